@@ -1,0 +1,42 @@
+"""The errors of skelfit: one family, whose messages say where, what was expected and what was found.
+
+A message of this family is meant for the person who runs the command, so the command line prints it as it is,
+without a traceback. Everything that is not a SkelfitError is a bug of ours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class SkelfitError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+
+class InputError(SkelfitError):
+    """A file that cannot be used: names the file, the key, what was expected and what was found."""
+
+    def __init__(self, path: str | Path, key: str | None, expected: str, found: str) -> None:
+        self.path, self.key, self.expected, self.found = str(path), key, expected, found
+        where = f"{path}" if key is None else f"{path}: '{key}'"
+        super().__init__(f"{where}: expected {expected}, found {found}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str | None, str, str]]:
+        # The default would replay the formatted message as the path when a worker sends the error back.
+        return type(self), (self.path, self.key, self.expected, self.found)
+
+
+class ModelError(InputError):
+    """A body-model file or asset that cannot be used."""
+
+
+class LabelError(InputError):
+    """A label file that cannot be used."""
+
+
+class ConfigError(InputError):
+    """A manifest or pipeline file that cannot be used."""
+
+
+class OutputError(SkelfitError):
+    """An output folder that must not or cannot be written to."""
