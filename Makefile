@@ -1,0 +1,41 @@
+# Every target first makes .venv when it is missing or older than the package metadata.
+#   make convert SUBSET=demo [OUT=DIR] [WORKERS=N] [MODELS=DIR] [LIMIT=N] [ARGS='--overwrite ...']
+#   make test [ARGS='-k shards'] | make lint | make bench | make clean
+PYTHON = python3
+SUBSET = demo
+OUT = shards/$(SUBSET)
+WORKERS =
+MODELS =
+LIMIT =
+ARGS =
+
+VENV = .venv
+STAMP = $(VENV)/.installed
+
+.PHONY: convert test lint bench clean
+
+convert: $(STAMP)
+	$(VENV)/bin/skelfit convert --manifest manifests/$(SUBSET).yaml --out $(OUT) \
+	    $(if $(WORKERS),--workers $(WORKERS)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(STAMP)
+	$(VENV)/bin/skelfit bench $(ARGS)
+
+# Leaves the results in shards/, models/ and data/ alone.
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find skelfit tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last, so an installation that was cut short is repeated.
+$(STAMP): setup.cfg pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test,lint]'
+	touch $(STAMP)
