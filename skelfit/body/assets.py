@@ -1,8 +1,8 @@
 """Body-model assets: what the official SMPL and SKEL files hold, as plain arrays in files without pickles.
 
 An asset is an uncompressed npz of little-endian float32 and int32 arrays and of strings. Reading one never
-executes anything, and equal assets give byte-identical files. Lengths are in metres. Arrays are read-only: turn
-them into tensors with `torch.tensor(array)`, which copies.
+executes anything, and equal assets give byte-identical files. Lengths are in metres. Arrays are read-only:
+make tensors with `torch.tensor(array)`, which copies.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def build_asset(cls: type[Asset], values: Mapping[str, Any], path: str | Path) -
 def checked_field(
     path: str | Path, name: str, array: Any, dtype: str, shape: tuple[int | str, ...], sizes: dict[str, int]
 ) -> Any:
-    """The array, if it has the dtype, the shape and finite values, else ModelError. Text becomes str or tuple.
+    """The array, if it has that dtype and shape and is finite, else ModelError. Text becomes str or tuple.
 
     A letter in `shape` stands for the size in `sizes`; the first field that has it sets it.
     """
@@ -278,7 +278,7 @@ def _load_asset(cls: type[Asset], path: Path) -> Asset:
 
 
 def read_npz(path: Path, names: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an npz file (or those of `names` that it has), never a pickled object. Raises ModelError."""
+    """The arrays of an npz file (or those of `names` that it has), never pickles. Raises ModelError."""
     key = None
     try:
         with open(path, "rb") as stream:

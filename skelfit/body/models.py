@@ -1,7 +1,7 @@
 """The set of body models that a run uses: a folder of assets, or the open body when there is none.
 
-A models folder holds `smpl_GENDER.npz`, `skel_GENDER.npz`, optionally `keypoints44.npz`, and `models.json`, which
-says where each asset comes from.
+A models folder holds `smpl_GENDER.npz`, `skel_GENDER.npz`, optionally `keypoints44.npz`, and `models.json`,
+which says where each asset comes from.
 """
 
 from __future__ import annotations
