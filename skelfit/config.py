@@ -1,0 +1,284 @@
+"""Manifests (WHAT a subset is) and pipelines (HOW a job runs): strict YAML into frozen dataclasses.
+
+A misspelt key must not silently become a default in a job of a million people: unknown keys, repeated keys,
+missing keys and wrong types are each one ConfigError that names the file and the dotted key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import types
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from skelfit.errors import ConfigError
+
+BodyPart = Literal["lower_body", "upper_body", "all"]
+Gender = Literal["neutral", "male", "female"]
+SkelGender = Literal["male", "female"]
+PathRule = Literal["none", "basename"]
+
+T = TypeVar("T")
+
+
+def _limits(minimum: float, **default: Any) -> Any:
+    """A dataclass field whose value, when given in YAML, must be at least `minimum`."""
+    return field(metadata={"min": minimum}, **default)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of the fit: which DoFs move, against which vertices."""
+
+    name: str
+    dofs: BodyPart
+    vertices: BodyPart
+    steps: int = _limits(1)  # LM steps in all, over the refreshes
+    refreshes: int = _limits(1)  # vertex passes: pose correctives and moments are made anew in each
+    stride: int = _limits(1, default=1)  # uses every stride-th vertex
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How people are fitted."""
+
+    stages: tuple[StageConfig, ...] = _limits(1)
+    skel_gender: SkelGender = "male"  # of the SKEL body where the label's gender is neutral
+    batch: int = _limits(1, default=256)  # people per solver call; bounds memory, changes no result
+    limit_weight: float = _limits(0, default=1e-4)  # m^2 per rad^2 beyond a joint limit
+    max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step
+    refine_betas: bool = False
+    beta_weight: float = _limits(0, default=1e-4)  # m^2 per squared beta, when betas are refined
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What a fitted person must meet to enter the shards; None switches a gate off."""
+
+    max_pve_mm: float | None = _limits(0, default=None)
+    max_vertex_mm: float | None = _limits(0, default=None)
+    limit_deg: float | None = _limits(0, default=None)  # degrees beyond a joint limit that are reported
+    max_abs_beta: float = _limits(0, default=10.0)  # a label beyond it is a bad row
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How a job runs: `pipelines/*.yaml`."""
+
+    name: str
+    fit: FitConfig
+    gates: GateConfig = GateConfig()
+    shard_size: int = _limits(1, default=1000)  # label rows per shard
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """One label file of a subset; `path` is relative to the data root."""
+
+    path: str
+    source: Literal["camerahmr"]
+    sha256: str | None = None
+    expected_rows: int | None = _limits(0, default=None)
+    gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
+    path_rule: PathRule = "none"
+
+
+@dataclass(frozen=True)
+class DemoSpec:
+    """Asks for the subset to be generated when it is not there."""
+
+    people: int = _limits(1, default=2000)
+    seed: int = _limits(0, default=0)
+    images: bool = True
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a subset is: `manifests/*.yaml`."""
+
+    name: str
+    labels: tuple[LabelSource, ...] = _limits(1)
+    images: str | None = None  # folder, relative to the data root
+    description: str = ""
+    demo: DemoSpec | None = None
+
+
+def load_pipeline(path: str | Path) -> Pipeline:
+    """Read a pipeline file. Raises ConfigError."""
+    pipeline = build(Pipeline, _load_yaml(path), path)
+    names = [stage.name for stage in pipeline.fit.stages]
+    if len(set(names)) != len(names):
+        raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
+    return pipeline
+
+
+def load_manifest(path: str | Path) -> Manifest:
+    """Read a manifest file. Raises ConfigError."""
+    manifest = build(Manifest, _load_yaml(path), path)
+    # The name becomes a file name and part of the WebDataset keys, which end at the first dot.
+    if not manifest.name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in manifest.name):
+        raise ConfigError(path, "name", "letters, digits, '-' and '_' only", repr(manifest.name))
+    return manifest
+
+
+def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T:
+    """Make the dataclass `cls` of a mapping read from `path`; `where` is the dotted key of the mapping in it.
+
+    Raises ConfigError for an unknown or missing key, a wrong type or a number below its least value.
+    """
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(path, where or None, "a mapping", _describe(mapping))
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in mapping:
+        if key not in fields:
+            expected = "one of " + ", ".join(sorted(fields))
+            raise ConfigError(path, _join(where, str(key)), expected, "an unknown key")
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for name, spec in fields.items():
+        key = _join(where, name)
+        if name in mapping:
+            values[name] = _convert(hints[name], mapping[name], path, key)
+            _check_minimum(values[name], spec.metadata.get("min"), path, key)
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise ConfigError(path, key, _type_name(hints[name]), "nothing (the key is missing)")
+    return cls(**values)
+
+
+def stable_hash(config: Any) -> str:
+    """sha256 (hex) of a dataclass, the same in every process, for every order of keys, and for 1 and 1.0."""
+    text = json.dumps(_canonical(dataclasses.asdict(config)), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The fields, dotted and sorted, in which two configurations differ: 'fit.batch: 256 against 512'."""
+    flat_a, flat_b = _flatten(_canonical(a)), _flatten(_canonical(b))
+    keys = sorted(k for k in flat_a.keys() | flat_b.keys() if flat_a.get(k) != flat_b.get(k))
+    return [f"{k}: {flat_a.get(k, 'absent')} against {flat_b.get(k, 'absent')}" for k in keys]
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _convert(hint: Any, value: object, path: str | Path, key: str) -> Any:
+    """`value` as the type `hint`, or a ConfigError."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        inner = next(a for a in args if a is not type(None))
+        return _convert(inner, value, path, key)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(path, key, "a list", _describe(value))
+        return tuple(_convert(args[0], item, path, f"{key}[{i}]") for i, item in enumerate(value))
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, path, key)  # type: ignore[arg-type]
+    if origin is Literal:
+        if value not in args or not isinstance(value, str):
+            raise ConfigError(path, key, _type_name(hint), _describe(value))
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    # bool is a subclass of int: an exact comparison keeps `steps: yes` out.
+    if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
+        raise ConfigError(path, key, _type_name(hint), _describe(value))
+    return value
+
+
+def _check_minimum(value: Any, minimum: float | None, path: str | Path, key: str) -> None:
+    if minimum is None or value is None:
+        return
+    if isinstance(value, tuple):
+        if len(value) < minimum:
+            raise ConfigError(path, key, f"at least {minimum} entry", f"{len(value)} entries")
+    elif value < minimum:
+        raise ConfigError(path, key, f"at least {minimum}", str(value))
+
+
+def _type_name(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join("null" if a is type(None) else _type_name(a) for a in args)
+    if origin is Literal:
+        return "one of " + ", ".join(str(a) for a in args)
+    if origin is tuple:
+        return "a list"
+    names = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}
+    return names.get(hint, "a mapping")
+
+
+def _describe(value: object) -> str:
+    if value is None:
+        return "nothing (null)"
+    names = {str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
+    kind = names.get(type(value), type(value).__name__)
+    return f"{value!r:.60} ({kind})"
+
+
+def _canonical(value: Any) -> Any:
+    """Nested plain data in which equal configurations are equal: lists for tuples, 1 for 1.0."""
+    if isinstance(value, Mapping):
+        return {str(k): _canonical(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(v) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _flatten(value: Any, where: str = "") -> dict[str, str]:
+    """Leaves by dotted key, as JSON text (which tells 1 from true and '1' from 1)."""
+    if isinstance(value, dict) and value:
+        parts = [_flatten(v, _join(where, k)) for k, v in value.items()]
+    elif isinstance(value, list) and value:
+        parts = [_flatten(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    else:
+        return {where: json.dumps(value)}
+    return {k: v for part in parts for k, v in part.items()}
+
+
+class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """SafeLoader that refuses repeated keys and reads 1e-4 as a number (YAML 1.1 reads it as text)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _load_yaml(path: str | Path) -> object:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(path, None, "a YAML file", "no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, None, "a readable YAML file", str(error)) from None
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # a SafeLoader: builds plain data only
+    except (yaml.YAMLError, TypeError) as error:  # TypeError: a list or mapping used as a key
+        raise ConfigError(path, None, "valid YAML", " ".join(str(error).split())) from None
