@@ -67,9 +67,9 @@ class SkelAsset:
     bone_faces: Int32  # (Fs, 3)
     bone_weights: Float32  # (Vs, 24) smooth
     bone_weights_rigid: Float32  # (Vs, 24)
-    joints_name: tuple[str, ...]  # 24
+    joints_name: tuple[str, ...]
     bone_names: tuple[str, ...]
-    pose_params_name: tuple[str, ...]  # 46
+    pose_params_name: tuple[str, ...]
 
     def __post_init__(self) -> None:
         _lock_arrays(self)
@@ -108,9 +108,10 @@ _SPECS: dict[type, dict[str, _FieldSpec]] = {
         "bone_faces": ("<i4", ("Fs", 3)),
         "bone_weights": ("<f4", ("Vs", 24)),
         "bone_weights_rigid": ("<f4", ("Vs", 24)),
-        "joints_name": ("text", (24,)),
+        # The names inform people; the order of joints and DoFs is fixed by the version.
+        "joints_name": ("text", ("joints",)),
         "bone_names": ("text", ("bones",)),
-        "pose_params_name": ("text", (46,)),
+        "pose_params_name": ("text", ("params",)),
     },
 }
 _KINDS: dict[type, str] = {SmplAsset: "smpl", SkelAsset: "skel"}
