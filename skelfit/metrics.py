@@ -1,0 +1,130 @@
+"""What a run says of its people: statistics that merge in any order, and the joint-limit check.
+
+Lengths are kept as whole numbers of 0.1 micrometre, so that sums are exact and a summary does not depend on how
+the people were divided into shards or on the order in which the shards were done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelfit.body.dofs import DOF_NAMES, dof_limits
+
+UNITS_PER_MM = 10_000
+PUBLISHED = ("ok", "limit_violation")  # the statuses whose people enter the shards
+
+
+def round_mm(value: float) -> float | None:
+    """A length in mm as it is stored: to 0.1 micrometre; None for what is not a finite number."""
+    return round(float(value) * UNITS_PER_MM) / UNITS_PER_MM if math.isfinite(value) else None
+
+
+@dataclass
+class Distribution:
+    """Lengths in mm, rounded to 0.1 micrometre: how often each occurs."""
+
+    counts: Counter[int] = field(default_factory=Counter)
+
+    def add(self, value_mm: float) -> None:
+        """Count one finite length."""
+        self.counts[round(value_mm * UNITS_PER_MM)] += 1
+
+    def merge(self, other: Distribution) -> Distribution:
+        """The lengths of both."""
+        return Distribution(self.counts + other.counts)
+
+    def mean(self) -> float | None:
+        """The mean in mm; None without lengths."""
+        count = self.counts.total()
+        return sum(v * n for v, n in self.counts.items()) / count / UNITS_PER_MM if count else None
+
+    def quantile(self, *shares: float) -> list[float | None]:
+        """The lengths in mm below which the given shares lie, interpolated as numpy.quantile does."""
+        if not self.counts:
+            return [None for _ in shares]
+        values = np.array(sorted(self.counts), dtype=np.int64)
+        ends = np.cumsum([self.counts[int(v)] for v in values])
+        places = np.asarray(shares) * (ends[-1] - 1)
+        low = values[np.searchsorted(ends, np.floor(places), side="right")]
+        high = values[np.searchsorted(ends, np.ceil(places), side="right")]
+        result = low + (high - low) * (places - np.floor(places))
+        return [float(v) / UNITS_PER_MM for v in result]
+
+    def to_json(self) -> dict[str, float | None]:
+        """mean, p50, p95 and max in mm."""
+        p50, p95, top = self.quantile(0.5, 0.95, 1.0)
+        return {"mean": self.mean(), "p50": p50, "p95": p95, "max": top}
+
+
+@dataclass
+class Summary:
+    """Counts over all input rows, and errors over the published people."""
+
+    rows_in: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)  # 'found' and 'missing', of the published people
+    pve: Distribution = field(default_factory=Distribution)
+    stage_pve: dict[str, Distribution] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Summary:
+        """The summary of rows as they stand in the sidecars."""
+        summary = cls()
+        for row in rows:
+            summary.rows_in += 1
+            summary.statuses[row["status"]] += 1
+            if row["status"] not in PUBLISHED:
+                continue
+            summary.pve.add(row["pve_mm"])
+            for stage, value in row["stage_pve_mm"].items():
+                summary.stage_pve.setdefault(stage, Distribution()).add(value)
+            if row["image"] is not None:
+                summary.images["found" if row["image"] else "missing"] += 1
+        return summary
+
+    @property
+    def rows_out(self) -> int:
+        """The number of published people."""
+        return sum(self.statuses[status] for status in PUBLISHED)
+
+    def merge(self, other: Summary) -> Summary:
+        """The summary of the rows of both; associative and exact."""
+        stages = [*self.stage_pve, *(s for s in other.stage_pve if s not in self.stage_pve)]
+        empty = Distribution()
+        return Summary(
+            self.rows_in + other.rows_in,
+            self.statuses + other.statuses,
+            self.images + other.images,
+            self.pve.merge(other.pve),
+            {s: self.stage_pve.get(s, empty).merge(other.stage_pve.get(s, empty)) for s in stages},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: counts by status (sorted), errors in mm, means of the stages in their order."""
+        return {
+            "rows_in": self.rows_in,
+            "rows_out": self.rows_out,
+            "statuses": {status: self.statuses[status] for status in sorted(self.statuses)},
+            "pve_mm": self.pve.to_json(),
+            "stage_pve_mm": {stage: d.mean() for stage, d in self.stage_pve.items()},
+            "images": {"found": self.images["found"], "missing": self.images["missing"]},
+        }
+
+
+def limit_excess(poses: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], list[str]]:
+    """How far each person's worst DoF lies beyond its limits, and which DoF that is.
+
+    poses: (N,46) rad. Returns (N,) degrees, 0 within the limits, and N names of DoFs. Limits: HSMR.
+    """
+    low, high = dof_limits().T
+    angles = np.asarray(poses, dtype=np.float64)
+    beyond = np.degrees(np.maximum(np.maximum(low - angles, angles - high), 0.0))
+    worst = beyond.argmax(axis=-1)
+    return beyond.max(axis=-1), [DOF_NAMES[i] for i in worst]

@@ -1,0 +1,393 @@
+"""The files of a finished shard: a WebDataset tar, a sidecar with every input row, and a done marker.
+
+Equal samples give byte-identical tars and sidecars: no clock, user or host enters them. Each file is written
+under a temporary name and renamed, so a file under its own name is whole; the marker, written last, says that the
+files belong together. The tar needs nothing of skelfit to be read: `schema.json` beside it says where each value
+lies in a label vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import tarfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import webdataset
+from numpy.typing import NDArray
+
+from skelfit.errors import InputError, OutputError
+
+LAYOUT_VERSION = "skelfit-label-1"
+SCHEMA_NAME = "schema.json"
+SUMMARY_NAME = "summary.json"
+FloatArray = NDArray[np.float32]
+
+
+class ShardError(InputError):
+    """A shard, sidecar or marker that cannot be used."""
+
+
+@dataclass(frozen=True)
+class LabelField:
+    """One part of a label vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    unit: str
+    meaning: str
+
+    @property
+    def size(self) -> int:
+        """How many numbers it takes."""
+        return math.prod(self.shape)
+
+
+FIELDS: tuple[LabelField, ...] = (
+    LabelField("skel_poses", (46,), "rad", "SKEL DoFs in the order of SKEL v1.1.1"),
+    LabelField("skel_betas", (10,), "1", "SKEL shape, of the gender in the metadata"),
+    LabelField("skel_trans", (3,), "m", "SKEL translation, camera frame"),
+    LabelField(
+        "smpl_pose",
+        (24, 3),
+        "rad",
+        "input SMPL pose, axis-angle; joint 0 turns the body into the camera frame",
+    ),
+    LabelField("smpl_betas", (10,), "1", "input SMPL shape, of the gender in the metadata"),
+    LabelField("smpl_trans", (3,), "m", "input SMPL translation, camera frame"),
+    LabelField("center", (2,), "px", "centre of the person's box in the image"),
+    LabelField("scale", (2,), "px/200", "width and height of the person's box"),
+    LabelField("cam_int", (3, 3), "px", "intrinsic matrix of the camera"),
+    LabelField(
+        "gtkps", (44, 3), "px, px, confidence", "2D keypoints in the image, 25 OpenPose then 19 extra"
+    ),
+    LabelField("keypoints3d", (44, 4), "m, m, m, confidence", "3D keypoints; confidence 0 where unknown"),
+    LabelField(
+        "errors", (2,), "mm", "pve_mm (mean) and max_vertex_mm (largest) skin distance of SKEL to SMPL"
+    ),
+)
+LABEL_SIZE = sum(f.size for f in FIELDS)
+
+
+def pack(values: Mapping[str, NDArray[Any]]) -> FloatArray:
+    """Label vectors (N, LABEL_SIZE) float32 of arrays (N, *shape), one for each of FIELDS."""
+    count = len(values[FIELDS[0].name])
+    for f in FIELDS:
+        if values[f.name].shape != (count, *f.shape):
+            raise ValueError(f"{f.name}: expected shape {(count, *f.shape)}, found {values[f.name].shape}")
+    return np.concatenate([values[f.name].reshape(count, f.size) for f in FIELDS], axis=1, dtype=np.float32)
+
+
+def unpack(labels: FloatArray) -> dict[str, FloatArray]:
+    """The fields, each (..., *shape), of label vectors (..., LABEL_SIZE)."""
+    parts: dict[str, FloatArray] = {}
+    offset = 0
+    for f in FIELDS:
+        parts[f.name] = labels[..., offset : offset + f.size].reshape(*labels.shape[:-1], *f.shape)
+        offset += f.size
+    return parts
+
+
+def schema() -> dict[str, Any]:
+    """The layout of the label vector as plain data, for readers without skelfit."""
+    fields, offset = [], 0
+    for f in FIELDS:
+        fields.append({**asdict(f), "offset": offset, "size": f.size})
+        offset += f.size
+    frame = "camera frame: OpenCV, x right, y down, z forward"
+    return {
+        "layout": LAYOUT_VERSION,
+        "dtype": "float32",
+        "size": LABEL_SIZE,
+        "frame": frame,
+        "fields": fields,
+    }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One person of a tar; `extension` is that of the image's own file, without a dot."""
+
+    key: str
+    label: FloatArray  # (LABEL_SIZE,)
+    meta: Mapping[str, Any]
+    image: bytes | None = None
+    extension: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One input row of a sidecar. Errors are None where there was no finite fit."""
+
+    key: str
+    row: int  # index in the label file
+    status: str
+    reason: str
+    pve_mm: float | None
+    max_vertex_mm: float | None
+    stage_pve_mm: Mapping[str, float | None]
+    image: bool | None  # whether the image was found; None when none was asked for
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The three files of the shard `name` in `folder`."""
+
+    folder: Path
+    name: str
+
+    @property
+    def tar(self) -> Path:
+        """The samples."""
+        return self.folder / f"{self.name}.tar"
+
+    @property
+    def sidecar(self) -> Path:
+        """Every input row, as JSON Lines."""
+        return self.folder / f"{self.name}.rows.jsonl"
+
+    @property
+    def marker(self) -> Path:
+        """What was done, written when the other two are in place."""
+        return self.folder / f"{self.name}.done.json"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size and hash of a finished file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The done marker of a shard."""
+
+    name: str
+    start: int  # rows [start, stop) of the label file
+    stop: int
+    rows_in: int
+    rows_out: int
+    statuses: Mapping[str, int]
+    tar: FileRecord
+    sidecar: FileRecord
+    identity: Mapping[str, Any]  # what the run's results depend on: labels, pipeline, models, layout, code
+
+
+def write_shard(
+    files: ShardFiles,
+    samples: Iterable[Sample],
+    rows: Sequence[Row],
+    identity: Mapping[str, Any],
+    span: tuple[int, int],
+) -> Marker:
+    """Write tar, sidecar and, last, the marker. Raises OutputError.
+
+    span: first row of the label file, and one past the last; `rows` must be exactly these, in order.
+    """
+    if [row.row for row in rows] != list(range(*span)):
+        raise ValueError(f"{files.name}: the sidecar rows are not those of {span}")
+    # A marker of an earlier attempt must not stand beside files that are being replaced.
+    files.marker.unlink(missing_ok=True)
+    count = 0
+
+    def write_tar(stream: io.RawIOBase) -> None:
+        nonlocal count
+        # An integer mtime and no user make the tar reproducible; the defaults are the clock and a name.
+        with webdataset.TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
+            for sample in samples:
+                tar.write(_members(sample))
+                count += 1
+
+    lines = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows).encode()
+    tar_record = write_atomically(files.tar, write_tar)
+    sidecar_record = write_atomically(files.sidecar, lambda stream: stream.write(lines))
+    statuses: dict[str, int] = {}
+    for row in rows:
+        statuses[row.status] = statuses.get(row.status, 0) + 1
+    sorted_statuses = dict(sorted(statuses.items()))
+    marker = Marker(
+        files.name, *span, len(rows), count, sorted_statuses, tar_record, sidecar_record, identity
+    )
+    write_json(files.marker, asdict(marker))
+    return marker
+
+
+def _members(sample: Sample) -> dict[str, Any]:
+    if "." in sample.key or "/" in sample.key:
+        raise ValueError(f"{sample.key}: a WebDataset key must not contain a dot or a slash")
+    label = io.BytesIO()
+    np.save(label, np.ascontiguousarray(sample.label, dtype="<f4"), allow_pickle=False)
+    meta = json.dumps(sample.meta, allow_nan=False).encode()
+    members = {"__key__": sample.key, "label.npy": label.getvalue(), "meta.json": meta}
+    if sample.image is not None:
+        members[sample.extension] = sample.image
+    return members
+
+
+class _Hashing(io.RawIOBase):
+    """Passes bytes on to a stream, hashing and counting them."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.digest, self.count = stream, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self.count += len(data)
+        return self.stream.write(data)
+
+
+def write_atomically(path: Path, write: Callable[[io.RawIOBase], object]) -> FileRecord:
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`. Raises OutputError.
+
+    The name is unique because Dask may run one task on two workers at a time.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as stream:
+                hashing = _Hashing(stream)
+                write(hashing)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from error
+    return FileRecord(hashing.count, hashing.digest.hexdigest())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write indented JSON atomically. Raises OutputError."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ShardError."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ShardError(path, None, "a JSON file", "no such file") from None
+    except (OSError, ValueError) as error:
+        raise ShardError(path, None, "a readable JSON file", str(error)) from None
+    if not isinstance(content, dict):
+        raise ShardError(path, None, "a JSON object", type(content).__name__)
+    return content
+
+
+def read_marker(files: ShardFiles) -> Marker:
+    """The marker of a shard. Raises ShardError when it is missing or damaged."""
+    content = read_json(files.marker)
+    try:
+        records = {key: FileRecord(**content[key]) for key in ("tar", "sidecar")}
+        marker = Marker(**{**content, **records})
+    except (KeyError, TypeError) as error:
+        raise ShardError(files.marker, None, "a done marker of skelfit", repr(error)) from None
+    if marker.name != files.name or not isinstance(marker.identity, dict):
+        raise ShardError(files.marker, "name", files.name, repr(marker.name))
+    return marker
+
+
+def check_shard(files: ShardFiles, marker: Marker, *, hash_tar: bool = False) -> None:
+    """Raise ShardError unless the files are those that the marker tells of.
+
+    The tar is compared by size, and by content only with `hash_tar`, which reads all images.
+    """
+    for path, record in ((files.tar, marker.tar), (files.sidecar, marker.sidecar)):
+        size = path.stat().st_size if path.exists() else None
+        if size != record.bytes:
+            raise ShardError(
+                path, None, f"{record.bytes} bytes", "no such file" if size is None else f"{size}"
+            )
+        if path == files.sidecar or hash_tar:
+            with open(path, "rb") as stream:
+                found = _sha256(stream)
+            if found != record.sha256:
+                raise ShardError(path, "sha256", record.sha256, found)
+
+
+def _sha256(stream: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a sidecar as plain data. Raises ShardError."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise ShardError(path, f"line {number}", "a JSON object", str(error)) from None
+    except OSError as error:
+        raise ShardError(path, None, "a readable sidecar", str(error)) from None
+
+
+def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]:
+    """Key, label vector (LABEL_SIZE,) and metadata of each sample; skips images. Raises ShardError."""
+    labels: dict[str, FloatArray] = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, ending = member.name.partition(".")
+                if ending not in ("label.npy", "meta.json"):
+                    continue
+                stream = tar.extractfile(member)
+                content = stream.read() if stream is not None else b""
+                if ending == "label.npy":
+                    labels[key] = np.load(io.BytesIO(content), allow_pickle=False)
+                else:  # the members of a sample stand in alphabetical order, so its label was before
+                    yield key, labels.pop(key), json.loads(content)
+    except (OSError, tarfile.TarError, ValueError, KeyError) as error:
+        raise ShardError(path, None, "a tar of skelfit samples", repr(error)) from None
+    if labels:
+        raise ShardError(path, next(iter(labels)), "a meta.json beside each label.npy", "none")
+
+
+def remove_temporaries(folder: Path, subset: str) -> None:
+    """Remove what a killed run left of a subset under temporary names."""
+    for path in folder.glob(".*.tmp"):
+        final = path.name[1:].rsplit(".", 2)[0]
+        if final in (SCHEMA_NAME, SUMMARY_NAME) or _shard_name(final, subset):
+            path.unlink(missing_ok=True)
+
+
+def remove_shard(files: ShardFiles) -> None:
+    """Remove a shard, its marker first."""
+    for path in (files.marker, files.tar, files.sidecar):
+        path.unlink(missing_ok=True)
+
+
+def list_shards(folder: Path, subset: str) -> list[ShardFiles]:
+    """The shards of a subset of which the folder has a tar, sidecar or marker, in order."""
+    names = {_shard_name(path.name, subset) for path in folder.glob(f"{subset}-*")}
+    return [ShardFiles(folder, name) for name in sorted(names) if name]
+
+
+def shard_name(subset: str, index: int) -> str:
+    """The name of a subset's shard, without an ending."""
+    return f"{subset}-{index:06d}"
+
+
+def _shard_name(file_name: str, subset: str) -> str:
+    """The shard that a file belongs to by its name; '' for other files."""
+    match = re.fullmatch(rf"({re.escape(subset)}-\d{{6}})\.(tar|rows\.jsonl|done\.json)", file_name)
+    return match[1] if match else ""
