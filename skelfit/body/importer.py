@@ -117,7 +117,7 @@ def import_models(
 def find_sources(kind: str, folder: Path) -> list[_Source]:
     """The official files of a kind in a folder and two levels below it, one per gender. Raises ModelError.
 
-    Of several for one gender it takes the highest in the tree, SMPL_GENDER before basicModel, the newest version.
+    Of several for one gender the highest in the tree wins, then SMPL_GENDER, then the newest version.
     """
     if not folder.is_dir():
         raise ModelError(folder, None, f"a folder with {kind.upper()} files", "no such folder")
@@ -200,7 +200,7 @@ def smpl_from_official(raw: Mapping[str, Any], gender: str, path: str | Path) ->
 
 
 def skel_from_official(raw: Mapping[str, Any], gender: str, path: str | Path) -> SkelAsset:
-    """A SKEL asset from the entries of an official file of v1.1.1; `path` is for errors. Raises ModelError."""
+    """A SKEL asset from the entries of an official v1.1.1 file; `path` is for errors. Raises ModelError."""
     entries = _Entries(raw, path)
     entries.version()
     for key in ("tpose_transfo", "apose_transfo"):  # part of the schema, and of no use here
@@ -248,7 +248,7 @@ class _Entries:
         value = self._entry(key, expected)
         try:
             array = as_array(value)
-        except (ValueError, TypeError, IndexError) as error:
+        except ValueError as error:
             raise ModelError(self.path, key, expected, str(error)) from error
         if array.dtype.kind not in "biuf":
             raise ModelError(self.path, key, expected, f"dtype {array.dtype}")
@@ -307,7 +307,7 @@ class _Entries:
         value = self._entry(key, "a list of names")
         try:
             return as_texts(value)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise ModelError(self.path, key, "a list of names", str(error)) from error
 
     def version(self) -> None:

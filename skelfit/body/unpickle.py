@@ -189,7 +189,10 @@ def as_array(value: Any) -> npt.NDArray[Any]:
 
     Raises ValueError when it holds none; the message says what was found.
     """
-    return _array(value, _MAX_DEPTH)
+    try:
+        return _array(value, _MAX_DEPTH)
+    except (TypeError, AttributeError, LookupError, OverflowError) as error:  # records of a damaged file
+        raise ValueError(f"a damaged array ({error})") from error
 
 
 def as_texts(value: Any) -> tuple[str, ...]:
@@ -333,7 +336,7 @@ def _from_chumpy(record: _Chumpy, depth: int) -> npt.NDArray[Any]:
             return np.reshape(selected, _shape(state.get("preferred_shape", selected.shape)))
         if name == "Reshape":
             return np.reshape(_array(state["a"], depth), _shape(state["newshape"]))
-    except (KeyError, IndexError, TypeError) as error:
+    except LookupError as error:
         raise ValueError(f"a damaged {record.name} ({error})") from error
     raise ValueError(f"a {record.name}, which is a computation and not an array")
 
