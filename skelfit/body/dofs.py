@@ -77,7 +77,7 @@ def _arm(side: str, joint: int) -> list[Dof]:
         ("elbow_flexion", 2, (s * 0.0494, s * 0.0366, 0.99810825), _BEND),
         # The source gives +-3pi/8 on the right and +-pi/2 on the left; anatomy has no such asymmetry, and the
         # narrower range covers human pronation and supination (about 80 degrees each way), so both sides get it.
-        ("pro_sup", 3, (s * -0.01716099, s * 0.99266564, s * -0.11966796), (-3 * pi / 8, 3 * pi / 8)),
+        ("pro_sup", 3, (s * -0.01716099, s * 0.99266564, -0.11966796), (-3 * pi / 8, 3 * pi / 8)),
         ("wrist_flexion", 4, _X if right else _NX, _HALF),
         ("wrist_deviation", 4, _NZ, _QUARTER),
     ]

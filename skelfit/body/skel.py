@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from skelfit.body.assets import SkelAsset
-from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, SMPL_JOINT_OF_SKEL
+from skelfit.body.dofs import NUM_DOFS, SMPL_JOINT_OF_SKEL
 from skelfit.body.kinematics import (
     LUMBAR,
     THORAX,
@@ -37,6 +37,8 @@ _WIDTHS: tuple[tuple[int, int, int, int, int], ...] = (
     (23, 1, 0, 5670, 5906),
 )
 _CHEST_BACK, _CHEST_FRONT = 3027, (3495, 3506)
+# A bone is as long as the offset of its child; the ulnae are measured by the hand, past the short radius offset.
+_LENGTH_CHILD = {16: 18, 21: 23}
 
 
 def corrective_sources() -> tuple[list[int], list[int]]:
@@ -103,22 +105,26 @@ class SkelModel:
         """Prepare people of shape betas (..., 10)."""
         _expect_last(betas, self.num_betas, "betas")
         v_rest = self.v_template + torch.einsum("vcb,...b->...vc", self.shapedirs, betas)
+        return SkelShape(v_rest, self.frames(betas))
+
+    def frames(self, betas: Tensor) -> Frames:
+        """Joint frames of people of shape betas (..., 10), without their skin."""
         joints = self.j_template + torch.einsum("jcb,...b->...jc", self.j_shapedirs, betas)
-        return SkelShape(v_rest, shape_frames(self.rig, joints))
+        return shape_frames(self.rig, joints)
 
     def correctives(self, local_rot: Tensor) -> Tensor:
         """Pose-corrective offsets (..., V, 3) m of local joint rotations (..., 24, 3, 3)."""
         feature = corrective_feature(local_rot, self.corrective_joints)
         return torch.einsum("vcp,...p->...vc", self.posedirs, feature)
 
-    def joints(self, shape: SkelShape, q: Tensor) -> Posed:
+    def joints(self, frames: Frames, q: Tensor) -> Posed:
         """Joint transforms of people posed by q (..., 46), without translation."""
         _expect_last(q, NUM_DOFS, "q")
-        return pose_joints(self.rig, shape.frames, q)
+        return pose_joints(self.rig, frames, q)
 
     def forward(self, shape: SkelShape, q: Tensor, trans: Tensor | None = None) -> SkelOutput:
         """Skin, joints and joint orientations of people posed by q (..., 46) and moved by trans (..., 3)."""
-        posed = self.joints(shape, q)
+        posed = self.joints(shape.frames, q)
         v_posed = shape.v_rest + self.correctives(posed.local_rot)
         vertices = _skin(v_posed, self.weights, posed, shape.frames.joints)
         joints = posed.pos
@@ -128,7 +134,7 @@ class SkelModel:
 
     def bones(self, shape: SkelShape, q: Tensor, trans: Tensor | None = None) -> Tensor:
         """Bone-mesh vertices (..., Vs, 3) m: each bone scaled to the person, then skinned to the joints."""
-        posed = self.joints(shape, q)
+        posed = self.joints(shape.frames, q)
         scale = self.bone_scale(shape)
         local = self.bone_v_template * scale[..., self._bone_rigid, :]
         frames = shape.frames
@@ -141,17 +147,12 @@ class SkelModel:
         """Scale of each bone along its own axes, (..., 24, 3): joint distances, and skin widths for head and hands."""
         offsets, v = shape.frames.offsets, shape.v_rest
         apose = torch.tensor(self.asset.apose_rel_transfo[:, :3, 3], device=v.device, dtype=v.dtype)
-        ratio = offsets.norm(dim=-1) / apose.norm(dim=-1)
-        lumbar = offsets[..., LUMBAR, 1].abs() / apose[LUMBAR, 1].abs()
-        one = torch.ones_like(lumbar)
-        columns = []
-        parents = self.asset.parents.tolist()
-        for j in range(NUM_JOINTS):
-            child = parents.index(j) if j in parents else None
-            length = one if child is None else ratio[..., child]
-            if j in (LUMBAR, THORAX):
-                length = lumbar
-            columns.append([length, length, length])
+        # Leaves keep their size; index 1 stands in for the child that they lack.
+        child = [_LENGTH_CHILD.get(j, int(c)) for j, c in enumerate(self.rig.bone_child.tolist())]
+        ratio = (offsets.norm(dim=-1)[..., 1:] / apose.norm(dim=-1)[1:])[..., [max(c, 1) - 1 for c in child]]
+        ratio = torch.where(torch.tensor([c > 0 for c in child], device=v.device), ratio, torch.ones_like(ratio))
+        columns = [[length] * 3 for length in ratio.unbind(-1)]
+        columns[LUMBAR] = [offsets[..., LUMBAR, 1].abs() / apose[LUMBAR, 1].abs()] * 3
         v0 = self.v_template
 
         def width(a: int, b: int, axis: int) -> Tensor:

@@ -1,0 +1,65 @@
+"""SMPL target meshes, by the `smplx` package on our pickle-free assets.
+
+Frame of a label: the mesh is turned by the global orientation about SMPL's root joint, then moved by transl.
+Lengths in metres, axis-angles in radians.
+"""
+
+from __future__ import annotations
+
+import torch
+from smplx.lbs import lbs
+from torch import Tensor
+
+from skelfit.body.assets import SmplAsset
+
+NUM_SMPL_JOINTS = 24
+
+
+class SmplModel:
+    """SMPL of one gender with its first `num_betas` shape components. Holds tables only."""
+
+    def __init__(
+        self,
+        asset: SmplAsset,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        num_betas: int = 10,
+    ) -> None:
+        def tensor(array: object) -> Tensor:
+            return torch.tensor(array, device=device, dtype=dtype)
+
+        self.asset = asset
+        self.gender = asset.gender
+        self.num_betas = num_betas
+        self.v_template = tensor(asset.v_template)
+        self.shapedirs = tensor(asset.shapedirs[:, :, :num_betas])
+        self.J_regressor = tensor(asset.J_regressor)
+        self.weights = tensor(asset.weights)
+        self.parents = torch.tensor(asset.parents, device=device, dtype=torch.int64)
+        self._posedirs = tensor(asset.posedirs).flatten(0, 1).mT.contiguous()  # smplx wants (207, 3V)
+        regressor = torch.tensor(asset.J_regressor[0], dtype=torch.float64)
+        self._root_template = tensor(regressor @ torch.tensor(asset.v_template, dtype=torch.float64))
+        dirs = torch.tensor(asset.shapedirs[:, :, :num_betas], dtype=torch.float64)
+        self._root_shapedirs = tensor(torch.einsum("v,vcb->cb", regressor, dirs))
+
+    def vertices(self, pose: Tensor, betas: Tensor, transl: Tensor | None = None) -> Tensor:
+        """Posed skin (..., V, 3) of pose (..., 24, 3) axis-angle, betas (..., num_betas), transl (..., 3)."""
+        batch = torch.broadcast_shapes(pose.shape[:-2], betas.shape[:-1])
+        flat_pose = pose.expand(*batch, NUM_SMPL_JOINTS, 3).reshape(-1, NUM_SMPL_JOINTS * 3)
+        flat_betas = betas.expand(*batch, self.num_betas).reshape(-1, self.num_betas)
+        vertices, _ = lbs(
+            flat_betas,
+            flat_pose,
+            self.v_template,
+            self.shapedirs,
+            self._posedirs,
+            self.J_regressor,
+            self.parents,
+            self.weights,
+        )
+        vertices = vertices.reshape(*batch, -1, 3)
+        return vertices if transl is None else vertices + transl[..., None, :]
+
+    def root_joint(self, betas: Tensor) -> Tensor:
+        """Rest position (..., 3) m of the root joint, the pivot of the global orientation."""
+        return self._root_template + torch.einsum("cb,...b->...c", self._root_shapedirs, betas)

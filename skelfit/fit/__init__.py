@@ -1,0 +1,1 @@
+"""The fit: SMPL parameters in, SKEL parameters out, for large batches of unrelated people."""

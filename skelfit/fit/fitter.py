@@ -1,0 +1,161 @@
+"""From SMPL parameters to SKEL parameters: target, warm start, stages, errors.
+
+A person is fitted in the canonical frame, with the global orientation and translation taken off: the root is frozen,
+so it cannot influence the fit, and taking it off makes that exact. The root's own SKEL angles and translation are
+put back at the end in closed form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import inf
+from typing import TYPE_CHECKING
+
+import roma
+import torch
+from torch import Tensor
+
+from skelfit.body.dofs import ROOT_DOFS, dof_limits
+from skelfit.body.skel import SkelModel
+from skelfit.body.smpl import SmplModel
+from skelfit.fit.moments import Moments, People, Plan, errors, make_plan, moments, objective
+from skelfit.fit.solver import levenberg_marquardt
+from skelfit.fit.warm_start import beta_map, body_angles, nearest_turn, root_angles, root_translation
+
+if TYPE_CHECKING:
+    from skelfit.body.models import ModelSet
+    from skelfit.config import FitConfig, StageConfig
+
+# (vertices, people) of a tile of the vertex pass: on a CPU it has to stay in the cache of one core.
+_CPU_TILE, _GPU_TILE = (512, 32), (6890, 4096)
+# PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
+_PROGRESS_STRIDE = 8
+# Converged: the next step would gain less than 0.1 % of the objective, or move the skin by less than 10 um (RMS).
+_RELATIVE_GAIN, _ABSOLUTE_GAIN = 1e-3, 1e-10
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """SKEL parameters of N people and how well they fit; CPU tensors, a row per person."""
+
+    poses: Tensor  # (N, 46) rad
+    betas: Tensor  # (N, 10)
+    trans: Tensor  # (N, 3) m
+    converged: Tensor  # (N,) bool
+    finite: Tensor  # (N,) bool; False: the other fields of the row mean nothing
+    pve_mm: Tensor  # (N,) mean vertex error, all vertices
+    max_vertex_mm: Tensor  # (N,)
+    stage_pve_mm: Tensor  # (N, S) mean vertex error after each stage; before the last on every 8th vertex
+    joints: Tensor  # (N, 24, 3) m
+    keypoints3d: Tensor | None  # (N, 44, 3) m, regressed from the fitted skin
+
+
+class Fitter:
+    """Fits SKEL to SMPL labels on one device. Tables are made at the first use of a pair of genders, then kept."""
+
+    def __init__(self, models: ModelSet, config: FitConfig, device: str = "cpu") -> None:
+        self.models, self.config, self.device = models, config, torch.device(device)
+        self._pairs: dict[tuple[str, str], _Pair] = {}
+
+    def fit(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
+        """Fit N people: pose (N, 24, 3) rad axis-angle, betas (N, 10), transl (N, 3) m, as SMPL takes them.
+
+        A gendered SMPL label is fitted with the SKEL of its gender, a neutral one with the configured gender.
+        """
+        skel_gender = self.config.skel_gender if smpl_gender == "neutral" else smpl_gender
+        pair = self._pairs.get((smpl_gender, skel_gender))
+        if pair is None:
+            pair = _Pair(self.models, smpl_gender, skel_gender, self.config, self.device)
+            self._pairs[smpl_gender, skel_gender] = pair
+        parts = []
+        for start in range(0, max(len(pose), 1), self.config.batch):
+            rows = slice(start, start + self.config.batch)
+            labels = (x[rows].to(self.device, torch.float32) for x in (pose, betas, transl))
+            parts.append(pair.fit(*labels))
+        return _concatenate(parts)
+
+
+def _concatenate(parts: list[FitResult]) -> FitResult:
+    joined = {}
+    for f in fields(FitResult):
+        values = [getattr(p, f.name) for p in parts]
+        joined[f.name] = None if values[0] is None else torch.cat(values).cpu()
+    return FitResult(**joined)
+
+
+class _Pair:
+    """The tables of one SMPL gender fitted with one SKEL gender."""
+
+    def __init__(
+        self, models: ModelSet, smpl_gender: str, skel_gender: str, config: FitConfig, device: torch.device
+    ) -> None:
+        self.config = config
+        self.smpl = SmplModel(models.smpl_of(smpl_gender), device)
+        self.skel = SkelModel(models.skel_of(skel_gender), device)
+        self.beta_offset, self.beta_matrix = beta_map(self.smpl, self.skel)
+        self.limits = torch.tensor(dof_limits(), device=device, dtype=torch.float32)
+        tile = _CPU_TILE if device.type == "cpu" else _GPU_TILE
+        self.stages = [(s, make_plan(self.skel, s.dofs, s.vertices, s.stride, tile)) for s in config.stages]
+        self.progress = make_plan(self.skel, "all", "all", _PROGRESS_STRIDE, tile)
+        self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
+
+    @torch.no_grad()
+    def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
+        skel_betas = self.beta_offset + betas @ self.beta_matrix.mT
+        frames = self.skel.frames(skel_betas)
+        local_rot = roma.rotvec_to_rotmat(pose)
+        still = pose.clone()
+        still[:, 0] = 0
+        target = self.smpl.vertices(still, betas).permute(1, 2, 0).contiguous()
+        people = People(skel_betas, frames, target)
+
+        q = body_angles(frames.frame, local_rot)
+        stage_pve = []
+        gain = torch.full_like(q[:, 0], inf)
+        value = torch.zeros_like(gain)
+        for k, (stage, plan) in enumerate(self.stages):
+            q, value, gain = self._run_stage(stage, plan, people, q)
+            if k + 1 < len(self.stages):
+                stage_pve.append(errors(self.progress, self.skel, people, q).pve)
+        q = nearest_turn(q)
+        found = errors(self.whole, self.skel, people, q)
+        stage_pve.append(found.pve)
+
+        rot = local_rot[:, 0]
+        smpl_root, skel_root = self.smpl.root_joint(betas), frames.joints[:, 0]
+        trans = root_translation(transl, rot, smpl_root, skel_root)
+
+        def place(points: Tensor) -> Tensor:
+            """From the canonical frame to the label's: turned about SKEL's root, then moved."""
+            return (points - skel_root[:, None]) @ rot.mT + (skel_root + trans)[:, None]
+
+        joints = self.skel.joints(frames, q).pos
+        q[:, list(ROOT_DOFS)] = root_angles(frames.frame[:, 0], rot)
+        finite = q.isfinite().all(1) & trans.isfinite().all(1) & found.max_vertex.isfinite()
+        return FitResult(
+            poses=q,
+            betas=skel_betas,
+            trans=trans,
+            converged=finite & (gain < _RELATIVE_GAIN * value + _ABSOLUTE_GAIN),
+            finite=finite,
+            pve_mm=1000 * found.pve,
+            max_vertex_mm=1000 * found.max_vertex,
+            stage_pve_mm=1000 * torch.stack(stage_pve, 1),
+            joints=place(joints),
+            keypoints3d=None if found.points is None else place(found.points),
+        )
+
+    def _run_stage(
+        self, stage: StageConfig, plan: Plan, people: People, q: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One stage: its steps shared out over its vertex passes. Returns q, the objective and its last gain."""
+        config = self.config
+        for k in range(stage.refreshes):
+            steps = stage.steps * (k + 1) // stage.refreshes - stage.steps * k // stage.refreshes
+            state: Moments = moments(plan, self.skel, people, q)
+            goal = objective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
+            solution = levenberg_marquardt(goal, q[:, plan.dofs], steps, config.max_angle_step)
+            q = q.index_copy(1, plan.dofs, solution.x)
+        return q, solution.value, solution.decrease
+
+

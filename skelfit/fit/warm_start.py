@@ -1,0 +1,152 @@
+"""Where the fit starts, in closed form: root, joint angles and betas from SMPL's parameters.
+
+The root is exact: SMPL's global orientation conjugated into SKEL's pelvis frame, and a translation that accounts for
+the two models' turning about different points. The other angles come from SMPL's local rotations conjugated into
+each SKEL joint frame: Euler angles for three-DoF joints, the twist about the axis for one-DoF joints.
+Shapes: any leading batch dimensions `...`; angles in radians, lengths in metres.
+"""
+
+from __future__ import annotations
+
+from math import pi
+
+import roma
+import torch
+from torch import Tensor
+
+from skelfit.body.dofs import dof_axes, dof_index, dof_limits, dofs_of_joint
+from skelfit.body.skel import SkelModel
+from skelfit.body.smpl import SmplModel
+
+# SKEL joint <- SMPL joints whose local rotations it takes over, multiplied from the root outwards.
+_EULER_SOURCES: dict[int, tuple[int, ...]] = {
+    1: (2,), 6: (1,),  # hips
+    11: (3,), 12: (6, 9), 13: (12, 15),  # spine1; spine2 and spine3; neck and head
+}  # fmt: skip
+_TWIST_SOURCES: dict[int, int] = {2: 5, 7: 4, 5: 11, 10: 10}  # knees, toes
+_ANKLES = {3: 8, 8: 7}  # talus <- SMPL ankle; the calcn takes what is left
+# scapula <- (collar, shoulder, elbow, wrist)
+_ARMS: dict[int, tuple[int, int, int, int]] = {14: (14, 17, 19, 21), 19: (13, 16, 18, 20)}
+_UNIT = "xyz"
+
+
+def _twist(rot: Tensor, axis: Tensor) -> Tensor:
+    """Angle of the rotation's twist about a unit axis (3,), in [-pi, pi]."""
+    quat = roma.rotmat_to_unitquat(rot)  # XYZW
+    return _wrap(2 * torch.atan2((quat[..., :3] * axis).sum(-1), quat[..., 3]))
+
+
+def _wrap(angle: Tensor) -> Tensor:
+    return torch.remainder(angle + pi, 2 * pi) - pi
+
+
+def _euler(rot: Tensor, joint: int) -> Tensor:
+    """The joint's three angles (..., 3) that give the rotation, for joints whose axes are signed unit axes."""
+    axes = dof_axes()[list(dofs_of_joint(joint))]
+    letters = "".join(_UNIT[int(abs(a).argmax())] for a in axes)
+    signs = rot.new_tensor([a[abs(a).argmax()] for a in axes])
+    # Lower-case letters are fixed axes, applied in order, which is how SKEL applies its DoFs.
+    return roma.rotmat_to_euler(letters, rot) * signs
+
+
+def nearest_turn(q: Tensor) -> Tensor:
+    """The same pose with every angle within half a turn of the middle of its limits; q (..., 46)."""
+    limits = torch.tensor(dof_limits(), dtype=q.dtype, device=q.device)
+    middle = torch.where(limits.isfinite().all(-1), limits.mean(-1), torch.zeros_like(limits[:, 0]))
+    return middle + _wrap(q - middle)
+
+
+def root_angles(frame: Tensor, rot: Tensor) -> Tensor:
+    """Pelvis angles (..., 3) that give the global rotation (..., 3, 3), exactly; frame (..., 3, 3) is C_0."""
+    local = (frame.mT @ rot @ frame).double()
+    return _euler(local, 0).to(rot.dtype)
+
+
+def root_translation(transl: Tensor, rot: Tensor, smpl_root: Tensor, skel_root: Tensor) -> Tensor:
+    """SKEL's translation (..., 3) for the same rigid motion of the skin as SMPL's transl (..., 3).
+
+    Both models turn about their own root joint at rest; d is how far apart the two stand: trans + d - R d.
+    """
+    d = smpl_root - skel_root
+    return transl + d - (rot @ d[..., None])[..., 0]
+
+
+def body_angles(frame: Tensor, local_rot: Tensor) -> Tensor:
+    """Start of the 46 angles, (..., 46), from SMPL's local rotations (..., 24, 3, 3); the root's are zero.
+
+    frame (..., 24, 3, 3) holds SKEL's joint frames C_j.
+    """
+    axes = torch.tensor(dof_axes(), dtype=local_rot.dtype, device=local_rot.device)
+    q = local_rot.new_zeros(*local_rot.shape[:-3], len(axes))
+
+    def in_frame(joint: int, rot: Tensor) -> Tensor:
+        c = frame[..., joint, :, :]
+        return c.mT @ rot @ c
+
+    for joint, sources in _EULER_SOURCES.items():
+        rot = local_rot[..., sources[0], :, :]
+        for source in sources[1:]:
+            rot = rot @ local_rot[..., source, :, :]
+        q[..., list(dofs_of_joint(joint))] = _euler(in_frame(joint, rot), joint)
+    for joint, source in _TWIST_SOURCES.items():
+        (dof,) = dofs_of_joint(joint)
+        q[..., dof] = _twist(in_frame(joint, local_rot[..., source, :, :]), axes[dof])
+    for talus, source in _ANKLES.items():
+        (ankle,), (subtalar,) = dofs_of_joint(talus), dofs_of_joint(talus + 1)
+        rot = in_frame(talus, local_rot[..., source, :, :])
+        q[..., ankle] = _twist(rot, axes[ankle])
+        left = roma.rotvec_to_rotmat(-q[..., ankle, None] * axes[ankle]) @ rot
+        q[..., subtalar] = _twist(left, axes[subtalar])
+    for scapula, sources in _ARMS.items():
+        _arm_angles(q, frame, [local_rot[..., s, :, :] for s in sources], scapula, axes)
+    return nearest_turn(q)
+
+
+def _arm_angles(q: Tensor, frame: Tensor, rots: list[Tensor], scapula: int, axes: Tensor) -> None:
+    """Fill in the ten angles of one arm, from the rotations of collar, shoulder, elbow and wrist."""
+    collar, shoulder, elbow, wrist = rots
+    humerus, ulna, hand = scapula + 1, scapula + 2, scapula + 4
+    limits = torch.tensor(dof_limits(), dtype=q.dtype, device=q.device)
+
+    # A shoulder blade moves little: it takes what its limits allow, the humerus takes the rest.
+    dofs = list(dofs_of_joint(scapula))
+    c = frame[..., scapula, :, :]
+    low, high = limits[dofs].unbind(-1)
+    angles = torch.minimum(torch.maximum(_euler(c.mT @ collar @ c, scapula), low), high)
+    q[..., dofs] = angles
+    taken = roma.rotvec_to_rotmat(angles[..., 0, None] * axes[dofs[0]])
+    for k in (1, 2):
+        taken = roma.rotvec_to_rotmat(angles[..., k, None] * axes[dofs[k]]) @ taken
+    rest = c @ taken.mT @ c.mT @ collar @ shoulder
+    c = frame[..., humerus, :, :]
+    q[..., list(dofs_of_joint(humerus))] = _euler(c.mT @ rest @ c, humerus)
+
+    # Elbow and wrist together: flexion, then pro_sup about y, then the hand about x and z, all in the forearm's frame.
+    (flexion,), (pro_sup,) = dofs_of_joint(ulna), dofs_of_joint(ulna + 1)
+    c = frame[..., ulna, :, :]
+    bend = c.mT @ elbow @ c
+    q[..., flexion] = _twist(bend, axes[flexion])
+    c = frame[..., hand, :, :]
+    rest = roma.rotvec_to_rotmat(-q[..., flexion, None] * axes[flexion]) @ bend @ (c.mT @ wrist @ c)
+    x, z, y = roma.rotmat_to_euler("xzy", rest).unbind(-1)
+    side = "r" if scapula == 14 else "l"
+    sign = 1.0 if side == "r" else -1.0
+    q[..., pro_sup] = sign * y
+    q[..., dof_index(f"wrist_flexion_{side}")] = sign * x
+    q[..., dof_index(f"wrist_deviation_{side}")] = -z
+
+
+def beta_map(smpl: SmplModel, skel: SkelModel) -> tuple[Tensor, Tensor]:
+    """Affine map from SMPL betas to SKEL betas: betas_skel = offset + matrix @ betas_smpl.
+
+    Linear least squares between the two shape spaces at rest; the identity where they are the same space.
+    Returns offset (10,) and matrix (10, 10).
+    """
+    s = torch.tensor(skel.asset.shapedirs, dtype=torch.float64).flatten(0, 1)
+    n = torch.tensor(smpl.asset.shapedirs[:, :, : smpl.num_betas], dtype=torch.float64).flatten(0, 1)
+    gap = torch.tensor(smpl.asset.v_template, dtype=torch.float64) - torch.tensor(
+        skel.asset.v_template, dtype=torch.float64
+    )
+    solved = torch.linalg.lstsq(s, torch.cat((gap.reshape(-1, 1), n), 1)).solution
+    solved = solved.to(skel.v_template.device, skel.v_template.dtype)
+    return solved[:, 0], solved[:, 1:]
