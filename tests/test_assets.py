@@ -103,7 +103,7 @@ def test_hash_sees_every_field() -> None:
         hashes = {asset_sha256(asset)}
         for field in dataclasses.fields(asset):
             value = getattr(asset, field.name)
-            changed = value + 1 if isinstance(value, np.ndarray) else value[:-1]
+            changed: Any = value + 1 if isinstance(value, np.ndarray) else value[:-1]
             hashes.add(asset_sha256(dataclasses.replace(asset, **{field.name: changed})))
         assert len(hashes) == len(dataclasses.fields(asset)) + 1
 

@@ -36,7 +36,7 @@ from skelfit.body.models import Record, refuse_existing, write_provenance
 from skelfit.body.unpickle import as_array, as_texts, load_pickle, read_pickle
 from skelfit.errors import ModelError
 
-SKIN_VERTICES, BONE_VERTICES, JOINTS = 6890, 24752, 24
+SKIN_VERTICES, SKIN_FACES, BONE_VERTICES, JOINTS = 6890, 13776, 24752, 24
 MAX_SMPL_BETAS, SKEL_BETAS = 300, 10
 SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 _NO_PARENT = (-1, 4294967295)
@@ -189,7 +189,7 @@ def smpl_from_official(raw: Mapping[str, Any], gender: str, path: str | Path) ->
     values = {
         "gender": gender,
         "v_template": entries.floats("v_template", (SKIN_VERTICES, 3)),
-        "faces": entries.indices("f", (None, 3), SKIN_VERTICES),
+        "faces": entries.indices("f", (SKIN_FACES, 3), SKIN_VERTICES),
         "shapedirs": entries.floats("shapedirs", (SKIN_VERTICES, 3, None), keep=MAX_SMPL_BETAS),
         "posedirs": entries.floats("posedirs", (SKIN_VERTICES, 3, 207)),
         "J_regressor": entries.floats("J_regressor", (JOINTS, SKIN_VERTICES)),
@@ -209,7 +209,7 @@ def skel_from_official(raw: Mapping[str, Any], gender: str, path: str | Path) ->
         "gender": gender,
         "version": SKEL_VERSION,
         "v_template": entries.floats("skin_template_v", (SKIN_VERTICES, 3)),
-        "faces": entries.indices("skin_template_f", (None, 3), SKIN_VERTICES),
+        "faces": entries.indices("skin_template_f", (SKIN_FACES, 3), SKIN_VERTICES),
         "shapedirs": entries.floats("shapedirs", (SKIN_VERTICES, 3, None), keep=SKEL_BETAS),
         "posedirs": entries.floats("posedirs", (SKIN_VERTICES, 3, 207)),
         "J_regressor_osim": entries.floats("J_regressor_osim", (JOINTS, SKIN_VERTICES)),

@@ -144,7 +144,8 @@ _SPARSE_MODULE = re.compile(r"scipy\.sparse(\._?(csr|csc|coo))?")
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
-class _PassiveUnpickler(pickle.Unpickler):
+# The unpickler in Python: the one in C grows its memo to gigabytes at a damaged index.
+class _PassiveUnpickler(pickle._Unpickler):
     def __init__(self, stream: IO[bytes], path: Path, key: str | None) -> None:
         super().__init__(stream, encoding="latin1")
         self.path, self.key = path, key
@@ -181,7 +182,9 @@ def read_pickle(stream: IO[bytes], path: Path, key: str | None) -> Any:
     except (ModelError, OSError):
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise ModelError(path, key, "a whole pickle", f"{type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        found = f"one that is cut off, damaged or no pickle at all ({reason})"
+        raise ModelError(path, key, "a whole pickle", found) from error
 
 
 def as_array(value: Any) -> npt.NDArray[Any]:
