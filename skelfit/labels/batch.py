@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -66,5 +67,10 @@ class LabelBatch:
 
 
 def image_path(imgname: str, rule: PathRule) -> str:
-    """Path of an image below the image folder: its name in the label file under a manifest's `path_rule`."""
-    return imgname.rsplit("/", 1)[-1] if rule == "basename" else imgname
+    """Path of an image below the image folder: its name in the label file under a manifest's `path_rule`.
+
+    '' for a name that would leave the folder: a label file must not choose which other files enter a dataset.
+    """
+    name = imgname.rsplit("/", 1)[-1] if rule == "basename" else imgname
+    path = PurePosixPath(name)
+    return "" if path.is_absolute() or ".." in path.parts or "\\" in name else name
