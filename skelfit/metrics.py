@@ -1,7 +1,7 @@
 """What a run says of its people: statistics that merge in any order, and the joint-limit check.
 
-Lengths are kept as whole numbers of 0.1 micrometre, so that sums are exact and a summary does not depend on how
-the people were divided into shards or on the order in which the shards were done.
+Lengths are kept as whole numbers of 0.1 micrometre, so that sums are exact and a summary does not depend on
+how the people were divided into shards or on the order in which the shards were done.
 """
 
 from __future__ import annotations

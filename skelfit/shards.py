@@ -1,8 +1,8 @@
 """The files of a finished shard: a WebDataset tar, a sidecar with every input row, and a done marker.
 
 Equal samples give byte-identical tars and sidecars: no clock, user or host enters them. Each file is written
-under a temporary name and renamed, so a file under its own name is whole; the marker, written last, says that the
-files belong together. The tar needs nothing of skelfit to be read: `schema.json` beside it says where each value
+under a temporary name and renamed, so a file under its own name is whole; the marker, written last, says that
+they belong together. To read the tar, nothing of skelfit is needed: `schema.json` says where each value
 lies in a label vector.
 """
 
