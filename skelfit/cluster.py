@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +20,11 @@ import torch
 from distributed import Client, LocalCluster, as_completed
 
 from skelfit.errors import OutputError, SkelfitError
-from skelfit.job import ShardResult, ShardTask, run_shard
+from skelfit.job import ShardResult, run_shard
+from skelfit.plan import ShardTask
 
 Work = Callable[[ShardTask], ShardResult]
+Results = Generator["ShardResult | ShardFailure", None, None]
 # An exception is tried again: file systems of clusters fail now and then. A wrong label file is not such a case,
 # but fails within moments.
 RETRIES = 2
@@ -40,7 +42,7 @@ class ShardFailure:
 
 def run(
     tasks: Sequence[ShardTask], workers: int = 0, scheduler: str | None = None, work: Work = run_shard
-) -> Iterator[ShardResult | ShardFailure]:
+) -> Results:
     """Run the tasks and yield their results as they come; a task that fails does not stop the others.
 
     workers: 0 runs them here, one after the other; N starts N local processes. scheduler: address or file of a
@@ -52,7 +54,7 @@ def run(
     return _run_on_dask(tasks, workers, scheduler, work)
 
 
-def _run_here(tasks: Sequence[ShardTask], work: Work) -> Iterator[ShardResult | ShardFailure]:
+def _run_here(tasks: Sequence[ShardTask], work: Work) -> Results:
     for task in tasks:
         try:
             yield work(task)
@@ -60,9 +62,7 @@ def _run_here(tasks: Sequence[ShardTask], work: Work) -> Iterator[ShardResult | 
             yield _failure(task.name, error)
 
 
-def _run_on_dask(
-    tasks: Sequence[ShardTask], workers: int, scheduler: str | None, work: Work
-) -> Iterator[ShardResult | ShardFailure]:
+def _run_on_dask(tasks: Sequence[ShardTask], workers: int, scheduler: str | None, work: Work) -> Results:
     # Tasks are handed to a worker when it is free, so that a lost worker takes no queue with it.
     with (
         dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skelfit import __version__
 from skelfit.body.models import ModelSet, load_models, open_models
-from skelfit.config import FitConfig, GateConfig, PathRule, Pipeline
+from skelfit.config import FitConfig, GateConfig
 from skelfit.errors import ModelError
 from skelfit.fit.fitter import FitResult, Fitter
 from skelfit.labels.batch import LabelBatch, image_path
 from skelfit.labels.store import read_rows
 from skelfit.metrics import PUBLISHED, limit_excess, round_mm
-from skelfit.shards import LAYOUT_VERSION, FloatArray, Row, Sample, ShardFiles, pack, shard_name, write_shard
+from skelfit.plan import ShardTask
+from skelfit.shards import LAYOUT_VERSION, FloatArray, Row, Sample, pack, write_shard
 
 IMAGE_ENDINGS = frozenset({"bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
 BAD_INPUT, NOT_CONVERGED, ABOVE_GATE = "bad_input", "not_converged", "residual_above_gate"
@@ -43,63 +43,6 @@ class FitterLike(Protocol):
 
 
 @dataclass(frozen=True)
-class LabelFile:
-    """A label file of a run, as its validated store has it."""
-
-    store: str
-    name: str
-    sha256: str
-    rows: int  # how many of its rows the run takes, from the first on
-    path_rule: PathRule
-
-
-@dataclass(frozen=True)
-class Run:
-    """What all shards of a run share."""
-
-    subset: str
-    out: str
-    images: str | None
-    models: str | None  # folder; None is the open body
-    models_sha256: str
-    pipeline: Pipeline
-    device: str
-    labels: tuple[LabelFile, ...]
-
-    def identity(self) -> dict[str, Any]:
-        """What the results depend on, without places: a run may go on in another folder or machine."""
-        labels = [
-            {"name": f.name, "sha256": f.sha256, "rows": f.rows, "path_rule": f.path_rule}
-            for f in self.labels
-        ]
-        return {
-            "subset": self.subset,
-            "labels": labels,
-            "images": self.images is not None,
-            "pipeline": asdict(self.pipeline),
-            "models_sha256": self.models_sha256,
-            "layout": LAYOUT_VERSION,
-            "code_version": __version__,
-        }
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """Rows [start, stop) of a run's label file `file_index`, which become one shard."""
-
-    run: Run
-    name: str
-    file_index: int
-    start: int
-    stop: int
-
-    @property
-    def files(self) -> ShardFiles:
-        """Where the shard goes."""
-        return ShardFiles(Path(self.run.out), self.name)
-
-
-@dataclass(frozen=True)
 class ShardResult:
     """What was done of one shard."""
 
@@ -108,16 +51,6 @@ class ShardResult:
     rows_out: int
     statuses: Mapping[str, int]
     seconds: float
-
-
-def plan_shards(run: Run) -> list[ShardTask]:
-    """The shards of a run; they are numbered through all label files, and none spans two files."""
-    size = run.pipeline.shard_size
-    spans = [(i, start) for i, f in enumerate(run.labels) for start in range(0, f.rows, size)]
-    return [
-        ShardTask(run, shard_name(run.subset, number), i, start, min(start + size, run.labels[i].rows))
-        for number, (i, start) in enumerate(spans)
-    ]
 
 
 def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:

@@ -1,0 +1,41 @@
+"""The command line: `skelfit COMMAND`. What a user can mend is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from skelfit import __version__
+from skelfit.cli.convert import convert
+from skelfit.cli.export import export
+from skelfit.cli.models import models
+from skelfit.errors import SkelfitError
+
+
+class Fault(click.ClickException):
+    """A SkelfitError as click shows it."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """A group whose commands may raise SkelfitError."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a SkelfitError becomes its message."""
+        try:
+            return super().invoke(ctx)
+        except SkelfitError as error:
+            raise Fault(" ".join(str(error).split())) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="skelfit")
+def main() -> None:
+    """SMPL labels in, SKEL-fitted WebDataset shards out."""
+
+
+main.add_command(models)
+main.add_command(convert)
+main.add_command(export)

@@ -1,0 +1,229 @@
+"""`skelfit convert`: a dataset from label files to shards."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+from skelfit import cluster
+from skelfit.body.models import OPEN_BODY, ModelSet, find_models
+from skelfit.config import LabelSource, Pipeline, load_manifest, load_pipeline
+from skelfit.fit.fitter import Fitter
+from skelfit.job import ShardResult, run_shard
+from skelfit.labels.store import build_store, store_info
+from skelfit.plan import LabelFile, Run, ShardTask, finish, pending, plan_shards, writing
+
+DEFAULT_PIPELINE = Path("pipelines/hmr-skel.yaml")
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+COUNT = click.IntRange(min=1)
+INTERRUPTED = 130  # what a shell reports after Ctrl-C
+PLAIN_PROGRESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Subset:
+    """What is converted: a manifest, or one label file given by hand."""
+
+    name: str
+    sources: tuple[LabelSource, ...]
+    paths: tuple[Path, ...]  # of the label files
+    images: Path | None
+
+
+@click.command()
+@click.option("--manifest", type=FILE, help="What to convert: manifests/*.yaml.")
+@click.option("--labels", type=FILE, help="Or one label file...")
+@click.option("--source", type=click.Choice(["camerahmr"]), help="...and its kind.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the shards.")
+@click.option("--pipeline", type=FILE, help="How to convert  [default: pipelines/hmr-skel.yaml].")
+@click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
+@click.option("--images", type=FOLDER, help="Folder of the images, in place of the manifest's.")
+@click.option("--skel-gender", type=click.Choice(["male", "female"]), help="SKEL for neutral labels.")
+@click.option("--limit", type=COUNT, help="Take the first rows only.")
+@click.option("--shard-size", type=COUNT, help="Label rows per shard.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=0), default=0, help="Local processes; 0: this one.")
+@click.option("--scheduler", help="Address or scheduler file of a Dask cluster.")
+@click.option("--overwrite", is_flag=True, help="Replace finished shards of another configuration.")
+def convert(
+    manifest: Path | None,
+    labels: Path | None,
+    source: str | None,
+    out: Path,
+    pipeline: Path | None,
+    models: Path | None,
+    images: Path | None,
+    skel_gender: str | None,
+    limit: int | None,
+    shard_size: int | None,
+    device: str,
+    workers: int,
+    scheduler: str | None,
+    overwrite: bool,
+) -> None:
+    """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
+    if (manifest is None) == (labels is None) or (labels is None) != (source is None):
+        raise click.UsageError("give either --manifest FILE, or --labels FILE and --source KIND")
+    settings = _pipeline(pipeline, skel_gender, shard_size)
+    found = find_models(models)
+    click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
+    if found.source == OPEN_BODY:
+        click.echo("  a free stand-in, not SMPL and SKEL; import those with: skelfit models import")
+    if manifest is not None:
+        subset = _manifest_subset(manifest, images, found)
+    else:
+        assert labels is not None
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.stem)
+        subset = Subset(name, (LabelSource(str(labels), "camerahmr"),), (labels,), images)
+    run = Run(
+        subset=subset.name,
+        out=str(out.absolute()),
+        images=None if subset.images is None else str(subset.images.absolute()),
+        models=None if found.source == OPEN_BODY else str(Path(found.source).absolute()),
+        models_sha256=found.sha256,
+        pipeline=settings,
+        device=_device(device),
+        labels=_label_files(subset, settings.gates.max_abs_beta, limit),
+    )
+    work = run_shard
+    if workers == 0 and scheduler is None:
+        work = partial(run_shard, fitter=Fitter(found, settings.fit, run.device))
+    convert_run(run, workers, scheduler, overwrite=overwrite, work=work)
+    click.echo(f"next: skelfit export {out} --format skel-cf --out {subset.name}-skel.npz")
+
+
+def convert_run(
+    run: Run, workers: int, scheduler: str | None, *, overwrite: bool = False, work: cluster.Work = run_shard
+) -> None:
+    """Do what is left of a run and write its summary; exits with 1 when a shard failed, with 130 on Ctrl-C."""
+    out, tasks = Path(run.out), plan_shards(run)
+    rows = sum(task.stop - task.start for task in tasks)
+    click.echo(f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {run.device}, to {out}")
+    with writing(out, run.subset):
+        todo = pending(run, tasks, overwrite=overwrite)
+        if len(todo) < len(tasks):
+            click.echo(f"{len(tasks) - len(todo)} shards are finished already")
+        started = time.perf_counter()
+        try:
+            done, failures = _work_off(todo, rows, workers, scheduler, work)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on from the finished shards", err=True)
+            sys.exit(INTERRUPTED)
+        for failure in failures:
+            click.echo(f"{failure.trace}shard {failure.name} failed: {failure.error}", err=True)
+        if failures:
+            click.echo(
+                f"{len(failures)} of {len(tasks)} shards failed; the same command tries them again", err=True
+            )
+            sys.exit(1)
+        seconds = time.perf_counter() - started
+        _report(finish(run, tasks, done / seconds if done else None))
+
+
+def _pipeline(path: Path | None, skel_gender: str | None, shard_size: int | None) -> Pipeline:
+    """The pipeline with what the command line changes of it."""
+    if path is None:
+        # Outside of a checkout's root, the checkout that this package lies in.
+        beside = Path(__file__).parents[2] / DEFAULT_PIPELINE
+        path = beside if not DEFAULT_PIPELINE.exists() and beside.exists() else DEFAULT_PIPELINE
+    pipeline = load_pipeline(path)
+    if skel_gender is not None:
+        gender: Any = skel_gender
+        pipeline = replace(pipeline, fit=replace(pipeline.fit, skel_gender=gender))
+    return pipeline if shard_size is None else replace(pipeline, shard_size=shard_size)
+
+
+def _data_root() -> Path:
+    return Path(os.environ.get("SKELFIT_DATA") or "data")
+
+
+def _manifest_subset(path: Path, images: Path | None, models: ModelSet) -> Subset:
+    """The subset of a manifest; the demo's people are made when they are not there."""
+    manifest, root = load_manifest(path), _data_root()
+    paths = tuple(root / source.path for source in manifest.labels)
+    demo = manifest.demo
+    if demo is not None and not paths[0].exists():
+        # Imported here because only the demo draws people.
+        from skelfit.labels.demo import write_demo
+
+        click.echo(f"making {demo.people} people in {paths[0].parent}")
+        write_demo(paths[0].parent, people=demo.people, seed=demo.seed, images=demo.images, models=models)
+    if images is None and manifest.images is not None:
+        images = root / manifest.images
+    return Subset(manifest.name, manifest.labels, paths, images)
+
+
+def _label_files(subset: Subset, max_abs_beta: float, limit: int | None) -> tuple[LabelFile, ...]:
+    """The validated stores of the label files; `limit` counts rows through all of them."""
+    files = []
+    left = limit
+    for source, path in zip(subset.sources, subset.paths, strict=True):
+        store = build_store(source, path, _data_root() / "stores", max_abs_beta)
+        info = store_info(store)
+        rows = info.rows if left is None else min(info.rows, left)
+        left = None if left is None else left - rows
+        files.append(LabelFile(str(store.absolute()), path.name, info.sha256, rows, source.path_rule))
+    return tuple(files)
+
+
+def _device(name: str) -> str:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise click.BadParameter("this machine has no CUDA device", param_hint="--device")
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _work_off(
+    todo: Sequence[ShardTask], rows: int, workers: int, scheduler: str | None, work: cluster.Work
+) -> tuple[int, list[cluster.ShardFailure]]:
+    """Run the tasks under a progress bar; returns the number of rows done, and the failures."""
+    left = sum(task.stop - task.start for task in todo)
+    done = 0
+    failures: list[cluster.ShardFailure] = []
+    if not todo:
+        return done, failures
+    plain = not sys.stderr.isatty()
+    bar = tqdm(
+        total=rows,
+        initial=rows - left,
+        unit="people",
+        smoothing=0.05,
+        mininterval=PLAIN_PROGRESS_SECONDS if plain else 0.1,
+        ascii=plain or None,
+    )
+    with bar, closing(cluster.run(todo, workers, scheduler, work)) as results:
+        for result in results:
+            if isinstance(result, ShardResult):
+                done += result.rows_in
+                bar.update(result.rows_in)
+            else:
+                failures.append(result)
+                bar.write(f"shard {result.name} failed", file=sys.stderr)
+    return done, failures
+
+
+def _report(summary: dict[str, Any]) -> None:
+    """Print what became of the rows."""
+    click.echo(f"{summary['rows_in']} rows in, {summary['rows_out']} people out")
+    for status, count in summary["statuses"].items():
+        click.echo(f"  {status:<20} {count:>9}")
+    if summary["images"]["missing"]:
+        click.echo(f"  images missing       {summary['images']['missing']:>9}")
+    if summary["pve_mm"]["mean"] is not None:
+        stages = ", ".join(f"{name} {mean:.2f}" for name, mean in summary["stage_pve_mm"].items())
+        numbers = ", ".join(f"{name} {value:.2f}" for name, value in summary["pve_mm"].items())
+        click.echo(f"PVE in mm: {numbers}; after each stage: {stages}")
+    if summary["people_per_second"] is not None:
+        click.echo(f"{summary['people_per_second']:.1f} people/s")

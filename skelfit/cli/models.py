@@ -1,0 +1,52 @@
+"""`skelfit models`: body-model files to assets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from skelfit.body.importer import import_models
+from skelfit.body.models import open_models, refuse_existing, save_models
+from skelfit.body.open_body import open_body_models, write_official
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group()
+def models() -> None:
+    """Body models: import the official files, or write the open body."""
+
+
+@models.command("import")
+@click.option("--smpl", type=FOLDER, help="Folder with SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz.")
+@click.option("--skel", type=FOLDER, help="Folder with skel_{male,female}.pkl, v1.1.1.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the assets.")
+@click.option("--overwrite", is_flag=True, help="Replace assets that exist.")
+def import_command(smpl: Path | None, skel: Path | None, out: Path, overwrite: bool) -> None:
+    """Convert official SMPL and SKEL files to assets that need no unpickling."""
+    for record in import_models(smpl, skel, out, overwrite=overwrite):
+        click.echo(f"{record.kind} {record.gender}, version {record.version}: {record.source}")
+        click.echo(f"  source sha256 {record.source_sha256}")
+        click.echo(f"  {record.asset}")
+        for note in record.notes:
+            click.echo(f"  note: {note}")
+    click.echo(f"Use them with --models {out}, or export SKELFIT_MODELS={out}")
+
+
+@models.command("open-body")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the files.")
+@click.option("--official", is_flag=True, help="Write files in the official SMPL and SKEL v1.1.1 schemas.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+def open_body_command(out: Path, official: bool, overwrite: bool) -> None:
+    """Write the open body that skelfit ships; it has SMPL's sizes, and is not SMPL."""
+    if official:
+        raw = open_body_models()
+        kinds = [name.split("_") for name in raw]
+        names = [f"SMPL_{g.upper()}.pkl" if kind == "smpl" else f"skel_{g}.pkl" for kind, g in kinds]
+        refuse_existing([out / name for name in names], overwrite)
+        paths = write_official(raw, out)
+    else:
+        paths = save_models(open_models(), out, overwrite=overwrite)
+    for path in paths:
+        click.echo(path)
