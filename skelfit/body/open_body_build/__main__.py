@@ -51,22 +51,30 @@ def build(source: Source) -> dict[str, np.ndarray]:
     }
     for gender, space in spaces.items():
         arrays |= pack.shape_arrays(gender, space.template[half], space.shapedirs[half])
-    return arrays | _skeletons(spaces, skel_regressor)
+    return arrays | _skeletons(spaces, faces, skel_weights, skel_regressor)
 
 
-def _skeletons(spaces: dict[str, ShapeSpace], regressor: np.ndarray) -> dict[str, np.ndarray]:
+def _skeletons(
+    spaces: dict[str, ShapeSpace], skin_faces: np.ndarray, skin_weights: np.ndarray, regressor: np.ndarray
+) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
-    local = {}
-    for gender in ("male", "female"):
-        joints = regressor @ spaces[gender].template.astype(np.float32)
+    genders = ("male", "female")
+    bodies = []
+    for gender in genders:
+        space = spaces[gender]
+        joints = regressor @ space.template.astype(np.float32)
         rel, per_joint = skel_rig.apose(joints)
-        vertices, faces, bone, weights = bones.skeleton(joints)
-        local[gender] = np.einsum("vji,vj->vi", per_joint[bone], vertices - joints[bone])
+        bodies.append(bones.body_of(space.template, skin_weights, joints, space.joints))
         arrays |= {
             f"apose_rel_transfo_{gender}": rel,
             f"per_joint_rot_{gender}": per_joint,
             f"skel_joints_{gender}": joints,
         }
+    meshes, faces, bone, weights = bones.skeletons(bodies, skin_faces)
+    local = {}
+    for gender, vertices in zip(genders, meshes, strict=True):
+        arm = vertices - arrays[f"skel_joints_{gender}"][bone]
+        local[gender] = np.einsum("vji,vj->vi", arrays[f"per_joint_rot_{gender}"][bone], arm)
     scale = max(np.abs(v).max() for v in local.values()) / 32767
     for gender, vertices in local.items():
         arrays[f"bone_vertices_{gender}"] = np.round(vertices / scale).astype(np.int16)
