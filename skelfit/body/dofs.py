@@ -81,7 +81,11 @@ def _arm(side: str, joint: int) -> list[Dof]:
         ("wrist_flexion", 4, _X if right else _NX, _HALF),
         ("wrist_deviation", 4, _NZ, _QUARTER),
     ]
-    names = {"shoulder_x": f"shoulder_{side}_x", "shoulder_y": f"shoulder_{side}_y", "shoulder_z": f"shoulder_{side}_z"}
+    names = {
+        "shoulder_x": f"shoulder_{side}_x",
+        "shoulder_y": f"shoulder_{side}_y",
+        "shoulder_z": f"shoulder_{side}_z",
+    }
     return [Dof(names.get(name, f"{name}_{side}"), joint + k, axis, limits) for name, k, axis, limits in rows]
 
 

@@ -162,7 +162,9 @@ def shape_frames(rig: Rig, joints: Tensor) -> Frames:
     eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
     # The fixed joints' bone vectors mean nothing; give them a harmless one, so that their gradient is finite too.
     safe_bone = torch.where(rig.free[:, None], bone, rig.template_bone.new_tensor((0.0, 1.0, 0.0)))
-    safe_template = torch.where(rig.free[:, None], rig.template_bone, rig.template_bone.new_tensor((0.0, 1.0, 0.0)))
+    safe_template = torch.where(
+        rig.free[:, None], rig.template_bone, rig.template_bone.new_tensor((0.0, 1.0, 0.0))
+    )
     turn = minimal_rotation(safe_template.expand_as(safe_bone), safe_bone)
     turn = torch.where(rig.free[:, None, None], turn, eye)
     bone_rot = turn @ rig.per_joint_rot

@@ -150,7 +150,9 @@ class SkelModel:
         # Leaves keep their size; index 1 stands in for the child that they lack.
         child = [_LENGTH_CHILD.get(j, int(c)) for j, c in enumerate(self.rig.bone_child.tolist())]
         ratio = (offsets.norm(dim=-1)[..., 1:] / apose.norm(dim=-1)[1:])[..., [max(c, 1) - 1 for c in child]]
-        ratio = torch.where(torch.tensor([c > 0 for c in child], device=v.device), ratio, torch.ones_like(ratio))
+        ratio = torch.where(
+            torch.tensor([c > 0 for c in child], device=v.device), ratio, torch.ones_like(ratio)
+        )
         columns = [[length] * 3 for length in ratio.unbind(-1)]
         columns[LUMBAR] = [offsets[..., LUMBAR, 1].abs() / apose[LUMBAR, 1].abs()] * 3
         v0 = self.v_template

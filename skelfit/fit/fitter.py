@@ -157,5 +157,3 @@ class _Pair:
             solution = levenberg_marquardt(goal, q[:, plan.dofs], steps, config.max_angle_step)
             q = q.index_copy(1, plan.dofs, solution.x)
         return q, solution.value, solution.decrease
-
-

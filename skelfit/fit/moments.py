@@ -150,7 +150,9 @@ def make_plan(
         vertices=torch.tensor(chosen, device=device),
         blocks=tuple(blocks),
         subtree=subtree[:, None, :, None],
-        pair_mass=torch.tensor(om * (active[:, first] * active[:, second]).sum(0), device=device, dtype=dtype),
+        pair_mass=torch.tensor(
+            om * (active[:, first] * active[:, second]).sum(0), device=device, dtype=dtype
+        ),
         fill=torch.tensor(_fill_table(first, second, len(joints)), device=device),
         people=tile[1],
     )
@@ -201,7 +203,11 @@ def _tile(block: VertexBlock, coefficients: Tensor, transforms: Tensor, target: 
 
 
 def _for_each_tile(
-    plan: Plan, model: SkelModel, people: People, q: Tensor, visit: Callable[[VertexBlock, _Tile, slice], None]
+    plan: Plan,
+    model: SkelModel,
+    people: People,
+    q: Tensor,
+    visit: Callable[[VertexBlock, _Tile, slice], None],
 ) -> Tensor:
     """Pose all people tile by tile; returns the skinning transforms (B, 24, 3, 4)."""
     posed = pose_joints(model.rig, people.frames, q)
@@ -266,7 +272,13 @@ def errors(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Errors:
 
 
 def objective(
-    plan: Plan, model: SkelModel, frames: Frames, q: Tensor, state: Moments, limits: Tensor, limit_weight: float
+    plan: Plan,
+    model: SkelModel,
+    frames: Frames,
+    q: Tensor,
+    state: Moments,
+    limits: Tensor,
+    limit_weight: float,
 ) -> Callable[[Tensor], Evaluation]:
     """The stage's objective of its active DoFs (B, n), the others held at q (B, 46), for `levenberg_marquardt`.
 
@@ -306,5 +318,3 @@ def _jacobian(omega: Tensor, v: Tensor, a: Tensor, subtree: Tensor) -> Tensor:
     moved = (cross @ a).view(count, n, 3, -1, 4)
     moved[..., 3] += v[..., None]
     return (moved * subtree).flatten(3)
-
-
