@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import pi
 
+import roma
 import torch
 from torch import Tensor
 
@@ -128,7 +129,9 @@ def make_rig(asset: SkelAsset) -> Rig:
         mine = dofs_of_joint(j)
         slots[j, : len(mine)] = torch.tensor(mine)
     apose = torch.tensor(asset.apose_rel_transfo, dtype=torch.float64)
-    per_joint_rot = torch.tensor(asset.per_joint_rot, dtype=torch.float64)
+    # The files hold float32 rotations; made exact, a joint's frame is a rotation in float64 too.
+    apose_rot = roma.special_procrustes(apose[:, :3, :3])
+    per_joint_rot = roma.special_procrustes(torch.tensor(asset.per_joint_rot, dtype=torch.float64))
     first_child = [SKEL_PARENTS.index(j) if j in SKEL_PARENTS else 0 for j in range(NUM_JOINTS)]
     bone = apose[first_child, :3, 3].clone()
     for j in _ULNAE:  # the forearm as a whole: to the radius, then to the hand
@@ -142,7 +145,7 @@ def make_rig(asset: SkelAsset) -> Rig:
         axis_cross=cross,
         axis_cross2=cross @ cross,
         slots=slots,
-        apose_rot=apose[:, :3, :3],
+        apose_rot=apose_rot,
         per_joint_rot=per_joint_rot,
         template_bone=(per_joint_rot @ bone[..., None])[..., 0],
         bone_child=torch.tensor(bone_child),

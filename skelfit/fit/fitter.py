@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import roma
 import torch
@@ -76,11 +76,11 @@ class Fitter:
 
 
 def _concatenate(parts: list[FitResult]) -> FitResult:
-    joined = {}
-    for f in fields(FitResult):
-        values = [getattr(p, f.name) for p in parts]
-        joined[f.name] = None if values[0] is None else torch.cat(values).cpu()
-    return FitResult(**joined)
+    def join(name: str) -> Any:
+        values = [getattr(p, name) for p in parts]
+        return None if values[0] is None else torch.cat(values).cpu()
+
+    return FitResult(**{f.name: join(f.name) for f in fields(FitResult)})
 
 
 class _Pair:
