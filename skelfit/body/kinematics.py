@@ -123,6 +123,8 @@ def minimal_rotation(a: Tensor, b: Tensor) -> Tensor:
 def make_rig(asset: SkelAsset) -> Rig:
     """The joint tables of a SKEL asset, float64 on the CPU."""
     axes = torch.tensor(dof_axes(), dtype=torch.float64)
+    # The listed axes of ulna and radius miss unit length by 1e-8: nothing to see, but a rotation should be one.
+    axes = axes / axes.norm(dim=-1, keepdim=True)
     cross = _cross_matrix(axes)
     slots = torch.full((NUM_JOINTS, 3), NUM_DOFS, dtype=torch.int64)
     for j in range(NUM_JOINTS):
