@@ -177,7 +177,12 @@ def _convert(hint: Any, value: object, path: str | Path, key: str) -> Any:
         if value is None and type(None) in args:
             return None
         inner = next(a for a in args if a is not type(None))
-        return _convert(inner, value, path, key)
+        try:
+            return _convert(inner, value, path, key)
+        except ConfigError as error:
+            if error.key != key:  # within a nested mapping
+                raise
+            raise ConfigError(path, key, _type_name(hint), error.found) from None
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(path, key, "a list", _describe(value))

@@ -169,6 +169,13 @@ def test_hash_ignores_the_order_of_keys_and_1_against_1_0(tmp_path: Path) -> Non
     assert stable_hash(built) == stable_hash(first)
 
 
+def test_hash_ignores_the_order_of_fields_in_the_code() -> None:
+    one = dataclasses.make_dataclass("one", [("a", int), ("b", str)])
+    two = dataclasses.make_dataclass("two", [("b", str), ("a", int)])
+    assert stable_hash(one(a=1, b="x")) == stable_hash(two(a=1, b="x"))
+    assert stable_hash(one(a=1, b="x")) != stable_hash(one(a="1", b="x"))
+
+
 def test_hash_changes_with_every_field(tmp_path: Path) -> None:
     config = pipeline(tmp_path)
     fit = config.fit

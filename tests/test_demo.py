@@ -18,6 +18,7 @@ from skelfit.errors import ModelError
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.camerahmr import read
 from skelfit.labels.demo import LABELS_NAME, demo_is_current, write_demo
+from skelfit.labels.render import _rasterise
 
 PEOPLE = 40  # more than one block of people posed together
 
@@ -113,6 +114,36 @@ def test_people_stand_before_the_camera(labels: LabelBatch, vertices: np.ndarray
     assert (np.abs(labels.transl[:, 2] - 5.5) < 3.5).all()
     upright = labels.keypoints3d[:, 0, 1] < labels.keypoints3d[:, 39, 1]  # nose above pelvis, y down
     assert upright.mean() > 0.85
+
+
+def test_no_two_people_are_the_same(labels: LabelBatch) -> None:
+    for values in (labels.pose, labels.betas, labels.transl):
+        rows = values.reshape(PEOPLE, -1)
+        distance = np.abs(rows[:, None] - rows[None]).max(axis=2) + np.eye(PEOPLE)
+        assert distance.min() > 1e-3
+
+
+def test_the_pelvis_is_near_the_middle_of_the_picture(labels: LabelBatch) -> None:
+    pelvis = project(labels.keypoints3d[:, [39], :3], labels.cam_int)[:, 0]
+    assert (np.abs(pelvis - 128) < [80, 40]).all()
+    assert np.ptp(pelvis[:, 0]) > 60
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_rasteriser_shows_the_near_face_and_hides_the_averted(order: int) -> None:
+    square = [[2, 2], [2, 6], [6, 6], [6, 2]]  # counter-clockwise when y points down
+    points = np.array(square * 3, np.float32)
+    depth = np.repeat(np.array([3, 2, 1], np.float32), 4)
+    colours = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
+    near_and_far = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
+    averted = np.array([[10, 9, 8], [11, 10, 8]], np.int32)
+    faces = np.concatenate([near_and_far, averted])[::order]
+    image, covered = _rasterise(points, depth, faces, colours, (8, 10))
+    expected = np.zeros((8, 10), bool)
+    expected[2:6, 2:6] = True
+    np.testing.assert_array_equal(covered, expected)
+    np.testing.assert_allclose(image[covered], [[0, 1, 0]] * 16, atol=1e-6)
+    assert (image[~covered] == 0).all()
 
 
 def test_keypoints_lie_on_the_body(labels: LabelBatch, vertices: np.ndarray) -> None:

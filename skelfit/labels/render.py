@@ -6,7 +6,6 @@ Camera frame throughout: OpenCV (x right, y down, z forward); pixel centres at h
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,10 +80,15 @@ def draw_person(
     picture = _room(vertices, camera, up, size, rng)
     colours = palette[surface.material] * _shade(surface, vertices, light)[:, None]
     points = vertices[:, :2] / vertices[:, 2:] * camera[[0, 1], [0, 1]] + camera[:2, 2]
+    left, top = (int(v) for v in np.floor(points.min(axis=0)).clip(0, size))
+    right, bottom = (int(v) for v in np.ceil(points.max(axis=0)).clip(0, size))
     # Drawn at twice the size, for smooth edges.
-    image, covered = _rasterise(points * 2, vertices[:, 2], surface.faces, colours, size * 2)
+    corner = np.array([left, top], np.float32)
+    shape = (2 * max(bottom - top, 0), 2 * max(right - left, 0))
+    image, covered = _rasterise((points - corner) * 2, vertices[:, 2], surface.faces, colours, shape)
     alpha = _halve(covered.astype(np.float32))[..., None]
-    picture = picture * (1 - alpha) + _halve(image)
+    behind = picture[top:bottom, left:right]
+    behind[:] = behind * (1 - alpha) + _halve(image)
     picture += rng.standard_normal((size, size, 1), np.float32) * 2.5  # sensor noise
     return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
 
@@ -122,17 +126,21 @@ def _shade(surface: Surface, vertices: Array, light: Array) -> Array:
 
 
 def _rasterise(
-    points: Array, depth: Array, faces: NDArray[np.int32], colours: Array, size: int
+    points: Array, depth: Array, faces: NDArray[np.int32], colours: Array, shape: tuple[int, int]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Colours (size,size,3), black outside, and cover (size,size). Points (V,2) px; colours (V,3)."""
+    """Colours (*shape,3), black outside, and cover (*shape). Points (V,2) px; colours (V,3)."""
     a, b, c = (points[faces[:, k]] for k in range(3))
     edge1, edge2 = b - a, c - a
     area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
-    first = np.ceil(np.minimum(np.minimum(a, b), c) - 0.5).clip(0, size).astype(np.int64)
-    last = np.floor(np.maximum(np.maximum(a, b), c) - 0.5).clip(-1, size - 1).astype(np.int64)
-    extent = (last - first + 1).clip(0)
     # y points down, so a face that is counter-clockwise from outside has a negative area when it faces us.
-    count = np.where(area < -1e-9, extent[:, 0] * extent[:, 1], 0)
+    front = np.flatnonzero(area < -1e-9)
+    faces, area, a, b, c = faces[front], area[front], a[front], b[front], c[front]
+    edge1, edge2 = edge1[front], edge2[front]
+    limit = np.array(shape[::-1])
+    first = np.ceil(np.minimum(np.minimum(a, b), c) - 0.5).clip(0, limit).astype(np.int64)
+    last = np.floor(np.maximum(np.maximum(a, b), c) - 0.5).clip(-1, limit - 1).astype(np.int64)
+    extent = (last - first + 1).clip(0)
+    count = extent[:, 0] * extent[:, 1]
     # One flat list of (face, pixel) pairs: faces are about a pixel wide, so their boxes hold few misses.
     face = np.repeat(np.arange(len(faces)), count)
     local = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
@@ -143,52 +151,49 @@ def _rasterise(
     w1 = (dx * edge2[face, 1] - dy * edge2[face, 0]) / area[face]
     w2 = (dy * edge1[face, 0] - dx * edge1[face, 1]) / area[face]
     inside = (w1 >= 0) & (w2 >= 0) & (w1 + w2 <= 1)
-    face, pixel, w1, w2 = face[inside], (y * size + x)[inside], w1[inside], w2[inside]
+    face, pixel, w1, w2 = face[inside], (y * shape[1] + x)[inside], w1[inside], w2[inside]
     weights = (1 - w1 - w2, w1, w2)
     z = sum(weights[k] * depth[faces[face, k]] for k in range(3))
-    winner = np.full(size * size, -1, np.int64)
+    winner = np.full(shape[0] * shape[1], -1, np.int64)
     order = np.argsort(-np.asarray(z), kind="stable")  # far to near: the nearest is written last
     winner[pixel[order]] = order
     covered = winner >= 0
     chosen = winner[covered]
-    image = np.zeros((size * size, 3), np.float32)
+    image = np.zeros((len(winner), 3), np.float32)
     image[covered] = sum(weights[k][chosen, None] * colours[faces[face[chosen], k]] for k in range(3))
-    return image.reshape(size, size, 3), covered.reshape(size, size)
-
-
-@functools.cache
-def _pixel_grid(size: int) -> tuple[Array, Array]:
-    y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5
-    return x, y
+    return image.reshape(*shape, 3), covered.reshape(shape)
 
 
 def _room(vertices: Array, camera: Array, up: Array, size: int, rng: np.random.Generator) -> Array:
     """(size,size,3): a wall, the floor that the body stands on, things at the wall, and a soft shadow."""
-    x, y = _pixel_grid(size)
-    focal, cx, cy = camera[0, 0], camera[0, 2], camera[1, 2]
-    rays = np.stack([(x - cx) / focal, (y - cy) / focal, np.ones_like(x)], axis=-1)
+    pixel = np.arange(size, dtype=np.float32) + np.float32(0.5)
+    x, y = pixel[None, :], pixel[:, None]
+    ray_x, ray_y = (x - camera[0, 2]) / camera[0, 0], (y - camera[1, 2]) / camera[1, 1]
     height = vertices @ up
     ground = height.min()
-    # Where each pixel's ray meets the floor; beyond the wall, or never, it sees the wall.
-    slope = rays @ up
-    distance = np.where(slope < -1e-3, ground / np.minimum(slope, -1e-3), np.inf).astype(np.float32)
+    # Depth at which each pixel's ray meets the floor; beyond the wall, or never, it sees the wall.
+    slope = np.minimum(ray_x * up[0] + ray_y * up[1] + up[2], np.float32(-1e-6))
+    depth = ground / slope
     wall_z = np.float32(vertices[:, 2].max() + rng.uniform(0.8, 3.0))
-    on_floor = (distance < wall_z) & (distance > 0)
+    on_floor = (depth < wall_z) & (depth > 0)
     wall = _WALLS[rng.integers(len(_WALLS))] * (1.06 - 0.16 * y[..., None] / size)
+    picture = np.repeat(wall, size, axis=1)
     for _ in range(rng.integers(0, 4)):
-        left, width = rng.uniform(0, 0.9) * size, rng.uniform(0.06, 0.25) * size
-        top, tall = rng.uniform(0, 0.5) * size, rng.uniform(0.1, 0.8) * size
-        inside = (x > left) & (x < left + width) & (y > top) & (y < top + tall)
+        left, width = (rng.uniform([0, 0.06], [0.9, 0.25]) * size).astype(int)
+        top, tall = (rng.uniform([0, 0.1], [0.5, 0.8]) * size).astype(int)
         paint = rng.uniform(50, 200) + rng.uniform(-25, 25, 3)
-        wall[inside] = wall[inside] * 0.3 + 0.7 * paint.astype(np.float32)
-    z = np.where(on_floor, distance, wall_z)
-    floor = _FLOORS[rng.integers(len(_FLOORS))] * (1.15 - 0.25 * z / wall_z)[..., None]
-    picture = np.where(on_floor[..., None], floor, wall)
+        picture[top : top + tall, left : left + width] *= np.float32(0.3)
+        picture[top : top + tall, left : left + width] += np.float32(0.7) * paint.astype(np.float32)
+    row, column = np.nonzero(on_floor)
+    z = depth[row, column]
     base = vertices - (height - ground)[:, None] * up  # the body pressed onto the floor
     centre, spread = base.mean(axis=0), base.std(axis=0) + 0.12
-    there = rays * z[..., None]
-    square = (((there - centre) / spread) ** 2)[..., [0, 2]].sum(axis=-1)
-    shadow = np.where(on_floor, 0.5 * np.exp(-0.5 * square), 0)
+    across = (ray_x[0, column] * z - centre[0]) / spread[0]
+    along = (z - centre[2]) / spread[2]
+    lit = 1 - 0.5 * np.exp(-0.5 * (across**2 + along**2))
+    floor = _FLOORS[rng.integers(len(_FLOORS))]
+    picture[row, column] = ((1.15 - 0.25 * z / wall_z) * lit)[:, None] * floor
     rough = rng.normal(0, 5, (8, 8)).astype(np.float32)
     stains = np.asarray(Image.fromarray(rough).resize((size, size), Image.Resampling.BICUBIC))
-    return ((picture + stains[..., None]) * (1 - shadow[..., None])).astype(np.float32)
+    picture += stains[..., None]
+    return picture
