@@ -7,6 +7,7 @@ dies in any way is continued by starting it again. Tasks may run twice; they wri
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -49,7 +50,7 @@ def run(
     Dask cluster that runs already. `work` must be importable on the workers. Raises OutputError when the
     scheduler cannot be reached.
     """
-    if scheduler is None and workers == 0:
+    if not tasks or (scheduler is None and workers == 0):
         return _run_here(tasks, work)
     return _run_on_dask(tasks, workers, scheduler, work)
 
@@ -111,6 +112,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=None,
+                silence_logs=logging.ERROR,  # a worker that is slow to stop is no news
             ) as cluster,
             Client(cluster) as client,
         ):

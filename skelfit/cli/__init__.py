@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from skelfit import __version__
-from skelfit.cli.convert import convert
-from skelfit.cli.export import export
-from skelfit.cli.models import models
+from skelfit.cli.convert import convert_command
+from skelfit.cli.export import export_command
+from skelfit.cli.models import models_group
 from skelfit.errors import SkelfitError
 
 
@@ -36,6 +36,6 @@ def main() -> None:
     """SMPL labels in, SKEL-fitted WebDataset shards out."""
 
 
-main.add_command(models)
-main.add_command(convert)
-main.add_command(export)
+main.add_command(models_group)
+main.add_command(convert_command)
+main.add_command(export_command)

@@ -43,7 +43,7 @@ class Subset:
     images: Path | None
 
 
-@click.command()
+@click.command("convert")
 @click.option("--manifest", type=FILE, help="What to convert: manifests/*.yaml.")
 @click.option("--labels", type=FILE, help="Or one label file...")
 @click.option("--source", type=click.Choice(["camerahmr"]), help="...and its kind.")
@@ -58,7 +58,7 @@ class Subset:
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Local processes; 0: this one.")
 @click.option("--scheduler", help="Address or scheduler file of a Dask cluster.")
 @click.option("--overwrite", is_flag=True, help="Replace finished shards of another configuration.")
-def convert(
+def convert_command(
     manifest: Path | None,
     labels: Path | None,
     source: str | None,
@@ -77,6 +77,8 @@ def convert(
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
     if (manifest is None) == (labels is None) or (labels is None) != (source is None):
         raise click.UsageError("give either --manifest FILE, or --labels FILE and --source KIND")
+    if images is not None and not images.is_dir():
+        raise click.BadParameter(f"no such folder: {images}", param_hint="--images")
     settings = _pipeline(pipeline, skel_gender, shard_size)
     found = find_models(models)
     click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
@@ -163,6 +165,9 @@ def _manifest_subset(path: Path, images: Path | None, models: ModelSet) -> Subse
         write_demo(paths[0].parent, people=demo.people, seed=demo.seed, images=demo.images, models=models)
     if images is None and manifest.images is not None:
         images = root / manifest.images
+        if not images.is_dir():
+            click.echo(f"no folder {images}: the shards will hold labels without images")
+            images = None
     return Subset(manifest.name, manifest.labels, paths, images)
 
 
@@ -189,29 +194,52 @@ def _work_off(
     todo: Sequence[ShardTask], rows: int, workers: int, scheduler: str | None, work: cluster.Work
 ) -> tuple[int, list[cluster.ShardFailure]]:
     """Run the tasks under a progress bar; returns the number of rows done, and the failures."""
-    left = sum(task.stop - task.start for task in todo)
     done = 0
     failures: list[cluster.ShardFailure] = []
-    if not todo:
-        return done, failures
-    plain = not sys.stderr.isatty()
-    bar = tqdm(
-        total=rows,
-        initial=rows - left,
-        unit="people",
-        smoothing=0.05,
-        mininterval=PLAIN_PROGRESS_SECONDS if plain else 0.1,
-        ascii=plain or None,
-    )
-    with bar, closing(cluster.run(todo, workers, scheduler, work)) as results:
+    left = sum(task.stop - task.start for task in todo)
+    with (
+        _Progress(rows, rows - left) as progress,
+        closing(cluster.run(todo, workers, scheduler, work)) as results,
+    ):
         for result in results:
             if isinstance(result, ShardResult):
                 done += result.rows_in
-                bar.update(result.rows_in)
+                progress.update(result.rows_in)
             else:
                 failures.append(result)
-                bar.write(f"shard {result.name} failed", file=sys.stderr)
     return done, failures
+
+
+class _Progress:
+    """People done, people/s and time left on stderr: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, total: int, initial: int) -> None:
+        self.plain = not sys.stderr.isatty()
+        self.bar = tqdm(total=total, initial=initial, unit="people", smoothing=0.05, disable=self.plain)
+        self.total, self.initial, self.done = total, initial, initial
+        self.started = self.printed = time.monotonic()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def update(self, people: int) -> None:
+        """Count people; a plain line comes at most every PLAIN_PROGRESS_SECONDS, and at the end."""
+        self.bar.update(people)
+        self.done += people
+        now = time.monotonic()
+        if self.plain and (now - self.printed > PLAIN_PROGRESS_SECONDS or self.done == self.total):
+            self.printed = now
+            form = "{n_fmt}/{total_fmt} people, {rate_fmt}, {remaining} left"
+            elapsed = now - self.started
+            click.echo(
+                tqdm.format_meter(
+                    self.done, self.total, elapsed, initial=self.initial, unit=" people", bar_format=form
+                ),
+                err=True,
+            )
 
 
 def _report(summary: dict[str, Any]) -> None:

@@ -13,12 +13,12 @@ from skelfit.body.open_body import open_body_models, write_official
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.group()
-def models() -> None:
+@click.group("models")
+def models_group() -> None:
     """Body models: import the official files, or write the open body."""
 
 
-@models.command("import")
+@models_group.command("import")
 @click.option("--smpl", type=FOLDER, help="Folder with SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz.")
 @click.option("--skel", type=FOLDER, help="Folder with skel_{male,female}.pkl, v1.1.1.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the assets.")
@@ -34,7 +34,7 @@ def import_command(smpl: Path | None, skel: Path | None, out: Path, overwrite: b
     click.echo(f"Use them with --models {out}, or export SKELFIT_MODELS={out}")
 
 
-@models.command("open-body")
+@models_group.command("open-body")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the files.")
 @click.option("--official", is_flag=True, help="Write files in the official SMPL and SKEL v1.1.1 schemas.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")

@@ -1,0 +1,139 @@
+"""A label file, a run and a fitter for the tests of the job: small, and without a body model."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from skelfit.config import FitConfig, GateConfig, LabelSource, Pipeline, StageConfig
+from skelfit.fit.fitter import FitResult
+from skelfit.job import ShardResult, run_shard
+from skelfit.labels.store import build_store, store_info
+from skelfit.plan import LabelFile, Run, ShardTask
+
+PIPELINE = Pipeline(
+    name="fake",
+    fit=FitConfig(
+        stages=(
+            StageConfig("lower", "lower_body", "lower_body", 1, 1),
+            StageConfig("full", "all", "all", 1, 1),
+        )
+    ),
+    gates=GateConfig(max_pve_mm=20.0, limit_deg=5.0),
+    shard_size=8,
+)
+NAN_ROW, DIVERGED_ROW, FAR_ROW, BENT_ROW, NO_IMAGE_ROW = 3, 5, 6, 9, 11
+
+
+@dataclass
+class FakeFitter:
+    """Finds in each row what the row's betas ask for; counts its calls."""
+
+    delay: float = 0.0
+    stages: int = 2
+    calls: int = 0
+
+    def fit(
+        self, smpl_gender: str, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor
+    ) -> FitResult:
+        self.calls += 1
+        time.sleep(self.delay)
+        n = len(pose)
+        poses = torch.zeros(n, 46)
+        poses[:, [27, 37]] = -0.2  # scapula elevation, whose limits do not hold 0
+        poses[:, 6] = 0.5 + betas[:, 1]  # the right knee, whose limit is 0
+        pve = 5 + betas[:, 2] * 10
+        finite = torch.isfinite(pve)
+        return FitResult(
+            poses=poses,
+            betas=2 * betas,
+            trans=transl + 1,
+            converged=betas[:, 0] < 1,
+            finite=finite,
+            pve_mm=pve,
+            max_vertex_mm=3 * pve,
+            stage_pve_mm=torch.stack([k * pve for k in range(self.stages, 0, -1)], 1),
+            joints=torch.zeros(n, 24, 3),
+            keypoints3d=torch.ones(n, 44, 3),
+        )
+
+
+def write_labels(path: Path, people: int = 20) -> Path:
+    """A label file of the CameraHMR schema; some rows have faults (see the constants)."""
+    rng = np.random.default_rng(0)
+    shape = np.zeros((people, 10), np.float32)
+    shape[:, 3] = rng.uniform(-1, 1, people)
+    pose = rng.normal(0, 0.1, (people, 72)).astype(np.float32)
+    for row, column, value in ((DIVERGED_ROW, 0, 2.0), (FAR_ROW, 2, 2.0), (BENT_ROW, 1, -1.0)):
+        if row < people:
+            shape[row, column] = value
+    if people > NAN_ROW:
+        pose[NAN_ROW, 7] = np.nan
+    camera = np.array([[600, 0, 128], [0, 600, 128], [0, 0, 1]], np.float32)
+    np.savez(
+        path,
+        imgname=np.array([f"train/{i:06d}.jpg" for i in range(people)]),
+        center=np.full((people, 2), 128, np.float32),
+        scale=rng.uniform(0.5, 1, people).astype(np.float32),
+        pose_cam=pose,
+        shape=shape,
+        trans_cam=np.tile(np.array([0, 0, 5], np.float32), (people, 1)),
+        cam_int=np.tile(camera, (people, 1, 1)),
+        gtkps=rng.uniform(0, 1, (people, 44, 3)).astype(np.float32),
+    )
+    return path
+
+
+def write_images(folder: Path, people: int = 20) -> Path:
+    """An image file for each row but one; the bytes are not those of a real image, for nothing decodes them."""
+    (folder / "train").mkdir(parents=True)
+    for i in range(people):
+        if i != NO_IMAGE_ROW:
+            (folder / "train" / f"{i:06d}.jpg").write_bytes(b"image %d" % i)
+    return folder
+
+
+def make_run(folder: Path, people: int = 20, *, images: bool = False, shard_size: int = 8) -> Run:
+    """A run of one label file below `folder`, to `folder`/out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = write_labels(folder / "people.npz", people)
+    store = build_store(LabelSource("people.npz", "camerahmr"), labels, folder / "stores")
+    return Run(
+        subset="fake",
+        out=str(folder / "out"),
+        images=str(write_images(folder / "images", people)) if images else None,
+        models=None,
+        models_sha256="0" * 64,
+        pipeline=replace(PIPELINE, shard_size=shard_size),
+        device="cpu",
+        labels=(LabelFile(str(store), labels.name, store_info(store).sha256, people, "none"),),
+    )
+
+
+def work(task: ShardTask) -> ShardResult:
+    """Do a shard with the fake fitter."""
+    return run_shard(task, FakeFitter())
+
+
+def slow_work(delay: float) -> partial[ShardResult]:
+    """The same, slowly enough to be killed on the way."""
+    return partial(run_shard, fitter=FakeFitter(delay))
+
+
+def failing_work(task: ShardTask) -> ShardResult:
+    """Fails on the second shard."""
+    if task.name == "fake-000001":
+        raise RuntimeError("no such luck")
+    return work(task)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of each file of a folder, hidden ones too, by name; the summary has a speed in it and is left out."""
+    paths = [p for p in folder.iterdir() if p.name != "summary.json"]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}

@@ -1,0 +1,84 @@
+"""Who may import whom: the table of the design, read off the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "skelfit"
+# Everything may import `errors`, and the version from the package itself. `cli` may import all.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "config": set(),
+    "body": set(),
+    "fit": {"body", "config"},
+    "labels": {"config"},
+    # The demo draws people, and so needs the body.
+    "labels.demo": {"body", "labels"},
+    "labels.render": {"body"},
+    "metrics": {"body"},
+    "shards": {"config"},
+    "plan": {"config", "metrics", "shards"},
+    "job": {"body", "config", "fit", "labels", "metrics", "plan", "shards"},
+    "cluster": {"job", "plan"},
+    "export": {"shards"},
+}
+# Third-party packages that only one part knows.
+ONLY_IN = {
+    "dask": "cluster",
+    "distributed": "cluster",
+    "click": "cli",
+    "tqdm": "cli",
+    "smplx": "body",
+}
+NEVER = {"body_models", "chumpy", "pytest"}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports from skelfit in full"
+            assert node.module is not None
+            # `from skelfit import cluster` imports a module, `from skelfit import __version__` does not.
+            modules = [node.module]
+            if node.module == "skelfit":
+                modules = [f"skelfit.{a.name}" if a.name != "__version__" else "skelfit" for a in node.names]
+            found |= set(modules)
+    return found
+
+
+MODULES = {
+    module_name(path): path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"
+}
+
+
+def test_the_table_names_what_there_is() -> None:
+    parts = {name.split(".")[0] for name in MODULES}
+    assert parts == {name.split(".")[0] for name in MAY_IMPORT} | {"cli"}
+    assert {name for name in MAY_IMPORT if "." in name} <= set(MODULES)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] != "cli"])
+def test_a_module_imports_what_it_may(name: str) -> None:
+    part = name.split(".")[0]
+    allowed = MAY_IMPORT.get(name, MAY_IMPORT[part]) | {part, "errors"}
+    imported = {m.split(".")[1] for m in imports_of(MODULES[name]) if m.startswith("skelfit.")}
+    assert imported <= allowed, f"{name} imports {sorted(imported - allowed)}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_third_parties_stay_where_they_belong(name: str) -> None:
+    imported = {m.split(".")[0] for m in imports_of(MODULES[name])}
+    assert not imported & NEVER
+    misplaced = {m for m in imported & set(ONLY_IN) if ONLY_IN[m] != name.split(".")[0]}
+    assert not misplaced, f"{name} imports {sorted(misplaced)}"

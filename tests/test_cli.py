@@ -1,0 +1,157 @@
+"""The command line: its contract, its one-line errors and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from job_fakes import FakeFitter, write_images, write_labels
+
+import skelfit.cli.convert
+from skelfit.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder without a checkout, models or data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SKELFIT_MODELS", raising=False)
+    monkeypatch.delenv("SKELFIT_DATA", raising=False)
+
+
+@pytest.fixture
+def fake_fitter(monkeypatch: pytest.MonkeyPatch, models) -> FakeFitter:
+    """Commands that find the open body at once and fit with a fake."""
+    fitter = FakeFitter(stages=3)
+    monkeypatch.setattr(skelfit.cli.convert, "Fitter", lambda *_: fitter)
+    monkeypatch.setattr(skelfit.cli.convert, "find_models", lambda _: models)
+    return fitter
+
+
+def skelfit_(*args: object) -> Result:
+    result = CliRunner().invoke(main, [str(arg) for arg in args])
+    # Only what a user can mend, or an exit, may end a command.
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def error_line(result: Result) -> str:
+    """The one line of an error."""
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Error: "), result.stderr
+    return lines[0]
+
+
+def test_convert_writes_what_it_promises(fake_fitter: FakeFitter) -> None:
+    labels, images = write_labels(Path("coco.v2-release.npz")), write_images(Path("images"))
+    arguments = ["convert", "--labels", labels, "--source", "camerahmr", "--out", "out"]
+    arguments += ["--images", images, "--shard-size", 8, "--device", "cpu"]
+    result = skelfit_(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "open body" in result.stdout and "20 rows in, 18 people out" in result.stdout
+    assert "skelfit export out --format skel-cf" in result.stdout
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["rows_in"] == sum(summary["statuses"].values()) == 20
+    assert set(summary["pve_mm"]) == {"mean", "p50", "p95", "max"}
+    names = {p.name for p in Path("out").iterdir()}
+    shards = [f"coco-v2-release-{i:06d}" for i in range(3)]
+    expected = {f"{name}.{end}" for name in shards for end in ("tar", "rows.jsonl", "done.json")}
+    assert names == expected | {"schema.json", "summary.json"}
+
+    assert "3 shards are finished already" in skelfit_(*arguments).stdout
+    assert fake_fitter.calls == 3
+    refused = error_line(skelfit_(*arguments, "--skel-gender", "female"))
+    assert "pipeline.fit.skel_gender" in refused and "male" in refused
+    assert skelfit_(*arguments, "--skel-gender", "female", "--overwrite").exit_code == 0
+
+    result = skelfit_("export", "out", "--format", "skel-cf", "--out", "out.npz")
+    assert result.exit_code == 0 and "18 people in out.npz" in result.stdout
+    assert "exists already" in error_line(
+        skelfit_("export", "out", "--format", "skel-cf", "--out", "out.npz")
+    )
+
+
+def test_limit_takes_the_first_rows(fake_fitter: FakeFitter) -> None:
+    labels = write_labels(Path("people.npz"))
+    result = skelfit_("convert", "--labels", labels, "--source", "camerahmr", "--out", "out", "--limit", 3)
+    assert "3 rows in, 3 people out" in result.stdout
+
+
+def test_a_manifest_with_two_files_limits_and_checks_both(fake_fitter: FakeFitter, tmp_path: Path) -> None:
+    Path("data").mkdir()
+    write_labels(Path("data/one.npz"), 10)
+    write_labels(Path("data/two.npz"), 20)
+    files = "[{path: one.npz, source: camerahmr}, {path: two.npz, source: camerahmr, expected_rows: 20}]"
+    Path("both.yaml").write_text(f"name: both\nimages: pictures\nlabels: {files}\n")
+    result = skelfit_("convert", "--manifest", "both.yaml", "--out", "out", "--limit", 15, "--shard-size", 8)
+    assert result.exit_code == 0, result.output
+    assert "15 rows in" in result.stdout
+    assert "no folder data/pictures: the shards will hold labels without images" in result.stdout
+    lines = Path("out/both-000002.rows.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == [f"both-1-{i:08d}" for i in range(5)]
+    write_labels(Path("data/two.npz"), 19)
+    said = error_line(skelfit_("convert", "--manifest", "both.yaml", "--out", "out2"))
+    assert "two.npz" in said and "20 rows" in said and "19 rows" in said
+
+
+def test_a_bad_label_file_is_one_line(fake_fitter: FakeFitter) -> None:
+    with np.load(write_labels(Path("good.npz"))) as source:
+        columns = dict(source)
+    del columns["trans_cam"]
+    np.savez("bad.npz", **columns)
+    for name, said in (("bad.npz", "trans_cam"), ("missing.npz", "no such file")):
+        line = error_line(skelfit_("convert", "--labels", name, "--source", "camerahmr", "--out", "out"))
+        assert name in line and said in line and "expected" in line
+    assert not Path("out").exists()
+
+
+def test_usage(tmp_path: Path) -> None:
+    for arguments in (
+        ["convert", "--out", "out"],
+        ["convert", "--out", "out", "--labels", "a.npz"],
+        ["convert", "--out", "out", "--manifest", "a.yaml", "--labels", "a.npz", "--source", "camerahmr"],
+    ):
+        result = skelfit_(*arguments)
+        assert result.exit_code == 2 and "either --manifest FILE, or --labels FILE" in result.stderr
+    result = skelfit_("convert", "--out", "out", "--manifest", "a.yaml", "--images", "none")
+    assert result.exit_code == 2 and "no such folder: none" in result.stderr
+    assert skelfit_("--version").stdout.startswith("skelfit, version")
+    line = error_line(skelfit_("convert", "--out", "out", "--manifest", "none.yaml"))
+    assert "none.yaml: expected a YAML file, found no such file" in line
+    assert "no-such-folder" in error_line(
+        skelfit_("convert", "--out", "o", "--manifest", "x.yaml", "--models", "no-such-folder")
+    )
+
+
+def test_the_open_body_goes_out_and_comes_in(models) -> None:
+    result = skelfit_("models", "open-body", "--out", "official", "--official")
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in Path("official").iterdir()} == {
+        *(f"SMPL_{g}.pkl" for g in ("NEUTRAL", "MALE", "FEMALE")),
+        *(f"skel_{g}.pkl" for g in ("male", "female")),
+    }
+    assert "exists already" in error_line(skelfit_("models", "open-body", "--out", "official", "--official"))
+    result = skelfit_("models", "import", "--smpl", "official", "--skel", "official", "--out", "imported")
+    assert result.exit_code == 0, result.output
+    assert "skel female, version 1.1.1" in result.stdout and "sha256" in result.stdout
+    assert Path("imported/models.json").exists() and Path("imported/smpl_neutral.npz").exists()
+    assert "skel_male.pkl" not in error_line(skelfit_("models", "import", "--skel", "none", "--out", "x"))
+
+
+def test_converts_for_real() -> None:
+    """No fakes: the open body, the shipped pipeline and the fit, on four people."""
+    labels = write_labels(Path("people.npz"), 4)
+    pipeline = ROOT / "pipelines" / "hmr-skel.yaml"
+    arguments = ["convert", "--labels", labels, "--source", "camerahmr", "--out", "out"]
+    result = skelfit_(*arguments, "--pipeline", pipeline, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["statuses"] == {"bad_input": 1, "ok": 3}
+    assert 1 < summary["pve_mm"]["mean"] < 25
+    assert list(summary["stage_pve_mm"]) == ["lower_body", "upper_body", "full"]

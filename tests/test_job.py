@@ -1,0 +1,296 @@
+"""One shard end to end, and runs that are cut short, continued, changed and replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from job_fakes import (
+    BENT_ROW,
+    DIVERGED_ROW,
+    FAR_ROW,
+    NAN_ROW,
+    NO_IMAGE_ROW,
+    PIPELINE,
+    FakeFitter,
+    failing_work,
+    hashes,
+    make_run,
+)
+
+from skelfit.cli.convert import convert_run
+from skelfit.config import GateConfig
+from skelfit.errors import OutputError
+from skelfit.job import _find_image, run_shard
+from skelfit.plan import Run, pending, plan_shards, writing
+from skelfit.shards import ShardFiles, read_json, read_marker, read_rows, read_samples, unpack
+
+
+def convert(run: Run, fitter: FakeFitter | None = None, **options: bool) -> FakeFitter:
+    """Convert with a fake fitter; returns it."""
+    fitter = fitter or FakeFitter()
+    convert_run(run, 0, None, work=partial(run_shard, fitter=fitter), **options)
+    return fitter
+
+
+def with_pipeline(run: Run, **changes: object) -> Run:
+    return dataclasses.replace(run, pipeline=dataclasses.replace(run.pipeline, **changes))
+
+
+def all_rows(run: Run) -> list[dict]:
+    return [row for task in plan_shards(run) for row in read_rows(task.files.sidecar)]
+
+
+def all_samples(run: Run) -> dict[str, tuple[np.ndarray, dict]]:
+    samples = [s for task in plan_shards(run) for s in read_samples(task.files.tar)]
+    assert len({key for key, _, _ in samples}) == len(samples)
+    return {key: (label, meta) for key, label, meta in samples}
+
+
+def test_the_plan_covers_every_row_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    file = run.labels[0]
+    run = dataclasses.replace(run, labels=(file, dataclasses.replace(file, rows=9)))
+    spans = [(t.name, t.file_index, t.start, t.stop) for t in plan_shards(run)]
+    assert spans == [
+        ("fake-000000", 0, 0, 8),
+        ("fake-000001", 0, 8, 16),
+        ("fake-000002", 0, 16, 20),
+        ("fake-000003", 1, 0, 8),
+        ("fake-000004", 1, 8, 9),
+    ]
+
+
+def test_every_row_has_one_status_and_its_reason(tmp_path: Path) -> None:
+    run = make_run(tmp_path, images=True)
+    convert(run)
+    rows = all_rows(run)
+    assert [row["row"] for row in rows] == list(range(20))
+    faults = {row["row"]: (row["status"], row["reason"]) for row in rows if row["reason"]}
+    assert faults == {
+        NAN_ROW: ("bad_input", "non_finite:pose_cam"),
+        DIVERGED_ROW: ("not_converged", "the last step still gained"),
+        FAR_ROW: ("residual_above_gate", "pve_mm 25.00 > 20"),
+        BENT_ROW: ("limit_violation", "knee_angle_r 28.6 deg beyond its limit"),
+        NO_IMAGE_ROW: ("ok", "image_missing"),
+    }
+    assert rows[NAN_ROW]["pve_mm"] is None and rows[NAN_ROW]["stage_pve_mm"] == {"lower": None, "full": None}
+    assert rows[FAR_ROW]["stage_pve_mm"] == {"lower": 50.0, "full": 25.0}
+    assert [rows[i]["image"] for i in (0, NO_IMAGE_ROW, NAN_ROW)] == [True, False, None]
+    published = {row["key"] for row in rows if row["status"] in ("ok", "limit_violation")}
+    samples = all_samples(run)
+    assert set(samples) == published and len(published) == 17
+    assert not any("." in row["key"] for row in rows)
+    summary = read_json(Path(run.out) / "summary.json")
+    assert summary["rows_in"] == 20 == sum(summary["statuses"].values())
+    assert (summary["rows_out"], summary["shards"]) == (17, 3)
+    assert summary["statuses"]["ok"] == 16
+    assert summary["images"] == {"found": 16, "missing": 1}
+    assert summary["people_per_second"] > 0
+
+
+def test_a_sample_holds_what_came_in_and_what_was_found(tmp_path: Path) -> None:
+    run = make_run(tmp_path, images=True)
+    convert(run)
+    label, meta = all_samples(run)[f"fake-0-{BENT_ROW:08d}"]
+    with np.load(tmp_path / "people.npz") as source:
+        part = unpack(label)
+        np.testing.assert_array_equal(part["smpl_pose"].ravel(), source["pose_cam"][BENT_ROW])
+        np.testing.assert_array_equal(part["skel_betas"], 2 * source["shape"][BENT_ROW])
+        np.testing.assert_array_equal(part["skel_trans"], source["trans_cam"][BENT_ROW] + 1)
+        np.testing.assert_array_equal(part["gtkps"], source["gtkps"][BENT_ROW])
+        np.testing.assert_array_equal(part["scale"], np.repeat(source["scale"][BENT_ROW], 2))
+    np.testing.assert_array_equal(part["errors"], [5, 15])
+    # The labels have no 3D keypoints, so those of the fit stand in.
+    np.testing.assert_array_equal(part["keypoints3d"], np.ones((44, 4)))
+    assert meta == {
+        "key": "fake-0-00000009",
+        "subset": "fake",
+        "label_file": "people.npz",
+        "row": 9,
+        "imgname": "train/000009.jpg",
+        "smpl_gender": "neutral",
+        "skel_gender": "male",
+        "status": "limit_violation",
+        "keypoints3d": "skel",
+        "image": True,
+        "layout": "skelfit-label-1",
+    }
+    with tarfile.open(Path(run.out) / "fake-000001.tar") as tar:
+        stream = tar.extractfile("fake-0-00000009.jpg")
+        assert stream is not None and stream.read() == b"image 9"
+
+
+@pytest.mark.parametrize("name", ["../people.npz", "/etc/hostname", "train/000001.npz", "../secret.jpg", ""])
+def test_a_label_file_cannot_reach_outside_the_images(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path, images=True)
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    task = plan_shards(run)[0]
+    assert _find_image(task, "train/000001.jpg") is not None
+    assert _find_image(task, name) is None
+
+
+def test_equal_runs_write_equal_bytes_wherever_they_are(tmp_path: Path) -> None:
+    one, other = make_run(tmp_path / "a", images=True), make_run(tmp_path / "b", images=True)
+    convert(one)
+    convert(other)
+    assert hashes(Path(one.out)) == hashes(Path(other.out))
+
+
+def test_a_second_run_fits_nothing_and_says_the_same(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert convert(run).calls == 3
+    before, summary = hashes(Path(run.out)), read_json(Path(run.out) / "summary.json")
+    assert convert(run).calls == 0
+    assert hashes(Path(run.out)) == before
+    again = read_json(Path(run.out) / "summary.json")
+    assert again["people_per_second"] is None
+    assert {**again, "people_per_second": 0} == {**summary, "people_per_second": 0}
+
+
+@pytest.mark.parametrize("damage", ["no marker", "cut marker", "cut tar", "changed sidecar", "no tar"])
+def test_a_damaged_shard_alone_is_done_again(tmp_path: Path, damage: str) -> None:
+    run = make_run(tmp_path)
+    convert(run)
+    before = hashes(Path(run.out))
+    files = ShardFiles(Path(run.out), "fake-000001")
+    path = {"marker": files.marker, "tar": files.tar, "sidecar": files.sidecar}[damage.split()[1]]
+    if damage.startswith("no"):
+        path.unlink()
+    elif damage.startswith("cut"):
+        path.write_bytes(path.read_bytes()[:-600])
+    else:
+        path.write_bytes(path.read_bytes().replace(b"ok", b"OK"))
+    assert convert(run).calls == 1
+    assert hashes(Path(run.out)) == before
+
+
+def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    convert(run)
+    before = hashes(Path(run.out))
+    changed = with_pipeline(run, gates=GateConfig(max_pve_mm=10.0, limit_deg=5.0))
+    with pytest.raises(OutputError, match=r"pipeline\.gates\.max_pve_mm: 20 against 10"):
+        convert(changed)
+    with pytest.raises(OutputError, match="shard_size: 8 against 5"):
+        convert(with_pipeline(run, shard_size=5))
+    with pytest.raises(OutputError, match=r"models_sha256: .*1111"):
+        convert(dataclasses.replace(run, models_sha256="1" * 64))
+    fewer = dataclasses.replace(run, labels=(dataclasses.replace(run.labels[0], rows=8),))
+    with pytest.raises(OutputError, match=r"labels\[0\]\.rows: 20 against 8"):
+        convert(fewer)
+    assert hashes(Path(run.out)) == before
+    # A run in another place, on another device, is the same run.
+    assert convert(dataclasses.replace(run, device="cuda")).calls == 0
+
+
+def test_overwrite_replaces_shards_and_nothing_else(tmp_path: Path) -> None:
+    run = make_run(tmp_path, shard_size=2)
+    convert(run)
+    notes = Path(run.out) / "fake-notes.txt"
+    notes.write_text("mine")
+    larger = with_pipeline(run, shard_size=12)
+    assert convert(larger, overwrite=True).calls == 2
+    assert sorted(p.name for p in Path(run.out).glob("*.tar")) == ["fake-000000.tar", "fake-000001.tar"]
+    assert notes.read_text() == "mine"
+
+
+def test_one_subset_a_folder(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    convert(run)
+    with pytest.raises(OutputError, match=r"another subset \(fake-000000.done.json\)"):
+        convert(dataclasses.replace(run, subset="fa"), overwrite=True)
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with (
+        writing(tmp_path, "fake"),
+        pytest.raises(OutputError, match="another run is writing here"),
+        writing(tmp_path, "fake"),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written to"), writing(tmp_path / "file", "fake"):
+        pass
+
+
+def test_a_failed_shard_stops_no_other_and_leaves_no_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        convert_run(run, 0, None, work=failing_work)
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err
+    assert "shard fake-000001 failed: RuntimeError: no such luck" in error and "1 of 3 shards failed" in error
+    assert [t.name for t in pending(run, plan_shards(run))] == ["fake-000001"]
+    assert not (Path(run.out) / "summary.json").exists()
+    assert convert(run).calls == 1
+    assert read_json(Path(run.out) / "summary.json")["rows_in"] == 20
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path)
+
+    def work(task):
+        if task.name == "fake-000001":
+            raise KeyboardInterrupt
+        return run_shard(task, FakeFitter())
+
+    with pytest.raises(SystemExit) as exit_:
+        convert_run(run, 0, None, work=work)
+    assert exit_.value.code == 130
+    assert "goes on from the finished shards" in capsys.readouterr().err
+    assert convert(run).calls == 2
+
+
+def test_a_killed_run_is_finished_by_the_next(tmp_path: Path) -> None:
+    reference = make_run(tmp_path / "reference", people=48)
+    convert(reference)
+    run = make_run(tmp_path / "killed", people=48)
+    script = (
+        "import sys; from pathlib import Path; from job_fakes import make_run, slow_work\n"
+        "from skelfit.cli.convert import convert_run\n"
+        "convert_run(make_run(Path(sys.argv[1]), people=48), 0, None, work=slow_work(0.3))"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    command = [sys.executable, "-c", script, str(tmp_path / "killed")]
+    child = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    out = Path(run.out)
+    deadline = time.monotonic() + 60
+    while not (out / "fake-000001.done.json").exists():
+        assert child.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    finished = len(list(out.glob("*.done.json")))
+    assert 2 <= finished < 6 and not (out / "summary.json").exists()
+    # What a kill in the middle of a write leaves: a temporary file, and a tar without its marker.
+    (out / ".fake-000004.tar.0123456789ab.tmp").write_bytes(b"half")
+    (out / "fake-000005.tar").write_bytes(b"whole, but nobody says so")
+    assert convert(run).calls == 6 - finished
+    assert hashes(out) == hashes(Path(reference.out))
+
+
+def test_markers_tell_what_was_done(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    convert(run)
+    marker = read_marker(ShardFiles(Path(run.out), "fake-000001"))
+    assert (marker.start, marker.stop, marker.rows_in, marker.rows_out) == (8, 16, 8, 8)
+    assert marker.identity == json.loads(json.dumps(run.identity()))
+    assert marker.identity["pipeline"]["name"] == PIPELINE.name
