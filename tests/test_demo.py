@@ -14,7 +14,7 @@ from PIL import Image
 from skelfit.body.models import ModelSet, open_models
 from skelfit.body.smpl import SmplModel
 from skelfit.config import load_manifest
-from skelfit.errors import ModelError
+from skelfit.errors import ModelError, OutputError
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.camerahmr import read
 from skelfit.labels.demo import LABELS_NAME, demo_is_current, write_demo
@@ -233,6 +233,12 @@ def test_models_without_keypoints_are_refused(models: ModelSet, tmp_path: Path) 
     bare = dataclasses.replace(models, keypoints44=None)
     with pytest.raises(ModelError, match=re.escape("'keypoints44': expected a (44, V) keypoint regressor")):
         write_demo(tmp_path, 1, models=bare)
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(models: ModelSet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file/demo: cannot be written"):
+        write_demo(tmp_path / "file" / "demo", 1, models=models)
 
 
 def test_the_shipped_manifest_asks_for_the_demo() -> None:

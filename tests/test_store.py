@@ -13,7 +13,7 @@ import pytest
 from test_labels import changed, columns, write
 
 from skelfit.config import LabelSource
-from skelfit.errors import LabelError
+from skelfit.errors import LabelError, OutputError
 from skelfit.labels import store
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.camerahmr import read
@@ -116,7 +116,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("disk full")
 
     monkeypatch.setattr(store.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="cannot be written: disk full"):
         build_store(SOURCE, write(tmp_path), tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []
 

@@ -6,10 +6,7 @@ Joint angles are written as turns about SMPL's axes (x to the person's left, y u
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from skelfit.body.assets import write_npz
 from skelfit.body.models import ModelSet
 from skelfit.body.smpl import SmplModel
-from skelfit.errors import ModelError
+from skelfit.errors import ModelError, OutputError
 from skelfit.labels.render import draw_person, make_surface
 
 Array = NDArray[np.float32]
@@ -90,33 +88,35 @@ def write_demo(
 
     Raises:
         ModelError: when the models lack the neutral SMPL or the keypoint regressor.
+        OutputError: when the folder cannot be written to.
     """
     folder = Path(folder)
-    pictures = folder / "images"
-    pictures.mkdir(parents=True, exist_ok=True)
     asset = models.smpl_of("neutral")
     if models.keypoints44 is None:
         raise ModelError(models.source, "keypoints44", "a (44, V) keypoint regressor", "none")
-    (folder / _SPEC_NAME).unlink(missing_ok=True)  # until it is whole again
     surface = make_surface(asset)
     camera = np.array([[_FOCAL, 0, _SIZE / 2], [0, _FOCAL, _SIZE / 2], [0, 0, 1]], np.float32)
     columns: dict[str, list[Array]] = {}
     names = [f"{i:012d}.jpg" for i in range(people)]
-    for i, (person, transl, vertices) in zip(
-        range(people), _posed(SmplModel(asset), seed, extreme), strict=False
-    ):
-        keypoints = models.keypoints44 @ vertices
-        for key, value in _labels(person, transl, vertices, keypoints, camera).items():
-            columns.setdefault(key, []).append(value)
-        if images:
-            picture = draw_person(surface, vertices, camera, person.up, _SIZE, person.rng)
-            picture.save(pictures / names[i], quality=85)
-        if progress is not None:
-            progress(i + 1)
-    arrays = {key: np.stack(values) for key, values in columns.items()}
-    _write_labels(folder / LABELS_NAME, {"imgname": np.array(names), **arrays})
-    spec = _spec(people, seed, images, models, extreme)
-    (folder / _SPEC_NAME).write_text(json.dumps(spec, indent=1) + "\n")
+    try:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        (folder / _SPEC_NAME).unlink(missing_ok=True)  # until it is whole again
+        posed = _posed(SmplModel(asset), seed, extreme)
+        for done, (name, (person, transl, vertices)) in enumerate(zip(names, posed, strict=False), 1):
+            keypoints = models.keypoints44 @ vertices
+            for key, value in _labels(person, transl, vertices, keypoints, camera).items():
+                columns.setdefault(key, []).append(value)
+            if images:
+                picture = draw_person(surface, vertices, camera, person.up, _SIZE, person.rng)
+                picture.save(folder / "images" / name, quality=85)
+            if progress is not None:
+                progress(done)
+        arrays = {key: np.stack(values) for key, values in columns.items()}
+        write_npz(folder / LABELS_NAME, {"imgname": np.array(names), **arrays})
+        spec = _spec(people, seed, images, models, extreme)
+        (folder / _SPEC_NAME).write_text(json.dumps(spec, indent=1) + "\n")  # last: says that all is there
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error}") from error
     return folder / LABELS_NAME
 
 
@@ -185,18 +185,6 @@ def _labels(
 def _project(points: Array, camera: Array) -> Array:
     image = points @ camera.T
     return image[:, :2] / image[:, 2:]
-
-
-def _write_labels(path: Path, columns: dict[str, Array]) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".demo.", suffix=".npz", dir=path.parent)
-    os.close(handle)
-    try:
-        np.savez(temporary, **columns)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def _person(seed: int, index: int, extreme: float) -> _Person:

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from skelfit.config import LabelSource
-from skelfit.errors import LabelError
+from skelfit.errors import LabelError, OutputError
 from skelfit.labels import camerahmr
 from skelfit.labels.batch import LabelBatch
 
@@ -46,7 +46,8 @@ def build_store(
 ) -> Path:
     """The store of a label file below `store_dir`: built when it is not there, else reused.
 
-    Raises LabelError when the file cannot be used or is not the one of `source` (sha256, row count).
+    Raises LabelError when the file cannot be used or is not the one of `source` (sha256, row count), OutputError
+    when the store cannot be written.
     """
     label_path, store_dir = Path(label_path), Path(store_dir)
     sha256 = file_sha256(label_path)
@@ -128,7 +129,14 @@ def _valid_rows(path: Path, sha256: str) -> int | None:
 
 
 def _write(path: Path, batch: LabelBatch, info: StoreInfo) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_file(path, batch, info)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from error
+
+
+def _write_file(path: Path, batch: LabelBatch, info: StoreInfo) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     try:
