@@ -144,6 +144,12 @@ def dof_limits() -> np.ndarray:
     return np.array([d.limits for d in DOFS])
 
 
+def limits_middle() -> np.ndarray:
+    """Middle of the 46 limits, (46,) float64 rad; 0 for the unbounded root."""
+    limits = dof_limits()
+    return np.where(np.isfinite(limits).all(1), limits.mean(1), 0.0)
+
+
 def dof_index(name: str) -> int:
     """Index of a DoF by its name."""
     return DOF_NAMES.index(name)

@@ -186,11 +186,16 @@ def shape_frames(rig: Rig, joints: Tensor) -> Frames:
     )
 
 
+def _rotations_about(q: Tensor, cross: Tensor, cross2: Tensor) -> Tensor:
+    """Rotations by q (..., n) about unit axes given by their K (n, 3, 3) and K @ K; (..., n, 3, 3)."""
+    eye = torch.eye(3, dtype=q.dtype, device=q.device)
+    return eye + torch.sin(q)[..., None, None] * cross + (2 * torch.sin(q / 2) ** 2)[..., None, None] * cross2
+
+
 def dof_rotations(rig: Rig, q: Tensor) -> Tensor:
     """The rotation of each DoF about its own axis, (..., 47, 3, 3); the last one is the identity."""
     eye = torch.eye(3, dtype=q.dtype, device=q.device)
-    sin, versin = torch.sin(q)[..., None, None], (2 * torch.sin(q / 2) ** 2)[..., None, None]
-    turns = eye + sin * rig.axis_cross + versin * rig.axis_cross2
+    turns = _rotations_about(q, rig.axis_cross, rig.axis_cross2)
     return torch.cat((turns, eye.expand(*q.shape[:-1], 1, 3, 3)), -3)
 
 

@@ -15,12 +15,14 @@ import roma
 import torch
 from torch import Tensor
 
-from skelfit.body.dofs import ROOT_DOFS, dof_limits
+from skelfit.body.ball import nearest_turn
+from skelfit.body.dofs import ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
-from skelfit.fit.moments import Moments, People, Plan, errors, make_plan, moments, objective
-from skelfit.fit.solver import levenberg_marquardt
-from skelfit.fit.warm_start import beta_map, body_angles, nearest_turn, root_angles, root_translation
+from skelfit.fit.chart import joint_move
+from skelfit.fit.moments import People, Plan, errors, make_plan, moments, objective
+from skelfit.fit.solver import Move, levenberg_marquardt
+from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
@@ -83,6 +85,13 @@ def _concatenate(parts: list[FitResult]) -> FitResult:
     return FitResult(**{f.name: join(f.name) for f in fields(FitResult)})
 
 
+@dataclass(frozen=True)
+class _Stage:
+    config: StageConfig
+    plan: Plan
+    move: Move
+
+
 class _Pair:
     """The tables of one SMPL gender fitted with one SKEL gender."""
 
@@ -95,7 +104,12 @@ class _Pair:
         self.beta_offset, self.beta_matrix = beta_map(self.smpl, self.skel)
         self.limits = torch.tensor(dof_limits(), device=device, dtype=torch.float32)
         tile = _CPU_TILE if device.type == "cpu" else _GPU_TILE
-        self.stages = [(s, make_plan(self.skel, s.dofs, s.vertices, s.stride, tile)) for s in config.stages]
+        self.middle = torch.tensor(limits_middle(), device=device, dtype=torch.float32)
+        self.stages = []
+        for stage in config.stages:
+            plan = make_plan(self.skel, stage.dofs, stage.vertices, stage.stride, tile)
+            move = joint_move(plan.joints, plan.dofs.tolist(), device, torch.float32)
+            self.stages.append(_Stage(stage, plan, move))
         self.progress = make_plan(self.skel, "all", "all", _PROGRESS_STRIDE, tile)
         self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
 
@@ -113,11 +127,11 @@ class _Pair:
         stage_pve = []
         gain = torch.full_like(q[:, 0], inf)
         value = torch.zeros_like(gain)
-        for k, (stage, plan) in enumerate(self.stages):
-            q, value, gain = self._run_stage(stage, plan, people, q)
+        for k, stage in enumerate(self.stages):
+            q, value, gain = self._run_stage(stage, people, q)
             if k + 1 < len(self.stages):
                 stage_pve.append(errors(self.progress, self.skel, people, q).pve)
-        q = nearest_turn(q)
+        q = nearest_turn(q, self.middle)
         found = errors(self.whole, self.skel, people, q)
         stage_pve.append(found.pve)
 
@@ -145,15 +159,14 @@ class _Pair:
             keypoints3d=None if found.points is None else place(found.points),
         )
 
-    def _run_stage(
-        self, stage: StageConfig, plan: Plan, people: People, q: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _run_stage(self, stage: _Stage, people: People, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One stage: its steps shared out over its vertex passes. Returns q, the objective and its last gain."""
-        config = self.config
-        for k in range(stage.refreshes):
-            steps = stage.steps * (k + 1) // stage.refreshes - stage.steps * k // stage.refreshes
-            state: Moments = moments(plan, self.skel, people, q)
+        config, plan = self.config, stage.plan
+        total, passes = stage.config.steps, stage.config.refreshes
+        for k in range(passes):
+            steps = total * (k + 1) // passes - total * k // passes
+            state = moments(plan, self.skel, people, q)
             goal = objective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
-            solution = levenberg_marquardt(goal, q[:, plan.dofs], steps, config.max_angle_step)
+            solution = levenberg_marquardt(goal, q[:, plan.dofs], steps, config.max_angle_step, stage.move)
             q = q.index_copy(1, plan.dofs, solution.x)
         return q, solution.value, solution.decrease

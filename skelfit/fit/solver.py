@@ -6,8 +6,8 @@ decision to accept are each problem's own, so that a hard problem cannot slow an
 its members give alone. A failure is a status, never an exception: a problem whose normal matrix cannot be factored
 takes a damped gradient step, and one whose value is not finite keeps its last finite x.
 
-The damped step solves (H + lambda (diag H + floor)) d = -g and is scaled so that no component exceeds `max_step`:
-an unbounded Gauss-Newton step of an angle can land whole turns away.
+The damped step solves (H + lambda diag H) d = -g and is bounded by `max_step`: an unbounded Gauss-Newton step of an
+angle can land whole turns away.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Solution:
 
 
 Objective = Callable[[Tensor], Evaluation]
+# Where a step (B, n) of at most a given length leads from x (B, n).
+Move = Callable[[Tensor, Tensor, float], Tensor]
 
 _DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-7, 1e7
 _DAMPING_UP, _DAMPING_DOWN = 10.0, 0.1
@@ -70,18 +72,26 @@ def _choose(mask: Tensor, a: Evaluation, b: Evaluation) -> Evaluation:
     )
 
 
-def levenberg_marquardt(objective: Objective, x: Tensor, steps: int, max_step: float) -> Solution:
-    """Minimise a batch of objectives from x (B, n) with a fixed number of steps.
+def straight(x: Tensor, step: Tensor, max_step: float) -> Tensor:
+    """x + step, the step scaled so that no component is longer than max_step."""
+    longest = step.abs().amax(-1, keepdim=True)
+    return x + step * (max_step / longest.clamp(min=max_step))
 
-    The value of a solution is never above that of its start. No host synchronisation: every decision is a mask.
+
+def levenberg_marquardt(
+    objective: Objective, x: Tensor, steps: int, max_step: float, move: Move = straight
+) -> Solution:
+    """Minimise a batch of objectives from x (B, n) with a fixed number of steps, each bounded by max_step.
+
+    `move` may follow a manifold, as long as it agrees with x + step to first order. The value of a solution is never
+    above that of its start. No host synchronisation: every decision is a mask.
     """
     state = objective(x)
     damping = torch.full_like(state.value, _DAMPING_START)
     accepted = torch.zeros_like(state.value, dtype=torch.int64)
     for _ in range(steps):
         step, _ = damped_step(state, damping)
-        longest = step.abs().amax(-1, keepdim=True)
-        trial_x = x + step * (max_step / longest.clamp(min=max_step))
+        trial_x = move(x, step, max_step)
         trial = objective(trial_x)
         better = trial.value < state.value
         x = torch.where(better[:, None], trial_x, x)

@@ -8,13 +8,12 @@ Shapes: any leading batch dimensions `...`; angles in radians, lengths in metres
 
 from __future__ import annotations
 
-from math import pi
-
 import roma
 import torch
 from torch import Tensor
 
-from skelfit.body.dofs import dof_axes, dof_index, dof_limits, dofs_of_joint
+from skelfit.body.ball import angles_to_rotation, ball_joints, nearest_turn, rotation_to_angles
+from skelfit.body.dofs import dof_axes, dof_index, dof_limits, dofs_of_joint, limits_middle
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 
@@ -27,39 +26,25 @@ _TWIST_SOURCES: dict[int, int] = {2: 5, 7: 4, 5: 11, 10: 10}  # knees, toes
 _ANKLES = {3: 8, 8: 7}  # talus <- SMPL ankle; the calcn takes what is left
 # scapula <- (collar, shoulder, elbow, wrist)
 _ARMS: dict[int, tuple[int, int, int, int]] = {14: (14, 17, 19, 21), 19: (13, 16, 18, 20)}
-_UNIT = "xyz"
 
 
 def _twist(rot: Tensor, axis: Tensor) -> Tensor:
     """Angle of the rotation's twist about a unit axis (3,), in [-pi, pi]."""
     quat = roma.rotmat_to_unitquat(rot)  # XYZW
-    return _wrap(2 * torch.atan2((quat[..., :3] * axis).sum(-1), quat[..., 3]))
+    angle = 2 * torch.atan2((quat[..., :3] * axis).sum(-1), quat[..., 3])
+    return nearest_turn(angle, torch.zeros_like(angle))
 
 
-def _wrap(angle: Tensor) -> Tensor:
-    return torch.remainder(angle + pi, 2 * pi) - pi
-
-
-def _euler(rot: Tensor, joint: int) -> Tensor:
-    """The joint's three angles (..., 3) that give the rotation, for joints whose axes are signed unit axes."""
-    axes = dof_axes()[list(dofs_of_joint(joint))]
-    letters = "".join(_UNIT[int(abs(a).argmax())] for a in axes)
-    signs = rot.new_tensor([a[abs(a).argmax()] for a in axes])
-    # Lower-case letters are fixed axes, applied in order, which is how SKEL applies its DoFs.
-    return roma.rotmat_to_euler(letters, rot) * signs
-
-
-def nearest_turn(q: Tensor) -> Tensor:
-    """The same pose with every angle within half a turn of the middle of its limits; q (..., 46)."""
-    limits = torch.tensor(dof_limits(), dtype=q.dtype, device=q.device)
-    middle = torch.where(limits.isfinite().all(-1), limits.mean(-1), torch.zeros_like(limits[:, 0]))
-    return middle + _wrap(q - middle)
+def _ball(rot: Tensor, joint: int) -> Tensor:
+    """The joint's three angles (..., 3) that give the rotation (..., 3, 3)."""
+    ball = ball_joints((joint,), rot.device, rot.dtype)
+    return rotation_to_angles(ball, rot[..., None, :, :], rot.new_zeros(*rot.shape[:-2], 1, 3))[..., 0, :]
 
 
 def root_angles(frame: Tensor, rot: Tensor) -> Tensor:
     """Pelvis angles (..., 3) that give the global rotation (..., 3, 3), exactly; frame (..., 3, 3) is C_0."""
     local = (frame.mT @ rot @ frame).double()
-    return _euler(local, 0).to(rot.dtype)
+    return _ball(local, 0).to(rot.dtype)
 
 
 def root_translation(transl: Tensor, rot: Tensor, smpl_root: Tensor, skel_root: Tensor) -> Tensor:
@@ -87,7 +72,7 @@ def body_angles(frame: Tensor, local_rot: Tensor) -> Tensor:
         rot = local_rot[..., sources[0], :, :]
         for source in sources[1:]:
             rot = rot @ local_rot[..., source, :, :]
-        q[..., list(dofs_of_joint(joint))] = _euler(in_frame(joint, rot), joint)
+        q[..., list(dofs_of_joint(joint))] = _ball(in_frame(joint, rot), joint)
     for joint, source in _TWIST_SOURCES.items():
         (dof,) = dofs_of_joint(joint)
         q[..., dof] = _twist(in_frame(joint, local_rot[..., source, :, :]), axes[dof])
@@ -99,7 +84,8 @@ def body_angles(frame: Tensor, local_rot: Tensor) -> Tensor:
         q[..., subtalar] = _twist(left, axes[subtalar])
     for scapula, sources in _ARMS.items():
         _arm_angles(q, frame, [local_rot[..., s, :, :] for s in sources], scapula, axes)
-    return nearest_turn(q)
+    middle = torch.tensor(limits_middle(), dtype=q.dtype, device=q.device)
+    return nearest_turn(q, middle)
 
 
 def _arm_angles(q: Tensor, frame: Tensor, rots: list[Tensor], scapula: int, axes: Tensor) -> None:
@@ -112,14 +98,13 @@ def _arm_angles(q: Tensor, frame: Tensor, rots: list[Tensor], scapula: int, axes
     dofs = list(dofs_of_joint(scapula))
     c = frame[..., scapula, :, :]
     low, high = limits[dofs].unbind(-1)
-    angles = torch.minimum(torch.maximum(_euler(c.mT @ collar @ c, scapula), low), high)
+    angles = torch.minimum(torch.maximum(_ball(c.mT @ collar @ c, scapula), low), high)
     q[..., dofs] = angles
-    taken = roma.rotvec_to_rotmat(angles[..., 0, None] * axes[dofs[0]])
-    for k in (1, 2):
-        taken = roma.rotvec_to_rotmat(angles[..., k, None] * axes[dofs[k]]) @ taken
+    ball = ball_joints((scapula,), q.device, q.dtype)
+    taken = angles_to_rotation(ball, angles[..., None, :])[..., 0, :, :]
     rest = c @ taken.mT @ c.mT @ collar @ shoulder
     c = frame[..., humerus, :, :]
-    q[..., list(dofs_of_joint(humerus))] = _euler(c.mT @ rest @ c, humerus)
+    q[..., list(dofs_of_joint(humerus))] = _ball(c.mT @ rest @ c, humerus)
 
     # Elbow and wrist together: flexion, then pro_sup about y, then the hand about x and z, all in the forearm's frame.
     (flexion,), (pro_sup,) = dofs_of_joint(ulna), dofs_of_joint(ulna + 1)
@@ -128,7 +113,7 @@ def _arm_angles(q: Tensor, frame: Tensor, rots: list[Tensor], scapula: int, axes
     q[..., flexion] = _twist(bend, axes[flexion])
     c = frame[..., hand, :, :]
     rest = roma.rotvec_to_rotmat(-q[..., flexion, None] * axes[flexion]) @ bend @ (c.mT @ wrist @ c)
-    x, z, y = roma.rotmat_to_euler("xzy", rest).unbind(-1)
+    x, z, y = roma.rotmat_to_ball("xzy", rest).unbind(-1)
     side = "r" if scapula == 14 else "l"
     sign = 1.0 if side == "r" else -1.0
     q[..., pro_sup] = sign * y

@@ -1,0 +1,106 @@
+"""Ball joints: the three Euler angles of a rotation, and steps that do not stall at the Euler poles.
+
+Near a pole (middle angle +-90 degrees) the first and the third axis of a joint are parallel: a small turn of the bone
+needs large, opposite changes of two angles. So a step is taken as a rotation, and the angles are read off afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import pi
+
+import roma
+import torch
+from torch import Tensor
+
+from skelfit.body.dofs import NUM_JOINTS, dof_axes, dof_limits, dofs_of_joint, limits_middle
+
+BALL_JOINTS: tuple[int, ...] = tuple(j for j in range(NUM_JOINTS) if len(dofs_of_joint(j)) == 3)
+# Below this cosine of the middle angle, the first angle is kept as it was: float32 cannot tell the two apart.
+_POLE = 1e-3
+
+
+@dataclass(frozen=True)
+class BallJoints:
+    """Some ball joints' axes; made by `ball_joints`. Three orthonormal axes each, in the order of application."""
+
+    axes: Tensor  # (n, 3, 3), rows are axes in the joint frame
+    hand: Tensor  # (n, 1), +1 or -1: determinant of the axes
+    limits: Tensor  # (n, 3, 2) rad
+    middle: Tensor  # (n, 3) rad, of the limits; angles are given within half a turn of it
+
+
+def ball_joints(joints: tuple[int, ...], device: torch.device | str, dtype: torch.dtype) -> BallJoints:
+    """The axes of these ball joints."""
+    dofs = [list(dofs_of_joint(j)) for j in joints]
+    axes = torch.tensor(dof_axes()[dofs], device=device, dtype=dtype)
+    return BallJoints(
+        axes=axes,
+        hand=torch.linalg.det(axes)[:, None].round(),
+        limits=torch.tensor(dof_limits()[dofs], device=device, dtype=dtype),
+        middle=torch.tensor(limits_middle()[dofs], device=device, dtype=dtype),
+    )
+
+
+def angles_to_rotation(ball: BallJoints, angles: Tensor) -> Tensor:
+    """Joint rotations (..., n, 3, 3) of angles (..., n, 3)."""
+    first, second, third = _turns(ball, angles)
+    return third @ second @ first
+
+
+def rotation_to_angles(ball: BallJoints, rot: Tensor, near: Tensor) -> Tensor:
+    """Angles (..., n, 3) of joint rotations (..., n, 3, 3): of the two triples, the one nearer to the limits.
+
+    At a pole only the sum or difference of the outer angles is fixed; the first is then taken from near (..., n, 3).
+    """
+    # In the basis of the axes the rotation is Rz(c) Ry(b) Rx(a), up to the handedness of the basis.
+    local = ball.axes @ rot @ ball.axes.mT
+    cos_b = torch.hypot(local[..., 2, 1], local[..., 2, 2])
+    a = torch.where(
+        cos_b > _POLE, torch.atan2(local[..., 2, 1], local[..., 2, 2]), ball.hand[:, 0] * near[..., 0]
+    )
+    sin_a, cos_a = torch.sin(a), torch.cos(a)
+    # Columns of local @ Rx(-a) = Rz(c) Ry(b).
+    y = cos_a[..., None] * local[..., 1] - sin_a[..., None] * local[..., 2]
+    z22 = sin_a * local[..., 2, 1] + cos_a * local[..., 2, 2]
+    c = torch.atan2(-y[..., 0], y[..., 1])
+    b = torch.atan2(-local[..., 2, 0], z22)
+    one = nearest_turn(torch.stack((a, b, c), -1) * ball.hand, ball.middle)
+    twin = nearest_turn(torch.stack((a + pi, pi - b, c + pi), -1) * ball.hand, ball.middle)
+    return torch.where((_excess(ball, one) <= _excess(ball, twin))[..., None], one, twin)
+
+
+def _excess(ball: BallJoints, angles: Tensor) -> Tensor:
+    """Sum of squares of what is beyond the limits, (..., n)."""
+    low, high = ball.limits.unbind(-1)
+    return (torch.relu(angles - high) + torch.relu(low - angles)).square().sum(-1)
+
+
+def nearest_turn(angles: Tensor, middle: Tensor) -> Tensor:
+    """The same angles, within half a turn of middle."""
+    return middle + torch.remainder(angles - middle + pi, 2 * pi) - pi
+
+
+def rotation_step(ball: BallJoints, angles: Tensor, step: Tensor) -> Tensor:
+    """The rotation vectors (..., n, 3), in the joint frames, of infinitesimal steps of the angles (..., n, 3)."""
+    _, second, third = _turns(ball, angles)
+    axes = torch.stack(
+        (
+            (third @ second @ ball.axes[:, 0, :, None])[..., 0],
+            (third @ ball.axes[:, 1, :, None])[..., 0],
+            ball.axes[:, 2].expand(*angles.shape),
+        ),
+        -2,
+    )
+    return (step[..., None] * axes).sum(-2)
+
+
+def move(ball: BallJoints, angles: Tensor, rotvec: Tensor) -> Tensor:
+    """Angles after turning the joints by rotvec (..., n, 3); (..., n, 3)."""
+    turned = roma.rotvec_to_rotmat(rotvec) @ angles_to_rotation(ball, angles)
+    return rotation_to_angles(ball, turned, angles)
+
+
+def _turns(ball: BallJoints, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    first, second, third = (roma.rotvec_to_rotmat(angles[..., k, None] * ball.axes[:, k]) for k in range(3))
+    return first, second, third

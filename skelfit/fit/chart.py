@@ -1,0 +1,35 @@
+"""How a solver step moves the active DoFs: ball joints along rotations, the other DoFs straight."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from skelfit.body.ball import BALL_JOINTS, ball_joints, move, rotation_step
+from skelfit.body.dofs import dofs_of_joint
+from skelfit.fit.solver import Move
+
+
+def joint_move(joints: list[int], dofs: list[int], device: torch.device, dtype: torch.dtype) -> Move:
+    """The `Move` of the active DoFs of these joints.
+
+    The length of a step is the largest turn of any joint, so that large opposite angles at an Euler pole count as
+    the small turn that they are.
+    """
+    balls = tuple(j for j in joints if j in BALL_JOINTS)
+    ball = ball_joints(balls, device, dtype)
+    position = {dof: k for k, dof in enumerate(dofs)}
+    index = torch.tensor([[position[d] for d in dofs_of_joint(j)] for j in balls], device=device)
+    flat = index.flatten()
+    straight = torch.ones(len(dofs), dtype=torch.bool, device=device)
+    straight[flat] = False
+
+    def along(x: Tensor, step: Tensor, max_step: float) -> Tensor:
+        angles = x[:, index]
+        turn = rotation_step(ball, angles, step[:, index])
+        longest = torch.cat((turn.norm(dim=-1), (step * straight).abs()), 1).amax(1)
+        scale = max_step / longest.clamp(min=max_step)
+        moved = x + scale[:, None] * step
+        return moved.index_copy(1, flat, move(ball, angles, scale[:, None, None] * turn).flatten(1))
+
+    return along

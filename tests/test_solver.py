@@ -1,0 +1,118 @@
+"""The Levenberg-Marquardt solver on problems with known minima; it must know no body."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import skelfit.fit.solver
+from skelfit.fit.solver import Evaluation, damped_step, levenberg_marquardt
+
+
+def least_squares(residual: Tensor, jacobian: Tensor) -> Evaluation:
+    """Sum of squares of residual (B, m) with jacobian (B, m, n)."""
+    return Evaluation(
+        residual.square().sum(-1), 2 * (jacobian.mT @ residual[..., None])[..., 0], 2 * jacobian.mT @ jacobian
+    )
+
+
+def rosenbrock(a: Tensor):  # type: ignore[no-untyped-def]
+    """A batch of Rosenbrock valleys with minima at (a, a^2)."""
+
+    def evaluate(x: Tensor) -> Evaluation:
+        first, second = x.unbind(-1)
+        residual = torch.stack((a - first, 10 * (second - first**2)), -1)
+        one, zero = torch.ones_like(first), torch.zeros_like(first)
+        jacobian = torch.stack((torch.stack((-one, zero), -1), torch.stack((-20 * first, 10 * one), -1)), -2)
+        return least_squares(residual, jacobian)
+
+    return evaluate
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rosenbrock_valleys_of_a_batch(dtype: torch.dtype) -> None:
+    a = torch.linspace(-1.5, 1.5, 31, dtype=dtype)
+    start = torch.stack((torch.full_like(a, -1.2), torch.ones_like(a)), -1)
+    found = levenberg_marquardt(rosenbrock(a), start, steps=80, max_step=0.4)
+    expected = torch.stack((a, a**2), -1)
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-8
+    assert (found.x - expected).abs().max() < tolerance
+    assert (found.value < tolerance**2).all()
+    assert (found.decrease.abs() < tolerance**2).all()
+
+
+def test_linear_least_squares_in_a_few_steps() -> None:
+    matrix, target = torch.randn(5, 8, 4, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)
+
+    def evaluate(x: Tensor) -> Evaluation:
+        return least_squares((matrix @ x[..., None])[..., 0] - target, matrix)
+
+    found = levenberg_marquardt(evaluate, torch.zeros(5, 4, dtype=torch.float64), steps=8, max_step=100.0)
+    assert (found.x - torch.linalg.lstsq(matrix, target[..., None]).solution[..., 0]).abs().max() < 1e-9
+
+
+def test_a_problem_gives_the_same_alone_and_in_any_batch() -> None:
+    """A hard neighbour, even one that is not a number, changes nothing."""
+    a = torch.tensor([0.5, 1.4, -1.0], dtype=torch.float64)
+    start = torch.tensor([[0.0, 0.0], [-3.0, 4.0], [torch.nan, 1.0]], dtype=torch.float64)
+    together = levenberg_marquardt(rosenbrock(a), start, steps=10, max_step=0.4)
+    for k in range(3):
+        alone = levenberg_marquardt(rosenbrock(a[k : k + 1]), start[k : k + 1], steps=10, max_step=0.4)
+        torch.testing.assert_close(together.x[k], alone.x[0], rtol=0, atol=1e-12, equal_nan=True)
+    assert together.value[:2].isfinite().all()
+
+
+def test_no_step_is_longer_than_allowed_and_none_goes_up() -> None:
+    seen: list[Tensor] = []
+    inner = rosenbrock(torch.ones(20, dtype=torch.float64))
+
+    def watch(x: Tensor) -> Evaluation:
+        seen.append(x)
+        return inner(x)
+
+    start = 3 * torch.randn(20, 2, dtype=torch.float64)
+    values = []
+    x = start
+    for _ in range(15):
+        seen.clear()
+        found = levenberg_marquardt(watch, x, steps=1, max_step=0.25)
+        assert (seen[1] - x).abs().max() <= 0.25 + 1e-12
+        values.append(found.value)
+        x = found.x
+    assert all((after <= before).all() for before, after in zip(values, values[1:], strict=False))
+    assert (values[-1] < values[0]).all()
+
+
+def test_a_singular_matrix_still_gives_a_step_downhill() -> None:
+    """Two equal columns, a zero column, and a matrix that is not positive definite at all."""
+    hessian = torch.zeros(2, 3, 3)
+    hessian[0, :2, :2] = 1.0
+    hessian[1] = torch.tensor([[1.0, 5.0, 0.0], [5.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    gradient = torch.tensor([[1.0, 1.0, 0.0], [1.0, -1.0, 0.5]])
+    step, _ = damped_step(Evaluation(torch.zeros(2), gradient, hessian), torch.full((2,), 1e-4))
+    assert step.isfinite().all()
+    assert ((step * gradient).sum(-1) < 0).all()
+
+
+def test_the_promised_decrease_is_kept_on_a_quadratic() -> None:
+    matrix, target = torch.randn(6, 9, 4, dtype=torch.float64), torch.randn(6, 9, dtype=torch.float64)
+
+    def evaluate(x: Tensor) -> Evaluation:
+        return least_squares((matrix @ x[..., None])[..., 0] - target, matrix)
+
+    x = torch.randn(6, 4, dtype=torch.float64)
+    state = evaluate(x)
+    step, promised = damped_step(state, torch.full((6,), 0.1, dtype=torch.float64))
+    torch.testing.assert_close(state.value - evaluate(x + step).value, promised)
+    assert (promised > 0).all()
+
+
+def test_the_solver_knows_no_body() -> None:
+    tree = ast.parse(Path(skelfit.fit.solver.__file__).read_text())
+    imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    assert not {name for name in imported if name and name.startswith("skelfit")}
