@@ -107,7 +107,7 @@ def plan_shards(run: Run) -> list[ShardTask]:
 
 @contextmanager
 def writing(folder: Path, subset: str) -> Iterator[None]:
-    """Make the output folder and keep other runs out of it; temporary files of killed runs go. Raises OutputError."""
+    """Make the output folder and keep other runs out; at the end, clear up after killed ones. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)
@@ -118,8 +118,8 @@ def writing(folder: Path, subset: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(f"{folder}: another run is writing here") from None
-        remove_temporaries(folder, subset)
         yield
+        # At the end: workers of a killed run may have gone on for a moment after this one began.
         remove_temporaries(folder, subset)
     finally:
         os.close(lock)

@@ -231,6 +231,8 @@ def test_a_failed_shard_stops_no_other_and_leaves_no_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path)
+    convert(run)
+    (Path(run.out) / "fake-000001.done.json").unlink()
     with pytest.raises(SystemExit) as exit_:
         convert_run(run, 0, None, work=failing_work)
     assert exit_.value.code == 1
