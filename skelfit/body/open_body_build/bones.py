@@ -7,8 +7,11 @@ import heapq
 import numpy as np
 from scipy.spatial import cKDTree
 
-from skelfit.body.open_body_build.bones_limbs import arm_bones, girdle_bones, leg_bones
-from skelfit.body.open_body_build.bones_trunk import pelvis_bones, rib_cage, skull, spine_bones
+from skelfit.body.open_body_build.bones_arm import arm_bones, clavicle, scapula
+from skelfit.body.open_body_build.bones_leg import leg_bones
+from skelfit.body.open_body_build.bones_pelvis import pelvis_bones
+from skelfit.body.open_body_build.bones_skull import skull
+from skelfit.body.open_body_build.bones_trunk import rib_cage, spine_bones
 from skelfit.body.open_body_build.skel_rig import NAMES
 from skelfit.body.open_body_build.smpl_rig import rise
 from skelfit.body.open_body_build.solids import Body, Solid, Weigher, mirrored
@@ -18,8 +21,11 @@ COUNT = 24752
 CLEARANCE = 0.003
 
 
-def body_of(skin: np.ndarray, skin_weights: np.ndarray, joints: np.ndarray, source_joints: np.ndarray) -> Body:
-    """The body that bones are fitted to: `joints` are SKEL's (24,3), `source_joints` those of `joint_names`."""
+def body_of(
+    skin: np.ndarray, skin_weights: np.ndarray, joints: np.ndarray, source_joints: np.ndarray
+) -> Body:
+    """The body that bones are fitted to: `joints` are SKEL's (24,3), `source_joints` those of
+    `joint_names`."""
     trunk = skin_weights[:, [NAMES.index(n) for n in ("pelvis", "lumbar_body", "thorax")]].sum(1)
     return Body(
         at=dict(zip(joint_names(), source_joints, strict=True)),
@@ -34,8 +40,8 @@ def body_of(skin: np.ndarray, skin_weights: np.ndarray, joints: np.ndarray, sour
 def skeletons(
     bodies: list[Body], faces: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices (24752,3) in the T-posed world of each body (skin triangles `faces`); and, common to all, the bone
-    faces, the bone of each vertex (24752,), the blended weights (24752,24)."""
+    """Vertices (24752,3) in the T-posed world of each body (skin triangles `faces`); and, common to all,
+    the bone faces, the bone of each vertex (24752,), the blended weights (24752,24)."""
     sets = [_solids(body) for body in bodies]
     first = sets[0]
     start = np.cumsum([0, *(len(s.vertices) for s in first)])
@@ -44,15 +50,28 @@ def skeletons(
     triangles = np.concatenate([s.faces + a for s, a in zip(first, start, strict=False)])
     bone = np.concatenate([np.full(len(s.vertices), NAMES.index(s.bone)) for s in first])
     weights = np.concatenate(
-        [np.eye(24)[bone[a : a + len(s.vertices)]] if s.weights is None else s.weights(s.vertices) for s, a in zip(first, start, strict=False)]
+        [
+            np.eye(24)[bone[a : a + len(s.vertices)]] if s.weights is None else s.weights(s.vertices)
+            for s, a in zip(first, start, strict=False)
+        ]
     )
-    vertices = [_inside(np.concatenate([s.vertices for s in part]), b, faces) for part, b in zip(sets, bodies, strict=True)]
+    vertices = [
+        _inside(np.concatenate([s.vertices for s in part]), b, faces)
+        for part, b in zip(sets, bodies, strict=True)
+    ]
     return _filled(vertices, triangles, bone, weights)
 
 
 def _solids(body: Body) -> list[Solid]:
-    left = [*arm_bones(body), *leg_bones(body), *girdle_bones(body, _clavicle_weights(body))]
-    return [*skull(body), *spine_bones(body), *rib_cage(body), *pelvis_bones(body), *left, *map(mirrored, left)]
+    left = [*arm_bones(body), *leg_bones(body), clavicle(body, _clavicle_weights(body)), *scapula(body)]
+    return [
+        *skull(body),
+        *spine_bones(body),
+        *rib_cage(body),
+        *pelvis_bones(body),
+        *left,
+        *map(mirrored, left),
+    ]
 
 
 def _clavicle_weights(body: Body) -> Weigher:

@@ -1,4 +1,5 @@
-"""Pose correctives: what linear blend skinning takes away at bent and twisted joints, given back by (R - I)."""
+"""Pose correctives: what linear blend skinning takes away at bent and twisted joints, given back by (R -
+I)."""
 
 from __future__ import annotations
 

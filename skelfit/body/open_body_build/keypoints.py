@@ -11,7 +11,8 @@ from skelfit.body.open_body_build.smpl_rig import NAMES as SMPL
 def keypoint_regressor(smpl: np.ndarray, skel: np.ndarray) -> np.ndarray:
     """(44,V) from the two joint regressors (24,V), in final vertex order.
 
-    The OpenPose joints follow SMPL's joint centres; the hips, knees and ankles of the extra set are anatomical.
+    The OpenPose joints follow SMPL's joint centres; the hips, knees and ankles of the extra set are
+    anatomical.
     """
 
     def vertex(index: int) -> np.ndarray:
@@ -33,8 +34,22 @@ def keypoint_regressor(smpl: np.ndarray, skel: np.ndarray) -> np.ndarray:
         hips,
         *(joint(f"{s}_{n}") for s in "rl" for n in ("hip", "knee", "ankle")),
         *(vertex(v) for v in (6260, 2800, 4071, 583, 3216, 3226, 3387, 6617, 6624, 6787)),
-        *(bone("talus_r"), bone("tibia_r"), bone("femur_r"), bone("femur_l"), bone("tibia_l"), bone("talus_l")),
-        *(bone("hand_r"), bone("ulna_r"), bone("humerus_r"), bone("humerus_l"), bone("ulna_l"), bone("hand_l")),
+        *(
+            bone("talus_r"),
+            bone("tibia_r"),
+            bone("femur_r"),
+            bone("femur_l"),
+            bone("tibia_l"),
+            bone("talus_l"),
+        ),
+        *(
+            bone("hand_r"),
+            bone("ulna_r"),
+            bone("humerus_r"),
+            bone("humerus_l"),
+            bone("ulna_l"),
+            bone("hand_l"),
+        ),
         *(joint("neck"), top),
         *(0.5 * (bone("femur_r") + bone("femur_l")), 0.5 * (joint("neck") + joint("spine3"))),
         0.5 * (joint("spine1") + joint("spine2")),

@@ -1,4 +1,5 @@
-"""Vertex order: ids that public code hard-codes for the SMPL topology sit at the right place of the open body."""
+"""Vertex order: ids that public code hard-codes for the SMPL topology sit at the right place of the open
+body."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def landmark_vertices(template: np.ndarray, joints: np.ndarray) -> dict[int, int
     _feet(extreme, at)
     chest = 0.5 * (at["spine-1"] + at["spine-2"])
     for public, height, forward in ((3027, 0.0, -0.3), (3495, 0.0, 0.3), (3506, 0.03, 0.3)):
-        taken[public] = best(((on_line - [0, chest[1] + height, forward]) ** 2 @ [1, 25, 1]))
+        taken[public] = best((on_line - [0, chest[1] + height, forward]) ** 2 @ [1, 25, 1])
     return taken
 
 

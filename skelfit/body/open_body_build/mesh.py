@@ -1,8 +1,8 @@
 """The closed outer skin: cavities cut off and capped, then thinned to SMPL's 6890 vertices by edge collapses.
 
-All work is done on the left half, whose border is the midline, and mirrored at the end: so left and right agree
-exactly. A collapse removes one end of an edge and moves nothing, so that every vertex kept is a MakeHuman vertex and
-carries its targets and weights with it.
+All work is done on the left half, whose border is the midline, and mirrored at the end: so left and right
+agree exactly. A collapse removes one end of an edge and moves nothing, so that every vertex kept is a
+MakeHuman vertex and carries its targets and weights with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ EYE_HELPER = np.arange(14598, 14670)  # the left eyeball of the base mesh
 
 
 def skin_mesh(source: Source, shape: np.ndarray, vertices: int = VERTICES) -> tuple[np.ndarray, np.ndarray]:
-    """Base-mesh ids (V,) and triangles (2V-4,3) of the skin; `shape` (N,3) is the mesh that the collapses judge."""
+    """Base-mesh ids (V,) and triangles (2V-4,3) of the skin; `shape` (N,3) is the mesh that the collapses
+    judge."""
     half = _left_half(source, shape)
     kept = _thin(half, shape, source.mirror, vertices)
     return _mirrored(kept, source.mirror)
@@ -63,7 +64,9 @@ def _open_loops(quads: np.ndarray, mirror: np.ndarray) -> tuple[list[int], list[
     while follow[eye[-1]] != first:
         eye.append(follow[eye[-1]])
     if len(eye) != len(follow):
-        raise ValueError(f"expected one eye loop on the left, found {len(follow)} border edges but a loop of {len(eye)}")
+        raise ValueError(
+            f"expected one eye loop on the left, found {len(follow)} border edges but a loop of {len(eye)}"
+        )
     return eye, mouth
 
 
@@ -101,7 +104,10 @@ class _HalfMesh:
         for i in self.fan[gone] - both:
             old = [shape[y] for y in self.faces[i]]
             new = [shape[stays] if y == gone else shape[y] for y in self.faces[i]]
-            n_old, n_new = np.cross(old[1] - old[0], old[2] - old[0]), np.cross(new[1] - new[0], new[2] - new[0])
+            n_old, n_new = (
+                np.cross(old[1] - old[0], old[2] - old[0]),
+                np.cross(new[1] - new[0], new[2] - new[0]),
+            )
             size = np.linalg.norm(n_new)
             edge = max(float(((new[k] - new[k - 1]) ** 2).sum()) for k in range(3))
             if n_old @ n_new < 0.3 * np.linalg.norm(n_old) * size or size < 0.06 * edge:
@@ -151,7 +157,11 @@ def _thin(triangles: np.ndarray, shape: np.ndarray, mirror: np.ndarray, vertices
             push(x, y)
     while mesh.count > vertices:
         _, gone, stays, at_gone, at_stays = heapq.heappop(heap)
-        if gone not in mesh.fan or stays not in mesh.fan or (stamp[gone], stamp[stays]) != (at_gone, at_stays):
+        if (
+            gone not in mesh.fan
+            or stays not in mesh.fan
+            or (stamp[gone], stamp[stays]) != (at_gone, at_stays)
+        ):
             continue
         if mesh.count == vertices + 1 and gone not in mesh.middle:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ def table(name: str, matrix: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def halves(partner: np.ndarray, left: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Vertex sequence midline, left, right (old ids), the order of final vertices in it, and the midline's length."""
+    """Vertex sequence midline, left, right (old ids), the order of final vertices in it, and the midline's
+    length."""
     count = len(partner)
     middle = np.flatnonzero(partner == np.arange(count))
     left_ids = np.flatnonzero(left & (partner != np.arange(count)))
@@ -42,7 +44,8 @@ def shape_arrays(gender: str, template: np.ndarray, shapedirs: np.ndarray) -> di
 
 
 def posedir_arrays(posedirs: np.ndarray) -> dict[str, np.ndarray]:
-    """Posedirs (H,3,207) of the half body as 8-bit blocks of 27 (3 x 9), only where a joint moves a vertex."""
+    """Posedirs (H,3,207) of the half body as 8-bit blocks of 27 (3 x 9), only where a joint moves a
+    vertex."""
     blocks = posedirs.reshape(len(posedirs), 3, 23, 9).transpose(0, 2, 1, 3).reshape(len(posedirs), 23, 27)
     scale = np.abs(blocks).max((0, 2)) / 127
     value = np.round(blocks / np.where(scale > 0, scale, 1.0)[:, None]).astype(np.int8)
@@ -58,4 +61,5 @@ def posedir_arrays(posedirs: np.ndarray) -> dict[str, np.ndarray]:
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """A compressed npz with sorted keys."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **dict(sorted(arrays.items())))
+    entries: dict[str, Any] = dict(sorted(arrays.items()))
+    np.savez_compressed(path, **entries)

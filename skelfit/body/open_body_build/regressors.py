@@ -18,8 +18,9 @@ def fit_regressor(
 ) -> np.ndarray:
     """Non-negative rows (J,V) that sum to 1.
 
-    `joints` holds per space the joints (J,3) and their shape motion (J,3,B); `slabs` per joint the direction of the
-    slab of skin to use, its half thickness and its radius (m); `sources` (V,) bool excludes skin that never serves.
+    `joints` holds per space the joints (J,3) and their shape motion (J,3,B); `slabs` per joint the
+    direction of the slab of skin to use, its half thickness and its radius (m); `sources` (V,) bool
+    excludes skin that never serves.
     """
     count = len(spaces[0].template)
     rows = np.zeros((len(slabs), count))
@@ -30,7 +31,10 @@ def fit_regressor(
         )
         columns, wanted = [], []
         for space, (centre, motion) in zip(spaces, joints, strict=True):
-            columns += [space.template[near].T, space.shapedirs[near].transpose(2, 1, 0).reshape(-1, len(near))]
+            columns += [
+                space.template[near].T,
+                space.shapedirs[near].transpose(2, 1, 0).reshape(-1, len(near)),
+            ]
             wanted += [centre[j], motion[j].T.reshape(-1)]
         n = len(near)
         matrix = np.concatenate([*columns, EVEN * np.eye(n), 100.0 * np.ones((1, n))])

@@ -18,7 +18,8 @@ PELVIS = np.array([0.0, -0.22, 0.0])  # where SMPL keeps its pelvis joint
 
 @dataclass(frozen=True)
 class ShapeSpace:
-    """Template (V,3), shapedirs (V,3,10), and the same for the MakeHuman joint centres: (J,3) and (J,3,10)."""
+    """Template (V,3), shapedirs (V,3,10), and the same for the MakeHuman joint centres: (J,3) and
+    (J,3,10)."""
 
     template: np.ndarray
     shapedirs: np.ndarray

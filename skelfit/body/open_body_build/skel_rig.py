@@ -9,13 +9,16 @@ from skelfit.body.open_body_build.shapes import ShapeSpace
 from skelfit.body.open_body_build.smpl_rig import X, Y, Z, mixed_joint, rise, settle, summed
 
 NAMES = (
-    "pelvis femur_r tibia_r talus_r calcn_r toes_r femur_l tibia_l talus_l calcn_l toes_l lumbar_body thorax head "
-    "scapula_r humerus_r ulna_r radius_r hand_r scapula_l humerus_l ulna_l radius_l hand_l"
+    "pelvis femur_r tibia_r talus_r calcn_r toes_r femur_l tibia_l talus_l calcn_l toes_l lumbar_body "
+    "thorax head scapula_r humerus_r ulna_r radius_r hand_r scapula_l humerus_l ulna_l radius_l hand_l"
 ).split()
 PARENTS = np.array([-1, 0, 1, 2, 3, 4, 0, 6, 7, 8, 9, 0, 11, 12, 12, 14, 15, 16, 17, 12, 19, 20, 21, 22])
-PARTNER = np.array([NAMES.index(n[:-2] + {"_r": "_l", "_l": "_r"}[n[-2:]] if n[-2] == "_" else n) for n in NAMES])
+PARTNER = np.array(
+    [NAMES.index(n[:-2] + {"_r": "_l", "_l": "_r"}[n[-2:]] if n[-2] == "_" else n) for n in NAMES]
+)
 
-# Joint -> (MakeHuman joints and shares, offset in metres on a person 1.70 m tall: x is lateral, y up, z forward).
+# Joint -> (MakeHuman joints and shares, offset in metres on a person 1.70 m tall: x is lateral, y up, z
+# forward).
 # `s` is the side of the joint and `o` the other one. The offsets are what tells these from SMPL's joints.
 RECIPES: dict[str, tuple[dict[str, float], tuple[float, float, float]]] = {
     "pelvis": ({"pelvis": 1.0}, (0, 0.055, 0.050)),
@@ -72,14 +75,20 @@ def joint_centres(space: ShapeSpace) -> tuple[np.ndarray, np.ndarray]:
 def regressor(spaces: list[ShapeSpace], partner: np.ndarray) -> np.ndarray:
     """J_regressor_osim (24,6890), symmetric."""
     x = spaces[0].template[:, 0]
-    side = np.array([x > -1e-6 if n.endswith("_l") else x < 1e-6 if n.endswith("_r") else x < 9 for n in NAMES])
+    side = np.array(
+        [x > -1e-6 if n.endswith("_l") else x < 1e-6 if n.endswith("_r") else x < 9 for n in NAMES]
+    )
     slabs = [SLABS[n[:-2] if n[-2] == "_" else n] for n in NAMES]
     rows = fit_regressor(spaces, [joint_centres(s) for s in spaces], slabs, side)
     return 0.5 * (rows + rows[PARTNER][:, partner])
 
 
 def skin_weights(
-    bones: dict[str, np.ndarray], template: np.ndarray, joints: np.ndarray, faces: np.ndarray, partner: np.ndarray
+    bones: dict[str, np.ndarray],
+    template: np.ndarray,
+    joints: np.ndarray,
+    faces: np.ndarray,
+    partner: np.ndarray,
 ) -> np.ndarray:
     """SKEL weights (V,24)."""
     at = {n: joints[k] for k, n in enumerate(NAMES)}
@@ -140,8 +149,9 @@ def _about(axis: int, angle: float) -> np.ndarray:
 def apose_rotations() -> np.ndarray:
     """Ra (24,3,3): an A-pose, arms lowered by 45 degrees.
 
-    Two constraints come from the model's definition: the pelvis turns about y only (the height of the lumbar offset
-    is read in its frame), and the hand's first bone axis is its thickness (so it turns a quarter about its length).
+    Two constraints come from the model's definition: the pelvis turns about y only (the height of the
+    lumbar offset is read in its frame), and the hand's first bone axis is its thickness (so it turns a
+    quarter about its length).
     """
     angle = {
         "pelvis": (1, 0.05),
@@ -174,9 +184,9 @@ def first_children() -> np.ndarray:
 def apose(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """apose_rel_transfo (24,4,4) and per_joint_rot (24,3,3) of a template with these joints (24,3).
 
-    The bone vectors are the template's own, so that the minimal rotation of the shaped bones is the identity at
-    beta 0. The thorax is measured by the model against the lumbar segment, so its first child (the head) is placed
-    along that segment, at its own distance.
+    The bone vectors are the template's own, so that the minimal rotation of the shaped bones is the
+    identity at beta 0. The thorax is measured by the model against the lumbar segment, so its first child
+    (the head) is placed along that segment, at its own distance.
     """
     turn = apose_rotations()
     per_joint = joint_frames() @ turn

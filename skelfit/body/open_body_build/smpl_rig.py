@@ -10,8 +10,8 @@ from skelfit.body.open_body_build.source import Source
 from skelfit.body.open_body_build.tpose import joint_names
 
 NAMES = (
-    "pelvis l_hip r_hip spine1 l_knee r_knee spine2 l_ankle r_ankle spine3 l_foot r_foot neck l_collar r_collar head "
-    "l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_hand r_hand"
+    "pelvis l_hip r_hip spine1 l_knee r_knee spine2 l_ankle r_ankle spine3 l_foot r_foot neck l_collar r_collar "
+    "head l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_hand r_hand"
 ).split()
 PARENTS = np.array([-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21])
 PARTNER = np.array([NAMES.index({"l_": "r_", "r_": "l_"}.get(n[:2], n[:2]) + n[2:]) for n in NAMES])
@@ -27,7 +27,8 @@ def mixed_joint(recipe: dict[str, float]) -> np.ndarray:
 
 
 def _recipes() -> list[dict[str, float]]:
-    """SMPL's joints as mixtures of MakeHuman's, whose hips sit too far out and whose spine divides otherwise."""
+    """SMPL's joints as mixtures of MakeHuman's, whose hips sit too far out and whose spine divides
+    otherwise."""
     recipe: dict[str, dict[str, float]] = {
         "pelvis": {"pelvis": 0.5, "spine-4": 0.5},
         "spine1": {"spine-3": 1.0},
@@ -82,7 +83,9 @@ def slab_of(name: str) -> tuple[np.ndarray, float, float]:
 def regressor(spaces: list[ShapeSpace], partner: np.ndarray) -> np.ndarray:
     """J_regressor (24,6890), symmetric."""
     x = spaces[0].template[:, 0]
-    side = np.array([x > -1e-6 if n.startswith("l_") else x < 1e-6 if n.startswith("r_") else x < 9 for n in NAMES])
+    side = np.array(
+        [x > -1e-6 if n.startswith("l_") else x < 1e-6 if n.startswith("r_") else x < 9 for n in NAMES]
+    )
     rows = fit_regressor(spaces, [joint_centres(s) for s in spaces], [slab_of(n) for n in NAMES], side)
     return 0.5 * (rows + rows[PARTNER][:, partner])
 
@@ -118,7 +121,11 @@ def summed(bones: dict[str, np.ndarray], side: str, *stems: str) -> np.ndarray:
 
 
 def skin_weights(
-    bones: dict[str, np.ndarray], template: np.ndarray, joints: np.ndarray, faces: np.ndarray, partner: np.ndarray
+    bones: dict[str, np.ndarray],
+    template: np.ndarray,
+    joints: np.ndarray,
+    faces: np.ndarray,
+    partner: np.ndarray,
 ) -> np.ndarray:
     """SMPL weights (V,24): limbs from the MakeHuman rig, the trunk divided by height."""
     weights = np.zeros((len(template), 24))
@@ -139,19 +146,33 @@ def skin_weights(
     neck = bones["neck01"] + bones["neck02"] + 0.6 * bones["neck03"]
     spine = summed(bones, "", "root", "spine") + sum(summed(bones, s, "pelvis", "breast") for s in "LR")
     y = template[:, 1]
-    a, b, c = (rise(y, joints[NAMES.index(n), 1], w) for n, w in (("spine1", 0.09), ("spine2", 0.06), ("spine3", 0.06)))
+    a, b, c = (
+        rise(y, joints[NAMES.index(n), 1], w)
+        for n, w in (("spine1", 0.09), ("spine2", 0.06), ("spine3", 0.06))
+    )
     weights[:, 0] = spine * (1 - a)
-    weights[:, 3], weights[:, 6], weights[:, 9] = spine * a * (1 - b), spine * a * b * (1 - c), spine * a * b * c
+    weights[:, 3], weights[:, 6], weights[:, 9] = (
+        spine * a * (1 - b),
+        spine * a * b * (1 - c),
+        spine * a * b * c,
+    )
     weights[:, 12] = neck
     weights[:, 15] = 1.0 - weights.sum(1)
     return settle(weights, faces, partner, PARTNER, 4)
 
 
 def settle(
-    weights: np.ndarray, faces: np.ndarray, partner: np.ndarray, joint_partner: np.ndarray, most: int, rounds: int = 3
+    weights: np.ndarray,
+    faces: np.ndarray,
+    partner: np.ndarray,
+    joint_partner: np.ndarray,
+    most: int,
+    rounds: int = 3,
 ) -> np.ndarray:
     """Smooth over the mesh, make symmetric, keep the `most` largest per vertex, rows summing to 1."""
-    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
+    edges = np.unique(
+        np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0
+    )
     degree = np.bincount(edges.ravel(), minlength=len(weights))[:, None]
     weights = np.maximum(weights, 0.0)
     for _ in range(rounds):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from skelfit.body.open_body_build.skel_rig import NAMES
 
@@ -16,7 +17,8 @@ Weigher = Callable[[np.ndarray], np.ndarray]  # (n,3) -> (n,24)
 
 @dataclass(frozen=True)
 class Solid:
-    """A closed triangle mesh that belongs to one SKEL joint; `weights` blends it over several (None: rigid)."""
+    """A closed triangle mesh that belongs to one SKEL joint; `weights` blends it over several (None:
+    rigid)."""
 
     vertices: np.ndarray
     faces: np.ndarray
@@ -48,6 +50,11 @@ class Body:
         return float(np.abs(self._near(y, self.trunk > 0.6)[:, 0]).max())
 
 
+def vec(x: float, y: float, z: float) -> np.ndarray:
+    """A point or offset in metres."""
+    return np.array([x, y, z])
+
+
 def turned_into(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """The faces, turned round if they enclose a negative volume."""
     a, b, c = (vertices[faces[:, k]] - vertices.mean(0) for k in range(3))
@@ -68,29 +75,31 @@ def mirrored(solid: Solid) -> Solid:
     )
 
 
-def smooth_path(points: np.ndarray, count: int) -> np.ndarray:
+def smooth_path(points: ArrayLike, count: int) -> np.ndarray:
     """`count` points along a Catmull-Rom curve through (n,d) points, end points included."""
-    points = np.asarray(points, float)
-    padded = np.concatenate([[2 * points[0] - points[1]], points, [2 * points[-1] - points[-2]]])
-    u = np.linspace(0, len(points) - 1, count)
-    i = np.minimum(u.astype(int), len(points) - 2)
+    knots = np.asarray(points, float)
+    padded = np.concatenate([[2 * knots[0] - knots[1]], knots, [2 * knots[-1] - knots[-2]]])
+    u = np.linspace(0, len(knots) - 1, count)
+    i = np.minimum(u.astype(int), len(knots) - 2)
     t = (u - i)[:, None]
     p0, p1, p2, p3 = (padded[i + k] for k in range(4))
-    return 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
+    return 0.5 * (
+        2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
+    )
 
 
 def tube(
     bone: str,
-    points: np.ndarray,
-    radii: list[float] | list[tuple[float, float]] | np.ndarray,
+    points: ArrayLike,
+    radii: ArrayLike,
     around: int = 12,
     rings: int = 0,
-    wide: tuple[float, float, float] | np.ndarray = (1.0, 0.0, 0.0),
+    wide: ArrayLike = (1.0, 0.0, 0.0),
     weights: Weigher | None = None,
 ) -> Solid:
     """A closed tube through points; radii per point, or (along `wide`, across it); ends are rounded off."""
-    around, rings = _detail(around, 6), _detail(rings or 3 * len(points), len(points))
     size = np.asarray(radii, float)
+    around, rings = _detail(around, 6), _detail(rings or 3 * len(size), len(size))
     size = size[:, None].repeat(2, 1) if size.ndim == 1 else size
     # Two more rings at each end, closer together, make a round cap.
     path, size = smooth_path(points, rings), np.abs(smooth_path(size, rings))
@@ -144,14 +153,22 @@ def ball(
     around, rings = _detail(around, 7), _detail(rings, 4)
     polar = np.linspace(0, np.pi, rings + 2)[1:-1, None]
     angle = np.linspace(0, 2 * np.pi, around, endpoint=False)[None]
-    unit = np.stack(np.broadcast_arrays(np.sin(polar) * np.sin(angle), np.cos(polar), np.sin(polar) * np.cos(angle)), -1)
+    unit = np.stack(
+        np.broadcast_arrays(np.sin(polar) * np.sin(angle), np.cos(polar), np.sin(polar) * np.cos(angle)), -1
+    )
     unit = np.concatenate([unit.reshape(-1, 3), [[0, 1, 0], [0, -1, 0]]])
     vertices = np.asarray(centre) + unit * np.asarray(radii)
     return Solid(vertices, turned_into(vertices, grid_faces(rings, around)), bone, weights)
 
 
 def long_bone(
-    bone: str, start: np.ndarray, end: np.ndarray, radius: float, around: int = 10, rings: int = 9, gap: float = 0.04
+    bone: str,
+    start: np.ndarray,
+    end: np.ndarray,
+    radius: float,
+    around: int = 10,
+    rings: int = 9,
+    gap: float = 0.04,
 ) -> Solid:
     """A small long bone with thicker ends (metacarpal, phalanx), leaving a joint gap at both ends."""
     start, end = start + gap * (end - start), end - gap * (end - start)

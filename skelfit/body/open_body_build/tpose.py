@@ -27,7 +27,19 @@ FLIP = np.array([-1.0, 1.0, 1.0])
 
 def side_joints() -> list[str]:
     """Names of the paired joints that are carried along, without their side."""
-    names = ["clavicle", "scapula", "shoulder", "elbow", "hand", "upper-leg", "knee", "ankle", "foot-1", "foot-2", "eye"]
+    names = [
+        "clavicle",
+        "scapula",
+        "shoulder",
+        "elbow",
+        "hand",
+        "upper-leg",
+        "knee",
+        "ankle",
+        "foot-1",
+        "foot-2",
+        "eye",
+    ]
     names += [f"finger-{k}-{n}" for k in range(1, 6) for n in range(1, 5)]
     return names + [f"toe-{k}-{n}" for k in range(1, 6) for n in range(1, 5 if k > 1 else 4)]
 
@@ -38,7 +50,8 @@ def joint_names() -> list[str]:
 
 
 def segment_weights(source: Source, ids: np.ndarray) -> np.ndarray:
-    """Share of each left segment, then of each right one, in the given vertices: (V, 2S). Trunk takes the rest."""
+    """Share of each left segment, then of each right one, in the given vertices: (V, 2S). Trunk takes the
+    rest."""
     names = list(SEGMENTS)
     place = {int(v): k for k, v in enumerate(ids)}
     weights = np.zeros((len(ids), 2 * len(names)))
@@ -69,7 +82,9 @@ def _frame(along: np.ndarray, across: np.ndarray) -> np.ndarray:
 
 def _partial(rotation: np.ndarray, share: float) -> np.ndarray:
     angle = np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1.0, 1.0))
-    axis = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
+    axis = np.array(
+        [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
+    )
     return np.eye(3) if np.linalg.norm(axis) < 1e-9 else _turn(axis, share * angle)
 
 
