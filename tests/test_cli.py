@@ -100,6 +100,19 @@ def test_a_manifest_with_two_files_limits_and_checks_both(fake_fitter: FakeFitte
     assert "two.npz" in said and "20 rows" in said and "19 rows" in said
 
 
+def test_the_demo_is_made_once(fake_fitter: FakeFitter) -> None:
+    fields = "labels: [{path: demo/demo-release.npz, source: camerahmr}]\nimages: demo/images\n"
+    Path("demo.yaml").write_text(f"name: demo\n{fields}demo: {{people: 3}}\n")
+    arguments = ["convert", "--manifest", "demo.yaml", "--out", "out"]
+    result = skelfit_(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "making 3 people in data/demo" in result.stdout and "3 rows in" in result.stdout
+    assert json.loads(Path("out/summary.json").read_text())["images"]["missing"] == 0
+    assert "making" not in skelfit_(*arguments).stdout
+    Path("demo.yaml").write_text(f"name: demo\n{fields}demo: {{people: 4}}\n")
+    assert "making 4 people" in skelfit_(*arguments, "--overwrite").stdout
+
+
 def test_a_bad_label_file_is_one_line(fake_fitter: FakeFitter) -> None:
     with np.load(write_labels(Path("good.npz"))) as source:
         columns = dict(source)

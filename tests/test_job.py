@@ -131,10 +131,14 @@ def test_a_sample_holds_what_came_in_and_what_was_found(tmp_path: Path) -> None:
         assert stream is not None and stream.read() == b"image 9"
 
 
-@pytest.mark.parametrize("name", ["../people.npz", "/etc/hostname", "train/000001.npz", "../secret.jpg", ""])
-def test_a_label_file_cannot_reach_outside_the_images(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../people.npz", "/etc/hostname", "train/000001.npz", "../secret.jpg", "train/empty.jpg", ""]
+)
+def test_only_images_of_the_folder_are_taken(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path, images=True)
     (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "images" / "train" / "000001.npz").write_bytes(b"not an image")
+    (tmp_path / "images" / "train" / "empty.jpg").touch()
     task = plan_shards(run)[0]
     assert _find_image(task, "train/000001.jpg") is not None
     assert _find_image(task, name) is None

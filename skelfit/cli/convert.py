@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from skelfit import cluster
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
-from skelfit.config import LabelSource, Pipeline, load_manifest, load_pipeline
+from skelfit.config import DemoSpec, LabelSource, Pipeline, load_manifest, load_pipeline
 from skelfit.fit.fitter import Fitter
 from skelfit.job import ShardResult, run_shard
 from skelfit.labels.store import build_store, store_info
@@ -157,18 +157,27 @@ def _manifest_subset(path: Path, images: Path | None, models: ModelSet) -> Subse
     manifest, root = load_manifest(path), _data_root()
     paths = tuple(root / source.path for source in manifest.labels)
     demo = manifest.demo
-    if demo is not None and not paths[0].exists():
-        # Imported here because only the demo draws people.
-        from skelfit.labels.demo import write_demo
-
-        click.echo(f"making {demo.people} people in {paths[0].parent}")
-        write_demo(paths[0].parent, people=demo.people, seed=demo.seed, images=demo.images, models=models)
+    if demo is not None:
+        _make_demo(paths[0].parent, demo, models)
     if images is None and manifest.images is not None:
         images = root / manifest.images
         if not images.is_dir():
             click.echo(f"no folder {images}: the shards will hold labels without images")
             images = None
     return Subset(manifest.name, manifest.labels, paths, images)
+
+
+def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet) -> None:
+    """Make the demo's people, unless they are there as asked for."""
+    # Imported here because only the demo draws people.
+    from skelfit.labels.demo import demo_is_current, write_demo
+
+    people, seed, images = demo.people, demo.seed, demo.images
+    if demo_is_current(folder, people, seed, images, models=models):
+        return
+    click.echo(f"making {people} people in {folder}")
+    with _Progress(people, 0) as progress:
+        write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
 
 
 def _label_files(subset: Subset, max_abs_beta: float, limit: int | None) -> tuple[LabelFile, ...]:
