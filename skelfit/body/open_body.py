@@ -167,8 +167,8 @@ def _table(packed: dict[str, np.ndarray], name: str, shape: tuple[int, int]) -> 
 
 def _skeleton(packed: dict[str, np.ndarray], gender: str) -> dict[str, Any]:
     """The entries of a SKEL file that are not skin."""
-    rel = packed[f"apose_rel_transfo_{gender}"]
-    per_joint = packed[f"per_joint_rot_{gender}"]
+    rel = packed[f"apose_rel_transfo_{gender}"].copy()
+    per_joint = packed[f"per_joint_rot_{gender}"].copy()
     apose, tpose = rel.copy(), np.tile(np.eye(4), (JOINTS, 1, 1))
     for j, parent in enumerate(SKEL_PARENTS):
         if parent >= 0:
