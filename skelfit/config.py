@@ -55,8 +55,6 @@ class FitConfig:
     batch: int = _limits(1, default=256)  # people per solver call; bounds memory, changes no result
     limit_weight: float = _limits(0, default=1e-4)  # m^2 per rad^2 beyond a joint limit
     max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step
-    refine_betas: bool = False
-    beta_weight: float = _limits(0, default=1e-4)  # m^2 per squared beta, when betas are refined
 
 
 @dataclass(frozen=True)

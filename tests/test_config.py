@@ -72,7 +72,6 @@ BAD = [
     ("  batch:", "fit.batch", "a whole number", "nothing (null)"),
     ("  limit_weight: .nan", "fit.limit_weight", "a finite number", "nan"),
     ("  limit_weight: -1", "fit.limit_weight", "at least 0", "-1"),
-    ("  refine_betas: 1", "fit.refine_betas", "true or false", "1 (int)"),
     ("  skel_gender: neutral", "fit.skel_gender", "one of male, female", "'neutral' (text)"),
     ("  skel_gender: [male]", "fit.skel_gender", "one of male, female", "['male'] (a list)"),
     ("gates: 3", "gates", "a mapping", "3 (int)"),
@@ -185,8 +184,6 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
         "batch": 255,
         "limit_weight": 2e-4,
         "max_angle_step": 0.41,
-        "refine_betas": True,
-        "beta_weight": 1e-3,
     }
     variants = [dataclasses.replace(fit, **{k: v}) for k, v in changes.items() if k != "name"]
     assert {f.name for f in dataclasses.fields(FitConfig)} == changes.keys() - {"name"} | {"stages"}

@@ -16,8 +16,9 @@ from torch import Tensor
 from skelfit.body.dofs import NUM_JOINTS, dof_axes, dof_limits, dofs_of_joint, limits_middle
 
 BALL_JOINTS: tuple[int, ...] = tuple(j for j in range(NUM_JOINTS) if len(dofs_of_joint(j)) == 3)
-# Below this cosine of the middle angle, the first angle is kept as it was: float32 cannot tell the two apart.
-_POLE = 1e-3
+# Below this cosine of the middle angle, in units of the float type's resolution, the first angle is kept as it was:
+# the rotation no longer tells the outer angles apart.
+_POLE = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ def rotation_to_angles(ball: BallJoints, rot: Tensor, near: Tensor) -> Tensor:
     # In the basis of the axes the rotation is Rz(c) Ry(b) Rx(a), up to the handedness of the basis.
     local = ball.axes @ rot @ ball.axes.mT
     cos_b = torch.hypot(local[..., 2, 1], local[..., 2, 2])
+    pole = _POLE * torch.finfo(rot.dtype).eps
     a = torch.where(
-        cos_b > _POLE, torch.atan2(local[..., 2, 1], local[..., 2, 2]), ball.hand[:, 0] * near[..., 0]
+        cos_b > pole, torch.atan2(local[..., 2, 1], local[..., 2, 2]), ball.hand[:, 0] * near[..., 0]
     )
     sin_a, cos_a = torch.sin(a), torch.cos(a)
     # Columns of local @ Rx(-a) = Rz(c) Ry(b).

@@ -147,7 +147,7 @@ def dof_limits() -> np.ndarray:
 def limits_middle() -> np.ndarray:
     """Middle of the 46 limits, (46,) float64 rad; 0 for the unbounded root."""
     limits = dof_limits()
-    return np.where(np.isfinite(limits).all(1), limits.mean(1), 0.0)
+    return np.where(np.isfinite(limits), limits, 0.0).mean(1)
 
 
 def dof_index(name: str) -> int:

@@ -7,6 +7,7 @@ put back at the end in closed form.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -69,20 +70,27 @@ class Fitter:
         if pair is None:
             pair = _Pair(self.models, smpl_gender, skel_gender, self.config, self.device)
             self._pairs[smpl_gender, skel_gender] = pair
+        if len(pose) == 0:  # the shapes of one person's result, without the person
+            one = self.fit(
+                smpl_gender, torch.zeros(1, 24, 3), torch.zeros(1, betas.shape[1]), torch.zeros(1, 3)
+            )
+            return _map(lambda x: x[:0], one)
         parts = []
-        for start in range(0, max(len(pose), 1), self.config.batch):
+        for start in range(0, len(pose), self.config.batch):
             rows = slice(start, start + self.config.batch)
             labels = (x[rows].to(self.device, torch.float32) for x in (pose, betas, transl))
             parts.append(pair.fit(*labels))
-        return _concatenate(parts)
+        return _map(lambda *x: torch.cat(x).cpu(), *parts)
 
 
-def _concatenate(parts: list[FitResult]) -> FitResult:
-    def join(name: str) -> Any:
-        values = [getattr(p, name) for p in parts]
-        return None if values[0] is None else torch.cat(values).cpu()
+def _map(function: Callable[..., Tensor], *results: FitResult) -> FitResult:
+    """Apply a function to each field of some results."""
 
-    return FitResult(**{f.name: join(f.name) for f in fields(FitResult)})
+    def apply(name: str) -> Any:
+        values = [getattr(r, name) for r in results]
+        return None if values[0] is None else function(*values)
+
+    return FitResult(**{f.name: apply(f.name) for f in fields(FitResult)})
 
 
 @dataclass(frozen=True)

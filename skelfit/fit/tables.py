@@ -21,4 +21,5 @@ def csr_tensor(matrix: sparse.csr_array, device: torch.device | str, dtype: torc
             size=matrix.shape,
             device=device,
             dtype=dtype,
+            check_invariants=True,
         )

@@ -113,7 +113,7 @@ def _arm_angles(q: Tensor, frame: Tensor, rots: list[Tensor], scapula: int, axes
     q[..., flexion] = _twist(bend, axes[flexion])
     c = frame[..., hand, :, :]
     rest = roma.rotvec_to_rotmat(-q[..., flexion, None] * axes[flexion]) @ bend @ (c.mT @ wrist @ c)
-    x, z, y = roma.rotmat_to_ball("xzy", rest).unbind(-1)
+    x, z, y = roma.rotmat_to_euler("xzy", rest).unbind(-1)
     side = "r" if scapula == 14 else "l"
     sign = 1.0 if side == "r" else -1.0
     q[..., pro_sup] = sign * y

@@ -1,0 +1,329 @@
+"""The fit: moment space against naive sums, closed forms, recovery of known poses, independence of everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import pi
+from pathlib import Path
+
+import pytest
+import roma
+import torch
+from torch import Tensor
+
+from skelfit.body.ball import BALL_JOINTS, angles_to_rotation, ball_joints, move, rotation_to_angles
+from skelfit.body.dofs import NUM_DOFS, dof_limits, limits_middle
+from skelfit.body.models import ModelSet
+from skelfit.body.skel import SkelModel, skinning_transforms
+from skelfit.body.smpl import SmplModel
+from skelfit.config import FitConfig, load_pipeline
+from skelfit.fit.chart import joint_move
+from skelfit.fit.fitter import Fitter
+from skelfit.fit.moments import People, errors, make_plan, moments, objective, part_vertices
+from skelfit.fit.solver import levenberg_marquardt
+from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
+
+PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
+LIMITS = torch.tensor(dof_limits())
+FREE = torch.stack((torch.full((NUM_DOFS,), -torch.inf), torch.full((NUM_DOFS,), torch.inf)), 1).double()
+
+
+@pytest.fixture(scope="module")
+def config() -> FitConfig:
+    return load_pipeline(PIPELINE).fit
+
+
+def within_limits(count: int) -> Tensor:
+    """Random poses (count, 46) within the limits, root at zero."""
+    low, high = LIMITS.float().unbind(-1)
+    q = low + (high - low) * torch.rand(count, NUM_DOFS)
+    q[:, :3] = 0
+    return q
+
+
+def smpl_people(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Everyday SMPL labels: pose (count, 24, 3), betas, transl."""
+    pose = 0.15 * torch.randn(count, 24, 3)
+    pose[:, [4, 5], 0] = torch.rand(count, 2)
+    pose[:, 16, 2] = -1.2 * torch.rand(count)
+    pose[:, 17, 2] = 1.2 * torch.rand(count)
+    pose[:, 0] = torch.randn(count, 3)
+    return pose, torch.randn(count, 10).clamp(-2, 2), torch.randn(count, 3)
+
+
+def skel_people(model: SkelModel, q: Tensor, betas: Tensor) -> People:
+    """People whose target is SKEL's own mesh at q."""
+    skin = torch.cat(
+        [model.forward(model.shape(b), p).vertices for b, p in zip(betas.split(100), q.split(100), strict=True)]
+    )
+    return People(betas, model.frames(betas), skin.permute(1, 2, 0).contiguous())
+
+
+# torch's own forward-mode derivative still uses torch.jit.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("dofs", "vertices", "stride"),
+    [("all", "all", 1), ("lower_body", "lower_body", 3), ("upper_body", "all", 7)],
+)
+def test_moment_objective_against_a_naive_sum(
+    models: ModelSet, dofs: str, vertices: str, stride: int
+) -> None:
+    """Value, gradient and Gauss-Newton matrix, against autograd over all vertices, float64."""
+    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
+    count = 2
+    betas = torch.randn(count, 10, dtype=torch.float64)
+    q0 = 0.4 * torch.randn(count, NUM_DOFS, dtype=torch.float64)
+    target = model.forward(model.shape(betas), q0 + 0.1 * torch.randn_like(q0)).vertices
+    people = People(betas, model.frames(betas), target.permute(1, 2, 0).contiguous())
+    plan = make_plan(model, dofs, vertices, stride, (512, 32))
+    weight = 0.3
+    limits = LIMITS / 8  # narrow, so that some angles are beyond them
+    state = moments(plan, model, people, q0)
+    evaluate = objective(plan, model, people.frames, q0, state, limits, weight)
+
+    # The naive twin: correctives held at q0, as the method does, everything else exact.
+    held = model.shape(betas).v_rest + model.correctives(model.joints(people.frames, q0).local_rot)
+    chosen = torch.tensor(part_vertices(model.asset.skin_weights, vertices, stride))
+
+    def residual(x: Tensor) -> Tensor:
+        q = q0.index_copy(1, plan.dofs, x)
+        a = skinning_transforms(model.joints(people.frames, q), people.frames.joints)
+        blended = torch.einsum("vj,bjrc->bvrc", model.weights, a)
+        skin = (blended[..., :3] @ held[..., None])[..., 0] + blended[..., 3]
+        return ((skin - target)[:, chosen] / len(chosen) ** 0.5).flatten(1)
+
+    def naive(x: Tensor) -> Tensor:
+        low, high = limits[plan.dofs].unbind(-1)
+        excess = torch.relu(x - high) + torch.relu(low - x)
+        return residual(x).square().sum(1) + weight * excess.square().sum(1)
+
+    x = (q0[:, plan.dofs] + 0.05 * torch.randn(count, len(plan.dofs), dtype=torch.float64)).requires_grad_()
+    found = evaluate(x.detach())
+    value = naive(x)
+    torch.testing.assert_close(found.value, value.detach(), rtol=1e-10, atol=0)
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    torch.testing.assert_close(found.gradient, gradient, rtol=1e-8, atol=1e-12)
+    jacobian = torch.func.jacfwd(residual)(x.detach())
+    low, high = limits[plan.dofs].unbind(-1)
+    for person in range(count):
+        rows = jacobian[person, :, person]
+        beyond = ((x[person] > high) | (x[person] < low)).double()
+        expected = 2 * rows.mT @ rows + torch.diag(2 * weight * beyond)
+        torch.testing.assert_close(found.hessian[person], expected, rtol=1e-8, atol=1e-12)
+    assert beyond.any() and not beyond.all()
+
+
+def test_objective_is_gradchecked(models: ModelSet) -> None:
+    """The analytic gradient is the derivative of the value itself, by finite differences."""
+    model = SkelModel(models.skel_of("female"), dtype=torch.float64)
+    betas = torch.randn(1, 10, dtype=torch.float64)
+    q0 = 0.3 * torch.randn(1, NUM_DOFS, dtype=torch.float64)
+    people = skel_people(model, q0 + 0.1, betas)
+    plan = make_plan(model, "all", "all", 50, (512, 32))
+    evaluate = objective(plan, model, people.frames, q0, moments(plan, model, people, q0), LIMITS, 1e-2)
+
+    class Value(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):  # type: ignore[no-untyped-def]
+            found = evaluate(x)
+            ctx.save_for_backward(found.gradient)
+            return found.value
+
+        @staticmethod
+        def backward(ctx, upstream):  # type: ignore[no-untyped-def]
+            return upstream[:, None] * ctx.saved_tensors[0]
+
+    x = q0[:, plan.dofs] + 0.1 * torch.randn(1, len(plan.dofs), dtype=torch.float64)
+    assert torch.autograd.gradcheck(Value.apply, x.requires_grad_())
+
+
+def test_recovers_known_poses_from_meshes_made_by_skel(models: ModelSet) -> None:
+    """1,000 random poses within the limits, started 0.3 rad off: 97 % under 0.1 mm and 99.5 % under 1 mm."""
+    model = SkelModel(models.skel_of("male"))
+    count, limits = 1000, LIMITS.float()
+    q, betas = within_limits(count), torch.randn(count, 10).clamp(-2, 2)
+    people = skel_people(model, q, betas)
+    whole = make_plan(model, "all", "all", 1, (512, 32))
+    coarse = make_plan(model, "all", "all", 8, (512, 32))
+    step = joint_move(whole.joints, whole.dofs.tolist(), torch.device("cpu"), torch.float32)
+    x = q + 0.3 * torch.randn(count, NUM_DOFS)
+    x[:, :3] = 0
+    for k in range(9):
+        plan = coarse if k < 7 else whole
+        goal = objective(plan, model, people.frames, x, moments(plan, model, people, x), limits, 1e-4)
+        x = x.index_copy(1, plan.dofs, levenberg_marquardt(goal, x[:, plan.dofs], 3, 0.4, step).x)
+    pve = 1000 * errors(whole, model, people, x).pve
+    assert pve.isfinite().all()
+    assert (pve < 0.1).float().mean() >= 0.97
+    assert (pve < 1.0).float().mean() >= 0.995
+
+
+def test_rigid_motion_changes_no_body_angle_and_no_error(models: ModelSet, config: FitConfig) -> None:
+    fitter = Fitter(models, config)
+    pose, betas, transl = smpl_people(40)
+    before = fitter.fit("neutral", pose, betas, transl)
+    turn = roma.random_rotmat(40)
+    moved = pose.clone()
+    moved[:, 0] = roma.rotmat_to_rotvec(turn @ roma.rotvec_to_rotmat(pose[:, 0]))
+    after = fitter.fit("neutral", moved, betas, transl + 5 * torch.randn(40, 3))
+    assert (after.poses[:, 3:] - before.poses[:, 3:]).abs().max() < 1e-3
+    assert (after.pve_mm - before.pve_mm).abs().max() < 0.01
+    assert (after.poses[:, :3] - before.poses[:, :3]).abs().max() > 0.5
+
+
+def test_result_holds_what_the_public_models_give(models: ModelSet, config: FitConfig) -> None:
+    """Errors and joints recomputed from the returned parameters alone, in the label's frame: the root is exact."""
+    pose, betas, transl = smpl_people(30)
+    pose[0, 0] = torch.tensor([pi / 2, 0, 0])  # pelvis at Euler poles
+    pose[1, 0] = torch.tensor([0, 0, pi / 2])
+    pose[2, 0] = torch.tensor([0, pi / 2, 0])
+    for smpl_gender, skel_gender in (("neutral", "male"), ("female", "female")):
+        found = Fitter(models, config).fit(smpl_gender, pose, betas, transl)
+        skel = SkelModel(models.skel_of(skel_gender))
+        skin = skel.forward(skel.shape(found.betas), found.poses, found.trans)
+        target = SmplModel(models.smpl_of(smpl_gender)).vertices(pose, betas, transl)
+        distance = 1000 * (skin.vertices - target).norm(dim=-1)
+        assert (distance.mean(1) - found.pve_mm).abs().max() < 0.01
+        assert (distance.amax(1) - found.max_vertex_mm).abs().max() < 0.05
+        assert (skin.joints - found.joints).abs().max() < 1e-5
+        assert found.keypoints3d is not None and models.keypoints44 is not None
+        points = torch.einsum("kv,bvc->bkc", torch.tensor(models.keypoints44), skin.vertices)
+        assert (points - found.keypoints3d).abs().max() < 1e-5
+        assert found.converged.all() and found.finite.all()
+        assert found.pve_mm.mean() < 15  # the open body's models differ by some millimetres
+        assert (found.stage_pve_mm[:, -1] == found.pve_mm).all()
+        assert found.stage_pve_mm.mean(0)[0] > found.stage_pve_mm.mean(0)[-1]
+
+
+@pytest.mark.parametrize("batch", [7, 512])
+def test_result_does_not_depend_on_the_batch(models: ModelSet, config: FitConfig, batch: int) -> None:
+    """A person alone, among 6 or among 511 others: within 2e-3 rad and 0.01 mm (rounding of matrix products)."""
+    pose, betas, transl = smpl_people(45)
+    base = Fitter(models, replace(config, batch=64)).fit("neutral", pose, betas, transl)
+    other = Fitter(models, replace(config, batch=batch)).fit(
+        "neutral", pose.flip(0), betas.flip(0), transl.flip(0)
+    )
+    assert (base.poses - other.poses.flip(0)).abs().max() < 2e-3
+    assert (base.pve_mm - other.pve_mm.flip(0)).abs().max() < 0.01
+    assert (base.trans - other.trans.flip(0)).abs().max() < 1e-5
+
+
+def test_a_person_who_is_not_a_number_spoils_nobody(models: ModelSet, config: FitConfig) -> None:
+    pose, betas, transl = smpl_people(9)
+    fitter = Fitter(models, config)
+    clean = fitter.fit("neutral", pose, betas, transl)
+    pose[4, 7, 1] = torch.nan
+    betas[6, 2] = torch.inf
+    found = fitter.fit("neutral", pose, betas, transl)
+    good = torch.tensor([k for k in range(9) if k not in (4, 6)])
+    assert not found.finite[[4, 6]].any() and not found.converged[[4, 6]].any()
+    assert found.finite[good].all()
+    assert (found.poses[good] - clean.poses[good]).abs().max() < 2e-3
+
+
+def test_an_empty_batch_is_an_empty_result(models: ModelSet, config: FitConfig) -> None:
+    found = Fitter(models, config).fit(
+        "neutral", torch.zeros(0, 24, 3), torch.zeros(0, 10), torch.zeros(0, 3)
+    )
+    assert found.poses.shape == (0, NUM_DOFS) and found.stage_pve_mm.shape == (0, len(config.stages))
+
+
+def test_root_is_exact_at_the_poles_too(models: ModelSet) -> None:
+    model = SkelModel(models.skel_of("male"))
+    frames = model.frames(torch.randn(500, 10))
+    rot = roma.random_rotmat(500)
+    for k, vector in enumerate(pi / 2 * torch.cat((torch.eye(3), -torch.eye(3)))):
+        rot[k] = roma.rotvec_to_rotmat(vector) @ roma.rotvec_to_rotmat(torch.tensor([0.0, 0.3 * k, 0.0]))
+    q = torch.zeros(500, NUM_DOFS)
+    q[:, :3] = root_angles(frames.frame[:, 0], rot)
+    assert (model.joints(frames, q).rot[:, 0] - rot).abs().max() < 2e-6
+
+
+def test_root_translation_moves_the_skin_as_smpl_does(models: ModelSet) -> None:
+    """Two different pivots, one rigid motion."""
+    smpl, skel = SmplModel(models.smpl_of("male")), SkelModel(models.skel_of("male"))
+    betas, transl = torch.randn(20, 10), torch.randn(20, 3)
+    rot = roma.random_rotmat(20)
+    points = torch.randn(20, 50, 3)
+    j_smpl, j_skel = smpl.root_joint(betas), skel.frames(betas).joints[:, 0]
+    assert (j_smpl - j_skel).norm(dim=-1).min() > 1e-3  # otherwise the test shows nothing
+    trans = root_translation(transl, rot, j_smpl, j_skel)
+    as_smpl = (points - j_smpl[:, None]) @ rot.mT + (j_smpl + transl)[:, None]
+    as_skel = (points - j_skel[:, None]) @ rot.mT + (j_skel + trans)[:, None]
+    assert (as_smpl - as_skel).abs().max() < 2e-6
+
+
+def test_beta_map(models: ModelSet) -> None:
+    """The identity within a gender; across genders the least-squares optimum."""
+    smpl, skel = SmplModel(models.smpl_of("female")), SkelModel(models.skel_of("female"))
+    offset, matrix = beta_map(smpl, skel)
+    assert offset.abs().max() < 1e-4 and (matrix - torch.eye(10)).abs().max() < 1e-4
+    smpl = SmplModel(models.smpl_of("neutral"))
+    offset, matrix = beta_map(smpl, skel)
+    betas = torch.randn(10)
+    goal = smpl.v_template + smpl.shapedirs @ betas
+
+    def distance(skel_betas: Tensor) -> Tensor:
+        return (skel.shape(skel_betas).v_rest - goal).square().sum()
+
+    best = offset + matrix @ betas
+    for k in range(10):
+        for sign in (-0.05, 0.05):
+            assert distance(best + sign * torch.eye(10)[k]) > distance(best)
+
+
+def test_warm_start_recovers_rotations_that_skel_can_make(models: ModelSet) -> None:
+    """Hips, knees, spine, head and arms of SKEL poses, written as SMPL rotations, come back."""
+    model = SkelModel(models.skel_of("male"))
+    q = 0.7 * within_limits(200)
+    q[:, 20:23] = 0  # thorax shares spine2 and spine3; zero leaves one answer
+    frames = model.frames(torch.zeros(200, 10))
+    local = model.joints(frames, q).local_rot
+    smpl = torch.eye(3).repeat(200, 24, 1, 1)
+    smpl[:, [1, 2, 3, 4, 5, 10, 11, 12]] = local[:, [6, 1, 11, 7, 2, 10, 5, 13]]
+    start = body_angles(frames.frame, smpl)
+    kept = [3, 4, 5, 6, 9, 10, 11, 12, 13, 16, 17, 18, 19, 23, 24, 25]
+    assert (start[:, kept] - q[:, kept]).abs().max() < 1e-4
+
+
+def test_ball_joint_angles_round_trip() -> None:
+    ball = ball_joints(BALL_JOINTS, "cpu", torch.float64)
+    shape = (300, len(BALL_JOINTS), 3)
+    angles = 2 * pi * (torch.rand(shape, dtype=torch.float64) - 0.5)
+    angles[:60, :, 1] = pi / 2  # exactly at a pole
+    rot = angles_to_rotation(ball, angles)
+    found = rotation_to_angles(ball, rot, near=torch.zeros(shape, dtype=torch.float64))
+    assert (angles_to_rotation(ball, found) - rot).abs().max() < 1e-7
+    middle = torch.tensor(limits_middle()).float()
+    assert middle[29] == pytest.approx(0.75)  # the right shoulder's x reaches beyond half a turn
+    assert ((found - ball.middle).abs() <= pi + 1e-9).all()
+
+
+def test_ball_joint_angles_within_limits_are_kept() -> None:
+    """Of the two Euler triples of a rotation, the one within the limits is found, whatever the start."""
+    ball = ball_joints(BALL_JOINTS[1:], "cpu", torch.float64)
+    low, high = ball.limits.unbind(-1)
+    angles = low + (high - low) * (
+        0.02 + 0.96 * torch.rand(400, len(BALL_JOINTS) - 1, 3, dtype=torch.float64)
+    )
+    found = rotation_to_angles(ball, angles_to_rotation(ball, angles), near=torch.randn_like(angles))
+    assert (found - angles).abs().max() < 1e-6
+
+
+def test_a_ball_joint_moves_as_a_rotation() -> None:
+    ball = ball_joints(BALL_JOINTS, "cpu", torch.float64)
+    angles = torch.randn(50, len(BALL_JOINTS), 3, dtype=torch.float64)
+    vector = 0.5 * torch.randn_like(angles)
+    expected = roma.rotvec_to_rotmat(vector) @ angles_to_rotation(ball, angles)
+    assert (angles_to_rotation(ball, move(ball, angles, vector)) - expected).abs().max() < 1e-9
+
+
+def test_a_step_agrees_with_addition_to_first_order() -> None:
+    plan_joints, dofs = list(range(1, 24)), list(range(3, NUM_DOFS))
+    step = joint_move(plan_joints, dofs, torch.device("cpu"), torch.float64)
+    x = 0.3 * torch.randn(20, 43, dtype=torch.float64)
+    d = 1e-5 * torch.randn(20, 43, dtype=torch.float64)
+    assert (step(x, d, 0.4) - (x + d)).abs().max() < 1e-8
+    far = step(x, 100 * torch.randn(20, 43, dtype=torch.float64), 0.4)
+    straight = [k for k, i in enumerate(dofs) if i in (6, 7, 8, 9, 13, 14, 15, 16, 32, 33, 34, 35)]
+    assert (far - x)[:, straight].abs().max() <= 0.4 + 1e-9
