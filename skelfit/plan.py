@@ -46,6 +46,8 @@ class LabelFile:
     name: str
     sha256: str
     rows: int  # how many of its rows the run takes, from the first on
+    source: str  # its kind, which names the reader
+    gender: str  # of the SMPL body where the file does not say
     path_rule: PathRule
 
 
@@ -64,10 +66,8 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What the results depend on, without places: a run may go on in another folder or machine."""
-        labels = [
-            {"name": f.name, "sha256": f.sha256, "rows": f.rows, "path_rule": f.path_rule}
-            for f in self.labels
-        ]
+        # Not the store: it is a place, and follows from the rest.
+        labels = [{k: v for k, v in asdict(f).items() if k != "store"} for f in self.labels]
         return {
             "subset": self.subset,
             "labels": labels,

@@ -112,7 +112,11 @@ def make_run(folder: Path, people: int = 20, *, images: bool = False, shard_size
         models_sha256="0" * 64,
         pipeline=replace(PIPELINE, shard_size=shard_size),
         device="cpu",
-        labels=(LabelFile(str(store), labels.name, store_info(store).sha256, people, "none"),),
+        labels=(
+            LabelFile(
+                str(store), labels.name, store_info(store).sha256, people, "camerahmr", "neutral", "none"
+            ),
+        ),
     )
 
 

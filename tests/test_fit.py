@@ -54,7 +54,10 @@ def smpl_people(count: int) -> tuple[Tensor, Tensor, Tensor]:
 def skel_people(model: SkelModel, q: Tensor, betas: Tensor) -> People:
     """People whose target is SKEL's own mesh at q."""
     skin = torch.cat(
-        [model.forward(model.shape(b), p).vertices for b, p in zip(betas.split(100), q.split(100), strict=True)]
+        [
+            model.forward(model.shape(b), p).vertices
+            for b, p in zip(betas.split(100), q.split(100), strict=True)
+        ]
     )
     return People(betas, model.frames(betas), skin.permute(1, 2, 0).contiguous())
 

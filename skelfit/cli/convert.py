@@ -26,6 +26,7 @@ from skelfit.labels.store import build_store, store_info
 from skelfit.plan import LabelFile, Run, ShardTask, finish, pending, plan_shards, writing
 
 DEFAULT_PIPELINE = Path("pipelines/hmr-skel.yaml")
+STORES = ".stores"  # beside the shards: all workers can read what they write to
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -55,7 +56,11 @@ class Subset:
 @click.option("--limit", type=COUNT, help="Take the first rows only.")
 @click.option("--shard-size", type=COUNT, help="Label rows per shard.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(min=0), default=0, help="Local processes; 0: this one.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Local processes  [default: one per core, on a GPU one]; 0: no other than this.",
+)
 @click.option("--scheduler", help="Address or scheduler file of a Dask cluster.")
 @click.option("--overwrite", is_flag=True, help="Replace finished shards of another configuration.")
 def convert_command(
@@ -70,7 +75,7 @@ def convert_command(
     limit: int | None,
     shard_size: int | None,
     device: str,
-    workers: int,
+    workers: int | None,
     scheduler: str | None,
     overwrite: bool,
 ) -> None:
@@ -98,8 +103,10 @@ def convert_command(
         models_sha256=found.sha256,
         pipeline=settings,
         device=_device(device),
-        labels=_label_files(subset, settings.gates.max_abs_beta, limit),
+        labels=_label_files(subset, out / STORES, settings.gates.max_abs_beta, limit),
     )
+    if workers is None:
+        workers = 1 if run.device == "cuda" else os.cpu_count() or 1
     work = run_shard
     if workers == 0 and scheduler is None:
         work = partial(run_shard, fitter=Fitter(found, settings.fit, run.device))
@@ -180,16 +187,28 @@ def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet) -> None:
         write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
 
 
-def _label_files(subset: Subset, max_abs_beta: float, limit: int | None) -> tuple[LabelFile, ...]:
-    """The validated stores of the label files; `limit` counts rows through all of them."""
+def _label_files(
+    subset: Subset, folder: Path, max_abs_beta: float, limit: int | None
+) -> tuple[LabelFile, ...]:
+    """The validated stores of the label files, in a folder; `limit` counts rows through all of them."""
     files = []
     left = limit
     for source, path in zip(subset.sources, subset.paths, strict=True):
-        store = build_store(source, path, _data_root() / "stores", max_abs_beta)
+        store = build_store(source, path, folder, max_abs_beta)
         info = store_info(store)
         rows = info.rows if left is None else min(info.rows, left)
         left = None if left is None else left - rows
-        files.append(LabelFile(str(store.absolute()), path.name, info.sha256, rows, source.path_rule))
+        files.append(
+            LabelFile(
+                store=str(store.absolute()),
+                name=path.name,
+                sha256=info.sha256,
+                rows=rows,
+                source=source.source,
+                gender=source.gender,
+                path_rule=source.path_rule,
+            )
+        )
     return tuple(files)
 
 

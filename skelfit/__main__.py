@@ -1,0 +1,5 @@
+"""`python -m skelfit`: the command line."""
+
+from skelfit.cli import main
+
+main()
