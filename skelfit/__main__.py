@@ -1,5 +1,0 @@
-"""`python -m skelfit`: the command line."""
-
-from skelfit.cli import main
-
-main()
