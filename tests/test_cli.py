@@ -202,6 +202,6 @@ def test_one_and_two_workers_give_the_same_people(models) -> None:
             np.testing.assert_allclose(one[name], two[name], rtol=0, atol=1e-5, err_msg=name)
         else:
             assert (one[name] == two[name]).all()
-    assert [r.key for r in one_rows] == [r.key for r in two_rows]
-    assert [r.status for r in one_rows] == [r.status for r in two_rows]
-    assert max(abs(a.pve_mm - b.pve_mm) for a, b in zip(one_rows, two_rows, strict=True)) < 0.01
+    assert [r["key"] for r in one_rows] == [r["key"] for r in two_rows]
+    assert [r["status"] for r in one_rows] == [r["status"] for r in two_rows]
+    assert max(abs(a["pve_mm"] - b["pve_mm"]) for a, b in zip(one_rows, two_rows, strict=True)) < 0.01
