@@ -120,7 +120,7 @@ def convert_run(
     """Do what is left of a run and write its summary; exits with 1 when a shard failed, with 130 on Ctrl-C."""
     out, tasks = Path(run.out), plan_shards(run)
     rows = sum(task.stop - task.start for task in tasks)
-    click.echo(f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {run.device}, to {out}")
+    click.echo(f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {run.device}, to {os.path.relpath(out)}")
     with writing(out, run.subset):
         todo = pending(run, tasks, overwrite=overwrite)
         if len(todo) < len(tasks):
