@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "job": {"body", "config", "fit", "labels", "metrics", "plan", "shards"},
     "cluster": {"job", "plan"},
     "export": {"shards"},
+    "bench": {"body", "config", "fit", "labels"},
 }
 # Third-party packages that only one part knows.
 ONLY_IN = {

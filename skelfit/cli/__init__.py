@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from skelfit import __version__
+from skelfit.cli.bench import bench_command
 from skelfit.cli.convert import convert_command
 from skelfit.cli.export import export_command
 from skelfit.cli.models import models_group
@@ -39,3 +40,4 @@ def main() -> None:
 main.add_command(models_group)
 main.add_command(convert_command)
 main.add_command(export_command)
+main.add_command(bench_command)

@@ -84,7 +84,7 @@ def convert_command(
         raise click.UsageError("give either --manifest FILE, or --labels FILE and --source KIND")
     if images is not None and not images.is_dir():
         raise click.BadParameter(f"no such folder: {images}", param_hint="--images")
-    settings = _pipeline(pipeline, skel_gender, shard_size)
+    settings = chosen_pipeline(pipeline, skel_gender, shard_size)
     found = find_models(models)
     click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
     if found.source == OPEN_BODY:
@@ -102,7 +102,7 @@ def convert_command(
         models=None if found.source == OPEN_BODY else str(Path(found.source).absolute()),
         models_sha256=found.sha256,
         pipeline=settings,
-        device=_device(device),
+        device=chosen_device(device),
         labels=_label_files(subset, out / STORES, settings.gates.max_abs_beta, limit),
     )
     if workers is None:
@@ -120,7 +120,9 @@ def convert_run(
     """Do what is left of a run and write its summary; exits with 1 when a shard failed, with 130 on Ctrl-C."""
     out, tasks = Path(run.out), plan_shards(run)
     rows = sum(task.stop - task.start for task in tasks)
-    click.echo(f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {run.device}, to {os.path.relpath(out)}")
+    click.echo(
+        f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {run.device}, to {os.path.relpath(out)}"
+    )
     with writing(out, run.subset):
         todo = pending(run, tasks, overwrite=overwrite)
         if len(todo) < len(tasks):
@@ -142,7 +144,9 @@ def convert_run(
         _report(finish(run, tasks, done / seconds if done else None))
 
 
-def _pipeline(path: Path | None, skel_gender: str | None, shard_size: int | None) -> Pipeline:
+def chosen_pipeline(
+    path: Path | None, skel_gender: str | None = None, shard_size: int | None = None
+) -> Pipeline:
     """The pipeline with what the command line changes of it."""
     if path is None:
         # Outside of a checkout's root, the checkout that this package lies in.
@@ -212,7 +216,8 @@ def _label_files(
     return tuple(files)
 
 
-def _device(name: str) -> str:
+def chosen_device(name: str) -> str:
+    """The device of an option: cpu or cuda; auto takes a GPU where there is one."""
     if name == "cuda" and not torch.cuda.is_available():
         raise click.BadParameter("this machine has no CUDA device", param_hint="--device")
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

@@ -120,6 +120,18 @@ def write_demo(
     return folder / LABELS_NAME
 
 
+def sample_labels(people: int, seed: int, extreme: float) -> tuple[Array, Array, Array]:
+    """The people of a demo without files: pose (N,24,3) rad axis-angle, betas (N,10), pelvis (N,3) m.
+
+    The pelvis is the root joint's place in the camera frame; it follows from no body model.
+    """
+    found = [_person(seed, i, extreme) for i in range(people)]
+    pose, betas, pelvis = (
+        np.stack([getattr(p, name) for p in found]) for name in ("pose", "betas", "pelvis")
+    )
+    return pose, betas, pelvis
+
+
 def demo_is_current(
     folder: str | Path, people: int, seed: int, images: bool, *, models: ModelSet, extreme: float = 0.1
 ) -> bool:

@@ -1,0 +1,112 @@
+"""`skelfit bench`: speed and accuracy of the fit on this machine, as a table and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from skelfit.bench import BenchConfig, run_bench
+from skelfit.body.models import find_models
+from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_device, chosen_pipeline
+from skelfit.errors import OutputError
+
+# Of each kind of poses.
+PEOPLE = {"cpu": 1024, "cuda": 32768}
+BATCHES = {"cpu": (64, 256, 1024), "cuda": (64, 256, 1024, 4096, 16384)}
+
+
+@click.command("bench")
+@click.option("--json", "json_file", type=FILE, help="Write the report here, too.")
+@click.option(
+    "--people", type=COUNT, help="Everyday poses, and as many extreme ones  [default: 1024, on a GPU 32768]."
+)
+@click.option("--batch", type=COUNT, multiple=True, help="People per solver call; may be repeated.")
+@click.option(
+    "--gender", type=click.Choice(["neutral", "male", "female"]), default="neutral", show_default=True
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
+@click.option("--pipeline", type=FILE, help="What is measured  [default: pipelines/hmr-skel.yaml].")
+@click.option("--threads", type=COUNT, help="CPU threads  [default: all cores].")
+def bench_command(
+    json_file: Path | None,
+    people: int | None,
+    batch: tuple[int, ...],
+    gender: Any,
+    device: str,
+    models: Path | None,
+    pipeline: Path | None,
+    threads: int | None,
+) -> None:
+    """Measure the fit on this machine: speed, accuracy, memory, where the time goes, and the roofline."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings, found, kind = chosen_pipeline(pipeline), find_models(models), chosen_device(device)
+    people = people or PEOPLE[kind]
+    # A batch that is never full measures a smaller one.
+    batches = batch or tuple(b for b in BATCHES[kind] if b <= people) or (people,)
+    config = BenchConfig(kind, people, batches, gender)
+    report = run_bench(found, settings, config, lambda text: click.echo(f"... {text}", err=True))
+    click.echo(as_text(report))
+    if json_file is not None:
+        try:
+            json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{json_file}: cannot be written: {error}") from None
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """The report as tables."""
+    device = report["device"]
+    lines = [
+        f"skelfit {report['skelfit']} on {device['kind']} ({device['name']}, {device['threads']} threads, "
+        f"torch {device['torch']})",
+        f"models: {report['models']['source']}; pipeline {report['pipeline']}; {report['gender']} labels; PVE in mm",
+        "",
+    ]
+    heads = ("poses", "batch", "people", "people/s", "PVE mean", "p95", "max", "converged", "peak MiB")
+    rows = [
+        (r["poses"], r["batch"], r["people"], f"{r['people_per_second']:.1f}", *_mm(r["pve_mm"]))
+        + (f"{100 * r['converged']:.2f} %", f"{r['peak_memory_mib']:.0f}")
+        for r in sorted(report["fit"], key=lambda r: (r["poses"], r["batch"]))
+    ]
+    lines += _table(heads, rows)
+    breakdown, roof = report["breakdown"], report["roofline"]
+    seconds = breakdown["seconds_per_1000_people"]
+    lines += ["", f"seconds per 1000 people, in batches of {breakdown['batch']}"]
+    parts = next(iter(seconds.values()))
+    bound = {**roof["seconds_per_1000_people"], "all": 1000 / roof["people_per_second"]}
+    rows = [
+        (part, *(f"{column[part]:.3f}" for column in seconds.values()))
+        + (f"{bound[part]:.3f}" if part in bound else "",)
+        for part in parts
+    ]
+    lines += _table(("part", *seconds, "roofline"), rows)
+    lines += [
+        "",
+        f"roofline: {roof['mflop_per_person']:.1f} MFLOP and {roof['mbyte_per_person']:.2f} MB per person; "
+        f"measured here {roof['gflop_per_second']:.0f} GFLOP/s (matrix product) and {roof['gbyte_per_second']:.1f} GB/s (copy): at "
+        f"most {roof['people_per_second']:.0f} people/s, of which {100 * roof['reached']:.1f} % are reached",
+    ]
+    return "\n".join(lines)
+
+
+def _mm(pve: dict[str, float]) -> tuple[str, ...]:
+    return tuple(f"{pve[name]:.2f}" for name in ("mean", "p95", "max"))
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
+    """Lines of a table; the first column is text, the others are numbers."""
+    cells = [heads, *(tuple(str(c) for c in row) for row in rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(heads))]
+    return [
+        "  ".join(
+            c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
