@@ -11,7 +11,14 @@ import roma
 import torch
 from torch import Tensor
 
-from skelfit.body.ball import BALL_JOINTS, angles_to_rotation, ball_joints, move, rotation_to_angles
+from skelfit.body.ball import (
+    BALL_JOINTS,
+    angles_to_rotation,
+    ball_joints,
+    ball_step,
+    move,
+    rotation_to_angles,
+)
 from skelfit.body.dofs import NUM_DOFS, dof_limits, limits_middle
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel, skinning_transforms
@@ -316,9 +323,11 @@ def test_ball_joint_angles_within_limits_are_kept() -> None:
 def test_a_ball_joint_moves_as_a_rotation() -> None:
     ball = ball_joints(BALL_JOINTS, "cpu", torch.float64)
     angles = torch.randn(50, len(BALL_JOINTS), 3, dtype=torch.float64)
-    vector = 0.5 * torch.randn_like(angles)
-    expected = roma.rotvec_to_rotmat(vector) @ angles_to_rotation(ball, angles)
-    assert (angles_to_rotation(ball, move(ball, angles, vector)) - expected).abs().max() < 1e-9
+    step = ball_step(ball, angles, 0.5 * torch.randn_like(angles))
+    share = torch.rand(50, dtype=torch.float64)
+    turn = roma.rotvec_to_rotmat(share[:, None, None] * step.rotvec)
+    expected = turn @ angles_to_rotation(ball, angles)
+    assert (angles_to_rotation(ball, move(ball, step, share)) - expected).abs().max() < 1e-9
 
 
 def test_a_step_agrees_with_addition_to_first_order() -> None:

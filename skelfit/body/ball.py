@@ -13,6 +13,7 @@ import roma
 import torch
 from torch import Tensor
 
+from skelfit.body.axes import cross_matrix, rotations_about
 from skelfit.body.dofs import NUM_JOINTS, dof_axes, dof_limits, dofs_of_joint, limits_middle
 
 BALL_JOINTS: tuple[int, ...] = tuple(j for j in range(NUM_JOINTS) if len(dofs_of_joint(j)) == 3)
@@ -26,6 +27,8 @@ class BallJoints:
     """Some ball joints' axes; made by `ball_joints`. Three orthonormal axes each, in the order of application."""
 
     axes: Tensor  # (n, 3, 3), rows are axes in the joint frame
+    cross: Tensor  # (n, 3, 3, 3) the axes' cross-product matrices K
+    cross2: Tensor  # (n, 3, 3, 3) K @ K
     hand: Tensor  # (n, 1), +1 or -1: determinant of the axes
     limits: Tensor  # (n, 3, 2) rad
     middle: Tensor  # (n, 3) rad, of the limits; angles are given within half a turn of it
@@ -35,8 +38,11 @@ def ball_joints(joints: tuple[int, ...], device: torch.device | str, dtype: torc
     """The axes of these ball joints."""
     dofs = [list(dofs_of_joint(j)) for j in joints]
     axes = torch.tensor(dof_axes()[dofs], device=device, dtype=dtype)
+    cross = cross_matrix(axes)
     return BallJoints(
         axes=axes,
+        cross=cross,
+        cross2=cross @ cross,
         hand=torch.linalg.det(axes)[:, None].round(),
         limits=torch.tensor(dof_limits()[dofs], device=device, dtype=dtype),
         middle=torch.tensor(limits_middle()[dofs], device=device, dtype=dtype),
@@ -83,26 +89,35 @@ def nearest_turn(angles: Tensor, middle: Tensor) -> Tensor:
     return middle + torch.remainder(angles - middle + pi, 2 * pi) - pi
 
 
-def rotation_step(ball: BallJoints, angles: Tensor, step: Tensor) -> Tensor:
-    """The rotation vectors (..., n, 3), in the joint frames, of infinitesimal steps of the angles (..., n, 3)."""
-    _, second, third = _turns(ball, angles)
+@dataclass(frozen=True)
+class BallStep:
+    """A step of some ball joints, as rotations; made by `ball_step`."""
+
+    rot: Tensor  # (..., n, 3, 3) joint rotations where the step starts
+    rotvec: Tensor  # (..., n, 3) the step, in the joint frames
+    angles: Tensor  # (..., n, 3) where the step starts
+
+
+def ball_step(ball: BallJoints, angles: Tensor, step: Tensor) -> BallStep:
+    """The rotations that steps (..., n, 3) of the angles (..., n, 3) are to first order."""
+    first, second, third = _turns(ball, angles)
+    after_first = third @ second
     axes = torch.stack(
         (
-            (third @ second @ ball.axes[:, 0, :, None])[..., 0],
+            (after_first @ ball.axes[:, 0, :, None])[..., 0],
             (third @ ball.axes[:, 1, :, None])[..., 0],
-            ball.axes[:, 2].expand(*angles.shape),
+            ball.axes[:, 2].expand(angles.shape),
         ),
         -2,
     )
-    return (step[..., None] * axes).sum(-2)
+    return BallStep(after_first @ first, (step[..., None] * axes).sum(-2), angles)
 
 
-def move(ball: BallJoints, angles: Tensor, rotvec: Tensor) -> Tensor:
-    """Angles after turning the joints by rotvec (..., n, 3); (..., n, 3)."""
-    turned = roma.rotvec_to_rotmat(rotvec) @ angles_to_rotation(ball, angles)
-    return rotation_to_angles(ball, turned, angles)
+def move(ball: BallJoints, step: BallStep, share: Tensor) -> Tensor:
+    """Angles (..., n, 3) after a share (...) of the step."""
+    turned = roma.rotvec_to_rotmat(share[..., None, None] * step.rotvec) @ step.rot
+    return rotation_to_angles(ball, turned, step.angles)
 
 
-def _turns(ball: BallJoints, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    first, second, third = (roma.rotvec_to_rotmat(angles[..., k, None] * ball.axes[:, k]) for k in range(3))
-    return first, second, third
+def _turns(ball: BallJoints, angles: Tensor) -> tuple[Tensor, ...]:
+    return rotations_about(angles, ball.cross, ball.cross2).unbind(-3)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from skelfit.body.assets import SkelAsset
+from skelfit.body.axes import cross_matrix, rotations_about
 from skelfit.body.dofs import (
     DOF_JOINT,
     NUM_DOFS,
@@ -101,12 +102,6 @@ class Twists:
     v: Tensor  # (..., 46, 3) m/rad, world
 
 
-def _cross_matrix(a: Tensor) -> Tensor:
-    x, y, z = a.unbind(-1)
-    o = torch.zeros_like(x)
-    return torch.stack((o, -z, y, z, o, -x, -y, x, o), -1).unflatten(-1, (3, 3))
-
-
 def minimal_rotation(a: Tensor, b: Tensor) -> Tensor:
     """Smallest rotation that takes the direction of a (..., 3) to that of b (..., 3); (..., 3, 3).
 
@@ -114,7 +109,7 @@ def minimal_rotation(a: Tensor, b: Tensor) -> Tensor:
     """
     a = a / a.norm(dim=-1, keepdim=True)
     b = b / b.norm(dim=-1, keepdim=True)
-    k = _cross_matrix(torch.linalg.cross(a, b))
+    k = cross_matrix(torch.linalg.cross(a, b))
     cos = (a * b).sum(-1)[..., None, None]
     eye = torch.eye(3, dtype=a.dtype, device=a.device)
     return eye + k + k @ k / (1 + cos)
@@ -125,7 +120,7 @@ def make_rig(asset: SkelAsset) -> Rig:
     axes = torch.tensor(dof_axes(), dtype=torch.float64)
     # The listed axes of ulna and radius miss unit length by 1e-8: nothing to see, but a rotation should be one.
     axes = axes / axes.norm(dim=-1, keepdim=True)
-    cross = _cross_matrix(axes)
+    cross = cross_matrix(axes)
     slots = torch.full((NUM_JOINTS, 3), NUM_DOFS, dtype=torch.int64)
     for j in range(NUM_JOINTS):
         mine = dofs_of_joint(j)
@@ -186,16 +181,10 @@ def shape_frames(rig: Rig, joints: Tensor) -> Frames:
     )
 
 
-def _rotations_about(q: Tensor, cross: Tensor, cross2: Tensor) -> Tensor:
-    """Rotations by q (..., n) about unit axes given by their K (n, 3, 3) and K @ K; (..., n, 3, 3)."""
-    eye = torch.eye(3, dtype=q.dtype, device=q.device)
-    return eye + torch.sin(q)[..., None, None] * cross + (2 * torch.sin(q / 2) ** 2)[..., None, None] * cross2
-
-
 def dof_rotations(rig: Rig, q: Tensor) -> Tensor:
     """The rotation of each DoF about its own axis, (..., 47, 3, 3); the last one is the identity."""
     eye = torch.eye(3, dtype=q.dtype, device=q.device)
-    turns = _rotations_about(q, rig.axis_cross, rig.axis_cross2)
+    turns = rotations_about(q, rig.axis_cross, rig.axis_cross2)
     return torch.cat((turns, eye.expand(*q.shape[:-1], 1, 3, 3)), -3)
 
 

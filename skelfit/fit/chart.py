@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skelfit.body.ball import BALL_JOINTS, ball_joints, move, rotation_step
+from skelfit.body.ball import BALL_JOINTS, ball_joints, ball_step, move
 from skelfit.body.dofs import dofs_of_joint
 from skelfit.fit.solver import Move
 
@@ -25,11 +25,10 @@ def joint_move(joints: list[int], dofs: list[int], device: torch.device, dtype: 
     straight[flat] = False
 
     def along(x: Tensor, step: Tensor, max_step: float) -> Tensor:
-        angles = x[:, index]
-        turn = rotation_step(ball, angles, step[:, index])
-        longest = torch.cat((turn.norm(dim=-1), (step * straight).abs()), 1).amax(1)
-        scale = max_step / longest.clamp(min=max_step)
-        moved = x + scale[:, None] * step
-        return moved.index_copy(1, flat, move(ball, angles, scale[:, None, None] * turn).flatten(1))
+        turn = ball_step(ball, x[:, index], step[:, index])
+        longest = torch.cat((turn.rotvec.norm(dim=-1), (step * straight).abs()), 1).amax(1)
+        share = max_step / longest.clamp(min=max_step)
+        moved = x + share[:, None] * step
+        return moved.index_copy(1, flat, move(ball, turn, share).flatten(1))
 
     return along

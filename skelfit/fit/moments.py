@@ -30,6 +30,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from skelfit.body.axes import cross_matrix
 from skelfit.body.dofs import DOF_JOINT, NUM_JOINTS, STAGE_JOINTS, descendants
 from skelfit.body.kinematics import Frames, pose_joints, pose_joints_with_twists
 from skelfit.body.skel import SkelModel, corrective_feature, skinning_transforms
@@ -37,6 +38,14 @@ from skelfit.fit.solver import Evaluation
 from skelfit.fit.tables import csr_tensor
 
 _ACTIVE_SHARE = 0.1  # a vertex belongs to a body part whose joints hold at least this share of it
+# (joints that own the DoFs, joints that these move): legs, trunk, arms. Both are runs of neighbours in joint order.
+_CHAINS = (
+    (range(1, 6), range(1, 6)),
+    (range(6, 11), range(6, 11)),
+    (range(11, 14), range(11, 24)),
+    (range(14, 19), range(14, 19)),
+    (range(19, 24), range(19, 24)),
+)
 _PRODUCTS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # of v_rest's coordinates
 
 
@@ -53,6 +62,20 @@ class VertexBlock:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """A limb or the trunk, as positions among a plan's DoFs and joints: its DoFs move no other joints than these."""
+
+    dofs: slice
+    joints: slice
+    subtree: Tensor  # (n, 1, J, 1) of the chain: 1 where the DoF moves the joint
+
+    @property
+    def columns(self) -> slice:
+        """Of the chain's joints in the 4J columns of the transforms."""
+        return slice(4 * self.joints.start, 4 * self.joints.stop)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a stage's passes share for all people: its DoFs, joints, vertices and tables."""
 
@@ -60,7 +83,7 @@ class Plan:
     joints: list[int]  # (J,) active joints
     vertices: Tensor  # (Vs,) int64
     blocks: tuple[VertexBlock, ...]
-    subtree: Tensor  # (n, 1, J, 1): 1 where the DoF moves the joint
+    chains: tuple[Chain, ...]
     pair_mass: Tensor  # (P,) sum of om w_j w_k
     fill: Tensor  # ((4J)^2,) where in [pair sums, 0] each entry of M stands
     people: int  # people per tile
@@ -142,20 +165,31 @@ def make_plan(
             )
         )
     active_dofs = [i for i, j in enumerate(DOF_JOINT) if j in joints]
-    below = [descendants(DOF_JOINT[i]) for i in active_dofs]
-    subtree = torch.tensor([[float(j in b) for j in joints] for b in below], device=device, dtype=dtype)
     return Plan(
         dofs=torch.tensor(active_dofs, device=device),
         joints=joints,
         vertices=torch.tensor(chosen, device=device),
         blocks=tuple(blocks),
-        subtree=subtree[:, None, :, None],
+        chains=tuple(_chain(joints, c, device, dtype) for c in _CHAINS if c[0][0] in joints),
         pair_mass=torch.tensor(
             om * (active[:, first] * active[:, second]).sum(0), device=device, dtype=dtype
         ),
         fill=torch.tensor(_fill_table(first, second, len(joints)), device=device),
         people=tile[1],
     )
+
+
+def _chain(
+    joints: list[int], chain: tuple[range, range], device: torch.device, dtype: torch.dtype
+) -> Chain:
+    owners, moved = chain
+    position = {j: k for k, j in enumerate(joints)}
+    active = [i for i, j in enumerate(DOF_JOINT) if j in joints]
+    mine = [i for i in active if DOF_JOINT[i] in owners]
+    below = [descendants(DOF_JOINT[i]) for i in mine]
+    subtree = torch.tensor([[float(j in b) for j in moved] for b in below], device=device, dtype=dtype)
+    first, start = active.index(mine[0]), position[moved[0]]
+    return Chain(slice(first, first + len(mine)), slice(start, start + len(moved)), subtree[:, None, :, None])
 
 
 def _fill_table(first: np.ndarray, second: np.ndarray, joints: int) -> np.ndarray:
@@ -292,11 +326,7 @@ def objective(
         change = a - state.transforms
         slope = state.d + change @ state.m
         value = state.value + ((state.d + slope) * change).sum((1, 2))
-        jacobian = _jacobian(twists.omega[:, plan.dofs], twists.v[:, plan.dofs], a, plan.subtree)
-        curved = jacobian.flatten(1, 2) @ state.m
-        jacobian = jacobian.flatten(2)
-        gradient = 2 * (jacobian @ slope.flatten(1)[..., None])[..., 0]
-        hessian = 2 * (curved.view(jacobian.shape) @ jacobian.mT)
+        gradient, hessian = _derivatives(plan, twists.omega[:, plan.dofs], twists.v[:, plan.dofs], a, slope, state.m)
 
         excess = torch.relu(x - high) - torch.relu(low - x)
         outside = 2 * limit_weight * (excess != 0).to(x.dtype)
@@ -309,12 +339,36 @@ def objective(
     return evaluate
 
 
+def _derivatives(
+    plan: Plan, omega: Tensor, v: Tensor, a: Tensor, slope: Tensor, m: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradient (B, n) and Gauss-Newton matrix (B, n, n), chain by chain: most of the Jacobian is zero.
+
+    Twists (B, n, 3), transforms a (B, 3, 4J), slope D0 + dA M (B, 3, 4J) and m (B, 4J, 4J).
+    """
+    count, n = omega.shape[:2]
+    gradient, hessian = omega.new_empty(count, n), omega.new_empty(count, n, n)
+    jacobians = [
+        _jacobian(omega[:, c.dofs], v[:, c.dofs], a[..., c.columns], c.subtree) for c in plan.chains
+    ]
+    for k, (chain, jacobian) in enumerate(zip(plan.chains, jacobians, strict=True)):
+        flat = jacobian.flatten(2)
+        along = slope[..., chain.columns].flatten(1)
+        gradient[:, chain.dofs] = 2 * (flat @ along[..., None])[..., 0]
+        start = 4 * chain.joints.start  # the later chains' columns are at or behind this chain's
+        curved = (2 * jacobian.flatten(1, 2) @ m[:, chain.columns, start:]).view(count, flat.shape[1], 3, -1)
+        for other, right in zip(plan.chains[k:], jacobians[k:], strict=True):
+            columns = slice(other.columns.start - start, other.columns.stop - start)
+            block = curved[..., columns].flatten(2) @ right.flatten(2).mT
+            hessian[:, chain.dofs, other.dofs] = block
+            if other is not chain:
+                hessian[:, other.dofs, chain.dofs] = block.mT
+    return gradient, hessian
+
+
 def _jacobian(omega: Tensor, v: Tensor, a: Tensor, subtree: Tensor) -> Tensor:
     """dA/dq of n DoFs: (B, n, 3, 4J), from twists (B, n, 3) and transforms a (B, 3, 4J)."""
     count, n = omega.shape[:2]
-    x, y, z = omega.unbind(-1)
-    o = torch.zeros_like(x)
-    cross = torch.stack((o, -z, y, z, o, -x, -y, x, o), -1).view(count, 3 * n, 3)
-    moved = (cross @ a).view(count, n, 3, -1, 4)
+    moved = (cross_matrix(omega).flatten(1, 2) @ a).view(count, n, 3, -1, 4)
     moved[..., 3] += v[..., None]
-    return (moved * subtree).flatten(3)
+    return moved.mul_(subtree).flatten(3)
