@@ -43,7 +43,9 @@ class StageConfig:
     vertices: BodyPart
     steps: int = _limits(1)  # LM steps in all, over the refreshes
     refreshes: int = _limits(1)  # vertex passes: pose correctives and moments are made anew in each
-    stride: int = _limits(1, default=1)  # uses every stride-th vertex
+    stride: int = _limits(1, default=1)  # the last vertex pass uses every stride-th vertex
+    coarse_stride: int | None = _limits(1, default=None)  # the passes before it; None: as the last
+    refine_betas: bool = False  # one step of the betas before each pass, where the label's gender is not SKEL's
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,16 @@ class FitConfig:
     batch: int = _limits(1, default=256)  # people per solver call; bounds memory, changes no result
     limit_weight: float = _limits(0, default=1e-4)  # m^2 per rad^2 beyond a joint limit
     max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step
+    beta_weight: float = _limits(0, default=1e-6)  # m^2 per squared beta, where betas are refined
+
+
+@dataclass(frozen=True)
+class FirstOrderConfig:
+    """The baseline: one first-order optimiser per batch. A stage's `steps` are its iterations."""
+
+    method: Literal["lbfgs", "adam"] = "lbfgs"  # L-BFGS has a strong-Wolfe line search
+    learning_rate: float = _limits(0, default=1.0)  # L-BFGS: the first trial of a line search
+    start: Literal["zero", "closed_form"] = "zero"  # of all but the root; the published aligners start from zero
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ class Pipeline:
 
     name: str
     fit: FitConfig
+    first_order: FirstOrderConfig | None = None  # fit with the baseline in place of the solver
     gates: GateConfig = GateConfig()
     shard_size: int = _limits(1, default=1000)  # label rows per shard
 

@@ -21,7 +21,9 @@ from skelfit.body.dofs import ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.chart import joint_move
-from skelfit.fit.moments import People, Plan, errors, make_plan, moments, objective
+from skelfit.fit.moments import People, errors, moments, objective
+from skelfit.fit.plans import Plan, make_plan
+from skelfit.fit.shape import beta_step
 from skelfit.fit.solver import Move, levenberg_marquardt
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from skelfit.config import FitConfig, StageConfig
 
 # (vertices, people) of a tile of the vertex pass: on a CPU it has to stay in the cache of one core.
-_CPU_TILE, _GPU_TILE = (512, 32), (6890, 4096)
+_CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
+# SMPL targets are posed a few people at a time: smplx blends a 4x4 matrix per vertex.
+_CPU_TARGETS, _GPU_TARGETS = 32, 2048
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 _PROGRESS_STRIDE = 8
 # Converged: the next step would gain less than 0.1 % of the objective, or move the skin by less than 10 um (RMS).
@@ -96,7 +100,7 @@ def _map(function: Callable[..., Tensor], *results: FitResult) -> FitResult:
 @dataclass(frozen=True)
 class _Stage:
     config: StageConfig
-    plan: Plan
+    plans: tuple[Plan, ...]  # of its vertex passes
     move: Move
 
 
@@ -115,9 +119,12 @@ class _Pair:
         self.middle = torch.tensor(limits_middle(), device=device, dtype=torch.float32)
         self.stages = []
         for stage in config.stages:
-            plan = make_plan(self.skel, stage.dofs, stage.vertices, stage.stride, tile)
-            move = joint_move(plan.joints, plan.dofs.tolist(), device, torch.float32)
-            self.stages.append(_Stage(stage, plan, move))
+            fine = make_plan(self.skel, stage.dofs, stage.vertices, stage.stride, tile)
+            coarse = fine
+            if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
+                coarse = make_plan(self.skel, stage.dofs, stage.vertices, stage.coarse_stride, tile)
+            move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32)
+            self.stages.append(_Stage(stage, (coarse,) * (stage.refreshes - 1) + (fine,), move))
         self.progress = make_plan(self.skel, "all", "all", _PROGRESS_STRIDE, tile)
         self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
 
@@ -128,15 +135,14 @@ class _Pair:
         local_rot = roma.rotvec_to_rotmat(pose)
         still = pose.clone()
         still[:, 0] = 0
-        target = self.smpl.vertices(still, betas).permute(1, 2, 0).contiguous()
-        people = People(skel_betas, frames, target)
+        people = People(skel_betas, frames, self._targets(still, betas))
 
         q = body_angles(frames.frame, local_rot)
         stage_pve = []
         gain = torch.full_like(q[:, 0], inf)
         value = torch.zeros_like(gain)
         for k, stage in enumerate(self.stages):
-            q, value, gain = self._run_stage(stage, people, q)
+            people, q, value, gain = self._run_stage(stage, people, q)
             if k + 1 < len(self.stages):
                 stage_pve.append(errors(self.progress, self.skel, people, q).pve)
         q = nearest_turn(q, self.middle)
@@ -144,6 +150,7 @@ class _Pair:
         stage_pve.append(found.pve)
 
         rot = local_rot[:, 0]
+        frames = people.frames
         smpl_root, skel_root = self.smpl.root_joint(betas), frames.joints[:, 0]
         trans = root_translation(transl, rot, smpl_root, skel_root)
 
@@ -156,7 +163,7 @@ class _Pair:
         finite = q.isfinite().all(1) & trans.isfinite().all(1) & found.max_vertex.isfinite()
         return FitResult(
             poses=q,
-            betas=skel_betas,
+            betas=people.betas,
             trans=trans,
             converged=finite & (gain < _RELATIVE_GAIN * value + _ABSOLUTE_GAIN),
             finite=finite,
@@ -167,14 +174,25 @@ class _Pair:
             keypoints3d=None if found.points is None else place(found.points),
         )
 
-    def _run_stage(self, stage: _Stage, people: People, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One stage: its steps shared out over its vertex passes. Returns q, the objective and its last gain."""
-        config, plan = self.config, stage.plan
-        total, passes = stage.config.steps, stage.config.refreshes
-        for k in range(passes):
+    def _targets(self, pose: Tensor, betas: Tensor) -> Tensor:
+        """SMPL skins, people innermost: (V, 3, B)."""
+        few = _CPU_TARGETS if pose.device.type == "cpu" else _GPU_TARGETS
+        target = pose.new_empty(len(self.smpl.v_template), 3, len(pose))
+        for start in range(0, len(pose), few):
+            who = slice(start, start + few)
+            target[..., who] = self.smpl.vertices(pose[who], betas[who]).permute(1, 2, 0)
+        return target
+
+    def _run_stage(self, stage: _Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor, Tensor]:
+        """One stage: its steps shared out over its vertex passes. Returns people, q, the objective, its last gain."""
+        config, total, passes = self.config, stage.config.steps, len(stage.plans)
+        for k, plan in enumerate(stage.plans):
+            if stage.config.refine_betas and self.smpl.gender != self.skel.gender:
+                betas = beta_step(self.progress, self.skel, people, q, config.beta_weight)
+                people = People(betas, self.skel.frames(betas), people.target)
             steps = total * (k + 1) // passes - total * k // passes
             state = moments(plan, self.skel, people, q)
             goal = objective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
             solution = levenberg_marquardt(goal, q[:, plan.dofs], steps, config.max_angle_step, stage.move)
             q = q.index_copy(1, plan.dofs, solution.x)
-        return q, solution.value, solution.decrease
+        return people, q, solution.value, solution.decrease
