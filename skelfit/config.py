@@ -45,6 +45,7 @@ class StageConfig:
     refreshes: int = _limits(1)  # vertex passes: pose correctives and moments are made anew in each
     stride: int = _limits(1, default=1)  # the last vertex pass uses every stride-th vertex
     coarse_stride: int | None = _limits(1, default=None)  # the passes before it; None: as the last
+    tolerance: float = _limits(0, default=1e-4)  # a person rests when a step would gain less than this share
     refine_betas: bool = False  # one step of the betas before each pass, where the label's gender is not SKEL's
 
 
@@ -55,6 +56,7 @@ class FitConfig:
     stages: tuple[StageConfig, ...] = _limits(1)
     skel_gender: SkelGender = "male"  # of the SKEL body where the label's gender is neutral
     batch: int = _limits(1, default=256)  # people per solver call; bounds memory, changes no result
+    retries: int = _limits(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = _limits(0, default=1e-4)  # m^2 per rad^2 beyond a joint limit
     max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step
     beta_weight: float = _limits(0, default=1e-6)  # m^2 per squared beta, where betas are refined

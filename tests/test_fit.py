@@ -26,7 +26,7 @@ from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, load_pipeline
 from skelfit.fit.chart import joint_move
 from skelfit.fit.fitter import Fitter
-from skelfit.fit.moments import People, errors, moments, objective
+from skelfit.fit.moments import People, PoseObjective, errors, moments
 from skelfit.fit.plans import make_plan, part_vertices
 from skelfit.fit.shape import shape_gradient
 from skelfit.fit.solver import levenberg_marquardt
@@ -91,7 +91,7 @@ def test_moment_objective_against_a_naive_sum(
     weight = 0.3
     limits = LIMITS / 8  # narrow, so that some angles are beyond them
     state = moments(plan, model, people, q0)
-    evaluate = objective(plan, model, people.frames, q0, state, limits, weight)
+    evaluate = PoseObjective(plan, model, people.frames, q0, state, limits, weight)
 
     # The naive twin: correctives held at q0, as the method does, everything else exact.
     held = model.shape(betas).v_rest + model.correctives(model.joints(people.frames, q0).local_rot)
@@ -132,7 +132,7 @@ def test_objective_is_gradchecked(models: ModelSet) -> None:
     q0 = 0.3 * torch.randn(1, NUM_DOFS, dtype=torch.float64)
     people = skel_people(model, q0 + 0.1, betas)
     plan = make_plan(model, "all", "all", 50, (512, 32))
-    evaluate = objective(plan, model, people.frames, q0, moments(plan, model, people, q0), LIMITS, 1e-2)
+    evaluate = PoseObjective(plan, model, people.frames, q0, moments(plan, model, people, q0), LIMITS, 1e-2)
 
     class Value(torch.autograd.Function):
         @staticmethod
@@ -162,7 +162,7 @@ def test_recovers_known_poses_from_meshes_made_by_skel(models: ModelSet) -> None
     x[:, :3] = 0
     for k in range(9):
         plan = coarse if k < 7 else whole
-        goal = objective(plan, model, people.frames, x, moments(plan, model, people, x), limits, 1e-4)
+        goal = PoseObjective(plan, model, people.frames, x, moments(plan, model, people, x), limits, 1e-4)
         x = x.index_copy(1, plan.dofs, levenberg_marquardt(goal, x[:, plan.dofs], 3, 0.4, step).x)
     pve = 1000 * errors(whole, model, people, x).pve
     assert pve.isfinite().all()

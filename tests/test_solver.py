@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,24 +21,42 @@ def least_squares(residual: Tensor, jacobian: Tensor) -> Evaluation:
     )
 
 
-def rosenbrock(a: Tensor):  # type: ignore[no-untyped-def]
+@dataclass(frozen=True)
+class Rosenbrock:
     """A batch of Rosenbrock valleys with minima at (a, a^2)."""
 
-    def evaluate(x: Tensor) -> Evaluation:
+    a: Tensor
+
+    def __call__(self, x: Tensor) -> Evaluation:
         first, second = x.unbind(-1)
-        residual = torch.stack((a - first, 10 * (second - first**2)), -1)
+        residual = torch.stack((self.a - first, 10 * (second - first**2)), -1)
         one, zero = torch.ones_like(first), torch.zeros_like(first)
         jacobian = torch.stack((torch.stack((-one, zero), -1), torch.stack((-20 * first, 10 * one), -1)), -2)
         return least_squares(residual, jacobian)
 
-    return evaluate
+    def take(self, rows: Tensor) -> Rosenbrock:
+        return Rosenbrock(self.a[rows])
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Linear least squares: |matrix x - target|^2, matrix (B, m, n)."""
+
+    matrix: Tensor
+    target: Tensor
+
+    def __call__(self, x: Tensor) -> Evaluation:
+        return least_squares((self.matrix @ x[..., None])[..., 0] - self.target, self.matrix)
+
+    def take(self, rows: Tensor) -> Linear:
+        return Linear(self.matrix[rows], self.target[rows])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rosenbrock_valleys_of_a_batch(dtype: torch.dtype) -> None:
     a = torch.linspace(-1.5, 1.5, 31, dtype=dtype)
     start = torch.stack((torch.full_like(a, -1.2), torch.ones_like(a)), -1)
-    found = levenberg_marquardt(rosenbrock(a), start, steps=80, max_step=0.4)
+    found = levenberg_marquardt(Rosenbrock(a), start, steps=80, max_step=0.4)
     expected = torch.stack((a, a**2), -1)
     tolerance = 1e-3 if dtype == torch.float32 else 1e-8
     assert (found.x - expected).abs().max() < tolerance
@@ -47,11 +66,9 @@ def test_rosenbrock_valleys_of_a_batch(dtype: torch.dtype) -> None:
 
 def test_linear_least_squares_in_a_few_steps() -> None:
     matrix, target = torch.randn(5, 8, 4, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)
-
-    def evaluate(x: Tensor) -> Evaluation:
-        return least_squares((matrix @ x[..., None])[..., 0] - target, matrix)
-
-    found = levenberg_marquardt(evaluate, torch.zeros(5, 4, dtype=torch.float64), steps=8, max_step=100.0)
+    found = levenberg_marquardt(
+        Linear(matrix, target), torch.zeros(5, 4, dtype=torch.float64), steps=8, max_step=100.0
+    )
     assert (found.x - torch.linalg.lstsq(matrix, target[..., None]).solution[..., 0]).abs().max() < 1e-9
 
 
@@ -59,20 +76,22 @@ def test_a_problem_gives_the_same_alone_and_in_any_batch() -> None:
     """A hard neighbour, even one that is not a number, changes nothing."""
     a = torch.tensor([0.5, 1.4, -1.0], dtype=torch.float64)
     start = torch.tensor([[0.0, 0.0], [-3.0, 4.0], [torch.nan, 1.0]], dtype=torch.float64)
-    together = levenberg_marquardt(rosenbrock(a), start, steps=10, max_step=0.4)
+    together = levenberg_marquardt(Rosenbrock(a), start, steps=10, max_step=0.4)
     for k in range(3):
-        alone = levenberg_marquardt(rosenbrock(a[k : k + 1]), start[k : k + 1], steps=10, max_step=0.4)
+        alone = levenberg_marquardt(Rosenbrock(a[k : k + 1]), start[k : k + 1], steps=10, max_step=0.4)
         torch.testing.assert_close(together.x[k], alone.x[0], rtol=0, atol=1e-12, equal_nan=True)
     assert together.value[:2].isfinite().all()
 
 
 def test_no_step_is_longer_than_allowed_and_none_goes_up() -> None:
     seen: list[Tensor] = []
-    inner = rosenbrock(torch.ones(20, dtype=torch.float64))
 
-    def watch(x: Tensor) -> Evaluation:
-        seen.append(x)
-        return inner(x)
+    class Watched(Rosenbrock):
+        def __call__(self, x: Tensor) -> Evaluation:
+            seen.append(x)
+            return super().__call__(x)
+
+    watch = Watched(torch.ones(20, dtype=torch.float64))
 
     start = 3 * torch.randn(20, 2, dtype=torch.float64)
     values = []
@@ -100,10 +119,7 @@ def test_a_singular_matrix_still_gives_a_step_downhill() -> None:
 
 def test_the_promised_decrease_is_kept_on_a_quadratic() -> None:
     matrix, target = torch.randn(6, 9, 4, dtype=torch.float64), torch.randn(6, 9, dtype=torch.float64)
-
-    def evaluate(x: Tensor) -> Evaluation:
-        return least_squares((matrix @ x[..., None])[..., 0] - target, matrix)
-
+    evaluate = Linear(matrix, target)
     x = torch.randn(6, 4, dtype=torch.float64)
     state = evaluate(x)
     step, promised = damped_step(state, torch.full((6,), 0.1, dtype=torch.float64))
@@ -116,3 +132,28 @@ def test_the_solver_knows_no_body() -> None:
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert not {name for name in imported if name and name.startswith("skelfit")}
+
+
+def test_resting_problems_leave_the_batch_and_nobody_notices() -> None:
+    """Easy and hard problems together: the easy ones rest early, all end where they would have alone."""
+    sizes: list[int] = []
+
+    @dataclass(frozen=True)
+    class Counted(Rosenbrock):
+        def __call__(self, x: Tensor) -> Evaluation:
+            sizes.append(len(x))
+            return super().__call__(x)
+
+        def take(self, rows: Tensor) -> Counted:
+            return Counted(self.a[rows])
+
+    a = torch.linspace(-1.5, 1.5, 40, dtype=torch.float64)
+    start = torch.stack((a, a**2), -1)
+    start[::2] += torch.tensor([0.8, -1.0])  # every second one has work to do
+    found = levenberg_marquardt(Counted(a), start, 60, 0.4, tolerance=1e-10)
+    assert sizes[0] == 40 and min(sizes) < 20 and sizes == sorted(sizes, reverse=True)
+    everybody = levenberg_marquardt(Rosenbrock(a), start, 60, 0.4)
+    assert (found.x - everybody.x).abs().max() < 1e-6
+    assert (found.x - torch.stack((a, a**2), -1)).abs().max() < 1e-6
+    assert (found.accepted[1::2] == 0).all() and (found.accepted[::2] > 0).all()
+    assert found.decrease.isfinite().all()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import roma
@@ -21,7 +20,7 @@ from skelfit.body.dofs import ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.chart import joint_move
-from skelfit.fit.moments import People, errors, moments, objective
+from skelfit.fit.moments import People, PoseObjective, errors, moments
 from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.shape import beta_step
 from skelfit.fit.solver import Move, levenberg_marquardt
@@ -139,12 +138,17 @@ class _Pair:
 
         q = body_angles(frames.frame, local_rot)
         stage_pve = []
-        gain = torch.full_like(q[:, 0], inf)
-        value = torch.zeros_like(gain)
+        settled = torch.zeros_like(q[:, 0], dtype=torch.bool)
         for k, stage in enumerate(self.stages):
-            people, q, value, gain = self._run_stage(stage, people, q)
+            people, q, settled = self._run_stage(stage, people, q)
             if k + 1 < len(self.stages):
                 stage_pve.append(errors(self.progress, self.skel, people, q).pve)
+        for _ in range(self.config.retries):
+            late = (~settled).nonzero()[:, 0]
+            if len(late) == 0:
+                break
+            some, q[late], settled[late] = self._run_stage(self.stages[-1], people.take(late), q[late])
+            people = people.put(late, some)
         q = nearest_turn(q, self.middle)
         found = errors(self.whole, self.skel, people, q)
         stage_pve.append(found.pve)
@@ -165,7 +169,7 @@ class _Pair:
             poses=q,
             betas=people.betas,
             trans=trans,
-            converged=finite & (gain < _RELATIVE_GAIN * value + _ABSOLUTE_GAIN),
+            converged=finite & settled,
             finite=finite,
             pve_mm=1000 * found.pve,
             max_vertex_mm=1000 * found.max_vertex,
@@ -183,8 +187,8 @@ class _Pair:
             target[..., who] = self.smpl.vertices(pose[who], betas[who]).permute(1, 2, 0)
         return target
 
-    def _run_stage(self, stage: _Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor, Tensor]:
-        """One stage: its steps shared out over its vertex passes. Returns people, q, the objective, its last gain."""
+    def _run_stage(self, stage: _Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
+        """One stage: its steps shared out over its vertex passes. Returns people, q, and who has converged."""
         config, total, passes = self.config, stage.config.steps, len(stage.plans)
         for k, plan in enumerate(stage.plans):
             if stage.config.refine_betas and self.smpl.gender != self.skel.gender:
@@ -192,7 +196,9 @@ class _Pair:
                 people = People(betas, self.skel.frames(betas), people.target)
             steps = total * (k + 1) // passes - total * k // passes
             state = moments(plan, self.skel, people, q)
-            goal = objective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
-            solution = levenberg_marquardt(goal, q[:, plan.dofs], steps, config.max_angle_step, stage.move)
+            goal = PoseObjective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
+            solution = levenberg_marquardt(
+                goal, q[:, plan.dofs], steps, config.max_angle_step, stage.move, stage.config.tolerance
+            )
             q = q.index_copy(1, plan.dofs, solution.x)
-        return people, q, solution.value, solution.decrease
+        return people, q, solution.decrease < _RELATIVE_GAIN * solution.value + _ABSOLUTE_GAIN

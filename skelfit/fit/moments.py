@@ -23,7 +23,7 @@ In the vertex pass people are the innermost dimension, so that every product wit
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,6 +61,16 @@ class People:
     betas: Tensor  # (B, 10) SKEL's
     frames: Frames
     target: Tensor  # (V, 3, B) m, people innermost
+
+    def take(self, rows: Tensor) -> People:
+        """Some of the people; rows (K,) int64."""
+        return People(self.betas[rows], self.frames.take(rows), self.target[..., rows])
+
+    def put(self, rows: Tensor, some: People) -> People:
+        """All people, those of `rows` with the betas and frames of `some`."""
+        return People(
+            self.betas.index_copy(0, rows, some.betas), self.frames.put(rows, some.frames), self.target
+        )
 
 
 def side_by_side(transforms: Tensor) -> Tensor:
@@ -165,40 +175,45 @@ def errors(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Errors:
     return Errors(total / plan.num_vertices, worst, located)
 
 
-def objective(
-    plan: Plan,
-    model: SkelModel,
-    frames: Frames,
-    q: Tensor,
-    state: Moments,
-    limits: Tensor,
-    limit_weight: float,
-) -> Callable[[Tensor], Evaluation]:
-    """The stage's objective of its active DoFs (B, n), the others held at q (B, 46), for `levenberg_marquardt`.
+@dataclass(frozen=True)
+class PoseObjective:
+    """A stage's objective of its active DoFs, the other angles held; an `Objective` of the solver.
 
-    limits (46, 2) rad: an angle beyond them costs limit_weight (m^2 / rad^2) times the squared excess.
+    An angle beyond its limits costs limit_weight (m^2 / rad^2) times the squared excess.
     """
-    low, high = limits[plan.dofs].unbind(-1)
 
-    def evaluate(x: Tensor) -> Evaluation:
-        posed, twists = pose_joints_with_twists(model.rig, frames, q.index_copy(1, plan.dofs, x))
+    plan: Plan
+    model: SkelModel
+    frames: Frames
+    q: Tensor  # (B, 46) rad
+    state: Moments
+    limits: Tensor  # (46, 2) rad
+    limit_weight: float
+
+    def __call__(self, x: Tensor) -> Evaluation:
+        """Evaluate at active DoFs x (B, n)."""
+        plan, frames, state = self.plan, self.frames, self.state
+        posed, twists = pose_joints_with_twists(self.model.rig, frames, self.q.index_copy(1, plan.dofs, x))
         a = side_by_side(skinning_transforms(posed, frames.joints)[:, plan.joints])
         change = a - state.transforms
         slope = state.d + change @ state.m
         value = state.value + ((state.d + slope) * change).sum((1, 2))
-        gradient, hessian = _derivatives(
-            plan, twists.omega[:, plan.dofs], twists.v[:, plan.dofs], a, slope, state.m
-        )
+        omega, v = twists.omega[:, plan.dofs], twists.v[:, plan.dofs]
+        gradient, hessian = _derivatives(plan, omega, v, a, slope, state.m)
 
+        low, high = self.limits[plan.dofs].unbind(-1)
         excess = torch.relu(x - high) - torch.relu(low - x)
-        outside = 2 * limit_weight * (excess != 0).to(x.dtype)
+        hessian.diagonal(dim1=1, dim2=2).add_(2 * self.limit_weight * (excess != 0).to(x.dtype))
         return Evaluation(
-            value + limit_weight * excess.square().sum(1),
-            gradient + 2 * limit_weight * excess,
-            hessian + torch.diag_embed(outside),
+            value + self.limit_weight * excess.square().sum(1),
+            gradient + 2 * self.limit_weight * excess,
+            hessian,
         )
 
-    return evaluate
+    def take(self, rows: Tensor) -> PoseObjective:
+        """The same objective of some of the people; rows (K,) int64."""
+        state = Moments(**{k: v[rows] for k, v in vars(self.state).items()})
+        return replace(self, frames=self.frames.take(rows), q=self.q[rows], state=state)
 
 
 def _derivatives(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -38,12 +39,25 @@ class Solution:
     accepted: Tensor  # (B,) int64, number of accepted steps
 
 
-Objective = Callable[[Tensor], Evaluation]
+class Objective(Protocol):
+    """What is minimised, for a batch of problems."""
+
+    def __call__(self, x: Tensor) -> Evaluation:
+        """Evaluate all problems of the batch at x (B, n)."""
+
+    def take(self, rows: Tensor) -> Objective:
+        """The same objective of some problems of the batch only; rows (K,) int64."""
+
+
 # Where a step (B, n) of at most a given length leads from x (B, n).
 Move = Callable[[Tensor, Tensor, float], Tensor]
 
 _DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-7, 1e7
 _DAMPING_UP, _DAMPING_DOWN = 10.0, 0.1
+# A problem is finished when a step with at most this damping promises to gain less than the tolerance.
+_DAMPING_FREE = 1e-2
+# On a CPU, the finished problems are dropped from the batch when they are at least this share of it.
+_DROP_SHARE = 0.2
 
 
 def damped_step(state: Evaluation, damping: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,12 +78,19 @@ def damped_step(state: Evaluation, damping: Tensor) -> tuple[Tensor, Tensor]:
     return step, promised
 
 
-def _choose(mask: Tensor, a: Evaluation, b: Evaluation) -> Evaluation:
-    return Evaluation(
-        torch.where(mask, a.value, b.value),
-        torch.where(mask[:, None], a.gradient, b.gradient),
-        torch.where(mask[:, None, None], a.hessian, b.hessian),
-    )
+@dataclass(frozen=True)
+class _Batch:
+    """The problems that are still worked on."""
+
+    rows: Tensor  # (K,) int64, which of the whole batch
+    x: Tensor  # (K, n)
+    state: Evaluation
+    damping: Tensor  # (K,)
+    accepted: Tensor  # (K,)
+
+    def take(self, keep: Tensor) -> _Batch:
+        state = Evaluation(*(v[keep] for v in vars(self.state).values()))
+        return _Batch(self.rows[keep], self.x[keep], state, self.damping[keep], self.accepted[keep])
 
 
 def straight(x: Tensor, step: Tensor, max_step: float) -> Tensor:
@@ -79,25 +100,59 @@ def straight(x: Tensor, step: Tensor, max_step: float) -> Tensor:
 
 
 def levenberg_marquardt(
-    objective: Objective, x: Tensor, steps: int, max_step: float, move: Move = straight
+    objective: Objective,
+    x: Tensor,
+    steps: int,
+    max_step: float,
+    move: Move = straight,
+    tolerance: float = 0.0,
 ) -> Solution:
-    """Minimise a batch of objectives from x (B, n) with a fixed number of steps, each bounded by max_step.
+    """Minimise a batch of objectives from x (B, n) with at most `steps` steps each, each bounded by max_step.
 
-    `move` may follow a manifold, as long as it agrees with x + step to first order. The value of a solution is never
-    above that of its start. No host synchronisation: every decision is a mask.
+    `move` may follow a manifold, as long as it agrees with x + step to first order. A problem rests when a step
+    promises to gain no more than `tolerance` times its value. The value of a solution is never above that of its start.
+    Every decision is a mask: on a GPU nothing waits for the host; on a CPU resting problems also leave the batch.
     """
-    state = objective(x)
-    damping = torch.full_like(state.value, _DAMPING_START)
-    accepted = torch.zeros_like(state.value, dtype=torch.int64)
+    everybody = torch.arange(len(x), device=x.device)
+    batch = _Batch(
+        everybody, x, objective(x), x.new_full((len(x),), _DAMPING_START), torch.zeros_like(everybody)
+    )
+    found_x, found_value, found_accepted = x.clone(), batch.state.value.clone(), batch.accepted.clone()
+    decrease = torch.full_like(found_value, torch.inf)
+
+    def store(batch: _Batch) -> None:
+        found_x[batch.rows], found_value[batch.rows] = batch.x, batch.state.value
+        found_accepted[batch.rows] = batch.accepted
+        _, decrease[batch.rows] = damped_step(batch.state, torch.full_like(batch.damping, _DAMPING_MIN))
+
     for _ in range(steps):
-        step, _ = damped_step(state, damping)
-        trial_x = move(x, step, max_step)
-        trial = objective(trial_x)
-        better = trial.value < state.value
-        x = torch.where(better[:, None], trial_x, x)
-        state = _choose(better, trial, state)
-        damping = torch.where(better, damping * _DAMPING_DOWN, damping * _DAMPING_UP)
-        damping = damping.clamp(_DAMPING_MIN, _DAMPING_MAX)
-        accepted = accepted + better
-    _, decrease = damped_step(state, torch.full_like(damping, _DAMPING_MIN))
-    return Solution(x, state.value, decrease, accepted)
+        step, promised = damped_step(batch.state, batch.damping)
+        resting = (promised <= tolerance * batch.state.value) & (batch.damping <= _DAMPING_FREE)
+        if x.device.type == "cpu" and tolerance > 0 and float(resting.float().mean()) >= _DROP_SHARE:
+            store(batch.take(resting))
+            keep = (~resting).nonzero()[:, 0]
+            if len(keep) == 0:
+                return Solution(found_x, found_value, decrease, found_accepted)
+            batch, objective = batch.take(keep), objective.take(keep)
+            step, resting = step[keep], resting[keep]
+        batch = _step(objective, batch, move(batch.x, step, max_step), ~resting)
+    store(batch)
+    return Solution(found_x, found_value, decrease, found_accepted)
+
+
+def _step(objective: Objective, batch: _Batch, trial_x: Tensor, moving: Tensor) -> _Batch:
+    """Each moving problem goes to its trial point where that is better, and adapts its damping."""
+    trial, state = objective(trial_x), batch.state
+    better = (trial.value < state.value) & moving
+    scaled = batch.damping * torch.where(better, _DAMPING_DOWN, _DAMPING_UP)
+    return _Batch(
+        rows=batch.rows,
+        x=torch.where(better[:, None], trial_x, batch.x),
+        state=Evaluation(
+            torch.where(better, trial.value, state.value),
+            torch.where(better[:, None], trial.gradient, state.gradient),
+            torch.where(better[:, None, None], trial.hessian, state.hessian),
+        ),
+        damping=torch.where(moving, scaled.clamp(_DAMPING_MIN, _DAMPING_MAX), batch.damping),
+        accepted=batch.accepted + better,
+    )
