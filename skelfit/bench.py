@@ -20,18 +20,18 @@ import torch
 from torch import Tensor
 
 from skelfit import __version__
-from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS
 from skelfit.body.models import ModelSet
-from skelfit.body.skel import corrective_sources
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, Gender, Pipeline
 from skelfit.fit import fitter as fit_module
+from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import FitResult, Fitter
-from skelfit.fit.moments import part_vertices
 from skelfit.labels.demo import sample_labels
+from skelfit.roofline import count_work, measure_device, roofline, wait_for
 
 REPORT_VERSION = 1
 POSES = {"everyday": 0.0, "extreme": 1.0}  # share of people with a pose anywhere in the joints' ranges
+PARTS = ("target mesh", "warm start", "betas", "moments")  # then the solver, stage by stage, and the metrics
 _SEED = 20_000  # no person of the demo
 _MAX_BATCHES = 16  # a small batch is timed on so many of its size: more only takes longer
 _MIB = 2**20
@@ -44,6 +44,7 @@ class BenchConfig:
     device: str
     people: int  # of each kind of poses
     batches: tuple[int, ...]
+    baseline_people: int  # of each kind, in one batch; 0: no baseline
     gender: Gender = "neutral"  # of the labels
 
 
@@ -81,9 +82,16 @@ def make_labels(people: int, gender: Gender) -> dict[str, Labels]:
 
 
 def run_bench(
-    models: ModelSet, pipeline: Pipeline, config: BenchConfig, say: Callable[[str], None]
+    models: ModelSet,
+    pipeline: Pipeline,
+    baseline: Pipeline,
+    config: BenchConfig,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The whole report, as it goes to JSON; `say` is told what is being measured."""
+    """The whole report, as it goes to JSON; `say` is told what is being measured.
+
+    baseline is a pipeline of the first-order fitter; what its residuals consist of is taken from `pipeline`.
+    """
     people = make_labels(config.people, config.gender)
     say(f"fitting {config.people} people of each kind on {config.device}")
     fit: list[dict[str, Any]] = [
@@ -96,14 +104,22 @@ def run_bench(
         for name in people
     }
     batch = best["everyday"]["batch"]
-    say(f"breakdown at batch {batch}")
+    say(f"taking the time of its parts, in batches of {batch}")
     breakdown = {
         name: measure_breakdown(
             models, replace(pipeline.fit, batch=batch), config.device, labels.first(4 * batch)
         )
         for name, labels in people.items()
     }
-    say("roofline")
+    compared = []
+    if config.baseline_people:
+        say(f"fitting {config.baseline_people} people of each kind by the baseline; the longest part")
+        for name, labels in people.items():
+            few = labels.first(config.baseline_people)
+            found = measure_baseline(models, pipeline, baseline, config.device, few)
+            speed = best[name]["people_per_second"]
+            compared.append({"poses": name} | found | {"fit": compare(models, pipeline, few, found, speed)})
+    say("measuring what the device can do")
     count = count_work(models, pipeline.fit, config.gender)
     roof = roofline(count, measure_device(config.device), best["everyday"]["people_per_second"])
     return {
@@ -115,6 +131,7 @@ def run_bench(
         "gender": config.gender,
         "fit": fit,
         "breakdown": {"batch": batch, "seconds_per_1000_people": breakdown},
+        "baseline": compared,
         "roofline": roof,
     }
 
@@ -133,18 +150,12 @@ def _cpu_name() -> str:
         return "unknown CPU"
 
 
-def _wait(device: str) -> None:
-    """Until the device has done what it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def timed_fit(fitter: Fits, labels: Labels, device: str) -> tuple[FitResult, float]:
     """A fit and its seconds."""
-    _wait(device)
+    wait_for(device)
     started = time.perf_counter()
     result = fitter.fit(labels.gender, labels.pose, labels.betas, labels.transl)
-    _wait(device)
+    wait_for(device)
     return result, time.perf_counter() - started
 
 
@@ -174,6 +185,50 @@ def measure_batch(
     }
 
 
+def measure_baseline(
+    models: ModelSet, pipeline: Pipeline, baseline: Pipeline, device: str, labels: Labels
+) -> dict[str, Any]:
+    """Speed and accuracy of the first-order baseline, all people in one batch."""
+    if baseline.first_order is None:
+        raise ValueError(f"the baseline {baseline.name!r}: expected a first_order section, found none")
+    ours = pipeline.fit
+    same = replace(
+        baseline.fit,
+        batch=len(labels),
+        skel_gender=ours.skel_gender,
+        limit_weight=ours.limit_weight,
+        beta_weight=ours.beta_weight,
+    )
+    fitter = FirstOrderFitter(models, same, baseline.first_order, device)
+    fitter.prepare(labels.gender)
+    result, seconds = timed_fit(fitter, labels, device)
+    return {
+        "method": baseline.first_order.method,
+        "people": len(labels),
+        "seconds": seconds,
+        "people_per_second": len(labels) / seconds,
+        "pve_mm": accuracy(result),
+        "converged": float(result.converged.double().mean()),
+    }
+
+
+def compare(
+    models: ModelSet, pipeline: Pipeline, labels: Labels, baseline: dict[str, Any], people_per_second: float
+) -> dict[str, Any]:
+    """Our fit of the baseline's people, at the speed of full batches; the ratios are ours over the baseline's."""
+    result = Fitter(models, pipeline.fit).fit(labels.gender, labels.pose, labels.betas, labels.transl)
+    pve, theirs = accuracy(result), baseline["pve_mm"]
+    return {
+        "people_per_second": people_per_second,
+        "pve_mm": pve,
+        "ratio": {
+            "people_per_second": people_per_second / baseline["people_per_second"],
+            "pve_mean": pve["mean"] / theirs["mean"],
+            "pve_p95": pve["p95"] / theirs["p95"],
+        },
+    }
+
+
 def _memory(device: str, start: bool = False) -> int:
     """Peak bytes since the last start, of the GPU's memory or of this process."""
     if device == "cuda":
@@ -186,9 +241,6 @@ def _memory(device: str, start: bool = False) -> int:
             Path("/proc/self/clear_refs").write_text("5")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
-
-
-# --- where the time goes ---------------------------------------------------------------------------------------
 
 
 def measure_breakdown(models: ModelSet, fit: FitConfig, device: str, labels: Labels) -> dict[str, float]:
@@ -207,132 +259,40 @@ def timed_parts(stages: Sequence[str], device: str) -> Iterator[dict[str, float]
 
     Waits for the device before and after each call, which costs a GPU some speed.
     """
-    seconds: dict[str, float] = dict.fromkeys(["target mesh", "warm start", "moments"], 0.0)
+    seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     seconds |= {f"LM {name}": 0.0 for name in stages} | {"metrics": 0.0}
-    plans: list[int] = []  # of the stages, in the order in which they are first used
-    latest = [0]
+    moves: list[int] = []  # of the stages, in the order in which they are first used
+
+    def part_of_solver(*args: Any) -> str:
+        move = id(args[4])
+        if move not in moves:
+            moves.append(move)
+        return f"LM {stages[moves.index(move)]}"
 
     def timed(function: Callable[..., Any], part: str | None) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            _wait(device)
+            wait_for(device)
             started = time.perf_counter()
             result = function(*args, **kwargs)
-            _wait(device)
-            seconds[part or f"LM {stages[latest[0]]}"] += time.perf_counter() - started
+            wait_for(device)
+            seconds[part or part_of_solver(*args)] += time.perf_counter() - started
             return result
 
         return call
 
-    def moments(plan: Any, *args: Any, **kwargs: Any) -> Any:
-        if id(plan) not in plans:
-            plans.append(id(plan))
-        latest[0] = plans.index(id(plan))
-        return timed_moments(plan, *args, **kwargs)
-
     places: list[tuple[Any, str, str | None]] = [
         (SmplModel, "vertices", "target mesh"),
         (fit_module, "body_angles", "warm start"),
+        (fit_module, "beta_step", "betas"),
         (fit_module, "moments", "moments"),
         (fit_module, "levenberg_marquardt", None),
         (fit_module, "errors", "metrics"),
     ]
     originals = [getattr(owner, name) for owner, name, _ in places]
-    timed_moments = timed(originals[2], "moments")
     try:
         for (owner, name, part), original in zip(places, originals, strict=True):
-            setattr(owner, name, moments if name == "moments" else timed(original, part))
+            setattr(owner, name, timed(original, part))
         yield seconds
     finally:
         for (owner, name, _), original in zip(places, originals, strict=True):
             setattr(owner, name, original)
-
-
-# --- what the device could do ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Work:
-    """Floating-point operations and bytes to and from memory, of one person."""
-
-    flops: float
-    bytes: float
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.bytes + other.bytes)
-
-    def __mul__(self, times: float) -> Work:
-        return Work(times * self.flops, times * self.bytes)
-
-
-def count_work(models: ModelSet, fit: FitConfig, gender: Gender) -> dict[str, Work]:
-    """What the method asks for per person, in float32, counted from sizes: a multiply-add is two operations.
-
-    V vertices, K = 1 + 10 betas + 9 per corrective joint, s skinning weights that are not zero, p of joint pairs at a
-    vertex, J joints and n DoFs of the stage. Tables and whatever fits a cache are free: many people share them.
-
-    target mesh   6V(10 + 207) correctives, 2*24*16V + 24V skinning;   12V written
-    vertex pass   6VK rest skin, 24s skinning, 21V residual, 15V products, 24s_J + 18p sums, 6V value;  12V read,
-                  and (4J)^2 + 12J numbers written
-    metrics       6VK + 24s + 21V + 7V;   12V read
-    LM step       6(4J)^2 slope, 2*3n(4J)^2 and 2n^2*12J normal matrix, n^3/3 + 4n^2 solution;   M and, twice, the
-                  3n x 4J Jacobian and its product with M
-    """
-    skel = models.skel_of(fit.skel_gender if gender == "neutral" else gender)
-    weights = np.asarray(skel.skin_weights)
-    columns = 1 + skel.shapedirs.shape[2] + 9 * len(corrective_sources()[0])
-    vertices = len(weights)
-
-    def posed(chosen: Any) -> float:
-        return 6 * len(chosen) * columns + 24 * np.count_nonzero(weights[chosen]) + 21 * len(chosen)
-
-    work = {"target mesh": Work((6 * 217 + 2 * 24 * 16 + 24) * vertices, 12 * vertices)}
-    for stage in fit.stages:
-        joints = list(STAGE_JOINTS[stage.dofs])
-        chosen = part_vertices(weights, stage.vertices, stage.stride)
-        touched = np.count_nonzero(weights[chosen][:, joints], axis=1)
-        pairs = (touched * (touched + 1) // 2).sum()
-        rows, n = 4 * len(joints), sum(j in joints for j in DOF_JOINT)
-        sums = 21 * len(chosen) + 24 * touched.sum() + 18 * pairs
-        one_pass = Work(posed(chosen) + sums, 12 * len(chosen) + 4 * (rows**2 + 3 * rows))
-        step = Work(
-            (6 + 6 * n) * rows**2 + 6 * n**2 * rows + n**3 / 3 + 4 * n**2, 4 * (rows**2 + 4 * 3 * n * rows)
-        )
-        work["moments"] = work.get("moments", Work(0, 0)) + one_pass * stage.refreshes
-        # Each pass evaluates its start, too.
-        work[f"LM {stage.name}"] = step * (stage.steps + stage.refreshes)
-    work["metrics"] = Work(posed(np.arange(vertices)) + 7 * vertices, 12 * vertices)
-    return work
-
-
-def measure_device(device: str) -> Work:
-    """Operations and bytes per second: the best of a few float32 matrix products, and of a few copies."""
-    size, count = (8192, 2**28) if device == "cuda" else (2048, 2**25)
-    a, b = torch.rand(2, size, size, device=device)
-    source, copy = torch.rand(count, device=device), torch.empty(count, device=device)
-
-    def best(function: Callable[[], object]) -> float:
-        times = []
-        for _ in range(5):
-            _wait(device)
-            started = time.perf_counter()
-            function()
-            _wait(device)
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    return Work(2 * size**3 / best(lambda: a @ b), 2 * 4 * count / best(lambda: copy.copy_(source)))
-
-
-def roofline(work: dict[str, Work], speed: Work, people_per_second: float) -> dict[str, Any]:
-    """What the device could do at the measured speeds, part by part, and the share of it that the fit reaches."""
-    seconds = {name: max(w.flops / speed.flops, w.bytes / speed.bytes) for name, w in work.items()}
-    bound = 1 / sum(seconds.values())
-    return {
-        "gflop_per_second": speed.flops / 1e9,
-        "gbyte_per_second": speed.bytes / 1e9,
-        "mflop_per_person": sum(w.flops for w in work.values()) / 1e6,
-        "mbyte_per_person": sum(w.bytes for w in work.values()) / 1e6,
-        "seconds_per_1000_people": {name: 1000 * value for name, value in seconds.items()},
-        "people_per_second": bound,
-        "reached": people_per_second / bound,
-    }

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from skelfit.body.models import ModelSet, load_models, open_models
-from skelfit.config import FitConfig, GateConfig
+from skelfit.config import GateConfig, Pipeline
 from skelfit.errors import ModelError
+from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import FitResult, Fitter
 from skelfit.labels.batch import LabelBatch, image_path
 from skelfit.labels.store import read_rows
@@ -58,7 +59,7 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
     started = time.perf_counter()
     run = task.run
     batch = read_rows(run.labels[task.file_index].store, task.start, task.stop)
-    fitter = fitter or cached_fitter(run.models, run.models_sha256, run.pipeline.fit, run.device)
+    fitter = fitter or cached_fitter(run.models, run.models_sha256, run.pipeline, run.device)
     fitted = fit_people(batch, fitter, len(run.pipeline.fit.stages))
     verdicts = judge(batch, fitted, run.pipeline.gates)
     images = [
@@ -73,9 +74,16 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
 
 
 @lru_cache(maxsize=1)
-def cached_fitter(models: str | None, models_sha256: str, config: FitConfig, device: str) -> FitterLike:
+def cached_fitter(models: str | None, models_sha256: str, pipeline: Pipeline, device: str) -> FitterLike:
     """The fitter of this process, made once: it takes longer to prepare than a shard to fit."""
-    return Fitter(models_of(models, models_sha256), config, device)
+    return make_fitter(models_of(models, models_sha256), pipeline, device)
+
+
+def make_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> FitterLike:
+    """The fitter that a pipeline asks for."""
+    if pipeline.first_order is not None:
+        return FirstOrderFitter(models, pipeline.fit, pipeline.first_order, device)
+    return Fitter(models, pipeline.fit, device)
 
 
 def models_of(folder: str | None, sha256: str) -> ModelSet:

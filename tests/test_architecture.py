@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "job": {"body", "config", "fit", "labels", "metrics", "plan", "shards"},
     "cluster": {"job", "plan"},
     "export": {"shards"},
-    "bench": {"body", "config", "fit", "labels"},
+    "roofline": {"body", "config", "fit"},
+    "bench": {"body", "config", "fit", "labels", "roofline"},
 }
 # Third-party packages that only one part knows.
 ONLY_IN = {

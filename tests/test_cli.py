@@ -30,7 +30,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def fake_fitter(monkeypatch: pytest.MonkeyPatch, models) -> FakeFitter:
     """Commands that find the open body at once and fit with a fake."""
     fitter = FakeFitter(stages=3)
-    monkeypatch.setattr(skelfit.cli.convert, "Fitter", lambda *_: fitter)
+    monkeypatch.setattr(skelfit.cli.convert, "make_fitter", lambda *_: fitter)
     monkeypatch.setattr(skelfit.cli.convert, "find_models", lambda _: models)
     return fitter
 

@@ -12,11 +12,14 @@ import torch
 
 from skelfit.bench import BenchConfig, run_bench
 from skelfit.body.models import find_models
-from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_device, chosen_pipeline
+from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_device, chosen_pipeline, shipped
+from skelfit.config import load_pipeline
 from skelfit.errors import OutputError
 
 # Of each kind of poses.
 PEOPLE = {"cpu": 1024, "cuda": 32768}
+BASELINE_PEOPLE = {"cpu": 16, "cuda": 1024}
+BASELINE = Path("pipelines/first-order.yaml")
 BATCHES = {"cpu": (64, 256, 1024), "cuda": (64, 256, 1024, 4096, 16384)}
 
 
@@ -24,6 +27,11 @@ BATCHES = {"cpu": (64, 256, 1024), "cuda": (64, 256, 1024, 4096, 16384)}
 @click.option("--json", "json_file", type=FILE, help="Write the report here, too.")
 @click.option(
     "--people", type=COUNT, help="Everyday poses, and as many extreme ones  [default: 1024, on a GPU 32768]."
+)
+@click.option(
+    "--baseline-people",
+    type=click.IntRange(min=0),
+    help="How many of each the baseline fits, in one batch; 0: no baseline  [default: 16, on a GPU 1024].",
 )
 @click.option("--batch", type=COUNT, multiple=True, help="People per solver call; may be repeated.")
 @click.option(
@@ -36,6 +44,7 @@ BATCHES = {"cpu": (64, 256, 1024), "cuda": (64, 256, 1024, 4096, 16384)}
 def bench_command(
     json_file: Path | None,
     people: int | None,
+    baseline_people: int | None,
     batch: tuple[int, ...],
     gender: Any,
     device: str,
@@ -43,15 +52,26 @@ def bench_command(
     pipeline: Path | None,
     threads: int | None,
 ) -> None:
-    """Measure the fit on this machine: speed, accuracy, memory, where the time goes, and the roofline."""
+    """Measure the fit on this machine, beside the first-order baseline.
+
+    Speed, accuracy and memory on made-up people; where the time goes; what the device could do.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
-    settings, found, kind = chosen_pipeline(pipeline), find_models(models), chosen_device(device)
+    settings, kind = chosen_pipeline(pipeline), chosen_device(device)
+    if settings.first_order is not None:
+        raise click.BadParameter(
+            "the baseline itself; give the pipeline to compare it with", param_hint="--pipeline"
+        )
     people = people or PEOPLE[kind]
+    few = min(BASELINE_PEOPLE[kind] if baseline_people is None else baseline_people, people)
     # A batch that is never full measures a smaller one.
     batches = batch or tuple(b for b in BATCHES[kind] if b <= people) or (people,)
-    config = BenchConfig(kind, people, batches, gender)
-    report = run_bench(found, settings, config, lambda text: click.echo(f"... {text}", err=True))
+    config = BenchConfig(kind, people, batches, few, gender)
+    baseline = load_pipeline(shipped(BASELINE))
+    report = run_bench(
+        find_models(models), settings, baseline, config, lambda text: click.echo(f"... {text}", err=True)
+    )
     click.echo(as_text(report))
     if json_file is not None:
         try:
@@ -76,24 +96,49 @@ def as_text(report: dict[str, Any]) -> str:
         for r in sorted(report["fit"], key=lambda r: (r["poses"], r["batch"]))
     ]
     lines += _table(heads, rows)
-    breakdown, roof = report["breakdown"], report["roofline"]
+    if report["baseline"]:
+        lines += ["", "beside the first-order baseline, on the same people"]
+        lines += _baseline_table(report["baseline"])
+    lines += [
+        "",
+        *_breakdown_table(report["breakdown"], report["roofline"]),
+        "",
+        _roofline_text(report["roofline"]),
+    ]
+    return "\n".join(lines)
+
+
+def _baseline_table(baseline: list[dict[str, Any]]) -> list[str]:
+    heads = ("poses", "fitted by", "people/s", "PVE mean", "p95", "max", "converged")
+    rows: list[tuple[object, ...]] = []
+    for r in baseline:
+        ours = r["fit"]
+        share = f"{100 * r['converged']:.2f} %"
+        rows.append((r["poses"], "us", f"{ours['people_per_second']:.1f}", *_mm(ours["pve_mm"]), ""))
+        rows.append((r["poses"], r["method"], f"{r['people_per_second']:.3f}", *_mm(r["pve_mm"]), share))
+        ratio = [f"{ours['ratio'][name]:.3f}" for name in ("pve_mean", "pve_p95")]
+        rows.append((r["poses"], "ratio", f"{ours['ratio']['people_per_second']:.0f}", *ratio, "", ""))
+    return _table(heads, rows)
+
+
+def _breakdown_table(breakdown: dict[str, Any], roof: dict[str, Any]) -> list[str]:
     seconds = breakdown["seconds_per_1000_people"]
-    lines += ["", f"seconds per 1000 people, in batches of {breakdown['batch']}"]
-    parts = next(iter(seconds.values()))
     bound = {**roof["seconds_per_1000_people"], "all": 1000 / roof["people_per_second"]}
     rows = [
         (part, *(f"{column[part]:.3f}" for column in seconds.values()))
         + (f"{bound[part]:.3f}" if part in bound else "",)
-        for part in parts
+        for part in next(iter(seconds.values()))
     ]
-    lines += _table(("part", *seconds, "roofline"), rows)
-    lines += [
-        "",
-        f"roofline: {roof['mflop_per_person']:.1f} MFLOP and {roof['mbyte_per_person']:.2f} MB per person; "
-        f"measured here {roof['gflop_per_second']:.0f} GFLOP/s (matrix product) and {roof['gbyte_per_second']:.1f} GB/s (copy): at "
-        f"most {roof['people_per_second']:.0f} people/s, of which {100 * roof['reached']:.1f} % are reached",
-    ]
-    return "\n".join(lines)
+    title = f"seconds per 1000 people, in batches of {breakdown['batch']}"
+    return [title, *_table(("part", *seconds, "roofline"), rows)]
+
+
+def _roofline_text(roof: dict[str, Any]) -> str:
+    return (
+        f"roofline: {roof['mflop_per_person']:.1f} MFLOP and {roof['mbyte_per_person']:.2f} MB per person; measured "
+        f"here {roof['gflop_per_second']:.0f} GFLOP/s (matrix product) and {roof['gbyte_per_second']:.1f} GB/s (copy): "
+        f"at most {roof['people_per_second']:.0f} people/s, of which {100 * roof['reached']:.1f} % are reached"
+    )
 
 
 def _mm(pve: dict[str, float]) -> tuple[str, ...]:

@@ -20,8 +20,7 @@ from tqdm import tqdm
 from skelfit import cluster
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
 from skelfit.config import DemoSpec, LabelSource, Pipeline, load_manifest, load_pipeline
-from skelfit.fit.fitter import Fitter
-from skelfit.job import ShardResult, run_shard
+from skelfit.job import ShardResult, make_fitter, run_shard
 from skelfit.labels.store import build_store, store_info
 from skelfit.plan import LabelFile, Run, ShardTask, finish, pending, plan_shards, writing
 
@@ -109,7 +108,7 @@ def convert_command(
         workers = 1 if run.device == "cuda" else os.cpu_count() or 1
     work = run_shard
     if workers == 0 and scheduler is None:
-        work = partial(run_shard, fitter=Fitter(found, settings.fit, run.device))
+        work = partial(run_shard, fitter=make_fitter(found, settings, run.device))
     convert_run(run, workers, scheduler, overwrite=overwrite, work=work)
     click.echo(f"next: skelfit export {out} --format skel-cf --out {subset.name}-skel.npz")
 
@@ -148,15 +147,17 @@ def chosen_pipeline(
     path: Path | None, skel_gender: str | None = None, shard_size: int | None = None
 ) -> Pipeline:
     """The pipeline with what the command line changes of it."""
-    if path is None:
-        # Outside of a checkout's root, the checkout that this package lies in.
-        beside = Path(__file__).parents[2] / DEFAULT_PIPELINE
-        path = beside if not DEFAULT_PIPELINE.exists() and beside.exists() else DEFAULT_PIPELINE
-    pipeline = load_pipeline(path)
+    pipeline = load_pipeline(path or shipped(DEFAULT_PIPELINE))
     if skel_gender is not None:
         gender: Any = skel_gender
         pipeline = replace(pipeline, fit=replace(pipeline.fit, skel_gender=gender))
     return pipeline if shard_size is None else replace(pipeline, shard_size=shard_size)
+
+
+def shipped(path: Path) -> Path:
+    """A file that comes with skelfit: of the working folder or, outside of a checkout, of where this package lies."""
+    beside = Path(__file__).parents[2] / path
+    return beside if not path.exists() and beside.exists() else path
 
 
 def _data_root() -> Path:

@@ -36,8 +36,8 @@ _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 _CPU_TARGETS, _GPU_TARGETS = 32, 2048
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 _PROGRESS_STRIDE = 8
-# Converged: the next step would gain less than 0.1 % of the objective, or move the skin by less than 10 um (RMS).
-_RELATIVE_GAIN, _ABSOLUTE_GAIN = 1e-3, 1e-10
+# Converged: the next step would gain less than 0.5 % of the objective, or move the skin by less than 10 um (RMS).
+_RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,7 @@ from skelfit.fit.moments import Moments
 from skelfit.fit.plans import PRODUCTS, Chain, Plan, Rows, make_plan
 
 
-def free_plan(
-    model: SkelModel, stride: int, tile: tuple[int, int], points: np.ndarray | None = None
-) -> Plan:
+def free_plan(model: SkelModel, stride: int, tile: tuple[int, int], points: np.ndarray | None = None) -> Plan:
     """As `make_plan` of all body DoFs against every stride-th vertex, the pelvis' angles active too."""
     device, dtype = model.v_template.device, model.v_template.dtype
     body = make_plan(model, "all", "all", stride, tile, points)
