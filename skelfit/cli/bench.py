@@ -63,6 +63,8 @@ def bench_command(
         raise click.BadParameter(
             "the baseline itself; give the pipeline to compare it with", param_hint="--pipeline"
         )
+    if json_file is not None and not json_file.parent.is_dir():  # said before minutes are spent, not after
+        raise OutputError(f"{json_file}: cannot be written: no such folder")
     people = people or PEOPLE[kind]
     few = min(BASELINE_PEOPLE[kind] if baseline_people is None else baseline_people, people)
     # A batch that is never full measures a smaller one.

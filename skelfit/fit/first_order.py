@@ -1,0 +1,136 @@
+"""The published way to fit SKEL, as a baseline: L-BFGS, or Adam, over a whole batch of people by backpropagation.
+
+The protocol of the SKEL aligner (Keller et al., TOG 2023) and of SKEL-CF's fitter (Li et al., 2025): stage by stage,
+one optimiser for the sum of all people's objectives, and in L-BFGS one strong-Wolfe line search, so that one person's
+step is everybody's and a person's result depends on the others in the batch. All angles but the root's start from
+zero, as published. Stages, residuals, betas, the frozen root and the measured errors are those of `Fitter`, so that
+the two differ in the optimisation alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from skelfit.body.skel import SkelModel, SkelShape
+from skelfit.fit.fitter import _ABSOLUTE_GAIN, _RELATIVE_GAIN, FitResult, Fitter, _Pair, _Stage
+from skelfit.fit.moments import People, PoseObjective, moments
+from skelfit.fit.plans import Plan
+from skelfit.fit.solver import levenberg_marquardt
+
+if TYPE_CHECKING:
+    from skelfit.body.models import ModelSet
+    from skelfit.config import FirstOrderConfig, FitConfig
+
+# Evaluations per iteration of L-BFGS: its line search mostly takes the first trial.
+_EVALUATIONS = 1.25
+_HISTORY = 100
+# The sum of squared errors is in m^2, where torch's own tolerances would stop at once.
+_TOLERANCE = 1e-14
+
+
+class FirstOrderFitter(Fitter):
+    """Fits SKEL to SMPL labels by a first-order method; takes and gives what `Fitter` does."""
+
+    def __init__(
+        self, models: ModelSet, config: FitConfig, first_order: FirstOrderConfig, device: str = "cpu"
+    ) -> None:
+        super().__init__(models, config, device)
+        self.first_order = first_order
+
+    def fit(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
+        """Fit N people, in batches of `config.batch`: pose (N, 24, 3) rad, betas (N, 10), transl (N, 3) m."""
+        self.prepare(smpl_gender)
+        return super().fit(smpl_gender, pose, betas, transl)
+
+    def prepare(self, smpl_gender: str) -> None:
+        """Make the tables for labels of a gender, which `fit` would do otherwise."""
+        skel_gender = self.config.skel_gender if smpl_gender == "neutral" else smpl_gender
+        if (smpl_gender, skel_gender) not in self._pairs:
+            pair = _FirstOrderPair(self.models, smpl_gender, skel_gender, self.config, self.device)
+            pair.first_order = self.first_order
+            self._pairs[smpl_gender, skel_gender] = pair
+
+
+class _FirstOrderPair(_Pair):
+    first_order: FirstOrderConfig
+
+    def _run_stage(self, stage: _Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
+        """One stage of the baseline; who has converged is judged as `Fitter` judges it."""
+        config, plan = self.config, stage.plans[-1]
+        if self.first_order.start == "zero" and stage is self.stages[0]:
+            q = torch.zeros_like(q)
+        refine_betas = stage.config.refine_betas and self.smpl.gender != self.skel.gender
+        with torch.enable_grad():
+            goal = stage_objective(plan, self.skel, people, q, self.limits, config.limit_weight)
+            x, betas = q[:, plan.dofs], people.betas
+            if refine_betas:
+
+                def with_betas(x: Tensor, betas: Tensor) -> Tensor:
+                    return goal(x, self.skel.shape(betas)) + config.beta_weight * betas.square().sum(-1)
+
+                x, betas = minimise(with_betas, [x, betas], stage.config.steps, self.first_order)
+                people = People(betas, self.skel.frames(betas), people.target)
+            else:
+                shape = self.skel.shape(betas)
+                (x,) = minimise(lambda x: goal(x, shape), [x], stage.config.steps, self.first_order)
+        q = q.index_copy(1, plan.dofs, x)
+        state = moments(plan, self.skel, people, q)
+        found = PoseObjective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
+        solution = levenberg_marquardt(found, x, 0, config.max_angle_step, stage.move)
+        return people, q, solution.decrease < _RELATIVE_GAIN * solution.value + _ABSOLUTE_GAIN
+
+
+def stage_objective(
+    plan: Plan, model: SkelModel, people: People, q: Tensor, limits: Tensor, limit_weight: float
+) -> Callable[[Tensor, SkelShape], Tensor]:
+    """A stage's objective (B,) m^2 of its active DoFs (B, n) and the people's shape; for autograd.
+
+    The other DoFs are held at q (B, 46). Mean squared vertex error of the stage's vertices, pose correctives
+    included, and the soft joint limits of `skelfit.fit.moments.PoseObjective`.
+    """
+    low, high = limits[plan.dofs].unbind(-1)
+    chosen = plan.vertices
+    target = people.target[chosen].permute(2, 0, 1)
+
+    def evaluate(x: Tensor, shape: SkelShape) -> Tensor:
+        skin = model.forward(shape, q.index_copy(1, plan.dofs, x)).vertices[:, chosen]
+        excess = torch.relu(x - high) + torch.relu(low - x)
+        return (skin - target).square().sum(-1).mean(-1) + limit_weight * excess.square().sum(-1)
+
+    return evaluate
+
+
+def minimise(
+    goal: Callable[..., Tensor], start: Sequence[Tensor], iterations: int, config: FirstOrderConfig
+) -> list[Tensor]:
+    """The variables, each (B, ...), that one optimiser finds for the sum of all people's goal(*variables), (B,)."""
+    variables = [v.detach().clone().requires_grad_() for v in start]
+    optimiser: torch.optim.Optimizer
+    if config.method == "adam":
+        optimiser, calls = torch.optim.Adam(variables, lr=config.learning_rate), iterations
+    else:
+        calls = 1  # which iterates by itself
+        optimiser = torch.optim.LBFGS(
+            variables,
+            lr=config.learning_rate,
+            max_iter=iterations,
+            max_eval=round(_EVALUATIONS * iterations),
+            tolerance_grad=_TOLERANCE,
+            tolerance_change=_TOLERANCE,
+            history_size=_HISTORY,
+            line_search_fn="strong_wolfe",
+        )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        total = goal(*variables).sum()
+        total.backward()
+        return total
+
+    for _ in range(calls):
+        optimiser.step(closure)
+    return [v.detach() for v in variables]

@@ -1,0 +1,142 @@
+"""What a person's fit asks for in operations and bytes, and what the device gives of both.
+
+The roofline is the speed of a fit whose every part runs at the device's best: at the rate of a matrix product, or at
+that of a copy, whichever is the slower for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS, descendants
+from skelfit.body.models import ModelSet
+from skelfit.body.skel import corrective_sources
+from skelfit.config import FitConfig, Gender
+from skelfit.fit.fitter import _PROGRESS_STRIDE as PROGRESS_STRIDE
+from skelfit.fit.plans import part_vertices
+
+
+def wait_for(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations and bytes to and from memory, of one person."""
+
+    flops: float
+    bytes: float
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+    def __mul__(self, times: float) -> Work:
+        return Work(times * self.flops, times * self.bytes)
+
+
+def count_work(models: ModelSet, fit: FitConfig, gender: Gender) -> dict[str, Work]:
+    """What the method asks for per person, in float32, counted from sizes: a multiply-add is two operations.
+
+    All steps that the pipeline allows, and no retries. V vertices of a pass, K = 1 + 10 betas + 9 per corrective joint,
+    s skinning weights that are not zero, s_J of them of active joints, p pairs of active joints at a vertex; J joints
+    and n DoFs of a stage, t joints that all DoFs of it move together. Tables and what fits a cache are free: many
+    people share them.
+
+    target mesh   6V(10 + 207) shape and correctives, 2*24*16V + 24V skinning;   12V bytes written
+    posed skin    6VK rest skin, 24s skinning, 21V residual;   12V read
+    betas         a posed skin, 18V turned residuals, 60V product, 18V + 24s lever and sums
+    moments       a posed skin, 21V products and value, 24s_J + 18p sums;   (4J)^2 + 12J numbers written
+    metrics       a posed skin, 7V
+    LM step       6(4J)^2 slope, 96Jt and 12nt normal matrix, n^3/3 + 4n^2 solution;   M read; the Jacobian's 12t and
+                  its product's 12nJ numbers written and read
+    """
+    gendered = fit.skel_gender if gender == "neutral" else gender
+    skel = models.skel_of(gendered)
+    weights = np.asarray(skel.skin_weights)
+    columns = 1 + skel.shapedirs.shape[2] + 9 * len(corrective_sources()[0])
+
+    def posed(chosen: NDArray[np.int64]) -> Work:
+        skinning = 24 * np.count_nonzero(weights[chosen])
+        return Work(len(chosen) * (6 * columns + 21) + skinning, 12 * len(chosen))
+
+    everything = np.arange(len(weights))
+    progress = everything[::PROGRESS_STRIDE]
+    betas = posed(progress) + Work(96 * len(progress) + 24 * np.count_nonzero(weights[progress]), 0)
+    nothing = Work(0, 0)
+    work = {
+        "target mesh": Work((6 * 217 + 2 * 24 * 16 + 24) * len(weights), 12 * len(weights)),
+        "betas": nothing,
+        "moments": nothing,
+    }
+    for stage in fit.stages:
+        joints = list(STAGE_JOINTS[stage.dofs])
+        coarse = stage.coarse_stride or stage.stride
+        for stride in [coarse] * (stage.refreshes - 1) + [stage.stride]:
+            chosen = part_vertices(weights, stage.vertices, stride)
+            work["moments"] += posed(chosen) + _sums(weights[chosen][:, joints])
+        if stage.refine_betas and gender != gendered:
+            work["betas"] += betas * stage.refreshes
+        # Each pass evaluates its start, too.
+        work[f"LM {stage.name}"] = _step(joints) * (stage.steps + stage.refreshes)
+    work["metrics"] = posed(everything) + Work(7 * len(weights), 0)
+    work["metrics"] += (posed(progress) + Work(7 * len(progress), 0)) * (len(fit.stages) - 1)
+    return work
+
+
+def _sums(weights: NDArray[np.float32]) -> Work:
+    """What moments ask for beyond the posed skin; weights (V, J) of the active joints."""
+    touched = np.count_nonzero(weights, axis=1)
+    pairs = (touched * (touched + 1) // 2).sum()
+    rows = 4 * weights.shape[1]
+    return Work(21 * len(weights) + 24 * touched.sum() + 18 * pairs, 4 * (rows**2 + 3 * rows))
+
+
+def _step(joints: list[int]) -> Work:
+    """One evaluation and solution of a stage with these joints."""
+    moved = [len(set(descendants(j)) & set(joints)) for j in DOF_JOINT if j in joints]
+    n, rows, together = len(moved), 4 * len(joints), sum(moved)
+    flops = 6 * rows**2 + 24 * rows * together + 12 * n * together + n**3 / 3 + 4 * n**2
+    return Work(flops, 4 * (rows**2 + 2 * (12 * together + 3 * n * rows)))
+
+
+def measure_device(device: str) -> Work:
+    """Operations and bytes per second: the best of a few float32 matrix products, and of a few copies."""
+    size, count = (8192, 2**28) if device == "cuda" else (2048, 2**25)
+    a, b = torch.rand(2, size, size, device=device)
+    source, copy = torch.rand(count, device=device), torch.empty(count, device=device)
+
+    def best(function: Callable[[], object]) -> float:
+        times = []
+        for _ in range(5):
+            wait_for(device)
+            started = time.perf_counter()
+            function()
+            wait_for(device)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    return Work(2 * size**3 / best(lambda: a @ b), 2 * 4 * count / best(lambda: copy.copy_(source)))
+
+
+def roofline(work: dict[str, Work], speed: Work, people_per_second: float) -> dict[str, Any]:
+    """What the device could do at the measured speeds, part by part, and the share of it that the fit reaches."""
+    seconds = {name: max(w.flops / speed.flops, w.bytes / speed.bytes) for name, w in work.items()}
+    bound = 1 / sum(seconds.values())
+    return {
+        "gflop_per_second": speed.flops / 1e9,
+        "gbyte_per_second": speed.bytes / 1e9,
+        "mflop_per_person": sum(w.flops for w in work.values()) / 1e6,
+        "mbyte_per_person": sum(w.bytes for w in work.values()) / 1e6,
+        "seconds_per_1000_people": {name: 1000 * value for name, value in seconds.items()},
+        "people_per_second": bound,
+        "reached": people_per_second / bound,
+    }

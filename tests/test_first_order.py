@@ -1,0 +1,135 @@
+"""The first-order baseline: the same objective as the solver's, a pipeline of its own, the same kind of result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from skelfit.body.dofs import NUM_DOFS, dof_limits
+from skelfit.body.models import ModelSet
+from skelfit.body.skel import SkelModel
+from skelfit.body.smpl import SmplModel
+from skelfit.config import FirstOrderConfig, LabelSource, Pipeline, load_pipeline
+from skelfit.fit.first_order import FirstOrderFitter, minimise, stage_objective
+from skelfit.fit.moments import People, errors, moments
+from skelfit.fit.plans import make_plan
+from skelfit.job import make_fitter, run_shard
+from skelfit.labels.demo import sample_labels, write_demo
+from skelfit.labels.store import build_store, store_info
+from skelfit.plan import LabelFile, Run, plan_shards
+from skelfit.shards import read_rows
+
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+
+
+def short(steps: int, **changes: object) -> Pipeline:
+    """The baseline's pipeline with a few iterations per stage."""
+    pipeline = load_pipeline(PIPELINES / "first-order.yaml")
+    assert pipeline.first_order is not None
+    stages = tuple(replace(stage, steps=steps) for stage in pipeline.fit.stages)
+    return replace(
+        pipeline,
+        fit=replace(pipeline.fit, stages=stages),
+        first_order=replace(pipeline.first_order, **changes),
+    )
+
+
+def fit(
+    models: ModelSet, pipeline: Pipeline, people: int, gender: str = "male"
+) -> tuple[object, list[Tensor]]:
+    labels = [torch.from_numpy(x) for x in sample_labels(people, 5, 0.0)]
+    assert pipeline.first_order is not None
+    fitter = FirstOrderFitter(models, pipeline.fit, pipeline.first_order)
+    return fitter.fit(gender, *labels), labels
+
+
+@pytest.mark.parametrize("part", ["all", "lower_body", "upper_body"])
+def test_objective_is_the_solvers(models: ModelSet, part: str) -> None:
+    """At equal angles: the value of the moments, and the limit term; the skin is that of `errors`."""
+    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
+    betas = torch.randn(2, 10, dtype=torch.float64)
+    q = 0.4 * torch.randn(2, NUM_DOFS, dtype=torch.float64)
+    target = model.forward(model.shape(betas), q + 0.1).vertices
+    people = People(betas, model.frames(betas), target.permute(1, 2, 0).contiguous())
+    plan = make_plan(model, part, part, 5, (512, 32))
+    limits, weight = torch.tensor(dof_limits()) / 8, 0.3
+    goal = stage_objective(plan, model, people, q, limits, weight)
+    found = goal(q[:, plan.dofs], model.shape(betas))
+
+    x = q[:, plan.dofs]
+    low, high = limits[plan.dofs].unbind(-1)
+    beyond = (x - x.clamp(low, high)).square().sum(1)
+    assert (beyond > 0).all()
+    expected = moments(plan, model, people, q).value + weight * beyond
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    skin = model.forward(model.shape(betas), q).vertices
+    pve = (skin - target)[:, plan.vertices].norm(dim=-1).mean(1)
+    torch.testing.assert_close(errors(plan, model, people, q).pve, pve, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "iterations", "tolerance"),
+    [(FirstOrderConfig("lbfgs"), 30, 1e-6), (FirstOrderConfig("adam", learning_rate=0.05), 400, 1e-4)],
+)
+def test_both_methods_find_a_known_minimum(
+    config: FirstOrderConfig, iterations: int, tolerance: float
+) -> None:
+    """A quadratic of two variables, as small as squared errors in metres are."""
+    a, b = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    curvature = torch.tensor([1.0, 3.0, 10.0, 30.0], dtype=torch.float64)
+
+    def goal(x: Tensor, y: Tensor) -> Tensor:
+        return 1e-4 * ((curvature * (x - a).square()).sum(1) + (y - b).square().sum(1))
+
+    x, y = minimise(goal, [torch.zeros_like(a), torch.zeros_like(b)], iterations, config)
+    assert not x.requires_grad
+    assert (x - a).abs().max() < tolerance and (y - b).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("changes", [{}, {"method": "adam", "learning_rate": 0.02}])
+def test_more_iterations_fit_better(models: ModelSet, changes: dict[str, object]) -> None:
+    few, _ = fit(models, short(2, **changes), 2)
+    more, _ = fit(models, short(20, **changes), 2)
+    assert (more.pve_mm < 0.7 * few.pve_mm).all()
+    assert few.stage_pve_mm.shape == (2, 3)
+    assert not few.converged.any() and few.finite.all()
+
+
+def test_it_starts_as_the_configuration_says(models: ModelSet) -> None:
+    zero, _ = fit(models, short(1, start="zero"), 2)
+    closed_form, _ = fit(models, short(1, start="closed_form"), 2)
+    assert (closed_form.stage_pve_mm[:, 0] < 0.6 * zero.stage_pve_mm[:, 0]).all()
+
+
+def test_result_holds_what_the_public_models_give(models: ModelSet) -> None:
+    """In the label's frame, betas refined: the root is as exact as the solver's."""
+    result, (pose, betas, transl) = fit(models, short(4), 2, "neutral")
+    smpl, skel = SmplModel(models.smpl_of("neutral")), SkelModel(models.skel_of("male"))
+    skin = skel.forward(skel.shape(result.betas), result.poses, result.trans).vertices
+    pve = 1000 * (skin - smpl.vertices(pose, betas, transl)).norm(dim=-1).mean(1)
+    assert (pve - result.pve_mm).abs().max() < 0.02
+
+
+def test_the_pipeline_runs_through_the_job(models: ModelSet, tmp_path: Path) -> None:
+    pipeline = short(2)
+    fitter = make_fitter(models, pipeline, "cpu")
+    assert isinstance(fitter, FirstOrderFitter)
+    assert not isinstance(
+        make_fitter(models, load_pipeline(PIPELINES / "hmr-skel.yaml"), "cpu"), FirstOrderFitter
+    )
+
+    path = write_demo(tmp_path / "demo", 2, images=False, models=models)
+    store = build_store(LabelSource(str(path), "camerahmr"), path, tmp_path, 10.0)
+    label_file = LabelFile(str(store), path.name, store_info(store).sha256, 2, "camerahmr", "neutral", "none")
+    run = Run("demo", str(tmp_path), None, None, models.sha256, pipeline, "cpu", (label_file,))
+    (task,) = plan_shards(run)
+    done = run_shard(task, fitter)
+    assert done.rows_in == 2
+    for row in read_rows(task.files.sidecar):
+        assert list(row["stage_pve_mm"]) == ["lower_body", "upper_body", "full"]
+        # Two iterations are nowhere near a minimum, and the job says so.
+        assert row["status"] == "not_converged" and row["pve_mm"] > 1
