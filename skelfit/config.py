@@ -57,7 +57,7 @@ class FitConfig:
     skel_gender: SkelGender = "male"  # of the SKEL body where the label's gender is neutral
     batch: int = _limits(1, default=256)  # people per solver call; bounds memory, changes no result
     retries: int = _limits(0, default=4)  # the last stage again, for those who have not converged
-    limit_weight: float = _limits(0, default=1e-4)  # m^2 per rad^2 beyond a joint limit
+    limit_weight: float = _limits(0, default=1.3e-4)  # m^2 per rad^2 beyond a joint limit
     max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step
     beta_weight: float = _limits(0, default=1e-6)  # m^2 per squared beta, where betas are refined
 
