@@ -19,11 +19,11 @@ from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limit
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.fit.chart import joint_move
 from skelfit.fit.free_root import best_translation, centred, free_plan
+from skelfit.fit.mesh_betas import betas_from_mesh
 from skelfit.fit.mesh_start import make_mesh_parts, mesh_start
 from skelfit.fit.moments import People, PoseObjective, errors, moments, side_by_side
 from skelfit.fit.plans import Plan
 from skelfit.fit.second_chance import retry_failed
-from skelfit.fit.shape import beta_step
 from skelfit.fit.solver import levenberg_marquardt
 from skelfit.fit.warm_start import root_angles
 
@@ -67,18 +67,22 @@ class _Pass:
 class MeshFitter:
     """Fits SKEL of one gender to meshes, on the model's device."""
 
-    def __init__(self, model: SkelModel, config: FitConfig, retry_above_mm: float = 0.1) -> None:
+    def __init__(
+        self, model: SkelModel, config: FitConfig, retry_above_mm: float = 0.1, beta_weight: float = 0.0
+    ) -> None:
         """config gives the batch, the limits' weight, the step bound and the weight of betas; its stages play no part.
 
         A mesh missed by more than retry_above_mm (RMS) gets a second chance: 0.1 suits meshes that SKEL can make,
         others should give what they expect of a good fit, as each chance costs as much as the fit itself.
         """
-        self.model, self.config, self.retry_above_mm = model, config, retry_above_mm
+        self.model, self.config = model, config
+        self.retry_above_mm, self.beta_weight = retry_above_mm, beta_weight
         device, dtype = model.v_template.device, model.v_template.dtype
         tile = _CPU_TILE if device.type == "cpu" else _GPU_TILE
         self.coarse = free_plan(model, _COARSE_STRIDE, tile)
         self.fine = free_plan(model, 1, tile)
         self.parts = make_mesh_parts(model)
+        self.some = torch.arange(0, len(model.v_template), _COARSE_STRIDE, device=device)
         self.limits = torch.tensor(dof_limits(), device=device, dtype=dtype)
         self.middle = torch.tensor(limits_middle(), device=device, dtype=dtype)
         self.move = joint_move(list(range(NUM_JOINTS)), list(range(NUM_DOFS)), device, dtype)
@@ -183,7 +187,8 @@ class MeshFitter:
         people = People(betas, model.frames(betas), still - shift.mT)
         for each in passes:
             if seek_betas:
-                betas = beta_step(self.coarse, model, people, q, config.beta_weight)
+                some = people.target[self.some].permute(2, 0, 1)
+                betas = betas_from_mesh(model, some, q, betas, self.some, self.beta_weight)
                 people = People(betas, model.frames(betas), people.target)
             state = moments(each.plan, model, people, q)
             goal = PoseObjective(

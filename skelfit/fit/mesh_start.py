@@ -67,7 +67,7 @@ def part_rotations(parts: MeshParts, rest: Tensor, target: Tensor) -> tuple[Tens
 
     The centroids, (B, 3) m each, are the pelvis' at rest and on the target.
     """
-    spread = []
+    spread: list[Tensor] = []
     for rows, weights in zip(parts.rows, parts.weights, strict=True):
         x, y = rest[:, rows], target[:, rows]
         x_mean, y_mean = (weights @ x), (weights @ y)
