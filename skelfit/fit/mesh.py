@@ -36,7 +36,8 @@ _COARSE_STRIDE = 8
 # Solver steps of each pass. The coarse passes come near, the fine ones, with all vertices, finish.
 _COARSE_STEPS, _FINE_STEPS = (8, 8, 8), (4, 4)
 _FREE_STEPS = (10, 10)  # a second chance's coarse passes, joint limits off
-_SHAPE_PASSES, _SHAPE_STEPS = 8, 4  # coarse passes more where betas are sought too
+_SHAPE_PASSES, _SHAPE_STEPS = 2, 4  # coarse passes more where betas are sought too
+_BETA_STRIDE = 16  # betas are read off every 16th vertex
 _PERTURBATION = 0.3  # rad, of the last chance's start
 # Converged: the next step would gain less than 0.1 % of the objective, or move the skin by less than 10 um (RMS).
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 1e-3, 1e-10
@@ -82,7 +83,7 @@ class MeshFitter:
         self.coarse = free_plan(model, _COARSE_STRIDE, tile)
         self.fine = free_plan(model, 1, tile)
         self.parts = make_mesh_parts(model)
-        self.some = torch.arange(0, len(model.v_template), _COARSE_STRIDE, device=device)
+        self.some = torch.arange(0, len(model.v_template), _BETA_STRIDE, device=device)
         self.limits = torch.tensor(dof_limits(), device=device, dtype=dtype)
         self.middle = torch.tensor(limits_middle(), device=device, dtype=dtype)
         self.move = joint_move(list(range(NUM_JOINTS)), list(range(NUM_DOFS)), device, dtype)
@@ -188,7 +189,7 @@ class MeshFitter:
         for each in passes:
             if seek_betas:
                 some = people.target[self.some].permute(2, 0, 1)
-                betas = betas_from_mesh(model, some, q, betas, self.some, self.beta_weight)
+                betas = betas_from_mesh(model, some, q, betas, self.some, self.beta_weight, False)
                 people = People(betas, model.frames(betas), people.target)
             state = moments(each.plan, model, people, q)
             goal = PoseObjective(
