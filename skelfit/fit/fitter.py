@@ -8,7 +8,7 @@ put back at the end in closed form.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import roma
@@ -124,6 +124,9 @@ class _Pair:
                 coarse = make_plan(self.skel, stage.dofs, stage.vertices, stage.coarse_stride, tile)
             move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32)
             self.stages.append(_Stage(stage, (coarse,) * (stage.refreshes - 1) + (fine,), move))
+        # For those who need longer: the last stage, their betas held, so that being late changes the pose alone.
+        last = self.stages[-1]
+        self.again = replace(last, config=replace(last.config, refine_betas=False))
         self.progress = make_plan(self.skel, "all", "all", _PROGRESS_STRIDE, tile)
         self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
 
@@ -147,8 +150,7 @@ class _Pair:
             late = (~settled).nonzero()[:, 0]
             if len(late) == 0:
                 break
-            some, q[late], settled[late] = self._run_stage(self.stages[-1], people.take(late), q[late])
-            people = people.put(late, some)
+            _, q[late], settled[late] = self._run_stage(self.again, people.take(late), q[late])
         q = nearest_turn(q, self.middle)
         found = errors(self.whole, self.skel, people, q)
         stage_pve.append(found.pve)

@@ -66,12 +66,6 @@ class People:
         """Some of the people; rows (K,) int64."""
         return People(self.betas[rows], self.frames.take(rows), self.target[..., rows])
 
-    def put(self, rows: Tensor, some: People) -> People:
-        """All people, those of `rows` with the betas and frames of `some`."""
-        return People(
-            self.betas.index_copy(0, rows, some.betas), self.frames.put(rows, some.frames), self.target
-        )
-
 
 def side_by_side(transforms: Tensor) -> Tensor:
     """(B, J, 3, 4) transforms side by side: (B, 3, 4J)."""
