@@ -46,7 +46,9 @@ class StageConfig:
     stride: int = _limits(1, default=1)  # the last vertex pass uses every stride-th vertex
     coarse_stride: int | None = _limits(1, default=None)  # the passes before it; None: as the last
     tolerance: float = _limits(0, default=1e-6)  # a person rests when a step would gain less than this share
-    refine_betas: bool = False  # one step of the betas before each pass, where the label's gender is not SKEL's
+    refine_betas: bool = (
+        False  # one step of the betas before each pass, where the label's gender is not SKEL's
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class FirstOrderConfig:
 
     method: Literal["lbfgs", "adam"] = "lbfgs"  # L-BFGS has a strong-Wolfe line search
     learning_rate: float = _limits(0, default=1.0)  # L-BFGS: the first trial of a line search
-    start: Literal["zero", "closed_form"] = "zero"  # of all but the root; the published aligners start from zero
+    start: Literal["zero", "closed_form"] = (
+        "zero"  # of all but the root; the published aligners start from zero
+    )
 
 
 @dataclass(frozen=True)
