@@ -19,7 +19,7 @@ from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS, descendants
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import corrective_sources
 from skelfit.config import FitConfig, Gender
-from skelfit.fit.fitter import _PROGRESS_STRIDE as PROGRESS_STRIDE
+from skelfit.fit.fitter import PROGRESS_STRIDE
 from skelfit.fit.plans import part_vertices
 
 

@@ -126,11 +126,12 @@ DOF_NAMES: tuple[str, ...] = tuple(d.name for d in DOFS)
 DOF_JOINT: tuple[int, ...] = tuple(d.joint for d in DOFS)
 ROOT_DOFS: tuple[int, ...] = (0, 1, 2)
 
-# The joints of each fitting stage. The pelvis is frozen, so it belongs to none of them.
+# The joints of each fitting stage. Labels freeze the pelvis; only the fit of a mesh moves it too.
 STAGE_JOINTS: dict[str, tuple[int, ...]] = {
     "lower_body": tuple(range(1, 11)),
     "upper_body": tuple(range(11, 24)),
     "all": tuple(range(1, 24)),
+    "with_root": tuple(range(24)),
 }
 
 

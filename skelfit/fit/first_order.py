@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from skelfit.body.skel import SkelModel, SkelShape
-from skelfit.fit.fitter import _ABSOLUTE_GAIN, _RELATIVE_GAIN, FitResult, Fitter, _Pair, _Stage
+from skelfit.fit.fitter import Fitter, PairFitter, Stage, has_converged
 from skelfit.fit.moments import People, PoseObjective, moments
 from skelfit.fit.plans import Plan
 from skelfit.fit.solver import levenberg_marquardt
@@ -41,24 +41,17 @@ class FirstOrderFitter(Fitter):
         super().__init__(models, config, device)
         self.first_order = first_order
 
-    def fit(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
-        """Fit N people, in batches of `config.batch`: pose (N, 24, 3) rad, betas (N, 10), transl (N, 3) m."""
-        self.prepare(smpl_gender)
-        return super().fit(smpl_gender, pose, betas, transl)
-
-    def prepare(self, smpl_gender: str) -> None:
-        """Make the tables for labels of a gender, which `fit` would do otherwise."""
-        skel_gender = self.config.skel_gender if smpl_gender == "neutral" else smpl_gender
-        if (smpl_gender, skel_gender) not in self._pairs:
-            pair = _FirstOrderPair(self.models, smpl_gender, skel_gender, self.config, self.device)
-            pair.first_order = self.first_order
-            self._pairs[smpl_gender, skel_gender] = pair
+    def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
+        """What fits labels of one SMPL gender with one SKEL gender."""
+        pair = _FirstOrderPair(self.models, smpl_gender, skel_gender, self.config, self.device)
+        pair.first_order = self.first_order
+        return pair
 
 
-class _FirstOrderPair(_Pair):
+class _FirstOrderPair(PairFitter):
     first_order: FirstOrderConfig
 
-    def _run_stage(self, stage: _Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
+    def run_stage(self, stage: Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
         """One stage of the baseline; who has converged is judged as `Fitter` judges it."""
         config, plan = self.config, stage.plans[-1]
         if self.first_order.start == "zero" and stage is self.stages[0]:
@@ -81,7 +74,7 @@ class _FirstOrderPair(_Pair):
         state = moments(plan, self.skel, people, q)
         found = PoseObjective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
         solution = levenberg_marquardt(found, x, 0, config.max_angle_step, stage.move)
-        return people, q, solution.decrease < _RELATIVE_GAIN * solution.value + _ABSOLUTE_GAIN
+        return people, q, has_converged(solution)
 
 
 def stage_objective(

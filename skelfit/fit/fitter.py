@@ -23,7 +23,7 @@ from skelfit.fit.chart import joint_move
 from skelfit.fit.moments import People, PoseObjective, errors, moments
 from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.shape import beta_step
-from skelfit.fit.solver import Move, levenberg_marquardt
+from skelfit.fit.solver import Move, Solution, levenberg_marquardt
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # SMPL targets are posed a few people at a time: smplx blends a 4x4 matrix per vertex.
 _CPU_TARGETS, _GPU_TARGETS = 32, 2048
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
-_PROGRESS_STRIDE = 8
-# Converged: the next step would gain less than 0.5 % of the objective, or move the skin by less than 10 um (RMS).
+PROGRESS_STRIDE = 8
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
 
 
@@ -61,29 +60,36 @@ class Fitter:
 
     def __init__(self, models: ModelSet, config: FitConfig, device: str = "cpu") -> None:
         self.models, self.config, self.device = models, config, torch.device(device)
-        self._pairs: dict[tuple[str, str], _Pair] = {}
+        self._pairs: dict[str, PairFitter] = {}
 
     def fit(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit N people: pose (N, 24, 3) rad axis-angle, betas (N, 10), transl (N, 3) m, as SMPL takes them.
 
         A gendered SMPL label is fitted with the SKEL of its gender, a neutral one with the configured gender.
         """
-        skel_gender = self.config.skel_gender if smpl_gender == "neutral" else smpl_gender
-        pair = self._pairs.get((smpl_gender, skel_gender))
-        if pair is None:
-            pair = _Pair(self.models, smpl_gender, skel_gender, self.config, self.device)
-            self._pairs[smpl_gender, skel_gender] = pair
         if len(pose) == 0:  # the shapes of one person's result, without the person
             one = self.fit(
                 smpl_gender, torch.zeros(1, 24, 3), torch.zeros(1, betas.shape[1]), torch.zeros(1, 3)
             )
             return _map(lambda x: x[:0], one)
-        parts = []
+        pair, parts = self.prepare(smpl_gender), []
         for start in range(0, len(pose), self.config.batch):
             rows = slice(start, start + self.config.batch)
             labels = (x[rows].to(self.device, torch.float32) for x in (pose, betas, transl))
             parts.append(pair.fit(*labels))
         return _map(lambda *x: torch.cat(x).cpu(), *parts)
+
+    def prepare(self, smpl_gender: str) -> PairFitter:
+        """The tables for labels of a gender, made at the first call."""
+        pair = self._pairs.get(smpl_gender)
+        if pair is None:
+            skel_gender = self.config.skel_gender if smpl_gender == "neutral" else smpl_gender
+            pair = self._pairs[smpl_gender] = self.make_pair(smpl_gender, skel_gender)
+        return pair
+
+    def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
+        """What fits labels of one SMPL gender with one SKEL gender; another method of fitting overrides this."""
+        return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.device)
 
 
 def _map(function: Callable[..., Tensor], *results: FitResult) -> FitResult:
@@ -97,14 +103,16 @@ def _map(function: Callable[..., Tensor], *results: FitResult) -> FitResult:
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
+    """A stage of the fit and its tables."""
+
     config: StageConfig
     plans: tuple[Plan, ...]  # of its vertex passes
     move: Move
 
 
-class _Pair:
-    """The tables of one SMPL gender fitted with one SKEL gender."""
+class PairFitter:
+    """Fits labels of one SMPL gender with one SKEL gender; holds the tables of both."""
 
     def __init__(
         self, models: ModelSet, smpl_gender: str, skel_gender: str, config: FitConfig, device: torch.device
@@ -123,15 +131,16 @@ class _Pair:
             if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
                 coarse = make_plan(self.skel, stage.dofs, stage.vertices, stage.coarse_stride, tile)
             move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32)
-            self.stages.append(_Stage(stage, (coarse,) * (stage.refreshes - 1) + (fine,), move))
+            self.stages.append(Stage(stage, (coarse,) * (stage.refreshes - 1) + (fine,), move))
         # For those who need longer: the last stage, their betas held, so that being late changes the pose alone.
         last = self.stages[-1]
         self.again = replace(last, config=replace(last.config, refine_betas=False))
-        self.progress = make_plan(self.skel, "all", "all", _PROGRESS_STRIDE, tile)
+        self.progress = make_plan(self.skel, "all", "all", PROGRESS_STRIDE, tile)
         self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
 
     @torch.no_grad()
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
+        """Fit one batch; arguments as `Fitter.fit` takes them, on the device."""
         skel_betas = self.beta_offset + betas @ self.beta_matrix.mT
         frames = self.skel.frames(skel_betas)
         local_rot = roma.rotvec_to_rotmat(pose)
@@ -143,14 +152,14 @@ class _Pair:
         stage_pve = []
         settled = torch.zeros_like(q[:, 0], dtype=torch.bool)
         for k, stage in enumerate(self.stages):
-            people, q, settled = self._run_stage(stage, people, q)
+            people, q, settled = self.run_stage(stage, people, q)
             if k + 1 < len(self.stages):
                 stage_pve.append(errors(self.progress, self.skel, people, q).pve)
         for _ in range(self.config.retries):
             late = (~settled).nonzero()[:, 0]
             if len(late) == 0:
                 break
-            _, q[late], settled[late] = self._run_stage(self.again, people.take(late), q[late])
+            _, q[late], settled[late] = self.run_stage(self.again, people.take(late), q[late])
         q = nearest_turn(q, self.middle)
         found = errors(self.whole, self.skel, people, q)
         stage_pve.append(found.pve)
@@ -189,7 +198,7 @@ class _Pair:
             target[..., who] = self.smpl.vertices(pose[who], betas[who]).permute(1, 2, 0)
         return target
 
-    def _run_stage(self, stage: _Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
+    def run_stage(self, stage: Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
         """One stage: its steps shared out over its vertex passes. Returns people, q, and who has converged."""
         config, total, passes = self.config, stage.config.steps, len(stage.plans)
         for k, plan in enumerate(stage.plans):
@@ -203,4 +212,9 @@ class _Pair:
                 goal, q[:, plan.dofs], steps, config.max_angle_step, stage.move, stage.config.tolerance
             )
             q = q.index_copy(1, plan.dofs, solution.x)
-        return people, q, solution.decrease < _RELATIVE_GAIN * solution.value + _ABSOLUTE_GAIN
+        return people, q, has_converged(solution)
+
+
+def has_converged(solution: Solution) -> Tensor:
+    """Whose next step would gain less than 0.5 % of the objective, or move the skin by less than 10 um (RMS)."""
+    return solution.decrease < _RELATIVE_GAIN * solution.value + _ABSOLUTE_GAIN

@@ -16,8 +16,9 @@ from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS, descendants
 from skelfit.body.skel import SkelModel
 
 _ACTIVE_SHARE = 0.1  # a vertex belongs to a body part whose joints hold at least this share of it
-# (joints that own the DoFs, joints that these move): legs, trunk, arms. Both are runs of neighbours in joint order.
+# (joints that own the DoFs, joints that these move): root, legs, trunk, arms. Both are runs of neighbours.
 _CHAINS = (
+    (range(1), range(24)),
     (range(1, 6), range(1, 6)),
     (range(6, 11), range(6, 11)),
     (range(11, 14), range(11, 24)),
