@@ -12,10 +12,8 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import tarfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +23,8 @@ import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
-from skelfit.errors import InputError, OutputError
+from skelfit.errors import InputError
+from skelfit.files import replacing
 
 LAYOUT_VERSION = "skelfit-label-1"
 SCHEMA_NAME = "schema.json"
@@ -251,23 +250,10 @@ class _Hashing(io.RawIOBase):
 
 
 def write_atomically(path: Path, write: Callable[[io.RawIOBase], object]) -> FileRecord:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`. Raises OutputError.
-
-    The name is unique because Dask may run one task on two workers at a time.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        try:
-            with open(temporary, "wb") as stream:
-                hashing = _Hashing(stream)
-                write(hashing)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
+    """Let `write` fill the file, which is then whole or absent. Raises OutputError."""
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        hashing = _Hashing(stream)
+        write(hashing)
     return FileRecord(hashing.count, hashing.digest.hexdigest())
 
 

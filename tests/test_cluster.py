@@ -45,7 +45,8 @@ def test_a_failing_shard_is_named_and_the_others_go_on(tmp_path: Path, workers: 
 
 
 def test_an_error_of_ours_comes_without_a_trace(tmp_path: Path) -> None:
-    run = make_run(tmp_path)  # its output folder is missing
+    run = make_run(tmp_path)
+    Path(run.out).write_text("a file where the output folder should be")
     failure = next(cluster.run(plan_shards(run), work=work))
     assert isinstance(failure, ShardFailure)
     assert "cannot be written" in failure.error and failure.trace == ""

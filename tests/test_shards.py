@@ -190,8 +190,9 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where a folder should be")
     with pytest.raises(OutputError, match="cannot be written"):
-        write_atomically(tmp_path / "missing" / "file", lambda stream: stream.write(b""))
+        write_atomically(tmp_path / "taken" / "file", lambda stream: stream.write(b""))
 
 
 def rows_of(seed: int, count: int) -> list[dict]:

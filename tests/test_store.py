@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from test_labels import changed, columns, write
 
+import skelfit.files
 from skelfit.config import LabelSource
 from skelfit.errors import LabelError, OutputError
 from skelfit.labels import store
@@ -115,7 +116,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(store.os, "replace", fail)
+    monkeypatch.setattr(skelfit.files.os, "replace", fail)
     with pytest.raises(OutputError, match="cannot be written: disk full"):
         build_store(SOURCE, write(tmp_path), tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []

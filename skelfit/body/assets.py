@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -19,7 +18,8 @@ from typing import IO, Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from skelfit.errors import ModelError, OutputError
+from skelfit.errors import ModelError
+from skelfit.files import replacing
 
 FORMAT_VERSION = 1
 SKEL_VERSION = "1.1.1"
@@ -242,20 +242,9 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`. Raises OutputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as stream:
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
+    """Let `write` fill the file, which is then whole or absent. Raises OutputError."""
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        write(stream)
 
 
 def load_smpl(path: str | Path) -> SmplAsset:

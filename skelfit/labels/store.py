@@ -7,10 +7,7 @@ so two processes that build it at once, or a source that has changed, do no harm
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,7 +17,8 @@ import h5py
 import numpy as np
 
 from skelfit.config import LabelSource
-from skelfit.errors import LabelError, OutputError
+from skelfit.errors import LabelError
+from skelfit.files import replacing
 from skelfit.labels import camerahmr
 from skelfit.labels.batch import LabelBatch
 
@@ -129,31 +127,14 @@ def _valid_rows(path: Path, sha256: str) -> int | None:
 
 
 def _write(path: Path, batch: LabelBatch, info: StoreInfo) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_file(path, batch, info)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
-
-
-def _write_file(path: Path, batch: LabelBatch, info: StoreInfo) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
-            for field in fields(LabelBatch):
-                value = getattr(batch, field.name)
-                if field.name in _TEXT:
-                    # An empty list has no type that h5py could find by itself.
-                    file.create_dataset(
-                        field.name, data=np.array(value, dtype=object), dtype=h5py.string_dtype()
-                    )
-                else:
-                    file.create_dataset(field.name, data=value)
-            for name in ("rows", "sha256", "source_path", "reader"):
-                file.attrs[name] = getattr(info, name)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        for field in fields(LabelBatch):
+            value = getattr(batch, field.name)
+            if field.name in _TEXT:
+                # An empty list has no type that h5py could find by itself.
+                data = np.array(value, dtype=object)
+                file.create_dataset(field.name, data=data, dtype=h5py.string_dtype())
+            else:
+                file.create_dataset(field.name, data=value)
+        for name in ("rows", "sha256", "source_path", "reader"):
+            file.attrs[name] = getattr(info, name)
