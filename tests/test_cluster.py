@@ -46,7 +46,7 @@ def test_a_failing_shard_is_named_and_the_others_go_on(tmp_path: Path, workers: 
 
 def test_an_error_of_ours_comes_without_a_trace(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    Path(run.out).write_text("a file where the output folder should be")
+    (Path(run.out) / "fake-000000.tar").mkdir(parents=True)  # in the way
     failure = next(cluster.run(plan_shards(run), work=work))
     assert isinstance(failure, ShardFailure)
     assert "cannot be written" in failure.error and failure.trace == ""
