@@ -27,7 +27,8 @@ from skelfit.config import FitConfig, load_pipeline
 from skelfit.fit.chart import joint_move
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.moments import People, PoseObjective, errors, moments
-from skelfit.fit.plans import make_plan, part_vertices
+from skelfit.fit.plans import Plan, make_plan, part_vertices
+from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.shape import shape_gradient
 from skelfit.fit.solver import levenberg_marquardt
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
@@ -150,24 +151,38 @@ def test_objective_is_gradchecked(models: ModelSet) -> None:
 
 
 def test_recovers_known_poses_from_meshes_made_by_skel(models: ModelSet) -> None:
-    """1,000 random poses within the limits, started 0.3 rad off: 97 % under 0.1 mm and 99.5 % under 1 mm."""
+    """1,000 random poses within the limits, started 0.3 rad off: 97 % under 0.1 mm and 99.5 % under 1 mm.
+
+    Who fails gets the second chance of the mesh fit: some passes without the limit term, then with it.
+    """
     model = SkelModel(models.skel_of("male"))
     count, limits = 1000, LIMITS.float()
     q, betas = within_limits(count), torch.randn(count, 10).clamp(-2, 2)
-    people = skel_people(model, q, betas)
-    whole = make_plan(model, "all", "all", 1, (512, 32))
-    coarse = make_plan(model, "all", "all", 8, (512, 32))
+    everybody = skel_people(model, q, betas)
+    whole = make_plan(model, "all", "all", 1, (128, 128))
+    coarse = make_plan(model, "all", "all", 8, (128, 128))
     step = joint_move(whole.joints, whole.dofs.tolist(), torch.device("cpu"), torch.float32)
-    x = q + 0.3 * torch.randn(count, NUM_DOFS)
-    x[:, :3] = 0
-    for k in range(9):
-        plan = coarse if k < 7 else whole
-        goal = PoseObjective(plan, model, people.frames, x, moments(plan, model, people, x), limits, 1e-4)
-        x = x.index_copy(1, plan.dofs, levenberg_marquardt(goal, x[:, plan.dofs], 3, 0.4, step).x)
-    pve = 1000 * errors(whole, model, people, x).pve
-    assert pve.isfinite().all()
-    assert (pve < 0.1).float().mean() >= 0.97
-    assert (pve < 1.0).float().mean() >= 0.995
+
+    def run(people: People, x: Tensor, passes: list[tuple[Plan, int, float]]) -> tuple[Tensor, Tensor]:
+        for plan, steps, weight in passes:
+            state = moments(plan, model, people, x)
+            goal = PoseObjective(plan, model, people.frames, x, state, limits, weight)
+            x = x.index_copy(1, plan.dofs, levenberg_marquardt(goal, x[:, plan.dofs], steps, 0.4, step).x)
+        return x, errors(whole, model, people, x).pve
+
+    fine = [(whole, 4, 1e-4), (whole, 4, 1e-4)]
+    start = q + 0.3 * torch.randn(count, NUM_DOFS)
+    start[:, :3] = 0
+    x, pve = run(everybody, start, [(coarse, 6, 1e-4)] * 4 + fine)
+
+    def again(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return run(everybody.take(rows), x, [(coarse, 10, 0.0)] * 2 + fine)
+
+    found = retry_failed(again, x, pve, 1e-4, [lambda rows, x: x])
+    assert found.score.isfinite().all()
+    assert (pve < 1e-4).float().mean() >= 0.97  # at the first chance already
+    assert (found.score < 1e-4).float().mean() >= 0.985
+    assert (found.score < 1e-3).float().mean() >= 0.997
 
 
 def test_rigid_motion_changes_no_body_angle_and_no_error(models: ModelSet, config: FitConfig) -> None:
