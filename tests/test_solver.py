@@ -157,3 +157,21 @@ def test_resting_problems_leave_the_batch_and_nobody_notices() -> None:
     assert (found.x - torch.stack((a, a**2), -1)).abs().max() < 1e-6
     assert (found.accepted[1::2] == 0).all() and (found.accepted[::2] > 0).all()
     assert found.decrease.isfinite().all()
+
+
+def test_a_step_that_makes_it_worse_is_not_taken() -> None:
+    """The root of atan from afar: plain Gauss-Newton steps overshoot further each time."""
+
+    @dataclass(frozen=True)
+    class Atan:
+        def __call__(self, x: Tensor) -> Evaluation:
+            return least_squares(torch.atan(x), (1 / (1 + x**2))[..., None])
+
+        def take(self, rows: Tensor) -> Atan:
+            return self
+
+    start = torch.tensor([[3.0], [-5.0], [0.5]], dtype=torch.float64)
+    once = levenberg_marquardt(Atan(), start, steps=1, max_step=1000.0)
+    assert (once.value <= Atan()(start).value).all() and (once.accepted == torch.tensor([0, 0, 1])).all()
+    found = levenberg_marquardt(Atan(), start, steps=30, max_step=1000.0)
+    assert found.x.abs().max() < 1e-6
