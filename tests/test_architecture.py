@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"shards"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
+    "studies": {"bench", "body", "config", "fit", "job", "labels"},
 }
 # Third-party packages that only one part knows.
 ONLY_IN = {

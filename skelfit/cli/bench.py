@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from skelfit.body.models import find_models
 from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_device, chosen_pipeline, shipped
 from skelfit.config import load_pipeline
 from skelfit.errors import OutputError
+from skelfit.studies.setup import table
 
 # Of each kind of poses.
 PEOPLE = {"cpu": 1024, "cuda": 32768}
@@ -97,7 +97,7 @@ def as_text(report: dict[str, Any]) -> str:
         + (f"{100 * r['converged']:.2f} %", f"{r['peak_memory_mib']:.0f}")
         for r in sorted(report["fit"], key=lambda r: (r["poses"], r["batch"]))
     ]
-    lines += _table(heads, rows)
+    lines += table(heads, rows)
     if report["baseline"]:
         lines += ["", "beside the first-order baseline, on the same people"]
         lines += _baseline_table(report["baseline"])
@@ -120,7 +120,7 @@ def _baseline_table(baseline: list[dict[str, Any]]) -> list[str]:
         rows.append((r["poses"], r["method"], f"{r['people_per_second']:.3f}", *_mm(r["pve_mm"]), share))
         ratio = [f"{ours['ratio'][name]:.3f}" for name in ("pve_mean", "pve_p95")]
         rows.append((r["poses"], "ratio", f"{ours['ratio']['people_per_second']:.0f}", *ratio, "", ""))
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _breakdown_table(breakdown: dict[str, Any], roof: dict[str, Any]) -> list[str]:
@@ -132,7 +132,7 @@ def _breakdown_table(breakdown: dict[str, Any], roof: dict[str, Any]) -> list[st
         for part in next(iter(seconds.values()))
     ]
     title = f"seconds per 1000 people, in batches of {breakdown['batch']}"
-    return [title, *_table(("part", *seconds, "roofline"), rows)]
+    return [title, *table(("part", *seconds, "roofline"), rows)]
 
 
 def _roofline_text(roof: dict[str, Any]) -> str:
@@ -145,15 +145,3 @@ def _roofline_text(roof: dict[str, Any]) -> str:
 
 def _mm(pve: dict[str, float]) -> tuple[str, ...]:
     return tuple(f"{pve[name]:.2f}" for name in ("mean", "p95", "max"))
-
-
-def _table(heads: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
-    """Lines of a table; the first column is text, the others are numbers."""
-    cells = [heads, *(tuple(str(c) for c in row) for row in rows)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(heads))]
-    return [
-        "  ".join(
-            c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skelfit.body.ball import nearest_turn
 from skelfit.body.dofs import ROOT_DOFS, dof_limits, limits_middle
+from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.chart import joint_move
@@ -71,13 +72,13 @@ class Fitter:
             one = self.fit(
                 smpl_gender, torch.zeros(1, 24, 3), torch.zeros(1, betas.shape[1]), torch.zeros(1, 3)
             )
-            return _map(lambda x: x[:0], one)
+            return map_results(lambda x: x[:0], one)
         pair, parts = self.prepare(smpl_gender), []
         for start in range(0, len(pose), self.config.batch):
             rows = slice(start, start + self.config.batch)
             labels = (x[rows].to(self.device, torch.float32) for x in (pose, betas, transl))
             parts.append(pair.fit(*labels))
-        return _map(lambda *x: torch.cat(x).cpu(), *parts)
+        return map_results(lambda *x: torch.cat(x).cpu(), *parts)
 
     def prepare(self, smpl_gender: str) -> PairFitter:
         """The tables for labels of a gender, made at the first call."""
@@ -92,7 +93,7 @@ class Fitter:
         return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.device)
 
 
-def _map(function: Callable[..., Tensor], *results: FitResult) -> FitResult:
+def map_results(function: Callable[..., Tensor], *results: FitResult) -> FitResult:
     """Apply a function to each field of some results."""
 
     def apply(name: str) -> Any:
@@ -148,7 +149,7 @@ class PairFitter:
         still[:, 0] = 0
         people = People(skel_betas, frames, self._targets(still, betas))
 
-        q = body_angles(frames.frame, local_rot)
+        q = self.start(frames, local_rot)
         stage_pve = []
         settled = torch.zeros_like(q[:, 0], dtype=torch.bool)
         for k, stage in enumerate(self.stages):
@@ -188,6 +189,10 @@ class PairFitter:
             joints=place(joints),
             keypoints3d=None if found.points is None else place(found.points),
         )
+
+    def start(self, frames: Frames, local_rot: Tensor) -> Tensor:
+        """Where people's angles (B, 46) start, from SMPL's local rotations (B, 24, 3, 3); root at zero."""
+        return body_angles(frames.frame, local_rot)
 
     def _targets(self, pose: Tensor, betas: Tensor) -> Tensor:
         """SMPL skins, people innermost: (V, 3, B)."""

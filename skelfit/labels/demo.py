@@ -132,6 +132,26 @@ def sample_labels(people: int, seed: int, extreme: float) -> tuple[Array, Array,
     return pose, betas, pelvis
 
 
+def extreme_labels(people: int, seed: int, beyond: float) -> tuple[Array, Array, Array]:
+    """People as hard as they come: pose (N,24,3) rad axis-angle, betas (N,10), transl (N,3) m.
+
+    Every joint anywhere in its range, which is widened at both ends by `beyond` times its width; any global rotation.
+    """
+    _, low, high = _ranges()
+    margin = beyond * (high - low)
+    poses, betas, transl = [], [], []
+    for index in range(people):
+        rng = np.random.default_rng([seed, index])
+        angles = rng.uniform(low - margin, high + margin)
+        rotvec = Rotation.from_euler("yzx", angles[:, [1, 2, 0]]).as_rotvec()
+        rotvec[0] = Rotation.random(random_state=rng).as_rotvec()
+        poses.append(rotvec)
+        betas.append(rng.standard_normal(10).clip(-2.5, 2.5))
+        transl.append(rng.normal(0, 1, 3) + [0.0, 0.0, 4.0])
+    pose, shape, place = (np.stack(rows).astype(np.float32) for rows in (poses, betas, transl))
+    return pose, shape, place
+
+
 def demo_is_current(
     folder: str | Path, people: int, seed: int, images: bool, *, models: ModelSet, extreme: float = 0.1
 ) -> bool:

@@ -1,0 +1,12 @@
+"""What `skelfit study NAME` measures: one module per study. To add one, write it and name it here."""
+
+from __future__ import annotations
+
+from skelfit.studies import extreme, mesh, sensitivity
+from skelfit.studies.setup import Study
+
+STUDIES: dict[str, Study] = {
+    "extreme": extreme.STUDY,
+    "sensitivity": sensitivity.STUDY,
+    "mesh": mesh.STUDY,
+}
