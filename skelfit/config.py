@@ -7,6 +7,7 @@ missing keys and wrong types are each one ConfigError that names the file and th
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -19,6 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from skelfit.body.dofs import DOF_NAMES, ROOT_DOFS
 from skelfit.errors import ConfigError
 
 BodyPart = Literal["lower_body", "upper_body", "all"]
@@ -27,11 +29,19 @@ SkelGender = Literal["male", "female"]
 PathRule = Literal["none", "basename"]
 
 T = TypeVar("T")
+_TURN = 2 * math.pi
 
 
 def _limits(minimum: float, **default: Any) -> Any:
     """A dataclass field whose value, when given in YAML, must be at least `minimum`."""
     return field(metadata={"min": minimum}, **default)
+
+
+class JointLimits(dict[str, tuple[float, float]]):
+    """DoF name -> [low, high] in rad; part of frozen, hashable configurations, so not to be changed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ class FitConfig:
     batch: int = _limits(1, default=256)  # people per solver call; bounds memory, changes no result
     retries: int = _limits(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = _limits(0, default=1.3e-4)  # m^2 per rad^2 beyond a joint limit
+    limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's
     max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step
     beta_weight: float = _limits(0, default=1e-6)  # m^2 per squared beta, where betas are refined
 
@@ -190,6 +201,8 @@ def _join(where: str, name: str) -> str:
 def _convert(hint: Any, value: object, path: str | Path, key: str) -> Any:
     """`value` as the type `hint`, or a ConfigError."""
     origin, args = get_origin(hint), get_args(hint)
+    if hint is JointLimits:
+        return _joint_limits(value, path, key)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -216,6 +229,27 @@ def _convert(hint: Any, value: object, path: str | Path, key: str) -> Any:
     if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
         raise ConfigError(path, key, _type_name(hint), _describe(value))
     return value
+
+
+def _joint_limits(value: object, path: str | Path, key: str) -> JointLimits:
+    """Joint limits by DoF name, or a ConfigError."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(path, key, "a mapping of DoF names to [low, high] in rad", _describe(value))
+    body = [name for i, name in enumerate(DOF_NAMES) if i not in ROOT_DOFS]
+    limits = JointLimits()
+    for name, pair in value.items():
+        where = _join(key, str(name))
+        if name not in body:
+            near = difflib.get_close_matches(str(name), body, 3) or body
+            raise ConfigError(path, where, "a DoF of the body: " + ", ".join(near), "an unknown name")
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise ConfigError(path, where, "[low, high] in rad", _describe(pair))
+        low, high = (_convert(float, x, path, f"{where}[{i}]") for i, x in enumerate(pair))
+        # Nobody bends a joint by a whole turn: such a number is in degrees.
+        if not -_TURN <= low < high <= _TURN:
+            raise ConfigError(path, where, "low < high, in rad, within a turn of 0", f"[{low:g}, {high:g}]")
+        limits[name] = (low, high)
+    return limits
 
 
 def _check_minimum(value: Any, minimum: float | None, path: str | Path, key: str) -> None:

@@ -118,12 +118,15 @@ class Summary:
         }
 
 
-def limit_excess(poses: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], list[str]]:
+def limit_excess(
+    poses: NDArray[np.floating[Any]], limits: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.float64], list[str]]:
     """How far each person's worst DoF lies beyond its limits, and which DoF that is.
 
-    poses: (N,46) rad. Returns (N,) degrees, 0 within the limits, and N names of DoFs. Limits: HSMR.
+    poses: (N,46) rad; limits (46,2) rad, None: the table's. Returns (N,) degrees, 0 within the limits, and N names
+    of DoFs.
     """
-    low, high = dof_limits().T
+    low, high = (dof_limits() if limits is None else limits).T
     angles = np.asarray(poses, dtype=np.float64)
     beyond = np.degrees(np.maximum(np.maximum(low - angles, angles - high), 0.0))
     worst = beyond.argmax(axis=-1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from skelfit import __version__
+from skelfit.body.dofs import LIMITS_VERSION
 from skelfit.config import PathRule, Pipeline, difference
 from skelfit.errors import OutputError
 from skelfit.metrics import Summary
@@ -74,6 +75,7 @@ class Run:
             "images": self.images is not None,
             "pipeline": asdict(self.pipeline),
             "models_sha256": self.models_sha256,
+            "limits": LIMITS_VERSION,
             "layout": LAYOUT_VERSION,
             "code_version": __version__,
         }

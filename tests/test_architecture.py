@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "skelfit"
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
-    "config": set(),
+    # A configuration names DoFs.
+    "config": {"body"},
     "body": set(),
     "fit": {"body", "config"},
     "labels": {"config"},
@@ -21,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labels.render": {"body"},
     "metrics": {"body"},
     "shards": {"config"},
-    "plan": {"config", "metrics", "shards"},
+    "plan": {"body", "config", "metrics", "shards"},
     "job": {"body", "config", "fit", "labels", "metrics", "plan", "shards"},
     "cluster": {"job", "plan"},
     "export": {"shards"},

@@ -14,6 +14,7 @@ import pytest
 from skelfit.config import (
     DemoSpec,
     FitConfig,
+    JointLimits,
     Manifest,
     Pipeline,
     StageConfig,
@@ -184,6 +185,7 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
         "skel_gender": "female",
         "batch": 255,
         "limit_weight": 2e-4,
+        "limits": JointLimits(knee_angle_r=(0.0, 2.0)),
         "max_angle_step": 0.41,
         "beta_weight": 2e-6,
         "retries": 1,
@@ -195,6 +197,37 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
     hashes = {stable_hash(config), stable_hash(dataclasses.replace(config, name="q"))}
     hashes |= {stable_hash(dataclasses.replace(config, fit=f)) for f in variants}
     assert len(hashes) == 2 + len(variants)
+
+
+def test_joint_limits(tmp_path: Path) -> None:
+    """By name and in any order; hashable, since a pipeline is; a difference is named by its DoF."""
+    one = pipeline(tmp_path, PIPELINE + "  limits: {knee_angle_r: [0, 2.5], hip_flexion_l: [-0.5, 2]}\n")
+    other = pipeline(tmp_path, PIPELINE + "  limits: {hip_flexion_l: [-0.5, 2], knee_angle_r: [0, 2.5]}\n")
+    assert one.fit.limits == {"knee_angle_r": (0.0, 2.5), "hip_flexion_l": (-0.5, 2.0)}
+    assert one == other and hash(one) == hash(other) and stable_hash(one) == stable_hash(other)
+    assert build(Pipeline, json.loads(json.dumps(dataclasses.asdict(one))), "marker.json") == one
+    wider = pipeline(tmp_path, PIPELINE + "  limits: {knee_angle_r: [0, 2.6], hip_flexion_l: [-0.5, 2]}\n")
+    found = difference(dataclasses.asdict(one), dataclasses.asdict(wider))
+    assert found == ["fit.limits.knee_angle_r[1]: 2.5 against 2.6"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected", "found"),
+    [
+        ("{knee_angel_r: [0, 2]}", ".knee_angel_r", "knee_angle_r, knee_angle_l", "an unknown name"),
+        ("{pelvis_tilt: [0, 2]}", ".pelvis_tilt", "a DoF of the body: ", "an unknown name"),
+        ("{knee_angle_r: [2, 2]}", ".knee_angle_r", "low < high, in rad", "[2, 2]"),
+        ("{knee_angle_r: [0, 135]}", ".knee_angle_r", "within a turn of 0", "[0, 135]"),
+        ("{knee_angle_r: [0]}", ".knee_angle_r", "[low, high] in rad", "[0] (a list)"),
+        ("{knee_angle_r: [0, null]}", ".knee_angle_r[1]", "a finite number", "nothing (null)"),
+        ("[0, 1]", "", "a mapping of DoF names to [low, high] in rad", "[0, 1] (a list)"),
+    ],
+)
+def test_joint_limits_that_cannot_be(tmp_path: Path, text: str, key: str, expected: str, found: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        pipeline(tmp_path, PIPELINE + f"  limits: {text}\n")
+    error = raised.value
+    assert error.key == f"fit.limits{key}" and expected in str(error) and found in str(error)
 
 
 def test_hash_is_the_same_in_another_process(tmp_path: Path) -> None:

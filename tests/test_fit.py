@@ -19,11 +19,11 @@ from skelfit.body.ball import (
     move,
     rotation_to_angles,
 )
-from skelfit.body.dofs import NUM_DOFS, dof_limits, limits_middle
+from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
-from skelfit.config import FitConfig, load_pipeline
+from skelfit.config import FitConfig, JointLimits, load_pipeline
 from skelfit.fit.chart import joint_move
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.moments import People, PoseObjective, errors, moments
@@ -384,3 +384,31 @@ def test_refined_betas_are_better_and_more_plausible(models: ModelSet, config: F
     assert refined.betas.abs().max() < closed.betas.abs().max()
     own = Fitter(models, config).fit("male", pose, betas, transl)
     assert (own.betas - betas).abs().max() < 1e-4
+
+
+def test_joint_limits_of_the_pipeline_hold_everywhere(models: ModelSet, config: FitConfig) -> None:
+    """Warm start, soft limits, Euler branches and the middle of the ranges follow the pipeline's limits."""
+    pose, betas, transl = smpl_people(40)
+    narrow = {"knee_angle_r": (0.0, 0.2), "scapula_elevation_r": (-0.3, -0.25)}
+    limits = dof_limits(narrow)
+    knee, scapula, shoulder = (DOF_NAMES.index(n) for n in (*narrow, "shoulder_r_x"))
+    local = roma.rotvec_to_rotmat(pose)
+    frame = SkelModel(models.skel_of("male")).frames(betas).frame
+    start = body_angles(frame, local, limits)
+    assert start[:, scapula].min() >= -0.3 - 1e-6 and start[:, scapula].max() <= -0.25 + 1e-6
+    assert body_angles(frame, local)[:, scapula].max() > -0.2
+    stiff = replace(config, limits=JointLimits(narrow), limit_weight=0.1)
+    free, found = (Fitter(models, c).fit("male", pose, betas, transl).poses for c in (config, stiff))
+    assert free[:, knee].median() > 0.4 and found[:, knee].median() < 0.22
+    # Ranges of the other Euler triple: the same rotations, described by it.
+    ball = ball_joints((15,), "cpu", torch.float64)
+    x = torch.tensor([[[0.3, 0.4, 0.2]]], dtype=torch.float64)
+    twin = dof_limits(
+        {"shoulder_r_x": (-3.0, -2.5), "shoulder_r_y": (2.0, 3.0), "shoulder_r_z": (-3.0, -2.5)}
+    )
+    other = ball_joints((15,), "cpu", torch.float64, twin)
+    rot = angles_to_rotation(ball, x)
+    chosen = rotation_to_angles(other, rot, x)
+    assert (angles_to_rotation(ball, chosen) - rot).abs().max() < 1e-9
+    assert (chosen - torch.tensor([0.3 - pi, pi - 0.4, 0.2 - pi])).abs().max() < 1e-6
+    assert limits_middle(twin)[shoulder] == pytest.approx(-2.75)

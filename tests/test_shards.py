@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skelfit.body.dofs import dof_limits
 from skelfit.errors import OutputError
 from skelfit.metrics import Distribution, Summary, limit_excess, round_mm
 from skelfit.shards import (
@@ -240,3 +241,7 @@ def test_limit_excess_names_the_worst_dof() -> None:
     excess, names = limit_excess(poses)
     np.testing.assert_allclose(excess, [0, 12, 0.5], atol=1e-9)
     assert names[1:] == ["knee_angle_r", "knee_angle_r"]
+    excess, names = limit_excess(
+        poses, dof_limits({"knee_angle_r": (-0.3, 2.5), "ankle_angle_r": (-1.0, 0.5)})
+    )
+    np.testing.assert_allclose(excess, [0, 46 - np.degrees(0.5), 0], atol=1e-9)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import pi
 
+import numpy as np
 import roma
 import torch
 from torch import Tensor
@@ -34,9 +35,15 @@ class BallJoints:
     middle: Tensor  # (n, 3) rad, of the limits; angles are given within half a turn of it
 
 
-def ball_joints(joints: tuple[int, ...], device: torch.device | str, dtype: torch.dtype) -> BallJoints:
-    """The axes of these ball joints."""
+def ball_joints(
+    joints: tuple[int, ...],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    limits: np.ndarray | None = None,
+) -> BallJoints:
+    """The axes of these ball joints, and their limits: those of (46, 2) rad; None: the table's."""
     dofs = [list(dofs_of_joint(j)) for j in joints]
+    limits = dof_limits() if limits is None else limits
     axes = torch.tensor(dof_axes()[dofs], device=device, dtype=dtype)
     cross = cross_matrix(axes)
     return BallJoints(
@@ -44,8 +51,8 @@ def ball_joints(joints: tuple[int, ...], device: torch.device | str, dtype: torc
         cross=cross,
         cross2=cross @ cross,
         hand=torch.linalg.det(axes)[:, None].round(),
-        limits=torch.tensor(dof_limits()[dofs], device=device, dtype=dtype),
-        middle=torch.tensor(limits_middle()[dofs], device=device, dtype=dtype),
+        limits=torch.tensor(limits[dofs], device=device, dtype=dtype),
+        middle=torch.tensor(limits_middle(limits)[dofs], device=device, dtype=dtype),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,14 +11,20 @@ from skelfit.body.dofs import dofs_of_joint
 from skelfit.fit.solver import Move
 
 
-def joint_move(joints: list[int], dofs: list[int], device: torch.device, dtype: torch.dtype) -> Move:
-    """The `Move` of the active DoFs of these joints.
+def joint_move(
+    joints: list[int],
+    dofs: list[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    limits: np.ndarray | None = None,
+) -> Move:
+    """The `Move` of the active DoFs of these joints; limits (46, 2) rad choose Euler branches, None: the table's.
 
     The length of a step is the largest turn of any joint, so that large opposite angles at an Euler pole count as
     the small turn that they are.
     """
     balls = tuple(j for j in joints if j in BALL_JOINTS)
-    ball = ball_joints(balls, device, dtype)
+    ball = ball_joints(balls, device, dtype, limits)
     position = {dof: k for k, dof in enumerate(dofs)}
     index = torch.tensor([[position[d] for d in dofs_of_joint(j)] for j in balls], device=device)
     flat = index.flatten()

@@ -122,16 +122,17 @@ class PairFitter:
         self.smpl = SmplModel(models.smpl_of(smpl_gender), device)
         self.skel = SkelModel(models.skel_of(skel_gender), device)
         self.beta_offset, self.beta_matrix = beta_map(self.smpl, self.skel)
-        self.limits = torch.tensor(dof_limits(), device=device, dtype=torch.float32)
+        self.dof_limits = dof_limits(config.limits)
+        self.limits = torch.tensor(self.dof_limits, device=device, dtype=torch.float32)
         tile = _CPU_TILE if device.type == "cpu" else _GPU_TILE
-        self.middle = torch.tensor(limits_middle(), device=device, dtype=torch.float32)
+        self.middle = torch.tensor(limits_middle(self.dof_limits), device=device, dtype=torch.float32)
         self.stages = []
         for stage in config.stages:
             fine = make_plan(self.skel, stage.dofs, stage.vertices, stage.stride, tile)
             coarse = fine
             if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
                 coarse = make_plan(self.skel, stage.dofs, stage.vertices, stage.coarse_stride, tile)
-            move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32)
+            move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32, self.dof_limits)
             self.stages.append(Stage(stage, (coarse,) * (stage.refreshes - 1) + (fine,), move))
         # For those who need longer: the last stage, their betas held, so that being late changes the pose alone.
         last = self.stages[-1]
@@ -192,7 +193,7 @@ class PairFitter:
 
     def start(self, frames: Frames, local_rot: Tensor) -> Tensor:
         """Where people's angles (B, 46) start, from SMPL's local rotations (B, 24, 3, 3); root at zero."""
-        return body_angles(frames.frame, local_rot)
+        return body_angles(frames.frame, local_rot, self.dof_limits)
 
     def _targets(self, pose: Tensor, betas: Tensor) -> Tensor:
         """SMPL skins, people innermost: (V, 3, B)."""

@@ -84,9 +84,10 @@ class MeshFitter:
         self.fine = free_plan(model, 1, tile)
         self.parts = make_mesh_parts(model)
         self.some = torch.arange(0, len(model.v_template), _BETA_STRIDE, device=device)
-        self.limits = torch.tensor(dof_limits(), device=device, dtype=dtype)
-        self.middle = torch.tensor(limits_middle(), device=device, dtype=dtype)
-        self.move = joint_move(list(range(NUM_JOINTS)), list(range(NUM_DOFS)), device, dtype)
+        limits = dof_limits(config.limits)
+        self.limits = torch.tensor(limits, device=device, dtype=dtype)
+        self.middle = torch.tensor(limits_middle(limits), device=device, dtype=dtype)
+        self.move = joint_move(list(range(NUM_JOINTS)), list(range(NUM_DOFS)), device, dtype, limits)
         noise = torch.randn(NUM_DOFS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         self.noise = (_PERTURBATION * noise).to(
             device, dtype

@@ -8,6 +8,7 @@ Shapes: any leading batch dimensions `...`; angles in radians, lengths in metres
 
 from __future__ import annotations
 
+import numpy as np
 import roma
 import torch
 from torch import Tensor
@@ -35,16 +36,16 @@ def _twist(rot: Tensor, axis: Tensor) -> Tensor:
     return nearest_turn(angle, torch.zeros_like(angle))
 
 
-def _ball(rot: Tensor, joint: int) -> Tensor:
-    """The joint's three angles (..., 3) that give the rotation (..., 3, 3)."""
-    ball = ball_joints((joint,), rot.device, rot.dtype)
+def _ball(rot: Tensor, joint: int, limits: np.ndarray) -> Tensor:
+    """The joint's three angles (..., 3) that give the rotation (..., 3, 3); limits (46, 2) rad choose the branch."""
+    ball = ball_joints((joint,), rot.device, rot.dtype, limits)
     return rotation_to_angles(ball, rot[..., None, :, :], rot.new_zeros(*rot.shape[:-2], 1, 3))[..., 0, :]
 
 
 def root_angles(frame: Tensor, rot: Tensor) -> Tensor:
     """Pelvis angles (..., 3) that give the global rotation (..., 3, 3), exactly; frame (..., 3, 3) is C_0."""
     local = (frame.mT @ rot @ frame).double()
-    return _ball(local, 0).to(rot.dtype)
+    return _ball(local, 0, dof_limits()).to(rot.dtype)
 
 
 def root_translation(transl: Tensor, rot: Tensor, smpl_root: Tensor, skel_root: Tensor) -> Tensor:
@@ -56,11 +57,12 @@ def root_translation(transl: Tensor, rot: Tensor, smpl_root: Tensor, skel_root: 
     return transl + d - (rot @ d[..., None])[..., 0]
 
 
-def body_angles(frame: Tensor, local_rot: Tensor) -> Tensor:
+def body_angles(frame: Tensor, local_rot: Tensor, limits: np.ndarray | None = None) -> Tensor:
     """Start of the 46 angles, (..., 46), from SMPL's local rotations (..., 24, 3, 3); the root's are zero.
 
-    frame (..., 24, 3, 3) holds SKEL's joint frames C_j.
+    frame (..., 24, 3, 3) holds SKEL's joint frames C_j; limits (46, 2) rad, None: the table's.
     """
+    limits = dof_limits() if limits is None else limits
     axes = torch.tensor(dof_axes(), dtype=local_rot.dtype, device=local_rot.device)
     q = local_rot.new_zeros(*local_rot.shape[:-3], len(axes))
 
@@ -72,7 +74,7 @@ def body_angles(frame: Tensor, local_rot: Tensor) -> Tensor:
         rot = local_rot[..., sources[0], :, :]
         for source in sources[1:]:
             rot = rot @ local_rot[..., source, :, :]
-        q[..., list(dofs_of_joint(joint))] = _ball(in_frame(joint, rot), joint)
+        q[..., list(dofs_of_joint(joint))] = _ball(in_frame(joint, rot), joint, limits)
     for joint, source in _TWIST_SOURCES.items():
         (dof,) = dofs_of_joint(joint)
         q[..., dof] = _twist(in_frame(joint, local_rot[..., source, :, :]), axes[dof])
@@ -83,28 +85,29 @@ def body_angles(frame: Tensor, local_rot: Tensor) -> Tensor:
         left = roma.rotvec_to_rotmat(-q[..., ankle, None] * axes[ankle]) @ rot
         q[..., subtalar] = _twist(left, axes[subtalar])
     for scapula, sources in _ARMS.items():
-        _arm_angles(q, frame, [local_rot[..., s, :, :] for s in sources], scapula, axes)
-    middle = torch.tensor(limits_middle(), dtype=q.dtype, device=q.device)
+        _arm_angles(q, frame, [local_rot[..., s, :, :] for s in sources], scapula, axes, limits)
+    middle = torch.tensor(limits_middle(limits), dtype=q.dtype, device=q.device)
     return nearest_turn(q, middle)
 
 
-def _arm_angles(q: Tensor, frame: Tensor, rots: list[Tensor], scapula: int, axes: Tensor) -> None:
+def _arm_angles(
+    q: Tensor, frame: Tensor, rots: list[Tensor], scapula: int, axes: Tensor, limits: np.ndarray
+) -> None:
     """Fill in the ten angles of one arm, from the rotations of collar, shoulder, elbow and wrist."""
     collar, shoulder, elbow, wrist = rots
     humerus, ulna, hand = scapula + 1, scapula + 2, scapula + 4
-    limits = torch.tensor(dof_limits(), dtype=q.dtype, device=q.device)
 
     # A shoulder blade moves little: it takes what its limits allow, the humerus takes the rest.
     dofs = list(dofs_of_joint(scapula))
     c = frame[..., scapula, :, :]
-    low, high = limits[dofs].unbind(-1)
-    angles = torch.minimum(torch.maximum(_ball(c.mT @ collar @ c, scapula), low), high)
+    low, high = torch.tensor(limits[dofs], dtype=q.dtype, device=q.device).unbind(-1)
+    angles = torch.minimum(torch.maximum(_ball(c.mT @ collar @ c, scapula, limits), low), high)
     q[..., dofs] = angles
-    ball = ball_joints((scapula,), q.device, q.dtype)
+    ball = ball_joints((scapula,), q.device, q.dtype, limits)
     taken = angles_to_rotation(ball, angles[..., None, :])[..., 0, :, :]
     rest = c @ taken.mT @ c.mT @ collar @ shoulder
     c = frame[..., humerus, :, :]
-    q[..., list(dofs_of_joint(humerus))] = _ball(c.mT @ rest @ c, humerus)
+    q[..., list(dofs_of_joint(humerus))] = _ball(c.mT @ rest @ c, humerus, limits)
 
     # Elbow and wrist together: flexion, then pro_sup about y, then the hand about x and z, all in the forearm's frame.
     (flexion,), (pro_sup,) = dofs_of_joint(ulna), dofs_of_joint(ulna + 1)
