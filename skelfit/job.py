@@ -62,7 +62,7 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
     batch = read_rows(run.labels[task.file_index].store, task.start, task.stop)
     fitter = fitter or cached_fitter(run.models, run.models_sha256, run.pipeline, run.device)
     fitted = fit_people(batch, fitter, len(run.pipeline.fit.stages))
-    verdicts = judge(batch, fitted, run.pipeline.gates, dof_limits(run.pipeline.fit.limits))
+    verdicts = judge(batch, fitted, run.pipeline)
     images = [
         _find_image(task, name) if verdict.status in PUBLISHED else None
         for name, verdict in zip(batch.imgname, verdicts, strict=True)
@@ -145,9 +145,10 @@ class Verdict:
     reason: str = ""
 
 
-def judge(batch: LabelBatch, fitted: Fitted, gates: GateConfig, limits: NDArray[np.float64]) -> list[Verdict]:
-    """The verdict on each row; of several faults the first in the order of `_verdict` counts. limits (46,2) rad."""
-    excess, worst = limit_excess(np.nan_to_num(fitted.poses), limits)
+def judge(batch: LabelBatch, fitted: Fitted, pipeline: Pipeline) -> list[Verdict]:
+    """The verdict on each row; of several faults the first in the order of `_verdict` counts."""
+    excess, worst = limit_excess(np.nan_to_num(fitted.poses), dof_limits(pipeline.fit.limits))
+    gates = pipeline.gates
     return [_verdict(batch.bad[i], fitted, i, float(excess[i]), worst[i], gates) for i in range(len(batch))]
 
 

@@ -84,7 +84,7 @@ class MeshFitter:
         self.fine = free_plan(model, 1, tile)
         self.parts = make_mesh_parts(model)
         self.some = torch.arange(0, len(model.v_template), _BETA_STRIDE, device=device)
-        limits = dof_limits(config.limits)
+        self.dof_limits = limits = dof_limits(config.limits)
         self.limits = torch.tensor(limits, device=device, dtype=dtype)
         self.middle = torch.tensor(limits_middle(limits), device=device, dtype=dtype)
         self.move = joint_move(list(range(NUM_JOINTS)), list(range(NUM_DOFS)), device, dtype, limits)
@@ -127,7 +127,7 @@ class MeshFitter:
         target = torch.where(finite[:, None, None], target, model.v_template)
         betas = torch.where(finite[:, None], betas, torch.zeros_like(betas))
 
-        start = mesh_start(model, target, betas, self.parts)
+        start = mesh_start(model, target, betas, self.parts, self.dof_limits)
         frames = model.frames(betas)
         root, pivot = model.joints(frames, start.q).rot[:, 0], frames.joints[:, 0]
         still = (target - (pivot + start.trans)[:, None]) @ root + pivot[:, None]

@@ -77,24 +77,33 @@ def part_rotations(parts: MeshParts, rest: Tensor, target: Tensor) -> tuple[Tens
     return roma.special_procrustes(torch.stack(spread, 1)), *centres
 
 
-def mesh_start(model: SkelModel, target: Tensor, betas: Tensor, parts: MeshParts | None = None) -> MeshStart:
+def mesh_start(
+    model: SkelModel,
+    target: Tensor,
+    betas: Tensor,
+    parts: MeshParts | None = None,
+    limits: np.ndarray | None = None,
+) -> MeshStart:
     """Angles and translation with which SKEL roughly meets a mesh.
 
-    target (B, V, 3) m in the model's topology, betas (B, 10); parts: from `make_mesh_parts`, made here if None.
+    target (B, V, 3) m in the model's topology, betas (B, 10); parts: from `make_mesh_parts`, made here if None;
+    limits (46, 2) rad of the joints, None: the table's.
     """
     shape = model.shape(betas)
     frames = shape.frames
-    return start_from(parts or make_mesh_parts(model), frames, shape.v_rest, target)
+    return start_from(parts or make_mesh_parts(model), frames, shape.v_rest, target, limits)
 
 
-def start_from(parts: MeshParts, frames: Frames, rest: Tensor, target: Tensor) -> MeshStart:
+def start_from(
+    parts: MeshParts, frames: Frames, rest: Tensor, target: Tensor, limits: np.ndarray | None = None
+) -> MeshStart:
     """As `mesh_start`, for people whose rest skin (B, V, 3) is given."""
     rotations, x_mean, y_mean = part_rotations(parts, rest, target)
     place = {joint: k for k, (joint, _, _) in enumerate(_PARTS)}
     local = torch.eye(3, dtype=rest.dtype, device=rest.device).repeat(len(rest), NUM_JOINTS, 1, 1)
     for joint, before, smpl_joint in _PARTS[1:]:
         local[:, smpl_joint] = rotations[:, place[before]].mT @ rotations[:, place[joint]]
-    q = body_angles(frames.frame, local)
+    q = body_angles(frames.frame, local, limits)
     root = rotations[:, 0]
     q[:, list(ROOT_DOFS)] = root_angles(frames.frame[:, 0], root)
     pivot = frames.joints[:, 0]

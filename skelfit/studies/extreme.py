@@ -39,7 +39,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             started = time.process_time()
             fitted.append(fit_people(few, fitter, len(setup.fit.stages)))
             cpu += time.process_time() - started
-            verdicts += judge(few, fitted[-1], setup.pipeline.gates)
+            verdicts += judge(few, fitted[-1], setup.pipeline)
         found = Fitted(
             **{f.name: np.concatenate([getattr(part, f.name) for part in fitted]) for f in fields(Fitted)}
         )
