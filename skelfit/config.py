@@ -25,7 +25,7 @@ from skelfit.errors import ConfigError
 
 BodyPart = Literal["lower_body", "upper_body", "all"]
 Gender = Literal["neutral", "male", "female"]
-SkelGender = Literal["male", "female"]
+SkelGender = Literal["male", "female", "best"]
 PathRule = Literal["none", "basename"]
 
 T = TypeVar("T")
@@ -66,13 +66,21 @@ class FitConfig:
     """How people are fitted."""
 
     stages: tuple[StageConfig, ...] = _limits(1)
-    skel_gender: SkelGender = "male"  # of the SKEL body where the label's gender is neutral
+    skel_gender: SkelGender = (
+        "male"  # for labels of neutral gender; best: both, whichever fits a person better
+    )
     batch: int = _limits(1, default=256)  # people per solver call; bounds memory, changes no result
     retries: int = _limits(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = _limits(0, default=1.3e-4)  # m^2 per rad^2 beyond a joint limit
     limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's
     max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step
     beta_weight: float = _limits(0, default=1e-6)  # m^2 per squared beta, where betas are refined
+
+    def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
+        """Of the SKEL bodies that labels of a gender are fitted with."""
+        if smpl_gender != "neutral":
+            return (smpl_gender,)
+        return ("male", "female") if self.skel_gender == "best" else (self.skel_gender,)
 
 
 @dataclass(frozen=True)

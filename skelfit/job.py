@@ -33,6 +33,7 @@ from skelfit.shards import LAYOUT_VERSION, FloatArray, Row, Sample, pack, write_
 IMAGE_ENDINGS = frozenset({"bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
 BAD_INPUT, NOT_CONVERGED, ABOVE_GATE = "bad_input", "not_converged", "residual_above_gate"
 OK, LIMIT_VIOLATION = PUBLISHED
+BETAS_STEPS = ("transferred", "refined")
 
 
 class FitterLike(Protocol):
@@ -107,6 +108,8 @@ class Fitted:
     pve_mm: FloatArray  # (N,)
     max_vertex_mm: FloatArray  # (N,)
     stage_pve_mm: FloatArray  # (N,S)
+    female: NDArray[np.bool_]  # (N,) of the SKEL body
+    betas_mm: FloatArray  # (N,2) what the betas' transfer and their refinement leave, at rest
     keypoints3d: FloatArray  # (N,44,3) m, camera frame
 
     @classmethod
@@ -116,8 +119,11 @@ class Fitted:
         def nans(*shape: int) -> FloatArray:
             return np.full((people, *shape), np.nan, np.float32)
 
-        no = np.zeros(people, bool)
-        return cls(nans(46), nans(10), nans(3), no, no.copy(), nans(), nans(), nans(stages), nans(44, 3))
+        def no() -> NDArray[np.bool_]:
+            return np.zeros(people, bool)
+
+        errors = nans(), nans(), nans(stages)
+        return cls(nans(46), nans(10), nans(3), no(), no(), *errors, no(), nans(2), nans(44, 3))
 
 
 def fit_people(batch: LabelBatch, fitter: FitterLike, stages: int) -> Fitted:
@@ -182,6 +188,11 @@ def _ending(path: Path) -> str:
     return path.suffix[1:].lower()
 
 
+def _skel_gender(fitted: Fitted, i: int) -> str | None:
+    """Of the SKEL body that person i was fitted with; None where there was no finite fit."""
+    return ("female" if fitted.female[i] else "male") if fitted.finite[i] else None
+
+
 def _rows(
     task: ShardTask, batch: LabelBatch, fitted: Fitted, verdicts: list[Verdict], images: list[Path | None]
 ) -> list[Row]:
@@ -201,6 +212,8 @@ def _rows(
                 pve_mm=round_mm(fitted.pve_mm[i]),
                 max_vertex_mm=round_mm(fitted.max_vertex_mm[i]),
                 stage_pve_mm=dict(zip(stages, map(round_mm, fitted.stage_pve_mm[i]), strict=True)),
+                skel_gender=_skel_gender(fitted, i),
+                betas_mm=dict(zip(BETAS_STEPS, map(round_mm, fitted.betas_mm[i]), strict=True)),
                 image=not missing if wanted else None,
             )
         )
@@ -232,15 +245,15 @@ def _samples(
     for i, row in enumerate(rows):
         if row.status not in PUBLISHED:
             continue
-        gender, path = batch.gender[i], images[i]
+        path = images[i]
         meta = {
             "key": row.key,
             "subset": run.subset,
             "label_file": run.labels[task.file_index].name,
             "row": row.row,
             "imgname": batch.imgname[i],
-            "smpl_gender": gender,
-            "skel_gender": run.pipeline.fit.skel_gender if gender == "neutral" else gender,
+            "smpl_gender": batch.gender[i],
+            "skel_gender": row.skel_gender,
             "status": row.status,
             "keypoints3d": origins[i],
             "image": path is not None,

@@ -72,6 +72,8 @@ class Summary:
     images: Counter[str] = field(default_factory=Counter)  # 'found' and 'missing', of the published people
     pve: Distribution = field(default_factory=Distribution)
     stage_pve: dict[str, Distribution] = field(default_factory=dict)
+    skel_genders: Counter[str] = field(default_factory=Counter)  # of the published people
+    betas: dict[str, Distribution] = field(default_factory=dict)  # what the betas leave at rest
 
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Summary:
@@ -85,6 +87,9 @@ class Summary:
             summary.pve.add(row["pve_mm"])
             for stage, value in row["stage_pve_mm"].items():
                 summary.stage_pve.setdefault(stage, Distribution()).add(value)
+            summary.skel_genders[row["skel_gender"]] += 1
+            for step, value in row["betas_mm"].items():
+                summary.betas.setdefault(step, Distribution()).add(value)
             if row["image"] is not None:
                 summary.images["found" if row["image"] else "missing"] += 1
         return summary
@@ -96,14 +101,14 @@ class Summary:
 
     def merge(self, other: Summary) -> Summary:
         """The summary of the rows of both; associative and exact."""
-        stages = [*self.stage_pve, *(s for s in other.stage_pve if s not in self.stage_pve)]
-        empty = Distribution()
         return Summary(
             self.rows_in + other.rows_in,
             self.statuses + other.statuses,
             self.images + other.images,
             self.pve.merge(other.pve),
-            {s: self.stage_pve.get(s, empty).merge(other.stage_pve.get(s, empty)) for s in stages},
+            _merged(self.stage_pve, other.stage_pve),
+            self.skel_genders + other.skel_genders,
+            _merged(self.betas, other.betas),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -114,8 +119,16 @@ class Summary:
             "statuses": {status: self.statuses[status] for status in sorted(self.statuses)},
             "pve_mm": self.pve.to_json(),
             "stage_pve_mm": {stage: d.mean() for stage, d in self.stage_pve.items()},
+            "skel_genders": {gender: self.skel_genders[gender] for gender in sorted(self.skel_genders)},
+            "betas_mm": {step: d.to_json() for step, d in self.betas.items()},
             "images": {"found": self.images["found"], "missing": self.images["missing"]},
         }
+
+
+def _merged(one: dict[str, Distribution], other: dict[str, Distribution]) -> dict[str, Distribution]:
+    """By name, in the order in which names come up."""
+    empty = Distribution()
+    return {name: one.get(name, empty).merge(other.get(name, empty)) for name in [*one, *other]}
 
 
 def limit_excess(

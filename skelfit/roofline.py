@@ -59,7 +59,15 @@ def count_work(models: ModelSet, fit: FitConfig, gender: Gender) -> dict[str, Wo
     LM step       6(4J)^2 slope, 96Jt and 12nt normal matrix, n^3/3 + 4n^2 solution;   M read; the Jacobian's 12t and
                   its product's 12nJ numbers written and read
     """
-    gendered = fit.skel_gender if gender == "neutral" else gender
+    work: dict[str, Work] = {}
+    for gendered in fit.skel_genders(gender):
+        for part, one in _count_pair(models, fit, gender, gendered).items():
+            work[part] = work.get(part, Work(0, 0)) + one
+    return work
+
+
+def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str) -> dict[str, Work]:
+    """As `count_work`, for one SKEL body."""
     skel = models.skel_of(gendered)
     weights = np.asarray(skel.skin_weights)
     columns = 1 + skel.shapedirs.shape[2] + 9 * len(corrective_sources()[0])

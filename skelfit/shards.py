@@ -134,6 +134,10 @@ class Row:
     pve_mm: float | None
     max_vertex_mm: float | None
     stage_pve_mm: Mapping[str, float | None]
+    skel_gender: str | None  # of the SKEL body that was fitted
+    betas_mm: Mapping[
+        str, float | None
+    ]  # RMS distance of SKEL's skin at rest to SMPL's, betas transferred and refined
     image: bool | None  # whether the image was found; None when none was asked for
 
 

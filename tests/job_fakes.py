@@ -59,6 +59,9 @@ class FakeFitter:
             pve_mm=pve,
             max_vertex_mm=3 * pve,
             stage_pve_mm=torch.stack([k * pve for k in range(self.stages, 0, -1)], 1),
+            objective=pve**2,
+            female=betas[:, 3] > 0,
+            betas_mm=torch.stack([pve, pve / 2], 1),
             joints=torch.zeros(n, 24, 3),
             keypoints3d=torch.ones(n, 44, 3),
         )

@@ -173,6 +173,15 @@ def test_converts_for_real() -> None:
     assert summary["statuses"] == {"bad_input": 1, "ok": 3}
     assert 1 < summary["pve_mm"]["mean"] < 25
     assert list(summary["stage_pve_mm"]) == ["lower_body", "upper_body", "full"]
+    assert summary["skel_genders"] == {"male": 3}
+    assert 5 < summary["betas_mm"]["transferred"]["mean"] < 15
+
+    assert skelfit_(*arguments, "--pipeline", pipeline, "--skel-gender", "best", "--overwrite").exit_code == 0
+    best = json.loads(Path("out/summary.json").read_text())
+    assert sum(best["skel_genders"].values()) == 3
+    assert best["pve_mm"]["mean"] <= summary["pve_mm"]["mean"] + 0.2
+    genders = [row["skel_gender"] for row in read_rows(Path("out/people-000000.rows.jsonl"))]
+    assert genders.count(None) == 1 and len(genders) == 4
 
 
 def test_one_and_two_workers_give_the_same_people(models) -> None:

@@ -74,8 +74,8 @@ BAD = [
     ("  batch:", "fit.batch", "a whole number", "nothing (null)"),
     ("  limit_weight: .nan", "fit.limit_weight", "a finite number", "nan"),
     ("  limit_weight: -1", "fit.limit_weight", "at least 0", "-1"),
-    ("  skel_gender: neutral", "fit.skel_gender", "one of male, female", "'neutral' (text)"),
-    ("  skel_gender: [male]", "fit.skel_gender", "one of male, female", "['male'] (a list)"),
+    ("  skel_gender: neutral", "fit.skel_gender", "one of male, female, best", "'neutral' (text)"),
+    ("  skel_gender: [male]", "fit.skel_gender", "one of male, female, best", "['male'] (a list)"),
     ("gates: 3", "gates", "a mapping", "3 (int)"),
     ("gates: {max_pve_mm: low}", "gates.max_pve_mm", "a finite number or null", "'low' (text)"),
 ]

@@ -25,7 +25,7 @@ from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, JointLimits, load_pipeline
 from skelfit.fit.chart import joint_move
-from skelfit.fit.fitter import Fitter
+from skelfit.fit.fitter import Fitter, better
 from skelfit.fit.moments import People, PoseObjective, errors, moments
 from skelfit.fit.plans import Plan, make_plan, part_vertices
 from skelfit.fit.second_chance import retry_failed
@@ -412,3 +412,60 @@ def test_joint_limits_of_the_pipeline_hold_everywhere(models: ModelSet, config: 
     assert (angles_to_rotation(ball, chosen) - rot).abs().max() < 1e-9
     assert (chosen - torch.tensor([0.3 - pi, pi - 0.4, 0.2 - pi])).abs().max() < 1e-6
     assert limits_middle(twin)[shoulder] == pytest.approx(-2.75)
+
+
+def test_the_better_skel_is_taken_person_by_person(models: ModelSet, config: FitConfig) -> None:
+    pose, betas, transl = smpl_people(24)
+    one, other, best = (
+        Fitter(models, replace(config, skel_gender=g)).fit("neutral", pose, betas, transl)
+        for g in ("male", "female", "best")
+    )
+    assert not one.female.any() and other.female.all() and best.female.any() and not best.female.all()
+    assert (best.objective == torch.minimum(one.objective, other.objective)).all()
+    for k, female in enumerate(best.female.tolist()):
+        chosen = other if female else one
+        assert (best.poses[k] == chosen.poses[k]).all() and (best.betas[k] == chosen.betas[k]).all()
+    # A label that says its gender keeps it.
+    own = Fitter(models, replace(config, skel_gender="best")).fit("male", pose[:2], betas[:2], transl[:2])
+    assert not own.female.any() and own.betas_mm.max() < 0.01
+
+
+def test_the_better_of_two_results(models: ModelSet, config: FitConfig) -> None:
+    """Finite before not, converged before not, then the lower objective; a tie goes to the first."""
+    base = Fitter(models, config).fit("male", *(x[:1].expand(5, *x.shape[1:]) for x in smpl_people(1)))
+    yes = torch.ones(5, dtype=torch.bool)
+    one = replace(
+        base,
+        finite=torch.tensor([True, False, True, True, True]),
+        converged=torch.tensor([True, False, False, True, True]),
+        objective=torch.tensor([1.0, torch.nan, 1.0, 1.0, 2.0]),
+        female=~yes,
+    )
+    other = replace(
+        base,
+        finite=yes,
+        converged=torch.tensor([False, True, True, True, True]),
+        objective=torch.tensor([0.5, 3.0, 3.0, 1.0, 1.0]),
+        female=yes,
+    )
+    assert better(one, other).female.tolist() == [False, True, True, False, True]
+    assert better(other, one).female.tolist() == [False, True, True, True, True]
+
+
+def test_distance_at_rest_and_objective_are_what_the_meshes_say(models: ModelSet, config: FitConfig) -> None:
+    pose, betas, transl = smpl_people(6)
+    found = Fitter(models, config).fit("neutral", pose, betas, transl)
+    smpl, skel = SmplModel(models.smpl_of("neutral")), SkelModel(models.skel_of("male"))
+    offset, matrix = beta_map(smpl, skel)
+    at_rest = smpl.v_template + torch.einsum("vcb,nb->nvc", smpl.shapedirs, betas)
+    for step, skel_betas in enumerate((offset + betas @ matrix.mT, found.betas)):
+        rms = (skel.shape(skel_betas).v_rest - at_rest).square().sum(-1).mean(1).sqrt()
+        assert (1000 * rms - found.betas_mm[:, step]).abs().max() < 1e-3
+    assert (found.betas_mm[:, 1] >= found.betas_mm[:, 0]).all()  # the transfer is the nearest at rest
+    skin = skel.forward(skel.shape(found.betas), found.poses, found.trans).vertices
+    square = (skin - smpl.vertices(pose, betas, transl)).square().sum(-1).mean(1)
+    low, high = LIMITS.float().unbind(-1)
+    excess = torch.relu(found.poses - high) + torch.relu(low - found.poses)
+    expected = square + config.limit_weight * excess.square().sum(1)
+    expected = expected + config.beta_weight * found.betas.square().sum(1)
+    torch.testing.assert_close(found.objective, expected, rtol=1e-3, atol=1e-9)

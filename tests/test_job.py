@@ -86,6 +86,10 @@ def test_every_row_has_one_status_and_its_reason(tmp_path: Path) -> None:
     }
     assert rows[NAN_ROW]["pve_mm"] is None and rows[NAN_ROW]["stage_pve_mm"] == {"lower": None, "full": None}
     assert rows[FAR_ROW]["stage_pve_mm"] == {"lower": 50.0, "full": 25.0}
+    assert rows[FAR_ROW]["betas_mm"] == {"transferred": 25.0, "refined": 12.5}
+    assert rows[NAN_ROW]["betas_mm"] == {"transferred": None, "refined": None}
+    genders = {row["row"]: row["skel_gender"] for row in rows}
+    assert genders[NAN_ROW] is None and set(genders.values()) == {None, "male", "female"}
     assert [rows[i]["image"] for i in (0, NO_IMAGE_ROW, NAN_ROW)] == [True, False, None]
     published = {row["key"] for row in rows if row["status"] in ("ok", "limit_violation")}
     samples = all_samples(run)
@@ -96,6 +100,8 @@ def test_every_row_has_one_status_and_its_reason(tmp_path: Path) -> None:
     assert (summary["rows_out"], summary["shards"]) == (17, 3)
     assert summary["statuses"]["ok"] == 16
     assert summary["images"] == {"found": 16, "missing": 1}
+    assert sum(summary["skel_genders"].values()) == 17
+    assert summary["betas_mm"]["transferred"] == summary["pve_mm"]
     assert summary["people_per_second"] > 0
 
 
@@ -106,7 +112,8 @@ def test_a_sample_holds_what_came_in_and_what_was_found(tmp_path: Path) -> None:
     with np.load(tmp_path / "people.npz") as source:
         part = unpack(label)
         np.testing.assert_array_equal(part["smpl_pose"].ravel(), source["pose_cam"][BENT_ROW])
-        np.testing.assert_array_equal(part["skel_betas"], 2 * source["shape"][BENT_ROW])
+        source_shape = source["shape"][BENT_ROW]
+        np.testing.assert_array_equal(part["skel_betas"], 2 * source_shape)
         np.testing.assert_array_equal(part["skel_trans"], source["trans_cam"][BENT_ROW] + 1)
         np.testing.assert_array_equal(part["gtkps"], source["gtkps"][BENT_ROW])
         np.testing.assert_array_equal(part["scale"], np.repeat(source["scale"][BENT_ROW], 2))
@@ -120,7 +127,7 @@ def test_a_sample_holds_what_came_in_and_what_was_found(tmp_path: Path) -> None:
         "row": 9,
         "imgname": "train/000009.jpg",
         "smpl_gender": "neutral",
-        "skel_gender": "male",
+        "skel_gender": "male" if source_shape[3] <= 0 else "female",  # the fake fitter's choice
         "status": "limit_violation",
         "keypoints3d": "skel",
         "image": True,

@@ -43,7 +43,7 @@ def a_label(seed: int) -> np.ndarray:
 
 
 def a_row(i: int, status: str = "ok", pve: float | None = 1.5) -> Row:
-    return Row(f"s-0-{i:08d}", i, status, "", pve, pve, {"full": pve}, None)
+    return Row(f"s-0-{i:08d}", i, status, "", pve, pve, {"full": pve}, "male", {"refined": pve}, None)
 
 
 def a_shard(folder: Path, rows: int = 3) -> ShardFiles:
@@ -213,6 +213,8 @@ def test_summaries_merge_in_any_order_to_the_same() -> None:
     whole = Summary.of_rows([row for part in parts for row in part]).to_json()
     assert a.merge(b).merge(c.merge(d)).to_json() == whole
     assert d.merge(c).merge(b).merge(a).to_json() == whole
+    assert whole["skel_genders"] == {"male": whole["rows_out"]}
+    assert whole["betas_mm"]["refined"] == whole["pve_mm"]
     assert whole["rows_in"] == 4 * 57 == sum(whole["statuses"].values())
 
 

@@ -51,7 +51,11 @@ class Subset:
 @click.option("--pipeline", type=FILE, help="How to convert  [default: pipelines/hmr-skel.yaml].")
 @click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
 @click.option("--images", type=FOLDER, help="Folder of the images, in place of the manifest's.")
-@click.option("--skel-gender", type=click.Choice(["male", "female"]), help="SKEL for neutral labels.")
+@click.option(
+    "--skel-gender",
+    type=click.Choice(["male", "female", "best"]),
+    help="SKEL for neutral labels; best: whichever fits a person better.",
+)
 @click.option("--limit", type=COUNT, help="Take the first rows only.")
 @click.option("--shard-size", type=COUNT, help="Label rows per shard.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -287,5 +291,8 @@ def _report(summary: dict[str, Any]) -> None:
         stages = ", ".join(f"{name} {mean:.2f}" for name, mean in summary["stage_pve_mm"].items())
         numbers = ", ".join(f"{name} {value:.2f}" for name, value in summary["pve_mm"].items())
         click.echo(f"PVE in mm: {numbers}; after each stage: {stages}")
+        numbers = ", ".join(f"{step} {d['mean']:.2f}" for step, d in summary["betas_mm"].items())
+        bodies = ", ".join(f"{count} {gender}" for gender, count in summary["skel_genders"].items())
+        click.echo(f"SKEL bodies: {bodies}; distance at rest in mm, betas {numbers}")
     if summary["people_per_second"] is not None:
         click.echo(f"{summary['people_per_second']:.1f} people/s")

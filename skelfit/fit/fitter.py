@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import roma
@@ -23,7 +24,7 @@ from skelfit.body.smpl import SmplModel
 from skelfit.fit.chart import joint_move
 from skelfit.fit.moments import People, PoseObjective, errors, moments
 from skelfit.fit.plans import Plan, make_plan
-from skelfit.fit.shape import beta_step
+from skelfit.fit.shape import beta_step, rest_distance, rest_form
 from skelfit.fit.solver import Move, Solution, levenberg_marquardt
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
@@ -52,6 +53,11 @@ class FitResult:
     pve_mm: Tensor  # (N,) mean vertex error, all vertices
     max_vertex_mm: Tensor  # (N,)
     stage_pve_mm: Tensor  # (N, S) mean vertex error after each stage; before the last on every 8th vertex
+    objective: Tensor  # (N,) m^2, mean squared vertex error, limits and, across genders, betas included
+    female: Tensor  # (N,) bool, of the SKEL body that was fitted
+    betas_mm: (
+        Tensor  # (N, 2) RMS distance of SKEL's skin at rest to SMPL's: betas transferred, betas as found
+    )
     joints: Tensor  # (N, 24, 3) m
     keypoints3d: Tensor | None  # (N, 44, 3) m, regressed from the fitted skin
 
@@ -61,32 +67,33 @@ class Fitter:
 
     def __init__(self, models: ModelSet, config: FitConfig, device: str = "cpu") -> None:
         self.models, self.config, self.device = models, config, torch.device(device)
-        self._pairs: dict[str, PairFitter] = {}
+        self._pairs: dict[str, tuple[PairFitter, ...]] = {}
 
     def fit(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit N people: pose (N, 24, 3) rad axis-angle, betas (N, 10), transl (N, 3) m, as SMPL takes them.
 
-        A gendered SMPL label is fitted with the SKEL of its gender, a neutral one with the configured gender.
+        A gendered SMPL label is fitted with the SKEL of its gender, a neutral one with the configured gender; `best`
+        fits both and takes, person by person, what `better` says.
         """
         if len(pose) == 0:  # the shapes of one person's result, without the person
             one = self.fit(
                 smpl_gender, torch.zeros(1, 24, 3), torch.zeros(1, betas.shape[1]), torch.zeros(1, 3)
             )
             return map_results(lambda x: x[:0], one)
-        pair, parts = self.prepare(smpl_gender), []
+        pairs, parts = self.prepare(smpl_gender), []
         for start in range(0, len(pose), self.config.batch):
             rows = slice(start, start + self.config.batch)
-            labels = (x[rows].to(self.device, torch.float32) for x in (pose, betas, transl))
-            parts.append(pair.fit(*labels))
+            labels = [x[rows].to(self.device, torch.float32) for x in (pose, betas, transl)]
+            parts.append(reduce(better, (pair.fit(*labels) for pair in pairs)))
         return map_results(lambda *x: torch.cat(x).cpu(), *parts)
 
-    def prepare(self, smpl_gender: str) -> PairFitter:
-        """The tables for labels of a gender, made at the first call."""
-        pair = self._pairs.get(smpl_gender)
-        if pair is None:
-            skel_gender = self.config.skel_gender if smpl_gender == "neutral" else smpl_gender
-            pair = self._pairs[smpl_gender] = self.make_pair(smpl_gender, skel_gender)
-        return pair
+    def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
+        """The tables for labels of a gender, one for each SKEL that is tried; made at the first call."""
+        pairs = self._pairs.get(smpl_gender)
+        if pairs is None:
+            genders = self.config.skel_genders(smpl_gender)
+            pairs = self._pairs[smpl_gender] = tuple(self.make_pair(smpl_gender, g) for g in genders)
+        return pairs
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
         """What fits labels of one SMPL gender with one SKEL gender; another method of fitting overrides this."""
@@ -101,6 +108,22 @@ def map_results(function: Callable[..., Tensor], *results: FitResult) -> FitResu
         return None if values[0] is None else function(*values)
 
     return FitResult(**{f.name: apply(f.name) for f in fields(FitResult)})
+
+
+def better(one: FitResult, other: FitResult) -> FitResult:
+    """Of two results of the same people, person by person, the better.
+
+    That is the finite one; of two that are, the converged one; of two that are, that of the lower objective; on a tie
+    the first.
+    """
+    same = one.finite == other.finite
+    alike = same & (one.converged == other.converged)
+    second = (
+        (other.finite & ~same)
+        | (other.converged & same & ~alike)
+        | ((other.objective < one.objective) & alike)
+    )
+    return map_results(lambda a, b: torch.where(second.view(-1, *[1] * (a.ndim - 1)), b, a), one, other)
 
 
 @dataclass(frozen=True)
@@ -122,6 +145,7 @@ class PairFitter:
         self.smpl = SmplModel(models.smpl_of(smpl_gender), device)
         self.skel = SkelModel(models.skel_of(skel_gender), device)
         self.beta_offset, self.beta_matrix = beta_map(self.smpl, self.skel)
+        self.rest_form = rest_form(self.smpl, self.skel)
         self.dof_limits = dof_limits(config.limits)
         self.limits = torch.tensor(self.dof_limits, device=device, dtype=torch.float32)
         tile = _CPU_TILE if device.type == "cpu" else _GPU_TILE
@@ -176,6 +200,8 @@ class PairFitter:
             return (points - skel_root[:, None]) @ rot.mT + (skel_root + trans)[:, None]
 
         joints = self.skel.joints(frames, q).pos
+        objective = found.mean_square + self._priors(q, people.betas)
+        rest = [rest_distance(self.rest_form, betas, b) for b in (skel_betas, people.betas)]
         q[:, list(ROOT_DOFS)] = root_angles(frames.frame[:, 0], rot)
         finite = q.isfinite().all(1) & trans.isfinite().all(1) & found.max_vertex.isfinite()
         return FitResult(
@@ -187,9 +213,21 @@ class PairFitter:
             pve_mm=1000 * found.pve,
             max_vertex_mm=1000 * found.max_vertex,
             stage_pve_mm=1000 * torch.stack(stage_pve, 1),
+            objective=objective,
+            female=torch.full_like(finite, self.skel.gender == "female"),
+            betas_mm=1000 * torch.stack(rest, 1),
             joints=place(joints),
             keypoints3d=None if found.points is None else place(found.points),
         )
+
+    def _priors(self, q: Tensor, betas: Tensor) -> Tensor:
+        """What the objective adds to the mean squared vertex error, (B,) m^2."""
+        low, high = self.limits.unbind(-1)
+        excess = torch.relu(q - high) + torch.relu(low - q)
+        priors = self.config.limit_weight * excess.square().sum(1)
+        if self.smpl.gender != self.skel.gender:
+            priors = priors + self.config.beta_weight * betas.square().sum(1)
+        return priors
 
     def start(self, frames: Frames, local_rot: Tensor) -> Tensor:
         """Where people's angles (B, 46) start, from SMPL's local rotations (B, 24, 3, 3); root at zero."""

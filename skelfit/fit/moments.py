@@ -50,6 +50,7 @@ class Errors:
     """Distances of the posed skin to its target, and extra points regressed from the skin."""
 
     pve: Tensor  # (B,) m, mean over the plan's vertices
+    mean_square: Tensor  # (B,) m^2, over the same
     max_vertex: Tensor  # (B,) m
     points: Tensor | None  # (B, K, 3) m
 
@@ -154,11 +155,13 @@ def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
 def errors(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Errors:
     """Distances at q (B, 46), pose correctives included: what a user would measure on the two meshes."""
     count = q.shape[0]
-    total, worst = q.new_zeros(count), q.new_zeros(count)
+    total, square, worst = q.new_zeros(count), q.new_zeros(count), q.new_zeros(count)
     points = q.new_zeros(plan.num_points, 3, count)
 
     def visit(block: VertexBlock, tile: Tile, who: slice) -> None:
-        distance = tile.residual.square().sum(1).sqrt()
+        squared = tile.residual.square().sum(1)
+        distance = squared.sqrt()
+        square[who] += squared.sum(0)
         total[who] += distance.sum(0)
         worst[who] = torch.maximum(worst[who], distance.amax(0))
         if block.points is not None:
@@ -166,7 +169,7 @@ def errors(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Errors:
 
     for_each_tile(plan, model, people, q, visit)
     located = points.permute(2, 0, 1) if plan.num_points else None
-    return Errors(total / plan.num_vertices, worst, located)
+    return Errors(total / plan.num_vertices, square / plan.num_vertices, worst, located)
 
 
 @dataclass(frozen=True)

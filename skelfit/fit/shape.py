@@ -4,15 +4,20 @@ With the residual r = T v_rest + t - y of a vertex (T, t its blended skinning tr
 by T S_k, and with it the joints. The gradient of the mean squared error is exact: the first part is one product over
 the vertices, the second goes through the joints, by autograd over 24 transforms. The Hessian is that of the rest pose,
 2 (mean S^T S + weight I), the same for everybody: turning a vertex does not change the length of its shape vector.
+
+What a transfer of betas from SMPL to SKEL costs is measured at rest, where the mean squared distance of the two skins
+is a quadratic form of both betas, made once: it costs no pass over the vertices.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skelfit.body.kinematics import pose_joints
 from skelfit.body.skel import SkelModel, skinning_transforms
+from skelfit.body.smpl import SmplModel
 from skelfit.fit.moments import People, Tile, for_each_tile
 from skelfit.fit.plans import Plan, VertexBlock
 
@@ -27,6 +32,25 @@ def beta_step(plan: Plan, model: SkelModel, people: People, q: Tensor, weight: f
     hessian = 2 * (dirs.mT @ dirs) / len(model.shapedirs)
     hessian = hessian + 2 * weight * torch.eye(model.num_betas, dtype=q.dtype, device=q.device)
     return people.betas - torch.linalg.solve(hessian, gradient.mT).mT
+
+
+def rest_form(smpl: SmplModel, skel: SkelModel) -> Tensor:
+    """F (1 + n + m, 1 + n + m) m^2, float64: x^T F x is the mean squared distance of the two skins at rest.
+
+    x is [1, SMPL's n betas, SKEL's m betas].
+    """
+    template = np.asarray(smpl.asset.v_template, dtype=np.float64) - skel.asset.v_template
+    columns = (template[..., None], smpl.asset.shapedirs[:, :, : smpl.num_betas], -skel.asset.shapedirs)
+    table = np.concatenate(columns, axis=-1, dtype=np.float64).reshape(
+        -1, 1 + smpl.num_betas + skel.num_betas
+    )
+    return torch.tensor(table.T @ table / len(template), device=skel.v_template.device)
+
+
+def rest_distance(form: Tensor, smpl_betas: Tensor, skel_betas: Tensor) -> Tensor:
+    """Root mean squared distance (B,) m of the two skins at rest; form from `rest_form`, betas (B, n) and (B, m)."""
+    x = torch.cat((torch.ones_like(smpl_betas[:, :1]), smpl_betas, skel_betas), 1).double()
+    return ((x @ form) * x).sum(1).clamp(min=0).sqrt().to(skel_betas.dtype)
 
 
 def shape_gradient(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Tensor:

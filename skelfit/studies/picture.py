@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,12 @@ _COLUMNS = 10  # pairs in a line
 _TURN = 0.5  # rad, seen from a little aside
 
 
-def draw_pairs(pair: PairFitter, people: LabelBatch, found: Fitted, who: list[int]) -> Array:
+def draw_pairs(pairs: Sequence[PairFitter], people: LabelBatch, found: Fitted, who: list[int]) -> Array:
     """Lines of pairs, (H, W, 3) of 0..255: SMPL's mesh left, SKEL's right, both turned upright."""
-    surface, pictures = make_surface(pair.smpl.asset), []
+    surface, pictures = make_surface(pairs[0].smpl.asset), []
+    by_gender = {pair.skel.gender == "female": pair for pair in pairs}
     for k in who:
+        pair = by_gender.get(bool(found.female[k]), pairs[0])  # who was not fitted has no gender
         target, fit = _skins(pair, people, found, k)
         pictures.append(np.concatenate([_draw(surface, skin, k) for skin in (target, fit)], axis=1))
     pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % _COLUMNS)

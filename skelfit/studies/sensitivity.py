@@ -66,12 +66,13 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 def fit_from(fitter: Fitter, labels: Labels, offset: Tensor) -> FitResult:
     """The people fitted from starts that are off by offset (N, 46) rad."""
-    pair, size = fitter.prepare(labels.gender), fitter.config.batch
-    assert isinstance(pair, _Moved)
+    pairs, size = fitter.prepare(labels.gender), fitter.config.batch
     parts = []
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)
-        pair.offset = offset[rows].to(fitter.device)
+        for pair in pairs:
+            assert isinstance(pair, _Moved)
+            pair.offset = offset[rows].to(fitter.device)
         parts.append(fitter.fit(labels.gender, labels.pose[rows], labels.betas[rows], labels.transl[rows]))
     return map_results(lambda *x: torch.cat(x), *parts)
 
