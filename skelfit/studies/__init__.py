@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from skelfit.studies import extreme, mesh, sensitivity
+from skelfit.studies import betas, extreme, limits, mesh, sensitivity
 from skelfit.studies.setup import Study
 
 STUDIES: dict[str, Study] = {
     "extreme": extreme.STUDY,
     "sensitivity": sensitivity.STUDY,
     "mesh": mesh.STUDY,
+    "limits": limits.STUDY,
+    "betas": betas.STUDY,
 }

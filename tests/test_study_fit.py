@@ -1,0 +1,87 @@
+"""The studies that measure what joint limits and betas cost, and the slow reference that they lean on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
+from skelfit.body.models import ModelSet
+from skelfit.body.skel import SkelModel
+from skelfit.config import load_pipeline
+from skelfit.studies import betas, limits
+from skelfit.studies.reference import Priors, converge, lower, skin
+from skelfit.studies.setup import Setup
+
+PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
+
+
+def setup(models: ModelSet, people: int, gender: str) -> Setup:
+    return Setup(models, load_pipeline(PIPELINE), "cpu", people, (gender,), None, lambda _: None)
+
+
+def test_limits(models: ModelSet) -> None:
+    """More weight: less beyond the limits, more error; the pipeline's own weight is among them."""
+    records = limits.run(setup(models, 24, "male"))
+    assert [r["limit_weight"] for r in records[: len(limits.WEIGHTS)]] == sorted(limits.WEIGHTS)
+    for kind in ("everyday", "extreme"):
+        group = [r for r in records if r["poses"] == kind]
+        beyond = [r["beyond_deg"]["5"] for r in group]
+        assert beyond == sorted(beyond, reverse=True) and beyond[0] > beyond[-1]
+        assert group[0]["pve_cost"] == 0 and group[-1]["pve_cost"] > 0.01
+        assert sum(r["of_the_pipeline"] for r in group) == 1
+        for r in group:
+            shares = list(r["beyond_deg"].values())
+            assert shares == sorted(shares, reverse=True)
+            mean = np.mean([d["5"] for d in r["beyond_deg_by_dof"].values()])
+            assert len(r["beyond_deg_by_dof"]) == 43 and mean == pytest.approx(shares[0])
+    lines = "\n".join(limits.text(records))
+    assert "1.3e-04" in lines or "0.00013" in lines
+
+
+def test_violations_are_counted_by_dof() -> None:
+    middle = np.where(np.isfinite(dof_limits()), dof_limits(), 0).mean(1)
+    poses = np.tile(middle, (4, 1))
+    poses[:, :3] = 50  # the root has no limits
+    knee = DOF_NAMES.index("knee_angle_r")
+    poses[:, knee] = np.radians([-4, -7, -12, 166])
+    found = limits.violations(poses, dof_limits())
+    assert found["beyond_deg_by_dof"]["knee_angle_r"] == {"5": 0.75, "10": 0.5, "20": 0.25, "30": 0.25}
+    assert found["beyond_deg"]["10"] == pytest.approx(0.5 / 43)
+    assert limits.violations(poses, dof_limits({"knee_angle_r": (-1, 3)}))["beyond_deg"]["5"] == 0
+
+
+def test_betas(models: ModelSet) -> None:
+    """The reference has the lowest objective; the fit is near it; the prior costs little and keeps betas small."""
+    records = betas.run(setup(models, 3, "female"))
+    assert {r["skel_gender"] for r in records} == {"female"}
+    for kind in ("everyday", "extreme"):
+        pve = {r["method"]: r["pve_mm"]["mean"] for r in records if r["poses"] == kind}
+        assert pve[betas.FREE] < pve[betas.SLOW] < pve[betas.CLOSED]
+        assert pve[betas.PRODUCT] < 1.1 * pve[betas.SLOW]
+        largest = {r["method"]: r["largest_beta"]["p50"] for r in records if r["poses"] == kind}
+        assert largest[betas.SLOW] < largest[betas.FREE]
+    assert betas.SLOW in "\n".join(betas.text(records))
+
+
+def test_the_reference_finds_what_it_was_made_from(models: ModelSet) -> None:
+    """SKEL's own meshes: pose and betas together, to far below what float32 resolves."""
+    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
+    true_q, true_betas = (
+        0.2 * torch.randn(2, NUM_DOFS, dtype=torch.float64),
+        torch.randn(2, 10, dtype=torch.float64),
+    )
+    true_q[:, :3] = 0
+    target = skin(model, torch.cat((true_q, true_betas), 1))
+    whole = model.forward(model.shape(true_betas), true_q).vertices
+    assert (target - whole).abs().max() < 1e-12  # the same body as the product's
+    free = Priors(torch.tensor(dof_limits()), 0.0, 0.0)
+    start = true_q + 0.05 * torch.randn_like(true_q)
+    found = converge(model, target, start, torch.zeros_like(true_betas), free)
+    assert (found.pve < 1e-6).all() and (found.betas - true_betas).abs().max() < 1e-3
+    worse = converge(model, target, start, torch.zeros_like(true_betas), Priors(free.limits, 0.0, 1e-3))
+    assert (worse.objective > found.objective).all()
+    assert torch.equal(lower(worse, found).q, found.q) and torch.equal(lower(found, worse).q, found.q)
