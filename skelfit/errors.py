@@ -40,3 +40,11 @@ class ConfigError(InputError):
 
 class OutputError(SkelfitError):
     """An output folder that must not or cannot be written to."""
+
+
+class DeviceError(SkelfitError):
+    """A device to compute on that is not there."""
+
+
+class ClusterError(SkelfitError):
+    """A cluster that cannot be reached, or does not do its part."""

@@ -7,6 +7,7 @@ reason in the sidecar.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from skelfit.body.dofs import dof_limits
 from skelfit.body.models import ModelSet, load_models, open_models
 from skelfit.config import GateConfig, Pipeline
-from skelfit.errors import ModelError
+from skelfit.errors import DeviceError, ModelError
 from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import FitResult, Fitter
 from skelfit.labels.batch import LabelBatch, image_path
@@ -78,7 +79,17 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
 @lru_cache(maxsize=1)
 def cached_fitter(models: str | None, models_sha256: str, pipeline: Pipeline, device: str) -> FitterLike:
     """The fitter of this process, made once: it takes longer to prepare than a shard to fit."""
-    return make_fitter(models_of(models, models_sha256), pipeline, device)
+    return make_fitter(models_of(models, models_sha256), pipeline, find_device(device))
+
+
+def find_device(name: str) -> str:
+    """'cpu' or 'cuda' of this machine; 'auto' is a GPU where there is one. Raises DeviceError."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise DeviceError(
+            f"device cuda: {platform.node()} has no CUDA device that torch {torch.__version__} can use"
+        )
+    return name if name != "auto" else "cuda" if there else "cpu"
 
 
 def make_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> FitterLike:

@@ -33,7 +33,7 @@ SHAPES = {
 def run_folder(tmp_path: Path) -> Path:
     """A finished run of 20 rows, of which 17 people are published."""
     run = make_run(tmp_path)
-    convert_run(run, 0, None, work=partial(run_shard, fitter=FakeFitter()))
+    convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
     return Path(run.out)
 
 
@@ -59,7 +59,7 @@ def test_boxes_that_are_not_square_keep_both_sides(tmp_path: Path) -> None:
     columns["scale"] = np.stack([columns["scale"], columns["scale"] * 2], axis=1)
     np.savez(tmp_path / "people.npz", **columns)
     run = remake(tmp_path, run)
-    convert_run(run, 0, None, work=partial(run_shard, fitter=FakeFitter()))
+    convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
     export_skel_cf(Path(run.out), tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as out:
         np.testing.assert_array_equal(out["scale"], columns["scale"][out["row"]])
@@ -120,6 +120,6 @@ def test_a_run_without_people_is_refused(tmp_path: Path) -> None:
             result.converged[:] = False
             return result
 
-    convert_run(run, 0, None, work=partial(run_shard, fitter=Never()))
+    convert_run(run, work=partial(run_shard, fitter=Never()))
     with pytest.raises(ShardError, match="at least one person"):
         export_skel_cf(Path(run.out), tmp_path / "out.npz")

@@ -39,7 +39,7 @@ from skelfit.shards import ShardFiles, read_json, read_marker, read_rows, read_s
 def convert(run: Run, fitter: FakeFitter | None = None, **options: bool) -> FakeFitter:
     """Convert with a fake fitter; returns it."""
     fitter = fitter or FakeFitter()
-    convert_run(run, 0, None, work=partial(run_shard, fitter=fitter), **options)
+    convert_run(run, work=partial(run_shard, fitter=fitter), **options)
     return fitter
 
 
@@ -245,7 +245,7 @@ def test_a_failed_shard_stops_no_other_and_leaves_no_summary(
     convert(run)
     (Path(run.out) / "fake-000001.done.json").unlink()
     with pytest.raises(SystemExit) as exit_:
-        convert_run(run, 0, None, work=failing_work)
+        convert_run(run, work=failing_work)
     assert exit_.value.code == 1
     error = capsys.readouterr().err
     assert "shard fake-000001 failed: RuntimeError: no such luck" in error and "1 of 3 shards failed" in error
@@ -264,7 +264,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[
         return run_shard(task, FakeFitter())
 
     with pytest.raises(SystemExit) as exit_:
-        convert_run(run, 0, None, work=work)
+        convert_run(run, work=work)
     assert exit_.value.code == 130
     assert "goes on from the finished shards" in capsys.readouterr().err
     assert convert(run).calls == 2
@@ -277,7 +277,7 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from job_fakes import make_run, slow_work\n"
         "from skelfit.cli.convert import convert_run\n"
-        "convert_run(make_run(Path(sys.argv[1]), people=48), 0, None, work=slow_work(0.3))"
+        "convert_run(make_run(Path(sys.argv[1]), people=48), work=slow_work(0.3))"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     command = [sys.executable, "-c", script, str(tmp_path / "killed")]

@@ -11,9 +11,10 @@ import torch
 
 from skelfit.bench import BenchConfig, run_bench
 from skelfit.body.models import find_models
-from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_device, chosen_pipeline, shipped
+from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_pipeline, shipped
 from skelfit.config import load_pipeline
 from skelfit.errors import OutputError
+from skelfit.job import find_device
 from skelfit.studies.setup import table
 
 # Of each kind of poses.
@@ -58,7 +59,7 @@ def bench_command(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    settings, kind = chosen_pipeline(pipeline), chosen_device(device)
+    settings, kind = chosen_pipeline(pipeline), find_device(device)
     if settings.first_order is not None:
         raise click.BadParameter(
             "the baseline itself; give the pipeline to compare it with", param_hint="--pipeline"

@@ -17,10 +17,12 @@ import click
 import torch
 from tqdm import tqdm
 
-from skelfit import cluster
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
+from skelfit.cluster.place import HERE, Place, Tls, cores, visible_gpus
+from skelfit.cluster.tasks import ShardFailure, run_tasks
+from skelfit.cluster.worker import Work
 from skelfit.config import DemoSpec, LabelSource, Pipeline, load_manifest, load_pipeline
-from skelfit.job import ShardResult, make_fitter, run_shard
+from skelfit.job import ShardResult, find_device, make_fitter, run_shard
 from skelfit.labels.store import build_store, store_info
 from skelfit.plan import LabelFile, Run, ShardTask, finish, pending, plan_shards, writing
 
@@ -62,9 +64,17 @@ class Subset:
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Local processes  [default: one per core, on a GPU one]; 0: no other than this.",
+    help="Processes on this machine  [default: one per GPU, or else per core]; 0: no other than this.",
 )
-@click.option("--scheduler", help="Address or scheduler file of a Dask cluster.")
+@click.option("--scheduler", help="In place of them: address or scheduler file of a running Dask cluster.")
+@click.option("--tls-ca", type=FILE, help="For --scheduler: the certificate authority of the cluster,")
+@click.option("--tls-cert", type=FILE, help="a certificate signed by it,")
+@click.option("--tls-key", type=FILE, help="and its key, where it is not in the same file.")
+@click.option(
+    "--max-wait",
+    type=click.FloatRange(min=0),
+    help="Minutes to wait while the cluster has no worker  [default: for ever; own processes: 1].",
+)
 @click.option("--overwrite", is_flag=True, help="Replace finished shards of another configuration.")
 def convert_command(
     manifest: Path | None,
@@ -80,11 +90,16 @@ def convert_command(
     device: str,
     workers: int | None,
     scheduler: str | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    max_wait: float | None,
     overwrite: bool,
 ) -> None:
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
     if (manifest is None) == (labels is None) or (labels is None) != (source is None):
         raise click.UsageError("give either --manifest FILE, or --labels FILE and --source KIND")
+    tls = _chosen_tls(scheduler, tls_ca, tls_cert, tls_key)
     if images is not None and not images.is_dir():
         raise click.BadParameter(f"no such folder: {images}", param_hint="--images")
     settings = chosen_pipeline(pipeline, skel_gender, shard_size)
@@ -105,26 +120,24 @@ def convert_command(
         models=None if found.source == OPEN_BODY else str(Path(found.source).absolute()),
         models_sha256=found.sha256,
         pipeline=settings,
-        device=chosen_device(device),
+        device=device if scheduler is not None else find_device(device),
         labels=_label_files(subset, out / STORES, settings.gates.max_abs_beta, limit),
     )
-    if workers is None:
-        workers = 1 if run.device == "cuda" else os.cpu_count() or 1
+    place = _chosen_place(workers, run.device, scheduler, tls, max_wait)
     work = run_shard
-    if workers == 0 and scheduler is None:
+    if place == HERE:
         work = partial(run_shard, fitter=make_fitter(found, settings, run.device))
-    convert_run(run, workers, scheduler, overwrite=overwrite, work=work)
+    convert_run(run, place, overwrite=overwrite, work=work)
     click.echo(f"next: skelfit export {out} --format skel-cf --out {subset.name}-skel.npz")
 
 
-def convert_run(
-    run: Run, workers: int, scheduler: str | None, *, overwrite: bool = False, work: cluster.Work = run_shard
-) -> None:
+def convert_run(run: Run, place: Place = HERE, *, overwrite: bool = False, work: Work = run_shard) -> None:
     """Do what is left of a run and write its summary; exits with 1 when a shard failed, with 130 on Ctrl-C."""
     out, tasks = Path(run.out), plan_shards(run)
+    device = run.device if run.device != "auto" else "the workers' devices"
     rows = sum(task.stop - task.start for task in tasks)
     click.echo(
-        f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {run.device}, to {os.path.relpath(out)}"
+        f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {device}, to {os.path.relpath(out)}"
     )
     with writing(out, run.subset):
         todo = pending(run, tasks, overwrite=overwrite)
@@ -132,7 +145,7 @@ def convert_run(
             click.echo(f"{len(tasks) - len(todo)} shards are finished already")
         started = time.perf_counter()
         try:
-            done, failures = _work_off(todo, rows, workers, scheduler, work)
+            done, failures = _work_off(todo, rows, place, work)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command goes on from the finished shards", err=True)
             sys.exit(INTERRUPTED)
@@ -221,23 +234,44 @@ def _label_files(
     return tuple(files)
 
 
-def chosen_device(name: str) -> str:
-    """The device of an option: cpu or cuda; auto takes a GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise click.BadParameter("this machine has no CUDA device", param_hint="--device")
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+def _chosen_tls(scheduler: str | None, ca: Path | None, cert: Path | None, key: Path | None) -> Tls | None:
+    """The certificates of the options."""
+    if (ca, cert, key) == (None, None, None):
+        return None
+    if scheduler is None:
+        raise click.UsageError("certificates are for a running cluster: give --scheduler ADDRESS-OR-FILE")
+    if ca is None or cert is None:
+        raise click.UsageError("give --tls-ca and --tls-cert together")
+    return Tls(ca, cert, key)
+
+
+def _chosen_place(
+    workers: int | None, device: str, scheduler: str | None, tls: Tls | None, max_wait: float | None
+) -> Place:
+    """Where a run of these options takes place."""
+    patience = None if max_wait is None else 60 * max_wait
+    if scheduler is not None:
+        if workers:
+            raise click.UsageError(
+                "--workers starts processes here, --scheduler uses others: give one of them"
+            )
+        return Place(scheduler=scheduler, tls=tls, patience=patience)
+    gpus = visible_gpus(torch.cuda.device_count()) if device == "cuda" else ()
+    if workers is None:
+        workers = len(gpus) or cores()
+    return HERE if workers == 0 else Place(workers, gpus, patience=60.0 if patience is None else patience)
 
 
 def _work_off(
-    todo: Sequence[ShardTask], rows: int, workers: int, scheduler: str | None, work: cluster.Work
-) -> tuple[int, list[cluster.ShardFailure]]:
+    todo: Sequence[ShardTask], rows: int, place: Place, work: Work
+) -> tuple[int, list[ShardFailure]]:
     """Run the tasks under a progress bar; returns the number of rows done, and the failures."""
     done = 0
-    failures: list[cluster.ShardFailure] = []
+    failures: list[ShardFailure] = []
     left = sum(task.stop - task.start for task in todo)
     with (
         _Progress(rows, rows - left) as progress,
-        closing(cluster.run(todo, workers, scheduler, work)) as results,
+        closing(run_tasks(todo, place, work, progress.say)) as results,
     ):
         for result in results:
             if isinstance(result, ShardResult):
@@ -262,6 +296,10 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
+
+    def say(self, message: str) -> None:
+        """Print a line on stderr, above the bar."""
+        tqdm.write(message, file=sys.stderr)
 
     def update(self, people: int) -> None:
         """Count people; a plain line comes at most every PLAIN_PROGRESS_SECONDS, and at the end."""

@@ -12,8 +12,9 @@ import torch
 from skelfit import __version__
 from skelfit.bench import describe_device
 from skelfit.body.models import find_models
-from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_device, chosen_pipeline
+from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_pipeline
 from skelfit.errors import OutputError
+from skelfit.job import find_device
 from skelfit.studies import STUDIES
 from skelfit.studies.setup import Setup
 
@@ -62,7 +63,7 @@ def study_command(
     setup = Setup(
         models=find_models(models),
         pipeline=chosen_pipeline(pipeline),
-        device=chosen_device(device),
+        device=find_device(device),
         people=people or study.people,
         genders=genders or study.genders,
         picture=picture,

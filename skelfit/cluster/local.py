@@ -1,0 +1,63 @@
+"""Worker processes on this machine, for the time of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.security import Security
+
+from skelfit.errors import ClusterError
+
+SETTINGS = {
+    # Tasks are handed to a worker when it is free, so that a lost worker takes no queue with it.
+    "distributed.scheduler.worker-saturation": 1.0,
+    # So many deaths of a worker are not a shard's fault; a shard that is too large for the memory ends here.
+    "distributed.scheduler.allowed-failures": 5,
+}
+
+
+class _Workers(LocalCluster):
+    """A LocalCluster whose processes share the GPUs out among them."""
+
+    def __init__(self, count: int, gpus: Sequence[str], **options: Any) -> None:
+        self.gpus = list(gpus)
+        super().__init__(n_workers=0, **options)
+        self.scale(count)
+
+    def new_worker_spec(self) -> dict[int, dict[str, Any]]:
+        """The next process; its first visible GPU is its own."""
+        ((number, spec),) = super().new_worker_spec().items()
+        if not self.gpus:
+            return {number: spec}
+        environment = {"CUDA_VISIBLE_DEVICES": self.gpus[number % len(self.gpus)]}
+        return {number: {**spec, "options": {**spec["options"], "env": environment}}}
+
+
+@contextmanager
+def local_client(workers: int, gpus: Sequence[str]) -> Iterator[Client]:
+    """A client of new worker processes. Raises ClusterError when they cannot be started.
+
+    They listen on the loopback interface and talk over TLS with a key that only they know: whoever may talk to a
+    Dask worker may run code as its owner, and other people may have accounts on this machine.
+    """
+    with dask.config.set(SETTINGS):
+        try:
+            cluster = _Workers(
+                workers,
+                gpus,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                security=Security.temporary(),
+                dashboard_address=None,
+                silence_logs=logging.ERROR,  # a worker that is slow to stop is no news
+            )
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(f"{workers} worker processes on 127.0.0.1 do not start: {error}") from error
+        with cluster, Client(cluster) as client:
+            yield client

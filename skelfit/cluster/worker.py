@@ -1,0 +1,55 @@
+"""What happens on a worker: one shard at a time, with its share of the machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from threading import Lock
+
+import torch
+
+from skelfit import __version__
+from skelfit.errors import ClusterError
+from skelfit.job import ShardResult
+from skelfit.plan import ShardTask
+
+Work = Callable[[ShardTask], ShardResult]
+
+# Of glibc's mallopt. Dask has its workers give memory back at once, which a fit would only ask for again: a third of
+# its time was page faults. Blocks up to 32 MiB (the most that glibc takes) come from the heap, and the heap keeps
+# up to 1 GiB.
+_MALLOC = {-1: 1 << 30, -3: 32 << 20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+_LOCK = Lock()
+
+
+def do(work: Work, version: str, threads: int | None, task: ShardTask) -> ShardResult:
+    """Do a task; `version` is the client's. threads: None takes as many as OMP_NUM_THREADS says, or one.
+
+    A worker of several threads does its tasks one after the other all the same: a fit has the threads it needs, and
+    the models are there once. Raises what the work raises, and ClusterError on a worker of another version.
+    """
+    if version != __version__:
+        raise ClusterError(
+            f"a worker runs skelfit {__version__}, expected {version}, which this run began with"
+        )
+    with _LOCK:
+        _settle(threads)
+        return work(task)
+
+
+@lru_cache(maxsize=1)
+def _settle(threads: int | None) -> None:
+    """Set up this process, once: it may have been started by hand."""
+    # torch takes all cores unless it is told, and every worker would.
+    torch.set_num_threads(threads or _environment_threads())
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in _MALLOC.items():
+            mallopt(option, value)
+
+
+def _environment_threads() -> int:
+    found = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(found)) if found.isdigit() else 1

@@ -1,0 +1,170 @@
+"""A scheduler and workers as one starts them by hand, and certificates for them; also the work of the tests.
+
+The functions are at the top of a module because workers import them by name.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import trustme
+from job_fakes import FakeFitter, work
+
+from skelfit.cluster.place import Tls
+from skelfit.job import ShardResult, run_shard
+from skelfit.plan import ShardTask
+
+TESTS = Path(__file__).parent
+
+
+@dataclass
+class ByHand:
+    """Processes of Dask's own programs, with their scheduler file in a folder."""
+
+    folder: Path
+    tls: Tls | None = None
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        """The scheduler file."""
+        return self.folder / "scheduler.json"
+
+    def start(self, name: str, *arguments: str, environment: Mapping[str, str] = {}) -> None:
+        """Start `dask ARGUMENTS`; its log is NAME.log in the folder."""
+        command = [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(self.file)]
+        if self.tls is not None:
+            command += ["--tls-ca-file", str(self.tls.ca), "--tls-cert", str(self.tls.cert)]
+            command += ["--tls-key", str(self.tls.key)]
+        paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+        with open(self.folder / f"{name}.log", "wb") as log:
+            self.processes[name] = subprocess.Popen(
+                command,
+                env={**os.environ, "PYTHONPATH": paths, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def scheduler(self, **environment: str) -> None:
+        """Start the scheduler."""
+        protocol = ["--protocol", "tls"] if self.tls is not None else []
+        arguments = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", *protocol]
+        self.start("scheduler", "scheduler", *arguments, environment=environment)
+
+    def worker(self, name: str, *arguments: str, **environment: str) -> None:
+        """Start a worker."""
+        self.start(
+            name, "worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard", *arguments,
+            environment=environment,
+        )  # fmt: skip
+
+    def stop(self, name: str, number: int = signal.SIGTERM) -> None:
+        """Signal a program and its children, and wait for its end."""
+        process = self.processes.pop(name)
+        os.killpg(process.pid, number)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def by_hand(folder: Path, tls: Tls | None = None) -> Iterator[ByHand]:
+    """What is started in the block ends with it."""
+    programs = ByHand(folder, tls)
+    try:
+        yield programs
+    finally:
+        for name in list(programs.processes)[::-1]:
+            programs.stop(name, signal.SIGKILL)
+
+
+def certificates(folder: Path) -> Tls:
+    """A new authority, and a certificate of it."""
+    folder.mkdir(parents=True)
+    tls = Tls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    authority = trustme.CA()
+    leaf = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(tls.ca))
+    leaf.cert_chain_pems[0].write_to_path(str(tls.cert))
+    assert tls.key is not None
+    leaf.private_key_pem.write_to_path(str(tls.key))
+    return tls
+
+
+def wait_until(what: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until something is so; fail when it is not so in time."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def note(task: ShardTask, text: str) -> None:
+    """Append a line to the file `notes` beside the output folder."""
+    with open(Path(task.run.out).parent / "notes", "a") as file:
+        file.write(text + "\n")
+
+
+def notes(folder: Path) -> list[str]:
+    """The lines that workers noted of a run that was made in a folder."""
+    path = folder / "notes"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: str) -> FakeFitter:
+    with open(Path(folder) / "notes", "a") as file:
+        file.write(f"loaded {os.getpid()}\n")
+    time.sleep(0.2)  # long enough for another thread to begin as well
+    return FakeFitter(0.1)
+
+
+def noting_work(task: ShardTask) -> ShardResult:
+    """Notes the process, its threads and which GPUs it may see; slow enough to be watched."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    note(task, f"{task.name} {os.getpid()} {torch.get_num_threads()} {gpus}")
+    return run_shard(task, _loaded(str(Path(task.run.out).parent)))
+
+
+def slow_work(task: ShardTask) -> ShardResult:
+    """Takes a third of a second."""
+    note(task, f"{task.name} {os.getpid()}")
+    time.sleep(0.3)
+    return work(task)
+
+
+def flaky_work(task: ShardTask) -> ShardResult:
+    """Fails twice on each shard, then does it."""
+    note(task, task.name)
+    if notes(Path(task.run.out).parent).count(task.name) <= 2:
+        raise OSError("the network is away")
+    return work(task)
+
+
+def deadly_work(task: ShardTask) -> ShardResult:
+    """Ends its worker on the second shard."""
+    note(task, task.name)
+    if task.name == "fake-000001":
+        os._exit(1)
+    return work(task)
+
+
+def interrupted_workers_work(task: ShardTask) -> ShardResult:
+    """Ends its worker the first time that it has the second shard."""
+    note(task, task.name)
+    if task.name == "fake-000001" and notes(Path(task.run.out).parent).count(task.name) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(task)
