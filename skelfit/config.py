@@ -191,7 +191,12 @@ def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T
 
 def stable_hash(config: Any) -> str:
     """sha256 (hex) of a dataclass, the same in every process, for every order of keys, and for 1 and 1.0."""
-    text = json.dumps(_canonical(dataclasses.asdict(config)), sort_keys=True, allow_nan=False)
+    return mapping_hash(dataclasses.asdict(config))
+
+
+def mapping_hash(config: Mapping[str, Any]) -> str:
+    """The same of a mapping."""
+    text = json.dumps(_canonical(config), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from skelfit.errors import OutputError
+from skelfit.layout import unpack
 from skelfit.shards import (
     SUMMARY_NAME,
     ShardError,
@@ -16,7 +17,6 @@ from skelfit.shards import (
     read_json,
     read_marker,
     read_samples,
-    unpack,
     write_atomically,
 )
 

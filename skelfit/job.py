@@ -7,31 +7,37 @@ reason in the sidecar.
 
 from __future__ import annotations
 
+import json
+import os
 import platform
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skelfit import __version__
 from skelfit.body.dofs import dof_limits
 from skelfit.body.models import ModelSet, load_models, open_models
 from skelfit.config import GateConfig, Pipeline
-from skelfit.errors import DeviceError, ModelError
+from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
 from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import FitResult, Fitter
+from skelfit.images import Picture, read_pictures
 from skelfit.labels.batch import LabelBatch, image_path
 from skelfit.labels.store import read_rows
+from skelfit.layout import LAYOUT_VERSION, FloatArray, pack
 from skelfit.metrics import PUBLISHED, limit_excess, round_mm
-from skelfit.plan import ShardTask
-from skelfit.shards import LAYOUT_VERSION, FloatArray, Row, Sample, pack, write_shard
+from skelfit.plan import Run, ShardTask, code_sha256
+from skelfit.shards import Row, Sample, ShardFiles, write_shard
 
-IMAGE_ENDINGS = frozenset({"bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
 BAD_INPUT, NOT_CONVERGED, ABOVE_GATE = "bad_input", "not_converged", "residual_above_gate"
 OK, LIMIT_VIOLATION = PUBLISHED
 BETAS_STEPS = ("transferred", "refined")
@@ -46,6 +52,12 @@ class FitterLike(Protocol):
         """Fit N people: pose (N,24,3) rad, betas (N,10), transl (N,3) m."""
 
 
+# Where the time of a shard goes. `waiting`: for another shard of this process that is being fitted.
+PHASES = ("labels", "preparing", "waiting", "fit", "images", "writing")
+# One shard of a process is fitted at a time, while others read and write: they share one device.
+_DEVICE = threading.Lock()
+
+
 @dataclass(frozen=True)
 class ShardResult:
     """What was done of one shard."""
@@ -54,26 +66,84 @@ class ShardResult:
     rows_in: int
     rows_out: int
     statuses: Mapping[str, int]
-    seconds: float
+    rejected: Mapping[str, int]  # as in the marker
+    seconds: Mapping[str, float]  # of each of PHASES
+    process: str  # who did it: host and process id
+
+
+class _Clock:
+    """Adds up the seconds of phases; what an inner phase takes is not counted to the outer."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._phases: list[str] = []
+        self._last = time.perf_counter()
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        if self._phases:
+            self.seconds[self._phases[-1]] += now - self._last
+        self._last = now
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self._count()
+        self._phases.append(name)
+        try:
+            yield
+        finally:
+            self._count()
+            self._phases.pop()
 
 
 def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
     """Convert one shard and write it. Raises SkelfitError when a file cannot be read or written."""
-    started = time.perf_counter()
-    run = task.run
-    batch = read_rows(run.labels[task.file_index].store, task.start, task.stop)
-    fitter = fitter or cached_fitter(run.models, run.models_sha256, run.pipeline, run.device)
-    fitted = fit_people(batch, fitter, len(run.pipeline.fit.stages))
-    verdicts = judge(batch, fitted, run.pipeline)
-    images = [
-        _find_image(task, name) if verdict.status in PUBLISHED else None
-        for name, verdict in zip(batch.imgname, verdicts, strict=True)
-    ]
-    rows = _rows(task, batch, fitted, verdicts, images)
-    samples = _samples(task, batch, fitted, rows, images)
-    marker = write_shard(task.files, samples, rows, run.identity(), (task.start, task.stop))
-    seconds = time.perf_counter() - started
-    return ShardResult(task.name, marker.rows_in, marker.rows_out, marker.statuses, seconds)
+    run, clock = task.run, _Clock()
+    check_code(run)
+    with announced(task.files):
+        with clock.phase("labels"):
+            batch = read_rows(run.labels[task.file_index].store, task.start, task.stop)
+        with clock.phase("waiting"), _DEVICE:
+            with clock.phase("preparing"):
+                fitter = fitter or cached_fitter(run.models, run.models_sha256, run.pipeline, run.device)
+            with clock.phase("fit"):
+                fitted = fit_people(batch, fitter, len(run.pipeline.fit.stages))
+        with clock.phase("writing"):
+            entries = _entries(task, batch, fitted, clock)
+            marker = write_shard(task.files, entries, run.identity(), (task.start, task.stop))
+    return ShardResult(
+        name=task.name,
+        rows_in=marker.rows_in,
+        rows_out=marker.rows_out,
+        statuses=marker.statuses,
+        rejected=marker.rejected,
+        seconds=clock.seconds,
+        process=f"{platform.node()} {os.getpid()}",
+    )
+
+
+def check_code(run: Run) -> None:
+    """Raise ConfigError when this machine's skelfit is another than the run's: workers may have an older one."""
+    if run.code_sha256 != code_sha256():
+        expected = f"that of the run (sha256 {run.code_sha256[:12]}) on every worker"
+        found = f"another (version {__version__}, sha256 {code_sha256()[:12]}) on {platform.node()}"
+        raise ConfigError(Path(__file__).parent, "code of skelfit", expected, found)
+
+
+@contextmanager
+def announced(files: ShardFiles) -> Iterator[None]:
+    """Say beside the shard that it is being made. Raises OutputError: no fit for what cannot be written."""
+    who = {"host": platform.node(), "process": os.getpid()}
+    try:
+        files.started.write_text(json.dumps(who) + "\n")
+    except OSError as error:
+        raise OutputError(f"{files.folder}: cannot be written to: {error}") from error
+    try:
+        yield
+    finally:
+        # Only for those who watch: when it cannot be removed, that must not cost a finished shard.
+        with suppress(OSError):
+            files.started.unlink()
 
 
 @lru_cache(maxsize=1)
@@ -186,17 +256,57 @@ def _verdict(bad: str, fitted: Fitted, i: int, excess: float, worst: str, gates:
     return Verdict(OK)
 
 
-def _find_image(task: ShardTask, imgname: str) -> Path | None:
-    """The file of an image, or None."""
-    if task.run.images is None:
-        return None
-    path = Path(task.run.images, image_path(imgname, task.run.labels[task.file_index].path_rule))
-    # An ending of another kind could pass for a label, and an empty file for an image.
-    return path if _ending(path) in IMAGE_ENDINGS and path.is_file() and path.stat().st_size else None
+def _image_path(task: ShardTask, imgname: str) -> Path | None:
+    """Where an image should be; None for a name that leaves the folder."""
+    path = image_path(imgname, task.run.labels[task.file_index].path_rule)
+    return Path(task.run.images or "", path) if path else None
 
 
-def _ending(path: Path) -> str:
-    return path.suffix[1:].lower()
+def _entries(
+    task: ShardTask, batch: LabelBatch, fitted: Fitted, clock: _Clock
+) -> Iterator[tuple[Row, Sample | None]]:
+    """Every row of a shard, and the sample of those that are published; images are read on the way."""
+    run = task.run
+    verdicts = judge(batch, fitted, run.pipeline)
+    published = [verdict.status in PUBLISHED for verdict in verdicts]
+    keypoints, origins = _keypoints3d(batch, fitted)
+    labels = _labels(batch, fitted, keypoints)
+    wanted = [_image_path(task, name) for name, good in zip(batch.imgname, published, strict=True) if good]
+    with closing(read_pictures(wanted if run.images is not None else [])) as pictures:
+        for i, verdict in enumerate(verdicts):
+            picture = None
+            if published[i] and run.images is not None:
+                with clock.phase("images"):
+                    picture = next(pictures)
+            row = _row(task, batch, fitted, i, verdict, picture)
+            sample = None
+            if published[i]:
+                meta = _meta(task, batch, row, i) | {"keypoints3d": origins[i], "image": bool(row.image)}
+                picture = picture or Picture(None)
+                sample = Sample(
+                    row.key, labels[i], {**meta, "layout": LAYOUT_VERSION}, picture.data, picture.ending
+                )
+            yield row, sample
+
+
+def _row(
+    task: ShardTask, batch: LabelBatch, fitted: Fitted, i: int, verdict: Verdict, picture: Picture | None
+) -> Row:
+    """The sidecar row of row i of a shard; its picture is None where none was wanted."""
+    stages = [stage.name for stage in task.run.pipeline.fit.stages]
+    row = int(batch.row[i])
+    return Row(
+        key=f"{task.run.subset}-{task.file_index}-{row:08d}",
+        row=row,
+        status=verdict.status,
+        reason="; ".join(filter(None, (verdict.reason, picture.reason if picture else ""))),
+        pve_mm=round_mm(fitted.pve_mm[i]),
+        max_vertex_mm=round_mm(fitted.max_vertex_mm[i]),
+        stage_pve_mm=dict(zip(stages, map(round_mm, fitted.stage_pve_mm[i]), strict=True)),
+        skel_gender=_skel_gender(fitted, i),
+        betas_mm=dict(zip(BETAS_STEPS, map(round_mm, fitted.betas_mm[i]), strict=True)),
+        image=None if picture is None else picture.data is not None,
+    )
 
 
 def _skel_gender(fitted: Fitted, i: int) -> str | None:
@@ -204,40 +314,23 @@ def _skel_gender(fitted: Fitted, i: int) -> str | None:
     return ("female" if fitted.female[i] else "male") if fitted.finite[i] else None
 
 
-def _rows(
-    task: ShardTask, batch: LabelBatch, fitted: Fitted, verdicts: list[Verdict], images: list[Path | None]
-) -> list[Row]:
-    """The sidecar rows of a shard."""
-    stages = [stage.name for stage in task.run.pipeline.fit.stages]
-    rows = []
-    for i, verdict in enumerate(verdicts):
-        wanted = task.run.images is not None and verdict.status in PUBLISHED
-        missing = wanted and images[i] is None
-        row = int(batch.row[i])
-        rows.append(
-            Row(
-                key=f"{task.run.subset}-{task.file_index}-{row:08d}",
-                row=row,
-                status=verdict.status,
-                reason="; ".join(filter(None, (verdict.reason, "image_missing" if missing else ""))),
-                pve_mm=round_mm(fitted.pve_mm[i]),
-                max_vertex_mm=round_mm(fitted.max_vertex_mm[i]),
-                stage_pve_mm=dict(zip(stages, map(round_mm, fitted.stage_pve_mm[i]), strict=True)),
-                skel_gender=_skel_gender(fitted, i),
-                betas_mm=dict(zip(BETAS_STEPS, map(round_mm, fitted.betas_mm[i]), strict=True)),
-                image=not missing if wanted else None,
-            )
-        )
-    return rows
+def _meta(task: ShardTask, batch: LabelBatch, row: Row, i: int) -> dict[str, Any]:
+    """What a sample's metadata says of where it comes from."""
+    return {
+        "key": row.key,
+        "subset": task.run.subset,
+        "label_file": task.run.labels[task.file_index].name,
+        "row": row.row,
+        "imgname": batch.imgname[i],
+        "smpl_gender": batch.gender[i],
+        "skel_gender": row.skel_gender,
+        "status": row.status,
+    }
 
 
-def _samples(
-    task: ShardTask, batch: LabelBatch, fitted: Fitted, rows: list[Row], images: list[Path | None]
-) -> Iterator[Sample]:
-    """The samples of a shard, of the rows that are published; images are read one at a time."""
-    run = task.run
-    keypoints, origins = _keypoints3d(batch, fitted)
-    labels = pack(
+def _labels(batch: LabelBatch, fitted: Fitted, keypoints: FloatArray) -> FloatArray:
+    """The label vectors (N, LABEL_SIZE) of a shard."""
+    return pack(
         {
             "skel_poses": fitted.poses,
             "skel_betas": fitted.betas,
@@ -253,25 +346,6 @@ def _samples(
             "errors": np.stack([fitted.pve_mm, fitted.max_vertex_mm], axis=1),
         }
     )
-    for i, row in enumerate(rows):
-        if row.status not in PUBLISHED:
-            continue
-        path = images[i]
-        meta = {
-            "key": row.key,
-            "subset": run.subset,
-            "label_file": run.labels[task.file_index].name,
-            "row": row.row,
-            "imgname": batch.imgname[i],
-            "smpl_gender": batch.gender[i],
-            "skel_gender": row.skel_gender,
-            "status": row.status,
-            "keypoints3d": origins[i],
-            "image": path is not None,
-            "layout": LAYOUT_VERSION,
-        }
-        image = path.read_bytes() if path is not None else None
-        yield Sample(row.key, labels[i], meta, image, _ending(path) if path is not None else "")
 
 
 def _keypoints3d(batch: LabelBatch, fitted: Fitted) -> tuple[FloatArray, list[str]]:

@@ -19,6 +19,7 @@ from skelfit.body.dofs import DOF_NAMES, dof_limits
 
 UNITS_PER_MM = 10_000
 PUBLISHED = ("ok", "limit_violation")  # the statuses whose people enter the shards
+IMAGE_KINDS = ("found", "missing", "unreadable", "damaged", "too_large")  # what may be of a person's image
 
 
 def round_mm(value: float) -> float | None:
@@ -69,7 +70,7 @@ class Summary:
 
     rows_in: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
-    images: Counter[str] = field(default_factory=Counter)  # 'found' and 'missing', of the published people
+    images: Counter[str] = field(default_factory=Counter)  # of IMAGE_KINDS, of the published people
     pve: Distribution = field(default_factory=Distribution)
     stage_pve: dict[str, Distribution] = field(default_factory=dict)
     skel_genders: Counter[str] = field(default_factory=Counter)  # of the published people
@@ -91,7 +92,9 @@ class Summary:
             for step, value in row["betas_mm"].items():
                 summary.betas.setdefault(step, Distribution()).add(value)
             if row["image"] is not None:
-                summary.images["found" if row["image"] else "missing"] += 1
+                # Why an image is not there is the last of a row's reasons.
+                kind = "found" if row["image"] else row["reason"].rpartition("image_")[2]
+                summary.images[kind] += 1
         return summary
 
     @property
@@ -121,7 +124,7 @@ class Summary:
             "stage_pve_mm": {stage: d.mean() for stage, d in self.stage_pve.items()},
             "skel_genders": {gender: self.skel_genders[gender] for gender in sorted(self.skel_genders)},
             "betas_mm": {step: d.to_json() for step, d in self.betas.items()},
-            "images": {"found": self.images["found"], "missing": self.images["missing"]},
+            "images": {kind: self.images[kind] for kind in IMAGE_KINDS},
         }
 
 

@@ -6,37 +6,51 @@ on is the run's identity; finished shards of another identity are never mixed wi
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from skelfit import __version__
 from skelfit.body.dofs import LIMITS_VERSION
-from skelfit.config import PathRule, Pipeline, difference
+from skelfit.config import PathRule, Pipeline, difference, mapping_hash
 from skelfit.errors import OutputError
+from skelfit.layout import LAYOUT_VERSION, schema
 from skelfit.metrics import Summary
 from skelfit.shards import (
-    LAYOUT_VERSION,
     SCHEMA_NAME,
     SUMMARY_NAME,
     ShardError,
     ShardFiles,
     check_shard,
     list_shards,
+    list_subsets,
+    read_json,
     read_marker,
     read_rows,
     remove_shard,
-    remove_temporaries,
-    schema,
     shard_name,
     write_json,
 )
+
+# What a result depends on, beside the files of a run: a change of these sources makes another configuration.
+_CODE = ("body", "config.py", "fit", "images.py", "job.py", "labels", "metrics.py", "shards.py")
+
+
+@cache
+def code_sha256() -> str:
+    """One hash of the sources that results depend on: a version number alone would not tell of a local change."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    paths = [path for name in _CODE for path in (root / name, *sorted((root / name).rglob("*.py")))]
+    for path in paths:
+        if path.is_file():
+            digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class Run:
     pipeline: Pipeline
     device: str
     labels: tuple[LabelFile, ...]
+    code_sha256: str = field(default_factory=code_sha256)
 
     def identity(self) -> dict[str, Any]:
         """What the results depend on, without places: a run may go on in another folder or machine."""
@@ -77,8 +92,13 @@ class Run:
             "models_sha256": self.models_sha256,
             "limits": LIMITS_VERSION,
             "layout": LAYOUT_VERSION,
-            "code_version": __version__,
+            "code": {"version": __version__, "sha256": self.code_sha256},
         }
+
+    @property
+    def identity_sha256(self) -> str:
+        """One hash of the identity."""
+        return mapping_hash(self.identity())
 
 
 @dataclass(frozen=True)
@@ -107,26 +127,6 @@ def plan_shards(run: Run) -> list[ShardTask]:
     ]
 
 
-@contextmanager
-def writing(folder: Path, subset: str) -> Iterator[None]:
-    """Make the output folder and keep other runs out; at the end, clear up after killed ones. Raises OutputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written to: {error}") from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"{folder}: another run is writing here") from None
-        yield
-        # At the end: workers of a killed run may have gone on for a moment after this one began.
-        remove_temporaries(folder, subset)
-    finally:
-        os.close(lock)
-
-
 def pending(run: Run, tasks: Sequence[ShardTask], *, overwrite: bool = False) -> list[ShardTask]:
     """The tasks that are not finished; what stands in their way is removed.
 
@@ -134,9 +134,7 @@ def pending(run: Run, tasks: Sequence[ShardTask], *, overwrite: bool = False) ->
     `overwrite`, and when it has shards of another subset.
     """
     folder = Path(run.out)
-    others = [p.name for p in folder.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].done.json")]
-    others = sorted(name for name in others if name[: -len("-000000.done.json")] != run.subset)
-    if others:
+    if others := [name for name in list_subsets(folder) if name != run.subset]:
         raise OutputError(f"{folder}: holds shards of another subset ({others[0]}); choose another folder")
     found = list_shards(folder, run.subset)
     finished = set() if overwrite else {files.name for files in found if _is_finished(files, run)}
@@ -149,35 +147,46 @@ def pending(run: Run, tasks: Sequence[ShardTask], *, overwrite: bool = False) ->
 
 
 def _is_finished(files: ShardFiles, run: Run) -> bool:
-    """Whether a shard is whole; OutputError when it is whole and of another run."""
-    try:
-        marker = read_marker(files)
-        check_shard(files, marker)
-    except ShardError:
-        return False
+    """Whether a shard is whole; OutputError when its marker is of another run."""
     # Through JSON, as the marker went: tuples are lists there.
     identity = json.loads(json.dumps(run.identity()))
-    if changed := difference(marker.identity, identity):
-        raise OutputError(
-            f"{files.folder}: has finished shards of another configuration ({files.name}, found against wanted): "
-            f"{'; '.join(changed)}. Choose another --out, or --overwrite"
-        )
+    try:
+        # Before the rest is looked at: a marker that another version of skelfit wrote may be of another form.
+        found = read_json(files.marker).get("identity")
+        if isinstance(found, dict) and (changed := difference(found, identity)):
+            raise OutputError(
+                f"{files.folder}: has finished shards of another configuration ({files.name}, found against "
+                f"wanted): {'; '.join(changed)}. Choose another --out, or --overwrite"
+            )
+        check_shard(files, read_marker(files))
+    except ShardError:
+        return False
     return True
 
 
-def finish(run: Run, tasks: Sequence[ShardTask], people_per_second: float | None) -> dict[str, Any]:
+def rejected_so_far(finished: Iterable[ShardTask]) -> Counter[str]:
+    """How many rows of finished shards were kept out of the tars, by status and kind of reason. Raises ShardError."""
+    rejected: Counter[str] = Counter()
+    for task in finished:
+        rejected.update(read_marker(task.files).rejected)
+    return rejected
+
+
+def finish(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -> dict[str, Any]:
     """Write schema.json and, last, summary.json of a run whose shards are all finished; returns the summary.
 
-    All but `people_per_second` is read from the sidecars, so a run that was continued says the same as one that was
-    not. Raises ShardError, OutputError.
+    All but `this_time` (people_per_second and where the time went) is read from the sidecars, so a run that was
+    continued says the same as one that was not. Raises ShardError, OutputError.
     """
     folder = Path(run.out)
     summary = Summary.of_rows(chain.from_iterable(read_rows(task.files.sidecar) for task in tasks))
     content = {
         "subset": run.subset,
         **summary.to_json(),
-        "people_per_second": people_per_second,
+        "rejected": dict(sorted(rejected_so_far(tasks).items())),
+        **this_time,
         "shards": len(tasks),
+        "identity_sha256": run.identity_sha256,
         "identity": run.identity(),
     }
     write_json(folder / SCHEMA_NAME, schema())

@@ -2,8 +2,7 @@
 
 Equal samples give byte-identical tars and sidecars: no clock, user or host enters them. Each file is written
 under a temporary name and renamed, so a file under its own name is whole; the marker, written last, says that
-they belong together. To read the tar, nothing of skelfit is needed: `schema.json` says where each value
-lies in a label vector.
+they belong together. To read the tar, nothing of skelfit is needed.
 """
 
 from __future__ import annotations
@@ -11,105 +10,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import webdataset
-from numpy.typing import NDArray
 
+from skelfit.config import mapping_hash
 from skelfit.errors import InputError
-from skelfit.files import replacing
+from skelfit.files import remove, replacing
+from skelfit.layout import FloatArray
 
-LAYOUT_VERSION = "skelfit-label-1"
 SCHEMA_NAME = "schema.json"
 SUMMARY_NAME = "summary.json"
-FloatArray = NDArray[np.float32]
 
 
 class ShardError(InputError):
     """A shard, sidecar or marker that cannot be used."""
-
-
-@dataclass(frozen=True)
-class LabelField:
-    """One part of a label vector."""
-
-    name: str
-    shape: tuple[int, ...]
-    unit: str
-    meaning: str
-
-    @property
-    def size(self) -> int:
-        """How many numbers it takes."""
-        return math.prod(self.shape)
-
-
-FIELDS: tuple[LabelField, ...] = (
-    LabelField("skel_poses", (46,), "rad", "SKEL DoFs in the order of SKEL v1.1.1"),
-    LabelField("skel_betas", (10,), "1", "SKEL shape, of the gender in the metadata"),
-    LabelField("skel_trans", (3,), "m", "SKEL translation, camera frame"),
-    LabelField(
-        "smpl_pose",
-        (24, 3),
-        "rad",
-        "input SMPL pose, axis-angle; joint 0 turns the body into the camera frame",
-    ),
-    LabelField("smpl_betas", (10,), "1", "input SMPL shape, of the gender in the metadata"),
-    LabelField("smpl_trans", (3,), "m", "input SMPL translation, camera frame"),
-    LabelField("center", (2,), "px", "centre of the person's box in the image"),
-    LabelField("scale", (2,), "px/200", "width and height of the person's box"),
-    LabelField("cam_int", (3, 3), "px", "intrinsic matrix of the camera"),
-    LabelField(
-        "gtkps", (44, 3), "px, px, confidence", "2D keypoints in the image, 25 OpenPose then 19 extra"
-    ),
-    LabelField("keypoints3d", (44, 4), "m, m, m, confidence", "3D keypoints; confidence 0 where unknown"),
-    LabelField(
-        "errors", (2,), "mm", "pve_mm (mean) and max_vertex_mm (largest) skin distance of SKEL to SMPL"
-    ),
-)
-LABEL_SIZE = sum(f.size for f in FIELDS)
-
-
-def pack(values: Mapping[str, NDArray[Any]]) -> FloatArray:
-    """Label vectors (N, LABEL_SIZE) float32 of arrays (N, *shape), one for each of FIELDS."""
-    count = len(values[FIELDS[0].name])
-    for f in FIELDS:
-        if values[f.name].shape != (count, *f.shape):
-            raise ValueError(f"{f.name}: expected shape {(count, *f.shape)}, found {values[f.name].shape}")
-    return np.concatenate([values[f.name].reshape(count, f.size) for f in FIELDS], axis=1, dtype=np.float32)
-
-
-def unpack(labels: FloatArray) -> dict[str, FloatArray]:
-    """The fields, each (..., *shape), of label vectors (..., LABEL_SIZE)."""
-    parts: dict[str, FloatArray] = {}
-    offset = 0
-    for f in FIELDS:
-        parts[f.name] = labels[..., offset : offset + f.size].reshape(*labels.shape[:-1], *f.shape)
-        offset += f.size
-    return parts
-
-
-def schema() -> dict[str, Any]:
-    """The layout of the label vector as plain data, for readers without skelfit."""
-    fields, offset = [], 0
-    for f in FIELDS:
-        fields.append({**asdict(f), "offset": offset, "size": f.size})
-        offset += f.size
-    frame = "camera frame: OpenCV, x right, y down, z forward"
-    return {
-        "layout": LAYOUT_VERSION,
-        "dtype": "float32",
-        "size": LABEL_SIZE,
-        "frame": frame,
-        "fields": fields,
-    }
 
 
 @dataclass(frozen=True)
@@ -163,6 +85,11 @@ class ShardFiles:
         """What was done, written when the other two are in place."""
         return self.folder / f"{self.name}.done.json"
 
+    @property
+    def started(self) -> Path:
+        """There while the shard is being made, for those who watch, and left behind by a kill."""
+        return self.folder / f".{self.name}.started.json"
+
 
 @dataclass(frozen=True)
 class FileRecord:
@@ -182,48 +109,65 @@ class Marker:
     rows_in: int
     rows_out: int
     statuses: Mapping[str, int]
+    rejected: Mapping[str, int]  # 'status: kind of reason' of the rows that are not in the tar
     tar: FileRecord
     sidecar: FileRecord
+    identity_sha256: str
     identity: Mapping[str, Any]  # what the run's results depend on: labels, pipeline, models, layout, code
 
 
 def write_shard(
     files: ShardFiles,
-    samples: Iterable[Sample],
-    rows: Sequence[Row],
+    entries: Iterable[tuple[Row, Sample | None]],
     identity: Mapping[str, Any],
     span: tuple[int, int],
 ) -> Marker:
     """Write tar, sidecar and, last, the marker. Raises OutputError.
 
-    span: first row of the label file, and one past the last; `rows` must be exactly these, in order.
+    entries: every input row, in order, and its sample, None where the row is not published; taken one by one.
+    span: first row of the label file, and one past the last; the rows must be exactly these.
     """
-    if [row.row for row in rows] != list(range(*span)):
-        raise ValueError(f"{files.name}: the sidecar rows are not those of {span}")
     # A marker of an earlier attempt must not stand beside files that are being replaced.
-    files.marker.unlink(missing_ok=True)
-    count = 0
+    remove(files.marker)
+    rows: list[Row] = []
+    rejected: Counter[str] = Counter()
 
     def write_tar(stream: io.RawIOBase) -> None:
-        nonlocal count
         # An integer mtime and no user make the tar reproducible; the defaults are the clock and a name.
         with webdataset.TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
-            for sample in samples:
-                tar.write(_members(sample))
-                count += 1
+            for row, sample in entries:
+                rows.append(row)
+                if sample is not None:
+                    tar.write(_members(sample))
+                else:
+                    rejected[f"{row.status}: {reason_kind(row.reason)}"] += 1
+        if [row.row for row in rows] != list(range(*span)):
+            raise ValueError(f"{files.name}: the sidecar rows are not those of {span}")
 
-    lines = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows).encode()
     tar_record = write_atomically(files.tar, write_tar)
+    lines = "".join(json.dumps(vars(row), allow_nan=False) + "\n" for row in rows).encode()
     sidecar_record = write_atomically(files.sidecar, lambda stream: stream.write(lines))
-    statuses: dict[str, int] = {}
-    for row in rows:
-        statuses[row.status] = statuses.get(row.status, 0) + 1
-    sorted_statuses = dict(sorted(statuses.items()))
+    statuses = Counter(row.status for row in rows)
     marker = Marker(
-        files.name, *span, len(rows), count, sorted_statuses, tar_record, sidecar_record, identity
+        name=files.name,
+        start=span[0],
+        stop=span[1],
+        rows_in=len(rows),
+        rows_out=len(rows) - rejected.total(),
+        statuses=dict(sorted(statuses.items())),
+        rejected=dict(sorted(rejected.items())),
+        tar=tar_record,
+        sidecar=sidecar_record,
+        identity_sha256=mapping_hash(identity),
+        identity=identity,
     )
     write_json(files.marker, asdict(marker))
     return marker
+
+
+def reason_kind(reason: str) -> str:
+    """The first of a row's reasons, without its numbers: 'pve_mm 25.00 > 20' is a case of 'pve_mm'."""
+    return re.split(r"; |: | -?\d", reason, maxsplit=1)[0]
 
 
 def _members(sample: Sample) -> dict[str, Any]:
@@ -353,23 +297,41 @@ def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]
 
 
 def remove_temporaries(folder: Path, subset: str) -> None:
-    """Remove what a killed run left of a subset under temporary names."""
+    """Remove what a killed run left of a subset under temporary names. Raises OutputError."""
+    for path in _temporaries(folder, subset):
+        remove(path)
+
+
+def _temporaries(folder: Path, subset: str) -> Iterator[Path]:
+    yield from (files.started for files in list_started(folder, subset))
     for path in folder.glob(".*.tmp"):
         final = path.name[1:].rsplit(".", 2)[0]
         if final in (SCHEMA_NAME, SUMMARY_NAME) or _shard_name(final, subset):
-            path.unlink(missing_ok=True)
+            yield path
 
 
 def remove_shard(files: ShardFiles) -> None:
-    """Remove a shard, its marker first."""
+    """Remove a shard, its marker first. Raises OutputError."""
     for path in (files.marker, files.tar, files.sidecar):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def list_shards(folder: Path, subset: str) -> list[ShardFiles]:
     """The shards of a subset of which the folder has a tar, sidecar or marker, in order."""
     names = {_shard_name(path.name, subset) for path in folder.glob(f"{subset}-*")}
     return [ShardFiles(folder, name) for name in sorted(names) if name]
+
+
+def list_started(folder: Path, subset: str) -> list[ShardFiles]:
+    """The shards of a subset that somebody began, in order."""
+    names = {_shard_name(path.name[1:], subset) for path in folder.glob(f".{subset}-*.started.json")}
+    return [ShardFiles(folder, name) for name in sorted(names) if name]
+
+
+def list_subsets(folder: Path) -> list[str]:
+    """The subsets of which the folder has finished shards, in order."""
+    ending = "-[0-9][0-9][0-9][0-9][0-9][0-9].done.json"
+    return sorted({path.name[: -len("-000000.done.json")] for path in folder.glob("*" + ending)})
 
 
 def shard_name(subset: str, index: int) -> str:
@@ -379,5 +341,5 @@ def shard_name(subset: str, index: int) -> str:
 
 def _shard_name(file_name: str, subset: str) -> str:
     """The shard that a file belongs to by its name; '' for other files."""
-    match = re.fullmatch(rf"({re.escape(subset)}-\d{{6}})\.(tar|rows\.jsonl|done\.json)", file_name)
+    match = re.fullmatch(rf"({re.escape(subset)}-\d{{6}})\.(tar|rows\.jsonl|(done|started)\.json)", file_name)
     return match[1] if match else ""

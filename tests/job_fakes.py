@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from skelfit.config import FitConfig, GateConfig, LabelSource, Pipeline, StageConfig
 from skelfit.fit.fitter import FitResult
 from skelfit.job import ShardResult, run_shard
 from skelfit.labels.store import build_store, store_info
+from skelfit.lock import LOCK_NAME, RECORD_NAME
 from skelfit.plan import LabelFile, Run, ShardTask
 
 PIPELINE = Pipeline(
@@ -94,12 +97,20 @@ def write_labels(path: Path, people: int = 20) -> Path:
 
 
 def write_images(folder: Path, people: int = 20) -> Path:
-    """An image file for each row but one; the bytes are not those of a real image, for nothing decodes them."""
+    """An image file for each row but one; they differ."""
     (folder / "train").mkdir(parents=True)
     for i in range(people):
         if i != NO_IMAGE_ROW:
-            (folder / "train" / f"{i:06d}.jpg").write_bytes(b"image %d" % i)
+            (folder / "train" / f"{i:06d}.jpg").write_bytes(picture(i))
     return folder
+
+
+def picture(seed: int, side: int = 16, form: str = "JPEG") -> bytes:
+    """A small image file of random colours."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, form)
+    return stream.getvalue()
 
 
 def make_run(folder: Path, people: int = 20, *, images: bool = False, shard_size: int = 8) -> Run:
@@ -141,6 +152,7 @@ def failing_work(task: ShardTask) -> ShardResult:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """sha256 of each file of a folder, hidden ones too, by name; the summary has a speed in it and is left out."""
-    paths = [p for p in folder.iterdir() if p.name != "summary.json"]
+    """sha256 of each file of a folder, hidden ones too, by name; without those that hold times or nothing."""
+    leave = ("summary.json", LOCK_NAME, RECORD_NAME)
+    paths = [p for p in folder.iterdir() if p.name not in leave and p.is_file()]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}

@@ -131,7 +131,7 @@ def test_a_bad_row_gets_a_reason_and_spoils_no_other(
 def test_bad_gender_and_several_reasons(tmp_path: Path) -> None:
     changes = changed("pose_cam", 1, np.nan) | {"gender": np.array(["m", "x", "f", "", "n"])}
     batch = read_changed(tmp_path, **changes)
-    assert batch.bad == ["", "non_finite:pose_cam; bad_gender:x", "", "bad_gender:", ""]
+    assert batch.bad == ["", "non_finite:pose_cam; bad_gender: 'x'", "", "bad_gender: ''", ""]
 
 
 def test_the_beta_limit_is_a_parameter(tmp_path: Path) -> None:

@@ -14,23 +14,19 @@ import pytest
 
 from skelfit.body.dofs import dof_limits
 from skelfit.errors import OutputError
+from skelfit.layout import FIELDS, LABEL_SIZE, pack, schema, unpack
 from skelfit.metrics import Distribution, Summary, limit_excess, round_mm
 from skelfit.shards import (
-    FIELDS,
-    LABEL_SIZE,
     Row,
     Sample,
     ShardError,
     ShardFiles,
     check_shard,
     list_shards,
-    pack,
     read_marker,
     read_rows,
     read_samples,
     remove_temporaries,
-    schema,
-    unpack,
     write_atomically,
     write_shard,
 )
@@ -49,7 +45,7 @@ def a_row(i: int, status: str = "ok", pve: float | None = 1.5) -> Row:
 def a_shard(folder: Path, rows: int = 3) -> ShardFiles:
     files = ShardFiles(folder, "s-000000")
     samples = [Sample(f"s-0-{i:08d}", a_label(i), {"row": i}, b"picture", "jpg") for i in range(rows)]
-    write_shard(files, samples, [a_row(i) for i in range(rows)], IDENTITY, (0, rows))
+    write_shard(files, zip(map(a_row, range(rows)), samples, strict=True), IDENTITY, (0, rows))
     return files
 
 
@@ -124,7 +120,7 @@ print(json.dumps([len(samples), first["__key__"], shape, first["meta.json"], fir
 def test_keys_without_dots_and_slashes(tmp_path: Path, key: str) -> None:
     files = ShardFiles(tmp_path, "s-000000")
     with pytest.raises(ValueError, match="must not contain"):
-        write_shard(files, [Sample(key, a_label(0), {})], [a_row(0)], IDENTITY, (0, 1))
+        write_shard(files, [(a_row(0), Sample(key, a_label(0), {}))], IDENTITY, (0, 1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,18 +129,19 @@ def test_a_failed_write_leaves_nothing_and_an_old_marker_goes_first(tmp_path: Pa
     before = files.tar.read_bytes()
 
     def samples():
-        yield Sample("s-0-00000000", a_label(7), {})
+        yield a_row(0), Sample("s-0-00000000", a_label(7), {})
         raise RuntimeError("the disk of the images is gone")
 
     with pytest.raises(RuntimeError, match="is gone"):
-        write_shard(files, samples(), [a_row(0)], IDENTITY, (0, 1))
+        write_shard(files, samples(), IDENTITY, (0, 1))
     assert not files.marker.exists() and files.tar.read_bytes() == before
     assert not list(tmp_path.glob(".*"))
 
 
 def test_the_rows_of_a_sidecar_must_be_those_of_the_span(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not those of"):
-        write_shard(ShardFiles(tmp_path, "s-000000"), [], [a_row(0), a_row(2)], IDENTITY, (0, 2))
+        write_shard(ShardFiles(tmp_path, "s-000000"), [(a_row(0), None), (a_row(2), None)], IDENTITY, (0, 2))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -180,11 +177,19 @@ def test_changed_files_are_told(tmp_path: Path) -> None:
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     a_shard(tmp_path)
-    strange = ["s-000000.txt", "s-extra-000000.tar", ".s-extra-000000.tar.ab.tmp", ".notes.tmp", "s-1.tar"]
+    strange = [
+        "s-000000.txt",
+        "s-extra-000000.tar",
+        ".s-extra-000000.tar.ab.tmp",
+        ".notes.tmp",
+        "s-1.tar",
+        ".s-1.started.json",
+    ]
     for name in strange:
         (tmp_path / name).touch()
     (tmp_path / ".s-000001.rows.jsonl.0123.tmp").touch()
     (tmp_path / ".summary.json.0123.tmp").touch()
+    (tmp_path / ".s-000001.started.json").touch()
     remove_temporaries(tmp_path, "s")
     assert {p.name for p in tmp_path.iterdir() if p.stat().st_size == 0} == set(strange)
     assert [files.name for files in list_shards(tmp_path, "s")] == ["s-000000"]

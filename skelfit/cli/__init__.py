@@ -11,6 +11,7 @@ from skelfit.cli.bench import bench_command
 from skelfit.cli.convert import convert_command
 from skelfit.cli.export import export_command
 from skelfit.cli.models import models_group
+from skelfit.cli.status import status_command
 from skelfit.cli.study import study_command
 from skelfit.errors import SkelfitError
 
@@ -40,6 +41,7 @@ def main() -> None:
 
 main.add_command(models_group)
 main.add_command(convert_command)
+main.add_command(status_command)
 main.add_command(export_command)
 main.add_command(bench_command)
 main.add_command(study_command)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,17 @@ from typing import Any
 
 import click
 import torch
-from tqdm import tqdm
 
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
+from skelfit.cli.progress import Progress, report
 from skelfit.cluster.place import HERE, Place, Tls, cores, visible_gpus
 from skelfit.cluster.tasks import ShardFailure, run_tasks
 from skelfit.cluster.worker import Work
 from skelfit.config import DemoSpec, LabelSource, Pipeline, load_manifest, load_pipeline
-from skelfit.job import ShardResult, find_device, make_fitter, run_shard
-from skelfit.labels.store import build_store, store_info
-from skelfit.plan import LabelFile, Run, ShardTask, finish, pending, plan_shards, writing
+from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
+from skelfit.labels.store import build_store, clear_temporaries, store_info
+from skelfit.lock import write_record, writing
+from skelfit.plan import LabelFile, Run, ShardTask, finish, pending, plan_shards, rejected_so_far
 
 DEFAULT_PIPELINE = Path("pipelines/hmr-skel.yaml")
 STORES = ".stores"  # beside the shards: all workers can read what they write to
@@ -32,7 +34,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 COUNT = click.IntRange(min=1)
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
-PLAIN_PROGRESS_SECONDS = 10.0
+TERMINATED = 143  # and after SIGTERM, which is how clusters take a machine back
 
 
 @dataclass(frozen=True)
@@ -113,51 +115,90 @@ def convert_command(
         assert labels is not None
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.stem)
         subset = Subset(name, (LabelSource(str(labels), "camerahmr"),), (labels,), images)
-    run = Run(
-        subset=subset.name,
-        out=str(out.absolute()),
-        images=None if subset.images is None else str(subset.images.absolute()),
-        models=None if found.source == OPEN_BODY else str(Path(found.source).absolute()),
-        models_sha256=found.sha256,
-        pipeline=settings,
-        device=device if scheduler is not None else find_device(device),
-        labels=_label_files(subset, out / STORES, settings.gates.max_abs_beta, limit),
-    )
-    place = _chosen_place(workers, run.device, scheduler, tls, max_wait)
-    work = run_shard
-    if place == HERE:
-        work = partial(run_shard, fitter=make_fitter(found, settings, run.device))
-    convert_run(run, place, overwrite=overwrite, work=work)
+    device = device if scheduler is not None else find_device(device)
+    place = _chosen_place(workers, device, scheduler, tls, max_wait)
+    with interruptible(), writing(out, subset.name):
+        clear_temporaries(out / STORES)
+        run = Run(
+            subset=subset.name,
+            out=str(out.absolute()),
+            images=None if subset.images is None else str(subset.images.absolute()),
+            models=None if found.source == OPEN_BODY else str(Path(found.source).absolute()),
+            models_sha256=found.sha256,
+            pipeline=settings,
+            device=device,
+            labels=_label_files(subset, out / STORES, settings.gates.max_abs_beta, limit),
+        )
+        work = run_shard
+        if place == HERE:
+            work = partial(run_shard, fitter=make_fitter(found, settings, run.device))
+        convert_run(run, place, overwrite=overwrite, work=work)
     click.echo(f"next: skelfit export {out} --format skel-cf --out {subset.name}-skel.npz")
 
 
 def convert_run(run: Run, place: Place = HERE, *, overwrite: bool = False, work: Work = run_shard) -> None:
-    """Do what is left of a run and write its summary; exits with 1 when a shard failed, with 130 on Ctrl-C."""
+    """Do what is left of a run and write its summary; exits with 1 when a shard failed. The caller holds the lock."""
     out, tasks = Path(run.out), plan_shards(run)
     device = run.device if run.device != "auto" else "the workers' devices"
     rows = sum(task.stop - task.start for task in tasks)
     click.echo(
         f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {device}, to {os.path.relpath(out)}"
     )
-    with writing(out, run.subset):
-        todo = pending(run, tasks, overwrite=overwrite)
-        if len(todo) < len(tasks):
-            click.echo(f"{len(tasks) - len(todo)} shards are finished already")
-        started = time.perf_counter()
-        try:
-            done, failures = _work_off(todo, rows, place, work)
-        except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on from the finished shards", err=True)
-            sys.exit(INTERRUPTED)
-        for failure in failures:
-            click.echo(f"{failure.trace}shard {failure.name} failed: {failure.error}", err=True)
-        if failures:
-            click.echo(
-                f"{len(failures)} of {len(tasks)} shards failed; the same command tries them again", err=True
-            )
-            sys.exit(1)
-        seconds = time.perf_counter() - started
-        _report(finish(run, tasks, done / seconds if done else None))
+    todo = pending(run, tasks, overwrite=overwrite)
+    write_record(out, run.subset, rows, len(tasks))
+    if len(todo) < len(tasks):
+        click.echo(f"{len(tasks) - len(todo)} shards are finished already")
+    left = {task.name for task in todo}
+    rejected = rejected_so_far(task for task in tasks if task.name not in left)
+    started = time.perf_counter()
+    with Progress(rows, rows - sum(task.stop - task.start for task in todo), rejected) as progress:
+        results, failures = _work_off(todo, place, work, progress)
+    for failure in failures:
+        click.echo(f"{failure.trace}shard {failure.name} failed: {failure.error}", err=True)
+    if failures:
+        click.echo(
+            f"{len(failures)} of {len(tasks)} shards failed; the same command tries them again", err=True
+        )
+        sys.exit(1)
+    report(finish(run, tasks, this_time(results, time.perf_counter() - started)))
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Say how to go on after Ctrl-C or SIGTERM, and exit with the code of a shell: 130 or 143."""
+    code = INTERRUPTED
+
+    def terminate(*_: object) -> None:
+        nonlocal code
+        code = TERMINATED
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on from the finished shards", err=True)
+        sys.exit(code)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
+    """What the summary says of the shards done in this run, not of earlier ones: speed, and where the time went."""
+    if not results:
+        return {"people_per_second": None, "time": None}
+    total = {phase: sum(result.seconds[phase] for result in results) for phase in PHASES}
+    workers = len({result.process for result in results})
+    shares = {phase: round(value / sum(total.values()), 4) for phase, value in total.items()}
+    return {
+        "people_per_second": sum(result.rows_in for result in results) / seconds,
+        "time": {
+            "seconds": round(seconds, 1),
+            "workers": workers,
+            "fitting": round(total["fit"] / (seconds * workers), 4),
+            "shares": shares,
+        },
+    }
 
 
 def chosen_pipeline(
@@ -205,7 +246,7 @@ def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet) -> None:
     if demo_is_current(folder, people, seed, images, models=models):
         return
     click.echo(f"making {people} people in {folder}")
-    with _Progress(people, 0) as progress:
+    with Progress(people, 0) as progress:
         write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
 
 
@@ -263,74 +304,16 @@ def _chosen_place(
 
 
 def _work_off(
-    todo: Sequence[ShardTask], rows: int, place: Place, work: Work
-) -> tuple[int, list[ShardFailure]]:
-    """Run the tasks under a progress bar; returns the number of rows done, and the failures."""
-    done = 0
+    todo: Sequence[ShardTask], place: Place, work: Work, progress: Progress
+) -> tuple[list[ShardResult], list[ShardFailure]]:
+    """Run the tasks; returns what was done, and the failures."""
+    done: list[ShardResult] = []
     failures: list[ShardFailure] = []
-    left = sum(task.stop - task.start for task in todo)
-    with (
-        _Progress(rows, rows - left) as progress,
-        closing(run_tasks(todo, place, work, progress.say)) as results,
-    ):
+    with closing(run_tasks(todo, place, work, progress.say)) as results:
         for result in results:
             if isinstance(result, ShardResult):
-                done += result.rows_in
-                progress.update(result.rows_in)
+                done.append(result)
+                progress.update(result.rows_in, result.rejected)
             else:
                 failures.append(result)
     return done, failures
-
-
-class _Progress:
-    """People done, people/s and time left on stderr: a bar on a terminal, else a line now and then."""
-
-    def __init__(self, total: int, initial: int) -> None:
-        self.plain = not sys.stderr.isatty()
-        self.bar = tqdm(total=total, initial=initial, unit="people", smoothing=0.05, disable=self.plain)
-        self.total, self.initial, self.done = total, initial, initial
-        self.started = self.printed = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def say(self, message: str) -> None:
-        """Print a line on stderr, above the bar."""
-        tqdm.write(message, file=sys.stderr)
-
-    def update(self, people: int) -> None:
-        """Count people; a plain line comes at most every PLAIN_PROGRESS_SECONDS, and at the end."""
-        self.bar.update(people)
-        self.done += people
-        now = time.monotonic()
-        if self.plain and (now - self.printed > PLAIN_PROGRESS_SECONDS or self.done == self.total):
-            self.printed = now
-            form = "{n_fmt}/{total_fmt} people, {rate_fmt}, {remaining} left"
-            elapsed = now - self.started
-            click.echo(
-                tqdm.format_meter(
-                    self.done, self.total, elapsed, initial=self.initial, unit=" people", bar_format=form
-                ),
-                err=True,
-            )
-
-
-def _report(summary: dict[str, Any]) -> None:
-    """Print what became of the rows."""
-    click.echo(f"{summary['rows_in']} rows in, {summary['rows_out']} people out")
-    for status, count in summary["statuses"].items():
-        click.echo(f"  {status:<20} {count:>9}")
-    if summary["images"]["missing"]:
-        click.echo(f"  images missing       {summary['images']['missing']:>9}")
-    if summary["pve_mm"]["mean"] is not None:
-        stages = ", ".join(f"{name} {mean:.2f}" for name, mean in summary["stage_pve_mm"].items())
-        numbers = ", ".join(f"{name} {value:.2f}" for name, value in summary["pve_mm"].items())
-        click.echo(f"PVE in mm: {numbers}; after each stage: {stages}")
-        numbers = ", ".join(f"{step} {d['mean']:.2f}" for step, d in summary["betas_mm"].items())
-        bodies = ", ".join(f"{count} {gender}" for gender, count in summary["skel_genders"].items())
-        click.echo(f"SKEL bodies: {bodies}; distance at rest in mm, betas {numbers}")
-    if summary["people_per_second"] is not None:
-        click.echo(f"{summary['people_per_second']:.1f} people/s")

@@ -68,7 +68,7 @@ def read(path: str | Path, gender: Gender = "neutral", max_abs_beta: float = 10.
         if not imgnames[i].strip():
             bad[i].append("empty_imgname")
         if unknown[i] is not None:
-            bad[i].append(f"bad_gender:{unknown[i]}")
+            bad[i].append(f"bad_gender: {unknown[i]!r}")
     rows = np.arange(n, dtype=np.int64)
     reasons = ["; ".join(reason) for reason in bad]
     return LabelBatch(row=rows, imgname=imgnames, gender=genders, bad=reasons, **numbers)

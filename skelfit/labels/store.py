@@ -2,12 +2,13 @@
 
 An `.npz` cannot be sliced: each of a thousand shard tasks would read the whole file. A store is immutable: it
 is written under a temporary name and moved into place, and its name holds the hash of what it was made from,
-so two processes that build it at once, or a source that has changed, do no harm.
+so two processes that build it at once, or a source that has changed, do no harm. Its chunks carry checksums.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from skelfit.config import LabelSource
 from skelfit.errors import LabelError
-from skelfit.files import replacing
+from skelfit.files import remove, replacing
 from skelfit.labels import camerahmr
 from skelfit.labels.batch import LabelBatch
 
@@ -26,7 +27,8 @@ _READERS: dict[str, tuple[str, Callable[..., LabelBatch]]] = {
     "camerahmr": (camerahmr.READER, camerahmr.read),
 }
 _TEXT = ("imgname", "gender", "bad")
-_FORMAT = 1  # of the HDF5 layout
+_FORMAT = 2  # of the HDF5 layout
+_CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def build_store(
     when the store cannot be written.
     """
     label_path, store_dir = Path(label_path), Path(store_dir)
+    before = _signature(label_path)
     sha256 = file_sha256(label_path)
     if source.sha256 is not None and source.sha256.lower() != sha256:
         raise LabelError(label_path, None, f"sha256 {source.sha256} (by the manifest)", sha256)
@@ -58,6 +61,8 @@ def build_store(
     rows = _valid_rows(path, sha256)
     if rows is None:
         batch = read(label_path, gender=source.gender, max_abs_beta=max_abs_beta)
+        if _signature(label_path) != before:
+            raise LabelError(label_path, None, "a file that stays the same", "one that was changed meanwhile")
         _write(path, batch, StoreInfo(len(batch), sha256, str(label_path), reader))
         rows = len(batch)
     if source.expected_rows is not None and rows != source.expected_rows:
@@ -65,18 +70,26 @@ def build_store(
     return path
 
 
+def clear_temporaries(store_dir: str | Path) -> None:
+    """Remove what killed builders left. Nobody may be building there. Raises OutputError."""
+    for path in Path(store_dir).glob(".*.h5.*.tmp"):
+        remove(path)
+
+
 def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
     """The people start..stop-1 of a store, exactly as the reader gave them. Raises LabelError."""
+    values: dict[str, Any] = {}
     with _open(store_path) as file:
         rows = int(file.attrs["rows"])
         if not 0 <= start <= stop <= rows:
             raise LabelError(store_path, None, f"a range within its {rows} rows", f"{start} to {stop}")
-        values: dict[str, Any] = {}
         for field in fields(LabelBatch):
-            if field.name in _TEXT:
-                values[field.name] = file[field.name].asstr()[start:stop].tolist()
-            else:
-                values[field.name] = file[field.name][start:stop]
+            try:
+                found = file[field.name][start:stop]
+                values[field.name] = [t.decode() for t in found.tolist()] if field.name in _TEXT else found
+            except (OSError, KeyError, ValueError) as error:
+                expected = "a whole label store (remove it and start again: it is made anew)"
+                raise LabelError(store_path, field.name, expected, f"a damaged one ({error})") from None
     return LabelBatch(**values)
 
 
@@ -101,6 +114,15 @@ def file_sha256(path: str | Path) -> str:
     except OSError as error:
         raise LabelError(path, None, "a readable label file", str(error)) from None
     return digest.hexdigest()
+
+
+def _signature(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written to or replaced; None when it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _open(path: str | Path) -> Any:
@@ -130,11 +152,15 @@ def _write(path: Path, batch: LabelBatch, info: StoreInfo) -> None:
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for field in fields(LabelBatch):
             value = getattr(batch, field.name)
-            if field.name in _TEXT:
-                # An empty list has no type that h5py could find by itself.
-                data = np.array(value, dtype=object)
-                file.create_dataset(field.name, data=data, dtype=h5py.string_dtype())
-            else:
-                file.create_dataset(field.name, data=value)
+            # Text of a fixed length, because HDF5 has no checksums for other; an empty list has no type.
+            text = np.array([t.encode() for t in value] or [b""]) if field.name in _TEXT else None
+            data = value if text is None else text[: len(value)]
+            file.create_dataset(
+                field.name,
+                data=data,
+                chunks=(max(1, min(len(data), _CHUNK_ROWS)), *data.shape[1:]),
+                maxshape=(None, *data.shape[1:]),  # no rows could not be cut into chunks otherwise
+                fletcher32=True,
+            )
         for name in ("rows", "sha256", "source_path", "reader"):
             file.attrs[name] = getattr(info, name)

@@ -1,0 +1,96 @@
+"""What is shown of a run on the way, and what is told at its end. All of it goes where the user looks, not to files."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+PLAIN_PROGRESS_SECONDS = 10.0
+
+
+class Progress:
+    """People done, people/s and time left on stderr: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, total: int, initial: int, rejected: Mapping[str, int] | None = None) -> None:
+        self.plain = not sys.stderr.isatty()
+        self.bar = tqdm(total=total, initial=initial, unit="people", smoothing=0.05, disable=self.plain)
+        self.total, self.initial, self.done = total, initial, initial
+        self.rejected = Counter(rejected or {})
+        self.started = self.printed = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def update(self, people: int, rejected: Mapping[str, int] | None = None) -> None:
+        """Count people; a plain line comes at most every PLAIN_PROGRESS_SECONDS, and at the end."""
+        self.rejected.update(rejected or {})
+        if self.rejected:
+            self.bar.set_postfix_str(rejections(self.rejected), refresh=False)
+        self.bar.update(people)
+        self.done += people
+        now = time.monotonic()
+        if self.plain and (now - self.printed > PLAIN_PROGRESS_SECONDS or self.done == self.total):
+            self.printed = now
+            form = "{n_fmt}/{total_fmt} people, {rate_fmt}, {remaining} left"
+            line = tqdm.format_meter(
+                self.done,
+                self.total,
+                now - self.started,
+                initial=self.initial,
+                unit=" people",
+                bar_format=form,
+            )
+            click.echo(f"{line}, {rejections(self.rejected)}" if self.rejected else line, err=True)
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
+        tqdm.write(line, file=sys.stderr)
+
+
+def rejections(counts: Mapping[str, int]) -> str:
+    """How many rows were rejected, and the most frequent reasons."""
+    most = Counter(counts).most_common(3)
+    others = len(counts) - len(most)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in most)
+    return f"{sum(counts.values())} rejected ({reasons}{f', {others} more reasons' if others else ''})"
+
+
+def report(summary: Mapping[str, Any]) -> None:
+    """Print what became of the rows."""
+    click.echo(f"{summary['rows_in']} rows in, {summary['rows_out']} people out")
+    _table(summary["statuses"])
+    if summary["rejected"]:
+        click.echo("rejected, by reason")
+        _table(summary["rejected"])
+    absent = {kind: n for kind, n in summary["images"].items() if n and kind != "found"}
+    if absent:
+        click.echo("people without an image")
+        _table(absent)
+    if summary["pve_mm"]["mean"] is not None:
+        stages = ", ".join(f"{name} {mean:.2f}" for name, mean in summary["stage_pve_mm"].items())
+        numbers = ", ".join(f"{name} {value:.2f}" for name, value in summary["pve_mm"].items())
+        click.echo(f"PVE in mm: {numbers}; after each stage: {stages}")
+        numbers = ", ".join(f"{step} {d['mean']:.2f}" for step, d in summary["betas_mm"].items())
+        bodies = ", ".join(f"{count} {gender}" for gender, count in summary["skel_genders"].items())
+        click.echo(f"SKEL bodies: {bodies}; distance at rest in mm, betas {numbers}")
+    if summary["people_per_second"] is not None:
+        click.echo(f"{summary['people_per_second']:.1f} people/s")
+    if summary["time"] is not None:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["time"]["shares"].items())
+        click.echo(
+            f"time of the workers: {shares}; fitting {summary['time']['fitting']:.0%} of the wall time"
+        )
+
+
+def _table(counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        click.echo(f"  {name:<40} {count:>9}")

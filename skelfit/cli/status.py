@@ -1,0 +1,75 @@
+"""`skelfit status`: how far a run is."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import click
+
+from skelfit.cli.progress import rejections
+from skelfit.status import Status, read_status
+
+SHOWN = 8  # shards in progress that are listed
+
+
+@click.command("status")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def status_command(folder: Path, as_json: bool) -> None:
+    """How far the run in DIR is, from its files alone; it may run on another machine."""
+    status = read_status(folder)
+    click.echo(json.dumps(status.to_json(), indent=2) if as_json else "\n".join(_lines(folder, status)))
+
+
+def _lines(folder: Path, status: Status) -> list[str]:
+    lines = [f"{status.subset} in {folder}: {_state(status)}"]
+    total = "?" if status.shards is None else status.shards
+    shards = f"shards: {status.shards_done} of {total} done"
+    if status.in_progress:
+        shards += f", {len(status.in_progress)} {'in progress' if status.locked else 'begun'}"
+    lines.append(shards)
+    rows = "?" if status.rows is None else status.rows
+    lines.append(f"rows: {status.rows_done} of {rows} done, {status.rows_out} people out")
+    lines += [f"  {name:<40} {count:>9}" for name, count in status.statuses.items()]
+    if status.rejected:
+        lines.append(rejections(status.rejected))
+    if status.people_per_second is not None:
+        left = ""
+        if status.seconds_left and status.state != "finished":
+            left = f", {duration(status.seconds_left)} left at this speed"
+        lines.append(f"speed: {status.people_per_second:.1f} people/s in the last run{left}")
+    if status.last_activity is not None:
+        lines.append(f"last activity: {duration(status.last_activity)} ago")
+    for shard in status.in_progress[:SHOWN]:
+        lines.append(
+            f"  {shard.name}: process {shard.process} on {shard.host}, for {duration(shard.seconds)}"
+        )
+    if len(status.in_progress) > SHOWN:
+        lines.append(f"  and {len(status.in_progress) - SHOWN} more")
+    return lines
+
+
+def _state(status: Status) -> str:
+    record = status.record
+    who = f" ({record.who}, since {record.started})" if record else ""
+    if status.state == "finished":
+        return "finished"
+    if status.state == "running":
+        return f"running{who}"
+    if record and record.host != socket.gethostname():
+        # Not all network file systems show the locks of other machines.
+        return f"no run is seen from this machine; the last was {record.who}, since {record.started}"
+    return f"stopped{who}; the same command goes on"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 12 s, 3 min 5 s, 2 h 7 min, 3 d 4 h."""
+    whole = round(seconds)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    for (name, size), (smaller, small) in zip(units, units[1:], strict=False):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {name}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"

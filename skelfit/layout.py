@@ -1,0 +1,90 @@
+"""The label vector of a sample: which value stands where. Published as `schema.json`, for readers without skelfit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LAYOUT_VERSION = "skelfit-label-1"
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelField:
+    """One part of a label vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    unit: str
+    meaning: str
+
+    @property
+    def size(self) -> int:
+        """How many numbers it takes."""
+        return math.prod(self.shape)
+
+
+FIELDS: tuple[LabelField, ...] = (
+    LabelField("skel_poses", (46,), "rad", "SKEL DoFs in the order of SKEL v1.1.1"),
+    LabelField("skel_betas", (10,), "1", "SKEL shape, of the gender in the metadata"),
+    LabelField("skel_trans", (3,), "m", "SKEL translation, camera frame"),
+    LabelField(
+        "smpl_pose",
+        (24, 3),
+        "rad",
+        "input SMPL pose, axis-angle; joint 0 turns the body into the camera frame",
+    ),
+    LabelField("smpl_betas", (10,), "1", "input SMPL shape, of the gender in the metadata"),
+    LabelField("smpl_trans", (3,), "m", "input SMPL translation, camera frame"),
+    LabelField("center", (2,), "px", "centre of the person's box in the image"),
+    LabelField("scale", (2,), "px/200", "width and height of the person's box"),
+    LabelField("cam_int", (3, 3), "px", "intrinsic matrix of the camera"),
+    LabelField(
+        "gtkps", (44, 3), "px, px, confidence", "2D keypoints in the image, 25 OpenPose then 19 extra"
+    ),
+    LabelField("keypoints3d", (44, 4), "m, m, m, confidence", "3D keypoints; confidence 0 where unknown"),
+    LabelField(
+        "errors", (2,), "mm", "pve_mm (mean) and max_vertex_mm (largest) skin distance of SKEL to SMPL"
+    ),
+)
+LABEL_SIZE = sum(f.size for f in FIELDS)
+
+
+def pack(values: Mapping[str, NDArray[Any]]) -> FloatArray:
+    """Label vectors (N, LABEL_SIZE) float32 of arrays (N, *shape), one for each of FIELDS."""
+    count = len(values[FIELDS[0].name])
+    for f in FIELDS:
+        if values[f.name].shape != (count, *f.shape):
+            raise ValueError(f"{f.name}: expected shape {(count, *f.shape)}, found {values[f.name].shape}")
+    return np.concatenate([values[f.name].reshape(count, f.size) for f in FIELDS], axis=1, dtype=np.float32)
+
+
+def unpack(labels: FloatArray) -> dict[str, FloatArray]:
+    """The fields, each (..., *shape), of label vectors (..., LABEL_SIZE)."""
+    parts: dict[str, FloatArray] = {}
+    offset = 0
+    for f in FIELDS:
+        parts[f.name] = labels[..., offset : offset + f.size].reshape(*labels.shape[:-1], *f.shape)
+        offset += f.size
+    return parts
+
+
+def schema() -> dict[str, Any]:
+    """The layout of the label vector as plain data, for readers without skelfit."""
+    fields, offset = [], 0
+    for f in FIELDS:
+        fields.append({**asdict(f), "offset": offset, "size": f.size})
+        offset += f.size
+    frame = "camera frame: OpenCV, x right, y down, z forward"
+    return {
+        "layout": LAYOUT_VERSION,
+        "dtype": "float32",
+        "size": LABEL_SIZE,
+        "frame": frame,
+        "fields": fields,
+    }
