@@ -51,6 +51,7 @@ class ByHand:
             self.processes[name] = subprocess.Popen(
                 command,
                 env={**os.environ, "PYTHONPATH": paths, **environment},
+                cwd=self.folder,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

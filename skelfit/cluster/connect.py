@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 from distributed import Client
 from distributed.security import Security
@@ -104,16 +104,24 @@ def _advice(address: str) -> str:
 
 def _check_versions(client: Client, where: str) -> None:
     """Everyone must run this version of skelfit; workers that join later are checked by their tasks."""
+
+    # Defined here to travel by value: there may be no skelfit at the other end.
+    def version() -> str | None:
+        try:
+            return str(importlib.import_module("skelfit").__version__)
+        except ImportError:
+            return None
+
     try:
-        found = cast(dict[str, Any], client.get_versions(packages=["skelfit"]))
-    except (OSError, ValueError) as error:
-        raise ClusterError(f"{where}: does not tell the versions it runs: {_said(error)}") from error
-    people = {f"the scheduler at {where}": found["scheduler"]}
-    people |= {f"the worker at {address}": versions for address, versions in found["workers"].items()}
-    for who, versions in people.items():
-        version = versions["packages"].get("skelfit")
-        if version != __version__:
+        people = {f"the scheduler at {where}": client.run_on_scheduler(version)}
+        workers = client.run(version, on_error="ignore")
+    # What another version of Python makes of the function is anyone's guess.
+    except Exception as error:
+        raise ClusterError(f"{where}: does not tell which skelfit it runs: {_said(error)}") from error
+    people |= {f"the worker at {address}": found for address, found in workers.items()}
+    for who, found in people.items():
+        if found != __version__:
             raise ClusterError(
                 f"{who}: expected skelfit {__version__}, as here, "
-                f"found {version or 'none'}; start it from the environment of this command"
+                f"found {found or 'none'}; start it from the environment of this command"
             )
