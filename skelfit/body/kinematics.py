@@ -30,12 +30,12 @@ LUMBAR, THORAX, HEAD, SCAPULA_R, SCAPULA_L = 11, 12, 13, 14, 19
 _ULNAE = (16, 21)
 # These keep the learned template orientation whatever the shape.
 _FIXED_ORIENTATION = (0, 5, 10, 13, 18, 23)
-_SPINE = (LUMBAR, THORAX, HEAD)
-_SPINE_BEND = tuple(dof_index(f"{n}_bending") for n in ("lumbar", "thorax", "head"))
-_SPINE_EXT = tuple(dof_index(f"{n}_extension") for n in ("lumbar", "thorax", "head"))
-_SCAPULAE = (SCAPULA_R, SCAPULA_L)
-_ABDUCTION = tuple(dof_index(f"scapula_abduction_{s}") for s in "rl")
-_ELEVATION = tuple(dof_index(f"scapula_elevation_{s}") for s in "rl")
+SPINE = (LUMBAR, THORAX, HEAD)
+SPINE_BEND = tuple(dof_index(f"{n}_bending") for n in ("lumbar", "thorax", "head"))
+SPINE_EXT = tuple(dof_index(f"{n}_extension") for n in ("lumbar", "thorax", "head"))
+SCAPULAE = (SCAPULA_R, SCAPULA_L)
+ABDUCTION = tuple(dof_index(f"scapula_abduction_{s}") for s in "rl")
+ELEVATION = tuple(dof_index(f"scapula_elevation_{s}") for s in "rl")
 _SIDE_SIGN = (1.0, -1.0)
 
 
@@ -172,7 +172,7 @@ def shape_frames(rig: Rig, joints: Tensor) -> Frames:
     turn = minimal_rotation(safe_template.expand_as(safe_bone), safe_bone)
     turn = torch.where(rig.free[:, None, None], turn, eye)
     bone_rot = turn @ rig.per_joint_rot
-    spine = list(_SPINE)
+    spine = list(SPINE)
     above, below = joints[..., spine, 1], joints[..., [SKEL_PARENTS[j] for j in spine], 1]
     return Frames(
         joints=joints,
@@ -211,13 +211,13 @@ def _spine_curve_slope(angle: Tensor) -> tuple[Tensor, Tensor]:
 
 def _scapula_angles(q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     sign = q.new_tensor(_SIDE_SIGN)
-    return sign, sign * q[..., list(_ABDUCTION)], sign * q[..., list(_ELEVATION)] - pi / 4
+    return sign, sign * q[..., list(ABDUCTION)], sign * q[..., list(ELEVATION)] - pi / 4
 
 
 def _joint_offsets(frames: Frames, q: Tensor) -> Tensor:
     """Local joint translations (..., 24, 3) m: the shaped offsets, plus the sliding of spine and scapulae."""
-    side_b, up_b = _spine_curve(q[..., list(_SPINE_BEND)])
-    side_e, up_e = _spine_curve(q[..., list(_SPINE_EXT)])
+    side_b, up_b = _spine_curve(q[..., list(SPINE_BEND)])
+    side_e, up_e = _spine_curve(q[..., list(SPINE_EXT)])
     spine = torch.stack((-side_b, up_b + up_e - 2, -side_e), -1) * frames.spine_length[..., None]
 
     sign, a, e = _scapula_angles(q)
@@ -232,7 +232,7 @@ def _joint_offsets(frames: Frames, q: Tensor) -> Tensor:
         -1,
     )
     slide = torch.zeros(*q.shape[:-1], NUM_JOINTS, 3, dtype=q.dtype, device=q.device)
-    moving = torch.tensor(_SPINE + _SCAPULAE, device=q.device)
+    moving = torch.tensor(SPINE + SCAPULAE, device=q.device)
     slide = slide.index_copy(-2, moving, torch.cat((spine, scapula), -2))
     return frames.offsets + slide
 
@@ -241,8 +241,8 @@ def _slide_slopes(frames: Frames, q: Tensor) -> tuple[Tensor, list[int]]:
     """Derivative of the sliding offsets with respect to the ten DoFs that move them; (..., 10, 3), their indices."""
     length = frames.spine_length[..., None]
     zero = torch.zeros_like(frames.spine_length)
-    side_b, up_b = _spine_curve_slope(q[..., list(_SPINE_BEND)])
-    side_e, up_e = _spine_curve_slope(q[..., list(_SPINE_EXT)])
+    side_b, up_b = _spine_curve_slope(q[..., list(SPINE_BEND)])
+    side_e, up_e = _spine_curve_slope(q[..., list(SPINE_EXT)])
     zero = zero.expand_as(side_b)
     bend = torch.stack((-side_b, up_b, zero), -1) * length
     ext = torch.stack((zero, up_e, -side_e), -1) * length
@@ -253,7 +253,7 @@ def _slide_slopes(frames: Frames, q: Tensor) -> tuple[Tensor, list[int]]:
     # d/dq = sign d/d(angle), and sign * sign = 1
     abd = torch.stack((w / 4 * torch.cos(e) * torch.sin(a), zero, sign * w / 4 * torch.cos(a)), -1)
     elev = torch.stack((w / 4 * torch.sin(e) * torch.cos(a), -sign * h / 2 * torch.cos(e), zero), -1)
-    return torch.cat((bend, ext, abd, elev), -2), [*_SPINE_BEND, *_SPINE_EXT, *_ABDUCTION, *_ELEVATION]
+    return torch.cat((bend, ext, abd, elev), -2), [*SPINE_BEND, *SPINE_EXT, *ABDUCTION, *ELEVATION]
 
 
 def _compose(local_rot: Tensor, local_pos: Tensor) -> tuple[Tensor, Tensor]:

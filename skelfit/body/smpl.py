@@ -1,4 +1,4 @@
-"""SMPL target meshes, by the `smplx` package on our pickle-free assets.
+"""SMPL bodies, by the `smplx` package on our pickle-free assets.
 
 Frame of a label: the mesh is turned by the global orientation about SMPL's root joint, then moved by transl.
 Lengths in metres, axis-angles in radians.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from smplx.lbs import lbs
+from smplx.lbs import batch_rigid_transform, lbs
 from torch import Tensor
 
 from skelfit.body.assets import SmplAsset
@@ -39,9 +39,14 @@ class SmplModel:
         self.parents = torch.tensor(asset.parents, device=device, dtype=torch.int64)
         self._posedirs = tensor(asset.posedirs).flatten(0, 1).mT.contiguous()  # smplx wants (207, 3V)
         # Regressed once, in float64: 6890-term sums lose a micrometre in float32.
-        regressor = asset.J_regressor[0].astype(np.float64)
-        self._root_template = tensor(regressor @ asset.v_template)
-        self._root_shapedirs = tensor(np.tensordot(regressor, asset.shapedirs[:, :, :num_betas], 1))
+        regressor = asset.J_regressor.astype(np.float64)
+        self.j_template = tensor(regressor @ asset.v_template)
+        self.j_shapedirs = tensor(np.tensordot(regressor, asset.shapedirs[:, :, :num_betas], 1))
+
+    @property
+    def posedirs(self) -> Tensor:
+        """Pose correctives (V, 3, 207)."""
+        return self._posedirs.mT.unflatten(0, (-1, 3))
 
     def vertices(self, pose: Tensor, betas: Tensor, transl: Tensor | None = None) -> Tensor:
         """Posed skin (..., V, 3) of pose (..., 24, 3) axis-angle, betas (..., num_betas), transl (..., 3)."""
@@ -61,6 +66,12 @@ class SmplModel:
         vertices = vertices.reshape(*batch, -1, 3)
         return vertices if transl is None else vertices + transl[..., None, :]
 
+    def transforms(self, local_rot: Tensor, betas: Tensor) -> Tensor:
+        """Skinning transforms (B, 24, 3, 4) of local rotations (B, 24, 3, 3) and betas (B, num_betas)."""
+        joints = self.j_template + torch.einsum("jcb,...b->...jc", self.j_shapedirs, betas)
+        _, relative = batch_rigid_transform(local_rot, joints, self.parents, dtype=betas.dtype)
+        return relative[:, :, :3]
+
     def root_joint(self, betas: Tensor) -> Tensor:
         """Rest position (..., 3) m of the root joint, the pivot of the global orientation."""
-        return self._root_template + torch.einsum("cb,...b->...c", self._root_shapedirs, betas)
+        return self.j_template[0] + torch.einsum("cb,...b->...c", self.j_shapedirs[0], betas)

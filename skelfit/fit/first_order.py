@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skelfit.body.skel import SkelModel, SkelShape
 from skelfit.fit.fitter import Fitter, PairFitter, Stage, has_converged
-from skelfit.fit.moments import People, PoseObjective, moments
+from skelfit.fit.moments import People, PoseObjective, moments, to_quadratic
 from skelfit.fit.plans import Plan
 from skelfit.fit.solver import levenberg_marquardt
 
@@ -71,7 +71,7 @@ class _FirstOrderPair(PairFitter):
                 shape = self.skel.shape(betas)
                 (x,) = minimise(lambda x: goal(x, shape), [x], stage.config.steps, self.first_order)
         q = q.index_copy(1, plan.dofs, x)
-        state = moments(plan, self.skel, people, q)
+        state = to_quadratic(plan, moments(plan, self.skel, people, q))
         found = PoseObjective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
         solution = levenberg_marquardt(found, x, 0, config.max_angle_step, stage.move)
         return people, q, has_converged(solution)

@@ -22,10 +22,12 @@ from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.chart import joint_move
-from skelfit.fit.moments import People, PoseObjective, errors, moments
+from skelfit.fit.cpu_objective import FusedObjective, make_tree, rest_axes
+from skelfit.fit.moments import People, PoseObjective, errors, moments, to_quadratic
 from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.shape import beta_step, rest_distance, rest_form
-from skelfit.fit.solver import Move, Solution, levenberg_marquardt
+from skelfit.fit.solver import Move, Objective, Solution, levenberg_marquardt
+from skelfit.fit.targets import make_target_plan, smpl_targets
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 # (vertices, people) of a tile of the vertex pass: on a CPU it has to stay in the cache of one core.
 _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
-# SMPL targets are posed a few people at a time: smplx blends a 4x4 matrix per vertex.
-_CPU_TARGETS, _GPU_TARGETS = 32, 2048
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
@@ -149,6 +149,7 @@ class PairFitter:
         self.dof_limits = dof_limits(config.limits)
         self.limits = torch.tensor(self.dof_limits, device=device, dtype=torch.float32)
         tile = _CPU_TILE if device.type == "cpu" else _GPU_TILE
+        self.targets = make_target_plan(self.smpl, tile)
         self.middle = torch.tensor(limits_middle(self.dof_limits), device=device, dtype=torch.float32)
         self.stages = []
         for stage in config.stages:
@@ -170,9 +171,9 @@ class PairFitter:
         skel_betas = self.beta_offset + betas @ self.beta_matrix.mT
         frames = self.skel.frames(skel_betas)
         local_rot = roma.rotvec_to_rotmat(pose)
-        still = pose.clone()
-        still[:, 0] = 0
-        people = People(skel_betas, frames, self._targets(still, betas))
+        still = local_rot.clone()
+        still[:, 0] = torch.eye(3, dtype=still.dtype, device=still.device)
+        people = People(skel_betas, frames, smpl_targets(self.targets, still, betas))
 
         q = self.start(frames, local_rot)
         stage_pve = []
@@ -233,15 +234,6 @@ class PairFitter:
         """Where people's angles (B, 46) start, from SMPL's local rotations (B, 24, 3, 3); root at zero."""
         return body_angles(frames.frame, local_rot, self.dof_limits)
 
-    def _targets(self, pose: Tensor, betas: Tensor) -> Tensor:
-        """SMPL skins, people innermost: (V, 3, B)."""
-        few = _CPU_TARGETS if pose.device.type == "cpu" else _GPU_TARGETS
-        target = pose.new_empty(len(self.smpl.v_template), 3, len(pose))
-        for start in range(0, len(pose), few):
-            who = slice(start, start + few)
-            target[..., who] = self.smpl.vertices(pose[who], betas[who]).permute(1, 2, 0)
-        return target
-
     def run_stage(self, stage: Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
         """One stage: its steps shared out over its vertex passes. Returns people, q, and who has converged."""
         config, total, passes = self.config, stage.config.steps, len(stage.plans)
@@ -250,13 +242,26 @@ class PairFitter:
                 betas = beta_step(self.progress, self.skel, people, q, config.beta_weight)
                 people = People(betas, self.skel.frames(betas), people.target)
             steps = total * (k + 1) // passes - total * k // passes
-            state = moments(plan, self.skel, people, q)
-            goal = PoseObjective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
+            goal = self._objective(plan, people, q)
             solution = levenberg_marquardt(
                 goal, q[:, plan.dofs], steps, config.max_angle_step, stage.move, stage.config.tolerance
             )
             q = q.index_copy(1, plan.dofs, solution.x)
         return people, q, has_converged(solution)
+
+
+    def _objective(self, plan: Plan, people: People, q: Tensor) -> Objective:
+        """A stage's objective around a vertex pass at q."""
+        skel, weight = self.skel, self.config.limit_weight
+        state = moments(plan, skel, people, q)
+        if q.device.type != "cpu":
+            return PoseObjective(
+                plan, skel, people.frames, q, to_quadratic(plan, state), self.limits, weight
+            )
+        axes = rest_axes(skel.rig, people.frames)
+        return FusedObjective(
+            plan, make_tree(plan), people.frames, axes, q, state, self.limits[plan.dofs], weight
+        )
 
 
 def has_converged(solution: Solution) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from skelfit.body.skel import SkelModel
-from skelfit.fit.moments import Moments
+from skelfit.fit.moments import Quadratic
 from skelfit.fit.plans import Plan, make_plan
 
 
@@ -22,10 +22,10 @@ def free_plan(model: SkelModel, stride: int, tile: tuple[int, int], points: np.n
     return make_plan(model, "with_root", "all", stride, tile, points)
 
 
-def centred(state: Moments) -> Moments:
+def centred(state: Quadratic) -> Quadratic:
     """The moments of the best translation, at whatever transforms; state's must be of a `free_plan`."""
     mean, offset = _means(state)
-    return Moments(
+    return Quadratic(
         transforms=state.transforms,
         m=state.m - mean[:, :, None] * mean[:, None, :],
         d=state.d - offset[:, :, None] * mean[:, None, :],
@@ -33,7 +33,7 @@ def centred(state: Moments) -> Moments:
     )
 
 
-def best_translation(state: Moments, transforms: Tensor) -> Tensor:
+def best_translation(state: Quadratic, transforms: Tensor) -> Tensor:
     """The translation (B, 3) m that, with the transforms (B, 3, 4J), brings the skin nearest to its target.
 
     state is not centred.
@@ -43,6 +43,6 @@ def best_translation(state: Moments, transforms: Tensor) -> Tensor:
     return -(offset + (change @ mean[..., None])[..., 0])
 
 
-def _means(state: Moments) -> tuple[Tensor, Tensor]:
+def _means(state: Quadratic) -> tuple[Tensor, Tensor]:
     """M e (B, 4J) and D0 e (B, 3): the mean of u and the mean residual."""
     return state.m[:, :, 3::4].sum(2), state.d[:, :, 3::4].sum(2)

@@ -21,7 +21,7 @@ from skelfit.fit.chart import joint_move
 from skelfit.fit.free_root import best_translation, centred, free_plan
 from skelfit.fit.mesh_betas import betas_from_mesh
 from skelfit.fit.mesh_start import make_mesh_parts, mesh_start
-from skelfit.fit.moments import People, PoseObjective, errors, moments, side_by_side
+from skelfit.fit.moments import People, PoseObjective, errors, moments, side_by_side, to_quadratic
 from skelfit.fit.plans import Plan
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.solver import levenberg_marquardt
@@ -192,7 +192,7 @@ class MeshFitter:
                 some = people.target[self.some].permute(2, 0, 1)
                 betas = betas_from_mesh(model, some, q, betas, self.some, self.beta_weight, False)
                 people = People(betas, model.frames(betas), people.target)
-            state = moments(each.plan, model, people, q)
+            state = to_quadratic(each.plan, moments(each.plan, model, people, q))
             goal = PoseObjective(
                 each.plan, model, people.frames, q, centred(state), self.limits, each.limit_weight
             )

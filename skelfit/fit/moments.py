@@ -22,8 +22,9 @@ In the vertex pass people are the innermost dimension, so that every product wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -31,13 +32,27 @@ from torch import Tensor
 from skelfit.body.axes import cross_matrix
 from skelfit.body.kinematics import Frames, pose_joints, pose_joints_with_twists
 from skelfit.body.skel import SkelModel, corrective_feature, skinning_transforms
-from skelfit.fit.plans import PRODUCTS, Plan, Rows, VertexBlock
+from skelfit.fit import cpu_tiles, torch_tiles
+from skelfit.fit.plans import Plan, SkinBlock, VertexBlock
 from skelfit.fit.solver import Evaluation
+
+# Tiles have a multiple of so many columns.
+_COLUMNS = 16
 
 
 @dataclass(frozen=True)
 class Moments:
     """The objective of a batch of people around the transforms of the last vertex pass."""
+
+    transforms: Tensor  # (B, 3, 4J) A0
+    pairs: Tensor  # (B, P, 10) the block of M of each pair of joints that share a vertex: xx xy xz yy yz zz x y z 1
+    d: Tensor  # (B, 3, 4J) D0
+    value: Tensor  # (B,) m^2, E0
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """Moments with M written out."""
 
     transforms: Tensor  # (B, 3, 4J) A0
     m: Tensor  # (B, 4J, 4J)
@@ -73,50 +88,45 @@ def side_by_side(transforms: Tensor) -> Tensor:
     return transforms.transpose(1, 2).flatten(2)
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One block of vertices of a few people, people innermost, lengths in m."""
-
-    rest: Tensor  # (Vb, 3, Bt) rest skin, correctives included
-    blended: Tensor  # (Vb, 3, 4, Bt) blended skinning transforms
-    residual: Tensor  # (Vb, 3, Bt) posed skin minus target
-    target: Tensor  # (Vb, 3, Bt)
+def coefficients(model: SkelModel, betas: Tensor, local_rot: Tensor) -> Tensor:
+    """What a plan's basis is multiplied with for the rest skin, correctives included: (1 + betas + correctives, B)."""
+    feature = corrective_feature(local_rot, model.corrective_joints)
+    return torch.cat((torch.ones_like(feature[:, :1]), betas, feature), 1).mT
 
 
 def for_each_tile(
-    plan: Plan,
-    model: SkelModel,
-    people: People,
-    q: Tensor,
-    visit: Callable[[VertexBlock, Tile, slice], None],
-) -> Tensor:
-    """Pose all people at q (B, 46), tile by tile; returns the skinning transforms (B, 24, 3, 4)."""
+    blocks: Sequence[SkinBlock],
+    people: int,
+    coefficients: Tensor,
+    visit: Callable[[SkinBlock, Tensor, int], None],
+) -> None:
+    """Make the rest skin of all B people tile by tile: visit(block, rest (Vb, 3, n), start).
+
+    coefficients (k, B). A tile may have more columns than there are people left: matrix products of a few columns
+    round differently, and a person's result is not to depend on the others in the batch.
+    """
+    count = coefficients.shape[1]
+    for start in range(0, count, people):
+        few = coefficients[:, start : start + people]
+        few = torch.nn.functional.pad(few, (0, -few.shape[1] % _COLUMNS))
+        for block in blocks:
+            visit(block, (block.basis @ few).view(len(block.vertices), 3, -1), start)
+
+
+def people_last(transforms: Tensor) -> Tensor:
+    """Transforms (B, J, 3, 4) as the tiles take them: (J, 12, B)."""
+    return transforms.permute(1, 2, 3, 0).flatten(1, 2).contiguous()
+
+
+def tiles_of(x: Tensor) -> ModuleType:
+    """The module that goes through the tiles on the device of x."""
+    return cpu_tiles if x.device.type == "cpu" else torch_tiles
+
+
+def posed_people(model: SkelModel, people: People, q: Tensor) -> tuple[Tensor, Tensor]:
+    """Skinning transforms (B, 24, 3, 4) at q (B, 46), and the coefficients of the rest skin."""
     posed = pose_joints(model.rig, people.frames, q)
-    transforms = skinning_transforms(posed, people.frames.joints)
-    feature = corrective_feature(posed.local_rot, model.corrective_joints)
-    coefficients = torch.cat((torch.ones_like(feature[:, :1]), people.betas, feature), 1).mT
-    stacked = transforms.permute(1, 2, 3, 0).flatten(1, 2)  # (24, 12, B)
-    for start in range(0, q.shape[0], plan.people):
-        who = slice(start, min(start + plan.people, q.shape[0]))
-        few, moved = coefficients[:, who].contiguous(), stacked[..., who].contiguous()
-        for block in plan.blocks:
-            visit(block, _pose_tile(block, few, moved, people.target[block.vertices, :, who]), who)
-    return transforms
-
-
-def _pose_tile(block: VertexBlock, coefficients: Tensor, transforms: Tensor, target: Tensor) -> Tile:
-    count = target.shape[-1]
-    rest = (block.basis @ coefficients).view(-1, 3, count)
-    blended = (block.skin.values.mT @ transforms[block.skin.index].flatten(1)).view(-1, 3, 4, count)
-    residual = blended[:, :, 3] - target
-    for c in range(3):
-        residual.addcmul_(blended[:, :, c], rest[:, c, None])
-    return Tile(rest, blended, residual, target)
-
-
-def _add(total: Tensor, who: slice, rows: Rows, terms: Tensor) -> None:
-    """Add a block's sums to total (N, k, B): rows of N, terms (Vb, k, Bt)."""
-    total[..., who].index_add_(0, rows.index, (rows.values @ terms.flatten(1)).view(-1, *terms.shape[1:]))
+    return skinning_transforms(posed, people.frames.joints), coefficients(model, people.betas, posed.local_rot)
 
 
 def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
@@ -125,51 +135,51 @@ def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
     sums = q.new_zeros(len(plan.pair_mass), 9, count)
     d = q.new_zeros(joints, 12, count)
     value = q.new_zeros(count)
+    tiles = tiles_of(q)
+    transforms, factors = posed_people(model, people, q)
+    moved = people_last(transforms)
 
-    def visit(block: VertexBlock, tile: Tile, who: slice) -> None:
-        rest, residual = tile.rest, tile.residual
-        size, _, n = rest.shape
-        monomials = rest.new_empty(size, 9, n)
-        for k, (a, b) in enumerate(PRODUCTS):
-            torch.mul(rest[:, a], rest[:, b], out=monomials[:, k])
-        monomials[:, 6:] = rest
-        _add(sums, who, block.pair, monomials)
-        lever = rest.new_empty(size, 3, 4, n)
-        torch.mul(residual[:, :, None], rest[:, None], out=lever[:, :, :3])
-        lever[:, :, 3] = residual
-        _add(d, who, block.joint, lever.flatten(1, 2))
-        value[who] += residual.square().sum((0, 1))
+    def visit(block: SkinBlock, rest: Tensor, start: int) -> None:
+        tiles.add_moments(block, rest, moved, people.target, start, sums, d, value)
 
-    transforms = for_each_tile(plan, model, people, q, visit)
+    for_each_tile(plan.blocks, plan.people, factors, visit)
     mass = plan.pair_mass[None, :, None].expand(count, -1, 1)
-    flat = torch.cat((sums.permute(2, 0, 1), mass), 2).flatten(1)
-    flat = torch.cat((flat, flat.new_zeros(count, 1)), 1)
     return Moments(
         transforms=side_by_side(transforms[:, plan.joints]),
-        m=flat[:, plan.fill].view(count, 4 * joints, 4 * joints),
+        pairs=torch.cat((sums.permute(2, 0, 1), mass), 2),
         d=side_by_side(d.permute(2, 0, 1).unflatten(2, (3, 4))),
-        value=value / plan.num_vertices,
+        value=value,
     )
+
+
+def to_quadratic(plan: Plan, state: Moments) -> Quadratic:
+    """The moments with M written out."""
+    flat = state.pairs.flatten(1)
+    flat = torch.cat((flat, flat.new_zeros(len(flat), 1)), 1)
+    size = 4 * len(plan.joints)
+    return Quadratic(state.transforms, flat[:, plan.fill].view(-1, size, size), state.d, state.value)
 
 
 def errors(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Errors:
     """Distances at q (B, 46), pose correctives included: what a user would measure on the two meshes."""
     count = q.shape[0]
-    total, square, worst = q.new_zeros(count), q.new_zeros(count), q.new_zeros(count)
+    found = q.new_zeros(3, count)
     points = q.new_zeros(plan.num_points, 3, count)
+    tiles = tiles_of(q)
+    transforms, factors = posed_people(model, people, q)
+    moved = people_last(transforms)
 
-    def visit(block: VertexBlock, tile: Tile, who: slice) -> None:
-        squared = tile.residual.square().sum(1)
-        distance = squared.sqrt()
-        square[who] += squared.sum(0)
-        total[who] += distance.sum(0)
-        worst[who] = torch.maximum(worst[who], distance.amax(0))
-        if block.points is not None:
-            _add(points, who, block.points, tile.residual + tile.target)
+    def visit(block: VertexBlock, rest: Tensor, start: int) -> None:
+        needed = block.points is not None and len(block.points.index) > 0
+        posed = torch.empty_like(rest) if needed else None
+        tiles.add_errors(block, rest, moved, people.target, start, found, posed)
+        if posed is not None:
+            who = slice(start, min(start + rest.shape[2], count))
+            torch_tiles.add_rows(points, who, block.points, posed[..., : who.stop - start])
 
-    for_each_tile(plan, model, people, q, visit)
+    for_each_tile(plan.blocks, plan.people, factors, visit)
     located = points.permute(2, 0, 1) if plan.num_points else None
-    return Errors(total / plan.num_vertices, square / plan.num_vertices, worst, located)
+    return Errors(found[0] / plan.num_vertices, found[1] / plan.num_vertices, found[2], located)
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,7 @@ class PoseObjective:
     model: SkelModel
     frames: Frames
     q: Tensor  # (B, 46) rad
-    state: Moments
+    state: Quadratic
     limits: Tensor  # (46, 2) rad
     limit_weight: float
 
@@ -209,7 +219,7 @@ class PoseObjective:
 
     def take(self, rows: Tensor) -> PoseObjective:
         """The same objective of some of the people; rows (K,) int64."""
-        state = Moments(**{k: v[rows] for k, v in vars(self.state).items()})
+        state = Quadratic(**{k: v[rows] for k, v in vars(self.state).items()})
         return replace(self, frames=self.frames.take(rows), q=self.q[rows], state=state)
 
 

@@ -7,13 +7,18 @@ the sparse sums of the vertex pass become small dense matrix products that stay 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS, descendants
 from skelfit.body.skel import SkelModel
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.floating[Any]]
 
 _ACTIVE_SHARE = 0.1  # a vertex belongs to a body part whose joints hold at least this share of it
 # (joints that own the DoFs, joints that these move): root, legs, trunk, arms. Both are runs of neighbours.
@@ -38,12 +43,33 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class VertexBlock:
-    """The tables of Vb vertices."""
+class Hold:
+    """The joints that hold each of Vb vertices, as lists: numpy arrays for `cpu_tiles`."""
+
+    vertices: IntArray  # (Vb,)
+    first: IntArray  # (Vb + 1,) where a vertex' joints start in the next two
+    joint: IntArray  # (K,) of 24
+    weight: FloatArray  # (K,) skinning weights
+    om: FloatArray  # (Vb,) weight of the vertex in the objective
+    position: IntArray  # (24,) of a joint among the active ones; -1: not active
+    pair: IntArray  # (J, J) number of the pair of active joints a <= b
+
+
+@dataclass(frozen=True)
+class SkinBlock:
+    """The tables of Vb vertices of a skin."""
 
     vertices: Tensor  # (Vb,) int64
     basis: Tensor  # (3 Vb, 1 + betas + correctives): v_rest = basis @ [1, betas, corrective feature]
     skin: Rows  # of 24: skinning weights
+    hold: Hold
+
+
+@dataclass(frozen=True)
+class VertexBlock(SkinBlock):
+    """The tables of Vb vertices of a stage."""
+
+    om: Tensor  # (Vb,) weight of the vertex in the objective; those of a plan sum to 1
     joint: Rows  # of the J active joints: om w_j
     pair: Rows  # of the P pairs of active joints that share a vertex: om w_j w_k
     points: Rows | None  # of the K extra points, if any: their regressor
@@ -74,6 +100,7 @@ class Plan:
     blocks: tuple[VertexBlock, ...]
     chains: tuple[Chain, ...]
     pair_mass: Tensor  # (P,) sum of om w_j w_k
+    pairs: IntArray  # (P, 2) pairs of active joints, as positions, that share a vertex
     fill: Tensor  # ((4J)^2,) where in [pair sums, 0] each entry of M stands
     people: int  # people per tile
 
@@ -114,21 +141,22 @@ def make_plan(
     pairs = active[:, first] * active[:, second]
     basis = torch.cat((model.v_template[..., None], model.shapedirs, model.posedirs), -1)
 
+    position = np.full(weights.shape[1], -1)
+    position[joints] = np.arange(len(joints))
+    pair = np.zeros((len(joints), len(joints)), dtype=np.int64)
+    pair[first, second] = np.arange(len(first))
+
     def rows(table: np.ndarray) -> Rows:
-        index = np.flatnonzero((table != 0).any(1))
-        return Rows(
-            torch.tensor(index, device=device), torch.tensor(table[index], device=device, dtype=dtype)
-        )
+        return _rows(table, device, dtype)
 
     blocks = []
     for start in range(0, len(chosen), tile[0]):
         mine = chosen[start : start + tile[0]]
-        index = torch.tensor(mine, device=device)
+        skin = skin_block(mine, basis, weights, np.full(len(mine), om), position, pair)
         blocks.append(
             VertexBlock(
-                vertices=index,
-                basis=basis[index].flatten(0, 1).contiguous(),
-                skin=rows(weights[mine].T),
+                **vars(skin),
+                om=torch.tensor(skin.hold.om, device=device, dtype=dtype),
                 joint=rows(om * active[mine].T),
                 pair=rows(om * pairs[mine].T),
                 points=None if points is None else rows(points[:, mine]),
@@ -142,9 +170,47 @@ def make_plan(
         blocks=tuple(blocks),
         chains=tuple(_chain(joints, c, device, dtype) for c in _CHAINS if c[0][0] in joints),
         pair_mass=torch.tensor(om * pairs[chosen].sum(0), device=device, dtype=dtype),
+        pairs=np.stack((first, second), 1),
         fill=torch.tensor(_fill_table(first, second, len(joints)), device=device),
         people=tile[1],
     )
+
+
+def skin_block(
+    vertices: IntArray, basis: Tensor, weights: FloatArray, om: FloatArray, position: IntArray, pair: IntArray
+) -> SkinBlock:
+    """The tables of some vertices (Vb,) of a skin of basis (V, 3, k) and skinning weights (V, 24)."""
+    index = torch.tensor(vertices, device=basis.device)
+    mine = weights[vertices]
+    vertex, joint = np.nonzero(mine)
+    kind = np.float64 if basis.dtype == torch.float64 else np.float32
+    return SkinBlock(
+        vertices=index,
+        basis=basis[index].flatten(0, 1).contiguous(),
+        skin=_rows(mine.T, basis.device, basis.dtype),
+        hold=Hold(
+            vertices=np.ascontiguousarray(vertices),
+            first=np.searchsorted(vertex, np.arange(len(mine) + 1)),
+            joint=joint,
+            weight=mine[vertex, joint].astype(kind),
+            om=om.astype(kind),
+            position=position,
+            pair=pair,
+        ),
+    )
+
+
+def skin_blocks(basis: Tensor, weights: FloatArray, size: int) -> tuple[SkinBlock, ...]:
+    """The blocks of a whole skin that is only posed, not fitted."""
+    order = _sorted_by_joint(weights, np.arange(len(weights)))
+    cuts = [order[k : k + size] for k in range(0, len(order), size)]
+    inactive, no_pairs = np.full(weights.shape[1], -1), np.zeros((0, 0), dtype=np.int64)
+    return tuple(skin_block(c, basis, weights, np.zeros(len(c)), inactive, no_pairs) for c in cuts)
+
+
+def _rows(table: np.ndarray, device: torch.device, dtype: torch.dtype) -> Rows:
+    index = np.flatnonzero((table != 0).any(1))
+    return Rows(torch.tensor(index, device=device), torch.tensor(table[index], device=device, dtype=dtype))
 
 
 def _sorted_by_joint(weights: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -18,8 +18,8 @@ from torch import Tensor
 from skelfit.body.kinematics import pose_joints
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
-from skelfit.fit.moments import People, Tile, for_each_tile
-from skelfit.fit.plans import Plan, VertexBlock
+from skelfit.fit.moments import People, for_each_tile, people_last, posed_people, tiles_of
+from skelfit.fit.plans import Plan, SkinBlock
 
 
 def beta_step(plan: Plan, model: SkelModel, people: People, q: Tensor, weight: float) -> Tensor:
@@ -59,15 +59,15 @@ def shape_gradient(plan: Plan, model: SkelModel, people: People, q: Tensor) -> T
     direct = q.new_zeros(betas, count)
     slope = q.new_zeros(len(people.frames.joints[0]), 12, count)  # dE/dA of the skinning transforms, halved
 
-    def visit(block: VertexBlock, tile: Tile, who: slice) -> None:
-        size, _, n = tile.rest.shape
-        turned = torch.einsum("vrcn,vrn->vcn", tile.blended[:, :, :3], tile.residual)
-        direct[:, who] += block.basis[:, 1 : 1 + betas].mT @ turned.reshape(3 * size, n)
-        lever = torch.cat((tile.residual[:, :, None] * tile.rest[:, None], tile.residual[:, :, None]), 2)
-        terms = block.skin.values @ lever.view(size, 12 * n)
-        slope[..., who].index_add_(0, block.skin.index, terms.view(-1, 12, n))
+    transforms, factors = posed_people(model, people, q)
+    moved, tiles = people_last(transforms), tiles_of(q)
 
-    for_each_tile(plan, model, people, q, visit)
+    def visit(block: SkinBlock, rest: Tensor, start: int) -> None:
+        tiles.add_slopes(block, rest, moved, people.target, start, slope)
+        few = direct[:, start : start + rest.shape[2]]
+        few += (block.basis[:, 1 : 1 + betas].mT @ rest.flatten(0, 1))[:, : few.shape[1]]
+
+    for_each_tile(plan.blocks, plan.people, factors, visit)
     slope_rows = slope.permute(2, 0, 1).unflatten(2, (3, 4)) / plan.num_vertices
     with torch.enable_grad():
         moving = people.betas.detach().requires_grad_()

@@ -1,0 +1,249 @@
+"""The vertex passes on a CPU: what `torch_tiles` does in a dozen operations, each in one loop over the vertices.
+
+A vertex hangs on two joints on average and on five at most, so a loop that knows them does a tenth of the work of
+dense tables, and nothing between reading a target vertex and adding it to the sums leaves the first-level cache.
+People are the innermost dimension, which is what the compiler turns into vector instructions. The functions are
+compiled at their first call and kept on disk; while they run, other threads do too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skelfit.fit.plans import VertexBlock
+
+F = TypeVar("F", bound=Callable[..., Any])
+Array = NDArray[Any]
+
+
+def compiled(function: F) -> F:
+    """Compile at the first call; `contract` lets a product and a sum be one instruction."""
+    return cast("F", numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")(function))
+
+
+def add_moments(
+    block: VertexBlock,
+    rest: Tensor,
+    transforms: Tensor,
+    target: Tensor,
+    start: int,
+    sums: Tensor,
+    d: Tensor,
+    value: Tensor,
+) -> None:
+    """As `torch_tiles.add_moments`."""
+    t = block.hold
+    scratch = _scratch(rest, target, start)
+    _add_moments(
+        rest.numpy(), transforms.numpy(), target.numpy(), start, t.vertices, t.first, t.joint, t.weight,
+        t.om, t.position, t.pair, scratch, sums.numpy(), d.numpy(), value.numpy(),
+    )  # fmt: skip
+
+
+def add_errors(
+    block: VertexBlock,
+    rest: Tensor,
+    transforms: Tensor,
+    target: Tensor,
+    start: int,
+    found: Tensor,
+    posed: Tensor | None,
+) -> None:
+    """As `torch_tiles.add_errors`."""
+    t = block.hold
+    scratch = _scratch(rest, target, start)
+    out = np.empty((0, 3, 0), scratch.dtype) if posed is None else posed.numpy()
+    _add_errors(
+        rest.numpy(), transforms.numpy(), target.numpy(), start, t.vertices, t.first, t.joint, t.weight,
+        scratch, found.numpy(), out,
+    )  # fmt: skip
+
+
+def add_slopes(
+    block: VertexBlock, rest: Tensor, transforms: Tensor, target: Tensor, start: int, slope: Tensor
+) -> None:
+    """As `torch_tiles.add_slopes`."""
+    t = block.hold
+    scratch = _scratch(rest, target, start)
+    _add_slopes(
+        rest.numpy(), transforms.numpy(), target.numpy(), start, t.vertices, t.first, t.joint, t.weight,
+        scratch, slope.numpy(),
+    )  # fmt: skip
+
+
+def write_skin(block: VertexBlock, rest: Tensor, transforms: Tensor, start: int, skin: Tensor) -> None:
+    """As `torch_tiles.write_skin`."""
+    t = block.hold
+    scratch = _scratch(rest, skin, start)
+    _write_skin(
+        rest.numpy(), transforms.numpy(), start, t.vertices, t.first, t.joint, t.weight, scratch, skin.numpy()
+    )
+
+
+def _scratch(rest: Tensor, of_all: Tensor, start: int) -> Array:
+    """Room for what is known of one vertex of the tile's people, of which the last tile has fewer."""
+    people = min(rest.shape[2], of_all.shape[2] - start)
+    return np.empty((33, people), rest.numpy().dtype)
+
+
+@compiled
+def _blend(v: int, transforms: Array, start: int, first: Array, joint: Array, weight: Array, out: Array) -> None:
+    """The blended transform of vertex v of the block into out[:12]."""
+    n = out.shape[1]
+    for k in range(first[v], first[v + 1]):
+        w = weight[k]
+        for c in range(12):
+            row = transforms[joint[k], c, start : start + n]
+            into = out[c]
+            if k == first[v]:
+                for p in range(n):
+                    into[p] = w * row[p]
+            else:
+                for p in range(n):
+                    into[p] += w * row[p]
+
+
+@compiled
+def _pose(v: int, rest: Array, s: Array) -> None:
+    """The posed vertex v into s[12:15], by the blended transform in s[:12]."""
+    x, y, z = rest[v, 0], rest[v, 1], rest[v, 2]
+    for r in range(3):
+        t0, t1, t2, t3, into = s[4 * r], s[4 * r + 1], s[4 * r + 2], s[4 * r + 3], s[12 + r]
+        for p in range(s.shape[1]):
+            into[p] = t0[p] * x[p] + t1[p] * y[p] + t2[p] * z[p] + t3[p]
+
+
+@compiled
+def _subtract(target: Array, start: int, s: Array) -> None:
+    """The posed vertex in s[12:15] minus target (3, B)."""
+    n = s.shape[1]
+    for r in range(3):
+        row, into = target[r, start : start + n], s[12 + r]
+        for p in range(n):
+            into[p] -= row[p]
+
+
+@compiled
+def _lever(v: int, rest: Array, s: Array) -> None:
+    """The products of the residual in s[12:15] with [rest, 1] into s[15:27]."""
+    n = s.shape[1]
+    for r in range(3):
+        residual = s[12 + r]
+        for c in range(3):
+            into, row = s[15 + 4 * r + c], rest[v, c]
+            for p in range(n):
+                into[p] = residual[p] * row[p]
+        into = s[15 + 4 * r + 3]
+        for p in range(n):
+            into[p] = residual[p]
+
+
+@compiled
+def _add_scaled(w: float, rows: Array, into: Array, start: int, n: int) -> None:
+    """into[:, start : start + n] += w rows[:, :n]."""
+    for c in range(rows.shape[0]):
+        source, sink = rows[c], into[c, start : start + n]
+        for p in range(n):
+            sink[p] += w * source[p]
+
+
+@compiled
+def _add_moments(
+    rest: Array, transforms: Array, target: Array, start: int, vertices: Array, first: Array, joint: Array,
+    weight: Array, om: Array, position: Array, pair: Array, s: Array, sums: Array, d: Array, value: Array,
+) -> None:  # fmt: skip
+    n = s.shape[1]
+    for v in range(rest.shape[0]):
+        _blend(v, transforms, start, first, joint, weight, s)
+        _pose(v, rest, s)
+        _subtract(target[vertices[v]], start, s)
+        r0, r1, r2, energy = s[12], s[13], s[14], value[start : start + n]
+        for p in range(n):
+            energy[p] += om[v] * (r0[p] * r0[p] + r1[p] * r1[p] + r2[p] * r2[p])
+        _lever(v, rest, s)
+        x, y, z = rest[v, 0], rest[v, 1], rest[v, 2]
+        xx, xy, xz, yy, yz, zz = s[27], s[28], s[29], s[30], s[31], s[32]
+        for p in range(n):
+            xx[p] = x[p] * x[p]
+            xy[p] = x[p] * y[p]
+            xz[p] = x[p] * z[p]
+            yy[p] = y[p] * y[p]
+            yz[p] = y[p] * z[p]
+            zz[p] = z[p] * z[p]
+        for k in range(first[v], first[v + 1]):
+            a = position[joint[k]]
+            if a < 0:
+                continue
+            _add_scaled(om[v] * weight[k], s[15:27], d[a], start, n)
+            for m in range(first[v], first[v + 1]):
+                b = position[joint[m]]
+                if b >= a:
+                    w = om[v] * weight[k] * weight[m]
+                    into = sums[pair[a, b]]
+                    _add_scaled(w, s[27:33], into, start, n)
+                    _add_scaled(w, rest[v], into[6:], start, n)
+
+
+@compiled
+def _add_errors(
+    rest: Array, transforms: Array, target: Array, start: int, vertices: Array, first: Array, joint: Array,
+    weight: Array, s: Array, found: Array, posed: Array,
+) -> None:  # fmt: skip
+    n = s.shape[1]
+    for v in range(rest.shape[0]):
+        _blend(v, transforms, start, first, joint, weight, s)
+        _pose(v, rest, s)
+        if posed.shape[0]:
+            posed[v, :, :n] = s[12:15]
+        _subtract(target[vertices[v]], start, s)
+        r0, r1, r2 = s[12], s[13], s[14]
+        total, square, largest = found[0, start:], found[1, start:], found[2, start:]
+        for p in range(n):
+            squared = r0[p] * r0[p] + r1[p] * r1[p] + r2[p] * r2[p]
+            distance = np.sqrt(squared)
+            total[p] += distance
+            square[p] += squared
+            # a distance that is not a number counts as the largest
+            largest[p] = largest[p] if largest[p] >= distance else distance
+
+
+@compiled
+def _add_slopes(
+    rest: Array, transforms: Array, target: Array, start: int, vertices: Array, first: Array, joint: Array,
+    weight: Array, s: Array, slope: Array,
+) -> None:  # fmt: skip
+    n = s.shape[1]
+    for v in range(rest.shape[0]):
+        _blend(v, transforms, start, first, joint, weight, s)
+        _pose(v, rest, s)
+        _subtract(target[vertices[v]], start, s)
+        _lever(v, rest, s)
+        for k in range(first[v], first[v + 1]):
+            _add_scaled(weight[k], s[15:27], slope[joint[k]], start, n)
+        r0, r1, r2 = s[12], s[13], s[14]
+        for c in range(3):
+            t0, t1, t2, into = s[c], s[4 + c], s[8 + c], rest[v, c]
+            for p in range(n):
+                into[p] = t0[p] * r0[p] + t1[p] * r1[p] + t2[p] * r2[p]
+
+
+@compiled
+def _write_skin(
+    rest: Array, transforms: Array, start: int, vertices: Array, first: Array, joint: Array, weight: Array,
+    s: Array, skin: Array,
+) -> None:  # fmt: skip
+    n = s.shape[1]
+    for v in range(rest.shape[0]):
+        _blend(v, transforms, start, first, joint, weight, s)
+        _pose(v, rest, s)
+        into = skin[vertices[v]]
+        for r in range(3):
+            sink, source = into[r, start : start + n], s[12 + r]
+            for p in range(n):
+                sink[p] = source[p]
