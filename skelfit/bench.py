@@ -22,7 +22,6 @@ from torch import Tensor
 
 from skelfit import __version__
 from skelfit.body.models import ModelSet
-from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, Gender, Pipeline
 from skelfit.fit import fitter as fit_module
 from skelfit.fit.first_order import FirstOrderFitter
@@ -289,7 +288,7 @@ def timed_parts(stages: Sequence[str], device: str) -> Iterator[dict[str, float]
         return call
 
     places: list[tuple[Any, str, str | None]] = [
-        (SmplModel, "vertices", "target mesh"),
+        (fit_module, "smpl_targets", "target mesh"),
         (fit_module, "body_angles", "warm start"),
         (fit_module, "beta_step", "betas"),
         (fit_module, "moments", "moments"),
