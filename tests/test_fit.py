@@ -24,9 +24,14 @@ from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, JointLimits, load_pipeline
+from skelfit.fit import fitter as fitter_module
+from skelfit.fit import moments as moments_module
+from skelfit.fit import objective as objective_module
+from skelfit.fit import torch_tiles
 from skelfit.fit.chart import joint_move
 from skelfit.fit.fitter import Fitter, better
-from skelfit.fit.moments import People, PoseObjective, errors, moments
+from skelfit.fit.moments import Moments, People, errors, moments
+from skelfit.fit.objective import PoseObjective, to_quadratic
 from skelfit.fit.plans import Plan, make_plan, part_vertices
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.shape import shape_gradient
@@ -61,6 +66,22 @@ def smpl_people(count: int) -> tuple[Tensor, Tensor, Tensor]:
     return pose, torch.randn(count, 10).clamp(-2, 2), torch.randn(count, 3)
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The vertex passes and the objective as a CPU has them, and as every other device has."""
+    if request.param == "torch":
+        monkeypatch.setattr(moments_module, "cpu_tiles", torch_tiles)
+        monkeypatch.setattr(objective_module, "stage_objective", torch_objective)
+        monkeypatch.setattr(fitter_module, "stage_objective", torch_objective)
+    return request.param
+
+
+def torch_objective(
+    plan: Plan, model: SkelModel, people: People, q: Tensor, state: Moments, limits: Tensor, weight: float
+) -> PoseObjective:
+    return PoseObjective(plan, model, people.frames, q, to_quadratic(plan, state), limits, weight)
+
+
 def skel_people(model: SkelModel, q: Tensor, betas: Tensor) -> People:
     """People whose target is SKEL's own mesh at q."""
     skin = torch.cat(
@@ -79,7 +100,7 @@ def skel_people(model: SkelModel, q: Tensor, betas: Tensor) -> People:
     [("all", "all", 1), ("lower_body", "lower_body", 3), ("upper_body", "all", 7)],
 )
 def test_moment_objective_against_a_naive_sum(
-    models: ModelSet, dofs: str, vertices: str, stride: int
+    way: str, models: ModelSet, dofs: str, vertices: str, stride: int
 ) -> None:
     """Value, gradient and Gauss-Newton matrix, against autograd over all vertices, float64."""
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
@@ -92,7 +113,8 @@ def test_moment_objective_against_a_naive_sum(
     weight = 0.3
     limits = LIMITS / 8  # narrow, so that some angles are beyond them
     state = moments(plan, model, people, q0)
-    evaluate = PoseObjective(plan, model, people.frames, q0, state, limits, weight)
+    evaluate = objective_module.stage_objective(plan, model, people, q0, state, limits, weight)
+    assert isinstance(evaluate, PoseObjective) == (way == "torch")
 
     # The naive twin: correctives held at q0, as the method does, everything else exact.
     held = model.shape(betas).v_rest + model.correctives(model.joints(people.frames, q0).local_rot)
@@ -126,14 +148,15 @@ def test_moment_objective_against_a_naive_sum(
     assert beyond.any() and not beyond.all()
 
 
-def test_objective_is_gradchecked(models: ModelSet) -> None:
+def test_objective_is_gradchecked(way: str, models: ModelSet) -> None:
     """The analytic gradient is the derivative of the value itself, by finite differences."""
     model = SkelModel(models.skel_of("female"), dtype=torch.float64)
     betas = torch.randn(1, 10, dtype=torch.float64)
     q0 = 0.3 * torch.randn(1, NUM_DOFS, dtype=torch.float64)
     people = skel_people(model, q0 + 0.1, betas)
     plan = make_plan(model, "all", "all", 50, (512, 32))
-    evaluate = PoseObjective(plan, model, people.frames, q0, moments(plan, model, people, q0), LIMITS, 1e-2)
+    state = moments(plan, model, people, q0)
+    evaluate = objective_module.stage_objective(plan, model, people, q0, state, LIMITS, 1e-2)
 
     class Value(torch.autograd.Function):
         @staticmethod
@@ -166,7 +189,7 @@ def test_recovers_known_poses_from_meshes_made_by_skel(models: ModelSet) -> None
     def run(people: People, x: Tensor, passes: list[tuple[Plan, int, float]]) -> tuple[Tensor, Tensor]:
         for plan, steps, weight in passes:
             state = moments(plan, model, people, x)
-            goal = PoseObjective(plan, model, people.frames, x, state, limits, weight)
+            goal = objective_module.stage_objective(plan, model, people, x, state, limits, weight)
             x = x.index_copy(1, plan.dofs, levenberg_marquardt(goal, x[:, plan.dofs], steps, 0.4, step).x)
         return x, errors(whole, model, people, x).pve
 
@@ -198,7 +221,7 @@ def test_rigid_motion_changes_no_body_angle_and_no_error(models: ModelSet, confi
     assert (after.poses[:, :3] - before.poses[:, :3]).abs().max() > 0.5
 
 
-def test_result_holds_what_the_public_models_give(models: ModelSet, config: FitConfig) -> None:
+def test_result_holds_what_the_public_models_give(way: str, models: ModelSet, config: FitConfig) -> None:
     """Errors and joints recomputed from the returned parameters alone, in the label's frame: the root is exact."""
     pose, betas, transl = smpl_people(30)
     pose[0, 0] = torch.tensor([pi / 2, 0, 0])  # pelvis at Euler poles
@@ -358,7 +381,7 @@ def test_a_step_agrees_with_addition_to_first_order() -> None:
     assert (far - x)[:, straight].abs().max() <= 0.4 + 1e-9
 
 
-def test_beta_gradient_against_autograd_through_the_forward_model(models: ModelSet) -> None:
+def test_beta_gradient_against_autograd_through_the_forward_model(way: str, models: ModelSet) -> None:
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
     count = 3
     betas = torch.randn(count, 10, dtype=torch.float64)

@@ -18,7 +18,8 @@ from skelfit.fit.free_root import best_translation, centred, free_plan
 from skelfit.fit.mesh import MeshFitter
 from skelfit.fit.mesh_betas import betas_from_mesh
 from skelfit.fit.mesh_start import make_mesh_parts, mesh_start
-from skelfit.fit.moments import People, PoseObjective, moments, side_by_side
+from skelfit.fit.moments import People, moments, side_by_side
+from skelfit.fit.objective import PoseObjective, to_quadratic
 from skelfit.fit.warm_start import root_angles
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
@@ -73,7 +74,8 @@ def test_free_root_against_a_naive_sum(models: ModelSet, stride: int) -> None:
     target = model.forward(model.shape(betas), q0 + 0.1).vertices + torch.randn(2, 1, 3, dtype=torch.float64)
     frames = model.frames(betas)
     plan = free_plan(model, stride, (512, 32))
-    state = moments(plan, model, People(betas, frames, target.permute(1, 2, 0).contiguous()), q0)
+    people = People(betas, frames, target.permute(1, 2, 0).contiguous())
+    state = to_quadratic(plan, moments(plan, model, people, q0))
     held = model.shape(betas).v_rest + model.correctives(model.joints(frames, q0).local_rot)
 
     x = (q0 + 0.05 * torch.randn_like(q0)).requires_grad_()

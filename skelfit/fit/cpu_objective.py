@@ -1,7 +1,7 @@
 """A stage's objective on a CPU: value, gradient and Gauss-Newton matrix, one person after the other in the cache.
 
-The same as `moments.PoseObjective`, from fewer operations. With x the posed place of a vertex as joint a holds it, a DoF i
-of joint k moves the vertices of k's subtree by omega_i x x + v_i. So the Gauss-Newton matrix only needs, of each two
+The same as `objective.PoseObjective`, from fewer operations. With x_a the posed place of a vertex as joint a holds it,
+a DoF i of joint k moves it by omega_i x x_a + v_i if a is below k. So the Gauss-Newton matrix only needs, of each two
 subtrees, the second moments N_kl = sum om w_a w_b [x_a; 1] [x_b; 1]^T over a below k and b below l, and those are
 sums up the tree of A_a M_ab A_b^T over the pairs of joints that share vertices.
 """
@@ -13,7 +13,6 @@ from math import pi
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,7 +36,9 @@ class Tree:
     above: NDArray[np.int64]  # (J,) position of the next active joint above; -1: none
     dofs: NDArray[np.int64]  # (n,) active
     owner: NDArray[np.int64]  # (n,) position of the DoF's joint
-    below: NDArray[np.bool_]  # (J, J) the pairs of joints k, l with something to sum once b has gone up the tree
+    below: NDArray[
+        np.bool_
+    ]  # (J, J) the pairs of joints k, l with something to sum once b has gone up the tree
     meets: NDArray[np.bool_]  # (J, J) the pairs k, l whose subtrees share vertices
 
 
@@ -72,7 +73,7 @@ def make_tree(plan: Plan) -> Tree:
 class FusedObjective:
     """A stage's objective of its active DoFs, the other angles held; an `Objective` of the solver.
 
-    The arguments are those of `moments.PoseObjective`, all tensors on the CPU and of one float type.
+    The arguments are those of `objective.PoseObjective`, all tensors on the CPU and of one float type.
     """
 
     plan: Plan
@@ -103,9 +104,7 @@ class FusedObjective:
     def take(self, rows: Tensor) -> FusedObjective:
         """The same objective of some of the people; rows (K,) int64."""
         state = Moments(**{k: v[rows] for k, v in vars(self.state).items()})
-        return replace(
-            self, frames=self.frames.take(rows), axes=self.axes[rows], q=self.q[rows], state=state
-        )
+        return replace(self, frames=self.frames.take(rows), axes=self.axes[rows], q=self.q[rows], state=state)
 
 
 def rest_axes(rig: Rig, frames: Frames) -> Tensor:
@@ -128,7 +127,9 @@ def _evaluate_all(
     push, twist = np.empty((count, 3)), np.empty((count, 3))
     placed, second = np.empty((count, 3, 4), kind), np.empty((count, count, _X), kind)
     for k in range(len(q)):
-        _pose(q[k], axes[k], offsets[k], parents, first_dof, spine[k], width[k], height[k], rot, pos, omega, v)
+        _pose(
+            q[k], axes[k], offsets[k], parents, first_dof, spine[k], width[k], height[k], rot, pos, omega, v
+        )
         for j in range(count):
             joint = joints[j]
             for r in range(3):
@@ -182,9 +183,21 @@ def _pose(
             v[i, 2] = pos[j, 0] * omega[i, 1] - pos[j, 1] * omega[i, 0]
             angle = np.float64(q[i])
             sin, turn = np.sin(angle), 2 * np.sin(angle / 2) ** 2
-            g[0, 0], g[0, 1], g[0, 2] = 1 - turn * (y * y + z * z), turn * x * y - sin * z, turn * x * z + sin * y
-            g[1, 0], g[1, 1], g[1, 2] = turn * x * y + sin * z, 1 - turn * (x * x + z * z), turn * y * z - sin * x
-            g[2, 0], g[2, 1], g[2, 2] = turn * x * z - sin * y, turn * y * z + sin * x, 1 - turn * (x * x + y * y)
+            g[0, 0], g[0, 1], g[0, 2] = (
+                1 - turn * (y * y + z * z),
+                turn * x * y - sin * z,
+                turn * x * z + sin * y,
+            )
+            g[1, 0], g[1, 1], g[1, 2] = (
+                turn * x * y + sin * z,
+                1 - turn * (x * x + z * z),
+                turn * y * z - sin * x,
+            )
+            g[2, 0], g[2, 1], g[2, 2] = (
+                turn * x * z - sin * y,
+                turn * y * z + sin * x,
+                1 - turn * (x * x + y * y),
+            )
             for r in range(3):
                 a, b, c = rot[j, r, 0], rot[j, r, 1], rot[j, r, 2]
                 for s in range(3):
@@ -228,9 +241,7 @@ def _slide(j: int, q: Array, spine: Array, width: float, height: float, shift: A
 
 
 @compiled
-def _slide_slopes(
-    j: int, q: Array, spine: Array, width: float, height: float, up: Array, v: Array
-) -> None:
+def _slide_slopes(j: int, q: Array, spine: Array, width: float, height: float, up: Array, v: Array) -> None:
     """Add the derivative of the sliding to the twists of the DoFs that slide."""
     for k in range(3):
         if j == SPINE[k]:
@@ -313,10 +324,10 @@ def _second_moments(
     second[:] = 0
     t = np.empty((3, 4), a.dtype)
     for p in range(len(pairs)):
-        j, l, m = pairs[p, 0], pairs[p, 1], moments[p]
+        j, i, m = pairs[p, 0], pairs[p, 1], moments[p]
         t[:] = 0
         _times_moment(a[j], m, t)
-        one, two, b = second[j, l], second[l, j], a[l]
+        one, two, b = second[j, i], second[i, j], a[i]
         for r in range(3):
             for s in range(3):
                 x = t[r, 0] * b[s, 0] + t[r, 1] * b[s, 1] + t[r, 2] * b[s, 2] + t[r, 3] * b[s, 3]
@@ -356,12 +367,12 @@ def _normal_matrix(
         last = -1
         g0 = g1 = g2 = f0 = f1 = f2 = 0.0
         for j in range(i, n):
-            l = owner[j]
-            if not meets[k, l]:
+            other = owner[j]
+            if not meets[k, other]:
                 hessian[i, j] = hessian[j, i] = 0
                 continue
-            if l != last:  # of all DoFs of a joint
-                x, last = second[k, l], l
+            if other != last:  # of all DoFs of a joint
+                x, last = second[k, other], other
                 trace = x[0] + x[4] + x[8]
                 g0 = trace * w0 - (x[0] * w0 + x[1] * w1 + x[2] * w2) + x[13] * v2 - x[14] * v1
                 g1 = trace * w1 - (x[3] * w0 + x[4] * w1 + x[5] * w2) + x[14] * v0 - x[12] * v2

@@ -93,7 +93,9 @@ def _scratch(rest: Tensor, of_all: Tensor, start: int) -> Array:
 
 
 @compiled
-def _blend(v: int, transforms: Array, start: int, first: Array, joint: Array, weight: Array, out: Array) -> None:
+def _blend(
+    v: int, transforms: Array, start: int, first: Array, joint: Array, weight: Array, out: Array
+) -> None:
     """The blended transform of vertex v of the block into out[:12]."""
     n = out.shape[1]
     for k in range(first[v], first[v + 1]):
@@ -154,6 +156,15 @@ def _add_scaled(w: float, rows: Array, into: Array, start: int, n: int) -> None:
 
 
 @compiled
+def _copy(rows: Array, into: Array, start: int, n: int) -> None:
+    """into[:, start : start + n] = rows[:, :n]."""
+    for c in range(rows.shape[0]):
+        source, sink = rows[c], into[c, start : start + n]
+        for p in range(n):
+            sink[p] = source[p]
+
+
+@compiled
 def _add_moments(
     rest: Array, transforms: Array, target: Array, start: int, vertices: Array, first: Array, joint: Array,
     weight: Array, om: Array, position: Array, pair: Array, s: Array, sums: Array, d: Array, value: Array,
@@ -200,7 +211,7 @@ def _add_errors(
         _blend(v, transforms, start, first, joint, weight, s)
         _pose(v, rest, s)
         if posed.shape[0]:
-            posed[v, :, :n] = s[12:15]
+            _copy(s[12:15], posed[v], 0, n)
         _subtract(target[vertices[v]], start, s)
         r0, r1, r2 = s[12], s[13], s[14]
         total, square, largest = found[0, start:], found[1, start:], found[2, start:]
@@ -242,8 +253,4 @@ def _write_skin(
     for v in range(rest.shape[0]):
         _blend(v, transforms, start, first, joint, weight, s)
         _pose(v, rest, s)
-        into = skin[vertices[v]]
-        for r in range(3):
-            sink, source = into[r, start : start + n], s[12 + r]
-            for p in range(n):
-                sink[p] = source[p]
+        _copy(s[12:15], skin[vertices[v]], start, n)

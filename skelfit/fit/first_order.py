@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from skelfit.body.skel import SkelModel, SkelShape
+from skelfit.fit import objective
 from skelfit.fit.fitter import Fitter, PairFitter, Stage, has_converged
-from skelfit.fit.moments import People, PoseObjective, moments, to_quadratic
+from skelfit.fit.moments import People, moments
 from skelfit.fit.plans import Plan
 from skelfit.fit.solver import levenberg_marquardt
 
@@ -71,8 +72,9 @@ class _FirstOrderPair(PairFitter):
                 shape = self.skel.shape(betas)
                 (x,) = minimise(lambda x: goal(x, shape), [x], stage.config.steps, self.first_order)
         q = q.index_copy(1, plan.dofs, x)
-        state = to_quadratic(plan, moments(plan, self.skel, people, q))
-        found = PoseObjective(plan, self.skel, people.frames, q, state, self.limits, config.limit_weight)
+        state = moments(plan, self.skel, people, q)
+        weight = config.limit_weight
+        found = objective.stage_objective(plan, self.skel, people, q, state, self.limits, weight)
         solution = levenberg_marquardt(found, x, 0, config.max_angle_step, stage.move)
         return people, q, has_converged(solution)
 
@@ -83,7 +85,7 @@ def stage_objective(
     """A stage's objective (B,) m^2 of its active DoFs (B, n) and the people's shape; for autograd.
 
     The other DoFs are held at q (B, 46). Mean squared vertex error of the stage's vertices, pose correctives
-    included, and the soft joint limits of `skelfit.fit.moments.PoseObjective`.
+    included, and the soft joint limits of `skelfit.fit.objective.PoseObjective`.
     """
     low, high = limits[plan.dofs].unbind(-1)
     chosen = plan.vertices

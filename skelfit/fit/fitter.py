@@ -22,11 +22,11 @@ from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.chart import joint_move
-from skelfit.fit.cpu_objective import FusedObjective, make_tree, rest_axes
-from skelfit.fit.moments import People, PoseObjective, errors, moments, to_quadratic
+from skelfit.fit.moments import People, errors, moments
+from skelfit.fit.objective import stage_objective
 from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.shape import beta_step, rest_distance, rest_form
-from skelfit.fit.solver import Move, Objective, Solution, levenberg_marquardt
+from skelfit.fit.solver import Move, Solution, levenberg_marquardt
 from skelfit.fit.targets import make_target_plan, smpl_targets
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
@@ -242,26 +242,13 @@ class PairFitter:
                 betas = beta_step(self.progress, self.skel, people, q, config.beta_weight)
                 people = People(betas, self.skel.frames(betas), people.target)
             steps = total * (k + 1) // passes - total * k // passes
-            goal = self._objective(plan, people, q)
+            state = moments(plan, self.skel, people, q)
+            goal = stage_objective(plan, self.skel, people, q, state, self.limits, config.limit_weight)
             solution = levenberg_marquardt(
                 goal, q[:, plan.dofs], steps, config.max_angle_step, stage.move, stage.config.tolerance
             )
             q = q.index_copy(1, plan.dofs, solution.x)
         return people, q, has_converged(solution)
-
-
-    def _objective(self, plan: Plan, people: People, q: Tensor) -> Objective:
-        """A stage's objective around a vertex pass at q."""
-        skel, weight = self.skel, self.config.limit_weight
-        state = moments(plan, skel, people, q)
-        if q.device.type != "cpu":
-            return PoseObjective(
-                plan, skel, people.frames, q, to_quadratic(plan, state), self.limits, weight
-            )
-        axes = rest_axes(skel.rig, people.frames)
-        return FusedObjective(
-            plan, make_tree(plan), people.frames, axes, q, state, self.limits[plan.dofs], weight
-        )
 
 
 def has_converged(solution: Solution) -> Tensor:

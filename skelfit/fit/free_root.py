@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from skelfit.body.skel import SkelModel
-from skelfit.fit.moments import Quadratic
+from skelfit.fit.objective import Quadratic
 from skelfit.fit.plans import Plan, make_plan
 
 

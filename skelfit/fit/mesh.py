@@ -21,7 +21,8 @@ from skelfit.fit.chart import joint_move
 from skelfit.fit.free_root import best_translation, centred, free_plan
 from skelfit.fit.mesh_betas import betas_from_mesh
 from skelfit.fit.mesh_start import make_mesh_parts, mesh_start
-from skelfit.fit.moments import People, PoseObjective, errors, moments, side_by_side, to_quadratic
+from skelfit.fit.moments import People, errors, moments, side_by_side
+from skelfit.fit.objective import PoseObjective, to_quadratic
 from skelfit.fit.plans import Plan
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.solver import levenberg_marquardt

@@ -13,31 +13,28 @@ Expanding about A0, not about 0, keeps the small numbers small: float32 resolves
 M's 4x4 block of two joints is zero unless they share a vertex, so only those pairs are summed. Pose correctives move
 v_rest slowly and are held between passes.
 
-Derivative: a DoF i of joint k is a world twist (omega, v) that acts on the subtree of k, so the column of the Jacobian
-is dA_j/dq_i = [omega]x A_j + [0 | v] for j below k; then gradient = 2 <D0 + dA M, dA/dq_i> and the Gauss-Newton
-matrix is 2 <dA/dq_i M, dA/dq_j>. Both are checked against autograd in float64.
-
 In the vertex pass people are the innermost dimension, so that every product with a table is one matrix product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from skelfit.body.axes import cross_matrix
-from skelfit.body.kinematics import Frames, pose_joints, pose_joints_with_twists
+from skelfit.body.kinematics import Frames, pose_joints
 from skelfit.body.skel import SkelModel, corrective_feature, skinning_transforms
 from skelfit.fit import cpu_tiles, torch_tiles
 from skelfit.fit.plans import Plan, SkinBlock, VertexBlock
-from skelfit.fit.solver import Evaluation
 
 # Tiles have a multiple of so many columns.
 _COLUMNS = 16
+
+Block = TypeVar("Block", bound=SkinBlock)
 
 
 @dataclass(frozen=True)
@@ -46,16 +43,6 @@ class Moments:
 
     transforms: Tensor  # (B, 3, 4J) A0
     pairs: Tensor  # (B, P, 10) the block of M of each pair of joints that share a vertex: xx xy xz yy yz zz x y z 1
-    d: Tensor  # (B, 3, 4J) D0
-    value: Tensor  # (B,) m^2, E0
-
-
-@dataclass(frozen=True)
-class Quadratic:
-    """Moments with M written out."""
-
-    transforms: Tensor  # (B, 3, 4J) A0
-    m: Tensor  # (B, 4J, 4J)
     d: Tensor  # (B, 3, 4J) D0
     value: Tensor  # (B,) m^2, E0
 
@@ -95,19 +82,19 @@ def coefficients(model: SkelModel, betas: Tensor, local_rot: Tensor) -> Tensor:
 
 
 def for_each_tile(
-    blocks: Sequence[SkinBlock],
+    blocks: Sequence[Block],
     people: int,
     coefficients: Tensor,
-    visit: Callable[[SkinBlock, Tensor, int], None],
+    visit: Callable[[Block, Tensor, int], None],
 ) -> None:
     """Make the rest skin of all B people tile by tile: visit(block, rest (Vb, 3, n), start).
 
-    coefficients (k, B). A tile may have more columns than there are people left: matrix products of a few columns
-    round differently, and a person's result is not to depend on the others in the batch.
+    coefficients (k, B). The last tile may have more columns than there are people left: matrix products of a few
+    columns round differently, and a person's result is not to depend on the others in the batch.
     """
-    count = coefficients.shape[1]
-    for start in range(0, count, people):
-        few = coefficients[:, start : start + people]
+    width = people + -people % _COLUMNS
+    for start in range(0, coefficients.shape[1], width):
+        few = coefficients[:, start : start + width]
         few = torch.nn.functional.pad(few, (0, -few.shape[1] % _COLUMNS))
         for block in blocks:
             visit(block, (block.basis @ few).view(len(block.vertices), 3, -1), start)
@@ -126,7 +113,9 @@ def tiles_of(x: Tensor) -> ModuleType:
 def posed_people(model: SkelModel, people: People, q: Tensor) -> tuple[Tensor, Tensor]:
     """Skinning transforms (B, 24, 3, 4) at q (B, 46), and the coefficients of the rest skin."""
     posed = pose_joints(model.rig, people.frames, q)
-    return skinning_transforms(posed, people.frames.joints), coefficients(model, people.betas, posed.local_rot)
+    return skinning_transforms(posed, people.frames.joints), coefficients(
+        model, people.betas, posed.local_rot
+    )
 
 
 def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
@@ -139,7 +128,7 @@ def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
     transforms, factors = posed_people(model, people, q)
     moved = people_last(transforms)
 
-    def visit(block: SkinBlock, rest: Tensor, start: int) -> None:
+    def visit(block: VertexBlock, rest: Tensor, start: int) -> None:
         tiles.add_moments(block, rest, moved, people.target, start, sums, d, value)
 
     for_each_tile(plan.blocks, plan.people, factors, visit)
@@ -152,14 +141,6 @@ def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
     )
 
 
-def to_quadratic(plan: Plan, state: Moments) -> Quadratic:
-    """The moments with M written out."""
-    flat = state.pairs.flatten(1)
-    flat = torch.cat((flat, flat.new_zeros(len(flat), 1)), 1)
-    size = 4 * len(plan.joints)
-    return Quadratic(state.transforms, flat[:, plan.fill].view(-1, size, size), state.d, state.value)
-
-
 def errors(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Errors:
     """Distances at q (B, 46), pose correctives included: what a user would measure on the two meshes."""
     count = q.shape[0]
@@ -170,87 +151,13 @@ def errors(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Errors:
     moved = people_last(transforms)
 
     def visit(block: VertexBlock, rest: Tensor, start: int) -> None:
-        needed = block.points is not None and len(block.points.index) > 0
-        posed = torch.empty_like(rest) if needed else None
+        posed = None if block.points is None else torch.empty_like(rest)
         tiles.add_errors(block, rest, moved, people.target, start, found, posed)
-        if posed is not None:
+        if block.points is not None and posed is not None:
             who = slice(start, min(start + rest.shape[2], count))
-            torch_tiles.add_rows(points, who, block.points, posed[..., : who.stop - start])
+            few = posed[block.points.vertices, :, : who.stop - start]
+            torch_tiles.add_rows(points, who, block.points.rows, few)
 
     for_each_tile(plan.blocks, plan.people, factors, visit)
     located = points.permute(2, 0, 1) if plan.num_points else None
     return Errors(found[0] / plan.num_vertices, found[1] / plan.num_vertices, found[2], located)
-
-
-@dataclass(frozen=True)
-class PoseObjective:
-    """A stage's objective of its active DoFs, the other angles held; an `Objective` of the solver.
-
-    An angle beyond its limits costs limit_weight (m^2 / rad^2) times the squared excess.
-    """
-
-    plan: Plan
-    model: SkelModel
-    frames: Frames
-    q: Tensor  # (B, 46) rad
-    state: Quadratic
-    limits: Tensor  # (46, 2) rad
-    limit_weight: float
-
-    def __call__(self, x: Tensor) -> Evaluation:
-        """Evaluate at active DoFs x (B, n)."""
-        plan, frames, state = self.plan, self.frames, self.state
-        posed, twists = pose_joints_with_twists(self.model.rig, frames, self.q.index_copy(1, plan.dofs, x))
-        a = side_by_side(skinning_transforms(posed, frames.joints)[:, plan.joints])
-        change = a - state.transforms
-        slope = state.d + change @ state.m
-        value = state.value + ((state.d + slope) * change).sum((1, 2))
-        omega, v = twists.omega[:, plan.dofs], twists.v[:, plan.dofs]
-        gradient, hessian = _derivatives(plan, omega, v, a, slope, state.m)
-
-        low, high = self.limits[plan.dofs].unbind(-1)
-        excess = torch.relu(x - high) - torch.relu(low - x)
-        hessian.diagonal(dim1=1, dim2=2).add_(2 * self.limit_weight * (excess != 0).to(x.dtype))
-        return Evaluation(
-            value + self.limit_weight * excess.square().sum(1),
-            gradient + 2 * self.limit_weight * excess,
-            hessian,
-        )
-
-    def take(self, rows: Tensor) -> PoseObjective:
-        """The same objective of some of the people; rows (K,) int64."""
-        state = Quadratic(**{k: v[rows] for k, v in vars(self.state).items()})
-        return replace(self, frames=self.frames.take(rows), q=self.q[rows], state=state)
-
-
-def _derivatives(
-    plan: Plan, omega: Tensor, v: Tensor, a: Tensor, slope: Tensor, m: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradient (B, n) and Gauss-Newton matrix (B, n, n), chain by chain: most of the Jacobian is zero.
-
-    Twists (B, n, 3), transforms a (B, 3, 4J), slope D0 + dA M (B, 3, 4J) and m (B, 4J, 4J).
-    """
-    count, n = omega.shape[:2]
-    gradient, hessian = omega.new_empty(count, n), omega.new_empty(count, n, n)
-    jacobians = [_jacobian(omega[:, c.dofs], v[:, c.dofs], a[..., c.columns], c.subtree) for c in plan.chains]
-    for k, (chain, jacobian) in enumerate(zip(plan.chains, jacobians, strict=True)):
-        flat = jacobian.flatten(2)
-        along = slope[..., chain.columns].flatten(1)
-        gradient[:, chain.dofs] = 2 * (flat @ along[..., None])[..., 0]
-        start = 4 * chain.joints.start  # the later chains' columns are at or behind this chain's
-        curved = (2 * jacobian.flatten(1, 2) @ m[:, chain.columns, start:]).view(count, flat.shape[1], 3, -1)
-        for other, right in zip(plan.chains[k:], jacobians[k:], strict=True):
-            columns = slice(other.columns.start - start, other.columns.stop - start)
-            block = curved[..., columns].flatten(2) @ right.flatten(2).mT
-            hessian[:, chain.dofs, other.dofs] = block
-            if other is not chain:
-                hessian[:, other.dofs, chain.dofs] = block.mT
-    return gradient, hessian
-
-
-def _jacobian(omega: Tensor, v: Tensor, a: Tensor, subtree: Tensor) -> Tensor:
-    """dA/dq of n DoFs: (B, n, 3, 4J), from twists (B, n, 3) and transforms a (B, 3, 4J)."""
-    count, n = omega.shape[:2]
-    moved = (cross_matrix(omega).flatten(1, 2) @ a).view(count, n, 3, -1, 4)
-    moved[..., 3] += v[..., None]
-    return moved.mul_(subtree).flatten(3)

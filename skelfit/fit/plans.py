@@ -43,6 +43,14 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Points:
+    """What some of a block's vertices add to points regressed from the skin."""
+
+    vertices: Tensor  # (c,) int64, of the Vb
+    rows: Rows  # of the K points: their regressor's columns of these vertices
+
+
+@dataclass(frozen=True)
 class Hold:
     """The joints that hold each of Vb vertices, as lists: numpy arrays for `cpu_tiles`."""
 
@@ -72,7 +80,7 @@ class VertexBlock(SkinBlock):
     om: Tensor  # (Vb,) weight of the vertex in the objective; those of a plan sum to 1
     joint: Rows  # of the J active joints: om w_j
     pair: Rows  # of the P pairs of active joints that share a vertex: om w_j w_k
-    points: Rows | None  # of the K extra points, if any: their regressor
+    points: Points | None  # None: it adds nothing to any
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,7 @@ def make_plan(
                 om=torch.tensor(skin.hold.om, device=device, dtype=dtype),
                 joint=rows(om * active[mine].T),
                 pair=rows(om * pairs[mine].T),
-                points=None if points is None else rows(points[:, mine]),
+                points=None if points is None else _points(points[:, mine], device, dtype),
             )
         )
     return Plan(
@@ -206,6 +214,14 @@ def skin_blocks(basis: Tensor, weights: FloatArray, size: int) -> tuple[SkinBloc
     cuts = [order[k : k + size] for k in range(0, len(order), size)]
     inactive, no_pairs = np.full(weights.shape[1], -1), np.zeros((0, 0), dtype=np.int64)
     return tuple(skin_block(c, basis, weights, np.zeros(len(c)), inactive, no_pairs) for c in cuts)
+
+
+def _points(regressor: np.ndarray, device: torch.device, dtype: torch.dtype) -> Points | None:
+    """Of a block, regressor (K, Vb)."""
+    mine = np.flatnonzero((regressor != 0).any(0))
+    if len(mine) == 0:
+        return None
+    return Points(torch.tensor(mine, device=device), _rows(regressor[:, mine], device, dtype))
 
 
 def _rows(table: np.ndarray, device: torch.device, dtype: torch.dtype) -> Rows:

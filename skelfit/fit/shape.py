@@ -19,7 +19,7 @@ from skelfit.body.kinematics import pose_joints
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.moments import People, for_each_tile, people_last, posed_people, tiles_of
-from skelfit.fit.plans import Plan, SkinBlock
+from skelfit.fit.plans import Plan, VertexBlock
 
 
 def beta_step(plan: Plan, model: SkelModel, people: People, q: Tensor, weight: float) -> Tensor:
@@ -62,7 +62,7 @@ def shape_gradient(plan: Plan, model: SkelModel, people: People, q: Tensor) -> T
     transforms, factors = posed_people(model, people, q)
     moved, tiles = people_last(transforms), tiles_of(q)
 
-    def visit(block: SkinBlock, rest: Tensor, start: int) -> None:
+    def visit(block: VertexBlock, rest: Tensor, start: int) -> None:
         tiles.add_slopes(block, rest, moved, people.target, start, slope)
         few = direct[:, start : start + rest.shape[2]]
         few += (block.basis[:, 1 : 1 + betas].mT @ rest.flatten(0, 1))[:, : few.shape[1]]
