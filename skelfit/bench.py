@@ -193,12 +193,16 @@ def measure_baseline(
     if baseline.first_order is None:
         raise ValueError(f"the baseline {baseline.name!r}: expected a first_order section, found none")
     ours = pipeline.fit
+    joints = {stage.name: stage.joint_weight for stage in ours.stages}
     same = replace(
         baseline.fit,
         batch=len(labels),
         skel_gender=ours.skel_gender,
+        limits=ours.limits,
         limit_weight=ours.limit_weight,
+        vertex_weights=ours.vertex_weights,
         beta_weight=ours.beta_weight,
+        stages=tuple(replace(s, joint_weight=joints.get(s.name, 0.0)) for s in baseline.fit.stages),
     )
     fitter = FirstOrderFitter(models, same, baseline.first_order, device)
     fitter.prepare(labels.gender)

@@ -59,6 +59,20 @@ class StageConfig:
     refine_betas: bool = (
         False  # one step of the betas before each pass, where the label's gender is not SKEL's
     )
+    joint_weight: float = _limits(
+        0, default=0.0
+    )  # of a shoulder joint's squared distance from where the mesh has it
+
+
+@dataclass(frozen=True)
+class VertexWeights:
+    """How much the vertices of a region count in the fit, against 1 elsewhere; PVE counts all alike."""
+
+    armpits: float = _limits(0, default=1.0)
+    groin: float = _limits(0, default=1.0)
+    hands: float = _limits(0, default=1.0)
+    feet: float = _limits(0, default=1.0)
+    head: float = _limits(0, default=1.0)
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,7 @@ class FitConfig:
     retries: int = _limits(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = _limits(0, default=1.3e-4)  # m^2 per rad^2 beyond a joint limit
     limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's
+    vertex_weights: VertexWeights = VertexWeights()
     max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step
     beta_weight: float = _limits(0, default=1e-6)  # m^2 per squared beta, where betas are refined
 

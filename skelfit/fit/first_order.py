@@ -18,6 +18,7 @@ from torch import Tensor
 from skelfit.body.skel import SkelModel, SkelShape
 from skelfit.fit import objective
 from skelfit.fit.fitter import Fitter, PairFitter, Stage, has_converged
+from skelfit.fit.joint_targets import JointGoal, with_joints
 from skelfit.fit.moments import People, moments
 from skelfit.fit.plans import Plan
 from skelfit.fit.solver import levenberg_marquardt
@@ -59,7 +60,8 @@ class _FirstOrderPair(PairFitter):
             q = torch.zeros_like(q)
         refine_betas = stage.config.refine_betas and self.smpl.gender != self.skel.gender
         with torch.enable_grad():
-            goal = stage_objective(plan, self.skel, people, q, self.limits, config.limit_weight)
+            wanted = self.joint_goal(stage, plan, people)
+            goal = stage_objective(plan, self.skel, people, q, self.limits, config.limit_weight, wanted)
             x, betas = q[:, plan.dofs], people.betas
             if refine_betas:
 
@@ -73,6 +75,7 @@ class _FirstOrderPair(PairFitter):
                 (x,) = minimise(lambda x: goal(x, shape), [x], stage.config.steps, self.first_order)
         q = q.index_copy(1, plan.dofs, x)
         state = moments(plan, self.skel, people, q)
+        state = with_joints(state, plan, people.frames, wanted)
         weight = config.limit_weight
         found = objective.stage_objective(plan, self.skel, people, q, state, self.limits, weight)
         solution = levenberg_marquardt(found, x, 0, config.max_angle_step, stage.move)
@@ -80,21 +83,30 @@ class _FirstOrderPair(PairFitter):
 
 
 def stage_objective(
-    plan: Plan, model: SkelModel, people: People, q: Tensor, limits: Tensor, limit_weight: float
+    plan: Plan,
+    model: SkelModel,
+    people: People,
+    q: Tensor,
+    limits: Tensor,
+    limit_weight: float,
+    wanted: JointGoal | None = None,
 ) -> Callable[[Tensor, SkelShape], Tensor]:
     """A stage's objective (B,) m^2 of its active DoFs (B, n) and the people's shape; for autograd.
 
     The other DoFs are held at q (B, 46). Mean squared vertex error of the stage's vertices, pose correctives
-    included, and the soft joint limits of `skelfit.fit.objective.PoseObjective`.
+    included, the soft joint limits of `skelfit.fit.objective.PoseObjective`, and where joints are wanted.
     """
     low, high = limits[plan.dofs].unbind(-1)
     chosen = plan.vertices
+    om = torch.cat([block.om for block in plan.blocks])
     target = people.target[chosen].permute(2, 0, 1)
 
     def evaluate(x: Tensor, shape: SkelShape) -> Tensor:
-        skin = model.forward(shape, q.index_copy(1, plan.dofs, x)).vertices[:, chosen]
+        posed = model.forward(shape, q.index_copy(1, plan.dofs, x))
         excess = torch.relu(x - high) + torch.relu(low - x)
-        return (skin - target).square().sum(-1).mean(-1) + limit_weight * excess.square().sum(-1)
+        value = (posed.vertices[:, chosen] - target).square().sum(-1) @ om
+        value = value + limit_weight * excess.square().sum(-1)
+        return value if wanted is None else value + wanted.cost(posed.joints)
 
     return evaluate
 

@@ -22,9 +22,11 @@ from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.chart import joint_move
+from skelfit.fit.joint_targets import JointGoal, make_goal, make_locator, with_joints
 from skelfit.fit.moments import People, errors, moments
 from skelfit.fit.objective import stage_objective
 from skelfit.fit.plans import Plan, make_plan
+from skelfit.fit.regions import vertex_weights
 from skelfit.fit.shape import beta_step, rest_distance, rest_form
 from skelfit.fit.solver import Move, Solution, levenberg_marquardt
 from skelfit.fit.targets import make_target_plan, smpl_targets
@@ -151,12 +153,18 @@ class PairFitter:
         tile = _CPU_TILE if device.type == "cpu" else _GPU_TILE
         self.targets = make_target_plan(self.smpl, tile)
         self.middle = torch.tensor(limits_middle(self.dof_limits), device=device, dtype=torch.float32)
+        self.locator = None
+        if any(stage.joint_weight > 0 for stage in config.stages):
+            self.locator = make_locator(self.skel, self.limits)
+        relative = vertex_weights(self.skel.asset, config.vertex_weights)
         self.stages = []
         for stage in config.stages:
-            fine = make_plan(self.skel, stage.dofs, stage.vertices, stage.stride, tile)
+            fine = make_plan(self.skel, stage.dofs, stage.vertices, stage.stride, tile, None, relative)
             coarse = fine
             if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
-                coarse = make_plan(self.skel, stage.dofs, stage.vertices, stage.coarse_stride, tile)
+                coarse = make_plan(
+                    self.skel, stage.dofs, stage.vertices, stage.coarse_stride, tile, None, relative
+                )
             move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32, self.dof_limits)
             self.stages.append(Stage(stage, (coarse,) * (stage.refreshes - 1) + (fine,), move))
         # For those who need longer: the last stage, their betas held, so that being late changes the pose alone.
@@ -202,6 +210,8 @@ class PairFitter:
 
         joints = self.skel.joints(frames, q).pos
         objective = found.mean_square + self._priors(q, people.betas)
+        if goal := self.joint_goal(self.stages[-1], self.stages[-1].plans[-1], people):
+            objective = objective + goal.cost(joints)
         rest = [rest_distance(self.rest_form, betas, b) for b in (skel_betas, people.betas)]
         q[:, list(ROOT_DOFS)] = root_angles(frames.frame[:, 0], rot)
         finite = q.isfinite().all(1) & trans.isfinite().all(1) & found.max_vertex.isfinite()
@@ -243,12 +253,18 @@ class PairFitter:
                 people = People(betas, self.skel.frames(betas), people.target)
             steps = total * (k + 1) // passes - total * k // passes
             state = moments(plan, self.skel, people, q)
+            state = with_joints(state, plan, people.frames, self.joint_goal(stage, plan, people))
             goal = stage_objective(plan, self.skel, people, q, state, self.limits, config.limit_weight)
             solution = levenberg_marquardt(
                 goal, q[:, plan.dofs], steps, config.max_angle_step, stage.move, stage.config.tolerance
             )
             q = q.index_copy(1, plan.dofs, solution.x)
         return people, q, has_converged(solution)
+
+    def joint_goal(self, stage: Stage, plan: Plan, people: People) -> JointGoal | None:
+        """Where a stage wants people's joints, if anywhere."""
+        weight = stage.config.joint_weight
+        return make_goal(self.locator, plan, people.target, weight) if self.locator and weight else None
 
 
 def has_converged(solution: Solution) -> Tensor:

@@ -133,16 +133,19 @@ def make_plan(
     stride: int,
     tile: tuple[int, int],
     points: np.ndarray | None = None,
+    relative: np.ndarray | None = None,
 ) -> Plan:
     """Tables of a stage that moves the DoFs of one body part against the vertices of one.
 
-    tile is (vertices, people) per block; points (K, V) regresses extra points from the whole skin.
+    tile is (vertices, people) per block; points (K, V) regresses extra points from the whole skin; relative (V,) is how
+    much each vertex counts, None: all alike.
     """
     device, dtype = model.v_template.device, model.v_template.dtype
     weights = np.asarray(model.asset.skin_weights, dtype=np.float64)
     chosen = _sorted_by_joint(weights, part_vertices(weights, vertices, stride))
     joints = list(STAGE_JOINTS[dofs])
-    om = 1.0 / len(chosen)
+    om = np.ones(len(weights)) if relative is None else relative
+    om = om / om[chosen].sum()
     active = weights[:, joints]
     touching = (active[chosen] > 0).astype(np.float64)
     first, second = np.nonzero(np.triu(touching.T @ touching))
@@ -160,13 +163,13 @@ def make_plan(
     blocks = []
     for start in range(0, len(chosen), tile[0]):
         mine = chosen[start : start + tile[0]]
-        skin = skin_block(mine, basis, weights, np.full(len(mine), om), position, pair)
+        skin = skin_block(mine, basis, weights, om[mine], position, pair)
         blocks.append(
             VertexBlock(
                 **vars(skin),
                 om=torch.tensor(skin.hold.om, device=device, dtype=dtype),
-                joint=rows(om * active[mine].T),
-                pair=rows(om * pairs[mine].T),
+                joint=rows(om[mine] * active[mine].T),
+                pair=rows(om[mine] * pairs[mine].T),
                 points=None if points is None else _points(points[:, mine], device, dtype),
             )
         )
@@ -177,7 +180,7 @@ def make_plan(
         num_points=0 if points is None else len(points),
         blocks=tuple(blocks),
         chains=tuple(_chain(joints, c, device, dtype) for c in _CHAINS if c[0][0] in joints),
-        pair_mass=torch.tensor(om * pairs[chosen].sum(0), device=device, dtype=dtype),
+        pair_mass=torch.tensor(om[chosen] @ pairs[chosen], device=device, dtype=dtype),
         pairs=np.stack((first, second), 1),
         fill=torch.tensor(_fill_table(first, second, len(joints)), device=device),
         people=tile[1],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skelfit.studies import betas, extreme, limits, mesh, sensitivity
+from skelfit.studies import betas, extreme, limits, mesh, sensitivity, shoulders
 from skelfit.studies.setup import Study
 
 STUDIES: dict[str, Study] = {
@@ -11,4 +11,5 @@ STUDIES: dict[str, Study] = {
     "mesh": mesh.STUDY,
     "limits": limits.STUDY,
     "betas": betas.STUDY,
+    "shoulders": shoulders.STUDY,
 }

@@ -24,7 +24,8 @@ from skelfit.fit.warm_start import beta_map, body_angles
 from skelfit.studies.reference import Priors, Reference, converge, lower
 from skelfit.studies.setup import Setup, Study, distribution, table
 
-CLOSED, PRODUCT, SLOW, FREE = "closed-form betas", "the fit", "reference", "reference, no beta prior"
+CLOSED, PRODUCT, BEST = "closed-form betas", "the fit", "the fit, better of both bodies"
+SLOW, FREE = "reference", "reference, no beta prior"
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
@@ -52,23 +53,24 @@ def _methods(setup: Setup, body: Any, labels: Labels) -> dict[str, dict[str, Any
     held = replace(config, stages=tuple(replace(s, refine_betas=False) for s in config.stages))
     fits = {
         name: Fitter(setup.models, c, setup.device).fit("neutral", labels.pose, labels.betas, labels.transl)
-        for name, c in ((CLOSED, held), (PRODUCT, config))
+        for name, c in ((CLOSED, held), (PRODUCT, config), (BEST, replace(config, skel_gender="best")))
     }
     smpl = SmplModel(setup.models.smpl_of("neutral"), dtype=torch.float64)
     skel = SkelModel(setup.models.skel_of(body), dtype=torch.float64)
     slow = {SLOW: _reference(smpl, skel, labels, fits[PRODUCT], config)}
     slow[FREE] = _reference(smpl, skel, labels, slow[SLOW], replace(config, beta_weight=0.0))
     form, smpl_betas = rest_form(smpl, skel), labels.betas.double()
-    found = {name: (fit.pve_mm, fit.betas.double()) for name, fit in fits.items()}
-    found |= {name: (1000 * one.pve, one.betas) for name, one in slow.items()}
+    found = {name: (fit.pve_mm, fit.betas, fit.betas_mm[:, 1]) for name, fit in fits.items()}
+    for name, one in slow.items():
+        found[name] = 1000 * one.pve, one.betas, 1000 * rest_distance(form, smpl_betas, one.betas)
     return {
         name: {
             "pve_mm": distribution(pve),
             "largest_beta": distribution(betas.abs().amax(1)),
-            "at_rest_mm": distribution(1000 * rest_distance(form, smpl_betas, betas)),
+            "at_rest_mm": distribution(at_rest),
             "steps": distribution(slow[name].steps) if name in slow else None,
         }
-        for name, (pve, betas) in found.items()
+        for name, (pve, betas, at_rest) in found.items()
     }
 
 

@@ -1,0 +1,115 @@
+"""Anatomical targets for the shoulders: where a mesh says that SKEL's scapula and humerus joints are.
+
+The skin around a shoulder tells little about how blade and arm share a motion, so a fit to vertices alone may collapse
+the shoulder. The two joints are therefore also located on the target mesh, as an affine combination of the vertices
+around them, and drawn there. The combination is learned from SKEL itself, by ridge regression over random people in
+random poses within the limits: small coefficients keep its answer steady on a mesh that SKEL cannot make.
+
+A joint's position is linear in its skinning transform, p = A_k [J_k; 1], so weight |p - t|^2 just adds to the moments'
+M, D0 and E0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS
+from skelfit.body.kinematics import Frames
+from skelfit.body.skel import SkelModel
+from skelfit.fit.moments import Moments
+from skelfit.fit.plans import PRODUCTS, Plan
+
+SHOULDERS: tuple[int, ...] = (14, 15, 19, 20)  # scapula and humerus, right and left
+_NEAREST = 256  # vertices around a joint
+_RIDGE = 1e-5  # m^2; on SKEL's own meshes humeri are then found to 1.5 mm, scapulae to 4 mm
+_PEOPLE, _BLOCK, _SEED = 300, 50, 0
+
+
+@dataclass(frozen=True)
+class JointLocator:
+    """Finds joints on a mesh; made by `make_locator`."""
+
+    joints: tuple[int, ...]  # (K,) SKEL joints
+    vertices: Tensor  # (n,) int64, those that count for any of them
+    weights: Tensor  # (K, n), each row sums to 1
+
+    def __call__(self, target: Tensor) -> Tensor:
+        """Joints (B, K, 3) m of meshes target (V, 3, B) m, people innermost."""
+        return torch.einsum("kv,vcb->bkc", self.weights, target[self.vertices])
+
+
+@torch.no_grad()
+def make_locator(model: SkelModel, limits: Tensor, joints: tuple[int, ...] = SHOULDERS) -> JointLocator:
+    """Learn where joints are from the skin around them; limits (46, 2) rad."""
+    skins, places = _random_people(model, limits, list(joints))
+    near = [(model.v_template - model.j_template[j]).norm(dim=-1).argsort()[:_NEAREST] for j in joints]
+    vertices = torch.cat(near).unique()
+    weights = torch.zeros(len(joints), len(vertices), dtype=torch.float64, device=vertices.device)
+    for row, mine, place in zip(weights, near, places.unbind(1), strict=True):
+        # About the mean of the vertices, so that the combination moves along with the mesh: its weights sum to 1.
+        points = skins[:, mine]
+        mean = points.mean(1, keepdim=True)
+        table = (points - mean).transpose(1, 2).flatten(0, 1)
+        goal = (place - mean[:, 0]).flatten()
+        ridge = _RIDGE * torch.eye(len(mine), dtype=table.dtype, device=table.device)
+        found = torch.linalg.solve(table.mT @ table / len(skins) + ridge, table.mT @ goal / len(skins))
+        row[torch.searchsorted(vertices, mine)] = found - found.mean() + 1 / len(mine)
+    return JointLocator(joints, vertices, weights.to(model.v_template.dtype))
+
+
+def _random_people(model: SkelModel, limits: Tensor, joints: list[int]) -> tuple[Tensor, Tensor]:
+    """Skins (N, V, 3) and joints (N, K, 3) of SKEL people in random poses, m, float64; always the same ones."""
+    source = torch.Generator().manual_seed(_SEED)
+    low, high = limits.unbind(-1)
+    skins, places = [], []
+    for _ in range(0, _PEOPLE, _BLOCK):
+        share = torch.rand(_BLOCK, NUM_DOFS, generator=source).to(low)
+        betas = torch.randn(_BLOCK, model.num_betas, generator=source).to(low)
+        q = (low + (high - low) * share).index_fill(1, torch.tensor(ROOT_DOFS, device=low.device), 0.0)
+        found = model.forward(model.shape(betas), q)
+        skins.append(found.vertices.double())
+        places.append(found.joints[:, joints].double())
+    return torch.cat(skins), torch.cat(places)
+
+
+@dataclass(frozen=True)
+class JointGoal:
+    """Where some joints of people should be; adds weight |p - place|^2 for each to an objective in m^2."""
+
+    joints: tuple[int, ...]  # (K,) SKEL joints
+    place: Tensor  # (B, K, 3) m
+    weight: float
+
+    def cost(self, positions: Tensor) -> Tensor:
+        """What it adds, (B,) m^2, for joints at positions (B, 24, 3) m."""
+        off = positions[:, list(self.joints)] - self.place
+        return self.weight * off.square().sum((1, 2))
+
+
+def make_goal(locator: JointLocator, plan: Plan, target: Tensor, weight: float) -> JointGoal:
+    """For those of the locator's joints that a plan moves; target (V, 3, B) m."""
+    rows = [k for k, joint in enumerate(locator.joints) if joint in plan.joints]
+    return JointGoal(tuple(locator.joints[k] for k in rows), locator(target)[:, rows], weight)
+
+
+def with_joints(state: Moments, plan: Plan, frames: Frames, goal: JointGoal | None) -> Moments:
+    """The moments of an objective to which a goal is added; the plan moves all of its joints."""
+    if goal is None:
+        return state
+    pairs, d, value = state.pairs.clone(), state.d.clone(), state.value.clone()
+    for joint, place in zip(goal.joints, goal.place.unbind(1), strict=True):
+        k = plan.joints.index(joint)
+        rest = frames.joints[:, joint]
+        h = torch.cat((rest, torch.ones_like(rest[:, :1])), 1)
+        columns = slice(4 * k, 4 * k + 4)
+        off = (state.transforms[..., columns] @ h[..., None])[..., 0] - place
+        products = [rest[:, a] * rest[:, b] for a, b in PRODUCTS]
+        own = int(np.flatnonzero((plan.pairs == k).all(1))[0])
+        pairs[:, own] += goal.weight * torch.cat((torch.stack(products, 1), h), 1)
+        d[..., columns] += goal.weight * off[:, :, None] * h[:, None]
+        value += goal.weight * off.square().sum(1)
+    return replace(state, pairs=pairs, d=d, value=value)
