@@ -12,8 +12,9 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -52,10 +53,14 @@ class FitterLike(Protocol):
         """Fit N people: pose (N,24,3) rad, betas (N,10), transl (N,3) m."""
 
 
-# Where the time of a shard goes. `waiting`: for another shard of this process that is being fitted.
+# Where the time of a shard goes. `waiting`: for the shard before it, which is being fitted or written.
 PHASES = ("labels", "preparing", "waiting", "fit", "images", "writing")
-# One shard of a process is fitted at a time, while others read and write: they share one device.
+# The shards of a process share one device: one is fitted at a time.
 _DEVICE = threading.Lock()
+# Entered while a shard that is fitted is written. A cluster sets it, so as to let the next shard begin meanwhile.
+writing_behind: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
+    "writing_behind", default=nullcontext
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,9 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
     """Convert one shard and write it. Raises SkelfitError when a file cannot be read or written."""
     run, clock = task.run, _Clock()
     check_code(run)
-    with announced(task.files):
+    with announced(task.files) as tried_before:
+        # A shard that was lost with its worker has the next worker for itself: the fault may be in its neighbour.
+        behind = nullcontext if tried_before else writing_behind.get()
         with clock.phase("labels"):
             batch = read_rows(run.labels[task.file_index].store, task.start, task.stop)
         with clock.phase("waiting"), _DEVICE:
@@ -108,7 +115,7 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
                 fitter = fitter or cached_fitter(run.models, run.models_sha256, run.pipeline, run.device)
             with clock.phase("fit"):
                 fitted = fit_people(batch, fitter, len(run.pipeline.fit.stages))
-        with clock.phase("writing"):
+        with clock.phase("waiting"), behind(), clock.phase("writing"):
             entries = _entries(task, batch, fitted, clock)
             marker = write_shard(task.files, entries, run.identity(), (task.start, task.stop))
     return ShardResult(
@@ -131,15 +138,19 @@ def check_code(run: Run) -> None:
 
 
 @contextmanager
-def announced(files: ShardFiles) -> Iterator[None]:
-    """Say beside the shard that it is being made. Raises OutputError: no fit for what cannot be written."""
+def announced(files: ShardFiles) -> Iterator[bool]:
+    """Say beside the shard that it is being made; gives whether somebody began and did not end it.
+
+    Raises OutputError: no fit for what cannot be written.
+    """
     who = {"host": platform.node(), "process": os.getpid()}
     try:
+        tried_before = files.started.exists()
         files.started.write_text(json.dumps(who) + "\n")
     except OSError as error:
         raise OutputError(f"{files.folder}: cannot be written to: {error}") from error
     try:
-        yield
+        yield tried_before
     finally:
         # Only for those who watch: when it cannot be removed, that must not cost a finished shard.
         with suppress(OSError):

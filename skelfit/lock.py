@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -40,7 +40,9 @@ def writing(folder: Path, subset: str) -> Iterator[None]:
         try:
             yield
         finally:
-            remove_temporaries(folder, subset)
+            # What cannot be removed now is removed by the next run; it must not hide what ended this one.
+            with suppress(OutputError):
+                remove_temporaries(folder, subset)
     finally:
         os.close(lock)
 

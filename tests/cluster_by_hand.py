@@ -15,14 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import trustme
 from job_fakes import FakeFitter, work
 
+import skelfit.job
 from skelfit.cluster.place import Tls
 from skelfit.job import ShardResult, run_shard
 from skelfit.plan import ShardTask
+from skelfit.shards import ShardFiles, write_shard
 
 TESTS = Path(__file__).parent
 
@@ -169,3 +172,33 @@ def interrupted_workers_work(task: ShardTask) -> ShardResult:
     if task.name == "fake-000001" and notes(Path(task.run.out).parent).count(task.name) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return work(task)
+
+
+class _SlowFitter(FakeFitter):
+    """Takes a fifth of a second, and says when."""
+
+    span = (0.0, 0.0)
+
+    def fit(self, *args: Any) -> Any:
+        began = time.time()
+        time.sleep(0.2)
+        self.span = (began, time.time())
+        return super().fit(*args)
+
+
+def _slow_write(files: ShardFiles, *args: Any) -> Any:
+    began = time.time()
+    time.sleep(0.2)
+    marker = write_shard(files, *args)
+    with open(files.folder.parent / "notes", "a") as file:
+        file.write(f"write {began} {time.time()}\n")
+    return marker
+
+
+def slowly_written_work(task: ShardTask) -> ShardResult:
+    """Takes a fifth of a second to fit and as long to write, and notes when it did which. For worker processes only."""
+    skelfit.job.write_shard = _slow_write
+    fitter = _SlowFitter()
+    result = run_shard(task, fitter)
+    note(task, f"fit {fitter.span[0]} {fitter.span[1]}")
+    return result

@@ -17,6 +17,7 @@ from cluster_by_hand import (
     notes,
     noting_work,
     slow_work,
+    slowly_written_work,
     wait_until,
 )
 from distributed import Client, LocalCluster
@@ -27,8 +28,9 @@ from skelfit.cluster import local, tasks, worker
 from skelfit.cluster.place import Place, cores, visible_gpus
 from skelfit.cluster.tasks import RETRIES, ShardFailure, run_tasks
 from skelfit.errors import ClusterError
-from skelfit.job import ShardResult
+from skelfit.job import ShardResult, writing_behind
 from skelfit.plan import Run, plan_shards
+from skelfit.shards import remove_temporaries
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,10 @@ def threads_as_workers(workers: int, saturation: float = 1.0) -> Iterator[Client
     with (
         dask.config.set({**local.SETTINGS, "distributed.scheduler.worker-saturation": saturation}),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=False,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -92,7 +97,7 @@ def test_keys_tell_runs_apart(tmp_path: Path) -> None:
 
 
 def test_exceptions_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "local_client", lambda workers, gpus: threads_as_workers(workers))
+    monkeypatch.setattr(tasks, "local_client", lambda workers, *_: threads_as_workers(workers))
     run = run_in(tmp_path)
     results = list(run_tasks(plan_shards(run), Place(1), flaky_work))
     assert all(isinstance(r, ShardResult) for r in results) and len(results) == 3
@@ -120,6 +125,7 @@ def test_a_killed_worker_comes_back_and_the_bytes_are_the_same(tmp_path: Path) -
     results = list(run_tasks(plan_shards(run), Place(1), interrupted_workers_work))
     assert all(isinstance(r, ShardResult) for r in results) and len(results) == 3
     assert Counter(notes(tmp_path / "two"))["fake-000001"] == 2
+    remove_temporaries(Path(run.out), run.subset)  # of the shard that was being written beside it
     assert hashes(Path(run.out)) == hashes(Path(expected.out))
 
 
@@ -195,3 +201,49 @@ def test_a_run_without_any_worker_left_says_so_and_ends(
         with pytest.raises(ClusterError, match=r"no worker for \d+ s, 3 shards left"):
             list(tasks._as_completed(tasks.as_completed(futures), watch))
     assert len(said) == 1 and "no worker is connected, 3 shards wait for one; start one with: dask" in said[0]
+
+
+def test_a_shard_is_written_while_the_next_is_fitted(tmp_path: Path) -> None:
+    """And by no more than one: a slow disk holds the fit up."""
+    run = run_in(tmp_path, shard_size=4)
+    assert len(list(run_tasks(plan_shards(run), Place(1), slowly_written_work))) == 5
+    lines = [line.split() for line in notes(tmp_path)]
+    spans: dict[str, list[tuple[float, float]]] = {"fit": [], "write": []}
+    for what, began, ended in lines:
+        spans[what].append((float(began), float(ended)))
+    for kind in spans.values():
+        kind.sort()
+        assert all(first[1] <= second[0] for first, second in zip(kind, kind[1:], strict=False))
+    both = [(fit, write) for fit in spans["fit"] for write in spans["write"]]
+    assert len([1 for fit, write in both if fit[0] < write[1] and write[0] < fit[1]]) >= 4
+
+
+def test_a_shard_that_was_lost_has_its_worker_for_itself(tmp_path: Path) -> None:
+    """A neighbour that ends all its workers must not take a good shard with it time and again."""
+    run = run_in(tmp_path, shard_size=10)
+    first = plan_shards(run)[0]
+    asked = []
+
+    @contextmanager
+    def behind() -> Iterator[None]:
+        asked.append(first.name)
+        yield
+
+    token = writing_behind.set(behind)
+    try:
+        work(first)
+        assert asked == [first.name]
+        first.files.started.write_text("{}")
+        work(first)
+        assert asked == [first.name]
+    finally:
+        writing_behind.reset(token)
+
+
+def test_the_dashboard_and_the_report(tmp_path: Path) -> None:
+    run, said = run_in(tmp_path), []
+    report = tmp_path / "report.html"
+    place = Place(1, dashboard=True, report=report)
+    assert len(list(run_tasks(plan_shards(run), place, work, said.append))) == 3
+    assert said[0].startswith("dashboard: http://127.0.0.1:") and said[-1] == f"performance report: {report}"
+    assert "run_shard" in report.read_text() or "fake" in report.read_text()

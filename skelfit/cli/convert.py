@@ -21,6 +21,7 @@ from skelfit.body.models import OPEN_BODY, ModelSet, find_models
 from skelfit.cli.progress import Progress, report
 from skelfit.cluster.place import HERE, Place, Tls, cores, visible_gpus
 from skelfit.cluster.tasks import ShardFailure, run_tasks
+from skelfit.cluster.watching import check_bokeh
 from skelfit.cluster.worker import Work
 from skelfit.config import DemoSpec, LabelSource, Pipeline, load_manifest, load_pipeline
 from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
@@ -77,6 +78,8 @@ class Subset:
     type=click.FloatRange(min=0),
     help="Minutes to wait while the cluster has no worker  [default: for ever; own processes: 1].",
 )
+@click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
+@click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
 @click.option("--overwrite", is_flag=True, help="Replace finished shards of another configuration.")
 def convert_command(
     manifest: Path | None,
@@ -96,6 +99,8 @@ def convert_command(
     tls_cert: Path | None,
     tls_key: Path | None,
     max_wait: float | None,
+    dashboard: bool,
+    performance_report: Path | None,
     overwrite: bool,
 ) -> None:
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
@@ -117,6 +122,11 @@ def convert_command(
         subset = Subset(name, (LabelSource(str(labels), "camerahmr"),), (labels,), images)
     device = device if scheduler is not None else find_device(device)
     place = _chosen_place(workers, device, scheduler, tls, max_wait)
+    if dashboard or performance_report is not None:
+        if place == HERE:
+            raise click.UsageError("--dashboard and --performance-report watch workers: give --workers")
+        check_bokeh()
+        place = replace(place, dashboard=dashboard, report=performance_report)
     with interruptible(), writing(out, subset.name):
         clear_temporaries(out / STORES)
         run = Run(

@@ -24,22 +24,22 @@ SETTINGS = {
 class _Workers(LocalCluster):
     """A LocalCluster whose processes share the GPUs out among them."""
 
-    def __init__(self, count: int, gpus: Sequence[str], **options: Any) -> None:
-        self.gpus = list(gpus)
+    def __init__(self, count: int, gpus: Sequence[str], dashboard: bool, **options: Any) -> None:
+        self.gpus, self.own = list(gpus), {"dashboard": dashboard}
         super().__init__(n_workers=0, **options)
         self.scale(count)
 
     def new_worker_spec(self) -> dict[int, dict[str, Any]]:
         """The next process; its first visible GPU is its own."""
         ((number, spec),) = super().new_worker_spec().items()
-        if not self.gpus:
-            return {number: spec}
-        environment = {"CUDA_VISIBLE_DEVICES": self.gpus[number % len(self.gpus)]}
-        return {number: {**spec, "options": {**spec["options"], "env": environment}}}
+        options = {**spec["options"], **self.own}
+        if self.gpus:
+            options["env"] = {"CUDA_VISIBLE_DEVICES": self.gpus[number % len(self.gpus)]}
+        return {number: {**spec, "options": options}}
 
 
 @contextmanager
-def local_client(workers: int, gpus: Sequence[str]) -> Iterator[Client]:
+def local_client(workers: int, gpus: Sequence[str], dashboard: bool = False) -> Iterator[Client]:
     """A client of new worker processes. Raises ClusterError when they cannot be started.
 
     They listen on the loopback interface and talk over TLS with a key that only they know: whoever may talk to a
@@ -50,11 +50,15 @@ def local_client(workers: int, gpus: Sequence[str]) -> Iterator[Client]:
             cluster = _Workers(
                 workers,
                 gpus,
+                dashboard,
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
                 security=Security.temporary(),
-                dashboard_address=None,
+                # Any free port: 8787, Dask's own, may be another run's. Without a dashboard Dask still opens one,
+                # and on all interfaces, unless it is given an address.
+                scheduler_kwargs={"dashboard": dashboard, "dashboard_address": "127.0.0.1:0"},
+                worker_dashboard_address="127.0.0.1:0",
                 silence_logs=logging.ERROR,  # a worker that is slow to stop is no news
             )
         except (OSError, RuntimeError) as error:

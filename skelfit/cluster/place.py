@@ -53,7 +53,8 @@ class Place:
 
     workers: 0 is this process, N as many processes of this machine, one per GPU with `gpus`. scheduler: the address
     or file of a Dask cluster that runs already, in place of them. tls: for `scheduler`; None is what Dask's own
-    configuration says. patience: seconds to go on without any worker; None is for ever.
+    configuration says. patience: seconds to go on without any worker; None is for ever. dashboard: of the processes
+    of this machine; a running cluster has one or not. report: file for Dask's performance report.
     """
 
     workers: int = 0
@@ -61,6 +62,8 @@ class Place:
     scheduler: str | None = None
     tls: Tls | None = None
     patience: float | None = None
+    dashboard: bool = False
+    report: Path | None = None
 
 
 HERE = Place()

@@ -17,6 +17,7 @@ from skelfit import __version__
 from skelfit.cluster.connect import running_client
 from skelfit.cluster.local import local_client
 from skelfit.cluster.place import HERE, Place, cores
+from skelfit.cluster.watching import watched
 from skelfit.cluster.worker import Work, do
 from skelfit.errors import ClusterError, SkelfitError
 from skelfit.job import ShardResult, run_shard
@@ -65,7 +66,7 @@ def _run_here(tasks: Sequence[ShardTask], work: Work) -> Results:
 def _run_on_dask(tasks: Sequence[ShardTask], place: Place, work: Work, say: Say) -> Results:
     threads = max(1, cores() // place.workers) if place.scheduler is None else None
     names = {_task_key(task): task.name for task in tasks}
-    with _client(place) as client:
+    with _client(place) as client, watched(client, place.report, say):
         watch = _Watch(client, place, say)
         futures = client.map(
             partial(do, work, __version__, threads), tasks, key=list(names), retries=RETRIES, pure=True
@@ -85,7 +86,7 @@ def _run_on_dask(tasks: Sequence[ShardTask], place: Place, work: Work, say: Say)
 
 def _client(place: Place) -> AbstractContextManager[Client]:
     if place.scheduler is None:
-        return local_client(place.workers, place.gpus)
+        return local_client(place.workers, place.gpus, place.dashboard)
     return running_client(place.scheduler, place.tls)
 
 

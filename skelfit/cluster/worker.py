@@ -1,18 +1,20 @@
-"""What happens on a worker: one shard at a time, with its share of the machine."""
+"""What happens on a worker: one shard is fitted while the one before it is written, with its share of the machine."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 
 import torch
+from distributed import secede
 
 from skelfit import __version__
 from skelfit.errors import ClusterError
-from skelfit.job import ShardResult
+from skelfit.job import ShardResult, writing_behind
 from skelfit.plan import ShardTask
 
 Work = Callable[[ShardTask], ShardResult]
@@ -22,13 +24,14 @@ Work = Callable[[ShardTask], ShardResult]
 # up to 1 GiB.
 _MALLOC = {-1: 1 << 30, -3: 32 << 20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
 _LOCK = Lock()
+_WRITING = BoundedSemaphore(1)
 
 
 def do(work: Work, version: str, threads: int | None, task: ShardTask) -> ShardResult:
     """Do a task; `version` is the client's. threads: None takes as many as OMP_NUM_THREADS says, or one.
 
-    A worker of several threads does its tasks one after the other all the same: a fit has the threads it needs, and
-    the models are there once. Raises what the work raises, and ClusterError on a worker of another version.
+    A worker of several threads fits one shard at a time all the same: a fit has the threads it needs, and the models
+    are there once. Raises what the work raises, and ClusterError on a worker of another version.
     """
     if version != __version__:
         raise ClusterError(
@@ -36,7 +39,11 @@ def do(work: Work, version: str, threads: int | None, task: ShardTask) -> ShardR
         )
     with _LOCK:
         _settle(threads)
+    token = writing_behind.set(_writing_behind)
+    try:
         return work(task)
+    finally:
+        writing_behind.reset(token)
 
 
 @lru_cache(maxsize=1)
@@ -48,6 +55,14 @@ def _settle(threads: int | None) -> None:
     if mallopt is not None:
         for option, value in _MALLOC.items():
             mallopt(option, value)
+
+
+@contextmanager
+def _writing_behind() -> Iterator[None]:
+    """Let the worker begin its next task. One shard at most is written: when the disk is slow, the fit waits."""
+    with _WRITING:
+        secede()
+        yield
 
 
 def _environment_threads() -> int:
