@@ -85,7 +85,7 @@ class FitConfig:
     )
     batch: int = _limits(1, default=256)  # people per solver call; bounds memory, changes no result
     retries: int = _limits(0, default=4)  # the last stage again, for those who have not converged
-    limit_weight: float = _limits(0, default=1.3e-4)  # m^2 per rad^2 beyond a joint limit
+    limit_weight: float = _limits(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
     limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's
     vertex_weights: VertexWeights = VertexWeights()
     max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step

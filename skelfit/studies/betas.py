@@ -19,6 +19,7 @@ from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig
 from skelfit.fit.fitter import FitResult, Fitter
+from skelfit.fit.joint_targets import make_locator
 from skelfit.fit.shape import rest_distance, rest_form
 from skelfit.fit.warm_start import beta_map, body_angles
 from skelfit.studies.reference import Priors, Reference, converge, lower
@@ -80,7 +81,9 @@ def _reference(
 ) -> Reference:
     """The better of the references from an answer and from the closed-form start."""
     limits = dof_limits(config.limits)
-    priors = Priors(torch.tensor(limits), config.limit_weight, config.beta_weight)
+    bounds, joint_weight = torch.tensor(limits), config.stages[-1].joint_weight
+    locator = make_locator(skel, bounds) if joint_weight else None
+    priors = Priors(bounds, config.limit_weight, config.beta_weight, locator, joint_weight)
     pose, betas = labels.pose.double(), labels.betas.double()
     offset, matrix = beta_map(smpl, skel)
     first = offset + betas @ matrix.mT

@@ -16,7 +16,7 @@ from skelfit.body.dofs import DOF_NAMES, ROOT_DOFS, dof_limits
 from skelfit.fit.fitter import Fitter
 from skelfit.studies.setup import Setup, Study, distribution, percent, table
 
-WEIGHTS = (0.0, 1e-5, 1e-4, 1.3e-4, 3e-4, 1e-3)  # m^2 per rad^2; the pipeline's own is added
+WEIGHTS = (0.0, 1e-5, 1e-4, 1.3e-4, 1.5e-4, 3e-4, 1e-3)  # m^2 per rad^2; the pipeline's own is added
 BOUNDS = (5, 10, 20, 30)  # degrees beyond a limit
 BODY = [i for i in range(len(DOF_NAMES)) if i not in ROOT_DOFS]
 _SHOWN = 1e-3  # DoFs that are beyond 5 degrees less often are left out of the text

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS
 from skelfit.body.skel import SkelModel, corrective_feature, skinning_transforms
+from skelfit.fit.joint_targets import JointLocator
 
 _STRIDE = 8
 _DIFFERENCE = 1e-6  # rad, or units of a beta
@@ -29,6 +30,8 @@ class Priors:
     limits: Tensor  # (46, 2) rad
     limit_weight: float  # m^2 per rad^2
     beta_weight: float  # m^2 per squared beta
+    locator: JointLocator | None = None  # of joints that are drawn to where a mesh has them
+    joint_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def lower(one: Reference, other: Reference) -> Reference:
     )
 
 
-def skin(model: SkelModel, x: Tensor, stride: int = 1) -> Tensor:
-    """Every stride-th skin vertex (..., V', 3) of people x = [q, betas] (..., 56)."""
+def skin(model: SkelModel, x: Tensor, stride: int = 1) -> tuple[Tensor, Tensor]:
+    """Every stride-th skin vertex (..., V', 3) and the joints (..., 24, 3) of people x = [q, betas] (..., 56)."""
     q, betas = x[..., :NUM_DOFS], x[..., NUM_DOFS:]
     frames = model.frames(betas)
     posed = model.joints(frames, q)
@@ -74,7 +77,7 @@ def skin(model: SkelModel, x: Tensor, stride: int = 1) -> Tensor:
     moved = (model.weights[::stride] @ skinning_transforms(posed, frames.joints).flatten(-2)).unflatten(
         -1, (3, 4)
     )
-    return (moved[..., :3] @ rest[..., None])[..., 0] + moved[..., 3]
+    return (moved[..., :3] @ rest[..., None])[..., 0] + moved[..., 3], posed.pos
 
 
 def _converge(model: SkelModel, target: Tensor, q: Tensor, betas: Tensor, priors: Priors) -> Reference:
@@ -107,7 +110,7 @@ def _converge(model: SkelModel, target: Tensor, q: Tensor, betas: Tensor, priors
         better = rows[good]
         x[better], value[better], gradient[better] = trial[good], trial_value[good], trial_gradient[good]
         damping[rows] = (damping[rows] * torch.where(good, 0.1, 10.0)).clamp(1e-9, 1e9)
-    pve = (skin(model, x) - target).norm(dim=-1).mean(1)
+    pve = (skin(model, x)[0] - target).norm(dim=-1).mean(1)
     return Reference(x[:, :NUM_DOFS], x[:, NUM_DOFS:], value, pve, steps)
 
 
@@ -121,7 +124,12 @@ def _slope(model: SkelModel, x: Tensor, target: Tensor, priors: Priors) -> tuple
     """Objective (B,) and its gradient (B, 56)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        value = (skin(model, x) - target).square().sum(-1).mean(1)
+        vertices, joints = skin(model, x)
+        value = (vertices - target).square().sum(-1).mean(1)
+        if priors.locator is not None:
+            place = priors.locator(target.permute(1, 2, 0))
+            off = joints[:, list(priors.locator.joints)] - place
+            value = value + priors.joint_weight * off.square().sum((1, 2))
         value = value + priors.limit_weight * _excess(x, priors).square().sum(1)
         value = value + priors.beta_weight * x[:, NUM_DOFS:].square().sum(1)
         (gradient,) = torch.autograd.grad(value.sum(), x)
@@ -131,9 +139,12 @@ def _slope(model: SkelModel, x: Tensor, target: Tensor, priors: Priors) -> tuple
 def _curvature(model: SkelModel, x: Tensor, priors: Priors) -> Tensor:
     """Gauss-Newton matrix (B, 53, 53) of all but the root."""
     free = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[3:]
-    moved = skin(model, torch.cat((x[:, None], x[:, None] + _DIFFERENCE * free), 1), _STRIDE)
-    slope = ((moved[:, 1:] - moved[:, :1]) / _DIFFERENCE).flatten(2)
+    moved, joints = skin(model, torch.cat((x[:, None], x[:, None] + _DIFFERENCE * free), 1), _STRIDE)
+    slope = ((moved[:, 1:] - moved[:, :1]) / (_DIFFERENCE * moved.shape[2] ** 0.5)).flatten(2)
+    if priors.locator is not None:
+        mine = priors.joint_weight**0.5 * joints[:, :, list(priors.locator.joints)]
+        slope = torch.cat((slope, ((mine[:, 1:] - mine[:, :1]) / _DIFFERENCE).flatten(2)), 2)
     weights = 2 * priors.limit_weight * (_excess(x, priors) != 0).to(x.dtype)
     betas = x.new_full((len(x), x.shape[1] - NUM_DOFS), 2 * priors.beta_weight)
     diagonal = torch.cat((weights[:, 3:], betas), 1)
-    return 2 * slope @ slope.mT / moved.shape[2] + torch.diag_embed(diagonal)
+    return 2 * slope @ slope.mT + torch.diag_embed(diagonal)
