@@ -477,7 +477,8 @@ def test_the_better_of_two_results(models: ModelSet, config: FitConfig) -> None:
 
 def test_distance_at_rest_and_objective_are_what_the_meshes_say(models: ModelSet, config: FitConfig) -> None:
     pose, betas, transl = smpl_people(6)
-    found = Fitter(models, config).fit("neutral", pose, betas, transl)
+    fitter = Fitter(models, config)
+    found = fitter.fit("neutral", pose, betas, transl)
     smpl, skel = SmplModel(models.smpl_of("neutral")), SkelModel(models.skel_of("male"))
     offset, matrix = beta_map(smpl, skel)
     at_rest = smpl.v_template + torch.einsum("vcb,nb->nvc", smpl.shapedirs, betas)
@@ -486,9 +487,14 @@ def test_distance_at_rest_and_objective_are_what_the_meshes_say(models: ModelSet
         assert (1000 * rms - found.betas_mm[:, step]).abs().max() < 1e-3
     assert (found.betas_mm[:, 1] >= found.betas_mm[:, 0]).all()  # the transfer is the nearest at rest
     skin = skel.forward(skel.shape(found.betas), found.poses, found.trans).vertices
-    square = (skin - smpl.vertices(pose, betas, transl)).square().sum(-1).mean(1)
+    target = smpl.vertices(pose, betas, transl)
+    square = (skin - target).square().sum(-1).mean(1)
+    (pair,) = fitter.prepare("neutral")
+    assert pair.locator is not None
+    off = pair.locator(target.permute(1, 2, 0)) - found.joints[:, list(pair.locator.joints)]
     low, high = LIMITS.float().unbind(-1)
     excess = torch.relu(found.poses - high) + torch.relu(low - found.poses)
     expected = square + config.limit_weight * excess.square().sum(1)
     expected = expected + config.beta_weight * found.betas.square().sum(1)
+    expected = expected + config.stages[-1].joint_weight * off.square().sum((1, 2))
     torch.testing.assert_close(found.objective, expected, rtol=1e-3, atol=1e-9)
