@@ -55,6 +55,7 @@ class StageConfig:
     refreshes: int = _limits(1)  # vertex passes: pose correctives and moments are made anew in each
     stride: int = _limits(1, default=1)  # the last vertex pass uses every stride-th vertex
     coarse_stride: int | None = _limits(1, default=None)  # the passes before it; None: as the last
+    extra_refreshes: int = _limits(0, default=0)  # coarse passes more, for those who still move
     tolerance: float = _limits(0, default=1e-6)  # a person rests when a step would gain less than this share
     refine_betas: bool = (
         False  # one step of the betas before each pass, where the label's gender is not SKEL's

@@ -88,6 +88,10 @@ class Frames:
         """The frames of some people of a batch; rows (K,) int64."""
         return Frames(**{k: v[rows] for k, v in vars(self).items()})
 
+    def put(self, rows: Tensor, few: Frames) -> Frames:
+        """These frames with those of some people replaced; rows (K,) int64."""
+        return Frames(**{k: v.index_copy(0, rows, getattr(few, k)) for k, v in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Posed:

@@ -28,7 +28,7 @@ from skelfit.fit.objective import stage_objective
 from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.regions import vertex_weights
 from skelfit.fit.shape import beta_step, rest_distance, rest_form
-from skelfit.fit.solver import Move, Solution, levenberg_marquardt
+from skelfit.fit.solver import DAMPING_START, Move, Solution, levenberg_marquardt
 from skelfit.fit.targets import make_target_plan, smpl_targets
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
@@ -41,6 +41,7 @@ _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
+_MOVING = 5e-3  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,33 @@ class Stage:
     config: StageConfig
     plans: tuple[Plan, ...]  # of its vertex passes
     move: Move
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where people are in a stage."""
+
+    people: People
+    q: Tensor  # (B, 46) rad
+    damping: Tensor  # (B,) of the solver's next step
+    moved: Tensor  # (B,) rad, the largest change of an angle in the last pass
+    settled: Tensor  # (B,) bool, converged
+
+    def take(self, rows: Tensor) -> Progress:
+        """Some of the people; rows (K,) int64."""
+        return Progress(
+            self.people.take(rows), self.q[rows], self.damping[rows], self.moved[rows], self.settled[rows]
+        )
+
+    def put(self, rows: Tensor, few: Progress) -> Progress:
+        """Everybody, some people further on; rows (K,) int64."""
+
+        def put(name: str) -> Tensor:
+            return getattr(self, name).index_copy(0, rows, getattr(few, name))
+
+        return Progress(
+            self.people.put(rows, few.people), put("q"), put("damping"), put("moved"), put("settled")
+        )
 
 
 class PairFitter:
@@ -245,21 +273,43 @@ class PairFitter:
         return body_angles(frames.frame, local_rot, self.dof_limits)
 
     def run_stage(self, stage: Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
-        """One stage: its steps shared out over its vertex passes. Returns people, q, and who has converged."""
-        config, total, passes = self.config, stage.config.steps, len(stage.plans)
-        for k, plan in enumerate(stage.plans):
-            if stage.config.refine_betas and self.smpl.gender != self.skel.gender:
-                betas = beta_step(self.progress, self.skel, people, q, config.beta_weight)
-                people = People(betas, self.skel.frames(betas), people.target)
-            steps = total * (k + 1) // passes - total * k // passes
-            state = moments(plan, self.skel, people, q)
-            state = with_joints(state, plan, people.frames, self.joint_goal(stage, plan, people))
-            goal = stage_objective(plan, self.skel, people, q, state, self.limits, config.limit_weight)
-            solution = levenberg_marquardt(
-                goal, q[:, plan.dofs], steps, config.max_angle_step, stage.move, stage.config.tolerance
-            )
-            q = q.index_copy(1, plan.dofs, solution.x)
-        return people, q, has_converged(solution)
+        """One stage: its steps shared out over its vertex passes. Returns people, q, and who has converged.
+
+        Those whom the coarse passes still move get more of them before the last pass: only they pay. So the last one
+        starts where the coarse vertices have their minimum, wherever a person came from.
+        """
+        total, passes = stage.config.steps, len(stage.plans)
+        steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
+        start, nobody = torch.full_like(q[:, 0], DAMPING_START), torch.zeros_like(q[:, 0], dtype=torch.bool)
+        at = Progress(people, q, start, torch.zeros_like(start), nobody)
+        for plan, few in zip(stage.plans[:-1], steps[:-1], strict=True):
+            at = self.run_pass(stage, plan, few, at)
+        for _ in range(stage.config.extra_refreshes):
+            rows = (at.moved > _MOVING).nonzero()[:, 0]
+            if len(rows) == 0:
+                break
+            at = at.put(rows, self.run_pass(stage, stage.plans[0], steps[0], at.take(rows)))
+        at = self.run_pass(stage, stage.plans[-1], steps[-1], at)
+        return at.people, at.q, at.settled
+
+    def run_pass(self, stage: Stage, plan: Plan, steps: int, at: Progress) -> Progress:
+        """A vertex pass and some steps, after a step of the betas where they are refined."""
+        config, people, q = self.config, at.people, at.q
+        if stage.config.refine_betas and self.smpl.gender != self.skel.gender:
+            betas = beta_step(self.progress, self.skel, people, q, config.beta_weight)
+            people = People(betas, self.skel.frames(betas), people.target)
+        state = moments(plan, self.skel, people, q)
+        state = with_joints(state, plan, people.frames, self.joint_goal(stage, plan, people))
+        goal = stage_objective(plan, self.skel, people, q, state, self.limits, config.limit_weight)
+        x, tolerance = q[:, plan.dofs], stage.config.tolerance
+        found = levenberg_marquardt(goal, x, steps, config.max_angle_step, stage.move, tolerance, at.damping)
+        return Progress(
+            people=people,
+            q=q.index_copy(1, plan.dofs, found.x),
+            damping=found.damping.clamp(max=DAMPING_START),  # a new pass is a new chance
+            moved=(found.x - x).abs().amax(1),
+            settled=has_converged(found),
+        )
 
     def joint_goal(self, stage: Stage, plan: Plan, people: People) -> JointGoal | None:
         """Where a stage wants people's joints, if anywhere."""

@@ -69,6 +69,12 @@ class People:
         """Some of the people; rows (K,) int64."""
         return People(self.betas[rows], self.frames.take(rows), self.target[..., rows])
 
+    def put(self, rows: Tensor, few: People) -> People:
+        """These people with the shapes of some of them replaced; rows (K,) int64."""
+        return People(
+            self.betas.index_copy(0, rows, few.betas), self.frames.put(rows, few.frames), self.target
+        )
+
 
 def side_by_side(transforms: Tensor) -> Tensor:
     """(B, J, 3, 4) transforms side by side: (B, 3, 4J)."""

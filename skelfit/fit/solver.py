@@ -37,6 +37,7 @@ class Solution:
     value: Tensor  # (B,)
     decrease: Tensor  # (B,) decrease of the value that one more undamped step promises; 0 at a minimum
     accepted: Tensor  # (B,) int64, number of accepted steps
+    damping: Tensor  # (B,) of the next step, had there been one
 
 
 class Objective(Protocol):
@@ -52,8 +53,12 @@ class Objective(Protocol):
 # Where a step (B, n) of at most a given length leads from x (B, n).
 Move = Callable[[Tensor, Tensor, float], Tensor]
 
-_DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-7, 1e7
+DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-4, 1e-7, 1e7
 _DAMPING_UP, _DAMPING_DOWN = 10.0, 0.1
+_FLOOR = 1e-8  # of the damping, as a share of the largest curvature
+# Near a minimum the gradient still shows the way when the value no longer does: a step counts as no worse when it
+# raises the value by less than its rounding, in units of the float type's resolution.
+_NOISE = 512.0
 # A problem is finished when a step with at most this damping promises to gain less than the tolerance.
 _DAMPING_FREE = 1e-2
 # On a CPU, the finished problems are dropped from the batch when they are at least this share of it.
@@ -67,7 +72,7 @@ def damped_step(state: Evaluation, damping: Tensor) -> tuple[Tensor, Tensor]:
     """
     diagonal = state.hessian.diagonal(dim1=-2, dim2=-1)
     largest = diagonal.amax(-1, keepdim=True)
-    floor = 1e-6 * largest + torch.finfo(diagonal.dtype).tiny
+    floor = _FLOOR * largest + torch.finfo(diagonal.dtype).tiny
     matrix = state.hessian + torch.diag_embed(damping[:, None] * diagonal + floor)
     factor, info = torch.linalg.cholesky_ex(matrix)
     step = -torch.cholesky_solve(state.gradient[..., None], factor)[..., 0]
@@ -106,23 +111,25 @@ def levenberg_marquardt(
     max_step: float,
     move: Move = straight,
     tolerance: float = 0.0,
+    damping: Tensor | None = None,
 ) -> Solution:
     """Minimise a batch of objectives from x (B, n) with at most `steps` steps each, each bounded by max_step.
 
     `move` may follow a manifold, as long as it agrees with x + step to first order. A problem rests when a step
-    promises to gain no more than `tolerance` times its value. The value of a solution is never above that of its start.
+    promises to gain no more than `tolerance` times its value. The value of a solution is never above that of its start,
+    but for rounding. damping (B,) is that of the first step, such as an earlier solution's.
     Every decision is a mask: on a GPU nothing waits for the host; on a CPU resting problems also leave the batch.
     """
     everybody = torch.arange(len(x), device=x.device)
-    batch = _Batch(
-        everybody, x, objective(x), x.new_full((len(x),), _DAMPING_START), torch.zeros_like(everybody)
-    )
+    if damping is None:
+        damping = x.new_full((len(x),), DAMPING_START)
+    batch = _Batch(everybody, x, objective(x), damping, torch.zeros_like(everybody))
     found_x, found_value, found_accepted = x.clone(), batch.state.value.clone(), batch.accepted.clone()
-    decrease = torch.full_like(found_value, torch.inf)
+    decrease, found_damping = torch.full_like(found_value, torch.inf), damping.clone()
 
     def store(batch: _Batch) -> None:
         found_x[batch.rows], found_value[batch.rows] = batch.x, batch.state.value
-        found_accepted[batch.rows] = batch.accepted
+        found_accepted[batch.rows], found_damping[batch.rows] = batch.accepted, batch.damping
         _, decrease[batch.rows] = damped_step(batch.state, torch.full_like(batch.damping, _DAMPING_MIN))
 
     for _ in range(steps):
@@ -132,18 +139,19 @@ def levenberg_marquardt(
             store(batch.take(resting))
             keep = (~resting).nonzero()[:, 0]
             if len(keep) == 0:
-                return Solution(found_x, found_value, decrease, found_accepted)
+                return Solution(found_x, found_value, decrease, found_accepted, found_damping)
             batch, objective = batch.take(keep), objective.take(keep)
             step, resting = step[keep], resting[keep]
         batch = _step(objective, batch, move(batch.x, step, max_step), ~resting)
     store(batch)
-    return Solution(found_x, found_value, decrease, found_accepted)
+    return Solution(found_x, found_value, decrease, found_accepted, found_damping)
 
 
 def _step(objective: Objective, batch: _Batch, trial_x: Tensor, moving: Tensor) -> _Batch:
     """Each moving problem goes to its trial point where that is better, and adapts its damping."""
     trial, state = objective(trial_x), batch.state
-    better = (trial.value < state.value) & moving
+    noise = _NOISE * torch.finfo(state.value.dtype).eps * state.value
+    better = (trial.value <= state.value + noise) & moving
     scaled = batch.damping * torch.where(better, _DAMPING_DOWN, _DAMPING_UP)
     return _Batch(
         rows=batch.rows,
