@@ -41,7 +41,7 @@ _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
-_MOVING = 5e-3  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
+_MOVING = 1e-2  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
 
 
 @dataclass(frozen=True)
@@ -284,11 +284,12 @@ class PairFitter:
         at = Progress(people, q, start, torch.zeros_like(start), nobody)
         for plan, few in zip(stage.plans[:-1], steps[:-1], strict=True):
             at = self.run_pass(stage, plan, few, at)
+        held = replace(stage, config=replace(stage.config, refine_betas=False))
         for _ in range(stage.config.extra_refreshes):
             rows = (at.moved > _MOVING).nonzero()[:, 0]
             if len(rows) == 0:
                 break
-            at = at.put(rows, self.run_pass(stage, stage.plans[0], steps[0], at.take(rows)))
+            at = at.put(rows, self.run_pass(held, stage.plans[0], steps[0], at.take(rows)))
         at = self.run_pass(stage, stage.plans[-1], steps[-1], at)
         return at.people, at.q, at.settled
 
