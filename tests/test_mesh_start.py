@@ -117,7 +117,7 @@ def test_a_second_chance_frees_a_shoulder_at_its_pole(model: SkelModel, config: 
     mesh = model.forward(model.shape(betas), q, trans).vertices
     once = MeshFitter(model, config, retry_above_mm=torch.inf).fit(mesh, betas)
     found = MeshFitter(model, config).fit(mesh, betas)
-    assert not once.retries.any() and (once.pve_mm > 0.1).sum() >= 5
+    assert not once.retries.any() and (once.pve_mm > 0.1).sum() >= 2
     assert (found.pve_mm < 0.1).all()
     assert (found.retries > 0).sum() < 30
     kept = found.retries == 0
