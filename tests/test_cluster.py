@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
 from cluster_by_hand import (
     deadly_work,
@@ -172,6 +173,23 @@ def test_gpus_are_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> Non
     assert visible_gpus(2) == ("0", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5,7")
     assert visible_gpus(2) == ("3", "GPU-5")
+
+
+def test_only_this_machine_can_reach_the_workers_and_only_with_their_key() -> None:
+    with local.local_client(1, ()) as client:
+        wait_until(lambda: len(client.nthreads()) == 1)
+        assert all(address.startswith("tls://127.0.0.1:") for address in client.nthreads())
+        own = psutil.Process()
+        listening = [
+            connection.laddr.ip
+            for process in (own, *own.children(recursive=True))
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
+        plain = client.scheduler_info()["address"].replace("tls:", "tcp:")
+        with pytest.raises(OSError):
+            Client(plain, timeout=1)
 
 
 def test_a_worker_of_another_version_says_so(tmp_path: Path) -> None:
