@@ -1,6 +1,7 @@
 # Every target first makes .venv when it is missing or older than the package metadata.
 #   make convert SUBSET=demo [OUT=DIR] [WORKERS=N] [MODELS=DIR] [LIMIT=N] [ARGS='--overwrite ...']
 #   make test [ARGS='-k shards'] | make lint | make bench | make clean
+#   make soak [ARGS='--rows 10000 --kills 5']: hours on a slow machine; figures in build/soak
 PYTHON = python3
 SUBSET = demo
 OUT = shards/$(SUBSET)
@@ -12,7 +13,7 @@ ARGS =
 VENV = .venv
 STAMP = $(VENV)/.installed
 
-.PHONY: convert test lint bench clean
+.PHONY: convert test lint bench soak clean
 
 convert: $(STAMP)
 	$(VENV)/bin/skelfit convert --manifest manifests/$(SUBSET).yaml --out $(OUT) \
@@ -28,6 +29,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(VENV)/bin/skelfit bench $(ARGS)
+
+soak: $(STAMP)
+	$(VENV)/bin/python tests/soak/soak.py $(ARGS)
 
 # Leaves the results in shards/, models/ and data/ alone.
 clean:

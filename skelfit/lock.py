@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from skelfit.errors import OutputError
+from skelfit.files import remove
 from skelfit.shards import ShardError, read_json, remove_temporaries, write_json
 
 LOCK_NAME = ".run.lock"  # held while a run writes; never removed, for that would let two runs hold it
@@ -36,15 +37,21 @@ def writing(folder: Path, subset: str) -> Iterator[None]:
         _lock(lock, folder)
         # Before, because what a killed run left may be what fills the disk; and after, because its workers may have
         # gone on for a moment. Those that lose a file to this fail, and the shard is done again.
-        remove_temporaries(folder, subset)
+        _clear(folder, subset)
         try:
             yield
         finally:
             # What cannot be removed now is removed by the next run; it must not hide what ended this one.
             with suppress(OutputError):
-                remove_temporaries(folder, subset)
+                _clear(folder, subset)
     finally:
         os.close(lock)
+
+
+def _clear(folder: Path, subset: str) -> None:
+    remove_temporaries(folder, subset)
+    for path in folder.glob(f".{RECORD_NAME}.*.tmp"):
+        remove(path)
 
 
 def _lock(lock: int, folder: Path) -> None:

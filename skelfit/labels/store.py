@@ -28,6 +28,7 @@ _READERS: dict[str, tuple[str, Callable[..., LabelBatch]]] = {
 }
 _TEXT = ("imgname", "gender", "bad")
 _FORMAT = 2  # of the HDF5 layout
+_SLACK = 1 << 18  # what HDF5 adds to the arrays, and some room
 _CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
 
 
@@ -149,18 +150,31 @@ def _valid_rows(path: Path, sha256: str) -> int | None:
 
 
 def _write(path: Path, batch: LabelBatch, info: StoreInfo) -> None:
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        for field in fields(LabelBatch):
-            value = getattr(batch, field.name)
-            # Text of a fixed length, because HDF5 has no checksums for other; an empty list has no type.
-            text = np.array([t.encode() for t in value] or [b""]) if field.name in _TEXT else None
-            data = value if text is None else text[: len(value)]
-            file.create_dataset(
-                field.name,
-                data=data,
-                chunks=(max(1, min(len(data), _CHUNK_ROWS)), *data.shape[1:]),
-                maxshape=(None, *data.shape[1:]),  # no rows could not be cut into chunks otherwise
-                fletcher32=True,
-            )
-        for name in ("rows", "sha256", "source_path", "reader"):
-            file.attrs[name] = getattr(info, name)
+    # Text of a fixed length, because HDF5 has no checksums for other; an empty list has no type.
+    texts = {
+        name: np.array([t.encode() for t in getattr(batch, name)] or [b""])[: len(batch)] for name in _TEXT
+    }
+    columns = {field.name: texts.get(field.name, getattr(batch, field.name)) for field in fields(LabelBatch)}
+    rows = max(1, min(len(batch), _CHUNK_ROWS))
+    with replacing(path) as temporary:
+        _reserve(temporary, sum(column.nbytes + rows * column.strides[0] for column in columns.values()))
+        try:
+            with h5py.File(temporary, "w") as file:
+                for name, column in columns.items():
+                    file.create_dataset(
+                        name,
+                        data=column,
+                        chunks=(rows, *column.shape[1:]),
+                        maxshape=(None, *column.shape[1:]),  # no rows could not be cut into chunks otherwise
+                        fletcher32=True,
+                    )
+                for name in ("rows", "sha256", "source_path", "reader"):
+                    file.attrs[name] = getattr(info, name)
+        except RuntimeError as error:  # what HDF5 makes of a failed write on closing a file
+            raise OSError(f"HDF5: {error}") from error
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Raise OSError unless the disk has room for a store: HDF5 may crash the process on a full one."""
+    with open(path, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size + _SLACK)
