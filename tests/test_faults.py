@@ -117,7 +117,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_labels(folder / "people.npz", PEOPLE)
     (folder / "images" / "train").mkdir(parents=True)
     for i in range(PEOPLE):
-        (folder / "images" / "train" / f"{i:06d}.jpg").write_bytes(picture(i, 128))
+        (folder / "images" / "train" / f"{i:06d}.jpg").write_bytes(picture(i, 256))
     for name, images in (("left", False), ("left-images", True)):
         code, _, errors = Job(folder, folder / name, images).run()
         assert code == 0, errors
@@ -305,7 +305,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 
 def test_a_full_disk(people: Path, tmp_path: Path) -> None:
     job = make_job(people, tmp_path, images=True)
-    with small_disk(job.out, "600k"):
+    with small_disk(job.out, "1500k"):
         code, _, errors = job.run()
         assert code == 1, errors
         assert "No space left on device" in errors and "Traceback" not in errors
@@ -411,10 +411,12 @@ def test_a_label_file_that_is_replaced_during_a_run(people: Path, tmp_path: Path
 
 
 def test_two_runs_at_one_output(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "1.0"})
+    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.3"})
     first = job.start()
     job.wait_for(1, first)
+    first.send_signal(signal.SIGSTOP)  # or it may be done before the other has begun
     code, _, errors = job.run()
+    first.send_signal(signal.SIGCONT)
     assert code == 2 and len(errors.strip().splitlines()) == 1, errors
     assert f"another run is writing here (process {first.pid} on " in errors
     code, _, errors = job.end(first)
@@ -427,7 +429,7 @@ def test_images_of_every_kind(people: Path, tmp_path: Path) -> None:
     job = make_job(people, tmp_path, images=True)
     (job.folder / "images").unlink()
     folder = shutil.copytree(people / "images", job.folder / "images") / "train"
-    good = [row for row in range(PEOPLE) if row not in (3, 5, 6)]  # the others do not enter the shards
+    good = [row for row in range(PEOPLE) if row not in (3, 5)]  # the others do not enter the shards
     faults = dict(zip(good, ("missing", "cut", "empty", "text", "huge", "folder", "ring"), strict=False))
     for row, fault in faults.items():
         path = folder / f"{row:06d}.jpg"

@@ -66,7 +66,7 @@ def _run_here(tasks: Sequence[ShardTask], work: Work) -> Results:
 def _run_on_dask(tasks: Sequence[ShardTask], place: Place, work: Work, say: Say) -> Results:
     threads = max(1, cores() // place.workers) if place.scheduler is None else None
     names = {_task_key(task): task.name for task in tasks}
-    with _client(place) as client, watched(client, place.report, say):
+    with _client(place) as client, watched(client, place, say):
         watch = _Watch(client, place, say)
         futures = client.map(
             partial(do, work, __version__, threads), tasks, key=list(names), retries=RETRIES, pure=True

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distributed import Client, performance_report
 
+from skelfit.cluster.place import Place
 from skelfit.errors import ClusterError
 
 
@@ -21,11 +22,12 @@ def check_bokeh() -> None:
 
 
 @contextmanager
-def watched(client: Client, report: Path | None, say: Callable[[str], None]) -> Iterator[None]:
+def watched(client: Client, place: Place, say: Callable[[str], None]) -> Iterator[None]:
     """Say where the dashboard of a cluster is, and write a performance report at the end of the block."""
-    if link := _dashboard(client):
+    # Our own scheduler has its port open also where no dashboard was asked for.
+    if (place.dashboard or place.scheduler is not None) and (link := _dashboard(client)):
         say(f"dashboard: {link}")
-    with nullcontext() if report is None else _reported(report, say):
+    with nullcontext() if place.report is None else _reported(place.report, say):
         yield
 
 

@@ -28,7 +28,7 @@ _READERS: dict[str, tuple[str, Callable[..., LabelBatch]]] = {
 }
 _TEXT = ("imgname", "gender", "bad")
 _FORMAT = 2  # of the HDF5 layout
-_SLACK = 1 << 18  # what HDF5 adds to the arrays, and some room
+_SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
 _CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
 
 
@@ -177,4 +177,4 @@ def _write(path: Path, batch: LabelBatch, info: StoreInfo) -> None:
 def _reserve(path: Path, size: int) -> None:
     """Raise OSError unless the disk has room for a store: HDF5 may crash the process on a full one."""
     with open(path, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size + _SLACK)
+        os.posix_fallocate(file.fileno(), 0, size + size // 100 + _SLACK)
