@@ -74,6 +74,7 @@ class ShardResult:
     rejected: Mapping[str, int]  # as in the marker
     seconds: Mapping[str, float]  # of each of PHASES
     process: str  # who did it: host and process id
+    span: tuple[float, float]  # from when to when, in seconds by the clock of that host
 
 
 class _Clock:
@@ -103,7 +104,7 @@ class _Clock:
 
 def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
     """Convert one shard and write it. Raises SkelfitError when a file cannot be read or written."""
-    run, clock = task.run, _Clock()
+    run, clock, began = task.run, _Clock(), time.time()
     check_code(run)
     with announced(task.files) as tried_before:
         # A shard that was lost with its worker has the next worker for itself: the fault may be in its neighbour.
@@ -126,6 +127,7 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
         rejected=marker.rejected,
         seconds=clock.seconds,
         process=f"{platform.node()} {os.getpid()}",
+        span=(began, time.time()),
     )
 
 

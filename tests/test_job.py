@@ -29,11 +29,11 @@ from job_fakes import (
     picture,
 )
 
-from skelfit.cli.convert import convert_run, interruptible
+from skelfit.cli.convert import convert_run, interruptible, this_time
 from skelfit.config import GateConfig
 from skelfit.errors import OutputError
 from skelfit.images import read_picture
-from skelfit.job import _image_path, run_shard
+from skelfit.job import PHASES, ShardResult, _image_path, run_shard
 from skelfit.layout import unpack
 from skelfit.lock import writing
 from skelfit.plan import Run, pending, plan_shards
@@ -319,3 +319,19 @@ def test_markers_tell_what_was_done(tmp_path: Path) -> None:
     assert (marker.start, marker.stop, marker.rows_in, marker.rows_out) == (8, 16, 8, 8)
     assert marker.identity == json.loads(json.dumps(run.identity()))
     assert marker.identity["pipeline"]["name"] == PIPELINE.name
+
+
+def test_where_the_time_went() -> None:
+    """Two workers, one of them replaced: the time in which a process was not there is nobody's."""
+
+    def result(process: str, span: tuple[float, float], fit: float) -> ShardResult:
+        seconds = dict.fromkeys(PHASES, 0.0) | {"fit": fit, "writing": 1.0}
+        return ShardResult("x", 10, 9, {"ok": 9}, {}, seconds, process, span)
+
+    results = [result("a", (0, 4), 3.0), result("a", (3, 7), 3.0), result("b", (5, 9), 3.0)]
+    found = this_time(results, 10.0)
+    assert found["people_per_second"] == 3.0
+    assert found["time"]["worker_seconds"] == 7 + 4
+    assert found["time"]["fitting"] == pytest.approx(9 / 11, abs=1e-4)
+    assert found["time"]["shares"]["fit"] == 0.75 and sum(found["time"]["shares"].values()) == 1
+    assert this_time([], 10.0) == {"people_per_second": None, "time": None}

@@ -198,14 +198,17 @@ def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
     if not results:
         return {"people_per_second": None, "time": None}
     total = {phase: sum(result.seconds[phase] for result in results) for phase in PHASES}
-    workers = len({result.process for result in results})
     shares = {phase: round(value / sum(total.values()), 4) for phase, value in total.items()}
+    spans: dict[str, list[float]] = {}
+    for result in results:
+        spans.setdefault(result.process, []).extend(result.span)
+    at_work = sum(max(times) - min(times) for times in spans.values())
     return {
         "people_per_second": sum(result.rows_in for result in results) / seconds,
         "time": {
             "seconds": round(seconds, 1),
-            "workers": workers,
-            "fitting": round(total["fit"] / (seconds * workers), 4),
+            "worker_seconds": round(at_work, 1),  # of each process from its first shard to its last
+            "fitting": round(total["fit"] / at_work, 4),
             "shares": shares,
         },
     }

@@ -86,9 +86,8 @@ def report(summary: Mapping[str, Any]) -> None:
         click.echo(f"{summary['people_per_second']:.1f} people/s")
     if summary["time"] is not None:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["time"]["shares"].items())
-        click.echo(
-            f"time of the workers: {shares}; fitting {summary['time']['fitting']:.0%} of the wall time"
-        )
+        click.echo(f"time of the shards: {shares}")
+        click.echo(f"the workers were fitting in {summary['time']['fitting']:.0%} of their time")
 
 
 def _table(counts: Mapping[str, int]) -> None:
