@@ -147,3 +147,48 @@ def _build_once(path: Path, folder: Path, start: multiprocessing.synchronize.Bar
 
     store._write = together  # type: ignore[assignment]
     assert len(read_rows(build_store(SOURCE, path, folder), 0, 5)) == 5
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hash would be that of the old content, and the rows those of the new."""
+    path = write(tmp_path)
+
+    def replaced(label_path: Path, **options: object) -> LabelBatch:
+        write(tmp_path, **changed("shape", 0, 0.5))
+        return read(label_path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(store._READERS, "camerahmr", ("camerahmr-1", replaced))
+    with pytest.raises(LabelError, match="expected a file that stays the same"):
+        build_store(SOURCE, path, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_any_damaged_byte_of_the_data_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    built = build_store(SOURCE, path, tmp_path / "store")
+    whole = built.read_bytes()
+    with h5py.File(built) as file:
+        places = []
+        for name in file:
+            assert file[name].chunks is not None and file[name].fletcher32
+            chunk = file[name].id.get_chunk_info(0)
+            places.append((chunk.byte_offset, chunk.size))
+    assert len(places) == len(dataclasses.fields(LabelBatch))
+    for offset, size in places:
+        for place in (offset, offset + size // 2):
+            built.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+            with pytest.raises(LabelError, match="expected a whole label store .remove it and start again"):
+                read_rows(built, 0, 5)
+    built.write_bytes(whole)
+    assert_same(read_rows(built, 0, 5), read(path))
+
+
+def test_killed_builders_leave_nothing_for_long(tmp_path: Path) -> None:
+    built = build_store(SOURCE, write(tmp_path), tmp_path / "store")
+    left = built.with_name(f".{built.name}.0123456789ab.tmp")
+    left.write_bytes(b"half")
+    (tmp_path / "store" / ".notes.tmp").touch()
+    store.clear_temporaries(tmp_path / "store")
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {built.name, ".notes.tmp"}
