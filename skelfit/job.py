@@ -198,6 +198,7 @@ class Fitted:
     betas: FloatArray  # (N,10)
     trans: FloatArray  # (N,3) m
     converged: NDArray[np.bool_]  # (N,)
+    gain: FloatArray  # (N,) what one more step promises, as a share of the objective
     finite: NDArray[np.bool_]  # (N,)
     pve_mm: FloatArray  # (N,)
     max_vertex_mm: FloatArray  # (N,)
@@ -217,7 +218,7 @@ class Fitted:
             return np.zeros(people, bool)
 
         errors = nans(), nans(), nans(stages)
-        return cls(nans(46), nans(10), nans(3), no(), no(), *errors, no(), nans(2), nans(44, 3))
+        return cls(nans(46), nans(10), nans(3), no(), nans(), no(), *errors, no(), nans(2), nans(44, 3))
 
 
 def fit_people(batch: LabelBatch, fitter: FitterLike, stages: int) -> Fitted:
@@ -258,7 +259,7 @@ def _verdict(bad: str, fitted: Fitted, i: int, excess: float, worst: str, gates:
     if not fitted.finite[i]:
         return Verdict(NOT_CONVERGED, "the fit is not finite")
     if not fitted.converged[i]:
-        return Verdict(NOT_CONVERGED, "the last step still gained")
+        return Verdict(NOT_CONVERGED, f"gain {100 * fitted.gain[i]:.2f} % of the objective still promised")
     pve, furthest = float(fitted.pve_mm[i]), float(fitted.max_vertex_mm[i])
     if gates.max_pve_mm is not None and pve > gates.max_pve_mm:
         return Verdict(ABOVE_GATE, f"pve_mm {pve:.2f} > {gates.max_pve_mm:g}")

@@ -58,6 +58,7 @@ class FakeFitter:
             betas=2 * betas,
             trans=transl + 1,
             converged=betas[:, 0] < 1,
+            gain=torch.full_like(pve, 0.015),
             finite=finite,
             pve_mm=pve,
             max_vertex_mm=3 * pve,

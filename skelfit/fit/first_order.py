@@ -10,6 +10,7 @@ the two differ in the optimisation alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from skelfit.body.skel import SkelModel, SkelShape
 from skelfit.fit import objective
-from skelfit.fit.fitter import Fitter, PairFitter, Stage, has_converged
+from skelfit.fit.fitter import Fitter, PairFitter, Progress, Stage
 from skelfit.fit.joint_targets import JointGoal, with_joints
 from skelfit.fit.moments import People, moments
 from skelfit.fit.plans import Plan
@@ -53,7 +54,7 @@ class FirstOrderFitter(Fitter):
 class _FirstOrderPair(PairFitter):
     first_order: FirstOrderConfig
 
-    def run_stage(self, stage: Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
+    def run_stage(self, stage: Stage, people: People, q: Tensor) -> Progress:
         """One stage of the baseline; who has converged is judged as `Fitter` judges it."""
         config, plan = self.config, stage.plans[-1]
         if self.first_order.start == "zero" and stage is self.stages[0]:
@@ -79,7 +80,7 @@ class _FirstOrderPair(PairFitter):
         weight = config.limit_weight
         found = objective.stage_objective(plan, self.skel, people, q, state, self.limits, weight)
         solution = levenberg_marquardt(found, x, 0, config.max_angle_step, stage.move)
-        return people, q, has_converged(solution)
+        return replace(Progress.at(people, q), value=solution.value, decrease=solution.decrease)
 
 
 def stage_objective(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from skelfit.body.ball import nearest_turn
-from skelfit.body.dofs import ROOT_DOFS, dof_limits, limits_middle
+from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
@@ -25,10 +25,12 @@ from skelfit.fit.chart import joint_move
 from skelfit.fit.joint_targets import JointGoal, make_goal, make_locator, with_joints
 from skelfit.fit.moments import People, errors, moments
 from skelfit.fit.objective import stage_objective
+from skelfit.fit.other_starts import OTHER_STARTS
 from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.regions import vertex_weights
+from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.shape import beta_step, rest_distance, rest_form
-from skelfit.fit.solver import DAMPING_START, Move, Solution, levenberg_marquardt
+from skelfit.fit.solver import DAMPING_START, Move, levenberg_marquardt
 from skelfit.fit.targets import make_target_plan, smpl_targets
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
@@ -41,6 +43,8 @@ _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
+# Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
+_RETRY_STEPS, _CHANCE_PASSES, _NO_WORSE = 12, 3, 1.02
 _MOVING = 1e-2  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
 
 
@@ -52,6 +56,7 @@ class FitResult:
     betas: Tensor  # (N, 10)
     trans: Tensor  # (N, 3) m
     converged: Tensor  # (N,) bool
+    gain: Tensor  # (N,) what one more step still promises to gain, as a share of the objective
     finite: Tensor  # (N,) bool; False: the other fields of the row mean nothing
     pve_mm: Tensor  # (N,) mean vertex error, all vertices
     max_vertex_mm: Tensor  # (N,)
@@ -136,6 +141,7 @@ class Stage:
     config: StageConfig
     plans: tuple[Plan, ...]  # of its vertex passes
     move: Move
+    limit_weight: float  # m^2 per rad^2 beyond a joint limit
 
 
 @dataclass(frozen=True)
@@ -146,23 +152,32 @@ class Progress:
     q: Tensor  # (B, 46) rad
     damping: Tensor  # (B,) of the solver's next step
     moved: Tensor  # (B,) rad, the largest change of an angle in the last pass
-    settled: Tensor  # (B,) bool, converged
+    value: Tensor  # (B,) m^2, the stage's objective
+    decrease: Tensor  # (B,) m^2, what one more step promises
+
+    @classmethod
+    def at(cls, people: People, q: Tensor) -> Progress:
+        """People who have not started."""
+        zero = torch.zeros_like(q[:, 0])
+        return cls(people, q, zero + DAMPING_START, zero, zero, zero + torch.inf)
+
+    @property
+    def settled(self) -> Tensor:
+        """Whose next step would gain less than 0.5 % of the objective, or move the skin by less than 10 um (RMS)."""
+        return self.decrease < _RELATIVE_GAIN * self.value + _ABSOLUTE_GAIN
 
     def take(self, rows: Tensor) -> Progress:
         """Some of the people; rows (K,) int64."""
-        return Progress(
-            self.people.take(rows), self.q[rows], self.damping[rows], self.moved[rows], self.settled[rows]
-        )
+        return Progress(self.people.take(rows), **{k: v[rows] for k, v in self._tensors().items()})
 
     def put(self, rows: Tensor, few: Progress) -> Progress:
         """Everybody, some people further on; rows (K,) int64."""
+        further = few._tensors()
+        tensors = {k: v.index_copy(0, rows, further[k]) for k, v in self._tensors().items()}
+        return Progress(self.people.put(rows, few.people), **tensors)
 
-        def put(name: str) -> Tensor:
-            return getattr(self, name).index_copy(0, rows, getattr(few, name))
-
-        return Progress(
-            self.people.put(rows, few.people), put("q"), put("damping"), put("moved"), put("settled")
-        )
+    def _tensors(self) -> dict[str, Tensor]:
+        return {k: v for k, v in vars(self).items() if k != "people"}
 
 
 class PairFitter:
@@ -194,10 +209,14 @@ class PairFitter:
                     self.skel, stage.dofs, stage.vertices, stage.coarse_stride, tile, None, relative
                 )
             move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32, self.dof_limits)
-            self.stages.append(Stage(stage, (coarse,) * (stage.refreshes - 1) + (fine,), move))
-        # For those who need longer: the last stage, their betas held, so that being late changes the pose alone.
+            plans = (coarse,) * (stage.refreshes - 1) + (fine,)
+            self.stages.append(Stage(stage, plans, move, config.limit_weight))
+        # For those who need longer: passes over all vertices, their betas held, so that being late changes the pose
+        # alone. For those whom that does not help: some coarse passes without the limits first.
         last = self.stages[-1]
-        self.again = replace(last, config=replace(last.config, refine_betas=False))
+        held = replace(last.config, steps=_RETRY_STEPS, extra_refreshes=0, refine_betas=False)
+        self.again = replace(last, config=held, plans=last.plans[-1:])
+        self.free = replace(self.again, plans=last.plans[:1], limit_weight=0.0)
         self.progress = make_plan(self.skel, "all", "all", PROGRESS_STRIDE, tile)
         self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
 
@@ -211,18 +230,8 @@ class PairFitter:
         still[:, 0] = torch.eye(3, dtype=still.dtype, device=still.device)
         people = People(skel_betas, frames, smpl_targets(self.targets, still, betas))
 
-        q = self.start(frames, local_rot)
-        stage_pve = []
-        settled = torch.zeros_like(q[:, 0], dtype=torch.bool)
-        for k, stage in enumerate(self.stages):
-            people, q, settled = self.run_stage(stage, people, q)
-            if k + 1 < len(self.stages):
-                stage_pve.append(errors(self.progress, self.skel, people, q).pve)
-        for _ in range(self.config.retries):
-            late = (~settled).nonzero()[:, 0]
-            if len(late) == 0:
-                break
-            _, q[late], settled[late] = self.run_stage(self.again, people.take(late), q[late])
+        at, stage_pve = self.solve(people, self.start(frames, local_rot))
+        people, q = at.people, at.q
         q = nearest_turn(q, self.middle)
         found = errors(self.whole, self.skel, people, q)
         stage_pve.append(found.pve)
@@ -247,7 +256,8 @@ class PairFitter:
             poses=q,
             betas=people.betas,
             trans=trans,
-            converged=finite & settled,
+            converged=finite & at.settled,
+            gain=at.decrease / at.value,
             finite=finite,
             pve_mm=1000 * found.pve,
             max_vertex_mm=1000 * found.max_vertex,
@@ -272,16 +282,58 @@ class PairFitter:
         """Where people's angles (B, 46) start, from SMPL's local rotations (B, 24, 3, 3); root at zero."""
         return body_angles(frames.frame, local_rot, self.dof_limits)
 
-    def run_stage(self, stage: Stage, people: People, q: Tensor) -> tuple[People, Tensor, Tensor]:
-        """One stage: its steps shared out over its vertex passes. Returns people, q, and who has converged.
+    def solve(self, people: People, q: Tensor) -> tuple[Progress, list[Tensor]]:
+        """All stages from q (B, 46), then whatever those need who have not converged; only they pay.
+
+        Returns where people are, and the PVE (B,) m after each stage but the last, on some vertices.
+        """
+        at, pve = Progress.at(people, q), []
+        for k, stage in enumerate(self.stages):
+            at = self.run_stage(stage, at.people, at.q)
+            if k + 1 < len(self.stages):
+                pve.append(errors(self.progress, self.skel, at.people, at.q).pve)
+        for _ in range(self.config.retries):
+            late = (~at.settled).nonzero()[:, 0]
+            if len(late) == 0:
+                break
+            at = at.put(late, self.run_stage(self.again, at.people.take(late), at.q[late]))
+        if self.config.retries and not at.settled.all():
+            at = self._second_chance(at)
+        return at, pve
+
+    def _second_chance(self, first: Progress) -> Progress:
+        """Those who have not converged, from other starts. An answer that converges is taken if it is no worse."""
+
+        def score(at: Progress, rows: Tensor | slice) -> Tensor:
+            # Below zero where converged: that is what is wanted, and of two of a kind the lower value.
+            good = at.settled & (at.value <= _NO_WORSE * first.value[rows])
+            return at.value - good.to(at.value.dtype)
+
+        def answer(at: Progress) -> Tensor:
+            return torch.cat((at.q, at.value[:, None], at.decrease[:, None]), 1)
+
+        def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            at = self.run_stage(self.free, first.people.take(rows), x[:, :NUM_DOFS])
+            for _ in range(_CHANCE_PASSES):
+                at = self.run_stage(self.again, at.people, at.q)
+            return answer(at), score(at, rows)
+
+        hopeless = ~answer(first).isfinite().all(1)
+        start = torch.where(hopeless, -torch.inf, score(first, slice(None)))
+        found = retry_failed(attempt, answer(first), start, 0.0, OTHER_STARTS)
+        return replace(
+            first, q=found.x[:, :NUM_DOFS], value=found.x[:, NUM_DOFS], decrease=found.x[:, NUM_DOFS + 1]
+        )
+
+    def run_stage(self, stage: Stage, people: People, q: Tensor) -> Progress:
+        """One stage: its steps shared out over its vertex passes.
 
         Those whom the coarse passes still move get more of them before the last pass: only they pay. So the last one
         starts where the coarse vertices have their minimum, wherever a person came from.
         """
         total, passes = stage.config.steps, len(stage.plans)
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
-        start, nobody = torch.full_like(q[:, 0], DAMPING_START), torch.zeros_like(q[:, 0], dtype=torch.bool)
-        at = Progress(people, q, start, torch.zeros_like(start), nobody)
+        at = Progress.at(people, q)
         for plan, few in zip(stage.plans[:-1], steps[:-1], strict=True):
             at = self.run_pass(stage, plan, few, at)
         held = replace(stage, config=replace(stage.config, refine_betas=False))
@@ -290,8 +342,7 @@ class PairFitter:
             if len(rows) == 0:
                 break
             at = at.put(rows, self.run_pass(held, stage.plans[0], steps[0], at.take(rows)))
-        at = self.run_pass(stage, stage.plans[-1], steps[-1], at)
-        return at.people, at.q, at.settled
+        return self.run_pass(stage, stage.plans[-1], steps[-1], at)
 
     def run_pass(self, stage: Stage, plan: Plan, steps: int, at: Progress) -> Progress:
         """A vertex pass and some steps, after a step of the betas where they are refined."""
@@ -301,7 +352,7 @@ class PairFitter:
             people = People(betas, self.skel.frames(betas), people.target)
         state = moments(plan, self.skel, people, q)
         state = with_joints(state, plan, people.frames, self.joint_goal(stage, plan, people))
-        goal = stage_objective(plan, self.skel, people, q, state, self.limits, config.limit_weight)
+        goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight)
         x, tolerance = q[:, plan.dofs], stage.config.tolerance
         found = levenberg_marquardt(goal, x, steps, config.max_angle_step, stage.move, tolerance, at.damping)
         return Progress(
@@ -309,15 +360,11 @@ class PairFitter:
             q=q.index_copy(1, plan.dofs, found.x),
             damping=found.damping.clamp(max=DAMPING_START),  # a new pass is a new chance
             moved=(found.x - x).abs().amax(1),
-            settled=has_converged(found),
+            value=found.value,
+            decrease=found.decrease,
         )
 
     def joint_goal(self, stage: Stage, plan: Plan, people: People) -> JointGoal | None:
         """Where a stage wants people's joints, if anywhere."""
         weight = stage.config.joint_weight
         return make_goal(self.locator, plan, people.target, weight) if self.locator and weight else None
-
-
-def has_converged(solution: Solution) -> Tensor:
-    """Whose next step would gain less than 0.5 % of the objective, or move the skin by less than 10 um (RMS)."""
-    return solution.decrease < _RELATIVE_GAIN * solution.value + _ABSOLUTE_GAIN

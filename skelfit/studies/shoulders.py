@@ -105,15 +105,7 @@ def _skin_turns(skel: SkelModel, frames: Frames, q: Tensor) -> Tensor:
 @torch.no_grad()
 def off_known(pair: PairFitter, known: Known) -> dict[str, float]:
     """Mean errors of shoulders: joints in mm, and rotations against the bone above in degrees."""
-    people, q = known.people, known.start
-    settled = torch.zeros(len(q), dtype=torch.bool, device=q.device)
-    for stage in pair.stages:
-        people, q, settled = pair.run_stage(stage, people, q)
-    for _ in range(pair.config.retries):
-        late = (~settled).nonzero()[:, 0]
-        if len(late) == 0:
-            break
-        _, q[late], settled[late] = pair.run_stage(pair.again, people.take(late), q[late])
+    q = pair.solve(known.people, known.start)[0].q
     frames = known.people.frames
     off = 1000 * (pair.skel.joints(frames, q).pos - pair.skel.joints(frames, known.q).pos).norm(dim=-1)
     return {
