@@ -259,7 +259,7 @@ def _verdict(bad: str, fitted: Fitted, i: int, excess: float, worst: str, gates:
     if not fitted.finite[i]:
         return Verdict(NOT_CONVERGED, "the fit is not finite")
     if not fitted.converged[i]:
-        return Verdict(NOT_CONVERGED, f"gain {100 * fitted.gain[i]:.2f} % of the objective still promised")
+        return Verdict(NOT_CONVERGED, f"gain {100 * fitted.gain[i]:.2f} % of the objective in one more step")
     pve, furthest = float(fitted.pve_mm[i]), float(fitted.max_vertex_mm[i])
     if gates.max_pve_mm is not None and pve > gates.max_pve_mm:
         return Verdict(ABOVE_GATE, f"pve_mm {pve:.2f} > {gates.max_pve_mm:g}")

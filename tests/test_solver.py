@@ -72,6 +72,40 @@ def test_linear_least_squares_in_a_few_steps() -> None:
     assert (found.x - torch.linalg.lstsq(matrix, target[..., None]).solution[..., 0]).abs().max() < 1e-9
 
 
+@dataclass(frozen=True)
+class Flat:
+    """1 + slope (x - goal)^2, whose value float32 cannot tell from 1."""
+
+    goal: Tensor
+
+    def __call__(self, x: Tensor) -> Evaluation:
+        away, slope = x - self.goal, 1e-9
+        value = 1 + slope * away.square().sum(-1)
+        return Evaluation(value, 2 * slope * away, torch.diag_embed(torch.full_like(x, 2 * slope)))
+
+    def take(self, rows: Tensor) -> Flat:
+        return Flat(self.goal[rows])
+
+
+def test_a_valley_flatter_than_the_rounding_of_its_value_is_followed_to_its_floor() -> None:
+    goal = torch.linspace(-1, 1, 6).view(3, 2)
+    assert (Flat(goal)(torch.zeros(3, 2)).value == 1).all()  # otherwise the test shows nothing
+    found = levenberg_marquardt(Flat(goal), torch.zeros(3, 2), steps=6, max_step=10.0)
+    assert (found.x - goal).abs().max() < 1e-4
+
+
+def test_damping_is_carried_from_one_solution_to_the_next() -> None:
+    """Two nearly parallel columns: a step with the first damping falls short, one with what was earned does not."""
+    matrix = torch.tensor([[[1.0, 1.0], [0.0, 1e-3]]], dtype=torch.float64)
+    goal = Linear(matrix, torch.tensor([[0.0, 1e-3]], dtype=torch.float64))
+    start = torch.zeros(1, 2, dtype=torch.float64)
+    first = levenberg_marquardt(goal, start, steps=4, max_step=10.0)
+    assert first.accepted == 4 and (first.damping < 1e-6).all()
+    afresh = levenberg_marquardt(goal, start, steps=1, max_step=10.0)
+    carried = levenberg_marquardt(goal, start, steps=1, max_step=10.0, damping=first.damping)
+    assert (carried.x - torch.tensor([-1.0, 1.0])).abs().max() < 0.2 < (afresh.x[:, 1] - 1).abs()
+
+
 def test_a_problem_gives_the_same_alone_and_in_any_batch() -> None:
     """A hard neighbour, even one that is not a number, changes nothing."""
     a = torch.tensor([0.5, 1.4, -1.0], dtype=torch.float64)

@@ -23,7 +23,7 @@ from skelfit.fit.fitter import Fitter
 from skelfit.labels.demo import extreme_labels
 from skelfit.studies import STUDIES
 from skelfit.studies.mesh import make_meshes
-from skelfit.studies.sensitivity import _MovedFitter, fit_from, moved
+from skelfit.studies.sensitivity import MovedFitter, fit_from, moved
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
 
@@ -103,7 +103,7 @@ def test_starts_are_moved_by_what_is_said(models: ModelSet) -> None:
     config = load_pipeline(PIPELINE).fit
     labels = make_labels(6, "male")["everyday"]
     plain = Fitter(models, config).fit("male", labels.pose, labels.betas, labels.transl)
-    fitter = _MovedFitter(models, config)
+    fitter = MovedFitter(models, config)
     still = fit_from(fitter, labels, torch.zeros(6, 46))
     assert torch.equal(still.poses, plain.poses)
     offset = torch.zeros(6, 46)

@@ -24,7 +24,7 @@ _BOUNDS = (1e-4, 1e-3, 2e-3, 1e-2)  # rad
 _WORST_DOFS = 8
 
 
-class _Moved(PairFitter):
+class Moved(PairFitter):
     """A fitter whose starts are off."""
 
     offset: Tensor  # (B, 46) rad
@@ -33,9 +33,9 @@ class _Moved(PairFitter):
         return super().start(frames, local_rot) + self.offset
 
 
-class _MovedFitter(Fitter):
+class MovedFitter(Fitter):
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
-        return _Moved(self.models, smpl_gender, skel_gender, self.config, self.device)
+        return Moved(self.models, smpl_gender, skel_gender, self.config, self.device)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Moves:
 
 def run(setup: Setup) -> list[dict[str, Any]]:
     """Per gender and kind of poses: the share of people who move less than some bounds, DoF by DoF, and their PVE."""
-    fitter = _MovedFitter(setup.models, setup.fit, setup.device)
+    fitter = MovedFitter(setup.models, setup.fit, setup.device)
     source = torch.Generator().manual_seed(SEED)
     offset = SPREAD * torch.randn(setup.people, NUM_DOFS, generator=source)
     offset[:, list(ROOT_DOFS)] = 0
@@ -71,7 +71,7 @@ def fit_from(fitter: Fitter, labels: Labels, offset: Tensor) -> FitResult:
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)
         for pair in pairs:
-            assert isinstance(pair, _Moved)
+            assert isinstance(pair, Moved)
             pair.offset = offset[rows].to(fitter.device)
         parts.append(fitter.fit(labels.gender, labels.pose[rows], labels.betas[rows], labels.transl[rows]))
     return map_results(lambda *x: torch.cat(x), *parts)
