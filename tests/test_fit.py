@@ -35,9 +35,10 @@ from skelfit.fit.moments import Moments, People, errors, moments
 from skelfit.fit.objective import PoseObjective, to_quadratic
 from skelfit.fit.plans import Plan, make_plan, part_vertices
 from skelfit.fit.second_chance import retry_failed
-from skelfit.fit.shape import shape_gradient
+from skelfit.fit.shape import beta_step, shape_gradient
 from skelfit.fit.solver import levenberg_marquardt
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
+from skelfit.labels.demo import extreme_labels
 from skelfit.studies.sensitivity import MovedFitter, fit_from, moved
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
@@ -427,6 +428,32 @@ def test_beta_gradient_against_autograd_through_the_forward_model(way: str, mode
     # The one thing that is held: correctives follow the joint frames, which follow the shape by a hair.
     found = shape_gradient(plan, model, people, q)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_a_step_of_the_betas_never_makes_it_worse(models: ModelSet, config: FitConfig) -> None:
+    """Crouched people included, where the step that fits a body at rest is far too long."""
+    pose, betas, _ = (torch.from_numpy(x) for x in extreme_labels(48, 1, 0.1))
+    pose[:24, [4, 5], 0] = 2.4  # knees
+    pose[:24, [1, 2], 0] = -2.0  # hips
+    pose[:, 0] = 0
+    smpl, model = SmplModel(models.smpl_of("neutral")), SkelModel(models.skel_of("male"))
+    offset, matrix = beta_map(smpl, model)
+    plan, weight = make_plan(model, "all", "all", 8, (128, 128)), config.beta_weight
+    found = offset + betas @ matrix.mT
+    target = smpl.vertices(pose, betas, torch.zeros(48, 3)).permute(1, 2, 0).contiguous()
+    frames = model.frames(found)
+    q = body_angles(frames.frame, roma.rotvec_to_rotmat(pose), dof_limits())
+    q[:, :3] = 0
+
+    def value(betas: Tensor) -> Tensor:
+        posed = People(betas, model.frames(betas), target)
+        return errors(plan, model, posed, q).mean_square + weight * betas.square().sum(1)
+
+    for _ in range(3):
+        before = value(found)
+        found = beta_step(plan, model, People(found, model.frames(found), target), q, weight)
+        assert (value(found) <= before * (1 + 1e-5)).all()
+    assert found.abs().max() < 12
 
 
 def test_refined_betas_are_better_and_more_plausible(models: ModelSet, config: FitConfig) -> None:

@@ -18,20 +18,31 @@ from torch import Tensor
 from skelfit.body.kinematics import pose_joints
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
-from skelfit.fit.moments import People, for_each_tile, people_last, posed_people, tiles_of
+from skelfit.fit.moments import People, errors, for_each_tile, people_last, posed_people, tiles_of
 from skelfit.fit.plans import Plan, VertexBlock
 
 
 def beta_step(plan: Plan, model: SkelModel, people: People, q: Tensor, weight: float) -> Tensor:
     """Betas (B, 10) after one step down mean squared vertex error + weight |betas|^2, the pose q (B, 46) held.
 
-    The plan says which vertices count; weight is in m^2 per unit of beta squared.
+    The plan says which vertices count; weight is in m^2 per unit of beta squared. Going through the joints, a beta
+    moves a crouched body quite otherwise than one at rest, so a step may be far too long. The error is a parabola
+    along it: a person takes the share of the step that leads to its lowest point, the whole step at most.
     """
     gradient = shape_gradient(plan, model, people, q) + 2 * weight * people.betas
     dirs = model.shapedirs.flatten(0, 1)
     hessian = 2 * (dirs.mT @ dirs) / len(model.shapedirs)
     hessian = hessian + 2 * weight * torch.eye(model.num_betas, dtype=q.dtype, device=q.device)
-    return people.betas - torch.linalg.solve(hessian, gradient.mT).mT
+    step = -torch.linalg.solve(hessian, gradient.mT).mT
+
+    def value(betas: Tensor) -> Tensor:
+        posed = People(betas, model.frames(betas), people.target)
+        return errors(plan, model, posed, q).mean_square + weight * betas.square().sum(1)
+
+    slope = (gradient * step).sum(1)
+    curvature = value(people.betas + step) - value(people.betas) - slope
+    share = torch.where(curvature > 0, -slope / (2 * curvature), 1.0).clamp(0, 1)
+    return people.betas + share[:, None] * step
 
 
 def rest_form(smpl: SmplModel, skel: SkelModel) -> Tensor:
