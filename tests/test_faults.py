@@ -61,6 +61,7 @@ class Job:
         """Start it; --workers 0 unless an option says where it runs."""
         if not {"--workers", "--scheduler"} & set(options):
             options = ("--workers", 0, *options)
+        options = (*options, "--max-wait", 5)  # a busy machine starts a worker late
         paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **self.environment}
         return subprocess.Popen(
