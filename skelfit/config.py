@@ -84,7 +84,7 @@ class FitConfig:
     skel_gender: SkelGender = (
         "male"  # for labels of neutral gender; best: both, whichever fits a person better
     )
-    batch: int = _limits(1, default=256)  # people per solver call; bounds memory, changes no result
+    batch: int | None = _limits(1, default=None)  # people per solver call; None: what suits the device
     retries: int = _limits(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = _limits(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
     limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's

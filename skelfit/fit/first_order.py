@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skelfit.body.skel import SkelModel, SkelShape
 from skelfit.fit import objective
-from skelfit.fit.fitter import Fitter, PairFitter, Progress, Stage
+from skelfit.fit.fitter import FitResult, Fitter, PairFitter, Progress, Stage
 from skelfit.fit.joint_targets import JointGoal, with_joints
 from skelfit.fit.moments import People, moments
 from skelfit.fit.plans import Plan
@@ -49,6 +49,10 @@ class FirstOrderFitter(Fitter):
         pair = _FirstOrderPair(self.models, smpl_gender, skel_gender, self.config, self.device)
         pair.first_order = self.first_order
         return pair
+
+    def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
+        """The batches one after the other, all threads on one: they are few, and long."""
+        return [function(start) for start in starts]
 
 
 class _FirstOrderPair(PairFitter):

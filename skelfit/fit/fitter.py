@@ -7,7 +7,8 @@ put back at the end in closed form.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
     from skelfit.config import FitConfig, StageConfig
 
+# People per solver call.
+_CPU_BATCH, _GPU_BATCH = 256, 16384
 # (vertices, people) of a tile of the vertex pass: on a CPU it has to stay in the cache of one core.
 _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
@@ -88,11 +91,14 @@ class Fitter:
                 smpl_gender, torch.zeros(1, 24, 3), torch.zeros(1, betas.shape[1]), torch.zeros(1, 3)
             )
             return map_results(lambda x: x[:0], one)
-        pairs, parts = self.prepare(smpl_gender), []
-        for start in range(0, len(pose), self.config.batch):
-            rows = slice(start, start + self.config.batch)
+        pairs, size = self.prepare(smpl_gender), batch_size(self.config, self.device)
+
+        def fit_from(start: int) -> FitResult:
+            rows = slice(start, start + size)
             labels = [x[rows].to(self.device, torch.float32) for x in (pose, betas, transl)]
-            parts.append(reduce(better, (pair.fit(*labels) for pair in pairs)))
+            return reduce(better, (pair.fit(*labels) for pair in pairs))
+
+        parts = self.run_batches(fit_from, range(0, len(pose), size))
         return map_results(lambda *x: torch.cat(x).cpu(), *parts)
 
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
@@ -106,6 +112,26 @@ class Fitter:
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
         """What fits labels of one SMPL gender with one SKEL gender; another method of fitting overrides this."""
         return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.device)
+
+    def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
+        """The batches that start at these rows; on a CPU as many at once as torch has threads, each on one.
+
+        Batches have nothing in common, so that threads over batches lose less than threads within one, and what a
+        batch gives does not depend on how many there are.
+        """
+        if self.device.type != "cpu":
+            return [function(start) for start in starts]
+        threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return list(pool.map(function, starts))
+        finally:
+            torch.set_num_threads(threads)  # of threads to come: this one's own never changed
+
+
+def batch_size(config: FitConfig, device: torch.device) -> int:
+    """People per solver call: enough to keep the device busy, few enough for a CPU's caches."""
+    return config.batch or (_CPU_BATCH if device.type == "cpu" else _GPU_BATCH)
 
 
 def map_results(function: Callable[..., Tensor], *results: FitResult) -> FitResult:

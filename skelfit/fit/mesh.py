@@ -18,6 +18,7 @@ from skelfit.body.ball import nearest_turn
 from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.fit.chart import joint_move
+from skelfit.fit.fitter import batch_size
 from skelfit.fit.free_root import best_translation, centred, free_plan
 from skelfit.fit.mesh_betas import betas_from_mesh
 from skelfit.fit.mesh_start import make_mesh_parts, mesh_start
@@ -108,8 +109,9 @@ class MeshFitter:
             one = self.fit(self.model.v_template[None], self.model.v_template.new_zeros(1, count))
             return MeshFit(**{f.name: getattr(one, f.name)[:0] for f in fields(MeshFit)})
         parts = []
-        for start in range(0, len(target), self.config.batch):
-            rows = slice(start, start + self.config.batch)
+        size = batch_size(self.config, self.limits.device)
+        for start in range(0, len(target), size):
+            rows = slice(start, start + size)
             few = None if betas is None else betas[rows].to(self.limits)
             parts.append(self._fit_batch(target[rows].to(self.limits), few))
         return MeshFit(

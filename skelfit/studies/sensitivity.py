@@ -16,7 +16,7 @@ from torch import Tensor
 from skelfit.bench import Labels, make_labels
 from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS
 from skelfit.body.kinematics import Frames
-from skelfit.fit.fitter import FitResult, Fitter, PairFitter, map_results
+from skelfit.fit.fitter import FitResult, Fitter, PairFitter, batch_size, map_results
 from skelfit.studies.setup import SEED, Setup, Study, distribution, percent, quantiles, share_below, table
 
 SPREAD = 0.1  # rad
@@ -66,7 +66,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 def fit_from(fitter: Fitter, labels: Labels, offset: Tensor) -> FitResult:
     """The people fitted from starts that are off by offset (N, 46) rad."""
-    pairs, size = fitter.prepare(labels.gender), fitter.config.batch
+    pairs, size = fitter.prepare(labels.gender), batch_size(fitter.config, fitter.device)
     parts = []
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)
