@@ -185,33 +185,14 @@ def test_converts_for_real() -> None:
 
 
 def test_one_and_two_workers_give_the_same_people(models) -> None:
-    """The real fit by Dask workers that have two threads or one: within 5e-3 rad, 1e-3 betas and 0.02 mm.
-
-    Not bit for bit: a matrix product rounds differently with another number of threads.
-    """
-    people = 48
-    write_demo(Path("demo"), people, seed=3, images=False, models=models)
+    """The real fit by Dask workers that have two threads or one: the same bytes."""
+    write_demo(Path("demo"), 48, seed=3, images=False, models=models)
     arguments = ["convert", "--labels", "demo/demo-release.npz", "--source", "camerahmr", "--shard-size", 24]
     arguments += ["--pipeline", ROOT / "pipelines" / "hmr-skel.yaml", "--device", "cpu"]
-    found = []
     for workers in (1, 2):
         result = skelfit_(*arguments, "--workers", workers, "--out", f"out{workers}")
         assert result.exit_code == 0, result.output
-        assert (
-            skelfit_("export", f"out{workers}", "--format", "skel-cf", "--out", f"{workers}.npz").exit_code
-            == 0
-        )
-        rows = [read_rows(path) for path in sorted(Path(f"out{workers}").glob("*.rows.jsonl"))]
-        found.append((dict(np.load(f"{workers}.npz")), [row for shard in rows for row in shard]))
-    (one, one_rows), (two, two_rows) = found
-    assert len(one["skel_poses"]) == people and one.keys() == two.keys()
-    tolerances = {"skel_poses": 5e-3, "skel_betas": 1e-3}
-    for name in one:
-        if one[name].dtype.kind == "f":
-            atol = tolerances.get(name, 1e-4)
-            np.testing.assert_allclose(one[name], two[name], rtol=0, atol=atol, err_msg=name)
-        else:
-            assert (one[name] == two[name]).all()
-    assert [r["key"] for r in one_rows] == [r["key"] for r in two_rows]
-    assert [r["status"] for r in one_rows] == [r["status"] for r in two_rows]
-    assert max(abs(a["pve_mm"] - b["pve_mm"]) for a, b in zip(one_rows, two_rows, strict=True)) < 0.02
+    shards = sorted(Path("out1").glob("*.tar"))
+    assert len(shards) == 2
+    for one in shards:
+        assert one.read_bytes() == Path("out2", one.name).read_bytes()

@@ -74,4 +74,5 @@ class SmplModel:
 
     def root_joint(self, betas: Tensor) -> Tensor:
         """Rest position (..., 3) m of the root joint, the pivot of the global orientation."""
-        return self.j_template[0] + torch.einsum("cb,...b->...c", self.j_shapedirs[0], betas)
+        moved = (self.j_shapedirs[0].double() @ betas.double()[..., None])[..., 0]
+        return (self.j_template[0] + moved).to(betas.dtype)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skelfit.body.dofs import DOF_JOINT, NUM_JOINTS, SKEL_PARENTS, descendants, dofs_of_joint
 from skelfit.body.kinematics import ABDUCTION, ELEVATION, SCAPULAE, SPINE, SPINE_BEND, SPINE_EXT, Frames, Rig
-from skelfit.fit.cpu_tiles import Array, compiled
+from skelfit.fit.compiled import Array, compiled
 from skelfit.fit.moments import Moments
 from skelfit.fit.plans import Plan
 from skelfit.fit.solver import Evaluation

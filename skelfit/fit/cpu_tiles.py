@@ -2,29 +2,16 @@
 
 A vertex hangs on two joints on average and on five at most, so a loop that knows them does a tenth of the work of
 dense tables, and nothing between reading a target vertex and adding it to the sums leaves the first-level cache.
-People are the innermost dimension, which is what the compiler turns into vector instructions. The functions are
-compiled at their first call and kept on disk; while they run, other threads do too.
+People are the innermost dimension, which is what the compiler turns into vector instructions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from skelfit.fit.compiled import Array, compiled
 from skelfit.fit.plans import VertexBlock
-
-F = TypeVar("F", bound=Callable[..., Any])
-Array = NDArray[Any]
-
-
-def compiled(function: F) -> F:
-    """Compile at the first call; `contract` lets a product and a sum be one instruction."""
-    return cast("F", numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")(function))
 
 
 def add_moments(

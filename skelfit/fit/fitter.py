@@ -31,7 +31,7 @@ from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.regions import vertex_weights
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.shape import beta_step, rest_distance, rest_form
-from skelfit.fit.solver import DAMPING_START, Move, levenberg_marquardt
+from skelfit.fit.solver import DAMPING_START, Move, levenberg_marquardt, whole_lanes
 from skelfit.fit.targets import make_target_plan, smpl_targets
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
@@ -94,9 +94,11 @@ class Fitter:
         pairs, size = self.prepare(smpl_gender), batch_size(self.config, self.device)
 
         def fit_from(start: int) -> FitResult:
-            rows = slice(start, start + size)
+            count = min(size, len(pose) - start)
+            rows = whole_lanes(torch.arange(start, start + count))
             labels = [x[rows].to(self.device, torch.float32) for x in (pose, betas, transl)]
-            return reduce(better, (pair.fit(*labels) for pair in pairs))
+            found = reduce(better, (pair.fit(*labels) for pair in pairs))
+            return map_results(lambda x: x[:count], found)
 
         parts = self.run_batches(fit_from, range(0, len(pose), size))
         return map_results(lambda *x: torch.cat(x).cpu(), *parts)
@@ -249,7 +251,8 @@ class PairFitter:
     @torch.no_grad()
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit one batch; arguments as `Fitter.fit` takes them, on the device."""
-        skel_betas = self.beta_offset + betas @ self.beta_matrix.mT
+        # In float64: a product of few columns is rounded as the batch happens to be.
+        skel_betas = (self.beta_offset + betas.double() @ self.beta_matrix.double().mT).to(betas.dtype)
         frames = self.skel.frames(skel_betas)
         local_rot = roma.rotvec_to_rotmat(pose)
         still = local_rot.clone()
@@ -319,7 +322,7 @@ class PairFitter:
             if k + 1 < len(self.stages):
                 pve.append(errors(self.progress, self.skel, at.people, at.q).pve)
         for _ in range(self.config.retries):
-            late = (~at.settled).nonzero()[:, 0]
+            late = whole_lanes((~at.settled).nonzero()[:, 0])
             if len(late) == 0:
                 break
             at = at.put(late, self.run_stage(self.again, at.people.take(late), at.q[late]))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skelfit.body.kinematics import pose_joints
+from skelfit.body.kinematics import pose_joints, shape_frames
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.moments import People, errors, for_each_tile, people_last, posed_people, tiles_of
@@ -81,8 +81,10 @@ def shape_gradient(plan: Plan, model: SkelModel, people: People, q: Tensor) -> T
     for_each_tile(plan.blocks, plan.people, factors, visit)
     slope_rows = slope.permute(2, 0, 1).unflatten(2, (3, 4)) / plan.num_vertices
     with torch.enable_grad():
-        moving = people.betas.detach().requires_grad_()
-        frames = model.frames(moving)
+        joints = people.frames.joints.detach().requires_grad_()
+        frames = shape_frames(model.rig, joints)
         transforms = skinning_transforms(pose_joints(model.rig, frames, q), frames.joints)
-        (through_joints,) = torch.autograd.grad((slope_rows * transforms).sum(), moving)
-    return 2 * (direct.mT / plan.num_vertices + through_joints)
+        (at_joints,) = torch.autograd.grad((slope_rows * transforms).sum(), joints)
+    # In float64, so that how a product of few columns is rounded does not depend on the batch.
+    through_joints = at_joints.flatten(1).double() @ model.j_shapedirs.flatten(0, 1).double()
+    return 2 * (direct.mT / plan.num_vertices + through_joints.to(q.dtype))

@@ -19,6 +19,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from skelfit.fit.cpu_steps import damped_steps
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -61,8 +63,14 @@ _FLOOR = 1e-8  # of the damping, as a share of the largest curvature
 _NOISE = 512.0
 # A problem is finished when a step with at most this damping promises to gain less than the tolerance.
 _DAMPING_FREE = 1e-2
+_LANES = 16
 # On a CPU, the finished problems are dropped from the batch when they are at least this share of it.
 _DROP_SHARE = 0.2
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether a loop over the problems is faster than products of batches, and looking at them costs nothing."""
+    return x.device.type == "cpu"
 
 
 def damped_step(state: Evaluation, damping: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,6 +78,8 @@ def damped_step(state: Evaluation, damping: Tensor) -> tuple[Tensor, Tensor]:
 
     Where the matrix is not positive definite even so, the step is the gradient scaled by the largest curvature.
     """
+    if on_cpu(damping):
+        return damped_steps(state.hessian, state.gradient, damping)
     diagonal = state.hessian.diagonal(dim1=-2, dim2=-1)
     largest = diagonal.amax(-1, keepdim=True)
     floor = _FLOOR * largest + torch.finfo(diagonal.dtype).tiny
@@ -96,6 +106,16 @@ class _Batch:
     def take(self, keep: Tensor) -> _Batch:
         state = Evaluation(*(v[keep] for v in vars(self.state).values()))
         return _Batch(self.rows[keep], self.x[keep], state, self.damping[keep], self.accepted[keep])
+
+
+def whole_lanes(rows: Tensor) -> Tensor:
+    """rows (K,), the last of them repeated up to a multiple of 16.
+
+    The last few numbers of a tensor may be rounded by other instructions than the rest. In batches of whole lanes
+    every problem is computed alike, whatever else is in the batch; a problem that is there twice gives one answer.
+    """
+    short = -len(rows) % _LANES
+    return torch.cat((rows, rows[-1:].expand(short))) if short else rows
 
 
 def straight(x: Tensor, step: Tensor, max_step: float) -> Tensor:
@@ -135,9 +155,9 @@ def levenberg_marquardt(
     for _ in range(steps):
         step, promised = damped_step(batch.state, batch.damping)
         resting = (promised <= tolerance * batch.state.value) & (batch.damping <= _DAMPING_FREE)
-        if x.device.type == "cpu" and tolerance > 0 and float(resting.float().mean()) >= _DROP_SHARE:
+        if on_cpu(x) and tolerance > 0 and float(resting.float().mean()) >= _DROP_SHARE:
             store(batch.take(resting))
-            keep = (~resting).nonzero()[:, 0]
+            keep = whole_lanes((~resting).nonzero()[:, 0])
             if len(keep) == 0:
                 return Solution(found_x, found_value, decrease, found_accepted, found_damping)
             batch, objective = batch.take(keep), objective.take(keep)

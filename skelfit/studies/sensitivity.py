@@ -17,6 +17,7 @@ from skelfit.bench import Labels, make_labels
 from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS
 from skelfit.body.kinematics import Frames
 from skelfit.fit.fitter import FitResult, Fitter, PairFitter, batch_size, map_results
+from skelfit.fit.solver import whole_lanes
 from skelfit.studies.setup import SEED, Setup, Study, distribution, percent, quantiles, share_below, table
 
 SPREAD = 0.1  # rad
@@ -72,7 +73,7 @@ def fit_from(fitter: Fitter, labels: Labels, offset: Tensor) -> FitResult:
         rows = slice(start, start + size)
         for pair in pairs:
             assert isinstance(pair, Moved)
-            pair.offset = offset[rows].to(fitter.device)
+            pair.offset = offset[whole_lanes(torch.arange(len(offset))[rows])].to(fitter.device)
         parts.append(fitter.fit(labels.gender, labels.pose[rows], labels.betas[rows], labels.transl[rows]))
     return map_results(lambda *x: torch.cat(x), *parts)
 
