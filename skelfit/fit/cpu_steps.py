@@ -10,6 +10,8 @@ from torch import Tensor
 
 from skelfit.fit.compiled import Array, compiled
 
+FLOOR = 1e-8  # of the damping, as a share of the largest curvature
+
 
 def damped_steps(hessian: Tensor, gradient: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
     """As `solver.damped_step`, of CPU tensors (B, n, n), (B, n) and (B,): steps (B, n) and promised decreases (B,)."""
@@ -29,7 +31,7 @@ def _solve_all(hessian: Array, gradient: Array, damping: Array, step: Array, pro
         largest = h[0, 0]
         for i in range(n):
             largest = max(largest, h[i, i])
-        floor = 1e-6 * largest + tiny
+        floor = FLOOR * largest + tiny
         for i in range(n):
             for j in range(i, n):
                 u[i, j] = h[i, j]

@@ -367,7 +367,7 @@ class PairFitter:
             at = self.run_pass(stage, plan, few, at)
         held = replace(stage, config=replace(stage.config, refine_betas=False))
         for _ in range(stage.config.extra_refreshes):
-            rows = (at.moved > _MOVING).nonzero()[:, 0]
+            rows = whole_lanes((at.moved > _MOVING).nonzero()[:, 0])
             if len(rows) == 0:
                 break
             at = at.put(rows, self.run_pass(held, stage.plans[0], steps[0], at.take(rows)))

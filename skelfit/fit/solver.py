@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from skelfit.fit.cpu_steps import damped_steps
+from skelfit.fit.cpu_steps import FLOOR, damped_steps
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ Move = Callable[[Tensor, Tensor, float], Tensor]
 
 DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-4, 1e-7, 1e7
 _DAMPING_UP, _DAMPING_DOWN = 10.0, 0.1
-_FLOOR = 1e-8  # of the damping, as a share of the largest curvature
 # Near a minimum the gradient still shows the way when the value no longer does: a step counts as no worse when it
 # raises the value by less than its rounding, in units of the float type's resolution.
 _NOISE = 512.0
@@ -82,7 +81,7 @@ def damped_step(state: Evaluation, damping: Tensor) -> tuple[Tensor, Tensor]:
         return damped_steps(state.hessian, state.gradient, damping)
     diagonal = state.hessian.diagonal(dim1=-2, dim2=-1)
     largest = diagonal.amax(-1, keepdim=True)
-    floor = _FLOOR * largest + torch.finfo(diagonal.dtype).tiny
+    floor = FLOOR * largest + torch.finfo(diagonal.dtype).tiny
     matrix = state.hessian + torch.diag_embed(damping[:, None] * diagonal + floor)
     factor, info = torch.linalg.cholesky_ex(matrix)
     step = -torch.cholesky_solve(state.gradient[..., None], factor)[..., 0]
