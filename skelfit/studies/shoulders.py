@@ -74,9 +74,8 @@ def make_known(pair: PairFitter, labels: Labels, found: FitResult) -> Known:
     """Meshes at closed-form angles, each with what the fit left of the person before; moved starts."""
     skel = pair.skel
     device = skel.v_template.device
-    q = found.poses.index_fill(1, torch.tensor(ROOT_DOFS), 0.0).to(device)
-    betas = found.betas.to(device)
-    fitted, still = q.clone(), labels.pose.clone()
+    fitted = found.poses.index_fill(1, torch.tensor(ROOT_DOFS), 0.0).to(device)
+    betas, still = found.betas.to(device), labels.pose.clone()
     still[:, 0] = 0
     low, high = pair.limits.unbind(-1)
     q = pair.start(skel.frames(betas), roma.rotvec_to_rotmat(still.to(device))).clamp(low, high)
