@@ -31,6 +31,7 @@ bench: $(STAMP)
 	$(VENV)/bin/skelfit bench $(ARGS)
 
 soak: $(STAMP)
+	$(VENV)/bin/python -m pytest -m soak
 	$(VENV)/bin/python tests/soak/soak.py $(ARGS)
 
 # Leaves the results in shards/, models/ and data/ alone.

@@ -270,6 +270,7 @@ def test_a_shard_without_memory_fails_alone(people: Path, tmp_path: Path) -> Non
     assert_finishes(job, people)
 
 
+@pytest.mark.soak
 def test_a_worker_without_memory_is_replaced_until_it_is_too_much(people: Path, tmp_path: Path) -> None:
     """Dask's limit: the nanny ends the process, as the kernel would."""
     gigabytes = psutil.virtual_memory().total / 2**30
