@@ -198,7 +198,7 @@ class _SlowFitter(FakeFitter):
 
 def _slow_write(files: ShardFiles, *args: Any) -> Any:
     began = time.time()
-    time.sleep(0.2)
+    time.sleep(0.35)  # longer than a fit
     marker = write_shard(files, *args)
     with open(files.folder.parent / "notes", "a") as file:
         file.write(f"write {began} {time.time()}\n")
