@@ -44,7 +44,7 @@ class BenchConfig:
     device: str
     people: int  # of each kind of poses
     batches: tuple[int, ...]
-    baseline_people: int  # of each kind, in one batch; 0: no baseline
+    baseline_people: int  # of each kind; 0: no baseline
     gender: Gender = "neutral"  # of the labels
 
 
@@ -115,11 +115,12 @@ def run_bench(
     if config.baseline_people:
         say(f"fitting {config.baseline_people} people of each kind by the baseline; the longest part")
         for name, labels in people.items():
-            few = labels.first(config.baseline_people)
-            found = measure_baseline(models, pipeline, baseline, config.device, few)
-            speed = best[name]["people_per_second"]
-            ours = compare(models, pipeline, config.device, few, found, speed)
-            compared.append({"poses": name} | found | {"fit": ours})
+            few, speed = labels.first(config.baseline_people), best[name]["people_per_second"]
+            for batch in sorted({min(len(few), b) for b in (1, _MAX_BATCHES, len(few))}):
+                some = few.first(batch * _MAX_BATCHES)
+                found = measure_baseline(models, pipeline, baseline, config.device, some, batch)
+                ours = compare(models, pipeline, config.device, some, found, speed)
+                compared.append({"poses": name} | found | {"fit": ours})
     say("measuring what the device can do")
     count = count_work(models, pipeline.fit, config.gender)
     roof = roofline(count, measure_device(config.device), best["everyday"]["people_per_second"])
@@ -187,16 +188,19 @@ def measure_batch(
 
 
 def measure_baseline(
-    models: ModelSet, pipeline: Pipeline, baseline: Pipeline, device: str, labels: Labels
+    models: ModelSet, pipeline: Pipeline, baseline: Pipeline, device: str, labels: Labels, batch: int
 ) -> dict[str, Any]:
-    """Speed and accuracy of the first-order baseline, all people in one batch."""
+    """Speed and accuracy of the first-order baseline in batches of one size.
+
+    One at a time is how the published aligner is run on unrelated images; in a batch people share an optimiser.
+    """
     if baseline.first_order is None:
         raise ValueError(f"the baseline {baseline.name!r}: expected a first_order section, found none")
     ours = pipeline.fit
     joints = {stage.name: stage.joint_weight for stage in ours.stages}
     same = replace(
         baseline.fit,
-        batch=len(labels),
+        batch=batch,
         skel_gender=ours.skel_gender,
         limits=ours.limits,
         limit_weight=ours.limit_weight,
@@ -209,6 +213,7 @@ def measure_baseline(
     result, seconds = timed_fit(fitter, labels, device)
     return {
         "method": baseline.first_order.method,
+        "batch": batch,
         "people": len(labels),
         "seconds": seconds,
         "people_per_second": len(labels) / seconds,
@@ -255,11 +260,16 @@ def _memory(device: str, start: bool = False) -> int:
 
 
 def measure_breakdown(models: ModelSet, fit: FitConfig, device: str, labels: Labels) -> dict[str, float]:
-    """Seconds per 1000 people of each part of the fit; `other` is the rest of the whole."""
+    """Seconds per 1000 people of each part of the fit, on a CPU on one thread; `other` is the rest of the whole."""
     fitter = Fitter(models, fit, device)
-    timed_fit(fitter, labels.first(1), device)
-    with timed_parts([stage.name for stage in fit.stages], device) as parts:
-        _, seconds = timed_fit(fitter, labels, device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        timed_fit(fitter, labels.first(1), device)
+        with timed_parts([stage.name for stage in fit.stages], device) as parts:
+            _, seconds = timed_fit(fitter, labels, device)
+    finally:
+        torch.set_num_threads(threads)
     found = {"all": seconds, **parts, "other": seconds - sum(parts.values())}
     return {name: 1000 * value / len(labels) for name, value in found.items()}
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS, descendants
+from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import corrective_sources
 from skelfit.config import FitConfig, Gender
@@ -46,18 +46,18 @@ class Work:
 def count_work(models: ModelSet, fit: FitConfig, gender: Gender) -> dict[str, Work]:
     """What the method asks for per person, in float32, counted from sizes: a multiply-add is two operations.
 
-    All steps that the pipeline allows, and no retries. V vertices of a pass, K = 1 + 10 betas + 9 per corrective joint,
-    s skinning weights that are not zero, s_J of them of active joints, p pairs of active joints at a vertex; J joints
-    and n DoFs of a stage, t joints that all DoFs of it move together. Tables and what fits a cache are free: many
+    All steps that the pipeline allows, no extra passes and no retries. V vertices of a pass, K = 1 + 10 betas + 9 per
+    corrective joint, s skinning weights that are not zero, s_J of them of active joints, p pairs of active joints at a
+    vertex, P pairs of active joints in all; J joints and n DoFs of a stage. Tables and what fits a cache are free: many
     people share them.
 
-    target mesh   6V(10 + 207) shape and correctives, 2*24*16V + 24V skinning;   12V bytes written
+    target mesh   6V(1 + 10 + 207) shape and correctives, 24s + 18V skinning;   12V bytes written
     posed skin    6VK rest skin, 24s skinning, 21V residual;   12V read
     betas         a posed skin, 18V turned residuals, 60V product, 18V + 24s lever and sums
-    moments       a posed skin, 21V products and value, 24s_J + 18p sums;   (4J)^2 + 12J numbers written
+    moments       a posed skin, 21V products and value, 24s_J + 18p sums;   10P + 24J numbers written
     metrics       a posed skin, 7V
-    LM step       6(4J)^2 slope, 96Jt and 12nt normal matrix, n^3/3 + 4n^2 solution;   M read; the Jacobian's 12t and
-                  its product's 12nJ numbers written and read
+    LM step       192P slope, 192P + 32J^2 second moments, 27nJ + 6n^2 normal matrix, n^3/3 + 4n^2 solution;
+                  10P + 24J numbers read, the normal matrix written and read
     """
     work: dict[str, Work] = {}
     for gendered in fit.skel_genders(gender):
@@ -69,7 +69,7 @@ def count_work(models: ModelSet, fit: FitConfig, gender: Gender) -> dict[str, Wo
 def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str) -> dict[str, Work]:
     """As `count_work`, for one SKEL body."""
     skel = models.skel_of(gendered)
-    weights = np.asarray(skel.skin_weights)
+    weights, target = np.asarray(skel.skin_weights), np.asarray(models.smpl_of(gender).weights)
     columns = 1 + skel.shapedirs.shape[2] + 9 * len(corrective_sources()[0])
 
     def posed(chosen: NDArray[np.int64]) -> Work:
@@ -81,7 +81,7 @@ def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str)
     betas = posed(progress) + Work(96 * len(progress) + 24 * np.count_nonzero(weights[progress]), 0)
     nothing = Work(0, 0)
     work = {
-        "target mesh": Work((6 * 217 + 2 * 24 * 16 + 24) * len(weights), 12 * len(weights)),
+        "target mesh": Work((6 * 218 + 18) * len(weights) + 24 * np.count_nonzero(target), 12 * len(weights)),
         "betas": nothing,
         "moments": nothing,
     }
@@ -94,7 +94,7 @@ def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str)
         if stage.refine_betas and gender != gendered:
             work["betas"] += betas * stage.refreshes
         # Each pass evaluates its start, too.
-        work[f"LM {stage.name}"] = _step(joints) * (stage.steps + stage.refreshes)
+        work[f"LM {stage.name}"] = _step(joints, weights[:, joints]) * (stage.steps + stage.refreshes)
     work["metrics"] = posed(everything) + Work(7 * len(weights), 0)
     work["metrics"] += (posed(progress) + Work(7 * len(progress), 0)) * (len(fit.stages) - 1)
     return work
@@ -104,16 +104,24 @@ def _sums(weights: NDArray[np.float32]) -> Work:
     """What moments ask for beyond the posed skin; weights (V, J) of the active joints."""
     touched = np.count_nonzero(weights, axis=1)
     pairs = (touched * (touched + 1) // 2).sum()
-    rows = 4 * weights.shape[1]
-    return Work(21 * len(weights) + 24 * touched.sum() + 18 * pairs, 4 * (rows**2 + 3 * rows))
+    return Work(21 * len(weights) + 24 * touched.sum() + 18 * pairs, _moments_bytes(weights))
 
 
-def _step(joints: list[int]) -> Work:
-    """One evaluation and solution of a stage with these joints."""
-    moved = [len(set(descendants(j)) & set(joints)) for j in DOF_JOINT if j in joints]
-    n, rows, together = len(moved), 4 * len(joints), sum(moved)
-    flops = 6 * rows**2 + 24 * rows * together + 12 * n * together + n**3 / 3 + 4 * n**2
-    return Work(flops, 4 * (rows**2 + 2 * (12 * together + 3 * n * rows)))
+def _pairs(weights: NDArray[np.float32]) -> int:
+    """How many pairs of joints share a vertex."""
+    held = (weights > 0).astype(np.float64)
+    return int(np.count_nonzero(np.triu(held.T @ held)))
+
+
+def _moments_bytes(weights: NDArray[np.float32]) -> int:
+    return 4 * (10 * _pairs(weights) + 24 * weights.shape[1])
+
+
+def _step(joints: list[int], weights: NDArray[np.float32]) -> Work:
+    """One evaluation and solution of a stage with these joints; weights (V, J)."""
+    n, count, pairs = sum(j in joints for j in DOF_JOINT), len(joints), _pairs(weights)
+    flops = 384 * pairs + 32 * count**2 + 27 * n * count + 10 * n**2 + n**3 / 3
+    return Work(flops, _moments_bytes(weights) + 8 * n**2)
 
 
 def measure_device(device: str) -> Work:

@@ -81,7 +81,8 @@ def test_report(bench, tmp_path: Path) -> None:
         # A part that is never called would show as zero.
         assert all(seconds > 0 for seconds in parts.values()), kind
 
-    assert [r["poses"] for r in report["baseline"]] == ["everyday", "extreme"]
+    expected = [(p, b) for p in ("everyday", "extreme") for b in (1, 2)]
+    assert [(r["poses"], r["batch"]) for r in report["baseline"]] == expected
     for r in report["baseline"]:
         ours = r["fit"]
         assert r["people"] == 2 and r["people_per_second"] == pytest.approx(2 / r["seconds"])

@@ -8,6 +8,7 @@ People are the innermost dimension, which is what the compiler turns into vector
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from skelfit.fit.compiled import Array, compiled
@@ -53,14 +54,20 @@ def add_errors(
 
 
 def add_slopes(
-    block: VertexBlock, rest: Tensor, transforms: Tensor, target: Tensor, start: int, slope: Tensor
+    block: VertexBlock,
+    rest: Tensor,
+    transforms: Tensor,
+    target: Tensor,
+    start: int,
+    slope: Tensor,
+    squares: Tensor,
 ) -> None:
     """As `torch_tiles.add_slopes`."""
     t = block.hold
     scratch = _scratch(rest, target, start)
     _add_slopes(
         rest.numpy(), transforms.numpy(), target.numpy(), start, t.vertices, t.first, t.joint, t.weight,
-        scratch, slope.numpy(),
+        scratch, slope.numpy(), squares.numpy(),
     )  # fmt: skip
 
 
@@ -71,6 +78,11 @@ def write_skin(block: VertexBlock, rest: Tensor, transforms: Tensor, start: int,
     _write_skin(
         rest.numpy(), transforms.numpy(), start, t.vertices, t.first, t.joint, t.weight, scratch, skin.numpy()
     )
+
+
+def take_people(skin: Tensor, rows: Tensor) -> Tensor:
+    """As `torch_tiles.take_people`, whose gathering of single numbers is six times slower here."""
+    return torch.from_numpy(skin.numpy().take(rows.numpy(), axis=2))
 
 
 def _scratch(rest: Tensor, of_all: Tensor, start: int) -> Array:
@@ -214,7 +226,7 @@ def _add_errors(
 @compiled
 def _add_slopes(
     rest: Array, transforms: Array, target: Array, start: int, vertices: Array, first: Array, joint: Array,
-    weight: Array, s: Array, slope: Array,
+    weight: Array, s: Array, slope: Array, squares: Array,
 ) -> None:  # fmt: skip
     n = s.shape[1]
     for v in range(rest.shape[0]):
@@ -224,7 +236,9 @@ def _add_slopes(
         _lever(v, rest, s)
         for k in range(first[v], first[v + 1]):
             _add_scaled(weight[k], s[15:27], slope[joint[k]], start, n)
-        r0, r1, r2 = s[12], s[13], s[14]
+        r0, r1, r2, square = s[12], s[13], s[14], squares[start : start + n]
+        for p in range(n):
+            square[p] += r0[p] * r0[p] + r1[p] * r1[p] + r2[p] * r2[p]
         for c in range(3):
             t0, t1, t2, into = s[c], s[4 + c], s[8 + c], rest[v, c]
             for p in range(n):

@@ -342,9 +342,11 @@ class PairFitter:
             return torch.cat((at.q, at.value[:, None], at.decrease[:, None]), 1)
 
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            at = self.run_stage(self.free, first.people.take(rows), x[:, :NUM_DOFS])
+            lanes = whole_lanes(torch.arange(len(rows), device=rows.device))
+            at = self.run_stage(self.free, first.people.take(rows[lanes]), x[lanes, :NUM_DOFS])
             for _ in range(_CHANCE_PASSES):
                 at = self.run_stage(self.again, at.people, at.q)
+            at = at.take(torch.arange(len(rows), device=rows.device))
             return answer(at), score(at, rows)
 
         hopeless = ~answer(first).isfinite().all(1)

@@ -67,7 +67,7 @@ class People:
 
     def take(self, rows: Tensor) -> People:
         """Some of the people; rows (K,) int64."""
-        return People(self.betas[rows], self.frames.take(rows), self.target[..., rows])
+        return People(self.betas[rows], self.frames.take(rows), tiles_of(rows).take_people(self.target, rows))
 
     def put(self, rows: Tensor, few: People) -> People:
         """These people with the shapes of some of them replaced; rows (K,) int64."""

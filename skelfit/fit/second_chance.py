@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skelfit.fit.solver import whole_lanes
-
 # Where to try again: from the rows (K,) int64 of the failed problems and their best answers so far (K, n).
 Start = Callable[[Tensor, Tensor], Tensor]
 # Solve the problems of these rows (K,) int64 from starts (K, n): answers (K, n) and scores (K,).
@@ -42,7 +40,7 @@ def retry_failed(
     retries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     goal = torch.as_tensor(good_enough, dtype=score.dtype, device=score.device).expand(score.shape)
     for start in starts:
-        rows = whole_lanes((~(score <= goal)).nonzero()[:, 0])
+        rows = (~(score <= goal)).nonzero()[:, 0]
         if len(rows) == 0:
             break
         found, value = attempt(rows, start(rows, x[rows]))

@@ -11,6 +11,8 @@ is a quadratic form of both betas, made once: it costs no pass over the vertices
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,18 +31,18 @@ def beta_step(plan: Plan, model: SkelModel, people: People, q: Tensor, weight: f
     moves a crouched body quite otherwise than one at rest, so a step may be far too long. The error is a parabola
     along it: a person takes the share of the step that leads to its lowest point, the whole step at most.
     """
-    gradient = shape_gradient(plan, model, people, q) + 2 * weight * people.betas
+    error, gradient = shape_gradient(plan, model, people, q)
+    gradient = gradient + 2 * weight * people.betas
     dirs = model.shapedirs.flatten(0, 1)
     hessian = 2 * (dirs.mT @ dirs) / len(model.shapedirs)
     hessian = hessian + 2 * weight * torch.eye(model.num_betas, dtype=q.dtype, device=q.device)
     step = -torch.linalg.solve(hessian, gradient.mT).mT
 
-    def value(betas: Tensor) -> Tensor:
-        posed = People(betas, model.frames(betas), people.target)
-        return errors(plan, model, posed, q).mean_square + weight * betas.square().sum(1)
-
+    betas = people.betas + step
+    posed = replace(people, betas=betas, frames=model.frames(betas))
+    there = errors(plan, model, posed, q).mean_square + weight * betas.square().sum(1)
     slope = (gradient * step).sum(1)
-    curvature = value(people.betas + step) - value(people.betas) - slope
+    curvature = there - error - weight * people.betas.square().sum(1) - slope
     share = torch.where(curvature > 0, -slope / (2 * curvature), 1.0).clamp(0, 1)
     return people.betas + share[:, None] * step
 
@@ -64,17 +66,18 @@ def rest_distance(form: Tensor, smpl_betas: Tensor, skel_betas: Tensor) -> Tenso
     return ((x @ form) * x).sum(1).clamp(min=0).sqrt().to(skel_betas.dtype)
 
 
-def shape_gradient(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Tensor:
-    """Gradient (B, 10) of the plan's mean squared vertex error with respect to betas."""
+def shape_gradient(plan: Plan, model: SkelModel, people: People, q: Tensor) -> tuple[Tensor, Tensor]:
+    """The plan's mean squared vertex error (B,), and its gradient (B, 10) with respect to betas."""
     count, betas = people.betas.shape
     direct = q.new_zeros(betas, count)
     slope = q.new_zeros(len(people.frames.joints[0]), 12, count)  # dE/dA of the skinning transforms, halved
 
+    squares = q.new_zeros(count)
     transforms, factors = posed_people(model, people, q)
     moved, tiles = people_last(transforms), tiles_of(q)
 
     def visit(block: VertexBlock, rest: Tensor, start: int) -> None:
-        tiles.add_slopes(block, rest, moved, people.target, start, slope)
+        tiles.add_slopes(block, rest, moved, people.target, start, slope, squares)
         few = direct[:, start : start + rest.shape[2]]
         few += (block.basis[:, 1 : 1 + betas].mT @ rest.flatten(0, 1))[:, : few.shape[1]]
 
@@ -87,4 +90,5 @@ def shape_gradient(plan: Plan, model: SkelModel, people: People, q: Tensor) -> T
         (at_joints,) = torch.autograd.grad((slope_rows * transforms).sum(), joints)
     # In float64, so that how a product of few columns is rounded does not depend on the batch.
     through_joints = at_joints.flatten(1).double() @ model.j_shapedirs.flatten(0, 1).double()
-    return 2 * (direct.mT / plan.num_vertices + through_joints.to(q.dtype))
+    gradient = 2 * (direct.mT / plan.num_vertices + through_joints.to(q.dtype))
+    return squares / plan.num_vertices, gradient

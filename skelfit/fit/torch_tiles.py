@@ -62,12 +62,22 @@ def add_errors(
 
 
 def add_slopes(
-    block: SkinBlock, rest: Tensor, transforms: Tensor, target: Tensor, start: int, slope: Tensor
+    block: SkinBlock,
+    rest: Tensor,
+    transforms: Tensor,
+    target: Tensor,
+    start: int,
+    slope: Tensor,
+    squares: Tensor,
 ) -> None:
-    """Add r [rest, 1]^T per joint to slope (24, 12, B), r the residual; rest becomes r as the rest skin sees it."""
+    """With residuals r, add r [rest, 1]^T per joint to slope (24, 12, B) and r^2 to squares (B,).
+
+    rest becomes r as the rest skin sees it.
+    """
     who, rest = _people(rest, target, start)
     blended, residual = _residual(block, rest, transforms, target, who)
     add_rows(slope, who, block.skin, _lever(rest, residual))
+    squares[who] += residual.square().sum((0, 1))
     rest.copy_(torch.einsum("vrcn,vrn->vcn", blended[:, :, :3], residual))
 
 
@@ -75,6 +85,11 @@ def write_skin(block: SkinBlock, rest: Tensor, transforms: Tensor, start: int, s
     """Write the posed vertices to skin (V, 3, B)."""
     who, rest = _people(rest, skin, start)
     skin[block.vertices, :, who] = _pose(_blend(block, transforms, who), rest)
+
+
+def take_people(skin: Tensor, rows: Tensor) -> Tensor:
+    """The skins (V, 3, K) of some people of (V, 3, B); rows (K,) int64."""
+    return skin[..., rows]
 
 
 def _people(rest: Tensor, of_all: Tensor, start: int) -> tuple[slice, Tensor]:
