@@ -21,7 +21,7 @@ from skelfit.studies.setup import table
 PEOPLE = {"cpu": 2048, "cuda": 32768}
 BASELINE_PEOPLE = {"cpu": 16, "cuda": 1024}
 BASELINE = Path("pipelines/first-order.yaml")
-BATCHES = {"cpu": (64, 128, 256), "cuda": (64, 256, 1024, 4096, 16384)}
+BATCHES = {"cpu": (128, 256, 512), "cuda": (64, 256, 1024, 4096, 16384)}
 
 
 @click.command("bench")

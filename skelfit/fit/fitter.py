@@ -40,11 +40,13 @@ if TYPE_CHECKING:
     from skelfit.config import FitConfig, StageConfig
 
 # People per solver call.
-_CPU_BATCH, _GPU_BATCH = 256, 16384
+_CPU_BATCH, _GPU_BATCH = 512, 16384
 # (vertices, people) of a tile of the vertex pass: on a CPU it has to stay in the cache of one core.
 _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
+# Ten betas are as well determined by every 16th vertex.
+_SHAPE_STRIDE = 16
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
 # Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
 _RETRY_STEPS, _CHANCE_PASSES, _NO_WORSE = 12, 3, 1.02
@@ -245,6 +247,7 @@ class PairFitter:
         held = replace(last.config, steps=_RETRY_STEPS, extra_refreshes=0, refine_betas=False)
         self.again = replace(last, config=held, plans=last.plans[-1:])
         self.free = replace(self.again, plans=last.plans[:1], limit_weight=0.0)
+        self.shape_plan = make_plan(self.skel, "all", "all", _SHAPE_STRIDE, tile)
         self.progress = make_plan(self.skel, "all", "all", PROGRESS_STRIDE, tile)
         self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
 
@@ -379,7 +382,7 @@ class PairFitter:
         """A vertex pass and some steps, after a step of the betas where they are refined."""
         config, people, q = self.config, at.people, at.q
         if stage.config.refine_betas and self.smpl.gender != self.skel.gender:
-            betas = beta_step(self.progress, self.skel, people, q, config.beta_weight)
+            betas = beta_step(self.shape_plan, self.skel, people, q, config.beta_weight)
             people = People(betas, self.skel.frames(betas), people.target)
         state = moments(plan, self.skel, people, q)
         state = with_joints(state, plan, people.frames, self.joint_goal(stage, plan, people))

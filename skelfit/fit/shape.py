@@ -33,10 +33,11 @@ def beta_step(plan: Plan, model: SkelModel, people: People, q: Tensor, weight: f
     """
     error, gradient = shape_gradient(plan, model, people, q)
     gradient = gradient + 2 * weight * people.betas
-    dirs = model.shapedirs.flatten(0, 1)
+    dirs = model.shapedirs.flatten(0, 1).double()
     hessian = 2 * (dirs.mT @ dirs) / len(model.shapedirs)
-    hessian = hessian + 2 * weight * torch.eye(model.num_betas, dtype=q.dtype, device=q.device)
-    step = -torch.linalg.solve(hessian, gradient.mT).mT
+    hessian = hessian + 2 * weight * torch.eye(model.num_betas, dtype=hessian.dtype, device=q.device)
+    # In float64, so that how a few columns are rounded does not depend on the batch.
+    step = -(gradient.double() @ torch.linalg.inv(hessian)).to(q.dtype)
 
     betas = people.betas + step
     posed = replace(people, betas=betas, frames=model.frames(betas))
@@ -90,5 +91,6 @@ def shape_gradient(plan: Plan, model: SkelModel, people: People, q: Tensor) -> t
         (at_joints,) = torch.autograd.grad((slope_rows * transforms).sum(), joints)
     # In float64, so that how a product of few columns is rounded does not depend on the batch.
     through_joints = at_joints.flatten(1).double() @ model.j_shapedirs.flatten(0, 1).double()
-    gradient = 2 * (direct.mT / plan.num_vertices + through_joints.to(q.dtype))
+    # Row by row in memory: sums over a row are then the same in every batch.
+    gradient = 2 * (direct.mT / plan.num_vertices + through_joints.to(q.dtype)).contiguous()
     return squares / plan.num_vertices, gradient
