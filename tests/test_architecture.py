@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "skelfit"
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
+    "heap": set(),
     # A configuration names DoFs.
     "config": {"body"},
     "body": set(),
@@ -28,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": {"body", "config", "layout", "metrics", "shards"},
     "status": {"lock", "shards"},
     "job": {"body", "config", "fit", "images", "labels", "layout", "metrics", "plan", "shards"},
-    "cluster": {"job", "plan"},
+    "cluster": {"heap", "job", "plan"},
     "export": {"layout", "shards"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},

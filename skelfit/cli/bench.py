@@ -14,6 +14,7 @@ from skelfit.body.models import find_models
 from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_pipeline, shipped
 from skelfit.config import load_pipeline
 from skelfit.errors import OutputError
+from skelfit.heap import keep_heap
 from skelfit.job import find_device
 from skelfit.studies.setup import table
 
@@ -57,6 +58,7 @@ def bench_command(
 
     Speed, accuracy and memory on made-up people; where the time goes; what the device could do.
     """
+    keep_heap()  # as workers do
     if threads is not None:
         torch.set_num_threads(threads)
     settings, kind = chosen_pipeline(pipeline), find_device(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,15 +13,12 @@ from distributed import secede
 
 from skelfit import __version__
 from skelfit.errors import ClusterError
+from skelfit.heap import keep_heap
 from skelfit.job import ShardResult, writing_behind
 from skelfit.plan import ShardTask
 
 Work = Callable[[ShardTask], ShardResult]
 
-# Of glibc's mallopt. Dask has its workers give memory back at once, which a fit would only ask for again: a third of
-# its time was page faults. Blocks up to 32 MiB (the most that glibc takes) come from the heap, and the heap keeps
-# up to 1 GiB.
-_MALLOC = {-1: 1 << 30, -3: 32 << 20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
 _LOCK = Lock()
 _WRITING = BoundedSemaphore(1)
 
@@ -51,10 +47,7 @@ def _settle(threads: int | None) -> None:
     """Set up this process, once: it may have been started by hand."""
     # torch takes all cores unless it is told, and every worker would.
     torch.set_num_threads(threads or _environment_threads())
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, value in _MALLOC.items():
-            mallopt(option, value)
+    keep_heap()
 
 
 @contextmanager
