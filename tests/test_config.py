@@ -50,7 +50,7 @@ def pipeline(folder: Path, text: str = PIPELINE) -> Pipeline:
 def test_defaults_and_values(tmp_path: Path) -> None:
     config = pipeline(tmp_path, PIPELINE + "gates: {max_pve_mm: 30}\nshard_size: 7\n")
     assert config.shard_size == 7
-    assert config.fit.batch == 256
+    assert config.fit.batch is None
     assert config.gates.max_vertex_mm is None
     assert config.gates.max_pve_mm == 30.0
     assert type(config.gates.max_pve_mm) is float
@@ -72,7 +72,7 @@ BAD = [
     ("  batch: 2.5", "fit.batch", "a whole number", "2.5 (float)"),
     ("  batch: yes", "fit.batch", "a whole number", "True (true or false)"),
     ("  batch: 0", "fit.batch", "at least 1", "0"),
-    ("  batch:", "fit.batch", "a whole number", "nothing (null)"),
+    ("  retries:", "fit.retries", "a whole number", "nothing (null)"),
     ("  limit_weight: .nan", "fit.limit_weight", "a finite number", "nan"),
     ("  limit_weight: -1", "fit.limit_weight", "at least 0", "-1"),
     ("  skel_gender: neutral", "fit.skel_gender", "one of male, female, best", "'neutral' (text)"),
@@ -250,7 +250,7 @@ def test_difference_names_fields_and_values(tmp_path: Path) -> None:
     a = dataclasses.asdict(config)
     b = json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(config, fit=fit))))
     found = difference(a, b)
-    assert found[0] == "fit.batch: 256 against 512"
+    assert found[0] == "fit.batch: null against 512"
     assert 'fit.stages[1].dofs: absent against "all"' in found
     assert len(found) == 1 + len(dataclasses.fields(StageConfig))
     assert difference(a, json.loads(json.dumps(a))) == []
