@@ -116,9 +116,9 @@ def run_bench(
         say(f"fitting {config.baseline_people} people of each kind by the baseline; the longest part")
         for name, labels in people.items():
             few, speed = labels.first(config.baseline_people), best[name]["people_per_second"]
-            for batch in sorted({min(len(few), b) for b in (1, _MAX_BATCHES, len(few))}):
-                some = few.first(batch * _MAX_BATCHES)
-                found = measure_baseline(models, pipeline, baseline, config.device, some, batch)
+            for size in sorted({min(len(few), b) for b in (1, _MAX_BATCHES, len(few))}):
+                some = few.first(size * _MAX_BATCHES)
+                found = measure_baseline(models, pipeline, baseline, config.device, some, size)
                 ours = compare(models, pipeline, config.device, some, found, speed)
                 compared.append({"poses": name} | found | {"fit": ours})
     say("measuring what the device can do")
