@@ -15,6 +15,7 @@ from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FirstOrderConfig, LabelSource, Pipeline, load_pipeline
 from skelfit.fit.first_order import FirstOrderFitter, minimise, stage_objective
+from skelfit.fit.fitter import PairFitter
 from skelfit.fit.moments import People, errors, moments
 from skelfit.fit.plans import make_plan
 from skelfit.job import make_fitter, run_shard
@@ -133,3 +134,22 @@ def test_the_pipeline_runs_through_the_job(models: ModelSet, tmp_path: Path) -> 
         assert list(row["stage_pve_mm"]) == ["lower_body", "upper_body", "full"]
         # Two iterations are nowhere near a minimum, and the job says so.
         assert row["status"] == "not_converged" and row["pve_mm"] > 1
+
+
+def test_a_batch_of_the_baseline_holds_its_people_and_nobody_twice(
+    models: ModelSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The solver's batches are filled up with copies; here that would cost time and move the shared line search."""
+    sizes: list[int] = []
+
+    def count(self: PairFitter, pose: Tensor, betas: Tensor, transl: Tensor) -> None:
+        sizes.append(len(pose))
+        raise InterruptedError
+
+    monkeypatch.setattr(PairFitter, "fit", count)
+    pipeline = short(3)
+    assert pipeline.first_order is not None
+    fitter = FirstOrderFitter(models, replace(pipeline.fit, batch=3), pipeline.first_order)
+    with pytest.raises(InterruptedError):
+        fitter.fit("neutral", torch.zeros(3, 24, 3), torch.zeros(3, 10), torch.zeros(3, 3))
+    assert sizes == [3]

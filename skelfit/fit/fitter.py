@@ -97,7 +97,7 @@ class Fitter:
 
         def fit_from(start: int) -> FitResult:
             count = min(size, len(pose) - start)
-            rows = whole_lanes(torch.arange(start, start + count))
+            rows = self.company(torch.arange(start, start + count))
             labels = [x[rows].to(self.device, torch.float32) for x in (pose, betas, transl)]
             found = reduce(better, (pair.fit(*labels) for pair in pairs))
             return map_results(lambda x: x[:count], found)
@@ -116,6 +116,10 @@ class Fitter:
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
         """What fits labels of one SMPL gender with one SKEL gender; another method of fitting overrides this."""
         return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.device)
+
+    def company(self, rows: Tensor) -> Tensor:
+        """Whom to fit together so that each of the rows (K,) gets what they would get in any batch: they come first."""
+        return whole_lanes(rows)
 
     def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
         """The batches that start at these rows; on a CPU as many at once as torch has threads, each on one.
