@@ -25,7 +25,8 @@ from skelfit.body.models import ModelSet
 from skelfit.config import FitConfig, Gender, Pipeline
 from skelfit.fit import fitter as fit_module
 from skelfit.fit.first_order import FirstOrderFitter
-from skelfit.fit.fitter import FitResult, Fitter
+from skelfit.fit.fitter import Fitter
+from skelfit.fit.results import FitResult
 from skelfit.labels.demo import sample_labels
 from skelfit.roofline import count_work, measure_device, roofline, wait_for
 

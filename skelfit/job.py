@@ -30,7 +30,8 @@ from skelfit.body.models import ModelSet, load_models, open_models
 from skelfit.config import GateConfig, Pipeline
 from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
 from skelfit.fit.first_order import FirstOrderFitter
-from skelfit.fit.fitter import FitResult, Fitter
+from skelfit.fit.fitter import Fitter
+from skelfit.fit.results import FitResult
 from skelfit.images import Picture, read_pictures
 from skelfit.labels.batch import LabelBatch, image_path
 from skelfit.labels.store import read_rows

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from skelfit.config import FitConfig, GateConfig, LabelSource, Pipeline, StageConfig
-from skelfit.fit.fitter import FitResult
+from skelfit.fit.results import FitResult
 from skelfit.job import ShardResult, run_shard
 from skelfit.labels.store import build_store, store_info
 from skelfit.lock import LOCK_NAME, RECORD_NAME

@@ -31,10 +31,11 @@ from skelfit.fit import objective as objective_module
 from skelfit.fit import solver as solver_module
 from skelfit.fit import torch_tiles
 from skelfit.fit.chart import joint_move
-from skelfit.fit.fitter import FitResult, Fitter, PairFitter, better
+from skelfit.fit.fitter import Fitter, PairFitter
 from skelfit.fit.moments import Moments, People, errors, moments
 from skelfit.fit.objective import PoseObjective, to_quadratic
 from skelfit.fit.plans import Plan, make_plan, part_vertices
+from skelfit.fit.results import FitResult, better
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.shape import beta_step, shape_gradient
 from skelfit.fit.solver import levenberg_marquardt

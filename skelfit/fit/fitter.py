@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import roma
 import torch
@@ -29,6 +29,7 @@ from skelfit.fit.objective import stage_objective
 from skelfit.fit.other_starts import OTHER_STARTS
 from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.regions import vertex_weights
+from skelfit.fit.results import FitResult, better, map_results
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.shape import beta_step, rest_distance, rest_form
 from skelfit.fit.solver import DAMPING_START, Move, levenberg_marquardt, whole_lanes
@@ -51,28 +52,6 @@ _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
 # Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
 _RETRY_STEPS, _CHANCE_PASSES, _NO_WORSE = 12, 3, 1.02
 _MOVING = 1e-2  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """SKEL parameters of N people and how well they fit; CPU tensors, a row per person."""
-
-    poses: Tensor  # (N, 46) rad
-    betas: Tensor  # (N, 10)
-    trans: Tensor  # (N, 3) m
-    converged: Tensor  # (N,) bool
-    gain: Tensor  # (N,) what one more step still promises to gain, as a share of the objective
-    finite: Tensor  # (N,) bool; False: the other fields of the row mean nothing
-    pve_mm: Tensor  # (N,) mean vertex error, all vertices
-    max_vertex_mm: Tensor  # (N,)
-    stage_pve_mm: Tensor  # (N, S) mean vertex error after each stage; before the last on every 8th vertex
-    objective: Tensor  # (N,) m^2, mean squared vertex error, limits and, across genders, betas included
-    female: Tensor  # (N,) bool, of the SKEL body that was fitted
-    betas_mm: (
-        Tensor  # (N, 2) RMS distance of SKEL's skin at rest to SMPL's: betas transferred, betas as found
-    )
-    joints: Tensor  # (N, 24, 3) m
-    keypoints3d: Tensor | None  # (N, 44, 3) m, regressed from the fitted skin
 
 
 class Fitter:
@@ -140,32 +119,6 @@ class Fitter:
 def batch_size(config: FitConfig, device: torch.device) -> int:
     """People per solver call: enough to keep the device busy, few enough for a CPU's caches."""
     return config.batch or (_CPU_BATCH if device.type == "cpu" else _GPU_BATCH)
-
-
-def map_results(function: Callable[..., Tensor], *results: FitResult) -> FitResult:
-    """Apply a function to each field of some results."""
-
-    def apply(name: str) -> Any:
-        values = [getattr(r, name) for r in results]
-        return None if values[0] is None else function(*values)
-
-    return FitResult(**{f.name: apply(f.name) for f in fields(FitResult)})
-
-
-def better(one: FitResult, other: FitResult) -> FitResult:
-    """Of two results of the same people, person by person, the better.
-
-    That is the finite one; of two that are, the converged one; of two that are, that of the lower objective; on a tie
-    the first.
-    """
-    same = one.finite == other.finite
-    alike = same & (one.converged == other.converged)
-    second = (
-        (other.finite & ~same)
-        | (other.converged & same & ~alike)
-        | ((other.objective < one.objective) & alike)
-    )
-    return map_results(lambda a, b: torch.where(second.view(-1, *[1] * (a.ndim - 1)), b, a), one, other)
 
 
 @dataclass(frozen=True)

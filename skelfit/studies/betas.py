@@ -18,8 +18,9 @@ from skelfit.body.dofs import ROOT_DOFS, dof_limits
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig
-from skelfit.fit.fitter import FitResult, Fitter
+from skelfit.fit.fitter import Fitter
 from skelfit.fit.joint_targets import make_locator
+from skelfit.fit.results import FitResult
 from skelfit.fit.shape import rest_distance, rest_form
 from skelfit.fit.warm_start import beta_map, body_angles
 from skelfit.studies.reference import Priors, Reference, converge, lower

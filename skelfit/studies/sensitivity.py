@@ -16,7 +16,8 @@ from torch import Tensor
 from skelfit.bench import Labels, make_labels
 from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS
 from skelfit.body.kinematics import Frames
-from skelfit.fit.fitter import FitResult, Fitter, PairFitter, batch_size, map_results
+from skelfit.fit.fitter import Fitter, PairFitter, batch_size
+from skelfit.fit.results import FitResult, map_results
 from skelfit.fit.solver import whole_lanes
 from skelfit.studies.setup import SEED, Setup, Study, distribution, percent, quantiles, share_below, table
 

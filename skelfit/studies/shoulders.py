@@ -20,8 +20,9 @@ from skelfit.body.dofs import ROOT_DOFS, dof_limits, dofs_of_joint
 from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.config import FitConfig
-from skelfit.fit.fitter import FitResult, Fitter, PairFitter
+from skelfit.fit.fitter import Fitter, PairFitter
 from skelfit.fit.moments import People
+from skelfit.fit.results import FitResult
 from skelfit.studies.limits import violations
 from skelfit.studies.setup import SEED, Setup, Study, distribution, percent, table
 

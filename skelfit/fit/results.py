@@ -1,0 +1,58 @@
+"""What a fit gives: a row per person, and which of two results of one person is the better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """SKEL parameters of N people and how well they fit; CPU tensors, a row per person."""
+
+    poses: Tensor  # (N, 46) rad
+    betas: Tensor  # (N, 10)
+    trans: Tensor  # (N, 3) m
+    converged: Tensor  # (N,) bool
+    gain: Tensor  # (N,) what one more step still promises to gain, as a share of the objective
+    finite: Tensor  # (N,) bool; False: the other fields of the row mean nothing
+    pve_mm: Tensor  # (N,) mean vertex error, all vertices
+    max_vertex_mm: Tensor  # (N,)
+    stage_pve_mm: Tensor  # (N, S) mean vertex error after each stage; before the last on every 8th vertex
+    objective: Tensor  # (N,) m^2, mean squared vertex error, limits and, across genders, betas included
+    female: Tensor  # (N,) bool, of the SKEL body that was fitted
+    betas_mm: (
+        Tensor  # (N, 2) RMS distance of SKEL's skin at rest to SMPL's: betas transferred, betas as found
+    )
+    joints: Tensor  # (N, 24, 3) m
+    keypoints3d: Tensor | None  # (N, 44, 3) m, regressed from the fitted skin
+
+
+def map_results(function: Callable[..., Tensor], *results: FitResult) -> FitResult:
+    """Apply a function to each field of some results."""
+
+    def apply(name: str) -> Any:
+        values = [getattr(r, name) for r in results]
+        return None if values[0] is None else function(*values)
+
+    return FitResult(**{f.name: apply(f.name) for f in fields(FitResult)})
+
+
+def better(one: FitResult, other: FitResult) -> FitResult:
+    """Of two results of the same people, person by person, the better.
+
+    That is the finite one; of two that are, the converged one; of two that are, that of the lower objective; on a tie
+    the first.
+    """
+    same = one.finite == other.finite
+    alike = same & (one.converged == other.converged)
+    second = (
+        (other.finite & ~same)
+        | (other.converged & same & ~alike)
+        | ((other.objective < one.objective) & alike)
+    )
+    return map_results(lambda a, b: torch.where(second.view(-1, *[1] * (a.ndim - 1)), b, a), one, other)
