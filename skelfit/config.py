@@ -27,14 +27,15 @@ BodyPart = Literal["lower_body", "upper_body", "all"]
 Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
 PathRule = Literal["none", "basename"]
+ImageMode = Literal["bytes", "crop", "none"]
 
 T = TypeVar("T")
 _TURN = 2 * math.pi
 
 
-def _limits(minimum: float, **default: Any) -> Any:
-    """A dataclass field whose value, when given in YAML, must be at least `minimum`."""
-    return field(metadata={"min": minimum}, **default)
+def _limits(minimum: float, maximum: float = math.inf, **default: Any) -> Any:
+    """A dataclass field whose value, when given in YAML, must be from `minimum` to `maximum`."""
+    return field(metadata={"min": minimum, "max": maximum}, **default)
 
 
 class JointLimits(dict[str, tuple[float, float]]):
@@ -121,6 +122,16 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
+class ImageConfig:
+    """What of an image enters the shards: its own bytes, a square crop of the person, or nothing."""
+
+    mode: ImageMode = "bytes"
+    size: int = _limits(64, 4096, default=384)  # px, side of a crop
+    margin: float = _limits(0.1, 10, default=1.5)  # side of the square cut out, in longer sides of the box
+    quality: int = _limits(1, 100, default=95)  # of a crop's JPEG
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """How a job runs: `pipelines/*.yaml`."""
 
@@ -128,6 +139,7 @@ class Pipeline:
     fit: FitConfig
     first_order: FirstOrderConfig | None = None  # fit with the baseline in place of the solver
     gates: GateConfig = GateConfig()
+    images: ImageConfig = ImageConfig()
     shard_size: int = _limits(1, default=1000)  # label rows per shard
 
 
@@ -158,7 +170,7 @@ class Manifest:
 
     name: str
     labels: tuple[LabelSource, ...] = _limits(1)
-    images: str | None = None  # folder, relative to the data root
+    images: str | None = None  # folder or tars (pattern with * or {a..b}), relative to the data root
     description: str = ""
     demo: DemoSpec | None = None
 
@@ -199,7 +211,8 @@ def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T
         key = _join(where, name)
         if name in mapping:
             values[name] = _convert(hints[name], mapping[name], path, key)
-            _check_minimum(values[name], spec.metadata.get("min"), path, key)
+            if "min" in spec.metadata:
+                _check_limits(values[name], spec.metadata["min"], spec.metadata["max"], path, key)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise ConfigError(path, key, _type_name(hints[name]), "nothing (the key is missing)")
     return cls(**values)
@@ -281,14 +294,16 @@ def _joint_limits(value: object, path: str | Path, key: str) -> JointLimits:
     return limits
 
 
-def _check_minimum(value: Any, minimum: float | None, path: str | Path, key: str) -> None:
-    if minimum is None or value is None:
+def _check_limits(value: Any, minimum: float, maximum: float, path: str | Path, key: str) -> None:
+    if value is None:
         return
     if isinstance(value, tuple):
         if len(value) < minimum:
             raise ConfigError(path, key, f"at least {minimum} entry", f"{len(value)} entries")
     elif value < minimum:
         raise ConfigError(path, key, f"at least {minimum}", str(value))
+    elif value > maximum:
+        raise ConfigError(path, key, f"at most {maximum}", str(value))
 
 
 def _type_name(hint: Any) -> str:

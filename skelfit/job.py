@@ -12,7 +12,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
@@ -32,7 +32,9 @@ from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
 from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.results import FitResult
-from skelfit.images import Picture, read_pictures
+from skelfit.images.check import Picture
+from skelfit.images.crop import Box
+from skelfit.images.source import open_images, read_pictures
 from skelfit.labels.batch import LabelBatch, image_path
 from skelfit.labels.store import read_rows
 from skelfit.layout import LAYOUT_VERSION, FloatArray, pack
@@ -271,10 +273,22 @@ def _verdict(bad: str, fitted: Fitted, i: int, excess: float, worst: str, gates:
     return Verdict(OK)
 
 
-def _image_path(task: ShardTask, imgname: str) -> Path | None:
-    """Where an image should be; None for a name that leaves the folder."""
-    path = image_path(imgname, task.run.labels[task.file_index].path_rule)
-    return Path(task.run.images or "", path) if path else None
+def _pictures(
+    task: ShardTask, batch: LabelBatch, published: Sequence[bool]
+) -> Generator[Picture, None, None]:
+    """The pictures of a shard's published people, in order. To be closed."""
+    run = task.run
+    rule = run.labels[task.file_index].path_rule
+    sides = 200.0 * batch.scale.max(axis=1)
+    boxes = np.column_stack([batch.center, sides]).astype(float).tolist()
+    wanted = [
+        (image_path(name, rule), Box(*box))
+        for name, box, good in zip(batch.imgname, boxes, published, strict=True)
+        if good
+    ]
+    if run.images is not None:
+        with closing(open_images(run.images)) as source:
+            yield from read_pictures(source, wanted, run.pipeline.images)
 
 
 def _entries(
@@ -286,8 +300,7 @@ def _entries(
     published = [verdict.status in PUBLISHED for verdict in verdicts]
     keypoints, origins = _keypoints3d(batch, fitted)
     labels = _labels(batch, fitted, keypoints)
-    wanted = [_image_path(task, name) for name, good in zip(batch.imgname, published, strict=True) if good]
-    with closing(read_pictures(wanted if run.images is not None else [])) as pictures:
+    with closing(_pictures(task, batch, published)) as pictures:
         for i, verdict in enumerate(verdicts):
             picture = None
             if published[i] and run.images is not None:
@@ -296,12 +309,17 @@ def _entries(
             row = _row(task, batch, fitted, i, verdict, picture)
             sample = None
             if published[i]:
-                meta = _meta(task, batch, row, i) | {"keypoints3d": origins[i], "image": bool(row.image)}
                 picture = picture or Picture(None)
+                meta = _meta(task, batch, row, i) | {"keypoints3d": origins[i]} | _image_meta(picture)
                 sample = Sample(
                     row.key, labels[i], {**meta, "layout": LAYOUT_VERSION}, picture.data, picture.ending
                 )
             yield row, sample
+
+
+def _image_meta(picture: Picture) -> dict[str, Any]:
+    """What a sample's metadata says of its image."""
+    return {"image": picture.data is not None, "image_size": picture.size, "affine": picture.affine}
 
 
 def _row(

@@ -19,7 +19,8 @@ from skelfit.body.dofs import DOF_NAMES, dof_limits
 
 UNITS_PER_MM = 10_000
 PUBLISHED = ("ok", "limit_violation")  # the statuses whose people enter the shards
-IMAGE_KINDS = ("found", "missing", "unreadable", "damaged", "too_large")  # what may be of a person's image
+# What may be of a person's image.
+IMAGE_KINDS = ("found", "missing", "unreadable", "damaged", "too_large", "no_crop")
 
 
 def round_mm(value: float) -> float | None:

@@ -39,7 +39,7 @@ from skelfit.shards import (
 )
 
 # What a result depends on, beside the files of a run: a change of these sources makes another configuration.
-_CODE = ("body", "config.py", "fit", "images.py", "job.py", "labels", "metrics.py", "shards.py")
+_CODE = ("body", "config.py", "fit", "images", "job.py", "labels", "metrics.py", "shards.py")
 
 
 @cache
@@ -72,7 +72,7 @@ class Run:
 
     subset: str
     out: str
-    images: str | None
+    images: str | None  # folder, or index of tars
     models: str | None  # folder; None is the open body
     models_sha256: str
     pipeline: Pipeline

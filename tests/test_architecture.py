@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labels.demo": {"body", "labels"},
     "labels.render": {"body"},
     "metrics": {"body"},
-    "images": set(),
+    "images": {"config"},
     "layout": set(),
     "shards": {"config", "layout"},
     "lock": {"shards"},

@@ -97,7 +97,7 @@ def test_a_manifest_with_two_files_limits_and_checks_both(fake_fitter: FakeFitte
     result = skelfit_("convert", "--manifest", "both.yaml", "--out", "out", "--limit", 15, "--shard-size", 8)
     assert result.exit_code == 0, result.output
     assert "15 rows in" in result.stdout
-    assert "no folder data/pictures: the shards will hold labels without images" in result.stdout
+    assert "no images data/pictures: the shards will hold labels without images" in result.stdout
     lines = Path("out/both-000002.rows.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in lines] == [f"both-1-{i:08d}" for i in range(5)]
     write_labels(Path("data/two.npz"), 19)

@@ -25,7 +25,7 @@ import pytest
 from cluster_by_hand import by_hand
 from job_fakes import hashes, picture, write_labels
 
-from skelfit.images import MAX_BYTES
+from skelfit.images.check import MAX_BYTES
 from skelfit.shards import read_rows, read_samples
 
 TESTS = Path(__file__).parent
@@ -460,7 +460,14 @@ def test_images_of_every_kind(people: Path, tmp_path: Path) -> None:
         "ring": "image_unreadable",
     }
     summary = json.loads((job.out / "summary.json").read_text())
-    expected = {"found": len(good) - 7, "missing": 1, "unreadable": 2, "damaged": 3, "too_large": 1}
+    expected = {
+        "found": len(good) - 7,
+        "missing": 1,
+        "unreadable": 2,
+        "damaged": 3,
+        "too_large": 1,
+        "no_crop": 0,
+    }
     assert summary["images"] == expected
     assert summary["rows_out"] == len(good), "an image does not decide about its person"
     assert "people without an image" in said

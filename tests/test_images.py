@@ -12,18 +12,27 @@ from pathlib import Path
 import pytest
 from job_fakes import picture
 
-from skelfit import images
-from skelfit.images import (
+from skelfit.config import ImageConfig
+from skelfit.images import check as checking
+from skelfit.images import source
+from skelfit.images.check import (
     DAMAGED,
+    IDENTITY,
+    MAX_BYTES,
     MISSING,
+    NO_CROP,
     TOO_LARGE,
     UNREADABLE,
     Picture,
-    fault,
-    read_picture,
-    read_pictures,
+    check,
 )
+from skelfit.images.crop import Box
+from skelfit.images.source import FolderImages, read_picture, read_pictures
 from skelfit.metrics import IMAGE_KINDS
+
+
+def fault(data: bytes) -> str:
+    return check(data, "jpg").reason
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
@@ -36,7 +45,7 @@ def test_a_whole_image_is_good_and_a_cut_one_is_not(form: str) -> None:
 
 def test_a_whole_jpeg_is_told_without_being_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = picture(0, 64)
-    monkeypatch.setattr(images.Image.Image, "load", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(checking.Image.Image, "load", lambda _: pytest.fail("decoded"))
     assert fault(data) == fault(data + b"what some cameras leave behind it") == ""
 
 
@@ -62,14 +71,14 @@ def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
     )
     assert fault(bomb) == TOO_LARGE
     stream = io.BytesIO()
-    images.Image.new("L", (10_001, 10_000)).save(stream, "PNG")
+    checking.Image.new("L", (10_001, 10_000)).save(stream, "PNG")
     assert fault(stream.getvalue()) == TOO_LARGE
 
 
 def test_every_fault_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = tmp_path / "good.JPG"
     good.write_bytes(picture(0))
-    assert read_picture(good) == Picture(picture(0), "jpg")
+    assert read_picture(good) == Picture(picture(0), "jpg", "", (16, 16), IDENTITY)
     assert read_picture(None).reason == MISSING
     assert read_picture(tmp_path / "none.jpg").reason == MISSING
     assert read_picture(good / "below a file.jpg").reason == MISSING
@@ -84,32 +93,48 @@ def test_every_fault_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read_picture(tmp_path / "ring.jpg").reason == UNREADABLE
     assert read_picture(tmp_path / f"{'long' * 100}.jpg").reason == UNREADABLE
     with open(tmp_path / "huge.jpg", "wb") as file:
-        file.truncate(images.MAX_BYTES + 1)
+        file.truncate(MAX_BYTES + 1)
     assert read_picture(tmp_path / "huge.jpg").reason == TOO_LARGE
     assert {f"image_{kind}" for kind in IMAGE_KINDS} - {"image_found"} == {
         MISSING,
         UNREADABLE,
         DAMAGED,
         TOO_LARGE,
+        NO_CROP,
     }
 
 
 def test_pictures_come_in_order_and_only_a_few_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
-    def read(path: Path | None) -> Picture:
+    def read(path: Path) -> Picture:
         begun.append(path)
         time.sleep(0.02 if str(path).endswith("0") else 0)
-        return Picture(str(path).encode())
+        return Picture(path.name.encode())
 
-    monkeypatch.setattr(images, "read_picture", read)
-    paths = [Path(str(i)) for i in range(100)]
-    pictures = read_pictures(paths)
+    monkeypatch.setattr(source, "read_picture", read)
+    folder, box = FolderImages(Path("images")), Box(8, 8, 8)
+    wanted = [(str(i), box) for i in range(100)]
+    pictures = read_pictures(folder, wanted, ImageConfig())
     assert next(pictures).data == b"0"
-    assert len(begun) <= images.AHEAD + 1
+    assert len(begun) <= source.AHEAD + 1
     assert [p.data for p in pictures] == [str(i).encode() for i in range(1, 100)]
-    stopped = read_pictures(paths)
+    stopped = read_pictures(folder, wanted, ImageConfig())
     next(stopped)
     begun.clear()
     stopped.close()
-    assert len(begun) <= images.AHEAD
+    assert len(begun) <= source.AHEAD
+
+
+def test_people_of_one_image_in_a_row_share_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def read(path: Path) -> Picture:
+        begun.append(path.name)
+        return Picture(path.name.encode())
+
+    monkeypatch.setattr(source, "read_picture", read)
+    wanted = [(name, Box(8, 8, 8)) for name in "aabbbca"]
+    pictures = read_pictures(FolderImages(Path("images")), wanted, ImageConfig())
+    assert b"".join(p.data or b"" for p in pictures) == b"aabbbca"
+    assert sorted(begun) == sorted("abca")

@@ -32,8 +32,8 @@ from job_fakes import (
 from skelfit.cli.convert import convert_run, interruptible, this_time
 from skelfit.config import GateConfig
 from skelfit.errors import OutputError
-from skelfit.images import read_picture
-from skelfit.job import PHASES, ShardResult, _image_path, run_shard
+from skelfit.job import PHASES, ShardResult, _pictures, run_shard
+from skelfit.labels.store import read_rows as read_label_rows
 from skelfit.layout import unpack
 from skelfit.lock import writing
 from skelfit.plan import Run, pending, plan_shards
@@ -104,7 +104,14 @@ def test_every_row_has_one_status_and_its_reason(tmp_path: Path) -> None:
     assert summary["rows_in"] == 20 == sum(summary["statuses"].values())
     assert (summary["rows_out"], summary["shards"]) == (17, 3)
     assert summary["statuses"]["ok"] == 16
-    assert summary["images"] == {"found": 16, "missing": 1, "unreadable": 0, "damaged": 0, "too_large": 0}
+    assert summary["images"] == {
+        "found": 16,
+        "missing": 1,
+        "unreadable": 0,
+        "damaged": 0,
+        "too_large": 0,
+        "no_crop": 0,
+    }
     assert summary["rejected"] == {
         "bad_input: non_finite:pose_cam": 1,
         "not_converged: gain": 1,
@@ -141,6 +148,8 @@ def test_a_sample_holds_what_came_in_and_what_was_found(tmp_path: Path) -> None:
         "status": "limit_violation",
         "keypoints3d": "skel",
         "image": True,
+        "image_size": [16, 16],
+        "affine": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
         "layout": "skelfit-label-1",
     }
     with tarfile.open(Path(run.out) / "fake-000001.tar") as tar:
@@ -157,8 +166,9 @@ def test_only_images_of_the_folder_are_taken(tmp_path: Path, name: str) -> None:
     (tmp_path / "images" / "train" / "000001.npz").write_bytes(b"not an image")
     (tmp_path / "images" / "train" / "empty.jpg").touch()
     task = plan_shards(run)[0]
-    assert read_picture(_image_path(task, "train/000001.jpg")).data == picture(1)
-    assert read_picture(_image_path(task, name)).data is None
+    batch = read_label_rows(run.labels[0].store, 0, 2)
+    pictures = _pictures(task, dataclasses.replace(batch, imgname=["train/000001.jpg", name]), [True, True])
+    assert [p.data for p in pictures] == [picture(1), None]
 
 
 def test_equal_runs_write_equal_bytes_wherever_they_are(tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ import click
 import torch
 
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
+from skelfit.cli.images import ImageOptions, image_options, prepare_images
 from skelfit.cli.progress import Progress, report
 from skelfit.cluster.place import HERE, Place, Tls, cores, visible_gpus
 from skelfit.cluster.tasks import ShardFailure, run_tasks
 from skelfit.cluster.watching import check_bokeh
 from skelfit.cluster.worker import Work
 from skelfit.config import DemoSpec, LabelSource, Pipeline, load_manifest, load_pipeline
+from skelfit.images.source import ImagePlace, find_images
 from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
 from skelfit.labels.store import build_store, clear_temporaries, store_info
 from skelfit.lock import write_record, writing
@@ -45,7 +47,7 @@ class Subset:
     name: str
     sources: tuple[LabelSource, ...]
     paths: tuple[Path, ...]  # of the label files
-    images: Path | None
+    images: ImagePlace | None
 
 
 @click.command("convert")
@@ -55,7 +57,7 @@ class Subset:
 @click.option("--out", type=FOLDER, required=True, help="Folder for the shards.")
 @click.option("--pipeline", type=FILE, help="How to convert  [default: pipelines/hmr-skel.yaml].")
 @click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
-@click.option("--images", type=FOLDER, help="Folder of the images, in place of the manifest's.")
+@image_options
 @click.option(
     "--skel-gender",
     type=click.Choice(["male", "female", "best"]),
@@ -88,7 +90,7 @@ def convert_command(
     out: Path,
     pipeline: Path | None,
     models: Path | None,
-    images: Path | None,
+    image_options: ImageOptions,
     skel_gender: str | None,
     limit: int | None,
     shard_size: int | None,
@@ -107,19 +109,17 @@ def convert_command(
     if (manifest is None) == (labels is None) or (labels is None) != (source is None):
         raise click.UsageError("give either --manifest FILE, or --labels FILE and --source KIND")
     tls = _chosen_tls(scheduler, tls_ca, tls_cert, tls_key)
-    if images is not None and not images.is_dir():
-        raise click.BadParameter(f"no such folder: {images}", param_hint="--images")
-    settings = chosen_pipeline(pipeline, skel_gender, shard_size)
+    settings = image_options.applied_to(chosen_pipeline(pipeline, skel_gender, shard_size))
     found = find_models(models)
     click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
     if found.source == OPEN_BODY:
         click.echo("  a free stand-in, not SMPL and SKEL; import those with: skelfit models import")
     if manifest is not None:
-        subset = _manifest_subset(manifest, images, found)
+        subset = _manifest_subset(manifest, image_options.place, found)
     else:
         assert labels is not None
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.stem)
-        subset = Subset(name, (LabelSource(str(labels), "camerahmr"),), (labels,), images)
+        subset = Subset(name, (LabelSource(str(labels), "camerahmr"),), (labels,), image_options.place)
     device = device if scheduler is not None else find_device(device)
     place = _chosen_place(workers, device, scheduler, tls, max_wait)
     if dashboard or performance_report is not None:
@@ -132,7 +132,7 @@ def convert_command(
         run = Run(
             subset=subset.name,
             out=str(out.absolute()),
-            images=None if subset.images is None else str(subset.images.absolute()),
+            images=prepare_images(subset.images, settings.images.mode, out / STORES),
             models=None if found.source == OPEN_BODY else str(Path(found.source).absolute()),
             models_sha256=found.sha256,
             pipeline=settings,
@@ -235,7 +235,7 @@ def _data_root() -> Path:
     return Path(os.environ.get("SKELFIT_DATA") or "data")
 
 
-def _manifest_subset(path: Path, images: Path | None, models: ModelSet) -> Subset:
+def _manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet) -> Subset:
     """The subset of a manifest; the demo's people are made when they are not there."""
     manifest, root = load_manifest(path), _data_root()
     paths = tuple(root / source.path for source in manifest.labels)
@@ -243,10 +243,9 @@ def _manifest_subset(path: Path, images: Path | None, models: ModelSet) -> Subse
     if demo is not None:
         _make_demo(paths[0].parent, demo, models)
     if images is None and manifest.images is not None:
-        images = root / manifest.images
-        if not images.is_dir():
-            click.echo(f"no folder {images}: the shards will hold labels without images")
-            images = None
+        images = find_images(manifest.images, root)
+        if images is None:
+            click.echo(f"no images {root / manifest.images}: the shards will hold labels without images")
     return Subset(manifest.name, manifest.labels, paths, images)
 
 

@@ -72,8 +72,8 @@ def build_store(
 
 
 def clear_temporaries(store_dir: str | Path) -> None:
-    """Remove what killed builders left. Nobody may be building there. Raises OutputError."""
-    for path in Path(store_dir).glob(".*.h5.*.tmp"):
+    """Remove what killed builders left, of any kind of file. Nobody may be building there. Raises OutputError."""
+    for path in Path(store_dir).glob(".*.tmp"):
         remove(path)
 
 

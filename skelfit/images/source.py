@@ -1,0 +1,184 @@
+"""Where images are: a folder, or tars that stand for one. Reads those that a shard wants, in order and ahead of it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+from braceexpand import UnbalancedBracesError, braceexpand
+
+from skelfit.config import ImageConfig
+from skelfit.images.check import (
+    DAMAGED,
+    ENDINGS,
+    MAX_BYTES,
+    MISSING,
+    TOO_LARGE,
+    UNREADABLE,
+    Picture,
+    check,
+    ending_of,
+)
+from skelfit.images.crop import Box, cut_crops
+from skelfit.images.tars import ImageError, Member, TarImages
+
+# Read at the same time: a network drive answers late, but many at once. Bounds the memory, too.
+AHEAD, THREADS = 16, 4
+
+
+@dataclass(frozen=True)
+class ImagePlace:
+    """What a manifest or a command line says of the images: a folder, or tars in their order."""
+
+    folder: Path | None
+    tars: tuple[Path, ...] = ()
+    missing: tuple[Path, ...] = ()  # tars that a pattern names one by one and that are not there
+
+
+def find_images(text: str, root: Path | None = None) -> ImagePlace | None:
+    """The folder or tars of a text such as `coco/train2014`, `h36m/*.tar` or `h36m/{000000..000312}.tar`.
+
+    Relative paths are below `root`. None when nothing is there; ImageError for a pattern that is none.
+    """
+    base = Path() if root is None else root
+    if (base / text).is_dir():
+        return ImagePlace((base / text).absolute())
+    try:
+        pieces = list(braceexpand(text))
+    except UnbalancedBracesError:
+        raise ImageError(base / text, None, "a pattern with as many { as }", text) from None
+    tars: dict[Path, None] = {}
+    missing = []
+    for piece in pieces:
+        path = (base / piece).absolute()
+        if path.exists():
+            found = [path]
+        elif glob.has_magic(piece):
+            found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+        else:
+            found = []
+            missing.append(path)
+        tars.update(dict.fromkeys(found))
+    return ImagePlace(None, tuple(tars), tuple(missing)) if tars else None
+
+
+class ImageSource(Protocol):
+    """Images by name, from wherever they are."""
+
+    def find(self, name: str) -> Path | Member | None:
+        """Where an image is, as far as that is known without looking at it."""
+
+    def close(self) -> None:
+        """Be done with it."""
+
+
+class FolderImages:
+    """The images below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, name: str) -> Path | None:
+        """The file of an image, whether or not it exists."""
+        return self._folder / name
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_images(place: str | Path) -> ImageSource:
+    """The images of a folder, or of the index of tars. Raises ImageError when an index cannot be used."""
+    place = Path(place)
+    return TarImages(place) if place.is_file() else FolderImages(place)
+
+
+def read_pictures(
+    source: ImageSource, wanted: Iterable[tuple[str, Box]], config: ImageConfig
+) -> Generator[Picture, None, None]:
+    """The pictures of some people, in order, a few images read ahead.
+
+    wanted: of each person the name of the image ('' where there is none) and the box. An image that several people in
+    a row share is read once. Raises ImageError when a tar is not the one that was indexed.
+    """
+    ahead: deque[Future[list[Picture]]] = deque()
+    with ThreadPoolExecutor(THREADS, "images") as pool:
+        try:
+            for name, people in groupby(wanted, key=lambda person: person[0]):
+                place = source.find(name) if name else None
+                ahead.append(pool.submit(_pictures, place, [box for _, box in people], config))
+                if len(ahead) > AHEAD:
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _pictures(place: Path | Member | None, boxes: list[Box], config: ImageConfig) -> list[Picture]:
+    """The pictures of the people of one image."""
+    picture = read_picture(place)
+    if picture.data is None or config.mode != "crop":
+        return [picture] * len(boxes)
+    return cut_crops(picture, boxes, config)
+
+
+def read_picture(place: Path | Member | None) -> Picture:
+    """Read and check an image; None is one that there is not. Raises ImageError when a tar is not as indexed."""
+    ending = "" if place is None else ending_of(place.name)
+    if place is None or ending not in ENDINGS:  # one of another kind could pass for a label
+        return Picture(None, reason=MISSING)
+    try:
+        data = _member_bytes(place) if isinstance(place, Member) else _file_bytes(place)
+    except _Lost as lost:
+        return Picture(None, reason=lost.reason)
+    return check(data, ending)
+
+
+class _Lost(Exception):
+    """An image that cannot be read, and why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise _Lost(UNREADABLE)
+            if found.st_size > MAX_BYTES:
+                raise _Lost(TOO_LARGE)
+            return file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
+        raise _Lost(MISSING) from None
+    except OSError:
+        raise _Lost(UNREADABLE) from None
+
+
+def _member_bytes(member: Member) -> bytes:
+    if member.bytes > MAX_BYTES:
+        raise _Lost(TOO_LARGE)
+    expected = "the tar that was indexed (give the same command again: it is indexed anew)"
+    try:
+        with open(member.tar, "rb", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            if (found.st_size, found.st_mtime_ns) != (member.tar_bytes, member.tar_mtime_ns):
+                raise ImageError(member.tar, None, expected, "one of another size or time")
+            data = os.pread(file.fileno(), member.bytes, member.start)
+    except FileNotFoundError:
+        raise ImageError(member.tar, None, expected, "no such file") from None
+    except OSError:
+        raise _Lost(UNREADABLE) from None
+    if len(data) < member.bytes:  # the tar is cut short
+        raise _Lost(DAMAGED)
+    return data
