@@ -138,7 +138,7 @@ def test_usage(tmp_path: Path) -> None:
         result = skelfit_(*arguments)
         assert result.exit_code == 2 and "either --manifest FILE, or --labels FILE" in result.stderr
     result = skelfit_("convert", "--out", "out", "--manifest", "a.yaml", "--images", "none")
-    assert result.exit_code == 2 and "no such folder: none" in result.stderr
+    assert result.exit_code == 2 and "no such folder or tar: none" in result.stderr
     assert skelfit_("--version").stdout.startswith("skelfit, version")
     line = error_line(skelfit_("convert", "--out", "out", "--manifest", "none.yaml"))
     assert "none.yaml: expected a YAML file, found no such file" in line

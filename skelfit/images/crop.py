@@ -96,9 +96,9 @@ def _cut(image: Image.Image, unit: float, affine: Affine, size: int) -> Image.Im
     around = math.ceil(_SUPPORT * max(pixel, 1)) + 1
     corner = math.floor(left + x0 * pixel) - around, math.floor(top + y0 * pixel) - around
     far = math.ceil(left + x1 * pixel) + around, math.ceil(top + y1 * pixel) + around
-    box = (left + x0 * pixel - corner[0], top + y0 * pixel - corner[1])
-    box += (left + x1 * pixel - corner[0], top + y1 * pixel - corner[1])
-    part = image.crop((*corner, *far)).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box)
+    start = left + x0 * pixel - corner[0], top + y0 * pixel - corner[1]
+    stop = left + x1 * pixel - corner[0], top + y1 * pixel - corner[1]
+    part = image.crop((*corner, *far)).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, (*start, *stop))
     crop = Image.new("RGB", (size, size))
     crop.paste(part, (x0, y0))
     return crop

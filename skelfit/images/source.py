@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from skelfit.config import ImageConfig
 from skelfit.images.check import (
@@ -53,7 +53,7 @@ def find_images(text: str, root: Path | None = None) -> ImagePlace | None:
         return ImagePlace((base / text).absolute())
     try:
         pieces = list(braceexpand(text))
-    except UnbalancedBracesError:
+    except ValueError:
         raise ImageError(base / text, None, "a pattern with as many { as }", text) from None
     tars: dict[Path, None] = {}
     missing = []

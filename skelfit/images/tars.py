@@ -203,8 +203,8 @@ def scan(tar: Path) -> tuple[dict[str, tuple[int, int]], str]:
                     if plain and ending_of(name) in ENDINGS:
                         images[_storable(name)] = member.offset_data, member.size
             except Exception as error:  # tarfile may raise anything on bytes that anyone may have made
-                found = f"{error} (images before that, which are used: {len(images)})"
-                return images, f"expected a whole tar, not compressed, found {found}"
+                used = f"; its images before that are used: {len(images)}" if images else ""
+                return images, f"expected a whole tar, not compressed, found {error}{used}"
     except OSError as error:
         return images, f"expected a tar that can be read, found {error.strerror or error}"
     return images, ""
@@ -214,11 +214,11 @@ def _members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """The members of a tar; raises when it does not end as a tar ends."""
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         end = 0
-        for member in tar:
+        while (member := tar.next()) is not None:
             if member.offset_data <= end:
                 raise tarfile.ReadError(f"a member that leads back, at byte {member.offset}")
             end = member.offset_data
-            tar.members.clear()  # or it keeps them all
+            tar.members = []  # type: ignore[attr-defined]  # or it keeps them all
             yield member
         # tarfile ends quietly at a damaged header and where the file stops: a tar ends with a block of zeros.
         stream.seek(tar.offset)
