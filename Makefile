@@ -1,10 +1,11 @@
 # Every target first makes .venv when it is missing or older than the package metadata.
-#   make convert SUBSET=demo [OUT=DIR] [WORKERS=N] [MODELS=DIR] [LIMIT=N] [ARGS='--overwrite ...']
+#   make convert SUBSET=demo|coco|...|all [OUT=DIR] [WORKERS=N] [MODELS=DIR] [LIMIT=N] [ARGS='--overwrite ...']
 #   make test [ARGS='-k shards'] | make lint | make bench | make clean
 #   make soak [ARGS='--rows 10000 --kills 5']: hours on a slow machine; figures in build/soak
 PYTHON = python3
 SUBSET = demo
-OUT = shards/$(SUBSET)
+OUT = $(if $(filter all,$(SUBSET)),shards,shards/$(SUBSET))
+MANIFEST = $(if $(filter all,$(SUBSET)),manifests,manifests/$(SUBSET).yaml)
 WORKERS =
 MODELS =
 LIMIT =
@@ -16,7 +17,7 @@ STAMP = $(VENV)/.installed
 .PHONY: convert test lint bench soak clean
 
 convert: $(STAMP)
-	$(VENV)/bin/skelfit convert --manifest manifests/$(SUBSET).yaml --out $(OUT) \
+	$(VENV)/bin/skelfit convert --manifest $(MANIFEST) --out $(OUT) \
 	    $(if $(WORKERS),--workers $(WORKERS)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
 test: $(STAMP)

@@ -26,7 +26,7 @@ from skelfit.errors import ConfigError
 BodyPart = Literal["lower_body", "upper_body", "all"]
 Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
-PathRule = Literal["none", "basename"]
+PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
 ImageMode = Literal["bytes", "crop", "none"]
 
 T = TypeVar("T")
@@ -149,10 +149,22 @@ class LabelSource:
 
     path: str
     source: Literal["camerahmr"]
-    sha256: str | None = None
+    sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
+    expected_keys: tuple[str, ...] = ()  # that the file must have, beside those that its reader needs
     expected_rows: int | None = _limits(0, default=None)
     gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
     path_rule: PathRule = "none"
+    download: str = ""  # where it is to be had, for people
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Rules by which rows, or 2D keypoints, are left out; None: the rule is off. See `skelfit.filters`."""
+
+    low_confidence: float | None = _limits(0, default=None)  # 2D keypoints below it count as unseen
+    few_keypoints: int | None = _limits(0, default=None)  # a row needs more seen 2D keypoints than this
+    large_betas: float | None = _limits(0, default=None)  # |beta| beyond it makes a label invalid
+    vertex_error: float | None = _limits(0, default=None)  # mm; no vertex of a fit may be this far off
 
 
 @dataclass(frozen=True)
@@ -171,6 +183,8 @@ class Manifest:
     name: str
     labels: tuple[LabelSource, ...] = _limits(1)
     images: str | None = None  # folder or tars (pattern with * or {a..b}), relative to the data root
+    images_download: str = ""  # where they are to be had, for people
+    filters: Filters = Filters()
     description: str = ""
     demo: DemoSpec | None = None
 

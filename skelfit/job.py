@@ -29,16 +29,18 @@ from skelfit.body.dofs import dof_limits
 from skelfit.body.models import ModelSet, load_models, open_models
 from skelfit.config import GateConfig, Pipeline
 from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
+from skelfit.filters import Screening, screen, vertex_fault
 from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.results import FitResult
 from skelfit.images.check import Picture
 from skelfit.images.crop import Box
 from skelfit.images.source import open_images, read_pictures
-from skelfit.labels.batch import LabelBatch, image_path
+from skelfit.labels.batch import LabelBatch
+from skelfit.labels.paths import image_path
 from skelfit.labels.store import read_rows
 from skelfit.layout import LAYOUT_VERSION, FloatArray, pack
-from skelfit.metrics import PUBLISHED, limit_excess, round_mm
+from skelfit.metrics import FILTERED, PUBLISHED, limit_excess, round_mm
 from skelfit.plan import Run, ShardTask, code_sha256
 from skelfit.shards import Row, Sample, ShardFiles, write_shard
 
@@ -114,13 +116,14 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
         behind = nullcontext if tried_before else writing_behind.get()
         with clock.phase("labels"):
             batch = read_rows(run.labels[task.file_index].store, task.start, task.stop)
+            batch, screening = screen(batch, run.filters)
         with clock.phase("waiting"), _DEVICE:
             with clock.phase("preparing"):
                 fitter = fitter or cached_fitter(run.models, run.models_sha256, run.pipeline, run.device)
             with clock.phase("fit"):
-                fitted = fit_people(batch, fitter, len(run.pipeline.fit.stages))
+                fitted = fit_people(batch, fitter, len(run.pipeline.fit.stages), screening.reasons)
         with clock.phase("waiting"), behind(), clock.phase("writing"):
-            entries = _entries(task, batch, fitted, clock)
+            entries = _entries(task, batch, fitted, screening, clock)
             marker = write_shard(task.files, entries, run.identity(), (task.start, task.stop))
     return ShardResult(
         name=task.name,
@@ -224,10 +227,13 @@ class Fitted:
         return cls(nans(46), nans(10), nans(3), no(), nans(), no(), *errors, no(), nans(2), nans(44, 3))
 
 
-def fit_people(batch: LabelBatch, fitter: FitterLike, stages: int) -> Fitted:
-    """Fit the rows of a batch that have no fault, gender by gender."""
+def fit_people(
+    batch: LabelBatch, fitter: FitterLike, stages: int, left_out: Sequence[str] | None = None
+) -> Fitted:
+    """Fit the rows of a batch that have no fault, gender by gender; and no reason in `left_out`."""
     fitted = Fitted.nothing(len(batch), stages)
-    good = np.array([not reason for reason in batch.bad], dtype=bool)
+    reasons = zip(batch.bad, left_out or [""] * len(batch), strict=True)
+    good = np.array([not bad and not left for bad, left in reasons], dtype=bool)
     genders = np.array(batch.gender, dtype=str)
     for gender in sorted(set(genders[good])):
         index = np.flatnonzero(good & (genders == gender))
@@ -249,16 +255,30 @@ class Verdict:
     reason: str = ""
 
 
-def judge(batch: LabelBatch, fitted: Fitted, pipeline: Pipeline) -> list[Verdict]:
-    """The verdict on each row; of several faults the first in the order of `_verdict` counts."""
+def judge(
+    batch: LabelBatch, fitted: Fitted, pipeline: Pipeline, screening: Screening | None = None
+) -> list[Verdict]:
+    """The verdict on each row; of several faults the first counts: of the label, of the fit, of the pose."""
     excess, worst = limit_excess(np.nan_to_num(fitted.poses), dof_limits(pipeline.fit.limits))
-    gates = pipeline.gates
-    return [_verdict(batch.bad[i], fitted, i, float(excess[i]), worst[i], gates) for i in range(len(batch))]
+    verdicts = []
+    for i in range(len(batch)):
+        if batch.bad[i]:
+            verdict = Verdict(BAD_INPUT, batch.bad[i])
+        elif screening and screening.reasons[i]:
+            verdict = Verdict(FILTERED, screening.reasons[i])
+        else:
+            verdict = _fit_verdict(fitted, i, pipeline.gates)
+        if verdict.status == OK and screening:
+            fault = vertex_fault(float(fitted.max_vertex_mm[i]), screening.filters)
+            verdict = Verdict(FILTERED, fault) if fault else verdict
+        limit = pipeline.gates.limit_deg
+        if verdict.status == OK and limit is not None and excess[i] > limit:
+            verdict = Verdict(LIMIT_VIOLATION, f"{worst[i]} {excess[i]:.1f} deg beyond its limit")
+        verdicts.append(verdict)
+    return verdicts
 
 
-def _verdict(bad: str, fitted: Fitted, i: int, excess: float, worst: str, gates: GateConfig) -> Verdict:
-    if bad:
-        return Verdict(BAD_INPUT, bad)
+def _fit_verdict(fitted: Fitted, i: int, gates: GateConfig) -> Verdict:
     if not fitted.finite[i]:
         return Verdict(NOT_CONVERGED, "the fit is not finite")
     if not fitted.converged[i]:
@@ -268,8 +288,6 @@ def _verdict(bad: str, fitted: Fitted, i: int, excess: float, worst: str, gates:
         return Verdict(ABOVE_GATE, f"pve_mm {pve:.2f} > {gates.max_pve_mm:g}")
     if gates.max_vertex_mm is not None and furthest > gates.max_vertex_mm:
         return Verdict(ABOVE_GATE, f"max_vertex_mm {furthest:.2f} > {gates.max_vertex_mm:g}")
-    if gates.limit_deg is not None and excess > gates.limit_deg:
-        return Verdict(LIMIT_VIOLATION, f"{worst} {excess:.1f} deg beyond its limit")
     return Verdict(OK)
 
 
@@ -292,11 +310,11 @@ def _pictures(
 
 
 def _entries(
-    task: ShardTask, batch: LabelBatch, fitted: Fitted, clock: _Clock
+    task: ShardTask, batch: LabelBatch, fitted: Fitted, screening: Screening, clock: _Clock
 ) -> Iterator[tuple[Row, Sample | None]]:
     """Every row of a shard, and the sample of those that are published; images are read on the way."""
     run = task.run
-    verdicts = judge(batch, fitted, run.pipeline)
+    verdicts = judge(batch, fitted, run.pipeline, screening)
     published = [verdict.status in PUBLISHED for verdict in verdicts]
     keypoints, origins = _keypoints3d(batch, fitted)
     labels = _labels(batch, fitted, keypoints)
@@ -306,7 +324,7 @@ def _entries(
             if published[i] and run.images is not None:
                 with clock.phase("images"):
                     picture = next(pictures)
-            row = _row(task, batch, fitted, i, verdict, picture)
+            row = _row(task, batch, fitted, i, verdict, int(screening.unseen[i]), picture)
             sample = None
             if published[i]:
                 picture = picture or Picture(None)
@@ -323,7 +341,13 @@ def _image_meta(picture: Picture) -> dict[str, Any]:
 
 
 def _row(
-    task: ShardTask, batch: LabelBatch, fitted: Fitted, i: int, verdict: Verdict, picture: Picture | None
+    task: ShardTask,
+    batch: LabelBatch,
+    fitted: Fitted,
+    i: int,
+    verdict: Verdict,
+    unseen: int,
+    picture: Picture | None,
 ) -> Row:
     """The sidecar row of row i of a shard; its picture is None where none was wanted."""
     stages = [stage.name for stage in task.run.pipeline.fit.stages]
@@ -338,6 +362,7 @@ def _row(
         stage_pve_mm=dict(zip(stages, map(round_mm, fitted.stage_pve_mm[i]), strict=True)),
         skel_gender=_skel_gender(fitted, i),
         betas_mm=dict(zip(BETAS_STEPS, map(round_mm, fitted.betas_mm[i]), strict=True)),
+        unseen_keypoints=unseen,
         image=None if picture is None else picture.data is not None,
     )
 

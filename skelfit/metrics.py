@@ -19,6 +19,7 @@ from skelfit.body.dofs import DOF_NAMES, dof_limits
 
 UNITS_PER_MM = 10_000
 PUBLISHED = ("ok", "limit_violation")  # the statuses whose people enter the shards
+FILTERED = "filtered"  # the status of rows that a filter leaves out
 # What may be of a person's image.
 IMAGE_KINDS = ("found", "missing", "unreadable", "damaged", "too_large", "no_crop")
 
@@ -71,6 +72,8 @@ class Summary:
 
     rows_in: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
+    filters: Counter[str] = field(default_factory=Counter)  # rows that a rule left out, or changed
+    unseen_keypoints: int = 0  # 2D keypoints that a rule made unseen
     images: Counter[str] = field(default_factory=Counter)  # of IMAGE_KINDS, of the published people
     pve: Distribution = field(default_factory=Distribution)
     stage_pve: dict[str, Distribution] = field(default_factory=dict)
@@ -84,6 +87,11 @@ class Summary:
         for row in rows:
             summary.rows_in += 1
             summary.statuses[row["status"]] += 1
+            if row["status"] == FILTERED:
+                summary.filters.update(reason.partition(":")[0] for reason in row["reason"].split("; "))
+            if row["unseen_keypoints"]:
+                summary.filters["low_confidence"] += 1
+                summary.unseen_keypoints += row["unseen_keypoints"]
             if row["status"] not in PUBLISHED:
                 continue
             summary.pve.add(row["pve_mm"])
@@ -108,6 +116,8 @@ class Summary:
         return Summary(
             self.rows_in + other.rows_in,
             self.statuses + other.statuses,
+            self.filters + other.filters,
+            self.unseen_keypoints + other.unseen_keypoints,
             self.images + other.images,
             self.pve.merge(other.pve),
             _merged(self.stage_pve, other.stage_pve),

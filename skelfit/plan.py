@@ -18,8 +18,9 @@ from typing import Any
 
 from skelfit import __version__
 from skelfit.body.dofs import LIMITS_VERSION
-from skelfit.config import PathRule, Pipeline, difference, mapping_hash
+from skelfit.config import Filters, PathRule, Pipeline, difference, mapping_hash
 from skelfit.errors import OutputError
+from skelfit.filters import active
 from skelfit.layout import LAYOUT_VERSION, schema
 from skelfit.metrics import Summary
 from skelfit.shards import (
@@ -39,7 +40,7 @@ from skelfit.shards import (
 )
 
 # What a result depends on, beside the files of a run: a change of these sources makes another configuration.
-_CODE = ("body", "config.py", "fit", "images", "job.py", "labels", "metrics.py", "shards.py")
+_CODE = ("body", "config.py", "filters.py", "fit", "images", "job.py", "labels", "metrics.py", "shards.py")
 
 
 @cache
@@ -78,6 +79,7 @@ class Run:
     pipeline: Pipeline
     device: str
     labels: tuple[LabelFile, ...]
+    filters: Filters = Filters()
     code_sha256: str = field(default_factory=code_sha256)
 
     def identity(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ class Run:
             "subset": self.subset,
             "labels": labels,
             "images": self.images is not None,
+            "filters": asdict(self.filters),
             "pipeline": asdict(self.pipeline),
             "models_sha256": self.models_sha256,
             "limits": LIMITS_VERSION,
@@ -184,6 +187,7 @@ def finish(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -
         "subset": run.subset,
         **summary.to_json(),
         "rejected": dict(sorted(rejected_so_far(tasks).items())),
+        "filters": _filter_counts(run, summary),
         **this_time,
         "shards": len(tasks),
         "identity_sha256": run.identity_sha256,
@@ -192,3 +196,13 @@ def finish(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -
     write_json(folder / SCHEMA_NAME, schema())
     write_json(folder / SUMMARY_NAME, content)
     return content
+
+
+def _filter_counts(run: Run, summary: Summary) -> dict[str, dict[str, float]]:
+    """What each rule that is on did: the rows that it left out or changed."""
+    counts = {
+        rule: {"value": value, "rows": summary.filters[rule]} for rule, value in active(run.filters).items()
+    }
+    if "low_confidence" in counts:
+        counts["low_confidence"]["keypoints"] = summary.unseen_keypoints
+    return counts

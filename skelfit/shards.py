@@ -60,6 +60,7 @@ class Row:
     betas_mm: Mapping[
         str, float | None
     ]  # RMS distance of SKEL's skin at rest to SMPL's, betas transferred and refined
+    unseen_keypoints: int  # 2D keypoints whose confidence a filter set to 0
     image: bool | None  # whether the image was found; None when none was asked for
 
 

@@ -100,7 +100,12 @@ def test_a_manifest_with_two_files_limits_and_checks_both(fake_fitter: FakeFitte
     assert "no images data/pictures: the shards will hold labels without images" in result.stdout
     lines = Path("out/both-000002.rows.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in lines] == [f"both-1-{i:08d}" for i in range(5)]
+    assert "sha256 of data/two.npz recorded in two.npz.sha256" in result.stdout
     write_labels(Path("data/two.npz"), 19)
+    assert "remove data/two.npz.sha256" in error_line(
+        skelfit_("convert", "--manifest", "both.yaml", "--out", "out2")
+    )
+    Path("data/two.npz.sha256").unlink()
     said = error_line(skelfit_("convert", "--manifest", "both.yaml", "--out", "out2"))
     assert "two.npz" in said and "20 rows" in said and "19 rows" in said
 

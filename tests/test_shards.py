@@ -39,7 +39,7 @@ def a_label(seed: int) -> np.ndarray:
 
 
 def a_row(i: int, status: str = "ok", pve: float | None = 1.5) -> Row:
-    return Row(f"s-0-{i:08d}", i, status, "", pve, pve, {"full": pve}, "male", {"refined": pve}, None)
+    return Row(f"s-0-{i:08d}", i, status, "", pve, pve, {"full": pve}, "male", {"refined": pve}, 0, None)
 
 
 def a_shard(folder: Path, rows: int = 3) -> ShardFiles:
@@ -208,7 +208,9 @@ def rows_of(seed: int, count: int) -> list[dict]:
     for i in range(count):
         status = statuses[rng.integers(4)]
         pve = None if status == "bad_input" else round_mm(rng.uniform(0, 30))
-        rows.append(asdict(a_row(i, status, pve)) | {"image": bool(rng.integers(2))})
+        rows.append(
+            asdict(a_row(i, status, pve)) | {"image": bool(rng.integers(2)), "unseen_keypoints": i % 3}
+        )
     return rows
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import time
@@ -19,39 +18,59 @@ import torch
 
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
 from skelfit.cli.images import ImageOptions, image_options, prepare_images
-from skelfit.cli.progress import Progress, report
+from skelfit.cli.progress import Progress, report, report_subsets
+from skelfit.cli.subsets import (
+    FILTER_NAMES,
+    MissingError,
+    Subset,
+    file_subset,
+    filter_values,
+    label_files,
+    manifest_subset,
+    manifests_of,
+)
 from skelfit.cluster.place import HERE, Place, Tls, cores, visible_gpus
 from skelfit.cluster.tasks import ShardFailure, run_tasks
 from skelfit.cluster.watching import check_bokeh
 from skelfit.cluster.worker import Work
-from skelfit.config import DemoSpec, LabelSource, Pipeline, load_manifest, load_pipeline
-from skelfit.images.source import ImagePlace, find_images
+from skelfit.config import Pipeline, load_manifest, load_pipeline
+from skelfit.errors import SkelfitError
+from skelfit.filters import PUBLISHED_VALUES, switched
 from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
-from skelfit.labels.store import build_store, clear_temporaries, store_info
+from skelfit.labels.store import clear_temporaries
 from skelfit.lock import write_record, writing
-from skelfit.plan import LabelFile, Run, ShardTask, finish, pending, plan_shards, rejected_so_far
+from skelfit.plan import Run, ShardTask, finish, pending, plan_shards, rejected_so_far
 
 DEFAULT_PIPELINE = Path("pipelines/hmr-skel.yaml")
 STORES = ".stores"  # beside the shards: all workers can read what they write to
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 COUNT = click.IntRange(min=1)
+SHARDS_FAILED, NOTHING_THERE = 1, 2
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 TERMINATED = 143  # and after SIGTERM, which is how clusters take a machine back
 
 
 @dataclass(frozen=True)
-class Subset:
-    """What is converted: a manifest, or one label file given by hand."""
+class Orders:
+    """What the options ask for, whatever the subset."""
 
-    name: str
-    sources: tuple[LabelSource, ...]
-    paths: tuple[Path, ...]  # of the label files
-    images: ImagePlace | None
+    pipeline: Pipeline
+    models: ModelSet
+    device: str
+    place: Place
+    limit: int | None
+    filters_on: Sequence[tuple[str, float | None]]
+    filters_off: Sequence[str]
+    overwrite: bool
 
 
 @click.command("convert")
-@click.option("--manifest", type=FILE, help="What to convert: manifests/*.yaml.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="What to convert: manifests/*.yaml; or a folder of them, each to its own folder in --out.",
+)
 @click.option("--labels", type=FILE, help="Or one label file...")
 @click.option("--source", type=click.Choice(["camerahmr"]), help="...and its kind.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the shards.")
@@ -62,6 +81,17 @@ class Subset:
     "--skel-gender",
     type=click.Choice(["male", "female", "best"]),
     help="SKEL for neutral labels; best: whichever fits a person better.",
+)
+@click.option(
+    "--filter",
+    "filters",
+    metavar="RULE[=VALUE]",
+    multiple=True,
+    callback=filter_values,
+    help=f"Switch a filter on: {', '.join(PUBLISHED_VALUES)}; or 4dhumans, hsmr, all.",
+)
+@click.option(
+    "--no-filter", "no_filters", multiple=True, type=click.Choice(FILTER_NAMES), help="Switch one off."
 )
 @click.option("--limit", type=COUNT, help="Take the first rows only.")
 @click.option("--shard-size", type=COUNT, help="Label rows per shard.")
@@ -92,6 +122,8 @@ def convert_command(
     models: Path | None,
     image_options: ImageOptions,
     skel_gender: str | None,
+    filters: tuple[tuple[str, float | None], ...],
+    no_filters: tuple[str, ...],
     limit: int | None,
     shard_size: int | None,
     device: str,
@@ -109,17 +141,13 @@ def convert_command(
     if (manifest is None) == (labels is None) or (labels is None) != (source is None):
         raise click.UsageError("give either --manifest FILE, or --labels FILE and --source KIND")
     tls = _chosen_tls(scheduler, tls_ca, tls_cert, tls_key)
+    if image_options.place is not None and manifest is not None and manifest.is_dir():
+        raise click.UsageError("--images is for one subset: give one manifest")
     settings = image_options.applied_to(chosen_pipeline(pipeline, skel_gender, shard_size))
     found = find_models(models)
     click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
     if found.source == OPEN_BODY:
         click.echo("  a free stand-in, not SMPL and SKEL; import those with: skelfit models import")
-    if manifest is not None:
-        subset = _manifest_subset(manifest, image_options.place, found)
-    else:
-        assert labels is not None
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.stem)
-        subset = Subset(name, (LabelSource(str(labels), "camerahmr"),), (labels,), image_options.place)
     device = device if scheduler is not None else find_device(device)
     place = _chosen_place(workers, device, scheduler, tls, max_wait)
     if dashboard or performance_report is not None:
@@ -127,27 +155,82 @@ def convert_command(
             raise click.UsageError("--dashboard and --performance-report watch workers: give --workers")
         check_bokeh()
         place = replace(place, dashboard=dashboard, report=performance_report)
+    orders = Orders(settings, found, device, place, limit, filters, no_filters, overwrite)
+    if manifest is None:
+        assert labels is not None and source is not None
+        convert_subset(file_subset(labels, source, image_options.place), out, orders)
+    elif manifest.is_dir():
+        convert_all(manifest, out, orders)
+    else:
+        convert_subset(manifest_subset(manifest, image_options.place, found), out, orders)
+
+
+def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
+    """Convert one subset; returns its summary. Exits when a shard failed or the run was interrupted."""
+    settings, models = orders.pipeline, orders.models
     with interruptible(), writing(out, subset.name):
         clear_temporaries(out / STORES)
         run = Run(
             subset=subset.name,
             out=str(out.absolute()),
             images=prepare_images(subset.images, settings.images.mode, out / STORES),
-            models=None if found.source == OPEN_BODY else str(Path(found.source).absolute()),
-            models_sha256=found.sha256,
+            models=None if models.source == OPEN_BODY else str(Path(models.source).absolute()),
+            models_sha256=models.sha256,
             pipeline=settings,
-            device=device,
-            labels=_label_files(subset, out / STORES, settings.gates.max_abs_beta, limit),
+            device=orders.device,
+            labels=label_files(subset, out / STORES, settings.gates.max_abs_beta, orders.limit),
+            filters=switched(subset.filters, orders.filters_on, orders.filters_off),
         )
         work = run_shard
-        if place == HERE:
-            work = partial(run_shard, fitter=make_fitter(found, settings, run.device))
-        convert_run(run, place, overwrite=overwrite, work=work)
+        if orders.place == HERE:
+            work = partial(run_shard, fitter=make_fitter(models, settings, run.device))
+        summary = convert_run(run, orders.place, overwrite=orders.overwrite, work=work)
     click.echo(f"next: skelfit export {out} --format skel-cf --out {subset.name}-skel.npz")
+    return summary
 
 
-def convert_run(run: Run, place: Place = HERE, *, overwrite: bool = False, work: Work = run_shard) -> None:
-    """Do what is left of a run and write its summary; exits with 1 when a shard failed. The caller holds the lock."""
+def convert_all(folder: Path, out: Path, orders: Orders) -> None:
+    """Convert every manifest of a folder, each to its own folder in `out`, and print a table.
+
+    A subset without label files is named with what to do; one that fails does not stop the others. Exits with 1 when
+    one failed, with 2 when none had its files.
+    """
+    ends: list[tuple[str, dict[str, Any] | None, str]] = []
+    missing, failed = [], 0
+    for path in manifests_of(folder):
+        name, summary = load_manifest(path).name, None
+        click.echo(f"== {name}")
+        try:
+            summary = convert_subset(manifest_subset(path, None, orders.models), out / name, orders)
+            end = str(out / name)
+        except MissingError as error:
+            missing.append(str(error))
+            end = "not there, see below"
+            click.echo("its label files are not there")
+        except SkelfitError as error:
+            failed += 1
+            end = "failed, see above"
+            click.echo(f"Error: {error}", err=True)
+        except SystemExit as stop:
+            if stop.code != SHARDS_FAILED:
+                raise
+            failed += 1
+            end = "some shards failed, see above"
+        ends.append((name, summary, end))
+    report_subsets(ends)
+    for line in missing:
+        click.echo(line)
+    if failed or len(missing) == len(ends):
+        sys.exit(SHARDS_FAILED if failed else NOTHING_THERE)
+
+
+def convert_run(
+    run: Run, place: Place = HERE, *, overwrite: bool = False, work: Work = run_shard
+) -> dict[str, Any]:
+    """Do what is left of a run; writes and returns its summary. Exits with 1 when a shard failed.
+
+    The caller holds the lock.
+    """
     out, tasks = Path(run.out), plan_shards(run)
     device = run.device if run.device != "auto" else "the workers' devices"
     rows = sum(task.stop - task.start for task in tasks)
@@ -169,8 +252,10 @@ def convert_run(run: Run, place: Place = HERE, *, overwrite: bool = False, work:
         click.echo(
             f"{len(failures)} of {len(tasks)} shards failed; the same command tries them again", err=True
         )
-        sys.exit(1)
-    report(finish(run, tasks, this_time(results, time.perf_counter() - started)))
+        sys.exit(SHARDS_FAILED)
+    summary = finish(run, tasks, this_time(results, time.perf_counter() - started))
+    report(summary)
+    return summary
 
 
 @contextmanager
@@ -229,62 +314,6 @@ def shipped(path: Path) -> Path:
     """A file that comes with skelfit: of the working folder or, outside of a checkout, of where this package lies."""
     beside = Path(__file__).parents[2] / path
     return beside if not path.exists() and beside.exists() else path
-
-
-def _data_root() -> Path:
-    return Path(os.environ.get("SKELFIT_DATA") or "data")
-
-
-def _manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet) -> Subset:
-    """The subset of a manifest; the demo's people are made when they are not there."""
-    manifest, root = load_manifest(path), _data_root()
-    paths = tuple(root / source.path for source in manifest.labels)
-    demo = manifest.demo
-    if demo is not None:
-        _make_demo(paths[0].parent, demo, models)
-    if images is None and manifest.images is not None:
-        images = find_images(manifest.images, root)
-        if images is None:
-            click.echo(f"no images {root / manifest.images}: the shards will hold labels without images")
-    return Subset(manifest.name, manifest.labels, paths, images)
-
-
-def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet) -> None:
-    """Make the demo's people, unless they are there as asked for."""
-    # Imported here because only the demo draws people.
-    from skelfit.labels.demo import demo_is_current, write_demo
-
-    people, seed, images = demo.people, demo.seed, demo.images
-    if demo_is_current(folder, people, seed, images, models=models):
-        return
-    click.echo(f"making {people} people in {folder}")
-    with Progress(people, 0) as progress:
-        write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
-
-
-def _label_files(
-    subset: Subset, folder: Path, max_abs_beta: float, limit: int | None
-) -> tuple[LabelFile, ...]:
-    """The validated stores of the label files, in a folder; `limit` counts rows through all of them."""
-    files = []
-    left = limit
-    for source, path in zip(subset.sources, subset.paths, strict=True):
-        store = build_store(source, path, folder, max_abs_beta)
-        info = store_info(store)
-        rows = info.rows if left is None else min(info.rows, left)
-        left = None if left is None else left - rows
-        files.append(
-            LabelFile(
-                store=str(store.absolute()),
-                name=path.name,
-                sha256=info.sha256,
-                rows=rows,
-                source=source.source,
-                gender=source.gender,
-                path_rule=source.path_rule,
-            )
-        )
-    return tuple(files)
 
 
 def _chosen_tls(scheduler: str | None, ca: Path | None, cert: Path | None, key: Path | None) -> Tls | None:

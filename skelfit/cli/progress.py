@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -71,6 +71,9 @@ def report(summary: Mapping[str, Any]) -> None:
     if summary["rejected"]:
         click.echo("rejected, by reason")
         _table(summary["rejected"])
+    for rule, count in summary["filters"].items():
+        keypoints = f", {count['keypoints']} keypoints" if "keypoints" in count else ""
+        click.echo(f"filter {rule} ({count['value']:g}): {count['rows']} rows{keypoints}")
     absent = {kind: n for kind, n in summary["images"].items() if n and kind != "found"}
     if absent:
         click.echo("people without an image")
@@ -88,6 +91,21 @@ def report(summary: Mapping[str, Any]) -> None:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["time"]["shares"].items())
         click.echo(f"time of the shards: {shares}")
         click.echo(f"the workers were fitting in {summary['time']['fitting']:.0%} of their time")
+
+
+def report_subsets(ends: Sequence[tuple[str, Mapping[str, Any] | None, str]]) -> None:
+    """Print a table of subsets: name, summary (None where there is none), and where it is or what happened."""
+    click.echo(f"\n{'subset':<16} {'rows in':>10} {'people out':>10} {'PVE in mm':>10}   result")
+    for name, summary, end in ends:
+        numbers = ["-"] * 3
+        if summary is not None:
+            mean = summary["pve_mm"]["mean"]
+            numbers = [
+                str(summary["rows_in"]),
+                str(summary["rows_out"]),
+                "-" if mean is None else f"{mean:.2f}",
+            ]
+        click.echo(f"{name:<16} " + " ".join(f"{number:>10}" for number in numbers) + f"   {end}")
 
 
 def _table(counts: Mapping[str, int]) -> None:

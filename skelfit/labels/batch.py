@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from skelfit.config import PathRule
 
 FloatArray = NDArray[np.float32]
 
@@ -64,13 +61,3 @@ class LabelBatch:
         """The people start..stop-1 of this batch (views, no copies)."""
         parts: dict[str, Any] = {f.name: getattr(self, f.name)[start:stop] for f in dataclasses.fields(self)}
         return LabelBatch(**parts)
-
-
-def image_path(imgname: str, rule: PathRule) -> str:
-    """Path of an image below the image folder: its name in the label file under a manifest's `path_rule`.
-
-    '' for a name that would leave the folder: a label file must not choose which other files enter a dataset.
-    """
-    name = imgname.rsplit("/", 1)[-1] if rule == "basename" else imgname
-    path = PurePosixPath(name)
-    return "" if path.is_absolute() or ".." in path.parts or "\\" in name else name

@@ -22,6 +22,7 @@ from skelfit.errors import LabelError
 from skelfit.files import remove, replacing
 from skelfit.labels import camerahmr
 from skelfit.labels.batch import LabelBatch
+from skelfit.labels.expected import check_keys, check_sha256
 
 _READERS: dict[str, tuple[str, Callable[..., LabelBatch]]] = {
     "camerahmr": (camerahmr.READER, camerahmr.read),
@@ -53,8 +54,8 @@ def build_store(
     label_path, store_dir = Path(label_path), Path(store_dir)
     before = _signature(label_path)
     sha256 = file_sha256(label_path)
-    if source.sha256 is not None and source.sha256.lower() != sha256:
-        raise LabelError(label_path, None, f"sha256 {source.sha256} (by the manifest)", sha256)
+    check_sha256(source, label_path, sha256)
+    check_keys(label_path, source.expected_keys)
     reader, read = _READERS[source.source]
     options = f"{_FORMAT} {source.gender} {max_abs_beta!r}"
     tag = hashlib.sha256(options.encode()).hexdigest()[:8]

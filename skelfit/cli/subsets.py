@@ -1,0 +1,154 @@
+"""What is to be converted: subsets as this machine has their files, by manifest or by hand."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from skelfit.body.models import ModelSet
+from skelfit.cli.progress import Progress
+from skelfit.config import DemoSpec, Filters, LabelSource, Manifest, load_manifest
+from skelfit.errors import ConfigError, LabelError
+from skelfit.filters import GROUPS, PUBLISHED_VALUES
+from skelfit.images.source import ImagePlace, find_images
+from skelfit.labels.expected import record_sha256
+from skelfit.labels.store import build_store, store_info
+from skelfit.plan import LabelFile
+
+FILTER_NAMES = (*PUBLISHED_VALUES, *GROUPS)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """What is converted: a manifest, or one label file given by hand."""
+
+    name: str
+    sources: tuple[LabelSource, ...]
+    paths: tuple[Path, ...]  # of the label files
+    images: ImagePlace | None
+    filters: Filters = Filters()
+    recorded: bool = False  # whether the sha256 of its files is kept beside them
+
+
+def file_subset(labels: Path, source: str, images: ImagePlace | None) -> Subset:
+    """The subset of one label file, named after it."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.stem)
+    return Subset(name, (LabelSource(str(labels), "camerahmr"),), (labels,), images)
+
+
+def manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet) -> Subset:
+    """The subset of a manifest; the demo's people are made when they are not there.
+
+    Raises LabelError when a label file is missing, saying what to download, and where to put it.
+    """
+    manifest, root = load_manifest(path), data_root()
+    paths = tuple(root / source.path for source in manifest.labels)
+    if manifest.demo is not None:
+        _make_demo(paths[0].parent, manifest.demo, models)
+    _check_there(manifest, paths)
+    if images is None and manifest.images is not None:
+        images = find_images(manifest.images, root)
+        if images is None:
+            click.echo(f"no images {root / manifest.images}: the shards will hold labels without images")
+            if manifest.images_download:
+                click.echo(f"  to have them, put them there: {manifest.images_download}")
+    # What was made here changes with its models, and is checked by its own record.
+    return Subset(
+        manifest.name, manifest.labels, paths, images, manifest.filters, recorded=manifest.demo is None
+    )
+
+
+def manifests_of(folder: Path) -> list[Path]:
+    """The manifests of a folder but for those that make their people up, by name. Raises ConfigError."""
+    found = [path for path in sorted(folder.glob("*.yaml")) if load_manifest(path).demo is None]
+    if not found:
+        raise ConfigError(folder, None, "a folder of manifests (*.yaml)", "none")
+    return found
+
+
+def data_root() -> Path:
+    """The folder that manifests speak of."""
+    return Path(os.environ.get("SKELFIT_DATA") or "data")
+
+
+def label_files(
+    subset: Subset, folder: Path, max_abs_beta: float, limit: int | None
+) -> tuple[LabelFile, ...]:
+    """The validated stores of the label files, in a folder; `limit` counts rows through all of them."""
+    files = []
+    left = limit
+    for source, path in zip(subset.sources, subset.paths, strict=True):
+        store = build_store(source, path, folder, max_abs_beta)
+        info = store_info(store)
+        if subset.recorded and (said := record_sha256(path, info.sha256)):
+            click.echo(said)
+        rows = info.rows if left is None else min(info.rows, left)
+        left = None if left is None else left - rows
+        files.append(
+            LabelFile(
+                store=str(store.absolute()),
+                name=path.name,
+                sha256=info.sha256,
+                rows=rows,
+                source=source.source,
+                gender=source.gender,
+                path_rule=source.path_rule,
+            )
+        )
+    return tuple(files)
+
+
+def filter_values(
+    context: click.Context, option: click.Parameter, texts: Sequence[str]
+) -> tuple[tuple[str, float | None], ...]:
+    """The rules, or groups of them, that --filter names, with their values where it gives any."""
+    found: list[tuple[str, float | None]] = []
+    for text in texts:
+        name, given, number = text.partition("=")
+        try:
+            value = float(number) if given else None
+            if name not in (PUBLISHED_VALUES if given else FILTER_NAMES) or not (value or 0) >= 0:
+                raise ValueError
+        except ValueError:
+            expected = f"one of {', '.join(FILTER_NAMES)}, or one rule and =NUMBER"
+            raise click.BadParameter(f"expected {expected}, found {text!r}") from None
+        found.append((name, value))
+    return tuple(found)
+
+
+class MissingError(LabelError):
+    """Label files of a manifest that are not there."""
+
+
+def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
+    """Raise one MissingError that names every label file that is not there."""
+    missing = [(s, p) for s, p in zip(manifest.labels, paths, strict=True) if not p.is_file()]
+    if not missing:
+        return
+    sources = dict.fromkeys(source.download for source, _ in missing if source.download)
+    hint = f". Get it from: {'; '.join(sources)}" if sources else ""
+    names = " and ".join(str(path) for _, path in missing)
+    found = f"no such file{hint}. Put it there; $SKELFIT_DATA names another data folder than ./data"
+    raise MissingError(names, None, f"{_counted(len(missing))} of the subset {manifest.name}", found)
+
+
+def _counted(files: int) -> str:
+    return "the label file" if files == 1 else f"{files} label files"
+
+
+def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet) -> None:
+    """Make the demo's people, unless they are there as asked for."""
+    # Imported here because only the demo draws people.
+    from skelfit.labels.demo import demo_is_current, write_demo
+
+    people, seed, images = demo.people, demo.seed, demo.images
+    if demo_is_current(folder, people, seed, images, models=models):
+        return
+    click.echo(f"making {people} people in {folder}")
+    with Progress(people, 0) as progress:
+        write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
