@@ -189,6 +189,6 @@ def test_killed_builders_leave_nothing_for_long(tmp_path: Path) -> None:
     built = build_store(SOURCE, write(tmp_path), tmp_path / "store")
     left = built.with_name(f".{built.name}.0123456789ab.tmp")
     left.write_bytes(b"half")
-    (tmp_path / "store" / ".notes.tmp").touch()
+    (tmp_path / "store" / "notes.tmp").touch()
     store.clear_temporaries(tmp_path / "store")
-    assert {path.name for path in (tmp_path / "store").iterdir()} == {built.name, ".notes.tmp"}
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {built.name, "notes.tmp"}
