@@ -128,7 +128,7 @@ class ImageConfig:
     mode: ImageMode = "bytes"
     size: int = _limits(64, 4096, default=384)  # px, side of a crop
     margin: float = _limits(0.1, 10, default=1.5)  # side of the square cut out, in longer sides of the box
-    quality: int = _limits(1, 100, default=95)  # of a crop's JPEG
+    quality: int = _limits(1, 100, default=90)  # of a crop's JPEG
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"layout", "shards"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
-    "studies": {"bench", "body", "config", "fit", "job", "labels"},
+    "studies": {"bench", "body", "config", "fit", "images", "job", "labels"},
 }
 # Third-party packages that only one part knows.
 ONLY_IN = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from job_fakes import FakeFitter, write_images, write_labels
+from job_fakes import FakeFitter, hashes, picture, write_images, write_labels
+from PIL import Image
 
 import skelfit.cli.convert
 from skelfit.cli import main
@@ -80,6 +82,61 @@ def test_convert_writes_what_it_promises(fake_fitter: FakeFitter) -> None:
     assert "exists already" in error_line(
         skelfit_("export", "out", "--format", "skel-cf", "--out", "out.npz")
     )
+
+
+def tar_of(path: Path, folder: Path) -> Path:
+    """The files below a folder in a tar."""
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(folder.rglob("*.jpg")):
+            tar.add(file, file.relative_to(folder))
+    return path
+
+
+def test_images_from_tars(fake_fitter: FakeFitter) -> None:
+    labels, images = write_labels(Path("people.npz")), write_images(Path("images"))
+    arguments = ["convert", "--labels", labels, "--source", "camerahmr", "--shard-size", 8]
+    assert skelfit_(*arguments, "--images", images, "--out", "from-folder").exit_code == 0
+    tar = tar_of(Path("000000.tar"), images)
+    result = skelfit_(*arguments, "--images", "{000000..000002}.tar", "--out", "from-tars")
+    assert result.exit_code == 0, result.output
+    assert "000001.tar and 1 more: their images will be missing" in result.stdout
+    assert "images: 19 in 1 tars, 1 of them read anew" in result.stdout
+    assert hashes(Path("from-tars")) == hashes(Path("from-folder"))
+    result = skelfit_(*arguments, "--images", "*.tar", "--out", "from-tars")
+    assert "0 of them read anew" in result.stdout and "3 shards are finished already" in result.stdout
+    # Cut short: one line, and the rows say so.
+    tar.write_bytes(tar.read_bytes()[:9000])
+    result = skelfit_(*arguments, "--images", tar, "--out", "from-cut")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("000000.tar: expected a whole tar, not compressed, found") == 1
+    found = json.loads(Path("from-cut/summary.json").read_text())["images"]
+    assert found["found"] == 3 and found["missing"] > 9
+    tar.write_bytes(b"404 not found")
+    said = error_line(skelfit_(*arguments, "--images", tar, "--out", "from-nothing"))
+    assert "000000.tar: expected a tar of images, found" in said
+
+
+def test_what_of_the_images_is_wanted(fake_fitter: FakeFitter) -> None:
+    labels, images = write_labels(Path("people.npz")), write_images(Path("images"))
+    for i in range(20):
+        (images / "train" / f"{i:06d}.jpg").write_bytes(picture(i, 256))
+    arguments = ["convert", "--labels", labels, "--source", "camerahmr", "--images", images, "--out", "out"]
+    result = skelfit_(*arguments, "--image-mode", "crop", "--crop-size", 96, "--crop-margin", 1)
+    assert result.exit_code == 0, result.output
+    chosen = json.loads(Path("out/summary.json").read_text())["identity"]["pipeline"]["images"]
+    assert chosen == {"mode": "crop", "size": 96, "margin": 1.0, "quality": 90}
+    with tarfile.open("out/people-000000.tar") as tar:
+        stream = tar.extractfile("people-0-00000000.jpg")
+        assert stream is not None and Image.open(stream).size == (96, 96)
+    refused = error_line(skelfit_(*arguments))
+    assert (
+        'pipeline.images.mode: "crop" against "bytes"' in refused and "images.size: 96 against 384" in refused
+    )
+    result = skelfit_(*arguments, "--image-mode", "none", "--overwrite")
+    assert result.exit_code == 0, result.output
+    with tarfile.open("out/people-000000.tar") as tar:
+        assert {name.split(".", 1)[1] for name in tar.getnames()} == {"label.npy", "meta.json"}
+    assert skelfit_(*arguments, "--crop-size", 8).exit_code == 2
 
 
 def test_limit_takes_the_first_rows(fake_fitter: FakeFitter) -> None:

@@ -79,6 +79,9 @@ BAD = [
     ("  skel_gender: [male]", "fit.skel_gender", "one of male, female, best", "['male'] (a list)"),
     ("  vertex_weights: {foot: 0.5}", "fit.vertex_weights.foot", "one of armpits, feet", "an unknown key"),
     ("  vertex_weights: {feet: -1}", "fit.vertex_weights.feet", "at least 0", "-1"),
+    ("images: {mode: crops}", "images.mode", "one of bytes, crop, none", "'crops' (text)"),
+    ("images: {size: 8}", "images.size", "at least 64", "8"),
+    ("images: {quality: 101}", "images.quality", "at most 100", "101"),
     ("gates: 3", "gates", "a mapping", "3 (int)"),
     ("gates: {max_pve_mm: low}", "gates.max_pve_mm", "a finite number or null", "'low' (text)"),
 ]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import webdataset
 from job_fakes import (
     BENT_ROW,
     DIVERGED_ROW,
@@ -28,11 +29,14 @@ from job_fakes import (
     make_run,
     picture,
 )
+from PIL import Image
 
 from skelfit.cli.convert import convert_run, interruptible, this_time
-from skelfit.config import GateConfig
+from skelfit.config import GateConfig, ImageConfig, LabelSource
 from skelfit.errors import OutputError
+from skelfit.images.tars import INDEX_NAME, build_index
 from skelfit.job import PHASES, ShardResult, _pictures, run_shard
+from skelfit.labels.store import build_store
 from skelfit.labels.store import read_rows as read_label_rows
 from skelfit.layout import unpack
 from skelfit.lock import writing
@@ -187,6 +191,105 @@ def test_a_second_run_fits_nothing_and_says_the_same(tmp_path: Path) -> None:
     again = read_json(Path(run.out) / "summary.json")
     assert again["people_per_second"] is None and again["time"] is None
     assert {**summary, "people_per_second": None, "time": None} == again
+
+
+def with_images(run: Run, **changes: object) -> Run:
+    return with_pipeline(run, images=ImageConfig(**changes))
+
+
+def in_tars(run: Run, folder: Path) -> Run:
+    """The same run with its images in two tars, never unpacked."""
+    source, folder = Path(run.images or ""), folder.absolute()
+    folder.mkdir()
+    files = sorted(source.rglob("*.jpg"))
+    tars = [folder / "000000.tar", folder / "000001.tar"]
+    for path, part in zip(tars, (files[::2], files[1::2]), strict=True):
+        with tarfile.open(path, "w") as tar:
+            for file in part:
+                tar.add(file, file.relative_to(source))
+    build_index(tars, folder / INDEX_NAME)
+    return dataclasses.replace(run, images=str(folder / INDEX_NAME))
+
+
+@pytest.mark.parametrize("mode", ["bytes", "crop"])
+def test_tars_and_the_folder_they_stand_for_give_the_same_bytes(tmp_path: Path, mode: str) -> None:
+    run = with_images(make_run(tmp_path, images=True), mode=mode, size=64)
+    for i in range(20):
+        if i != NO_IMAGE_ROW:
+            (tmp_path / "images" / "train" / f"{i:06d}.jpg").write_bytes(picture(i, 256))
+    convert(run)
+    expected = hashes(Path(run.out))
+    assert convert(in_tars(run, tmp_path / "tars")).calls == 0, "the same run, from another place"
+    again = dataclasses.replace(in_tars(run, tmp_path / "more"), out=str(tmp_path / "again"))
+    convert(again)
+    assert hashes(tmp_path / "again") == expected
+    assert read_json(Path(run.out) / "summary.json")["images"]["found"] == 16
+
+
+def test_keypoints_find_their_place_in_a_crop(tmp_path: Path) -> None:
+    """With nothing but webdataset and the metadata, as the documentation says."""
+    run = with_images(make_run(tmp_path, images=True), mode="crop", size=200, margin=1.25)
+    rng = np.random.default_rng(1)
+    points = rng.uniform(90, 166, (20, 2)).astype(np.float32)
+    for i, (x, y) in enumerate(points):
+        across, down = np.arange(256) + 0.5 - x, np.arange(256) + 0.5 - y
+        spot = (255 * np.exp(-(across**2 + down[:, None] ** 2) / 50)).astype(np.uint8)
+        Image.fromarray(spot).save(tmp_path / "images" / "train" / f"{i:06d}.jpg", quality=95)
+    with np.load(tmp_path / "people.npz") as archive:
+        columns = dict(archive)
+    columns["gtkps"][:, 0] = np.column_stack([points, np.ones(20)])
+    np.savez(tmp_path / "people.npz", **columns)
+    store = build_store(LabelSource("people.npz", "camerahmr"), tmp_path / "people.npz", tmp_path / "stores")
+    run = dataclasses.replace(run, labels=(dataclasses.replace(run.labels[0], store=str(store)),))
+    convert(run)
+    parts = {f["name"]: f for f in read_json(Path(run.out) / "schema.json")["fields"]}
+    part = parts["gtkps"]
+    seen = 0
+    for path in sorted(Path(run.out).glob("*.tar")):
+        for sample in webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False).decode("pil"):
+            label, meta = sample["label.npy"], sample["meta.json"]
+            keypoints = label[part["offset"] : part["offset"] + part["size"]].reshape(part["shape"])
+            affine = np.array(meta["affine"])
+            mapped = keypoints[:, :2] @ affine[:, :2].T + affine[:, 2]
+            light = np.clip(np.asarray(sample["jpg"].convert("L"), float) - 50, 0, None)
+            middles = np.arange(200) + 0.5
+            found = np.array([light.sum(0) @ middles, light.sum(1) @ middles]) / light.sum()
+            assert np.abs(found - mapped[0]).max() < 0.25
+            assert meta["image_size"] == [256, 256]
+            seen += 1
+    assert seen == 17
+
+
+def test_labels_only(tmp_path: Path) -> None:
+    run = dataclasses.replace(make_run(tmp_path, images=True), images=None)
+    convert(run)
+    assert all(row["image"] is None for row in all_rows(run))
+    _, meta = next(iter(all_samples(run).values()))
+    assert (meta["image"], meta["image_size"], meta["affine"]) == (False, None, None)
+
+
+def test_a_crop_that_shows_nothing_is_a_reason(tmp_path: Path) -> None:
+    """The images of this run are far from the boxes of its people."""
+    run = with_images(make_run(tmp_path, images=True), mode="crop")
+    convert(run)
+    rows = all_rows(run)
+    assert rows[0]["reason"] == "image_no_crop" and rows[0]["status"] == "ok" and rows[0]["image"] is False
+    summary = read_json(Path(run.out) / "summary.json")
+    assert summary["images"]["no_crop"] == 16 and summary["images"]["missing"] == 1
+    _, meta = all_samples(run)[rows[0]["key"]]
+    assert (meta["image"], meta["image_size"], meta["affine"]) == (False, [16, 16], None)
+
+
+def test_a_tar_that_changes_during_a_run_costs_its_shards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = in_tars(make_run(tmp_path, images=True), tmp_path / "tars")
+    with open(tmp_path / "tars" / "000000.tar", "ab") as tar:
+        tar.write(bytes(10240))
+    with pytest.raises(SystemExit):
+        convert(run)
+    assert "000000.tar: expected the tar that was indexed" in capsys.readouterr().err
+    assert not list(Path(run.out).glob("*.tar"))
 
 
 @pytest.mark.parametrize("damage", ["no marker", "cut marker", "cut tar", "changed sidecar", "no tar"])

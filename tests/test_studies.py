@@ -85,6 +85,21 @@ def test_mesh(study) -> None:
         assert r["share_below_mm"]["0.1"] >= 0.75 and r["pve_mm"]["p50"] < 0.1
 
 
+def test_images(study) -> None:
+    result, records = study("images", "--people", 12)
+    assert result.exit_code == 0, result.output
+    assert [(r["mode"], r["source"]) for r in records] == [
+        ("bytes", "folder"),
+        ("bytes", "tars"),
+        ("crop", "folder"),
+        ("crop", "tars"),
+    ]
+    assert all((r["images"], r["lost"], r["same_from_folder_and_tars"]) == (12, 0, True) for r in records)
+    assert [r.get("differing") for r in records] == [0, 0, None, None]
+    assert records[0]["bytes_out"] == records[1]["bytes_out"] != records[2]["bytes_out"]
+    assert "folder and tars give the same bytes: yes" in result.output
+
+
 def test_what_cannot_be_measured_is_refused(study, tmp_path: Path) -> None:
     assert study("nothing")[0].exit_code == 2
     result, _ = study("mesh", "--picture", tmp_path / "a.jpg")

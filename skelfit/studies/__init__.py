@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skelfit.studies import betas, extreme, limits, mesh, sensitivity, shoulders
+from skelfit.studies import betas, extreme, images, limits, mesh, sensitivity, shoulders
 from skelfit.studies.setup import Study
 
 STUDIES: dict[str, Study] = {
@@ -12,4 +12,5 @@ STUDIES: dict[str, Study] = {
     "limits": limits.STUDY,
     "betas": betas.STUDY,
     "shoulders": shoulders.STUDY,
+    "images": images.STUDY,
 }
