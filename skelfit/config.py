@@ -28,6 +28,7 @@ Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
 PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
 ImageMode = Literal["bytes", "crop", "none"]
+Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
 
 T = TypeVar("T")
 _TURN = 2 * math.pi
@@ -144,16 +145,27 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """What a label file's numbers cannot tell; None: found by value, or asked for."""
+
+    scale_unit: Literal["px", "px/200"] | None = None  # of the boxes' `scale`
+    angle_unit: Literal["rad", "deg"] | None = None  # of axis-angles
+    rot6d: Literal["rows", "columns", "interleaved"] | None = None  # how 6 numbers are a rotation
+    length_unit: Literal["m", "cm", "mm"] | None = None  # of meshes
+
+
+@dataclass(frozen=True)
 class LabelSource:
-    """One label file of a subset; `path` is relative to the data root."""
+    """One label file of a subset, or a folder of sequences; `path` is relative to the data root."""
 
     path: str
-    source: Literal["camerahmr"]
+    source: Source | None = None  # its layout; None: told by its keys
     sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
     expected_keys: tuple[str, ...] = ()  # that the file must have, beside those that its reader needs
     expected_rows: int | None = _limits(0, default=None)
     gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
     path_rule: PathRule = "none"
+    read: ReadOptions = ReadOptions()
     download: str = ""  # where it is to be had, for people
 
 

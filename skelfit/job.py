@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
 from skelfit.filters import Screening, screen, vertex_fault
 from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import Fitter
+from skelfit.fit.mesh_people import MeshPeople
 from skelfit.fit.results import FitResult
 from skelfit.images.check import Picture
 from skelfit.images.crop import Box
@@ -42,6 +43,7 @@ from skelfit.labels.store import read_rows
 from skelfit.layout import LAYOUT_VERSION, FloatArray, pack
 from skelfit.metrics import FILTERED, PUBLISHED, limit_excess, round_mm
 from skelfit.plan import Run, ShardTask, code_sha256
+from skelfit.sequences import continuous
 from skelfit.shards import Row, Sample, ShardFiles, write_shard
 
 BAD_INPUT, NOT_CONVERGED, ABOVE_GATE = "bad_input", "not_converged", "residual_above_gate"
@@ -119,9 +121,9 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
             batch, screening = screen(batch, run.filters)
         with clock.phase("waiting"), _DEVICE:
             with clock.phase("preparing"):
-                fitter = fitter or cached_fitter(run.models, run.models_sha256, run.pipeline, run.device)
+                fit = _way_to_fit(batch, run, fitter)
             with clock.phase("fit"):
-                fitted = fit_people(batch, fitter, len(run.pipeline.fit.stages), screening.reasons)
+                fitted = fit_rows(batch, fit, len(run.pipeline.fit.stages), screening.reasons)
         with clock.phase("waiting"), behind(), clock.phase("writing"):
             entries = _entries(task, batch, fitted, screening, clock)
             marker = write_shard(task.files, entries, run.identity(), (task.start, task.stop))
@@ -163,6 +165,23 @@ def announced(files: ShardFiles) -> Iterator[bool]:
         # Only for those who watch: when it cannot be removed, that must not cost a finished shard.
         with suppress(OSError):
             files.started.unlink()
+
+
+def _way_to_fit(batch: LabelBatch, run: Run, fitter: FitterLike | None) -> FitRows:
+    """What fits some rows of a batch: to their labels, or to their meshes."""
+    made_of = run.models, run.models_sha256, run.pipeline, run.device
+    if batch.vertices is not None:
+        return to_meshes(batch, cached_mesh_fitter(*made_of))
+    return to_labels(batch, fitter or cached_fitter(*made_of))
+
+
+@lru_cache(maxsize=1)
+def cached_mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipeline, device: str) -> MeshPeople:
+    """The same for bare meshes."""
+    if pipeline.first_order is not None:
+        expected = "labels with SMPL parameters, for a pipeline with first_order"
+        raise ConfigError(pipeline.name, "first_order", expected, "bare meshes")
+    return MeshPeople(models_of(models, models_sha256), pipeline.fit, find_device(device))
 
 
 @lru_cache(maxsize=1)
@@ -227,9 +246,34 @@ class Fitted:
         return cls(nans(46), nans(10), nans(3), no(), nans(), no(), *errors, no(), nans(2), nans(44, 3))
 
 
+# SMPL gender and rows (K,) of a batch -> what was found of them.
+FitRows = Callable[[str, NDArray[np.int64]], FitResult]
+
+
+def to_labels(batch: LabelBatch, fitter: FitterLike) -> FitRows:
+    """Fits rows of a batch to their SMPL parameters."""
+
+    def fit(gender: str, rows: NDArray[np.int64]) -> FitResult:
+        return fitter.fit(gender, *(torch.tensor(a[rows]) for a in (batch.pose, batch.betas, batch.transl)))
+
+    return fit
+
+
+def to_meshes(batch: LabelBatch, fitter: MeshPeople) -> FitRows:
+    """Fits rows of a batch to their meshes."""
+    vertices = batch.vertices
+    assert vertices is not None
+    return lambda gender, rows: fitter.fit(gender, torch.tensor(vertices[rows]))
+
+
 def fit_people(
     batch: LabelBatch, fitter: FitterLike, stages: int, left_out: Sequence[str] | None = None
 ) -> Fitted:
+    """Fit rows of a batch to their SMPL parameters, as `fit_rows` does."""
+    return fit_rows(batch, to_labels(batch, fitter), stages, left_out)
+
+
+def fit_rows(batch: LabelBatch, fit: FitRows, stages: int, left_out: Sequence[str] | None = None) -> Fitted:
     """Fit the rows of a batch that have no fault, gender by gender; and no reason in `left_out`."""
     fitted = Fitted.nothing(len(batch), stages)
     reasons = zip(batch.bad, left_out or [""] * len(batch), strict=True)
@@ -237,9 +281,7 @@ def fit_people(
     genders = np.array(batch.gender, dtype=str)
     for gender in sorted(set(genders[good])):
         index = np.flatnonzero(good & (genders == gender))
-        result = fitter.fit(
-            str(gender), *(torch.tensor(a[index]) for a in (batch.pose, batch.betas, batch.transl))
-        )
+        result = fit(str(gender), index)
         for field in fields(Fitted):
             found = getattr(result, field.name)
             if found is not None:
@@ -282,6 +324,8 @@ def _fit_verdict(fitted: Fitted, i: int, gates: GateConfig) -> Verdict:
     if not fitted.finite[i]:
         return Verdict(NOT_CONVERGED, "the fit is not finite")
     if not fitted.converged[i]:
+        if not np.isfinite(fitted.gain[i]):
+            return Verdict(NOT_CONVERGED, "the fit to the mesh was still gaining")
         return Verdict(NOT_CONVERGED, f"gain {100 * fitted.gain[i]:.2f} % of the objective in one more step")
     pve, furthest = float(fitted.pve_mm[i]), float(fitted.max_vertex_mm[i])
     if gates.max_pve_mm is not None and pve > gates.max_pve_mm:
@@ -309,6 +353,16 @@ def _pictures(
             yield from read_pictures(source, wanted, run.pipeline.images)
 
 
+def _without_jumps(batch: LabelBatch, poses: FloatArray, published: Sequence[bool]) -> FloatArray:
+    """Angles (N,46) rad that do not jump between neighbouring frames of a sequence, of those who are published."""
+    poses = poses.copy()
+    for sequence in batch.sequences:
+        frames = (batch.row >= sequence.start) & (batch.row < sequence.start + sequence.frames)
+        frames &= np.array(published, bool)
+        poses[frames] = continuous(poses[frames])
+    return poses
+
+
 def _entries(
     task: ShardTask, batch: LabelBatch, fitted: Fitted, screening: Screening, clock: _Clock
 ) -> Iterator[tuple[Row, Sample | None]]:
@@ -317,6 +371,7 @@ def _entries(
     verdicts = judge(batch, fitted, run.pipeline, screening)
     published = [verdict.status in PUBLISHED for verdict in verdicts]
     keypoints, origins = _keypoints3d(batch, fitted)
+    fitted = replace(fitted, poses=_without_jumps(batch, fitted.poses, published))
     labels = _labels(batch, fitted, keypoints)
     with closing(_pictures(task, batch, published)) as pictures:
         for i, verdict in enumerate(verdicts):
@@ -364,7 +419,21 @@ def _row(
         betas_mm=dict(zip(BETAS_STEPS, map(round_mm, fitted.betas_mm[i]), strict=True)),
         unseen_keypoints=unseen,
         image=None if picture is None else picture.data is not None,
+        **_frame(batch, row),
     )
+
+
+def _frame(batch: LabelBatch, row: int) -> dict[str, Any]:
+    """Which frame of which sequence a row is; all None where it is none."""
+    sequence = batch.sequence_of(row)
+    if sequence is None:
+        return dict.fromkeys(("sequence", "frame", "frame_rate", "subject"))
+    return {
+        "sequence": sequence.name,
+        "frame": row - sequence.start,
+        "frame_rate": sequence.frame_rate,
+        "subject": sequence.subject,
+    }
 
 
 def _skel_gender(fitted: Fitted, i: int) -> str | None:
@@ -383,6 +452,14 @@ def _meta(task: ShardTask, batch: LabelBatch, row: Row, i: int) -> dict[str, Any
         "smpl_gender": batch.gender[i],
         "skel_gender": row.skel_gender,
         "status": row.status,
+        "coordinates": batch.about.coordinates,
+        "camera": batch.about.has_camera,
+        "smpl": batch.about.has_smpl,
+        "sequence": row.sequence,
+        "frame": row.frame,
+        "frame_rate": row.frame_rate,
+        "subject": row.subject,
+        "angles": "canonical" if row.sequence is None else "continuous",
     }
 
 

@@ -32,15 +32,15 @@ class LabelField:
 FIELDS: tuple[LabelField, ...] = (
     LabelField("skel_poses", (46,), "rad", "SKEL DoFs in the order of SKEL v1.1.1"),
     LabelField("skel_betas", (10,), "1", "SKEL shape, of the gender in the metadata"),
-    LabelField("skel_trans", (3,), "m", "SKEL translation, camera frame"),
+    LabelField("skel_trans", (3,), "m", "SKEL translation"),
     LabelField(
         "smpl_pose",
         (24, 3),
         "rad",
-        "input SMPL pose, axis-angle; joint 0 turns the body into the camera frame",
+        "input SMPL pose, axis-angle; joint 0 is the global orientation",
     ),
     LabelField("smpl_betas", (10,), "1", "input SMPL shape, of the gender in the metadata"),
-    LabelField("smpl_trans", (3,), "m", "input SMPL translation, camera frame"),
+    LabelField("smpl_trans", (3,), "m", "input SMPL translation"),
     LabelField("center", (2,), "px", "centre of the person's box in the image"),
     LabelField("scale", (2,), "px/200", "width and height of the person's box"),
     LabelField("cam_int", (3, 3), "px", "intrinsic matrix of the camera"),
@@ -52,6 +52,24 @@ FIELDS: tuple[LabelField, ...] = (
         "errors", (2,), "mm", "pve_mm (mean) and max_vertex_mm (largest) skin distance of SKEL to SMPL"
     ),
 )
+# What a sample's metadata may say, beside what it names itself by.
+META: dict[str, str] = {
+    "coordinates": "what poses, translations and points are relative to: one of the coordinates below",
+    "camera": "whether cam_int is known; false: it is all 0",
+    "smpl": "whether smpl_pose, smpl_betas and smpl_trans are known; false: all 0, and SKEL was fitted to a mesh",
+    "sequence": "name of the sequence that the sample is a frame of; null: of none, as are the next three",
+    "frame": "which frame of it, from 0 on; what was not published leaves a gap",
+    "frame_rate": "frames per second; null also where the source does not say",
+    "subject": "whose motion it is, by the source",
+    "angles": "canonical: skel_poses nearest to the joint limits; continuous: nearest to those of the frame before",
+}
+COORDINATES: dict[str, str] = {
+    "camera": "the camera that took the image: OpenCV, x right, y down, z forward",
+    "camera_axes": "the axes of that camera; where the body is, is not known: translation 0",
+    "crop_camera": "the camera of a crop of the image, whose intrinsics are not known; the same axes",
+    "world_z_up": "a room, z up, as the source has it",
+    "unknown": "as the source has it",
+}
 LABEL_SIZE = sum(f.size for f in FIELDS)
 
 
@@ -80,11 +98,12 @@ def schema() -> dict[str, Any]:
     for f in FIELDS:
         fields.append({**asdict(f), "offset": offset, "size": f.size})
         offset += f.size
-    frame = "camera frame: OpenCV, x right, y down, z forward"
     return {
         "layout": LAYOUT_VERSION,
         "dtype": "float32",
         "size": LABEL_SIZE,
-        "frame": frame,
+        "frame": "camera, or what the metadata names as coordinates",
+        "coordinates": COORDINATES,
+        "metadata": META,
         "fields": fields,
     }

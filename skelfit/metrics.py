@@ -39,6 +39,11 @@ class Distribution:
         """Count one finite length."""
         self.counts[round(value_mm * UNITS_PER_MM)] += 1
 
+    def add_known(self, value_mm: float | None) -> None:
+        """Count a length that not every row has: meshes have no stages and no betas to compare with."""
+        if value_mm is not None:
+            self.add(value_mm)
+
     def merge(self, other: Distribution) -> Distribution:
         """The lengths of both."""
         return Distribution(self.counts + other.counts)
@@ -96,10 +101,10 @@ class Summary:
                 continue
             summary.pve.add(row["pve_mm"])
             for stage, value in row["stage_pve_mm"].items():
-                summary.stage_pve.setdefault(stage, Distribution()).add(value)
+                summary.stage_pve.setdefault(stage, Distribution()).add_known(value)
             summary.skel_genders[row["skel_gender"]] += 1
             for step, value in row["betas_mm"].items():
-                summary.betas.setdefault(step, Distribution()).add(value)
+                summary.betas.setdefault(step, Distribution()).add_known(value)
             if row["image"] is not None:
                 # Why an image is not there is the last of a row's reasons.
                 kind = "found" if row["image"] else row["reason"].rpartition("image_")[2]

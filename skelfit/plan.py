@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from skelfit import __version__
 from skelfit.body.dofs import LIMITS_VERSION
-from skelfit.config import Filters, PathRule, Pipeline, difference, mapping_hash
+from skelfit.config import Filters, PathRule, Pipeline, ReadOptions, difference, mapping_hash
 from skelfit.errors import OutputError
 from skelfit.filters import active
 from skelfit.layout import LAYOUT_VERSION, schema
@@ -40,7 +41,18 @@ from skelfit.shards import (
 )
 
 # What a result depends on, beside the files of a run: a change of these sources makes another configuration.
-_CODE = ("body", "config.py", "filters.py", "fit", "images", "job.py", "labels", "metrics.py", "shards.py")
+_CODE = (
+    "body",
+    "config.py",
+    "filters.py",
+    "fit",
+    "images",
+    "job.py",
+    "labels",
+    "metrics.py",
+    "sequences.py",
+    "shards.py",
+)
 
 
 @cache
@@ -62,9 +74,11 @@ class LabelFile:
     name: str
     sha256: str
     rows: int  # how many of its rows the run takes, from the first on
-    source: str  # its kind, which names the reader
+    source: str  # its layout, which names the reader
     gender: str  # of the SMPL body where the file does not say
     path_rule: PathRule
+    read: ReadOptions = ReadOptions()
+    notes: tuple[str, ...] = ()  # what the reader found by value, and what it did not use
 
 
 @dataclass(frozen=True)
@@ -120,14 +134,28 @@ class ShardTask:
         return ShardFiles(Path(self.run.out), self.name)
 
 
-def plan_shards(run: Run) -> list[ShardTask]:
-    """The shards of a run; they are numbered through all label files, and none spans two files."""
+def plan_shards(run: Run, sequences: Mapping[int, Sequence[int]] = MappingProxyType({})) -> list[ShardTask]:
+    """The shards of a run; they are numbered through all label files, and none spans two files.
+
+    sequences: index of a label file -> first rows of its sequences. None of these is cut: a shard holds as many whole
+    ones as it has room for, and one at least, so that their angles can be made continuous within it.
+    """
     size = run.pipeline.shard_size
-    spans = [(i, start) for i, f in enumerate(run.labels) for start in range(0, f.rows, size)]
-    return [
-        ShardTask(run, shard_name(run.subset, number), i, start, min(start + size, run.labels[i].rows))
-        for number, (i, start) in enumerate(spans)
+    spans = [
+        (i, *span) for i, f in enumerate(run.labels) for span in _spans(f.rows, size, sequences.get(i, ()))
     ]
+    return [ShardTask(run, shard_name(run.subset, number), *span) for number, span in enumerate(spans)]
+
+
+def _spans(rows: int, size: int, sequences: Sequence[int]) -> list[tuple[int, int]]:
+    """First rows of a file's shards, each with one past its last."""
+    if not sequences:
+        return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+    starts = [0]
+    for start, stop in pairwise([*(first for first in sequences if first < rows), rows]):
+        if stop - starts[-1] > size and start > starts[-1]:
+            starts.append(start)
+    return list(pairwise([*starts, rows])) if rows else []
 
 
 def pending(run: Run, tasks: Sequence[ShardTask], *, overwrite: bool = False) -> list[ShardTask]:

@@ -62,6 +62,10 @@ class Row:
     ]  # RMS distance of SKEL's skin at rest to SMPL's, betas transferred and refined
     unseen_keypoints: int  # 2D keypoints whose confidence a filter set to 0
     image: bool | None  # whether the image was found; None when none was asked for
+    sequence: str | None = None  # what a frame belongs to; None: the row is no frame of a sequence
+    frame: int | None = None  # which of its frames it is, from 0 on
+    frame_rate: float | None = None  # Hz; None also where the file does not say
+    subject: str | None = None  # whose motion it is
 
 
 @dataclass(frozen=True)

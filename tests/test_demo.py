@@ -16,8 +16,8 @@ from skelfit.body.smpl import SmplModel
 from skelfit.config import load_manifest
 from skelfit.errors import ModelError, OutputError
 from skelfit.labels.batch import LabelBatch
-from skelfit.labels.camerahmr import read
 from skelfit.labels.demo import LABELS_NAME, demo_is_current, write_demo
+from skelfit.labels.readers import read
 from skelfit.labels.render import _rasterise
 
 PEOPLE = 40  # more than one block of people posed together

@@ -18,6 +18,7 @@ import torch
 
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
 from skelfit.cli.images import ImageOptions, image_options, prepare_images
+from skelfit.cli.labels import LabelOptions, label_options
 from skelfit.cli.progress import Progress, report, report_subsets
 from skelfit.cli.subsets import (
     FILTER_NAMES,
@@ -37,7 +38,7 @@ from skelfit.config import Pipeline, load_manifest, load_pipeline
 from skelfit.errors import SkelfitError
 from skelfit.filters import PUBLISHED_VALUES, switched
 from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
-from skelfit.labels.store import clear_temporaries
+from skelfit.labels.store import clear_temporaries, sequence_starts
 from skelfit.lock import write_record, writing
 from skelfit.plan import Run, ShardTask, finish, pending, plan_shards, rejected_so_far
 
@@ -71,8 +72,7 @@ class Orders:
     type=click.Path(path_type=Path),
     help="What to convert: manifests/*.yaml; or a folder of them, each to its own folder in --out.",
 )
-@click.option("--labels", type=FILE, help="Or one label file...")
-@click.option("--source", type=click.Choice(["camerahmr"]), help="...and its kind.")
+@label_options
 @click.option("--out", type=FOLDER, required=True, help="Folder for the shards.")
 @click.option("--pipeline", type=FILE, help="How to convert  [default: pipelines/hmr-skel.yaml].")
 @click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
@@ -115,8 +115,7 @@ class Orders:
 @click.option("--overwrite", is_flag=True, help="Replace finished shards of another configuration.")
 def convert_command(
     manifest: Path | None,
-    labels: Path | None,
-    source: str | None,
+    label_options: LabelOptions,
     out: Path,
     pipeline: Path | None,
     models: Path | None,
@@ -138,8 +137,6 @@ def convert_command(
     overwrite: bool,
 ) -> None:
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
-    if (manifest is None) == (labels is None) or (labels is None) != (source is None):
-        raise click.UsageError("give either --manifest FILE, or --labels FILE and --source KIND")
     tls = _chosen_tls(scheduler, tls_ca, tls_cert, tls_key)
     if image_options.place is not None and manifest is not None and manifest.is_dir():
         raise click.UsageError("--images is for one subset: give one manifest")
@@ -157,8 +154,7 @@ def convert_command(
         place = replace(place, dashboard=dashboard, report=performance_report)
     orders = Orders(settings, found, device, place, limit, filters, no_filters, overwrite)
     if manifest is None:
-        assert labels is not None and source is not None
-        convert_subset(file_subset(labels, source, image_options.place), out, orders)
+        convert_subset(file_subset(label_options, image_options.place), out, orders)
     elif manifest.is_dir():
         convert_all(manifest, out, orders)
     else:
@@ -231,7 +227,8 @@ def convert_run(
 
     The caller holds the lock.
     """
-    out, tasks = Path(run.out), plan_shards(run)
+    sequences = {i: sequence_starts(file.store) for i, file in enumerate(run.labels)}
+    out, tasks = Path(run.out), plan_shards(run, sequences)
     device = run.device if run.device != "auto" else "the workers' devices"
     rows = sum(task.stop - task.start for task in tasks)
     click.echo(

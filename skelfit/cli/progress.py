@@ -79,12 +79,11 @@ def report(summary: Mapping[str, Any]) -> None:
         click.echo("people without an image")
         _table(absent)
     if summary["pve_mm"]["mean"] is not None:
-        stages = ", ".join(f"{name} {mean:.2f}" for name, mean in summary["stage_pve_mm"].items())
-        numbers = ", ".join(f"{name} {value:.2f}" for name, value in summary["pve_mm"].items())
-        click.echo(f"PVE in mm: {numbers}; after each stage: {stages}")
-        numbers = ", ".join(f"{step} {d['mean']:.2f}" for step, d in summary["betas_mm"].items())
+        stages = {name: mean for name, mean in summary["stage_pve_mm"].items() if mean is not None}
+        click.echo(f"PVE in mm: {_listed(summary['pve_mm'])}{_listed(stages, '; after each stage: ')}")
+        steps = {s: d["mean"] for s, d in summary["betas_mm"].items() if d["mean"] is not None}
         bodies = ", ".join(f"{count} {gender}" for gender, count in summary["skel_genders"].items())
-        click.echo(f"SKEL bodies: {bodies}; distance at rest in mm, betas {numbers}")
+        click.echo(f"SKEL bodies: {bodies}{_listed(steps, '; distance at rest in mm, betas ')}")
     if summary["people_per_second"] is not None:
         click.echo(f"{summary['people_per_second']:.1f} people/s")
     if summary["time"] is not None:
@@ -106,6 +105,11 @@ def report_subsets(ends: Sequence[tuple[str, Mapping[str, Any] | None, str]]) ->
                 "-" if mean is None else f"{mean:.2f}",
             ]
         click.echo(f"{name:<16} " + " ".join(f"{number:>10}" for number in numbers) + f"   {end}")
+
+
+def _listed(lengths: Mapping[str, float], head: str = "") -> str:
+    """Lengths with their names, behind a head; nothing where there are none."""
+    return head + ", ".join(f"{name} {value:.2f}" for name, value in lengths.items()) if lengths else ""
 
 
 def _table(counts: Mapping[str, int]) -> None:

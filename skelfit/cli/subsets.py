@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from skelfit.body.models import ModelSet
+from skelfit.cli.labels import LabelOptions
 from skelfit.cli.progress import Progress
 from skelfit.config import DemoSpec, Filters, LabelSource, Manifest, load_manifest
 from skelfit.errors import ConfigError, LabelError
@@ -35,10 +36,12 @@ class Subset:
     recorded: bool = False  # whether the sha256 of its files is kept beside them
 
 
-def file_subset(labels: Path, source: str, images: ImagePlace | None) -> Subset:
-    """The subset of one label file, named after it."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.stem)
-    return Subset(name, (LabelSource(str(labels), "camerahmr"),), (labels,), images)
+def file_subset(labels: LabelOptions, images: ImagePlace | None) -> Subset:
+    """The subset of one label file, or of a folder of sequences, named after it."""
+    assert labels.path is not None
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.path.resolve().stem)
+    source = LabelSource(str(labels.path), labels.source, read=labels.read)
+    return Subset(name, (source,), (labels.path,), images)
 
 
 def manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet) -> Subset:
@@ -85,6 +88,9 @@ def label_files(
     for source, path in zip(subset.sources, subset.paths, strict=True):
         store = build_store(source, path, folder, max_abs_beta)
         info = store_info(store)
+        click.echo(f"{path}: {info.rows} rows of {info.source} labels, coordinates {info.about.coordinates}")
+        for note in info.about.notes:
+            click.echo(f"  {note}")
         if subset.recorded and (said := record_sha256(path, info.sha256)):
             click.echo(said)
         rows = info.rows if left is None else min(info.rows, left)
@@ -95,9 +101,11 @@ def label_files(
                 name=path.name,
                 sha256=info.sha256,
                 rows=rows,
-                source=source.source,
+                source=info.source,
                 gender=source.gender,
                 path_rule=source.path_rule,
+                read=source.read,
+                notes=info.about.notes,
             )
         )
     return tuple(files)
@@ -127,7 +135,7 @@ class MissingError(LabelError):
 
 def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
     """Raise one MissingError that names every label file that is not there."""
-    missing = [(s, p) for s, p in zip(manifest.labels, paths, strict=True) if not p.is_file()]
+    missing = [(s, p) for s, p in zip(manifest.labels, paths, strict=True) if not p.exists()]
     if not missing:
         return
     sources = dict.fromkeys(source.download for source, _ in missing if source.download)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+
+# Where SMPL's numbers stand. camera: OpenCV (x right, y down, z forward), of the whole image. camera_axes: the same
+# axes, the translation unknown and 0. crop_camera: the same axes, translation as the crop's own camera sees it.
+# world_z_up: a room, z up. unknown: as the file has it.
+Coordinates = Literal["camera", "camera_axes", "crop_camera", "world_z_up", "unknown"]
 
 # Shapes of the numeric fields, without the leading number of people.
 FIELD_SHAPES: dict[str, tuple[int, ...]] = {
@@ -22,34 +28,60 @@ FIELD_SHAPES: dict[str, tuple[int, ...]] = {
     "gtkps": (44, 3),
     "keypoints3d": (44, 4),
 }
+TEXT_FIELDS = ("imgname", "gender", "bad")
+VERTICES = 6890
+
+
+@dataclass(frozen=True)
+class About:
+    """What holds for all rows of a label file."""
+
+    coordinates: Coordinates = "camera"
+    has_camera: bool = True  # False: cam_int is all 0, because the file does not say
+    has_smpl: bool = True  # False: pose, betas and transl are all 0; the target is `vertices`
+    notes: tuple[str, ...] = ()  # what was found by value, and what was not used
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Rows start..start+frames-1 of a label file, which are neighbouring frames of one motion."""
+
+    name: str
+    subject: str
+    frame_rate: float | None  # Hz; None: the file does not say
+    start: int
+    frames: int
 
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """N people. Camera frame: OpenCV (x right, y down, z forward).
+    """N people, in the coordinates that `about` names.
 
     A row with a reason in `bad` keeps its values as they were found; they must not be fitted.
     """
 
     row: NDArray[np.int64]  # (N,) index in the source file
-    imgname: list[str]  # (N,) as the source file has it
-    center: FloatArray  # (N,2) px, centre of the person's box
-    scale: FloatArray  # (N,2) width and height of the box, px / 200
-    pose: FloatArray  # (N,24,3) rad, axis-angle; joint 0 is the global orientation in the camera frame
+    imgname: list[str]  # (N,) as the source file has it; '' where it has none
+    center: FloatArray  # (N,2) px, centre of the person's box; 0 where there is none
+    scale: FloatArray  # (N,2) width and height of the box, px / 200; 0 where there is none
+    pose: FloatArray  # (N,24,3) rad, axis-angle; joint 0 is the global orientation
     betas: FloatArray  # (N,10) SMPL shape
-    transl: FloatArray  # (N,3) m, SMPL translation in the camera frame
+    transl: FloatArray  # (N,3) m, SMPL translation
     cam_int: FloatArray  # (N,3,3) px, intrinsic matrix
     gtkps: FloatArray  # (N,44,3) px, px, confidence
     keypoints3d: FloatArray  # (N,44,4) m, m, m, confidence; confidence 0 where the source has none
     gender: list[str]  # (N,) gender of the SMPL body: neutral, male or female
     bad: list[str]  # (N,) why the row cannot be used; '' for a good one
+    vertices: FloatArray | None = None  # (N,6890,3) m, where meshes are what is to be fitted
+    sequences: tuple[Sequence, ...] = ()  # in the order of rows; those that rows of the batch belong to
+    about: About = About()
 
     def __post_init__(self) -> None:
         n = len(self.row)
-        for name in ("imgname", "gender", "bad"):
+        for name in TEXT_FIELDS:
             if len(getattr(self, name)) != n:
                 raise ValueError(f"{name}: expected {n} entries, found {len(getattr(self, name))}")
-        for name, shape in FIELD_SHAPES.items():
+        for name, shape in self.field_shapes().items():
             found = getattr(self, name).shape
             if found != (n, *shape):
                 raise ValueError(f"{name}: expected shape {(n, *shape)}, found {found}")
@@ -57,7 +89,31 @@ class LabelBatch:
     def __len__(self) -> int:
         return len(self.row)
 
+    def field_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The numeric fields that this batch has, and their shapes without the leading number of people."""
+        return FIELD_SHAPES if self.vertices is None else {**FIELD_SHAPES, "vertices": (VERTICES, 3)}
+
     def rows(self, start: int, stop: int) -> LabelBatch:
         """The people start..stop-1 of this batch (views, no copies)."""
-        parts: dict[str, Any] = {f.name: getattr(self, f.name)[start:stop] for f in dataclasses.fields(self)}
-        return LabelBatch(**parts)
+        names = ("row", *TEXT_FIELDS, *self.field_shapes())
+        parts: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in names}
+        few = overlapping(self.sequences, self.row[start:stop])
+        return dataclasses.replace(self, **parts, sequences=few)
+
+    def sequence_of(self, row: int) -> Sequence | None:
+        """The sequence that a row of the source file belongs to."""
+        k = bisect_right(self.sequences, row, key=lambda s: s.start) - 1
+        found = self.sequences[k] if k >= 0 else None
+        return found if found is not None and row < found.start + found.frames else None
+
+
+def overlapping(sequences: tuple[Sequence, ...], rows: NDArray[np.int64]) -> tuple[Sequence, ...]:
+    """Those of the sequences that any of the rows, which are neighbours, belongs to."""
+    if len(rows) == 0:
+        return ()
+    return tuple(s for s in sequences if s.start <= rows[-1] and rows[0] < s.start + s.frames)
+
+
+def nothing_known(rows: int) -> dict[str, Any]:
+    """Zeros for every numeric field: what a reader starts from."""
+    return {name: np.zeros((rows, *shape), np.float32) for name, shape in FIELD_SHAPES.items()}

@@ -3,34 +3,38 @@
 An `.npz` cannot be sliced: each of a thousand shard tasks would read the whole file. A store is immutable: it
 is written under a temporary name and moved into place, and its name holds the hash of what it was made from,
 so two processes that build it at once, or a source that has changed, do no harm. Its chunks carry checksums.
+A folder of sequences makes one store, written file by file, so that it need not fit into memory.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from skelfit.config import LabelSource
+from skelfit.config import LabelSource, Source, mapping_hash
 from skelfit.errors import LabelError
 from skelfit.files import remove, replacing
-from skelfit.labels import camerahmr
-from skelfit.labels.batch import LabelBatch
+from skelfit.labels.batch import FIELD_SHAPES, TEXT_FIELDS, About, LabelBatch, Sequence, overlapping
 from skelfit.labels.expected import check_keys, check_sha256
+from skelfit.labels.folder import LAYOUT, list_sequences, named, read_folder
+from skelfit.labels.readers import READERS, find_source, read
+from skelfit.labels.request import Request
 
-_READERS: dict[str, tuple[str, Callable[..., LabelBatch]]] = {
-    "camerahmr": (camerahmr.READER, camerahmr.read),
-}
-_TEXT = ("imgname", "gender", "bad")
-_FORMAT = 2  # of the HDF5 layout
+_FORMAT = 3  # of the HDF5 layout
 _SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
 _CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
+_CHUNK_BYTES = 1 << 22  # at most: meshes are large
+_EXTRA = "extra"  # dataset of what is no column, as JSON
 
 
 @dataclass(frozen=True)
@@ -38,38 +42,70 @@ class StoreInfo:
     """What a store holds and what it was made from."""
 
     rows: int
-    sha256: str  # of the source file
+    sha256: str  # of the source file, or of the names and hashes of a folder's files
     source_path: str
+    source: Source  # the layout
     reader: str  # name and version of the reader
+    about: About
 
 
 def build_store(
     source: LabelSource, label_path: str | Path, store_dir: str | Path, max_abs_beta: float = 10.0
 ) -> Path:
-    """The store of a label file below `store_dir`: built when it is not there, else reused.
+    """The store of a label file or folder below `store_dir`: built when it is not there, else reused.
 
     Raises LabelError when the file cannot be used or is not the one of `source` (sha256, row count), OutputError
     when the store cannot be written.
     """
     label_path, store_dir = Path(label_path), Path(store_dir)
-    before = _signature(label_path)
-    sha256 = file_sha256(label_path)
+    is_folder = label_path.is_dir()
+    files = list_sequences(label_path) if is_folder else [label_path]
+    before = [_signature(file) for file in files]
+    sha256 = _folder_sha256(label_path, files) if is_folder else file_sha256(label_path)
     check_sha256(source, label_path, sha256)
     check_keys(label_path, source.expected_keys)
-    reader, read = _READERS[source.source]
-    options = f"{_FORMAT} {source.gender} {max_abs_beta!r}"
-    tag = hashlib.sha256(options.encode()).hexdigest()[:8]
+    layout = _layout(source, label_path, is_folder)
+    request = Request(source.gender, max_abs_beta, source.read)
+    if layout == LAYOUT and not is_folder:
+        request = named(request, label_path)
+    tag = mapping_hash({"format": _FORMAT, **asdict(request)})[:8]
+    reader = READERS[layout].version
     path = store_dir / f"{reader}-{sha256[:16]}-{tag}.h5"
     rows = _valid_rows(path, sha256)
     if rows is None:
-        batch = read(label_path, gender=source.gender, max_abs_beta=max_abs_beta)
-        if _signature(label_path) != before:
-            raise LabelError(label_path, None, "a file that stays the same", "one that was changed meanwhile")
-        _write(path, batch, StoreInfo(len(batch), sha256, str(label_path), reader))
-        rows = len(batch)
+        pieces = (
+            read_folder(label_path, files, request)
+            if is_folder
+            else iter([read(label_path, layout, request)])
+        )
+        unchanged = zip(pieces, map(_check_unchanged, files, before), strict=True)
+        info = StoreInfo(0, sha256, str(label_path), layout, reader, About())
+        rows = _write(path, (piece for piece, _ in unchanged), info)
     if source.expected_rows is not None and rows != source.expected_rows:
         raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
     return path
+
+
+def _layout(source: LabelSource, path: Path, is_folder: bool) -> Source:
+    if not is_folder:
+        return source.source or find_source(path)[0]
+    if source.source not in (None, LAYOUT):
+        expected = f"a label file (a folder is for sequences, source {LAYOUT})"
+        raise LabelError(path, None, expected, "a folder")
+    return LAYOUT
+
+
+def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
+    if _signature(path) != before:
+        raise LabelError(path, None, "a file that stays the same", "one that was changed meanwhile")
+
+
+def _folder_sha256(folder: Path, files: Iterable[Path]) -> str:
+    """One hash of the files' names in the folder and of their content."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def clear_temporaries(store_dir: str | Path) -> None:
@@ -85,14 +121,18 @@ def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
         rows = int(file.attrs["rows"])
         if not 0 <= start <= stop <= rows:
             raise LabelError(store_path, None, f"a range within its {rows} rows", f"{start} to {stop}")
-        for field in fields(LabelBatch):
-            try:
-                found = file[field.name][start:stop]
-                values[field.name] = [t.decode() for t in found.tolist()] if field.name in _TEXT else found
-            except (OSError, KeyError, ValueError) as error:
-                expected = "a whole label store (remove it and start again: it is made anew)"
-                raise LabelError(store_path, field.name, expected, f"a damaged one ({error})") from None
-    return LabelBatch(**values)
+        optional = ("vertices",) if "vertices" in file else ()
+        for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
+            found = _slice(store_path, file, name, slice(start, stop))
+            values[name] = [t.decode() for t in found.tolist()] if name in TEXT_FIELDS else found
+        about, sequences = _extra(store_path, file)
+    return LabelBatch(**values, sequences=overlapping(sequences, values["row"]), about=about)
+
+
+def sequence_starts(store_path: str | Path) -> tuple[int, ...]:
+    """The first row of each sequence of a store, in order; () where there are none. Raises LabelError."""
+    with _open(store_path) as file:
+        return tuple(sequence.start for sequence in _extra(store_path, file)[1])
 
 
 def store_info(store_path: str | Path) -> StoreInfo:
@@ -100,8 +140,27 @@ def store_info(store_path: str | Path) -> StoreInfo:
     with _open(store_path) as file:
         attrs = file.attrs
         return StoreInfo(
-            int(attrs["rows"]), str(attrs["sha256"]), str(attrs["source_path"]), str(attrs["reader"])
+            rows=int(attrs["rows"]),
+            sha256=str(attrs["sha256"]),
+            source_path=str(attrs["source_path"]),
+            source=attrs["source"],
+            reader=str(attrs["reader"]),
+            about=_extra(store_path, file)[0],
         )
+
+
+def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
+    content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
+    about = About(**content["about"] | {"notes": tuple(content["about"]["notes"])})
+    return about, tuple(Sequence(**values) for values in content["sequences"])
+
+
+def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice) -> np.ndarray:
+    try:
+        return np.asarray(file[name][rows])
+    except (OSError, KeyError, ValueError) as error:
+        expected = "a whole label store (remove it and start again: it is made anew)"
+        raise LabelError(store_path, name, expected, f"a damaged one ({error})") from None
 
 
 def file_sha256(path: str | Path) -> str:
@@ -132,10 +191,10 @@ def _open(path: str | Path) -> Any:
         # No lock: the file never changes, and many file systems of clusters have no locks.
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise LabelError(path, None, "a label store (HDF5)", f"an unreadable file ({error})") from None
+        raise LabelError(path, "rows", "a label store (HDF5)", f"an unreadable file ({error})") from None
     if "rows" not in file.attrs:
         file.close()
-        raise LabelError(path, "rows", "a label store (HDF5)", "an HDF5 file of another kind")
+        raise LabelError(path, None, "a label store (HDF5)", "an HDF5 file of another kind")
     return file
 
 
@@ -150,32 +209,83 @@ def _valid_rows(path: Path, sha256: str) -> int | None:
     return info.rows if info.sha256 == sha256 else None
 
 
-def _write(path: Path, batch: LabelBatch, info: StoreInfo) -> None:
-    # Text of a fixed length, because HDF5 has no checksums for other; an empty list has no type.
-    texts = {
-        name: np.array([t.encode() for t in getattr(batch, name)] or [b""])[: len(batch)] for name in _TEXT
-    }
-    columns = {field.name: texts.get(field.name, getattr(batch, field.name)) for field in fields(LabelBatch)}
-    rows = max(1, min(len(batch), _CHUNK_ROWS))
+def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
+    """Write the batches one after another; returns how many rows they have."""
+    texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
+    sequences: list[Sequence] = []
+    notes: Counter[str] = Counter()
+    rows, count = 0, 0
+    stream = iter(pieces)
+    first = next(stream)  # before anything is written: most files that are of no use show it here
     with replacing(path) as temporary:
-        _reserve(temporary, sum(column.nbytes + rows * column.strides[0] for column in columns.values()))
+        _reserve(temporary, _size(first))
         try:
             with h5py.File(temporary, "w") as file:
-                for name, column in columns.items():
-                    file.create_dataset(
-                        name,
-                        data=column,
-                        chunks=(rows, *column.shape[1:]),
-                        maxshape=(None, *column.shape[1:]),  # no rows could not be cut into chunks otherwise
-                        fletcher32=True,
-                    )
-                for name in ("rows", "sha256", "source_path", "reader"):
+                for piece in _and_then(first, stream):
+                    _check_room(temporary, _size(piece))
+                    _append(file, piece, rows)
+                    for name in TEXT_FIELDS:
+                        # Text of a fixed length, because HDF5 has no checksums for other.
+                        texts[name].append(
+                            np.array([t.encode() for t in getattr(piece, name)] or [b""])[: len(piece)]
+                        )
+                    sequences += piece.sequences
+                    notes.update(piece.about.notes)
+                    rows, count = rows + len(piece), count + 1
+                for name in TEXT_FIELDS:
+                    _create(file, name, np.concatenate(texts[name]))
+                told = tuple(
+                    note if count == 1 else f"{note} ({n} of {count} files)" for note, n in notes.items()
+                )
+                about = replace(first.about, notes=told)
+                extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
+                _create(file, _EXTRA, np.frombuffer(json.dumps(extra).encode(), np.uint8))
+                for name in ("sha256", "source_path", "source", "reader"):
                     file.attrs[name] = getattr(info, name)
+                file.attrs["rows"] = rows
         except RuntimeError as error:  # what HDF5 makes of a failed write on closing a file
             raise OSError(f"HDF5: {error}") from error
+    return rows
+
+
+def _and_then(first: LabelBatch, others: Iterator[LabelBatch]) -> Iterator[LabelBatch]:
+    yield first
+    yield from others
+
+
+def _append(file: h5py.File, piece: LabelBatch, start: int) -> None:
+    """Add the numbers of a batch below those of the batches before."""
+    for name in ("row", *piece.field_shapes()):
+        column = getattr(piece, name)
+        if start == 0:
+            _create(file, name, column[:0], len(column))
+        file[name].resize(start + len(column), axis=0)
+        # What was never written reads as 0 and takes no room: many sources lack many fields.
+        if column.any():
+            file[name][start:] = column
+
+
+def _create(file: h5py.File, name: str, column: np.ndarray, rows: int | None = None) -> None:
+    """A dataset with checksums, made for about so many rows."""
+    width = max(1, column.dtype.itemsize * int(np.prod(column.shape[1:])))
+    most = min(max(len(column) if rows is None else rows, 1), _CHUNK_ROWS, max(1, _CHUNK_BYTES // width))
+    # No rows could not be cut into chunks otherwise.
+    limits = (None, *column.shape[1:])
+    file.create_dataset(name, data=column, chunks=(most, *column.shape[1:]), maxshape=limits, fletcher32=True)
+
+
+def _size(batch: LabelBatch) -> int:
+    return sum(getattr(batch, name).nbytes for name in ("row", *batch.field_shapes()))
 
 
 def _reserve(path: Path, size: int) -> None:
     """Raise OSError unless the disk has room for a store: HDF5 may crash the process on a full one."""
     with open(path, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, size + size // 100 + _SLACK)
+
+
+def _check_room(path: Path, size: int) -> None:
+    """The same for more of it, where the file is being written already."""
+    found = os.statvfs(path)
+    if found.f_bavail * found.f_frsize < size + _SLACK:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

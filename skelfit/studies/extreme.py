@@ -55,8 +55,8 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 def make_batch(people: int, gender: Gender) -> LabelBatch:
     """The people of the study as label rows; the first ones are the same for any number."""
     pose, betas, transl = extreme_labels(people, SEED, BEYOND)
-    given = {"pose": pose, "betas": betas, "transl": transl}
-    rest = {
+    given: dict[str, Any] = {"pose": pose, "betas": betas, "transl": transl}
+    rest: dict[str, Any] = {
         name: np.zeros((people, *shape), np.float32)
         for name, shape in FIELD_SHAPES.items()
         if name not in given

@@ -35,8 +35,8 @@ import torch
 from skelfit.body.models import open_models
 from skelfit.cli.convert import chosen_pipeline
 from skelfit.fit.fitter import Fitter
-from skelfit.labels.camerahmr import read
 from skelfit.labels.demo import LABELS_NAME, write_demo
+from skelfit.labels.readers import read
 from skelfit.shards import read_rows, read_samples
 
 DISTINCT = 4000  # people who differ

@@ -1,0 +1,129 @@
+"""What a reader is asked for, and what readers share: checks of single rows, and fields that many files have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelfit.config import Gender, ReadOptions
+from skelfit.labels.batch import FloatArray
+from skelfit.labels.columns import Columns
+
+KEYPOINTS = 44
+OPENPOSE = 25  # the first of them
+MAX_ANGLE = 10 * np.pi  # rad; an axis-angle this long is a damaged row, not a pose
+
+_log = logging.getLogger(__name__)
+_GENDERS = {"n": "neutral", "m": "male", "f": "female"} | {g: g for g in ("neutral", "male", "female")}
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a label file is to be read."""
+
+    gender: Gender = "neutral"  # of the SMPL body where the file does not say
+    max_abs_beta: float = 10.0  # a row with a larger shape coefficient is bad
+    options: ReadOptions = ReadOptions()
+    name: str = ""  # of the file, as a sequence is to be called; '' is its own name without the ending
+    subject: str = ""  # whose motion it is, where the file does not say
+
+
+class Reasons:
+    """Why rows are bad, in the words of the source file."""
+
+    def __init__(self, rows: int) -> None:
+        self._reasons: list[list[str]] = [[] for _ in range(rows)]
+
+    def report(self, where: NDArray[np.bool_], text: str, values: NDArray[np.floating] | None = None) -> None:
+        """A reason for some rows (N,) bool; values (N,) fill the text's braces."""
+        for i in np.flatnonzero(where):
+            self._reasons[i].append(text if values is None else text.format(values[i]))
+
+    def texts(self) -> list[str]:
+        """One text per row; '' for a good one."""
+        return ["; ".join(reasons) for reasons in self._reasons]
+
+    def check_finite(self, numbers: Mapping[str, FloatArray], source_keys: Mapping[str, str]) -> None:
+        """Fields with a number that is not finite; source_keys names each as the file does."""
+        for name, key in source_keys.items():
+            finite = np.isfinite(numbers[name]).all(axis=tuple(range(1, numbers[name].ndim)))
+            self.report(np.logical_not(finite), f"non_finite:{key}")
+
+    def check_body(self, numbers: Mapping[str, FloatArray], max_abs_beta: float) -> None:
+        """Poses and betas that nobody has."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            angle = np.linalg.norm(numbers["pose"], axis=2).max(axis=1)
+        self.report(
+            np.isfinite(angle) & (angle > MAX_ANGLE), "absurd_pose: angle max {:.1f} rad > 31.4", angle
+        )
+        beta = np.abs(numbers["betas"]).max(axis=1)
+        text = "absurd_betas: |beta| max {:.1f} > " + f"{max_abs_beta:g}"
+        self.report(np.isfinite(beta) & (beta > max_abs_beta), text, beta)
+
+    def check_camera(self, cam_int: FloatArray) -> None:
+        """Cameras that cannot be."""
+        focal = cam_int[:, [0, 1], [0, 1]].min(axis=1)
+        self.report(focal <= 0, "bad_camera: focal length {:.1f} px", focal)
+
+    def check_box(self, scale: FloatArray) -> None:
+        """Boxes without a size."""
+        side = scale.min(axis=1)
+        self.report(side <= 0, "bad_box: scale {:.3f}", side)
+
+    def check_names(self, imgname: list[str]) -> None:
+        """Rows that name no image."""
+        self.report(np.array([not name.strip() for name in imgname], bool), "empty_imgname")
+
+    def check_flag(self, columns: Columns, key: str) -> None:
+        """Rows of which the file says itself that they hold nothing."""
+        if key in columns:
+            flag = columns.numbers(key, (), (1,)).reshape(-1)
+            self.report(flag == 0, f"no_label: {key} is 0")
+            self.report(np.logical_not(np.isfinite(flag)), f"non_finite:{key}")
+
+
+def read_betas(columns: Columns, key: str, notes: list[str]) -> FloatArray:
+    """The first ten betas (N,10); says how many more there are."""
+    betas: FloatArray = columns.numbers(key, ("10+",))
+    if betas.shape[1] > 10:
+        notes.append(f"'{key}': using 10 of {betas.shape[1]} columns")
+    return betas[:, :10]
+
+
+def read_genders(columns: Columns, default: Gender, reasons: Reasons) -> list[str]:
+    """Genders of the SMPL body (N,); a text that is not understood makes a bad row."""
+    rows = columns.rows or 0
+    if "gender" not in columns:
+        return [default] * rows
+    texts = columns.texts("gender")
+    genders = [gender_of(text) for text in texts]
+    for i in range(rows):
+        if genders[i] is None:
+            reasons.report(np.arange(rows) == i, f"bad_gender: {texts[i]!r}")
+    return [gender or default for gender in genders]
+
+
+def gender_of(text: str) -> str | None:
+    """neutral, male or female; None for a text that says neither."""
+    return _GENDERS.get(text.strip().lower())
+
+
+def clean_keypoints(columns: Columns, key: str, keypoints: FloatArray) -> FloatArray:
+    """A keypoint that is not finite is a keypoint that is not there: zeros with confidence 0."""
+    missing = np.logical_not(np.isfinite(keypoints).all(axis=-1))
+    if missing.any():
+        _log.warning(
+            "%s: '%s': %d keypoints are not finite; confidence set to 0", columns.path, key, missing.sum()
+        )
+    return np.where(missing[..., None], np.float32(0), keypoints)
+
+
+def with_confidence(points: FloatArray) -> FloatArray:
+    """Points (N,K,3) m with confidence 1, or (N,K,4) as they are."""
+    if points.shape[2] == 4:
+        return points
+    return np.concatenate([points, np.ones((*points.shape[:2], 1), np.float32)], axis=2)

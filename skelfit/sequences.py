@@ -1,0 +1,108 @@
+"""Angles of neighbouring frames without jumps, and back: one rotation has many descriptions.
+
+A hinge's angle may be any whole turns off. A ball joint has besides a second triple of angles for every rotation,
+(a + pi, pi - b, c + pi). Each frame is fitted by itself and described by the angles nearest to the joint limits
+(canonical), so a fast turn may jump from one description to another. `continuous` takes, frame by frame, the
+description nearest to the frame before; nobody's pose changes. Of the spine's joints, whose segments bend with the
+angles, every pose has one description only.
+"""
+
+from __future__ import annotations
+
+from math import pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelfit.body.dofs import (
+    NUM_DOFS,
+    NUM_JOINTS,
+    ROOT_DOFS,
+    SKEL_JOINT_NAMES,
+    dof_limits,
+    dofs_of_joint,
+    limits_middle,
+)
+
+Array = NDArray[np.float64]
+_SPINE = ("lumbar_body", "thorax", "head")
+# The shoulder blades glide on the trunk as their angles say: a second triple would put them elsewhere.
+_ONE_TRIPLE = (*_SPINE, "scapula_r", "scapula_l")
+
+
+def _joints(left_out: tuple[str, ...]) -> list[list[int]]:
+    return [list(dofs_of_joint(j)) for j in range(NUM_JOINTS) if SKEL_JOINT_NAMES[j] not in left_out]
+
+
+# DoFs that may turn round, and the triples that have a twin.
+TURNING: tuple[int, ...] = tuple(dof for dofs in _joints(_SPINE) for dof in dofs)
+TWINNED: tuple[tuple[int, ...], ...] = tuple(tuple(dofs) for dofs in _joints(_ONE_TRIPLE) if len(dofs) == 3)
+
+
+def continuous(poses: NDArray[np.floating[Any]]) -> Array:
+    """The same poses (T,46) rad, every frame as near to the one before as its rotations allow.
+
+    The first frame stays as it is. What turns by more than half a turn between two frames cannot be followed.
+    """
+    found = np.array(poses, np.float64)
+    if found.ndim != 2 or found.shape[1] != NUM_DOFS:
+        raise ValueError(f"poses: expected shape (T, {NUM_DOFS}), found {found.shape}")
+    for before, frame in zip(found[:-1], found[1:], strict=True):
+        frame[:] = nearest_to(frame, before)
+    return found
+
+
+def nearest_to(pose: Array, other: Array) -> Array:
+    """The description of a pose (...,46) rad that is nearest to another (...,46), joint by joint."""
+    one = _turned(pose, other)
+    two = _turned(_twins(pose), other)
+    away, away_two = (one - other) ** 2, (two - other) ** 2
+    for dofs in map(list, TWINNED):
+        is_two = away_two[..., dofs].sum(-1) < away[..., dofs].sum(-1)
+        one[..., dofs] = np.where(is_two[..., None], two[..., dofs], one[..., dofs])
+    return one
+
+
+def canonical(poses: NDArray[np.floating[Any]], limits: Array | None = None) -> Array:
+    """The same poses (...,46) rad as every frame has them by itself: nearest to the limits (46,2) rad.
+
+    limits None: the table's.
+    """
+    limits = dof_limits() if limits is None else limits
+    middle = limits_middle(limits)
+    angles: Array = np.asarray(poses, np.float64)
+    one, two = _turned(angles, middle), _turned(_twins(angles), middle)
+    excess, excess_two = (_beyond(x, limits) for x in (one, two))
+    for dofs in map(list, TWINNED):
+        # The pelvis has no limits: its middle angle stays within a quarter turn.
+        if dofs == list(ROOT_DOFS):
+            is_two = np.cos(one[..., dofs[1]]) < 0
+        else:
+            is_two = excess_two[..., dofs].sum(-1) < excess[..., dofs].sum(-1)
+        one[..., dofs] = np.where(is_two[..., None], two[..., dofs], one[..., dofs])
+    return one
+
+
+def _turned(poses: Array, other: Array) -> Array:
+    """Whole turns added, so that every angle is within half a turn of another."""
+    found = np.array(poses)
+    dofs = list(TURNING)
+    off = found[..., dofs] - other[..., dofs]
+    found[..., dofs] -= 2 * pi * np.round(off / (2 * pi))
+    return found
+
+
+def _twins(poses: Array) -> Array:
+    """Every triple that has a twin, exchanged for it."""
+    found = np.array(poses)
+    for a, b, c in TWINNED:
+        found[..., a] += pi
+        found[..., b] = pi - found[..., b]
+        found[..., c] += pi
+    return found
+
+
+def _beyond(angles: Array, limits: Array) -> Array:
+    low, high = limits.T
+    return np.maximum(np.maximum(low - angles, angles - high), 0.0) ** 2
