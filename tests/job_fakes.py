@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tarfile
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from PIL import Image
 
 from skelfit.config import FitConfig, GateConfig, LabelSource, Pipeline, StageConfig
 from skelfit.fit.results import FitResult
+from skelfit.images.tars import INDEX_NAME, build_index
 from skelfit.job import ShardResult, run_shard
 from skelfit.labels.store import build_store, store_info
 from skelfit.lock import LOCK_NAME, RECORD_NAME
@@ -97,12 +99,12 @@ def write_labels(path: Path, people: int = 20) -> Path:
     return path
 
 
-def write_images(folder: Path, people: int = 20) -> Path:
-    """An image file for each row but one; they differ."""
+def write_images(folder: Path, people: int = 20, side: int = 16) -> Path:
+    """An image file for each row but one; they differ. The boxes are about (128, 128)."""
     (folder / "train").mkdir(parents=True)
     for i in range(people):
         if i != NO_IMAGE_ROW:
-            (folder / "train" / f"{i:06d}.jpg").write_bytes(picture(i))
+            (folder / "train" / f"{i:06d}.jpg").write_bytes(picture(i, side))
     return folder
 
 
@@ -114,7 +116,23 @@ def picture(seed: int, side: int = 16, form: str = "JPEG") -> bytes:
     return stream.getvalue()
 
 
-def make_run(folder: Path, people: int = 20, *, images: bool = False, shard_size: int = 8) -> Run:
+def in_tars(run: Run, folder: Path) -> Run:
+    """The same run with its images in two tars below a new folder, where they stay packed."""
+    source, folder = Path(run.images or ""), folder.absolute()
+    folder.mkdir()
+    files = sorted(source.rglob("*.jpg"))
+    tars = [folder / "000000.tar", folder / "000001.tar"]
+    for path, part in zip(tars, (files[::2], files[1::2]), strict=True):
+        with tarfile.open(path, "w") as tar:
+            for file in part:
+                tar.add(file, file.relative_to(source))
+    build_index(tars, folder / INDEX_NAME)
+    return replace(run, images=str(folder / INDEX_NAME))
+
+
+def make_run(
+    folder: Path, people: int = 20, *, images: bool = False, side: int = 16, shard_size: int = 8
+) -> Run:
     """A run of one label file below `folder`, to `folder`/out."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = write_labels(folder / "people.npz", people)
@@ -122,7 +140,7 @@ def make_run(folder: Path, people: int = 20, *, images: bool = False, shard_size
     return Run(
         subset="fake",
         out=str(folder / "out"),
-        images=str(write_images(folder / "images", people)) if images else None,
+        images=str(write_images(folder / "images", people, side)) if images else None,
         models=None,
         models_sha256="0" * 64,
         pipeline=replace(PIPELINE, shard_size=shard_size),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from job_fakes import FakeFitter, hashes, picture, write_images, write_labels
+from job_fakes import FakeFitter, hashes, write_images, write_labels
 from PIL import Image
 
 import skelfit.cli.convert
@@ -117,9 +117,7 @@ def test_images_from_tars(fake_fitter: FakeFitter) -> None:
 
 
 def test_what_of_the_images_is_wanted(fake_fitter: FakeFitter) -> None:
-    labels, images = write_labels(Path("people.npz")), write_images(Path("images"))
-    for i in range(20):
-        (images / "train" / f"{i:06d}.jpg").write_bytes(picture(i, 256))
+    labels, images = write_labels(Path("people.npz")), write_images(Path("images"), side=256)
     arguments = ["convert", "--labels", labels, "--source", "camerahmr", "--images", images, "--out", "out"]
     result = skelfit_(*arguments, "--image-mode", "crop", "--crop-size", 96, "--crop-margin", 1)
     assert result.exit_code == 0, result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -22,16 +23,17 @@ from cluster_by_hand import (
     wait_until,
 )
 from distributed import Client, LocalCluster
-from job_fakes import failing_work, hashes, make_run, work
+from job_fakes import failing_work, hashes, in_tars, make_run, work
 
 from skelfit import __version__
 from skelfit.cluster import local, tasks, worker
 from skelfit.cluster.place import Place, cores, visible_gpus
 from skelfit.cluster.tasks import RETRIES, ShardFailure, run_tasks
+from skelfit.config import ImageConfig
 from skelfit.errors import ClusterError
 from skelfit.job import ShardResult, writing_behind
 from skelfit.plan import Run, plan_shards
-from skelfit.shards import remove_temporaries
+from skelfit.shards import read_rows, remove_temporaries
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +64,20 @@ def threads_as_workers(workers: int, saturation: float = 1.0) -> Iterator[Client
 
 
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
+    """With crops, whose images the workers find in tars."""
     found = []
     for workers in (0, 2):
-        run = make_run(tmp_path / str(workers), images=True)
+        folder = tmp_path / str(workers)
+        run = in_tars(make_run(folder, images=True, side=256), folder / "tars")
+        crops = ImageConfig("crop", size=64)
+        run = dataclasses.replace(run, pipeline=dataclasses.replace(run.pipeline, images=crops))
         Path(run.out).mkdir()
         results = list(run_tasks(plan_shards(run), Place(workers), work))
         assert all(isinstance(r, ShardResult) for r in results)
         assert sorted(r.name for r in results) == ["fake-000000", "fake-000001", "fake-000002"]
         found.append(hashes(Path(run.out)))
+        images = [row["image"] for path in sorted(Path(run.out).glob("*.jsonl")) for row in read_rows(path)]
+        assert (images.count(True), images.count(False)) == (16, 1)
     assert len(found[0]) == 9
     assert found[0] == found[1]
 

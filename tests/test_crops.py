@@ -117,6 +117,19 @@ def test_a_crop_at_full_size_shows_the_image_and_black_around_it(rng: np.random.
     assert pixels[:56, :56].max() < 3 and np.abs(pixels[72:, 72:] - image[8:64, 8:64]).mean() < 1
 
 
+@pytest.mark.parametrize("side", [70.0, 300.0])
+def test_a_crop_is_cut_as_from_the_whole_image(side: float, rng: np.random.Generator) -> None:
+    """Only a part of the image is looked at, but all that the filter needs."""
+    image = Image.fromarray(rng.integers(0, 255, (600, 700, 3), dtype=np.uint8))
+    box = Box(340.3, 305.8, side)
+    reach = side * CROP.margin / 2
+    around = (box.x - reach, box.y - reach, box.x + reach, box.y + reach)
+    expected = image.resize((CROP.size, CROP.size), Image.Resampling.BICUBIC, around)
+    found = cropping._cut(image, 1.0, crop_affine(box, CROP), CROP.size)
+    off = np.abs(np.asarray(found, int) - np.asarray(expected, int))
+    assert off.max() <= 1 and (off > 0).mean() < 0.01
+
+
 def test_less_is_not_jagged() -> None:
     """A fine pattern becomes grey when it is made smaller: the filter looks at every pixel."""
     checks = (np.indices((960, 960)).sum(0) % 2 * 255).astype(np.uint8)

@@ -9,13 +9,15 @@ import pickle
 import tarfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from job_fakes import picture
 
 from skelfit.config import ImageConfig
-from skelfit.images import tars
+from skelfit.images import source, tars
 from skelfit.images.check import DAMAGED, MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture
 from skelfit.images.crop import Box
 from skelfit.images.source import FolderImages, ImagePlace, find_images, open_images, read_pictures
@@ -44,11 +46,8 @@ def write_tar(path: Path, members: Mapping[str, bytes], **options: object) -> Pa
 
 
 def read(index: Path, *names: str) -> list[Picture]:
-    source = open_images(index)
-    try:
-        return list(read_pictures(source, [(name, BOX) for name in names], ImageConfig()))
-    finally:
-        source.close()
+    with closing(open_images(index)) as images:
+        return list(read_pictures(images, [(name, BOX) for name in names], ImageConfig()))
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def test_a_tar_is_read_once(two: list[Path], index: Path, tmp_path: Path) -> Non
     assert read(index, "train/12.jpg", "new.jpg", "train/00.jpg")[2].reason == MISSING
 
 
-@pytest.mark.parametrize("damage", ["no index", "cut", "another kind", "another version"])
+@pytest.mark.parametrize("damage", ["no index", "cut", "a page", "another kind", "another version"])
 def test_an_index_that_is_none_is_made_anew(two: list[Path], index: Path, damage: str) -> None:
     build_index(two, index)
     whole = index.read_bytes()
@@ -131,7 +130,9 @@ def test_an_index_that_is_none_is_made_anew(two: list[Path], index: Path, damage
         with pytest.raises(ImageError, match="'user_version': expected 1, found 99"):
             TarImages(index)
     else:
-        index.write_bytes({"no index": b"", "cut": whole[:6000], "another kind": b"what" * 5000}[damage])
+        damaged = {"no index": b"", "cut": whole[:6000], "another kind": b"what" * 5000}
+        damaged["a page"] = whole[:-4096] + bytes(4096)
+        index.write_bytes(damaged[damage])
         with pytest.raises(ImageError, match="images.sqlite"):
             read(index, "train/00.jpg")
     assert build_index(two, index) == tars.IndexReport(6, 2, ())
@@ -217,6 +218,15 @@ def test_bytes_that_anyone_may_have_made(tmp_path: Path, two: list[Path]) -> Non
     assert "expected a whole tar" in scan(path)[1]
 
 
+def test_a_tar_that_leads_back_ends(two: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some versions of tarfile let a negative size do."""
+    member = tarfile.TarInfo("a.jpg")
+    member.offset_data = 512
+    monkeypatch.setattr(tarfile.TarFile, "next", lambda _: member)
+    images, fault = scan(two[0])
+    assert list(images) == ["a.jpg"] and "a member that leads back, at byte 0" in fault
+
+
 def test_a_tar_that_is_not_the_one_indexed_is_refused(two: list[Path], index: Path) -> None:
     build_index(two, index)
     state = two[0].stat()
@@ -250,7 +260,7 @@ def test_odd_members_have_their_reasons(tmp_path: Path, index: Path, monkeypatch
     def fail(*_: object) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "pread", fail)
+    monkeypatch.setattr(source, "os", SimpleNamespace(fstat=fail))
     assert read(index, "text.jpg")[0].reason == UNREADABLE
 
 

@@ -26,6 +26,7 @@ from job_fakes import (
     FakeFitter,
     failing_work,
     hashes,
+    in_tars,
     make_run,
     picture,
 )
@@ -34,7 +35,6 @@ from PIL import Image
 from skelfit.cli.convert import convert_run, interruptible, this_time
 from skelfit.config import GateConfig, ImageConfig, LabelSource
 from skelfit.errors import OutputError
-from skelfit.images.tars import INDEX_NAME, build_index
 from skelfit.job import PHASES, ShardResult, _pictures, run_shard
 from skelfit.labels.store import build_store
 from skelfit.labels.store import read_rows as read_label_rows
@@ -205,26 +205,9 @@ def with_images(run: Run, **changes: object) -> Run:
     return with_pipeline(run, images=ImageConfig(**changes))
 
 
-def in_tars(run: Run, folder: Path) -> Run:
-    """The same run with its images in two tars, never unpacked."""
-    source, folder = Path(run.images or ""), folder.absolute()
-    folder.mkdir()
-    files = sorted(source.rglob("*.jpg"))
-    tars = [folder / "000000.tar", folder / "000001.tar"]
-    for path, part in zip(tars, (files[::2], files[1::2]), strict=True):
-        with tarfile.open(path, "w") as tar:
-            for file in part:
-                tar.add(file, file.relative_to(source))
-    build_index(tars, folder / INDEX_NAME)
-    return dataclasses.replace(run, images=str(folder / INDEX_NAME))
-
-
 @pytest.mark.parametrize("mode", ["bytes", "crop"])
 def test_tars_and_the_folder_they_stand_for_give_the_same_bytes(tmp_path: Path, mode: str) -> None:
-    run = with_images(make_run(tmp_path, images=True), mode=mode, size=64)
-    for i in range(20):
-        if i != NO_IMAGE_ROW:
-            (tmp_path / "images" / "train" / f"{i:06d}.jpg").write_bytes(picture(i, 256))
+    run = with_images(make_run(tmp_path, images=True, side=256), mode=mode, size=64)
     convert(run)
     expected = hashes(Path(run.out))
     assert convert(in_tars(run, tmp_path / "tars")).calls == 0, "the same run, from another place"

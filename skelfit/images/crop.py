@@ -81,7 +81,9 @@ def _decode(data: bytes, shrink: int) -> tuple[Image.Image, float]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width = image.width
             drafted = image.draft(None, (max(1, width // shrink), max(1, image.height // shrink)))
-            return image.convert("RGB"), 1.0 if drafted is None else width / drafted[1][2]
+            image.load()
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+            return rgb, 1.0 if drafted is None else width / drafted[1][2]
 
 
 def _cut(image: Image.Image, unit: float, affine: Affine, size: int) -> Image.Image:
