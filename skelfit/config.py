@@ -166,7 +166,6 @@ class LabelSource:
     gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
     path_rule: PathRule = "none"
     read: ReadOptions = ReadOptions()
-    download: str = ""  # where it is to be had, for people
 
 
 @dataclass(frozen=True)
@@ -189,15 +188,27 @@ class DemoSpec:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Whom the labels or the images of a subset come from: said when they are missing, and kept with the results."""
+
+    of: Literal["labels", "images"]
+    name: str  # of the project
+    url: str = ""
+    get: str = ""  # what to download there, and how
+    license: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a subset is: `manifests/*.yaml`."""
 
     name: str
     labels: tuple[LabelSource, ...] = _limits(1)
     images: str | None = None  # folder or tars (pattern with * or {a..b}), relative to the data root
-    images_download: str = ""  # where they are to be had, for people
     filters: Filters = Filters()
     description: str = ""
+    origins: tuple[Origin, ...] = ()
     demo: DemoSpec | None = None
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from skelfit import __version__
 from skelfit.body.dofs import LIMITS_VERSION
-from skelfit.config import Filters, PathRule, Pipeline, ReadOptions, difference, mapping_hash
+from skelfit.config import Filters, Origin, PathRule, Pipeline, ReadOptions, difference, mapping_hash
 from skelfit.errors import OutputError
 from skelfit.filters import active
 from skelfit.layout import LAYOUT_VERSION, schema
@@ -94,6 +94,8 @@ class Run:
     device: str
     labels: tuple[LabelFile, ...]
     filters: Filters = Filters()
+    description: str = ""  # as the manifest has it; no result depends on it, nor on the next
+    origins: tuple[Origin, ...] = ()
     code_sha256: str = field(default_factory=code_sha256)
 
     def identity(self) -> dict[str, Any]:
@@ -213,6 +215,8 @@ def finish(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -
     summary = Summary.of_rows(chain.from_iterable(read_rows(task.files.sidecar) for task in tasks))
     content = {
         "subset": run.subset,
+        "description": run.description,
+        "origins": [asdict(origin) for origin in run.origins],
         **summary.to_json(),
         "rejected": dict(sorted(rejected_so_far(tasks).items())),
         "filters": _filter_counts(run, summary),

@@ -165,6 +165,103 @@ def test_a_manifest_with_two_files_limits_and_checks_both(fake_fitter: FakeFitte
     assert "two.npz" in said and "20 rows" in said and "19 rows" in said
 
 
+MISSING = """
+name: gone
+labels: [{path: gone/a.npz, source: camerahmr}, {path: gone/b.npz, source: camerahmr}]
+images: gone/images
+origins:
+  - {of: labels, name: The Project, url: https://project.example, get: "a.npz and b.npz"}
+  - {of: images, name: Other, get: images.zip}
+"""
+
+
+def test_missing_files_are_one_message_that_says_what_to_do(fake_fitter: FakeFitter) -> None:
+    Path("gone.yaml").write_text(MISSING)
+    Path("data/gone").mkdir(parents=True)
+    assert error_line(skelfit_("convert", "--manifest", "gone.yaml", "--out", "out")) == (
+        "Error: data/gone/a.npz and data/gone/b.npz: expected label files of the subset gone, found no such files. "
+        "They come from The Project (https://project.example): a.npz and b.npz. "
+        "The folder for data is ./data, or $SKELFIT_DATA"
+    )
+    write_labels(Path("data/gone/a.npz"))
+    line = error_line(skelfit_("convert", "--manifest", "gone.yaml", "--out", "out"))
+    assert (
+        "Error: data/gone/b.npz: expected the label file of the subset gone, found no such file. It" in line
+    )
+    write_labels(Path("data/gone/b.npz"))
+    result = skelfit_("convert", "--manifest", "gone.yaml", "--out", "out")
+    assert result.exit_code == 0, result.output
+    assert (
+        "no images data/gone/images: the shards will hold labels without images\n  to have them"
+        in result.stdout
+    )
+    assert "they come from Other: images.zip" in result.stdout
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert [origin["name"] for origin in summary["origins"]] == ["The Project", "Other"]
+
+
+def test_a_folder_of_manifests(fake_fitter: FakeFitter) -> None:
+    """Each subset that has its files is converted; the others are named, and stop nobody."""
+    Path("all").mkdir()
+    Path("all/gone.yaml").write_text(MISSING)
+    demo = "name: demo\nlabels: [{path: demo/x.npz, source: camerahmr}]\ndemo: {people: 3}\n"
+    Path("all/demo.yaml").write_text(demo)
+    arguments = ["convert", "--manifest", "all", "--out", "out"]
+    result = skelfit_(*arguments)
+    assert result.exit_code == 2 and "found no such files. They come from The Project" in result.stdout
+    Path("data").mkdir()
+    for name in ("one", "two"):
+        write_labels(Path(f"data/{name}.npz"))
+        Path(f"all/{name}.yaml").write_text(
+            f"name: {name}\nlabels: [{{path: {name}.npz, source: camerahmr}}]\n"
+        )
+    result = skelfit_(*arguments)
+    assert result.exit_code == 0, result.output
+    table = [line.split() for line in result.stdout.split("result\n")[1].splitlines()[:3]]
+    assert table[0] == ["gone", "-", "-", "-", "not", "there,", "see", "below"]
+    assert [row[:3] + row[4:] for row in table[1:]] == [
+        [name, "20", "18", f"out/{name}"] for name in ("one", "two")
+    ]
+    assert not Path("data/demo").exists()  # nobody asked for made-up people
+    Path("data/one.npz").write_bytes(b"damaged")
+    result = skelfit_(*arguments)
+    assert result.exit_code == 1 and "Error: data/one.npz: expected" in result.stderr
+    assert "failed, see above" in result.stdout and json.loads(Path("out/two/summary.json").read_text())
+    Path("none").mkdir()
+    assert "none: expected a folder of manifests (*.yaml), found none" in error_line(
+        skelfit_("convert", "--manifest", "none", "--out", "out")
+    )
+    assert "give one manifest" in skelfit_(*arguments, "--images", "data").stderr
+
+
+def test_filters_from_manifest_and_command_line(fake_fitter: FakeFitter) -> None:
+    Path("data").mkdir()
+    write_labels(Path("data/x.npz"))
+    labels = "labels: [{path: x.npz, source: camerahmr}]\n"
+    Path("x.yaml").write_text(f"name: x\n{labels}filters: {{vertex_error: 60}}\n")
+    arguments = ["convert", "--manifest", "x.yaml", "--out", "out"]
+
+    def filters(*options: str) -> dict[str, dict[str, float]]:
+        result = skelfit_(*arguments, *options, "--overwrite")
+        assert result.exit_code == 0, result.output
+        return json.loads(Path("out/summary.json").read_text())["filters"]
+
+    assert filters() == {"vertex_error": {"value": 60.0, "rows": 1}}
+    assert filters("--no-filter", "vertex_error") == {}
+    assert filters("--no-filter", "all", "--filter", "large_betas=0.9")["large_betas"]["value"] == 0.9
+    assert set(filters("--filter", "4dhumans")) == {
+        "low_confidence",
+        "few_keypoints",
+        "large_betas",
+        "vertex_error",
+    }
+    refused = error_line(skelfit_(*arguments))
+    assert "filters.few_keypoints: 4 against null" in refused
+    for text in ("betas", "all=3", "large_betas=much", "large_betas=-1", "large_betas=nan", "large_betas="):
+        result = skelfit_(*arguments, "--filter", text)
+        assert result.exit_code == 2 and f"found {text!r}" in result.stderr.replace("\n", " "), text
+
+
 def test_the_demo_is_made_once(fake_fitter: FakeFitter) -> None:
     fields = "labels: [{path: demo/demo-release.npz, source: camerahmr}]\nimages: demo/images\n"
     Path("demo.yaml").write_text(f"name: demo\n{fields}demo: {{people: 3}}\n")

@@ -176,6 +176,8 @@ def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
             device=orders.device,
             labels=label_files(subset, out / STORES, settings.gates.max_abs_beta, orders.limit),
             filters=switched(subset.filters, orders.filters_on, orders.filters_off),
+            description=subset.description,
+            origins=subset.origins,
         )
         work = run_shard
         if orders.place == HERE:

@@ -13,7 +13,7 @@ import click
 from skelfit.body.models import ModelSet
 from skelfit.cli.labels import LabelOptions
 from skelfit.cli.progress import Progress
-from skelfit.config import DemoSpec, Filters, LabelSource, Manifest, load_manifest
+from skelfit.config import DemoSpec, Filters, LabelSource, Manifest, Origin, load_manifest
 from skelfit.errors import ConfigError, LabelError
 from skelfit.filters import GROUPS, PUBLISHED_VALUES
 from skelfit.images.source import ImagePlace, find_images
@@ -34,6 +34,8 @@ class Subset:
     images: ImagePlace | None
     filters: Filters = Filters()
     recorded: bool = False  # whether the sha256 of its files is kept beside them
+    description: str = ""
+    origins: tuple[Origin, ...] = ()
 
 
 def file_subset(labels: LabelOptions, images: ImagePlace | None) -> Subset:
@@ -58,11 +60,18 @@ def manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet) -> 
         images = find_images(manifest.images, root)
         if images is None:
             click.echo(f"no images {root / manifest.images}: the shards will hold labels without images")
-            if manifest.images_download:
-                click.echo(f"  to have them, put them there: {manifest.images_download}")
-    # What was made here changes with its models, and is checked by its own record.
+            if sources := _sources(manifest, "images"):
+                click.echo(f"  to have them, put them there; they come from {sources}")
     return Subset(
-        manifest.name, manifest.labels, paths, images, manifest.filters, recorded=manifest.demo is None
+        name=manifest.name,
+        sources=manifest.labels,
+        paths=paths,
+        images=images,
+        filters=manifest.filters,
+        # What was made here changes with its models, and is checked by its own record.
+        recorded=manifest.demo is None,
+        description=manifest.description,
+        origins=manifest.origins,
     )
 
 
@@ -135,18 +144,26 @@ class MissingError(LabelError):
 
 def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
     """Raise one MissingError that names every label file that is not there."""
-    missing = [(s, p) for s, p in zip(manifest.labels, paths, strict=True) if not p.exists()]
+    missing = [str(path) for path in paths if not path.exists()]
     if not missing:
         return
-    sources = dict.fromkeys(source.download for source, _ in missing if source.download)
-    hint = f". Get it from: {'; '.join(sources)}" if sources else ""
-    names = " and ".join(str(path) for _, path in missing)
-    found = f"no such file{hint}. Put it there; $SKELFIT_DATA names another data folder than ./data"
-    raise MissingError(names, None, f"{_counted(len(missing))} of the subset {manifest.name}", found)
+    one = len(missing) == 1
+    expected = f"{'the label file' if one else 'label files'} of the subset {manifest.name}"
+    found = f"no such file{'' if one else 's'}"
+    if sources := _sources(manifest, "labels"):
+        found += f". {'It comes' if one else 'They come'} from {sources}"
+    found += ". The folder for data is ./data, or $SKELFIT_DATA"
+    raise MissingError(" and ".join(missing), None, expected, found)
 
 
-def _counted(files: int) -> str:
-    return "the label file" if files == 1 else f"{files} label files"
+def _sources(manifest: Manifest, of: str) -> str:
+    """Whom the labels or the images of a manifest come from, and what to download there."""
+    texts = []
+    for origin in manifest.origins:
+        if origin.of == of:
+            where = f"{origin.name} ({origin.url})" if origin.url else origin.name
+            texts.append(f"{where}: {origin.get}" if origin.get else where)
+    return "; or from ".join(texts)
 
 
 def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet) -> None:
