@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import pickle
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -68,6 +70,15 @@ def test_each_dataset_has_a_miniature() -> None:
         assert {origin.of for origin in manifest.origins} == {"labels", "images"}
 
 
+def samples_of(shards: list[str]) -> list[dict[str, bytes]]:
+    """The samples of shards, by plain webdataset."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files to the garbage collector
+        samples = list(webdataset.WebDataset(shards, shardshuffle=False))
+        gc.collect()
+    return samples
+
+
 @pytest.mark.parametrize("name", MINIATURES)
 def test_a_trainer_finds_every_image_beside_its_labels(
     converted: tuple[Path, str], people: tuple[Columns, list[bytes]], name: str
@@ -79,9 +90,10 @@ def test_a_trainer_finds_every_image_beside_its_labels(
     summary = json.loads((folder / "summary.json").read_text())
     rows = [row for path in sorted(folder.glob("*.rows.jsonl")) for row in path.read_text().splitlines()]
     assert len(rows) == PEOPLE == summary["rows_in"] == sum(summary["statuses"].values())
-    shards = [str(path) for path in sorted(folder.glob("*.tar"))]
-    samples = list(webdataset.WebDataset(shards, shardshuffle=False))
-    assert len(samples) == summary["rows_out"] >= 0.97 * PEOPLE
+    samples = samples_of([str(path) for path in sorted(folder.glob("*.tar"))])
+    # Some extreme people are further off than HSMR allows.
+    assert len(samples) == summary["rows_out"] >= 0.9 * PEOPLE
+    assert set(summary["statuses"]) <= {"ok", "filtered", "bad_input"}
     assert summary["images"]["found"] == summary["rows_out"]
     mini = MINIATURES[name]
     halves = np.array_split(np.arange(PEOPLE), len(mini.labels))
