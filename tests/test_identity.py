@@ -21,8 +21,9 @@ from skelfit.lock import writing
 from skelfit.plan import Run, code_sha256, pending, plan_shards
 from skelfit.shards import ShardFiles, read_json
 
-# What may differ between runs that go on with each other: places, and the store, which follows from the labels.
-PLACES = {"out", "images", "models", "device", "labels[0].store"}
+# What may differ between runs that go on with each other: places, the store, which follows from the labels, and what
+# the manifest tells people.
+PLACES = {"out", "images", "models", "device", "labels[0].store", "description", "origins"}
 
 
 def convert(run: Run) -> None:
