@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "shards",
     },
     "cluster": {"heap", "job", "plan"},
-    "export": {"layout", "shards"},
+    "sequences": {"body"},
+    "export": {"body", "layout", "sequences", "shards"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
     "studies": {"bench", "body", "config", "fit", "images", "job", "labels"},
@@ -58,6 +59,7 @@ ONLY_IN = {
     "click": "cli",
     "tqdm": "cli",
     "smplx": "body",
+    "trimesh": "export",
 }
 NEVER = {"body_models", "chumpy", "pytest"}
 

@@ -11,7 +11,8 @@ from job_fakes import DIVERGED_ROW, FAR_ROW, NAN_ROW, FakeFitter, make_run
 
 from skelfit.cli.convert import convert_run
 from skelfit.errors import OutputError
-from skelfit.export import export_skel_cf
+from skelfit.export.people import open_run
+from skelfit.export.skel_cf import export_skel_cf
 from skelfit.job import run_shard
 from skelfit.shards import ShardError
 
@@ -38,7 +39,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 def test_what_was_converted_comes_back(tmp_path: Path, run_folder: Path) -> None:
-    assert export_skel_cf(run_folder, tmp_path / "new" / "out.npz") == 17
+    assert export_skel_cf(open_run(run_folder), tmp_path / "new" / "out.npz") == 17
     kept = [i for i in range(20) if i not in (NAN_ROW, DIVERGED_ROW, FAR_ROW)]
     with np.load(tmp_path / "new" / "out.npz") as out, np.load(tmp_path / "people.npz") as source:
         assert {key: out[key].shape[1:] for key in out.files} == SHAPES
@@ -60,7 +61,7 @@ def test_boxes_that_are_not_square_keep_both_sides(tmp_path: Path) -> None:
     np.savez(tmp_path / "people.npz", **columns)
     run = remake(tmp_path, run)
     convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
-    export_skel_cf(Path(run.out), tmp_path / "out.npz")
+    export_skel_cf(open_run(Path(run.out)), tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as out:
         np.testing.assert_array_equal(out["scale"], columns["scale"][out["row"]])
 
@@ -80,11 +81,11 @@ def test_a_file_is_not_replaced_unasked(tmp_path: Path, run_folder: Path) -> Non
     out = tmp_path / "out.npz"
     out.write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        export_skel_cf(run_folder, out)
+        export_skel_cf(open_run(run_folder), out)
     assert out.read_text() == "mine"
-    assert export_skel_cf(run_folder, out, overwrite=True) == 17
+    assert export_skel_cf(open_run(run_folder), out, overwrite=True) == 17
     with pytest.raises(OutputError, match=r"ends in \.npz"):
-        export_skel_cf(run_folder, tmp_path / "out.pkl")
+        export_skel_cf(open_run(run_folder), tmp_path / "out.pkl")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_an_incomplete_run_is_refused(tmp_path: Path, run_folder: Path, missing:
     for path in run_folder.glob(missing):
         path.unlink()
     with pytest.raises(ShardError, match=said):
-        export_skel_cf(run_folder, tmp_path / "out.npz")
+        export_skel_cf(open_run(run_folder), tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
 
 
@@ -108,7 +109,7 @@ def test_a_tar_that_was_cut_is_refused(tmp_path: Path, run_folder: Path) -> None
     tar = run_folder / "fake-000002.tar"
     tar.write_bytes(tar.read_bytes()[:-10240])
     with pytest.raises(ShardError, match=r"fake-000002\.tar: expected \d+ bytes"):
-        export_skel_cf(run_folder, tmp_path / "out.npz")
+        export_skel_cf(open_run(run_folder), tmp_path / "out.npz")
 
 
 def test_a_run_without_people_is_refused(tmp_path: Path) -> None:
@@ -122,4 +123,4 @@ def test_a_run_without_people_is_refused(tmp_path: Path) -> None:
 
     convert_run(run, work=partial(run_shard, fitter=Never()))
     with pytest.raises(ShardError, match="at least one person"):
-        export_skel_cf(Path(run.out), tmp_path / "out.npz")
+        export_skel_cf(open_run(Path(run.out)), tmp_path / "out.npz")

@@ -104,7 +104,7 @@ def import_models(
                 gender=source.gender,
                 version=source.version,
                 source=source.path,
-                source_sha256=_file_sha256(source.path),
+                source_sha256=file_sha256(source.path),
                 asset=target,
                 asset_sha256=asset_sha256(asset),
                 notes=_notes(asset),
@@ -336,7 +336,8 @@ def _notes(asset: AnyAsset) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while chunk := stream.read(1 << 20):

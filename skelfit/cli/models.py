@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from skelfit.body.importer import import_models
-from skelfit.body.models import open_models, refuse_existing, save_models
+from skelfit.body.keypoints import import_keypoints
+from skelfit.body.models import KEYPOINTS_NAME, open_models, refuse_existing, save_models
 from skelfit.body.open_body import open_body_models, write_official
 
+FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -21,17 +23,38 @@ def models_group() -> None:
 @models_group.command("import")
 @click.option("--smpl", type=FOLDER, help="Folder with SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz.")
 @click.option("--skel", type=FOLDER, help="Folder with skel_{male,female}.pkl, v1.1.1.")
+@click.option(
+    "--keypoints", type=FILE, help="Regressor of 44 keypoints, or of the 19 extra: .npy, .npz, .pkl."
+)
 @click.option("--out", type=FOLDER, required=True, help="Folder for the assets.")
 @click.option("--overwrite", is_flag=True, help="Replace assets that exist.")
-def import_command(smpl: Path | None, skel: Path | None, out: Path, overwrite: bool) -> None:
-    """Convert official SMPL and SKEL files to assets that need no unpickling."""
+def import_command(
+    smpl: Path | None, skel: Path | None, keypoints: Path | None, out: Path, overwrite: bool
+) -> None:
+    """Convert official SMPL and SKEL files, and a keypoint regressor, to assets that need no unpickling."""
+    if smpl is not None or skel is not None or keypoints is None:
+        _import_bodies(smpl, skel, out, overwrite)
+    if keypoints is not None:
+        found = import_keypoints(keypoints, out, overwrite=overwrite)
+        click.echo(f"keypoints: {found.source}")
+        click.echo(f"  source sha256 {found.source_sha256}")
+        click.echo(f"  {found.asset}")
+        for note in found.notes:
+            click.echo(f"  note: {note}")
+    elif not (out / KEYPOINTS_NAME).exists():
+        click.echo(
+            "no keypoint regressor: labels without 3D keypoints stay without; --keypoints FILE adds one"
+        )
+    click.echo(f"Use them with --models {out}, or export SKELFIT_MODELS={out}")
+
+
+def _import_bodies(smpl: Path | None, skel: Path | None, out: Path, overwrite: bool) -> None:
     for record in import_models(smpl, skel, out, overwrite=overwrite):
         click.echo(f"{record.kind} {record.gender}, version {record.version}: {record.source}")
         click.echo(f"  source sha256 {record.source_sha256}")
         click.echo(f"  {record.asset}")
         for note in record.notes:
             click.echo(f"  note: {note}")
-    click.echo(f"Use them with --models {out}, or export SKELFIT_MODELS={out}")
 
 
 @models_group.command("open-body")

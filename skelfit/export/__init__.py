@@ -1,0 +1,1 @@
+"""Finished shards to the files that others read: label files, tars, meshes, motions."""

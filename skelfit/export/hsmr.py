@@ -1,0 +1,125 @@
+"""Tars in the layout of HSMR's training data: an image with a pickled list of its people.
+
+The layout (documented by HSMR's loader, which is that of 4D-Humans with other keys): `KEY.jpg` (or jpeg, png) and
+`KEY.data.pyd`, a list with a dict per person: keypoints_2d (44,3) px + confidence, keypoints_3d (44,4) m + confidence,
+center (2,) px, scale (2,) px/200, extra_info, and for each side `orig` and `flip` (the mirrored image)
+SIDE_poses (46,) rad, SIDE_betas (10,), SIDE_has_poses and SIDE_has_betas (1 or 0), SIDE_pve_max (m). Tars are numbered
+from 000000.tar on.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import webdataset
+
+from skelfit.body.dofs import DOF_NAMES, dof_index
+from skelfit.errors import OutputError
+from skelfit.export.output import prepare_folder, write_record
+from skelfit.export.people import FinishedRun, Step, no_step
+from skelfit.layout import FloatArray, unpack
+from skelfit.shards import ShardFiles, write_atomically
+
+_IMAGES = ("jpg", "jpeg", "png")  # what HSMR's loader takes
+# DoFs that turn the other way in a mirror. The others keep their sign, and all change sides.
+_SIGN_CHANGES = (
+    "pelvis_list", "pelvis_rotation", "lumbar_bending", "lumbar_twist", "thorax_bending", "thorax_twist",
+    "head_bending", "head_twist",
+    *(f"scapula_{motion}_{side}" for motion in ("abduction", "elevation") for side in "rl"),
+    *(f"shoulder_{side}_{axis}" for side in "rl" for axis in "xy"),
+)  # fmt: skip
+
+
+def _other_side(name: str) -> str:
+    parts = [{"r": "l", "l": "r"}.get(part, part) for part in name.split("_")]
+    return "_".join(parts)
+
+
+_PARTNER = [dof_index(_other_side(name)) for name in DOF_NAMES]
+_SIGN = np.array([-1.0 if name in _SIGN_CHANGES else 1.0 for name in DOF_NAMES], np.float32)
+
+
+def mirrored(poses: FloatArray) -> FloatArray:
+    """Poses (...,46) rad of the same people in a mirrored image.
+
+    The mirrored skin, up to the ankles: SKEL gives both the same axis, so that a foot is off by up to a few cm.
+    """
+    flipped: FloatArray = poses[..., _PARTNER] * _SIGN
+    return flipped
+
+
+def export_hsmr(
+    run: FinishedRun, out: Path, *, overwrite: bool = False, step: Step = no_step
+) -> tuple[int, int]:
+    """Write the tars into the folder `out`, one for each shard that has images.
+
+    People without an image, or with one that HSMR's loader does not take, are left out. Neighbours in a shard that
+    share an image share an item. Returns how many people were written, and how many left out. Raises ShardError,
+    OutputError also when nobody has an image.
+    """
+    prepare_folder(out, overwrite)
+    files: list[str] = []
+    written = left_out = 0
+    for shard, _ in run.shards:
+        people = [(key, *person) for key, person in _people(shard)]
+        kept = [person for person in people if person[2] is not None]
+        left_out += len(people) - len(kept)
+        if kept:
+            name = f"{len(files):06d}.tar"
+            _write_tar(out / name, kept)
+            files.append(name)
+            written += len(kept)
+        step(len(people))
+    if not written:
+        raise OutputError(
+            f"{run.folder}: nobody has an image (jpg, jpeg or png), and HSMR's tars hold images; "
+            "convert with images first"
+        )
+    write_record(out, run, "hsmr", files, people=written, left_out=left_out)
+    return written, left_out
+
+
+def _people(shard: ShardFiles) -> Iterator[tuple[str, tuple[dict[str, Any], tuple[str, bytes] | None, str]]]:
+    """Key, record, image (its ending and bytes; None without) and image name of each person of a shard."""
+    for sample in webdataset.WebDataset(str(shard.tar), shardshuffle=False, empty_check=False):
+        meta = json.loads(sample["meta.json"])
+        label = np.load(io.BytesIO(sample["label.npy"]), allow_pickle=False)
+        image = next(((ending, sample[ending]) for ending in _IMAGES if ending in sample), None)
+        yield sample["__key__"], (_record(unpack(label), meta), image, meta["imgname"])
+
+
+def _record(fields: dict[str, FloatArray], meta: dict[str, Any]) -> dict[str, Any]:
+    """A person as HSMR's loader wants it."""
+    yes = np.array(1.0)
+    sides: dict[str, Any] = {}
+    for side, poses in (("orig", fields["skel_poses"]), ("flip", mirrored(fields["skel_poses"]))):
+        sides |= {
+            f"{side}_poses": poses.copy(),
+            f"{side}_betas": fields["skel_betas"].copy(),
+            f"{side}_has_poses": yes,
+            f"{side}_has_betas": yes,
+            f"{side}_pve_max": float(fields["errors"][1]) / 1000,
+        }
+    same = {"keypoints_2d": "gtkps", "keypoints_3d": "keypoints3d", "center": "center", "scale": "scale"}
+    about = {key: meta[key] for key in ("key", "label_file", "row", "skel_gender")}
+    return {**{key: fields[name].copy() for key, name in same.items()}, **sides, "extra_info": about}
+
+
+def _write_tar(path: Path, people: list[Any]) -> None:
+    def write(stream: Any) -> None:
+        with webdataset.TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
+            # An image is told by its name and bytes: crops of one picture differ.
+            for _, group in groupby(people, lambda person: (person[3], person[2])):
+                members = list(group)
+                key, _, (ending, data), _ = members[0]
+                records = pickle.dumps([record for _, record, _, _ in members], protocol=4)
+                tar.write({"__key__": key, ending: data, "data.pyd": records})
+
+    write_atomically(path, write)
