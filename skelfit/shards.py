@@ -15,6 +15,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -299,6 +300,17 @@ def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]
         raise ShardError(path, None, "a tar of skelfit samples", repr(error)) from None
     if labels:
         raise ShardError(path, next(iter(labels)), "a meta.json beside each label.npy", "none")
+
+
+def read_members(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key and all members of each sample, by their endings, images too. Raises ShardError."""
+    try:
+        with tarfile.open(path) as tar:
+            for key, group in groupby(tar, lambda member: member.name.partition(".")[0]):
+                streams = {member.name.partition(".")[2]: tar.extractfile(member) for member in group}
+                yield key, {ending: stream.read() for ending, stream in streams.items() if stream}
+    except (OSError, tarfile.TarError) as error:
+        raise ShardError(path, None, "a tar of skelfit samples", repr(error)) from None
 
 
 def remove_temporaries(folder: Path, subset: str) -> None:

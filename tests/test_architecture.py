@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cluster": {"heap", "job", "plan"},
     "sequences": {"body"},
+    "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "layout", "sequences", "shards"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
@@ -60,8 +61,9 @@ ONLY_IN = {
     "tqdm": "cli",
     "smplx": "body",
     "trimesh": "export",
+    "matplotlib": "card",
 }
-NEVER = {"body_models", "chumpy", "pytest"}
+NEVER = {"body_models", "chumpy", "opensim", "pytest"}
 
 
 def module_name(path: Path) -> str:

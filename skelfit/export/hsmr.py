@@ -25,7 +25,7 @@ from skelfit.errors import OutputError
 from skelfit.export.output import prepare_folder, write_record
 from skelfit.export.people import FinishedRun, Step, no_step
 from skelfit.layout import FloatArray, unpack
-from skelfit.shards import ShardFiles, write_atomically
+from skelfit.shards import ShardFiles, read_members, write_atomically
 
 _IMAGES = ("jpg", "jpeg", "png")  # what HSMR's loader takes
 # DoFs that turn the other way in a mirror. The others keep their sign, and all change sides.
@@ -88,11 +88,11 @@ def export_hsmr(
 
 def _people(shard: ShardFiles) -> Iterator[tuple[str, tuple[dict[str, Any], tuple[str, bytes] | None, str]]]:
     """Key, record, image (its ending and bytes; None without) and image name of each person of a shard."""
-    for sample in webdataset.WebDataset(str(shard.tar), shardshuffle=False, empty_check=False):
-        meta = json.loads(sample["meta.json"])
-        label = np.load(io.BytesIO(sample["label.npy"]), allow_pickle=False)
-        image = next(((ending, sample[ending]) for ending in _IMAGES if ending in sample), None)
-        yield sample["__key__"], (_record(unpack(label), meta), image, meta["imgname"])
+    for key, members in read_members(shard.tar):
+        meta = json.loads(members["meta.json"])
+        label = np.load(io.BytesIO(members["label.npy"]), allow_pickle=False)
+        image = next(((ending, members[ending]) for ending in _IMAGES if ending in members), None)
+        yield key, (_record(unpack(label), meta), image, meta["imgname"])
 
 
 def _record(fields: dict[str, FloatArray], meta: dict[str, Any]) -> dict[str, Any]:
@@ -107,9 +107,20 @@ def _record(fields: dict[str, FloatArray], meta: dict[str, Any]) -> dict[str, An
             f"{side}_has_betas": yes,
             f"{side}_pve_max": float(fields["errors"][1]) / 1000,
         }
-    same = {"keypoints_2d": "gtkps", "keypoints_3d": "keypoints3d", "center": "center", "scale": "scale"}
+    seen = _in_image(fields, meta.get("affine"))
     about = {key: meta[key] for key in ("key", "label_file", "row", "skel_gender")}
-    return {**{key: fields[name].copy() for key, name in same.items()}, **sides, "extra_info": about}
+    return {**seen, "keypoints_3d": fields["keypoints3d"].copy(), **sides, "extra_info": about}
+
+
+def _in_image(fields: dict[str, FloatArray], affine: list[list[float]] | None) -> dict[str, FloatArray]:
+    """What is in pixels, of the image in the shard: where that is a crop, `affine` (2,3) leads to it."""
+    points, center, scale = fields["gtkps"].copy(), fields["center"].copy(), fields["scale"].copy()
+    if affine is not None:
+        turn = np.array(affine, np.float32)
+        points[:, :2] = points[:, :2] @ turn[:, :2].T + turn[:, 2]
+        center = turn[:, :2] @ center + turn[:, 2]
+        scale = scale * np.linalg.norm(turn[:, :2], axis=0)
+    return {"keypoints_2d": points, "center": center, "scale": scale}
 
 
 def _write_tar(path: Path, people: list[Any]) -> None:

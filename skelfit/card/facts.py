@@ -1,0 +1,110 @@
+"""What a card says of finished runs: counts and errors of all rows, joint angles of many people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelfit.body.dofs import NUM_DOFS
+from skelfit.layout import unpack
+from skelfit.metrics import PUBLISHED, Summary
+from skelfit.shards import (
+    SUMMARY_NAME,
+    Marker,
+    ShardError,
+    ShardFiles,
+    check_shard,
+    list_shards,
+    read_json,
+    read_marker,
+    read_rows,
+    read_samples,
+)
+
+ANGLE_PEOPLE = 50_000  # of each subset, whose angles are read: evenly from all shards
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SubsetFacts:
+    """One finished run."""
+
+    folder: Path
+    name: str
+    summary: Mapping[str, Any]  # summary.json
+    rows: Summary  # of all sidecars
+    largest: Mapping[
+        int, int
+    ]  # how many of the published people have a largest vertex error of so many whole mm
+    poses: Array  # (K,46) rad, of the people who were read
+    keypoints3d: Mapping[str, int]  # where those of the people who were read come from
+    shards: int
+    bytes: int
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What the manifest says for people: description, licence, url, citation."""
+        about: Mapping[str, str] = self.summary.get("about", {})
+        return about
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the results depend on."""
+        identity: Mapping[str, Any] = self.summary["identity"]
+        return identity
+
+
+def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
+    """The facts of a finished run. Raises ShardError when the folder is not one, or is damaged."""
+    summary = read_json(folder / SUMMARY_NAME)
+    for key in ("subset", "shards", "identity"):
+        if key not in summary:
+            raise ShardError(folder / SUMMARY_NAME, key, "a value", "no such key")
+    found = list_shards(folder, summary["subset"])
+    if len(found) != summary["shards"]:
+        raise ShardError(folder, None, f"the {summary['shards']} shards of the summary", f"{len(found)}")
+    shards = [(files, read_marker(files)) for files in found]
+    for files, marker in shards:
+        check_shard(files, marker)
+    largest: Counter[int] = Counter()
+    rows = Summary.of_rows(_counted((row for f in found for row in read_rows(f.sidecar)), largest))
+    poses, origins = _read_people(shards, angle_people)
+    return SubsetFacts(
+        folder=folder,
+        name=summary["subset"],
+        summary=summary,
+        rows=rows,
+        largest=largest,
+        poses=poses,
+        keypoints3d=origins,
+        shards=len(found),
+        bytes=sum(marker.tar.bytes for _, marker in shards),
+    )
+
+
+def _counted(rows: Iterable[dict[str, Any]], largest: Counter[int]) -> Iterator[dict[str, Any]]:
+    """The same rows; counts the largest vertex errors of those that are published, in whole mm."""
+    for row in rows:
+        if row["status"] in PUBLISHED:
+            largest[int(row["max_vertex_mm"])] += 1
+        yield row
+
+
+def _read_people(shards: Sequence[tuple[ShardFiles, Marker]], people: int) -> tuple[Array, Counter[str]]:
+    """Poses of at least `people` people, of whole shards evenly spread, or of all; and where their keypoints3d are from."""
+    wanted = len(shards)
+    if (total := sum(marker.rows_out for _, marker in shards)) > people:
+        wanted = max(1, -(-people * len(shards) // total))
+    poses: list[Array] = []
+    origins: Counter[str] = Counter()
+    for index in np.linspace(0, len(shards) - 1, wanted).round().astype(int).tolist():
+        for _, label, meta in read_samples(shards[index][0].tar):
+            poses.append(unpack(label)["skel_poses"])
+            origins[meta["keypoints3d"]] += 1
+    return np.array(poses, np.float32).reshape(-1, NUM_DOFS), origins
