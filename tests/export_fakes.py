@@ -53,8 +53,18 @@ def make_metas(people: int, **changes: Sequence[Any]) -> list[dict[str, Any]]:
             "smpl_gender": "neutral",
             "skel_gender": "female" if i % 3 == 0 else "male",
             "status": "ok",
+            "coordinates": "camera",
+            "camera": True,
+            "smpl": True,
+            "sequence": None,
+            "frame": None,
+            "frame_rate": None,
+            "subject": None,
+            "angles": "canonical",
             "keypoints3d": "labels",
             "image": False,
+            "image_size": None,
+            "affine": None,
             "layout": LAYOUT_VERSION,
             **{key: values[i] for key, values in changes.items()},
         }
@@ -70,19 +80,25 @@ def write_run(
     models_sha256: str = "0" * 64,
     images: Mapping[int, tuple[str, bytes]] | None = None,
     shard_size: int = 8,
-    about: Mapping[str, str] | None = None,
+    origins: Sequence[Mapping[str, str]] = (),
+    subset: str = SUBSET,
 ) -> Path:
     """Write these people as a finished run of a label file; `images` are ending and bytes by row."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = pack(fields)
     source = {"name": "people.npz", "sha256": "1" * 64, "rows": len(metas), "source": "camerahmr"}
-    identity = {"subset": SUBSET, "labels": [source], "models_sha256": models_sha256}
+    identity = {"subset": subset, "labels": [source], "models_sha256": models_sha256}
+    identity |= {
+        "pipeline": {"name": "fake"},
+        "code": {"version": "0.1.0", "sha256": "3" * 64},
+        "limits": "hsmr",
+    }
     for start in range(0, len(metas), shard_size):
         stop = min(start + shard_size, len(metas))
         entries = [_entry(i, labels[i], metas[i], (images or {}).get(i)) for i in range(start, stop)]
-        files = ShardFiles(folder, shard_name(SUBSET, start // shard_size))
+        files = ShardFiles(folder, shard_name(subset, start // shard_size))
         write_shard(files, entries, identity, (start, stop))
-    shards = list_shards(folder, SUBSET)
+    shards = list_shards(folder, subset)
     rows = [row for files in shards for row in read_rows(files.sidecar)]
     summary = {
         "subset": SUBSET,
@@ -90,7 +106,7 @@ def write_run(
         "shards": len(shards),
         "identity": identity,
     }
-    summary |= {"identity_sha256": "2" * 64, "filters": {}, "rejected": {}, "about": dict(about or {})}
+    summary |= {"identity_sha256": "2" * 64, "filters": {}, "rejected": {}, "origins": list(origins)}
     write_json(folder / SCHEMA_NAME, schema())
     write_json(folder / SUMMARY_NAME, summary)
     return folder

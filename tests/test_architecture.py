@@ -46,7 +46,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "shards",
     },
     "cluster": {"heap", "job", "plan"},
-    "sequences": {"body"},
     "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "layout", "sequences", "shards"},
     "roofline": {"body", "config", "fit"},

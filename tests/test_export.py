@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export_fakes import make_fields, make_metas, write_run
 from job_fakes import (
     DIVERGED_ROW,
     FAR_ROW,
@@ -152,6 +153,16 @@ def test_shards_made_of_the_exported_file_hold_the_same(tmp_path: Path, models: 
         assert out.files == again.files
         for key in set(out.files) - {"row"}:
             np.testing.assert_array_equal(again[key], out[key], err_msg=key)
+
+
+def test_what_came_in_is_left_out_where_it_was_no_smpl_in_a_camera(tmp_path: Path) -> None:
+    changes = {"smpl": [True, False], "camera": [True, False], "coordinates": ["camera", "world_z_up"]}
+    for name, values in changes.items():
+        folder = write_run(tmp_path / name, make_fields(2), make_metas(2, **{name: values}))
+        export_skel_cf(open_run(folder), tmp_path / f"{name}.npz")
+        with np.load(tmp_path / f"{name}.npz") as out:
+            assert not {"pose_cam", "shape", "trans_cam", "gender"} & set(out.files)
+            assert out["skel_poses"].shape == (2, 46)
 
 
 def convert(folder: Path, labels: Path, pipeline: Pipeline, models: ModelSet, fitter: FitterLike) -> Path:

@@ -48,10 +48,10 @@ class SubsetFacts:
     bytes: int
 
     @property
-    def about(self) -> Mapping[str, str]:
-        """What the manifest says for people: description, licence, url, citation."""
-        about: Mapping[str, str] = self.summary.get("about", {})
-        return about
+    def origins(self) -> Sequence[Mapping[str, str]]:
+        """Whom labels and images come from, as the manifest says: of, name, url, license, citation."""
+        origins: Sequence[Mapping[str, str]] = self.summary.get("origins", ())
+        return origins
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -97,7 +97,7 @@ def _counted(rows: Iterable[dict[str, Any]], largest: Counter[int]) -> Iterator[
 
 
 def _read_people(shards: Sequence[tuple[ShardFiles, Marker]], people: int) -> tuple[Array, Counter[str]]:
-    """Poses of at least `people` people, of whole shards evenly spread, or of all; and where their keypoints3d are from."""
+    """Poses of at least `people` people, of whole shards evenly spread, or of all; and their keypoints3d's origins."""
     wanted = len(shards)
     if (total := sum(marker.rows_out for _, marker in shards)) > people:
         wanted = max(1, -(-people * len(shards) // total))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import matplotlib.patches
+import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,7 +23,7 @@ from skelfit.shards import write_atomically
 
 _RIGHT, _LEFT, _MIDDLE, _BEYOND = "#c8553d", "#28666e", "#4a4e69", "#f3e9e4"
 _COLUMNS, _BINS = 6, 72
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.spines.top": False,
     "axes.spines.right": False, "axes.spines.left": False, "axes.edgecolor": "#888888", "xtick.color": "#555555",
     "axes.grid": False,
@@ -33,16 +37,17 @@ def angle_panels() -> list[tuple[str, tuple[int, ...]]]:
         parts = name.split("_")
         if "l" in parts:
             continue
-        dofs = (i,)
+        dofs: tuple[int, ...] = (i,)
         if "r" in parts:
             dofs = (i, dof_index("_".join("l" if part == "r" else part for part in parts)))
         panels.append((" ".join(part for part in parts if part != "r"), dofs))
     return panels
 
 
-def draw_angles(poses: NDArray[np.float32], path: Path) -> None:
-    """Histograms of the 46 angles (N,46) rad, in degrees; beyond the joint limits the ground is tinted."""
-    panels, degrees, limits = angle_panels(), np.degrees(poses), np.degrees(dof_limits())
+def draw_angles(subsets: Sequence[SubsetFacts], path: Path) -> None:
+    """Histograms of the 46 angles of all people who were read, in degrees; beyond the limits the ground is tinted."""
+    degrees = np.degrees(np.concatenate([subset.poses for subset in subsets]))
+    panels, limits = angle_panels(), np.degrees(dof_limits())
     lines = -(-len(panels) // _COLUMNS)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(11, 1.35 * lines + 0.5), layout="constrained")
@@ -119,7 +124,7 @@ def draw_errors(subsets: Sequence[SubsetFacts], path: Path) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
+    stream = io.BytesIO()
     # Without the version of matplotlib in it, equal numbers give equal bytes.
-    write_atomically(
-        path, lambda stream: figure.savefig(stream, format="png", dpi=140, metadata={"Software": None})
-    )
+    figure.savefig(stream, format="png", dpi=140, metadata={"Software": None})
+    write_atomically(path, lambda file: file.write(stream.getvalue()))

@@ -8,6 +8,7 @@ import click
 
 from skelfit import __version__
 from skelfit.cli.bench import bench_command
+from skelfit.cli.card import card_command
 from skelfit.cli.convert import convert_command
 from skelfit.cli.export import export_command
 from skelfit.cli.models import models_group
@@ -43,5 +44,6 @@ main.add_command(models_group)
 main.add_command(convert_command)
 main.add_command(status_command)
 main.add_command(export_command)
+main.add_command(card_command)
 main.add_command(bench_command)
 main.add_command(study_command)

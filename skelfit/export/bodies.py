@@ -32,8 +32,8 @@ GROUND_TEXT = {
 
 def coordinates_of(person: Person) -> str:
     """Which of GROUND's coordinates a person is in."""
-    named = str(person.meta.get("coordinates", "camera"))
-    return named if named in GROUND else "camera"
+    named = str(person.meta["coordinates"])
+    return named if named in GROUND else "camera"  # the others have a camera's axes
 
 
 def check_models(run: FinishedRun, models: ModelSet) -> None:

@@ -107,7 +107,7 @@ def _record(fields: dict[str, FloatArray], meta: dict[str, Any]) -> dict[str, An
             f"{side}_has_betas": yes,
             f"{side}_pve_max": float(fields["errors"][1]) / 1000,
         }
-    seen = _in_image(fields, meta.get("affine"))
+    seen = _in_image(fields, meta["affine"])
     about = {key: meta[key] for key in ("key", "label_file", "row", "skel_gender")}
     return {**seen, "keypoints_3d": fields["keypoints3d"].copy(), **sides, "extra_info": about}
 

@@ -78,7 +78,7 @@ def _groups(run: FinishedRun) -> Iterator[tuple[str, list[Person]]]:
 
     def key(person: Person) -> tuple[str, ...]:
         meta = person.meta
-        if meta.get("sequence") is None:
+        if meta["sequence"] is None:
             return "", person.shard, coordinates_of(person)
         return meta["label_file"], meta["sequence"], coordinates_of(person)
 
@@ -99,9 +99,9 @@ def _free_name(wanted: str, taken: set[str]) -> str:
 def make_motion(name: str, people: Sequence[Person], bodies: Bodies) -> Motion:
     """The motion of people who are the frames of one sequence, or no frames at all."""
     coordinates, meta = coordinates_of(people[0]), people[0].meta
-    in_time = meta.get("sequence") is not None
+    in_time = meta["sequence"] is not None
     frames = [int(p.meta["frame"]) for p in people] if in_time else list(range(len(people)))
-    rate = float(meta.get("frame_rate") or 1 / TIME_STEP)
+    rate = float(meta["frame_rate"] or 1 / TIME_STEP)
     points = bodies.points(people, tuple(MARKERS.values()))
     angles = np.array([person.fields["skel_poses"] for person in people], np.float64)
     angles[:, list(ROOT_DOFS)] = root_angles(points.pelvis, GROUND[coordinates])

@@ -8,19 +8,17 @@ from typing import Any
 import numpy as np
 
 from skelfit.errors import OutputError
-from skelfit.export.people import FinishedRun, Step, no_step
+from skelfit.export.people import FinishedRun, Person, Step, no_step
 from skelfit.layout import FIELDS
 from skelfit.shards import write_atomically
 
-# Keys of the file that are parts of a label vector, and the parts. The first are SKEL-CF's `X-release-skel.npz` and
-# skel_trans; the last, under the names of a CameraHMR release, are what came in.
+# Keys of the file, and the parts of a label vector that they are: SKEL-CF's `X-release-skel.npz` and skel_trans...
 _PARTS = {
     **{name: name for name in ("center", "scale", "skel_poses", "skel_betas", "skel_trans")},
     **{name: name for name in ("gtkps", "keypoints3d", "cam_int")},
-    "pose_cam": "smpl_pose",
-    "shape": "smpl_betas",
-    "trans_cam": "smpl_trans",
 }
+# ...and what came in, under the names of a CameraHMR release.
+_CAME_IN = {"pose_cam": "smpl_pose", "shape": "smpl_betas", "trans_cam": "smpl_trans"}
 _SHAPES = {f.name: f.shape for f in FIELDS}
 
 
@@ -29,8 +27,9 @@ def export_skel_cf(run: FinishedRun, out: Path, *, overwrite: bool = False, step
 
     Keys: imgname (N,) unicode; scale (N,) px/200, or (N,2) where a box is not square; center (N,2) px;
     skel_poses (N,46) rad; skel_betas (N,10); skel_trans (N,3) m; gtkps (N,44,3) px + confidence; keypoints3d
-    (N,44,4) m + confidence; cam_int (N,3,3) px; row (N,) int64, index in the label file; skel_gender (N,). And what
-    came in: pose_cam (N,24,3) rad; shape (N,10); trans_cam (N,3) m; gender (N,).
+    (N,44,4) m + confidence; cam_int (N,3,3) px; row (N,) int64, index in the label file; skel_gender (N,). And where
+    everybody has SMPL labels in the frame of a camera, those: pose_cam (N,24,3) rad; shape (N,10); trans_cam (N,3) m;
+    gender (N,).
     Raises ShardError for damaged shards, OutputError when `out` exists and `overwrite` is not set.
     """
     if out.suffix != ".npz":
@@ -38,11 +37,14 @@ def export_skel_cf(run: FinishedRun, out: Path, *, overwrite: bool = False, step
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: exists already; choose another name or --overwrite")
     n = run.rows_out
-    arrays: dict[str, Any] = {key: np.empty((n, *_SHAPES[part]), np.float32) for key, part in _PARTS.items()}
+    parts = _PARTS | _CAME_IN
+    arrays: dict[str, Any] = {key: np.empty((n, *_SHAPES[part]), np.float32) for key, part in parts.items()}
     arrays["row"] = np.empty(n, np.int64)
     texts: dict[str, list[str]] = {"imgname": [], "gender": [], "skel_gender": []}
+    all_came_in = True
     for i, person in enumerate(run.people()):
-        for key, part in _PARTS.items():
+        all_came_in = all_came_in and _has_smpl(person)
+        for key, part in parts.items():
             arrays[key][i] = person.fields[part]
         arrays["row"][i] = person.meta["row"]
         texts["imgname"].append(person.meta["imgname"])
@@ -53,5 +55,14 @@ def export_skel_cf(run: FinishedRun, out: Path, *, overwrite: bool = False, step
     scale = arrays["scale"]
     if (scale[:, 0] == scale[:, 1]).all():
         arrays["scale"] = scale[:, 0]
+    if not all_came_in:
+        for key in (*_CAME_IN, "gender"):
+            del arrays[key]
     write_atomically(out, lambda stream: np.savez(stream, **arrays))
     return n
+
+
+def _has_smpl(person: Person) -> bool:
+    """Whether a person came with SMPL labels in the frame of a known camera."""
+    meta = person.meta
+    return bool(meta["smpl"] and meta["camera"] and meta["coordinates"] == "camera")

@@ -1,0 +1,51 @@
+"""`skelfit card`: the dataset card of finished shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from skelfit.card.facts import read_facts
+from skelfit.card.markdown import card_text
+from skelfit.card.pictures import draw_angles, draw_errors
+from skelfit.errors import OutputError
+from skelfit.shards import write_atomically
+
+NAME, PICTURES = "README.md", "card"
+
+
+@click.command("card")
+@click.argument(
+    "folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(file_okay=False, path_type=Path)
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Card  [default: DIR/README.md]."
+)
+@click.option("--title", help="Its title  [default: made of the names of the subsets].")
+@click.option("--overwrite", is_flag=True, help="Replace a card that is there.")
+def card_command(folders: tuple[Path, ...], out: Path | None, title: str | None, overwrite: bool) -> None:
+    """Write the dataset card of one or several finished runs, from their shards alone; pictures go beside it."""
+    if out is None:
+        if len(folders) > 1:
+            raise click.UsageError("several folders: say with --out where their card goes")
+        out = folders[0] / NAME
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: exists already; choose another name or --overwrite")
+    subsets = [read_facts(folder) for folder in folders]
+    title = title or "SKEL labels of " + ", ".join(subset.name for subset in subsets)
+    # Several cards may lie in one folder.
+    pictures = out.parent / (PICTURES if out.name == NAME else f"{out.stem}-{PICTURES}")
+    angles, errors = pictures / "angles.png", pictures / "errors.png"
+    draw_angles(subsets, angles)
+    draw_errors(subsets, errors)
+    places = (path.relative_to(out.parent).as_posix() for path in (angles, errors))
+    text = card_text(subsets, title, out.parent, *places)
+    write_atomically(out, lambda stream: stream.write(text.encode()))
+    people = sum(subset.rows.rows_out for subset in subsets)
+    click.echo(f"card of {people} people in {out}, its pictures in {pictures}")
+    unnamed = [subset.name for subset in subsets if not subset.origins]
+    if unnamed:
+        click.echo(
+            f"no origin and no licence is named for {', '.join(unnamed)}: add `origins` to the manifest"
+        )
