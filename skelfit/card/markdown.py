@@ -192,7 +192,7 @@ def _accuracy(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
     yield _table(header, lines, left=1)
     yield (
         "\"At rest\" is the distance of the two unposed skins (RMS, mm): what the difference of SMPL's and SKEL's "
-        "shape spaces leaves, whatever the pose. The errors of each person are in its label vector and in the `.rows.jsonl`."
+        "shape spaces leaves, whatever the pose. Each person's errors are in its label vector and in the `.rows.jsonl`."
     )
 
 
@@ -207,7 +207,7 @@ def _format(subsets: Sequence[SubsetFacts], folder: Path) -> Iterator[str]:
     first = subsets[0]
     yield (
         "[WebDataset](https://github.com/webdataset/webdataset) tars. A sample has `KEY.label.npy` (a flat float32 "
-        "vector), `KEY.meta.json` (where the person comes from) and, where there is one, the image under its own ending."
+        "vector), `KEY.meta.json` (where it comes from) and, where there is one, the image under its own ending."
     )
     layout = schema()
     lines = [
