@@ -101,7 +101,7 @@ def write_run(
     shards = list_shards(folder, subset)
     rows = [row for files in shards for row in read_rows(files.sidecar)]
     summary = {
-        "subset": SUBSET,
+        "subset": subset,
         **Summary.of_rows(rows).to_json(),
         "shards": len(shards),
         "identity": identity,

@@ -137,6 +137,24 @@ def test_what_of_the_images_is_wanted(fake_fitter: FakeFitter) -> None:
     assert skelfit_(*arguments, "--crop-size", 8).exit_code == 2
 
 
+def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitter) -> None:
+    labels, images = write_labels(Path("people.npz"), 12), write_images(Path("images"), 12)
+    skelfit_("convert", "--labels", labels, "--images", images, "--out", "out", "--device", "cpu")
+    for form, place, said in (
+        ("hsmr", "tars", "next: name the tars"),
+        ("opensim", "motions", "next: load a .mot"),
+        ("ply", "meshes", "skin and bones of 10 people in meshes"),
+    ):
+        result = skelfit_("export", "out", "--format", form, "--out", place)
+        assert result.exit_code == 0 and said in result.stdout, result.output
+        assert "holds files already" in error_line(
+            skelfit_("export", "out", "--format", form, "--out", place)
+        )
+    result = skelfit_("export", "out", "--format", "skel-cf", "--out", "x.npz", "--limit", 2)
+    assert result.exit_code == 2 and "--key and --limit" in result.stderr
+    assert "card of 10 people in out/README.md" in skelfit_("card", "out").stdout
+
+
 def test_limit_takes_the_first_rows(fake_fitter: FakeFitter) -> None:
     labels = write_labels(Path("people.npz"))
     result = skelfit_("convert", "--labels", labels, "--source", "camerahmr", "--out", "out", "--limit", 3)
@@ -315,6 +333,11 @@ def test_the_open_body_goes_out_and_comes_in(models) -> None:
     assert result.exit_code == 0, result.output
     assert "skel female, version 1.1.1" in result.stdout and "sha256" in result.stdout
     assert Path("imported/models.json").exists() and Path("imported/smpl_neutral.npz").exists()
+    assert "no keypoint regressor" in result.stdout
+    np.save("J_regressor_extra.npy", models.keypoints44[25:])
+    result = skelfit_("models", "import", "--keypoints", "J_regressor_extra.npy", "--out", "imported")
+    assert result.exit_code == 0 and "note: 19 extra joints" in result.stdout, result.output
+    assert Path("imported/keypoints44.npz").exists()
     assert "skel_male.pkl" not in error_line(skelfit_("models", "import", "--skel", "none", "--out", "x"))
 
 

@@ -28,6 +28,7 @@ from skelfit.shards import (
 )
 
 ANGLE_PEOPLE = 50_000  # of each subset, whose angles are read: evenly from all shards
+TOLD = ("keypoints3d", "coordinates")  # of the metadata
 Array = NDArray[np.float32]
 
 
@@ -43,7 +44,7 @@ class SubsetFacts:
         int, int
     ]  # how many of the published people have a largest vertex error of so many whole mm
     poses: Array  # (K,46) rad, of the people who were read
-    keypoints3d: Mapping[str, int]  # where those of the people who were read come from
+    said: Mapping[str, Mapping[str, int]]  # of TOLD, how often each value is in the metadata of those people
     shards: int
     bytes: int
 
@@ -74,7 +75,7 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
         check_shard(files, marker)
     largest: Counter[int] = Counter()
     rows = Summary.of_rows(_counted((row for f in found for row in read_rows(f.sidecar)), largest))
-    poses, origins = _read_people(shards, angle_people)
+    poses, said = _read_people(shards, angle_people)
     return SubsetFacts(
         folder=folder,
         name=summary["subset"],
@@ -82,7 +83,7 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
         rows=rows,
         largest=largest,
         poses=poses,
-        keypoints3d=origins,
+        said=said,
         shards=len(found),
         bytes=sum(marker.tar.bytes for _, marker in shards),
     )
@@ -96,15 +97,18 @@ def _counted(rows: Iterable[dict[str, Any]], largest: Counter[int]) -> Iterator[
         yield row
 
 
-def _read_people(shards: Sequence[tuple[ShardFiles, Marker]], people: int) -> tuple[Array, Counter[str]]:
-    """Poses of at least `people` people, of whole shards evenly spread, or of all; and their keypoints3d's origins."""
+def _read_people(
+    shards: Sequence[tuple[ShardFiles, Marker]], people: int
+) -> tuple[Array, dict[str, Counter[str]]]:
+    """Poses of at least `people` people, of whole shards evenly spread, or of all; and what their metadata say."""
     wanted = len(shards)
     if (total := sum(marker.rows_out for _, marker in shards)) > people:
         wanted = max(1, -(-people * len(shards) // total))
     poses: list[Array] = []
-    origins: Counter[str] = Counter()
+    said: dict[str, Counter[str]] = {name: Counter() for name in TOLD}
     for index in np.linspace(0, len(shards) - 1, wanted).round().astype(int).tolist():
         for _, label, meta in read_samples(shards[index][0].tar):
             poses.append(unpack(label)["skel_poses"])
-            origins[meta["keypoints3d"]] += 1
-    return np.array(poses, np.float32).reshape(-1, NUM_DOFS), origins
+            for name in TOLD:
+                said[name][meta[name]] += 1
+    return np.array(poses, np.float32).reshape(-1, NUM_DOFS), said

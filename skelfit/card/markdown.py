@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from skelfit.body.dofs import DOF_NAMES
 from skelfit.card.facts import SubsetFacts
-from skelfit.layout import schema
+from skelfit.layout import COORDINATES, schema
 
 _SIZES = (
     (10**3, "n<1K"),
@@ -123,6 +125,9 @@ def _introduction(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
 
 
 def _sources(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
+    for s in subsets:
+        if description := s.summary.get("description"):
+            yield f"**{s.name}**: {' '.join(description.split())}"
     lines = [
         [s.name, origin["of"], _link(origin), origin.get("license") or "not stated"]
         for s in subsets
@@ -200,7 +205,11 @@ def _angles(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
     read, people = sum(len(s.poses) for s in subsets), sum(s.rows.rows_out for s in subsets)
     whom = "all people" if read == people else f"{read:,} of the people, of shards evenly spread"
     yield f"![Histograms of the 46 joint angles]({picture})"
-    yield f"The 46 angles of {whom}, in degrees; the tinted ground is beyond the joint limits."
+    yield (
+        f"The 46 angles of {whom}, in degrees; the tinted ground is beyond the joint limits. The three of "
+        "the pelvis turn the body into the coordinates of the labels: whoever stands upright before a camera has a "
+        "tilt of 180 degrees."
+    )
 
 
 def _format(subsets: Sequence[SubsetFacts], folder: Path) -> Iterator[str]:
@@ -215,21 +224,16 @@ def _format(subsets: Sequence[SubsetFacts], folder: Path) -> Iterator[str]:
         for f in layout["fields"]
     ]
     yield _table(("part", "offset", "shape", "unit", "meaning"), lines, left=5)
-    yield f"Layout `{layout['layout']}`, {layout['size']} numbers; {layout['frame']}."
-    origins: dict[str, int] = {}
-    for s in subsets:
-        for origin, count in s.keypoints3d.items():
-            origins[origin] = origins.get(origin, 0) + count
-    total = sum(origins.values())
+    yield f"Layout `{layout['layout']}`, {layout['size']} numbers. The order of the 46 angles:"
+    yield ", ".join(f"`{name}`" for name in DOF_NAMES)
     texts = {
         "labels": "from the label files",
         "skel": "regressed from the fitted skin",
         "none": "unknown (confidence 0)",
     }
-    shares = ", ".join(
-        f"{_share(origins[name], total)} {text}" for name, text in texts.items() if origins.get(name)
-    )
-    yield f"3D keypoints: {shares}. Each sample's metadata says which (`keypoints3d`)."
+    yield f"3D keypoints: {_shares(subsets, 'keypoints3d', texts)}. Each sample's metadata says which (`keypoints3d`)."
+    texts = {name: f"`{name}` ({meaning})" for name, meaning in COORDINATES.items()}
+    yield f"Poses, translations and points are in coordinates {_shares(subsets, 'coordinates', texts)}."
     path = _path(first, folder)
     yield (
         "```python\nimport json, webdataset\n\n"
@@ -267,6 +271,15 @@ def _citations(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
     found = [origin["citation"] for s in subsets for origin in s.origins if origin.get("citation")]
     yield "Please cite the sources and the models:"
     yield "\n".join(f"- {text}" for text in dict.fromkeys([*found, *_METHODS]))
+
+
+def _shares(subsets: Sequence[SubsetFacts], name: str, texts: Mapping[str, str]) -> str:
+    """How often each value of something is in the metadata, as text."""
+    counts: Counter[str] = Counter()
+    for subset in subsets:
+        counts.update(subset.said[name])
+    total = counts.total()
+    return ", ".join(f"{_share(counts[key], total)} {text}" for key, text in texts.items() if counts[key])
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]], left: int) -> str:
