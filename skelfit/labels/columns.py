@@ -140,7 +140,7 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
                 raise ValueError(f"a file of another kind, or a damaged one (it begins with {head!r})")
         except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
             found = str(error) if isinstance(error, ValueError) else f"a damaged {kind} file ({error})"
-            found = _OBJECTS if "Object arrays" in found else found
+            found = _OBJECTS if "Object arrays" in found or "Python objects" in found else found
             raise LabelError(path, None, KINDS, " ".join(found.split())) from None
         except ModelError as error:
             raise LabelError(path, error.key, error.expected, error.found) from None

@@ -1,0 +1,232 @@
+"""Sequences: frame order, rate and subject reach the labels, and angles do not jump between neighbouring frames."""
+
+from __future__ import annotations
+
+from math import pi
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from job_fakes import FakeFitter
+from label_files import amass, write
+from scipy.spatial.transform import Rotation
+
+from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
+from skelfit.body.models import ModelSet
+from skelfit.body.skel import SkelModel
+from skelfit.cli import main
+from skelfit.config import LabelSource
+from skelfit.errors import LabelError
+from skelfit.labels.store import build_store, read_rows, sequence_starts
+from skelfit.layout import unpack
+from skelfit.sequences import TURNING, TWINNED, canonical, continuous
+from skelfit.shards import read_json, read_samples
+from skelfit.shards import read_rows as read_sidecar
+
+FRAMES = 150
+
+
+def skelfit_(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def random_poses(count: int, seed: int = 0) -> np.ndarray:
+    """Poses (count,46) rad within the limits, anyhow turned."""
+    rng = np.random.default_rng(seed)
+    low, high = np.nan_to_num(dof_limits(), neginf=-pi, posinf=pi).T
+    return rng.uniform(low, high, (count, NUM_DOFS))
+
+
+# The description of a pose.
+
+
+def test_a_description_changes_nobodys_pose(models: ModelSet) -> None:
+    """Every joint that may turn round has been turned, and every twin been taken: skin and joints stay."""
+    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
+    poses, rng = random_poses(8), np.random.default_rng(1)
+    other = poses.copy()
+    for a, b, c in TWINNED:
+        other[:4, [a, c]] += pi
+        other[:4, b] = pi - other[:4, b]
+    dofs = list(TURNING)
+    other[:, dofs] += 2 * pi * rng.integers(-3, 4, (8, len(dofs)))
+    shape = model.shape(torch.zeros(10, dtype=torch.float64))
+    one, two = (model.forward(shape, torch.tensor(q)) for q in (poses, other))
+    torch.testing.assert_close(one.vertices, two.vertices, rtol=0, atol=1e-9)
+    torch.testing.assert_close(one.joints, two.joints, rtol=0, atol=1e-9)
+    assert len(TWINNED) == 5 and not {DOF_NAMES[d][:6] for d in TURNING} & {"lumbar", "thorax", "head_b"}
+    np.testing.assert_allclose(canonical(other)[:, 3:], poses[:, 3:], atol=1e-9)
+    again = model.forward(shape, torch.tensor(canonical(other)))
+    torch.testing.assert_close(again.vertices, one.vertices, rtol=0, atol=1e-9)
+
+
+def test_continuous_takes_the_motion_back_from_any_descriptions() -> None:
+    """A motion through poles and many turns, every frame described anyhow: the angles come back, but for a start."""
+    rng, t = np.random.default_rng(0), np.linspace(0, 1, 400)[:, None]
+    speed = np.zeros(NUM_DOFS)
+    speed[list(TURNING)] = rng.uniform(-20, 20, len(TURNING))
+    motion = random_poses(1) + speed * t
+    other = motion.copy()
+    for k, (a, b, c) in enumerate(TWINNED):
+        rows = rng.random(len(t)) < 0.1 * (k + 1)
+        rows[0] = False
+        other[np.ix_(rows, [a, c])] += pi
+        other[rows, b] = pi - other[rows, b]
+    dofs = list(TURNING)
+    turns = rng.integers(-3, 4, (len(t), len(dofs)))
+    turns[0] = 0
+    other[:, dofs] += 2 * pi * turns
+    assert np.abs(np.diff(other, axis=0)).max() > 6
+    np.testing.assert_allclose(continuous(other), motion, atol=1e-9)
+
+
+def test_one_frame_and_none_and_wrong_shapes() -> None:
+    pose = random_poses(1)
+    np.testing.assert_array_equal(continuous(pose), pose)
+    assert continuous(pose[:0]).shape == (0, NUM_DOFS)
+    with pytest.raises(ValueError, match=r"poses: expected shape \(T, 46\), found \(2, 45\)"):
+        continuous(np.zeros((2, 45)))
+
+
+# A fast motion from file to shards.
+
+
+def fast_motion() -> dict[str, np.ndarray]:
+    """2.5 s at 60 Hz: three turns about the vertical, a somersault, and arms that swing through their poles."""
+    t = np.linspace(0, 1, FRAMES)
+    motion = amass(FRAMES, joints=24)
+    pose = np.zeros((FRAMES, 24, 3))
+    lie = Rotation.from_euler("x", pi / 2)  # SMPL's y is up in the body, z in the room
+    spin, roll = (
+        Rotation.from_euler(axis, angle[:, None]) for axis, angle in (("z", 6 * pi * t), ("x", 2 * pi * t))
+    )
+    pose[:, 0] = (spin * roll * lie).as_rotvec()
+    pose[:, 16, 1] = -0.3 + 1.7 * np.sin(2 * pi * t)  # left arm far forward and back
+    pose[:, 17, 1] = 0.3 + 1.7 * np.sin(2 * pi * t)
+    pose[:, 16, 2] = 0.6 * np.sin(4 * pi * t)
+    pose[:, 1, 0] = -0.8 - 0.8 * np.sin(4 * pi * t)
+    pose[:, 4, 0] = 0.9 + 0.7 * np.sin(4 * pi * t)
+    motion["poses"] = pose.reshape(FRAMES, 72)
+    motion["mocap_framerate"] = np.array(60.0)
+    return motion
+
+
+def test_a_fast_motion_has_no_jumps(
+    tmp_path: Path, models: ModelSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SKELFIT_MODELS", raising=False)
+    motion = fast_motion()
+    write(Path("amass/KIT/3/flip_poses.npz"), motion)
+    arguments = ["--out", "out", "--shard-size", 40, "--workers", 0]
+    result = skelfit_("convert", "--labels", "amass/KIT/3/flip_poses.npz", *arguments)
+    assert result.exit_code == 0, result.output
+    assert f"{FRAMES} rows of amass labels, coordinates world_z_up" in result.output
+    (tar,) = Path("out").glob("*.tar")  # no sequence is cut
+    samples = list(read_samples(tar))
+    assert len(samples) >= 0.95 * FRAMES
+    metas = [meta for _, _, meta in samples]
+    assert [meta["frame"] for meta in metas] == [meta["row"] for meta in metas]
+    assert {
+        (m["sequence"], m["subject"], m["frame_rate"], m["angles"], m["coordinates"], m["camera"])
+        for m in metas
+    } == {("flip_poses", "3", 60.0, "continuous", "world_z_up", False)}
+    label = unpack(np.array([label for _, label, _ in samples]))
+    poses = label["skel_poses"].astype(float)
+    steps = np.abs(np.diff(poses, axis=0))
+    frames = np.diff([meta["frame"] for meta in metas])
+    assert steps.max() < 0.9 * pi
+    assert steps[frames == 1][:, :3].max() < 0.6  # the pelvis turns by under 25 degrees a frame
+    alone = canonical(poses)
+    jumps = np.abs(np.diff(alone, axis=0))
+    assert (jumps[:, :3] > 3).any(), "a motion that shows nothing: its canonical angles do not jump either"
+    # The pose is the same, whichever way it is described.
+    model = SkelModel(models.skel_of("female"), dtype=torch.float64)
+    shape = model.shape(torch.tensor(label["skel_betas"][0]).double())
+    one, two = (model.forward(shape, torch.tensor(q[::10])) for q in (poses, alone))
+    torch.testing.assert_close(one.vertices, two.vertices, rtol=0, atol=1e-6)
+    rows = list(read_sidecar(tar.with_name(tar.stem + ".rows.jsonl")))
+    assert [row["frame"] for row in rows] == list(range(FRAMES))
+    assert {(row["sequence"], row["subject"], row["frame_rate"]) for row in rows} == {
+        ("flip_poses", "3", 60.0)
+    }
+
+
+# Folders of sequences.
+
+
+def make_folder(folder: Path) -> Path:
+    """Four sequences of three subjects, a file that is no sequence, one that is damaged, and a subject's betas."""
+    for name, frames in (("a/one", 5), ("a/two", 30), ("b/one", 7), ("top", 4)):
+        write(folder / f"{name}.npz", amass(frames))
+    write(folder / "a/shape.npz", {"betas": np.zeros(16), "gender": np.array("male")})
+    write(folder / "b/other.npz", {"pose": np.zeros((3, 72))})
+    (folder / "b" / "cut.npz").write_bytes((folder / "b" / "one.npz").read_bytes()[:300])
+    (folder / "b" / "notes.txt").write_text("no labels")
+    return folder
+
+
+def test_a_folder_of_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    make_folder(Path("amass"))
+    result = skelfit_("convert", "--labels", "amass", "--out", "out", "--shard-size", 20, "--workers", 0)
+    assert result.exit_code == 0, result.output
+    assert "'betas': using 10 of 16 columns (4 of 6 files)" in result.output
+    tars = sorted(Path("out").glob("*.tar"))
+    rows = [row for tar in tars for row in read_sidecar(tar.with_name(tar.stem + ".rows.jsonl"))]
+    assert [row["row"] for row in rows] == list(range(48)) and len({row["key"] for row in rows}) == 48
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        found.setdefault(row["sequence"], []).append(row["frame"])
+    assert {name: len(frames) for name, frames in found.items()} == {
+        "a/one": 5, "a/two": 30, "b/cut": 1, "b/one": 7, "b/other": 1, "top": 4,
+    }  # fmt: skip
+    assert all(frames == list(range(len(frames))) for frames in found.values())
+    assert {row["sequence"]: row["subject"] for row in rows} == {
+        "a/one": "a", "a/two": "a", "b/cut": "b", "b/one": "b", "b/other": "b", "top": "amass",
+    }  # fmt: skip
+    bad = {row["sequence"]: row["reason"] for row in rows if row["status"] == "bad_input"}
+    assert bad["b/other"] == (
+        "bad_file: 'poses': expected numbers of shape (N, 66) or (N, 22, 3) or (N, 72) or (N, 24, 3) or (N, 156)"
+        " or (N, 52, 3) or (N, 165) or (N, 55, 3), found no such key; the file has pose"
+    )
+    assert bad["b/cut"].endswith("found a truncated .npz file") and len(bad) == 2
+    # Whole sequences, as many as have room: 5 frames, 30, then the rest.
+    assert [m["start"] for m in (read_json(t.with_name(t.stem + ".done.json")) for t in tars)] == [0, 5, 35]
+    summary = read_json(Path("out/summary.json"))
+    assert summary["rows_in"] == 48 == sum(summary["statuses"].values())
+
+
+def test_a_folder_is_one_store_of_which_any_rows_can_be_read(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "amass")
+    store = build_store(LabelSource("amass"), folder, tmp_path / "stores")
+    assert sequence_starts(store) == (0, 5, 35, 36, 43, 44)
+    batch = read_rows(store, 33, 46)
+    assert batch.row.tolist() == list(range(33, 46))
+    names = [batch.sequence_of(int(row)) for row in batch.row]
+    assert [s.name if s else None for s in names] == ["a/two"] * 2 + ["b/cut"] + ["b/one"] * 7 + [
+        "b/other"
+    ] + ["top"] * 2
+    expected = amass(30)["poses"].reshape(30, -1, 3)[28:, :22]
+    np.testing.assert_allclose(batch.pose[:2, :22], expected, atol=1e-6)
+    assert build_store(LabelSource("amass"), folder, tmp_path / "stores") == store
+    (folder / "top.npz").rename(folder / "zop.npz")
+    assert build_store(LabelSource("amass"), folder, tmp_path / "stores") != store
+
+
+def test_folders_that_are_of_no_use(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LabelError, match=r"expected a folder of sequences .*, found none in it"):
+        build_store(LabelSource("empty"), tmp_path / "empty", tmp_path)
+    write(tmp_path / "bad" / "x.npz", {"pose": np.zeros((3, 72))})
+    with pytest.raises(
+        LabelError, match="expected a sequence in at least one of 1 files, found none; the first"
+    ):
+        build_store(LabelSource("bad"), tmp_path / "bad", tmp_path / "stores")
+    with pytest.raises(
+        LabelError, match=r"expected a label file \(a folder is for sequences, source amass\)"
+    ):
+        build_store(LabelSource("bad", "spin"), tmp_path / "bad", tmp_path / "stores")
