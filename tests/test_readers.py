@@ -137,6 +137,10 @@ def test_hmr2_says_where_translations_are(tmp_path: Path) -> None:
     batch = read(write(tmp_path / "c.npz", full))
     assert batch.about.coordinates == "camera" and batch.about.has_camera
     np.testing.assert_array_equal(batch.transl, full["pred_cam_t_full"])
+    bare = {k: v for k, v in hmr2().items() if k in ("global_orient", "body_pose", "betas")}
+    batch = read(write(tmp_path / "d.npz", bare | {"transl": columns["pred_cam_t"]}))
+    assert batch.about.coordinates == "unknown" and "does not say relative to what" in notes_of(batch)
+    np.testing.assert_array_equal(batch.transl, columns["pred_cam_t"])
 
 
 def test_hmr2_as_a_list_of_people_and_with_nested_keys(tmp_path: Path) -> None:

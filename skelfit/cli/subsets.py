@@ -18,6 +18,7 @@ from skelfit.errors import ConfigError, LabelError
 from skelfit.filters import GROUPS, PUBLISHED_VALUES
 from skelfit.images.source import ImagePlace, find_images
 from skelfit.labels.expected import record_sha256
+from skelfit.labels.readers import find_source
 from skelfit.labels.store import build_store, store_info
 from skelfit.plan import LabelFile
 
@@ -97,7 +98,9 @@ def label_files(
     for source, path in zip(subset.sources, subset.paths, strict=True):
         store = build_store(source, path, folder, max_abs_beta)
         info = store_info(store)
-        click.echo(f"{path}: {info.rows} rows of {info.source} labels, coordinates {info.about.coordinates}")
+        told = "" if source.source or path.is_dir() else f" (told by its keys {find_source(path)[1]})"
+        click.echo(f"{path}: {info.rows} rows of {info.source} labels{told}")
+        click.echo(f"  coordinates: {info.about.coordinates}")
         for note in info.about.notes:
             click.echo(f"  {note}")
         if subset.recorded and (said := record_sha256(path, info.sha256)):

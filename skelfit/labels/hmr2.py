@@ -1,10 +1,11 @@
 """Reader of what HMR2 and its like put out: `global_orient`, `body_pose` (rotation matrices, or any form) and `betas`.
 
 Where a translation is, depends on what the file has, tried in this order:
-- `pred_cam_t_full` or `cam_t_full` (or `transl`): in the camera of the whole image;
+- `pred_cam_t_full` or `cam_t_full`, or `transl` beside the camera's intrinsics: in the camera of the whole image;
 - `pred_cam` (scale, x, y), `box_center`, `box_size`, and the whole image's `cam_int`, or its `img_size` and
   `scaled_focal_length`: made from these;
 - `pred_cam_t` or `cam_t`: as the camera of the crop sees it;
+- `transl`, without a camera: relative to whatever the file means;
 - nothing: 0.
 """
 
@@ -18,7 +19,7 @@ from skelfit.labels.columns import Columns
 from skelfit.labels.request import KEYPOINTS, Reasons, Request, clean_keypoints, read_betas, read_genders
 from skelfit.labels.values import read_scale
 
-_FULL = ("pred_cam_t_full", "cam_t_full", "transl")
+_FULL = ("pred_cam_t_full", "cam_t_full")
 _CROP = ("pred_cam_t", "cam_t")
 _CENTERS, _SIZES = ("box_center", "center"), ("box_size", "scale")
 _NAMES = ("imgname", "img_path", "image")
@@ -68,7 +69,7 @@ def _translation(
     camera = _camera(columns, keys)
     if camera is not None:
         numbers["cam_int"] = camera
-    if key := columns.first_of(*_FULL):
+    if key := columns.first_of(*_FULL, *(("transl",) if camera is not None else ())):
         numbers["transl"], keys["transl"] = columns.numbers(key, (3,)), key
         return "camera"
     if "pred_cam" in columns and camera is not None and has_box:
@@ -85,6 +86,10 @@ def _translation(
         numbers["transl"], keys["transl"] = columns.numbers(key, (3,)), key
         notes.append(f"'{key}': in the camera of the crop, not of the image")
         return "crop_camera"
+    if "transl" in columns:
+        numbers["transl"], keys["transl"] = columns.numbers("transl", (3,)), "transl"
+        notes.append("'transl': kept as it is; the file does not say relative to what")
+        return "unknown"
     notes.append("no translation: every body stands where SMPL puts it without one")
     return "camera_axes"
 

@@ -43,6 +43,10 @@ class Reasons:
         for i in np.flatnonzero(where):
             self._reasons[i].append(text if values is None else text.format(values[i]))
 
+    def add(self, row: int, text: str) -> None:
+        """A reason for one row."""
+        self._reasons[row].append(text)
+
     def texts(self) -> list[str]:
         """One text per row; '' for a good one."""
         return ["; ".join(reasons) for reasons in self._reasons]
@@ -103,7 +107,7 @@ def read_genders(columns: Columns, default: Gender, reasons: Reasons) -> list[st
     genders = [gender_of(text) for text in texts]
     for i in range(rows):
         if genders[i] is None:
-            reasons.report(np.arange(rows) == i, f"bad_gender: {texts[i]!r}")
+            reasons.add(i, f"bad_gender: {texts[i]!r}")
     return [gender or default for gender in genders]
 
 

@@ -88,7 +88,7 @@ def _matrices_to_axis_angle(key: str, matrices: Array, reasons: Reasons) -> Arra
     reasons.report(~finite, f"non_finite:{key}")
     for i in np.flatnonzero(bad):
         text = f"bad_rotation: {key}, joint {off[i].argmax()} of it, is {worst[i]:.2g} off a rotation matrix"
-        reasons.report(np.arange(len(bad)) == i, text)
+        reasons.add(int(i), text)
     safe = np.where(bad[:, None, None, None], np.eye(3), safe)
     flat = Rotation.from_matrix(safe.reshape(-1, 3, 3)).as_rotvec() if safe.size else np.zeros((0, 3))
     return np.asarray(flat, np.float64).reshape(*matrices.shape[:2], 3)
