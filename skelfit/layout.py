@@ -61,6 +61,9 @@ META: dict[str, str] = {
     "frame": "which frame of it, from 0 on; what was not published leaves a gap",
     "frame_rate": "frames per second; null also where the source does not say",
     "subject": "whose motion it is, by the source",
+    "image": "whether the sample has an image",
+    "image_size": "width and height of the source image, px; null: it could not be read, or none was wanted",
+    "affine": "2 x 3, from px of the source image, whose numbers the label holds, to px of the image in the sample",
     "angles": "canonical: skel_poses nearest to the joint limits; continuous: nearest to those of the frame before",
 }
 COORDINATES: dict[str, str] = {
