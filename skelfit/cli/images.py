@@ -77,9 +77,10 @@ def prepare_images(place: ImagePlace | None, mode: ImageMode, stores: Path) -> s
         others = f" and {len(place.missing) - 1} more" if len(place.missing) > 1 else ""
         click.echo(f"no tar {place.missing[0]}{others}: their images will be missing")
     index = (stores / INDEX_NAME).absolute()
-    click.echo(f"images: looking into {len(place.tars)} tars")
+    tars = "1 tar" if len(place.tars) == 1 else f"{len(place.tars)} tars"
+    click.echo(f"images: looking into {tars}")
     report = build_index(place.tars, index)
-    click.echo(f"images: {report.images} in {len(place.tars)} tars, {report.scanned} of them read anew")
+    click.echo(f"images: {report.images} in {tars}; tars read anew: {report.scanned}")
     for fault in report.faults[:_FAULTS_SAID]:
         click.echo(f"  {fault}")
     if len(report.faults) > _FAULTS_SAID:
