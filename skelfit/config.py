@@ -165,6 +165,7 @@ class LabelSource:
     expected_rows: int | None = _limits(0, default=None)
     gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
     path_rule: PathRule = "none"
+    path_prefix: str = ""  # put before what the rule gives, for tars that keep their images deeper
     read: ReadOptions = ReadOptions()
 
 

@@ -340,11 +340,11 @@ def _pictures(
 ) -> Generator[Picture, None, None]:
     """The pictures of a shard's published people, in order. To be closed."""
     run = task.run
-    rule = run.labels[task.file_index].path_rule
+    file = run.labels[task.file_index]
     sides = 200.0 * batch.scale.max(axis=1)
     boxes = np.column_stack([batch.center, sides]).astype(float).tolist()
     wanted = [
-        (image_path(name, rule), Box(*box))
+        (image_path(name, file.path_rule, file.path_prefix), Box(*box))
         for name, box, good in zip(batch.imgname, boxes, published, strict=True)
         if good
     ]

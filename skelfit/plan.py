@@ -77,6 +77,7 @@ class LabelFile:
     source: str  # its layout, which names the reader
     gender: str  # of the SMPL body where the file does not say
     path_rule: PathRule
+    path_prefix: str = ""
     read: ReadOptions = ReadOptions()
     notes: tuple[str, ...] = ()  # what the reader found by value, and what it did not use
 

@@ -199,7 +199,8 @@ def test_missing_files_are_one_message_that_says_what_to_do(fake_fitter: FakeFit
     assert error_line(skelfit_("convert", "--manifest", "gone.yaml", "--out", "out")) == (
         "Error: data/gone/a.npz and data/gone/b.npz: expected label files of the subset gone, found no such files. "
         "They come from The Project (https://project.example): a.npz and b.npz. "
-        "The folder for data is ./data, or $SKELFIT_DATA"
+        "Put them there (the folder for data is ./data, or $SKELFIT_DATA). "
+        "The images, data/gone/images, come from Other: images.zip"
     )
     write_labels(Path("data/gone/a.npz"))
     line = error_line(skelfit_("convert", "--manifest", "gone.yaml", "--out", "out"))
@@ -216,6 +217,31 @@ def test_missing_files_are_one_message_that_says_what_to_do(fake_fitter: FakeFit
     assert "they come from Other: images.zip" in result.stdout
     summary = json.loads(Path("out/summary.json").read_text())
     assert [origin["name"] for origin in summary["origins"]] == ["The Project", "Other"]
+
+
+def test_a_path_rule_that_finds_nothing_is_noticed(fake_fitter: FakeFitter) -> None:
+    """And with the prefix that the message names, everything is found."""
+    Path("data/x").mkdir(parents=True)
+    write_labels(Path("data/x/x.npz"))
+    write_images(Path("data/x/unpacked"))
+    with tarfile.open("data/x/0.tar", "w") as tar:
+        tar.add("data/x/unpacked/train", "images/train")
+    rule = "{path: x/x.npz, path_rule: basename}"
+    Path("x.yaml").write_text(f"name: x\nimages: x/*.tar\nlabels: [{rule}]\n")
+    arguments = ["convert", "--manifest", "x.yaml", "--out", "out"]
+    said = skelfit_(*arguments).stdout
+    assert "x.npz: none of the images of its first 20 rows is there" in said
+    assert "'train/000000.jpg' is looked for as '000000.jpg' (path_rule: basename)" in said
+    assert "the images have 'images/train/000000.jpg': path_rule or path_prefix" in said
+    said = skelfit_(*arguments, "--images", "data/x/unpacked", "--overwrite").stdout
+    assert "none of the images" in said and "the images have" not in said
+    Path("x.yaml").write_text(
+        f"name: x\nimages: x/*.tar\nlabels: [{rule.replace('}', ', path_prefix: images/train/}')}]\n"
+    )
+    assert "labels[0].path_prefix" in error_line(skelfit_(*arguments))
+    said = skelfit_(*arguments, "--overwrite").stdout
+    assert "none of the images" not in said
+    assert json.loads(Path("out/summary.json").read_text())["images"]["found"] == 17
 
 
 def test_a_folder_of_manifests(fake_fitter: FakeFitter) -> None:

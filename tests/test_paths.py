@@ -48,6 +48,11 @@ def test_a_name_of_another_form_has_no_path(name: str) -> None:
     assert image_path(name, "insta") == ""
 
 
+def test_a_prefix_comes_before_what_the_rule_gives() -> None:
+    assert image_path("aic-train/b.jpg", "aic", "images/aic-train/") == "images/aic-train/b.jpg"
+    assert image_path("7.jpg", "insta", "images/") == image_path("/b.jpg", "none", "images/") == ""
+
+
 def test_paths_stay_in_the_folder() -> None:
     for name in ("/etc/passwd", "../x.jpg", "a/../../x.jpg", "..\\x.jpg"):
         assert image_path(name, "none") == image_path(name, "append_jpg") == ""

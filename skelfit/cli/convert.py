@@ -24,6 +24,7 @@ from skelfit.cli.subsets import (
     FILTER_NAMES,
     MissingError,
     Subset,
+    check_images,
     file_subset,
     filter_values,
     label_files,
@@ -179,6 +180,7 @@ def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
             description=subset.description,
             origins=subset.origins,
         )
+        check_images(run)
         work = run_shard
         if orders.place == HERE:
             work = partial(run_shard, fitter=make_fitter(models, settings, run.device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from skelfit.cli.progress import Progress
 from skelfit.config import DemoSpec, Filters, LabelSource, Manifest, Origin, load_manifest
 from skelfit.errors import ConfigError, LabelError
 from skelfit.filters import GROUPS, PUBLISHED_VALUES
-from skelfit.images.source import ImagePlace, find_images
+from skelfit.images.source import ImagePlace, ImageSource, find_images, open_images
 from skelfit.labels.expected import record_sha256
+from skelfit.labels.paths import image_path
 from skelfit.labels.readers import find_source
-from skelfit.labels.store import build_store, store_info
-from skelfit.plan import LabelFile
+from skelfit.labels.store import build_store, read_rows, store_info
+from skelfit.plan import LabelFile, Run
 
+IMAGES_LOOKED_FOR = 100  # rows
 FILTER_NAMES = (*PUBLISHED_VALUES, *GROUPS)
 
 
@@ -116,11 +119,35 @@ def label_files(
                 source=info.source,
                 gender=source.gender,
                 path_rule=source.path_rule,
+                path_prefix=source.path_prefix,
                 read=source.read,
                 notes=info.about.notes,
             )
         )
     return tuple(files)
+
+
+def check_images(run: Run) -> None:
+    """Say so where no image of a label file's first rows is found: then its path rule may be the wrong one."""
+    if run.images is None:
+        return
+    with closing(open_images(run.images)) as images:
+        for file in run.labels:
+            names = read_rows(file.store, 0, min(file.rows, IMAGES_LOOKED_FOR)).imgname
+            paths = [image_path(name, file.path_rule, file.path_prefix) for name in names]
+            if not any(names) or any(path and _is_there(images, path) for path in paths):
+                continue
+            click.echo(f"{file.name}: none of the images of its first {len(paths)} rows is there")
+            click.echo(f"  {names[0]!r} is looked for as {paths[0]!r} (path_rule: {file.path_rule})")
+            if similar := images.similar(paths[0]):
+                click.echo(
+                    f"  the images have {similar!r}: path_rule or path_prefix of the manifest may be wrong"
+                )
+
+
+def _is_there(images: ImageSource, path: str) -> bool:
+    place = images.find(path)
+    return place.exists() if isinstance(place, Path) else place is not None
 
 
 def filter_values(
@@ -155,7 +182,11 @@ def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
     found = f"no such file{'' if one else 's'}"
     if sources := _sources(manifest, "labels"):
         found += f". {'It comes' if one else 'They come'} from {sources}"
-    found += ". The folder for data is ./data, or $SKELFIT_DATA"
+    found += ". Put it there" if one else ". Put them there"
+    found += " (the folder for data is ./data, or $SKELFIT_DATA)"
+    images = manifest.images
+    if images and find_images(images, data_root()) is None and (sources := _sources(manifest, "images")):
+        found += f". The images, {data_root() / images}, come from {sources}"
     raise MissingError(" and ".join(missing), None, expected, found)
 
 

@@ -75,6 +75,9 @@ class ImageSource(Protocol):
     def find(self, name: str) -> Path | Member | None:
         """Where an image is, as far as that is known without looking at it."""
 
+    def similar(self, name: str) -> str | None:
+        """An image of the same base name elsewhere, as far as that can be told quickly."""
+
     def close(self) -> None:
         """Be done with it."""
 
@@ -88,6 +91,9 @@ class FolderImages:
     def find(self, name: str) -> Path | None:
         """The file of an image, whether or not it exists."""
         return self._folder / name
+
+    def similar(self, name: str) -> None:
+        """Nothing: a search through folders takes too long."""
 
     def close(self) -> None:
         """Nothing is open."""

@@ -98,6 +98,16 @@ class TarImages:
             raise _damaged(self._path, error) from None
         return None if row is None else Member(*row)
 
+    def similar(self, name: str) -> str | None:
+        """An image of the same base name elsewhere. Raises ImageError when the index is damaged."""
+        base = _storable(posixpath.basename(name))
+        query = "SELECT name FROM images WHERE name = ?1 OR substr(name, -length(?1) - 1) = '/' || ?1 LIMIT 1"
+        try:
+            row = self._index.execute(query, (base,)).fetchone()
+        except sqlite3.Error as error:
+            raise _damaged(self._path, error) from None
+        return None if row is None else str(row[0])
+
     def close(self) -> None:
         """Close the index."""
         self._index.close()

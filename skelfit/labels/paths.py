@@ -12,15 +12,17 @@ from pathlib import PurePosixPath
 from skelfit.config import PathRule
 
 
-def image_path(imgname: str, rule: PathRule) -> str:
+def image_path(imgname: str, rule: PathRule, prefix: str = "") -> str:
     """Path of an image below the image folder: its name in the label file under a manifest's `path_rule`.
+
+    prefix: what stands before it, as tars may have it.
 
     '' for a name that the rule does not fit, or that would leave the folder: a label file must not choose which
     other files enter a dataset.
     """
     name = _RULES[rule](imgname)
     path = PurePosixPath(name)
-    return "" if path.is_absolute() or ".." in path.parts or "\\" in name else name
+    return "" if not name or path.is_absolute() or ".." in path.parts or "\\" in name else prefix + name
 
 
 def _none(name: str) -> str:
