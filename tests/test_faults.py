@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -479,4 +480,30 @@ def test_images_of_every_kind(people: Path, tmp_path: Path) -> None:
     code, _, errors = job.run("--overwrite")
     assert code == 0, errors
     # A finished shard does not look at its images again; --overwrite does.
+    assert_complete(job, people)
+
+
+def test_a_tar_of_images_that_is_cut_short(people: Path, tmp_path: Path) -> None:
+    """One line; people whose image is lost are published without it. The whole tar gives what the folder gives."""
+    job = make_job(people, tmp_path, images=True)
+    tar = job.folder / "images"
+    tar.unlink()
+    with tarfile.open(tar, "w") as archive:
+        for path in sorted((people / "images").rglob("*.jpg")):
+            archive.add(path, path.relative_to(people / "images"))
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    code, said, errors = job.run()
+    assert code == 0, errors
+    assert said.count(f"{tar}: expected a whole tar, not compressed, found ") == 1
+    rows = {row["row"]: row for path in job.out.glob("*.rows.jsonl") for row in read_rows(path)}
+    lost = [rows[i]["reason"] for i in range(PEOPLE) if rows[i]["image"] is False]
+    found = [i for i in range(PEOPLE) if rows[i]["image"]]
+    assert 15 < len(found) < 25 and max(found) < min(i for i in rows if rows[i]["image"] is False)
+    assert set(lost) <= {"image_missing", "image_damaged"} and lost.count("image_damaged") <= 1
+    summary = json.loads((job.out / "summary.json").read_text())
+    assert summary["rows_out"] == len(found) + len(lost) == PEOPLE - 2
+    tar.write_bytes(whole)
+    code, _, errors = job.run("--overwrite")
+    assert code == 0, errors
     assert_complete(job, people)

@@ -63,7 +63,7 @@ def build_index(tars: Sequence[Path], path: Path) -> IndexReport:
     """
     states = [_state(tar) for tar in tars]
     known = _known(path)
-    if [known.get(row) for row in states] != list(range(len(tars))) or len(known) != len(tars):
+    if list(known) != states:
         with replacing(path) as temporary:
             try:
                 scanned = _write(temporary, path, states, known)
@@ -75,7 +75,7 @@ def build_index(tars: Sequence[Path], path: Path) -> IndexReport:
         images = index.execute("SELECT count(DISTINCT name) FROM images").fetchone()[0]
         faults = [f"{tar}: {fault}" for tar, fault in index.execute("SELECT path, fault FROM tars") if fault]
     if not images:
-        found = "; ".join(faults) or "none"
+        found = "; ".join(faults[:3]) or "none"
         raise ImageError(tars[0], None, "a tar of images" if len(tars) == 1 else "tars of images", found)
     return IndexReport(images, scanned, tuple(faults))
 
@@ -151,14 +151,14 @@ def _damaged(path: Path, error: Exception) -> ImageError:
 
 
 def _known(path: Path) -> dict[tuple[str, int, int], int]:
-    """The tars of an index by path, size and time; none where there is no whole index."""
+    """The tars of an index, in order, by path, size and time; none where there is no whole index."""
     if not path.exists():
         return {}
     try:
         with closing(_open(path)) as index:
             if index.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                 return {}
-            rows = index.execute("SELECT path, bytes, mtime_ns, tar FROM tars").fetchall()
+            rows = index.execute("SELECT path, bytes, mtime_ns, tar FROM tars ORDER BY tar").fetchall()
     except (ImageError, sqlite3.Error):
         return {}
     return {(tar, size, time): number for tar, size, time, number in rows if size >= 0}
