@@ -14,7 +14,7 @@ import torch
 from export_fakes import SUBSET, make_fields, make_metas, write_run
 from scipy.spatial.transform import Rotation
 
-from skelfit.body.dofs import DOF_NAMES, SKEL_JOINT_NAMES
+from skelfit.body.dofs import DOF_NAMES, DOFS, SKEL_JOINT_NAMES, SKEL_PARENTS
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.errors import ModelError, OutputError
@@ -184,6 +184,44 @@ numpy.savez("read.npz", labels=table.getColumnLabels(), values=table.getMatrix()
         columns = dict(zip(read["labels"].tolist(), read["values"].T, strict=True))
     found = np.stack([columns[name] for name in BODY], 1)
     np.testing.assert_allclose(found, np.degrees(fields["skel_poses"][:, 3:].astype(float)), atol=1e-6)
+
+
+@pytest.mark.skipif(find_spec("opensim") is None, reason="OpenSim is not installed")
+def test_a_model_in_opensim_moves_as_the_person_does(tmp_path: Path, models: ModelSet) -> None:
+    """Pelvis and legs of SKEL built as an OpenSim model: driven by the `.mot`, its joints are where the `.trc` says."""
+    fields = make_fields(4)
+    fields["skel_betas"][:] = fields["skel_betas"][0]
+    metas = make_metas(4, skel_gender=["male"] * 4)
+    run = open_run(write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256))
+    export_opensim(run, tmp_path / "out", models)
+    stem = tmp_path / "out" / f"{SUBSET}-000000"
+    count = 11  # joints: the others hang on the spine, whose segments bend
+    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
+    frames = model.frames(torch.tensor(fields["skel_betas"][0]).double())
+    turns, joints = frames.frame.numpy(), frames.joints.numpy()
+    places, relative = np.zeros((count, 3)), np.tile(np.eye(3), (count, 1, 1))
+    for j in range(1, count):
+        parent = SKEL_PARENTS[j]
+        places[j] = turns[parent].T @ (joints[j] - joints[parent])
+        relative[j] = turns[parent].T @ turns[j]
+    dofs = [dof for dof in DOFS if dof.joint < count]
+    np.savez(
+        tmp_path / "rig.npz",
+        name=SKEL_JOINT_NAMES[:count],
+        parent=SKEL_PARENTS[:count],
+        place=places,
+        turn=relative,
+        dof_name=[dof.name for dof in dofs],
+        dof_joint=[dof.joint for dof in dofs],
+        dof_axis=[dof.axis for dof in dofs],
+    )
+    script = Path(__file__).with_name("opensim_model.py")
+    command = [sys.executable, script, "rig.npz", stem.with_suffix(".mot"), "places.npz"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    found = np.load(tmp_path / "places.npz")["places"]
+    markers = read_trc(stem.with_suffix(".trc"))[3]
+    expected = np.stack([markers[f"{name}_jc"] for name in SKEL_JOINT_NAMES[:count]], 1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_nothing_of_the_user_is_replaced_unasked(tmp_path: Path, models: ModelSet) -> None:

@@ -106,9 +106,9 @@ def draw_errors(subsets: Sequence[SubsetFacts], path: Path) -> None:
             pve = {value / UNITS_PER_MM: count for value, count in subset.rows.pve.counts.items()}
             largest = {value + 1.0: count for value, count in subset.largest.items()}
             for axes, counts in ((left, pve), (right, largest)):
-                values = np.array(sorted(counts))
-                share = np.cumsum([counts[v] for v in values]) / sum(counts.values())
-                axes.plot(values, 100 * share, linewidth=1.6, label=subset.name)
+                values = sorted(counts)
+                share = np.cumsum([0, *(counts[v] for v in values)]) / sum(counts.values())
+                axes.plot([values[0], *values], 100 * share, linewidth=1.6, label=subset.name)
         left.set_title("mean vertex error (PVE) below", loc="left")
         right.set_title("largest vertex error below", loc="left")
         left.set_ylabel("people, %")

@@ -8,7 +8,6 @@ import click
 
 from skelfit.card.facts import read_facts
 from skelfit.card.markdown import card_text
-from skelfit.card.pictures import draw_angles, draw_errors
 from skelfit.errors import OutputError
 from skelfit.shards import write_atomically
 
@@ -26,6 +25,9 @@ NAME, PICTURES = "README.md", "card"
 @click.option("--overwrite", is_flag=True, help="Replace a card that is there.")
 def card_command(folders: tuple[Path, ...], out: Path | None, title: str | None, overwrite: bool) -> None:
     """Write the dataset card of one or several finished runs, from their shards alone; pictures go beside it."""
+    # Imported here because matplotlib takes a moment, which other commands need not wait for.
+    from skelfit.card.pictures import draw_angles, draw_errors
+
     if out is None:
         if len(folders) > 1:
             raise click.UsageError("several folders: say with --out where their card goes")

@@ -9,7 +9,6 @@ import click
 from skelfit.body.models import find_models
 from skelfit.cli.progress import Progress
 from skelfit.export.hsmr import export_hsmr
-from skelfit.export.meshes import export_meshes
 from skelfit.export.opensim import export_opensim
 from skelfit.export.people import FinishedRun, Step, open_run
 from skelfit.export.skel_cf import export_skel_cf
@@ -75,7 +74,7 @@ def _export(
         people = export_skel_cf(run, out, overwrite=overwrite, step=step)
         return [
             f"{people} people in {out} ({form})",
-            f"next: give it to SKEL-CF's trainer, or: skelfit convert --labels {out} --source camerahmr --out DIR",
+            "next: give it to SKEL-CF's trainer as X-release-skel.npz",
         ]
     if form == "hsmr":
         people, left_out = export_hsmr(run, out, overwrite=overwrite, step=step)
@@ -91,6 +90,9 @@ def _export(
             f"{run.rows_out} people in {motions} motions in {out} (.mot, .trc; .csv says who is which row)",
             "next: load a .mot with SKEL's bsm.osim in OpenSim; docs/opensim.md says what it needs besides",
         ]
+    # Imported here because trimesh takes a moment, which other commands need not wait for.
+    from skelfit.export.meshes import export_meshes
+
     count = None if keys else limit or MESHES
     people = export_meshes(run, out, found, form, keys=keys, limit=count, overwrite=overwrite, step=step)
     lines = [f"skin and bones of {people} people in {out} (.{form}, metres, y up)"]
