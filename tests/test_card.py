@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from export_fakes import make_fields, make_metas, write_run
+from job_fakes import FakeFitter, make_run
 from PIL import Image
 
 from skelfit.body.dofs import NUM_DOFS
 from skelfit.card.facts import read_facts
 from skelfit.card.pictures import angle_panels
 from skelfit.cli import main
+from skelfit.cli.convert import convert_run
+from skelfit.job import run_shard
 from skelfit.shards import ShardError
 
 ORIGINS = (
@@ -122,6 +126,24 @@ def test_angles_of_large_subsets_are_sampled_from_whole_shards(folders: list[Pat
     few = read_facts(folders[0], angle_people=10)
     assert len(few.poses) == 12 and few.rows.rows_out == 20  # the first and the last shard
     np.testing.assert_array_equal(few.poses[-1], make_fields(20)["skel_poses"][19])
+
+
+def test_rows_that_are_not_published_are_counted_and_nothing_more(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+    facts = read_facts(Path(run.out))
+    assert facts.rows.rows_in == 20 and facts.rows.rows_out == sum(facts.largest.values()) == 17
+    assert facts.said == {"keypoints3d": {"skel": 17}, "coordinates": {"camera": 17}}
+    card(run.out)
+    rows = sections((Path(run.out) / "README.md").read_text())["What became of the rows"]
+    header, line = (table(rows, "bad_input")[key] for key in ("", "fake"))
+    counts = dict(zip(header, line, strict=True))
+    assert (counts["`bad_input`"], counts["`not_converged`"], counts["`residual_above_gate`"]) == (
+        "1",
+        "1",
+        "1",
+    )
+    assert "| fake | `residual_above_gate: pve_mm` | 1 |" in rows and "No filter was on" in rows
 
 
 def test_every_angle_has_its_place_in_the_picture() -> None:

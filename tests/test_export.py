@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -233,6 +234,15 @@ def test_a_tar_that_was_cut_is_refused(tmp_path: Path, run_folder: Path) -> None
     tar.write_bytes(tar.read_bytes()[:-10240])
     with pytest.raises(ShardError, match=r"fake-000002\.tar: expected \d+ bytes"):
         export_skel_cf(open_run(run_folder), tmp_path / "out.npz")
+
+
+def test_a_tar_with_fewer_people_than_its_marker_says_is_refused(tmp_path: Path, run_folder: Path) -> None:
+    for name, key in (("fake-000001.done.json", "rows_out"), ("summary.json", "rows_out")):
+        content = json.loads((run_folder / name).read_text())
+        (run_folder / name).write_text(json.dumps({**content, key: content[key] + 1}))
+    with pytest.raises(ShardError, match=r"fake-000001\.tar: expected 9 samples, found 8"):
+        export_skel_cf(open_run(run_folder), tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()
 
 
 def test_a_run_without_people_is_refused(tmp_path: Path) -> None:
