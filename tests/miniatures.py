@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ MINIATURES = {
 
 
 def write_miniature(name: str, root: Path, people: Columns, pictures: list[bytes], trap: bytes) -> None:
-    """Write a subset below the data root.
+    """Write a subset below the data root. Tars of datasets in 4D-Humans' layout hold its labels, too.
 
     people: columns of the CameraHMR schema, all of a length; pictures: the JPEG of each person; trap: what stands in
     the place of a pickle.
@@ -143,7 +144,10 @@ def write_miniature(name: str, root: Path, people: Columns, pictures: list[bytes
         np.savez(root / path, **{key: column[rows] for key, column in columns.items()})
     images = {mini.place(i): pictures[i] for i in range(count)}
     if mini.in_tars:
-        _write_tars(root / mini.images, images.items(), trap)
+        pickles = [trap] * count
+        if mini.layout is fourdhumans:
+            pickles = [pickle.dumps([person(columns, i)]) for i in range(count)]
+        write_tars(root / mini.images, images.items(), pickles)
         return
     for place, data in images.items():
         path = root / mini.images / place
@@ -151,14 +155,29 @@ def write_miniature(name: str, root: Path, people: Columns, pictures: list[bytes
         path.write_bytes(data)
 
 
-def _write_tars(folder: Path, images: Iterable[tuple[str, bytes]], trap: bytes, per_tar: int = 90) -> None:
-    """Tars as 4D-Humans has them: KEY.jpg and KEY.data.pyd, about the same number in each."""
+def person(columns: Columns, i: int) -> dict[str, Any]:
+    """A person of columns in 4D-Humans' layout, as its tars have them: scale in px / 200, keypoints together."""
+    parts = ("body_keypoints", "extra_keypoints")
+    return {
+        **{key: columns[key][i] for key in ("center", "body_pose", "betas", "has_body_pose", "has_betas")},
+        "scale": np.repeat(columns["scale"][i] / 200, 2),
+        "keypoints_2d": np.concatenate([columns[f"{part}_2d"][i] for part in parts]),
+        "keypoints_3d": np.concatenate([columns[f"{part}_3d"][i] for part in parts]),
+        "personid": i,
+        "extra_info": {"fitting_loss": np.array({"reprojection_loss": 3.5})},
+    }
+
+
+def write_tars(
+    folder: Path, images: Iterable[tuple[str, bytes]], pickles: list[bytes], per_tar: int = 90
+) -> None:
+    """Tars as 4D-Humans has them: KEY.jpg and KEY.data.pyd, the same number in each."""
     folder.mkdir(parents=True)
-    members = list(images)
+    members = list(zip(images, pickles, strict=False))
     for number, start in enumerate(range(0, len(members), per_tar)):
         with tarfile.open(folder / f"{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-            for place, data in members[start : start + per_tar]:
-                for member, content in ((place, data), (f"{place.removesuffix('.jpg')}.data.pyd", trap)):
+            for (place, data), labels in members[start : start + per_tar]:
+                for member, content in ((place, data), (f"{place.removesuffix('.jpg')}.data.pyd", labels)):
                     info = tarfile.TarInfo(member)
                     info.size = len(content)
                     tar.addfile(info, io.BytesIO(content))

@@ -24,6 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labels.demo": {"body", "labels"},
     "labels.render": {"body"},
     "filters": {"config", "labels"},
+    # 4D-Humans' pickles, through the restricted unpickler.
+    "tar_labels": {"body", "images"},
     "metrics": {"body"},
     "images": {"config"},
     "layout": set(),

@@ -14,6 +14,7 @@ from skelfit.cli.export import export_command
 from skelfit.cli.models import models_group
 from skelfit.cli.status import status_command
 from skelfit.cli.study import study_command
+from skelfit.cli.tar_labels import tar_labels_command
 from skelfit.errors import SkelfitError
 
 
@@ -41,6 +42,7 @@ def main() -> None:
 
 
 main.add_command(models_group)
+main.add_command(tar_labels_command)
 main.add_command(convert_command)
 main.add_command(status_command)
 main.add_command(export_command)

@@ -206,7 +206,7 @@ def scan(tar: Path) -> tuple[dict[str, tuple[int, int]], str]:
     try:
         with open(tar, "rb") as stream:
             try:
-                for member in _members(stream):
+                for member in members(stream):
                     name = _normal(member.name)
                     # Links and sparse files have no bytes of their own in one place.
                     plain = member.isreg() and not member.issparse()
@@ -220,7 +220,7 @@ def scan(tar: Path) -> tuple[dict[str, tuple[int, int]], str]:
     return images, ""
 
 
-def _members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+def members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """The members of a tar; raises when it does not end as a tar ends."""
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         end = 0
