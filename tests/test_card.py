@@ -20,6 +20,7 @@ from skelfit.card.facts import read_facts
 from skelfit.card.pictures import angle_panels
 from skelfit.cli import main
 from skelfit.cli.convert import convert_run
+from skelfit.export.people import open_run
 from skelfit.job import run_shard
 from skelfit.shards import ShardError
 
@@ -150,6 +151,19 @@ def test_every_angle_has_its_place_in_the_picture() -> None:
     panels = angle_panels()
     assert sorted(dof for _, dofs in panels for dof in dofs) == list(range(NUM_DOFS))
     assert dict(panels)["shoulder x"] == (29, 39) and dict(panels)["knee angle"] == (6, 13)
+
+
+def test_shards_of_another_version_are_one_message(tmp_path: Path) -> None:
+    metas = [{k: v for k, v in meta.items() if k != "coordinates"} for meta in make_metas(2)]
+    older = write_run(tmp_path / "older", make_fields(2), metas)
+    with pytest.raises(
+        ShardError, match="'coordinates': expected a value, as rows and metadata of this version"
+    ):
+        read_facts(older)
+    with pytest.raises(
+        ShardError, match="people-0-00000000: coordinates': expected a value, as shards of this"
+    ):
+        list(open_run(older).people())
 
 
 def test_damaged_shards_are_refused(folders: list[Path], tmp_path: Path) -> None:

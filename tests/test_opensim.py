@@ -15,7 +15,7 @@ from export_fakes import SUBSET, make_fields, make_metas, write_run
 from scipy.spatial.transform import Rotation
 
 from skelfit.body.dofs import DOF_NAMES, DOFS, SKEL_JOINT_NAMES, SKEL_PARENTS
-from skelfit.body.models import ModelSet
+from skelfit.body.models import ModelSet, make_model_set
 from skelfit.body.skel import SkelModel
 from skelfit.errors import ModelError, OutputError
 from skelfit.export.opensim import MARKERS, export_opensim
@@ -245,3 +245,6 @@ def test_other_models_than_the_runs_are_refused(tmp_path: Path, models: ModelSet
     with pytest.raises(ModelError, match="expected the models of the run, 000"):
         export_opensim(run, tmp_path / "out", models)
     assert not (tmp_path / "out").exists()
+    before = make_model_set(models.smpl, models.skel, "without a regressor", None).sha256
+    run = open_run(write_run(tmp_path / "older", make_fields(1), make_metas(1), models_sha256=before))
+    assert export_opensim(run, tmp_path / "out", models) == 1

@@ -74,8 +74,12 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
     for files, marker in shards:
         check_shard(files, marker)
     largest: Counter[int] = Counter()
-    rows = Summary.of_rows(_counted((row for f in found for row in read_rows(f.sidecar)), largest))
-    poses, said = _read_people(shards, angle_people)
+    try:
+        rows = Summary.of_rows(_counted((row for f in found for row in read_rows(f.sidecar)), largest))
+        poses, said = _read_people(shards, angle_people)
+    except KeyError as error:
+        expected = "a value, as rows and metadata of this version of skelfit have it"
+        raise ShardError(folder, str(error.args[0]), expected, "no such key") from None
     return SubsetFacts(
         folder=folder,
         name=summary["subset"],

@@ -12,7 +12,8 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ def mirrored(poses: FloatArray) -> FloatArray:
     return flipped
 
 
+@dataclass(frozen=True)
+class _Item:
+    """A person, and the image that goes with them."""
+
+    key: str
+    record: dict[str, Any]
+    imgname: str
+    ending: str  # of the image; '' where there is none that HSMR's loader takes
+    image: bytes
+
+
 def export_hsmr(
     run: FinishedRun, out: Path, *, overwrite: bool = False, step: Step = no_step
 ) -> tuple[int, int]:
@@ -66,33 +78,32 @@ def export_hsmr(
     """
     prepare_folder(out, overwrite)
     files: list[str] = []
-    written = left_out = 0
-    for shard, _ in run.shards:
-        people = [(key, *person) for key, person in _people(shard)]
-        kept = [person for person in people if person[2] is not None]
-        left_out += len(people) - len(kept)
+    written = 0
+    for shard, marker in run.shards:
+        kept = [item for item in _items(shard) if item.ending]
         if kept:
-            name = f"{len(files):06d}.tar"
-            _write_tar(out / name, kept)
-            files.append(name)
+            files.append(f"{len(files):06d}.tar")
+            _write_tar(out / files[-1], kept)
             written += len(kept)
-        step(len(people))
+        step(marker.rows_out)
     if not written:
         raise OutputError(
             f"{run.folder}: nobody has an image (jpg, jpeg or png), and HSMR's tars hold images; "
             "convert with images first"
         )
+    left_out = run.rows_out - written
     write_record(out, run, "hsmr", files, people=written, left_out=left_out)
     return written, left_out
 
 
-def _people(shard: ShardFiles) -> Iterator[tuple[str, tuple[dict[str, Any], tuple[str, bytes] | None, str]]]:
-    """Key, record, image (its ending and bytes; None without) and image name of each person of a shard."""
+def _items(shard: ShardFiles) -> Iterator[_Item]:
+    """Everybody in a shard. Raises ShardError."""
     for key, members in read_members(shard.tar):
         meta = json.loads(members["meta.json"])
         label = np.load(io.BytesIO(members["label.npy"]), allow_pickle=False)
-        image = next(((ending, members[ending]) for ending in _IMAGES if ending in members), None)
-        yield key, (_record(unpack(label), meta), image, meta["imgname"])
+        ending = next((ending for ending in _IMAGES if ending in members), "")
+        record = _record(unpack(label), meta)
+        yield _Item(key, record, meta["imgname"], ending, members.get(ending, b""))
 
 
 def _record(fields: dict[str, FloatArray], meta: dict[str, Any]) -> dict[str, Any]:
@@ -123,14 +134,13 @@ def _in_image(fields: dict[str, FloatArray], affine: list[list[float]] | None) -
     return {"keypoints_2d": points, "center": center, "scale": scale}
 
 
-def _write_tar(path: Path, people: list[Any]) -> None:
+def _write_tar(path: Path, items: Sequence[_Item]) -> None:
     def write(stream: Any) -> None:
         with webdataset.TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
             # An image is told by its name and bytes: crops of one picture differ.
-            for _, group in groupby(people, lambda person: (person[3], person[2])):
-                members = list(group)
-                key, _, (ending, data), _ = members[0]
-                records = pickle.dumps([record for _, record, _, _ in members], protocol=4)
-                tar.write({"__key__": key, ending: data, "data.pyd": records})
+            for _, group in groupby(items, lambda item: (item.imgname, item.image)):
+                people = list(group)
+                first, records = people[0], pickle.dumps([item.record for item in people], protocol=4)
+                tar.write({"__key__": first.key, first.ending: first.image, "data.pyd": records})
 
     write_atomically(path, write)

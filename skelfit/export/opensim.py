@@ -143,7 +143,7 @@ def mot_text(motion: Motion) -> str:
 
 def trc_text(motion: Motion) -> str:
     """A marker file: metres. Its joint centres end in `_jc`, the others lie on the skin."""
-    count, rate = len(motion.times), f"{motion.rate:g}"
+    count, rate = len(motion.times), f"{motion.rate:.10g}"
     values = (rate, rate, count, len(MARKER_NAMES), "m", rate, 1, count)
     names = (
         "DataRate CameraRate NumFrames NumMarkers Units OrigDataRate OrigDataStartFrame OrigNumFrames".split()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skelfit.layout import FloatArray, unpack
+from skelfit.layout import META, FloatArray, unpack
 from skelfit.shards import (
     SUMMARY_NAME,
     Marker,
@@ -67,6 +67,9 @@ class FinishedRun:
             count = 0
             for key, label, meta in read_samples(files.tar):
                 count += 1
+                if missing := [name for name in META if name not in meta]:
+                    expected = "a value, as shards of this version of skelfit have it"
+                    raise ShardError(files.tar, f"{key}: {missing[0]}", expected, "no such key in meta.json")
                 yield Person(key, files.name, unpack(label), meta)
             if count != marker.rows_out:
                 raise ShardError(files.tar, None, f"{marker.rows_out} samples", f"{count}")
