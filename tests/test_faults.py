@@ -507,3 +507,21 @@ def test_a_tar_of_images_that_is_cut_short(people: Path, tmp_path: Path) -> None
     code, _, errors = job.run("--overwrite")
     assert code == 0, errors
     assert_complete(job, people)
+
+
+def test_a_tar_of_images_that_is_replaced_during_a_run(people: Path, tmp_path: Path) -> None:
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    tar = job.folder / "images"
+    tar.unlink()
+    with tarfile.open(tar, "w") as archive:
+        archive.add(people / "images" / "train", "train")
+    process = job.start()
+    job.wait_for(1, process)
+    shutil.copy(tar, tmp_path / "copy")
+    os.replace(tmp_path / "copy", tar)  # the same bytes, of another time
+    code, _, errors = job.end(process)
+    assert code == 1, errors
+    assert f"{tar}: expected the tar that was indexed" in errors and "Traceback" not in errors
+    assert 1 <= len(job.done()) < 5
+    assert_whole(job, people)
+    assert_finishes(job, people)
