@@ -278,6 +278,36 @@ def test_a_folder_of_manifests(fake_fitter: FakeFitter) -> None:
     assert "give one manifest" in skelfit_(*arguments, "--images", "data").stderr
 
 
+def test_one_of_a_folder_fails_or_is_interrupted(
+    fake_fitter: FakeFitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure stops only its own subset, an interruption everything."""
+    for folder in ("data", "all"):
+        Path(folder).mkdir()
+    for name in ("one", "two"):
+        write_labels(Path(f"data/{name}.npz"))
+        Path(f"all/{name}.yaml").write_text(f"name: {name}\nlabels: [{{path: {name}.npz}}]\n")
+    fit, fault = fake_fitter.fit, RuntimeError("no such luck")
+
+    def fit_or_fail(*people):
+        if fake_fitter.calls == 0:
+            fake_fitter.calls += 1
+            raise fault
+        return fit(*people)
+
+    monkeypatch.setattr(fake_fitter, "fit", fit_or_fail)
+    arguments = ["convert", "--manifest", "all", "--out", "out"]
+    result = skelfit_(*arguments)
+    assert result.exit_code == 1 and "no such luck" in result.stderr
+    assert "some shards failed, see above" in result.stdout and Path("out/two/summary.json").exists()
+    assert not Path("out/one/summary.json").exists()
+    fake_fitter.calls, fault = 0, KeyboardInterrupt()
+    result = skelfit_(*arguments, "--overwrite")
+    assert result.exit_code == 130 and "goes on from the finished shards" in result.stderr
+    assert "== two" not in result.stdout
+    assert skelfit_(*arguments).exit_code == 0
+
+
 def test_filters_from_manifest_and_command_line(fake_fitter: FakeFitter) -> None:
     Path("data").mkdir()
     write_labels(Path("data/x.npz"))
