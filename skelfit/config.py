@@ -1,8 +1,4 @@
-"""Manifests (WHAT a subset is) and pipelines (HOW a job runs): strict YAML into frozen dataclasses.
-
-A misspelt key must not silently become a default in a job of a million people: unknown keys, repeated keys,
-missing keys and wrong types are each one ConfigError that names the file and the dotted key.
-"""
+"""Manifests (WHAT a subset is) and pipelines (HOW a job runs), from strict YAML; their hashes and differences."""
 
 from __future__ import annotations
 
@@ -11,17 +7,14 @@ import difflib
 import hashlib
 import json
 import math
-import re
-import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any, Literal
 
 from skelfit.body.dofs import DOF_NAMES, ROOT_DOFS
 from skelfit.errors import ConfigError
+from skelfit.strict import bounded, build, convert, describe, dotted, load_yaml
 
 BodyPart = Literal["lower_body", "upper_body", "all"]
 Gender = Literal["neutral", "male", "female"]
@@ -30,13 +23,7 @@ PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
 ImageMode = Literal["bytes", "crop", "none"]
 Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
 
-T = TypeVar("T")
 _TURN = 2 * math.pi
-
-
-def _limits(minimum: float, maximum: float = math.inf, **default: Any) -> Any:
-    """A dataclass field whose value, when given in YAML, must be from `minimum` to `maximum`."""
-    return field(metadata={"min": minimum, "max": maximum}, **default)
 
 
 class JointLimits(dict[str, tuple[float, float]]):
@@ -44,6 +31,29 @@ class JointLimits(dict[str, tuple[float, float]]):
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
+
+    @classmethod
+    def from_yaml(cls, value: object, path: str | Path, key: str) -> JointLimits:
+        """Joint limits of a mapping in a YAML file. Raises ConfigError."""
+        if not isinstance(value, Mapping):
+            raise ConfigError(path, key, "a mapping of DoF names to [low, high] in rad", describe(value))
+        body = [name for i, name in enumerate(DOF_NAMES) if i not in ROOT_DOFS]
+        limits = cls()
+        for name, pair in value.items():
+            where = dotted(key, str(name))
+            if name not in body:
+                near = difflib.get_close_matches(str(name), body, 3) or body
+                raise ConfigError(path, where, "a DoF of the body: " + ", ".join(near), "an unknown name")
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                raise ConfigError(path, where, "[low, high] in rad", describe(pair))
+            low, high = (convert(float, x, path, f"{where}[{i}]") for i, x in enumerate(pair))
+            # Nobody bends a joint by a whole turn: such a number is in degrees.
+            if not -_TURN <= low < high <= _TURN:
+                raise ConfigError(
+                    path, where, "low < high, in rad, within a turn of 0", f"[{low:g}, {high:g}]"
+                )
+            limits[name] = (low, high)
+        return limits
 
 
 @dataclass(frozen=True)
@@ -53,16 +63,16 @@ class StageConfig:
     name: str
     dofs: BodyPart
     vertices: BodyPart
-    steps: int = _limits(1)  # LM steps in all, over the refreshes
-    refreshes: int = _limits(1)  # vertex passes: pose correctives and moments are made anew in each
-    stride: int = _limits(1, default=1)  # the last vertex pass uses every stride-th vertex
-    coarse_stride: int | None = _limits(1, default=None)  # the passes before it; None: as the last
-    extra_refreshes: int = _limits(0, default=0)  # coarse passes more, for those who still move
-    tolerance: float = _limits(0, default=1e-6)  # a person rests when a step would gain less than this share
+    steps: int = bounded(1)  # LM steps in all, over the refreshes
+    refreshes: int = bounded(1)  # vertex passes: pose correctives and moments are made anew in each
+    stride: int = bounded(1, default=1)  # the last vertex pass uses every stride-th vertex
+    coarse_stride: int | None = bounded(1, default=None)  # the passes before it; None: as the last
+    extra_refreshes: int = bounded(0, default=0)  # coarse passes more, for those who still move
+    tolerance: float = bounded(0, default=1e-6)  # a person rests when a step would gain less than this share
     refine_betas: bool = (
         False  # one step of the betas before each pass, where the label's gender is not SKEL's
     )
-    joint_weight: float = _limits(
+    joint_weight: float = bounded(
         0, default=0.0
     )  # of a shoulder joint's squared distance from where the mesh has it
 
@@ -71,28 +81,28 @@ class StageConfig:
 class VertexWeights:
     """How much the vertices of a region count in the fit, against 1 elsewhere; PVE counts all alike."""
 
-    armpits: float = _limits(0, default=1.0)
-    groin: float = _limits(0, default=1.0)
-    hands: float = _limits(0, default=1.0)
-    feet: float = _limits(0, default=1.0)
-    head: float = _limits(0, default=1.0)
+    armpits: float = bounded(0, default=1.0)
+    groin: float = bounded(0, default=1.0)
+    hands: float = bounded(0, default=1.0)
+    feet: float = bounded(0, default=1.0)
+    head: float = bounded(0, default=1.0)
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """How people are fitted."""
 
-    stages: tuple[StageConfig, ...] = _limits(1)
+    stages: tuple[StageConfig, ...] = bounded(1)
     skel_gender: SkelGender = (
         "male"  # for labels of neutral gender; best: both, whichever fits a person better
     )
-    batch: int | None = _limits(1, default=None)  # people per solver call; None: what suits the device
-    retries: int = _limits(0, default=4)  # the last stage again, for those who have not converged
-    limit_weight: float = _limits(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
+    batch: int | None = bounded(1, default=None)  # people per solver call; None: what suits the device
+    retries: int = bounded(0, default=4)  # the last stage again, for those who have not converged
+    limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
     limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's
     vertex_weights: VertexWeights = VertexWeights()
-    max_angle_step: float = _limits(0, default=0.4)  # rad; bound of one LM step
-    beta_weight: float = _limits(0, default=1e-6)  # m^2 per squared beta, where betas are refined
+    max_angle_step: float = bounded(0, default=0.4)  # rad; bound of one LM step
+    beta_weight: float = bounded(0, default=1e-6)  # m^2 per squared beta, where betas are refined
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
         """Of the SKEL bodies that labels of a gender are fitted with."""
@@ -106,7 +116,7 @@ class FirstOrderConfig:
     """The baseline: one first-order optimiser per batch. A stage's `steps` are its iterations."""
 
     method: Literal["lbfgs", "adam"] = "lbfgs"  # L-BFGS has a strong-Wolfe line search
-    learning_rate: float = _limits(0, default=1.0)  # L-BFGS: the first trial of a line search
+    learning_rate: float = bounded(0, default=1.0)  # L-BFGS: the first trial of a line search
     start: Literal["zero", "closed_form"] = (
         "zero"  # of all but the root; the published aligners start from zero
     )
@@ -116,10 +126,10 @@ class FirstOrderConfig:
 class GateConfig:
     """What a fitted person must meet to enter the shards; None switches a gate off."""
 
-    max_pve_mm: float | None = _limits(0, default=None)
-    max_vertex_mm: float | None = _limits(0, default=None)
-    limit_deg: float | None = _limits(0, default=None)  # degrees beyond a joint limit that are reported
-    max_abs_beta: float = _limits(0, default=10.0)  # a label beyond it is a bad row
+    max_pve_mm: float | None = bounded(0, default=None)
+    max_vertex_mm: float | None = bounded(0, default=None)
+    limit_deg: float | None = bounded(0, default=None)  # degrees beyond a joint limit that are reported
+    max_abs_beta: float = bounded(0, default=10.0)  # a label beyond it is a bad row
 
 
 @dataclass(frozen=True)
@@ -127,9 +137,9 @@ class ImageConfig:
     """What of an image enters the shards: its own bytes, a square crop of the person, or nothing."""
 
     mode: ImageMode = "bytes"
-    size: int = _limits(64, 4096, default=384)  # px, side of a crop
-    margin: float = _limits(0.1, 10, default=1.5)  # side of the square cut out, in longer sides of the box
-    quality: int = _limits(1, 100, default=90)  # of a crop's JPEG
+    size: int = bounded(64, 4096, default=384)  # px, side of a crop
+    margin: float = bounded(0.1, 10, default=1.5)  # side of the square cut out, in longer sides of the box
+    quality: int = bounded(1, 100, default=90)  # of a crop's JPEG
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ class Pipeline:
     first_order: FirstOrderConfig | None = None  # fit with the baseline in place of the solver
     gates: GateConfig = GateConfig()
     images: ImageConfig = ImageConfig()
-    shard_size: int = _limits(1, default=1000)  # label rows per shard
+    shard_size: int = bounded(1, default=1000)  # label rows per shard
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,7 @@ class LabelSource:
     source: Source | None = None  # its layout; None: told by its keys
     sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
     expected_keys: tuple[str, ...] = ()  # that the file must have, beside those that its reader needs
-    expected_rows: int | None = _limits(0, default=None)
+    expected_rows: int | None = bounded(0, default=None)
     gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
     path_rule: PathRule = "none"
     path_prefix: str = ""  # put before what the rule gives, for tars that keep their images deeper
@@ -173,18 +183,18 @@ class LabelSource:
 class Filters:
     """Rules by which rows, or 2D keypoints, are left out; None: the rule is off. See `skelfit.filters`."""
 
-    low_confidence: float | None = _limits(0, default=None)  # 2D keypoints below it count as unseen
-    few_keypoints: int | None = _limits(0, default=None)  # a row needs more seen 2D keypoints than this
-    large_betas: float | None = _limits(0, default=None)  # |beta| beyond it makes a label invalid
-    vertex_error: float | None = _limits(0, default=None)  # mm; no vertex of a fit may be this far off
+    low_confidence: float | None = bounded(0, default=None)  # 2D keypoints below it count as unseen
+    few_keypoints: int | None = bounded(0, default=None)  # a row needs more seen 2D keypoints than this
+    large_betas: float | None = bounded(0, default=None)  # |beta| beyond it makes a label invalid
+    vertex_error: float | None = bounded(0, default=None)  # mm; no vertex of a fit may be this far off
 
 
 @dataclass(frozen=True)
 class DemoSpec:
     """Asks for the subset to be generated when it is not there."""
 
-    people: int = _limits(1, default=2000)
-    seed: int = _limits(0, default=0)
+    people: int = bounded(1, default=2000)
+    seed: int = bounded(0, default=0)
     images: bool = True
 
 
@@ -205,7 +215,7 @@ class Manifest:
     """What a subset is: `manifests/*.yaml`."""
 
     name: str
-    labels: tuple[LabelSource, ...] = _limits(1)
+    labels: tuple[LabelSource, ...] = bounded(1)
     images: str | None = None  # folder or tars (pattern with * or {a..b}), relative to the data root
     filters: Filters = Filters()
     description: str = ""
@@ -215,7 +225,7 @@ class Manifest:
 
 def load_pipeline(path: str | Path) -> Pipeline:
     """Read a pipeline file. Raises ConfigError."""
-    pipeline = build(Pipeline, _load_yaml(path), path)
+    pipeline = build(Pipeline, load_yaml(path), path)
     names = [stage.name for stage in pipeline.fit.stages]
     if len(set(names)) != len(names):
         raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
@@ -224,36 +234,11 @@ def load_pipeline(path: str | Path) -> Pipeline:
 
 def load_manifest(path: str | Path) -> Manifest:
     """Read a manifest file. Raises ConfigError."""
-    manifest = build(Manifest, _load_yaml(path), path)
+    manifest = build(Manifest, load_yaml(path), path)
     # The name becomes a file name and part of the WebDataset keys, which end at the first dot.
     if not manifest.name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in manifest.name):
         raise ConfigError(path, "name", "letters, digits, '-' and '_' only", repr(manifest.name))
     return manifest
-
-
-def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T:
-    """Make the dataclass `cls` of a mapping read from `path`; `where` is the dotted key of the mapping in it.
-
-    Raises ConfigError for an unknown or missing key, a wrong type or a number below its least value.
-    """
-    if not isinstance(mapping, Mapping):
-        raise ConfigError(path, where or None, "a mapping", _describe(mapping))
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in mapping:
-        if key not in fields:
-            expected = "one of " + ", ".join(sorted(fields))
-            raise ConfigError(path, _join(where, str(key)), expected, "an unknown key")
-    hints = get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for name, spec in fields.items():
-        key = _join(where, name)
-        if name in mapping:
-            values[name] = _convert(hints[name], mapping[name], path, key)
-            if "min" in spec.metadata:
-                _check_limits(values[name], spec.metadata["min"], spec.metadata["max"], path, key)
-        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise ConfigError(path, key, _type_name(hints[name]), "nothing (the key is missing)")
-    return cls(**values)
 
 
 def stable_hash(config: Any) -> str:
@@ -274,96 +259,6 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return [f"{k}: {flat_a.get(k, 'absent')} against {flat_b.get(k, 'absent')}" for k in keys]
 
 
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
-
-
-def _convert(hint: Any, value: object, path: str | Path, key: str) -> Any:
-    """`value` as the type `hint`, or a ConfigError."""
-    origin, args = get_origin(hint), get_args(hint)
-    if hint is JointLimits:
-        return _joint_limits(value, path, key)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        inner = next(a for a in args if a is not type(None))
-        try:
-            return _convert(inner, value, path, key)
-        except ConfigError as error:
-            if error.key != key:  # within a nested mapping
-                raise
-            raise ConfigError(path, key, _type_name(hint), error.found) from None
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(path, key, "a list", _describe(value))
-        return tuple(_convert(args[0], item, path, f"{key}[{i}]") for i, item in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        return build(hint, value, path, key)  # type: ignore[arg-type]
-    if origin is Literal:
-        if value not in args or not isinstance(value, str):
-            raise ConfigError(path, key, _type_name(hint), _describe(value))
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    # bool is a subclass of int: an exact comparison keeps `steps: yes` out.
-    if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
-        raise ConfigError(path, key, _type_name(hint), _describe(value))
-    return value
-
-
-def _joint_limits(value: object, path: str | Path, key: str) -> JointLimits:
-    """Joint limits by DoF name, or a ConfigError."""
-    if not isinstance(value, Mapping):
-        raise ConfigError(path, key, "a mapping of DoF names to [low, high] in rad", _describe(value))
-    body = [name for i, name in enumerate(DOF_NAMES) if i not in ROOT_DOFS]
-    limits = JointLimits()
-    for name, pair in value.items():
-        where = _join(key, str(name))
-        if name not in body:
-            near = difflib.get_close_matches(str(name), body, 3) or body
-            raise ConfigError(path, where, "a DoF of the body: " + ", ".join(near), "an unknown name")
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise ConfigError(path, where, "[low, high] in rad", _describe(pair))
-        low, high = (_convert(float, x, path, f"{where}[{i}]") for i, x in enumerate(pair))
-        # Nobody bends a joint by a whole turn: such a number is in degrees.
-        if not -_TURN <= low < high <= _TURN:
-            raise ConfigError(path, where, "low < high, in rad, within a turn of 0", f"[{low:g}, {high:g}]")
-        limits[name] = (low, high)
-    return limits
-
-
-def _check_limits(value: Any, minimum: float, maximum: float, path: str | Path, key: str) -> None:
-    if value is None:
-        return
-    if isinstance(value, tuple):
-        if len(value) < minimum:
-            raise ConfigError(path, key, f"at least {minimum} entry", f"{len(value)} entries")
-    elif value < minimum:
-        raise ConfigError(path, key, f"at least {minimum}", str(value))
-    elif value > maximum:
-        raise ConfigError(path, key, f"at most {maximum}", str(value))
-
-
-def _type_name(hint: Any) -> str:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join("null" if a is type(None) else _type_name(a) for a in args)
-    if origin is Literal:
-        return "one of " + ", ".join(str(a) for a in args)
-    if origin is tuple:
-        return "a list"
-    names = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}
-    return names.get(hint, "a mapping")
-
-
-def _describe(value: object) -> str:
-    if value is None:
-        return "nothing (null)"
-    names = {str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
-    kind = names.get(type(value), type(value).__name__)
-    return f"{value!r:.60} ({kind})"
-
-
 def _canonical(value: Any) -> Any:
     """Nested plain data in which equal configurations are equal: lists for tuples, 1 for 1.0."""
     if isinstance(value, Mapping):
@@ -378,45 +273,9 @@ def _canonical(value: Any) -> Any:
 def _flatten(value: Any, where: str = "") -> dict[str, str]:
     """Leaves by dotted key, as JSON text (which tells 1 from true and '1' from 1)."""
     if isinstance(value, dict) and value:
-        parts = [_flatten(v, _join(where, k)) for k, v in value.items()]
+        parts = [_flatten(v, dotted(where, k)) for k, v in value.items()]
     elif isinstance(value, list) and value:
         parts = [_flatten(v, f"{where}[{i}]") for i, v in enumerate(value)]
     else:
         return {where: json.dumps(value)}
     return {k: v for part in parts for k, v in part.items()}
-
-
-class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """SafeLoader that refuses repeated keys and reads 1e-4 as a number (YAML 1.1 reads it as text)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def _load_yaml(path: str | Path) -> object:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(path, None, "a YAML file", "no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, None, "a readable YAML file", str(error)) from None
-    try:
-        return yaml.load(text, Loader=_StrictLoader)  # a SafeLoader: builds plain data only
-    except (yaml.YAMLError, TypeError) as error:  # TypeError: a list or mapping used as a key
-        raise ConfigError(path, None, "valid YAML", " ".join(str(error).split())) from None

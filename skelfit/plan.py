@@ -52,6 +52,7 @@ _CODE = (
     "metrics.py",
     "sequences.py",
     "shards.py",
+    "strict.py",
 )
 
 

@@ -13,8 +13,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "heap": set(),
+    "strict": set(),
     # A configuration names DoFs.
-    "config": {"body"},
+    "config": {"body", "strict"},
     "body": set(),
     "fit": {"body", "config"},
     "labels": {"config"},

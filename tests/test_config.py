@@ -19,13 +19,13 @@ from skelfit.config import (
     Pipeline,
     StageConfig,
     VertexWeights,
-    build,
     difference,
     load_manifest,
     load_pipeline,
     stable_hash,
 )
 from skelfit.errors import ConfigError
+from skelfit.strict import build
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = """
