@@ -129,5 +129,9 @@ def _entry(
         betas_mm={"transferred": 9.0, "refined": 10.0},
         unseen_keypoints=0,
         image=None,
+        sequence=meta["sequence"],
+        frame=meta["frame"],
+        frame_rate=meta["frame_rate"],
+        subject=meta["subject"],
     )
     return row, Sample(meta["key"], label, meta, data, ending)

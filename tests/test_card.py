@@ -60,7 +60,8 @@ def folders(tmp_path: Path) -> list[Path]:
     fields = make_fields(20)
     metas = make_metas(20, keypoints3d=["skel"] * 5 + ["labels"] * 15)
     one = write_run(tmp_path / "data" / "one", fields, metas, subset="one", origins=ORIGINS)
-    two = write_run(tmp_path / "data" / "two", make_fields(6, seed=1), make_metas(6), subset="two")
+    frames = make_metas(6, sequence=["a"] * 4 + ["b"] * 2, frame=[0, 1, 2, 3, 0, 1])
+    two = write_run(tmp_path / "data" / "two", make_fields(6, seed=1), frames, subset="two")
     return [one, two]
 
 
@@ -93,6 +94,7 @@ def test_one_card_of_several_runs(tmp_path: Path, folders: list[Path]) -> None:
     assert "19.2 % regressed from the fitted skin" in parts["Format"]
     assert "in coordinates 100.0 % `camera`" in parts["Format"]
     assert "The 46 angles of all people" in parts["Joint angles"]
+    assert "Rows in time: those of two are frames of 2 sequence(s)." in parts["What became of the rows"]
     assert "- A\n" in parts["Citation"]
     # What it says of the layout is the layout.
     assert table(parts["Format"], "offset")["`errors`"][1] == "465"

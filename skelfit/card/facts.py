@@ -45,6 +45,7 @@ class SubsetFacts:
     ]  # how many of the published people have a largest vertex error of so many whole mm
     poses: Array  # (K,46) rad, of the people who were read
     said: Mapping[str, Mapping[str, int]]  # of TOLD, how often each value is in the metadata of those people
+    sequences: int  # how many the rows are frames of
     shards: int
     bytes: int
 
@@ -74,8 +75,10 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
     for files, marker in shards:
         check_shard(files, marker)
     largest: Counter[int] = Counter()
+    sequences: set[tuple[str, str]] = set()
     try:
-        rows = Summary.of_rows(_counted((row for f in found for row in read_rows(f.sidecar)), largest))
+        lines = (row for files in found for row in read_rows(files.sidecar))
+        rows = Summary.of_rows(_counted(lines, largest, sequences))
         poses, said = _read_people(shards, angle_people)
     except KeyError as error:
         expected = "a value, as rows and metadata of this version of skelfit have it"
@@ -88,16 +91,22 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
         largest=largest,
         poses=poses,
         said=said,
+        sequences=len(sequences),
         shards=len(found),
         bytes=sum(marker.tar.bytes for _, marker in shards),
     )
 
 
-def _counted(rows: Iterable[dict[str, Any]], largest: Counter[int]) -> Iterator[dict[str, Any]]:
-    """The same rows; counts the largest vertex errors of those that are published, in whole mm."""
+def _counted(
+    rows: Iterable[dict[str, Any]], largest: Counter[int], sequences: set[tuple[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """The same rows; counts the largest errors of the published people in whole mm, and collects the sequences."""
     for row in rows:
         if row["status"] in PUBLISHED:
             largest[int(row["max_vertex_mm"])] += 1
+        if row["sequence"] is not None:
+            label_file = row["key"].split("-")[-2]
+            sequences.add((label_file, row["sequence"]))
         yield row
 
 

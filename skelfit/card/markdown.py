@@ -156,6 +156,9 @@ def _rows(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
         "People of status `ok` and `limit_violation` are in the tars; every row, also of the others, is in a "
         "`.rows.jsonl` with its reason."
     )
+    frames = [f"those of {s.name} are frames of {s.sequences:,} sequence(s)" for s in subsets if s.sequences]
+    if frames:
+        yield f"Rows in time: {', '.join(frames)}."
     reasons = [
         [s.name, f"`{reason}`", f"{count:,}"]
         for s in subsets

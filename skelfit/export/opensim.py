@@ -34,6 +34,7 @@ MARKERS: dict[str, int] = {
     "R_THUMB": 6191, "R_INDEX": 5782, "R_PINKY": 6133, "L_THUMB": 2746, "L_INDEX": 2319, "L_PINKY": 2673,
     "R_HEEL": 6787, "R_BIG_TOE": 6617, "R_SMALL_TOE": 6624, "L_HEEL": 3387, "L_BIG_TOE": 3216, "L_SMALL_TOE": 3226,
 }  # fmt: skip
+_ABOUT = ("label_file", "row", "imgname", "sequence", "subject", "skel_gender")  # of the metadata, in the CSV
 MARKER_NAMES = (*(f"{name}_jc" for name in SKEL_JOINT_NAMES), *MARKERS)
 
 
@@ -173,9 +174,9 @@ def _people_text(motion: Motion, people: Sequence[Person]) -> str:
     """Which person is which row, as CSV."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["time", "frame", "key", "label_file", "row", "imgname", "skel_gender"])
+    writer.writerow(["time", "frame", "key", *_ABOUT])
     for time, frame, person in zip(motion.times, motion.frames, people, strict=True):
-        about = [person.meta[name] for name in ("label_file", "row", "imgname", "skel_gender")]
+        about = [person.meta[name] for name in _ABOUT]
         writer.writerow([f"{time:.8f}", frame, person.key, *about])
     return stream.getvalue()
 
