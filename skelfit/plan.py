@@ -50,6 +50,7 @@ _CODE = (
     "job.py",
     "labels",
     "metrics.py",
+    "people.py",
     "sequences.py",
     "shards.py",
     "strict.py",

@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sequences": {"body"},
     "plan": {"body", "config", "filters", "layout", "metrics", "shards"},
     "status": {"lock", "shards"},
+    "people": {"body", "config", "filters", "fit", "labels", "layout", "metrics"},
     "job": {
         "body",
         "config",
@@ -44,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "labels",
         "layout",
         "metrics",
+        "people",
         "plan",
         "sequences",
         "shards",
@@ -53,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"body", "layout", "sequences", "shards"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
-    "studies": {"bench", "body", "config", "fit", "images", "job", "labels"},
+    "studies": {"bench", "body", "config", "fit", "images", "job", "labels", "people"},
 }
 # Third-party packages that only one part knows.
 ONLY_IN = {

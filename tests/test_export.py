@@ -28,8 +28,9 @@ from skelfit.config import LabelSource, Pipeline, load_pipeline
 from skelfit.errors import OutputError
 from skelfit.export.people import open_run
 from skelfit.export.skel_cf import export_skel_cf
-from skelfit.job import FitterLike, make_fitter, run_shard
+from skelfit.job import make_fitter, run_shard
 from skelfit.labels.store import build_store, store_info
+from skelfit.people import FitterLike
 from skelfit.plan import LabelFile
 from skelfit.shards import ShardError
 

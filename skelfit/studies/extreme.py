@@ -15,9 +15,9 @@ import torch
 
 from skelfit.config import Gender
 from skelfit.fit.fitter import Fitter
-from skelfit.job import Fitted, Verdict, fit_people, judge
 from skelfit.labels.batch import FIELD_SHAPES, LabelBatch
 from skelfit.labels.demo import extreme_labels
+from skelfit.people import Fitted, Verdict, fit_people, judge
 from skelfit.studies.picture import draw_pairs, write_picture
 from skelfit.studies.setup import SEED, Setup, Study, distribution, percent, table
 

@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from skelfit.errors import OutputError
 from skelfit.fit.fitter import PairFitter
-from skelfit.job import Fitted
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.render import Surface, draw_person, make_surface
+from skelfit.people import Fitted
 
 Array = NDArray[np.float32]
 _SIZE = 144  # px, of the square that a body is drawn in
