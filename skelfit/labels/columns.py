@@ -7,7 +7,6 @@ What a file is, its first bytes tell, not its name. Nested names become their la
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -80,9 +79,9 @@ class Columns:
             raise self.error(key, expected, f"no such key; the file has {self.listed()}")
         try:
             value = _load(self._arrays[key])
-        except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile, TypeError) as error:
+        except Exception as error:  # a damaged file can raise anything
             # Loading an array of objects would run a pickle, that is, code of whoever made the file.
-            found = _OBJECTS if "Object arrays" in str(error) else f"a damaged array ({error})"
+            found = _OBJECTS if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
             raise self.error(key, expected, found) from None
         if value.dtype.hasobject:
             raise self.error(key, expected, _OBJECTS)
@@ -126,7 +125,7 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
         try:
             if kind == "npz":
                 if not zipfile.is_zipfile(path):  # its table of contents stands at the end
-                    raise ValueError("a truncated .npz file")
+                    raise _UnusableError("a truncated .npz file")
                 archive = stack.enter_context(np.load(path, allow_pickle=False))
                 names = _leaves(archive.files)
                 arrays = {short: partial(archive.__getitem__, name) for short, name in names.items()}
@@ -137,14 +136,25 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
             elif kind == "pickle":
                 arrays = _pickled(path)
             else:
-                raise ValueError(f"a file of another kind, or a damaged one (it begins with {head!r})")
-        except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
-            found = str(error) if isinstance(error, ValueError) else f"a damaged {kind} file ({error})"
-            found = _OBJECTS if "Object arrays" in found or "Python objects" in found else found
-            raise LabelError(path, None, KINDS, " ".join(found.split())) from None
+                raise _UnusableError(f"a file of another kind, or a damaged one (it begins with {head!r})")
         except ModelError as error:
             raise LabelError(path, error.key, error.expected, error.found) from None
+        except _UnusableError as error:
+            raise LabelError(path, None, KINDS, str(error)) from None
+        except Exception as error:  # a damaged file can raise anything
+            found = (
+                _OBJECTS if "Python objects" in str(error) else f"a damaged {kind} file ({_one_line(error)})"
+            )
+            raise LabelError(path, None, KINDS, found) from None
         yield Columns(path, kind, arrays)
+
+
+class _UnusableError(Exception):
+    """A file that holds no columns, and what it holds."""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _leaves(names: Iterable[str]) -> dict[str, str]:
@@ -172,7 +182,7 @@ def _pickled(path: Path) -> dict[str, Any]:
         shared = [name for name in people[0] if all(name in person for person in people)]
         return {short: [person[name] for person in people] for short, name in _leaves(shared).items()}
     found = type(content).__name__.lstrip("_")
-    raise ValueError(f"a pickled {found}, and neither a dictionary nor a list of dictionaries")
+    raise _UnusableError(f"a pickled {found}, and neither a dictionary nor a list of dictionaries")
 
 
 def _flatten(content: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
@@ -208,7 +218,9 @@ def to_texts(column: NDArray[Any]) -> list[str]:
     """Text that can be stored as UTF-8; what cannot (an embedded zero, a lone surrogate) becomes '?'."""
     if column.dtype.kind == "S":
         column = np.char.decode(column, "utf-8", "replace")
-    return [t.replace("\0", "?").encode("utf-8", "replace").decode() for t in column.tolist()]
+    return [
+        t.replace("\0", "?").encode("utf-8", "replace").decode("utf-8", "replace") for t in column.tolist()
+    ]
 
 
 def _fits(found: tuple[int, ...], expected: Shape) -> bool:

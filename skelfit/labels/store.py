@@ -34,6 +34,7 @@ _FORMAT = 3  # of the HDF5 layout
 _SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
 _CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
 _CHUNK_BYTES = 1 << 22  # at most: meshes are large
+_NOTES = 20  # at most, the most frequent: they are part of every marker
 _EXTRA = "extra"  # dataset of what is no column, as JSON
 
 
@@ -235,7 +236,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                 for name in TEXT_FIELDS:
                     _create(file, name, np.concatenate(texts[name]))
                 told = tuple(
-                    note if count == 1 else f"{note} ({n} of {count} files)" for note, n in notes.items()
+                    note if count == 1 else f"{note} ({n} of {count} files)"
+                    for note, n in notes.most_common(_NOTES)
                 )
                 about = replace(first.about, notes=told)
                 extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
