@@ -17,6 +17,7 @@ from skelfit.config import (
     JointLimits,
     Manifest,
     Pipeline,
+    ReadOptions,
     StageConfig,
     VertexWeights,
     difference,
@@ -145,6 +146,13 @@ def test_manifest(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"'labels\[0\].source': expected one of camerahmr, .* or null, found 'coco'"
     ):
+        load_manifest(path)
+    path.write_text(MANIFEST.replace("source: camerahmr", "read: {scale_unit: px, rot6d: rows}"))
+    source = load_manifest(path).labels[0]
+    assert source.source is None and source.read == ReadOptions(scale_unit="px", rot6d="rows")
+    path.write_text(MANIFEST.replace("source: camerahmr", "read: {scale_unit: cm}"))
+    expected = r"'labels\[0\].read.scale_unit': expected one of px, px/200 or null, found 'cm'"
+    with pytest.raises(ConfigError, match=expected):
         load_manifest(path)
 
 
