@@ -305,7 +305,7 @@ def timed_parts(stages: Sequence[str], device: str) -> Iterator[dict[str, float]
     places: list[tuple[Any, str, str | None]] = [
         (fit_module, "smpl_targets", "target mesh"),
         (fit_module, "body_angles", "warm start"),
-        (fit_module, "beta_step", "betas"),
+        (fit_module, "levers", "betas"),
         (fit_module, "moments", "moments"),
         (fit_module, "levenberg_marquardt", None),
         (fit_module, "errors", "metrics"),

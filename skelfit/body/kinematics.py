@@ -27,7 +27,8 @@ from skelfit.body.dofs import (
 )
 
 LUMBAR, THORAX, HEAD, SCAPULA_R, SCAPULA_L = 11, 12, 13, 14, 19
-_ULNAE = (16, 21)
+# Of an ulna: the forearm as a whole, to the radius and then to the hand.
+FOREARM_BONES = {16: (17, 18), 21: (22, 23)}
 # These keep the learned template orientation whatever the shape.
 _FIXED_ORIENTATION = (0, 5, 10, 13, 18, 23)
 SPINE = (LUMBAR, THORAX, HEAD)
@@ -139,8 +140,8 @@ def make_rig(asset: SkelAsset) -> Rig:
     per_joint_rot = roma.special_procrustes(torch.tensor(asset.per_joint_rot, dtype=torch.float64))
     first_child = [SKEL_PARENTS.index(j) if j in SKEL_PARENTS else 0 for j in range(NUM_JOINTS)]
     bone = apose[first_child, :3, 3].clone()
-    for j in _ULNAE:  # the forearm as a whole: to the radius, then to the hand
-        bone[j] = apose[j + 1, :3, 3] + apose[j + 2, :3, 3]
+    for j, (radius, hand) in FOREARM_BONES.items():
+        bone[j] = apose[radius, :3, 3] + apose[hand, :3, 3]
     bone_child = list(first_child)
     bone_child[THORAX] = THORAX  # the shaped vector of the thorax is the lumbar one
     free = torch.ones(NUM_JOINTS, dtype=torch.bool)
@@ -163,10 +164,10 @@ def shape_frames(rig: Rig, joints: Tensor) -> Frames:
     parents = list(SKEL_PARENTS[1:])
     offsets = torch.cat((joints[..., :1, :], joints[..., 1:, :] - joints[..., parents, :]), -2)
     bone = offsets[..., rig.bone_child, :]
-    forearm = [offsets[..., j + 1, :] + offsets[..., j + 2, :] for j in _ULNAE]
-    bone = torch.stack(
-        [forearm[_ULNAE.index(j)] if j in _ULNAE else bone[..., j, :] for j in range(NUM_JOINTS)], -2
-    )
+    forearm = {
+        j: offsets[..., radius, :] + offsets[..., hand, :] for j, (radius, hand) in FOREARM_BONES.items()
+    }
+    bone = torch.stack([forearm.get(j, bone[..., j, :]) for j in range(NUM_JOINTS)], -2)
     eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
     # The fixed joints' bone vectors mean nothing; give them a harmless one, so that their gradient is finite too.
     safe_bone = torch.where(rig.free[:, None], bone, rig.template_bone.new_tensor((0.0, 1.0, 0.0)))

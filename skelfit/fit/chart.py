@@ -1,4 +1,4 @@
-"""How a solver step moves the active DoFs: ball joints along rotations, the other DoFs straight."""
+"""How a solver step moves the active DoFs: ball joints along rotations, other DoFs and betas straight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from torch import Tensor
 
 from skelfit.body.ball import BALL_JOINTS, ball_joints, ball_step, move
 from skelfit.body.dofs import dofs_of_joint
-from skelfit.fit.solver import Move
+from skelfit.fit.solver import Move, straight
+
+_BETA_STEP = 2.0  # the longest step of a beta
 
 
 def joint_move(
@@ -37,5 +39,15 @@ def joint_move(
         share = max_step / longest.clamp(min=max_step)
         moved = x + share[:, None] * step
         return moved.index_copy(1, flat, move(ball, turn, share).flatten(1))
+
+    return along
+
+
+def shaped_move(move: Move, dofs: int) -> Move:
+    """The `Move` of so many DoFs, and of betas after them."""
+
+    def along(x: Tensor, step: Tensor, max_step: float) -> Tensor:
+        betas = straight(x[:, dofs:], step[:, dofs:], _BETA_STEP)
+        return torch.cat((move(x[:, :dofs], step[:, :dofs], max_step), betas), 1)
 
     return along

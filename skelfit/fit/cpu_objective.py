@@ -1,15 +1,11 @@
 """A stage's objective on a CPU: value, gradient and Gauss-Newton matrix, one person after the other in the cache.
 
-The same as `objective.PoseObjective`, from fewer operations. With x_a the posed place of a vertex as joint a holds it,
-a DoF i of joint k moves it by omega_i x x_a + v_i if a is below k. So the Gauss-Newton matrix only needs, of each two
-subtrees, the second moments N_kl = sum om w_a w_b [x_a; 1] [x_b; 1]^T over a below k and b below l, and those are
-sums up the tree of A_a M_ab A_b^T over the pairs of joints that share vertices.
+The same as `objective.PoseObjective` and `objective.ShapedObjective`, from fewer operations: see `cpu_quadratic`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import pi
 from typing import Any
 
 import numpy as np
@@ -17,13 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.body.dofs import DOF_JOINT, NUM_JOINTS, SKEL_PARENTS, descendants, dofs_of_joint
-from skelfit.body.kinematics import ABDUCTION, ELEVATION, SCAPULAE, SPINE, SPINE_BEND, SPINE_EXT, Frames, Rig
+from skelfit.body.kinematics import Frames, Rig
 from skelfit.fit.compiled import Array, compiled
-from skelfit.fit.moments import Moments
+from skelfit.fit.cpu_pose import pose
+from skelfit.fit.cpu_quadratic import (
+    MOMENT_SIZE,
+    NUM_BETAS,
+    add_wrenches,
+    gradient_along,
+    normal_matrix,
+    second_moments,
+    slopes,
+)
+from skelfit.fit.cpu_shape import ShapeTables, shape_joints, shape_twists
+from skelfit.fit.moments import Levers, Moments
 from skelfit.fit.plans import Plan
 from skelfit.fit.solver import Evaluation
-
-_X = 16  # numbers of a second moment: sum x x'^T (9), sum x (3), sum x' (3), sum 1
 
 
 @dataclass(frozen=True)
@@ -112,274 +117,280 @@ def rest_axes(rig: Rig, frames: Frames) -> Tensor:
     return (frames.frame[:, list(DOF_JOINT)] @ rig.axes[..., None])[..., 0]
 
 
+@dataclass(frozen=True)
+class FusedShapedObjective:
+    """As `FusedObjective`, with K betas as variables after the DoFs; arguments as `objective.ShapedObjective`'s."""
+
+    plan: Plan
+    tree: Tree
+    tables: ShapeTables
+    betas: Tensor  # (B, K) of the moments
+    q: Tensor  # (B, 46) rad
+    state: Moments
+    levers: Levers
+    limits: Tensor  # (n, 2) rad, of the active DoFs
+    limit_weight: float
+    beta_weight: float
+
+    def __call__(self, x: Tensor) -> Evaluation:
+        """Evaluate at active DoFs and betas x (B, n + K)."""
+        state, levers, n = self.state, self.levers, len(self.plan.dofs)
+        count, size = x.shape
+        value, gradient, hessian = (
+            x.new_empty(count),
+            x.new_empty(count, size),
+            x.new_empty(count, size, size),
+        )
+        people = (
+            self.q.index_copy(1, self.plan.dofs, x[:, :n]), x[:, n:], self.betas,
+            state.transforms, state.pairs, state.d, state.value, levers.lever, levers.products, levers.pull,
+        )  # fmt: skip
+        _evaluate_all_shaped(
+            tuple(t.contiguous().numpy() for t in people), tuple(vars(self.tree).values()),
+            tuple(vars(self.tables).values()), self.plan.pairs, self.limits.numpy(), self.limit_weight,
+            self.beta_weight, value.numpy(), gradient.numpy(), hessian.numpy(),
+        )  # fmt: skip
+        return Evaluation(value, gradient, hessian)
+
+    def take(self, rows: Tensor) -> FusedShapedObjective:
+        """The same objective of some of the people; rows (k,) int64."""
+        return replace(
+            self,
+            betas=self.betas[rows],
+            q=self.q[rows],
+            state=self.state.take(rows),
+            levers=self.levers.take(rows),
+        )
+
+
 @compiled
 def _evaluate_all(
     people: Any, tree: Any, pairs: Array, limits: Array, limit_weight: float,
     value: Array, gradient: Array, hessian: Array,
 ) -> None:  # fmt: skip
     q, axes, offsets, rest, spine, width, height, start, moments, d, energy = people
-    parents, first_dof, joints, above, dofs, owner, below, meets = tree
-    kind, count = q.dtype, len(joints)
+    room = _make_room(len(tree[2]), q)
+    for p in range(len(q)):
+        shape = (axes[p], offsets[p], rest[p], spine[p], width[p], height[p])
+        value[p] = energy[p] + _evaluate(
+            q[p],
+            shape,
+            start[p],
+            moments[p],
+            d[p],
+            tree,
+            pairs,
+            limits,
+            limit_weight,
+            room,
+            gradient[p],
+            hessian[p],
+        )
+
+
+@compiled
+def _make_room(count: int, like: Array) -> Any:
+    """Room for what is known of one person."""
     # Where people stand and what moves them is known to float64: the value is then as exact as its moments.
     rot, pos = np.empty((NUM_JOINTS, 3, 3)), np.empty((NUM_JOINTS, 3))
     omega, v = np.empty((len(DOF_JOINT), 3)), np.empty((len(DOF_JOINT), 3))
     a, change, slope = np.empty((count, 3, 4)), np.empty((count, 3, 4)), np.empty((count, 3, 4))
     push, twist = np.empty((count, 3)), np.empty((count, 3))
-    placed, second = np.empty((count, 3, 4), kind), np.empty((count, count, _X), kind)
-    for k in range(len(q)):
-        _pose(
-            q[k], axes[k], offsets[k], parents, first_dof, spine[k], width[k], height[k], rot, pos, omega, v
-        )
-        for j in range(count):
-            joint = joints[j]
-            for r in range(3):
-                t = pos[joint, r]
-                for c in range(3):
-                    a[j, r, c] = rot[joint, r, c]
-                    t -= rot[joint, r, c] * rest[k, joint, c]
-                a[j, r, 3] = t
-                for c in range(4):
-                    placed[j, r, c] = a[j, r, c]
-                    change[j, r, c] = a[j, r, c] - start[k, r, 4 * j + c]
-                    slope[j, r, c] = d[k, r, 4 * j + c]
-        value[k] = energy[k] + _slopes(moments[k], pairs, change, slope)
-        _gradient(a, slope, above, dofs, owner, omega, v, push, twist, gradient[k])
-        _second_moments(moments[k], pairs, placed, above, below, meets, second)
-        _normal_matrix(second, dofs, owner, meets, omega, v, hessian[k])
-        for i in range(len(dofs)):
-            angle = q[k, dofs[i]]
-            excess = max(angle - limits[i, 1], 0.0) - max(limits[i, 0] - angle, 0.0)
-            if excess != 0:
-                value[k] += limit_weight * excess * excess
-                gradient[k, i] += 2 * limit_weight * excess
-                hessian[k, i, i] += 2 * limit_weight
+    placed, second = np.empty((count, 3, 4), like.dtype), np.empty((count, count, MOMENT_SIZE), like.dtype)
+    return rot, pos, omega, v, a, change, slope, push, twist, placed, second
 
 
 @compiled
-def _pose(
-    q: Array, axes: Array, offsets: Array, parents: Array, first_dof: Array, spine: Array, width: float,
-    height: float, rot: Array, pos: Array, omega: Array, v: Array,
-) -> None:  # fmt: skip
-    """Global rotations and positions of the joints, and the world twists of the DoFs, as `kinematics` has them."""
-    up, shift, g = np.eye(3), np.empty(3), np.empty((3, 3))
-    for j in range(NUM_JOINTS):
-        if j > 0:
-            up = rot[parents[j]]
+def _evaluate(
+    q: Array, shape: Any, start: Array, moments: Array, d: Array, tree: Any, pairs: Array, limits: Array,
+    limit_weight: float, room: Any, gradient: Array, hessian: Array,
+) -> float:  # fmt: skip
+    """Of one person, the value without E0; fills gradient (n,) and hessian (n, n), and the room."""
+    axes, offsets, rest, spine, width, height = shape
+    parents, first_dof, joints, above, dofs, owner, below, meets = tree
+    rot, pos, omega, v, a, change, slope, push, twist, placed, second = room
+    pose(q, axes, offsets, parents, first_dof, spine, width, height, rot, pos, omega, v)
+    for j in range(len(joints)):
+        joint = joints[j]
         for r in range(3):
-            shift[r] = offsets[j, r]
-        _slide(j, q, spine, width, height, shift)
-        for r in range(3):
-            pos[j, r] = up[r, 0] * shift[0] + up[r, 1] * shift[1] + up[r, 2] * shift[2]
-            if j > 0:
-                pos[j, r] += pos[parents[j], r]
+            t = pos[joint, r]
             for c in range(3):
-                rot[j, r, c] = up[r, c]
-        for i in range(first_dof[j + 1] - 1, first_dof[j] - 1, -1):
-            x, y, z = axes[i, 0], axes[i, 1], axes[i, 2]
-            for r in range(3):
-                omega[i, r] = rot[j, r, 0] * x + rot[j, r, 1] * y + rot[j, r, 2] * z
-            v[i, 0] = pos[j, 1] * omega[i, 2] - pos[j, 2] * omega[i, 1]
-            v[i, 1] = pos[j, 2] * omega[i, 0] - pos[j, 0] * omega[i, 2]
-            v[i, 2] = pos[j, 0] * omega[i, 1] - pos[j, 1] * omega[i, 0]
-            angle = np.float64(q[i])
-            sin, turn = np.sin(angle), 2 * np.sin(angle / 2) ** 2
-            g[0, 0], g[0, 1], g[0, 2] = (
-                1 - turn * (y * y + z * z),
-                turn * x * y - sin * z,
-                turn * x * z + sin * y,
-            )
-            g[1, 0], g[1, 1], g[1, 2] = (
-                turn * x * y + sin * z,
-                1 - turn * (x * x + z * z),
-                turn * y * z - sin * x,
-            )
-            g[2, 0], g[2, 1], g[2, 2] = (
-                turn * x * z - sin * y,
-                turn * y * z + sin * x,
-                1 - turn * (x * x + y * y),
-            )
-            for r in range(3):
-                a, b, c = rot[j, r, 0], rot[j, r, 1], rot[j, r, 2]
-                for s in range(3):
-                    rot[j, r, s] = a * g[0, s] + b * g[1, s] + c * g[2, s]
-        if j > 0:
-            _slide_slopes(j, q, spine, width, height, up, v)
-
-
-@compiled
-def _curve(angle: float) -> tuple[float, float, float, float]:
-    """Sideways and upward displacement of a bent segment of unit length, and their slopes; see `kinematics`."""
-    if abs(angle) < 0.1:
-        a2 = angle * angle
-        side = angle * (0.5 - a2 / 24 + a2 * a2 / 720)
-        up = 1 - a2 / 6 + a2 * a2 / 120
-        side_slope = 0.5 - a2 / 8 + a2 * a2 / 144
-        up_slope = angle * (-1 / 3 + a2 / 30 - a2 * a2 / 840)
-        return side, up, side_slope, up_slope
-    sin, cos = np.sin(angle), np.cos(angle)
-    side, up = (1 - cos) / angle, sin / angle
-    return side, up, (sin - side) / angle, (cos - up) / angle
-
-
-@compiled
-def _slide(j: int, q: Array, spine: Array, width: float, height: float, shift: Array) -> None:
-    """Add the sliding of a spine joint or a scapula to its offset."""
-    for k in range(3):
-        if j == SPINE[k]:
-            side_b, up_b, _, _ = _curve(np.float64(q[SPINE_BEND[k]]))
-            side_e, up_e, _, _ = _curve(np.float64(q[SPINE_EXT[k]]))
-            shift[0] -= side_b * spine[k]
-            shift[1] += (up_b + up_e - 2) * spine[k]
-            shift[2] -= side_e * spine[k]
-    for k in range(2):
-        if j == SCAPULAE[k]:
-            sign = 1.0 - 2.0 * k
-            a, e = sign * q[ABDUCTION[k]], sign * q[ELEVATION[k]] - pi / 4
-            shift[0] -= sign * width / 4 * (np.cos(e) * np.cos(a) - np.cos(pi / 4))
-            shift[1] -= height / 2 * (np.sin(e) + np.sin(pi / 4))
-            shift[2] += width / 4 * np.sin(a)
-
-
-@compiled
-def _slide_slopes(j: int, q: Array, spine: Array, width: float, height: float, up: Array, v: Array) -> None:
-    """Add the derivative of the sliding to the twists of the DoFs that slide."""
-    for k in range(3):
-        if j == SPINE[k]:
-            _, _, side_b, up_b = _curve(np.float64(q[SPINE_BEND[k]]))
-            _, _, side_e, up_e = _curve(np.float64(q[SPINE_EXT[k]]))
-            for r in range(3):
-                v[SPINE_BEND[k], r] += spine[k] * (up[r, 1] * up_b - up[r, 0] * side_b)
-                v[SPINE_EXT[k], r] += spine[k] * (up[r, 1] * up_e - up[r, 2] * side_e)
-    for k in range(2):
-        if j == SCAPULAE[k]:
-            sign = 1.0 - 2.0 * k
-            a, e = sign * q[ABDUCTION[k]], sign * q[ELEVATION[k]] - pi / 4
-            x, z = width / 4 * np.cos(e) * np.sin(a), sign * width / 4 * np.cos(a)
-            x_e, y_e = width / 4 * np.sin(e) * np.cos(a), -sign * height / 2 * np.cos(e)
-            for r in range(3):
-                v[ABDUCTION[k], r] += up[r, 0] * x + up[r, 2] * z
-                v[ELEVATION[k], r] += up[r, 0] * x_e + up[r, 1] * y_e
-
-
-@compiled
-def _slopes(moments: Array, pairs: Array, change: Array, slope: Array) -> float:
-    """slope (J, 3, 4) holds D0 and becomes D0 + dA M; returns <D0 + slope, dA>."""
-    total = 0.0
-    for j in range(len(slope)):
-        for r in range(3):
+                a[j, r, c] = rot[joint, r, c]
+                t -= rot[joint, r, c] * rest[joint, c]
+            a[j, r, 3] = t
             for c in range(4):
-                total += slope[j, r, c] * change[j, r, c]
-    for p in range(len(pairs)):
-        a, b, m = pairs[p, 0], pairs[p, 1], moments[p]
-        _times_moment(change[b], m, slope[a])
-        if a != b:
-            _times_moment(change[a], m, slope[b])
-    for j in range(len(slope)):
-        for r in range(3):
-            for c in range(4):
-                total += slope[j, r, c] * change[j, r, c]
-    return total
+                placed[j, r, c] = a[j, r, c]
+                change[j, r, c] = a[j, r, c] - start[r, 4 * j + c]
+                slope[j, r, c] = d[r, 4 * j + c]
+    value = slopes(moments, pairs, change, slope)
+    gradient_along(a, slope, above, dofs, owner, omega, v, push, twist, gradient)
+    second_moments(moments, pairs, placed, above, below, meets, second)
+    normal_matrix(second, dofs, owner, meets, omega, v, hessian)
+    for i in range(len(dofs)):
+        angle = q[dofs[i]]
+        excess = max(angle - limits[i, 1], 0.0) - max(limits[i, 0] - angle, 0.0)
+        if excess != 0:
+            value += limit_weight * excess * excess
+            gradient[i] += 2 * limit_weight * excess
+            hessian[i, i] += 2 * limit_weight
+    return value
 
 
 @compiled
-def _times_moment(a: Array, m: Array, out: Array) -> None:
-    """out (3, 4) += a (3, 4) times the symmetric 4x4 matrix of the ten numbers m."""
-    for r in range(3):
-        x, y, z, w = a[r, 0], a[r, 1], a[r, 2], a[r, 3]
-        out[r, 0] += x * m[0] + y * m[1] + z * m[2] + w * m[6]
-        out[r, 1] += x * m[1] + y * m[3] + z * m[4] + w * m[7]
-        out[r, 2] += x * m[2] + y * m[4] + z * m[5] + w * m[8]
-        out[r, 3] += x * m[6] + y * m[7] + z * m[8] + w * m[9]
-
-
-@compiled
-def _gradient(
-    a: Array, slope: Array, above: Array, dofs: Array, owner: Array, omega: Array, v: Array,
-    push: Array, twist: Array, gradient: Array,
+def _evaluate_all_shaped(
+    people: Any, tree: Any, tables: Any, pairs: Array, limits: Array, limit_weight: float, beta_weight: float,
+    value: Array, gradient: Array, hessian: Array,
 ) -> None:  # fmt: skip
-    """Forces and torques on the joints, summed up the tree, along each DoF's twist."""
+    q, betas, start_betas, start, moments, d, energy, lever, products, pull = people
+    parents, first_dof, joints, above, dofs, owner, _, _ = tree
+    count, n, size = len(joints), len(dofs), NUM_BETAS
+    room = _make_room(count, q)
+    rot, pos, omega, v, a, change, slope = room[:7]
+    rest, offsets, axes = np.empty((NUM_JOINTS, 3)), np.empty((NUM_JOINTS, 3)), np.empty((len(DOF_JOINT), 3))
+    spine, thorax, spins = np.empty(3), np.empty(2), np.empty((NUM_JOINTS, 3, size))
+    spine_speeds, thorax_speeds = np.empty((3, size)), np.empty((2, size))
+    turn, place = np.empty((NUM_JOINTS, 3, size)), np.empty((NUM_JOINTS, 3, size))
+    twists, wrenches = np.empty((2, count, 3, size)), np.empty((2, count, 3, size))
+    delta, force, square = np.empty(size), np.empty(size), np.empty((size, size))
+    levered, at = np.empty((3, 4 * count)), np.empty((count, 3, 4, size))
+    for p in range(len(q)):
+        shape_joints(
+            betas[p],
+            parents,
+            first_dof,
+            tables,
+            rest,
+            offsets,
+            axes,
+            spine,
+            thorax,
+            spins,
+            spine_speeds,
+            thorax_speeds,
+        )
+        for k in range(NUM_BETAS):
+            delta[k] = betas[p, k] - start_betas[p, k]
+        at[:] = lever[p]
+        for j in range(count):
+            for r in range(3):
+                for c in range(4):
+                    t = np.float64(d[p, r, 4 * j + c])
+                    for k in range(NUM_BETAS):
+                        t += delta[k] * at[j, r, c, k]
+                    levered[r, 4 * j + c] = t
+        shape = (axes, offsets, rest, spine, thorax[0], thorax[1])
+        found = _evaluate(
+            q[p], shape, start[p], moments[p], levered, tree, pairs, limits, limit_weight, room,
+            gradient[p, :n], hessian[p, :n, :n],
+        )  # fmt: skip
+        shape_twists(
+            q[p],
+            rot,
+            pos,
+            parents,
+            joints,
+            tables,
+            spins,
+            spine_speeds,
+            thorax_speeds,
+            turn,
+            place,
+            twists[0],
+            twists[1],
+        )
+        found += _own_part(delta, betas[p], products[p], pull[p], beta_weight, force, square)
+        _lever_part(a, at, change, slope, twists, wrenches, force, square)
+        add_wrenches(moments[p], pairs, a, twists[0], twists[1], wrenches[0], wrenches[1])
+        _motion_part(twists, wrenches, square)
+        for k in range(NUM_BETAS):
+            gradient[p, n + k] = 2 * force[k]
+            for m in range(NUM_BETAS):
+                hessian[p, n + k, n + m] = 2 * (square[k, m] + square[m, k])
+        _meet(wrenches, above, dofs, owner, omega, v, hessian[p])
+        value[p] = energy[p] + found
+
+
+# The betas' own gradient and matrix are added up in parts. The matrix is symmetric: what is added up is such that it
+# is the sum of that and its transpose.
+
+
+@compiled
+def _own_part(
+    delta: Array, betas: Array, products: Array, pull: Array, beta_weight: float, force: Array, square: Array
+) -> float:
+    """Of the betas alone; returns what they add to the value."""
+    value = 0.0
+    for k in range(NUM_BETAS):
+        force[k] = pull[k]
+        for m in range(NUM_BETAS):
+            force[k] += products[k, m] * delta[m]
+            square[k, m] = 0.5 * products[k, m]
+        value += delta[k] * (pull[k] + force[k]) + beta_weight * betas[k] * betas[k]
+        force[k] += beta_weight * betas[k]
+        square[k, k] += 0.5 * beta_weight
+    return value
+
+
+@compiled
+def _lever_part(
+    a: Array,
+    lever: Array,
+    change: Array,
+    slope: Array,
+    twists: Array,
+    wrenches: Array,
+    force: Array,
+    square: Array,
+) -> None:
+    """Of the levers and the transforms; writes the levers as wrenches (2, J, 3, K) on the joints."""
     for j in range(len(a)):
+        omega, v, torque, push = twists[0, j], twists[1, j], wrenches[0, j], wrenches[1, j]
         for r in range(3):
             s, t = (r + 1) % 3, (r + 2) % 3
-            push[j, r], twist[j, r] = slope[j, r, 3], 0.0
+            turning = 0.0
+            for k in range(NUM_BETAS):
+                torque[r, k], push[r, k] = 0.0, lever[j, r, 3, k]
             for c in range(4):
-                twist[j, r] += a[j, s, c] * slope[j, t, c] - a[j, t, c] * slope[j, s, c]
-    for j in range(len(a) - 1, -1, -1):
-        if above[j] >= 0:
-            for r in range(3):
-                push[above[j], r] += push[j, r]
-                twist[above[j], r] += twist[j, r]
-    for i in range(len(dofs)):
-        total = 0.0
-        for r in range(3):
-            total += omega[dofs[i], r] * twist[owner[i], r] + v[dofs[i], r] * push[owner[i], r]
-        gradient[i] = 2 * total
+                turning += a[j, s, c] * slope[j, t, c] - a[j, t, c] * slope[j, s, c]
+                for k in range(NUM_BETAS):
+                    torque[r, k] += a[j, s, c] * lever[j, t, c, k] - a[j, t, c] * lever[j, s, c, k]
+                    force[k] += change[j, r, c] * lever[j, r, c, k]
+            for k in range(NUM_BETAS):
+                force[k] += turning * omega[r, k] + slope[j, r, 3] * v[r, k]
+                for m in range(NUM_BETAS):
+                    square[k, m] += 0.5 * (torque[r, k] * omega[r, m] + push[r, k] * v[r, m])
 
 
 @compiled
-def _second_moments(
-    moments: Array, pairs: Array, a: Array, above: Array, below: Array, meets: Array, second: Array
-) -> None:
-    """N_kl of each two subtrees into second (J, J, 16)."""
-    second[:] = 0
-    t = np.empty((3, 4), a.dtype)
-    for p in range(len(pairs)):
-        j, i, m = pairs[p, 0], pairs[p, 1], moments[p]
-        t[:] = 0
-        _times_moment(a[j], m, t)
-        one, two, b = second[j, i], second[i, j], a[i]
+def _motion_part(twists: Array, wrenches: Array, square: Array) -> None:
+    """Of the transforms alone, and once more of the levers, from all wrenches together."""
+    for j in range(twists.shape[1]):
         for r in range(3):
-            for s in range(3):
-                x = t[r, 0] * b[s, 0] + t[r, 1] * b[s, 1] + t[r, 2] * b[s, 2] + t[r, 3] * b[s, 3]
-                one[3 * r + s] = x
-                two[3 * s + r] = x
-            one[9 + r] = two[12 + r] = t[r, 3]
-            other = b[r, 0] * m[6] + b[r, 1] * m[7] + b[r, 2] * m[8] + b[r, 3] * m[9]
-            one[12 + r] = two[9 + r] = other
-        one[15] = two[15] = m[9]
-    count = len(a)
-    for b in range(count - 1, -1, -1):
-        if above[b] >= 0:
-            for j in range(count):
-                if below[j, b]:
-                    into, row = second[j, above[b]], second[j, b]
-                    for c in range(_X):
-                        into[c] += row[c]
+            omega, v, torque, push = twists[0, j, r], twists[1, j, r], wrenches[0, j, r], wrenches[1, j, r]
+            for k in range(NUM_BETAS):
+                for m in range(NUM_BETAS):
+                    square[k, m] += 0.5 * (torque[k] * omega[m] + push[k] * v[m])
+
+
+@compiled
+def _meet(
+    wrenches: Array, above: Array, dofs: Array, owner: Array, omega: Array, v: Array, hessian: Array
+) -> None:
+    """The entries of the matrix (n + K, n + K) of a DoF and a beta; sums the wrenches up the tree."""
+    n, count = len(dofs), wrenches.shape[1]
+    torque, push = wrenches[0], wrenches[1]
     for j in range(count - 1, -1, -1):
         if above[j] >= 0:
-            for b in range(count):
-                if meets[j, b]:
-                    into, row = second[above[j], b], second[j, b]
-                    for c in range(_X):
-                        into[c] += row[c]
-
-
-@compiled
-def _normal_matrix(
-    second: Array, dofs: Array, owner: Array, meets: Array, omega: Array, v: Array, hessian: Array
-) -> None:
-    """The Gauss-Newton matrix (n, n) from the second moments and the twists."""
-    n = len(dofs)
+            for r in range(3):
+                for k in range(NUM_BETAS):
+                    push[above[j], r, k] += push[j, r, k]
+                    torque[above[j], r, k] += torque[j, r, k]
     for i in range(n):
-        k = owner[i]
-        w0, w1, w2 = omega[dofs[i], 0], omega[dofs[i], 1], omega[dofs[i], 2]
-        v0, v1, v2 = v[dofs[i], 0], v[dofs[i], 1], v[dofs[i], 2]
-        last = -1
-        g0 = g1 = g2 = f0 = f1 = f2 = 0.0
-        for j in range(i, n):
-            other = owner[j]
-            if not meets[k, other]:
-                hessian[i, j] = hessian[j, i] = 0
-                continue
-            if other != last:  # of all DoFs of a joint
-                x, last = second[k, other], other
-                trace = x[0] + x[4] + x[8]
-                g0 = trace * w0 - (x[0] * w0 + x[1] * w1 + x[2] * w2) + x[13] * v2 - x[14] * v1
-                g1 = trace * w1 - (x[3] * w0 + x[4] * w1 + x[5] * w2) + x[14] * v0 - x[12] * v2
-                g2 = trace * w2 - (x[6] * w0 + x[7] * w1 + x[8] * w2) + x[12] * v1 - x[13] * v0
-                f0 = w1 * x[11] - w2 * x[10] + x[15] * v0
-                f1 = w2 * x[9] - w0 * x[11] + x[15] * v1
-                f2 = w0 * x[10] - w1 * x[9] + x[15] * v2
-            u, t = omega[dofs[j]], v[dofs[j]]
-            entry = 2 * (u[0] * g0 + u[1] * g1 + u[2] * g2 + t[0] * f0 + t[1] * f1 + t[2] * f2)
-            hessian[i, j] = hessian[j, i] = entry
+        j = owner[i]
+        w0, w1, w2, v0, v1, v2 = (
+            omega[dofs[i], 0], omega[dofs[i], 1], omega[dofs[i], 2], v[dofs[i], 0], v[dofs[i], 1], v[dofs[i], 2],
+        )  # fmt: skip
+        for k in range(NUM_BETAS):
+            total = w0 * torque[j, 0, k] + w1 * torque[j, 1, k] + w2 * torque[j, 2, k]
+            total += v0 * push[j, 0, k] + v1 * push[j, 1, k] + v2 * push[j, 2, k]
+            hessian[i, n + k] = hessian[n + k, i] = 2 * total

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skelfit.fit.compiled import Array, compiled
 from skelfit.fit.plans import VertexBlock
+from skelfit.fit.torch_tiles import shape_rows
 
 
 def add_moments(
@@ -53,21 +54,24 @@ def add_errors(
     )  # fmt: skip
 
 
-def add_slopes(
+def add_levers(
     block: VertexBlock,
     rest: Tensor,
     transforms: Tensor,
     target: Tensor,
     start: int,
-    slope: Tensor,
-    squares: Tensor,
+    lever: Tensor,
+    products: Tensor,
+    pull: Tensor,
 ) -> None:
-    """As `torch_tiles.add_slopes`."""
+    """As `torch_tiles.add_levers`."""
     t = block.hold
     scratch = _scratch(rest, target, start)
-    _add_slopes(
-        rest.numpy(), transforms.numpy(), target.numpy(), start, t.vertices, t.first, t.joint, t.weight,
-        scratch, slope.numpy(), squares.numpy(),
+    shape = shape_rows(block, len(pull)).numpy()
+    _add_levers(
+        rest.numpy(), transforms.numpy(), target.numpy(), start, t.vertices, t.first, t.joint, t.weight, t.om,
+        t.position, shape, scratch, np.empty((3, len(pull), scratch.shape[1]), scratch.dtype),
+        lever.view(len(lever), 3, 4, len(pull), -1).numpy(), products.numpy(), pull.numpy(),
     )  # fmt: skip
 
 
@@ -224,25 +228,53 @@ def _add_errors(
 
 
 @compiled
-def _add_slopes(
+def _add_levers(
     rest: Array, transforms: Array, target: Array, start: int, vertices: Array, first: Array, joint: Array,
-    weight: Array, s: Array, slope: Array, squares: Array,
+    weight: Array, om: Array, position: Array, shape: Array, s: Array, moves: Array, lever: Array,
+    products: Array, pull: Array,
 ) -> None:  # fmt: skip
-    n = s.shape[1]
+    n, betas = s.shape[1], shape.shape[2]
     for v in range(rest.shape[0]):
         _blend(v, transforms, start, first, joint, weight, s)
         _pose(v, rest, s)
         _subtract(target[vertices[v]], start, s)
-        _lever(v, rest, s)
-        for k in range(first[v], first[v + 1]):
-            _add_scaled(weight[k], s[15:27], slope[joint[k]], start, n)
-        r0, r1, r2, square = s[12], s[13], s[14], squares[start : start + n]
-        for p in range(n):
-            square[p] += r0[p] * r0[p] + r1[p] * r1[p] + r2[p] * r2[p]
-        for c in range(3):
-            t0, t1, t2, into = s[c], s[4 + c], s[8 + c], rest[v, c]
+        for r in range(3):
+            t0, t1, t2, residual = s[4 * r], s[4 * r + 1], s[4 * r + 2], s[12 + r]
+            for k in range(betas):
+                x, y, z = om[v] * shape[v, 0, k], om[v] * shape[v, 1, k], om[v] * shape[v, 2, k]
+                into, force = moves[r, k], pull[k, start : start + n]
+                for p in range(n):
+                    into[p] = t0[p] * x + t1[p] * y + t2[p] * z
+                    force[p] += into[p] * residual[p]
+        for k in range(betas):
+            x, y, z = moves[0, k], moves[1, k], moves[2, k]
+            for m in range(k, betas):
+                total, a, b, c = products[k, m, start : start + n], moves[0, m], moves[1, m], moves[2, m]
+                for p in range(n):
+                    total[p] += (x[p] * a[p] + y[p] * b[p] + z[p] * c[p]) / om[v]
+        x, y, z, l0, l1, l2 = rest[v, 0], rest[v, 1], rest[v, 2], s[15], s[16], s[17]
+        for j in range(first[v], first[v + 1]):
+            a, w = position[joint[j]], weight[j]
+            if a < 0:
+                continue
             for p in range(n):
-                into[p] = t0[p] * r0[p] + t1[p] * r1[p] + t2[p] * r2[p]
+                l0[p], l1[p], l2[p] = w * x[p], w * y[p], w * z[p]
+            for r in range(3):
+                _add_lever(w, l0, l1, l2, moves[r], lever[a, r], start)
+
+
+@compiled
+def _add_lever(w: float, x: Array, y: Array, z: Array, moves: Array, lever: Array, start: int) -> None:
+    """lever (4, K, B)[..., start:] += [x, y, z, w] moves (K, n)."""
+    n = moves.shape[1]
+    for k in range(moves.shape[0]):
+        move, i0, i1 = moves[k], lever[0, k, start : start + n], lever[1, k, start : start + n]
+        i2, i3 = lever[2, k, start : start + n], lever[3, k, start : start + n]
+        for p in range(n):
+            i0[p] += x[p] * move[p]
+            i1[p] += y[p] * move[p]
+            i2[p] += z[p] * move[p]
+            i3[p] += w * move[p]
 
 
 @compiled

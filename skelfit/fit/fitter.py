@@ -22,16 +22,16 @@ from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
-from skelfit.fit.chart import joint_move
+from skelfit.fit.chart import joint_move, shaped_move
 from skelfit.fit.joint_targets import JointGoal, make_goal, make_locator, with_joints
-from skelfit.fit.moments import People, errors, moments
-from skelfit.fit.objective import stage_objective
+from skelfit.fit.moments import People, errors, levers, moments
+from skelfit.fit.objective import shaped_objective, stage_objective
 from skelfit.fit.other_starts import OTHER_STARTS
 from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.regions import vertex_weights
 from skelfit.fit.results import FitResult, better, map_results
 from skelfit.fit.second_chance import retry_failed
-from skelfit.fit.shape import beta_step, rest_distance, rest_form
+from skelfit.fit.shape import rest_distance, rest_form
 from skelfit.fit.solver import DAMPING_START, Move, levenberg_marquardt, whole_lanes
 from skelfit.fit.targets import make_target_plan, smpl_targets
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
@@ -46,8 +46,6 @@ _CPU_BATCH, _GPU_BATCH = 512, 16384
 _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
-# Ten betas are as well determined by every 16th vertex.
-_SHAPE_STRIDE = 16
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
 # Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
 _RETRY_STEPS, _CHANCE_PASSES, _NO_WORSE = 12, 3, 1.02
@@ -204,7 +202,6 @@ class PairFitter:
         held = replace(last.config, steps=_RETRY_STEPS, extra_refreshes=0, refine_betas=False)
         self.again = replace(last, config=held, plans=last.plans[-1:])
         self.free = replace(self.again, plans=last.plans[:1], limit_weight=0.0)
-        self.shape_plan = make_plan(self.skel, "all", "all", _SHAPE_STRIDE, tile)
         self.progress = make_plan(self.skel, "all", "all", PROGRESS_STRIDE, tile)
         self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
 
@@ -325,32 +322,49 @@ class PairFitter:
         total, passes = stage.config.steps, len(stage.plans)
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
         at = Progress.at(people, q)
+        betas_free = stage.config.refine_betas and self.smpl.gender != self.skel.gender
         for plan, few in zip(stage.plans[:-1], steps[:-1], strict=True):
-            at = self.run_pass(stage, plan, few, at)
-        held = replace(stage, config=replace(stage.config, refine_betas=False))
+            at = self.run_pass(stage, plan, few, at, betas_free)
         for _ in range(stage.config.extra_refreshes):
             rows = whole_lanes((at.moved > _MOVING).nonzero()[:, 0])
             if len(rows) == 0:
                 break
-            at = at.put(rows, self.run_pass(held, stage.plans[0], steps[0], at.take(rows)))
-        return self.run_pass(stage, stage.plans[-1], steps[-1], at)
+            at = at.put(rows, self.run_pass(stage, stage.plans[0], steps[0], at.take(rows), betas_free))
+        # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
+        return self.run_pass(stage, stage.plans[-1], steps[-1], at, betas_free and passes == 1)
 
-    def run_pass(self, stage: Stage, plan: Plan, steps: int, at: Progress) -> Progress:
-        """A vertex pass and some steps, after a step of the betas where they are refined."""
-        config, people, q = self.config, at.people, at.q
-        if stage.config.refine_betas and self.smpl.gender != self.skel.gender:
-            betas = beta_step(self.shape_plan, self.skel, people, q, config.beta_weight)
-            people = People(betas, self.skel.frames(betas), people.target)
+    def run_pass(self, stage: Stage, plan: Plan, steps: int, at: Progress, betas_free: bool) -> Progress:
+        """A vertex pass and some steps, of the angles alone or of angles and betas together."""
+        config, people, q, tolerance = self.config, at.people, at.q, stage.config.tolerance
         state = moments(plan, self.skel, people, q)
         state = with_joints(state, plan, people.frames, self.joint_goal(stage, plan, people))
-        goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight)
-        x, tolerance = q[:, plan.dofs], stage.config.tolerance
-        found = levenberg_marquardt(goal, x, steps, config.max_angle_step, stage.move, tolerance, at.damping)
+        x = q[:, plan.dofs]
+        if betas_free:
+            by_betas = levers(plan, self.skel, people, q)
+            goal = shaped_objective(
+                plan,
+                self.skel,
+                people,
+                q,
+                state,
+                by_betas,
+                self.limits,
+                stage.limit_weight,
+                config.beta_weight,
+            )
+            start, move = torch.cat((x, people.betas), 1), shaped_move(stage.move, len(plan.dofs))
+        else:
+            goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight)
+            start, move = x, stage.move
+        found = levenberg_marquardt(goal, start, steps, config.max_angle_step, move, tolerance, at.damping)
+        angles, betas = found.x[:, : x.shape[1]], found.x[:, x.shape[1] :]
+        if betas_free:
+            people = People(betas, self.skel.frames(betas), people.target)
         return Progress(
             people=people,
-            q=q.index_copy(1, plan.dofs, found.x),
+            q=q.index_copy(1, plan.dofs, angles),
             damping=found.damping.clamp(max=DAMPING_START),  # a new pass is a new chance
-            moved=(found.x - x).abs().amax(1),
+            moved=(angles - x).abs().amax(1),
             value=found.value,
             decrease=found.decrease,
         )

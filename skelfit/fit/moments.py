@@ -46,6 +46,23 @@ class Moments:
     d: Tensor  # (B, 3, 4J) D0
     value: Tensor  # (B,) m^2, E0
 
+    def take(self, rows: Tensor) -> Moments:
+        """Of some of the people; rows (K,) int64."""
+        return Moments(**{k: v[rows] for k, v in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Levers:
+    """How betas move the skin, around the same transforms: f_k is what beta k moves a vertex by, the joints held."""
+
+    lever: Tensor  # (B, J, 3, 4, K) sum om f_k u^T
+    products: Tensor  # (B, K, K) sum om f_k f_l
+    pull: Tensor  # (B, K) sum om f_k r
+
+    def take(self, rows: Tensor) -> Levers:
+        """Of some of the people; rows (k,) int64."""
+        return Levers(**{k: v[rows] for k, v in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -144,6 +161,28 @@ def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
         pairs=torch.cat((sums.permute(2, 0, 1), mass), 2),
         d=side_by_side(d.permute(2, 0, 1).unflatten(2, (3, 4))),
         value=value,
+    )
+
+
+def levers(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Levers:
+    """How betas move the skin at q (B, 46): one more pass over the plan's vertices."""
+    count, joints, betas = q.shape[0], len(plan.joints), model.num_betas
+    lever = q.new_zeros(joints, 12 * betas, count)
+    products = q.new_zeros(betas, betas, count)
+    pull = q.new_zeros(betas, count)
+    tiles = tiles_of(q)
+    transforms, factors = posed_people(model, people, q)
+    moved = people_last(transforms)
+
+    def visit(block: VertexBlock, rest: Tensor, start: int) -> None:
+        tiles.add_levers(block, rest, moved, people.target, start, lever, products, pull)
+
+    for_each_tile(plan.blocks, plan.people, factors, visit)
+    upper = products.permute(2, 0, 1).triu()
+    return Levers(
+        lever=lever.permute(2, 0, 1).unflatten(2, (3, 4, betas)).contiguous(),
+        products=upper + upper.triu(1).mT,
+        pull=pull.mT.contiguous(),
     )
 
 

@@ -4,6 +4,11 @@ Derivative: a DoF i of joint k is a world twist (omega, v) that acts on the subt
 is dA_j/dq_i = [omega]x A_j + [0 | v] for j below k; then gradient = 2 <D0 + dA M, dA/dq_i> and the Gauss-Newton
 matrix is 2 <dA/dq_i M, dA/dq_j>. Both are checked against autograd in float64. `PoseObjective` writes M out and is
 made of batched matrix products, for any device; on a CPU `cpu_objective` does the same person by person.
+
+Betas may be variables beside the DoFs. Beta k moves a vertex by f_k, its shape vector turned by its blended transform,
+and by what it changes of the transforms, dA_k u; with d the betas' change since the pass, the residual is
+r + dA u + sum d_k f_k, and `Levers` has what its squares need. Pose and shape are then found together: alternating
+between them goes wherever the start leads along a valley, as slowly as the valley is flat.
 """
 
 from __future__ import annotations
@@ -14,10 +19,11 @@ import torch
 from torch import Tensor
 
 from skelfit.body.axes import cross_matrix
-from skelfit.body.kinematics import Frames, pose_joints_with_twists
+from skelfit.body.kinematics import Frames, pose_joints, pose_joints_with_twists
 from skelfit.body.skel import SkelModel, skinning_transforms
-from skelfit.fit.cpu_objective import FusedObjective, make_tree, rest_axes
-from skelfit.fit.moments import Moments, People, side_by_side
+from skelfit.fit.cpu_objective import FusedObjective, FusedShapedObjective, make_tree, rest_axes
+from skelfit.fit.cpu_shape import shape_tables
+from skelfit.fit.moments import Levers, Moments, People, side_by_side
 from skelfit.fit.plans import Plan
 from skelfit.fit.solver import Evaluation, Objective
 
@@ -43,6 +49,27 @@ def stage_objective(
     return FusedObjective(plan, make_tree(plan), frames, axes, q, state, limits[plan.dofs], limit_weight)
 
 
+def shaped_objective(
+    plan: Plan,
+    model: SkelModel,
+    people: People,
+    q: Tensor,
+    state: Moments,
+    levers: Levers,
+    limits: Tensor,
+    limit_weight: float,
+    beta_weight: float,
+) -> Objective:
+    """As `stage_objective`, with betas as variables after the DoFs; a squared beta costs beta_weight (m^2)."""
+    if q.device.type != "cpu":
+        fixed = to_quadratic(plan, state)
+        return ShapedObjective(plan, model, people.betas, q, fixed, levers, limits, limit_weight, beta_weight)
+    return FusedShapedObjective(
+        plan, make_tree(plan), shape_tables(model), people.betas, q, state, levers, limits[plan.dofs],
+        limit_weight, beta_weight,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Quadratic:
     """Moments with M written out."""
@@ -51,6 +78,10 @@ class Quadratic:
     m: Tensor  # (B, 4J, 4J)
     d: Tensor  # (B, 3, 4J) D0
     value: Tensor  # (B,) m^2, E0
+
+    def take(self, rows: Tensor) -> Quadratic:
+        """Of some of the people; rows (K,) int64."""
+        return Quadratic(**{k: v[rows] for k, v in vars(self).items()})
 
 
 def to_quadratic(plan: Plan, state: Moments) -> Quadratic:
@@ -98,8 +129,87 @@ class PoseObjective:
 
     def take(self, rows: Tensor) -> PoseObjective:
         """The same objective of some of the people; rows (K,) int64."""
-        state = Quadratic(**{k: v[rows] for k, v in vars(self.state).items()})
-        return replace(self, frames=self.frames.take(rows), q=self.q[rows], state=state)
+        return replace(self, frames=self.frames.take(rows), q=self.q[rows], state=self.state.take(rows))
+
+
+@dataclass(frozen=True)
+class ShapedObjective:
+    """A stage's objective of its active DoFs and of K betas, the other angles held; an `Objective` of the solver."""
+
+    plan: Plan
+    model: SkelModel
+    betas: Tensor  # (B, K) of the moments
+    q: Tensor  # (B, 46) rad
+    state: Quadratic
+    levers: Levers
+    limits: Tensor  # (46, 2) rad
+    limit_weight: float
+    beta_weight: float
+
+    def __call__(self, x: Tensor) -> Evaluation:
+        """Evaluate at active DoFs and betas x (B, n + K)."""
+        plan, state, n = self.plan, self.state, len(self.plan.dofs)
+        betas, q = x[:, n:], self.q.index_copy(1, plan.dofs, x[:, :n])
+        frames, delta = self.model.frames(betas), betas - self.betas
+        lever = self.levers.lever.permute(0, 4, 2, 1, 3).flatten(3)  # (B, K, 3, 4J), as A is laid out
+        force = self.levers.pull + (self.levers.products @ delta[..., None])[..., 0]
+        # To the pose, the betas' change is another slope.
+        pushed = replace(state, d=state.d + (delta[:, :, None, None] * lever).sum(1))
+        pose = PoseObjective(plan, self.model, frames, q, pushed, self.limits, self.limit_weight)(x[:, :n])
+
+        a, speeds = transform_speeds(plan, self.model, betas, q)
+        change = (a - state.transforms)[:, None]
+        along = lever + speeds @ state.m[:, None]
+        slope = pushed.d + change[:, 0] @ state.m
+        pull = force + (lever * change + slope[:, None] * speeds).sum((2, 3))
+        square = self.levers.products + speeds.flatten(2) @ lever.flatten(2).mT
+        square = square + along.flatten(2) @ speeds.flatten(2).mT
+        square.diagonal(dim1=1, dim2=2).add_(self.beta_weight)
+        _, twists = pose_joints_with_twists(self.model.rig, frames, q)
+        across = _meeting(plan, twists.omega[:, plan.dofs], twists.v[:, plan.dofs], a, along)
+        return Evaluation(
+            pose.value
+            + (delta * (self.levers.pull + force)).sum(1)
+            + self.beta_weight * betas.square().sum(1),
+            torch.cat((pose.gradient, 2 * (pull + self.beta_weight * betas)), 1),
+            torch.cat((torch.cat((pose.hessian, across), 2), torch.cat((across.mT, 2 * square), 2)), 1),
+        )
+
+    def take(self, rows: Tensor) -> ShapedObjective:
+        """The same objective of some of the people; rows (k,) int64."""
+        return replace(
+            self,
+            betas=self.betas[rows],
+            q=self.q[rows],
+            state=self.state.take(rows),
+            levers=self.levers.take(rows),
+        )
+
+
+def transform_speeds(plan: Plan, model: SkelModel, betas: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """A (B, 3, 4J) at betas (B, K) and q (B, 46), and what each beta changes of it, (B, K, 3, 4J)."""
+
+    def transforms(betas: Tensor) -> Tensor:
+        frames = model.frames(betas)
+        posed = pose_joints(model.rig, frames, q)
+        return side_by_side(skinning_transforms(posed, frames.joints)[:, plan.joints])
+
+    def along(direction: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = torch.func.jvp(transforms, (betas,), (direction.expand_as(betas),))
+        return found
+
+    directions = torch.eye(betas.shape[1], dtype=betas.dtype, device=betas.device)
+    a, speeds = torch.func.vmap(along, out_dims=(None, 1))(directions)
+    return a, speeds
+
+
+def _meeting(plan: Plan, omega: Tensor, v: Tensor, a: Tensor, along: Tensor) -> Tensor:
+    """The entries (B, n, K) of the matrix of a DoF and a beta; along (B, K, 3, 4J), the others as `_derivatives`'."""
+    across = omega.new_empty(len(omega), omega.shape[1], along.shape[1])
+    for chain in plan.chains:
+        jacobian = _jacobian(omega[:, chain.dofs], v[:, chain.dofs], a[..., chain.columns], chain.subtree)
+        across[:, chain.dofs] = 2 * jacobian.flatten(2) @ along[..., chain.columns].flatten(2).mT
+    return across
 
 
 def _derivatives(

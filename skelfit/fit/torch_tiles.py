@@ -61,24 +61,35 @@ def add_errors(
         posed[..., : rest.shape[2]] = residual + target[block.vertices, :, who]
 
 
-def add_slopes(
-    block: SkinBlock,
+def add_levers(
+    block: VertexBlock,
     rest: Tensor,
     transforms: Tensor,
     target: Tensor,
     start: int,
-    slope: Tensor,
-    squares: Tensor,
+    lever: Tensor,
+    products: Tensor,
+    pull: Tensor,
 ) -> None:
-    """With residuals r, add r [rest, 1]^T per joint to slope (24, 12, B) and r^2 to squares (B,).
+    """Add to lever (J, 12 K, B), products (K, K, B) and pull (K, B): the sums of `moments.Levers`.
 
-    rest becomes r as the rest skin sees it.
+    Of products only those on and above the diagonal are asked for.
     """
     who, rest = _people(rest, target, start)
+    size, _, n = rest.shape
     blended, residual = _residual(block, rest, transforms, target, who)
-    add_rows(slope, who, block.skin, _lever(rest, residual))
-    squares[who] += residual.square().sum((0, 1))
-    rest.copy_(torch.einsum("vrcn,vrn->vcn", blended[:, :, :3], residual))
+    moves = torch.einsum("vrcn,vck->vrkn", blended[:, :, :3], shape_rows(block, len(pull)))
+    h = torch.cat((rest, torch.ones_like(rest[:, :1])), 1)
+    terms = (moves[:, :, None] * h[:, None, :, None]).view(size, -1, n)
+    add_rows(lever, who, block.joint, terms)
+    weighted = block.om[:, None, None, None] * moves
+    products[..., who] += torch.einsum("vrkn,vrln->kln", weighted, moves)
+    pull[:, who] += torch.einsum("vrkn,vrn->kn", weighted, residual)
+
+
+def shape_rows(block: SkinBlock, betas: int) -> Tensor:
+    """What betas move the rest skin by, (Vb, 3, betas)."""
+    return block.basis[:, 1 : 1 + betas].view(-1, 3, betas)
 
 
 def write_skin(block: SkinBlock, rest: Tensor, transforms: Tensor, start: int, skin: Tensor) -> None:

@@ -1,0 +1,182 @@
+"""The quadratic form of a person's moments, on a CPU: its slopes, its gradient and its Gauss-Newton matrix, compiled.
+
+With x_a the posed place of a vertex as joint a holds it, a DoF i of joint k moves it by omega_i x x_a + v_i if a is
+below k. So the Gauss-Newton matrix only needs, of each two subtrees, the second moments
+N_kl = sum om w_a w_b [x_a; 1] [x_b; 1]^T over a below k and b below l, and those are sums up the tree of A_a M_ab A_b^T
+over the pairs of joints that share vertices.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skelfit.fit.compiled import Array, compiled
+
+NUM_BETAS = 10  # known to the compiler, which then unrolls the loops over them
+MOMENT_SIZE = 16  # numbers of a second moment: sum x x'^T (9), sum x (3), sum x' (3), sum 1
+
+
+@compiled
+def slopes(moments: Array, pairs: Array, change: Array, slope: Array) -> float:
+    """slope (J, 3, 4) holds D0 and becomes D0 + dA M; returns <D0 + slope, dA>."""
+    total = 0.0
+    for j in range(len(slope)):
+        for r in range(3):
+            for c in range(4):
+                total += slope[j, r, c] * change[j, r, c]
+    for p in range(len(pairs)):
+        a, b, m = pairs[p, 0], pairs[p, 1], moments[p]
+        times_moment(change[b], m, slope[a])
+        if a != b:
+            times_moment(change[a], m, slope[b])
+    for j in range(len(slope)):
+        for r in range(3):
+            for c in range(4):
+                total += slope[j, r, c] * change[j, r, c]
+    return total
+
+
+@compiled
+def times_moment(a: Array, m: Array, out: Array) -> None:
+    """out (3, 4) += a (3, 4) times the symmetric 4x4 matrix of the ten numbers m."""
+    for r in range(3):
+        x, y, z, w = a[r, 0], a[r, 1], a[r, 2], a[r, 3]
+        out[r, 0] += x * m[0] + y * m[1] + z * m[2] + w * m[6]
+        out[r, 1] += x * m[1] + y * m[3] + z * m[4] + w * m[7]
+        out[r, 2] += x * m[2] + y * m[4] + z * m[5] + w * m[8]
+        out[r, 3] += x * m[6] + y * m[7] + z * m[8] + w * m[9]
+
+
+@compiled
+def gradient_along(
+    a: Array, slope: Array, above: Array, dofs: Array, owner: Array, omega: Array, v: Array,
+    push: Array, twist: Array, gradient: Array,
+) -> None:  # fmt: skip
+    """Forces and torques on the joints, summed up the tree, along each DoF's twist."""
+    for j in range(len(a)):
+        for r in range(3):
+            s, t = (r + 1) % 3, (r + 2) % 3
+            push[j, r], twist[j, r] = slope[j, r, 3], 0.0
+            for c in range(4):
+                twist[j, r] += a[j, s, c] * slope[j, t, c] - a[j, t, c] * slope[j, s, c]
+    for j in range(len(a) - 1, -1, -1):
+        if above[j] >= 0:
+            for r in range(3):
+                push[above[j], r] += push[j, r]
+                twist[above[j], r] += twist[j, r]
+    for i in range(len(dofs)):
+        total = 0.0
+        for r in range(3):
+            total += omega[dofs[i], r] * twist[owner[i], r] + v[dofs[i], r] * push[owner[i], r]
+        gradient[i] = 2 * total
+
+
+@compiled
+def second_moments(
+    moments: Array, pairs: Array, a: Array, above: Array, below: Array, meets: Array, second: Array
+) -> None:
+    """N_kl of each two subtrees into second (J, J, 16)."""
+    second[:] = 0
+    t = np.empty((3, 4), a.dtype)
+    for p in range(len(pairs)):
+        j, i, m = pairs[p, 0], pairs[p, 1], moments[p]
+        t[:] = 0
+        times_moment(a[j], m, t)
+        one, two, b = second[j, i], second[i, j], a[i]
+        for r in range(3):
+            for s in range(3):
+                x = t[r, 0] * b[s, 0] + t[r, 1] * b[s, 1] + t[r, 2] * b[s, 2] + t[r, 3] * b[s, 3]
+                one[3 * r + s] = x
+                two[3 * s + r] = x
+            one[9 + r] = two[12 + r] = t[r, 3]
+            other = b[r, 0] * m[6] + b[r, 1] * m[7] + b[r, 2] * m[8] + b[r, 3] * m[9]
+            one[12 + r] = two[9 + r] = other
+        one[15] = two[15] = m[9]
+    count = len(a)
+    for b in range(count - 1, -1, -1):
+        if above[b] >= 0:
+            for j in range(count):
+                if below[j, b]:
+                    into, row = second[j, above[b]], second[j, b]
+                    for c in range(MOMENT_SIZE):
+                        into[c] += row[c]
+    for j in range(count - 1, -1, -1):
+        if above[j] >= 0:
+            for b in range(count):
+                if meets[j, b]:
+                    into, row = second[above[j], b], second[j, b]
+                    for c in range(MOMENT_SIZE):
+                        into[c] += row[c]
+
+
+@compiled
+def normal_matrix(
+    second: Array, dofs: Array, owner: Array, meets: Array, omega: Array, v: Array, hessian: Array
+) -> None:
+    """The Gauss-Newton matrix (n, n) from the second moments and the twists."""
+    n = len(dofs)
+    for i in range(n):
+        k = owner[i]
+        w0, w1, w2 = omega[dofs[i], 0], omega[dofs[i], 1], omega[dofs[i], 2]
+        v0, v1, v2 = v[dofs[i], 0], v[dofs[i], 1], v[dofs[i], 2]
+        last = -1
+        g0 = g1 = g2 = f0 = f1 = f2 = 0.0
+        for j in range(i, n):
+            other = owner[j]
+            if not meets[k, other]:
+                hessian[i, j] = hessian[j, i] = 0
+                continue
+            if other != last:  # of all DoFs of a joint
+                x, last = second[k, other], other
+                trace = x[0] + x[4] + x[8]
+                g0 = trace * w0 - (x[0] * w0 + x[1] * w1 + x[2] * w2) + x[13] * v2 - x[14] * v1
+                g1 = trace * w1 - (x[3] * w0 + x[4] * w1 + x[5] * w2) + x[14] * v0 - x[12] * v2
+                g2 = trace * w2 - (x[6] * w0 + x[7] * w1 + x[8] * w2) + x[12] * v1 - x[13] * v0
+                f0 = w1 * x[11] - w2 * x[10] + x[15] * v0
+                f1 = w2 * x[9] - w0 * x[11] + x[15] * v1
+                f2 = w0 * x[10] - w1 * x[9] + x[15] * v2
+            u, t = omega[dofs[j]], v[dofs[j]]
+            entry = 2 * (u[0] * g0 + u[1] * g1 + u[2] * g2 + t[0] * f0 + t[1] * f1 + t[2] * f2)
+            hessian[i, j] = hessian[j, i] = entry
+
+
+@compiled
+def add_wrenches(
+    moments: Array, pairs: Array, a: Array, omega: Array, v: Array, torque: Array, force: Array
+) -> None:
+    """Add to torque and force (J, 3, K) what dA M is on each joint, for K motions dA = [omega]x A + [0 | v].
+
+    omega and v (J, 3, K); a (J, 3, 4). <dA M, dA'> is then the sum over joints of torque . omega' + force . v'.
+    """
+    t, x = np.empty((3, 4)), np.empty((3, 3))
+    for p in range(len(pairs)):
+        j, i, m, b = pairs[p, 0], pairs[p, 1], moments[p], a[pairs[p, 1]]
+        t[:] = 0
+        times_moment(a[j], m, t)
+        for r in range(3):
+            for s in range(3):
+                x[r, s] = t[r, 0] * b[s, 0] + t[r, 1] * b[s, 1] + t[r, 2] * b[s, 2] + t[r, 3] * b[s, 3]
+        y0 = b[0, 0] * m[6] + b[0, 1] * m[7] + b[0, 2] * m[8] + b[0, 3] * m[9]
+        y1 = b[1, 0] * m[6] + b[1, 1] * m[7] + b[1, 2] * m[8] + b[1, 3] * m[9]
+        y2 = b[2, 0] * m[6] + b[2, 1] * m[7] + b[2, 2] * m[8] + b[2, 3] * m[9]
+        _add_wrench(x.T, t[0, 3], t[1, 3], t[2, 3], y0, y1, y2, m[9], omega[i], v[i], torque[j], force[j])
+        if i != j:
+            _add_wrench(x, y0, y1, y2, t[0, 3], t[1, 3], t[2, 3], m[9], omega[j], v[j], torque[i], force[i])
+
+
+@compiled
+def _add_wrench(
+    x: Array, a0: float, a1: float, a2: float, b0: float, b1: float, b2: float, mass: float,
+    omega: Array, v: Array, torque: Array, force: Array,
+) -> None:  # fmt: skip
+    """sum a x (omega x b + v) to the torque, sum omega x b + v to the force; x (3, 3) is sum b a^T."""
+    x00, x01, x02, x10, x11 = x[0, 0], x[0, 1], x[0, 2], x[1, 0], x[1, 1]
+    x12, x20, x21, x22 = x[1, 2], x[2, 0], x[2, 1], x[2, 2]
+    for k in range(NUM_BETAS):
+        w0, w1, w2, v0, v1, v2 = omega[0, k], omega[1, k], omega[2, k], v[0, k], v[1, k], v[2, k]
+        torque[0, k] += (x11 + x22) * w0 - x01 * w1 - x02 * w2 + a1 * v2 - a2 * v1
+        torque[1, k] += (x00 + x22) * w1 - x10 * w0 - x12 * w2 + a2 * v0 - a0 * v2
+        torque[2, k] += (x00 + x11) * w2 - x20 * w0 - x21 * w1 + a0 * v1 - a1 * v0
+        force[0, k] += w1 * b2 - w2 * b1 + mass * v0
+        force[1, k] += w2 * b0 - w0 * b2 + mass * v1
+        force[2, k] += w0 * b1 - w1 * b0 + mass * v2
