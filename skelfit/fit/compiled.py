@@ -8,6 +8,9 @@ from typing import Any, TypeVar, cast
 import numba
 from numpy.typing import NDArray
 
+# Off by default; what is done to the eight problems of a group at once is a scalar operation each without it.
+numba.config.SLP_VECTORIZE = 1
+
 F = TypeVar("F", bound=Callable[..., Any])
 Array = NDArray[Any]
 

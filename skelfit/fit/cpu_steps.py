@@ -1,9 +1,12 @@
 """The solver's damped step on a CPU: a factorisation per problem, in the cache, and the same in every batch.
 
-LAPACK's factors depend on where in memory a matrix lies; these do not.
+LAPACK's factors depend on where in memory a matrix lies; these do not. Problems go through in groups of eight, the
+problem being the innermost dimension, so that each instruction works on all of a group.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +14,9 @@ from torch import Tensor
 from skelfit.fit.compiled import Array, compiled
 
 FLOOR = 1e-8  # of the damping, as a share of the largest curvature
+_TINY = float(np.finfo(np.float32).tiny)
+_GROUP = 8
+Group = tuple[Any, ...]  # a number of each problem of a group
 
 
 def damped_steps(hessian: Tensor, gradient: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,60 +29,155 @@ def damped_steps(hessian: Tensor, gradient: Tensor, damping: Tensor) -> tuple[Te
 
 @compiled
 def _solve_all(hessian: Array, gradient: Array, damping: Array, step: Array, promised: Array) -> None:
-    n = gradient.shape[1]
-    u = np.empty((n, n), hessian.dtype)
-    tiny = np.finfo(hessian.dtype).tiny
-    for k in range(len(gradient)):
-        h, g, x = hessian[k], gradient[k], step[k]
-        largest = h[0, 0]
-        for i in range(n):
-            largest = max(largest, h[i, i])
-        floor = FLOOR * largest + tiny
-        for i in range(n):
-            for j in range(i, n):
-                u[i, j] = h[i, j]
-            u[i, i] += damping[k] * h[i, i] + floor
-            x[i] = -g[i]
-        if not (_factor(u) and _substitute(u, x)):
+    n, kind = gradient.shape[1], hessian.dtype
+    h, u, g, x = (
+        np.empty((n, n, _GROUP), kind), np.empty((n, n, _GROUP), kind),
+        np.empty((n, _GROUP), kind), np.empty((n, _GROUP), kind),
+    )  # fmt: skip
+    by, largest, total, row = (
+        np.empty(_GROUP, kind), np.empty(_GROUP, kind), np.empty(_GROUP, kind), np.empty(_GROUP, kind),
+    )  # fmt: skip
+    good = np.empty(_GROUP, np.bool_)
+    for start in range(0, len(gradient), _GROUP):
+        for p in range(_GROUP):
+            k = min(start + p, len(gradient) - 1)  # a last group that is not full repeats its last problem
+            by[p] = damping[k]
             for i in range(n):
-                x[i] = -g[i] / (largest * (1 + damping[k]) + floor)
-        total = 0.0
-        for i in range(n):
-            row = 0.0
-            for j in range(n):
-                row += h[i, j] * x[j]
-            total -= x[i] * (g[i] + 0.5 * row)
-        promised[k] = total
+                g[i, p] = gradient[k, i]
+                for j in range(i, n):
+                    h[i, j, p] = hessian[k, i, j]
+        _damp(h, by, g, u, x, largest)
+        _factor(u, row, good)
+        _substitute(u, x, good)
+        for p in range(_GROUP):
+            if not good[p]:
+                floor = _floor(largest[p])
+                for i in range(n):
+                    x[i, p] = -g[i, p] / (largest[p] * (1 + by[p]) + floor)
+        _promise(h, g, x, row, total)
+        for p in range(min(_GROUP, len(gradient) - start)):
+            promised[start + p] = total[p]
+            for i in range(n):
+                step[start + p, i] = x[i, p]
 
 
 @compiled
-def _factor(u: Array) -> bool:
-    """Of a symmetric matrix, its upper triangle u (n, n), make U with U^T U = matrix; False: not positive definite."""
-    n = len(u)
-    for k in range(n):
-        if not u[k, k] > 0:
-            return False
-        pivot = 1 / np.sqrt(u[k, k])
-        for j in range(k, n):
-            u[k, j] *= pivot
-        for i in range(k + 1, n):
-            above, row, factor = u[k], u[i], u[k, i]
-            for j in range(i, n):
-                row[j] -= factor * above[j]
-    return True
+def _floor(largest: float) -> float:
+    return FLOOR * largest + _TINY
 
 
 @compiled
-def _substitute(u: Array, x: Array) -> bool:
-    """x (n,) becomes the solution of U^T U x = x; False: it is not finite."""
-    n, finite = len(u), True
+def _damp(h: Array, by: Array, g: Array, u: Array, x: Array, largest: Array) -> None:
+    """The damped upper triangles into u, the right sides into x, the largest curvatures into largest."""
+    n = len(g)
+    for p in range(_GROUP):
+        largest[p] = h[0, 0, p]
     for i in range(n):
-        x[i] /= u[i, i]
-        for j in range(i + 1, n):
-            x[j] -= u[i, j] * x[i]
+        for p in range(_GROUP):
+            largest[p] = max(largest[p], h[i, i, p])
+            x[i, p] = -g[i, p]
+    for i in range(n):
+        for j in range(i, n):
+            _store(_load(h[i, j]), u[i, j])
+        for p in range(_GROUP):
+            u[i, i, p] += by[p] * h[i, i, p] + _floor(largest[p])
+
+
+@compiled
+def _factor(u: Array, scale: Array, good: Array) -> None:
+    """Of symmetric matrices, their upper triangles u (n, n, p), make U with U^T U = matrix; good: positive definite.
+
+    scale (p,) is room.
+    """
+    n = len(u)
+    good[:] = True
+    for i in range(n):
+        for j in range(i, n):
+            entry = _load(u[i, j])
+            for k in range(i):
+                entry = _less(entry, u[k, i], u[k, j])
+            _store(entry, u[i, j])
+        for p in range(_GROUP):
+            pivot = u[i, i, p]
+            good[p] = good[p] and pivot > 0
+            scale[p] = 1 / np.sqrt(pivot if pivot > 0 else 1.0)
+        for j in range(i, n):
+            _store(_times(_load(u[i, j]), scale), u[i, j])
+
+
+@compiled
+def _substitute(u: Array, x: Array, good: Array) -> None:
+    """x (n, p) becomes the solutions of U^T U x = x; no good where they are not finite."""
+    n = len(u)
+    for i in range(n):
+        entry = _load(x[i])
+        for k in range(i):
+            entry = _less(entry, u[k, i], x[k])
+        _store(_over(entry, u[i, i]), x[i])
     for i in range(n - 1, -1, -1):
+        entry = _load(x[i])
         for j in range(i + 1, n):
-            x[i] -= u[i, j] * x[j]
-        x[i] /= u[i, i]
-        finite = finite and np.isfinite(x[i])
-    return finite
+            entry = _less(entry, u[i, j], x[j])
+        _store(_over(entry, u[i, i]), x[i])
+        for p in range(_GROUP):
+            good[p] = good[p] and np.isfinite(x[i, p])
+
+
+@compiled
+def _promise(h: Array, g: Array, x: Array, half: Array, total: Array) -> None:
+    """The decreases that the models promise for steps x; half (p,) is room."""
+    n = len(g)
+    total[:] = 0
+    for i in range(n):
+        for p in range(_GROUP):
+            half[p] = 0.5 * h[i, i, p]
+        row = _times(_load(half), x[i])
+        for j in range(i + 1, n):
+            row = _plus(row, h[i, j], x[j])
+        for p in range(_GROUP):
+            total[p] -= x[i, p] * (g[i, p] + row[p])
+
+
+# A group's numbers are loaded, worked on and stored together, which is what the compiler makes vectors of.
+
+
+@compiled
+def _load(a: Array) -> Group:
+    return a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+
+
+@compiled
+def _store(x: Group, a: Array) -> None:
+    a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7] = x
+
+
+@compiled
+def _less(x: Group, a: Array, b: Array) -> Group:
+    """x - a b."""
+    return (
+        x[0] - a[0] * b[0], x[1] - a[1] * b[1], x[2] - a[2] * b[2], x[3] - a[3] * b[3],
+        x[4] - a[4] * b[4], x[5] - a[5] * b[5], x[6] - a[6] * b[6], x[7] - a[7] * b[7],
+    )  # fmt: skip
+
+
+@compiled
+def _plus(x: Group, a: Array, b: Array) -> Group:
+    """x + a b."""
+    return (
+        x[0] + a[0] * b[0], x[1] + a[1] * b[1], x[2] + a[2] * b[2], x[3] + a[3] * b[3],
+        x[4] + a[4] * b[4], x[5] + a[5] * b[5], x[6] + a[6] * b[6], x[7] + a[7] * b[7],
+    )  # fmt: skip
+
+
+@compiled
+def _times(x: Group, a: Array) -> Group:
+    return (
+        x[0] * a[0], x[1] * a[1], x[2] * a[2], x[3] * a[3], x[4] * a[4], x[5] * a[5], x[6] * a[6], x[7] * a[7]
+    )  # fmt: skip
+
+
+@compiled
+def _over(x: Group, a: Array) -> Group:
+    return (
+        x[0] / a[0], x[1] / a[1], x[2] / a[2], x[3] / a[3], x[4] / a[4], x[5] / a[5], x[6] / a[6], x[7] / a[7]
+    )  # fmt: skip

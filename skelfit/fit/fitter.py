@@ -49,7 +49,7 @@ PROGRESS_STRIDE = 8
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
 # Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
 _RETRY_STEPS, _CHANCE_PASSES, _NO_WORSE = 12, 3, 1.02
-_MOVING = 1e-2  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
+_MOVING = 3e-3  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
 
 
 class Fitter:
