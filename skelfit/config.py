@@ -69,9 +69,8 @@ class StageConfig:
     coarse_stride: int | None = bounded(1, default=None)  # the passes before it; None: as the last
     extra_refreshes: int = bounded(0, default=0)  # coarse passes more, for those who still move
     tolerance: float = bounded(0, default=1e-6)  # a person rests when a step would gain less than this share
-    refine_betas: bool = (
-        False  # one step of the betas before each pass, where the label's gender is not SKEL's
-    )
+    # Betas are free too, where the label's gender is not SKEL's: in all passes but the last, if it is not the only one.
+    refine_betas: bool = False
     joint_weight: float = bounded(
         0, default=0.0
     )  # of a shoulder joint's squared distance from where the mesh has it

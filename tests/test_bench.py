@@ -71,7 +71,7 @@ def test_report(bench, tmp_path: Path) -> None:
             "all",
             "target mesh",
             "warm start",
-            "betas",
+            "moments with betas",
             "moments",
             *stages,
             "metrics",

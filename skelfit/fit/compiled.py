@@ -9,7 +9,7 @@ import numba
 from numpy.typing import NDArray
 
 # Off by default; what is done to the eight problems of a group at once is a scalar operation each without it.
-numba.config.SLP_VECTORIZE = 1
+numba.config.SLP_VECTORIZE = 1  # type: ignore[attr-defined]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Array = NDArray[Any]

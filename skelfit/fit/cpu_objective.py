@@ -18,7 +18,6 @@ from skelfit.fit.compiled import Array, compiled
 from skelfit.fit.cpu_pose import pose
 from skelfit.fit.cpu_quadratic import (
     MOMENT_SIZE,
-    NUM_BETAS,
     add_wrenches,
     gradient_along,
     normal_matrix,
@@ -26,6 +25,7 @@ from skelfit.fit.cpu_quadratic import (
     slopes,
 )
 from skelfit.fit.cpu_shape import ShapeTables, shape_joints, shape_twists
+from skelfit.fit.cpu_tens import NUM_BETAS, load, plus, plus3, store, times
 from skelfit.fit.moments import Levers, Moments
 from skelfit.fit.plans import Plan
 from skelfit.fit.solver import Evaluation
@@ -299,7 +299,8 @@ def _evaluate_all_shaped(
             twists[1],
         )
         found += _own_part(delta, betas[p], products[p], pull[p], beta_weight, force, square)
-        _lever_part(a, at, change, slope, twists, wrenches, force, square)
+        _lever_part(a, at, change, slope, twists, wrenches, force)
+        _motion_part(twists, wrenches, square)
         add_wrenches(moments[p], pairs, a, twists[0], twists[1], wrenches[0], wrenches[1])
         _motion_part(twists, wrenches, square)
         for k in range(NUM_BETAS):
@@ -333,43 +334,36 @@ def _own_part(
 
 @compiled
 def _lever_part(
-    a: Array,
-    lever: Array,
-    change: Array,
-    slope: Array,
-    twists: Array,
-    wrenches: Array,
-    force: Array,
-    square: Array,
+    a: Array, lever: Array, change: Array, slope: Array, twists: Array, wrenches: Array, force: Array
 ) -> None:
     """Of the levers and the transforms; writes the levers as wrenches (2, J, 3, K) on the joints."""
+    total = load(force)
     for j in range(len(a)):
-        omega, v, torque, push = twists[0, j], twists[1, j], wrenches[0, j], wrenches[1, j]
         for r in range(3):
             s, t = (r + 1) % 3, (r + 2) % 3
-            turning = 0.0
-            for k in range(NUM_BETAS):
-                torque[r, k], push[r, k] = 0.0, lever[j, r, 3, k]
-            for c in range(4):
-                turning += a[j, s, c] * slope[j, t, c] - a[j, t, c] * slope[j, s, c]
-                for k in range(NUM_BETAS):
-                    torque[r, k] += a[j, s, c] * lever[j, t, c, k] - a[j, t, c] * lever[j, s, c, k]
-                    force[k] += change[j, r, c] * lever[j, r, c, k]
-            for k in range(NUM_BETAS):
-                force[k] += turning * omega[r, k] + slope[j, r, 3] * v[r, k]
-                for m in range(NUM_BETAS):
-                    square[k, m] += 0.5 * (torque[r, k] * omega[r, m] + push[r, k] * v[r, m])
+            at_s, at_t, to_s, to_t = a[j, s], a[j, t], slope[j, s], slope[j, t]
+            turning = at_s[0] * to_t[0] + at_s[1] * to_t[1] + at_s[2] * to_t[2] + at_s[3] * to_t[3]
+            turning -= at_t[0] * to_s[0] + at_t[1] * to_s[1] + at_t[2] * to_s[2] + at_t[3] * to_s[3]
+            total = plus(plus(total, turning, twists[0, j, r]), slope[j, r, 3], twists[1, j, r])
+            total = plus3(total, change[j, r, 0], change[j, r, 1], change[j, r, 2], lever[j, r])
+            total = plus(total, change[j, r, 3], lever[j, r, 3])
+            torque = plus3(times(at_s[3], lever[j, t, 3]), at_s[0], at_s[1], at_s[2], lever[j, t])
+            torque = plus3(plus(torque, -at_t[3], lever[j, s, 3]), -at_t[0], -at_t[1], -at_t[2], lever[j, s])
+            store(torque, wrenches[0, j, r])
+            store(load(lever[j, r, 3]), wrenches[1, j, r])
+    store(total, force)
 
 
 @compiled
 def _motion_part(twists: Array, wrenches: Array, square: Array) -> None:
-    """Of the transforms alone, and once more of the levers, from all wrenches together."""
-    for j in range(twists.shape[1]):
-        for r in range(3):
-            omega, v, torque, push = twists[0, j, r], twists[1, j, r], wrenches[0, j, r], wrenches[1, j, r]
-            for k in range(NUM_BETAS):
-                for m in range(NUM_BETAS):
-                    square[k, m] += 0.5 * (torque[k] * omega[m] + push[k] * v[m])
+    """Half of what the wrenches do on the twists: of the levers first, then of levers and transforms together."""
+    for k in range(NUM_BETAS):
+        row = load(square[k])
+        for j in range(twists.shape[1]):
+            for r in range(3):
+                row = plus(row, 0.5 * wrenches[0, j, r, k], twists[0, j, r])
+                row = plus(row, 0.5 * wrenches[1, j, r, k], twists[1, j, r])
+        store(row, square[k])
 
 
 @compiled
@@ -379,18 +373,15 @@ def _meet(
     """The entries of the matrix (n + K, n + K) of a DoF and a beta; sums the wrenches up the tree."""
     n, count = len(dofs), wrenches.shape[1]
     torque, push = wrenches[0], wrenches[1]
+    row = np.empty(NUM_BETAS)
     for j in range(count - 1, -1, -1):
         if above[j] >= 0:
             for r in range(3):
-                for k in range(NUM_BETAS):
-                    push[above[j], r, k] += push[j, r, k]
-                    torque[above[j], r, k] += torque[j, r, k]
+                store(plus(load(push[above[j], r]), 1.0, push[j, r]), push[above[j], r])
+                store(plus(load(torque[above[j], r]), 1.0, torque[j, r]), torque[above[j], r])
     for i in range(n):
-        j = owner[i]
-        w0, w1, w2, v0, v1, v2 = (
-            omega[dofs[i], 0], omega[dofs[i], 1], omega[dofs[i], 2], v[dofs[i], 0], v[dofs[i], 1], v[dofs[i], 2],
-        )  # fmt: skip
+        j, w, u = owner[i], omega[dofs[i]], v[dofs[i]]
+        along = plus(plus(times(w[0], torque[j, 0]), w[1], torque[j, 1]), w[2], torque[j, 2])
+        store(plus3(along, u[0], u[1], u[2], push[j]), row)
         for k in range(NUM_BETAS):
-            total = w0 * torque[j, 0, k] + w1 * torque[j, 1, k] + w2 * torque[j, 2, k]
-            total += v0 * push[j, 0, k] + v1 * push[j, 1, k] + v2 * push[j, 2, k]
-            hessian[i, n + k] = hessian[n + k, i] = 2 * total
+            hessian[i, n + k] = hessian[n + k, i] = 2 * row[k]

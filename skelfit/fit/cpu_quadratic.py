@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from skelfit.fit.compiled import Array, compiled
+from skelfit.fit.cpu_tens import load, plus, plus3, store
 
-NUM_BETAS = 10  # known to the compiler, which then unrolls the loops over them
 MOMENT_SIZE = 16  # numbers of a second moment: sum x x'^T (9), sum x (3), sum x' (3), sum 1
 
 
@@ -97,16 +97,32 @@ def second_moments(
         if above[b] >= 0:
             for j in range(count):
                 if below[j, b]:
-                    into, row = second[j, above[b]], second[j, b]
-                    for c in range(MOMENT_SIZE):
-                        into[c] += row[c]
+                    _add_moment(second[j, b], second[j, above[b]])
     for j in range(count - 1, -1, -1):
         if above[j] >= 0:
             for b in range(count):
                 if meets[j, b]:
-                    into, row = second[above[j], b], second[j, b]
-                    for c in range(MOMENT_SIZE):
-                        into[c] += row[c]
+                    _add_moment(second[j, b], second[above[j], b])
+
+
+@compiled
+def _add_moment(a: Array, into: Array) -> None:
+    """into (16,) += a (16,), read before it is written, which lets the compiler make vectors of it."""
+    x0, x1, x2, x3 = into[0] + a[0], into[1] + a[1], into[2] + a[2], into[3] + a[3]
+    x4, x5, x6, x7 = into[4] + a[4], into[5] + a[5], into[6] + a[6], into[7] + a[7]
+    y0, y1, y2, y3 = into[8] + a[8], into[9] + a[9], into[10] + a[10], into[11] + a[11]
+    y4, y5, y6, y7 = into[12] + a[12], into[13] + a[13], into[14] + a[14], into[15] + a[15]
+    into[0], into[1], into[2], into[3], into[4], into[5], into[6], into[7] = x0, x1, x2, x3, x4, x5, x6, x7
+    into[8], into[9], into[10], into[11], into[12], into[13], into[14], into[15] = (
+        y0,
+        y1,
+        y2,
+        y3,
+        y4,
+        y5,
+        y6,
+        y7,
+    )
 
 
 @compiled
@@ -172,11 +188,9 @@ def _add_wrench(
     """sum a x (omega x b + v) to the torque, sum omega x b + v to the force; x (3, 3) is sum b a^T."""
     x00, x01, x02, x10, x11 = x[0, 0], x[0, 1], x[0, 2], x[1, 0], x[1, 1]
     x12, x20, x21, x22 = x[1, 2], x[2, 0], x[2, 1], x[2, 2]
-    for k in range(NUM_BETAS):
-        w0, w1, w2, v0, v1, v2 = omega[0, k], omega[1, k], omega[2, k], v[0, k], v[1, k], v[2, k]
-        torque[0, k] += (x11 + x22) * w0 - x01 * w1 - x02 * w2 + a1 * v2 - a2 * v1
-        torque[1, k] += (x00 + x22) * w1 - x10 * w0 - x12 * w2 + a2 * v0 - a0 * v2
-        torque[2, k] += (x00 + x11) * w2 - x20 * w0 - x21 * w1 + a0 * v1 - a1 * v0
-        force[0, k] += w1 * b2 - w2 * b1 + mass * v0
-        force[1, k] += w2 * b0 - w0 * b2 + mass * v1
-        force[2, k] += w0 * b1 - w1 * b0 + mass * v2
+    store(plus3(plus(plus(load(torque[0]), a1, v[2]), -a2, v[1]), x11 + x22, -x01, -x02, omega), torque[0])
+    store(plus3(plus(plus(load(torque[1]), a2, v[0]), -a0, v[2]), -x10, x00 + x22, -x12, omega), torque[1])
+    store(plus3(plus(plus(load(torque[2]), a0, v[1]), -a1, v[0]), -x20, -x21, x00 + x11, omega), torque[2])
+    store(plus(plus(plus(load(force[0]), b2, omega[1]), -b1, omega[2]), mass, v[0]), force[0])
+    store(plus(plus(plus(load(force[1]), b0, omega[2]), -b2, omega[0]), mass, v[1]), force[1])
+    store(plus(plus(plus(load(force[2]), b1, omega[0]), -b0, omega[1]), mass, v[2]), force[2])

@@ -18,7 +18,7 @@ from skelfit.body.kinematics import FOREARM_BONES, LUMBAR, SCAPULA_L, SCAPULA_R,
 from skelfit.body.skel import SkelModel
 from skelfit.fit.compiled import Array, compiled
 from skelfit.fit.cpu_pose import add_slide
-from skelfit.fit.cpu_quadratic import NUM_BETAS
+from skelfit.fit.cpu_tens import NUM_BETAS, load, plus, plus3, store, times
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -135,15 +135,14 @@ def _turn_frame(
             x[r] = n[(r + 1) % 3] * axes[i, (r + 2) % 3] - n[(r + 2) % 3] * axes[i, (r + 1) % 3]
         for r in range(3):
             axes[i, r] += x[r] + along * n[r] - square * axes[i, r]
-    for k in range(NUM_BETAS):
-        along = b[0] * stretch[0, k] + b[1] * stretch[1, k] + b[2] * stretch[2, k]
-        for r in range(3):
-            db[r, k] = (stretch[r, k] - along * b[r]) / length
-    for k in range(NUM_BETAS):
-        twist = share * (n[0] * db[0, k] + n[1] * db[1, k] + n[2] * db[2, k])
-        spins[0, k] = b[1] * db[2, k] - b[2] * db[1, k] - twist * b[0]
-        spins[1, k] = b[2] * db[0, k] - b[0] * db[2, k] - twist * b[1]
-        spins[2, k] = b[0] * db[1, k] - b[1] * db[0, k] - twist * b[2]
+    for r in range(3):  # what is left of the bone's change, across it
+        for c in range(3):
+            x[c] = ((1.0 if r == c else 0.0) - b[r] * b[c]) / length
+        store(plus(plus(times(x[0], stretch[0]), x[1], stretch[1]), x[2], stretch[2]), db[r])
+    for r in range(3):
+        s, u = (r + 1) % 3, (r + 2) % 3
+        turned = plus(times(b[s], db[u]), -b[u], db[s])
+        store(plus3(turned, -share * n[0] * b[r], -share * n[1] * b[r], -share * n[2] * b[r], db), spins[r])
 
 
 @compiled
@@ -156,7 +155,7 @@ def shape_twists(
     As twists: dA = [omega]x A + [0 | v] with omega, v (J, 3, K). rot (24, 3, 3) and pos (24, 3) are where the joints
     are, spins and speeds are `shape_joints`'; turn and place (24, 3, K) are room for the joints' own motion.
     """
-    speeds, shift, slid = tables[1], np.empty((3, NUM_BETAS)), np.empty(3)
+    speeds, shift, slid, way = tables[1], np.empty((3, NUM_BETAS)), np.empty(3), np.empty(3)
     unit = np.ones(3)
     for r in range(3):  # the root turns about itself, as far as its frame does
         for k in range(NUM_BETAS):
@@ -166,8 +165,7 @@ def shape_twists(
     for j in range(1, NUM_JOINTS):
         up = parents[j]
         for r in range(3):
-            for k in range(NUM_BETAS):
-                shift[r, k] = speeds[j, r, k] - speeds[up, r, k]
+            store(plus(load(speeds[j, r]), -1.0, speeds[up, r]), shift[r])
         for s in range(3):  # what slides with a length, does so in proportion
             if j == SPINE[s]:
                 slid[:] = 0
@@ -179,44 +177,34 @@ def shape_twists(
                     slid[:] = 0
                     add_slide(j, q, unit, 1.0 - size, 0.0 + size, slid)
                     _add_outer(slid, thorax_speeds[size], shift)
-        x, y, z = pos[j, 0] - pos[up, 0], pos[j, 1] - pos[up, 1], pos[j, 2] - pos[up, 2]
-        _move(x, y, z, rot[up], rot[j], turn[up], place[up], spins[j], shift, turn[j], place[j])
+        for r in range(3):
+            way[r] = pos[j, r] - pos[up, r]
+        _move(way, rot[up], rot[j], turn[up], place[up], spins[j], shift, turn[j], place[j])
     for a in range(len(joints)):
         j = joints[a]
-        g, x, y, z = rot[j], pos[j, 0], pos[j, 1], pos[j, 2]
-        for k in range(NUM_BETAS):
-            w0, w1, w2 = turn[j, 0, k], turn[j, 1, k], turn[j, 2, k]
-            omega[a, 0, k], omega[a, 1, k], omega[a, 2, k] = w0, w1, w2
-            v[a, 0, k] = place[j, 0, k] - (w1 * z - w2 * y)
-            v[a, 1, k] = place[j, 1, k] - (w2 * x - w0 * z)
-            v[a, 2, k] = place[j, 2, k] - (w0 * y - w1 * x)
+        g, w, at = rot[j], turn[j], pos[j]
         for r in range(3):
-            for k in range(NUM_BETAS):
-                v[a, r, k] -= (
-                    g[r, 0] * speeds[j, 0, k] + g[r, 1] * speeds[j, 1, k] + g[r, 2] * speeds[j, 2, k]
-                )
+            s, t = (r + 1) % 3, (r + 2) % 3
+            store(load(w[r]), omega[a, r])
+            along = plus(plus(load(place[j, r]), -at[t], w[s]), at[s], w[t])
+            store(plus3(along, -g[r, 0], -g[r, 1], -g[r, 2], speeds[j]), v[a, r])
 
 
 @compiled
 def _add_outer(a: Array, b: Array, out: Array) -> None:
     for r in range(3):
-        for k in range(NUM_BETAS):
-            out[r, k] += a[r] * b[k]
+        store(plus(load(out[r]), a[r], b), out[r])
 
 
 @compiled
 def _move(
-    x: float, y: float, z: float, g: Array, h: Array, turn_up: Array, place_up: Array, spin: Array, shift: Array,
-    turn: Array, place: Array,
+    way: Array, g: Array, h: Array, turn_up: Array, place_up: Array, spin: Array, shift: Array, turn: Array,
+    place: Array,
 ) -> None:  # fmt: skip
-    """A joint's motion (3, K) from its parent's; (x, y, z) leads there from the parent, g and h are their rotations."""
-    for k in range(NUM_BETAS):
-        place[0, k] = place_up[0, k] + turn_up[1, k] * z - turn_up[2, k] * y
-        place[1, k] = place_up[1, k] + turn_up[2, k] * x - turn_up[0, k] * z
-        place[2, k] = place_up[2, k] + turn_up[0, k] * y - turn_up[1, k] * x
+    """A joint's motion (3, K) from its parent's; way (3,) leads there from the parent, g and h are their rotations."""
     for r in range(3):
+        s, t = (r + 1) % 3, (r + 2) % 3
         g0, g1, g2 = g[r, 0], g[r, 1], g[r, 2]
-        d0, d1, d2 = g0 - h[r, 0], g1 - h[r, 1], g2 - h[r, 2]
-        for k in range(NUM_BETAS):
-            place[r, k] += g0 * shift[0, k] + g1 * shift[1, k] + g2 * shift[2, k]
-            turn[r, k] = turn_up[r, k] + d0 * spin[0, k] + d1 * spin[1, k] + d2 * spin[2, k]
+        carried = plus(plus(load(place_up[r]), way[t], turn_up[s]), -way[s], turn_up[t])
+        store(plus3(carried, g0, g1, g2, shift), place[r])
+        store(plus3(load(turn_up[r]), g0 - h[r, 0], g1 - h[r, 1], g2 - h[r, 2], spin), turn[r])

@@ -24,7 +24,7 @@ from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.chart import joint_move, shaped_move
 from skelfit.fit.joint_targets import JointGoal, make_goal, make_locator, with_joints
-from skelfit.fit.moments import People, errors, levers, moments
+from skelfit.fit.moments import People, errors, moments, shaped_moments
 from skelfit.fit.objective import shaped_objective, stage_objective
 from skelfit.fit.other_starts import OTHER_STARTS
 from skelfit.fit.plans import Plan, make_plan
@@ -336,24 +336,16 @@ class PairFitter:
     def run_pass(self, stage: Stage, plan: Plan, steps: int, at: Progress, betas_free: bool) -> Progress:
         """A vertex pass and some steps, of the angles alone or of angles and betas together."""
         config, people, q, tolerance = self.config, at.people, at.q, stage.config.tolerance
-        state = moments(plan, self.skel, people, q)
-        state = with_joints(state, plan, people.frames, self.joint_goal(stage, plan, people))
-        x = q[:, plan.dofs]
+        x, wanted = q[:, plan.dofs], self.joint_goal(stage, plan, people)
         if betas_free:
-            by_betas = levers(plan, self.skel, people, q)
+            state, levers = shaped_moments(plan, self.skel, people, q)
+            state = with_joints(state, plan, people.frames, wanted)
             goal = shaped_objective(
-                plan,
-                self.skel,
-                people,
-                q,
-                state,
-                by_betas,
-                self.limits,
-                stage.limit_weight,
-                config.beta_weight,
+                plan, self.skel, people, q, state, levers, self.limits, stage.limit_weight, config.beta_weight
             )
             start, move = torch.cat((x, people.betas), 1), shaped_move(stage.move, len(plan.dofs))
         else:
+            state = with_joints(moments(plan, self.skel, people, q), plan, people.frames, wanted)
             goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight)
             start, move = x, stage.move
         found = levenberg_marquardt(goal, start, steps, config.max_angle_step, move, tolerance, at.damping)

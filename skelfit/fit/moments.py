@@ -143,6 +143,35 @@ def posed_people(model: SkelModel, people: People, q: Tensor) -> tuple[Tensor, T
 
 def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
     """The vertex pass of a stage at q (B, 46): reads each target vertex once."""
+    return _vertex_pass(plan, model, people, q, None)
+
+
+def shaped_moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> tuple[Moments, Levers]:
+    """The vertex pass of a stage at q (B, 46) in which betas are free."""
+    betas, joints, count = model.num_betas, len(plan.joints), len(q)
+    lever = q.new_zeros(joints, 12 * betas, count)
+    products, pull = q.new_zeros(betas, betas, count), q.new_zeros(betas, count)
+
+    def visit(block: VertexBlock, rest: Tensor, moved: Tensor, start: int) -> None:
+        tiles_of(q).add_levers(block, rest, moved, people.target, start, lever, products, pull)
+
+    found = _vertex_pass(plan, model, people, q, visit)
+    upper = products.permute(2, 0, 1).triu()
+    return found, Levers(
+        lever=lever.permute(2, 0, 1).unflatten(2, (3, 4, betas)).contiguous(),
+        products=upper + upper.triu(1).mT,
+        pull=pull.mT.contiguous(),
+    )
+
+
+def _vertex_pass(
+    plan: Plan,
+    model: SkelModel,
+    people: People,
+    q: Tensor,
+    also: Callable[[VertexBlock, Tensor, Tensor, int], None] | None,
+) -> Moments:
+    """The moments; `also` sees each tile: block, rest (Vb, 3, n), all people's transforms (24, 12, B), first person."""
     count, joints = q.shape[0], len(plan.joints)
     sums = q.new_zeros(len(plan.pair_mass), 9, count)
     d = q.new_zeros(joints, 12, count)
@@ -153,6 +182,8 @@ def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
 
     def visit(block: VertexBlock, rest: Tensor, start: int) -> None:
         tiles.add_moments(block, rest, moved, people.target, start, sums, d, value)
+        if also is not None:
+            also(block, rest, moved, start)
 
     for_each_tile(plan.blocks, plan.people, factors, visit)
     mass = plan.pair_mass[None, :, None].expand(count, -1, 1)
@@ -161,28 +192,6 @@ def moments(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Moments:
         pairs=torch.cat((sums.permute(2, 0, 1), mass), 2),
         d=side_by_side(d.permute(2, 0, 1).unflatten(2, (3, 4))),
         value=value,
-    )
-
-
-def levers(plan: Plan, model: SkelModel, people: People, q: Tensor) -> Levers:
-    """How betas move the skin at q (B, 46): one more pass over the plan's vertices."""
-    count, joints, betas = q.shape[0], len(plan.joints), model.num_betas
-    lever = q.new_zeros(joints, 12 * betas, count)
-    products = q.new_zeros(betas, betas, count)
-    pull = q.new_zeros(betas, count)
-    tiles = tiles_of(q)
-    transforms, factors = posed_people(model, people, q)
-    moved = people_last(transforms)
-
-    def visit(block: VertexBlock, rest: Tensor, start: int) -> None:
-        tiles.add_levers(block, rest, moved, people.target, start, lever, products, pull)
-
-    for_each_tile(plan.blocks, plan.people, factors, visit)
-    upper = products.permute(2, 0, 1).triu()
-    return Levers(
-        lever=lever.permute(2, 0, 1).unflatten(2, (3, 4, betas)).contiguous(),
-        products=upper + upper.triu(1).mT,
-        pull=pull.mT.contiguous(),
     )
 
 

@@ -14,6 +14,7 @@ between them goes wherever the start leads along a valley, as slowly as the vall
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -194,13 +195,12 @@ def transform_speeds(plan: Plan, model: SkelModel, betas: Tensor, q: Tensor) -> 
         posed = pose_joints(model.rig, frames, q)
         return side_by_side(skinning_transforms(posed, frames.joints)[:, plan.joints])
 
-    def along(direction: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = torch.func.jvp(transforms, (betas,), (direction.expand_as(betas),))
-        return found
+    def along(direction: Tensor) -> Tensor:
+        found = torch.func.jvp(transforms, (betas,), (direction.expand_as(betas),))
+        return cast("Tensor", found[1])
 
     directions = torch.eye(betas.shape[1], dtype=betas.dtype, device=betas.device)
-    a, speeds = torch.func.vmap(along, out_dims=(None, 1))(directions)
-    return a, speeds
+    return transforms(betas), torch.func.vmap(along, out_dims=1)(directions)
 
 
 def _meeting(plan: Plan, omega: Tensor, v: Tensor, a: Tensor, along: Tensor) -> Tensor:

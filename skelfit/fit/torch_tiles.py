@@ -80,7 +80,7 @@ def add_levers(
     blended, residual = _residual(block, rest, transforms, target, who)
     moves = torch.einsum("vrcn,vck->vrkn", blended[:, :, :3], shape_rows(block, len(pull)))
     h = torch.cat((rest, torch.ones_like(rest[:, :1])), 1)
-    terms = (moves[:, :, None] * h[:, None, :, None]).view(size, -1, n)
+    terms = (moves[:, :, None] * h[:, None, :, None]).reshape(size, -1, n)
     add_rows(lever, who, block.joint, terms)
     weighted = block.om[:, None, None, None] * moves
     products[..., who] += torch.einsum("vrkn,vrln->kln", weighted, moves)
