@@ -36,6 +36,7 @@ from skelfit.shards import (
     read_marker,
     read_rows,
     remove_shard,
+    sealed,
     shard_name,
     write_json,
 )
@@ -228,6 +229,7 @@ def finish(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -
         "identity_sha256": run.identity_sha256,
         "identity": run.identity(),
     }
+    content = sealed(content)
     write_json(folder / SCHEMA_NAME, schema())
     write_json(folder / SUMMARY_NAME, content)
     return content

@@ -14,7 +14,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -67,6 +67,7 @@ class Row:
     frame: int | None = None  # which of its frames it is, from 0 on
     frame_rate: float | None = None  # Hz; None also where the file does not say
     subject: str | None = None  # whose motion it is
+    digest: str = ""  # of this row and its sample (row_digest), when it is written
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,10 @@ def write_shard(
         # An integer mtime and no user make the tar reproducible; the defaults are the clock and a name.
         with webdataset.TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
             for row, sample in entries:
-                rows.append(row)
+                members = {} if sample is None else _members(sample)
+                rows.append(replace(row, digest=row_digest(vars(row), members)))
                 if sample is not None:
-                    tar.write(_members(sample))
+                    tar.write({"__key__": sample.key, **members})
                 else:
                     rejected[f"{row.status}: {reason_kind(row.reason)}"] += 1
         if [row.row for row in rows] != list(range(*span)):
@@ -176,13 +178,27 @@ def reason_kind(reason: str) -> str:
     return re.split(r"; |: | -?\d", reason, maxsplit=1)[0]
 
 
-def _members(sample: Sample) -> dict[str, Any]:
+def row_digest(row: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
+    """A digest that tells which row or sample of a damaged shard is the damaged one.
+
+    The first 16 hex digits of the sha256 of the row's JSON without its digest, and of the name and bytes of each
+    member of its sample, in the order of the tar.
+    """
+    line = json.dumps({key: value for key, value in row.items() if key != "digest"}, allow_nan=False)
+    digest = hashlib.sha256(line.encode())
+    for name in sorted(members):
+        digest.update(name.encode())
+        digest.update(members[name])
+    return digest.hexdigest()[:16]
+
+
+def _members(sample: Sample) -> dict[str, bytes]:
     if "." in sample.key or "/" in sample.key:
         raise ValueError(f"{sample.key}: a WebDataset key must not contain a dot or a slash")
     label = io.BytesIO()
     np.save(label, np.ascontiguousarray(sample.label, dtype="<f4"), allow_pickle=False)
     meta = json.dumps(sample.meta, allow_nan=False).encode()
-    members = {"__key__": sample.key, "label.npy": label.getvalue(), "meta.json": meta}
+    members = {"label.npy": label.getvalue(), "meta.json": meta}
     if sample.image is not None:
         members[sample.extension] = sample.image
     return members
@@ -215,6 +231,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write indented JSON atomically. Raises OutputError."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with a hash of all of it as its last key: a summary holds what nothing else on disk tells again."""
+    return {**content, "content_sha256": mapping_hash(content)}
 
 
 def read_json(path: Path) -> dict[str, Any]:

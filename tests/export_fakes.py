@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from skelfit.body.dofs import dof_limits
+from skelfit.config import mapping_hash
 from skelfit.layout import FIELDS, LAYOUT_VERSION, pack, schema, unpack
 from skelfit.metrics import Summary
 from skelfit.shards import (
@@ -19,6 +20,7 @@ from skelfit.shards import (
     ShardFiles,
     list_shards,
     read_rows,
+    sealed,
     shard_name,
     write_json,
     write_shard,
@@ -106,9 +108,14 @@ def write_run(
         "shards": len(shards),
         "identity": identity,
     }
-    summary |= {"identity_sha256": "2" * 64, "filters": {}, "rejected": {}, "origins": list(origins)}
+    summary |= {
+        "identity_sha256": mapping_hash(identity),
+        "filters": {},
+        "rejected": {},
+        "origins": list(origins),
+    }
     write_json(folder / SCHEMA_NAME, schema())
-    write_json(folder / SUMMARY_NAME, summary)
+    write_json(folder / SUMMARY_NAME, sealed(summary))
     return folder
 
 

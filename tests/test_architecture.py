@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": {"heap", "job", "plan"},
     "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "layout", "sequences", "shards"},
+    "verify": {"body", "config", "layout", "metrics", "shards"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
     "studies": {"bench", "body", "config", "fit", "images", "job", "labels", "people"},

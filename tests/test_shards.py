@@ -24,9 +24,11 @@ from skelfit.shards import (
     check_shard,
     list_shards,
     read_marker,
+    read_members,
     read_rows,
     read_samples,
     remove_temporaries,
+    row_digest,
     write_atomically,
     write_shard,
 )
@@ -92,7 +94,11 @@ def test_a_shard_is_read_back(tmp_path: Path) -> None:
     marker = read_marker(files)
     check_shard(files, marker, hash_tar=True)
     assert (marker.rows_in, marker.rows_out, marker.statuses) == (3, 3, {"ok": 3})
-    assert [asdict(a_row(i)) for i in range(3)] == list(read_rows(files.sidecar))
+    rows = list(read_rows(files.sidecar))
+    assert [asdict(a_row(i)) for i in range(3)] == [{**row, "digest": ""} for row in rows]
+    assert [row["digest"] for row in rows] == [
+        row_digest(row, m) for row, (_, m) in zip(rows, read_members(files.tar), strict=True)
+    ]
     samples = list(read_samples(files.tar))
     assert [(key, meta["row"]) for key, _, meta in samples] == [(f"s-0-{i:08d}", i) for i in range(3)]
     np.testing.assert_array_equal(samples[1][1], a_label(1))
