@@ -54,6 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "layout", "sequences", "shards"},
     "verify": {"body", "config", "layout", "metrics", "shards"},
+    # Knows finished shards and bodies; strict: its own configuration.
+    "train": {"body", "layout", "shards", "strict"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
     "studies": {"bench", "body", "config", "fit", "images", "job", "labels", "people"},

@@ -1,0 +1,53 @@
+"""What the network is given: a batch of people as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+CROP = 256  # side of a crop, px
+# ImageNet's mean and deviation of red, green and blue, as the backbones were trained with.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B people. Pixels of the source image have their origin at its top left corner, also where shards hold crops."""
+
+    pixels: Tensor  # (B,3,256,256) uint8, RGB; (B,3,0,0) where images were not wanted
+    keypoints2d: (
+        Tensor  # (B,44,3) of the crop: -0.5 to 0.5 from left to right and from top to bottom; confidence
+    )
+    keypoints3d: Tensor  # (B,44,4) m, in the axes of the camera; confidence
+    poses: Tensor  # (B,46) rad
+    betas: Tensor  # (B,10) of the SKEL body that `female` names
+    female: Tensor  # (B,) bool
+    cam_int: Tensor  # (B,3,3) px of the source image
+    center: Tensor  # (B,2) of the crop, px of the source image
+    box_size: Tensor  # (B,) side of the crop, px of the source image
+    image_size: Tensor  # (B,2) width and height of the source image, px; 0 where unknown
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def image(self) -> Tensor:
+        """(B,3,256,256) float32, normalised; made on the device of the pixels, which travel as bytes."""
+        mean, std = (torch.tensor(v, device=self.pixels.device).view(3, 1, 1) for v in (MEAN, STD))
+        return (self.pixels.float() / 255 - mean) / std
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on a device; does not wait for copies of pinned memory."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same in pinned memory; DataLoader calls it."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "keys"}
+        return Batch(**tensors, keys=self.keys)
