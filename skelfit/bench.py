@@ -32,12 +32,8 @@ from skelfit.roofline import count_work, measure_device, roofline, wait_for
 
 REPORT_VERSION = 1
 POSES = {"everyday": 0.0, "extreme": 1.0}  # share of people with a pose anywhere in the joints' ranges
-PARTS = (
-    "target mesh",
-    "warm start",
-    "moments with betas",
-    "moments",
-)  # then the solver, stage by stage, and the metrics
+# Then come the solver, stage by stage, and the metrics.
+PARTS = ("target mesh", "warm start", "moments with betas", "moments")
 _SEED = 20_000  # no person of the demo
 _MAX_BATCHES = 16  # a small batch is timed on so many of its size: more only takes longer
 _MIB = 2**20
@@ -288,13 +284,13 @@ def timed_parts(stages: Sequence[str], device: str) -> Iterator[dict[str, float]
     """
     seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     seconds |= {f"LM {name}": 0.0 for name in stages} | {"metrics": 0.0}
-    moves: list[int] = []  # of the stages, in the order in which they are first used
+    stage_now = stages[0]
+    run_pass = fit_module.PairFitter.run_pass
 
-    def part_of_solver(*args: Any) -> str:
-        move = id(args[4])
-        if move not in moves:
-            moves.append(move)
-        return f"LM {stages[moves.index(move) % len(stages)]}"  # one SKEL body after the other
+    def named_pass(pair: fit_module.PairFitter, stage: fit_module.Stage, *rest: Any) -> fit_module.Progress:
+        nonlocal stage_now
+        stage_now = stage.config.name
+        return run_pass(pair, stage, *rest)
 
     def timed(function: Callable[..., Any], part: str | None) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -302,24 +298,28 @@ def timed_parts(stages: Sequence[str], device: str) -> Iterator[dict[str, float]
             started = time.perf_counter()
             result = function(*args, **kwargs)
             wait_for(device)
-            seconds[part or part_of_solver(*args)] += time.perf_counter() - started
+            seconds[part or f"LM {stage_now}"] += time.perf_counter() - started
             return result
 
         return call
 
-    places: list[tuple[Any, str, str | None]] = [
-        (fit_module, "smpl_targets", "target mesh"),
-        (fit_module, "body_angles", "warm start"),
-        (fit_module, "shaped_moments", "moments with betas"),
-        (fit_module, "moments", "moments"),
-        (fit_module, "levenberg_marquardt", None),
-        (fit_module, "errors", "metrics"),
+    parts = {
+        "smpl_targets": "target mesh",
+        "body_angles": "warm start",
+        "shaped_moments": "moments with betas",
+        "moments": "moments",
+        "levenberg_marquardt": None,
+        "errors": "metrics",
+    }
+    replaced: list[tuple[Any, str, Any]] = [
+        (fit_module, name, timed(getattr(fit_module, name), part)) for name, part in parts.items()
     ]
-    originals = [getattr(owner, name) for owner, name, _ in places]
+    replaced.append((fit_module.PairFitter, "run_pass", named_pass))
+    originals = [getattr(owner, name) for owner, name, _ in replaced]
     try:
-        for (owner, name, part), original in zip(places, originals, strict=True):
-            setattr(owner, name, timed(original, part))
+        for owner, name, replacement in replaced:
+            setattr(owner, name, replacement)
         yield seconds
     finally:
-        for (owner, name, _), original in zip(places, originals, strict=True):
+        for (owner, name, _), original in zip(replaced, originals, strict=True):
             setattr(owner, name, original)
