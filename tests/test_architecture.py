@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": {"heap", "job", "plan"},
     "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "layout", "sequences", "shards"},
-    "verify": {"body", "config", "images", "layout", "metrics", "shards"},
+    "verify": {"body", "config", "images", "layout", "metrics", "sequences", "shards"},
     # Knows finished shards and bodies; strict: its own configuration.
     "train": {"body", "layout", "shards", "strict"},
     "roofline": {"body", "config", "fit"},
