@@ -10,6 +10,7 @@ told by the environment, which worker processes inherit:
 from __future__ import annotations
 
 import os
+import signal
 import time
 from functools import partial
 from types import SimpleNamespace
@@ -42,6 +43,8 @@ def fast_work(task: ShardTask, fitter: object = None) -> ShardResult:
 
 
 if __name__ == "__main__":
+    # A suite that runs in the background of a shell hands on that Ctrl-C is to be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # By its name, so that workers find it.
     import fault_cli
 

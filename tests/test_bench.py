@@ -24,6 +24,7 @@ PIPELINE = ROOT / "pipelines" / "hmr-skel.yaml"
 BASELINE = """
 name: short
 fit:
+  retries: 0
   stages:
     - {name: lower_body, dofs: lower_body, vertices: lower_body, steps: 1, refreshes: 1}
     - {name: full, dofs: all, vertices: all, steps: 2, refreshes: 1}
