@@ -7,9 +7,12 @@ shape once with `shape`, then pose it as often as wanted. Lengths in metres, ang
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.body.assets import SkelAsset
@@ -100,6 +103,13 @@ class SkelModel:
     def num_betas(self) -> int:
         """Number of shape components."""
         return int(self.shapedirs.shape[-1])
+
+    def with_vertices(self, vertices: NDArray[np.int64]) -> SkelModel:
+        """The same body with these skin vertices (K,) alone; its bones cannot be scaled any more."""
+        few = copy(self)
+        for table in ("v_template", "shapedirs", "weights", "posedirs"):
+            setattr(few, table, getattr(self, table)[vertices])
+        return few
 
     def shape(self, betas: Tensor) -> SkelShape:
         """Prepare people of shape betas (..., 10)."""

@@ -1,0 +1,132 @@
+"""ViTPose's backbones, by `transformers`, and the checkpoints that users bring for them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skelfit.errors import ModelError, SkelfitError
+
+# Width, layers and heads; `tiny` is for tests and for processors.
+SIZES: dict[str, tuple[int, int, int]] = {
+    "vitpose-h": (1280, 32, 16),
+    "vitpose-l": (1024, 24, 16),
+    "vitpose-b": (768, 12, 12),
+    "vitpose-s": (384, 12, 12),
+    "tiny": (64, 2, 2),
+}
+_HEIGHT, _WIDTH, _PATCH = 256, 192, 16
+# From ViTPose's own names to those of `transformers`, but for a block's `attn.qkv`, which is three there.
+_NAMES = {
+    "pos_embed": "embeddings.position_embeddings",
+    "patch_embed.proj": "embeddings.patch_embeddings.projection",
+    "last_norm": "layernorm",
+    "blocks": "encoder.layer",
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.output.dense",
+}
+
+
+class Backbone(nn.Module):
+    """From the middle 256 x 192 px of crops to features of their 16 x 12 patches."""
+
+    def __init__(self, size: str) -> None:
+        super().__init__()
+        self.size = size
+        self.width, layers, heads = SIZES[size]
+        try:
+            from transformers import VitPoseBackbone, VitPoseBackboneConfig
+        except ImportError as error:
+            raise SkelfitError(f"training needs: pip install 'skelfit[train]' ({error})") from None
+        config = VitPoseBackboneConfig(
+            image_size=(_HEIGHT, _WIDTH),
+            patch_size=(_PATCH, _PATCH),
+            hidden_size=self.width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            layer_norm_eps=1e-6,
+            out_features=[f"stage{layers}"],
+        )
+        self.vit = VitPoseBackbone(config)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Features (B, 192, width) of crops (B, 3, 256, 256), normalised."""
+        aside = (image.shape[-1] - _WIDTH) // 2
+        return self.vit(image[..., aside : aside + _WIDTH]).feature_maps[0]
+
+    def load(self, path: str | Path) -> None:
+        """Take the weights of a ViTPose checkpoint: the original's, or that of `transformers`; heads are left out.
+
+        Raises ModelError when the file cannot be read or is of another backbone.
+        """
+        found = _renamed(_read(path), path)
+        for name, tensor in self.vit.state_dict().items():
+            if name not in found:
+                raise ModelError(path, name, f"the weights of {self.size}", f"none{_looks_like(found)}")
+            if found[name].shape != tensor.shape:
+                expected = f"shape {tuple(tensor.shape)} of {self.size}"
+                shape = f"shape {tuple(found[name].shape)}{_looks_like(found)}"
+                raise ModelError(path, name, expected, shape)
+        # What is left over is heads, or layers that this size does not have.
+        over = [name for name in found if name.startswith("encoder.layer.")]
+        if len(over) > sum(name.startswith("encoder.layer.") for name in self.vit.state_dict()):
+            raise ModelError(path, None, f"the layers of {self.size}", f"more{_looks_like(found)}")
+        self.vit.load_state_dict({name: found[name] for name in self.vit.state_dict()})
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint; nothing in it is executed."""
+    expected = "a ViTPose checkpoint (.pth or .safetensors)"
+    try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(path, None, expected, "no such file") from None
+    except pickle.UnpicklingError:
+        how = "more than tensors, which is not read: save its 'state_dict' alone"
+        raise ModelError(path, None, expected, how) from None
+    except Exception as error:  # torch and safetensors have no error of their own for a damaged file
+        raise ModelError(path, None, expected, " ".join(str(error).split())[:200]) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(path, None, expected, f"no tensors by name ({type(content).__name__})")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _renamed(found: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """A checkpoint's tensors under the names of `transformers`."""
+    renamed: dict[str, Tensor] = {}
+    for original, tensor in found.items():
+        name = original.removeprefix("module.").removeprefix("backbone.")
+        if ".experts." in name:
+            raise ModelError(path, original, "a ViTPose backbone", "a mixture of experts (ViTPose+)")
+        if not name.startswith(("embeddings.", "encoder.", "layernorm.")):
+            for theirs, ours in _NAMES.items():
+                name = name.replace(theirs, ours)
+        if ".attn.qkv." in name:
+            parts = tensor.chunk(3)
+            for part, values in zip(("query", "key", "value"), parts, strict=True):
+                renamed[name.replace("attn.qkv", f"attention.attention.{part}")] = values
+        else:
+            renamed[name] = tensor
+    return renamed
+
+
+def _looks_like(found: dict[str, Tensor]) -> str:
+    """Which backbone the tensors are of, as the end of a message; nothing when it is none of ours."""
+    patches = found.get("embeddings.patch_embeddings.projection.weight")
+    depth = len({name.split(".")[2] for name in found if name.startswith("encoder.layer.")})
+    for size, (width, layers, _) in SIZES.items():
+        if patches is not None and patches.shape[0] == width and depth == layers:
+            return f": it looks like {size}; give network.backbone: {size}"
+    return ""
