@@ -69,6 +69,8 @@ ONLY_IN = {
     "smplx": "body",
     "trimesh": "export",
     "matplotlib": "card",
+    "transformers": "train",
+    "safetensors": "train",
 }
 NEVER = {"body_models", "chumpy", "opensim", "pytest"}
 

@@ -50,7 +50,6 @@ class Backbone(nn.Module):
             num_hidden_layers=layers,
             num_attention_heads=heads,
             layer_norm_eps=1e-6,
-            out_features=[f"stage{layers}"],
         )
         self.vit = VitPoseBackbone(config)
 

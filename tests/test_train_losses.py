@@ -1,0 +1,214 @@
+"""What training minimises: every term by hand, at the truth, and its gradient against finite differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from train_fakes import labelled_people, true_camera
+
+from skelfit.body.dofs import NUM_DOFS, dof_index
+from skelfit.body.models import ModelSet
+from skelfit.errors import ModelError
+from skelfit.train.batch import Batch
+from skelfit.train.config import LossConfig
+from skelfit.train.keypoints import SkelKeypoints
+from skelfit.train.losses import (
+    betas_loss,
+    estimate_terms,
+    keypoints2d_loss,
+    keypoints3d_loss,
+    pose_loss,
+    refinement_loss,
+    training_loss,
+)
+from skelfit.train.network import Estimate, Prediction
+from skelfit.train.rotations import angles_to_pose
+
+TERMS = ("keypoints2d", "keypoints3d", "betas", "orientation", "pose")
+
+
+@pytest.fixture(scope="module")
+def body(models: ModelSet) -> SkelKeypoints:
+    return SkelKeypoints(models, "male", dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def people(models: ModelSet) -> tuple[Batch, Estimate]:
+    """Three people, and the estimate that is true."""
+    batch, trans = labelled_people(models, 3)
+    return batch, Estimate(angles_to_pose(batch.poses), batch.betas, true_camera(batch, trans))
+
+
+def off(estimate: Estimate, by: float = 0.1) -> Estimate:
+    """An estimate beside the truth."""
+    torch.manual_seed(5)
+    return Estimate(*(value + by * torch.randn_like(value) for value in vars(estimate).values()))
+
+
+def test_two_dimensions_by_hand() -> None:
+    points, labels = torch.zeros(2, 44, 2), torch.zeros(2, 44, 3)
+    labels[0, 3] = torch.tensor([0.1, -0.2, 1.0])  # 0.3
+    labels[0, 5] = torch.tensor([0.5, 0.5, 0.4])  # 0.4 of 1
+    labels[1, 7] = torch.tensor([0.9, 0.9, 0.0])  # not seen
+    torch.testing.assert_close(keypoints2d_loss(points, labels), torch.tensor(0.7 / 2))
+
+
+def test_three_dimensions_by_hand() -> None:
+    points, labels = torch.zeros(2, 44, 3), torch.zeros(2, 44, 4)
+    labels[..., 3] = 1
+    labels[0, :, :3] += torch.tensor([1.0, 2, 3])  # where the person stands does not count
+    labels[0, 4, :3] += torch.tensor([0.1, 0.2, -0.3])  # 0.6
+    labels[0, 6] += torch.tensor([0.2, 0, 0, -0.5])  # half of 0.2
+    labels[1, :, 0] = torch.arange(44.0)
+    labels[1, 39, 3] = 0  # without its pelvis
+    torch.testing.assert_close(keypoints3d_loss(points, labels), torch.tensor(0.7 / 2))
+
+
+def test_the_pelvis_of_the_estimate_counts_too() -> None:
+    points, labels = torch.zeros(1, 44, 3), torch.zeros(1, 44, 4)
+    labels[..., 3] = 1
+    points[0, 39, 1] = 0.01  # now each of the other 43 is off
+    torch.testing.assert_close(keypoints3d_loss(points, labels), torch.tensor(0.43))
+
+
+def test_betas_by_hand() -> None:
+    labels = torch.zeros(2, 10)
+    labels[0, :2], labels[1, 0] = torch.tensor([1.0, -2.0]), 5.0
+    both = torch.tensor([True, True])
+    torch.testing.assert_close(betas_loss(torch.zeros(2, 10), labels, both), torch.tensor(4.0))
+    first = torch.tensor([True, False])
+    torch.testing.assert_close(betas_loss(torch.zeros(2, 10), labels, first), torch.tensor(1.5))
+
+
+def test_pose_by_hand() -> None:
+    q = torch.zeros(2, NUM_DOFS)
+    target = angles_to_pose(q)
+    q[0, dof_index("knee_angle_r")] = torch.pi / 2  # cos 1 -> 0, sin 0 -> 1: 2
+    q[0, dof_index("wrist_flexion_l")] = -0.3  # 0.3
+    q[1, dof_index("pelvis_tilt")] = torch.pi / 2  # a quarter turn: two columns off by 2 each
+    pose = angles_to_pose(q)
+    pose[1, 3, 2:] = 9.0  # means nothing
+    torch.testing.assert_close(pose_loss(pose, target, slice(1, None)), torch.tensor(2.3 / 2))
+    torch.testing.assert_close(pose_loss(pose, target, slice(0, 1)), torch.tensor(4.0 / 2))
+    torch.testing.assert_close(refinement_loss(pose, target), torch.tensor((2.3 + 4.0) / 2 / 88))
+
+
+def test_the_truth_costs_nothing(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+    """Against labels from the whole skin, another projection and another camera formula."""
+    batch, truth = people
+    terms = estimate_terms(truth, batch.cam_int, batch, body)
+    assert set(terms) == set(TERMS)
+    for name, value in terms.items():
+        # keypoints44 is float32, and the labels of the demo body lie 5 m off
+        assert value.item() < 1e-9, name
+    wrong = estimate_terms(off(truth), batch.cam_int, batch, body)
+    assert all(value.item() > 0.01 for value in wrong.values())
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_gradients_of_an_estimate(name: str, people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+    batch, truth = people
+    one = batch._with(lambda tensor: tensor[:1])
+    pose, betas, camera = (v[:1].clone().requires_grad_() for v in vars(off(truth)).values())
+
+    def term(pose: Tensor, betas: Tensor, camera: Tensor) -> Tensor:
+        return estimate_terms(Estimate(pose, betas, camera), one.cam_int, one, body)[name]
+
+    torch.autograd.gradcheck(term, (pose, betas, camera), fast_mode=True)
+
+
+def test_gradients_of_the_refinement(people: tuple[Batch, Estimate]) -> None:
+    batch, truth = people
+    target = angles_to_pose(batch.poses)
+    torch.autograd.gradcheck(lambda pose: refinement_loss(pose, target), off(truth).pose.requires_grad_())
+
+
+def made(truth: Estimate, batch: Batch, encoder: bool = True) -> Prediction:
+    layers = (off(truth, 0.2), off(truth, 0.1), off(truth, 0.05))
+    return Prediction(off(truth, 0.3) if encoder else None, layers, batch.cam_int)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(
+    people: tuple[Batch, Estimate], body: SkelKeypoints
+) -> None:
+    batch, truth = people
+    prediction = made(truth, batch)
+    total, terms = training_loss(prediction, batch, body, LossConfig())
+    weights = {"keypoints2d": 0.05, "keypoints3d": 0.05, "betas": 0.0005, "pose": 0.001, "orientation": 0.002}
+    names = {f"{part}/{term}": weight for part in ("encoder", "decoder") for term, weight in weights.items()}
+    assert set(terms) == names.keys() | {"refinement"}
+    expected = sum(weight * terms[name] for name, weight in names.items()) + 0.1 * terms["refinement"]
+    torch.testing.assert_close(total, expected)
+    target = angles_to_pose(batch.poses)
+    between = sum(refinement_loss(layer.pose, target) for layer in prediction.layers[:2])
+    torch.testing.assert_close(terms["refinement"], between)
+
+
+def test_without_the_refinement(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+    batch, truth = people
+    with_it, terms = training_loss(made(truth, batch), batch, body, LossConfig())
+    without, fewer = training_loss(made(truth, batch), batch, body, LossConfig(refinement=0))
+    assert terms.keys() - fewer.keys() == {"refinement"}
+    torch.testing.assert_close(with_it - without, 0.1 * terms["refinement"])
+
+
+def test_full_supervision_is_on_every_layer(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+    batch, truth = people
+    _, terms = training_loss(made(truth, batch), batch, body, LossConfig(full_supervision=True))
+    parts = ("encoder", "layer1", "layer2", "decoder")
+    assert set(terms) == {f"{part}/{term}" for part in parts for term in TERMS}
+    assert terms["layer1/pose"] > terms["layer2/pose"] > terms["decoder/pose"]
+
+
+def test_without_an_encoder(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+    batch, truth = people
+    prediction = replace(made(truth, batch, encoder=False), layers=(truth,))
+    _, terms = training_loss(prediction, batch, body, LossConfig())
+    assert set(terms) == {f"decoder/{term}" for term in TERMS}
+
+
+def test_two_halves_are_the_whole(
+    people: tuple[Batch, Estimate], body: SkelKeypoints, models: ModelSet
+) -> None:
+    """What two processes find, on average, is what one finds with both batches."""
+    batch, trans = labelled_people(models, 4)
+    estimate = off(Estimate(angles_to_pose(batch.poses), batch.betas, true_camera(batch, trans)))
+
+    def loss(rows: slice) -> Tensor:
+        def take(value: Tensor) -> Tensor:
+            return value[rows]
+
+        few = Estimate(*(take(value) for value in vars(estimate).values()))
+        prediction = Prediction(few, (few, few), take(batch.cam_int))
+        return training_loss(prediction, batch._with(take), body, LossConfig())[0]
+
+    halves = (loss(slice(0, 2)) + loss(slice(2, 4))) / 2
+    torch.testing.assert_close(halves, loss(slice(0, 4)))
+
+
+def test_betas_of_the_other_body_do_not_count(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+    batch, truth = people
+    women = replace(batch, female=torch.ones(3, dtype=torch.bool))
+    terms = estimate_terms(off(truth), batch.cam_int, women, body)
+    assert terms["betas"].item() == 0 and terms["pose"].item() > 0
+
+
+def test_keypoints_need_their_regressor(models: ModelSet) -> None:
+    with pytest.raises(ModelError, match="keypoints44.npz \\(make it with"):
+        SkelKeypoints(replace(models, keypoints44=None), "male")
+
+
+def test_a_loss_under_half_precision_is_the_same(models: ModelSet) -> None:
+    """Autocast around the loss leaves it in float32."""
+    batch, trans = labelled_people(models, 2)
+    batch = batch._with(lambda t: t.float() if t.is_floating_point() else t)
+    body = SkelKeypoints(models, "male")
+    truth = Estimate(angles_to_pose(batch.poses), batch.betas, true_camera(batch, trans.float()))
+    prediction = Prediction(None, (off(truth, 0.02),), batch.cam_int)
+    plain, _ = training_loss(prediction, batch, body, LossConfig())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, _ = training_loss(prediction, batch, body, LossConfig())
+    assert torch.equal(plain, mixed)

@@ -1,0 +1,347 @@
+"""SKEL-CF's network: what it says at first, how it refines, its ablations, and the backbones' checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import gelu, layer_norm, linear
+from train_fakes import labelled_people
+
+from skelfit.body.dofs import SKEL_JOINT_NAMES
+from skelfit.body.models import ModelSet
+from skelfit.body.skel import SkelModel
+from skelfit.errors import ConfigError, ModelError
+from skelfit.train.backbone import SIZES, Backbone
+from skelfit.train.batch import Batch
+from skelfit.train.config import LossConfig, NetworkConfig, load_train_config
+from skelfit.train.keypoints import SkelKeypoints
+from skelfit.train.losses import training_loss
+from skelfit.train.network import Network, Prediction
+from skelfit.train.rotations import pose_to_angles
+
+PIPELINES = sorted((Path(__file__).parents[1] / "pipelines").glob("train-*.yaml"))
+TINY = NetworkConfig(backbone="tiny", dim=32, heads=2, layers=3)
+
+
+@pytest.fixture(scope="module")
+def batch(models: ModelSet) -> Batch:
+    made, _ = labelled_people(models, 3)
+    return made._with(lambda t: t.float() if t.is_floating_point() else t)
+
+
+def predict(network: Network, batch: Batch) -> Prediction:
+    return network(batch.image, batch.cam_int, batch.center, batch.box_size)
+
+
+def make(config: NetworkConfig) -> Network:
+    torch.manual_seed(1)
+    return Network(config)
+
+
+def test_shapes(batch: Batch) -> None:
+    prediction = predict(make(TINY), batch)
+    assert prediction.encoder is not None and len(prediction.layers) == 3
+    assert prediction.final is prediction.layers[2]
+    for estimate in (prediction.encoder, *prediction.layers):
+        assert estimate.pose.shape == (3, 24, 6)
+        assert estimate.betas.shape == (3, 10)
+        assert estimate.camera.shape == (3, 3) and (estimate.camera[:, 0] > 0).all()
+    assert torch.equal(prediction.cam_int, batch.cam_int)
+
+
+def test_at_first_a_person_stands_upright_and_faces_the_camera(batch: Batch, models: ModelSet) -> None:
+    first = predict(make(TINY), batch).final
+    model = SkelModel(models.skel_of("male"))
+    joints = model.forward(model.shape(first.betas), pose_to_angles(first.pose)).joints
+    place = {name: joints[:, i] for i, name in enumerate(SKEL_JOINT_NAMES)}
+    assert (place["head"][:, 1] < place["pelvis"][:, 1] - 0.4).all()  # y is down
+    assert (place["toes_r"][:, 2] < place["calcn_r"][:, 2] - 0.05).all()  # z is away
+    assert (place["hand_r"][:, 0] < place["hand_l"][:, 0] - 0.5).all()
+    assert (first.camera - torch.tensor([0.9, 0, 0])).abs().max() < 0.3
+
+
+def test_people_of_a_batch_do_not_see_each_other(batch: Batch) -> None:
+    network = make(TINY)
+    alone = batch._with(lambda t: t[1:2])
+    of_all, of_one = vars(predict(network, batch).final), vars(predict(network, alone).final)
+    for name, values in of_all.items():
+        torch.testing.assert_close(values[1:2], of_one[name], rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_middle_of_the_crop_is_looked_at(batch: Batch) -> None:
+    network = make(TINY)
+    sides, middle = batch.image.clone(), batch.image.clone()
+    sides[..., :32] = sides[..., -32:] = 0
+    middle[..., 100:120] = 0
+    place = (batch.cam_int, batch.center, batch.box_size)
+    as_it_is = network(batch.image, *place).final.pose
+    assert torch.equal(network(sides, *place).final.pose, as_it_is)
+    assert not torch.equal(network(middle, *place).final.pose, as_it_is)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        replace(TINY, coarse_to_fine=False),
+        replace(TINY, looped_decoder=True),
+        replace(TINY, camera=False),
+    ],
+    ids=["all", "no coarse to fine", "looped", "no camera"],
+)
+def test_gradients_reach_every_weight(config: NetworkConfig, batch: Batch, models: ModelSet) -> None:
+    """Otherwise DistributedDataParallel would wait for ever."""
+    network = make(config)
+    loss, _ = training_loss(predict(network, batch), batch, SkelKeypoints(models, "male"), LossConfig())
+    loss.backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None and torch.isfinite(weight.grad).all(), name
+        # Keys' biases change no attention, and weights of betas that are 0 nothing.
+        assert weight.grad.abs().max() > 0 or name.endswith(("key.bias", "embed.1.weight")), name
+
+
+def test_without_camera_the_intrinsics_do_not_matter(batch: Batch) -> None:
+    wider = replace(batch, cam_int=batch.cam_int * torch.tensor([[0.5, 1, 1], [1, 0.5, 1], [1, 1, 1]]))
+    network = make(TINY)
+    assert not torch.equal(predict(network, batch).final.pose, predict(network, wider).final.pose)
+    network = make(replace(TINY, camera=False))
+    one, other = predict(network, batch), predict(network, wider)
+    assert torch.equal(one.final.pose, other.final.pose)
+    assert torch.equal(one.cam_int, other.cam_int) and not torch.equal(one.cam_int, batch.cam_int)
+
+
+def test_without_coarse_to_fine_there_is_one_estimate(batch: Batch) -> None:
+    network = make(replace(TINY, coarse_to_fine=False))
+    prediction = predict(network, batch)
+    assert prediction.encoder is None and len(prediction.layers) == 1
+    assert len(network.decoder) == 3 and len(network.readout) == 1
+
+
+def test_a_looped_decoder_is_one_layer_used_again(batch: Batch) -> None:
+    network, separate = make(replace(TINY, looped_decoder=True)), make(TINY)
+    assert len(network.decoder) == 1 and len(separate.decoder) == 3
+    prediction = predict(network, batch)
+    assert len(prediction.layers) == 3
+    poses = [estimate.pose for estimate in prediction.layers]
+    assert not torch.equal(poses[0], poses[1]) and not torch.equal(poses[1], poses[2])
+    # With the same weights in every layer, separate layers do what the loop does.
+    shared = network.state_dict()
+    again = {
+        name: shared[
+            name.replace(f".{name.split('.')[1]}.", ".0.", 1)
+            if name.split(".")[0] in ("decoder", "readout")
+            else name
+        ]
+        for name in separate.state_dict()
+    }
+    separate.load_state_dict(again)
+    torch.testing.assert_close(predict(separate, batch).final.pose, prediction.final.pose)
+
+
+def test_a_layer_sees_the_estimate_of_the_one_before(batch: Batch) -> None:
+    """Residual updates are embedded anew: without that, what the encoder says would only be carried along."""
+    network = make(TINY)
+    before = predict(network, batch)
+    with torch.no_grad():
+        network.mean[-1] += 0.5
+    after = predict(network, batch)
+    step = [p.final.betas - p.encoder.betas for p in (before, after) if p.encoder is not None]
+    assert not torch.allclose(step[0], step[1])
+
+
+def test_it_learns(batch: Batch, models: ModelSet) -> None:
+    """Three people by heart, a little."""
+    network, body = make(TINY), SkelKeypoints(models, "male")
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    found = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss, _ = training_loss(predict(network, batch), batch, body, LossConfig())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        found.append(loss.item())
+    assert found[-1] < 0.7 * found[0]
+
+
+def original_names(size: str, make: Any = torch.randn) -> dict[str, Tensor]:
+    """A checkpoint with the published names and shapes of ViTPose's, heads included."""
+    width, layers, _ = SIZES[size]
+    shapes: dict[str, tuple[int, ...]] = {
+        "backbone.pos_embed": (1, 193, width),
+        "backbone.patch_embed.proj.weight": (width, 3, 16, 16),
+        "backbone.patch_embed.proj.bias": (width,),
+        "backbone.last_norm.weight": (width,),
+        "backbone.last_norm.bias": (width,),
+        "keypoint_head.deconv_layers.0.weight": (width, 256, 4, 4),
+        "keypoint_head.final_layer.bias": (17,),
+    }
+    parts = {
+        "norm1": (width,),
+        "norm2": (width,),
+        "attn.qkv": (3 * width, width),
+        "attn.proj": (width, width),
+    }
+    parts |= {"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
+    for i in range(layers):
+        for part, shape in parts.items():
+            shapes[f"backbone.blocks.{i}.{part}.weight"] = shape
+            shapes[f"backbone.blocks.{i}.{part}.bias"] = shape[:1]
+    return {name: 0.1 * make(*shape) for name, shape in shapes.items()}
+
+
+def naive_vit(weights: dict[str, Tensor], image: Tensor, heads: int) -> Tensor:
+    """ViTPose's backbone as its paper has it, on weights under their published names."""
+
+    def apply(name: str, x: Tensor) -> Tensor:
+        weight, bias = weights[f"backbone.{name}.weight"], weights[f"backbone.{name}.bias"]
+        return layer_norm(x, x.shape[-1:], weight, bias, 1e-6) if "norm" in name else linear(x, weight, bias)
+
+    kernel = {k: weights[f"backbone.patch_embed.proj.{k}"] for k in ("weight", "bias")}
+    x = torch.nn.functional.conv2d(image, **kernel, stride=16, padding=2).flatten(2).mT
+    place = weights["backbone.pos_embed"]
+    x = x + place[:, 1:] + place[:, :1]
+    for i in range(len([n for n in weights if n.endswith("norm1.bias")])):
+        block = f"blocks.{i}"
+        qkv = apply(f"{block}.attn.qkv", apply(f"{block}.norm1", x))
+        q, k, v = (p.unflatten(-1, (heads, -1)).transpose(1, 2) for p in qkv.chunk(3, -1))
+        seen = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1) @ v
+        x = x + apply(f"{block}.attn.proj", seen.transpose(1, 2).flatten(2))
+        x = x + apply(f"{block}.mlp.fc2", gelu(apply(f"{block}.mlp.fc1", apply(f"{block}.norm2", x))))
+    return apply("last_norm", x)
+
+
+def test_a_published_checkpoint_gives_its_own_features(tmp_path: Path, batch: Batch) -> None:
+    weights = original_names("tiny")
+    torch.save({"state_dict": weights, "meta": {"epoch": 210}}, tmp_path / "vitpose.pth")
+    backbone = Backbone("tiny")
+    backbone.load(tmp_path / "vitpose.pth")
+    expected = naive_vit(weights, batch.image[..., 32:-32], heads=2)
+    torch.testing.assert_close(backbone(batch.image), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".bin"])
+def test_checkpoints_of_transformers_and_bare_ones(tmp_path: Path, ending: str) -> None:
+    trained = Backbone("tiny")
+    weights = {f"backbone.{name}": tensor for name, tensor in trained.vit.state_dict().items()}
+    weights["head.conv.weight"] = torch.zeros(17, 64, 3, 3)
+    path = tmp_path / f"model{ending}"
+    if ending == ".bin":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path)
+    network = make(replace(TINY, checkpoint=str(path)))
+    for name, tensor in network.backbone.vit.state_dict().items():
+        assert torch.equal(tensor, trained.vit.state_dict()[name]), name
+    bare = {name.removeprefix("backbone."): t for name, t in original_names("tiny").items()}
+    torch.save(bare, tmp_path / "bare.pth")
+    trained.load(tmp_path / "bare.pth")
+    assert torch.equal(trained.vit.layernorm.weight, bare["last_norm.weight"])
+
+
+def test_the_full_sizes_take_their_checkpoints(tmp_path: Path) -> None:
+    """Names and shapes alone: nothing is computed on the meta device."""
+    sizes = {"vitpose-h": 631e6, "vitpose-l": 303e6, "vitpose-b": 86e6, "vitpose-s": 21e6}
+    for size, weights in sizes.items():
+        path = tmp_path / f"{size}.pth"
+        with torch.device("meta"):
+            torch.save({"state_dict": original_names(size, torch.empty)}, path)
+            backbone = Backbone(size)
+            backbone.load(path)
+            assert backbone(torch.empty(2, 3, 256, 256)).shape == (2, 192, SIZES[size][0])
+        count = sum(weight.numel() for weight in backbone.parameters())
+        assert abs(count - weights) < 0.05 * weights
+
+
+def test_the_published_network_at_full_size() -> None:
+    config = load_train_config(next(p for p in PIPELINES if p.stem == "train-skel-cf"))
+    with torch.device("meta"):
+        network = Network(config.network)
+        place = (torch.empty(2, 3, 3), torch.empty(2, 2), torch.empty(2))
+        prediction = network(torch.empty(2, 3, 256, 256), *place)
+        prediction.final.pose.sum().backward()
+    assert len(prediction.layers) == 6
+    assert sum(weight.numel() for weight in network.parameters()) > 631e6
+
+
+def changed(name: str, tensor: Tensor | None) -> dict[str, Tensor]:
+    weights = original_names("tiny")
+    if tensor is None:
+        del weights[name]
+    else:
+        weights[name] = tensor
+    return weights
+
+
+PATCHES = "embeddings.patch_embeddings.projection"
+MISFITS: list[tuple[Any, str]] = [
+    (changed("backbone.last_norm.bias", None), "'layernorm.bias': expected the weights of tiny, found none"),
+    (
+        changed("backbone.pos_embed", torch.zeros(1, 197, 64)),
+        r"'embeddings.position_embeddings': expected shape \(1, 193, 64\) of tiny, found shape \(1, 197, 64\)",
+    ),
+    (
+        original_names("vitpose-s", torch.empty),
+        r"expected shape \(.*\) of tiny, found shape \(.*\): it looks like vitpose-s; "
+        "give network.backbone: vitpose-s",
+    ),
+    (
+        original_names("tiny") | {"backbone.blocks.2.norm1.weight": torch.zeros(64)},
+        "expected the layers of tiny, found more",
+    ),
+    (
+        changed("backbone.blocks.0.mlp.experts.0.weight", torch.zeros(16, 256)),
+        r"expected a ViTPose backbone, found a mixture of experts \(ViTPose\+\)",
+    ),
+    ([1, 2], r"found no tensors by name \(list\)"),
+    ({"epoch": 3}, r"found no tensors by name \(dict\)"),
+    (
+        {"state_dict": original_names("tiny"), "meta": Path("config.py")},
+        "found more than tensors, which is not read",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), MISFITS)
+def test_a_checkpoint_that_does_not_fit(tmp_path: Path, content: Any, message: str) -> None:
+    torch.save(content, tmp_path / "vitpose.pth")
+    with pytest.raises(ModelError, match=message) as caught:
+        Backbone("tiny").load(tmp_path / "vitpose.pth")
+    assert str(tmp_path / "vitpose.pth") in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="expected a ViTPose checkpoint .*, found no such file"):
+        Backbone("tiny").load(tmp_path / name)
+    (tmp_path / name).write_bytes(b"<html>not found</html>")
+    with pytest.raises(ModelError, match="expected a ViTPose checkpoint"):
+        Backbone("tiny").load(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda p: p.stem)
+def test_shipped_trainings(path: Path) -> None:
+    config = load_train_config(path)
+    assert config.name == path.stem
+    assert config.losses == LossConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("network: {dim: 100}", "'network.dim': expected a multiple of network.heads, 8, found 100"),
+        ("network: {backbone: resnet}", "'network.backbone': expected one of vitpose-h, "),
+        ("losses: {pose: -1}", "'losses.pose': expected at least 0, found -1"),
+        ("network: {decoder: 6}", "'network.decoder': expected one of .*, found an unknown key"),
+    ],
+)
+def test_a_training_that_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.yaml").write_text(f"name: t\n{text}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_train_config(tmp_path / "t.yaml")
