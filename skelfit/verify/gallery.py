@@ -1,0 +1,233 @@
+"""The people that a report shows: their meshes, and their photos with the skeleton drawn in."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from skelfit.body.assets import SkelAsset
+from skelfit.body.dofs import SKEL_PARENTS
+from skelfit.body.models import ModelSet
+from skelfit.body.skel import SkelModel
+from skelfit.body.smpl import SmplModel
+from skelfit.layout import FloatArray, unpack
+from skelfit.shards import ShardError
+
+Array = NDArray[np.float64]
+
+PHOTO_SIDE = 480  # px; photos are cut to the person and made this small
+_BONE_CELL_M = 0.010  # bones are thinned to one vertex in a cube of this side
+
+# From the coordinates of a label to those of the viewer, whose y is up and whose z is towards whoever looks.
+_CAMERA_TO_VIEW = np.diag([1.0, -1.0, -1.0])
+_TO_VIEW: dict[str, Array] = {
+    "world_z_up": np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]),
+    "unknown": np.eye(3),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a tar holds of a person."""
+
+    fields: Mapping[str, FloatArray]
+    meta: Mapping[str, Any]
+    image: bytes | None
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A person's photo; points are in its pixels."""
+
+    jpeg: bytes
+    size: tuple[int, int]
+    joints: Array  # (24,2) of the fitted skeleton
+    keypoints: Array  # (K,2) those given with some confidence
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A person to look at; points in metres about the person's middle, y up."""
+
+    key: str
+    gender: str  # of SKEL
+    target: Array | None  # (V,3) SMPL's skin; None where the shards do not hold SMPL's parameters
+    skin: Array  # (V,3) SKEL's
+    bones: Array  # (B,3)
+    photo: Photo | None
+
+
+@dataclass(frozen=True)
+class ThinBones:
+    """Fewer vertices of a bone mesh, and their faces."""
+
+    vertices: NDArray[np.int64]  # (B,) which of the mesh
+    faces: NDArray[np.int32]  # (F,3)
+
+
+def thin_bones(asset: SkelAsset) -> ThinBones:
+    """The bone mesh with one vertex in each small cube, never of two bones; for looking at, not for measuring."""
+    bone = asset.bone_weights_rigid.argmax(1)
+    cells = np.floor(asset.bone_v_template / _BONE_CELL_M).astype(np.int64)
+    _, first, cell = np.unique(np.column_stack([bone, cells]), axis=0, return_index=True, return_inverse=True)
+    faces = cell.ravel()[asset.bone_faces]
+    whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    return ThinBones(first, faces[whole].astype(np.int32))
+
+
+def read_people(tar: Path, keys: Iterable[str]) -> dict[str, Sample]:
+    """The samples of these keys; those that the tar does not have are left out. Raises ShardError."""
+    wanted, found = set(keys), dict[str, dict[str, bytes]]()
+    try:
+        with tarfile.open(tar) as stream:
+            for member in stream:
+                key, _, ending = member.name.partition(".")
+                if key in wanted and (content := stream.extractfile(member)):
+                    found.setdefault(key, {})[ending] = content.read()
+        return {key: _sample(members) for key, members in found.items()}
+    except (OSError, tarfile.TarError, ValueError, KeyError) as error:
+        raise ShardError(tar, None, "a tar of skelfit samples", repr(error)) from None
+
+
+def _sample(members: dict[str, bytes]) -> Sample:
+    label = np.load(io.BytesIO(members.pop("label.npy")), allow_pickle=False)
+    meta = json.loads(members.pop("meta.json"))
+    return Sample(unpack(label), meta, next(iter(members.values()), None))
+
+
+class Artist:
+    """Draws people with a set of body models; a model is made when it is first needed."""
+
+    def __init__(self, models: ModelSet) -> None:
+        self._models = models
+        self._smpl: dict[str, SmplModel] = {}
+        self._skel: dict[str, tuple[SkelModel, ThinBones]] = {}
+
+    def smpl(self, gender: str) -> SmplModel:
+        """SMPL of a gender. Raises ModelError when there is none."""
+        if gender not in self._smpl:
+            self._smpl[gender] = SmplModel(self._models.smpl_of(gender))
+        return self._smpl[gender]
+
+    def skel(self, gender: str) -> tuple[SkelModel, ThinBones]:
+        """SKEL of a gender, and its bones for drawing. Raises ModelError when there is none."""
+        if gender not in self._skel:
+            asset = self._models.skel_of(gender)
+            self._skel[gender] = SkelModel(asset), thin_bones(asset)
+        return self._skel[gender]
+
+    @torch.no_grad()
+    def draw(self, key: str, sample: Sample) -> Drawn:
+        """The person's meshes, and the photo where there is one. Raises ModelError."""
+        part = {name: torch.tensor(value[None]) for name, value in sample.fields.items()}
+        model, thin = self.skel(sample.meta["skel_gender"])
+        shape = model.shape(part["skel_betas"])
+        posed = model.forward(shape, part["skel_poses"], part["skel_trans"])
+        skin, joints = posed.vertices[0].double().numpy(), posed.joints[0].double().numpy()
+        bones = model.bones(shape, part["skel_poses"], part["skel_trans"])[0].double().numpy()[thin.vertices]
+        target = None
+        if sample.meta["smpl"]:
+            smpl = self.smpl(sample.meta["smpl_gender"])
+            vertices = smpl.vertices(part["smpl_pose"], part["smpl_betas"], part["smpl_trans"])
+            target = vertices[0].double().numpy()
+        middle = (skin.max(0) + skin.min(0)) / 2
+        turn = _TO_VIEW.get(sample.meta["coordinates"], _CAMERA_TO_VIEW)
+
+        def seen(points: Array) -> Array:
+            return (points - middle) @ turn.T
+
+        return Drawn(
+            key,
+            sample.meta["skel_gender"],
+            None if target is None else seen(target),
+            seen(skin),
+            seen(bones),
+            photograph(sample, joints),
+        )
+
+    @torch.no_grad()
+    def standing(self) -> tuple[Array, NDArray[np.int32]]:
+        """A body that stands with its arms lowered, to paint on: skin (V,3) m and faces (F,3)."""
+        asset = next(iter(self._models.smpl.values()))
+        pose = torch.zeros(1, 24, 3)
+        pose[0, 16, 2], pose[0, 17, 2] = -0.9, 0.9  # SMPL's shoulders
+        skin = SmplModel(asset).vertices(pose, torch.zeros(1, 10))[0].double().numpy()
+        return skin - (skin.max(0) + skin.min(0)) / 2, asset.faces
+
+
+def photograph(sample: Sample, joints_m: Array) -> Photo | None:
+    """The photo cut to the person, with joints (24,3) m of the camera projected; None without image or camera."""
+    meta = sample.meta
+    if sample.image is None or not meta["camera"] or meta["affine"] is None:
+        return None
+    try:
+        picture = Image.open(io.BytesIO(sample.image)).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    projected = joints_m @ sample.fields["cam_int"].astype(np.float64).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = projected[:, :2] / projected[:, 2:]
+    given = sample.fields["gtkps"].astype(np.float64)
+    affine = np.array(meta["affine"], np.float64)
+    joints, keypoints = (p @ affine[:, :2].T + affine[:, 2] for p in (pixels, given[given[:, 2] > 0, :2]))
+    if not np.isfinite(joints).all():
+        return None
+    box = _frame(joints, picture.size)
+    if box is None:
+        return None
+    scale = min(PHOTO_SIDE / max(box[2] - box[0], box[3] - box[1]), 2.0)
+    size = (max(round((box[2] - box[0]) * scale), 1), max(round((box[3] - box[1]) * scale), 1))
+    stream = io.BytesIO()
+    picture.resize(size, Image.Resampling.LANCZOS, box).save(stream, "JPEG", quality=82)
+    corner = np.array(box[:2])
+    return Photo(stream.getvalue(), size, (joints - corner) * scale, (keypoints - corner) * scale)
+
+
+def _frame(joints: Array, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """The part of the picture to show: about the skeleton, with a margin; None where that misses the picture."""
+    low, high = joints.min(0), joints.max(0)
+    margin = 0.2 * float((high - low).max()) + 4
+    left, top = np.maximum(np.floor(low - margin), 0).tolist()
+    right, bottom = np.minimum(np.ceil(high + margin), size).tolist()
+    return (left, top, right, bottom) if right - left >= 8 and bottom - top >= 8 else None
+
+
+def lines_of(photo: Photo) -> list[list[float]]:
+    """The skeleton on the photo: [x, y, x, y] px of each joint's line to its parent."""
+    ends = [(photo.joints[parent], photo.joints[j]) for j, parent in enumerate(SKEL_PARENTS) if parent >= 0]
+    return [[round(float(v), 1) for v in (*a, *b)] for a, b in ends]
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG as it stands in a page."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def draw_people(
+    wanted: Sequence[tuple[Path, str]], artist: Artist, skip: Callable[[str, str], object]
+) -> list[Drawn]:
+    """People given by tar and key, in this order; who cannot be drawn is told to `skip` as key and reason."""
+    keys: dict[Path, list[str]] = {}
+    for tar, key in wanted:
+        keys.setdefault(tar, []).append(key)
+    samples: dict[tuple[Path, str], Sample] = {}
+    for tar, some in keys.items():
+        samples |= {(tar, key): sample for key, sample in read_people(tar, some).items()}
+    drawn = []
+    for tar, key in wanted:
+        if (tar, key) in samples:
+            drawn.append(artist.draw(key, samples[tar, key]))
+        else:
+            skip(key, f"{tar}: no such sample")
+    return drawn

@@ -1,0 +1,102 @@
+"""The report as one page that needs no network: what was counted, a body painted with errors, the worst people in 3D.
+
+The page holds the report's aggregates and some people's meshes, so its size does not grow with the dataset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skelfit.body.models import ModelSet
+from skelfit.shards import write_atomically
+from skelfit.verify.gallery import Artist, Drawn, Photo, data_uri, draw_people, lines_of
+from skelfit.verify.packing import UNIT_M, Pack
+
+SHOWN = 24  # people in the gallery
+_SCRIPTS = ("charts.js", "scene.js", "gallery.js", "sections.js", "page.js")
+
+
+def write_html(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet, path: Path) -> None:
+    """Write the page of a report on shards in `folders`. Raises ModelError, OutputError."""
+    text = make_page(report, folders, models)
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet) -> str:
+    """The page of a report on shards in `folders`; whoever cannot be drawn is named in it. Raises ModelError."""
+    pack, artist, skipped = Pack(), Artist(models), list[dict[str, str]]()
+    wanted = [(_tar(folders, person["shard"]), person) for person in report["worst"][:SHOWN]]
+    drawn = draw_people(
+        [(tar, person["key"]) for tar, person in wanted],
+        artist,
+        lambda key, reason: skipped.append({"key": key, "reason": reason}),
+    )
+    body, faces = artist.standing()
+    people = {
+        "unit": UNIT_M,
+        "topologies": {"skin": pack.add(faces)}
+        | {gender: pack.add(artist.skel(gender)[1].faces) for gender in sorted({d.gender for d in drawn})},
+        "body": pack.add_points(body),
+        "people": [_person(d, pack) for d in drawn],
+        "skipped": skipped,
+    }
+    return _fill({
+        "STYLE": _asset("style.css"),
+        "REPORT": _json(report),
+        "PEOPLE": _json(people),
+        "PACKED": pack.text(),
+        "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
+    })
+
+
+def _tar(folders: Sequence[Path], shard: str) -> Path:
+    """The tar of a shard, in the first folder that has it."""
+    paths = [folder / f"{shard}.tar" for folder in folders]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _person(drawn: Drawn, pack: Pack) -> dict[str, Any]:
+    """What the page's script takes for a person; the meshes go into `pack`."""
+    return {
+        "key": drawn.key,
+        "topology": drawn.gender,
+        "target": None if drawn.target is None else pack.add_points(drawn.target),
+        "skin": pack.add_points(drawn.skin, drawn.target),
+        "bones": pack.add_points(drawn.bones),
+        "photo": None if drawn.photo is None else _photo(drawn.photo),
+    }
+
+
+def _photo(photo: Photo) -> dict[str, Any]:
+    return {
+        "source": data_uri(photo.jpeg),
+        "size": photo.size,
+        "lines": lines_of(photo),
+        "keypoints": np.round(photo.keypoints, 1).tolist(),
+    }
+
+
+def _asset(name: str) -> str:
+    return files("skelfit.verify").joinpath("page", name).read_text("utf-8")
+
+
+def _json(content: Any) -> str:
+    """JSON that may stand inside a script element: nothing in it ends the element."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _fill(parts: Mapping[str, str]) -> str:
+    """The page with its parts; each has its place once."""
+    text, rest = "", _asset("page.html")
+    for name, content in parts.items():
+        before, mark, rest = rest.partition(f"/*{name}*/")
+        if not mark:
+            raise ValueError(f"page.html: no place for {name}")
+        text += before + content
+    return text + rest
