@@ -127,34 +127,13 @@ class Artist:
             self._skel[gender] = SkelModel(asset), thin_bones(asset)
         return self._skel[gender]
 
-    @torch.no_grad()
     def draw(self, key: str, sample: Sample) -> Drawn:
         """The person's meshes, and the photo where there is one. Raises ModelError."""
-        part = {name: torch.tensor(value[None]) for name, value in sample.fields.items()}
-        model, thin = self.skel(sample.meta["skel_gender"])
-        shape = model.shape(part["skel_betas"])
-        posed = model.forward(shape, part["skel_poses"], part["skel_trans"])
-        skin, joints = posed.vertices[0].double().numpy(), posed.joints[0].double().numpy()
-        bones = model.bones(shape, part["skel_poses"], part["skel_trans"])[0].double().numpy()[thin.vertices]
-        target = None
-        if sample.meta["smpl"]:
-            smpl = self.smpl(sample.meta["smpl_gender"])
-            vertices = smpl.vertices(part["smpl_pose"], part["smpl_betas"], part["smpl_trans"])
-            target = vertices[0].double().numpy()
-        middle = (skin.max(0) + skin.min(0)) / 2
-        turn = _TO_VIEW.get(sample.meta["coordinates"], _CAMERA_TO_VIEW)
-
-        def seen(points: Array) -> Array:
-            return (points - middle) @ turn.T
-
-        return Drawn(
-            key,
-            sample.meta["skel_gender"],
-            None if target is None else seen(target),
-            seen(skin),
-            seen(bones),
-            photograph(sample, joints),
-        )
+        figure = Figure(self, sample)
+        posed = figure.pose(figure.stored)
+        thin = self.skel(figure.gender)[1]
+        photo = photograph(sample, posed.joints_m)
+        return Drawn(key, figure.gender, figure.target, posed.skin, posed.bones[thin.vertices], photo)
 
     @torch.no_grad()
     def standing(self) -> tuple[Array, NDArray[np.int32]]:
@@ -166,10 +145,52 @@ class Artist:
         return skin - (skin.max(0) + skin.min(0)) / 2, asset.faces
 
 
+@dataclass(frozen=True)
+class Posed:
+    """Skin (V,3) and bones (Vs,3) in metres as they are looked at; joints (24,3) m as the label has them."""
+
+    skin: Array
+    bones: Array
+    joints_m: Array
+
+
+class Figure:
+    """A person to be posed. Raises ModelError when the models lack the person's gender."""
+
+    @torch.no_grad()
+    def __init__(self, artist: Artist, sample: Sample) -> None:
+        self._part = {name: torch.tensor(value) for name, value in sample.fields.items()}
+        self.gender = str(sample.meta["skel_gender"])
+        self.model = artist.skel(self.gender)[0]
+        self._shape = self.model.shape(self._part["skel_betas"])
+        self.stored: NDArray[np.float32] = sample.fields["skel_poses"]  # (46,) rad
+        self._turn = _TO_VIEW.get(sample.meta["coordinates"], _CAMERA_TO_VIEW)
+        self._middle = np.zeros(3)
+        skin = self.pose(self.stored).skin @ self._turn
+        self._middle = (skin.max(0) + skin.min(0)) / 2
+        self.target: Array | None = None  # (V,3) m, of the SMPL label; None where it is not known
+        if sample.meta["smpl"]:
+            smpl, part = artist.smpl(sample.meta["smpl_gender"]), self._part
+            skin = smpl.vertices(part["smpl_pose"], part["smpl_betas"], part["smpl_trans"]).double().numpy()
+            self.target = self._seen(skin)
+
+    def _seen(self, points: Array) -> Array:
+        seen: Array = (points - self._middle) @ self._turn.T
+        return seen
+
+    @torch.no_grad()
+    def pose(self, angles: NDArray[np.floating[Any]]) -> Posed:
+        """The person in another pose, angles (46,) rad; the middle stays that of the stored pose."""
+        q, trans = torch.tensor(angles, dtype=torch.float32), self._part["skel_trans"]
+        posed = self.model.forward(self._shape, q, trans)
+        skin, bones = posed.vertices.double().numpy(), self.model.bones(self._shape, q, trans).double().numpy()
+        return Posed(self._seen(skin), self._seen(bones), posed.joints.double().numpy())
+
+
 def photograph(sample: Sample, joints_m: Array) -> Photo | None:
     """The photo cut to the person, with joints (24,3) m of the camera projected; None without image or camera."""
     meta = sample.meta
-    if sample.image is None or not meta["camera"] or meta["affine"] is None:
+    if sample.image is None or meta["coordinates"] != "camera" or not meta["camera"] or meta["affine"] is None:
         return None
     try:
         picture = Image.open(io.BytesIO(sample.image)).convert("RGB")
@@ -221,13 +242,15 @@ def draw_people(
     keys: dict[Path, list[str]] = {}
     for tar, key in wanted:
         keys.setdefault(tar, []).append(key)
-    samples: dict[tuple[Path, str], Sample] = {}
+    samples: dict[str, Sample] = {}
     for tar, some in keys.items():
-        samples |= {(tar, key): sample for key, sample in read_people(tar, some).items()}
-    drawn = []
-    for tar, key in wanted:
-        if (tar, key) in samples:
-            drawn.append(artist.draw(key, samples[tar, key]))
-        else:
-            skip(key, f"{tar}: no such sample")
-    return drawn
+        try:
+            samples |= read_people(tar, some)
+        except ShardError as error:
+            for key in some:
+                skip(key, str(error))
+            continue
+        for key in some:
+            if key not in samples:
+                skip(key, f"{tar}: no such sample")
+    return [artist.draw(key, samples[key]) for _, key in wanted if key in samples]

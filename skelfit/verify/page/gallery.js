@@ -62,7 +62,7 @@ class Gallery {
   strip() {
     const strip = this.root.querySelector(".strip");
     this.data.people.forEach((person, place) => {
-      const picture = person.photo ? `<img src="${person.photo.source}" alt="" loading="lazy">` : `<span class="blank">no photo</span>`;
+      const picture = person.photo ? `<img src="${person.photo.source}" alt="">` : `<span class="blank">no photo</span>`;
       const button = element("button", `${picture}<b>${escaped(person.headline)}</b>`, "thumb");
       button.title = person.key;
       button.setAttribute("role", "option");

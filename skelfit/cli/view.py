@@ -1,0 +1,42 @@
+"""`skelfit view`: one person in the browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import webbrowser
+from pathlib import Path
+
+import click
+
+from skelfit.body.models import find_models
+
+
+@click.command("view")
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("key")
+@click.option(
+    "--models",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The models of the run  [default: as convert].",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of this machine.")
+@click.option("--open/--no-open", "show", default=True, help="Open the page in the browser.")
+def view_command(folder: Path, key: str, models: Path | None, port: int, show: bool) -> None:
+    """Turn the person KEY of the shards in DIR: skin, bones, the label's mesh, and a slider for each of 46 DoFs."""
+    if importlib.util.find_spec("viser") is None:
+        raise click.UsageError("this command needs the package viser: pip install 'skelfit[view]'")
+    # Imported here because viser is optional.
+    from skelfit.verify.viewer import Viewer, find_person
+
+    sample = find_person(folder, key)
+    found = find_models(models)
+    click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
+    viewer = Viewer(key, sample, found, port)
+    click.echo(f"{key} at {viewer.address}; Ctrl-C ends it")
+    if show:
+        webbrowser.open(viewer.address)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        viewer.stop()
