@@ -71,6 +71,7 @@ ONLY_IN = {
     "matplotlib": "card",
     "transformers": "train",
     "safetensors": "train",
+    "viser": "verify",
 }
 NEVER = {"body_models", "chumpy", "opensim", "pytest"}
 

@@ -20,7 +20,9 @@ from skelfit.body.models import find_models
     type=click.Path(file_okay=False, path_type=Path),
     help="The models of the run  [default: as convert].",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of this machine.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of this machine."
+)
 @click.option("--open/--no-open", "show", default=True, help="Open the page in the browser.")
 def view_command(folder: Path, key: str, models: Path | None, port: int, show: bool) -> None:
     """Turn the person KEY of the shards in DIR: skin, bones, the label's mesh, and a slider for each of 46 DoFs."""

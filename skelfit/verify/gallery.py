@@ -183,14 +183,22 @@ class Figure:
         """The person in another pose, angles (46,) rad; the middle stays that of the stored pose."""
         q, trans = torch.tensor(angles, dtype=torch.float32), self._part["skel_trans"]
         posed = self.model.forward(self._shape, q, trans)
-        skin, bones = posed.vertices.double().numpy(), self.model.bones(self._shape, q, trans).double().numpy()
+        skin, bones = (
+            posed.vertices.double().numpy(),
+            self.model.bones(self._shape, q, trans).double().numpy(),
+        )
         return Posed(self._seen(skin), self._seen(bones), posed.joints.double().numpy())
 
 
 def photograph(sample: Sample, joints_m: Array) -> Photo | None:
     """The photo cut to the person, with joints (24,3) m of the camera projected; None without image or camera."""
     meta = sample.meta
-    if sample.image is None or meta["coordinates"] != "camera" or not meta["camera"] or meta["affine"] is None:
+    if (
+        sample.image is None
+        or meta["coordinates"] != "camera"
+        or not meta["camera"]
+        or meta["affine"] is None
+    ):
         return None
     try:
         picture = Image.open(io.BytesIO(sample.image)).convert("RGB")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ def write_html(report: Mapping[str, Any], folders: Sequence[Path], models: Model
 def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet) -> str:
     """The page of a report on shards in `folders`; whoever cannot be drawn is named in it. Raises ModelError."""
     pack, artist, skipped = Pack(), Artist(models), list[dict[str, str]]()
-    wanted = [(_tar(folders, person["shard"]), person) for person in report["worst"][:SHOWN]]
+    measured = {person["key"]: person for person in most_telling(report.get("worst", ()), SHOWN)}
     drawn = draw_people(
-        [(tar, person["key"]) for tar, person in wanted],
+        [(_tar(folders, person["shard"]), key) for key, person in measured.items()],
         artist,
         lambda key, reason: skipped.append({"key": key, "reason": reason}),
     )
@@ -43,16 +44,26 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
         "topologies": {"skin": pack.add(faces)}
         | {gender: pack.add(artist.skel(gender)[1].faces) for gender in sorted({d.gender for d in drawn})},
         "body": pack.add_points(body),
-        "people": [_person(d, pack) for d in drawn],
+        "people": [_person(d, measured[d.key], pack) for d in drawn],
         "skipped": skipped,
     }
-    return _fill({
-        "STYLE": _asset("style.css"),
-        "REPORT": _json(report),
-        "PEOPLE": _json(people),
-        "PACKED": pack.text(),
-        "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
-    })
+    return _fill(
+        {
+            "STYLE": _asset("style.css"),
+            "REPORT": _json({name: part for name, part in report.items() if name != "worst"}),
+            "PEOPLE": _json(people),
+            "PACKED": pack.text(),
+            "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
+        }
+    )
+
+
+def most_telling(worst: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """Some of the worst people: in turn the next worst by each measure, so that none of the measures is left out."""
+    names = list(dict.fromkeys(name for person in worst for name in person["worst_by"]))
+    lists = [[person for person in worst if name in person["worst_by"]] for name in names]
+    in_turn = (person for rank in zip_longest(*lists) for person in rank if person is not None)
+    return list({person["key"]: person for person in in_turn}.values())[:count]
 
 
 def _tar(folders: Sequence[Path], shard: str) -> Path:
@@ -61,10 +72,10 @@ def _tar(folders: Sequence[Path], shard: str) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def _person(drawn: Drawn, pack: Pack) -> dict[str, Any]:
+def _person(drawn: Drawn, measured: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
     """What the page's script takes for a person; the meshes go into `pack`."""
     return {
-        "key": drawn.key,
+        **{name: measured[name] for name in ("key", "shard", "metrics", "worst_by")},
         "topology": drawn.gender,
         "target": None if drawn.target is None else pack.add_points(drawn.target),
         "skin": pack.add_points(drawn.skin, drawn.target),
@@ -83,7 +94,7 @@ def _photo(photo: Photo) -> dict[str, Any]:
 
 
 def _asset(name: str) -> str:
-    return files("skelfit.verify").joinpath("page", name).read_text("utf-8")
+    return (files("skelfit.verify") / "page" / name).read_text("utf-8")
 
 
 def _json(content: Any) -> str:

@@ -1,4 +1,4 @@
-"""One person in an interactive viewer in the browser, by the package viser: meshes, photo, and a slider for each DoF."""
+"""One person in an interactive viewer in the browser, by viser: meshes, photo, and a slider for each DoF."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def find_person(folder: Path, key: str) -> Sample:
             if person := read_people(files.tar, [key]).get(key):
                 return person
             row = next((row for row in read_rows(files.sidecar) if row["key"] == key), {})
-            found = f"a row that is not published: {row.get('status')}, {row.get('reason') or 'no reason given'}"
+            found = (
+                f"a row that is not published: {row.get('status')}, {row.get('reason') or 'no reason given'}"
+            )
             raise ShardError(files.tar, key, "a sample", found)
     raise ShardError(folder, key, "a key of one of the shards, such as those in *.rows.jsonl", "no such key")
 
@@ -80,7 +82,9 @@ class Viewer:
         scene, figure = self.server.scene, self._figure
         faces, bone_faces = figure.model.asset.faces, figure.model.asset.bone_faces
         posed = figure.pose(figure.stored)
-        self._bones = scene.add_mesh_simple("/skeleton", _f4(posed.bones), bone_faces, color=_BONES, side="double")
+        self._bones = scene.add_mesh_simple(
+            "/skeleton", _f4(posed.bones), bone_faces, color=_BONES, side="double"
+        )
         self._skin = scene.add_mesh_simple("/skin", _f4(posed.skin), faces, color=_SKIN, opacity=0.4)
         self._target = None
         if figure.target is not None:
@@ -116,7 +120,11 @@ class Viewer:
             with gui.add_folder(name, expand_by_default=expanded):
                 for i in (i for i in range(NUM_DOFS) if DOF_JOINT[i] in joints):
                     low, high = slider_range(limits[i], stored[i])
-                    hint = f"limits {limits[i, 0]:.0f} to {limits[i, 1]:.0f}°" if np.isfinite(limits[i]).all() else None
+                    hint = (
+                        f"limits {limits[i, 0]:.0f} to {limits[i, 1]:.0f}°"
+                        if np.isfinite(limits[i]).all()
+                        else None
+                    )
                     label = DOF_NAMES[i].replace("_", " ")
                     sliders[i] = gui.add_slider(label, low, high, 0.1, round(float(stored[i]), 1), hint=hint)
                     sliders[i].on_update(lambda _: self._repose())
@@ -135,7 +143,10 @@ class Viewer:
     def _repose(self) -> None:
         """Pose the meshes as the sliders say; a slider that was not moved has its stored angle, to the last digit."""
         stored = self._figure.stored.astype(np.float64)
-        moved = [np.radians(s.value) if s.value != at else q for s, at, q in zip(self.sliders, self._shown_deg, stored, strict=True)]
+        moved = [
+            np.radians(s.value) if s.value != at else q
+            for s, at, q in zip(self.sliders, self._shown_deg, stored, strict=True)
+        ]
         posed = self._figure.pose(np.array(moved))
         self._skin.vertices, self._bones.vertices = _f4(posed.skin), _f4(posed.bones)
         self._tell(np.array(moved))

@@ -63,7 +63,7 @@ class Gallery {
     const strip = this.root.querySelector(".strip");
     this.data.people.forEach((person, place) => {
       const picture = person.photo ? `<img src="${person.photo.source}" alt="">` : `<span class="blank">no photo</span>`;
-      const button = element("button", `${picture}<b>${escaped(person.headline)}</b>`, "thumb");
+      const button = element("button", `${picture}<b>${escaped(person.headline)}</b><small>${escaped(person.why)}</small>`, "thumb");
       button.title = person.key;
       button.setAttribute("role", "option");
       button.addEventListener("click", () => this.choose(place));

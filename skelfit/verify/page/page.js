@@ -12,21 +12,42 @@ function head(report) {
     const set = accuracy.joints?.smpl24;
     if (set) tiles.push(tile(mm(set.pa_mpjpe_mm.mean), "mm", "PA-MPJPE, SMPL's 24 joints"));
   }
-  if (reprojection?.people) tiles.push(tile(percent(reprojection.skel.pck["0.05"]), "", `PCK@0.05; the labels: ${percent(reprojection.smpl.pck["0.05"])}`));
-  if (anatomy?.violations?.any) tiles.push(tile(percent(anatomy.violations.any["10"]), "", "people with an angle 10° beyond a limit"));
+  if (reprojection?.people) tiles.push(tile(percent(reprojection.skel.pck_05), "", `PCK@0.05; the labels: ${percent(reprojection.smpl.pck_05)}`));
+  if (anatomy) {
+    const { beyond_deg: beyond, any } = anatomy.violations;
+    tiles.push(tile(percent(any[beyond.indexOf(10)]), "", "people with an angle 10° beyond a limit"));
+  }
   const of = integrity.identity_sha256 ? ` · configuration <span class="mono">${escaped(integrity.identity_sha256.slice(0, 12))}</span>` : "";
   return `<h1>SKEL labels of ${escaped(integrity.subset)}</h1><p class="lead">${count(integrity.shards)} shards, ${count(integrity.rows_in)} input rows${of}</p>` +
     `<span class="verdict ${kind}">${text}</span><div class="tiles">${tiles.join("")}</div>`;
 }
 
-function facts(person) {
-  return [
-    ["shard", person.shard], ["PVE", `${mm(person.pve_mm)} mm`], ["largest vertex error", `${mm(person.max_vertex_mm)} mm`],
+const BY = {
+  pve_mm: ["mean error", (m) => `${fixed(1)(m.pve_mm)} mm`], max_vertex_mm: ["largest error", (m) => `${fixed(0)(m.max_vertex_mm)} mm`],
+  violation_deg: ["beyond limits", (m) => degrees(m.violation_deg)], fit_adds_px_share: ["fit in the picture", (m) => `${fixed(1)(m.skel_px)} px`],
+  label_px_share: ["label in the picture", (m) => `${fixed(1)(m.smpl_px)} px`], bone_depth_mm: ["bones outside", (m) => `${fixed(1)(m.bone_depth_mm)} mm`],
+  sides_exchanged: ["sides exchanged", () => "left, right"],
+};
+
+function describe(person) {
+  const m = person.metrics, by = person.worst_by.map((name) => BY[name] || [words(name), () => ""]);
+  person.why = by[0][0];
+  person.headline = by[0][1](m);
+  person.facts = [
+    ["shown for", by.map(([name]) => name).join(", ")],
+    ["PVE", `${mm(m.pve_mm)} mm`], ["largest vertex error", `${mm(m.max_vertex_mm)} mm`], ["PA-MPJPE", `${mm(m.pa_mpjpe_mm)} mm`],
+    ["furthest beyond a limit", m.violation_deg > 0 ? `${words(m.violation_dof)}, ${degrees(m.violation_deg)}` : "none"],
+    ["keypoints: label, fit", `${fixed(1)(m.smpl_px)}, ${fixed(1)(m.skel_px)} px`],
+    ["bends of the label", degrees(m.extremity_deg)],
+    ["shard", person.shard],
   ];
+  if (known(m.bone_depth_mm)) person.facts.splice(-1, 0, ["bones outside", `${percent(m.bone_share)}, ${mm(m.bone_depth_mm)} mm`]);
+  if (m.sides_exchanged) person.facts.unshift(["left and right", "exchanged in the fit"]);
+  if (m.keypoints_exchanged) person.facts.unshift(["left and right", "exchanged in the keypoints"]);
 }
 
 function paintBody(report, people, packed) {
-  const values = report.parts.vertex_mm, canvas = document.getElementById("body");
+  const values = report.parts.vertex_mean_mm, canvas = document.getElementById("body");
   const sorted = [...values].sort((a, b) => a - b), end = sorted[Math.floor(0.99 * sorted.length)];
   const positions = metres(packed.numbers(people.body), people.unit), colour = new Float32Array(3 * values.length);
   values.forEach((value, k) => colour.set(heat(value / end), 3 * k));
@@ -41,11 +62,11 @@ async function start() {
   const made = [
     integritySection(report),
     report.accuracy && accuracySection(report),
-    report.parts && partsSection(report),
+    report.parts?.vertex_mean_mm.length && partsSection(report),
     people.people.length && peopleSection(report, people),
     report.reprojection?.people && reprojectionSection(report),
     report.anatomy && anatomySection(report),
-    report.anatomy?.angles && anglesSection(report),
+    report.anatomy && anglesSection(report),
     report.keep && keepSection(report),
   ].filter(Boolean);
   document.title = `skelfit verify: ${report.integrity.subset}`;
@@ -53,13 +74,9 @@ async function start() {
   document.getElementById("sections").innerHTML = made.map((s) => `<a href="#${s.id}">${s.title}</a>`).join("");
   const main = document.getElementById("main");
   made.forEach((s) => { const node = element("section", s.html); node.id = s.id; main.append(node); });
-  if (report.parts?.vertex_mm) paintBody(report, people, packed);
+  if (report.parts?.vertex_mean_mm.length) paintBody(report, people, packed);
   if (people.people.length) {
-    const measured = Object.fromEntries(report.worst.map((p) => [p.key, p]));
-    for (const person of people.people) {
-      person.facts = facts(measured[person.key]);
-      person.headline = `${fixed(1)(measured[person.key].max_vertex_mm)} mm`;
-    }
+    people.people.forEach(describe);
     new Gallery(document.getElementById("gallery"), people, packed);
   }
   document.body.dataset.ready = "yes";
