@@ -50,10 +50,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sequences",
         "shards",
     },
-    "cluster": {"heap", "job", "plan"},
+    "cluster": {"heap", "job"},
     "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "layout", "sequences", "shards"},
-    "verify": {"body", "config", "images", "layout", "metrics", "sequences", "shards"},
+    "keep": set(),
+    "verify": {"body", "config", "images", "keep", "layout", "metrics", "sequences", "shards"},
     # Knows finished shards and bodies; strict: its own configuration.
     "train": {"body", "layout", "shards", "strict"},
     "roofline": {"body", "config", "fit"},

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from distributed import Client, Future, KilledWorker, as_completed
 
@@ -20,10 +20,9 @@ from skelfit.cluster.place import HERE, Place, cores
 from skelfit.cluster.watching import watched
 from skelfit.cluster.worker import Work, do
 from skelfit.errors import ClusterError, SkelfitError
-from skelfit.job import ShardResult, run_shard
-from skelfit.plan import ShardTask
+from skelfit.job import run_shard
 
-Results = Generator["ShardResult | ShardFailure", None, None]
+Results = Generator[Any, None, None]  # what the work gives of each task, or a ShardFailure
 Say = Callable[[str], None]
 # An exception is tried again: file systems of clusters fail now and then. A wrong label file is not such a case,
 # but fails within moments.
@@ -31,6 +30,14 @@ RETRIES = 2
 _POLL_SECONDS = 0.1
 WATCH_SECONDS = 5.0  # between two looks at who is there
 REMIND_SECONDS = 60.0  # between two messages that nobody is
+
+
+class Task(Protocol):
+    """What is handed to a worker: a shard to make, or to verify."""
+
+    @property
+    def name(self) -> str:
+        """Names it to the user."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class ShardFailure:
 
 
 def run_tasks(
-    tasks: Sequence[ShardTask], place: Place = HERE, work: Work = run_shard, say: Say = print
+    tasks: Sequence[Task], place: Place = HERE, work: Work = run_shard, say: Say = print
 ) -> Results:
     """Run the tasks and yield their results as they come; a task that fails does not stop the others.
 
@@ -55,7 +62,7 @@ def run_tasks(
     return _run_on_dask(tasks, place, work, say)
 
 
-def _run_here(tasks: Sequence[ShardTask], work: Work) -> Results:
+def _run_here(tasks: Sequence[Task], work: Work) -> Results:
     for task in tasks:
         try:
             yield work(task)
@@ -63,7 +70,7 @@ def _run_here(tasks: Sequence[ShardTask], work: Work) -> Results:
             yield _failure(task.name, error)
 
 
-def _run_on_dask(tasks: Sequence[ShardTask], place: Place, work: Work, say: Say) -> Results:
+def _run_on_dask(tasks: Sequence[Task], place: Place, work: Work, say: Say) -> Results:
     threads = max(1, cores() // place.workers) if place.scheduler is None else None
     names = {_task_key(task): task.name for task in tasks}
     with _client(place) as client, watched(client, place, say):
@@ -90,7 +97,7 @@ def _client(place: Place) -> AbstractContextManager[Client]:
     return running_client(place.scheduler, place.tls)
 
 
-def _as_completed(completed: as_completed, watch: _Watch) -> Iterator[tuple[Future[ShardResult], Any]]:
+def _as_completed(completed: as_completed, watch: _Watch) -> Iterator[tuple[Future[Any], Any]]:
     """The futures and what came of them as they complete, with a look at the workers now and then in between."""
     while not completed.is_empty():
         if completed.has_ready():
@@ -143,7 +150,7 @@ class _Watch:
         return f"; start one with: dask worker --nthreads 1 {self.where}"
 
 
-def _task_key(task: ShardTask) -> str:
+def _task_key(task: Task) -> str:
     """The same for the same task in every process; it tells apart what several runs ask of one scheduler."""
     return f"{task.name}-{hashlib.sha256(repr(task).encode()).hexdigest()[:16]}"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from threading import BoundedSemaphore, Lock
+from typing import Any
 
 import torch
 from distributed import secede
@@ -14,16 +15,15 @@ from distributed import secede
 from skelfit import __version__
 from skelfit.errors import ClusterError
 from skelfit.heap import keep_heap
-from skelfit.job import ShardResult, writing_behind
-from skelfit.plan import ShardTask
+from skelfit.job import writing_behind
 
-Work = Callable[[ShardTask], ShardResult]
+Work = Callable[[Any], Any]  # one task -> what came of it; both travel between processes
 
 _LOCK = Lock()
 _WRITING = BoundedSemaphore(1)
 
 
-def do(work: Work, version: str, threads: int | None, task: ShardTask) -> ShardResult:
+def do(work: Work, version: str, threads: int | None, task: Any) -> Any:
     """Do a task; `version` is the client's. threads: None takes as many as OMP_NUM_THREADS says, or one.
 
     A worker of several threads fits one shard at a time all the same: a fit has the threads it needs, and the models

@@ -74,7 +74,7 @@ class Integrity:
 def check_folder(folder: Path) -> Integrity:
     """Check a finished run in this process, shard by shard. Raises ShardError where there is none at all."""
     subset, shards = find_shards(folder)
-    return check_run(folder, subset, [check_shard(files) for files in shards])
+    return check_run(folder, subset, [check_shard(files)[0] for files in shards])
 
 
 def find_shards(folder: Path) -> tuple[str, list[ShardFiles]]:
@@ -105,7 +105,7 @@ def check_run(folder: Path, subset: str, shards: Sequence[ShardCheck]) -> Integr
         damage=damage,
         shards=len(shards),
         rows_in=found.rows.rows_in,
-        people=sum(len(shard.people) for shard in shards),
+        people=sum(shard.people for shard in shards),
         statuses=dict(sorted(found.rows.statuses.items())),
         rejected=_added(shard.reasons for shard in shards),
         bytes=sum(shard.marker.tar.bytes for shard in shards if shard.marker is not None),
@@ -163,22 +163,20 @@ class _Run:
         ends = [0] * len(names)
         before = 0
         for shard in self.shards:
-            marker, file = shard.marker, shard.label_file
-            if marker is None or file is None or not file < len(names):
+            file = before if shard.label_file is None else shard.label_file
+            if shard.span is None or not file < len(names):
                 continue
+            start, stop = shard.span
             if file < before:
-                self._say(
-                    "foreign",
-                    f"{self.folder}: {shard.name}: rows of {names[file]}, behind those of others",
-                    shard.name,
-                )
+                text = f"rows of {names[file]}, behind those of {names[before]}"
+                self._say("foreign", f"{self.folder}: {shard.name}: {text}", shard.name)
             before = max(before, file)
-            if marker.start != ends[file]:
-                gap = f"rows {ends[file]} to {marker.start - 1} are in no shard before it"
-                twice = f"rows {marker.start} to {min(ends[file], marker.stop) - 1} are in a shard before it"
-                text = gap if marker.start > ends[file] else twice
+            if start != ends[file]:
+                gap = f"rows {ends[file]} to {start - 1} are in no shard before it"
+                twice = f"rows {start} to {min(ends[file], stop) - 1} are in a shard before it"
+                text = gap if start > ends[file] else twice
                 self._say("rows", f"{self.folder}: {shard.name}: {names[file]}: {text}", shard.name)
-            ends[file] = max(ends[file], marker.stop)
+            ends[file] = max(ends[file], stop)
         for file, (name, end) in enumerate(zip(names, ends, strict=True)):
             if (rows := files[file].get("rows")) != end:
                 self._say(

@@ -48,16 +48,12 @@ class ShardCheck:
 
     name: str
     damage: tuple[Damage, ...]
-    people: People  # the samples that can be measured
+    people: int  # samples that are whole
     marker: Marker | None  # None: there is none that can be read
     label_file: int | None  # index of the label file that its rows are of
+    span: tuple[int, int] | None  # rows [start, stop) of it, by the marker, or else by the rows
     rows: Summary  # of the rows that are whole
     reasons: Mapping[str, int]  # of the rows that are not published, as in the marker
-
-    @property
-    def rows_in(self) -> int:
-        """Rows of the sidecar that are whole."""
-        return self.rows.rows_in
 
 
 @dataclass
@@ -80,8 +76,11 @@ class _Check:
         self.damage.append(Damage(self.files.name, sample or None, kind, message))
 
 
-def check_shard(files: ShardFiles) -> ShardCheck:
-    """Read a shard's three files, once each, and compare them. Never raises for what is in them."""
+def check_shard(files: ShardFiles) -> tuple[ShardCheck, People]:
+    """Read a shard's three files, once each, and compare them; also gives the samples that are whole.
+
+    Never raises for what is in them.
+    """
     check = _Check(files)
     marker = _read_marker(check)
     rows, sidecar_good = _read_rows(check, marker)
@@ -93,15 +92,24 @@ def check_shard(files: ShardFiles) -> ShardCheck:
         if not (tar_good and sidecar_good) and rows and not check.located:
             check.say("marker", f"{files.marker}: of another time: every sample agrees with its row")
     files_of = Counter(int(match[2]) for row in rows.values() if (match := _KEY.fullmatch(row["key"])))
-    return ShardCheck(
+    found = ShardCheck(
         name=files.name,
         damage=tuple(check.damage),
-        people=people,
+        people=len(people),
         marker=marker,
         label_file=files_of.most_common(1)[0][0] if files_of else None,
+        span=_span(marker, rows),
         rows=summary,
         reasons=reasons,
     )
+    return found, people
+
+
+def _span(marker: Marker | None, rows: Mapping[str, Row]) -> tuple[int, int] | None:
+    if marker is not None:
+        return marker.start, marker.stop
+    numbers = [row["row"] for row in rows.values()]
+    return (min(numbers), max(numbers) + 1) if numbers else None
 
 
 def _reasons(rows: Any) -> dict[str, int]:
@@ -216,7 +224,7 @@ def _read_tar(
         with open(path, "rb") as stream:
             reader = HashedReader(stream)
             seen: dict[str, int] = {}
-            for key, members in _samples(check, reader):
+            for key, members in _samples(check, reader, rows):
                 if key in seen:
                     check.say("duplicate", f"{path}: {key}: a second sample of this key", key)
                 elif key in order and seen and order[key] < max(seen.values()):
@@ -242,14 +250,17 @@ def _read_tar(
     return judge.people(), good
 
 
-def _samples(check: _Check, reader: HashedReader) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _samples(
+    check: _Check, reader: HashedReader, rows: Mapping[str, Row]
+) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key and members of each sample; tells of what is between them."""
     path, key = check.files.tar, ""
     members: dict[str, bytes] = {}
     for item in walk(reader):
         name, _, ending = item.name.partition(".")
         if isinstance(item, Fault):
-            check.say("tar", f"{path}: {item.message}", name)
+            # The name in a damaged header may be damaged too.
+            check.say("tar", f"{path}: {item.message}", name if name in rows or not rows else None)
             continue
         if item.header:
             check.say("tar", f"{path}: {item.name}: {item.header}", name)
