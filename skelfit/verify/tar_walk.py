@@ -28,7 +28,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something between the members; `name` is of the member that it concerns, or that stands before it."""
+    """Something between the members; `name` is of the member that it concerns, '' where that is not known."""
 
     name: str
     message: str
@@ -56,7 +56,7 @@ class HashedReader:
 
 def walk(reader: HashedReader) -> Iterator[Member | Fault]:
     """The members of a tar that skelfit wrote, and its faults, in the order of their bytes."""
-    last, ended, odd = "", False, False
+    ended, odd = False, False
     while block := reader.read(BLOCK):
         at = reader.count - len(block)
         if block == _EMPTY:
@@ -65,13 +65,13 @@ def walk(reader: HashedReader) -> Iterator[Member | Fault]:
         header = _parse(block, reader)
         if header is None:
             if not odd:  # once for all that is skipped
-                yield Fault(_name_in(block) or last, f"no whole header at byte {at}")
+                yield Fault(_name_in(block), f"no whole header at byte {at}")
             odd = True
             continue
         if ended:
-            yield Fault(last, f"empty blocks before byte {at}, and samples behind them")
+            yield Fault("", f"empty blocks before byte {at}, and samples behind them")
         name, size, raw = header
-        last, ended, odd = name, False, False
+        ended, odd = False, False
         data, padding = reader.read(size), reader.read(-size % BLOCK)
         if len(data) + len(padding) < size + -size % BLOCK:
             yield Fault(name, f"cut off at byte {reader.count}, inside {name}")
@@ -81,7 +81,7 @@ def walk(reader: HashedReader) -> Iterator[Member | Fault]:
             strange = "the bytes behind it, which fill its block, are not 0"
         yield Member(name, data, strange)
     if not ended or reader.count % RECORD:
-        yield Fault(last, f"cut off at byte {reader.count}, where the tar has no end")
+        yield Fault("", f"cut off at byte {reader.count}, where the tar has no end")
 
 
 def _parse(block: bytes, reader: HashedReader) -> tuple[str, int, bytes] | None:
