@@ -160,7 +160,7 @@ def test_each_byte_of_a_header_and_what_fills_its_block(folder: Path) -> None:
     good = tar.read_bytes()
     spans = [span for span in member_spans(tar) if span[0].startswith(key(10))]
     places = [start + at for _, start, _ in spans[:1] for at in range(0, 512, 3)]
-    places += [stop - 1 for _, _, stop in spans] + [len(good) - 1, len(good) - 5000]
+    places += [stop - 1 for _, _, stop in spans] + [len(good) - 1]
     for at in places:
         bad = bytearray(good)
         bad[at] ^= 0x20
@@ -168,7 +168,7 @@ def test_each_byte_of_a_header_and_what_fills_its_block(folder: Path) -> None:
         found = check_folder(folder)
         tar.write_bytes(good)
         assert found.damage and located(found, tar, at), at
-        others = {d.sample for d in found.damage} - {key(10), None}
+        others = {d.sample for d in found.damage} - {owner(tar, at), None}
         assert not others, f"byte {at} concerns nobody else: {others}"
 
 

@@ -1,0 +1,183 @@
+"""`skelfit verify`: are finished shards whole, accurate and anatomical, and whom should one leave out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from skelfit.body.models import OPEN_BODY, ModelSet, find_models
+from skelfit.cli.progress import Progress
+from skelfit.cluster.place import HERE, Place, cores
+from skelfit.cluster.tasks import ShardFailure, run_tasks
+from skelfit.errors import ModelError
+from skelfit.keep import Kept, write_keep
+from skelfit.shards import ShardError, read_marker, write_json
+from skelfit.verify.damage import Damage
+from skelfit.verify.gates import GATES, parse_gates
+from skelfit.verify.html import write_html
+from skelfit.verify.integrity import find_shards
+from skelfit.verify.report import EXIT_CODES, Findings, Report
+from skelfit.verify.run import ShardReport, VerifyTask, plan_verify, verify_shard
+from skelfit.verify.terminal import summary_lines
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+SAMPLE = 20_000  # people who are measured unless more are asked for: two or three minutes
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the options ask for, whatever the folders."""
+
+    models: ModelSet
+    sample: int | None
+    limits: Mapping[str, float]
+    max_pve: float | None
+    place: Place
+
+
+@click.command("verify")
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
+@click.option("--models", type=FOLDER, help="The models of the run  [default: as convert].")
+@click.option("--json", "json_file", type=FILE, help="Write the whole report for programs.")
+@click.option("--html", "html_file", type=FILE, help="Write it as one page for the browser, with pictures.")
+@click.option("--max-pve", type=float, help="Exit with 1 when the mean PVE is above so many mm.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    help=f"Measure so many people, evenly from all shards; 0: integrity only  [default: {SAMPLE}].",
+)
+@click.option("--all", "everybody", is_flag=True, help="Measure everybody.")
+@click.option(
+    "--keep", "keep_file", type=FILE, help="Write who passes the gates and who not (CSV); measures everybody."
+)
+@click.option(
+    "--gate",
+    "gates",
+    metavar="NAME[=LIMIT]",
+    multiple=True,
+    help=f"A gate; may be given several times: {', '.join(GATES)}  [default: max_vertex=60].",
+)
+@click.option("--against", type=FOLDER, help="Compare with the shards in another folder.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes  [default: one per core].")
+@click.option("--scheduler", help="In place of them: address or scheduler file of a running Dask cluster.")
+def verify_command(
+    folders: tuple[Path, ...],
+    models: Path | None,
+    json_file: Path | None,
+    html_file: Path | None,
+    max_pve: float | None,
+    sample: int | None,
+    everybody: bool,
+    keep_file: Path | None,
+    gates: tuple[str, ...],
+    against: Path | None,
+    workers: int | None,
+    scheduler: str | None,
+) -> None:
+    """Check finished shards: are they whole, accurate and anatomical? Trusts nothing that is stored.
+
+    Exits with 0 when all is good, with 1 below the gate (--max-pve), with 2 when something is damaged or missing.
+    """
+    if sample is not None and (everybody or keep_file is not None):
+        raise click.UsageError("--all and --keep measure everybody: leave --sample out")
+    if sample == 0 and (max_pve is not None or html_file is not None):
+        raise click.UsageError("--max-pve and --html need people who are measured: leave --sample 0 out")
+    everybody = everybody or keep_file is not None
+    orders = Orders(
+        models=find_models(models),
+        sample=None if everybody else SAMPLE if sample is None else sample,
+        limits=parse_gates(gates),
+        max_pve=max_pve,
+        place=_place(workers, scheduler),
+    )
+    click.echo(f"models: {orders.models.source} (sha256 {orders.models.sha256[:12]})")
+    keep: list[Kept] | None = None if keep_file is None else []
+    report = _verify(folders, orders, keep)
+    other = None if against is None else _verify((against,), orders, None)
+    for line in summary_lines(report, other):
+        click.echo(line)
+    if other is not None:
+        report["against"] = other
+    if keep_file is not None:
+        write_keep(keep_file, keep or [])
+        click.echo(f"who is kept, and why the others not: {keep_file}")
+    if html_file is not None:
+        write_html(report, folders, orders.models, html_file)
+        click.echo(f"a page to look at: {html_file}")
+    if json_file is not None:
+        write_json(json_file, report)
+        click.echo(f"all of it, for programs: {json_file}")
+    sys.exit(EXIT_CODES[report["verdict"]])
+
+
+def _place(workers: int | None, scheduler: str | None) -> Place:
+    if scheduler is not None:
+        if workers:
+            raise click.UsageError(
+                "--workers starts processes here, --scheduler uses others: give one of them"
+            )
+        return Place(scheduler=scheduler)
+    workers = cores() if workers is None else workers
+    return HERE if workers <= 1 else Place(workers)
+
+
+def _verify(folders: Sequence[Path], orders: Orders, keep: list[Kept] | None) -> Report:
+    """The report on some folders; whoever is kept or not is added to `keep`."""
+    models = orders.models
+    if orders.sample != 0:
+        for folder in folders:
+            _check_models(folder, models)
+    if orders.place.scheduler is not None:
+        folders = [folder.absolute() for folder in folders]
+    subsets = {str(folder): find_shards(folder)[0] for folder in folders}
+    source = None if models.source == OPEN_BODY else str(Path(models.source).absolute())
+    tasks = plan_verify(folders, source, models.sha256, orders.sample, orders.limits, keep is not None)
+    findings, failures = Findings({folder: [] for folder in subsets}), []
+    place = orders.place if len(tasks) > 1 else HERE
+    people = tasks[0].sampling.total if tasks else 0
+    with Progress(people, 0) as progress:
+        for result in _in_order(tasks, run_tasks(tasks, place, verify_shard, progress.say)):
+            if isinstance(result, ShardFailure):
+                failures.append(Damage(result.name, None, "tar", f"{result.name}: {result.error}"))
+                continue
+            findings.add(result)
+            progress.update(result.check.people)
+            if keep is not None:
+                keep += result.keep
+    return findings.report(subsets, orders.limits, orders.max_pve, failures)
+
+
+def _in_order(
+    tasks: Sequence[VerifyTask], results: Iterator[ShardReport | ShardFailure]
+) -> Iterator[ShardReport | ShardFailure]:
+    """The results in the order of their tasks: sums of floats depend on it, and a report must not."""
+    waiting: dict[str, ShardReport | ShardFailure] = {}
+    names = iter([task.name for task in tasks])
+    name = next(names, None)
+    for result in results:
+        waiting[result.name] = result
+        while name is not None and name in waiting:
+            yield waiting.pop(name)
+            name = next(names, None)
+
+
+def _check_models(folder: Path, models: ModelSet) -> None:
+    """Raise ModelError unless these are the models of the run, as far as its first marker tells."""
+    for files in find_shards(folder)[1]:
+        try:
+            expected = read_marker(files).identity.get("models_sha256")
+        except ShardError:
+            continue
+        if expected != models.sha256:
+            raise ModelError(
+                models.source,
+                "sha256",
+                f"the models of {folder}, {expected} (--models DIR; or --sample 0)",
+                models.sha256,
+            )
+        return
