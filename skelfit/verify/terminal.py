@@ -7,6 +7,7 @@ from typing import Any
 
 Report = Mapping[str, Any]
 SHOWN = 10  # faults, and degrees of freedom, that are named
+JOINTS_SHOWN = ("smpl24", "keypoints44")  # joint sets; the others are in the JSON
 _WIDTH, _NUMBER = 34, 9
 VERDICTS = {"good": "good", "below_gate": "BELOW THE GATE", "damaged": "DAMAGED OR INCOMPLETE"}
 _SPREAD = ("mean", "p50", "p95", "max")
@@ -54,7 +55,8 @@ def _accuracy(report: Report) -> Iterator[Row]:
     yield f"errors in mm, {found['people']} people", ("mean", "p50", "p95", "max")
     yield "  PVE", _numbers(found["pve_mm"], _SPREAD)
     yield "  largest of a person", _numbers(found["max_vertex_mm"], _SPREAD)
-    for name, joints in found["joints"].items():
+    for name in JOINTS_SHOWN:
+        joints = found["joints"][name]
         for measure, title in (("mpjpe_mm", "MPJPE"), ("pa_mpjpe_mm", "PA-MPJPE")):
             if joints[measure]["mean"] is not None:
                 yield f"  {title} {name}", _numbers(joints[measure], _SPREAD)
