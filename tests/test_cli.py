@@ -14,6 +14,7 @@ from PIL import Image
 
 import skelfit.cli.convert
 from skelfit.cli import main
+from skelfit.fit.compiled import is_compiled
 from skelfit.labels.demo import write_demo
 from skelfit.shards import read_rows
 
@@ -419,14 +420,17 @@ def test_converts_for_real() -> None:
     assert genders.count(None) == 1 and len(genders) == 4
 
 
-def test_one_and_two_workers_give_the_same_people(models) -> None:
-    """The real fit by Dask workers that have two threads or one: the same bytes."""
+def test_one_and_two_workers_give_the_same_people(models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real fit by Dask workers that have two threads or one: the same bytes. Before the first, it is compiled."""
     write_demo(Path("demo"), 48, seed=3, images=False, models=models)
     arguments = ["convert", "--labels", "demo/demo-release.npz", "--source", "camerahmr", "--shard-size", 24]
     arguments += ["--pipeline", ROOT / "pipelines" / "hmr-skel.yaml", "--device", "cpu"]
-    for workers in (1, 2):
+    for workers, known in ((1, False), (2, True)):
+        monkeypatch.setattr(skelfit.cli.convert, "is_compiled", lambda known=known: known)
         result = skelfit_(*arguments, "--workers", workers, "--out", f"out{workers}")
         assert result.exit_code == 0, result.output
+        assert ("compiling the fit" in result.output) is not known
+    assert is_compiled()
     shards = sorted(Path("out1").glob("*.tar"))
     assert len(shards) == 2
     for one in shards:

@@ -40,3 +40,8 @@ def compiled(function: F) -> F:
     finally:
         function.__qualname__ = name
     return cast("F", found)
+
+
+def is_compiled() -> bool:
+    """Whether these sources have been compiled on this machine, and kept beside them."""
+    return any(Path(__file__).parent.glob(f"__pycache__/*-{_sources()}-*.nbi"))

@@ -82,6 +82,10 @@ class Fitter:
         parts = self.run_batches(fit_from, range(0, len(pose), size))
         return map_results(lambda *x: torch.cat(x).cpu(), *parts)
 
+    def compile(self) -> None:
+        """Fit a made-up person: whatever a CPU has to compile is then on disk, for all processes."""
+        self.fit("neutral", torch.zeros(1, 24, 3), torch.zeros(1, 10), torch.zeros(1, 3))
+
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
         """The tables for labels of a gender, one for each SKEL that is tried; made at the first call."""
         pairs = self._pairs.get(smpl_gender)
