@@ -55,6 +55,15 @@ def test_shapes(batch: Batch) -> None:
     assert torch.equal(prediction.cam_int, batch.cam_int)
 
 
+def test_estimates_are_in_full_precision_where_the_network_is_not(batch: Batch) -> None:
+    network = make(TINY)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = predict(network, batch).final
+    for name, values in vars(predict(network, batch).final).items():
+        assert getattr(mixed, name).dtype == torch.float32
+        torch.testing.assert_close(getattr(mixed, name), values, rtol=0, atol=0.01)
+
+
 def test_at_first_a_person_stands_upright_and_faces_the_camera(batch: Batch, models: ModelSet) -> None:
     first = predict(make(TINY), batch).final
     model = SkelModel(models.skel_of("male"))

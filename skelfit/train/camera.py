@@ -8,21 +8,12 @@ image. Camera frames as in OpenCV: x right, y down, z forward. Lengths in metres
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 # Without intrinsics: a camera far away, in sides of the crop (5000 px for 256 px, as has become usual).
 FAR_FOCAL = 5000 / 256
 _NEAREST = 0.1  # m; points nearer than this, or behind the camera, are projected as if they were here
-
-
-class FieldOfView(Protocol):
-    """What predicts the vertical field of view of an image, in rad; HumanFoV is one."""
-
-    def __call__(self, image: Tensor) -> float:
-        """image: (3, H, W) uint8, RGB."""
 
 
 def intrinsics_of_view(image_size: Tensor, vertical: Tensor | float) -> Tensor:
