@@ -17,7 +17,7 @@ SEEN = 0.3  # confidence from which a given keypoint counts, as in 4D-Humans
 PCK_AT = (0.05, 0.1)  # of the box side
 BAD_LABEL, BAD_FIT = 0.1, 0.05  # of the box side: the label's error, and what the fit adds to it
 _SWAP_GAIN = 0.5  # keypoints are called swapped where exchanging left and right at least halves the error ...
-_SWAP_LEAST = 0.05  # ... and the error is more than this share of the box side
+_SWAP_LEAST = 0.03  # ... and the error is more than this share of the box side
 _PAIRS = (
     (2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18), (19, 22), (20, 23), (21, 24),
     (25, 30), (26, 29), (27, 28), (31, 36), (32, 35), (33, 34),
