@@ -20,7 +20,7 @@ from skelfit.verify.aggregate import Aggregate
 from skelfit.verify.anatomy import MIRROR_SIGN, SIDES
 from skelfit.verify.bodies import Bodies
 from skelfit.verify.histogram import Histogram
-from skelfit.verify.people import measure
+from skelfit.verify.people import in_batches, measure
 from skelfit.verify.reprojection import MIRRORED_KEYPOINTS
 from skelfit.verify.samples import People
 from skelfit.verify.tables import tables
@@ -48,9 +48,8 @@ def report(bodies: Bodies, fields: Fields, **changes: Any) -> dict[str, Any]:
 
 
 def batches(bodies: Bodies, people: People, size: int) -> Any:
-    place = np.arange(len(people))
-    for start in range(0, len(people), size):
-        yield measure(bodies, people.chosen((place >= start) & (place < start + size)), bones_every=50)
+    for few in in_batches(people, size):
+        yield measure(bodies, few, bones_every=50)
 
 
 def copied(fields: Fields) -> Fields:
@@ -210,6 +209,24 @@ def test_aggregates_add_up_in_any_order(bodies: Bodies, clean: Fields) -> None:
     assert (
         whole["accuracy"] == found["accuracy"]
         and whole["anatomy"]["violations"] == found["anatomy"]["violations"]
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["skel_poses", "skel_betas", "skel_trans", "smpl_pose", "smpl_betas", "gtkps", "cam_int", "scale"]
+)
+def test_absurd_numbers_stop_nothing(bodies: Bodies, clean: Fields, name: str) -> None:
+    """A person whose numbers were overwritten, but are numbers: the report is whole, the others as they were."""
+    fields = {part: value[:6].copy() for part, value in clean.items()}
+    fields[name][2] = 1e30
+    before, after = (
+        Aggregate.of(measure(bodies, as_people(x, **frames_changes({"one": 6})), bones_every=1))
+        for x in ({part: value[:6] for part, value in clean.items()}, fields)
+    )
+    found = json.loads(json.dumps(tables(after), allow_nan=False))
+    assert found["accuracy"]["people"] == 6
+    assert found["accuracy"]["pve_mm"]["p50"] == pytest.approx(
+        before.histograms["all/pve_mm"].quantiles(0.5)[0], abs=8
     )
 
 

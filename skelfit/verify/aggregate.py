@@ -25,6 +25,7 @@ EXTREMITY_DEG = (0, 10, 15, 20, 25, 30, 40, 60, 180)
 ANGLE_EDGES_DEG = np.arange(-200, 201, 2)  # what lies outside is in the first or the last bin
 WORST_JUMPS = 20
 VERTEX_UNITS = 1000  # sums of vertex distances are in micrometres
+_MOST_MM, _MOST_DEG = 1e6, 1e4
 
 Ints = NDArray[np.int64]
 
@@ -174,19 +175,20 @@ def _grouped(m: PersonMetrics, name: str, some: NDArray[np.bool_]) -> Iterator[t
 def _arrays(m: PersonMetrics) -> dict[str, Ints]:
     a = m.anatomy
     known = np.isfinite(m.accuracy.pve_mm)
-    vertex = np.round(m.accuracy.vertex_mm[known] * VERTEX_UNITS).astype(np.int64)
+    vertex = np.round(np.minimum(m.accuracy.vertex_mm[known], _MOST_MM) * VERTEX_UNITS).astype(np.int64)
     bins = np.clip(np.digitize(a.angles_deg, ANGLE_EDGES_DEG) - 1, 0, len(ANGLE_EDGES_DEG) - 2)
     angles = np.zeros((NUM_DOFS, len(ANGLE_EDGES_DEG) - 1), np.int64)
     np.add.at(angles, (np.arange(NUM_DOFS), bins), 1)
-    units = np.round(a.angles_deg * 1e6).astype(np.int64)
+    # Whatever is absurd counts as much as sums can hold.
+    turned = np.clip(a.angles_deg, -_MOST_DEG, _MOST_DEG)
     hinges = (a.smpl_hinges_deg, a.skel_hinges_deg)
     hits = m.bones.joint_share
     return {
         "vertex_um": vertex.sum(0) if len(vertex) else np.zeros(VERTICES, np.int64),
         "violations": np.stack([(a.excess_deg > d).sum(0) for d in BEYOND_DEG], 1).astype(np.int64),
         "angles": angles,
-        "angle_sum_udeg": units.sum(0),
-        "angle_square": np.round(a.angles_deg**2 * 1e3).astype(np.int64).sum(0),
+        "angle_sum_udeg": np.round(turned * 1e6).astype(np.int64).sum(0),
+        "angle_square": np.round(turned**2 * 1e3).astype(np.int64).sum(0),
         # (label or fit, KNEES_ELBOWS, BEYOND_DEG), and of how many people
         "hinges": np.stack([[(h > d).sum(0) for d in BEYOND_DEG] for h in hinges])
         .swapaxes(1, 2)

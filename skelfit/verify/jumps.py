@@ -18,6 +18,8 @@ from skelfit.verify.samples import People
 JUMP_DEG = (10, 20, 45, 90, 180)
 ADDED_MM = (20, 50, 100)
 
+_MOST = 1e6  # absurd numbers count as this
+
 Sequence = tuple[str, str, str]  # subset, label file, sequence
 
 
@@ -66,11 +68,12 @@ Runs = Mapping[Sequence, tuple[Run, ...]]
 
 def frames_of(people: People, accuracy: Accuracy, anatomy: Anatomy) -> Iterator[tuple[Sequence, Frame]]:
     """The people that are frames of sequences."""
-    moved = 1000 * (accuracy.smpl_joints[:, 1] - accuracy.smpl_joints[:, 0])
+    moved = np.clip(1000 * (accuracy.smpl_joints[:, 1] - accuracy.smpl_joints[:, 0]), -_MOST, _MOST)
+    bent = np.clip(anatomy.bent_deg, -_MOST, _MOST)
     for i, meta in enumerate(people.metas):
         if meta["sequence"] is not None and meta["frame"] is not None:
             name = (str(meta["subset"]), str(meta["label_file"]), str(meta["sequence"]))
-            angles = anatomy.bent_deg[i].astype(np.float32)
+            angles = bent[i].astype(np.float32)
             yield name, Frame(int(meta["frame"]), people.keys[i], angles, moved[i].astype(np.float32))
 
 
