@@ -20,7 +20,7 @@ from skelfit.verify.aggregate import Aggregate
 from skelfit.verify.anatomy import MIRROR_SIGN, SIDES
 from skelfit.verify.bodies import Bodies
 from skelfit.verify.histogram import Histogram
-from skelfit.verify.people import in_batches, measure
+from skelfit.verify.people import measure
 from skelfit.verify.reprojection import MIRRORED_KEYPOINTS
 from skelfit.verify.samples import People
 from skelfit.verify.tables import tables
@@ -48,8 +48,9 @@ def report(bodies: Bodies, fields: Fields, **changes: Any) -> dict[str, Any]:
 
 
 def batches(bodies: Bodies, people: People, size: int) -> Any:
-    for few in in_batches(people, size):
-        yield measure(bodies, few, bones_every=50)
+    place = np.arange(len(people)) // size
+    for k in range(place.max() + 1):
+        yield measure(bodies, people.chosen(place == k), bones_every=50)
 
 
 def copied(fields: Fields) -> Fields:

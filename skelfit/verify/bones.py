@@ -18,6 +18,7 @@ STRIDE = 8
 _NEAREST = 3
 _MARGIN_MM = 6.0  # who is deeper behind the plane at the nearest skin vertex is inside for certain
 _FAR_M = 0.03  # a few triangles' width
+_GIANT_M = 100.0
 _POINTS = 32  # at once: their distances to all triangles stay in the cache
 
 
@@ -43,7 +44,9 @@ def measure_bones(bodies: Bodies, people: People, groups: list[Group], every: in
     """Bones of one in `every` of the people whose bodies are posed in `groups`."""
     rows, shares, depths, by_joint = [], [], [], []
     for group in groups:
-        some = [k for k, row in enumerate(group.rows) if in_sample(people.keys[row], every)]
+        size = np.abs(group.skin).max((1, 2))  # absurd betas make giants, who have nothing to tell
+        chosen = [in_sample(people.keys[row], every) for row in group.rows]
+        some = np.flatnonzero(np.array(chosen) & (size < _GIANT_M)).tolist()
         if not some:
             continue
         asset = group.skel.asset

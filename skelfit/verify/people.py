@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
 
 from skelfit.verify.accuracy import Accuracy, measure_accuracy
 from skelfit.verify.anatomy import Anatomy, measure_anatomy
@@ -27,13 +24,6 @@ class PersonMetrics:
     reprojection: Reprojection
     anatomy: Anatomy
     bones: Bones
-
-
-def in_batches(people: People, size: int = BATCH) -> Iterator[People]:
-    """The same people, so many at once, in order."""
-    place = np.arange(len(people))
-    for start in range(0, len(people), size):
-        yield people.chosen((place >= start) & (place < start + size))
 
 
 def measure(bodies: Bodies, people: People, *, bones_every: int = BONES_EVERY) -> PersonMetrics:
