@@ -59,7 +59,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"body", "layout", "shards", "strict"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
-    "studies": {"bench", "body", "config", "fit", "images", "job", "labels", "people"},
+    "studies": {
+        "bench",
+        "body",
+        "config",
+        "fit",
+        "images",
+        "job",
+        "labels",
+        "layout",
+        "people",
+        "shards",
+        "train",
+    },
 }
 # Third-party packages that only one part knows.
 ONLY_IN = {

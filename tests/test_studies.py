@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 import skelfit.cli.study
+import skelfit.studies.loader
 from skelfit.bench import make_labels
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
@@ -98,6 +100,20 @@ def test_images(study) -> None:
     assert [r.get("differing") for r in records] == [0, 0, None, None]
     assert records[0]["bytes_out"] == records[1]["bytes_out"] != records[2]["bytes_out"]
     assert "folder and tars give the same bytes: yes" in result.output
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_loader(study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skelfit.studies.loader, "_WORKERS", (0,))
+    monkeypatch.setattr(skelfit.studies.loader, "_DRAWN", 5)
+    result, records = study("loader", "--people", 130)
+    assert result.exit_code == 0, result.output
+    assert [(r["images"], r["workers"], r["samples"]) for r in records] == [(False, 0, 520), (True, 0, 130)]
+    assert all(
+        r["plain_per_second"] > r["plain_cpu_ms"] > 0 and r["skelfit_per_second"] > 50 for r in records
+    )
+    assert "labels and crops" in result.output
+    gc.collect()  # webdataset leaves its files to the garbage collector, who says so
 
 
 def test_what_cannot_be_measured_is_refused(study, tmp_path: Path) -> None:

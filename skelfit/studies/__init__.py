@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skelfit.studies import betas, extreme, images, limits, mesh, sensitivity, shoulders
+from skelfit.studies import betas, extreme, images, limits, loader, mesh, sensitivity, shoulders
 from skelfit.studies.setup import Study
 
 STUDIES: dict[str, Study] = {
@@ -13,4 +13,5 @@ STUDIES: dict[str, Study] = {
     "betas": betas.STUDY,
     "shoulders": shoulders.STUDY,
     "images": images.STUDY,
+    "loader": loader.STUDY,
 }

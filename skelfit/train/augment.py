@@ -88,7 +88,8 @@ def recolored(image: Image.Image, colors: tuple[float, float, float]) -> Image.I
     """An RGB image whose channels are multiplied by a factor each."""
     if colors == (1.0, 1.0, 1.0):
         return image
-    return image.point([min(255, round(value * factor)) for factor in colors for value in range(256)])
+    values = np.rint(np.outer(colors, np.arange(256)))
+    return image.point(np.minimum(values, 255).ravel().tolist())
 
 
 def roughen(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
