@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "keep": set(),
     "verify": {"body", "config", "images", "keep", "layout", "metrics", "sequences", "shards"},
     # Knows finished shards and bodies; strict: its own configuration.
-    "train": {"body", "layout", "shards", "strict"},
+    "train": {"body", "keep", "layout", "shards", "strict"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
     "studies": {

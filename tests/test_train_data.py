@@ -19,6 +19,7 @@ from skelfit.config import ImageConfig
 from skelfit.errors import ConfigError
 from skelfit.images.check import IDENTITY, check
 from skelfit.images.crop import Box, cut_crops
+from skelfit.keep import Kept, write_keep
 from skelfit.layout import LAYOUT_VERSION, unpack
 from skelfit.shards import ShardError, read_samples
 from skelfit.strict import build
@@ -265,20 +266,20 @@ def test_subsets_come_by_their_weights(shards: Path, tmp_path: Path) -> None:
 def test_only_those_who_are_kept(shards: Path, tmp_path: Path) -> None:
     keys = [f"people-people-0-{i:08d}" for i in range(PEOPLE)]
     table = tmp_path / "keep.csv"
-    rows = [f"{key},{'true' if i % 5 == 0 else 'false'},why" for i, key in enumerate(keys)]
-    table.write_text("\n".join(["key,kept,reasons", *rows]))
+    write_keep(
+        table, [Kept(key, "people-000000", () if i % 5 == 0 else ("why",)) for i, key in enumerate(keys)]
+    )
     config = config_of(shards, keep=str(table))
     assert [k for b in each_once(config) for k in b.keys] == keys[::5]
     assert {k for b in Loader(config) for k in b.keys} <= set(keys[::5])
-    table.write_text("key,kept\nnobody,true\n")
+    write_keep(table, [Kept("nobody", "people-000000")])
     with pytest.raises(
-        ShardError, match=r"people-000000.tar: expected people whom the keep table keeps with an image"
+        ShardError, match=r"people-000000.tar: expected people whom the keep-list keeps with an image"
     ):
         list(Loader(config))
-    for text in ("key,kept\na,false\n", "name\na\n"):
-        table.write_text(text)
-        with pytest.raises(ShardError, match="keep.csv"):
-            each_once(config)
+    write_keep(table, [Kept(keys[0], "people-000000", ("why",))])
+    with pytest.raises(ShardError, match=r"keep.csv: 'keep': expected somebody"):
+        each_once(config)
 
 
 def test_what_is_damaged_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

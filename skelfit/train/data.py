@@ -46,7 +46,7 @@ class DataConfig:
     """What is read, and how."""
 
     subsets: tuple[SubsetConfig, ...] = bounded(1)
-    keep: str | None = None  # a table of `skelfit verify --keep`: whom it drops is left out
+    keep: str | None = None  # a keep-list of `skelfit verify --keep`: whom it drops is left out
     batch_size: int = bounded(1, default=64)  # of each process
     workers: int = bounded(0, default=4)  # that read for each process; 0: it reads itself
     shuffle: int = bounded(1, default=1000)  # samples in a worker's memory, of which it picks the next

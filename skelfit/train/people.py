@@ -7,7 +7,6 @@ what it has taken. How many make an epoch is up to who asks for them.
 
 from __future__ import annotations
 
-import csv
 import glob
 import io
 import json
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from webdataset.gopen import gopen
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from skelfit.keep import read_keep
 from skelfit.layout import LABEL_SIZE, LAYOUT_VERSION, FloatArray
 from skelfit.shards import ShardError, ShardFiles, read_marker
 from skelfit.strict import bounded
@@ -71,9 +71,9 @@ class Source:
 
 
 def find_source(subsets: Sequence[SubsetConfig], keep: Path | None, *, images: bool) -> Source:
-    """Look where the shards are, and read the keep table. Raises ShardError."""
+    """Look where the shards are, and read the keep-list. Raises InputError."""
     tars = tuple(find_tars(subset.shards) for subset in subsets)
-    return Source(tars, None if keep is None else read_keep(keep), images)
+    return Source(tars, None if keep is None else _keys_of(keep), images)
 
 
 def weigh(
@@ -107,15 +107,11 @@ def _people_in(tar: str) -> int:
     return read_marker(ShardFiles(Path(tar).parent, Path(tar).stem)).rows_out
 
 
-def read_keep(path: Path) -> NDArray[np.bytes_]:
-    """The sorted keys whom a CSV table keeps, of its columns `key` and `kept`. Raises ShardError."""
-    try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            keys = [row["key"] for row in csv.DictReader(stream) if row["kept"].lower() in ("true", "1")]
-    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
-        raise ShardError(path, None, "a CSV table with key and kept", repr(error)) from None
+def _keys_of(path: Path) -> NDArray[np.bytes_]:
+    """The sorted keys whom a keep-list keeps. Raises InputError."""
+    keys = [key for key, kept in read_keep(path).items() if kept]
     if not keys:
-        raise ShardError(path, "kept", "somebody who is kept", "nobody")
+        raise ShardError(path, "keep", "somebody who is kept", "nobody")
     return np.sort(np.array(keys, np.bytes_))
 
 
@@ -165,7 +161,7 @@ def _endless(tars: tuple[str, ...], source: Source, part: Part, seed: str) -> It
         fruitless += 1
         if fruitless == part.of:  # this reader has had every share
             what = "an image" if source.images else "coordinates of a camera"
-            whom = " whom the keep table keeps" if source.keep is not None else ""
+            whom = " whom the keep-list keeps" if source.keep is not None else ""
             raise ShardError(
                 tars[0], None, f"people{whom} with {what}, here or in {len(tars) - 1} more", "none"
             )
