@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cluster": {"heap", "job"},
     "card": {"body", "layout", "metrics", "shards"},
-    "export": {"body", "layout", "sequences", "shards"},
+    "export": {"body", "keep", "layout", "metrics", "sequences", "shards"},
     "keep": set(),
     "verify": {"body", "config", "images", "keep", "layout", "metrics", "sequences", "shards"},
     # Knows finished shards and bodies; strict: its own configuration.

@@ -34,6 +34,11 @@ MESHES = 10  # people whose meshes are written when nobody says whose: two files
 @click.option(
     "--limit", type=click.IntRange(min=1), help=f"obj, ply: of the first people  [default: {MESHES}]."
 )
+@click.option(
+    "--keep",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Only whom this list of verify keeps (CSV).",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier export wrote there.")
 def export_command(
     folder: Path,
@@ -42,6 +47,7 @@ def export_command(
     models: Path | None,
     keys: tuple[str, ...],
     limit: int | None,
+    keep: Path | None,
     overwrite: bool,
 ) -> None:
     """Write the people of a finished run in the form that others read."""
@@ -50,6 +56,8 @@ def export_command(
     if keys and limit is not None:
         raise click.UsageError("give either --key or --limit")
     run = open_run(folder)
+    if keep is not None:
+        run = run.only(keep)
     total = (
         run.rows_out if form not in ("obj", "ply") else len(set(keys)) or min(limit or MESHES, run.rows_out)
     )

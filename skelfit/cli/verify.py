@@ -26,6 +26,7 @@ from skelfit.verify.terminal import summary_lines
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
+FEW = 500  # people who are verified before worker processes have started
 SAMPLE = 20_000  # people who are measured unless more are asked for: two or three minutes
 
 
@@ -138,8 +139,8 @@ def _verify(folders: Sequence[Path], orders: Orders, keep: list[Kept] | None) ->
     source = None if models.source == OPEN_BODY else str(Path(models.source).absolute())
     tasks = plan_verify(folders, source, models.sha256, orders.sample, orders.limits, keep is not None)
     findings, failures = Findings({folder: [] for folder in subsets}), []
-    place = orders.place if len(tasks) > 1 else HERE
     people = tasks[0].sampling.total if tasks else 0
+    place = orders.place if len(tasks) > 1 and people > FEW else HERE
     with Progress(people, 0) as progress:
         for result in _in_order(tasks, run_tasks(tasks, place, verify_shard, progress.say)):
             if isinstance(result, ShardFailure):

@@ -80,7 +80,7 @@ def export_hsmr(
     files: list[str] = []
     written = 0
     for shard, marker in run.shards:
-        kept = [item for item in _items(shard) if item.ending]
+        kept = [item for item in _items(shard) if item.ending and run.keeps(item.key)]
         if kept:
             files.append(f"{len(files):06d}.tar")
             _write_tar(out / files[-1], kept)

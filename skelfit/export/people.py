@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from skelfit.errors import InputError
+from skelfit.keep import read_keep
 from skelfit.layout import META, FloatArray, unpack
+from skelfit.metrics import PUBLISHED
 from skelfit.shards import (
     SUMMARY_NAME,
     Marker,
@@ -17,6 +20,7 @@ from skelfit.shards import (
     list_shards,
     read_json,
     read_marker,
+    read_rows,
     read_samples,
 )
 
@@ -44,6 +48,7 @@ class FinishedRun:
     folder: Path
     summary: Mapping[str, Any]
     shards: tuple[tuple[ShardFiles, Marker], ...]
+    kept: frozenset[str] | None = None  # keys of those who are exported; None: everybody
 
     @property
     def subset(self) -> str:
@@ -52,8 +57,28 @@ class FinishedRun:
 
     @property
     def rows_out(self) -> int:
-        """How many people there are."""
-        return int(self.summary["rows_out"])
+        """How many people there are to export."""
+        return int(self.summary["rows_out"]) if self.kept is None else len(self.kept)
+
+    def keeps(self, key: str) -> bool:
+        """Whether a person is exported."""
+        return self.kept is None or key in self.kept
+
+    def only(self, path: Path) -> FinishedRun:
+        """The same run with those people only whom a keep-list keeps. Raises InputError, also when it lacks anybody."""
+        keep = read_keep(path)
+        keys = [
+            row["key"]
+            for files, _ in self.shards
+            for row in read_rows(files.sidecar)
+            if row["status"] in PUBLISHED
+        ]
+        if missing := next((key for key in keys if key not in keep), None):
+            raise InputError(path, missing, "a line for everybody in the shards", "none")
+        kept = frozenset(key for key in keys if keep[key])
+        if not kept:
+            raise InputError(path, "keep", "somebody who is kept", "nobody")
+        return replace(self, kept=kept)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -62,7 +87,7 @@ class FinishedRun:
         return identity
 
     def people(self) -> Iterator[Person]:
-        """All people, in the order of the shards. Raises ShardError for a tar that is not what its marker says."""
+        """The people, in the order of the shards. Raises ShardError for a tar that is not what its marker says."""
         for files, marker in self.shards:
             count = 0
             for key, label, meta in read_samples(files.tar):
@@ -70,7 +95,8 @@ class FinishedRun:
                 if missing := [name for name in META if name not in meta]:
                     expected = "a value, as shards of this version of skelfit have it"
                     raise ShardError(files.tar, f"{key}: {missing[0]}", expected, "no such key in meta.json")
-                yield Person(key, files.name, unpack(label), meta)
+                if self.keeps(key):
+                    yield Person(key, files.name, unpack(label), meta)
             if count != marker.rows_out:
                 raise ShardError(files.tar, None, f"{marker.rows_out} samples", f"{count}")
 

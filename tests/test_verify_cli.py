@@ -1,0 +1,235 @@
+"""`skelfit verify`: what it says, its exit codes, gates and keep-lists, and comparisons."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from export_fakes import SUBSET, make_fields, make_metas, write_run
+from verify_fakes import edit_labels, make_consistent
+
+from skelfit.body.models import ModelSet
+from skelfit.cli import main
+from skelfit.errors import InputError
+from skelfit.keep import COLUMNS, Kept, read_keep, write_keep
+from skelfit.layout import LABEL_SIZE, pack
+from skelfit.shards import ShardFiles, read_json
+from skelfit.verify.bodies import Bodies
+from skelfit.verify.people import measure
+from skelfit.verify.samples import People
+
+PEOPLE = 12  # in shards of eight
+
+
+def verify(*args: object) -> Result:
+    here = () if "--workers" in args else ("--workers", 0)
+    result = CliRunner().invoke(main, ["verify", *map(str, (*args, *here))])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def write_people(folder: Path, models: ModelSet, seed: int, models_sha256: str | None = None) -> Path:
+    """Shards whose stored errors are those of their parameters; everybody is 200 mm off or so."""
+    fields, metas = make_fields(PEOPLE, seed), make_metas(PEOPLE)
+    fields["smpl_pose"] *= 0.1
+    fields["skel_poses"][:, :3] = 0
+    keys = tuple(meta["key"] for meta in metas)
+    measured = measure(Bodies(models), People("s", keys, pack(fields), tuple(metas))).accuracy
+    fields["errors"] = np.stack([measured.pve_mm, measured.max_vertex_mm], 1).astype(np.float32)
+    return write_run(folder, fields, metas, models_sha256=models_sha256 or models.sha256)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, models: ModelSet) -> Path:
+    return write_people(tmp_path_factory.mktemp("made") / "shards", models, 0)
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(made, tmp_path / "shards"))
+
+
+def report_of(tmp_path: Path, *args: object) -> dict[str, Any]:
+    path = tmp_path / "report.json"
+    verify(*args, "--json", path)
+    return read_json(path)
+
+
+def key(row: int) -> str:
+    return f"{SUBSET}-0-{row:08d}"
+
+
+def test_good_shards(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    result = verify(made, "--json", path, "--workers", 0)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 110, "it fits a screen"
+    assert "whole: every byte as it was written" in result.stdout and "verdict: good" in result.stdout
+    report = read_json(path)
+    assert report["version"] == "skelfit-verify-1" and report["verdict"] == "good"
+    assert report["people"] == {"whole": PEOPLE, "measured": PEOPLE}
+    assert report["integrity"]["damage"] == [] and report["accuracy"]["people"] == PEOPLE
+    assert report["keep"]["kept"] + report["keep"]["dropped"] == PEOPLE
+
+
+def test_a_gate_on_the_mean_error(made: Path, tmp_path: Path) -> None:
+    mean = report_of(tmp_path, made)["accuracy"]["pve_mm"]["mean"]
+    assert verify(made, "--max-pve", mean + 0.01).exit_code == 0
+    result = verify(made, "--max-pve", mean - 0.01)
+    assert result.exit_code == 1 and "verdict: BELOW THE GATE" in result.stdout
+
+
+def test_damage_is_told_and_wins_over_the_gate(folder: Path, tmp_path: Path) -> None:
+    tar = folder / f"{SUBSET}-000001.tar"
+    data = bytearray(tar.read_bytes())
+    data[1500] ^= 1
+    tar.write_bytes(data)
+    result = verify(folder, "--max-pve", 0.1, "--json", tmp_path / "r.json")
+    assert result.exit_code == 2 and "verdict: DAMAGED OR INCOMPLETE" in result.stdout
+    damage = read_json(tmp_path / "r.json")["integrity"]["damage"]
+    assert (f"{SUBSET}-000001", key(8)) in [(d["shard"], d["sample"]) for d in damage]
+    assert key(8) in result.stdout
+    assert verify(folder, "--sample", 0).exit_code == 2
+
+
+def test_edited_parameters_are_found_by_computing_anew_where_all_hashes_were_made_anew(folder: Path) -> None:
+    files = ShardFiles(folder, f"{SUBSET}-000001")
+    knee = np.arange(LABEL_SIZE) == 6
+    edit_labels(files.tar, lambda name, x: x + np.float32(0.05) * knee if name == key(9) else x)
+    make_consistent(files)
+    assert verify(folder, "--sample", 0).exit_code == 0, "no hash tells"
+    result = verify(folder)
+    assert result.exit_code == 2 and "1 faults: errors 1" in result.stdout
+    assert f"{key(9)}: errors of" in result.stdout
+
+
+def test_swapped_sides_of_all_hashes_made_anew_are_found(folder: Path) -> None:
+    files = ShardFiles(folder, f"{SUBSET}-000000")
+    order = np.arange(LABEL_SIZE)
+    order[3:10], order[10:17] = np.arange(10, 17), np.arange(3, 10)
+    edit_labels(files.tar, lambda name, x: x[order] if name == key(2) else x)
+    make_consistent(files)
+    assert f"errors: {files.tar}: {key(2)}" in verify(folder).stdout
+
+
+def test_a_sample_of_the_people_is_spread_over_all_shards(made: Path, tmp_path: Path) -> None:
+    report = report_of(tmp_path, made, "--sample", 5)
+    assert report["people"] == {"whole": PEOPLE, "measured": 5}
+    assert report["accuracy"]["people"] == 5
+    assert "accuracy" not in report_of(tmp_path, made, "--sample", 0)
+
+
+def test_a_report_does_not_depend_on_the_number_of_workers(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skelfit.cli.verify.FEW", 0)
+    assert report_of(tmp_path, made, "--workers", 0) == report_of(tmp_path, made, "--workers", 2)
+
+
+def test_two_datasets_side_by_side(made: Path, tmp_path: Path, models: ModelSet) -> None:
+    other = write_people(tmp_path / "other", models, 1)
+    report = report_of(tmp_path, made, "--against", other)
+    alone = report_of(tmp_path, other)
+    assert report["against"] == alone
+    lines = verify(made, "--against", other).stdout.splitlines()
+    (pve,) = [line for line in lines if line.startswith("  PVE ")]
+    means = [f"{r['accuracy']['pve_mm']['mean']:.2f}" for r in (report, alone)]
+    left, right = pve.split("|")
+    assert left.split()[1] == means[0] != means[1] == right.split()[0]
+
+
+def test_two_folders_are_one_dataset_whose_keys_must_differ(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made, tmp_path / "copy")
+    report = report_of(tmp_path, made, copy, "--sample", 0)
+    assert [d["kind"] for d in report["integrity"]["damage"]] == ["duplicate"]
+    assert report["integrity"]["people"] == 2 * PEOPLE and len(report["integrity"]["folders"]) == 2
+
+
+def test_other_models_are_refused(tmp_path: Path, models: ModelSet) -> None:
+    folder = write_people(tmp_path / "shards", models, 0, models_sha256="a" * 64)
+    result = verify(folder)
+    assert result.exit_code == 2 and f"expected the models of {folder}, {'a' * 64}" in result.output
+    assert verify(folder, "--sample", 0).exit_code == 0
+
+
+def test_gates_make_a_keep_list(folder: Path, tmp_path: Path, made: Path) -> None:
+    edit_labels(folder / f"{SUBSET}-000000.tar", lambda name, x: x + 0.001 if name == key(1) else x)
+    keep = tmp_path / "keep.csv"
+    largest = stored_errors(made)
+    far = int(largest.argmax())
+    assert far not in (0, 1)
+    values = [f"max_vertex={np.sort(largest)[-2:].mean()}", "keypoints=0"]
+    result = verify(folder, "--keep", keep, *(arg for value in values for arg in ("--gate", value)))
+    assert result.exit_code == 2, "one of them is damaged"
+    lines = keep.read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS) and len(lines) == PEOPLE + 1
+    assert lines[2] == f"{key(1)},{SUBSET}-000000,0,damaged"
+    assert lines[1 + far].startswith(f"{key(far)},{SUBSET}-{far // 8:06d},0,max_vertex ")
+    assert [k for k, good in read_keep(keep).items() if not good] == [key(1), key(far)]
+
+
+def stored_errors(folder: Path) -> np.ndarray:
+    """The largest vertex errors, mm, of the sidecars."""
+    rows = [json.loads(x) for path in sorted(folder.glob("*.jsonl")) for x in path.read_text().splitlines()]
+    return np.array([row["max_vertex_mm"] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--gate", "nonsense"), "'nonsense': expected one of max_vertex, pve,"),
+        (("--gate", "pve=many"), "'pve': expected a number behind '=', found many"),
+        (("--all", "--sample", "3"), "leave --sample out"),
+        (("--sample", "0", "--max-pve", "3"), "leave --sample 0 out"),
+    ],
+)
+def test_what_cannot_be_asked_for(made: Path, args: tuple[str, ...], message: str) -> None:
+    result = verify(made, *args)
+    assert result.exit_code == 2 and message in result.output
+
+
+def test_a_folder_without_shards(tmp_path: Path) -> None:
+    result = verify(tmp_path)
+    assert result.exit_code == 2 and "expected a folder of shards, found no shards" in result.output
+
+
+def test_a_keep_list_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "keep.csv"
+    write_keep(path, [Kept("a-0-1", "a-0"), Kept("a-0-2", "a-0", ("pve 40 > 30", "betas 4 > 3"))])
+    assert read_keep(path) == {"a-0-1": True, "a-0-2": False}
+    good = path.read_text()
+    for text, message in (
+        ("", "'line 1': expected key,shard,keep,reasons, found nothing"),
+        (good.replace(",0,", ",no,"), "'line 3': expected key, shard, 0 or 1, reasons"),
+        (good + "a-0-1,a-0,1,\n", "'line 4': expected each key once, found a-0-1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_keep(path)
+    with pytest.raises(InputError, match="expected a readable keep-list"):
+        read_keep(tmp_path / "none.csv")
+
+
+def test_an_unfinished_run_is_incomplete(folder: Path) -> None:
+    (folder / "summary.json").unlink()
+    result = verify(folder, "--sample", 0)
+    assert result.exit_code == 2 and "the run is not finished" in result.stdout
+
+
+def test_an_export_takes_the_kept_only(made: Path, tmp_path: Path) -> None:
+    keep, out = tmp_path / "keep.csv", tmp_path / "out.npz"
+    write_keep(keep, [Kept(key(i), SUBSET, ("pve",) if i % 2 else ()) for i in range(PEOPLE)])
+    args = ["export", str(made), "--format", "skel-cf", "--out", str(out), "--keep", str(keep)]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(np.load(out)["row"], np.arange(0, PEOPLE, 2))
+    write_keep(keep, [Kept(key(i), SUBSET) for i in range(PEOPLE - 1)])
+    result = CliRunner().invoke(main, [*args, "--overwrite"])
+    assert result.exit_code == 2 and f"'{key(PEOPLE - 1)}': expected a line for everybody" in result.output
