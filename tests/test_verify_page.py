@@ -281,6 +281,7 @@ def path(
 ) -> Path:
     """The page, as a file."""
     path = tmp_path_factory.mktemp("page") / "report.html"
+    report = report | {"against": report}
     path.write_text(make_page(report, [folder], models), "utf-8")
     return path
 
@@ -310,7 +311,8 @@ def test_the_page_fits_its_window_and_asks_for_nothing(
 ) -> None:
     opened = Opened(browser, path, width, height)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert opened.page.locator("section").count() == 8
+    titles = opened.page.locator("nav a").all_inner_texts()
+    assert titles[0] == "Side by side" and len(titles) == opened.page.locator("section").count() == 9
     text = opened.page.locator("main").inner_text()
     for bad in ("NaN", "undefined", "[object", "Infinity"):
         assert bad not in text
@@ -320,4 +322,19 @@ def test_the_page_fits_its_window_and_asks_for_nothing(
     opened.page.locator(".thumb").nth(1).click()
     assert opened.page.locator("label.target").is_visible()
     assert "No photo" in opened.page.locator(".photo").inner_text()
+    assert opened.faults == []
+
+
+def test_a_page_without_measured_people(browser: Any, folder: Path, models: ModelSet, tmp_path: Path) -> None:
+    report = make_report(folder, models, [])
+    left = {
+        name: part for name, part in report.items() if name in ("version", "verdict", "people", "integrity")
+    }
+    path = tmp_path / "report.html"
+    path.write_text(make_page(left | {"keep": None}, [folder], models), "utf-8")
+    opened = Opened(browser, path, 1280, 900)
+    assert opened.page.locator("nav a").all_inner_texts() == ["Integrity"]
+    assert (
+        "<b>flipped</b>" in opened.page.locator("#integrity").inner_text()
+    )  # text of others is never markup
     assert opened.faults == []

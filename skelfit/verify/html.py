@@ -50,7 +50,7 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
     return _fill(
         {
             "STYLE": _asset("style.css"),
-            "REPORT": _json({name: part for name, part in report.items() if name != "worst"}),
+            "REPORT": _json(_without_people(report)),
             "PEOPLE": _json(people),
             "PACKED": pack.text(),
             "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
@@ -64,6 +64,12 @@ def most_telling(worst: Sequence[Mapping[str, Any]], count: int) -> list[Mapping
     lists = [[person for person in worst if name in person["worst_by"]] for name in names]
     in_turn = (person for rank in zip_longest(*lists) for person in rank if person is not None)
     return list({person["key"]: person for person in in_turn}.values())[:count]
+
+
+def _without_people(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report, and that which it is compared with, without their lists of the worst people."""
+    kept = {name: part for name, part in report.items() if name != "worst"}
+    return kept | ({"against": _without_people(kept["against"])} if "against" in kept else {})
 
 
 def _tar(folders: Sequence[Path], shard: str) -> Path:

@@ -82,10 +82,10 @@ class Viewer:
         scene, figure = self.server.scene, self._figure
         faces, bone_faces = figure.model.asset.faces, figure.model.asset.bone_faces
         posed = figure.pose(figure.stored)
-        self._bones = scene.add_mesh_simple(
+        self.bones = scene.add_mesh_simple(
             "/skeleton", _f4(posed.bones), bone_faces, color=_BONES, side="double"
         )
-        self._skin = scene.add_mesh_simple("/skin", _f4(posed.skin), faces, color=_SKIN, opacity=0.4)
+        self.skin = scene.add_mesh_simple("/skin", _f4(posed.skin), faces, color=_SKIN, opacity=0.4)
         self._target = None
         if figure.target is not None:
             self._target = scene.add_mesh_simple(
@@ -95,11 +95,11 @@ class Viewer:
     def _add_switches(self, key: str, sample: Sample) -> None:
         gui = self.server.gui
         gui.add_markdown(f"**{key}**")
-        self._figures = gui.add_markdown("")
+        self.figures = gui.add_markdown("")
         skin = gui.add_slider("skin, %", 0, 100, 5, 40)
         skin.on_update(lambda _: self._fade(skin.value / 100))
         bones = gui.add_checkbox("skeleton", True)
-        bones.on_update(lambda _: setattr(self._bones, "visible", bones.value))
+        bones.on_update(lambda _: setattr(self.bones, "visible", bones.value))
         if (target := self._target) is not None:
             box = gui.add_checkbox("target mesh", False)
             box.on_update(lambda _: setattr(target, "visible", box.value))
@@ -109,12 +109,12 @@ class Viewer:
                 gui.add_image(np.asarray(Image.open(io.BytesIO(photo.jpeg))))
 
     def _fade(self, opacity: float) -> None:
-        self._skin.visible = opacity > 0
-        self._skin.opacity = None if opacity >= 1 else opacity
+        self.skin.visible = opacity > 0
+        self.skin.opacity = None if opacity >= 1 else opacity
 
     def _add_sliders(self) -> list[viser.GuiSliderHandle[float]]:
         gui, stored = self.server.gui, np.degrees(self._figure.stored.astype(np.float64))
-        back = gui.add_button("Stored pose")
+        gui.add_button("Stored pose").on_click(lambda _: self.back())
         limits, sliders = np.degrees(dof_limits()), dict[int, Any]()
         for name, joints, expanded in _GROUPS:
             with gui.add_folder(name, expand_by_default=expanded):
@@ -127,20 +127,20 @@ class Viewer:
                     )
                     label = DOF_NAMES[i].replace("_", " ")
                     sliders[i] = gui.add_slider(label, low, high, 0.1, round(float(stored[i]), 1), hint=hint)
-                    sliders[i].on_update(lambda _: self._repose())
+                    sliders[i].on_update(lambda _: self.repose())
         in_order = [sliders[i] for i in range(NUM_DOFS)]
         self._shown_deg = [slider.value for slider in in_order]
         self._tell(self._figure.stored)
 
-        @back.on_click
-        def _(_: object) -> None:
-            for slider, value in zip(in_order, self._shown_deg, strict=True):
-                slider.value = value
-            self._repose()
-
         return in_order
 
-    def _repose(self) -> None:
+    def back(self) -> None:
+        """Go back to the stored pose."""
+        for slider, value in zip(self.sliders, self._shown_deg, strict=True):
+            slider.value = value
+        self.repose()
+
+    def repose(self) -> None:
         """Pose the meshes as the sliders say; a slider that was not moved has its stored angle, to the last digit."""
         stored = self._figure.stored.astype(np.float64)
         moved = [
@@ -148,7 +148,7 @@ class Viewer:
             for s, at, q in zip(self.sliders, self._shown_deg, stored, strict=True)
         ]
         posed = self._figure.pose(np.array(moved))
-        self._skin.vertices, self._bones.vertices = _f4(posed.skin), _f4(posed.bones)
+        self.skin.vertices, self.bones.vertices = _f4(posed.skin), _f4(posed.bones)
         self._tell(np.array(moved))
 
     def _tell(self, angles: NDArray[Any]) -> None:
@@ -161,7 +161,7 @@ class Viewer:
         beyond = np.degrees(np.maximum(limits[:, 0] - angles, angles - limits[:, 1]))
         out = [f"{DOF_NAMES[i]} {beyond[i]:.1f}°" for i in np.argsort(-beyond) if beyond[i] > 0.05]
         lines.append("beyond limits: " + (", ".join(out[:4]) or "none"))
-        self._figures.content = "\n\n".join(lines)
+        self.figures.content = "\n\n".join(lines)
 
 
 def _f4(points: NDArray[Any]) -> NDArray[np.float32]:

@@ -60,6 +60,7 @@ async function start() {
   const report = JSON.parse(read("report")), people = JSON.parse(read("people"));
   const packed = await Packed.read(read("packed").trim());
   const made = [
+    report.against && againstSection(report),
     integritySection(report),
     report.accuracy && accuracySection(report),
     report.parts?.vertex_mean_mm.length && partsSection(report),

@@ -170,6 +170,29 @@ function quantile({ edges, counts }, share) {
   return share < 0.5 ? edges[bin] : edges[bin + 1];
 }
 
+// [name, how it is written, value in a report]; what a report lacks is undefined.
+const COMPARED = [
+  ["people measured", count, (r) => r.accuracy?.people],
+  ["PVE, mean, mm", mm, (r) => r.accuracy?.pve_mm.mean], ["PVE, median, mm", mm, (r) => r.accuracy?.pve_mm.p50], ["PVE, 95 %, mm", mm, (r) => r.accuracy?.pve_mm.p95],
+  ["largest vertex error, mean, mm", mm, (r) => r.accuracy?.max_vertex_mm.mean], ["largest vertex error, 95 %, mm", mm, (r) => r.accuracy?.max_vertex_mm.p95],
+  ...["smpl24", "skel24", "lsp14"].flatMap((set) => [
+    [`MPJPE, ${set}, mm`, mm, (r) => r.accuracy?.joints[set].mpjpe_mm.mean], [`PA-MPJPE, ${set}, mm`, mm, (r) => r.accuracy?.joints[set].pa_mpjpe_mm.mean]]),
+  ["keypoints, SMPL label, px", mm, (r) => r.reprojection?.smpl.px.mean], ["keypoints, SKEL fit, px", mm, (r) => r.reprojection?.skel.px.mean],
+  ["PCK@0.05, SKEL fit", percent, (r) => r.reprojection?.skel.pck_05], ["PCK@0.1, SKEL fit", percent, (r) => r.reprojection?.skel.pck_10],
+  ...[5, 10, 20, 30].map((d, k) => [`an angle ${d}° beyond a limit`, percent, (r) => r.anatomy?.violations.any[k]]),
+  ["bone vertices outside the skin", percent, (r) => r.anatomy?.bones.share.mean],
+  ["left and right exchanged, people", count, (r) => r.anatomy?.asymmetry.sides_exchanged],
+  ["kept by the gates, people", count, (r) => r.keep?.kept],
+];
+
+function againstSection(report) {
+  const other = report.against, rows = COMPARED.map(([name, write, of]) => ({ name, write, values: [of(report), of(other)] })).filter((r) => r.values.some(known));
+  const column = (title, k) => ({ title, of: (r) => r.write(r.values[k]) });
+  const apart = (r) => (r.values.every(known) ? `${r.values[0] < r.values[1] ? "−" : "+"}${r.write(Math.abs(r.values[0] - r.values[1]))}` : nothing);
+  const html = table([{ title: "", of: (r) => r.name, number: false }, column("this", 0), column("against", 1), { title: "difference", of: apart }], rows);
+  return section("against", "Side by side", `These shards (${escaped(report.integrity.subset)}) against others (${escaped(other.integrity.subset)}); the JSON report has every table of both.`, html);
+}
+
 function keepSection({ keep }) {
   const rows = named(keep.gates);
   const html = `<div class="tiles"><div class="tile"><b>${count(keep.kept)}</b><span>people are kept</span></div><div class="tile"><b>${count(keep.dropped)}</b><span>people are dropped</span></div></div>` +
