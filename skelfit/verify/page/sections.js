@@ -188,7 +188,7 @@ const COMPARED = [
 function againstSection(report) {
   const other = report.against, rows = COMPARED.map(([name, write, of]) => ({ name, write, values: [of(report), of(other)] })).filter((r) => r.values.some(known));
   const column = (title, k) => ({ title, of: (r) => r.write(r.values[k]) });
-  const apart = (r) => (r.values.every(known) ? `${r.values[0] < r.values[1] ? "−" : "+"}${r.write(Math.abs(r.values[0] - r.values[1]))}` : nothing);
+  const apart = (r) => (r.values[0] === r.values[1] ? "same" : r.values.every(known) ? `${r.values[0] < r.values[1] ? "−" : "+"}${r.write(Math.abs(r.values[0] - r.values[1]))}` : nothing);
   const html = table([{ title: "", of: (r) => r.name, number: false }, column("this", 0), column("against", 1), { title: "difference", of: apart }], rows);
   return section("against", "Side by side", `These shards (${escaped(report.integrity.subset)}) against others (${escaped(other.integrity.subset)}); the JSON report has every table of both.`, html);
 }
