@@ -136,7 +136,8 @@ class Viewer:
 
     def back(self) -> None:
         """Go back to the stored pose."""
-        for slider, value in zip(self.sliders, self._shown_deg, strict=True):
+        handles: list[Any] = list(self.sliders)  # their value can be set, though its type says otherwise
+        for slider, value in zip(handles, self._shown_deg, strict=True):
             slider.value = value
         self.repose()
 
