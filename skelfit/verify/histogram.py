@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _UNITS = 10_000  # sums are in ten-thousandths: 0.1 micrometre of a millimetre
+_DIGITS = 6  # of the ends: what rounding in float64 leaves does not show
 _LIMIT = 1e6  # whatever is more counts as this: a kilometre, in mm
 _BARS = 60
 _NICE = (1, 2, 2.5, 5)
@@ -33,7 +34,7 @@ class Histogram:
     def of(cls, values: NDArray[np.floating[Any]], step: float = 0.01) -> Histogram:
         """The values of an array of any shape; NaN is unknown."""
         flat = np.asarray(values, np.float64).ravel()
-        known = np.clip(flat[~np.isnan(flat)], -_LIMIT, _LIMIT)
+        known = np.round(np.clip(flat[~np.isnan(flat)], -_LIMIT, _LIMIT), _DIGITS)
         bins, counts = np.unique(np.round(known / step).astype(np.int64), return_counts=True)
         units = int(np.round(known * _UNITS).astype(np.int64).sum())
         ends = (float(known.min()), float(known.max())) if len(known) else (np.inf, -np.inf)

@@ -20,10 +20,10 @@ _DRAWN = tuple(f.name for f in FIELDS if f.name not in ("keypoints3d", "errors")
 
 
 def criteria(m: PersonMetrics) -> dict[str, Array]:
-    """By name, how bad each person is, (N,); NaN where that is not known."""
+    """By name, how bad each person is, (N,), without what rounding leaves; NaN where that is not known."""
     bones = np.full(len(m.people), np.nan)
     bones[m.bones.rows] = m.bones.depth_mm
-    return {
+    found = {
         "pve_mm": m.accuracy.pve_mm,
         "max_vertex_mm": m.accuracy.max_vertex_mm,
         "violation_deg": m.anatomy.excess_deg.max(1),
@@ -32,6 +32,7 @@ def criteria(m: PersonMetrics) -> dict[str, Array]:
         "bone_depth_mm": bones,
         "sides_exchanged": np.where(m.anatomy.swapped, m.accuracy.pve_mm, np.nan),
     }
+    return {name: np.round(values, 6) for name, values in found.items()}
 
 
 CRITERIA = (
@@ -61,9 +62,9 @@ def worst_of(m: PersonMetrics) -> Worst:
     """The worst of some people, by each criterion; whoever has nothing bad is in none."""
     found = {}
     for name, values in criteria(m).items():
-        bad = [i for i in np.argsort(-np.nan_to_num(values), kind="stable")[: 2 * KEPT] if values[i] > 0]
-        cases = sorted((Case(float(values[i]), m.people.keys[i], _content(m, i)) for i in bad), key=_order)
-        found[name] = tuple(cases[:KEPT])
+        order = np.lexsort((m.people.keys, -np.nan_to_num(values)))[:KEPT]
+        bad = [i for i in order if values[i] > 0]
+        found[name] = tuple(Case(float(values[i]), m.people.keys[i], _content(m, i)) for i in bad)
     return found
 
 
