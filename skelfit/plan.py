@@ -19,7 +19,7 @@ from typing import Any
 
 from skelfit import __version__
 from skelfit.body.dofs import LIMITS_VERSION
-from skelfit.config import Filters, Origin, PathRule, Pipeline, ReadOptions, difference, mapping_hash
+from skelfit.config import Filters, Origin, PathRule, Pipeline, ReadOptions, mapping_hash
 from skelfit.errors import OutputError
 from skelfit.filters import active
 from skelfit.layout import LAYOUT_VERSION, schema
@@ -40,6 +40,7 @@ from skelfit.shards import (
     shard_name,
     write_json,
 )
+from skelfit.strict import difference
 
 # What a result depends on, beside the files of a run: a change of these sources makes another configuration.
 _CODE = (

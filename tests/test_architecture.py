@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shards": {"config", "layout"},
     "lock": {"shards"},
     "sequences": {"body"},
-    "plan": {"body", "config", "filters", "layout", "metrics", "shards"},
+    "plan": {"body", "config", "filters", "layout", "metrics", "shards", "strict"},
     "status": {"lock", "shards"},
     "people": {"body", "config", "filters", "fit", "labels", "layout", "metrics"},
     "job": {
@@ -54,9 +54,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "keep", "layout", "metrics", "sequences", "shards"},
     "keep": set(),
-    "verify": {"body", "config", "images", "keep", "layout", "metrics", "sequences", "shards"},
-    # Knows finished shards and bodies; strict: its own configuration.
-    "train": {"body", "keep", "layout", "shards", "strict"},
+    "distances": set(),
+    "verify": {
+        "body",
+        "config",
+        "distances",
+        "images",
+        "keep",
+        "layout",
+        "metrics",
+        "sequences",
+        "shards",
+        "strict",
+    },
+    # Knows finished shards and bodies; strict: its own configuration; distances: how far joints are off.
+    "train": {"body", "distances", "keep", "layout", "shards", "strict"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
     "studies": {

@@ -20,13 +20,12 @@ from skelfit.config import (
     ReadOptions,
     StageConfig,
     VertexWeights,
-    difference,
     load_manifest,
     load_pipeline,
     stable_hash,
 )
 from skelfit.errors import ConfigError
-from skelfit.strict import build
+from skelfit.strict import build, difference
 
 ROOT = Path(__file__).parents[1]
 # Those of trainings have a reader of their own.

@@ -17,7 +17,8 @@ from verify_people import as_people, fitted_fields
 
 from skelfit.body.dofs import DOF_NAMES, dof_limits
 from skelfit.body.models import ModelSet, make_model_set
-from skelfit.verify.accuracy import JOINT_SETS, PARTS, aligned, parts_of_vertices
+from skelfit.distances import aligned
+from skelfit.verify.accuracy import JOINT_SETS, PARTS, parts_of_vertices
 from skelfit.verify.anatomy import KNEES_ELBOWS, euler_angles, smpl_hinges
 from skelfit.verify.bodies import Bodies, bone_vertices
 from skelfit.verify.bones import STRIDE, closest_on_triangles, make_surface, signed_distance

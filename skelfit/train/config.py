@@ -8,6 +8,8 @@ from typing import Literal
 
 from skelfit.errors import ConfigError
 from skelfit.strict import bounded, build, load_yaml
+from skelfit.train.data import DataConfig
+from skelfit.train.people import SubsetConfig
 
 BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny"]
 
@@ -40,18 +42,57 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A training."""
+class OptimizerConfig:
+    """AdamW, and how its learning rate goes: up in a line, then down along a cosine."""
 
-    name: str
+    steps: int = bounded(1, default=100_000)
+    learning_rate: float = bounded(0, default=1e-5)
+    warm_up: int = bounded(0, default=1000)  # steps
+    weight_decay: float = bounded(0, default=1e-4)
+    clip: float = bounded(1e-9, default=1.0)  # largest norm of the gradient
+    accumulate: int = bounded(1, default=1)  # batches per step
+    ema: float = bounded(0, 0.999999, default=0.999)  # of the mean of the weights, per step; 0: no mean
+    mixed_precision: bool = True  # on GPUs
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """When to measure people whom training never sees, and who they are."""
+
+    every: int = bounded(1, default=2000)  # steps; and at the end
+    subsets: tuple[SubsetConfig, ...] = ()  # empty: those whom `data.held_out` holds out
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """How often something is written, in steps."""
+
+    log: int = bounded(1, default=50)
+    checkpoint: int = bounded(1, default=1000)
+    keep: int = bounded(1, default=3)  # checkpoints
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training. The defaults are those of SKEL-CF, as far as they are known."""
+
+    name: str = "train"
     skel_gender: Literal["male", "female"] = "male"  # of the body that is predicted
+    data: DataConfig = DataConfig(held_out=0.01)
     network: NetworkConfig = NetworkConfig()
     losses: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    validation: ValidationConfig = ValidationConfig()
+    output: OutputConfig = OutputConfig()
 
 
 def load_train_config(path: str | Path) -> TrainConfig:
     """Read a training's file. Raises ConfigError."""
-    config = build(TrainConfig, load_yaml(path), path)
+    return checked(build(TrainConfig, load_yaml(path), path), path)
+
+
+def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
+    """The same, of which each value is good for itself. Raises ConfigError where two do not go together."""
     if config.network.dim % config.network.heads:
         expected = f"a multiple of network.heads, {config.network.heads}"
         raise ConfigError(path, "network.dim", expected, str(config.network.dim))

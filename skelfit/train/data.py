@@ -45,8 +45,9 @@ Pixels = NDArray[np.uint8]  # (256,256,3), or (0,0,3) where images are not wante
 class DataConfig:
     """What is read, and how."""
 
-    subsets: tuple[SubsetConfig, ...] = bounded(1)
+    subsets: tuple[SubsetConfig, ...] = bounded(1, default=())  # also by --shards
     keep: str | None = None  # a keep-list of `skelfit verify --keep`: whom it drops is left out
+    held_out: float = bounded(0, 0.9, default=0.0)  # share of the people that training never sees
     batch_size: int = bounded(1, default=64)  # of each process
     workers: int = bounded(0, default=4)  # that read for each process; 0: it reads itself
     shuffle: int = bounded(1, default=1000)  # samples in a worker's memory, of which it picks the next
@@ -61,7 +62,7 @@ class Loader:
     def __init__(self, config: DataConfig, part: Part = ALL, *, images: bool = True) -> None:
         """part: which of how many processes. Raises ConfigError, ShardError."""
         self.config, self.part = config, part
-        self.source = _source(config, images)
+        self.source = _source(config, images=images)
         self.weights, self.samples = weigh(self.source, config.subsets, config.epoch_samples)
         self.batches = self.samples // (config.batch_size * part.of)  # of an epoch, in each process
         if not self.batches:
@@ -105,18 +106,25 @@ class Loader:
             "samples": self.samples,
             "weights": list(self.weights),
             "shards": [len(tars) for tars in self.source.tars],
+            "held_out": self.config.held_out,
             "kept": None if self.source.keep is None else len(self.source.keep),
         }
 
 
-def each_once(config: DataConfig, part: Part = ALL, *, images: bool = True) -> DataLoader[Batch]:
-    """Batches of everyone once, as they are, for validation; the last ones of a reader may be smaller."""
-    return _loader(_Batches(_source(config, images), config, part, None), config.workers)
+def each_once(
+    config: DataConfig, part: Part = ALL, *, images: bool = True, held_out: bool = False
+) -> DataLoader[Batch]:
+    """Batches of everyone once, as they are; the last ones of a reader may be smaller.
+
+    held_out: of those whom training never sees, in place of those whom it does.
+    """
+    source = _source(config, images=images, validation=held_out)
+    return _loader(_Batches(source, config, part, None), config.workers)
 
 
-def _source(config: DataConfig, images: bool) -> Source:
+def _source(config: DataConfig, **which: bool) -> Source:
     keep = None if config.keep is None else Path(config.keep)
-    return find_source(config.subsets, keep, images=images)
+    return find_source(config.subsets, keep, held_out=config.held_out, **which)
 
 
 def _loader(batches: _Batches, workers: int) -> DataLoader[Batch]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from braceexpand import braceexpand
@@ -68,12 +69,19 @@ class Source:
     tars: tuple[tuple[str, ...], ...]
     keep: NDArray[np.bytes_] | None  # sorted keys; None: everyone
     images: bool
+    held_out: float = 0.0  # of those, the share that only validation sees
+    validation: bool = False  # read that share, in place of the others
+
+    def wants(self, key: str) -> bool:
+        """Whether this is somebody to be read. Who is held out follows from the key alone."""
+        held = crc32(key.encode()) < self.held_out * 2**32
+        return held == self.validation and (self.keep is None or _holds(self.keep, key))
 
 
-def find_source(subsets: Sequence[SubsetConfig], keep: Path | None, *, images: bool) -> Source:
-    """Look where the shards are, and read the keep-list. Raises InputError."""
+def find_source(subsets: Sequence[SubsetConfig], keep: Path | None, **which: Any) -> Source:
+    """Look where the shards are, and read the keep-list; `which`: the other fields. Raises InputError."""
     tars = tuple(find_tars(subset.shards) for subset in subsets)
-    return Source(tars, None if keep is None else _keys_of(keep), images)
+    return Source(tars, None if keep is None else _keys_of(keep), **which)
 
 
 def weigh(
@@ -85,7 +93,7 @@ def weigh(
     """
     weights = [subset.weight for subset in subsets]
     if samples is None or None in weights:
-        counts = [sum(map(_people_in, paths)) for paths in source.tars]
+        counts = [round((1 - source.held_out) * sum(map(_people_in, paths))) for paths in source.tars]
         samples = samples or sum(counts)
         weights = [n if w is None else w for n, w in zip(counts, weights, strict=True)]
     return tuple(float(w or 0) for w in weights), samples
@@ -174,7 +182,7 @@ def read_people(tars: Iterable[str], part: Part, source: Source) -> Iterator[Per
     """
     for i, sample in enumerate(_samples(tars, images=source.images)):
         key = sample["__key__"]
-        if i % part.of != part.number or not (source.keep is None or _holds(source.keep, key)):
+        if i % part.of != part.number or not source.wants(key):
             continue
         try:
             meta, label = json.loads(sample[_META]), _read_label(sample[_LABEL])

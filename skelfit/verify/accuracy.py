@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.body.assets import SkelAsset
+from skelfit.distances import JOINT_ERRORS, joint_errors
 from skelfit.verify.bodies import Array, Bodies, Group
 from skelfit.verify.samples import People
 
@@ -38,7 +39,6 @@ JOINT_SETS: Mapping[str, JointSet] = {
     "lsp14": JointSet(_KEYPOINTS, tuple(range(25, 39)), (2, 3)),
     "keypoints44": JointSet(_KEYPOINTS, tuple(range(44)), (39,)),
 }
-JOINT_ERRORS = ("mpjpe_mm", "root_mpjpe_mm", "pa_mpjpe_mm")
 
 
 @dataclass(frozen=True)
@@ -102,28 +102,6 @@ def measure_accuracy(bodies: Bodies, people: People, groups: list[Group]) -> Acc
         extremity_deg=np.where(np.isfinite(pve), _extremity(fields["smpl_pose"]), np.nan),
         smpl_joints=joints24,
     )
-
-
-def joint_errors(label: Array, fit: Array, root: tuple[int, ...]) -> Array:
-    """Mean distances (N,3) mm of points fit (N,J,3) m to label (N,J,3) m, as in JOINT_ERRORS."""
-    middles = [x[:, list(root)].mean(1, keepdims=True) for x in (label, fit)]
-    matched = fit - middles[1] + middles[0]
-    found = [np.sqrt(((x - label) ** 2).sum(-1)).mean(1) for x in (fit, matched, aligned(fit, label))]
-    return 1000 * np.stack(found, 1)
-
-
-def aligned(points: Array, goal: Array) -> Array:
-    """Points (N,J,3) moved, turned and scaled (never mirrored) as near to goal (N,J,3) as that goes (Umeyama 1991)."""
-    middle, goal_middle = points.mean(1, keepdims=True), goal.mean(1, keepdims=True)
-    x, y = points - middle, goal - goal_middle
-    u, s, vt = np.linalg.svd(np.swapaxes(y, 1, 2) @ x)
-    flip = np.ones_like(s)
-    flip[:, 2] = np.sign(np.linalg.det(u @ vt))
-    turn = (u * flip[:, None]) @ vt
-    spread = (x**2).sum((1, 2))
-    scale = (s * flip).sum(1) / np.where(spread > 0, spread, 1.0)
-    moved: Array = scale[:, None, None] * (x @ np.swapaxes(turn, 1, 2)) + goal_middle
-    return moved
 
 
 def _extremity(pose: NDArray[np.float32]) -> Array:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.body.dofs import NUM_DOFS
-from skelfit.verify.accuracy import JOINT_ERRORS, JOINT_SETS, PARTS, VERTICES
+from skelfit.distances import JOINT_ERRORS
+from skelfit.verify.accuracy import JOINT_SETS, PARTS, VERTICES
 from skelfit.verify.anatomy import BEYOND_DEG
 from skelfit.verify.bodies import Array
 from skelfit.verify.histogram import Histogram

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from skelfit.config import difference, mapping_hash
+from skelfit.config import mapping_hash
 from skelfit.layout import schema
 from skelfit.metrics import Summary
 from skelfit.shards import (
@@ -24,6 +24,7 @@ from skelfit.shards import (
     sealed,
     shard_name,
 )
+from skelfit.strict import difference
 from skelfit.verify.damage import Damage, Kind
 from skelfit.verify.shard_check import ShardCheck, check_shard
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from skelfit.body.dofs import DOF_NAMES, LIMITS_SOURCE, SKEL_JOINT_NAMES, dof_limits
-from skelfit.verify.accuracy import JOINT_ERRORS, JOINT_SETS, PARTS
+from skelfit.distances import JOINT_ERRORS
+from skelfit.verify.accuracy import JOINT_SETS, PARTS
 from skelfit.verify.aggregate import ANGLE_EDGES_DEG, EXTREMITY_DEG, GROUPED, VERTEX_UNITS, Aggregate
 from skelfit.verify.anatomy import BEYOND_DEG, KNEES_ELBOWS, MIRROR_SIGN, SIDES
 from skelfit.verify.bones import STRIDE

@@ -1,0 +1,110 @@
+"""Checkpoints: a training at a step, whole or absent, and read without running anything.
+
+One is a dict that torch.save wrote: `format`, `step`, `config` (plain data), `measured` (of the last validation, or
+nothing), `weights` (those to predict with: the running mean, where there is one) and `training` (what going on needs;
+None in best.pt).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skelfit.errors import InputError
+from skelfit.files import remove, replacing
+from skelfit.strict import build, difference
+from skelfit.train.config import TrainConfig
+from skelfit.train.network import Network
+
+FORMAT = "skelfit-train-1"
+BEST_NAME = "best.pt"
+FOLDER_NAME = "checkpoints"
+# What may change while a training goes on: neither what is learnt nor from whom.
+_FREE = ("name", "network.checkpoint", "output.", "validation.")
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be used."""
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint. Raises OutputError."""
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+
+
+def save_numbered(out: Path, step: int, content: Mapping[str, Any], keep: int) -> Path:
+    """Write the checkpoint of a step, and remove all but the last ones. Raises OutputError."""
+    path = out / FOLDER_NAME / f"step-{step:08d}.pt"
+    save(path, content)
+    for old in _numbered(out)[:-keep]:
+        remove(old)
+    return path
+
+
+def latest(out: Path) -> Path | None:
+    """The last checkpoint of a training's folder."""
+    return next(reversed(_numbered(out)), None)
+
+
+def _numbered(out: Path) -> list[Path]:
+    return sorted((out / FOLDER_NAME).glob("step-*.pt"))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the processor. Raises CheckpointError."""
+    expected = "a checkpoint of skelfit train"
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(path, None, expected, "no such file") from None
+    except pickle.UnpicklingError:
+        found = "more than plain data and tensors, which is not read"
+        raise CheckpointError(path, None, expected, found) from None
+    except Exception as error:  # torch has no error of its own for a damaged file
+        raise CheckpointError(path, None, expected, " ".join(str(error).split())[:200]) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(path, "format", FORMAT, str(found))
+    return content
+
+
+def load_config(path: Path, content: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that a checkpoint was trained with. Raises ConfigError."""
+    return build(TrainConfig, content["config"], path, "config")
+
+
+def load_network(path: str | Path) -> tuple[Network, TrainConfig]:
+    """The network to predict with, in evaluation mode, and how it was trained.
+
+    path: a checkpoint, or a training's folder: its best one or, without validation, its last. Raises InputError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        best = path / BEST_NAME
+        path = best if best.is_file() else latest(path) or best
+    content = load(path)
+    config = load_config(path, content)
+    network = Network(replace(config.network, checkpoint=None))  # the backbone's weights are in `content`
+    try:
+        network.load_state_dict(content["weights"])
+    except RuntimeError as error:
+        raise CheckpointError(path, "weights", "those of its network", str(error)[:200]) from None
+    return network.eval(), config
+
+
+def check_same_training(path: Path, content: Mapping[str, Any], config: TrainConfig) -> None:
+    """Raises CheckpointError where going on with a configuration would be another training, naming what differs."""
+    found = [line for line in difference(content["config"], asdict(config)) if not _is_free(line)]
+    if found:
+        raise CheckpointError(path, "config", "the configuration as it was", ", ".join(found[:5]))
+
+
+def _is_free(line: str) -> bool:
+    where_shards_lie = line.startswith("data.subsets[") and "].shards:" in line
+    return line.startswith(_FREE) or where_shards_lie
