@@ -15,6 +15,7 @@ from skelfit.cli.models import models_group
 from skelfit.cli.status import status_command
 from skelfit.cli.study import study_command
 from skelfit.cli.tar_labels import tar_labels_command
+from skelfit.cli.train import train_command
 from skelfit.cli.verify import verify_command
 from skelfit.cli.view import view_command
 from skelfit.errors import SkelfitError
@@ -52,4 +53,5 @@ main.add_command(export_command)
 main.add_command(card_command)
 main.add_command(bench_command)
 main.add_command(study_command)
+main.add_command(train_command)
 main.add_command(view_command)

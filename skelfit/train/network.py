@@ -22,7 +22,8 @@ from skelfit.train.config import NetworkConfig
 from skelfit.train.rotations import POSE_SIZE, angles_to_pose
 
 NUM_BETAS = 10
-_SIZES = (NUM_JOINTS * POSE_SIZE, NUM_BETAS, 3)
+POSE_NUMBERS = NUM_JOINTS * POSE_SIZE
+_SIZES = (POSE_NUMBERS, NUM_BETAS, 3)
 _FIRST_SCALE = 0.9  # a crop shows a little more than two metres
 _SMALL = 0.01  # of the first weights of what is added to an estimate
 
@@ -85,10 +86,10 @@ class Network(nn.Module):
         features = self.backbone(image)
         mean = self.mean.expand(len(image), -1)
         if not self.config.coarse_to_fine:
-            return Prediction(None, (_estimate(self._decode(mean, features, place)[-1]),), cam_int)
+            return Prediction(None, (estimate_of(self._decode(mean, features, place)[-1]),), cam_int)
         coarse = mean + self.encoder(torch.cat((features.mean(1), place), -1))
         fine = self._decode(coarse, features, place)
-        return Prediction(_estimate(coarse), tuple(_estimate(f) for f in fine), cam_int)
+        return Prediction(estimate_of(coarse), tuple(estimate_of(f) for f in fine), cam_int)
 
     def _decode(self, parameters: Tensor, features: Tensor, place: Tensor) -> list[Tensor]:
         """Parameters (B, 157) after every layer that changes them."""
@@ -143,7 +144,8 @@ def first_parameters() -> Tensor:
     return torch.cat((angles_to_pose(q).flatten(), torch.zeros(NUM_BETAS), camera))
 
 
-def _estimate(parameters: Tensor) -> Estimate:
+def estimate_of(parameters: Tensor) -> Estimate:
+    """What parameters (B, 157) say."""
     pose, betas, camera = parameters.float().split(_SIZES, -1)
     positive = torch.cat((softplus(camera[:, :1]), camera[:, 1:]), -1)
     return Estimate(pose.unflatten(-1, (NUM_JOINTS, POSE_SIZE)), betas, positive)

@@ -1,0 +1,173 @@
+"""`skelfit train`: SKEL-CF's network on finished shards."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from skelfit.body.models import find_models
+from skelfit.cli.convert import INTERRUPTED, TERMINATED
+from skelfit.errors import OutputError
+from skelfit.files import remove
+from skelfit.job import find_device
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+PLAIN_SECONDS = 10.0
+
+
+@click.command("train")
+@click.argument("config_file", metavar="[CONFIG]", required=False, type=FILE)
+@click.option("--config", "config_option", type=FILE, help="The same as CONFIG: pipelines/train-*.yaml.")
+@click.option(
+    "--shards",
+    multiple=True,
+    help="Finished shards: a folder or a pattern; may be given several times.",
+)
+@click.option(
+    "--val", multiple=True, help="Shards to measure with  [default: people whom data.held_out holds out]."
+)
+@click.option("--out", type=FOLDER, required=True, help="Folder for checkpoints and logs.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
+@click.option("--overwrite", is_flag=True, help="Remove the training that is in --out.")
+@click.option("--steps", type=click.IntRange(min=1), help="In place of optimizer.steps.")
+@click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def train_command(
+    config_file: Path | None,
+    config_option: Path | None,
+    shards: tuple[str, ...],
+    val: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    steps: int | None,
+    models: Path | None,
+    device: str,
+) -> None:
+    """Train the network of CONFIG (default: SKEL-CF's) on finished shards.
+
+    For several GPUs or machines: torchrun --nproc-per-node N -m skelfit train ...
+    """
+    # Imported here because torch's optimisers take a moment, which other commands need not wait for.
+    from skelfit.train.config import TrainConfig, load_train_config
+    from skelfit.train.loop import train
+    from skelfit.train.people import SubsetConfig
+    from skelfit.train.team import is_first, together
+
+    if config_file is not None and config_option is not None:
+        raise click.UsageError("give the configuration once: as CONFIG or as --config")
+    if resume and overwrite:
+        raise click.UsageError("--resume goes on with what --overwrite removes: give one of them")
+    path = config_file or config_option
+    config = TrainConfig() if path is None else load_train_config(path)
+    if shards:
+        subsets = tuple(SubsetConfig(tars_of(each)) for each in shards)
+        config = replace(config, data=replace(config.data, subsets=subsets))
+    if val:
+        subsets = tuple(SubsetConfig(tars_of(each)) for each in val)
+        config = replace(config, validation=replace(config.validation, subsets=subsets))
+        config = replace(config, data=replace(config.data, held_out=0.0))  # nobody need be held out
+    if steps is not None:
+        config = replace(config, optimizer=replace(config.optimizer, steps=steps))
+    found, device = find_models(models), find_device(device)
+    if is_first():
+        prepare(out, resume=resume, overwrite=overwrite)
+        click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
+        click.echo(f"{config.name}: {config.optimizer.steps} steps on {device}, to {out}")
+    with together(device) as team, Watching(config.optimizer.steps, speaks=team.first) as watch:
+        end = train(config, out, found, team, watch, resume=resume)
+    if not is_first():
+        return
+    if end.skipped:
+        click.echo(f"{end.skipped} steps were skipped: their losses or gradients were not finite")
+    click.echo(f"checkpoint: {end.checkpoint}")
+    if not end.finished:
+        click.echo(f"stopped after step {end.step}; the same command with --resume goes on there", err=True)
+        sys.exit(watch.code)
+    click.echo(f"log: {out}/log.jsonl; tensorboard --logdir {out}")
+    click.echo(f"next: skelfit predict {out} IMAGE... --out predictions")
+
+
+def tars_of(shards: str) -> str:
+    """The pattern of the tars of a folder; what is no folder is a pattern already."""
+    return f"{shards}/*.tar" if Path(shards).is_dir() else shards
+
+
+def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder. Raises OutputError where it holds something and nobody said what to do with it."""
+    from skelfit.train.checkpoint import BEST_NAME, FOLDER_NAME
+    from skelfit.train.log import BOARD_NAME, LOG_NAME
+
+    if overwrite:
+        for name in (BEST_NAME, LOG_NAME):
+            remove(out / name)
+        for name in (FOLDER_NAME, BOARD_NAME):
+            shutil.rmtree(out / name, ignore_errors=True)
+    elif not resume and out.is_dir() and any(out.iterdir()):
+        raise OutputError(f"{out}: holds files already; choose another folder, --resume or --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made: {error}") from error
+
+
+class Watching:
+    """Steps, loss, steps/s and time left on stderr: a bar on a terminal, else a line now and then.
+
+    Within it, Ctrl-C and SIGTERM end the training after the step, with a checkpoint; a second one at once.
+    """
+
+    def __init__(self, steps: int, *, speaks: bool) -> None:
+        self.speaks, self.plain = speaks, not sys.stderr.isatty()
+        self.bar = tqdm(total=steps, unit="step", smoothing=0.05, disable=self.plain or not speaks)
+        self.code = 0
+        self.first: int | None = None
+        self.started = self.printed = time.monotonic()
+
+    def __enter__(self) -> Watching:
+        self.before = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.bar.close()
+
+    def _ask_to_stop(self, number: int, _: object) -> None:
+        if self.code:
+            raise KeyboardInterrupt
+        self.code = INTERRUPTED if number == signal.SIGINT else TERMINATED
+
+    def stop(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self.code)
+
+    def step(self, done: int, loss: float) -> None:
+        """Count a step."""
+        if self.first is None:  # what came before it in an earlier run counts for no speed
+            self.first = self.bar.initial = done - 1
+            self.started = time.monotonic()
+        self.bar.n = done
+        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self.bar.refresh() if not self.plain else None
+        now = time.monotonic()
+        if self.plain and self.speaks and now - self.printed > PLAIN_SECONDS:
+            self.printed = now
+            form = "{n_fmt}/{total_fmt} steps, {rate_fmt}, {remaining} left"
+            line = tqdm.format_meter(
+                done, self.bar.total, now - self.started, initial=self.first, unit=" steps", bar_format=form
+            )
+            click.echo(f"{line}, loss {loss:.4f}", err=True)
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if self.speaks:
+            tqdm.write(line)

@@ -1,0 +1,66 @@
+"""The processes that train together: torchrun starts them, each with a share of every batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from skelfit.train.people import ALL, Part
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process, which one it is of how many, and what it computes on."""
+
+    device: torch.device
+    part: Part = ALL
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.part.number == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes of a tensor that each has; the same in all of them."""
+        if self.part.of > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Their mean."""
+        return self.sum(values) / self.part.of
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.part.of > 1:
+            dist.barrier()
+
+
+def is_first() -> bool:
+    """Whether this process is alone or the first, before it has met the others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def together(device: str) -> Iterator[Team]:
+    """Meet the other processes, if torchrun has started any. device: 'cpu' or 'cuda', of which each takes its own."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    where = torch.device(device)
+    if device == "cuda":
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(where)
+    if processes == 1:
+        yield Team(where)
+        return
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield Team(where, Part(dist.get_rank(), processes))
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,146 @@
+"""One step of a training: batches in, weights changed, what was found out.
+
+A step is a function of the weights, the batches and its number: the learning rate follows from the number, and so does
+the seed of whatever is random in the network. So nothing else needs to be kept to go on exactly where a training was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from math import cos, pi
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from skelfit.body.models import ModelSet
+from skelfit.errors import SkelfitError
+from skelfit.train.batch import Batch
+from skelfit.train.config import OptimizerConfig, TrainConfig
+from skelfit.train.keypoints import SkelKeypoints
+from skelfit.train.losses import training_loss
+from skelfit.train.network import Network
+from skelfit.train.team import Team
+
+PATIENCE = 50  # steps in a row that may come to nothing
+
+
+class Trainer:
+    """The network, its optimiser and the running mean of its weights."""
+
+    def __init__(self, config: TrainConfig, network: Network, models: ModelSet, team: Team) -> None:
+        """Raises ModelError when the models lack the SKEL or its keypoints."""
+        self.config, self.team = config, team
+        self.network = network.to(team.device)
+        self.body = SkelKeypoints(models, config.skel_gender, team.device)
+        settings, cuda = config.optimizer, team.device.type == "cuda"
+        self.model: nn.Module = self.network
+        if team.part.of > 1:
+            self.model = DistributedDataParallel(self.network, broadcast_buffers=False)
+        self.averaged = AveragedModel(self.network, avg_fn=_towards(settings.ema)) if settings.ema else None
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), betas=(0.9, 0.999), weight_decay=settings.weight_decay
+        )
+        self.precision: torch.dtype | None = None
+        if cuda and settings.mixed_precision:
+            self.precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        self.scaler = torch.amp.GradScaler(team.device.type, enabled=self.precision == torch.float16)
+        self.steps = self.skipped = self.in_a_row = 0
+
+    @property
+    def best_network(self) -> Network:
+        """The one to predict with: of mean weights, where they are kept."""
+        return self.network if self.averaged is None else self.averaged.module
+
+    def step(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """Learn from some batches as if they were one; returns means over all processes, by name.
+
+        Where a loss or a gradient is not finite, nothing is learnt, and the step is counted. Raises SkelfitError after
+        many of them in a row.
+        """
+        settings = self.config.optimizer
+        rate = learning_rate(self.steps, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        number = self.steps * self.team.part.of + self.team.part.number
+        torch.manual_seed(self.config.data.seed * 2**40 + number)
+        found = [self._backward(batch, len(batches), last=batch is batches[-1]) for batch in batches]
+        names = list(found[0])
+        values = torch.stack([torch.stack(list(terms.values())) for terms in found]).mean(0)
+        values = self.team.mean(values)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        terms = dict(zip(names, values.tolist(), strict=True))
+        if bool(torch.isfinite(values).all() & torch.isfinite(norm)):
+            self.scaler.step(self.optimizer)
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.network)
+            self.in_a_row = 0
+        else:
+            self._skip(terms)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.steps += 1
+        return terms | {"learning_rate": rate, "gradient_norm": float(norm)}
+
+    def _backward(self, batch: Batch, of: int, *, last: bool) -> dict[str, Tensor]:
+        """Add the gradient of one of several batches; its loss and terms, each ()."""
+        waits = (
+            isinstance(self.model, DistributedDataParallel) and not last
+        )  # to share gradients once is enough
+        with self.model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with torch.autocast(self.team.device.type, self.precision, enabled=self.precision is not None):
+                prediction = self.model(batch.image, batch.cam_int, batch.center, batch.box_size)
+            loss, terms = training_loss(prediction, batch, self.body, self.config.losses)
+            self.scaler.scale(loss / of).backward()
+        return {name: value.detach() for name, value in {"loss": loss, **terms}.items()}
+
+    def _skip(self, terms: Mapping[str, float]) -> None:
+        self.skipped += 1
+        self.in_a_row += 1
+        if self.in_a_row >= PATIENCE:
+            values = ", ".join(f"{name} {value:g}" for name, value in terms.items())
+            raise SkelfitError(
+                f"step {self.steps}: expected finite losses and gradients, found none in {PATIENCE} steps in a row "
+                f"({values}); try a lower optimizer.learning_rate or optimizer.clip, from the last checkpoint"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """What going on needs, as plain data and tensors."""
+        return {
+            "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "counts": [self.steps, self.skipped, self.in_a_row],
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on there."""
+        self.network.load_state_dict(state["network"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.steps, self.skipped, self.in_a_row = state["counts"]
+
+
+def learning_rate(step: int, config: OptimizerConfig) -> float:
+    """Of a step, counted from 0: up in a line to the first after the warm-up, then down along a cosine."""
+    if step < config.warm_up:
+        return config.learning_rate * (step + 1) / (config.warm_up + 1)
+    done = (step - config.warm_up) / max(1, config.steps - config.warm_up)
+    return config.learning_rate * (1 + cos(pi * min(done, 1))) / 2
+
+
+def _towards(decay: float) -> Any:
+    """How a running mean goes on: at first like the plain mean, so that the first weights are soon forgotten."""
+
+    def update(mean: Tensor, new: Tensor, count: Tensor) -> Tensor:
+        kept = torch.clamp((count + 1) / (count + 10), max=decay)
+        return torch.lerp(new, mean, kept.to(mean.dtype))
+
+    return update
