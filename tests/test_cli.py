@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -13,7 +16,7 @@ from job_fakes import FakeFitter, hashes, write_images, write_labels
 from PIL import Image
 
 import skelfit.cli.convert
-from skelfit.cli import main
+from skelfit.cli import COMMANDS, main
 from skelfit.fit.compiled import is_compiled
 from skelfit.labels.demo import write_demo
 from skelfit.shards import read_rows
@@ -54,6 +57,31 @@ def error_line(result: Result) -> str:
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("Error: "), result.stderr
     return lines[0]
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_waits_for_no_heavy_module(word: str) -> None:
+    """Whatever is imported beyond what a bare import of click needs, torch and numba are not among it."""
+    code = (
+        "import sys; from skelfit.cli import main; main(standalone_mode=False); "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'numba', 'numpy', 'scipy', 'dask'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, word], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_lists_every_command() -> None:
+    listed = skelfit_("--help").stdout
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None and command.name == name and f"  {name} " in listed
+    parts = {module for module, _ in (place.split(":") for place, _ in COMMANDS.values())}
+    cli = ROOT / "skelfit" / "cli"
+    assert parts == {path.stem for path in cli.glob("*.py") if "@click.command(" in path.read_text()} | {
+        "models"
+    }
 
 
 def test_convert_writes_what_it_promises(fake_fitter: FakeFitter) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import click
 
 from skelfit import __version__
-from skelfit.cli.bench import bench_command
-from skelfit.cli.card import card_command
-from skelfit.cli.convert import convert_command
-from skelfit.cli.export import export_command
-from skelfit.cli.models import models_group
-from skelfit.cli.status import status_command
-from skelfit.cli.study import study_command
-from skelfit.cli.tar_labels import tar_labels_command
-from skelfit.cli.train import train_command
-from skelfit.cli.verify import verify_command
-from skelfit.cli.view import view_command
 from skelfit.errors import SkelfitError
+
+# In the order of use: where a command is, and what the list of commands says of it. A command is imported when it is
+# called, since torch and numba take seconds, which help need not wait for.
+COMMANDS = {
+    "models": ("models:models_group", "Import the official body models, or write the open body."),
+    "tar-labels": ("tar_labels:tar_labels_command", "Collect the SMPL labels of 4D-Humans' tars."),
+    "convert": ("convert:convert_command", "Fit SKEL to SMPL labels and write WebDataset shards."),
+    "status": ("status:status_command", "How far a run is, also one on another machine."),
+    "verify": ("verify:verify_command", "Check finished shards: whole, accurate, anatomical?"),
+    "view": ("view:view_command", "One person of the shards in the browser, with sliders."),
+    "export": ("export:export_command", "Write the people of a run in the form that others read."),
+    "card": ("card:card_command", "Write the dataset card of finished runs."),
+    "train": ("train:train_command", "Train a network on finished shards."),
+    "bench": ("bench:bench_command", "Measure the fit on this machine, beside a baseline."),
+    "study": ("study:study_command", "Measure one property of the fit on made-up people."),
+}
 
 
 class Fault(click.ClickException):
@@ -28,7 +34,23 @@ class Fault(click.ClickException):
 
 
 class Commands(click.Group):
-    """A group whose commands may raise SkelfitError."""
+    """A group that imports its commands when they are called; they may raise SkelfitError."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; None where there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name][0].split(":")
+        return getattr(import_module(f"{__name__}.{module}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a SkelfitError becomes its message."""
@@ -42,16 +64,3 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="skelfit")
 def main() -> None:
     """SMPL labels in, SKEL-fitted WebDataset shards out."""
-
-
-main.add_command(models_group)
-main.add_command(tar_labels_command)
-main.add_command(convert_command)
-main.add_command(status_command)
-main.add_command(verify_command)
-main.add_command(export_command)
-main.add_command(card_command)
-main.add_command(bench_command)
-main.add_command(study_command)
-main.add_command(train_command)
-main.add_command(view_command)
