@@ -8,7 +8,8 @@
 | `vertex_error` | 60 mm (HSMR) | a fit with a vertex that is this far off, or further, is left out |
 
 A row that a rule leaves out has the status `filtered` and names every rule that it breaks. All but the last rule are
-asked before the fit.
+asked before the fit. `few_keypoints` asks nothing of a label file that has no 2D keypoint at all: nobody knows
+there who is seen.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def screen(batch: LabelBatch, filters: Filters) -> tuple[LabelBatch, Screening]:
         unseen = doubtful.sum(axis=1)
         keypoints = keypoints.copy()
         keypoints[doubtful, 2] = 0
-    if filters.few_keypoints is not None:
+    if filters.few_keypoints is not None and batch.about.has_keypoints:
         seen = (keypoints[..., 2] > 0).sum(axis=1)
         for i in np.flatnonzero(seen <= filters.few_keypoints):
             reasons[i].append(f"few_keypoints: {seen[i]} seen, needs more than {filters.few_keypoints:g}")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from job_fakes import CAMERA_META
 
 from skelfit.body.dofs import dof_limits
 from skelfit.config import mapping_hash
-from skelfit.layout import FIELDS, LAYOUT_VERSION, pack, schema, unpack
+from skelfit.layout import FIELDS, pack, schema, unpack
 from skelfit.metrics import Summary
 from skelfit.shards import (
     SCHEMA_NAME,
@@ -55,19 +56,11 @@ def make_metas(people: int, **changes: Sequence[Any]) -> list[dict[str, Any]]:
             "smpl_gender": "neutral",
             "skel_gender": "female" if i % 3 == 0 else "male",
             "status": "ok",
-            "coordinates": "camera",
-            "camera": True,
-            "smpl": True,
-            "sequence": None,
-            "frame": None,
-            "frame_rate": None,
-            "subject": None,
-            "angles": "canonical",
             "keypoints3d": "labels",
             "image": False,
             "image_size": None,
             "affine": None,
-            "layout": LAYOUT_VERSION,
+            **CAMERA_META,
             **{key: values[i] for key, values in changes.items()},
         }
         for i in range(people)

@@ -35,6 +35,19 @@ PIPELINE = Pipeline(
 )
 NAN_ROW, DIVERGED_ROW, FAR_ROW, BENT_ROW, NO_IMAGE_ROW = 3, 5, 6, 9, 11
 
+# What the metadata say of people of a label file in camera coordinates, none of whom is part of a motion.
+CAMERA_META = {
+    "coordinates": "camera",
+    "camera": True,
+    "smpl": True,
+    "sequence": None,
+    "frame": None,
+    "frame_rate": None,
+    "subject": None,
+    "angles": "canonical",
+    "layout": "skelfit-label-1",
+}
+
 
 @dataclass
 class FakeFitter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,14 @@ def test_the_table_names_what_there_is() -> None:
     parts = {name.split(".")[0] for name in MODULES}
     assert parts == {name.split(".")[0] for name in MAY_IMPORT} | {"cli"}
     assert {name for name in MAY_IMPORT if "." in name} <= set(MODULES)
+
+
+def test_the_map_names_every_module() -> None:
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    of_their_own = {"cli", "studies", "body.open_body_build"}  # whose modules are named after what they do
+    found = {name for name in MODULES if not any(name.startswith(f"{part}.") for part in of_their_own)}
+    missing = {name for name in found if not re.search(rf"`{name.split('.')[-1]}[`/]", text)}
+    assert not missing, f"docs/architecture.md does not name {sorted(missing)}"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] != "cli"])

@@ -91,7 +91,8 @@ def test_convert_writes_what_it_promises(fake_fitter: FakeFitter) -> None:
     result = skelfit_(*arguments)
     assert result.exit_code == 0, result.output
     assert "open body" in result.stdout and "20 rows in, 18 people out" in result.stdout
-    assert "skelfit export out --format skel-cf" in result.stdout
+    for command in ("verify out", "card out", "export out --format skel-cf --out coco-v2-release-skel.npz"):
+        assert f"next: skelfit {command}\n" in result.stdout
     summary = json.loads(Path("out/summary.json").read_text())
     assert summary["rows_in"] == sum(summary["statuses"].values()) == 20
     assert set(summary["pve_mm"]) == {"mean", "p50", "p95", "max"}
@@ -173,6 +174,7 @@ def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitt
         ("hsmr", "tars", "next: name the tars"),
         ("opensim", "motions", "next: load a .mot"),
         ("ply", "meshes", "skin and bones of 10 people in meshes"),
+        ("obj", "others", "next: open a skin"),
     ):
         result = skelfit_("export", "out", "--format", form, "--out", place)
         assert result.exit_code == 0 and said in result.stdout, result.output
@@ -181,7 +183,9 @@ def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitt
         )
     result = skelfit_("export", "out", "--format", "skel-cf", "--out", "x.npz", "--limit", 2)
     assert result.exit_code == 2 and "--key and --limit" in result.stderr
-    assert "card of 10 people in out/README.md" in skelfit_("card", "out").stdout
+    said = skelfit_("card", "out").stdout
+    assert "card of 10 people in out/README.md" in said and "next: publish the shards with README.md" in said
+    assert "next: skelfit verify out" in skelfit_("status", "out").stdout
 
 
 def test_limit_takes_the_first_rows(fake_fitter: FakeFitter) -> None:

@@ -11,6 +11,7 @@ import pytest
 from job_fakes import FAR_ROW, NAN_ROW, FakeFitter, make_run
 
 from skelfit.cli.convert import convert_run
+from skelfit.cli.subsets import check_filters
 from skelfit.config import Filters, GateConfig, LabelSource
 from skelfit.filters import GROUPS, PUBLISHED_VALUES, active, screen, switched, vertex_fault
 from skelfit.job import run_shard
@@ -54,6 +55,29 @@ def test_too_few_keypoints_are_counted_after_the_doubtful_ones(batch: LabelBatch
     assert reasons[:4] == ["", "few_keypoints: 4 seen, needs more than 4", "", ""]
     reasons = screen(batch, Filters(few_keypoints=4, low_confidence=0.3))[1].reasons
     assert [i for i, reason in enumerate(reasons) if reason] == [1, 3]
+
+
+def test_where_nobody_has_keypoints_nobody_has_too_few(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file without any 2D keypoint loses nobody, and the run says so; one person without any is left out."""
+    run = make_run(tmp_path)
+    path = tmp_path / "people.npz"
+    with np.load(path) as source:
+        columns = dict(source)
+    for seen, expected in ((0, 0), (19, 1)):
+        columns["gtkps"][:] = 0
+        columns["gtkps"][:seen] = [10, 20, 0.9]
+        np.savez(path, **columns)
+        again = make_run_of(run, path, Filters(few_keypoints=4), GateConfig(), tmp_path)
+        again = replace(again, out=f"{again.out}-{seen}")
+        check_filters(again)
+        said = "people.npz: no row has 2D keypoints, so the filter few_keypoints leaves none of them out"
+        assert (said in capsys.readouterr().out) == (seen == 0)
+        summary = converted(again, FakeFitter())
+        assert summary["filters"] == {"few_keypoints": {"value": 4, "rows": expected}}
+        assert summary["rejected"].get("filtered: few_keypoints", 0) == expected
+        assert summary["rows_out"] == 20 - 1 - expected - summary["statuses"].get("not_converged", 0)
 
 
 def test_large_betas(batch: LabelBatch) -> None:

@@ -20,6 +20,7 @@ import pytest
 import webdataset
 from job_fakes import (
     BENT_ROW,
+    CAMERA_META,
     DIVERGED_ROW,
     FAR_ROW,
     NAN_ROW,
@@ -152,19 +153,11 @@ def test_a_sample_holds_what_came_in_and_what_was_found(tmp_path: Path) -> None:
         "smpl_gender": "neutral",
         "skel_gender": "male" if source_shape[3] <= 0 else "female",  # the fake fitter's choice
         "status": "limit_violation",
-        "coordinates": "camera",
-        "camera": True,
-        "smpl": True,
-        "sequence": None,
-        "frame": None,
-        "frame_rate": None,
-        "subject": None,
-        "angles": "canonical",
         "keypoints3d": "skel",
         "image": True,
         "image_size": [16, 16],
         "affine": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
-        "layout": "skelfit-label-1",
+        **CAMERA_META,
     }
     with tarfile.open(Path(run.out) / "fake-000001.tar") as tar:
         stream = tar.extractfile("fake-0-00000009.jpg")

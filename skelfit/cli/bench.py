@@ -83,6 +83,7 @@ def bench_command(
             json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{json_file}: cannot be written: {error}") from None
+        click.echo(f"all of it, for programs: {json_file}")
 
 
 def as_text(report: dict[str, Any]) -> str:

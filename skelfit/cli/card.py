@@ -51,3 +51,4 @@ def card_command(folders: tuple[Path, ...], out: Path | None, title: str | None,
         click.echo(
             f"no origin and no licence is named for {', '.join(unnamed)}: add `origins` to the manifest"
         )
+    click.echo(f"next: publish the shards with {out.name} and {pictures.name}/")

@@ -24,6 +24,7 @@ from skelfit.cli.subsets import (
     FILTER_NAMES,
     MissingError,
     Subset,
+    check_filters,
     check_images,
     file_subset,
     filter_values,
@@ -182,6 +183,7 @@ def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
             description=subset.description,
             origins=subset.origins,
         )
+        check_filters(run)
         check_images(run)
         work = run_shard
         if orders.place == HERE:
@@ -192,7 +194,12 @@ def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
             if isinstance(fitter, Fitter):
                 fitter.compile()
         summary = convert_run(run, orders.place, overwrite=orders.overwrite, work=work)
-    click.echo(f"next: skelfit export {out} --format skel-cf --out {subset.name}-skel.npz")
+    for command in (
+        f"verify {out}",
+        f"card {out}",
+        f"export {out} --format skel-cf --out {subset.name}-skel.npz",
+    ):
+        click.echo(f"next: skelfit {command}")
     return summary
 
 

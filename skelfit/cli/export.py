@@ -106,4 +106,4 @@ def _export(
     lines = [f"skin and bones of {people} people in {out} (.{form}, metres, y up)"]
     if not keys and limit is None and people < run.rows_out:
         lines.append(f"these are the first of {run.rows_out}; others with --limit N or --key KEY")
-    return lines
+    return [*lines, "next: open a skin and its bones together, in Blender or MeshLab, say"]

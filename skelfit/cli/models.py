@@ -45,7 +45,11 @@ def import_command(
         click.echo(
             "no keypoint regressor: labels without 3D keypoints stay without; --keypoints FILE adds one"
         )
-    click.echo(f"Use them with --models {out}, or export SKELFIT_MODELS={out}")
+    _say_next(out)
+
+
+def _say_next(out: Path) -> None:
+    click.echo(f"next: name them with --models {out}, or once and for all: export SKELFIT_MODELS={out}")
 
 
 def _import_bodies(smpl: Path | None, skel: Path | None, out: Path, overwrite: bool) -> None:
@@ -73,3 +77,7 @@ def open_body_command(out: Path, official: bool, overwrite: bool) -> None:
         paths = save_models(open_models(), out, overwrite=overwrite)
     for path in paths:
         click.echo(path)
+    if official:
+        click.echo(f"next: skelfit models import --smpl {out} --skel {out} --out models")
+    else:
+        _say_next(out)

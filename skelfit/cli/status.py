@@ -48,6 +48,8 @@ def _lines(folder: Path, status: Status) -> list[str]:
         )
     if len(status.in_progress) > SHOWN:
         lines.append(f"  and {len(status.in_progress) - SHOWN} more")
+    if status.state == "finished":
+        lines.append(f"next: skelfit verify {folder}")
     return lines
 
 

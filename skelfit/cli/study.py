@@ -84,8 +84,11 @@ def study_command(
         f"pipeline {setup.pipeline.name}"
     )
     click.echo("\n".join(study.text(records)))
+    if picture is not None:
+        click.echo(f"the worst people, target beside fit: {picture}")
     if json_file is not None:
         try:
             json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{json_file}: cannot be written: {error}") from None
+        click.echo(f"all of it, for programs: {json_file}")

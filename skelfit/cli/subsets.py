@@ -145,6 +145,15 @@ def check_images(run: Run) -> None:
                 )
 
 
+def check_filters(run: Run) -> None:
+    """Say so where a filter asks for what a label file does not have."""
+    for file in run.labels if run.filters.few_keypoints is not None else ():
+        if not store_info(file.store).about.has_keypoints:
+            click.echo(
+                f"{file.name}: no row has 2D keypoints, so the filter few_keypoints leaves none of them out"
+            )
+
+
 def _is_there(images: ImageSource, path: str) -> bool:
     place = images.find(path)
     return place.exists() if isinstance(place, Path) else place is not None

@@ -39,6 +39,7 @@ class About:
     coordinates: Coordinates = "camera"
     has_camera: bool = True  # False: cam_int is all 0, because the file does not say
     has_smpl: bool = True  # False: pose, betas and transl are all 0; the target is `vertices`
+    has_keypoints: bool = True  # False: no row of the file has a 2D keypoint
     notes: tuple[str, ...] = ()  # what was found by value, and what was not used
 
 

@@ -18,8 +18,8 @@ from skelfit.labels.request import (
     Reasons,
     Request,
     clean_keypoints,
+    image_batch,
     read_betas,
-    read_genders,
     with_confidence,
 )
 from skelfit.labels.values import Array, read_rotations, read_scale
@@ -61,8 +61,7 @@ def read_spin(columns: Columns, request: Request) -> LabelBatch:
 
 def _read(columns: Columns, request: Request, names: Names) -> LabelBatch:
     notes: list[str] = []
-    imgname = columns.texts("imgname")
-    n = len(imgname)
+    n = len(columns.texts("imgname"))
     reasons = Reasons(n)
     for flag in names.flags:
         reasons.check_flag(columns, flag)
@@ -73,21 +72,9 @@ def _read(columns: Columns, request: Request, names: Names) -> LabelBatch:
     numbers["gtkps"] = _keypoints(columns, names.points, 3)
     numbers["keypoints3d"] = _keypoints(columns, names.points3d, 4)
     numbers["scale"] = read_scale(columns, "scale", numbers["gtkps"], names.scale_unit, request, notes)
-    reasons.check_finite(
-        numbers, {"pose": names.pose, "betas": names.betas, "center": "center", "scale": "scale"}
-    )
-    reasons.check_body(numbers, request.max_abs_beta)
-    reasons.check_box(numbers["scale"])
-    reasons.check_names(imgname)
-    gender = read_genders(columns, request.gender, reasons)
-    return LabelBatch(
-        row=np.arange(n, dtype=np.int64),
-        imgname=imgname,
-        gender=gender,
-        bad=reasons.texts(),
-        about=About("camera_axes", has_camera=False, notes=tuple(notes)),
-        **numbers,
-    )
+    source_keys = {"pose": names.pose, "betas": names.betas, "center": "center", "scale": "scale"}
+    about = About("camera_axes", has_camera=False, notes=tuple(notes))
+    return image_batch(columns, request, numbers, source_keys, reasons, about)
 
 
 def read_pose(columns: Columns, key: str, request: Request, reasons: Reasons, notes: list[str]) -> Array:

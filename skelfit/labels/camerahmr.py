@@ -21,8 +21,8 @@ from skelfit.labels.request import (
     Reasons,
     Request,
     clean_keypoints,
+    image_batch,
     read_betas,
-    read_genders,
     with_confidence,
 )
 
@@ -30,8 +30,7 @@ from skelfit.labels.request import (
 def read(columns: Columns, request: Request) -> LabelBatch:
     """All people of a file, checked. Raises LabelError for a fault of the file."""
     notes: list[str] = []
-    imgname = columns.texts("imgname")
-    n = len(imgname)
+    n = len(columns.texts("imgname"))
     pose_key = "pose" if "pose_cam" not in columns and "pose" in columns else "pose_cam"
     scale = columns.numbers("scale", (), (2,))
     numbers: dict[str, Any] = {
@@ -44,22 +43,9 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         "gtkps": clean_keypoints(columns, "gtkps", columns.numbers("gtkps", ("44+", 3))[:, :KEYPOINTS]),
         "keypoints3d": _keypoints3d(columns, n),
     }
-    reasons = Reasons(n)
     source_keys = {"pose": pose_key, "betas": "shape", "transl": "trans_cam"}
-    reasons.check_finite(numbers, source_keys | {name: name for name in ("cam_int", "center", "scale")})
-    reasons.check_body(numbers, request.max_abs_beta)
-    reasons.check_camera(numbers["cam_int"])
-    reasons.check_box(numbers["scale"])
-    reasons.check_names(imgname)
-    gender = read_genders(columns, request.gender, reasons)
-    return LabelBatch(
-        row=np.arange(n, dtype=np.int64),
-        imgname=imgname,
-        gender=gender,
-        bad=reasons.texts(),
-        about=About(notes=tuple(notes)),
-        **numbers,
-    )
+    source_keys |= {name: name for name in ("cam_int", "center", "scale")}
+    return image_batch(columns, request, numbers, source_keys, Reasons(n), About(notes=tuple(notes)))
 
 
 def _translation(columns: Columns) -> FloatArray:

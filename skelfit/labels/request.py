@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.config import Gender, ReadOptions
-from skelfit.labels.batch import FloatArray
+from skelfit.labels.batch import About, FloatArray, LabelBatch
 from skelfit.labels.columns import Columns
 
 KEYPOINTS = 44
@@ -88,6 +88,27 @@ class Reasons:
             flag = columns.numbers(key, (), (1,)).reshape(-1)
             self.report(flag == 0, f"no_label: {key} is 0")
             self.report(np.logical_not(np.isfinite(flag)), f"non_finite:{key}")
+
+
+def image_batch(
+    columns: Columns,
+    request: Request,
+    numbers: dict[str, FloatArray],
+    source_keys: Mapping[str, str],
+    reasons: Reasons,
+    about: About,
+) -> LabelBatch:
+    """People in boxes of images, every row checked; source_keys: what must be finite, as the file names it."""
+    imgname = columns.texts("imgname")
+    reasons.check_finite(numbers, source_keys)
+    reasons.check_body(numbers, request.max_abs_beta)
+    if about.has_camera:
+        reasons.check_camera(numbers["cam_int"])
+    reasons.check_box(numbers["scale"])
+    reasons.check_names(imgname)
+    gender = read_genders(columns, request.gender, reasons)
+    row = np.arange(len(imgname), dtype=np.int64)
+    return LabelBatch(row=row, imgname=imgname, gender=gender, bad=reasons.texts(), about=about, **numbers)
 
 
 def read_betas(columns: Columns, key: str, notes: list[str]) -> FloatArray:

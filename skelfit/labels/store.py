@@ -30,7 +30,7 @@ from skelfit.labels.folder import LAYOUT, list_sequences, named, read_folder
 from skelfit.labels.readers import READERS, find_source, read
 from skelfit.labels.request import Request
 
-_FORMAT = 3  # of the HDF5 layout
+_FORMAT = 4  # of the HDF5 layout
 _SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
 _CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
 _CHUNK_BYTES = 1 << 22  # at most: meshes are large
@@ -215,7 +215,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
     sequences: list[Sequence] = []
     notes: Counter[str] = Counter()
-    rows, count = 0, 0
+    rows, count, has_keypoints = 0, 0, False
     stream = iter(pieces)
     first = next(stream)  # before anything is written: most files that are of no use show it here
     with replacing(path) as temporary:
@@ -232,6 +232,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                         )
                     sequences += piece.sequences
                     notes.update(piece.about.notes)
+                    has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
                     _create(file, name, np.concatenate(texts[name]))
@@ -239,7 +240,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     note if count == 1 else f"{note} ({n} of {count} files)"
                     for note, n in notes.most_common(_NOTES)
                 )
-                about = replace(first.about, notes=told)
+                about = replace(first.about, has_keypoints=has_keypoints, notes=told)
                 extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
                 _create(file, _EXTRA, np.frombuffer(json.dumps(extra).encode(), np.uint8))
                 for name in ("sha256", "source_path", "source", "reader"):
