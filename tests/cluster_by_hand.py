@@ -24,8 +24,8 @@ from job_fakes import FakeFitter, work
 import skelfit.job
 from skelfit.cluster.place import Tls
 from skelfit.job import ShardResult, run_shard
-from skelfit.plan import ShardTask
-from skelfit.shards import ShardFiles, write_shard
+from skelfit.plan import ShardTask, plan_shards
+from skelfit.shards import write_shard
 
 TESTS = Path(__file__).parent
 
@@ -108,7 +108,7 @@ def certificates(folder: Path) -> Tls:
     return tls
 
 
-def wait_until(what: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(what: Callable[[], bool], seconds: float = 120) -> None:
     """Wait until something is so; fail when it is not so in time."""
     deadline = time.monotonic() + seconds
     while not what():
@@ -149,7 +149,7 @@ def waiting_work(task: ShardTask) -> ShardResult:
     # Before the shard is begun: while one is written, the worker begins its next.
     note(task, f"waiting {os.getpid()}")
     if len(notes(folder)) > 9:
-        wait_until(lambda: len({line.split()[1] for line in notes(folder)}) > 1, seconds=60)
+        wait_until(lambda: len({line.split()[1] for line in notes(folder)}) > 1)
     return noting_work(task)
 
 
@@ -184,31 +184,32 @@ def interrupted_workers_work(task: ShardTask) -> ShardResult:
     return work(task)
 
 
-class _SlowFitter(FakeFitter):
-    """Takes a fifth of a second, and says when."""
+class _NotingFitter(FakeFitter):
+    """Says when a fit begins and ends."""
 
-    span = (0.0, 0.0)
+    def __init__(self, task: ShardTask) -> None:
+        super().__init__()
+        self.task = task
 
     def fit(self, *args: Any) -> Any:
-        began = time.time()
-        time.sleep(0.2)
-        self.span = (began, time.time())
-        return super().fit(*args)
-
-
-def _slow_write(files: ShardFiles, *args: Any) -> Any:
-    began = time.time()
-    time.sleep(0.35)  # longer than a fit
-    marker = write_shard(files, *args)
-    with open(files.folder.parent / "notes", "a") as file:
-        file.write(f"write {began} {time.time()}\n")
-    return marker
+        note(self.task, "fit begins")
+        found = super().fit(*args)
+        note(self.task, "fit ends")
+        return found
 
 
 def slowly_written_work(task: ShardTask) -> ShardResult:
-    """Takes a fifth of a second to fit and as long to write, and notes when it did which. For worker processes only."""
-    skelfit.job.write_shard = _slow_write
-    fitter = _SlowFitter()
-    result = run_shard(task, fitter)
-    note(task, f"fit {fitter.span[0]} {fitter.span[1]}")
-    return result
+    """Notes what begins and ends; a write takes until the next shard is fitted. For worker processes only."""
+    folder = Path(task.run.out).parent
+
+    def slow_write(*args: Any) -> Any:
+        note(task, "write begins")
+        fits = min(notes(folder).count("write ends") + 2, len(plan_shards(task.run)))
+        wait_until(lambda: notes(folder).count("fit ends") >= fits, seconds=60)
+        time.sleep(0.2)  # the shard after that would begin now, if it did not wait
+        marker = write_shard(*args)
+        note(task, "write ends")
+        return marker
+
+    skelfit.job.write_shard = slow_write
+    return run_shard(task, _NotingFitter(task))

@@ -7,7 +7,6 @@ import io
 import tarfile
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -171,9 +170,9 @@ def work(task: ShardTask) -> ShardResult:
     return run_shard(task, FakeFitter())
 
 
-def slow_work(delay: float) -> partial[ShardResult]:
-    """The same, slowly enough to be killed on the way."""
-    return partial(run_shard, fitter=FakeFitter(delay))
+def endless_work(task: ShardTask) -> ShardResult:
+    """The same, but with the third shard it never comes to an end: there it is to be killed."""
+    return run_shard(task, FakeFitter(delay=3600.0 if task.name == "fake-000002" else 0.0))
 
 
 def failing_work(task: ShardTask) -> ShardResult:

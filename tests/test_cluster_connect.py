@@ -60,7 +60,7 @@ def refusal(tmp_path: Path, scheduler: object, tls: Tls | None = None) -> str:
     started = time.monotonic()
     with pytest.raises(ClusterError) as found:
         list(run_tasks(plan_shards(make_run(tmp_path)), Place(scheduler=str(scheduler), tls=tls), work))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     return str(found.value)
 
 
@@ -103,7 +103,7 @@ def test_a_lost_scheduler_ends_the_run(tmp_path: Path) -> None:
         started = time.monotonic()
         with pytest.raises(ClusterError, match="lost the scheduler; the finished shards are kept"):
             list(results)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60
 
 
 def test_a_run_with_certificates(tmp_path: Path, secured: ByHand, own: Tls) -> None:

@@ -186,6 +186,7 @@ def test_a_worker_that_is_killed_costs_nothing(people: Path, tmp_path: Path) -> 
     job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
     process = job.start("--workers", 1)
     job.wait_for(1, process)
+    job.wait_until(lambda: begun_by(job), process)
     victim = begun_by(job)
     assert victim not in (0, process.pid)
     os.kill(victim, signal.SIGKILL)

@@ -180,9 +180,9 @@ def _posed(model: SmplModel, seed: int, extreme: float) -> Iterator[tuple[_Perso
     start = 0
     while True:
         block = [_person(seed, i, extreme) for i in range(start, start + _BLOCK)]
+        # Copies, which lie where a matrix product always rounds alike; where numpy puts arrays is chance.
         pose, betas, pelvis = (
-            torch.from_numpy(np.stack([getattr(p, name) for p in block]))
-            for name in ("pose", "betas", "pelvis")
+            torch.tensor(np.stack([getattr(p, name) for p in block])) for name in ("pose", "betas", "pelvis")
         )
         with torch.no_grad():
             # SMPL turns the body about its root joint and moves it afterwards.
