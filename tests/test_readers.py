@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from label_files import FOCAL, LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
@@ -13,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from skelfit.config import ReadOptions
 from skelfit.errors import LabelError
+from skelfit.labels import hdf5
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.readers import find_source, read
 from skelfit.labels.request import Request
@@ -452,6 +454,30 @@ def test_a_file_of_another_kind(tmp_path: Path, name: str, content: bytes, found
         read(tmp_path / name)
     assert caught.value.found.startswith(found)
     assert "\n" not in str(caught.value)
+
+
+def test_an_hdf5_file_that_would_be_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libhdf5 never gets past a text of no size in its heap: one error, in time, and this process goes on."""
+    monkeypatch.setattr(hdf5, "SECONDS", 5.0)
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["imgname"] = np.array(["a.jpg", "b.jpg"], h5py.string_dtype())
+    content = bytearray(path.read_bytes())
+    content[content.index(b"GCOL") + 24] = 0
+    path.write_bytes(content)
+    with pytest.raises(
+        LabelError, match=r"x\.h5: .*a damaged hdf5 file \(reading it does not end within 5 s\)"
+    ):
+        read(path)
+
+
+def test_an_hdf5_file_that_would_end_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["imgname"] = 1
+    monkeypatch.setattr(hdf5, "_READ_ALL", "import os; os.abort()")
+    with pytest.raises(LabelError, match=r"a damaged hdf5 file \(reading it ends the process, by signal 6\)"):
+        read(path)
 
 
 def test_objects_in_an_npy_are_not_run(tmp_path: Path) -> None:

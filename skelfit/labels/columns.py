@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from skelfit.body.unpickle import as_array, as_texts, read_pickle
 from skelfit.errors import LabelError, ModelError
+from skelfit.labels.hdf5 import fatal_fault
 
 ARRAY = "array"  # the key of what an .npy file holds
 KINDS = "an .npz, .npy, HDF5 or pickle file"
@@ -132,6 +133,8 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
             elif kind == "npy":
                 arrays = {ARRAY: np.load(path, allow_pickle=False, mmap_mode="r")}
             elif kind == "hdf5":
+                if fault := fatal_fault(path):
+                    raise _UnusableError(f"a damaged hdf5 file ({fault})")
                 arrays = _datasets(stack.enter_context(h5py.File(path, "r", locking=False)))
             elif kind == "pickle":
                 arrays = _pickled(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ class Reasons:
 def image_batch(
     columns: Columns,
     request: Request,
-    numbers: dict[str, FloatArray],
+    numbers: dict[str, Any],
     source_keys: Mapping[str, str],
     reasons: Reasons,
     about: About,

@@ -62,7 +62,7 @@ def worst_of(m: PersonMetrics) -> Worst:
     """The worst of some people, by each criterion; whoever has nothing bad is in none."""
     found = {}
     for name, values in criteria(m).items():
-        order = np.lexsort((m.people.keys, -np.nan_to_num(values)))[:KEPT]
+        order = np.lexsort((np.array(m.people.keys), -np.nan_to_num(values)))[:KEPT]
         bad = [i for i in order if values[i] > 0]
         found[name] = tuple(Case(float(values[i]), m.people.keys[i], _content(m, i)) for i in bad)
     return found
