@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "images",
         "keep",
         "layout",
+        "lock",
         "metrics",
         "sequences",
         "shards",

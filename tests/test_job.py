@@ -35,7 +35,8 @@ from job_fakes import (
 )
 from PIL import Image
 
-from skelfit.cli.convert import convert_run, interruptible, this_time
+from skelfit.cli.convert import GO_ON, convert_run, this_time
+from skelfit.cli.interrupts import interruptible
 from skelfit.config import GateConfig, ImageConfig, LabelSource
 from skelfit.errors import OutputError
 from skelfit.job import PHASES, ShardResult, _pictures, run_shard
@@ -376,7 +377,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[
         return run_shard(task, FakeFitter())
 
     Path(run.out).mkdir()
-    with pytest.raises(SystemExit) as exit_, interruptible():
+    with pytest.raises(SystemExit) as exit_, interruptible(GO_ON):
         convert_run(run, work=work)
     assert exit_.value.code == 130
     assert "goes on from the finished shards" in capsys.readouterr().err

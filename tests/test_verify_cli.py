@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from export_fakes import SUBSET, make_fields, make_metas, write_run
 from verify_fakes import edit_labels, make_consistent
 
+from skelfit.body.dofs import DOF_NAMES
 from skelfit.body.models import ModelSet
 from skelfit.cli import main
 from skelfit.errors import InputError
@@ -20,8 +21,11 @@ from skelfit.keep import COLUMNS, Kept, read_keep, write_keep
 from skelfit.layout import LABEL_SIZE, pack
 from skelfit.shards import ShardFiles, read_json
 from skelfit.verify.bodies import Bodies
+from skelfit.verify.compare import compare
 from skelfit.verify.people import measure
+from skelfit.verify.run import ShardReport, VerifyTask, verify_shard
 from skelfit.verify.samples import People
+from skelfit.verify.terminal import comparison_lines, summary_lines
 
 PEOPLE = 12  # in shards of eight
 
@@ -56,7 +60,8 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def report_of(tmp_path: Path, *args: object) -> dict[str, Any]:
-    path = tmp_path / "report.json"
+    tmp_path.mkdir(exist_ok=True)
+    path = tmp_path / "of.json"
     verify(*args, "--json", path)
     return read_json(path)
 
@@ -133,16 +138,61 @@ def test_a_report_does_not_depend_on_the_number_of_workers(
     assert report_of(tmp_path, made, "--workers", 0) == report_of(tmp_path, made, "--workers", 2)
 
 
+def rows_of(report: dict[str, Any], title: str) -> dict[str, dict[str, list[Any]]]:
+    """The rows of a table of the comparison, by name."""
+    (found,) = [table for table in report["comparison"] if table["title"] == title]
+    return {row["name"]: row for row in found["rows"]}
+
+
 def test_two_datasets_side_by_side(made: Path, tmp_path: Path, models: ModelSet) -> None:
     other = write_people(tmp_path / "other", models, 1)
-    report = report_of(tmp_path, made, "--against", other)
-    alone = report_of(tmp_path, other)
+    result = verify(made, "--against", other, "--json", tmp_path / "report.json")
+    report, alone = read_json(tmp_path / "report.json"), report_of(tmp_path / "alone", other)
     assert report["against"] == alone
-    lines = verify(made, "--against", other).stdout.splitlines()
+    both = (report, alone)
+    lines = result.stdout.splitlines()
     (pve,) = [line for line in lines if line.startswith("  PVE ")]
-    means = [f"{r['accuracy']['pve_mm']['mean']:.2f}" for r in (report, alone)]
-    left, right = pve.split("|")
-    assert left.split()[1] == means[0] != means[1] == right.split()[0]
+    this, against, apart = (part.split()[-4] for part in pve.split("|"))
+    means = [r["accuracy"]["pve_mm"]["mean"] for r in both]
+    assert [this, against] == [f"{mean:.0f}" for mean in means] and this != against
+    assert float(apart) == pytest.approx(means[0] - means[1], abs=0.011)
+    # Every table of the report, and every row of a table.
+    assert max(map(len, lines[2:])) <= 130
+    dofs = [{d["dof"]: d["share"] for d in r["anatomy"]["violations"]["dofs"]} for r in both]
+    expected = {
+        "errors, mm": ("PVE", [list(r["accuracy"]["pve_mm"].values())[2] for r in both]),
+        "joints, mm": ("lsp14", [r["accuracy"]["joints"]["lsp14"]["mpjpe_mm"]["mean"] for r in both]),
+        "parts, mm": ("hand_l", [r["parts"]["mm"]["hand_l"]["mean"] for r in both]),
+        "by subset": (SUBSET, [PEOPLE, PEOPLE]),
+        "by subset, more": (SUBSET, [r["subsets"][SUBSET]["max_vertex_mm"]["mean"] for r in both]),
+        "by bend of the label": ("0 to 10 deg", [r["extremity"]["bins"][0]["pve_mm"]["count"] for r in both]),
+        "2D keypoints": ("SKEL fit", [r["reprojection"]["skel"]["px"]["mean"] for r in both]),
+        "people beyond a limit": ("wrist_deviation_l", [d["wrist_deviation_l"][0] for d in dofs]),
+        "knees, elbows, as HSMR": (
+            "left knee, label",
+            [r["anatomy"]["knees_elbows"]["joints"]["left knee"]["smpl"][0] for r in both],
+        ),
+        "bone vertices outside": ("all", [r["anatomy"]["bones"]["share"]["mean"] for r in both]),
+    }
+    for title, (name, values) in expected.items():
+        row = rows_of(report, title)[name]
+        assert [row["this"][0], row["against"][0]] == values, title
+        if None not in values:
+            assert row["difference"][0] == pytest.approx(values[0] - values[1], abs=1e-6)
+            assert not any(values) or [line for line in lines if line.startswith(f"  {name} ")]
+    assert set(rows_of(report, "parts, mm")) == set(report["parts"]["mm"])
+    assert set(rows_of(report, "people beyond a limit")) == {"any", *DOF_NAMES[3:]}
+    assert len(rows_of(report, "knees, elbows, as HSMR")) == 8
+
+
+def test_a_dataset_beside_one_that_was_not_measured(made: Path, tmp_path: Path) -> None:
+    report = report_of(tmp_path, made)
+    bare = report_of(tmp_path, made, "--sample", 0)
+    (row,) = [r for t in compare(report, bare) if t["title"] == "errors, mm" for r in t["rows"][:1]]
+    assert row["against"] == row["difference"] == [None] * 4 and None not in row["this"]
+    assert [t["title"] for t in compare(bare, bare)] == ["counts"]
+    lines = comparison_lines(report, bare, compare(report, bare))
+    assert any(line.startswith("  PVE ") and line.endswith("-") for line in lines)
 
 
 def test_two_folders_are_one_dataset_whose_keys_must_differ(made: Path, tmp_path: Path) -> None:
@@ -188,6 +238,8 @@ def stored_errors(folder: Path) -> np.ndarray:
         (("--gate", "pve=many"), "'pve': expected a number behind '=', found many"),
         (("--all", "--sample", "3"), "leave --sample out"),
         (("--sample", "0", "--max-pve", "3"), "leave --sample 0 out"),
+        (("--tls-ca", "ca.pem"), "give --scheduler ADDRESS-OR-FILE"),
+        (("--scheduler", "tls://127.0.0.1:1", "--tls-ca", "ca.pem"), "give --tls-ca and --tls-cert together"),
     ],
 )
 def test_what_cannot_be_asked_for(made: Path, args: tuple[str, ...], message: str) -> None:
@@ -217,10 +269,43 @@ def test_a_keep_list_is_read_back(tmp_path: Path) -> None:
         read_keep(tmp_path / "none.csv")
 
 
-def test_an_unfinished_run_is_incomplete(folder: Path) -> None:
+def test_an_unfinished_run_is_said_to_be_one(folder: Path, tmp_path: Path) -> None:
     (folder / "summary.json").unlink()
-    result = verify(folder, "--sample", 0)
-    assert result.exit_code == 2 and "the run is not finished" in result.stdout
+    for path in folder.glob(f"{SUBSET}-000001.*"):
+        path.unlink()
+    result = verify(folder, "--json", tmp_path / "r.json")
+    assert result.exit_code == 2 and "faults" not in result.stdout
+    assert "8 of 12 rows are in finished shards; the same skelfit convert goes on" in result.stdout
+    assert "verdict: UNFINISHED" in result.stdout
+    report = read_json(tmp_path / "r.json")
+    assert report["verdict"] == "unfinished" and report["people"] == {"whole": 8, "measured": 8}
+    assert (report["integrity"]["faults"], report["integrity"]["unfinished"]) == (0, True)
+
+
+def test_ctrl_c_leaves_nothing_behind(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(task: VerifyTask) -> ShardReport:
+        if task.shard.endswith("1"):
+            raise KeyboardInterrupt
+        return verify_shard(task)
+
+    monkeypatch.setattr("skelfit.cli.verify.verify_shard", work)
+    wanted = [x for name in ("json", "html", "keep") for x in (f"--{name}", tmp_path / "out" / name)]
+    (tmp_path / "out").mkdir()
+    result = verify(made, *wanted)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines() == ["interrupted: nothing was changed; reports are written at the end"]
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_hundred_thousand_faults_fit_a_screen(made: Path, tmp_path: Path) -> None:
+    report = report_of(tmp_path, made, "--sample", 0)
+    fault = {"shard": "a-000000", "sample": None, "kind": "tar", "message": "a-000000.tar: " + 900 * "x"}
+    report["integrity"] |= {
+        "whole": False, "faults": 100_000, "damaged": {"tar": 100_000}, "damage": [fault] * 100_000,
+    }  # fmt: skip
+    lines = summary_lines(report)
+    assert len(lines) <= 40 and "  and 99990 more; all of them: --json FILE" in lines
+    assert max(map(len, lines)) <= 400
 
 
 def test_an_export_takes_the_kept_only(made: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from verify_fakes import (
 )
 
 from skelfit.config import Filters, ImageConfig
+from skelfit.lock import writing
 from skelfit.plan import Run
 from skelfit.shards import ShardError, ShardFiles, read_json
 from skelfit.verify.damage import Damage
@@ -212,11 +214,11 @@ def test_a_missing_file_is_named(folder: Path, shard: int, ending: str) -> None:
     assert [(d.shard, d.message.split(":")[0]) for d in missing] == [(name, str(folder / f"{name}{ending}"))]
 
 
-@pytest.mark.parametrize("name", ["summary.json", "schema.json"])
-def test_a_missing_file_of_the_folder_is_named(folder: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), [("summary.json", "unfinished"), ("schema.json", "missing")])
+def test_a_missing_file_of_the_folder_is_named(folder: Path, name: str, kind: str) -> None:
     (folder / name).unlink()
     (found,) = damage_of(folder)
-    assert (found.shard, found.kind) == (None, "missing") and name in found.message
+    assert (found.shard, found.kind) == (None, kind) and name in found.message
 
 
 @pytest.mark.parametrize("shard", [0, 1, 2])
@@ -359,3 +361,45 @@ def test_numbers_that_are_none_also_where_all_hashes_were_made_anew(folder: Path
     (only,) = damage_of(folder)
     assert (only.shard, only.sample, only.kind) == (MIDDLE, key(9), "parameters")
     assert "skel_betas: 1 of 10 numbers are not finite" in only.message
+
+
+# Runs that are not finished.
+
+
+def test_a_run_that_was_cut_short_is_no_damage(folder: Path) -> None:
+    """Whatever a killed run may leave: shards that were not begun, and one without its marker."""
+    (folder / "summary.json").unlink()
+    (folder / "schema.json").unlink()
+    (folder / f"{MIDDLE}.done.json").unlink()
+    (found,) = damage_of(folder)
+    assert (found.shard, found.kind) == (None, "unfinished")
+    assert re.search(r"not finished \(process \d+ on .*\): 12 of 20 rows .* convert goes on", found.message)
+    for path in folder.glob("fake-*"):
+        path.unlink()
+    (found,) = damage_of(folder)
+    assert found.kind == "unfinished" and "0 of 20 rows" in found.message
+
+
+def test_a_run_that_goes_on_is_no_damage(folder: Path) -> None:
+    (folder / f"{MIDDLE}.done.json").unlink()
+    assert any(d.kind == "missing" for d in damage_of(folder)), "of a finished run it is"
+    with writing(folder, "fake"):
+        (found,) = damage_of(folder)
+    assert found.kind == "unfinished" and "a run is writing here (process" in found.message
+    assert "12 of 20 rows" in found.message and "verify them again when it has finished" in found.message
+
+
+def test_damage_of_an_unfinished_run_is_damage(folder: Path) -> None:
+    (folder / "summary.json").unlink()
+    tar = folder / f"{MIDDLE}.tar"
+    data = bytearray(tar.read_bytes())
+    data[1500] ^= 1
+    tar.write_bytes(data)
+    assert {d.kind for d in damage_of(folder)} > {"unfinished"}
+    assert (MIDDLE, key(8), "sample") in kinds(folder)
+
+
+def test_shards_of_an_unfinished_run_that_share_rows_are_damage(folder: Path) -> None:
+    (folder / "summary.json").unlink()
+    edit_json(folder / f"{MIDDLE}.done.json", start=7)
+    assert any(d.kind == "rows" and d.shard == MIDDLE for d in damage_of(folder))

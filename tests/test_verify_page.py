@@ -26,8 +26,9 @@ from skelfit.body.models import ModelSet, open_models
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.shards import ShardFiles
+from skelfit.verify.compare import compare
 from skelfit.verify.gallery import Artist, photograph, read_people, thin_bones
-from skelfit.verify.html import SHOWN, make_page, most_telling
+from skelfit.verify.html import FAULTS_SHOWN, SHOWN, make_page, most_telling
 from skelfit.verify.packing import UNIT_M, Pack, to_units
 
 PEOPLE, SIDE = 5, 400
@@ -203,6 +204,19 @@ def test_the_page_does_not_grow_with_the_dataset(
     assert len(page) < 7_000_000
 
 
+def test_the_page_does_not_grow_with_the_damage(
+    folder: Path, models: ModelSet, report: dict[str, Any]
+) -> None:
+    report = copy.deepcopy(report)
+    (fault,) = report["integrity"]["damage"]
+    many = 100_000
+    report["integrity"] |= {"faults": many, "damaged": {"tar": many}, "damage": [fault] * many}
+    page = make_page(report | {"worst": []}, [folder], models)
+    shown = json.loads(embedded(page, "report"))["integrity"]
+    assert len(shown["damage"]) == FAULTS_SHOWN and shown["faults"] == many
+    assert len(page) < 1_000_000
+
+
 def test_none_of_the_measures_is_left_out() -> None:
     worst = [{"key": f"a{i}", "worst_by": ["a", "b"] if i == 0 else ["a"]} for i in range(9)]
     worst += [{"key": f"b{i}", "worst_by": ["b"]} for i in range(2)] + [{"key": "c", "worst_by": ["c"]}]
@@ -295,7 +309,12 @@ def path(
 ) -> Path:
     """The page, as a file."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    report = report | {"against": report}
+    report = copy.deepcopy(report)
+    many = 1000
+    report["integrity"] |= {
+        "faults": many, "damaged": {"tar": many}, "damage": report["integrity"]["damage"] * many,
+    }  # fmt: skip
+    report = report | {"against": report, "comparison": compare(report, report)}
     path.write_text(make_page(report, [folder], models), "utf-8")
     return path
 
@@ -329,6 +348,9 @@ def test_the_page_fits_its_window_and_asks_for_nothing(
     text = opened.page.locator("main").inner_text()
     for bad in ("NaN", "undefined", "[object", "Infinity"):
         assert bad not in text
+    assert "The first 200 of 1,000" in text and "1,000 faults were found in 1 shard." in text
+    # Both datasets are the same, so that nothing differs.
+    assert set(opened.page.locator("td.difference").all_text_contents()) == {"=", "–"}
     # The person without SMPL parameters has no target mesh to show, the one without an image no photo.
     opened.page.locator(".thumb").nth(2).click()
     assert not opened.page.locator("label.target").is_visible()

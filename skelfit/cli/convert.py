@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,9 @@ import torch
 
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
 from skelfit.cli.images import ImageOptions, image_options, prepare_images
+from skelfit.cli.interrupts import interruptible
 from skelfit.cli.labels import LabelOptions, label_options
+from skelfit.cli.places import PlaceOptions, place_options
 from skelfit.cli.progress import Progress, report, report_subsets
 from skelfit.cli.subsets import (
     FILTER_NAMES,
@@ -32,7 +33,7 @@ from skelfit.cli.subsets import (
     manifest_subset,
     manifests_of,
 )
-from skelfit.cluster.place import HERE, Place, Tls, cores, visible_gpus
+from skelfit.cluster.place import HERE, Place, visible_gpus
 from skelfit.cluster.tasks import ShardFailure, run_tasks
 from skelfit.cluster.watching import check_bokeh
 from skelfit.cluster.worker import Work
@@ -52,8 +53,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 COUNT = click.IntRange(min=1)
 SHARDS_FAILED, NOTHING_THERE = 1, 2
-INTERRUPTED = 130  # what a shell reports after Ctrl-C
-TERMINATED = 143  # and after SIGTERM, which is how clusters take a machine back
+GO_ON = "interrupted; the same command goes on from the finished shards"
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,7 @@ class Orders:
 @click.option("--limit", type=COUNT, help="Take the first rows only.")
 @click.option("--shard-size", type=COUNT, help="Label rows per shard.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    help="Processes on this machine  [default: one per GPU, or else per core]; 0: no other than this.",
-)
-@click.option("--scheduler", help="In place of them: address or scheduler file of a running Dask cluster.")
-@click.option("--tls-ca", type=FILE, help="For --scheduler: the certificate authority of the cluster,")
-@click.option("--tls-cert", type=FILE, help="a certificate signed by it,")
-@click.option("--tls-key", type=FILE, help="and its key, where it is not in the same file.")
-@click.option(
-    "--max-wait",
-    type=click.FloatRange(min=0),
-    help="Minutes to wait while the cluster has no worker  [default: for ever; own processes: 1].",
-)
+@place_options
 @click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
 @click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
 @click.option("--overwrite", is_flag=True, help="Replace finished shards of another configuration.")
@@ -130,18 +117,12 @@ def convert_command(
     limit: int | None,
     shard_size: int | None,
     device: str,
-    workers: int | None,
-    scheduler: str | None,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    max_wait: float | None,
+    place_options: PlaceOptions,
     dashboard: bool,
     performance_report: Path | None,
     overwrite: bool,
 ) -> None:
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
-    tls = _chosen_tls(scheduler, tls_ca, tls_cert, tls_key)
     if image_options.place is not None and manifest is not None and manifest.is_dir():
         raise click.UsageError("--images is for one subset: give one manifest")
     settings = image_options.applied_to(chosen_pipeline(pipeline, skel_gender, shard_size))
@@ -149,8 +130,8 @@ def convert_command(
     click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
     if found.source == OPEN_BODY:
         click.echo("  a free stand-in, not SMPL and SKEL; import those with: skelfit models import")
-    device = device if scheduler is not None else find_device(device)
-    place = _chosen_place(workers, device, scheduler, tls, max_wait)
+    device = device if place_options.scheduler is not None else find_device(device)
+    place = place_options.place(visible_gpus(torch.cuda.device_count()) if device == "cuda" else ())
     if dashboard or performance_report is not None:
         if place == HERE:
             raise click.UsageError("--dashboard and --performance-report watch workers: give --workers")
@@ -168,7 +149,7 @@ def convert_command(
 def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
     """Convert one subset; returns its summary. Exits when a shard failed or the run was interrupted."""
     settings, models = orders.pipeline, orders.models
-    with interruptible(), writing(out, subset.name):
+    with interruptible(GO_ON), writing(out, subset.name):
         clear_temporaries(out / STORES)
         run = Run(
             subset=subset.name,
@@ -273,26 +254,6 @@ def convert_run(
     return summary
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Say how to go on after Ctrl-C or SIGTERM, and exit with the code of a shell: 130 or 143."""
-    code = INTERRUPTED
-
-    def terminate(*_: object) -> None:
-        nonlocal code
-        code = TERMINATED
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from the finished shards", err=True)
-        sys.exit(code)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
     """What the summary says of the shards done in this run, not of earlier ones: speed, and where the time went."""
     if not results:
@@ -329,34 +290,6 @@ def shipped(path: Path) -> Path:
     """A file that comes with skelfit: of the working folder or, outside of a checkout, of where this package lies."""
     beside = Path(__file__).parents[2] / path
     return beside if not path.exists() and beside.exists() else path
-
-
-def _chosen_tls(scheduler: str | None, ca: Path | None, cert: Path | None, key: Path | None) -> Tls | None:
-    """The certificates of the options."""
-    if (ca, cert, key) == (None, None, None):
-        return None
-    if scheduler is None:
-        raise click.UsageError("certificates are for a running cluster: give --scheduler ADDRESS-OR-FILE")
-    if ca is None or cert is None:
-        raise click.UsageError("give --tls-ca and --tls-cert together")
-    return Tls(ca, cert, key)
-
-
-def _chosen_place(
-    workers: int | None, device: str, scheduler: str | None, tls: Tls | None, max_wait: float | None
-) -> Place:
-    """Where a run of these options takes place."""
-    patience = None if max_wait is None else 60 * max_wait
-    if scheduler is not None:
-        if workers:
-            raise click.UsageError(
-                "--workers starts processes here, --scheduler uses others: give one of them"
-            )
-        return Place(scheduler=scheduler, tls=tls, patience=patience)
-    gpus = visible_gpus(torch.cuda.device_count()) if device == "cuda" else ()
-    if workers is None:
-        workers = len(gpus) or cores()
-    return HERE if workers == 0 else Place(workers, gpus, patience=60.0 if patience is None else patience)
 
 
 def _work_off(

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
+from skelfit.cli.interrupts import interruptible
+from skelfit.cli.places import PlaceOptions, place_options
 from skelfit.cli.progress import Progress
-from skelfit.cluster.place import HERE, Place, cores
+from skelfit.cluster.place import HERE, Place
 from skelfit.cluster.tasks import ShardFailure, run_tasks
 from skelfit.errors import ModelError
 from skelfit.keep import Kept, write_keep
 from skelfit.shards import ShardError, read_marker, write_json
+from skelfit.verify.compare import compare
 from skelfit.verify.damage import Damage
 from skelfit.verify.gates import GATES, parse_gates
 from skelfit.verify.html import write_html
-from skelfit.verify.integrity import find_shards
 from skelfit.verify.report import EXIT_CODES, Findings, Report
 from skelfit.verify.run import ShardReport, VerifyTask, plan_verify, verify_shard
-from skelfit.verify.terminal import summary_lines
+from skelfit.verify.run_folder import RunFolder, open_run
+from skelfit.verify.terminal import comparison_lines, summary_lines
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -64,8 +68,7 @@ class Orders:
     help=f"A gate; may be given several times: {', '.join(GATES)}  [default: max_vertex=60].",
 )
 @click.option("--against", type=FOLDER, help="Compare with the shards in another folder.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes  [default: one per core].")
-@click.option("--scheduler", help="In place of them: address or scheduler file of a running Dask cluster.")
+@place_options
 def verify_command(
     folders: tuple[Path, ...],
     models: Path | None,
@@ -77,8 +80,7 @@ def verify_command(
     keep_file: Path | None,
     gates: tuple[str, ...],
     against: Path | None,
-    workers: int | None,
-    scheduler: str | None,
+    place_options: PlaceOptions,
 ) -> None:
     """Check finished shards: are they whole, accurate and anatomical? Trusts nothing that is stored.
 
@@ -94,16 +96,34 @@ def verify_command(
         sample=None if everybody else SAMPLE if sample is None else sample,
         limits=parse_gates(gates),
         max_pve=max_pve,
-        place=_place(workers, scheduler),
+        place=_place(place_options),
     )
     click.echo(f"models: {orders.models.source} (sha256 {orders.models.sha256[:12]})")
+    with interruptible("interrupted: nothing was changed; reports are written at the end"):
+        verdict = _report(folders, against, orders, json_file, html_file, keep_file)
+    sys.exit(EXIT_CODES[verdict])
+
+
+def _report(
+    folders: Sequence[Path],
+    against: Path | None,
+    orders: Orders,
+    json_file: Path | None,
+    html_file: Path | None,
+    keep_file: Path | None,
+) -> str:
+    """Verify, print and write what was found; returns the verdict."""
     keep: list[Kept] | None = None if keep_file is None else []
     report = _verify(folders, orders, keep)
     other = None if against is None else _verify((against,), orders, None)
-    for line in summary_lines(report, other):
+    if other is None:
+        lines = summary_lines(report)
+    else:
+        comparison = compare(report, other)
+        lines = comparison_lines(report, other, comparison)
+        report |= {"against": other, "comparison": comparison}
+    for line in lines:
         click.echo(line)
-    if other is not None:
-        report["against"] = other
     if keep_file is not None:
         write_keep(keep_file, keep or [])
         click.echo(f"who is kept, and why the others not: {keep_file}")
@@ -113,36 +133,34 @@ def verify_command(
     if json_file is not None:
         write_json(json_file, report)
         click.echo(f"all of it, for programs: {json_file}")
-    sys.exit(EXIT_CODES[report["verdict"]])
+    return str(report["verdict"])
 
 
-def _place(workers: int | None, scheduler: str | None) -> Place:
-    if scheduler is not None:
-        if workers:
-            raise click.UsageError(
-                "--workers starts processes here, --scheduler uses others: give one of them"
-            )
-        return Place(scheduler=scheduler)
-    workers = cores() if workers is None else workers
-    return HERE if workers <= 1 else Place(workers)
+def _place(options: PlaceOptions) -> Place:
+    """One process more than this one would not be faster."""
+    place = options.place()
+    return HERE if place.scheduler is None and place.workers == 1 else place
 
 
 def _verify(folders: Sequence[Path], orders: Orders, keep: list[Kept] | None) -> Report:
     """The report on some folders; whoever is kept or not is added to `keep`."""
     models = orders.models
-    if orders.sample != 0:
-        for folder in folders:
-            _check_models(folder, models)
     if orders.place.scheduler is not None:
         folders = [folder.absolute() for folder in folders]
-    subsets = {str(folder): find_shards(folder)[0] for folder in folders}
+    runs = [open_run(folder) for folder in dict.fromkeys(folders)]
+    if orders.sample != 0:
+        for run in runs:
+            _check_models(run, models)
     source = None if models.source == OPEN_BODY else str(Path(models.source).absolute())
-    tasks = plan_verify(folders, source, models.sha256, orders.sample, orders.limits, keep is not None)
-    findings, failures = Findings({folder: [] for folder in subsets}), []
+    tasks = plan_verify(runs, source, models.sha256, orders.sample, orders.limits, keep is not None)
+    findings, failures = Findings(runs), []
     people = tasks[0].sampling.total if tasks else 0
     place = orders.place if len(tasks) > 1 and people > FEW else HERE
-    with Progress(people, 0) as progress:
-        for result in _in_order(tasks, run_tasks(tasks, place, verify_shard, progress.say)):
+    with (
+        Progress(people, 0) as progress,
+        closing(run_tasks(tasks, place, verify_shard, progress.say)) as results,
+    ):
+        for result in _in_order(tasks, results):
             if isinstance(result, ShardFailure):
                 failures.append(Damage(result.name, None, "tar", f"{result.name}: {result.error}"))
                 continue
@@ -150,7 +168,7 @@ def _verify(folders: Sequence[Path], orders: Orders, keep: list[Kept] | None) ->
             progress.update(result.check.people)
             if keep is not None:
                 keep += result.keep
-    return findings.report(subsets, orders.limits, orders.max_pve, failures)
+    return findings.report(orders.limits, orders.max_pve, failures)
 
 
 def _in_order(
@@ -167,9 +185,9 @@ def _in_order(
             name = next(names, None)
 
 
-def _check_models(folder: Path, models: ModelSet) -> None:
+def _check_models(run: RunFolder, models: ModelSet) -> None:
     """Raise ModelError unless these are the models of the run, as far as its first marker tells."""
-    for files in find_shards(folder)[1]:
+    for files in run.shards:
         try:
             expected = read_marker(files).identity.get("models_sha256")
         except ShardError:
@@ -178,7 +196,7 @@ def _check_models(folder: Path, models: ModelSet) -> None:
             raise ModelError(
                 models.source,
                 "sha256",
-                f"the models of {folder}, {expected} (--models DIR; or --sample 0)",
+                f"the models of {run.path}, {expected} (--models DIR; or --sample 0)",
                 models.sha256,
             )
         return

@@ -21,6 +21,7 @@ Kind = Literal[
     "summary",  # summary.json does not agree with the shards
     "schema",  # schema.json is not that of the label vector
     "errors",  # the stored errors are not those of the stored parameters
+    "unfinished",  # no damage: the run still goes on, or was cut short
 ]
 
 

@@ -20,6 +20,7 @@ from skelfit.verify.gallery import Artist, Drawn, Photo, data_uri, draw_people, 
 from skelfit.verify.packing import UNIT_M, Pack
 
 SHOWN = 24  # people in the gallery
+FAULTS_SHOWN = 200  # the first ones; all of them are in the JSON report
 _SCRIPTS = ("charts.js", "scene.js", "gallery.js", "sections.js", "page.js")
 
 
@@ -50,7 +51,7 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
     return _fill(
         {
             "STYLE": _asset("style.css"),
-            "REPORT": _json(_without_people(report)),
+            "REPORT": _json(_for_the_page(report)),
             "PEOPLE": _json(people),
             "PACKED": pack.text(),
             "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
@@ -66,10 +67,22 @@ def most_telling(worst: Sequence[Mapping[str, Any]], count: int) -> list[Mapping
     return list({person["key"]: person for person in in_turn}.values())[:count]
 
 
-def _without_people(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report, and that which it is compared with, without their lists of the worst people."""
-    kept = {name: part for name, part in report.items() if name != "worst"}
-    return kept | ({"against": _without_people(kept["against"])} if "against" in kept else {})
+def _for_the_page(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a report that do not grow with the dataset, nor with what is wrong with it."""
+    integrity = report["integrity"]
+    kept: dict[str, Any] = {name: part for name, part in report.items() if name != "worst"}
+    kept["integrity"] = {
+        **{name: part for name, part in integrity.items() if name != "folders"},
+        "damage": integrity["damage"][:FAULTS_SHOWN],
+    }
+    if "against" in report:
+        # All that is told of the other one is in the comparison, but for its name and its histogram.
+        other = report["against"]
+        kept["against"] = {
+            "subset": other["integrity"]["subset"],
+            "pve_mm": (other.get("accuracy") or {}).get("pve_mm"),
+        }
+    return kept
 
 
 def _tar(folders: Sequence[Path], shard: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +18,15 @@ from skelfit.shards import (
     SUMMARY_NAME,
     ShardError,
     ShardFiles,
-    list_shards,
     read_json,
     sealed,
     shard_name,
 )
 from skelfit.strict import difference
 from skelfit.verify.damage import Damage, Kind
+from skelfit.verify.run_folder import SHARD_FILE, RunFolder, open_run
 from skelfit.verify.shard_check import ShardCheck, check_shard
 
-_SHARD_FILE = re.compile(r"(.+)-\d{6}\.(?:tar|rows\.jsonl|done\.json)")
 _SHOWN = 5  # differences of two configurations that are named
 
 
@@ -74,35 +72,25 @@ class Integrity:
 
 def check_folder(folder: Path) -> Integrity:
     """Check a finished run in this process, shard by shard. Raises ShardError where there is none at all."""
-    subset, shards = find_shards(folder)
-    return check_run(folder, subset, [check_shard(files)[0] for files in shards])
+    run = open_run(folder)
+    return check_run(run, [check_shard(files)[0] for files in run.shards])
 
 
-def find_shards(folder: Path) -> tuple[str, list[ShardFiles]]:
-    """The subset of a folder and its shards, by the names of the files alone. Raises ShardError."""
-    if not folder.is_dir():
-        raise ShardError(folder, None, "a folder of shards", "no such folder")
-    names = Counter(m[1] for path in folder.iterdir() if (m := _SHARD_FILE.fullmatch(path.name)))
-    if names:
-        subset = sorted(names, key=lambda name: (-names[name], name))[0]
-        return subset, list_shards(folder, subset)
-    if (folder / SUMMARY_NAME).exists():
-        return str(read_json(folder / SUMMARY_NAME).get("subset")), []
-    raise ShardError(folder, None, "a folder of shards", "no shards")
-
-
-def check_run(folder: Path, subset: str, shards: Sequence[ShardCheck]) -> Integrity:
+def check_run(run: RunFolder, shards: Sequence[ShardCheck]) -> Integrity:
     """What holds of all shards of a run together; `shards` in the order of their names."""
-    found = _Run(folder, subset, shards)
+    found = _Run(run, shards)
     found.check_identities()
-    found.check_names()
     found.check_rows()
-    found.check_schema()
-    found.check_summary()
+    if run.unfinished is not None:
+        found.damage.append(run.unfinished.damage(run.path, found.rows.rows_in, found.rows_wanted))
+    else:
+        found.check_names()
+        found.check_schema()
+        found.check_summary()
     damage = (*(d for shard in shards for d in shard.damage), *found.damage)
     return Integrity(
-        folder=folder,
-        subset=subset,
+        folder=run.path,
+        subset=run.subset,
         damage=damage,
         shards=len(shards),
         rows_in=found.rows.rows_in,
@@ -118,8 +106,9 @@ def check_run(folder: Path, subset: str, shards: Sequence[ShardCheck]) -> Integr
 class _Run:
     """The shards of a folder, compared with each other and with what stands beside them."""
 
-    def __init__(self, folder: Path, subset: str, shards: Sequence[ShardCheck]) -> None:
-        self.folder, self.subset, self.shards = folder, subset, shards
+    def __init__(self, run: RunFolder, shards: Sequence[ShardCheck]) -> None:
+        self.folder, self.subset, self.shards = run.path, run.subset, shards
+        self.finished = run.unfinished is None
         self.damage: list[Damage] = []
         self.rows = _merged([shard.rows for shard in shards])
         self.identity = self._identity()
@@ -134,6 +123,12 @@ class _Run:
         wanted = hashes.most_common(1)[0][0] if hashes else None
         return next((i for i in identities if mapping_hash(i) == wanted), None)
 
+    @property
+    def rows_wanted(self) -> int | None:
+        """How many rows the label files have, as the shards tell; None where none of them can be read."""
+        rows = [file.get("rows") for file in (self.identity or {}).get("labels", ())]
+        return sum(rows) if rows and all(isinstance(n, int) for n in rows) else None
+
     def check_identities(self) -> None:
         """One configuration, and one subset, for all shards."""
         for shard in self.shards:
@@ -143,7 +138,7 @@ class _Run:
                 text = "; ".join(changed[:_SHOWN]) + (" ..." if len(changed) > _SHOWN else "")
                 path = ShardFiles(self.folder, shard.name).marker
                 self._say("configuration", f"{path}: of another configuration than most: {text}", shard.name)
-        others = {m[1] for p in self.folder.iterdir() if (m := _SHARD_FILE.fullmatch(p.name))} - {self.subset}
+        others = {m[1] for p in self.folder.iterdir() if (m := SHARD_FILE.fullmatch(p.name))} - {self.subset}
         for name in sorted(others):
             self._say(
                 "foreign", f"{self.folder}: shards of another subset, {name}, beside those of {self.subset}"
@@ -158,7 +153,10 @@ class _Run:
                 self._say("missing", f"{self.folder}: {name}: no file of this shard", name)
 
     def check_rows(self) -> None:
-        """Every row of every label file in exactly one shard, and the shards in the order of the rows."""
+        """Every row of every label file in exactly one shard, and the shards in the order of the rows.
+
+        Of an unfinished run rows may be in no shard.
+        """
         files = (self.identity or {}).get("labels", [])
         names = [f"{file.get('name')}" for file in files]
         ends = [0] * len(names)
@@ -172,14 +170,14 @@ class _Run:
                 text = f"rows of {names[file]}, behind those of {names[before]}"
                 self._say("foreign", f"{self.folder}: {shard.name}: {text}", shard.name)
             before = max(before, file)
-            if start != ends[file]:
+            if start < ends[file] or (start > ends[file] and self.finished):
                 gap = f"rows {ends[file]} to {start - 1} are in no shard before it"
                 twice = f"rows {start} to {min(ends[file], stop) - 1} are in a shard before it"
                 text = gap if start > ends[file] else twice
                 self._say("rows", f"{self.folder}: {shard.name}: {names[file]}: {text}", shard.name)
             ends[file] = max(ends[file], stop)
         for file, (name, end) in enumerate(zip(names, ends, strict=True)):
-            if (rows := files[file].get("rows")) != end:
+            if self.finished and (rows := files[file].get("rows")) != end:
                 self._say(
                     "rows", f"{self.folder}: {name}: {rows} rows, of which the shards account for {end}"
                 )
@@ -198,9 +196,6 @@ class _Run:
     def check_summary(self) -> None:
         """summary.json against the rows of all shards."""
         path = self.folder / SUMMARY_NAME
-        if not path.exists():
-            text = "no such file: the run is not finished (skelfit status tells how far it is)"
-            return self._say("missing", f"{path}: {text}")
         try:
             told = read_json(path)
         except ShardError as error:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from skelfit import __version__
@@ -14,12 +13,13 @@ from skelfit.verify.damage import Damage
 from skelfit.verify.gates import KeepCounts
 from skelfit.verify.integrity import Integrity, check_run
 from skelfit.verify.run import ShardReport
+from skelfit.verify.run_folder import RunFolder
 from skelfit.verify.shard_check import ShardCheck
 from skelfit.verify.tables import tables
 
 VERSION = "skelfit-verify-1"
-GOOD, BELOW_GATE, DAMAGED = "good", "below_gate", "damaged"
-EXIT_CODES: Mapping[str, int] = {GOOD: 0, BELOW_GATE: 1, DAMAGED: 2}
+GOOD, BELOW_GATE, UNFINISHED, DAMAGED = "good", "below_gate", "unfinished", "damaged"
+EXIT_CODES: Mapping[str, int] = {GOOD: 0, BELOW_GATE: 1, UNFINISHED: 2, DAMAGED: 2}
 Report = dict[str, Any]
 
 
@@ -27,7 +27,8 @@ Report = dict[str, Any]
 class Findings:
     """What was found of shards so far; they are added in the order of their folders and names."""
 
-    checks: dict[str, list[ShardCheck]]  # by folder
+    runs: Sequence[RunFolder]
+    checks: dict[str, list[ShardCheck]] = field(default_factory=lambda: defaultdict(list))  # by folder
     measured: int = 0
     aggregate: Aggregate = field(default_factory=Aggregate)
     counts: KeepCounts = field(default_factory=KeepCounts)
@@ -40,17 +41,14 @@ class Findings:
         self.counts = self.counts.merge(shard.counts)
 
     def report(
-        self,
-        subsets: Mapping[str, str],
-        limits: Mapping[str, float],
-        max_pve: float | None,
-        failures: Iterable[Damage] = (),
+        self, limits: Mapping[str, float], max_pve: float | None, failures: Iterable[Damage] = ()
     ) -> Report:
-        """The report. subsets: by folder; limits: of the gates; failures: shards that could not be verified."""
-        runs = [check_run(Path(folder), subsets[folder], checks) for folder, checks in self.checks.items()]
+        """The report. limits: of the gates; failures: shards that could not be verified."""
+        runs = [check_run(run, self.checks[str(run.path)]) for run in self.runs]
         integrity = _integrity(runs, [*_twice(runs), *failures])
         measures = tables(self.aggregate) if self.measured else {}
-        verdict = DAMAGED if integrity["damage"] else GOOD
+        kinds = set(integrity["damaged"])
+        verdict = GOOD if not kinds else UNFINISHED if kinds == {UNFINISHED} else DAMAGED
         pve = (measures.get("accuracy") or {}).get("pve_mm") or {}
         if verdict == GOOD and max_pve is not None and not (pve.get("mean") or float("inf")) <= max_pve:
             verdict = BELOW_GATE
@@ -72,6 +70,8 @@ def _integrity(runs: Sequence[Integrity], more: Sequence[Damage]) -> dict[str, A
     damage = [d for run in runs for d in run.damage] + list(more)
     return {
         "whole": not damage,
+        "unfinished": any(d.kind == UNFINISHED for d in damage),
+        "faults": sum(d.kind != UNFINISHED for d in damage),
         "subset": ", ".join(run.subset for run in runs),
         **{
             name: sum(getattr(run, name) for run in runs) for name in ("shards", "rows_in", "people", "bytes")

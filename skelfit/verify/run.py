@@ -19,8 +19,8 @@ from skelfit.verify.aggregate import Aggregate
 from skelfit.verify.bodies import Bodies
 from skelfit.verify.damage import Damage
 from skelfit.verify.gates import DAMAGED, KeepCounts, judge
-from skelfit.verify.integrity import find_shards
 from skelfit.verify.people import BATCH, PersonMetrics, measure
+from skelfit.verify.run_folder import RunFolder
 from skelfit.verify.samples import People
 from skelfit.verify.shard_check import ShardCheck, check_shard
 
@@ -76,15 +76,15 @@ class ShardReport:
 
 
 def plan_verify(
-    folders: Sequence[Path],
+    runs: Sequence[RunFolder],
     models: str | None,
     models_sha256: str,
     sample: int | None,
     limits: Mapping[str, float],
     keep: bool,
 ) -> list[VerifyTask]:
-    """One task for each shard of the folders, in order. Raises ShardError for a folder without any shards."""
-    shards = [files for folder in folders for files in find_shards(folder)[1]]
+    """One task for each shard of the runs, in order."""
+    shards = [files for run in runs for files in run.shards]
     sizes = [_people_in(files) for files in shards]
     sampling, firsts = Sampling(sample, sum(sizes)), accumulate([0, *sizes])
     return [

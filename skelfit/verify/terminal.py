@@ -1,4 +1,4 @@
-"""A report in lines that fit a screen; with another report, the same lines side by side."""
+"""A report in lines that fit a screen; or every table of two reports side by side."""
 
 from __future__ import annotations
 
@@ -9,21 +9,62 @@ Report = Mapping[str, Any]
 SHOWN = 10  # faults, and degrees of freedom, that are named
 JOINTS_SHOWN = ("smpl24", "keypoints44")  # joint sets; the others are in the JSON
 _WIDTH, _NUMBER = 34, 9
-VERDICTS = {"good": "good", "below_gate": "BELOW THE GATE", "damaged": "DAMAGED OR INCOMPLETE"}
+_MESSAGE = 300  # characters of a fault
+_NAME, _SMALL, _COUNT = 27, 8, 10  # of two reports side by side
+VERDICTS = {
+    "good": "good",
+    "below_gate": "BELOW THE GATE",
+    "unfinished": "UNFINISHED",
+    "damaged": "DAMAGED OR INCOMPLETE",
+}
 _SPREAD = ("mean", "p50", "p95", "max")
 
 
-def summary_lines(report: Report, against: Report | None = None) -> list[str]:
-    """The lines for one report, or for two beside each other: the second is what the first is compared with."""
-    reports = [report] if against is None else [report, against]
-    lines = [
-        line for name, r in zip(("", "against: "), reports, strict=False) for line in _integrity(name, r)
-    ]
+def summary_lines(report: Report) -> list[str]:
+    """The lines for one report."""
+    lines = list(_integrity("", report))
     for rows in (_accuracy, _reprojection, _anatomy):
-        lines += _side_by_side([list(rows(r)) for r in reports])
-    for name, r in zip(("", "against: "), reports, strict=False):
-        lines += [f"{name}{line}" for line in _keep(r)]
-    return [*lines, *_verdict(report)]
+        lines += _table(list(rows(report)))
+    return [*lines, *_keep(report), *_verdict("", report)]
+
+
+def comparison_lines(report: Report, other: Report, comparison: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines for two reports and their comparison: each number of this one, of the other, and the difference."""
+    lines = [*_integrity("", report), *_integrity("against: ", other)]
+    lines.append("each number of these shards | of the others | difference ('=': none)")
+    for table in comparison:
+        lines += _compared(table)
+    return [*lines, *_verdict("against: ", other), *_verdict("", report)]
+
+
+def _compared(table: Mapping[str, Any]) -> Iterator[str]:
+    """A table, without the rows in which both have nothing but zeros."""
+    units = [column["unit"] for column in table["columns"]]
+    titles = [column["title"] for column in table["columns"]]
+    rows = [row for row in table["rows"] if any(row["this"]) or any(row["against"])]
+    if not rows:
+        return
+    yield _compared_line(table["title"], units, [titles] * 3)
+    for row in rows:
+        groups = [
+            [_written(v, u) for v, u in zip(row[side], units, strict=True)] for side in ("this", "against")
+        ]
+        apart = [_written(v, u, "+") for v, u in zip(row["difference"], units, strict=True)]
+        yield _compared_line(f"  {row['name']}", units, [*groups, apart])
+    if left := len(table["rows"]) - len(rows):
+        yield f"  {left} more: nothing in either"
+
+
+def _written(value: float | None, unit: str, sign: str = "") -> str:
+    if value is None:
+        return "-"
+    if sign and value == 0:
+        return "="
+    if unit == "count":
+        return f"{value:{sign}d}"
+    if unit == "share":
+        return f"{100 * value:{sign}.{2 if abs(value) < 0.1 else 1}f}%"
+    return f"{value:{sign}.{2 if abs(value) < 1000 else 0}f}"
 
 
 def _integrity(name: str, report: Report) -> Iterator[str]:
@@ -33,16 +74,17 @@ def _integrity(name: str, report: Report) -> Iterator[str]:
         f"{name}{found['subset']}: {found['shards']} shards, {found['bytes'] / 1e6:.1f} MB, "
         f"{found['rows_in']} rows ({statuses}), {found['people']} people"
     )
-    if found["whole"]:
-        yield "  whole: every byte as it was written, every row accounted for"
+    faults = [fault for fault in found["damage"] if fault["kind"] != "unfinished"]
+    yield from (f"  {fault['message']}" for fault in found["damage"] if fault["kind"] == "unfinished")
+    if not faults:
+        what = "finished shards are whole" if found["unfinished"] else "whole"
+        yield f"  {what}: every byte as it was written, every row accounted for"
         return
-    yield f"  {len(found['damage'])} faults: " + ", ".join(
-        f"{kind} {n}" for kind, n in found["damaged"].items()
-    )
-    for fault in found["damage"][:SHOWN]:
-        yield f"  {fault['kind']}: {fault['message']}"
-    if len(found["damage"]) > SHOWN:
-        yield f"  and {len(found['damage']) - SHOWN} more; all of them: --json FILE"
+    kinds = ", ".join(f"{kind} {n}" for kind, n in found["damaged"].items() if kind != "unfinished")
+    yield f"  {len(faults)} faults: {kinds}"
+    yield from (f"  {fault['kind']}: {_cut(fault['message'])}" for fault in faults[:SHOWN])
+    if len(faults) > SHOWN:
+        yield f"  and {len(faults) - SHOWN} more; all of them: --json FILE"
 
 
 Row = tuple[str, Sequence[str]]  # a name and its numbers
@@ -106,32 +148,28 @@ def _keep(report: Report) -> Iterator[str]:
         yield f"gates: {keep['kept']} people kept, {keep['dropped']} dropped ({gates})"
 
 
-def _verdict(report: Report) -> Iterator[str]:
+def _verdict(name: str, report: Report) -> Iterator[str]:
     gate = report["gate"]
-    text = f"verdict: {VERDICTS[report['verdict']]}"
+    text = f"{name}verdict: {VERDICTS[report['verdict']]}"
     if gate["max_pve_mm"] is not None:
         found = "not measured" if gate["pve_mm"] is None else f"{gate['pve_mm']:.2f} mm"
         text += f" (mean PVE {found}, --max-pve {gate['max_pve_mm']:g})"
     yield text
 
 
-def _side_by_side(tables: Sequence[Sequence[Row]]) -> list[str]:
-    """Tables with the same headings, beside each other; a row that one lacks has '-' there."""
-    heads = [table[0] for table in tables if table]
-    if not heads:
-        return []
-    rows = [dict(table[1:]) for table in tables]
-    missing = ("-",) * len(heads[0][1])
-    titles = list(dict.fromkeys(name for name, _ in heads))
-    lines = [*titles[:-1], _line(titles[-1], [heads[0][1] for _ in tables])]
-    for name in dict.fromkeys(name for table in tables for name, _ in table[1:]):
-        lines.append(_line(name, [row.get(name, missing) for row in rows]))
-    return lines
+def _table(rows: Sequence[Row]) -> list[str]:
+    return [f"{name:<{_WIDTH}}" + "".join(f"{text:>{_NUMBER}}" for text in group) for name, group in rows]
 
 
-def _line(name: str, groups: Sequence[Sequence[str]]) -> str:
-    texts = ["".join(f"{text:>{_NUMBER}}" for text in group) for group in groups]
-    return f"{name:<{_WIDTH}}" + "  |".join(texts)
+def _compared_line(name: str, units: Sequence[str], groups: Sequence[Sequence[str]]) -> str:
+    widths = [_COUNT if unit == "count" else _SMALL for unit in units]
+    texts = ["".join(f"{t:>{w}}" for t, w in zip(group, widths, strict=True)) for group in groups]
+    return f"{name:<{_NAME}}" + " |".join(texts)
+
+
+def _cut(text: str) -> str:
+    """A message that may quote what somebody else wrote."""
+    return text if len(text) <= _MESSAGE else text[: _MESSAGE - 4] + " ..."
 
 
 def _numbers(found: Mapping[str, float | None], names: Sequence[str]) -> tuple[str, ...]:

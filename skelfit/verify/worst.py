@@ -35,10 +35,18 @@ def criteria(m: PersonMetrics) -> dict[str, Array]:
     return {name: np.round(values, 6) for name, values in found.items()}
 
 
-CRITERIA = (
-    "pve_mm", "max_vertex_mm", "violation_deg", "fit_adds_px_share", "label_px_share", "bone_depth_mm",
-    "sides_exchanged",
-)  # fmt: skip
+# By criterion, from where on somebody is worth looking at: nobody is among the worst with less. mm, degrees, or a share
+# of the box side.
+LEAST: Mapping[str, float] = {
+    "pve_mm": 1.0,
+    "max_vertex_mm": 5.0,
+    "violation_deg": 1.0,
+    "fit_adds_px_share": 0.005,
+    "label_px_share": 0.005,
+    "bone_depth_mm": 1.0,
+    "sides_exchanged": 0.0,
+}
+CRITERIA = tuple(LEAST)
 
 
 @dataclass(frozen=True)
@@ -59,11 +67,11 @@ Worst = Mapping[str, tuple[Case, ...]]  # by criterion
 
 
 def worst_of(m: PersonMetrics) -> Worst:
-    """The worst of some people, by each criterion; whoever has nothing bad is in none."""
+    """The worst of some people, by each criterion; whoever has nothing worth looking at is in none."""
     found = {}
     for name, values in criteria(m).items():
         order = np.lexsort((np.array(m.people.keys), -np.nan_to_num(values)))[:KEPT]
-        bad = [i for i in order if values[i] > 0]
+        bad = [i for i in order if values[i] > LEAST[name]]
         found[name] = tuple(Case(float(values[i]), m.people.keys[i], _content(m, i)) for i in bad)
     return found
 

@@ -14,6 +14,7 @@ function element(name, html = "", kind = "") {
 
 // A count with its thousands apart, as 12,345.
 const count = (value) => (known(value) ? Math.round(value).toLocaleString("en") : nothing);
+const several = (value, name) => `${count(value)} ${name}${value === 1 ? "" : "s"}`;
 // So many digits behind the point.
 const fixed = (digits, unit = "") => (value) => (known(value) ? value.toFixed(digits) + unit : nothing);
 const mm = fixed(2), degrees = fixed(1, "°");

@@ -1,12 +1,12 @@
 "use strict";
 // Puts the page together.
-const VERDICTS = { good: ["good", "Whole, and within the gate"], below_gate: ["low", "Below the gate"], damaged: ["bad", "Damaged or incomplete"] };
+const VERDICTS = { good: ["good", "Whole, and within the gate"], below_gate: ["low", "Below the gate"], unfinished: ["low", "The run is not finished"], damaged: ["bad", "Damaged or incomplete"] };
 
 function head(report) {
   const { integrity, accuracy, reprojection, anatomy } = report;
   const [kind, text] = VERDICTS[report.verdict];
   const tile = (value, unit, name) => `<div class="tile"><b>${value}${unit ? `<small>${unit}</small>` : ""}</b><span>${name}</span></div>`;
-  const tiles = [tile(count(integrity.people), "", "people"), tile(count((integrity.damage || []).length), "", "faults")];
+  const tiles = [tile(count(integrity.people), "", "people"), tile(count(integrity.faults), "", "faults")];
   if (accuracy) {
     tiles.push(tile(mm(accuracy.pve_mm.mean), "mm", "mean vertex error (PVE)"), tile(mm(accuracy.pve_mm.p95), "mm", "PVE, 95 % of people below"));
     const set = accuracy.joints?.smpl24;
@@ -18,7 +18,7 @@ function head(report) {
     tiles.push(tile(percent(any[beyond.indexOf(10)]), "", "people with an angle 10° beyond a limit"));
   }
   const of = integrity.identity_sha256 ? ` · configuration <span class="mono">${escaped(integrity.identity_sha256.slice(0, 12))}</span>` : "";
-  return `<h1>SKEL labels of ${escaped(integrity.subset)}</h1><p class="lead">${count(integrity.shards)} shards, ${count(integrity.rows_in)} input rows${of}</p>` +
+  return `<h1>SKEL labels of ${escaped(integrity.subset)}</h1><p class="lead">${several(integrity.shards, "shard")}, ${several(integrity.rows_in, "input row")}${of}</p>` +
     `<span class="verdict ${kind}">${text}</span><div class="tiles">${tiles.join("")}</div>`;
 }
 

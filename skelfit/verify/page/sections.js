@@ -18,17 +18,18 @@ function integritySection({ integrity }) {
   let html = `<div class="columns">${block("What became of the input rows", bars(rows, integrity.rows_in))}`;
   if (rejected.length) html += block("Why rows are not in the shards", table([nameColumn("status: reason"), { title: "rows", of: (r) => count(r.value) }], rejected));
   html += "</div>";
-  const damage = integrity.damage || [];
+  const damage = integrity.damage, more = integrity.faults + (integrity.unfinished ? 1 : 0) - damage.length;
   if (damage.length) {
     const columns = [["shard", "shard"], ["sample", "sample"], ["kind", "kind"], ["message", "what is wrong"]].map(
       ([name, title]) => ({ title, of: (row) => row[name] || nothing, number: false }));
-    const shown = damage.slice(0, 500);
-    html += `<h3>Damage</h3><div class="tall wraps">${table(columns, shown)}</div>`;
-    if (shown.length < damage.length) html += `<p class="note">The first ${count(shown.length)} of ${count(damage.length)}; the JSON report has all of them.</p>`;
+    if (integrity.faults) html += "<h3>Faults by kind</h3>" + bars(entries(integrity.damaged).filter(([name]) => name !== "unfinished").map(([name, value]) => ({ name, value, text: count(value), kind: "two" })));
+    html += `<h3>What is wrong</h3><div class="tall wraps">${table(columns, damage)}</div>`;
+    if (more > 0) html += `<p class="note">The first ${count(damage.length)} of ${count(damage.length + more)}; the JSON report has all of them.</p>`;
   }
-  const lead = damage.length
-    ? `${count(damage.length)} faults were found in ${count(integrity.shards)} shards.`
-    : `${count(integrity.shards)} shards are whole: every byte is as it was written, every sample decodes, and all ${count(integrity.rows_in)} input rows are accounted for.`;
+  const shards = several(integrity.shards, integrity.unfinished ? "finished shard" : "shard");
+  const lead = integrity.faults
+    ? `${integrity.faults === 1 ? "1 fault was" : `${count(integrity.faults)} faults were`} found in ${shards}.`
+    : `${shards} ${integrity.shards === 1 ? "is" : "are"} whole: every byte is as it was written, every sample decodes, and all ${count(integrity.rows_in)} input rows are accounted for.${integrity.unfinished ? " The run is not finished." : ""}`;
   return section("integrity", "Integrity", lead, html);
 }
 
@@ -170,27 +171,33 @@ function quantile({ edges, counts }, share) {
   return share < 0.5 ? edges[bin] : edges[bin + 1];
 }
 
-// [name, how it is written, value in a report]; what a report lacks is undefined.
-const COMPARED = [
-  ["people measured", count, (r) => r.accuracy?.people],
-  ["PVE, mean, mm", mm, (r) => r.accuracy?.pve_mm.mean], ["PVE, median, mm", mm, (r) => r.accuracy?.pve_mm.p50], ["PVE, 95 %, mm", mm, (r) => r.accuracy?.pve_mm.p95],
-  ["largest vertex error, mean, mm", mm, (r) => r.accuracy?.max_vertex_mm.mean], ["largest vertex error, 95 %, mm", mm, (r) => r.accuracy?.max_vertex_mm.p95],
-  ...["smpl24", "skel24", "lsp14"].flatMap((set) => [
-    [`MPJPE, ${set}, mm`, mm, (r) => r.accuracy?.joints[set].mpjpe_mm.mean], [`PA-MPJPE, ${set}, mm`, mm, (r) => r.accuracy?.joints[set].pa_mpjpe_mm.mean]]),
-  ["keypoints, SMPL label, px", mm, (r) => r.reprojection?.smpl.px.mean], ["keypoints, SKEL fit, px", mm, (r) => r.reprojection?.skel.px.mean],
-  ["PCK@0.05, SKEL fit", percent, (r) => r.reprojection?.skel.pck_05], ["PCK@0.1, SKEL fit", percent, (r) => r.reprojection?.skel.pck_10],
-  ...[5, 10, 20, 30].map((d, k) => [`an angle ${d}° beyond a limit`, percent, (r) => r.anatomy?.violations.any[k]]),
-  ["bone vertices outside the skin", percent, (r) => r.anatomy?.bones.share.mean],
-  ["left and right exchanged, people", count, (r) => r.anatomy?.asymmetry.sides_exchanged],
-  ["kept by the gates, people", count, (r) => r.keep?.kept],
-];
+const UNITS = { count, share: percent, mm, px: mm, deg: fixed(2) };
+const apart = (value, write) => (!known(value) ? nothing : value === 0 ? "=" : `${value < 0 ? "−" : "+"}${write(Math.abs(value))}`);
 
-function againstSection(report) {
-  const other = report.against, rows = COMPARED.map(([name, write, of]) => ({ name, write, values: [of(report), of(other)] })).filter((r) => r.values.some(known));
-  const column = (title, k) => ({ title, of: (r) => r.write(r.values[k]) });
-  const apart = (r) => (r.values[0] === r.values[1] ? "same" : r.values.every(known) ? `${r.values[0] < r.values[1] ? "−" : "+"}${r.write(Math.abs(r.values[0] - r.values[1]))}` : nothing);
-  const html = table([{ title: "", of: (r) => r.name, number: false }, column("this", 0), column("against", 1), { title: "difference", of: apart }], rows);
-  return section("against", "Side by side", `These shards (${escaped(report.integrity.subset)}) against others (${escaped(other.integrity.subset)}); the JSON report has every table of both.`, html);
+// A table of both datasets: for each group of numbers the same columns.
+function comparedTable({ columns, rows }) {
+  const groups = [["this", "this", (v, write) => write(v)], ["against", "against", (v, write) => write(v)], ["difference", "difference", apart]];
+  const told = rows.filter((r) => r.this.some((v) => v) || r.against.some((v) => v));
+  const cells = (make) => groups.map((group) => columns.map((column, k) => make(group, column, k)).join("")).join("");
+  const first = (k) => (k === 0 ? " first" : "");
+  const head = `<tr><th></th>${groups.map(([title]) => `<th class="group first" colspan="${columns.length}">${title}</th>`).join("")}</tr>` +
+    `<tr><th></th>${cells((_, column, k) => `<th class="number${first(k)}">${escaped(column.title)}</th>`)}</tr>`;
+  const body = told.map((r) => `<tr><td>${escaped(words(r.name))}</td>${cells(([, side, write], column, k) => `<td class="number ${side}${first(k)}">${escaped(write(r[side][k], UNITS[column.unit]))}</td>`)}</tr>`).join("");
+  const left = rows.length - told.length;
+  return `<div class="scroll"><table class="compared"><thead>${head}</thead><tbody>${body}</tbody></table></div>` +
+    (left ? `<p class="note">${count(left)} more rows: nothing in either.</p>` : "");
+}
+
+const OPEN = 3;  // tables that are unfolded at first
+function againstSection({ integrity, accuracy, against, comparison }) {
+  let html = "";
+  if (accuracy && against.pve_mm) {
+    html += block("Mean vertex error (PVE) of each person, mm", histogram({ series: [series(against.pve_mm, "three"), series(accuracy.pve_mm, "two")], width: 1100, height: 200 })) +
+      legend([["two", `this: ${integrity.subset}`], ["three", `against: ${against.subset}`]]);
+  }
+  const full = comparison.filter((t) => t.rows.some((r) => r.this.some((v) => v) || r.against.some((v) => v)));
+  html += full.map((t, k) => `<details${k < OPEN ? " open" : ""}><summary>${escaped(t.title)}</summary>${comparedTable(t)}</details>`).join("");
+  return section("against", "Side by side", `These shards (${escaped(integrity.subset)}) against others (${escaped(against.subset)}): every table of both. A difference is this minus the other.`, html);
 }
 
 function keepSection({ keep }) {

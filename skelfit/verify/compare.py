@@ -1,0 +1,160 @@
+"""Two reports side by side: every table of both, with the differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Json = dict[str, Any]
+Report = Mapping[str, Any]
+Cell = float | int | None
+# title, then how its numbers are written: `count`, `share` of 1, or a length, angle or distance with two decimals.
+Column = tuple[str, str]
+Table = tuple[str, Sequence[Column], Mapping[str, Sequence[Cell]]]
+
+_MM: Sequence[Column] = (("mean", "mm"), ("p50", "mm"), ("p95", "mm"), ("max", "mm"))
+_GROUP: Sequence[tuple[Column, str, str]] = (
+    (("people", "count"), "pve_mm", "count"),
+    (("PVE", "mm"), "pve_mm", "mean"),
+    (("PVE p95", "mm"), "pve_mm", "p95"),
+    (("PA-MPJPE", "mm"), "pa_mpjpe_mm", "mean"),
+)
+_GROUP_MORE: Sequence[tuple[Column, str, str]] = (
+    (("largest", "mm"), "max_vertex_mm", "mean"),
+    (("label px", "px"), "smpl_px", "mean"),
+    (("fit px", "px"), "skel_px", "mean"),
+    (("limits", "deg"), "violation_deg", "mean"),
+)
+
+
+def compare(one: Report, other: Report) -> list[Json]:
+    """Tables of two reports: title, columns (title, unit), rows (name, this, against, difference: null where unknown).
+
+    Rows are those of either report; `difference` is this minus the other.
+    """
+    tables: dict[str, tuple[Sequence[Column], list[Mapping[str, Sequence[Cell]]]]] = {}
+    for k, report in enumerate((one, other)):
+        for title, columns, rows in _tables(report):
+            tables.setdefault(title, (columns, [{}, {}]))[1][k] = rows
+    return [_side_by_side(title, columns, *rows) for title, (columns, rows) in tables.items()]
+
+
+def _side_by_side(
+    title: str,
+    columns: Sequence[Column],
+    one: Mapping[str, Sequence[Cell]],
+    other: Mapping[str, Sequence[Cell]],
+) -> Json:
+    missing: Sequence[Cell] = [None] * len(columns)
+    rows = []
+    for name in dict.fromkeys([*one, *other]):
+        these, those = one.get(name, missing), other.get(name, missing)
+        apart = [
+            None if a is None or b is None else round(a - b, 8) for a, b in zip(these, those, strict=True)
+        ]
+        rows.append({"name": name, "this": list(these), "against": list(those), "difference": apart})
+    return {"title": title, "columns": [{"title": t, "unit": unit} for t, unit in columns], "rows": rows}
+
+
+def _tables(report: Report) -> Iterator[Table]:
+    yield _counts(report)
+    if "accuracy" not in report:
+        return
+    accuracy, anatomy = report["accuracy"], report["anatomy"]
+    errors = {"PVE": "pve_mm", "largest of a person": "max_vertex_mm", "single vertices": "vertex_mm"}
+    yield "errors, mm", _MM, {name: _spread(accuracy[key]) for name, key in errors.items()}
+    yield _joints(accuracy["joints"])
+    yield "parts, mm", _MM, {name: _spread(part) for name, part in report["parts"]["mm"].items()}
+    bins = {f"{b['from_deg']} to {b['to_deg']} deg": b for b in report["extremity"]["bins"]}
+    for by, groups in (("subset", report["subsets"]), ("bend of the label", bins)):
+        for more, measures in (("", _GROUP), (", more", _GROUP_MORE)):
+            rows = {name: [group[key][what] for _, key, what in measures] for name, group in groups.items()}
+            yield f"by {by}{more}", [column for column, _, _ in measures], rows
+    yield from _reprojection(report["reprojection"])
+    yield from _violations(anatomy)
+    yield from _bones(anatomy["bones"])
+    yield from _sides(anatomy["asymmetry"])
+    yield _jumps(anatomy["jumps"])
+
+
+def _spread(found: Mapping[str, Cell]) -> Sequence[Cell]:
+    return [found[name] for name in ("mean", "p50", "p95", "max")]
+
+
+def _counts(report: Report) -> Table:
+    found, keep = report["integrity"], report.get("keep") or {}
+    rows: dict[str, Sequence[Cell]] = {
+        "shards": [found["shards"]],
+        "input rows": [found["rows_in"]],
+        **{f"rows: {status}": [count] for status, count in found["statuses"].items()},
+        "people": [found["people"]],
+        "people measured": [report["people"]["measured"]],
+        "faults": [found["faults"]],
+    }
+    if keep:
+        rows |= {"kept by the gates": [keep["kept"]], "dropped by the gates": [keep["dropped"]]}
+        rows |= {f"dropped: {name}": [gate["dropped"]] for name, gate in keep["gates"].items()}
+    return "counts", [("count", "count")], rows
+
+
+def _joints(joints: Mapping[str, Any]) -> Table:
+    columns = [("MPJPE", "mm"), ("root", "mm"), ("PA-MPJPE", "mm"), ("PA p95", "mm")]
+    wanted = (
+        ("mpjpe_mm", "mean"),
+        ("root_mpjpe_mm", "mean"),
+        ("pa_mpjpe_mm", "mean"),
+        ("pa_mpjpe_mm", "p95"),
+    )
+    return (
+        "joints, mm",
+        columns,
+        {name: [found[error][what] for error, what in wanted] for name, found in joints.items()},
+    )
+
+
+def _reprojection(found: Mapping[str, Any]) -> Iterator[Table]:
+    columns = [("px mean", "px"), ("px p95", "px"), ("PCK@.05", "share"), ("PCK@.1", "share")]
+    both = {"SMPL label": found["smpl"], "SKEL fit": found["skel"]}
+    rows = {n: [p["px"]["mean"], p["px"]["p95"], p["pck_05"], p["pck_10"]] for n, p in both.items()}
+    yield "2D keypoints", columns, rows
+    people = found["people"]
+    told = ("bad_label", "bad_fit", "keypoints_exchanged", "behind_camera")
+    shares = {
+        name.replace("_", " "): [found[name], found[name] / people if people else None] for name in told
+    }
+    rows = {"people": [people, None], **shares}
+    yield "2D keypoints, people", [("people", "count"), ("share", "share")], rows
+
+
+def _violations(anatomy: Mapping[str, Any]) -> Iterator[Table]:
+    found, hinges = anatomy["violations"], anatomy["knees_elbows"]
+    columns = [(f">{degrees} deg", "share") for degrees in found["beyond_deg"]]
+    rows = {"any": found["any"], **{dof["dof"]: dof["share"] for dof in found["dofs"] if dof["limits_deg"]}}
+    yield "people beyond a limit", columns, rows
+    rows = {
+        f"{name}, {title}": both[who]
+        for name, both in hinges["joints"].items()
+        for who, title in (("smpl", "label"), ("skel", "fit"))
+    }
+    yield "knees, elbows, as HSMR", [(f">{n} deg", "share") for n in hinges["beyond_deg"]], rows
+
+
+def _bones(bones: Mapping[str, Any]) -> Iterator[Table]:
+    depth = _spread(bones["depth_mm"])
+    yield "bones outside: depth, mm", _MM, {"furthest vertex": depth}
+    shares = {"all": bones["share"]["mean"], **bones["share_by_joint"]}
+    yield "bone vertices outside", [("share", "share")], {n: [v] for n, v in shares.items()}
+
+
+def _sides(found: Mapping[str, Any]) -> Iterator[Table]:
+    columns = [("right", "deg"), ("left", "deg"), ("right >10", "share"), ("left >10", "share")]
+    rows = {dof["dof"]: [*dof["mean_deg"], *dof["beyond_10"]] for dof in found["dofs"]}
+    yield "right/left: mean angle, deg", columns, rows
+    yield "right/left: errors, mm", [("right", "mm"), ("left", "mm")], found["parts_mm"]
+    yield "right/left exchanged", [("people", "count")], {"people": [found["sides_exchanged"]]}
+
+
+def _jumps(jumps: Mapping[str, Any]) -> Table:
+    rows = {f"turns > {degrees} deg": [share] for degrees, share in jumps["angle_above"].items()}
+    rows |= {f"adds > {mm} mm": [share] for mm, share in jumps["added_above"].items()}
+    return "jumps between frames", [("share", "share")], rows
