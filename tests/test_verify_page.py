@@ -183,7 +183,9 @@ def test_the_page_stands_alone(folder: Path, models: ModelSet, report: dict[str,
     report = copy.deepcopy(report)
     report["integrity"]["damage"][0]["message"] = "</script><script>alert(1)</script>"
     page = make_page(report, [folder], models)
-    assert json.loads(embedded(page, "report")) == {k: v for k, v in report.items() if k != "worst"}
+    shown = json.loads(embedded(page, "report"))
+    assert shown["integrity"].pop("name") == str(folder) == report["integrity"].pop("folders")[0]["folder"]
+    assert shown == {k: v for k, v in report.items() if k != "worst"}
     assert not re.search(r"(?:src|href)=[\"'](?!data:|#|\$)", page)
     assert "alert(1)</script>" not in page
     people = json.loads(embedded(page, "people"))
@@ -357,6 +359,29 @@ def test_the_page_fits_its_window_and_asks_for_nothing(
     opened.page.locator(".thumb").nth(1).click()
     assert opened.page.locator("label.target").is_visible()
     assert "No photo" in opened.page.locator(".photo").inner_text()
+    assert opened.faults == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_whole_bodies_are_in_view(browser: Any, path: Path, width: int, height: int) -> None:
+    """Nothing of a person is cut off at the edges, however they are turned."""
+    opened = Opened(browser, path, width, height)
+    opened.page.add_style_tag(content="nav { display: none }")  # it may lie over the person
+    opened.page.locator("#person").scroll_into_view_if_needed()
+    shown = []
+    for turned in range(2):
+        if turned:
+            opened.drag("#person")
+        shown.append(opened.picture("#person"))
+    for kind in ("target", "skin", "bones"):
+        opened.page.locator(f"label.{kind}").click()
+    nobody = opened.picture("#person")
+    for picture in shown:
+        drawn = np.abs(picture - nobody).max(-1) > 12
+        assert drawn.mean() > 0.03, "somebody is there"
+        edge = 4
+        drawn[edge:-edge, edge:-edge] = False
+        assert not drawn.any()
     assert opened.faults == []
 
 

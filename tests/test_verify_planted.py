@@ -69,6 +69,8 @@ def test_a_clean_set_has_nothing_to_tell(bodies: Bodies, clean: Fields) -> None:
         assert rates["skel"][1:] == [0, 0, 0]
     assert set(found["subsets"]) == {"people"} and found["subsets"]["people"]["pve_mm"]["count"] == COUNT
     assert sum(b["pve_mm"]["count"] for b in found["extremity"]["bins"]) == COUNT
+    # These labels are where their keypoints are: nobody is the worst of them.
+    assert not any("label_px_share" in person["worst_by"] for person in found["worst"])
     assert len(found["parts"]["vertex_mean_mm"]) == 6890
     assert np.mean(found["parts"]["vertex_mean_mm"]) == pytest.approx(
         found["accuracy"]["pve_mm"]["mean"], abs=1e-3

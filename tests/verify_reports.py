@@ -48,6 +48,7 @@ def make_report(folder: Path, models: ModelSet, worst: Sequence[str]) -> dict[st
             "faults": 1,
             "damaged": {"tar": 1},
             "damage": [_DAMAGE],
+            "folders": [{"folder": str(folder)}],
         },
         **tables(Aggregate.of(metrics)),
         "worst": [

@@ -17,13 +17,13 @@ _GROUP: Sequence[tuple[Column, str, str]] = (
     (("people", "count"), "pve_mm", "count"),
     (("PVE", "mm"), "pve_mm", "mean"),
     (("PVE p95", "mm"), "pve_mm", "p95"),
-    (("PA-MPJPE", "mm"), "pa_mpjpe_mm", "mean"),
+    (("PA", "mm"), "pa_mpjpe_mm", "mean"),
 )
 _GROUP_MORE: Sequence[tuple[Column, str, str]] = (
     (("largest", "mm"), "max_vertex_mm", "mean"),
-    (("label px", "px"), "smpl_px", "mean"),
-    (("fit px", "px"), "skel_px", "mean"),
-    (("limits", "deg"), "violation_deg", "mean"),
+    (("label", "px"), "smpl_px", "mean"),
+    (("fit", "px"), "skel_px", "mean"),
+    (("beyond", "deg"), "violation_deg", "mean"),
 )
 
 
@@ -98,7 +98,7 @@ def _counts(report: Report) -> Table:
 
 
 def _joints(joints: Mapping[str, Any]) -> Table:
-    columns = [("MPJPE", "mm"), ("root", "mm"), ("PA-MPJPE", "mm"), ("PA p95", "mm")]
+    columns = [("MPJPE", "mm"), ("root", "mm"), ("PA", "mm"), ("PA p95", "mm")]
     wanted = (
         ("mpjpe_mm", "mean"),
         ("root_mpjpe_mm", "mean"),
@@ -147,7 +147,7 @@ def _bones(bones: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def _sides(found: Mapping[str, Any]) -> Iterator[Table]:
-    columns = [("right", "deg"), ("left", "deg"), ("right >10", "share"), ("left >10", "share")]
+    columns = [("right", "deg"), ("left", "deg"), ("r >10", "share"), ("l >10", "share")]
     rows = {dof["dof"]: [*dof["mean_deg"], *dof["beyond_10"]] for dof in found["dofs"]}
     yield "right/left: mean angle, deg", columns, rows
     yield "right/left: errors, mm", [("right", "mm"), ("left", "mm")], found["parts_mm"]

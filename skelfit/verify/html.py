@@ -73,16 +73,22 @@ def _for_the_page(report: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {name: part for name, part in report.items() if name != "worst"}
     kept["integrity"] = {
         **{name: part for name, part in integrity.items() if name != "folders"},
+        "name": _name(integrity),
         "damage": integrity["damage"][:FAULTS_SHOWN],
     }
     if "against" in report:
-        # All that is told of the other one is in the comparison, but for its name and its histogram.
+        # All that is told of the other one is in the comparison, but for its name and its histograms.
         other = report["against"]
-        kept["against"] = {
-            "subset": other["integrity"]["subset"],
-            "pve_mm": (other.get("accuracy") or {}).get("pve_mm"),
+        accuracy = other.get("accuracy") or {}
+        kept["against"] = {"name": _name(other["integrity"])} | {
+            name: accuracy.get(name) for name in ("pve_mm", "max_vertex_mm")
         }
     return kept
+
+
+def _name(integrity: Mapping[str, Any]) -> str:
+    """The folders of a dataset: two datasets may be of the same subset."""
+    return ", ".join(folder["folder"] for folder in integrity["folders"])
 
 
 def _tar(folders: Sequence[Path], shard: str) -> Path:

@@ -10,7 +10,7 @@ SHOWN = 10  # faults, and degrees of freedom, that are named
 JOINTS_SHOWN = ("smpl24", "keypoints44")  # joint sets; the others are in the JSON
 _WIDTH, _NUMBER = 34, 9
 _MESSAGE = 300  # characters of a fault
-_NAME, _SMALL, _COUNT = 27, 8, 10  # of two reports side by side
+_NAME, _CELL = 27, 8  # of two reports side by side
 VERDICTS = {
     "good": "good",
     "below_gate": "BELOW THE GATE",
@@ -44,13 +44,13 @@ def _compared(table: Mapping[str, Any]) -> Iterator[str]:
     rows = [row for row in table["rows"] if any(row["this"]) or any(row["against"])]
     if not rows:
         return
-    yield _compared_line(table["title"], units, [titles] * 3)
+    yield _compared_line(table["title"], [titles] * 3)
     for row in rows:
         groups = [
             [_written(v, u) for v, u in zip(row[side], units, strict=True)] for side in ("this", "against")
         ]
         apart = [_written(v, u, "+") for v, u in zip(row["difference"], units, strict=True)]
-        yield _compared_line(f"  {row['name']}", units, [*groups, apart])
+        yield _compared_line(f"  {row['name']}", [*groups, apart])
     if left := len(table["rows"]) - len(rows):
         yield f"  {left} more: nothing in either"
 
@@ -161,9 +161,8 @@ def _table(rows: Sequence[Row]) -> list[str]:
     return [f"{name:<{_WIDTH}}" + "".join(f"{text:>{_NUMBER}}" for text in group) for name, group in rows]
 
 
-def _compared_line(name: str, units: Sequence[str], groups: Sequence[Sequence[str]]) -> str:
-    widths = [_COUNT if unit == "count" else _SMALL for unit in units]
-    texts = ["".join(f"{t:>{w}}" for t, w in zip(group, widths, strict=True)) for group in groups]
+def _compared_line(name: str, groups: Sequence[Sequence[str]]) -> str:
+    texts = ["".join(f"{text:>{_CELL}}" for text in group) for group in groups]
     return f"{name:<{_NAME}}" + " |".join(texts)
 
 

@@ -79,7 +79,8 @@ function histogram({ series, marks = [], label, shadeOutside, width, height, low
     const total = s.counts.reduce((a, b) => a + b, 0);
     return { ...s, total, heights: s.counts.map((c, i) => c / total / (s.edges[i + 1] - s.edges[i])) };
   });
-  const top = Math.max(...dense.flatMap((s) => s.heights));
+  // A spike is cut off where it would press the others flat.
+  const peaks = dense.map((s) => Math.max(...s.heights)), top = Math.min(Math.max(...peaks), 3 * Math.min(...peaks));
   const inside = (x, y) => {
     let drawn = "";
     if (shadeOutside) {
@@ -92,7 +93,7 @@ function histogram({ series, marks = [], label, shadeOutside, width, height, low
       s.heights.forEach((h, i) => {
         if (s.edges[i + 1] <= x0 || s.edges[i] >= x1) return;
         const [a, b] = [Math.max(s.edges[i], x0), Math.min(s.edges[i + 1], x1)];
-        path += `${path ? "L" : `M${x(a).toFixed(1)} ${y(0).toFixed(1)}L`}${places([x(a), y(h)])}L${places([x(b), y(h)])}`;
+        path += `${path ? "L" : `M${x(a).toFixed(1)} ${y(0).toFixed(1)}L`}${places([x(a), y(Math.min(h, top))])}L${places([x(b), y(Math.min(h, top))])}`;
       });
       drawn += `<path class="area ${s.kind}" d="${path}L${places([x(Math.min(x1, s.edges.at(-1))), y(0)])}Z"/>`;
     }

@@ -154,7 +154,7 @@ class Scene {
     const [ca, sa, cb, sb] = [Math.cos(this.yaw), Math.sin(this.yaw), Math.cos(this.pitch), Math.sin(this.pitch)];
     // Far enough for the whole body at any turn about the upright axis.
     const across = Math.hypot(this.extent[0], this.extent[2]), up = this.extent[1];
-    const distance = 1.25 * (Math.max(up, across / aspect) / tangent + across) / this.zoom;
+    const distance = 1.12 * (Math.max(up, across / aspect) / tangent + across) / this.zoom;
     const rows = [[ca, 0, -sa], [-sa * sb, cb, -ca * sb], [sa * cb, sb, ca * cb]];
     const shift = rows.map((row) => -row.reduce((sum, v, k) => sum + v * this.centre[k], 0));
     shift[2] -= distance;

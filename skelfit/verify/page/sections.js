@@ -180,8 +180,9 @@ function comparedTable({ columns, rows }) {
   const told = rows.filter((r) => r.this.some((v) => v) || r.against.some((v) => v));
   const cells = (make) => groups.map((group) => columns.map((column, k) => make(group, column, k)).join("")).join("");
   const first = (k) => (k === 0 ? " first" : "");
-  const head = `<tr><th></th>${groups.map(([title]) => `<th class="group first" colspan="${columns.length}">${title}</th>`).join("")}</tr>` +
-    `<tr><th></th>${cells((_, column, k) => `<th class="number${first(k)}">${escaped(column.title)}</th>`)}</tr>`;
+  const one = columns.length === 1;
+  const head = `<tr><th></th>${groups.map(([title]) => `<th class="${one ? "number" : "group"} first" colspan="${columns.length}">${title}</th>`).join("")}</tr>` +
+    (one ? "" : `<tr><th></th>${cells((_, column, k) => `<th class="number${first(k)}">${escaped(column.title)}</th>`)}</tr>`);
   const body = told.map((r) => `<tr><td>${escaped(words(r.name))}</td>${cells(([, side, write], column, k) => `<td class="number ${side}${first(k)}">${escaped(write(r[side][k], UNITS[column.unit]))}</td>`)}</tr>`).join("");
   const left = rows.length - told.length;
   return `<div class="scroll"><table class="compared"><thead>${head}</thead><tbody>${body}</tbody></table></div>` +
@@ -192,12 +193,13 @@ const OPEN = 3;  // tables that are unfolded at first
 function againstSection({ integrity, accuracy, against, comparison }) {
   let html = "";
   if (accuracy && against.pve_mm) {
-    html += block("Mean vertex error (PVE) of each person, mm", histogram({ series: [series(against.pve_mm, "three"), series(accuracy.pve_mm, "two")], width: 1100, height: 200 })) +
-      legend([["two", `this: ${integrity.subset}`], ["three", `against: ${against.subset}`]]);
+    const both = (name, title) => block(title, histogram({ series: [series(against[name], "three"), series(accuracy[name], "two")], label: "mm", height: 180 }));
+    html += `<div class="columns">${both("pve_mm", "Mean vertex error (PVE) of each person")}${both("max_vertex_mm", "Largest vertex error of each person")}</div>` +
+      legend([["two", `this: ${integrity.name}`], ["three", `against: ${against.name}`]]);
   }
   const full = comparison.filter((t) => t.rows.some((r) => r.this.some((v) => v) || r.against.some((v) => v)));
   html += full.map((t, k) => `<details${k < OPEN ? " open" : ""}><summary>${escaped(t.title)}</summary>${comparedTable(t)}</details>`).join("");
-  return section("against", "Side by side", `These shards (${escaped(integrity.subset)}) against others (${escaped(against.subset)}): every table of both. A difference is this minus the other.`, html);
+  return section("against", "Side by side", `${escaped(integrity.name)} against ${escaped(against.name)}: every table of both. A difference is this minus the other.`, html);
 }
 
 function keepSection({ keep }) {
