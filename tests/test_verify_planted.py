@@ -14,7 +14,7 @@ import torch
 from export_fakes import make_fields
 from verify_people import as_people, fitted_fields
 
-from skelfit.body.dofs import DOF_NAMES, dof_index
+from skelfit.body.dofs import DOF_NAMES, dof_index, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.verify.aggregate import Aggregate
 from skelfit.verify.anatomy import MIRROR_SIGN, SIDES
@@ -158,6 +158,15 @@ def test_dofs_mirror_as_the_body_does(models: ModelSet) -> None:
     two = skel.joints(frames, pose[:, order] * torch.tensor(MIRROR_SIGN)).pos
     image = (two - two[:, :1])[:, joints] * torch.tensor([-1.0, 1, 1])
     assert len(SIDES) == 17 and (image - (one - one[:, :1])).abs().max() < 2e-3
+
+
+def test_limits_mirror_as_the_dofs_do_but_where_the_source_has_them_otherwise() -> None:
+    """docs/method.md names the choice: HSMR's limits of the scapula are not symmetrical."""
+    limits = dof_limits()
+    other = {
+        name for name, r, left in SIDES if not np.allclose(np.sort(MIRROR_SIGN[r] * limits[left]), limits[r])
+    }
+    assert other == {"scapula_elevation", "scapula_upward_rot"}
 
 
 def frames_changes(lengths: dict[str, int]) -> dict[str, list[Any]]:

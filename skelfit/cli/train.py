@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from skelfit.body.models import find_models
-from skelfit.cli.convert import INTERRUPTED, TERMINATED
+from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
 from skelfit.errors import OutputError
 from skelfit.files import remove
 from skelfit.job import find_device

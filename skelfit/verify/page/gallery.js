@@ -75,8 +75,10 @@ class Gallery {
     const person = this.data.people[place], unit = this.data.unit, packed = this.packed;
     const target = person.target && packed.numbers(person.target);
     const skin = packed.numbers(person.skin, target);
+    // What must be in view, whatever is shown: a label may be far from its fit.
+    const frame = metres(target ? Uint16Array.from([...skin, ...target]) : skin, unit);
     this.meshes = {
-      target: target && metres(target, unit), skin: metres(skin, unit), bones: metres(packed.numbers(person.bones), unit),
+      frame, target: target && metres(target, unit), skin: metres(skin, unit), bones: metres(packed.numbers(person.bones), unit),
       boneFaces: this.faces[person.topology],
     };
     this.root.querySelectorAll(".thumb").forEach((b, k) => b.setAttribute("aria-selected", k === place));
@@ -98,7 +100,7 @@ class Gallery {
   }
 
   paint() {
-    const { target, skin, bones, boneFaces } = this.meshes, faces = this.faces.skin, shown = this.shown, meshes = [];
+    const { target, skin, bones, boneFaces, frame } = this.meshes, faces = this.faces.skin, shown = this.shown, meshes = [];
     const through = shown.bones;
     if (shown.bones) meshes.push({ positions: bones, faces: boneFaces, colour: COLOURS.bones });
     if (shown.skin) {
@@ -106,7 +108,7 @@ class Gallery {
       meshes.push({ positions: skin, faces, colour, alpha: shown.error && target ? 1 : through || (shown.target && target) ? 0.45 : 1 });
     }
     if (shown.target && target) meshes.push({ positions: target, faces, colour: COLOURS.target, alpha: shown.skin || through ? 0.25 : 1 });
-    this.scene.show(meshes, skin);
+    this.scene.show(meshes, frame);
     const label = this.root.querySelector("label.error i");
     label.title = `0 to ${ERROR_END_MM} mm`;
   }
