@@ -186,7 +186,7 @@ function comparedTable({ columns, rows }) {
   const body = told.map((r) => `<tr><td>${escaped(words(r.name))}</td>${cells(([, side, write], column, k) => `<td class="number ${side}${first(k)}">${escaped(write(r[side][k], UNITS[column.unit]))}</td>`)}</tr>`).join("");
   const left = rows.length - told.length;
   return `<div class="scroll"><table class="compared"><thead>${head}</thead><tbody>${body}</tbody></table></div>` +
-    (left ? `<p class="note">${count(left)} more rows: nothing in either.</p>` : "");
+    (left ? `<p class="note">${several(left, "more row")}: nothing in either.</p>` : "");
 }
 
 const OPEN = 3;  // tables that are unfolded at first
