@@ -87,11 +87,18 @@ class Fitter:
         self.fit("neutral", torch.zeros(1, 24, 3), torch.zeros(1, 10), torch.zeros(1, 3))
 
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
-        """The tables for labels of a gender, one for each SKEL that is tried; made at the first call."""
+        """The tables for labels of a gender, one for each SKEL that is tried; made at the first call.
+
+        By one thread: how a matrix product rounds may depend on how many share it, and people's answers with it.
+        """
         pairs = self._pairs.get(smpl_gender)
         if pairs is None:
-            genders = self.config.skel_genders(smpl_gender)
-            pairs = self._pairs[smpl_gender] = tuple(self.make_pair(smpl_gender, g) for g in genders)
+            genders, threads = self.config.skel_genders(smpl_gender), torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                pairs = self._pairs[smpl_gender] = tuple(self.make_pair(smpl_gender, g) for g in genders)
+            finally:
+                torch.set_num_threads(threads)
         return pairs
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
