@@ -72,6 +72,13 @@ def test_help_waits_for_no_heavy_module(word: str) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_commands_do_without_the_compiler_of_torch() -> None:
+    """roma brings it along: more than a second, which a command that fits nobody need not take."""
+    code = "import sys, skelfit.cli.convert; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
 def test_help_lists_every_command() -> None:
     listed = skelfit_("--help").stdout
     for name in COMMANDS:

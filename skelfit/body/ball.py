@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from math import pi
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor
 
 from skelfit.body.axes import cross_matrix, rotations_about
 from skelfit.body.dofs import NUM_JOINTS, dof_axes, dof_limits, dofs_of_joint, limits_middle
+from skelfit.body.lazy import roma
 
 BALL_JOINTS: tuple[int, ...] = tuple(j for j in range(NUM_JOINTS) if len(dofs_of_joint(j)) == 3)
 # Below this cosine of the middle angle, in units of the float type's resolution, the first angle is kept as it was:

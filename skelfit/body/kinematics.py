@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import pi
 
-import roma
 import torch
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from skelfit.body.dofs import (
     dof_index,
     dofs_of_joint,
 )
+from skelfit.body.lazy import roma
 
 LUMBAR, THORAX, HEAD, SCAPULA_R, SCAPULA_L = 11, 12, 13, 14, 19
 # Of an ulna: the forearm as a whole, to the radius and then to the hand.

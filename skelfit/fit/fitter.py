@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
-import roma
 import torch
 from torch import Tensor
 
 from skelfit.body.ball import nearest_turn
 from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.kinematics import Frames
+from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.chart import joint_move, shaped_move

@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor
 
 from skelfit.body.dofs import NUM_JOINTS, ROOT_DOFS
 from skelfit.body.kinematics import Frames
+from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
 from skelfit.fit.warm_start import body_angles, root_angles
 

@@ -9,12 +9,12 @@ Shapes: any leading batch dimensions `...`; angles in radians, lengths in metres
 from __future__ import annotations
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor
 
 from skelfit.body.ball import angles_to_rotation, ball_joints, nearest_turn, rotation_to_angles
 from skelfit.body.dofs import dof_axes, dof_index, dof_limits, dofs_of_joint, limits_middle
+from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 
