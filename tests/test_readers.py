@@ -458,7 +458,7 @@ def test_a_file_of_another_kind(tmp_path: Path, name: str, content: bytes, found
 
 def test_an_hdf5_file_that_would_be_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """libhdf5 never gets past a text of no size in its heap: one error, in time, and this process goes on."""
-    monkeypatch.setattr(hdf5, "SECONDS", 5.0)
+    monkeypatch.setattr(hdf5, "SECONDS", 3.0)
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file["imgname"] = np.array(["a.jpg", "b.jpg"], h5py.string_dtype())
@@ -466,7 +466,7 @@ def test_an_hdf5_file_that_would_be_read_for_ever(tmp_path: Path, monkeypatch: p
     content[content.index(b"GCOL") + 24] = 0
     path.write_bytes(content)
     with pytest.raises(
-        LabelError, match=r"x\.h5: .*a damaged hdf5 file \(reading it does not end within 5 s\)"
+        LabelError, match=r"x\.h5: .*a damaged hdf5 file \(reading it does not end within 3 s\)"
     ):
         read(path)
 

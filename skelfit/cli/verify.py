@@ -133,6 +133,11 @@ def _report(
     if json_file is not None:
         write_json(json_file, report)
         click.echo(f"all of it, for programs: {json_file}")
+    where = " ".join(map(str, folders))
+    if keep_file is None:
+        click.echo(f"next: skelfit verify {where} --html report.html --keep keep.csv")
+    else:
+        click.echo(f"next: skelfit export {folders[0]} --format skel-cf --keep {keep_file} --out kept.npz")
     return str(report["verdict"])
 
 
