@@ -241,6 +241,7 @@ def test_gates_make_a_keep_list(folder: Path, tmp_path: Path, made: Path) -> Non
     result = verify(folder, "--keep", keep, *(arg for value in values for arg in ("--gate", value)))
     assert result.exit_code == 2, "one of them is damaged"
     assert f"next: skelfit export {folder} --format skel-cf --keep {keep} --out" in result.stdout
+    assert f"{PEOPLE - 2} people kept, 2 dropped (" in result.stdout and "; damaged: 1)" in result.stdout
     lines = keep.read_text().splitlines()
     assert lines[0] == ",".join(COLUMNS) and len(lines) == PEOPLE + 1
     assert lines[2] == f"{key(1)},{SUBSET}-000000,0,damaged"

@@ -58,6 +58,7 @@ def make_report(folder: Path, models: ModelSet, worst: Sequence[str]) -> dict[st
         "keep": {
             "kept": 4,
             "dropped": 1,
+            "damaged": 0,
             "gates": {"max_vertex": {"limit": 60.0, "unit": "mm", "meaning": "largest", "dropped": 1}},
         },
     }

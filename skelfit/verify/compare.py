@@ -94,6 +94,7 @@ def _counts(report: Report) -> Table:
     if keep:
         rows |= {"kept by the gates": [keep["kept"]], "dropped by the gates": [keep["dropped"]]}
         rows |= {f"dropped: {name}": [gate["dropped"]] for name, gate in keep["gates"].items()}
+        rows |= {"dropped: damaged": [keep["damaged"]]}
     return "counts", [("count", "count")], rows
 
 

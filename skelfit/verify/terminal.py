@@ -141,11 +141,13 @@ def _anatomy(report: Report) -> Iterator[Row]:
 def _keep(report: Report) -> Iterator[str]:
     keep = report.get("keep")
     if keep:
-        gates = "; ".join(
+        dropped = [
             f"{name} {gate['limit']:g} {gate['unit']}".rstrip() + f": {gate['dropped']}"
             for name, gate in keep["gates"].items()
-        )
-        yield f"gates: {keep['kept']} people kept, {keep['dropped']} dropped ({gates})"
+        ]
+        if keep["damaged"]:
+            dropped.append(f"damaged: {keep['damaged']}")
+        yield f"gates: {keep['kept']} people kept, {keep['dropped']} dropped ({'; '.join(dropped)})"
 
 
 def _verdict(name: str, report: Report) -> Iterator[str]:

@@ -204,6 +204,7 @@ function againstSection({ integrity, accuracy, against, comparison }) {
 
 function keepSection({ keep }) {
   const rows = named(keep.gates);
+  if (keep.damaged) rows.push({ name: "damaged", limit: "", unit: "", dropped: keep.damaged, meaning: "something is wrong with the sample or its row" });
   const html = `<div class="tiles"><div class="tile"><b>${count(keep.kept)}</b><span>people are kept</span></div><div class="tile"><b>${count(keep.dropped)}</b><span>people are dropped</span></div></div>` +
     table([nameColumn("gate"), { title: "limit", of: (r) => `${r.limit} ${r.unit}`.trim() }, { title: "people beyond it", of: (r) => count(r.dropped) }, { title: "what it is", of: (r) => r.meaning, number: false }], rows);
   return section("keep", "Whom to keep", "Named gates, each counted for itself; a person may break several.", html);
