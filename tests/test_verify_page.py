@@ -289,14 +289,14 @@ class Opened:
     def _pixels(self, what: str) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(self.page.locator(what).screenshot())).convert("RGB"), int)
 
-    def drag(self, what: str) -> None:
-        """Draw the pointer across an element."""
+    def drag(self, what: str, across: int, down: int) -> None:
+        """Draw the pointer across an element, by so many pixels."""
         self.page.locator(what).scroll_into_view_if_needed()
         box = self.page.locator(what).bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         self.page.mouse.move(x, y)
         self.page.mouse.down()
-        self.page.mouse.move(x + 90, y + 20, steps=4)
+        self.page.mouse.move(x + across, y + down, steps=4)
         self.page.mouse.up()
 
 
@@ -371,7 +371,7 @@ def test_whole_bodies_are_in_view(browser: Any, path: Path, width: int, height: 
     shown = []
     for turned in range(2):
         if turned:
-            opened.drag("#person")
+            opened.drag("#person", 90, 20)
         shown.append(opened.picture("#person"))
     for kind in ("target", "skin", "bones"):
         opened.page.locator(f"label.{kind}").click()
