@@ -63,7 +63,7 @@ class Viewer:
         self._figure = Figure(artist, sample)
         self.server = viser.ViserServer(host=HOST, port=port, label=f"skelfit: {key}", verbose=False)
         self.server.scene.set_up_direction("+y")
-        self.server.initial_camera.position = (0.8, 0.3, 2.1)
+        self.server.initial_camera.position = (0.62, 0.2, 1.65)
         self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
         self._add_meshes()
         self._add_switches(key, sample)
