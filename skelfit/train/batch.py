@@ -38,7 +38,9 @@ class Batch:
     def image(self) -> Tensor:
         """(B,3,256,256) float32, normalised; made on the device of the pixels, which travel as bytes."""
         mean, std = (torch.tensor(v, device=self.pixels.device).view(3, 1, 1) for v in (MEAN, STD))
-        return (self.pixels.float() / 255 - mean) / std
+        return (
+            self.pixels.float().sub_(255 * mean).div_(255 * std)
+        )  # in place: memory is what takes time here
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device; does not wait for copies of pinned memory."""

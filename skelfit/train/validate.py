@@ -106,14 +106,12 @@ def _sums(prediction: Prediction, batch: Batch, skins: Skins, mean_skin: Tensor)
 
 def skin_errors(skins: Skins, label: Tensor, estimated: Tensor) -> Tensor:
     """ERRORS (B, 3) of skins (B, V, 3) m."""
-    joints = [skins.keypoints(skin)[:, _LSP] for skin in (label, estimated)]
-    _, mpjpe, pa_mpjpe = joint_errors(*(x.double().cpu().numpy() for x in joints), root=_HIPS).T
-    matched = [
-        skin - x[:, list(_HIPS)].mean(1, keepdim=True)
-        for skin, x in zip((label, estimated), joints, strict=True)
-    ]
-    pve = 1000 * (matched[1] - matched[0]).norm(dim=-1).mean(1)
-    return torch.stack((*(torch.tensor(e, device=pve.device) for e in (mpjpe, pa_mpjpe)), pve.double()), 1)
+    points = [skins.keypoints(skin)[:, _LSP] for skin in (label, estimated)]
+    of_label, of_estimate = (x.double().cpu().numpy() for x in points)
+    joints = torch.tensor(joint_errors(of_label, of_estimate, _HIPS)[:, 1:], device=label.device)
+    hips = [x[:, list(_HIPS)].mean(1, keepdim=True) for x in points]
+    off = (estimated - hips[1]) - (label - hips[0])
+    return torch.cat((joints, 1000 * off.norm(dim=-1).mean(1, keepdim=True)), 1)
 
 
 def keypoints_near(points: Tensor, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
