@@ -99,6 +99,7 @@ class Loader:
         """What the order of the samples depends on, beside the content of the shards."""
         return {
             "seed": self.config.seed,
+            "held_out": self.config.held_out,
             "batch_size": self.config.batch_size,
             "workers": self.config.workers,
             "shuffle": self.config.shuffle,
@@ -106,7 +107,6 @@ class Loader:
             "samples": self.samples,
             "weights": list(self.weights),
             "shards": [len(tars) for tars in self.source.tars],
-            "held_out": self.config.held_out,
             "kept": None if self.source.keep is None else len(self.source.keep),
         }
 

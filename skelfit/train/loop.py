@@ -84,11 +84,10 @@ def train(
 
 def set_mean(network: Network, config: TrainConfig) -> None:
     """Let a network start from the mean pose and betas of the labels; the body faces the camera all the same."""
-    data = replace(config.data, workers=0, batch_size=100)
-    female = config.skel_gender == "female"
-    batches = list(islice(_endless(Loader(data, images=False)), MEAN_OF // data.batch_size))
+    data = replace(config.data, workers=0, batch_size=100, epoch_samples=MEAN_OF)
+    batches = list(Loader(data, images=False))
     pose = torch.cat([angles_to_pose(batch.poses) for batch in batches]).mean(0).flatten()
-    betas = torch.cat([batch.betas[batch.female == female] for batch in batches])
+    betas = torch.cat([batch.betas[batch.female == (config.skel_gender == "female")] for batch in batches])
     network.mean[POSE_SIZE:POSE_NUMBERS] = pose[POSE_SIZE:]
     if len(betas):
         network.mean[POSE_NUMBERS : POSE_NUMBERS + NUM_BETAS] = betas.mean(0)

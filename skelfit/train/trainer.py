@@ -53,7 +53,10 @@ class Trainer:
     @property
     def best_network(self) -> Network:
         """The one to predict with: of mean weights, where they are kept."""
-        return self.network if self.averaged is None else self.averaged.module
+        if self.averaged is None:
+            return self.network
+        averaged: Any = self.averaged.module
+        return averaged
 
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Learn from some batches as if they were one; returns means over all processes, by name.

@@ -1,0 +1,438 @@
+"""The training loop: steps, checkpoints, going on, several processes, what is measured, and the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from test_train_data import write_people
+from torch import nn
+from train_fakes import labelled_people, true_camera
+
+from skelfit.body.dofs import dof_index
+from skelfit.body.models import ModelSet
+from skelfit.cli import main
+from skelfit.errors import SkelfitError
+from skelfit.train import trainer as trainer_module
+from skelfit.train.batch import Batch
+from skelfit.train.checkpoint import CheckpointError, latest, load, load_network
+from skelfit.train.config import NetworkConfig, OptimizerConfig, TrainConfig, load_train_config
+from skelfit.train.data import DataConfig, Loader, each_once
+from skelfit.train.log import read_log
+from skelfit.train.loop import set_mean, train
+from skelfit.train.network import Estimate, Network, Prediction
+from skelfit.train.people import SubsetConfig
+from skelfit.train.rotations import angles_to_pose
+from skelfit.train.team import Team
+from skelfit.train.trainer import Trainer, learning_rate
+from skelfit.train.validate import Skins, validate
+
+TINY = NetworkConfig(backbone="tiny", dim=16, heads=2, layers=2)
+PEOPLE, BATCH, STEPS = 24, 4, 10
+HERE = Team(torch.device("cpu"))
+YAML = """
+name: short
+data: {held_out: 0.2, batch_size: 4, workers: 0, shuffle: 4}
+network: {backbone: tiny, dim: 16, heads: 2, layers: 2}
+optimizer: {steps: 10, learning_rate: 1e-3, warm_up: 2}
+validation: {every: 5}
+output: {log: 1, checkpoint: 2, keep: 2}
+"""
+TIMES = ("samples_per_second", "waiting_share")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums of floats depend on the number of threads, and a child of these tests has one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_people(tmp_path_factory.mktemp("shards"), PEOPLE, camera=[False] * PEOPLE)
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "short.yaml"
+    path.write_text(YAML)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(shards: Path, config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    torch.set_num_threads(1)
+    result = run(config_file, "--shards", shards, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def people(models: ModelSet) -> Batch:
+    made, _ = labelled_people(models, 4)
+    return made._with(lambda t: t.float() if t.is_floating_point() else t)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["train", *map(str, arguments)], catch_exceptions=False)
+
+
+def losses(out: Path) -> list[dict[str, Any]]:
+    """What the log says, without what a clock says."""
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_log(out)]
+
+
+def config_of(shards: Path | str = "", **optimizer: Any) -> TrainConfig:
+    data = DataConfig((SubsetConfig(f"{shards}/*.tar"),), batch_size=BATCH, workers=0, shuffle=4)
+    settings = {"steps": STEPS, "learning_rate": 1e-3, "warm_up": 0} | optimizer
+    return TrainConfig(data=data, network=TINY, optimizer=OptimizerConfig(**settings))
+
+
+def make(models: ModelSet, **optimizer: Any) -> Trainer:
+    torch.manual_seed(1)
+    return Trainer(config_of(**optimizer), Network(TINY), models, HERE)
+
+
+def rows(batch: Batch, which: slice) -> Batch:
+    return replace(batch._with(lambda t: t[which]), keys=batch.keys[which])
+
+
+def weights(network: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    config = OptimizerConfig(steps=110, learning_rate=1.0, warm_up=10)
+    rates = [learning_rate(step, config) for step in range(111)]
+    assert rates[:3] == pytest.approx([1 / 11, 2 / 11, 3 / 11])
+    assert rates[10] == 1 and rates[60] == pytest.approx(0.5) and rates[110] == pytest.approx(0)
+    assert rates[11:] == sorted(rates[11:], reverse=True)
+
+
+def test_batches_that_accumulate_are_one(models: ModelSet, people: Batch) -> None:
+    one, two = make(models), make(models)
+    for _ in range(3):
+        whole = one.step([people])
+        parts = two.step([rows(people, slice(0, 2)), rows(people, slice(2, 4))])
+        assert parts == pytest.approx(whole, rel=1e-4)
+    # Adam divides by the size of the gradient: where that is all but 0, rounding shows.
+    torch.testing.assert_close(weights(two.network), weights(one.network), rtol=0, atol=1e-4)
+
+
+def test_the_mean_of_the_weights(models: ModelSet, people: Batch) -> None:
+    trainer = make(models, ema=0.4)
+    seen = []
+    for _ in range(3):
+        trainer.step([people])
+        seen.append(weights(trainer.network))
+    expected = seen[0]
+    for new, kept in zip(seen[1:], (2 / 11, 3 / 12), strict=True):  # (n + 1) / (n + 10), at most 0.4
+        expected = kept * expected + (1 - kept) * new
+    torch.testing.assert_close(weights(trainer.best_network), expected)
+    assert make(models, ema=0.0).best_network is not None
+
+
+def test_the_gradient_is_clipped(models: ModelSet, people: Batch) -> None:
+    trainer = make(models, clip=1e-3)
+    norms: list[float] = []
+    step = trainer.optimizer.step
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        norms.append(float(torch.cat([p.grad.flatten() for p in trainer.network.parameters()]).norm()))
+        return step(*args, **kwargs)
+
+    trainer.optimizer.step = spy  # type: ignore[method-assign]
+    found = trainer.step([people])
+    assert found["gradient_norm"] > 0.01 and norms == [pytest.approx(1e-3, rel=1e-2)]
+
+
+def test_what_is_not_finite_teaches_nothing(
+    models: ModelSet, people: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(models)
+    trainer.step([people])
+    before, mean = weights(trainer.network), weights(trainer.best_network)
+    bad = replace(people, betas=people.betas * torch.nan)
+    found = trainer.step([people, bad])
+    assert found["loss"] != found["loss"] and (trainer.skipped, trainer.steps) == (1, 2)
+    assert torch.equal(weights(trainer.network), before)
+    assert torch.equal(weights(trainer.best_network), mean)
+    trainer.step([people])
+    assert not torch.equal(weights(trainer.network), before)
+    monkeypatch.setattr(trainer_module, "PATIENCE", 3)
+    trainer.step([bad])
+    trainer.step([bad])
+    with pytest.raises(SkelfitError, match=r"step 5: expected finite losses.*3 steps in a row \(loss nan"):
+        trainer.step([bad])
+
+
+def test_who_is_held_out_is_never_trained_on(shards: Path) -> None:
+    data = replace(config_of(shards).data, held_out=0.3)
+    held = [key for batch in each_once(data, held_out=True, images=False) for key in batch.keys]
+    others = [key for batch in each_once(data, images=False) for key in batch.keys]
+    assert len(held) >= 3 and not set(held) & set(others) and len(held + others) == PEOPLE
+    loader = Loader(data)
+    assert loader.samples == round(0.7 * PEOPLE)
+    seen = {key for _ in range(3) for batch in loader for key in batch.keys}
+    assert seen <= set(others)
+    other = replace(data, held_out=0.2, epoch_samples=loader.samples)
+    with pytest.raises(SkelfitError, match="'held_out': expected 0.3"):
+        Loader(other).resume(loader.state())
+
+
+def test_the_network_starts_from_the_mean_of_the_labels(shards: Path) -> None:
+    config = config_of(shards)
+    network = Network(TINY)
+    first = network.mean.clone()
+    set_mean(network, config)
+    batch = next(iter(each_once(replace(config.data, batch_size=PEOPLE), images=False)))
+    pose = angles_to_pose(batch.poses).mean(0).flatten()
+    assert torch.equal(network.mean[:6], first[:6]) and torch.equal(network.mean[154:], first[154:])
+    # 2000 are 83 passes over 24 people, and some of them once more.
+    torch.testing.assert_close(network.mean[6:144], pose[6:], rtol=0, atol=0.02)
+    torch.testing.assert_close(network.mean[144:154], batch.betas[~batch.female].mean(0), rtol=0, atol=0.05)
+
+
+class Knowing(nn.Module):
+    """Says what it was told."""
+
+    def __init__(self, poses: torch.Tensor, betas: torch.Tensor, camera: torch.Tensor) -> None:
+        super().__init__()
+        self.estimate = Estimate(angles_to_pose(poses), betas, camera)
+        self.mean = torch.cat((angles_to_pose(poses[0]).flatten(), betas[0], camera[0]))
+
+    def forward(self, image: torch.Tensor, cam_int: torch.Tensor, *_: torch.Tensor) -> Prediction:
+        return Prediction(None, (self.estimate,), cam_int)
+
+
+def test_what_is_measured(models: ModelSet) -> None:
+    made, trans = labelled_people(models, 3)
+    camera = true_camera(made, trans).float()
+    batch = made._with(lambda t: t.float() if t.is_floating_point() else t)
+    skins = Skins(models, "male")
+
+    def measured(poses: torch.Tensor, camera: torch.Tensor = camera) -> dict[str, Any]:
+        network: Any = Knowing(poses, batch.betas, camera)
+        found = validate(network, [batch], skins, HERE)
+        assert found is not None
+        return found
+
+    true = measured(batch.poses)
+    assert true["people"] == 3 and true["pck_0.05"] == true["pck_0.1"] == 1
+    assert max(true[name] for name in ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm")) < 0.01
+    assert true["mean_pose"]["pa_mpjpe_mm"] > 10  # the first one's pose for all three
+    assert true["violations"]["any"] == [0, 0, 0, 0]
+
+    turned = batch.poses.clone()
+    turned[:, dof_index("pelvis_rotation")] += 1
+    found = measured(turned)
+    assert found["pa_mpjpe_mm"] < 0.01 < 100 < found["mpjpe_mm"] and found["pve_mm"] > 50
+
+    bent = batch.poses.clone()
+    bent[:2, dof_index("knee_angle_r")] = -0.3  # 17 degrees the wrong way
+    assert measured(bent)["violations"]["any"] == pytest.approx([2 / 3, 2 / 3, 0, 0], abs=1e-5)
+    assert measured(bent)["violations"]["dofs"]["knee_angle_r"][1] == pytest.approx(2 / 3, abs=1e-5)
+
+    beside = camera + torch.tensor([0.0, 0.07 * 2 / camera[:, 0].mean(), 0.0])  # 0.07 of the crop's side
+    near = measured(batch.poses, beside)
+    assert near["pck_0.05"] < 0.4 < 0.8 < near["pck_0.1"]
+
+
+def test_labels_of_both_bodies_are_measured(models: ModelSet) -> None:
+    made, _ = labelled_people(models, 3)
+    batch = made._with(lambda t: t.float() if t.is_floating_point() else t)
+    mixed = replace(batch, female=torch.tensor([True, False, True]))
+    skins = Skins(models, "male")
+    male, both = skins.labelled(batch), skins.labelled(mixed)
+    assert torch.equal(male[1], both[1])
+    assert ((male - both).norm(dim=-1).mean(1) > 1e-3).tolist() == [True, False, True]
+
+
+def test_a_run_and_its_files(whole: Path, models: ModelSet) -> None:
+    lines = losses(whole)
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
+    assert {"decoder/keypoints3d", "encoder/pose", "refinement", "gradient_norm", "learning_rate"} <= set(
+        steps[0]
+    )
+    assert [line["step"] for line in lines if "validation" in line] == [5, 10]
+    assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == [
+        "step-00000008.pt",
+        "step-00000010.pt",
+    ]
+    network, config = load_network(whole)
+    best = load(whole / "best.pt")
+    assert best["training"] is None and config.name == "short" and not network.training
+    last = load(whole / "checkpoints/step-00000010.pt")
+    averaged = last["training"]["trainer"]["averaged"]
+    assert all(torch.equal(averaged[f"module.{k}"], v) for k, v in last["weights"].items())
+    assert not torch.equal(
+        weights(network),
+        torch.cat([v.flatten() for v in last["training"]["trainer"]["network"].values()])[
+            : len(weights(network))
+        ],
+    )
+    assert list((whole / "tensorboard").glob("events*"))
+
+
+def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
+    shards: Path, config_file: Path, whole: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "skelfit", "train", config_file, "--shards", shards, "--out", tmp_path]
+    child = subprocess.Popen(
+        list(map(str, command)),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    limit = time.monotonic() + 200
+    while len(losses(tmp_path)) < 6 and child.poll() is None and time.monotonic() < limit:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    _, errors = child.communicate()
+    assert child.returncode == -signal.SIGKILL, errors.decode()
+    found = run(config_file, "--shards", shards, "--out", tmp_path, "--resume")
+    assert found.exit_code == 0 and "going on after step" in found.output
+    assert losses(tmp_path) == losses(whole)
+
+
+def test_a_run_that_is_asked_to_stop_goes_on(
+    shards: Path, config_file: Path, whole: Path, tmp_path: Path, models: ModelSet
+) -> None:
+    config = load_train_config(config_file)
+    config = replace(config, data=replace(config.data, subsets=(SubsetConfig(f"{shards}/*.tar"),)))
+
+    class Watch:
+        done = 0
+
+        def step(self, done: int, loss: float) -> None:
+            self.done = done
+
+        def say(self, line: str) -> None:
+            pass
+
+        def stop(self) -> bool:
+            return self.done == 3
+
+    end = train(config, tmp_path, models, HERE, Watch())
+    assert (end.step, end.finished, end.checkpoint.name) == (3, False, "step-00000003.pt")
+    end = train(config, tmp_path, models, HERE, Watch(), resume=True)
+    assert end.finished and losses(tmp_path) == losses(whole)
+
+
+def test_two_processes_are_one_with_twice_the_batch(shards: Path, config_file: Path, tmp_path: Path) -> None:
+    """Batches of everybody, so that both ways see the same people in each step."""
+    text = config_file.read_text().replace(
+        "held_out: 0.2", "held_out: 0, augment: {scale: 0, color: 0, extreme_crop: 0}"
+    )
+    text = text.replace("steps: 10", "steps: 4")
+    text = text.replace("shuffle: 4", "shuffle: 1")
+    found = {}
+    for processes in (1, 2):
+        path, out = tmp_path / f"{processes}.yaml", tmp_path / str(processes)
+        path.write_text(text.replace("batch_size: 4", f"batch_size: {PEOPLE // processes}"))
+        arguments = ["train", path, "--shards", shards, "--val", shards, "--out", out, "--device", "cpu"]
+        launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "skelfit"]
+        if processes == 1:
+            assert run(*arguments[1:]).exit_code == 0
+        else:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            command = [sys.executable, *launch, *map(str, arguments)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.count("next: skelfit predict") == 1
+        found[processes] = losses(out)
+    one, two = ([line["loss"] for line in found[k] if "loss" in line] for k in (1, 2))
+    assert len(one) == 4 and one[0] != pytest.approx(one[3], rel=1e-3)
+    assert two == pytest.approx(one, rel=1e-4)
+    one, two = ([line["validation"] for line in found[k] if "validation" in line] for k in (1, 2))
+    assert one[0]["people"] == two[0]["people"] == PEOPLE
+    assert two[0]["pve_mm"] == pytest.approx(one[0]["pve_mm"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("learning_rate: 1e-3", "learning_rate: 2e-3"), "optimizer.learning_rate: 0.001 against 0.002"),
+        (("dim: 16", "dim: 32"), "network.dim: 16 against 32"),
+        (("batch_size: 4", "batch_size: 5"), "data.batch_size: 4 against 5"),
+    ],
+)
+def test_another_configuration_does_not_go_on(
+    change: tuple[str, str], named: str, shards: Path, config_file: Path, whole: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(config_file.read_text().replace(*change))
+    found = run(other, "--shards", shards, "--out", whole, "--resume")
+    assert found.exit_code == 2 and named in found.output and "step-00000010.pt" in found.output
+
+
+def test_how_often_something_is_written_may_change(
+    shards: Path, config_file: Path, whole: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(config_file.read_text().replace("keep: 2", "keep: 1").replace("short", "renamed"))
+    found = run(other, "--shards", f"{shards}/people-*.tar", "--out", whole, "--resume")
+    assert found.exit_code == 0 and "going on after step 10" in found.output
+
+
+def test_what_is_there_stays_there(shards: Path, config_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    arguments = (config_file, "--shards", shards, "--out", tmp_path, "--steps", 1)
+    found = run(*arguments)
+    assert found.exit_code == 2 and "holds files already; choose another folder" in found.output
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "loss": 3}) + "\n")
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    assert [line["step"] for line in read_log(tmp_path)][0] == 1 and read_log(tmp_path)[0]["loss"] != 3
+
+
+def test_what_the_command_cannot_do(shards: Path, config_file: Path, tmp_path: Path) -> None:
+    assert "data.subsets': expected shards" in run(config_file, "--out", tmp_path / "a").output
+    both = run(config_file, "--config", config_file, "--out", tmp_path / "a")
+    assert both.exit_code == 2 and "give the configuration once" in both.output
+    found = run(config_file, "--shards", tmp_path / "none", "--out", tmp_path / "b")
+    assert found.exit_code == 2 and "no such file" in found.output
+    found = run(config_file, "--shards", shards, "--out", tmp_path / "c", "--resume", "--overwrite")
+    assert found.exit_code == 2
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (os.mkdir, ("harm",))
+
+
+def test_files_that_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pt"
+    with pytest.raises(CheckpointError, match="found no such file"):
+        load_network(path)
+    with pytest.raises(CheckpointError, match="best.pt"):
+        load_network(tmp_path)
+    path.write_bytes(b"PK not a zip")
+    with pytest.raises(CheckpointError, match="expected a checkpoint of skelfit train"):
+        load_network(path)
+    torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-1, found none"):
+        load_network(path)
+    torch.save({"format": Harmful()}, path, pickle_module=pickle)
+    with pytest.raises(CheckpointError, match="not read"):
+        load_network(path)
+    assert not Path("harm").exists() and latest(tmp_path) is None
