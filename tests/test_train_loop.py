@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 from test_train_data import write_people
 from torch import nn
 from train_fakes import labelled_people, true_camera
@@ -290,6 +291,8 @@ def test_a_run_and_its_files(whole: Path, models: ModelSet) -> None:
         ],
     )
     assert list((whole / "tensorboard").glob("events*"))
+    with Image.open(whole / "curve.png") as curve:
+        assert curve.width > 500
 
 
 def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(

@@ -17,6 +17,13 @@ from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
 from skelfit.errors import OutputError
 from skelfit.files import remove
 from skelfit.job import find_device
+from skelfit.train.checkpoint import BEST_NAME, FOLDER_NAME
+from skelfit.train.config import TrainConfig, load_train_config
+from skelfit.train.curve import CURVE_NAME
+from skelfit.train.log import BOARD_NAME, LOG_NAME
+from skelfit.train.loop import train
+from skelfit.train.people import SubsetConfig
+from skelfit.train.team import is_first, together
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -27,9 +34,7 @@ PLAIN_SECONDS = 10.0
 @click.argument("config_file", metavar="[CONFIG]", required=False, type=FILE)
 @click.option("--config", "config_option", type=FILE, help="The same as CONFIG: pipelines/train-*.yaml.")
 @click.option(
-    "--shards",
-    multiple=True,
-    help="Finished shards: a folder or a pattern; may be given several times.",
+    "--shards", multiple=True, help="Finished shards: a folder or a pattern; may be given several times."
 )
 @click.option(
     "--val", multiple=True, help="Shards to measure with  [default: people whom data.held_out holds out]."
@@ -56,12 +61,6 @@ def train_command(
 
     For several GPUs or machines: torchrun --nproc-per-node N -m skelfit train ...
     """
-    # Imported here because torch's optimisers take a moment, which other commands need not wait for.
-    from skelfit.train.config import TrainConfig, load_train_config
-    from skelfit.train.loop import train
-    from skelfit.train.people import SubsetConfig
-    from skelfit.train.team import is_first, together
-
     if config_file is not None and config_option is not None:
         raise click.UsageError("give the configuration once: as CONFIG or as --config")
     if resume and overwrite:
@@ -92,7 +91,7 @@ def train_command(
     if not end.finished:
         click.echo(f"stopped after step {end.step}; the same command with --resume goes on there", err=True)
         sys.exit(watch.code)
-    click.echo(f"log: {out}/log.jsonl; tensorboard --logdir {out}")
+    click.echo(f"log: {out}/log.jsonl, {out}/curve.png; tensorboard --logdir {out}")
     click.echo(f"next: skelfit predict {out} IMAGE... --out predictions")
 
 
@@ -103,11 +102,8 @@ def tars_of(shards: str) -> str:
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Make the folder. Raises OutputError where it holds something and nobody said what to do with it."""
-    from skelfit.train.checkpoint import BEST_NAME, FOLDER_NAME
-    from skelfit.train.log import BOARD_NAME, LOG_NAME
-
     if overwrite:
-        for name in (BEST_NAME, LOG_NAME):
+        for name in (BEST_NAME, LOG_NAME, CURVE_NAME):
             remove(out / name)
         for name in (FOLDER_NAME, BOARD_NAME):
             shutil.rmtree(out / name, ignore_errors=True)

@@ -18,6 +18,7 @@ from skelfit.errors import ConfigError
 from skelfit.train import checkpoint
 from skelfit.train.batch import Batch
 from skelfit.train.config import TrainConfig
+from skelfit.train.curve import draw_curve
 from skelfit.train.data import Loader, each_once
 from skelfit.train.log import Log
 from skelfit.train.network import NUM_BETAS, POSE_NUMBERS, Network
@@ -174,6 +175,8 @@ class _Run:
         if self.measured is None:
             return
         self._write({"validation": self.measured})
+        if self.team.first:
+            draw_curve(self.out)
         for line in summary_lines(self.trainer.steps, self.measured):
             self.watch.say(line)
         error = self.measured["pa_mpjpe_mm"]
