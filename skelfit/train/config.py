@@ -11,7 +11,7 @@ from skelfit.strict import bounded, build, load_yaml
 from skelfit.train.data import DataConfig
 from skelfit.train.people import SubsetConfig
 
-BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny"]
+BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny", "conv-tiny"]
 
 
 @dataclass(frozen=True)
