@@ -257,6 +257,18 @@ def test_checkpoints_of_transformers_and_bare_ones(tmp_path: Path, ending: str) 
     assert torch.equal(trained.vit.layernorm.weight, bare["last_norm.weight"])
 
 
+def test_the_backbone_for_processors_tells_patches_apart(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone("conv-tiny")
+    features = backbone(torch.zeros(1, 3, 256, 256))[0]
+    assert features.shape == (48, 128)
+    apart = torch.cdist(features, features) + 1e3 * torch.eye(48)
+    assert apart.min() > 0.1  # an empty image: only their places differ
+    torch.save(original_names("tiny"), tmp_path / "vitpose.pth")
+    with pytest.raises(ModelError, match="of conv-tiny"):
+        backbone.load(tmp_path / "vitpose.pth")
+
+
 def test_the_full_sizes_take_their_checkpoints(tmp_path: Path) -> None:
     """Names and shapes alone: nothing is computed on the meta device."""
     sizes = {"vitpose-h": 631e6, "vitpose-l": 303e6, "vitpose-b": 86e6, "vitpose-s": 21e6}
