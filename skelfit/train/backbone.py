@@ -59,7 +59,7 @@ class Backbone(nn.Module):
             layer_norm_eps=1e-6,
         )
         self.vit = VitPoseBackbone(config)
-        embeddings = self.vit.embeddings
+        embeddings: Any = self.vit.embeddings
         with torch.no_grad():  # random ones, which say little, would first have to be learnt
             embeddings.position_embeddings[:, :1] = 0
             embeddings.position_embeddings[0, 1:] = _waves(_HEIGHT // patch, _WIDTH // patch, self.width)
