@@ -53,6 +53,7 @@ _CODE = (
     "labels",
     "metrics.py",
     "people.py",
+    "raster.py",
     "sequences.py",
     "shards.py",
     "strict.py",

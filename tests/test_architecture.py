@@ -25,11 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labels.columns": {"body", "config", "labels"},
     # The demo draws people, and so needs the body.
     "labels.demo": {"body", "labels"},
-    "labels.render": {"body"},
+    "labels.render": {"body", "raster"},
     "filters": {"config", "labels"},
     # 4D-Humans' pickles, through the restricted unpickler.
     "tar_labels": {"body", "images"},
     "metrics": {"body"},
+    "raster": set(),
     "images": {"config"},
     "layout": set(),
     "shards": {"config", "layout"},
@@ -72,6 +73,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # Knows finished shards and bodies; strict: its own configuration; distances: how far joints are off.
     "train": {"body", "distances", "keep", "layout", "shards", "strict"},
+    # The trainer's network on photos; what exports have to write meshes, and not to replace what is there.
+    "predict": {"body", "export", "images", "raster", "shards", "train"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
     "studies": {

@@ -18,7 +18,7 @@ from skelfit.errors import ModelError, OutputError
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.demo import LABELS_NAME, demo_is_current, write_demo
 from skelfit.labels.readers import read
-from skelfit.labels.render import _rasterise
+from skelfit.raster import rasterise
 
 PEOPLE = 40  # more than one block of people posed together
 
@@ -138,10 +138,11 @@ def test_the_rasteriser_shows_the_near_face_and_hides_the_averted(order: int) ->
     near_and_far = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
     averted = np.array([[10, 9, 8], [11, 10, 8]], np.int32)
     faces = np.concatenate([near_and_far, averted])[::order]
-    image, covered = _rasterise(points, depth, faces, colours, (8, 10))
-    expected = np.zeros((8, 10), bool)
-    expected[2:6, 2:6] = True
-    np.testing.assert_array_equal(covered, expected)
+    image, nearest = rasterise(points, depth, faces, colours, (8, 10))
+    expected = np.full((8, 10), np.inf, np.float32)
+    expected[2:6, 2:6] = 2  # the depth of the near one
+    np.testing.assert_allclose(nearest, expected, rtol=1e-6)
+    covered = np.isfinite(nearest)
     np.testing.assert_allclose(image[covered], [[0, 1, 0]] * 16, atol=1e-6)
     assert (image[~covered] == 0).all()
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "export": ("export:export_command", "Write the people of a run in the form that others read."),
     "card": ("card:card_command", "Write the dataset card of finished runs."),
     "train": ("train:train_command", "Train a network on finished shards."),
+    "predict": ("predict:predict_command", "People in photos, by a trained network."),
     "bench": ("bench:bench_command", "Measure the fit on this machine, beside a baseline."),
     "study": ("study:study_command", "Measure one property of the fit on made-up people."),
 }

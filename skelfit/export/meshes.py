@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
+from numpy.typing import NDArray
 
 from skelfit.body.models import ModelSet
 from skelfit.errors import OutputError
@@ -46,11 +48,8 @@ def export_meshes(
         left.discard(person.key)
         turn = _TO_VIEWER @ GROUND[coordinates_of(person)]
         for name, (vertices, faces) in (("skin", bodies.skin(person)), ("bones", bodies.bones(person))):
-            mesh = trimesh.Trimesh(vertices @ turn.T, faces, process=False)
-            content = mesh.export(file_type=form)
-            data = content.encode() if isinstance(content, str) else content
             file = f"{person.key}-{name}.{form}"
-            write_atomically(out / file, lambda stream, data=data: stream.write(data))  # type: ignore[misc]
+            write_mesh(out / file, vertices @ turn.T, faces)
             files.append(file)
         people += 1
         step(1)
@@ -62,3 +61,10 @@ def export_meshes(
         )
     write_record(out, run, form, files)
     return people
+
+
+def write_mesh(path: Path, vertices: NDArray[np.floating[Any]], faces: NDArray[np.int32]) -> None:
+    """Write vertices (V,3) and faces (F,3) in the format that the name ends with. Raises OutputError."""
+    content = trimesh.Trimesh(vertices, faces, process=False).export(file_type=path.suffix[1:])
+    data = content.encode() if isinstance(content, str) else content
+    write_atomically(path, lambda stream: stream.write(data))

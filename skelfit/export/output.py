@@ -15,8 +15,8 @@ from skelfit.shards import ShardError, read_json, write_json
 RECORD_NAME = "export.json"
 
 
-def prepare_folder(out: Path, overwrite: bool) -> None:
-    """Make an empty folder; with `overwrite`, an earlier export's files are removed, and no others.
+def prepare_folder(out: Path, overwrite: bool, record: str = RECORD_NAME) -> None:
+    """Make an empty folder; with `overwrite`, the files of an earlier export's record are removed, and no others.
 
     Raises OutputError for a folder that holds anything, unless it is to be overwritten.
     """
@@ -25,20 +25,20 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise OutputError(f"{out}: holds files already; choose another folder or --overwrite")
-        _remove_earlier(out)
+        _remove_earlier(out, record)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made: {error}") from error
 
 
-def _remove_earlier(out: Path) -> None:
+def _remove_earlier(out: Path, record: str) -> None:
     try:
-        names = read_json(out / RECORD_NAME)["files"]
+        names = read_json(out / record)["files"]
     except (ShardError, KeyError):
         return  # what is here is not known to be ours: files of the same names are replaced, the others stay
-    for name in (RECORD_NAME, *names):
-        if Path(name).name == name:
+    for name in (record, *names):
+        if ".." not in Path(name).parts and not Path(name).is_absolute():
             remove(out / name)
 
 

@@ -1,4 +1,4 @@
-"""Small pictures of a posed body, for the demo data: a z-buffer rasteriser in numpy, and a room to stand in.
+"""Small pictures of a posed body, for the demo data: a person, and a room to stand in.
 
 It is no renderer to grow: trainers need something to see, on any machine, with the same bytes for the same seed.
 Camera frame throughout: OpenCV (x right, y down, z forward); pixel centres at half-integers.
@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import sparse
 
 from skelfit.body.assets import SmplAsset
+from skelfit.raster import faces_of_vertices, rasterise, vertex_normals
 
 Array = NDArray[np.float32]
 _SKIN = np.array([[236, 200, 176], [214, 168, 138], [178, 128, 96], [128, 88, 64], [88, 60, 46]], np.float32)
@@ -50,8 +51,6 @@ class Surface:
 def make_surface(asset: SmplAsset) -> Surface:
     """Faces and materials of a body; the parts are told apart by their skinning weights."""
     vertices, faces = asset.v_template, asset.faces
-    rows, columns = faces.reshape(-1), np.repeat(np.arange(len(faces)), 3)
-    touch = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), (len(vertices), len(faces)))
     part = asset.weights.argmax(axis=1)
     material = _MATERIAL[part]
     head = np.flatnonzero(part == 15)
@@ -60,7 +59,7 @@ def make_surface(asset: SmplAsset) -> Surface:
         place = (vertices[head] - low) / np.maximum(high - low, 1e-6)
         up, front = place[:, 1], place[:, 2]
         material[head[(up > 0.83) | ((up > 0.35) & (front < 0.45))]] = 1
-    return Surface(faces, touch, material)
+    return Surface(faces, faces_of_vertices(faces, len(vertices)), material)
 
 
 def draw_person(
@@ -85,8 +84,8 @@ def draw_person(
     # Drawn at twice the size, for smooth edges.
     corner = np.array([left, top], np.float32)
     shape = (2 * max(bottom - top, 0), 2 * max(right - left, 0))
-    image, covered = _rasterise((points - corner) * 2, vertices[:, 2], surface.faces, colours, shape)
-    alpha = _halve(covered.astype(np.float32))[..., None]
+    image, nearest = rasterise((points - corner) * 2, vertices[:, 2], surface.faces, colours, shape)
+    alpha = _halve(np.isfinite(nearest).astype(np.float32))[..., None]
     behind = picture[top:bottom, left:right]
     behind[:] = behind * (1 - alpha) + _halve(image)
     picture += rng.standard_normal((size, size, 1), np.float32) * 2.5  # sensor noise
@@ -118,50 +117,9 @@ def _palette(rng: np.random.Generator) -> Array:
 
 def _shade(surface: Surface, vertices: Array, light: Array) -> Array:
     """(V,) brightness: Lambert with a half-lit shadow side, so that the far limbs stay visible."""
-    a, b, c = (vertices[surface.faces[:, k]] for k in range(3))
-    normals = surface.faces_of @ np.cross(b - a, c - a)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    normals = vertex_normals(vertices, surface.faces, surface.faces_of)
     wrapped = (normals @ light) * np.float32(0.5) + np.float32(0.5)
     return np.asarray(0.32 + 0.8 * wrapped**1.5, np.float32)
-
-
-def _rasterise(
-    points: Array, depth: Array, faces: NDArray[np.int32], colours: Array, shape: tuple[int, int]
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Colours (*shape,3), black outside, and cover (*shape). Points (V,2) px; colours (V,3)."""
-    a, b, c = (points[faces[:, k]] for k in range(3))
-    edge1, edge2 = b - a, c - a
-    area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
-    # y points down, so a face that is counter-clockwise from outside has a negative area when it faces us.
-    front = np.flatnonzero(area < -1e-9)
-    faces, area, a, b, c = faces[front], area[front], a[front], b[front], c[front]
-    edge1, edge2 = edge1[front], edge2[front]
-    limit = np.array(shape[::-1])
-    first = np.ceil(np.minimum(np.minimum(a, b), c) - 0.5).clip(0, limit).astype(np.int64)
-    last = np.floor(np.maximum(np.maximum(a, b), c) - 0.5).clip(-1, limit - 1).astype(np.int64)
-    extent = (last - first + 1).clip(0)
-    count = extent[:, 0] * extent[:, 1]
-    # One flat list of (face, pixel) pairs: faces are about a pixel wide, so their boxes hold few misses.
-    face = np.repeat(np.arange(len(faces)), count)
-    local = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
-    row, column = np.divmod(local, extent[face, 0])
-    x, y = first[face, 0] + column, first[face, 1] + row
-    dx = (x + 0.5 - a[face, 0]).astype(np.float32)
-    dy = (y + 0.5 - a[face, 1]).astype(np.float32)
-    w1 = (dx * edge2[face, 1] - dy * edge2[face, 0]) / area[face]
-    w2 = (dy * edge1[face, 0] - dx * edge1[face, 1]) / area[face]
-    inside = (w1 >= 0) & (w2 >= 0) & (w1 + w2 <= 1)
-    face, pixel, w1, w2 = face[inside], (y * shape[1] + x)[inside], w1[inside], w2[inside]
-    weights = (1 - w1 - w2, w1, w2)
-    z = sum(weights[k] * depth[faces[face, k]] for k in range(3))
-    winner = np.full(shape[0] * shape[1], -1, np.int64)
-    order = np.argsort(-np.asarray(z), kind="stable")  # far to near: the nearest is written last
-    winner[pixel[order]] = order
-    covered = winner >= 0
-    chosen = winner[covered]
-    image = np.zeros((len(winner), 3), np.float32)
-    image[covered] = sum(weights[k][chosen, None] * colours[faces[face[chosen], k]] for k in range(3))
-    return image.reshape(*shape, 3), covered.reshape(shape)
 
 
 def _room(vertices: Array, camera: Array, up: Array, size: int, rng: np.random.Generator) -> Array:

@@ -13,6 +13,12 @@ CROP = 256  # side of a crop, px
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def normalised(pixels: Tensor) -> Tensor:
+    """What backbones are given, float32, of pixels (..., 3, H, W), bytes."""
+    mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (MEAN, STD))
+    return pixels.float().sub_(255 * mean).div_(255 * std)  # in place: memory is what takes time here
+
+
 @dataclass(frozen=True)
 class Batch:
     """B people. Pixels of the source image have their origin at its top left corner, also where shards hold crops."""
@@ -37,10 +43,7 @@ class Batch:
     @property
     def image(self) -> Tensor:
         """(B,3,256,256) float32, normalised; made on the device of the pixels, which travel as bytes."""
-        mean, std = (torch.tensor(v, device=self.pixels.device).view(3, 1, 1) for v in (MEAN, STD))
-        return (
-            self.pixels.float().sub_(255 * mean).div_(255 * std)
-        )  # in place: memory is what takes time here
+        return normalised(self.pixels)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device; does not wait for copies of pinned memory."""

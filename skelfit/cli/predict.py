@@ -1,0 +1,180 @@
+"""`skelfit predict`: what a trained network says of people in photos."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from tqdm import tqdm
+
+from skelfit import __version__
+from skelfit.body.models import find_models
+from skelfit.job import find_device
+
+if TYPE_CHECKING:
+    from skelfit.predict.boxes import FindBoxes
+    from skelfit.predict.intrinsics import FindCamera
+    from skelfit.predict.output import Writer
+
+FILE = click.Path(path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+_AROUND_BOX, _AROUND_PHOTO = 1.2, 1.0  # margins
+
+
+class Numbers(click.ParamType):
+    """Four numbers with commas."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of four finite numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+            self.fail(f"expected {self.name}, four numbers in px, found {value!r}", param, ctx)
+        if min(numbers[2:] if self.name == "x,y,w,h" else numbers[:2]) <= 0:
+            self.fail(f"expected {self.name}, sizes above 0, found {value!r}", param, ctx)
+        return numbers
+
+
+@click.command("predict")
+@click.argument("checkpoint", type=FILE)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=FILE)
+@click.option("--out", type=FOLDER, required=True, help="Folder for parameters, meshes and pictures.")
+@click.option(
+    "--boxes", type=FILE, help="People's boxes (JSON): COCO's detections or annotations, or by name."
+)
+@click.option(
+    "--box", "given", type=Numbers("x,y,w,h"), multiple=True, help="A box in px, in each photo; repeatable."
+)
+@click.option(
+    "--min-score", type=click.FloatRange(0), default=0.5, show_default=True, help="Of boxes with a score."
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0.5, 5),
+    help="Side of the square that is looked at, in a box's longer side  [default: 1.2; of whole photos 1].",
+)
+@click.option("--fov", type=click.FloatRange(1, 170), help="Vertical field of view, in degrees.")
+@click.option("--intrinsics", type=Numbers("fx,fy,cx,cy"), help="In px.")
+@click.option(
+    "--intrinsics-from",
+    "source",
+    metavar="exif|diagonal|MODULE:CALLABLE",
+    help="exif: focal length by EXIF, else the diagonal; or your own predictor  [default: exif].",
+)
+@click.option(
+    "--meshes", type=click.Choice(["none", "skin", "all"]), default="skin", show_default=True,
+    help="all: bones, too.",
+)
+@click.option("--mesh-format", type=click.Choice(["ply", "obj"]), default="ply", show_default=True)
+@click.option("--overlays/--no-overlays", default=True, help="A picture of each photo with its people.")
+@click.option("--models", type=FOLDER, help="The models of the training  [default: as convert].")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier prediction wrote there.")
+def predict_command(
+    checkpoint: Path,
+    images: tuple[Path, ...],
+    out: Path,
+    boxes: Path | None,
+    given: tuple[tuple[float, ...], ...],
+    min_score: float,
+    margin: float | None,
+    fov: float | None,
+    intrinsics: tuple[float, ...] | None,
+    source: str | None,
+    meshes: Literal["none", "skin", "all"],
+    mesh_format: Literal["ply", "obj"],
+    overlays: bool,
+    models: Path | None,
+    device: str,
+    batch_size: int,
+    overwrite: bool,
+) -> None:
+    """People in photos as SKEL bodies, by a CHECKPOINT of `skelfit train` (or the training's folder).
+
+    IMAGE: files and folders. Without boxes, each photo is looked at as a whole, as of one person. Exits with 1 when
+    nobody was found at all.
+    """
+    if boxes is not None and given:
+        raise click.UsageError("--boxes has them by photo, --box gives one for all: leave one of them out")
+    # Imported here because networks and what they are made of take seconds.
+    from skelfit.predict.output import Wanted, Writer
+    from skelfit.predict.photos import OK, Looking, find_photos, predict_photos
+    from skelfit.predict.predictor import Predictor
+    from skelfit.train.checkpoint import load_network
+
+    find_boxes = _boxes(boxes, given)
+    margin = margin or (_AROUND_PHOTO if boxes is None and not given else _AROUND_BOX)
+    looking = Looking(find_boxes, _camera(fov, intrinsics, source), margin, min_score)
+    photos = find_photos(images)
+    body = find_models(models)
+    network, config = load_network(checkpoint)
+    predictor = Predictor(network, body, config.skel_gender, find_device(device))
+    writer = Writer(out, overwrite, Wanted(meshes, mesh_format, overlays), predictor)
+    click.echo(f"models: {body.source} (sha256 {body.sha256[:12]})")
+    click.echo(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
+    with tqdm(total=len(photos), unit="photo", disable=None) as bar:
+        for seen in predict_photos(photos, looking, predictor, batch_size):
+            for finding in seen.findings:
+                if finding.status != OK:
+                    bar.write(f"{finding.photo}: {finding.status}: {finding.reason}")
+            writer.add(seen)
+            bar.update()
+    about = {
+        "skelfit": __version__,
+        "checkpoint": str(checkpoint),
+        "training": config.name,
+        "skel_gender": config.skel_gender,
+        "models": {"source": body.source, "sha256": body.sha256},
+        "boxes_of_other_photos": getattr(find_boxes, "left", 0),
+    }
+    writer.finish(about)
+    _tell(writer, about)
+    sys.exit(0 if writer.statuses.get(OK) else 1)
+
+
+def _boxes(path: Path | None, given: Sequence[tuple[float, ...]]) -> FindBoxes:
+    from skelfit.predict.boxes import Box, BoxFile, whole_photo
+
+    if path is not None:
+        return BoxFile(path)
+    boxes = [Box(*numbers) for numbers in given]
+    return (lambda _path, _size: boxes) if boxes else whole_photo
+
+
+def _camera(fov: float | None, intrinsics: tuple[float, ...] | None, source: str | None) -> FindCamera:
+    """What the options say of cameras; at most one of them may."""
+    from skelfit.predict.intrinsics import Camera, from_diagonal, from_exif, given, of_view, plugged_in
+
+    if sum(option is not None for option in (fov, intrinsics, source)) > 1:
+        raise click.UsageError("--fov, --intrinsics and --intrinsics-from say the same: give one of them")
+    if fov is not None:
+        return of_view(fov)
+    if intrinsics is not None:
+        return given(Camera(*intrinsics))
+    if source in (None, "exif"):
+        return from_exif
+    return from_diagonal if source == "diagonal" else plugged_in(str(source))
+
+
+def _tell(writer: Writer, about: Mapping[str, Any]) -> None:
+    """What became of everything, and where it is."""
+    from skelfit.predict.output import PEOPLE_NAME, RECORD_NAME, ROWS_NAME
+
+    click.echo(f"{writer.photos} photos in, {writer.statuses.get('ok', 0)} people out")
+    for status, count in writer.statuses.items():
+        click.echo(f"  {status:<40} {count:>9}")
+    if about["boxes_of_other_photos"]:
+        click.echo(f"  boxes of photos that were not given      {about['boxes_of_other_photos']:>9}")
+    click.echo(f"{writer.out}: {PEOPLE_NAME}, {ROWS_NAME}, {RECORD_NAME}{writer.folders}")
