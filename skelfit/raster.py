@@ -26,7 +26,7 @@ def vertex_normals(vertices: Array, faces: NDArray[np.int32], faces_of: sparse.c
 def rasterise(
     points: Array, depth: Array, faces: NDArray[np.int32], colours: Array, shape: tuple[int, int]
 ) -> tuple[Array, Array]:
-    """What is seen of triangles: colours (*shape,3), and the depth (*shape) of each pixel; black and inf where nothing is.
+    """Triangles as they are seen: colours (*shape,3) and depth (*shape) of each pixel; black and inf where none is.
 
     points: (V,2) px, pixel centres at half-integers; depth: (V,); faces: (F,3), of which those are seen whose corners
     run counter-clockwise in a picture with y up; colours: (V,3); shape: height and width of the picture, px.

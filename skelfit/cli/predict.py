@@ -73,7 +73,10 @@ class Numbers(click.ParamType):
     help="exif: focal length by EXIF, else the diagonal; or your own predictor  [default: exif].",
 )
 @click.option(
-    "--meshes", type=click.Choice(["none", "skin", "all"]), default="skin", show_default=True,
+    "--meshes",
+    type=click.Choice(["none", "skin", "all"]),
+    default="skin",
+    show_default=True,
     help="all: bones, too.",
 )
 @click.option("--mesh-format", type=click.Choice(["ply", "obj"]), default="ply", show_default=True)

@@ -1,1 +1,1 @@
-"""`skelfit predict`: what a trained network says of people in photos. Knows the trainer's network, nothing of the fit."""
+"""`skelfit predict`: people in photos, by a trained network. Knows that network, and nothing of the fit."""

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Protocol
 from skelfit.errors import InputError
 
 _PERSON = 1  # COCO's category
-_EXPECTED = "a list of detections, COCO annotations, or names of photos with boxes (x, y, width, height in px)"
+_EXPECTED = (
+    "a list of detections, COCO annotations, or names of photos with boxes (x, y, width, height in px)"
+)
 
 
 class Box(NamedTuple):

@@ -93,9 +93,7 @@ class Writer:
 
     def _overlay(self, name: str, image: bytes, people: People) -> None:
         with Image.open(io.BytesIO(image)) as photo:
-            drawn = self._painter.draw(
-                photo, list(people.skin), list(people.joints), list(people.cam_int)
-            )
+            drawn = self._painter.draw(photo, list(people.skin), list(people.joints), list(people.cam_int))
         stream = io.BytesIO()
         drawn.save(stream, "JPEG", quality=_QUALITY)
         file = f"overlays/{name}.jpg"

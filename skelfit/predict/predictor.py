@@ -131,4 +131,3 @@ class Predictor:
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
-
