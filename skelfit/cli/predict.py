@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,25 +26,23 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 _AROUND_BOX, _AROUND_PHOTO = 1.2, 1.0  # margins
 
 
-class Numbers(click.ParamType):
-    """Four numbers with commas."""
+def _numbers(name: str, text: str, sizes: slice) -> tuple[float, ...]:
+    """Four numbers with commas, of which some are sizes."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or min(numbers[sizes]) <= 0:
+        raise click.BadParameter(f"expected {name}, four numbers in px, found {text!r}")
+    return numbers
 
-    def __init__(self, name: str) -> None:
-        self.name = name
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A tuple of four finite numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-            self.fail(f"expected {self.name}, four numbers in px, found {value!r}", param, ctx)
-        if min(numbers[2:] if self.name == "x,y,w,h" else numbers[:2]) <= 0:
-            self.fail(f"expected {self.name}, sizes above 0, found {value!r}", param, ctx)
-        return numbers
+def _as_boxes(_ctx: object, _option: object, texts: Sequence[str]) -> list[tuple[float, ...]]:
+    return [_numbers("x,y,w,h", text, slice(2, 4)) for text in texts]
+
+
+def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[float, ...] | None:
+    return None if text is None else _numbers("fx,fy,cx,cy", text, slice(0, 2))
 
 
 @click.command("predict")
@@ -65,7 +64,7 @@ class Numbers(click.ParamType):
     help="Side of the square that is looked at, in a box's longer side  [default: 1.2; of whole photos 1].",
 )
 @click.option("--fov", type=click.FloatRange(1, 170), help="Vertical field of view, in degrees.")
-@click.option("--intrinsics", type=Numbers("fx,fy,cx,cy"), help="In px.")
+@click.option("--intrinsics", metavar="FX,FY,CX,CY", callback=_as_intrinsics, help="In px.")
 @click.option(
     "--intrinsics-from",
     "source",
@@ -84,13 +83,15 @@ class Numbers(click.ParamType):
 @click.option("--models", type=FOLDER, help="The models of the training  [default: as convert].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--held-out", is_flag=True, help="Of shards: only people whom the training held out.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many photos, or people of shards.")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier prediction wrote there.")
 def predict_command(
     checkpoint: Path,
     images: tuple[Path, ...],
     out: Path,
     boxes: Path | None,
-    given: tuple[tuple[float, ...], ...],
+    given: list[tuple[float, ...]],
     min_score: float,
     margin: float | None,
     fov: float | None,
@@ -102,33 +103,43 @@ def predict_command(
     models: Path | None,
     device: str,
     batch_size: int,
+    held_out: bool,
+    limit: int | None,
     overwrite: bool,
 ) -> None:
     """People in photos as SKEL bodies, by a CHECKPOINT of `skelfit train` (or the training's folder).
 
-    IMAGE: files and folders. Without boxes, each photo is looked at as a whole, as of one person. Exits with 1 when
-    nobody was found at all.
+    IMAGE: files and folders of photos; or shards (.tar), whose boxes, cameras and labels are used. Photos without
+    boxes are looked at as a whole, as of one person. Exits with 1 when there is nobody at all.
     """
     if boxes is not None and given:
         raise click.UsageError("--boxes has them by photo, --box gives one for all: leave one of them out")
+    if any(path.suffix == ".tar" for path in images) and not all(path.suffix == ".tar" for path in images):
+        raise click.UsageError("give either photos or shards (.tar)")
     # Imported here because networks and what they are made of take seconds.
     from skelfit.predict.output import Wanted, Writer
     from skelfit.predict.photos import OK, Looking, find_photos, predict_photos
     from skelfit.predict.predictor import Predictor
+    from skelfit.predict.shards import find_people, predict_people
     from skelfit.train.checkpoint import load_network
 
-    find_boxes = _boxes(boxes, given)
-    margin = margin or (_AROUND_PHOTO if boxes is None and not given else _AROUND_BOX)
-    looking = Looking(find_boxes, _camera(fov, intrinsics, source), margin, min_score)
-    photos = find_photos(images)
     body = find_models(models)
     network, config = load_network(checkpoint)
     predictor = Predictor(network, body, config.skel_gender, find_device(device))
+    find_boxes, total = _boxes(boxes, given), limit
+    if all(path.suffix == ".tar" for path in images):
+        people = find_people(images, config.data.held_out if held_out else None)
+        stream = predict_people(islice(people, limit), predictor, batch_size)
+    else:
+        margin = margin or (_AROUND_PHOTO if boxes is None and not given else _AROUND_BOX)
+        looking = Looking(find_boxes, _camera(fov, intrinsics, source), margin, min_score)
+        photos = find_photos(images)[:limit]
+        stream, total = predict_photos(photos, looking, predictor, batch_size), len(photos)
     writer = Writer(out, overwrite, Wanted(meshes, mesh_format, overlays), predictor)
     click.echo(f"models: {body.source} (sha256 {body.sha256[:12]})")
     click.echo(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
-    with tqdm(total=len(photos), unit="photo", disable=None) as bar:
-        for seen in predict_photos(photos, looking, predictor, batch_size):
+    with tqdm(total=total, unit="photo", disable=None) as bar:
+        for seen in stream:
             for finding in seen.findings:
                 if finding.status != OK:
                     bar.write(f"{finding.photo}: {finding.status}: {finding.reason}")
@@ -152,7 +163,7 @@ def _boxes(path: Path | None, given: Sequence[tuple[float, ...]]) -> FindBoxes:
 
     if path is not None:
         return BoxFile(path)
-    boxes = [Box(*numbers) for numbers in given]
+    boxes = [Box(x, y, width, height) for x, y, width, height in given]
     return (lambda _path, _size: boxes) if boxes else whole_photo
 
 

@@ -65,6 +65,6 @@ def export_meshes(
 
 def write_mesh(path: Path, vertices: NDArray[np.floating[Any]], faces: NDArray[np.int32]) -> None:
     """Write vertices (V,3) and faces (F,3) in the format that the name ends with. Raises OutputError."""
-    content = trimesh.Trimesh(vertices, faces, process=False).export(file_type=path.suffix[1:])
+    content: Any = trimesh.Trimesh(vertices, faces, process=False).export(file_type=path.suffix[1:])
     data = content.encode() if isinstance(content, str) else content
     write_atomically(path, lambda stream: stream.write(data))

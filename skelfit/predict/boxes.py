@@ -36,7 +36,8 @@ class FindBoxes(Protocol):
 
 def whole_photo(_: Path, size: tuple[int, int]) -> Sequence[Box]:
     """One box, of all that is to be seen."""
-    return (Box(0.0, 0.0, *map(float, size)),)
+    width, height = size
+    return (Box(0.0, 0.0, width, height),)
 
 
 class BoxFile:
@@ -123,11 +124,10 @@ def _box(values: Any, score: Any = 1.0) -> Box:
         numbers = [float(value) for value in values]
         if len(numbers) == 4:
             numbers.append(float(score))
-        box = Box(*numbers[:5])
-        good = len(numbers) == 5 and all(map(math.isfinite, numbers)) and min(box.width, box.height) > 0
+        x, y, width, height, likely = numbers
+        if all(map(math.isfinite, numbers)) and min(width, height) > 0:
+            return Box(x, y, width, height, likely)
     except (TypeError, ValueError):
-        good = False
-    if not good:
-        fault = f"expected x, y, width, height in px, found {str(values)[:80]}"
-        return Box(math.nan, math.nan, math.nan, math.nan, 0.0, fault)
-    return box
+        pass
+    fault = f"expected x, y, width, height in px, found {str(values)[:80]}"
+    return Box(math.nan, math.nan, math.nan, math.nan, 0.0, fault)

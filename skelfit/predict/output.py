@@ -69,7 +69,7 @@ class Writer:
             return
         self._parameters.append(seen.people.parameters())
         if self._wanted.overlays:
-            self._overlay(seen.photo.name, seen.image, seen.people)
+            self._overlay(seen)
         if self._wanted.meshes != "none":
             self._meshes(seen.photo.name, [seen.findings[i].person or 0 for i in seen.good], seen.people)
 
@@ -91,14 +91,28 @@ class Writer:
         files = sorted([PEOPLE_NAME, ROWS_NAME, *self._files])
         write_json(self.out / RECORD_NAME, {**about, **found, "files": files})
 
-    def _overlay(self, name: str, image: bytes, people: People) -> None:
-        with Image.open(io.BytesIO(image)) as photo:
-            drawn = self._painter.draw(photo, list(people.skin), list(people.joints), list(people.cam_int))
+    def _overlay(self, seen: Seen) -> None:
+        """The people over their photo; with labels: photo, prediction, label side by side."""
+        assert seen.image is not None and seen.people is not None
+        with Image.open(io.BytesIO(seen.image)) as image:
+            photo = image.convert("RGB")
+        drawn = [self._draw(photo, people, seen.affine) for people in (seen.people, seen.labels) if people]
+        if seen.labels is not None:
+            drawn.insert(0, photo.resize(drawn[0].size))
+        picture = Image.new("RGB", (sum(part.width for part in drawn), drawn[0].height))
+        for i, part in enumerate(drawn):
+            picture.paste(part, (i * part.width, 0))
         stream = io.BytesIO()
-        drawn.save(stream, "JPEG", quality=_QUALITY)
-        file = f"overlays/{name}.jpg"
+        picture.save(stream, "JPEG", quality=_QUALITY)
+        file = f"overlays/{seen.photo.name}.jpg"
         write_atomically(self.out / file, lambda written: written.write(stream.getvalue()))
         self._files.append(file)
+
+    def _draw(self, photo: Image.Image, people: People, affine: Array | None) -> Image.Image:
+        cameras = people.cam_int
+        if affine is not None:
+            cameras = np.concatenate([affine, [[0, 0, 1]]]).astype(np.float32) @ cameras
+        return self._painter.draw(photo, list(people.skin), list(people.joints), list(cameras))
 
     def _meshes(self, name: str, persons: list[int], people: People) -> None:
         parts = [("skin", people.skin, self._predictor.faces)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from skelfit.errors import InputError
@@ -47,6 +48,10 @@ class Finding:
     square: Square | None = None  # what was cut out
     camera: KnownCamera | None = None
 
+    def failed(self, status: str, reason: str) -> Finding:
+        """The same with another end."""
+        return replace(self, status=status, reason=reason)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -57,6 +62,10 @@ class Seen:
     image: bytes | None = None  # upright
     shots: tuple[Shot, ...] = ()
     people: People | None = None  # of the findings that are ok, once they are known
+    labels: People | None = None  # the same people as their labels have them, where there are labels
+    affine: NDArray[np.float32] | None = (
+        None  # (2,3) from px of the photo to px of `image`, where that is a crop
+    )
 
     @property
     def good(self) -> list[int]:
@@ -109,9 +118,9 @@ def predict_photos(
     for seen in _look_ahead(photos, looking):
         held.append(seen)
         if sum(len(one.shots) for one in held) >= batch_size or len(held) >= _AHEAD:
-            yield from _shown(held, predictor, batch_size)
+            yield from with_people(held, predictor, batch_size)
             held = []
-    yield from _shown(held, predictor, batch_size)
+    yield from with_people(held, predictor, batch_size)
 
 
 def _look_ahead(photos: Iterable[Photo], looking: Looking) -> Iterator[Seen]:
@@ -147,7 +156,9 @@ def look(photo: Photo, looking: Looking) -> Seen:
         return Seen(photo, (Finding(name, None, "no_box", "no box of this photo was given"),), image)
     findings, shots = [], []
     for i, box in enumerate(boxes):
-        finding, shot = _cut(box, Finding(name, i, OK, box=box[:4], camera=camera), image, size, looking)
+        finding, shot = _cut(
+            box, Finding(name, i, OK, box=None if box.fault else box[:4], camera=camera), image, size, looking
+        )
         findings.append(finding)
         shots += [shot] if shot else []
     return Seen(photo, tuple(findings), image, tuple(shots))
@@ -170,8 +181,7 @@ def _cut(
     """What becomes of a box at first, and what the network is to be shown of it."""
 
     def failed(status: str, reason: str) -> tuple[Finding, None]:
-        whole = None if box.fault else finding.box
-        return replace(finding, status=status, reason=reason, box=whole, camera=None), None
+        return finding.failed(status, reason), None
 
     if box.fault:
         return failed("bad_box", box.fault)
@@ -190,7 +200,7 @@ def _cut(
     return replace(finding, square=square), Shot(pixels, square, finding.camera.camera)
 
 
-def _shown(held: Sequence[Seen], predictor: Predictor, batch_size: int) -> Iterator[Seen]:
+def with_people(held: Sequence[Seen], predictor: Predictor, batch_size: int) -> Iterator[Seen]:
     """Some photos with what the network says of their people."""
     shots = [shot for seen in held for shot in seen.shots]
     batches = [predictor(shots[i : i + batch_size]) for i in range(0, len(shots), batch_size)]
@@ -206,10 +216,10 @@ def _shown(held: Sequence[Seen], predictor: Predictor, batch_size: int) -> Itera
 def _answered(seen: Seen, people: People | None) -> Seen:
     """A photo with its people, of whom those without a finite answer are left out, with their status."""
     if people is None:
-        return Seen(seen.photo, seen.findings, seen.image)
+        return replace(seen, shots=())
     finite, findings = people.finite, list(seen.findings)
     for i, good in zip(seen.good, finite, strict=True):
         if not good:
-            findings[i] = replace(findings[i], status="not_finite", reason="no finite answer")
+            findings[i] = findings[i].failed("not_finite", "no finite answer")
     left = people.rows(np.flatnonzero(finite)) if finite.any() else None
-    return Seen(seen.photo, tuple(findings), seen.image, people=left)
+    return replace(seen, findings=tuple(findings), people=left, shots=())

@@ -66,7 +66,8 @@ class People:
     def finite(self) -> NDArray[np.bool_]:
         """(N,) whether there is an answer."""
         given = (self.skel_poses, self.skel_betas, self.skel_trans)
-        return np.isfinite(np.concatenate(given, 1)).all(1)
+        finite: Any = np.isfinite(np.concatenate(given, 1)).all(1)
+        return np.asarray(finite, np.bool_)
 
 
 class Predictor:
@@ -95,24 +96,22 @@ class Predictor:
         center, side = squares[:, :2], squares[:, 2]
         prediction = self.network(normalised(pixels.to(self.device)), self._tensor(cameras), center, side)
         estimate, cam_int = prediction.final, prediction.cam_int
-        angles, trans = (
-            pose_to_angles(estimate.pose),
-            crop_to_translation(estimate.camera, cam_int, center, side),
-        )
-        posed = self.body.forward(self.body.shape(estimate.betas), angles, trans)
+        trans = crop_to_translation(estimate.camera, cam_int, center, side)
+        return self._people(pose_to_angles(estimate.pose), estimate.betas, trans, estimate.camera, cam_int)
+
+    @torch.inference_mode()
+    def posed(self, poses: Array, betas: Array, trans: Array, cam_int: Array) -> People:
+        """People whose parameters are known, before cameras (N,3,3) px; of no crop."""
+        crop_camera = np.full((len(poses), 3), np.nan, np.float32)
+        return self._people(*map(self._tensor, (poses, betas, trans, crop_camera, cam_int)))
+
+    def _people(
+        self, angles: Tensor, betas: Tensor, trans: Tensor, crop_camera: Tensor, cam_int: Tensor
+    ) -> People:
+        posed = self.body.forward(self.body.shape(betas), angles, trans)
         points = self._keypoints(posed.vertices)
-        found: tuple[Tensor, ...] = (
-            angles,
-            estimate.betas,
-            trans,
-            posed.rotations[:, 0],
-            estimate.camera,
-            cam_int,
-            posed.joints,
-            points,
-            project(points, cam_int),
-            posed.vertices,
-        )
+        body = (posed.rotations[:, 0], crop_camera, cam_int, posed.joints, points, project(points, cam_int))
+        found = (angles, betas, trans, *body, posed.vertices)
         return People(*(tensor.float().cpu().numpy() for tensor in found))
 
     @torch.inference_mode()

@@ -1,0 +1,76 @@
+"""People of finished shards, as validation sees them, with their labels beside the prediction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from skelfit.layout import FloatArray, unpack
+from skelfit.predict.intrinsics import Camera, KnownCamera
+from skelfit.predict.photos import OK, Finding, Photo, Seen, with_people
+from skelfit.predict.predictor import Predictor, Shot
+from skelfit.train.batch import CROP
+from skelfit.train.crops import read_crop, square_around
+from skelfit.train.people import ALL, Person, Source, find_tars, in_order
+
+
+def find_people(tars: Sequence[Path], held_out: float | None) -> Iterator[Person]:
+    """The people of shards who have an image and a camera; with `held_out`, that share whom training never saw.
+
+    Raises ShardError.
+    """
+    found = (tuple(path for tar in tars for path in find_tars(str(tar))),)
+    which = Source(found, None, True) if held_out is None else Source(found, None, True, held_out, True)
+    return in_order(which, ALL)
+
+
+def predict_people(people: Iterable[Person], predictor: Predictor, batch_size: int) -> Iterator[Seen]:
+    """Everyone in order, with prediction and label. The labels' boxes and cameras are used as they are."""
+    people = iter(people)
+    while chunk := list(islice(people, batch_size)):
+        labels = [unpack(person.label) for person in chunk]
+        seen = [_see(person, label) for person, label in zip(chunk, labels, strict=True)]
+        answers = with_people(seen, predictor, batch_size)
+        for person, label, one in zip(chunk, labels, answers, strict=True):
+            if one.people is None or person.meta["skel_gender"] != predictor.body.gender:
+                yield one
+                continue
+            pose, betas, trans = (label[name][None] for name in ("skel_poses", "skel_betas", "skel_trans"))
+            yield replace(one, labels=predictor.posed(pose, betas, trans, one.people.cam_int))
+
+
+def _see(person: Person, label: dict[str, FloatArray]) -> Seen:
+    """A person, cut out as for validation."""
+    width, height = (200 * label["scale"]).tolist()
+    square = square_around(*label["center"].tolist(), width, height)
+    finding = Finding(person.key, 0, OK, square=square)
+    meta = person.meta
+    camera = _camera(label["cam_int"], meta["camera"], meta["image_size"])
+    photo = Photo(Path(person.key), person.key)
+    if camera is None:
+        return Seen(
+            photo, (finding.failed("no_camera", "neither intrinsics nor the image's size are known"),)
+        )
+    try:
+        pixels = np.asarray(read_crop(person.image, meta["affine"], square, CROP))
+    except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
+        return Seen(photo, (finding.failed("image_damaged", repr(error)),))
+    affine = np.array(meta["affine"], np.float32)
+    shot = Shot(pixels, square, camera.camera)
+    return Seen(photo, (replace(finding, camera=camera),), person.image, (shot,), affine=affine)
+
+
+def _camera(cam_int: FloatArray, known: bool, size: Sequence[int] | None) -> KnownCamera | None:
+    """A label's camera; where it is not known, by the image's diagonal, as in training."""
+    if known:
+        (fx, _, cx), (_, fy, cy) = cam_int[:2].tolist()
+        return KnownCamera(Camera(fx, fy, cx, cy), "label")
+    if not size:
+        return None
+    focal = math.hypot(*size)
+    return KnownCamera(Camera(focal, focal, size[0] / 2, size[1] / 2), "diagonal")
