@@ -53,7 +53,12 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
     "--boxes", type=FILE, help="People's boxes (JSON): COCO's detections or annotations, or by name."
 )
 @click.option(
-    "--box", "given", type=Numbers("x,y,w,h"), multiple=True, help="A box in px, in each photo; repeatable."
+    "--box",
+    "given",
+    metavar="X,Y,W,H",
+    callback=_as_boxes,
+    multiple=True,
+    help="A box in px, in each photo; repeatable.",
 )
 @click.option(
     "--min-score", type=click.FloatRange(0), default=0.5, show_default=True, help="Of boxes with a score."
