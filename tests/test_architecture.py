@@ -74,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Knows finished shards and bodies; strict: its own configuration; distances: how far joints are off.
     "train": {"body", "distances", "keep", "layout", "shards", "strict"},
     # The trainer's network on photos; what exports have to write meshes, and not to replace what is there.
-    "predict": {"body", "export", "images", "raster", "shards", "train"},
+    "predict": {"body", "export", "images", "layout", "raster", "shards", "train"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
     "studies": {

@@ -29,12 +29,12 @@ _AROUND_BOX, _AROUND_PHOTO = 1.2, 1.0  # margins
 def _numbers(name: str, text: str, sizes: slice) -> tuple[float, ...]:
     """Four numbers with commas, of which some are sizes."""
     try:
-        numbers = tuple(float(part) for part in text.split(","))
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        numbers = ()
+        numbers = []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or min(numbers[sizes]) <= 0:
         raise click.BadParameter(f"expected {name}, four numbers in px, found {text!r}")
-    return numbers
+    return tuple(numbers)
 
 
 def _as_boxes(_ctx: object, _option: object, texts: Sequence[str]) -> list[tuple[float, ...]]:

@@ -107,8 +107,8 @@ def _detections(found: Any, names: Mapping[Any, str], path: Path) -> Iterable[tu
     if not isinstance(found, list):
         raise InputError(path, "annotations", "a list", type(found).__name__)
     for i, one in enumerate(found):
-        photo = isinstance(one, dict) and (one.get("file_name") or one.get("image_id"))
-        if photo is False or photo is None:
+        photo = (one.get("file_name") or one.get("image_id")) if isinstance(one, dict) else None
+        if not isinstance(photo, str | int):
             expected = "a detection with image_id (or file_name) and bbox"
             raise InputError(path, f"entry {i}", expected, str(one)[:80])
         name = names.get(photo, str(photo))

@@ -34,7 +34,7 @@ def predict_people(people: Iterable[Person], predictor: Predictor, batch_size: i
     people = iter(people)
     while chunk := list(islice(people, batch_size)):
         labels = [unpack(person.label) for person in chunk]
-        seen = [_see(person, label) for person, label in zip(chunk, labels, strict=True)]
+        seen = [look_at(person, label) for person, label in zip(chunk, labels, strict=True)]
         answers = with_people(seen, predictor, batch_size)
         for person, label, one in zip(chunk, labels, answers, strict=True):
             if one.people is None or person.meta["skel_gender"] != predictor.body.gender:
@@ -44,11 +44,11 @@ def predict_people(people: Iterable[Person], predictor: Predictor, batch_size: i
             yield replace(one, labels=predictor.posed(pose, betas, trans, one.people.cam_int))
 
 
-def _see(person: Person, label: dict[str, FloatArray]) -> Seen:
-    """A person, cut out as for validation."""
-    width, height = (200 * label["scale"]).tolist()
-    square = square_around(*label["center"].tolist(), width, height)
-    finding = Finding(person.key, 0, OK, square=square)
+def look_at(person: Person, label: dict[str, FloatArray]) -> Seen:
+    """A person, cut out as for validation. What is wrong with the image does not raise."""
+    (x, y), (width, height) = label["center"].tolist(), (200 * label["scale"]).tolist()
+    square = square_around(x, y, width, height)
+    finding = Finding(person.key, 0, OK, box=(x - width / 2, y - height / 2, width, height), square=square)
     meta = person.meta
     camera = _camera(label["cam_int"], meta["camera"], meta["image_size"])
     photo = Photo(Path(person.key), person.key)
