@@ -211,6 +211,7 @@ def test_nobody_is_an_exit_code_of_its_own(trained: Path, tmp_path: Path) -> Non
         (("--intrinsics-from", "math:pi"), "found float"),
         (("--boxes", "none.json"), "none.json: expected a list of detections"),
         (("b.tar",), "either photos or shards"),
+        (("--held-out",), "--held-out is for shards (.tar)"),
     ],
 )
 def test_options_that_are_refused(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 from tqdm import tqdm
@@ -15,11 +15,21 @@ from tqdm import tqdm
 from skelfit import __version__
 from skelfit.body.models import find_models
 from skelfit.job import find_device
-
-if TYPE_CHECKING:
-    from skelfit.predict.boxes import FindBoxes
-    from skelfit.predict.intrinsics import FindCamera
-    from skelfit.predict.output import Writer
+from skelfit.predict.boxes import Box, BoxFile, FindBoxes, whole_photo
+from skelfit.predict.intrinsics import (
+    Camera,
+    FindCamera,
+    from_diagonal,
+    from_exif,
+    given,
+    of_view,
+    plugged_in,
+)
+from skelfit.predict.output import PEOPLE_NAME, RECORD_NAME, ROWS_NAME, Wanted, Writer
+from skelfit.predict.photos import OK, Looking, find_photos, predict_photos
+from skelfit.predict.predictor import Predictor
+from skelfit.predict.shards import find_people, predict_people
+from skelfit.train.checkpoint import load_network
 
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -54,7 +64,7 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
 )
 @click.option(
     "--box",
-    "given",
+    "boxes_given",
     metavar="X,Y,W,H",
     callback=_as_boxes,
     multiple=True,
@@ -96,7 +106,7 @@ def predict_command(
     images: tuple[Path, ...],
     out: Path,
     boxes: Path | None,
-    given: list[tuple[float, ...]],
+    boxes_given: list[tuple[float, ...]],
     min_score: float,
     margin: float | None,
     fov: float | None,
@@ -117,26 +127,22 @@ def predict_command(
     IMAGE: files and folders of photos; or shards (.tar), whose boxes, cameras and labels are used. Photos without
     boxes are looked at as a whole, as of one person. Exits with 1 when there is nobody at all.
     """
-    if boxes is not None and given:
+    if boxes is not None and boxes_given:
         raise click.UsageError("--boxes has them by photo, --box gives one for all: leave one of them out")
-    if any(path.suffix == ".tar" for path in images) and not all(path.suffix == ".tar" for path in images):
-        raise click.UsageError("give either photos or shards (.tar)")
-    # Imported here because networks and what they are made of take seconds.
-    from skelfit.predict.output import Wanted, Writer
-    from skelfit.predict.photos import OK, Looking, find_photos, predict_photos
-    from skelfit.predict.predictor import Predictor
-    from skelfit.predict.shards import find_people, predict_people
-    from skelfit.train.checkpoint import load_network
-
+    shards = [path.suffix == ".tar" for path in images]
+    if any(shards) and not (all(shards) and {boxes, fov, intrinsics, source} == {None} and not boxes_given):
+        raise click.UsageError("give either photos or shards (.tar), which have their own boxes and cameras")
+    if held_out and not any(shards):
+        raise click.UsageError("--held-out is for shards (.tar)")
     body = find_models(models)
     network, config = load_network(checkpoint)
     predictor = Predictor(network, body, config.skel_gender, find_device(device))
-    find_boxes, total = _boxes(boxes, given), limit
-    if all(path.suffix == ".tar" for path in images):
+    find_boxes, total = _boxes(boxes, boxes_given), limit
+    if any(shards):
         people = find_people(images, config.data.held_out if held_out else None)
         stream = predict_people(islice(people, limit), predictor, batch_size)
     else:
-        margin = margin or (_AROUND_PHOTO if boxes is None and not given else _AROUND_BOX)
+        margin = margin or (_AROUND_PHOTO if boxes is None and not boxes_given else _AROUND_BOX)
         looking = Looking(find_boxes, _camera(fov, intrinsics, source), margin, min_score)
         photos = find_photos(images)[:limit]
         stream, total = predict_photos(photos, looking, predictor, batch_size), len(photos)
@@ -164,8 +170,6 @@ def predict_command(
 
 
 def _boxes(path: Path | None, given: Sequence[tuple[float, ...]]) -> FindBoxes:
-    from skelfit.predict.boxes import Box, BoxFile, whole_photo
-
     if path is not None:
         return BoxFile(path)
     boxes = [Box(x, y, width, height) for x, y, width, height in given]
@@ -174,8 +178,6 @@ def _boxes(path: Path | None, given: Sequence[tuple[float, ...]]) -> FindBoxes:
 
 def _camera(fov: float | None, intrinsics: tuple[float, ...] | None, source: str | None) -> FindCamera:
     """What the options say of cameras; at most one of them may."""
-    from skelfit.predict.intrinsics import Camera, from_diagonal, from_exif, given, of_view, plugged_in
-
     if sum(option is not None for option in (fov, intrinsics, source)) > 1:
         raise click.UsageError("--fov, --intrinsics and --intrinsics-from say the same: give one of them")
     if fov is not None:
@@ -189,8 +191,6 @@ def _camera(fov: float | None, intrinsics: tuple[float, ...] | None, source: str
 
 def _tell(writer: Writer, about: Mapping[str, Any]) -> None:
     """What became of everything, and where it is."""
-    from skelfit.predict.output import PEOPLE_NAME, RECORD_NAME, ROWS_NAME
-
     click.echo(f"{writer.photos} photos in, {writer.statuses.get('ok', 0)} people out")
     for status, count in writer.statuses.items():
         click.echo(f"  {status:<40} {count:>9}")
