@@ -490,8 +490,8 @@ def test_people_of_shards_are_shown_as_in_validation(crops: bool, tmp_path: Path
         (shot,) = seen.shots
         np.testing.assert_array_equal(shot.pixels.transpose(2, 0, 1), batch.pixels[i].numpy())
         np.testing.assert_allclose(shot.square, [*batch.center[i].tolist(), batch.box_size[i]], rtol=1e-6)
-        focal = batch.cam_int[i, 0, 0].item()
-        assert shot.camera == pytest.approx((focal, focal, *batch.cam_int[i, :2, 2].tolist()))
+        (fx, _, cx), (_, fy, cy), _ = batch.cam_int[i].tolist()
+        assert shot.camera == pytest.approx((fx, fy, cx, cy))
 
 
 def test_pictures_of_shards_have_prediction_and_label(trained: Path, tmp_path: Path) -> None:
