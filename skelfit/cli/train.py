@@ -81,7 +81,11 @@ def train_command(
         prepare(out, resume=resume, overwrite=overwrite)
         click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
         click.echo(f"{config.name}: {config.optimizer.steps} steps on {device}, to {out}")
-    with together(device) as team, Watching(config.optimizer.steps, speaks=team.first) as watch:
+    each = config.data.batch_size * config.optimizer.accumulate
+    with (
+        together(device) as team,
+        Watching(config.optimizer.steps, each * team.part.of, speaks=team.first) as watch,
+    ):
         end = train(config, out, found, team, watch, resume=resume)
     if not is_first():
         return
@@ -116,24 +120,26 @@ def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 class Watching:
-    """Steps, loss, steps/s and time left on stderr: a bar on a terminal, else a line now and then.
+    """Steps, loss, people/s and time left on stderr: a bar on a terminal, else a line now and then.
 
     Within it, Ctrl-C and SIGTERM end the training after the step, with a checkpoint; a second one at once.
     """
 
-    def __init__(self, steps: int, *, speaks: bool) -> None:
-        self.speaks, self.plain = speaks, not sys.stderr.isatty()
-        self.bar = tqdm(total=steps, unit="step", smoothing=0.05, disable=self.plain or not speaks)
+    def __init__(self, steps: int, people: int, *, speaks: bool) -> None:
+        """people: of a step, in all processes."""
+        self.steps, self.people, self.speaks, self.plain = steps, people, speaks, not sys.stderr.isatty()
+        hidden = self.plain or not speaks
+        self.bar = tqdm(total=steps * people, unit=" people", smoothing=0.05, disable=hidden)
         self.code = 0
-        self.first: int | None = None
+        self.before_first: int | None = None  # steps of earlier runs, which say nothing of this one's speed
         self.started = self.printed = time.monotonic()
 
     def __enter__(self) -> Watching:
-        self.before = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.bar.close()
 
@@ -148,20 +154,23 @@ class Watching:
 
     def step(self, done: int, loss: float) -> None:
         """Count a step."""
-        if self.first is None:  # what came before it in an earlier run counts for no speed
-            self.first = self.bar.initial = done - 1
-            self.started = time.monotonic()
-        self.bar.n = done
-        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-        self.bar.refresh() if not self.plain else None
+        if self.before_first is None:
+            self.before_first = done - 1
+            self.bar.initial = self.bar.n = self.before_first * self.people
+        self.bar.set_postfix_str(f"step {done}, loss {loss:.4f}", refresh=False)
+        self.bar.update(done * self.people - self.bar.n)
         now = time.monotonic()
         if self.plain and self.speaks and now - self.printed > PLAIN_SECONDS:
             self.printed = now
-            form = "{n_fmt}/{total_fmt} steps, {rate_fmt}, {remaining} left"
             line = tqdm.format_meter(
-                done, self.bar.total, now - self.started, initial=self.first, unit=" steps", bar_format=form
+                done * self.people,
+                self.steps * self.people,
+                now - self.started,
+                initial=self.before_first * self.people,
+                unit=" people",
+                bar_format="{rate_fmt}, {remaining} left",
             )
-            click.echo(f"{line}, loss {loss:.4f}", err=True)
+            click.echo(f"step {done}/{self.steps}, loss {loss:.4f}, {line}", err=True)
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
