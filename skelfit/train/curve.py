@@ -21,7 +21,7 @@ def draw_curve(out: Path) -> None:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(*zip(*losses, strict=True), color="#28666e", linewidth=1)
-    left.set(title="training loss", xlabel="step", yscale="log")
+    left.set(title="training loss", xlabel="step")
     steps = [step for step, _ in measured]
     right.plot(steps, [found["pa_mpjpe_mm"] for _, found in measured], "o-", color="#c8553d", label="network")
     mean = [found["mean_pose"]["pa_mpjpe_mm"] for _, found in measured]
