@@ -24,6 +24,7 @@ from skelfit.labels.demo import write_demo
 from skelfit.layout import unpack
 from skelfit.predict.boxes import Box, BoxFile, whole_photo
 from skelfit.predict.intrinsics import Camera, exif_focal, from_exif, of_view, plugged_in
+from skelfit.predict.output import Wanted, Writer
 from skelfit.predict.overlay import Painter
 from skelfit.predict.photos import Looking, Photo, find_photos, look, predict_photos
 from skelfit.predict.predictor import Predictor, Shot
@@ -267,6 +268,8 @@ def test_depth_is_proportional_to_the_focal_length(predictor: Predictor, photos:
     s, tx, _ = near.crop_camera[0].tolist()
     np.testing.assert_allclose(near.skel_trans[0, 2], 2 * shot.camera.fx / (s * shot.square.side), rtol=1e-5)
     np.testing.assert_allclose(near.skel_trans[0, 0], tx, atol=1e-5)  # the crop is on the axis
+    uneven = predictor([shot._replace(camera=Camera(500, 600, 100, 120))])
+    np.testing.assert_array_equal(uneven.cam_int[0], [[500, 0, 100], [0, 600, 120], [0, 0, 1]])
     aside = predictor([shot._replace(camera=shot.camera._replace(cx=28.0))])
     expected = tx + 100 / shot.camera.fx * near.skel_trans[0, 2]
     np.testing.assert_allclose(aside.skel_trans[0, 0], expected, rtol=1e-4)
@@ -507,3 +510,14 @@ def test_pictures_of_shards_have_prediction_and_label(trained: Path, tmp_path: P
     config = DataConfig((SubsetConfig(f"{tmp_path}/shards/*.tar"),), batch_size=99, workers=0, held_out=0.5)
     assert held == [key for batch in each_once(config, held_out=True) for key in batch.keys]
     assert 0 < len(held) < 12
+
+
+def test_people_are_drawn_where_a_crop_shows_them(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
+    """As in the whole picture, of which the crop is the middle at twice the size."""
+    people = predictor(shots(photos, Looking(whole_photo, of_view(60)))[:1])
+    writer = Writer(tmp_path, False, Wanted(), predictor)
+    whole = writer._draw(Image.new("RGB", (256, 256)), people, None).resize((512, 512))
+    affine = np.array([[2, 0, -128], [0, 2, -128]], np.float32)
+    crop = writer._draw(Image.new("RGB", (256, 256)), people, affine)
+    one, other = (np.asarray(picture).any(-1) for picture in (whole.crop((128, 128, 384, 384)), crop))
+    assert 0.1 < other.mean() < 0.9 and (one == other).mean() > 0.97
