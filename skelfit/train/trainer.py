@@ -39,7 +39,7 @@ class Trainer:
         settings, cuda = config.optimizer, team.device.type == "cuda"
         self.model: nn.Module = self.network
         if team.part.of > 1:
-            self.model = DistributedDataParallel(self.network, broadcast_buffers=False)
+            self.model = DistributedDataParallel(self.network, forward_sync_buffers=False)
         self.averaged = AveragedModel(self.network, avg_fn=_towards(settings.ema)) if settings.ema else None
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), betas=(0.9, 0.999), weight_decay=settings.weight_decay
