@@ -20,7 +20,8 @@ from skelfit.body.ball import (
     move,
     rotation_to_angles,
 )
-from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
+from skelfit.body.dofs import DOF_JOINT, DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
+from skelfit.body.kinematics import SPINE
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
@@ -108,6 +109,28 @@ def skel_people(model: SkelModel, q: Tensor, betas: Tensor) -> People:
         ]
     )
     return People(betas, model.frames(betas), skin.permute(1, 2, 0).contiguous())
+
+
+def test_the_hessian_is_that_of_the_gradient(way: str, models: ModelSet) -> None:
+    """By central differences, but for what sliding joints add: spine and shoulder blades move as they turn."""
+    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
+    betas, q0 = (torch.randn(1, n, dtype=torch.float64) for n in (10, NUM_DOFS))
+    people = skel_people(model, 0.4 * q0 + 0.2, betas)
+    plan = make_plan(model, "all", "all", 20, (512, 32))
+    state = moments(plan, model, people, 0.4 * q0)
+    evaluate = objective_module.stage_objective(plan, model, people, 0.4 * q0, state, LIMITS, 1e-2)
+    x = 0.4 * q0[:, plan.dofs] + 0.05
+    step = 1e-5 * torch.eye(x.shape[1], dtype=torch.float64)
+    slopes = [torch.cat([evaluate(x + h[None]).gradient for h in sign * step]) for sign in (1, -1)]
+    expected = (slopes[0] - slopes[1]) / 2e-5
+    found = evaluate(x)
+    assert found.bend is not None
+    torch.testing.assert_close(found.bend[0], found.bend[0].mT, rtol=0, atol=0)
+    off = (found.hessian[0] + found.bend[0] - expected).abs()
+    slides = torch.tensor(["scapula" in DOF_NAMES[i] or DOF_JOINT[i] in SPINE for i in plan.dofs])
+    rigid = ~(slides[:, None] & slides)
+    assert off[rigid].max() < 1e-6 * expected.abs().max()
+    assert found.bend[0].abs().max() > 1e-2 * expected.abs().max()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ Angles are in radians. An axis is given in its joint's own frame; the first list
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import pi
 from types import MappingProxyType
@@ -166,6 +166,15 @@ def dof_index(name: str) -> int:
 def dofs_of_joint(joint: int) -> tuple[int, ...]:
     """Indices of a joint's DoFs, in the order in which they are applied."""
     return tuple(i for i, j in enumerate(DOF_JOINT) if j == joint)
+
+
+def turns(dofs: Sequence[int]) -> np.ndarray:
+    """Which of some DoFs turn the axes of which: (n, n) bool, true at i, j where i acts from outside of j or is j."""
+    index = np.array(dofs)
+    owner = np.array(DOF_JOINT)[index]
+    above = np.array([[a != b and b in descendants(a) for b in owner] for a in owner])
+    found: np.ndarray = above | ((owner[:, None] == owner) & (index[:, None] >= index))
+    return found
 
 
 def descendants(joint: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A stage's objective on a CPU: value, gradient and Gauss-Newton matrix, one person after the other in the cache.
+"""A stage's objective on a CPU: value, gradient and Hessian, one person after the other in the cache.
 
 The same as `objective.PoseObjective` and `objective.ShapedObjective`, from fewer operations: see `cpu_quadratic`.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from skelfit.fit.cpu_quadratic import (
     add_wrenches,
     gradient_along,
     normal_matrix,
+    second_derivatives,
     second_moments,
     slopes,
 )
@@ -41,6 +43,7 @@ class Tree:
     above: NDArray[np.int64]  # (J,) position of the next active joint above; -1: none
     dofs: NDArray[np.int64]  # (n,) active
     owner: NDArray[np.int64]  # (n,) position of the DoF's joint
+    turns: NDArray[np.bool_]  # (n, n) whether DoF i turns the axis of DoF j
     below: NDArray[
         np.bool_
     ]  # (J, J) the pairs of joints k, l with something to sum once b has gone up the tree
@@ -69,6 +72,7 @@ def make_tree(plan: Plan) -> Tree:
         above=np.array(above),
         dofs=dofs,
         owner=np.array([position[DOF_JOINT[i]] for i in dofs]),
+        turns=plan.turns.numpy() > 0,
         below=below,
         meets=(subtree.astype(int) @ below.astype(int)) > 0,
     )
@@ -94,7 +98,7 @@ class FusedObjective:
         """Evaluate at active DoFs x (B, n)."""
         frames, state, tree = self.frames, self.state, self.tree
         count, n = x.shape
-        value, gradient, hessian = x.new_empty(count), x.new_empty(count, n), x.new_empty(count, n, n)
+        value, gradient, hessian, bend = (x.new_empty(count, *(n,) * k) for k in (0, 1, 2, 2))
         people = (
             self.q.index_copy(1, self.plan.dofs, x), self.axes, frames.offsets, frames.joints,
             frames.spine_length, frames.thorax_width, frames.thorax_height,
@@ -102,9 +106,9 @@ class FusedObjective:
         )  # fmt: skip
         _evaluate_all(
             tuple(t.contiguous().numpy() for t in people), tuple(vars(tree).values()), self.plan.pairs,
-            self.limits.numpy(), self.limit_weight, value.numpy(), gradient.numpy(), hessian.numpy(),
+            self.limits.numpy(), self.limit_weight, value.numpy(), gradient.numpy(), hessian.numpy(), bend.numpy(),
         )  # fmt: skip
-        return Evaluation(value, gradient, hessian)
+        return Evaluation(value, gradient, hessian, bend)
 
     def take(self, rows: Tensor) -> FusedObjective:
         """The same objective of some of the people; rows (K,) int64."""
@@ -136,11 +140,8 @@ class FusedShapedObjective:
         """Evaluate at active DoFs and betas x (B, n + K)."""
         state, levers, n = self.state, self.levers, len(self.plan.dofs)
         count, size = x.shape
-        value, gradient, hessian = (
-            x.new_empty(count),
-            x.new_empty(count, size),
-            x.new_empty(count, size, size),
-        )
+        value, gradient, hessian = (x.new_empty(count, *(size,) * k) for k in range(3))
+        bend = torch.zeros_like(hessian)  # of the angles alone
         people = (
             self.q.index_copy(1, self.plan.dofs, x[:, :n]), x[:, n:], self.betas,
             state.transforms, state.pairs, state.d, state.value, levers.lever, levers.products, levers.pull,
@@ -148,9 +149,9 @@ class FusedShapedObjective:
         _evaluate_all_shaped(
             tuple(t.contiguous().numpy() for t in people), tuple(vars(self.tree).values()),
             tuple(vars(self.tables).values()), self.plan.pairs, self.limits.numpy(), self.limit_weight,
-            self.beta_weight, value.numpy(), gradient.numpy(), hessian.numpy(),
+            self.beta_weight, value.numpy(), gradient.numpy(), hessian.numpy(), bend.numpy(),
         )  # fmt: skip
-        return Evaluation(value, gradient, hessian)
+        return Evaluation(value, gradient, hessian, bend)
 
     def take(self, rows: Tensor) -> FusedShapedObjective:
         """The same objective of some of the people; rows (k,) int64."""
@@ -166,7 +167,7 @@ class FusedShapedObjective:
 @compiled
 def _evaluate_all(
     people: Any, tree: Any, pairs: Array, limits: Array, limit_weight: float,
-    value: Array, gradient: Array, hessian: Array,
+    value: Array, gradient: Array, hessian: Array, bend: Array,
 ) -> None:  # fmt: skip
     q, axes, offsets, rest, spine, width, height, start, moments, d, energy = people
     room = _make_room(len(tree[2]), q)
@@ -185,6 +186,7 @@ def _evaluate_all(
             room,
             gradient[p],
             hessian[p],
+            bend[p],
         )
 
 
@@ -195,20 +197,20 @@ def _make_room(count: int, like: Array) -> Any:
     rot, pos = np.empty((NUM_JOINTS, 3, 3)), np.empty((NUM_JOINTS, 3))
     omega, v = np.empty((len(DOF_JOINT), 3)), np.empty((len(DOF_JOINT), 3))
     a, change, slope = np.empty((count, 3, 4)), np.empty((count, 3, 4)), np.empty((count, 3, 4))
-    push, twist = np.empty((count, 3)), np.empty((count, 3))
+    push, pull = np.empty((count, 3)), np.empty((count, 3, 3))
     placed, second = np.empty((count, 3, 4), like.dtype), np.empty((count, count, MOMENT_SIZE), like.dtype)
-    return rot, pos, omega, v, a, change, slope, push, twist, placed, second
+    return rot, pos, omega, v, a, change, slope, push, pull, placed, second
 
 
 @compiled
 def _evaluate(
     q: Array, shape: Any, start: Array, moments: Array, d: Array, tree: Any, pairs: Array, limits: Array,
-    limit_weight: float, room: Any, gradient: Array, hessian: Array,
+    limit_weight: float, room: Any, gradient: Array, hessian: Array, bend: Array,
 ) -> float:  # fmt: skip
-    """Of one person, the value without E0; fills gradient (n,) and hessian (n, n), and the room."""
+    """Of one person, the value without E0; fills gradient (n,), hessian and bend (n, n), and the room."""
     axes, offsets, rest, spine, width, height = shape
-    parents, first_dof, joints, above, dofs, owner, below, meets = tree
-    rot, pos, omega, v, a, change, slope, push, twist, placed, second = room
+    parents, first_dof, joints, above, dofs, owner, turns, below, meets = tree
+    rot, pos, omega, v, a, change, slope, push, pull, placed, second = room
     pose(q, axes, offsets, parents, first_dof, spine, width, height, rot, pos, omega, v)
     for j in range(len(joints)):
         joint = joints[j]
@@ -223,7 +225,8 @@ def _evaluate(
                 change[j, r, c] = a[j, r, c] - start[r, 4 * j + c]
                 slope[j, r, c] = d[r, 4 * j + c]
     value = slopes(moments, pairs, change, slope)
-    gradient_along(a, slope, above, dofs, owner, omega, v, push, twist, gradient)
+    gradient_along(a, slope, above, dofs, owner, omega, v, push, pull, gradient)
+    second_derivatives(dofs, owner, turns, omega, v, push, pull, bend)
     second_moments(moments, pairs, placed, above, below, meets, second)
     normal_matrix(second, dofs, owner, meets, omega, v, hessian)
     for i in range(len(dofs)):
@@ -239,10 +242,10 @@ def _evaluate(
 @compiled
 def _evaluate_all_shaped(
     people: Any, tree: Any, tables: Any, pairs: Array, limits: Array, limit_weight: float, beta_weight: float,
-    value: Array, gradient: Array, hessian: Array,
+    value: Array, gradient: Array, hessian: Array, bend: Array,
 ) -> None:  # fmt: skip
     q, betas, start_betas, start, moments, d, energy, lever, products, pull = people
-    parents, first_dof, joints, above, dofs, owner, _, _ = tree
+    parents, first_dof, joints, above, dofs, owner, _, _, _ = tree
     count, n, size = len(joints), len(dofs), NUM_BETAS
     room = _make_room(count, q)
     rot, pos, omega, v, a, change, slope = room[:7]
@@ -281,7 +284,7 @@ def _evaluate_all_shaped(
         shape = (axes, offsets, rest, spine, thorax[0], thorax[1])
         found = _evaluate(
             q[p], shape, start[p], moments[p], levered, tree, pairs, limits, limit_weight, room,
-            gradient[p, :n], hessian[p, :n, :n],
+            gradient[p, :n], hessian[p, :n, :n], bend[p, :n, :n],
         )  # fmt: skip
         shape_twists(
             q[p],

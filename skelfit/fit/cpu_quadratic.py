@@ -1,4 +1,4 @@
-"""The quadratic form of a person's moments, on a CPU: its slopes, its gradient and its Gauss-Newton matrix, compiled.
+"""The quadratic form of a person's moments, on a CPU: its slopes, its gradient and its Hessian, compiled.
 
 With x_a the posed place of a vertex as joint a holds it, a DoF i of joint k moves it by omega_i x x_a + v_i if a is
 below k. So the Gauss-Newton matrix only needs, of each two subtrees, the second moments
@@ -50,25 +50,54 @@ def times_moment(a: Array, m: Array, out: Array) -> None:
 @compiled
 def gradient_along(
     a: Array, slope: Array, above: Array, dofs: Array, owner: Array, omega: Array, v: Array,
-    push: Array, twist: Array, gradient: Array,
+    push: Array, pull: Array, gradient: Array,
 ) -> None:  # fmt: skip
-    """Forces and torques on the joints, summed up the tree, along each DoF's twist."""
+    """Forces and torques on the joints, summed up the tree, along each DoF's twist.
+
+    Fills push (J, 3), the forces, and pull (J, 3, 3), sum A slope^T over the columns, of which the torque is a part.
+    """
     for j in range(len(a)):
         for r in range(3):
-            s, t = (r + 1) % 3, (r + 2) % 3
-            push[j, r], twist[j, r] = slope[j, r, 3], 0.0
-            for c in range(4):
-                twist[j, r] += a[j, s, c] * slope[j, t, c] - a[j, t, c] * slope[j, s, c]
+            push[j, r] = slope[j, r, 3]
+            for s in range(3):
+                x, y = a[j, r], slope[j, s]
+                pull[j, r, s] = x[0] * y[0] + x[1] * y[1] + x[2] * y[2] + x[3] * y[3]
     for j in range(len(a) - 1, -1, -1):
         if above[j] >= 0:
             for r in range(3):
                 push[above[j], r] += push[j, r]
-                twist[above[j], r] += twist[j, r]
+                for s in range(3):
+                    pull[above[j], r, s] += pull[j, r, s]
     for i in range(len(dofs)):
-        total = 0.0
+        total, p = 0.0, pull[owner[i]]
         for r in range(3):
-            total += omega[dofs[i], r] * twist[owner[i], r] + v[dofs[i], r] * push[owner[i], r]
+            torque = p[(r + 1) % 3, (r + 2) % 3] - p[(r + 2) % 3, (r + 1) % 3]
+            total += omega[dofs[i], r] * torque + v[dofs[i], r] * push[owner[i], r]
         gradient[i] = 2 * total
+
+
+@compiled
+def second_derivatives(
+    dofs: Array, owner: Array, turns: Array, omega: Array, v: Array, push: Array, pull: Array, bend: Array
+) -> None:
+    """What the Hessian (n, n) is more than the Gauss-Newton matrix: 2 <slope, d2A / dq_i dq_j>.
+
+    A DoF i that acts from outside of j turns what j does, d2A = [omega_i]x dA_j: the entry is omega_i . t_j with
+    t_j = sum dA_j x slope over j's subtree. push and pull are `gradient_along`'s. What sliding adds is left out.
+    """
+    n = len(dofs)
+    for j in range(n):
+        p, f, w, u = pull[owner[j]], push[owner[j]], omega[dofs[j]], v[dofs[j]]
+        trace = p[0, 0] + p[1, 1] + p[2, 2]
+        t0 = p[0, 0] * w[0] + p[0, 1] * w[1] + p[0, 2] * w[2] - trace * w[0] + u[1] * f[2] - u[2] * f[1]
+        t1 = p[1, 0] * w[0] + p[1, 1] * w[1] + p[1, 2] * w[2] - trace * w[1] + u[2] * f[0] - u[0] * f[2]
+        t2 = p[2, 0] * w[0] + p[2, 1] * w[1] + p[2, 2] * w[2] - trace * w[2] + u[0] * f[1] - u[1] * f[0]
+        for i in range(n):
+            if turns[i, j]:
+                x = omega[dofs[i]]
+                bend[i, j] = bend[j, i] = 2 * (x[0] * t0 + x[1] * t1 + x[2] * t2)
+            elif not turns[j, i]:
+                bend[i, j] = 0
 
 
 @compiled

@@ -19,25 +19,30 @@ _GROUP = 8
 Group = tuple[Any, ...]  # a number of each problem of a group
 
 
-def damped_steps(hessian: Tensor, gradient: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """As `solver.damped_step`, of CPU tensors (B, n, n), (B, n) and (B,): steps (B, n) and promised decreases (B,)."""
+def damped_steps(
+    hessian: Tensor, bend: Tensor | None, gradient: Tensor, damping: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `solver.damped_step`, of CPU tensors (B, n, n) twice, (B, n) and (B,): steps (B, n) and promises (B,)."""
     step, promised = gradient.new_empty(gradient.shape), gradient.new_empty(len(gradient))
-    h, g, by = (t.contiguous().numpy() for t in (hessian, gradient, damping))
-    _solve_all(h, g, by, step.numpy(), promised.numpy())
+    more = gradient.new_empty(0, 0, 0) if bend is None else bend
+    h, e, g, by = (t.contiguous().numpy() for t in (hessian, more, gradient, damping))
+    _solve_all(h, e, g, by, step.numpy(), promised.numpy())
     return step, promised
 
 
 @compiled
-def _solve_all(hessian: Array, gradient: Array, damping: Array, step: Array, promised: Array) -> None:
+def _solve_all(
+    hessian: Array, bend: Array, gradient: Array, damping: Array, step: Array, promised: Array
+) -> None:
     n, kind = gradient.shape[1], hessian.dtype
-    h, u, g, x = (
-        np.empty((n, n, _GROUP), kind), np.empty((n, n, _GROUP), kind),
-        np.empty((n, _GROUP), kind), np.empty((n, _GROUP), kind),
+    h, e, u, g, x, plain = (
+        np.empty((n, n, _GROUP), kind), np.empty((n, n, _GROUP), kind), np.empty((n, n, _GROUP), kind),
+        np.empty((n, _GROUP), kind), np.empty((n, _GROUP), kind), np.empty((n, _GROUP), kind),
     )  # fmt: skip
     by, largest, total, row = (
         np.empty(_GROUP, kind), np.empty(_GROUP, kind), np.empty(_GROUP, kind), np.empty(_GROUP, kind),
     )  # fmt: skip
-    good = np.empty(_GROUP, np.bool_)
+    good, exact = np.empty(_GROUP, np.bool_), np.zeros(_GROUP, np.bool_)
     for start in range(0, len(gradient), _GROUP):
         for p in range(_GROUP):
             k = min(start + p, len(gradient) - 1)  # a last group that is not full repeats its last problem
@@ -45,16 +50,25 @@ def _solve_all(hessian: Array, gradient: Array, damping: Array, step: Array, pro
             for i in range(n):
                 g[i, p] = gradient[k, i]
                 for j in range(i, n):
-                    h[i, j, p] = hessian[k, i, j]
-        _damp(h, by, g, u, x, largest)
-        _factor(u, row, good)
-        _substitute(u, x, good)
-        for p in range(_GROUP):
-            if not good[p]:
-                floor = _floor(largest[p])
-                for i in range(n):
-                    x[i, p] = -g[i, p] / (largest[p] * (1 + by[p]) + floor)
-        _promise(h, g, x, row, total)
+                    h[i, j, p] = e[i, j, p] = hessian[k, i, j]
+                    if len(bend):
+                        e[i, j, p] += bend[k, i, j]
+        if len(bend):
+            _damp(h, e, by, g, u, x, largest)
+            _factor(u, row, exact)
+            _substitute(u, x, exact)
+        if not exact.all():
+            _damp(h, h, by, g, u, plain, largest)
+            _factor(u, row, good)
+            _substitute(u, plain, good)
+            for p in range(_GROUP):
+                if not exact[p]:
+                    floor = _floor(largest[p])
+                    for i in range(n):
+                        x[i, p] = plain[i, p] if good[p] else -g[i, p] / (largest[p] * (1 + by[p]) + floor)
+                        for j in range(i, n):
+                            e[i, j, p] = h[i, j, p]
+        _promise(e, g, x, row, total)
         for p in range(min(_GROUP, len(gradient) - start)):
             promised[start + p] = total[p]
             for i in range(n):
@@ -67,8 +81,8 @@ def _floor(largest: float) -> float:
 
 
 @compiled
-def _damp(h: Array, by: Array, g: Array, u: Array, x: Array, largest: Array) -> None:
-    """The damped upper triangles into u, the right sides into x, the largest curvatures into largest."""
+def _damp(h: Array, e: Array, by: Array, g: Array, u: Array, x: Array, largest: Array) -> None:
+    """The upper triangles of e, damped as h is, into u; the right sides into x, the largest curvatures into largest."""
     n = len(g)
     for p in range(_GROUP):
         largest[p] = h[0, 0, p]
@@ -78,7 +92,7 @@ def _damp(h: Array, by: Array, g: Array, u: Array, x: Array, largest: Array) -> 
             x[i, p] = -g[i, p]
     for i in range(n):
         for j in range(i, n):
-            _store(_load(h[i, j]), u[i, j])
+            _store(_load(e[i, j]), u[i, j])
         for p in range(_GROUP):
             u[i, i, p] += by[p] * h[i, i, p] + _floor(largest[p])
 

@@ -1,9 +1,12 @@
-"""A stage's objective around a vertex pass, for the solver: value, gradient and Gauss-Newton matrix from its moments.
+"""A stage's objective around a vertex pass, for the solver: value, gradient and Hessian from its moments.
 
 Derivative: a DoF i of joint k is a world twist (omega, v) that acts on the subtree of k, so the column of the Jacobian
 is dA_j/dq_i = [omega]x A_j + [0 | v] for j below k; then gradient = 2 <D0 + dA M, dA/dq_i> and the Gauss-Newton
-matrix is 2 <dA/dq_i M, dA/dq_j>. Both are checked against autograd in float64. `PoseObjective` writes M out and is
-made of batched matrix products, for any device; on a CPU `cpu_objective` does the same person by person.
+matrix is 2 <dA/dq_i M, dA/dq_j>. The Hessian is more by 2 <D0 + dA M, d2A/dq_i dq_j>, and where DoF i acts from
+outside of DoF j, d2A is [omega_i]x dA_j: no more work than the gradient. Near an Euler pole, where two angles hardly
+differ in what they do, that is what tells them apart, and Gauss-Newton steps go astray. All are checked against
+autograd in float64. `PoseObjective` writes M out and is made of batched matrix products, for any device; on a CPU
+`cpu_objective` does the same person by person.
 
 Betas may be variables beside the DoFs. Beta k moves a vertex by f_k, its shape vector turned by its blended transform,
 and by what it changes of the transforms, dA_k u; with d the betas' change since the pass, the residual is
@@ -117,7 +120,7 @@ class PoseObjective:
         slope = state.d + change @ state.m
         value = state.value + ((state.d + slope) * change).sum((1, 2))
         omega, v = twists.omega[:, plan.dofs], twists.v[:, plan.dofs]
-        gradient, hessian = _derivatives(plan, omega, v, a, slope, state.m)
+        gradient, hessian, bend = _derivatives(plan, omega, v, a, slope, state.m)
 
         low, high = self.limits[plan.dofs].unbind(-1)
         excess = torch.relu(x - high) - torch.relu(low - x)
@@ -126,6 +129,7 @@ class PoseObjective:
             value + self.limit_weight * excess.square().sum(1),
             gradient + 2 * self.limit_weight * excess,
             hessian,
+            bend,
         )
 
     def take(self, rows: Tensor) -> PoseObjective:
@@ -166,6 +170,7 @@ class ShapedObjective:
         square = self.levers.products + speeds.flatten(2) @ lever.flatten(2).mT
         square = square + along.flatten(2) @ speeds.flatten(2).mT
         square.diagonal(dim1=1, dim2=2).add_(self.beta_weight)
+        bend = torch.nn.functional.pad(cast("Tensor", pose.bend), (0, len(betas[0]), 0, len(betas[0])))
         _, twists = pose_joints_with_twists(self.model.rig, frames, q)
         across = _meeting(plan, twists.omega[:, plan.dofs], twists.v[:, plan.dofs], a, along)
         return Evaluation(
@@ -174,6 +179,7 @@ class ShapedObjective:
             + self.beta_weight * betas.square().sum(1),
             torch.cat((pose.gradient, 2 * (pull + self.beta_weight * betas)), 1),
             torch.cat((torch.cat((pose.hessian, across), 2), torch.cat((across.mT, 2 * square), 2)), 1),
+            bend,
         )
 
     def take(self, rows: Tensor) -> ShapedObjective:
@@ -214,18 +220,22 @@ def _meeting(plan: Plan, omega: Tensor, v: Tensor, a: Tensor, along: Tensor) -> 
 
 def _derivatives(
     plan: Plan, omega: Tensor, v: Tensor, a: Tensor, slope: Tensor, m: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradient (B, n) and Gauss-Newton matrix (B, n, n), chain by chain: most of the Jacobian is zero.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient (B, n), Gauss-Newton matrix and what the Hessian has beyond it (B, n, n), chain by chain.
 
     Twists (B, n, 3), transforms a (B, 3, 4J), slope D0 + dA M (B, 3, 4J) and m (B, 4J, 4J).
     """
     count, n = omega.shape[:2]
     gradient, hessian = omega.new_empty(count, n), omega.new_empty(count, n, n)
+    torque = torch.empty_like(omega)  # of the slope on what each DoF does
     jacobians = [_jacobian(omega[:, c.dofs], v[:, c.dofs], a[..., c.columns], c.subtree) for c in plan.chains]
     for k, (chain, jacobian) in enumerate(zip(plan.chains, jacobians, strict=True)):
         flat = jacobian.flatten(2)
         along = slope[..., chain.columns].flatten(1)
         gradient[:, chain.dofs] = 2 * (flat @ along[..., None])[..., 0]
+        torque[:, chain.dofs] = torch.linalg.cross(
+            jacobian, slope[:, None, :, chain.columns].expand_as(jacobian), dim=2
+        ).sum(-1)
         start = 4 * chain.joints.start  # the later chains' columns are at or behind this chain's
         curved = (2 * jacobian.flatten(1, 2) @ m[:, chain.columns, start:]).view(count, flat.shape[1], 3, -1)
         for other, right in zip(plan.chains[k:], jacobians[k:], strict=True):
@@ -234,7 +244,8 @@ def _derivatives(
             hessian[:, chain.dofs, other.dofs] = block
             if other is not chain:
                 hessian[:, other.dofs, chain.dofs] = block.mT
-    return gradient, hessian
+    bend = 2 * (omega @ torque.mT) * plan.turns
+    return gradient, hessian, bend + bend.tril(-1).mT + bend.triu(1).mT
 
 
 def _jacobian(omega: Tensor, v: Tensor, a: Tensor, subtree: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS, descendants
+from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS, descendants, turns
 from skelfit.body.skel import SkelModel
 
 IntArray = NDArray[np.int64]
@@ -109,6 +109,7 @@ class Plan:
     chains: tuple[Chain, ...]
     pair_mass: Tensor  # (P,) sum of om w_j w_k
     pairs: IntArray  # (P, 2) pairs of active joints, as positions, that share a vertex
+    turns: Tensor  # (n, n) 1 where DoF i turns the axis of DoF j, else 0
     fill: Tensor  # ((4J)^2,) where in [pair sums, 0] each entry of M stands
     people: int  # people per tile
 
@@ -173,8 +174,9 @@ def make_plan(
                 points=None if points is None else _points(points[:, mine], device, dtype),
             )
         )
+    free = [i for i, j in enumerate(DOF_JOINT) if j in joints]
     return Plan(
-        dofs=torch.tensor([i for i, j in enumerate(DOF_JOINT) if j in joints], device=device),
+        dofs=torch.tensor(free, device=device),
         joints=joints,
         num_vertices=len(chosen),
         num_points=0 if points is None else len(points),
@@ -182,6 +184,7 @@ def make_plan(
         chains=tuple(_chain(joints, c, device, dtype) for c in _CHAINS if c[0][0] in joints),
         pair_mass=torch.tensor(om[chosen] @ pairs[chosen], device=device, dtype=dtype),
         pairs=np.stack((first, second), 1),
+        turns=torch.tensor(turns(free), device=device, dtype=dtype),
         fill=torch.tensor(_fill_table(first, second, len(joints)), device=device),
         people=tile[1],
     )

@@ -13,7 +13,7 @@ angle can land whole turns away.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -29,6 +29,12 @@ class Evaluation:
     value: Tensor  # (B,)
     gradient: Tensor  # (B, n)
     hessian: Tensor  # (B, n, n), positive semi-definite model
+    bend: Tensor | None = None  # (B, n, n), what the Hessian is more than the model; None: not known
+
+    def take(self, rows: Tensor) -> Evaluation:
+        """Of some of the problems; rows (K,)."""
+        bend = None if self.bend is None else self.bend[rows]
+        return Evaluation(self.value[rows], self.gradient[rows], self.hessian[rows], bend)
 
 
 @dataclass(frozen=True)
@@ -73,23 +79,34 @@ def on_cpu(x: Tensor) -> bool:
 
 
 def damped_step(state: Evaluation, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve (H + damping (diag H + floor)) d = -g per problem: d (B, n), and the decrease that the model promises.
+    """Solve (H + damping (diag M + floor)) d = -g per problem: d (B, n), and the decrease that this promises.
 
-    Where the matrix is not positive definite even so, the step is the gradient scaled by the largest curvature.
+    H is the Hessian as far as it is known; where it is not positive definite even so, it is the model M; and where that
+    is not either, the step is the gradient scaled by the largest curvature.
     """
     if on_cpu(damping):
-        return damped_steps(state.hessian, state.gradient, damping)
+        return damped_steps(state.hessian, state.bend, state.gradient, damping)
     diagonal = state.hessian.diagonal(dim1=-2, dim2=-1)
     largest = diagonal.amax(-1, keepdim=True)
     floor = FLOOR * largest + torch.finfo(diagonal.dtype).tiny
-    matrix = state.hessian + torch.diag_embed(damping[:, None] * diagonal + floor)
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    step = -torch.cholesky_solve(state.gradient[..., None], factor)[..., 0]
-    usable = ((info == 0) & step.isfinite().all(-1))[:, None]
-    step = torch.where(usable, step, -state.gradient / (largest * (1 + damping[:, None]) + floor))
-    curvature = (step * (state.hessian @ step[..., None])[..., 0]).sum(-1)
+    added = torch.diag_embed(damping[:, None] * diagonal + floor)
+    step, good = _solve(state.hessian + added, state.gradient)
+    step = torch.where(good, step, -state.gradient / (largest * (1 + damping[:, None]) + floor))
+    hessian = state.hessian
+    if state.bend is not None:
+        exact = hessian + state.bend
+        other, good = _solve(exact + added, state.gradient)
+        step, hessian = torch.where(good, other, step), torch.where(good[..., None], exact, hessian)
+    curvature = (step * (hessian @ step[..., None])[..., 0]).sum(-1)
     promised = -(step * state.gradient).sum(-1) - 0.5 * curvature
     return step, promised
+
+
+def _solve(matrix: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """-matrix^-1 gradient (B, n), and where (B, 1) the matrix is positive definite and that is finite."""
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    step = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+    return step, ((info == 0) & step.isfinite().all(-1))[:, None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +120,7 @@ class _Batch:
     accepted: Tensor  # (K,)
 
     def take(self, keep: Tensor) -> _Batch:
-        state = Evaluation(*(v[keep] for v in vars(self.state).values()))
+        state = self.state.take(keep)
         return _Batch(self.rows[keep], self.x[keep], state, self.damping[keep], self.accepted[keep])
 
 
@@ -131,9 +148,12 @@ def levenberg_marquardt(
     move: Move = straight,
     tolerance: float = 0.0,
     damping: Tensor | None = None,
+    exact: bool = True,
 ) -> Solution:
     """Minimise a batch of objectives from x (B, n) with at most `steps` steps each, each bounded by max_step.
 
+    exact: use all of the Hessian that the objective knows. It finds the floor of a curved valley in a few steps, but far
+    from a minimum the model alone is the surer guide.
     `move` may follow a manifold, as long as it agrees with x + step to first order. A problem rests when a step
     promises to gain no more than `tolerance` times its value. The value of a solution is never above that of its start,
     but for rounding. damping (B,) is that of the first step, such as an earlier solution's.
@@ -142,6 +162,8 @@ def levenberg_marquardt(
     everybody = torch.arange(len(x), device=x.device)
     if damping is None:
         damping = x.new_full((len(x),), DAMPING_START)
+    if not exact:
+        objective = _Modelled(objective)
     batch = _Batch(everybody, x, objective(x), damping, torch.zeros_like(everybody))
     found_x, found_value, found_accepted = x.clone(), batch.state.value.clone(), batch.accepted.clone()
     decrease, found_damping = torch.full_like(found_value, torch.inf), damping.clone()
@@ -166,6 +188,19 @@ def levenberg_marquardt(
     return Solution(found_x, found_value, decrease, found_accepted, found_damping)
 
 
+@dataclass(frozen=True)
+class _Modelled:
+    """An objective of whose Hessian nothing but the model is used."""
+
+    objective: Objective
+
+    def __call__(self, x: Tensor) -> Evaluation:
+        return replace(self.objective(x), bend=None)
+
+    def take(self, rows: Tensor) -> _Modelled:
+        return _Modelled(self.objective.take(rows))
+
+
 def _step(objective: Objective, batch: _Batch, trial_x: Tensor, moving: Tensor) -> _Batch:
     """Each moving problem goes to its trial point where that is better, and adapts its damping."""
     trial, state = objective(trial_x), batch.state
@@ -179,7 +214,12 @@ def _step(objective: Objective, batch: _Batch, trial_x: Tensor, moving: Tensor) 
             torch.where(better, trial.value, state.value),
             torch.where(better[:, None], trial.gradient, state.gradient),
             torch.where(better[:, None, None], trial.hessian, state.hessian),
+            _chosen(better, trial.bend, state.bend),
         ),
         damping=torch.where(moving, scaled.clamp(_DAMPING_MIN, _DAMPING_MAX), batch.damping),
         accepted=batch.accepted + better,
     )
+
+
+def _chosen(better: Tensor, one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return None if one is None or other is None else torch.where(better[:, None, None], one, other)
