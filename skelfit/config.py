@@ -68,6 +68,8 @@ class StageConfig:
     stride: int = bounded(1, default=1)  # the last vertex pass uses every stride-th vertex
     coarse_stride: int | None = bounded(1, default=None)  # the passes before it; None: as the last
     extra_refreshes: int = bounded(0, default=0)  # coarse passes more, for those who still move
+    # Last passes more, for those on their way yet; the last passes then use the whole Hessian.
+    late_refreshes: int = bounded(0, default=0)
     tolerance: float = bounded(0, default=1e-6)  # a person rests when a step would gain less than this share
     # Betas are free too, where the label's gender is not SKEL's: in all passes but the last, if it is not the only one.
     refine_betas: bool = False

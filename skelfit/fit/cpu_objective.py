@@ -93,12 +93,14 @@ class FusedObjective:
     state: Moments
     limits: Tensor  # (n, 2) rad, of the active DoFs
     limit_weight: float
+    exact: bool = False  # whether the Hessian is wanted, or its model alone
 
     def __call__(self, x: Tensor) -> Evaluation:
         """Evaluate at active DoFs x (B, n)."""
         frames, state, tree = self.frames, self.state, self.tree
         count, n = x.shape
-        value, gradient, hessian, bend = (x.new_empty(count, *(n,) * k) for k in (0, 1, 2, 2))
+        value, gradient, hessian = (x.new_empty(count, *(n,) * k) for k in range(3))
+        bend = torch.empty_like(hessian) if self.exact else x.new_empty(count, 0, 0)
         people = (
             self.q.index_copy(1, self.plan.dofs, x), self.axes, frames.offsets, frames.joints,
             frames.spine_length, frames.thorax_width, frames.thorax_height,
@@ -108,7 +110,7 @@ class FusedObjective:
             tuple(t.contiguous().numpy() for t in people), tuple(vars(tree).values()), self.plan.pairs,
             self.limits.numpy(), self.limit_weight, value.numpy(), gradient.numpy(), hessian.numpy(), bend.numpy(),
         )  # fmt: skip
-        return Evaluation(value, gradient, hessian, bend)
+        return Evaluation(value, gradient, hessian, bend if self.exact else None)
 
     def take(self, rows: Tensor) -> FusedObjective:
         """The same objective of some of the people; rows (K,) int64."""
@@ -141,7 +143,6 @@ class FusedShapedObjective:
         state, levers, n = self.state, self.levers, len(self.plan.dofs)
         count, size = x.shape
         value, gradient, hessian = (x.new_empty(count, *(size,) * k) for k in range(3))
-        bend = torch.zeros_like(hessian)  # of the angles alone
         people = (
             self.q.index_copy(1, self.plan.dofs, x[:, :n]), x[:, n:], self.betas,
             state.transforms, state.pairs, state.d, state.value, levers.lever, levers.products, levers.pull,
@@ -149,9 +150,9 @@ class FusedShapedObjective:
         _evaluate_all_shaped(
             tuple(t.contiguous().numpy() for t in people), tuple(vars(self.tree).values()),
             tuple(vars(self.tables).values()), self.plan.pairs, self.limits.numpy(), self.limit_weight,
-            self.beta_weight, value.numpy(), gradient.numpy(), hessian.numpy(), bend.numpy(),
+            self.beta_weight, value.numpy(), gradient.numpy(), hessian.numpy(),
         )  # fmt: skip
-        return Evaluation(value, gradient, hessian, bend)
+        return Evaluation(value, gradient, hessian)
 
     def take(self, rows: Tensor) -> FusedShapedObjective:
         """The same objective of some of the people; rows (k,) int64."""
@@ -207,7 +208,10 @@ def _evaluate(
     q: Array, shape: Any, start: Array, moments: Array, d: Array, tree: Any, pairs: Array, limits: Array,
     limit_weight: float, room: Any, gradient: Array, hessian: Array, bend: Array,
 ) -> float:  # fmt: skip
-    """Of one person, the value without E0; fills gradient (n,), hessian and bend (n, n), and the room."""
+    """Of one person, the value without E0; fills gradient (n,), hessian (n, n), and the room.
+
+    bend (n, n) becomes what the Hessian is more than that; (0, 0): it is not wanted.
+    """
     axes, offsets, rest, spine, width, height = shape
     parents, first_dof, joints, above, dofs, owner, turns, below, meets = tree
     rot, pos, omega, v, a, change, slope, push, pull, placed, second = room
@@ -226,7 +230,8 @@ def _evaluate(
                 slope[j, r, c] = d[r, 4 * j + c]
     value = slopes(moments, pairs, change, slope)
     gradient_along(a, slope, above, dofs, owner, omega, v, push, pull, gradient)
-    second_derivatives(dofs, owner, turns, omega, v, push, pull, bend)
+    if len(bend):
+        second_derivatives(dofs, owner, turns, omega, v, push, pull, bend)
     second_moments(moments, pairs, placed, above, below, meets, second)
     normal_matrix(second, dofs, owner, meets, omega, v, hessian)
     for i in range(len(dofs)):
@@ -242,7 +247,7 @@ def _evaluate(
 @compiled
 def _evaluate_all_shaped(
     people: Any, tree: Any, tables: Any, pairs: Array, limits: Array, limit_weight: float, beta_weight: float,
-    value: Array, gradient: Array, hessian: Array, bend: Array,
+    value: Array, gradient: Array, hessian: Array,
 ) -> None:  # fmt: skip
     q, betas, start_betas, start, moments, d, energy, lever, products, pull = people
     parents, first_dof, joints, above, dofs, owner, _, _, _ = tree
@@ -255,6 +260,7 @@ def _evaluate_all_shaped(
     turn, place = np.empty((NUM_JOINTS, 3, size)), np.empty((NUM_JOINTS, 3, size))
     twists, wrenches = np.empty((2, count, 3, size)), np.empty((2, count, 3, size))
     delta, force, square = np.empty(size), np.empty(size), np.empty((size, size))
+    none = np.empty((0, 0))
     levered, at = np.empty((3, 4 * count)), np.empty((count, 3, 4, size))
     for p in range(len(q)):
         shape_joints(
@@ -284,7 +290,7 @@ def _evaluate_all_shaped(
         shape = (axes, offsets, rest, spine, thorax[0], thorax[1])
         found = _evaluate(
             q[p], shape, start[p], moments[p], levered, tree, pairs, limits, limit_weight, room,
-            gradient[p, :n], hessian[p, :n, :n], bend[p, :n, :n],
+            gradient[p, :n], hessian[p, :n, :n], none,
         )  # fmt: skip
         shape_twists(
             q[p],

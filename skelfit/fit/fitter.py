@@ -50,8 +50,8 @@ _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
 # Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
 _RETRY_STEPS, _CHANCE_PASSES, _NO_WORSE = 12, 3, 1.02
 _MOVING = 3e-3  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
-# More of the last passes, for those whom the last moved so much that these still matter, or who would gain that share.
-_LATE_PASSES, _MUCH, _REST = 2, 5e-2, 1e-6
+# Late refreshes: for whom the last pass moved so far (rad) that correctives matter, or who would gain that share.
+_MUCH, _REST = 5e-2, 1e-6
 
 
 class Fitter:
@@ -140,9 +140,6 @@ class Stage:
     plans: tuple[Plan, ...]  # of its vertex passes
     move: Move
     limit_weight: float  # m^2 per rad^2 beyond a joint limit
-    exact: (
-        bool  # whether the last pass uses all of the Hessian: when passes before it have led near the minimum
-    )
 
 
 @dataclass(frozen=True)
@@ -211,13 +208,15 @@ class PairFitter:
                 )
             move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32, self.dof_limits)
             plans = (coarse,) * (stage.refreshes - 1) + (fine,)
-            self.stages.append(Stage(stage, plans, move, config.limit_weight, len(plans) > 1))
+            self.stages.append(Stage(stage, plans, move, config.limit_weight))
         # For those who need longer: passes over all vertices, their betas held, so that being late changes the pose
         # alone. For those whom that does not help: some coarse passes without the limits first.
         last = self.stages[-1]
-        held = replace(last.config, steps=_RETRY_STEPS, extra_refreshes=0, refine_betas=False)
+        held = replace(
+            last.config, steps=_RETRY_STEPS, extra_refreshes=0, late_refreshes=0, refine_betas=False
+        )
         self.again = replace(last, config=held, plans=last.plans[-1:])
-        self.free = replace(self.again, plans=last.plans[:1], limit_weight=0.0, exact=False)
+        self.free = replace(self.again, plans=last.plans[:1], limit_weight=0.0)
         self.progress = make_plan(self.skel, "all", "all", PROGRESS_STRIDE, tile)
         self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
 
@@ -333,8 +332,8 @@ class PairFitter:
         """One stage: its steps shared out over its vertex passes.
 
         Those whom the coarse passes still move get more of them before the last pass: only they pay. So the last one
-        starts where the coarse vertices have their minimum, wherever a person came from. Steps that use the whole Hessian
-        then find the floor of the valley, and whoever is still on the way gets more of them.
+        starts where the coarse vertices have their minimum, wherever a person came from. With late refreshes, the last
+        pass uses the whole Hessian, which finds the floor of a valley, and those still on their way get more passes.
         """
         total, passes = stage.config.steps, len(stage.plans)
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
@@ -348,13 +347,14 @@ class PairFitter:
                 break
             at = at.put(rows, self.run_pass(stage, stage.plans[0], steps[0], at.take(rows), betas_free))
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
-        at = self.run_pass(stage, stage.plans[-1], steps[-1], at, betas_free and passes == 1, stage.exact)
-        for _ in range(_LATE_PASSES if passes > 1 else 0):
+        exact = stage.config.late_refreshes > 0
+        at = self.run_pass(stage, stage.plans[-1], steps[-1], at, betas_free and passes == 1, exact)
+        for _ in range(stage.config.late_refreshes):
             late = (at.moved > _MUCH) | (at.decrease > _REST * at.value)
             rows = whole_lanes(late.nonzero()[:, 0])
             if len(rows) == 0:
                 break
-            at = at.put(rows, self.run_pass(stage, stage.plans[-1], steps[-1], at.take(rows), False, True))
+            at = at.put(rows, self.run_pass(stage, stage.plans[-1], steps[-1], at.take(rows), False, exact))
         return at
 
     def run_pass(
@@ -372,11 +372,9 @@ class PairFitter:
             start, move = torch.cat((x, people.betas), 1), shaped_move(stage.move, len(plan.dofs))
         else:
             state = with_joints(moments(plan, self.skel, people, q), plan, people.frames, wanted)
-            goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight)
+            goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight, exact)
             start, move = x, stage.move
-        found = levenberg_marquardt(
-            goal, start, steps, config.max_angle_step, move, tolerance, at.damping, exact
-        )
+        found = levenberg_marquardt(goal, start, steps, config.max_angle_step, move, tolerance, at.damping)
         angles, betas = found.x[:, : x.shape[1]], found.x[:, x.shape[1] :]
         if betas_free:
             people = People(betas, self.skel.frames(betas), people.target)

@@ -40,17 +40,20 @@ def stage_objective(
     state: Moments,
     limits: Tensor,
     limit_weight: float,
+    exact: bool = False,
 ) -> Objective:
     """The objective of a stage's active DoFs, the other angles held at q (B, 46) rad.
 
-    state: the moments at q. An angle beyond its limits (46, 2) rad costs limit_weight (m^2 / rad^2) times the squared
-    excess.
+    state: the moments at q; exact: with the Hessian, not its model alone. An angle beyond its limits (46, 2) rad costs
+    limit_weight (m^2 / rad^2) times the squared excess.
     """
     frames = people.frames
     if q.device.type != "cpu":
-        return PoseObjective(plan, model, frames, q, to_quadratic(plan, state), limits, limit_weight)
+        return PoseObjective(plan, model, frames, q, to_quadratic(plan, state), limits, limit_weight, exact)
     axes = rest_axes(model.rig, frames)
-    return FusedObjective(plan, make_tree(plan), frames, axes, q, state, limits[plan.dofs], limit_weight)
+    return FusedObjective(
+        plan, make_tree(plan), frames, axes, q, state, limits[plan.dofs], limit_weight, exact
+    )
 
 
 def shaped_objective(
@@ -110,6 +113,7 @@ class PoseObjective:
     state: Quadratic
     limits: Tensor  # (46, 2) rad
     limit_weight: float
+    exact: bool = False  # whether the Hessian is wanted, or its model alone
 
     def __call__(self, x: Tensor) -> Evaluation:
         """Evaluate at active DoFs x (B, n)."""
@@ -129,7 +133,7 @@ class PoseObjective:
             value + self.limit_weight * excess.square().sum(1),
             gradient + 2 * self.limit_weight * excess,
             hessian,
-            bend,
+            bend if self.exact else None,
         )
 
     def take(self, rows: Tensor) -> PoseObjective:
@@ -170,7 +174,6 @@ class ShapedObjective:
         square = self.levers.products + speeds.flatten(2) @ lever.flatten(2).mT
         square = square + along.flatten(2) @ speeds.flatten(2).mT
         square.diagonal(dim1=1, dim2=2).add_(self.beta_weight)
-        bend = torch.nn.functional.pad(cast("Tensor", pose.bend), (0, len(betas[0]), 0, len(betas[0])))
         _, twists = pose_joints_with_twists(self.model.rig, frames, q)
         across = _meeting(plan, twists.omega[:, plan.dofs], twists.v[:, plan.dofs], a, along)
         return Evaluation(
@@ -179,7 +182,6 @@ class ShapedObjective:
             + self.beta_weight * betas.square().sum(1),
             torch.cat((pose.gradient, 2 * (pull + self.beta_weight * betas)), 1),
             torch.cat((torch.cat((pose.hessian, across), 2), torch.cat((across.mT, 2 * square), 2)), 1),
-            bend,
         )
 
     def take(self, rows: Tensor) -> ShapedObjective:

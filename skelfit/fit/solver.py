@@ -13,7 +13,7 @@ angle can land whole turns away.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -29,7 +29,7 @@ class Evaluation:
     value: Tensor  # (B,)
     gradient: Tensor  # (B, n)
     hessian: Tensor  # (B, n, n), positive semi-definite model
-    bend: Tensor | None = None  # (B, n, n), what the Hessian is more than the model; None: not known
+    bend: Tensor | None = None  # (B, n, n), what the Hessian is more than the model; None: not to be used
 
     def take(self, rows: Tensor) -> Evaluation:
         """Of some of the problems; rows (K,)."""
@@ -148,12 +148,9 @@ def levenberg_marquardt(
     move: Move = straight,
     tolerance: float = 0.0,
     damping: Tensor | None = None,
-    exact: bool = True,
 ) -> Solution:
     """Minimise a batch of objectives from x (B, n) with at most `steps` steps each, each bounded by max_step.
 
-    exact: use all of the Hessian that the objective knows. It finds the floor of a curved valley in a few steps, but far
-    from a minimum the model alone is the surer guide.
     `move` may follow a manifold, as long as it agrees with x + step to first order. A problem rests when a step
     promises to gain no more than `tolerance` times its value. The value of a solution is never above that of its start,
     but for rounding. damping (B,) is that of the first step, such as an earlier solution's.
@@ -162,8 +159,6 @@ def levenberg_marquardt(
     everybody = torch.arange(len(x), device=x.device)
     if damping is None:
         damping = x.new_full((len(x),), DAMPING_START)
-    if not exact:
-        objective = _Modelled(objective)
     batch = _Batch(everybody, x, objective(x), damping, torch.zeros_like(everybody))
     found_x, found_value, found_accepted = x.clone(), batch.state.value.clone(), batch.accepted.clone()
     decrease, found_damping = torch.full_like(found_value, torch.inf), damping.clone()
@@ -186,19 +181,6 @@ def levenberg_marquardt(
         batch = _step(objective, batch, move(batch.x, step, max_step), ~resting)
     store(batch)
     return Solution(found_x, found_value, decrease, found_accepted, found_damping)
-
-
-@dataclass(frozen=True)
-class _Modelled:
-    """An objective of whose Hessian nothing but the model is used."""
-
-    objective: Objective
-
-    def __call__(self, x: Tensor) -> Evaluation:
-        return replace(self.objective(x), bend=None)
-
-    def take(self, rows: Tensor) -> _Modelled:
-        return _Modelled(self.objective.take(rows))
 
 
 def _step(objective: Objective, batch: _Batch, trial_x: Tensor, moving: Tensor) -> _Batch:
