@@ -50,10 +50,13 @@ def _solve_all(
             for i in range(n):
                 g[i, p] = gradient[k, i]
                 for j in range(i, n):
-                    h[i, j, p] = e[i, j, p] = hessian[k, i, j]
-                    if len(bend):
-                        e[i, j, p] += bend[k, i, j]
+                    h[i, j, p] = hessian[k, i, j]
         if len(bend):
+            for p in range(_GROUP):
+                k = min(start + p, len(gradient) - 1)
+                for i in range(n):
+                    for j in range(i, n):
+                        e[i, j, p] = h[i, j, p] + bend[k, i, j]
             _damp(h, e, by, g, u, x, largest)
             _factor(u, row, exact)
             _substitute(u, x, exact)
@@ -66,9 +69,11 @@ def _solve_all(
                     floor = _floor(largest[p])
                     for i in range(n):
                         x[i, p] = plain[i, p] if good[p] else -g[i, p] / (largest[p] * (1 + by[p]) + floor)
-                        for j in range(i, n):
-                            e[i, j, p] = h[i, j, p]
-        _promise(e, g, x, row, total)
+                    if len(bend):
+                        for i in range(n):
+                            for j in range(i, n):
+                                e[i, j, p] = h[i, j, p]
+        _promise(e if len(bend) else h, g, x, row, total)
         for p in range(min(_GROUP, len(gradient) - start)):
             promised[start + p] = total[p]
             for i in range(n):
