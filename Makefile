@@ -43,5 +43,5 @@ clean:
 # The stamp is written last, so an installation that was cut short is repeated.
 $(STAMP): setup.cfg pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[train,test,lint]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[train,loaders,test,lint]'
 	touch $(STAMP)
