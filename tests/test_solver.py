@@ -159,6 +159,21 @@ def test_a_singular_matrix_still_gives_a_step_downhill() -> None:
     assert ((step * gradient).sum(-1) < 0).all()
 
 
+def test_the_whole_hessian_is_used_where_it_is_positive_definite() -> None:
+    """Elsewhere the model alone, problem by problem."""
+    root = torch.randn(6, 4, 4, dtype=torch.float64)
+    model = root @ root.mT + torch.eye(4)
+    bend = 0.1 * torch.eye(4, dtype=torch.float64).expand(6, 4, 4).clone()
+    bend[::2] = -1e3 * torch.eye(4)
+    gradient = torch.randn(6, 4, dtype=torch.float64)
+    state = Evaluation(torch.zeros(6), gradient, model, bend)
+    damping = torch.zeros(6, dtype=torch.float64)
+    step, promised = damped_step(state, damping)
+    used = torch.where((torch.arange(6) % 2 == 0)[:, None, None], model, model + bend)
+    torch.testing.assert_close(step, -torch.linalg.solve(used, gradient), rtol=1e-5, atol=0)
+    torch.testing.assert_close(promised, -(step * gradient).sum(1) / 2, rtol=1e-5, atol=0)
+
+
 def test_the_promised_decrease_is_kept_on_a_quadratic() -> None:
     matrix, target = torch.randn(6, 9, 4, dtype=torch.float64), torch.randn(6, 9, dtype=torch.float64)
     evaluate = Linear(matrix, target)
