@@ -71,10 +71,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "shards",
         "strict",
     },
-    # Knows finished shards and bodies; strict: its own configuration; distances: how far joints are off.
-    "train": {"body", "distances", "keep", "layout", "shards", "strict"},
+    # Shards to batches, for any trainer; strict: its own configuration.
+    "loader": {"keep", "layout", "shards", "strict"},
+    # Knows batches and bodies, nothing of the fit; distances: how far joints are off.
+    "train": {"body", "distances", "loader", "strict"},
     # The trainer's network on photos; what exports have to write meshes, and not to replace what is there.
-    "predict": {"body", "export", "images", "layout", "raster", "shards", "train"},
+    "predict": {"body", "export", "images", "layout", "loader", "raster", "shards", "train"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
     "studies": {
@@ -86,9 +88,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "job",
         "labels",
         "layout",
+        "loader",
         "people",
         "shards",
-        "train",
     },
 }
 # Third-party packages that only one part knows, or two.

@@ -15,13 +15,16 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
-from test_train_data import write_people
+from test_loader_data import write_people
 
 from skelfit.body.models import ModelSet
 from skelfit.cli import main
 from skelfit.errors import InputError
 from skelfit.labels.demo import write_demo
 from skelfit.layout import unpack
+from skelfit.loader.crops import square_around
+from skelfit.loader.data import DataConfig, each_once
+from skelfit.loader.people import SubsetConfig
 from skelfit.predict.boxes import Box, BoxFile, whole_photo
 from skelfit.predict.intrinsics import Camera, exif_focal, from_exif, of_view, plugged_in
 from skelfit.predict.output import Wanted, Writer
@@ -31,10 +34,7 @@ from skelfit.predict.predictor import Predictor, Shot
 from skelfit.predict.shards import find_people, look_at
 from skelfit.train import checkpoint
 from skelfit.train.config import NetworkConfig, TrainConfig
-from skelfit.train.crops import square_around
-from skelfit.train.data import DataConfig, each_once
 from skelfit.train.network import Network
-from skelfit.train.people import SubsetConfig
 
 TINY = NetworkConfig(backbone="tiny", dim=32, heads=2, layers=2)
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
-from test_train_data import write_people
+from test_loader_data import write_people
 from torch import nn
 from train_fakes import labelled_people, true_camera
 
@@ -26,15 +26,15 @@ from skelfit.body.dofs import dof_index
 from skelfit.body.models import ModelSet
 from skelfit.cli import main
 from skelfit.errors import SkelfitError
+from skelfit.loader.batch import Batch
+from skelfit.loader.data import DataConfig, Loader, each_once
+from skelfit.loader.people import SubsetConfig
 from skelfit.train import trainer as trainer_module
-from skelfit.train.batch import Batch
 from skelfit.train.checkpoint import CheckpointError, latest, load, load_network
 from skelfit.train.config import NetworkConfig, OptimizerConfig, TrainConfig, load_train_config
-from skelfit.train.data import DataConfig, Loader, each_once
 from skelfit.train.log import read_log
 from skelfit.train.loop import set_mean, train
 from skelfit.train.network import Estimate, Network, Prediction
-from skelfit.train.people import SubsetConfig
 from skelfit.train.rotations import angles_to_pose
 from skelfit.train.team import Team
 from skelfit.train.trainer import Trainer, learning_rate

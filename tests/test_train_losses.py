@@ -12,7 +12,7 @@ from train_fakes import labelled_people, true_camera
 from skelfit.body.dofs import NUM_DOFS, dof_index
 from skelfit.body.models import ModelSet
 from skelfit.errors import ModelError
-from skelfit.train.batch import Batch
+from skelfit.loader.batch import Batch
 from skelfit.train.config import LossConfig
 from skelfit.train.keypoints import SkelKeypoints
 from skelfit.train.losses import (

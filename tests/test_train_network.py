@@ -17,8 +17,8 @@ from skelfit.body.dofs import SKEL_JOINT_NAMES
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.errors import ConfigError, ModelError
+from skelfit.loader.batch import Batch
 from skelfit.train.backbone import SIZES, Backbone
-from skelfit.train.batch import Batch
 from skelfit.train.config import LossConfig, NetworkConfig, load_train_config
 from skelfit.train.keypoints import SkelKeypoints
 from skelfit.train.losses import training_loss

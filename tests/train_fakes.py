@@ -8,7 +8,7 @@ import torch
 from skelfit.body.dofs import NUM_DOFS, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
-from skelfit.train.batch import Batch
+from skelfit.loader.batch import Batch
 
 
 def labelled_people(

@@ -17,12 +17,12 @@ from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
 from skelfit.errors import OutputError
 from skelfit.files import remove
 from skelfit.job import find_device
+from skelfit.loader.people import SubsetConfig
 from skelfit.train.checkpoint import BEST_NAME, FOLDER_NAME
 from skelfit.train.config import TrainConfig, load_train_config
 from skelfit.train.curve import CURVE_NAME
 from skelfit.train.log import BOARD_NAME, LOG_NAME
 from skelfit.train.loop import train
-from skelfit.train.people import SubsetConfig
 from skelfit.train.team import is_first, together
 
 FILE = click.Path(dir_okay=False, path_type=Path)

@@ -16,11 +16,11 @@ from PIL import Image, ImageOps
 from skelfit.errors import InputError
 from skelfit.images.check import DAMAGED, ENDINGS, IDENTITY, MISSING, ending_of
 from skelfit.images.source import read_picture
+from skelfit.loader.batch import CROP
+from skelfit.loader.crops import Square, read_crop, square_around
 from skelfit.predict.boxes import Box, FindBoxes
 from skelfit.predict.intrinsics import FindCamera, KnownCamera
 from skelfit.predict.predictor import People, Predictor, Shot
-from skelfit.train.batch import CROP
-from skelfit.train.crops import Square, read_crop, square_around
 
 _AHEAD, _THREADS = 16, 4
 OK = "ok"

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
+from skelfit.loader.batch import normalised
+from skelfit.loader.crops import Square
 from skelfit.predict.intrinsics import Camera
-from skelfit.train.batch import normalised
 from skelfit.train.camera import crop_to_translation, project
-from skelfit.train.crops import Square
 from skelfit.train.network import Network
 from skelfit.train.rotations import pose_to_angles
 

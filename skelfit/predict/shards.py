@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from skelfit.layout import FloatArray, unpack
+from skelfit.loader.batch import CROP
+from skelfit.loader.crops import read_crop, square_around
+from skelfit.loader.people import ALL, Person, Source, find_tars, in_order
 from skelfit.predict.intrinsics import Camera, KnownCamera
 from skelfit.predict.photos import OK, Finding, Photo, Seen, with_people
 from skelfit.predict.predictor import Predictor, Shot
-from skelfit.train.batch import CROP
-from skelfit.train.crops import read_crop, square_around
-from skelfit.train.people import ALL, Person, Source, find_tars, in_order
 
 
 def find_people(tars: Sequence[Path], held_out: float | None) -> Iterator[Person]:

@@ -18,10 +18,10 @@ from skelfit.images.check import check
 from skelfit.images.crop import Box, cut_crops
 from skelfit.labels.demo import write_demo
 from skelfit.layout import FIELDS, LAYOUT_VERSION, pack
+from skelfit.loader.data import DataConfig, Loader
+from skelfit.loader.people import SubsetConfig
 from skelfit.shards import Row, Sample, ShardFiles, shard_name, write_shard
 from skelfit.studies.setup import Setup, Study, table
-from skelfit.train.data import DataConfig, Loader
-from skelfit.train.people import SubsetConfig
 
 _DRAWN = 250  # people whose pictures come over and over
 _SHARD, _BATCH, _SHUFFLE = 500, 64, 500

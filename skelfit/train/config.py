@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from skelfit.errors import ConfigError
+from skelfit.loader.data import DataConfig
+from skelfit.loader.people import SubsetConfig
 from skelfit.strict import bounded, build, load_yaml
-from skelfit.train.data import DataConfig
-from skelfit.train.people import SubsetConfig
 
 BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny", "conv-tiny"]
 

@@ -15,11 +15,11 @@ import torch
 
 from skelfit.body.models import ModelSet
 from skelfit.errors import ConfigError
+from skelfit.loader.batch import Batch
+from skelfit.loader.data import Loader, each_once
 from skelfit.train import checkpoint
-from skelfit.train.batch import Batch
 from skelfit.train.config import TrainConfig
 from skelfit.train.curve import draw_curve
-from skelfit.train.data import Loader, each_once
 from skelfit.train.log import Log
 from skelfit.train.network import NUM_BETAS, POSE_NUMBERS, Network
 from skelfit.train.rotations import POSE_SIZE, angles_to_pose

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skelfit.train.batch import Batch
+from skelfit.loader.batch import Batch
 from skelfit.train.camera import crop_to_translation, image_to_crop, project
 from skelfit.train.config import LossConfig
 from skelfit.train.keypoints import ROOT_KEYPOINT, SkelKeypoints

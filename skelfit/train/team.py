@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from skelfit.train.people import ALL, Part
+from skelfit.loader.people import ALL, Part
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from skelfit.body.models import ModelSet
 from skelfit.errors import SkelfitError
-from skelfit.train.batch import Batch
+from skelfit.loader.batch import Batch
 from skelfit.train.config import OptimizerConfig, TrainConfig
 from skelfit.train.keypoints import SkelKeypoints
 from skelfit.train.losses import training_loss

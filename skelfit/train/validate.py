@@ -18,7 +18,7 @@ from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.distances import joint_errors
-from skelfit.train.batch import Batch
+from skelfit.loader.batch import Batch
 from skelfit.train.camera import crop_to_translation, image_to_crop, project
 from skelfit.train.network import Estimate, Network, Prediction, estimate_of
 from skelfit.train.rotations import pose_to_angles

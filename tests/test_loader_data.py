@@ -21,13 +21,13 @@ from skelfit.images.check import IDENTITY, check
 from skelfit.images.crop import Box, cut_crops
 from skelfit.keep import Kept, write_keep
 from skelfit.layout import LAYOUT_VERSION, unpack
+from skelfit.loader.augment import AugmentConfig, draw
+from skelfit.loader.batch import MEAN, STD, Batch
+from skelfit.loader.crops import Square, read_crop, square_around
+from skelfit.loader.data import DataConfig, Loader, each_once
+from skelfit.loader.people import Part, SubsetConfig, find_source, shuffled
 from skelfit.shards import ShardError, read_samples
 from skelfit.strict import build
-from skelfit.train.augment import AugmentConfig, draw
-from skelfit.train.batch import MEAN, STD, Batch
-from skelfit.train.crops import Square, read_crop, square_around
-from skelfit.train.data import DataConfig, Loader, each_once
-from skelfit.train.people import Part, SubsetConfig, find_source, shuffled
 
 WIDTH, HEIGHT, PEOPLE = 240, 200, 22
 STILL = AugmentConfig(scale=0, color=0, extreme_crop=0)

@@ -20,12 +20,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from skelfit.errors import ConfigError
 from skelfit.layout import unpack
-from skelfit.shards import ShardError
-from skelfit.strict import bounded
-from skelfit.train.augment import AugmentConfig, Variation, draw, recolored, roughen
-from skelfit.train.batch import CROP, Batch
-from skelfit.train.crops import Square, read_crop, square_around
-from skelfit.train.people import (
+from skelfit.loader.augment import AugmentConfig, Variation, draw, recolored, roughen
+from skelfit.loader.batch import CROP, Batch
+from skelfit.loader.crops import Square, read_crop, square_around
+from skelfit.loader.people import (
     ALL,
     Part,
     Person,
@@ -36,6 +34,8 @@ from skelfit.train.people import (
     shuffled,
     weigh,
 )
+from skelfit.shards import ShardError
+from skelfit.strict import bounded
 
 _log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]  # (256,256,3), or (0,0,3) where images are not wanted

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skelfit.errors import ConfigError
+from skelfit.loader.crops import Square, square_around
 from skelfit.strict import bounded
-from skelfit.train.crops import Square, square_around
 
 # Of the 44 keypoints: OpenPose's 25, then 19 extra.
 _ARMS_AND_LEGS = (2, 3, 4, 5, 6, 7, 10, 11, 13, 14)
