@@ -108,16 +108,20 @@ class BallStep:
 def ball_step(ball: BallJoints, angles: Tensor, step: Tensor) -> BallStep:
     """The rotations that steps (..., n, 3) of the angles (..., n, 3) are to first order."""
     first, second, third = _turns(ball, angles)
-    after_first = third @ second
-    axes = torch.stack(
-        (
-            (after_first @ ball.axes[:, 0, :, None])[..., 0],
-            (third @ ball.axes[:, 1, :, None])[..., 0],
-            ball.axes[:, 2].expand(angles.shape),
-        ),
-        -2,
-    )
-    return BallStep(after_first @ first, (step[..., None] * axes).sum(-2), angles)
+    later = third @ second
+    return BallStep(later @ first, (step[..., None] * _moved(ball, later, third)).sum(-2), angles)
+
+
+def moved_axes(ball: BallJoints, angles: Tensor) -> Tensor:
+    """The joints' axes (..., n, 3, 3), a row each, as moved by the turns about those after them."""
+    _, second, third = _turns(ball, angles)
+    return _moved(ball, third @ second, third)
+
+
+def _moved(ball: BallJoints, later: Tensor, third: Tensor) -> Tensor:
+    first_axis, second_axis = later @ ball.axes[:, 0, :, None], third @ ball.axes[:, 1, :, None]
+    third_axis = ball.axes[:, 2].expand(second_axis.shape[:-1])
+    return torch.stack((first_axis[..., 0], second_axis[..., 0], third_axis), -2)
 
 
 def move(ball: BallJoints, step: BallStep, share: Tensor) -> Tensor:

@@ -9,12 +9,18 @@ need large changes of two angles, nor for vectors of almost no length.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from skelfit.body.ball import BALL_JOINTS, BallJoints, angles_to_rotation, ball_joints, rotation_to_angles
+from skelfit.body.ball import (
+    BALL_JOINTS,
+    BallJoints,
+    angles_to_rotation,
+    ball_joints,
+    moved_axes,
+    rotation_to_angles,
+)
 from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, dofs_of_joint
 
 POSE_SIZE = 6  # numbers per joint
@@ -60,8 +66,7 @@ def pose_to_angles(pose: Tensor) -> Tensor:
     first, second = pose[..., _BALL, :3], pose[..., _BALL, 3:]
     x = unit(first)
     y = unit(second - (x * second).sum(-1, keepdim=True) * x)
-    rotation = torch.stack((x, y, torch.linalg.cross(x, y)), -1)
-    q[..., _BALL_DOFS] = _EulerAngles.apply(rotation)
+    q[..., _BALL_DOFS] = _euler_angles(torch.stack((x, y, torch.linalg.cross(x, y)), -1))
     cos, sin = unit(pose[..., _HINGE, :2]).split(1, -1)
     q[..., _HINGE_DOFS] = torch.atan2(sin, cos)
     q[..., _PAIR_DOFS] = pose[..., _PAIR, :2]
@@ -69,67 +74,34 @@ def pose_to_angles(pose: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Vectors (..., n) at length 1; of 0 the first axis."""
-    return _Unit.apply(x)
+    """Vectors (..., n) at length 1; of 0 the first axis. The gradient is bounded: that of vectors not too short."""
+    still = x.detach()
+    length = still.norm(dim=-1, keepdim=True)
+    tiny = torch.finfo(x.dtype).tiny
+    direction = torch.where(length > tiny, still / length.clamp_min(tiny), torch.eye(x.shape[-1]).to(x)[0])
+    across = x - (x * direction).sum(-1, keepdim=True) * direction
+    return _moving_with(direction, across / length.clamp_min(_SHORTEST))
 
 
-class _Unit(torch.autograd.Function):
-    """The direction of vectors (..., n), with a gradient that stays bounded."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = x.norm(dim=-1, keepdim=True)
-        first = torch.zeros_like(x)
-        first[..., 0] = 1
-        tiny = torch.finfo(x.dtype).tiny
-        direction = torch.where(length > tiny, x / length.clamp_min(tiny), first)
-        ctx.save_for_backward(direction, length)
-        return direction
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        direction, length = ctx.saved_tensors
-        (grad,) = grads
-        across = grad - (grad * direction).sum(-1, keepdim=True) * direction
-        return across / length.clamp_min(_SHORTEST)
-
-
-class _EulerAngles(torch.autograd.Function):
+def _euler_angles(rotation: Tensor) -> Tensor:
     """Angles (..., 10, 3) of the ball joints' rotations (..., 10, 3, 3).
 
-    A turn w of the joint is w = J dq, with J's columns the joint's three axes as moved by the angles after them. The
-    first and the third are the only two that are not at right angles, so with s their cosine J^T J is 1 but for s in
-    its corners, and dq = (J^T J)^-1 J^T w in closed form. At a pole |s| = 1; damping keeps 1 - |s| from 0.
+    A small turn of a joint is J dq, with J's columns its three axes as moved by the angles after them, so dq is
+    (J^T J)^-1 J^T turn. The first and the third axis alone are not at right angles: near a pole, where they are all but
+    parallel, J^T J is damped.
     """
+    still = rotation.detach()
+    ball = _tables(still.device, still.dtype)
+    angles = rotation_to_angles(ball, still, ball.middle.expand(still.shape[:-1]))
+    axes = moved_axes(ball, angles)
+    squares = axes @ axes.mT
+    damping = (_POLE - (1 - squares[..., 0, 2].abs())).clamp_min(0)
+    squares = squares + damping[..., None, None] * torch.eye(3).to(still)
+    moved = rotation @ still.mT  # by no turn, but it has a gradient
+    turn = (moved - moved.mT)[..., (2, 0, 1), (1, 2, 0)] / 2
+    return _moving_with(angles, torch.linalg.solve_ex(squares, axes @ turn[..., None]).result[..., 0])
 
-    @staticmethod
-    def forward(ctx: Any, rotation: Tensor) -> Tensor:
-        ball = _tables(rotation.device, rotation.dtype)
-        angles = rotation_to_angles(ball, rotation, ball.middle.expand(rotation.shape[:-1]))
-        ctx.save_for_backward(rotation, angles)
-        return angles
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        rotation, angles = ctx.saved_tensors
-        ball = _tables(rotation.device, rotation.dtype)
-        third = angles_to_rotation(ball, angles * angles.new_tensor((0.0, 0.0, 1.0)))
-        later = angles_to_rotation(ball, angles * angles.new_tensor((0.0, 1.0, 1.0)))
-        axes = torch.stack(
-            (
-                (later @ ball.axes[:, 0, :, None])[..., 0],
-                (third @ ball.axes[:, 1, :, None])[..., 0],
-                ball.axes[:, 2].expand(angles.shape),
-            ),
-            -1,
-        )
-        s = (axes[..., 0] * axes[..., 2]).sum(-1)
-        diagonal = 1 + (_POLE - (1 - s.abs())).clamp_min(0)
-        a, b, c = grads[0].unbind(-1)
-        determinant = diagonal.square() - s.square()
-        solved = torch.stack(
-            ((diagonal * a - s * c) / determinant, b / diagonal, (diagonal * c - s * a) / determinant), -1
-        )
-        turn = (axes @ solved[..., None])[..., 0]
-        # dR = w x R for a turn w: half of `turn` x R has the inner product turn . w with it.
-        return torch.linalg.cross(turn[..., None].expand_as(rotation), rotation, dim=-2) / 2
+def _moving_with(value: Tensor, other: Tensor) -> Tensor:
+    """A value, with the gradient of another."""
+    return value + (other - other.detach())
