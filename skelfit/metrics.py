@@ -158,8 +158,16 @@ def limit_excess(
     poses: (N,46) rad; limits (46,2) rad, None: the table's. Returns (N,) degrees, 0 within the limits, and N names
     of DoFs.
     """
-    low, high = (dof_limits() if limits is None else limits).T
-    angles = np.asarray(poses, dtype=np.float64)
-    beyond = np.degrees(np.maximum(np.maximum(low - angles, angles - high), 0.0))
+    beyond = excess_deg(poses, limits)
     worst = beyond.argmax(axis=-1)
     return beyond.max(axis=-1), [DOF_NAMES[i] for i in worst]
+
+
+def excess_deg(
+    poses: NDArray[np.floating[Any]], limits: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """How far each angle of poses (N,46) rad lies beyond its limits (46,2) rad, None: the table's: (N,46) degrees."""
+    low, high = (dof_limits() if limits is None else limits).T
+    angles = np.asarray(poses, dtype=np.float64)
+    beyond: NDArray[np.float64] = np.degrees(np.maximum(np.maximum(low - angles, angles - high), 0.0))
+    return beyond

@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "keep", "layout", "metrics", "sequences", "shards"},
     "keep": set(),
+    "camera": set(),
     "distances": set(),
     "verify": {
         "body",
@@ -73,10 +74,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # Shards to batches, for any trainer; strict: its own configuration.
     "loader": {"keep", "layout", "shards", "strict"},
-    # Knows batches and bodies, nothing of the fit; distances: how far joints are off.
-    "train": {"body", "distances", "loader", "strict"},
+    # Knows batches and bodies, nothing of the fit; distances, metrics: how far joints and angles are off.
+    "train": {"body", "camera", "distances", "loader", "metrics", "strict"},
     # The trainer's network on photos; what exports have to write meshes, and not to replace what is there.
-    "predict": {"body", "export", "images", "layout", "loader", "raster", "shards", "train"},
+    "predict": {"body", "camera", "export", "images", "layout", "loader", "raster", "shards", "train"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
     "studies": {

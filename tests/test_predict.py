@@ -53,11 +53,11 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def trained(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(network: Network, models: ModelSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig("fake", data=DataConfig((SubsetConfig("none.tar"),), held_out=0.5), network=TINY)
     path = tmp_path_factory.mktemp("run") / checkpoint.BEST_NAME
     content = {"step": 1, "config": asdict(config), "measured": None, "training": None}
-    checkpoint.save(path, {**content, "weights": network.state_dict()})
+    checkpoint.save(path, {**content, "models": models.sha256, "weights": network.state_dict()})
     return path
 
 
@@ -113,6 +113,19 @@ def test_everything_is_accounted_for(done: tuple[Path, Result], photos: Path) ->
     there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert there == {*record["files"], "predict.json"}
     assert "4 photos in, 2 people out" in result.output and "odd.jpg: image_damaged" in result.output
+    assert "not those of the training" not in result.output
+
+
+def test_other_body_models_are_said_to_be_others(
+    trained: Path, models: ModelSet, photos: Path, tmp_path: Path
+) -> None:
+    content = checkpoint.load(trained) | {"models": "0123456789abcdef"}
+    checkpoint.save(tmp_path / "other.pt", content)
+    found = run(tmp_path / "other.pt", photos, "--limit", 1, "--meshes", "none", "--out", tmp_path / "out")
+    assert found.exit_code == 0
+    assert "models: not those of the training (sha256 0123456789ab)" in found.stderr
+    record = json.loads((tmp_path / "out/predict.json").read_text())["models"]
+    assert (record["sha256"], record["of_training"]) == (models.sha256, "0123456789abcdef")
 
 
 def test_the_parameters(done: tuple[Path, Result], models: ModelSet) -> None:

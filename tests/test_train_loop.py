@@ -22,20 +22,27 @@ from test_loader_data import write_people
 from torch import nn
 from train_fakes import labelled_people, true_camera
 
+from skelfit.body.continuous import angles_to_pose
 from skelfit.body.dofs import dof_index
 from skelfit.body.models import ModelSet
 from skelfit.cli import main
-from skelfit.errors import SkelfitError
+from skelfit.errors import ModelError, SkelfitError
 from skelfit.loader.batch import Batch
 from skelfit.loader.data import DataConfig, Loader, each_once
 from skelfit.loader.people import SubsetConfig
 from skelfit.train import trainer as trainer_module
+from skelfit.train.backbone import Backbone
 from skelfit.train.checkpoint import CheckpointError, latest, load, load_network
-from skelfit.train.config import NetworkConfig, OptimizerConfig, TrainConfig, load_train_config
+from skelfit.train.config import (
+    NetworkConfig,
+    OptimizerConfig,
+    TrainConfig,
+    ValidationConfig,
+    load_train_config,
+)
 from skelfit.train.log import read_log
 from skelfit.train.loop import set_mean, train
 from skelfit.train.network import Estimate, Network, Prediction
-from skelfit.train.rotations import angles_to_pose
 from skelfit.train.team import Team
 from skelfit.train.trainer import Trainer, learning_rate
 from skelfit.train.validate import Skins, validate
@@ -106,6 +113,12 @@ def config_of(shards: Path | str = "", **optimizer: Any) -> TrainConfig:
     return TrainConfig(data=data, network=TINY, optimizer=OptimizerConfig(**settings))
 
 
+def short(config_file: Path, shards: Path) -> TrainConfig:
+    """What the command makes of the file and the folder."""
+    config = load_train_config(config_file)
+    return replace(config, data=replace(config.data, subsets=(SubsetConfig(f"{shards}/*.tar"),)))
+
+
 def make(models: ModelSet, **optimizer: Any) -> Trainer:
     torch.manual_seed(1)
     return Trainer(config_of(**optimizer), Network(TINY), models, HERE)
@@ -117,6 +130,22 @@ def rows(batch: Batch, which: slice) -> Batch:
 
 def weights(network: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+class Silent:
+    """Says nothing, and may stop a training."""
+
+    def __init__(self, until: int = 0) -> None:
+        self.done, self.until = 0, until
+
+    def step(self, done: int, loss: float) -> None:
+        self.done = done
+
+    def say(self, line: str) -> None:
+        pass
+
+    def stop(self) -> bool:
+        return self.done == self.until
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -278,9 +307,10 @@ def test_a_run_and_its_files(whole: Path, models: ModelSet) -> None:
         "step-00000008.pt",
         "step-00000010.pt",
     ]
-    network, config = load_network(whole)
+    network, config, sha256 = load_network(whole)
     best = load(whole / "best.pt")
     assert best["training"] is None and config.name == "short" and not network.training
+    assert sha256 == models.sha256
     last = load(whole / "checkpoints/step-00000010.pt")
     averaged = last["training"]["trainer"]["averaged"]
     assert all(torch.equal(averaged[f"module.{k}"], v) for k, v in last["weights"].items())
@@ -319,24 +349,10 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
 def test_a_run_that_is_asked_to_stop_goes_on(
     shards: Path, config_file: Path, whole: Path, tmp_path: Path, models: ModelSet
 ) -> None:
-    config = load_train_config(config_file)
-    config = replace(config, data=replace(config.data, subsets=(SubsetConfig(f"{shards}/*.tar"),)))
-
-    class Watch:
-        done = 0
-
-        def step(self, done: int, loss: float) -> None:
-            self.done = done
-
-        def say(self, line: str) -> None:
-            pass
-
-        def stop(self) -> bool:
-            return self.done == 3
-
-    end = train(config, tmp_path, models, HERE, Watch())
+    config = short(config_file, shards)
+    end = train(config, tmp_path, models, HERE, Silent(until=3))
     assert (end.step, end.finished, end.checkpoint.name) == (3, False, "step-00000003.pt")
-    end = train(config, tmp_path, models, HERE, Watch(), resume=True)
+    end = train(config, tmp_path, models, HERE, Silent(), resume=True)
     assert end.finished and losses(tmp_path) == losses(whole)
 
 
@@ -387,6 +403,36 @@ def test_another_configuration_does_not_go_on(
     assert found.exit_code == 2 and named in found.output and "step-00000010.pt" in found.output
 
 
+def test_other_body_models_do_not_go_on(
+    shards: Path, config_file: Path, whole: Path, models: ModelSet
+) -> None:
+    others = replace(models, sha256="0123456789abcdef")
+    message = rf"trained with \(sha256 {models.sha256[:12]}\), found others \(sha256 0123456789ab\)"
+    with pytest.raises(CheckpointError, match=message):
+        train(short(config_file, shards), whole, others, HERE, Silent(), resume=True)
+
+
+def test_a_training_starts_from_the_weights_of_vitpose(
+    shards: Path, config_file: Path, models: ModelSet, tmp_path: Path
+) -> None:
+    weights = Backbone("tiny").vit.state_dict()
+    torch.save(weights, tmp_path / "vitpose.pth")
+    config = short(config_file, shards)
+    config = replace(
+        config,
+        network=replace(config.network, checkpoint=str(tmp_path / "vitpose.pth")),
+        optimizer=OptimizerConfig(steps=1, learning_rate=1e-9, warm_up=0),
+        validation=ValidationConfig(every=1),
+    )
+    train(config, tmp_path / "out", models, HERE, Silent())
+    (tmp_path / "vitpose.pth").unlink()
+    trained = load_network(tmp_path / "out").network.backbone.vit.state_dict()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-6)
+    with pytest.raises(ModelError, match="expected a ViTPose checkpoint .* found no such file"):
+        train(config, tmp_path / "another", models, HERE, Silent())
+
+
 def test_how_often_something_is_written_may_change(
     shards: Path, config_file: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -433,7 +479,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(CheckpointError, match="expected a checkpoint of skelfit train"):
         load_network(path)
     torch.save({"a": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-1, found none"):
+    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-2, found none"):
         load_network(path)
     torch.save({"format": Harmful()}, path, pickle_module=pickle)
     with pytest.raises(CheckpointError, match="not read"):

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from train_fakes import labelled_people, true_camera
 
+from skelfit.body.continuous import angles_to_pose
 from skelfit.body.dofs import NUM_DOFS, dof_index
 from skelfit.body.models import ModelSet
+from skelfit.body.posed_keypoints import SkelKeypoints
 from skelfit.errors import ModelError
 from skelfit.loader.batch import Batch
 from skelfit.train.config import LossConfig
-from skelfit.train.keypoints import SkelKeypoints
 from skelfit.train.losses import (
     betas_loss,
     estimate_terms,
@@ -25,7 +26,6 @@ from skelfit.train.losses import (
     training_loss,
 )
 from skelfit.train.network import Estimate, Prediction
-from skelfit.train.rotations import angles_to_pose
 
 TERMS = ("keypoints2d", "keypoints3d", "betas", "orientation", "pose")
 

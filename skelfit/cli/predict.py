@@ -135,7 +135,7 @@ def predict_command(
     if held_out and not any(shards):
         raise click.UsageError("--held-out is for shards (.tar)")
     body = find_models(models)
-    network, config = load_network(checkpoint)
+    network, config, trained_with = load_network(checkpoint)
     predictor = Predictor(network, body, config.skel_gender, find_device(device))
     find_boxes, total = _boxes(boxes, boxes_given), limit
     if any(shards):
@@ -148,6 +148,11 @@ def predict_command(
         stream, total = predict_photos(photos, looking, predictor, batch_size), len(photos)
     writer = Writer(out, overwrite, Wanted(meshes, mesh_format, overlays), predictor)
     click.echo(f"models: {body.source} (sha256 {body.sha256[:12]})")
+    if trained_with != body.sha256:
+        click.echo(
+            f"models: not those of the training (sha256 {trained_with[:12]}): betas and keypoints are of other bodies",
+            err=True,
+        )
     click.echo(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
     with tqdm(total=total, unit="photo", disable=None) as bar:
         for seen in stream:
@@ -161,7 +166,7 @@ def predict_command(
         "checkpoint": str(checkpoint),
         "training": config.name,
         "skel_gender": config.skel_gender,
-        "models": {"source": body.source, "sha256": body.sha256},
+        "models": {"source": body.source, "sha256": body.sha256, "of_training": trained_with},
         "boxes_of_other_photos": getattr(find_boxes, "left", 0),
     }
     writer.finish(about)

@@ -20,8 +20,7 @@ from skelfit.job import find_device
 from skelfit.loader.people import SubsetConfig
 from skelfit.train.checkpoint import BEST_NAME, FOLDER_NAME
 from skelfit.train.config import TrainConfig, load_train_config
-from skelfit.train.curve import CURVE_NAME
-from skelfit.train.log import BOARD_NAME, LOG_NAME
+from skelfit.train.log import BOARD_NAME, CURVE_NAME, LOG_NAME
 from skelfit.train.loop import train
 from skelfit.train.team import is_first, together
 

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skelfit.body.continuous import pose_to_angles
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
+from skelfit.camera import crop_to_translation, project
 from skelfit.loader.batch import normalised
 from skelfit.loader.crops import Square
 from skelfit.predict.intrinsics import Camera
-from skelfit.train.camera import crop_to_translation, project
 from skelfit.train.network import Network
-from skelfit.train.rotations import pose_to_angles
 
 Array = NDArray[np.float32]
 

@@ -1,17 +1,17 @@
 """Checkpoints: a training at a step, whole or absent, and read without running anything.
 
-One is a dict that torch.save wrote: `format`, `step`, `config` (plain data), `measured` (of the last validation, or
-nothing), `weights` (those to predict with: the running mean, where there is one) and `training` (what going on needs;
-None in best.pt).
+One is a dict that torch.save wrote: `format`, `step`, `config` (plain data), `models` (the sha256 of the body models),
+`measured` (of the last validation, or nothing), `weights` (those to predict with: the running mean, where there is one)
+and `training` (what going on needs; None in best.pt).
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,7 +21,7 @@ from skelfit.strict import build, difference
 from skelfit.train.config import TrainConfig
 from skelfit.train.network import Network
 
-FORMAT = "skelfit-train-1"
+FORMAT = "skelfit-train-2"
 BEST_NAME = "best.pt"
 FOLDER_NAME = "checkpoints"
 # What may change while a training goes on: neither what is learnt nor from whom.
@@ -30,6 +30,14 @@ _FREE = ("name", "network.checkpoint", "output.", "validation.")
 
 class CheckpointError(InputError):
     """A checkpoint that cannot be used."""
+
+
+class Trained(NamedTuple):
+    """A network to predict with, how it was trained, and the sha256 of the body models that it was trained with."""
+
+    network: Network
+    config: TrainConfig
+    models: str
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -74,12 +82,7 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_config(path: Path, content: Mapping[str, Any]) -> TrainConfig:
-    """The configuration that a checkpoint was trained with. Raises ConfigError."""
-    return build(TrainConfig, content["config"], path, "config")
-
-
-def load_network(path: str | Path) -> tuple[Network, TrainConfig]:
+def load_network(path: str | Path) -> Trained:
     """The network to predict with, in evaluation mode, and how it was trained.
 
     path: a checkpoint, or a training's folder: its best one or, without validation, its last. Raises InputError.
@@ -89,20 +92,28 @@ def load_network(path: str | Path) -> tuple[Network, TrainConfig]:
         best = path / BEST_NAME
         path = best if best.is_file() else latest(path) or best
     content = load(path)
-    config = load_config(path, content)
-    network = Network(replace(config.network, checkpoint=None))  # the backbone's weights are in `content`
+    config = build(TrainConfig, content["config"], path, "config")
+    network = Network(config.network)
     try:
         network.load_state_dict(content["weights"])
     except RuntimeError as error:
         raise CheckpointError(path, "weights", "those of its network", str(error)[:200]) from None
-    return network.eval(), config
+    return Trained(network.eval(), config, content["models"])
 
 
-def check_same_training(path: Path, content: Mapping[str, Any], config: TrainConfig) -> None:
-    """Raises CheckpointError where going on with a configuration would be another training, naming what differs."""
+def load_training(path: Path, config: TrainConfig, models: str) -> dict[str, Any]:
+    """The content of a checkpoint, to go on with a configuration, and body models of this sha256.
+
+    Raises CheckpointError where that would be another training, naming what differs.
+    """
+    content = load(path)
     found = [line for line in difference(content["config"], asdict(config)) if not _is_free(line)]
     if found:
         raise CheckpointError(path, "config", "the configuration as it was", ", ".join(found[:5]))
+    if models != content["models"]:
+        expected = f"the body models that it was trained with (sha256 {content['models'][:12]})"
+        raise CheckpointError(path, "models", expected, f"others (sha256 {models[:12]})")
+    return content
 
 
 def _is_free(line: str) -> bool:

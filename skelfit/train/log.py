@@ -1,4 +1,4 @@
-"""What a training writes down: scalars for TensorBoard, and the same as lines of JSON."""
+"""What a training writes down: scalars for TensorBoard, the same as lines of JSON, and a picture of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from skelfit.errors import SkelfitError
 from skelfit.files import replacing
 
 LOG_NAME = "log.jsonl"
 BOARD_NAME = "tensorboard"
+CURVE_NAME = "curve.png"
 
 
 class Log:
@@ -33,9 +36,15 @@ class Log:
         """Write down what was found at a step: numbers, and mappings of them."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        for name, value in _flat(values).items():
-            self._board.add_scalar(name, value, step)
+        self._show(step, values, "")
         self._board.flush()
+
+    def _show(self, step: int, values: Mapping[str, Any], where: str) -> None:
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                self._show(step, value, f"{where}{name}/")
+            elif isinstance(value, (int, float)):
+                self._board.add_scalar(where + name, value, step)
 
     def close(self) -> None:
         """Finish the files."""
@@ -46,9 +55,8 @@ class Log:
 def read_log(out: Path) -> list[dict[str, Any]]:
     """The lines of a training's log; a last one that was cut short is left out."""
     path = out / LOG_NAME
-    lines = path.read_text().splitlines() if path.is_file() else []
     found = []
-    for line in lines:
+    for line in path.read_text().splitlines() if path.is_file() else ():
         try:
             found.append(json.loads(line))
         except ValueError:
@@ -56,12 +64,21 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, float]:
-    """The numbers by dotted name."""
-    found: dict[str, float] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{where}{key}/")
-        elif isinstance(value, (int, float)):
-            found[where + key] = value
-    return found
+def draw_curve(out: Path) -> None:
+    """The loss and, of those held out, PA-MPJPE beside that of the mean pose, as a picture. Raises OutputError."""
+    lines = read_log(out)
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    measured = [(line["step"], line["validation"]) for line in lines if "validation" in line]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(*zip(*losses, strict=True), color="#28666e", linewidth=1)
+    left.set(title="training loss", xlabel="step")
+    steps = [step for step, _ in measured]
+    right.plot(steps, [found["pa_mpjpe_mm"] for _, found in measured], "o-", color="#c8553d", label="network")
+    mean = [found["mean_pose"]["pa_mpjpe_mm"] for _, found in measured]
+    right.plot(steps, mean, "--", color="#4a4e69", label="mean pose")
+    right.plot(steps, [value / 2 for value in mean], ":", color="#888888", label="half of it")
+    right.set(title="PA-MPJPE of people held out, mm", xlabel="step", ylim=(0, None))
+    right.legend(frameon=False)
+    with replacing(out / CURVE_NAME) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

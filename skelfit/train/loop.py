@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import chain, islice, repeat
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -13,22 +14,20 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from skelfit.body.continuous import POSE_SIZE, angles_to_pose
 from skelfit.body.models import ModelSet
 from skelfit.errors import ConfigError
 from skelfit.loader.batch import Batch
 from skelfit.loader.data import Loader, each_once
 from skelfit.train import checkpoint
 from skelfit.train.config import TrainConfig
-from skelfit.train.curve import draw_curve
-from skelfit.train.log import Log
+from skelfit.train.log import Log, draw_curve
 from skelfit.train.network import NUM_BETAS, POSE_NUMBERS, Network
-from skelfit.train.rotations import POSE_SIZE, angles_to_pose
 from skelfit.train.team import Team
 from skelfit.train.trainer import Trainer
-from skelfit.train.validate import ERRORS, PCK_AT, Measured, Skins, validate
+from skelfit.train.validate import Measured, Skins, in_words, validate
 
 MEAN_OF = 2000  # people, of whose labels the mean pose and betas are
-NAMES = {"mpjpe_mm": "MPJPE", "pa_mpjpe_mm": "PA-MPJPE", "pve_mm": "PVE"}
 
 
 class Watch(Protocol):
@@ -51,7 +50,6 @@ class Ended(NamedTuple):
     finished: bool
     skipped: int
     checkpoint: Path
-    measured: Measured | None  # the last validation
 
 
 def train(
@@ -62,24 +60,19 @@ def train(
     Raises ConfigError, ShardError, CheckpointError, ModelError, OutputError, and SkelfitError when nothing is learnt.
     """
     path = checkpoint.latest(out) if resume else None
-    content = None if path is None else checkpoint.load(path)
-    if path is not None and content is not None:
-        checkpoint.check_same_training(path, content, config)
+    content = None if path is None else checkpoint.load_training(path, config, models.sha256)
     if not config.data.subsets:
         raise ConfigError(config.name, "data.subsets", "shards, there or by --shards", "none")
     torch.manual_seed(config.data.seed)
-    loader = Loader(config.data, team.part)
+    network = Network(config.network)
     if content is None:
-        network = Network(config.network)
+        if config.network.checkpoint is not None:
+            network.backbone.load(config.network.checkpoint)
         set_mean(network, config)
-    else:
-        network = Network(replace(config.network, checkpoint=None))  # all weights come from the checkpoint
-    trainer = Trainer(config, network, models, team)
-    run = _Run(config, out, trainer, loader, Skins(models, config.skel_gender, team.device), watch)
+    run = _Run(config, out, Trainer(config, network, models, team), models, watch)
     if content is not None:
         run.resume(content)
-        watch.say(f"going on after step {trainer.steps}, from {path}")
-    team.wait()  # until all have read what the first one may soon remove
+        watch.say(f"going on after step {content['step']}, from {path}")
     return run.to_the_end()
 
 
@@ -94,27 +87,33 @@ def set_mean(network: Network, config: TrainConfig) -> None:
         network.mean[POSE_NUMBERS : POSE_NUMBERS + NUM_BETAS] = betas.mean(0)
 
 
-def validation_people(config: TrainConfig, team: Team) -> Iterator[Batch]:
+def validation_people(config: TrainConfig, team: Team) -> Iterable[Batch]:
     """Those to measure, this process's share of them."""
     subsets = config.validation.subsets
     if subsets:
-        return iter(each_once(replace(config.data, subsets=subsets, held_out=0.0), team.part))
-    return iter(each_once(config.data, team.part, held_out=True) if config.data.held_out else ())
+        return each_once(replace(config.data, subsets=subsets, held_out=0.0), team.part)
+    return each_once(config.data, team.part, held_out=True) if config.data.held_out else ()
 
 
-def _endless(loader: Loader) -> Iterator[Batch]:
-    while True:
-        yield from loader
+class _Step(NamedTuple):
+    """What was found in a step, of how many people in all processes, and seconds: for the loader, and in all."""
+
+    found: dict[str, float]
+    people: int
+    waited: float
+    seconds: float
 
 
 class _Run:
     """The loop, and what it has to remember."""
 
     def __init__(
-        self, config: TrainConfig, out: Path, trainer: Trainer, loader: Loader, skins: Skins, watch: Watch
+        self, config: TrainConfig, out: Path, trainer: Trainer, models: ModelSet, watch: Watch
     ) -> None:
-        self.config, self.out, self.trainer, self.loader = config, out, trainer, loader
-        self.skins, self.watch, self.team = skins, watch, trainer.team
+        self.config, self.out, self.trainer, self.models, self.watch = config, out, trainer, models, watch
+        self.team = trainer.team
+        self.loader = Loader(config.data, self.team.part)
+        self.skins = Skins(models, config.skel_gender, self.team.device)
         self.measured: Measured | None = None
         self.best: float | None = None  # PA-MPJPE, mm
         self.log: Log | None = None
@@ -127,42 +126,36 @@ class _Run:
 
     def to_the_end(self) -> Ended:
         """All steps that are left, or those until the watch says stop."""
-        if self.team.first:
-            self.log = Log(self.out, self.trainer.steps)
-        try:
-            return self._steps(self.config.optimizer.steps)
-        finally:
-            if self.log is not None:
-                self.log.close()
+        with closing(Log(self.out, self.trainer.steps)) if self.team.first else nullcontext() as self.log:
+            self._steps(self.config.optimizer.steps)
+        done, last = self.trainer.steps, checkpoint.latest(self.out) or self.out
+        return Ended(done, done >= self.config.optimizer.steps, self.trainer.skipped, last)
 
-    def _steps(self, steps: int) -> Ended:
-        trainer, every, stream = self.trainer, self.config.output, _endless(self.loader)
-        window, stop = _Window(), False
-        while trainer.steps < steps and not stop:
-            began = perf_counter()
-            batches = list(islice(stream, self.config.optimizer.accumulate))
-            batches = [batch.to(self.team.device) for batch in batches]
-            ready = perf_counter()
-            found = trainer.step(batches)
-            window.add(
-                found, sum(map(len, batches)) * self.team.part.of, ready - began, perf_counter() - began
-            )
-            self.watch.step(trainer.steps, found["loss"])
-            stop = self._agreed(self.watch.stop())
-            done = trainer.steps
+    def _steps(self, steps: int) -> None:
+        every, stream = self.config.output, chain.from_iterable(repeat(self.loader))
+        window: list[_Step] = []
+        stop = False
+        while self.trainer.steps < steps and not stop:
+            window.append(self._step(stream))
+            done = self.trainer.steps
+            self.watch.step(done, window[-1].found["loss"])
+            wish = torch.tensor(float(self.watch.stop()), device=self.team.device)
+            stop = bool(self.team.mean(wish) > 0)  # they all end after the same step
             if done % every.log == 0 or done == steps:
-                self._write(window.values() | {"skipped": trainer.skipped})
-                window = _Window()
+                self._write(_means(window) | {"skipped": self.trainer.skipped})
+                window = []
             if done % self.config.validation.every == 0 or done == steps:
                 self._validate()
             if done % every.checkpoint == 0 or done == steps or stop:
                 self._save()
-        last = checkpoint.latest(self.out) or self.out
-        return Ended(trainer.steps, trainer.steps >= steps, trainer.skipped, last, self.measured)
 
-    def _agreed(self, wish: bool) -> bool:
-        """Whether any process wishes it: they all end after the same step."""
-        return bool(self.team.sum(torch.tensor(float(wish), device=self.team.device)) > 0)
+    def _step(self, stream: Iterator[Batch]) -> _Step:
+        began = perf_counter()
+        batches = [batch.to(self.team.device) for batch in islice(stream, self.config.optimizer.accumulate)]
+        waited = perf_counter() - began
+        found = self.trainer.step(batches)
+        people = sum(map(len, batches)) * self.team.part.of
+        return _Step(found, people, waited, perf_counter() - began)
 
     def _write(self, values: Mapping[str, Any]) -> None:
         if self.log is not None:
@@ -175,64 +168,40 @@ class _Run:
         if self.measured is None:
             return
         self._write({"validation": self.measured})
+        self.watch.say(f"step {self.trainer.steps}: {in_words(self.measured)}")
+        better = self.best is None or self.measured["pa_mpjpe_mm"] < self.best
+        if better:
+            self.best = self.measured["pa_mpjpe_mm"]
         if self.team.first:
             draw_curve(self.out)
-        for line in summary_lines(self.trainer.steps, self.measured):
-            self.watch.say(line)
-        error = self.measured["pa_mpjpe_mm"]
-        if self.best is None or error < self.best:
-            self.best = error
-            if self.team.first:
-                checkpoint.save(self.out / checkpoint.BEST_NAME, self._content() | {"training": None})
+            if better:
+                checkpoint.save(self.out / checkpoint.BEST_NAME, self._content(training=None))
 
     def _save(self) -> None:
         if self.team.first:
             training = {"trainer": self.trainer.state(), "loader": self.loader.state(), "best": self.best}
-            content = self._content() | {"training": training}
-            checkpoint.save_numbered(self.out, self.trainer.steps, content, self.config.output.keep)
+            content, keep = self._content(training), self.config.output.keep
+            checkpoint.save_numbered(self.out, self.trainer.steps, content, keep)
 
-    def _content(self) -> dict[str, Any]:
+    def _content(self, training: Mapping[str, Any] | None) -> dict[str, Any]:
         return {
             "step": self.trainer.steps,
             "config": asdict(self.config),
+            "models": self.models.sha256,
             "measured": self.measured,
             "weights": self.trainer.best_network.state_dict(),
+            "training": training,
         }
 
 
-class _Window:
-    """What was found in the steps since the last line of the log."""
-
-    def __init__(self) -> None:
-        self.found: list[dict[str, float]] = []
-        self.samples, self.waited, self.seconds = 0, 0.0, 0.0
-
-    def add(self, found: dict[str, float], samples: int, waited: float, seconds: float) -> None:
-        """One step: its values, people in all processes, and seconds: for the loader, and in all."""
-        self.found.append(found)
-        self.samples += samples
-        self.waited += waited
-        self.seconds += seconds
-
-    def values(self) -> dict[str, float]:
-        """Means over the steps that were finite; the learning rate is the last one's."""
-        good = [found for found in self.found if all(map(isfinite, found.values()))] or self.found
-        means = {name: fmean(found[name] for found in good) for name in good[0]}
-        return means | {
-            "learning_rate": self.found[-1]["learning_rate"],
-            "samples_per_second": self.samples / self.seconds,
-            "waiting_share": self.waited / self.seconds,
-        }
-
-
-def summary_lines(step: int, measured: Measured) -> list[str]:
-    """A validation in a few lines."""
-    errors = ", ".join(f"{NAMES[e]} {measured[e]:.1f}" for e in ERRORS)
-    mean = ", ".join(f"{NAMES[e]} {measured['mean_pose'][e]:.1f}" for e in ERRORS)
-    pck = ", ".join(f"PCK@{at} {measured[f'pck_{at}'] or 0:.1%}" for at in PCK_AT)
-    beyond = dict(zip(measured["violations"]["beyond_deg"], measured["violations"]["any"], strict=True))
-    worse = ", ".join(f"{share:.1%} by {deg}" for deg, share in beyond.items())
-    return [
-        f"step {step}: {measured['people']} people held out, mm: {errors}; {pck}",
-        f"  the mean pose: {mean}; people beyond a joint limit: {worse} degrees",
-    ]
+def _means(window: Sequence[_Step]) -> dict[str, float]:
+    """Means over the steps that were finite, the last learning rate, and how fast it went."""
+    good = [step.found for step in window if all(map(isfinite, step.found.values()))]
+    good = good or [step.found for step in window]
+    means = {name: fmean(found[name] for found in good) for name in good[0]}
+    seconds = sum(step.seconds for step in window)
+    return means | {
+        "learning_rate": window[-1].found["learning_rate"],
+        "samples_per_second": sum(step.people for step in window) / seconds,
+        "waiting_share": sum(step.waited for step in window) / seconds,
+    }

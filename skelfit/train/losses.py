@@ -11,12 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from skelfit.body.continuous import angles_to_pose, pose_to_angles, used_numbers
+from skelfit.body.posed_keypoints import ROOT_KEYPOINT, SkelKeypoints
+from skelfit.camera import body_to_crop
 from skelfit.loader.batch import Batch
-from skelfit.train.camera import crop_to_translation, image_to_crop, project
 from skelfit.train.config import LossConfig
-from skelfit.train.keypoints import ROOT_KEYPOINT, SkelKeypoints
 from skelfit.train.network import Estimate, Prediction
-from skelfit.train.rotations import angles_to_pose, pose_to_angles, used_numbers
 
 
 def training_loss(
@@ -50,8 +50,7 @@ def estimate_terms(
 ) -> dict[str, Tensor]:
     """The terms of one estimate, each () and a mean over people."""
     points = body(pose_to_angles(estimate.pose), estimate.betas)
-    moved = points + crop_to_translation(estimate.camera, cam_int, batch.center, batch.box_size)[:, None]
-    in_crop = image_to_crop(project(moved, cam_int), batch.center, batch.box_size)
+    in_crop = body_to_crop(points, estimate.camera, cam_int, batch.center, batch.box_size)
     target = angles_to_pose(batch.poses)
     of_this_body = batch.female == (body.gender == "female")
     return {

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from skelfit.body.continuous import POSE_SIZE, angles_to_pose
 from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, dof_index
+from skelfit.camera import box_features, far_camera, known_or_far
 from skelfit.train.backbone import Backbone
-from skelfit.train.camera import box_features, far_camera, known_or_far
 from skelfit.train.config import NetworkConfig
-from skelfit.train.rotations import POSE_SIZE, angles_to_pose
 
 NUM_BETAS = 10
 POSE_NUMBERS = NUM_JOINTS * POSE_SIZE
@@ -52,17 +52,14 @@ class Prediction:
 
 
 class Network(nn.Module):
-    """The network; its backbone's checkpoint is read, when the configuration names one."""
+    """The network, of random weights."""
 
     mean: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
-        """Raises ModelError when the checkpoint does not fit."""
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone)
-        if config.checkpoint is not None:
-            self.backbone.load(config.checkpoint)
         width, dim = self.backbone.width, config.dim
         if config.coarse_to_fine:
             self.encoder = nn.Sequential(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,21 +27,21 @@ class Team:
         """Whether this is the process that writes and speaks."""
         return self.part.number == 0
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes of a tensor that each has; the same in all of them."""
-        if self.part.of > 1:
-            values = values.clone()
-            dist.all_reduce(values)
-        return values
-
     def mean(self, values: Tensor) -> Tensor:
-        """Their mean."""
-        return self.sum(values) / self.part.of
+        """The mean over all processes of a tensor that each has; the same in all of them."""
+        if self.part.of == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / self.part.of
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def gather(self, found: Sequence[Any]) -> list[Any]:
+        """What all processes have found, the first one's first."""
+        parts: list[Any] = [found]
         if self.part.of > 1:
-            dist.barrier()
+            parts *= self.part.of
+            dist.all_gather_object(parts, found)
+        return [item for part in parts for item in part]
 
 
 def is_first() -> bool:

@@ -17,10 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from skelfit.body.models import ModelSet
+from skelfit.body.posed_keypoints import SkelKeypoints
 from skelfit.errors import SkelfitError
 from skelfit.loader.batch import Batch
 from skelfit.train.config import OptimizerConfig, TrainConfig
-from skelfit.train.keypoints import SkelKeypoints
 from skelfit.train.losses import training_loss
 from skelfit.train.network import Network
 from skelfit.train.team import Team
@@ -36,27 +36,25 @@ class Trainer:
         self.config, self.team = config, team
         self.network = network.to(team.device)
         self.body = SkelKeypoints(models, config.skel_gender, team.device)
-        settings, cuda = config.optimizer, team.device.type == "cuda"
-        self.model: nn.Module = self.network
+        settings, kind = config.optimizer, team.device.type
+        self.parallel: DistributedDataParallel | None = None
         if team.part.of > 1:
-            self.model = DistributedDataParallel(self.network, forward_sync_buffers=False)
+            self.parallel = DistributedDataParallel(self.network, forward_sync_buffers=False)
         self.averaged = AveragedModel(self.network, avg_fn=_towards(settings.ema)) if settings.ema else None
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), betas=(0.9, 0.999), weight_decay=settings.weight_decay
         )
-        self.precision: torch.dtype | None = None
-        if cuda and settings.mixed_precision:
+        self.precision = torch.float32
+        if kind == "cuda" and settings.mixed_precision:
             self.precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        self.scaler = torch.amp.GradScaler(team.device.type, enabled=self.precision == torch.float16)
+        self.scaler = torch.amp.GradScaler(kind, enabled=self.precision == torch.float16)
         self.steps = self.skipped = self.in_a_row = 0
 
     @property
     def best_network(self) -> Network:
         """The one to predict with: of mean weights, where they are kept."""
-        if self.averaged is None:
-            return self.network
-        averaged: Any = self.averaged.module
-        return averaged
+        best: Any = self.network if self.averaged is None else self.averaged.module
+        return best
 
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Learn from some batches as if they were one; returns means over all processes, by name.
@@ -64,19 +62,17 @@ class Trainer:
         Where a loss or a gradient is not finite, nothing is learnt, and the step is counted. Raises SkelfitError after
         many of them in a row.
         """
-        settings = self.config.optimizer
-        rate = learning_rate(self.steps, settings)
+        rate = learning_rate(self.steps, self.config.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         number = self.steps * self.team.part.of + self.team.part.number
         torch.manual_seed(self.config.data.seed * 2**40 + number)
         found = [self._backward(batch, len(batches), last=batch is batches[-1]) for batch in batches]
-        names = list(found[0])
         values = torch.stack([torch.stack(list(terms.values())) for terms in found]).mean(0)
         values = self.team.mean(values)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
-        terms = dict(zip(names, values.tolist(), strict=True))
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip)
+        terms = dict(zip(found[0], values.tolist(), strict=True))
         if bool(torch.isfinite(values).all() & torch.isfinite(norm)):
             self.scaler.step(self.optimizer)
             if self.averaged is not None:
@@ -91,12 +87,11 @@ class Trainer:
 
     def _backward(self, batch: Batch, of: int, *, last: bool) -> dict[str, Tensor]:
         """Add the gradient of one of several batches; its loss and terms, each ()."""
-        waits = (
-            isinstance(self.model, DistributedDataParallel) and not last
-        )  # to share gradients once is enough
-        with self.model.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            with torch.autocast(self.team.device.type, self.precision, enabled=self.precision is not None):
-                prediction = self.model(batch.image, batch.cam_int, batch.center, batch.box_size)
+        model = self.parallel or self.network
+        # To share gradients once, after the last batch, is enough.
+        with nullcontext() if self.parallel is None or last else self.parallel.no_sync():
+            with torch.autocast(self.team.device.type, self.precision, self.precision != torch.float32):
+                prediction = model(batch.image, batch.cam_int, batch.center, batch.box_size)
             loss, terms = training_loss(prediction, batch, self.body, self.config.losses)
             self.scaler.scale(loss / of).backward()
         return {name: value.detach() for name, value in {"loss": loss, **terms}.items()}
@@ -113,22 +108,18 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """What going on needs, as plain data and tensors."""
-        return {
-            "network": self.network.state_dict(),
-            "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "counts": [self.steps, self.skipped, self.in_a_row],
-        }
+        kept = {name: part.state_dict() for name, part in self._parts().items()}
+        return kept | {"counts": [self.steps, self.skipped, self.in_a_row]}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on there."""
-        self.network.load_state_dict(state["network"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.steps, self.skipped, self.in_a_row = state["counts"]
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"network": self.network, "optimizer": self.optimizer, "scaler": self.scaler}
+        return parts if self.averaged is None else parts | {"averaged": self.averaged}
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:

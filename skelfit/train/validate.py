@@ -7,31 +7,33 @@ share of the crop's side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
+from skelfit.body.continuous import pose_to_angles
+from skelfit.body.dofs import DOF_NAMES
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
+from skelfit.camera import body_to_crop
 from skelfit.distances import joint_errors
 from skelfit.loader.batch import Batch
-from skelfit.train.camera import crop_to_translation, image_to_crop, project
+from skelfit.metrics import excess_deg
 from skelfit.train.network import Estimate, Network, Prediction, estimate_of
-from skelfit.train.rotations import pose_to_angles
 from skelfit.train.team import Team
 
 PCK_AT = (0.05, 0.1)  # of the crop's side
 BEYOND_DEG = (5, 10, 20, 30)
-ERRORS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm")
+ERRORS = {"mpjpe_mm": "MPJPE", "pa_mpjpe_mm": "PA-MPJPE", "pve_mm": "PVE"}
 _LSP = slice(25, 39)  # of the 44 keypoints
 _HIPS = (2, 3)  # of LSP's
-_SIZES = (1, 3, 3, 1, 2, NUM_DOFS * len(BEYOND_DEG), len(BEYOND_DEG))  # of what is summed, see `_sums`
 
 Measured = dict[str, Any]
+Array = NDArray[Any]
 
 
 class Skins:
@@ -57,11 +59,12 @@ class Skins:
 
     def labelled(self, batch: Batch) -> Tensor:
         """Skin (B, V, 3) m of labels."""
-        genders = {name: batch.female == (name == "female") for name in ("male", "female")}
-        parts = {name: rows for name, rows in genders.items() if rows.any()}
-        skins = [self.skin(name, batch.poses[rows], batch.betas[rows]) for name, rows in parts.items()]
-        order = torch.cat([rows.nonzero()[:, 0] for rows in parts.values()])
-        return torch.cat(skins)[order.argsort()]
+        skin = batch.poses.new_empty(len(batch), self._regressor.shape[1], 3)
+        for gender in ("male", "female"):
+            rows = batch.female == (gender == "female")
+            if rows.any():
+                skin[rows] = self.skin(gender, batch.poses[rows], batch.betas[rows])
+        return skin
 
     def keypoints(self, skin: Tensor) -> Tensor:
         """Keypoints (B, 44, 3) m of skins (B, V, 3)."""
@@ -72,36 +75,30 @@ class Skins:
 def validate(network: Network, batches: Iterable[Batch], skins: Skins, team: Team) -> Measured | None:
     """Measure a network; None where there is nobody. Batches are this process's share of the people."""
     network.eval()
-    total = torch.zeros(sum(_SIZES), dtype=torch.float64, device=team.device)
     mean_skin = skins.estimated(estimate_of(network.mean[None]))
+    found = []
     for batch in batches:
         batch = batch.to(team.device)
         prediction = network(batch.image, batch.cam_int, batch.center, batch.box_size)
-        total += _sums(prediction, batch, skins, mean_skin)
+        found.append(of_each(prediction, batch, skins, mean_skin))
     network.train()
-    return _measured(team.sum(total))
+    found = team.gather(found)
+    if not found:
+        return None
+    return summary({name: np.concatenate([part[name] for part in found]) for name in found[0]})
 
 
-def _sums(prediction: Prediction, batch: Batch, skins: Skins, mean_skin: Tensor) -> Tensor:
-    """What is counted of a batch, as one vector of _SIZES."""
-    label = skins.labelled(batch)
-    estimated = skins.estimated(prediction.final)
-    errors = skin_errors(skins, label, estimated)
-    of_mean = skin_errors(skins, label, mean_skin.expand_as(label))
-    points = skins.keypoints(estimated)
-    seen, near = keypoints_near(points, prediction, batch)
-    excess = excess_deg(pose_to_angles(prediction.final.pose))
-    beyond = excess[..., None] > excess.new_tensor(BEYOND_DEG)
-    parts = (
-        errors.new_tensor([len(batch)]),
-        errors.sum(0),
-        of_mean.sum(0),
-        seen[None],
-        near,
-        beyond.sum(0).flatten(),
-        beyond.any(1).sum(0),
-    )
-    return torch.cat([part.double() for part in parts])
+def of_each(prediction: Prediction, batch: Batch, skins: Skins, mean_skin: Tensor) -> dict[str, Array]:
+    """What is found of each of B people."""
+    label, estimated = skins.labelled(batch), skins.estimated(prediction.final)
+    found = {
+        "errors": skin_errors(skins, label, estimated),  # (B, 3)
+        "mean_pose": skin_errors(skins, label, mean_skin.expand_as(label)),  # (B, 3)
+        "off": keypoints_off(skins.keypoints(estimated), prediction, batch),  # (B, 44)
+        "seen": batch.keypoints2d[..., 2] > 0,  # (B, 44)
+    }
+    excess = excess_deg(pose_to_angles(prediction.final.pose).cpu().numpy())  # (B, 46)
+    return {name: values.cpu().numpy() for name, values in found.items()} | {"excess": excess}
 
 
 def skin_errors(skins: Skins, label: Tensor, estimated: Tensor) -> Tensor:
@@ -114,43 +111,44 @@ def skin_errors(skins: Skins, label: Tensor, estimated: Tensor) -> Tensor:
     return torch.cat((joints, 1000 * off.norm(dim=-1).mean(1, keepdim=True)), 1)
 
 
-def keypoints_near(points: Tensor, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Of keypoints (B, 44, 3) m: how many the labels have (), and how many are within PCK_AT of them (2,)."""
+def keypoints_off(points: Tensor, prediction: Prediction, batch: Batch) -> Tensor:
+    """How far from the label's keypoints those of bodies (B, 44, 3) m are seen, (B, 44), in sides of the crop."""
     camera, cam_int = prediction.final.camera, prediction.cam_int
-    moved = points + crop_to_translation(camera, cam_int, batch.center, batch.box_size)[:, None]
-    in_crop = image_to_crop(project(moved, cam_int), batch.center, batch.box_size)
-    off = (in_crop - batch.keypoints2d[..., :2]).norm(dim=-1)
-    seen = batch.keypoints2d[..., 2] > 0
-    near = (off[..., None] < off.new_tensor(PCK_AT)) & seen[..., None]
-    return seen.sum(), near.sum((0, 1))
+    in_crop = body_to_crop(points, camera, cam_int, batch.center, batch.box_size)
+    return (in_crop - batch.keypoints2d[..., :2]).norm(dim=-1)
 
 
-def excess_deg(angles: Tensor) -> Tensor:
-    """How far angles (B, 46) rad are beyond their limits, in degrees; 0 within."""
-    low, high = torch.tensor(np.degrees(dof_limits()).T, dtype=angles.dtype, device=angles.device)
-    degrees = torch.rad2deg(angles)
-    return torch.maximum(low - degrees, degrees - high).clamp_min(0)
-
-
-def _measured(total: Tensor) -> Measured | None:
+def summary(found: Mapping[str, Array]) -> Measured:
     """The figures of all people together."""
-    people, errors, of_mean, seen, near, beyond, some = (part.numpy() for part in total.cpu().split(_SIZES))
-    count = int(people[0])
-    if not count:
-        return None
-    shares = (beyond.reshape(NUM_DOFS, len(BEYOND_DEG)) / count).round(6).tolist()
+    near = found["off"][found["seen"]]
+    beyond = found["excess"][..., None] > np.array(BEYOND_DEG)
+
+    def means(name: str) -> dict[str, float]:
+        return dict(zip(ERRORS, found[name].mean(0).tolist(), strict=True))
+
     return {
-        "people": count,
-        **_named(errors / count),
-        **{f"pck_{at}": float(n / seen[0]) if seen[0] else None for at, n in zip(PCK_AT, near, strict=True)},
-        "mean_pose": _named(of_mean / count),
+        "people": len(beyond),
+        **means("errors"),
+        **{f"pck_{at}": float((near < at).mean()) if len(near) else None for at in PCK_AT},
+        "mean_pose": means("mean_pose"),
         "violations": {
             "beyond_deg": list(BEYOND_DEG),
-            "any": (some / count).round(6).tolist(),
-            "dofs": dict(zip(DOF_NAMES, shares, strict=True)),
+            "any": beyond.any(1).mean(0).round(6).tolist(),
+            "dofs": dict(zip(DOF_NAMES, beyond.mean(0).round(6).tolist(), strict=True)),
         },
     }
 
 
-def _named(errors: Any) -> dict[str, float]:
-    return {name: float(error) for name, error in zip(ERRORS, errors, strict=True)}
+def in_words(measured: Measured) -> str:
+    """The figures in two lines."""
+
+    def errors(found: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {found[key]:.1f}" for key, name in ERRORS.items())
+
+    pck = ", ".join(f"PCK@{at} {measured[f'pck_{at}'] or 0:.1%}" for at in PCK_AT)
+    some = zip(measured["violations"]["any"], BEYOND_DEG, strict=True)
+    return (
+        f"{measured['people']} people held out, mm: {errors(measured)}; {pck}\n"
+        f"  the mean pose: {errors(measured['mean_pose'])}; people beyond a joint limit: "
+        f"{', '.join(f'{share:.1%} by {deg}' for share, deg in some)} degrees"
+    )

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from skelfit.body.ball import BALL_JOINTS
+from skelfit.body.continuous import angles_to_pose, pose_to_angles, unit, used_numbers
 from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS, dof_index, dof_limits, dofs_of_joint
 from skelfit.body.kinematics import dof_rotations, make_rig
 from skelfit.body.models import ModelSet
-from skelfit.train.rotations import angles_to_pose, pose_to_angles, unit, used_numbers
 
 LOW, HIGH = (torch.tensor(np.nan_to_num(side, posinf=3.0, neginf=-3.0)) for side in dof_limits().T)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from math import pi
-
 import pytest
 import torch
 
-from skelfit.train.camera import (
+from skelfit.camera import (
     FAR_FOCAL,
+    body_to_crop,
     box_features,
     crop_to_translation,
     far_camera,
     image_to_crop,
-    intrinsics_of_view,
     known_or_far,
     project,
 )
@@ -55,8 +53,7 @@ def test_a_body_at_the_centre_of_the_crop_is_seen_there(batch: tuple[int, ...]) 
     k = K.expand(*batch, 3, 3)
     camera = torch.tensor([0.8, 0.0, 0.0], dtype=torch.float64).expand(*batch, 3)
     points = torch.tensor([[0.0, 0, 0], [1, 0, 0]], dtype=torch.float64)
-    moved = points + crop_to_translation(camera, k, center, side)[..., None, :]
-    found = image_to_crop(project(moved, k), center, side)
+    found = body_to_crop(points.expand(*batch, 2, 3), camera, k, center, side)
     expected = torch.tensor([[0.0, 0], [0.4, 0]], dtype=torch.float64)
     torch.testing.assert_close(found, expected.expand(*batch, 2, 2))
 
@@ -86,14 +83,6 @@ def test_points_behind_the_camera_are_finite() -> None:
     assert torch.isfinite(found).all() and points.grad is not None and torch.isfinite(points.grad).all()
 
 
-def test_intrinsics_of_a_field_of_view() -> None:
-    # 90 degrees over 480 px: 240 px away.
-    found = intrinsics_of_view(torch.tensor([640.0, 480.0]), pi / 2)
-    torch.testing.assert_close(found, torch.tensor([[240.0, 0, 320], [0, 240, 240], [0, 0, 1]]))
-    several = intrinsics_of_view(torch.tensor([[640.0, 480.0]] * 2), torch.tensor([pi / 2, pi / 3]))
-    torch.testing.assert_close(several[:, 0, 0], torch.tensor([240.0, 240 * 3**0.5]))
-
-
 def test_gradients() -> None:
     torch.manual_seed(1)
     camera = torch.tensor([[0.7, 0.1, 0.2], [1.1, -0.3, 0.0]], dtype=torch.float64, requires_grad=True)
@@ -101,7 +90,6 @@ def test_gradients() -> None:
     k, center, side = K.expand(2, 3, 3), CENTER.expand(2, 2), SIDE.expand(2)
 
     def seen(camera: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        moved = points + crop_to_translation(camera, k, center, side)[:, None]
-        return image_to_crop(project(moved, k), center, side)
+        return body_to_crop(points, camera, k, center, side)
 
     torch.autograd.gradcheck(seen, (camera, points))

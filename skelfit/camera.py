@@ -16,19 +16,9 @@ FAR_FOCAL = 5000 / 256
 _NEAREST = 0.1  # m; points nearer than this, or behind the camera, are projected as if they were here
 
 
-def intrinsics_of_view(image_size: Tensor, vertical: Tensor | float) -> Tensor:
-    """Intrinsics (..., 3, 3) px of images (..., 2) width and height px, of a vertical field of view (...) rad."""
-    half = torch.as_tensor(vertical, dtype=image_size.dtype, device=image_size.device) / 2
-    return _intrinsics(image_size[..., 1] / 2 / torch.tan(half), image_size / 2)
-
-
 def far_camera(center: Tensor, box_size: Tensor) -> Tensor:
     """Intrinsics (..., 3, 3) px of a far camera that looks at the crop's centre (..., 2) px, of side (...) px."""
-    return _intrinsics(FAR_FOCAL * box_size, center)
-
-
-def _intrinsics(focal: Tensor, center: Tensor) -> Tensor:
-    zero, one = torch.zeros_like(focal), torch.ones_like(focal)
+    focal, zero, one = FAR_FOCAL * box_size, torch.zeros_like(box_size), torch.ones_like(box_size)
     rows = (focal, zero, center[..., 0], zero, focal, center[..., 1], zero, zero, one)
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
@@ -63,3 +53,9 @@ def project(points: Tensor, cam_int: Tensor) -> Tensor:
 def image_to_crop(points: Tensor, center: Tensor, box_size: Tensor) -> Tensor:
     """Points (..., N, 2) px of the image in the crop: -0.5 to 0.5 from left to right and from top to bottom."""
     return (points - center[..., None, :]) / box_size[..., None, None]
+
+
+def body_to_crop(points: Tensor, camera: Tensor, cam_int: Tensor, center: Tensor, box_size: Tensor) -> Tensor:
+    """Where the crop shows points (..., N, 3) m of a body, (..., N, 2), by the crop's camera (..., 3)."""
+    moved = points + crop_to_translation(camera, cam_int, center, box_size)[..., None, :]
+    return image_to_crop(project(moved, cam_int), center, box_size)

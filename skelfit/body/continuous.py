@@ -1,4 +1,4 @@
-"""Poses as a network predicts them: six continuous numbers per joint, and the 46 angles that they mean.
+"""Poses as networks predict them: six continuous numbers per joint, and the 46 angles that they mean.
 
 A joint of three DoFs is the first two columns of its rotation; of one, the cosine and sine of its angle; of two, the
 angles themselves. What is left of the six means nothing. Angles jump, at half a turn and at the Euler poles; these
