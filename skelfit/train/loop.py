@@ -142,7 +142,7 @@ class _Run:
             wish = torch.tensor(float(self.watch.stop()), device=self.team.device)
             stop = bool(self.team.mean(wish) > 0)  # they all end after the same step
             if done % every.log == 0 or done == steps:
-                self._write(_means(window) | {"skipped": self.trainer.skipped})
+                self._write(_means(window) | {"skipped": self.trainer.skipped} | self._memory())
                 window = []
             if done % self.config.validation.every == 0 or done == steps:
                 self._validate()
@@ -156,6 +156,11 @@ class _Run:
         found = self.trainer.step(batches)
         people = sum(map(len, batches)) * self.team.part.of
         return _Step(found, people, waited, perf_counter() - began)
+
+    def _memory(self) -> dict[str, float]:
+        if self.team.device.type != "cuda":
+            return {}
+        return {"memory_gib": torch.cuda.max_memory_allocated(self.team.device) / 2**30}
 
     def _write(self, values: Mapping[str, Any]) -> None:
         if self.log is not None:

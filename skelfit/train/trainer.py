@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from math import cos, pi
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from skelfit.body.models import ModelSet
 from skelfit.body.posed_keypoints import SkelKeypoints
@@ -40,7 +40,7 @@ class Trainer:
         self.parallel: DistributedDataParallel | None = None
         if team.part.of > 1:
             self.parallel = DistributedDataParallel(self.network, forward_sync_buffers=False)
-        self.averaged = AveragedModel(self.network, avg_fn=_towards(settings.ema)) if settings.ema else None
+        self.averaged = deepcopy(self.network) if settings.ema else None
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), betas=(0.9, 0.999), weight_decay=settings.weight_decay
         )
@@ -53,8 +53,7 @@ class Trainer:
     @property
     def best_network(self) -> Network:
         """The one to predict with: of mean weights, where they are kept."""
-        best: Any = self.network if self.averaged is None else self.averaged.module
-        return best
+        return self.averaged or self.network
 
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Learn from some batches as if they were one; returns means over all processes, by name.
@@ -75,8 +74,7 @@ class Trainer:
         terms = dict(zip(found[0], values.tolist(), strict=True))
         if bool(torch.isfinite(values).all() & torch.isfinite(norm)):
             self.scaler.step(self.optimizer)
-            if self.averaged is not None:
-                self.averaged.update_parameters(self.network)
+            self._average()
             self.in_a_row = 0
         else:
             self._skip(terms)
@@ -95,6 +93,15 @@ class Trainer:
             loss, terms = training_loss(prediction, batch, self.body, self.config.losses)
             self.scaler.scale(loss / of).backward()
         return {name: value.detach() for name, value in {"loss": loss, **terms}.items()}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Take the new weights into their mean: at first like a plain one, so that the first are soon forgotten."""
+        learnt = self.steps - self.skipped  # before this step
+        kept = min(self.config.optimizer.ema, (learnt + 1) / (learnt + 10)) if learnt else 0.0
+        if self.averaged is not None:
+            for mean, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(new, 1 - kept)
 
     def _skip(self, terms: Mapping[str, float]) -> None:
         self.skipped += 1
@@ -128,13 +135,3 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
         return config.learning_rate * (step + 1) / (config.warm_up + 1)
     done = (step - config.warm_up) / max(1, config.steps - config.warm_up)
     return config.learning_rate * (1 + cos(pi * min(done, 1))) / 2
-
-
-def _towards(decay: float) -> Any:
-    """How a running mean goes on: at first like the plain mean, so that the first weights are soon forgotten."""
-
-    def update(mean: Tensor, new: Tensor, count: Tensor) -> Tensor:
-        kept = torch.clamp((count + 1) / (count + 10), max=decay)
-        return torch.lerp(new, mean, kept.to(mean.dtype))
-
-    return update
