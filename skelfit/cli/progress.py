@@ -31,10 +31,13 @@ class Progress:
         self.bar.close()
 
     def update(self, people: int, rejected: Mapping[str, int] | None = None) -> None:
-        """Count people; a plain line comes at most every PLAIN_PROGRESS_SECONDS, and at the end."""
+        """Count people, and those who were rejected, by reason."""
         self.rejected.update(rejected or {})
-        if self.rejected:
-            self.bar.set_postfix_str(rejections(self.rejected), refresh=False)
+        self.show(people, rejections(self.rejected) if self.rejected else "")
+
+    def show(self, people: int, note: str) -> None:
+        """Count people; a plain line comes at most every PLAIN_PROGRESS_SECONDS, and at the end."""
+        self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(people)
         self.done += people
         now = time.monotonic()
@@ -49,7 +52,7 @@ class Progress:
                 unit=" people",
                 bar_format=form,
             )
-            click.echo(f"{line}, {rejections(self.rejected)}" if self.rejected else line, err=True)
+            click.echo(f"{line}, {note}" if note else line, err=True)
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from skelfit.body.models import find_models
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
+from skelfit.cli.progress import Progress
 from skelfit.errors import OutputError
 from skelfit.files import remove
 from skelfit.job import find_device
@@ -26,7 +26,6 @@ from skelfit.train.team import is_first, together
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-PLAIN_SECONDS = 10.0
 
 
 @click.command("train")
@@ -119,19 +118,15 @@ def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 class Watching:
-    """Steps, loss, people/s and time left on stderr: a bar on a terminal, else a line now and then.
+    """People, people/s, time left and the loss on stderr.
 
     Within it, Ctrl-C and SIGTERM end the training after the step, with a checkpoint; a second one at once.
     """
 
     def __init__(self, steps: int, people: int, *, speaks: bool) -> None:
         """people: of a step, in all processes."""
-        self.steps, self.people, self.speaks, self.plain = steps, people, speaks, not sys.stderr.isatty()
-        hidden = self.plain or not speaks
-        self.bar = tqdm(total=steps * people, unit=" people", smoothing=0.05, disable=hidden)
-        self.code = 0
-        self.before_first: int | None = None  # steps of earlier runs, which say nothing of this one's speed
-        self.started = self.printed = time.monotonic()
+        self.steps, self.people, self.speaks, self.code = steps, people, speaks, 0
+        self.progress: Progress | None = None
 
     def __enter__(self) -> Watching:
         self.handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -140,7 +135,8 @@ class Watching:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
-        self.bar.close()
+        if self.progress is not None:
+            self.progress.bar.close()
 
     def _ask_to_stop(self, number: int, _: object) -> None:
         if self.code:
@@ -152,24 +148,11 @@ class Watching:
         return bool(self.code)
 
     def step(self, done: int, loss: float) -> None:
-        """Count a step."""
-        if self.before_first is None:
-            self.before_first = done - 1
-            self.bar.initial = self.bar.n = self.before_first * self.people
-        self.bar.set_postfix_str(f"step {done}, loss {loss:.4f}", refresh=False)
-        self.bar.update(done * self.people - self.bar.n)
-        now = time.monotonic()
-        if self.plain and self.speaks and now - self.printed > PLAIN_SECONDS:
-            self.printed = now
-            line = tqdm.format_meter(
-                done * self.people,
-                self.steps * self.people,
-                now - self.started,
-                initial=self.before_first * self.people,
-                unit=" people",
-                bar_format="{rate_fmt}, {remaining} left",
-            )
-            click.echo(f"step {done}/{self.steps}, loss {loss:.4f}, {line}", err=True)
+        """Count a step. The speed is that of the steps after this run's first, which takes longer."""
+        if self.speaks:
+            self.progress = self.progress or Progress(self.steps * self.people, done * self.people)
+            new = done * self.people - self.progress.done
+            self.progress.show(new, f"step {done}/{self.steps}, loss {loss:.4f}")
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
