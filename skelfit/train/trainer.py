@@ -99,9 +99,12 @@ class Trainer:
         """Take the new weights into their mean: at first like a plain one, so that the first are soon forgotten."""
         learnt = self.steps - self.skipped  # before this step
         kept = min(self.config.optimizer.ema, (learnt + 1) / (learnt + 10)) if learnt else 0.0
-        if self.averaged is not None:
-            for mean, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(new, 1 - kept)
+        if self.averaged is None:
+            return
+        for mean, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
+            mean.lerp_(new, 1 - kept)
+        for old, new in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+            old.copy_(new)  # statistics of batches are means already
 
     def _skip(self, terms: Mapping[str, float]) -> None:
         self.skipped += 1
