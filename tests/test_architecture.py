@@ -161,6 +161,20 @@ def test_a_module_imports_what_it_may(name: str) -> None:
     assert imported <= allowed, f"{name} imports {sorted(imported - allowed)}"
 
 
+def test_the_trainer_leads_nowhere_near_the_fit() -> None:
+    """Nor does anything that it imports, or that those import."""
+    seen: set[str] = set()
+    todo = [name for name in MODULES if name.split(".")[0] in ("loader", "train")]
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        imported = {m.removeprefix("skelfit.") for m in imports_of(MODULES[name]) if m.startswith("skelfit.")}
+        todo += [m for m in imported & set(MODULES) if m not in seen]
+    assert "body.skel" in seen and not {
+        name for name in seen if name.split(".")[0] in ("fit", "job", "labels")
+    }
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_third_parties_stay_where_they_belong(name: str) -> None:
     imported = {m.split(".")[0] for m in imports_of(MODULES[name])}

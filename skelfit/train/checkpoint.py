@@ -46,13 +46,11 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
         torch.save({"format": FORMAT, **content}, temporary)
 
 
-def save_numbered(out: Path, step: int, content: Mapping[str, Any], keep: int) -> Path:
+def save_numbered(out: Path, step: int, content: Mapping[str, Any], keep: int) -> None:
     """Write the checkpoint of a step, and remove all but the last ones. Raises OutputError."""
-    path = out / FOLDER_NAME / f"step-{step:08d}.pt"
-    save(path, content)
+    save(out / FOLDER_NAME / f"step-{step:08d}.pt", content)
     for old in _numbered(out)[:-keep]:
         remove(old)
-    return path
 
 
 def latest(out: Path) -> Path | None:

@@ -103,8 +103,8 @@ class Trainer:
             return
         for mean, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
             mean.lerp_(new, 1 - kept)
-        for old, new in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
-            old.copy_(new)  # statistics of batches are means already
+        for old, recent in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+            old.copy_(recent)  # statistics of batches are means already
 
     def _skip(self, terms: Mapping[str, float]) -> None:
         self.skipped += 1
