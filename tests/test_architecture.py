@@ -73,7 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "strict",
     },
     # Shards to batches, for any trainer; strict: its own configuration.
-    "loader": {"keep", "layout", "shards", "strict"},
+    "loader": {"body", "keep", "layout", "shards", "strict"},
     # Knows batches and bodies, nothing of the fit; distances, metrics: how far joints and angles are off.
     "train": {"body", "camera", "distances", "loader", "metrics", "strict"},
     # The trainer's network on photos; what exports have to write meshes, and not to replace what is there.

@@ -327,7 +327,7 @@ def test_the_configuration_is_read_strictly() -> None:
     given = {"subsets": [{"shards": "a/*.tar", "weight": 2}], "augment": {"scale": 0.2}, "batch_size": 8}
     config = build(DataConfig, given, "train.yaml", "data")
     assert config.subsets[0].weight == 2 and config.augment == AugmentConfig(scale=0.2)
-    with pytest.raises(ConfigError, match=r"train.yaml: 'data.augment.flip': .* an unknown key"):
-        build(DataConfig, given | {"augment": {"flip": 0.5}}, "train.yaml", "data")
+    with pytest.raises(ConfigError, match=r"train.yaml: 'data.augment.rotate': .* an unknown key"):
+        build(DataConfig, given | {"augment": {"rotate": 0.5}}, "train.yaml", "data")
     with pytest.raises(ConfigError, match=r"'data.workers': expected at least 0"):
         build(DataConfig, given | {"workers": -1}, "train.yaml", "data")

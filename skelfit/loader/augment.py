@@ -1,7 +1,7 @@
 """How a training sample varies: size, colours, and now and then only the upper body, the shoulders or the head.
 
-The values are those of 4D-Humans and those after it, without flips and rotations: what is on the left stays there, and
-cameras stay upright. Only what is cut out changes, never the body: poses, betas and 3D keypoints are as in the shard.
+The values are those of 4D-Humans and those after it, without rotations, and without flips unless they are asked for:
+cameras stay upright, and bodies are those of the shard, or their mirror images.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class AugmentConfig:
     color: float = bounded(
         0, 1, default=0.2
     )  # red, green and blue change by up to this share, each by its own
+    flip: float = bounded(0, 1, default=0.0)  # how often people are shown as in a mirror
     extreme_crop: float = bounded(0, 1, default=0.1)  # how often only a part of the body is shown
     albumentations: float = bounded(
         0, 1, default=0.0
@@ -48,6 +49,7 @@ class Variation:
 
     square: Square
     colors: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of red, green, blue
+    flip: bool = False
     roughen: int | None = None  # the seed of what albumentations does; None: nothing
 
 
@@ -56,13 +58,14 @@ def draw(
 ) -> Variation:
     """A variation of a person with keypoints (44,3), px of the source image."""
     factor = 1 + config.scale * min(1.0, max(-1.0, rng.standard_normal()))
-    *colors, extreme, part, rough, seed = rng.random(7).tolist()  # as many for everyone
+    *colors, extreme, part, rough, seed, flip = rng.random(8).tolist()  # as many for everyone
     if extreme < config.extreme_crop:
         square = _part_of(square, keypoints, part)
     red, green, blue = (1 + config.color * (2 * c - 1) for c in colors)
     return Variation(
         square._replace(side=square.side * factor),
         (red, green, blue),
+        flip < config.flip,
         int(seed * 2**31) if rough < config.albumentations else None,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-CROP = 256  # side of a crop, px
+CROP = 256  # side of a crop, px, unless another is asked for
 # ImageNet's mean and deviation of red, green and blue, as the backbones were trained with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

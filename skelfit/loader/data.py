@@ -23,6 +23,7 @@ from skelfit.layout import unpack
 from skelfit.loader.augment import AugmentConfig, Variation, draw, recolored, roughen
 from skelfit.loader.batch import CROP, Batch
 from skelfit.loader.crops import Square, read_crop, square_around
+from skelfit.loader.mirror import mirrored_angles, mirrored_keypoints
 from skelfit.loader.people import (
     ALL,
     Part,
@@ -38,7 +39,7 @@ from skelfit.shards import ShardError
 from skelfit.strict import bounded
 
 _log = logging.getLogger(__name__)
-Pixels = NDArray[np.uint8]  # (256,256,3), or (0,0,3) where images are not wanted
+Pixels = NDArray[np.uint8]  # (crop,crop,3), or (0,0,3) where images are not wanted
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ class DataConfig:
 class Loader:
     """The training batches of one process, an epoch per iteration; the first goes on where a state was."""
 
-    def __init__(self, config: DataConfig, part: Part = ALL, *, images: bool = True) -> None:
-        """part: which of how many processes. Raises ConfigError, ShardError."""
-        self.config, self.part = config, part
+    def __init__(
+        self, config: DataConfig, part: Part = ALL, *, images: bool = True, crop: int = CROP
+    ) -> None:
+        """part: which of how many processes; crop: side of the crops, px. Raises ConfigError, ShardError."""
+        self.config, self.part, self.crop = config, part, crop
         self.source = _source(config, images=images)
         self.weights, self.samples = weigh(self.source, config.subsets, config.epoch_samples)
         self.batches = self.samples // (config.batch_size * part.of)  # of an epoch, in each process
@@ -75,7 +78,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch; with its last batch the next one begins."""
         span = _Span(self.weights, self.epoch, self.done, self.batches)
-        batches = _Batches(self.source, self.config, self.part, span)
+        batches = _Batches(self.source, self.config, self.part, self.crop, span)
         for batch in _loader(batches, self.config.workers):
             self.done += 1
             if self.done == self.batches:
@@ -112,14 +115,19 @@ class Loader:
 
 
 def each_once(
-    config: DataConfig, part: Part = ALL, *, images: bool = True, held_out: bool = False
+    config: DataConfig,
+    part: Part = ALL,
+    *,
+    images: bool = True,
+    crop: int = CROP,
+    held_out: bool = False,
 ) -> DataLoader[Batch]:
     """Batches of everyone once, as they are; the last ones of a reader may be smaller.
 
     held_out: of those whom training never sees, in place of those whom it does.
     """
     source = _source(config, images=images, validation=held_out)
-    return _loader(_Batches(source, config, part, None), config.workers)
+    return _loader(_Batches(source, config, part, crop, None), config.workers)
 
 
 def _source(config: DataConfig, **which: bool) -> Source:
@@ -150,8 +158,8 @@ class _Span(NamedTuple):
 class _Batches(IterableDataset[Batch]):
     """What a worker makes: of a part of an epoch, or of everyone once."""
 
-    def __init__(self, source: Source, config: DataConfig, part: Part, span: _Span | None) -> None:
-        self.source, self.config, self.part, self.span = source, config, part, span
+    def __init__(self, source: Source, config: DataConfig, part: Part, crop: int, span: _Span | None) -> None:
+        self.source, self.config, self.part, self.crop, self.span = source, config, part, crop, span
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
@@ -200,7 +208,7 @@ class _Batches(IterableDataset[Batch]):
     def _pixels(self, people: list[Person], shown: list[Variation]) -> list[Pixels | None]:
         if not self.source.images:
             return [np.zeros((0, 0, 3), np.uint8)] * len(people)
-        return list(map(_see, people, shown))
+        return [_see(*pair, self.crop) for pair in zip(people, shown, strict=True)]
 
 
 def _squares(people: Sequence[Person]) -> list[Square]:
@@ -210,14 +218,16 @@ def _squares(people: Sequence[Person]) -> list[Square]:
     return [square_around(*box) for box in boxes]
 
 
-def _see(person: Person, shown: Variation) -> Pixels | None:
+def _see(person: Person, shown: Variation, size: int) -> Pixels | None:
     """The pixels of a person's crop; None, and a line in the log, where the image cannot be decoded."""
     try:
-        crop = recolored(read_crop(person.image, person.meta["affine"], shown.square, CROP), shown.colors)
+        crop = read_crop(person.image, person.meta["affine"], shown.square, size)
+        crop = recolored(crop, shown.colors)
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
         _log.warning("%s: left out, its image cannot be decoded: %r", person.key, error)
         return None
     pixels = np.asarray(crop)
+    pixels = pixels[:, ::-1] if shown.flip else pixels
     return pixels if shown.roughen is None else roughen(pixels, shown.roughen)
 
 
@@ -232,16 +242,27 @@ def _collate(
     keypoints2d[..., :2] = (keypoints2d[..., :2] - center[:, None]) / side[:, None, None]
     for keypoints in (keypoints2d, keypoints3d):
         keypoints[~(keypoints[..., -1] > 0)] = 0  # coordinates that mean nothing may be anything
+    poses = parts["skel_poses"].copy()
+    flipped = np.array([shown[i].flip for i in chosen])
+    keypoints2d[flipped], keypoints3d[flipped] = map(
+        mirrored_keypoints, (keypoints2d[flipped], keypoints3d[flipped])
+    )
+    poses[flipped] = mirrored_angles(poses[flipped])
     metas = [people[i].meta for i in chosen]
     sizes = np.array([meta["image_size"] or (0, 0) for meta in metas], np.float32)
     known = np.array([meta["camera"] for meta in metas])
     cameras = np.where(known[:, None, None], parts["cam_int"], _guessed_cameras(sizes))
+    for x in (
+        center[:, 0],
+        cameras[:, 0, 2],
+    ):  # in the mirrored image; where its width is unknown, it begins at 0
+        x[flipped] = sizes[flipped, 0] - x[flipped]
     stacked = np.stack([image for i in chosen if (image := pixels[i]) is not None])
     return Batch(
         pixels=torch.from_numpy(stacked).permute(0, 3, 1, 2),
         keypoints2d=torch.from_numpy(keypoints2d),
         keypoints3d=torch.from_numpy(keypoints3d),
-        poses=torch.from_numpy(parts["skel_poses"].copy()),
+        poses=torch.from_numpy(poses),
         betas=torch.from_numpy(parts["skel_betas"].copy()),
         female=torch.tensor([meta["skel_gender"] == "female" for meta in metas]),
         cam_int=torch.from_numpy(cameras),
