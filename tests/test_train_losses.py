@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import exp
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,9 +18,11 @@ from skelfit.body.posed_keypoints import SkelKeypoints
 from skelfit.errors import ModelError
 from skelfit.loader.batch import Batch
 from skelfit.train.config import LossConfig
+from skelfit.train.keypoint_backbone import CELLS, VIEW
 from skelfit.train.losses import (
     betas_loss,
     estimate_terms,
+    heatmap_loss,
     keypoints2d_loss,
     keypoints3d_loss,
     pose_loss,
@@ -124,6 +128,39 @@ def test_gradients_of_the_refinement(people: tuple[Batch, Estimate]) -> None:
     batch, truth = people
     target = angles_to_pose(batch.poses)
     torch.autograd.gradcheck(lambda pose: refinement_loss(pose, target), off(truth).pose.requires_grad_())
+
+
+def test_heatmaps_by_hand() -> None:
+    logits, labels = torch.zeros(2, 44, CELLS, CELLS), torch.zeros(2, 44, 3)
+    cell = VIEW / CELLS
+    place = ((12.5 - CELLS / 2) * cell, (7.5 - CELLS / 2) * cell)  # the middle of column 12, row 7
+    labels[0, 3] = torch.tensor([*place, 1.0])  # the heatmap says nothing
+    labels[0, 4] = torch.tensor([*place, 0.5])
+    labels[1, 5] = torch.tensor([*place, 1.0])  # the heatmap is right
+    labels[1, 6] = torch.tensor([0.3, 0.45, 1.0])  # in the crop, but out of view
+    bell = np.array([[exp(-((c - 12) ** 2 + (r - 7) ** 2) / 2) for c in range(CELLS)] for r in range(CELLS)])
+    logits[1, 5] = torch.from_numpy(np.log(bell)) + 3  # a constant means nothing
+    share = bell / bell.sum()
+    against_nothing = float((share * np.log(share * CELLS**2)).sum())
+    torch.testing.assert_close(heatmap_loss(logits, labels), torch.tensor(1.5 * against_nothing / 2))
+
+
+def test_gradients_of_heatmaps() -> None:
+    torch.manual_seed(0)
+    labels = torch.rand(1, 44, 3, dtype=torch.float64) - 0.5
+    labels[..., 2] = 1
+    logits = torch.randn(1, 44, CELLS, CELLS, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda maps: heatmap_loss(maps, labels), (logits,), fast_mode=True)
+
+
+def test_heatmaps_count_as_much_as_is_said(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+    batch, truth = people
+    maps = torch.randn(3, 44, CELLS, CELLS, dtype=torch.float64)
+    prediction = replace(made(truth, batch), heatmaps=maps)
+    without, fewer = training_loss(prediction, batch, body, LossConfig())
+    with_it, terms = training_loss(prediction, batch, body, LossConfig(heatmaps=0.3))
+    assert terms.keys() - fewer.keys() == {"heatmaps"}
+    torch.testing.assert_close(with_it - without, 0.3 * heatmap_loss(maps, batch.keypoints2d))
 
 
 def made(truth: Estimate, batch: Batch, encoder: bool = True) -> Prediction:

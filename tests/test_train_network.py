@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear
 from train_fakes import labelled_people
 
@@ -22,6 +22,7 @@ from skelfit.errors import ConfigError, ModelError
 from skelfit.loader.batch import Batch
 from skelfit.train.backbone import SIZES, Backbone
 from skelfit.train.config import LossConfig, NetworkConfig, load_train_config
+from skelfit.train.keypoint_backbone import CELLS, KeypointBackbone
 from skelfit.train.losses import training_loss
 from skelfit.train.network import Network, Prediction
 
@@ -36,7 +37,8 @@ def batch(models: ModelSet) -> Batch:
 
 
 def predict(network: Network, batch: Batch) -> Prediction:
-    return network(batch.image, batch.cam_int, batch.center, batch.box_size)
+    step = batch.image.shape[-1] // network.backbone.crop
+    return network(batch.image[..., ::step, ::step], batch.cam_int, batch.center, batch.box_size)
 
 
 def make(config: NetworkConfig) -> Network:
@@ -101,13 +103,15 @@ def test_only_the_middle_of_the_crop_is_looked_at(batch: Batch) -> None:
         replace(TINY, coarse_to_fine=False),
         replace(TINY, looped_decoder=True),
         replace(TINY, camera=False),
+        replace(TINY, backbone="keypoint-tiny"),
     ],
-    ids=["all", "no coarse to fine", "looped", "no camera"],
+    ids=["all", "no coarse to fine", "looped", "no camera", "keypoints"],
 )
 def test_gradients_reach_every_weight(config: NetworkConfig, batch: Batch, models: ModelSet) -> None:
     """Otherwise DistributedDataParallel would wait for ever."""
     network = make(config)
-    loss, _ = training_loss(predict(network, batch), batch, SkelKeypoints(models, "male"), LossConfig())
+    losses = LossConfig(heatmaps=float(config.backbone == "keypoint-tiny"))
+    loss, _ = training_loss(predict(network, batch), batch, SkelKeypoints(models, "male"), losses)
     loss.backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None and torch.isfinite(weight.grad).all(), name
@@ -235,7 +239,9 @@ def test_a_published_checkpoint_gives_its_own_features(tmp_path: Path, batch: Ba
     backbone = Backbone("tiny")
     backbone.load(tmp_path / "vitpose.pth")
     expected = naive_vit(weights, batch.image[..., 32:-32], heads=2)
-    torch.testing.assert_close(backbone(batch.image), expected, rtol=1e-4, atol=1e-4)
+    features = backbone(batch.image)
+    torch.testing.assert_close(features.patches, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(features.whole, expected.mean(1), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".bin"])
@@ -258,16 +264,48 @@ def test_checkpoints_of_transformers_and_bare_ones(tmp_path: Path, ending: str) 
     assert torch.equal(trained.vit.layernorm.weight, bare["last_norm.weight"])
 
 
-def test_the_backbone_for_processors_tells_patches_apart(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    backbone = Backbone("conv-tiny")
-    features = backbone(torch.zeros(1, 3, 256, 256))[0]
-    assert features.shape == (48, 128)
-    apart = torch.cdist(features, features) + 1e3 * torch.eye(48)
-    assert apart.min() > 0.1  # an empty image: only their places differ
+def test_the_backbone_for_processors_says_where_keypoints_are(batch: Batch) -> None:
+    backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
+    features = backbone(image)
+    assert features.patches.shape == (3, 44, backbone.width) and features.whole.shape == (3, backbone.width)
+    assert features.heatmaps is not None and features.heatmaps.shape == (3, 44, CELLS, CELLS)
+    sides = image.clone()  # what is out of view does not matter
+    sides[..., :16] = sides[..., -16:] = sides[..., :16, :] = sides[..., -16:, :] = 0
+    assert torch.equal(backbone(sides).whole, features.whole)
+    # A heatmap with all its weight in one cell: what is told of the keypoint is that cell's place.
+    told: list[Tensor] = []
+    backbone.whole = nn.Sequential(nn.Flatten(), Told(told))
+    backbone.heatmaps = nn.Conv2d(48, 44, 1)
+    backbone.heatmaps.forward = lambda x: 100.0 * one_hot_maps(len(x), row=20, column=5)  # type: ignore[method-assign]
+    backbone(image)
+    x, y, sure = (told[0].view(3, 44, 3) / torch.tensor([4.0, 4.0, 1.0])).unbind(-1)
+    torch.testing.assert_close(x, torch.full_like(x, (5.5 / 24 - 0.5) * 0.75))
+    torch.testing.assert_close(y, torch.full_like(y, (20.5 / 24 - 0.5) * 0.75))
+    torch.testing.assert_close(sure, torch.ones_like(sure))
+
+
+class Told(nn.Module):
+    """Keeps what it is given."""
+
+    def __init__(self, kept: list[Tensor]) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.kept.append(values)
+        return values
+
+
+def one_hot_maps(people: int, row: int, column: int) -> Tensor:
+    maps = torch.zeros(people, 44, CELLS, CELLS)
+    maps[..., row, column] = 1
+    return maps
+
+
+def test_the_backbone_for_processors_takes_no_checkpoint(tmp_path: Path) -> None:
     torch.save(original_names("tiny"), tmp_path / "vitpose.pth")
-    with pytest.raises(ModelError, match="of conv-tiny"):
-        backbone.load(tmp_path / "vitpose.pth")
+    with pytest.raises(ModelError, match="expected network.checkpoint: null"):
+        KeypointBackbone().load(tmp_path / "vitpose.pth")
 
 
 def test_the_full_sizes_take_their_checkpoints(tmp_path: Path) -> None:
@@ -284,7 +322,7 @@ def test_the_full_sizes_take_their_checkpoints(tmp_path: Path) -> None:
             torch.save({"state_dict": original_names(size, torch.empty)}, path)
             backbone = Backbone(size)
             backbone.load(path)
-            assert backbone(torch.empty(2, 3, 256, 256)).shape == (2, 192, SIZES[size][0])
+            assert backbone(torch.empty(2, 3, 256, 256)).patches.shape == (2, 192, SIZES[size][0])
         count = sum(weight.numel() for weight in backbone.parameters())
         assert abs(count - weights) < 0.05 * weights and len(backbone.vit.encoder.layer) == layers
 
@@ -368,6 +406,14 @@ def test_shipped_trainings(path: Path) -> None:
         ("network: {dim: 100}", "'network.dim': expected a multiple of network.heads, 8, found 100"),
         ("network: {backbone: resnet}", "'network.backbone': expected one of vitpose-h, "),
         ("losses: {pose: -1}", "'losses.pose': expected at least 0, found -1"),
+        (
+            "losses: {heatmaps: 0.1}",
+            "'losses.heatmaps': expected .*keypoint-tiny, 0 with others, found 0.1 with vitpose-h",
+        ),
+        (
+            "network: {backbone: keypoint-tiny}",
+            "'losses.heatmaps': expected more than 0 .*, found 0.0 with keypoint-tiny",
+        ),
         ("network: {decoder: 6}", "'network.decoder': expected one of .*, found an unknown key"),
     ],
 )

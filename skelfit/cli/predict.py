@@ -143,7 +143,9 @@ def predict_command(
         stream = predict_people(islice(people, limit), predictor, batch_size)
     else:
         margin = margin or (_AROUND_PHOTO if boxes is None and not boxes_given else _AROUND_BOX)
-        looking = Looking(find_boxes, _camera(fov, intrinsics, source), margin, min_score)
+        looking = Looking(
+            find_boxes, _camera(fov, intrinsics, source), margin, min_score, network.backbone.crop
+        )
         photos = find_photos(images)[:limit]
         stream, total = predict_photos(photos, looking, predictor, batch_size), len(photos)
     writer = Writer(out, overwrite, Wanted(meshes, mesh_format, overlays), predictor)

@@ -81,6 +81,7 @@ class Looking:
     find_camera: FindCamera
     margin: float = 1.2  # sides of the square that is shown, in the longer side of a box
     min_score: float = 0.0  # of boxes
+    crop: int = CROP  # side of what is cut out, px
 
     def square(self, box: Box) -> Square:
         """What is cut out for a box: as of labels, whose boxes are squares."""
@@ -193,7 +194,7 @@ def _cut(
     if not 1 <= square.side <= 8 * max(size):
         return failed("bad_box", f"{box.width:g} x {box.height:g} px in a photo of {width} x {height} px")
     try:
-        pixels = np.asarray(read_crop(image, IDENTITY, square, CROP))
+        pixels = np.asarray(read_crop(image, IDENTITY, square, looking.crop))
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
         return failed(DAMAGED, repr(error))
     assert finding.camera is not None

@@ -26,7 +26,7 @@ Array = NDArray[np.float32]
 class Shot(NamedTuple):
     """A person as the network is shown it."""
 
-    pixels: NDArray[np.uint8]  # (256,256,3) RGB
+    pixels: NDArray[np.uint8]  # (crop,crop,3) RGB
     square: Square  # of the photo, px
     camera: Camera  # of the photo
 

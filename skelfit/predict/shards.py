@@ -34,7 +34,8 @@ def predict_people(people: Iterable[Person], predictor: Predictor, batch_size: i
     people = iter(people)
     while chunk := list(islice(people, batch_size)):
         labels = [unpack(person.label) for person in chunk]
-        seen = [look_at(person, label) for person, label in zip(chunk, labels, strict=True)]
+        crop = predictor.network.backbone.crop
+        seen = [look_at(person, label, crop) for person, label in zip(chunk, labels, strict=True)]
         answers = with_people(seen, predictor, batch_size)
         for person, label, one in zip(chunk, labels, answers, strict=True):
             if one.people is None or person.meta["skel_gender"] != predictor.body.gender:
@@ -44,8 +45,8 @@ def predict_people(people: Iterable[Person], predictor: Predictor, batch_size: i
             yield replace(one, labels=predictor.posed(pose, betas, trans, one.people.cam_int))
 
 
-def look_at(person: Person, label: dict[str, FloatArray]) -> Seen:
-    """A person, cut out as for validation. What is wrong with the image does not raise."""
+def look_at(person: Person, label: dict[str, FloatArray], crop: int = CROP) -> Seen:
+    """A person, cut out as for validation; crop: its side, px. What is wrong with the image does not raise."""
     (x, y), (width, height) = label["center"].tolist(), (200 * label["scale"]).tolist()
     square = square_around(x, y, width, height)
     finding = Finding(person.key, 0, OK, box=(x - width / 2, y - height / 2, width, height), square=square)
@@ -57,7 +58,7 @@ def look_at(person: Person, label: dict[str, FloatArray]) -> Seen:
             photo, (finding.failed("no_camera", "neither intrinsics nor the image's size are known"),)
         )
     try:
-        pixels = np.asarray(read_crop(person.image, meta["affine"], square, CROP))
+        pixels = np.asarray(read_crop(person.image, meta["affine"], square, crop))
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
         return Seen(photo, (finding.failed("image_damaged", repr(error)),))
     affine = np.array(meta["affine"], np.float32)

@@ -1,30 +1,26 @@
-"""ViTPose's backbones, by `transformers`, and the checkpoints that users bring for them.
-
-One is not ViTPose's: `conv-tiny`, for a few thousand people and no pretraining. Convolutions in place of the first
-projection let it learn sooner (Xiao et al., "Early Convolutions Help Transformers See Better", 2021).
-"""
+"""ViTPose's backbones, by `transformers`, and the checkpoints that users bring for them."""
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from skelfit.errors import ModelError, SkelfitError
+from skelfit.loader.batch import CROP
 
-# Width, layers and heads; `tiny` is for tests, `conv-tiny` for processors.
+# Width, layers and heads; `tiny` is for tests.
 SIZES: dict[str, tuple[int, int, int]] = {
     "vitpose-h": (1280, 32, 16),
     "vitpose-l": (1024, 24, 16),
     "vitpose-b": (768, 12, 12),
     "vitpose-s": (384, 12, 12),
     "tiny": (64, 2, 2),
-    "conv-tiny": (128, 2, 4),
 }
-_HEIGHT, _WIDTH = 256, 192
+_HEIGHT, _WIDTH, _PATCH = 256, 192, 16
 _SLOWEST = 0.01  # rad per patch, of the waves that say where a patch is; the fastest has 1
 # From ViTPose's own names to those of `transformers`, but for a block's `attn.qkv`, which is three there.
 _NAMES = {
@@ -38,21 +34,30 @@ _NAMES = {
 }
 
 
+class Features(NamedTuple):
+    """What a backbone says of B crops."""
+
+    patches: Tensor  # (B, N, width) of parts of the crop, or of keypoints: what the decoder looks at
+    whole: Tensor  # (B, width) of all of it, for the first estimate
+    heatmaps: Tensor | None = (
+        None  # (B, 44, CELLS, CELLS) logits of where keypoints are, if it looks for them
+    )
+
+
 class Backbone(nn.Module):
-    """From the middle 256 x 192 px of crops to features of their 16 x 12 patches (conv-tiny: 8 x 6)."""
+    """From the middle 256 x 192 px of crops to features of their 16 x 12 patches."""
 
     def __init__(self, size: str) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.crop = size, CROP
         self.width, layers, heads = SIZES[size]
         try:
             from transformers import VitPoseBackbone, VitPoseBackboneConfig
         except ImportError as error:
             raise SkelfitError(f"training needs: pip install 'skelfit[train]' ({error})") from None
-        patch = 32 if size == "conv-tiny" else 16
         config = VitPoseBackboneConfig(
             image_size=(_HEIGHT, _WIDTH),
-            patch_size=(patch, patch),
+            patch_size=(_PATCH, _PATCH),
             hidden_size=self.width,
             num_hidden_layers=layers,
             num_attention_heads=heads,
@@ -62,14 +67,13 @@ class Backbone(nn.Module):
         embeddings: Any = self.vit.embeddings
         with torch.no_grad():  # random ones, which say little, would first have to be learnt
             embeddings.position_embeddings[:, :1] = 0
-            embeddings.position_embeddings[0, 1:] = _waves(_HEIGHT // patch, _WIDTH // patch, self.width)
-        if size == "conv-tiny":
-            embeddings.patch_embeddings.projection = _convolutions(self.width)
+            embeddings.position_embeddings[0, 1:] = _waves(_HEIGHT // _PATCH, _WIDTH // _PATCH, self.width)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Features (B, patches, width) of crops (B, 3, 256, 256), normalised."""
+    def forward(self, image: Tensor) -> Features:
+        """Features of crops (B, 3, 256, 256), normalised."""
         aside = (image.shape[-1] - _WIDTH) // 2
-        return self.vit(image[..., aside : aside + _WIDTH]).feature_maps[0]
+        patches = self.vit(image[..., aside : aside + _WIDTH]).feature_maps[0]
+        return Features(patches, patches.mean(1))
 
     def load(self, path: str | Path) -> None:
         """Take the weights of a ViTPose checkpoint: the original's, or that of `transformers`; heads are left out.
@@ -97,15 +101,6 @@ def _waves(rows: int, columns: int, width: int) -> Tensor:
     places = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     angles = [place.flatten()[:, None] * speed for place in places]
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
-
-
-def _convolutions(width: int) -> nn.Sequential:
-    """From images (B, 3, H, W) to features (B, width, H / 32, W / 32)."""
-    layers: list[nn.Module] = []
-    for inputs, outputs, side, stride in ((3, 64, 8, 8), (64, 128, 3, 2), (128, 128, 3, 2)):
-        conv = nn.Conv2d(inputs, outputs, side, stride, padding=side % 2, bias=False)
-        layers += [conv, nn.GroupNorm(8, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(128, width, 1))
 
 
 def _read(path: str | Path) -> dict[str, Tensor]:

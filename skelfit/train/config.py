@@ -11,7 +11,7 @@ from skelfit.loader.data import DataConfig
 from skelfit.loader.people import SubsetConfig
 from skelfit.strict import bounded, build, load_yaml
 
-BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny", "conv-tiny"]
+BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny", "keypoint-tiny"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class LossConfig:
     pose: float = bounded(0, default=0.001)
     orientation: float = bounded(0, default=0.002)
     refinement: float = bounded(0, default=0.1)  # 0: the ablation without it
+    heatmaps: float = bounded(0, default=0.0)  # of keypoints, where the backbone has them
     full_supervision: bool = False  # an ablation: all terms on every layer, in place of the refinement
 
 
@@ -96,4 +97,8 @@ def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
     if config.network.dim % config.network.heads:
         expected = f"a multiple of network.heads, {config.network.heads}"
         raise ConfigError(path, "network.dim", expected, str(config.network.dim))
+    backbone = config.network.backbone
+    if (config.losses.heatmaps > 0) != (backbone == "keypoint-tiny"):  # which learns from nothing else
+        expected = "more than 0 with network.backbone: keypoint-tiny, 0 with others"
+        raise ConfigError(path, "losses.heatmaps", expected, f"{config.losses.heatmaps} with {backbone}")
     return config

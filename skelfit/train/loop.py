@@ -87,12 +87,12 @@ def set_mean(network: Network, config: TrainConfig) -> None:
         network.mean[POSE_NUMBERS : POSE_NUMBERS + NUM_BETAS] = betas.mean(0)
 
 
-def validation_people(config: TrainConfig, team: Team) -> Iterable[Batch]:
-    """Those to measure, this process's share of them."""
+def validation_people(config: TrainConfig, team: Team, crop: int) -> Iterable[Batch]:
+    """Those to measure, this process's share of them; crop: side of their crops, px."""
     subsets = config.validation.subsets
     if subsets:
-        return each_once(replace(config.data, subsets=subsets, held_out=0.0), team.part)
-    return each_once(config.data, team.part, held_out=True) if config.data.held_out else ()
+        return each_once(replace(config.data, subsets=subsets, held_out=0.0), team.part, crop=crop)
+    return each_once(config.data, team.part, crop=crop, held_out=True) if config.data.held_out else ()
 
 
 class _Step(NamedTuple):
@@ -112,7 +112,7 @@ class _Run:
     ) -> None:
         self.config, self.out, self.trainer, self.models, self.watch = config, out, trainer, models, watch
         self.team = trainer.team
-        self.loader = Loader(config.data, self.team.part)
+        self.loader = Loader(config.data, self.team.part, crop=trainer.network.backbone.crop)
         self.skins = Skins(models, config.skel_gender, self.team.device)
         self.measured: Measured | None = None
         self.best: float | None = None  # PA-MPJPE, mm
@@ -168,7 +168,7 @@ class _Run:
 
     def _validate(self) -> None:
         """Measure those held out; keep the network if it is the best so far."""
-        people = validation_people(self.config, self.team)
+        people = validation_people(self.config, self.team, self.loader.crop)
         self.measured = validate(self.trainer.best_network, people, self.skins, self.team)
         if self.measured is None:
             return

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import kl_div
 
 from skelfit.body.continuous import angles_to_pose, pose_to_angles, used_numbers
 from skelfit.body.posed_keypoints import ROOT_KEYPOINT, SkelKeypoints
 from skelfit.camera import body_to_crop
 from skelfit.loader.batch import Batch
 from skelfit.train.config import LossConfig
+from skelfit.train.keypoint_backbone import CELLS, VIEW, cell_places
 from skelfit.train.network import Estimate, Prediction
 
 
@@ -42,6 +44,9 @@ def training_loss(
             refinement = torch.stack([refinement_loss(layer.pose, target) for layer in between]).sum()
             terms["refinement"] = refinement
             total = total + config.refinement * refinement
+        if config.heatmaps and prediction.heatmaps is not None:
+            terms["heatmaps"] = heatmap_loss(prediction.heatmaps.float(), batch.keypoints2d)
+            total = total + config.heatmaps * terms["heatmaps"]
     return total, terms
 
 
@@ -93,3 +98,16 @@ def refinement_loss(pose: Tensor, target: Tensor) -> Tensor:
     """Of continuous poses (B, 24, 6): the mean over the numbers that mean something."""
     used = used_numbers(pose.device)
     return ((pose - target).abs() * used).sum((-2, -1)).mean() / used.sum()
+
+
+def heatmap_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of heatmaps (B, 44, CELLS, CELLS) against labels (B, 44, 3) of the crop; what is out of view does not count.
+
+    The Kullback-Leibler divergence of a heatmap's shares from a Gaussian about the label, a cell wide.
+    """
+    places = cell_places().to(labels).flatten(0, 1)
+    cells = (labels[..., None, :2] - places) * (CELLS / VIEW)
+    target = (-cells.square().sum(-1) / 2).log_softmax(-1)
+    off = kl_div(logits.flatten(2).log_softmax(-1), target, reduction="none", log_target=True).sum(-1)
+    inside = (labels[..., :2].abs() <= VIEW / 2).all(-1)
+    return (labels[..., 2] * inside * off).sum(-1).mean()

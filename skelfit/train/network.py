@@ -18,8 +18,9 @@ from torch.nn.functional import softplus
 from skelfit.body.continuous import POSE_SIZE, angles_to_pose
 from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, dof_index
 from skelfit.camera import box_features, far_camera, known_or_far
-from skelfit.train.backbone import Backbone
+from skelfit.train.backbone import Backbone, Features
 from skelfit.train.config import NetworkConfig
+from skelfit.train.keypoint_backbone import KeypointBackbone
 
 NUM_BETAS = 10
 POSE_NUMBERS = NUM_JOINTS * POSE_SIZE
@@ -44,6 +45,7 @@ class Prediction:
     encoder: Estimate | None  # None without coarse-to-fine
     layers: tuple[Estimate, ...]  # of the decoder; only the last without coarse-to-fine
     cam_int: Tensor  # (B, 3, 3) px
+    heatmaps: Tensor | None = None  # of the backbone, see `Features`
 
     @property
     def final(self) -> Estimate:
@@ -59,7 +61,8 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config.backbone)
+        named = config.backbone
+        self.backbone = KeypointBackbone() if named == "keypoint-tiny" else Backbone(named)
         width, dim = self.backbone.width, config.dim
         if config.coarse_to_fine:
             self.encoder = nn.Sequential(
@@ -76,21 +79,22 @@ class Network(nn.Module):
         self.register_buffer("mean", first_parameters())
 
     def forward(self, image: Tensor, cam_int: Tensor, center: Tensor, box_size: Tensor) -> Prediction:
-        """Estimates from crops (B, 3, 256, 256), normalised, and their place: fields of a Batch."""
+        """Estimates from crops (B, 3, crop, crop), normalised, and their place: fields of a Batch."""
         use = known_or_far if self.config.camera else _always_far
         cam_int = use(cam_int, center, box_size)
         place = box_features(cam_int, center, box_size)
         features = self.backbone(image)
         mean = self.mean.expand(len(image), -1)
         if not self.config.coarse_to_fine:
-            return Prediction(None, (estimate_of(self._decode(mean, features, place)[-1]),), cam_int)
-        coarse = mean + self.encoder(torch.cat((features.mean(1), place), -1))
-        fine = self._decode(coarse, features, place)
-        return Prediction(estimate_of(coarse), tuple(estimate_of(f) for f in fine), cam_int)
+            last = estimate_of(self._decode(mean, features, place)[-1])
+            return Prediction(None, (last,), cam_int, features.heatmaps)
+        coarse = mean + self.encoder(torch.cat((features.whole, place), -1))
+        fine = tuple(map(estimate_of, self._decode(coarse, features, place)))
+        return Prediction(estimate_of(coarse), fine, cam_int, features.heatmaps)
 
-    def _decode(self, parameters: Tensor, features: Tensor, place: Tensor) -> list[Tensor]:
+    def _decode(self, parameters: Tensor, features: Features, place: Tensor) -> list[Tensor]:
         """Parameters (B, 157) after every layer that changes them."""
-        patches = self.patches(features)
+        patches = self.patches(features.patches)
         tokens = (self.kinds + self.place(place)[:, None]).expand(-1, -1, -1)
         found = []
         for i in range(self.config.layers):
