@@ -14,6 +14,7 @@ import pytest
 import torch
 from export_fakes import make_fields, make_metas, write_run
 from PIL import Image
+from torch.nn.functional import avg_pool2d
 
 from skelfit.config import ImageConfig
 from skelfit.errors import ConfigError
@@ -117,6 +118,17 @@ def test_keypoints_lie_where_they_lie_in_the_image(
         width, height = 200 * labels[batch.keys[0]]["scale"]
         assert batch.box_size[0] == pytest.approx(max(height, width * 256 / 192), rel=1e-6)
         assert torch.equal(batch.center[0], torch.from_numpy(labels[batch.keys[0]]["center"].copy()))
+
+
+def test_crops_of_another_size_show_the_same(shards: Path) -> None:
+    config = config_of(shards, batch_size=4)
+    for readers in (lambda **size: Loader(config, **size), lambda **size: each_once(config, **size)):
+        large, small = next(iter(readers())), next(iter(readers(crop=64)))
+        assert small.pixels.shape == (4, 3, 64, 64) and small.keys == large.keys
+        assert torch.equal(small.keypoints2d, large.keypoints2d)
+        means = avg_pool2d(large.pixels.float(), 4)[..., 1:-1, 1:-1]
+        # But at the edges of the image, beyond which crops are black.
+        assert (small.pixels[..., 1:-1, 1:-1] - means).abs().median() < 2
 
 
 def test_the_batch_says_what_is_known(tmp_path: Path) -> None:
