@@ -119,7 +119,7 @@ def skel_people(model: SkelModel, q: Tensor, betas: Tensor) -> People:
 
 
 def test_the_hessian_is_that_of_the_gradient(way: str, models: ModelSet) -> None:
-    """By central differences, but for what sliding joints add: spine and shoulder blades move as they turn."""
+    """By central differences; spine and shoulder blades slide as they turn."""
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
     betas, q0 = (torch.randn(1, n, dtype=torch.float64) for n in (10, NUM_DOFS))
     people = skel_people(model, 0.4 * q0 + 0.2, betas)
@@ -134,9 +134,7 @@ def test_the_hessian_is_that_of_the_gradient(way: str, models: ModelSet) -> None
     assert found.bend is not None
     torch.testing.assert_close(found.bend[0], found.bend[0].mT, rtol=0, atol=0)
     off = (found.hessian[0] + found.bend[0] - expected).abs()
-    slides = torch.tensor(["scapula" in DOF_NAMES[i] or DOF_JOINT[i] in SPINE for i in plan.dofs])
-    rigid = ~(slides[:, None] & slides)
-    assert off[rigid].max() < 1e-6 * expected.abs().max()
+    assert off.max() < 1e-6 * expected.abs().max()
     assert found.bend[0].abs().max() > 1e-2 * expected.abs().max()
 
 

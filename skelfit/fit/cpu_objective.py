@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.body.dofs import DOF_JOINT, NUM_JOINTS, SKEL_PARENTS, descendants, dofs_of_joint
-from skelfit.body.kinematics import Frames, Rig
+from skelfit.body.kinematics import SLIDE_PAIRS, Frames, Rig
 from skelfit.fit.compiled import Array, compiled
-from skelfit.fit.cpu_pose import pose
+from skelfit.fit.cpu_pose import pose, slide_bends
 from skelfit.fit.cpu_quadratic import (
+    add_slides,
     MOMENT_SIZE,
     add_wrenches,
     gradient_along,
@@ -44,6 +45,7 @@ class Tree:
     dofs: NDArray[np.int64]  # (n,) active
     owner: NDArray[np.int64]  # (n,) position of the DoF's joint
     turns: NDArray[np.bool_]  # (n, n) whether DoF i turns the axis of DoF j
+    slides: NDArray[np.int64]  # (K, 3) which of SLIDE_PAIRS, and its two DoFs
     below: NDArray[
         np.bool_
     ]  # (J, J) the pairs of joints k, l with something to sum once b has gone up the tree
@@ -73,6 +75,7 @@ def make_tree(plan: Plan) -> Tree:
         dofs=dofs,
         owner=np.array([position[DOF_JOINT[i]] for i in dofs]),
         turns=plan.turns.numpy() > 0,
+        slides=plan.slides.numpy(),
         below=below,
         meets=(subtree.astype(int) @ below.astype(int)) > 0,
     )
@@ -200,7 +203,7 @@ def _make_room(count: int, like: Array) -> Any:
     a, change, slope = np.empty((count, 3, 4)), np.empty((count, 3, 4)), np.empty((count, 3, 4))
     push, pull = np.empty((count, 3)), np.empty((count, 3, 3))
     placed, second = np.empty((count, 3, 4), like.dtype), np.empty((count, count, MOMENT_SIZE), like.dtype)
-    return rot, pos, omega, v, a, change, slope, push, pull, placed, second
+    return rot, pos, omega, v, a, change, slope, push, pull, placed, second, np.empty((len(SLIDE_PAIRS), 3))
 
 
 @compiled
@@ -213,8 +216,8 @@ def _evaluate(
     bend (n, n) becomes what the Hessian is more than that; (0, 0): it is not wanted.
     """
     axes, offsets, rest, spine, width, height = shape
-    parents, first_dof, joints, above, dofs, owner, turns, below, meets = tree
-    rot, pos, omega, v, a, change, slope, push, pull, placed, second = room
+    parents, first_dof, joints, above, dofs, owner, turns, slides, below, meets = tree
+    rot, pos, omega, v, a, change, slope, push, pull, placed, second, curved = room
     pose(q, axes, offsets, parents, first_dof, spine, width, height, rot, pos, omega, v)
     for j in range(len(joints)):
         joint = joints[j]
@@ -231,7 +234,9 @@ def _evaluate(
     value = slopes(moments, pairs, change, slope)
     gradient_along(a, slope, above, dofs, owner, omega, v, push, pull, gradient)
     if len(bend):
-        second_derivatives(dofs, owner, turns, omega, v, push, pull, bend)
+        second_derivatives(dofs, owner, joints, turns, pos, omega, v, push, pull, bend)
+        slide_bends(q, spine, width, height, parents, rot, curved)
+        add_slides(slides, curved, owner, push, bend)
     second_moments(moments, pairs, placed, above, below, meets, second)
     normal_matrix(second, dofs, owner, meets, omega, v, hessian)
     for i in range(len(dofs)):

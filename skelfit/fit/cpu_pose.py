@@ -78,6 +78,16 @@ def _curve(angle: float) -> tuple[float, float, float, float]:
 
 
 @compiled
+def _curve_bends(angle: float) -> tuple[float, float]:
+    """Second derivatives of `_curve`'s displacements."""
+    if abs(angle) < 0.1:
+        a2 = angle * angle
+        return angle * (-1 / 4 + a2 / 36 - a2 * a2 / 960), -1 / 3 + a2 / 10 - a2 * a2 / 168
+    _, _, side, up = _curve(angle)
+    return (np.cos(angle) - 2 * side) / angle, (-np.sin(angle) - 2 * up) / angle
+
+
+@compiled
 def add_slide(j: int, q: Array, spine: Array, width: float, height: float, shift: Array) -> None:
     """Add the sliding of a spine joint or a scapula to its offset."""
     for k in range(3):
@@ -117,3 +127,26 @@ def _add_slide_slopes(
             for r in range(3):
                 v[ABDUCTION[k], r] += up[r, 0] * x + up[r, 2] * z
                 v[ELEVATION[k], r] += up[r, 0] * x_e + up[r, 1] * y_e
+
+
+@compiled
+def slide_bends(
+    q: Array, spine: Array, width: float, height: float, parents: Array, rot: Array, found: Array
+) -> None:
+    """Fills found (12, 3): `kinematics.slide_bends`, in the world."""
+    for k in range(3):
+        up = rot[parents[SPINE[k]]]
+        side_b, up_b = _curve_bends(np.float64(q[SPINE_BEND[k]]))
+        side_e, up_e = _curve_bends(np.float64(q[SPINE_EXT[k]]))
+        for r in range(3):
+            found[k, r] = spine[k] * (up[r, 1] * up_b - up[r, 0] * side_b)
+            found[3 + k, r] = spine[k] * (up[r, 1] * up_e - up[r, 2] * side_e)
+    for k in range(2):
+        up, sign = rot[parents[SCAPULAE[k]]], 1.0 - 2.0 * k
+        a, e = sign * q[ABDUCTION[k]], sign * q[ELEVATION[k]] - pi / 4
+        x, z = sign * width / 4 * np.cos(e) * np.cos(a), -width / 4 * np.sin(a)
+        y, both = height / 2 * np.sin(e), -sign * width / 4 * np.sin(e) * np.sin(a)
+        for r in range(3):
+            found[6 + k, r] = up[r, 0] * x + up[r, 2] * z
+            found[8 + k, r] = up[r, 0] * x + up[r, 1] * y
+            found[10 + k, r] = up[r, 0] * both

@@ -78,26 +78,43 @@ def gradient_along(
 
 @compiled
 def second_derivatives(
-    dofs: Array, owner: Array, turns: Array, omega: Array, v: Array, push: Array, pull: Array, bend: Array
-) -> None:
-    """What the Hessian (n, n) is more than the Gauss-Newton matrix: 2 <slope, d2A / dq_i dq_j>.
+    dofs: Array, owner: Array, joints: Array, turns: Array, pos: Array, omega: Array, v: Array,
+    push: Array, pull: Array, bend: Array,
+) -> None:  # fmt: skip
+    """What the Hessian (n, n) is more than the Gauss-Newton matrix: 2 <slope, d2A / dq_i dq_j>, but for `slides`.
 
     A DoF i that acts from outside of j turns what j does, d2A = [omega_i]x dA_j: the entry is omega_i . t_j with
-    t_j = sum dA_j x slope over j's subtree. push and pull are `gradient_along`'s. What sliding adds is left out.
+    t_j = sum dA_j x slope over j's subtree. Of one joint, i does not turn the sliding that comes with j: there v_j is
+    that of the turn alone. push and pull are `gradient_along`'s.
     """
-    n = len(dofs)
+    n, t, alone = len(dofs), np.empty(3), np.empty(3)
     for j in range(n):
-        p, f, w, u = pull[owner[j]], push[owner[j]], omega[dofs[j]], v[dofs[j]]
+        p, f, w, u, at = pull[owner[j]], push[owner[j]], omega[dofs[j]], v[dofs[j]], pos[joints[owner[j]]]
         trace = p[0, 0] + p[1, 1] + p[2, 2]
-        t0 = p[0, 0] * w[0] + p[0, 1] * w[1] + p[0, 2] * w[2] - trace * w[0] + u[1] * f[2] - u[2] * f[1]
-        t1 = p[1, 0] * w[0] + p[1, 1] * w[1] + p[1, 2] * w[2] - trace * w[1] + u[2] * f[0] - u[0] * f[2]
-        t2 = p[2, 0] * w[0] + p[2, 1] * w[1] + p[2, 2] * w[2] - trace * w[2] + u[0] * f[1] - u[1] * f[0]
+        for r in range(3):
+            r1, r2 = (r + 1) % 3, (r + 2) % 3
+            turned = p[r, 0] * w[0] + p[r, 1] * w[1] + p[r, 2] * w[2] - trace * w[r]
+            u1, u2 = at[r2] * w[r] - at[r] * w[r2], at[r] * w[r1] - at[r1] * w[r]  # pos x omega
+            t[r] = turned + u[r1] * f[r2] - u[r2] * f[r1]
+            alone[r] = turned + u1 * f[r2] - u2 * f[r1]
         for i in range(n):
             if turns[i, j]:
-                x = omega[dofs[i]]
-                bend[i, j] = bend[j, i] = 2 * (x[0] * t0 + x[1] * t1 + x[2] * t2)
+                x, y = omega[dofs[i]], alone if owner[i] == owner[j] else t
+                bend[i, j] = bend[j, i] = 2 * (x[0] * y[0] + x[1] * y[1] + x[2] * y[2])
             elif not turns[j, i]:
                 bend[i, j] = 0
+
+
+@compiled
+def add_slides(slides: Array, found: Array, owner: Array, push: Array, bend: Array) -> None:
+    """Add to bend what the sliding offsets of joints bend: found[k] (3,) for slides[k] = (k, i, j), two of the DoFs."""
+    for p in range(len(slides)):
+        k, i, j = slides[p]
+        f = push[owner[i]]
+        more = 2 * (f[0] * found[k, 0] + f[1] * found[k, 1] + f[2] * found[k, 2])
+        bend[i, j] += more
+        if i != j:
+            bend[j, i] += more
 
 
 @compiled

@@ -23,7 +23,15 @@ import torch
 from torch import Tensor
 
 from skelfit.body.axes import cross_matrix
-from skelfit.body.kinematics import Frames, pose_joints, pose_joints_with_twists
+from skelfit.body.dofs import DOF_JOINT, SKEL_PARENTS
+from skelfit.body.kinematics import (
+    SLIDE_PAIRS,
+    Frames,
+    Posed,
+    pose_joints,
+    pose_joints_with_twists,
+    slide_bends,
+)
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.fit.cpu_objective import FusedObjective, FusedShapedObjective, make_tree, rest_axes
 from skelfit.fit.cpu_shape import shape_tables
@@ -118,13 +126,14 @@ class PoseObjective:
     def __call__(self, x: Tensor) -> Evaluation:
         """Evaluate at active DoFs x (B, n)."""
         plan, frames, state = self.plan, self.frames, self.state
-        posed, twists = pose_joints_with_twists(self.model.rig, frames, self.q.index_copy(1, plan.dofs, x))
+        q = self.q.index_copy(1, plan.dofs, x)
+        posed, twists = pose_joints_with_twists(self.model.rig, frames, q)
         a = side_by_side(skinning_transforms(posed, frames.joints)[:, plan.joints])
         change = a - state.transforms
         slope = state.d + change @ state.m
         value = state.value + ((state.d + slope) * change).sum((1, 2))
         omega, v = twists.omega[:, plan.dofs], twists.v[:, plan.dofs]
-        gradient, hessian, bend = _derivatives(plan, omega, v, a, slope, state.m)
+        gradient, hessian, torque, force = _derivatives(plan, omega, v, a, slope, state.m)
 
         low, high = self.limits[plan.dofs].unbind(-1)
         excess = torch.relu(x - high) - torch.relu(low - x)
@@ -133,7 +142,7 @@ class PoseObjective:
             value + self.limit_weight * excess.square().sum(1),
             gradient + 2 * self.limit_weight * excess,
             hessian,
-            bend if self.exact else None,
+            _bend(plan, frames, q, posed, omega, v, torque, force) if self.exact else None,
         )
 
     def take(self, rows: Tensor) -> PoseObjective:
@@ -222,22 +231,21 @@ def _meeting(plan: Plan, omega: Tensor, v: Tensor, a: Tensor, along: Tensor) -> 
 
 def _derivatives(
     plan: Plan, omega: Tensor, v: Tensor, a: Tensor, slope: Tensor, m: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient (B, n), Gauss-Newton matrix and what the Hessian has beyond it (B, n, n), chain by chain.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradient (B, n), Gauss-Newton matrix (B, n, n), and of the slope on what each DoF moves torque and force, chain by
+    chain: sums (B, n, 3) of dA x slope and of the slope's translations.
 
     Twists (B, n, 3), transforms a (B, 3, 4J), slope D0 + dA M (B, 3, 4J) and m (B, 4J, 4J).
     """
     count, n = omega.shape[:2]
     gradient, hessian = omega.new_empty(count, n), omega.new_empty(count, n, n)
-    torque = torch.empty_like(omega)  # of the slope on what each DoF does
+    torque, force = torch.empty_like(omega), torch.empty_like(omega)
     jacobians = [_jacobian(omega[:, c.dofs], v[:, c.dofs], a[..., c.columns], c.subtree) for c in plan.chains]
     for k, (chain, jacobian) in enumerate(zip(plan.chains, jacobians, strict=True)):
-        flat = jacobian.flatten(2)
-        along = slope[..., chain.columns].flatten(1)
-        gradient[:, chain.dofs] = 2 * (flat @ along[..., None])[..., 0]
-        torque[:, chain.dofs] = torch.linalg.cross(
-            jacobian, slope[:, None, :, chain.columns].expand_as(jacobian), dim=2
-        ).sum(-1)
+        flat, along = jacobian.flatten(2), slope[:, None, :, chain.columns]
+        gradient[:, chain.dofs] = 2 * (flat @ along.flatten(1)[..., None])[..., 0]
+        torque[:, chain.dofs] = torch.linalg.cross(jacobian, along.expand_as(jacobian), dim=2).sum(-1)
+        force[:, chain.dofs] = (along[..., 3::4] * chain.subtree[..., 0]).sum(-1)
         start = 4 * chain.joints.start  # the later chains' columns are at or behind this chain's
         curved = (2 * jacobian.flatten(1, 2) @ m[:, chain.columns, start:]).view(count, flat.shape[1], 3, -1)
         for other, right in zip(plan.chains[k:], jacobians[k:], strict=True):
@@ -246,8 +254,24 @@ def _derivatives(
             hessian[:, chain.dofs, other.dofs] = block
             if other is not chain:
                 hessian[:, other.dofs, chain.dofs] = block.mT
-    bend = 2 * (omega @ torque.mT) * plan.turns
-    return gradient, hessian, bend + bend.tril(-1).mT + bend.triu(1).mT
+    return gradient, hessian, torque, force
+
+
+def _bend(
+    plan: Plan, frames: Frames, q: Tensor, posed: Posed, omega: Tensor, v: Tensor, torque: Tensor, force: Tensor
+) -> Tensor:
+    """What the Hessian (B, n, n) is more than the Gauss-Newton matrix; how, says `cpu_quadratic.second_derivatives`."""
+    owner = [DOF_JOINT[i] for i in plan.dofs.tolist()]
+    sliding = v - torch.linalg.cross(posed.pos[:, owner], omega)
+    turned = omega @ torque.mT * plan.turns - omega @ torch.linalg.cross(sliding, force).mT * plan.alike
+    bend = turned + turned.tril(-1).mT + turned.triu(1).mT
+    which, i, j = plan.slides.unbind(1)
+    parents = [SKEL_PARENTS[DOF_JOINT[k]] for k, _ in SLIDE_PAIRS]
+    curved = (posed.rot[:, parents] @ slide_bends(frames, q)[..., None])[:, which, :, 0]
+    more = (force[:, i] * curved).sum(-1)
+    bend[:, i, j] += more
+    bend[:, j, i] += more * (i != j)
+    return 2 * bend
 
 
 def _jacobian(omega: Tensor, v: Tensor, a: Tensor, subtree: Tensor) -> Tensor:

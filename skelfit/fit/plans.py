@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.body.dofs import DOF_JOINT, STAGE_JOINTS, descendants, turns
+from skelfit.body.kinematics import SLIDE_PAIRS
 from skelfit.body.skel import SkelModel
 
 IntArray = NDArray[np.int64]
@@ -110,6 +111,8 @@ class Plan:
     pair_mass: Tensor  # (P,) sum of om w_j w_k
     pairs: IntArray  # (P, 2) pairs of active joints, as positions, that share a vertex
     turns: Tensor  # (n, n) 1 where DoF i turns the axis of DoF j, else 0
+    alike: Tensor  # (n, n) 1 where it does and both are of one joint
+    slides: Tensor  # (K, 3) int64: which of SLIDE_PAIRS, and its two DoFs as positions
     fill: Tensor  # ((4J)^2,) where in [pair sums, 0] each entry of M stands
     people: int  # people per tile
 
@@ -175,6 +178,8 @@ def make_plan(
             )
         )
     free = [i for i, j in enumerate(DOF_JOINT) if j in joints]
+    owner = np.array(DOF_JOINT)[free]
+    slides = [(k, free.index(i), free.index(j)) for k, (i, j) in enumerate(SLIDE_PAIRS) if i in free]
     return Plan(
         dofs=torch.tensor(free, device=device),
         joints=joints,
@@ -185,6 +190,8 @@ def make_plan(
         pair_mass=torch.tensor(om[chosen] @ pairs[chosen], device=device, dtype=dtype),
         pairs=np.stack((first, second), 1),
         turns=torch.tensor(turns(free), device=device, dtype=dtype),
+        alike=torch.tensor(turns(free) & (owner[:, None] == owner), device=device, dtype=dtype),
+        slides=torch.tensor(slides, device=device, dtype=torch.int64).view(-1, 3),
         fill=torch.tensor(_fill_table(first, second, len(joints)), device=device),
         people=tile[1],
     )
