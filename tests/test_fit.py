@@ -20,8 +20,7 @@ from skelfit.body.ball import (
     move,
     rotation_to_angles,
 )
-from skelfit.body.dofs import DOF_JOINT, DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
-from skelfit.body.kinematics import SPINE
+from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel

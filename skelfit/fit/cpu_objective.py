@@ -18,8 +18,8 @@ from skelfit.body.kinematics import SLIDE_PAIRS, Frames, Rig
 from skelfit.fit.compiled import Array, compiled
 from skelfit.fit.cpu_pose import pose, slide_bends
 from skelfit.fit.cpu_quadratic import (
-    add_slides,
     MOMENT_SIZE,
+    add_slides,
     add_wrenches,
     gradient_along,
     normal_matrix,
@@ -255,7 +255,7 @@ def _evaluate_all_shaped(
     value: Array, gradient: Array, hessian: Array,
 ) -> None:  # fmt: skip
     q, betas, start_betas, start, moments, d, energy, lever, products, pull = people
-    parents, first_dof, joints, above, dofs, owner, _, _, _ = tree
+    parents, first_dof, joints, above, dofs, owner = tree[:6]
     count, n, size = len(joints), len(dofs), NUM_BETAS
     room = _make_room(count, q)
     rot, pos, omega, v, a, change, slope = room[:7]

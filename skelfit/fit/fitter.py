@@ -32,8 +32,16 @@ from skelfit.fit.regions import vertex_weights
 from skelfit.fit.results import FitResult, better, map_results
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.shape import rest_distance, rest_form
-from skelfit.fit.solver import DAMPING_START, Move, levenberg_marquardt, whole_lanes
+from skelfit.fit.solver import (
+    DAMPING_START,
+    Move,
+    Objective,
+    Solution,
+    levenberg_marquardt,
+    whole_lanes,
+)
 from skelfit.fit.targets import make_target_plan, smpl_targets
+from skelfit.fit.twins import other_branch, shoulder_columns
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 
 if TYPE_CHECKING:
@@ -140,6 +148,7 @@ class Stage:
     plans: tuple[Plan, ...]  # of its vertex passes
     move: Move
     limit_weight: float  # m^2 per rad^2 beyond a joint limit
+    shoulders: tuple[list[int], ...]  # columns of their angles in the variables
 
 
 @dataclass(frozen=True)
@@ -208,7 +217,8 @@ class PairFitter:
                 )
             move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32, self.dof_limits)
             plans = (coarse,) * (stage.refreshes - 1) + (fine,)
-            self.stages.append(Stage(stage, plans, move, config.limit_weight))
+            shoulders = shoulder_columns(fine.dofs.tolist())
+            self.stages.append(Stage(stage, plans, move, config.limit_weight, shoulders))
         # For those who need longer: passes over all vertices, their betas held, so that being late changes the pose
         # alone. For those whom that does not help: some coarse passes without the limits first.
         last = self.stages[-1]
@@ -332,8 +342,9 @@ class PairFitter:
         """One stage: its steps shared out over its vertex passes.
 
         Those whom the coarse passes still move get more of them before the last pass: only they pay. So the last one
-        starts where the coarse vertices have their minimum, wherever a person came from. With late refreshes, the last
-        pass uses the whole Hessian, which finds the floor of a valley, and those still on their way get more passes.
+        starts where the coarse vertices have their minimum, wherever a person came from. With late refreshes, all but
+        the first passes use the whole Hessian, which finds the floor of a valley (from afar it misleads), shoulders are
+        tried from both their Euler branches, and those still on their way get more of the last pass.
         """
         total, passes = stage.config.steps, len(stage.plans)
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
@@ -341,26 +352,38 @@ class PairFitter:
         betas_free = stage.config.refine_betas and self.smpl.gender != self.skel.gender
         for plan, few in zip(stage.plans[:-1], steps[:-1], strict=True):
             at = self.run_pass(stage, plan, few, at, betas_free)
+        exact = stage.config.late_refreshes > 0
         for _ in range(stage.config.extra_refreshes):
             rows = whole_lanes((at.moved > _MOVING).nonzero()[:, 0])
             if len(rows) == 0:
                 break
-            at = at.put(rows, self.run_pass(stage, stage.plans[0], steps[0], at.take(rows), betas_free))
+            further = self.run_pass(stage, stage.plans[0], steps[0], at.take(rows), betas_free, exact)
+            at = at.put(rows, further)
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
-        exact = stage.config.late_refreshes > 0
-        at = self.run_pass(stage, stage.plans[-1], steps[-1], at, betas_free and passes == 1, exact)
+        last = stage.plans[-1]
+        at = self.run_pass(stage, last, steps[-1], at, betas_free and passes == 1, exact, twins=exact)
         for _ in range(stage.config.late_refreshes):
             late = (at.moved > _MUCH) | (at.decrease > _REST * at.value)
             rows = whole_lanes(late.nonzero()[:, 0])
             if len(rows) == 0:
                 break
-            at = at.put(rows, self.run_pass(stage, stage.plans[-1], steps[-1], at.take(rows), False, exact))
+            at = at.put(rows, self.run_pass(stage, last, steps[-1], at.take(rows), False, exact))
         return at
 
     def run_pass(
-        self, stage: Stage, plan: Plan, steps: int, at: Progress, betas_free: bool, exact: bool = False
+        self,
+        stage: Stage,
+        plan: Plan,
+        steps: int,
+        at: Progress,
+        betas_free: bool,
+        exact: bool = False,
+        twins: bool = False,
     ) -> Progress:
-        """A vertex pass and some steps, of the angles alone or of angles and betas together."""
+        """A vertex pass and some steps, of the angles alone or of angles and betas together.
+
+        exact: of the angles alone, with the whole Hessian; twins: and shoulders from their other Euler branch too.
+        """
         config, people, q, tolerance = self.config, at.people, at.q, stage.config.tolerance
         x, wanted = q[:, plan.dofs], self.joint_goal(stage, plan, people)
         if betas_free:
@@ -374,7 +397,13 @@ class PairFitter:
             state = with_joints(moments(plan, self.skel, people, q), plan, people.frames, wanted)
             goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight, exact)
             start, move = x, stage.move
-        found = levenberg_marquardt(goal, start, steps, config.max_angle_step, move, tolerance, at.damping)
+
+        def solve(goal: Objective, start: Tensor, damping: Tensor | None = None) -> Solution:
+            return levenberg_marquardt(goal, start, steps, config.max_angle_step, move, tolerance, damping)
+
+        found = solve(goal, start, at.damping)
+        for columns in stage.shoulders if twins else ():
+            found = other_branch(goal, found, columns, self.limits[plan.dofs[columns]], solve)
         angles, betas = found.x[:, : x.shape[1]], found.x[:, x.shape[1] :]
         if betas_free:
             people = People(betas, self.skel.frames(betas), people.target)

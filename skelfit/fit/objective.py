@@ -258,7 +258,14 @@ def _derivatives(
 
 
 def _bend(
-    plan: Plan, frames: Frames, q: Tensor, posed: Posed, omega: Tensor, v: Tensor, torque: Tensor, force: Tensor
+    plan: Plan,
+    frames: Frames,
+    q: Tensor,
+    posed: Posed,
+    omega: Tensor,
+    v: Tensor,
+    torque: Tensor,
+    force: Tensor,
 ) -> Tensor:
     """What the Hessian (B, n, n) is more than the Gauss-Newton matrix; how, says `cpu_quadratic.second_derivatives`."""
     owner = [DOF_JOINT[i] for i in plan.dofs.tolist()]
