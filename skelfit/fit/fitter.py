@@ -398,12 +398,12 @@ class PairFitter:
             goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight, exact)
             start, move = x, stage.move
 
-        def solve(goal: Objective, start: Tensor, damping: Tensor | None = None) -> Solution:
-            return levenberg_marquardt(goal, start, steps, config.max_angle_step, move, tolerance, damping)
+        def again(goal: Objective, start: Tensor) -> Solution:
+            return levenberg_marquardt(goal, start, _RETRY_STEPS, config.max_angle_step, move, tolerance)
 
-        found = solve(goal, start, at.damping)
+        found = levenberg_marquardt(goal, start, steps, config.max_angle_step, move, tolerance, at.damping)
         for columns in stage.shoulders if twins else ():
-            found = other_branch(goal, found, columns, self.limits[plan.dofs[columns]], solve)
+            found = other_branch(goal, found, columns, self.limits[plan.dofs[columns]], again)
         angles, betas = found.x[:, : x.shape[1]], found.x[:, x.shape[1] :]
         if betas_free:
             people = People(betas, self.skel.frames(betas), people.target)
