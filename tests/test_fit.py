@@ -354,7 +354,8 @@ def test_who_fails_gets_a_second_chance_and_nobody_else_pays(
 ) -> None:
     monkeypatch.setattr(fitter_module, "_RETRY_STEPS", 1)
     monkeypatch.setattr(fitter_module, "_CHANCE_PASSES", 12)
-    last = replace(config.stages[-1], steps=3, extra_refreshes=0)  # so that some are late even after a retry
+    # So that some are late even after a retry.
+    last = replace(config.stages[-1], steps=3, extra_refreshes=0, late_refreshes=0)
     config = replace(config, stages=(*config.stages[:-1], last), retries=1)
     labels = make_labels(96, "male")["extreme"]
     given = labels.pose, labels.betas, labels.transl
