@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from math import pi
 from pathlib import Path
@@ -20,7 +21,7 @@ from skelfit.body.ball import (
     move,
     rotation_to_angles,
 )
-from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
+from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits, dofs_of_joint, limits_middle
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
@@ -30,14 +31,14 @@ from skelfit.fit import moments as moments_module
 from skelfit.fit import objective as objective_module
 from skelfit.fit import solver as solver_module
 from skelfit.fit import torch_tiles
-from skelfit.fit.chart import joint_move
+from skelfit.fit.chart import compiled_move, joint_move, torch_move
 from skelfit.fit.fitter import Fitter, PairFitter
 from skelfit.fit.moments import Levers, Moments, People, errors, moments
 from skelfit.fit.objective import PoseObjective, ShapedObjective, to_quadratic
 from skelfit.fit.plans import Plan, make_plan, part_vertices
 from skelfit.fit.results import FitResult, better
 from skelfit.fit.second_chance import retry_failed
-from skelfit.fit.solver import levenberg_marquardt
+from skelfit.fit.solver import Move, levenberg_marquardt
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 from skelfit.studies.sensitivity import MovedFitter, fit_from, moved
 
@@ -75,6 +76,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "torch":
         monkeypatch.setattr(fitter_module, "shaped_objective", torch_shaped_objective)
         monkeypatch.setattr(moments_module, "cpu_tiles", torch_tiles)
+        monkeypatch.setattr(fitter_module, "joint_move", torch_move)
         monkeypatch.setattr(objective_module, "stage_objective", torch_objective)
         monkeypatch.setattr(fitter_module, "stage_objective", torch_objective)
     return request.param
@@ -481,15 +483,35 @@ def test_a_ball_joint_moves_as_a_rotation() -> None:
     assert (angles_to_rotation(ball, move(ball, step, share)) - expected).abs().max() < 1e-9
 
 
-def test_a_step_agrees_with_addition_to_first_order() -> None:
+@pytest.mark.parametrize("make_move", [compiled_move, torch_move])
+def test_a_step_agrees_with_addition_to_first_order(make_move: Callable[..., Move]) -> None:
     plan_joints, dofs = list(range(1, 24)), list(range(3, NUM_DOFS))
-    step = joint_move(plan_joints, dofs, torch.device("cpu"), torch.float64)
+    step = make_move(plan_joints, dofs, "cpu", torch.float64)
     x = 0.3 * torch.randn(20, 43, dtype=torch.float64)
     d = 1e-5 * torch.randn(20, 43, dtype=torch.float64)
     assert (step(x, d, 0.4) - (x + d)).abs().max() < 1e-8
     far = step(x, 100 * torch.randn(20, 43, dtype=torch.float64), 0.4)
     straight = [k for k, i in enumerate(dofs) if i in (6, 7, 8, 9, 13, 14, 15, 16, 32, 33, 34, 35)]
     assert (far - x)[:, straight].abs().max() <= 0.4 + 1e-9
+
+
+@pytest.mark.parametrize(("length", "middle"), [(0.05, 0.0), (1.0, 0.0), (1e-7, pi / 2), (0.3, pi / 2)])
+def test_compiled_steps_are_those_of_torch(length: float, middle: float) -> None:
+    """Angle by angle away from the poles, all over the circle; at the poles as rotations."""
+    joints, dofs = list(range(1, 24)), list(range(3, NUM_DOFS))
+    x = 2 * torch.randn(200, 43, dtype=torch.float64)
+    balls = [[dofs.index(i) for i in dofs_of_joint(j)] for j in BALL_JOINTS[1:]]
+    if middle:
+        x[:, [columns[1] for columns in balls]] = middle
+    steps = length * torch.randn_like(x)
+    one, two = (
+        make(joints, dofs, "cpu", torch.float64)(x, steps, 0.4) for make in (compiled_move, torch_move)
+    )
+    ball = ball_joints(BALL_JOINTS[1:], "cpu", torch.float64)
+    turned = [angles_to_rotation(ball, a[:, balls]) for a in (one, two)]
+    assert (turned[0] - turned[1]).abs().max() < 1e-9
+    if not middle:
+        assert (one - two).abs().max() < 1e-6
 
 
 def test_refined_betas_are_better_and_more_plausible(models: ModelSet, config: FitConfig) -> None:

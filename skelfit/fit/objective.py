@@ -232,8 +232,9 @@ def _meeting(plan: Plan, omega: Tensor, v: Tensor, a: Tensor, along: Tensor) -> 
 def _derivatives(
     plan: Plan, omega: Tensor, v: Tensor, a: Tensor, slope: Tensor, m: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient (B, n), Gauss-Newton matrix (B, n, n), and of the slope on what each DoF moves torque and force, chain by
-    chain: sums (B, n, 3) of dA x slope and of the slope's translations.
+    """Gradient (B, n), Gauss-Newton matrix (B, n, n), and torque and force of the slope on what each DoF moves.
+
+    Torque and force are sums (B, n, 3) of dA x slope and of the slope's translations. All go chain by chain.
 
     Twists (B, n, 3), transforms a (B, 3, 4J), slope D0 + dA M (B, 3, 4J) and m (B, 4J, 4J).
     """
