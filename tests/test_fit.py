@@ -351,6 +351,17 @@ def test_late_passes_follow_extreme_people_to_one_answer(models: ModelSet, confi
     assert shares[0] > 0.96 and shares[0] > shares[1] + 0.05
 
 
+def test_shoulders_beyond_their_limits_take_the_better_branch(
+    models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = make_labels(128, "male")["extreme"]
+    given = labels.pose, labels.betas, labels.transl
+    found = Fitter(models, config).fit("male", *given).objective
+    monkeypatch.setattr(fitter_module, "other_branch", lambda goal, found, *more: found)
+    gain = 1 - found / Fitter(models, config).fit("male", *given).objective
+    assert gain.min() > -1e-5 and (gain > 1e-3).sum() >= 3 and gain.max() > 0.05
+
+
 def test_who_fails_gets_a_second_chance_and_nobody_else_pays(
     models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
