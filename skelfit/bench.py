@@ -287,10 +287,10 @@ def timed_parts(stages: Sequence[str], device: str) -> Iterator[dict[str, float]
     stage_now = stages[0]
     run_pass = fit_module.PairFitter.run_pass
 
-    def named_pass(pair: fit_module.PairFitter, stage: fit_module.Stage, *rest: Any) -> fit_module.Progress:
+    def named_pass(pair: Any, stage: fit_module.Stage, *rest: Any, **more: Any) -> fit_module.Progress:
         nonlocal stage_now
         stage_now = stage.config.name
-        return run_pass(pair, stage, *rest)
+        return run_pass(pair, stage, *rest, **more)
 
     def timed(function: Callable[..., Any], part: str | None) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

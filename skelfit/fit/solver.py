@@ -13,8 +13,8 @@ angle can land whole turns away.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Objective(Protocol):
     """What is minimised, for a batch of problems."""
 
     def __call__(self, x: Tensor) -> Evaluation:
-        """Evaluate all problems of the batch at x (B, n)."""
+        """Evaluate all problems of the batch at x (B, n); the solver may write into what it is given."""
 
     def take(self, rows: Tensor) -> Objective:
         """The same objective of some problems of the batch only; rows (K,) int64."""
@@ -192,16 +192,22 @@ def _step(objective: Objective, batch: _Batch, trial_x: Tensor, moving: Tensor) 
     return _Batch(
         rows=batch.rows,
         x=torch.where(better[:, None], trial_x, batch.x),
-        state=Evaluation(
-            torch.where(better, trial.value, state.value),
-            torch.where(better[:, None], trial.gradient, state.gradient),
-            torch.where(better[:, None, None], trial.hessian, state.hessian),
-            _chosen(better, trial.bend, state.bend),
-        ),
+        state=_chosen(better, trial, state),
         damping=torch.where(moving, scaled.clamp(_DAMPING_MIN, _DAMPING_MAX), batch.damping),
         accepted=batch.accepted + better,
     )
 
 
-def _chosen(better: Tensor, one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return None if one is None or other is None else torch.where(better[:, None, None], one, other)
+def _chosen(better: Tensor, trial: Evaluation, state: Evaluation) -> Evaluation:
+    """Of each problem the trial where that is better. On a CPU, those few of which it is not are copied into it."""
+    rows = (~better).nonzero()[:, 0] if on_cpu(better) else None
+
+    def choose(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+        if one is None or other is None:
+            return None
+        if rows is not None:
+            return one.index_copy_(0, rows, other[rows])
+        return torch.where(better.view(-1, *(1,) * (one.dim() - 1)), one, other)
+
+    chosen: list[Any] = [choose(getattr(trial, f.name), getattr(state, f.name)) for f in fields(Evaluation)]
+    return Evaluation(*chosen)
