@@ -61,12 +61,13 @@ def compiled_move(
 ) -> Move:
     """`joint_move` for CPUs."""
     ball = ball_joints(_balls(joints), device, torch.float64, limits)
-    columns = _columns(joints, dofs, device)
-    tables = [t.numpy() for t in (*columns, ball.hand[:, 0], ball.limits, ball.middle)]
+    index, rest = (t.numpy() for t in _columns(joints, dofs, device))
+    hand, within, middle = (t.numpy() for t in (ball.hand[:, 0], ball.limits, ball.middle))
 
     def along(x: Tensor, step: Tensor, max_step: float) -> Tensor:
         moved = torch.empty(x.shape, dtype=dtype)
-        move_all(x.contiguous().numpy(), step.contiguous().numpy(), max_step, *tables, moved.numpy())
+        there, by = x.contiguous().numpy(), step.contiguous().numpy()
+        move_all(there, by, max_step, index, rest, hand, within, middle, moved.numpy())
         return moved
 
     return along
