@@ -55,6 +55,8 @@ _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
 _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
+# Solver steps from the other branch of a shoulder.
+_BRANCH_STEPS = 8
 # Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
 _RETRY_STEPS, _CHANCE_PASSES, _NO_WORSE = 12, 3, 1.02
 _MOVING = 3e-3  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
@@ -399,7 +401,7 @@ class PairFitter:
             start, move = x, stage.move
 
         def again(goal: Objective, start: Tensor) -> Solution:
-            return levenberg_marquardt(goal, start, _RETRY_STEPS, config.max_angle_step, move, tolerance)
+            return levenberg_marquardt(goal, start, _BRANCH_STEPS, config.max_angle_step, move, tolerance)
 
         found = levenberg_marquardt(goal, start, steps, config.max_angle_step, move, tolerance, at.damping)
         for columns in stage.shoulders if twins else ():

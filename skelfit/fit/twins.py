@@ -19,6 +19,8 @@ from skelfit.body.ball import nearest_turn
 from skelfit.body.dofs import dof_index
 from skelfit.fit.solver import Objective, Solution, whole_lanes
 
+_BEYOND = 0.02  # rad beyond a limit that makes a branch doubtful
+
 
 def shoulder_columns(dofs: list[int]) -> tuple[list[int], ...]:
     """Where the angles of each shoulder, whose limits lie at its Euler pole, stand among these DoFs; of those there."""
@@ -39,7 +41,7 @@ def other_branch(
     """
     low, high = limits.unbind(-1)
     angles = found.x[:, joint]
-    beyond = ((angles < low) | (angles > high)).any(1)
+    beyond = ((angles < low - _BEYOND) | (angles > high + _BEYOND)).any(1)
     rows = whole_lanes(beyond.nonzero()[:, 0])
     if len(rows) == 0:
         return found
