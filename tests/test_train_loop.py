@@ -22,6 +22,7 @@ from test_loader_data import write_people
 from torch import nn
 from train_fakes import labelled_people, true_camera
 
+from skelfit.backbones.vitpose import Backbone
 from skelfit.body.continuous import angles_to_pose
 from skelfit.body.dofs import dof_index
 from skelfit.body.models import ModelSet
@@ -31,7 +32,6 @@ from skelfit.loader.batch import Batch
 from skelfit.loader.data import DataConfig, Loader, each_once
 from skelfit.loader.people import SubsetConfig
 from skelfit.train import trainer as trainer_module
-from skelfit.train.backbone import Backbone
 from skelfit.train.checkpoint import CheckpointError, latest, load, load_network
 from skelfit.train.config import (
     NetworkConfig,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from train_fakes import labelled_people, true_camera
 
+from skelfit.backbones.keypoint_cnn import CELLS, VIEW
 from skelfit.body.continuous import angles_to_pose
 from skelfit.body.dofs import NUM_DOFS, dof_index
 from skelfit.body.models import ModelSet
@@ -18,7 +19,6 @@ from skelfit.body.posed_keypoints import SkelKeypoints
 from skelfit.errors import ModelError
 from skelfit.loader.batch import Batch
 from skelfit.train.config import LossConfig
-from skelfit.train.keypoint_backbone import CELLS, VIEW
 from skelfit.train.losses import (
     betas_loss,
     estimate_terms,

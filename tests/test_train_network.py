@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear
 from train_fakes import labelled_people
 
+from skelfit.backbones.keypoint_cnn import CELLS, KeypointBackbone
+from skelfit.backbones.vitpose import SIZES, Backbone
 from skelfit.body.continuous import pose_to_angles
 from skelfit.body.dofs import SKEL_JOINT_NAMES
 from skelfit.body.models import ModelSet
@@ -20,9 +22,7 @@ from skelfit.body.posed_keypoints import SkelKeypoints
 from skelfit.body.skel import SkelModel
 from skelfit.errors import ConfigError, ModelError
 from skelfit.loader.batch import Batch
-from skelfit.train.backbone import SIZES, Backbone
 from skelfit.train.config import LossConfig, NetworkConfig, load_train_config
-from skelfit.train.keypoint_backbone import CELLS, KeypointBackbone
 from skelfit.train.losses import training_loss
 from skelfit.train.network import Network, Prediction
 

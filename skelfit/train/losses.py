@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from skelfit.backbones.keypoint_cnn import CELLS, VIEW, cell_places
 from skelfit.body.continuous import angles_to_pose, pose_to_angles, used_numbers
 from skelfit.body.posed_keypoints import ROOT_KEYPOINT, SkelKeypoints
 from skelfit.camera import body_to_crop
 from skelfit.loader.batch import Batch
 from skelfit.train.config import LossConfig
-from skelfit.train.keypoint_backbone import CELLS, VIEW, cell_places
 from skelfit.train.network import Estimate, Prediction
 
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from skelfit.backbones.keypoint_cnn import KeypointBackbone
+from skelfit.backbones.vitpose import Backbone, Features
 from skelfit.body.continuous import POSE_SIZE, angles_to_pose
 from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, dof_index
 from skelfit.camera import box_features, far_camera, known_or_far
-from skelfit.train.backbone import Backbone, Features
 from skelfit.train.config import NetworkConfig
-from skelfit.train.keypoint_backbone import KeypointBackbone
 
 NUM_BETAS = 10
 POSE_NUMBERS = NUM_JOINTS * POSE_SIZE

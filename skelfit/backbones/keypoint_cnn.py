@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from skelfit.backbones.vitpose import Features
 from skelfit.errors import ModelError
-from skelfit.train.backbone import Features
 
 KEYPOINTS = 44
 VIEW = 0.75  # sides of the crop, of the square in its middle that is looked at: labels' boxes are that large
