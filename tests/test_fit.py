@@ -536,6 +536,17 @@ def test_refined_betas_are_better_and_more_plausible(models: ModelSet, config: F
     assert (own.betas - betas).abs().max() < 1e-4
 
 
+def test_nobody_keeps_betas_because_the_first_steps_were_refused(models: ModelSet, config: FitConfig) -> None:
+    """People whose first few steps all fail: later passes must not begin with the same steps again."""
+    labels = make_labels(1024, "neutral")["everyday"]
+    rows = torch.tensor([93, 217, 337, 563, 611, 960])
+    found = Fitter(models, config).fit("neutral", labels.pose[rows], labels.betas[rows], labels.transl[rows])
+    pair = Fitter(models, config).prepare("neutral")[0]
+    closed = pair.beta_offset + labels.betas[rows] @ pair.beta_matrix.mT
+    assert (found.betas - closed).abs().amax(1).min() > 0.5
+    assert found.betas.abs().max() < 6
+
+
 def test_joint_limits_of_the_pipeline_hold_everywhere(models: ModelSet, config: FitConfig) -> None:
     """Warm start, soft limits, Euler branches and the middle of the ranges follow the pipeline's limits."""
     pose, betas, transl = smpl_people(40)

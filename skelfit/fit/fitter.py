@@ -59,7 +59,10 @@ _RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
 _BRANCH_STEPS = 8
 # Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
 _RETRY_STEPS, _CHANCE_PASSES, _NO_WORSE = 12, 3, 1.02
-_MOVING = 3e-3  # rad; who is moved less by a pass has found its minimum, but for the pose correctives
+_MOVING = 3e-3  # rad; who is moved less by a pass has found its minimum, but for the pose correctives,
+_STUCK = (
+    1e-2  # unless a step would still gain that share: whose few steps were all refused has not moved either
+)
 # Late refreshes: for whom the last pass moved so far (rad) that correctives matter, or who would gain that share.
 _MUCH, _REST = 5e-2, 1e-6
 
@@ -356,7 +359,8 @@ class PairFitter:
             at = self.run_pass(stage, plan, few, at, betas_free)
         exact = stage.config.late_refreshes > 0
         for _ in range(stage.config.extra_refreshes):
-            rows = whole_lanes((at.moved > _MOVING).nonzero()[:, 0])
+            on_their_way = (at.moved > _MOVING) | (at.decrease > _STUCK * at.value)
+            rows = whole_lanes(on_their_way.nonzero()[:, 0])
             if len(rows) == 0:
                 break
             further = self.run_pass(stage, stage.plans[0], steps[0], at.take(rows), betas_free, exact)
@@ -412,7 +416,8 @@ class PairFitter:
         return Progress(
             people=people,
             q=q.index_copy(1, plan.dofs, angles),
-            damping=found.damping.clamp(max=DAMPING_START),  # a new pass is a new chance
+            # A new pass is a new chance, but for those whose steps were all refused: they would be refused again.
+            damping=torch.where(found.accepted > 0, found.damping.clamp(max=DAMPING_START), found.damping),
             moved=(angles - x).abs().amax(1),
             value=found.value,
             decrease=found.decrease,
