@@ -26,6 +26,7 @@ from skelfit.config import FitConfig, Gender, Pipeline
 from skelfit.fit import fitter as fit_module
 from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import Fitter
+from skelfit.fit.progress import Progress, Stage
 from skelfit.fit.results import FitResult
 from skelfit.labels.demo import sample_labels
 from skelfit.roofline import count_work, measure_device, roofline, wait_for
@@ -287,7 +288,7 @@ def timed_parts(stages: Sequence[str], device: str) -> Iterator[dict[str, float]
     stage_now = stages[0]
     run_pass = fit_module.PairFitter.run_pass
 
-    def named_pass(pair: Any, stage: fit_module.Stage, *rest: Any, **more: Any) -> fit_module.Progress:
+    def named_pass(pair: Any, stage: Stage, *rest: Any, **more: Any) -> Progress:
         nonlocal stage_now
         stage_now = stage.config.name
         return run_pass(pair, stage, *rest, **more)

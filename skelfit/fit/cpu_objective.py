@@ -178,20 +178,9 @@ def _evaluate_all(
     for p in range(len(q)):
         shape = (axes[p], offsets[p], rest[p], spine[p], width[p], height[p])
         value[p] = energy[p] + _evaluate(
-            q[p],
-            shape,
-            start[p],
-            moments[p],
-            d[p],
-            tree,
-            pairs,
-            limits,
-            limit_weight,
-            room,
-            gradient[p],
-            hessian[p],
-            bend[p],
-        )
+            q[p], shape, start[p], moments[p], d[p], tree, pairs, limits, limit_weight, room, gradient[p],
+            hessian[p], bend[p],
+        )  # fmt: skip
 
 
 @compiled

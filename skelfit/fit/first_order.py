@@ -18,10 +18,11 @@ from torch import Tensor
 
 from skelfit.body.skel import SkelModel, SkelShape
 from skelfit.fit import objective
-from skelfit.fit.fitter import Fitter, PairFitter, Progress, Stage
+from skelfit.fit.fitter import Fitter, PairFitter
 from skelfit.fit.joint_targets import JointGoal, with_joints
 from skelfit.fit.moments import People, moments
 from skelfit.fit.plans import Plan
+from skelfit.fit.progress import Progress, Stage
 from skelfit.fit.results import FitResult
 from skelfit.fit.solver import levenberg_marquardt
 

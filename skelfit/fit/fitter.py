@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -28,13 +28,13 @@ from skelfit.fit.moments import People, errors, moments, shaped_moments
 from skelfit.fit.objective import shaped_objective, stage_objective
 from skelfit.fit.other_starts import OTHER_STARTS
 from skelfit.fit.plans import Plan, make_plan
+from skelfit.fit.progress import Progress, Stage
 from skelfit.fit.regions import vertex_weights
 from skelfit.fit.results import FitResult, better, map_results
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.shape import rest_distance, rest_form
 from skelfit.fit.solver import (
     DAMPING_START,
-    Move,
     Objective,
     Solution,
     levenberg_marquardt,
@@ -46,7 +46,7 @@ from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_tran
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
-    from skelfit.config import FitConfig, StageConfig
+    from skelfit.config import FitConfig
 
 # People per solver call.
 _CPU_BATCH, _GPU_BATCH = 512, 16384
@@ -54,7 +54,6 @@ _CPU_BATCH, _GPU_BATCH = 512, 16384
 _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
-_RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
 # Solver steps from the other branch of a shoulder.
 _BRANCH_STEPS = 8
 # Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
@@ -143,53 +142,6 @@ class Fitter:
 def batch_size(config: FitConfig, device: torch.device) -> int:
     """People per solver call: enough to keep the device busy, few enough for a CPU's caches."""
     return config.batch or (_CPU_BATCH if device.type == "cpu" else _GPU_BATCH)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of the fit and its tables."""
-
-    config: StageConfig
-    plans: tuple[Plan, ...]  # of its vertex passes
-    move: Move
-    limit_weight: float  # m^2 per rad^2 beyond a joint limit
-    shoulders: tuple[list[int], ...]  # columns of their angles in the variables
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where people are in a stage."""
-
-    people: People
-    q: Tensor  # (B, 46) rad
-    damping: Tensor  # (B,) of the solver's next step
-    moved: Tensor  # (B,) rad, the largest change of an angle in the last pass
-    value: Tensor  # (B,) m^2, the stage's objective
-    decrease: Tensor  # (B,) m^2, what one more step promises
-
-    @classmethod
-    def at(cls, people: People, q: Tensor) -> Progress:
-        """People who have not started."""
-        zero = torch.zeros_like(q[:, 0])
-        return cls(people, q, zero + DAMPING_START, zero, zero, zero + torch.inf)
-
-    @property
-    def settled(self) -> Tensor:
-        """Whose next step would gain less than 0.5 % of the objective, or move the skin by less than 10 um (RMS)."""
-        return self.decrease < _RELATIVE_GAIN * self.value + _ABSOLUTE_GAIN
-
-    def take(self, rows: Tensor) -> Progress:
-        """Some of the people; rows (K,) int64."""
-        return Progress(self.people.take(rows), **{k: v[rows] for k, v in self._tensors().items()})
-
-    def put(self, rows: Tensor, few: Progress) -> Progress:
-        """Everybody, some people further on; rows (K,) int64."""
-        further = few._tensors()
-        tensors = {k: v.index_copy(0, rows, further[k]) for k, v in self._tensors().items()}
-        return Progress(self.people.put(rows, few.people), **tensors)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {k: v for k, v in vars(self).items() if k != "people"}
 
 
 class PairFitter:
