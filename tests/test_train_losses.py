@@ -25,8 +25,10 @@ from skelfit.train.losses import (
     heatmap_loss,
     keypoints2d_loss,
     keypoints3d_loss,
+    parameter_terms,
     pose_loss,
     refinement_loss,
+    stacked,
     training_loss,
 )
 from skelfit.train.network import Estimate, Prediction
@@ -138,7 +140,7 @@ def test_heatmaps_by_hand() -> None:
     labels[0, 4] = torch.tensor([*place, 0.5])
     labels[1, 5] = torch.tensor([*place, 1.0])  # the heatmap is right
     labels[1, 6] = torch.tensor([0.3, 0.45, 1.0])  # in the crop, but out of view
-    bell = np.array([[exp(-((c - 12) ** 2 + (r - 7) ** 2) / 2) for c in range(CELLS)] for r in range(CELLS)])
+    bell = np.array([[exp(-((c - 12) ** 2 + (r - 7) ** 2) / (2 * 0.7**2)) for c in range(CELLS)] for r in range(CELLS)])
     logits[1, 5] = torch.from_numpy(np.log(bell)) + 3  # a constant means nothing
     share = bell / bell.sum()
     against_nothing = float((share * np.log(share * CELLS**2)).sum())
@@ -190,6 +192,22 @@ def test_without_the_refinement(people: tuple[Batch, Estimate], body: SkelKeypoi
     without, fewer = training_loss(made(truth, batch), batch, body, LossConfig(refinement=0))
     assert terms.keys() - fewer.keys() == {"refinement"}
     torch.testing.assert_close(with_it - without, 0.1 * terms["refinement"])
+
+
+def test_shaken_estimates_count_by_their_parameters(
+    people: tuple[Batch, Estimate], body: SkelKeypoints
+) -> None:
+    """As much as one estimate, however many they are."""
+    batch, truth = people
+    plain, fewer = training_loss(made(truth, batch), batch, body, LossConfig())
+    shaken = stacked([off(truth, 0.1), off(truth, 0.2), truth])
+    total, terms = training_loss(replace(made(truth, batch), shaken=shaken), batch, body, LossConfig())
+    assert terms.keys() - fewer.keys() == {"shaken/betas", "shaken/orientation", "shaken/pose"}
+    each = [parameter_terms(off(truth, by), batch, "male")["pose"] for by in (0.1, 0.2, 0.0)]
+    torch.testing.assert_close(terms["shaken/pose"], sum(each) / 3)
+    weights = {"betas": 0.0005, "pose": 0.001, "orientation": 0.002}
+    expected = sum(weight * terms[f"shaken/{name}"] for name, weight in weights.items())
+    torch.testing.assert_close(total - plain, expected)
 
 
 def test_full_supervision_is_on_every_layer(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear
 from train_fakes import labelled_people
 
-from skelfit.backbones.keypoint_cnn import CELLS, KeypointBackbone
+from skelfit.backbones.keypoint_cnn import CELLS, SHAKEN, KeypointBackbone
 from skelfit.backbones.vitpose import SIZES, Backbone
 from skelfit.body.continuous import pose_to_angles
 from skelfit.body.dofs import SKEL_JOINT_NAMES
@@ -22,6 +22,7 @@ from skelfit.body.posed_keypoints import SkelKeypoints
 from skelfit.body.skel import SkelModel
 from skelfit.errors import ConfigError, ModelError
 from skelfit.loader.batch import Batch
+from skelfit.loader.mirror import MIRRORED
 from skelfit.train.config import LossConfig, NetworkConfig, load_train_config
 from skelfit.train.losses import training_loss
 from skelfit.train.network import Network, Prediction
@@ -276,12 +277,38 @@ def test_the_backbone_for_processors_says_where_keypoints_are(batch: Batch) -> N
     told: list[Tensor] = []
     backbone.whole = nn.Sequential(nn.Flatten(), Told(told))
     backbone.heatmaps = nn.Conv2d(48, 44, 1)
-    backbone.heatmaps.forward = lambda x: 100.0 * one_hot_maps(len(x), row=20, column=5)  # type: ignore[method-assign]
+    columns = iter((5, CELLS - 1 - 5))  # of the picture and of its mirror image
+    said = lambda x: 100.0 * one_hot_maps(len(x), 20, next(columns))  # noqa: E731
+    backbone.heatmaps.forward = said  # type: ignore[method-assign]
     backbone(image)
-    x, y, sure = (told[0].view(3, 44, 3) / torch.tensor([4.0, 4.0, 1.0])).unbind(-1)
+    x, y, sure, *wide = (told[0].view(3, 44, 5) / torch.tensor([4.0, 4.0, 1.0, 1.0, 1.0])).unbind(-1)
     torch.testing.assert_close(x, torch.full_like(x, (5.5 / 24 - 0.5) * 0.75))
     torch.testing.assert_close(y, torch.full_like(y, (20.5 / 24 - 0.5) * 0.75))
     torch.testing.assert_close(sure, torch.ones_like(sure))
+    for width in wide:
+        torch.testing.assert_close(width, torch.zeros_like(width), atol=1e-2, rtol=0)
+
+
+def test_a_mirror_image_has_mirrored_keypoints(batch: Batch) -> None:
+    backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
+    there, mirrored = backbone(image), backbone(image.flip(-1))
+    torch.testing.assert_close(mirrored.heatmaps, there.heatmaps.flip(-1)[:, MIRRORED])
+    backbone.train()
+    assert not torch.allclose(backbone(image.flip(-1)).heatmaps, backbone(image).heatmaps.flip(-1)[:, MIRRORED])
+
+
+def test_findings_are_shaken_in_training_alone(batch: Batch) -> None:
+    backbone, image = KeypointBackbone(), batch.image[..., ::2, ::2]
+    told: list[Tensor] = []
+    backbone.whole = nn.Sequential(Told(told), nn.Linear(5 * 44, backbone.width))
+    features = backbone.train()(image)
+    assert features.shaken is not None and features.shaken.shape == (SHAKEN, 3, backbone.width)
+    found, *shaken = told[0].view(1 + SHAKEN, 3, 44, 5)
+    for several in shaken:
+        off = (several - found)[..., :2].abs() / 4
+        assert 0 < off.amax() < 0.1 and torch.equal(several[..., 2:], found[..., 2:])
+    assert not torch.equal(shaken[0], shaken[1])
+    assert backbone.eval()(image).shaken is None
 
 
 class Told(nn.Module):

@@ -18,6 +18,9 @@ _PAIRS = (
     *((2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18), (19, 22), (20, 23), (21, 24)),
     *((25, 30), (26, 29), (27, 28), (31, 36), (32, 35), (33, 34)),
 )
+MIRRORED = np.arange(44)  # which keypoint each one is in a mirror
+for _one, _other in _PAIRS:
+    MIRRORED[[_one, _other]] = _other, _one
 Floats = NDArray[np.float32]
 
 
@@ -47,9 +50,6 @@ def mirrored_angles(poses: Floats) -> Floats:
 
 def mirrored_keypoints(keypoints: Floats) -> Floats:
     """The 44 keypoints (..., 44, n) of people in a mirror at x = 0; the first column is x."""
-    index = np.arange(44)
-    for one, other in _PAIRS:
-        index[[one, other]] = other, one
-    swapped = keypoints[..., index, :]
+    swapped = keypoints[..., MIRRORED, :]
     swapped[..., 0] *= -1
     return swapped

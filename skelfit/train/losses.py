@@ -8,9 +8,10 @@ pose's numbers as well.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div
 
 from skelfit.backbones.keypoint_cnn import CELLS, VIEW, cell_places
 from skelfit.body.continuous import angles_to_pose, pose_to_angles, used_numbers
@@ -19,6 +20,8 @@ from skelfit.camera import body_to_crop
 from skelfit.loader.batch import Batch
 from skelfit.train.config import LossConfig
 from skelfit.train.network import Estimate, Prediction
+
+_WIDTH = 0.7  # deviation of the Gaussians that heatmaps are compared with, cells
 
 
 def training_loss(
@@ -34,33 +37,50 @@ def training_loss(
             between = ()
         terms: dict[str, Tensor] = {}
         total = prediction.cam_int.new_zeros(())
-        for name, estimate in supervised.items():
-            if estimate is not None:
-                found = estimate_terms(estimate, prediction.cam_int, batch, body)
-                total = total + sum(getattr(config, term) * value for term, value in found.items())
-                terms |= {f"{name}/{term}": value for term, value in found.items()}
+        estimates = {name: estimate for name, estimate in supervised.items() if estimate is not None}
+        found = estimate_terms(stacked(estimates.values()), prediction.cam_int, batch, body)
+        for term, values in found.items():
+            total = total + getattr(config, term) * values.sum()
+            terms |= {f"{name}/{term}": value for name, value in zip(estimates, values, strict=True)}
         if between and config.refinement:
             target = angles_to_pose(batch.poses)
             refinement = torch.stack([refinement_loss(layer.pose, target) for layer in between]).sum()
             terms["refinement"] = refinement
             total = total + config.refinement * refinement
+        if prediction.shaken is not None:
+            of_shaken = parameter_terms(prediction.shaken, batch, body.gender)
+            terms |= {f"shaken/{term}": values.mean() for term, values in of_shaken.items()}
+            total = total + sum(getattr(config, term) * values.mean() for term, values in of_shaken.items())
         if config.heatmaps and prediction.heatmaps is not None:
             terms["heatmaps"] = heatmap_loss(prediction.heatmaps.float(), batch.keypoints2d)
             total = total + config.heatmaps * terms["heatmaps"]
     return total, terms
 
 
+def stacked(estimates: Iterable[Estimate]) -> Estimate:
+    """Several estimates as one, of leading dims (of them, B): small bodies cost little more together than alone."""
+    parts = zip(*((e.pose, e.betas, e.camera) for e in estimates), strict=True)
+    return Estimate(*map(torch.stack, parts))
+
+
 def estimate_terms(
     estimate: Estimate, cam_int: Tensor, batch: Batch, body: SkelKeypoints
 ) -> dict[str, Tensor]:
-    """The terms of one estimate, each () and a mean over people."""
+    """The terms of an estimate, each () and a mean over people; of several, stacked, each (of them,)."""
     points = body(pose_to_angles(estimate.pose), estimate.betas)
     in_crop = body_to_crop(points, estimate.camera, cam_int, batch.center, batch.box_size)
-    target = angles_to_pose(batch.poses)
-    of_this_body = batch.female == (body.gender == "female")
     return {
         "keypoints2d": keypoints2d_loss(in_crop, batch.keypoints2d),
         "keypoints3d": keypoints3d_loss(points, batch.keypoints3d),
+        **parameter_terms(estimate, batch, body.gender),
+    }
+
+
+def parameter_terms(estimate: Estimate, batch: Batch, gender: str) -> dict[str, Tensor]:
+    """Those of its betas and pose; gender: of the estimated body."""
+    target = angles_to_pose(batch.poses)
+    of_this_body = batch.female == (gender == "female")
+    return {
         "betas": betas_loss(estimate.betas, batch.betas, of_this_body),
         "orientation": pose_loss(estimate.pose, target, slice(0, 1)),
         "pose": pose_loss(estimate.pose, target, slice(1, None)),
@@ -68,30 +88,30 @@ def estimate_terms(
 
 
 def keypoints2d_loss(points: Tensor, labels: Tensor) -> Tensor:
-    """Of points (B, 44, 2) against labels (B, 44, 3), both of the crop; the last column is confidence."""
-    return (labels[..., 2:] * (points - labels[..., :2]).abs()).sum((-2, -1)).mean()
+    """Of points (..., B, 44, 2) against labels (B, 44, 3), both of the crop; the last column is confidence."""
+    return (labels[..., 2:] * (points - labels[..., :2]).abs()).sum((-2, -1)).mean(-1)
 
 
 def keypoints3d_loss(points: Tensor, labels: Tensor) -> Tensor:
-    """Of points (B, 44, 3) m against labels (B, 44, 4), both from the pelvis; the last column is confidence.
+    """Of points (..., B, 44, 3) m against labels (B, 44, 4), both from the pelvis; the last column is confidence.
 
     Without the label's pelvis nothing is known of a person.
     """
     root = slice(ROOT_KEYPOINT, ROOT_KEYPOINT + 1)
     confidence = labels[..., 3:] * (labels[..., root, 3:] > 0)
     off = (points - points[..., root, :]) - (labels[..., :3] - labels[..., root, :3])
-    return (confidence * off.abs()).sum((-2, -1)).mean()
+    return (confidence * off.abs()).sum((-2, -1)).mean(-1)
 
 
 def betas_loss(betas: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """Of betas (B, 10), for people whose labels are of the same body: counts (B,) bool."""
-    return ((betas - labels).abs().sum(-1) * counts).mean()
+    """Of betas (..., B, 10), for people whose labels are of the same body: counts (B,) bool."""
+    return ((betas - labels).abs().sum(-1) * counts).mean(-1)
 
 
 def pose_loss(pose: Tensor, target: Tensor, joints: slice) -> Tensor:
-    """Of continuous poses (B, 24, 6), some of the joints; the target's vectors have length 1, so these come to it."""
+    """Of continuous poses (..., B, 24, 6), some of the joints; the target's vectors have length 1, so these come to it."""
     used = used_numbers(pose.device)
-    return ((pose - target).abs() * used)[:, joints].sum((-2, -1)).mean()
+    return ((pose - target).abs() * used)[..., joints, :].sum((-2, -1)).mean(-1)
 
 
 def refinement_loss(pose: Tensor, target: Tensor) -> Tensor:
@@ -103,11 +123,14 @@ def refinement_loss(pose: Tensor, target: Tensor) -> Tensor:
 def heatmap_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Of heatmaps (B, 44, CELLS, CELLS) against labels (B, 44, 3) of the crop; what is out of view does not count.
 
-    The Kullback-Leibler divergence of a heatmap's shares from a Gaussian about the label, a cell wide.
+    The Kullback-Leibler divergence of a heatmap's shares from a Gaussian about the label. That is a product of two of
+    one dimension each, so the sum over cells is a product of matrices.
     """
-    places = cell_places().to(labels).flatten(0, 1)
-    cells = (labels[..., None, :2] - places) * (CELLS / VIEW)
-    target = (-cells.square().sum(-1) / 2).log_softmax(-1)
-    off = kl_div(logits.flatten(2).log_softmax(-1), target, reduction="none", log_target=True).sum(-1)
+    middles = cell_places()[0, :, 0].to(labels)
+    cells = ((labels[..., None, :2] - middles[:, None]) * (CELLS / VIEW)).to(logits)
+    target = (-cells.square() / (2 * _WIDTH**2)).log_softmax(-2)  # (B, 44, CELLS, 2): columns, rows
+    x, y = target.exp().unbind(-1)
+    said = ((y[..., None, :] @ logits)[..., 0, :] * x).sum(-1) - logits.flatten(2).logsumexp(-1)
+    off = (target.exp() * target).sum((-2, -1)) - said
     inside = (labels[..., :2].abs() <= VIEW / 2).all(-1)
     return (labels[..., 2] * inside * off).sum(-1).mean()

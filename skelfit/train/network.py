@@ -46,6 +46,7 @@ class Prediction:
     layers: tuple[Estimate, ...]  # of the decoder; only the last without coarse-to-fine
     cam_int: Tensor  # (B, 3, 3) px
     heatmaps: Tensor | None = None  # of the backbone, see `Features`
+    shaken: Estimate | None = None  # coarse ones, (N, B, ...), of what it might have found as well
 
     @property
     def final(self) -> Estimate:
@@ -66,7 +67,7 @@ class Network(nn.Module):
         width, dim = self.backbone.width, config.dim
         if config.coarse_to_fine:
             self.encoder = nn.Sequential(
-                nn.Linear(width + 3, dim), nn.GELU(), _small(nn.Linear(dim, sum(_SIZES)))
+                nn.Linear(width + 3, width), nn.GELU(), _small(nn.Linear(width, sum(_SIZES)))
             )
         self.patches = nn.Linear(width, dim)
         self.place = nn.Linear(3, dim)
@@ -90,7 +91,11 @@ class Network(nn.Module):
             return Prediction(None, (last,), cam_int, features.heatmaps)
         coarse = mean + self.encoder(torch.cat((features.whole, place), -1))
         fine = tuple(map(estimate_of, self._decode(coarse, features, place)))
-        return Prediction(estimate_of(coarse), fine, cam_int, features.heatmaps)
+        shaken = None
+        if features.shaken is not None:
+            places = place.expand(len(features.shaken), -1, -1)
+            shaken = estimate_of(mean + self.encoder(torch.cat((features.shaken, places), -1)))
+        return Prediction(estimate_of(coarse), fine, cam_int, features.heatmaps, shaken)
 
     def _decode(self, parameters: Tensor, features: Features, place: Tensor) -> list[Tensor]:
         """Parameters (B, 157) after every layer that changes them."""
@@ -146,9 +151,9 @@ def first_parameters() -> Tensor:
 
 
 def estimate_of(parameters: Tensor) -> Estimate:
-    """What parameters (B, 157) say."""
+    """What parameters (..., 157) say."""
     pose, betas, camera = parameters.float().split(_SIZES, -1)
-    positive = torch.cat((softplus(camera[:, :1]), camera[:, 1:]), -1)
+    positive = torch.cat((softplus(camera[..., :1]), camera[..., 1:]), -1)
     return Estimate(pose.unflatten(-1, (NUM_JOINTS, POSE_SIZE)), betas, positive)
 
 

@@ -42,7 +42,7 @@ class Trainer:
             self.parallel = DistributedDataParallel(self.network, forward_sync_buffers=False)
         self.averaged = deepcopy(self.network) if settings.ema else None
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), betas=(0.9, 0.999), weight_decay=settings.weight_decay
+            self.network.parameters(), betas=(0.9, 0.999), weight_decay=settings.weight_decay, fused=True
         )
         self.precision = torch.float32
         if kind == "cuda" and settings.mixed_precision:
