@@ -301,14 +301,20 @@ def test_findings_are_shaken_in_training_alone(batch: Batch) -> None:
     backbone, image = KeypointBackbone(), batch.image[..., ::2, ::2]
     told: list[Tensor] = []
     backbone.whole = nn.Sequential(Told(told), nn.Linear(5 * 44, backbone.width))
-    features = backbone.train()(image)
+    labels = torch.full((3, 44, 3), 0.3)
+    labels[0, :, 2] = 0  # of the first nothing is known
+    features = backbone.train()(image, labels)
     assert features.shaken is not None and features.shaken.shape == (SHAKEN, 3, backbone.width)
     found, *shaken = told[0].view(1 + SHAKEN, 3, 44, 5)
     for several in shaken:
-        off = (several - found)[..., :2].abs() / 4
-        assert 0 < off.amax() < 0.1 and torch.equal(several[..., 2:], found[..., 2:])
+        assert torch.equal(several[..., 2:], found[..., 2:])
+        off = (several - found)[..., :2] / 4
+        assert 0 < off[0].abs().amax() < 0.1
+        way = 0.3 - found[1:, ..., :2] / 4
+        share = (off[1:] / way).flatten(1).median(1).values  # of the way to the labels
+        assert (-0.2 < share).all() and (share < 1.2).all() and share.std() > 0.01
     assert not torch.equal(shaken[0], shaken[1])
-    assert backbone.eval()(image).shaken is None
+    assert backbone(image).shaken is None and backbone.eval()(image, labels).shaken is None
 
 
 class Told(nn.Module):

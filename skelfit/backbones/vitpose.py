@@ -40,7 +40,7 @@ class Features(NamedTuple):
     patches: Tensor  # (B, N, width) of parts of the crop, or of keypoints: what the decoder looks at
     whole: Tensor  # (B, width) of all of it, for the first estimate
     heatmaps: Tensor | None = None  # (B, 44, CELLS, CELLS) logits of where keypoints are, if it looks for them
-    shaken: Tensor | None = None  # (N, B, width) like `whole`, of what it might have found as well; in training
+    shaken: Tensor | None = None  # (N, B, width) like `whole`, of what might have been found; in training
 
 
 class Backbone(nn.Module):
@@ -68,8 +68,8 @@ class Backbone(nn.Module):
             embeddings.position_embeddings[:, :1] = 0
             embeddings.position_embeddings[0, 1:] = _waves(_HEIGHT // _PATCH, _WIDTH // _PATCH, self.width)
 
-    def forward(self, image: Tensor) -> Features:
-        """Features of crops (B, 3, 256, 256), normalised."""
+    def forward(self, image: Tensor, keypoints2d: Tensor | None = None) -> Features:
+        """Features of crops (B, 3, 256, 256), normalised. It learns from no labels of its own."""
         aside = (image.shape[-1] - _WIDTH) // 2
         patches = self.vit(image[..., aside : aside + _WIDTH]).feature_maps[0]
         return Features(patches, patches.mean(1))

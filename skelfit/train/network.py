@@ -46,7 +46,7 @@ class Prediction:
     layers: tuple[Estimate, ...]  # of the decoder; only the last without coarse-to-fine
     cam_int: Tensor  # (B, 3, 3) px
     heatmaps: Tensor | None = None  # of the backbone, see `Features`
-    shaken: Estimate | None = None  # coarse ones, (N, B, ...), of what it might have found as well
+    shaken: Estimate | None = None  # coarse ones, (N, B, ...), of what might have been found
 
     @property
     def final(self) -> Estimate:
@@ -79,12 +79,22 @@ class Network(nn.Module):
         # Kept with the weights, so that a training may put the mean of its data here.
         self.register_buffer("mean", first_parameters())
 
-    def forward(self, image: Tensor, cam_int: Tensor, center: Tensor, box_size: Tensor) -> Prediction:
-        """Estimates from crops (B, 3, crop, crop), normalised, and their place: fields of a Batch."""
+    def forward(
+        self,
+        image: Tensor,
+        cam_int: Tensor,
+        center: Tensor,
+        box_size: Tensor,
+        keypoints2d: Tensor | None = None,
+    ) -> Prediction:
+        """Estimates from crops (B, 3, crop, crop), normalised, and their place: fields of a Batch.
+
+        keypoints2d: labels, in training, for a backbone that learns from them.
+        """
         use = known_or_far if self.config.camera else _always_far
         cam_int = use(cam_int, center, box_size)
         place = box_features(cam_int, center, box_size)
-        features = self.backbone(image)
+        features = self.backbone(image, keypoints2d)
         mean = self.mean.expand(len(image), -1)
         if not self.config.coarse_to_fine:
             last = estimate_of(self._decode(mean, features, place)[-1])

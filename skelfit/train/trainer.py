@@ -89,7 +89,8 @@ class Trainer:
         # To share gradients once, after the last batch, is enough.
         with nullcontext() if self.parallel is None or last else self.parallel.no_sync():
             with torch.autocast(self.team.device.type, self.precision, self.precision != torch.float32):
-                prediction = model(batch.image, batch.cam_int, batch.center, batch.box_size)
+                place = batch.cam_int, batch.center, batch.box_size
+                prediction = model(batch.image, *place, batch.keypoints2d)
             loss, terms = training_loss(prediction, batch, self.body, self.config.losses)
             self.scaler.scale(loss / of).backward()
         return {name: value.detach() for name, value in {"loss": loss, **terms}.items()}
