@@ -63,7 +63,7 @@ def converted(
 
 def test_each_dataset_has_a_miniature() -> None:
     names = {path.stem for path in (ROOT / "manifests").glob("*.yaml")}
-    assert names == set(MINIATURES) | {"demo"}
+    assert names == set(MINIATURES) | {"demo", "demo-large"}
     for name, mini in MINIATURES.items():
         manifest = load_manifest(ROOT / "manifests" / f"{name}.yaml")
         assert tuple(source.path for source in manifest.labels) == mini.labels
