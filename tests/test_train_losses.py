@@ -140,7 +140,9 @@ def test_heatmaps_by_hand() -> None:
     labels[0, 4] = torch.tensor([*place, 0.5])
     labels[1, 5] = torch.tensor([*place, 1.0])  # the heatmap is right
     labels[1, 6] = torch.tensor([0.3, 0.45, 1.0])  # in the crop, but out of view
-    bell = np.array([[exp(-((c - 12) ** 2 + (r - 7) ** 2) / (2 * 0.7**2)) for c in range(CELLS)] for r in range(CELLS)])
+    bell = np.array(
+        [[exp(-((c - 12) ** 2 + (r - 7) ** 2) / (2 * 0.7**2)) for c in range(CELLS)] for r in range(CELLS)]
+    )
     logits[1, 5] = torch.from_numpy(np.log(bell)) + 3  # a constant means nothing
     share = bell / bell.sum()
     against_nothing = float((share * np.log(share * CELLS**2)).sum())

@@ -5,9 +5,9 @@ with nothing needs to be told them. So a small network (down to 1/32 and up agai
 which `losses.heatmaps` compares with the labels, and all that follows sees where keypoints are, not pixels. The place
 is the mean of the heatmap's cells (Sun et al., "Integral Human Pose Regression", 2018).
 
-To find keypoints takes almost all of the time, to say a pose from them almost none. So in training a pose is also learnt
-from places between those found and the labels, shaken a few times: before anything is found, it can be learnt what to
-make of it. And once it is trained, the picture's mirror image is looked at too.
+To find keypoints takes almost all of the time, to say a pose from them almost none. So in training a pose is learnt
+also from places between those found and the labels, shaken a few times: before anything is found, it can be learnt
+what to make of it. And once it is trained, the picture's mirror image is looked at too.
 """
 
 from __future__ import annotations

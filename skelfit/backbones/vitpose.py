@@ -39,7 +39,9 @@ class Features(NamedTuple):
 
     patches: Tensor  # (B, N, width) of parts of the crop, or of keypoints: what the decoder looks at
     whole: Tensor  # (B, width) of all of it, for the first estimate
-    heatmaps: Tensor | None = None  # (B, 44, CELLS, CELLS) logits of where keypoints are, if it looks for them
+    heatmaps: Tensor | None = (
+        None  # (B, 44, CELLS, CELLS) logits of where keypoints are, if it looks for them
+    )
     shaken: Tensor | None = None  # (N, B, width) like `whole`, of what might have been found; in training
 
 

@@ -109,7 +109,7 @@ def betas_loss(betas: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
 
 
 def pose_loss(pose: Tensor, target: Tensor, joints: slice) -> Tensor:
-    """Of continuous poses (..., B, 24, 6), some of the joints; the target's vectors have length 1, so these come to it."""
+    """Of continuous poses (..., B, 24, 6), some joints; the target's vectors have length 1, so these come to it."""
     used = used_numbers(pose.device)
     return ((pose - target).abs() * used)[..., joints, :].sum((-2, -1)).mean(-1)
 
