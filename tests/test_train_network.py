@@ -310,6 +310,7 @@ def test_a_mirror_image_has_mirrored_keypoints(batch: Batch) -> None:
 
 
 def test_findings_are_shaken_in_training_alone(batch: Batch) -> None:
+    torch.manual_seed(0)
     backbone, image = KeypointBackbone(), batch.image[..., ::2, ::2]
     told: list[Tensor] = []
     backbone.whole = nn.Sequential(Told(told), nn.Linear(5 * 44, backbone.width))
@@ -318,13 +319,14 @@ def test_findings_are_shaken_in_training_alone(batch: Batch) -> None:
     features = backbone.train()(image, labels)
     assert features.shaken is not None and features.shaken.shape == (SHAKEN, 3, backbone.width)
     found, *shaken = told[0].view(1 + SHAKEN, 3, 44, 5)
+    shares = []
     for several in shaken:
         assert torch.equal(several[..., 2:], found[..., 2:])
         off = (several - found)[..., :2] / 4
         assert 0 < off[0].abs().amax() < 0.1
         way = 0.3 - found[1:, ..., :2] / 4
-        share = (off[1:] / way).flatten(1).median(1).values  # of the way to the labels
-        assert (share > -0.2).all() and (share < 1.2).all() and share.std() > 0.01
+        shares.append((off[1:] / way).flatten(1).median(1).values)  # of the way to the labels
+    assert -0.2 < min(map(torch.min, shares)) < 0.5 < max(map(torch.max, shares)) < 1.2
     assert not torch.equal(shaken[0], shaken[1])
     assert backbone(image).shaken is None and backbone.eval()(image, labels).shaken is None
 
