@@ -482,7 +482,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(CheckpointError, match="expected a checkpoint of skelfit train"):
         load_network(path)
     torch.save({"a": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-2, found none"):
+    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-3, found none"):
         load_network(path)
     torch.save({"format": Harmful()}, path, pickle_module=pickle)
     with pytest.raises(CheckpointError, match="not read"):

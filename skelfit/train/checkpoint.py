@@ -21,7 +21,7 @@ from skelfit.strict import build, difference
 from skelfit.train.config import TrainConfig
 from skelfit.train.network import Network
 
-FORMAT = "skelfit-train-2"
+FORMAT = "skelfit-train-3"
 BEST_NAME = "best.pt"
 FOLDER_NAME = "checkpoints"
 # What may change while a training goes on: neither what is learnt nor from whom.
