@@ -58,6 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"body", "keep", "layout", "metrics", "sequences", "shards"},
     "keep": set(),
     "camera": set(),
+    "tensors": set(),
     "distances": set(),
     "verify": {
         "body",
@@ -75,9 +76,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Shards to batches, for any trainer; strict: its own configuration.
     "loader": {"body", "keep", "layout", "shards", "strict"},
     # What a network sees crops with; loader: how large a crop is.
-    "backbones": {"loader"},
+    "backbones": {"loader", "tensors"},
     # Knows batches and bodies, nothing of the fit; distances, metrics: how far joints and angles are off.
-    "train": {"backbones", "body", "camera", "distances", "loader", "metrics", "strict"},
+    "train": {"backbones", "body", "camera", "distances", "loader", "metrics", "strict", "tensors"},
     # The trainer's network on photos; what exports have to write meshes, and not to replace what is there.
     "predict": {"body", "camera", "export", "images", "layout", "loader", "raster", "shards", "train"},
     "roofline": {"body", "config", "fit"},
@@ -104,7 +105,7 @@ ONLY_IN = {
     "tqdm": "cli",
     "smplx": "body",
     "trimesh": "export",
-    "matplotlib": "card train",
+    "matplotlib": "card cli",
     "transformers": "backbones",
     "safetensors": "backbones",
     "tensorboard": "train",

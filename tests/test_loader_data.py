@@ -22,6 +22,7 @@ from skelfit.images.check import IDENTITY, check
 from skelfit.images.crop import Box, cut_crops
 from skelfit.keep import Kept, write_keep
 from skelfit.layout import LAYOUT_VERSION, unpack
+from skelfit.loader import people as people_module
 from skelfit.loader.augment import AugmentConfig, draw
 from skelfit.loader.batch import MEAN, STD, Batch
 from skelfit.loader.crops import Square, read_crop, square_around
@@ -82,8 +83,28 @@ def same(one: Batch, other: Batch) -> bool:
     return one.keys == other.keys and all(
         torch.equal(a, b)
         for a, b in zip(vars(one).values(), vars(other).values(), strict=True)
-        if a is not one.keys
+        if isinstance(a, torch.Tensor)
     )
+
+
+@pytest.mark.parametrize("people_of_a_shard", [4, 100], ids=["shards enough", "a shard for two readers"])
+def test_what_is_in_memory_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people_of_a_shard: int
+) -> None:
+    folder = write_people(tmp_path)
+    if people_of_a_shard > PEOPLE:
+        for tar in sorted(folder.glob("*.tar"))[1:]:
+            tar.unlink()
+    config = config_of(folder, keep=None, held_out=0.2, batch_size=2, epoch_samples=8)
+    part = Part(1, 2)
+    plain, kept = (Loader(config, part, images=False, memory=memory) for memory in (False, True))
+    opened: list[str] = []
+    gopen = people_module.gopen
+    monkeypatch.setattr(people_module, "gopen", lambda tar: opened.append(tar) or gopen(tar))
+    one = [batch for _ in range(9) for batch in kept]
+    assert len(opened) == len(set(opened)) > 0
+    assert all(map(same, [batch for _ in range(9) for batch in plain], one)) and len(one) == 18
+    assert len(opened) > 2 * len(set(opened))
 
 
 @pytest.mark.parametrize("crops", [False, True], ids=["images", "crops"])

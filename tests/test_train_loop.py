@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,11 +27,15 @@ from skelfit.backbones.vitpose import Backbone
 from skelfit.body.continuous import angles_to_pose
 from skelfit.body.dofs import dof_index
 from skelfit.body.models import ModelSet
+from skelfit.body.posed_keypoints import SkelKeypoints
+from skelfit.body.skins import Skins
 from skelfit.cli import main
+from skelfit.cli.train import stage_at
 from skelfit.errors import ModelError, SkelfitError
 from skelfit.loader.batch import Batch
 from skelfit.loader.data import DataConfig, Loader, each_once
-from skelfit.loader.people import SubsetConfig
+from skelfit.loader.people import ALL, SubsetConfig
+from skelfit.loader.team import Team
 from skelfit.train import trainer as trainer_module
 from skelfit.train.checkpoint import CheckpointError, latest, load, load_network
 from skelfit.train.config import (
@@ -42,10 +47,10 @@ from skelfit.train.config import (
 )
 from skelfit.train.log import read_log
 from skelfit.train.loop import set_mean, train
+from skelfit.train.losses import training_loss
 from skelfit.train.network import Estimate, Network, Prediction
-from skelfit.train.team import Team
-from skelfit.train.trainer import Trainer, learning_rate
-from skelfit.train.validate import Skins, validate
+from skelfit.train.trainer import Trainer, share_of_peak
+from skelfit.train.validate import validate
 
 TINY = NetworkConfig(backbone="tiny", dim=16, heads=2, layers=2)
 PEOPLE, BATCH, STEPS = 24, 4, 10
@@ -121,7 +126,13 @@ def short(config_file: Path, shards: Path) -> TrainConfig:
 
 def make(models: ModelSet, **optimizer: Any) -> Trainer:
     torch.manual_seed(1)
-    return Trainer(config_of(**optimizer), Network(TINY), models, HERE)
+    config, body = config_of(**optimizer), SkelKeypoints(models, "male")
+
+    def lesson(network: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        prediction = network(batch.image, batch.cam_int, batch.center, batch.box_size)
+        return training_loss(prediction, batch, body, config.losses)
+
+    return Trainer(Network(TINY), lesson, config.optimizer, HERE, seed=0)
 
 
 def rows(batch: Batch, which: slice) -> Batch:
@@ -144,13 +155,16 @@ class Silent:
     def say(self, line: str) -> None:
         pass
 
+    def measured(self, done: int, found: dict[str, Any]) -> None:
+        pass
+
     def stop(self) -> bool:
         return self.done == self.until
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    config = OptimizerConfig(steps=110, learning_rate=1.0, warm_up=10)
-    rates = [learning_rate(step, config) for step in range(111)]
+    config = OptimizerConfig(steps=110, warm_up=10)
+    rates = [share_of_peak(step, config) for step in range(111)]
     assert rates[:3] == pytest.approx([1 / 11, 2 / 11, 3 / 11])
     assert rates[10] == 1 and rates[60] == pytest.approx(0.5) and rates[110] == pytest.approx(0)
     assert rates[11:] == sorted(rates[11:], reverse=True)
@@ -182,16 +196,26 @@ def test_the_mean_of_the_weights(models: ModelSet, people: Batch) -> None:
     assert make(models, ema=0.0).best_network is not None
 
 
+def test_statistics_of_batches_are_evened_out() -> None:
+    team: Any = SimpleNamespace(mean=lambda values: values + 3, part=ALL, device=torch.device("cpu"))
+    network = nn.BatchNorm1d(2)
+    trainer = Trainer(network, lambda model, batch: (model(batch), {}), OptimizerConfig(), team, seed=0)
+    trainer.even_out()
+    for module in (trainer.network, trainer.best_network):
+        assert module.running_mean.tolist() == [3, 3] and module.running_var.tolist() == [4, 4]
+        assert module.num_batches_tracked == 0 and module.weight.tolist() == [1, 1]
+
+
 def test_the_gradient_is_clipped(models: ModelSet, people: Batch) -> None:
     trainer = make(models, clip=1e-3)
     norms: list[float] = []
-    step = trainer.optimizer.step
+    step = trainer.optimizers[0].step
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         norms.append(float(torch.cat([p.grad.flatten() for p in trainer.network.parameters()]).norm()))
         return step(*args, **kwargs)
 
-    trainer.optimizer.step = spy  # type: ignore[method-assign]
+    trainer.optimizers[0].step = spy  # type: ignore[method-assign]
     found = trainer.step([people])
     assert found["gradient_norm"] > 0.01 and norms == [pytest.approx(1e-3, rel=1e-2)]
 
@@ -293,7 +317,7 @@ def test_labels_of_both_bodies_are_measured(models: ModelSet) -> None:
     batch = made._with(lambda t: t.float() if t.is_floating_point() else t)
     mixed = replace(batch, female=torch.tensor([True, False, True]))
     skins = Skins(models, "male")
-    male, both = skins.labelled(batch), skins.labelled(mixed)
+    male, both = (skins.of_either(b.female, b.poses, b.betas) for b in (batch, mixed))
     assert torch.equal(male[1], both[1])
     assert ((male - both).norm(dim=-1).mean(1) > 1e-3).tolist() == [True, False, True]
 
@@ -357,6 +381,85 @@ def test_a_run_that_is_asked_to_stop_goes_on(
     assert (end.step, end.finished, end.checkpoint.name) == (3, False, "step-00000003.pt")
     end = train(config, tmp_path, models, HERE, Silent(), resume=True)
     assert end.finished and losses(tmp_path) == losses(whole)
+
+
+@pytest.fixture(scope="module")
+def three_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that learns keypoints for four steps, a first estimate for three, and then all for six."""
+    path = tmp_path_factory.mktemp("config") / "three.yaml"
+    text = YAML.replace("backbone: tiny", "backbone: keypoint-tiny").replace("steps: 10", "steps: 6")
+    text += "keypoints: {steps: 4, learning_rate: 1e-3, muon: 0.01, warm_up: 1}\n"
+    path.write_text(text + "coarse: {steps: 3, learning_rate: 1e-3, warm_up: 1, accumulate: 2}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def keypoints_first(shards: Path, three_stages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("keypoints")
+    torch.set_num_threads(1)
+    result = run(three_stages, "--shards", shards, "--out", out)
+    assert result.exit_code == 0 and "short: 13 steps" in result.output, result.output
+    return out
+
+
+def test_keypoints_are_learnt_first_and_then_stay(keypoints_first: Path) -> None:
+    lines = [line for line in losses(keypoints_first) if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(1, 14))
+    assert ["heatmaps" in line for line in lines] == [True] * 4 + [False] * 9
+    assert ["encoder/pose" in line for line in lines] == [False] * 4 + [True] * 9
+    assert ["decoder/pose" in line for line in lines] == [False] * 7 + [True] * 6
+    measured = [line["step"] for line in losses(keypoints_first) if "validation" in line]
+    assert measured == [5, 10, 13]
+    weights = load(keypoints_first / "checkpoints/step-00000013.pt")
+    eyes = [
+        {name: values for name, values in found.items() if name.startswith("backbone.eye.")}
+        for found in (weights["weights"], weights["training"]["trainer"]["network"])
+    ]
+    assert all(torch.equal(eyes[0][name], values) for name, values in eyes[1].items())
+
+
+def test_each_stage_has_a_bar_of_its_own() -> None:
+    config = load_train_config(Path(__file__).parents[1] / "pipelines/train-tiny.yaml")
+    assert config.keypoints is not None and config.coarse is not None
+    first, second = config.keypoints.steps, config.keypoints.steps + config.coarse.steps
+    assert stage_at(1, config) == stage_at(first, config) == ("keypoints", 0, config.keypoints)
+    assert stage_at(first + 1, config) == stage_at(second, config) == ("first estimate", first, config.coarse)
+    assert stage_at(second + 1, config) == ("network", second, config.optimizer)
+    assert stage_at(config.steps, config)[0] == "network"
+    assert stage_at(1, config_of()) == ("network", 0, config_of().optimizer)
+
+
+@pytest.mark.parametrize("until", [3, 4, 6, 9], ids=["keypoints", "between", "first estimate", "all"])
+def test_stages_go_on_where_they_were(
+    until: int, shards: Path, three_stages: Path, keypoints_first: Path, tmp_path: Path, models: ModelSet
+) -> None:
+    config = short(three_stages, shards)
+    end = train(config, tmp_path, models, HERE, Silent(until=until))
+    assert (end.step, end.finished) == (until, False)
+    end = train(config, tmp_path, models, HERE, Silent(), resume=True)
+    assert end.finished and losses(tmp_path) == losses(keypoints_first)
+    found, expected = (load_network(out).network.state_dict() for out in (tmp_path, keypoints_first))
+    assert all(torch.equal(found[name], values) for name, values in expected.items())
+
+
+def test_two_processes_learn_in_three_stages(shards: Path, three_stages: Path, tmp_path: Path) -> None:
+    command = ["train", three_stages, "--shards", shards, "--out", tmp_path / "out", "--device", "cpu"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "skelfit"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, *map(str, command)], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    lines = losses(tmp_path / "out")
+    assert len([line for line in lines if "loss" in line]) == 13
+    measured = [line["validation"] for line in lines if "validation" in line]
+    assert [found["people"] for found in measured] == [PEOPLE - sum_of_others(shards, three_stages)] * 3
+
+
+def sum_of_others(shards: Path, config_file: Path) -> int:
+    """How many people are not held out."""
+    data = short(config_file, shards).data
+    return sum(len(batch) for batch in each_once(data, images=False))
 
 
 def test_two_processes_are_one_with_twice_the_batch(shards: Path, config_file: Path, tmp_path: Path) -> None:
@@ -482,7 +585,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(CheckpointError, match="expected a checkpoint of skelfit train"):
         load_network(path)
     torch.save({"a": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-3, found none"):
+    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-4, found none"):
         load_network(path)
     torch.save({"format": Harmful()}, path, pickle_module=pickle)
     with pytest.raises(CheckpointError, match="not read"):

@@ -6,14 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear
 from train_fakes import labelled_people
 
-from skelfit.backbones.keypoint_cnn import CELLS, SHAKEN, KeypointBackbone
+from skelfit.backbones.keypoint_cnn import CELLS, FINDINGS, KeypointBackbone
 from skelfit.backbones.vitpose import SIZES, Backbone
 from skelfit.body.continuous import pose_to_angles
 from skelfit.body.dofs import SKEL_JOINT_NAMES
@@ -22,7 +23,7 @@ from skelfit.body.posed_keypoints import SkelKeypoints
 from skelfit.body.skel import SkelModel
 from skelfit.errors import ConfigError, ModelError
 from skelfit.loader.batch import Batch
-from skelfit.loader.mirror import MIRRORED
+from skelfit.loader.mirror import MIRRORED, mirrored_angles
 from skelfit.train.config import BackboneName, LossConfig, NetworkConfig, load_train_config
 from skelfit.train.losses import training_loss
 from skelfit.train.network import Network, Prediction
@@ -40,7 +41,7 @@ def batch(models: ModelSet) -> Batch:
 def predict(network: Network, batch: Batch) -> Prediction:
     step = batch.image.shape[-1] // network.backbone.crop
     place = batch.cam_int, batch.center, batch.box_size
-    return network(batch.image[..., ::step, ::step], *place, batch.keypoints2d)
+    return network(batch.image[..., ::step, ::step], *place)
 
 
 def make(config: NetworkConfig) -> Network:
@@ -106,14 +107,16 @@ def test_only_the_middle_of_the_crop_is_looked_at(batch: Batch) -> None:
         replace(TINY, looped_decoder=True),
         replace(TINY, camera=False),
         replace(TINY, backbone="keypoint-tiny"),
+        replace(TINY, backbone="keypoint-tiny", coarse_to_fine=False),
     ],
-    ids=["all", "no coarse to fine", "looped", "no camera", "keypoints"],
+    ids=["all", "no coarse to fine", "looped", "no camera", "keypoints", "keypoints, no coarse to fine"],
 )
 def test_gradients_reach_every_weight(config: NetworkConfig, batch: Batch, models: ModelSet) -> None:
     """Otherwise DistributedDataParallel would wait for ever."""
     network = make(config)
-    losses = LossConfig(heatmaps=float(config.backbone == "keypoint-tiny"))
-    loss, _ = training_loss(predict(network, batch), batch, SkelKeypoints(models, "male"), losses)
+    if isinstance(network.backbone, KeypointBackbone):  # the eye has learnt before, from all of its heatmaps
+        network.backbone.eye(batch.image[..., ::2, ::2]).square().mean().backward()
+    loss, _ = training_loss(predict(network, batch), batch, SkelKeypoints(models, "male"), LossConfig())
     loss.backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None and torch.isfinite(weight.grad).all(), name
@@ -174,7 +177,7 @@ def test_a_layer_sees_the_estimate_of_the_one_before(batch: Batch) -> None:
     ("backbone", "losses"),
     [
         ("tiny", LossConfig()),
-        ("keypoint-tiny", LossConfig(heatmaps=0.1, keypoints3d=0.2, pose=0.1, orientation=0.3)),
+        ("keypoint-tiny", LossConfig(keypoints3d=0.2, pose=0.1, orientation=0.3)),
     ],
 )
 def test_it_learns(backbone: BackboneName, losses: LossConfig, batch: Batch, models: ModelSet) -> None:
@@ -189,9 +192,7 @@ def test_it_learns(backbone: BackboneName, losses: LossConfig, batch: Batch, mod
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         found.append({"loss": loss.item()} | {name: value.item() for name, value in terms.items()})
-    learnt = {"loss", "heatmaps", "shaken/pose", "shaken/orientation"} & found[0].keys()
-    assert len(learnt) == (4 if losses.heatmaps else 1)
-    assert all(found[-1][name] < 0.7 * found[0][name] for name in learnt), (found[0], found[-1])
+    assert found[-1]["loss"] < 0.7 * found[0]["loss"], (found[0], found[-1])
 
 
 def original_names(size: str, make: Any = torch.randn) -> dict[str, Tensor]:
@@ -277,70 +278,73 @@ def test_checkpoints_of_transformers_and_bare_ones(tmp_path: Path, ending: str) 
 
 def test_the_backbone_for_processors_says_where_keypoints_are(batch: Batch) -> None:
     backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
+    found = backbone.find(image)
+    assert found.shape == (3, 44, FINDINGS) and not found.requires_grad
     features = backbone(image)
-    assert features.patches.shape == (3, 44, backbone.width) and features.whole.shape == (3, backbone.width)
-    assert features.heatmaps is not None and features.heatmaps.shape == (3, 44, CELLS, CELLS)
+    assert features.patches.shape == (3, 44, backbone.width) and features.whole.shape == (3, backbone.summary)
+    assert torch.equal(features.whole, backbone.describe(found).whole)
     sides = image.clone()  # what is out of view does not matter
     sides[..., :16] = sides[..., -16:] = sides[..., :16, :] = sides[..., -16:, :] = 0
-    assert torch.equal(backbone(sides).whole, features.whole)
-    # A heatmap with all its weight in one cell: what is told of the keypoint is that cell's place.
-    told: list[Tensor] = []
-    backbone.whole = nn.Sequential(nn.Flatten(), Told(told))
-    backbone.heatmaps = nn.Conv2d(48, 44, 1)
+    assert torch.equal(backbone.find(sides), found)
+    # A heatmap with all its weight in one cell, or half of it in each of two.
     columns = iter((5, CELLS - 1 - 5))  # of the picture and of its mirror image
-    said = lambda x: 100.0 * one_hot_maps(len(x), 20, next(columns))  # noqa: E731
-    backbone.heatmaps.forward = said  # type: ignore[method-assign]
-    backbone(image)
-    x, y, sure, *wide = (told[0].view(3, 44, 5) / torch.tensor([4.0, 4.0, 1.0, 1.0, 1.0])).unbind(-1)
+    backbone.eye.forward = lambda x: 100.0 * one_hot_maps(len(x), 20, next(columns))  # type: ignore[method-assign]
+    x, y, *wide, sure = backbone.find(image).unbind(-1)
     torch.testing.assert_close(x, torch.full_like(x, (5.5 / 24 - 0.5) * 0.75))
     torch.testing.assert_close(y, torch.full_like(y, (20.5 / 24 - 0.5) * 0.75))
     torch.testing.assert_close(sure, torch.ones_like(sure))
     for width in wide:
-        torch.testing.assert_close(width, torch.zeros_like(width), atol=1e-2, rtol=0)
+        torch.testing.assert_close(width, torch.zeros_like(width), atol=1e-3, rtol=0)
+    columns = iter((5, CELLS - 1 - 9))
+    x, y, *wide, sure = backbone.find(image).unbind(-1)
+    torch.testing.assert_close(x, torch.full_like(x, (7.5 / 24 - 0.5) * 0.75))
+    torch.testing.assert_close(wide[0], torch.full_like(x, 2 / 24 * 0.75))
+    torch.testing.assert_close(wide[1], torch.zeros_like(y), atol=1e-3, rtol=0)
+    torch.testing.assert_close(sure, torch.full_like(sure, 0.5))
 
 
 def test_a_mirror_image_has_mirrored_keypoints(batch: Batch) -> None:
     backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
-    there, mirrored = backbone(image), backbone(image.flip(-1))
-    torch.testing.assert_close(mirrored.heatmaps, there.heatmaps.flip(-1)[:, MIRRORED])
-    backbone.train()
-    assert not torch.allclose(
-        backbone(image.flip(-1)).heatmaps, backbone(image).heatmaps.flip(-1)[:, MIRRORED]
-    )
+    there, mirrored = backbone.find(image), backbone.find(image.flip(-1))
+    torch.testing.assert_close(mirrored, there[:, MIRRORED] * torch.tensor([-1.0, 1, 1, 1, 1]))
+    assert not torch.allclose(mirrored, there)
 
 
-def test_findings_are_shaken_in_training_alone(batch: Batch) -> None:
+def test_findings_are_shaken_in_training_alone() -> None:
     torch.manual_seed(0)
-    backbone, image = KeypointBackbone(), batch.image[..., ::2, ::2]
-    told: list[Tensor] = []
-    backbone.whole = nn.Sequential(Told(told), nn.Linear(5 * 44, backbone.width))
-    labels = torch.full((3, 44, 3), 0.3)
-    labels[0, :, 2] = 0  # of the first nothing is known
-    features = backbone.train()(image, labels)
-    assert features.shaken is not None and features.shaken.shape == (SHAKEN, 3, backbone.width)
-    found, *shaken = told[0].view(1 + SHAKEN, 3, 44, 5)
-    shares = []
-    for several in shaken:
-        assert torch.equal(several[..., 2:], found[..., 2:])
-        off = (several - found)[..., :2] / 4
-        assert 0 < off[0].abs().amax() < 0.1
-        way = 0.3 - found[1:, ..., :2] / 4
-        shares.append((off[1:] / way).flatten(1).median(1).values)  # of the way to the labels
-    assert -0.2 < min(map(torch.min, shares)) < 0.5 < max(map(torch.max, shares)) < 1.2
-    assert not torch.equal(shaken[0], shaken[1])
-    assert backbone(image).shaken is None and backbone.eval()(image, labels).shaken is None
+    backbone, found = KeypointBackbone(), torch.rand(200, 44, FINDINGS)
+    features = backbone.train().describe(found), backbone.eval().describe(found)
+    scale = torch.tensor([4.0, 4.0, 8.0, 8.0, 1.0])
+    shaken, as_it_is = (x.whole.view(200, 44, FINDINGS) / scale for x in features)
+    torch.testing.assert_close(as_it_is, found)
+    torch.testing.assert_close(shaken[..., 2:], found[..., 2:])
+    off = (shaken - found)[..., :2]
+    assert 0.008 < off.mean(1).std() < 0.012  # all together ...
+    assert 0.0025 < (off - off.mean(1, keepdim=True)).std() < 0.0035  # ... and each
+    assert not torch.equal(features[0].patches, features[1].patches)
 
 
-class Told(nn.Module):
-    """Keeps what it is given."""
-
-    def __init__(self, kept: list[Tensor]) -> None:
-        super().__init__()
-        self.kept = kept
-
-    def forward(self, values: Tensor) -> Tensor:
-        self.kept.append(values)
-        return values
+@pytest.mark.parametrize("coarse_to_fine", [True, False])
+def test_a_mirror_image_has_a_mirrored_person(batch: Batch, coarse_to_fine: bool) -> None:
+    config = replace(TINY, backbone="keypoint-tiny", coarse_to_fine=coarse_to_fine)
+    network = make(config).eval()
+    for weight in network.parameters():  # at first all estimates are the mean pose, all but symmetric
+        weight.data += 0.05 * torch.randn_like(weight)
+    beside = batch.center - batch.cam_int[:, :2, 2]
+    center = batch.center - torch.stack((2 * beside[:, 0], torch.zeros(3)), -1)
+    image = batch.image[..., ::2, ::2]
+    here = network(image, batch.cam_int, batch.center, batch.box_size)
+    there = network(image.flip(-1), batch.cam_int, center, batch.box_size)
+    assert (here.encoder is None) == (there.encoder is None) == (not coarse_to_fine)
+    angles, mirrored = (pose_to_angles(p.final.pose).detach().numpy() for p in (here, there))
+    np.testing.assert_allclose(mirrored, mirrored_angles(angles), atol=1e-4)
+    assert np.abs(mirrored - angles).max() > 0.1
+    torch.testing.assert_close(there.final.betas, here.final.betas)
+    torch.testing.assert_close(there.final.camera, here.final.camera * torch.tensor([1.0, -1.0, 1.0]))
+    network.train()
+    network.backbone.eye.eval()
+    moved = network(image.flip(-1), batch.cam_int, center, batch.box_size)
+    assert not torch.allclose(moved.final.betas, here.final.betas, atol=1e-3)
 
 
 def one_hot_maps(people: int, row: int, column: int) -> Tensor:
@@ -454,12 +458,20 @@ def test_shipped_trainings(path: Path) -> None:
         ("network: {backbone: resnet}", "'network.backbone': expected one of vitpose-h, "),
         ("losses: {pose: -1}", "'losses.pose': expected at least 0, found -1"),
         (
-            "losses: {heatmaps: 0.1}",
-            "'losses.heatmaps': expected .*keypoint-tiny, 0 with others, found 0.1 with vitpose-h",
+            "keypoints: {steps: 3}",
+            "'keypoints': expected how .*keypoint-tiny learns them, .* found that with vitpose-h",
         ),
         (
             "network: {backbone: keypoint-tiny}",
-            "'losses.heatmaps': expected more than 0 .*, found 0.0 with keypoint-tiny",
+            "'keypoints': expected how .*, found nothing with keypoint-tiny",
+        ),
+        (
+            "coarse: {steps: 3}",
+            "'coarse': expected network.backbone: keypoint-tiny, and .*, found vitpose-h, True",
+        ),
+        (
+            "network: {backbone: keypoint-tiny, coarse_to_fine: false}\nkeypoints: {}\ncoarse: {}",
+            "'coarse': expected .*, found keypoint-tiny, False",
         ),
         ("network: {decoder: 6}", "'network.decoder': expected one of .*, found an unknown key"),
     ],

@@ -44,6 +44,7 @@ def labelled_people(
         center=center,
         box_size=side,
         image_size=torch.tensor([640.0, 480.0], dtype=dtype).repeat(count, 1),
+        flipped=torch.zeros(count, dtype=torch.bool),
         keys=tuple(f"p{i}" for i in range(count)),
     )
     return batch, trans

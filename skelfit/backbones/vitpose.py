@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from skelfit.errors import ModelError, SkelfitError
 from skelfit.loader.batch import CROP
+from skelfit.tensors import read_tensors
 
 # Width, layers and heads; `tiny` is for tests.
 SIZES: dict[str, tuple[int, int, int]] = {
@@ -38,11 +38,8 @@ class Features(NamedTuple):
     """What a backbone says of B crops."""
 
     patches: Tensor  # (B, N, width) of parts of the crop, or of keypoints: what the decoder looks at
-    whole: Tensor  # (B, width) of all of it, for the first estimate
-    heatmaps: Tensor | None = (
-        None  # (B, 44, CELLS, CELLS) logits of where keypoints are, if it looks for them
-    )
-    shaken: Tensor | None = None  # (N, B, width) like `whole`, of what might have been found; in training
+    whole: Tensor  # (B, summary) of all of it, for the first estimate
+    mirrored: Features | None = None  # of the crops' mirror images, where they count as well
 
 
 class Backbone(nn.Module):
@@ -52,6 +49,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.size, self.crop = size, CROP
         self.width, layers, heads = SIZES[size]
+        self.summary, self.hidden = (
+            self.width,
+            0,
+        )  # numbers of `whole`, and layers that make something of them
         try:
             from transformers import VitPoseBackbone, VitPoseBackboneConfig
         except ImportError as error:
@@ -70,11 +71,18 @@ class Backbone(nn.Module):
             embeddings.position_embeddings[:, :1] = 0
             embeddings.position_embeddings[0, 1:] = _waves(_HEIGHT // _PATCH, _WIDTH // _PATCH, self.width)
 
-    def forward(self, image: Tensor, keypoints2d: Tensor | None = None) -> Features:
-        """Features of crops (B, 3, 256, 256), normalised. It learns from no labels of its own."""
+    def forward(self, image: Tensor) -> Features:
+        """Features of crops (B, 3, 256, 256), normalised."""
+        return self.describe(self.find(image))
+
+    def find(self, image: Tensor) -> Tensor:
+        """The patches (B, 192, width) as ViTPose sees them."""
         aside = (image.shape[-1] - _WIDTH) // 2
-        patches = self.vit(image[..., aside : aside + _WIDTH]).feature_maps[0]
-        return Features(patches, patches.mean(1))
+        return self.vit(image[..., aside : aside + _WIDTH]).feature_maps[0]
+
+    def describe(self, found: Tensor) -> Features:
+        """Features of patches."""
+        return Features(found, found.mean(1))
 
     def load(self, path: str | Path) -> None:
         """Take the weights of a ViTPose checkpoint: the original's, or that of `transformers`; heads are left out.
@@ -107,25 +115,27 @@ def _waves(rows: int, columns: int, width: int) -> Tensor:
 def _read(path: str | Path) -> dict[str, Tensor]:
     """The named tensors of a checkpoint; nothing in it is executed."""
     expected = "a ViTPose checkpoint (.pth or .safetensors)"
-    try:
-        if Path(path).suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(path, None, expected, "no such file") from None
-    except pickle.UnpicklingError:
-        how = "more than tensors, which is not read: save its 'state_dict' alone"
-        raise ModelError(path, None, expected, how) from None
-    except Exception as error:  # torch and safetensors have no error of their own for a damaged file
-        raise ModelError(path, None, expected, " ".join(str(error).split())[:200]) from None
+    if Path(path).suffix == ".safetensors":
+        content: Any = _read_safetensors(path, expected)
+    else:
+        content = read_tensors(path, expected, ModelError, ": save its 'state_dict' alone")
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(path, None, expected, f"no tensors by name ({type(content).__name__})")
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _read_safetensors(path: str | Path, expected: str) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ModelError(path, None, expected, "no such file") from None
+    except Exception as error:  # of a damaged file
+        raise ModelError(path, None, expected, " ".join(str(error).split())[:200]) from None
 
 
 def _renamed(found: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:

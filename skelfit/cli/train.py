@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +15,17 @@ from tqdm import tqdm
 from skelfit.body.models import find_models
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
 from skelfit.cli.progress import Progress
+from skelfit.cli.train_curve import CURVE_NAME, draw_curve
 from skelfit.errors import OutputError
 from skelfit.files import remove
 from skelfit.job import find_device
 from skelfit.loader.people import SubsetConfig
+from skelfit.loader.team import is_first, together
 from skelfit.train.checkpoint import BEST_NAME, FOLDER_NAME
-from skelfit.train.config import TrainConfig, load_train_config
-from skelfit.train.log import BOARD_NAME, CURVE_NAME, LOG_NAME
+from skelfit.train.config import OptimizerConfig, TrainConfig, load_train_config
+from skelfit.train.log import BOARD_NAME, LOG_NAME
 from skelfit.train.loop import train
-from skelfit.train.team import is_first, together
+from skelfit.train.validate import BEYOND_DEG, ERRORS, PCK_AT, Measured
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -40,7 +43,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--out", type=FOLDER, required=True, help="Folder for checkpoints and logs.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Remove the training that is in --out.")
-@click.option("--steps", type=click.IntRange(min=1), help="In place of optimizer.steps.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="In place of optimizer.steps, and of the stages' before."
+)
 @click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def train_command(
@@ -74,15 +79,17 @@ def train_command(
         config = replace(config, data=replace(config.data, held_out=0.0))  # nobody need be held out
     if steps is not None:
         config = replace(config, optimizer=replace(config.optimizer, steps=steps))
+        for name in ("keypoints", "coarse"):
+            if (part := getattr(config, name)) is not None:
+                config = replace(config, **{name: replace(part, steps=steps)})
     found, device = find_models(models), find_device(device)
     if is_first():
         prepare(out, resume=resume, overwrite=overwrite)
         click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
-        click.echo(f"{config.name}: {config.optimizer.steps} steps on {device}, to {out}")
-    each = config.data.batch_size * config.optimizer.accumulate
+        click.echo(f"{config.name}: {config.steps} steps on {device}, to {out}")
     with (
         together(device) as team,
-        Watching(config.optimizer.steps, each * team.part.of, speaks=team.first) as watch,
+        Watching(config, out, team.part.of, speaks=team.first) as watch,
     ):
         end = train(config, out, found, team, watch, resume=resume)
     if not is_first():
@@ -123,10 +130,10 @@ class Watching:
     Within it, Ctrl-C and SIGTERM end the training after the step, with a checkpoint; a second one at once.
     """
 
-    def __init__(self, steps: int, people: int, *, speaks: bool) -> None:
-        """people: of a step, in all processes."""
-        self.steps, self.people, self.speaks, self.code = steps, people, speaks, 0
+    def __init__(self, config: TrainConfig, out: Path, processes: int, *, speaks: bool) -> None:
+        self.config, self.out, self.processes, self.speaks, self.code = config, out, processes, speaks, 0
         self.progress: Progress | None = None
+        self.stage = ""
 
     def __enter__(self) -> Watching:
         self.handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -135,8 +142,7 @@ class Watching:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
-        if self.progress is not None:
-            self.progress.bar.close()
+        self.close()
 
     def _ask_to_stop(self, number: int, _: object) -> None:
         if self.code:
@@ -148,13 +154,54 @@ class Watching:
         return bool(self.code)
 
     def step(self, done: int, loss: float) -> None:
-        """Count a step. The speed is that of the steps after this run's first, which takes longer."""
-        if self.speaks:
-            self.progress = self.progress or Progress(self.steps * self.people, done * self.people)
-            new = done * self.people - self.progress.done
-            self.progress.show(new, f"step {done}/{self.steps}, loss {loss:.4f}")
+        """Count a step of a stage. The speed is that of the steps after the first seen of it, which takes longer."""
+        if not self.speaks:
+            return
+        name, before, part = stage_at(done, self.config)
+        each = self.processes * self.config.data.batch_size * part.accumulate
+        if name != self.stage or self.progress is None:
+            self.close()
+            self.stage, self.progress = name, Progress(part.steps * each, (done - before) * each)
+        new = (done - before) * each - self.progress.done
+        self.progress.show(new, f"{name}, step {done}/{self.config.steps}, loss {loss:.4f}")
+
+    def close(self) -> None:
+        """End the bar, if there is one."""
+        if self.progress is not None:
+            self.progress.bar.close()
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
         if self.speaks:
             tqdm.write(line)
+
+    def measured(self, done: int, found: Measured) -> None:
+        """Print what a validation has found, and draw how it has gone so far."""
+        self.say(f"step {done}: {in_words(found)}")
+        if self.speaks:
+            draw_curve(self.out)
+
+
+def stage_at(step: int, config: TrainConfig) -> tuple[str, int, OptimizerConfig]:
+    """What is learnt in a step, counted from 1: its name, the steps before it, and how."""
+    before = 0
+    for name, part in (("keypoints", config.keypoints), ("first estimate", config.coarse)):
+        if part is not None and step <= before + part.steps:
+            return name, before, part
+        before += 0 if part is None else part.steps
+    return "network", before, config.optimizer
+
+
+def in_words(measured: Measured) -> str:
+    """The figures in two lines."""
+
+    def errors(found: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {found[key]:.1f}" for key, name in ERRORS.items())
+
+    pck = ", ".join(f"PCK@{at} {measured[f'pck_{at}'] or 0:.1%}" for at in PCK_AT)
+    some = zip(measured["violations"]["any"], BEYOND_DEG, strict=True)
+    return (
+        f"{measured['people']} people held out, mm: {errors(measured)}; {pck}\n"
+        f"  the mean pose: {errors(measured['mean_pose'])}; people beyond a joint limit: "
+        f"{', '.join(f'{share:.1%} by {deg}' for share, deg in some)} degrees"
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,11 @@ class Batch:
     center: Tensor  # (B,2) of the crop, px of the source image
     box_size: Tensor  # (B,) side of the crop, px of the source image
     image_size: Tensor  # (B,2) width and height of the source image, px; 0 where unknown
+    flipped: Tensor  # (B,) bool: shown as in a mirror, of which all else is true
     keys: tuple[str, ...]
+    found: Tensor | None = (
+        None  # (B,...) what a backbone that has learnt sees in the images, in place of them
+    )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -54,5 +59,6 @@ class Batch:
         return self._with(Tensor.pin_memory)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "keys"}
-        return Batch(**tensors, keys=self.keys)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors: dict[str, Any] = {n: change(v) for n, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)

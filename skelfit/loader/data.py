@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,11 +61,20 @@ class Loader:
     """The training batches of one process, an epoch per iteration; the first goes on where a state was."""
 
     def __init__(
-        self, config: DataConfig, part: Part = ALL, *, images: bool = True, crop: int = CROP
+        self,
+        config: DataConfig,
+        part: Part = ALL,
+        *,
+        images: bool = True,
+        crop: int = CROP,
+        memory: bool = False,
     ) -> None:
-        """part: which of how many processes; crop: side of the crops, px. Raises ConfigError, ShardError."""
+        """part: which of how many processes; crop: side of the crops, px; memory: read shards once and keep them there.
+
+        A worker keeps its own, and for an epoch only. Raises ConfigError, ShardError.
+        """
         self.config, self.part, self.crop = config, part, crop
-        self.source = _source(config, images=images)
+        self.source = replace(_source(config, images=images), memory={} if memory else None)
         self.weights, self.samples = weigh(self.source, config.subsets, config.epoch_samples)
         self.batches = self.samples // (config.batch_size * part.of)  # of an epoch, in each process
         if not self.batches:
@@ -269,6 +278,7 @@ def _collate(
         center=torch.from_numpy(center.copy()),
         box_size=torch.from_numpy(side.copy()),
         image_size=torch.from_numpy(sizes),
+        flipped=torch.from_numpy(flipped),
         keys=tuple(people[i].key for i in chosen),
     )
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from skelfit.body.continuous import angles_to_pose, pose_to_angles
 from skelfit.body.dofs import DOF_NAMES, DOFS
 
 # Of the 44 keypoints: OpenPose's 25, then 19 extra; the middle ones are their own.
@@ -26,7 +29,7 @@ Floats = NDArray[np.float32]
 
 @cache
 def _angles() -> tuple[NDArray[np.int64], Floats]:
-    """Which angle each one comes from, (46,), and its sign, (46,)."""
+    """Of people in a mirror, which angle each one comes from, (46,), and its sign, (46,)."""
     index = [DOF_NAMES.index(_other_side(name)) for name in DOF_NAMES]
     # Joint frames have z to the side. A turn is an axial vector: in a mirror across z it keeps its z alone.
     mirrored = np.array([DOFS[i].axis for i in index]) * (-1, -1, 1)
@@ -46,6 +49,12 @@ def mirrored_angles(poses: Floats) -> Floats:
     """The 46 angles (..., 46) rad of people in a mirror."""
     index, sign = _angles()
     return poses[..., index] * sign
+
+
+def mirrored_pose(pose: Tensor) -> Tensor:
+    """Continuous poses (..., 24, 6) of people in a mirror, their vectors of length 1."""
+    index, sign = map(torch.from_numpy, _angles())
+    return angles_to_pose(pose_to_angles(pose)[..., index] * sign.to(pose))
 
 
 def mirrored_keypoints(keypoints: Floats) -> Floats:

@@ -14,7 +14,7 @@ import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -71,6 +71,9 @@ class Source:
     images: bool
     held_out: float = 0.0  # of those, the share that only validation sees
     validation: bool = False  # read that share, in place of the others
+    memory: dict[str, list[Person | None]] | None = (
+        None  # people of tars that have been read; None: read anew
+    )
 
     def wants(self, key: str) -> bool:
         """Whether this is somebody to be read. Who is held out follows from the key alone."""
@@ -180,33 +183,49 @@ def read_people(tars: Iterable[str], part: Part, source: Source) -> Iterator[Per
 
     What is damaged is left out, and the log says so. Raises ShardError for labels of another layout.
     """
-    for i, sample in enumerate(_samples(tars, images=source.images)):
+    for i, person in enumerate(chain.from_iterable(_people_of(tar, source) for tar in tars)):
+        if i % part.of == part.number and person is not None and source.wants(person.key):
+            yield person
+
+
+def _people_of(tar: str, source: Source) -> Iterable[Person | None]:
+    """A tar's samples, from memory where that is wanted; None for one that cannot be trained on."""
+    if source.memory is None:
+        return _read(tar, source)
+    if tar not in source.memory:
+        source.memory[tar] = list(_read(tar, source))
+    return source.memory[tar]
+
+
+def _read(tar: str, source: Source) -> Iterator[Person | None]:
+    for sample in _samples(tar, images=source.images):
         key = sample["__key__"]
-        if i % part.of != part.number or not source.wants(key):
+        if not source.wants(key):
+            yield None
             continue
         try:
             meta, label = json.loads(sample[_META]), _read_label(sample[_LABEL])
             layout, coordinates = meta["layout"], meta["coordinates"]
         except (KeyError, TypeError, ValueError) as error:
             _log.warning("%s: %s: left out, its label cannot be read: %r", sample["__url__"], key, error)
+            yield None
             continue
         if layout != LAYOUT_VERSION or label.shape != (LABEL_SIZE,):
             raise ShardError(sample["__url__"], f"{key}: layout", LAYOUT_VERSION, f"{layout} {label.shape}")
         images = [v for k, v in sample.items() if not k.startswith("__") and k not in (_LABEL, _META)]
-        if coordinates in _IN_CAMERA and (images or not source.images):
-            yield Person(key, label, meta, images[0] if images else b"")
+        good = coordinates in _IN_CAMERA and (images or not source.images)
+        yield Person(key, label, meta, images[0] if images else b"") if good else None
 
 
-def _samples(tars: Iterable[str], *, images: bool) -> Iterator[dict[str, Any]]:
+def _samples(tar: str, *, images: bool) -> Iterator[dict[str, Any]]:
     """The members of each sample by their endings, its key, and its tar."""
     wanted = None if images else lambda name: name.endswith((_LABEL, _META))
-    for tar in tars:
-        try:
-            with gopen(tar) as stream:
-                members = tar_file_expander([{"url": tar, "stream": stream}], _go_on, select_files=wanted)
-                yield from group_by_keys(members, handler=_go_on)
-        except OSError as error:
-            _go_on(error)
+    try:
+        with gopen(tar) as stream:
+            members = tar_file_expander([{"url": tar, "stream": stream}], _go_on, select_files=wanted)
+            yield from group_by_keys(members, handler=_go_on)
+    except OSError as error:
+        _go_on(error)
 
 
 def _go_on(error: Exception) -> bool:

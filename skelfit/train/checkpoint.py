@@ -7,7 +7,6 @@ and `training` (what going on needs; None in best.pt).
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +17,11 @@ import torch
 from skelfit.errors import InputError
 from skelfit.files import remove, replacing
 from skelfit.strict import build, difference
+from skelfit.tensors import read_tensors
 from skelfit.train.config import TrainConfig
 from skelfit.train.network import Network
 
-FORMAT = "skelfit-train-3"
+FORMAT = "skelfit-train-4"
 BEST_NAME = "best.pt"
 FOLDER_NAME = "checkpoints"
 # What may change while a training goes on: neither what is learnt nor from whom.
@@ -64,16 +64,7 @@ def _numbered(out: Path) -> list[Path]:
 
 def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the processor. Raises CheckpointError."""
-    expected = "a checkpoint of skelfit train"
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(path, None, expected, "no such file") from None
-    except pickle.UnpicklingError:
-        found = "more than plain data and tensors, which is not read"
-        raise CheckpointError(path, None, expected, found) from None
-    except Exception as error:  # torch has no error of its own for a damaged file
-        raise CheckpointError(path, None, expected, " ".join(str(error).split())[:200]) from None
+    content = read_tensors(path, "a checkpoint of skelfit train", CheckpointError)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(path, "format", FORMAT, str(found))

@@ -38,7 +38,6 @@ class LossConfig:
     pose: float = bounded(0, default=0.001)
     orientation: float = bounded(0, default=0.002)
     refinement: float = bounded(0, default=0.1)  # 0: the ablation without it
-    heatmaps: float = bounded(0, default=0.0)  # of keypoints, where the backbone has them
     full_supervision: bool = False  # an ablation: all terms on every layer, in place of the refinement
 
 
@@ -48,6 +47,7 @@ class OptimizerConfig:
 
     steps: int = bounded(1, default=100_000)
     learning_rate: float = bounded(0, default=1e-5)
+    muon: float = bounded(0, default=0.0)  # learning rate of convolutions, by Muon; 0: as all else, by AdamW
     warm_up: int = bounded(0, default=1000)  # steps
     weight_decay: float = bounded(0, default=1e-4)
     clip: float = bounded(1e-9, default=1.0)  # largest norm of the gradient
@@ -82,9 +82,16 @@ class TrainConfig:
     data: DataConfig = DataConfig(held_out=0.01)
     network: NetworkConfig = NetworkConfig()
     losses: LossConfig = LossConfig()
+    keypoints: OptimizerConfig | None = None  # how keypoint-tiny first learns them; None: other backbones
+    coarse: OptimizerConfig | None = None  # how the first estimate then learns, alone; None: with all else
     optimizer: OptimizerConfig = OptimizerConfig()
     validation: ValidationConfig = ValidationConfig()
     output: OutputConfig = OutputConfig()
+
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        return sum(part.steps for part in (self.keypoints, self.coarse, self.optimizer) if part is not None)
 
 
 def load_train_config(path: str | Path) -> TrainConfig:
@@ -98,7 +105,11 @@ def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
         expected = f"a multiple of network.heads, {config.network.heads}"
         raise ConfigError(path, "network.dim", expected, str(config.network.dim))
     backbone = config.network.backbone
-    if (config.losses.heatmaps > 0) != (backbone == "keypoint-tiny"):  # which learns from nothing else
-        expected = "more than 0 with network.backbone: keypoint-tiny, 0 with others"
-        raise ConfigError(path, "losses.heatmaps", expected, f"{config.losses.heatmaps} with {backbone}")
+    if (config.keypoints is not None) != (backbone == "keypoint-tiny"):
+        expected = "how network.backbone: keypoint-tiny learns them, and nothing with other backbones"
+        found = f"{'nothing' if config.keypoints is None else 'that'} with {backbone}"
+        raise ConfigError(path, "keypoints", expected, found)
+    if config.coarse is not None and not (config.keypoints and config.network.coarse_to_fine):
+        expected = "network.backbone: keypoint-tiny, and network.coarse_to_fine"
+        raise ConfigError(path, "coarse", expected, f"{backbone}, {config.network.coarse_to_fine}")
     return config

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, replace
-from itertools import chain, islice, repeat
+from itertools import islice
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -16,18 +17,20 @@ import torch
 
 from skelfit.body.continuous import POSE_SIZE, angles_to_pose
 from skelfit.body.models import ModelSet
+from skelfit.body.skins import Skins
 from skelfit.errors import ConfigError
 from skelfit.loader.batch import Batch
 from skelfit.loader.data import Loader, each_once
+from skelfit.loader.team import Team
 from skelfit.train import checkpoint
 from skelfit.train.config import TrainConfig
-from skelfit.train.log import Log, draw_curve
+from skelfit.train.log import Log
 from skelfit.train.network import NUM_BETAS, POSE_NUMBERS, Network
-from skelfit.train.team import Team
+from skelfit.train.stages import Course, Stage
 from skelfit.train.trainer import Trainer
-from skelfit.train.validate import Measured, Skins, in_words, validate
+from skelfit.train.validate import Measured, validate
 
-MEAN_OF = 2000  # people, of whose labels the mean pose and betas are
+MEAN_OF = 2000  # people of the labels
 
 
 class Watch(Protocol):
@@ -38,6 +41,9 @@ class Watch(Protocol):
 
     def say(self, line: str) -> None:
         """Now and then."""
+
+    def measured(self, done: int, found: Measured) -> None:
+        """After each validation."""
 
     def stop(self) -> bool:
         """Whether to end after this step."""
@@ -69,11 +75,9 @@ def train(
         if config.network.checkpoint is not None:
             network.backbone.load(config.network.checkpoint)
         set_mean(network, config)
-    run = _Run(config, out, Trainer(config, network, models, team), models, watch)
-    if content is not None:
-        run.resume(content)
+    else:
         watch.say(f"going on after step {content['step']}, from {path}")
-    return run.to_the_end()
+    return _Run(config, out, network, models, team, watch).to_the_end(content)
 
 
 def set_mean(network: Network, config: TrainConfig) -> None:
@@ -108,52 +112,62 @@ class _Run:
     """The loop, and what it has to remember."""
 
     def __init__(
-        self, config: TrainConfig, out: Path, trainer: Trainer, models: ModelSet, watch: Watch
+        self, config: TrainConfig, out: Path, network: Network, models: ModelSet, team: Team, watch: Watch
     ) -> None:
-        self.config, self.out, self.trainer, self.models, self.watch = config, out, trainer, models, watch
-        self.team = trainer.team
-        self.loader = Loader(config.data, self.team.part, crop=trainer.network.backbone.crop)
-        self.skins = Skins(models, config.skel_gender, self.team.device)
+        self.config, self.out, self.models, self.team, self.watch = config, out, models, team, watch
+        self.network = network.to(team.device)
+        self.skins = Skins(models, config.skel_gender, team.device)
         self.measured: Measured | None = None
         self.best: float | None = None  # PA-MPJPE, mm
         self.log: Log | None = None
+        self.skipped = 0  # steps of stages that are over
 
-    def resume(self, content: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.trainer.resume(content["training"]["trainer"])
-        self.loader.resume(content["training"]["loader"])
-        self.measured, self.best = content["measured"], content["training"]["best"]
+    def to_the_end(self, content: Mapping[str, Any] | None) -> Ended:
+        """All steps, or those that are left after a checkpoint, or those until the watch says stop."""
+        course, first, done = Course(self.config, self.network, self.models, self.team), 0, 0
+        if content is not None:
+            self.network.load_state_dict(content["weights"])
+            self.measured, done, training = content["measured"], content["step"], content["training"]
+            self.best, self.skipped, first = training["best"], training["skipped"], training["stage"]
+        with closing(Log(self.out, done)) if self.team.first else nullcontext() as self.log:
+            for number in range(first, len(course.stages)):
+                stage = course.stages[number]()
+                if content is not None and number == first:
+                    stage.trainer.resume(content["training"]["trainer"])
+                    stage.loader.resume(content["training"]["loader"])
+                stopped = self._steps(stage, number)
+                done, self.skipped = stage.done, self.skipped + stage.trainer.skipped
+                if stopped:
+                    break
+                self.network.load_state_dict(stage.weights(self.network))
+        return Ended(done, done >= self.config.steps, self.skipped, checkpoint.latest(self.out) or self.out)
 
-    def to_the_end(self) -> Ended:
-        """All steps that are left, or those until the watch says stop."""
-        with closing(Log(self.out, self.trainer.steps)) if self.team.first else nullcontext() as self.log:
-            self._steps(self.config.optimizer.steps)
-        done, last = self.trainer.steps, checkpoint.latest(self.out) or self.out
-        return Ended(done, done >= self.config.optimizer.steps, self.trainer.skipped, last)
-
-    def _steps(self, steps: int) -> None:
-        every, stream = self.config.output, chain.from_iterable(repeat(self.loader))
+    def _steps(self, stage: Stage, number: int) -> bool:
+        """Those of a stage; whether the watch said stop."""
+        every, stream = self.config.output, stage.batches()
         window: list[_Step] = []
         stop = False
-        while self.trainer.steps < steps and not stop:
-            window.append(self._step(stream))
-            done = self.trainer.steps
+        while not stage.finished and not stop:
+            window.append(self._step(stage.trainer, stream))
+            done = stage.done
             self.watch.step(done, window[-1].found["loss"])
             wish = torch.tensor(float(self.watch.stop()), device=self.team.device)
             stop = bool(self.team.mean(wish) > 0)  # they all end after the same step
-            if done % every.log == 0 or done == steps:
-                self._write(_means(window) | {"skipped": self.trainer.skipped} | self._memory())
+            if done % every.log == 0 or stage.finished:
+                skipped = {"skipped": self.skipped + stage.trainer.skipped}
+                self._write(done, _means(window) | skipped | self._memory())
                 window = []
-            if done % self.config.validation.every == 0 or done == steps:
-                self._validate()
-            if done % every.checkpoint == 0 or done == steps or stop:
-                self._save()
+            if done % self.config.validation.every == 0 or done == self.config.steps:
+                self._validate(stage)
+            if done % every.checkpoint == 0 or stage.finished or stop:
+                self._save(stage, number)
+        return stop
 
-    def _step(self, stream: Iterator[Batch]) -> _Step:
+    def _step(self, trainer: Trainer[Any], stream: Iterator[Batch]) -> _Step:
         began = perf_counter()
-        batches = [batch.to(self.team.device) for batch in islice(stream, self.config.optimizer.accumulate)]
+        batches = [batch.to(self.team.device) for batch in islice(stream, trainer.settings.accumulate)]
         waited = perf_counter() - began
-        found = self.trainer.step(batches)
+        found = trainer.step(batches)
         people = sum(map(len, batches)) * self.team.part.of
         return _Step(found, people, waited, perf_counter() - began)
 
@@ -162,39 +176,42 @@ class _Run:
             return {}
         return {"memory_gib": torch.cuda.max_memory_allocated(self.team.device) / 2**30}
 
-    def _write(self, values: Mapping[str, Any]) -> None:
+    def _write(self, step: int, values: Mapping[str, Any]) -> None:
         if self.log is not None:
-            self.log.write(self.trainer.steps, values)
+            self.log.write(step, values)
 
-    def _validate(self) -> None:
+    def _validate(self, stage: Stage) -> None:
         """Measure those held out; keep the network if it is the best so far."""
-        people = validation_people(self.config, self.team, self.loader.crop)
-        self.measured = validate(self.trainer.best_network, people, self.skins, self.team)
+        stage.trainer.even_out()
+        people = validation_people(self.config, self.team, self.network.backbone.crop)
+        network = deepcopy(self.network)
+        network.load_state_dict(stage.weights(self.network))
+        self.measured = validate(network, people, self.skins, self.team)
         if self.measured is None:
             return
-        self._write({"validation": self.measured})
-        self.watch.say(f"step {self.trainer.steps}: {in_words(self.measured)}")
+        self._write(stage.done, {"validation": self.measured})
         better = self.best is None or self.measured["pa_mpjpe_mm"] < self.best
         if better:
             self.best = self.measured["pa_mpjpe_mm"]
-        if self.team.first:
-            draw_curve(self.out)
-            if better:
-                checkpoint.save(self.out / checkpoint.BEST_NAME, self._content(training=None))
+        if self.team.first and better:
+            checkpoint.save(self.out / checkpoint.BEST_NAME, self._content(stage, training=None))
+        self.watch.measured(stage.done, self.measured)
 
-    def _save(self) -> None:
+    def _save(self, stage: Stage, number: int) -> None:
+        stage.trainer.even_out()
         if self.team.first:
-            training = {"trainer": self.trainer.state(), "loader": self.loader.state(), "best": self.best}
-            content, keep = self._content(training), self.config.output.keep
-            checkpoint.save_numbered(self.out, self.trainer.steps, content, keep)
+            training: dict[str, Any] = {"stage": number, "best": self.best, "skipped": self.skipped}
+            training |= {"trainer": stage.trainer.state(), "loader": stage.loader.state()}
+            content, keep = self._content(stage, training), self.config.output.keep
+            checkpoint.save_numbered(self.out, stage.done, content, keep)
 
-    def _content(self, training: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _content(self, stage: Stage, training: Mapping[str, Any] | None) -> dict[str, Any]:
         return {
-            "step": self.trainer.steps,
+            "step": stage.done,
             "config": asdict(self.config),
             "models": self.models.sha256,
             "measured": self.measured,
-            "weights": self.trainer.best_network.state_dict(),
+            "weights": stage.weights(self.network),
             "training": training,
         }
 

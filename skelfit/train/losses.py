@@ -13,15 +13,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from skelfit.backbones.keypoint_cnn import CELLS, VIEW, cell_places
 from skelfit.body.continuous import angles_to_pose, pose_to_angles, used_numbers
 from skelfit.body.posed_keypoints import ROOT_KEYPOINT, SkelKeypoints
 from skelfit.camera import body_to_crop
 from skelfit.loader.batch import Batch
 from skelfit.train.config import LossConfig
 from skelfit.train.network import Estimate, Prediction
-
-_WIDTH = 0.7  # deviation of the Gaussians that heatmaps are compared with, cells
 
 
 def training_loss(
@@ -47,13 +44,6 @@ def training_loss(
             refinement = torch.stack([refinement_loss(layer.pose, target) for layer in between]).sum()
             terms["refinement"] = refinement
             total = total + config.refinement * refinement
-        if prediction.shaken is not None:
-            of_shaken = parameter_terms(prediction.shaken, batch, body.gender)
-            terms |= {f"shaken/{term}": values.mean() for term, values in of_shaken.items()}
-            total = total + sum(getattr(config, term) * values.mean() for term, values in of_shaken.items())
-        if config.heatmaps and prediction.heatmaps is not None:
-            terms["heatmaps"] = heatmap_loss(prediction.heatmaps.float(), batch.keypoints2d)
-            total = total + config.heatmaps * terms["heatmaps"]
     return total, terms
 
 
@@ -116,21 +106,4 @@ def pose_loss(pose: Tensor, target: Tensor, joints: slice) -> Tensor:
 
 def refinement_loss(pose: Tensor, target: Tensor) -> Tensor:
     """Of continuous poses (B, 24, 6): the mean over the numbers that mean something."""
-    used = used_numbers(pose.device)
-    return ((pose - target).abs() * used).sum((-2, -1)).mean() / used.sum()
-
-
-def heatmap_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of heatmaps (B, 44, CELLS, CELLS) against labels (B, 44, 3) of the crop; what is out of view does not count.
-
-    The Kullback-Leibler divergence of a heatmap's shares from a Gaussian about the label. That is a product of two of
-    one dimension each, so the sum over cells is a product of matrices.
-    """
-    middles = cell_places()[0, :, 0].to(labels)
-    cells = ((labels[..., None, :2] - middles[:, None]) * (CELLS / VIEW)).to(logits)
-    target = (-cells.square() / (2 * _WIDTH**2)).log_softmax(-2)  # (B, 44, CELLS, 2): columns, rows
-    x, y = target.exp().unbind(-1)
-    said = ((y[..., None, :] @ logits)[..., 0, :] * x).sum(-1) - logits.flatten(2).logsumexp(-1)
-    off = (target.exp() * target).sum((-2, -1)) - said
-    inside = (labels[..., :2].abs() <= VIEW / 2).all(-1)
-    return (labels[..., 2] * inside * off).sum(-1).mean()
+    return pose_loss(pose, target, slice(None)) / used_numbers(pose.device).sum()

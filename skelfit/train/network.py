@@ -9,6 +9,7 @@ tokens what it now is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import expm1, log, pi
 
 import torch
@@ -20,6 +21,7 @@ from skelfit.backbones.vitpose import Backbone, Features
 from skelfit.body.continuous import POSE_SIZE, angles_to_pose
 from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, dof_index
 from skelfit.camera import box_features, far_camera, known_or_far
+from skelfit.loader.mirror import mirrored_pose
 from skelfit.train.config import NetworkConfig
 
 NUM_BETAS = 10
@@ -45,8 +47,6 @@ class Prediction:
     encoder: Estimate | None  # None without coarse-to-fine
     layers: tuple[Estimate, ...]  # of the decoder; only the last without coarse-to-fine
     cam_int: Tensor  # (B, 3, 3) px
-    heatmaps: Tensor | None = None  # of the backbone, see `Features`
-    shaken: Estimate | None = None  # coarse ones, (N, B, ...), of what might have been found
 
     @property
     def final(self) -> Estimate:
@@ -62,13 +62,14 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        named = config.backbone
-        self.backbone = KeypointBackbone() if named == "keypoint-tiny" else Backbone(named)
+        own = config.backbone == "keypoint-tiny"
+        self.backbone: KeypointBackbone | Backbone = KeypointBackbone() if own else Backbone(config.backbone)
         width, dim = self.backbone.width, config.dim
         if config.coarse_to_fine:
-            self.encoder = nn.Sequential(
-                nn.Linear(width + 3, width), nn.GELU(), _small(nn.Linear(width, sum(_SIZES)))
-            )
+            sizes = (self.backbone.summary + 3, *[width] * self.backbone.hidden)
+            hidden = [layer for pair in pairwise(sizes) for layer in _dense(*pair)]
+            last = _small(nn.Linear(width, sum(_SIZES)))
+            self.encoder = nn.Sequential(*hidden, nn.Linear(sizes[-1], width), nn.GELU(), last)
         self.patches = nn.Linear(width, dim)
         self.place = nn.Linear(3, dim)
         self.kinds = nn.Parameter(0.02 * torch.randn(NUM_JOINTS + 2, dim))
@@ -85,27 +86,36 @@ class Network(nn.Module):
         cam_int: Tensor,
         center: Tensor,
         box_size: Tensor,
-        keypoints2d: Tensor | None = None,
+        found: Tensor | None = None,
     ) -> Prediction:
-        """Estimates from crops (B, 3, crop, crop), normalised, and their place: fields of a Batch.
+        """Estimates from crops (B, 3, crop, crop), normalised, or from what was found in them, and their place."""
+        cam_int, place = self.camera(cam_int, center, box_size)
+        features = self.backbone(image) if found is None else self.backbone.describe(found)
+        every = self._step_by_step(features, place)
+        if features.mirrored is not None:
+            others = self._step_by_step(features.mirrored, place * place.new_tensor((-1, 1, 1)))
+            pairs = zip(every, others, strict=True)
+            # Twice mirrored is as it was, but with the vectors of poses made as long as the others'.
+            every = [torch.lerp(in_mirror(in_mirror(here)), in_mirror(there), 0.5) for here, there in pairs]
+        first, *fine = map(estimate_of, every)
+        return Prediction(first if self.config.coarse_to_fine else None, tuple(fine), cam_int)
 
-        keypoints2d: labels, in training, for a backbone that learns from them.
-        """
-        use = known_or_far if self.config.camera else _always_far
-        cam_int = use(cam_int, center, box_size)
-        place = box_features(cam_int, center, box_size)
-        features = self.backbone(image, keypoints2d)
-        mean = self.mean.expand(len(image), -1)
-        if not self.config.coarse_to_fine:
-            last = estimate_of(self._decode(mean, features, place)[-1])
-            return Prediction(None, (last,), cam_int, features.heatmaps)
-        coarse = mean + self.encoder(torch.cat((features.whole, place), -1))
-        fine = tuple(map(estimate_of, self._decode(coarse, features, place)))
-        shaken = None
-        if features.shaken is not None:
-            places = place.expand(len(features.shaken), -1, -1)
-            shaken = estimate_of(mean + self.encoder(torch.cat((features.shaken, places), -1)))
-        return Prediction(estimate_of(coarse), fine, cam_int, features.heatmaps, shaken)
+    def _step_by_step(self, features: Features, place: Tensor) -> list[Tensor]:
+        """Parameters (B, 157): the first, which are the mean ones without coarse-to-fine, and those of the layers."""
+        first = self.mean.expand(len(place), -1)
+        if self.config.coarse_to_fine:
+            first = self.coarse(self.encoder, features, place)
+        return [first, *self._decode(first, features, place)]
+
+    def camera(self, cam_int: Tensor, center: Tensor, box_size: Tensor) -> tuple[Tensor, Tensor]:
+        """The intrinsics (B, 3, 3) that count, and the crop's place in their view (B, 3)."""
+        known = self.config.camera
+        cam_int = known_or_far(cam_int, center, box_size) if known else far_camera(center, box_size)
+        return cam_int, box_features(cam_int, center, box_size)
+
+    def coarse(self, encoder: nn.Module, features: Features, place: Tensor) -> Tensor:
+        """Parameters (B, 157) of the first estimate; encoder: the network's, or what stands for it."""
+        return self.mean + encoder(torch.cat((features.whole, place), -1))
 
     def _decode(self, parameters: Tensor, features: Features, place: Tensor) -> list[Tensor]:
         """Parameters (B, 157) after every layer that changes them."""
@@ -167,11 +177,18 @@ def estimate_of(parameters: Tensor) -> Estimate:
     return Estimate(pose.unflatten(-1, (NUM_JOINTS, POSE_SIZE)), betas, positive)
 
 
+def in_mirror(parameters: Tensor) -> Tensor:
+    """Parameters (B, 157) of people whom a mirror shows."""
+    pose, betas, camera = parameters.split(_SIZES, -1)
+    mirrored = mirrored_pose(pose.unflatten(-1, (NUM_JOINTS, POSE_SIZE))).flatten(-2)
+    return torch.cat((mirrored, betas, camera * camera.new_tensor((1, -1, 1))), -1)
+
+
+def _dense(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()
+
+
 def _small(linear: nn.Linear) -> nn.Linear:
     nn.init.xavier_uniform_(linear.weight, _SMALL)
     nn.init.zeros_(linear.bias)
     return linear
-
-
-def _always_far(cam_int: Tensor, center: Tensor, box_size: Tensor) -> Tensor:
-    return far_camera(center, box_size)
