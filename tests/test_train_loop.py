@@ -170,6 +170,17 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[11:] == sorted(rates[11:], reverse=True)
 
 
+def test_every_optimizer_has_its_share_of_its_peak(models: ModelSet, people: Batch) -> None:
+    trainer = make(models, warm_up=2, muon=0.1)
+    assert len(trainer.optimizers) == 2  # the ViT's patches are convolutions
+    for step in range(3):
+        found = trainer.step([people])
+        share = (step + 1) / 3
+        rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        assert rates == pytest.approx([share * 1e-3, share * 0.1])
+        assert found["learning_rate"] == pytest.approx(share * 1e-3)
+
+
 def test_batches_that_accumulate_are_one(models: ModelSet, people: Batch) -> None:
     one, two = make(models), make(models)
     for _ in range(3):
