@@ -46,7 +46,7 @@ from skelfit.train.config import (
     load_train_config,
 )
 from skelfit.train.log import read_log
-from skelfit.train.loop import set_mean, train
+from skelfit.train.loop import set_mean, train, validation_people
 from skelfit.train.losses import training_loss
 from skelfit.train.network import Estimate, Network, Prediction
 from skelfit.train.trainer import Trainer, share_of_peak
@@ -440,6 +440,20 @@ def test_each_stage_has_a_bar_of_its_own() -> None:
     assert stage_at(1, config_of()) == ("network", 0, config_of().optimizer)
 
 
+def test_what_is_measured_is_what_is_kept(
+    keypoints_first: Path, shards: Path, three_stages: Path, models: ModelSet
+) -> None:
+    config = short(three_stages, shards)
+    content = load(keypoints_first / "checkpoints/step-00000013.pt")
+    network = Network(config.network)
+    network.load_state_dict(content["weights"])
+    found = validate(network, validation_people(config, HERE, 128), Skins(models, "male"), HERE)
+    assert found is not None and found["pve_mm"] == pytest.approx(content["measured"]["pve_mm"], rel=1e-5)
+    network.load_state_dict(content["training"]["trainer"]["network"])
+    other = validate(network, validation_people(config, HERE, 128), Skins(models, "male"), HERE)
+    assert other is not None and abs(other["pve_mm"] - found["pve_mm"]) > 1e-3
+
+
 @pytest.mark.parametrize("until", [3, 4, 6, 9], ids=["keypoints", "between", "first estimate", "all"])
 def test_stages_go_on_where_they_were(
     until: int, shards: Path, three_stages: Path, keypoints_first: Path, tmp_path: Path, models: ModelSet
@@ -447,10 +461,14 @@ def test_stages_go_on_where_they_were(
     config = short(three_stages, shards)
     end = train(config, tmp_path, models, HERE, Silent(until=until))
     assert (end.step, end.finished) == (until, False)
+    half = load(end.checkpoint)["weights"]
     end = train(config, tmp_path, models, HERE, Silent(), resume=True)
     assert end.finished and losses(tmp_path) == losses(keypoints_first)
     found, expected = (load_network(out).network.state_dict() for out in (tmp_path, keypoints_first))
     assert all(torch.equal(found[name], values) for name, values in expected.items())
+    if until >= 4:  # what was learnt, in the mean, is what the next stage begins with
+        eye = {name: values for name, values in half.items() if name.startswith("backbone.eye.")}
+        assert len(eye) > 50 and all(torch.equal(found[name], values) for name, values in eye.items())
 
 
 def test_two_processes_learn_in_three_stages(shards: Path, three_stages: Path, tmp_path: Path) -> None:
