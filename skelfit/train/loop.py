@@ -184,17 +184,18 @@ class _Run:
         """Measure those held out; keep the network if it is the best so far."""
         stage.trainer.even_out()
         people = validation_people(self.config, self.team, self.network.backbone.crop)
-        network = deepcopy(self.network)
-        network.load_state_dict(stage.weights(self.network))
+        network = stage.trainer.best_network
+        if stage.prefix:  # what learns is a part; a large network that learns as a whole is not copied
+            network = deepcopy(self.network)
+            network.load_state_dict(stage.weights(self.network))
         self.measured = validate(network, people, self.skins, self.team)
         if self.measured is None:
             return
         self._write(stage.done, {"validation": self.measured})
-        better = self.best is None or self.measured["pa_mpjpe_mm"] < self.best
-        if better:
+        if self.best is None or self.measured["pa_mpjpe_mm"] < self.best:
             self.best = self.measured["pa_mpjpe_mm"]
-        if self.team.first and better:
-            checkpoint.save(self.out / checkpoint.BEST_NAME, self._content(stage, training=None))
+            if self.team.first:
+                checkpoint.save(self.out / checkpoint.BEST_NAME, self._content(stage, training=None))
         self.watch.measured(stage.done, self.measured)
 
     def _save(self, stage: Stage, number: int) -> None:
