@@ -1,4 +1,4 @@
-"""How convolutions that begin with nothing learn from half as many pictures: Muon (Jordan et al., 2024)."""
+"""How convolutions that begin with nothing learn from two thirds as many pictures: Muon (Jordan et al., 2024)."""
 
 from __future__ import annotations
 
