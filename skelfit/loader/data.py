@@ -7,7 +7,7 @@ the same samples, so going on means: the first worker is another one, and each l
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -68,13 +68,17 @@ class Loader:
         images: bool = True,
         crop: int = CROP,
         memory: bool = False,
+        only: Collection[str] | None = None,
     ) -> None:
-        """part: which of how many processes; crop: side of the crops, px; memory: read shards once and keep them there.
+        """part: which of how many processes; crop: side of the crops, px; memory: read shards once and keep them there
+        (each worker its own, for an epoch); only: keys of people, of whom nobody else is wanted.
 
-        A worker keeps its own, and for an epoch only. Raises ConfigError, ShardError.
+        Raises ConfigError, ShardError.
         """
         self.config, self.part, self.crop = config, part, crop
         self.source = replace(_source(config, images=images), memory={} if memory else None)
+        if only is not None:
+            self.source = replace(self.source, keep=np.sort(np.array(list(only), np.bytes_)))
         self.weights, self.samples = weigh(self.source, config.subsets, config.epoch_samples)
         self.batches = self.samples // (config.batch_size * part.of)  # of an epoch, in each process
         if not self.batches:

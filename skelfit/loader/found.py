@@ -45,13 +45,7 @@ class Findings:
         self.keypoints = torch.cat([part.keypoints for part in found])
 
     def beside(self, batch: Batch) -> Batch:
-        """A batch with what was found of its people; one whose image could not be read is replaced by another."""
-        known = [i for i, key in enumerate(batch.keys) if key in self.rows]
-        if not known:
-            raise SkelfitError(f"{batch.keys[0]}: expected somebody in its batch whose image can be read")
-        if len(known) < len(batch):
-            chosen = [i if key in self.rows else known[i % len(known)] for i, key in enumerate(batch.keys)]
-            batch = replace(batch._with(lambda t: t[chosen]), keys=tuple(batch.keys[i] for i in chosen))
+        """A batch with what was found of its people: a loader's of `only=findings.rows`."""
         keypoints = self.keypoints[[self.rows[key] for key in batch.keys]]
         x = batch.image_size[:, None, 0] - keypoints[..., 0]
         mirrored = torch.cat((x[..., None], keypoints[..., 1:]), -1)[:, MIRRORED]

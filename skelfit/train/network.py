@@ -81,12 +81,7 @@ class Network(nn.Module):
         self.register_buffer("mean", first_parameters())
 
     def forward(
-        self,
-        image: Tensor,
-        cam_int: Tensor,
-        center: Tensor,
-        box_size: Tensor,
-        found: Tensor | None = None,
+        self, image: Tensor, cam_int: Tensor, center: Tensor, box_size: Tensor, found: Tensor | None = None
     ) -> Prediction:
         """Estimates from crops (B, 3, crop, crop), normalised, or from what was found in them, and their place."""
         cam_int, place = self.camera(cam_int, center, box_size)

@@ -71,13 +71,12 @@ class Course:
         backbone, config = self.network.backbone, self.config
         assert isinstance(backbone, KeypointBackbone) and config.keypoints is not None
         trainer = Trainer(backbone.eye, heatmap_lesson, config.keypoints, self.team, config.data.seed)
-        return Stage(trainer, Loader(config.data, self.team.part, crop=backbone.crop), prefix="backbone.eye.")
+        return Stage(trainer, self._loader(None), prefix="backbone.eye.")
 
     def coarse(self) -> Stage:
         """The first estimate learns, from what the eye finds and by parameters alone."""
         config, network = self.config, self.network
         assert config.coarse is not None and config.keypoints is not None
-        loader = Loader(config.data, self.team.part, images=False, memory=True)
 
         def lesson(encoder: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
             assert batch.found is not None
@@ -88,22 +87,27 @@ class Course:
             return loss, {f"encoder/{name}": value for name, value in terms.items()}
 
         trainer = Trainer(network.encoder, lesson, config.coarse, self.team, config.data.seed)
-        return Stage(trainer, loader, config.keypoints.steps, "encoder.", self.findings)
+        return Stage(trainer, self._loader(self.findings), config.keypoints.steps, "encoder.", self.findings)
 
     def all(self) -> Stage:
         """Everything learns but an eye that has, from images or from what it finds in them."""
-        config, looks = self.config, self.config.keypoints is None
-        crop = self.network.backbone.crop
-        loader = Loader(config.data, self.team.part, crop=crop, images=looks, memory=not looks)
+        config = self.config
 
         def lesson(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
             place = batch.cam_int, batch.center, batch.box_size
             prediction = model(batch.image, *place, batch.found)
             return training_loss(prediction, batch, self.body, config.losses)
 
-        findings = None if looks else self.findings
+        findings = None if config.keypoints is None else self.findings  # first: the eye learns no more then
         trainer = Trainer(self.network, lesson, config.optimizer, self.team, config.data.seed)
-        return Stage(trainer, loader, config.steps - config.optimizer.steps, findings=findings)
+        before = config.steps - config.optimizer.steps
+        return Stage(trainer, self._loader(findings), before, findings=findings)
+
+    def _loader(self, findings: Findings | None) -> Loader:
+        """Of images or, where they have been looked at, of labels."""
+        if findings is None:
+            return Loader(self.config.data, self.team.part, crop=self.network.backbone.crop)
+        return Loader(self.config.data, self.team.part, images=False, memory=True, only=findings.rows)
 
     @cached_property
     def findings(self) -> Findings:
