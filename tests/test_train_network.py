@@ -338,7 +338,7 @@ def test_a_mirror_image_has_a_mirrored_person(batch: Batch, coarse_to_fine: bool
     assert (here.encoder is None) == (there.encoder is None) == (not coarse_to_fine)
     angles, mirrored = (pose_to_angles(p.final.pose).detach().numpy() for p in (here, there))
     np.testing.assert_allclose(mirrored, mirrored_angles(angles), atol=1e-4)
-    assert np.abs(mirrored - angles).max() > 0.1
+    assert np.abs(mirrored - angles).max() > 0.01
     torch.testing.assert_close(there.final.betas, here.final.betas)
     torch.testing.assert_close(there.final.camera, here.final.camera * torch.tensor([1.0, -1.0, 1.0]))
     network.train()
@@ -422,7 +422,7 @@ MISFITS: list[tuple[Any, str]] = [
     ({"epoch": 3}, r"found no tensors by name \(dict\)"),
     (
         {"state_dict": original_names("tiny"), "meta": Path("config.py")},
-        "found more than tensors, which is not read",
+        "found more than plain data and tensors, which is not read: save its",
     ),
 ]
 
