@@ -1,4 +1,4 @@
-"""Files of plain data and tensors, as torch.save writes them, read without running anything."""
+"""Files of plain data and tensors (torch.save, safetensors), read without running anything."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from skelfit.errors import InputError
 def read_tensors(path: str | Path, expected: str, fault: type[InputError], more: str = "") -> Any:
     """The content of a file, on the processor; more: what a message adds of a file with objects. Raises the fault."""
     try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise fault(path, None, expected, "no such file") from None
     except pickle.UnpicklingError:
         how = f"more than plain data and tensors, which is not read{more}"
         raise fault(path, None, expected, how) from None
-    except Exception as error:  # torch has no error of its own for a damaged file
+    except Exception as error:  # torch and safetensors have no error of their own for a damaged file
         raise fault(path, None, expected, " ".join(str(error).split())[:200]) from None

@@ -107,7 +107,7 @@ ONLY_IN = {
     "trimesh": "export",
     "matplotlib": "card cli",
     "transformers": "backbones",
-    "safetensors": "backbones",
+    "safetensors": "tensors",
     "tensorboard": "train",
     "viser": "verify",
 }

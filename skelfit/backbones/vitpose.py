@@ -49,10 +49,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.size, self.crop = size, CROP
         self.width, layers, heads = SIZES[size]
-        self.summary, self.hidden = (
-            self.width,
-            0,
-        )  # numbers of `whole`, and layers that make something of them
+        # Numbers of `whole`, and the normalised layers of an encoder that make something of them.
+        self.summary, self.hidden = self.width, 0
         try:
             from transformers import VitPoseBackbone, VitPoseBackboneConfig
         except ImportError as error:
@@ -115,27 +113,13 @@ def _waves(rows: int, columns: int, width: int) -> Tensor:
 def _read(path: str | Path) -> dict[str, Tensor]:
     """The named tensors of a checkpoint; nothing in it is executed."""
     expected = "a ViTPose checkpoint (.pth or .safetensors)"
-    if Path(path).suffix == ".safetensors":
-        content: Any = _read_safetensors(path, expected)
-    else:
-        content = read_tensors(path, expected, ModelError, ": save its 'state_dict' alone")
+    content = read_tensors(path, expected, ModelError, ": save its 'state_dict' alone")
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(path, None, expected, f"no tensors by name ({type(content).__name__})")
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def _read_safetensors(path: str | Path, expected: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise ModelError(path, None, expected, "no such file") from None
-    except Exception as error:  # of a damaged file
-        raise ModelError(path, None, expected, " ".join(str(error).split())[:200]) from None
 
 
 def _renamed(found: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:

@@ -38,9 +38,7 @@ class Batch:
     image_size: Tensor  # (B,2) width and height of the source image, px; 0 where unknown
     flipped: Tensor  # (B,) bool: shown as in a mirror, of which all else is true
     keys: tuple[str, ...]
-    found: Tensor | None = (
-        None  # (B,...) what a backbone that has learnt sees in the images, in place of them
-    )
+    found: Tensor | None = None  # (B,...) what a backbone that has learnt sees in images, in place of them
 
     def __len__(self) -> int:
         return len(self.keys)
