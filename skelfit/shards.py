@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 import webdataset
 
+from skelfit import __version__
 from skelfit.config import mapping_hash
 from skelfit.errors import InputError
 from skelfit.files import remove, replacing
@@ -120,7 +121,10 @@ class Marker:
     tar: FileRecord
     sidecar: FileRecord
     identity_sha256: str
-    identity: Mapping[str, Any]  # what the run's results depend on: labels, pipeline, models, layout, code
+    identity: Mapping[
+        str, Any
+    ]  # what the run's results depend on: labels, pipeline, models, layout, algorithm
+    skelfit: str  # the version that wrote it; no result depends on it
 
 
 def write_shard(
@@ -168,6 +172,7 @@ def write_shard(
         sidecar=sidecar_record,
         identity_sha256=mapping_hash(identity),
         identity=identity,
+        skelfit=__version__,
     )
     write_json(files.marker, asdict(marker))
     return marker
