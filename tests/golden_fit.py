@@ -1,4 +1,4 @@
-"""What the fit answers for a few dozen people, recorded: so that a change of results is noticed, and its version raised.
+"""What the fit answers for a few dozen people, recorded: a change of results is noticed, and its version raised.
 
 `python tests/golden_fit.py --record` records the answers of this processor, also as older ones would compute them;
 `--check` prints as JSON how far the answers of this process are from those recorded, and whether people are fitted
@@ -165,16 +165,16 @@ def check(company: bool) -> dict[str, Any]:
     }
 
 
-# How far the typical person of a set may be from the recorded answer on a processor that none was recorded on: rad, betas,
-# m, mm, m^2. Those who are followed to the floor of their valley differ by a tenth of the others.
+# How far the typical person of a set may be from the recorded answer on a processor that none was recorded on:
+# rad, betas, m, mm, m^2. Fits that stop short of the floor of their valley differ more.
 BOUNDS = {"poses": 1e-5, "betas": 1e-5, "trans": 1e-6, "pve_mm": 1e-4, "objective": 1e-9}
-LOOSE = {"hurried": 10.0, "mesh": 10.0}
+LOOSE = {"hurried": 10.0, "mesh": 30.0}
 
 
 def atypical(off: Mapping[str, list[float]]) -> list[str]:
     """The fields of which the median person differs by more than processors do.
 
-    Shoulders near an Euler pole, and a few extreme people with two minima, answer to the last bit of a sum; most do not.
+    Shoulders near an Euler pole and people with two minima answer to the last bit of a sum; most people do not.
     """
     reasons = []
     for name, values in off.items():

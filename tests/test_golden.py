@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
-from golden_fit import CAPABILITIES, HOW, KINDS, atypical, run
+import torch
+from golden_fit import CAPABILITIES, HOW, KINDS, LABELS, atypical, fit_config, read_people, run
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from skelfit.body.models import ModelSet
+from skelfit.fit.fitter import Fitter
 from skelfit.plan import ALGORITHM_VERSION
 
 NAMES = {"default": "DEFAULT", "avx2": "AVX2", "avx512": "AVX512"}
@@ -41,9 +46,49 @@ def test_a_person_is_fitted_alike_to_the_bit_in_any_company(
 def test_answers_are_those_recorded(capability: str, checked: Callable[[str], dict[str, Any]]) -> None:
     """To the bit on a kind of processor that is recorded; elsewhere as close as processors are to each other."""
     recorded = json.loads(KINDS.read_text())
-    assert recorded["algorithm"] == ALGORITHM_VERSION, "record the answers: python tests/golden_fit.py --record"
+    assert recorded["algorithm"] == ALGORITHM_VERSION, (
+        "record the answers: python tests/golden_fit.py --record"
+    )
     result = checked(capability)
     if digest := recorded["kinds"].get(result["kind"]):
         assert result["digest"] == digest, f"{result['kind']}: {HOW}"
     else:
         assert atypical(result["deviations"]) == [], f"{result['kind']}: {HOW}"
+
+
+class Products(TorchDispatchMode):
+    """Notes the shapes of all matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns: set[int] = set()
+        self.batched: set[int] = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        shapes = [x.shape for x in args if isinstance(x, torch.Tensor)]
+        name = operation._schema.name.removeprefix("aten::")
+        if name in ("mm", "mv", "addmm", "addmv"):
+            self.columns.add(shapes[-1][-1])
+        elif name in ("bmm", "baddbmm"):
+            self.batched.add(math.prod(shapes[-2][-2:]) * shapes[-1][-1])
+        return operation(*args, **(kwargs or {}))
+
+
+def test_no_matrix_product_has_the_shape_of_the_batch(models: ModelSet) -> None:
+    """On any processor: libraries choose how to add up by the shape of a product.
+
+    So products of tables have 32 columns, however many people there are; those of a person's own matrices are so small
+    that torch computes them one by one in its own loop (below 400 multiplications).
+    """
+    people = [torch.cat([read_people()[f"neutral/{name}"]] * 3) for name in LABELS]
+    fitter = Fitter(models, fit_config())
+    pair = fitter.prepare("neutral")[0]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with Products() as products:
+            pair.fit(*people)
+    finally:
+        torch.set_num_threads(threads)
+    assert products.columns == {32}
+    assert max(products.batched) < 400

@@ -2,8 +2,8 @@
 
 numba keeps a compiled function under its file's time and the function's line, and does not look into the functions
 that it calls. Here the key is a hash of all that the machine code is made of: bytecode, constants and options of the
-function and of every function and constant that it refers to. So an edited comment, docstring or line number compiles nothing,
-and a changed constant compiles just the functions that use it.
+function and of every function and constant that it refers to. So an edited comment, docstring or line number compiles
+nothing, and a changed constant compiles just the functions that use it.
 """
 
 from __future__ import annotations

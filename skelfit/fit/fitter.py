@@ -190,8 +190,7 @@ class PairFitter:
     @torch.no_grad()
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit one batch; arguments as `Fitter.fit` takes them, on the device."""
-        # In float64: a product of few columns is rounded as the batch happens to be.
-        skel_betas = (self.beta_offset + betas.double() @ self.beta_matrix.double().mT).to(betas.dtype)
+        skel_betas = self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
         frames = self.skel.frames(skel_betas)
         local_rot = roma.rotvec_to_rotmat(pose)
         still = local_rot.clone()

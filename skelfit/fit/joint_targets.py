@@ -22,6 +22,7 @@ from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
 from skelfit.fit.moments import Moments
 from skelfit.fit.plans import PRODUCTS, Plan
+from skelfit.fit.torch_tiles import table_times
 
 SHOULDERS: tuple[int, ...] = (14, 15, 19, 20)  # scapula and humerus, right and left
 _NEAREST = 256  # vertices around a joint
@@ -39,7 +40,7 @@ class JointLocator:
 
     def __call__(self, target: Tensor) -> Tensor:
         """Joints (B, K, 3) m of meshes target (V, 3, B) m, people innermost."""
-        found = self.weights @ target[self.vertices].flatten(1)
+        found = table_times(self.weights, target[self.vertices].flatten(1))
         return found.view(len(self.joints), 3, -1).permute(2, 0, 1)
 
 
