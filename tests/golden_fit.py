@@ -8,8 +8,10 @@ alike in any company. torch chooses its loops once per process, so the tests sta
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import pkgutil
 import platform
 import subprocess
 import sys
@@ -111,6 +113,22 @@ def deviations(found: Mapping[str, np.ndarray], recorded: Mapping[str, np.ndarra
     }
 
 
+def constants() -> dict[str, str]:
+    """The numbers that steer the fit: module constants of fit and body. Rare people alone may answer to one of them."""
+    numbers = {}
+    for part in ("fit", "body"):
+        for info in pkgutil.iter_modules([str(ROOT / "skelfit" / part)], f"skelfit.{part}."):
+            if not info.ispkg:
+                for name, value in vars(importlib.import_module(info.name)).items():
+                    if name.lstrip("_").isupper() and _numeric(value):
+                        numbers[f"{info.name}.{name}"] = repr(value)
+    return numbers
+
+
+def _numeric(value: object) -> bool:
+    return all(map(_numeric, value)) if isinstance(value, tuple) else isinstance(value, (int, float))
+
+
 def company_differences(models: ModelSet, people: Mapping[str, Tensor]) -> list[str]:
     """Fields of people who are fitted otherwise alone, among few, among many, in another order, by other threads."""
     differences = []
@@ -201,7 +219,8 @@ def record() -> None:
         if other or (reasons := atypical(result["deviations"])):
             raise SystemExit(f"{result['kind']}: {HOW}\n{'' if other else reasons}")
         kinds[result["kind"]] = result["digest"]
-    KINDS.write_text(json.dumps({"algorithm": ALGORITHM_VERSION, "kinds": kinds}, indent=2) + "\n")
+    content = {"algorithm": ALGORITHM_VERSION, "kinds": kinds, "constants": constants()}
+    KINDS.write_text(json.dumps(content, indent=2) + "\n")
     print(f"recorded, of algorithm version {ALGORITHM_VERSION}:", *kinds, sep="\n  ")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden_fit import CAPABILITIES, HOW, KINDS, LABELS, atypical, fit_config, read_people, run
+from golden_fit import CAPABILITIES, HOW, KINDS, LABELS, atypical, constants, fit_config, read_people, run
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelfit.body.models import ModelSet
@@ -54,6 +54,20 @@ def test_answers_are_those_recorded(capability: str, checked: Callable[[str], di
         assert result["digest"] == digest, f"{result['kind']}: {HOW}"
     else:
         assert atypical(result["deviations"]) == [], f"{result['kind']}: {HOW}"
+
+
+def test_constants_are_those_recorded() -> None:
+    """Some act on so few people that none of them is among those recorded."""
+    before, now = json.loads(KINDS.read_text())["constants"], constants()
+    changed = [
+        f"{k}: {before.get(k)} -> {now.get(k)}"
+        for k in sorted({*before, *now})
+        if before.get(k) != now.get(k)
+    ]
+    assert not changed, (
+        f"{'; '.join(changed)}. If that changes anyone's result, raise ALGORITHM_VERSION in skelfit/plan.py; "
+        "then run: python tests/golden_fit.py --record"
+    )
 
 
 class Products(TorchDispatchMode):
