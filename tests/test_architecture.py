@@ -74,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "strict",
     },
     # Shards to batches, for any trainer; strict: its own configuration.
-    "loader": {"body", "keep", "layout", "shards", "strict"},
+    "loader": {"body", "images", "keep", "layout", "shards", "strict"},
     # What a network sees crops with; loader: how large a crop is.
     "backbones": {"loader", "tensors"},
     # Knows batches and bodies, nothing of the fit; distances, metrics: how far joints and angles are off.

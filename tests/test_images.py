@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from job_fakes import picture
+from PIL import Image
 
 from skelfit.config import ImageConfig
-from skelfit.images import check as checking
 from skelfit.images import source
 from skelfit.images.check import (
     DAMAGED,
@@ -22,6 +22,7 @@ from skelfit.images.check import (
     MISSING,
     NO_CROP,
     TOO_LARGE,
+    UNKNOWN_PIXELS,
     UNREADABLE,
     Picture,
     check,
@@ -45,7 +46,7 @@ def test_a_whole_image_is_good_and_a_cut_one_is_not(form: str) -> None:
 
 def test_a_whole_jpeg_is_told_without_being_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = picture(0, 64)
-    monkeypatch.setattr(checking.Image.Image, "load", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     assert fault(data) == fault(data + b"what some cameras leave behind it") == ""
 
 
@@ -71,7 +72,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
     )
     assert fault(bomb) == TOO_LARGE
     stream = io.BytesIO()
-    checking.Image.new("L", (10_001, 10_000)).save(stream, "PNG")
+    Image.new("L", (10_001, 10_000)).save(stream, "PNG")
     assert fault(stream.getvalue()) == TOO_LARGE
 
 
@@ -101,6 +102,7 @@ def test_every_fault_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         DAMAGED,
         TOO_LARGE,
         NO_CROP,
+        UNKNOWN_PIXELS,
     }
 
 

@@ -16,17 +16,9 @@ from typing import Protocol
 from braceexpand import braceexpand
 
 from skelfit.config import ImageConfig
-from skelfit.images.check import (
-    ENDINGS,
-    MAX_BYTES,
-    MISSING,
-    TOO_LARGE,
-    UNREADABLE,
-    Picture,
-    check,
-    ending_of,
-)
+from skelfit.images.check import MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture, check, ending_of
 from skelfit.images.crop import Box, cut_crops
+from skelfit.images.pixels import ENDINGS
 from skelfit.images.tars import ImageError, Member, TarImages
 
 # Read at the same time: a network drive answers late, but many at once. Bounds the memory, too.

@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 from skelfit.errors import InputError
 from skelfit.files import replacing
-from skelfit.images.check import ENDINGS, ending_of
+from skelfit.images.check import ending_of
+from skelfit.images.pixels import ENDINGS
 
 INDEX_NAME = "images.sqlite"
 _FORMAT = 1

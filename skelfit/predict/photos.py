@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from skelfit.errors import InputError
-from skelfit.images.check import DAMAGED, ENDINGS, IDENTITY, MISSING, ending_of
+from skelfit.images.check import IDENTITY, MISSING, ending_of, no_picture
+from skelfit.images.pixels import ENDINGS, open_image
 from skelfit.images.source import read_picture
 from skelfit.loader.batch import CROP
 from skelfit.loader.crops import Square, read_crop, square_around
 from skelfit.predict.boxes import Box, FindBoxes
-from skelfit.predict.intrinsics import FindCamera, KnownCamera
+from skelfit.predict.intrinsics import FindCamera, KnownCamera, rgb_with_exif
 from skelfit.predict.predictor import People, Predictor, Shot
 
 _AHEAD, _THREADS = 16, 4
@@ -144,14 +145,14 @@ def look(photo: Photo, looking: Looking) -> Seen:
     name = str(photo.path)
     picture = read_picture(photo.path)
     if picture.data is None:
-        reason = _MISSING if picture.reason == MISSING else "the image cannot be used"
+        reason = _MISSING if picture.reason == MISSING else picture.detail or "the image cannot be decoded"
         return Seen(photo, (Finding(name, None, picture.reason, reason),))
     try:
         image, size, camera = _upright(picture.data, looking.find_camera)
     except InputError as error:
         return Seen(photo, (Finding(name, None, "no_camera", str(error)),))
     except Exception as error:  # a decoder may raise anything
-        return Seen(photo, (Finding(name, None, DAMAGED, repr(error)),))
+        return Seen(photo, (Finding(name, None, *no_image(error)),))
     boxes = looking.find_boxes(photo.path, size)
     if not boxes:
         return Seen(photo, (Finding(name, None, "no_box", "no box of this photo was given"),), image)
@@ -167,13 +168,19 @@ def look(photo: Photo, looking: Looking) -> Seen:
 
 def _upright(data: bytes, find_camera: FindCamera) -> tuple[bytes, tuple[int, int], KnownCamera]:
     """The image as one looks at it, its size, and its camera; the same bytes where no EXIF orientation turns it."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         if image.getexif().get(_ORIENTATION, 1) == 1:
             return data, image.size, find_camera(image)
-        turned = ImageOps.exif_transpose(image)
+        turned = ImageOps.exif_transpose(rgb_with_exif(image))
     stream = io.BytesIO()
-    turned.convert("RGB").save(stream, "BMP")  # quick, and nothing is lost
+    turned.save(stream, "BMP")  # quick, and nothing is lost
     return stream.getvalue(), turned.size, find_camera(turned)
+
+
+def no_image(error: Exception) -> tuple[str, str]:
+    """Status and reason of an image of which decoding raised an error."""
+    picture = no_picture(error)
+    return picture.reason, picture.detail or repr(error)
 
 
 def _cut(
@@ -196,7 +203,7 @@ def _cut(
     try:
         pixels = np.asarray(read_crop(image, IDENTITY, square, looking.crop))
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
-        return failed(DAMAGED, repr(error))
+        return failed(*no_image(error))
     assert finding.camera is not None
     return replace(finding, square=square), Shot(pixels, square, finding.camera.camera)
 
