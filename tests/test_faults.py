@@ -469,6 +469,7 @@ def test_images_of_every_kind(people: Path, tmp_path: Path) -> None:
         "damaged": 3,
         "too_large": 1,
         "no_crop": 0,
+        "unknown_pixels": 0,
     }
     assert summary["images"] == expected
     assert summary["rows_out"] == len(good), "an image does not decide about its person"
