@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from skelfit.errors import ConfigError, LabelError
-from skelfit.files import other_than_file, regular_file
+from skelfit.files import endings_of, other_than_file, regular_file, skipped_line
 
 
 def make_pipe(path: Path) -> None:
@@ -63,3 +63,15 @@ def test_files_and_what_is_not_there_are_left_alone(tmp_path: Path) -> None:
     for name in ("x", "y", "z", "gone", "a\0b"):
         assert other_than_file(tmp_path / name) == ""
         regular_file(tmp_path / name, "a YAML file", ConfigError)
+
+
+def test_what_is_skipped_is_one_line() -> None:
+    names = ["a.HEIC", "b.heic", "c", ".hidden", "d.txt", "e.a", "f.b", "g.c"]
+    endings = endings_of(map(Path, names))
+    assert skipped_line(endings, "images") == (
+        "7 files are skipped, not read as images: 2 .heic, 1 without an ending, 1 .txt, 1 .a, 1 .b, 1 more"
+    )
+    assert skipped_line(endings_of([Path("x.txt")]), "sequences") == (
+        "1 file is skipped, not read as sequences: 1 .txt"
+    )
+    assert skipped_line(endings_of([Path(".DS_Store")]), "images") == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 
 from skelfit.errors import InputError
+from skelfit.files import endings_of, skipped_line
 from skelfit.images.check import IDENTITY, MISSING, ending_of, no_picture
 from skelfit.images.pixels import ENDINGS, open_image
 from skelfit.images.source import read_picture
@@ -26,7 +27,7 @@ from skelfit.predict.predictor import People, Predictor, Shot
 _AHEAD, _THREADS = 16, 4
 OK = "ok"
 _ORIENTATION = 0x0112
-_MISSING = "no such file, or its name does not end as images' do"
+_MISSING = "no such file"
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,23 @@ class Looking:
         return square_around(box.x + box.width / 2, box.y + box.height / 2, side, side)
 
 
-def find_photos(paths: Sequence[Path]) -> list[Photo]:
-    """The images of files and folders, each once, in order. Raises InputError for a folder without any."""
+def find_photos(paths: Sequence[Path], say: Callable[[str], None] | None = None) -> list[Photo]:
+    """The images of files and folders, each once, in order; say: is told what is skipped in a folder.
+
+    Whatever has an image's name but is no file is found as well, to be a finding. Raises InputError for a folder
+    without any image.
+    """
     files: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            found = [p for p in sorted(path.rglob("*")) if ending_of(p.name) in ENDINGS and p.is_file()]
+            inside = [p for p in sorted(path.rglob("*")) if not p.is_dir()]
+            found = [p for p in inside if ending_of(p.name) in ENDINGS]
+            skipped = skipped_line(endings_of(set(inside).difference(found)), "images")
             if not found:
-                raise InputError(path, None, f"images ({', '.join(sorted(ENDINGS))})", "none")
+                raise InputError(path, None, f"images ({', '.join(sorted(ENDINGS))})", skipped or "none")
             files |= dict.fromkeys(found)
+            if skipped and say is not None:
+                say(f"{path}: {skipped}")
         else:
             files[path] = None
     photos, taken = list[Photo](), set[str]()
@@ -145,7 +154,7 @@ def look(photo: Photo, looking: Looking) -> Seen:
     name = str(photo.path)
     picture = read_picture(photo.path)
     if picture.data is None:
-        reason = _MISSING if picture.reason == MISSING else picture.detail or "the image cannot be decoded"
+        reason = picture.detail or (_MISSING if picture.reason == MISSING else "the image cannot be decoded")
         return Seen(photo, (Finding(name, None, picture.reason, reason),))
     try:
         image, size, camera = _upright(picture.data, looking.find_camera)
