@@ -188,4 +188,4 @@ def test_third_parties_stay_where_they_belong(name: str) -> None:
 
 def test_the_trainer_can_be_read_in_one_sitting() -> None:
     lines = sum(len(path.read_text().splitlines()) for path in (PACKAGE / "train").glob("*.py"))
-    assert lines <= 1200
+    assert lines <= 1250

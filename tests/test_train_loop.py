@@ -31,7 +31,7 @@ from skelfit.body.posed_keypoints import SkelKeypoints
 from skelfit.body.skins import Skins
 from skelfit.cli import main
 from skelfit.cli.train import stage_at
-from skelfit.errors import ModelError, SkelfitError
+from skelfit.errors import ConfigError, ModelError, SkelfitError
 from skelfit.loader.batch import Batch
 from skelfit.loader.data import DataConfig, Loader, each_once
 from skelfit.loader.people import ALL, SubsetConfig
@@ -44,6 +44,7 @@ from skelfit.train.config import (
     TrainConfig,
     ValidationConfig,
     load_train_config,
+    ready,
 )
 from skelfit.train.log import read_log
 from skelfit.train.loop import set_mean, train, validation_people
@@ -52,13 +53,13 @@ from skelfit.train.network import Estimate, Network, Prediction
 from skelfit.train.trainer import Trainer, share_of_peak
 from skelfit.train.validate import validate
 
-TINY = NetworkConfig(backbone="tiny", dim=16, heads=2, layers=2)
+TINY = NetworkConfig(backbone="tiny", random=True, dim=16, heads=2, layers=2)
 PEOPLE, BATCH, STEPS = 24, 4, 10
 HERE = Team(torch.device("cpu"))
 YAML = """
 name: short
 data: {held_out: 0.2, batch_size: 4, workers: 0, shuffle: 4}
-network: {backbone: tiny, dim: 16, heads: 2, layers: 2}
+network: {backbone: tiny, random: true, dim: 16, heads: 2, layers: 2}
 optimizer: {steps: 10, learning_rate: 1e-3, warm_up: 2}
 validation: {every: 5}
 output: {log: 1, checkpoint: 2, keep: 2}
@@ -398,7 +399,9 @@ def test_a_run_that_is_asked_to_stop_goes_on(
 def three_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that learns keypoints for four steps, a first estimate for three, and then all for six."""
     path = tmp_path_factory.mktemp("config") / "three.yaml"
-    text = YAML.replace("backbone: tiny", "backbone: keypoint-tiny").replace("steps: 10", "steps: 6")
+    text = YAML.replace("backbone: tiny, random: true", "backbone: keypoint-tiny").replace(
+        "steps: 10", "steps: 6"
+    )
     text += "keypoints: {steps: 4, learning_rate: 1e-3, muon: 0.01, warm_up: 1}\n"
     path.write_text(text + "coarse: {steps: 3, learning_rate: 1e-3, warm_up: 1, accumulate: 2}\n")
     return path
@@ -555,7 +558,7 @@ def test_a_training_starts_from_the_weights_of_vitpose(
     config = short(config_file, shards)
     config = replace(
         config,
-        network=replace(config.network, checkpoint=str(tmp_path / "vitpose.pth")),
+        network=replace(config.network, checkpoint=str(tmp_path / "vitpose.pth"), random=False),
         optimizer=OptimizerConfig(steps=1, learning_rate=1e-9, warm_up=0),
         validation=ValidationConfig(every=1),
     )
@@ -620,3 +623,46 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(CheckpointError, match="not read"):
         load_network(path)
     assert not Path("harm").exists() and latest(tmp_path) is None
+
+
+def test_a_vit_on_random_weights_is_never_trained_unasked(
+    shards: Path, config_file: Path, models: ModelSet, tmp_path: Path
+) -> None:
+    neither = tmp_path / "neither.yaml"
+    neither.write_text(config_file.read_text().replace("random: true, ", ""))
+    message = "'network.checkpoint': expected the weights of"
+    for arguments in ((neither,), ()):
+        found = run(*arguments, "--shards", shards, "--out", tmp_path / "out")
+        assert found.exit_code == 2 and found.output.count("\n") == 1, found.output
+        assert (
+            message in found.output and "network.random: true" in found.output and "--vitpose" in found.output
+        )
+    with pytest.raises(ConfigError, match=message):
+        train(short(neither, shards), tmp_path / "out", models, HERE, Silent())
+    assert not (tmp_path / "out").exists()
+    torch.save(Backbone("tiny").vit.state_dict(), tmp_path / "vitpose.pth")
+    given = (
+        "--vitpose",
+        tmp_path / "vitpose.pth",
+        "--shards",
+        shards,
+        "--out",
+        tmp_path / "out",
+        "--steps",
+        1,
+    )
+    found = run(config_file, *given)
+    assert found.exit_code == 2 and "random: True with tiny" in found.output
+    found = run(neither, *given)
+    assert found.exit_code == 0, found.output
+    assert load_network(tmp_path / "out").config.network.checkpoint == str(tmp_path / "vitpose.pth")
+
+
+def test_no_shipped_training_has_weights_of_its_own(tmp_path: Path) -> None:
+    """What the documentation's commands need besides is said by the files' names alone."""
+    pipelines = Path(__file__).parents[1] / "pipelines"
+    ready(load_train_config(pipelines / "train-tiny.yaml"), "train-tiny.yaml")
+    published = load_train_config(pipelines / "train-skel-cf.yaml")
+    with pytest.raises(ConfigError, match="expected the weights of vitpose-h"):
+        ready(published, "train-skel-cf.yaml")
+    ready(replace(published, network=replace(published.network, checkpoint="vitpose-h.pth")), "")

@@ -25,7 +25,7 @@ FORMAT = "skelfit-train-4"
 BEST_NAME = "best.pt"
 FOLDER_NAME = "checkpoints"
 # What may change while a training goes on: neither what is learnt nor from whom.
-_FREE = ("name", "network.checkpoint", "output.", "validation.")
+_FREE = ("name", "network.checkpoint", "network.random", "output.", "validation.")
 
 
 class CheckpointError(InputError):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from skelfit.backbones.vitpose import Backbone
 from skelfit.body.continuous import POSE_SIZE, angles_to_pose
 from skelfit.body.models import ModelSet
 from skelfit.body.skins import Skins
@@ -23,7 +24,7 @@ from skelfit.loader.batch import Batch
 from skelfit.loader.data import Loader, each_once
 from skelfit.loader.team import Team
 from skelfit.train import checkpoint
-from skelfit.train.config import TrainConfig
+from skelfit.train.config import TrainConfig, ready
 from skelfit.train.log import Log
 from skelfit.train.network import NUM_BETAS, POSE_NUMBERS, Network
 from skelfit.train.stages import Course, Stage
@@ -65,6 +66,7 @@ def train(
 
     Raises ConfigError, ShardError, CheckpointError, ModelError, OutputError, and SkelfitError when nothing is learnt.
     """
+    ready(config, config.name)
     path = checkpoint.latest(out) if resume else None
     content = None if path is None else checkpoint.load_training(path, config, models.sha256)
     if not config.data.subsets:
@@ -73,6 +75,7 @@ def train(
     network = Network(config.network)
     if content is None:
         if config.network.checkpoint is not None:
+            assert isinstance(network.backbone, Backbone)  # keypoint-tiny has none
             network.backbone.load(config.network.checkpoint)
         set_mean(network, config)
     else:
