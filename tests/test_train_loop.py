@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from skelfit.loader.batch import Batch
 from skelfit.loader.data import DataConfig, Loader, each_once
 from skelfit.loader.people import ALL, SubsetConfig
 from skelfit.loader.team import Team
+from skelfit.train import loop as loop_module
 from skelfit.train import trainer as trainer_module
 from skelfit.train.checkpoint import CheckpointError, latest, load, load_network
 from skelfit.train.config import (
@@ -50,6 +52,7 @@ from skelfit.train.log import read_log
 from skelfit.train.loop import set_mean, train, validation_people
 from skelfit.train.losses import training_loss
 from skelfit.train.network import Estimate, Network, Prediction
+from skelfit.train.stages import Course
 from skelfit.train.trainer import Trainer, share_of_peak
 from skelfit.train.validate import validate
 
@@ -330,7 +333,8 @@ def test_labels_of_both_bodies_are_measured(models: ModelSet) -> None:
     mixed = replace(batch, female=torch.tensor([True, False, True]))
     skins = Skins(models, "male")
     male, both = (skins.of_either(b.female, b.poses, b.betas) for b in (batch, mixed))
-    assert torch.equal(male[1], both[1])
+    # Alone or among others: products of matrices differ by rounding on some processors.
+    torch.testing.assert_close(male[1], both[1], rtol=0, atol=1e-6)
     assert ((male - both).norm(dim=-1).mean(1) > 1e-3).tolist() == [True, False, True]
 
 
@@ -577,7 +581,7 @@ def test_how_often_something_is_written_may_change(
     other = tmp_path / "other.yaml"
     other.write_text(config_file.read_text().replace("keep: 2", "keep: 1").replace("short", "renamed"))
     found = run(other, "--shards", f"{shards}/people-*.tar", "--out", whole, "--resume")
-    assert found.exit_code == 0 and "going on after step 10" in found.output
+    assert found.exit_code == 0 and "finished already: step 10 of 10" in found.output
 
 
 def test_what_is_there_stays_there(shards: Path, config_file: Path, tmp_path: Path) -> None:
@@ -666,3 +670,123 @@ def test_no_shipped_training_has_weights_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected the weights of vitpose-h"):
         ready(published, "train-skel-cf.yaml")
     ready(replace(published, network=replace(published.network, checkpoint="vitpose-h.pth")), "")
+
+
+def test_a_training_that_is_finished_ends_at_once(
+    shards: Path, config_file: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a backbone nor a person is looked at, no weight is read, and nothing is written."""
+
+    def never(*_: object, **__: object) -> Any:
+        pytest.fail("this takes time")
+
+    for name in ("Network", "Loader", "each_once", "Log", "Skins"):
+        monkeypatch.setattr(loop_module, name, never)
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    found = run(config_file, "--shards", shards, "--out", whole, "--resume")
+    assert found.exit_code == 0
+    assert found.output.count("finished already: step 10 of 10; to go on, raise optimizer.steps") == 1
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+@pytest.fixture(scope="module")
+def longer(shards: Path, config_file: Path) -> TrainConfig:
+    """The training of `whole`, with 16 steps in place of 10."""
+    config = short(config_file, shards)
+    return replace(config, optimizer=replace(config.optimizer, steps=16))
+
+
+@pytest.fixture(scope="module")
+def extended(
+    whole: Path, longer: TrainConfig, models: ModelSet, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of that training, which went on after it had ended."""
+    out = tmp_path_factory.mktemp("extended") / "out"
+    shutil.copytree(whole, out)
+    torch.set_num_threads(1)
+    assert train(longer, out, models, HERE, Silent(), resume=True).finished
+    return out
+
+
+def test_a_training_is_extended_from_where_it_ended(
+    whole: Path, extended: Path, longer: TrainConfig, models: ModelSet
+) -> None:
+    """One log; and the first step of the extension is that of a trainer with the old end's weights."""
+    lines = losses(extended)
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 17))
+    assert lines[: len(losses(whole))] == losses(whole)
+    assert [line["step"] for line in lines if "validation" in line] == [5, 10, 15, 16]
+    # The learning rate goes back up, to where the longer schedule has it.
+    rates = [line["learning_rate"] for line in steps]
+    assert rates[9] == pytest.approx(1e-3 * share_of_peak(9, replace(longer.optimizer, steps=10)))
+    assert rates[10:] == pytest.approx([1e-3 * share_of_peak(n, longer.optimizer) for n in range(10, 16)])
+    assert rates[9] < rates[10] / 5
+    assert load(extended / "checkpoints/step-00000016.pt")["config"]["optimizer"]["steps"] == 16
+
+    end = load(latest(whole))  # type: ignore[arg-type]
+    network = Network(longer.network)
+    stage = Course(longer, network, models, HERE).all()
+    stage.trainer.resume(end["training"]["trainer"])
+    stage.loader.resume(end["training"]["loader"])
+    found = stage.trainer.step([next(stage.batches())])
+    assert {name: steps[10][name] for name in found} == found
+
+
+@pytest.mark.parametrize("until", [11, 13], ids=["before its first checkpoint", "after it"])
+def test_an_extension_that_is_killed_goes_on(
+    until: int, whole: Path, extended: Path, longer: TrainConfig, models: ModelSet, tmp_path: Path
+) -> None:
+    class Killed(Silent):
+        def step(self, done: int, loss: float) -> None:
+            super().step(done, loss)
+            if done == until:
+                raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    with pytest.raises(KeyboardInterrupt):
+        train(longer, out, models, HERE, Killed(), resume=True)
+    assert latest(out).name == f"step-{10 if until == 11 else 12:08d}.pt"  # type: ignore[union-attr]
+    assert train(longer, out, models, HERE, Silent(), resume=True).finished
+    assert losses(out) == losses(extended)
+    one, other = (load(latest(folder))["weights"] for folder in (out, extended))  # type: ignore[arg-type]
+    assert all(torch.equal(one[name], values) for name, values in other.items())
+
+
+def test_the_last_stage_is_extended(
+    keypoints_first: Path, shards: Path, three_stages: Path, models: ModelSet, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(keypoints_first, out)
+    other = tmp_path / "other.yaml"
+    text = three_stages.read_text()
+    other.write_text(text.replace("steps: 6,", "steps: 9,"))
+    found = run(other, "--shards", shards, "--out", out, "--resume")
+    assert found.exit_code == 0, found.output
+    assert (
+        "optimizer.steps: 6 before, now 9; the learning rate is that of the longer schedule" in found.output
+    )
+    steps = [line for line in losses(out) if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 17))
+    assert ["decoder/pose" in line for line in steps] == [False] * 7 + [True] * 9
+    for few, many in (("steps: 4,", "steps: 5,"), ("steps: 3,", "steps: 4,")):
+        other.write_text(text.replace(few, many))
+        found = run(other, "--shards", shards, "--out", keypoints_first, "--resume")
+        stage = "keypoints" if few == "steps: 4," else "coarse"
+        assert found.exit_code == 2 and f"{stage}.steps: {few[7]} against {many[7]}" in found.output
+
+
+def test_a_training_is_neither_shortened_nor_changed_while_it_is_extended(
+    shards: Path, config_file: Path, whole: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(config_file.read_text().replace("steps: 10", "steps: 9"))
+    found = run(other, "--shards", shards, "--out", whole, "--resume")
+    message = "expected the configuration as it was (optimizer.steps may be raised), found "
+    assert found.exit_code == 2 and f"{message}optimizer.steps: 10 against 9\n" in found.output
+    other.write_text(
+        config_file.read_text().replace("steps: 10", "steps: 16").replace("warm_up: 2", "warm_up: 3")
+    )
+    found = run(other, "--shards", shards, "--out", whole, "--resume")
+    assert found.exit_code == 2 and "found optimizer.warm_up: 2 against 3\n" in found.output

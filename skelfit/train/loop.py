@@ -67,8 +67,18 @@ def train(
     Raises ConfigError, ShardError, CheckpointError, ModelError, OutputError, and SkelfitError when nothing is learnt.
     """
     ready(config, config.name)
-    path = checkpoint.latest(out) if resume else None
-    content = None if path is None else checkpoint.load_training(path, config, models.sha256)
+    content = None
+    if path := checkpoint.latest(out) if resume else None:
+        begun = checkpoint.begun(path, config, models.sha256)
+        if begun.done >= config.steps:
+            watch.say(
+                f"finished already: step {begun.done} of {config.steps}; to go on, raise optimizer.steps"
+            )
+            return Ended(begun.done, True, 0, path)
+        if config.optimizer.steps > begun.last_steps:
+            more = f"optimizer.steps: {begun.last_steps} before, now {config.optimizer.steps}"
+            watch.say(f"{more}; the learning rate is that of the longer schedule from here on")
+        content = checkpoint.load(path)
     if not config.data.subsets:
         raise ConfigError(config.name, "data.subsets", "shards, there or by --shards", "none")
     torch.manual_seed(config.data.seed)
