@@ -278,7 +278,7 @@ def _row(
         key=f"{task.run.subset}-{task.file_index}-{row:08d}",
         row=row,
         status=verdict.status,
-        reason="; ".join(filter(None, (verdict.reason, picture.reason if picture else ""))),
+        reason="; ".join(filter(None, (verdict.reason, picture.why if picture else ""))),
         pve_mm=round_mm(fitted.pve_mm[i]),
         max_vertex_mm=round_mm(fitted.max_vertex_mm[i]),
         stage_pve_mm=dict(zip(stages, map(round_mm, fitted.stage_pve_mm[i]), strict=True)),

@@ -25,7 +25,7 @@ import webdataset
 from skelfit import __version__
 from skelfit.config import mapping_hash
 from skelfit.errors import InputError
-from skelfit.files import remove, replacing
+from skelfit.files import regular_file, remove, replacing
 from skelfit.layout import FloatArray
 
 SCHEMA_NAME = "schema.json"
@@ -245,6 +245,7 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises ShardError."""
+    regular_file(path, "a JSON file", ShardError)
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -296,6 +297,7 @@ def _sha256(stream: IO[bytes]) -> str:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a sidecar as plain data. Raises ShardError."""
+    regular_file(path, "a readable sidecar", ShardError)
     try:
         with open(path, encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
@@ -310,6 +312,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]:
     """Key, label vector (LABEL_SIZE,) and metadata of each sample; skips images. Raises ShardError."""
     labels: dict[str, FloatArray] = {}
+    regular_file(path, "a tar of skelfit samples", ShardError)
     try:
         with tarfile.open(path) as tar:
             for member in tar:
@@ -330,6 +333,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]
 
 def read_members(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key and all members of each sample, by their endings, images too. Raises ShardError."""
+    regular_file(path, "a tar of skelfit samples", ShardError)
     try:
         with tarfile.open(path) as tar:
             for key, group in groupby(tar, lambda member: member.name.partition(".")[0]):

@@ -17,8 +17,11 @@ from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.cli import main
-from skelfit.config import LabelSource
+from skelfit.cli.labels import LabelOptions
+from skelfit.cli.subsets import file_subset, label_files
+from skelfit.config import LabelSource, ReadOptions
 from skelfit.errors import LabelError
+from skelfit.labels.folder import list_sequences, skipped_in
 from skelfit.labels.store import build_store, read_rows, sequence_starts
 from skelfit.layout import unpack
 from skelfit.sequences import TURNING, TWINNED, canonical, continuous
@@ -233,3 +236,19 @@ def test_folders_that_are_of_no_use(tmp_path: Path) -> None:
         LabelError, match=r"expected a label file \(a folder is for sequences, source amass\)"
     ):
         build_store(LabelSource("bad", "spin"), tmp_path / "bad", tmp_path / "stores")
+
+
+def test_what_a_folder_of_sequences_holds_besides_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "subject").mkdir()
+    for name in ("LICENSE", "a.c3d", "b.C3D", ".hidden", "subject/shape.npz"):
+        (tmp_path / name).touch()
+    skipped = "3 files are skipped, not read as sequences: 2 .c3d, 1 without an ending"
+    assert skipped_in(tmp_path) == skipped
+    with pytest.raises(LabelError, match=f"expected a folder of sequences .*, found {skipped}"):
+        list_sequences(tmp_path)
+    write(tmp_path / "subject" / "walk.npz", amass(3))
+    subset = file_subset(LabelOptions(tmp_path, None, ReadOptions()), None)
+    label_files(subset, tmp_path / ".stores", 10.0, None)
+    assert capsys.readouterr().out.count(skipped) == 1

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from webdataset.gopen import gopen
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from skelfit.files import other_than_file
 from skelfit.keep import read_keep
 from skelfit.layout import LABEL_SIZE, LAYOUT_VERSION, FloatArray
 from skelfit.shards import ShardError, ShardFiles, read_marker
@@ -109,7 +110,8 @@ def find_tars(pattern: str) -> tuple[str, ...]:
         found += sorted(glob.glob(piece, recursive=True)) if glob.has_magic(piece) else [piece]
     missing = [path for path in found if ":" not in path and not Path(path).is_file()]
     if missing or not found:
-        raise ShardError(missing[0] if missing else pattern, None, "finished shards (tar)", "no such file")
+        where = missing[0] if missing else pattern
+        raise ShardError(where, None, "finished shards (tar)", other_than_file(where) or "no such file")
     return tuple(found)
 
 
