@@ -126,7 +126,11 @@ def constants() -> dict[str, str]:
 
 
 def _numeric(value: object) -> bool:
-    return all(map(_numeric, value)) if isinstance(value, tuple) else isinstance(value, (int, float))
+    return (
+        all(map(_numeric, value))
+        if isinstance(value, tuple)
+        else isinstance(value, (int, float)) and not isinstance(value, bool)
+    )
 
 
 def company_differences(models: ModelSet, people: Mapping[str, Tensor]) -> list[str]:

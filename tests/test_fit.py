@@ -25,7 +25,7 @@ from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits, dofs_of_joint, li
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.body.smpl import SmplModel
-from skelfit.config import FitConfig, JointLimits, load_pipeline
+from skelfit.config import FitConfig, JointLimits, RestartConfig, load_pipeline
 from skelfit.fit import fitter as fitter_module
 from skelfit.fit import moments as moments_module
 from skelfit.fit import objective as objective_module
@@ -346,11 +346,14 @@ def test_shoulders_beyond_their_limits_take_the_better_branch(
 def test_who_fails_gets_a_second_chance_and_nobody_else_pays(
     models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitter_module, "_RETRY_STEPS", 1)
-    monkeypatch.setattr(fitter_module, "_CHANCE_PASSES", 12)
     # So that some are late even after a retry.
     last = replace(config.stages[-1], steps=3, extra_refreshes=0, late_refreshes=0)
-    config = replace(config, stages=(*config.stages[:-1], last), retries=1)
+    config = replace(
+        config,
+        stages=(*config.stages[:-1], last),
+        retries=1,
+        restarts=RestartConfig(steps=1, passes=12),
+    )
     labels = make_labels(96, "male")["extreme"]
     given = labels.pose, labels.betas, labels.transl
     found = Fitter(models, config).fit("male", *given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -10,10 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-from golden_fit import CAPABILITIES, HOW, KINDS, LABELS, atypical, constants, fit_config, read_people, run
+from golden_fit import (
+    CAPABILITIES,
+    HOW,
+    KINDS,
+    LABELS,
+    atypical,
+    constants,
+    fit_config,
+    read_people,
+    run,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelfit.body.models import ModelSet
+from skelfit.config import BranchConfig, FitConfig, LocatorConfig, PassConfig, RestartConfig, SolverConfig
 from skelfit.fit.fitter import Fitter
 from skelfit.plan import ALGORITHM_VERSION
 
@@ -106,3 +118,23 @@ def test_no_matrix_product_has_the_shape_of_the_batch(models: ModelSet) -> None:
         torch.set_num_threads(threads)
     assert products.columns == {32}
     assert max(products.batched) < 400
+
+
+@pytest.mark.parametrize("part", [SolverConfig, PassConfig, RestartConfig, BranchConfig, LocatorConfig])
+def test_every_number_of_the_configuration_is_read(part: type, models: ModelSet) -> None:
+    """By a fit of people with whom everything is tried: none is a dead option."""
+    read: set[str] = set()
+
+    class Watched(part):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    strict = {"converged_gain": 0.0, "converged_floor": 0.0}
+    config = dataclasses.replace(fit_config(), retries=1, passes=PassConfig(**strict))
+    (field,) = (f.name for f in dataclasses.fields(FitConfig) if f.type == part.__name__)
+    people = read_people()
+    Fitter(
+        models, dataclasses.replace(config, **{field: Watched(**(strict if part is PassConfig else {}))})
+    ).fit("neutral", *(people[f"neutral/{name}"][-8:] for name in LABELS))
+    assert {f.name for f in dataclasses.fields(part)} <= read
