@@ -41,7 +41,7 @@ clean:
 	find skelfit tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so an installation that was cut short is repeated.
-$(STAMP): setup.cfg pyproject.toml
+$(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[train,loaders,test,lint]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,loaders,test,lint]'
 	touch $(STAMP)
