@@ -5,7 +5,6 @@
 PYTHON = python3
 SUBSET = demo
 OUT = $(if $(filter all,$(SUBSET)),shards,shards/$(SUBSET))
-MANIFEST = $(if $(filter all,$(SUBSET)),manifests,manifests/$(SUBSET).yaml)
 WORKERS =
 MODELS =
 LIMIT =
@@ -17,7 +16,7 @@ STAMP = $(VENV)/.installed
 .PHONY: convert test lint bench soak clean
 
 convert: $(STAMP)
-	$(VENV)/bin/skelfit convert --manifest $(MANIFEST) --out $(OUT) \
+	$(VENV)/bin/skelfit convert --manifest $(SUBSET) --out $(OUT) \
 	    $(if $(WORKERS),--workers $(WORKERS)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
 test: $(STAMP)
