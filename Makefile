@@ -5,7 +5,6 @@
 PYTHON = python3
 SUBSET = demo
 OUT = $(if $(filter all,$(SUBSET)),shards,shards/$(SUBSET))
-MANIFEST = $(if $(filter all,$(SUBSET)),manifests,manifests/$(SUBSET).yaml)
 WORKERS =
 MODELS =
 LIMIT =
@@ -17,7 +16,7 @@ STAMP = $(VENV)/.installed
 .PHONY: convert test lint bench soak clean
 
 convert: $(STAMP)
-	$(VENV)/bin/skelfit convert --manifest $(MANIFEST) --out $(OUT) \
+	$(VENV)/bin/skelfit convert --manifest $(SUBSET) --out $(OUT) \
 	    $(if $(WORKERS),--workers $(WORKERS)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
 test: $(STAMP)
@@ -41,7 +40,7 @@ clean:
 	find skelfit tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so an installation that was cut short is repeated.
-$(STAMP): setup.cfg pyproject.toml
+$(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[train,loaders,test,lint]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,loaders,test,lint]'
 	touch $(STAMP)

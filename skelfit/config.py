@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from skelfit.body.dofs import DOF_NAMES, ROOT_DOFS
 from skelfit.errors import ConfigError
-from skelfit.strict import bounded, build, canonical, convert, describe, dotted, load_yaml
+from skelfit.strict import bounded, build, canonical, convert, describe, dotted, load_yaml, local_path
 
 BodyPart = Literal["lower_body", "upper_body", "all"]
 Gender = Literal["neutral", "male", "female"]
@@ -236,14 +236,16 @@ class ReadOptions:
 class LabelSource:
     """One label file of a subset, or a folder of sequences; `path` is relative to the data root."""
 
-    path: str
+    path: str = local_path()
     source: Source | None = None  # its layout; None: told by its keys
     sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
     expected_keys: tuple[str, ...] = ()  # that the file must have, beside those that its reader needs
     expected_rows: int | None = bounded(0, default=None)
     gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
     path_rule: PathRule = "none"
-    path_prefix: str = ""  # put before what the rule gives, for tars that keep their images deeper
+    path_prefix: str = local_path(
+        default=""
+    )  # put before what the rule gives, for tars that keep their images deeper
     read: ReadOptions = ReadOptions()
 
 
@@ -284,7 +286,9 @@ class Manifest:
 
     name: str
     labels: tuple[LabelSource, ...] = bounded(1)
-    images: str | None = None  # folder or tars (pattern with * or {a..b}), relative to the data root
+    images: str | None = local_path(
+        default=None
+    )  # folder or tars (pattern with * or {a..b}), relative to the data root
     filters: Filters = Filters()
     description: str = ""
     origins: tuple[Origin, ...] = ()

@@ -1,14 +1,16 @@
-"""Files that are whole or absent, and paths that are files."""
+"""Files that are whole or absent; paths, what is none, and paths that are regular files."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from skelfit.errors import InputError, OutputError
 
@@ -42,6 +44,23 @@ def regular_file(path: str | Path, expected: str, fault: type[InputError]) -> No
     """
     if found := other_than_file(path):
         raise fault(path, None, expected, f"{found}, not a regular file")
+
+
+LOCAL = "a path on this machine"
+# Anywhere in a text: patterns and chained addresses (simplecache::s3://...) have them further inside.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_FILE = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
+
+
+def not_local(text: str) -> str | None:
+    """What a text is that should be a path and is an address or a command, and what to do; None for a path."""
+    if _FILE.match(text):
+        return f"the address {text}; give the path alone: {unquote(_FILE.sub('', text))}"
+    if _ADDRESS.search(text):
+        return f"the address {text}; copy the files to this machine, or mount their storage"
+    if text.startswith("pipe:"):  # webdataset would run it
+        return f"the command {text}; write its output to a file"
+    return None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from skelfit.errors import ConfigError
+from skelfit.files import LOCAL, not_local
 
 T = TypeVar("T")
 
@@ -27,10 +28,16 @@ def bounded(minimum: float, maximum: float = math.inf, **default: Any) -> Any:
     return dataclasses.field(metadata={"min": minimum, "max": maximum}, **default)
 
 
+def local_path(**default: Any) -> Any:
+    """A dataclass field that holds a path, or a pattern of paths: no address may stand in it."""
+    return dataclasses.field(metadata={"local": True}, **default)
+
+
 def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T:
     """Make the dataclass `cls` of a mapping read from `path`; `where` is the dotted key of the mapping in it.
 
-    Raises ConfigError for an unknown or missing key, a wrong type or a number below its least value.
+    Raises ConfigError for an unknown or missing key, a wrong type, a number below its least value or an address in
+    place of a path.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(path, where or None, "a mapping", describe(mapping))
@@ -47,6 +54,8 @@ def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T
             values[name] = convert(hints[name], mapping[name], path, key)
             if "min" in spec.metadata:
                 _check_limits(values[name], spec.metadata["min"], spec.metadata["max"], path, key)
+            if "local" in spec.metadata and (found := not_local(values[name] or "")) is not None:
+                raise ConfigError(path, key, LOCAL, found)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise ConfigError(path, key, _type_name(hints[name]), "nothing (the key is missing)")
     return cls(**values)

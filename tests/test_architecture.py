@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "heap": set(),
+    "shipped": set(),
     "strict": set(),
     # A configuration names DoFs.
     "config": {"body", "strict"},

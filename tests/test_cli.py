@@ -290,7 +290,7 @@ def test_a_folder_of_manifests(fake_fitter: FakeFitter) -> None:
     Path("all/gone.yaml").write_text(MISSING)
     demo = "name: demo\nlabels: [{path: demo/x.npz, source: camerahmr}]\ndemo: {people: 3}\n"
     Path("all/demo.yaml").write_text(demo)
-    arguments = ["convert", "--manifest", "all", "--out", "out"]
+    arguments = ["convert", "--manifest", "./all", "--out", "out"]
     result = skelfit_(*arguments)
     assert result.exit_code == 2 and "found no such files. They come from The Project" in result.stdout
     Path("data").mkdir()
@@ -336,7 +336,7 @@ def test_one_of_a_folder_fails_or_is_interrupted(
         return fit(*people)
 
     monkeypatch.setattr(fake_fitter, "fit", fit_or_fail)
-    arguments = ["convert", "--manifest", "all", "--out", "out"]
+    arguments = ["convert", "--manifest", "./all", "--out", "out"]
     result = skelfit_(*arguments)
     assert result.exit_code == 1 and "no such luck" in result.stderr
     assert "some shards failed, see above" in result.stdout and Path("out/two/summary.json").exists()
@@ -403,17 +403,17 @@ def test_a_bad_label_file_is_one_line(fake_fitter: FakeFitter) -> None:
 def test_usage(tmp_path: Path) -> None:
     for arguments in (
         ["convert", "--out", "out"],
-        ["convert", "--out", "out", "--manifest", "a.yaml", "--labels", "a.npz", "--source", "camerahmr"],
+        ["convert", "--out", "out", "--manifest", "demo", "--labels", "a.npz", "--source", "camerahmr"],
     ):
         result = skelfit_(*arguments)
         assert result.exit_code == 2 and "either --manifest FILE or --labels FILE" in result.stderr
-    result = skelfit_("convert", "--out", "out", "--manifest", "a.yaml", "--images", "none")
+    result = skelfit_("convert", "--out", "out", "--manifest", "demo", "--images", "none")
     assert result.exit_code == 2 and "no such folder or tar: none" in result.stderr
     assert skelfit_("--version").stdout.startswith("skelfit, version")
     line = error_line(skelfit_("convert", "--out", "out", "--manifest", "none.yaml"))
-    assert "none.yaml: expected a YAML file, found no such file" in line
+    assert "none.yaml: expected a manifest" in line and "found no such name or file" in line
     assert "no-such-folder" in error_line(
-        skelfit_("convert", "--out", "o", "--manifest", "x.yaml", "--models", "no-such-folder")
+        skelfit_("convert", "--out", "o", "--manifest", "demo", "--models", "no-such-folder")
     )
 
 

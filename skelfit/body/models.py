@@ -37,6 +37,7 @@ from skelfit.body.assets import (
     write_npz,
 )
 from skelfit.errors import ModelError, OutputError
+from skelfit.files import LOCAL, not_local
 
 PROVENANCE_NAME = "models.json"
 KEYPOINTS_NAME = "keypoints44.npz"
@@ -172,5 +173,7 @@ def find_models(folder: str | Path | None = None) -> ModelSet:
     if folder is not None:
         return load_models(folder)
     if named := os.environ.get("SKELFIT_MODELS"):
+        if (found := not_local(named)) is not None:
+            raise ModelError("$SKELFIT_MODELS", None, LOCAL, found)
         return load_models(named)
     return load_models("models") if Path("models").exists() else open_models()

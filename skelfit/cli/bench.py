@@ -11,17 +11,19 @@ import torch
 
 from skelfit.bench import BenchConfig, run_bench
 from skelfit.body.models import find_models
-from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_pipeline, shipped
+from skelfit.cli.convert import COUNT, chosen_pipeline
+from skelfit.cli.paths import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
 from skelfit.config import load_pipeline
 from skelfit.errors import OutputError
 from skelfit.heap import keep_heap
 from skelfit.job import find_device
+from skelfit.shipped import PIPELINES
 from skelfit.studies.setup import table
 
 # Of each kind of poses.
 PEOPLE = {"cpu": 2048, "cuda": 32768}
 BASELINE_PEOPLE = {"cpu": 16, "cuda": 1024}
-BASELINE = Path("pipelines/first-order.yaml")
+BASELINE = "first-order"
 BATCHES = {"cpu": (128, 256, 512), "cuda": (64, 256, 1024, 4096, 16384)}
 
 
@@ -41,7 +43,9 @@ BATCHES = {"cpu": (128, 256, 512), "cuda": (64, 256, 1024, 4096, 16384)}
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
-@click.option("--pipeline", type=FILE, help="What is measured  [default: pipelines/hmr-skel.yaml].")
+@click.option(
+    "--pipeline", type=PIPELINE, default=DEFAULT_PIPELINE, show_default=True, help="What is measured."
+)
 @click.option("--threads", type=COUNT, help="CPU threads  [default: all cores].")
 def bench_command(
     json_file: Path | None,
@@ -51,7 +55,7 @@ def bench_command(
     gender: Any,
     device: str,
     models: Path | None,
-    pipeline: Path | None,
+    pipeline: Path,
     threads: int | None,
 ) -> None:
     """Measure the fit on this machine, beside the first-order baseline.
@@ -73,7 +77,7 @@ def bench_command(
     # A batch that is never full measures a smaller one.
     batches = batch or tuple(b for b in BATCHES[kind] if b <= people) or (people,)
     config = BenchConfig(kind, people, batches, few, gender)
-    baseline = load_pipeline(shipped(BASELINE))
+    baseline = load_pipeline(PIPELINES.find(BASELINE))
     report = run_bench(
         find_models(models), settings, baseline, config, lambda text: click.echo(f"... {text}", err=True)
     )

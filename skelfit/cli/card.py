@@ -8,6 +8,7 @@ import click
 
 from skelfit.card.facts import read_facts
 from skelfit.card.markdown import card_text
+from skelfit.cli.paths import FILE, FOLDER
 from skelfit.errors import OutputError
 from skelfit.shards import write_atomically
 
@@ -15,12 +16,8 @@ NAME, PICTURES = "README.md", "card"
 
 
 @click.command("card")
-@click.argument(
-    "folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(file_okay=False, path_type=Path)
-)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Card  [default: DIR/README.md]."
-)
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FILE, help="Card  [default: DIR/README.md].")
 @click.option("--title", help="Its title  [default: made of the names of the subsets].")
 @click.option("--overwrite", is_flag=True, help="Replace a card that is there.")
 def card_command(folders: tuple[Path, ...], out: Path | None, title: str | None, overwrite: bool) -> None:

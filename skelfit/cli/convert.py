@@ -19,6 +19,7 @@ from skelfit.body.models import OPEN_BODY, ModelSet, find_models
 from skelfit.cli.images import ImageOptions, image_options, prepare_images
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.labels import LabelOptions, label_options
+from skelfit.cli.paths import DEFAULT_PIPELINE, FILE, FOLDER, MANIFEST, PIPELINE
 from skelfit.cli.places import PlaceOptions, place_options
 from skelfit.cli.progress import Progress, report, report_subsets
 from skelfit.cli.subsets import (
@@ -27,6 +28,7 @@ from skelfit.cli.subsets import (
     Subset,
     check_filters,
     check_images,
+    data_root,
     file_subset,
     filter_values,
     label_files,
@@ -46,11 +48,9 @@ from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
 from skelfit.labels.store import clear_temporaries, sequence_starts
 from skelfit.lock import write_record, writing
 from skelfit.plan import Run, ShardTask, finish, pending, plan_shards, rejected_so_far
+from skelfit.shipped import MANIFESTS
 
-DEFAULT_PIPELINE = Path("pipelines/hmr-skel.yaml")
 STORES = ".stores"  # beside the shards: all workers can read what they write to
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
 COUNT = click.IntRange(min=1)
 SHARDS_FAILED, NOTHING_THERE = 1, 2
 GO_ON = "interrupted; the same command goes on from the finished shards"
@@ -73,12 +73,14 @@ class Orders:
 @click.command("convert")
 @click.option(
     "--manifest",
-    type=click.Path(path_type=Path),
-    help="What to convert: manifests/*.yaml; or a folder of them, each to its own folder in --out.",
+    type=MANIFEST,
+    help=f"What to convert: {', '.join(MANIFESTS.names)}; a file; all, or a folder of them, each to a folder in --out.",
 )
 @label_options
 @click.option("--out", type=FOLDER, required=True, help="Folder for the shards.")
-@click.option("--pipeline", type=FILE, help="How to convert  [default: pipelines/hmr-skel.yaml].")
+@click.option(
+    "--pipeline", type=PIPELINE, default=DEFAULT_PIPELINE, show_default=True, help="How to convert."
+)
 @click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
 @image_options
 @click.option(
@@ -108,7 +110,7 @@ def convert_command(
     manifest: Path | None,
     label_options: LabelOptions,
     out: Path,
-    pipeline: Path | None,
+    pipeline: Path,
     models: Path | None,
     image_options: ImageOptions,
     skel_gender: str | None,
@@ -125,6 +127,8 @@ def convert_command(
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
     if image_options.place is not None and manifest is not None and manifest.is_dir():
         raise click.UsageError("--images is for one subset: give one manifest")
+    if manifest is not None:
+        data_root()  # said before anything is read
     settings = image_options.applied_to(chosen_pipeline(pipeline, skel_gender, shard_size))
     found = find_models(models)
     click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
@@ -275,21 +279,13 @@ def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
     }
 
 
-def chosen_pipeline(
-    path: Path | None, skel_gender: str | None = None, shard_size: int | None = None
-) -> Pipeline:
+def chosen_pipeline(path: Path, skel_gender: str | None = None, shard_size: int | None = None) -> Pipeline:
     """The pipeline with what the command line changes of it."""
-    pipeline = load_pipeline(path or shipped(DEFAULT_PIPELINE))
+    pipeline = load_pipeline(path)
     if skel_gender is not None:
         gender: Any = skel_gender
         pipeline = replace(pipeline, fit=replace(pipeline.fit, skel_gender=gender))
     return pipeline if shard_size is None else replace(pipeline, shard_size=shard_size)
-
-
-def shipped(path: Path) -> Path:
-    """A file that comes with skelfit: of the working folder or, outside of a checkout, of where this package lies."""
-    beside = Path(__file__).parents[2] / path
-    return beside if not path.exists() and beside.exists() else path
 
 
 def _work_off(

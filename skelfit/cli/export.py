@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from skelfit.body.models import find_models
+from skelfit.cli.paths import FILE, FOLDER, PATH
 from skelfit.cli.progress import Progress
 from skelfit.export.hsmr import export_hsmr
 from skelfit.export.opensim import export_opensim
 from skelfit.export.people import FinishedRun, Step, open_run
 from skelfit.export.skel_cf import export_skel_cf
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
 MESHES = 10  # people whose meshes are written when nobody says whose: two files of 1 MB each
 
 
@@ -26,7 +26,7 @@ MESHES = 10  # people whose meshes are written when nobody says whose: two files
     required=True,
     help="skel-cf: one label file; hsmr: tars with images; opensim: .mot and .trc; obj, ply: skin and bones.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="File (skel-cf), else folder.")
+@click.option("--out", type=PATH, required=True, help="File (skel-cf), else folder.")
 @click.option(
     "--models", type=FOLDER, help="opensim, obj, ply: the models of the run  [default: as convert]."
 )
@@ -36,7 +36,7 @@ MESHES = 10  # people whose meshes are written when nobody says whose: two files
 )
 @click.option(
     "--keep",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="Only whom this list of verify keeps (CSV).",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier export wrote there.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from skelfit.cli.paths import PATTERN
 from skelfit.config import ImageMode, Pipeline
 from skelfit.files import skipped_line
 from skelfit.images.source import ImagePlace, find_images
@@ -37,7 +38,11 @@ class ImageOptions:
 def image_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of images; it gets them as `image_options`."""
 
-    @click.option("--images", help="Folder or tars ('DIR/*.tar', quoted) of the images, not the manifest's.")
+    @click.option(
+        "--images",
+        type=PATTERN,
+        help="Folder or tars ('DIR/*.tar', quoted) of the images, not the manifest's.",
+    )
     @click.option(
         "--image-mode",
         type=click.Choice(["bytes", "crop", "none"]),

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import click
 
+from skelfit.cli.paths import PATH
 from skelfit.config import ReadOptions, Source
 
 
@@ -25,9 +26,7 @@ class LabelOptions:
 def label_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a label file; it gets them as `label_options`."""
 
-    @click.option(
-        "--labels", type=click.Path(path_type=Path), help="Or one label file, or a folder of sequences."
-    )
+    @click.option("--labels", type=PATH, help="Or one label file, or a folder of sequences.")
     @click.option(
         "--source", type=click.Choice(get_args(Source)), help="Its layout  [default: told by its keys]."
     )

@@ -10,9 +10,7 @@ from skelfit.body.importer import import_models
 from skelfit.body.keypoints import import_keypoints
 from skelfit.body.models import KEYPOINTS_NAME, open_models, refuse_existing, save_models
 from skelfit.body.open_body import open_body_models, write_official
-
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+from skelfit.cli.paths import FILE, FOLDER
 
 
 @click.group("models")

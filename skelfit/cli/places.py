@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
+from skelfit.cli.paths import FILE, SCHEDULER
 from skelfit.cluster.place import HERE, Place, Tls, cores
-
-FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,9 @@ def place_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Processes on this machine  [default: one per GPU, or else per core]; 0: no other than this.",
     )
     @click.option(
-        "--scheduler", help="In place of them: address or scheduler file of a running Dask cluster."
+        "--scheduler",
+        type=SCHEDULER,
+        help="In place of them: address or scheduler file of a running Dask cluster.",
     )
     @click.option("--tls-ca", type=FILE, help="For --scheduler: the certificate authority of the cluster,")
     @click.option("--tls-cert", type=FILE, help="a certificate signed by it,")

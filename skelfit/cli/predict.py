@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from skelfit import __version__
 from skelfit.body.models import find_models
+from skelfit.cli.paths import FOLDER, PATH
 from skelfit.job import find_device
 from skelfit.predict.boxes import Box, BoxFile, FindBoxes, whole_photo
 from skelfit.predict.intrinsics import (
@@ -32,8 +33,6 @@ from skelfit.predict.predictor import Predictor
 from skelfit.predict.shards import find_people, predict_people
 from skelfit.train.checkpoint import load_network
 
-FILE = click.Path(path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
 _AROUND_BOX, _AROUND_PHOTO = 1.2, 1.0  # margins
 
 
@@ -57,11 +56,11 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
 
 
 @click.command("predict")
-@click.argument("checkpoint", type=FILE)
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=FILE)
+@click.argument("checkpoint", type=PATH)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=FOLDER, required=True, help="Folder for parameters, meshes and pictures.")
 @click.option(
-    "--boxes", type=FILE, help="People's boxes (JSON): COCO's detections or annotations, or by name."
+    "--boxes", type=PATH, help="People's boxes (JSON): COCO's detections or annotations, or by name."
 )
 @click.option(
     "--box",

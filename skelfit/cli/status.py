@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from skelfit.cli.paths import PATH
 from skelfit.cli.progress import rejections
 from skelfit.status import Status, read_status
 
@@ -15,7 +16,7 @@ SHOWN = 8  # shards in progress that are listed
 
 
 @click.command("status")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def status_command(folder: Path, as_json: bool) -> None:
     """How far the run in DIR is, from its files alone; it may run on another machine."""

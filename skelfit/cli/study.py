@@ -12,7 +12,8 @@ import torch
 from skelfit import __version__
 from skelfit.bench import describe_device
 from skelfit.body.models import find_models
-from skelfit.cli.convert import COUNT, FILE, FOLDER, chosen_pipeline
+from skelfit.cli.convert import COUNT, chosen_pipeline
+from skelfit.cli.paths import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
 from skelfit.errors import OutputError
 from skelfit.job import find_device
 from skelfit.studies import STUDIES
@@ -38,7 +39,9 @@ _NAMES = "\n\n".join(f"\b\n{name}: {study.help}" for name, study in STUDIES.item
 @click.option("--picture", type=FILE, help="Draw the worst people here, target beside fit (JPEG).")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
-@click.option("--pipeline", type=FILE, help="What is measured  [default: pipelines/hmr-skel.yaml].")
+@click.option(
+    "--pipeline", type=PIPELINE, default=DEFAULT_PIPELINE, show_default=True, help="What is measured."
+)
 @click.option("--threads", type=COUNT, help="CPU threads  [default: all cores].")
 def study_command(
     name: str,
@@ -48,7 +51,7 @@ def study_command(
     picture: Path | None,
     device: str,
     models: Path | None,
-    pipeline: Path | None,
+    pipeline: Path,
     threads: int | None,
 ) -> None:
     """Run one study (its help is made from the list of studies)."""

@@ -16,6 +16,7 @@ from skelfit.cli.labels import LabelOptions
 from skelfit.cli.progress import Progress
 from skelfit.config import DemoSpec, Filters, LabelSource, Manifest, Origin, load_manifest
 from skelfit.errors import ConfigError, LabelError
+from skelfit.files import LOCAL, not_local
 from skelfit.filters import GROUPS, PUBLISHED_VALUES
 from skelfit.images.source import ImagePlace, ImageSource, find_images, open_images
 from skelfit.labels.expected import record_sha256
@@ -89,8 +90,11 @@ def manifests_of(folder: Path) -> list[Path]:
 
 
 def data_root() -> Path:
-    """The folder that manifests speak of."""
-    return Path(os.environ.get("SKELFIT_DATA") or "data")
+    """The folder that manifests speak of. Raises ConfigError."""
+    named = os.environ.get("SKELFIT_DATA") or "data"
+    if (found := not_local(named)) is not None:
+        raise ConfigError("$SKELFIT_DATA", None, LOCAL, found)
+    return Path(named)
 
 
 def label_files(

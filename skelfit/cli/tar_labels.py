@@ -8,14 +8,15 @@ import click
 from tqdm import tqdm
 
 from skelfit.body.assets import write_npz
+from skelfit.cli.paths import PATH, PATTERN
 from skelfit.errors import OutputError
 from skelfit.images.source import find_images
 from skelfit.tar_labels import read_tar_labels
 
 
 @click.command("tar-labels")
-@click.argument("tars")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The label file (.npz).")
+@click.argument("tars", type=PATTERN)
+@click.option("--out", type=PATH, required=True, help="The label file (.npz).")
 @click.option("--overwrite", is_flag=True, help="Replace it.")
 def tar_labels_command(tars: str, out: Path, overwrite: bool) -> None:
     """Collect the SMPL labels of TARS (4D-Humans'; 'DIR/*.tar', quoted) in one label file.

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from skelfit.body.models import find_models
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
+from skelfit.cli.paths import FOLDER, PATH, PATTERN, TRAINING
 from skelfit.cli.progress import Progress
 from skelfit.cli.train_curve import CURVE_NAME, draw_curve
 from skelfit.errors import OutputError
@@ -27,20 +28,23 @@ from skelfit.train.log import BOARD_NAME, LOG_NAME
 from skelfit.train.loop import train
 from skelfit.train.validate import BEYOND_DEG, ERRORS, PCK_AT, Measured
 
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
-
 
 @click.command("train")
-@click.argument("config_file", metavar="[CONFIG]", required=False, type=FILE)
-@click.option("--config", "config_option", type=FILE, help="The same as CONFIG: pipelines/train-*.yaml.")
+@click.argument("config_file", metavar="[CONFIG]", required=False, type=TRAINING)
+@click.option("--config", "config_option", type=TRAINING, help="The same as CONFIG.")
 @click.option(
-    "--shards", multiple=True, help="Finished shards: a folder or a pattern; may be given several times."
+    "--shards",
+    type=PATTERN,
+    multiple=True,
+    help="Finished shards: a folder or a pattern; may be given several times.",
 )
 @click.option(
-    "--val", multiple=True, help="Shards to measure with  [default: people whom data.held_out holds out]."
+    "--val",
+    type=PATTERN,
+    multiple=True,
+    help="Shards to measure with  [default: people whom data.held_out holds out].",
 )
-@click.option("--vitpose", type=FILE, help="ViTPose's weights, in place of network.checkpoint.")
+@click.option("--vitpose", type=PATH, help="ViTPose's weights, in place of network.checkpoint.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for checkpoints and logs.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Remove the training that is in --out.")
@@ -62,7 +66,7 @@ def train_command(
     models: Path | None,
     device: str,
 ) -> None:
-    """Train the network of CONFIG (default: SKEL-CF's) on finished shards.
+    """Train the network of CONFIG (train-tiny, train-skel-cf or a file; default: SKEL-CF's) on finished shards.
 
     For several GPUs or machines: torchrun --nproc-per-node N -m skelfit train ...
     """

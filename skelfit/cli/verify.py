@@ -12,6 +12,7 @@ import click
 
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
 from skelfit.cli.interrupts import interruptible
+from skelfit.cli.paths import FILE, FOLDER
 from skelfit.cli.places import PlaceOptions, place_options
 from skelfit.cli.progress import Progress
 from skelfit.cluster.place import HERE, Place
@@ -28,8 +29,6 @@ from skelfit.verify.run import ShardReport, VerifyTask, plan_verify, verify_shar
 from skelfit.verify.run_folder import RunFolder, open_run
 from skelfit.verify.terminal import comparison_lines, summary_lines
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
 FEW = 500  # people who are verified before worker processes have started
 SAMPLE = 20_000  # people who are measured unless more are asked for: two or three minutes
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import click
 
 from skelfit.body.models import find_models
+from skelfit.cli.paths import FOLDER
 
 
 @click.command("view")
-@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("key")
 @click.option(
     "--models",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="The models of the run  [default: as convert].",
 )
 @click.option(

@@ -36,7 +36,7 @@ from skelfit.loader.people import (
     weigh,
 )
 from skelfit.shards import ShardError
-from skelfit.strict import bounded
+from skelfit.strict import bounded, local_path
 
 _log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]  # (crop,crop,3), or (0,0,3) where images are not wanted
@@ -47,7 +47,9 @@ class DataConfig:
     """What is read, and how."""
 
     subsets: tuple[SubsetConfig, ...] = bounded(1, default=())  # also by --shards
-    keep: str | None = None  # a keep-list of `skelfit verify --keep`: whom it drops is left out
+    keep: str | None = local_path(
+        default=None
+    )  # a keep-list of `skelfit verify --keep`: whom it drops is left out
     held_out: float = bounded(0, 0.9, default=0.0)  # share of the people that training never sees
     batch_size: int = bounded(1, default=64)  # of each process
     workers: int = bounded(0, default=4)  # that read for each process; 0: it reads itself

@@ -22,14 +22,13 @@ from zlib import crc32
 import numpy as np
 from braceexpand import braceexpand
 from numpy.typing import NDArray
-from webdataset.gopen import gopen
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from skelfit.files import other_than_file
+from skelfit.files import LOCAL, not_local, other_than_file
 from skelfit.keep import read_keep
 from skelfit.layout import LABEL_SIZE, LAYOUT_VERSION, FloatArray
 from skelfit.shards import ShardError, ShardFiles, read_marker
-from skelfit.strict import bounded
+from skelfit.strict import bounded, local_path
 
 _log = logging.getLogger(__name__)
 _LABEL, _META = "label.npy", "meta.json"
@@ -40,7 +39,7 @@ _IN_CAMERA = ("camera", "camera_axes", "crop_camera")  # coordinates that can be
 class SubsetConfig:
     """The shards of a subset, and how often its people come."""
 
-    shards: str  # tars: a path with *, ? or [0-9], or with {000000..000312}; also a URL that webdataset opens
+    shards: str = local_path()  # tars: a path with *, ? or [0-9], or with {000000..000312}
     weight: float | None = bounded(1e-9, default=None)  # relative to the others; null: its number of people
 
 
@@ -105,10 +104,12 @@ def weigh(
 
 def find_tars(pattern: str) -> tuple[str, ...]:
     """The tars of a pattern, in order. Raises ShardError when one is not there, or none is."""
+    if (found_instead := not_local(pattern)) is not None:
+        raise ShardError("shards", None, LOCAL, found_instead)
     found: list[str] = []
     for piece in braceexpand(pattern):
         found += sorted(glob.glob(piece, recursive=True)) if glob.has_magic(piece) else [piece]
-    missing = [path for path in found if ":" not in path and not Path(path).is_file()]
+    missing = [path for path in found if not Path(path).is_file()]
     if missing or not found:
         where = missing[0] if missing else pattern
         raise ShardError(where, None, "finished shards (tar)", other_than_file(where) or "no such file")
@@ -223,7 +224,8 @@ def _samples(tar: str, *, images: bool) -> Iterator[dict[str, Any]]:
     """The members of each sample by their endings, its key, and its tar."""
     wanted = None if images else lambda name: name.endswith((_LABEL, _META))
     try:
-        with gopen(tar) as stream:
+        # Not webdataset's gopen, which runs a file named "pipe:..." as a command.
+        with open(tar, "rb") as stream:
             members = tar_file_expander([{"url": tar, "stream": stream}], _go_on, select_files=wanted)
             yield from group_by_keys(members, handler=_go_on)
     except OSError as error:

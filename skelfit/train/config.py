@@ -9,7 +9,7 @@ from typing import Literal
 from skelfit.errors import ConfigError
 from skelfit.loader.data import DataConfig
 from skelfit.loader.people import SubsetConfig
-from skelfit.strict import bounded, build, load_yaml
+from skelfit.strict import bounded, build, load_yaml, local_path
 
 BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny", "keypoint-tiny"]
 
@@ -19,7 +19,7 @@ class NetworkConfig:
     """The network; the last three are ablations of the paper."""
 
     backbone: BackboneName = "vitpose-h"
-    checkpoint: str | None = None  # ViTPose's weights, which a ViT begins with
+    checkpoint: str | None = local_path(default=None)  # ViTPose's weights, which a ViT begins with
     random: bool = False  # true: it begins with random ones; keypoint-tiny has neither
     dim: int = bounded(8, default=1024)  # of the decoder's tokens
     heads: int = bounded(1, default=8)
