@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,9 +214,29 @@ def test_everyone_runs_the_same_version(who: str, version: str | None) -> None:
 def test_a_scheduler_of_another_skelfit_is_refused(tmp_path: Path, content: str, found: str) -> None:
     (tmp_path / "skelfit").mkdir()
     (tmp_path / "skelfit" / "__init__.py").write_text(content)
-    with by_hand(tmp_path) as programs:
-        programs.scheduler(PYTHONPATH=str(tmp_path))
-        assert f"expected skelfit {__version__}, as here, found {found}" in refusal(tmp_path, programs.file)
+    file = tmp_path / "scheduler.json"
+    command = [
+        sys.executable,
+        "-m",
+        "dask",
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+    ]
+    # One that is started from nothing: another has imported this skelfit.
+    with subprocess.Popen(
+        [*command, "--scheduler-file", str(file)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    ) as scheduler:
+        try:
+            assert f"expected skelfit {__version__}, as here, found {found}" in refusal(tmp_path, file)
+        finally:
+            scheduler.kill()
 
 
 def test_a_cluster_without_workers_says_so_until_one_comes(

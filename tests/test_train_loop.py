@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import programs
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -366,19 +368,13 @@ def test_a_run_and_its_files(whole: Path, models: ModelSet) -> None:
 def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
     shards: Path, config_file: Path, whole: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "skelfit", "train", config_file, "--shards", shards, "--out", tmp_path]
-    child = subprocess.Popen(
-        list(map(str, command)),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    child = programs.start("-m", "skelfit", "train", config_file, "--shards", shards, "--out", tmp_path)
     limit = time.monotonic() + 200
     while len(losses(tmp_path)) < 6 and child.poll() is None and time.monotonic() < limit:
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
     _, errors = child.communicate()
-    assert child.returncode == -signal.SIGKILL, errors.decode()
+    assert child.returncode == -signal.SIGKILL, errors
     found = run(config_file, "--shards", shards, "--out", tmp_path, "--resume")
     assert found.exit_code == 0 and "going on after step" in found.output
     assert losses(tmp_path) == losses(whole)
@@ -472,13 +468,12 @@ def test_stages_go_on_where_they_were(
 
 
 def test_two_processes_learn_in_three_stages(shards: Path, three_stages: Path, tmp_path: Path) -> None:
+    """Launched by torchrun as ever, but neither it nor they start from nothing."""
     command = ["train", three_stages, "--shards", shards, "--out", tmp_path / "out", "--device", "cpu"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "skelfit"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, *map(str, command)], env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--no-python"]
+    python = shlex.split(programs.shell_words(programs.ROOT))
+    code, _, errors = programs.run(*launch, *python, "-m", "skelfit", *command)
+    assert code == 0, errors
     lines = losses(tmp_path / "out")
     assert len([line for line in lines if "loss" in line]) == 13
     measured = [line["validation"] for line in lines if "validation" in line]
