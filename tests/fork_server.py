@@ -34,8 +34,12 @@ IMPORTED = (
     "skelfit.job",
     "skelfit.labels.demo",
     "skelfit.train.loop",
-    "torch.distributed",
-    "transformers.models.vit.modeling_vit",
+    "dask_jobqueue",
+    "skelfit.cli.train_curve",
+    "skelfit.fit.fitter",
+    "torch.distributed.run",
+    "torch.utils.tensorboard",
+    "transformers.models.vitpose_backbone.modeling_vitpose_backbone",
 )
 
 

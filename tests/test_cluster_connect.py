@@ -154,7 +154,7 @@ def test_unusable_certificates_are_named(tmp_path: Path, own: Tls) -> None:
 
 
 def test_no_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(connect, "CONNECT_SECONDS", 0.3)
     for scheduler in ("tcp://127.0.0.1:9", "127.0.0.1:9", "tcp://no-such-host.invalid:8786", "soap://here:1"):
         said = refusal(tmp_path, scheduler)
         assert scheduler in said and "expected a Dask scheduler, found none that answers" in said
@@ -163,7 +163,7 @@ def test_no_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"tcp://127.0.0.1:9 (of {stale}): expected a Dask scheduler" in refusal(tmp_path, stale)
     broken.write_text("{}")
     assert f"{broken}: expected the file of a Dask scheduler" in refusal(tmp_path, broken)
-    assert "found no such file for 1 s" in refusal(tmp_path, tmp_path / "none.json")
+    assert "found no such file for 0.3 s" in refusal(tmp_path, tmp_path / "none.json")
 
 
 def test_the_command_line_refuses_in_one_line(
