@@ -21,6 +21,7 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
+import kernels
 import torch
 
 IMPORTED = (
@@ -179,6 +180,7 @@ def start(arguments: list[str]) -> None:
 def main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
+    kernels.compile_once()
     gc.freeze()
     server = Server(sys.argv[1])
     server.run()
