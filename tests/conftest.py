@@ -8,6 +8,7 @@ not, because a program compiles it meanwhile.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import kernels
 import programs
 import pytest
 import torch
+from torch import Tensor
 
+import skelfit.fit.fitter
 from skelfit.body.models import ModelSet, open_models
 from skelfit.body.open_body import open_body_models, write_official
+from skelfit.body.skel import SkelModel
+from skelfit.fit.joint_targets import SHOULDERS, JointLocator, make_locator
 
 # Long ones that fit nobody, first; then the others; then long ones that fit.
 FIRST = (
@@ -63,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 _WARM_UP = pytest.StashKey[programs.Program]()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Modules to processes, and the tests of some modules one by one, in our order."""
     from xdist.scheduler import LoadScopeScheduling
@@ -104,3 +110,27 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _locators() -> Iterator[None]:
+    """Where shoulders are on a body's skin is learnt once and not for each fitter: it takes most of making one."""
+    learnt: dict[tuple[object, ...], tuple[SkelModel, JointLocator]] = {}
+
+    def make_once(model: SkelModel, limits: Tensor, joints: tuple[int, ...] = SHOULDERS) -> JointLocator:
+        rest = model.v_template
+        key = (
+            id(model.asset),
+            rest.dtype,
+            rest.device,
+            limits.dtype,
+            tuple(limits.flatten().tolist()),
+            joints,
+        )
+        if key not in learnt:
+            learnt[key] = model, make_locator(model, limits, joints)  # the model is kept, and with it its id
+        return learnt[key][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(skelfit.fit.fitter, "make_locator", make_once)
+        yield

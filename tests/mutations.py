@@ -138,7 +138,9 @@ def copy_of(tree: Path, tests: Path, folder: Path) -> Path:
     copy = folder / "tree"
     copy.mkdir()
     for path in (path for name in COPIED for path in tree.glob(name)):
-        (shutil.copytree if path.is_dir() else shutil.copy2)(path, copy / path.name)
+        into = copy / path.relative_to(tree)
+        into.parent.mkdir(exist_ok=True)
+        (shutil.copytree if path.is_dir() else shutil.copy2)(path, into)
     shutil.copytree(tests, copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     return copy
 

@@ -174,7 +174,7 @@ def assert_all_end(processes: list[psutil.Process]) -> None:
 
 
 def test_a_worker_that_is_killed_costs_nothing(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     process = job.start("--workers", 1)
     job.wait_for(1, process)
     job.wait_until(lambda: begun_by(job), process)
@@ -193,7 +193,7 @@ def test_a_worker_that_is_killed_costs_nothing(people: Path, tmp_path: Path) -> 
 def test_a_client_that_is_ended_takes_its_workers_with_it(
     people: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     process = job.start("--workers", 1)
     job.wait_for(1, process)
     family = psutil.Process(process.pid).children(recursive=True)
@@ -215,10 +215,10 @@ def test_a_client_that_is_ended_takes_its_workers_with_it(
 
 
 def test_a_scheduler_that_is_killed_ends_the_run_with_a_message(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     with by_hand(tmp_path) as cluster:
         cluster.scheduler()
-        cluster.worker("worker", FAULT_DELAY="0.3")
+        cluster.worker("worker", FAULT_DELAY="0.2")
         process = job.start("--scheduler", cluster.file)
         job.wait_for(1, process)
         cluster.stop("scheduler", signal.SIGKILL)
@@ -356,7 +356,7 @@ def test_a_folder_that_is_read_only(people: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_becomes_read_only(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     process = job.start()
     job.wait_for(2, process)
     with read_only(job.out):
@@ -372,7 +372,7 @@ def test_a_folder_that_becomes_read_only(people: Path, tmp_path: Path) -> None:
 
 def test_a_label_file_that_is_replaced_during_a_run(people: Path, tmp_path: Path) -> None:
     """The run ends as it began; the next one sees that this is another file."""
-    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.2"})
     process = job.start()
     job.wait_for(1, process)
     other = tmp_path / "other.npz"
@@ -394,7 +394,7 @@ def test_a_label_file_that_is_replaced_during_a_run(people: Path, tmp_path: Path
 
 
 def test_two_runs_at_one_output(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.2"})
     first = job.start()
     job.wait_for(1, first)
     first.send_signal(signal.SIGSTOP)  # or it may be done before the other has begun
@@ -490,7 +490,7 @@ def test_a_tar_of_images_that_is_cut_short(people: Path, tmp_path: Path) -> None
 
 
 def test_a_tar_of_images_that_is_replaced_during_a_run(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     tar = job.folder / "images"
     tar.unlink()
     with tarfile.open(tar, "w") as archive:
