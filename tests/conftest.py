@@ -24,33 +24,15 @@ from skelfit.body.open_body import open_body_models, write_official
 from skelfit.body.skel import SkelModel
 from skelfit.fit.joint_targets import SHOULDERS, JointLocator, make_locator
 
-# Long ones that fit nobody, first; then the others; then long ones that fit.
+# Long ones that fit nobody, first; then the others; then long ones that fit, those of the slowest kernels first.
 FIRST = (
-    "test_faults",
-    "test_train_loop",
-    "test_cluster",
-    "test_cluster_connect",
-    "test_open_body",
-    "test_train_network",
+    "test_faults test_train_loop test_cluster test_cluster_connect test_open_body test_train_network".split()
 )
 LAST = (
-    "test_cluster_docs",
-    "test_study_fit",
-    "test_bench",
-    "test_cli",
-    "test_fit",
-    "test_anatomy",
-    "test_shaped_objective",
+    "test_shaped_objective test_anatomy test_cluster_docs test_cli test_study_fit test_fit test_bench".split()
 )
 # Modules of tests that share little and take long: their tests are handed out one by one.
-SPLIT = (
-    "test_cluster_docs",
-    "test_study_fit",
-    "test_bench",
-    "test_fit",
-    "test_anatomy",
-    "test_shaped_objective",
-)
+SPLIT = ("test_cluster_docs", "test_study_fit", "test_fit", "test_bench")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # of each of several processes
 
 kernels.compile_once()
