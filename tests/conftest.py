@@ -32,7 +32,7 @@ LAST = (
     "test_shaped_objective test_anatomy test_cluster_docs test_cli test_study_fit test_fit test_bench".split()
 )
 # Modules of tests that share little and take long: their tests are handed out one by one.
-SPLIT = ("test_cluster_docs", "test_study_fit", "test_fit", "test_bench")
+SPLIT = ("test_study_fit", "test_fit", "test_bench")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # of each of several processes
 
 kernels.compile_once()

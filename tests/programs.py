@@ -128,7 +128,8 @@ def server() -> str:
     folder = tempfile.mkdtemp(prefix="skelfit-tests-")
     path = os.path.join(folder, "server")
     process = subprocess.Popen(
-        [sys.executable, TESTS / "fork_server.py", path],
+        # Newer Pythons warn of forks beside the idle threads of libraries.
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", TESTS / "fork_server.py", path],
         env={**os.environ, "PYTHONPATH": PATHS},
         stdin=subprocess.PIPE,
         start_new_session=True,
