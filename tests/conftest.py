@@ -8,7 +8,7 @@ not, because a program compiles it meanwhile.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import skelfit.fit.fitter
 from skelfit.body.models import ModelSet, open_models
 from skelfit.body.open_body import open_body_models, write_official
 from skelfit.body.skel import SkelModel
-from skelfit.fit.joint_targets import SHOULDERS, JointLocator, make_locator
+from skelfit.fit.joint_targets import JointLocator, make_locator
 
 # Long ones that fit nobody, first; then the others; then long ones that fit, those of the slowest kernels first.
 FIRST = (
@@ -99,18 +99,14 @@ def _locators() -> Iterator[None]:
     """Where shoulders are on a body's skin is learnt once and not for each fitter: it takes most of making one."""
     learnt: dict[tuple[object, ...], tuple[SkelModel, JointLocator]] = {}
 
-    def make_once(model: SkelModel, limits: Tensor, joints: tuple[int, ...] = SHOULDERS) -> JointLocator:
-        rest = model.v_template
-        key = (
-            id(model.asset),
-            rest.dtype,
-            rest.device,
-            limits.dtype,
-            tuple(limits.flatten().tolist()),
-            joints,
-        )
+    def make_once(model: SkelModel, limits: Tensor, *how: Hashable, **options: Hashable) -> JointLocator:
+        rest, more = model.v_template, (how, *options.items())
+        key = (id(model.asset), rest.dtype, rest.device, limits.dtype, tuple(limits.flatten().tolist()), more)
         if key not in learnt:
-            learnt[key] = model, make_locator(model, limits, joints)  # the model is kept, and with it its id
+            learnt[key] = (
+                model,
+                make_locator(model, limits, *how, **options),
+            )  # the model is kept, and with it its id
         return learnt[key][1]
 
     with pytest.MonkeyPatch.context() as patch:
