@@ -29,10 +29,10 @@ FIRST = (
     "test_faults test_train_loop test_cluster test_cluster_connect test_open_body test_train_network".split()
 )
 LAST = (
-    "test_shaped_objective test_anatomy test_cluster_docs test_cli test_study_fit test_fit test_bench".split()
-)
+    "test_shaped_objective test_anatomy test_cluster_docs test_cli test_golden test_study_fit test_fit test_bench"
+).split()
 # Modules of tests that share little and take long: their tests are handed out one by one.
-SPLIT = ("test_study_fit", "test_fit", "test_bench")
+SPLIT = ("test_golden", "test_study_fit", "test_fit", "test_bench")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # of each of several processes
 
 kernels.compile_once()
