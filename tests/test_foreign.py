@@ -26,8 +26,11 @@ import scipy.io
 import torch
 from safetensors.numpy import save as save_tensors
 
+from skelfit.config import LabelSource
 from skelfit.errors import LabelError
+from skelfit.labels.expected import check_keys
 from skelfit.labels.readers import find_source, read
+from skelfit.labels.store import build_store, read_rows
 from skelfit.tar_labels import read_tar_labels
 
 
@@ -215,6 +218,15 @@ def test_one_line_says_what_a_file_is_and_what_to_do(tmp_path: Path, kind: str, 
     assert "\n" not in str(caught.value) and " object at 0x" not in found and "_Scalar" not in found
 
 
+@pytest.mark.parametrize("kind", ["torch", "npz of ROMP", "groups of integers", "zip", "body model, npz"])
+def test_a_manifest_that_names_keys_hides_nothing(tmp_path: Path, kind: str) -> None:
+    content, facts = KINDS[kind]
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(LabelError) as caught:
+        check_keys(tmp_path / "x.npz", ["imgname"])
+    assert caught.value.found.startswith(facts[0])
+
+
 class Bomb:
     def __init__(self, flag: Path) -> None:
         self.flag = flag
@@ -293,9 +305,19 @@ def test_heads_of_large_files_are_enough(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "x.npz")
-    with pytest.raises(LabelError, match="found a named pipe, not a regular file"):
-        read(tmp_path / "x.npz")
+    """Alone it is an error; in a folder of sequences it is a row, and the others are read."""
+    folder = tmp_path / "sequences"
+    folder.mkdir()
+    os.mkfifo(folder / "x.npz")
+    expected = "found a named pipe, not a regular file"
+    with pytest.raises(LabelError, match=expected):
+        read(folder / "x.npz")
+    with pytest.raises(LabelError, match=expected):
+        build_store(LabelSource(path="x.npz"), folder / "x.npz", tmp_path / "stores", 10.0)
+    np.savez(folder / "y.npz", poses=np.zeros((3, 72)), betas=np.zeros(10), trans=np.zeros((3, 3)))
+    batch = read_rows(build_store(LabelSource(path="."), folder, tmp_path / "stores", 10.0), 0, 4)
+    assert batch.bad[0].startswith("bad_file: ") and batch.bad[0].endswith(expected)
+    assert batch.bad[1:] == [""] * 3
 
 
 @pytest.mark.parametrize("kind", ["PNG", "tar.gz", "JSON"])

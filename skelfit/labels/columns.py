@@ -140,7 +140,7 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
             found = f"a damaged {kind} file ({_one_line(error)})"
             raise LabelError(path, None, KINDS, found) from None
         arrays = {short: named[name] for short, name in _leaves(named).items()}
-        yield Columns(path, kind, arrays, partial(_instead, path, kind, list(named)))
+        yield Columns(path, kind, arrays, partial(foreign.what_instead, path, kind, list(named)))
 
 
 def _opened(path: Path, kind: str, stack: ExitStack) -> dict[str, Any]:
@@ -165,14 +165,6 @@ def _opened(path: Path, kind: str, stack: ExitStack) -> dict[str, Any]:
     with open(path, "rb") as stream:
         begins = f"a file of another kind, or a damaged one (it begins with {stream.read(8)!r})"
     raise _UnusableError(what_file(path) or begins)
-
-
-def _instead(path: Path, kind: str, names: list[str]) -> str:
-    try:
-        objects = foreign.what_objects(path) if kind == "npz" else ""
-    except Exception:  # a damaged array, which its own reader reports
-        objects = ""
-    return objects or foreign.what_keys(names, path, kind)
 
 
 class _UnusableError(Exception):

@@ -85,8 +85,19 @@ def what_global(name: str, path: Path) -> str:
     )
 
 
-def what_keys(names: Sequence[str], path: Path, kind: str) -> str:
-    """What a file with these keys (nested ones joined by dots or slashes) is in place of labels; '' if unknown."""
+def what_instead(path: Path, kind: str, names: Sequence[str]) -> str:
+    """What a file is that lacks a key, by the keys that it has; '' where they do not tell.
+
+    Nested names are joined by dots or slashes.
+    """
+    try:
+        objects = what_objects(path) if kind == "npz" else ""
+    except Exception:  # a damaged array, which its reader reports
+        objects = ""
+    return objects or _what_keys(path, kind, names)
+
+
+def _what_keys(path: Path, kind: str, names: Sequence[str]) -> str:
     parts = {part for name in names for part in re.split(r"[./]", name)}
     if {"v_template", "shapedirs"} <= parts:
         return (
