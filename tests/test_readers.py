@@ -436,12 +436,17 @@ class _Harm:
 
 
 BAD_CONTAINERS: list[tuple[str, bytes, str]] = [
-    ("x.npz", b"", "a file of another kind, or a damaged one (it begins with b'')"),
+    ("x.npz", b"", "an empty file (0 bytes)"),
     ("x.npz", b"PK\x03\x04cut", "a truncated .npz file"),
-    ("x.txt", b"pose,betas\n", "a file of another kind, or a damaged one (it begins with b'pose,bet')"),
+    ("x.txt", b"pose,betas\n", "a CSV table"),
+    (
+        "x.bin",
+        b"\x01\x02\x03\x04" * 4,
+        "a file of another kind, or a damaged one (it begins with b'\\x01\\x02",
+    ),
     ("x.h5", b"\x89HDF\r\n\x1a\n" + bytes(20), "a damaged hdf5 file ("),
     ("x.npy", b"\x93NUMPY\x01\x00v\x00{'descr'", ""),
-    ("x.pkl", pickle.dumps({"poses": _Harm()}), "the global '_pytest.outcomes"),
+    ("x.pkl", pickle.dumps({"poses": _Harm()}), "a pickle with objects of the package '_pytest' (it names"),
     ("x.pkl", pickle.dumps([1, 2]), "a pickled list, and neither a dictionary nor a list of dictionaries"),
     ("x.pkl", pickle.dumps(amass())[:200], "one that is cut off, damaged or no pickle at all"),
 ]

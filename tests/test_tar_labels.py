@@ -83,7 +83,7 @@ BAD = [
         "[0].betas': expected numbers of shape (10,), found shape",
     ),
     (lambda p: p | {"betas": None}, "[0].betas': expected numbers of shape (10,), found a NoneType"),
-    (lambda p: 3, "': expected a list with a dictionary for each person, found list"),
+    (lambda p: 3, "': expected a list with a dictionary for each person, found a list"),
 ]
 
 

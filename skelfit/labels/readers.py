@@ -62,14 +62,17 @@ def detect(columns: Columns) -> tuple[Source, str]:
         found = f"keys that fit {' and '.join(fitting)}; say which with --source {' or '.join(fitting)}"
         raise columns.error(None, "the keys of one kind of labels", found)
     if not fitting:
+        expected = f"the keys of labels of one of these kinds: {', '.join(READERS)}"
+        if instead := columns.instead():
+            raise columns.error(None, expected, instead)
         nearest = min(
             READERS, key=lambda name: len(_missing(READERS[name], columns)) / len(READERS[name].keys)
         )
         lacks = ", ".join(_missing(READERS[nearest], columns))
-        found = f"the keys {columns.listed()}"
+        found = f"the keys {columns.listed()}" if columns.keys else "no keys at all"
         if len(_missing(READERS[nearest], columns)) < len(READERS[nearest].keys):
             found += f" (nearest is {nearest}, which also has {lacks})"
-        raise columns.error(None, f"the keys of labels of one of these kinds: {', '.join(READERS)}", found)
+        raise columns.error(None, expected, found)
     (name,) = fitting
     return name, ", ".join(f"'{columns.first_of(*group)}'" for group in READERS[name].keys)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from skelfit.config import LabelSource, Source, mapping_hash
 from skelfit.errors import LabelError
-from skelfit.files import remove, replacing
+from skelfit.files import other_than_file, regular_file, remove, replacing
 from skelfit.labels.batch import FIELD_SHAPES, TEXT_FIELDS, About, LabelBatch, Sequence, overlapping
 from skelfit.labels.expected import check_keys, check_sha256
 from skelfit.labels.folder import LAYOUT, list_sequences, named, read_folder
@@ -105,7 +105,8 @@ def _folder_sha256(folder: Path, files: Iterable[Path]) -> str:
     """One hash of the files' names in the folder and of their content."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+        content = other_than_file(path) or file_sha256(path)  # the reader makes a bad row of a pipe
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()
 
 
@@ -166,6 +167,7 @@ def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice) -> n
 
 def file_sha256(path: str | Path) -> str:
     """sha256 (hex) of a file. Raises LabelError when it cannot be read."""
+    regular_file(path, "a label file", LabelError)
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
