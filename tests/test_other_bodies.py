@@ -11,9 +11,11 @@ import pytest
 from label_files import LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
 from scipy.spatial.transform import Rotation
 
+from skelfit.config import LabelSource
 from skelfit.errors import LabelError
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.readers import find_source, read
+from skelfit.labels.store import build_store, read_rows, store_info
 
 POSE = people()["pose"]  # (N,24,3) rad
 FINGERS = np.random.default_rng(5).normal(0, 0.3, (N, 33, 3))
@@ -56,7 +58,12 @@ MAKE = {
     "amass": (lambda: amass(joints=24), "poses"),
     "hmr2": (split, "body_pose"),
 }
-ANY_WAY = [".npz", ".h5", ".pkl", "nested", "list"]
+ANY_WAY = [
+    (layout, way)
+    for layout in MAKE
+    for way in (".npz", ".h5", ".pkl", "nested", "list")
+    if (layout, way) != ("amass", "list")  # a sequence is one dictionary
+]
 
 
 def save(folder: Path, columns: dict[str, Any], way: str) -> Path:
@@ -95,11 +102,8 @@ def assert_smplx(batch: LabelBatch, layout: str) -> None:
     assert batch.about.has_camera is (layout == "camerahmr") is bool(batch.cam_int.any())
 
 
-@pytest.mark.parametrize("way", ANY_WAY)
-@pytest.mark.parametrize("layout", MAKE)
+@pytest.mark.parametrize(("layout", "way"), ANY_WAY)
 def test_a_key_of_a_face_tells_smplx(tmp_path: Path, layout: str, way: str) -> None:
-    if (layout, way) == ("amass", "list"):
-        pytest.skip("a sequence is one dictionary")
     path = save(tmp_path, MAKE[layout][0]() | FACE, way)
     assert find_source(path)[0] == layout
     batch = read(path)
@@ -117,12 +121,9 @@ def test_55_joints_tell_smplx(tmp_path: Path, layout: str, shape: tuple[int, ...
     assert f"told by '{key}' of 55 joints)" in notes_of(batch)
 
 
-@pytest.mark.parametrize("way", ANY_WAY)
-@pytest.mark.parametrize("layout", MAKE)
+@pytest.mark.parametrize(("layout", "way"), ANY_WAY)
 @pytest.mark.parametrize("name", ["smplx", "SMPL-X", "smplx_locked_head"])
 def test_a_file_can_say_so_itself(tmp_path: Path, layout: str, way: str, name: str) -> None:
-    if (layout, way) == ("amass", "list"):
-        pytest.skip("a sequence is one dictionary")
     batch = read(save(tmp_path, MAKE[layout][0]() | {"surface_model_type": np.array(name)}, way))
     assert_smplx(batch, layout)
     assert f"told by 'surface_model_type' {name!r})" in notes_of(batch)
@@ -289,3 +290,12 @@ def test_smpl_meshes_beside_a_face_are_meshes(tmp_path: Path) -> None:
     batch = read(write(tmp_path / "x.npz", mesh() | FACE))
     assert batch.vertices is not None and batch.bad == [""] * N
     assert set(LAYOUTS) | {"camerahmr"} == set(MAKE) | {"mesh"}, "every layout is in these tests"
+
+
+def test_the_store_keeps_what_was_not_taken(tmp_path: Path) -> None:
+    path = save(tmp_path, camerahmr() | {"pose_cam": BEYOND}, ".npz")
+    store = build_store(LabelSource(path=path.name), path, tmp_path / "store")
+    about = store_info(store).about
+    assert about.coordinates == "camera_axes" and about.has_camera
+    assert [note.split(" ")[0] for note in about.notes] == ["SMPL-X", "'trans_cam':"]
+    assert not read_rows(store, 0, N).betas.any()

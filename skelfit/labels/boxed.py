@@ -84,7 +84,8 @@ def read_pose(
 ) -> tuple[Array, Body]:
     """Axis-angles (N,24,3) rad of a key with all joints, or of one without the first and `global_orient`.
 
-    Also whose they are. SMPL's two hands hold nothing that SKEL has. They are 0 where they were cut off, or where fingers follow instead.
+    Also whose they are. SMPL's two hands hold nothing that SKEL has. They are 0 where they were cut off, or
+    where fingers follow instead.
     """
     if "global_orient" not in columns:
         angles, joints = read_rotations(columns, key, (24, *JOINTS), request, reasons, notes)

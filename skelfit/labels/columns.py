@@ -32,11 +32,11 @@ _MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x8
 class Columns:
     """The named arrays of a file, each checked when it is read; raises LabelError for whatever is wrong."""
 
-    def __init__(self, path: Path, kind: str, arrays: Mapping[str, Any], others: Iterable[str] = ()) -> None:
+    def __init__(self, path: Path, kind: str, arrays: Mapping[str, Any], names: Iterable[str] = ()) -> None:
         self.path, self.kind = path, kind
         self._arrays = arrays
-        # All keys, those too that not every person of a list has: they tell whose parameters the file holds.
-        self.names = frozenset(name for name, value in arrays.items() if value is not None) | set(others)
+        # Keys with a value, those too that not every person of a list has: they tell whose parameters these are.
+        self.names = frozenset(names or arrays)
         self.rows: int | None = None  # set by the first column that has one row per person
         self._rows_of = ""
 
@@ -124,7 +124,7 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
         raise LabelError(path, None, "a readable label file", error.strerror or str(error)) from None
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
     arrays: dict[str, Any]
-    others: set[str] = set()
+    names_of_all: set[str] = set()
     with ExitStack() as stack:
         try:
             if kind == "npz":
@@ -140,7 +140,7 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
                     raise _UnusableError(f"a damaged hdf5 file ({fault})")
                 arrays = _datasets(stack.enter_context(h5py.File(path, "r", locking=False)))
             elif kind == "pickle":
-                arrays, others = _pickled(path)
+                arrays, names_of_all = _pickled(path)
             else:
                 raise _UnusableError(f"a file of another kind, or a damaged one (it begins with {head!r})")
         except ModelError as error:
@@ -152,7 +152,7 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
                 _OBJECTS if "Python objects" in str(error) else f"a damaged {kind} file ({_one_line(error)})"
             )
             raise LabelError(path, None, KINDS, found) from None
-        yield Columns(path, kind, arrays, others)
+        yield Columns(path, kind, arrays, names_of_all)
 
 
 class _UnusableError(Exception):
@@ -177,20 +177,23 @@ def _datasets(file: h5py.File) -> dict[str, Any]:
 
 
 def _pickled(path: Path) -> tuple[dict[str, Any], set[str]]:
-    """The arrays of a pickled dictionary, or of a list of one per person; keys that only some of them have."""
+    """The arrays of a pickled dictionary, or of a list of one per person; all names with a value."""
     with open(path, "rb") as stream:
         content = read_pickle(stream, path, None)
     if isinstance(content, dict):
         flat = _flatten(content)
-        return {short: flat[name] for short, name in _leaves(flat).items()}, set()
+        return {short: flat[name] for short, name in _leaves(flat).items()}, _valued(flat)
     if isinstance(content, list) and content and all(isinstance(person, dict) for person in content):
         people = [_flatten(person) for person in content]
         shared = [name for name in people[0] if all(name in person for person in people)]
-        some = {name for person in people for name, value in person.items() if value is not None}
         arrays = {short: [person[name] for person in people] for short, name in _leaves(shared).items()}
-        return arrays, some - set(shared)
+        return arrays, set().union(*map(_valued, people))
     found = type(content).__name__.lstrip("_")
     raise _UnusableError(f"a pickled {found}, and neither a dictionary nor a list of dictionaries")
+
+
+def _valued(flat: Mapping[str, Any]) -> set[str]:
+    return {name for name, value in flat.items() if value is not None}
 
 
 def _flatten(content: Mapping[Any, Any], above: str = "") -> dict[str, Any]:

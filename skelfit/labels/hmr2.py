@@ -101,7 +101,7 @@ def _camera_turns(columns: Columns, request: Request, reasons: Reasons, notes: l
     turns = read_rotations(columns, _SMPLIFY[0], (1,), request, reasons, [])[0][
         :, 0
     ]  # matrices, always: no note
-    reasons.report(~np.isfinite(turns).all(axis=1), f"non_finite:{_SMPLIFY[0]}")
+    reasons.report(np.logical_not(np.isfinite(turns).all(axis=1)), f"non_finite:{_SMPLIFY[0]}")
     return turns
 
 
