@@ -159,13 +159,14 @@ def test_text_that_is_no_utf8_is_kept_readable(tmp_path: Path) -> None:
 
 
 OBJECTS = np.array([[0.0] * 72, [0.0] * 71, [1.0], [2.0], [3.0]], dtype=object)
+_POSES = "numbers of shape (N, 72) or (N, 24, 3) or (N, 156) or (N, 52, 3) or (N, 165) or (N, 55, 3)"
 BAD_FILES: list[tuple[str, Any, str, str]] = [
     ("shape", None, "numbers of shape (N, 10+)", "no such key; the file has cam_int, center,"),
-    ("pose_cam", None, "numbers of shape (N, 72) or (N, 24, 3)", "no such key"),
+    ("pose_cam", None, _POSES, "no such key"),
     ("imgname", None, "text of shape (N)", "no such key"),
     ("shape", np.zeros((4, 10)), "5 rows, as many as 'imgname' has", "4 rows"),
-    ("pose_cam", OBJECTS, "numbers of shape (N, 72) or (N, 24, 3)", "an object array"),
-    ("pose_cam", np.zeros((5, 66)), "numbers of shape (N, 72) or (N, 24, 3)", "shape (5, 66)"),
+    ("pose_cam", OBJECTS, _POSES, "an object array"),
+    ("pose_cam", np.zeros((5, 66)), _POSES, "shape (5, 66)"),
     ("shape", np.zeros((5, 8)), "numbers of shape (N, 10+)", "shape (5, 8)"),
     ("gtkps", np.zeros((5, 25, 3)), "numbers of shape (N, 44+, 3)", "shape (5, 25, 3)"),
     ("scale", np.zeros((5, 3)), "numbers of shape (N) or (N, 2)", "shape (5, 3)"),

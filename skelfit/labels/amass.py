@@ -12,32 +12,31 @@ import numpy as np
 
 from skelfit.labels.batch import About, FloatArray, LabelBatch, Sequence, nothing_known
 from skelfit.labels.columns import Columns
+from skelfit.labels.other_bodies import BODY, JOINTS, body_of, kept_but_off
 from skelfit.labels.request import Reasons, Request, gender_of
 from skelfit.labels.values import angle_unit
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
-_BODY = 22  # joints that all three models share, in the same order
-_MODELS = {66: "", 72: "SMPL", 156: "SMPL+H", 165: "SMPL-X"}  # numbers per frame
+_JOINTS = (BODY, 24, *JOINTS)
 
 
 def read(columns: Columns, request: Request) -> LabelBatch:
     """All frames of a sequence, checked. Raises LabelError for a fault of the file."""
     notes: list[str] = []
-    shapes = [shape for size in _MODELS for shape in ((size,), (size // 3, 3))]
+    shapes = [shape for j in _JOINTS for shape in ((3 * j,), (j, 3))]
     poses = columns.numbers("poses", *shapes, dtype=np.float64)
     n = len(poses)
-    size = math.prod(poses.shape[1:])
-    angles = poses.reshape(n, -1, 3)
+    joints = math.prod(poses.shape[1:]) // 3
+    angles = poses.reshape(n, joints, 3)
     numbers = nothing_known(n)
-    kept = 24 if size == 72 else _BODY
+    body = body_of(columns, "poses", joints, notes)
+    kept = 24 if joints == 24 and body.model == "SMPL" else BODY
     turned = angles[:, :kept] * angle_unit(columns, "poses", angles[:, :kept], request, notes)
     numbers["pose"][:, :kept] = turned.astype(np.float32)
-    if size > 72:
-        notes.append(
-            f"'poses': {size} numbers, of {_MODELS[size]}; the {size // 3 - kept} joints beyond the body dropped"
-        )
-    numbers["betas"][:] = _betas(columns, _MODELS[size] == "SMPL-X", notes)
+    numbers["betas"][:] = _betas(columns, body.is_smplx, notes)
     numbers["transl"] = columns.numbers("trans", (3,))
+    if body.is_smplx:
+        notes.append(kept_but_off("trans"))
     reasons = Reasons(n)
     reasons.check_finite(numbers, {"pose": "poses", "betas": "betas", "transl": "trans"})
     reasons.check_body(numbers, request.max_abs_beta)
@@ -65,7 +64,6 @@ def _betas(columns: Columns, other_body: bool, notes: list[str]) -> FloatArray:
     if betas.ndim == 2 and len(betas) not in (1, columns.rows):
         raise columns.error("betas", f"1 or {columns.rows} rows", f"{len(betas)} rows")
     if other_body:
-        notes.append("'betas': SMPL-X's, which are not SMPL's; every body has betas of 0")
         return np.zeros(10, np.float32)
     if betas.shape[-1] > 10:
         notes.append(f"'betas': using 10 of {betas.shape[-1]} columns")

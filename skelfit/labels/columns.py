@@ -34,12 +34,21 @@ _MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x8
 class Columns:
     """The named arrays of a file, each checked when it is read; raises LabelError for whatever is wrong."""
 
-    def __init__(self, path: Path, kind: str, arrays: Mapping[str, Any], instead: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        arrays: Mapping[str, Any],
+        instead: Callable[[], str],
+        names: Iterable[str] = (),
+    ) -> None:
         self.path, self.kind = path, kind
         self._arrays = arrays
         self.instead = (
             instead  # what the file is if it lacks what is asked for; '' where its keys do not tell
         )
+        # Keys with a value, those too that not every person of a list has: they tell whose parameters these are.
+        self.names = frozenset(names or arrays)
         self.rows: int | None = None  # set by the first column that has one row per person
         self._rows_of = ""
 
@@ -129,7 +138,7 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
     with ExitStack() as stack:
         try:
-            named = _opened(path, kind, stack)
+            named, valued = _opened(path, kind, stack)
         except GlobalError as error:
             raise LabelError(path, None, KINDS, foreign.what_global(error.name, path)) from None
         except ModelError as error:
@@ -140,24 +149,28 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
             found = f"a damaged {kind} file ({_one_line(error)})"
             raise LabelError(path, None, KINDS, found) from None
         arrays = {short: named[name] for short, name in _leaves(named).items()}
-        yield Columns(path, kind, arrays, partial(foreign.what_instead, path, kind, list(named)))
+        instead = partial(foreign.what_instead, path, kind, list(named))
+        yield Columns(path, kind, arrays, instead, valued)
 
 
-def _opened(path: Path, kind: str, stack: ExitStack) -> dict[str, Any]:
-    """What a file of a kind has, by whole names, while the stack is open. Raises whatever a damaged file raises."""
+def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], set[str]]:
+    """What a file of a kind has, by whole names, while the stack is open; and the names with a value, if others.
+
+    Raises whatever a damaged file raises.
+    """
     if kind == "npz":
         if found := foreign.what_archive(path):
             raise _UnusableError(found)
         archive = stack.enter_context(np.load(path, allow_pickle=False))
-        return {name: partial(archive.__getitem__, name) for name in archive.files}
+        return {name: partial(archive.__getitem__, name) for name in archive.files}, set()
     if kind == "npy":
         if found := foreign.what_objects(path):
             raise _UnusableError(found)
-        return {ARRAY: np.load(path, allow_pickle=False, mmap_mode="r")}
+        return {ARRAY: np.load(path, allow_pickle=False, mmap_mode="r")}, set()
     if kind == "hdf5":
         if fault := fatal_fault(path):
             raise _UnusableError(f"a damaged hdf5 file ({fault})")
-        return _datasets(stack.enter_context(h5py.File(path, "r", locking=False)))
+        return _datasets(stack.enter_context(h5py.File(path, "r", locking=False))), set()
     if kind == "pickle":
         if found := foreign.what_pickle(path):
             raise _UnusableError(found)
@@ -188,17 +201,23 @@ def _datasets(file: h5py.File) -> dict[str, Any]:
     return found
 
 
-def _pickled(path: Path) -> dict[str, Any]:
-    """The arrays of a pickled dictionary, or of a list of one dictionary per person."""
+def _pickled(path: Path) -> tuple[dict[str, Any], set[str]]:
+    """The arrays of a pickled dictionary, or of a list of one per person; all names with a value."""
     with open(path, "rb") as stream:
         content = read_pickle(stream, path, None)
     if isinstance(content, dict):
-        return _flatten(content)
+        flat = _flatten(content)
+        return flat, _valued(flat)
     if isinstance(content, list) and content and all(isinstance(person, dict) for person in content):
         people = [_flatten(person) for person in content]
         shared = [name for name in people[0] if all(name in person for person in people)]
-        return {name: [person[name] for person in people] for name in shared}
+        arrays = {name: [person[name] for person in people] for name in shared}
+        return arrays, set().union(*map(_valued, people))
     raise _UnusableError(f"a pickled {kind_of(content)}, and neither a dictionary nor a list of dictionaries")
+
+
+def _valued(flat: Mapping[str, Any]) -> set[str]:
+    return {name for name, value in flat.items() if value is not None}
 
 
 def _flatten(content: Mapping[Any, Any], above: str = "") -> dict[str, Any]:

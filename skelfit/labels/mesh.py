@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from skelfit.errors import LabelError
 from skelfit.labels.batch import VERTICES, About, LabelBatch, nothing_known
 from skelfit.labels.columns import ARRAY, Columns
+from skelfit.labels.other_bodies import named_mesh
 from skelfit.labels.request import Reasons, Request, read_genders
 from skelfit.labels.values import to_metres
 
@@ -17,7 +19,11 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     """All meshes of a file, checked. Raises LabelError for a fault of the file."""
     notes: list[str] = []
     key = columns.first_of(*KEYS) or KEYS[0]
-    vertices = to_metres(columns, key, columns.numbers(key, (VERTICES, 3)), request, notes)
+    try:
+        given = columns.numbers(key, (VERTICES, 3))
+    except LabelError as error:
+        raise named_mesh(columns, error, key) from None
+    vertices = to_metres(columns, key, given, request, notes)
     n = len(vertices)
     reasons = Reasons(n)
     finite = np.asarray(np.isfinite(vertices).all(axis=(1, 2)))

@@ -11,6 +11,7 @@ from skelfit.config import Source
 from skelfit.labels import amass, boxed, camerahmr, hmr2, mesh
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.columns import Columns, open_columns
+from skelfit.labels.other_bodies import refuse_parts
 from skelfit.labels.request import Request
 
 
@@ -26,26 +27,26 @@ class Reader:
 
 READERS: dict[Source, Reader] = {
     "camerahmr": Reader(
-        "camerahmr-2",
+        "camerahmr-3",
         (("imgname",), ("pose_cam", "pose"), ("shape",), ("trans_cam",), ("cam_int",)),
         (),
         camerahmr.read,
     ),
     "4dhumans": Reader(
-        "4dhumans-1",
+        "4dhumans-2",
         (("imgname",), ("body_pose",), ("betas",), ("center",), ("scale",)),
         (),
         boxed.read_fourdhumans,
     ),
     "spin": Reader(
-        "spin-1",
+        "spin-2",
         (("imgname",), ("pose",), ("shape",), ("center",), ("scale",)),
         ("trans_cam",),
         boxed.read_spin,
     ),
-    "amass": Reader("amass-1", (("poses",), ("betas",), ("trans",)), (), amass.read),
+    "amass": Reader("amass-2", (("poses",), ("betas",), ("trans",)), (), amass.read),
     "hmr2": Reader(
-        "hmr2-1",
+        "hmr2-2",
         (("global_orient",), ("body_pose",), ("betas",)),
         ("has_body_pose", "has_betas"),
         hmr2.read,
@@ -62,6 +63,7 @@ def detect(columns: Columns) -> tuple[Source, str]:
         found = f"keys that fit {' and '.join(fitting)}; say which with --source {' or '.join(fitting)}"
         raise columns.error(None, "the keys of one kind of labels", found)
     if not fitting:
+        refuse_parts(columns)
         expected = f"the keys of labels of one of these kinds: {', '.join(READERS)}"
         if instead := columns.instead():
             raise columns.error(None, expected, instead)
@@ -96,5 +98,7 @@ def read(path: str | Path, source: Source | None = None, request: Request | None
     """
     with open_columns(path) as columns:
         source = source or detect(columns)[0]
+        if source != "mesh":
+            refuse_parts(columns)
         batch = READERS[source].read(columns, request or Request())
     return batch

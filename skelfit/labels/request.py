@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skelfit.config import Gender, ReadOptions
 from skelfit.labels.batch import About, FloatArray, LabelBatch
 from skelfit.labels.columns import Columns
+from skelfit.labels.other_bodies import Body
 
 KEYPOINTS = 44
 OPENPOSE = 25  # the first of them
@@ -112,8 +113,10 @@ def image_batch(
     return LabelBatch(row=row, imgname=imgname, gender=gender, bad=reasons.texts(), about=about, **numbers)
 
 
-def read_betas(columns: Columns, key: str, notes: list[str]) -> FloatArray:
-    """The first ten betas (N,10); says how many more there are."""
+def read_betas(columns: Columns, key: str, body: Body, notes: list[str]) -> FloatArray:
+    """The first ten betas (N,10), N as of the columns before; says how many more there are. 0 for those of SMPL-X."""
+    if body.is_smplx:
+        return np.zeros((columns.rows or 0, 10), np.float32)
     betas: FloatArray = columns.numbers(key, ("10+",))
     if betas.shape[1] > 10:
         notes.append(f"'{key}': using 10 of {betas.shape[1]} columns")

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from skelfit.labels.batch import FloatArray
 from skelfit.labels.columns import Columns, Shape
+from skelfit.labels.other_bodies import BODY, JOINTS
 from skelfit.labels.request import Reasons, Request
 
 Array = NDArray[np.float64]
@@ -40,16 +41,20 @@ def rotation_shapes(joints: int) -> list[Shape]:
 
 def read_rotations(
     columns: Columns, key: str, joints: tuple[int, ...], request: Request, reasons: Reasons, notes: list[str]
-) -> Array:
-    """Axis-angles (N,J,3) rad of a key that holds J joints in any form; J is one of `joints`.
+) -> tuple[Array, int]:
+    """Axis-angles (N,J,3) rad of a key that holds J joints in any form, and J, which is one of `joints`.
 
-    Rows whose matrices are no rotations get a reason and axis-angles of 0.
+    Of SMPL+H's and SMPL-X's joints only the body's are read: (N,22,3). Rows whose matrices are no rotations get a
+    reason and axis-angles of 0.
     """
     shapes = list(dict.fromkeys(shape for j in joints for shape in rotation_shapes(j)))
     value: Array = columns.numbers(key, *shapes, dtype=np.float64)
     count = next(j for j in joints if value.shape[1:] in rotation_shapes(j))
     size = math.prod(value.shape[1:]) // count
-    return _to_axis_angle(columns, key, value, count, size, request, reasons, notes)
+    read = count
+    if count in JOINTS:
+        value, read = value.reshape(len(value), count, size)[:, :BODY], BODY
+    return _to_axis_angle(columns, key, value, read, size, request, reasons, notes), count
 
 
 def _to_axis_angle(
