@@ -1,14 +1,45 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and paths that are files."""
 
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from skelfit.errors import OutputError
+from skelfit.errors import InputError, OutputError
+
+# What a path can be, beside a regular file.
+_OTHERS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def other_than_file(path: str | Path) -> str:
+    """What a path is, where something other than a regular file is there (links are followed); else ''."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
+        return ""
+    if stat.S_ISREG(mode):
+        return ""
+    return next((words for is_kind, words in _OTHERS if is_kind(mode)), "something that is no file")
+
+
+def regular_file(path: str | Path, expected: str, fault: type[InputError]) -> None:
+    """Raise the fault where something other than a regular file is at a path; to be called before it is opened.
+
+    Opening a named pipe waits for its writer for ever, reading a device may never end, and neither can be read
+    twice. A path where nothing is raises nothing: whoever opens it says so.
+    """
+    if found := other_than_file(path):
+        raise fault(path, None, expected, f"{found}, not a regular file")
 
 
 @contextmanager
