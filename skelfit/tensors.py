@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from skelfit.errors import InputError
+from skelfit.files import regular_file
 
 
 def read_tensors(path: str | Path, expected: str, fault: type[InputError], more: str = "") -> Any:
     """The content of a file, on the processor; more: what a message adds of a file with objects. Raises the fault."""
+    regular_file(path, expected, fault)
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file

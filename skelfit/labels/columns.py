@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from skelfit.body.unpickle import as_array, as_texts, read_pickle
 from skelfit.errors import LabelError, ModelError
+from skelfit.files import regular_file
 from skelfit.labels.hdf5 import fatal_fault
 
 ARRAY = "array"  # the key of what an .npy file holds
@@ -113,6 +114,7 @@ class Columns:
 def open_columns(path: str | Path) -> Iterator[Columns]:
     """The columns of a label file, while it is open. Raises LabelError."""
     path = Path(path)
+    regular_file(path, f"a label file ({KINDS})", LabelError)
     try:
         with open(path, "rb") as stream:
             head = stream.read(8)

@@ -29,6 +29,7 @@ def list_sequences(folder: Path) -> list[Path]:
             path
             for path in folder.rglob("*")
             if path.suffix.lower() in _ENDINGS
+            and not path.is_dir()
             and path.name != _NO_MOTION
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ]
