@@ -27,7 +27,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     poses = columns.numbers("poses", *shapes, dtype=np.float64)
     n = len(poses)
     size = math.prod(poses.shape[1:])
-    angles = poses.reshape(n, -1, 3)
+    angles = poses.reshape(n, size // 3, 3)
     numbers = nothing_known(n)
     kept = 24 if size == 72 else _BODY
     turned = angles[:, :kept] * angle_unit(columns, "poses", angles[:, :kept], request, notes)
@@ -41,7 +41,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     reasons = Reasons(n)
     reasons.check_finite(numbers, {"pose": "poses", "betas": "betas", "transl": "trans"})
     reasons.check_body(numbers, request.max_abs_beta)
-    name = request.name or columns.path.stem
+    name, rate = request.name or columns.path.stem, _frame_rate(columns, notes)
     subject = request.subject
     if (key := columns.first_of("subject", "subject_id")) is not None:
         subject = columns.text(key)
@@ -50,7 +50,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         imgname=[""] * n,
         gender=[_gender(columns, request)] * n,
         bad=reasons.texts(),
-        sequences=(Sequence(name, subject, _frame_rate(columns, notes), 0, n),),
+        sequences=(Sequence(name, subject, rate, 0, n),) if n else (),
         about=About("world_z_up", has_camera=False, notes=tuple(notes)),
         **numbers,
     )
@@ -60,6 +60,8 @@ def _betas(columns: Columns, other_body: bool, notes: list[str]) -> FloatArray:
     """Betas of the person (10,), or of every frame (N,10)."""
     expected = "10 or more numbers, for the sequence or for every frame"
     betas = columns.raw("betas", expected)
+    if columns.rows == 0 and betas.size == 0:
+        return np.zeros(10, np.float32)
     if betas.dtype.kind not in "fiu" or betas.ndim not in (1, 2) or betas.shape[-1] < 10:
         raise columns.error("betas", expected, f"dtype {betas.dtype} of shape {betas.shape}")
     if betas.ndim == 2 and len(betas) not in (1, columns.rows):

@@ -106,7 +106,7 @@ def _camera(columns: Columns, keys: dict[str, str]) -> FloatArray | None:
     focal = columns.numbers(focal_key, (), (1,), (2,))
     size = columns.numbers("img_size", (2,))
     camera = np.zeros((len(size), 3, 3), np.float32)
-    camera[:, [0, 1], [0, 1]] = focal.reshape(len(size), -1)
+    camera[:, [0, 1], [0, 1]] = focal[:, None] if focal.ndim == 1 else focal
     camera[:, :2, 2] = size / 2
     camera[:, 2, 2] = 1
     keys["cam_int"] = focal_key

@@ -265,8 +265,8 @@ def _append(file: h5py.File, piece: LabelBatch, start: int) -> None:
     """Add the numbers of a batch below those of the batches before."""
     for name in ("row", *piece.field_shapes()):
         column = getattr(piece, name)
-        if start == 0:
-            _create(file, name, column[:0], len(column))
+        if name not in file:
+            _create(file, name, column[:0], len(column) or _CHUNK_ROWS)
         file[name].resize(start + len(column), axis=0)
         # What was never written reads as 0 and takes no room: many sources lack many fields.
         if column.any():
