@@ -12,6 +12,7 @@ import numpy as np
 
 from skelfit.labels.batch import About, FloatArray, LabelBatch, Sequence, nothing_known
 from skelfit.labels.columns import Columns
+from skelfit.labels.limits import LIMITS
 from skelfit.labels.request import Reasons, Request, gender_of
 from skelfit.labels.values import angle_unit
 
@@ -39,8 +40,8 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     numbers["betas"][:] = _betas(columns, _MODELS[size] == "SMPL-X", notes)
     numbers["transl"] = columns.numbers("trans", (3,))
     reasons = Reasons(n)
-    reasons.check_finite(numbers, {"pose": "poses", "betas": "betas", "transl": "trans"})
-    reasons.check_body(numbers, request.max_abs_beta)
+    keys = {"pose": "poses", "betas": "betas", "transl": "trans"}
+    reasons.check(numbers, keys, "world_z_up", request.max_abs_beta)
     name, rate = request.name or columns.path.stem, _frame_rate(columns, notes)
     subject = request.subject
     if (key := columns.first_of("subject", "subject_id")) is not None:
@@ -92,6 +93,7 @@ def _frame_rate(columns: Columns, notes: list[str]) -> float | None:
         notes.append("no frame rate: the frames have an order, but no times")
         return None
     rate = columns.number(key)
-    if not (math.isfinite(rate) and rate > 0):
-        raise columns.error(key, "frames per second, above 0", f"{rate:g}")
+    low, high = LIMITS.frame_rate_hz
+    if not low <= rate <= high:
+        raise columns.error(key, f"frames per second, {low:g} to {high:g}", f"{rate:g}")
     return rate

@@ -16,6 +16,7 @@ import numpy as np
 from skelfit.labels.batch import About, Coordinates, FloatArray, LabelBatch, nothing_known
 from skelfit.labels.boxed import read_pose
 from skelfit.labels.columns import Columns
+from skelfit.labels.limits import check_image_size
 from skelfit.labels.request import KEYPOINTS, Reasons, Request, clean_keypoints, read_betas, read_genders
 from skelfit.labels.values import read_scale
 
@@ -43,13 +44,12 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         usual = "px" if size == "box_size" else "px/200"
         numbers["scale"] = read_scale(columns, size, numbers["gtkps"], usual, request, notes)
         keys["scale"] = size
-        reasons.check_box(numbers["scale"])
-    coordinates = _translation(columns, numbers, keys, bool(center and size), notes)
+    coordinates = _translation(columns, numbers, keys, bool(center and size), reasons, notes)
+    if coordinates != "camera" and numbers["cam_int"].any():
+        numbers["cam_int"] = np.zeros_like(numbers["cam_int"])
+        notes.append(f"'{keys.pop('cam_int')}': not used, as no translation is in the image's camera")
     has_camera = bool(coordinates == "camera" and numbers["cam_int"].any())
-    if has_camera:
-        reasons.check_camera(numbers["cam_int"])
-    reasons.check_finite(numbers, keys)
-    reasons.check_body(numbers, request.max_abs_beta)
+    reasons.check(numbers, keys, coordinates, request.max_abs_beta)
     name = columns.first_of(*_NAMES)
     imgname = columns.texts(name) if name else [""] * n
     return LabelBatch(
@@ -63,10 +63,15 @@ def read(columns: Columns, request: Request) -> LabelBatch:
 
 
 def _translation(
-    columns: Columns, numbers: dict[str, FloatArray], keys: dict[str, str], has_box: bool, notes: list[str]
+    columns: Columns,
+    numbers: dict[str, FloatArray],
+    keys: dict[str, str],
+    has_box: bool,
+    reasons: Reasons,
+    notes: list[str],
 ) -> Coordinates:
     """Fill in transl and cam_int; returns what they are relative to."""
-    camera = _camera(columns, keys)
+    camera = _camera(columns, keys, reasons)
     if camera is not None:
         numbers["cam_int"] = camera
     if key := columns.first_of(*_FULL, *(("transl",) if camera is not None else ())):
@@ -94,7 +99,7 @@ def _translation(
     return "camera_axes"
 
 
-def _camera(columns: Columns, keys: dict[str, str]) -> FloatArray | None:
+def _camera(columns: Columns, keys: dict[str, str], reasons: Reasons) -> FloatArray | None:
     """Intrinsics of the whole image (N,3,3) px: given, or of its size and focal length."""
     if "cam_int" in columns:
         keys["cam_int"] = "cam_int"
@@ -105,9 +110,10 @@ def _camera(columns: Columns, keys: dict[str, str]) -> FloatArray | None:
         return None
     focal = columns.numbers(focal_key, (), (1,), (2,))
     size = columns.numbers("img_size", (2,))
+    check_image_size(size, "img_size", reasons.report)
     camera = np.zeros((len(size), 3, 3), np.float32)
     camera[:, [0, 1], [0, 1]] = focal[:, None] if focal.ndim == 1 else focal
-    camera[:, :2, 2] = size / 2
+    camera[:, :2, 2] = np.where(np.isfinite(size), size / 2, 0)
     camera[:, 2, 2] = 1
     keys["cam_int"] = focal_key
     return camera

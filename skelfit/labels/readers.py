@@ -28,31 +28,31 @@ class Reader:
 
 READERS: dict[Source, Reader] = {
     "camerahmr": Reader(
-        "camerahmr-2",
+        "camerahmr-3",
         (("imgname",), ("pose_cam", "pose"), ("shape",), ("trans_cam",), ("cam_int",)),
         (),
         camerahmr.read,
     ),
     "4dhumans": Reader(
-        "4dhumans-1",
+        "4dhumans-2",
         (("imgname",), ("body_pose",), ("betas",), ("center",), ("scale",)),
         (),
         boxed.read_fourdhumans,
     ),
     "spin": Reader(
-        "spin-1",
+        "spin-2",
         (("imgname",), ("pose",), ("shape",), ("center",), ("scale",)),
         ("trans_cam",),
         boxed.read_spin,
     ),
-    "amass": Reader("amass-1", (("poses",), ("betas",), ("trans",)), (), amass.read),
+    "amass": Reader("amass-2", (("poses",), ("betas",), ("trans",)), (), amass.read),
     "hmr2": Reader(
-        "hmr2-1",
+        "hmr2-2",
         (("global_orient",), ("body_pose",), ("betas",)),
         ("has_body_pose", "has_betas"),
         hmr2.read,
     ),
-    "mesh": Reader("mesh-1", (mesh.KEYS,), (), mesh.read),
+    "mesh": Reader("mesh-2", (mesh.KEYS,), (), mesh.read),
 }
 assert set(READERS) == set(get_args(Source))
 
