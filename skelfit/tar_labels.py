@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from skelfit.body.unpickle import GlobalError, as_array, as_key, kind_of, read_pickle
 from skelfit.errors import LabelError, ModelError
+from skelfit.files import regular_file
 from skelfit.images.tars import members
 from skelfit.labels.foreign import what_global
 from skelfit.labels.magic import what_file
@@ -63,6 +64,7 @@ def _people(tar: Path) -> tuple[list[str], list[dict[str, Array]]]:
     """The keys of a tar's images, one for each person, and the people."""
     names: list[str] = []
     people: list[dict[str, Array]] = []
+    regular_file(tar, "a tar that can be read", LabelError)
     try:
         with open(tar, "rb") as stream, open(tar, "rb") as content:
             for member in members(stream):

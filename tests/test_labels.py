@@ -27,7 +27,7 @@ def columns(n: int = 5, seed: int = 0) -> dict[str, Any]:
         "shape": rng.normal(0, 1, (n, 10)),
         "trans_cam": rng.normal(0, 1, (n, 3)) + [0, 0, 5],
         "cam_int": np.repeat(camera[None], n, 0),
-        "gtkps": rng.uniform(0, 200, (n, 44, 3)),
+        "gtkps": rng.uniform(0, 1, (n, 44, 3)) * [200, 200, 1],
     }
 
 
@@ -82,7 +82,7 @@ def test_reads_the_variants(tmp_path: Path) -> None:
         "imgname": data["imgname"].astype("S"),
         "shape": rng.normal(size=(5, 11)),
         "scale": rng.uniform(1, 2, (5, 2)),
-        "gtkps": rng.uniform(0, 200, (5, 70, 3)),
+        "gtkps": rng.uniform(0, 1, (5, 70, 3)) * [200, 200, 1],
         "keypoints3d": points,
         "cam_ext": extrinsic,
         "gender": np.array(["m", "Female", "neutral", "f", "MALE"]),
@@ -114,8 +114,8 @@ BAD_ROWS = [
     ("trans_cam", 1e300, "non_finite:trans_cam"),
     ("shape", -37.25, "absurd_betas: |beta| max 37.2 > 10"),
     ("pose_cam", 50.0, "absurd_pose: angle max 86.6 rad > 31.4"),
-    ("cam_int", np.zeros((3, 3)), "bad_camera: focal length 0.0 px"),
-    ("scale", -1.0, "bad_box: scale -1.000"),
+    ("cam_int", np.zeros((3, 3)), "bad_camera: focal length 0.0 px, not 10 to 1000000"),
+    ("scale", -1.0, "bad_box: scale -1.000, not 0.01 to 500 px/200"),
     ("imgname", " ", "empty_imgname"),
 ]
 

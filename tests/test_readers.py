@@ -248,7 +248,7 @@ BAD_ROWS: list[tuple[str, str, Any, str]] = [
     ("4dhumans", "has_betas", 0, "no_label: has_betas is 0"),
     ("4dhumans", "body_pose", np.nan, "non_finite:body_pose"),
     ("4dhumans", "betas", 20.0, "absurd_betas: |beta| max 20.0 > 10"),
-    ("4dhumans", "scale", 0.0, "bad_box: scale 0.000"),
+    ("4dhumans", "scale", 0.0, "bad_box: scale 0.000, not 0.01 to 500 px/200"),
     ("4dhumans", "center", np.inf, "non_finite:center"),
     ("4dhumans", "imgname", "", "empty_imgname"),
     ("spin", "has_smpl", 0, "no_label: has_smpl is 0"),
@@ -277,7 +277,7 @@ BAD_ROWS: list[tuple[str, str, Any, str]] = [
     ),
     ("hmr2", "body_pose", np.nan, "non_finite:body_pose"),
     ("hmr2", "pred_cam", 0.0, "non_finite:pred_cam"),
-    ("hmr2", "scaled_focal_length", -5.0, "bad_camera: focal length -5.0 px"),
+    ("hmr2", "scaled_focal_length", -5.0, "bad_camera: focal length -5.0 px, not 10 to 1000000"),
     ("mesh", "vertices", np.nan, "non_finite:vertices"),
     ("mesh", "vertices", 0.0, "absurd_mesh: 0.00 m long"),
 ]
@@ -370,7 +370,7 @@ BAD_FILES: list[tuple[str, dict[str, Any], str, str, str]] = [
     ),
     ("amass", {"betas": np.zeros((3, 16))}, "betas", "1 or 6 rows", "3 rows"),
     ("amass", {"gender": np.array("robot")}, "gender", "neutral, male or female", "'robot'"),
-    ("amass", {"mocap_framerate": np.array(0.0)}, "mocap_framerate", "frames per second, above 0", "0"),
+    ("amass", {"mocap_framerate": np.array(0.0)}, "mocap_framerate", "frames per second, 0.1 to 10000", "0"),
     (
         "amass",
         {"mocap_framerate": np.array([120, 60])},

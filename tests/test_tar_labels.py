@@ -27,6 +27,7 @@ def columns() -> Columns:
     numbers = {k: rng.uniform(0.1, 1, (10, *s)).astype(np.float32) for k, s in shapes.items()}
     numbers["gtkps"][:, :, :2] *= 200
     points = rng.normal(size=(10, 44, 4)).astype(np.float32)
+    points[..., 3] = rng.uniform(0, 1, (10, 44))
     return fourdhumans({"imgname": names, "keypoints3d": points, **numbers})
 
 

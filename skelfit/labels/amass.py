@@ -12,6 +12,7 @@ import numpy as np
 
 from skelfit.labels.batch import About, FloatArray, LabelBatch, Sequence, nothing_known
 from skelfit.labels.columns import Columns
+from skelfit.labels.limits import LIMITS
 from skelfit.labels.other_bodies import BODY, JOINTS, body_of, kept_but_off
 from skelfit.labels.request import Reasons, Request, gender_of
 from skelfit.labels.values import angle_unit
@@ -38,9 +39,9 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     if body.is_smplx:
         notes.append(kept_but_off("trans"))
     reasons = Reasons(n)
-    reasons.check_finite(numbers, {"pose": "poses", "betas": "betas", "transl": "trans"})
-    reasons.check_body(numbers, request.max_abs_beta)
-    name = request.name or columns.path.stem
+    keys = {"pose": "poses", "betas": "betas", "transl": "trans"}
+    reasons.check(numbers, keys, "world_z_up", request.max_abs_beta)
+    name, rate = request.name or columns.path.stem, _frame_rate(columns, notes)
     subject = request.subject
     if (key := columns.first_of("subject", "subject_id")) is not None:
         subject = columns.text(key)
@@ -49,7 +50,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         imgname=[""] * n,
         gender=[_gender(columns, request)] * n,
         bad=reasons.texts(),
-        sequences=(Sequence(name, subject, _frame_rate(columns, notes), 0, n),),
+        sequences=(Sequence(name, subject, rate, 0, n),) if n else (),
         about=About("world_z_up", has_camera=False, notes=tuple(notes)),
         **numbers,
     )
@@ -59,6 +60,8 @@ def _betas(columns: Columns, other_body: bool, notes: list[str]) -> FloatArray:
     """Betas of the person (10,), or of every frame (N,10)."""
     expected = "10 or more numbers, for the sequence or for every frame"
     betas = columns.raw("betas", expected)
+    if columns.rows == 0 and betas.size == 0:
+        return np.zeros(10, np.float32)
     if betas.dtype.kind not in "fiu" or betas.ndim not in (1, 2) or betas.shape[-1] < 10:
         raise columns.error("betas", expected, f"dtype {betas.dtype} of shape {betas.shape}")
     if betas.ndim == 2 and len(betas) not in (1, columns.rows):
@@ -88,6 +91,7 @@ def _frame_rate(columns: Columns, notes: list[str]) -> float | None:
         notes.append("no frame rate: the frames have an order, but no times")
         return None
     rate = columns.number(key)
-    if not (math.isfinite(rate) and rate > 0):
-        raise columns.error(key, "frames per second, above 0", f"{rate:g}")
+    low, high = LIMITS.frame_rate_hz
+    if not low <= rate <= high:
+        raise columns.error(key, f"frames per second, {low:g} to {high:g}", f"{rate:g}")
     return rate

@@ -111,7 +111,9 @@ class Columns:
         return ", ".join(self.keys[:20]) + (", ..." if len(self.keys) > 20 else "") or "no keys at all"
 
     def _checked(self, key: str, expected: str, shapes: Iterable[Shape], kinds: str) -> NDArray[Any]:
-        value = self.raw(key, expected)
+        value, shapes = self.raw(key, expected), tuple(shapes)
+        if value.shape == (0,):  # how `np.array([])` stores no rows, whatever they would have been
+            value = np.zeros((0, *map(_least, shapes[0])), "U1" if "U" in kinds else np.float64)
         if not any(_fits(value.shape, shape) for shape in shapes):
             raise self.error(key, expected, f"shape {value.shape}")
         if value.dtype.kind not in kinds:
@@ -127,7 +129,7 @@ class Columns:
 def open_columns(path: str | Path) -> Iterator[Columns]:
     """The columns of a label file, while it is open. Raises LabelError."""
     path = Path(path)
-    regular_file(path, KINDS, LabelError)
+    regular_file(path, f"a label file ({KINDS})", LabelError)
     try:
         with open(path, "rb") as stream:
             head = stream.read(8)
@@ -262,8 +264,12 @@ def _fits(found: tuple[int, ...], expected: Shape) -> bool:
     if len(found) != len(expected) + 1:
         return False
     return all(
-        a >= int(b[:-1]) if isinstance(b, str) else a == b for a, b in zip(found[1:], expected, strict=True)
+        a >= _least(b) if isinstance(b, str) else a == b for a, b in zip(found[1:], expected, strict=True)
     )
+
+
+def _least(size: int | str) -> int:
+    return int(size[:-1]) if isinstance(size, str) else size
 
 
 def _either(shapes: Iterable[Shape]) -> str:

@@ -15,7 +15,7 @@ import h5py
 
 from skelfit.config import LabelSource
 from skelfit.errors import LabelError, OutputError
-from skelfit.files import replacing
+from skelfit.files import regular_file, replacing
 from skelfit.labels.foreign import what_archive, what_instead
 
 
@@ -62,6 +62,7 @@ def record_path(path: Path) -> Path:
 def recorded_sha256(path: Path) -> str | None:
     """The recorded sha256 of a label file; None where there is no record. Raises LabelError."""
     record = record_path(path)
+    regular_file(record, "a readable file", LabelError)
     try:
         text = record.read_text("utf-8", errors="replace")
     except FileNotFoundError:

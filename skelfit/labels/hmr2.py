@@ -22,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from skelfit.labels.batch import About, Coordinates, FloatArray, LabelBatch, nothing_known
 from skelfit.labels.boxed import read_pose
 from skelfit.labels.columns import Columns
+from skelfit.labels.limits import check_image_size
 from skelfit.labels.other_bodies import kept_but_off, not_taken
 from skelfit.labels.request import KEYPOINTS, Reasons, Request, clean_keypoints, read_betas, read_genders
 from skelfit.labels.values import Array, read_rotations, read_scale, rotation_shapes
@@ -54,17 +55,13 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         usual = "px" if size == "box_size" else "px/200"
         numbers["scale"] = read_scale(columns, size, numbers["gtkps"], usual, request, notes)
         keys["scale"] = size
-        reasons.check_box(numbers["scale"])
     said: list[str] = []
-    coordinates = _translation(columns, numbers, keys, bool(center and size), turns, said)
+    coordinates = _translation(columns, numbers, keys, bool(center and size), turns, reasons, said)
     has_camera = bool(numbers["cam_int"].any())
     if body.is_smplx:
         coordinates = _without_exact(numbers, keys, coordinates, said)
     notes += said
-    if has_camera:
-        reasons.check_camera(numbers["cam_int"])
-    reasons.check_finite(numbers, keys)
-    reasons.check_body(numbers, request.max_abs_beta)
+    reasons.check(numbers, keys, coordinates, request.max_abs_beta)
     name = columns.first_of(*_NAMES)
     imgname = columns.texts(name) if name else [""] * n
     return LabelBatch(
@@ -139,10 +136,11 @@ def _translation(
     keys: dict[str, str],
     has_box: bool,
     turns: Array | None,
+    reasons: Reasons,
     notes: list[str],
 ) -> Coordinates:
     """Fill in transl and cam_int; returns what they are relative to."""
-    camera = _camera(columns, keys)
+    camera = _camera(columns, keys, reasons)
     if camera is not None:
         numbers["cam_int"] = camera
     if turns is not None:
@@ -172,7 +170,7 @@ def _translation(
     return "camera_axes"
 
 
-def _camera(columns: Columns, keys: dict[str, str]) -> FloatArray | None:
+def _camera(columns: Columns, keys: dict[str, str], reasons: Reasons) -> FloatArray | None:
     """Intrinsics of the whole image (N,3,3) px: given, or of its size and focal length."""
     if "cam_int" in columns:
         keys["cam_int"] = "cam_int"
@@ -183,9 +181,10 @@ def _camera(columns: Columns, keys: dict[str, str]) -> FloatArray | None:
         return None
     focal = columns.numbers(focal_key, (), (1,), (2,))
     size = columns.numbers("img_size", (2,))
+    check_image_size(size, "img_size", reasons.report)
     camera = np.zeros((len(size), 3, 3), np.float32)
-    camera[:, [0, 1], [0, 1]] = focal.reshape(len(size), -1)
-    camera[:, :2, 2] = size / 2
+    camera[:, [0, 1], [0, 1]] = focal[:, None] if focal.ndim == 1 else focal
+    camera[:, :2, 2] = np.where(np.isfinite(size), size / 2, 0)
     camera[:, 2, 2] = 1
     keys["cam_int"] = focal_key
     return camera

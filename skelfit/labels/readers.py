@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +13,8 @@ from skelfit.labels.batch import LabelBatch
 from skelfit.labels.columns import Columns, open_columns
 from skelfit.labels.other_bodies import refuse_parts
 from skelfit.labels.request import Request
+
+NO_ROWS = "warning: 0 rows, so there is nothing to convert"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ READERS: dict[Source, Reader] = {
         ("has_body_pose", "has_betas"),
         hmr2.read,
     ),
-    "mesh": Reader("mesh-1", (mesh.KEYS,), (), mesh.read),
+    "mesh": Reader("mesh-2", (mesh.KEYS,), (), mesh.read),
 }
 assert set(READERS) == set(get_args(Source))
 
@@ -94,11 +96,14 @@ def find_source(path: str | Path) -> tuple[Source, str]:
 def read(path: str | Path, source: Source | None = None, request: Request | None = None) -> LabelBatch:
     """Read and check a whole label file; None: of the layout that its keys tell.
 
-    Raises LabelError for a fault of the file; a fault of a row is in the batch's `bad`.
+    Raises LabelError for a fault of the file; a fault of a row is in the batch's `bad`. No rows are no fault: a note
+    says so.
     """
     with open_columns(path) as columns:
         source = source or detect(columns)[0]
         if source != "mesh":
             refuse_parts(columns)
         batch = READERS[source].read(columns, request or Request())
+    if len(batch) == 0:
+        batch = replace(batch, about=replace(batch.about, notes=(*batch.about.notes, NO_ROWS)))
     return batch

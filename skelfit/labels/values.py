@@ -101,7 +101,7 @@ def _matrices_to_axis_angle(key: str, matrices: Array, reasons: Reasons) -> Arra
 
 def _from_six(columns: Columns, key: str, six: Array, request: Request, notes: list[str]) -> Array:
     """Matrices (N,J,3,3) of two of their rows or columns, (N,J,6), made orthonormal."""
-    form = request.options.rot6d
+    form = request.options.rot6d or (None if len(six) else "interleaved")
     if form is None:
         # Only taken two and two (x1 x2, y1 y2, z1 z2) can they be told from the others: three and three, by value
         # they may as well be rows as columns.
@@ -160,8 +160,9 @@ def read_scale(
     columns: Columns, key: str, gtkps: FloatArray, usual: str, request: Request, notes: list[str]
 ) -> FloatArray:
     """Box sizes (N,2) px/200, by the visible keypoints (N,44,3) px; `usual` is the unit in such files."""
-    scale: FloatArray = columns.numbers(key, (), (1,), (2,)).reshape(columns.rows or 0, -1)
-    scale = np.repeat(scale, 2, axis=1) if scale.shape[1] == 1 else scale
+    given = columns.numbers(key, (), (1,), (2,))
+    scale: FloatArray = np.empty((len(given), 2), np.float32)
+    scale[:] = given[:, None] if given.ndim == 1 else given
     unit: str | None = request.options.scale_unit
     if unit is None and len(scale):
         unit, why = _scale_unit(columns, key, scale, gtkps)
