@@ -90,6 +90,68 @@ class VertexWeights:
 
 
 @dataclass(frozen=True)
+class SolverConfig:
+    """How one person's Levenberg-Marquardt steps are damped and accepted."""
+
+    damping: float = bounded(0, default=1e-4)  # of the first step, as a share of the matrix's diagonal
+    damping_min: float = bounded(0, default=1e-7)
+    damping_max: float = bounded(0, default=1e7)
+    damping_up: float = bounded(1, default=10.0)  # times the damping after a step that is refused
+    damping_down: float = bounded(0, 1, default=0.1)  # and after one that is accepted
+    # A person rests when a step with no more damping than this promises to gain less than the stage's tolerance.
+    damping_at_rest: float = bounded(0, default=1e-2)
+    # Near a minimum the gradient still shows the way when the value no longer does: a step counts as no worse when it
+    # raises the value by less than its rounding, in units of the float type's resolution.
+    noise: float = bounded(0, default=512.0)
+    max_beta_step: float = bounded(0, default=2.0)  # bound of one step of a beta
+
+
+@dataclass(frozen=True)
+class PassConfig:
+    """Who gets another pass over the vertices, and who has converged; gains are shares of the objective."""
+
+    moving: float = bounded(0, default=3e-3)  # rad; whoever a coarse pass moves by more gets another
+    gaining: float = bounded(0, default=1e-2)  # and whoever a step would still gain more
+    late_moving: float = bounded(
+        0, default=5e-2
+    )  # rad; the same of the passes over all vertices: from here on
+    late_gaining: float = bounded(0, default=1e-6)  # pose correctives matter
+    converged_gain: float = bounded(0, default=5e-3)  # converged: a step would gain less than this share
+    converged_floor: float = bounded(0, default=1e-10)  # m^2; or less than this
+
+
+@dataclass(frozen=True)
+class RestartConfig:
+    """What is tried with people who have not converged."""
+
+    steps: int = bounded(1, default=12)  # solver steps of a pass over all vertices
+    passes: int = bounded(1, default=3)  # of them after each other start
+    no_worse: float = bounded(1, default=1.02)  # times the first objective; more is no answer
+    shoulder_turn: float = bounded(0, default=1.2)  # rad, along the valley of a shoulder near its Euler pole
+    hip_flexion: float = bounded(0, default=1.0)  # rad
+
+
+@dataclass(frozen=True)
+class BranchConfig:
+    """When a shoulder is tried from the other of its two triples of angles."""
+
+    beyond: float = bounded(0, default=0.02)  # rad beyond a limit
+    steps: int = bounded(1, default=8)  # of the solver, from there
+
+
+@dataclass(frozen=True)
+class LocatorConfig:
+    """How the shoulder joints' places on a mesh are learnt, from random people."""
+
+    vertices: int = bounded(1, default=256)  # nearest to a joint at rest
+    ridge: float = bounded(
+        0, default=1e-5
+    )  # m^2; SKEL's own humeri are then located to 1.5 mm, scapulae to 4 mm
+    people: int = bounded(1, default=300)
+    seed: int = bounded(0, default=0)
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """How people are fitted."""
 
@@ -104,6 +166,11 @@ class FitConfig:
     vertex_weights: VertexWeights = VertexWeights()
     max_angle_step: float = bounded(0, default=0.4)  # rad; bound of one LM step
     beta_weight: float = bounded(0, default=1e-6)  # m^2 per squared beta, where betas are refined
+    solver: SolverConfig = SolverConfig()
+    passes: PassConfig = PassConfig()
+    restarts: RestartConfig = RestartConfig()
+    branches: BranchConfig = BranchConfig()
+    locator: LocatorConfig = LocatorConfig()
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
         """Of the SKEL bodies that labels of a gender are fitted with."""

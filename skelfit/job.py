@@ -40,7 +40,7 @@ from skelfit.labels.store import read_rows
 from skelfit.layout import LAYOUT_VERSION, FloatArray, pack
 from skelfit.metrics import PUBLISHED, round_mm
 from skelfit.people import FitRows, Fitted, FitterLike, Verdict, fit_rows, judge, to_labels, to_meshes
-from skelfit.plan import Run, ShardTask, code_sha256
+from skelfit.plan import ALGORITHM_VERSION, Run, ShardTask
 from skelfit.sequences import continuous
 from skelfit.shards import Row, Sample, ShardFiles, write_shard
 
@@ -99,7 +99,7 @@ class _Clock:
 def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
     """Convert one shard and write it. Raises SkelfitError when a file cannot be read or written."""
     run, clock, began = task.run, _Clock(), time.time()
-    check_code(run)
+    check_algorithm(run)
     with announced(task.files) as tried_before:
         # A shard that was lost with its worker has the next worker for itself: the fault may be in its neighbour.
         behind = nullcontext if tried_before else writing_behind.get()
@@ -126,12 +126,12 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
     )
 
 
-def check_code(run: Run) -> None:
-    """Raise ConfigError when this machine's skelfit is another than the run's: workers may have an older one."""
-    if run.code_sha256 != code_sha256():
-        expected = f"that of the run (sha256 {run.code_sha256[:12]}) on every worker"
-        found = f"another (version {__version__}, sha256 {code_sha256()[:12]}) on {platform.node()}"
-        raise ConfigError(Path(__file__).parent, "code of skelfit", expected, found)
+def check_algorithm(run: Run) -> None:
+    """Raise ConfigError when this skelfit gives other results than the run: a worker may have an older one."""
+    if run.algorithm != ALGORITHM_VERSION:
+        expected = f"{run.algorithm}, that of the run, on every worker"
+        found = f"{ALGORITHM_VERSION} on {platform.node()} (skelfit {__version__})"
+        raise ConfigError(Path(__file__).parent, "algorithm version", expected, found)
 
 
 @contextmanager
@@ -278,7 +278,7 @@ def _row(
         key=f"{task.run.subset}-{task.file_index}-{row:08d}",
         row=row,
         status=verdict.status,
-        reason="; ".join(filter(None, (verdict.reason, picture.reason if picture else ""))),
+        reason="; ".join(filter(None, (verdict.reason, picture.why if picture else ""))),
         pve_mm=round_mm(fitted.pve_mm[i]),
         max_vertex_mm=round_mm(fitted.max_vertex_mm[i]),
         stage_pve_mm=dict(zip(stages, map(round_mm, fitted.stage_pve_mm[i]), strict=True)),

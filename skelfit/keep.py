@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from skelfit.errors import InputError
-from skelfit.files import replacing
+from skelfit.files import regular_file, replacing
 
 COLUMNS = ("key", "shard", "keep", "reasons")
 
@@ -42,6 +42,7 @@ def write_keep(path: Path, people: Iterable[Kept]) -> None:
 
 def read_keep(path: Path) -> dict[str, bool]:
     """Whether each person is kept, by key. Raises InputError."""
+    regular_file(path, "a readable keep-list", InputError)
     try:
         with open(path, encoding="utf-8", newline="") as stream:
             return _read(path, stream)

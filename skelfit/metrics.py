@@ -7,6 +7,7 @@ how the people were divided into shards or on the order in which the shards were
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ UNITS_PER_MM = 10_000
 PUBLISHED = ("ok", "limit_violation")  # the statuses whose people enter the shards
 FILTERED = "filtered"  # the status of rows that a filter leaves out
 # What may be of a person's image.
-IMAGE_KINDS = ("found", "missing", "unreadable", "damaged", "too_large", "no_crop")
+IMAGE_KINDS = ("found", "missing", "unreadable", "damaged", "too_large", "no_crop", "unknown_pixels")
+
+_LOST_IMAGE = re.compile(r"(?:^|; )image_(\w+)(?:: .*)?$", re.DOTALL)
 
 
 def round_mm(value: float) -> float | None:
@@ -106,8 +109,9 @@ class Summary:
             for step, value in row["betas_mm"].items():
                 summary.betas.setdefault(step, Distribution()).add_known(value)
             if row["image"] is not None:
-                # Why an image is not there is the last of a row's reasons.
-                kind = "found" if row["image"] else row["reason"].rpartition("image_")[2]
+                # Why an image is not there is the last of a row's reasons, perhaps with a detail behind it.
+                lost = _LOST_IMAGE.search(row["reason"])
+                kind = "found" if row["image"] else lost[1] if lost else ""
                 summary.images[kind] += 1
         return summary
 

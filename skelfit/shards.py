@@ -22,9 +22,10 @@ from typing import IO, Any
 import numpy as np
 import webdataset
 
+from skelfit import __version__
 from skelfit.config import mapping_hash
 from skelfit.errors import InputError
-from skelfit.files import remove, replacing
+from skelfit.files import regular_file, remove, replacing
 from skelfit.layout import FloatArray
 
 SCHEMA_NAME = "schema.json"
@@ -120,7 +121,10 @@ class Marker:
     tar: FileRecord
     sidecar: FileRecord
     identity_sha256: str
-    identity: Mapping[str, Any]  # what the run's results depend on: labels, pipeline, models, layout, code
+    identity: Mapping[
+        str, Any
+    ]  # what the run's results depend on: labels, pipeline, models, layout, algorithm
+    skelfit: str  # the version that wrote it; no result depends on it
 
 
 def write_shard(
@@ -168,6 +172,7 @@ def write_shard(
         sidecar=sidecar_record,
         identity_sha256=mapping_hash(identity),
         identity=identity,
+        skelfit=__version__,
     )
     write_json(files.marker, asdict(marker))
     return marker
@@ -240,6 +245,7 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises ShardError."""
+    regular_file(path, "a JSON file", ShardError)
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -291,6 +297,7 @@ def _sha256(stream: IO[bytes]) -> str:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a sidecar as plain data. Raises ShardError."""
+    regular_file(path, "a readable sidecar", ShardError)
     try:
         with open(path, encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
@@ -305,6 +312,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]:
     """Key, label vector (LABEL_SIZE,) and metadata of each sample; skips images. Raises ShardError."""
     labels: dict[str, FloatArray] = {}
+    regular_file(path, "a tar of skelfit samples", ShardError)
     try:
         with tarfile.open(path) as tar:
             for member in tar:
@@ -325,6 +333,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]
 
 def read_members(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key and all members of each sample, by their endings, images too. Raises ShardError."""
+    regular_file(path, "a tar of skelfit samples", ShardError)
     try:
         with tarfile.open(path) as tar:
             for key, group in groupby(tar, lambda member: member.name.partition(".")[0]):

@@ -9,16 +9,23 @@ from typing import Any
 import torch
 
 from skelfit.errors import InputError
+from skelfit.files import regular_file
 
 
-def read_tensors(path: str | Path, expected: str, fault: type[InputError], more: str = "") -> Any:
-    """The content of a file, on the processor; more: what a message adds of a file with objects. Raises the fault."""
+def read_tensors(
+    path: str | Path, expected: str, fault: type[InputError], more: str = "", *, mapped: bool = False
+) -> Any:
+    """The content of a file, on the processor; more: what a message adds of a file with objects. Raises the fault.
+
+    mapped: tensors are read when they are looked at, and only while the file stays as it is (not of safetensors).
+    """
+    regular_file(path, expected, fault)
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise fault(path, None, expected, "no such file") from None
     except pickle.UnpicklingError:

@@ -85,7 +85,7 @@ def write_run(
     identity = {"subset": subset, "labels": [source], "models_sha256": models_sha256}
     identity |= {
         "pipeline": {"name": "fake"},
-        "code": {"version": "0.1.0", "sha256": "3" * 64},
+        "algorithm": 1,
         "limits": "hsmr",
     }
     for start in range(0, len(metas), shard_size):

@@ -179,7 +179,7 @@ def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitt
     skelfit_("convert", "--labels", labels, "--images", images, "--out", "out", "--device", "cpu")
     for form, place, said in (
         ("hsmr", "tars", "next: name the tars"),
-        ("opensim", "motions", "next: load a .mot"),
+        ("opensim", "motions", "next: plot a .mot"),
         ("ply", "meshes", "skin and bones of 10 people in meshes"),
         ("obj", "others", "next: open a skin"),
     ):

@@ -12,12 +12,17 @@ from pathlib import Path
 import pytest
 
 from skelfit.config import (
+    BranchConfig,
     DemoSpec,
     FitConfig,
     JointLimits,
+    LocatorConfig,
     Manifest,
+    PassConfig,
     Pipeline,
     ReadOptions,
+    RestartConfig,
+    SolverConfig,
     StageConfig,
     VertexWeights,
     load_manifest,
@@ -207,6 +212,11 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
         "max_angle_step": 0.41,
         "beta_weight": 2e-6,
         "retries": 1,
+        "solver": SolverConfig(noise=500.0),
+        "passes": PassConfig(moving=4e-3),
+        "restarts": RestartConfig(steps=11),
+        "branches": BranchConfig(beyond=0.03),
+        "locator": LocatorConfig(seed=1),
     }
     variants = [dataclasses.replace(fit, **{k: v}) for k, v in changes.items() if k != "name"]
     assert {f.name for f in dataclasses.fields(FitConfig)} == changes.keys() - {"name"} | {"stages"}

@@ -457,9 +457,9 @@ def test_images_of_every_kind(people: Path, tmp_path: Path) -> None:
         "cut": "image_damaged",
         "empty": "image_damaged",
         "text": "image_damaged",
-        "huge": "image_too_large",
-        "folder": "image_unreadable",
-        "ring": "image_unreadable",
+        "huge": "image_too_large: 67,108,865 bytes, at most 67,108,864 are read",
+        "folder": "image_unreadable: a folder, not a regular file",
+        "ring": "image_unreadable: Too many levels of symbolic links",
     }
     summary = json.loads((job.out / "summary.json").read_text())
     expected = {
@@ -469,6 +469,7 @@ def test_images_of_every_kind(people: Path, tmp_path: Path) -> None:
         "damaged": 3,
         "too_large": 1,
         "no_crop": 0,
+        "unknown_pixels": 0,
     }
     assert summary["images"] == expected
     assert summary["rows_out"] == len(good), "an image does not decide about its person"

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from job_fakes import FakeFitter, hashes, make_run
 
-import skelfit.plan
+from skelfit import __version__
 from skelfit.cli.convert import convert_run
 from skelfit.config import FirstOrderConfig, mapping_hash
 from skelfit.errors import ConfigError, OutputError
 from skelfit.job import run_shard
 from skelfit.lock import writing
-from skelfit.plan import Run, code_sha256, pending, plan_shards
+from skelfit.plan import ALGORITHM_VERSION, Run, pending, plan_shards
 from skelfit.shards import ShardFiles, read_json
 
 # What may differ between runs that go on with each other: places, the store, which follows from the labels, and what
@@ -80,10 +80,9 @@ def test_every_field_of_a_run_is_identity_or_a_place(tmp_path: Path) -> None:
         elif path not in PLACES:
             if path == "subset":  # tells folders apart, not shards
                 continue
-            name = "code.sha256" if path == "code_sha256" else path
             with pytest.raises(OutputError, match="another configuration") as refused:
                 pending(other, tasks)
-            assert f" {name}" in str(refused.value) and " against " in str(refused.value), path
+            assert f" {path}" in str(refused.value) and " against " in str(refused.value), path
     with_images = dataclasses.replace(run, images=str(tmp_path))
     with pytest.raises(OutputError, match="images: false against true"):
         pending(with_images, tasks)
@@ -108,8 +107,9 @@ def test_a_marker_of_another_form_is_of_another_configuration(tmp_path: Path) ->
     content = read_json(marker)
     del content["rejected"]
     content["identity"]["code"] = {"version": "0.0.9"}
+    del content["identity"]["algorithm"]
     marker.write_text(json.dumps(content))
-    with pytest.raises(OutputError, match=r'code\.version: "0\.0\.9" against'):
+    with pytest.raises(OutputError, match=r'code.*"0\.0\.9".* against'):
         pending(run, plan_shards(run))
     assert marker.exists()
 
@@ -120,30 +120,16 @@ def test_markers_and_summary_carry_the_hash(tmp_path: Path) -> None:
     summary = read_json(Path(run.out) / "summary.json")
     found = {read_json(task.files.marker)["identity_sha256"] for task in plan_shards(run)}
     assert found == {summary["identity_sha256"]} == {mapping_hash(summary["identity"])}
-    assert summary["identity"]["code"]["sha256"] == code_sha256()
+    assert summary["identity"]["algorithm"] == ALGORITHM_VERSION
+    assert {read_json(task.files.marker)["skelfit"] for task in plan_shards(run)} == {__version__}
 
 
-def test_the_code_hash_follows_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "skelfit"
-    (package / "fit").mkdir(parents=True)
-    (package / "fit" / "solver.py").write_text("one = 1\n")
-    (package / "job.py").write_text("two = 2\n")
-    (package / "export.py").write_text("three = 3\n")
-    monkeypatch.setattr(skelfit.plan, "__file__", str(package / "plan.py"))
-    found = [code_sha256.__wrapped__()]
-    for name, text in (("fit/solver.py", "one = 2\n"), ("job.py", "two = 3\n"), ("fit/new.py", "")):
-        (package / name).write_text(text)
-        found.append(code_sha256.__wrapped__())
-    assert len(set(found)) == 4
-    (package / "export.py").write_text("results do not depend on this\n")
-    assert code_sha256.__wrapped__() == found[-1]
-
-
-def test_a_worker_of_other_code_refuses(tmp_path: Path) -> None:
-    run = dataclasses.replace(make_run(tmp_path), code_sha256="0" * 64)
+def test_a_worker_of_another_algorithm_refuses(tmp_path: Path) -> None:
+    run = dataclasses.replace(make_run(tmp_path), algorithm=ALGORITHM_VERSION + 1)
     Path(run.out).mkdir()
-    with pytest.raises(
-        ConfigError, match=r"code of skelfit.*sha256 000000000000.* on every worker, found another"
-    ):
+    expected = (
+        f"algorithm version.*expected {ALGORITHM_VERSION + 1}, that of the run.*found {ALGORITHM_VERSION} on"
+    )
+    with pytest.raises(ConfigError, match=expected):
         run_shard(plan_shards(run)[0], FakeFitter())
     assert list(Path(run.out).iterdir()) == []

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import tarfile
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from job_fakes import picture
 
+from skelfit.cli.images import prepare_images
 from skelfit.config import ImageConfig
 from skelfit.images import source, tars
 from skelfit.images.check import DAMAGED, MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture
@@ -71,7 +73,7 @@ def test_images_of_tars_are_those_of_the_unpacked_folder(
     for path in two:
         with tarfile.open(path) as tar:
             tar.extractall(folder, filter="data")
-    assert build_index(two, index) == tars.IndexReport(6, 2, ())
+    assert build_index(two, index) == tars.IndexReport(6, 2, (), Counter(pyd=6))
     names = [f"train/{t}{i}.jpg" for t in (1, 0) for i in range(3)] + [
         "train/99.jpg",
         "",
@@ -111,11 +113,11 @@ def test_a_tar_is_read_once(two: list[Path], index: Path, tmp_path: Path) -> Non
     assert (index.stat().st_mtime_ns, index.read_bytes()) == stamp
     # One more, one that has changed, one that is gone.
     three = [*two, write_tar(tmp_path / "000002.tar", {"new.jpg": picture(20)})]
-    assert build_index(three, index) == tars.IndexReport(7, 1, ())
+    assert build_index(three, index) == tars.IndexReport(7, 1, (), Counter(pyd=7))
     write_tar(two[0], {"train/00.jpg": picture(30)})
-    assert build_index(three, index) == tars.IndexReport(5, 1, ())
+    assert build_index(three, index) == tars.IndexReport(5, 1, (), Counter(pyd=5))
     assert [p.data for p in read(index, "train/00.jpg", "train/01.jpg")] == [picture(30), None]
-    assert build_index(three[1:], index) == tars.IndexReport(4, 0, ())
+    assert build_index(three[1:], index) == tars.IndexReport(4, 0, (), Counter(pyd=4))
     assert read(index, "train/12.jpg", "new.jpg", "train/00.jpg")[2].reason == MISSING
 
 
@@ -127,7 +129,7 @@ def test_an_index_that_is_none_is_made_anew(two: list[Path], index: Path, damage
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tars, "_FORMAT", 99)
             assert build_index(two, index).scanned == 2
-        with pytest.raises(ImageError, match="'user_version': expected 1, found 99"):
+        with pytest.raises(ImageError, match=f"'user_version': expected {tars._FORMAT}, found 99"):
             TarImages(index)
     else:
         damaged = {"no index": b"", "cut": whole[:6000], "another kind": b"what" * 5000}
@@ -135,7 +137,7 @@ def test_an_index_that_is_none_is_made_anew(two: list[Path], index: Path, damage
         index.write_bytes(damaged[damage])
         with pytest.raises(ImageError, match="images.sqlite"):
             read(index, "train/00.jpg")
-    assert build_index(two, index) == tars.IndexReport(6, 2, ())
+    assert build_index(two, index) == tars.IndexReport(6, 2, (), Counter(pyd=6))
     assert index.read_bytes() == whole
     assert read(index, "train/00.jpg")[0].data == picture(0)
 
@@ -191,6 +193,72 @@ def test_what_is_no_tar_is_said(
         build_index([bad], index)
 
 
+def test_what_is_no_regular_file_is_no_tar(two: list[Path], index: Path, tmp_path: Path) -> None:
+    """Nor does it block, before the tar is indexed or after."""
+    pipe = tmp_path / "pipe.tar"
+    os.mkfifo(pipe)
+    assert find_images(str(pipe)) == ImagePlace(None, (pipe,))
+    report = build_index([pipe, *two], index)
+    assert report.images == 6
+    assert report.faults == (f"{pipe}: expected a tar that can be read, found a named pipe",)
+    two[0].unlink()
+    os.mkfifo(two[0])
+    with pytest.raises(ImageError, match="expected the tar that was indexed, found a named pipe"):
+        read(index, "train/00.jpg")
+    with pytest.raises(
+        ImageError, match="expected a tar of images, found .*: expected a tar .* a named pipe"
+    ):
+        build_index([pipe], index)
+
+
+def test_other_files_in_tars_are_counted_by_their_endings(tmp_path: Path, index: Path) -> None:
+    names = ("a.jpg", "b.HEIC", "c.heic", "README", "d.avif", "f.jp2")
+    one = tmp_path / "1.tar"
+    with tarfile.open(one, "w") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+        link = tarfile.TarInfo("link.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.jpg"
+        tar.addfile(link)
+    expected = tars.IndexReport(3, 1, (), Counter({"heic": 2, "": 1}))
+    assert build_index([one], index) == expected
+    # Known tars are not read again, and what they skip is still said.
+    two = write_tar(tmp_path / "2.tar", {"x.jpg": picture(1)})
+    assert build_index([one, two], index) == tars.IndexReport(4, 1, (), Counter({"heic": 2, "": 1, "pyd": 1}))
+    nothing = tmp_path / "3.tar"
+    with tarfile.open(nothing, "w") as tar:
+        tar.addfile(tarfile.TarInfo("b.heic"), io.BytesIO())
+    message = "expected a tar of images, found 1 file is skipped, not read as images: 1 .heic"
+    with pytest.raises(ImageError, match=message):
+        build_index([nothing], index)
+
+
+def test_convert_says_what_tars_hold_besides(
+    two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        prepare_images(ImagePlace(None, tuple(two)), "bytes", tmp_path)
+        said = capsys.readouterr().out
+        assert said.count("6 files are skipped, not read as images: 6 .pyd") == 1
+
+
+def test_a_name_that_is_not_read_is_named(two: list[Path], index: Path, tmp_path: Path) -> None:
+    """Alike for tars and for folders, so that a run may go on from one with the other."""
+    build_index(two, index)
+    names = ["train/a.heic", "train/a", "train/none.jpg", ""]
+    found = read(index, *names)
+    assert [p.why for p in found] == [
+        "image_missing: its name ends with .heic, which is not read",
+        "image_missing: its name has no ending",
+        "image_missing",
+        "image_missing",
+    ]
+    folder = tmp_path / "folder"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train/a.heic").write_bytes(picture(0))
+    assert list(read_pictures(FolderImages(folder), [(n, BOX) for n in names], ImageConfig())) == found
+
+
 def test_a_damaged_header_ends_a_tar(tmp_path: Path, two: list[Path], index: Path) -> None:
     data = bytearray(two[0].read_bytes())
     with tarfile.open(two[0]) as tar:
@@ -201,6 +269,7 @@ def test_a_damaged_header_ends_a_tar(tmp_path: Path, two: list[Path], index: Pat
         {"train/00.jpg": (512, len(picture(0)))},
         f"expected a whole tar, not compressed, found a damaged header at byte {second}; its images before "
         "that are used: 1",
+        Counter(pyd=1),
     )
 
 
@@ -209,7 +278,7 @@ def test_bytes_that_anyone_may_have_made(tmp_path: Path, two: list[Path]) -> Non
     data, path = two[0].read_bytes(), tmp_path / "odd.tar"
     for place in range(0, 1536, 3):
         path.write_bytes(data[:place] + bytes([255 - data[place]]) + data[place + 1 :])
-        images, _ = scan(path)
+        images = scan(path).images
         assert len(images) <= 3
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("a.jpg")
@@ -223,7 +292,7 @@ def test_a_tar_that_leads_back_ends(two: list[Path], monkeypatch: pytest.MonkeyP
     member = tarfile.TarInfo("a.jpg")
     member.offset_data = 512
     monkeypatch.setattr(tarfile.TarFile, "next", lambda _: member)
-    images, fault = scan(two[0])
+    images, fault, _ = scan(two[0])
     assert list(images) == ["a.jpg"] and "a member that leads back, at byte 0" in fault
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from job_fakes import picture
+from PIL import Image
 
 from skelfit.config import ImageConfig
-from skelfit.images import check as checking
 from skelfit.images import source
 from skelfit.images.check import (
     DAMAGED,
@@ -22,6 +22,7 @@ from skelfit.images.check import (
     MISSING,
     NO_CROP,
     TOO_LARGE,
+    UNKNOWN_PIXELS,
     UNREADABLE,
     Picture,
     check,
@@ -45,7 +46,7 @@ def test_a_whole_image_is_good_and_a_cut_one_is_not(form: str) -> None:
 
 def test_a_whole_jpeg_is_told_without_being_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = picture(0, 64)
-    monkeypatch.setattr(checking.Image.Image, "load", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     assert fault(data) == fault(data + b"what some cameras leave behind it") == ""
 
 
@@ -71,7 +72,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
     )
     assert fault(bomb) == TOO_LARGE
     stream = io.BytesIO()
-    checking.Image.new("L", (10_001, 10_000)).save(stream, "PNG")
+    Image.new("L", (10_001, 10_000)).save(stream, "PNG")
     assert fault(stream.getvalue()) == TOO_LARGE
 
 
@@ -84,23 +85,31 @@ def test_every_fault_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read_picture(good / "below a file.jpg").reason == MISSING
     assert read_picture(tmp_path / "a\0b.jpg").reason == MISSING
     (tmp_path / "label.npy").write_bytes(picture(0))
-    assert read_picture(tmp_path / "label.npy").reason == MISSING
+    assert (
+        read_picture(tmp_path / "label.npy").why == f"{MISSING}: its name ends with .npy, which is not read"
+    )
     (tmp_path / "empty.jpg").touch()
     assert read_picture(tmp_path / "empty.jpg").reason == DAMAGED
     (tmp_path / "folder.jpg").mkdir()
-    assert read_picture(tmp_path / "folder.jpg").reason == UNREADABLE
+    assert read_picture(tmp_path / "folder.jpg").why == f"{UNREADABLE}: a folder, not a regular file"
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert read_picture(tmp_path / "pipe.jpg").why == f"{UNREADABLE}: a named pipe, not a regular file"
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    assert read_picture(tmp_path / "device.jpg").why == f"{UNREADABLE}: a device, not a regular file"
     (tmp_path / "ring.jpg").symlink_to(tmp_path / "ring.jpg")
-    assert read_picture(tmp_path / "ring.jpg").reason == UNREADABLE
+    assert read_picture(tmp_path / "ring.jpg").why == f"{UNREADABLE}: Too many levels of symbolic links"
     assert read_picture(tmp_path / f"{'long' * 100}.jpg").reason == UNREADABLE
     with open(tmp_path / "huge.jpg", "wb") as file:
         file.truncate(MAX_BYTES + 1)
-    assert read_picture(tmp_path / "huge.jpg").reason == TOO_LARGE
+    huge = f"{TOO_LARGE}: 67,108,865 bytes, at most 67,108,864 are read"
+    assert read_picture(tmp_path / "huge.jpg").why == huge
     assert {f"image_{kind}" for kind in IMAGE_KINDS} - {"image_found"} == {
         MISSING,
         UNREADABLE,
         DAMAGED,
         TOO_LARGE,
         NO_CROP,
+        UNKNOWN_PIXELS,
     }
 
 
@@ -109,12 +118,12 @@ def test_pictures_come_in_order_and_only_a_few_are_read_ahead(monkeypatch: pytes
 
     def read(path: Path) -> Picture:
         begun.append(path)
-        time.sleep(0.02 if str(path).endswith("0") else 0)
-        return Picture(path.name.encode())
+        time.sleep(0.02 if path.stem.endswith("0") else 0)
+        return Picture(path.stem.encode())
 
     monkeypatch.setattr(source, "read_picture", read)
     folder, box = FolderImages(Path("images")), Box(8, 8, 8)
-    wanted = [(str(i), box) for i in range(100)]
+    wanted = [(f"{i}.jpg", box) for i in range(100)]
     pictures = read_pictures(folder, wanted, ImageConfig())
     assert next(pictures).data == b"0"
     assert len(begun) <= source.AHEAD + 1
@@ -130,11 +139,11 @@ def test_people_of_one_image_in_a_row_share_its_reading(monkeypatch: pytest.Monk
     begun = []
 
     def read(path: Path) -> Picture:
-        begun.append(path.name)
-        return Picture(path.name.encode())
+        begun.append(path.stem)
+        return Picture(path.stem.encode())
 
     monkeypatch.setattr(source, "read_picture", read)
-    wanted = [(name, Box(8, 8, 8)) for name in "aabbbca"]
+    wanted = [(f"{name}.jpg", Box(8, 8, 8)) for name in "aabbbca"]
     pictures = read_pictures(FolderImages(Path("images")), wanted, ImageConfig())
     assert b"".join(p.data or b"" for p in pictures) == b"aabbbca"
     assert sorted(begun) == sorted("abca")

@@ -119,6 +119,7 @@ def test_every_row_has_one_status_and_its_reason(tmp_path: Path) -> None:
         "damaged": 0,
         "too_large": 0,
         "no_crop": 0,
+        "unknown_pixels": 0,
     }
     assert summary["rejected"] == {
         "bad_input: non_finite:pose_cam": 1,

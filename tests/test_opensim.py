@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -248,3 +249,29 @@ def test_other_models_than_the_runs_are_refused(tmp_path: Path, models: ModelSet
     before = make_model_set(models.smpl, models.skel, "without a regressor", None).sha256
     run = open_run(write_run(tmp_path / "older", make_fields(1), make_metas(1), models_sha256=before))
     assert export_opensim(run, tmp_path / "out", models) == 1
+
+
+def test_nothing_advises_a_model_that_cannot_play_the_files() -> None:
+    """bsm.osim is named in one place, which says that it is not a model for them, and why."""
+    root = Path(__file__).parents[1]
+    texts = [path for pattern in ("*.md", "*.cfg", "Makefile") for path in root.glob(pattern)]
+    folders = ("docs", "skelfit", "pipelines", "manifests", "shards", "examples")
+    texts += [
+        p
+        for f in folders
+        for p in (root / f).rglob("*")
+        if p.suffix in {".md", ".py", ".yaml", ".html", ".js"}
+    ]
+    assert len(texts) > 200
+    naming = {path for path in texts if re.search("bsm", path.read_text("utf-8"), re.IGNORECASE)}
+    assert {path.relative_to(root).as_posix() for path in naming} == {"docs/opensim.md"}
+    text = " ".join((root / "docs/opensim.md").read_text("utf-8").split())
+    sentences = [s for s in re.split(r"(?<=[.:)*]) (?=[A-Z*-])", text) if "bsm" in s]
+    assert len(sentences) >= 2
+    for sentence in sentences:
+        assert re.search(r"\b(not|cannot)\b", sentence), sentence
+        assert not re.search(r"\b(load|open|use|take|import|play)s?\b.{0,40}bsm", sentence, re.IGNORECASE), (
+            sentence
+        )
+    for said in ("SKEL issue 2]", "SKEL issue 24]", "SKEL issue 34]", "AddBiomechanics issue 222]"):
+        assert said in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -534,3 +535,55 @@ def test_people_are_drawn_where_a_crop_shows_them(predictor: Predictor, photos: 
     crop = writer._draw(Image.new("RGB", (256, 256)), people, affine)
     one, other = (np.asarray(picture).any(-1) for picture in (whole.crop((128, 128, 384, 384)), crop))
     assert 0.1 < other.mean() < 0.9 and (one == other).mean() > 0.97
+
+
+def test_what_a_folder_holds_besides_is_said(trained: Path, photos: Path, tmp_path: Path) -> None:
+    """What is skipped is one line, and what only looks like an image is a row; neither blocks."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes((photos / "000000000000.jpg").read_bytes())
+    for name in ("b.heic", "c.heic", "d", ".DS_Store"):
+        (folder / name).touch()
+    os.mkfifo(folder / "pipe.jpg")
+    os.mkfifo(folder / "pipe")
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "folder.jpg").mkdir()
+    (folder / "huge.png").write_bytes(b"")
+    os.truncate(folder / "huge.png", (64 << 20) + 1)
+    os.mkfifo(tmp_path / "alone.tiff")
+    given = (folder, tmp_path / "alone.tiff", tmp_path / "x.heic")
+    result = run(trained, *given, "--meshes", "none", "--no-overlays", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    skipped = "4 files are skipped, not read as images: 2 .heic, 2 without an ending"
+    assert result.stderr.count(f"{folder}: {skipped}\n") == 1
+    rows = {Path(row["photo"]).name: (row["status"], row["reason"]) for row in rows_of(tmp_path / "out")}
+    assert rows == {
+        "a.jpg": ("ok", ""),
+        "gone.jpg": ("image_missing", "no such file"),
+        "huge.png": ("image_too_large", "67,108,865 bytes, at most 67,108,864 are read"),
+        "pipe.jpg": ("image_unreadable", "a named pipe, not a regular file"),
+        "alone.tiff": ("image_unreadable", "a named pipe, not a regular file"),
+        "x.heic": ("image_missing", "its name ends with .heic, which is not read"),
+    }
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others/b.heic").touch()
+    result = run(trained, tmp_path / "others", "--out", tmp_path / "none")
+    assert result.exit_code == 2 and "found 1 file is skipped, not read as images: 1 .heic" in result.output
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "boxes", "shard"])
+def test_what_is_no_regular_file_does_not_block(
+    where: str, trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe.tar"
+    os.mkfifo(pipe)
+    checkpoint_file, shown, boxes = trained, photos, ()
+    if where == "checkpoint":
+        checkpoint_file = pipe
+    elif where == "boxes":
+        boxes = ("--boxes", pipe)
+    else:
+        shown = pipe
+    result = run(checkpoint_file, shown, *boxes, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and result.output.count("\n") == 1, result.output
+    assert f"{pipe}: expected " in result.output and "found a named pipe" in result.output

@@ -17,8 +17,12 @@ from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.cli import main
-from skelfit.config import LabelSource
+from skelfit.cli.labels import LabelOptions
+from skelfit.cli.subsets import file_subset, label_files
+from skelfit.config import LabelSource, ReadOptions
 from skelfit.errors import LabelError
+from skelfit.fit.warm_start import root_angles
+from skelfit.labels.folder import list_sequences, skipped_in
 from skelfit.labels.store import build_store, read_rows, sequence_starts
 from skelfit.layout import unpack
 from skelfit.sequences import TURNING, TWINNED, canonical, continuous
@@ -233,3 +237,45 @@ def test_folders_that_are_of_no_use(tmp_path: Path) -> None:
         LabelError, match=r"expected a label file \(a folder is for sequences, source amass\)"
     ):
         build_store(LabelSource("bad", "spin"), tmp_path / "bad", tmp_path / "stores")
+
+
+def test_what_a_folder_of_sequences_holds_besides_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "subject").mkdir()
+    for name in ("LICENSE", "a.c3d", "b.C3D", ".hidden", "subject/shape.npz"):
+        (tmp_path / name).touch()
+    skipped = "3 files are skipped, not read as sequences: 2 .c3d, 1 without an ending"
+    assert skipped_in(tmp_path) == skipped
+    with pytest.raises(LabelError, match=f"expected a folder of sequences .*, found {skipped}"):
+        list_sequences(tmp_path)
+    write(tmp_path / "subject" / "walk.npz", amass(3))
+    subset = file_subset(LabelOptions(tmp_path, None, ReadOptions()), None)
+    label_files(subset, tmp_path / ".stores", 10.0, None)
+    assert capsys.readouterr().out.count(skipped) == 1
+
+
+def curve(up: str) -> tuple[Rotation, np.ndarray]:
+    """The pelvis of a person who walks in a circle, swaying by a few degrees, at 30 Hz; and its continuous poses."""
+    t = np.linspace(0, 9, 271)
+    sway = np.stack([4 * np.sin(2 * pi * t), 3 * np.sin(4 * pi * t + 1)], 1)
+    turned = Rotation.from_euler("y", 40 * t[:, None], True) * Rotation.from_euler("zx", sway, True)
+    if up == "z":
+        turned = Rotation.from_euler("x", [90], True) * turned
+    return turned, t
+
+
+@pytest.mark.parametrize("up", ["y", "z"])
+def test_the_pelvis_near_its_pole(models: ModelSet, up: str) -> None:
+    """What docs/labels.md says: with z up, tilt and rotation run away where the pelvis itself hardly turns."""
+    turned, t = curve(up)
+    frame = SkelModel(models.skel_of("male"), dtype=torch.float64).frames(torch.zeros(10).double()).frame[0]
+    poses = random_poses(1).repeat(len(t), 0)
+    poses[:, :3] = root_angles(frame.expand(len(t), 3, 3), torch.tensor(turned.as_matrix())).numpy()
+    found = continuous(poses)
+    steps = np.degrees(np.abs(np.diff(found, axis=0))).max(0)
+    assert np.degrees((turned[:-1].inv() * turned[1:]).magnitude()).max() < 2.1
+    assert (steps[3:] == 0).all()
+    tilt, side, rotation = steps[:3]
+    assert side < 2.1
+    assert tilt < 2.1 and rotation < 2.1 if up == "y" else 15 < tilt < 180 and 15 < rotation < 180

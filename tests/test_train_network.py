@@ -353,12 +353,6 @@ def one_hot_maps(people: int, row: int, column: int) -> Tensor:
     return maps
 
 
-def test_the_backbone_for_processors_takes_no_checkpoint(tmp_path: Path) -> None:
-    torch.save(original_names("tiny"), tmp_path / "vitpose.pth")
-    with pytest.raises(ModelError, match="expected network.checkpoint: null"):
-        KeypointBackbone().load(tmp_path / "vitpose.pth")
-
-
 def test_the_full_sizes_take_their_checkpoints(tmp_path: Path) -> None:
     """Names and shapes alone: nothing is computed on the meta device."""
     sizes = {
@@ -472,6 +466,18 @@ def test_shipped_trainings(path: Path) -> None:
         (
             "network: {backbone: keypoint-tiny, coarse_to_fine: false}\nkeypoints: {}\ncoarse: {}",
             "'coarse': expected .*, found keypoint-tiny, False",
+        ),
+        (
+            "network: {checkpoint: a.pth, random: true}",
+            "'network.checkpoint': expected .*checkpoint or random, found checkpoint: a.pth, random: True with vit",
+        ),
+        (
+            "network: {backbone: keypoint-tiny, random: true}\nkeypoints: {}",
+            "'network.checkpoint': expected nothing with keypoint-tiny, .*, found checkpoint: None, random: True",
+        ),
+        (
+            "network: {backbone: keypoint-tiny, checkpoint: a.pth}\nkeypoints: {}",
+            "'network.checkpoint': expected nothing with keypoint-tiny, .*, found checkpoint: a.pth, random: False",
         ),
         ("network: {decoder: 6}", "'network.decoder': expected one of .*, found an unknown key"),
     ],

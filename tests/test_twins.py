@@ -51,7 +51,7 @@ def test_whoever_is_beyond_a_limit_keeps_the_lower_of_both_branches() -> None:
     goal = TwoValleys(centres.double(), depths)
     first = solve(goal, goal.centres[:, 0] + 0.01)
     torch.testing.assert_close(first.value, depths[:, 0])
-    found = other_branch(goal, first, COLUMNS, LIMITS, solve)
+    found = other_branch(goal, first, COLUMNS, LIMITS, 0.02, solve)
     # The first gains; the second would lose; the third is within its limits, so nobody looks elsewhere.
     torch.testing.assert_close(found.value, torch.tensor([0.5, 1.0, 1.0], dtype=torch.float64))
     torch.testing.assert_close(found.x[0], goal.centres[0, 1], atol=1e-6, rtol=0)
@@ -72,7 +72,7 @@ def test_the_other_branch_is_the_same_rotation_where_it_is_within_the_limits() -
 
     x = torch.cat((torch.zeros(1, 1), excluded), 1)
     goal = TwoValleys(x[:, None].expand(1, 2, 4), torch.zeros(1, 2, dtype=torch.float64))
-    other_branch(goal, solve(goal, x), COLUMNS, LIMITS, watch)
+    other_branch(goal, solve(goal, x), COLUMNS, LIMITS, 0.02, watch)
     start = starts[0][:1, COLUMNS]
     torch.testing.assert_close(start, allowed)
     one, two = (angles_to_rotation(ball, a[:, None]) for a in (start, excluded))

@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from skelfit.verify.bodies import Bodies
 from skelfit.verify.histogram import Histogram
 from skelfit.verify.people import measure
 from skelfit.verify.reprojection import MIRRORED_KEYPOINTS
+from skelfit.verify.run import _wrong_errors
 from skelfit.verify.samples import People
 from skelfit.verify.tables import tables
 from skelfit.verify.worst import CRITERIA, KEPT
@@ -108,6 +110,17 @@ def test_offsets(bodies: Bodies, clean: Fields) -> None:
     worst = {person["key"] for person in found["worst"] if "pve_mm" in person["worst_by"][:1]}
     planted = {f"people-0-{i:08d}" for i in np.flatnonzero(PLANTED["5 %"])}
     assert planted <= worst
+
+
+@pytest.mark.parametrize("away", [10.0, 300.0, 4000.0])
+def test_people_far_away_are_not_damaged(models: ModelSet, bodies: Bodies, away: float) -> None:
+    """Float32 holds a place at 4 km to 0.25 mm; a fit that is off by a millimetre is wrong there, too."""
+    fields, row = fitted_fields(models, 24, away=away), 5
+    path = Path("people-000000.tar")
+    assert _wrong_errors(measure(bodies, as_people(fields)), path) == []
+    fields["skel_trans"][row, 1] += 0.001
+    (damage,) = _wrong_errors(measure(bodies, as_people(fields)), path)
+    assert damage.sample == f"people-0-{row:08d}" and "its parameters give" in damage.message
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -23,11 +23,11 @@ CAMERA = np.array([[300.0, 0, 128], [0, 300, 128], [0, 0, 1]], np.float32)
 Fields = dict[str, np.ndarray]
 
 
-def fitted_fields(models: ModelSet, count: int, gender: str = "neutral") -> Fields:
-    """Everyday people with their fits, keypoints and boxes."""
+def fitted_fields(models: ModelSet, count: int, gender: str = "neutral", away: float = 0.0) -> Fields:
+    """Everyday people with their fits, keypoints and boxes, as many metres further away."""
     pose, betas, pelvis = (torch.tensor(a) for a in sample_labels(count, 7, 0.0))
     smpl = SmplModel(models.smpl_of(gender))
-    trans = pelvis - smpl.root_joint(betas)
+    trans = pelvis - smpl.root_joint(betas) + torch.tensor([0.0, 0.0, away])
     found = Fitter(models, load_pipeline(PIPELINE).fit).fit(gender, pose, betas, trans)
     fields: Fields = {f.name: np.zeros((count, *f.shape), np.float32) for f in FIELDS}
     fields["skel_poses"], fields["skel_betas"] = found.poses.numpy(), found.betas.numpy()

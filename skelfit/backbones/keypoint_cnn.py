@@ -12,14 +12,12 @@ learns from what it found, which takes a tenth of the time that looking does.
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from skelfit.backbones.vitpose import Features
-from skelfit.errors import ModelError
 from skelfit.loader.mirror import MIRRORED
 
 KEYPOINTS = 44
@@ -106,11 +104,6 @@ class KeypointBackbone(nn.Module):
     def _features(self, found: Tensor) -> Features:
         found = found * self._scale
         return Features(self.token(found) + self.kinds, found.flatten(1))
-
-    def load(self, path: str | Path) -> None:
-        """Raises ModelError: nobody has published weights for it."""
-        expected = "network.checkpoint: null, as keypoint-tiny starts from nothing"
-        raise ModelError(path, None, expected, "a file")
 
 
 def cell_places() -> Tensor:

@@ -13,6 +13,14 @@ def cross_matrix(a: Tensor) -> Tensor:
     return torch.stack((o, -z, y, z, o, -x, -y, x, o), -1).unflatten(-1, (3, 3))
 
 
+def combined(directions: Tensor, betas: Tensor) -> Tensor:
+    """Sum of the directions (J, 3, K) times betas (..., K): (..., J, 3).
+
+    Not a matrix product: its rounding may depend on how many people are in the batch.
+    """
+    return (directions * betas[..., None, None, :]).sum(-1)
+
+
 def rotations_about(q: Tensor, cross: Tensor, cross2: Tensor) -> Tensor:
     """Rotations (..., 3, 3) by angles q (...) in rad about unit axes, given by their K and K @ K (..., 3, 3)."""
     eye = torch.eye(3, dtype=q.dtype, device=q.device)

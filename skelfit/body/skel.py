@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.body.assets import SkelAsset
+from skelfit.body.axes import combined
 from skelfit.body.dofs import NUM_DOFS, SMPL_JOINT_OF_SKEL
 from skelfit.body.kinematics import (
     LUMBAR,
@@ -119,7 +120,7 @@ class SkelModel:
 
     def frames(self, betas: Tensor) -> Frames:
         """Joint frames of people of shape betas (..., 10), without their skin."""
-        joints = self.j_template + torch.einsum("jcb,...b->...jc", self.j_shapedirs, betas)
+        joints = self.j_template + combined(self.j_shapedirs, betas)
         return shape_frames(self.rig, joints)
 
     def correctives(self, local_rot: Tensor) -> Tensor:

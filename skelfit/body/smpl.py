@@ -12,6 +12,7 @@ from smplx.lbs import batch_rigid_transform, lbs
 from torch import Tensor
 
 from skelfit.body.assets import SmplAsset
+from skelfit.body.axes import combined
 
 NUM_SMPL_JOINTS = 24
 
@@ -68,7 +69,7 @@ class SmplModel:
 
     def transforms(self, local_rot: Tensor, betas: Tensor) -> Tensor:
         """Skinning transforms (B, 24, 3, 4) of local rotations (B, 24, 3, 3) and betas (B, num_betas)."""
-        joints = self.j_template + torch.einsum("jcb,...b->...jc", self.j_shapedirs, betas)
+        joints = self.j_template + combined(self.j_shapedirs, betas)
         _, relative = batch_rigid_transform(local_rot, joints, self.parents, dtype=betas.dtype)
         return relative[:, :, :3]
 

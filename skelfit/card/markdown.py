@@ -251,18 +251,19 @@ def _making(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
     lines = []
     for s in subsets:
         identity = s.identity
-        code = identity["code"]
         lines.append(
             [
                 s.name,
                 f"`{identity['pipeline']['name']}`",
-                f"{code['version']} (`{code['sha256'][:12]}`)",
+                f"{identity['algorithm']}",
                 f"`{identity['models_sha256'][:12]}`",
                 f"`{identity['limits']}`",
                 f"`{s.summary['identity_sha256'][:12]}`",
             ]
         )
-    yield _table(("subset", "pipeline", "skelfit", "body models", "joint limits", "identity"), lines, left=6)
+    yield _table(
+        ("subset", "pipeline", "algorithm version", "body models", "joint limits", "identity"), lines, left=6
+    )
     yield (
         "Each person is fitted on its own (Levenberg-Marquardt on the skin: lower body, upper body, full body; the "
         "root is exact). The done marker beside each tar holds its sha256 and everything that its numbers depend on. "

@@ -96,7 +96,8 @@ def _export(
         motions = export_opensim(run, out, found, overwrite=overwrite, step=step)
         return [
             f"{run.rows_out} people in {motions} motions in {out} (.mot, .trc; .csv says who is which row)",
-            "next: load a .mot with SKEL's bsm.osim in OpenSim; docs/opensim.md says what it needs besides",
+            "next: plot a .mot, or scale a model with markers of your own to a .trc (docs/opensim.md);",
+            "  no OpenSim model has SKEL's coordinates, so none plays a .mot",
         ]
     # Imported here because trimesh takes a moment, which other commands need not wait for.
     from skelfit.export.meshes import export_meshes

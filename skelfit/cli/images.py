@@ -12,6 +12,7 @@ import click
 
 from skelfit.cli.paths import PATTERN
 from skelfit.config import ImageMode, Pipeline
+from skelfit.files import skipped_line
 from skelfit.images.source import ImagePlace, find_images
 from skelfit.images.tars import INDEX_NAME, build_index
 
@@ -90,4 +91,6 @@ def prepare_images(place: ImagePlace | None, mode: ImageMode, stores: Path) -> s
         click.echo(f"  {fault}")
     if len(report.faults) > _FAULTS_SAID:
         click.echo(f"  and {len(report.faults) - _FAULTS_SAID} more tars with faults")
+    if report.skipped:
+        click.echo(f"  {skipped_line(report.skipped, 'images')}")
     return str(index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -145,7 +146,7 @@ def predict_command(
         looking = Looking(
             find_boxes, _camera(fov, intrinsics, source), margin, min_score, network.backbone.crop
         )
-        photos = find_photos(images)[:limit]
+        photos = find_photos(images, partial(click.echo, err=True))[:limit]
         stream, total = predict_photos(photos, looking, predictor, batch_size), len(photos)
     writer = Writer(out, overwrite, Wanted(meshes, mesh_format, overlays), predictor)
     click.echo(f"models: {body.source} (sha256 {body.sha256[:12]})")

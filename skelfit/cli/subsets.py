@@ -20,6 +20,7 @@ from skelfit.files import LOCAL, not_local
 from skelfit.filters import GROUPS, PUBLISHED_VALUES
 from skelfit.images.source import ImagePlace, ImageSource, find_images, open_images
 from skelfit.labels.expected import record_sha256
+from skelfit.labels.folder import skipped_in
 from skelfit.labels.paths import image_path
 from skelfit.labels.readers import find_source
 from skelfit.labels.store import build_store, read_rows, store_info
@@ -107,6 +108,8 @@ def label_files(
         info = store_info(store)
         told = "" if source.source or path.is_dir() else f" (told by its keys {find_source(path)[1]})"
         click.echo(f"{path}: {info.rows} rows of {info.source} labels{told}")
+        if path.is_dir() and (skipped := skipped_in(path)):
+            click.echo(f"  {skipped}")
         click.echo(f"  coordinates: {info.about.coordinates}")
         for note in info.about.notes:
             click.echo(f"  {note}")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from skelfit.body.models import find_models
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
-from skelfit.cli.paths import FOLDER, PATTERN, TRAINING
+from skelfit.cli.paths import FOLDER, PATH, PATTERN, TRAINING
 from skelfit.cli.progress import Progress
 from skelfit.cli.train_curve import CURVE_NAME, draw_curve
 from skelfit.errors import OutputError
@@ -23,7 +23,7 @@ from skelfit.job import find_device
 from skelfit.loader.people import SubsetConfig
 from skelfit.loader.team import is_first, together
 from skelfit.train.checkpoint import BEST_NAME, FOLDER_NAME
-from skelfit.train.config import OptimizerConfig, TrainConfig, load_train_config
+from skelfit.train.config import OptimizerConfig, TrainConfig, load_train_config, ready
 from skelfit.train.log import BOARD_NAME, LOG_NAME
 from skelfit.train.loop import train
 from skelfit.train.validate import BEYOND_DEG, ERRORS, PCK_AT, Measured
@@ -44,6 +44,7 @@ from skelfit.train.validate import BEYOND_DEG, ERRORS, PCK_AT, Measured
     multiple=True,
     help="Shards to measure with  [default: people whom data.held_out holds out].",
 )
+@click.option("--vitpose", type=PATH, help="ViTPose's weights, in place of network.checkpoint.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for checkpoints and logs.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Remove the training that is in --out.")
@@ -57,6 +58,7 @@ def train_command(
     config_option: Path | None,
     shards: tuple[str, ...],
     val: tuple[str, ...],
+    vitpose: Path | None,
     out: Path,
     resume: bool,
     overwrite: bool,
@@ -81,11 +83,14 @@ def train_command(
         subsets = tuple(SubsetConfig(tars_of(each)) for each in val)
         config = replace(config, validation=replace(config.validation, subsets=subsets))
         config = replace(config, data=replace(config.data, held_out=0.0))  # nobody need be held out
+    if vitpose is not None:
+        config = replace(config, network=replace(config.network, checkpoint=str(vitpose)))
     if steps is not None:
         config = replace(config, optimizer=replace(config.optimizer, steps=steps))
         for name in ("keypoints", "coarse"):
             if (part := getattr(config, name)) is not None:
                 config = replace(config, **{name: replace(part, steps=steps)})
+    ready(config, path or "the configuration of SKEL-CF (no CONFIG was given)")
     found, device = find_models(models), find_device(device)
     if is_first():
         prepare(out, resume=resume, overwrite=overwrite)

@@ -1,7 +1,7 @@
-"""Motions and markers that OpenSim reads: `.mot` with SKEL's 46 angles by name, `.trc` with joints and skin markers.
+"""Files in OpenSim's formats: `.mot` with SKEL's 46 angles by name, `.trc` with joints and skin markers.
 
 A sequence gives one pair of files, in time; unrelated people give one pair per shard, a row each. The formats are
-OpenSim's "Motion (.mot) files" and "Marker (.trc) files".
+OpenSim's "Motion (.mot) files" and "Marker (.trc) files". No OpenSim model has SKEL's coordinates: docs/opensim.md.
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@ from skelfit.body.dofs import dofs_of_joint
 from skelfit.fit.cpu_chart import move_all
 from skelfit.fit.solver import Move, straight
 
-_BETA_STEP = 2.0  # the longest step of a beta
-
 
 def joint_move(
     joints: list[int],
@@ -88,11 +86,11 @@ def _columns(joints: list[int], dofs: list[int], device: torch.device | str) -> 
     )
 
 
-def shaped_move(move: Move, dofs: int) -> Move:
-    """The `Move` of so many DoFs, and of betas after them."""
+def shaped_move(move: Move, dofs: int, max_beta_step: float) -> Move:
+    """The `Move` of so many DoFs, and of betas after them, none of which goes further than max_beta_step."""
 
     def along(x: Tensor, step: Tensor, max_step: float) -> Tensor:
-        betas = straight(x[:, dofs:], step[:, dofs:], _BETA_STEP)
+        betas = straight(x[:, dofs:], step[:, dofs:], max_beta_step)
         return torch.cat((move(x[:, :dofs], step[:, :dofs], max_step), betas), 1)
 
     return along

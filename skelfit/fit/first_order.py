@@ -90,7 +90,9 @@ class _FirstOrderPair(PairFitter):
         weight = config.limit_weight
         found = objective.stage_objective(plan, self.skel, people, q, state, self.limits, weight)
         solution = levenberg_marquardt(found, x, 0, config.max_angle_step, stage.move)
-        return replace(Progress.at(people, q), value=solution.value, decrease=solution.decrease)
+        return replace(
+            Progress.at(people, q, config.solver.damping), value=solution.value, decrease=solution.decrease
+        )
 
 
 def stage_objective(

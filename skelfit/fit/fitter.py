@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +26,7 @@ from skelfit.fit.chart import joint_move, shaped_move
 from skelfit.fit.joint_targets import JointGoal, make_goal, make_locator, with_joints
 from skelfit.fit.moments import People, errors, moments, shaped_moments
 from skelfit.fit.objective import shaped_objective, stage_objective
-from skelfit.fit.other_starts import OTHER_STARTS
+from skelfit.fit.other_starts import other_starts
 from skelfit.fit.plans import Plan, make_plan
 from skelfit.fit.progress import Progress, Stage
 from skelfit.fit.regions import vertex_weights
@@ -34,7 +34,6 @@ from skelfit.fit.results import FitResult, better, map_results
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.shape import rest_distance, rest_form
 from skelfit.fit.solver import (
-    DAMPING_START,
     Objective,
     Solution,
     levenberg_marquardt,
@@ -54,16 +53,6 @@ _CPU_BATCH, _GPU_BATCH = 512, 16384
 _CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
-# Solver steps from the other branch of a shoulder.
-_BRANCH_STEPS = 8
-# Solver steps of a retry; passes after other starts; how much worse an answer from another start may be.
-_RETRY_STEPS, _CHANCE_PASSES, _NO_WORSE = 12, 3, 1.02
-_MOVING = 3e-3  # rad; who is moved less by a pass has found its minimum, but for the pose correctives,
-_STUCK = (
-    1e-2  # unless a step would still gain that share: whose few steps were all refused has not moved either
-)
-# Late refreshes: for whom the last pass moved so far (rad) that correctives matter, or who would gain that share.
-_MUCH, _REST = 5e-2, 1e-6
 
 
 class Fitter:
@@ -162,7 +151,7 @@ class PairFitter:
         self.middle = torch.tensor(limits_middle(self.dof_limits), device=device, dtype=torch.float32)
         self.locator = None
         if any(stage.joint_weight > 0 for stage in config.stages):
-            self.locator = make_locator(self.skel, self.limits)
+            self.locator = make_locator(self.skel, self.limits, config=config.locator)
         relative = vertex_weights(self.skel.asset, config.vertex_weights)
         self.stages = []
         for stage in config.stages:
@@ -180,7 +169,7 @@ class PairFitter:
         # alone. For those whom that does not help: some coarse passes without the limits first.
         last = self.stages[-1]
         held = replace(
-            last.config, steps=_RETRY_STEPS, extra_refreshes=0, late_refreshes=0, refine_betas=False
+            last.config, steps=config.restarts.steps, extra_refreshes=0, late_refreshes=0, refine_betas=False
         )
         self.again = replace(last, config=held, plans=last.plans[-1:])
         self.free = replace(self.again, plans=last.plans[:1], limit_weight=0.0)
@@ -190,8 +179,7 @@ class PairFitter:
     @torch.no_grad()
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit one batch; arguments as `Fitter.fit` takes them, on the device."""
-        # In float64: a product of few columns is rounded as the batch happens to be.
-        skel_betas = (self.beta_offset + betas.double() @ self.beta_matrix.double().mT).to(betas.dtype)
+        skel_betas = self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
         frames = self.skel.frames(skel_betas)
         local_rot = roma.rotvec_to_rotmat(pose)
         still = local_rot.clone()
@@ -224,7 +212,7 @@ class PairFitter:
             poses=q,
             betas=people.betas,
             trans=trans,
-            converged=finite & at.settled,
+            converged=finite & at.converged(self.config.passes),
             gain=at.decrease / at.value,
             finite=finite,
             pve_mm=1000 * found.pve,
@@ -255,26 +243,27 @@ class PairFitter:
 
         Returns where people are, and the PVE (B,) m after each stage but the last, on some vertices.
         """
-        at, pve = Progress.at(people, q), []
+        at, pve = Progress.at(people, q, self.config.solver.damping), []
         for k, stage in enumerate(self.stages):
             at = self.run_stage(stage, at.people, at.q)
             if k + 1 < len(self.stages):
                 pve.append(errors(self.progress, self.skel, at.people, at.q).pve)
         for _ in range(self.config.retries):
-            late = whole_lanes((~at.settled).nonzero()[:, 0])
+            late = whole_lanes((~at.converged(self.config.passes)).nonzero()[:, 0])
             if len(late) == 0:
                 break
             at = at.put(late, self.run_stage(self.again, at.people.take(late), at.q[late]))
-        if self.config.retries and not at.settled.all():
+        if self.config.retries and not at.converged(self.config.passes).all():
             at = self._second_chance(at)
         return at, pve
 
     def _second_chance(self, first: Progress) -> Progress:
         """Those who have not converged, from other starts. An answer that converges is taken if it is no worse."""
+        config = self.config
 
         def score(at: Progress, rows: Tensor | slice) -> Tensor:
             # Below zero where converged: that is what is wanted, and of two of a kind the lower value.
-            good = at.settled & (at.value <= _NO_WORSE * first.value[rows])
+            good = at.converged(config.passes) & (at.value <= config.restarts.no_worse * first.value[rows])
             return at.value - good.to(at.value.dtype)
 
         def answer(at: Progress) -> Tensor:
@@ -283,14 +272,14 @@ class PairFitter:
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
             lanes = whole_lanes(torch.arange(len(rows), device=rows.device))
             at = self.run_stage(self.free, first.people.take(rows[lanes]), x[lanes, :NUM_DOFS])
-            for _ in range(_CHANCE_PASSES):
+            for _ in range(config.restarts.passes):
                 at = self.run_stage(self.again, at.people, at.q)
             at = at.take(torch.arange(len(rows), device=rows.device))
             return answer(at), score(at, rows)
 
         hopeless = ~answer(first).isfinite().all(1)
         start = torch.where(hopeless, -torch.inf, score(first, slice(None)))
-        found = retry_failed(attempt, answer(first), start, 0.0, OTHER_STARTS)
+        found = retry_failed(attempt, answer(first), start, 0.0, other_starts(config.restarts))
         return replace(
             first, q=found.x[:, :NUM_DOFS], value=found.x[:, NUM_DOFS], decrease=found.x[:, NUM_DOFS + 1]
         )
@@ -305,13 +294,13 @@ class PairFitter:
         """
         total, passes = stage.config.steps, len(stage.plans)
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
-        at = Progress.at(people, q)
+        at, thresholds = Progress.at(people, q, self.config.solver.damping), self.config.passes
         betas_free = stage.config.refine_betas and self.smpl.gender != self.skel.gender
         for plan, few in zip(stage.plans[:-1], steps[:-1], strict=True):
             at = self.run_pass(stage, plan, few, at, betas_free)
         exact = stage.config.late_refreshes > 0
         for _ in range(stage.config.extra_refreshes):
-            on_their_way = (at.moved > _MOVING) | (at.decrease > _STUCK * at.value)
+            on_their_way = (at.moved > thresholds.moving) | (at.decrease > thresholds.gaining * at.value)
             rows = whole_lanes(on_their_way.nonzero()[:, 0])
             if len(rows) == 0:
                 break
@@ -321,7 +310,7 @@ class PairFitter:
         last = stage.plans[-1]
         at = self.run_pass(stage, last, steps[-1], at, betas_free and passes == 1, exact, twins=exact)
         for _ in range(stage.config.late_refreshes):
-            late = (at.moved > _MUCH) | (at.decrease > _REST * at.value)
+            late = (at.moved > thresholds.late_moving) | (at.decrease > thresholds.late_gaining * at.value)
             rows = whole_lanes(late.nonzero()[:, 0])
             if len(rows) == 0:
                 break
@@ -350,18 +339,23 @@ class PairFitter:
             goal = shaped_objective(
                 plan, self.skel, people, q, state, levers, self.limits, stage.limit_weight, config.beta_weight
             )
-            start, move = torch.cat((x, people.betas), 1), shaped_move(stage.move, len(plan.dofs))
+            start = torch.cat((x, people.betas), 1)
+            move = shaped_move(stage.move, len(plan.dofs), config.solver.max_beta_step)
         else:
             state = with_joints(moments(plan, self.skel, people, q), plan, people.frames, wanted)
             goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight, exact)
             start, move = x, stage.move
 
-        def again(goal: Objective, start: Tensor) -> Solution:
-            return levenberg_marquardt(goal, start, _BRANCH_STEPS, config.max_angle_step, move, tolerance)
+        solve = partial(levenberg_marquardt, config=config.solver)
 
-        found = levenberg_marquardt(goal, start, steps, config.max_angle_step, move, tolerance, at.damping)
+        def again(goal: Objective, start: Tensor) -> Solution:
+            return solve(goal, start, config.branches.steps, config.max_angle_step, move, tolerance)
+
+        found = solve(goal, start, steps, config.max_angle_step, move, tolerance, at.damping)
         for columns in stage.shoulders if twins else ():
-            found = other_branch(goal, found, columns, self.limits[plan.dofs[columns]], again)
+            found = other_branch(
+                goal, found, columns, self.limits[plan.dofs[columns]], config.branches.beyond, again
+            )
         angles, betas = found.x[:, : x.shape[1]], found.x[:, x.shape[1] :]
         if betas_free:
             people = People(betas, self.skel.frames(betas), people.target)
@@ -369,7 +363,9 @@ class PairFitter:
             people=people,
             q=q.index_copy(1, plan.dofs, angles),
             # A new pass is a new chance, but for those whose steps were all refused: they would be refused again.
-            damping=torch.where(found.accepted > 0, found.damping.clamp(max=DAMPING_START), found.damping),
+            damping=torch.where(
+                found.accepted > 0, found.damping.clamp(max=config.solver.damping), found.damping
+            ),
             moved=(angles - x).abs().amax(1),
             value=found.value,
             decrease=found.decrease,

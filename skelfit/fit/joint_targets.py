@@ -20,13 +20,14 @@ from torch import Tensor
 from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS
 from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
+from skelfit.config import LocatorConfig
 from skelfit.fit.moments import Moments
 from skelfit.fit.plans import PRODUCTS, Plan
+from skelfit.fit.torch_tiles import table_times
 
 SHOULDERS: tuple[int, ...] = (14, 15, 19, 20)  # scapula and humerus, right and left
-_NEAREST = 256  # vertices around a joint
-_RIDGE = 1e-5  # m^2; on SKEL's own meshes humeri are then found to 1.5 mm, scapulae to 4 mm
-_PEOPLE, _BLOCK, _SEED = 300, 50, 0
+_BLOCK = 50  # random people at a time
+_DEFAULTS = LocatorConfig()
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,22 @@ class JointLocator:
 
     def __call__(self, target: Tensor) -> Tensor:
         """Joints (B, K, 3) m of meshes target (V, 3, B) m, people innermost."""
-        found = self.weights @ target[self.vertices].flatten(1)
+        found = table_times(self.weights, target[self.vertices].flatten(1))
         return found.view(len(self.joints), 3, -1).permute(2, 0, 1)
 
 
 @torch.no_grad()
-def make_locator(model: SkelModel, limits: Tensor, joints: tuple[int, ...] = SHOULDERS) -> JointLocator:
+def make_locator(
+    model: SkelModel,
+    limits: Tensor,
+    joints: tuple[int, ...] = SHOULDERS,
+    config: LocatorConfig = _DEFAULTS,
+) -> JointLocator:
     """Learn where joints are from the skin around them; limits (46, 2) rad."""
-    skins, places = _random_people(model, limits, list(joints))
-    near = [(model.v_template - model.j_template[j]).norm(dim=-1).argsort()[:_NEAREST] for j in joints]
+    skins, places = _random_people(model, limits, list(joints), config)
+    near = [
+        (model.v_template - model.j_template[j]).norm(dim=-1).argsort()[: config.vertices] for j in joints
+    ]
     vertices = torch.cat(near).unique()
     weights = torch.zeros(len(joints), len(vertices), dtype=torch.float64, device=vertices.device)
     for row, mine, place in zip(weights, near, places.unbind(1), strict=True):
@@ -56,20 +64,23 @@ def make_locator(model: SkelModel, limits: Tensor, joints: tuple[int, ...] = SHO
         mean = points.mean(1, keepdim=True)
         table = (points - mean).transpose(1, 2).flatten(0, 1)
         goal = (place - mean[:, 0]).flatten()
-        ridge = _RIDGE * torch.eye(len(mine), dtype=table.dtype, device=table.device)
+        ridge = config.ridge * torch.eye(len(mine), dtype=table.dtype, device=table.device)
         found = torch.linalg.solve(table.mT @ table / len(skins) + ridge, table.mT @ goal / len(skins))
         row[torch.searchsorted(vertices, mine)] = found - found.mean() + 1 / len(mine)
     return JointLocator(joints, vertices, weights.to(model.v_template.dtype))
 
 
-def _random_people(model: SkelModel, limits: Tensor, joints: list[int]) -> tuple[Tensor, Tensor]:
+def _random_people(
+    model: SkelModel, limits: Tensor, joints: list[int], config: LocatorConfig
+) -> tuple[Tensor, Tensor]:
     """Skins (N, V, 3) and joints (N, K, 3) of SKEL people in random poses, m, float64; always the same ones."""
-    source = torch.Generator().manual_seed(_SEED)
+    source = torch.Generator().manual_seed(config.seed)
     low, high = limits.unbind(-1)
     skins, places = [], []
-    for _ in range(0, _PEOPLE, _BLOCK):
-        share = torch.rand(_BLOCK, NUM_DOFS, generator=source).to(low)
-        betas = torch.randn(_BLOCK, model.num_betas, generator=source).to(low)
+    for start in range(0, config.people, _BLOCK):
+        count = min(_BLOCK, config.people - start)
+        share = torch.rand(count, NUM_DOFS, generator=source).to(low)
+        betas = torch.randn(count, model.num_betas, generator=source).to(low)
         q = (low + (high - low) * share).index_fill(1, torch.tensor(ROOT_DOFS, device=low.device), 0.0)
         found = model.forward(model.shape(betas), q)
         skins.append(found.vertices.double())

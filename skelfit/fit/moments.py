@@ -30,9 +30,7 @@ from skelfit.body.kinematics import Frames, pose_joints
 from skelfit.body.skel import SkelModel, corrective_feature, skinning_transforms
 from skelfit.fit import cpu_tiles, torch_tiles
 from skelfit.fit.plans import Plan, SkinBlock, VertexBlock
-
-# Tiles have a multiple of so many columns.
-_COLUMNS = 16
+from skelfit.fit.torch_tiles import COLUMNS, table_times
 
 Block = TypeVar("Block", bound=SkinBlock)
 
@@ -112,15 +110,14 @@ def for_each_tile(
 ) -> None:
     """Make the rest skin of all B people tile by tile: visit(block, rest (Vb, 3, n), start).
 
-    coefficients (k, B). The last tile may have more columns than there are people left: matrix products of a few
-    columns round differently, and a person's result is not to depend on the others in the batch.
+    coefficients (k, B). The last tile may have more columns than there are people left, up to a multiple of 32.
     """
-    width = people + -people % _COLUMNS
+    width = people + -people % COLUMNS
     for start in range(0, coefficients.shape[1], width):
         few = coefficients[:, start : start + width]
-        few = torch.nn.functional.pad(few, (0, -few.shape[1] % _COLUMNS))
+        few = torch.nn.functional.pad(few, (0, -few.shape[1] % COLUMNS))
         for block in blocks:
-            visit(block, (block.basis @ few).view(len(block.vertices), 3, -1), start)
+            visit(block, table_times(block.basis, few).view(len(block.vertices), 3, -1), start)
 
 
 def people_last(transforms: Tensor) -> Tensor:

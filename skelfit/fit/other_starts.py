@@ -6,7 +6,7 @@ Each is a `Start` of `skelfit.fit.second_chance`: from the rows of the failed pe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from torch import Tensor
 from skelfit.body.dofs import dof_index
 from skelfit.fit.second_chance import Start
 
-_TURN = 1.2  # rad, along the valley of a shoulder near its Euler pole
-_FLEXED = 1.0  # rad
+if TYPE_CHECKING:
+    from skelfit.config import RestartConfig
 
 
 def as_found(rows: Tensor, q: Tensor) -> Tensor:
@@ -23,27 +23,31 @@ def as_found(rows: Tensor, q: Tensor) -> Tensor:
     return q
 
 
-def shoulders(sign: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Both shoulders' outer angles turned against each other, which near a pole hardly turns the arm."""
+def shoulders(turn: float) -> Start:
+    """Both shoulders' outer angles turned against each other by rad, which near a pole hardly turns the arm."""
 
     def start(rows: Tensor, q: Tensor) -> Tensor:
         q = q.clone()
         for side, mirrored in (("r", 1.0), ("l", -1.0)):
-            q[:, dof_index(f"shoulder_{side}_x")] += sign * mirrored * _TURN
-            q[:, dof_index(f"shoulder_{side}_z")] -= sign * mirrored * _TURN
+            q[:, dof_index(f"shoulder_{side}_x")] += mirrored * turn
+            q[:, dof_index(f"shoulder_{side}_z")] -= mirrored * turn
         return q
 
     return start
 
 
-def hips(rows: Tensor, q: Tensor) -> Tensor:
-    """Both hips flexed, neither turned nor spread; the rest as found."""
-    q = q.clone()
-    for side in "rl":
-        q[:, dof_index(f"hip_flexion_{side}")] = _FLEXED
-        q[:, dof_index(f"hip_adduction_{side}")] = 0
-        q[:, dof_index(f"hip_rotation_{side}")] = 0
-    return q
+def hips(flexion: float) -> Start:
+    """Both hips flexed by rad, neither turned nor spread; the rest as found."""
+
+    def start(rows: Tensor, q: Tensor) -> Tensor:
+        q = q.clone()
+        for side in "rl":
+            q[:, dof_index(f"hip_flexion_{side}")] = flexion
+            q[:, dof_index(f"hip_adduction_{side}")] = 0
+            q[:, dof_index(f"hip_rotation_{side}")] = 0
+        return q
+
+    return start
 
 
 def zero(rows: Tensor, q: Tensor) -> Tensor:
@@ -51,4 +55,7 @@ def zero(rows: Tensor, q: Tensor) -> Tensor:
     return torch.zeros_like(q)
 
 
-OTHER_STARTS: tuple[Start, ...] = (as_found, shoulders(1.0), shoulders(-1.0), hips, zero)
+def other_starts(config: RestartConfig) -> tuple[Start, ...]:
+    """What is tried, in this order."""
+    turn = config.shoulder_turn
+    return as_found, shoulders(turn), shoulders(-turn), hips(config.hip_flexion), zero

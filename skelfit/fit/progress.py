@@ -10,12 +10,10 @@ from torch import Tensor
 
 from skelfit.fit.moments import People
 from skelfit.fit.plans import Plan
-from skelfit.fit.solver import DAMPING_START, Move
+from skelfit.fit.solver import Move
 
 if TYPE_CHECKING:
-    from skelfit.config import StageConfig
-
-_RELATIVE_GAIN, _ABSOLUTE_GAIN = 5e-3, 1e-10
+    from skelfit.config import PassConfig, StageConfig
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,14 @@ class Progress:
     decrease: Tensor  # (B,) m^2, what one more step promises
 
     @classmethod
-    def at(cls, people: People, q: Tensor) -> Progress:
-        """People who have not started."""
+    def at(cls, people: People, q: Tensor, damping: float) -> Progress:
+        """People who have not started; damping is that of the solver's first step."""
         zero = torch.zeros_like(q[:, 0])
-        return cls(people, q, zero + DAMPING_START, zero, zero, zero + torch.inf)
+        return cls(people, q, zero + damping, zero, zero, zero + torch.inf)
 
-    @property
-    def settled(self) -> Tensor:
-        """Whose next step would gain less than 0.5 % of the objective, or move the skin by less than 10 um (RMS)."""
-        return self.decrease < _RELATIVE_GAIN * self.value + _ABSOLUTE_GAIN
+    def converged(self, config: PassConfig) -> Tensor:
+        """Whose next step would gain next to nothing: by default 0.5 % of the objective, or 10 um of skin (RMS)."""
+        return self.decrease < config.converged_gain * self.value + config.converged_floor
 
     def take(self, rows: Tensor) -> Progress:
         """Some of the people; rows (K,) int64."""

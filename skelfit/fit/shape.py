@@ -30,4 +30,6 @@ def rest_form(smpl: SmplModel, skel: SkelModel) -> Tensor:
 def rest_distance(form: Tensor, smpl_betas: Tensor, skel_betas: Tensor) -> Tensor:
     """Root mean squared distance (B,) m of the two skins at rest; form from `rest_form`, betas (B, n) and (B, m)."""
     x = torch.cat((torch.ones_like(smpl_betas[:, :1]), smpl_betas, skel_betas), 1).double()
-    return ((x @ form) * x).sum(1).clamp(min=0).sqrt().to(skel_betas.dtype)
+    # Not a matrix product: its rounding may depend on how many people there are.
+    half = (x[:, :, None] * form).sum(1)
+    return (half * x).sum(1).clamp(min=0).sqrt().to(skel_betas.dtype)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from skelfit.config import SolverConfig
 from skelfit.fit.cpu_steps import FLOOR, damped_steps
 
 
@@ -61,14 +62,9 @@ class Objective(Protocol):
 # Where a step (B, n) of at most a given length leads from x (B, n).
 Move = Callable[[Tensor, Tensor, float], Tensor]
 
-DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-4, 1e-7, 1e7
-_DAMPING_UP, _DAMPING_DOWN = 10.0, 0.1
-# Near a minimum the gradient still shows the way when the value no longer does: a step counts as no worse when it
-# raises the value by less than its rounding, in units of the float type's resolution.
-_NOISE = 512.0
-# A problem is finished when a step with at most this damping promises to gain less than the tolerance.
-_DAMPING_FREE = 1e-2
-_LANES = 16
+_DEFAULTS = SolverConfig()
+# Twice as many float32 as the widest vector of any processor holds (16, of AVX-512): torch's loops take two at a time.
+_LANES = 32
 # On a CPU, the finished problems are dropped from the batch when they are at least this share of it.
 _DROP_SHARE = 0.2
 
@@ -125,10 +121,11 @@ class _Batch:
 
 
 def whole_lanes(rows: Tensor) -> Tensor:
-    """rows (K,), the last of them repeated up to a multiple of 16.
+    """rows (K,), the last of them repeated up to a multiple of 32.
 
-    The last few numbers of a tensor may be rounded by other instructions than the rest. In batches of whole lanes
-    every problem is computed alike, whatever else is in the batch; a problem that is there twice gives one answer.
+    torch computes the last few numbers of a tensor by other instructions than the rest, and atan2 rounds differently
+    there. In batches of whole lanes every problem is computed alike, whatever else is in the batch; a problem that is
+    there twice gives one answer.
     """
     short = -len(rows) % _LANES
     return torch.cat((rows, rows[-1:].expand(short))) if short else rows
@@ -148,6 +145,7 @@ def levenberg_marquardt(
     move: Move = straight,
     tolerance: float = 0.0,
     damping: Tensor | None = None,
+    config: SolverConfig = _DEFAULTS,
 ) -> Solution:
     """Minimise a batch of objectives from x (B, n) with at most `steps` steps each, each bounded by max_step.
 
@@ -158,7 +156,7 @@ def levenberg_marquardt(
     """
     everybody = torch.arange(len(x), device=x.device)
     if damping is None:
-        damping = x.new_full((len(x),), DAMPING_START)
+        damping = x.new_full((len(x),), config.damping)
     batch = _Batch(everybody, x, objective(x), damping, torch.zeros_like(everybody))
     found_x, found_value, found_accepted = x.clone(), batch.state.value.clone(), batch.accepted.clone()
     decrease, found_damping = torch.full_like(found_value, torch.inf), damping.clone()
@@ -166,11 +164,11 @@ def levenberg_marquardt(
     def store(batch: _Batch) -> None:
         found_x[batch.rows], found_value[batch.rows] = batch.x, batch.state.value
         found_accepted[batch.rows], found_damping[batch.rows] = batch.accepted, batch.damping
-        _, decrease[batch.rows] = damped_step(batch.state, torch.full_like(batch.damping, _DAMPING_MIN))
+        _, decrease[batch.rows] = damped_step(batch.state, torch.full_like(batch.damping, config.damping_min))
 
     for _ in range(steps):
         step, promised = damped_step(batch.state, batch.damping)
-        resting = (promised <= tolerance * batch.state.value) & (batch.damping <= _DAMPING_FREE)
+        resting = (promised <= tolerance * batch.state.value) & (batch.damping <= config.damping_at_rest)
         if on_cpu(x) and tolerance > 0 and float(resting.float().mean()) >= _DROP_SHARE:
             store(batch.take(resting))
             keep = whole_lanes((~resting).nonzero()[:, 0])
@@ -178,22 +176,24 @@ def levenberg_marquardt(
                 return Solution(found_x, found_value, decrease, found_accepted, found_damping)
             batch, objective = batch.take(keep), objective.take(keep)
             step, resting = step[keep], resting[keep]
-        batch = _step(objective, batch, move(batch.x, step, max_step), ~resting)
+        batch = _step(objective, batch, move(batch.x, step, max_step), ~resting, config)
     store(batch)
     return Solution(found_x, found_value, decrease, found_accepted, found_damping)
 
 
-def _step(objective: Objective, batch: _Batch, trial_x: Tensor, moving: Tensor) -> _Batch:
+def _step(
+    objective: Objective, batch: _Batch, trial_x: Tensor, moving: Tensor, config: SolverConfig
+) -> _Batch:
     """Each moving problem goes to its trial point where that is better, and adapts its damping."""
     trial, state = objective(trial_x), batch.state
-    noise = _NOISE * torch.finfo(state.value.dtype).eps * state.value
+    noise = config.noise * torch.finfo(state.value.dtype).eps * state.value
     better = (trial.value <= state.value + noise) & moving
-    scaled = batch.damping * torch.where(better, _DAMPING_DOWN, _DAMPING_UP)
+    scaled = batch.damping * torch.where(better, config.damping_down, config.damping_up)
     return _Batch(
         rows=batch.rows,
         x=torch.where(better[:, None], trial_x, batch.x),
         state=_chosen(better, trial, state),
-        damping=torch.where(moving, scaled.clamp(_DAMPING_MIN, _DAMPING_MAX), batch.damping),
+        damping=torch.where(moving, scaled.clamp(config.damping_min, config.damping_max), batch.damping),
         accepted=batch.accepted + better,
     )
 

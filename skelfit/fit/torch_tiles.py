@@ -17,6 +17,8 @@ from torch import Tensor
 
 from skelfit.fit.plans import PRODUCTS, Rows, SkinBlock, VertexBlock
 
+COLUMNS = 32  # of a matrix product on a CPU
+
 
 def add_moments(
     block: VertexBlock,
@@ -140,4 +142,19 @@ def _lever(rest: Tensor, residual: Tensor) -> Tensor:
 
 def add_rows(total: Tensor, who: slice, rows: Rows, terms: Tensor) -> None:
     """Add a block's sums to total (N, k, B): rows of N, terms (Vb, k, n)."""
-    total[..., who].index_add_(0, rows.index, (rows.values @ terms.flatten(1)).view(-1, *terms.shape[1:]))
+    sums = table_times(rows.values, terms.flatten(1))
+    total[..., who].index_add_(0, rows.index, sums.view(-1, *terms.shape[1:]))
+
+
+def table_times(table: Tensor, columns: Tensor) -> Tensor:
+    """table (m, k) @ columns (k, n), where the columns are people's.
+
+    Libraries choose how to add up by the shape of a product, and a person's result is not to depend on how many others
+    there are. So on a CPU products are of 32 columns each, which is as fast as more.
+    """
+    if table.device.type != "cpu":
+        return table @ columns
+    product = columns.new_empty(len(table), columns.shape[1])
+    for few, part in zip(columns.split(COLUMNS, 1), product.split(COLUMNS, 1), strict=True):
+        torch.mm(table, few, out=part)
+    return product

@@ -19,8 +19,6 @@ from skelfit.body.ball import nearest_turn
 from skelfit.body.dofs import dof_index
 from skelfit.fit.solver import Objective, Solution, whole_lanes
 
-_BEYOND = 0.02  # rad beyond a limit that makes a branch doubtful
-
 
 def shoulder_columns(dofs: list[int]) -> tuple[list[int], ...]:
     """Where the angles of each shoulder, whose limits lie at its Euler pole, stand among these DoFs; of those there."""
@@ -33,15 +31,17 @@ def other_branch(
     found: Solution,
     joint: list[int],
     limits: Tensor,
+    margin: float,
     solve: Callable[[Objective, Tensor], Solution],
 ) -> Solution:
     """The better of what was found and of what is found from the other branch of one joint.
 
-    joint: the columns of its three angles in the variables (B, n); limits (3, 2) rad, theirs.
+    joint: the columns of its three angles in the variables (B, n); limits (3, 2) rad, theirs; margin: how far, rad,
+    beyond one of them an angle makes the branch doubtful.
     """
     low, high = limits.unbind(-1)
     angles = found.x[:, joint]
-    beyond = ((angles < low - _BEYOND) | (angles > high + _BEYOND)).any(1)
+    beyond = ((angles < low - margin) | (angles > high + margin)).any(1)
     rows = whole_lanes(beyond.nonzero()[:, 0])
     if len(rows) == 0:
         return found

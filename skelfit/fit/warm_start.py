@@ -54,7 +54,8 @@ def root_translation(transl: Tensor, rot: Tensor, smpl_root: Tensor, skel_root: 
     Both models turn about their own root joint at rest; d is how far apart the two stand: trans + d - R d.
     """
     d = smpl_root - skel_root
-    return transl + d - (rot @ d[..., None])[..., 0]
+    # The small numbers first: far from the origin every sum is rounded by more.
+    return transl + (d - (rot @ d[..., None])[..., 0])
 
 
 def body_angles(frame: Tensor, local_rot: Tensor, limits: np.ndarray | None = None) -> Tensor:

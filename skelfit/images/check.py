@@ -6,19 +6,14 @@ stops a job. Whole files are told by their ends, which costs nothing; only one t
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from dataclasses import dataclass
 
-from PIL import Image
+from skelfit.images.pixels import TooLargeError, UnknownPixelsError, is_usual, open_image, to_rgb
 
-ENDINGS = frozenset({"bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
 MISSING, UNREADABLE, DAMAGED = "image_missing", "image_unreadable", "image_damaged"
-TOO_LARGE, NO_CROP = "image_too_large", "image_no_crop"
+TOO_LARGE, NO_CROP, UNKNOWN_PIXELS = "image_too_large", "image_no_crop", "image_unknown_pixels"
 MAX_BYTES = 64 << 20  # a worker holds some of them at a time
-MAX_PIXELS = 100_000_000  # 300 MB when decoded
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 Affine = tuple[tuple[float, float, float], tuple[float, float, float]]
 IDENTITY: Affine = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -33,6 +28,12 @@ class Picture:
     reason: str = ""
     size: tuple[int, int] | None = None  # width and height of the source image, px
     affine: Affine | None = None  # (2,3), from pixels of the source image to pixels of `data`
+    detail: str = ""  # of the reason: what was found, and the limit
+
+    @property
+    def why(self) -> str:
+        """The reason with its detail; '' where there is an image."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 def ending_of(name: str) -> str:
@@ -42,20 +43,24 @@ def ending_of(name: str) -> str:
 
 def check(data: bytes, ending: str) -> Picture:
     """The picture of an image file of these bytes, or what is wrong with it. Never raises."""
-    Image.init()  # once; until then Pillow knows some of the formats only
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd but can be read is good
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return Picture(None, reason=TOO_LARGE)
-                if not _ends_well(data, image.format):
-                    image.load()
-                return Picture(data, ending, size=image.size, affine=IDENTITY)
-    except Image.DecompressionBombError:
-        return Picture(None, reason=TOO_LARGE)
-    except Exception:  # a decoder may raise anything on bytes that anyone may have made
-        return Picture(None, reason=DAMAGED)
+        with open_image(data) as image:
+            if not is_usual(image):
+                to_rgb(image)
+            elif not _ends_well(data, image.format):
+                image.load()
+            return Picture(data, ending, size=image.size, affine=IDENTITY)
+    except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
+        return no_picture(error)
+
+
+def no_picture(error: Exception) -> Picture:
+    """What an image is worth of which decoding raised an error."""
+    if isinstance(error, TooLargeError):
+        return Picture(None, reason=TOO_LARGE, detail=str(error))
+    if isinstance(error, UnknownPixelsError):
+        return Picture(None, reason=UNKNOWN_PIXELS, detail=str(error))
+    return Picture(None, reason=DAMAGED)
 
 
 def _ends_well(data: bytes, form: str | None) -> bool:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from PIL import Image
 
 from skelfit.config import ImageConfig
-from skelfit.images.check import DAMAGED, FORMATS, NO_CROP, Affine, Picture
+from skelfit.images.check import NO_CROP, Affine, Picture, no_picture
+from skelfit.images.pixels import open_image, to_rgb
 
 _WIDEST = 8  # times the image's longer side: a person in a wider square would be a few dots
 _SUPPORT = 2  # source pixels per pixel of a crop that the bicubic filter looks at, to each side
@@ -52,8 +53,8 @@ def cut_crops(picture: Picture, boxes: Sequence[Box], config: ImageConfig) -> li
             if shrink not in decoded:
                 decoded[shrink] = _decode(picture.data, shrink)
             data = _encode(_cut(*decoded[shrink], affine, config.size), config.quality)
-        except Exception:  # a decoder may raise anything on bytes that anyone may have made
-            crops.append(Picture(None, reason=DAMAGED, size=picture.size))
+        except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
+            crops.append(replace(no_picture(error), size=picture.size))
             continue
         crops.append(Picture(data, "jpg", size=picture.size, affine=affine))
     return crops
@@ -76,14 +77,10 @@ def _shrink(scale: float) -> int:
 
 def _decode(data: bytes, shrink: int) -> tuple[Image.Image, float]:
     """An image in RGB, and how many pixels of its own one of it stands for: JPEGs are shrunk while they are decoded."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width = image.width
-            drafted = image.draft(None, (max(1, width // shrink), max(1, image.height // shrink)))
-            image.load()
-            rgb = image if image.mode == "RGB" else image.convert("RGB")
-            return rgb, 1.0 if drafted is None else width / drafted[1][2]
+    with open_image(data) as image:
+        width = image.width
+        drafted = image.draft(None, (max(1, width // shrink), max(1, image.height // shrink)))
+        return to_rgb(image), 1.0 if drafted is None else width / drafted[1][2]
 
 
 def _cut(image: Image.Image, unit: float, affine: Affine, size: int) -> Image.Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,17 +15,10 @@ from typing import Protocol
 from braceexpand import braceexpand
 
 from skelfit.config import ImageConfig
-from skelfit.images.check import (
-    ENDINGS,
-    MAX_BYTES,
-    MISSING,
-    TOO_LARGE,
-    UNREADABLE,
-    Picture,
-    check,
-    ending_of,
-)
+from skelfit.files import other_than_file
+from skelfit.images.check import MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture, check, ending_of
 from skelfit.images.crop import Box, cut_crops
+from skelfit.images.pixels import ENDINGS
 from skelfit.images.tars import ImageError, Member, TarImages
 
 # Read at the same time: a network drive answers late, but many at once. Bounds the memory, too.
@@ -118,7 +110,9 @@ def read_pictures(
         try:
             for name, people in groupby(wanted, key=lambda person: person[0]):
                 place = source.find(name) if name else None
-                ahead.append(pool.submit(_pictures, place, [box for _, box in people], config))
+                # Why an image is not there follows from its name alike, whether a folder or tars hold images.
+                lost = _other_name(name) if name else None
+                ahead.append(pool.submit(_pictures, place, lost, [box for _, box in people], config))
                 if len(ahead) > AHEAD:
                     yield from ahead.popleft().result()
             while ahead:
@@ -128,9 +122,11 @@ def read_pictures(
                 future.cancel()
 
 
-def _pictures(place: Path | Member | None, boxes: list[Box], config: ImageConfig) -> list[Picture]:
-    """The pictures of the people of one image."""
-    picture = read_picture(place)
+def _pictures(
+    place: Path | Member | None, lost: Picture | None, boxes: list[Box], config: ImageConfig
+) -> list[Picture]:
+    """The pictures of the people of one image; lost: what is known of it by its name."""
+    picture = lost or read_picture(place)
     if picture.data is None or config.mode != "crop":
         return [picture] * len(boxes)
     return cut_crops(picture, boxes, config)
@@ -138,41 +134,55 @@ def _pictures(place: Path | Member | None, boxes: list[Box], config: ImageConfig
 
 def read_picture(place: Path | Member | None) -> Picture:
     """Read and check an image; None is one that there is not. Raises ImageError when a tar is not as indexed."""
-    ending = "" if place is None else ending_of(place.name)
-    if place is None or ending not in ENDINGS:  # one of another kind could pass for a label
+    if place is None:
         return Picture(None, reason=MISSING)
+    if other := _other_name(place.name):
+        return other
     try:
         data = _member_bytes(place) if isinstance(place, Member) else _file_bytes(place)
     except _Lost as lost:
-        return Picture(None, reason=lost.reason)
-    return check(data, ending)
+        return lost.picture
+    return check(data, ending_of(place.name))
+
+
+def _other_name(name: str) -> Picture | None:
+    """None for a name that ends as images do: one of another kind could pass for a label."""
+    ending = ending_of(name)
+    if ending in ENDINGS:
+        return None
+    detail = f"its name ends with .{ending}, which is not read" if ending else "its name has no ending"
+    return Picture(None, reason=MISSING, detail=detail)
 
 
 class _Lost(Exception):
     """An image that cannot be read, and why."""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.picture = Picture(None, reason=reason, detail=detail)
 
 
 def _file_bytes(path: Path) -> bytes:
+    if other := other_than_file(path):  # to open a named pipe would block
+        raise _Lost(UNREADABLE, f"{other}, not a regular file")
     try:
         with open(path, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise _Lost(UNREADABLE)
-            if found.st_size > MAX_BYTES:
-                raise _Lost(TOO_LARGE)
+            _check_size(os.fstat(file.fileno()).st_size)
             return file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
         raise _Lost(MISSING) from None
-    except OSError:
-        raise _Lost(UNREADABLE) from None
+    except OSError as error:
+        raise _Lost(UNREADABLE, error.strerror or "") from None
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise _Lost(TOO_LARGE, f"{size:,} bytes, at most {MAX_BYTES:,} are read")
 
 
 def _member_bytes(member: Member) -> bytes:
-    if member.bytes > MAX_BYTES:
-        raise _Lost(TOO_LARGE)
+    _check_size(member.bytes)
+    if other := other_than_file(member.tar):
+        raise ImageError(member.tar, None, "the tar that was indexed", other)
     expected = "the tar that was indexed (give the same command again: it is indexed anew)"
     try:
         with open(member.tar, "rb") as file:
@@ -183,5 +193,5 @@ def _member_bytes(member: Member) -> bytes:
             return file.read(member.bytes)  # less where the tar is cut short: a damaged image
     except FileNotFoundError:
         raise ImageError(member.tar, None, expected, "no such file") from None
-    except OSError:
-        raise _Lost(UNREADABLE) from None
+    except OSError as error:
+        raise _Lost(UNREADABLE, error.strerror or "") from None

@@ -10,21 +10,26 @@ from __future__ import annotations
 import posixpath
 import sqlite3
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from urllib.parse import quote
+from zlib import crc32
 
 from skelfit.errors import InputError
-from skelfit.files import replacing
-from skelfit.images.check import ENDINGS, ending_of
+from skelfit.files import other_than_file, replacing, skipped_line
+from skelfit.images.check import ending_of
+from skelfit.images.pixels import ENDINGS
 
 INDEX_NAME = "images.sqlite"
-_FORMAT = 1
+# Of the index, and of the endings that it was made for: another Pillow may read more of them.
+_FORMAT = 2 << 16 | crc32(" ".join(sorted(ENDINGS)).encode()) & 0xFFFF
 _TABLES = """
     CREATE TABLE tars (tar INTEGER PRIMARY KEY, path TEXT, bytes INTEGER, mtime_ns INTEGER, fault TEXT);
+    CREATE TABLE skipped (tar INTEGER, ending TEXT, files INTEGER);
     CREATE TABLE images (name TEXT, tar INTEGER, start INTEGER, bytes INTEGER, PRIMARY KEY (name, tar))
         WITHOUT ROWID;
 """
@@ -54,6 +59,7 @@ class IndexReport:
     images: int
     scanned: int  # tars that were read now; the others were known
     faults: tuple[str, ...]  # one line for each tar that is damaged, cut short or no tar
+    skipped: Counter[str]  # files in them that are not read as images, by ending
 
 
 def build_index(tars: Sequence[Path], path: Path) -> IndexReport:
@@ -74,10 +80,11 @@ def build_index(tars: Sequence[Path], path: Path) -> IndexReport:
     with closing(_open(path)) as index:
         images = index.execute("SELECT count(DISTINCT name) FROM images").fetchone()[0]
         faults = [f"{tar}: {fault}" for tar, fault in index.execute("SELECT path, fault FROM tars") if fault]
+        skipped = Counter(dict(index.execute("SELECT ending, sum(files) FROM skipped GROUP BY ending")))
     if not images:
-        found = "; ".join(faults[:3]) or "none"
+        found = "; ".join(faults[:3]) or skipped_line(skipped, "images") or "none"
         raise ImageError(tars[0], None, "a tar of images" if len(tars) == 1 else "tars of images", found)
-    return IndexReport(images, scanned, tuple(faults))
+    return IndexReport(images, scanned, tuple(faults), skipped)
 
 
 class TarImages:
@@ -187,22 +194,36 @@ def _write(
                     "INSERT INTO images SELECT name, ?, start, bytes FROM old.images WHERE tar = ?",
                     (number, was),
                 )
+                index.execute(
+                    "INSERT INTO skipped SELECT ?, ending, files FROM old.skipped WHERE tar = ?",
+                    (number, was),
+                )
                 continue
             scanned += 1
-            images, fault = scan(Path(state[0]))
-            index.execute("INSERT INTO tars VALUES (?, ?, ?, ?, ?)", (number, *state, fault))
-            rows = ((name, number, start, size) for name, (start, size) in sorted(images.items()))
+            found = scan(Path(state[0]))
+            index.execute("INSERT INTO tars VALUES (?, ?, ?, ?, ?)", (number, *state, found.fault))
+            rows = ((name, number, start, size) for name, (start, size) in sorted(found.images.items()))
             index.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
+            others = ((number, ending, files) for ending, files in sorted(found.skipped.items()))
+            index.executemany("INSERT INTO skipped VALUES (?, ?, ?)", others)
         index.execute("COMMIT")
     return scanned
 
 
-def scan(tar: Path) -> tuple[dict[str, tuple[int, int]], str]:
-    """Where each image of a tar begins and how long it is, and what is wrong with the tar ('' when it is whole).
+class Scan(NamedTuple):
+    """What is in a tar."""
 
-    Of a tar that is cut short or damaged, what stands before the fault is found. Never raises for a bad tar.
-    """
+    images: dict[str, tuple[int, int]]  # where each begins and how long it is, bytes
+    fault: str  # what is wrong with the tar; '' when it is whole
+    skipped: Counter[str]  # other files, by ending
+
+
+def scan(tar: Path) -> Scan:
+    """Find the images of a tar; of one that is cut short or damaged, those before the fault. Never raises for it."""
     images: dict[str, tuple[int, int]] = {}
+    skipped: Counter[str] = Counter()
+    if other := other_than_file(tar):  # to open a named pipe would block
+        return Scan(images, f"expected a tar that can be read, found {other}", skipped)
     try:
         with open(tar, "rb") as stream:
             try:
@@ -212,12 +233,14 @@ def scan(tar: Path) -> tuple[dict[str, tuple[int, int]], str]:
                     plain = member.isreg() and not member.issparse()
                     if plain and ending_of(name) in ENDINGS:
                         images[_storable(name)] = member.offset_data, member.size
+                    elif member.isreg():
+                        skipped[_storable(ending_of(name))] += 1
             except Exception as error:  # tarfile may raise anything on bytes that anyone may have made
                 used = f"; its images before that are used: {len(images)}" if images else ""
-                return images, f"expected a whole tar, not compressed, found {error}{used}"
+                return Scan(images, f"expected a whole tar, not compressed, found {error}{used}", skipped)
     except OSError as error:
-        return images, f"expected a tar that can be read, found {error.strerror or error}"
-    return images, ""
+        return Scan(images, f"expected a tar that can be read, found {error.strerror or error}", skipped)
+    return Scan(images, "", skipped)
 
 
 def members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from skelfit.config import Source
 from skelfit.errors import LabelError
+from skelfit.files import endings_of, skipped_line
 from skelfit.labels.batch import About, LabelBatch, Sequence, nothing_known
 from skelfit.labels.readers import read
 from skelfit.labels.request import Request
@@ -35,8 +36,21 @@ def list_sequences(folder: Path) -> list[Path]:
     except OSError as error:
         raise LabelError(folder, None, "a readable folder of sequences", str(error)) from None
     if not files:
-        raise LabelError(folder, None, "a folder of sequences (.npz, .h5, .hdf5, .pkl)", "none in it")
+        found = skipped_in(folder) or "none in it"
+        raise LabelError(folder, None, "a folder of sequences (.npz, .h5, .hdf5, .pkl)", found)
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def skipped_in(folder: Path) -> str:
+    """How many files of a folder are not read, and how their names end; '' when it is none."""
+    others = (
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() not in _ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not path.is_dir()
+    )
+    return skipped_line(endings_of(others), "sequences")
 
 
 def named(request: Request, path: Path, folder: Path | None = None) -> Request:

@@ -6,13 +6,13 @@ as they are stored: an EXIF orientation turns nothing.
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image
+
+from skelfit.images.pixels import open_image, to_rgb
 
 # The network looks at the middle 192 of a crop's 256 columns: there the person's box has to be.
 ASPECT = 192 / 256
@@ -34,19 +34,17 @@ def square_around(x: float, y: float, width: float, height: float) -> Square:
 def read_crop(data: bytes, affine: Sequence[Sequence[float]], square: Square, size: int) -> Image.Image:
     """The square of a coded image as (size, size) px, RGB; black outside of the image.
 
-    affine: (2,3), from px of the source image to px of this one, which may be a crop itself. Raises whatever Pillow
-    raises on an image that it cannot read.
+    affine: (2,3), from px of the source image to px of this one, which may be a crop itself. Raises TooLargeError,
+    UnknownPixelsError, and whatever Pillow raises on an image that it cannot read.
     """
     (scale, _, right), (_, _, down) = affine
     side = scale * square.side
     left, top = scale * square.x + right - side / 2, scale * square.y + down - side / 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is odd but can be read is good
-        with Image.open(io.BytesIO(data)) as image:
-            width = image.width
-            shrink = max(1, int(side / size))  # a JPEG is decoded smaller, never smaller than the crop
-            image.draft(None, (max(1, width // shrink), max(1, image.height // shrink)))
-            rgb = image.convert("RGB")
+    with open_image(data) as image:
+        width = image.width
+        shrink = max(1, int(side / size))  # a JPEG is decoded smaller, never smaller than the crop
+        image.draft(None, (max(1, width // shrink), max(1, image.height // shrink)))
+        rgb = to_rgb(image)
     unit = rgb.width / width
     return _cut(rgb, left * unit, top * unit, side * unit, size)
 

@@ -24,7 +24,7 @@ from braceexpand import braceexpand
 from numpy.typing import NDArray
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from skelfit.files import LOCAL, not_local
+from skelfit.files import LOCAL, not_local, other_than_file
 from skelfit.keep import read_keep
 from skelfit.layout import LABEL_SIZE, LAYOUT_VERSION, FloatArray
 from skelfit.shards import ShardError, ShardFiles, read_marker
@@ -111,7 +111,8 @@ def find_tars(pattern: str) -> tuple[str, ...]:
         tars += sorted(glob.glob(piece, recursive=True)) if glob.has_magic(piece) else [piece]
     missing = [path for path in tars if not Path(path).is_file()]
     if missing or not tars:
-        raise ShardError(missing[0] if missing else pattern, None, "finished shards (tar)", "no such file")
+        where = missing[0] if missing else pattern
+        raise ShardError(where, None, "finished shards (tar)", other_than_file(where) or "no such file")
     return tuple(tars)
 
 

@@ -9,12 +9,14 @@ import importlib
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 from PIL import Image
 
 from skelfit.errors import InputError
+from skelfit.images.pixels import to_rgb
 
 FILM_DIAGONAL_MM = math.hypot(36, 24)
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 0x920A, 0xA405
@@ -91,7 +93,7 @@ def plugged_in(name: str) -> FindCamera:
 
     def find(photo: Image.Image) -> KnownCamera:
         try:
-            answer = [float(value) for value in tell(photo)]
+            answer = [float(value) for value in tell(rgb_with_exif(photo))]
         except Exception as error:
             raise InputError(name, None, "fx, fy, cx, cy in px", repr(error)) from error
         if len(answer) != 4 or not all(map(math.isfinite, answer)) or min(answer[:2]) <= 0:
@@ -99,6 +101,14 @@ def plugged_in(name: str) -> FindCamera:
         return KnownCamera(Camera(*answer), name)
 
     return find
+
+
+def rgb_with_exif(photo: Image.Image) -> Image.Image:
+    """A photo in 8-bit RGB that has the EXIF of its file, whatever the file's format."""
+    rgb = to_rgb(photo)
+    with suppress(Exception):  # anyone may have written anything there
+        rgb.info["exif"] = photo.getexif().tobytes()
+    return rgb
 
 
 def exif_focal(photo: Image.Image) -> float | None:

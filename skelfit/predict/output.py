@@ -19,6 +19,7 @@ from PIL import Image
 from skelfit.body.assets import write_npz
 from skelfit.export.meshes import write_mesh
 from skelfit.export.output import prepare_folder
+from skelfit.images.pixels import open_image, to_rgb
 from skelfit.predict.overlay import Painter
 from skelfit.predict.photos import OK, Finding, Seen
 from skelfit.predict.predictor import Array, People, Predictor
@@ -94,8 +95,8 @@ class Writer:
     def _overlay(self, seen: Seen) -> None:
         """The people over their photo; with labels: photo, prediction, label side by side."""
         assert seen.image is not None and seen.people is not None
-        with Image.open(io.BytesIO(seen.image)) as image:
-            photo = image.convert("RGB")
+        with open_image(seen.image) as image:
+            photo = to_rgb(image)
         drawn = [self._draw(photo, people, seen.affine) for people in (seen.people, seen.labels) if people]
         if seen.labels is not None:
             drawn.insert(0, photo.resize(drawn[0].size))

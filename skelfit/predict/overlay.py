@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from skelfit.body.dofs import SKEL_PARENTS
+from skelfit.images.pixels import to_rgb
 from skelfit.raster import faces_of_vertices, rasterise, vertex_normals
 
 Array = NDArray[np.float32]
@@ -38,7 +39,7 @@ class Painter:
         """
         scale = min(1.0, LONGEST / max(photo.size))
         size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
-        canvas = photo.convert("RGB")
+        canvas = to_rgb(photo)
         canvas = canvas if size == photo.size else canvas.resize(size, Image.Resampling.LANCZOS)
         fine = 2 if max(size) <= _SMOOTH else 1
         stretch = np.array([size[0] / photo.width, size[1] / photo.height], np.float32)

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from skelfit.errors import InputError
-from skelfit.images.check import DAMAGED, ENDINGS, IDENTITY, MISSING, ending_of
+from skelfit.files import endings_of, skipped_line
+from skelfit.images.check import IDENTITY, MISSING, ending_of, no_picture
+from skelfit.images.pixels import ENDINGS, open_image
 from skelfit.images.source import read_picture
 from skelfit.loader.batch import CROP
 from skelfit.loader.crops import Square, read_crop, square_around
 from skelfit.predict.boxes import Box, FindBoxes
-from skelfit.predict.intrinsics import FindCamera, KnownCamera
+from skelfit.predict.intrinsics import FindCamera, KnownCamera, rgb_with_exif
 from skelfit.predict.predictor import People, Predictor, Shot
 
 _AHEAD, _THREADS = 16, 4
 OK = "ok"
 _ORIENTATION = 0x0112
-_MISSING = "no such file, or its name does not end as images' do"
+_MISSING = "no such file"
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,23 @@ class Looking:
         return square_around(box.x + box.width / 2, box.y + box.height / 2, side, side)
 
 
-def find_photos(paths: Sequence[Path]) -> list[Photo]:
-    """The images of files and folders, each once, in order. Raises InputError for a folder without any."""
+def find_photos(paths: Sequence[Path], say: Callable[[str], None] | None = None) -> list[Photo]:
+    """The images of files and folders, each once, in order; say: is told what is skipped in a folder.
+
+    Whatever has an image's name but is no file is found as well, to be a finding. Raises InputError for a folder
+    without any image.
+    """
     files: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            found = [p for p in sorted(path.rglob("*")) if ending_of(p.name) in ENDINGS and p.is_file()]
+            inside = [p for p in sorted(path.rglob("*")) if not p.is_dir()]
+            found = [p for p in inside if ending_of(p.name) in ENDINGS]
+            skipped = skipped_line(endings_of(set(inside).difference(found)), "images")
             if not found:
-                raise InputError(path, None, f"images ({', '.join(sorted(ENDINGS))})", "none")
+                raise InputError(path, None, f"images ({', '.join(sorted(ENDINGS))})", skipped or "none")
             files |= dict.fromkeys(found)
+            if skipped and say is not None:
+                say(f"{path}: {skipped}")
         else:
             files[path] = None
     photos, taken = list[Photo](), set[str]()
@@ -144,14 +154,14 @@ def look(photo: Photo, looking: Looking) -> Seen:
     name = str(photo.path)
     picture = read_picture(photo.path)
     if picture.data is None:
-        reason = _MISSING if picture.reason == MISSING else "the image cannot be used"
+        reason = picture.detail or (_MISSING if picture.reason == MISSING else "the image cannot be decoded")
         return Seen(photo, (Finding(name, None, picture.reason, reason),))
     try:
         image, size, camera = _upright(picture.data, looking.find_camera)
     except InputError as error:
         return Seen(photo, (Finding(name, None, "no_camera", str(error)),))
     except Exception as error:  # a decoder may raise anything
-        return Seen(photo, (Finding(name, None, DAMAGED, repr(error)),))
+        return Seen(photo, (Finding(name, None, *no_image(error)),))
     boxes = looking.find_boxes(photo.path, size)
     if not boxes:
         return Seen(photo, (Finding(name, None, "no_box", "no box of this photo was given"),), image)
@@ -167,13 +177,19 @@ def look(photo: Photo, looking: Looking) -> Seen:
 
 def _upright(data: bytes, find_camera: FindCamera) -> tuple[bytes, tuple[int, int], KnownCamera]:
     """The image as one looks at it, its size, and its camera; the same bytes where no EXIF orientation turns it."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         if image.getexif().get(_ORIENTATION, 1) == 1:
             return data, image.size, find_camera(image)
-        turned = ImageOps.exif_transpose(image)
+        turned = ImageOps.exif_transpose(rgb_with_exif(image))
     stream = io.BytesIO()
-    turned.convert("RGB").save(stream, "BMP")  # quick, and nothing is lost
+    turned.save(stream, "BMP")  # quick, and nothing is lost
     return stream.getvalue(), turned.size, find_camera(turned)
+
+
+def no_image(error: Exception) -> tuple[str, str]:
+    """Status and reason of an image of which decoding raised an error."""
+    picture = no_picture(error)
+    return picture.reason, picture.detail or repr(error)
 
 
 def _cut(
@@ -196,7 +212,7 @@ def _cut(
     try:
         pixels = np.asarray(read_crop(image, IDENTITY, square, looking.crop))
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
-        return failed(DAMAGED, repr(error))
+        return failed(*no_image(error))
     assert finding.camera is not None
     return replace(finding, square=square), Shot(pixels, square, finding.camera.camera)
 

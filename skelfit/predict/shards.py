@@ -15,7 +15,7 @@ from skelfit.loader.batch import CROP
 from skelfit.loader.crops import read_crop, square_around
 from skelfit.loader.people import ALL, Person, Source, find_tars, in_order
 from skelfit.predict.intrinsics import Camera, KnownCamera
-from skelfit.predict.photos import OK, Finding, Photo, Seen, with_people
+from skelfit.predict.photos import OK, Finding, Photo, Seen, no_image, with_people
 from skelfit.predict.predictor import Predictor, Shot
 
 
@@ -60,7 +60,7 @@ def look_at(person: Person, label: dict[str, FloatArray], crop: int = CROP) -> S
     try:
         pixels = np.asarray(read_crop(person.image, meta["affine"], square, crop))
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
-        return Seen(photo, (finding.failed("image_damaged", repr(error)),))
+        return Seen(photo, (finding.failed(*no_image(error)),))
     affine = np.array(meta["affine"], np.float32)
     shot = Shot(pixels, square, camera.camera)
     return Seen(photo, (replace(finding, camera=camera),), person.image, (shot,), affine=affine)

@@ -25,7 +25,7 @@ FORMAT = "skelfit-train-4"
 BEST_NAME = "best.pt"
 FOLDER_NAME = "checkpoints"
 # What may change while a training goes on: neither what is learnt nor from whom.
-_FREE = ("name", "network.checkpoint", "output.", "validation.")
+_FREE = ("name", "network.checkpoint", "network.random", "output.", "validation.")
 
 
 class CheckpointError(InputError):
@@ -62,9 +62,9 @@ def _numbered(out: Path) -> list[Path]:
     return sorted((out / FOLDER_NAME).glob("step-*.pt"))
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the processor. Raises CheckpointError."""
-    content = read_tensors(path, "a checkpoint of skelfit train", CheckpointError)
+def load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint, on the processor; mapped: without reading its tensors. Raises CheckpointError."""
+    content = read_tensors(path, "a checkpoint of skelfit train", CheckpointError, mapped=mapped)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(path, "format", FORMAT, str(found))
@@ -90,19 +90,31 @@ def load_network(path: str | Path) -> Trained:
     return Trained(network.eval(), config, content["models"])
 
 
-def load_training(path: Path, config: TrainConfig, models: str) -> dict[str, Any]:
-    """The content of a checkpoint, to go on with a configuration, and body models of this sha256.
+class Begun(NamedTuple):
+    """How far a training is."""
 
-    Raises CheckpointError where that would be another training, naming what differs.
+    done: int  # steps
+    last_steps: int  # of its last stage, as it was configured
+
+
+def begun(path: Path, config: TrainConfig, models: str) -> Begun:
+    """How far the training of a checkpoint is, with a configuration to go on with, and body models of this sha256.
+
+    The last stage may have more steps than before. Reads no weights. Raises CheckpointError where all this would be
+    another training, naming what differs.
     """
-    content = load(path)
-    found = [line for line in difference(content["config"], asdict(config)) if not _is_free(line)]
-    if found:
-        raise CheckpointError(path, "config", "the configuration as it was", ", ".join(found[:5]))
+    content = load(path, mapped=True)
+    was = build(TrainConfig, content["config"], path, "config")
+    differs = [line for line in difference(asdict(was), asdict(config)) if not _is_free(line)]
+    if config.optimizer.steps > was.optimizer.steps:
+        differs = [line for line in differs if not line.startswith("optimizer.steps:")]
+    if differs:
+        expected = "the configuration as it was (optimizer.steps may be raised)"
+        raise CheckpointError(path, "config", expected, ", ".join(differs[:5]))
     if models != content["models"]:
         expected = f"the body models that it was trained with (sha256 {content['models'][:12]})"
         raise CheckpointError(path, "models", expected, f"others (sha256 {models[:12]})")
-    return content
+    return Begun(content["step"], was.optimizer.steps)
 
 
 def _is_free(line: str) -> bool:

@@ -19,7 +19,8 @@ class NetworkConfig:
     """The network; the last three are ablations of the paper."""
 
     backbone: BackboneName = "vitpose-h"
-    checkpoint: str | None = local_path(default=None)  # ViTPose's weights for the backbone; None: random ones
+    checkpoint: str | None = local_path(default=None)  # ViTPose's weights, which a ViT begins with
+    random: bool = False  # true: it begins with random ones; keypoint-tiny has neither
     dim: int = bounded(8, default=1024)  # of the decoder's tokens
     heads: int = bounded(1, default=8)
     layers: int = bounded(1, default=6)
@@ -112,4 +113,21 @@ def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
     if config.coarse is not None and not (config.keypoints and config.network.coarse_to_fine):
         expected = "network.backbone: keypoint-tiny, and network.coarse_to_fine"
         raise ConfigError(path, "coarse", expected, f"{backbone}, {config.network.coarse_to_fine}")
+    starts = (config.network.checkpoint is not None) + config.network.random
+    if starts > (0 if backbone == "keypoint-tiny" else 1):
+        expected = "nothing with keypoint-tiny, which learns from nothing; of ViTs, checkpoint or random"
+        found = f"checkpoint: {config.network.checkpoint}, random: {config.network.random} with {backbone}"
+        raise ConfigError(path, "network.checkpoint", expected, found)
+    return config
+
+
+def ready(config: TrainConfig, path: str | Path) -> TrainConfig:
+    """The same, which says what a ViT begins with: random weights are never taken unasked. Raises ConfigError."""
+    network = checked(config, path).network
+    if network.backbone != "keypoint-tiny" and network.checkpoint is None and not network.random:
+        expected = (
+            f"the weights of {network.backbone} (a ViTPose checkpoint, there or by --vitpose FILE), or "
+        )
+        expected += "network.random: true, to begin with random ones"
+        raise ConfigError(path, "network.checkpoint", expected, "neither")
     return config

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from skelfit.backbones.vitpose import Backbone
 from skelfit.body.continuous import POSE_SIZE, angles_to_pose
 from skelfit.body.models import ModelSet
 from skelfit.body.skins import Skins
@@ -23,7 +24,7 @@ from skelfit.loader.batch import Batch
 from skelfit.loader.data import Loader, each_once
 from skelfit.loader.team import Team
 from skelfit.train import checkpoint
-from skelfit.train.config import TrainConfig
+from skelfit.train.config import TrainConfig, ready
 from skelfit.train.log import Log
 from skelfit.train.network import NUM_BETAS, POSE_NUMBERS, Network
 from skelfit.train.stages import Course, Stage
@@ -65,14 +66,26 @@ def train(
 
     Raises ConfigError, ShardError, CheckpointError, ModelError, OutputError, and SkelfitError when nothing is learnt.
     """
-    path = checkpoint.latest(out) if resume else None
-    content = None if path is None else checkpoint.load_training(path, config, models.sha256)
+    ready(config, config.name)
+    content = None
+    if path := checkpoint.latest(out) if resume else None:
+        begun = checkpoint.begun(path, config, models.sha256)
+        if begun.done >= config.steps:
+            watch.say(
+                f"finished already: step {begun.done} of {config.steps}; to go on, raise optimizer.steps"
+            )
+            return Ended(begun.done, True, 0, path)
+        if config.optimizer.steps > begun.last_steps:
+            more = f"optimizer.steps: {begun.last_steps} before, now {config.optimizer.steps}"
+            watch.say(f"{more}; the learning rate is that of the longer schedule from here on")
+        content = checkpoint.load(path)
     if not config.data.subsets:
         raise ConfigError(config.name, "data.subsets", "shards, there or by --shards", "none")
     torch.manual_seed(config.data.seed)
     network = Network(config.network)
     if content is None:
         if config.network.checkpoint is not None:
+            assert isinstance(network.backbone, Backbone)  # keypoint-tiny has none
             network.backbone.load(config.network.checkpoint)
         set_mean(network, config)
     else:

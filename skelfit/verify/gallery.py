@@ -21,6 +21,7 @@ from skelfit.body.dofs import SKEL_PARENTS
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
+from skelfit.images.pixels import open_image, to_rgb
 from skelfit.layout import FloatArray, unpack
 from skelfit.shards import ShardError
 
@@ -201,8 +202,9 @@ def photograph(sample: Sample, joints_m: Array) -> Photo | None:
     ):
         return None
     try:
-        picture = Image.open(io.BytesIO(sample.image)).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+        with open_image(sample.image) as image:
+            picture = to_rgb(image)
+    except Exception:  # a decoder may raise anything on bytes that anyone may have made
         return None
     projected = joints_m @ sample.fields["cam_int"].astype(np.float64).T
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -118,7 +118,7 @@ def image_faults(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Found
     for ending in endings:
         picture = check(members[ending], ending)
         if picture.data is None:
-            yield "sample", f"{ending}: {picture.reason}"
+            yield "sample", f"{ending}: {picture.why}"
         elif (
             meta["affine"] == [list(line) for line in IDENTITY]
             and list(picture.size or ()) != meta["image_size"]

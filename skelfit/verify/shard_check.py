@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from skelfit.config import mapping_hash
+from skelfit.files import other_than_file
 from skelfit.layout import LABEL_SIZE, FloatArray
 from skelfit.metrics import PUBLISHED, Summary
 from skelfit.shards import (
@@ -220,6 +221,9 @@ def _read_tar(
     order = {key: i for i, key in enumerate(k for k, row in rows.items() if row["status"] in PUBLISHED)}
     judge = _Judge(check, rows, _place(check, marker, rows))
     good = True
+    if other := other_than_file(path):  # to open a named pipe would block
+        check.say("missing", f"{path}: {other}, not a regular file")
+        return judge.people(), False
     try:
         with open(path, "rb") as stream:
             reader = HashedReader(stream)

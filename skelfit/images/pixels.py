@@ -1,0 +1,139 @@
+"""From the bytes of an image file to 8-bit RGB: the one way in which skelfit decodes images.
+
+Pillow's own `convert("RGB")` clips pixels of more than 8 bits instead of scaling them, so that a 16-bit PNG becomes a
+white picture. Here they are scaled: 16 bits (and 12, in TIFF) by the full range of their bits. 32-bit integers and
+floats do not say their range, so it is told from the values, and a picture whose range cannot be told is refused.
+
+Transparency is left out: the colours that are stored count, as in Pillow and OpenCV. Of several frames or pages the
+first counts. An EXIF orientation turns nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+
+MAX_PIXELS = 100_000_000  # 300 MB when decoded
+# Ranges that 32-bit pixels come in: floats from 0 to 1, and numbers of 8 or of 16 bits.
+_UNIT, _BYTE, _WORD = 1.0, 255.0, 65535.0
+_OVERSHOOT = 2  # times a range; up to there, floats beyond it may still be of it, so the range is not known
+_TIFF_BITS, _TIFF_MEANING, _WHITE_IS_ZERO = 258, 262, 0
+
+
+class TooLargeError(ValueError):
+    """An image of more pixels than are decoded; says how many, and the limit."""
+
+
+class UnknownPixelsError(ValueError):
+    """An image whose pixels do not say which colours they are; says what they are."""
+
+
+def _reads(codec: str) -> bool:
+    """Whether this Pillow has a codec; one that it has never heard of gives a warning in place of an answer."""
+    return codec in (features.modules | features.codecs) and bool(features.check(codec))
+
+
+# The formats that are read, as Pillow calls them, and the endings of their files.
+_FORMATS = {
+    "BMP": ("bmp",),
+    "GIF": ("gif",),
+    "JPEG": ("jfif", "jpe", "jpeg", "jpg"),
+    "PNG": ("png",),
+    "TIFF": ("tif", "tiff"),
+    "WEBP": ("webp",),
+}
+if _reads("avif"):
+    _FORMATS["AVIF"] = ("avif",)
+if _reads("jpg_2000"):
+    _FORMATS["JPEG2000"] = ("j2c", "j2k", "jp2", "jpc", "jpf", "jpx")
+FORMATS = tuple(_FORMATS)
+ENDINGS = frozenset(ending for endings in _FORMATS.values() for ending in endings)
+
+
+@contextmanager
+def open_image(data: bytes) -> Iterator[Image.Image]:
+    """An image file's picture, not decoded yet; what is odd but can be read gives no warning.
+
+    Raises TooLargeError, and whatever Pillow raises on bytes that it cannot read.
+    """
+    Image.init()  # once; until then Pillow knows some of the formats only
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError as error:  # Pillow's own limit, which is higher
+            pixels = re.search(r"\d+", str(error))
+            raise TooLargeError(_too_large(f"{int(pixels[0]):,} pixels" if pixels else "more")) from None
+        with opened as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise TooLargeError(_too_large(f"{image.width} x {image.height} px"))
+            yield image
+
+
+def _too_large(size: str) -> str:
+    return f"{size}, at most {MAX_PIXELS:,} pixels are read"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image in 8-bit RGB, decoded; the same one where it is that already.
+
+    Raises UnknownPixelsError, and whatever Pillow raises on an image that it cannot decode.
+    """
+    image.load()
+    if image.mode == "RGB":
+        return image
+    if image.mode[0] in "IF":  # I;16 and its kin, I, F
+        rgb = Image.fromarray(_gray(image)).convert("RGB")
+        rgb.info = dict(image.info)
+        return rgb
+    try:
+        return image.convert("RGB")
+    except ValueError:
+        raise UnknownPixelsError(f"pixels of mode {image.mode}, which have no conversion to RGB") from None
+
+
+def is_usual(image: Image.Image) -> bool:
+    """Whether an image's pixels certainly can be made RGB, be they decoded or not."""
+    return image.mode in {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"} or (
+        image.mode.startswith("I;16")
+    )
+
+
+def _gray(image: Image.Image) -> NDArray[np.uint8]:
+    """Brightness (H,W) of pixels of more than 8 bits."""
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if values.dtype.kind == "u":
+        top = 4095 if tags.get(_TIFF_BITS) == (12,) else 65535
+        shades = np.rint(np.minimum(np.arange(65536) / top, 1) * 255).astype(np.uint8)
+        gray: NDArray[np.uint8] = shades[values]
+    else:
+        scale = 255 / _range_of(values, of_png=image.format == "PNG")
+        gray = np.rint(values * scale).astype(np.uint8)
+    return 255 - gray if tags.get(_TIFF_MEANING) == _WHITE_IS_ZERO else gray
+
+
+def _range_of(values: NDArray[np.generic], *, of_png: bool) -> float:
+    """What is white among 32-bit pixels. Raises UnknownPixelsError."""
+    kind = "floats" if values.dtype.kind == "f" else "32-bit integers"
+    if not np.isfinite(values).all():
+        raise UnknownPixelsError("pixels that are not finite numbers")
+    low, high = float(values.min()), float(values.max())
+    if of_png:  # older versions of Pillow take 16 bits of a PNG for 32
+        return _WORD
+    overshoot, ranges = (_OVERSHOOT, (_UNIT, _BYTE, _WORD)) if kind == "floats" else (1, (_BYTE, _WORD))
+    below = 0.0
+    for top in ranges:
+        if low >= 0 and high <= top and (high > below * overshoot or not below):
+            return top
+        below = top
+    raise UnknownPixelsError(
+        f"pixels that are {kind} from {low:g} to {high:g}, expected 0 to {' or '.join(f'{r:g}' for r in ranges)}"
+    )
