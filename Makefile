@@ -19,8 +19,9 @@ convert: $(STAMP)
 	$(VENV)/bin/skelfit convert --manifest $(SUBSET) --out $(OUT) \
 	    $(if $(WORKERS),--workers $(WORKERS)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
+# All of them take a process per core, up to four; some run in one process, as ARGS says.
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(or $(ARGS),-n logical --maxprocesses 4 --dist loadscope)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

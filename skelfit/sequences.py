@@ -4,8 +4,8 @@ A hinge's angle may be any whole turns off. A ball joint has besides a second tr
 (a + pi, pi - b, c + pi). Each frame is fitted by itself and described by the angles nearest to the joint limits
 (canonical), so a fast turn may jump from one description to another. `continuous` takes, frame by frame, the
 description nearest to the frame before; the pose does not change. Near a pole of a ball joint (its middle angle at 90
-degrees) every description runs: there two angles change by far more than the bone turns. Of the spine's joints, whose segments bend with the
-angles, every pose has one description only.
+degrees) every description runs: there two angles change by far more than the bone turns. Of the spine's joints, whose
+segments bend with the angles, every pose has one description only.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from skelfit.errors import ConfigError
-from skelfit.files import LOCAL, not_local
+from skelfit.files import LOCAL, not_local, regular_file
 
 T = TypeVar("T")
 
@@ -186,6 +186,7 @@ _StrictLoader.add_implicit_resolver(
 
 def load_yaml(path: str | Path) -> object:
     """The content of a YAML file as plain data. Raises ConfigError."""
+    regular_file(path, "a YAML file", ConfigError)
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:

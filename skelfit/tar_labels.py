@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.body.unpickle import as_array, read_pickle
+from skelfit.body.unpickle import GlobalError, as_array, as_key, kind_of, read_pickle
 from skelfit.errors import LabelError, ModelError
+from skelfit.files import regular_file
 from skelfit.images.tars import members
+from skelfit.labels.foreign import what_global
+from skelfit.labels.magic import what_file
 
 ENDING = ".data.pyd"
 OPENPOSE = 25  # keypoints; the extra ones follow
@@ -61,6 +64,7 @@ def _people(tar: Path) -> tuple[list[str], list[dict[str, Array]]]:
     """The keys of a tar's images, one for each person, and the people."""
     names: list[str] = []
     people: list[dict[str, Array]] = []
+    regular_file(tar, "a tar that can be read", LabelError)
     try:
         with open(tar, "rb") as stream, open(tar, "rb") as content:
             for member in members(stream):
@@ -74,7 +78,9 @@ def _people(tar: Path) -> tuple[list[str], list[dict[str, Array]]]:
     except OSError as error:
         raise LabelError(tar, None, "a tar that can be read", error.strerror or str(error)) from None
     except Exception as error:  # tarfile may raise anything on bytes that anyone may have made
-        raise LabelError(tar, None, "a whole tar, not compressed", str(error)) from None
+        raise LabelError(
+            tar, None, "a whole tar, not compressed", what_file(tar, but="tar") or str(error)
+        ) from None
     return names, people
 
 
@@ -82,10 +88,12 @@ def _read(tar: Path, name: str, data: bytes) -> list[dict[str, Array]]:
     """The people of one pickle."""
     try:
         content = read_pickle(io.BytesIO(data), tar, name)
+    except GlobalError as error:
+        raise LabelError(tar, name, error.expected, what_global(error.name, Path(name))) from None
     except ModelError as error:
         raise LabelError(tar, name, error.expected, error.found) from None
     if not isinstance(content, list) or not all(isinstance(person, dict) for person in content):
-        raise LabelError(tar, name, "a list with a dictionary for each person", type(content).__name__)
+        raise LabelError(tar, name, "a list with a dictionary for each person", f"a {kind_of(content)}")
     return [_person(tar, f"{name}[{i}]", person) for i, person in enumerate(content)]
 
 
@@ -93,7 +101,7 @@ def _person(tar: Path, where: str, person: dict[Any, Any]) -> dict[str, Array]:
     values = {}
     for key, shape in _PERSON.items():
         if key not in person:
-            found = "no such key; there is " + ", ".join(sorted(map(str, person)))
+            found = "no such key; there is " + ", ".join(sorted(map(as_key, person)))
             raise LabelError(tar, f"{where}.{key}", f"numbers of shape {shape}", found)
         try:
             value = as_array(person[key])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,17 +16,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import programs
 import torch
 import trustme
 from job_fakes import FakeFitter, work
+from programs import Program
 
 import skelfit.job
 from skelfit.cluster.place import Tls
 from skelfit.job import ShardResult, run_shard
 from skelfit.plan import ShardTask, plan_shards
 from skelfit.shards import write_shard
-
-TESTS = Path(__file__).parent
 
 
 @dataclass
@@ -36,7 +35,7 @@ class ByHand:
 
     folder: Path
     tls: Tls | None = None
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, Program] = field(default_factory=dict)
 
     @property
     def file(self) -> Path:
@@ -45,20 +44,16 @@ class ByHand:
 
     def start(self, name: str, *arguments: str, environment: Mapping[str, str] = {}) -> None:
         """Start `dask ARGUMENTS`; its log is NAME.log in the folder."""
-        command = [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(self.file)]
+        command = ["-m", "dask", *arguments, "--scheduler-file", str(self.file)]
         if self.tls is not None:
             command += ["--tls-ca-file", str(self.tls.ca), "--tls-cert", str(self.tls.cert)]
             command += ["--tls-key", str(self.tls.key)]
-        paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-        with open(self.folder / f"{name}.log", "wb") as log:
-            self.processes[name] = subprocess.Popen(
-                command,
-                env={**os.environ, "PYTHONPATH": paths, **environment},
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.processes[name] = programs.start(
+            *command,
+            environment={"OMP_NUM_THREADS": None, **environment},
+            folder=self.folder,
+            log=self.folder / f"{name}.log",
+        )
 
     def scheduler(self, **environment: str) -> None:
         """Start the scheduler."""
@@ -66,12 +61,10 @@ class ByHand:
         arguments = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", *protocol]
         self.start("scheduler", "scheduler", *arguments, environment=environment)
 
-    def worker(self, name: str, *arguments: str, **environment: str) -> None:
-        """Start a worker."""
-        self.start(
-            name, "worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard", *arguments,
-            environment=environment,
-        )  # fmt: skip
+    def worker(self, name: str, **environment: str) -> None:
+        """Start a worker: one process, without the nanny that would start it again."""
+        arguments = ["--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard", "--no-nanny"]
+        self.start(name, "worker", *arguments, environment=environment)
 
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
         """Signal a program and its children, and wait for its end."""
@@ -87,12 +80,12 @@ class ByHand:
 @contextmanager
 def by_hand(folder: Path, tls: Tls | None = None) -> Iterator[ByHand]:
     """What is started in the block ends with it."""
-    programs = ByHand(folder, tls)
+    cluster = ByHand(folder, tls)
     try:
-        yield programs
+        yield cluster
     finally:
-        for name in list(programs.processes)[::-1]:
-            programs.stop(name, signal.SIGKILL)
+        for name in list(cluster.processes)[::-1]:
+            cluster.stop(name, signal.SIGKILL)
 
 
 def certificates(folder: Path) -> Tls:

@@ -75,14 +75,14 @@ def read_people() -> dict[str, Tensor]:
         return {name: torch.tensor(file[name]) for name in file.files}
 
 
-def answers(models: ModelSet, people: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def answers(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> dict[str, np.ndarray]:
     """Fields of the fitted people, by set and name."""
     found = {}
     male = [people[f"male/{name}"] for name in LABELS]
     neutral = [people[f"neutral/{name}"] for name in LABELS]
     results = {
-        "neutral": Fitter(models, fit_config()).fit("neutral", *neutral),
-        "male": Fitter(models, fit_config()).fit("male", *male),
+        "neutral": fitter.fit("neutral", *neutral),
+        "male": fitter.fit("male", *male),
         "hurried": Fitter(models, hurried(fit_config())).fit("male", *(x[16:] for x in male)),
         "mesh": MeshPeople(models, fit_config()).fit(
             "male", SmplModel(models.smpl_of("male")).vertices(*(x[14:18] for x in male))
@@ -133,16 +133,16 @@ def _numeric(value: object) -> bool:
     )
 
 
-def company_differences(models: ModelSet, people: Mapping[str, Tensor]) -> list[str]:
+def company_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[str]:
     """Fields of people who are fitted otherwise alone, among few, among many, in another order, by other threads."""
     differences = []
     threads = torch.get_num_threads()
     for gender, batches in (("neutral", (1, 7, 512)), ("male", (7, 512))):
         labels = [people[f"{gender}/{name}"] for name in LABELS]
-        base = Fitter(models, replace(fit_config(), batch=64)).fit(gender, *labels)
+        base = fitter.fit(gender, *labels)
         for batch in batches:
             torch.set_num_threads(3 - min(threads, 2))
-            fitter = Fitter(models, replace(fit_config(), batch=batch))
+            fitter.config = replace(fit_config(), batch=batch)  # its tables are those of any batch
             other = fitter.fit(gender, *(x.flip(0) for x in labels))
             torch.set_num_threads(threads)
             for field in fields(FitResult):
@@ -176,14 +176,15 @@ def run(capability: str, *arguments: str) -> dict[str, Any]:
 def check(company: bool) -> dict[str, Any]:
     """What this process computes: its kind, digest, deviations and differences by company."""
     models, people = open_models(), read_people()
-    found = answers(models, people)
+    fitter = Fitter(models, replace(fit_config(), batch=64))
+    found = answers(models, people, fitter)
     with np.load(ANSWERS) as recorded:
         off = deviations(found, {name: recorded[name] for name in recorded.files})
     return {
         "kind": kind(),
         "digest": digest(found),
         "deviations": off,
-        "company": company_differences(models, people) if company else None,
+        "company": company_differences(people, fitter) if company else None,
     }
 
 
@@ -215,7 +216,8 @@ def record() -> None:
         FOLDER.mkdir(exist_ok=True)
         np.savez(PEOPLE, **{name: x.numpy() for name, x in make_people().items()})
     if fresh:
-        np.savez(ANSWERS, **answers(open_models(), read_people()))
+        models = open_models()
+        np.savez(ANSWERS, **answers(models, read_people(), Fitter(models, fit_config())))
     kinds = {} if fresh else known["kinds"]
     for capability in CAPABILITIES:
         result = run(capability, "--check")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import click
@@ -77,6 +80,46 @@ def test_commands_do_without_the_compiler_of_torch() -> None:
     code = "import sys, skelfit.cli.convert; print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+def test_a_program_from_nothing_ends_with_its_code() -> None:
+    """Nothing of it is faked or forked: what a shell sees of `python -m skelfit`, here and after Ctrl-C."""
+    command = [
+        sys.executable,
+        "-m",
+        "skelfit",
+        "convert",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--out",
+        "out",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--labels", "none.npz", "--source", "camerahmr"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "Error: none.npz: expected a label file, found no such file\n"
+    write_labels(Path("people.npz"), 2000)
+    with subprocess.Popen(
+        [*command, "--labels", "people.npz", "--source", "camerahmr", "--shard-size", "5"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # A suite that runs in the background of a shell hands on that Ctrl-C is to be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 200
+        while not list(Path("out").glob("*.done.json")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted; the same command goes on from the finished shards"
 
 
 def test_help_lists_every_command() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dask
@@ -63,6 +63,21 @@ def threads_as_workers(workers: int, saturation: float = 1.0) -> Iterator[Client
         yield client
 
 
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Client]:
+    """Two worker processes, for tests that leave them as they are."""
+    with local.local_client(2, ()) as client:
+        wait_until(lambda: len(client.nthreads()) == 2)
+        yield client
+
+
+@pytest.fixture
+def in_two_workers(two_workers: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs find these workers, in place of new ones of their own."""
+    monkeypatch.setattr(tasks, "local_client", lambda *_: nullcontext(two_workers))
+
+
+@pytest.mark.usefixtures("in_two_workers")
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
     """With crops, whose images the workers find in tars."""
     found = []
@@ -82,7 +97,8 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.usefixtures("in_two_workers")
 def test_a_failing_shard_is_named_and_the_others_go_on(tmp_path: Path, workers: int) -> None:
     run = run_in(tmp_path)
     results = {r.name: r for r in run_tasks(plan_shards(run), Place(workers), failing_work)}
@@ -183,21 +199,19 @@ def test_gpus_are_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> Non
     assert visible_gpus(2) == ("3", "GPU-5")
 
 
-def test_only_this_machine_can_reach_the_workers_and_only_with_their_key() -> None:
-    with local.local_client(1, ()) as client:
-        wait_until(lambda: len(client.nthreads()) == 1)
-        assert all(address.startswith("tls://127.0.0.1:") for address in client.nthreads())
-        own = psutil.Process()
-        listening = [
-            connection.laddr.ip
-            for process in (own, *own.children(recursive=True))
-            for connection in process.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        ]
-        assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
-        plain = client.scheduler_info()["address"].replace("tls:", "tcp:")
-        with pytest.raises(OSError):
-            Client(plain, timeout=1)
+def test_only_this_machine_can_reach_the_workers_and_only_with_their_key(two_workers: Client) -> None:
+    assert all(address.startswith("tls://127.0.0.1:") for address in two_workers.nthreads())
+    own = psutil.Process()
+    listening = [
+        connection.laddr.ip
+        for process in (own, *own.children(recursive=True))
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 4 and set(listening) == {"127.0.0.1"}
+    plain = two_workers.scheduler_info()["address"].replace("tls:", "tcp:")
+    with pytest.raises(OSError):
+        Client(plain, timeout=1)
 
 
 def test_a_worker_of_another_version_says_so(tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,7 +154,7 @@ def test_unusable_certificates_are_named(tmp_path: Path, own: Tls) -> None:
 
 
 def test_no_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(connect, "CONNECT_SECONDS", 0.3)
     for scheduler in ("tcp://127.0.0.1:9", "127.0.0.1:9", "tcp://no-such-host.invalid:8786", "soap://here:1"):
         said = refusal(tmp_path, scheduler)
         assert scheduler in said and "expected a Dask scheduler, found none that answers" in said
@@ -160,7 +163,7 @@ def test_no_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"tcp://127.0.0.1:9 (of {stale}): expected a Dask scheduler" in refusal(tmp_path, stale)
     broken.write_text("{}")
     assert f"{broken}: expected the file of a Dask scheduler" in refusal(tmp_path, broken)
-    assert "found no such file for 1 s" in refusal(tmp_path, tmp_path / "none.json")
+    assert "found no such file for 0.3 s" in refusal(tmp_path, tmp_path / "none.json")
 
 
 def test_the_command_line_refuses_in_one_line(
@@ -211,9 +214,29 @@ def test_everyone_runs_the_same_version(who: str, version: str | None) -> None:
 def test_a_scheduler_of_another_skelfit_is_refused(tmp_path: Path, content: str, found: str) -> None:
     (tmp_path / "skelfit").mkdir()
     (tmp_path / "skelfit" / "__init__.py").write_text(content)
-    with by_hand(tmp_path) as programs:
-        programs.scheduler(PYTHONPATH=str(tmp_path))
-        assert f"expected skelfit {__version__}, as here, found {found}" in refusal(tmp_path, programs.file)
+    file = tmp_path / "scheduler.json"
+    command = [
+        sys.executable,
+        "-m",
+        "dask",
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+    ]
+    # One that is started from nothing: another has imported this skelfit.
+    with subprocess.Popen(
+        [*command, "--scheduler-file", str(file)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    ) as scheduler:
+        try:
+            assert f"expected skelfit {__version__}, as here, found {found}" in refusal(tmp_path, file)
+        finally:
+            scheduler.kill()
 
 
 def test_a_cluster_without_workers_says_so_until_one_comes(

@@ -7,11 +7,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from programs import shell_words
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = re.split(r"^## ", (ROOT / "docs" / "clusters.md").read_text(), flags=re.M)[1:]
@@ -55,14 +55,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
-    codes = {"skelfit": '-c "from skelfit.cli import main; main()"', "dask": "-m dask", "python": ""}
-    for name, code in codes.items():
-        lines = ("#!/bin/bash", f'export PYTHONPATH="{ROOT}"', f'exec {sys.executable} {code} "$@"', "")
-        (programs / name).write_text("\n".join(lines))
-    (programs / "sbatch").write_text(SBATCH)
-    (programs / "scancel").write_text(SCANCEL)
-    for program in programs.iterdir():
-        program.chmod(0o755)
+    python = shell_words(ROOT)
+    scripts = {"sbatch": SBATCH, "scancel": SCANCEL}
+    for name, arguments in {"skelfit": "-m skelfit", "dask": "-m dask", "python": ""}.items():
+        scripts[name] = f'#!/bin/bash\nexec {python} {arguments} "$@"\n'
+    for name, script in scripts.items():
+        (programs / name).write_text(script)
+        (programs / name).chmod(0o755)
     (folder / "manifests").mkdir()
     (folder / "manifests" / "demo.yaml").write_text(MANIFEST)
     (folder / "pipelines").symlink_to(ROOT / "pipelines")

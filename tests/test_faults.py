@@ -12,26 +12,26 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import programs
 import psutil
 import pytest
 from cluster_by_hand import by_hand
 from job_fakes import hashes, picture, write_labels
+from programs import Program
 
 from skelfit.images.check import MAX_BYTES
 from skelfit.shards import read_rows, read_samples
 
 TESTS = Path(__file__).parent
 PEOPLE, SHARD = 40, 8
-SECONDS = 120  # that a program may take: test machines are busy
 FINAL = (".tar", ".rows.jsonl", ".done.json")
 
 
@@ -56,43 +56,34 @@ class Job:
         ]
         words += ["--images", self.folder / "images"] if self.images else []
         words += ["--shard-size", SHARD, "--device", "cpu", *options]
-        return [sys.executable, str(TESTS / "fault_cli.py"), *map(str, words)]
+        return [str(TESTS / "fault_cli.py"), *map(str, words)]
 
-    def start(self, *options: object, **popen: object) -> subprocess.Popen[str]:
+    def start(self, *options: object, limits: Sequence[tuple[int, int]] = ()) -> Program:
         """Start it; --workers 0 unless an option says where it runs."""
         if not {"--workers", "--scheduler"} & set(options):
             options = ("--workers", 0, *options)
         options = (*options, "--max-wait", 5)  # a busy machine starts a worker late
-        paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **self.environment}
-        return subprocess.Popen(
-            self.command(*options),
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            **popen,  # type: ignore[call-overload]
-        )
+        return programs.start(*self.command(*options), environment=self.environment, limits=limits)
 
-    def end(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    def end(self, process: Program) -> tuple[int, str, str]:
         """Exit code, output and errors of the program."""
         try:
-            said, errors = process.communicate(timeout=SECONDS)
+            said, errors = process.communicate()
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             pytest.fail(f"the program did not end:\n{process.communicate()[1]}")
+        assert process.returncode is not None
         return process.returncode, said, errors
 
-    def run(self, *options: object, **popen: object) -> tuple[int, str, str]:
+    def run(self, *options: object, limits: Sequence[tuple[int, int]] = ()) -> tuple[int, str, str]:
         """Start it and wait for its end."""
-        return self.end(self.start(*options, **popen))
+        return self.end(self.start(*options, limits=limits))
 
     def done(self) -> list[str]:
         """The names of the finished shards."""
         return sorted(path.name[: -len(".done.json")] for path in self.out.glob("*.done.json"))
 
-    def wait_for(self, shards: int, process: subprocess.Popen[str]) -> None:
+    def wait_for(self, shards: int, process: Program) -> None:
         """Wait until so many shards are finished and another is begun."""
 
         def ready() -> bool:
@@ -101,8 +92,8 @@ class Job:
 
         self.wait_until(ready, process)
 
-    def wait_until(self, what: object, process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + SECONDS
+    def wait_until(self, what: object, process: Program) -> None:
+        deadline = time.monotonic() + programs.SECONDS
         while not what():  # type: ignore[operator]
             if process.poll() is not None or time.monotonic() > deadline:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -183,7 +174,7 @@ def assert_all_end(processes: list[psutil.Process]) -> None:
 
 
 def test_a_worker_that_is_killed_costs_nothing(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     process = job.start("--workers", 1)
     job.wait_for(1, process)
     job.wait_until(lambda: begun_by(job), process)
@@ -202,7 +193,7 @@ def test_a_worker_that_is_killed_costs_nothing(people: Path, tmp_path: Path) -> 
 def test_a_client_that_is_ended_takes_its_workers_with_it(
     people: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     process = job.start("--workers", 1)
     job.wait_for(1, process)
     family = psutil.Process(process.pid).children(recursive=True)
@@ -224,13 +215,13 @@ def test_a_client_that_is_ended_takes_its_workers_with_it(
 
 
 def test_a_scheduler_that_is_killed_ends_the_run_with_a_message(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
-    with by_hand(tmp_path) as programs:
-        programs.scheduler()
-        programs.worker("worker", FAULT_DELAY="0.3")
-        process = job.start("--scheduler", programs.file)
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
+    with by_hand(tmp_path) as cluster:
+        cluster.scheduler()
+        cluster.worker("worker", FAULT_DELAY="0.2")
+        process = job.start("--scheduler", cluster.file)
         job.wait_for(1, process)
-        programs.stop("scheduler", signal.SIGKILL)
+        cluster.stop("scheduler", signal.SIGKILL)
         code, _, errors = job.end(process)
         assert code == 2, errors
         # The last word is ours; Dask may have logged before it how it lost the connection.
@@ -241,15 +232,9 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_message(people: Path, tm
 
 def test_a_run_may_be_killed_at_any_point(tmp_path: Path) -> None:
     """At each of its changes to the folder, and in the middle of its continuation as well."""
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    done = subprocess.run(
-        [sys.executable, str(TESTS / "crash_points.py"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 40, "fewer changes than three shards take"
+    code, said, errors = programs.run(TESTS / "crash_points.py", tmp_path)
+    assert code == 0, errors
+    assert int(said) > 40, "fewer changes than three shards take"
 
 
 # --- resources that run out ---
@@ -259,10 +244,7 @@ def test_a_shard_without_memory_fails_alone(people: Path, tmp_path: Path) -> Non
     """The limit of the operating system: Python is told, the process lives."""
     job = make_job(people, tmp_path, environment={"FAULT_HUNGRY": "people-000002"})
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
-
-    code, _, errors = job.run(preexec_fn=limit)
+    code, _, errors = job.run(limits=[(resource.RLIMIT_AS, programs.address_space() + (1 << 30))])
     assert code == 1, errors
     assert "shard people-000002 failed: " in errors and "MemoryError" in errors
     assert "1 of 5 shards failed; the same command tries them again" in errors
@@ -338,10 +320,7 @@ def test_a_limit_on_file_sizes(people: Path, tmp_path: Path) -> None:
     tars = sorted(path.stat().st_size for path in (people / "left-images").glob("*.tar"))
     assert tars[0] < tars[-1]
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (tars[-1] - 1, tars[-1] - 1))
-
-    code, _, errors = job.run(preexec_fn=limit)
+    code, _, errors = job.run(limits=[(resource.RLIMIT_FSIZE, tars[-1] - 1)])
     assert code == 1, errors
     assert "File too large" in errors and "Traceback" not in errors
     assert 0 < len(job.done()) < 5
@@ -377,7 +356,7 @@ def test_a_folder_that_is_read_only(people: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_becomes_read_only(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     process = job.start()
     job.wait_for(2, process)
     with read_only(job.out):
@@ -393,7 +372,7 @@ def test_a_folder_that_becomes_read_only(people: Path, tmp_path: Path) -> None:
 
 def test_a_label_file_that_is_replaced_during_a_run(people: Path, tmp_path: Path) -> None:
     """The run ends as it began; the next one sees that this is another file."""
-    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.2"})
     process = job.start()
     job.wait_for(1, process)
     other = tmp_path / "other.npz"
@@ -415,7 +394,7 @@ def test_a_label_file_that_is_replaced_during_a_run(people: Path, tmp_path: Path
 
 
 def test_two_runs_at_one_output(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.2"})
     first = job.start()
     job.wait_for(1, first)
     first.send_signal(signal.SIGSTOP)  # or it may be done before the other has begun
@@ -512,7 +491,7 @@ def test_a_tar_of_images_that_is_cut_short(people: Path, tmp_path: Path) -> None
 
 
 def test_a_tar_of_images_that_is_replaced_during_a_run(people: Path, tmp_path: Path) -> None:
-    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.3"})
+    job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     tar = job.folder / "images"
     tar.unlink()
     with tarfile.open(tar, "w") as archive:

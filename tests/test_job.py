@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-import os
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 import warnings
@@ -16,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import webdataset
 from job_fakes import (
@@ -395,11 +393,7 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path: Path) -> None:
         "run = make_run(Path(sys.argv[1]), people=48); Path(run.out).mkdir()\n"
         "convert_run(run, work=endless_work)"
     )
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    command = [sys.executable, "-c", script, str(tmp_path / "killed")]
-    child = subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    child = programs.start("-c", script, tmp_path / "killed", log=tmp_path / "log")
     out = Path(run.out)
     deadline = time.monotonic() + 60
     while not (out / "fake-000001.done.json").exists():

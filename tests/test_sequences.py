@@ -200,7 +200,7 @@ def test_a_folder_of_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "bad_file: 'poses': expected numbers of shape (N, 66) or (N, 22, 3) or (N, 72) or (N, 24, 3) or (N, 156)"
         " or (N, 52, 3) or (N, 165) or (N, 55, 3), found no such key; the file has pose"
     )
-    assert bad["b/cut"].endswith("found a truncated .npz file") and len(bad) == 2
+    assert "found a truncated .npz file" in bad["b/cut"] and len(bad) == 2
     # Whole sequences, as many as have room: 5 frames, 30, then the rest.
     assert [m["start"] for m in (read_json(t.with_name(t.stem + ".done.json")) for t in tars)] == [0, 5, 35]
     summary = read_json(Path("out/summary.json"))

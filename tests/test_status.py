@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
+import programs
 import pytest
 from click.testing import CliRunner
 from job_fakes import FakeFitter, failing_work, hashes, make_run
@@ -68,9 +67,9 @@ def test_a_run_that_runs_in_another_process(tmp_path: Path) -> None:
     task = plan_shards(run)[1]
     with writing(Path(run.out), run.subset), announced(task.files):
         before = hashes(Path(run.out))
-        command = [sys.executable, "-c", "from skelfit.cli import main; main()", "status", run.out]
-        child = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-        found = json.loads(child.stdout)
+        code, said, errors = programs.run("-m", "skelfit", "status", run.out, "--json")
+        assert code == 0, errors
+        found = json.loads(said)
         assert found["state"] == "running" and found["locked"] and found["pid"] == os.getpid()
         (busy,) = found["shards"]["in_progress"]
         assert busy["name"] == "fake-000001" and busy["process"] == os.getpid()

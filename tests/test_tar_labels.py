@@ -27,6 +27,7 @@ def columns() -> Columns:
     numbers = {k: rng.uniform(0.1, 1, (10, *s)).astype(np.float32) for k, s in shapes.items()}
     numbers["gtkps"][:, :, :2] *= 200
     points = rng.normal(size=(10, 44, 4)).astype(np.float32)
+    points[..., 3] = rng.uniform(0, 1, (10, 44))
     return fourdhumans({"imgname": names, "keypoints3d": points, **numbers})
 
 
@@ -83,7 +84,7 @@ BAD = [
         "[0].betas': expected numbers of shape (10,), found shape",
     ),
     (lambda p: p | {"betas": None}, "[0].betas': expected numbers of shape (10,), found a NoneType"),
-    (lambda p: 3, "': expected a list with a dictionary for each person, found list"),
+    (lambda p: 3, "': expected a list with a dictionary for each person, found a list"),
 ]
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import programs
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -371,19 +371,13 @@ def test_a_run_and_its_files(whole: Path, models: ModelSet) -> None:
 def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
     shards: Path, config_file: Path, whole: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "skelfit", "train", config_file, "--shards", shards, "--out", tmp_path]
-    child = subprocess.Popen(
-        list(map(str, command)),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    child = programs.start("-m", "skelfit", "train", config_file, "--shards", shards, "--out", tmp_path)
     limit = time.monotonic() + 200
     while len(losses(tmp_path)) < 6 and child.poll() is None and time.monotonic() < limit:
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
     _, errors = child.communicate()
-    assert child.returncode == -signal.SIGKILL, errors.decode()
+    assert child.returncode == -signal.SIGKILL, errors
     found = run(config_file, "--shards", shards, "--out", tmp_path, "--resume")
     assert found.exit_code == 0 and "going on after step" in found.output
     assert losses(tmp_path) == losses(whole)
@@ -478,14 +472,18 @@ def test_stages_go_on_where_they_were(
         assert len(eye) > 50 and all(torch.equal(found[name], values) for name, values in eye.items())
 
 
+def torchrun(*arguments: object) -> str:
+    """What two processes say that torchrun starts, though neither it nor they start from nothing."""
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--no-python"]
+    python = shlex.split(programs.shell_words(programs.ROOT))
+    code, said, errors = programs.run(*launch, *python, "-m", "skelfit", *arguments)
+    assert code == 0, errors
+    return said
+
+
 def test_two_processes_learn_in_three_stages(shards: Path, three_stages: Path, tmp_path: Path) -> None:
     command = ["train", three_stages, "--shards", shards, "--out", tmp_path / "out", "--device", "cpu"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "skelfit"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, *map(str, command)], env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun(*command)
     lines = losses(tmp_path / "out")
     assert len([line for line in lines if "loss" in line]) == 13
     measured = [line["validation"] for line in lines if "validation" in line]
@@ -510,15 +508,10 @@ def test_two_processes_are_one_with_twice_the_batch(shards: Path, config_file: P
         path, out = tmp_path / f"{processes}.yaml", tmp_path / str(processes)
         path.write_text(text.replace("batch_size: 4", f"batch_size: {PEOPLE // processes}"))
         arguments = ["train", path, "--shards", shards, "--val", shards, "--out", out, "--device", "cpu"]
-        launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "skelfit"]
         if processes == 1:
             assert run(*arguments[1:]).exit_code == 0
         else:
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            command = [sys.executable, *launch, *map(str, arguments)]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.count("next: skelfit predict") == 1
+            assert torchrun(*arguments).count("next: skelfit predict") == 1
         found[processes] = losses(out)
     one, two = ([line["loss"] for line in found[k] if "loss" in line] for k in (1, 2))
     assert len(one) == 4 and one[0] != pytest.approx(one[3], rel=1e-3)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skelfit.errors import ModelError
-from skelfit.files import replacing
+from skelfit.files import regular_file, replacing
 
 FORMAT_VERSION = 1
 SKEL_VERSION = "1.1.1"
@@ -270,6 +270,7 @@ def _load_asset(cls: type[Asset], path: Path) -> Asset:
 def read_npz(path: Path, names: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
     """The arrays of an npz file (or those of `names` that it has), never pickles. Raises ModelError."""
     key = None
+    regular_file(path, "an npz file", ModelError)
     try:
         with open(path, "rb") as stream:
             if not zipfile.is_zipfile(stream):

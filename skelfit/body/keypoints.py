@@ -21,6 +21,7 @@ from skelfit.body.importer import SKIN_VERTICES, file_sha256
 from skelfit.body.models import KEYPOINTS_NAME, refuse_existing, write_provenance
 from skelfit.body.unpickle import as_array, read_pickle
 from skelfit.errors import ModelError
+from skelfit.files import regular_file
 
 KEYPOINTS, OPENPOSE, EXTRA = 44, 25, 19
 # OpenPose's 25 in its order: ("joint", SMPL joint) or ("vertex", id in SMPL's topology).
@@ -73,6 +74,7 @@ def import_keypoints(path: Path, out: Path, *, overwrite: bool = False) -> Keypo
 def _read(path: Path) -> Any:
     """The array of a file; nothing in it is executed."""
     ending = path.suffix.lower()
+    regular_file(path, "a keypoint regressor", ModelError)
     try:
         if ending == ".pkl":
             with open(path, "rb") as stream:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skelfit.errors import ModelError
+from skelfit.files import regular_file
 
 _MAX_DEPTH = 16
 _DTYPE_CODE = re.compile(r"b1|[iu][1248]|f(2|4|8|16)|[SU][0-9]{1,6}|O[48]?")
@@ -105,6 +106,15 @@ class _Chumpy(_Passive):
     name = ""
 
 
+class _DefaultDict(_Passive):
+    """collections.defaultdict: a dictionary, whatever it would fill in."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any) -> Any:
+        return {}
+
+
 class _NewObject(_Passive):
     """`copyreg._reconstructor(cls, object, None)` of pickle protocols 0 and 1: a bare object of a class."""
 
@@ -127,6 +137,7 @@ _GLOBALS: dict[str, Any] = {
     "builtins.bytes": _Encode,
     "builtins.bytearray": _Encode,
     "collections.OrderedDict": dict,
+    "collections.defaultdict": _DefaultDict,
     "copyreg._reconstructor": _NewObject,
     "_codecs.encode": _Encode,
     "numpy.ndarray": _NdArray,
@@ -144,6 +155,12 @@ _SPARSE_MODULE = re.compile(r"scipy\.sparse(\._?(csr|csc|coo))?")
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
+class GlobalError(ModelError):
+    """A pickle that names a class or function other than those of arrays; it was not run."""
+
+    name = ""  # 'package.module.name'
+
+
 # The unpickler in Python: the one in C grows its memo to gigabytes at a damaged index.
 class _PassiveUnpickler(pickle._Unpickler):
     def __init__(self, stream: IO[bytes], path: Path, key: str | None) -> None:
@@ -159,12 +176,15 @@ class _PassiveUnpickler(pickle._Unpickler):
         if module.split(".")[0] == "chumpy":
             return type(name, (_Chumpy,), {"__slots__": (), "name": f"{module}.{name}"})
         expected = "a pickle of nothing but numpy, scipy.sparse and chumpy arrays"
-        raise ModelError(self.path, self.key, expected, f"the global '{module}.{name}', which is not run")
+        error = GlobalError(self.path, self.key, expected, f"the global '{module}.{name}', which is not run")
+        error.name = f"{module}.{name}"
+        raise error
 
 
 def load_pickle(path: str | Path) -> dict[str, Any]:
     """The dictionary in a pickle file; read its entries with `as_array` and `as_texts`. Raises ModelError."""
     path = Path(path)
+    regular_file(path, "a pickle file", ModelError)
     try:
         with open(path, "rb") as stream:
             content = read_pickle(stream, path, None)
@@ -206,6 +226,30 @@ def as_texts(value: Any) -> tuple[str, ...]:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("something else than strings")
     return tuple(str(text) for text in texts)
+
+
+def as_key(key: Any) -> str:
+    """The text of a dictionary's key, of whatever kind: a numpy integer as its digits."""
+    if isinstance(key, tuple):
+        return f"({', '.join(map(as_key, key))})"
+    if isinstance(key, _NdArray):
+        try:
+            return str(as_array(key))
+        except ValueError:
+            return kind_of(key)
+    if isinstance(key, _Passive):
+        return kind_of(key)
+    return key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
+
+
+def kind_of(value: Any) -> str:
+    """What a part of a pickle is, for a message: 'numpy array', 'list'."""
+    names = {_Scalar: "numpy number", _Dtype: "numpy dtype", _Encode: "bytes"}
+    if isinstance(value, _NdArray):
+        return names.get(type(value), "numpy array")
+    if isinstance(value, _Sparse):
+        return "sparse array"
+    return value.name if isinstance(value, _Chumpy) else names.get(type(value), type(value).__name__)
 
 
 def _array(value: Any, depth: int) -> npt.NDArray[Any]:

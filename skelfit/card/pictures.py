@@ -75,7 +75,7 @@ def _angle_panel(
     limits: NDArray[np.float64],
 ) -> None:
     values = degrees[:, dofs]
-    low, high = (float(v) for v in np.quantile(values, [0.001, 0.999]))
+    low, high = (float(v) for v in np.quantile(values, [0.001, 0.999])) if len(values) else (0.0, 0.0)
     bounds = limits[list(dofs)]
     ends = bounds[np.isfinite(bounds)]
     low, high = min([low, *ends]), max([high, *ends])
@@ -105,7 +105,7 @@ def draw_errors(subsets: Sequence[SubsetFacts], path: Path) -> None:
         for subset in subsets:
             pve = {value / UNITS_PER_MM: count for value, count in subset.rows.pve.counts.items()}
             largest = {value + 1.0: count for value, count in subset.largest.items()}
-            for axes, counts in ((left, pve), (right, largest)):
+            for axes, counts in ((left, pve), (right, largest)) if pve and largest else ():
                 values = sorted(counts)
                 share = np.cumsum([0, *(counts[v] for v in values)]) / sum(counts.values())
                 axes.plot([values[0], *values], 100 * share, linewidth=1.6, label=subset.name)
@@ -117,7 +117,7 @@ def draw_errors(subsets: Sequence[SubsetFacts], path: Path) -> None:
             axes.set_xlim(left=0)
             axes.set_ylim(0, 101)
             axes.grid(color="#e5e5e5", linewidth=0.6)
-        if len(subsets) > 1:
+        if len(right.lines) > 1:
             right.legend(frameon=False, loc="lower right")
         _save(figure, path)
 

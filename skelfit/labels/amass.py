@@ -12,36 +12,36 @@ import numpy as np
 
 from skelfit.labels.batch import About, FloatArray, LabelBatch, Sequence, nothing_known
 from skelfit.labels.columns import Columns
+from skelfit.labels.limits import LIMITS
+from skelfit.labels.other_bodies import BODY, JOINTS, body_of, kept_but_off
 from skelfit.labels.request import Reasons, Request, gender_of
 from skelfit.labels.values import angle_unit
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
-_BODY = 22  # joints that all three models share, in the same order
-_MODELS = {66: "", 72: "SMPL", 156: "SMPL+H", 165: "SMPL-X"}  # numbers per frame
+_JOINTS = (BODY, 24, *JOINTS)
 
 
 def read(columns: Columns, request: Request) -> LabelBatch:
     """All frames of a sequence, checked. Raises LabelError for a fault of the file."""
     notes: list[str] = []
-    shapes = [shape for size in _MODELS for shape in ((size,), (size // 3, 3))]
+    shapes = [shape for j in _JOINTS for shape in ((3 * j,), (j, 3))]
     poses = columns.numbers("poses", *shapes, dtype=np.float64)
     n = len(poses)
-    size = math.prod(poses.shape[1:])
-    angles = poses.reshape(n, -1, 3)
+    joints = math.prod(poses.shape[1:]) // 3
+    angles = poses.reshape(n, joints, 3)
     numbers = nothing_known(n)
-    kept = 24 if size == 72 else _BODY
+    body = body_of(columns, "poses", joints, notes)
+    kept = 24 if joints == 24 and body.model == "SMPL" else BODY
     turned = angles[:, :kept] * angle_unit(columns, "poses", angles[:, :kept], request, notes)
     numbers["pose"][:, :kept] = turned.astype(np.float32)
-    if size > 72:
-        notes.append(
-            f"'poses': {size} numbers, of {_MODELS[size]}; the {size // 3 - kept} joints beyond the body dropped"
-        )
-    numbers["betas"][:] = _betas(columns, _MODELS[size] == "SMPL-X", notes)
+    numbers["betas"][:] = _betas(columns, body.is_smplx, notes)
     numbers["transl"] = columns.numbers("trans", (3,))
+    if body.is_smplx:
+        notes.append(kept_but_off("trans"))
     reasons = Reasons(n)
-    reasons.check_finite(numbers, {"pose": "poses", "betas": "betas", "transl": "trans"})
-    reasons.check_body(numbers, request.max_abs_beta)
-    name = request.name or columns.path.stem
+    keys = {"pose": "poses", "betas": "betas", "transl": "trans"}
+    reasons.check(numbers, keys, "world_z_up", request.max_abs_beta)
+    name, rate = request.name or columns.path.stem, _frame_rate(columns, notes)
     subject = request.subject
     if (key := columns.first_of("subject", "subject_id")) is not None:
         subject = columns.text(key)
@@ -50,7 +50,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         imgname=[""] * n,
         gender=[_gender(columns, request)] * n,
         bad=reasons.texts(),
-        sequences=(Sequence(name, subject, _frame_rate(columns, notes), 0, n),),
+        sequences=(Sequence(name, subject, rate, 0, n),) if n else (),
         about=About("world_z_up", has_camera=False, notes=tuple(notes)),
         **numbers,
     )
@@ -60,12 +60,13 @@ def _betas(columns: Columns, other_body: bool, notes: list[str]) -> FloatArray:
     """Betas of the person (10,), or of every frame (N,10)."""
     expected = "10 or more numbers, for the sequence or for every frame"
     betas = columns.raw("betas", expected)
+    if columns.rows == 0 and betas.size == 0:
+        return np.zeros(10, np.float32)
     if betas.dtype.kind not in "fiu" or betas.ndim not in (1, 2) or betas.shape[-1] < 10:
         raise columns.error("betas", expected, f"dtype {betas.dtype} of shape {betas.shape}")
     if betas.ndim == 2 and len(betas) not in (1, columns.rows):
         raise columns.error("betas", f"1 or {columns.rows} rows", f"{len(betas)} rows")
     if other_body:
-        notes.append("'betas': SMPL-X's, which are not SMPL's; every body has betas of 0")
         return np.zeros(10, np.float32)
     if betas.shape[-1] > 10:
         notes.append(f"'betas': using 10 of {betas.shape[-1]} columns")
@@ -90,6 +91,7 @@ def _frame_rate(columns: Columns, notes: list[str]) -> float | None:
         notes.append("no frame rate: the frames have an order, but no times")
         return None
     rate = columns.number(key)
-    if not (math.isfinite(rate) and rate > 0):
-        raise columns.error(key, "frames per second, above 0", f"{rate:g}")
+    low, high = LIMITS.frame_rate_hz
+    if not low <= rate <= high:
+        raise columns.error(key, f"frames per second, {low:g} to {high:g}", f"{rate:g}")
     return rate

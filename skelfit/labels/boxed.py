@@ -12,6 +12,7 @@ import numpy as np
 
 from skelfit.labels.batch import About, FloatArray, LabelBatch, nothing_known
 from skelfit.labels.columns import Columns
+from skelfit.labels.other_bodies import BODY, JOINTS, Body, body_of
 from skelfit.labels.request import (
     KEYPOINTS,
     OPENPOSE,
@@ -67,8 +68,9 @@ def _read(columns: Columns, request: Request, names: Names) -> LabelBatch:
         reasons.check_flag(columns, flag)
     numbers = nothing_known(n)
     numbers["center"] = columns.numbers("center", (2,))
-    numbers["pose"] = read_pose(columns, names.pose, request, reasons, notes).astype(np.float32)
-    numbers["betas"] = read_betas(columns, names.betas, notes)
+    pose, body = read_pose(columns, names.pose, request, reasons, notes)
+    numbers["pose"] = pose.astype(np.float32)
+    numbers["betas"] = read_betas(columns, names.betas, body, notes)
     numbers["gtkps"] = _keypoints(columns, names.points, 3)
     numbers["keypoints3d"] = _keypoints(columns, names.points3d, 4)
     numbers["scale"] = read_scale(columns, "scale", numbers["gtkps"], names.scale_unit, request, notes)
@@ -77,15 +79,25 @@ def _read(columns: Columns, request: Request, names: Names) -> LabelBatch:
     return image_batch(columns, request, numbers, source_keys, reasons, about)
 
 
-def read_pose(columns: Columns, key: str, request: Request, reasons: Reasons, notes: list[str]) -> Array:
-    """Axis-angles (N,24,3) rad of a key with all joints, or of one without the first and `global_orient`."""
+def read_pose(
+    columns: Columns, key: str, request: Request, reasons: Reasons, notes: list[str]
+) -> tuple[Array, Body]:
+    """Axis-angles (N,24,3) rad of a key with all joints, or of one without the first and `global_orient`.
+
+    Also whose they are. SMPL's two hands hold nothing that SKEL has. They are 0 where they were cut off, or
+    where fingers follow instead.
+    """
     if "global_orient" not in columns:
-        return read_rotations(columns, key, (24,), request, reasons, notes)
-    root = read_rotations(columns, "global_orient", (1,), request, reasons, notes)
-    # Some cut the two hands off; they hold nothing that SKEL has.
-    body = read_rotations(columns, key, (23, 21), request, reasons, notes)
-    hands = np.zeros((len(body), 23 - body.shape[1], 3))
-    return np.concatenate([root, body, hands], axis=1)
+        angles, joints = read_rotations(columns, key, (24, *JOINTS), request, reasons, notes)
+    else:
+        root, _ = read_rotations(columns, "global_orient", (1,), request, reasons, notes)
+        others, joints = read_rotations(columns, key, (23, 21), request, reasons, notes)
+        angles, joints = np.concatenate([root, others], axis=1), joints + 1
+    body = body_of(columns, key, joints, notes)
+    kept = BODY if body.model != "SMPL" else min(joints, 24)
+    pose = np.zeros((len(angles), 24, 3))
+    pose[:, :kept] = angles[:, :kept]
+    return pose, body
 
 
 def _keypoints(columns: Columns, keys: tuple[str, str], size: int) -> FloatArray:

@@ -10,12 +10,14 @@ that is how training code for files of this family adds them. `pose_cam` is in t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from skelfit.labels.batch import About, FloatArray, LabelBatch
 from skelfit.labels.columns import Columns
+from skelfit.labels.other_bodies import BODY, JOINTS, body_of, not_taken
 from skelfit.labels.request import (
     KEYPOINTS,
     Reasons,
@@ -33,19 +35,30 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     n = len(columns.texts("imgname"))
     pose_key = "pose" if "pose_cam" not in columns and "pose" in columns else "pose_cam"
     scale = columns.numbers("scale", (), (2,))
+    joints = (24, *JOINTS)
+    shapes = [shape for j in joints for shape in ((3 * j,), (j, 3))]
+    angles = columns.numbers(pose_key, *shapes)
+    angles = angles.reshape(n, math.prod(angles.shape[1:]) // 3, 3)
+    body = body_of(columns, pose_key, angles.shape[1], notes)
+    kept = 24 if body.model == "SMPL" else BODY
+    pose = np.zeros((n, 24, 3), np.float32)
+    pose[:, :kept] = angles[:, :kept]
     numbers: dict[str, Any] = {
         "center": columns.numbers("center", (2,)),
         "scale": scale if scale.ndim == 2 else np.repeat(scale[:, None], 2, axis=1),
-        "pose": columns.numbers(pose_key, (72,), (24, 3)).reshape(n, 24, 3),
-        "betas": read_betas(columns, "shape", notes),
-        "transl": _translation(columns),
+        "pose": pose,
+        "betas": read_betas(columns, "shape", body, notes),
+        "transl": np.zeros((n, 3), np.float32) if body.is_smplx else _translation(columns),
         "cam_int": columns.numbers("cam_int", (3, 3)),
         "gtkps": clean_keypoints(columns, "gtkps", columns.numbers("gtkps", ("44+", 3))[:, :KEYPOINTS]),
         "keypoints3d": _keypoints3d(columns, n),
     }
     source_keys = {"pose": pose_key, "betas": "shape", "transl": "trans_cam"}
     source_keys |= {name: name for name in ("cam_int", "center", "scale")}
-    return image_batch(columns, request, numbers, source_keys, Reasons(n), About(notes=tuple(notes)))
+    if body.is_smplx:
+        notes.append(not_taken("trans_cam"))
+    about = About("camera_axes" if body.is_smplx else "camera", notes=tuple(notes))
+    return image_batch(columns, request, numbers, source_keys, Reasons(n), about)
 
 
 def _translation(columns: Columns) -> FloatArray:

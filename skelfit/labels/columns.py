@@ -6,8 +6,7 @@ What a file is, its first bytes tell, not its name. Nested names become their la
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,24 +16,39 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from skelfit.body.unpickle import as_array, as_texts, read_pickle
+from skelfit.body.unpickle import GlobalError, as_array, as_key, as_texts, kind_of, read_pickle
 from skelfit.errors import LabelError, ModelError
+from skelfit.files import regular_file
+from skelfit.labels import foreign
+from skelfit.labels.foreign import OBJECTS
 from skelfit.labels.hdf5 import fatal_fault
+from skelfit.labels.magic import what_file
 
 ARRAY = "array"  # the key of what an .npy file holds
 KINDS = "an .npz, .npy, HDF5 or pickle file"
 Shape = tuple[int | str, ...]  # after the number of people; '44+' is 44 or more
 
-_OBJECTS = "an object array (it needs unpickling, which could run code; save plain arrays)"
 _MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x80": "pickle"}
 
 
 class Columns:
     """The named arrays of a file, each checked when it is read; raises LabelError for whatever is wrong."""
 
-    def __init__(self, path: Path, kind: str, arrays: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        arrays: Mapping[str, Any],
+        instead: Callable[[], str],
+        names: Iterable[str] = (),
+    ) -> None:
         self.path, self.kind = path, kind
         self._arrays = arrays
+        self.instead = (
+            instead  # what the file is if it lacks what is asked for; '' where its keys do not tell
+        )
+        # Keys with a value, those too that not every person of a list has: they tell whose parameters these are.
+        self.names = frozenset(names or arrays)
         self.rows: int | None = None  # set by the first column that has one row per person
         self._rows_of = ""
 
@@ -77,15 +91,15 @@ class Columns:
     def raw(self, key: str, expected: str) -> NDArray[Any]:
         """An array as it is, of no objects."""
         if key not in self._arrays:
-            raise self.error(key, expected, f"no such key; the file has {self.listed()}")
+            raise self.error(key, expected, self.instead() or f"no such key; the file has {self.listed()}")
         try:
             value = _load(self._arrays[key])
         except Exception as error:  # a damaged file can raise anything
             # Loading an array of objects would run a pickle, that is, code of whoever made the file.
-            found = _OBJECTS if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
+            found = OBJECTS if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
             raise self.error(key, expected, found) from None
         if value.dtype.hasobject:
-            raise self.error(key, expected, _OBJECTS)
+            raise self.error(key, expected, OBJECTS)
         return value
 
     def error(self, key: str | None, expected: str, found: str) -> LabelError:
@@ -97,7 +111,9 @@ class Columns:
         return ", ".join(self.keys[:20]) + (", ..." if len(self.keys) > 20 else "") or "no keys at all"
 
     def _checked(self, key: str, expected: str, shapes: Iterable[Shape], kinds: str) -> NDArray[Any]:
-        value = self.raw(key, expected)
+        value, shapes = self.raw(key, expected), tuple(shapes)
+        if value.shape == (0,):  # how `np.array([])` stores no rows, whatever they would have been
+            value = np.zeros((0, *map(_least, shapes[0])), "U1" if "U" in kinds else np.float64)
         if not any(_fits(value.shape, shape) for shape in shapes):
             raise self.error(key, expected, f"shape {value.shape}")
         if value.dtype.kind not in kinds:
@@ -113,6 +129,7 @@ class Columns:
 def open_columns(path: str | Path) -> Iterator[Columns]:
     """The columns of a label file, while it is open. Raises LabelError."""
     path = Path(path)
+    regular_file(path, f"a label file ({KINDS})", LabelError)
     try:
         with open(path, "rb") as stream:
             head = stream.read(8)
@@ -121,35 +138,48 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
     except OSError as error:
         raise LabelError(path, None, "a readable label file", error.strerror or str(error)) from None
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
-    arrays: dict[str, Any]
     with ExitStack() as stack:
         try:
-            if kind == "npz":
-                if not zipfile.is_zipfile(path):  # its table of contents stands at the end
-                    raise _UnusableError("a truncated .npz file")
-                archive = stack.enter_context(np.load(path, allow_pickle=False))
-                names = _leaves(archive.files)
-                arrays = {short: partial(archive.__getitem__, name) for short, name in names.items()}
-            elif kind == "npy":
-                arrays = {ARRAY: np.load(path, allow_pickle=False, mmap_mode="r")}
-            elif kind == "hdf5":
-                if fault := fatal_fault(path):
-                    raise _UnusableError(f"a damaged hdf5 file ({fault})")
-                arrays = _datasets(stack.enter_context(h5py.File(path, "r", locking=False)))
-            elif kind == "pickle":
-                arrays = _pickled(path)
-            else:
-                raise _UnusableError(f"a file of another kind, or a damaged one (it begins with {head!r})")
+            named, valued = _opened(path, kind, stack)
+        except GlobalError as error:
+            raise LabelError(path, None, KINDS, foreign.what_global(error.name, path)) from None
         except ModelError as error:
             raise LabelError(path, error.key, error.expected, error.found) from None
         except _UnusableError as error:
             raise LabelError(path, None, KINDS, str(error)) from None
         except Exception as error:  # a damaged file can raise anything
-            found = (
-                _OBJECTS if "Python objects" in str(error) else f"a damaged {kind} file ({_one_line(error)})"
-            )
+            found = f"a damaged {kind} file ({_one_line(error)})"
             raise LabelError(path, None, KINDS, found) from None
-        yield Columns(path, kind, arrays)
+        arrays = {short: named[name] for short, name in _leaves(named).items()}
+        instead = partial(foreign.what_instead, path, kind, list(named))
+        yield Columns(path, kind, arrays, instead, valued)
+
+
+def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], set[str]]:
+    """What a file of a kind has, by whole names, while the stack is open; and the names with a value, if others.
+
+    Raises whatever a damaged file raises.
+    """
+    if kind == "npz":
+        if found := foreign.what_archive(path):
+            raise _UnusableError(found)
+        archive = stack.enter_context(np.load(path, allow_pickle=False))
+        return {name: partial(archive.__getitem__, name) for name in archive.files}, set()
+    if kind == "npy":
+        if found := foreign.what_objects(path):
+            raise _UnusableError(found)
+        return {ARRAY: np.load(path, allow_pickle=False, mmap_mode="r")}, set()
+    if kind == "hdf5":
+        if fault := fatal_fault(path):
+            raise _UnusableError(f"a damaged hdf5 file ({fault})")
+        return _datasets(stack.enter_context(h5py.File(path, "r", locking=False))), set()
+    if kind == "pickle":
+        if found := foreign.what_pickle(path):
+            raise _UnusableError(found)
+        return _pickled(path)
+    with open(path, "rb") as stream:
+        begins = f"a file of another kind, or a damaged one (it begins with {stream.read(8)!r})"
+    raise _UnusableError(what_file(path) or begins)
 
 
 class _UnusableError(Exception):
@@ -170,28 +200,32 @@ def _leaves(names: Iterable[str]) -> dict[str, str]:
 def _datasets(file: h5py.File) -> dict[str, Any]:
     found: dict[str, Any] = {}
     file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-    return {short: found[name] for short, name in _leaves(found).items()}
+    return found
 
 
-def _pickled(path: Path) -> dict[str, Any]:
-    """The arrays of a pickled dictionary, or of a list of one dictionary per person."""
+def _pickled(path: Path) -> tuple[dict[str, Any], set[str]]:
+    """The arrays of a pickled dictionary, or of a list of one per person; all names with a value."""
     with open(path, "rb") as stream:
         content = read_pickle(stream, path, None)
     if isinstance(content, dict):
         flat = _flatten(content)
-        return {short: flat[name] for short, name in _leaves(flat).items()}
+        return flat, _valued(flat)
     if isinstance(content, list) and content and all(isinstance(person, dict) for person in content):
         people = [_flatten(person) for person in content]
         shared = [name for name in people[0] if all(name in person for person in people)]
-        return {short: [person[name] for person in people] for short, name in _leaves(shared).items()}
-    found = type(content).__name__.lstrip("_")
-    raise _UnusableError(f"a pickled {found}, and neither a dictionary nor a list of dictionaries")
+        arrays = {name: [person[name] for person in people] for name in shared}
+        return arrays, set().union(*map(_valued, people))
+    raise _UnusableError(f"a pickled {kind_of(content)}, and neither a dictionary nor a list of dictionaries")
+
+
+def _valued(flat: Mapping[str, Any]) -> set[str]:
+    return {name for name, value in flat.items() if value is not None}
 
 
 def _flatten(content: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        name = f"{above}{key}"
+        name = f"{above}{as_key(key)}"
         flat |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat
 
@@ -230,8 +264,12 @@ def _fits(found: tuple[int, ...], expected: Shape) -> bool:
     if len(found) != len(expected) + 1:
         return False
     return all(
-        a >= int(b[:-1]) if isinstance(b, str) else a == b for a, b in zip(found[1:], expected, strict=True)
+        a >= _least(b) if isinstance(b, str) else a == b for a, b in zip(found[1:], expected, strict=True)
     )
+
+
+def _least(size: int | str) -> int:
+    return int(size[:-1]) if isinstance(size, str) else size
 
 
 def _either(shapes: Iterable[Shape]) -> str:

@@ -15,7 +15,8 @@ import h5py
 
 from skelfit.config import LabelSource
 from skelfit.errors import LabelError, OutputError
-from skelfit.files import replacing
+from skelfit.files import regular_file, replacing
+from skelfit.labels.foreign import what_archive, what_instead
 
 
 def check_keys(path: Path, keys: Sequence[str]) -> None:
@@ -23,17 +24,20 @@ def check_keys(path: Path, keys: Sequence[str]) -> None:
     if not path.is_file():
         return  # its reader says so
     if zipfile.is_zipfile(path):
+        if instead := what_archive(path):
+            raise LabelError(path, None, "an .npz file with the keys of the manifest", instead)
         with zipfile.ZipFile(path) as archive:
-            found = [name.removesuffix(".npy") for name in archive.namelist()]
+            kind, found = "npz", [name.removesuffix(".npy") for name in archive.namelist()]
     elif h5py.is_hdf5(path):
         with h5py.File(path, "r", locking=False) as file:
-            found = list(file)
+            kind, found = "hdf5", list(file)
     else:
         return
     for key in keys:
         if key not in found:
             have = ", ".join(sorted(found)[:20]) or "no keys at all"
-            raise LabelError(path, key, "a key of this file (by the manifest)", f"none; the file has {have}")
+            instead = what_instead(path, kind, found) or f"none; the file has {have}"
+            raise LabelError(path, key, "a key of this file (by the manifest)", instead)
 
 
 def check_sha256(source: LabelSource, path: Path, found: str) -> None:
@@ -58,6 +62,7 @@ def record_path(path: Path) -> Path:
 def recorded_sha256(path: Path) -> str | None:
     """The recorded sha256 of a label file; None where there is no record. Raises LabelError."""
     record = record_path(path)
+    regular_file(record, "a readable file", LabelError)
     try:
         text = record.read_text("utf-8", errors="replace")
     except FileNotFoundError:

@@ -5,6 +5,7 @@ A file that cannot be used becomes one row with a reason; the others are read al
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from skelfit.labels.request import Request
 
 LAYOUT: Source = "amass"
 _ENDINGS = frozenset({".npz", ".h5", ".hdf5", ".pkl"})
+_log = logging.getLogger(__name__)
 _NO_MOTION = "shape.npz"  # AMASS keeps a subject's betas in it, beside the motions
 
 
@@ -30,6 +32,7 @@ def list_sequences(folder: Path) -> list[Path]:
             path
             for path in folder.rglob("*")
             if path.suffix.lower() in _ENDINGS
+            and not path.is_dir()
             and path.name != _NO_MOTION
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ]
@@ -84,6 +87,8 @@ def read_folder(folder: Path, files: list[Path], request: Request) -> Iterator[L
             row=batch.row + start,
             sequences=tuple(replace(s, start=s.start + start) for s in batch.sequences),
         )
+        if len(batch) == 0:
+            _log.warning("%s: 0 rows, so there is nothing to convert; the other sequences are", path)
         start += len(batch)
         yield batch
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from skelfit.errors import LabelError
 from skelfit.labels.batch import VERTICES, About, LabelBatch, nothing_known
 from skelfit.labels.columns import ARRAY, Columns
+from skelfit.labels.limits import check_mesh_place
+from skelfit.labels.other_bodies import named_mesh
 from skelfit.labels.request import Reasons, Request, read_genders
 from skelfit.labels.values import to_metres
 
@@ -17,7 +20,11 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     """All meshes of a file, checked. Raises LabelError for a fault of the file."""
     notes: list[str] = []
     key = columns.first_of(*KEYS) or KEYS[0]
-    vertices = to_metres(columns, key, columns.numbers(key, (VERTICES, 3)), request, notes)
+    try:
+        given = columns.numbers(key, (VERTICES, 3))
+    except LabelError as error:
+        raise named_mesh(columns, error, key) from None
+    vertices = to_metres(columns, key, given, request, notes)
     n = len(vertices)
     reasons = Reasons(n)
     finite = np.asarray(np.isfinite(vertices).all(axis=(1, 2)))
@@ -25,6 +32,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     size = np.zeros(n, np.float32)
     size[finite] = (vertices[finite].max(axis=1) - vertices[finite].min(axis=1)).max(axis=1)
     reasons.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
+    check_mesh_place(np.where(finite[:, None, None], vertices, 0), reasons.report)
     name = columns.first_of(*_NAMES)
     return LabelBatch(
         row=np.arange(n, dtype=np.int64),

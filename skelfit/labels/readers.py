@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +11,10 @@ from skelfit.config import Source
 from skelfit.labels import amass, boxed, camerahmr, hmr2, mesh
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.columns import Columns, open_columns
+from skelfit.labels.other_bodies import refuse_parts
 from skelfit.labels.request import Request
+
+NO_ROWS = "warning: 0 rows, so there is nothing to convert"
 
 
 @dataclass(frozen=True)
@@ -26,31 +29,31 @@ class Reader:
 
 READERS: dict[Source, Reader] = {
     "camerahmr": Reader(
-        "camerahmr-2",
+        "camerahmr-3",
         (("imgname",), ("pose_cam", "pose"), ("shape",), ("trans_cam",), ("cam_int",)),
         (),
         camerahmr.read,
     ),
     "4dhumans": Reader(
-        "4dhumans-1",
+        "4dhumans-2",
         (("imgname",), ("body_pose",), ("betas",), ("center",), ("scale",)),
         (),
         boxed.read_fourdhumans,
     ),
     "spin": Reader(
-        "spin-1",
+        "spin-2",
         (("imgname",), ("pose",), ("shape",), ("center",), ("scale",)),
         ("trans_cam",),
         boxed.read_spin,
     ),
-    "amass": Reader("amass-1", (("poses",), ("betas",), ("trans",)), (), amass.read),
+    "amass": Reader("amass-2", (("poses",), ("betas",), ("trans",)), (), amass.read),
     "hmr2": Reader(
-        "hmr2-1",
+        "hmr2-2",
         (("global_orient",), ("body_pose",), ("betas",)),
         ("has_body_pose", "has_betas"),
         hmr2.read,
     ),
-    "mesh": Reader("mesh-1", (mesh.KEYS,), (), mesh.read),
+    "mesh": Reader("mesh-2", (mesh.KEYS,), (), mesh.read),
 }
 assert set(READERS) == set(get_args(Source))
 
@@ -62,14 +65,18 @@ def detect(columns: Columns) -> tuple[Source, str]:
         found = f"keys that fit {' and '.join(fitting)}; say which with --source {' or '.join(fitting)}"
         raise columns.error(None, "the keys of one kind of labels", found)
     if not fitting:
+        refuse_parts(columns)
+        expected = f"the keys of labels of one of these kinds: {', '.join(READERS)}"
+        if instead := columns.instead():
+            raise columns.error(None, expected, instead)
         nearest = min(
             READERS, key=lambda name: len(_missing(READERS[name], columns)) / len(READERS[name].keys)
         )
         lacks = ", ".join(_missing(READERS[nearest], columns))
-        found = f"the keys {columns.listed()}"
+        found = f"the keys {columns.listed()}" if columns.keys else "no keys at all"
         if len(_missing(READERS[nearest], columns)) < len(READERS[nearest].keys):
             found += f" (nearest is {nearest}, which also has {lacks})"
-        raise columns.error(None, f"the keys of labels of one of these kinds: {', '.join(READERS)}", found)
+        raise columns.error(None, expected, found)
     (name,) = fitting
     return name, ", ".join(f"'{columns.first_of(*group)}'" for group in READERS[name].keys)
 
@@ -89,9 +96,14 @@ def find_source(path: str | Path) -> tuple[Source, str]:
 def read(path: str | Path, source: Source | None = None, request: Request | None = None) -> LabelBatch:
     """Read and check a whole label file; None: of the layout that its keys tell.
 
-    Raises LabelError for a fault of the file; a fault of a row is in the batch's `bad`.
+    Raises LabelError for a fault of the file; a fault of a row is in the batch's `bad`. No rows are no fault: a note
+    says so.
     """
     with open_columns(path) as columns:
         source = source or detect(columns)[0]
+        if source != "mesh":
+            refuse_parts(columns)
         batch = READERS[source].read(columns, request or Request())
+    if len(batch) == 0:
+        batch = replace(batch, about=replace(batch.about, notes=(*batch.about.notes, NO_ROWS)))
     return batch

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.config import Gender, ReadOptions
-from skelfit.labels.batch import About, FloatArray, LabelBatch
+from skelfit.labels.batch import About, Coordinates, FloatArray, LabelBatch
 from skelfit.labels.columns import Columns
+from skelfit.labels.limits import LIMITS, check_values
+from skelfit.labels.other_bodies import Body
 
 KEYPOINTS = 44
 OPENPOSE = 25  # the first of them
@@ -69,15 +71,17 @@ class Reasons:
         text = "absurd_betas: |beta| max {:.1f} > " + f"{max_abs_beta:g}"
         self.report(np.isfinite(beta) & (beta > max_abs_beta), text, beta)
 
-    def check_camera(self, cam_int: FloatArray) -> None:
-        """Cameras that cannot be."""
-        focal = cam_int[:, [0, 1], [0, 1]].min(axis=1)
-        self.report(focal <= 0, "bad_camera: focal length {:.1f} px", focal)
-
-    def check_box(self, scale: FloatArray) -> None:
-        """Boxes without a size."""
-        side = scale.min(axis=1)
-        self.report(side <= 0, "bad_box: scale {:.3f}", side)
+    def check(
+        self,
+        numbers: Mapping[str, FloatArray],
+        source_keys: Mapping[str, str],
+        coordinates: Coordinates,
+        max_abs_beta: float,
+    ) -> None:
+        """All of a row's numbers: finite, and possible. source_keys names the fields of the file as it does."""
+        self.check_finite(numbers, source_keys)
+        self.check_body(numbers, max_abs_beta)
+        check_values(numbers, source_keys, coordinates, self.report)
 
     def check_names(self, imgname: list[str]) -> None:
         """Rows that name no image."""
@@ -101,19 +105,17 @@ def image_batch(
 ) -> LabelBatch:
     """People in boxes of images, every row checked; source_keys: what must be finite, as the file names it."""
     imgname = columns.texts("imgname")
-    reasons.check_finite(numbers, source_keys)
-    reasons.check_body(numbers, request.max_abs_beta)
-    if about.has_camera:
-        reasons.check_camera(numbers["cam_int"])
-    reasons.check_box(numbers["scale"])
+    reasons.check(numbers, source_keys, about.coordinates, request.max_abs_beta)
     reasons.check_names(imgname)
     gender = read_genders(columns, request.gender, reasons)
     row = np.arange(len(imgname), dtype=np.int64)
     return LabelBatch(row=row, imgname=imgname, gender=gender, bad=reasons.texts(), about=about, **numbers)
 
 
-def read_betas(columns: Columns, key: str, notes: list[str]) -> FloatArray:
-    """The first ten betas (N,10); says how many more there are."""
+def read_betas(columns: Columns, key: str, body: Body, notes: list[str]) -> FloatArray:
+    """The first ten betas (N,10), N as of the columns before; says how many more there are. 0 for those of SMPL-X."""
+    if body.is_smplx:
+        return np.zeros((columns.rows or 0, 10), np.float32)
     betas: FloatArray = columns.numbers(key, ("10+",))
     if betas.shape[1] > 10:
         notes.append(f"'{key}': using 10 of {betas.shape[1]} columns")
@@ -139,13 +141,19 @@ def gender_of(text: str) -> str | None:
 
 
 def clean_keypoints(columns: Columns, key: str, keypoints: FloatArray) -> FloatArray:
-    """A keypoint that is not finite is a keypoint that is not there: zeros with confidence 0."""
+    """A keypoint that is not finite is a keypoint that is not there: zeros with confidence 0.
+
+    One of negative confidence, down to -1, has no label: its confidence becomes 0, as a sum weighted by it expects.
+    """
     missing = np.logical_not(np.isfinite(keypoints).all(axis=-1))
     if missing.any():
         _log.warning(
             "%s: '%s': %d keypoints are not finite; confidence set to 0", columns.path, key, missing.sum()
         )
-    return np.where(missing[..., None], np.float32(0), keypoints)
+    cleaned: FloatArray = np.where(missing[..., None], np.float32(0), keypoints)
+    confidence = cleaned[..., -1]
+    cleaned[..., -1] = np.where((confidence < 0) & (confidence >= LIMITS.confidence[0]), 0, confidence)
+    return cleaned
 
 
 def with_confidence(points: FloatArray) -> FloatArray:

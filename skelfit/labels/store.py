@@ -23,7 +23,7 @@ import numpy as np
 
 from skelfit.config import LabelSource, Source, mapping_hash
 from skelfit.errors import LabelError
-from skelfit.files import remove, replacing
+from skelfit.files import regular_file, remove, replacing
 from skelfit.labels.batch import FIELD_SHAPES, TEXT_FIELDS, About, LabelBatch, Sequence, overlapping
 from skelfit.labels.expected import check_keys, check_sha256
 from skelfit.labels.folder import LAYOUT, list_sequences, named, read_folder
@@ -102,10 +102,14 @@ def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
 
 
 def _folder_sha256(folder: Path, files: Iterable[Path]) -> str:
-    """One hash of the files' names in the folder and of their content."""
+    """One hash of the files' names in the folder and of their content, or of why they cannot be read."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+        try:
+            content = file_sha256(path)
+        except LabelError as error:  # its reader makes a bad row of it
+            content = f"unreadable: {error.found}"
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()
 
 
@@ -166,6 +170,7 @@ def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice) -> n
 
 def file_sha256(path: str | Path) -> str:
     """sha256 (hex) of a file. Raises LabelError when it cannot be read."""
+    regular_file(path, "a label file", LabelError)
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -260,8 +265,8 @@ def _append(file: h5py.File, piece: LabelBatch, start: int) -> None:
     """Add the numbers of a batch below those of the batches before."""
     for name in ("row", *piece.field_shapes()):
         column = getattr(piece, name)
-        if start == 0:
-            _create(file, name, column[:0], len(column))
+        if name not in file:
+            _create(file, name, column[:0], len(column) or _CHUNK_ROWS)
         file[name].resize(start + len(column), axis=0)
         # What was never written reads as 0 and takes no room: many sources lack many fields.
         if column.any():

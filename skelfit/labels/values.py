@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from skelfit.labels.batch import FloatArray
 from skelfit.labels.columns import Columns, Shape
+from skelfit.labels.other_bodies import BODY, JOINTS
 from skelfit.labels.request import Reasons, Request
 
 Array = NDArray[np.float64]
@@ -40,16 +41,20 @@ def rotation_shapes(joints: int) -> list[Shape]:
 
 def read_rotations(
     columns: Columns, key: str, joints: tuple[int, ...], request: Request, reasons: Reasons, notes: list[str]
-) -> Array:
-    """Axis-angles (N,J,3) rad of a key that holds J joints in any form; J is one of `joints`.
+) -> tuple[Array, int]:
+    """Axis-angles (N,J,3) rad of a key that holds J joints in any form, and J, which is one of `joints`.
 
-    Rows whose matrices are no rotations get a reason and axis-angles of 0.
+    Of SMPL+H's and SMPL-X's joints only the body's are read: (N,22,3). Rows whose matrices are no rotations get a
+    reason and axis-angles of 0.
     """
     shapes = list(dict.fromkeys(shape for j in joints for shape in rotation_shapes(j)))
     value: Array = columns.numbers(key, *shapes, dtype=np.float64)
     count = next(j for j in joints if value.shape[1:] in rotation_shapes(j))
     size = math.prod(value.shape[1:]) // count
-    return _to_axis_angle(columns, key, value, count, size, request, reasons, notes)
+    read = count
+    if count in JOINTS:
+        value, read = value.reshape(len(value), count, size)[:, :BODY], BODY
+    return _to_axis_angle(columns, key, value, read, size, request, reasons, notes), count
 
 
 def _to_axis_angle(
@@ -96,7 +101,7 @@ def _matrices_to_axis_angle(key: str, matrices: Array, reasons: Reasons) -> Arra
 
 def _from_six(columns: Columns, key: str, six: Array, request: Request, notes: list[str]) -> Array:
     """Matrices (N,J,3,3) of two of their rows or columns, (N,J,6), made orthonormal."""
-    form = request.options.rot6d
+    form = request.options.rot6d or (None if len(six) else "interleaved")
     if form is None:
         # Only taken two and two (x1 x2, y1 y2, z1 z2) can they be told from the others: three and three, by value
         # they may as well be rows as columns.
@@ -155,8 +160,9 @@ def read_scale(
     columns: Columns, key: str, gtkps: FloatArray, usual: str, request: Request, notes: list[str]
 ) -> FloatArray:
     """Box sizes (N,2) px/200, by the visible keypoints (N,44,3) px; `usual` is the unit in such files."""
-    scale: FloatArray = columns.numbers(key, (), (1,), (2,)).reshape(columns.rows or 0, -1)
-    scale = np.repeat(scale, 2, axis=1) if scale.shape[1] == 1 else scale
+    given = columns.numbers(key, (), (1,), (2,))
+    scale: FloatArray = np.empty((len(given), 2), np.float32)
+    scale[:] = given[:, None] if given.ndim == 1 else given
     unit: str | None = request.options.scale_unit
     if unit is None and len(scale):
         unit, why = _scale_unit(columns, key, scale, gtkps)

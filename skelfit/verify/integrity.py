@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -117,7 +118,11 @@ class _Run:
         self.damage.append(Damage(shard, None, kind, message))
 
     def _identity(self) -> Mapping[str, Any] | None:
-        """That of most shards."""
+        """That of most shards; of a run without any, that of its summary."""
+        if not self.shards and self.finished:
+            with suppress(ShardError):
+                said = read_json(self.folder / SUMMARY_NAME).get("identity")
+                return said if isinstance(said, Mapping) else None
         identities = [s.marker.identity for s in self.shards if s.marker is not None]
         hashes = Counter(map(mapping_hash, identities))
         wanted = hashes.most_common(1)[0][0] if hashes else None

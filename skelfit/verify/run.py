@@ -163,8 +163,7 @@ def _wrong_errors(metrics: PersonMetrics, path: Path) -> list[Damage]:
     """Those whose stored errors are not those of their parameters: one of the two was changed."""
     off = metrics.accuracy.stored_off_mm.max(1)
     fields = metrics.people.fields()
-    stored = fields["errors"]
-    found = []
+    stored, found = fields["errors"], []
     for i in np.flatnonzero(off > SAME_MM + _rounding_mm(fields["skel_trans"], fields["smpl_trans"])):
         key, shard = metrics.people.keys[i], metrics.people.shard
         told, true = stored[i, 0], metrics.accuracy.pve_mm[i]

@@ -1,0 +1,214 @@
+"""What the tests catch: 40 faults, put into a copy of the project one at a time, each with the tests that must fail.
+
+    python tests/mutations.py                     all of them
+    python tests/mutations.py --only 3 17         some
+    python tests/mutations.py --tree DIR          with the sources and tests of another checkout
+    python tests/mutations.py --tests DIR         with the tests of another folder
+
+Prints a table; exits with 1 when a fault escapes, or cannot be made because the source has changed. It is for whoever
+makes the tests faster or fewer: before and after, the same faults have to be caught. The working tree stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = "skelfit docs examples manifests pipelines shards/README.md *.* Makefile LICENSE".split()
+SECONDS = 600  # that the tests of one fault may take
+PASSED, FAILED, NO_TESTS = 0, 1, 5  # exit codes of pytest
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A fault: a text that occurs once in a file, what it becomes, and the tests that see it."""
+
+    file: str  # below skelfit/
+    old: str
+    new: str
+    tests: str  # files below tests/
+    names: str = ""  # of the tests, as `pytest -k` takes them; '' for all of the files
+
+
+MUTATIONS = (
+    # --- bodies, and what is known of them ---
+    Mutation("body/ball.py", "torch.stack((a + pi, pi - b, c + pi)", "torch.stack((a + pi, pi + b, c + pi)",
+             "test_continuous.py"),
+    Mutation("body/keypoints.py", "off.max() > _MAX_OFF", "off.min() > _MAX_OFF", "test_keypoints.py"),
+    Mutation("sequences.py", "away_two[..., dofs].sum(-1) < away[", "away_two[..., dofs].sum(-1) > away[",
+             "test_sequences.py"),
+    Mutation("layout.py", "        offset += f.size\n    return parts",
+             "        offset += f.shape[0]\n    return parts", "test_shards.py test_export.py"),
+    Mutation("camera.py", "depth = 2 / (side * s)", "depth = 1 / (side * s)", "test_camera.py test_train_losses.py"),
+    # --- the fit ---
+    Mutation("fit/cpu_steps.py", "u[i, i, p] += by[p] * h[i, i, p] + _floor", "u[i, i, p] += _floor",
+             "test_solver.py"),
+    Mutation("fit/cpu_tiles.py", "energy[p] += om[v] * (r0[p] * r0[p] + r1[p] * r1[p] + r2[p] * r2[p])",
+             "energy[p] += om[v] * (r0[p] * r0[p] + r1[p] * r1[p])", "test_fit.py", "naive_sum"),
+    Mutation("fit/torch_tiles.py", "(block.om[:, None] * residual.square().sum(1)).sum(0)",
+             "residual.square().sum(1).mean(0)", "test_fit.py", "naive_sum"),
+    Mutation("fit/joint_targets.py", "found - found.mean() + 1 / len(mine)", "found", "test_anatomy.py",
+             "joints_are_found"),
+    Mutation("fit/joint_targets.py", "d[..., columns] += goal.weight * off[:, :, None] * h[:, None]",
+             "d[..., columns] += off[:, :, None] * h[:, None]", "test_anatomy.py", "moments_with_joints"),
+    Mutation("fit/mesh_start.py", "trans = y_mean - pivot - (root @", "trans = y_mean - pivot + (root @",
+             "test_mesh_start.py"),
+    # --- labels, images, filters ---
+    Mutation("labels/paths.py", 'path.is_absolute() or ".." in path.parts', "path.is_absolute()",
+             "test_paths.py test_job.py"),
+    Mutation("images/tars.py", "if (block := stream.read(_BLOCK)) != bytes(_BLOCK):",
+             "if (block := stream.read(_BLOCK)) is None:", "test_image_tars.py test_faults.py", "cut"),
+    Mutation("images/crop.py", "scale * (side / 2 - box.y)", "scale * (side / 2 - box.x)", "test_crops.py"),
+    Mutation("filters.py", "np.flatnonzero(seen <= filters.few_keypoints)",
+             "np.flatnonzero(seen < filters.few_keypoints)", "test_filters.py"),
+    # --- a run, its shards and their books ---
+    Mutation("files.py", "            os.replace(temporary, path)\n",
+             "            path.write_bytes(b'')\n            os.replace(temporary, path)\n", "test_faults.py",
+             "killed_at_any_point"),
+    Mutation("lock.py", "return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+             "return fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)", "test_faults.py", "two_runs"),
+    Mutation("plan.py", "return [task for task in tasks if task.name not in finished]", "return list(tasks)",
+             "test_job.py test_faults.py", "second_run or damaged_shard or a_killed_run"),
+    Mutation("shards.py", "if size != record.bytes:", "if size is None:", "test_job.py test_shards.py"),
+    Mutation("people.py", "limit is not None and excess[i] > limit:", "limit is not None and excess[i] > 10 * limit:",
+             "test_job.py"),
+    Mutation("job.py", "behind = nullcontext if tried_before else writing_behind.get()",
+             "behind = writing_behind.get()", "test_cluster.py", "has_its_worker_for_itself"),
+    Mutation("metrics.py", "summary.images[kind] += 1", 'summary.images["found"] += 1', "test_faults.py",
+             "images_of_every_kind"),
+    Mutation("status.py", 'state="finished" if complete else "running" if locked else "stopped"',
+             'state="finished" if complete else "running"', "test_status.py"),
+    Mutation("strict.py", "            if key in seen:\n", "            if key in seen and deep:\n", "test_config.py"),
+    # --- processes and clusters ---
+    Mutation("cli/interrupts.py", "        code = TERMINATED\n", "        code = INTERRUPTED\n", "test_faults.py",
+             "client_that_is_ended"),
+    Mutation("cluster/local.py", 'host="127.0.0.1"', 'host="0.0.0.0"', "test_cluster.py", "only_this_machine"),
+    Mutation("cluster/worker.py", "        secede()\n        yield", "        yield", "test_cluster.py",
+             "written_while_the_next"),
+    Mutation("cluster/tasks.py", "{error.allowed_failures + 1} workers died", "{error.allowed_failures} workers died",
+             "test_cluster.py", "ends_its_workers"),
+    Mutation("cluster/connect.py", "        if found != __version__:", "        if found is None:",
+             "test_cluster_connect.py", "same_version or another_skelfit"),
+    # --- what is made of shards ---
+    Mutation("verify/aggregate.py", "turned = np.clip(a.angles_deg, -_MOST_DEG, _MOST_DEG)", "turned = a.angles_deg",
+             "test_verify_planted.py", "absurd"),
+    Mutation("verify/tar_walk.py", 'if padding.strip(b"\\0"):', "if not padding and size < 0:",
+             "test_verify_integrity.py", "each_byte or flipped_bit"),
+    Mutation("export/opensim.py", 'as_euler("YXZ")', 'as_euler("YZX")', "test_opensim.py"),
+    Mutation("export/hsmr.py", "poses[..., _PARTNER] * _SIGN", "poses[..., _PARTNER]", "test_hsmr.py"),
+    Mutation("card/facts.py", 'if row["sequence"] is not None:', 'if row["sequence"] is None:', "test_card.py"),
+    # --- training and prediction ---
+    Mutation("loader/people.py", "return names[part.number :: part.of], ALL", "return names[part.number :], ALL",
+             "test_loader_data.py"),
+    Mutation("backbones/heatmaps.py", "(labels[..., :2].abs() <= VIEW / 2).all(-1)",
+             "(labels[..., :2].abs() <= VIEW).all(-1)", "test_train_network.py test_train_losses.py"),
+    Mutation("train/trainer.py", "mean.lerp_(new, 1 - kept)", "mean.lerp_(new, kept)", "test_train_loop.py",
+             "mean_of_the_weights"),
+    Mutation("loader/team.py", "        return values / self.part.of", "        return values", "test_train_loop.py",
+             "two_processes"),
+    # --- rules about the sources ---
+    Mutation("sequences.py", "import numpy as np\n", "import click\nimport numpy as np\n", "test_architecture.py"),
+    Mutation("verify/histogram.py", "import numpy as np\n", "import numpy as np\nimport skelfit.fit.solver\n",
+             "test_architecture.py"),
+)  # fmt: skip
+
+
+def copy_of(tree: Path, tests: Path, folder: Path) -> Path:
+    """A copy of a checkout, with what has been compiled, and its tests taken from a folder."""
+    copy = folder / "tree"
+    copy.mkdir()
+    for path in (path for name in COPIED for path in tree.glob(name) if name != "*.*" or path.is_file()):
+        into = copy / path.relative_to(tree)
+        into.parent.mkdir(exist_ok=True)
+        (shutil.copytree if path.is_dir() else shutil.copy2)(path, into)
+    shutil.copytree(tests, copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def run_tests(copy: Path, mutation: Mutation) -> int:
+    """pytest's exit code for the tests of a fault."""
+    files = [f"tests/{name}" for name in mutation.tests.split()]
+    names = ["-k", mutation.names] if mutation.names else []
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        *files,
+        *names,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    try:
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return FAILED
+    if done.returncode not in (PASSED, FAILED):
+        print(done.stdout[-1500:], done.stderr[-500:], sep="\n", file=sys.stderr)
+    return done.returncode
+
+
+def tried(copy: Path, mutation: Mutation) -> str:
+    """What becomes of a fault: 'caught' when a test fails that passes without it."""
+    path = copy / "skelfit" / mutation.file
+    text, state = path.read_text("utf-8"), path.stat()
+    if text.count(mutation.old) != 1:
+        return f"NOT MADE: its text occurs {text.count(mutation.old)} times"
+    path.write_text(text.replace(mutation.old, mutation.new), "utf-8")
+    try:
+        code = run_tests(copy, mutation)
+    finally:
+        path.write_text(text, "utf-8")
+        os.utime(
+            path, ns=(state.st_atime_ns, state.st_mtime_ns)
+        )  # or all that is compiled would be compiled again
+    return {PASSED: "ESCAPED", FAILED: "caught", NO_TESTS: "NO TESTS"}.get(
+        code, f"NOT RUN: pytest's code {code}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of the faults, from 1 on")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout to copy")
+    parser.add_argument("--tests", type=Path, help="its tests; the checkout's own, if not given")
+    parser.add_argument(
+        "--without", action="store_true", help="run the tests without the faults: all must pass"
+    )
+    options = parser.parse_args()
+    chosen = options.only or range(1, len(MUTATIONS) + 1)
+    good = "ESCAPED" if options.without else "caught"
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
+        copy = copy_of(options.tree, options.tests or options.tree / "tests", Path(folder))
+        for number in chosen:
+            mutation, began = MUTATIONS[number - 1], time.monotonic()
+            if options.without:
+                mutation = replace(mutation, new=mutation.old)
+            found = tried(copy, mutation)
+            bad += found != good
+            shown = "passed" if options.without and found == good else found
+            seconds, change = time.monotonic() - began, " ".join(mutation.new.split())
+            print(f"{number:2}  {shown:8} {seconds:5.0f} s  {mutation.file:22} {change:.70}", flush=True)
+    print(f"{len(chosen) - bad} of {len(chosen)} {'passed' if options.without else 'caught'}")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
