@@ -14,6 +14,10 @@ from urllib.parse import unquote
 
 from skelfit.errors import InputError, OutputError
 
+LOCAL = "a path on this machine"
+# Anywhere in a text: patterns and chained addresses (simplecache::s3://...) have them further inside.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_FILE = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
 _ENDINGS_NAMED = 5
 # What a path can be, beside a regular file.
 _OTHERS = (
@@ -44,12 +48,6 @@ def regular_file(path: str | Path, expected: str, fault: type[InputError]) -> No
     """
     if found := other_than_file(path):
         raise fault(path, None, expected, f"{found}, not a regular file")
-
-
-LOCAL = "a path on this machine"
-# Anywhere in a text: patterns and chained addresses (simplecache::s3://...) have them further inside.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_FILE = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
 
 
 def not_local(text: str) -> str | None:

@@ -73,15 +73,15 @@ def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str)
     columns = 1 + skel.shapedirs.shape[2] + 9 * len(corrective_sources()[0])
 
     def posed(chosen: NDArray[np.int64]) -> Work:
-        skinning = 24 * np.count_nonzero(weights[chosen])
+        skinning = 24 * int(np.count_nonzero(weights[chosen]))
         return Work(len(chosen) * (6 * columns + 21) + skinning, 12 * len(chosen))
 
     everything = np.arange(len(weights))
     progress = everything[::PROGRESS_STRIDE]
-    betas = posed(progress) + Work(96 * len(progress) + 24 * np.count_nonzero(weights[progress]), 0)
+    betas = posed(progress) + Work(96 * len(progress) + 24 * int(np.count_nonzero(weights[progress])), 0)
     nothing = Work(0, 0)
     work = {
-        "target mesh": Work((6 * 218 + 18) * len(weights) + 24 * np.count_nonzero(target), 12 * len(weights)),
+        "target mesh": Work((6 * 218 + 18) * len(weights) + 24 * int(np.count_nonzero(target)), 12 * len(weights)),
         "betas": nothing,
         "moments": nothing,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -17,7 +18,7 @@ from skelfit.cli.paths import LocalPath, PathPattern, SchedulerPlace
 from skelfit.config import Manifest, Pipeline, load_manifest, load_pipeline
 from skelfit.errors import ConfigError, SkelfitError
 from skelfit.files import not_local
-from skelfit.loader.people import find_tars
+from skelfit.loader.people import ALL, Source, find_tars, in_order
 from skelfit.shipped import MANIFESTS, PIPELINES, TRAININGS
 from skelfit.train.config import TrainConfig, load_train_config
 
@@ -243,11 +244,16 @@ def test_variables_hold_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
         find_models()
 
 
-def test_the_loader_opens_files_only(tmp_path: Path) -> None:
+def test_the_loader_opens_files_only() -> None:
     """webdataset takes a name that begins with `pipe:` for a command."""
-    for pattern in (ADDRESS, "pipe:touch ran", "shards/gone:1.tar"):
-        with pytest.raises(SkelfitError, match="expected"):
+    for pattern in (ADDRESS, "pipe:touch ran"):
+        with pytest.raises(SkelfitError, match="shards: expected a path on this machine, found the"):
             find_tars(pattern)
+    with pytest.raises(SkelfitError, match="gone:1.tar: expected finished shards"):
+        find_tars("gone:1.tar")
+    tarfile.open("pipe:touch ran", "w").close()
+    source = Source((find_tars("*touch ran"),), None, images=False)
+    assert source.tars == (("pipe:touch ran",),) and list(in_order(source, ALL)) == []
     assert not Path("ran").exists()
 
 

@@ -104,16 +104,16 @@ def weigh(
 
 def find_tars(pattern: str) -> tuple[str, ...]:
     """The tars of a pattern, in order. Raises ShardError when one is not there, or none is."""
-    if (found_instead := not_local(pattern)) is not None:
-        raise ShardError("shards", None, LOCAL, found_instead)
-    found: list[str] = []
+    if (found := not_local(pattern)) is not None:
+        raise ShardError("shards", None, LOCAL, found)
+    tars: list[str] = []
     for piece in braceexpand(pattern):
-        found += sorted(glob.glob(piece, recursive=True)) if glob.has_magic(piece) else [piece]
-    missing = [path for path in found if not Path(path).is_file()]
-    if missing or not found:
+        tars += sorted(glob.glob(piece, recursive=True)) if glob.has_magic(piece) else [piece]
+    missing = [path for path in tars if not Path(path).is_file()]
+    if missing or not tars:
         where = missing[0] if missing else pattern
         raise ShardError(where, None, "finished shards (tar)", other_than_file(where) or "no such file")
-    return tuple(found)
+    return tuple(tars)
 
 
 def _people_in(tar: str) -> int:
