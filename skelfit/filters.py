@@ -30,6 +30,12 @@ PUBLISHED_VALUES: dict[str, float] = {
     "large_betas": 3.0,
     "vertex_error": 60.0,
 }
+# What of the labels a rule is about; `vertex_error` is about the fit.
+NEEDS = {
+    "low_confidence": "2D keypoints",
+    "few_keypoints": "2D keypoints",
+    "large_betas": "SMPL betas",
+}
 GROUPS = {
     "4dhumans": ("low_confidence", "few_keypoints", "large_betas"),
     "hsmr": ("vertex_error",),

@@ -297,5 +297,5 @@ def test_the_store_keeps_what_was_not_taken(tmp_path: Path) -> None:
     store = build_store(LabelSource(path=path.name), path, tmp_path / "store")
     about = store_info(store).about
     assert about.coordinates == "camera_axes" and about.has_camera
-    assert [note.split(" ")[0] for note in about.notes] == ["SMPL-X", "'trans_cam':"]
+    assert [note.split(" ")[0] for note in about.notes] == ["SMPL-X", "'scale':", "'trans_cam':"]
     assert not read_rows(store, 0, N).betas.any()

@@ -51,8 +51,8 @@ def test_info_names_the_source(tmp_path: Path) -> None:
     assert info.rows == 5
     assert info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert info.source_path == str(path)
-    assert info.reader == "camerahmr-3"
-    assert built.name.startswith(f"camerahmr-3-{info.sha256[:16]}-")
+    assert info.reader == "camerahmr-4"
+    assert built.name.startswith(f"camerahmr-4-{info.sha256[:16]}-")
 
 
 def test_an_empty_file_makes_an_empty_store(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import click
 import torch
 
 from skelfit.body.models import OPEN_BODY, ModelSet, find_models
+from skelfit.cli.given import Given, check_given, check_image_options
 from skelfit.cli.images import ImageOptions, image_options, prepare_images
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.labels import LabelOptions, label_options
@@ -68,6 +69,7 @@ class Orders:
     filters_on: Sequence[tuple[str, float | None]]
     filters_off: Sequence[str]
     overwrite: bool
+    given: Given
 
 
 @click.command("convert")
@@ -130,6 +132,15 @@ def convert_command(
     if manifest is not None:
         data_root()  # said before anything is read
     settings = image_options.applied_to(chosen_pipeline(pipeline, skel_gender, shard_size))
+    given = Given(
+        skel_gender=skel_gender,
+        images=image_options.place is not None,
+        image_mode=image_options.mode,
+        crop_options=image_options.of_crops(),
+        filters=tuple(name for name, _ in filters),
+    )
+    one = manifest is not None and not manifest.is_dir() and load_manifest(manifest).images is None
+    check_image_options(given, settings.images.mode, has_images=given.images or not (one or manifest is None))
     found = find_models(models)
     click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
     if found.source == OPEN_BODY:
@@ -141,7 +152,7 @@ def convert_command(
             raise click.UsageError("--dashboard and --performance-report watch workers: give --workers")
         check_bokeh()
         place = replace(place, dashboard=dashboard, report=performance_report)
-    orders = Orders(settings, found, device, place, limit, filters, no_filters, overwrite)
+    orders = Orders(settings, found, device, place, limit, filters, no_filters, overwrite, given)
     if manifest is None:
         convert_subset(file_subset(label_options, image_options.place), out, orders)
     elif manifest.is_dir():
@@ -168,6 +179,7 @@ def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
             description=subset.description,
             origins=subset.origins,
         )
+        check_given(run, orders.given)
         check_filters(run)
         check_images(run)
         work = run_shard

@@ -28,6 +28,11 @@ class ImageOptions:
     size: int | None
     margin: float | None
 
+    def of_crops(self) -> tuple[str, ...]:
+        """The names of the options of crops that were given."""
+        given = {"--crop-size": self.size, "--crop-margin": self.margin}
+        return tuple(name for name, value in given.items() if value is not None)
+
     def applied_to(self, pipeline: Pipeline) -> Pipeline:
         """The pipeline with what the options change of it."""
         given = {"mode": self.mode, "size": self.size, "margin": self.margin}

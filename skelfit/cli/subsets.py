@@ -17,13 +17,14 @@ from skelfit.cli.progress import Progress
 from skelfit.config import DemoSpec, Filters, LabelSource, Manifest, Origin, load_manifest
 from skelfit.errors import ConfigError, LabelError
 from skelfit.files import LOCAL, not_local
-from skelfit.filters import GROUPS, PUBLISHED_VALUES
+from skelfit.filters import GROUPS, NEEDS, PUBLISHED_VALUES, active
 from skelfit.images.source import ImagePlace, ImageSource, find_images, open_images
 from skelfit.labels.expected import record_sha256
 from skelfit.labels.folder import skipped_in
 from skelfit.labels.paths import image_path
 from skelfit.labels.readers import find_source
-from skelfit.labels.store import build_store, read_rows, store_info
+from skelfit.labels.request import OptionError
+from skelfit.labels.store import build_store, read_rows, store_contents, store_info
 from skelfit.plan import LabelFile, Run
 
 IMAGES_LOOKED_FOR = 100  # rows
@@ -115,6 +116,7 @@ def label_files(
             click.echo(f"  {note}")
         if subset.recorded and (said := record_sha256(path, info.sha256)):
             click.echo(said)
+        _check_names(source, store, path)
         rows = info.rows if left is None else min(info.rows, left)
         left = None if left is None else left - rows
         files.append(
@@ -132,6 +134,19 @@ def label_files(
             )
         )
     return tuple(files)
+
+
+def _check_names(source: LabelSource, store: Path, path: Path) -> None:
+    """Raise OptionError for rules on names of images where a label file has none."""
+    info = store_info(store)
+    for rule in (name for name in ("path_rule", "path_prefix") if getattr(source, name) not in ("none", "")):
+        if info.rows and not store_contents(store, info.rows).has_names:
+            raise OptionError(
+                path,
+                None,
+                f"names of images, for the manifest's {rule}",
+                f"none in these {info.source} labels",
+            )
 
 
 def check_images(run: Run) -> None:
@@ -154,11 +169,12 @@ def check_images(run: Run) -> None:
 
 def check_filters(run: Run) -> None:
     """Say so where a filter asks for what a label file does not have."""
-    for file in run.labels if run.filters.few_keypoints is not None else ():
-        if not store_info(file.store).about.has_keypoints:
-            click.echo(
-                f"{file.name}: no row has 2D keypoints, so the filter few_keypoints leaves none of them out"
-            )
+    for file in run.labels:
+        contents = store_contents(file.store, file.rows)
+        for rule in active(run.filters):
+            if rule in NEEDS and not contents.has(NEEDS[rule]):
+                effect = "takes no keypoint away" if rule == "low_confidence" else "leaves none of them out"
+                click.echo(f"{file.name}: no row has {NEEDS[rule]}, so the filter {rule} {effect}")
 
 
 def _is_there(images: ImageSource, path: str) -> bool:

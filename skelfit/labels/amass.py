@@ -15,7 +15,7 @@ from skelfit.labels.columns import Columns
 from skelfit.labels.limits import LIMITS
 from skelfit.labels.other_bodies import BODY, JOINTS, body_of, kept_but_off
 from skelfit.labels.request import Reasons, Request, gender_of
-from skelfit.labels.values import angle_unit
+from skelfit.labels.values import angle_unit, to_float32
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
 _JOINTS = (BODY, 24, *JOINTS)
@@ -33,7 +33,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     body = body_of(columns, "poses", joints, notes)
     kept = 24 if joints == 24 and body.model == "SMPL" else BODY
     turned = angles[:, :kept] * angle_unit(columns, "poses", angles[:, :kept], request, notes)
-    numbers["pose"][:, :kept] = turned.astype(np.float32)
+    numbers["pose"][:, :kept] = to_float32(turned)
     numbers["betas"][:] = _betas(columns, body.is_smplx, notes)
     numbers["transl"] = columns.numbers("trans", (3,))
     if body.is_smplx:

@@ -23,7 +23,7 @@ from skelfit.labels.request import (
     read_betas,
     with_confidence,
 )
-from skelfit.labels.values import Array, read_rotations, read_scale
+from skelfit.labels.values import Array, read_rotations, read_scale, to_float32
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _read(columns: Columns, request: Request, names: Names) -> LabelBatch:
     numbers = nothing_known(n)
     numbers["center"] = columns.numbers("center", (2,))
     pose, body = read_pose(columns, names.pose, request, reasons, notes)
-    numbers["pose"] = pose.astype(np.float32)
+    numbers["pose"] = to_float32(pose)
     numbers["betas"] = read_betas(columns, names.betas, body, notes)
     numbers["gtkps"] = _keypoints(columns, names.points, 3)
     numbers["keypoints3d"] = _keypoints(columns, names.points3d, 4)

@@ -10,7 +10,6 @@ that is how training code for files of this family adds them. `pose_cam` is in t
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from skelfit.labels.request import (
     read_betas,
     with_confidence,
 )
+from skelfit.labels.values import read_rotations, read_scale, to_float32
 
 
 def read(columns: Columns, request: Request) -> LabelBatch:
@@ -34,23 +34,21 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     notes: list[str] = []
     n = len(columns.texts("imgname"))
     pose_key = "pose" if "pose_cam" not in columns and "pose" in columns else "pose_cam"
-    scale = columns.numbers("scale", (), (2,))
-    joints = (24, *JOINTS)
-    shapes = [shape for j in joints for shape in ((3 * j,), (j, 3))]
-    angles = columns.numbers(pose_key, *shapes)
-    angles = angles.reshape(n, math.prod(angles.shape[1:]) // 3, 3)
-    body = body_of(columns, pose_key, angles.shape[1], notes)
+    reasons = Reasons(n)
+    angles, joints = read_rotations(columns, pose_key, (24, *JOINTS), request, reasons, notes)
+    body = body_of(columns, pose_key, joints, notes)
     kept = 24 if body.model == "SMPL" else BODY
     pose = np.zeros((n, 24, 3), np.float32)
-    pose[:, :kept] = angles[:, :kept]
+    pose[:, :kept] = to_float32(angles[:, :kept])
+    gtkps = _keypoints(columns, n)
     numbers: dict[str, Any] = {
         "center": columns.numbers("center", (2,)),
-        "scale": scale if scale.ndim == 2 else np.repeat(scale[:, None], 2, axis=1),
+        "scale": read_scale(columns, "scale", gtkps, "px/200", request, notes),
         "pose": pose,
         "betas": read_betas(columns, "shape", body, notes),
         "transl": np.zeros((n, 3), np.float32) if body.is_smplx else _translation(columns),
         "cam_int": columns.numbers("cam_int", (3, 3)),
-        "gtkps": clean_keypoints(columns, "gtkps", columns.numbers("gtkps", ("44+", 3))[:, :KEYPOINTS]),
+        "gtkps": gtkps,
         "keypoints3d": _keypoints3d(columns, n),
     }
     source_keys = {"pose": pose_key, "betas": "shape", "transl": "trans_cam"}
@@ -58,7 +56,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     if body.is_smplx:
         notes.append(not_taken("trans_cam"))
     about = About("camera_axes" if body.is_smplx else "camera", notes=tuple(notes))
-    return image_batch(columns, request, numbers, source_keys, Reasons(n), about)
+    return image_batch(columns, request, numbers, source_keys, reasons, about)
 
 
 def _translation(columns: Columns) -> FloatArray:
@@ -66,6 +64,12 @@ def _translation(columns: Columns) -> FloatArray:
     if "cam_ext" in columns:
         transl = transl + columns.numbers("cam_ext", (4, 4), (3, 4))[:, :3, 3]
     return transl
+
+
+def _keypoints(columns: Columns, rows: int) -> FloatArray:
+    if "gtkps" not in columns:
+        return np.zeros((rows, KEYPOINTS, 3), np.float32)
+    return clean_keypoints(columns, "gtkps", columns.numbers("gtkps", ("44+", 3))[:, :KEYPOINTS])
 
 
 def _keypoints3d(columns: Columns, rows: int) -> FloatArray:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -26,6 +26,7 @@ from skelfit.labels.magic import what_file
 
 ARRAY = "array"  # the key of what an .npy file holds
 KINDS = "an .npz, .npy, HDF5 or pickle file"
+T = TypeVar("T")
 Shape = tuple[int | str, ...]  # after the number of people; '44+' is 44 or more
 
 _MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x80": "pickle"}
@@ -51,6 +52,7 @@ class Columns:
         self.names = frozenset(names or arrays)
         self.rows: int | None = None  # set by the first column that has one row per person
         self._rows_of = ""
+        self.settled: set[str] = set()  # the options whose question the file's numbers raise
 
     @property
     def keys(self) -> list[str]:
@@ -100,6 +102,11 @@ class Columns:
             raise self.error(key, expected, found) from None
         if value.dtype.hasobject:
             raise self.error(key, expected, OBJECTS)
+        return value
+
+    def option(self, name: str, value: T) -> T:
+        """An option's value, of which a reader makes use."""
+        self.settled.add(name)
         return value
 
     def error(self, key: str | None, expected: str, found: str) -> LabelError:

@@ -16,12 +16,17 @@ import h5py
 from skelfit.config import LabelSource
 from skelfit.errors import LabelError, OutputError
 from skelfit.files import regular_file, replacing
+from skelfit.labels.columns import open_columns
 from skelfit.labels.foreign import what_archive, what_instead
 
 
 def check_keys(path: Path, keys: Sequence[str]) -> None:
-    """Raise LabelError unless an npz or HDF5 file has all these keys; other kinds are left to their readers."""
-    if not path.is_file():
+    """Raise LabelError unless a label file has all these keys, as the file itself names them."""
+    if path.is_dir() and keys:
+        raise LabelError(
+            path, None, "a label file, for the manifest's expected_keys", "a folder of sequences"
+        )
+    if not path.is_file() or not keys:
         return  # its reader says so
     if zipfile.is_zipfile(path):
         if instead := what_archive(path):
@@ -32,7 +37,8 @@ def check_keys(path: Path, keys: Sequence[str]) -> None:
         with h5py.File(path, "r", locking=False) as file:
             kind, found = "hdf5", list(file)
     else:
-        return
+        with open_columns(path) as columns:
+            kind, found = columns.kind, [*columns.keys, *columns.names]
     for key in keys:
         if key not in found:
             have = ", ".join(sorted(found)[:20]) or "no keys at all"

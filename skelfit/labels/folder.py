@@ -17,7 +17,7 @@ from skelfit.errors import LabelError
 from skelfit.files import endings_of, skipped_line
 from skelfit.labels.batch import About, LabelBatch, Sequence, nothing_known
 from skelfit.labels.readers import read
-from skelfit.labels.request import Request
+from skelfit.labels.request import OptionError, Request
 
 LAYOUT: Source = "amass"
 _ENDINGS = frozenset({".npz", ".h5", ".hdf5", ".pkl"})
@@ -76,6 +76,8 @@ def read_folder(folder: Path, files: list[Path], request: Request) -> Iterator[L
         its = named(request, path, folder)
         try:
             batch = read(path, LAYOUT, its)
+        except OptionError:
+            raise  # the fault is not the file's
         except LabelError as error:
             errors.append(error)
             if len(errors) == len(files):

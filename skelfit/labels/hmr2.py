@@ -25,7 +25,7 @@ from skelfit.labels.columns import Columns
 from skelfit.labels.limits import check_image_size
 from skelfit.labels.other_bodies import kept_but_off, not_taken
 from skelfit.labels.request import KEYPOINTS, Reasons, Request, clean_keypoints, read_betas, read_genders
-from skelfit.labels.values import Array, read_rotations, read_scale, rotation_shapes
+from skelfit.labels.values import Array, read_rotations, read_scale, rotation_shapes, to_float32
 
 _FULL = ("pred_cam_t_full", "cam_t_full")
 _CROP = ("pred_cam_t", "cam_t")
@@ -44,7 +44,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     pose, body = read_pose(columns, "body_pose", request, reasons, notes)
     numbers["betas"] = read_betas(columns, "betas", body, notes)
     turns = _camera_turns(columns, request, reasons, notes)
-    numbers["pose"] = pose.astype(np.float32)
+    numbers["pose"] = to_float32(pose)
     numbers["pose"][:, 0] = _turned(turns, pose[:, 0])
     if "keypoints_2d" in columns:
         points = columns.numbers("keypoints_2d", (f"{KEYPOINTS}+", 3))[:, :KEYPOINTS]

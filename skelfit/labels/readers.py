@@ -12,7 +12,7 @@ from skelfit.labels import amass, boxed, camerahmr, hmr2, mesh
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.columns import Columns, open_columns
 from skelfit.labels.other_bodies import refuse_parts
-from skelfit.labels.request import Request
+from skelfit.labels.request import Request, check_options
 
 NO_ROWS = "warning: 0 rows, so there is nothing to convert"
 
@@ -29,7 +29,7 @@ class Reader:
 
 READERS: dict[Source, Reader] = {
     "camerahmr": Reader(
-        "camerahmr-3",
+        "camerahmr-4",
         (("imgname",), ("pose_cam", "pose"), ("shape",), ("trans_cam",), ("cam_int",)),
         (),
         camerahmr.read,
@@ -103,7 +103,9 @@ def read(path: str | Path, source: Source | None = None, request: Request | None
         source = source or detect(columns)[0]
         if source != "mesh":
             refuse_parts(columns)
-        batch = READERS[source].read(columns, request or Request())
+        request = request or Request()
+        batch = READERS[source].read(columns, request)
+        check_options(columns, source, request.options)
     if len(batch) == 0:
         batch = replace(batch, about=replace(batch.about, notes=(*batch.about.notes, NO_ROWS)))
     return batch

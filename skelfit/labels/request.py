@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.config import Gender, ReadOptions
+from skelfit.config import Gender, ReadOptions, Source
+from skelfit.errors import LabelError
 from skelfit.labels.batch import About, Coordinates, FloatArray, LabelBatch
 from skelfit.labels.columns import Columns
 from skelfit.labels.limits import LIMITS, check_values
@@ -33,6 +34,28 @@ class Request:
     options: ReadOptions = ReadOptions()
     name: str = ""  # of the file, as a sequence is to be called; '' is its own name without the ending
     subject: str = ""  # whose motion it is, where the file does not say
+
+
+class OptionError(LabelError):
+    """An option that a label file leaves without anything to do."""
+
+
+# What each of the options on reading is about, and its name on the command line.
+OPTIONS = {
+    "scale_unit": ("boxes", "--scale-unit"),
+    "angle_unit": ("axis-angles", "--angle-unit"),
+    "rot6d": ("rotations as 6 numbers", "--rot6d"),
+    "length_unit": ("meshes", "--length-unit"),
+}
+
+
+def check_options(columns: Columns, source: Source, options: ReadOptions) -> None:
+    """Raise OptionError for an option that was given and that no number of the file, once read, has a use for."""
+    for name, (what, option) in OPTIONS.items():
+        value = getattr(options, name)
+        if value is not None and name not in columns.settled:
+            expected = f"{what}, for {option} {value} (in a manifest: read.{name})"
+            raise OptionError(columns.path, None, expected, f"none in these {source} labels")
 
 
 class Reasons:

@@ -154,6 +154,37 @@ def store_info(store_path: str | Path) -> StoreInfo:
         )
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What the first rows of a store have, any of them."""
+
+    genders: frozenset[str]
+    has_names: bool  # of images
+    has_boxes: bool
+    has_keypoints: bool  # 2D
+    has_smpl: bool
+
+    def has(self, what: str) -> bool:
+        """Whether there is what a filter needs (`skelfit.filters.NEEDS`)."""
+        return {"2D keypoints": self.has_keypoints, "SMPL betas": self.has_smpl}[what]
+
+
+def store_contents(store_path: str | Path, rows: int) -> Contents:
+    """What the first rows of a store have. Raises LabelError."""
+    with _open(store_path) as file:
+        some = slice(0, rows)
+        about, _ = _extra(store_path, file)
+        return Contents(
+            genders=frozenset(
+                g.decode() for g in np.unique(_slice(store_path, file, "gender", some)).tolist()
+            ),
+            has_names=bool((_slice(store_path, file, "imgname", some) != b"").any()),
+            has_boxes=bool(_slice(store_path, file, "scale", some).any()),
+            has_keypoints=about.has_keypoints,
+            has_smpl=about.has_smpl,
+        )
+
+
 def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
     about = About(**content["about"] | {"notes": tuple(content["about"]["notes"])})

@@ -25,10 +25,17 @@ _OFF = 0.02
 # Box side in px / extent of the visible keypoints: about 1.2, and 1/200 of it in px/200. Either may be off by 10.
 _SIDES, _SLACK = {"px": 1.2, "px/200": 1.2 / 200}, 10.0
 _VISIBLE = 4  # keypoints that make an extent
+_EXTENT_PX = 4.0  # less than it are keypoints in shares of an image or of a box, or all in one place
 _PX200_MOST, _PX_LEAST = 10.0, 40.0  # without keypoints: 2000 px is a large box, 40 px a small one
 _LENGTHS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 _EXTENT = (0.4, 2.6)  # m, of a person in any pose
 _FEW = 1000  # rows that tell
+
+
+def to_float32(values: Array) -> FloatArray:
+    """Numbers as float32; those beyond its range are inf, which makes a bad row."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def rotation_shapes(joints: int) -> list[Shape]:
@@ -101,7 +108,7 @@ def _matrices_to_axis_angle(key: str, matrices: Array, reasons: Reasons) -> Arra
 
 def _from_six(columns: Columns, key: str, six: Array, request: Request, notes: list[str]) -> Array:
     """Matrices (N,J,3,3) of two of their rows or columns, (N,J,6), made orthonormal."""
-    form = request.options.rot6d or (None if len(six) else "interleaved")
+    form = columns.option("rot6d", request.options.rot6d) or (None if len(six) else "interleaved")
     if form is None:
         # Only taken two and two (x1 x2, y1 y2, z1 z2) can they be told from the others: three and three, by value
         # they may as well be rows as columns.
@@ -137,7 +144,7 @@ def _orthonormal(pairs: Array) -> bool:
 
 def angle_unit(columns: Columns, key: str, angles: Array, request: Request, notes: list[str]) -> float:
     """What makes rad of axis-angles (N,J,3): 1, or pi/180 where they are in degrees."""
-    unit = request.options.angle_unit
+    unit = columns.option("angle_unit", request.options.angle_unit)
     if unit is None:
         with np.errstate(over="ignore", invalid="ignore"):
             length = np.linalg.norm(angles[np.isfinite(angles).all(axis=(1, 2))], axis=2).max(
@@ -163,7 +170,7 @@ def read_scale(
     given = columns.numbers(key, (), (1,), (2,))
     scale: FloatArray = np.empty((len(given), 2), np.float32)
     scale[:] = given[:, None] if given.ndim == 1 else given
-    unit: str | None = request.options.scale_unit
+    unit: str | None = columns.option("scale_unit", request.options.scale_unit)
     if unit is None and len(scale):
         unit, why = _scale_unit(columns, key, scale, gtkps)
         ending = "" if unit == usual else f", though such files have {usual}"
@@ -178,12 +185,15 @@ def _scale_unit(columns: Columns, key: str, scale: FloatArray, gtkps: FloatArray
     seen = gtkps[..., 2] > 0
     points = np.where(seen[..., None], gtkps[..., :2], np.nan)
     enough = good & (seen.sum(axis=1) >= _VISIBLE)
+    extent = np.full(len(side), np.nan)
+    if enough.any():
+        some = points[enough]
+        extent[enough] = (np.nanmax(some, axis=1) - np.nanmin(some, axis=1)).max(axis=1)
+    enough &= extent >= _EXTENT_PX
     expected = "box sizes in px or px/200"
     settle = "say which with --scale-unit px or px/200"
     if enough.any():
-        some = points[enough]
-        extent = (np.nanmax(some, axis=1) - np.nanmin(some, axis=1)).max(axis=1)
-        ratio = float(np.median(side[enough] / np.maximum(extent, 1e-6)))
+        ratio = float(np.median(side[enough] / extent[enough]))
         for unit, usual in _SIDES.items():
             if usual / _SLACK < ratio < usual * _SLACK:
                 return unit, f"{ratio:.3g} of the keypoints' extent"
@@ -200,7 +210,7 @@ def to_metres(
     columns: Columns, key: str, vertices: FloatArray, request: Request, notes: list[str]
 ) -> FloatArray:
     """Meshes (N,V,3) in metres."""
-    unit: str | None = request.options.length_unit
+    unit: str | None = columns.option("length_unit", request.options.length_unit)
     if unit is None and len(vertices):
         some = vertices[:_FEW]
         some = some[np.isfinite(some).all(axis=(1, 2))]
