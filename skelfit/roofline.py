@@ -81,7 +81,9 @@ def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str)
     betas = posed(progress) + Work(96 * len(progress) + 24 * int(np.count_nonzero(weights[progress])), 0)
     nothing = Work(0, 0)
     work = {
-        "target mesh": Work((6 * 218 + 18) * len(weights) + 24 * int(np.count_nonzero(target)), 12 * len(weights)),
+        "target mesh": Work(
+            (6 * 218 + 18) * len(weights) + 24 * int(np.count_nonzero(target)), 12 * len(weights)
+        ),
         "betas": nothing,
         "moments": nothing,
     }
