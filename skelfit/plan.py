@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from skelfit import __version__
 from skelfit.body.dofs import LIMITS_VERSION
 from skelfit.config import Filters, Origin, PathRule, Pipeline, ReadOptions, mapping_hash
 from skelfit.errors import OutputError
@@ -203,6 +204,7 @@ def finish(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -
         "filters": _filter_counts(run, summary),
         **this_time,
         "shards": len(tasks),
+        "skelfit": __version__,
         "identity_sha256": run.identity_sha256,
         "identity": run.identity(),
     }

@@ -22,7 +22,6 @@ from typing import IO, Any
 import numpy as np
 import webdataset
 
-from skelfit import __version__
 from skelfit.config import mapping_hash
 from skelfit.errors import InputError
 from skelfit.files import regular_file, remove, replacing
@@ -124,7 +123,6 @@ class Marker:
     identity: Mapping[
         str, Any
     ]  # what the run's results depend on: labels, pipeline, models, layout, algorithm
-    skelfit: str  # the version that wrote it; no result depends on it
 
 
 def write_shard(
@@ -172,7 +170,6 @@ def write_shard(
         sidecar=sidecar_record,
         identity_sha256=mapping_hash(identity),
         identity=identity,
-        skelfit=__version__,
     )
     write_json(files.marker, asdict(marker))
     return marker

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from skelfit.config import ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels import readers
 from skelfit.labels.batch import About, LabelBatch
@@ -100,6 +101,23 @@ def test_reads_the_variants(tmp_path: Path) -> None:
     assert batch.about == About(notes=("'shape': using 10 of 11 columns",))
 
 
+def test_what_the_layout_may_lack_and_how_else_it_may_be(tmp_path: Path) -> None:
+    """Without keypoints; a box size in a column; angles in degrees and boxes in px, by value and as they are said."""
+    data = columns()
+    bare = read_changed(tmp_path, gtkps=None, scale=data["scale"][:, None])
+    assert bare.bad == [""] * 5 and not bare.gtkps.any()
+    np.testing.assert_array_equal(bare.scale, np.repeat(data["scale"][:, None], 2, 1).astype(np.float32))
+    other = {"pose_cam": np.degrees(data["pose_cam"]) + 0.0, "scale": data["scale"] * 200}
+    for options in (ReadOptions(), ReadOptions(scale_unit="px", angle_unit="deg")):
+        batch = read(write(tmp_path, **other), options=options)
+        assert batch.bad == [""] * 5
+        np.testing.assert_allclose(batch.pose, data["pose_cam"].reshape(5, 24, 3), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(batch.scale[:, 0], data["scale"], rtol=1e-6)
+        assert bool(batch.about.notes) is (options == ReadOptions())  # what is found by value is said
+    small = {"gtkps": data["gtkps"] * [0.01, 0.01, 1]}  # in other units: the boxes' size alone tells
+    np.testing.assert_allclose(read_changed(tmp_path, **small).scale[:, 0], data["scale"], rtol=1e-6)
+
+
 def test_gender_of_the_manifest_is_used_where_the_file_has_none(tmp_path: Path) -> None:
     assert read(write(tmp_path), gender="female").gender == ["female"] * 5
 
@@ -169,7 +187,7 @@ BAD_FILES: list[tuple[str, Any, str, str]] = [
     ("pose_cam", np.zeros((5, 66)), _POSES, "shape (5, 66)"),
     ("shape", np.zeros((5, 8)), "numbers of shape (N, 10+)", "shape (5, 8)"),
     ("gtkps", np.zeros((5, 25, 3)), "numbers of shape (N, 44+, 3)", "shape (5, 25, 3)"),
-    ("scale", np.zeros((5, 3)), "numbers of shape (N) or (N, 2)", "shape (5, 3)"),
+    ("scale", np.zeros((5, 3)), "numbers of shape (N) or (N, 1) or (N, 2)", "shape (5, 3)"),
     ("center", np.array([["a", "b"]] * 5), "numbers of shape (N, 2)", "dtype <U1"),
     ("trans_cam", np.zeros((5, 3), complex), "numbers of shape (N, 3)", "dtype complex128"),
     ("imgname", np.arange(5), "text of shape (N)", "dtype int64"),

@@ -12,12 +12,13 @@ import pytest
 from label_files import FOCAL, LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
 from scipy.spatial.transform import Rotation
 
-from skelfit.config import ReadOptions
+from skelfit.config import LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels import hdf5
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.readers import find_source, read
 from skelfit.labels.request import Request
+from skelfit.labels.store import build_store
 
 
 def same_rotations(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -510,3 +511,36 @@ def test_a_layout_that_cannot_be_told(tmp_path: Path) -> None:
     assert caught.value.found == "the keys betas, poses (nearest is amass, which also has 'trans')"
     with pytest.raises(LabelError, match="found the keys a$"):
         find_source(write(tmp_path / "z.npz", {"a": np.zeros(3)}))
+
+
+# Which options say something of the numbers that a good file of a layout has here.
+USED = {
+    "4dhumans": {"scale_unit", "angle_unit"},
+    "spin": {"scale_unit", "angle_unit"},
+    "amass": {"angle_unit"},
+    "hmr2": set(),
+    "mesh": {"length_unit"},
+}
+SAID = {"scale_unit": "px", "angle_unit": "rad", "rot6d": "rows", "length_unit": "m"}
+
+
+@pytest.mark.parametrize("source", USED)
+@pytest.mark.parametrize("name", SAID)
+def test_an_option_is_used_or_refused(tmp_path: Path, source: str, name: str) -> None:
+    """hmr2's rotations are matrices here, and it has no boxes."""
+    columns = {k: v for k, v in LAYOUTS[source]().items() if source != "hmr2" or "box" not in k}
+    path = write(tmp_path / "x.npz", columns)
+    request = Request(options=ReadOptions(**{name: SAID[name]}))
+    if name in USED[source]:
+        assert len(read(path, source, request)) == N
+        return
+    flag = f"--{name.replace('_', '-')} {SAID[name]}"
+    with pytest.raises(LabelError, match=f"expected .*, which {flag} is for, found {source} labels without"):
+        read(path, source, request)
+
+
+def test_an_option_for_a_folder_is_refused_as_for_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "motions" / "a.npz", amass())
+    source = LabelSource("motions", read=ReadOptions(scale_unit="px"))
+    with pytest.raises(LabelError, match="boxes, which --scale-unit px is for, found amass labels"):
+        build_store(source, tmp_path / "motions", tmp_path / "stores")

@@ -27,6 +27,7 @@ from skelfit.labels.request import (
     read_betas,
     with_confidence,
 )
+from skelfit.labels.values import angle_unit, read_scale
 
 
 def read(columns: Columns, request: Request) -> LabelBatch:
@@ -34,23 +35,25 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     notes: list[str] = []
     n = len(columns.texts("imgname"))
     pose_key = "pose" if "pose_cam" not in columns and "pose" in columns else "pose_cam"
-    scale = columns.numbers("scale", (), (2,))
     joints = (24, *JOINTS)
     shapes = [shape for j in joints for shape in ((3 * j,), (j, 3))]
-    angles = columns.numbers(pose_key, *shapes)
+    angles = columns.numbers(pose_key, *shapes, dtype=np.float64)
     angles = angles.reshape(n, math.prod(angles.shape[1:]) // 3, 3)
     body = body_of(columns, pose_key, angles.shape[1], notes)
     kept = 24 if body.model == "SMPL" else BODY
     pose = np.zeros((n, 24, 3), np.float32)
-    pose[:, :kept] = angles[:, :kept]
+    pose[:, :kept] = angles[:, :kept] * angle_unit(columns, pose_key, angles[:, :kept], request, notes)
+    gtkps = np.zeros((n, KEYPOINTS, 3), np.float32)
+    if "gtkps" in columns:
+        gtkps = clean_keypoints(columns, "gtkps", columns.numbers("gtkps", ("44+", 3))[:, :KEYPOINTS])
     numbers: dict[str, Any] = {
         "center": columns.numbers("center", (2,)),
-        "scale": scale if scale.ndim == 2 else np.repeat(scale[:, None], 2, axis=1),
+        "scale": read_scale(columns, "scale", gtkps, "px/200", request, notes, settled=True),
         "pose": pose,
         "betas": read_betas(columns, "shape", body, notes),
         "transl": np.zeros((n, 3), np.float32) if body.is_smplx else _translation(columns),
         "cam_int": columns.numbers("cam_int", (3, 3)),
-        "gtkps": clean_keypoints(columns, "gtkps", columns.numbers("gtkps", ("44+", 3))[:, :KEYPOINTS]),
+        "gtkps": gtkps,
         "keypoints3d": _keypoints3d(columns, n),
     }
     source_keys = {"pose": pose_key, "betas": "shape", "transl": "trans_cam"}

@@ -49,6 +49,7 @@ class Columns:
         )
         # Keys with a value, those too that not every person of a list has: they tell whose parameters these are.
         self.names = frozenset(names or arrays)
+        self.options: set[str] = set()  # those of the request that the file's numbers called for
         self.rows: int | None = None  # set by the first column that has one row per person
         self._rows_of = ""
 

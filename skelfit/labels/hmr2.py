@@ -95,7 +95,7 @@ def _camera_turns(columns: Columns, request: Request, reasons: Reasons, notes: l
             (given,) = set(_SMPLIFY) - set(missing)
             notes.append(f"'{given}': not used, as there is no '{missing[0]}'")
         return None
-    turns = read_rotations(columns, _SMPLIFY[0], (1,), request, reasons, [])[0][
+    turns = read_rotations(columns, _SMPLIFY[0], (1,), Request(), reasons, [])[0][
         :, 0
     ]  # matrices, always: no note
     reasons.report(np.logical_not(np.isfinite(turns).all(axis=1)), f"non_finite:{_SMPLIFY[0]}")

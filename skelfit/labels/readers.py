@@ -13,6 +13,7 @@ from skelfit.labels.batch import LabelBatch
 from skelfit.labels.columns import Columns, open_columns
 from skelfit.labels.other_bodies import refuse_parts
 from skelfit.labels.request import Request
+from skelfit.labels.values import refuse_unused
 
 NO_ROWS = "warning: 0 rows, so there is nothing to convert"
 
@@ -103,7 +104,9 @@ def read(path: str | Path, source: Source | None = None, request: Request | None
         source = source or detect(columns)[0]
         if source != "mesh":
             refuse_parts(columns)
-        batch = READERS[source].read(columns, request or Request())
+        request = request or Request()
+        batch = READERS[source].read(columns, request)
+        refuse_unused(columns, request, source)
     if len(batch) == 0:
         batch = replace(batch, about=replace(batch.about, notes=(*batch.about.notes, NO_ROWS)))
     return batch

@@ -31,6 +31,25 @@ _EXTENT = (0.4, 2.6)  # m, of a person in any pose
 _FEW = 1000  # rows that tell
 
 
+def option(columns: Columns, request: Request, name: str) -> str | None:
+    """What the request says of numbers that this file has; `refuse_unused` knows then that it was asked for."""
+    columns.options.add(name)
+    said: str | None = getattr(request.options, name)
+    return said
+
+
+def refuse_unused(columns: Columns, request: Request, source: str) -> None:
+    """Raise LabelError where the request says how to read something that the file does not have."""
+    meant = {
+        "scale_unit": "boxes", "angle_unit": "axis-angles", "rot6d": "rotations as 6 numbers", "length_unit": "meshes",
+    }  # fmt: skip
+    for name, what in meant.items():
+        said = getattr(request.options, name)
+        if said is not None and name not in columns.options:
+            flag = name.replace("_", "-")
+            raise columns.error(None, f"{what}, which --{flag} {said} is for", f"{source} labels without any")
+
+
 def rotation_shapes(joints: int) -> list[Shape]:
     """The shapes in which a file may hold the rotations of some joints, after the number of people."""
     alone: list[Shape] = [(3,), (3, 3), (6,)] if joints == 1 else []
@@ -101,7 +120,7 @@ def _matrices_to_axis_angle(key: str, matrices: Array, reasons: Reasons) -> Arra
 
 def _from_six(columns: Columns, key: str, six: Array, request: Request, notes: list[str]) -> Array:
     """Matrices (N,J,3,3) of two of their rows or columns, (N,J,6), made orthonormal."""
-    form = request.options.rot6d or (None if len(six) else "interleaved")
+    form = option(columns, request, "rot6d") or (None if len(six) else "interleaved")
     if form is None:
         # Only taken two and two (x1 x2, y1 y2, z1 z2) can they be told from the others: three and three, by value
         # they may as well be rows as columns.
@@ -137,7 +156,7 @@ def _orthonormal(pairs: Array) -> bool:
 
 def angle_unit(columns: Columns, key: str, angles: Array, request: Request, notes: list[str]) -> float:
     """What makes rad of axis-angles (N,J,3): 1, or pi/180 where they are in degrees."""
-    unit = request.options.angle_unit
+    unit = option(columns, request, "angle_unit")
     if unit is None:
         with np.errstate(over="ignore", invalid="ignore"):
             length = np.linalg.norm(angles[np.isfinite(angles).all(axis=(1, 2))], axis=2).max(
@@ -157,13 +176,25 @@ def angle_unit(columns: Columns, key: str, angles: Array, request: Request, note
 
 
 def read_scale(
-    columns: Columns, key: str, gtkps: FloatArray, usual: str, request: Request, notes: list[str]
+    columns: Columns,
+    key: str,
+    gtkps: FloatArray,
+    usual: str,
+    request: Request,
+    notes: list[str],
+    *,
+    settled: bool = False,
 ) -> FloatArray:
-    """Box sizes (N,2) px/200, by the visible keypoints (N,44,3) px; `usual` is the unit in such files."""
+    """Box sizes (N,2) px/200, by the visible keypoints (N,44,3) px; `usual` is the unit in such files.
+
+    settled: the layout is published in px/200, so only numbers too large for that are questioned.
+    """
     given = columns.numbers(key, (), (1,), (2,))
     scale: FloatArray = np.empty((len(given), 2), np.float32)
     scale[:] = given[:, None] if given.ndim == 1 else given
-    unit: str | None = request.options.scale_unit
+    unit = option(columns, request, "scale_unit")
+    if unit is None and settled and _typical(scale.max(axis=1)) <= _PX200_MOST:
+        unit = usual
     if unit is None and len(scale):
         unit, why = _scale_unit(columns, key, scale, gtkps)
         ending = "" if unit == usual else f", though such files have {usual}"
@@ -188,7 +219,7 @@ def _scale_unit(columns: Columns, key: str, scale: FloatArray, gtkps: FloatArray
             if usual / _SLACK < ratio < usual * _SLACK:
                 return unit, f"{ratio:.3g} of the keypoints' extent"
         raise columns.error(key, expected, f"{ratio:.3g} of the keypoints' extent; {settle}")
-    typical = float(np.median(side[good])) if good.any() else 1.0
+    typical = _typical(side)
     if typical <= _PX200_MOST:
         return "px/200", f"half of them under {typical:.3g}"
     if typical >= _PX_LEAST:
@@ -196,11 +227,16 @@ def _scale_unit(columns: Columns, key: str, scale: FloatArray, gtkps: FloatArray
     raise columns.error(key, expected, f"{typical:.3g} in half the rows, and no keypoints; {settle}")
 
 
+def _typical(side: Array | FloatArray) -> float:
+    good = side[np.isfinite(side) & (side > 0)]
+    return float(np.median(good)) if len(good) else 1.0
+
+
 def to_metres(
     columns: Columns, key: str, vertices: FloatArray, request: Request, notes: list[str]
 ) -> FloatArray:
     """Meshes (N,V,3) in metres."""
-    unit: str | None = request.options.length_unit
+    unit = option(columns, request, "length_unit")
     if unit is None and len(vertices):
         some = vertices[:_FEW]
         some = some[np.isfinite(some).all(axis=(1, 2))]
