@@ -101,7 +101,8 @@ def skipped_line(endings: Counter[str], what: str) -> str:
     """
     if not endings:
         return ""
-    most = endings.most_common(_ENDINGS_NAMED)
+    # Of equally many by name: the order in which a folder lists its files is no order.
+    most = sorted(endings.items(), key=lambda item: (-item[1], not item[0], item[0]))[:_ENDINGS_NAMED]
     words = [f"{count} {f'.{ending}' if ending else 'without an ending'}" for ending, count in most]
     if others := endings.total() - sum(count for _, count in most):
         words.append(f"{others} more")

@@ -15,9 +15,10 @@ from numba.core.dispatcher import Dispatcher
 # Compiles what a conversion needs, for `python -c`.
 WARM_UP = """
 from skelfit.body.models import open_models
-from skelfit.cli.convert import chosen_pipeline
+from skelfit.config import load_pipeline
 from skelfit.job import make_fitter
-make_fitter(open_models(), chosen_pipeline(None), "cpu").compile()
+from skelfit.shipped import PIPELINES
+make_fitter(open_models(), load_pipeline(PIPELINES.find("hmr-skel")), "cpu").compile()
 """
 
 

@@ -138,7 +138,7 @@ def test_a_missing_file_and_one_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ConfigError, match="expected a readable YAML file"):
         load_manifest(tmp_path / "b.yaml")
-    with pytest.raises(ConfigError, match="expected a readable YAML file"):
+    with pytest.raises(ConfigError, match="expected a YAML file, found a folder"):
         load_manifest(tmp_path)
 
 

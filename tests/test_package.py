@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from kernels import WARM_UP
 
 from skelfit.body.models import ModelSet
+from skelfit.fit.compiled import is_compiled
 from skelfit.labels.demo import write_demo
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +89,9 @@ def programs(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     installed = next(folder.glob("lib/python*/site-packages"))
     # A folder of a .pth file is searched, but its own .pth files, this checkout's among them, are not read.
     (installed / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    # Compiled code is kept under its meaning, not its place, so that of this checkout will do, if there is any.
+    # Compiled code is kept under its meaning, not its place, so that of this checkout will do.
+    if not is_compiled():
+        exec(WARM_UP)  # waits where another process of these tests compiles
     (installed / KERNELS).mkdir(exist_ok=True)
     for kept in (ROOT / KERNELS).glob("*.nb[ic]"):
         shutil.copy2(kept, installed / KERNELS)

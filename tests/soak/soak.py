@@ -33,11 +33,12 @@ import psutil
 import torch
 
 from skelfit.body.models import open_models
-from skelfit.cli.convert import chosen_pipeline
+from skelfit.config import load_pipeline
 from skelfit.fit.fitter import Fitter
 from skelfit.labels.demo import LABELS_NAME, write_demo
 from skelfit.labels.readers import read
 from skelfit.shards import read_rows, read_samples
+from skelfit.shipped import PIPELINES
 
 DISTINCT = 4000  # people who differ
 SAMPLE_SECONDS = 1.0
@@ -65,7 +66,7 @@ def make_labels(folder: Path, rows: int) -> Path:
 def fit_only(labels: Path, seconds: float, start: Any, found: Any) -> None:
     """Fit batches for some time and say how many people that were, and in how long."""
     torch.set_num_threads(1)
-    config = chosen_pipeline(None).fit
+    config = load_pipeline(PIPELINES.find("hmr-skel")).fit
     fitter = Fitter(open_models(), config)
     batch = read(labels).rows(0, config.batch)
     arrays = [torch.tensor(a) for a in (batch.pose, batch.betas, batch.transl)]
