@@ -83,11 +83,12 @@ def test_what_is_skipped_is_one_line() -> None:
     names = ["a.HEIC", "b.heic", "c", ".hidden", "d.txt", "e.a", "f.b", "g.c"]
     endings = endings_of(map(Path, names))
     assert skipped_line(endings, "images") == (
-        "7 files are skipped, not read as images: 2 .heic, 1 without an ending, 1 .txt, 1 .a, 1 .b, 1 more"
+        "7 files are skipped, not read as images: 2 .heic, 1 .a, 1 .b, 1 .c, 1 .txt, 1 more"
     )
     assert skipped_line(endings_of([Path("x.txt")]), "sequences") == (
         "1 file is skipped, not read as sequences: 1 .txt"
     )
+    assert skipped_line(endings_of([Path("c")]), "images").endswith("not read as images: 1 without an ending")
     assert skipped_line(endings_of([Path(".DS_Store")]), "images") == ""
 
 
