@@ -150,7 +150,10 @@ def read_genders(columns: Columns, default: Gender, reasons: Reasons) -> list[st
     rows = columns.rows or 0
     if "gender" not in columns:
         return [default] * rows
-    texts = columns.texts("gender")
+    if columns.raw("gender", "text of shape (N)").ndim == 0:
+        texts = [columns.text("gender")] * rows  # one for the whole file
+    else:
+        texts = columns.texts("gender")
     genders = [gender_of(text) for text in texts]
     for i in range(rows):
         if genders[i] is None:
