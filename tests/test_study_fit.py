@@ -58,6 +58,7 @@ def test_violations_are_counted_by_dof() -> None:
     assert limits.violations(poses, dof_limits({"knee_angle_r": (-1, 3)}))["beyond_deg"]["5"] == 0
 
 
+@pytest.mark.soak
 def test_betas(models: ModelSet) -> None:
     """The reference has the lowest objective; the fit is near it; the prior costs little and keeps betas small."""
     records = betas.run(setup(models, 3, "female"))
@@ -71,6 +72,7 @@ def test_betas(models: ModelSet) -> None:
     assert betas.SLOW in "\n".join(betas.text(records))
 
 
+@pytest.mark.soak
 def test_the_reference_finds_what_it_was_made_from(models: ModelSet) -> None:
     """SKEL's own meshes: pose and betas together, to far below what float32 resolves."""
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
@@ -100,6 +102,7 @@ def test_the_reference_finds_what_it_was_made_from(models: ModelSet) -> None:
     assert torch.equal(lower(worse, found).q, found.q) and torch.equal(lower(found, worse).q, found.q)
 
 
+@pytest.mark.soak
 def test_shoulders(models: ModelSet) -> None:
     """Known people are found again; a heavy weight costs accuracy, as the located joints are a few millimetres off."""
     records = shoulders.run(setup(models, 12, "male"))
