@@ -176,6 +176,7 @@ def test_what_stands_before_a_cut_is_found(tmp_path: Path, index: Path) -> None:
         (gzip.compress(b"tar" * 999), "header"),
         (bytes(700) + b"more", ""),
     ],
+    ids=["nothing", "html", "gzip", "zeros"],  # not the content: gzip's has the time in it
 )
 def test_what_is_no_tar_is_said(
     tmp_path: Path, two: list[Path], index: Path, content: bytes, said: str
