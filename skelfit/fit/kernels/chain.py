@@ -231,8 +231,8 @@ def _turn(s: int, j: int, i: int, q: A2, place: Place):
 @wp.func
 def pose(s: int, t: int, q: A2, body: Body, place: Place):
     """Global rotations and positions of the joints, and the world twists of the DoFs, at angles q (S, 46) rad."""
-    for level in range(body.levels):
-        for n in range(body.level_first[level] + t, body.level_first[level + 1], wp.block_dim()):
+    for level in range(body.level.shape[0] - 1):
+        for n in range(body.level[level] + t, body.level[level + 1], wp.block_dim()):
             j = body.order[n]
             _stand(s, j, q, body, place)
             count = body.first_dof[j + 1] - body.first_dof[j]
