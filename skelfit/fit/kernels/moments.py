@@ -19,7 +19,7 @@ import warp as wp
 from skelfit.fit.skin_tables import Skin
 
 from .lanes import A1, A3, V, m, sync
-from .skin import Room, Skinned, pose_block
+from .skin import Room, Skinned, pose_block, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -118,7 +118,7 @@ def _add_value(skin: Skin, g: int, b: int, s: int, room: Room, out: Moments):
     """E0 of block b."""
     total = V()
     begin = b * skin.size
-    for v in range(wp.min(skin.size, skin.count - begin)):
+    for v in range(vertices_of(skin, b)):
         x = room.residual[s, v, 0]
         y = room.residual[s, v, 1]
         z = room.residual[s, v, 2]

@@ -175,15 +175,26 @@ def blended_row(skin: Skin, people: Skinned, g: int, v: int, r: int):
 
 
 @wp.func
+def posed(skin: Skin, people: Skinned, g: int, v: int, rest: A3, s: int, at: int, r: int) -> V:
+    """Coordinate r of the posed vertex v of the skin, whose rest vertex is rest[s, at]."""
+    x, y, z, h = blended_row(skin, people, g, v, r)
+    return m(x, rest[s, at, 0]) + m(y, rest[s, at, 1]) + m(z, rest[s, at, 2]) + h
+
+
+@wp.func
+def vertices_of(skin: Skin, b: int) -> int:
+    """How many vertices block b has."""
+    return wp.min(skin.size, skin.count - b * skin.size)
+
+
+@wp.func
 def pose_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
     """Rest vertices and residuals of block b into room."""
     begin = b * skin.size
     one = together(people.rows, g)
-    quads = (wp.min(skin.size, skin.count - begin) + 3) // 4
-    for i in range(t, quads, wp.block_dim()):
+    for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
         rest_quad(skin, people, g, begin // 4 + i, room.rest, s, 4 * i)
         for at in range(4 * i, 4 * i + 4):
             for r in range(3):
-                x, y, z, h = blended_row(skin, people, g, begin + at, r)
-                p = m(x, room.rest[s, at, 0]) + m(y, room.rest[s, at, 1]) + m(z, room.rest[s, at, 2]) + h
+                p = posed(skin, people, g, begin + at, room.rest, s, at, r)
                 room.residual[s, at, r] = p - target_at(people, g, one, skin.vertices[begin + at], r)
