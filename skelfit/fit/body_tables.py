@@ -8,6 +8,7 @@ from skelfit.body.dofs import DOF_JOINT, NUM_JOINTS, SKEL_PARENTS, dofs_of_joint
 from skelfit.body.kinematics import FOREARM_BONES, SCAPULAE, SPINE, tree_levels
 from skelfit.body.skel import SkelModel
 
+NUM_BETAS = 10  # K
 
 @wp.struct
 class Body:
