@@ -13,6 +13,7 @@ from skelfit.body.dofs import NUM_JOINTS
 from skelfit.body.kinematics import LUMBAR, SCAPULA_L, SCAPULA_R, THORAX
 from skelfit.fit.body_tables import NUM_BETAS, Body
 
+from .chain import scapula_side, spine_segment
 from .lanes import A3, V, choose, exceeds, m, sync
 from .place import Place
 from .shape import bone_of
@@ -129,9 +130,8 @@ def _spin(s: int, j: int, k: int, body: Body, sway: Sway):
 @wp.func
 def shape_twists(s: int, t: int, body: Body, place: Place, sway: Sway):
     """Fill turn and v of a slot that is posed and whose `shape_speeds` are known; the angles are held."""
-    for i in range(t, wp.static(3 * NUM_JOINTS), wp.block_dim()):
-        if body.slides[i // 3] >= 0:
-            _find_slide(s, i // 3, i % 3, body, place, sway)
+    for i in range(t, 15, wp.block_dim()):
+        _find_slide(s, i // 3, i % 3, body, place, sway)
     sync()
     for depth in range(body.level.shape[0] - 1):
         first = body.level[depth] * wp.static(K)
@@ -148,29 +148,33 @@ def shape_twists(s: int, t: int, body: Body, place: Place, sway: Sway):
 
 
 @wp.func
-def _find_slide(s: int, j: int, r: int, body: Body, place: Place, sway: Sway):
-    """Component r of how far a joint has slid: its place in its parent, less its offset; over its length."""
-    up = body.parents[j]
-    slide = body.slides[j]
-    x = -place.offsets[s, j, r]
+def _find_slide(s: int, i: int, r: int, body: Body, place: Place, sway: Sway):
+    """Component r of slide i: the joint's place in its parent, less its offset; over the length that it goes with."""
+    joint = wp.static(LUMBAR) + i
+    if i == 3:
+        joint = wp.static(SCAPULA_R)
+    if i == 4:
+        joint = wp.static(SCAPULA_L)
+    up = body.parents[joint]
+    x = -place.offsets[s, joint, r]
     for c in range(3):
-        x += m(place.rot[s, up, 3 * c + r], place.pos[s, j, c] - place.pos[s, up, c])
-    if slide < 3:
-        x = wp.cw_div(x, place.spine[s, slide])
-    else:
-        x = wp.cw_div(x, place.thorax[s, r % 2])  # sideways and forward with the width, upward with the height
-    sway.slides[s, slide, r] = x
+        x += m(place.rot[s, up, 3 * c + r], place.pos[s, joint, c] - place.pos[s, up, c])
+    length = place.thorax[s, r % 2]  # sideways and forward with the width, upward with the height
+    if i < 3:
+        length = place.spine[s, i]
+    sway.slides[s, i, r] = wp.cw_div(x, length)
 
 
 @wp.func
 def _shift(s: int, j: int, r: int, k: int, body: Body, sway: Sway) -> V:
     """What beta k changes of component r of a joint's place in its parent."""
     x = V(body.offset_speeds[j, r, k])
-    slide = body.slides[j]
-    if slide >= 3:
-        x += m(sway.slides[s, slide, r], sway.lengths[s, 3 + r % 2, k])
-    elif slide >= 0:
-        x += m(sway.slides[s, slide, r], sway.lengths[s, slide, k])
+    spine = spine_segment(j)
+    if spine >= 0:
+        x += m(sway.slides[s, spine, r], sway.lengths[s, spine, k])
+    side = scapula_side(j)
+    if side >= 0:
+        x += m(sway.slides[s, 3 + side, r], sway.lengths[s, 3 + r % 2, k])
     return x
 
 
