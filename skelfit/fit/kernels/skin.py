@@ -1,0 +1,200 @@
+"""The skin of a group of people, a block of vertices at a time: what all vertex passes share.
+
+A rest vertex is a linear function of the coefficients c = [1, betas, corrective feature] of a person,
+
+    v = sum_k basis_k c_k,        feature = vec(R_parent^T R_j - I) of the joints that drive correctives,
+
+and a posed one is linear blend skinning of it, sum_j w_j A_j [v, 1], by transforms A_j = [R_j | p_j - R_j J_j] of 24
+joints (J_j the joint's rest place). Lengths in metres.
+
+A pass goes over blocks of vertices and within a block over its *chunk* of groups, so that the block's basis stays in
+the cache; first the quads of a block are posed into scratch, then each sum over the block's vertices is an item.
+"""
+
+from typing import Any
+
+import warp as wp
+
+from skelfit.fit.skin_tables import Skin, Sums
+
+from .lanes import A1, A2, A3, A4, I1, I2, L, V, m
+
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+
+@wp.struct
+class Skinned:
+    """What a pass reads of people: G groups, rows whose target they have."""
+
+    coefficients: A2  # (G, k)
+    transforms: A3  # (G, 24, 12) [R | p - R J], row by row
+    target: A3  # (blocks of L people, V, 3) m
+    rows: I2  # (G, L) people
+
+
+@wp.struct
+class Room:
+    """Scratch of a block of vertices, for each slot."""
+
+    rest: A3  # (slots, size, 3) rest vertices
+    residual: A3  # (slots, size, 3) posed vertex - target
+    moves: A4  # (slots, size, 3, betas) what betas move a posed vertex by, if they are free
+
+
+def room_for(slots: int, size: int, betas: int, device: Any) -> Any:
+    """Scratch for so many groups at once and blocks of so many vertices; betas: 0 if they are not free."""
+    room = Room()
+    room.rest = wp.empty((slots, size, 3), dtype=V, device=device)
+    room.residual = wp.empty((slots, size, 3), dtype=V, device=device)
+    room.moves = wp.empty((slots, size if betas else 0, 3, betas), dtype=V, device=device)
+    return room
+
+
+@wp.func
+def place(
+    g: int, s: int, t: int, rot: A3, pos: A3, rest: A3, parents: I1, drivers: I1, betas: A2, people: Skinned
+):
+    """Coefficients and transforms of group g, from its joints in slot s.
+
+    rot (S, 24, 9) global rotations, pos (S, 24, 3) and rest (S, 24, 3) m, betas (S, n), of the slot; parents (24,), -1
+    for the root; drivers: the joints whose local rotations drive correctives, in their order.
+    """
+    for j in range(t, 24, wp.block_dim()):
+        for r in range(3):
+            x = rot[s, j, 3 * r]
+            y = rot[s, j, 3 * r + 1]
+            z = rot[s, j, 3 * r + 2]
+            people.transforms[g, j, 4 * r] = x
+            people.transforms[g, j, 4 * r + 1] = y
+            people.transforms[g, j, 4 * r + 2] = z
+            shift = m(x, rest[s, j, 0]) + m(y, rest[s, j, 1]) + m(z, rest[s, j, 2])
+            people.transforms[g, j, 4 * r + 3] = pos[s, j, r] - shift
+    n = betas.shape[1]
+    for i in range(t, 1 + n, wp.block_dim()):
+        if i == 0:
+            people.coefficients[g, 0] = V(1.0)
+        else:
+            people.coefficients[g, i] = betas[s, i - 1]
+    for i in range(t, 9 * drivers.shape[0], wp.block_dim()):
+        people.coefficients[g, 1 + n + i] = _feature(rot, s, drivers[i // 9], parents, (i % 9) // 3, i % 3)
+
+
+@wp.func
+def _feature(rot: A3, s: int, j: int, parents: I1, r: int, c: int) -> V:
+    """Entry (r, c) of R_parent^T R_j - I."""
+    p = parents[j]
+    x = rot[s, j, 3 * r + c]
+    if p >= 0:
+        x = m(rot[s, p, r], rot[s, j, c]) + m(rot[s, p, 3 + r], rot[s, j, 3 + c])
+        x += m(rot[s, p, 6 + r], rot[s, j, 6 + c])
+    if r == c:
+        x -= V(1.0)
+    return x
+
+
+@wp.func
+def together(rows: I2, g: int) -> bool:
+    """Whether the people of group g are the lanes of one block of targets."""
+    one = rows[g, 0] % wp.static(L) == 0
+    for k in range(wp.static(L)):
+        one = one and rows[g, k] == rows[g, 0] + k
+    return one
+
+
+@wp.func
+def target_at(people: Skinned, g: int, one: bool, v: int, c: int) -> V:
+    """Coordinate c of target vertex v; one: what `together` says."""
+    r = V()
+    if one:
+        r = people.target[people.rows[g, 0] // wp.static(L), v, c]
+    else:
+        for k in range(wp.static(L)):
+            p = people.rows[g, k]
+            r[k] = people.target[p // wp.static(L), v, c][p % wp.static(L)]
+    return r
+
+
+@wp.func
+def rest_quad(skin: Skin, people: Skinned, g: int, quad: int, rest: A3, s: int, at: int):
+    """Rest vertices of a quad into rest[s, at : at + 4]."""
+    a0 = V()
+    a1 = V()
+    a2 = V()
+    b0 = V()
+    b1 = V()
+    b2 = V()
+    c0 = V()
+    c1 = V()
+    c2 = V()
+    d0 = V()
+    d1 = V()
+    d2 = V()
+    for k in range(people.coefficients.shape[1]):
+        c = people.coefficients[g, k]
+        a0 += skin.basis[quad, k][0] * c
+        a1 += skin.basis[quad, k][1] * c
+        a2 += skin.basis[quad, k][2] * c
+        b0 += skin.basis[quad, k][3] * c
+        b1 += skin.basis[quad, k][4] * c
+        b2 += skin.basis[quad, k][5] * c
+        c0 += skin.basis[quad, k][6] * c
+        c1 += skin.basis[quad, k][7] * c
+        c2 += skin.basis[quad, k][8] * c
+        d0 += skin.basis[quad, k][9] * c
+        d1 += skin.basis[quad, k][10] * c
+        d2 += skin.basis[quad, k][11] * c
+    rest[s, at, 0] = a0
+    rest[s, at, 1] = a1
+    rest[s, at, 2] = a2
+    rest[s, at + 1, 0] = b0
+    rest[s, at + 1, 1] = b1
+    rest[s, at + 1, 2] = b2
+    rest[s, at + 2, 0] = c0
+    rest[s, at + 2, 1] = c1
+    rest[s, at + 2, 2] = c2
+    rest[s, at + 3, 0] = d0
+    rest[s, at + 3, 1] = d1
+    rest[s, at + 3, 2] = d2
+
+
+@wp.func
+def blended_row(skin: Skin, people: Skinned, g: int, v: int, r: int):
+    """Row r of the blended transform of vertex v of the skin."""
+    x = V()
+    y = V()
+    z = V()
+    h = V()
+    for k in range(skin.first[v], skin.first[v + 1]):
+        j = skin.joint[k]
+        w = skin.weight[k]
+        x += w * people.transforms[g, j, 4 * r]
+        y += w * people.transforms[g, j, 4 * r + 1]
+        z += w * people.transforms[g, j, 4 * r + 2]
+        h += w * people.transforms[g, j, 4 * r + 3]
+    return x, y, z, h
+
+
+@wp.func
+def posed(skin: Skin, people: Skinned, g: int, v: int, rest: A3, s: int, at: int, r: int) -> V:
+    """Coordinate r of the posed vertex v of the skin, whose rest vertex is rest[s, at]."""
+    x, y, z, h = blended_row(skin, people, g, v, r)
+    return m(x, rest[s, at, 0]) + m(y, rest[s, at, 1]) + m(z, rest[s, at, 2]) + h
+
+
+@wp.func
+def vertices_of(skin: Skin, b: int) -> int:
+    """How many vertices block b has."""
+    return wp.min(skin.size, skin.count - b * skin.size)
+
+
+@wp.func
+def pose_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
+    """Rest vertices and residuals of block b into room."""
+    begin = b * skin.size
+    one = together(people.rows, g)
+    for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
+        rest_quad(skin, people, g, begin // 4 + i, room.rest, s, 4 * i)
+        for at in range(4 * i, 4 * i + 4):
+            for r in range(3):
+                p = posed(skin, people, g, begin + at, room.rest, s, at, r)
+                room.residual[s, at, r] = p - target_at(people, g, one, skin.vertices[begin + at], r)

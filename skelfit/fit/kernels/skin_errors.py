@@ -1,0 +1,120 @@
+"""The vertex passes that fit nothing: the skins that people are fitted to, and how far a posed skin is from them."""
+
+import warp as wp
+
+from skelfit.fit.skin_tables import Skin
+
+from .lanes import A1, A3, L, V, m, root, sync
+from .skin import Room, Skinned, posed, rest_quad, target_at, together, vertices_of
+
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+
+@wp.struct
+class Errors:
+    """Distances of G groups' posed skins to their targets, pose correctives included, over N vertices."""
+
+    mean: A1  # (G,) m
+    mean_square: A1  # (G,) m^2
+    largest: A1  # (G,) m; not a number if any distance is not finite
+    points: A3  # (G, K, 3) m, regressed from the posed skin
+
+
+@wp.kernel
+def target_skin(skin: Skin, people: Skinned, chunk: int, room: Room):
+    """Posed skins into people.target; the rows of a group are one block of it."""
+    c, t = wp.tid()
+    s = c % room.rest.shape[0]
+    begin = c * chunk
+    for b in range(skin.blocks):
+        first = b * skin.size
+        for g in range(begin, wp.min(begin + chunk, people.rows.shape[0])):
+            block = people.rows[g, 0] // wp.static(L)
+            for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
+                rest_quad(skin, people, g, first // 4 + i, room.rest, s, 4 * i)
+                for at in range(4 * i, wp.min(4 * i + 4, vertices_of(skin, b))):
+                    for r in range(3):
+                        p = posed(skin, people, g, first + at, room.rest, s, at, r)
+                        people.target[block, skin.vertices[first + at], r] = p
+
+
+@wp.func
+def _pose_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
+    """As `skin.pose_block`, but posed vertices in place of rest ones."""
+    begin = b * skin.size
+    one = together(people.rows, g)
+    for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
+        rest_quad(skin, people, g, begin // 4 + i, room.rest, s, 4 * i)
+        for at in range(4 * i, 4 * i + 4):
+            v = skin.vertices[begin + at]
+            x = posed(skin, people, g, begin + at, room.rest, s, at, 0)
+            y = posed(skin, people, g, begin + at, room.rest, s, at, 1)
+            z = posed(skin, people, g, begin + at, room.rest, s, at, 2)
+            room.rest[s, at, 0] = x
+            room.rest[s, at, 1] = y
+            room.rest[s, at, 2] = z
+            room.residual[s, at, 0] = x - target_at(people, g, one, v, 0)
+            room.residual[s, at, 1] = y - target_at(people, g, one, v, 1)
+            room.residual[s, at, 2] = z - target_at(people, g, one, v, 2)
+
+
+@wp.func
+def _add_distances(skin: Skin, g: int, b: int, s: int, room: Room, out: Errors):
+    """The distances of block b."""
+    total = V()
+    square = V()
+    largest = out.largest[g]
+    for v in range(vertices_of(skin, b)):
+        x = room.residual[s, v, 0]
+        y = room.residual[s, v, 1]
+        z = room.residual[s, v, 2]
+        squared = m(x, x) + m(y, y) + m(z, z)
+        distance = root(squared)
+        total += distance
+        square += squared
+        largest = wp.max(largest, distance)
+    share = 1.0 / float(skin.count)
+    out.mean[g] = out.mean[g] + share * total
+    out.mean_square[g] = out.mean_square[g] + share * square
+    # A comparison loses what is not a number, a sum keeps it.
+    out.largest[g] = largest + (total - total)
+
+
+@wp.func
+def _add_point(skin: Skin, g: int, e: int, s: int, room: Room, out: Errors):
+    """What block entries add to one regressed point."""
+    for r in range(3):
+        total = V()
+        for k in range(skin.points.start[e], skin.points.start[e + 1]):
+            total += skin.points.weight[k] * room.rest[s, skin.points.vertex[k], r]
+        out.points[g, skin.points.into[e], r] = out.points[g, skin.points.into[e], r] + total
+
+
+@wp.kernel
+def errors(skin: Skin, people: Skinned, chunk: int, room: Room, out: Errors):
+    """Distances and points."""
+    c, t = wp.tid()
+    s = c % room.rest.shape[0]
+    begin = c * chunk
+    end = wp.min(begin + chunk, people.rows.shape[0])
+    for g in range(begin, end):
+        for i in range(t, out.points.shape[1], wp.block_dim()):
+            for r in range(3):
+                out.points[g, i, r] = V()
+        if t == 0:
+            out.mean[g] = V()
+            out.mean_square[g] = V()
+            out.largest[g] = V()
+    sync()
+    for b in range(skin.blocks):
+        first = skin.points.first[b]
+        n = skin.points.first[b + 1] - first
+        for g in range(begin, end):
+            _pose_block(skin, people, g, b, s, t, room)
+            sync()
+            for i in range(t, n + 1, wp.block_dim()):
+                if i < n:
+                    _add_point(skin, g, first + i, s, room, out)
+                else:
+                    _add_distances(skin, g, b, s, room, out)
+            sync()
