@@ -36,7 +36,8 @@ class Room:
     """Of each slot S: the moments of a stage of J joints and P pairs, and what an evaluation makes of them."""
 
     start: A3  # (S, J, 12) A0, row by row of 3 x 4
-    d: A3  # (S, J, 12) D0
+    d: A3  # (S, J, 12) D0 of the pass
+    given: A3  # (S, J, 12) D0, to which free betas add
     pairs: A3  # (S, P, 10) M: xx xy xz yy yz zz x y z 1
     energy: A1  # (S,) E0, m^2
     mean: A3  # (S, J, 4) M e, of a free translation
@@ -53,7 +54,7 @@ def make_room(slots: int, joints: int, pairs: int, cells: int, device: str) -> A
     """Room for so many groups."""
     room = Room()
     shapes = {
-        "start": (joints, 12), "d": (joints, 12), "pairs": (pairs, 10), "energy": (), "mean": (joints, 4),
+        "start": (joints, 12), "d": (joints, 12), "given": (joints, 12), "pairs": (pairs, 10), "energy": (), "mean": (joints, 4),
         "a": (joints, 12), "change": (joints, 12), "slope": (joints, 12), "part": (joints,), "force": (joints, 3),
         "pull": (joints, 9), "cells": (cells, MOMENT_SIZE),
     }  # fmt: skip
@@ -99,14 +100,14 @@ def times_moment(s: int, p: int, room: Room, x: V, y: V, z: V, w: V):
 
 
 @wp.func
-def _slope_of_joint(s: int, k: int, given: A3, variables: Variables, room: Room):
-    """The slope of joint k from D0 as given, and its part of the value."""
+def _slope_of_joint(s: int, k: int, variables: Variables, room: Room):
+    """The slope of joint k, and its part of the value."""
     part = V()
     for r in range(3):
-        a = given[s, k, 4 * r]
-        b = given[s, k, 4 * r + 1]
-        c = given[s, k, 4 * r + 2]
-        d = given[s, k, 4 * r + 3]
+        a = room.given[s, k, 4 * r]
+        b = room.given[s, k, 4 * r + 1]
+        c = room.given[s, k, 4 * r + 2]
+        d = room.given[s, k, 4 * r + 3]
         da = a
         db = b
         dc = c
@@ -134,13 +135,13 @@ def _slope_of_joint(s: int, k: int, given: A3, variables: Variables, room: Room)
 
 
 @wp.func
-def slopes(s: int, t: int, given: A3, variables: Variables, place: Place, room: Room):
-    """The transforms, their changes and slopes, for D0 as given (S, J, 12); `place` is posed."""
+def slopes(s: int, t: int, variables: Variables, place: Place, room: Room):
+    """The transforms, their changes and slopes, for D0 as `room.given` has it; `place` is posed."""
     for k in range(t, variables.num_joints, wp.block_dim()):
         _place_joint(s, k, variables.joints[k], place, room)
     sync()
     for k in range(t, variables.num_joints, wp.block_dim()):
-        _slope_of_joint(s, k, given, variables, room)
+        _slope_of_joint(s, k, variables, room)
     sync()
 
 
@@ -285,8 +286,8 @@ def second_moments(s: int, t: int, variables: Variables, room: Room):
 
 
 @wp.func
-def matrix_row(s: int, i: int, variables: Variables, place: Place, room: Room, hessian: A3):
-    """Row i of the Gauss-Newton matrix, from the diagonal on, into hessian (S, n, n)."""
+def matrix_row(s: int, h: int, i: int, variables: Variables, place: Place, room: Room, hessian: A3):
+    """Row i of the Gauss-Newton matrix, from the diagonal on, into hessian[h]."""
     k = variables.owner[i]
     d = variables.dofs[i]
     w0 = place.omega[s, d, 0]
@@ -331,7 +332,7 @@ def matrix_row(s: int, i: int, variables: Variables, place: Place, room: Room, h
             dj = variables.dofs[j]
             e = m(place.omega[s, dj, 0], h0) + m(place.omega[s, dj, 1], h1) + m(place.omega[s, dj, 2], h2)
             e += m(place.v[s, dj, 0], f0) + m(place.v[s, dj, 1], f1) + m(place.v[s, dj, 2], f2)
-        hessian[s, i, j] = 2.0 * e
+        hessian[h, i, j] = 2.0 * e
 
 
 @wp.func
@@ -346,16 +347,16 @@ def mean_speed(s: int, i: int, r: int, variables: Variables, place: Place, room:
 
 
 @wp.func
-def centre_row(s: int, i: int, n: int, speeds: A3, hessian: A3):
-    """Row i of the matrix for the best translation: less 2 speed_i . speed_j; speeds (S, n, 3)."""
+def centre_row(s: int, h: int, i: int, n: int, speeds: A3, hessian: A3):
+    """Row i of hessian[h] for the best translation: less 2 speed_i . speed_j; speeds (S, n, 3)."""
     for j in range(i, n):
         e = m(speeds[s, i, 0], speeds[s, j, 0]) + m(speeds[s, i, 1], speeds[s, j, 1])
-        hessian[s, i, j] = hessian[s, i, j] - 2.0 * (e + m(speeds[s, i, 2], speeds[s, j, 2]))
+        hessian[h, i, j] = hessian[h, i, j] - 2.0 * (e + m(speeds[s, i, 2], speeds[s, j, 2]))
 
 
 @wp.func
-def bend_column(s: int, j: int, variables: Variables, place: Place, room: Room, bend: A3):
-    """What the Hessian is more than the matrix, for DoF j and all i that turn its axis: into bend[i, j], i <= j.
+def bend_column(s: int, h: int, j: int, variables: Variables, place: Place, room: Room, bend: A3):
+    """What the Hessian is more than the matrix, for DoF j and all i that turn its axis: into bend[h, i, j], i <= j.
 
     The entry is 2 omega_i . t_j, with t_j = sum dA_j x slope over j's subtree. Of one joint, i does not turn the
     sliding that comes with j: there v_j is that of the turn alone.
@@ -397,12 +398,12 @@ def bend_column(s: int, j: int, variables: Variables, place: Place, room: Room, 
                 e = m(place.omega[s, di, 0], t0) + m(place.omega[s, di, 1], t1) + m(place.omega[s, di, 2], t2)
             else:
                 e = m(place.omega[s, di, 0], a0) + m(place.omega[s, di, 1], a1) + m(place.omega[s, di, 2], a2)
-            bend[s, wp.min(i, j), wp.max(i, j)] = 2.0 * e
+            bend[h, wp.min(i, j), wp.max(i, j)] = 2.0 * e
 
 
 @wp.func
-def add_slide_bends(s: int, q: A2, variables: Variables, body: Body, place: Place, room: Room, bend: A3):
-    """Add to bend what the sliding offsets of joints bend; by one thread."""
+def add_slide_bends(s: int, h: int, q: A2, variables: Variables, body: Body, place: Place, room: Room, bend: A3):
+    """Add to bend[h] what the sliding offsets of joints bend; by one thread."""
     for n in range(variables.num_slides):
         i = variables.slides[n, 1]
         j = variables.slides[n, 2]
@@ -411,7 +412,7 @@ def add_slide_bends(s: int, q: A2, variables: Variables, body: Body, place: Plac
         e = m(room.force[s, k, 0], x) + m(room.force[s, k, 1], y) + m(room.force[s, k, 2], z)
         low = wp.min(i, j)
         high = wp.max(i, j)
-        bend[s, low, high] = bend[s, low, high] + 2.0 * e
+        bend[h, low, high] = bend[h, low, high] + 2.0 * e
 
 
 @wp.func

@@ -22,9 +22,10 @@ _TINY = 1.1754943508222875e-38
 class Steps:
     """Of each slot S: what N variables need."""
 
-    gradient: A2  # (S, N)
-    hessian: A3  # (S, N, N) M, upper triangle
-    bend: A3  # (S, N, N) what the Hessian is more, upper triangle
+    # Two buffers a slot, h = 2 s and 2 s + 1: where a person is, and where a step may lead.
+    gradient: A2  # (2 S, N)
+    hessian: A3  # (2 S, N, N) M, upper triangle
+    bend: A3  # (2 S, N, N) what the Hessian is more, upper triangle
     factor: A3  # (S, N, N) U
     row: A2  # (S, N) a row of U before it is scaled
     step: A2  # (S, N)
@@ -35,32 +36,34 @@ class Steps:
 def make_steps(slots: int, variables: int, device: str) -> Any:
     """Room for so many groups."""
     steps = Steps()
-    for name in ("gradient", "row", "step", "other", "part"):
+    for name in ("row", "step", "other", "part"):
         setattr(steps, name, wp.zeros((slots, variables), dtype=V, device=device))
-    for name in ("hessian", "bend", "factor"):
-        setattr(steps, name, wp.zeros((slots, variables, variables), dtype=V, device=device))
+    steps.gradient = wp.zeros((2 * slots, variables), dtype=V, device=device)
+    steps.factor = wp.zeros((slots, variables, variables), dtype=V, device=device)
+    for name in ("hessian", "bend"):
+        setattr(steps, name, wp.zeros((2 * slots, variables, variables), dtype=V, device=device))
     return steps
 
 
 @wp.func
-def largest_curvature(s: int, n: int, h: A3) -> V:
+def largest_curvature(h: int, n: int, hessian: A3) -> V:
     """The largest entry of the diagonal."""
-    largest = h[s, 0, 0]
+    largest = hessian[h, 0, 0]
     for i in range(1, n):
-        largest = wp.max(largest, h[s, i, i])
+        largest = wp.max(largest, hessian[h, i, i])
     return largest
 
 
 @wp.func
-def _entry(s: int, i: int, j: int, bent: int, h: A3, bend: A3) -> V:
-    e = h[s, i, j]
+def _entry(h: int, i: int, j: int, bent: int, w: Steps) -> V:
+    e = w.hessian[h, i, j]
     if bent != 0:
-        e += bend[s, i, j]
+        e += w.bend[h, i, j]
     return e
 
 
 @wp.func
-def _factor(s: int, t: int, n: int, bent: int, damping: V, floor: V, w: Steps) -> V:
+def _factor(s: int, t: int, h: int, n: int, bent: int, damping: V, floor: V, w: Steps) -> V:
     """U of the damped matrix; returns 1 where it is positive definite."""
     good = V(1.0)
     for i in range(n):
@@ -70,12 +73,12 @@ def _factor(s: int, t: int, n: int, bent: int, damping: V, floor: V, w: Steps) -
             j1 = wp.min(j + 1, n - 1)
             j2 = wp.min(j + 2, n - 1)
             j3 = wp.min(j + 3, n - 1)
-            e0 = _entry(s, i, j, bent, w.hessian, w.bend)
-            e1 = _entry(s, i, j1, bent, w.hessian, w.bend)
-            e2 = _entry(s, i, j2, bent, w.hessian, w.bend)
-            e3 = _entry(s, i, j3, bent, w.hessian, w.bend)
+            e0 = _entry(h, i, j, bent, w)
+            e1 = _entry(h, i, j1, bent, w)
+            e2 = _entry(h, i, j2, bent, w)
+            e3 = _entry(h, i, j3, bent, w)
             if b == 0:
-                e0 += m(damping, w.hessian[s, i, i]) + floor
+                e0 += m(damping, w.hessian[h, i, i]) + floor
             for k in range(i):
                 u = w.factor[s, k, i]
                 e0 -= m(u, w.factor[s, k, j])
@@ -101,10 +104,10 @@ def _factor(s: int, t: int, n: int, bent: int, damping: V, floor: V, w: Steps) -
 
 
 @wp.func
-def _substitute(s: int, t: int, n: int, good: V, w: Steps, x: A2) -> V:
+def _substitute(s: int, t: int, h: int, n: int, good: V, w: Steps, x: A2) -> V:
     """x = -(U^T U)^-1 g; returns good where that is finite, else 0. `row` holds what is left of the right side."""
     for i in range(t, n, wp.block_dim()):
-        w.row[s, i] = -w.gradient[s, i]
+        w.row[s, i] = -w.gradient[h, i]
     sync()
     for i in range(n):
         y = wp.cw_div(w.row[s, i], w.factor[s, i, i])
@@ -130,39 +133,39 @@ def _substitute(s: int, t: int, n: int, good: V, w: Steps, x: A2) -> V:
 
 
 @wp.func
-def damped_step(s: int, t: int, n: int, bent: int, damping: V, w: Steps) -> V:
-    """Write the step; returns the promise. bent 0: without bend."""
-    largest = largest_curvature(s, n, w.hessian)
+def damped_step(s: int, t: int, h: int, n: int, bent: int, damping: V, w: Steps) -> V:
+    """Write the step from buffer h; returns the promise. bent 0: without bend."""
+    largest = largest_curvature(h, n, w.hessian)
     floor = largest * wp.static(FLOOR) + V(wp.static(_TINY))
     exact = V(0.0)
     if bent != 0:
-        exact = _factor(s, t, n, 1, damping, floor, w)
-        exact = _substitute(s, t, n, exact, w, w.step)
+        exact = _factor(s, t, h, n, 1, damping, floor, w)
+        exact = _substitute(s, t, h, n, exact, w, w.step)
     if bent == 0 or some(V(1.0) - exact):
-        plain = _factor(s, t, n, 0, damping, floor, w)
-        plain = _substitute(s, t, n, plain, w, w.other)
+        plain = _factor(s, t, h, n, 0, damping, floor, w)
+        plain = _substitute(s, t, h, n, plain, w, w.other)
         straight = wp.cw_div(V(1.0), m(largest, V(1.0) + damping) + floor)
         for i in range(t, n, wp.block_dim()):
-            x = choose(plain, w.other[s, i], -m(w.gradient[s, i], straight))
+            x = choose(plain, w.other[s, i], -m(w.gradient[h, i], straight))
             w.step[s, i] = choose(exact, w.step[s, i], x)
         sync()
-    return _promise(s, t, n, bent, exact, w)
+    return _promise(s, t, h, n, bent, exact, w)
 
 
 @wp.func
-def _promise(s: int, t: int, n: int, bent: int, exact: V, w: Steps) -> V:
+def _promise(s: int, t: int, h: int, n: int, bent: int, exact: V, w: Steps) -> V:
     """-g . d - d . (E d) / 2, with E where the step is exact, else M."""
     for i in range(t, n, wp.block_dim()):
-        half = 0.5 * w.hessian[s, i, i]
+        half = 0.5 * w.hessian[h, i, i]
         if bent != 0:
-            half += 0.5 * m(exact, w.bend[s, i, i])
+            half += 0.5 * m(exact, w.bend[h, i, i])
         total = m(half, w.step[s, i])
         for j in range(i + 1, n):
-            e = w.hessian[s, i, j]
+            e = w.hessian[h, i, j]
             if bent != 0:
-                e += m(exact, w.bend[s, i, j])
+                e += m(exact, w.bend[h, i, j])
             total += m(e, w.step[s, j])
-        w.part[s, i] = m(w.step[s, i], w.gradient[s, i] + total)
+        w.part[s, i] = m(w.step[s, i], w.gradient[h, i] + total)
     sync()
     total = V()
     for i in range(n):
