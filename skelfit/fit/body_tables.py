@@ -46,6 +46,7 @@ def body_tables(model: SkelModel, device: str) -> Body:
     body = Body()
     body.parents = _ints(SKEL_PARENTS, device)
     body.first_dof = _ints([dofs_of_joint(j)[0] for j in range(NUM_JOINTS)] + [len(DOF_JOINT)], device)
+    body.drivers = _ints(model.corrective_joints, device)
     body.order = _ints(np.concatenate(levels), device)
     body.level = _ints(np.cumsum([0, *map(len, levels)]), device)
     body.joints = _floats(joints, device)
