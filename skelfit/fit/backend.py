@@ -24,6 +24,7 @@ from skelfit.fit import kernels
 from skelfit.fit.kernels import kernels_for
 
 _HEADER = Path(kernels.__file__).with_name("lanes.h")
+GPU_LANES, GPU_THREADS = 4, 64  # people of a group, threads that share it
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,14 @@ def make_backend(device: str = "cpu", lanes: int | None = None, threads: int | N
         )
     name = str(wp.get_device(device))
     return Backend(
-        device=name, lanes=lanes or 4, threads=threads or 64, chunk=1, block=64, people=16384, workers=1, parallel=True
+        device=name,
+        lanes=lanes or GPU_LANES,
+        threads=threads or GPU_THREADS,
+        chunk=1,
+        block=64,
+        people=16384,
+        workers=1,
+        parallel=True,
     )
 
 
