@@ -121,8 +121,7 @@ def make_backend(device: str = "cpu", lanes: int | None = None, threads: int | N
 
 def cpu_lanes() -> int:
     """The floats of a CPU's vector register, or two of them where that is short."""
-    features = wp.context.runtime.llvm.wp_get_host_cpu_features().decode().split(",")
-    return 16 if "+avx512f" in features or "avx512f" in features else 8
+    return 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
 
 
 @lru_cache

@@ -20,6 +20,7 @@ from skelfit.fit.variables import Variables
 from .chain import pose
 from .chart import retract, retract_betas, twin_of
 from .lanes import A2, A3, F2, F3, I2, L, V, choose, exceeds, m, put, some, sync, take
+from .levers import Levers
 from .moments import Moments
 from .place import Place
 from .quadratic import (
@@ -279,7 +280,7 @@ def _accept(s: int, t: int, h: int, n: int, bent: int, better: V, work: Work, st
 
 @wp.kernel
 def solve(
-    rows: I2, places: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments,
+    rows: I2, places: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments, levers: Levers,
     variables: Variables, balls: Balls, branches: I2, body: Body, place: Place, room: Room, work: Work, steps: Steps,
 ):  # fmt: skip
     """Some steps of the people of rows (G, L), from the moments of a vertex pass, in which places (G, L) finds them.
