@@ -22,16 +22,17 @@ class Posing:
 
     q: F2  # (B, 46) rad
     betas: F2  # (B, K)
+    trans: F2  # (B, 3) m
     body: Body
     place: Place
     angles: A2  # (S, 46)
     shape: A2  # (S, K)
 
 
-def make_posing(slots: int, body: Any, q: Any, betas: Any, device: str) -> Any:
+def make_posing(slots: int, body: Any, q: Any, betas: Any, trans: Any, device: str) -> Any:
     """Room for so many groups."""
     posing = Posing()
-    posing.q, posing.betas, posing.body = q, betas, body
+    posing.q, posing.betas, posing.trans, posing.body = q, betas, trans, body
     posing.place = make_place(slots, device)
     posing.angles = wp.empty((slots, NUM_DOFS), dtype=V, device=device)
     posing.shape = wp.empty((slots, NUM_BETAS), dtype=V, device=device)
@@ -45,6 +46,8 @@ def stand(g: int, s: int, t: int, posing: Posing, people: Skinned):
         posing.angles[s, i] = take(posing.q, people.rows, g, i)
     for i in range(t, posing.shape.shape[1], wp.block_dim()):
         posing.shape[s, i] = take(posing.betas, people.rows, g, i)
+    for i in range(t, 3, wp.block_dim()):
+        posing.place.trans[s, i] = take(posing.trans, people.rows, g, i)
     sync()
     shape_joints(s, t, posing.shape, posing.body, posing.place)
     pose(s, t, posing.angles, posing.body, posing.place)
