@@ -19,6 +19,7 @@ from skelfit.fit.ball_tables import Balls
 
 from .lanes import (
     A2,
+    F2,
     V,
     angle_of,
     choose,
@@ -159,3 +160,24 @@ def _beyond(a: V, j: int, r: int, balls: Balls) -> V:
     """Square of what an angle of ball joint j is beyond its limits."""
     over = wp.max(a - V(balls.limits[j, r, 1]), V(0.0)) + wp.max(V(balls.limits[j, r, 0]) - a, V(0.0))
     return m(over, over)
+
+
+@wp.func
+def twin_of(s: int, i: int, j: int, k: int, limits: F2, tried: V, x: A2):
+    """Where tried: the other triple of the angles x[i], x[j], x[k] of a ball joint, brought within its limits.
+
+    limits (n, 2) rad of the variables.
+    """
+    half = V(wp.static(3.141592653589793))
+    a = _within(x[s, i] + half, limits[i, 0], limits[i, 1])
+    b = _within(half - x[s, j], limits[j, 0], limits[j, 1])
+    c = _within(x[s, k] + half, limits[k, 0], limits[k, 1])
+    x[s, i] = choose(tried, a, x[s, i])
+    x[s, j] = choose(tried, b, x[s, j])
+    x[s, k] = choose(tried, c, x[s, k])
+
+
+@wp.func
+def _within(a: V, low: float, high: float) -> V:
+    """The angle, within half a turn of the limits' middle, brought within them."""
+    return wp.min(wp.max(_near(a, 0.5 * (low + high)), V(low)), V(high))
