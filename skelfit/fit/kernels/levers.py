@@ -12,7 +12,7 @@ from skelfit.fit.skin_tables import Skin
 
 from .lanes import A2, A3, A4, V, m, sync
 from .moments import Moments, add_moments, clear_moments
-from .skin import Room, Skinned, blended_row, pose_block, vertices_of
+from .skin import Room, Skinned, blended_row, pose_block, slot_of, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -114,7 +114,6 @@ def _add_levers(skin: Skin, g: int, b: int, s: int, t: int, room: Room, out: Lev
 def shaped_moments(skin: Skin, people: Skinned, chunk: int, room: Room, out: Moments, levers: Levers):
     """As `moments.moments`, and the levers."""
     c, t = wp.tid()
-    s = c % room.rest.shape[0]
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
@@ -123,7 +122,8 @@ def shaped_moments(skin: Skin, people: Skinned, chunk: int, room: Room, out: Mom
     sync()
     for b in range(skin.blocks):
         for g in range(begin, end):
-            pose_block(skin, people, g, b, s, t, room)
+            s = slot_of(begin, g, c, room)
+            pose_block(skin, people, begin, g, end, b, s, t, room)
             _move_block(skin, people, g, b, s, t, room)
             sync()
             add_moments(skin, g, b, s, t, room, out)

@@ -15,11 +15,15 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fit.skin_tables import Skin, Sums
+from skelfit.fit.skin_tables import Quad, Skin
 
 from .lanes import A1, A2, A3, A4, I1, I2, L, V, m
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+Quads = wp.array2d(dtype=Quad)
+# Groups that share a load of the basis: as many as there are registers for their sums.
+ABREAST = 2 if L == 16 else 1
 
 
 @wp.struct
@@ -34,7 +38,7 @@ class Skinned:
 
 @wp.struct
 class Room:
-    """Scratch of a block of vertices, for each slot."""
+    """Scratch of a block of vertices, for each slot; groups that are abreast have slots side by side."""
 
     rest: A3  # (slots, size, 3) rest vertices
     residual: A3  # (slots, size, 3) posed vertex - target
@@ -42,7 +46,8 @@ class Room:
 
 
 def room_for(slots: int, size: int, betas: int, device: Any) -> Any:
-    """Scratch for so many groups at once and blocks of so many vertices; betas: 0 if they are not free."""
+    """Scratch for so many chunks at once and blocks of so many vertices; betas: 0 if they are not free."""
+    slots *= ABREAST
     room = Room()
     room.rest = wp.empty((slots, size, 3), dtype=V, device=device)
     room.residual = wp.empty((slots, size, 3), dtype=V, device=device)
@@ -115,46 +120,59 @@ def target_at(people: Skinned, g: int, one: bool, v: int, c: int) -> V:
 
 
 @wp.func
-def rest_quad(skin: Skin, people: Skinned, g: int, quad: int, rest: A3, s: int, at: int):
-    """Rest vertices of a quad into rest[s, at : at + 4]."""
-    a0 = V()
-    a1 = V()
-    a2 = V()
-    b0 = V()
-    b1 = V()
-    b2 = V()
-    c0 = V()
-    c1 = V()
-    c2 = V()
-    d0 = V()
-    d1 = V()
-    d2 = V()
-    for k in range(people.coefficients.shape[1]):
-        c = people.coefficients[g, k]
-        a0 += skin.basis[quad, k][0] * c
-        a1 += skin.basis[quad, k][1] * c
-        a2 += skin.basis[quad, k][2] * c
-        b0 += skin.basis[quad, k][3] * c
-        b1 += skin.basis[quad, k][4] * c
-        b2 += skin.basis[quad, k][5] * c
-        c0 += skin.basis[quad, k][6] * c
-        c1 += skin.basis[quad, k][7] * c
-        c2 += skin.basis[quad, k][8] * c
-        d0 += skin.basis[quad, k][9] * c
-        d1 += skin.basis[quad, k][10] * c
-        d2 += skin.basis[quad, k][11] * c
-    rest[s, at, 0] = a0
-    rest[s, at, 1] = a1
-    rest[s, at, 2] = a2
-    rest[s, at + 1, 0] = b0
-    rest[s, at + 1, 1] = b1
-    rest[s, at + 1, 2] = b2
-    rest[s, at + 2, 0] = c0
-    rest[s, at + 2, 1] = c1
-    rest[s, at + 2, 2] = c2
-    rest[s, at + 3, 0] = d0
-    rest[s, at + 3, 1] = d1
-    rest[s, at + 3, 2] = d2
+def vertices_of(skin: Skin, b: int) -> int:
+    """How many vertices block b has."""
+    return wp.min(skin.size, skin.count - b * skin.size)
+
+
+def _rest(groups: int) -> str:
+    """The C++ of the rest vertices of a quad: a matrix product whose sums stay in registers."""
+    return f"""
+    wp::vec_t<{L}, float> sums[{groups}][12];
+    for (int k = 0; k < basis.shape[1]; ++k) {{
+        const wp::vec_t<12, float>& row = *wp::address(basis, quad, k);
+        for (int h = 0; h < {groups}; ++h) {{
+            const wp::vec_t<{L}, float> c = *wp::address(coefficients, g + h, k);
+            for (int i = 0; i < 12; ++i) sums[h][i] = wp::add(sums[h][i], wp::mul(row[i], c));
+        }}
+    }}
+    for (int h = 0; h < {groups}; ++h)
+        for (int i = 0; i < 12; ++i) *wp::address(rest, s + h, at + i / 3, i % 3) = sums[h][i];
+    """
+
+
+@wp.func_native(_rest(1))
+def rest_quad(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: int, at: int):
+    """Rest vertices of a quad of group g into rest[s, at : at + 4]."""
+    ...
+
+
+@wp.func_native(_rest(ABREAST))
+def rest_quads(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: int, at: int):
+    """As `rest_quad`, of ABREAST groups from g on, into slots from s on."""
+    ...
+
+
+@wp.func
+def slot_of(begin: int, g: int, c: int, room: Room) -> int:
+    """The slot of group g of chunk c, whose first group is `begin`."""
+    slots = room.rest.shape[0] // wp.static(ABREAST)
+    return (c % slots) * wp.static(ABREAST) + (g - begin) % wp.static(ABREAST)
+
+
+@wp.func
+def rest_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room):
+    """Rest vertices of block b of group g in slot s, of groups begin..end of a chunk: several groups at once."""
+    first = b * (skin.size // 4)
+    n = (vertices_of(skin, b) + 3) // 4
+    nth = (g - begin) % wp.static(ABREAST)
+    whole = g - nth + wp.static(ABREAST) <= end
+    if whole and nth == 0:
+        for i in range(t, n, wp.block_dim()):
+            rest_quads(skin.basis, first + i, people.coefficients, g, room.rest, s, 4 * i)
+    if not whole:
+        for i in range(t, n, wp.block_dim()):
+            rest_quad(skin.basis, first + i, people.coefficients, g, room.rest, s, 4 * i)
 
 
 @wp.func
@@ -182,19 +200,13 @@ def posed(skin: Skin, people: Skinned, g: int, v: int, rest: A3, s: int, at: int
 
 
 @wp.func
-def vertices_of(skin: Skin, b: int) -> int:
-    """How many vertices block b has."""
-    return wp.min(skin.size, skin.count - b * skin.size)
-
-
-@wp.func
-def pose_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
-    """Rest vertices and residuals of block b into room."""
-    begin = b * skin.size
+def pose_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room):
+    """Rest vertices and residuals of block b into slot s of room, for group g of a chunk begin..end."""
+    rest_block(skin, people, begin, g, end, b, s, t, room)
+    first = b * skin.size
     one = together(people.rows, g)
     for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
-        rest_quad(skin, people, g, begin // 4 + i, room.rest, s, 4 * i)
         for at in range(4 * i, 4 * i + 4):
             for r in range(3):
-                p = posed(skin, people, g, begin + at, room.rest, s, at, r)
-                room.residual[s, at, r] = p - target_at(people, g, one, skin.vertices[begin + at], r)
+                p = posed(skin, people, g, first + at, room.rest, s, at, r)
+                room.residual[s, at, r] = p - target_at(people, g, one, skin.vertices[first + at], r)

@@ -5,7 +5,7 @@ import warp as wp
 from skelfit.fit.skin_tables import Skin
 
 from .lanes import A1, A3, L, V, m, root, sync
-from .skin import Room, Skinned, posed, rest_quad, target_at, together, vertices_of
+from .skin import Room, Skinned, posed, rest_block, slot_of, target_at, together, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -24,14 +24,15 @@ class Errors:
 def target_skin(skin: Skin, people: Skinned, chunk: int, room: Room):
     """Posed skins into people.target; the rows of a group are one block of it."""
     c, t = wp.tid()
-    s = c % room.rest.shape[0]
     begin = c * chunk
+    end = wp.min(begin + chunk, people.rows.shape[0])
     for b in range(skin.blocks):
         first = b * skin.size
-        for g in range(begin, wp.min(begin + chunk, people.rows.shape[0])):
+        for g in range(begin, end):
+            s = slot_of(begin, g, c, room)
+            rest_block(skin, people, begin, g, end, b, s, t, room)
             block = people.rows[g, 0] // wp.static(L)
             for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
-                rest_quad(skin, people, g, first // 4 + i, room.rest, s, 4 * i)
                 for at in range(4 * i, wp.min(4 * i + 4, vertices_of(skin, b))):
                     for r in range(3):
                         p = posed(skin, people, g, first + at, room.rest, s, at, r)
@@ -39,17 +40,17 @@ def target_skin(skin: Skin, people: Skinned, chunk: int, room: Room):
 
 
 @wp.func
-def _pose_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
+def _pose_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room):
     """As `skin.pose_block`, but posed vertices in place of rest ones."""
-    begin = b * skin.size
+    rest_block(skin, people, begin, g, end, b, s, t, room)
+    first = b * skin.size
     one = together(people.rows, g)
     for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
-        rest_quad(skin, people, g, begin // 4 + i, room.rest, s, 4 * i)
         for at in range(4 * i, 4 * i + 4):
-            v = skin.vertices[begin + at]
-            x = posed(skin, people, g, begin + at, room.rest, s, at, 0)
-            y = posed(skin, people, g, begin + at, room.rest, s, at, 1)
-            z = posed(skin, people, g, begin + at, room.rest, s, at, 2)
+            v = skin.vertices[first + at]
+            x = posed(skin, people, g, first + at, room.rest, s, at, 0)
+            y = posed(skin, people, g, first + at, room.rest, s, at, 1)
+            z = posed(skin, people, g, first + at, room.rest, s, at, 2)
             room.rest[s, at, 0] = x
             room.rest[s, at, 1] = y
             room.rest[s, at, 2] = z
@@ -94,7 +95,6 @@ def _add_point(skin: Skin, g: int, e: int, s: int, room: Room, out: Errors):
 def errors(skin: Skin, people: Skinned, chunk: int, room: Room, out: Errors):
     """Distances and points."""
     c, t = wp.tid()
-    s = c % room.rest.shape[0]
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
@@ -110,7 +110,8 @@ def errors(skin: Skin, people: Skinned, chunk: int, room: Room, out: Errors):
         first = skin.points.first[b]
         n = skin.points.first[b + 1] - first
         for g in range(begin, end):
-            _pose_block(skin, people, g, b, s, t, room)
+            s = slot_of(begin, g, c, room)
+            _pose_block(skin, people, begin, g, end, b, s, t, room)
             sync()
             for i in range(t, n + 1, wp.block_dim()):
                 if i < n:
