@@ -12,7 +12,7 @@ from skelfit.fit.skin_tables import Skin
 
 from .lanes import A2, A3, A4, V, m, sync
 from .moments import Moments, add_moments, clear_moments
-from .skin import Room, Skinned, blended_row, pose_block, slot_of, vertices_of
+from .skin import Room, Skinned, pose_block, slot_of, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -40,6 +40,21 @@ def _clear(skin: Skin, g: int, t: int, out: Levers):
 
 
 @wp.func
+def _turned_row(skin: Skin, people: Skinned, g: int, v: int, r: int):
+    """Row r of the blended rotations of the joints that hold vertex v of the skin."""
+    x = V()
+    y = V()
+    z = V()
+    for k in range(skin.first[v], skin.first[v + 1]):
+        j = skin.joint[k]
+        w = skin.weight[k]
+        x += w * people.transforms[g, j, 4 * r]
+        y += w * people.transforms[g, j, 4 * r + 1]
+        z += w * people.transforms[g, j, 4 * r + 2]
+    return x, y, z
+
+
+@wp.func
 def _move_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
     """What betas move the vertices of block b by, into room."""
     begin = b * skin.size
@@ -47,7 +62,7 @@ def _move_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, roo
         quad = (begin + i) // 4
         at = 3 * (i % 4)
         for r in range(3):
-            x, y, z, h = blended_row(skin, people, g, begin + i, r)
+            x, y, z = _turned_row(skin, people, g, begin + i, r)
             for k in range(room.moves.shape[3]):
                 shape = skin.basis[quad, 1 + k]
                 room.moves[s, i, r, k] = shape[at] * x + shape[at + 1] * y + shape[at + 2] * z

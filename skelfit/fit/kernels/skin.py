@@ -176,27 +176,28 @@ def rest_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int
 
 
 @wp.func
-def blended_row(skin: Skin, people: Skinned, g: int, v: int, r: int):
-    """Row r of the blended transform of vertex v of the skin."""
-    x = V()
-    y = V()
-    z = V()
-    h = V()
+def posed(skin: Skin, people: Skinned, g: int, v: int, rest: A3, s: int, at: int):
+    """The posed vertex v of the skin, whose rest vertex is rest[s, at]."""
+    x = rest[s, at, 0]
+    y = rest[s, at, 1]
+    z = rest[s, at, 2]
+    px = V()
+    py = V()
+    pz = V()
     for k in range(skin.first[v], skin.first[v + 1]):
         j = skin.joint[k]
         w = skin.weight[k]
-        x += w * people.transforms[g, j, 4 * r]
-        y += w * people.transforms[g, j, 4 * r + 1]
-        z += w * people.transforms[g, j, 4 * r + 2]
-        h += w * people.transforms[g, j, 4 * r + 3]
-    return x, y, z, h
+        px += w * _row(people.transforms, g, j, 0, x, y, z)
+        py += w * _row(people.transforms, g, j, 4, x, y, z)
+        pz += w * _row(people.transforms, g, j, 8, x, y, z)
+    return px, py, pz
 
 
 @wp.func
-def posed(skin: Skin, people: Skinned, g: int, v: int, rest: A3, s: int, at: int, r: int) -> V:
-    """Coordinate r of the posed vertex v of the skin, whose rest vertex is rest[s, at]."""
-    x, y, z, h = blended_row(skin, people, g, v, r)
-    return m(x, rest[s, at, 0]) + m(y, rest[s, at, 1]) + m(z, rest[s, at, 2]) + h
+def _row(transforms: A3, g: int, j: int, r: int, x: V, y: V, z: V) -> V:
+    """A row of a transform, which starts at r, times [x, y, z, 1]."""
+    a = transforms[g, j, r + 3] + m(transforms[g, j, r], x)
+    return a + m(transforms[g, j, r + 1], y) + m(transforms[g, j, r + 2], z)
 
 
 @wp.func
@@ -207,6 +208,8 @@ def pose_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int
     one = together(people.rows, g)
     for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
         for at in range(4 * i, 4 * i + 4):
-            for r in range(3):
-                p = posed(skin, people, g, first + at, room.rest, s, at, r)
-                room.residual[s, at, r] = p - target_at(people, g, one, skin.vertices[first + at], r)
+            v = skin.vertices[first + at]
+            x, y, z = posed(skin, people, g, first + at, room.rest, s, at)
+            room.residual[s, at, 0] = x - target_at(people, g, one, v, 0)
+            room.residual[s, at, 1] = y - target_at(people, g, one, v, 1)
+            room.residual[s, at, 2] = z - target_at(people, g, one, v, 2)

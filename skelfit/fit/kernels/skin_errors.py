@@ -34,9 +34,11 @@ def target_skin(skin: Skin, people: Skinned, chunk: int, room: Room):
             block = people.rows[g, 0] // wp.static(L)
             for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
                 for at in range(4 * i, wp.min(4 * i + 4, vertices_of(skin, b))):
-                    for r in range(3):
-                        p = posed(skin, people, g, first + at, room.rest, s, at, r)
-                        people.target[block, skin.vertices[first + at], r] = p
+                    v = skin.vertices[first + at]
+                    x, y, z = posed(skin, people, g, first + at, room.rest, s, at)
+                    people.target[block, v, 0] = x
+                    people.target[block, v, 1] = y
+                    people.target[block, v, 2] = z
 
 
 @wp.func
@@ -48,9 +50,7 @@ def _pose_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: in
     for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
         for at in range(4 * i, 4 * i + 4):
             v = skin.vertices[first + at]
-            x = posed(skin, people, g, first + at, room.rest, s, at, 0)
-            y = posed(skin, people, g, first + at, room.rest, s, at, 1)
-            z = posed(skin, people, g, first + at, room.rest, s, at, 2)
+            x, y, z = posed(skin, people, g, first + at, room.rest, s, at)
             room.rest[s, at, 0] = x
             room.rest[s, at, 1] = y
             room.rest[s, at, 2] = z
