@@ -42,7 +42,9 @@ def target_skin(skin: Skin, people: Skinned, chunk: int, room: Room):
 
 
 @wp.func
-def _pose_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room):
+def _pose_block(
+    skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room
+):
     """As `skin.pose_block`, but posed vertices in place of rest ones."""
     rest_block(skin, people, begin, g, end, b, s, t, room)
     first = b * skin.size
@@ -75,10 +77,11 @@ def _add_distances(skin: Skin, g: int, b: int, s: int, room: Room, out: Errors):
         square += squared
         largest = wp.max(largest, distance)
     share = 1.0 / float(skin.count)
-    out.mean[g] = out.mean[g] + share * total
+    mean = out.mean[g] + share * total
+    out.mean[g] = mean
     out.mean_square[g] = out.mean_square[g] + share * square
     # A comparison loses what is not a number, a sum keeps it.
-    out.largest[g] = largest + (total - total)
+    out.largest[g] = largest + (mean - mean)
 
 
 @wp.func
