@@ -250,7 +250,7 @@ class PairFitter:
             )
         q = backend.put(q)
         status = backend.put(new_status(count, self.config.solver.damping))
-        return Batch(count, target, backend.array(places), q, backend.put(betas), q.clone(), status)
+        return Batch(count, target, backend.array(places), q, backend.put(betas), torch.zeros_like(q[:, :3]), q.clone(), status)
 
     def errors(self, skin: SkinPlan, batch: Batch) -> Errors:
         """Distances at where people are, pose correctives included: what a user would measure on the two meshes."""
