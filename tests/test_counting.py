@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import known_kernel
@@ -30,6 +33,15 @@ print(kernel_work.counted())
 """
 
 
+def kernel_program(text: str, *arguments: object) -> str:
+    """What a program says; one that starts from nothing, as its kernels must not be compiled before it does."""
+    command = [sys.executable, "-c", text, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": programs.PATHS}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_launches_and_reads_are_counted_and_done() -> None:
     began: list[int] = []
     counted = recording(make_backend("cpu", lanes=1), lambda: began.append(sum(counted.launches.values())))
@@ -56,7 +68,6 @@ def test_operations_of_torch_are_counted_and_those_that_wait() -> None:
 
 
 def test_operations_and_bytes_of_a_kernel_are_counted_while_it_runs(tmp_path: Path) -> None:
-    code, said, errors = programs.run("-c", KNOWN, tmp_path)
-    assert code == 0, errors
+    said = kernel_program(KNOWN, tmp_path)
     # 21 reads and 3 writes of a number; ten numbers had to come from memory, two to go there; and all of it twice.
     assert said.strip() == "Counted(flops=66, asked=192, read=80, written=16, lost=0)"

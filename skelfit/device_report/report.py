@@ -21,7 +21,7 @@ from skelfit.config import Gender, Pipeline
 from skelfit.device_report.agreement import Tolerances, as_dict, compare
 from skelfit.device_report.conversion import measure_conversion
 from skelfit.device_report.parts import kernel_uses, measure_parts
-from skelfit.device_report.speed import measure_batches, measure_sustained, repeated
+from skelfit.device_report.speed import measure_batches, measure_sustained
 from skelfit.device_report.text import as_markdown
 from skelfit.fit.fitter import Fitter
 

@@ -55,13 +55,14 @@ def _batches(rows: list[dict[str, Any]]) -> Lines:
 
 def _parts(found: dict[str, Any]) -> Lines:
     lines = [
-        f"A call of {found['batch']} people takes {found['milliseconds']:.1f} ms, {found['in_events']:.1f} of them in "
-        "kernels, copies and clearings of Warp.",
+        f"A call of {found['batch']} people takes {found['milliseconds']:.1f} ms, {found['in_kernels']:.1f} of them in "
+        f"what follows. It launches {found['launches']} kernels and reads {found['reads']} times from the device, "
+        f"{found['read_bytes'] / found['batch']:.0f} bytes a person.",
         "",
     ]
+    whole = found["milliseconds"]
     body = [
-        [e["name"], e["number"], f"{e['milliseconds']:.3f}", f"{100 * e['milliseconds'] / found['milliseconds']:.1f} %"]
-        for e in found["events"]
+        [e["name"], e["number"], f"{e['milliseconds']:.3f}", _share(e["milliseconds"] / whole)] for e in found["kernels"]
     ]
     return lines + table(["what", "number", "ms", "of the call"], body)
 
@@ -87,7 +88,9 @@ def _conversion(rows: list[dict[str, Any]]) -> Lines:
 
 
 def _kernels(rows: list[dict[str, Any]]) -> Lines:
-    names = list(rows[0]) if rows else ["family"]
+    if not rows:
+        return ["Of a CPU there is nothing to say."]
+    names = list(rows[0])
     return table(names, ([_number(r[name]) for name in names] for r in rows))
 
 

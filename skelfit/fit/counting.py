@@ -24,12 +24,13 @@ _WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_u
 
 @dataclass(frozen=True)
 class Recording(Backend):
-    """A backend that keeps count of what it does. `before` is called before each launch.
+    """A backend that keeps count of what it does. `before` is called before each launch, `after` with its name.
 
     The seconds are those of a CPU, where a launch returns when it is done; not those that compiling takes.
     """
 
     before: Callable[[], object] = field(default=lambda: None, compare=False)
+    after: Callable[[str], object] = field(default=lambda kernel: None, compare=False)
     launches: Counter[str] = field(default_factory=Counter, compare=False)  # of each kernel
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float), compare=False)
     reads: list[int] = field(default_factory=list, compare=False)  # bytes of each
@@ -42,6 +43,7 @@ class Recording(Backend):
         if groups:
             self.seconds[kernel.key] += time.perf_counter() - started
             self.launches[kernel.key] += 1
+            self.after(kernel.key)
 
     def read(self, array: Any) -> Tensor:
         """Read it, counted."""
@@ -49,10 +51,20 @@ class Recording(Backend):
         self.reads.append(found.nbytes)
         return found
 
+    def forget(self) -> None:
+        """Count from zero."""
+        for count in (self.launches, self.seconds, self.reads):
+            count.clear()
 
-def recording(backend: Backend, before: Callable[[], object] = lambda: None) -> Recording:
+
+def recording(
+    backend: Backend,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[str], object] = lambda kernel: None,
+) -> Recording:
     """The same backend, counting."""
-    return Recording(**{f.name: getattr(backend, f.name) for f in fields(Backend)}, before=before)
+    own = {f.name: getattr(backend, f.name) for f in fields(Backend)}
+    return Recording(**own, before=before, after=after)
 
 
 class TorchCalls(TorchDispatchMode):
