@@ -82,6 +82,11 @@ class Backend:
         """Room for lane vectors; what it holds is not defined."""
         return wp.empty(shape, dtype=self.kernels.lanes.V, device=self.device)
 
+    def lanes_from(self, x: Tensor) -> Any:
+        """Numbers of people (G L, ...), whole groups of them, as lane vectors (G, ...) on the device."""
+        groups = x.reshape(-1, self.lanes, *x.shape[1:]).movedim(1, -1).contiguous()
+        return wp.array(groups.numpy(), dtype=self.kernels.lanes.V, device=self.device)
+
     def people_of(self, array: Any, count: int) -> Tensor:
         """An array of lane vectors (G, ...) of all people in their order as (count, ...), on the host."""
         found = self.read(array)  # (G, ..., L)
