@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import pi
 
 import pytest
@@ -49,6 +50,24 @@ def test_a_valley_flatter_than_the_rounding_of_its_value_is_followed_to_its_floo
     assert (Flat(goal)(torch.zeros(3, 2)).value == 1).all()  # otherwise the test shows nothing
     found = levenberg_marquardt(Flat(goal), torch.zeros(3, 2), 6, straight(10.0))
     assert (found.x - goal).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("rise", "accepted"), [(400, 1), (600, 0)])
+def test_a_value_may_rise_by_its_rounding(rise: int, accepted: int) -> None:
+    """By 512 units of the float type's resolution."""
+    goal, start = torch.ones(1, 2), torch.zeros(1, 2)
+
+    def evaluate(x: Tensor) -> Evaluation:
+        return replace(Flat(goal)(x), value=1 + rise * torch.finfo(x.dtype).eps * (x != start).any(1))
+
+    assert levenberg_marquardt(evaluate, start, 1, straight(10.0)).accepted == accepted
+
+
+def test_damping_stays_within_its_bounds() -> None:
+    goal = Linear(torch.eye(2).double()[None], torch.ones(1, 2).double())
+    start = torch.tensor([[0.0, 0.0], [torch.nan, 0.0]], dtype=torch.float64)
+    found = levenberg_marquardt(goal, start, 20, straight(10.0))
+    torch.testing.assert_close(found.damping, torch.tensor([1e-7, 1e7], dtype=torch.float64))
 
 
 def test_damping_is_carried_from_one_solution_to_the_next() -> None:
