@@ -5,8 +5,10 @@ import numpy as np
 import warp as wp
 
 from skelfit.body.dofs import DOF_JOINT, NUM_JOINTS, SKEL_PARENTS, dofs_of_joint
-from skelfit.body.kinematics import FOREARM_BONES, SCAPULAE, SPINE, tree_levels
+from skelfit.body.kinematics import FOREARM_BONES, tree_levels
 from skelfit.body.skel import SkelModel
+
+NUM_BETAS = 10  # K
 
 
 @wp.struct
@@ -25,7 +27,6 @@ class Body:
     stretches: wp.array3d(dtype=float)  # (24, 3, K) m per beta, of a joint's bone vector
     directions: wp.array2d(dtype=float)  # (24, 3) unit, the template's bone
     axes: wp.array2d(dtype=float)  # (46, 3) the DoFs' axes in the frame of the T-posed template
-    slides: wp.array(dtype=int)  # (24,) 0, 1, 2: a spine joint; 3, 4: a scapula; -1: it does not slide
 
 
 def body_tables(model: SkelModel, device: str) -> Body:
@@ -40,7 +41,6 @@ def body_tables(model: SkelModel, device: str) -> Body:
     offsets, offset_speeds = _from_parents(joints), _from_parents(speeds)
     template = rig.template_bone.double().numpy()
     frame = (rig.per_joint_rot @ rig.apose_rot.mT)[list(DOF_JOINT)]
-    slides = [(*SPINE, *SCAPULAE).index(j) if j in SPINE + SCAPULAE else -1 for j in range(NUM_JOINTS)]
     levels = tree_levels()
 
     body = Body()
@@ -58,7 +58,6 @@ def body_tables(model: SkelModel, device: str) -> Body:
     )
     body.directions = _floats(template / np.linalg.norm(template, axis=1, keepdims=True), device)
     body.axes = _floats((frame @ rig.axes[..., None])[..., 0].numpy(), device)
-    body.slides = _ints(slides, device)
     return body
 
 

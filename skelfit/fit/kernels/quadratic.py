@@ -274,14 +274,20 @@ def _pair_moment(s: int, p: int, variables: Variables, room: Room):
 
 
 @wp.func
-def second_moments(s: int, t: int, variables: Variables, room: Room):
-    """All cells."""
+def pair_moments(s: int, t: int, variables: Variables, room: Room):
+    """Cells of pairs of joints; the others are zero. What is left for `second_moments` is to add them up."""
     for p in range(t, variables.num_pairs, wp.block_dim()):
         _pair_moment(s, p, variables, room)
     for n in range(t, variables.empty.shape[0], wp.block_dim()):
         for c in range(16):
             room.cells[s, variables.empty[n], c] = V()
     sync()
+
+
+@wp.func
+def second_moments(s: int, t: int, variables: Variables, room: Room):
+    """All cells."""
+    pair_moments(s, t, variables, room)
     add_up(t, s, 16, variables.cell_sums, room.cells)
 
 

@@ -1,0 +1,330 @@
+"""Betas as variables beside the DoFs: what they add to value, gradient and Gauss-Newton matrix of `quadratic`.
+
+Beta k moves a vertex by f_k, its shape vector turned by its blended transform, and by what it changes of the
+transforms, dA_k u. With d the betas' change since the vertex pass, the residual is r + dA u + sum d_k f_k, and its
+squares need the levers L_k = sum om f_k u^T, the products sum om f_k f_l and the pulls sum om f_k r.
+
+- To the pose, the betas' change is another slope: D0 + sum d_k L_k.
+- On a twist, as which a beta or a DoF changes a joint's transform, a lever does what a wrench does: a torque
+  sum A x L and a force L e. So does dA_k M, whose wrench on joint a is, of the second moments of the pairs of joints,
+  sum over b of x x (omega x x' + v) and omega x x' + v. What all that is on a beta's twists gives the matrix of two
+  betas, and what it is on a DoF's, once summed up the tree, that of a DoF and a beta.
+"""
+
+from typing import Any
+
+import warp as wp
+
+from skelfit.fit.body_tables import NUM_BETAS
+from skelfit.fit.variables import Variables
+
+from .lanes import A2, A3, I2, L, V, m, sync
+from .levers import Levers
+from .place import Place
+from .quadratic import Room
+from .twists import Sway
+
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+K: int = NUM_BETAS
+
+
+@wp.struct
+class Shaping:
+    """Of each slot, what an evaluation makes of the levers."""
+
+    start: A2  # (S, K) betas of the vertex pass
+    push: A2  # (S, K) pull + products d
+    turning: A3  # (S, J, 3) the slopes' torques
+    part: A3  # (S, J, K) of half the gradient
+    wrenches: A3  # (S, J, 6 K) torque and force of each beta; K c + k is component c of beta k
+    square: A3  # (S, K, K) of half the matrix
+
+
+def make_shaping(slots: int, joints: int, device: str) -> Any:
+    """Room for so many groups."""
+    shaping = Shaping()
+    for name, shape in (
+        ("start", (K,)), ("push", (K,)), ("turning", (joints, 3)), ("part", (joints, K)),
+        ("wrenches", (joints, 6 * K)), ("square", (K, K)),
+    ):  # fmt: skip
+        setattr(shaping, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    return shaping
+
+
+def make_levers(slots: int, joints: int, device: str) -> Any:
+    """Levers of so many groups."""
+    levers = Levers()
+    for name, shape in (("lever", (joints, 12, K)), ("products", (K, K)), ("pull", (K,))):
+        setattr(levers, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    return levers
+
+
+@wp.func
+def load_levers(s: int, t: int, g: int, places: I2, found: Levers, levers: Levers):
+    """Into slot s the levers of the people of group g; places (G, L): where each is among those of the vertex pass."""
+    joints = found.lever.shape[1]
+    for i in range(t, joints * wp.static(12 * K), wp.block_dim()):
+        j = i // wp.static(12 * K)
+        c = (i // wp.static(K)) % 12
+        k = i % wp.static(K)
+        x = V()
+        for lane in range(wp.static(L)):
+            p = places[g, lane]
+            v = found.lever[p / wp.static(L), j, c, k]
+            x[lane] = v[p % wp.static(L)]
+        levers.lever[s, j, c, k] = x
+    for i in range(t, wp.static(K * K + K), wp.block_dim()):
+        k = i % wp.static(K)
+        x = V()
+        for lane in range(wp.static(L)):
+            p = places[g, lane]
+            v = found.pull[p / wp.static(L), k]
+            if i >= wp.static(K):
+                v = found.products[p / wp.static(L), i // wp.static(K) - 1, k]
+            x[lane] = v[p % wp.static(L)]
+        if i >= wp.static(K):
+            levers.products[s, i // wp.static(K) - 1, k] = x
+        else:
+            levers.pull[s, k] = x
+    sync()
+
+
+@wp.func
+def lever_slopes(
+    s: int, t: int, betas: A2, variables: Variables, levers: Levers, room: Room, shaping: Shaping
+):  # fmt: skip
+    """What the betas (S, K) make of D0, for `quadratic.slopes`."""
+    for i in range(t, variables.num_joints * 12, wp.block_dim()):
+        _lever_slope(s, i // 12, i % 12, betas, levers, room, shaping)
+    for k in range(t, wp.static(K), wp.block_dim()):
+        _push(s, k, betas, levers, shaping)
+    sync()
+
+
+@wp.func
+def beta_parts(
+    s: int, t: int, x: V, y: V, z: V, variables: Variables, levers: Levers, sway: Sway, room: Room,
+    shaping: Shaping,
+):  # fmt: skip
+    """What `beta_gradient` adds up, from the slopes and the betas' twists; x, y, z: `mean_residual`, or 0."""
+    for i in range(t, variables.num_joints * 3, wp.block_dim()):
+        _turning(s, i // 3, i % 3, room, shaping)
+    sync()
+    for i in range(t, variables.num_joints * wp.static(K), wp.block_dim()):
+        j = i // wp.static(K)
+        k = i % wp.static(K)
+        part = _beta_part(s, j, k, variables.joints[j], levers, sway, room, shaping)
+        part -= m(x, levers.lever[s, j, 3, k]) + m(y, levers.lever[s, j, 7, k])
+        shaping.part[s, j, k] = part - m(z, levers.lever[s, j, 11, k])
+    sync()
+
+
+@wp.func
+def beta_value(s: int, betas: A2, weight: float, levers: Levers, shaping: Shaping) -> V:
+    """What the betas add to `quadratic.value_of`; a squared beta costs weight, m^2. The same in each thread."""
+    total = V()
+    for k in range(wp.static(K)):
+        beta = betas[s, k]
+        total += m(beta - shaping.start[s, k], levers.pull[s, k] + shaping.push[s, k]) + weight * m(
+            beta, beta
+        )
+    return total
+
+
+@wp.func
+def beta_gradient(s: int, k: int, betas: A2, weight: float, variables: Variables, shaping: Shaping) -> V:
+    """The gradient along beta k."""
+    total = shaping.push[s, k] + weight * betas[s, k]
+    for j in range(variables.num_joints):
+        total += shaping.part[s, j, k]
+    return 2.0 * total
+
+
+@wp.func
+def beta_columns(
+    s: int, t: int, h: int, weight: float, variables: Variables, levers: Levers, place: Place, sway: Sway,
+    room: Room, shaping: Shaping, hessian: A3,
+):  # fmt: skip
+    """The columns of betas, to the diagonal, in buffer h of hessian (H, n + K, n + K).
+
+    Between `quadratic.pair_moments` and the adding up of the cells.
+    """
+    for i in range(t, variables.num_joints * wp.static(K), wp.block_dim()):
+        _lever_wrench(s, i // wp.static(K), i % wp.static(K), levers, room, shaping)
+    sync()
+    for i in range(t, wp.static(K * K), wp.block_dim()):
+        k = i // wp.static(K)
+        o = i % wp.static(K)
+        if k <= o:
+            shaping.square[s, k, o] = levers.products[s, k, o] + _on_twist(s, o, k, variables, sway, shaping)
+    sync()
+    for i in range(t, variables.num_joints * wp.static(K), wp.block_dim()):
+        _add_wrench(s, i // wp.static(K), i % wp.static(K), variables, sway, room, shaping)
+    sync()
+    n = variables.num_dofs
+    for i in range(t, wp.static(K * K), wp.block_dim()):
+        k = i // wp.static(K)
+        o = i % wp.static(K)
+        if k <= o:
+            e = shaping.square[s, k, o] + _on_twist(s, k, o, variables, sway, shaping)
+            hessian[h, n + k, n + o] = 2.0 * e + V(wp.where(k == o, 2.0 * weight, 0.0))
+    sync()
+    for c in range(t, wp.static(6 * K), wp.block_dim()):
+        _add_up_wrenches(s, c, variables, shaping)
+    sync()
+    for i in range(t, n * wp.static(K), wp.block_dim()):
+        _meet(s, h, i // wp.static(K), i % wp.static(K), variables, place, shaping, hessian)
+    sync()
+
+
+@wp.func
+def _lever_slope(s: int, j: int, c: int, betas: A2, levers: Levers, room: Room, shaping: Shaping):
+    x = V()
+    for k in range(wp.static(K)):
+        x += m(betas[s, k] - shaping.start[s, k], levers.lever[s, j, c, k])
+    room.given[s, j, c] = room.d[s, j, c] + x
+
+
+@wp.func
+def _push(s: int, k: int, betas: A2, levers: Levers, shaping: Shaping):
+    x = levers.pull[s, k]
+    for o in range(wp.static(K)):
+        x += m(betas[s, o] - shaping.start[s, o], levers.products[s, k, o])
+    shaping.push[s, k] = x
+
+
+@wp.func
+def _turning(s: int, j: int, r: int, room: Room, shaping: Shaping):
+    """Component r of sum A x slope over the columns of joint j."""
+    a = 4 * ((r + 1) % 3)
+    b = 4 * ((r + 2) % 3)
+    x = V()
+    for c in range(4):
+        x += m(room.a[s, j, a + c], room.slope[s, j, b + c]) - m(room.a[s, j, b + c], room.slope[s, j, a + c])
+    shaping.turning[s, j, r] = x
+
+
+@wp.func
+def _beta_part(
+    s: int, j: int, k: int, joint: int, levers: Levers, sway: Sway, room: Room, shaping: Shaping
+) -> V:  # fmt: skip
+    """What joint j, SKEL's `joint`, adds to half the gradient along beta k: <L_k, dA> + <slope, dA_k>."""
+    x = V()
+    for c in range(12):
+        x += m(room.change[s, j, c], levers.lever[s, j, c, k])
+    for r in range(3):
+        x += m(shaping.turning[s, j, r], sway.turn[s, joint, wp.static(K) * r + k])
+        x += m(room.slope[s, j, 4 * r + 3], sway.v[s, joint, wp.static(K) * r + k])
+    return x
+
+
+@wp.func
+def _lever_wrench(s: int, j: int, k: int, levers: Levers, room: Room, shaping: Shaping):
+    """What lever k is on joint j."""
+    for r in range(3):
+        a = 4 * ((r + 1) % 3)
+        b = 4 * ((r + 2) % 3)
+        x = V()
+        for c in range(4):
+            x += m(room.a[s, j, a + c], levers.lever[s, j, b + c, k])
+            x -= m(room.a[s, j, b + c], levers.lever[s, j, a + c, k])
+        shaping.wrenches[s, j, wp.static(K) * r + k] = x
+        shaping.wrenches[s, j, wp.static(K) * (3 + r) + k] = levers.lever[s, j, 4 * r + 3, k]
+
+
+@wp.func
+def _on_twist(s: int, k: int, o: int, variables: Variables, sway: Sway, shaping: Shaping) -> V:
+    """What the wrenches of beta k do on the twists of beta o."""
+    x = V()
+    for j in range(variables.num_joints):
+        joint = variables.joints[j]
+        for r in range(3):
+            x += m(shaping.wrenches[s, j, wp.static(K) * r + k], sway.turn[s, joint, wp.static(K) * r + o])
+            x += m(shaping.wrenches[s, j, wp.static(K) * (3 + r) + k], sway.v[s, joint, wp.static(K) * r + o])
+    return x
+
+
+@wp.func
+def _add_wrench(s: int, j: int, k: int, variables: Variables, sway: Sway, room: Room, shaping: Shaping):
+    """Add what dA_k M is on joint j, from the cells of its pairs."""
+    x0 = shaping.wrenches[s, j, k]
+    x1 = shaping.wrenches[s, j, wp.static(K) + k]
+    x2 = shaping.wrenches[s, j, wp.static(2 * K) + k]
+    f0 = shaping.wrenches[s, j, wp.static(3 * K) + k]
+    f1 = shaping.wrenches[s, j, wp.static(4 * K) + k]
+    f2 = shaping.wrenches[s, j, wp.static(5 * K) + k]
+    for n in range(variables.near.first[j], variables.near.first[j + 1]):
+        code = variables.near.values[n]
+        second = code % 2  # of the pair, whose cell is then read as its transpose
+        p = code / 2
+        cell = variables.pair_cells[p, 0]
+        other = variables.joints[variables.pairs[p, 1 - second]]
+        row = 1 + 2 * second
+        column = 3 - 2 * second
+        own = 9 + 3 * second
+        its = 12 - 3 * second
+        w0 = sway.turn[s, other, k]
+        w1 = sway.turn[s, other, wp.static(K) + k]
+        w2 = sway.turn[s, other, wp.static(2 * K) + k]
+        v0 = sway.v[s, other, k]
+        v1 = sway.v[s, other, wp.static(K) + k]
+        v2 = sway.v[s, other, wp.static(2 * K) + k]
+        mass = room.cells[s, cell, 15]
+        xx = room.cells[s, cell, 0]
+        yy = room.cells[s, cell, 4]
+        zz = room.cells[s, cell, 8]
+        a0 = room.cells[s, cell, own]
+        a1 = room.cells[s, cell, own + 1]
+        a2 = room.cells[s, cell, own + 2]
+        b0 = room.cells[s, cell, its]
+        b1 = room.cells[s, cell, its + 1]
+        b2 = room.cells[s, cell, its + 2]
+        x0 += m(yy + zz, w0) - m(room.cells[s, cell, column], w1) - m(room.cells[s, cell, 2 * column], w2)
+        x0 += m(a1, v2) - m(a2, v1)
+        x1 += m(xx + zz, w1) - m(room.cells[s, cell, row], w0) - m(room.cells[s, cell, row + 2 * column], w2)
+        x1 += m(a2, v0) - m(a0, v2)
+        x2 += (
+            m(xx + yy, w2)
+            - m(room.cells[s, cell, 2 * row], w0)
+            - m(room.cells[s, cell, 2 * row + column], w1)
+        )
+        x2 += m(a0, v1) - m(a1, v0)
+        f0 += m(w1, b2) - m(w2, b1) + m(mass, v0)
+        f1 += m(w2, b0) - m(w0, b2) + m(mass, v1)
+        f2 += m(w0, b1) - m(w1, b0) + m(mass, v2)
+    shaping.wrenches[s, j, k] = x0
+    shaping.wrenches[s, j, wp.static(K) + k] = x1
+    shaping.wrenches[s, j, wp.static(2 * K) + k] = x2
+    shaping.wrenches[s, j, wp.static(3 * K) + k] = f0
+    shaping.wrenches[s, j, wp.static(4 * K) + k] = f1
+    shaping.wrenches[s, j, wp.static(5 * K) + k] = f2
+
+
+@wp.func
+def beta_speed(s: int, k: int, r: int, shaping: Shaping) -> V:
+    """How beta k moves the mean of the skin, of `mean_residual`; the root is the first active joint."""
+    return shaping.wrenches[s, 0, wp.static(K) * (3 + r) + k]
+
+
+@wp.func
+def _add_up_wrenches(s: int, c: int, variables: Variables, shaping: Shaping):
+    """Number c of the wrenches on each joint becomes that on its subtree."""
+    for n in range(variables.up.first[variables.up.levels]):
+        j = variables.up.place[n]
+        x = shaping.wrenches[s, j, c]
+        for i in range(variables.up.sources.first[n], variables.up.sources.first[n + 1]):
+            x += shaping.wrenches[s, variables.up.sources.values[i], c]
+        shaping.wrenches[s, j, c] = x
+
+
+@wp.func
+def _meet(s: int, h: int, i: int, k: int, variables: Variables, place: Place, shaping: Shaping, hessian: A3):
+    """The entry of DoF i and beta k."""
+    j = variables.owner[i]
+    d = variables.dofs[i]
+    x = V()
+    for r in range(3):
+        x += m(place.omega[s, d, r], shaping.wrenches[s, j, wp.static(K) * r + k])
+        x += m(place.v[s, d, r], shaping.wrenches[s, j, wp.static(K) * (3 + r) + k])
+    hessian[h, i, variables.num_dofs + k] = 2.0 * x
