@@ -15,13 +15,14 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fit.body_tables import NUM_BETAS, Body
+from skelfit.fit.body_tables import NUM_BETAS
 from skelfit.fit.variables import Variables
 
-from .lanes import A2, A3, A4, V, m, sync
+from .lanes import A2, A3, I2, L, V, m, sync
+from .levers import Levers
 from .place import Place
-from .quadratic import Room, add_up, forces, pair_moments, slopes
-from .twists import Sway, shape_twists
+from .quadratic import Room
+from .twists import Sway
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -29,20 +30,10 @@ K: int = NUM_BETAS
 
 
 @wp.struct
-class Levers:
-    """Of each slot, how betas move the skin at the transforms of the last vertex pass, the joints held."""
-
-    betas: A2  # (S, K) of the pass
-    lever: A4  # (S, J, 12, K) sum om f_k u^T, row by row of 3 x 4
-    products: A3  # (S, K, K) m^2, sum om f_k f_l
-    pull: A2  # (S, K) m^2, sum om f_k r
-
-
-@wp.struct
 class Shaping:
     """Of each slot, what an evaluation makes of the levers."""
 
-    given: A3  # (S, J, 12) D0 + sum d_k L_k
+    start: A2  # (S, K) betas of the vertex pass
     push: A2  # (S, K) pull + products d
     turning: A3  # (S, J, 3) the slopes' torques
     part: A3  # (S, J, K) of half the gradient
@@ -50,48 +41,82 @@ class Shaping:
     square: A3  # (S, K, K) of half the matrix
 
 
-def make_levers(slots: int, joints: int, device: str) -> Any:
-    """Room for so many groups."""
-    levers = Levers()
-    for name, shape in (("betas", (K,)), ("lever", (joints, 12, K)), ("products", (K, K)), ("pull", (K,))):
-        setattr(levers, name, wp.zeros((slots, *shape), dtype=V, device=device))
-    return levers
-
-
 def make_shaping(slots: int, joints: int, device: str) -> Any:
     """Room for so many groups."""
     shaping = Shaping()
     for name, shape in (
-        ("given", (joints, 12)), ("push", (K,)), ("turning", (joints, 3)), ("part", (joints, K)),
+        ("start", (K,)), ("push", (K,)), ("turning", (joints, 3)), ("part", (joints, K)),
         ("wrenches", (joints, 6 * K)), ("square", (K, K)),
     ):  # fmt: skip
         setattr(shaping, name, wp.zeros((slots, *shape), dtype=V, device=device))
     return shaping
 
 
-@wp.func
-def shaped_slopes(
-    s: int, t: int, betas: A2, body: Body, variables: Variables, levers: Levers, place: Place, sway: Sway,
-    room: Room, shaping: Shaping,
-):  # fmt: skip
-    """`quadratic.slopes` and `forces` at betas (S, K), and all that the betas add; then come value and gradient.
+def make_levers(slots: int, joints: int, device: str) -> Any:
+    """Levers of so many groups."""
+    levers = Levers()
+    for name, shape in (("lever", (joints, 12, K)), ("products", (K, K)), ("pull", (K,))):
+        setattr(levers, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    return levers
 
-    `place` is shaped and posed, `sway` has the speeds of `shape_speeds`.
-    """
+
+@wp.func
+def load_levers(s: int, t: int, g: int, places: I2, found: Levers, levers: Levers):
+    """Into slot s the levers of the people of group g; places (G, L): where each is among those of the vertex pass."""
+    joints = found.lever.shape[1]
+    for i in range(t, joints * wp.static(12 * K), wp.block_dim()):
+        j = i // wp.static(12 * K)
+        c = (i // wp.static(K)) % 12
+        k = i % wp.static(K)
+        x = V()
+        for lane in range(wp.static(L)):
+            p = places[g, lane]
+            v = found.lever[p / wp.static(L), j, c, k]
+            x[lane] = v[p % wp.static(L)]
+        levers.lever[s, j, c, k] = x
+    for i in range(t, wp.static(K * K + K), wp.block_dim()):
+        k = i % wp.static(K)
+        x = V()
+        for lane in range(wp.static(L)):
+            p = places[g, lane]
+            v = found.pull[p / wp.static(L), k]
+            if i >= wp.static(K):
+                v = found.products[p / wp.static(L), i // wp.static(K) - 1, k]
+            x[lane] = v[p % wp.static(L)]
+        if i >= wp.static(K):
+            levers.products[s, i // wp.static(K) - 1, k] = x
+        else:
+            levers.pull[s, k] = x
+    sync()
+
+
+@wp.func
+def lever_slopes(
+    s: int, t: int, betas: A2, variables: Variables, levers: Levers, room: Room, shaping: Shaping
+):  # fmt: skip
+    """What the betas (S, K) make of D0, for `quadratic.slopes`."""
     for i in range(t, variables.num_joints * 12, wp.block_dim()):
         _lever_slope(s, i // 12, i % 12, betas, levers, room, shaping)
     for k in range(t, wp.static(K), wp.block_dim()):
         _push(s, k, betas, levers, shaping)
     sync()
-    slopes(s, t, shaping.given, variables, place, room)
-    forces(s, t, variables, room)
-    shape_twists(s, t, body, place, sway)
+
+
+@wp.func
+def beta_parts(
+    s: int, t: int, x: V, y: V, z: V, variables: Variables, levers: Levers, sway: Sway, room: Room,
+    shaping: Shaping,
+):  # fmt: skip
+    """What `beta_gradient` adds up, from the slopes and the betas' twists; x, y, z: `mean_residual`, or 0."""
     for i in range(t, variables.num_joints * 3, wp.block_dim()):
         _turning(s, i // 3, i % 3, room, shaping)
     sync()
     for i in range(t, variables.num_joints * wp.static(K), wp.block_dim()):
         j = i // wp.static(K)
-        _beta_part(s, j, i % wp.static(K), variables.joints[j], levers, sway, room, shaping)
+        k = i % wp.static(K)
+        part = _beta_part(s, j, k, variables.joints[j], levers, sway, room, shaping)
+        part -= m(x, levers.lever[s, j, 3, k]) + m(y, levers.lever[s, j, 7, k])
+        shaping.part[s, j, k] = part - m(z, levers.lever[s, j, 11, k])
     sync()
 
 
@@ -101,7 +126,9 @@ def beta_value(s: int, betas: A2, weight: float, levers: Levers, shaping: Shapin
     total = V()
     for k in range(wp.static(K)):
         beta = betas[s, k]
-        total += m(beta - levers.betas[s, k], levers.pull[s, k] + shaping.push[s, k]) + weight * m(beta, beta)
+        total += m(beta - shaping.start[s, k], levers.pull[s, k] + shaping.push[s, k]) + weight * m(
+            beta, beta
+        )
     return total
 
 
@@ -115,20 +142,22 @@ def beta_gradient(s: int, k: int, betas: A2, weight: float, variables: Variables
 
 
 @wp.func
-def shaped_moments(
-    s: int, t: int, weight: float, variables: Variables, levers: Levers, place: Place, sway: Sway, room: Room,
-    shaping: Shaping, hessian: A3,
+def beta_columns(
+    s: int, t: int, h: int, weight: float, variables: Variables, levers: Levers, place: Place, sway: Sway,
+    room: Room, shaping: Shaping, hessian: A3,
 ):  # fmt: skip
-    """`quadratic.second_moments`, and the columns of betas, to the diagonal, in hessian (S, n + K, n + K)."""
-    pair_moments(s, t, variables, room)
+    """The columns of betas, to the diagonal, in buffer h of hessian (H, n + K, n + K).
+
+    Between `quadratic.pair_moments` and the adding up of the cells.
+    """
     for i in range(t, variables.num_joints * wp.static(K), wp.block_dim()):
         _lever_wrench(s, i // wp.static(K), i % wp.static(K), levers, room, shaping)
     sync()
     for i in range(t, wp.static(K * K), wp.block_dim()):
         k = i // wp.static(K)
-        h = i % wp.static(K)
-        if k <= h:
-            shaping.square[s, k, h] = levers.products[s, k, h] + _on_twist(s, h, k, variables, sway, shaping)
+        o = i % wp.static(K)
+        if k <= o:
+            shaping.square[s, k, o] = levers.products[s, k, o] + _on_twist(s, o, k, variables, sway, shaping)
     sync()
     for i in range(t, variables.num_joints * wp.static(K), wp.block_dim()):
         _add_wrench(s, i // wp.static(K), i % wp.static(K), variables, sway, room, shaping)
@@ -136,16 +165,16 @@ def shaped_moments(
     n = variables.num_dofs
     for i in range(t, wp.static(K * K), wp.block_dim()):
         k = i // wp.static(K)
-        h = i % wp.static(K)
-        if k <= h:
-            e = shaping.square[s, k, h] + _on_twist(s, k, h, variables, sway, shaping)
-            hessian[s, n + k, n + h] = 2.0 * e + V(wp.where(k == h, 2.0 * weight, 0.0))
+        o = i % wp.static(K)
+        if k <= o:
+            e = shaping.square[s, k, o] + _on_twist(s, k, o, variables, sway, shaping)
+            hessian[h, n + k, n + o] = 2.0 * e + V(wp.where(k == o, 2.0 * weight, 0.0))
     sync()
     for c in range(t, wp.static(6 * K), wp.block_dim()):
         _add_up_wrenches(s, c, variables, shaping)
-    add_up(t, s, 16, variables.cell_sums, room.cells)
+    sync()
     for i in range(t, n * wp.static(K), wp.block_dim()):
-        _meet(s, i // wp.static(K), i % wp.static(K), variables, place, shaping, hessian)
+        _meet(s, h, i // wp.static(K), i % wp.static(K), variables, place, shaping, hessian)
     sync()
 
 
@@ -153,15 +182,15 @@ def shaped_moments(
 def _lever_slope(s: int, j: int, c: int, betas: A2, levers: Levers, room: Room, shaping: Shaping):
     x = V()
     for k in range(wp.static(K)):
-        x += m(betas[s, k] - levers.betas[s, k], levers.lever[s, j, c, k])
-    shaping.given[s, j, c] = room.d[s, j, c] + x
+        x += m(betas[s, k] - shaping.start[s, k], levers.lever[s, j, c, k])
+    room.given[s, j, c] = room.d[s, j, c] + x
 
 
 @wp.func
 def _push(s: int, k: int, betas: A2, levers: Levers, shaping: Shaping):
     x = levers.pull[s, k]
-    for h in range(wp.static(K)):
-        x += m(betas[s, h] - levers.betas[s, h], levers.products[s, k, h])
+    for o in range(wp.static(K)):
+        x += m(betas[s, o] - shaping.start[s, o], levers.products[s, k, o])
     shaping.push[s, k] = x
 
 
@@ -179,7 +208,7 @@ def _turning(s: int, j: int, r: int, room: Room, shaping: Shaping):
 @wp.func
 def _beta_part(
     s: int, j: int, k: int, joint: int, levers: Levers, sway: Sway, room: Room, shaping: Shaping
-):  # fmt: skip
+) -> V:  # fmt: skip
     """What joint j, SKEL's `joint`, adds to half the gradient along beta k: <L_k, dA> + <slope, dA_k>."""
     x = V()
     for c in range(12):
@@ -187,7 +216,7 @@ def _beta_part(
     for r in range(3):
         x += m(shaping.turning[s, j, r], sway.turn[s, joint, wp.static(K) * r + k])
         x += m(room.slope[s, j, 4 * r + 3], sway.v[s, joint, wp.static(K) * r + k])
-    shaping.part[s, j, k] = x
+    return x
 
 
 @wp.func
@@ -205,14 +234,14 @@ def _lever_wrench(s: int, j: int, k: int, levers: Levers, room: Room, shaping: S
 
 
 @wp.func
-def _on_twist(s: int, k: int, h: int, variables: Variables, sway: Sway, shaping: Shaping) -> V:
-    """What the wrenches of beta k do on the twists of beta h."""
+def _on_twist(s: int, k: int, o: int, variables: Variables, sway: Sway, shaping: Shaping) -> V:
+    """What the wrenches of beta k do on the twists of beta o."""
     x = V()
     for j in range(variables.num_joints):
         joint = variables.joints[j]
         for r in range(3):
-            x += m(shaping.wrenches[s, j, wp.static(K) * r + k], sway.turn[s, joint, wp.static(K) * r + h])
-            x += m(shaping.wrenches[s, j, wp.static(K) * (3 + r) + k], sway.v[s, joint, wp.static(K) * r + h])
+            x += m(shaping.wrenches[s, j, wp.static(K) * r + k], sway.turn[s, joint, wp.static(K) * r + o])
+            x += m(shaping.wrenches[s, j, wp.static(K) * (3 + r) + k], sway.v[s, joint, wp.static(K) * r + o])
     return x
 
 
@@ -273,6 +302,12 @@ def _add_wrench(s: int, j: int, k: int, variables: Variables, sway: Sway, room: 
 
 
 @wp.func
+def beta_speed(s: int, k: int, r: int, shaping: Shaping) -> V:
+    """How beta k moves the mean of the skin, of `mean_residual`; the root is the first active joint."""
+    return shaping.wrenches[s, 0, wp.static(K) * (3 + r) + k]
+
+
+@wp.func
 def _add_up_wrenches(s: int, c: int, variables: Variables, shaping: Shaping):
     """Number c of the wrenches on each joint becomes that on its subtree."""
     for n in range(variables.up.first[variables.up.levels]):
@@ -284,7 +319,7 @@ def _add_up_wrenches(s: int, c: int, variables: Variables, shaping: Shaping):
 
 
 @wp.func
-def _meet(s: int, i: int, k: int, variables: Variables, place: Place, shaping: Shaping, hessian: A3):
+def _meet(s: int, h: int, i: int, k: int, variables: Variables, place: Place, shaping: Shaping, hessian: A3):
     """The entry of DoF i and beta k."""
     j = variables.owner[i]
     d = variables.dofs[i]
@@ -292,4 +327,4 @@ def _meet(s: int, i: int, k: int, variables: Variables, place: Place, shaping: S
     for r in range(3):
         x += m(place.omega[s, d, r], shaping.wrenches[s, j, wp.static(K) * r + k])
         x += m(place.v[s, d, r], shaping.wrenches[s, j, wp.static(K) * (3 + r) + k])
-    hessian[s, i, variables.num_dofs + k] = 2.0 * x
+    hessian[h, i, variables.num_dofs + k] = 2.0 * x
