@@ -37,6 +37,7 @@ class Batch:
     located: Any  # (B, R, 3) m, where joints are drawn to
     q: Tensor  # (B, 46) rad
     betas: Tensor  # (B, K) SKEL's
+    trans: Tensor  # (B, 3) m, in the frame of the target
     origin: Tensor  # (B, 46) rad, before the last pass
     status: Tensor  # (B, 6)
 
@@ -135,7 +136,7 @@ def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, beta
     parts = chunks(backend, count)
     slots = backend.slots(parts)
     posing = k.posing.make_posing(
-        slots, tables.body, backend.array(batch.q), backend.array(batch.betas), backend.device
+        slots, tables.body, backend.array(batch.q), backend.array(batch.betas), backend.array(batch.trans), backend.device
     )
     free = NUM_BETAS if betas_free else 0
     room = k.skin.room_for(slots, backend.block, free, backend.device)
@@ -164,6 +165,7 @@ def solve(
     variables = len(tables.tree.dofs) + (NUM_BETAS if rules.free_betas else 0)
     state = k.solve.State()
     state.q, state.betas = backend.array(batch.q), backend.array(batch.betas)
+    state.trans = backend.array(batch.trans)
     state.origin, state.status = backend.array(batch.origin), backend.array(batch.status)
     backend.launch(
         k.solve.solve,

@@ -191,11 +191,10 @@ def shaped_moments(
 ):  # fmt: skip
     """As `moments.moments`, and the levers."""
     c, t = wp.tid()
-    at = c % posing.angles.shape[0]
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
-        stand(g, at, t, posing, people)
+        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
         clear_moments(skin, people, g, t, out)
         _clear(skin, g, t, levers)
     sync()

@@ -147,11 +147,10 @@ def add_moments(skin: Skin, g: int, b: int, s: int, t: int, room: Room, out: Mom
 def moments(skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Moments):
     """The vertex pass: reads each target vertex once. Launched over chunks of groups."""
     c, t = wp.tid()
-    at = c % posing.angles.shape[0]
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
-        stand(g, at, t, posing, people)
+        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
         clear_moments(skin, people, g, t, out)
     sync()
     for b in range(skin.blocks):

@@ -17,7 +17,7 @@ import warp as wp
 
 from skelfit.fit.skin_tables import Quad, Skin
 
-from .lanes import A2, A3, A4, I1, I2, L, V, m
+from .lanes import A2, A3, A4, I2, L, V, m
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -53,48 +53,6 @@ def room_for(slots: int, size: int, betas: int, device: Any) -> Any:
     room.residual = wp.empty((slots, size, 3), dtype=V, device=device)
     room.moves = wp.empty((slots, size if betas else 0, 3, betas), dtype=V, device=device)
     return room
-
-
-@wp.func
-def place(
-    g: int, s: int, t: int, rot: A3, pos: A3, rest: A3, parents: I1, drivers: I1, betas: A2, people: Skinned
-):
-    """Coefficients and transforms of group g, from its joints in slot s.
-
-    rot (S, 24, 9) global rotations, pos (S, 24, 3) and rest (S, 24, 3) m, betas (S, n), of the slot; parents (24,), -1
-    for the root; drivers: the joints whose local rotations drive correctives, in their order.
-    """
-    for j in range(t, 24, wp.block_dim()):
-        for r in range(3):
-            x = rot[s, j, 3 * r]
-            y = rot[s, j, 3 * r + 1]
-            z = rot[s, j, 3 * r + 2]
-            people.transforms[g, j, 4 * r] = x
-            people.transforms[g, j, 4 * r + 1] = y
-            people.transforms[g, j, 4 * r + 2] = z
-            shift = m(x, rest[s, j, 0]) + m(y, rest[s, j, 1]) + m(z, rest[s, j, 2])
-            people.transforms[g, j, 4 * r + 3] = pos[s, j, r] - shift
-    n = betas.shape[1]
-    for i in range(t, 1 + n, wp.block_dim()):
-        if i == 0:
-            people.coefficients[g, 0] = V(1.0)
-        else:
-            people.coefficients[g, i] = betas[s, i - 1]
-    for i in range(t, 9 * drivers.shape[0], wp.block_dim()):
-        people.coefficients[g, 1 + n + i] = _feature(rot, s, drivers[i // 9], parents, (i % 9) // 3, i % 3)
-
-
-@wp.func
-def _feature(rot: A3, s: int, j: int, parents: I1, r: int, c: int) -> V:
-    """Entry (r, c) of R_parent^T R_j - I."""
-    p = parents[j]
-    x = rot[s, j, 3 * r + c]
-    if p >= 0:
-        x = m(rot[s, p, r], rot[s, j, c]) + m(rot[s, p, 3 + r], rot[s, j, 3 + c])
-        x += m(rot[s, p, 6 + r], rot[s, j, 6 + c])
-    if r == c:
-        x -= V(1.0)
-    return x
 
 
 @wp.func

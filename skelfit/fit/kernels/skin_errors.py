@@ -100,14 +100,13 @@ def _add_point(skin: Skin, g: int, e: int, s: int, room: Room, out: Errors):
 def errors(skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Errors):
     """Distances, points and joints."""
     c, t = wp.tid()
-    at = c % posing.angles.shape[0]
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
-        stand(g, at, t, posing, people)
+        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
         for i in range(t, out.joints.shape[1], wp.block_dim()):
             for r in range(3):
-                out.joints[g, i, r] = posing.place.pos[at, i, r]
+                out.joints[g, i, r] = posing.place.pos[c % posing.angles.shape[0], i, r]
         for i in range(t, out.points.shape[1], wp.block_dim()):
             for r in range(3):
                 out.points[g, i, r] = V()

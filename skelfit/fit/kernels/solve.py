@@ -87,6 +87,7 @@ class State:
 
     q: F2  # (B, 46) rad
     betas: F2  # (B, K) SKEL's
+    trans: F2  # (B, 3) m
     origin: F2  # (B, 46) rad, q before the last pass
     status: F2  # (B, 6)
 
@@ -101,6 +102,7 @@ class Work:
     trial: A2  # (S, N)
     balls: A2  # (S, joints)
     speeds: A3  # (S, N, 3) of the mean of the skin
+    mean: A2  # (2 S, 3) m, the mean residual: what the best translation takes off; in two buffers as in `Steps`
 
 
 @wp.func
@@ -245,6 +247,10 @@ def evaluate(
         d = mean_residual(s, 2, variables, room)
         value -= m(a, a) + m(c, c) + m(d, d)
         sync()
+        if t == 0:
+            work.mean[h, 0] = a
+            work.mean[h, 1] = c
+            work.mean[h, 2] = d
         centre(s, t, a, c, d, variables, room)
     forces(s, t, variables, room)
     second_moments(s, t, variables, room)
@@ -269,6 +275,8 @@ def _accept(s: int, t: int, h: int, n: int, bent: int, better: V, work: Work, st
         work.x[s, i] = choose(better, work.trial[s, i], work.x[s, i])
     if some(V(1.0) - better):
         two = 4 * s + 1 - h
+        for r in range(t, 3, wp.block_dim()):
+            work.mean[two, r] = choose(better, work.mean[two, r], work.mean[h, r])
         for i in range(t, n, wp.block_dim()):
             steps.gradient[two, i] = choose(better, steps.gradient[two, i], steps.gradient[h, i])
             for j in range(i, n):
@@ -296,6 +304,8 @@ def solve(
         work.q[s, i] = take(state.q, rows, g, i)
     for i in range(t, work.betas.shape[1], wp.block_dim()):
         work.betas[s, i] = take(state.betas, rows, g, i)
+    for i in range(t, 3, wp.block_dim()):
+        place.trans[s, i] = take(state.trans, rows, g, i)
     sync()
     for i in range(t, n, wp.block_dim()):
         work.x[s, i] = work.q[s, variables.dofs[i]]
@@ -354,6 +364,9 @@ def solve(
         promise = damped_step(s, t, h, size, bent, V(rules.damping_min), steps)
         if rules.branch >= 0:
             tried = m(tried, exceeds(before, value))
+        if rules.free_root != 0:
+            for r in range(t, 3, wp.block_dim()):
+                put(state.trans, rows, g, r, place.trans[s, r] - work.mean[h, r])
         _store(s, t, g, n, rows, rules, tried, state, variables, branches, work)
         if t == 0:
             # A new pass is a new chance, but for those whose steps were all refused: they would be again.
@@ -398,6 +411,7 @@ def _store(
 def make_work(slots: int, variables: int, balls: int, joints: int, device: str) -> Any:
     """Room for so many groups."""
     work = Work()
+    work.mean = wp.zeros((2 * slots, 3), dtype=V, device=device)
     for name, shape in (
         ("q", (NUM_DOFS,)), ("betas", (NUM_BETAS,)), ("x", (variables,)), ("trial", (variables,)),
         ("balls", (balls,)), ("speeds", (variables, 3)),
