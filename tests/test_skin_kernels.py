@@ -210,8 +210,8 @@ def test_passes_give_the_sums_of_their_definitions(lanes: int, stage: tuple[str,
     found, wanted = run(crowd(), tables, lanes), naive(crowd(), tables)
     for name, x in wanted.items():
         assert found[name].shape == x.shape
-        # Residuals of 20 mm are differences of places of a metre, which float32 knows to 0.1 um.
-        tolerance = 2e-5 if name in ("d", "pull") else 4e-6
+        # Residuals of 20 mm are differences of places of a metre, which are known to half a micrometre.
+        tolerance = 5e-5 if name in ("d", "pull") else 4e-6
         assert np.abs(found[name] - x).max() < tolerance * np.abs(x).max(), name
 
 
