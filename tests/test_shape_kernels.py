@@ -196,7 +196,7 @@ def test_body_at_rest_is_the_models(people: People) -> None:
 def test_twists_are_those_of_differences(people: People) -> None:
     x, step = away(people), 1e-6
     found, at = Found(people, x, 8), people.transforms(x)
-    turn, v = (people_of(y).unflatten(2, (3, 10)) for y in (found.sway.turn, found.sway.v))
+    turn, v = people_of(found.sway.twists).unflatten(2, (2, 3, 10)).unbind(2)
     for k in range(10):
         along = torch.zeros_like(x)
         along[:, people.n + k] = step

@@ -150,8 +150,9 @@ def beta_columns(
 
     Between `quadratic.pair_moments` and the adding up of the cells.
     """
-    for i in range(t, variables.num_joints * wp.static(K), wp.block_dim()):
-        _lever_wrench(s, i // wp.static(K), i % wp.static(K), levers, room, shaping)
+    share = wp.min(wp.block_dim(), wp.static(K))  # threads that share a joint, or a DoF
+    for i in range(t, variables.num_joints * share, wp.block_dim()):
+        _lever_wrench(s, i // share, i % share, share, levers, room, shaping)
     sync()
     for i in range(t, wp.static(K * K), wp.block_dim()):
         k = i // wp.static(K)
@@ -159,8 +160,8 @@ def beta_columns(
         if k <= o:
             shaping.square[s, k, o] = levers.products[s, k, o] + _on_twist(s, o, k, variables, sway, shaping)
     sync()
-    for i in range(t, variables.num_joints * wp.static(K), wp.block_dim()):
-        _add_wrench(s, i // wp.static(K), i % wp.static(K), variables, sway, room, shaping)
+    for i in range(t, variables.num_joints * share, wp.block_dim()):
+        _add_wrench(s, i // share, i % share, share, variables, sway, room, shaping)
     sync()
     n = variables.num_dofs
     for i in range(t, wp.static(K * K), wp.block_dim()):
@@ -170,11 +171,10 @@ def beta_columns(
             e = shaping.square[s, k, o] + _on_twist(s, k, o, variables, sway, shaping)
             hessian[h, n + k, n + o] = 2.0 * e + V(wp.where(k == o, 2.0 * weight, 0.0))
     sync()
-    for c in range(t, wp.static(6 * K), wp.block_dim()):
-        _add_up_wrenches(s, c, variables, shaping)
+    _add_up_wrenches(s, t, variables, shaping)
     sync()
-    for i in range(t, n * wp.static(K), wp.block_dim()):
-        _meet(s, h, i // wp.static(K), i % wp.static(K), variables, place, shaping, hessian)
+    for i in range(t, n * share, wp.block_dim()):
+        _meet(s, h, i // share, i % share, share, variables, place, shaping, hessian)
     sync()
 
 
@@ -214,91 +214,107 @@ def _beta_part(
     for c in range(12):
         x += m(room.change[s, j, c], levers.lever[s, j, c, k])
     for r in range(3):
-        x += m(shaping.turning[s, j, r], sway.turn[s, joint, wp.static(K) * r + k])
-        x += m(room.slope[s, j, 4 * r + 3], sway.v[s, joint, wp.static(K) * r + k])
+        x += m(shaping.turning[s, j, r], sway.twists[s, joint, wp.static(K) * r + k])
+        x += m(room.slope[s, j, 4 * r + 3], sway.twists[s, joint, wp.static(K) * (3 + r) + k])
     return x
 
 
 @wp.func
-def _lever_wrench(s: int, j: int, k: int, levers: Levers, room: Room, shaping: Shaping):
-    """What lever k is on joint j."""
+def _lever_wrench(
+    s: int, j: int, first: int, step: int, levers: Levers, room: Room, shaping: Shaping
+):  # fmt: skip
+    """What the levers are on joint j; for the betas from first on, in steps."""
     for r in range(3):
         a = 4 * ((r + 1) % 3)
         b = 4 * ((r + 2) % 3)
-        x = V()
-        for c in range(4):
-            x += m(room.a[s, j, a + c], levers.lever[s, j, b + c, k])
-            x -= m(room.a[s, j, b + c], levers.lever[s, j, a + c, k])
-        shaping.wrenches[s, j, wp.static(K) * r + k] = x
-        shaping.wrenches[s, j, wp.static(K) * (3 + r) + k] = levers.lever[s, j, 4 * r + 3, k]
+        a0 = room.a[s, j, a]
+        a1 = room.a[s, j, a + 1]
+        a2 = room.a[s, j, a + 2]
+        a3 = room.a[s, j, a + 3]
+        b0 = room.a[s, j, b]
+        b1 = room.a[s, j, b + 1]
+        b2 = room.a[s, j, b + 2]
+        b3 = room.a[s, j, b + 3]
+        for k in range(first, wp.static(K), step):
+            x = m(a0, levers.lever[s, j, b, k]) + m(a1, levers.lever[s, j, b + 1, k])
+            x += m(a2, levers.lever[s, j, b + 2, k]) + m(a3, levers.lever[s, j, b + 3, k])
+            x -= m(b0, levers.lever[s, j, a, k]) + m(b1, levers.lever[s, j, a + 1, k])
+            x -= m(b2, levers.lever[s, j, a + 2, k]) + m(b3, levers.lever[s, j, a + 3, k])
+            shaping.wrenches[s, j, wp.static(K) * r + k] = x
+            shaping.wrenches[s, j, wp.static(K) * (3 + r) + k] = levers.lever[s, j, 4 * r + 3, k]
 
 
 @wp.func
 def _on_twist(s: int, k: int, o: int, variables: Variables, sway: Sway, shaping: Shaping) -> V:
     """What the wrenches of beta k do on the twists of beta o."""
     x = V()
+    y = V()
     for j in range(variables.num_joints):
         joint = variables.joints[j]
-        for r in range(3):
-            x += m(shaping.wrenches[s, j, wp.static(K) * r + k], sway.turn[s, joint, wp.static(K) * r + o])
-            x += m(shaping.wrenches[s, j, wp.static(K) * (3 + r) + k], sway.v[s, joint, wp.static(K) * r + o])
-    return x
+        for c in range(3):
+            x += m(shaping.wrenches[s, j, wp.static(K) * c + k], sway.twists[s, joint, wp.static(K) * c + o])
+            y += m(
+                shaping.wrenches[s, j, wp.static(K) * (3 + c) + k],
+                sway.twists[s, joint, wp.static(K) * (3 + c) + o],
+            )
+    return x + y
 
 
 @wp.func
-def _add_wrench(s: int, j: int, k: int, variables: Variables, sway: Sway, room: Room, shaping: Shaping):
-    """Add what dA_k M is on joint j, from the cells of its pairs."""
-    x0 = shaping.wrenches[s, j, k]
-    x1 = shaping.wrenches[s, j, wp.static(K) + k]
-    x2 = shaping.wrenches[s, j, wp.static(2 * K) + k]
-    f0 = shaping.wrenches[s, j, wp.static(3 * K) + k]
-    f1 = shaping.wrenches[s, j, wp.static(4 * K) + k]
-    f2 = shaping.wrenches[s, j, wp.static(5 * K) + k]
+def _add_wrench(
+    s: int, j: int, first: int, step: int, variables: Variables, sway: Sway, room: Room, shaping: Shaping
+):  # fmt: skip
+    """Add what dA_k M is on joint j, from the cells of its pairs; for the betas from first on, in steps."""
     for n in range(variables.near.first[j], variables.near.first[j + 1]):
         code = variables.near.values[n]
         second = code % 2  # of the pair, whose cell is then read as its transpose
         p = code / 2
-        cell = variables.pair_cells[p, 0]
         other = variables.joints[variables.pairs[p, 1 - second]]
-        row = 1 + 2 * second
-        column = 3 - 2 * second
-        own = 9 + 3 * second
-        its = 12 - 3 * second
-        w0 = sway.turn[s, other, k]
-        w1 = sway.turn[s, other, wp.static(K) + k]
-        w2 = sway.turn[s, other, wp.static(2 * K) + k]
-        v0 = sway.v[s, other, k]
-        v1 = sway.v[s, other, wp.static(K) + k]
-        v2 = sway.v[s, other, wp.static(2 * K) + k]
-        mass = room.cells[s, cell, 15]
-        xx = room.cells[s, cell, 0]
-        yy = room.cells[s, cell, 4]
-        zz = room.cells[s, cell, 8]
-        a0 = room.cells[s, cell, own]
-        a1 = room.cells[s, cell, own + 1]
-        a2 = room.cells[s, cell, own + 2]
-        b0 = room.cells[s, cell, its]
-        b1 = room.cells[s, cell, its + 1]
-        b2 = room.cells[s, cell, its + 2]
-        x0 += m(yy + zz, w0) - m(room.cells[s, cell, column], w1) - m(room.cells[s, cell, 2 * column], w2)
-        x0 += m(a1, v2) - m(a2, v1)
-        x1 += m(xx + zz, w1) - m(room.cells[s, cell, row], w0) - m(room.cells[s, cell, row + 2 * column], w2)
-        x1 += m(a2, v0) - m(a0, v2)
-        x2 += (
-            m(xx + yy, w2)
-            - m(room.cells[s, cell, 2 * row], w0)
-            - m(room.cells[s, cell, 2 * row + column], w1)
-        )
-        x2 += m(a0, v1) - m(a1, v0)
-        f0 += m(w1, b2) - m(w2, b1) + m(mass, v0)
-        f1 += m(w2, b0) - m(w0, b2) + m(mass, v1)
-        f2 += m(w0, b1) - m(w1, b0) + m(mass, v2)
-    shaping.wrenches[s, j, k] = x0
-    shaping.wrenches[s, j, wp.static(K) + k] = x1
-    shaping.wrenches[s, j, wp.static(2 * K) + k] = x2
-    shaping.wrenches[s, j, wp.static(3 * K) + k] = f0
-    shaping.wrenches[s, j, wp.static(4 * K) + k] = f1
-    shaping.wrenches[s, j, wp.static(5 * K) + k] = f2
+        _add_neighbour(s, j, other, variables.pair_cells[p, 0], second, first, step, sway, room, shaping)
+
+
+@wp.func
+def _add_neighbour(
+    s: int, j: int, other: int, cell: int, second: int, first: int, step: int, sway: Sway, room: Room,
+    shaping: Shaping,
+):  # fmt: skip
+    row = 1 + 2 * second
+    column = 3 - 2 * second
+    x01 = room.cells[s, cell, column]
+    x02 = room.cells[s, cell, 2 * column]
+    x10 = room.cells[s, cell, row]
+    x12 = room.cells[s, cell, row + 2 * column]
+    x20 = room.cells[s, cell, 2 * row]
+    x21 = room.cells[s, cell, 2 * row + column]
+    x00 = room.cells[s, cell, 4] + room.cells[s, cell, 8]
+    x11 = room.cells[s, cell, 0] + room.cells[s, cell, 8]
+    x22 = room.cells[s, cell, 0] + room.cells[s, cell, 4]
+    a0 = room.cells[s, cell, 9 + 3 * second]
+    a1 = room.cells[s, cell, 10 + 3 * second]
+    a2 = room.cells[s, cell, 11 + 3 * second]
+    b0 = room.cells[s, cell, 12 - 3 * second]
+    b1 = room.cells[s, cell, 13 - 3 * second]
+    b2 = room.cells[s, cell, 14 - 3 * second]
+    mass = room.cells[s, cell, 15]
+    for k in range(first, wp.static(K), step):
+        w0 = sway.twists[s, other, k]
+        w1 = sway.twists[s, other, wp.static(K) + k]
+        w2 = sway.twists[s, other, wp.static(2 * K) + k]
+        v0 = sway.twists[s, other, wp.static(3 * K) + k]
+        v1 = sway.twists[s, other, wp.static(4 * K) + k]
+        v2 = sway.twists[s, other, wp.static(5 * K) + k]
+        t0 = m(x00, w0) - m(x01, w1) - m(x02, w2) + m(a1, v2) - m(a2, v1)
+        t1 = m(x11, w1) - m(x10, w0) - m(x12, w2) + m(a2, v0) - m(a0, v2)
+        t2 = m(x22, w2) - m(x20, w0) - m(x21, w1) + m(a0, v1) - m(a1, v0)
+        f0 = m(w1, b2) - m(w2, b1) + m(mass, v0)
+        f1 = m(w2, b0) - m(w0, b2) + m(mass, v1)
+        f2 = m(w0, b1) - m(w1, b0) + m(mass, v2)
+        shaping.wrenches[s, j, k] = shaping.wrenches[s, j, k] + t0
+        shaping.wrenches[s, j, wp.static(K) + k] = shaping.wrenches[s, j, wp.static(K) + k] + t1
+        shaping.wrenches[s, j, wp.static(2 * K) + k] = shaping.wrenches[s, j, wp.static(2 * K) + k] + t2
+        shaping.wrenches[s, j, wp.static(3 * K) + k] = shaping.wrenches[s, j, wp.static(3 * K) + k] + f0
+        shaping.wrenches[s, j, wp.static(4 * K) + k] = shaping.wrenches[s, j, wp.static(4 * K) + k] + f1
+        shaping.wrenches[s, j, wp.static(5 * K) + k] = shaping.wrenches[s, j, wp.static(5 * K) + k] + f2
 
 
 @wp.func
@@ -308,23 +324,36 @@ def beta_speed(s: int, k: int, r: int, shaping: Shaping) -> V:
 
 
 @wp.func
-def _add_up_wrenches(s: int, c: int, variables: Variables, shaping: Shaping):
-    """Number c of the wrenches on each joint becomes that on its subtree."""
+def _add_up_wrenches(s: int, t: int, variables: Variables, shaping: Shaping):
+    """The wrenches on each joint become those on its subtree; a thread has some of their numbers, up the whole tree."""
     for n in range(variables.up.first[variables.up.levels]):
         j = variables.up.place[n]
-        x = shaping.wrenches[s, j, c]
         for i in range(variables.up.sources.first[n], variables.up.sources.first[n + 1]):
-            x += shaping.wrenches[s, variables.up.sources.values[i], c]
-        shaping.wrenches[s, j, c] = x
+            below = variables.up.sources.values[i]
+            for c in range(t, wp.static(6 * K), wp.block_dim()):
+                shaping.wrenches[s, j, c] = shaping.wrenches[s, j, c] + shaping.wrenches[s, below, c]
 
 
 @wp.func
-def _meet(s: int, h: int, i: int, k: int, variables: Variables, place: Place, shaping: Shaping, hessian: A3):
-    """The entry of DoF i and beta k."""
+def _meet(
+    s: int, h: int, i: int, first: int, step: int, variables: Variables, place: Place, shaping: Shaping,
+    hessian: A3,
+):  # fmt: skip
+    """The entries of DoF i and the betas from first on, in steps."""
     j = variables.owner[i]
     d = variables.dofs[i]
-    x = V()
-    for r in range(3):
-        x += m(place.omega[s, d, r], shaping.wrenches[s, j, wp.static(K) * r + k])
-        x += m(place.v[s, d, r], shaping.wrenches[s, j, wp.static(K) * (3 + r) + k])
-    hessian[h, i, variables.num_dofs + k] = 2.0 * x
+    w0 = place.omega[s, d, 0]
+    w1 = place.omega[s, d, 1]
+    w2 = place.omega[s, d, 2]
+    v0 = place.v[s, d, 0]
+    v1 = place.v[s, d, 1]
+    v2 = place.v[s, d, 2]
+    for k in range(first, wp.static(K), step):
+        x = m(w0, shaping.wrenches[s, j, k]) + m(w1, shaping.wrenches[s, j, wp.static(K) + k])
+        x += m(w2, shaping.wrenches[s, j, wp.static(2 * K) + k]) + m(
+            v0, shaping.wrenches[s, j, wp.static(3 * K) + k]
+        )
+        x += m(v1, shaping.wrenches[s, j, wp.static(4 * K) + k]) + m(
+            v2, shaping.wrenches[s, j, wp.static(5 * K) + k]
+        )
+        hessian[h, i, variables.num_dofs + k] = 2.0 * x
