@@ -14,7 +14,7 @@ from skelfit.body.dofs import dof_axes, dof_limits, dofs_of_joint, limits_middle
 class Balls:
     """Which variables turn a ball joint, and which stand alone; made by `make_balls`."""
 
-    index: wp.array2d(dtype=int)  # (k, 3) a ball joint's angles among the variables, in the order of application
+    index: wp.array2d(dtype=int)  # (k, 3) a joint's angles among the variables, first applied first
     straight: wp.array(dtype=int)  # (m,) the other angles
     hand: wp.array(dtype=float)  # (k,) +1 or -1: determinant of the joint's axes
     limits: wp.array3d(dtype=float)  # (k, 3, 2) rad

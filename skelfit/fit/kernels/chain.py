@@ -177,9 +177,9 @@ def _stand(s: int, j: int, q: A2, body: Body, place: Place):
     z += place.offsets[s, j, 2]
     up = body.parents[j]
     if up < 0:
-        place.pos[s, j, 0] = x
-        place.pos[s, j, 1] = y
-        place.pos[s, j, 2] = z
+        place.pos[s, j, 0] = x + place.trans[s, 0]
+        place.pos[s, j, 1] = y + place.trans[s, 1]
+        place.pos[s, j, 2] = z + place.trans[s, 2]
         for r in range(9):
             place.rot[s, j, r] = V(wp.where(r % 4 == 0, 1.0, 0.0))
     else:
@@ -230,7 +230,10 @@ def _turn(s: int, j: int, i: int, q: A2, place: Place):
 
 @wp.func
 def pose(s: int, t: int, q: A2, body: Body, place: Place):
-    """Global rotations and positions of the joints, and the world twists of the DoFs, at angles q (S, 46) rad."""
+    """Global rotations and positions of the joints, and the world twists of the DoFs, at angles q (S, 46) rad.
+
+    The person is moved by `place.trans`.
+    """
     for level in range(body.level.shape[0] - 1):
         for n in range(body.level[level] + t, body.level[level + 1], wp.block_dim()):
             j = body.order[n]

@@ -17,7 +17,20 @@ import warp as wp
 
 from skelfit.fit.ball_tables import Balls
 
-from .lanes import A2, F2, V, angle_of, choose, exceeds, m, root, sine_and_cosine, sine_and_turn, sync, within_half_turn
+from .lanes import (
+    A2,
+    F2,
+    V,
+    angle_of,
+    choose,
+    exceeds,
+    m,
+    root,
+    sine_and_cosine,
+    sine_and_turn,
+    sync,
+    within_half_turn,
+)
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 

@@ -155,23 +155,7 @@ def take(x: F2, rows: I2, g: int, i: int) -> V:
 
 
 @wp.func
-def take1(x: F1, rows: I2, g: int) -> V:
-    """x[rows[g, lane]] for each lane."""
-    r = V()
-    for k in range(wp.static(L)):
-        r[k] = x[rows[g, k]]
-    return r
-
-
-@wp.func
 def put(x: F2, rows: I2, g: int, i: int, a: V):
     """x[rows[g, lane], i] = a of each lane."""
     for k in range(wp.static(L)):
         x[rows[g, k], i] = a[k]
-
-
-@wp.func
-def put1(x: F1, rows: I2, g: int, a: V):
-    """x[rows[g, lane]] = a of each lane."""
-    for k in range(wp.static(L)):
-        x[rows[g, k]] = a[k]

@@ -12,6 +12,7 @@ from skelfit.fit.skin_tables import Skin
 
 from .lanes import A2, A3, A4, V, m, sync
 from .moments import Moments, add_moments, clear_moments
+from .posing import Posing, stand
 from .skin import Room, Skinned, blended_row, pose_block, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
@@ -111,13 +112,16 @@ def _add_levers(skin: Skin, g: int, b: int, s: int, t: int, room: Room, out: Lev
 
 
 @wp.kernel
-def shaped_moments(skin: Skin, people: Skinned, chunk: int, room: Room, out: Moments, levers: Levers):
+def shaped_moments(
+    skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Moments, levers: Levers
+):  # fmt: skip
     """As `moments.moments`, and the levers."""
     c, t = wp.tid()
     s = c % room.rest.shape[0]
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
+        stand(g, s, t, posing, people)
         clear_moments(skin, people, g, t, out)
         _clear(skin, g, t, levers)
     sync()

@@ -16,6 +16,7 @@ class Place:
     axes: A3  # (S, 46, 3) unit, the DoFs' axes in the frame of the T-posed person
     spine: A2  # (S, 3) m, lengths: lumbar, thorax, head
     thorax: A2  # (S, 2) m, width and height
+    trans: A2  # (S, 3) m, of the whole person
     rot: A3  # (S, 24, 9) global rotations of the joints, row by row
     pos: A3  # (S, 24, 3) m, global
     omega: A3  # (S, 46, 3) rad/rad: a DoF moves a point x below its joint by omega x x + v
@@ -27,7 +28,7 @@ def make_place(slots: int, device: str) -> Place:
     place = Place()
     for name, shape in (
         ("rest", (24, 3)), ("offsets", (24, 3)), ("axes", (46, 3)), ("spine", (3,)), ("thorax", (2,)),
-        ("rot", (24, 9)), ("pos", (24, 3)), ("omega", (46, 3)), ("v", (46, 3)),
+        ("trans", (3,)), ("rot", (24, 9)), ("pos", (24, 3)), ("omega", (46, 3)), ("v", (46, 3)),
     ):  # fmt: skip
         setattr(place, name, wp.zeros((slots, *shape), dtype=V, device=device))
     return place

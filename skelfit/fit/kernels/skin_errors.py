@@ -5,6 +5,7 @@ import warp as wp
 from skelfit.fit.skin_tables import Skin
 
 from .lanes import A1, A3, L, V, m, root, sync
+from .posing import Posing, stand
 from .skin import Room, Skinned, posed, rest_quad, target_at, together, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
@@ -18,6 +19,7 @@ class Errors:
     mean_square: A1  # (G,) m^2
     largest: A1  # (G,) m; not a number if any distance is not finite
     points: A3  # (G, K, 3) m, regressed from the posed skin
+    joints: A3  # (G, 24, 3) m
 
 
 @wp.kernel
@@ -91,13 +93,17 @@ def _add_point(skin: Skin, g: int, e: int, s: int, room: Room, out: Errors):
 
 
 @wp.kernel
-def errors(skin: Skin, people: Skinned, chunk: int, room: Room, out: Errors):
-    """Distances and points."""
+def errors(skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Errors):
+    """Distances, points and joints."""
     c, t = wp.tid()
     s = c % room.rest.shape[0]
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
+        stand(g, s, t, posing, people)
+        for i in range(t, out.joints.shape[1], wp.block_dim()):
+            for r in range(3):
+                out.joints[g, i, r] = posing.place.pos[s, i, r]
         for i in range(t, out.points.shape[1], wp.block_dim()):
             for r in range(3):
                 out.points[g, i, r] = V()

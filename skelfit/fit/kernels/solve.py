@@ -14,12 +14,14 @@ import warp as wp
 
 from skelfit.body.dofs import NUM_DOFS
 from skelfit.fit.ball_tables import Balls
-from skelfit.fit.body_tables import Body
+from skelfit.fit.body_tables import NUM_BETAS, Body
 from skelfit.fit.variables import Variables
 
 from .chain import pose
 from .chart import retract, retract_betas, twin_of
-from .lanes import A1, A2, A3, F1, F2, F3, I1, I2, L, V, choose, exceeds, m, put, put1, some, sync, take, take1
+from .lanes import A2, A3, F2, F3, I2, L, V, choose, exceeds, m, put, some, sync, take
+from .levers import Levers
+from .moments import Moments
 from .place import Place
 from .quadratic import (
     Room,
@@ -43,14 +45,6 @@ from .shape import shape_joints
 from .step import Steps, damped_step
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
-
-
-@wp.struct
-class Moments:
-    start: A3
-    pairs: A3
-    d: A3
-    value: A1
 
 
 @wp.struct
@@ -78,19 +72,24 @@ class Rules:
     beyond: float  # rad beyond a limit that makes a branch doubtful
 
 
+# Columns of `State.status`.
+MOVED = 0  # rad, the largest change of an angle in the last pass
+VALUE = 1  # m^2, the objective
+DECREASE = 2  # m^2, what one more step promises
+DAMPING = 3  # of the next step
+DOUBT = 4  # and 5: how far a joint with two branches is beyond its limits, rad
+STATUS_SIZE = 6
+
+
 @wp.struct
 class State:
     """Where B people are."""
 
     q: F2  # (B, 46) rad
     betas: F2  # (B, K) SKEL's
-    trans: F2  # (B, 3) m, of a free translation
+    trans: F2  # (B, 3) m
     origin: F2  # (B, 46) rad, q before the last pass
-    damping: F1  # (B,) of the next step
-    moved: F1  # (B,) rad, the largest change of an angle in the last pass
-    value: F1  # (B,) m^2, the objective
-    decrease: F1  # (B,) m^2, what one more step promises
-    doubt: F2  # (B, 2) how far a joint with two branches is beyond its limits, rad
+    status: F2  # (B, 6)
 
 
 @wp.struct
@@ -103,6 +102,7 @@ class Work:
     trial: A2  # (S, N)
     balls: A2  # (S, joints)
     speeds: A3  # (S, N, 3) of the mean of the skin
+    mean: A2  # (2 S, 3) m, the mean residual: what the best translation takes off; in two buffers as in `Steps`
 
 
 @wp.func
@@ -247,6 +247,10 @@ def evaluate(
         d = mean_residual(s, 2, variables, room)
         value -= m(a, a) + m(c, c) + m(d, d)
         sync()
+        if t == 0:
+            work.mean[h, 0] = a
+            work.mean[h, 1] = c
+            work.mean[h, 2] = d
         centre(s, t, a, c, d, variables, room)
     forces(s, t, variables, room)
     second_moments(s, t, variables, room)
@@ -271,6 +275,8 @@ def _accept(s: int, t: int, h: int, n: int, bent: int, better: V, work: Work, st
         work.x[s, i] = choose(better, work.trial[s, i], work.x[s, i])
     if some(V(1.0) - better):
         two = 4 * s + 1 - h
+        for r in range(t, 3, wp.block_dim()):
+            work.mean[two, r] = choose(better, work.mean[two, r], work.mean[h, r])
         for i in range(t, n, wp.block_dim()):
             steps.gradient[two, i] = choose(better, steps.gradient[two, i], steps.gradient[h, i])
             for j in range(i, n):
@@ -282,7 +288,7 @@ def _accept(s: int, t: int, h: int, n: int, bent: int, better: V, work: Work, st
 
 @wp.kernel
 def solve(
-    rows: I2, places: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments,
+    rows: I2, places: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments, levers: Levers,
     variables: Variables, balls: Balls, branches: I2, body: Body, place: Place, room: Room, work: Work, steps: Steps,
 ):  # fmt: skip
     """Some steps of the people of rows (G, L), from the moments of a vertex pass, in which places (G, L) finds them.
@@ -298,6 +304,8 @@ def solve(
         work.q[s, i] = take(state.q, rows, g, i)
     for i in range(t, work.betas.shape[1], wp.block_dim()):
         work.betas[s, i] = take(state.betas, rows, g, i)
+    for i in range(t, 3, wp.block_dim()):
+        place.trans[s, i] = take(state.trans, rows, g, i)
     sync()
     for i in range(t, n, wp.block_dim()):
         work.x[s, i] = work.q[s, variables.dofs[i]]
@@ -306,10 +314,10 @@ def solve(
         for i in range(n + t, size, wp.block_dim()):
             work.x[s, i] = work.betas[s, i - n]
     sync()
-    before = take1(state.value, rows, g)
+    before = take(state.status, rows, g, wp.static(VALUE))
     tried = V(1.0)
     if rules.branch >= 0:
-        tried = exceeds(take(state.doubt, rows, g, rules.branch), V(rules.beyond))
+        tried = exceeds(take(state.status, rows, g, wp.static(DOUBT) + rules.branch), V(rules.beyond))
     if some(tried):
         if rules.branch >= 0 and t == 0:
             twin_of(
@@ -326,7 +334,7 @@ def solve(
         bent = rules.exact
         damping = V(rules.damping)
         if rules.branch < 0:
-            damping = take1(state.damping, rows, g)
+            damping = take(state.status, rows, g, wp.static(DAMPING))
         accepted = V()
         value = evaluate(s, t, h, g, work.x, rules, moments, variables, body, place, room, work, steps)
         for _step in range(rules.steps):
@@ -356,13 +364,16 @@ def solve(
         promise = damped_step(s, t, h, size, bent, V(rules.damping_min), steps)
         if rules.branch >= 0:
             tried = m(tried, exceeds(before, value))
+        if rules.free_root != 0:
+            for r in range(t, 3, wp.block_dim()):
+                put(state.trans, rows, g, r, place.trans[s, r] - work.mean[h, r])
         _store(s, t, g, n, rows, rules, tried, state, variables, branches, work)
         if t == 0:
             # A new pass is a new chance, but for those whose steps were all refused: they would be again.
             damping = choose(accepted, wp.min(damping, V(rules.damping)), damping)
-            put1(state.damping, rows, g, choose(tried, damping, take1(state.damping, rows, g)))
-            put1(state.value, rows, g, choose(tried, value, before))
-            put1(state.decrease, rows, g, choose(tried, promise, take1(state.decrease, rows, g)))
+            put(state.status, rows, g, wp.static(DAMPING), choose(tried, damping, take(state.status, rows, g, wp.static(DAMPING))))
+            put(state.status, rows, g, wp.static(VALUE), choose(tried, value, before))
+            put(state.status, rows, g, wp.static(DECREASE), choose(tried, promise, take(state.status, rows, g, wp.static(DECREASE))))
 
 
 @wp.func
@@ -386,7 +397,7 @@ def _store(
         for i in range(n):
             d = variables.dofs[i]
             moved = wp.max(moved, wp.abs(take(state.q, rows, g, d) - take(state.origin, rows, g, d)))
-        put1(state.moved, rows, g, moved)
+        put(state.status, rows, g, wp.static(MOVED), moved)
         for joint in range(branches.shape[0]):
             doubt = V()
             for r in range(3):
@@ -394,4 +405,16 @@ def _store(
                 x = take(state.q, rows, g, variables.dofs[i])
                 excess = beyond_limit(x, variables.limits[i, 0], variables.limits[i, 1])
                 doubt = wp.max(doubt, wp.abs(excess))
-            put(state.doubt, rows, g, joint, doubt)
+            put(state.status, rows, g, wp.static(DOUBT) + joint, doubt)
+
+
+def make_work(slots: int, variables: int, balls: int, joints: int, device: str) -> Any:
+    """Room for so many groups."""
+    work = Work()
+    work.mean = wp.zeros((2 * slots, 3), dtype=V, device=device)
+    for name, shape in (
+        ("q", (NUM_DOFS,)), ("betas", (NUM_BETAS,)), ("x", (variables,)), ("trial", (variables,)),
+        ("balls", (balls,)), ("speeds", (variables, 3)),
+    ):  # fmt: skip
+        setattr(work, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    return work
