@@ -26,7 +26,6 @@ class Body:
     bones: wp.array2d(dtype=int)  # (24, 2) joints whose offsets add up to a joint's bone vector; -1: none
     stretches: wp.array3d(dtype=float)  # (24, 3, K) m per beta, of a joint's bone vector
     directions: wp.array2d(dtype=float)  # (24, 3) unit, the template's bone
-    drivers: wp.array(dtype=int)  # joints whose local rotations drive pose correctives, in their order
     axes: wp.array2d(dtype=float)  # (46, 3) the DoFs' axes in the frame of the T-posed template
 
 
@@ -47,7 +46,6 @@ def body_tables(model: SkelModel, device: str) -> Body:
     body = Body()
     body.parents = _ints(SKEL_PARENTS, device)
     body.first_dof = _ints([dofs_of_joint(j)[0] for j in range(NUM_JOINTS)] + [len(DOF_JOINT)], device)
-    body.drivers = _ints(model.corrective_joints, device)
     body.order = _ints(np.concatenate(levels), device)
     body.level = _ints(np.cumsum([0, *map(len, levels)]), device)
     body.joints = _floats(joints, device)

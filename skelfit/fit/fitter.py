@@ -18,11 +18,12 @@ from torch import Tensor
 
 from skelfit.body.axes import combined
 from skelfit.body.ball import nearest_turn
-from skelfit.body.dofs import ROOT_DOFS, dof_limits, limits_middle
+from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.backend import Backend, make_backend
+from skelfit.fit.ball_tables import make_balls
 from skelfit.fit.body_tables import body_tables
 from skelfit.fit.joint_targets import make_locator
 from skelfit.fit.measure import Errors, measure
@@ -32,7 +33,8 @@ from skelfit.fit.results import FitResult, better, map_results
 from skelfit.fit.schedule import Schedule, make_schedule
 from skelfit.fit.shape import rest_distance, rest_form
 from skelfit.fit.skin_tables import SkinPlan, smpl_skin, stage_skin
-from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
+from skelfit.fit.start_tables import start_tables
+from skelfit.fit.warm_start import beta_map, root_angles, root_translation
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
@@ -129,6 +131,8 @@ class PairFitter:
         if any(stage.joint_weight > 0 for stage in config.stages):
             self.locator = make_locator(self.skel, self.limits, config=config.locator)
         self.body = body_tables(self.skel, backend.device)
+        self.start_tables = start_tables(self.smpl, self.skel, backend.device, self.dof_limits)
+        self.balls = make_balls(range(NUM_JOINTS), range(NUM_DOFS), backend.device, self.dof_limits)
         self.target_skin = smpl_skin(self.smpl, backend.block, backend.device)
         relative = vertex_weights(self.skel.asset, config.vertex_weights)
 
@@ -150,7 +154,8 @@ class PairFitter:
     @torch.no_grad()
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit one batch; arguments as `Fitter.fit` takes them, float32 on the host."""
-        batch, local_rot, skel_betas = self.start(pose, betas)
+        skel_betas = self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
+        batch = self.start(pose, betas)
         stage_pve: list[Tensor] = []
 
         def between() -> None:
@@ -163,7 +168,7 @@ class PairFitter:
         q = nearest_turn(q, self.middle)
         value, decrease = status[:, 1], status[:, 2]
 
-        rot = local_rot[:, 0]
+        rot = roma.rotvec_to_rotmat(pose[:, 0])
         skel_root = self.skel.j_template[0] + combined(self.skel.j_shapedirs[:1], fitted)[:, 0]
         trans = root_translation(transl, rot, self.smpl.root_joint(betas), skel_root)
 
@@ -210,47 +215,43 @@ class PairFitter:
         off = joints[:, [self.locator.joints[k] for k in mine]] - self.backend.read(batch.located)[:, mine]
         return weight * off.square().sum((1, 2))
 
-    def start(self, pose: Tensor, betas: Tensor) -> tuple[Batch, Tensor, Tensor]:
-        """People where they start, their local rotations (B, 24, 3, 3), and SKEL's betas as transferred (B, 10)."""
+    def start(self, pose: Tensor, betas: Tensor) -> Batch:
+        """People of labels' pose (B, 24, 3) and betas (B, 10) where the fit starts, on the device."""
         backend, k, count = self.backend, self.backend.kernels, len(pose)
-        skel_betas = self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
-        local_rot = roma.rotvec_to_rotmat(pose)
-        still = local_rot.clone()
-        still[:, 0] = torch.eye(3)
         rows = whole_groups(np.arange(count), backend.lanes)
-        blocks = len(rows)
-        vertices = len(self.smpl.v_template)
-        target = backend.lanes_of(blocks, vertices, 3)
+        groups, parts = len(rows), chunks(backend, len(rows))
+        target = backend.lanes_of(groups, len(self.smpl.v_template), 3)
         people = skinned(backend, self.target_skin, target, rows)
-        feature = (still[:, 1:] - torch.eye(3)).flatten(1)
-        coefficients = torch.cat((torch.ones_like(feature[:, :1]), betas, feature), 1)
-        people.coefficients = self._lanes(coefficients[rows.reshape(-1)])
-        people.transforms = self._lanes(self.smpl.transforms(still, betas).flatten(2)[rows.reshape(-1)])
-        room = k.skin.room_for(backend.slots(chunks(backend, blocks)), backend.block, 0, backend.device)
+        slots = backend.slots(groups)
+        skel_betas, q = (torch.zeros(count, n, device=backend.device) for n in (self.skel.num_betas, NUM_DOFS))
+        labels = [backend.array(backend.put(x)) for x in (pose.flatten(1), betas)]
         backend.launch(
-            k.skin_errors.target_skin, chunks(backend, blocks), [self.target_skin.skin, people, backend.chunk, room]
+            k.start.start,
+            groups,
+            [
+                *labels, people.rows, self.start_tables, self.body, self.balls,
+                k.place.make_place(slots, backend.device), k.start.make_start_room(slots, backend.device),
+                people.transforms, people.coefficients, backend.array(skel_betas), backend.array(q),
+            ],
+        )  # fmt: skip
+        room = k.skin.room_for(backend.slots(parts), backend.block, 0, backend.device)
+        backend.launch(
+            k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room]
         )
-        q = body_angles(self.skel.frames(skel_betas).frame, local_rot, self.dof_limits)
-        return self._batch(count, target, q, skel_betas), local_rot, skel_betas
-
-    def _lanes(self, x: Tensor) -> Any:
-        import warp as wp
-
-        x = x.reshape(-1, self.backend.lanes, *x.shape[1:]).movedim(1, -1).contiguous()
-        return wp.array(x.numpy(), dtype=self.backend.kernels.lanes.V, device=self.backend.device)
-
-    def _batch(self, count: int, target: Any, q: Tensor, betas: Tensor) -> Batch:
-        backend = self.backend
-        places = torch.zeros(count, len(self.locator.joints) if self.locator else 0, 3, device=backend.device)
-        if self.locator:
-            vertices = backend.ints(self.locator.vertices.numpy())
-            weights = backend.array(self.locator.weights.to(backend.device))
-            backend.launch(
-                backend.kernels.locate.locate, target.shape[0], [vertices, weights, target, backend.array(places)]
-            )
-        q = backend.put(q)
         status = backend.put(new_status(count, self.config.solver.damping))
-        return Batch(count, target, backend.array(places), q, backend.put(betas), torch.zeros_like(q[:, :3]), q.clone(), status)
+        trans = torch.zeros(count, 3, device=backend.device)
+        return Batch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
+
+    def _located(self, target: Any, count: int) -> Any:
+        """Where joints are drawn to, (B, R, 3) m."""
+        backend, locator = self.backend, self.locator
+        places = torch.zeros(count, len(locator.joints) if locator else 0, 3, device=backend.device)
+        if locator:
+            vertices = backend.ints(locator.vertices.numpy())
+            weights = backend.array(locator.weights.to(backend.device))
+            inputs = [vertices, weights, target, backend.array(places)]
+            backend.launch(backend.kernels.locate.locate, target.shape[0], inputs)
+        return backend.array(places)
 
     def errors(self, skin: SkinPlan, batch: Batch) -> Errors:
         """Distances at where people are, pose correctives included: what a user would measure on the two meshes."""

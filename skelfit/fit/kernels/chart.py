@@ -108,12 +108,12 @@ def write_ball(s: int, j: int, a: V, b: V, c: V, balls: Balls, out: A2):
     Nearer by the sum of squares of what is beyond; within half a turn of the limits' middle.
     """
     half = V(wp.static(3.141592653589793))
-    a0 = _near(a, balls.middle[j, 0])
-    b0 = _near(b, balls.middle[j, 1])
-    c0 = _near(c, balls.middle[j, 2])
-    a1 = _near(a + half, balls.middle[j, 0])
-    b1 = _near(half - b, balls.middle[j, 1])
-    c1 = _near(c + half, balls.middle[j, 2])
+    a0 = near_middle(a, balls.middle[j, 0])
+    b0 = near_middle(b, balls.middle[j, 1])
+    c0 = near_middle(c, balls.middle[j, 2])
+    a1 = near_middle(a + half, balls.middle[j, 0])
+    b1 = near_middle(half - b, balls.middle[j, 1])
+    c1 = near_middle(c + half, balls.middle[j, 2])
     excess = _beyond(a0, j, 0, balls) + _beyond(b0, j, 1, balls) + _beyond(c0, j, 2, balls)
     others = _beyond(a1, j, 0, balls) + _beyond(b1, j, 1, balls) + _beyond(c1, j, 2, balls)
     worse = exceeds(excess, others)
@@ -136,21 +136,29 @@ def _changes(x: V, y: V, z: V, sine: V, cosine: V):
     e10, e11, e12 = xy + m(p, z), V(1.0) - m(q, m(x, x) + m(z, z)), yz - m(p, x)
     e20, e22 = xz - m(p, y), V(1.0) - m(q, m(x, x) + m(y, y))
     m20, m21, m22 = m(e20, cosine) - m(e22, sine), yz + m(p, x), m(e20, sine) + m(e22, cosine)
-    level = m(m21, m21) + m(m22, m22)
-    pole = exceeds(V(wp.static(_POLE)), level)
-    size = root(level)
-    sa = choose(pole, V(0.0), wp.cw_div(m21, size))
-    ca = choose(pole, V(1.0), wp.cw_div(m22, size))
-    # M Rx(-da') = Rz(dc') Ry(b'): its middle column, and its lowest row.
-    y0 = m(ca, e01) - m(sa, m(e00, sine) + m(e02, cosine))
-    y1 = m(ca, e11) - m(sa, m(e10, sine) + m(e12, cosine))
-    z2 = m(sa, m21) + m(ca, m22)
+    m01, m02 = e01, m(e00, sine) + m(e02, cosine)
+    m11, m12 = e11, m(e10, sine) + m(e12, cosine)
+    da, dc, z2 = outer_angles(m01, m02, m11, m12, m21, m22)
     db = angle_of(-m(m20, cosine) - m(z2, sine), m(z2, cosine) - m(m20, sine))
-    return angle_of(sa, ca), db, angle_of(-y0, y1)
+    return da, db, dc
 
 
 @wp.func
-def _near(a: V, middle: float) -> V:
+def outer_angles(m01: V, m02: V, m11: V, m12: V, m21: V, m22: V):
+    """The angles a and c of M = Rz(c) Ry(b) Rx(a), and cos b, not negative; where it vanishes a is 0. sin b = -M20."""
+    level = m(m21, m21) + m(m22, m22)
+    pole = exceeds(V(wp.static(_POLE)), level)
+    size = root(level)
+    sine = choose(pole, V(0.0), wp.cw_div(m21, size))
+    cosine = choose(pole, V(1.0), wp.cw_div(m22, size))
+    # The middle column of M Rx(-a) = Rz(c) Ry(b), and its last number.
+    x = m(cosine, m01) - m(sine, m02)
+    y = m(cosine, m11) - m(sine, m12)
+    return angle_of(sine, cosine), angle_of(-x, y), m(sine, m21) + m(cosine, m22)
+
+
+@wp.func
+def near_middle(a: V, middle: float) -> V:
     """The same angle, within half a turn of the middle."""
     return V(middle) + within_half_turn(a - V(middle))
 
@@ -180,4 +188,4 @@ def twin_of(s: int, i: int, j: int, k: int, limits: F2, tried: V, x: A2):
 @wp.func
 def _within(a: V, low: float, high: float) -> V:
     """The angle, within half a turn of the limits' middle, brought within them."""
-    return wp.min(wp.max(_near(a, 0.5 * (low + high)), V(low)), V(high))
+    return wp.min(wp.max(near_middle(a, 0.5 * (low + high)), V(low)), V(high))
