@@ -28,12 +28,8 @@ def evaluator(lanes: int) -> Any:
     """The kernel that evaluates people, with so many lanes a group."""
     of = kernels_for(lanes)
     A1, A2, A3, V, sync = of.lanes.A1, of.lanes.A2, of.lanes.A3, of.lanes.V, of.lanes.sync
-    Place, Sway, Room, Shaping, Levers = (
-        of.place.Place, of.twists.Sway, of.quadratic.Room, of.betas.Shaping, of.levers.Levers
-    )  # fmt: skip
-    shape_joints, pose, shape_speeds, shape_twists = (
-        of.shape.shape_joints, of.chain.pose, of.twists.shape_speeds, of.twists.shape_twists
-    )  # fmt: skip
+    Place, Room, Shaping = of.place.Place, of.quadratic.Room, of.betas.Shaping
+    shape_joints, pose = of.shape.shape_joints, of.chain.pose
     slopes, centre, forces, means = (
         of.quadratic.slopes,
         of.quadratic.centre,
@@ -50,18 +46,16 @@ def evaluator(lanes: int) -> Any:
 
     @wp.kernel(module="unique", enable_backward=False)
     def evaluate(
-        q: A2, betas: A2, weight: float, free_root: int, body: Body, variables: Variables, levers: Levers,
-        place: Place, sway: Sway, room: Room, shaping: Shaping, speeds: A3, value: A1, gradient: A2, hessian: A3,
+        q: A2, betas: A2, weight: float, free_root: int, body: Body, variables: Variables,
+        place: Place, room: Room, shaping: Shaping, speeds: A3, value: A1, gradient: A2, hessian: A3,
     ):  # fmt: skip
         g, t = wp.tid()
         n = variables.num_dofs
         shape_joints(g, t, betas, body, place)
-        shape_speeds(g, t, body, place, sway)
         pose(g, t, q, body, place)
-        shape_twists(g, t, body, place, sway)
-        lever_slopes(g, t, betas, variables, levers, room, shaping)
+        lever_slopes(g, t, betas, body, variables, place, room, shaping)
         slopes(g, t, variables, place, room)
-        found = value_of(g, variables, room) + beta_value(g, betas, weight, levers, shaping)
+        found = value_of(g, variables, room) + beta_value(g, betas, weight, shaping)
         x = V()
         y = V()
         z = V()
@@ -74,9 +68,9 @@ def evaluator(lanes: int) -> Any:
             sync()
             centre(g, t, x, y, z, variables, room)
         forces(g, t, variables, room)
-        beta_parts(g, t, x, y, z, variables, levers, sway, room, shaping)
+        beta_parts(g, t, x, y, z, variables, room, shaping)
         pair_moments(g, t, variables, room)
-        beta_columns(g, t, g, weight, variables, levers, place, sway, room, shaping, hessian)
+        beta_columns(g, t, g, weight, variables, place, room, shaping, hessian)
         add_up(t, g, 16, variables.cell_sums, room.cells)
         for i in range(t, n, wp.block_dim()):
             gradient[g, i] = gradient_entry(g, i, variables, place, room)
@@ -105,13 +99,14 @@ class Found:
     def __init__(self, people: People, x: Tensor, lanes: int, threads: int = 1) -> None:
         of, groups, joints = kernels_for(lanes), len(x) // lanes, len(people.tree.joints)
         variables = make_variables(people.tree, NO_LIMITS, (), "cpu")
-        self.place, self.sway = of.place.make_place(groups, "cpu"), of.twists.make_sway(groups, "cpu")
+        self.place = of.place.make_place(groups, "cpu")
         room = of.quadratic.make_room(groups, joints, len(people.tree.pairs), variables.num_cells, "cpu")
         shaping = of.betas.make_shaping(groups, joints, "cpu")
-        levers = of.levers.Levers()
-        shaping.start = lanes_of(people.betas, lanes)
+        self.sway, levers = shaping.sway, of.betas.make_levers(groups, joints, "cpu")
+        levers.betas = lanes_of(people.betas, lanes)
         for name, moment in people.moments().items():
             setattr(levers if name in ("lever", "products", "pull") else room, name, lanes_of(moment, lanes))
+        shaping.levers = levers
         size = x.shape[1]
         self.value, self.gradient, self.hessian, speeds = (
             wp.zeros((groups, *shape), dtype=of.lanes.V, device="cpu")
@@ -119,7 +114,7 @@ class Found:
         )
         inputs = [
             lanes_of(people.pose_of(x), lanes), lanes_of(x[:, people.n :], lanes), BETA_WEIGHT, int(people.free_root),
-            body_tables(people.model, "cpu"), variables, levers, self.place, self.sway, room, shaping, speeds,
+            body_tables(people.model, "cpu"), variables, self.place, room, shaping, speeds,
             self.value, self.gradient, self.hessian,
         ]  # fmt: skip
         wp.launch_tiled(evaluator(lanes), dim=[groups], inputs=inputs, block_dim=threads, device="cpu")
@@ -209,16 +204,17 @@ def test_twists_are_those_of_differences(people: People) -> None:
 @pytest.mark.parametrize("lanes", [1, 8])
 def test_levers_are_found_where_the_pass_put_them(lanes: int) -> None:
     of, source = kernels_for(lanes), torch.Generator().manual_seed(3)
-    Levers, I2, load_levers = of.levers.Levers, of.lanes.I2, of.betas.load_levers
+    Levers, Shaping, I2, load_levers = of.levers.Levers, of.betas.Shaping, of.lanes.I2, of.betas.load_levers
 
     @wp.kernel(module="unique", enable_backward=False)
-    def load(places: I2, given: Levers, levers: Levers):
+    def load(places: I2, given: Levers, shaping: Shaping):
         g, t = wp.tid()
-        load_levers(g, t, g, places, given, levers)
+        load_levers(g, t, g, places, given, shaping)
 
     places = torch.randperm(COUNT, generator=source)
-    given, levers = Levers(), of.betas.make_levers(COUNT // lanes, 3, "cpu")
+    given, shaping = Levers(), of.betas.make_shaping(COUNT // lanes, 3, "cpu")
     numbers = {
+        "betas": torch.randn(COUNT, 10, generator=source),
         "lever": torch.randn(COUNT, 3, 12, 10, generator=source),
         "products": torch.randn(COUNT, 10, 10, generator=source),
         "pull": torch.randn(COUNT, 10, generator=source),
@@ -226,6 +222,6 @@ def test_levers_are_found_where_the_pass_put_them(lanes: int) -> None:
     for name, x in numbers.items():
         setattr(given, name, lanes_of(x, lanes))
     rows = wp.array(places.numpy().astype(np.int32).reshape(-1, lanes), dtype=int, device="cpu")
-    wp.launch_tiled(load, dim=[COUNT // lanes], inputs=[rows, given, levers], block_dim=4, device="cpu")
+    wp.launch_tiled(load, dim=[COUNT // lanes], inputs=[rows, given, shaping], block_dim=4, device="cpu")
     for name, x in numbers.items():
-        assert torch.equal(people_of(getattr(levers, name)).float(), x[places])
+        assert torch.equal(people_of(getattr(shaping.levers, name)).float(), x[places])

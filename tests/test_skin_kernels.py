@@ -112,7 +112,7 @@ def run(
     out, levers, errors = kernels.moments.Moments(), kernels.levers.Levers(), kernels.skin_errors.Errors()
     shapes = {
         out: {"start": (joints, 12), "pairs": (len(tables.pairs), 10), "d": (joints, 12), "value": ()},
-        levers: {"lever": (joints, 12, BETAS), "products": (BETAS, BETAS), "pull": (BETAS,)},
+        levers: {"betas": (BETAS,), "lever": (joints, 12, BETAS), "products": (BETAS, BETAS), "pull": (BETAS,)},
         errors: {"mean": (), "mean_square": (), "largest": (), "points": (tables.num_points, 3)},
     }
     for struct, fields in shapes.items():

@@ -15,14 +15,14 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fit.body_tables import NUM_BETAS
+from skelfit.fit.body_tables import NUM_BETAS, Body
 from skelfit.fit.variables import Variables
 
 from .lanes import A2, A3, I2, L, V, m, sync
 from .levers import Levers
 from .place import Place
 from .quadratic import Room
-from .twists import Sway
+from .twists import Sway, make_sway, shape_speeds, shape_twists
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -33,7 +33,8 @@ K: int = NUM_BETAS
 class Shaping:
     """Of each slot, what an evaluation makes of the levers."""
 
-    start: A2  # (S, K) betas of the vertex pass
+    levers: Levers  # of the slot's group
+    sway: Sway
     push: A2  # (S, K) pull + products d
     turning: A3  # (S, J, 3) the slopes' torques
     part: A3  # (S, J, K) of half the gradient
@@ -41,28 +42,30 @@ class Shaping:
     square: A3  # (S, K, K) of half the matrix
 
 
-def make_shaping(slots: int, joints: int, device: str) -> Any:
-    """Room for so many groups."""
-    shaping = Shaping()
-    for name, shape in (
-        ("start", (K,)), ("push", (K,)), ("turning", (joints, 3)), ("part", (joints, K)),
-        ("wrenches", (joints, 6 * K)), ("square", (K, K)),
-    ):  # fmt: skip
-        setattr(shaping, name, wp.zeros((slots, *shape), dtype=V, device=device))
-    return shaping
-
-
 def make_levers(slots: int, joints: int, device: str) -> Any:
     """Levers of so many groups."""
     levers = Levers()
-    for name, shape in (("lever", (joints, 12, K)), ("products", (K, K)), ("pull", (K,))):
+    for name, shape in (("betas", (K,)), ("lever", (joints, 12, K)), ("products", (K, K)), ("pull", (K,))):
         setattr(levers, name, wp.zeros((slots, *shape), dtype=V, device=device))
     return levers
 
 
+def make_shaping(slots: int, joints: int, device: str) -> Any:
+    """Room for so many groups."""
+    shaping = Shaping()
+    for name, shape in (
+        ("push", (K,)), ("turning", (joints, 3)), ("part", (joints, K)),
+        ("wrenches", (joints, 6 * K)), ("square", (K, K)),
+    ):  # fmt: skip
+        setattr(shaping, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    shaping.levers, shaping.sway = make_levers(slots, joints, device), make_sway(slots, device)
+    return shaping
+
+
 @wp.func
-def load_levers(s: int, t: int, g: int, places: I2, found: Levers, levers: Levers):
+def load_levers(s: int, t: int, g: int, places: I2, found: Levers, shaping: Shaping):
     """Into slot s the levers of the people of group g; places (G, L): where each is among those of the vertex pass."""
+    levers = shaping.levers
     joints = found.lever.shape[1]
     for i in range(t, joints * wp.static(12 * K), wp.block_dim()):
         j = i // wp.static(12 * K)
@@ -74,27 +77,36 @@ def load_levers(s: int, t: int, g: int, places: I2, found: Levers, levers: Lever
             v = found.lever[p / wp.static(L), j, c, k]
             x[lane] = v[p % wp.static(L)]
         levers.lever[s, j, c, k] = x
-    for i in range(t, wp.static(K * K + K), wp.block_dim()):
+    for i in range(t, wp.static((K + 2) * K), wp.block_dim()):
+        row = i // wp.static(K)
         k = i % wp.static(K)
         x = V()
         for lane in range(wp.static(L)):
             p = places[g, lane]
             v = found.pull[p / wp.static(L), k]
-            if i >= wp.static(K):
-                v = found.products[p / wp.static(L), i // wp.static(K) - 1, k]
+            if row == 1:
+                v = found.betas[p / wp.static(L), k]
+            if row >= 2:
+                v = found.products[p / wp.static(L), row - 2, k]
             x[lane] = v[p % wp.static(L)]
-        if i >= wp.static(K):
-            levers.products[s, i // wp.static(K) - 1, k] = x
-        else:
+        if row == 0:
             levers.pull[s, k] = x
+        elif row == 1:
+            levers.betas[s, k] = x
+        else:
+            levers.products[s, row - 2, k] = x
     sync()
 
 
 @wp.func
 def lever_slopes(
-    s: int, t: int, betas: A2, variables: Variables, levers: Levers, room: Room, shaping: Shaping
+    s: int, t: int, betas: A2, body: Body, variables: Variables, place: Place, room: Room, shaping: Shaping
 ):  # fmt: skip
-    """What the betas (S, K) make of D0, for `quadratic.slopes`."""
+    """What the betas (S, K) make of D0, for `quadratic.slopes`, and how they move the joints; `place` is posed."""
+    levers = shaping.levers
+    sway = shaping.sway
+    shape_speeds(s, t, body, place, sway)
+    shape_twists(s, t, body, place, sway)
     for i in range(t, variables.num_joints * 12, wp.block_dim()):
         _lever_slope(s, i // 12, i % 12, betas, levers, room, shaping)
     for k in range(t, wp.static(K), wp.block_dim()):
@@ -103,11 +115,10 @@ def lever_slopes(
 
 
 @wp.func
-def beta_parts(
-    s: int, t: int, x: V, y: V, z: V, variables: Variables, levers: Levers, sway: Sway, room: Room,
-    shaping: Shaping,
-):  # fmt: skip
+def beta_parts(s: int, t: int, x: V, y: V, z: V, variables: Variables, room: Room, shaping: Shaping):
     """What `beta_gradient` adds up, from the slopes and the betas' twists; x, y, z: `mean_residual`, or 0."""
+    levers = shaping.levers
+    sway = shaping.sway
     for i in range(t, variables.num_joints * 3, wp.block_dim()):
         _turning(s, i // 3, i % 3, room, shaping)
     sync()
@@ -121,14 +132,13 @@ def beta_parts(
 
 
 @wp.func
-def beta_value(s: int, betas: A2, weight: float, levers: Levers, shaping: Shaping) -> V:
+def beta_value(s: int, betas: A2, weight: float, shaping: Shaping) -> V:
     """What the betas add to `quadratic.value_of`; a squared beta costs weight, m^2. The same in each thread."""
+    levers = shaping.levers
     total = V()
     for k in range(wp.static(K)):
         beta = betas[s, k]
-        total += m(beta - shaping.start[s, k], levers.pull[s, k] + shaping.push[s, k]) + weight * m(
-            beta, beta
-        )
+        total += m(beta - levers.betas[s, k], levers.pull[s, k] + shaping.push[s, k]) + weight * m(beta, beta)
     return total
 
 
@@ -143,13 +153,15 @@ def beta_gradient(s: int, k: int, betas: A2, weight: float, variables: Variables
 
 @wp.func
 def beta_columns(
-    s: int, t: int, h: int, weight: float, variables: Variables, levers: Levers, place: Place, sway: Sway,
-    room: Room, shaping: Shaping, hessian: A3,
+    s: int, t: int, h: int, weight: float, variables: Variables, place: Place, room: Room, shaping: Shaping,
+    hessian: A3,
 ):  # fmt: skip
     """The columns of betas, to the diagonal, in buffer h of hessian (H, n + K, n + K).
 
     Between `quadratic.pair_moments` and the adding up of the cells.
     """
+    levers = shaping.levers
+    sway = shaping.sway
     share = wp.min(wp.block_dim(), wp.static(K))  # threads that share a joint, or a DoF
     for i in range(t, variables.num_joints * share, wp.block_dim()):
         _lever_wrench(s, i // share, i % share, share, levers, room, shaping)
@@ -182,7 +194,7 @@ def beta_columns(
 def _lever_slope(s: int, j: int, c: int, betas: A2, levers: Levers, room: Room, shaping: Shaping):
     x = V()
     for k in range(wp.static(K)):
-        x += m(betas[s, k] - shaping.start[s, k], levers.lever[s, j, c, k])
+        x += m(betas[s, k] - levers.betas[s, k], levers.lever[s, j, c, k])
     room.given[s, j, c] = room.d[s, j, c] + x
 
 
@@ -190,7 +202,7 @@ def _lever_slope(s: int, j: int, c: int, betas: A2, levers: Levers, room: Room, 
 def _push(s: int, k: int, betas: A2, levers: Levers, shaping: Shaping):
     x = levers.pull[s, k]
     for o in range(wp.static(K)):
-        x += m(betas[s, o] - shaping.start[s, o], levers.products[s, k, o])
+        x += m(betas[s, o] - levers.betas[s, o], levers.products[s, k, o])
     shaping.push[s, k] = x
 
 
