@@ -13,6 +13,7 @@ from pathlib import Path
 import warp as wp
 
 import skelfit.fit.kernels
+from skelfit.fit.backend import start_warp
 
 ADDRESS = 0x2000_0000_0000  # the same in each process, so that kernels are compiled once
 _TABLE = 8 * 2**20
@@ -38,6 +39,7 @@ class Counted:
 
 def start(folder: Path) -> None:
     """Compile what comes with a count in it, in this folder."""
+    start_warp()  # which has flags of its own
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import known_kernel
 import numpy as np
 import programs
 import torch
+import warp as wp
 
-from skelfit.fit.counting import Recording, TorchCalls
+from skelfit.fit.backend import make_backend
+from skelfit.fit.counting import TorchCalls, recording
 
 KNOWN = """
 import sys
@@ -18,7 +23,6 @@ import kernel_work
 kernel_work.start(Path(sys.argv[1]))
 import numpy as np
 import warp as wp
-wp.config.log_level = wp.LOG_WARNING
 from known_kernel import V, known
 x, y = (wp.array(np.ones((1, n), np.float32), dtype=V) for n in (10, 2))
 w = wp.array(np.ones((1, 10), np.float32), dtype=float)
@@ -29,30 +33,27 @@ print(kernel_work.counted())
 """
 
 
-class _Backend:
-    """Counts what it is told, too."""
-
-    def __init__(self) -> None:
-        self.done: list[object] = []
-        self.lanes = 8
-
-    def launch(self, kernel: object, groups: int, inputs: list[object]) -> None:
-        self.done.append((kernel, groups, inputs))
-
-    def read(self, array: object) -> np.ndarray:
-        return np.zeros(3, np.float32)
+def kernel_program(text: str, *arguments: object) -> str:
+    """What a program says; one that starts from nothing, as its kernels must not be compiled before it does."""
+    command = [sys.executable, "-c", text, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": programs.PATHS}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_launches_and_reads_are_counted_and_done() -> None:
     began: list[int] = []
-    backend, kernels = _Backend(), [SimpleNamespace(key=key) for key in ("a", "b")]
-    recording = Recording(backend, lambda: began.append(len(backend.done)))
-    for k in (0, 1, 0):
-        recording.launch(kernels[k], 5, [k])
-    assert backend.done == [(kernels[k], 5, [k]) for k in (0, 1, 0)] and began == [0, 1, 2]
-    assert recording.launches == {"a": 2, "b": 1} and set(recording.seconds) == {"a", "b"}
-    assert len(recording.read("x")) == 3 and (recording.reads, recording.read_bytes) == (1, 12)
-    assert recording.lanes == 8
+    counted = recording(make_backend("cpu", lanes=1), lambda: began.append(sum(counted.launches.values())))
+    assert counted.lanes == 1 and counted.kernels is make_backend("cpu", lanes=1).kernels
+    x, y = counted.lanes_of(2, 10), counted.lanes_of(2, 2)
+    x.fill_(1.0)
+    weights = wp.array(np.ones((2, 10), np.float32), dtype=float)
+    for groups in (2, 0, 1):  # on no group there is nothing to launch
+        counted.launch(known_kernel.known, groups, [x, y, weights])
+    assert counted.launches == {"known": 2} and set(counted.seconds) == {"known"} and began == [0, 1, 1]
+    assert counted.people_of(y, 2)[:, 0].tolist() == [-10.0, -10.0]
+    assert counted.reads == [2 * 2 * 4]
 
 
 def test_operations_of_torch_are_counted_and_those_that_wait() -> None:
@@ -67,7 +68,6 @@ def test_operations_of_torch_are_counted_and_those_that_wait() -> None:
 
 
 def test_operations_and_bytes_of_a_kernel_are_counted_while_it_runs(tmp_path: Path) -> None:
-    code, said, errors = programs.run("-c", KNOWN, tmp_path)
-    assert code == 0, errors
+    said = kernel_program(KNOWN, tmp_path)
     # 21 reads and 3 writes of a number; ten numbers had to come from memory, two to go there; and all of it twice.
     assert said.strip() == "Counted(flops=66, asked=192, read=80, written=16, lost=0)"

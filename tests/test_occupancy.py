@@ -13,7 +13,6 @@ import warp as wp
 from skelfit.fit import occupancy
 from skelfit.fit.cubin import read_cubin
 from skelfit.fit.occupancy import MULTIPROCESSORS, as_text, kernel_report, module_report, resident_threads
-from skelfit.fit.step import GPU_BLOCK, GPU_LANES
 
 
 def test_what_a_multiprocessor_holds() -> None:

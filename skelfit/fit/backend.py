@@ -5,6 +5,7 @@ A backend is made once for a device and handed down; nothing else in the fit ask
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import threading
 import zlib
@@ -24,6 +25,7 @@ from skelfit.fit import kernels
 from skelfit.fit.kernels import kernels_for
 
 _HEADER = Path(kernels.__file__).with_name("lanes.h")
+GPU_LANES, GPU_THREADS = 4, 64  # people of a group, threads that share it
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class Backend:
         """Room for lane vectors; what it holds is not defined."""
         return wp.empty(shape, dtype=self.kernels.lanes.V, device=self.device)
 
+    def lanes_from(self, x: Tensor) -> Any:
+        """Numbers of people (G L, ...), whole groups of them, as lane vectors (G, ...) on the device."""
+        groups = x.reshape(-1, self.lanes, *x.shape[1:]).movedim(1, -1).contiguous()
+        return wp.array(groups.numpy(), dtype=self.kernels.lanes.V, device=self.device)
+
     def people_of(self, array: Any, count: int) -> Tensor:
         """An array of lane vectors (G, ...) of all people in their order as (count, ...), on the host."""
         found = self.read(array)  # (G, ..., L)
@@ -107,7 +114,14 @@ def make_backend(device: str = "cpu", lanes: int | None = None, threads: int | N
         )
     name = str(wp.get_device(device))
     return Backend(
-        device=name, lanes=lanes or 4, threads=threads or 64, chunk=1, block=64, people=16384, workers=1, parallel=True
+        device=name,
+        lanes=lanes or GPU_LANES,
+        threads=threads or GPU_THREADS,
+        chunk=1,
+        block=64,
+        people=16384,
+        workers=1,
+        parallel=True,
     )
 
 
@@ -123,5 +137,26 @@ def start_warp(target: str = "native") -> None:
     # The code of a kernel is kept under the flags that it was compiled with: they tell one header from another.
     version = zlib.crc32(_HEADER.read_bytes())
     wide = " -mprefer-vector-width=512" if platform.machine() in ("x86_64", "AMD64") else ""
-    wp.config.cpu_compiler_flags = f"-march={target}{wide} -include {_HEADER} -DSKELFIT_LANES_VERSION={version}"
+    wp.config.cpu_compiler_flags = (
+        f"-march={target}{wide} -include {_HEADER} -DSKELFIT_LANES_VERSION={version}"
+    )
     wp.init()
+
+
+def is_compiled(device: str) -> bool:
+    """Whether all kernels of the fit have been compiled for this machine's device, by `Fitter.compile`."""
+    return _note(make_backend(device)).exists()
+
+
+def note_compiled(backend: Backend) -> None:
+    """Remember that they have been."""
+    _note(backend).touch()
+
+
+def _note(backend: Backend) -> Path:
+    """A file beside the compiled kernels, named after all that they are made of."""
+    made_of = [wp.config.version, wp.config.cpu_compiler_flags, torch.backends.cpu.get_cpu_capability()]
+    made_of += [str(backend.lanes), str(backend.threads), str(wp.get_device(backend.device).arch)]
+    made_of += [path.read_text(encoding="utf-8") for path in sorted(_HEADER.parent.glob("*.py"))]
+    key = hashlib.sha256("\0".join(map(str, made_of)).encode()).hexdigest()[:16]
+    return Path(wp.config.kernel_cache_dir) / f"skelfit_{backend.device.replace(':', '')}_{key}"

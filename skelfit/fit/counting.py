@@ -1,65 +1,70 @@
 """What a fit asks of its device: launches, synchronisations, and the time of each kernel.
 
-A backend has one method for launches and one for reading what is on the device; a `Recording` stands in for it and
-counts both. Torch's own operations are launches too: `TorchCalls` counts them, and those that have to wait.
+A backend has one method for launches and one for reading what is on the device; a `Recording` is one that counts
+both. Torch's own operations are launches too: `TorchCalls` counts them, and those that have to wait.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from skelfit.fit.backend import Backend
+
 # They bring a number or a length to the host.
 _WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "equal", "bincount")
 
 
-class Backend(Protocol):
-    """What is counted: everything that is launched and read goes through these two."""
+@dataclass(frozen=True)
+class Recording(Backend):
+    """A backend that keeps count of what it does. `before` is called before each launch, `after` with its name.
 
-    def launch(self, kernel: Any, groups: int, inputs: Sequence[Any]) -> None:
-        """Start a kernel on so many groups."""
-
-    def read(self, array: Any) -> Any:
-        """What a device's array holds, on the host: waits until everything before is done."""
-
-
-class Recording:
-    """Stands in for a backend, does what it does, and keeps count.
-
-    before is called before each launch. The seconds are those of a CPU, where a launch returns when it is done.
+    The seconds are those of a CPU, where a launch returns when it is done; not those that compiling takes.
     """
 
-    def __init__(self, backend: Backend, before: Callable[[], object] = lambda: None) -> None:
-        self.backend, self.before = backend, before
-        self.launches: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
-        self.reads = 0
-        self.read_bytes = 0
+    before: Callable[[], object] = field(default=lambda: None, compare=False)
+    after: Callable[[str], object] = field(default=lambda kernel: None, compare=False)
+    launches: Counter[str] = field(default_factory=Counter, compare=False)  # of each kernel
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float), compare=False)
+    reads: list[int] = field(default_factory=list, compare=False)  # bytes of each
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def launch(self, kernel: Any, *given: Any, **named: Any) -> Any:
-        """Launch it, counted by its name."""
+    def launch(self, kernel: Any, groups: int, inputs: Sequence[Any]) -> None:
+        """Start a kernel, if on any group; counted by its name."""
         self.before()
         started = time.perf_counter()
-        found = self.backend.launch(kernel, *given, **named)
-        self.seconds[kernel.key] += time.perf_counter() - started  # type: ignore[assignment]
-        self.launches[kernel.key] += 1
+        super().launch(kernel, groups, inputs)
+        if groups:
+            self.seconds[kernel.key] += time.perf_counter() - started
+            self.launches[kernel.key] += 1
+            self.after(kernel.key)
+
+    def read(self, array: Any) -> Tensor:
+        """Read it, counted."""
+        found = super().read(array)
+        self.reads.append(found.nbytes)
         return found
 
-    def read(self, array: Any, *given: Any, **named: Any) -> Any:
-        """Read it, counted."""
-        found = self.backend.read(array, *given, **named)
-        self.reads += 1
-        self.read_bytes += int(getattr(found, "nbytes", 8))
-        return found
+    def forget(self) -> None:
+        """Count from zero."""
+        for count in (self.launches, self.seconds, self.reads):
+            count.clear()
+
+
+def recording(
+    backend: Backend,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[str], object] = lambda kernel: None,
+) -> Recording:
+    """The same backend, counting."""
+    own = {f.name: getattr(backend, f.name) for f in fields(Backend)}
+    return Recording(**own, before=before, after=after)
 
 
 class TorchCalls(TorchDispatchMode):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,12 @@ from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limit
 from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
-from skelfit.fit.backend import Backend, make_backend
+from skelfit.fit.backend import Backend, make_backend, note_compiled
 from skelfit.fit.ball_tables import make_balls
 from skelfit.fit.body_tables import body_tables
 from skelfit.fit.joint_targets import make_locator
 from skelfit.fit.measure import Errors, measure
-from skelfit.fit.passes import Batch, chunks, new_status, skinned, whole_groups
+from skelfit.fit.passes import Batch, batch_of, chunks, new_status, skinned, whole_groups
 from skelfit.fit.regions import vertex_weights
 from skelfit.fit.results import FitResult, better, map_results
 from skelfit.fit.schedule import Schedule, make_schedule
@@ -78,6 +79,7 @@ class Fitter:
     def compile(self) -> None:
         """Fit a made-up person: whatever has to be compiled is then on disk, for all processes."""
         self.fit("neutral", torch.zeros(1, 24, 3), torch.zeros(1, 10), torch.zeros(1, 3))
+        note_compiled(self.backend)
 
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
         """The tables for labels of a gender, one for each SKEL that is tried; made at the first call.
@@ -137,19 +139,17 @@ class PairFitter:
         relative = vertex_weights(self.skel.asset, config.vertex_weights)
 
         def skin(dofs: str, vertices: str, stride: int) -> SkinPlan:
-            return stage_skin(self.skel, dofs, vertices, stride, backend.block, backend.device, None, relative)
+            return stage_skin(
+                self.skel, dofs, vertices, stride, backend.block, backend.device, None, relative
+            )
 
         located = self.locator.joints if self.locator else ()
         free_betas = smpl_gender != skel_gender
         self.schedule: Schedule = make_schedule(
             backend, config, self.body, skin, self.dof_limits, located, free_betas
         )
-        self.progress = stage_skin(
-            self.skel, "all", "all", PROGRESS_STRIDE, backend.block, backend.device
-        )
-        self.whole = stage_skin(
-            self.skel, "all", "all", 1, backend.block, backend.device, models.keypoints44
-        )
+        self.progress = stage_skin(self.skel, "all", "all", PROGRESS_STRIDE, backend.block, backend.device)
+        self.whole = stage_skin(self.skel, "all", "all", 1, backend.block, backend.device, models.keypoints44)
 
     @torch.no_grad()
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
@@ -161,7 +161,7 @@ class PairFitter:
         def between() -> None:
             stage_pve.append(self.errors(self.progress, batch).mean)
 
-        status = self.schedule.run(batch, between)
+        status = self.run(batch, between)
         found = self.errors(self.whole, batch)
         stage_pve.append(found.mean)
         q, fitted = self.backend.read(batch.q), self.backend.read(batch.betas)
@@ -197,6 +197,10 @@ class PairFitter:
             keypoints3d=place(found.points) if self.whole.num_points else None,
         )
 
+    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+        """All stages; between them a call. Returns the status, on the host; another method overrides this."""
+        return self.schedule.run(batch, between)
+
     def _priors(self, q: Tensor, betas: Tensor) -> Tensor:
         """What the objective adds to the mean squared vertex error, (B,) m^2."""
         low, high = self.limits.unbind(-1)
@@ -223,7 +227,9 @@ class PairFitter:
         target = backend.lanes_of(groups, len(self.smpl.v_template), 3)
         people = skinned(backend, self.target_skin, target, rows)
         slots = backend.slots(groups)
-        skel_betas, q = (torch.zeros(count, n, device=backend.device) for n in (self.skel.num_betas, NUM_DOFS))
+        skel_betas, q = (
+            torch.zeros(count, n, device=backend.device) for n in (self.skel.num_betas, NUM_DOFS)
+        )
         labels = [backend.array(backend.put(x)) for x in (pose.flatten(1), betas)]
         backend.launch(
             k.start.start,
@@ -235,12 +241,19 @@ class PairFitter:
             ],
         )  # fmt: skip
         room = k.skin.room_for(backend.slots(parts), backend.block, 0, backend.device)
-        backend.launch(
-            k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room]
-        )
+        backend.launch(k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room])
         status = backend.put(new_status(count, self.config.solver.damping))
         trans = torch.zeros(count, 3, device=backend.device)
         return Batch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
+
+    def solve(self, meshes: Tensor, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All stages towards meshes (B, V, 3) m, from q (B, 46) and betas (B, 10): q, betas and status, on the host."""
+        backend = self.backend
+        nowhere = backend.array(torch.zeros(len(q), 0, 3, device=backend.device))
+        batch = batch_of(backend, meshes, q, betas, nowhere, self.config.solver.damping)
+        batch = replace(batch, located=self._located(batch.target, len(q)))
+        status = self.schedule.run(batch, lambda: None)
+        return backend.read(batch.q), backend.read(batch.betas), status
 
     def _located(self, target: Any, count: int) -> Any:
         """Where joints are drawn to, (B, R, 3) m."""

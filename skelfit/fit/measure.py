@@ -34,7 +34,12 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors
     out.mean, out.mean_square, out.largest = (backend.lanes_of(groups) for _ in range(3))
     out.points, out.joints = backend.lanes_of(groups, skin.num_points, 3), backend.lanes_of(groups, 24, 3)
     posing = k.posing.make_posing(
-        slots, body, backend.array(batch.q), backend.array(batch.betas), backend.array(batch.trans), backend.device
+        slots,
+        body,
+        backend.array(batch.q),
+        backend.array(batch.betas),
+        backend.array(batch.trans),
+        backend.device,
     )
     room = k.skin.room_for(slots, backend.block, 0, backend.device)
     people = skinned(backend, skin, batch.target, rows)

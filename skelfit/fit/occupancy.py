@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import warp as wp
 
 from skelfit.fit import kernels
+from skelfit.fit.backend import GPU_LANES, GPU_THREADS, start_warp
 from skelfit.fit.cubin import read_cubin
 
 _WARP = 32  # threads that run in step
@@ -66,9 +68,10 @@ class KernelUse:
     threads: int  # of a multiprocessor at once
     occupancy: float  # of those that it can hold
     limit: str  # what keeps them from being more
+    seconds: float  # to compile its file
 
 
-def kernel_report(arch: int, lanes: int, block: int) -> list[KernelUse]:
+def kernel_report(arch: int, lanes: int = GPU_LANES, block: int = GPU_THREADS) -> list[KernelUse]:
     """All kernels of the fit, compiled for a GPU of this compute capability: groups of `lanes`, blocks of `block`.
 
     arch is one of MULTIPROCESSORS. Needs no GPU and no driver.
@@ -78,6 +81,7 @@ def kernel_report(arch: int, lanes: int, block: int) -> list[KernelUse]:
 
 def families(lanes: int) -> list[Any]:
     """The Warp modules that hold kernels, in the order of the files' names."""
+    start_warp()
     files = sorted(path.stem for path in Path(kernels.__path__[0]).glob("*.py"))
     made = kernels.kernels_for(lanes)
     found = [wp.get_module(getattr(made, name).__name__) for name in files if name != "__init__"]
@@ -90,7 +94,9 @@ def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
     wp.set_module_options({"block_dim": block}, module)
     try:
         with tempfile.TemporaryDirectory(prefix="skelfit-kernels-") as folder:
+            started = time.perf_counter()
             (cubin,) = wp.compile_aot_module(module, arch=arch, module_dir=folder, use_ptx=False)
+            seconds = time.perf_counter() - started
             code = read_cubin(cubin.read_bytes())
             dynamic = json.loads(next(Path(folder).glob("*.meta")).read_text())
             spilled = _spilled(module, arch, Path(folder))
@@ -101,7 +107,9 @@ def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
         named = _NAME.fullmatch(name)
         if named is None:
             raise ValueError(f"{module.name}: expected the name of a forward kernel, found {name}")
-        reserved = _RESERVED if arch >= 90 and of_thread.shared_bytes else 0  # is in the code's own figure there
+        reserved = (
+            _RESERVED if arch >= 90 and of_thread.shared_bytes else 0
+        )  # is in the code's own figure there
         shared = of_thread.shared_bytes - reserved + dynamic.get(f"{name}_smem_bytes", 0)
         threads, limit = resident_threads(MULTIPROCESSORS[arch], block, of_thread.registers, shared)
         found.append(
@@ -117,14 +125,13 @@ def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
                 threads=threads,
                 occupancy=threads / MULTIPROCESSORS[arch].threads,
                 limit=limit,
+                seconds=seconds,
             )
         )
     return found
 
 
-def resident_threads(
-    has: Multiprocessor, block: int, registers: int, shared_bytes: int
-) -> tuple[int, str]:
+def resident_threads(has: Multiprocessor, block: int, registers: int, shared_bytes: int) -> tuple[int, str]:
     """How many threads a multiprocessor holds at once, and what keeps them from being more."""
     warps = -(-block // _WARP)
     shared = _round_up(shared_bytes + _RESERVED, _SHARED_UNIT)
@@ -160,6 +167,8 @@ def _spilled(module: Any, arch: int, folder: Path) -> dict[str, int]:
     command = [ptxas, "-v", f"-arch=sm_{arch}", str(ptx), "-o", str(folder / "spilled.cubin")]
     said = subprocess.run(command, capture_output=True, text=True)
     if said.returncode:
+        if "Unsupported .version" in said.stderr:  # an older toolkit's than Warp's
+            return {}
         raise RuntimeError(f"ptxas does not take the code that Warp made: {said.stderr.strip()}")
     return dict(read_spills(said.stderr))
 
@@ -173,30 +182,47 @@ def read_spills(said: str) -> Iterator[tuple[str, int]]:
 
 def as_text(uses: Sequence[KernelUse]) -> list[str]:
     """The lines of a table."""
-    heads = ("family", "kernel", "arch", "block", "registers", "spilled B", "stack B", "shared B", "threads", "full", "limit")
+    heads = (
+        *(
+            "family",
+            "kernel",
+            "arch",
+            "block",
+            "registers",
+            "spilled B",
+            "stack B",
+            "shared B",
+            "threads",
+            "full",
+        ),
+        *("limit", "compiled in"),
+    )
     rows = [
-        (u.family, u.kernel, f"sm_{u.arch}", u.block, u.registers, "?" if u.spilled_bytes is None else u.spilled_bytes)
-        + (u.stack_bytes, u.shared_bytes, u.threads, f"{100 * u.occupancy:.0f} %", u.limit)
+        (u.family, u.kernel, f"sm_{u.arch}", u.block, u.registers)
+        + ("?" if u.spilled_bytes is None else u.spilled_bytes, u.stack_bytes, u.shared_bytes, u.threads)
+        + (f"{100 * u.occupancy:.0f} %", u.limit, f"{u.seconds:.0f} s")
         for u in uses
     ]
     cells = [heads, *([str(x) for x in row] for row in rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(heads))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the kernels of the fit, a line each and GPU."""
     parser = argparse.ArgumentParser(prog="python -m skelfit.fit.occupancy", description=main.__doc__)
-    parser.add_argument("--arch", type=int, action="append", choices=sorted(MULTIPROCESSORS), help="default: all")
-    parser.add_argument("--lanes", type=int, default=1, help="people of a group (default: 1)")
-    parser.add_argument("--block", type=int, default=128, help="threads of a group (default: 128)")
+    parser.add_argument(
+        "--arch", type=int, action="append", choices=sorted(MULTIPROCESSORS), help="default: all"
+    )
+    parser.add_argument("--lanes", type=int, default=GPU_LANES, help="people of a group")
+    parser.add_argument("--block", type=int, default=GPU_THREADS, help="threads of a group")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
-    uses = [
-        use
-        for arch in chosen.arch or sorted(MULTIPROCESSORS)
-        for use in kernel_report(arch, chosen.lanes, chosen.block)
-    ]
+    archs = chosen.arch or sorted(MULTIPROCESSORS)
+    uses = [use for arch in archs for use in kernel_report(arch, chosen.lanes, chosen.block)]
     if chosen.json:
         json.dump([asdict(use) for use in uses], sys.stdout, indent=1)
         print()

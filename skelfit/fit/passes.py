@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.body.dofs import NUM_DOFS, dof_index
+from skelfit.body.dofs import dof_index
 from skelfit.fit.backend import Backend
 from skelfit.fit.ball_tables import make_balls
 from skelfit.fit.body_tables import NUM_BETAS
@@ -94,7 +94,11 @@ def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float
     rules.steps, rules.exact, rules.free_betas, rules.free_root, rules.branch = steps, 0, 0, 0, -1
     rules.tolerance, rules.joint_weight = tolerance, joint_weight
     rules.max_angle_step, rules.max_beta_step = config.max_angle_step, solver.max_beta_step
-    rules.damping, rules.damping_min, rules.damping_max = solver.damping, solver.damping_min, solver.damping_max
+    rules.damping, rules.damping_min, rules.damping_max = (
+        solver.damping,
+        solver.damping_min,
+        solver.damping_max,
+    )
     rules.damping_up, rules.damping_down = solver.damping_up, solver.damping_down
     rules.damping_at_rest, rules.noise = solver.damping_at_rest, solver.noise * _FLOAT_EPS
     rules.limit_weight, rules.beta_weight = config.limit_weight, config.beta_weight
@@ -112,6 +116,24 @@ def new_status(count: int, damping: float) -> Tensor:
 def converged(status: Tensor, config: PassConfig) -> Tensor:
     """Whose next step would gain next to nothing: by default 0.5 % of the objective, or 10 um of skin (RMS)."""
     return status[:, DECREASE] < config.converged_gain * status[:, VALUE] + config.converged_floor
+
+
+def batch_of(
+    backend: Backend, meshes: Tensor, q: Tensor, betas: Tensor, located: Any, damping: float
+) -> Batch:
+    """People who start at q (B, 46) and betas (B, K) towards meshes (B, V, 3) m."""
+    rows = torch.from_numpy(whole_groups(np.arange(len(meshes)), backend.lanes).reshape(-1))
+    there = backend.put(q)
+    return Batch(
+        count=len(meshes),
+        target=backend.lanes_from(meshes[rows]),
+        located=located,
+        q=there,
+        betas=backend.put(betas),
+        trans=torch.zeros_like(there[:, :3]),
+        origin=there.clone(),
+        status=backend.put(new_status(len(meshes), damping)),
+    )
 
 
 def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
@@ -136,7 +158,12 @@ def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, beta
     parts = chunks(backend, count)
     slots = backend.slots(parts)
     posing = k.posing.make_posing(
-        slots, tables.body, backend.array(batch.q), backend.array(batch.betas), backend.array(batch.trans), backend.device
+        slots,
+        tables.body,
+        backend.array(batch.q),
+        backend.array(batch.betas),
+        backend.array(batch.trans),
+        backend.device,
     )
     free = NUM_BETAS if betas_free else 0
     room = k.skin.room_for(slots, backend.block, free, backend.device)
@@ -155,9 +182,7 @@ def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, beta
     return Moments(groups.reshape(-1), moments, levers)
 
 
-def solve(
-    backend: Backend, tables: Tables, batch: Batch, found: Moments, places: Rows, rules: Any
-) -> None:
+def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places: Rows, rules: Any) -> None:
     """Steps of those people of a vertex pass who stand at places (K,) in it; their q, betas and status change."""
     k = backend.kernels
     where = whole_groups(places, backend.lanes)
@@ -183,9 +208,7 @@ def solve(
     )  # fmt: skip
 
 
-def run_pass(
-    backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, twins: int = 0
-) -> None:
+def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, twins: int = 0) -> None:
     """A vertex pass and the steps of rules for people of rows (K,).
 
     twins: steps that people whose shoulders end beyond their limits are followed for from the other Euler branch, of
@@ -207,8 +230,3 @@ def _twin_rules(backend: Backend, rules: Any, branch: int, steps: int) -> Any:
         setattr(other, name, getattr(rules, name))
     other.branch, other.steps = branch, steps
     return other
-
-
-def no_angles(count: int) -> Tensor:
-    """The T-pose, (B, 46)."""
-    return torch.zeros(count, NUM_DOFS)

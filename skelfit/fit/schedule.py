@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skelfit.body.dofs import NUM_DOFS
 from skelfit.fit.backend import Backend
 from skelfit.fit.other_starts import other_starts
 from skelfit.fit.passes import (
@@ -35,6 +36,7 @@ from skelfit.fit.passes import (
     new_status,
     run_pass,
 )
+from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.skin_tables import SkinPlan
 
 if TYPE_CHECKING:
@@ -91,7 +93,9 @@ class Schedule:
         return status
 
     def _rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
-        rules = make_rules(self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight)
+        rules = make_rules(
+            self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
+        )
         rules.limit_weight = stage.limit_weight
         rules.free_betas, rules.exact = int(free_betas), int(exact and not free_betas)
         return rules
@@ -103,7 +107,9 @@ class Schedule:
         everybody = np.arange(batch.count)
         batch.status.copy_(new_status(batch.count, self.config.solver.damping))
         for few in steps[:-1]:
-            run_pass(self.backend, stage.coarse, batch, everybody, self._rules(stage, few, stage.free_betas, False))
+            run_pass(
+                self.backend, stage.coarse, batch, everybody, self._rules(stage, few, stage.free_betas, False)
+            )
         exact = config.late_refreshes > 0
         for _ in range(config.extra_refreshes):
             rows = self._unsettled(batch, thresholds.moving, thresholds.gaining)
@@ -147,39 +153,32 @@ class Schedule:
         A start depends on nothing but the person, and each is tried on those who still fail by then.
         """
         backend, config = self.backend, self.config
-        best_q, best = backend.read(batch.q), first.clone()
         limit = config.restarts.no_worse * first[:, VALUE]
-        hopeless = ~(best_q.isfinite().all(1) & first[:, [VALUE, DECREASE]].isfinite().all(1))
+        unlimited = replace(again, limit_weight=0.0)
 
-        def score(status: Tensor) -> Tensor:
+        def score(status: Tensor, rows: Tensor | slice) -> Tensor:
             # Below zero where converged: that is what is wanted, and of two of a kind the lower value.
-            good = self.converged(status) & (status[:, VALUE] <= limit)
+            good = self.converged(status) & (status[:, VALUE] <= limit[rows])
             return status[:, VALUE] - good.to(status.dtype)
 
-        scores = torch.where(hopeless, -torch.inf, score(first))
-        unlimited = replace(again, limit_weight=0.0)
-        for start in other_starts(config.restarts):
-            rows = _rows(~(scores <= 0))
-            if len(rows) == 0:
-                break
-            few = torch.from_numpy(rows)
-            q = best_q.clone()
-            q[few] = start(few, best_q[few])
-            batch.q.copy_(q)
-            self._restart(batch, rows)
-            run_pass(backend, again.coarse, batch, rows, self._rules(unlimited, again.config.steps, False, False))
+        def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            few, index = rows.numpy(), rows.to(batch.q.device)
+            batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
+            self._restart(batch, few)
+            rules = self._rules(unlimited, again.config.steps, False, False)
+            run_pass(backend, again.coarse, batch, few, rules)
             for _ in range(config.restarts.passes):
-                self._run_again(again, batch, rows)
-            tried_q, tried = backend.read(batch.q), backend.read(batch.status)
-            value = score(tried)
-            better = torch.zeros(batch.count, dtype=torch.bool)
-            better[few] = (value < scores)[few] | (scores.isnan() & ~value.isnan())[few]
-            scores = torch.where(better, value, scores)
-            best_q = torch.where(better[:, None], tried_q, best_q)
-            best = torch.where(better[:, None], tried, best)
-        batch.q.copy_(best_q)
-        batch.status.copy_(best)
-        return best
+                self._run_again(again, batch, few)
+            found = backend.read(torch.cat((batch.q, batch.status), 1))[rows]
+            return found, score(found[:, NUM_DOFS:], rows)
+
+        answers = torch.cat((backend.read(batch.q), first), 1)
+        sought = answers[:, [*range(NUM_DOFS), NUM_DOFS + VALUE, NUM_DOFS + DECREASE]]
+        hopeless = ~sought.isfinite().all(1)
+        start = torch.where(hopeless, -torch.inf, score(first, slice(None)))
+        best = retry_failed(attempt, answers, start, 0.0, other_starts(config.restarts)).x
+        batch.q.copy_(best[:, :NUM_DOFS])
+        return best[:, NUM_DOFS:]
 
 
 def _rows(chosen: Tensor) -> NDArray[np.int64]:
