@@ -58,6 +58,16 @@ def test_derivatives_are_those_of_differences(goal: Reference) -> None:
     assert (hessian - matrix).abs().max() > 1e-3 * slope.abs().max()
 
 
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 0.1])
+def test_the_hessian_of_a_straight_spine(model: SkelModel, angle: float) -> None:
+    """Where people start, and where the curve of a spine is 0 / 0."""
+    goal = make(model)
+    goal = replace(goal, q=torch.full_like(goal.q, angle), limit_weight=0.0)
+    x = goal.start
+    hessian, slope = goal.hessian(x), differences(goal.gradient, x, 1e-4)
+    assert (hessian - slope).abs().max() < 1e-6 * slope.abs().max()
+
+
 def test_people_are_evaluated_as_they_are_alone(goal: Reference) -> None:
     x = near(goal)
     together = vars(goal.evaluate(x, exact=True))
