@@ -7,12 +7,15 @@
 #define SKELFIT_LANES 1
 #define WP_NO_CRT
 #define WP_NO_BFLOAT16
-#ifndef WP_TILE_BLOCK_DIM
 #define WP_TILE_BLOCK_DIM 1
-#endif
 #include "builtin.h"
+// A module says how many threads share a block after this: `block_dim` has to wait for it.
+#undef WP_TILE_BLOCK_DIM
+#define block_dim() threads_of_block<WP_TILE_BLOCK_DIM>()
 
 namespace wp {
+
+template <int N> inline int threads_of_block() { return N; }
 
 template <unsigned N> struct lanes_of {
     typedef float type __attribute__((vector_size(4 * N), aligned(4)));
