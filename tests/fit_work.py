@@ -39,9 +39,10 @@ class _ByKernel:
         self.before = now
 
 
-def main(folder: Path, people: int) -> None:
+def main(folder: str, count_of_people: str) -> None:
     """Count."""
-    kernel_work.start(folder)
+    people = int(count_of_people)
+    kernel_work.start(Path(folder))
     count = _ByKernel()
     fitter = Fitter(open_models(), load_pipeline(PIPELINES.find("hmr-skel")).fit, backend=count.backend)
     fitter.prepare("neutral")
@@ -68,4 +69,4 @@ def main(folder: Path, people: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(*sys.argv[1:])
