@@ -16,6 +16,7 @@ import kernels
 import programs
 import pytest
 import torch
+from backends import backend  # noqa: F401  a fixture
 from torch import Tensor
 
 import skelfit.fit.fitter

@@ -5,6 +5,7 @@ A backend is made once for a device and handed down; nothing else in the fit ask
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import threading
 import zlib
@@ -138,3 +139,22 @@ def start_warp(target: str = "native") -> None:
     wide = " -mprefer-vector-width=512" if platform.machine() in ("x86_64", "AMD64") else ""
     wp.config.cpu_compiler_flags = f"-march={target}{wide} -include {_HEADER} -DSKELFIT_LANES_VERSION={version}"
     wp.init()
+
+
+def is_compiled(device: str) -> bool:
+    """Whether all kernels of the fit have been compiled for this machine's device, by `Fitter.compile`."""
+    return _note(make_backend(device)).exists()
+
+
+def note_compiled(backend: Backend) -> None:
+    """Remember that they have been."""
+    _note(backend).touch()
+
+
+def _note(backend: Backend) -> Path:
+    """A file beside the compiled kernels, named after all that they are made of."""
+    made_of = [wp.config.version, wp.config.cpu_compiler_flags, torch.backends.cpu.get_cpu_capability()]
+    made_of += [str(backend.lanes), str(backend.threads), str(wp.get_device(backend.device).arch)]
+    made_of += [path.read_text(encoding="utf-8") for path in sorted(_HEADER.parent.glob("*.py"))]
+    key = hashlib.sha256("\0".join(map(str, made_of)).encode()).hexdigest()[:16]
+    return Path(wp.config.kernel_cache_dir) / f"skelfit_{backend.device.replace(':', '')}_{key}"

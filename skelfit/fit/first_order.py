@@ -16,25 +16,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from skelfit.body.skel import SkelModel, SkelShape
-from skelfit.fit import objective
 from skelfit.fit.fitter import Fitter, PairFitter
-from skelfit.fit.joint_targets import JointGoal, with_joints
-from skelfit.fit.moments import People, moments
-from skelfit.fit.plans import Plan
 from skelfit.fit.progress import Progress, Stage
+from skelfit.fit.reference import Reference
+from skelfit.fit.reference_solver import promised_decrease
 from skelfit.fit.results import FitResult
-from skelfit.fit.solver import levenberg_marquardt
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
     from skelfit.config import FirstOrderConfig, FitConfig
+    from skelfit.fit.moments import People
 
 # Evaluations per iteration of L-BFGS: its line search mostly takes the first trial.
 _EVALUATIONS = 1.25
 _HISTORY = 100
 # The sum of squared errors is in m^2, where torch's own tolerances would stop at once.
 _TOLERANCE = 1e-14
+# People whose matrices are made at a time: a Jacobian has a row for each coordinate of the skin.
+_JUDGED = 2
 
 
 class FirstOrderFitter(Fitter):
@@ -66,62 +65,40 @@ class _FirstOrderPair(PairFitter):
 
     def run_stage(self, stage: Stage, people: People, q: Tensor) -> Progress:
         """One stage of the baseline; who has converged is judged as `Fitter` judges it."""
-        config, plan = self.config, stage.plans[-1]
         if self.first_order.start == "zero" and stage is self.stages[0]:
             q = torch.zeros_like(q)
-        refine_betas = stage.config.refine_betas and self.smpl.gender != self.skel.gender
+        goal = self.goal(stage, people, q)
         with torch.enable_grad():
-            wanted = self.joint_goal(stage, plan, people)
-            goal = stage_objective(plan, self.skel, people, q, self.limits, config.limit_weight, wanted)
-            x, betas = q[:, plan.dofs], people.betas
-            if refine_betas:
+            (x,) = minimise(goal.value, [goal.start], stage.config.steps, self.first_order)
+        q, betas = goal.parts(x)
+        people = replace(people, betas=betas, frames=self.skel.frames(betas))
+        judged = [judge(goal.take(rows), x[rows]) for rows in torch.arange(len(x)).split(_JUDGED)]
+        value, decrease = (torch.cat(each) for each in zip(*judged, strict=True))
+        at = Progress.at(people, q, self.config.solver.damping)
+        return replace(at, value=value, decrease=decrease)
 
-                def with_betas(x: Tensor, betas: Tensor) -> Tensor:
-                    return goal(x, self.skel.shape(betas)) + config.beta_weight * betas.square().sum(-1)
-
-                x, betas = minimise(with_betas, [x, betas], stage.config.steps, self.first_order)
-                people = People(betas, self.skel.frames(betas), people.target)
-            else:
-                shape = self.skel.shape(betas)
-                (x,) = minimise(lambda x: goal(x, shape), [x], stage.config.steps, self.first_order)
-        q = q.index_copy(1, plan.dofs, x)
-        state = moments(plan, self.skel, people, q)
-        state = with_joints(state, plan, people.frames, wanted)
-        weight = config.limit_weight
-        found = objective.stage_objective(plan, self.skel, people, q, state, self.limits, weight)
-        solution = levenberg_marquardt(found, x, 0, config.max_angle_step, stage.move)
-        return replace(
-            Progress.at(people, q, config.solver.damping), value=solution.value, decrease=solution.decrease
+    def goal(self, stage: Stage, people: People, q: Tensor) -> Reference:
+        """What a stage minimises, from q (B, 46): pose correctives follow the pose."""
+        config, plan = self.config, stage.plans[-1]
+        refine_betas = stage.config.refine_betas and self.smpl.gender != self.skel.gender
+        return Reference(
+            model=self.skel.with_vertices(plan.vertices),
+            om=torch.cat([block.om for block in plan.blocks]),
+            target=people.target[plan.vertices].permute(2, 0, 1),
+            dofs=plan.dofs,
+            q=q,
+            betas=people.betas,
+            limits=self.limits,
+            limit_weight=config.limit_weight,
+            beta_weight=config.beta_weight if refine_betas else None,
+            joints=self.joint_goal(stage, plan, people),
         )
 
 
-def stage_objective(
-    plan: Plan,
-    model: SkelModel,
-    people: People,
-    q: Tensor,
-    limits: Tensor,
-    limit_weight: float,
-    wanted: JointGoal | None = None,
-) -> Callable[[Tensor, SkelShape], Tensor]:
-    """A stage's objective (B,) m^2 of its active DoFs (B, n) and the people's shape; for autograd.
-
-    The other DoFs are held at q (B, 46). Mean squared vertex error of the stage's vertices, pose correctives
-    included, the soft joint limits of `skelfit.fit.objective.PoseObjective`, and where joints are wanted.
-    """
-    low, high = limits[plan.dofs].unbind(-1)
-    chosen = plan.vertices
-    om = torch.cat([block.om for block in plan.blocks])
-    target = people.target[chosen].permute(2, 0, 1)
-
-    def evaluate(x: Tensor, shape: SkelShape) -> Tensor:
-        posed = model.forward(shape, q.index_copy(1, plan.dofs, x))
-        excess = torch.relu(x - high) + torch.relu(low - x)
-        value = (posed.vertices[:, chosen] - target).square().sum(-1) @ om
-        value = value + limit_weight * excess.square().sum(-1)
-        return value if wanted is None else value + wanted.cost(posed.joints)
-
-    return evaluate
+def judge(goal: Reference, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The objective (B,) m^2 at variables x (B, n), and by how much one step more would lower it."""
+    found = goal.evaluate(x)
+    return found.value, promised_decrease(found)
 
 
 def minimise(

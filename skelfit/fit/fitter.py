@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,12 @@ from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limit
 from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
-from skelfit.fit.backend import Backend, make_backend
+from skelfit.fit.backend import Backend, make_backend, note_compiled
 from skelfit.fit.ball_tables import make_balls
 from skelfit.fit.body_tables import body_tables
 from skelfit.fit.joint_targets import make_locator
 from skelfit.fit.measure import Errors, measure
-from skelfit.fit.passes import Batch, chunks, new_status, skinned, whole_groups
+from skelfit.fit.passes import Batch, batch_of, chunks, new_status, skinned, whole_groups
 from skelfit.fit.regions import vertex_weights
 from skelfit.fit.results import FitResult, better, map_results
 from skelfit.fit.schedule import Schedule, make_schedule
@@ -78,6 +79,7 @@ class Fitter:
     def compile(self) -> None:
         """Fit a made-up person: whatever has to be compiled is then on disk, for all processes."""
         self.fit("neutral", torch.zeros(1, 24, 3), torch.zeros(1, 10), torch.zeros(1, 3))
+        note_compiled(self.backend)
 
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
         """The tables for labels of a gender, one for each SKEL that is tried; made at the first call.
@@ -241,6 +243,15 @@ class PairFitter:
         status = backend.put(new_status(count, self.config.solver.damping))
         trans = torch.zeros(count, 3, device=backend.device)
         return Batch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
+
+    def solve(self, meshes: Tensor, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All stages towards meshes (B, V, 3) m, from q (B, 46) and betas (B, 10): q, betas and status, on the host."""
+        backend = self.backend
+        nowhere = backend.array(torch.zeros(len(q), 0, 3, device=backend.device))
+        batch = batch_of(backend, meshes, q, betas, nowhere, self.config.solver.damping)
+        batch = replace(batch, located=self._located(batch.target, len(q)))
+        status = self.schedule.run(batch, lambda: None)
+        return backend.read(batch.q), backend.read(batch.betas), status
 
     def _located(self, target: Any, count: int) -> Any:
         """Where joints are drawn to, (B, R, 3) m."""

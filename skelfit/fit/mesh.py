@@ -31,10 +31,9 @@ from skelfit.fit.passes import (
     Batch,
     Tables,
     make_rules,
+    batch_of,
     make_tables,
-    new_status,
     run_pass,
-    whole_groups,
 )
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.skin_tables import stage_skin
@@ -219,21 +218,10 @@ class MeshFitter:
 
     def _batch(self, still: Tensor, start: MeshStart, betas: Tensor) -> Batch:
         """People on the device: meshes still (B, V, 3) m in the frame of the start's pelvis."""
-        backend, count = self.backend, len(still)
-        rows = torch.from_numpy(whole_groups(np.arange(count), backend.lanes))
         q = start.q.clone()
         q[:, list(ROOT_DOFS)] = 0
-        q = backend.put(q)
-        return Batch(
-            count=count,
-            target=backend.lanes_from(still[rows.flatten()]),
-            located=backend.array(torch.zeros(count, 0, 3, device=q.device)),
-            q=q,
-            betas=backend.put(betas),
-            trans=torch.zeros_like(q[:, :3]),
-            origin=q.clone(),
-            status=backend.put(new_status(count, self.config.solver.damping)),
-        )
+        located = self.backend.array(torch.zeros(len(q), 0, 3, device=self.backend.device))
+        return batch_of(self.backend, still, q, betas, located, self.config.solver.damping)
 
     def _place(self, batch: Batch, rows: Tensor, x: Tensor) -> None:
         """Put people of rows (K,) where answers x (K, n) have them."""

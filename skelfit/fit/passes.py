@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.body.dofs import NUM_DOFS, dof_index
+from skelfit.body.dofs import dof_index
 from skelfit.fit.backend import Backend
 from skelfit.fit.ball_tables import make_balls
 from skelfit.fit.body_tables import NUM_BETAS
@@ -114,6 +114,22 @@ def converged(status: Tensor, config: PassConfig) -> Tensor:
     return status[:, DECREASE] < config.converged_gain * status[:, VALUE] + config.converged_floor
 
 
+def batch_of(backend: Backend, meshes: Tensor, q: Tensor, betas: Tensor, located: Any, damping: float) -> Batch:
+    """People who start at q (B, 46) and betas (B, K) towards meshes (B, V, 3) m."""
+    rows = torch.from_numpy(whole_groups(np.arange(len(meshes)), backend.lanes).reshape(-1))
+    there = backend.put(q)
+    return Batch(
+        count=len(meshes),
+        target=backend.lanes_from(meshes[rows]),
+        located=located,
+        q=there,
+        betas=backend.put(betas),
+        trans=torch.zeros_like(there[:, :3]),
+        origin=there.clone(),
+        status=backend.put(new_status(len(meshes), damping)),
+    )
+
+
 def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
     """What a vertex pass reads of people, groups of rows (G, L)."""
     people = backend.kernels.skin.Skinned()
@@ -205,8 +221,3 @@ def _twin_rules(backend: Backend, rules: Any, branch: int, steps: int) -> Any:
         setattr(other, name, getattr(rules, name))
     other.branch, other.steps = branch, steps
     return other
-
-
-def no_angles(count: int) -> Tensor:
-    """The T-pose, (B, 46)."""
-    return torch.zeros(count, NUM_DOFS)
