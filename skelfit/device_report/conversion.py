@@ -16,7 +16,9 @@ from skelfit.labels.demo import write_demo
 _SECONDS = 240.0  # that a command may take
 
 
-def measure_conversion(models: ModelSet, folder: Path | None, pipeline: Path, device: str, people: int) -> list[dict[str, Any]]:
+def measure_conversion(
+    models: ModelSet, folder: Path | None, pipeline: Path, device: str, people: int
+) -> list[dict[str, Any]]:
     """People per second of `skelfit convert` on the demo's people; folder: where the models are, as given."""
     found = []
     with tempfile.TemporaryDirectory(prefix="skelfit-report-") as place:

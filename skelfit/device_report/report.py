@@ -52,7 +52,9 @@ class Subject:
     pipeline_file: Path
 
 
-def make_report(subject: Subject, config: ReportConfig, file: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def make_report(
+    subject: Subject, config: ReportConfig, file: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Measure everything and write `file`, in Markdown, and the same as JSON beside it; both after each section.
 
     A section that fails says so in the report, and the others follow: a GPU is not at hand every day.
@@ -118,7 +120,9 @@ def measure_agreement(subject: Subject, config: ReportConfig) -> list[dict[str, 
 
     In a batch of all and in another order, so that answers that depend on company show, too.
     """
-    fitters = {device: Fitter(subject.models, subject.pipeline.fit, device) for device in ("cpu", config.device)}
+    fitters = {
+        device: Fitter(subject.models, subject.pipeline.fit, device) for device in ("cpu", config.device)
+    }
     found = []
     for gender in GENDERS:
         for poses, labels in make_labels(config.people, gender).items():

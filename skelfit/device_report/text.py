@@ -42,12 +42,25 @@ def _agreement(rows: list[dict[str, Any]]) -> Lines:
 
 
 def _batches(rows: list[dict[str, Any]]) -> Lines:
-    heads = ["people of a call", "people/s", "s until ready", "mean PVE mm", "converged", "torch MiB", "Warp MiB"]
+    heads = [
+        "people of a call",
+        "people/s",
+        "s until ready",
+        "mean PVE mm",
+        "converged",
+        "torch MiB",
+        "Warp MiB",
+    ]
     body = []
     for r in rows:
         taken = r["memory"] or {"torch_peak": None, "warp_peak": None}
         body.append(
-            [r["batch"], f"{r['people_per_second']:.0f}", f"{r['seconds_until_ready']:.1f}", f"{r['pve_mm']['mean']:.3f}"]
+            [
+                r["batch"],
+                f"{r['people_per_second']:.0f}",
+                f"{r['seconds_until_ready']:.1f}",
+                f"{r['pve_mm']['mean']:.3f}",
+            ]
             + [f"{100 * r['converged']:.2f} %", _number(taken["torch_peak"]), _number(taken["warp_peak"])]
         )
     return table(heads, body)
@@ -63,7 +76,8 @@ def _parts(found: dict[str, Any]) -> Lines:
     ]
     whole = found["milliseconds"]
     body = [
-        [e["name"], e["number"], f"{e['milliseconds']:.3f}", _share(e["milliseconds"] / whole)] for e in found["kernels"]
+        [e["name"], e["number"], f"{e['milliseconds']:.3f}", _share(e["milliseconds"] / whole)]
+        for e in found["kernels"]
     ]
     return lines + table(["what", "number", "ms", "of the call"], body)
 
@@ -82,7 +96,13 @@ def _sustained(found: dict[str, Any]) -> Lines:
 def _conversion(rows: list[dict[str, Any]]) -> Lines:
     heads = ["what", "people", "people/s", "s with the start", "share of the time that fits"]
     body = [
-        [r["what"], r["people"], f"{r['people_per_second']:.0f}", f"{r['seconds']:.1f}", _share(r["time"]["fitting"])]
+        [
+            r["what"],
+            r["people"],
+            f"{r['people_per_second']:.0f}",
+            f"{r['seconds']:.1f}",
+            _share(r["time"]["fitting"]),
+        ]
         for r in rows
     ]
     return table(heads, body)
@@ -115,9 +135,7 @@ WRITERS: dict[str, Callable[[Any], Lines]] = {
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Lines:
     """A table of Markdown."""
-    return [
-        "| " + " | ".join(str(x) for x in row) + " |" for row in (heads, ["---"] * len(heads), *rows)
-    ]
+    return ["| " + " | ".join(str(x) for x in row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
 
 
 def _number(value: Any) -> str:

@@ -137,7 +137,9 @@ def start_warp(target: str = "native") -> None:
     # The code of a kernel is kept under the flags that it was compiled with: they tell one header from another.
     version = zlib.crc32(_HEADER.read_bytes())
     wide = " -mprefer-vector-width=512" if platform.machine() in ("x86_64", "AMD64") else ""
-    wp.config.cpu_compiler_flags = f"-march={target}{wide} -include {_HEADER} -DSKELFIT_LANES_VERSION={version}"
+    wp.config.cpu_compiler_flags = (
+        f"-march={target}{wide} -include {_HEADER} -DSKELFIT_LANES_VERSION={version}"
+    )
     wp.init()
 
 

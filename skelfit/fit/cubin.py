@@ -21,7 +21,9 @@ class KernelCode:
 
     registers: int  # of a thread
     stack_bytes: int  # of a thread: arrays with indices known only at run time, and spilled registers
-    shared_bytes: int  # of a block, as far as the code fixes it; on sm_90 with the 1 KiB that the system reserves
+    shared_bytes: (
+        int  # of a block, as far as the code fixes it; on sm_90 with the 1 KiB that the system reserves
+    )
 
 
 @dataclass(frozen=True)

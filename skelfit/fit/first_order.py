@@ -10,22 +10,23 @@ the two differ in the optimisation alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from skelfit.body.skel import SkelModel
 from skelfit.fit.fitter import Fitter, PairFitter
-from skelfit.fit.progress import Progress, Stage
+from skelfit.fit.joint_targets import JointGoal
+from skelfit.fit.passes import DECREASE, VALUE, Batch, new_status
 from skelfit.fit.reference import Reference
 from skelfit.fit.reference_solver import promised_decrease
 from skelfit.fit.results import FitResult
+from skelfit.fit.schedule import Stage
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
     from skelfit.config import FirstOrderConfig, FitConfig
-    from skelfit.fit.moments import People
 
 # Evaluations per iteration of L-BFGS: its line search mostly takes the first trial.
 _EVALUATIONS = 1.25
@@ -47,13 +48,9 @@ class FirstOrderFitter(Fitter):
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
         """What fits labels of one SMPL gender with one SKEL gender."""
-        pair = _FirstOrderPair(self.models, smpl_gender, skel_gender, self.config, self.device)
+        pair = _FirstOrderPair(self.models, smpl_gender, skel_gender, self.config, self.backend)
         pair.first_order = self.first_order
         return pair
-
-    def company(self, rows: Tensor) -> Tensor:
-        """Nobody twice: a batch shares one optimiser, and its cost is that of its people."""
-        return rows
 
     def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
         """The batches one after the other, all threads on one: they are few, and long."""
@@ -63,35 +60,46 @@ class FirstOrderFitter(Fitter):
 class _FirstOrderPair(PairFitter):
     first_order: FirstOrderConfig
 
-    def run_stage(self, stage: Stage, people: People, q: Tensor) -> Progress:
-        """One stage of the baseline; who has converged is judged as `Fitter` judges it."""
-        if self.first_order.start == "zero" and stage is self.stages[0]:
-            q = torch.zeros_like(q)
-        goal = self.goal(stage, people, q)
-        with torch.enable_grad():
-            (x,) = minimise(goal.value, [goal.start], stage.config.steps, self.first_order)
-        q, betas = goal.parts(x)
-        people = replace(people, betas=betas, frames=self.skel.frames(betas))
-        judged = [judge(goal.take(rows), x[rows]) for rows in torch.arange(len(x)).split(_JUDGED)]
-        value, decrease = (torch.cat(each) for each in zip(*judged, strict=True))
-        at = Progress.at(people, q, self.config.solver.damping)
-        return replace(at, value=value, decrease=decrease)
+    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+        """All stages of the baseline; who has converged is judged as `Fitter` judges it."""
+        status = new_status(batch.count, self.config.solver.damping)
+        for k, stage in enumerate(self.schedule.stages):
+            if k:
+                between()
+            elif self.first_order.start == "zero":
+                batch.q.zero_()
+            goal = self.goal(stage, batch)
+            with torch.enable_grad():
+                (x,) = minimise(goal.value, [goal.start], stage.config.steps, self.first_order)
+            q, betas = goal.parts(x)
+            batch.q.copy_(q)
+            batch.betas.copy_(betas)
+            judged = [judge(goal.take(rows), x[rows]) for rows in torch.arange(len(x)).split(_JUDGED)]
+            status[:, VALUE], status[:, DECREASE] = (torch.cat(e).cpu() for e in zip(*judged, strict=True))
+        return status
 
-    def goal(self, stage: Stage, people: People, q: Tensor) -> Reference:
-        """What a stage minimises, from q (B, 46): pose correctives follow the pose."""
-        config, plan = self.config, stage.plans[-1]
-        refine_betas = stage.config.refine_betas and self.smpl.gender != self.skel.gender
+    def goal(self, stage: Stage, batch: Batch) -> Reference:
+        """What a stage minimises, from where people are: pose correctives follow the pose."""
+        config, skin, backend = self.config, stage.fine.skin, self.backend
+        device, vertices = backend.device, torch.from_numpy(skin.vertices)
+        skins = backend.people_of(batch.target, batch.count)[:, vertices]
+        joints = None
+        if self.locator and stage.config.joint_weight:
+            mine = [k for k, j in enumerate(self.locator.joints) if j in stage.fine.tree.joints]
+            place = backend.read(batch.located)[:, mine].to(device)
+            names = tuple(self.locator.joints[k] for k in mine)
+            joints = JointGoal(names, place, stage.config.joint_weight)
         return Reference(
-            model=self.skel.with_vertices(plan.vertices),
-            om=torch.cat([block.om for block in plan.blocks]),
-            target=people.target[plan.vertices].permute(2, 0, 1),
-            dofs=plan.dofs,
-            q=q,
-            betas=people.betas,
-            limits=self.limits,
+            model=SkelModel(self.skel.asset, device).with_vertices(vertices.to(device)),
+            om=backend.read(skin.skin.om)[: len(vertices)].to(device),
+            target=skins.to(device),
+            dofs=torch.tensor(stage.fine.tree.dofs, device=device),
+            q=batch.q.clone(),
+            betas=batch.betas.clone(),
+            limits=self.limits.to(device),
             limit_weight=config.limit_weight,
-            beta_weight=config.beta_weight if refine_betas else None,
-            joints=self.joint_goal(stage, plan, people),
+            beta_weight=config.beta_weight if stage.free_betas else None,
+            joints=joints,
         )
 
 

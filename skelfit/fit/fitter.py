@@ -139,19 +139,17 @@ class PairFitter:
         relative = vertex_weights(self.skel.asset, config.vertex_weights)
 
         def skin(dofs: str, vertices: str, stride: int) -> SkinPlan:
-            return stage_skin(self.skel, dofs, vertices, stride, backend.block, backend.device, None, relative)
+            return stage_skin(
+                self.skel, dofs, vertices, stride, backend.block, backend.device, None, relative
+            )
 
         located = self.locator.joints if self.locator else ()
         free_betas = smpl_gender != skel_gender
         self.schedule: Schedule = make_schedule(
             backend, config, self.body, skin, self.dof_limits, located, free_betas
         )
-        self.progress = stage_skin(
-            self.skel, "all", "all", PROGRESS_STRIDE, backend.block, backend.device
-        )
-        self.whole = stage_skin(
-            self.skel, "all", "all", 1, backend.block, backend.device, models.keypoints44
-        )
+        self.progress = stage_skin(self.skel, "all", "all", PROGRESS_STRIDE, backend.block, backend.device)
+        self.whole = stage_skin(self.skel, "all", "all", 1, backend.block, backend.device, models.keypoints44)
 
     @torch.no_grad()
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
@@ -163,7 +161,7 @@ class PairFitter:
         def between() -> None:
             stage_pve.append(self.errors(self.progress, batch).mean)
 
-        status = self.schedule.run(batch, between)
+        status = self.run(batch, between)
         found = self.errors(self.whole, batch)
         stage_pve.append(found.mean)
         q, fitted = self.backend.read(batch.q), self.backend.read(batch.betas)
@@ -199,6 +197,10 @@ class PairFitter:
             keypoints3d=place(found.points) if self.whole.num_points else None,
         )
 
+    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+        """All stages; between them a call. Returns the status, on the host; another method overrides this."""
+        return self.schedule.run(batch, between)
+
     def _priors(self, q: Tensor, betas: Tensor) -> Tensor:
         """What the objective adds to the mean squared vertex error, (B,) m^2."""
         low, high = self.limits.unbind(-1)
@@ -225,7 +227,9 @@ class PairFitter:
         target = backend.lanes_of(groups, len(self.smpl.v_template), 3)
         people = skinned(backend, self.target_skin, target, rows)
         slots = backend.slots(groups)
-        skel_betas, q = (torch.zeros(count, n, device=backend.device) for n in (self.skel.num_betas, NUM_DOFS))
+        skel_betas, q = (
+            torch.zeros(count, n, device=backend.device) for n in (self.skel.num_betas, NUM_DOFS)
+        )
         labels = [backend.array(backend.put(x)) for x in (pose.flatten(1), betas)]
         backend.launch(
             k.start.start,
@@ -237,9 +241,7 @@ class PairFitter:
             ],
         )  # fmt: skip
         room = k.skin.room_for(backend.slots(parts), backend.block, 0, backend.device)
-        backend.launch(
-            k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room]
-        )
+        backend.launch(k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room])
         status = backend.put(new_status(count, self.config.solver.damping))
         trans = torch.zeros(count, 3, device=backend.device)
         return Batch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)

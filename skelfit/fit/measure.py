@@ -44,7 +44,12 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors
     for name, shape in shapes.items():
         setattr(out, name, found[spans[name]].reshape(shape) if np.prod(shape) else backend.lanes_of(*shape))
     posing = k.posing.make_posing(
-        slots, body, backend.array(batch.q), backend.array(batch.betas), backend.array(batch.trans), backend.device
+        slots,
+        body,
+        backend.array(batch.q),
+        backend.array(batch.betas),
+        backend.array(batch.trans),
+        backend.device,
     )
     room = k.skin.room_for(slots, backend.block, 0, backend.device)
     people = skinned(backend, skin, batch.target, rows)

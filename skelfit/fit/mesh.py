@@ -30,8 +30,8 @@ from skelfit.fit.passes import (
     VALUE,
     Batch,
     Tables,
-    make_rules,
     batch_of,
+    make_rules,
     make_tables,
     run_pass,
 )

@@ -107,7 +107,9 @@ def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
         named = _NAME.fullmatch(name)
         if named is None:
             raise ValueError(f"{module.name}: expected the name of a forward kernel, found {name}")
-        reserved = _RESERVED if arch >= 90 and of_thread.shared_bytes else 0  # is in the code's own figure there
+        reserved = (
+            _RESERVED if arch >= 90 and of_thread.shared_bytes else 0
+        )  # is in the code's own figure there
         shared = of_thread.shared_bytes - reserved + dynamic.get(f"{name}_smem_bytes", 0)
         threads, limit = resident_threads(MULTIPROCESSORS[arch], block, of_thread.registers, shared)
         found.append(
@@ -129,9 +131,7 @@ def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
     return found
 
 
-def resident_threads(
-    has: Multiprocessor, block: int, registers: int, shared_bytes: int
-) -> tuple[int, str]:
+def resident_threads(has: Multiprocessor, block: int, registers: int, shared_bytes: int) -> tuple[int, str]:
     """How many threads a multiprocessor holds at once, and what keeps them from being more."""
     warps = -(-block // _WARP)
     shared = _round_up(shared_bytes + _RESERVED, _SHARED_UNIT)
@@ -183,7 +183,18 @@ def read_spills(said: str) -> Iterator[tuple[str, int]]:
 def as_text(uses: Sequence[KernelUse]) -> list[str]:
     """The lines of a table."""
     heads = (
-        *("family", "kernel", "arch", "block", "registers", "spilled B", "stack B", "shared B", "threads", "full"),
+        *(
+            "family",
+            "kernel",
+            "arch",
+            "block",
+            "registers",
+            "spilled B",
+            "stack B",
+            "shared B",
+            "threads",
+            "full",
+        ),
         *("limit", "compiled in"),
     )
     rows = [
@@ -194,13 +205,18 @@ def as_text(uses: Sequence[KernelUse]) -> list[str]:
     ]
     cells = [heads, *([str(x) for x in row] for row in rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(heads))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the kernels of the fit, a line each and GPU."""
     parser = argparse.ArgumentParser(prog="python -m skelfit.fit.occupancy", description=main.__doc__)
-    parser.add_argument("--arch", type=int, action="append", choices=sorted(MULTIPROCESSORS), help="default: all")
+    parser.add_argument(
+        "--arch", type=int, action="append", choices=sorted(MULTIPROCESSORS), help="default: all"
+    )
     parser.add_argument("--lanes", type=int, default=GPU_LANES, help="people of a group")
     parser.add_argument("--block", type=int, default=GPU_THREADS, help="threads of a group")
     parser.add_argument("--json", action="store_true")

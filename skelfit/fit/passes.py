@@ -94,7 +94,11 @@ def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float
     rules.steps, rules.exact, rules.free_betas, rules.free_root, rules.branch = steps, 0, 0, 0, -1
     rules.tolerance, rules.joint_weight = tolerance, joint_weight
     rules.max_angle_step, rules.max_beta_step = config.max_angle_step, solver.max_beta_step
-    rules.damping, rules.damping_min, rules.damping_max = solver.damping, solver.damping_min, solver.damping_max
+    rules.damping, rules.damping_min, rules.damping_max = (
+        solver.damping,
+        solver.damping_min,
+        solver.damping_max,
+    )
     rules.damping_up, rules.damping_down = solver.damping_up, solver.damping_down
     rules.damping_at_rest, rules.noise = solver.damping_at_rest, solver.noise * _FLOAT_EPS
     rules.limit_weight, rules.beta_weight = config.limit_weight, config.beta_weight
@@ -114,7 +118,9 @@ def converged(status: Tensor, config: PassConfig) -> Tensor:
     return status[:, DECREASE] < config.converged_gain * status[:, VALUE] + config.converged_floor
 
 
-def batch_of(backend: Backend, meshes: Tensor, q: Tensor, betas: Tensor, located: Any, damping: float) -> Batch:
+def batch_of(
+    backend: Backend, meshes: Tensor, q: Tensor, betas: Tensor, located: Any, damping: float
+) -> Batch:
     """People who start at q (B, 46) and betas (B, K) towards meshes (B, V, 3) m."""
     rows = torch.from_numpy(whole_groups(np.arange(len(meshes)), backend.lanes).reshape(-1))
     there = backend.put(q)
@@ -152,7 +158,12 @@ def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, beta
     parts = chunks(backend, count)
     slots = backend.slots(parts)
     posing = k.posing.make_posing(
-        slots, tables.body, backend.array(batch.q), backend.array(batch.betas), backend.array(batch.trans), backend.device
+        slots,
+        tables.body,
+        backend.array(batch.q),
+        backend.array(batch.betas),
+        backend.array(batch.trans),
+        backend.device,
     )
     free = NUM_BETAS if betas_free else 0
     room = k.skin.room_for(slots, backend.block, free, backend.device)
@@ -170,9 +181,7 @@ def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, beta
     return Moments(groups.reshape(-1), moments, levers)
 
 
-def solve(
-    backend: Backend, tables: Tables, batch: Batch, found: Moments, places: Rows, rules: Any
-) -> None:
+def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places: Rows, rules: Any) -> None:
     """Steps of those people of a vertex pass who stand at places (K,) in it; their q, betas and status change."""
     k = backend.kernels
     where = whole_groups(places, backend.lanes)
@@ -197,9 +206,7 @@ def solve(
     )  # fmt: skip
 
 
-def run_pass(
-    backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, twins: int = 0
-) -> None:
+def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, twins: int = 0) -> None:
     """A vertex pass and the steps of rules for people of rows (K,).
 
     twins: steps that people whose shoulders end beyond their limits are followed for from the other Euler branch, of

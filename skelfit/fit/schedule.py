@@ -93,7 +93,9 @@ class Schedule:
         return status
 
     def _rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
-        rules = make_rules(self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight)
+        rules = make_rules(
+            self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
+        )
         rules.limit_weight = stage.limit_weight
         rules.free_betas, rules.exact = int(free_betas), int(exact and not free_betas)
         return rules
@@ -105,7 +107,9 @@ class Schedule:
         everybody = np.arange(batch.count)
         batch.status.copy_(new_status(batch.count, self.config.solver.damping))
         for few in steps[:-1]:
-            run_pass(self.backend, stage.coarse, batch, everybody, self._rules(stage, few, stage.free_betas, False))
+            run_pass(
+                self.backend, stage.coarse, batch, everybody, self._rules(stage, few, stage.free_betas, False)
+            )
         exact = config.late_refreshes > 0
         for _ in range(config.extra_refreshes):
             rows = self._unsettled(batch, thresholds.moving, thresholds.gaining)

@@ -56,12 +56,18 @@ class Variables:
     near: Lists  # of each joint, the pairs it is in: 2 pair + (1 where it is the second of two)
     up: Sums  # of joints, each adds its children
     cells: wp.array2d(dtype=int)  # (J, J) number of the cell of two subtrees; -1: they share nothing
-    pair_cells: wp.array2d(dtype=int)  # (P, 2) cells of (a, b) and (b, a), of these joints alone; -1: not needed
+    pair_cells: wp.array2d(
+        dtype=int
+    )  # (P, 2) cells of (a, b) and (b, a), of these joints alone; -1: not needed
     empty: wp.array(dtype=int)  # cells that begin at zero
     cell_sums: Sums
-    turns: wp.array2d(dtype=int)  # (n, n) 1 where DoF i turns the axis of DoF j, 2 where both are of one joint too
+    turns: wp.array2d(
+        dtype=int
+    )  # (n, n) 1 where DoF i turns the axis of DoF j, 2 where both are of one joint too
     slides: wp.array2d(dtype=int)  # (K, 3) which of SLIDE_PAIRS, and its two DoFs
-    located: wp.array2d(dtype=int)  # (R, 3) joints drawn to a place: position, its own pair, row of the places
+    located: wp.array2d(
+        dtype=int
+    )  # (R, 3) joints drawn to a place: position, its own pair, row of the places
     num_located: int
 
 
@@ -143,7 +149,10 @@ def make_variables(tree: Tree, limits: NDArray[Any], located: Sequence[int], dev
     v.limits = wp.array(limits[list(tree.dofs)].astype(np.float32), device=device)
     v.pairs = ints(tree.pairs, -1, 2)
     v.near = lists(
-        [[2 * p + int(b == k and a != k) for p, (a, b) in enumerate(tree.pairs) if k in (a, b)] for k in range(count)]
+        [
+            [2 * p + int(b == k and a != k) for p, (a, b) in enumerate(tree.pairs) if k in (a, b)]
+            for k in range(count)
+        ]
     )
     v.up = sums(_sums_up(tree))
     v.cells = ints(program.cells, count, count)

@@ -21,8 +21,8 @@ from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.config import FitConfig
 from skelfit.fit.fitter import Fitter, PairFitter
-from skelfit.fit.warm_start import body_angles
 from skelfit.fit.results import FitResult
+from skelfit.fit.warm_start import body_angles
 from skelfit.studies.limits import violations
 from skelfit.studies.setup import SEED, Setup, Study, distribution, percent, table
 
@@ -106,7 +106,9 @@ def off_known(pair: PairFitter, known: Known) -> dict[str, float]:
     """Mean errors of shoulders: joints in mm, and rotations against the bone above in degrees."""
     q, betas, _ = pair.solve(known.meshes, known.start, known.betas)
     frames = pair.skel.frames(betas)
-    off = 1000 * (pair.skel.joints(frames, q).pos - pair.skel.joints(pair.skel.frames(known.betas), known.q).pos).norm(dim=-1)
+    off = 1000 * (
+        pair.skel.joints(frames, q).pos - pair.skel.joints(pair.skel.frames(known.betas), known.q).pos
+    ).norm(dim=-1)
     return {
         "scapula_mm": float(off[:, list(_SCAPULAE)].mean()),
         "humerus_mm": float(off[:, list(_HUMERI)].mean()),

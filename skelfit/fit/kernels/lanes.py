@@ -42,37 +42,32 @@ def m(a: V, b: V) -> V:
 @wp.func_native(_lanewise("choose", "c[k] > 0.0f ? a[k] : b[k]"))
 def choose(c: V, a: V, b: V) -> V:
     """a where c > 0, else b (also where c is not a number)."""
-    ...
 
 
 @wp.func_native(_lanewise("exceeds", "a[k] > b[k] ? 1.0f : 0.0f"))
 def exceeds(a: V, b: V) -> V:
     """1 where a > b, else 0."""
-    ...
 
 
 @wp.func_native(_lanewise("sqrt", "::sqrtf(a[k])"))
 def root(a: V) -> V:
     """The square root."""
-    ...
 
 
 @wp.func_native(_lanewise("round", "::rintf(a[k])"))
 def whole(a: V) -> V:
     """The nearest whole number."""
-    ...
 
 
 @wp.func_native("WP_TILE_SYNC();")
 def sync():
     """Wait until all threads of the group are here: what they wrote before is read after."""
-    ...
 
 
 @wp.func
 def some(a: V) -> bool:
     """Whether a > 0 in any lane."""
-    found = bool(False)
+    found = False
     for k in range(wp.static(L)):
         found = found or a[k] > 0.0
     return found

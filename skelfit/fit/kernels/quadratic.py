@@ -20,10 +20,10 @@ from typing import Any
 import warp as wp
 
 from skelfit.fit.body_tables import Body
-from skelfit.fit.variables import Lists, Sums, Variables
+from skelfit.fit.variables import Sums, Variables
 
 from .chain import slide_bend
-from .lanes import A1, A2, A3, V, choose, exceeds, m, sync
+from .lanes import A1, A2, A3, V, exceeds, m, sync
 from .place import Place
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
@@ -70,7 +70,12 @@ def _place_joint(s: int, k: int, j: int, place: Place, room: Room):
         x = place.rot[s, j, 3 * r]
         y = place.rot[s, j, 3 * r + 1]
         z = place.rot[s, j, 3 * r + 2]
-        shift = place.pos[s, j, r] - m(x, place.rest[s, j, 0]) - m(y, place.rest[s, j, 1]) - m(z, place.rest[s, j, 2])
+        shift = (
+            place.pos[s, j, r]
+            - m(x, place.rest[s, j, 0])
+            - m(y, place.rest[s, j, 1])
+            - m(z, place.rest[s, j, 2])
+        )
         room.a[s, k, 4 * r] = x
         room.a[s, k, 4 * r + 1] = y
         room.a[s, k, 4 * r + 2] = z
@@ -250,7 +255,13 @@ def _pair_moment(s: int, p: int, variables: Variables, room: Room):
     mass = room.pairs[s, p, 9]
     for r in range(3):
         x, y, z, w = times_moment(
-            s, p, room, room.a[s, j, 4 * r], room.a[s, j, 4 * r + 1], room.a[s, j, 4 * r + 2], room.a[s, j, 4 * r + 3]
+            s,
+            p,
+            room,
+            room.a[s, j, 4 * r],
+            room.a[s, j, 4 * r + 1],
+            room.a[s, j, 4 * r + 2],
+            room.a[s, j, 4 * r + 3],
         )
         other = m(room.a[s, i, 4 * r], room.pairs[s, p, 6]) + m(room.a[s, i, 4 * r + 1], room.pairs[s, p, 7])
         other += m(room.a[s, i, 4 * r + 2], room.pairs[s, p, 8]) + m(room.a[s, i, 4 * r + 3], mass)
@@ -302,8 +313,8 @@ def matrix_row(s: int, h: int, i: int, variables: Variables, place: Place, room:
     v0 = place.v[s, d, 0]
     v1 = place.v[s, d, 1]
     v2 = place.v[s, d, 2]
-    last = int(-1)
-    cell = int(-1)
+    last = -1
+    cell = -1
     h0 = V()
     h1 = V()
     h2 = V()
@@ -348,7 +359,9 @@ def mean_speed(s: int, i: int, r: int, variables: Variables, place: Place, room:
     d = variables.dofs[i]
     r1 = (r + 1) % 3
     r2 = (r + 2) % 3
-    e = m(place.omega[s, d, r1], room.cells[s, cell, 12 + r2]) - m(place.omega[s, d, r2], room.cells[s, cell, 12 + r1])
+    e = m(place.omega[s, d, r1], room.cells[s, cell, 12 + r2]) - m(
+        place.omega[s, d, r2], room.cells[s, cell, 12 + r1]
+    )
     return e + m(place.v[s, d, r], room.cells[s, cell, 15])
 
 
@@ -408,7 +421,9 @@ def bend_column(s: int, h: int, j: int, variables: Variables, place: Place, room
 
 
 @wp.func
-def add_slide_bends(s: int, h: int, q: A2, variables: Variables, body: Body, place: Place, room: Room, bend: A3):
+def add_slide_bends(
+    s: int, h: int, q: A2, variables: Variables, body: Body, place: Place, room: Room, bend: A3
+):
     """Add to bend[h] what the sliding offsets of joints bend; by one thread."""
     for n in range(variables.num_slides):
         i = variables.slides[n, 1]

@@ -8,7 +8,8 @@ from typing import Any
 
 import warp as wp
 
-from .lanes import A3, L, V, choose, exceeds, m, root, sine_and_cosine
+from .chart import outer_angles
+from .lanes import A3, L, V, angle_of, choose, exceeds, m, root, sine_and_cosine
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -123,3 +124,10 @@ def turned_over(a: Matrix) -> Matrix:
 def seen_in(frame: Matrix, a: Matrix) -> Matrix:
     """frame^T a frame."""
     return times(turned_over(frame), times(a, frame))
+
+
+@wp.func
+def angles_of(r: Matrix):
+    """The angles a, b, c of R = Rz(c) Ry(b) Rx(a), b within a quarter turn; a is 0 at a pole."""
+    a, c, cosine = outer_angles(r[1], r[2], r[4], r[5], r[7], r[8])
+    return a, angle_of(-r[6], cosine), c

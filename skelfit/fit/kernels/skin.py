@@ -102,13 +102,11 @@ def _rest(groups: int) -> str:
 @wp.func_native(_rest(1))
 def rest_quad(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: int, at: int):
     """Rest vertices of a quad of group g into rest[s, at : at + 4]."""
-    ...
 
 
 @wp.func_native(_rest(ABREAST))
 def rest_quads(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: int, at: int):
     """As `rest_quad`, of ABREAST groups from g on, into slots from s on."""
-    ...
 
 
 @wp.func

@@ -102,7 +102,9 @@ class Work:
     trial: A2  # (S, N)
     balls: A2  # (S, joints)
     speeds: A3  # (S, N, 3) of the mean of the skin
-    mean: A2  # (2 S, 3) m, the mean residual: what the best translation takes off; in two buffers as in `Steps`
+    mean: (
+        A2  # (2 S, 3) m, the mean residual: what the best translation takes off; in two buffers as in `Steps`
+    )
 
 
 @wp.func
@@ -153,7 +155,17 @@ def _gather(x: A3, places: I2, g: int, i: int, c: int) -> V:
 
 
 @wp.func
-def _draw_joint(s: int, n: int, g: int, rows: I2, weight: float, located: F3, variables: Variables, place: Place, room: Room):
+def _draw_joint(
+    s: int,
+    n: int,
+    g: int,
+    rows: I2,
+    weight: float,
+    located: F3,
+    variables: Variables,
+    place: Place,
+    room: Room,
+):
     """Add weight |p - place|^2 of a joint, whose position is A_k [rest; 1], to the moments; returns its E0."""
     k = variables.located[n, 0]
     pair = variables.located[n, 1]
@@ -176,7 +188,11 @@ def _draw_joint(s: int, n: int, g: int, rows: I2, weight: float, located: F3, va
         goal = V()
         for lane in range(wp.static(L)):
             goal[lane] = located[rows[g, lane], variables.located[n, 2], r]
-        off = m(room.start[s, k, 4 * r], x) + m(room.start[s, k, 4 * r + 1], y) + m(room.start[s, k, 4 * r + 2], z)
+        off = (
+            m(room.start[s, k, 4 * r], x)
+            + m(room.start[s, k, 4 * r + 1], y)
+            + m(room.start[s, k, 4 * r + 2], z)
+        )
         off += room.start[s, k, 4 * r + 3] - goal
         room.d[s, k, 4 * r] = room.d[s, k, 4 * r] + weight * m(off, x)
         room.d[s, k, 4 * r + 1] = room.d[s, k, 4 * r + 1] + weight * m(off, y)
@@ -189,16 +205,30 @@ def _draw_joint(s: int, n: int, g: int, rows: I2, weight: float, located: F3, va
 
 
 @wp.func
-def _draw_joints(s: int, t: int, g: int, rows: I2, weight: float, located: F3, variables: Variables, place: Place, room: Room):
+def _draw_joints(
+    s: int,
+    t: int,
+    g: int,
+    rows: I2,
+    weight: float,
+    located: F3,
+    variables: Variables,
+    place: Place,
+    room: Room,
+):
     """Add what draws joints to their places; by one thread, as they are few."""
     if t == 0 and weight > 0.0:
         for n in range(variables.num_located):
-            room.energy[s] = room.energy[s] + _draw_joint(s, n, g, rows, weight, located, variables, place, room)
+            room.energy[s] = room.energy[s] + _draw_joint(
+                s, n, g, rows, weight, located, variables, place, room
+            )
     sync()
 
 
 @wp.func
-def _centre_all(s: int, t: int, h: int, n: int, variables: Variables, place: Place, room: Room, work: Work, steps: Steps):
+def _centre_all(
+    s: int, t: int, h: int, n: int, variables: Variables, place: Place, room: Room, work: Work, steps: Steps
+):
     """The matrix for the best translation."""
     for i in range(t, variables.num_dofs, wp.block_dim()):
         for r in range(3):
@@ -371,9 +401,21 @@ def solve(
         if t == 0:
             # A new pass is a new chance, but for those whose steps were all refused: they would be again.
             damping = choose(accepted, wp.min(damping, V(rules.damping)), damping)
-            put(state.status, rows, g, wp.static(DAMPING), choose(tried, damping, take(state.status, rows, g, wp.static(DAMPING))))
+            put(
+                state.status,
+                rows,
+                g,
+                wp.static(DAMPING),
+                choose(tried, damping, take(state.status, rows, g, wp.static(DAMPING))),
+            )
             put(state.status, rows, g, wp.static(VALUE), choose(tried, value, before))
-            put(state.status, rows, g, wp.static(DECREASE), choose(tried, promise, take(state.status, rows, g, wp.static(DECREASE))))
+            put(
+                state.status,
+                rows,
+                g,
+                wp.static(DECREASE),
+                choose(tried, promise, take(state.status, rows, g, wp.static(DECREASE))),
+            )
 
 
 @wp.func

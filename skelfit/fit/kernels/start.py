@@ -16,13 +16,14 @@ from skelfit.fit.ball_tables import Balls
 from skelfit.fit.body_tables import Body
 from skelfit.fit.start_tables import Start
 
-from .chart import near_middle, outer_angles, write_ball
+from .chart import near_middle, write_ball
 from .lanes import A2, A3, F2, F3, I2, V, angle_of, m, put, sine_and_cosine, sync, take
 from .place import Place
 from .rotations import (
     Matrix,
     Quaternion,
     after,
+    angles_of,
     matrix_less_one,
     matrix_of,
     normalized,
@@ -243,16 +244,9 @@ def _ball_frame(s: int, j: int, balls: Balls, place: Place) -> Matrix:
 @wp.func
 def _write_ball(s: int, j: int, rot: Matrix, balls: Balls, place: Place, q: A2):
     """The angles of ball joint j that turn it by a rotation of the T-posed person."""
-    a, b, c = _angles(seen_in(_ball_frame(s, j, balls, place), rot))
+    a, b, c = angles_of(seen_in(_ball_frame(s, j, balls, place), rot))
     hand = balls.hand[j]
     write_ball(s, j, hand * a, hand * b, hand * c, balls, q)
-
-
-@wp.func
-def _angles(r: Matrix):
-    """The angles a, b, c of Rz(c) Ry(b) Rx(a), b within a quarter turn; a is 0 at a pole."""
-    a, c, cosine = outer_angles(r[1], r[2], r[4], r[5], r[7], r[8])
-    return a, angle_of(-r[6], cosine), c
 
 
 @wp.func
@@ -288,7 +282,7 @@ def _write_forearm(s: int, i: int, tables: Start, body: Body, place: Place, room
     forearm = times(_bone_turn(s, tables.arms[i, 6], body, place), _plain(tables.ulnae, i))
     both = times(seen_in(forearm, matrix_of(left)), seen_in(_plain(tables.hands, i), matrix_of(wrist)))
     # x, z, y are a left-handed basis.
-    a, b, c = _angles(both)
+    a, b, c = angles_of(both)
     sign = tables.arm_signs[i]
     _write_angle(s, tables.arms[i, 8], -sign * c, tables, room.q)
     _write_angle(s, tables.arms[i, 9], -sign * a, tables, room.q)

@@ -10,7 +10,7 @@ from typing import Any
 
 import warp as wp
 
-from .lanes import A1, A2, A3, V, choose, exceeds, finite, m, root, some, sync
+from .lanes import A2, A3, V, choose, exceeds, finite, m, root, some, sync
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
