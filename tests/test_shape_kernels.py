@@ -27,76 +27,24 @@ COUNT, BETA_WEIGHT, NO_LIMITS = 16, 1e-3, np.array([[-np.inf, np.inf]] * 46)
 def evaluator(lanes: int) -> Any:
     """The kernel that evaluates people, with so many lanes a group."""
     of = kernels_for(lanes)
-    A1, A2, A3, V, sync = of.lanes.A1, of.lanes.A2, of.lanes.A3, of.lanes.V, of.lanes.sync
-    Place, Sway, Room, Shaping, Levers = (
-        of.place.Place, of.twists.Sway, of.quadratic.Room, of.betas.Shaping, of.levers.Levers
-    )  # fmt: skip
-    shape_joints, pose, shape_speeds, shape_twists = (
-        of.shape.shape_joints, of.chain.pose, of.twists.shape_speeds, of.twists.shape_twists
-    )  # fmt: skip
-    slopes, centre, forces, means = (
-        of.quadratic.slopes,
-        of.quadratic.centre,
-        of.quadratic.forces,
-        of.quadratic.means,
-    )
-    mean_residual, mean_speed, centre_row = (
-        of.quadratic.mean_residual, of.quadratic.mean_speed, of.quadratic.centre_row
-    )  # fmt: skip
-    pair_moments, add_up, value_of = of.quadratic.pair_moments, of.quadratic.add_up, of.quadratic.value_of
-    gradient_entry, matrix_row = of.quadratic.gradient_entry, of.quadratic.matrix_row
-    lever_slopes, beta_parts, beta_columns = of.betas.lever_slopes, of.betas.beta_parts, of.betas.beta_columns
-    beta_value, beta_gradient, beta_speed = of.betas.beta_value, of.betas.beta_gradient, of.betas.beta_speed
+    A1, A2, take_means, evaluate = of.lanes.A1, of.lanes.A2, of.quadratic.means, of.solve.evaluate
+    Rules, Moments, Work, Steps = of.solve.Rules, of.solve.Moments, of.solve.Work, of.step.Steps
+    Place, Room, Shaping = of.place.Place, of.quadratic.Room, of.betas.Shaping
 
     @wp.kernel(module="unique", enable_backward=False)
-    def evaluate(
-        q: A2, betas: A2, weight: float, free_root: int, body: Body, variables: Variables, levers: Levers,
-        place: Place, sway: Sway, room: Room, shaping: Shaping, speeds: A3, value: A1, gradient: A2, hessian: A3,
+    def evaluate_all(
+        x: A2, rules: Rules, moments: Moments, variables: Variables, body: Body, place: Place, room: Room,
+        shaping: Shaping, work: Work, steps: Steps, value: A1,
     ):  # fmt: skip
         g, t = wp.tid()
-        n = variables.num_dofs
-        shape_joints(g, t, betas, body, place)
-        shape_speeds(g, t, body, place, sway)
-        pose(g, t, q, body, place)
-        shape_twists(g, t, body, place, sway)
-        lever_slopes(g, t, betas, variables, levers, room, shaping)
-        slopes(g, t, variables, place, room)
-        found = value_of(g, variables, room) + beta_value(g, betas, weight, levers, shaping)
-        x = V()
-        y = V()
-        z = V()
-        if free_root != 0:
-            means(g, t, variables, room)
-            x = mean_residual(g, 0, variables, room)
-            y = mean_residual(g, 1, variables, room)
-            z = mean_residual(g, 2, variables, room)
-            found -= wp.cw_mul(x, x) + wp.cw_mul(y, y) + wp.cw_mul(z, z)
-            sync()
-            centre(g, t, x, y, z, variables, room)
-        forces(g, t, variables, room)
-        beta_parts(g, t, x, y, z, variables, levers, sway, room, shaping)
-        pair_moments(g, t, variables, room)
-        beta_columns(g, t, g, weight, variables, levers, place, sway, room, shaping, hessian)
-        add_up(t, g, 16, variables.cell_sums, room.cells)
-        for i in range(t, n, wp.block_dim()):
-            gradient[g, i] = gradient_entry(g, i, variables, place, room)
-            matrix_row(g, g, i, variables, place, room, hessian)
-        for k in range(t, betas.shape[1], wp.block_dim()):
-            gradient[g, n + k] = beta_gradient(g, k, betas, weight, variables, shaping)
+        take_means(g, t, variables, room)
+        found = evaluate(
+            g, t, 2 * g, g, x, rules, moments, variables, body, place, room, shaping, work, steps
+        )
         if t == 0:
             value[g] = found
-        if free_root != 0:
-            for i in range(t, n + betas.shape[1], wp.block_dim()):
-                for r in range(3):
-                    if i < n:
-                        speeds[g, i, r] = mean_speed(g, i, r, variables, place, room)
-                    else:
-                        speeds[g, i, r] = beta_speed(g, i - n, r, shaping)
-            sync()
-            for i in range(t, n + betas.shape[1], wp.block_dim()):
-                centre_row(g, g, i, n + betas.shape[1], speeds, hessian)
 
-    return evaluate
+    return evaluate_all
 
 
 class Found:
@@ -104,25 +52,29 @@ class Found:
 
     def __init__(self, people: People, x: Tensor, lanes: int, threads: int = 1) -> None:
         of, groups, joints = kernels_for(lanes), len(x) // lanes, len(people.tree.joints)
-        variables = make_variables(people.tree, NO_LIMITS, (), "cpu")
-        self.place, self.sway = of.place.make_place(groups, "cpu"), of.twists.make_sway(groups, "cpu")
+        variables, size = make_variables(people.tree, NO_LIMITS, (), "cpu"), x.shape[1]
+        place, shaping = of.place.make_place(groups, "cpu"), of.betas.make_shaping(groups, joints, "cpu")
         room = of.quadratic.make_room(groups, joints, len(people.tree.pairs), variables.num_cells, "cpu")
-        shaping = of.betas.make_shaping(groups, joints, "cpu")
-        levers = of.levers.Levers()
-        shaping.start = lanes_of(people.betas, lanes)
+        levers = of.betas.make_levers(groups, joints, "cpu")
+        levers.betas = lanes_of(people.betas, lanes)
         for name, moment in people.moments().items():
             setattr(levers if name in ("lever", "products", "pull") else room, name, lanes_of(moment, lanes))
-        size = x.shape[1]
-        self.value, self.gradient, self.hessian, speeds = (
-            wp.zeros((groups, *shape), dtype=of.lanes.V, device="cpu")
-            for shape in ((), (size,), (size, size), (size, 3))
+        shaping.levers = levers
+        work, steps = (
+            of.solve.make_work(groups, size, 1, joints, "cpu"),
+            of.step.make_steps(groups, size, "cpu"),
         )
+        work.q = lanes_of(people.q, lanes)
+        rules = of.solve.Rules()
+        rules.free_betas, rules.free_root, rules.beta_weight = 1, int(people.free_root), BETA_WEIGHT
+        value = wp.zeros(groups, dtype=of.lanes.V, device="cpu")
         inputs = [
-            lanes_of(people.pose_of(x), lanes), lanes_of(x[:, people.n :], lanes), BETA_WEIGHT, int(people.free_root),
-            body_tables(people.model, "cpu"), variables, levers, self.place, self.sway, room, shaping, speeds,
-            self.value, self.gradient, self.hessian,
+            lanes_of(x, lanes), rules, of.solve.Moments(), variables, body_tables(people.model, "cpu"), place, room,
+            shaping, work, steps, value,
         ]  # fmt: skip
         wp.launch_tiled(evaluator(lanes), dim=[groups], inputs=inputs, block_dim=threads, device="cpu")
+        self.place, self.twists, self.value = place, people_of(shaping.sway.twists), people_of(value)
+        self.gradient, self.hessian = people_of(steps.gradient[::2]), people_of(steps.hessian[::2])
 
 
 @pytest.fixture(scope="module", params=["all", "with_root"])
@@ -159,9 +111,9 @@ def test_evaluation_is_that_of_the_skin(people: People, lanes: int) -> None:
     prior[people.n :] = 2 * BETA_WEIGHT
     hessian = 2 * speed.mT @ speed + torch.diag(prior)
     errors = (
-        ((people_of(found.value) - value) / value).abs().max(),
-        ((people_of(found.gradient) - gradient).abs().amax(1) / gradient.abs().amax(1)).max(),
-        ((people_of(found.hessian).triu() - hessian.triu()).abs().amax((1, 2)) / hessian.amax((1, 2))).max(),
+        ((found.value - value) / value).abs().max(),
+        ((found.gradient - gradient).abs().amax(1) / gradient.abs().amax(1)).max(),
+        ((found.hessian.triu() - hessian.triu()).abs().amax((1, 2)) / hessian.amax((1, 2))).max(),
     )
     assert errors[0] < 1e-5
     assert errors[1] < 1e-4
@@ -176,9 +128,9 @@ def test_answers_depend_neither_on_threads_nor_on_company(people: People) -> Non
         again = Found(people, x, lanes, threads)
         moved = Found(people.take(order), x[order], lanes, threads)
         for name in ("value", "gradient", "hessian"):
-            expected = people_of(getattr(first, name))
-            assert torch.equal(people_of(getattr(again, name)), expected)
-            assert torch.equal(people_of(getattr(moved, name)), expected[order])
+            expected = getattr(first, name)
+            assert torch.equal(getattr(again, name), expected)
+            assert torch.equal(getattr(moved, name), expected[order])
 
 
 def test_body_at_rest_is_the_models(people: People) -> None:
@@ -196,7 +148,7 @@ def test_body_at_rest_is_the_models(people: People) -> None:
 def test_twists_are_those_of_differences(people: People) -> None:
     x, step = away(people), 1e-6
     found, at = Found(people, x, 8), people.transforms(x)
-    turn, v = (people_of(y).unflatten(2, (3, 10)) for y in (found.sway.turn, found.sway.v))
+    turn, v = found.twists.unflatten(2, (2, 3, 10)).unbind(2)
     for k in range(10):
         along = torch.zeros_like(x)
         along[:, people.n + k] = step
@@ -209,16 +161,17 @@ def test_twists_are_those_of_differences(people: People) -> None:
 @pytest.mark.parametrize("lanes", [1, 8])
 def test_levers_are_found_where_the_pass_put_them(lanes: int) -> None:
     of, source = kernels_for(lanes), torch.Generator().manual_seed(3)
-    Levers, I2, load_levers = of.levers.Levers, of.lanes.I2, of.betas.load_levers
+    Levers, Shaping, I2, load_levers = of.levers.Levers, of.betas.Shaping, of.lanes.I2, of.betas.load_levers
 
     @wp.kernel(module="unique", enable_backward=False)
-    def load(places: I2, given: Levers, levers: Levers):
+    def load(places: I2, given: Levers, shaping: Shaping):
         g, t = wp.tid()
-        load_levers(g, t, g, places, given, levers)
+        load_levers(g, t, g, places, given, shaping)
 
     places = torch.randperm(COUNT, generator=source)
-    given, levers = Levers(), of.betas.make_levers(COUNT // lanes, 3, "cpu")
+    given, shaping = Levers(), of.betas.make_shaping(COUNT // lanes, 3, "cpu")
     numbers = {
+        "betas": torch.randn(COUNT, 10, generator=source),
         "lever": torch.randn(COUNT, 3, 12, 10, generator=source),
         "products": torch.randn(COUNT, 10, 10, generator=source),
         "pull": torch.randn(COUNT, 10, generator=source),
@@ -226,6 +179,6 @@ def test_levers_are_found_where_the_pass_put_them(lanes: int) -> None:
     for name, x in numbers.items():
         setattr(given, name, lanes_of(x, lanes))
     rows = wp.array(places.numpy().astype(np.int32).reshape(-1, lanes), dtype=int, device="cpu")
-    wp.launch_tiled(load, dim=[COUNT // lanes], inputs=[rows, given, levers], block_dim=4, device="cpu")
+    wp.launch_tiled(load, dim=[COUNT // lanes], inputs=[rows, given, shaping], block_dim=4, device="cpu")
     for name, x in numbers.items():
-        assert torch.equal(people_of(getattr(levers, name)).float(), x[places])
+        assert torch.equal(people_of(getattr(shaping.levers, name)).float(), x[places])

@@ -170,6 +170,7 @@ def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, beta
     moments, levers = k.moments.Moments(), k.levers.Levers()
     moments.start, moments.d = (backend.lanes_of(count, joints, 12) for _ in range(2))
     moments.pairs, moments.value = backend.lanes_of(count, pairs, 10), backend.lanes_of(count)
+    levers.betas = backend.lanes_of(count if free else 0, NUM_BETAS)
     levers.lever = backend.lanes_of(count if free else 0, joints, 12, NUM_BETAS)
     levers.products = backend.lanes_of(count if free else 0, NUM_BETAS, NUM_BETAS)
     levers.pull = backend.lanes_of(count if free else 0, NUM_BETAS)
@@ -200,6 +201,8 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
             found.levers, tables.variables, tables.balls, tables.branches, tables.body,
             k.place.make_place(slots, backend.device),
             k.quadratic.make_room(slots, joints, pairs, tables.variables.num_cells, backend.device),
+            k.betas.make_shaping(slots if rules.free_betas else 0, joints, backend.device),
+            k.betas.make_shaping(slots, joints, backend.device),
             k.solve.make_work(slots, variables, tables.balls.index.shape[0], joints, backend.device),
             k.step.make_steps(slots, variables, backend.device),
         ],

@@ -25,7 +25,7 @@ _SMALL = 0.1  # rad, below which an arc's closed form cancels
 @wp.func
 def spine_segment(j: int) -> int:
     """0, 1, 2 for lumbar, thorax and head; -1 for any other joint."""
-    k = -1
+    k = int(-1)
     if j == wp.static(SPINE[0]):
         k = 0
     if j == wp.static(SPINE[1]):
@@ -38,7 +38,7 @@ def spine_segment(j: int) -> int:
 @wp.func
 def scapula_side(j: int) -> int:
     """0 for the right scapula, 1 for the left; -1 for any other joint."""
-    k = -1
+    k = int(-1)
     if j == wp.static(SCAPULAE[0]):
         k = 0
     if j == wp.static(SCAPULAE[1]):
@@ -255,7 +255,7 @@ def slide_bend(s: int, p: int, q: A2, body: Body, place: Place):
     x = V()
     y = V()
     z = V()
-    up = 0
+    up = int(0)
     if p < 6:
         k = p % 3
         up = body.parents[wp.static(SPINE[0]) + k]

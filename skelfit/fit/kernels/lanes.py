@@ -67,7 +67,7 @@ def sync():
 @wp.func
 def some(a: V) -> bool:
     """Whether a > 0 in any lane."""
-    found = False
+    found = bool(False)
     for k in range(wp.static(L)):
         found = found or a[k] > 0.0
     return found

@@ -22,19 +22,21 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 class Levers:
     """How K betas move the skin of G groups."""
 
+    betas: A2  # (G, K) of the pass
     lever: A4  # (G, J, 12, K) row by row
     products: A3  # (G, K, K)
     pull: A2  # (G, K)
 
 
 @wp.func
-def _clear(skin: Skin, g: int, t: int, out: Levers):
-    """Zero the sums of group g."""
+def _clear(skin: Skin, people: Skinned, g: int, t: int, out: Levers):
+    """Zero the sums of group g; its betas are the coefficients behind the first."""
     betas = out.pull.shape[1]
     for i in range(t, skin.active.shape[0] * betas, wp.block_dim()):
         for c in range(12):
             out.lever[g, i // betas, c, i % betas] = V()
     for i in range(t, betas, wp.block_dim()):
+        out.betas[g, i] = people.coefficients[g, 1 + i]
         out.pull[g, i] = V()
         for k in range(betas):
             out.products[g, i, k] = V()
@@ -196,7 +198,7 @@ def shaped_moments(
     for g in range(begin, end):
         stand(g, c % posing.angles.shape[0], t, skin, posing, people)
         clear_moments(skin, people, g, t, out)
-        _clear(skin, g, t, levers)
+        _clear(skin, people, g, t, levers)
     sync()
     for b in range(skin.blocks):
         for g in range(begin, end):

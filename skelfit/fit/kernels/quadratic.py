@@ -313,8 +313,8 @@ def matrix_row(s: int, h: int, i: int, variables: Variables, place: Place, room:
     v0 = place.v[s, d, 0]
     v1 = place.v[s, d, 1]
     v2 = place.v[s, d, 2]
-    last = -1
-    cell = -1
+    last = int(-1)
+    cell = int(-1)
     h0 = V()
     h1 = V()
     h2 = V()

@@ -17,6 +17,16 @@ from skelfit.fit.ball_tables import Balls
 from skelfit.fit.body_tables import NUM_BETAS, Body
 from skelfit.fit.variables import Variables
 
+from .betas import (
+    Shaping,
+    beta_columns,
+    beta_gradient,
+    beta_parts,
+    beta_speed,
+    beta_value,
+    lever_slopes,
+    load_levers,
+)
 from .chain import pose
 from .chart import retract, retract_betas, twin_of
 from .lanes import A2, A3, F2, F3, I2, L, V, choose, exceeds, m, put, some, sync, take
@@ -24,7 +34,9 @@ from .levers import Levers
 from .moments import Moments
 from .place import Place
 from .quadratic import (
+    MOMENT_SIZE,
     Room,
+    add_up,
     add_slide_bends,
     bend_column,
     beyond_limit,
@@ -37,6 +49,7 @@ from .quadratic import (
     mean_residual,
     mean_speed,
     means,
+    pair_moments,
     second_moments,
     slopes,
     value_of,
@@ -227,15 +240,22 @@ def _draw_joints(
 
 @wp.func
 def _centre_all(
-    s: int, t: int, h: int, n: int, variables: Variables, place: Place, room: Room, work: Work, steps: Steps
-):
+    s: int, t: int, h: int, free_betas: int, variables: Variables, place: Place, room: Room, shaping: Shaping,
+    work: Work, steps: Steps,
+):  # fmt: skip
     """The matrix for the best translation."""
-    for i in range(t, variables.num_dofs, wp.block_dim()):
+    n = variables.num_dofs
+    for i in range(t, n, wp.block_dim()):
         for r in range(3):
             work.speeds[s, i, r] = mean_speed(s, i, r, variables, place, room)
+    if free_betas != 0:
+        for k in range(t, work.betas.shape[1], wp.block_dim()):
+            for r in range(3):
+                work.speeds[s, n + k, r] = beta_speed(s, k, r, shaping)
     sync()
-    for i in range(t, n, wp.block_dim()):
-        centre_row(s, h, i, n, work.speeds, steps.hessian)
+    size = n + free_betas * work.betas.shape[1]
+    for i in range(t, size, wp.block_dim()):
+        centre_row(s, h, i, size, work.speeds, steps.hessian)
     sync()
 
 
@@ -256,7 +276,7 @@ def _add_limits(t: int, s: int, h: int, weight: float, x: A2, variables: Variabl
 @wp.func
 def evaluate(
     s: int, t: int, h: int, g: int, x: A2, rules: Rules, moments: Moments, variables: Variables, body: Body,
-    place: Place, room: Room, work: Work, steps: Steps,
+    place: Place, room: Room, shaping: Shaping, work: Work, steps: Steps,
 ) -> V:  # fmt: skip
     """The value at x (S, N); gradient, matrix and bend into buffer h of steps."""
     n = variables.num_dofs
@@ -269,8 +289,15 @@ def evaluate(
         shape_joints(s, t, work.betas, body, place)
     sync()
     pose(s, t, work.q, body, place)
+    if rules.free_betas != 0:
+        lever_slopes(s, t, work.betas, body, variables, place, room, shaping)
     slopes(s, t, variables, place, room)
     value = value_of(s, variables, room)
+    if rules.free_betas != 0:
+        value += beta_value(s, work.betas, rules.beta_weight, shaping)
+    a = V()
+    c = V()
+    d = V()
     if rules.free_root != 0:
         a = mean_residual(s, 0, variables, room)
         c = mean_residual(s, 1, variables, room)
@@ -283,7 +310,15 @@ def evaluate(
             work.mean[h, 2] = d
         centre(s, t, a, c, d, variables, room)
     forces(s, t, variables, room)
-    second_moments(s, t, variables, room)
+    if rules.free_betas != 0:
+        beta_parts(s, t, a, c, d, variables, room, shaping)
+        pair_moments(s, t, variables, room)
+        beta_columns(s, t, h, rules.beta_weight, variables, place, room, shaping, steps.hessian)
+        add_up(t, s, MOMENT_SIZE, variables.cell_sums, room.cells)
+        for k in range(t, work.betas.shape[1], wp.block_dim()):
+            steps.gradient[h, n + k] = beta_gradient(s, k, work.betas, rules.beta_weight, variables, shaping)
+    else:
+        second_moments(s, t, variables, room)
     for i in range(t, n, wp.block_dim()):
         steps.gradient[h, i] = gradient_entry(s, i, variables, place, room)
         matrix_row(s, h, i, variables, place, room, steps.hessian)
@@ -294,7 +329,7 @@ def evaluate(
     if rules.exact != 0 and t == 0:
         add_slide_bends(s, h, work.q, variables, body, place, room, steps.bend)
     if rules.free_root != 0:
-        _centre_all(s, t, h, n, variables, place, room, work, steps)
+        _centre_all(s, t, h, rules.free_betas, variables, place, room, shaping, work, steps)
     return value + _add_limits(t, s, h, rules.limit_weight, x, variables, steps)
 
 
@@ -319,7 +354,8 @@ def _accept(s: int, t: int, h: int, n: int, bent: int, better: V, work: Work, st
 @wp.kernel
 def solve(
     rows: I2, places: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments, levers: Levers,
-    variables: Variables, balls: Balls, branches: I2, body: Body, place: Place, room: Room, work: Work, steps: Steps,
+    variables: Variables, balls: Balls, branches: I2, body: Body, place: Place, room: Room,
+    shaping: Shaping, work: Work, steps: Steps,
 ):  # fmt: skip
     """Some steps of the people of rows (G, L), from the moments of a vertex pass, in which places (G, L) finds them.
 
@@ -357,6 +393,8 @@ def solve(
         shape_joints(s, t, work.betas, body, place)
         _load_moments(s, t, g, places, moments, room)
         _draw_joints(s, t, g, rows, rules.joint_weight, located, variables, place, room)
+        if rules.free_betas != 0:
+            load_levers(s, t, g, places, levers, shaping)
         if rules.free_root != 0:
             means(s, t, variables, room)
 
@@ -366,7 +404,7 @@ def solve(
         if rules.branch < 0:
             damping = take(state.status, rows, g, wp.static(DAMPING))
         accepted = V()
-        value = evaluate(s, t, h, g, work.x, rules, moments, variables, body, place, room, work, steps)
+        value = evaluate(s, t, h, g, work.x, rules, moments, variables, body, place, room, shaping, work, steps)
         for _step in range(rules.steps):
             promise = damped_step(s, t, h, size, bent, damping, steps)
             going = exceeds(promise, rules.tolerance * value)
@@ -378,7 +416,8 @@ def solve(
                 sync()
                 two = 4 * s + 1 - h
                 trial = evaluate(
-                    s, t, two, g, work.trial, rules, moments, variables, body, place, room, work, steps
+                    s, t, two, g, work.trial, rules, moments, variables, body, place, room, shaping, work,
+                    steps,
                 )
                 better = m(going, V(1.0) - exceeds(trial, value + rules.noise * value))
                 better = m(better, exceeds(V(wp.static(3.0e38)), trial))

@@ -31,9 +31,9 @@ class Sway:
     spins: A3  # (S, 24, 3 K) rad per beta, of the joint frames
     lengths: A3  # (S, 5, K) m per beta: the three of the spine, width and height of the thorax
     slides: A3  # (S, 5, 3) how far spine joints and scapulae slide, in the parent, over the length that they go with
-    turn: A3  # (S, 24, 3 K) rad per beta: the skinning transform A of a joint changes by dA = [turn]x A + [0 | v]
     rise: A3  # (S, 24, 3 K) m per beta, of the joints
-    v: A3  # (S, 24, 3 K) m per beta
+    # (S, 24, 6 K) omega and v, rad and m per beta: a joint's transform A changes by dA = [omega]x A + [0 | v]
+    twists: A3
 
 
 def make_sway(slots: int, device: str) -> Sway:
@@ -41,7 +41,7 @@ def make_sway(slots: int, device: str) -> Sway:
     sway = Sway()
     for name, rows, columns in (
         ("bones", NUM_JOINTS, 7), ("spins", NUM_JOINTS, 3 * K), ("lengths", 5, K), ("slides", 5, 3),
-        ("turn", NUM_JOINTS, 3 * K), ("rise", NUM_JOINTS, 3 * K), ("v", NUM_JOINTS, 3 * K),
+        ("rise", NUM_JOINTS, 3 * K), ("twists", NUM_JOINTS, 6 * K),
     ):  # fmt: skip
         setattr(sway, name, wp.zeros((slots, rows, columns), dtype=V, device=device))
     return sway
@@ -129,21 +129,19 @@ def _spin(s: int, j: int, k: int, body: Body, sway: Sway):
 
 @wp.func
 def shape_twists(s: int, t: int, body: Body, place: Place, sway: Sway):
-    """Fill turn and v of a slot that is posed and whose `shape_speeds` are known; the angles are held."""
+    """Fill the twists of a slot that is posed and whose `shape_speeds` are known; the angles are held."""
     for i in range(t, 15, wp.block_dim()):
         _find_slide(s, i // 3, i % 3, body, place, sway)
     sync()
+    share = wp.min(wp.block_dim(), wp.static(K))  # threads that share a joint
     for depth in range(body.level.shape[0] - 1):
-        first = body.level[depth] * wp.static(K)
-        end = body.level[depth + 1] * wp.static(K)
-        for i in range(first + t, end, wp.block_dim()):
-            j = body.order[i // wp.static(K)]
-            k = i % wp.static(K)
+        for i in range(body.level[depth] * share + t, body.level[depth + 1] * share, wp.block_dim()):
+            j = body.order[i // share]
             if depth == 0:
-                _move_root(s, j, k, body, place, sway)
+                _move_root(s, j, i % share, share, body, place, sway)
             else:
-                _move(s, j, k, body, place, sway)
-            _twist(s, j, k, body, place, sway)
+                _move(s, j, i % share, share, body, place, sway)
+            _twist(s, j, i % share, share, body, place, sway)
         sync()
 
 
@@ -166,62 +164,76 @@ def _find_slide(s: int, i: int, r: int, body: Body, place: Place, sway: Sway):
 
 
 @wp.func
-def _shift(s: int, j: int, r: int, k: int, body: Body, sway: Sway) -> V:
-    """What beta k changes of component r of a joint's place in its parent."""
-    x = V(body.offset_speeds[j, r, k])
-    spine = spine_segment(j)
-    if spine >= 0:
-        x += m(sway.slides[s, spine, r], sway.lengths[s, spine, k])
-    side = scapula_side(j)
-    if side >= 0:
-        x += m(sway.slides[s, 3 + side, r], sway.lengths[s, 3 + r % 2, k])
-    return x
+def _move_root(s: int, j: int, first: int, step: int, body: Body, place: Place, sway: Sway):
+    """The root turns about itself, as far as its frame does; for the betas from first on, in steps."""
+    for k in range(first, wp.static(K), step):
+        for r in range(3):
+            turn = sway.spins[s, j, wp.static(K) * r + k]
+            for c in range(3):
+                turn -= m(place.rot[s, j, 3 * r + c], sway.spins[s, j, wp.static(K) * c + k])
+            sway.twists[s, j, wp.static(K) * r + k] = turn
+            sway.rise[s, j, wp.static(K) * r + k] = V(body.speeds[j, r, k])
 
 
 @wp.func
-def _move_root(s: int, j: int, k: int, body: Body, place: Place, sway: Sway):
-    """The root turns about itself, as far as its frame does."""
-    for r in range(3):
-        turn = sway.spins[s, j, wp.static(K) * r + k]
-        for c in range(3):
-            turn -= m(place.rot[s, j, 3 * r + c], sway.spins[s, j, wp.static(K) * c + k])
-        sway.turn[s, j, wp.static(K) * r + k] = turn
-        sway.rise[s, j, wp.static(K) * r + k] = V(body.speeds[j, r, k])
-
-
-@wp.func
-def _move(s: int, j: int, k: int, body: Body, place: Place, sway: Sway):
-    """A joint's motion from its parent's."""
+def _move(s: int, j: int, first: int, step: int, body: Body, place: Place, sway: Sway):
+    """A joint's motion from its parent's, row by row; for the betas from first on, in steps."""
     up = body.parents[j]
-    shift0 = _shift(s, j, 0, k, body, sway)
-    shift1 = _shift(s, j, 1, k, body, sway)
-    shift2 = _shift(s, j, 2, k, body, sway)
     for r in range(3):
         a = (r + 1) % 3
         b = (r + 2) % 3
-        turn = sway.turn[s, up, wp.static(K) * r + k]
-        for c in range(3):
-            g = place.rot[s, up, 3 * r + c] - place.rot[s, j, 3 * r + c]
-            turn += m(g, sway.spins[s, j, wp.static(K) * c + k])
-        rise = sway.rise[s, up, wp.static(K) * r + k]
-        rise += m(place.pos[s, j, b] - place.pos[s, up, b], sway.turn[s, up, wp.static(K) * a + k])
-        rise -= m(place.pos[s, j, a] - place.pos[s, up, a], sway.turn[s, up, wp.static(K) * b + k])
-        rise += m(place.rot[s, up, 3 * r], shift0)
-        rise += m(place.rot[s, up, 3 * r + 1], shift1)
-        rise += m(place.rot[s, up, 3 * r + 2], shift2)
-        sway.turn[s, j, wp.static(K) * r + k] = turn
-        sway.rise[s, j, wp.static(K) * r + k] = rise
+        g0 = place.rot[s, up, 3 * r]
+        g1 = place.rot[s, up, 3 * r + 1]
+        g2 = place.rot[s, up, 3 * r + 2]
+        d0 = g0 - place.rot[s, j, 3 * r]
+        d1 = g1 - place.rot[s, j, 3 * r + 1]
+        d2 = g2 - place.rot[s, j, 3 * r + 2]
+        way_a = place.pos[s, j, a] - place.pos[s, up, a]
+        way_b = place.pos[s, j, b] - place.pos[s, up, b]
+        for k in range(first, wp.static(K), step):
+            turn = sway.twists[s, up, wp.static(K) * r + k] + m(d0, sway.spins[s, j, k])
+            turn += m(d1, sway.spins[s, j, wp.static(K) + k]) + m(d2, sway.spins[s, j, wp.static(2 * K) + k])
+            rise = sway.rise[s, up, wp.static(K) * r + k] + m(way_b, sway.twists[s, up, wp.static(K) * a + k])
+            rise -= m(way_a, sway.twists[s, up, wp.static(K) * b + k])
+            rise += g0 * body.offset_speeds[j, 0, k] + g1 * body.offset_speeds[j, 1, k]
+            sway.twists[s, j, wp.static(K) * r + k] = turn
+            sway.rise[s, j, wp.static(K) * r + k] = rise + g2 * body.offset_speeds[j, 2, k]
+    spine = spine_segment(j)
+    side = scapula_side(j)
+    if spine >= 0:
+        _move_slide(s, j, up, spine, spine, spine, first, step, place, sway)
+    if side >= 0:
+        _move_slide(s, j, up, 3 + side, 3, 4, first, step, place, sway)
 
 
 @wp.func
-def _twist(s: int, j: int, k: int, body: Body, place: Place, sway: Sway):
+def _move_slide(
+    s: int, j: int, up: int, slide: int, wide: int, high: int, first: int, step: int, place: Place, sway: Sway
+):  # fmt: skip
+    """Add to a joint's motion how its slide changes: sideways and forward with one length, upward with another."""
+    for r in range(3):
+        across_x = m(place.rot[s, up, 3 * r], sway.slides[s, slide, 0])
+        across_z = m(place.rot[s, up, 3 * r + 2], sway.slides[s, slide, 2])
+        across = across_x + across_z
+        upward = m(place.rot[s, up, 3 * r + 1], sway.slides[s, slide, 1])
+        for k in range(first, wp.static(K), step):
+            rise = sway.rise[s, j, wp.static(K) * r + k] + m(across, sway.lengths[s, wide, k])
+            sway.rise[s, j, wp.static(K) * r + k] = rise + m(upward, sway.lengths[s, high, k])
+
+
+@wp.func
+def _twist(s: int, j: int, first: int, step: int, body: Body, place: Place, sway: Sway):
     """The velocity that a joint's transform gives to the origin, from its joint's motion."""
     for r in range(3):
         a = (r + 1) % 3
         b = (r + 2) % 3
-        x = sway.rise[s, j, wp.static(K) * r + k]
-        x += m(place.pos[s, j, a], sway.turn[s, j, wp.static(K) * b + k])
-        x -= m(place.pos[s, j, b], sway.turn[s, j, wp.static(K) * a + k])
-        for c in range(3):
-            x -= place.rot[s, j, 3 * r + c] * body.speeds[j, c, k]
-        sway.v[s, j, wp.static(K) * r + k] = x
+        g0 = place.rot[s, j, 3 * r]
+        g1 = place.rot[s, j, 3 * r + 1]
+        g2 = place.rot[s, j, 3 * r + 2]
+        at_a = place.pos[s, j, a]
+        at_b = place.pos[s, j, b]
+        for k in range(first, wp.static(K), step):
+            x = sway.rise[s, j, wp.static(K) * r + k] + m(at_a, sway.twists[s, j, wp.static(K) * b + k])
+            x -= m(at_b, sway.twists[s, j, wp.static(K) * a + k])
+            x -= g0 * body.speeds[j, 0, k] + g1 * body.speeds[j, 1, k] + g2 * body.speeds[j, 2, k]
+            sway.twists[s, j, wp.static(3 * K) + wp.static(K) * r + k] = x
