@@ -29,7 +29,9 @@ class _ByKernel:
         self.flops: dict[str, int] = defaultdict(int)
         self.moved: dict[str, int] = defaultdict(int)
         self.before = kernel_work.counted()
-        self.backend: Recording = recording(make_backend("cpu", lanes=1), kernel_work.begin_launch, self.launched)
+        self.backend: Recording = recording(
+            make_backend("cpu", lanes=1), kernel_work.begin_launch, self.launched
+        )
 
     def launched(self, kernel: str) -> None:
         """After each launch."""

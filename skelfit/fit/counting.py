@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skelfit.fit.backend import Backend
 
+
 @dataclass(frozen=True)
 class Recording(Backend):
     """A backend that keeps count of what it does. `before` is called before each launch, `after` with its name.
