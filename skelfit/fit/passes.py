@@ -202,7 +202,6 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
             k.place.make_place(slots, backend.device),
             k.quadratic.make_room(slots, joints, pairs, tables.variables.num_cells, backend.device),
             k.betas.make_shaping(slots if rules.free_betas else 0, joints, backend.device),
-            k.betas.make_shaping(slots, joints, backend.device),
             k.solve.make_work(slots, variables, tables.balls.index.shape[0], joints, backend.device),
             k.step.make_steps(slots, variables, backend.device),
         ],
