@@ -1,7 +1,7 @@
 // Counts what a kernel does on groups of one person: included before the code of each CPU module, in place of lanes.h.
 //
-// Operations: + - * / and roots of lanes are one each, and so are comparisons and selections. Numbers that are the same
-// for all people are not counted: neither operations nor tables. Bytes: each number of a person, or of scratch, that a
+// Operations: + - * / and roots of lanes are one each; comparisons and selections are none. Numbers that are the same for
+// all people are not counted: neither operations nor tables. Bytes: each number of a person, or of scratch, that a
 // launch reads before it has written it is read once from memory, and each that it writes is written once: what moves
 // if a launch's numbers of one person stay in the caches. Asked for: all reads and writes.
 #pragma once
@@ -55,12 +55,7 @@ inline one_lane cw_div(one_lane a, one_lane b) COUNTED(a[0] / b[0])
 inline one_lane mul(one_lane a, float s) COUNTED(a[0] * s)
 inline one_lane mul(float s, one_lane a) COUNTED(s * a[0])
 inline one_lane div(one_lane a, float s) COUNTED(a[0] / s)
-inline one_lane min(one_lane a, one_lane b) COUNTED(a[0] < b[0] ? a[0] : b[0])
-inline one_lane max(one_lane a, one_lane b) COUNTED(a[0] > b[0] ? a[0] : b[0])
-inline one_lane lanes_choose(const one_lane& c, const one_lane& a, const one_lane& b) COUNTED(c[0] > 0.0f ? a[0] : b[0])
-inline one_lane lanes_exceeds(const one_lane& a, const one_lane& b) COUNTED(a[0] > b[0] ? 1.0f : 0.0f)
 inline one_lane lanes_sqrt(const one_lane& a) COUNTED(__builtin_sqrtf(a[0]))
-inline one_lane lanes_round(const one_lane& a) COUNTED(__builtin_roundevenf(a[0]))
 #undef COUNTED
 
 }  // namespace wp

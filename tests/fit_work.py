@@ -29,7 +29,9 @@ class _ByKernel:
         self.flops: dict[str, int] = defaultdict(int)
         self.moved: dict[str, int] = defaultdict(int)
         self.before = kernel_work.counted()
-        self.backend: Recording = recording(make_backend("cpu", lanes=1), kernel_work.begin_launch, self.launched)
+        self.backend: Recording = recording(
+            make_backend("cpu", lanes=1), kernel_work.begin_launch, self.launched
+        )
 
     def launched(self, kernel: str) -> None:
         """After each launch."""
@@ -39,9 +41,10 @@ class _ByKernel:
         self.before = now
 
 
-def main(folder: Path, people: int) -> None:
+def main(folder: str, count_of_people: str) -> None:
     """Count."""
-    kernel_work.start(folder)
+    people = int(count_of_people)
+    kernel_work.start(Path(folder))
     count = _ByKernel()
     fitter = Fitter(open_models(), load_pipeline(PIPELINES.find("hmr-skel")).fit, backend=count.backend)
     fitter.prepare("neutral")
@@ -68,4 +71,4 @@ def main(folder: Path, people: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(*sys.argv[1:])

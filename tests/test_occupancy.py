@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import warnings
-from pathlib import Path
-
 import known_kernel
 import pytest
 import warp as wp
 
 from skelfit.fit import occupancy
 from skelfit.fit.cubin import read_cubin
-from skelfit.fit.occupancy import MULTIPROCESSORS, as_text, kernel_report, module_report, resident_threads
+from skelfit.fit.occupancy import MULTIPROCESSORS, as_text, module_report, resident_threads
 
 
 def test_what_a_multiprocessor_holds() -> None:

@@ -53,6 +53,8 @@ def measure_parts(
         "launches": sum(counted.launches.values()),
         "reads": len(counted.reads),
         "read_bytes": sum(counted.reads),
+        "writes": len(counted.writes),
+        "written_bytes": sum(counted.writes),
         "kernels": [{"name": n, "number": number[n], "milliseconds": milliseconds[n]} for n in order],
     }
 

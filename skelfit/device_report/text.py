@@ -69,8 +69,9 @@ def _batches(rows: list[dict[str, Any]]) -> Lines:
 def _parts(found: dict[str, Any]) -> Lines:
     lines = [
         f"A call of {found['batch']} people takes {found['milliseconds']:.1f} ms, {found['in_kernels']:.1f} of them in "
-        f"what follows. It launches {found['launches']} kernels and reads {found['reads']} times from the device, "
-        f"{found['read_bytes'] / found['batch']:.0f} bytes a person.",
+        f"what follows. It launches {found['launches']} kernels, reads {found['reads']} times from the device "
+        f"({found['read_bytes'] / found['batch']:.0f} bytes a person) and writes to it {found['writes']} times "
+        f"({found['written_bytes'] / found['batch']:.0f}).",
         "",
     ]
     whole = found["milliseconds"]

@@ -1,25 +1,21 @@
-"""What a fit asks of its device: launches, synchronisations, and the time of each kernel.
+"""What a fit asks of its device: launches, copies from and to it, and the time of each kernel.
 
-A backend has one method for launches and one for reading what is on the device; a `Recording` is one that counts
-both. Torch's own operations are launches too: `TorchCalls` counts them, and those that have to wait.
+A backend has one method for launches, one for reading what is on the device, and two for putting something there; a
+`Recording` is one that counts them.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelfit.fit.backend import Backend
-
-# They bring a number or a length to the host.
-_WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "equal", "bincount")
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,8 @@ class Recording(Backend):
     after: Callable[[str], object] = field(default=lambda kernel: None, compare=False)
     launches: Counter[str] = field(default_factory=Counter, compare=False)  # of each kernel
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float), compare=False)
-    reads: list[int] = field(default_factory=list, compare=False)  # bytes of each
+    reads: list[int] = field(default_factory=list, compare=False)  # bytes of each; the host waits for it
+    writes: list[int] = field(default_factory=list, compare=False)  # bytes of each
 
     def launch(self, kernel: Any, groups: int, inputs: Sequence[Any]) -> None:
         """Start a kernel, if on any group; counted by its name."""
@@ -51,9 +48,19 @@ class Recording(Backend):
         self.reads.append(found.nbytes)
         return found
 
+    def put(self, x: Tensor) -> Tensor:
+        """Floats on the device, counted."""
+        self.writes.append(4 * x.numel())
+        return super().put(x)
+
+    def ints(self, x: NDArray[Any]) -> Any:
+        """Whole numbers on the device, counted."""
+        self.writes.append(4 * x.size)
+        return super().ints(x)
+
     def forget(self) -> None:
         """Count from zero."""
-        for count in (self.launches, self.seconds, self.reads):
+        for count in (self.launches, self.seconds, self.reads, self.writes):
             count.clear()
 
 
@@ -65,25 +72,3 @@ def recording(
     """The same backend, counting."""
     own = {f.name: getattr(backend, f.name) for f in fields(Backend)}
     return Recording(**own, before=before, after=after)
-
-
-class TorchCalls(TorchDispatchMode):
-    """While it is open, torch's operations of this thread are counted by name; views, which start nothing, are not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-        self.waits: Counter[str] = Counter()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        name = func.overloadpacket.__name__
-        if not func.is_view:
-            self.calls[name] += 1
-        by_mask = name in ("index", "index_put", "index_put_") and any(
-            isinstance(x, Tensor) and x.dtype == torch.bool for x in args[1]
-        )
-        if name in _WAITING or by_mask:
-            self.waits[name] += 1
-        return func(*args, **(kwargs or {}))

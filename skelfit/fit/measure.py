@@ -29,12 +29,27 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors
     k = backend.kernels
     rows = whole_groups(np.arange(batch.count), backend.lanes)
     groups, parts = len(rows), chunks(backend, len(rows))
-    out = k.skin_errors.Errors()
-    out.mean, out.mean_square, out.largest = (backend.lanes_of(groups) for _ in range(3))
-    out.points, out.joints = backend.lanes_of(groups, skin.num_points, 3), backend.lanes_of(groups, 24, 3)
+    shapes = {
+        "mean": (groups,),
+        "mean_square": (groups,),
+        "largest": (groups,),
+        "points": (groups, skin.num_points, 3),
+        "joints": (groups, 24, 3),
+    }
+    # All in one array: the host waits for the device at each read.
+    ends = np.cumsum([0, *(np.prod(shape) for shape in shapes.values())]).tolist()
+    found, out = backend.lanes_of(ends[-1]), k.skin_errors.Errors()
+    spans = {name: slice(*ends[i : i + 2]) for i, name in enumerate(shapes)}
+    for name, shape in shapes.items():
+        setattr(out, name, found[spans[name]].reshape(shape) if np.prod(shape) else backend.lanes_of(*shape))
     posing = posing_of(backend, parts, body, batch)
     room = backend.room(k.skin.room_for, parts, backend.block, 0)
     people = skinned(backend, skin, batch.target, rows)
     backend.launch(k.skin_errors.errors, parts, [skin.skin, people, posing, backend.chunk, room, out])
-    names = ("mean", "mean_square", "largest", "points", "joints")
-    return Errors(**{name: backend.people_of(getattr(out, name), batch.count) for name in names})
+    host = backend.read(found)  # (numbers, L)
+    return Errors(
+        **{
+            name: host[spans[name]].view(*shape, -1).movedim(-1, 1).flatten(0, 1)[: batch.count]
+            for name, shape in shapes.items()
+        }
+    )
