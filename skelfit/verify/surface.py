@@ -1,7 +1,7 @@
 """Signed distances to a skin, by Warp's queries of a tree over its triangles."""
 
-# Warp reads annotations when it compiles, so that they cannot be postponed here. It takes a moment to import: this module
-# is imported where bones are measured.
+# Warp reads annotations when it compiles, so that they cannot be postponed here. It takes a moment to import, so that
+# this module is imported where bones are measured.
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,13 @@ def _signed_distances(mesh: wp.uint64, points: wp.array(dtype=wp.vec3), out: wp.
     run = wp.tid()
     begin = run * wp.static(_RUN)
     before = points[begin]
-    reach = float(1.0e6)
+    reach = wp.float32(1.0e6)
     for i in range(begin, wp.min(begin + wp.static(_RUN), points.shape[0])):
         p = points[i]
         # A neighbour is no further than it was plus the way from there, which spares most of the tree.
-        near = wp.mesh_query_point_sign_normal(mesh, p, 1.0001 * (reach + wp.length(p - before)) + wp.static(_SLACK_M))
+        near = wp.mesh_query_point_sign_normal(
+            mesh, p, 1.0001 * (reach + wp.length(p - before)) + wp.static(_SLACK_M)
+        )
         reach = wp.length(p - wp.mesh_eval_position(mesh, near.face, near.u, near.v))
         before = p
         side = near.sign
