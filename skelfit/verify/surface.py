@@ -23,20 +23,18 @@ def _signed_distances(mesh: wp.uint64, points: wp.array(dtype=wp.vec3), out: wp.
     """
     run = wp.tid()
     begin = run * wp.static(_RUN)
-    before = points[begin]
-    reach = wp.float32(1.0e6)
+    foot = points[begin] + wp.vec3(1.0e6, 0.0, 0.0)
     for i in range(begin, wp.min(begin + wp.static(_RUN), points.shape[0])):
         p = points[i]
-        # A neighbour is no further than it was plus the way from there, which spares most of the tree.
-        near = wp.mesh_query_point_sign_normal(
-            mesh, p, 1.0001 * (reach + wp.length(p - before)) + wp.static(_SLACK_M)
-        )
-        reach = wp.length(p - wp.mesh_eval_position(mesh, near.face, near.u, near.v))
-        before = p
+        # The mesh is no further than the foot of the neighbour, which spares most of the tree.
+        near = wp.mesh_query_point_sign_normal(mesh, p, 1.0001 * wp.length(p - foot) + wp.static(_SLACK_M))
+        foot = wp.mesh_eval_position(mesh, near.face, near.u, near.v)
+        distance = wp.length(p - foot)
         side = near.sign
         if side > 0.0:
-            side = wp.mesh_query_point_sign_winding_number(mesh, p, 1.0001 * reach + wp.static(_SLACK_M)).sign
-        out[i] = side * reach
+            reach = 1.0001 * distance + wp.static(_SLACK_M)
+            side = wp.mesh_query_point_sign_winding_number(mesh, p, reach).sign
+        out[i] = side * distance
 
 
 class Surface:
