@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skelfit.body.assets import SkelAsset
-from skelfit.body.axes import cross_matrix, rotations_about
+from skelfit.body.axes import cross_matrix, nearest_rotation, rotations_about
 from skelfit.body.dofs import (
     DOF_JOINT,
     NUM_DOFS,
@@ -24,7 +24,6 @@ from skelfit.body.dofs import (
     dof_index,
     dofs_of_joint,
 )
-from skelfit.body.lazy import roma
 
 LUMBAR, THORAX, HEAD, SCAPULA_R, SCAPULA_L = 11, 12, 13, 14, 19
 # Of an ulna: the forearm as a whole, to the radius and then to the hand.
@@ -136,8 +135,8 @@ def make_rig(asset: SkelAsset) -> Rig:
         slots[j, : len(mine)] = torch.tensor(mine)
     apose = torch.tensor(asset.apose_rel_transfo, dtype=torch.float64)
     # The files hold float32 rotations; made exact, a joint's frame is a rotation in float64 too.
-    apose_rot = roma.special_procrustes(apose[:, :3, :3])
-    per_joint_rot = roma.special_procrustes(torch.tensor(asset.per_joint_rot, dtype=torch.float64))
+    apose_rot = nearest_rotation(apose[:, :3, :3])
+    per_joint_rot = nearest_rotation(torch.tensor(asset.per_joint_rot, dtype=torch.float64))
     first_child = [SKEL_PARENTS.index(j) if j in SKEL_PARENTS else 0 for j in range(NUM_JOINTS)]
     bone = apose[first_child, :3, 3].clone()
     for j, (radius, hand) in FOREARM_BONES.items():
