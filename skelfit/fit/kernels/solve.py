@@ -36,8 +36,8 @@ from .place import Place
 from .quadratic import (
     MOMENT_SIZE,
     Room,
-    add_up,
     add_slide_bends,
+    add_up,
     bend_column,
     beyond_limit,
     centre,
