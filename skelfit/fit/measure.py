@@ -57,7 +57,7 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors
     host = backend.read(found)  # (numbers, L)
     return Errors(
         **{
-            name: host[spans[name]].view(*shape, -1).movedim(-1, 1).flatten(0, 1)[: batch.count]
+            name: host[spans[name]].view(*shape, backend.lanes).movedim(-1, 1).flatten(0, 1)[: batch.count]
             for name, shape in shapes.items()
         }
     )
