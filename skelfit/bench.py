@@ -10,8 +10,8 @@ import ctypes
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,18 +23,16 @@ from torch import Tensor
 from skelfit import __version__
 from skelfit.body.models import ModelSet
 from skelfit.config import FitConfig, Gender, Pipeline
-from skelfit.fit import fitter as fit_module
+from skelfit.fit.backend import make_backend
+from skelfit.fit.counting import recording
 from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import Fitter
-from skelfit.fit.progress import Progress, Stage
 from skelfit.fit.results import FitResult
 from skelfit.labels.demo import sample_labels
 from skelfit.roofline import count_work, measure_device, roofline, wait_for
 
 REPORT_VERSION = 1
 POSES = {"everyday": 0.0, "extreme": 1.0}  # share of people with a pose anywhere in the joints' ranges
-# Then come the solver, stage by stage, and the metrics.
-PARTS = ("target mesh", "warm start", "moments with betas", "moments")
 _SEED = 20_000  # no person of the demo
 _MAX_BATCHES = 16  # a small batch is timed on so many of its size: more only takes longer
 _MIB = 2**20
@@ -263,64 +261,30 @@ def _memory(device: str, start: bool = False) -> int:
 
 
 def measure_breakdown(models: ModelSet, fit: FitConfig, device: str, labels: Labels) -> dict[str, float]:
-    """Seconds per 1000 people of each part of the fit, on a CPU on one thread; `other` is the rest of the whole."""
-    fitter = Fitter(models, fit, device)
+    """Seconds per 1000 people of each kernel of the fit, on a CPU on one thread; `other` is the rest of the whole.
+
+    Waits for the device before and after each kernel, which costs a GPU some speed.
+    """
+    parts: dict[str, float] = {}
+    started = 0.0
+
+    def before() -> None:
+        nonlocal started
+        wait_for(device)
+        started = time.perf_counter()
+
+    def after(kernel: str) -> None:
+        wait_for(device)
+        parts[kernel] = parts.get(kernel, 0.0) + time.perf_counter() - started
+
+    fitter = Fitter(models, fit, device, recording(make_backend(device), before, after))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        timed_fit(fitter, labels.first(1), device)
-        with timed_parts([stage.name for stage in fit.stages], device) as parts:
-            _, seconds = timed_fit(fitter, labels, device)
+        timed_fit(fitter, labels, device)  # compiles, and makes the tables
+        parts.clear()
+        _, seconds = timed_fit(fitter, labels, device)
     finally:
         torch.set_num_threads(threads)
     found = {"all": seconds, **parts, "other": seconds - sum(parts.values())}
     return {name: 1000 * value / len(labels) for name, value in found.items()}
-
-
-@contextmanager
-def timed_parts(stages: Sequence[str], device: str) -> Iterator[dict[str, float]]:
-    """While it is open, the functions that the fitter calls are timed: seconds by part, of all calls.
-
-    Waits for the device before and after each call, which costs a GPU some speed.
-    """
-    seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-    seconds |= {f"LM {name}": 0.0 for name in stages} | {"metrics": 0.0}
-    stage_now = stages[0]
-    run_pass = fit_module.PairFitter.run_pass
-
-    def named_pass(pair: Any, stage: Stage, *rest: Any, **more: Any) -> Progress:
-        nonlocal stage_now
-        stage_now = stage.config.name
-        return run_pass(pair, stage, *rest, **more)
-
-    def timed(function: Callable[..., Any], part: str | None) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            wait_for(device)
-            started = time.perf_counter()
-            result = function(*args, **kwargs)
-            wait_for(device)
-            seconds[part or f"LM {stage_now}"] += time.perf_counter() - started
-            return result
-
-        return call
-
-    parts = {
-        "smpl_targets": "target mesh",
-        "body_angles": "warm start",
-        "shaped_moments": "moments with betas",
-        "moments": "moments",
-        "levenberg_marquardt": None,
-        "errors": "metrics",
-    }
-    replaced: list[tuple[Any, str, Any]] = [
-        (fit_module, name, timed(getattr(fit_module, name), part)) for name, part in parts.items()
-    ]
-    replaced.append((fit_module.PairFitter, "run_pass", named_pass))
-    originals = [getattr(owner, name) for owner, name, _ in replaced]
-    try:
-        for owner, name, replacement in replaced:
-            setattr(owner, name, replacement)
-        yield seconds
-    finally:
-        for (owner, name, _), original in zip(replaced, originals, strict=True):
-            setattr(owner, name, original)

@@ -152,6 +152,24 @@ class LocatorConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How bare meshes are fitted, whose root is free; the stages play no part there."""
+
+    coarse_stride: int = bounded(1, default=8)  # the coarse passes use every 8th vertex, the fine ones all
+    # Solver steps of each pass: those before where betas are sought too, those that come near, those that finish.
+    shape_steps: tuple[int, ...] = (4, 4)
+    coarse_steps: tuple[int, ...] = (8, 8, 8)
+    fine_steps: tuple[int, ...] = (4, 4)
+    free_steps: tuple[int, ...] = (10, 10)  # of a second chance's coarse passes, joint limits off
+    perturbation: float = bounded(0, default=0.3)  # rad, of the last chance's start
+    seed: int = bounded(0, default=0)  # of that perturbation, the same for all people
+    retry_above: float = bounded(0, default=0.025)  # m, RMS; SMPL's skin is met to 4 to 15 mm
+    # Converged: the next step would gain less than this share of the objective, or less than this (m^2).
+    converged_gain: float = bounded(0, default=1e-3)
+    converged_floor: float = bounded(0, default=1e-10)
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """How people are fitted."""
 
@@ -171,6 +189,7 @@ class FitConfig:
     restarts: RestartConfig = RestartConfig()
     branches: BranchConfig = BranchConfig()
     locator: LocatorConfig = LocatorConfig()
+    meshes: MeshConfig = MeshConfig()
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
         """Of the SKEL bodies that labels of a gender are fitted with."""

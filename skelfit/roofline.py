@@ -20,7 +20,7 @@ from skelfit.body.models import ModelSet
 from skelfit.body.skel import corrective_sources
 from skelfit.config import FitConfig, Gender
 from skelfit.fit.fitter import PROGRESS_STRIDE
-from skelfit.fit.plans import part_vertices
+from skelfit.fit.skin_tables import part_vertices
 
 
 def wait_for(device: str) -> None:
@@ -51,12 +51,12 @@ def count_work(models: ModelSet, fit: FitConfig, gender: Gender) -> dict[str, Wo
     vertex, P pairs of active joints in all; J joints and n DoFs of a stage. Tables and what fits a cache are free: many
     people share them.
 
-    target mesh   6V(1 + 10 + 207) shape and correctives, 24s + 18V skinning;   12V bytes written
+    target_skin   6V(1 + 10 + 207) shape and correctives, 24s + 18V skinning;   12V bytes written
     posed skin    6VK rest skin, 24s skinning, 21V residual;   12V read
-    betas         a posed skin, 18V turned residuals, 60V product, 18V + 24s lever and sums
+    shaped_moments  a posed skin, 18V turned residuals, 60V product, 18V + 24s lever and sums
     moments       a posed skin, 21V products and value, 24s_J + 18p sums;   10P + 24J numbers written
-    metrics       a posed skin, 7V
-    LM step       192P slope, 192P + 32J^2 second moments, 27nJ + 6n^2 normal matrix, n^3/3 + 4n^2 solution;
+    errors        a posed skin, 7V
+    a step        192P slope, 192P + 32J^2 second moments, 27nJ + 6n^2 normal matrix, n^3/3 + 4n^2 solution;
                   10P + 24J numbers read, the normal matrix written and read
     """
     work: dict[str, Work] = {}
@@ -81,11 +81,12 @@ def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str)
     betas = posed(progress) + Work(96 * len(progress) + 24 * int(np.count_nonzero(weights[progress])), 0)
     nothing = Work(0, 0)
     work = {
-        "target mesh": Work(
+        "target_skin": Work(
             (6 * 218 + 18) * len(weights) + 24 * int(np.count_nonzero(target)), 12 * len(weights)
         ),
-        "betas": nothing,
+        "shaped_moments": nothing,
         "moments": nothing,
+        "solve": nothing,
     }
     for stage in fit.stages:
         joints = list(STAGE_JOINTS[stage.dofs])
@@ -94,11 +95,11 @@ def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str)
             chosen = part_vertices(weights, stage.vertices, stride)
             work["moments"] += posed(chosen) + _sums(weights[chosen][:, joints])
         if stage.refine_betas and gender != gendered:
-            work["betas"] += betas * stage.refreshes
+            work["shaped_moments"] += betas * stage.refreshes
         # Each pass evaluates its start, too.
-        work[f"LM {stage.name}"] = _step(joints, weights[:, joints]) * (stage.steps + stage.refreshes)
-    work["metrics"] = posed(everything) + Work(7 * len(weights), 0)
-    work["metrics"] += (posed(progress) + Work(7 * len(progress), 0)) * (len(fit.stages) - 1)
+        work["solve"] += _step(joints, weights[:, joints]) * (stage.steps + stage.refreshes)
+    work["errors"] = posed(everything) + Work(7 * len(weights), 0)
+    work["errors"] += (posed(progress) + Work(7 * len(progress), 0)) * (len(fit.stages) - 1)
     return work
 
 

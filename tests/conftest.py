@@ -16,6 +16,7 @@ import kernels
 import programs
 import pytest
 import torch
+from backends import backend  # noqa: F401  a fixture
 from torch import Tensor
 
 import skelfit.fit.fitter
@@ -66,7 +67,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort the modules; a single process takes them as they are."""
+    """Sort the modules; a single process takes them as they are. Tests of a GPU are skipped where there is none."""
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason=f"needs a GPU: torch {torch.__version__} finds none here")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
     if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         items.sort(key=lambda item: _rank(item.path.stem))
 

@@ -15,12 +15,12 @@ from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.config import FitConfig, VertexWeights, load_pipeline
 from skelfit.fit.cpu_objective import FusedObjective, make_tree, rest_axes
-from skelfit.fit.first_order import stage_objective
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.joint_targets import SHOULDERS, make_goal, make_locator, with_joints
 from skelfit.fit.moments import People, errors, moments
 from skelfit.fit.objective import PoseObjective, to_quadratic
 from skelfit.fit.plans import make_plan
+from skelfit.fit.reference import Reference
 from skelfit.fit.regions import region_shares, vertex_weights
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
@@ -71,8 +71,10 @@ def test_moments_with_joints_against_autograd(model: SkelModel, dofs: str, kept:
     assert len(goal.joints) == kept
     state = with_joints(moments(plan, model, people, q), plan, people.frames, goal)
     x = q[:, plan.dofs].requires_grad_()
-    naive = stage_objective(plan, model, people, q, LIMITS, 1e-2, goal)(x, model.shape(betas))
-    plain = stage_objective(plan, model, people, q, LIMITS, 1e-2)(x, model.shape(betas))
+    om, few = torch.cat([b.om for b in plan.blocks]), model.with_vertices(plan.vertices)
+    skin = target[plan.vertices].permute(2, 0, 1)
+    reference = Reference(few, om, skin, plan.dofs, q, betas, LIMITS, 1e-2)
+    naive, plain = (r.value(x) for r in (replace(reference, joints=goal), reference))
     (full,) = torch.autograd.grad(naive.sum(), x, retain_graph=True)
     (without,) = torch.autograd.grad(plain.sum(), x)
     quadratic = PoseObjective(plan, model, people.frames, q, to_quadratic(plan, state), LIMITS, 1e-2)

@@ -84,6 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "predict": {"body", "camera", "export", "images", "layout", "loader", "raster", "shards", "train"},
     "roofline": {"body", "config", "fit"},
     "bench": {"body", "config", "fit", "labels", "roofline"},
+    "device_report": {"bench", "body", "config", "fit", "labels"},
     "studies": {
         "bench",
         "body",

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from skelfit.body.dofs import NUM_DOFS, dof_limits
+from skelfit.body.dofs import NUM_DOFS
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FirstOrderConfig, LabelSource, Pipeline, load_pipeline
-from skelfit.fit.first_order import FirstOrderFitter, minimise, stage_objective
+from skelfit.fit import first_order
+from skelfit.fit.first_order import FirstOrderFitter, judge, minimise
 from skelfit.fit.fitter import PairFitter
-from skelfit.fit.moments import People, errors, moments
-from skelfit.fit.plans import make_plan
+from skelfit.fit.reference import Reference
 from skelfit.job import make_fitter, run_shard
 from skelfit.labels.demo import sample_labels, write_demo
 from skelfit.labels.store import build_store, store_info
@@ -48,28 +48,37 @@ def fit(
     return fitter.fit(gender, *labels), labels
 
 
-@pytest.mark.parametrize("part", ["all", "lower_body", "upper_body"])
-def test_objective_is_the_solvers(models: ModelSet, part: str) -> None:
-    """At equal angles: the value of the moments, and the limit term; the skin is that of `errors`."""
-    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
-    betas = torch.randn(2, 10, dtype=torch.float64)
-    q = 0.4 * torch.randn(2, NUM_DOFS, dtype=torch.float64)
-    target = model.forward(model.shape(betas), q + 0.1).vertices
-    people = People(betas, model.frames(betas), target.permute(1, 2, 0).contiguous())
-    plan = make_plan(model, part, part, 5, (512, 32))
-    limits, weight = torch.tensor(dof_limits()) / 8, 0.3
-    goal = stage_objective(plan, model, people, q, limits, weight)
-    found = goal(q[:, plan.dofs], model.shape(betas))
+def test_objective_is_that_of_the_result(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all vertices, pose correctives included, with limits, shoulders and betas: what `Fitter` reports."""
+    seen: list[tuple[Reference, Tensor]] = []
 
-    x = q[:, plan.dofs]
-    low, high = limits[plan.dofs].unbind(-1)
-    beyond = (x - x.clamp(low, high)).square().sum(1)
-    assert (beyond > 0).all()
-    expected = moments(plan, model, people, q).value + weight * beyond
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
-    skin = model.forward(model.shape(betas), q).vertices
-    pve = (skin - target)[:, plan.vertices].norm(dim=-1).mean(1)
-    torch.testing.assert_close(errors(plan, model, people, q).pve, pve, rtol=1e-10, atol=0)
+    def watched(goal: Reference, x: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((goal, x))
+        return judge(goal, x)
+
+    monkeypatch.setattr(first_order, "judge", watched)
+    result, _ = fit(models, short(2), 3, "neutral")
+    # Stage by stage, two people at a time.
+    assert [len(goal.om) for goal, _ in seen[::2]] == sorted({len(goal.om) for goal, _ in seen})
+    assert [goal.joints is None for goal, _ in seen[::2]] == [True, False, False]
+    value = torch.cat([goal.value(x) for goal, x in seen[-2:]])
+    torch.testing.assert_close(value, result.objective, rtol=1e-4, atol=0)
+    decrease = torch.cat([judge(goal, x)[1] for goal, x in seen[-2:]])
+    torch.testing.assert_close(decrease / value, result.gain)
+
+
+def test_what_a_step_promises_is_what_it_gains(models: ModelSet) -> None:
+    """Near a minimum; there no step promises anything."""
+    model = SkelModel(models.skel_of("male"), dtype=torch.float64).with_vertices(torch.arange(0, 6890, 20))
+    betas = torch.randn(2, 10, dtype=torch.float64)
+    q = 0.3 * torch.randn(2, NUM_DOFS, dtype=torch.float64)
+    target, om = model.forward(model.shape(betas), q).vertices, torch.full((345,), 1 / 345).double()
+    free = torch.tensor([[-torch.inf, torch.inf]]).double().expand(NUM_DOFS, 2)
+    goal = Reference(model, om, target, torch.arange(3, NUM_DOFS), q, betas, free, 0.0)
+    x = goal.start + 1e-3 * torch.randn_like(goal.start)
+    value, decrease = judge(goal, x)
+    torch.testing.assert_close(decrease, value, rtol=2e-2, atol=0)
+    assert (judge(goal, goal.start)[1] < 1e-20).all()
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,16 @@ def dof_rotations(rig: Rig, q: Tensor) -> Tensor:
 
 def _spine_curve(angle: Tensor) -> tuple[Tensor, Tensor]:
     """Sideways and upward displacement of a constant-curvature segment of unit length bent by an angle."""
-    return angle / 2 * torch.sinc(angle / (2 * pi)) ** 2, torch.sinc(angle / pi)
+    return angle / 2 * _sine_share(angle / 2) ** 2, _sine_share(angle)
+
+
+def _sine_share(x: Tensor) -> Tensor:
+    """sin x / x; series near 0, where torch.sinc has no second derivative, and cancels in the first."""
+    small = x.abs() < 0.1
+    safe = torch.where(small, torch.ones_like(x), x)
+    x2 = x * x
+    series = 1 - x2 / 6 * (1 - x2 / 20 * (1 - x2 / 42 * (1 - x2 / 72)))
+    return torch.where(small, series, torch.sin(safe) / safe)
 
 
 def _spine_curve_slope(angle: Tensor) -> tuple[Tensor, Tensor]:

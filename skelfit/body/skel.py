@@ -105,7 +105,7 @@ class SkelModel:
         """Number of shape components."""
         return int(self.shapedirs.shape[-1])
 
-    def with_vertices(self, vertices: NDArray[np.int64]) -> SkelModel:
+    def with_vertices(self, vertices: NDArray[np.int64] | Tensor) -> SkelModel:
         """The same body with these skin vertices (K,) alone; its bones cannot be scaled any more."""
         few = copy(self)
         for table in ("v_template", "shapedirs", "weights", "posedirs"):

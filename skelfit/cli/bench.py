@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from skelfit.body.models import find_models
 from skelfit.cli.convert import COUNT, chosen_pipeline
 from skelfit.cli.paths import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
 from skelfit.config import load_pipeline
+from skelfit.device_report.report import ReportConfig, Subject, failures, make_report
 from skelfit.errors import OutputError
 from skelfit.heap import keep_heap
 from skelfit.job import find_device
@@ -29,6 +31,14 @@ BATCHES = {"cpu": (128, 256, 512), "cuda": (64, 256, 1024, 4096, 16384)}
 
 @click.command("bench")
 @click.option("--json", "json_file", type=FILE, help="Write the report here, too.")
+@click.option(
+    "--report",
+    "report_file",
+    type=FILE,
+    help="All there is to know of a device instead, compared with this CPU: Markdown here, and JSON beside it.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0), help="With --report: on end  [default: 60].")
+@click.option("--converted", type=COUNT, help="With --report: people of the conversions  [default: 2000].")
 @click.option(
     "--people", type=COUNT, help="Everyday poses, and as many extreme ones  [default: 2048, on a GPU 32768]."
 )
@@ -49,6 +59,9 @@ BATCHES = {"cpu": (128, 256, 512), "cuda": (64, 256, 1024, 4096, 16384)}
 @click.option("--threads", type=COUNT, help="CPU threads  [default: all cores].")
 def bench_command(
     json_file: Path | None,
+    report_file: Path | None,
+    seconds: float | None,
+    converted: int | None,
     people: int | None,
     baseline_people: int | None,
     batch: tuple[int, ...],
@@ -70,8 +83,18 @@ def bench_command(
         raise click.BadParameter(
             "the baseline itself; give the pipeline to compare it with", param_hint="--pipeline"
         )
-    if json_file is not None and not json_file.parent.is_dir():  # said before minutes are spent, not after
-        raise OutputError(f"{json_file}: cannot be written: no such folder")
+    for file in (json_file, report_file):
+        if file is not None and not file.parent.is_dir():  # said before minutes are spent, not after
+            raise OutputError(f"{file}: cannot be written: no such folder")
+    if report_file is not None:
+        if json_file or baseline_people is not None or gender != "neutral":
+            raise click.UsageError("--report takes neither --json nor --baseline-people nor --gender")
+        given = {"people": people, "batches": batch, "seconds": seconds, "converted": converted}
+        subject = Subject(find_models(models), models, settings, pipeline)
+        _device_report(subject, kind, {name: value for name, value in given.items() if value}, report_file)
+        return
+    if seconds is not None or converted is not None:
+        raise click.UsageError("--seconds and --converted belong to --report")
     people = people or PEOPLE[kind]
     few = min(BASELINE_PEOPLE[kind] if baseline_people is None else baseline_people, people)
     # A batch that is never full measures a smaller one.
@@ -88,6 +111,19 @@ def bench_command(
         except OSError as error:
             raise OutputError(f"{json_file}: cannot be written: {error}") from None
         click.echo(f"all of it, for programs: {json_file}")
+
+
+def _device_report(subject: Subject, device: str, given: dict[str, Any], file: Path) -> None:
+    """Exits with 1 when something is not as it has to be."""
+    config = ReportConfig(device, **given)
+    try:
+        report = make_report(subject, config, file, lambda text: click.echo(f"... {text}", err=True))
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be written: {error}") from None
+    click.echo(file.read_text(encoding="utf-8"))
+    click.echo(f"in {file}, and for programs in {file.with_suffix('.json')}")
+    if failures(report):
+        sys.exit(1)
 
 
 def as_text(report: dict[str, Any]) -> str:

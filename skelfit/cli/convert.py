@@ -43,7 +43,7 @@ from skelfit.cluster.worker import Work
 from skelfit.config import Pipeline, load_manifest, load_pipeline
 from skelfit.errors import SkelfitError
 from skelfit.filters import PUBLISHED_VALUES, switched
-from skelfit.fit.compiled import is_compiled
+from skelfit.fit.backend import is_compiled
 from skelfit.fit.fitter import Fitter
 from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
 from skelfit.labels.store import clear_temporaries, sequence_starts
@@ -185,8 +185,8 @@ def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
         work = run_shard
         if orders.place == HERE:
             work = partial(run_shard, fitter=make_fitter(models, settings, run.device))
-        elif run.device == "cpu" and orders.place.scheduler is None and not is_compiled():
-            click.echo("compiling the fit for this machine; that takes up to a minute, once")
+        elif orders.place.scheduler is None and not is_compiled(run.device):
+            click.echo("compiling the kernels of the fit for this machine; that takes up to a minute, once")
             fitter = make_fitter(models, settings, run.device)
             if isinstance(fitter, Fitter):
                 fitter.compile()

@@ -10,21 +10,19 @@ the two differ in the optimisation alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from skelfit.body.skel import SkelModel, SkelShape
-from skelfit.fit import objective
+from skelfit.body.skel import SkelModel
 from skelfit.fit.fitter import Fitter, PairFitter
-from skelfit.fit.joint_targets import JointGoal, with_joints
-from skelfit.fit.moments import People, moments
-from skelfit.fit.plans import Plan
-from skelfit.fit.progress import Progress, Stage
+from skelfit.fit.joint_targets import JointGoal
+from skelfit.fit.passes import DECREASE, VALUE, Batch, new_status
+from skelfit.fit.reference import Reference
+from skelfit.fit.reference_solver import promised_decrease
 from skelfit.fit.results import FitResult
-from skelfit.fit.solver import levenberg_marquardt
+from skelfit.fit.schedule import Stage
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
@@ -35,6 +33,8 @@ _EVALUATIONS = 1.25
 _HISTORY = 100
 # The sum of squared errors is in m^2, where torch's own tolerances would stop at once.
 _TOLERANCE = 1e-14
+# People whose matrices are made at a time: a Jacobian has a row for each coordinate of the skin.
+_JUDGED = 2
 
 
 class FirstOrderFitter(Fitter):
@@ -48,13 +48,9 @@ class FirstOrderFitter(Fitter):
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
         """What fits labels of one SMPL gender with one SKEL gender."""
-        pair = _FirstOrderPair(self.models, smpl_gender, skel_gender, self.config, self.device)
+        pair = _FirstOrderPair(self.models, smpl_gender, skel_gender, self.config, self.backend)
         pair.first_order = self.first_order
         return pair
-
-    def company(self, rows: Tensor) -> Tensor:
-        """Nobody twice: a batch shares one optimiser, and its cost is that of its people."""
-        return rows
 
     def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
         """The batches one after the other, all threads on one: they are few, and long."""
@@ -64,64 +60,53 @@ class FirstOrderFitter(Fitter):
 class _FirstOrderPair(PairFitter):
     first_order: FirstOrderConfig
 
-    def run_stage(self, stage: Stage, people: People, q: Tensor) -> Progress:
-        """One stage of the baseline; who has converged is judged as `Fitter` judges it."""
-        config, plan = self.config, stage.plans[-1]
-        if self.first_order.start == "zero" and stage is self.stages[0]:
-            q = torch.zeros_like(q)
-        refine_betas = stage.config.refine_betas and self.smpl.gender != self.skel.gender
-        with torch.enable_grad():
-            wanted = self.joint_goal(stage, plan, people)
-            goal = stage_objective(plan, self.skel, people, q, self.limits, config.limit_weight, wanted)
-            x, betas = q[:, plan.dofs], people.betas
-            if refine_betas:
+    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+        """All stages of the baseline; who has converged is judged as `Fitter` judges it."""
+        status = new_status(batch.count, self.config.solver.damping)
+        for k, stage in enumerate(self.schedule.stages):
+            if k:
+                between()
+            elif self.first_order.start == "zero":
+                batch.q.zero_()
+            goal = self.goal(stage, batch)
+            with torch.enable_grad():
+                (x,) = minimise(goal.value, [goal.start], stage.config.steps, self.first_order)
+            q, betas = goal.parts(x)
+            batch.q.copy_(q)
+            batch.betas.copy_(betas)
+            judged = [judge(goal.take(rows), x[rows]) for rows in torch.arange(len(x)).split(_JUDGED)]
+            status[:, VALUE], status[:, DECREASE] = (torch.cat(e).cpu() for e in zip(*judged, strict=True))
+        return status
 
-                def with_betas(x: Tensor, betas: Tensor) -> Tensor:
-                    return goal(x, self.skel.shape(betas)) + config.beta_weight * betas.square().sum(-1)
-
-                x, betas = minimise(with_betas, [x, betas], stage.config.steps, self.first_order)
-                people = People(betas, self.skel.frames(betas), people.target)
-            else:
-                shape = self.skel.shape(betas)
-                (x,) = minimise(lambda x: goal(x, shape), [x], stage.config.steps, self.first_order)
-        q = q.index_copy(1, plan.dofs, x)
-        state = moments(plan, self.skel, people, q)
-        state = with_joints(state, plan, people.frames, wanted)
-        weight = config.limit_weight
-        found = objective.stage_objective(plan, self.skel, people, q, state, self.limits, weight)
-        solution = levenberg_marquardt(found, x, 0, config.max_angle_step, stage.move)
-        return replace(
-            Progress.at(people, q, config.solver.damping), value=solution.value, decrease=solution.decrease
+    def goal(self, stage: Stage, batch: Batch) -> Reference:
+        """What a stage minimises, from where people are: pose correctives follow the pose."""
+        config, skin, backend = self.config, stage.fine.skin, self.backend
+        device, vertices = backend.device, torch.from_numpy(skin.vertices)
+        skins = backend.people_of(batch.target, batch.count)[:, vertices]
+        joints = None
+        if self.locator and stage.config.joint_weight:
+            mine = [k for k, j in enumerate(self.locator.joints) if j in stage.fine.tree.joints]
+            place = backend.read(batch.located)[:, mine].to(device)
+            names = tuple(self.locator.joints[k] for k in mine)
+            joints = JointGoal(names, place, stage.config.joint_weight)
+        return Reference(
+            model=SkelModel(self.skel.asset, device).with_vertices(vertices.to(device)),
+            om=backend.read(skin.skin.om)[: len(vertices)].to(device),
+            target=skins.to(device),
+            dofs=torch.tensor(stage.fine.tree.dofs, device=device),
+            q=batch.q.clone(),
+            betas=batch.betas.clone(),
+            limits=self.limits.to(device),
+            limit_weight=config.limit_weight,
+            beta_weight=config.beta_weight if stage.free_betas else None,
+            joints=joints,
         )
 
 
-def stage_objective(
-    plan: Plan,
-    model: SkelModel,
-    people: People,
-    q: Tensor,
-    limits: Tensor,
-    limit_weight: float,
-    wanted: JointGoal | None = None,
-) -> Callable[[Tensor, SkelShape], Tensor]:
-    """A stage's objective (B,) m^2 of its active DoFs (B, n) and the people's shape; for autograd.
-
-    The other DoFs are held at q (B, 46). Mean squared vertex error of the stage's vertices, pose correctives
-    included, the soft joint limits of `skelfit.fit.objective.PoseObjective`, and where joints are wanted.
-    """
-    low, high = limits[plan.dofs].unbind(-1)
-    chosen = plan.vertices
-    om = torch.cat([block.om for block in plan.blocks])
-    target = people.target[chosen].permute(2, 0, 1)
-
-    def evaluate(x: Tensor, shape: SkelShape) -> Tensor:
-        posed = model.forward(shape, q.index_copy(1, plan.dofs, x))
-        excess = torch.relu(x - high) + torch.relu(low - x)
-        value = (posed.vertices[:, chosen] - target).square().sum(-1) @ om
-        value = value + limit_weight * excess.square().sum(-1)
-        return value if wanted is None else value + wanted.cost(posed.joints)
-
-    return evaluate
+def judge(goal: Reference, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The objective (B,) m^2 at variables x (B, n), and by how much one step more would lower it."""
+    found = goal.evaluate(x)
+    return found.value, promised_decrease(found)
 
 
 def minimise(

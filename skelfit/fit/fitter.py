@@ -10,47 +10,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial, reduce
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from skelfit.body.axes import combined
 from skelfit.body.ball import nearest_turn
-from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS, dof_limits, limits_middle
-from skelfit.body.kinematics import Frames
+from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
-from skelfit.fit.chart import joint_move, shaped_move
-from skelfit.fit.joint_targets import JointGoal, make_goal, make_locator, with_joints
-from skelfit.fit.moments import People, errors, moments, shaped_moments
-from skelfit.fit.objective import shaped_objective, stage_objective
-from skelfit.fit.other_starts import other_starts
-from skelfit.fit.plans import Plan, make_plan
-from skelfit.fit.progress import Progress, Stage
+from skelfit.fit.backend import Backend, make_backend, note_compiled
+from skelfit.fit.ball_tables import make_balls
+from skelfit.fit.body_tables import body_tables
+from skelfit.fit.joint_targets import make_locator
+from skelfit.fit.measure import Errors, measure
+from skelfit.fit.passes import Batch, batch_of, chunks, new_status, skinned, whole_groups
 from skelfit.fit.regions import vertex_weights
 from skelfit.fit.results import FitResult, better, map_results
-from skelfit.fit.second_chance import retry_failed
+from skelfit.fit.schedule import Schedule, make_schedule
 from skelfit.fit.shape import rest_distance, rest_form
-from skelfit.fit.solver import (
-    Objective,
-    Solution,
-    levenberg_marquardt,
-    whole_lanes,
-)
-from skelfit.fit.targets import make_target_plan, smpl_targets
-from skelfit.fit.twins import other_branch, shoulder_columns
-from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
+from skelfit.fit.skin_tables import SkinPlan, smpl_skin, stage_skin
+from skelfit.fit.start_tables import start_tables
+from skelfit.fit.warm_start import beta_map, root_angles, root_translation
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
     from skelfit.config import FitConfig
 
-# People per solver call.
-_CPU_BATCH, _GPU_BATCH = 512, 16384
-# (vertices, people) of a tile of the vertex pass: on a CPU it has to stay in the cache of one core.
-_CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
 # PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 8
 
@@ -58,8 +48,12 @@ PROGRESS_STRIDE = 8
 class Fitter:
     """Fits SKEL to SMPL labels on one device. Tables are made at the first use of a pair of genders, then kept."""
 
-    def __init__(self, models: ModelSet, config: FitConfig, device: str = "cpu") -> None:
-        self.models, self.config, self.device = models, config, torch.device(device)
+    def __init__(
+        self, models: ModelSet, config: FitConfig, device: str = "cpu", backend: Backend | None = None
+    ) -> None:
+        """backend: None: that of the device."""
+        self.models, self.config = models, config
+        self.backend = backend or make_backend(device)
         self._pairs: dict[str, tuple[PairFitter, ...]] = {}
 
     def fit(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
@@ -73,21 +67,19 @@ class Fitter:
                 smpl_gender, torch.zeros(1, 24, 3), torch.zeros(1, betas.shape[1]), torch.zeros(1, 3)
             )
             return map_results(lambda x: x[:0], one)
-        pairs, size = self.prepare(smpl_gender), batch_size(self.config, self.device)
+        pairs, size = self.prepare(smpl_gender), self.config.batch or self.backend.people
 
         def fit_from(start: int) -> FitResult:
-            count = min(size, len(pose) - start)
-            rows = self.company(torch.arange(start, start + count))
-            labels = [x[rows].to(self.device, torch.float32) for x in (pose, betas, transl)]
-            found = reduce(better, (pair.fit(*labels) for pair in pairs))
-            return map_results(lambda x: x[:count], found)
+            labels = [x[start : start + size].to("cpu", torch.float32) for x in (pose, betas, transl)]
+            return reduce(better, (pair.fit(*labels) for pair in pairs))
 
         parts = self.run_batches(fit_from, range(0, len(pose), size))
-        return map_results(lambda *x: torch.cat(x).cpu(), *parts)
+        return map_results(lambda *x: torch.cat(x), *parts)
 
     def compile(self) -> None:
-        """Fit a made-up person: whatever a CPU has to compile is then on disk, for all processes."""
+        """Fit a made-up person: whatever has to be compiled is then on disk, for all processes."""
         self.fit("neutral", torch.zeros(1, 24, 3), torch.zeros(1, 10), torch.zeros(1, 3))
+        note_compiled(self.backend)
 
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
         """The tables for labels of a gender, one for each SKEL that is tried; made at the first call.
@@ -106,11 +98,7 @@ class Fitter:
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
         """What fits labels of one SMPL gender with one SKEL gender; another method of fitting overrides this."""
-        return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.device)
-
-    def company(self, rows: Tensor) -> Tensor:
-        """Whom to fit together so that each of the rows (K,) gets what they would get in any batch: they come first."""
-        return whole_lanes(rows)
+        return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.backend)
 
     def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
         """The batches that start at these rows; on a CPU as many at once as torch has threads, each on one.
@@ -118,112 +106,100 @@ class Fitter:
         Batches have nothing in common, so that threads over batches lose less than threads within one, and what a
         batch gives does not depend on how many there are.
         """
-        if self.device.type != "cpu":
-            return [function(start) for start in starts]
         threads = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            with ThreadPoolExecutor(
+                self.backend.workers or threads, initializer=torch.set_num_threads, initargs=(1,)
+            ) as pool:
                 return list(pool.map(function, starts))
         finally:
             torch.set_num_threads(threads)  # of threads to come: this one's own never changed
-
-
-def batch_size(config: FitConfig, device: torch.device) -> int:
-    """People per solver call: enough to keep the device busy, few enough for a CPU's caches."""
-    return config.batch or (_CPU_BATCH if device.type == "cpu" else _GPU_BATCH)
 
 
 class PairFitter:
     """Fits labels of one SMPL gender with one SKEL gender; holds the tables of both."""
 
     def __init__(
-        self, models: ModelSet, smpl_gender: str, skel_gender: str, config: FitConfig, device: torch.device
+        self, models: ModelSet, smpl_gender: str, skel_gender: str, config: FitConfig, backend: Backend
     ) -> None:
-        self.config = config
-        self.smpl = SmplModel(models.smpl_of(smpl_gender), device)
-        self.skel = SkelModel(models.skel_of(skel_gender), device)
+        self.config, self.backend = config, backend
+        self.smpl, self.skel = SmplModel(models.smpl_of(smpl_gender)), SkelModel(models.skel_of(skel_gender))
         self.beta_offset, self.beta_matrix = beta_map(self.smpl, self.skel)
         self.rest_form = rest_form(self.smpl, self.skel)
         self.dof_limits = dof_limits(config.limits)
-        self.limits = torch.tensor(self.dof_limits, device=device, dtype=torch.float32)
-        tile = _CPU_TILE if device.type == "cpu" else _GPU_TILE
-        self.targets = make_target_plan(self.smpl, tile)
-        self.middle = torch.tensor(limits_middle(self.dof_limits), device=device, dtype=torch.float32)
+        self.limits = torch.tensor(self.dof_limits, dtype=torch.float32)
+        self.middle = torch.tensor(limits_middle(self.dof_limits), dtype=torch.float32)
         self.locator = None
         if any(stage.joint_weight > 0 for stage in config.stages):
             self.locator = make_locator(self.skel, self.limits, config=config.locator)
+        self.body = body_tables(self.skel, backend.device)
+        self.start_tables = start_tables(self.smpl, self.skel, backend.device, self.dof_limits)
+        self.balls = make_balls(range(NUM_JOINTS), range(NUM_DOFS), backend.device, self.dof_limits)
+        self.target_skin = smpl_skin(self.smpl, backend.block, backend.device)
         relative = vertex_weights(self.skel.asset, config.vertex_weights)
-        self.stages = []
-        for stage in config.stages:
-            fine = make_plan(self.skel, stage.dofs, stage.vertices, stage.stride, tile, None, relative)
-            coarse = fine
-            if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
-                coarse = make_plan(
-                    self.skel, stage.dofs, stage.vertices, stage.coarse_stride, tile, None, relative
-                )
-            move = joint_move(fine.joints, fine.dofs.tolist(), device, torch.float32, self.dof_limits)
-            plans = (coarse,) * (stage.refreshes - 1) + (fine,)
-            shoulders = shoulder_columns(fine.dofs.tolist())
-            self.stages.append(Stage(stage, plans, move, config.limit_weight, shoulders))
-        # For those who need longer: passes over all vertices, their betas held, so that being late changes the pose
-        # alone. For those whom that does not help: some coarse passes without the limits first.
-        last = self.stages[-1]
-        held = replace(
-            last.config, steps=config.restarts.steps, extra_refreshes=0, late_refreshes=0, refine_betas=False
+
+        def skin(dofs: str, vertices: str, stride: int) -> SkinPlan:
+            return stage_skin(
+                self.skel, dofs, vertices, stride, backend.block, backend.device, None, relative
+            )
+
+        located = self.locator.joints if self.locator else ()
+        free_betas = smpl_gender != skel_gender
+        self.schedule: Schedule = make_schedule(
+            backend, config, self.body, skin, self.dof_limits, located, free_betas
         )
-        self.again = replace(last, config=held, plans=last.plans[-1:])
-        self.free = replace(self.again, plans=last.plans[:1], limit_weight=0.0)
-        self.progress = make_plan(self.skel, "all", "all", PROGRESS_STRIDE, tile)
-        self.whole = make_plan(self.skel, "all", "all", 1, tile, models.keypoints44)
+        self.progress = stage_skin(self.skel, "all", "all", PROGRESS_STRIDE, backend.block, backend.device)
+        self.whole = stage_skin(self.skel, "all", "all", 1, backend.block, backend.device, models.keypoints44)
 
     @torch.no_grad()
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
-        """Fit one batch; arguments as `Fitter.fit` takes them, on the device."""
+        """Fit one batch; arguments as `Fitter.fit` takes them, float32 on the host."""
         skel_betas = self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
-        frames = self.skel.frames(skel_betas)
-        local_rot = roma.rotvec_to_rotmat(pose)
-        still = local_rot.clone()
-        still[:, 0] = torch.eye(3, dtype=still.dtype, device=still.device)
-        people = People(skel_betas, frames, smpl_targets(self.targets, still, betas))
+        batch = self.start(pose, betas)
+        stage_pve: list[Tensor] = []
 
-        at, stage_pve = self.solve(people, self.start(frames, local_rot))
-        people, q = at.people, at.q
+        def between() -> None:
+            stage_pve.append(self.errors(self.progress, batch).mean)
+
+        status = self.run(batch, between)
+        found = self.errors(self.whole, batch)
+        stage_pve.append(found.mean)
+        q, fitted = self.backend.read(batch.q), self.backend.read(batch.betas)
         q = nearest_turn(q, self.middle)
-        found = errors(self.whole, self.skel, people, q)
-        stage_pve.append(found.pve)
+        value, decrease = status[:, 1], status[:, 2]
 
-        rot = local_rot[:, 0]
-        frames = people.frames
-        smpl_root, skel_root = self.smpl.root_joint(betas), frames.joints[:, 0]
-        trans = root_translation(transl, rot, smpl_root, skel_root)
+        rot = roma.rotvec_to_rotmat(pose[:, 0])
+        skel_root = self.skel.j_template[0] + combined(self.skel.j_shapedirs[:1], fitted)[:, 0]
+        trans = root_translation(transl, rot, self.smpl.root_joint(betas), skel_root)
 
         def place(points: Tensor) -> Tensor:
             """From the canonical frame to the label's: turned about SKEL's root, then moved."""
             return (points - skel_root[:, None]) @ rot.mT + (skel_root + trans)[:, None]
 
-        joints = self.skel.joints(frames, q).pos
-        objective = found.mean_square + self._priors(q, people.betas)
-        if goal := self.joint_goal(self.stages[-1], self.stages[-1].plans[-1], people):
-            objective = objective + goal.cost(joints)
-        rest = [rest_distance(self.rest_form, betas, b) for b in (skel_betas, people.betas)]
-        q[:, list(ROOT_DOFS)] = root_angles(frames.frame[:, 0], rot)
-        finite = q.isfinite().all(1) & trans.isfinite().all(1) & found.max_vertex.isfinite()
+        objective = found.mean_square + self._priors(q, fitted) + self._drawn(batch, found.joints)
+        rest = [rest_distance(self.rest_form, betas, b) for b in (skel_betas, fitted)]
+        q[:, list(ROOT_DOFS)] = root_angles(self.skel.frames(fitted[:1]).frame[0, 0], rot)
+        finite = q.isfinite().all(1) & trans.isfinite().all(1) & found.largest.isfinite()
         return FitResult(
             poses=q,
-            betas=people.betas,
+            betas=fitted,
             trans=trans,
-            converged=finite & at.converged(self.config.passes),
-            gain=at.decrease / at.value,
+            converged=finite & self.schedule.converged(status),
+            gain=decrease / value,
             finite=finite,
-            pve_mm=1000 * found.pve,
-            max_vertex_mm=1000 * found.max_vertex,
+            pve_mm=1000 * found.mean,
+            max_vertex_mm=1000 * found.largest,
             stage_pve_mm=1000 * torch.stack(stage_pve, 1),
             objective=objective,
             female=torch.full_like(finite, self.skel.gender == "female"),
             betas_mm=1000 * torch.stack(rest, 1),
-            joints=place(joints),
-            keypoints3d=None if found.points is None else place(found.points),
+            joints=place(found.joints),
+            keypoints3d=place(found.points) if self.whole.num_points else None,
         )
+
+    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+        """All stages; between them a call. Returns the status, on the host; another method overrides this."""
+        return self.schedule.run(batch, between)
 
     def _priors(self, q: Tensor, betas: Tensor) -> Tensor:
         """What the objective adds to the mean squared vertex error, (B,) m^2."""
@@ -234,144 +210,61 @@ class PairFitter:
             priors = priors + self.config.beta_weight * betas.square().sum(1)
         return priors
 
-    def start(self, frames: Frames, local_rot: Tensor) -> Tensor:
-        """Where people's angles (B, 46) start, from SMPL's local rotations (B, 24, 3, 3); root at zero."""
-        return body_angles(frames.frame, local_rot, self.dof_limits)
+    def _drawn(self, batch: Batch, joints: Tensor) -> Tensor | float:
+        """What drawing joints (B, 24, 3) to their places adds to it."""
+        weight = self.config.stages[-1].joint_weight
+        if self.locator is None or not weight:
+            return 0.0
+        mine = [k for k, j in enumerate(self.locator.joints) if j in self.schedule.last_joints]
+        off = joints[:, [self.locator.joints[k] for k in mine]] - self.backend.read(batch.located)[:, mine]
+        return weight * off.square().sum((1, 2))
 
-    def solve(self, people: People, q: Tensor) -> tuple[Progress, list[Tensor]]:
-        """All stages from q (B, 46), then whatever those need who have not converged; only they pay.
-
-        Returns where people are, and the PVE (B,) m after each stage but the last, on some vertices.
-        """
-        at, pve = Progress.at(people, q, self.config.solver.damping), []
-        for k, stage in enumerate(self.stages):
-            at = self.run_stage(stage, at.people, at.q)
-            if k + 1 < len(self.stages):
-                pve.append(errors(self.progress, self.skel, at.people, at.q).pve)
-        for _ in range(self.config.retries):
-            late = whole_lanes((~at.converged(self.config.passes)).nonzero()[:, 0])
-            if len(late) == 0:
-                break
-            at = at.put(late, self.run_stage(self.again, at.people.take(late), at.q[late]))
-        if self.config.retries and not at.converged(self.config.passes).all():
-            at = self._second_chance(at)
-        return at, pve
-
-    def _second_chance(self, first: Progress) -> Progress:
-        """Those who have not converged, from other starts. An answer that converges is taken if it is no worse."""
-        config = self.config
-
-        def score(at: Progress, rows: Tensor | slice) -> Tensor:
-            # Below zero where converged: that is what is wanted, and of two of a kind the lower value.
-            good = at.converged(config.passes) & (at.value <= config.restarts.no_worse * first.value[rows])
-            return at.value - good.to(at.value.dtype)
-
-        def answer(at: Progress) -> Tensor:
-            return torch.cat((at.q, at.value[:, None], at.decrease[:, None]), 1)
-
-        def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            lanes = whole_lanes(torch.arange(len(rows), device=rows.device))
-            at = self.run_stage(self.free, first.people.take(rows[lanes]), x[lanes, :NUM_DOFS])
-            for _ in range(config.restarts.passes):
-                at = self.run_stage(self.again, at.people, at.q)
-            at = at.take(torch.arange(len(rows), device=rows.device))
-            return answer(at), score(at, rows)
-
-        hopeless = ~answer(first).isfinite().all(1)
-        start = torch.where(hopeless, -torch.inf, score(first, slice(None)))
-        found = retry_failed(attempt, answer(first), start, 0.0, other_starts(config.restarts))
-        return replace(
-            first, q=found.x[:, :NUM_DOFS], value=found.x[:, NUM_DOFS], decrease=found.x[:, NUM_DOFS + 1]
+    def start(self, pose: Tensor, betas: Tensor) -> Batch:
+        """People of labels' pose (B, 24, 3) and betas (B, 10) where the fit starts, on the device."""
+        backend, k, count = self.backend, self.backend.kernels, len(pose)
+        rows = whole_groups(np.arange(count), backend.lanes)
+        groups, parts = len(rows), chunks(backend, len(rows))
+        target = backend.skins(groups, len(self.smpl.v_template))
+        people = skinned(backend, self.target_skin, target, rows)
+        skel_betas, q = (
+            torch.zeros(count, n, device=backend.device) for n in (self.skel.num_betas, NUM_DOFS)
         )
+        labels = [backend.array(backend.put(x)) for x in (pose.flatten(1), betas)]
+        backend.launch(
+            k.start.start,
+            groups,
+            [
+                *labels, people.rows, self.start_tables, self.body, self.balls,
+                backend.room(k.place.make_place, groups), backend.room(k.start.make_start_room, groups),
+                people.transforms, people.coefficients, backend.array(skel_betas), backend.array(q),
+            ],
+        )  # fmt: skip
+        room = backend.room(k.skin.room_for, parts, backend.block, 0)
+        backend.launch(k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room])
+        status = backend.put(new_status(count, self.config.solver.damping))
+        trans = torch.zeros(count, 3, device=backend.device)
+        return Batch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
 
-    def run_stage(self, stage: Stage, people: People, q: Tensor) -> Progress:
-        """One stage: its steps shared out over its vertex passes.
+    def solve(self, meshes: Tensor, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All stages towards meshes (B, V, 3) m, from q (B, 46) and betas (B, 10): q, betas and status, on the host."""
+        backend = self.backend
+        nowhere = backend.array(torch.zeros(len(q), 0, 3, device=backend.device))
+        batch = batch_of(backend, meshes, q, betas, nowhere, self.config.solver.damping)
+        batch = replace(batch, located=self._located(batch.target, len(q)))
+        status = self.schedule.run(batch, lambda: None)
+        return backend.read(batch.q), backend.read(batch.betas), status
 
-        Those whom the coarse passes still move get more of them before the last pass: only they pay. So the last one
-        starts where the coarse vertices have their minimum, wherever a person came from. With late refreshes, all but
-        the first passes use the whole Hessian, which finds the floor of a valley (from afar it misleads), shoulders are
-        tried from both their Euler branches, and those still on their way get more of the last pass.
-        """
-        total, passes = stage.config.steps, len(stage.plans)
-        steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
-        at, thresholds = Progress.at(people, q, self.config.solver.damping), self.config.passes
-        betas_free = stage.config.refine_betas and self.smpl.gender != self.skel.gender
-        for plan, few in zip(stage.plans[:-1], steps[:-1], strict=True):
-            at = self.run_pass(stage, plan, few, at, betas_free)
-        exact = stage.config.late_refreshes > 0
-        for _ in range(stage.config.extra_refreshes):
-            on_their_way = (at.moved > thresholds.moving) | (at.decrease > thresholds.gaining * at.value)
-            rows = whole_lanes(on_their_way.nonzero()[:, 0])
-            if len(rows) == 0:
-                break
-            further = self.run_pass(stage, stage.plans[0], steps[0], at.take(rows), betas_free, exact)
-            at = at.put(rows, further)
-        # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
-        last = stage.plans[-1]
-        at = self.run_pass(stage, last, steps[-1], at, betas_free and passes == 1, exact, twins=exact)
-        for _ in range(stage.config.late_refreshes):
-            late = (at.moved > thresholds.late_moving) | (at.decrease > thresholds.late_gaining * at.value)
-            rows = whole_lanes(late.nonzero()[:, 0])
-            if len(rows) == 0:
-                break
-            at = at.put(rows, self.run_pass(stage, last, steps[-1], at.take(rows), False, exact))
-        return at
+    def _located(self, target: Any, count: int) -> Any:
+        """Where joints are drawn to, (B, R, 3) m."""
+        backend, locator = self.backend, self.locator
+        places = torch.zeros(count, len(locator.joints) if locator else 0, 3, device=backend.device)
+        if locator:
+            vertices = backend.ints(locator.vertices.numpy())
+            weights = backend.array(locator.weights.to(backend.device))
+            inputs = [vertices, weights, target, backend.array(places)]
+            backend.launch(backend.kernels.locate.locate, -(-count // backend.lanes), inputs)
+        return backend.array(places)
 
-    def run_pass(
-        self,
-        stage: Stage,
-        plan: Plan,
-        steps: int,
-        at: Progress,
-        betas_free: bool,
-        exact: bool = False,
-        twins: bool = False,
-    ) -> Progress:
-        """A vertex pass and some steps, of the angles alone or of angles and betas together.
-
-        exact: of the angles alone, with the whole Hessian; twins: and shoulders from their other Euler branch too.
-        """
-        config, people, q, tolerance = self.config, at.people, at.q, stage.config.tolerance
-        x, wanted = q[:, plan.dofs], self.joint_goal(stage, plan, people)
-        if betas_free:
-            state, levers = shaped_moments(plan, self.skel, people, q)
-            state = with_joints(state, plan, people.frames, wanted)
-            goal = shaped_objective(
-                plan, self.skel, people, q, state, levers, self.limits, stage.limit_weight, config.beta_weight
-            )
-            start = torch.cat((x, people.betas), 1)
-            move = shaped_move(stage.move, len(plan.dofs), config.solver.max_beta_step)
-        else:
-            state = with_joints(moments(plan, self.skel, people, q), plan, people.frames, wanted)
-            goal = stage_objective(plan, self.skel, people, q, state, self.limits, stage.limit_weight, exact)
-            start, move = x, stage.move
-
-        solve = partial(levenberg_marquardt, config=config.solver)
-
-        def again(goal: Objective, start: Tensor) -> Solution:
-            return solve(goal, start, config.branches.steps, config.max_angle_step, move, tolerance)
-
-        found = solve(goal, start, steps, config.max_angle_step, move, tolerance, at.damping)
-        for columns in stage.shoulders if twins else ():
-            found = other_branch(
-                goal, found, columns, self.limits[plan.dofs[columns]], config.branches.beyond, again
-            )
-        angles, betas = found.x[:, : x.shape[1]], found.x[:, x.shape[1] :]
-        if betas_free:
-            people = People(betas, self.skel.frames(betas), people.target)
-        return Progress(
-            people=people,
-            q=q.index_copy(1, plan.dofs, angles),
-            # A new pass is a new chance, but for those whose steps were all refused: they would be refused again.
-            damping=torch.where(
-                found.accepted > 0, found.damping.clamp(max=config.solver.damping), found.damping
-            ),
-            moved=(angles - x).abs().amax(1),
-            value=found.value,
-            decrease=found.decrease,
-        )
-
-    def joint_goal(self, stage: Stage, plan: Plan, people: People) -> JointGoal | None:
-        """Where a stage wants people's joints, if anywhere."""
-        weight = stage.config.joint_weight
-        return make_goal(self.locator, plan, people.target, weight) if self.locator and weight else None
+    def errors(self, skin: SkinPlan, batch: Batch) -> Errors:
+        """Distances at where people are, pose correctives included: what a user would measure on the two meshes."""
+        return measure(self.backend, skin, self.body, batch)

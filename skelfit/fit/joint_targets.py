@@ -11,19 +11,14 @@ M, D0 and E0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS
-from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
 from skelfit.config import LocatorConfig
-from skelfit.fit.moments import Moments
-from skelfit.fit.plans import PRODUCTS, Plan
-from skelfit.fit.torch_tiles import table_times
 
 SHOULDERS: tuple[int, ...] = (14, 15, 19, 20)  # scapula and humerus, right and left
 _BLOCK = 50  # random people at a time
@@ -38,10 +33,9 @@ class JointLocator:
     vertices: Tensor  # (n,) int64, those that count for any of them
     weights: Tensor  # (K, n), each row sums to 1
 
-    def __call__(self, target: Tensor) -> Tensor:
-        """Joints (B, K, 3) m of meshes target (V, 3, B) m, people innermost."""
-        found = table_times(self.weights, target[self.vertices].flatten(1))
-        return found.view(len(self.joints), 3, -1).permute(2, 0, 1)
+    def __call__(self, meshes: Tensor) -> Tensor:
+        """Joints (B, K, 3) m of meshes (B, V, 3) m."""
+        return self.weights @ meshes[:, self.vertices]
 
 
 @torch.no_grad()
@@ -100,28 +94,3 @@ class JointGoal:
         """What it adds, (B,) m^2, for joints at positions (B, 24, 3) m."""
         off = positions[:, list(self.joints)] - self.place
         return self.weight * off.square().sum((1, 2))
-
-
-def make_goal(locator: JointLocator, plan: Plan, target: Tensor, weight: float) -> JointGoal:
-    """For those of the locator's joints that a plan moves; target (V, 3, B) m."""
-    rows = [k for k, joint in enumerate(locator.joints) if joint in plan.joints]
-    return JointGoal(tuple(locator.joints[k] for k in rows), locator(target)[:, rows], weight)
-
-
-def with_joints(state: Moments, plan: Plan, frames: Frames, goal: JointGoal | None) -> Moments:
-    """The moments of an objective to which a goal is added; the plan moves all of its joints."""
-    if goal is None:
-        return state
-    pairs, d, value = state.pairs.clone(), state.d.clone(), state.value.clone()
-    for joint, place in zip(goal.joints, goal.place.unbind(1), strict=True):
-        k = plan.joints.index(joint)
-        rest = frames.joints[:, joint]
-        h = torch.cat((rest, torch.ones_like(rest[:, :1])), 1)
-        columns = slice(4 * k, 4 * k + 4)
-        off = (state.transforms[..., columns] @ h[..., None])[..., 0] - place
-        products = [rest[:, a] * rest[:, b] for a, b in PRODUCTS]
-        own = int(np.flatnonzero((plan.pairs == k).all(1))[0])
-        pairs[:, own] += goal.weight * torch.cat((torch.stack(products, 1), h), 1)
-        d[..., columns] += goal.weight * off[:, :, None] * h[:, None]
-        value += goal.weight * off.square().sum(1)
-    return replace(state, pairs=pairs, d=d, value=value)

@@ -1,48 +1,48 @@
 """Fitting SKEL to bare meshes: vertices in SMPL's topology, without any SMPL parameters.
 
-The start lays each body part onto the target by itself. From there, passes of moment space as for labels, but with a
-free root (`free_root`), and with betas beside the pose where they are not known. People are fitted in the frame of the
-start's pelvis, where its angles stay small. Who does not meet the mesh gets a second chance with the joint limits off
-for some passes: near a shoulder's Euler pole the limits are a wall between two descriptions of one rotation.
+The start lays each body part onto the target by itself. From there, the passes of a label's fit, but with a free root,
+and with betas beside the pose where they are not known. People are fitted in the frame of the start's pelvis, where its
+angles stay small. Who does not meet the mesh gets a second chance with the joint limits off for some passes: near a
+shoulder's Euler pole the limits are a wall between two descriptions of one rotation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from skelfit.body.ball import nearest_turn
-from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limits_middle
-from skelfit.body.skel import SkelModel, skinning_transforms
-from skelfit.fit.chart import joint_move
-from skelfit.fit.fitter import batch_size
-from skelfit.fit.free_root import best_translation, centred, free_plan
-from skelfit.fit.mesh_betas import betas_from_mesh
-from skelfit.fit.mesh_start import make_mesh_parts, mesh_start
-from skelfit.fit.moments import People, errors, moments, side_by_side
-from skelfit.fit.objective import PoseObjective, to_quadratic
-from skelfit.fit.plans import Plan
+from skelfit.body.ball import angles_to_rotation, ball_joints, nearest_turn
+from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS, dof_limits, limits_middle
+from skelfit.body.kinematics import Frames
+from skelfit.body.skel import SkelModel
+from skelfit.fit.backend import Backend, make_backend
+from skelfit.fit.body_tables import body_tables
+from skelfit.fit.measure import measure
+from skelfit.fit.mesh_start import MeshStart, make_mesh_parts, mesh_start
+from skelfit.fit.passes import (
+    DAMPING,
+    DECREASE,
+    VALUE,
+    Batch,
+    Tables,
+    batch_of,
+    make_rules,
+    make_tables,
+    run_pass,
+)
 from skelfit.fit.second_chance import retry_failed
-from skelfit.fit.solver import levenberg_marquardt
+from skelfit.fit.skin_tables import stage_skin
 from skelfit.fit.warm_start import root_angles
 
 if TYPE_CHECKING:
     from skelfit.config import FitConfig
 
-# (vertices, people) of a tile of the vertex pass: on a CPU it has to stay in the cache of one core.
-_CPU_TILE, _GPU_TILE = (128, 128), (1024, 4096)
-_COARSE_STRIDE = 8
-# Solver steps of each pass. The coarse passes come near, the fine ones, with all vertices, finish.
-_COARSE_STEPS, _FINE_STEPS = (8, 8, 8), (4, 4)
-_FREE_STEPS = (10, 10)  # a second chance's coarse passes, joint limits off
-_SHAPE_PASSES, _SHAPE_STEPS = 2, 4  # coarse passes more where betas are sought too
-_BETA_STRIDE = 16  # betas are read off every 16th vertex
-_PERTURBATION = 0.3  # rad, of the last chance's start
-# Converged: the next step would gain less than 0.1 % of the objective, or move the skin by less than 10 um (RMS).
-_RELATIVE_GAIN, _ABSOLUTE_GAIN = 1e-3, 1e-10
+_SIZES = (NUM_DOFS, 3, 10, 6)  # of an answer: angles, translation, betas, status
 
 
 @dataclass(frozen=True)
@@ -57,43 +57,59 @@ class MeshFit:
     pve_mm: Tensor  # (N,) mean vertex error, all vertices
     max_vertex_mm: Tensor  # (N,)
     joints: Tensor  # (N, 24, 3) m
+    points: Tensor  # (N, K, 3) m, regressed from the fitted skin
     retries: Tensor  # (N,) int64, second chances taken
 
 
 @dataclass(frozen=True)
 class _Pass:
-    plan: Plan
+    tables: Tables
     steps: int
     limit_weight: float
 
 
 class MeshFitter:
-    """Fits SKEL of one gender to meshes, on the model's device."""
+    """Fits SKEL of one gender to meshes."""
 
     def __init__(
-        self, model: SkelModel, config: FitConfig, retry_above_mm: float = 0.1, beta_weight: float = 0.0
+        self,
+        model: SkelModel,
+        config: FitConfig,
+        retry_above_mm: float = 0.1,
+        beta_weight: float = 0.0,
+        backend: Backend | None = None,
+        points: np.ndarray | None = None,
     ) -> None:
-        """config gives the batch, the limits' weight, the step bound and the weight of betas; its stages play no part.
+        """config gives the batch, the limits' weight, the step bound and all of `meshes`; its stages play no part.
 
         A mesh missed by more than retry_above_mm (RMS) gets a second chance: 0.1 suits meshes that SKEL can make,
-        others should give what they expect of a good fit, as each chance costs as much as the fit itself.
+        others should give what they expect of a good fit, as each chance costs as much as the fit itself. beta_weight
+        is what a squared beta costs, m^2; points (K, V) regresses points from the skin.
         """
         self.model, self.config = model, config
         self.retry_above_mm, self.beta_weight = retry_above_mm, beta_weight
-        device, dtype = model.v_template.device, model.v_template.dtype
-        tile = _CPU_TILE if device.type == "cpu" else _GPU_TILE
-        self.coarse = free_plan(model, _COARSE_STRIDE, tile)
-        self.fine = free_plan(model, 1, tile)
+        self.backend = backend or make_backend("cpu")
+        self.dof_limits = dof_limits(config.limits)
+        self.middle = torch.tensor(limits_middle(self.dof_limits), dtype=torch.float32)
         self.parts = make_mesh_parts(model)
-        self.some = torch.arange(0, len(model.v_template), _BETA_STRIDE, device=device)
-        self.dof_limits = limits = dof_limits(config.limits)
-        self.limits = torch.tensor(limits, device=device, dtype=dtype)
-        self.middle = torch.tensor(limits_middle(limits), device=device, dtype=dtype)
-        self.move = joint_move(list(range(NUM_JOINTS)), list(range(NUM_DOFS)), device, dtype, limits)
-        noise = torch.randn(NUM_DOFS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        self.noise = (_PERTURBATION * noise).to(
-            device, dtype
-        )  # the same for everybody: nothing couples two people
+        body = body_tables(model, self.backend.device)
+        coarse, fine = (
+            make_tables(
+                self.backend,
+                body,
+                stage_skin(
+                    model, "with_root", "all", stride, self.backend.block, self.backend.device, regressor
+                ),
+                "with_root",
+                self.dof_limits,
+                (),
+            )
+            for stride, regressor in ((config.meshes.coarse_stride, None), (1, points))
+        )
+        self.coarse, self.fine = coarse, fine
+        source = torch.Generator().manual_seed(config.meshes.seed)
+        noise = torch.randn(NUM_DOFS, generator=source, dtype=torch.float64)
+        self.noise = (config.meshes.perturbation * noise).float()
 
     def fit(self, target: Tensor, betas: Tensor | None = None) -> MeshFit:
         """Fit N meshes: target (N, V, 3) m, betas (N, 10) SKEL's, or None to seek them too.
@@ -109,18 +125,16 @@ class MeshFitter:
             one = self.fit(self.model.v_template[None], self.model.v_template.new_zeros(1, count))
             return MeshFit(**{f.name: getattr(one, f.name)[:0] for f in fields(MeshFit)})
         parts = []
-        size = batch_size(self.config, self.limits.device)
+        size = self.config.batch or self.backend.people
         for start in range(0, len(target), size):
             rows = slice(start, start + size)
-            few = None if betas is None else betas[rows].to(self.limits)
-            parts.append(self._fit_batch(target[rows].to(self.limits), few))
-        return MeshFit(
-            **{f.name: torch.cat([getattr(p, f.name) for p in parts]).cpu() for f in fields(MeshFit)}
-        )
+            few = None if betas is None else betas[rows].float()
+            parts.append(self._fit_batch(target[rows].float(), few))
+        return MeshFit(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(MeshFit)})
 
     @torch.no_grad()
     def _fit_batch(self, target: Tensor, betas: Tensor | None) -> MeshFit:
-        model = self.model
+        model, meshes = self.model, self.config.meshes
         finite = target.isfinite().flatten(1).all(1)
         seek = betas is None
         if betas is None:
@@ -132,23 +146,20 @@ class MeshFitter:
 
         start = mesh_start(model, target, betas, self.parts, self.dof_limits)
         frames = model.frames(betas)
-        root, pivot = model.joints(frames, start.q).rot[:, 0], frames.joints[:, 0]
+        root, pivot = self._root_rotation(frames, start.q), frames.joints[:, 0]
         still = (target - (pivot + start.trans)[:, None]) @ root + pivot[:, None]
-        still = still.permute(1, 2, 0).contiguous()  # (V, 3, B), people innermost
-        q = start.q.clone()
-        q[:, list(ROOT_DOFS)] = 0
-        # An answer of the fit: angles, translation, betas, and what one more step would gain.
-        first = torch.cat((q, torch.zeros_like(start.trans), betas, torch.full_like(q[:, :1], torch.inf)), 1)
+        batch = self._batch(still, start, betas)
+        first = torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1).cpu()
 
         weight = self.config.limit_weight
-        fine = [_Pass(self.fine, n, weight) for n in _FINE_STEPS]
-        coarse = [_Pass(self.coarse, n, weight) for n in _COARSE_STEPS]
+        fine = [_Pass(self.fine, n, weight) for n in meshes.fine_steps]
+        coarse = [_Pass(self.coarse, n, weight) for n in meshes.coarse_steps]
         if seek:
-            coarse = [_Pass(self.coarse, _SHAPE_STEPS, weight)] * _SHAPE_PASSES + coarse
-        free = [_Pass(self.coarse, n, 0.0) for n in _FREE_STEPS]
+            coarse = [_Pass(self.coarse, n, weight) for n in meshes.shape_steps] + coarse
+        free = [_Pass(self.coarse, n, 0.0) for n in meshes.free_steps]
 
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            return self._run(still[..., rows], x, free + fine, seek)
+            return self._run(batch, rows, x, free + fine, seek)
 
         def as_found(rows: Tensor, x: Tensor) -> Tensor:
             return x
@@ -156,53 +167,80 @@ class MeshFitter:
         def perturbed(rows: Tensor, x: Tensor) -> Tensor:
             return torch.cat((first[rows, :NUM_DOFS] + self.noise, first[rows, NUM_DOFS:]), 1)
 
-        x, value = self._run(still, first, coarse + fine, seek)
+        x, value = self._run(batch, torch.arange(len(target)), first, coarse + fine, seek)
         goal = (self.retry_above_mm / 1000) ** 2
         found = retry_failed(attempt, x, value, goal, [as_found, perturbed])
+        self._place(batch, torch.arange(len(target)), found.x)
+        return self._result(batch, found.x, found.retries, start, root, pivot, finite)
 
-        q, shift, betas, gain = self._split(found.x)
-        frames = model.frames(betas)
+    def _result(
+        self,
+        batch: Batch,
+        x: Tensor,
+        retries: Tensor,
+        start: MeshStart,
+        root: Tensor,
+        pivot: Tensor,
+        finite: Tensor,
+    ) -> MeshFit:
+        """Back from the frame of the start's pelvis."""
+        q, shift, betas, status = x.split(_SIZES, 1)
+        frames = self.model.frames(betas)
         q = nearest_turn(q, self.middle)
-        distance = errors(self.fine, model, People(betas, frames, still - shift.mT), q)
-        turned = root @ model.joints(frames, q).rot[:, 0]
-        q[:, list(ROOT_DOFS)] = root_angles(frames.frame[:, 0], turned)
+        errors = measure(self.backend, self.fine.skin, self.fine.body, batch)
+        q[:, list(ROOT_DOFS)] = root_angles(frames.frame[:, 0], root @ self._root_rotation(frames, q))
         moved = frames.joints[:, 0] + shift - pivot
         trans = (root @ moved[..., None])[..., 0] + pivot + start.trans - frames.joints[:, 0]
-        finite &= q.isfinite().all(1) & trans.isfinite().all(1) & distance.max_vertex.isfinite()
+
+        def place(points: Tensor) -> Tensor:
+            return (points - pivot[:, None]) @ root.mT + (pivot + start.trans)[:, None]
+
+        meshes = self.config.meshes
+        gain, value = status[:, DECREASE], status[:, VALUE]
+        finite = finite & q.isfinite().all(1) & trans.isfinite().all(1) & errors.largest.isfinite()
         return MeshFit(
             poses=q,
             betas=betas,
             trans=trans,
-            converged=finite & (gain[:, 0] < _RELATIVE_GAIN * found.score + _ABSOLUTE_GAIN),
+            converged=finite & (gain < meshes.converged_gain * value + meshes.converged_floor),
             finite=finite,
-            pve_mm=1000 * distance.pve,
-            max_vertex_mm=1000 * distance.max_vertex,
-            joints=model.joints(frames, q).pos + trans[:, None],
-            retries=found.retries,
+            pve_mm=1000 * errors.mean,
+            max_vertex_mm=1000 * errors.largest,
+            joints=place(errors.joints),
+            points=place(errors.points),
+            retries=retries,
         )
 
-    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """An answer's angles (B, 46), translation (B, 3), betas (B, 10) and gain (B, 1)."""
-        return x.split((NUM_DOFS, 3, self.model.num_betas, 1), 1)
+    def _root_rotation(self, frames: Frames, q: Tensor) -> Tensor:
+        """The pelvis' global rotation (B, 3, 3) at angles q (B, 46)."""
+        ball, c = ball_joints((0,), "cpu", q.dtype), frames.frame[:, 0]
+        return c @ angles_to_rotation(ball, q[:, None, list(ROOT_DOFS)])[:, 0] @ c.mT
 
-    def _run(self, still: Tensor, x: Tensor, passes: list[_Pass], seek_betas: bool) -> tuple[Tensor, Tensor]:
-        """Passes from the answers x (B, n) towards meshes still (V, 3, B): better answers, and their objective."""
-        model, config = self.model, self.config
-        q, shift, betas, _ = self._split(x)
-        people = People(betas, model.frames(betas), still - shift.mT)
+    def _batch(self, still: Tensor, start: MeshStart, betas: Tensor) -> Batch:
+        """People on the device: meshes still (B, V, 3) m in the frame of the start's pelvis."""
+        q = start.q.clone()
+        q[:, list(ROOT_DOFS)] = 0
+        located = self.backend.array(torch.zeros(len(q), 0, 3, device=self.backend.device))
+        return batch_of(self.backend, still, q, betas, located, self.config.solver.damping)
+
+    def _place(self, batch: Batch, rows: Tensor, x: Tensor) -> None:
+        """Put people of rows (K,) where answers x (K, n) have them."""
+        q, trans, betas, status = x.split(_SIZES, 1)
+        index = rows.to(batch.q.device)
+        for there, here in ((batch.q, q), (batch.trans, trans), (batch.betas, betas), (batch.status, status)):
+            there[index] = here.to(there.device)
+
+    def _run(
+        self, batch: Batch, rows: Tensor, x: Tensor, passes: Sequence[_Pass], seek_betas: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Passes of some people from the answers x (K, n): better answers, and their objective."""
+        self._place(batch, rows, x)
         for each in passes:
-            if seek_betas:
-                some = people.target[self.some].permute(2, 0, 1)
-                betas = betas_from_mesh(model, some, q, betas, self.some, self.beta_weight, False)
-                people = People(betas, model.frames(betas), people.target)
-            state = to_quadratic(each.plan, moments(each.plan, model, people, q))
-            goal = PoseObjective(
-                each.plan, model, people.frames, q, centred(state), self.limits, each.limit_weight
-            )
-            solution = levenberg_marquardt(goal, q, each.steps, config.max_angle_step, self.move)
-            q = solution.x
-            transforms = skinning_transforms(model.joints(people.frames, q), people.frames.joints)
-            step = best_translation(state, side_by_side(transforms))
-            shift = shift + step
-            people = People(betas, people.frames, people.target - step.mT)
-        return torch.cat((q, shift, betas, solution.decrease[:, None]), 1), solution.value
+            rules = make_rules(self.backend, self.config, each.steps, 0.0, 0.0)
+            rules.free_root, rules.free_betas = 1, int(seek_betas)
+            rules.limit_weight, rules.beta_weight = each.limit_weight, self.beta_weight
+            batch.status[rows.to(batch.q.device), DAMPING] = self.config.solver.damping
+            run_pass(self.backend, each.tables, batch, rows.numpy(), rules)
+        found = torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1)
+        answers = self.backend.read(found)[rows]
+        return answers, answers[:, -6 + VALUE]

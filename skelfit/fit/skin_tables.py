@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skelfit.body.dofs import STAGE_JOINTS
 from skelfit.body.skel import SkelModel
-from skelfit.body.smpl import SmplModel
+from skelfit.body.smpl import NUM_SMPL_JOINTS, SmplModel
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
@@ -50,6 +50,7 @@ class Skin:
     joint: wp.array(dtype=int)  # (H,) of 24
     weight: wp.array(dtype=float)  # (H,) skinning weights
     om: wp.array(dtype=float)  # (4 quads,) weight of a vertex in the objective; they sum to 1
+    drivers: wp.array(dtype=int)  # the joints whose local rotations drive correctives, in the basis' order
     active: wp.array(dtype=int)  # (J,) the joints that a stage moves
     mass: wp.array(dtype=float)  # (P,) sum of om w_a w_b of each pair
     pairs: Sums  # of the P pairs of active joints that share a vertex: om w_a w_b
@@ -100,10 +101,10 @@ def stage_skin(
     weights = np.asarray(model.asset.skin_weights, dtype=np.float64)
     chosen = sorted_by_joint(weights, part_vertices(weights, vertices, stride))
     om = np.ones(len(weights)) if relative is None else np.asarray(relative, dtype=np.float64)
-    parts = (model.v_template[..., None], model.shapedirs, model.posedirs)
+    regressor = np.zeros((0, len(weights))) if points is None else points
     return make_skin(
-        np.concatenate([p.cpu().numpy() for p in parts], -1), weights, chosen, om / om[chosen].sum(),
-        STAGE_JOINTS[dofs], np.zeros((0, len(weights))) if points is None else points, size, device,
+        _basis(model), weights, chosen, om / om[chosen].sum(), model.corrective_joints, STAGE_JOINTS[dofs],
+        regressor, size, device,
     )  # fmt: skip
 
 
@@ -111,11 +112,16 @@ def smpl_skin(model: SmplModel, size: int, device: str = "cpu") -> SkinPlan:
     """The tables of SMPL's whole skin, which is posed only."""
     weights = np.asarray(model.asset.weights, dtype=np.float64)
     chosen = sorted_by_joint(weights, np.arange(len(weights)))
-    parts = (model.v_template[..., None], model.shapedirs, model.posedirs)
     return make_skin(
-        np.concatenate([p.cpu().numpy() for p in parts], -1), weights, chosen, np.zeros(len(weights)),
-        (), np.zeros((0, len(weights))), size, device,
+        _basis(model), weights, chosen, np.zeros(len(weights)), range(1, NUM_SMPL_JOINTS), (),
+        np.zeros((0, len(weights))), size, device,
     )  # fmt: skip
+
+
+def _basis(model: SkelModel | SmplModel) -> FloatArray:
+    """What a model's rest skin is linear in, (V, 3, k)."""
+    parts = (model.v_template[..., None], model.shapedirs, model.posedirs)
+    return np.concatenate([p.cpu().numpy() for p in parts], -1)
 
 
 def make_skin(
@@ -123,6 +129,7 @@ def make_skin(
     weights: FloatArray,
     chosen: IntArray,
     om: FloatArray,
+    drivers: Iterable[int],
     joints: Iterable[int],
     points: FloatArray,
     size: int,
@@ -130,7 +137,8 @@ def make_skin(
 ) -> SkinPlan:
     """The tables of the chosen vertices (N,), sorted, of a skin of V.
 
-    basis (V, 3, k), weights (V, 24) of skinning, om (V,) of the objective, active joints, regressor points (K, V).
+    basis (V, 3, k), weights (V, 24) of skinning, om (V,) of the objective, joints that drive correctives,
+    active joints, regressor points (K, V).
     """
     if size % 4:
         raise ValueError(f"vertices of a block: expected a multiple of 4, found {size}")
@@ -157,8 +165,13 @@ def make_skin(
     skin.first = ints(np.searchsorted(vertex, np.arange(filled + 1)))
     skin.joint, skin.weight = ints(joint), floats(weights[chosen][vertex, joint])
     skin.om = floats(np.pad(mine, (0, filled - len(chosen))))
+    skin.drivers = ints(np.array(list(drivers)))
     skin.active, skin.mass = ints(np.array(joints)), floats(pairs.sum(0))
-    for name, table in (("pairs", pairs), ("joints", mine[:, None] * active), ("points", points[:, chosen].T)):
+    for name, table in (
+        ("pairs", pairs),
+        ("joints", mine[:, None] * active),
+        ("points", points[:, chosen].T),
+    ):
         setattr(skin, name, _sums(table, size, ints, floats))
     return SkinPlan(skin, joints, np.stack((a, b), 1), chosen, len(points))
 

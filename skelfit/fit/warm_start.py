@@ -19,14 +19,14 @@ from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 
 # SKEL joint <- SMPL joints whose local rotations it takes over, multiplied from the root outwards.
-_EULER_SOURCES: dict[int, tuple[int, ...]] = {
+EULER_SOURCES: dict[int, tuple[int, ...]] = {
     1: (2,), 6: (1,),  # hips
     11: (3,), 12: (6, 9), 13: (12, 15),  # spine1; spine2 and spine3; neck and head
 }  # fmt: skip
-_TWIST_SOURCES: dict[int, int] = {2: 5, 7: 4, 5: 11, 10: 10}  # knees, toes
-_ANKLES = {3: 8, 8: 7}  # talus <- SMPL ankle; the calcn takes what is left
+TWIST_SOURCES: dict[int, int] = {2: 5, 7: 4, 5: 11, 10: 10}  # knees, toes
+ANKLES = {3: 8, 8: 7}  # talus <- SMPL ankle; the calcn takes what is left
 # scapula <- (collar, shoulder, elbow, wrist)
-_ARMS: dict[int, tuple[int, int, int, int]] = {14: (14, 17, 19, 21), 19: (13, 16, 18, 20)}
+ARMS: dict[int, tuple[int, int, int, int]] = {14: (14, 17, 19, 21), 19: (13, 16, 18, 20)}
 
 
 def _twist(rot: Tensor, axis: Tensor) -> Tensor:
@@ -71,21 +71,21 @@ def body_angles(frame: Tensor, local_rot: Tensor, limits: np.ndarray | None = No
         c = frame[..., joint, :, :]
         return c.mT @ rot @ c
 
-    for joint, sources in _EULER_SOURCES.items():
+    for joint, sources in EULER_SOURCES.items():
         rot = local_rot[..., sources[0], :, :]
         for source in sources[1:]:
             rot = rot @ local_rot[..., source, :, :]
         q[..., list(dofs_of_joint(joint))] = _ball(in_frame(joint, rot), joint, limits)
-    for joint, source in _TWIST_SOURCES.items():
+    for joint, source in TWIST_SOURCES.items():
         (dof,) = dofs_of_joint(joint)
         q[..., dof] = _twist(in_frame(joint, local_rot[..., source, :, :]), axes[dof])
-    for talus, source in _ANKLES.items():
+    for talus, source in ANKLES.items():
         (ankle,), (subtalar,) = dofs_of_joint(talus), dofs_of_joint(talus + 1)
         rot = in_frame(talus, local_rot[..., source, :, :])
         q[..., ankle] = _twist(rot, axes[ankle])
         left = roma.rotvec_to_rotmat(-q[..., ankle, None] * axes[ankle]) @ rot
         q[..., subtalar] = _twist(left, axes[subtalar])
-    for scapula, sources in _ARMS.items():
+    for scapula, sources in ARMS.items():
         _arm_angles(q, frame, [local_rot[..., s, :, :] for s in sources], scapula, axes, limits)
     middle = torch.tensor(limits_middle(limits), dtype=q.dtype, device=q.device)
     return nearest_turn(q, middle)

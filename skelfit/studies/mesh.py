@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS, dof_limits
 from skelfit.body.skel import SkelModel
+from skelfit.fit.backend import make_backend
 from skelfit.fit.mesh import MeshFitter
 from skelfit.fit.warm_start import root_angles
 from skelfit.studies.setup import SEED, Setup, Study, distribution, percent, share_below, table
@@ -24,8 +25,8 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     """The share of meshes met within 0.1 and 1 mm, with their betas known and unknown."""
     records = []
     for gender in setup.genders:
-        model = SkelModel(setup.models.skel_of(gender), torch.device(setup.device))
-        fitter = MeshFitter(model, replace(setup.fit, batch=_BATCH))
+        model = SkelModel(setup.models.skel_of(gender))
+        fitter = MeshFitter(model, replace(setup.fit, batch=_BATCH), backend=make_backend(setup.device))
         for known in (True, False):
             setup.say(f"{setup.people} {gender} meshes, betas {'known' if known else 'unknown'}")
             found, cpu = [], 0.0

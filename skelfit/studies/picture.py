@@ -51,7 +51,7 @@ def _skins(pair: PairFitter, people: LabelBatch, found: Fitted, k: int) -> tuple
     """Target and fit of person k, (V, 3) m each, upright in front of the camera."""
 
     def row(values: Array) -> torch.Tensor:
-        return torch.tensor(values[k : k + 1], device=pair.skel.v_template.device)
+        return torch.tensor(values[k : k + 1])
 
     target = pair.smpl.vertices(row(people.pose), row(people.betas), row(people.transl))
     fit = pair.skel.forward(pair.skel.shape(row(found.betas)), row(found.poses), row(found.trans)).vertices

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from skelfit.bench import Labels, make_labels
 from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS
-from skelfit.body.kinematics import Frames
-from skelfit.fit.fitter import Fitter, PairFitter, batch_size
+from skelfit.fit.fitter import Fitter, PairFitter
+from skelfit.fit.passes import Batch
 from skelfit.fit.results import FitResult, map_results
-from skelfit.fit.solver import whole_lanes
 from skelfit.studies.setup import SEED, Setup, Study, distribution, percent, quantiles, share_below, table
 
 SPREAD = 0.1  # rad
@@ -31,13 +30,15 @@ class Moved(PairFitter):
 
     offset: Tensor  # (B, 46) rad
 
-    def start(self, frames: Frames, local_rot: Tensor) -> Tensor:
-        return super().start(frames, local_rot) + self.offset
+    def start(self, pose: Tensor, betas: Tensor) -> Batch:
+        batch = super().start(pose, betas)
+        batch.q += self.offset.to(batch.q.device)
+        return batch
 
 
 class MovedFitter(Fitter):
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
-        return Moved(self.models, smpl_gender, skel_gender, self.config, self.device)
+        return Moved(self.models, smpl_gender, skel_gender, self.config, self.backend)
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,13 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 def fit_from(fitter: Fitter, labels: Labels, offset: Tensor) -> FitResult:
     """The people fitted from starts that are off by offset (N, 46) rad."""
-    pairs, size = fitter.prepare(labels.gender), batch_size(fitter.config, fitter.device)
+    pairs, size = fitter.prepare(labels.gender), fitter.config.batch or fitter.backend.people
     parts = []
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)
         for pair in pairs:
             assert isinstance(pair, Moved)
-            pair.offset = offset[whole_lanes(torch.arange(len(offset))[rows])].to(fitter.device)
+            pair.offset = offset[rows]
         parts.append(fitter.fit(labels.gender, labels.pose[rows], labels.betas[rows], labels.transl[rows]))
     return map_results(lambda *x: torch.cat(x), *parts)
 

@@ -21,8 +21,8 @@ from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel, skinning_transforms
 from skelfit.config import FitConfig
 from skelfit.fit.fitter import Fitter, PairFitter
-from skelfit.fit.moments import People
 from skelfit.fit.results import FitResult
+from skelfit.fit.warm_start import body_angles
 from skelfit.studies.limits import violations
 from skelfit.studies.setup import SEED, Setup, Study, distribution, percent, table
 
@@ -36,7 +36,8 @@ _FEW = 64  # people at a time
 class Known:
     """Meshes of people whose angles are known."""
 
-    people: People
+    meshes: Tensor  # (N, V, 3) m
+    betas: Tensor  # (N, 10)
     q: Tensor  # (N, 46) rad, the root at zero
     start: Tensor  # (N, 46) rad
 
@@ -74,26 +75,24 @@ def with_weight(config: FitConfig, weight: float) -> FitConfig:
 def make_known(pair: PairFitter, labels: Labels, found: FitResult) -> Known:
     """Meshes at closed-form angles, each with what the fit left of the person before; moved starts."""
     skel = pair.skel
-    device = skel.v_template.device
-    fitted = found.poses.index_fill(1, torch.tensor(ROOT_DOFS), 0.0).to(device)
-    betas, still = found.betas.to(device), labels.pose.clone()
+    fitted = found.poses.index_fill(1, torch.tensor(ROOT_DOFS), 0.0)
+    betas, still = found.betas, labels.pose.clone()
     still[:, 0] = 0
     low, high = pair.limits.unbind(-1)
-    q = pair.start(skel.frames(betas), roma.rotvec_to_rotmat(still.to(device))).clamp(low, high)
+    q = body_angles(skel.frames(betas).frame, roma.rotvec_to_rotmat(still), pair.dof_limits).clamp(low, high)
     skins, turns, left = [], [], []
     for few in torch.arange(len(q)).split(_FEW):
         frames = skel.frames(betas[few])
         shape = skel.shape(betas[few])
         skins.append(skel.forward(shape, q[few]).vertices)
         turns.append(_skin_turns(skel, frames, q[few]))
-        target = pair.smpl.vertices(still[few].to(device), labels.betas[few].to(device))
+        target = pair.smpl.vertices(still[few], labels.betas[few])
         off = target - skel.forward(shape, fitted[few]).vertices
         left.append((_skin_turns(skel, frames, fitted[few]).mT @ off[..., None])[..., 0])
     carried = (torch.cat(turns) @ torch.cat(left).roll(1, 0)[..., None])[..., 0]
-    target = (torch.cat(skins) + carried).permute(1, 2, 0).contiguous()
-    noise = torch.randn(q.shape, generator=torch.Generator().manual_seed(SEED)).to(device)
-    start = (q + _SPREAD * noise).index_fill(1, torch.tensor(ROOT_DOFS, device=device), 0.0)
-    return Known(People(betas, skel.frames(betas), target), q, start)
+    noise = torch.randn(q.shape, generator=torch.Generator().manual_seed(SEED))
+    start = (q + _SPREAD * noise).index_fill(1, torch.tensor(ROOT_DOFS), 0.0)
+    return Known(torch.cat(skins) + carried, betas, q, start)
 
 
 def _skin_turns(skel: SkelModel, frames: Frames, q: Tensor) -> Tensor:
@@ -105,9 +104,11 @@ def _skin_turns(skel: SkelModel, frames: Frames, q: Tensor) -> Tensor:
 @torch.no_grad()
 def off_known(pair: PairFitter, known: Known) -> dict[str, float]:
     """Mean errors of shoulders: joints in mm, and rotations against the bone above in degrees."""
-    q = pair.solve(known.people, known.start)[0].q
-    frames = known.people.frames
-    off = 1000 * (pair.skel.joints(frames, q).pos - pair.skel.joints(frames, known.q).pos).norm(dim=-1)
+    q, betas, _ = pair.solve(known.meshes, known.start, known.betas)
+    frames = pair.skel.frames(betas)
+    off = 1000 * (
+        pair.skel.joints(frames, q).pos - pair.skel.joints(pair.skel.frames(known.betas), known.q).pos
+    ).norm(dim=-1)
     return {
         "scapula_mm": float(off[:, list(_SCAPULAE)].mean()),
         "humerus_mm": float(off[:, list(_HUMERI)].mean()),

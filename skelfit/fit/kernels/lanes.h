@@ -7,12 +7,15 @@
 #define SKELFIT_LANES 1
 #define WP_NO_CRT
 #define WP_NO_BFLOAT16
-#ifndef WP_TILE_BLOCK_DIM
 #define WP_TILE_BLOCK_DIM 1
-#endif
 #include "builtin.h"
+// A module says how many threads share a block after this: `block_dim` has to wait for it.
+#undef WP_TILE_BLOCK_DIM
+#define block_dim() threads_of_block<WP_TILE_BLOCK_DIM>()
 
 namespace wp {
+
+template <int N> inline int threads_of_block() { return N; }
 
 template <unsigned N> struct lanes_of {
     typedef float type __attribute__((vector_size(4 * N), aligned(4)));
@@ -42,6 +45,14 @@ template <unsigned N> inline vec_t<N, float> lanes_exceeds(const vec_t<N, float>
     typename lanes_of<N>::type zero = lanes(a) - lanes(a), one = zero;
     for (unsigned k = 0; k < N; ++k) { zero[k] = 0.0f; one[k] = 1.0f; }
     return group<N>(lanes(a) > lanes(b) ? one : zero);
+}
+
+// s a + b, rounded once: said so, as compilers are not to choose which products they fuse.
+template <unsigned N> inline vec_t<N, float> lanes_fma(float s, const vec_t<N, float>& a, const vec_t<N, float>& b)
+{
+    typename lanes_of<N>::type x = lanes(a);
+    for (unsigned k = 0; k < N; ++k) x[k] = s;
+    return group<N>(__builtin_elementwise_fma(x, lanes(a), lanes(b)));
 }
 
 template <unsigned N> inline vec_t<N, float> lanes_sqrt(const vec_t<N, float>& a)

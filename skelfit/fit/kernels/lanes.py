@@ -42,31 +42,26 @@ def m(a: V, b: V) -> V:
 @wp.func_native(_lanewise("choose", "c[k] > 0.0f ? a[k] : b[k]"))
 def choose(c: V, a: V, b: V) -> V:
     """a where c > 0, else b (also where c is not a number)."""
-    ...
 
 
 @wp.func_native(_lanewise("exceeds", "a[k] > b[k] ? 1.0f : 0.0f"))
 def exceeds(a: V, b: V) -> V:
     """1 where a > b, else 0."""
-    ...
 
 
 @wp.func_native(_lanewise("sqrt", "::sqrtf(a[k])"))
 def root(a: V) -> V:
     """The square root."""
-    ...
 
 
 @wp.func_native(_lanewise("round", "::rintf(a[k])"))
 def whole(a: V) -> V:
     """The nearest whole number."""
-    ...
 
 
 @wp.func_native("WP_TILE_SYNC();")
 def sync():
     """Wait until all threads of the group are here: what they wrote before is read after."""
-    ...
 
 
 @wp.func
@@ -155,23 +150,7 @@ def take(x: F2, rows: I2, g: int, i: int) -> V:
 
 
 @wp.func
-def take1(x: F1, rows: I2, g: int) -> V:
-    """x[rows[g, lane]] for each lane."""
-    r = V()
-    for k in range(wp.static(L)):
-        r[k] = x[rows[g, k]]
-    return r
-
-
-@wp.func
 def put(x: F2, rows: I2, g: int, i: int, a: V):
     """x[rows[g, lane], i] = a of each lane."""
     for k in range(wp.static(L)):
         x[rows[g, k], i] = a[k]
-
-
-@wp.func
-def put1(x: F1, rows: I2, g: int, a: V):
-    """x[rows[g, lane]] = a of each lane."""
-    for k in range(wp.static(L)):
-        x[rows[g, k]] = a[k]

@@ -19,7 +19,8 @@ import warp as wp
 from skelfit.fit.skin_tables import Skin
 
 from .lanes import A1, A3, V, m, sync
-from .skin import Room, Skinned, pose_block, vertices_of
+from .posing import Posing, stand
+from .skin import Room, Skinned, pose_block, slot_of, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -143,18 +144,19 @@ def add_moments(skin: Skin, g: int, b: int, s: int, t: int, room: Room, out: Mom
 
 
 @wp.kernel
-def moments(skin: Skin, people: Skinned, chunk: int, room: Room, out: Moments):
+def moments(skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Moments):
     """The vertex pass: reads each target vertex once. Launched over chunks of groups."""
     c, t = wp.tid()
-    s = c % room.rest.shape[0]
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
+        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
         clear_moments(skin, people, g, t, out)
     sync()
     for b in range(skin.blocks):
         for g in range(begin, end):
-            pose_block(skin, people, g, b, s, t, room)
+            s = slot_of(begin, g, c, room)
+            pose_block(skin, people, begin, g, end, b, s, t, room)
             sync()
             add_moments(skin, g, b, s, t, room, out)
             sync()

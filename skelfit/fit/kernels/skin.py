@@ -15,11 +15,15 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fit.skin_tables import Skin, Sums
+from skelfit.fit.skin_tables import Quad, Skin
 
-from .lanes import A1, A2, A3, A4, I1, I2, L, V, m
+from .lanes import A2, A3, A4, I2, L, V, m
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+Quads = wp.array2d(dtype=Quad)
+# Groups that share a load of the basis: as many as there are registers for their sums.
+ABREAST = 2 if L == 16 else 1
 
 
 @wp.struct
@@ -34,7 +38,7 @@ class Skinned:
 
 @wp.struct
 class Room:
-    """Scratch of a block of vertices, for each slot."""
+    """Scratch of a block of vertices, for each slot; groups that are abreast have slots side by side."""
 
     rest: A3  # (slots, size, 3) rest vertices
     residual: A3  # (slots, size, 3) posed vertex - target
@@ -42,54 +46,13 @@ class Room:
 
 
 def room_for(slots: int, size: int, betas: int, device: Any) -> Any:
-    """Scratch for so many groups at once and blocks of so many vertices; betas: 0 if they are not free."""
+    """Scratch for so many chunks at once and blocks of so many vertices; betas: 0 if they are not free."""
+    slots *= ABREAST
     room = Room()
     room.rest = wp.empty((slots, size, 3), dtype=V, device=device)
     room.residual = wp.empty((slots, size, 3), dtype=V, device=device)
     room.moves = wp.empty((slots, size if betas else 0, 3, betas), dtype=V, device=device)
     return room
-
-
-@wp.func
-def place(
-    g: int, s: int, t: int, rot: A3, pos: A3, rest: A3, parents: I1, drivers: I1, betas: A2, people: Skinned
-):
-    """Coefficients and transforms of group g, from its joints in slot s.
-
-    rot (S, 24, 9) global rotations, pos (S, 24, 3) and rest (S, 24, 3) m, betas (S, n), of the slot; parents (24,), -1
-    for the root; drivers: the joints whose local rotations drive correctives, in their order.
-    """
-    for j in range(t, 24, wp.block_dim()):
-        for r in range(3):
-            x = rot[s, j, 3 * r]
-            y = rot[s, j, 3 * r + 1]
-            z = rot[s, j, 3 * r + 2]
-            people.transforms[g, j, 4 * r] = x
-            people.transforms[g, j, 4 * r + 1] = y
-            people.transforms[g, j, 4 * r + 2] = z
-            shift = m(x, rest[s, j, 0]) + m(y, rest[s, j, 1]) + m(z, rest[s, j, 2])
-            people.transforms[g, j, 4 * r + 3] = pos[s, j, r] - shift
-    n = betas.shape[1]
-    for i in range(t, 1 + n, wp.block_dim()):
-        if i == 0:
-            people.coefficients[g, 0] = V(1.0)
-        else:
-            people.coefficients[g, i] = betas[s, i - 1]
-    for i in range(t, 9 * drivers.shape[0], wp.block_dim()):
-        people.coefficients[g, 1 + n + i] = _feature(rot, s, drivers[i // 9], parents, (i % 9) // 3, i % 3)
-
-
-@wp.func
-def _feature(rot: A3, s: int, j: int, parents: I1, r: int, c: int) -> V:
-    """Entry (r, c) of R_parent^T R_j - I."""
-    p = parents[j]
-    x = rot[s, j, 3 * r + c]
-    if p >= 0:
-        x = m(rot[s, p, r], rot[s, j, c]) + m(rot[s, p, 3 + r], rot[s, j, 3 + c])
-        x += m(rot[s, p, 6 + r], rot[s, j, 6 + c])
-    if r == c:
-        x -= V(1.0)
-    return x
 
 
 @wp.func
@@ -115,86 +78,100 @@ def target_at(people: Skinned, g: int, one: bool, v: int, c: int) -> V:
 
 
 @wp.func
-def rest_quad(skin: Skin, people: Skinned, g: int, quad: int, rest: A3, s: int, at: int):
-    """Rest vertices of a quad into rest[s, at : at + 4]."""
-    a0 = V()
-    a1 = V()
-    a2 = V()
-    b0 = V()
-    b1 = V()
-    b2 = V()
-    c0 = V()
-    c1 = V()
-    c2 = V()
-    d0 = V()
-    d1 = V()
-    d2 = V()
-    for k in range(people.coefficients.shape[1]):
-        c = people.coefficients[g, k]
-        a0 += skin.basis[quad, k][0] * c
-        a1 += skin.basis[quad, k][1] * c
-        a2 += skin.basis[quad, k][2] * c
-        b0 += skin.basis[quad, k][3] * c
-        b1 += skin.basis[quad, k][4] * c
-        b2 += skin.basis[quad, k][5] * c
-        c0 += skin.basis[quad, k][6] * c
-        c1 += skin.basis[quad, k][7] * c
-        c2 += skin.basis[quad, k][8] * c
-        d0 += skin.basis[quad, k][9] * c
-        d1 += skin.basis[quad, k][10] * c
-        d2 += skin.basis[quad, k][11] * c
-    rest[s, at, 0] = a0
-    rest[s, at, 1] = a1
-    rest[s, at, 2] = a2
-    rest[s, at + 1, 0] = b0
-    rest[s, at + 1, 1] = b1
-    rest[s, at + 1, 2] = b2
-    rest[s, at + 2, 0] = c0
-    rest[s, at + 2, 1] = c1
-    rest[s, at + 2, 2] = c2
-    rest[s, at + 3, 0] = d0
-    rest[s, at + 3, 1] = d1
-    rest[s, at + 3, 2] = d2
-
-
-@wp.func
-def blended_row(skin: Skin, people: Skinned, g: int, v: int, r: int):
-    """Row r of the blended transform of vertex v of the skin."""
-    x = V()
-    y = V()
-    z = V()
-    h = V()
-    for k in range(skin.first[v], skin.first[v + 1]):
-        j = skin.joint[k]
-        w = skin.weight[k]
-        x += w * people.transforms[g, j, 4 * r]
-        y += w * people.transforms[g, j, 4 * r + 1]
-        z += w * people.transforms[g, j, 4 * r + 2]
-        h += w * people.transforms[g, j, 4 * r + 3]
-    return x, y, z, h
-
-
-@wp.func
-def posed(skin: Skin, people: Skinned, g: int, v: int, rest: A3, s: int, at: int, r: int) -> V:
-    """Coordinate r of the posed vertex v of the skin, whose rest vertex is rest[s, at]."""
-    x, y, z, h = blended_row(skin, people, g, v, r)
-    return m(x, rest[s, at, 0]) + m(y, rest[s, at, 1]) + m(z, rest[s, at, 2]) + h
-
-
-@wp.func
 def vertices_of(skin: Skin, b: int) -> int:
     """How many vertices block b has."""
     return wp.min(skin.size, skin.count - b * skin.size)
 
 
+def _rest(groups: int) -> str:
+    """The C++ of the rest vertices of a quad: a matrix product whose sums stay in registers."""
+    return f"""
+    wp::vec_t<{L}, float> sums[{groups}][12];
+    for (int k = 0; k < basis.shape[1]; ++k) {{
+        const wp::vec_t<12, float>& row = *wp::address(basis, quad, k);
+        for (int h = 0; h < {groups}; ++h) {{
+            const wp::vec_t<{L}, float> c = *wp::address(coefficients, g + h, k);
+            for (int i = 0; i < 12; ++i) {{
+#ifdef SKELFIT_LANES
+                sums[h][i] = wp::lanes_fma(row[i], c, sums[h][i]);
+#else
+                for (int l = 0; l < {L}; ++l) sums[h][i][l] = fmaf(row[i], c[l], sums[h][i][l]);
+#endif
+            }}
+        }}
+    }}
+    for (int h = 0; h < {groups}; ++h)
+        for (int i = 0; i < 12; ++i) *wp::address(rest, s + h, at + i / 3, i % 3) = sums[h][i];
+    """
+
+
+@wp.func_native(_rest(1))
+def rest_quad(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: int, at: int):
+    """Rest vertices of a quad of group g into rest[s, at : at + 4]."""
+
+
+@wp.func_native(_rest(ABREAST))
+def rest_quads(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: int, at: int):
+    """As `rest_quad`, of ABREAST groups from g on, into slots from s on."""
+
+
 @wp.func
-def pose_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
-    """Rest vertices and residuals of block b into room."""
-    begin = b * skin.size
+def slot_of(begin: int, g: int, c: int, room: Room) -> int:
+    """The slot of group g of chunk c, whose first group is `begin`."""
+    slots = room.rest.shape[0] // wp.static(ABREAST)
+    return (c % slots) * wp.static(ABREAST) + (g - begin) % wp.static(ABREAST)
+
+
+@wp.func
+def rest_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room):
+    """Rest vertices of block b of group g in slot s, of groups begin..end of a chunk: several groups at once."""
+    first = b * (skin.size // 4)
+    n = (vertices_of(skin, b) + 3) // 4
+    nth = (g - begin) % wp.static(ABREAST)
+    whole = g - nth + wp.static(ABREAST) <= end
+    if whole and nth == 0:
+        for i in range(t, n, wp.block_dim()):
+            rest_quads(skin.basis, first + i, people.coefficients, g, room.rest, s, 4 * i)
+    if not whole:
+        for i in range(t, n, wp.block_dim()):
+            rest_quad(skin.basis, first + i, people.coefficients, g, room.rest, s, 4 * i)
+
+
+@wp.func
+def posed(skin: Skin, people: Skinned, g: int, v: int, rest: A3, s: int, at: int):
+    """The posed vertex v of the skin, whose rest vertex is rest[s, at]."""
+    x = rest[s, at, 0]
+    y = rest[s, at, 1]
+    z = rest[s, at, 2]
+    px = V()
+    py = V()
+    pz = V()
+    for k in range(skin.first[v], skin.first[v + 1]):
+        j = skin.joint[k]
+        w = skin.weight[k]
+        px += w * _row(people.transforms, g, j, 0, x, y, z)
+        py += w * _row(people.transforms, g, j, 4, x, y, z)
+        pz += w * _row(people.transforms, g, j, 8, x, y, z)
+    return px, py, pz
+
+
+@wp.func
+def _row(transforms: A3, g: int, j: int, r: int, x: V, y: V, z: V) -> V:
+    """A row of a transform, which starts at r, times [x, y, z, 1]."""
+    a = transforms[g, j, r + 3] + m(transforms[g, j, r], x)
+    return a + m(transforms[g, j, r + 1], y) + m(transforms[g, j, r + 2], z)
+
+
+@wp.func
+def pose_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room):
+    """Rest vertices and residuals of block b into slot s of room, for group g of a chunk begin..end."""
+    rest_block(skin, people, begin, g, end, b, s, t, room)
+    first = b * skin.size
     one = together(people.rows, g)
     for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
-        rest_quad(skin, people, g, begin // 4 + i, room.rest, s, 4 * i)
         for at in range(4 * i, 4 * i + 4):
-            for r in range(3):
-                p = posed(skin, people, g, begin + at, room.rest, s, at, r)
-                room.residual[s, at, r] = p - target_at(people, g, one, skin.vertices[begin + at], r)
+            v = skin.vertices[first + at]
+            x, y, z = posed(skin, people, g, first + at, room.rest, s, at)
+            room.residual[s, at, 0] = x - target_at(people, g, one, v, 0)
+            room.residual[s, at, 1] = y - target_at(people, g, one, v, 1)
+            room.residual[s, at, 2] = z - target_at(people, g, one, v, 2)

@@ -5,7 +5,8 @@ import warp as wp
 from skelfit.fit.skin_tables import Skin
 
 from .lanes import A1, A3, L, V, m, root, sync
-from .skin import Room, Skinned, posed, rest_quad, target_at, together, vertices_of
+from .posing import Posing, stand
+from .skin import Room, Skinned, posed, rest_block, slot_of, target_at, together, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -18,38 +19,42 @@ class Errors:
     mean_square: A1  # (G,) m^2
     largest: A1  # (G,) m; not a number if any distance is not finite
     points: A3  # (G, K, 3) m, regressed from the posed skin
+    joints: A3  # (G, 24, 3) m
 
 
 @wp.kernel
 def target_skin(skin: Skin, people: Skinned, chunk: int, room: Room):
     """Posed skins into people.target; the rows of a group are one block of it."""
     c, t = wp.tid()
-    s = c % room.rest.shape[0]
     begin = c * chunk
+    end = wp.min(begin + chunk, people.rows.shape[0])
     for b in range(skin.blocks):
         first = b * skin.size
-        for g in range(begin, wp.min(begin + chunk, people.rows.shape[0])):
+        for g in range(begin, end):
+            s = slot_of(begin, g, c, room)
+            rest_block(skin, people, begin, g, end, b, s, t, room)
             block = people.rows[g, 0] // wp.static(L)
             for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
-                rest_quad(skin, people, g, first // 4 + i, room.rest, s, 4 * i)
                 for at in range(4 * i, wp.min(4 * i + 4, vertices_of(skin, b))):
-                    for r in range(3):
-                        p = posed(skin, people, g, first + at, room.rest, s, at, r)
-                        people.target[block, skin.vertices[first + at], r] = p
+                    v = skin.vertices[first + at]
+                    x, y, z = posed(skin, people, g, first + at, room.rest, s, at)
+                    people.target[block, v, 0] = x
+                    people.target[block, v, 1] = y
+                    people.target[block, v, 2] = z
 
 
 @wp.func
-def _pose_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
+def _pose_block(
+    skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room
+):
     """As `skin.pose_block`, but posed vertices in place of rest ones."""
-    begin = b * skin.size
+    rest_block(skin, people, begin, g, end, b, s, t, room)
+    first = b * skin.size
     one = together(people.rows, g)
     for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
-        rest_quad(skin, people, g, begin // 4 + i, room.rest, s, 4 * i)
         for at in range(4 * i, 4 * i + 4):
-            v = skin.vertices[begin + at]
-            x = posed(skin, people, g, begin + at, room.rest, s, at, 0)
-            y = posed(skin, people, g, begin + at, room.rest, s, at, 1)
-            z = posed(skin, people, g, begin + at, room.rest, s, at, 2)
+            v = skin.vertices[first + at]
+            x, y, z = posed(skin, people, g, first + at, room.rest, s, at)
             room.rest[s, at, 0] = x
             room.rest[s, at, 1] = y
             room.rest[s, at, 2] = z
@@ -74,10 +79,11 @@ def _add_distances(skin: Skin, g: int, b: int, s: int, room: Room, out: Errors):
         square += squared
         largest = wp.max(largest, distance)
     share = 1.0 / float(skin.count)
-    out.mean[g] = out.mean[g] + share * total
+    mean = out.mean[g] + share * total
+    out.mean[g] = mean
     out.mean_square[g] = out.mean_square[g] + share * square
     # A comparison loses what is not a number, a sum keeps it.
-    out.largest[g] = largest + (total - total)
+    out.largest[g] = largest + (mean - mean)
 
 
 @wp.func
@@ -91,13 +97,16 @@ def _add_point(skin: Skin, g: int, e: int, s: int, room: Room, out: Errors):
 
 
 @wp.kernel
-def errors(skin: Skin, people: Skinned, chunk: int, room: Room, out: Errors):
-    """Distances and points."""
+def errors(skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Errors):
+    """Distances, points and joints."""
     c, t = wp.tid()
-    s = c % room.rest.shape[0]
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
+        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
+        for i in range(t, out.joints.shape[1], wp.block_dim()):
+            for r in range(3):
+                out.joints[g, i, r] = posing.place.pos[c % posing.angles.shape[0], i, r]
         for i in range(t, out.points.shape[1], wp.block_dim()):
             for r in range(3):
                 out.points[g, i, r] = V()
@@ -110,7 +119,8 @@ def errors(skin: Skin, people: Skinned, chunk: int, room: Room, out: Errors):
         first = skin.points.first[b]
         n = skin.points.first[b + 1] - first
         for g in range(begin, end):
-            _pose_block(skin, people, g, b, s, t, room)
+            s = slot_of(begin, g, c, room)
+            _pose_block(skin, people, begin, g, end, b, s, t, room)
             sync()
             for i in range(t, n + 1, wp.block_dim()):
                 if i < n:

@@ -1,0 +1,185 @@
+"""Where the kernels run: how many people share a group, how many threads share its work, and what is on the device.
+
+A backend is made once for a device and handed down; nothing else in the fit asks what the device is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import warp as wp
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skelfit.fit import kernels
+from skelfit.fit.kernels import kernels_for
+
+_HEADER = Path(kernels.__file__).with_name("lanes.h")
+GPU_LANES, GPU_THREADS = 4, 64  # people of a group, threads that share it
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A device and how the kernels use it."""
+
+    device: str  # as Warp and torch name it
+    lanes: int  # people of a group
+    threads: int  # that share a group's work
+    chunk: int  # groups that go over a block of vertices one after the other
+    block: int  # vertices of a block
+    people: int  # per call of the fit: enough to keep the device busy, few enough for its memory or caches
+    workers: int | None  # calls at once; None: as many as torch has threads
+    parallel: bool  # whether groups run at once, so that each needs scratch of its own
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _rooms: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+
+    @property
+    def kernels(self) -> Any:
+        """The kernels for this many lanes."""
+        return kernels_for(self.lanes)
+
+    def slots(self, groups: int) -> int:
+        """For how many groups a launch needs scratch."""
+        return groups if self.parallel else 1
+
+    def room(self, make: Callable[..., Any], groups: int, *sizes: int) -> Any:
+        """Scratch for so many groups, as make(slots, *sizes, device) makes it; what it holds is not defined.
+
+        Kept for the next launch of this thread.
+        """
+        return self._kept(make, self.slots(groups), sizes)
+
+    def skins(self, groups: int, vertices: int) -> Any:
+        """Room for the skins (at least groups, vertices, 3) of a batch; the next batch of this thread gets the same."""
+        return self._kept(self._make_skins, groups, (vertices,))
+
+    def _make_skins(self, groups: int, vertices: int, device: str) -> Any:
+        return self.lanes_of(groups, vertices, 3)
+
+    def _kept(self, make: Callable[..., Any], count: int, sizes: tuple[int, ...]) -> Any:
+        rooms = self._rooms.__dict__
+        key = f"{make.__module__}.{make.__qualname__}{sizes}"
+        if key not in rooms or rooms[key][0] < count:
+            rooms.pop(key, None)
+            rooms[key] = count, make(count, *sizes, self.device)
+        return rooms[key][1]
+
+    def launch(self, kernel: Any, groups: int, inputs: Sequence[Any]) -> None:
+        """Start a kernel on so many groups."""
+        if groups:
+            with self._lock:  # one thread compiles, the others wait
+                kernel.module.load(wp.get_device(self.device), self.threads)
+            wp.launch_tiled(
+                kernel, dim=[groups], inputs=list(inputs), block_dim=self.threads, device=self.device
+            )
+
+    def read(self, array: Any) -> Tensor:
+        """What an array of the device holds, on the host: waits until everything before is done."""
+        if isinstance(array, Tensor):
+            return array.detach().to("cpu", copy=True)
+        return torch.from_numpy(array.numpy().copy())
+
+    def put(self, x: Tensor) -> Tensor:
+        """Floats on the device, for kernels to change."""
+        return x.to(self.device, torch.float32, copy=True).contiguous()
+
+    def array(self, x: Tensor) -> Any:
+        """A tensor of the device as a kernel takes it; not a copy."""
+        return wp.from_torch(x)
+
+    def ints(self, x: NDArray[Any]) -> Any:
+        """Whole numbers on the device."""
+        array = np.ascontiguousarray(x, dtype=np.int32)
+        return wp.array(array, dtype=int, ndim=array.ndim, device=self.device)
+
+    def lanes_of(self, *shape: int) -> Any:
+        """Room for lane vectors; what it holds is not defined."""
+        return wp.empty(shape, dtype=self.kernels.lanes.V, device=self.device)
+
+    def lanes_from(self, x: Tensor) -> Any:
+        """Numbers of people (G L, ...), whole groups of them, as lane vectors (G, ...) on the device."""
+        groups = x.reshape(-1, self.lanes, *x.shape[1:]).movedim(1, -1).contiguous()
+        return wp.array(groups.numpy(), dtype=self.kernels.lanes.V, device=self.device)
+
+    def people_of(self, array: Any, count: int) -> Tensor:
+        """An array of lane vectors (G, ...) of all people in their order as (count, ...), on the host."""
+        found = self.read(array)  # (G, ..., L)
+        return found.movedim(-1, 1).flatten(0, 1)[:count]
+
+
+@lru_cache
+def make_backend(device: str = "cpu", lanes: int | None = None, threads: int | None = None) -> Backend:
+    """The backend of "cpu" or "cuda"; lanes and threads: None: what suits the device."""
+    start_warp()
+    if torch.device(device).type == "cpu":
+        several = threads is not None and threads > 1
+        if several:  # how a GPU shares the work of a group, played by one core
+            wp.config.enable_cpu_blocks = True
+        return Backend(
+            device="cpu",
+            lanes=lanes or cpu_lanes(),
+            threads=threads or 1,
+            chunk=8,
+            block=32,
+            people=512,
+            workers=None,
+            parallel=False,
+        )
+    name = str(wp.get_device(device))
+    return Backend(
+        device=name,
+        lanes=lanes or GPU_LANES,
+        threads=threads or GPU_THREADS,
+        chunk=1,
+        block=64,
+        people=16384,
+        workers=1,
+        parallel=True,
+    )
+
+
+def cpu_lanes() -> int:
+    """The floats of a CPU's vector register, or two of them where that is short."""
+    return 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
+
+
+@lru_cache
+def start_warp(target: str = "native") -> None:
+    """Start Warp, whose CPU code is for `target`: `native`, this machine's, or what compilers name otherwise."""
+    wp.config.log_level = wp.LOG_ERROR
+    # The code of a kernel is kept under the flags that it was compiled with: they tell one header from another.
+    version = zlib.crc32(_HEADER.read_bytes())
+    wide = " -mprefer-vector-width=512" if platform.machine() in ("x86_64", "AMD64") else ""
+    wp.config.cpu_compiler_flags = (
+        f"-march={target}{wide} -include {_HEADER} -DSKELFIT_LANES_VERSION={version}"
+    )
+    wp.init()
+
+
+def is_compiled(device: str) -> bool:
+    """Whether all kernels of the fit have been compiled for this machine's device, by `Fitter.compile`."""
+    return _note(make_backend(device)).exists()
+
+
+def note_compiled(backend: Backend) -> None:
+    """Remember that they have been."""
+    _note(backend).touch()
+
+
+def _note(backend: Backend) -> Path:
+    """A file beside the compiled kernels, named after all that they are made of."""
+    made_of = [wp.config.version, wp.config.cpu_compiler_flags, torch.backends.cpu.get_cpu_capability()]
+    made_of += [str(backend.lanes), str(backend.threads), str(wp.get_device(backend.device).arch)]
+    made_of += [path.read_text(encoding="utf-8") for path in sorted(_HEADER.parent.glob("*.py"))]
+    key = hashlib.sha256("\0".join(map(str, made_of)).encode()).hexdigest()[:16]
+    return Path(wp.config.kernel_cache_dir) / f"skelfit_{backend.device.replace(':', '')}_{key}"
