@@ -7,11 +7,8 @@ nothing else of the fit is used. A skin stands without its translation, which is
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Skin32 = NDArray[np.float32]
 
-_LANES, _BLOCK = 16, 64  # people side by side, and skin vertices that they are posed in at a time
 MOST_M = 1e6  # whoever is larger has been overwritten, and must not overflow
 
 
@@ -65,67 +61,41 @@ def make_regressor(dense: Float32) -> Regressor:
     return Regressor(vertices, csr_array(weights), weights.sum(1))
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> Any:
-    """The lane kernels, compiled for this CPU."""
-    import warp as wp
-
-    from skelfit.fit import kernels
-
-    header = Path(kernels.__file__).with_name("lanes.h")
-    # What is compiled is kept under its flags: they have to tell one header from another.
-    version = zlib.crc32(header.read_bytes())
-    wp.config.log_level = wp.LOG_ERROR  # a missing GPU is no news
-    wp.config.cpu_compiler_flags = (
-        f"-march=native -mprefer-vector-width=512 -include {header} -DSKELFIT_LANES_VERSION={version}"
-    )
-    return kernels.kernels_for(_LANES)
-
-
 class SkinMaker:
     """Poses the skin of one model, a person in each lane; nobody's skin depends on who else is there."""
 
     def __init__(self, model: SkelModel | SmplModel) -> None:
-        self._kernels = _kernels()
+        # Imported here because it takes a moment, and because commands that measure nobody do without.
+        from skelfit.fit.backend import make_backend
         from skelfit.fit.skin_tables import make_skin, sorted_by_joint
 
+        self._backend = make_backend("cpu")
         weights = model.weights.numpy()
         # The largest last: the sum of the others is rounded at its own size.
         parts = (model.shapedirs, model.posedirs, model.v_template[..., None])
         self._skin = make_skin(
             torch.cat(parts, -1).numpy(), weights, sorted_by_joint(weights, np.arange(len(weights))),
-            np.zeros(len(weights)), (), np.zeros((0, len(weights))), _BLOCK, "cpu",
+            np.zeros(len(weights)), (), (), np.zeros((0, len(weights))), self._backend.block, "cpu",
         ).skin  # fmt: skip
 
     def __call__(self, betas: Tensor, feature: Tensor, transforms: Tensor) -> Skin32:
         """Skins (N,V,3) m of betas (N,n), corrective features (N,p) and skinning transforms (N,24,3,4)."""
-        import warp as wp
-
-        kernels = self._kernels
-        ones = torch.ones(len(betas), 1, dtype=betas.dtype)
-        coefficients = _in_lanes(torch.cat((betas, feature, ones), 1).numpy())
-        moves = _in_lanes(transforms.flatten(2).numpy())
-        groups = len(moves)
+        backend, kernels = self._backend, self._backend.kernels
+        rows = np.arange(-(-len(betas) // backend.lanes) * backend.lanes)
+        lanes = torch.tensor(rows.clip(max=len(betas) - 1))  # the last person fills what is left
+        coefficients = torch.cat((betas, feature, betas.new_ones(len(betas), 1)), 1)
         people = kernels.skin.Skinned()
-        people.coefficients = wp.array(coefficients, dtype=kernels.lanes.V, device="cpu")
-        people.transforms = wp.array(moves, dtype=kernels.lanes.V, device="cpu")
-        people.rows = wp.array(np.arange(groups * _LANES, dtype=np.int32).reshape(-1, _LANES), device="cpu")
-        posed = np.empty((groups, self._skin.count, 3, _LANES), np.float32)
-        people.target = wp.array(posed, dtype=kernels.lanes.V, device="cpu", copy=False)
-        room = kernels.skin.room_for(1, _BLOCK, 0, "cpu")
-        wp.launch_tiled(
-            kernels.skin_errors.target_skin, dim=[1], inputs=[self._skin, people, groups, room],
-            block_dim=1, device="cpu",
-        )  # fmt: skip
-        by_person = np.ascontiguousarray(posed.reshape(groups, -1, _LANES).swapaxes(1, 2))
-        return by_person.reshape(groups * _LANES, -1, 3)[: len(betas)]
-
-
-def _in_lanes(values: Array) -> Skin32:
-    """Numbers (N,...) of people as (groups,...,lanes); the last person again and again in what is left."""
-    filled = np.pad(values, ((0, -len(values) % _LANES), *[(0, 0)] * (values.ndim - 1)), mode="edge")
-    groups = np.clip(filled, -MOST_M, MOST_M).astype(np.float32).reshape(-1, _LANES, *values.shape[1:])
-    return np.ascontiguousarray(np.moveaxis(groups, 1, -1))
+        people.coefficients, people.transforms = (
+            backend.lanes_from(x[lanes].clamp(-MOST_M, MOST_M).float())
+            for x in (coefficients, transforms.flatten(2))
+        )
+        people.rows = backend.ints(rows.reshape(-1, backend.lanes))
+        groups = len(people.rows)
+        people.target = backend.lanes_of(groups, self._skin.count, 3)
+        room = backend.room(kernels.skin.room_for, 1, backend.block, 0)
+        backend.launch(kernels.skin_errors.target_skin, 1, [self._skin, people, groups, room])
+        found: Skin32 = backend.people_of(people.target, len(betas)).numpy()
+        return found
 
 
 @dataclass(frozen=True)

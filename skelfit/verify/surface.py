@@ -8,6 +8,8 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
+from skelfit.fit.backend import start_warp
+
 _RUN = 32  # neighbouring points that one thread looks up one after the other
 _SLACK_M = 1e-4  # for rounding
 
@@ -42,6 +44,7 @@ class Surface:
 
     def __init__(self, faces: NDArray[np.integer[Any]], rest: NDArray[np.floating[Any]]) -> None:
         """faces (F,3) of a closed skin; rest (V,3) m, where the tree is made: that of others has the same branches."""
+        start_warp()
         corners = wp.array(np.ascontiguousarray(faces, np.int32).ravel(), dtype=wp.int32, device="cpu")
         points = wp.array(np.array(rest, np.float32), dtype=wp.vec3, device="cpu")
         self._mesh = wp.Mesh(points, corners, support_winding_number=True, bvh_constructor="sah")
