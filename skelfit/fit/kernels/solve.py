@@ -390,11 +390,14 @@ def solve(
                 s, branches[rules.branch, 0], branches[rules.branch, 1], branches[rules.branch, 2],
                 variables.limits, tried, work.x,
             )  # fmt: skip
-        shape_joints(s, t, work.betas, body, place)
         _load_moments(s, t, g, places, moments, room)
-        _draw_joints(s, t, g, rows, rules.joint_weight, located, variables, place, room)
         if rules.free_betas != 0:
+            # People may have moved since the vertex pass; what it holds of their shape is that of its betas.
             load_levers(s, t, g, places, levers, shaping)
+            shape_joints(s, t, shaping.levers.betas, body, place)
+        else:
+            shape_joints(s, t, work.betas, body, place)
+        _draw_joints(s, t, g, rows, rules.joint_weight, located, variables, place, room)
         if rules.free_root != 0:
             means(s, t, variables, room)
 
@@ -485,7 +488,7 @@ def _store(
         put(state.q, rows, g, d, choose(tried, work.x[s, i], old))
     if rules.free_betas != 0:
         for i in range(t, work.betas.shape[1], wp.block_dim()):
-            put(state.betas, rows, g, i, work.x[s, n + i])
+            put(state.betas, rows, g, i, choose(tried, work.x[s, n + i], take(state.betas, rows, g, i)))
     sync()
     if t == 0:
         moved = V()
