@@ -109,11 +109,11 @@ class KernelPass:
 
     def evaluate(self, x: Tensor, exact: bool = False) -> Evaluation:
         """Group by group with no step taken: the solver then leaves its evaluation behind."""
-        rules, n = self.rules(0), x.shape[1]
+        rules, n, lanes = self.rules(0), x.shape[1], self.backend.lanes
         rules.exact = int(exact)
         self.place(x)
         parts: list[list[Tensor]] = []
-        for places in np.array_split(np.arange(len(x)), range(self.backend.lanes, len(x), self.backend.lanes)):
+        for places in np.array_split(np.arange(len(x)), range(lanes, len(x), lanes)):
             solve(self.backend, self.tables, self.batch, self.found, places, rules)
             room = self.backend.room(self.backend.kernels.step.make_steps, 1, n)
             arrays = (room.gradient, room.hessian, room.bend)

@@ -80,8 +80,13 @@ class Reference:
         model, shape = self.model, self.model.shape(self.betas)
         posed = model.joints(shape.frames, self.q)
         blended = _blended(model, skinning_transforms(posed, shape.frames.joints))
-        rest = shape.v_rest + model.correctives(posed.local_rot)
-        return replace(self, held=Held(rest, shape.frames.joints, self.betas, blended[..., :3] @ model.shapedirs))
+        held = Held(
+            rest=shape.v_rest + model.correctives(posed.local_rot),
+            joints=shape.frames.joints,
+            betas=self.betas,
+            turned=blended[..., :3] @ model.shapedirs,
+        )
+        return replace(self, held=held)
 
     def take(self, rows: Tensor) -> Reference:
         """The same objective of some people; rows (k,) int64."""
@@ -169,8 +174,8 @@ def _held_skin(model: SkelModel, held: Held, q: Tensor, betas: Tensor) -> tuple[
     """Skin (B, V, 3) and joints (B, 24, 3) at angles q (B, 46), m."""
     frames = model.frames(betas)
     transforms = skinning_transforms(model.joints(frames, q), frames.joints)
-    skin = _moved(_blended(model, transforms), held.rest)
-    return skin + (held.turned @ (betas - held.betas)[:, None, :, None])[..., 0], _moved(transforms, held.joints)
+    reshaped = (held.turned @ (betas - held.betas)[:, None, :, None])[..., 0]
+    return _moved(_blended(model, transforms), held.rest) + reshaped, _moved(transforms, held.joints)
 
 
 def _moved(transforms: Tensor, points: Tensor) -> Tensor:
