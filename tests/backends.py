@@ -8,17 +8,14 @@ nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
 
+from skelfit.fit.backend import GPU_LANES, GPU_THREADS, Backend, make_backend
 from skelfit.fit.reference import Evaluation
 from skelfit.fit.results import FitResult
-
-if TYPE_CHECKING:
-    from skelfit.fit.backend import Backend
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Kind:
 
 # A vector register of AVX-512 and one of AVX2; one person a group, as on a GPU, and that with threads that share it.
 CPU = (Kind("cpu", 16, 1), Kind("cpu", 8, 1), Kind("cpu", 1, 1), Kind("cpu", 1, 4))
-GPU = (Kind("cuda", 1, 64),)
+GPU = (Kind("cuda", GPU_LANES, GPU_THREADS),)
 KINDS = [
     *(pytest.param(kind, id=kind.name) for kind in CPU),
     *(pytest.param(kind, id=kind.name, marks=pytest.mark.gpu) for kind in GPU),
@@ -46,12 +43,10 @@ KINDS = [
 @pytest.fixture(scope="session", params=KINDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each kind of backend in turn; session-wide, so that pytest runs the tests of one kind together."""
-    from skelfit.fit.backend import Backend
-
     kind: Kind = request.param
     if kind.device == "cuda" and not torch.cuda.is_available():
         pytest.fail("-m gpu asks for a GPU, and there is none")
-    return Backend(kind.device, kind.lanes, kind.threads)
+    return make_backend(kind.device, kind.lanes, kind.threads)
 
 
 @dataclass(frozen=True)

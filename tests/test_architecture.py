@@ -59,10 +59,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "camera": set(),
     "tensors": set(),
     "distances": set(),
+    # Of the fit, the kernel that poses skins alone.
     "verify": {
         "body",
         "config",
         "distances",
+        "fit",
         "images",
         "keep",
         "layout",

@@ -8,16 +8,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from reference_cases import (
+    BETA_WEIGHT,
+    COUNT,
+    JOINT_WEIGHT,
+    KINDS,
+    LIMIT_WEIGHT,
+    STRIDE,
+    make,
+    near,
+    shoulders,
+)
 from torch import Tensor
 
-from skelfit.body.dofs import DOF_JOINT, NUM_DOFS, STAGE_JOINTS, dof_limits
+from skelfit.body.dofs import NUM_DOFS
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
-from skelfit.fit.joint_targets import JointGoal
 from skelfit.fit.reference import Reference
-
-COUNT, LIMIT_WEIGHT, BETA_WEIGHT, JOINT_WEIGHT = 2, 0.02, 1e-3, 0.3
-STRIDE = 25
 
 
 @pytest.fixture(scope="module")
@@ -25,71 +32,9 @@ def model(models: ModelSet) -> SkelModel:
     return SkelModel(models.skel_of("male"), dtype=torch.float64)
 
 
-def dofs_of(part: str) -> Tensor:
-    return torch.tensor([i for i, j in enumerate(DOF_JOINT) if j in STAGE_JOINTS[part]])
-
-
-def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: object) -> Reference:
-    """Two people of some shape and pose, a target that is neither, unequal vertices, narrow limits."""
-    source = torch.Generator().manual_seed(3)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=source, dtype=torch.float64)
-
-    few = model.with_vertices(np.arange(0, len(model.v_template), STRIDE))
-    shape, q = normal(COUNT, model.num_betas), 0.4 * normal(COUNT, NUM_DOFS)
-    target = few.forward(few.shape(shape + 0.3), q + 0.1 * normal(COUNT, NUM_DOFS))
-    om = 0.5 + torch.rand(len(few.v_template), generator=source, dtype=torch.float64)
-    base = Reference(
-        model=few,
-        om=om / om.sum(),
-        target=target.vertices,
-        dofs=dofs_of(part),
-        q=q,
-        betas=shape,
-        limits=torch.tensor(dof_limits()) / 6,
-        limit_weight=LIMIT_WEIGHT,
-        beta_weight=BETA_WEIGHT if betas else None,
-    )
-    return replace(base, **more)
-
-
-def shoulders(goal: Reference) -> JointGoal:
-    """The shoulders a little beside where they are."""
-    joints = (14, 15, 19, 20)
-    at = goal.model.forward(goal.model.shape(goal.betas), goal.q).joints[:, list(joints)]
-    return JointGoal(joints, at + 0.03, JOINT_WEIGHT)
-
-
-KINDS: dict[str, Callable[[SkelModel], Reference]] = {
-    "pose": make,
-    "lower body": lambda m: make(m, "lower_body"),
-    "held": lambda m: make(m).hold(),
-    "betas": lambda m: make(m, betas=True),
-    "betas, held": lambda m: make(m, betas=True).hold(),
-    "joints": lambda m: replace(make(m), joints=shoulders(make(m))),
-    "all of it": lambda m: replace(make(m, betas=True), joints=shoulders(make(m))).hold(),
-    "free root": lambda m: make(m, "with_root", free_translation=True).hold(),
-    "free root, joints": lambda m: replace(
-        make(m, "with_root", free_translation=True, betas=True), joints=shoulders(make(m))
-    ),
-}
-
-
 @pytest.fixture(params=KINDS)
 def goal(request: pytest.FixtureRequest, model: SkelModel) -> Reference:
     return KINDS[request.param](model)
-
-
-def near(goal: Reference) -> Tensor:
-    """Variables a little off the start, some of them beyond a limit."""
-    x = goal.start
-    x = x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)
-    low, high = goal.limits[goal.dofs].unbind(-1)
-    angles = x[:, : len(goal.dofs)]
-    beyond = (angles > high) | (angles < low)
-    assert beyond.any() and not beyond.all()
-    return x
 
 
 def differences(function: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-5) -> Tensor:
@@ -111,6 +56,16 @@ def test_derivatives_are_those_of_differences(goal: Reference) -> None:
     assert (hessian - hessian.mT).abs().max() < 1e-12 * slope.abs().max()
     # Otherwise the two would not be told apart.
     assert (hessian - matrix).abs().max() > 1e-3 * slope.abs().max()
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 0.1])
+def test_the_hessian_of_a_straight_spine(model: SkelModel, angle: float) -> None:
+    """Where people start, and where the curve of a spine is 0 / 0."""
+    goal = make(model)
+    goal = replace(goal, q=torch.full_like(goal.q, angle), limit_weight=0.0)
+    x = goal.start
+    hessian, slope = goal.hessian(x), differences(goal.gradient, x, 1e-4)
+    assert (hessian - slope).abs().max() < 1e-6 * slope.abs().max()
 
 
 def test_people_are_evaluated_as_they_are_alone(goal: Reference) -> None:

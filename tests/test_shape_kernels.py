@@ -61,7 +61,7 @@ class Found:
             setattr(levers if name in ("lever", "products", "pull") else room, name, lanes_of(moment, lanes))
         shaping.levers = levers
         work, steps = (
-            of.solve.make_work(groups, size, 1, joints, "cpu"),
+            of.solve.make_work(groups, size, 1, "cpu"),
             of.step.make_steps(groups, size, "cpu"),
         )
         work.q = lanes_of(people.q, lanes)

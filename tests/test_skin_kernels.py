@@ -1,6 +1,6 @@
 """The vertex passes of the lane kernels: the sums that plain float64 loops over vertices give."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +29,8 @@ class Crowd:
 
     q: np.ndarray  # (B, 46)
     betas: np.ndarray  # (B, 10)
+    trans: np.ndarray  # (B, 3)
+    joints: np.ndarray  # (B, 24, 3)
     coefficients: np.ndarray  # (B, k)
     transforms: np.ndarray  # (B, 24, 12)
     target: np.ndarray  # (B, V, 3)
@@ -44,15 +46,25 @@ def body() -> tuple[ModelSet, SkelModel]:
 def crowd() -> Crowd:
     model, rng = body()[1], np.random.default_rng(5)
     # Numbers that float32 has, so that kernels and doubles mean the same people.
-    q, betas = (
-        rng.normal(0, s, (COUNT, n)).astype(np.float32).astype(float) for s, n in ((0.3, 46), (1, 10))
+    q, betas, trans = (
+        rng.normal(0, s, (COUNT, n)).astype(np.float32).astype(float)
+        for s, n in ((0.3, 46), (1, 10), (0.1, 3))
     )
-    shape = model.shape(torch.tensor(betas))
+    shape, shift = model.shape(torch.tensor(betas)), torch.tensor(trans)
     posed = model.joints(shape.frames, torch.tensor(q))
-    target = model.forward(shape, torch.tensor(q)).vertices.numpy() + rng.normal(0, 0.02, (COUNT, 6890, 3))
+    skin = model.forward(shape, torch.tensor(q), shift).vertices.numpy()
     feature = corrective_feature(posed.local_rot, model.corrective_joints).numpy()
-    transforms = skinning_transforms(posed, shape.frames.joints).flatten(2).numpy()
-    return Crowd(q, betas, np.concatenate((np.ones((COUNT, 1)), betas, feature), 1), transforms, target)
+    transforms = skinning_transforms(posed, shape.frames.joints)
+    transforms[..., 3] += shift[:, None]
+    return Crowd(
+        q=q,
+        betas=betas,
+        trans=trans,
+        joints=(posed.pos + shift[:, None]).numpy(),
+        coefficients=np.concatenate((np.ones((COUNT, 1)), betas, feature), 1),
+        transforms=transforms.flatten(2).numpy(),
+        target=skin + rng.normal(0, 0.02, skin.shape),
+    )
 
 
 @lru_cache
@@ -82,16 +94,17 @@ def whole(rows: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def skinned(people: Crowd, lanes: int, rows: np.ndarray) -> Any:
-    """What a pass reads."""
-    at = kernels_for(lanes).skin.Skinned()
-    at.coefficients = lanes_of(people.coefficients, lanes, rows)
-    at.transforms = lanes_of(people.transforms, lanes, rows)
+    """What a pass reads and, of joints, writes first."""
+    at, groups = kernels_for(lanes).skin.Skinned(), len(rows)
+    at.coefficients = unwritten(lanes, groups, people.coefficients.shape[1])
+    at.transforms = unwritten(lanes, groups, 24, 12)
     at.target = lanes_of(people.target, lanes, whole(np.arange(len(people.target)), lanes))
     at.rows = wp.array(rows.astype(np.int32), dtype=int)
     return at
 
 
-def zeros(lanes: int, *shape: int) -> Any:
+def unwritten(lanes: int, *shape: int) -> Any:
+    """Lane vectors; of any number, as kernels are to write all that they leave."""
     return wp.full(shape, value=kernels_for(lanes).lanes.V(7.0), dtype=kernels_for(lanes).lanes.V)
 
 
@@ -112,15 +125,29 @@ def run(
     out, levers, errors = kernels.moments.Moments(), kernels.levers.Levers(), kernels.skin_errors.Errors()
     shapes = {
         out: {"start": (joints, 12), "pairs": (len(tables.pairs), 10), "d": (joints, 12), "value": ()},
-        levers: {"betas": (BETAS,), "lever": (joints, 12, BETAS), "products": (BETAS, BETAS), "pull": (BETAS,)},
-        errors: {"mean": (), "mean_square": (), "largest": (), "points": (tables.num_points, 3)},
+        levers: {
+            "betas": (BETAS,),
+            "lever": (joints, 12, BETAS),
+            "products": (BETAS, BETAS),
+            "pull": (BETAS,),
+        },
+        errors: {
+            "mean": (),
+            "mean_square": (),
+            "largest": (),
+            "points": (tables.num_points, 3),
+            "joints": (24, 3),
+        },
     }
     for struct, fields in shapes.items():
         for name, shape in fields.items():
-            setattr(struct, name, zeros(lanes, groups, *shape))
+            setattr(struct, name, unwritten(lanes, groups, *shape))
+
+    parts = (wp.array(x, dtype=float, device="cpu") for x in (people.q, people.betas, people.trans))
+    posing = kernels.posing.make_posing(chunks, body_tables(body()[1], "cpu"), *parts, "cpu")
 
     def launch(kernel: Any, *results: Any) -> None:
-        inputs = [tables.skin, at, chunk, room, *results]
+        inputs = [tables.skin, at, posing, chunk, room, *results]
         wp.launch_tiled(kernel, dim=[chunks], inputs=inputs, block_dim=threads, device="cpu")
 
     found = {}
@@ -132,6 +159,7 @@ def run(
     launch(kernels.skin_errors.errors, errors)
     for struct in (levers, errors):
         found |= {name: people_of(getattr(struct, name), rows) for name in shapes[struct]}
+    found |= {name: people_of(getattr(at, name), rows) for name in ("coefficients", "transforms")}
     return found
 
 
@@ -154,6 +182,10 @@ def naive(people: Crowd, tables: SkinPlan) -> Arrays:
     distance = np.linalg.norm(residual, axis=-1)
     rows, columns = [0, 0, 0, 1, 1, 2, 0, 1, 2, 3], [0, 1, 2, 1, 2, 2, 3, 3, 3, 3]
     return {
+        "betas": people.betas,
+        "coefficients": people.coefficients,
+        "transforms": people.transforms,
+        "joints": people.joints,
         "start": people.transforms[:, joints],
         "pairs": block[..., rows, columns],
         "d": np.einsum("vj,bvr,bvc->bjrc", om[:, None] * active, residual, h, optimize=True).reshape(
@@ -184,8 +216,8 @@ def test_passes_give_the_sums_of_their_definitions(lanes: int, stage: tuple[str,
     found, wanted = run(crowd(), tables, lanes), naive(crowd(), tables)
     for name, x in wanted.items():
         assert found[name].shape == x.shape
-        # Residuals of 20 mm are differences of places of a metre, which float32 knows to 0.1 um.
-        tolerance = 2e-5 if name in ("d", "pull") else 4e-6
+        # Residuals of 20 mm are differences of places of a metre, which are known to half a micrometre.
+        tolerance = 5e-5 if name in ("d", "pull") else 4e-6
         assert np.abs(found[name] - x).max() < tolerance * np.abs(x).max(), name
 
 
@@ -212,31 +244,16 @@ def test_company_changes_no_bit(lanes: int) -> None:
 @pytest.mark.parametrize("broken", ["q", "target"])
 def test_a_broken_person_harms_no_other(broken: str) -> None:
     people, sick, well = crowd(), 5, np.delete(np.arange(COUNT), 5)
-    target, transforms = people.target.copy(), people.transforms.copy()
+    target, q = people.target.copy(), people.q.copy()
     if broken == "target":
         target[sick, plan().vertices[3], 1] = np.nan
     else:
-        transforms[sick, 7] = np.nan
-    found = run(Crowd(people.q, people.betas, people.coefficients, transforms, target), plan(), 8)
+        q[sick, 20] = np.nan
+    found = run(replace(people, q=q, target=target), plan(), 8)
     same(found, run(people, plan(), 8), well, well)
     assert (
         np.isnan(found["value"][sick]) and np.isnan(found["largest"][sick]) and np.isnan(found["mean"][sick])
     )
-
-
-@pytest.mark.parametrize("lanes, threads", SHAPES)
-def test_people_stand_as_in_the_torch_model(lanes: int, threads: int) -> None:
-    people, kernels, rows = crowd(), kernels_for(lanes), whole(np.arange(COUNT), lanes)
-    at = skinned(people, lanes, rows)
-    wanted = (at.coefficients.numpy(), at.transforms.numpy())
-    at.coefficients, at.transforms = zeros(lanes, *at.coefficients.shape), zeros(lanes, *at.transforms.shape)
-    q, betas = (wp.array(x, dtype=float, device="cpu") for x in (people.q, people.betas))
-    slots = len(rows)
-    inputs = [q, betas, plan().skin, body_tables(body()[1], "cpu"), zeros(lanes, slots, 46)]
-    inputs += [zeros(lanes, slots, BETAS), kernels.place.make_place(slots, "cpu"), at]
-    wp.launch_tiled(kernels.stand.stand, dim=[slots], inputs=inputs, block_dim=threads, device="cpu")
-    for found, x in zip((at.coefficients, at.transforms), wanted, strict=True):
-        assert np.abs(found.numpy() - x).max() < 2e-6
 
 
 @pytest.mark.parametrize("lanes, threads", SHAPES)
@@ -250,8 +267,10 @@ def test_target_skins_are_those_of_smpl(lanes: int, threads: int) -> None:
     coefficients = torch.cat((torch.ones(COUNT, 1), betas, turns), 1).numpy()
     transforms = model.transforms(rotation, betas).flatten(2).numpy()
     rows, chunk = whole(np.arange(COUNT), lanes), 2
-    empty = np.zeros((COUNT, len(model.v_template), 3))
-    at = skinned(Crowd(empty, empty, coefficients, transforms, empty), lanes, rows)
+    at = kernels_for(lanes).skin.Skinned()
+    at.coefficients, at.transforms = (lanes_of(x, lanes, rows) for x in (coefficients, transforms))
+    at.target = unwritten(lanes, len(rows), len(model.v_template), 3)
+    at.rows = wp.array(rows.astype(np.int32), dtype=int)
     chunks = -(-len(rows) // chunk)
     inputs = [
         smpl_skin(model, SIZE).skin,

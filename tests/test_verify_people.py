@@ -21,7 +21,7 @@ from skelfit.distances import aligned
 from skelfit.verify.accuracy import JOINT_SETS, PARTS, parts_of_vertices
 from skelfit.verify.anatomy import KNEES_ELBOWS, euler_angles, smpl_hinges
 from skelfit.verify.bodies import Bodies, bone_vertices
-from skelfit.verify.bones import STRIDE, closest_on_triangles, make_surface, signed_distance
+from skelfit.verify.bones import STRIDE
 from skelfit.verify.people import PersonMetrics, measure
 from skelfit.verify.reprojection import MIRRORED_KEYPOINTS
 
@@ -187,7 +187,10 @@ def test_nobody_depends_on_the_batch(
     bodies: Bodies, fields: dict[str, np.ndarray], metrics: PersonMetrics
 ) -> None:
     one = measure(bodies, metrics.people.chosen(np.arange(COUNT) == 5), bones_every=1)
-    assert abs(one.accuracy.pve_mm[0] - metrics.accuracy.pve_mm[5]) < 1e-6
+    assert np.array_equal(one.accuracy.vertex_mm[0], metrics.accuracy.vertex_mm[5])
+    assert one.accuracy.pve_mm[0] == metrics.accuracy.pve_mm[5]
+    assert one.bones.depth_mm[0] == metrics.bones.depth_mm[metrics.bones.rows.tolist().index(5)]
+    assert np.abs(one.accuracy.joints_mm["smpl24"][0] - metrics.accuracy.joints_mm["smpl24"][5]).max() < 1e-9
     assert np.abs(one.anatomy.excess_deg[0] - metrics.anatomy.excess_deg[5]).max() < 1e-9
 
 
@@ -233,39 +236,67 @@ def test_excess_against_a_loop(bodies: Bodies) -> None:
         assert (m.anatomy.excess_deg.max() > 1) == (largest > 1) and m.anatomy.excess_deg.max() < largest
 
 
-def winding(skin: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """How often the skin goes round each point, by all solid angles; one point at a time."""
-    found = []
-    for point in points:
-        a, b, c = (skin[faces[:, k]] - point for k in range(3))
-        la, lb, lc = (np.linalg.norm(x, axis=1) for x in (a, b, c))
-        above = (a * np.cross(b, c)).sum(1)
-        below = la * lb * lc + (a * b).sum(1) * lc + (b * c).sum(1) * la + (c * a).sum(1) * lb
-        found.append(2 * np.arctan2(above, below).sum() / (4 * np.pi))
-    return np.array(found)
+def winding(corners: np.ndarray, point: np.ndarray) -> float:
+    """How often a surface of triangles (F,3,3) goes round a point, by all solid angles."""
+    a, b, c = (corners - point).swapaxes(0, 1)
+    la, lb, lc = (np.linalg.norm(x, axis=1) for x in (a, b, c))
+    above = (a * np.cross(b, c)).sum(1)
+    below = la * lb * lc + (a * b).sum(1) * lc + (b * c).sum(1) * la + (c * a).sum(1) * lb
+    return float(2 * np.arctan2(above, below).sum() / (4 * np.pi))
 
 
-def test_bones_outside_the_skin(bodies: Bodies, metrics: PersonMetrics) -> None:
-    """Against winding numbers of every triangle, and the distance to every triangle; also where the skin folds."""
-    fields = make_fields(2, seed=4)
-    fields["skel_betas"][:] = 0
-    group = bodies.pose(as_people(fields))[0]
-    asset = group.skel.asset
-    faces = np.asarray(asset.faces)
+def distance_to_triangles(corners: np.ndarray, point: np.ndarray) -> float:
+    """Of a point to triangles (F,3,3): to their edges, and to the feet on their planes that lie within them."""
+    a, b, c = corners.swapaxes(0, 1)
+    normal = np.cross(b - a, c - a)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    height = ((point - a) * normal).sum(1)
+    foot = point - height[:, None] * normal
+    found, within = [], np.ones(len(corners), bool)
+    for p, q in ((a, b), (b, c), (c, a)):
+        along = q - p
+        within &= (np.cross(along, foot - p) * normal).sum(1) >= 0
+        t = np.clip(((point - p) * along).sum(1) / (along**2).sum(1), 0, 1)
+        found.append(np.linalg.norm(point - p - t[:, None] * along, axis=1).min())
+    return float(min([*found, *np.abs(height[within])]))
+
+
+@pytest.mark.parametrize("bent", [0.0, 1.0])
+def test_distances_of_bones_to_the_skin(bodies: Bodies, bent: float) -> None:
+    """Against all triangles in float64, with signs; bent: poses in which the skin folds into itself."""
+    fields = make_fields(4, seed=4)
+    fields["skel_betas"][:] = np.random.default_rng(1).normal(size=(4, 10))
+    fields["skel_poses"] *= bent
+    genders = ["female", "male", "female", "male"]
     outside = 0
-    for k, bones in enumerate(bone_vertices(group, [0, 1])[:, :: 8 * STRIDE]):
-        found = signed_distance(make_surface(faces, 6890), group.skin[k], bones)
-        assert ((found > 0) == (winding(group.skin[k], faces, bones) < 0.5)).all()
-        a, b, c = (group.skin[k][faces[:, j]] for j in range(3))
-        for i in np.flatnonzero(found > 0)[:10]:
-            expected = closest_on_triangles(bones[i], a, b, c)[1].min()
-            assert (
-                1000 * abs(found[i] - expected) < 3
-            )  # the nearest triangle is not always at the nearest vertices
-        outside += int((found > 0).sum())
+    for group in bodies.pose(as_people(fields, skel_gender=genders)):
+        surface = bodies.surface(group.skel.gender)
+        for k, bones in enumerate(bone_vertices(group, [0, 1], STRIDE)):
+            found = surface.signed_distances(group.skin[k], bones)
+            corners = group.skin[k].astype(np.float64)[group.skel.asset.faces]
+            few = [*np.flatnonzero(found > 0)[::10], *range(0, len(bones), 40)]
+            rounds = np.array([winding(corners, bones[i]) for i in few])
+            assert ((found[few] > 0) == (rounds < 0.5)).all()
+            expected = np.array([distance_to_triangles(corners, bones[i]) for i in few])
+            assert 1000 * np.abs(np.abs(found[few]) - expected).max() < NEAR
+            outside += int((found[few] > 0).sum())
     assert outside > 10
-    assert (metrics.bones.rows.tolist() and sorted(metrics.bones.rows.tolist())) == list(range(COUNT))
-    assert 0 < metrics.bones.share.mean() < 0.1 and metrics.bones.joint_share.shape == (COUNT, 24)
+
+
+def test_shares_of_bones_outside(bodies: Bodies, metrics: PersonMetrics) -> None:
+    found = metrics.bones
+    assert sorted(found.rows.tolist()) == list(range(COUNT))
+    assert 0 < found.share.mean() < 0.1 and found.joint_share.shape == (COUNT, 24)
+    for group in bodies.pose(metrics.people):
+        assert np.array_equal(bone_vertices(group, [1], STRIDE), bone_vertices(group, [1])[:, ::STRIDE])
+        bones = bone_vertices(group, [1], STRIDE)[0]
+        distance = bodies.surface(group.skel.gender).signed_distances(group.skin[1], bones)
+        place = found.rows.tolist().index(group.rows[1])
+        assert found.share[place] == (distance > 0).mean()
+        assert found.depth_mm[place] == pytest.approx(1000 * distance.max())
+        joint = group.skel.asset.bone_weights_rigid.argmax(1)[::STRIDE]
+        for j in set(joint.tolist()):
+            assert found.joint_share[place, j] == pytest.approx((distance[joint == j] > 0).mean())
 
 
 def test_keypoints_mirror_as_their_places_do(models: ModelSet) -> None:

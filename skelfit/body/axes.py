@@ -1,4 +1,7 @@
-"""Rotations about fixed axes, from tables made once: cheaper than the general formula, and the same rotation."""
+"""Rotations about fixed axes, from tables made once: cheaper than the general formula, and the same rotation.
+
+And what the joint tables are made with.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,13 @@ def cross_matrix(a: Tensor) -> Tensor:
     x, y, z = a.unbind(-1)
     o = torch.zeros_like(x)
     return torch.stack((o, -z, y, z, o, -x, -y, x, o), -1).unflatten(-1, (3, 3))
+
+
+def nearest_rotation(a: Tensor) -> Tensor:
+    """The rotation (..., 3, 3) nearest to each matrix (..., 3, 3), in the sum of squares."""
+    u, _, vt = torch.linalg.svd(a)
+    turned = torch.cat((u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt).sign()[..., None, None]), -1)
+    return turned @ vt
 
 
 def combined(directions: Tensor, betas: Tensor) -> Tensor:

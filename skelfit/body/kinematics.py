@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skelfit.body.assets import SkelAsset
-from skelfit.body.axes import cross_matrix, rotations_about
+from skelfit.body.axes import cross_matrix, nearest_rotation, rotations_about
 from skelfit.body.dofs import (
     DOF_JOINT,
     NUM_DOFS,
@@ -24,7 +24,6 @@ from skelfit.body.dofs import (
     dof_index,
     dofs_of_joint,
 )
-from skelfit.body.lazy import roma
 
 LUMBAR, THORAX, HEAD, SCAPULA_R, SCAPULA_L = 11, 12, 13, 14, 19
 # Of an ulna: the forearm as a whole, to the radius and then to the hand.
@@ -136,8 +135,8 @@ def make_rig(asset: SkelAsset) -> Rig:
         slots[j, : len(mine)] = torch.tensor(mine)
     apose = torch.tensor(asset.apose_rel_transfo, dtype=torch.float64)
     # The files hold float32 rotations; made exact, a joint's frame is a rotation in float64 too.
-    apose_rot = roma.special_procrustes(apose[:, :3, :3])
-    per_joint_rot = roma.special_procrustes(torch.tensor(asset.per_joint_rot, dtype=torch.float64))
+    apose_rot = nearest_rotation(apose[:, :3, :3])
+    per_joint_rot = nearest_rotation(torch.tensor(asset.per_joint_rot, dtype=torch.float64))
     first_child = [SKEL_PARENTS.index(j) if j in SKEL_PARENTS else 0 for j in range(NUM_JOINTS)]
     bone = apose[first_child, :3, 3].clone()
     for j, (radius, hand) in FOREARM_BONES.items():
@@ -199,7 +198,16 @@ def dof_rotations(rig: Rig, q: Tensor) -> Tensor:
 
 def _spine_curve(angle: Tensor) -> tuple[Tensor, Tensor]:
     """Sideways and upward displacement of a constant-curvature segment of unit length bent by an angle."""
-    return angle / 2 * torch.sinc(angle / (2 * pi)) ** 2, torch.sinc(angle / pi)
+    return angle / 2 * _sine_share(angle / 2) ** 2, _sine_share(angle)
+
+
+def _sine_share(x: Tensor) -> Tensor:
+    """sin x / x; series near 0, where torch.sinc has no second derivative, and cancels in the first."""
+    small = x.abs() < 0.1
+    safe = torch.where(small, torch.ones_like(x), x)
+    x2 = x * x
+    series = 1 - x2 / 6 * (1 - x2 / 20 * (1 - x2 / 42 * (1 - x2 / 72)))
+    return torch.where(small, series, torch.sin(safe) / safe)
 
 
 def _spine_curve_slope(angle: Tensor) -> tuple[Tensor, Tensor]:

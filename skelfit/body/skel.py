@@ -112,6 +112,13 @@ class SkelModel:
             setattr(few, table, getattr(self, table)[vertices])
         return few
 
+    def with_bone_vertices(self, every: int) -> SkelModel:
+        """The same body with each so manyeth of its bone vertices alone."""
+        few = copy(self)
+        for table in ("bone_v_template", "_bone_rigid", "_bone_weights"):
+            setattr(few, table, getattr(self, table)[::every])
+        return few
+
     def shape(self, betas: Tensor) -> SkelShape:
         """Prepare people of shape betas (..., 10)."""
         _expect_last(betas, self.num_betas, "betas")

@@ -29,7 +29,7 @@ from skelfit.verify.run import ShardReport, VerifyTask, plan_verify, verify_shar
 from skelfit.verify.run_folder import RunFolder, open_run
 from skelfit.verify.terminal import comparison_lines, summary_lines
 
-FEW = 500  # people who are verified before worker processes have started
+FEW = 4000  # people who are verified before worker processes have started
 SAMPLE = 20_000  # people who are measured unless more are asked for: two or three minutes
 
 

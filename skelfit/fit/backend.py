@@ -9,7 +9,7 @@ import hashlib
 import platform
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +41,7 @@ class Backend:
     workers: int | None  # calls at once; None: as many as torch has threads
     parallel: bool  # whether groups run at once, so that each needs scratch of its own
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _rooms: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     @property
     def kernels(self) -> Any:
@@ -50,6 +51,28 @@ class Backend:
     def slots(self, groups: int) -> int:
         """For how many groups a launch needs scratch."""
         return groups if self.parallel else 1
+
+    def room(self, make: Callable[..., Any], groups: int, *sizes: int) -> Any:
+        """Scratch for so many groups, as make(slots, *sizes, device) makes it; what it holds is not defined.
+
+        Kept for the next launch of this thread.
+        """
+        return self._kept(make, self.slots(groups), sizes)
+
+    def skins(self, groups: int, vertices: int) -> Any:
+        """Room for the skins (at least groups, vertices, 3) of a batch; the next batch of this thread gets the same."""
+        return self._kept(self._make_skins, groups, (vertices,))
+
+    def _make_skins(self, groups: int, vertices: int, device: str) -> Any:
+        return self.lanes_of(groups, vertices, 3)
+
+    def _kept(self, make: Callable[..., Any], count: int, sizes: tuple[int, ...]) -> Any:
+        rooms = self._rooms.__dict__
+        key = f"{make.__module__}.{make.__qualname__}{sizes}"
+        if key not in rooms or rooms[key][0] < count:
+            rooms.pop(key, None)
+            rooms[key] = count, make(count, *sizes, self.device)
+        return rooms[key][1]
 
     def launch(self, kernel: Any, groups: int, inputs: Sequence[Any]) -> None:
         """Start a kernel on so many groups."""

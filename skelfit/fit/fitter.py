@@ -224,9 +224,8 @@ class PairFitter:
         backend, k, count = self.backend, self.backend.kernels, len(pose)
         rows = whole_groups(np.arange(count), backend.lanes)
         groups, parts = len(rows), chunks(backend, len(rows))
-        target = backend.lanes_of(groups, len(self.smpl.v_template), 3)
+        target = backend.skins(groups, len(self.smpl.v_template))
         people = skinned(backend, self.target_skin, target, rows)
-        slots = backend.slots(groups)
         skel_betas, q = (
             torch.zeros(count, n, device=backend.device) for n in (self.skel.num_betas, NUM_DOFS)
         )
@@ -236,11 +235,11 @@ class PairFitter:
             groups,
             [
                 *labels, people.rows, self.start_tables, self.body, self.balls,
-                k.place.make_place(slots, backend.device), k.start.make_start_room(slots, backend.device),
+                backend.room(k.place.make_place, groups), backend.room(k.start.make_start_room, groups),
                 people.transforms, people.coefficients, backend.array(skel_betas), backend.array(q),
             ],
         )  # fmt: skip
-        room = k.skin.room_for(backend.slots(parts), backend.block, 0, backend.device)
+        room = backend.room(k.skin.room_for, parts, backend.block, 0)
         backend.launch(k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room])
         status = backend.put(new_status(count, self.config.solver.damping))
         trans = torch.zeros(count, 3, device=backend.device)
@@ -263,7 +262,7 @@ class PairFitter:
             vertices = backend.ints(locator.vertices.numpy())
             weights = backend.array(locator.weights.to(backend.device))
             inputs = [vertices, weights, target, backend.array(places)]
-            backend.launch(backend.kernels.locate.locate, target.shape[0], inputs)
+            backend.launch(backend.kernels.locate.locate, -(-count // backend.lanes), inputs)
         return backend.array(places)
 
     def errors(self, skin: SkinPlan, batch: Batch) -> Errors:

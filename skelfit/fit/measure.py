@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from skelfit.fit.backend import Backend
-from skelfit.fit.passes import Batch, chunks, skinned, whole_groups
+from skelfit.fit.passes import Batch, chunks, posing_of, skinned, whole_groups
 from skelfit.fit.skin_tables import SkinPlan
 
 
@@ -29,7 +29,6 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors
     k = backend.kernels
     rows = whole_groups(np.arange(batch.count), backend.lanes)
     groups, parts = len(rows), chunks(backend, len(rows))
-    slots = backend.slots(parts)
     shapes = {
         "mean": (groups,),
         "mean_square": (groups,),
@@ -43,15 +42,8 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors
     spans = {name: slice(*ends[i : i + 2]) for i, name in enumerate(shapes)}
     for name, shape in shapes.items():
         setattr(out, name, found[spans[name]].reshape(shape) if np.prod(shape) else backend.lanes_of(*shape))
-    posing = k.posing.make_posing(
-        slots,
-        body,
-        backend.array(batch.q),
-        backend.array(batch.betas),
-        backend.array(batch.trans),
-        backend.device,
-    )
-    room = k.skin.room_for(slots, backend.block, 0, backend.device)
+    posing = posing_of(backend, parts, body, batch)
+    room = backend.room(k.skin.room_for, parts, backend.block, 0)
     people = skinned(backend, skin, batch.target, rows)
     backend.launch(k.skin_errors.errors, parts, [skin.skin, people, posing, backend.chunk, room, out])
     host = backend.read(found)  # (numbers, L)

@@ -145,6 +145,14 @@ def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
     return people
 
 
+def posing_of(backend: Backend, parts: int, body: Any, batch: Batch) -> Any:
+    """Where people are, and room for the joints of so many chunks."""
+    posing = backend.room(backend.kernels.posing.make_posing, parts)
+    posing.q, posing.betas = backend.array(batch.q), backend.array(batch.betas)
+    posing.trans, posing.body = backend.array(batch.trans), body
+    return posing
+
+
 def chunks(backend: Backend, groups: int) -> int:
     """How many chunks so many groups are."""
     return -(-groups // backend.chunk)
@@ -156,17 +164,9 @@ def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, beta
     count, joints, pairs = len(groups), len(tables.tree.joints), len(tables.tree.pairs)
     people = skinned(backend, tables.skin, batch.target, groups)
     parts = chunks(backend, count)
-    slots = backend.slots(parts)
-    posing = k.posing.make_posing(
-        slots,
-        tables.body,
-        backend.array(batch.q),
-        backend.array(batch.betas),
-        backend.array(batch.trans),
-        backend.device,
-    )
+    posing = posing_of(backend, parts, tables.body, batch)
     free = NUM_BETAS if betas_free else 0
-    room = k.skin.room_for(slots, backend.block, free, backend.device)
+    room = backend.room(k.skin.room_for, parts, backend.block, free)
     moments, levers = k.moments.Moments(), k.levers.Levers()
     moments.start, moments.d = (backend.lanes_of(count, joints, 12) for _ in range(2))
     moments.pairs, moments.value = backend.lanes_of(count, pairs, 10), backend.lanes_of(count)
@@ -199,11 +199,11 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
         [
             backend.ints(found.rows[where]), backend.ints(where), slots, rules, state, batch.located, found.moments,
             found.levers, tables.variables, tables.balls, tables.branches, tables.body,
-            k.place.make_place(slots, backend.device),
-            k.quadratic.make_room(slots, joints, pairs, tables.variables.num_cells, backend.device),
-            k.betas.make_shaping(slots if rules.free_betas else 0, joints, backend.device),
-            k.solve.make_work(slots, variables, tables.balls.index.shape[0], joints, backend.device),
-            k.step.make_steps(slots, variables, backend.device),
+            backend.room(k.place.make_place, groups),
+            backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
+            backend.room(k.betas.make_shaping, groups if rules.free_betas else 0, joints),
+            backend.room(k.solve.make_work, groups, variables, tables.balls.index.shape[0]),
+            backend.room(k.step.make_steps, groups, variables),
         ],
     )  # fmt: skip
 

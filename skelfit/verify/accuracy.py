@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skelfit.body.assets import SkelAsset
 from skelfit.distances import JOINT_ERRORS, joint_errors
-from skelfit.verify.bodies import Array, Bodies, Group
+from skelfit.verify.bodies import MOST_M, Array, Bodies, Group, Skin32
 from skelfit.verify.samples import People
 
 VERTICES = 6890
@@ -74,8 +74,7 @@ def measure_accuracy(bodies: Bodies, people: People, groups: list[Group]) -> Acc
     for group in groups:
         if group.smpl_joints is None:
             continue
-        moved = group.skin + group.target_to_skin[:, None]
-        distance = 1000 * np.sqrt(((moved - group.target) ** 2).sum(-1))
+        distance = vertex_distances(group)
         vertex[group.rows] = distance
         which = parts_of_vertices(group.skel.asset)
         for p in range(len(PARTS)):
@@ -83,7 +82,8 @@ def measure_accuracy(bodies: Bodies, people: People, groups: list[Group]) -> Acc
         regressors = {"smpl24": group.smpl_joints, "skel24": bodies.skel_joints(group.skel.gender)}
         if bodies.has_keypoints:
             regressors["keypoints44"] = bodies.keypoints()
-        points = {name: (r(group.target), r(moved)) for name, r in regressors.items()}
+        moved = group.target_to_skin
+        points = {name: (r(group.target), r.moved(r(group.skin), moved)) for name, r in regressors.items()}
         for name, joint_set in JOINT_SETS.items():
             source = "keypoints44" if joint_set.regressor == _KEYPOINTS else name
             if source in points:
@@ -102,6 +102,14 @@ def measure_accuracy(bodies: Bodies, people: People, groups: list[Group]) -> Acc
         extremity_deg=np.where(np.isfinite(pve), _extremity(fields["smpl_pose"]), np.nan),
         smpl_joints=joints24,
     )
+
+
+def vertex_distances(group: Group) -> Skin32:
+    """Distances (K,V) mm of a group's fitted skins to those of the labels."""
+    moved = np.clip(group.target_to_skin, -MOST_M, MOST_M).astype(np.float32)
+    x, y, z = (group.skin[..., c] - group.target[..., c] + moved[:, None, c] for c in range(3))
+    found: Skin32 = np.float32(1000) * np.sqrt(x * x + y * y + z * z)
+    return found
 
 
 def _extremity(pose: NDArray[np.float32]) -> Array:

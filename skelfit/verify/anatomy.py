@@ -135,7 +135,7 @@ def sides_exchanged(bodies: Bodies, group: Group) -> NDArray[np.bool_]:
     sign[_ROOT_AND_SPINE] = 1.0  # trunk and root stay where they are
     exchanged = group.pose[:, _OTHER_SIDE]
     best = np.minimum(
-        *(error(group.skel.joints(group.shape.frames, q).pos.numpy()) for q in (exchanged, exchanged * sign))
+        *(error(group.skel.joints(group.frames, q).pos.numpy()) for q in (exchanged, exchanged * sign))
     )
     found: NDArray[np.bool_] = (as_is > _SWAP_LEAST_MM) & (best < _SWAP_GAIN * as_is)
     return found

@@ -11,7 +11,7 @@ from skelfit.verify.bones import Bones, measure_bones
 from skelfit.verify.reprojection import Reprojection, measure_reprojection
 from skelfit.verify.samples import People
 
-BATCH = 64  # people that are measured at once: their skins stay in the cache's reach
+BATCH = 128  # people that are measured at once
 BONES_EVERY = 16  # bones are looked at for one person in so many
 
 

@@ -47,6 +47,14 @@ template <unsigned N> inline vec_t<N, float> lanes_exceeds(const vec_t<N, float>
     return group<N>(lanes(a) > lanes(b) ? one : zero);
 }
 
+// s a + b, rounded once: said so, as compilers are not to choose which products they fuse.
+template <unsigned N> inline vec_t<N, float> lanes_fma(float s, const vec_t<N, float>& a, const vec_t<N, float>& b)
+{
+    typename lanes_of<N>::type x = lanes(a);
+    for (unsigned k = 0; k < N; ++k) x[k] = s;
+    return group<N>(__builtin_elementwise_fma(x, lanes(a), lanes(b)));
+}
+
 template <unsigned N> inline vec_t<N, float> lanes_sqrt(const vec_t<N, float>& a)
 {
     typename lanes_of<N>::type x = lanes(a);

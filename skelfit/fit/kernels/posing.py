@@ -30,10 +30,9 @@ class Posing:
     shape: A2  # (S, K)
 
 
-def make_posing(slots: int, body: Any, q: Any, betas: Any, trans: Any, device: str) -> Any:
-    """Room for so many groups."""
+def make_posing(slots: int, device: str) -> Any:
+    """Room for so many groups; where people are is for the caller to say."""
     posing = Posing()
-    posing.q, posing.betas, posing.trans, posing.body = q, betas, trans, body
     posing.place = make_place(slots, device)
     posing.angles = wp.empty((slots, NUM_DOFS), dtype=V, device=device)
     posing.shape = wp.empty((slots, NUM_BETAS), dtype=V, device=device)

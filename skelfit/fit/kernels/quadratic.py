@@ -54,8 +54,8 @@ def make_room(slots: int, joints: int, pairs: int, cells: int, device: str) -> A
     """Room for so many groups."""
     room = Room()
     shapes = {
-        "start": (joints, 12), "d": (joints, 12), "given": (joints, 12), "pairs": (pairs, 10), "energy": (), "mean": (joints, 4),
-        "a": (joints, 12), "change": (joints, 12), "slope": (joints, 12), "part": (joints,), "force": (joints, 3),
+        "start": (joints, 12), "d": (joints, 12), "given": (joints, 12), "pairs": (pairs, 10), "energy": (),
+        "mean": (joints, 4), "a": (joints, 12), "change": (joints, 12), "slope": (joints, 12), "part": (joints,), "force": (joints, 3),
         "pull": (joints, 9), "cells": (cells, MOMENT_SIZE),
     }  # fmt: skip
     for name, shape in shapes.items():
@@ -418,6 +418,8 @@ def bend_column(s: int, h: int, j: int, variables: Variables, place: Place, room
             else:
                 e = m(place.omega[s, di, 0], a0) + m(place.omega[s, di, 1], a1) + m(place.omega[s, di, 2], a2)
             bend[h, wp.min(i, j), wp.max(i, j)] = 2.0 * e
+        elif i < j and variables.turns[j, i] == 0:
+            bend[h, i, j] = V()
 
 
 @wp.func

@@ -91,7 +91,13 @@ def _rest(groups: int) -> str:
         const wp::vec_t<12, float>& row = *wp::address(basis, quad, k);
         for (int h = 0; h < {groups}; ++h) {{
             const wp::vec_t<{L}, float> c = *wp::address(coefficients, g + h, k);
-            for (int i = 0; i < 12; ++i) sums[h][i] = wp::add(sums[h][i], wp::mul(row[i], c));
+            for (int i = 0; i < 12; ++i) {{
+#ifdef SKELFIT_LANES
+                sums[h][i] = wp::lanes_fma(row[i], c, sums[h][i]);
+#else
+                for (int l = 0; l < {L}; ++l) sums[h][i][l] = fmaf(row[i], c[l], sums[h][i][l]);
+#endif
+            }}
         }}
     }}
     for (int h = 0; h < {groups}; ++h)

@@ -36,8 +36,8 @@ from .place import Place
 from .quadratic import (
     MOMENT_SIZE,
     Room,
-    add_up,
     add_slide_bends,
+    add_up,
     bend_column,
     beyond_limit,
     centre,
@@ -404,7 +404,9 @@ def solve(
         if rules.branch < 0:
             damping = take(state.status, rows, g, wp.static(DAMPING))
         accepted = V()
-        value = evaluate(s, t, h, g, work.x, rules, moments, variables, body, place, room, shaping, work, steps)
+        value = evaluate(
+            s, t, h, g, work.x, rules, moments, variables, body, place, room, shaping, work, steps
+        )
         for _step in range(rules.steps):
             promise = damped_step(s, t, h, size, bent, damping, steps)
             going = exceeds(promise, rules.tolerance * value)
@@ -416,7 +418,19 @@ def solve(
                 sync()
                 two = 4 * s + 1 - h
                 trial = evaluate(
-                    s, t, two, g, work.trial, rules, moments, variables, body, place, room, shaping, work,
+                    s,
+                    t,
+                    two,
+                    g,
+                    work.trial,
+                    rules,
+                    moments,
+                    variables,
+                    body,
+                    place,
+                    room,
+                    shaping,
+                    work,
                     steps,
                 )
                 better = m(going, V(1.0) - exceeds(trial, value + rules.noise * value))
@@ -489,7 +503,7 @@ def _store(
             put(state.status, rows, g, wp.static(DOUBT) + joint, doubt)
 
 
-def make_work(slots: int, variables: int, balls: int, joints: int, device: str) -> Any:
+def make_work(slots: int, variables: int, balls: int, device: str) -> Any:
     """Room for so many groups."""
     work = Work()
     work.mean = wp.zeros((2 * slots, 3), dtype=V, device=device)
