@@ -51,7 +51,7 @@ def finish(
         if i < 3:
             put(q, rows, g, i, room[s, i])
         else:
-            put(q, rows, g, i, near_middle(take(q, rows, g, i), tables.middle[i]))
+            put(q, rows, g, i, near_middle(take(q, rows, g, i), tables.angles.middle[i]))
     x, y, z = _root_at(given, rows, g, tables.joints, tables.speeds)
     a, b, c = _root_at(betas, rows, g, body.joints, body.speeds)
     for r in range(t, 3, wp.block_dim()):
