@@ -20,6 +20,7 @@ PARTS: tuple[tuple[int, int, int], ...] = (
 )  # fmt: skip
 # A part is the vertices that hold at least this share of its joint's largest weight; each counts by a power of it.
 _SHARE, _POWER = 0.75, 4
+_ENOUGH = 64  # vertices tell a part's rotation: of more, every second or third or so takes part
 
 
 @wp.struct
@@ -41,6 +42,7 @@ def part_weights(model: SkelModel) -> list[tuple[np.ndarray, np.ndarray]]:
     for joint, _, _ in PARTS:
         weight = model.weights[:, joint].double().cpu().numpy()
         chosen = np.flatnonzero(weight >= _SHARE * weight.max())
+        chosen = chosen[:: max(len(chosen) // _ENOUGH, 1)]
         power = weight[chosen] ** _POWER
         found.append((chosen, power / power.sum()))
     return found
