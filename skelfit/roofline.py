@@ -53,8 +53,8 @@ def count_work(models: ModelSet, fit: FitConfig, gender: Gender) -> dict[str, Wo
 
     target_skin   6V(1 + 10 + 207) shape and correctives, 24s + 18V skinning;   12V bytes written
     posed skin    6VK rest skin, 24s skinning, 21V residual;   12V read
-    shaped_moments  a posed skin, 18V turned residuals, 60V product, 18V + 24s lever and sums
     moments       a posed skin, 21V products and value, 24s_J + 18p sums;   10P + 24J numbers written
+    shaped_moments  the same, 18V turned shapes, 60V products, 18V + 24s levers and sums
     errors        a posed skin, 7V
     a step        192P slope, 192P + 32J^2 second moments, 27nJ + 6n^2 normal matrix, n^3/3 + 4n^2 solution;
                   10P + 24J numbers read, the normal matrix written and read
@@ -78,7 +78,11 @@ def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str)
 
     everything = np.arange(len(weights))
     progress = everything[::PROGRESS_STRIDE]
-    betas = posed(progress) + Work(96 * len(progress) + 24 * int(np.count_nonzero(weights[progress])), 0)
+
+    def levers(chosen: NDArray[np.int64]) -> Work:
+        """What free betas ask for beyond the moments."""
+        return Work(96 * len(chosen) + 24 * int(np.count_nonzero(weights[chosen])), 0)
+
     nothing = Work(0, 0)
     work = {
         "target_skin": Work(
@@ -91,11 +95,15 @@ def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str)
     for stage in fit.stages:
         joints = list(STAGE_JOINTS[stage.dofs])
         coarse = stage.coarse_stride or stage.stride
-        for stride in [coarse] * (stage.refreshes - 1) + [stage.stride]:
+        free = stage.refine_betas and gender != gendered
+        for k, stride in enumerate([coarse] * (stage.refreshes - 1) + [stage.stride]):
             chosen = part_vertices(weights, stage.vertices, stride)
-            work["moments"] += posed(chosen) + _sums(weights[chosen][:, joints])
-        if stage.refine_betas and gender != gendered:
-            work["shaped_moments"] += betas * stage.refreshes
+            found = posed(chosen) + _sums(weights[chosen][:, joints])
+            # Betas are free in all passes but the last, if it is not the only one.
+            if free and (k < stage.refreshes - 1 or stage.refreshes == 1):
+                work["shaped_moments"] += found + levers(chosen)
+            else:
+                work["moments"] += found
         # Each pass evaluates its start, too.
         work["solve"] += _step(joints, weights[:, joints]) * (stage.steps + stage.refreshes)
     work["errors"] = posed(everything) + Work(7 * len(weights), 0)

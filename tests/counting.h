@@ -56,6 +56,7 @@ inline one_lane mul(one_lane a, float s) COUNTED(a[0] * s)
 inline one_lane mul(float s, one_lane a) COUNTED(s * a[0])
 inline one_lane div(one_lane a, float s) COUNTED(a[0] / s)
 inline one_lane lanes_sqrt(const one_lane& a) COUNTED(__builtin_sqrtf(a[0]))
+inline one_lane lanes_fma(float s, const one_lane& a, const one_lane& b) { counts().flops += 2; one_lane r; r[0] = __builtin_fmaf(s, a[0], b[0]); return r; }
 #undef COUNTED
 
 }  // namespace wp

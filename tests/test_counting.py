@@ -97,5 +97,8 @@ def test_a_person_costs_few_operations_and_bytes(tmp_path: Path) -> None:
     """Minutes, as all kernels are compiled with a count in them."""
     said = kernel_program("import fit_work, sys; fit_work.main(*sys.argv[1:])", tmp_path, 8)
     for poses, found in json.loads(said).items():
+        # Code that goes around the counted functions would show here: the product that makes a skin.
+        for kernel in ("target_skin", "errors", "moments"):
+            assert found["mflop_by_kernel"][kernel] > 6 * 6890 * 200 / 1e6, (poses, kernel, found)
         assert 1 < found["mflop"]["mean"] <= MOST_MFLOP, (poses, found)
         assert 0.1 < found["mbyte"]["mean"] <= MOST_MBYTE, (poses, found)

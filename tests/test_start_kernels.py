@@ -12,7 +12,6 @@ import warp as wp
 from lane_kernels import SHAPES
 
 from skelfit.bench import make_labels
-from skelfit.body.ball import angles_to_rotation, ball_joints, nearest_turn
 from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, dof_limits, limits_middle
 from skelfit.body.lazy import roma
 from skelfit.body.models import open_models
@@ -22,7 +21,7 @@ from skelfit.fit.ball_tables import make_balls
 from skelfit.fit.body_tables import body_tables
 from skelfit.fit.kernels import kernels_for
 from skelfit.fit.start_tables import start_tables
-from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
+from skelfit.fit.warm_start import beta_map, body_angles
 
 lane_kernels.prepare()
 WIDER = dof_limits({"scapula_elevation_r": (-0.8, 0.3), "head_twist": (-1.5, 1.5)})
@@ -167,70 +166,3 @@ def test_a_lost_person_harms_no_other(lanes: int, threads: int) -> None:
     for name, values in vars(found).items():
         assert np.array_equal(getattr(again, name)[~lost], values[~lost]), name
     assert not np.isfinite(again.coefficients[lost]).all(1).any()
-
-
-@dataclass(frozen=True)
-class Finished:
-    q: np.ndarray  # (B, 46)
-    trans: np.ndarray  # (B, 3)
-    points: np.ndarray  # (B, 15)
-
-
-def fitted(pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Labels, then what a fit could have found: transl, SKEL's betas, angles within a turn, five points."""
-    rng = np.random.default_rng(2)
-    sizes = ((3, 3.0), (10, 1.0), (NUM_DOFS, 2.0), (15, 0.5))
-    return pose, betas, *((rng.normal(0, size, (len(pose), n))).astype(np.float32) for n, size in sizes)
-
-
-def finish(people: tuple[np.ndarray, ...], lanes: int = 8, threads: int = 1) -> Finished:
-    """What the kernel makes of them."""
-    pose, given, transl, betas, q, points = (
-        wp.array(x.reshape(len(x), -1), dtype=float, device="cpu") for x in people
-    )
-    smpl, skel = pair(torch.float32)
-    kernels, rows = kernels_for(lanes), lane_kernels.rows_of(len(pose), lanes)
-    tables, body = start_tables(smpl, skel, "cpu"), body_tables(skel, "cpu")
-    balls = make_balls(range(NUM_JOINTS), range(NUM_DOFS), "cpu")
-    slots = 1 if threads == 1 else len(rows)
-    room = wp.zeros((slots, NUM_DOFS), dtype=kernels.lanes.V, device="cpu")
-    trans = wp.zeros((len(pose), 3), dtype=float, device="cpu")
-    inputs = [pose, given, transl, betas, rows, tables, body, balls, room, q, trans, points]
-    wp.launch_tiled(kernels.finish.finish, dim=[len(rows)], inputs=inputs, block_dim=threads, device="cpu")
-    return Finished(*(x.numpy() for x in (q, trans, points)))
-
-
-@pytest.mark.parametrize("name", PEOPLE)
-def test_people_are_put_back_as_in_doubles(name: str) -> None:
-    people = fitted(*PEOPLE[name])
-    found = finish(people)
-    smpl, skel = pair(torch.float64)
-    pose, given, transl, betas, q, points = (torch.from_numpy(x).double() for x in people)
-    frames, rot = skel.frames(betas), roma.rotvec_to_rotmat(pose[:, 0])
-    root = frames.joints[:, 0]
-    trans = root_translation(transl, rot, smpl.root_joint(given), root)
-    placed = (points.unflatten(1, (-1, 3)) - root[:, None]) @ rot.mT + (root + trans)[:, None]
-    assert np.abs(found.trans - trans.numpy()).max() < 3e-6
-    assert np.abs(found.points - placed.flatten(1).numpy()).max() < 6e-6
-    wanted = nearest_turn(q, torch.from_numpy(limits_middle()))
-    wanted[:, :3] = root_angles(frames.frame[:, 0], rot)
-    assert gap(found.q, wanted.numpy()).max() < 1e-4
-    assert np.abs(found.q - limits_middle()).max() < pi + 1e-5
-    assert np.abs(found.q[:, 1]).max() < pi / 2 + 1e-5
-    axes = frames.frame[:, :1]
-    turned = angles_to_rotation(
-        ball_joints((0,), "cpu", torch.float64), torch.from_numpy(found.q[:, None, :3])
-    )
-    loss = 3.0 if name == "anything" else 1.0
-    assert ((axes @ turned @ axes.mT)[:, 0] - rot).abs().max() < 1e-6 * loss
-
-
-@pytest.mark.parametrize("lanes, threads", SHAPES)
-def test_the_same_end_in_any_company(lanes: int, threads: int) -> None:
-    people = tuple(x[:37] for x in fitted(*PEOPLE["anything"]))
-    order = np.random.default_rng(1).permutation(37)
-    found, alone = finish(people, lanes, threads), finish(people, lanes)
-    other = finish(tuple(x[order] for x in people), lanes, threads)
-    for name, values in vars(found).items():
-        assert np.array_equal(getattr(other, name), values[order]), name
-        assert np.array_equal(getattr(alone, name), values), name

@@ -62,7 +62,8 @@ def measure_sustained(
     """Calls of one size for so long: people per second in all, and in the first and the last quarter."""
     fitter, people = Fitter(models, replace(fit, batch=batch), device), repeated(labels, batch)
     timed_fit(fitter, people.first(1), device)
-    before, calls = gpu_state(device), []
+    before = gpu_state(device)
+    calls: list[float] = []
     started = time.perf_counter()
     while time.perf_counter() - started < seconds or len(calls) < 4:
         calls.append(timed_fit(fitter, people, device)[1])

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
     from skelfit.config import FitConfig
 
-# PVE after the stages before the last is measured on every 8th vertex: it informs, it decides nothing.
-PROGRESS_STRIDE = 8
+# PVE after the stages before the last is measured on every 32nd vertex: it informs, it decides nothing.
+PROGRESS_STRIDE = 32
 
 
 class Fitter:

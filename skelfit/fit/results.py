@@ -22,7 +22,7 @@ class FitResult:
     finite: Tensor  # (N,) bool; False: the other fields of the row mean nothing
     pve_mm: Tensor  # (N,) mean vertex error, all vertices
     max_vertex_mm: Tensor  # (N,)
-    stage_pve_mm: Tensor  # (N, S) mean vertex error after each stage; before the last on every 8th vertex
+    stage_pve_mm: Tensor  # (N, S) mean vertex error after each stage; before the last on every 32nd vertex
     objective: Tensor  # (N,) m^2, mean squared vertex error, limits and, across genders, betas included
     female: Tensor  # (N,) bool, of the SKEL body that was fitted
     betas_mm: (
