@@ -177,9 +177,7 @@ class MeshFitter:
             betas = torch.where(finite[:, None], betas, torch.zeros_like(betas))
         return target, betas, finite
 
-    def _result(
-        self, batch: Batch, x: Tensor, retries: Tensor, start: MeshStart, finite: Tensor
-    ) -> MeshFit:
+    def _result(self, batch: Batch, x: Tensor, retries: Tensor, start: MeshStart, finite: Tensor) -> MeshFit:
         """Back from the frame of the start's pelvis."""
         q, shift, betas, status = x.split(_SIZES, 1)
         q = nearest_turn(q, self.middle)

@@ -33,9 +33,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.func
-def write_angles(
-    s: int, t: int, turns: A3, tables: Angles, body: Body, balls: Balls, place: Place, q: A2
-):
+def write_angles(s: int, t: int, turns: A3, tables: Angles, body: Body, balls: Balls, place: Place, q: A2):
     """SKEL's angles q (S, 46) of SMPL's local rotations, quaternions turns (S, 24, 4); the root's zero."""
     for i in range(t, 3, wp.block_dim()):
         q[s, i] = V(0.0)
