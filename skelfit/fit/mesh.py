@@ -67,6 +67,7 @@ class _Pass:
     tables: Tables
     steps: int
     limit_weight: float
+    late: bool = False  # only for those who have not converged
 
 
 class MeshFitter:
@@ -145,9 +146,8 @@ class MeshFitter:
 
         weight = self.config.limit_weight
         fine = [_Pass(self.fine, n, weight) for n in meshes.fine_steps]
+        fine += [_Pass(self.fine, n, weight, late=True) for n in meshes.late_steps]
         coarse = [_Pass(self.coarse, n, weight) for n in meshes.coarse_steps]
-        if seek:
-            coarse = [_Pass(self.coarse, n, weight) for n in meshes.shape_steps] + coarse
         free = [_Pass(self.coarse, n, 0.0) for n in meshes.free_steps]
 
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,14 +192,12 @@ class MeshFitter:
         pelvis = self.model.j_template[0] + combined(self.model.j_shapedirs[:1], betas)[:, 0]
         trans = place((pelvis + shift)[:, None])[:, 0] - pelvis
 
-        meshes = self.config.meshes
-        gain, value = status[:, DECREASE], status[:, VALUE]
         finite = finite & q.isfinite().all(1) & trans.isfinite().all(1) & errors.largest.isfinite()
         return MeshFit(
             poses=q,
             betas=betas,
             trans=trans,
-            converged=finite & (gain < meshes.converged_gain * value + meshes.converged_floor),
+            converged=finite & self._converged(status),
             finite=finite,
             pve_mm=1000 * errors.mean,
             max_vertex_mm=1000 * errors.largest,
@@ -235,11 +233,19 @@ class MeshFitter:
         """Passes of some people from the answers x (K, n): better answers, and their objective."""
         self._place(batch, rows, x)
         for each in passes:
-            rules = make_rules(self.backend, self.config, each.steps, 0.0, 0.0)
+            few = rows[~self._converged(self.backend.read(batch.status)[rows])] if each.late else rows
+            if len(few) == 0:
+                continue
+            rules = make_rules(self.backend, self.config, each.steps, self.config.meshes.tolerance, 0.0)
             rules.free_root, rules.free_betas = 1, int(seek_betas)
             rules.limit_weight, rules.beta_weight = each.limit_weight, self.beta_weight
-            batch.status[rows.to(batch.q.device), DAMPING] = self.config.solver.damping
-            run_pass(self.backend, each.tables, batch, rows.numpy(), rules)
+            batch.status[few.to(batch.q.device), DAMPING] = self.config.solver.damping
+            run_pass(self.backend, each.tables, batch, few.numpy(), rules)
         found = torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1)
         answers = self.backend.read(found)[rows]
         return answers, answers[:, -6 + VALUE]
+
+    def _converged(self, status: Tensor) -> Tensor:
+        """Who has, of a status (K, 6)."""
+        meshes = self.config.meshes
+        return status[:, DECREASE] < meshes.converged_gain * status[:, VALUE] + meshes.converged_floor
