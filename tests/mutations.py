@@ -59,7 +59,7 @@ MUTATIONS = (
              "joints_are_found"),
     Mutation("fit/joint_targets.py", "d[..., columns] += goal.weight * off[:, :, None] * h[:, None]",
              "d[..., columns] += off[:, :, None] * h[:, None]", "test_anatomy.py", "moments_with_joints"),
-    Mutation("fit/mesh_start.py", "trans = y_mean - pivot - (root @", "trans = y_mean - pivot + (root @",
+    Mutation("fit/kernels/mesh_start.py", "c[4] = m11 - m(a1, b1)", "c[4] = m11",
              "test_mesh_start.py"),
     # --- labels, images, filters ---
     Mutation("labels/paths.py", 'path.is_absolute() or ".." in path.parts', "path.is_absolute()",
