@@ -17,10 +17,10 @@ import pytest
 from click.testing import CliRunner, Result
 from job_fakes import FakeFitter, hashes, write_images, write_labels
 from PIL import Image
+from skelfit.fit.compiled import is_compiled
 
 import skelfit.cli.convert
 from skelfit.cli import COMMANDS, main
-from skelfit.fit.compiled import is_compiled
 from skelfit.labels.demo import write_demo
 from skelfit.shards import read_rows
 

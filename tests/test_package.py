@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from kernels import WARM_UP
+from skelfit.fit.compiled import is_compiled
 
 from skelfit.body.models import ModelSet
-from skelfit.fit.compiled import is_compiled
 from skelfit.labels.demo import write_demo
 
 ROOT = Path(__file__).parents[1]
