@@ -171,6 +171,8 @@ def far(model: SkelModel, kind: str) -> Far:
     after = {"2 small": reference_steps(goal, x, 2, OTHER)}
     if kind == "lower body":
         after["3 exact"] = reference_steps(goal, x, 3, exact=True)
+    elif kind == "free root, betas":
+        after["4"] = reference_steps(goal, x, 4)
     else:
         after["12"] = reference_steps(goal, x, 12)
     if kind == "joints":
