@@ -8,7 +8,7 @@ import warp as wp
 
 from skelfit.device_report.cubin import read_cubin
 from skelfit.device_report.occupancy import MULTIPROCESSORS, as_text, module_report, resident_threads
-from skelfit.fit import occupancy
+from skelfit.device_report import occupancy
 
 
 def test_what_a_multiprocessor_holds() -> None:
