@@ -23,8 +23,7 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fit import kernels
-from skelfit.fit.backend import GPU_LANES, GPU_THREADS, start_warp
+from skelfit.fit.backend import GPU_LANES, GPU_THREADS, kernel_modules, start_warp
 from skelfit.fit.cubin import read_cubin
 
 _WARP = 32  # threads that run in step
@@ -76,16 +75,8 @@ def kernel_report(arch: int, lanes: int = GPU_LANES, block: int = GPU_THREADS) -
 
     arch is one of MULTIPROCESSORS. Needs no GPU and no driver.
     """
-    return [use for module in families(lanes) for use in module_report(module, arch, block)]
-
-
-def families(lanes: int) -> list[Any]:
-    """The Warp modules that hold kernels, in the order of the files' names."""
     start_warp()
-    files = sorted(path.stem for path in Path(kernels.__path__[0]).glob("*.py"))
-    made = kernels.kernels_for(lanes)
-    found = [wp.get_module(getattr(made, name).__name__) for name in files if name != "__init__"]
-    return [module for module in found if module.kernels]
+    return [use for module in kernel_modules(lanes) for use in module_report(module, arch, block)]
 
 
 def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
