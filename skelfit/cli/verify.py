@@ -30,7 +30,7 @@ from skelfit.verify.run_folder import RunFolder, open_run
 from skelfit.verify.terminal import comparison_lines, summary_lines
 
 FEW = 4000  # people who are verified before worker processes have started
-SAMPLE = 20_000  # people who are measured unless more are asked for: two or three minutes
+SAMPLE = 20_000  # people who are measured unless more are asked for: about half a minute
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,8 @@ def make_backend(
             parallel=False,
         )
     name = str(wp.get_device(device))
+    # What torch and Warp ask of the GPU is done in one order.
+    wp.set_stream(wp.stream_from_torch(torch.device(name)), name)
     return Backend(
         device=name,
         lanes=lanes or GPU_LANES,
