@@ -131,8 +131,15 @@ class Backend:
 
     def people_of(self, array: Any, count: int) -> Tensor:
         """An array of lane vectors (G, ...) of all people in their order as (count, ...), on the host."""
-        found = self.read(array)  # (G, ..., L)
-        return found.movedim(-1, 1).flatten(0, 1)[:count]
+        return by_person(self.read(array), count)
+
+
+def by_person(found: Tensor, count: int) -> Tensor:
+    """Numbers of groups (G, ..., L) as those of people (count, ...).
+
+    In one order of memory however many groups there are: how torch adds up depends on it.
+    """
+    return found.movedim(-1, 1).flatten(0, 1)[:count].contiguous()
 
 
 @lru_cache
@@ -209,14 +216,15 @@ def cpu_flags(target: str) -> str:
     """
     text = _HEADER.read_bytes()
     name = f"skelfit_lanes_{hashlib.sha256(text).hexdigest()[:16]}.h"
-    copy = Path(wp.config.kernel_cache_dir, name)
+    copy = _cache() / name
     if len(str(copy).split()) > 1:
         raise SkelfitError(f"WARP_CACHE_PATH: expected a folder without spaces, found {copy.parent}")
     if not copy.exists():
         with replacing(copy) as temporary:
             temporary.write_bytes(text)
     processor = "-march=native" if target == "native" else f"-target-cpu {target}"
-    if platform.machine() in ("x86_64", "AMD64"):  # psabi: how functions hand over wide vectors, of which we have none
+    if platform.machine() in ("x86_64", "AMD64"):
+        # psabi: warnings of how functions hand over wide vectors; none of ours does.
         processor += " -mprefer-vector-width=512 -Wno-psabi"
     return f"{processor} -include {copy}"
 
@@ -247,8 +255,14 @@ def is_compiled(device: str) -> bool:
 
 def _note(backend: Backend) -> Path:
     """A file beside the compiled kernels, named after all that they are made of."""
-    made_of = [wp.get_cpu_kernel_cache_key(), wp.config.cpu_compiler_flags, str(wp.get_device(backend.device).arch)]
-    made_of += [str(backend.lanes), str(backend.threads)]
+    arch = wp.get_device(backend.device).arch
+    made_of = [wp.get_cpu_kernel_cache_key(), str(wp.config.cpu_compiler_flags)]
+    made_of += [str(number) for number in (arch, backend.lanes, backend.threads)]
     made_of += [path.read_text(encoding="utf-8") for path in sorted(_HEADER.parents[1].rglob("*.py"))]
     key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
-    return Path(wp.config.kernel_cache_dir) / f"skelfit_{backend.device.replace(':', '')}_{key}"
+    return _cache() / f"skelfit_{backend.device.replace(':', '')}_{key}"
+
+
+def _cache() -> Path:
+    """The folder of what is compiled, which Warp has chosen at its start."""
+    return Path(str(wp.config.kernel_cache_dir))
