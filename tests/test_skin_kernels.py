@@ -143,8 +143,10 @@ def run(
         for name, shape in fields.items():
             setattr(struct, name, unwritten(lanes, groups, *shape))
 
-    parts = (wp.array(x, dtype=float, device="cpu") for x in (people.q, people.betas, people.trans))
-    posing = kernels.posing.make_posing(chunks, body_tables(body()[1], "cpu"), *parts, "cpu")
+    posing = kernels.posing.make_posing(chunks, "cpu")
+    posing.body = body_tables(body()[1], "cpu")
+    for name in ("q", "betas", "trans"):
+        setattr(posing, name, wp.array(getattr(people, name), dtype=float, device="cpu"))
 
     def launch(kernel: Any, *results: Any) -> None:
         inputs = [tables.skin, at, posing, chunk, room, *results]
