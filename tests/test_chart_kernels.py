@@ -16,8 +16,8 @@ from skelfit.body.ball import angles_to_rotation, ball_joints
 from skelfit.body.dofs import dof_limits, dofs_of_joint, limits_middle
 from skelfit.body.lazy import roma
 from skelfit.fit.ball_tables import Balls, make_balls
-from skelfit.fit.chart import shaped_move, torch_move
 from skelfit.fit.kernels import kernels_for
+from skelfit.fit.reference_solver import joint_move
 
 lane_kernels.prepare()
 JOINTS = list(range(1, 24))
@@ -81,11 +81,8 @@ def move(
 
 def reference(x: np.ndarray, step: np.ndarray, longest: float = MAX_STEP) -> np.ndarray:
     """The same by torch, in doubles."""
-    way = torch_move(JOINTS, DOFS, "cpu", torch.float64)
-    if x.shape[1] > len(DOFS):
-        way = shaped_move(way, len(DOFS), MAX_BETA_STEP)
-    found = way(torch.from_numpy(x).double(), torch.from_numpy(step).double(), longest)
-    return found.numpy()
+    way = joint_move(torch.tensor(DOFS), dof_limits(), longest, MAX_BETA_STEP)
+    return way(torch.from_numpy(x).double(), torch.from_numpy(step).double()).numpy()
 
 
 def people(count: int, seed: int, size: float = 0.3, betas: int = 0) -> tuple[np.ndarray, np.ndarray]:
