@@ -107,7 +107,7 @@ ONLY_IN = {
     "distributed": "cluster",
     "click": "cli",
     "tqdm": "cli",
-    "smplx": "body",
+    "smplx": "body verify",
     "trimesh": "export",
     "matplotlib": "card cli",
     "transformers": "backbones",
