@@ -216,7 +216,7 @@ def check(target: str, company: bool) -> dict[str, Any]:
     start_warp(target)
     models, people = open_models(), read_people()
     fitter = Fitter(models, replace(fit_config(), batch=64))
-    fitter.compile()
+    fitter.backend.compile()
     found = answers(models, people, fitter)
     with np.load(ANSWERS) as recorded:
         off = deviations(found, {name: recorded[name] for name in recorded.files})

@@ -62,12 +62,12 @@ MUTATIONS = (
     Mutation("fit/kernels/step.py", "        sync()\n        pivot = w.row[s, i]\n", "        pivot = w.row[s, i]\n",
              "test_solve_kernels.py", "damped_steps and 1x4"),
     # One person ends the steps of the whole group.
-    Mutation("fit/kernels/solve.py", "if some(going):", "if going[0] > 0.0:", "test_solve_kernels.py", "company"),
+    Mutation("fit/kernels/solve.py", "if some(going):", "if going[0] > 0.0:", "test_solve_kernels.py", "company and 16x1"),
     Mutation("fit/kernels/solve.py", "weight * m(off, x)", "m(off, x)", "test_solve_kernels.py",
              "evaluation and joints and 16x1"),
     # Who fills up the last group is also in another one, and takes its steps twice.
     Mutation("fit/passes.py", "np.repeat(rows[-1:], short)", "np.repeat(rows[:1], short)", "test_solve_kernels.py",
-             "company"),
+             "company and 16x1"),
     Mutation("fit/joint_targets.py", "found - found.mean() + 1 / len(mine)", "found", "test_anatomy.py",
              "joints_are_found"),
     Mutation("fit/mesh_start.py", "trans = y_mean - pivot - (root @", "trans = y_mean - pivot + (root @",

@@ -76,10 +76,6 @@ class Fitter:
         parts = self.run_batches(fit_from, range(0, len(pose), size))
         return map_results(lambda *x: torch.cat(x), *parts)
 
-    def compile(self) -> None:
-        """Compile what has not been: it is then on disk, for all processes."""
-        self.backend.compile()
-
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
         """The tables for labels of a gender, one for each SKEL that is tried; made at the first call.
 
