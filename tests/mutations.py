@@ -62,7 +62,8 @@ MUTATIONS = (
     Mutation("fit/kernels/step.py", "        sync()\n        pivot = w.row[s, i]\n", "        pivot = w.row[s, i]\n",
              "test_solve_kernels.py", "damped_steps and 1x4"),
     # One person ends the steps of the whole group.
-    Mutation("fit/kernels/solve.py", "if some(going):", "if going[0] > 0.0:", "test_solve_kernels.py", "company and 16x1"),
+    Mutation("fit/kernels/solve.py", "if some(going):", "if going[0] > 0.0:", "test_solve_kernels.py",
+             "rests and 16x1"),
     Mutation("fit/kernels/solve.py", "weight * m(off, x)", "m(off, x)", "test_solve_kernels.py",
              "evaluation and joints and 16x1"),
     # Who fills up the last group is also in another one, and takes its steps twice.
