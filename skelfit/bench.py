@@ -23,8 +23,8 @@ from torch import Tensor
 from skelfit import __version__
 from skelfit.body.models import ModelSet
 from skelfit.config import FitConfig, Gender, Pipeline
+from skelfit.device_report.counting import recording
 from skelfit.fit.backend import make_backend
-from skelfit.fit.counting import recording
 from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.results import FitResult

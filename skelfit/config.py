@@ -156,10 +156,11 @@ class MeshConfig:
     """How bare meshes are fitted, whose root is free; the stages play no part there."""
 
     coarse_stride: int = bounded(1, default=8)  # the coarse passes use every 8th vertex, the fine ones all
-    # Solver steps of each pass: those before where betas are sought too, those that come near, those that finish.
-    shape_steps: tuple[int, ...] = (4, 4)
-    coarse_steps: tuple[int, ...] = (8, 8, 8)
-    fine_steps: tuple[int, ...] = (4, 4)
+    # Solver steps of each pass: those that come near, those that finish, and what is finished only where it goes on.
+    coarse_steps: tuple[int, ...] = (4, 4, 4, 4, 4, 4)
+    fine_steps: tuple[int, ...] = (4,)
+    late_steps: tuple[int, ...] = (4, 4)  # for those who have not converged
+    tolerance: float = bounded(0, default=1e-5)  # a mesh rests when a step would gain less than this share
     free_steps: tuple[int, ...] = (10, 10)  # of a second chance's coarse passes, joint limits off
     perturbation: float = bounded(0, default=0.3)  # rad, of the last chance's start
     seed: int = bounded(0, default=0)  # of that perturbation, the same for all people

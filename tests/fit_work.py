@@ -16,8 +16,8 @@ import kernel_work
 from skelfit.bench import make_labels
 from skelfit.body.models import open_models
 from skelfit.config import load_pipeline
+from skelfit.device_report.counting import Recording, recording
 from skelfit.fit.backend import make_backend
-from skelfit.fit.counting import Recording, recording
 from skelfit.fit.fitter import Fitter
 from skelfit.shipped import PIPELINES
 

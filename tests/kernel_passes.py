@@ -108,7 +108,7 @@ class KernelPass:
         return torch.cat((x, self.backend.read(self.batch.betas)), 1) if self.betas else x
 
     def evaluate(self, x: Tensor, exact: bool = False) -> Evaluation:
-        """Group by group with no step taken: the solver then leaves its evaluation behind."""
+        """Group by group with no step taken: the solver then leaves its evaluation behind, in its second buffer."""
         rules, n, lanes = self.rules(0), x.shape[1], self.backend.lanes
         rules.exact = int(exact)
         self.place(x)
@@ -117,7 +117,7 @@ class KernelPass:
             solve(self.backend, self.tables, self.batch, self.found, places, rules)
             room = self.backend.room(self.backend.kernels.step.make_steps, 1, n)
             arrays = (room.gradient, room.hessian, room.bend)
-            parts.append([self.backend.read(a)[0].movedim(-1, 0)[: len(places)].double() for a in arrays])
+            parts.append([self.backend.read(a)[1].movedim(-1, 0)[: len(places)].double() for a in arrays])
         gradient, upper, bend = (torch.cat(part) for part in zip(*parts, strict=True))
         value = self.backend.read(self.batch.status)[:, VALUE].double()
         matrix = symmetric(upper)

@@ -64,14 +64,14 @@ MUTATIONS = (
     # One person ends the steps of the whole group.
     Mutation("fit/kernels/solve.py", "if some(going):", "if going[0] > 0.0:", "test_solve_kernels.py",
              "rests and 16x1"),
-    Mutation("fit/kernels/solve.py", "weight * m(off, x)", "m(off, x)", "test_solve_kernels.py",
+    Mutation("fit/kernels/objective.py", "weight * m(off, x)", "m(off, x)", "test_solve_kernels.py",
              "evaluation and joints and 16x1"),
     # Who fills up the last group is also in another one, and takes its steps twice.
     Mutation("fit/passes.py", "np.repeat(rows[-1:], short)", "np.repeat(rows[:1], short)", "test_solve_kernels.py",
              "company and 16x1"),
     Mutation("fit/joint_targets.py", "found - found.mean() + 1 / len(mine)", "found", "test_anatomy.py",
              "joints_are_found"),
-    Mutation("fit/mesh_start.py", "trans = y_mean - pivot - (root @", "trans = y_mean - pivot + (root @",
+    Mutation("fit/kernels/mesh_start.py", "c[4] = m11 - m(a1, b1)", "c[4] = m11",
              "test_mesh_start.py"),
     # --- labels, images, filters ---
     Mutation("labels/paths.py", 'path.is_absolute() or ".." in path.parts', "path.is_absolute()",

@@ -18,8 +18,8 @@ import warp as wp
 from skelfit.bench import make_labels
 from skelfit.body.models import ModelSet
 from skelfit.config import load_pipeline
+from skelfit.device_report.counting import recording
 from skelfit.fit.backend import make_backend
-from skelfit.fit.counting import recording
 from skelfit.fit.fitter import Fitter
 from skelfit.shipped import PIPELINES
 

@@ -27,8 +27,8 @@ COUNT, BETA_WEIGHT, NO_LIMITS = 16, 1e-3, np.array([[-np.inf, np.inf]] * 46)
 def evaluator(lanes: int) -> Any:
     """The kernel that evaluates people, with so many lanes a group."""
     of = kernels_for(lanes)
-    A1, A2, take_means, evaluate = of.lanes.A1, of.lanes.A2, of.quadratic.means, of.solve.evaluate
-    Rules, Moments, Work, Steps = of.solve.Rules, of.solve.Moments, of.solve.Work, of.step.Steps
+    A1, A2, take_means, evaluate = of.lanes.A1, of.lanes.A2, of.quadratic.means, of.objective.evaluate
+    Rules, Moments, Work, Steps = of.objective.Rules, of.moments.Moments, of.objective.Work, of.step.Steps
     Place, Room, Shaping = of.place.Place, of.quadratic.Room, of.betas.Shaping
 
     @wp.kernel(module="unique", enable_backward=False)
@@ -61,11 +61,11 @@ class Found:
             setattr(levers if name in ("lever", "products", "pull") else room, name, lanes_of(moment, lanes))
         shaping.levers = levers
         work, steps = (
-            of.solve.make_work(groups, size, 1, "cpu"),
+            of.objective.make_work(groups, size, 1, "cpu"),
             of.step.make_steps(groups, size, "cpu"),
         )
         work.q = lanes_of(people.q, lanes)
-        rules = of.solve.Rules()
+        rules = of.objective.Rules()
         rules.free_betas, rules.free_root, rules.beta_weight = 1, int(people.free_root), BETA_WEIGHT
         value = wp.zeros(groups, dtype=of.lanes.V, device="cpu")
         inputs = [

@@ -312,6 +312,7 @@ def test_who_rests_is_left_where_they_are(backend: Backend, model: SkelModel) ->
 
 # The other branch of a shoulder.
 
+
 def test_columns_of_the_shoulders_that_a_stage_moves(model: SkelModel) -> None:
     names = [[f"shoulder_{side}_{axis}" for axis in "xyz"] for side in "rl"]
     for part, expected in (("lower body", []), ("joints", names)):

@@ -12,11 +12,11 @@ import warp as wp
 from skelfit.bench import Labels, timed_fit
 from skelfit.body.models import ModelSet
 from skelfit.config import FitConfig
+from skelfit.device_report.counting import recording
+from skelfit.device_report.occupancy import MULTIPROCESSORS, kernel_report
 from skelfit.device_report.speed import repeated
 from skelfit.fit.backend import make_backend
-from skelfit.fit.counting import recording
 from skelfit.fit.fitter import Fitter
-from skelfit.fit.occupancy import MULTIPROCESSORS, kernel_report
 
 
 def measure_parts(

@@ -33,7 +33,8 @@ from skelfit.fit.kernels import kernels_for
 _HEADER = Path(kernels.__file__).with_name("lanes.h")
 _STARTING = threading.Lock()
 _NO_DRIVER = b"Warp CUDA warning: Could not find or load the NVIDIA CUDA driver"
-GPU_LANES, GPU_THREADS = 4, 64  # people of a group, threads that share it
+# People of a group, and threads that share it: with one person, no kernel spills registers.
+GPU_LANES, GPU_THREADS = 1, 128
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ put back at the end in closed form.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.backend import Backend, make_backend
 from skelfit.fit.ball_tables import make_balls
+from skelfit.fit.batches import run_batches
 from skelfit.fit.body_tables import body_tables
 from skelfit.fit.joint_targets import make_locator
 from skelfit.fit.measure import Errors, measure
@@ -96,19 +96,8 @@ class Fitter:
         return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.backend)
 
     def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
-        """The batches that start at these rows; on a CPU as many at once as torch has threads, each on one.
-
-        Batches have nothing in common, so that threads over batches lose less than threads within one, and what a
-        batch gives does not depend on how many there are.
-        """
-        threads = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(
-                self.backend.workers or threads, initializer=torch.set_num_threads, initargs=(1,)
-            ) as pool:
-                return list(pool.map(function, starts))
-        finally:
-            torch.set_num_threads(threads)  # of threads to come: this one's own never changed
+        """The batches that start at these rows; another method of fitting overrides this."""
+        return run_batches(self.backend, function, starts)
 
 
 class PairFitter:

@@ -16,23 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skelfit.body.axes import combined
 from skelfit.body.ball import angles_to_rotation, ball_joints, nearest_turn
 from skelfit.body.dofs import NUM_DOFS, ROOT_DOFS, dof_limits, limits_middle
-from skelfit.body.kinematics import Frames
 from skelfit.body.skel import SkelModel
 from skelfit.fit.backend import Backend, make_backend
+from skelfit.fit.batches import run_batches
 from skelfit.fit.body_tables import body_tables
 from skelfit.fit.measure import measure
-from skelfit.fit.mesh_start import MeshStart, make_mesh_parts, mesh_start
+from skelfit.fit.mesh_start import MeshStart, mesh_start, mesh_start_tables
 from skelfit.fit.passes import (
     DAMPING,
     DECREASE,
     VALUE,
     Batch,
     Tables,
-    batch_of,
     make_rules,
     make_tables,
+    new_status,
     run_pass,
 )
 from skelfit.fit.second_chance import retry_failed
@@ -66,6 +67,7 @@ class _Pass:
     tables: Tables
     steps: int
     limit_weight: float
+    late: bool = False  # only for those who have not converged
 
 
 class MeshFitter:
@@ -91,8 +93,9 @@ class MeshFitter:
         self.backend = backend or make_backend("cpu")
         self.dof_limits = dof_limits(config.limits)
         self.middle = torch.tensor(limits_middle(self.dof_limits), dtype=torch.float32)
-        self.parts = make_mesh_parts(model)
+        self.root_ball = ball_joints((0,), "cpu", torch.float32)
         body = body_tables(model, self.backend.device)
+        self.start_tables = mesh_start_tables(model, body, self.backend.device, self.dof_limits)
         coarse, fine = (
             make_tables(
                 self.backend,
@@ -124,38 +127,27 @@ class MeshFitter:
         if len(target) == 0:  # the shapes of one mesh's result, without the mesh
             one = self.fit(self.model.v_template[None], self.model.v_template.new_zeros(1, count))
             return MeshFit(**{f.name: getattr(one, f.name)[:0] for f in fields(MeshFit)})
-        parts = []
         size = self.config.batch or self.backend.people
-        for start in range(0, len(target), size):
+
+        def fit_from(start: int) -> MeshFit:
             rows = slice(start, start + size)
-            few = None if betas is None else betas[rows].float()
-            parts.append(self._fit_batch(target[rows].float(), few))
+            return self._fit_batch(target[rows].float(), None if betas is None else betas[rows].float())
+
+        parts = run_batches(self.backend, fit_from, range(0, len(target), size))
         return MeshFit(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(MeshFit)})
 
     @torch.no_grad()
     def _fit_batch(self, target: Tensor, betas: Tensor | None) -> MeshFit:
-        model, meshes = self.model, self.config.meshes
-        finite = target.isfinite().flatten(1).all(1)
-        seek = betas is None
-        if betas is None:
-            betas = target.new_zeros(len(target), model.num_betas)
-        finite &= betas.isfinite().all(1)
-        # A decomposition of one matrix that is not finite fails for the whole batch: such a mesh is replaced.
-        target = torch.where(finite[:, None, None], target, model.v_template)
-        betas = torch.where(finite[:, None], betas, torch.zeros_like(betas))
-
-        start = mesh_start(model, target, betas, self.parts, self.dof_limits)
-        frames = model.frames(betas)
-        root, pivot = self._root_rotation(frames, start.q), frames.joints[:, 0]
-        still = (target - (pivot + start.trans)[:, None]) @ root + pivot[:, None]
-        batch = self._batch(still, start, betas)
+        meshes, seek = self.config.meshes, betas is None
+        target, betas, finite = self._finite(target, betas)
+        start = mesh_start(self.backend, self.start_tables, target, betas)
+        batch = self._batch(start, betas)
         first = torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1).cpu()
 
         weight = self.config.limit_weight
         fine = [_Pass(self.fine, n, weight) for n in meshes.fine_steps]
+        fine += [_Pass(self.fine, n, weight, late=True) for n in meshes.late_steps]
         coarse = [_Pass(self.coarse, n, weight) for n in meshes.coarse_steps]
-        if seek:
-            coarse = [_Pass(self.coarse, n, weight) for n in meshes.shape_steps] + coarse
         free = [_Pass(self.coarse, n, 0.0) for n in meshes.free_steps]
 
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,38 +163,41 @@ class MeshFitter:
         goal = (self.retry_above_mm / 1000) ** 2
         found = retry_failed(attempt, x, value, goal, [as_found, perturbed])
         self._place(batch, torch.arange(len(target)), found.x)
-        return self._result(batch, found.x, found.retries, start, root, pivot, finite)
+        return self._result(batch, found.x, found.retries, start, finite)
 
-    def _result(
-        self,
-        batch: Batch,
-        x: Tensor,
-        retries: Tensor,
-        start: MeshStart,
-        root: Tensor,
-        pivot: Tensor,
-        finite: Tensor,
-    ) -> MeshFit:
+    def _finite(self, target: Tensor, betas: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Meshes and betas without what is not finite, and who is. Who is not is the template."""
+        low, high = target.flatten(1).aminmax(dim=1)
+        finite = low.isfinite() & high.isfinite()
+        if betas is None:
+            betas = target.new_zeros(len(target), self.model.num_betas)
+        finite &= betas.isfinite().all(1)
+        if not finite.all():
+            target = torch.where(finite[:, None, None], target, self.model.v_template)
+            betas = torch.where(finite[:, None], betas, torch.zeros_like(betas))
+        return target, betas, finite
+
+    def _result(self, batch: Batch, x: Tensor, retries: Tensor, start: MeshStart, finite: Tensor) -> MeshFit:
         """Back from the frame of the start's pelvis."""
         q, shift, betas, status = x.split(_SIZES, 1)
-        frames = self.model.frames(betas)
         q = nearest_turn(q, self.middle)
         errors = measure(self.backend, self.fine.skin, self.fine.body, batch)
-        q[:, list(ROOT_DOFS)] = root_angles(frames.frame[:, 0], root @ self._root_rotation(frames, q))
-        moved = frames.joints[:, 0] + shift - pivot
-        trans = (root @ moved[..., None])[..., 0] + pivot + start.trans - frames.joints[:, 0]
+        frame = self.model.frames(betas[:1]).frame[0, 0]  # the pelvis', the same for all shapes
+        turned = angles_to_rotation(self.root_ball, q[:, None, list(ROOT_DOFS)])[:, 0]
+        q[:, list(ROOT_DOFS)] = root_angles(frame, start.turn @ (frame @ turned @ frame.mT))
 
         def place(points: Tensor) -> Tensor:
-            return (points - pivot[:, None]) @ root.mT + (pivot + start.trans)[:, None]
+            return (points - start.rest[:, None]) @ start.turn.mT + start.there[:, None]
 
-        meshes = self.config.meshes
-        gain, value = status[:, DECREASE], status[:, VALUE]
+        pelvis = self.model.j_template[0] + combined(self.model.j_shapedirs[:1], betas)[:, 0]
+        trans = place((pelvis + shift)[:, None])[:, 0] - pelvis
+
         finite = finite & q.isfinite().all(1) & trans.isfinite().all(1) & errors.largest.isfinite()
         return MeshFit(
             poses=q,
             betas=betas,
             trans=trans,
-            converged=finite & (gain < meshes.converged_gain * value + meshes.converged_floor),
+            converged=finite & self._converged(status),
             finite=finite,
             pve_mm=1000 * errors.mean,
             max_vertex_mm=1000 * errors.largest,
@@ -211,17 +206,19 @@ class MeshFitter:
             retries=retries,
         )
 
-    def _root_rotation(self, frames: Frames, q: Tensor) -> Tensor:
-        """The pelvis' global rotation (B, 3, 3) at angles q (B, 46)."""
-        ball, c = ball_joints((0,), "cpu", q.dtype), frames.frame[:, 0]
-        return c @ angles_to_rotation(ball, q[:, None, list(ROOT_DOFS)])[:, 0] @ c.mT
-
-    def _batch(self, still: Tensor, start: MeshStart, betas: Tensor) -> Batch:
-        """People on the device: meshes still (B, V, 3) m in the frame of the start's pelvis."""
-        q = start.q.clone()
-        q[:, list(ROOT_DOFS)] = 0
-        located = self.backend.array(torch.zeros(len(q), 0, 3, device=self.backend.device))
-        return batch_of(self.backend, still, q, betas, located, self.config.solver.damping)
+    def _batch(self, start: MeshStart, betas: Tensor) -> Batch:
+        """People on the device, where they start."""
+        backend, count = self.backend, len(betas)
+        return Batch(
+            count=count,
+            target=start.target,
+            located=backend.array(torch.zeros(count, 0, 3, device=backend.device)),
+            q=start.q,
+            betas=backend.put(betas),
+            trans=torch.zeros_like(start.q[:, :3]),
+            origin=start.q.clone(),
+            status=backend.put(new_status(count, self.config.solver.damping)),
+        )
 
     def _place(self, batch: Batch, rows: Tensor, x: Tensor) -> None:
         """Put people of rows (K,) where answers x (K, n) have them."""
@@ -236,11 +233,19 @@ class MeshFitter:
         """Passes of some people from the answers x (K, n): better answers, and their objective."""
         self._place(batch, rows, x)
         for each in passes:
-            rules = make_rules(self.backend, self.config, each.steps, 0.0, 0.0)
+            few = rows[~self._converged(self.backend.read(batch.status)[rows])] if each.late else rows
+            if len(few) == 0:
+                continue
+            rules = make_rules(self.backend, self.config, each.steps, self.config.meshes.tolerance, 0.0)
             rules.free_root, rules.free_betas = 1, int(seek_betas)
             rules.limit_weight, rules.beta_weight = each.limit_weight, self.beta_weight
-            batch.status[rows.to(batch.q.device), DAMPING] = self.config.solver.damping
-            run_pass(self.backend, each.tables, batch, rows.numpy(), rules)
+            batch.status[few.to(batch.q.device), DAMPING] = self.config.solver.damping
+            run_pass(self.backend, each.tables, batch, few.numpy(), rules)
         found = torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1)
         answers = self.backend.read(found)[rows]
         return answers, answers[:, -6 + VALUE]
+
+    def _converged(self, status: Tensor) -> Tensor:
+        """Who has, of a status (K, 6)."""
+        meshes = self.config.meshes
+        return status[:, DECREASE] < meshes.converged_gain * status[:, VALUE] + meshes.converged_floor

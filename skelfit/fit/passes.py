@@ -90,7 +90,7 @@ def whole_groups(rows: Rows, lanes: int) -> Rows:
 
 def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float, joint_weight: float) -> Any:
     """How the solver steps: of the angles alone, with the model of the Hessian; to be changed."""
-    rules, solver = backend.kernels.solve.Rules(), config.solver
+    rules, solver = backend.kernels.objective.Rules(), config.solver
     rules.steps, rules.exact, rules.free_betas, rules.free_root, rules.branch = steps, 0, 0, 0, -1
     rules.tolerance, rules.joint_weight = tolerance, joint_weight
     rules.max_angle_step, rules.max_beta_step = config.max_angle_step, solver.max_beta_step
@@ -202,7 +202,7 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
             backend.room(k.place.make_place, groups),
             backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
             backend.room(k.betas.make_shaping, groups if rules.free_betas else 0, joints),
-            backend.room(k.solve.make_work, groups, variables, tables.balls.index.shape[0]),
+            backend.room(k.objective.make_work, groups, variables, tables.balls.index.shape[0]),
             backend.room(k.step.make_steps, groups, variables),
         ],
     )  # fmt: skip
@@ -225,8 +225,8 @@ def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: 
 
 
 def _twin_rules(backend: Backend, rules: Any, branch: int, steps: int) -> Any:
-    other = backend.kernels.solve.Rules()
-    for name in backend.kernels.solve.Rules.vars:
+    other = backend.kernels.objective.Rules()
+    for name in backend.kernels.objective.Rules.vars:
         setattr(other, name, getattr(rules, name))
     other.branch, other.steps = branch, steps
     return other

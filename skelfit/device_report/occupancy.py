@@ -1,4 +1,4 @@
-"""How well the kernels of the fit fill a GPU, found without one: `python -m skelfit.fit.occupancy`.
+"""How well the kernels of the fit fill a GPU, found without one: `python -m skelfit.device_report.occupancy`.
 
 The compiler inside Warp makes the code of any GPU on any machine. The code says what a thread and a block take, and
 that how many threads a multiprocessor holds at once. Speed it does not say. Spilled registers are counted where there
@@ -23,8 +23,8 @@ from typing import Any
 
 import warp as wp
 
+from skelfit.device_report.cubin import read_cubin
 from skelfit.fit.backend import GPU_LANES, GPU_THREADS, kernel_modules, start_warp
-from skelfit.fit.cubin import read_cubin
 
 _WARP = 32  # threads that run in step
 _REGISTER_UNIT = 256  # registers are given to 32 threads in multiples of this
@@ -204,7 +204,9 @@ def as_text(uses: Sequence[KernelUse]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the kernels of the fit, a line each and GPU."""
-    parser = argparse.ArgumentParser(prog="python -m skelfit.fit.occupancy", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m skelfit.device_report.occupancy", description=main.__doc__
+    )
     parser.add_argument(
         "--arch", type=int, action="append", choices=sorted(MULTIPROCESSORS), help="default: all"
     )
