@@ -1,8 +1,9 @@
 """What the fit answers for a few dozen people, recorded: a change of results is noticed, and its version raised.
 
 `python tests/golden_fit.py --record` records the answers of this processor, also as older ones would compute them;
-`--check` prints as JSON how far the answers of this process are from those recorded, and whether people are fitted
-alike in any company. torch chooses its loops once per process, so the tests start one for each capability.
+`--check TARGET` prints as JSON how far the answers of this process are from those recorded, its kernels compiled for
+that target; with `--company` also whether people are fitted alike in any company. torch chooses its loops once per
+process, and so does Warp, so the tests start one for each capability.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding
-import numba
 import numpy as np
 import torch
+import warp as wp
 from torch import Tensor
 
 from skelfit.bench import make_labels
 from skelfit.body.models import ModelSet, open_models
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, load_pipeline
+from skelfit.fit import kernels
+from skelfit.fit.backend import cpu_lanes, start_warp
 from skelfit.fit.fitter import Fitter
+from skelfit.fit.kernels import kernels_for
 from skelfit.fit.mesh_people import MeshPeople
 from skelfit.fit.results import FitResult
 from skelfit.plan import ALGORITHM_VERSION
@@ -40,8 +43,29 @@ FOLDER = Path(__file__).with_name("golden")
 PEOPLE, ANSWERS, KINDS = FOLDER / "people.npz", FOLDER / "answers.npz", FOLDER / "kinds.json"
 LABELS = ("pose", "betas", "transl")
 RECORDED = ("poses", "betas", "trans", "pve_mm", "objective")
-# torch's loops, and the instructions that MKL may use beside them.
-CAPABILITIES = {"default": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a processor can do, as those who ask call it."""
+
+    torch: str  # its loops; they say how many lanes the kernels have
+    mkl: str  # for the decompositions that tables are made by
+    needed: frozenset[str] = frozenset()  # of /proc/cpuinfo
+
+    @property
+    def here(self) -> bool:
+        """Whether this processor can."""
+        return platform.machine() == "x86_64" and self.needed <= set(processor().get("flags", "").split())
+
+
+CAPABILITIES = {  # by the target of the kernels
+    "x86-64-v2": Capability("default", "SSE4_2"),
+    "x86-64-v3": Capability("avx2", "AVX2", frozenset({"avx2", "bmi2", "fma"})),
+    "x86-64-v4": Capability(
+        "avx512", "AVX512", frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
+    ),
+}
 HOW = (
     "the fit gives other results than those recorded. If that is meant, raise ALGORITHM_VERSION in skelfit/plan.py, "
     "so that shards of both are never mixed, and run: python tests/golden_fit.py --record"
@@ -98,11 +122,19 @@ def digest(found: Mapping[str, np.ndarray]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def kind() -> str:
+def processor() -> dict[str, str]:
+    """What Linux says of the first core."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def kind(target: str) -> str:
     """What the last bits of an answer may depend on."""
-    processor = f"{platform.machine()} {llvmlite.binding.get_host_cpu_name()}"
-    loops = torch.backends.cpu.get_cpu_capability()
-    return f"{processor}, loops {loops}, torch {torch.__version__}, numba {numba.__version__}"
+    core = processor()
+    model = "/".join(core.get(key, "?") for key in ("vendor_id", "cpu family", "model"))
+    versions = f"torch {torch.__version__}, warp {wp.config.version}"
+    return f"{platform.machine()} {model}, {target}, {cpu_lanes()} lanes, {versions}"
 
 
 def deviations(found: Mapping[str, np.ndarray], recorded: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
@@ -115,14 +147,20 @@ def deviations(found: Mapping[str, np.ndarray], recorded: Mapping[str, np.ndarra
 
 def constants() -> dict[str, str]:
     """The numbers that steer the fit: module constants of fit and body. Rare people alone may answer to one of them."""
-    numbers = {}
-    for part in ("fit", "body"):
-        for info in pkgutil.iter_modules([str(ROOT / "skelfit" / part)], f"skelfit.{part}."):
-            if not info.ispkg:
-                for name, value in vars(importlib.import_module(info.name)).items():
-                    if name.lstrip("_").isupper() and _numeric(value):
-                        numbers[f"{info.name}.{name}"] = repr(value)
-    return numbers
+    modules = [
+        importlib.import_module(info.name)
+        for part in ("fit", "body")
+        for info in pkgutil.iter_modules([str(ROOT / "skelfit" / part)], f"skelfit.{part}.")
+        if not info.ispkg
+    ]
+    of_lanes = kernels_for(16)
+    modules += [getattr(of_lanes, info.name) for info in pkgutil.iter_modules(kernels.__path__)]
+    return {
+        f"{module.__name__.replace('.of_16', '')}.{name}": repr(value)
+        for module in modules
+        for name, value in vars(module).items()
+        if name.lstrip("_").isupper() and name != "L" and _numeric(value)
+    }
 
 
 def _numeric(value: object) -> bool:
@@ -137,7 +175,7 @@ def company_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[st
     """Fields of people who are fitted otherwise alone, among few, among many, in another order, by other threads."""
     differences = []
     threads = torch.get_num_threads()
-    for gender, batches in (("neutral", (1, 7, 512)), ("male", (7, 512))):
+    for gender, batches in (("neutral", (1, 7, 512)), ("male", (7, 20, 512))):
         labels = [people[f"{gender}/{name}"] for name in LABELS]
         base = fitter.fit(gender, *labels)
         for batch in batches:
@@ -152,36 +190,38 @@ def company_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[st
     return differences
 
 
-def environment(capability: str) -> dict[str, str]:
-    """The environment of a process that computes as a processor of this capability does."""
-    instructions = CAPABILITIES[capability]
+def environment(target: str) -> dict[str, str]:
+    """The environment of a process that computes as a processor of this target does."""
+    capability = CAPABILITIES[target]
     return {
         **os.environ,
-        "ATEN_CPU_CAPABILITY": capability,
-        "MKL_ENABLE_INSTRUCTIONS": instructions,
+        "ATEN_CPU_CAPABILITY": capability.torch,
+        "MKL_ENABLE_INSTRUCTIONS": capability.mkl,
         "OMP_NUM_THREADS": "1",
     }
 
 
-def run(capability: str, *arguments: str) -> dict[str, Any]:
-    """What a process of this capability prints."""
-    command = [sys.executable, str(Path(__file__)), *arguments]
+def run(target: str, *arguments: str) -> dict[str, Any]:
+    """What a process for this target prints."""
+    command = [sys.executable, str(Path(__file__)), "--check", target, *arguments]
     done = subprocess.run(
-        command, env=environment(capability), cwd=ROOT, capture_output=True, text=True, timeout=280
+        command, env=environment(target), cwd=ROOT, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def check(company: bool) -> dict[str, Any]:
+def check(target: str, company: bool) -> dict[str, Any]:
     """What this process computes: its kind, digest, deviations and differences by company."""
+    start_warp(target)
     models, people = open_models(), read_people()
     fitter = Fitter(models, replace(fit_config(), batch=64))
+    fitter.backend.compile()
     found = answers(models, people, fitter)
     with np.load(ANSWERS) as recorded:
         off = deviations(found, {name: recorded[name] for name in recorded.files})
     return {
-        "kind": kind(),
+        "kind": kind(target),
         "digest": digest(found),
         "deviations": off,
         "company": company_differences(people, fitter) if company else None,
@@ -219,8 +259,8 @@ def record() -> None:
         models = open_models()
         np.savez(ANSWERS, **answers(models, read_people(), Fitter(models, fit_config())))
     kinds = {} if fresh else known["kinds"]
-    for capability in CAPABILITIES:
-        result = run(capability, "--check")
+    for target in (target for target, capability in CAPABILITIES.items() if capability.here):
+        result = run(target)
         other = kinds.get(result["kind"], result["digest"]) != result["digest"]
         if other or (reasons := atypical(result["deviations"])):
             raise SystemExit(f"{result['kind']}: {HOW}\n{'' if other else reasons}")
@@ -231,7 +271,10 @@ def record() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--record"]:
-        record()
-    else:
-        print(json.dumps(check("--company" in sys.argv)))
+    match sys.argv[1:]:
+        case ["--record"]:
+            record()
+        case ["--check", target, *company]:
+            print(json.dumps(check(target, company == ["--company"])))
+        case _:
+            sys.exit(__doc__)

@@ -39,7 +39,7 @@ class Counted:
 
 def start(folder: Path) -> None:
     """Compile what comes with a count in it, in this folder."""
-    start_warp()  # which has flags of its own
+    start_warp()
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -49,7 +49,7 @@ def start(folder: Path) -> None:
         raise OSError(ctypes.get_errno(), "no memory for the count")
     lanes = Path(skelfit.fit.kernels.__path__[0]) / "lanes.h"
     text = Path(__file__).with_name("counting.h").read_text()
-    header = folder / "counting.h"
+    header = folder / "skelfit_lanes_counting.h"  # by this name a backend knows that Warp has been started
     header.write_text(text.replace("@LANES@", str(lanes)).replace("@ADDRESS@", hex(ADDRESS)))
     wp.config.kernel_cache_dir = str(folder)
     wp.config.cpu_compiler_flags = f"-march=native -include {header}"

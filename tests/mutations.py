@@ -1,4 +1,4 @@
-"""What the tests catch: 40 faults, put into a copy of the project one at a time, each with the tests that must fail.
+"""What the tests catch: 45 faults, put into a copy of the project one at a time, each with the tests that must fail.
 
     python tests/mutations.py                     all of them
     python tests/mutations.py --only 3 17         some
@@ -49,16 +49,28 @@ MUTATIONS = (
              "        offset += f.shape[0]\n    return parts", "test_shards.py test_export.py"),
     Mutation("camera.py", "depth = 2 / (side * s)", "depth = 1 / (side * s)", "test_camera.py test_train_losses.py"),
     # --- the fit ---
-    Mutation("fit/cpu_steps.py", "u[i, i, p] += by[p] * h[i, i, p] + _floor", "u[i, i, p] += _floor",
-             "test_solver.py"),
-    Mutation("fit/cpu_tiles.py", "energy[p] += om[v] * (r0[p] * r0[p] + r1[p] * r1[p] + r2[p] * r2[p])",
-             "energy[p] += om[v] * (r0[p] * r0[p] + r1[p] * r1[p])", "test_fit.py", "naive_sum"),
-    Mutation("fit/torch_tiles.py", "(block.om[:, None] * residual.square().sum(1)).sum(0)",
-             "residual.square().sum(1).mean(0)", "test_fit.py", "naive_sum"),
+    Mutation("fit/reference_solver.py", "torch.diag_embed(damping[:, None] * diagonal + floor)",
+             "torch.diag_embed(0 * diagonal + floor)", "test_reference_solver.py"),
+    Mutation("fit/reference.py", "self.limit_weight**0.5 * excess", "self.limit_weight * excess", "test_reference.py"),
+    Mutation("fit/backend.py", 'f"skelfit_lanes_{hashlib.sha256(text).hexdigest()[:16]}.h"', '"skelfit_lanes_.h"',
+             "test_backend.py", "edited_header"),
+    Mutation("fit/kernels/moments.py", "(m(x, x) + m(y, y) + m(z, z))", "(m(x, x) + m(y, y))", "test_skin_kernels.py",
+             "definitions"),
+    Mutation("fit/kernels/step.py", "e0 += m(damping, w.hessian[h, i, i]) + floor", "e0 += floor",
+             "test_solve_kernels.py", "damped_steps"),
+    # Threads go on before the others have written their part of a row.
+    Mutation("fit/kernels/step.py", "        sync()\n        pivot = w.row[s, i]\n", "        pivot = w.row[s, i]\n",
+             "test_solve_kernels.py", "damped_steps and 1x4"),
+    # One person ends the steps of the whole group.
+    Mutation("fit/kernels/solve.py", "if some(going):", "if going[0] > 0.0:", "test_solve_kernels.py",
+             "rests and 16x1"),
+    Mutation("fit/kernels/objective.py", "weight * m(off, x)", "m(off, x)", "test_solve_kernels.py",
+             "evaluation and joints and 16x1"),
+    # Who fills up the last group is also in another one, and takes its steps twice.
+    Mutation("fit/passes.py", "np.repeat(rows[-1:], short)", "np.repeat(rows[:1], short)", "test_solve_kernels.py",
+             "company and 16x1"),
     Mutation("fit/joint_targets.py", "found - found.mean() + 1 / len(mine)", "found", "test_anatomy.py",
              "joints_are_found"),
-    Mutation("fit/joint_targets.py", "d[..., columns] += goal.weight * off[:, :, None] * h[:, None]",
-             "d[..., columns] += off[:, :, None] * h[:, None]", "test_anatomy.py", "moments_with_joints"),
     Mutation("fit/kernels/mesh_start.py", "c[4] = m11 - m(a1, b1)", "c[4] = m11",
              "test_mesh_start.py"),
     # --- labels, images, filters ---
@@ -116,7 +128,7 @@ MUTATIONS = (
              "two_processes"),
     # --- rules about the sources ---
     Mutation("sequences.py", "import numpy as np\n", "import click\nimport numpy as np\n", "test_architecture.py"),
-    Mutation("verify/histogram.py", "import numpy as np\n", "import numpy as np\nimport skelfit.fit.solver\n",
+    Mutation("verify/histogram.py", "import numpy as np\n", "import numpy as np\nimport skelfit.job\n",
              "test_architecture.py"),
 )  # fmt: skip
 

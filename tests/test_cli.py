@@ -17,10 +17,10 @@ import pytest
 from click.testing import CliRunner, Result
 from job_fakes import FakeFitter, hashes, write_images, write_labels
 from PIL import Image
-from skelfit.fit.compiled import is_compiled
 
 import skelfit.cli.convert
 from skelfit.cli import COMMANDS, main
+from skelfit.fit.backend import is_compiled
 from skelfit.labels.demo import write_demo
 from skelfit.shards import read_rows
 
@@ -64,10 +64,10 @@ def error_line(result: Result) -> str:
 
 @pytest.mark.parametrize("word", ["--help", "--version"])
 def test_help_waits_for_no_heavy_module(word: str) -> None:
-    """Whatever is imported beyond what a bare import of click needs, torch and numba are not among it."""
+    """Whatever is imported beyond what a bare import of click needs, torch and Warp are not among it."""
     code = (
         "import sys; from skelfit.cli import main; main(standalone_mode=False); "
-        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'numba', 'numpy', 'scipy', 'dask'}))"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'warp', 'numpy', 'scipy', 'dask'}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, word], cwd=ROOT, check=True, capture_output=True, text=True
@@ -508,11 +508,11 @@ def test_one_and_two_workers_give_the_same_people(models, monkeypatch: pytest.Mo
     arguments = ["convert", "--labels", "demo/demo-release.npz", "--source", "camerahmr", "--shard-size", 24]
     arguments += ["--pipeline", ROOT / "pipelines" / "hmr-skel.yaml", "--device", "cpu"]
     for workers, known in ((1, False), (2, True)):
-        monkeypatch.setattr(skelfit.cli.convert, "is_compiled", lambda known=known: known)
+        monkeypatch.setattr(skelfit.cli.convert, "is_compiled", lambda device, known=known: known)
         result = skelfit_(*arguments, "--workers", workers, "--out", f"out{workers}")
         assert result.exit_code == 0, result.output
-        assert ("compiling the fit" in result.output) is not known
-    assert is_compiled()
+        assert ("compiling the kernels" in result.output) is not known
+    assert is_compiled("cpu")
     shards = sorted(Path("out1").glob("*.tar"))
     assert len(shards) == 2
     for one in shards:

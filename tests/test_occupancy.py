@@ -6,9 +6,9 @@ import known_kernel
 import pytest
 import warp as wp
 
+from skelfit.device_report import occupancy
 from skelfit.device_report.cubin import read_cubin
 from skelfit.device_report.occupancy import MULTIPROCESSORS, as_text, module_report, resident_threads
-from skelfit.device_report import occupancy
 
 
 def test_what_a_multiprocessor_holds() -> None:

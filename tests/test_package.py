@@ -19,13 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from kernels import WARM_UP
-from skelfit.fit.compiled import is_compiled
 
 from skelfit.body.models import ModelSet
 from skelfit.labels.demo import write_demo
 
 ROOT = Path(__file__).parents[1]
-KERNELS = Path("skelfit", "fit", "__pycache__")
 BUILT = ("skelfit", "pipelines", "manifests", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 PEOPLE = 3
 
@@ -90,11 +88,7 @@ def programs(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A folder of a .pth file is searched, but its own .pth files, this checkout's among them, are not read.
     (installed / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     # Compiled code is kept under its meaning, not its place, so that of this checkout will do.
-    if not is_compiled():
-        exec(WARM_UP)  # waits where another process of these tests compiles
-    (installed / KERNELS).mkdir(exist_ok=True)
-    for kept in (ROOT / KERNELS).glob("*.nb[ic]"):
-        shutil.copy2(kept, installed / KERNELS)
+    exec(WARM_UP)  # waits where another process of these tests compiles
     return python.parent
 
 
@@ -129,6 +123,12 @@ def test_all_forms_hold_the_files_of_the_repository(built: Built) -> None:
     for form, files in contents(built).items():
         assert sorted(files) == sorted(expected), form
         assert [name for name, data in files.items() if data != expected[name]] == [], form
+
+
+def test_the_header_of_the_kernels_is_shipped(built: Built) -> None:
+    """No module imports it, but without it nothing can be compiled."""
+    for form, files in contents(built).items():
+        assert "skelfit/fit/kernels/lanes.h" in files, form
 
 
 def metadata(built: Built) -> Message:
@@ -178,6 +178,23 @@ STOPPED = {
     "bench --json gone/x.json": "gone/x.json: cannot be written",
     "study limits --json gone/x.json": "gone/x.json: cannot be written",
 }
+
+
+# The folders of the compiled kernels that there are, of those that this package would load.
+COMPILED = """
+import warp as wp
+from pathlib import Path
+from skelfit.fit.backend import is_compiled, kernel_modules, make_backend
+assert is_compiled("cpu")
+for module in kernel_modules(make_backend().lanes):
+    print(Path(wp.config.kernel_cache_dir, module.get_module_identifier(1)).is_dir(), module.name)
+"""
+
+
+def test_what_this_checkout_compiled_will_do(programs: Path, tmp_path: Path) -> None:
+    """The same kernels in another place are the same modules: an installed package compiles nothing again."""
+    lines = call(programs / "python", "-c", COMPILED, cwd=tmp_path).splitlines()
+    assert len(lines) >= 5 and [line for line in lines if not line.startswith("True ")] == []
 
 
 def test_an_empty_folder_will_do(programs: Path, tmp_path: Path, models: ModelSet) -> None:

@@ -11,7 +11,7 @@ from skelfit import __version__
 from skelfit.errors import SkelfitError
 
 # In the order of use: where a command is, and what the list of commands says of it. A command is imported when it is
-# called, since torch and numba take seconds, which help need not wait for.
+# called, since torch and Warp take seconds, which help need not wait for.
 COMMANDS = {
     "models": ("models:models_group", "Import the official body models, or write the open body."),
     "tar-labels": ("tar_labels:tar_labels_command", "Collect the SMPL labels of 4D-Humans' tars."),

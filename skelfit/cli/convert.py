@@ -43,8 +43,7 @@ from skelfit.cluster.worker import Work
 from skelfit.config import Pipeline, load_manifest, load_pipeline
 from skelfit.errors import SkelfitError
 from skelfit.filters import PUBLISHED_VALUES, switched
-from skelfit.fit.backend import is_compiled
-from skelfit.fit.fitter import Fitter
+from skelfit.fit.backend import is_compiled, make_backend
 from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
 from skelfit.labels.store import clear_temporaries, sequence_starts
 from skelfit.lock import write_record, writing
@@ -182,14 +181,12 @@ def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
         check_given(run, orders.given)
         check_filters(run)
         check_images(run)
+        if orders.place.scheduler is None and not is_compiled(run.device):
+            click.echo("compiling the kernels of the fit for this machine; that takes up to a minute, once")
+            make_backend(run.device).compile()
         work = run_shard
         if orders.place == HERE:
             work = partial(run_shard, fitter=make_fitter(models, settings, run.device))
-        elif orders.place.scheduler is None and not is_compiled(run.device):
-            click.echo("compiling the kernels of the fit for this machine; that takes up to a minute, once")
-            fitter = make_fitter(models, settings, run.device)
-            if isinstance(fitter, Fitter):
-                fitter.compile()
         summary = convert_run(run, orders.place, overwrite=orders.overwrite, work=work)
     for command in (
         f"verify {out}",

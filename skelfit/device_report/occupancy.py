@@ -24,8 +24,7 @@ from typing import Any
 import warp as wp
 
 from skelfit.device_report.cubin import read_cubin
-from skelfit.fit import kernels
-from skelfit.fit.backend import GPU_LANES, GPU_THREADS, start_warp
+from skelfit.fit.backend import GPU_LANES, GPU_THREADS, kernel_modules, start_warp
 
 _WARP = 32  # threads that run in step
 _REGISTER_UNIT = 256  # registers are given to 32 threads in multiples of this
@@ -76,16 +75,8 @@ def kernel_report(arch: int, lanes: int = GPU_LANES, block: int = GPU_THREADS) -
 
     arch is one of MULTIPROCESSORS. Needs no GPU and no driver.
     """
-    return [use for module in families(lanes) for use in module_report(module, arch, block)]
-
-
-def families(lanes: int) -> list[Any]:
-    """The Warp modules that hold kernels, in the order of the files' names."""
     start_warp()
-    files = sorted(path.stem for path in Path(kernels.__path__[0]).glob("*.py"))
-    made = kernels.kernels_for(lanes)
-    found = [wp.get_module(getattr(made, name).__name__) for name in files if name != "__init__"]
-    return [module for module in found if module.kernels]
+    return [use for module in kernel_modules(lanes) for use in module_report(module, arch, block)]
 
 
 def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
@@ -213,7 +204,9 @@ def as_text(uses: Sequence[KernelUse]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the kernels of the fit, a line each and GPU."""
-    parser = argparse.ArgumentParser(prog="python -m skelfit.device_report.occupancy", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m skelfit.device_report.occupancy", description=main.__doc__
+    )
     parser.add_argument(
         "--arch", type=int, action="append", choices=sorted(MULTIPROCESSORS), help="default: all"
     )

@@ -69,7 +69,7 @@ def _ball(joint: int) -> int:
     return BALL_JOINTS.index(joint)
 
 
-def table(values: Any, device: str) -> wp.array:
+def table(values: Any, device: str) -> Any:
     """Numbers on a device, floats or whole ones."""
     values = np.asarray(values)
     dtype = float if values.dtype.kind == "f" else int

@@ -6,10 +6,14 @@ A backend is made once for a device and handed down; nothing else in the fit ask
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
+import sys
+import tempfile
 import threading
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,10 +25,14 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skelfit.errors import SkelfitError
+from skelfit.files import replacing
 from skelfit.fit import kernels
 from skelfit.fit.kernels import kernels_for
 
 _HEADER = Path(kernels.__file__).with_name("lanes.h")
+_STARTING = threading.Lock()
+_NO_DRIVER = b"Warp CUDA warning: Could not find or load the NVIDIA CUDA driver"
 # People of a group, and threads that share it: with one person, no kernel spills registers.
 GPU_LANES, GPU_THREADS = 1, 128
 
@@ -48,6 +56,16 @@ class Backend:
     def kernels(self) -> Any:
         """The kernels for this many lanes."""
         return kernels_for(self.lanes)
+
+    def compile(self) -> None:
+        """Compile all kernels that have not been, for all processes of this machine; several files at a time.
+
+        Processes that do so at once lose nothing but time: each renames what it has made to where it belongs.
+        """
+        device, modules = wp.get_device(self.device), kernel_modules(self.lanes)
+        with self._lock, ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda module: module.load(device, self.threads), modules))
+        _note(self).touch()
 
     def slots(self, groups: int) -> int:
         """For how many groups a launch needs scratch."""
@@ -114,14 +132,23 @@ class Backend:
 
     def people_of(self, array: Any, count: int) -> Tensor:
         """An array of lane vectors (G, ...) of all people in their order as (count, ...), on the host."""
-        found = self.read(array)  # (G, ..., L)
-        return found.movedim(-1, 1).flatten(0, 1)[:count]
+        return by_person(self.read(array), count)
+
+
+def by_person(found: Tensor, count: int) -> Tensor:
+    """Numbers of groups (G, ..., L) as those of people (count, ...).
+
+    In one order of memory however many groups there are: how torch adds up depends on it.
+    """
+    return found.movedim(-1, 1).flatten(0, 1)[:count].contiguous()
 
 
 @lru_cache
-def make_backend(device: str = "cpu", lanes: int | None = None, threads: int | None = None) -> Backend:
-    """The backend of "cpu" or "cuda"; lanes and threads: None: what suits the device."""
-    start_warp()
+def make_backend(
+    device: str = "cpu", lanes: int | None = None, threads: int | None = None, target: str | None = None
+) -> Backend:
+    """The backend of "cpu" or "cuda"; lanes and threads: None: what suits the device; target: as `start_warp`."""
+    start_warp(target)
     if torch.device(device).type == "cpu":
         several = threads is not None and threads > 1
         if several:  # how a GPU shares the work of a group, played by one core
@@ -151,38 +178,92 @@ def make_backend(device: str = "cpu", lanes: int | None = None, threads: int | N
     )
 
 
+def kernel_modules(lanes: int) -> list[Any]:
+    """The Warp modules that hold kernels, in the order of the files' names."""
+    files = sorted(path.stem for path in _HEADER.parent.glob("*.py") if path.stem != "__init__")
+    found = [wp.get_module(getattr(kernels_for(lanes), name).__name__) for name in files]
+    return [module for module in found if module.kernels]
+
+
 def cpu_lanes() -> int:
     """The floats of a CPU's vector register, or two of them where that is short."""
     return 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
 
 
-@lru_cache
-def start_warp(target: str = "native") -> None:
-    """Start Warp, whose CPU code is for `target`: `native`, this machine's, or what compilers name otherwise."""
-    wp.config.log_level = wp.LOG_ERROR
-    # The code of a kernel is kept under the flags that it was compiled with: they tell one header from another.
-    version = zlib.crc32(_HEADER.read_bytes())
-    wide = " -mprefer-vector-width=512" if platform.machine() in ("x86_64", "AMD64") else ""
-    wp.config.cpu_compiler_flags = (
-        f"-march={target}{wide} -include {_HEADER} -DSKELFIT_LANES_VERSION={version}"
-    )
-    wp.init()
+def start_warp(target: str | None = None) -> None:
+    """Start Warp, whose CPU code is for a target: `native`, this machine's, or one that LLVM names, as `x86-64-v3`.
+
+    A process has one target; None: the one that there is, or else `native`.
+    """
+    with _STARTING:
+        started = "/skelfit_lanes_" in str(wp.config.cpu_compiler_flags)
+        if started and target is None:
+            return
+        wp.config.log_level = wp.LOG_ERROR
+        with _without_word_of_a_driver():
+            wp.init()
+        flags = cpu_flags(target or "native")
+        if started and flags != wp.config.cpu_compiler_flags:
+            raise ValueError(f"target {target}: this process compiles by {wp.config.cpu_compiler_flags}")
+        wp.config.cpu_compiler_flags = flags
+
+
+def cpu_flags(target: str) -> str:
+    """How kernels are compiled for a CPU. Code is kept under its flags.
+
+    They name a copy of lanes.h beside what is compiled, and the copy is named after its content: an edited header makes
+    other flags, and those of two installations are alike. As to products and sums, none are fused, so that all
+    processors round alike.
+    """
+    text = _HEADER.read_bytes()
+    name = f"skelfit_lanes_{hashlib.sha256(text).hexdigest()[:16]}.h"
+    copy = _cache() / name
+    if len(str(copy).split()) > 1:
+        raise SkelfitError(f"WARP_CACHE_PATH: expected a folder without spaces, found {copy.parent}")
+    if not copy.exists():
+        with replacing(copy) as temporary:
+            temporary.write_bytes(text)
+    processor = "-march=native" if target == "native" else f"-target-cpu {target}"
+    if platform.machine() in ("x86_64", "AMD64"):
+        # psabi: warnings of how functions hand over wide vectors; none of ours does.
+        processor += " -mprefer-vector-width=512 -Wno-psabi"
+    return f"{processor} -include {copy}"
+
+
+@contextmanager
+def _without_word_of_a_driver() -> Iterator[None]:
+    """Without the line that Warp's C++ writes to stderr where there is no GPU; no setting of Warp's leaves it out."""
+    if sys.stderr is None:  # there is none
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            os.write(2, b"".join(line for line in said if not line.startswith(_NO_DRIVER)))
 
 
 def is_compiled(device: str) -> bool:
-    """Whether all kernels of the fit have been compiled for this machine's device, by `Fitter.compile`."""
+    """Whether all kernels have been compiled for this machine's device, by `Backend.compile`."""
     return _note(make_backend(device)).exists()
-
-
-def note_compiled(backend: Backend) -> None:
-    """Remember that they have been."""
-    _note(backend).touch()
 
 
 def _note(backend: Backend) -> Path:
     """A file beside the compiled kernels, named after all that they are made of."""
-    made_of = [wp.config.version, wp.config.cpu_compiler_flags, torch.backends.cpu.get_cpu_capability()]
-    made_of += [str(backend.lanes), str(backend.threads), str(wp.get_device(backend.device).arch)]
-    made_of += [path.read_text(encoding="utf-8") for path in sorted(_HEADER.parent.glob("*.py"))]
-    key = hashlib.sha256("\0".join(map(str, made_of)).encode()).hexdigest()[:16]
-    return Path(wp.config.kernel_cache_dir) / f"skelfit_{backend.device.replace(':', '')}_{key}"
+    arch = wp.get_device(backend.device).arch
+    made_of = [wp.get_cpu_kernel_cache_key(), str(wp.config.cpu_compiler_flags)]
+    made_of += [str(number) for number in (arch, backend.lanes, backend.threads)]
+    made_of += [path.read_text(encoding="utf-8") for path in sorted(_HEADER.parents[1].rglob("*.py"))]
+    key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
+    return _cache() / f"skelfit_{backend.device.replace(':', '')}_{key}"
+
+
+def _cache() -> Path:
+    """The folder of what is compiled, which Warp has chosen at its start."""
+    return Path(str(wp.config.kernel_cache_dir))

@@ -1,6 +1,8 @@
 """What all people of a SKEL model share of joints and betas, as the kernels take it."""
 
 # Warp reads annotations when it makes a struct, so that they cannot be postponed.
+from typing import Any
+
 import numpy as np
 import warp as wp
 
@@ -66,9 +68,9 @@ def _from_parents(x: np.ndarray) -> np.ndarray:
     return np.concatenate((x[:1], x[1:] - x[list(SKEL_PARENTS[1:])]))
 
 
-def _ints(x: object, device: str) -> wp.array:
+def _ints(x: object, device: str) -> Any:
     return wp.array(np.asarray(x, dtype=np.int32), dtype=int, device=device)
 
 
-def _floats(x: np.ndarray, device: str) -> wp.array:
+def _floats(x: np.ndarray, device: str) -> Any:
     return wp.array(x.astype(np.float32), dtype=float, device=device)

@@ -22,7 +22,7 @@ from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limit
 from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
-from skelfit.fit.backend import Backend, make_backend, note_compiled
+from skelfit.fit.backend import Backend, make_backend
 from skelfit.fit.ball_tables import make_balls
 from skelfit.fit.batches import run_batches
 from skelfit.fit.body_tables import body_tables
@@ -75,11 +75,6 @@ class Fitter:
 
         parts = self.run_batches(fit_from, range(0, len(pose), size))
         return map_results(lambda *x: torch.cat(x), *parts)
-
-    def compile(self) -> None:
-        """Fit a made-up person: whatever has to be compiled is then on disk, for all processes."""
-        self.fit("neutral", torch.zeros(1, 24, 3), torch.zeros(1, 10), torch.zeros(1, 3))
-        note_compiled(self.backend)
 
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
         """The tables for labels of a gender, one for each SKEL that is tried; made at the first call.

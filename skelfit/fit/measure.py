@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from skelfit.fit.backend import Backend
+from skelfit.fit.backend import Backend, by_person
 from skelfit.fit.passes import Batch, chunks, posing_of, skinned, whole_groups
 from skelfit.fit.skin_tables import SkinPlan
 
@@ -49,7 +49,7 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors
     host = backend.read(found)  # (numbers, L)
     return Errors(
         **{
-            name: host[spans[name]].view(*shape, backend.lanes).movedim(-1, 1).flatten(0, 1)[: batch.count]
+            name: by_person(host[spans[name]].view(*shape, backend.lanes), batch.count)
             for name, shape in shapes.items()
         }
     )

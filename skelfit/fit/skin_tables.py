@@ -143,7 +143,7 @@ def make_skin(
     if size % 4:
         raise ValueError(f"vertices of a block: expected a multiple of 4, found {size}")
     joints = tuple(joints)
-    active = weights[np.ix_(chosen, joints)]
+    active = weights[np.ix_(chosen, np.array(joints, np.int64))]
     touching = (active > 0).astype(np.float64)
     a, b = np.nonzero(np.triu(touching.T @ touching))
     mine = om[chosen]
