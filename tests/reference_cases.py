@@ -68,6 +68,7 @@ KINDS: dict[str, Callable[[SkelModel], Reference]] = {
     "joints": lambda m: replace(make(m), joints=shoulders(make(m))),
     "all of it": lambda m: replace(make(m, betas=True), joints=shoulders(make(m))).hold(),
     "free root": lambda m: make(m, "with_root", free_translation=True).hold(),
+    "free root, betas": lambda m: make(m, "with_root", free_translation=True, betas=True).hold(),
     "free root, joints": lambda m: replace(
         make(m, "with_root", free_translation=True, betas=True), joints=shoulders(make(m))
     ),

@@ -14,14 +14,14 @@ from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.config import FitConfig, VertexWeights, load_pipeline
-from skelfit.fit.cpu_objective import FusedObjective, make_tree, rest_axes
+from skelfit.fit.backend import Backend, make_backend
+from skelfit.fit.body_tables import body_tables
 from skelfit.fit.fitter import Fitter
-from skelfit.fit.joint_targets import SHOULDERS, make_goal, make_locator, with_joints
-from skelfit.fit.moments import People, errors, moments
-from skelfit.fit.objective import PoseObjective, to_quadratic
-from skelfit.fit.plans import make_plan
-from skelfit.fit.reference import Reference
+from skelfit.fit.joint_targets import SHOULDERS, make_locator
+from skelfit.fit.measure import measure
+from skelfit.fit.passes import batch_of, make_tables
 from skelfit.fit.regions import region_shares, vertex_weights
+from skelfit.fit.skin_tables import stage_skin
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
 LIMITS = torch.tensor(dof_limits())
@@ -52,45 +52,33 @@ def test_joints_are_found_on_meshes(model: SkelModel) -> None:
     assert (locator.weights.sum(1) - 1).abs().max() < 1e-9 and locator.weights.norm(dim=1).max() < 1
     q, betas = random_poses(40)
     found = model.forward(model.shape(betas), q)
-    target = found.vertices.permute(1, 2, 0)
-    off = (locator(target) - found.joints[:, list(SHOULDERS)]).norm(dim=-1).mean(0)
+    off = (locator(found.vertices) - found.joints[:, list(SHOULDERS)]).norm(dim=-1).mean(0)
     assert (off[[1, 3]] < 0.003).all() and (off[[0, 2]] < 0.006).all()
-    shift = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)[:, None]
-    assert (locator(target + shift) - locator(target) - shift.mT).abs().max() < 1e-9
+    shift = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    assert (locator(found.vertices + shift) - locator(found.vertices) - shift).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize(("dofs", "kept"), [("all", 4), ("upper_body", 4), ("lower_body", 0)])
-def test_moments_with_joints_against_autograd(model: SkelModel, dofs: str, kept: int) -> None:
-    """Value and gradient of both objectives with joint goals and unequal vertices, against the forward model."""
-    q, betas = random_poses(3)
-    target = model.forward(model.shape(betas), q + 0.1).vertices.permute(1, 2, 0).contiguous()
-    people = People(betas, model.frames(betas), target)
-    relative = 0.2 + np.arange(6890) % 5
-    plan = make_plan(model, dofs, "all", 7, (512, 32), None, relative)
-    goal = make_goal(make_locator(model, LIMITS), plan, target + 0.05, 0.3)
-    assert len(goal.joints) == kept
-    state = with_joints(moments(plan, model, people, q), plan, people.frames, goal)
-    x = q[:, plan.dofs].requires_grad_()
-    om, few = torch.cat([b.om for b in plan.blocks]), model.with_vertices(plan.vertices)
-    skin = target[plan.vertices].permute(2, 0, 1)
-    reference = Reference(few, om, skin, plan.dofs, q, betas, LIMITS, 1e-2)
-    naive, plain = (r.value(x) for r in (replace(reference, joints=goal), reference))
-    (full,) = torch.autograd.grad(naive.sum(), x, retain_graph=True)
-    (without,) = torch.autograd.grad(plain.sum(), x)
-    quadratic = PoseObjective(plan, model, people.frames, q, to_quadratic(plan, state), LIMITS, 1e-2)
-    axes = rest_axes(model.rig, people.frames)
-    fused = FusedObjective(plan, make_tree(plan), people.frames, axes, q, state, LIMITS[plan.dofs], 1e-2)
-    bare = PoseObjective(
-        plan, model, people.frames, q, to_quadratic(plan, moments(plan, model, people, q)), LIMITS, 1e-2
-    )
-    assert bool((naive > plain + 1e-4).all()) == (kept > 0)
-    for objective in (quadratic, fused):
-        found = objective(x.detach())
-        torch.testing.assert_close(found.value, naive.detach(), rtol=1e-9, atol=1e-14)
-        # Correctives are held in the moments but not by autograd; what the joints add is exact.
-        added = found.gradient - bare(x.detach()).gradient
-        torch.testing.assert_close(added, full - without, rtol=1e-8, atol=1e-10)
-        assert torch.linalg.eigvalsh(found.hessian).min() > -1e-9
+def test_kernels_find_the_joints_that_the_locator_finds(
+    backend: Backend, models: ModelSet, config: FitConfig
+) -> None:
+    pose, betas = 0.3 * torch.randn(backend.lanes + 3, 24, 3), torch.randn(backend.lanes + 3, 10)
+    (pair,) = Fitter(models, config, backend=backend).prepare("male")
+    assert pair.locator is not None
+    located = backend.read(pair.start(pose, betas).located)
+    pose[:, 0] = 0  # the frame of the fit
+    expected = make_locator(pair.skel, pair.limits)(pair.smpl.vertices(pose, betas))
+    assert (located - expected).abs().max() < 2e-6
+
+
+def test_joints_that_a_stage_does_not_move_are_not_drawn(model: SkelModel) -> None:
+    backend = make_backend("cpu")
+    body = body_tables(model, backend.device)
+    for part, kept in (("all", 4), ("upper_body", 4), ("lower_body", 0)):
+        skin = stage_skin(model, part, "all", 25, backend.block)
+        tables = make_tables(backend, body, skin, part, dof_limits(), SHOULDERS)
+        assert tables.variables.num_located == kept
+        drawn = [tables.tree.joints[k] for k in tables.variables.located.numpy().reshape(-1, 3)[:, 0]]
+        assert drawn == list(SHOULDERS)[:kept]
 
 
 def test_joint_weight_draws_shoulders_to_where_the_mesh_has_them(models: ModelSet, config: FitConfig) -> None:
@@ -104,7 +92,7 @@ def test_joint_weight_draws_shoulders_to_where_the_mesh_has_them(models: ModelSe
         assert found.converged.all()
         (pair,) = fitter.prepare("male")
         locator = make_locator(pair.skel, pair.limits)
-        place = locator(pair.smpl.vertices(pose, betas).permute(1, 2, 0))
+        place = locator(pair.smpl.vertices(pose, betas))
         return float((found.joints[:, list(SHOULDERS)] - place).norm(dim=-1).mean()), float(
             found.pve_mm.mean()
         )
@@ -135,10 +123,11 @@ def test_vertices_that_count_less(models: ModelSet, config: FitConfig) -> None:
     feet = region_shares(asset)["feet"]
     assert relative[feet > 0.999].max() < 1e-3 and (relative[feet == 0] == 1).all()
     model = SkelModel(asset)
-    plan = make_plan(model, "all", "all", 1, (128, 128), None, relative)
-    om = torch.cat([b.om for b in plan.blocks])
+    backend = make_backend("cpu")
+    plan = stage_skin(model, "all", "all", 1, backend.block, relative=relative)
+    om = plan.skin.om.numpy()[: len(plan.vertices)]
     assert om.sum() == pytest.approx(1, abs=1e-5)
-    assert (om - torch.tensor(relative / relative.sum()).float()[plan.vertices]).abs().max() < 1e-9
+    assert np.abs(om - (relative / relative.sum())[plan.vertices]).max() < 1e-9
 
     pose, betas, transl = 0.2 * torch.randn(16, 24, 3), torch.randn(16, 10), torch.zeros(16, 3)
     pose[:, [7, 8]] = 0.6 * torch.randn(16, 2, 3)
@@ -154,11 +143,8 @@ def test_vertices_that_count_less(models: ModelSet, config: FitConfig) -> None:
         found[weight] = distance[:, feet > 0.9].mean(), distance[:, feet == 0].mean(), result.poses
     assert found[0.0][0] > 1.2 * found[1.0][0] and found[0.0][1] <= found[1.0][1]
     assert (found[0.0][2] - found[1.0][2])[:, ankles].abs().max() > 0.01
-    assert errors(plan, model, people_at_rest(model), torch.zeros(1, 46)).pve.item() < 1e-6
-
-
-def people_at_rest(model: SkelModel) -> People:
-    betas = torch.zeros(1, 10)
-    frames = model.frames(betas)
-    skin = model.forward(model.shape(betas), torch.zeros(1, 46)).vertices
-    return People(betas, frames, skin.permute(1, 2, 0).contiguous())
+    rest, betas = torch.zeros(1, 46), torch.zeros(1, 10)
+    skin = model.forward(model.shape(betas), rest).vertices
+    nowhere = backend.array(torch.zeros(1, 0, 3))
+    batch = batch_of(backend, skin, rest, betas, nowhere, config.solver.damping)
+    assert measure(backend, plan, body_tables(model, backend.device), batch).mean < 1e-6

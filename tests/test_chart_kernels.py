@@ -82,7 +82,8 @@ def move(
 def reference(x: np.ndarray, step: np.ndarray, longest: float = MAX_STEP) -> np.ndarray:
     """The same by torch, in doubles."""
     way = joint_move(torch.tensor(DOFS), dof_limits(), longest, MAX_BETA_STEP)
-    return way(torch.from_numpy(x).double(), torch.from_numpy(step).double()).numpy()
+    found = way(torch.from_numpy(x).double(), torch.from_numpy(step).double())
+    return found.numpy()
 
 
 def people(count: int, seed: int, size: float = 0.3, betas: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -218,7 +218,7 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
         "restarts": RestartConfig(steps=11),
         "branches": BranchConfig(beyond=0.03),
         "locator": LocatorConfig(seed=1),
-        "meshes": MeshConfig(coarse_steps=(4, 4)),
+        "meshes": MeshConfig(fine_steps=(4, 3)),
     }
     variants = [dataclasses.replace(fit, **{k: v}) for k, v in changes.items() if k != "name"]
     assert {f.name for f in dataclasses.fields(FitConfig)} == changes.keys() - {"name"} | {"stages"}

@@ -1,8 +1,7 @@
-"""The fit: moment space against naive sums, closed forms, recovery of known poses, independence of everything."""
+"""The fit from outside: closed forms, recovery of known poses, independence of start, company and backend."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from math import pi
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import roma
 import torch
+from backends import assert_same_bits, assert_same_fit
 from torch import Tensor
 
 from skelfit.bench import make_labels
@@ -21,30 +21,25 @@ from skelfit.body.ball import (
     move,
     rotation_to_angles,
 )
-from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits, dofs_of_joint, limits_middle
+from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
 from skelfit.body.models import ModelSet
-from skelfit.body.skel import SkelModel, skinning_transforms
+from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, JointLimits, RestartConfig, load_pipeline
-from skelfit.fit import fitter as fitter_module
-from skelfit.fit import moments as moments_module
-from skelfit.fit import objective as objective_module
-from skelfit.fit import solver as solver_module
-from skelfit.fit import torch_tiles
-from skelfit.fit.chart import compiled_move, joint_move, torch_move
-from skelfit.fit.fitter import Fitter, PairFitter
-from skelfit.fit.moments import Levers, Moments, People, errors, moments
-from skelfit.fit.objective import PoseObjective, ShapedObjective, to_quadratic
-from skelfit.fit.plans import Plan, make_plan, part_vertices
-from skelfit.fit.results import better
+from skelfit.fit.backend import Backend, make_backend
+from skelfit.fit.body_tables import body_tables
+from skelfit.fit.fitter import Fitter
+from skelfit.fit.measure import measure
+from skelfit.fit.passes import DAMPING, Tables, batch_of, make_rules, make_tables, run_pass
+from skelfit.fit.results import FitResult, better
+from skelfit.fit.schedule import Schedule
 from skelfit.fit.second_chance import retry_failed
-from skelfit.fit.solver import Move, levenberg_marquardt
+from skelfit.fit.skin_tables import stage_skin
 from skelfit.fit.warm_start import beta_map, body_angles, root_angles, root_translation
 from skelfit.studies.sensitivity import MovedFitter, fit_from, moved
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
 LIMITS = torch.tensor(dof_limits())
-FREE = torch.stack((torch.full((NUM_DOFS,), -torch.inf), torch.full((NUM_DOFS,), torch.inf)), 1).double()
 
 
 @pytest.fixture(scope="module")
@@ -70,181 +65,48 @@ def smpl_people(count: int) -> tuple[Tensor, Tensor, Tensor]:
     return pose, torch.randn(count, 10).clamp(-2, 2), torch.randn(count, 3)
 
 
-@pytest.fixture(params=["compiled", "torch"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The vertex passes and the objective as a CPU has them, and as every other device has."""
-    if request.param == "torch":
-        monkeypatch.setattr(fitter_module, "shaped_objective", torch_shaped_objective)
-        monkeypatch.setattr(moments_module, "cpu_tiles", torch_tiles)
-        monkeypatch.setattr(fitter_module, "joint_move", torch_move)
-        monkeypatch.setattr(objective_module, "stage_objective", torch_objective)
-        monkeypatch.setattr(fitter_module, "stage_objective", torch_objective)
-    return request.param
+@pytest.fixture(scope="module")
+def everyday(models: ModelSet, config: FitConfig) -> dict[str, FitResult]:
+    """The answers for 40 people, by gender, of this CPU's own backend."""
+    torch.manual_seed(0)  # as every test begins
+    people, fitter = smpl_people(40), Fitter(models, config)
+    return {gender: fitter.fit(gender, *people) for gender in ("male", "neutral")}
 
 
-def torch_objective(
-    plan: Plan,
-    model: SkelModel,
-    people: People,
-    q: Tensor,
-    state: Moments,
-    limits: Tensor,
-    weight: float,
-    exact: bool = False,
-) -> PoseObjective:
-    return PoseObjective(plan, model, people.frames, q, to_quadratic(plan, state), limits, weight, exact)
-
-
-def torch_shaped_objective(
-    plan: Plan,
-    model: SkelModel,
-    people: People,
-    q: Tensor,
-    state: Moments,
-    levers: Levers,
-    limits: Tensor,
-    *weights: float,
-) -> ShapedObjective:
-    return ShapedObjective(plan, model, people.betas, q, to_quadratic(plan, state), levers, limits, *weights)
-
-
-def skel_people(model: SkelModel, q: Tensor, betas: Tensor) -> People:
-    """People whose target is SKEL's own mesh at q."""
-    skin = torch.cat(
-        [
-            model.forward(model.shape(b), p).vertices
-            for b, p in zip(betas.split(100), q.split(100), strict=True)
-        ]
-    )
-    return People(betas, model.frames(betas), skin.permute(1, 2, 0).contiguous())
-
-
-def test_the_hessian_is_that_of_the_gradient(way: str, models: ModelSet) -> None:
-    """By central differences; spine and shoulder blades slide as they turn."""
-    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
-    betas, q0 = (torch.randn(1, n, dtype=torch.float64) for n in (10, NUM_DOFS))
-    people = skel_people(model, 0.4 * q0 + 0.2, betas)
-    plan = make_plan(model, "all", "all", 20, (512, 32))
-    state = moments(plan, model, people, 0.4 * q0)
-    evaluate = objective_module.stage_objective(plan, model, people, 0.4 * q0, state, LIMITS, 1e-2, True)
-    x = 0.4 * q0[:, plan.dofs] + 0.05
-    step = 1e-5 * torch.eye(x.shape[1], dtype=torch.float64)
-    slopes = [torch.cat([evaluate(x + h[None]).gradient for h in sign * step]) for sign in (1, -1)]
-    expected = (slopes[0] - slopes[1]) / 2e-5
-    found = evaluate(x)
-    assert found.bend is not None
-    torch.testing.assert_close(found.bend[0], found.bend[0].mT, rtol=0, atol=0)
-    off = (found.hessian[0] + found.bend[0] - expected).abs()
-    assert off.max() < 1e-6 * expected.abs().max()
-    assert found.bend[0].abs().max() > 1e-2 * expected.abs().max()
-
-
-@pytest.mark.parametrize(
-    ("dofs", "vertices", "stride"),
-    [("all", "all", 1), ("lower_body", "lower_body", 3), ("upper_body", "all", 7)],
-)
-def test_moment_objective_against_a_naive_sum(
-    way: str, models: ModelSet, dofs: str, vertices: str, stride: int
-) -> None:
-    """Value, gradient and Gauss-Newton matrix, against autograd over all vertices, float64."""
-    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
-    count = 2
-    betas = torch.randn(count, 10, dtype=torch.float64)
-    q0 = 0.4 * torch.randn(count, NUM_DOFS, dtype=torch.float64)
-    target = model.forward(model.shape(betas), q0 + 0.1 * torch.randn_like(q0)).vertices
-    people = People(betas, model.frames(betas), target.permute(1, 2, 0).contiguous())
-    plan = make_plan(model, dofs, vertices, stride, (512, 32))
-    weight = 0.3
-    limits = LIMITS / 8  # narrow, so that some angles are beyond them
-    state = moments(plan, model, people, q0)
-    evaluate = objective_module.stage_objective(plan, model, people, q0, state, limits, weight)
-    assert isinstance(evaluate, PoseObjective) == (way == "torch")
-
-    # The naive twin: correctives held at q0, as the method does, everything else exact.
-    held = model.shape(betas).v_rest + model.correctives(model.joints(people.frames, q0).local_rot)
-    chosen = torch.tensor(part_vertices(model.asset.skin_weights, vertices, stride))
-
-    def residual(x: Tensor) -> Tensor:
-        q = q0.index_copy(1, plan.dofs, x)
-        a = skinning_transforms(model.joints(people.frames, q), people.frames.joints)
-        blended = torch.einsum("vj,bjrc->bvrc", model.weights, a)
-        skin = (blended[..., :3] @ held[..., None])[..., 0] + blended[..., 3]
-        return ((skin - target)[:, chosen] / len(chosen) ** 0.5).flatten(1)
-
-    def naive(x: Tensor) -> Tensor:
-        low, high = limits[plan.dofs].unbind(-1)
-        excess = torch.relu(x - high) + torch.relu(low - x)
-        return residual(x).square().sum(1) + weight * excess.square().sum(1)
-
-    x = (q0[:, plan.dofs] + 0.05 * torch.randn(count, len(plan.dofs), dtype=torch.float64)).requires_grad_()
-    found = evaluate(x.detach())
-    value = naive(x)
-    torch.testing.assert_close(found.value, value.detach(), rtol=1e-10, atol=0)
-    (gradient,) = torch.autograd.grad(value.sum(), x)
-    torch.testing.assert_close(found.gradient, gradient, rtol=1e-8, atol=1e-12)
-    jacobian = torch.func.jacfwd(residual)(x.detach())
-    low, high = limits[plan.dofs].unbind(-1)
-    for person in range(count):
-        rows = jacobian[person, :, person]
-        beyond = ((x[person] > high) | (x[person] < low)).double()
-        expected = 2 * rows.mT @ rows + torch.diag(2 * weight * beyond)
-        torch.testing.assert_close(found.hessian[person], expected, rtol=1e-8, atol=1e-12)
-    assert beyond.any() and not beyond.all()
-
-
-def test_objective_is_gradchecked(way: str, models: ModelSet) -> None:
-    """The analytic gradient is the derivative of the value itself, by finite differences."""
-    model = SkelModel(models.skel_of("female"), dtype=torch.float64)
-    betas = torch.randn(1, 10, dtype=torch.float64)
-    q0 = 0.3 * torch.randn(1, NUM_DOFS, dtype=torch.float64)
-    people = skel_people(model, q0 + 0.1, betas)
-    plan = make_plan(model, "all", "all", 50, (512, 32))
-    state = moments(plan, model, people, q0)
-    evaluate = objective_module.stage_objective(plan, model, people, q0, state, LIMITS, 1e-2)
-
-    class Value(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):  # type: ignore[no-untyped-def]
-            found = evaluate(x)
-            ctx.save_for_backward(found.gradient)
-            return found.value
-
-        @staticmethod
-        def backward(ctx, upstream):  # type: ignore[no-untyped-def]
-            return upstream[:, None] * ctx.saved_tensors[0]
-
-    x = q0[:, plan.dofs] + 0.1 * torch.randn(1, len(plan.dofs), dtype=torch.float64)
-    assert torch.autograd.gradcheck(Value.apply, x.requires_grad_())
-
-
-def test_recovers_known_poses_from_meshes_made_by_skel(models: ModelSet) -> None:
+def test_recovers_known_poses_from_meshes_made_by_skel(models: ModelSet, config: FitConfig) -> None:
     """1,000 random poses within the limits, started 0.3 rad off: 97 % under 0.1 mm and 99.5 % under 1 mm.
 
     Who fails gets the second chance of the mesh fit: some passes without the limit term, then with it.
     """
-    model = SkelModel(models.skel_of("male"))
-    count, limits = 1000, LIMITS.float()
+    model, backend = SkelModel(models.skel_of("male")), make_backend("cpu")
+    count, body = 1000, body_tables(model, backend.device)
     q, betas = within_limits(count), torch.randn(count, 10).clamp(-2, 2)
-    everybody = skel_people(model, q, betas)
-    whole = make_plan(model, "all", "all", 1, (128, 128))
-    coarse = make_plan(model, "all", "all", 8, (128, 128))
-    step = joint_move(whole.joints, whole.dofs.tolist(), torch.device("cpu"), torch.float32)
+    few = zip(betas.split(100), q.split(100), strict=True)
+    meshes = torch.cat([model.forward(model.shape(b), p).vertices for b, p in few])
+    start = (q + 0.3 * torch.randn(count, NUM_DOFS)).index_fill(1, torch.arange(3), 0.0)
+    nowhere = backend.array(torch.zeros(count, 0, 3))
+    batch = batch_of(backend, meshes, start, betas, nowhere, config.solver.damping)
 
-    def run(people: People, x: Tensor, passes: list[tuple[Plan, int, float]]) -> tuple[Tensor, Tensor]:
-        for plan, steps, weight in passes:
-            state = moments(plan, model, people, x)
-            goal = objective_module.stage_objective(plan, model, people, x, state, limits, weight)
-            x = x.index_copy(1, plan.dofs, levenberg_marquardt(goal, x[:, plan.dofs], steps, 0.4, step).x)
-        return x, errors(whole, model, people, x).pve
+    def tables(stride: int) -> Tables:
+        skin = stage_skin(model, "all", "all", stride, backend.block, backend.device)
+        return make_tables(backend, body, skin, "all", dof_limits(), ())
 
+    coarse, whole = tables(8), tables(1)
     fine = [(whole, 4, 1e-4), (whole, 4, 1e-4)]
-    start = q + 0.3 * torch.randn(count, NUM_DOFS)
-    start[:, :3] = 0
-    x, pve = run(everybody, start, [(coarse, 6, 1e-4)] * 4 + fine)
+
+    def run(rows: Tensor, x: Tensor, passes: list[tuple[Tables, int, float]]) -> tuple[Tensor, Tensor]:
+        batch.q[rows] = x
+        for some, steps, weight in passes:
+            rules = make_rules(backend, config, steps, 0.0, 0.0)
+            rules.limit_weight = weight
+            batch.status[rows, DAMPING] = config.solver.damping
+            run_pass(backend, some, batch, rows.numpy(), rules)
+        return batch.q[rows].clone(), measure(backend, whole.skin, body, batch).mean[rows]
 
     def again(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return run(everybody.take(rows), x, [(coarse, 10, 0.0)] * 2 + fine)
+        return run(rows, x, [(coarse, 10, 0.0)] * 2 + fine)
 
+    x, pve = run(torch.arange(count), start, [(coarse, 6, 1e-4)] * 4 + fine)
     found = retry_failed(again, x, pve, 1e-4, [lambda rows, x: x])
     assert found.score.isfinite().all()
     assert (pve < 1e-4).float().mean() >= 0.97  # at the first chance already
@@ -265,14 +127,16 @@ def test_rigid_motion_changes_no_body_angle_and_no_error(models: ModelSet, confi
     assert (after.poses[:, :3] - before.poses[:, :3]).abs().max() > 0.5
 
 
-def test_result_holds_what_the_public_models_give(way: str, models: ModelSet, config: FitConfig) -> None:
+def test_result_holds_what_the_public_models_give(
+    backend: Backend, models: ModelSet, config: FitConfig
+) -> None:
     """Errors and joints recomputed from the returned parameters alone, in the label's frame: the root is exact."""
     pose, betas, transl = smpl_people(30)
     pose[0, 0] = torch.tensor([pi / 2, 0, 0])  # pelvis at Euler poles
     pose[1, 0] = torch.tensor([0, 0, pi / 2])
     pose[2, 0] = torch.tensor([0, pi / 2, 0])
     for smpl_gender, skel_gender in (("neutral", "male"), ("female", "female")):
-        found = Fitter(models, config).fit(smpl_gender, pose, betas, transl)
+        found = Fitter(models, config, backend=backend).fit(smpl_gender, pose, betas, transl)
         skel = SkelModel(models.skel_of(skel_gender))
         skin = skel.forward(skel.shape(found.betas), found.poses, found.trans)
         target = SmplModel(models.smpl_of(smpl_gender)).vertices(pose, betas, transl)
@@ -290,22 +154,14 @@ def test_result_holds_what_the_public_models_give(way: str, models: ModelSet, co
 
 
 @pytest.mark.parametrize("gender", ["male", "neutral"])
-def test_both_ways_give_one_fit(
-    gender: str, models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
+def test_backends_give_one_fit(
+    backend: Backend, gender: str, models: ModelSet, config: FitConfig, everyday: dict[str, FitResult]
 ) -> None:
-    """The compiled loops of a CPU and the products that every other device runs: within 5e-3 rad and 0.01 mm."""
-    pose, betas, transl = smpl_people(40)
-    compiled = Fitter(models, config).fit(gender, pose, betas, transl)
-    monkeypatch.setattr(moments_module, "cpu_tiles", torch_tiles)
-    monkeypatch.setattr(fitter_module, "stage_objective", torch_objective)
-    monkeypatch.setattr(fitter_module, "shaped_objective", torch_shaped_objective)
-    monkeypatch.setattr(solver_module, "damped_steps", None)
-    monkeypatch.setattr(solver_module, "on_cpu", lambda x: False)
-    plain = Fitter(models, config).fit(gender, pose, betas, transl)
-    assert not torch.equal(compiled.poses, plain.poses)
-    assert (compiled.poses - plain.poses).abs().max() < 5e-3
-    assert (compiled.betas - plain.betas).abs().max() < 1e-3
-    assert (compiled.pve_mm - plain.pve_mm).abs().max() < 0.01
+    """To the bit on a CPU, whatever the length of its vectors; elsewhere within 5e-3 rad and 0.01 mm."""
+    found = Fitter(models, config, backend=backend).fit(gender, *smpl_people(40))
+    assert_same_fit(found, everyday[gender])
+    if backend.device == "cpu":
+        assert_same_bits(found, everyday[gender])
 
 
 @pytest.mark.parametrize("gender", ["male", "neutral"])
@@ -332,14 +188,12 @@ def test_late_passes_follow_extreme_people_to_one_answer(models: ModelSet, confi
     assert shares[0] > 0.96 and shares[0] > shares[1] + 0.05
 
 
-def test_shoulders_beyond_their_limits_take_the_better_branch(
-    models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shoulders_beyond_their_limits_take_the_better_branch(models: ModelSet, config: FitConfig) -> None:
     labels = make_labels(128, "male")["extreme"]
     given = labels.pose, labels.betas, labels.transl
     found = Fitter(models, config).fit("male", *given).objective
-    monkeypatch.setattr(fitter_module, "other_branch", lambda goal, found, *more: found)
-    gain = 1 - found / Fitter(models, config).fit("male", *given).objective
+    never = replace(config, branches=replace(config.branches, beyond=float("inf")))
+    gain = 1 - found / Fitter(models, never).fit("male", *given).objective
     assert gain.min() > -1e-5 and (gain > 1e-3).sum() >= 3 and gain.max() > 0.05
 
 
@@ -357,7 +211,7 @@ def test_who_fails_gets_a_second_chance_and_nobody_else_pays(
     labels = make_labels(96, "male")["extreme"]
     given = labels.pose, labels.betas, labels.transl
     found = Fitter(models, config).fit("male", *given)
-    monkeypatch.setattr(PairFitter, "_second_chance", lambda self, at: at)
+    monkeypatch.setattr(Schedule, "_second_chance", lambda self, again, batch, first: first)
     before = Fitter(models, config).fit("male", *given)
     late = ~before.converged
     assert 3 <= late.sum() < 40 and found.converged.sum() > before.converged.sum() + late.sum() / 2
@@ -376,7 +230,7 @@ def test_a_person_who_is_not_a_number_spoils_nobody(models: ModelSet, config: Fi
     good = torch.tensor([k for k in range(9) if k not in (4, 6)])
     assert not found.finite[[4, 6]].any() and not found.converged[[4, 6]].any()
     assert found.finite[good].all()
-    assert (found.poses[good] - clean.poses[good]).abs().max() < 5e-3
+    assert torch.equal(found.poses[good], clean.poses[good])
 
 
 def test_an_empty_batch_is_an_empty_result(models: ModelSet, config: FitConfig) -> None:
@@ -476,37 +330,6 @@ def test_a_ball_joint_moves_as_a_rotation() -> None:
     turn = roma.rotvec_to_rotmat(share[:, None, None] * step.rotvec)
     expected = turn @ angles_to_rotation(ball, angles)
     assert (angles_to_rotation(ball, move(ball, step, share)) - expected).abs().max() < 1e-9
-
-
-@pytest.mark.parametrize("make_move", [compiled_move, torch_move])
-def test_a_step_agrees_with_addition_to_first_order(make_move: Callable[..., Move]) -> None:
-    plan_joints, dofs = list(range(1, 24)), list(range(3, NUM_DOFS))
-    step = make_move(plan_joints, dofs, "cpu", torch.float64)
-    x = 0.3 * torch.randn(20, 43, dtype=torch.float64)
-    d = 1e-5 * torch.randn(20, 43, dtype=torch.float64)
-    assert (step(x, d, 0.4) - (x + d)).abs().max() < 1e-8
-    far = step(x, 100 * torch.randn(20, 43, dtype=torch.float64), 0.4)
-    straight = [k for k, i in enumerate(dofs) if i in (6, 7, 8, 9, 13, 14, 15, 16, 32, 33, 34, 35)]
-    assert (far - x)[:, straight].abs().max() <= 0.4 + 1e-9
-
-
-@pytest.mark.parametrize(("length", "middle"), [(0.05, 0.0), (1.0, 0.0), (1e-7, pi / 2), (0.3, pi / 2)])
-def test_compiled_steps_are_those_of_torch(length: float, middle: float) -> None:
-    """Angle by angle away from the poles, all over the circle; at the poles as rotations."""
-    joints, dofs = list(range(1, 24)), list(range(3, NUM_DOFS))
-    x = 2 * torch.randn(200, 43, dtype=torch.float64)
-    balls = [[dofs.index(i) for i in dofs_of_joint(j)] for j in BALL_JOINTS[1:]]
-    if middle:
-        x[:, [columns[1] for columns in balls]] = middle
-    steps = length * torch.randn_like(x)
-    one, two = (
-        make(joints, dofs, "cpu", torch.float64)(x, steps, 0.4) for make in (compiled_move, torch_move)
-    )
-    ball = ball_joints(BALL_JOINTS[1:], "cpu", torch.float64)
-    turned = [angles_to_rotation(ball, a[:, balls]) for a in (one, two)]
-    assert (turned[0] - turned[1]).abs().max() < 1e-9
-    if not middle:
-        assert (one - two).abs().max() < 1e-6
 
 
 def test_refined_betas_are_better_and_more_plausible(models: ModelSet, config: FitConfig) -> None:
@@ -613,7 +436,7 @@ def test_distance_at_rest_and_objective_are_what_the_meshes_say(models: ModelSet
     square = (skin - target).square().sum(-1).mean(1)
     (pair,) = fitter.prepare("neutral")
     assert pair.locator is not None
-    off = pair.locator(target.permute(1, 2, 0)) - found.joints[:, list(pair.locator.joints)]
+    off = pair.locator(target) - found.joints[:, list(pair.locator.joints)]
     low, high = LIMITS.float().unbind(-1)
     excess = torch.relu(found.poses - high) + torch.relu(low - found.poses)
     expected = square + config.limit_weight * excess.square().sum(1)

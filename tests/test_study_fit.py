@@ -91,7 +91,7 @@ def test_the_reference_finds_what_it_was_made_from(models: ModelSet) -> None:
     # Joints that the mesh has elsewhere draw the answer away from it.
     locator = make_locator(model, free.limits)
     drawn = converge(model, target, start, true_betas, replace(free, locator=locator, joint_weight=0.3))
-    place = locator(target.permute(1, 2, 0))
+    place = locator(target)
     off = [
         (skin(model, torch.cat((r.q, r.betas), 1))[1][:, list(locator.joints)] - place).norm(dim=-1).mean()
         for r in (found, drawn)
@@ -121,8 +121,8 @@ def test_known_meshes_differ_from_skel_by_what_fits_leave(models: ModelSet) -> N
     found = fitter.fit("male", labels.pose, labels.betas, labels.transl)
     (pair,) = fitter.prepare("male")
     known = shoulders.make_known(pair, labels, found)
-    skin = pair.skel.forward(pair.skel.shape(known.people.betas), known.q).vertices
-    off = 1000 * (skin - known.people.target.permute(2, 0, 1)).norm(dim=-1).mean(1)
+    skin = pair.skel.forward(pair.skel.shape(known.betas), known.q).vertices
+    off = 1000 * (skin - known.meshes).norm(dim=-1).mean(1)
     assert (off - found.pve_mm.roll(1, 0)).abs().max() < 0.05  # carried over, turned, not stretched
     low, high = pair.limits.unbind(-1)
     assert ((known.q >= low) & (known.q <= high)).all() and (known.q[:, :3] == 0).all()

@@ -8,9 +8,11 @@ in m^2, per person; x are the active DoFs, and the betas after them where they a
 
 Kernels expand the vertex errors about the skin of a vertex pass and hold some of it until the next. `Reference.hold`
 gives that objective: the rest skin v with its pose correctives is that of the pass, and a change of betas moves a
-vertex by its shape vectors, turned as at the pass; joints follow pose and betas exactly:
+vertex by its shape vectors, turned as at the pass, and by what it changes of the transforms A:
 
     skin_v = A(q, betas) [v; 1] + turned (betas - betas of the pass).
+
+A joint that is drawn to a place is a point like a vertex: A(q, betas) [its rest place at the pass; 1].
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class Held:
     """What a vertex pass knows and holds until the next."""
 
     rest: Tensor  # (B, V, 3) m, rest skin, pose correctives included
+    joints: Tensor  # (B, 24, 3) m, at rest
     betas: Tensor  # (B, K)
     turned: Tensor  # (B, V, 3, K) m, what each beta moves a vertex by, the joints held
 
@@ -77,14 +80,19 @@ class Reference:
         model, shape = self.model, self.model.shape(self.betas)
         posed = model.joints(shape.frames, self.q)
         blended = _blended(model, skinning_transforms(posed, shape.frames.joints))
-        rest = shape.v_rest + model.correctives(posed.local_rot)
-        return replace(self, held=Held(rest, self.betas, blended[..., :3] @ model.shapedirs))
+        held = Held(
+            rest=shape.v_rest + model.correctives(posed.local_rot),
+            joints=shape.frames.joints,
+            betas=self.betas,
+            turned=blended[..., :3] @ model.shapedirs,
+        )
+        return replace(self, held=held)
 
     def take(self, rows: Tensor) -> Reference:
         """The same objective of some people; rows (k,) int64."""
         held, joints = self.held, self.joints
         if held is not None:
-            held = Held(held.rest[rows], held.betas[rows], held.turned[rows])
+            held = Held(**{name: x[rows] for name, x in vars(held).items()})
         if joints is not None:
             joints = replace(joints, place=joints.place[rows])
         people = {name: getattr(self, name)[rows] for name in ("target", "q", "betas")}
@@ -165,10 +173,14 @@ def _slopes(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def _held_skin(model: SkelModel, held: Held, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
     """Skin (B, V, 3) and joints (B, 24, 3) at angles q (B, 46), m."""
     frames = model.frames(betas)
-    posed = model.joints(frames, q)
-    blended = _blended(model, skinning_transforms(posed, frames.joints))
-    skin = (blended[..., :3] @ held.rest[..., None])[..., 0] + blended[..., 3]
-    return skin + (held.turned @ (betas - held.betas)[:, None, :, None])[..., 0], posed.pos
+    transforms = skinning_transforms(model.joints(frames, q), frames.joints)
+    reshaped = (held.turned @ (betas - held.betas)[:, None, :, None])[..., 0]
+    return _moved(_blended(model, transforms), held.rest) + reshaped, _moved(transforms, held.joints)
+
+
+def _moved(transforms: Tensor, points: Tensor) -> Tensor:
+    """Points (B, P, 3) m, each by its transform (B, P, 3, 4)."""
+    return (transforms[..., :3] @ points[..., None])[..., 0] + transforms[..., 3]
 
 
 def _blended(model: SkelModel, transforms: Tensor) -> Tensor:

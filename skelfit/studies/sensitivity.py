@@ -32,7 +32,7 @@ class Moved(PairFitter):
 
     def start(self, pose: Tensor, betas: Tensor) -> Batch:
         batch = super().start(pose, betas)
-        batch.q += self.offset.to(batch.q.device)
+        batch.q.add_(self.offset.to(batch.q.device))
         return batch
 
 

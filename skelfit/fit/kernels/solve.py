@@ -351,6 +351,116 @@ def _accept(s: int, t: int, h: int, n: int, bent: int, better: V, work: Work, st
     sync()
 
 
+@wp.func
+def _load_people(
+    s: int,
+    t: int,
+    g: int,
+    rows: I2,
+    rules: Rules,
+    state: State,
+    variables: Variables,
+    place: Place,
+    work: Work,
+):
+    """Where the people of group g are, and their variables."""
+    for i in range(t, NUM_DOFS, wp.block_dim()):
+        work.q[s, i] = take(state.q, rows, g, i)
+    for i in range(t, work.betas.shape[1], wp.block_dim()):
+        work.betas[s, i] = take(state.betas, rows, g, i)
+    for i in range(t, 3, wp.block_dim()):
+        place.trans[s, i] = take(state.trans, rows, g, i)
+    sync()
+    n = variables.num_dofs
+    for i in range(t, n, wp.block_dim()):
+        work.x[s, i] = work.q[s, variables.dofs[i]]
+    if rules.free_betas != 0:
+        for i in range(t, work.betas.shape[1], wp.block_dim()):
+            work.x[s, n + i] = work.betas[s, i]
+    sync()
+
+
+@wp.func
+def _load_objective(
+    s: int, t: int, g: int, rows: I2, places: I2, rules: Rules, located: F3, moments: Moments, levers: Levers,
+    variables: Variables, body: Body, place: Place, room: Room, shaping: Shaping, work: Work,
+):  # fmt: skip
+    """What the people of group g minimise."""
+    _load_moments(s, t, g, places, moments, room)
+    if rules.free_betas != 0:
+        # People may have moved since the vertex pass; what it holds of their shape is that of its betas.
+        load_levers(s, t, g, places, levers, shaping)
+        shape_joints(s, t, shaping.levers.betas, body, place)
+    else:
+        shape_joints(s, t, work.betas, body, place)
+    _draw_joints(s, t, g, rows, rules.joint_weight, located, variables, place, room)
+    if rules.free_root != 0:
+        means(s, t, variables, room)
+
+
+@wp.func
+def _minimise(
+    s: int, t: int, g: int, damping: V, rules: Rules, moments: Moments, variables: Variables, balls: Balls, body: Body,
+    place: Place, room: Room, shaping: Shaping, work: Work, steps: Steps,
+):  # fmt: skip
+    """All steps: the buffer where people are, their value, damping, number of accepted steps, and the last promise.
+
+    The last solution, with the least damping, is not stepped along. Evaluation and solution stand here once: they are
+    what compilers take long for.
+    """
+    n = variables.num_dofs
+    size = n + rules.free_betas * work.betas.shape[1]
+    for i in range(t, size, wp.block_dim()):
+        work.trial[s, i] = work.x[s, i]
+    sync()
+    h = 2 * s
+    value = V(wp.static(float("inf")))
+    accepted = V(-1.0)  # the start is no step
+    promise = V()
+    going = V(1.0)
+    left = rules.steps + 1
+    moved = int(1)
+    while left >= 0:
+        if moved == 1:
+            two = 4 * s + 1 - h
+            trial = evaluate(
+                s, t, two, g, work.trial, rules, moments, variables, body, place, room, shaping, work, steps
+            )
+            better = m(going, V(1.0) - exceeds(trial, value + rules.noise * value))
+            better = m(better, exceeds(V(wp.static(3.0e38)), trial))
+            if left > rules.steps:
+                better = V(1.0)
+            _accept(s, t, h, size, rules.exact, better, work, steps)
+            h = two
+            value = choose(better, trial, value)
+            accepted += better
+            if left <= rules.steps:
+                scaled = m(damping, choose(better, V(rules.damping_down), V(rules.damping_up)))
+                scaled = wp.min(wp.max(scaled, V(rules.damping_min)), V(rules.damping_max))
+                damping = choose(going, scaled, damping)
+            left -= 1
+        by = damping
+        if left == 0:
+            by = V(rules.damping_min)
+        promise = damped_step(s, t, h, size, rules.exact, by, steps)
+        if left == 0:
+            left = -1
+        else:
+            going = wp.max(
+                exceeds(promise, rules.tolerance * value), exceeds(damping, V(rules.damping_at_rest))
+            )
+            moved = int(0)
+            if some(going):
+                moved = int(1)
+                retract(s, t, work.x, steps.step, rules.max_angle_step, balls, work.balls, work.trial)
+                if rules.free_betas != 0:
+                    retract_betas(s, t, work.x, steps.step, n, size - n, rules.max_beta_step, work.trial)
+                sync()
+            else:
+                left = 0
+    return h, value, damping, accepted, promise
+
+
 @wp.kernel
 def solve(
     rows: I2, places: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments, levers: Levers,
@@ -364,93 +474,45 @@ def solve(
     """
     g, t = wp.tid()
     s = g % slots
-    n = variables.num_dofs
-    size = n
-    for i in range(t, NUM_DOFS, wp.block_dim()):
-        work.q[s, i] = take(state.q, rows, g, i)
-    for i in range(t, work.betas.shape[1], wp.block_dim()):
-        work.betas[s, i] = take(state.betas, rows, g, i)
-    for i in range(t, 3, wp.block_dim()):
-        place.trans[s, i] = take(state.trans, rows, g, i)
-    sync()
-    for i in range(t, n, wp.block_dim()):
-        work.x[s, i] = work.q[s, variables.dofs[i]]
-    if rules.free_betas != 0:
-        size = n + work.betas.shape[1]
-        for i in range(n + t, size, wp.block_dim()):
-            work.x[s, i] = work.betas[s, i - n]
-    sync()
     before = take(state.status, rows, g, wp.static(VALUE))
+    damping = take(state.status, rows, g, wp.static(DAMPING))
     tried = V(1.0)
     if rules.branch >= 0:
         tried = exceeds(take(state.status, rows, g, wp.static(DOUBT) + rules.branch), V(rules.beyond))
+        damping = V(rules.damping)
     if some(tried):
+        _load_people(s, t, g, rows, rules, state, variables, place, work)
         if rules.branch >= 0 and t == 0:
             twin_of(
                 s, branches[rules.branch, 0], branches[rules.branch, 1], branches[rules.branch, 2],
                 variables.limits, tried, work.x,
             )  # fmt: skip
-        shape_joints(s, t, work.betas, body, place)
-        _load_moments(s, t, g, places, moments, room)
-        _draw_joints(s, t, g, rows, rules.joint_weight, located, variables, place, room)
-        if rules.free_betas != 0:
-            load_levers(s, t, g, places, levers, shaping)
-        if rules.free_root != 0:
-            means(s, t, variables, room)
-
-        h = 2 * s
-        bent = rules.exact
-        damping = V(rules.damping)
-        if rules.branch < 0:
-            damping = take(state.status, rows, g, wp.static(DAMPING))
-        accepted = V()
-        value = evaluate(
-            s, t, h, g, work.x, rules, moments, variables, body, place, room, shaping, work, steps
+        _load_objective(
+            s,
+            t,
+            g,
+            rows,
+            places,
+            rules,
+            located,
+            moments,
+            levers,
+            variables,
+            body,
+            place,
+            room,
+            shaping,
+            work,
         )
-        for _step in range(rules.steps):
-            promise = damped_step(s, t, h, size, bent, damping, steps)
-            going = exceeds(promise, rules.tolerance * value)
-            going = wp.max(going, exceeds(damping, V(rules.damping_at_rest)))
-            if some(going):
-                retract(s, t, work.x, steps.step, rules.max_angle_step, balls, work.balls, work.trial)
-                if rules.free_betas != 0:
-                    retract_betas(s, t, work.x, steps.step, n, size - n, rules.max_beta_step, work.trial)
-                sync()
-                two = 4 * s + 1 - h
-                trial = evaluate(
-                    s,
-                    t,
-                    two,
-                    g,
-                    work.trial,
-                    rules,
-                    moments,
-                    variables,
-                    body,
-                    place,
-                    room,
-                    shaping,
-                    work,
-                    steps,
-                )
-                better = m(going, V(1.0) - exceeds(trial, value + rules.noise * value))
-                better = m(better, exceeds(V(wp.static(3.0e38)), trial))
-                _accept(s, t, h, size, bent, better, work, steps)
-                h = two
-                value = choose(better, trial, value)
-                accepted += better
-                scaled = m(damping, choose(better, V(rules.damping_down), V(rules.damping_up)))
-                scaled = wp.min(wp.max(scaled, V(rules.damping_min)), V(rules.damping_max))
-                damping = choose(going, scaled, damping)
-            else:
-                break
-        promise = damped_step(s, t, h, size, bent, V(rules.damping_min), steps)
+        h, value, damping, accepted, promise = _minimise(
+            s, t, g, damping, rules, moments, variables, balls, body, place, room, shaping, work, steps
+        )
         if rules.branch >= 0:
             tried = m(tried, exceeds(before, value))
         if rules.free_root != 0:
             for r in range(t, 3, wp.block_dim()):
                 put(state.trans, rows, g, r, place.trans[s, r] - work.mean[h, r])
-        _store(s, t, g, n, rows, rules, tried, state, variables, branches, work)
+        _store(s, t, g, variables.num_dofs, rows, rules, tried, state, variables, branches, work)
         if t == 0:
             # A new pass is a new chance, but for those whose steps were all refused: they would be again.
             damping = choose(accepted, wp.min(damping, V(rules.damping)), damping)
@@ -485,7 +547,7 @@ def _store(
         put(state.q, rows, g, d, choose(tried, work.x[s, i], old))
     if rules.free_betas != 0:
         for i in range(t, work.betas.shape[1], wp.block_dim()):
-            put(state.betas, rows, g, i, work.x[s, n + i])
+            put(state.betas, rows, g, i, choose(tried, work.x[s, n + i], take(state.betas, rows, g, i)))
     sync()
     if t == 0:
         moved = V()
