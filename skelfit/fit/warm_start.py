@@ -44,7 +44,9 @@ def _ball(rot: Tensor, joint: int, limits: np.ndarray) -> Tensor:
 
 def root_angles(frame: Tensor, rot: Tensor) -> Tensor:
     """Pelvis angles (..., 3) that give the global rotation (..., 3, 3), exactly; frame (..., 3, 3) is C_0."""
-    frame = frame.expand(rot.shape)  # or torch makes one product of all people, whose shape tells how it adds up
+    frame = frame.expand(
+        rot.shape
+    )  # or torch makes one product of all people, whose shape tells how it adds up
     local = (frame.mT @ rot @ frame).double()
     return _ball(local, 0, dof_limits()).to(rot.dtype)
 
