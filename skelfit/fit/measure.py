@@ -47,9 +47,10 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors
     people = skinned(backend, skin, batch.target, rows)
     backend.launch(k.skin_errors.errors, parts, [skin.skin, people, posing, backend.chunk, room, out])
     host = backend.read(found)  # (numbers, L)
-    return Errors(
-        **{
-            name: host[spans[name]].view(*shape, backend.lanes).movedim(-1, 1).flatten(0, 1)[: batch.count]
-            for name, shape in shapes.items()
-        }
-    )
+
+    def people_of(name: str, shape: tuple[int, ...]) -> Tensor:
+        lanes_last = host[spans[name]].view(*shape, backend.lanes)
+        # Of a single group that is a view, and sums over it would be rounded in another order.
+        return lanes_last.movedim(-1, 1).flatten(0, 1)[: batch.count].contiguous()
+
+    return Errors(**{name: people_of(name, shape) for name, shape in shapes.items()})
