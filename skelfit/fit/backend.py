@@ -9,7 +9,8 @@ import hashlib
 import platform
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skelfit.errors import DeviceError, OutputError
 from skelfit.fit import kernels
 from skelfit.fit.kernels import kernels_for
 
@@ -77,7 +79,7 @@ class Backend:
     def launch(self, kernel: Any, groups: int, inputs: Sequence[Any]) -> None:
         """Start a kernel on so many groups."""
         if groups:
-            with self._lock:  # one thread compiles, the others wait
+            with self._lock, _kept_on_disk():  # one thread compiles, the others wait
                 kernel.module.load(wp.get_device(self.device), self.threads)
             wp.launch_tiled(
                 kernel, dim=[groups], inputs=list(inputs), block_dim=self.threads, device=self.device
@@ -95,7 +97,7 @@ class Backend:
 
     def array(self, x: Tensor) -> Any:
         """A tensor of the device as a kernel takes it; not a copy."""
-        return wp.from_torch(x)
+        return wp.from_torch(x.detach())
 
     def ints(self, x: NDArray[Any]) -> Any:
         """Whole numbers on the device."""
@@ -119,7 +121,10 @@ class Backend:
 
 @lru_cache
 def make_backend(device: str = "cpu", lanes: int | None = None, threads: int | None = None) -> Backend:
-    """The backend of "cpu" or "cuda"; lanes and threads: None: what suits the device."""
+    """The backend of "cpu" or "cuda"; lanes and threads: None: what suits the device.
+
+    Raises DeviceError where there is no such device, OutputError where compiled kernels cannot be kept.
+    """
     start_warp()
     if torch.device(device).type == "cpu":
         several = threads is not None and threads > 1
@@ -135,9 +140,13 @@ def make_backend(device: str = "cpu", lanes: int | None = None, threads: int | N
             workers=None,
             parallel=False,
         )
-    name = str(wp.get_device(device))
-    # What torch and Warp ask of the GPU is done in one order.
-    wp.set_stream(wp.stream_from_torch(torch.device(name)), name)
+    try:
+        name = str(wp.get_device(device))
+        # What torch and Warp ask of the GPU is done in one order.
+        wp.set_stream(wp.stream_from_torch(torch.device(name)), name)
+    # A torch without CUDA fails an assertion.
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise DeviceError(f"device {device}: {error}") from error
     return Backend(
         device=name,
         lanes=lanes or GPU_LANES,
@@ -165,7 +174,20 @@ def start_warp(target: str = "native") -> None:
     wp.config.cpu_compiler_flags = (
         f"-march={target}{wide} -include {_HEADER} -DSKELFIT_LANES_VERSION={version}"
     )
-    wp.init()
+    with _kept_on_disk():
+        wp.init()
+
+
+@contextmanager
+def _kept_on_disk() -> Iterator[None]:
+    """What writes compiled kernels. Raises OutputError when that cannot be done."""
+    try:
+        yield
+    except OSError as error:
+        folder = wp.config.kernel_cache_dir or "the folder of compiled kernels"
+        raise OutputError(
+            f"{folder}: compiled kernels cannot be kept there ({error}); WARP_CACHE_PATH names another folder"
+        ) from error
 
 
 def is_compiled(device: str) -> bool:
@@ -175,7 +197,8 @@ def is_compiled(device: str) -> bool:
 
 def note_compiled(backend: Backend) -> None:
     """Remember that they have been."""
-    _note(backend).touch()
+    with _kept_on_disk():
+        _note(backend).touch()
 
 
 def _note(backend: Backend) -> Path:

@@ -55,8 +55,8 @@ def make_room(slots: int, joints: int, pairs: int, cells: int, device: str) -> A
     room = Room()
     shapes = {
         "start": (joints, 12), "d": (joints, 12), "given": (joints, 12), "pairs": (pairs, 10), "energy": (),
-        "mean": (joints, 4), "a": (joints, 12), "change": (joints, 12), "slope": (joints, 12), "part": (joints,), "force": (joints, 3),
-        "pull": (joints, 9), "cells": (cells, MOMENT_SIZE),
+        "mean": (joints, 4), "a": (joints, 12), "change": (joints, 12), "slope": (joints, 12), "part": (joints,),
+        "force": (joints, 3), "pull": (joints, 9), "cells": (cells, MOMENT_SIZE),
     }  # fmt: skip
     for name, shape in shapes.items():
         setattr(room, name, wp.zeros((slots, *shape), dtype=V, device=device))
