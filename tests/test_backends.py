@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from backends import CPU, GPU, NEAR, Tolerances, assert_agrees, assert_same_bits, assert_same_fit
 from torch import Tensor
 
+from skelfit.errors import DeviceError, OutputError
+from skelfit.fit.backend import make_backend
 from skelfit.fit.reference import Evaluation
 from skelfit.fit.results import FitResult
 
@@ -74,3 +77,26 @@ def test_kinds_are_told_apart_and_no_tolerance_is_none() -> None:
     names = [kind.name for kind in (*CPU, *GPU)]
     assert len(set(names)) == len(names)
     assert all(0 < getattr(NEAR, f.name) < 0.1 for f in fields(Tolerances))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_said() -> None:
+    for device in ("cuda", "cuda:3"):
+        with pytest.raises(DeviceError, match=f"device {device}: "):
+            make_backend(device)
+
+
+def test_kernels_that_cannot_be_kept_are_said() -> None:
+    """A full disk, or a home that nobody may write to."""
+
+    class Module:
+        def load(self, *where: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"kept there .*No space left.* WARP_CACHE_PATH"):
+        make_backend("cpu").launch(SimpleNamespace(module=Module()), 1, [])
+
+
+def test_what_asks_for_gradients_is_left_alone() -> None:
+    asks = torch.zeros(3, requires_grad=True)
+    assert make_backend("cpu").array(asks).requires_grad is False and asks.grad is None

@@ -31,7 +31,7 @@ from skelfit.fit.body_tables import body_tables
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.measure import measure
 from skelfit.fit.passes import DAMPING, Tables, batch_of, make_rules, make_tables, run_pass
-from skelfit.fit.results import FitResult, better
+from skelfit.fit.results import FitResult, better, map_results
 from skelfit.fit.schedule import Schedule
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.skin_tables import stage_skin
@@ -231,6 +231,27 @@ def test_a_person_who_is_not_a_number_spoils_nobody(models: ModelSet, config: Fi
     assert not found.finite[[4, 6]].any() and not found.converged[[4, 6]].any()
     assert found.finite[good].all()
     assert torch.equal(found.poses[good], clean.poses[good])
+
+
+def test_layout_of_labels_and_size_of_batches_change_no_bit(models: ModelSet, config: FitConfig) -> None:
+    """Sums over tensors are rounded in the order of their layout; a batch of one group is a layout of its own."""
+    labels = make_labels(16, "male")["extreme"]
+    people = labels.pose, labels.betas, labels.transl
+    expected = Fitter(models, config).fit("male", *people)
+    turned = [
+        x.permute(*reversed(range(x.ndim))).contiguous().permute(*reversed(range(x.ndim))) for x in people
+    ]
+    assert not turned[0].is_contiguous()
+    assert_same_bits(Fitter(models, config).fit("male", *turned), expected)
+    more = Fitter(models, config).fit("male", *(torch.cat((x, x[:2])) for x in people))
+    assert_same_bits(map_results(lambda x: x[:16], more), expected)
+
+
+def test_joints_without_a_vertex_are_fitted_all_the_same(models: ModelSet, config: FitConfig) -> None:
+    """So few vertices that some joints that are drawn to their places hold none."""
+    coarse = replace(config, stages=tuple(replace(stage, stride=997) for stage in config.stages))
+    found = Fitter(models, coarse).fit("male", *smpl_people(2))
+    assert found.finite.all() and (found.pve_mm < 100).all()
 
 
 def test_an_empty_batch_is_an_empty_result(models: ModelSet, config: FitConfig) -> None:

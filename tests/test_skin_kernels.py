@@ -17,6 +17,7 @@ from skelfit.body.smpl import SmplModel
 from skelfit.fit.body_tables import body_tables
 from skelfit.fit.kernels import kernels_for
 from skelfit.fit.skin_tables import SkinPlan, smpl_skin, stage_skin
+from skelfit.fit.variables import make_tree, moment_program
 
 lane_kernels.prepare()
 COUNT, SIZE, BETAS = 37, 32, 10  # people, so that no group of several is whole; vertices a block; betas
@@ -283,3 +284,11 @@ def test_target_skins_are_those_of_smpl(lanes: int, threads: int) -> None:
     kernel = kernels_for(lanes).skin_errors.target_skin
     wp.launch_tiled(kernel, dim=[chunks], inputs=inputs, block_dim=threads, device="cpu")
     assert np.abs(people_of(at.target, rows) - model.vertices(pose, betas).numpy()).max() < 1e-6
+
+
+def test_each_joint_is_a_pair_with_itself() -> None:
+    """Also one that holds none of the vertices: there the root's cells would have holes, which kernels read."""
+    plan = stage_skin(body()[1], "with_root", "all", 2000, SIZE)
+    tree = make_tree("with_root", plan.pairs)
+    assert {(k, k) for k in range(len(tree.joints))} <= {tuple(pair) for pair in plan.pairs.tolist()}
+    assert (moment_program(tree).cells[0, tree.owner] >= 0).all()

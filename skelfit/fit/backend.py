@@ -25,7 +25,7 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.errors import SkelfitError
+from skelfit.errors import DeviceError, OutputError, SkelfitError
 from skelfit.files import replacing
 from skelfit.fit import kernels
 from skelfit.fit.kernels import kernels_for
@@ -63,7 +63,7 @@ class Backend:
         Processes that do so at once lose nothing but time: each renames what it has made to where it belongs.
         """
         device, modules = wp.get_device(self.device), kernel_modules(self.lanes)
-        with self._lock, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with self._lock, _kept_on_disk(), ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda module: module.load(device, self.threads), modules))
         _note(self).touch()
 
@@ -96,7 +96,7 @@ class Backend:
     def launch(self, kernel: Any, groups: int, inputs: Sequence[Any]) -> None:
         """Start a kernel on so many groups."""
         if groups:
-            with self._lock:  # one thread compiles, the others wait
+            with self._lock, _kept_on_disk():  # one thread compiles, the others wait
                 kernel.module.load(wp.get_device(self.device), self.threads)
             wp.launch_tiled(
                 kernel, dim=[groups], inputs=list(inputs), block_dim=self.threads, device=self.device
@@ -114,7 +114,7 @@ class Backend:
 
     def array(self, x: Tensor) -> Any:
         """A tensor of the device as a kernel takes it; not a copy."""
-        return wp.from_torch(x)
+        return wp.from_torch(x.detach())
 
     def ints(self, x: NDArray[Any]) -> Any:
         """Whole numbers on the device."""
@@ -147,7 +147,10 @@ def by_person(found: Tensor, count: int) -> Tensor:
 def make_backend(
     device: str = "cpu", lanes: int | None = None, threads: int | None = None, target: str | None = None
 ) -> Backend:
-    """The backend of "cpu" or "cuda"; lanes and threads: None: what suits the device; target: as `start_warp`."""
+    """The backend of "cpu" or "cuda"; lanes and threads: None: what suits the device; target: as `start_warp`.
+
+    Raises DeviceError where there is no such device, OutputError where compiled kernels cannot be kept.
+    """
     start_warp(target)
     if torch.device(device).type == "cpu":
         several = threads is not None and threads > 1
@@ -163,15 +166,19 @@ def make_backend(
             workers=None,
             parallel=False,
         )
-    name = str(wp.get_device(device))
-    # What torch and Warp ask of the GPU is done in one order.
-    wp.set_stream(wp.stream_from_torch(torch.device(name)), name)
+    try:
+        name = str(wp.get_device(device))
+        # What torch and Warp ask of the GPU is done in one order.
+        wp.set_stream(wp.stream_from_torch(torch.device(name)), name)
+    # A torch without CUDA fails an assertion.
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise DeviceError(f"device {device}: {error}") from error
     return Backend(
         device=name,
         lanes=lanes or GPU_LANES,
         threads=threads or GPU_THREADS,
         chunk=1,
-        block=64,
+        block=4 * (threads or GPU_THREADS),  # a thread poses four at a time
         people=16384,
         workers=1,
         parallel=True,
@@ -200,9 +207,9 @@ def start_warp(target: str | None = None) -> None:
         if started and target is None:
             return
         wp.config.log_level = wp.LOG_ERROR
-        with _without_word_of_a_driver():
+        with _without_word_of_a_driver(), _kept_on_disk():
             wp.init()
-        flags = cpu_flags(target or "native")
+            flags = cpu_flags(target or "native")
         if started and flags != wp.config.cpu_compiler_flags:
             raise ValueError(f"target {target}: this process compiles by {wp.config.cpu_compiler_flags}")
         wp.config.cpu_compiler_flags = flags
@@ -228,6 +235,18 @@ def cpu_flags(target: str) -> str:
         # psabi: warnings of how functions hand over wide vectors; none of ours does.
         processor += " -mprefer-vector-width=512 -Wno-psabi"
     return f"{processor} -include {copy}"
+
+
+@contextmanager
+def _kept_on_disk() -> Iterator[None]:
+    """What writes compiled kernels. Raises OutputError when that cannot be done."""
+    try:
+        yield
+    except OSError as error:
+        folder = wp.config.kernel_cache_dir or "the folder of compiled kernels"
+        raise OutputError(
+            f"{folder}: compiled kernels cannot be kept there ({error}); WARP_CACHE_PATH names another folder"
+        ) from error
 
 
 @contextmanager

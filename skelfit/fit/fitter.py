@@ -70,7 +70,10 @@ class Fitter:
         pairs, size = self.prepare(smpl_gender), self.config.batch or self.backend.people
 
         def fit_from(start: int) -> FitResult:
-            labels = [x[start : start + size].to("cpu", torch.float32) for x in (pose, betas, transl)]
+            # Sums over tensors are rounded in an order that follows their layout.
+            labels = [
+                x[start : start + size].to("cpu", torch.float32).contiguous() for x in (pose, betas, transl)
+            ]
             return reduce(better, (pair.fit(*labels) for pair in pairs))
 
         parts = self.run_batches(fit_from, range(0, len(pose), size))

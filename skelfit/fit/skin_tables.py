@@ -64,7 +64,7 @@ class SkinPlan:
 
     skin: Any  # Skin
     joints: tuple[int, ...]  # (J,) active joints
-    pairs: IntArray  # (P, 2) pairs of active joints, as positions, that share a vertex
+    pairs: IntArray  # (P, 2) pairs of active joints, as positions, that share a vertex or are one
     vertices: IntArray  # (N,) of the mesh
     num_points: int
 
@@ -145,7 +145,8 @@ def make_skin(
     joints = tuple(joints)
     active = weights[np.ix_(chosen, np.array(joints, np.int64))]
     touching = (active > 0).astype(np.float64)
-    a, b = np.nonzero(np.triu(touching.T @ touching))
+    # Each joint is a pair with itself, also where so few vertices are chosen that it holds none of them.
+    a, b = np.nonzero(np.triu(touching.T @ touching + np.eye(len(joints))))
     mine = om[chosen]
     pairs = mine[:, None] * active[:, a] * active[:, b]
     vertex, joint = np.nonzero(weights[chosen])
