@@ -31,7 +31,7 @@ from skelfit.fit import kernels
 from skelfit.fit.kernels import kernels_for
 
 _HEADER = Path(kernels.__file__).with_name("lanes.h")
-_STARTING = threading.Lock()
+_STARTING, _COMPILING = threading.Lock(), threading.Lock()
 _NO_DRIVER = b"Warp CUDA warning: Could not find or load the NVIDIA CUDA driver"
 # People of a group, and threads that share it: with one person, no kernel spills registers.
 GPU_LANES, GPU_THREADS = 1, 128
@@ -49,7 +49,7 @@ class Backend:
     people: int  # per call of the fit: enough to keep the device busy, few enough for its memory or caches
     workers: int | None  # calls at once; None: as many as torch has threads
     parallel: bool  # whether groups run at once, so that each needs scratch of its own
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _lock: threading.Lock = field(default=_COMPILING, repr=False, compare=False)
     _rooms: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     @property

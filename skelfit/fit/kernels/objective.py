@@ -62,7 +62,7 @@ class Rules:
     steps: int
     exact: int  # 1: with the whole Hessian
     free_betas: int  # 1: betas are variables after the DoFs
-    free_root: int  # 1: for the best translation
+    free_root: int  # 1: for the best translation; the weights must then sum to 1, so that no joint is drawn
     branch: int  # which of the joints with two branches is tried from its other one; -1: none, as people are
     tolerance: float
     max_angle_step: float
