@@ -8,7 +8,13 @@ import warp as wp
 
 from skelfit.device_report import occupancy
 from skelfit.device_report.cubin import read_cubin
-from skelfit.device_report.occupancy import MULTIPROCESSORS, as_text, module_report, resident_threads
+from skelfit.device_report.occupancy import (
+    MULTIPROCESSORS,
+    as_text,
+    kernel_report,
+    module_report,
+    resident_threads,
+)
 
 
 def test_what_a_multiprocessor_holds() -> None:
@@ -51,3 +57,16 @@ ptxas info    : Function properties for helper
 def test_only_cubins_are_read() -> None:
     with pytest.raises(ValueError, match="expected a cubin"):
         read_cubin(b".version 9.4")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("arch", sorted(MULTIPROCESSORS))
+def test_all_kernels_compile_without_a_gpu(arch: int) -> None:
+    """Minutes: the solver is large. One local array aside, of 48 bytes, no kernel needs memory of a thread's own."""
+    uses = {use.kernel: use for use in kernel_report(arch)}
+    assert {"start", "lay", "target_skin", "locate", "moments", "shaped_moments", "solve", "errors"} <= set(
+        uses
+    )
+    assert all(use.stack_bytes <= 48 and use.registers < 255 for use in uses.values()), as_text(
+        list(uses.values())
+    )
