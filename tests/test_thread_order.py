@@ -27,6 +27,7 @@ from skelfit.fit.kernels import _Kernels
 from skelfit.fit.mesh import MeshFitter
 from skelfit.shipped import PIPELINES
 
+pytestmark = pytest.mark.soak  # all kernels compile twice for it
 THREADS = 64  # as on a GPU: most items have one of their own
 _TID = re.compile(r"^( +)([gc], t = wp\.tid\(\))$", re.MULTILINE)
 
