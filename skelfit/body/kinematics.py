@@ -222,18 +222,6 @@ def _spine_curve_slope(angle: Tensor) -> tuple[Tensor, Tensor]:
     return side, up
 
 
-def _spine_curve_bend(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Second derivative of `_spine_curve`."""
-    small = angle.abs() < 0.1
-    safe = torch.where(small, torch.ones_like(angle), angle)
-    a2 = angle * angle
-    side, up = _spine_curve_slope(safe)
-    side, up = (torch.cos(safe) - 2 * side) / safe, (-torch.sin(safe) - 2 * up) / safe
-    side = torch.where(small, angle * (-1 / 4 + a2 / 36 - a2 * a2 / 960), side)
-    up = torch.where(small, -1 / 3 + a2 / 10 - a2 * a2 / 168, up)
-    return side, up
-
-
 def _scapula_angles(q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     sign = q.new_tensor(_SIDE_SIGN)
     return sign, sign * q[..., list(ABDUCTION)], sign * q[..., list(ELEVATION)] - pi / 4
@@ -281,29 +269,10 @@ def _slide_slopes(frames: Frames, q: Tensor) -> tuple[Tensor, list[int]]:
     return torch.cat((bend, ext, abd, elev), -2), [*SPINE_BEND, *SPINE_EXT, *ABDUCTION, *ELEVATION]
 
 
-# The pairs of DoFs of which `slide_bends` has the second derivative: those that slide, each with itself, then these.
+# The pairs of DoFs along which a sliding offset bends: those that slide, each with itself, then these.
 SLIDE_PAIRS = tuple((i, i) for i in (*SPINE_BEND, *SPINE_EXT, *ABDUCTION, *ELEVATION)) + tuple(
     zip(ELEVATION, ABDUCTION, strict=True)
 )
-
-
-def slide_bends(frames: Frames, q: Tensor) -> Tensor:
-    """Second derivatives of the sliding offsets with respect to SLIDE_PAIRS, (..., 12, 3) m / rad^2, in the parent."""
-    length = frames.spine_length[..., None]
-    side_b, up_b = _spine_curve_bend(q[..., list(SPINE_BEND)])
-    side_e, up_e = _spine_curve_bend(q[..., list(SPINE_EXT)])
-    zero = torch.zeros_like(side_b)
-    bend = torch.stack((-side_b, up_b, zero), -1) * length
-    ext = torch.stack((zero, up_e, -side_e), -1) * length
-
-    sign, a, e = _scapula_angles(q)
-    w, h = frames.thorax_width[..., None], frames.thorax_height[..., None]
-    zero = torch.zeros_like(a)
-    x = sign * w / 4 * torch.cos(e) * torch.cos(a)
-    abd = torch.stack((x, zero, -w / 4 * torch.sin(a)), -1)
-    elev = torch.stack((x, h / 2 * torch.sin(e), zero), -1)
-    both = torch.stack((-sign * w / 4 * torch.sin(e) * torch.sin(a), zero, zero), -1)
-    return torch.cat((bend, ext, abd, elev, both), -2)
 
 
 def _compose(local_rot: Tensor, local_pos: Tensor) -> tuple[Tensor, Tensor]:

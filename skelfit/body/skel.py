@@ -113,7 +113,7 @@ class SkelModel:
         return few
 
     def with_bone_vertices(self, every: int) -> SkelModel:
-        """The same body with each so manyeth of its bone vertices alone."""
+        """The same body with one in `every` of its bone vertices alone."""
         few = copy(self)
         for table in ("bone_v_template", "_bone_rigid", "_bone_weights"):
             setattr(few, table, getattr(self, table)[::every])

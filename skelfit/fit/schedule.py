@@ -1,11 +1,11 @@
 """The schedule of a fit: stages and their passes, and what people get who need longer.
 
-A stage's steps are shared out over its vertex passes. Those whom the coarse passes still move get more of them before
+A stage's steps are shared out over its vertex passes. People that the coarse passes still move get more of them before
 the last pass: only they pay. So the last one starts where the coarse vertices have their minimum, wherever a person
 came from. With late refreshes, all but the first passes use the whole Hessian, which finds the floor of a valley (from
 afar it misleads), shoulders are tried from both their Euler branches, and those still on their way get more of the last
 pass. Who has not converged then gets passes over all vertices, betas held, so that being late changes the pose alone;
-and whom that does not help, other starts, beginning with coarse passes without the joint limits.
+and where that does not help, other starts, beginning with coarse passes without the joint limits.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Schedule:
             run_pass(self.backend, stage.fine, batch, rows, self._rules(stage, steps[-1], False, exact))
 
     def _unsettled(self, batch: Batch, moving: float, gaining: float) -> Rows:
-        """Whom the last pass moved, or whom a step would still help."""
+        """People that the last pass moved, or that a step would still help."""
         status = self.backend.read(batch.status)
         return _rows((status[:, MOVED] > moving) | (status[:, DECREASE] > gaining * status[:, VALUE]))
 

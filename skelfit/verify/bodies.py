@@ -62,10 +62,10 @@ def make_regressor(dense: Float32) -> Regressor:
 
 
 class SkinMaker:
-    """Poses the skin of one model, a person in each lane; nobody's skin depends on who else is there."""
+    """Poses the skin of one model, a person in each lane; a skin does not depend on who else is there."""
 
     def __init__(self, model: SkelModel | SmplModel) -> None:
-        # Imported here because it takes a moment, and because commands that measure nobody do without.
+        # Imported here because it takes a moment, and because commands that measure no one do without.
         from skelfit.fit.backend import make_backend
         from skelfit.fit.skin_tables import make_skin, sorted_by_joint
 
@@ -229,7 +229,7 @@ def _genders(meta: Any) -> tuple[str, str]:
 
 @torch.no_grad()
 def bone_vertices(group: Group, some: Sequence[int], every: int = 1) -> Array:
-    """Each so manyeth of the bone vertices, (S,Vs,3) m, of some people of a group, without their translation."""
+    """One in `every` of the bone vertices, (S,Vs,3) m, of some people of a group, without their translation."""
     pick = torch.tensor(list(some))
     skel = group.skel.with_bone_vertices(every)
     return skel.bones(skel.shape(group.betas[pick]), group.pose[pick]).numpy()
