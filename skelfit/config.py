@@ -171,6 +171,15 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class TemporalConfig:
+    """How the frames of a sequence are fitted as one problem."""
+
+    weight: float = bounded(0, default=1e-6)  # m^2 s^2 / rad^2, of the squared speed of the fit's deviation
+    passes: int = bounded(1, default=3)  # vertex passes of all frames together
+    steps: int = bounded(1, default=4)  # solver steps of each
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """How people are fitted."""
 
@@ -191,6 +200,7 @@ class FitConfig:
     branches: BranchConfig = BranchConfig()
     locator: LocatorConfig = LocatorConfig()
     meshes: MeshConfig = MeshConfig()
+    temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
         """Of the SKEL bodies that labels of a gender are fitted with."""

@@ -40,6 +40,7 @@ from skelfit.fit.warm_start import beta_map, root_angles, root_translation
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
     from skelfit.config import FitConfig
+    from skelfit.fit.frames import Frames
 
 # PVE after the stages before the last is measured on every 32nd vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 32
@@ -56,8 +57,12 @@ class Fitter:
         self.backend = backend or make_backend(device)
         self._pairs: dict[str, tuple[PairFitter, ...]] = {}
 
-    def fit(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
+    def fit(
+        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: Frames | None = None
+    ) -> FitResult:
         """Fit N people: pose (N, 24, 3) rad axis-angle, betas (N, 10), transl (N, 3) m, as SMPL takes them.
+
+        frames: which of the N rows are frames of one person, and when; None: none are.
 
         A gendered SMPL label is fitted with the SKEL of its gender, a neutral one with the configured gender; `best`
         fits both and takes, person by person, what `better` says.
