@@ -34,6 +34,10 @@ class Frames:
                     f"found {time[wrong[0]]} s in row {rows[wrong[0]]}"
                 )
 
+    def take(self, rows: NDArray[np.int64]) -> Frames:
+        """The same of some rows (K,), in the order given."""
+        return Frames(self.sequence[rows], self.time[rows])
+
     def sequences(self) -> list[NDArray[np.int64]]:
         """The rows of each sequence, in their order; sequences in the order of their numbers."""
         order = np.argsort(self.sequence, kind="stable")
