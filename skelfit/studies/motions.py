@@ -369,9 +369,10 @@ NAMES = tuple(_MOTIONS)
 _NOISY, ANGLE_NOISE, PLACE_NOISE = "stand, noisy", 0.02, 0.01
 
 
-def make_motion(name: str) -> Motion:
-    """One of the motions by its name."""
-    write, rate, frames, up = _MOTIONS[name]
+def make_motion(name: str, frames: int | None = None) -> Motion:
+    """One of the motions by its name; frames: as many, for one that goes on for ever. None: its own number."""
+    write, rate, usual, up = _MOTIONS[name]
+    frames = frames or usual
     rng = np.random.default_rng([SEED, NAMES.index(name)])
     body = _Body(np.arange(frames) / rate, rng)
     write(body)
