@@ -171,6 +171,16 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class TemporalConfig:
+    """How the frames of a sequence are fitted as one problem."""
+
+    weight: float = bounded(0, default=1e-6)  # m^2 s^2 / rad^2, of the squared speed of the fit's deviation
+    passes: int = bounded(1, default=3)  # vertex passes of all frames together
+    steps: int = bounded(1, default=4)  # solver steps of each
+    frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences that do not say theirs
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """How people are fitted."""
 
@@ -191,6 +201,7 @@ class FitConfig:
     branches: BranchConfig = BranchConfig()
     locator: LocatorConfig = LocatorConfig()
     meshes: MeshConfig = MeshConfig()
+    temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
         """Of the SKEL bodies that labels of a gender are fitted with."""
@@ -240,6 +251,11 @@ class Pipeline:
     gates: GateConfig = GateConfig()
     images: ImageConfig = ImageConfig()
     shard_size: int = bounded(1, default=1000)  # label rows per shard
+
+    @property
+    def temporal(self) -> TemporalConfig | None:
+        """How the frames of a sequence are fitted as one problem; None: each by itself, as by the baseline always."""
+        return None if self.first_order is not None else self.fit.temporal
 
 
 @dataclass(frozen=True)

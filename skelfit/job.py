@@ -39,7 +39,18 @@ from skelfit.labels.paths import image_path
 from skelfit.labels.store import read_rows
 from skelfit.layout import LAYOUT_VERSION, FloatArray, pack
 from skelfit.metrics import PUBLISHED, round_mm
-from skelfit.people import FitRows, Fitted, FitterLike, Verdict, fit_rows, judge, to_labels, to_meshes
+from skelfit.people import (
+    FitRows,
+    Fitted,
+    FitterLike,
+    Verdict,
+    fit_rows,
+    fitted_rates,
+    frames_of,
+    judge,
+    to_labels,
+    to_meshes,
+)
 from skelfit.plan import ALGORITHM_VERSION, Run, ShardTask
 from skelfit.sequences import continuous
 from skelfit.shards import Row, Sample, ShardFiles, write_shard
@@ -159,7 +170,7 @@ def _way_to_fit(batch: LabelBatch, run: Run, fitter: FitterLike | None) -> FitRo
     made_of = run.models, run.models_sha256, run.pipeline, run.device
     if batch.vertices is not None:
         return to_meshes(batch, cached_mesh_fitter(*made_of))
-    return to_labels(batch, fitter or cached_fitter(*made_of))
+    return to_labels(batch, fitter or cached_fitter(*made_of), frames_of(batch, run.pipeline.temporal))
 
 
 @lru_cache(maxsize=1)
@@ -240,13 +251,14 @@ def _entries(
     keypoints, origins = _keypoints3d(batch, fitted)
     fitted = replace(fitted, poses=_without_jumps(batch, fitted.poses, published))
     labels = _labels(batch, fitted, keypoints)
+    rates = fitted_rates(batch, run.pipeline.temporal, screening.reasons)
     with closing(_pictures(task, batch, published)) as pictures:
         for i, verdict in enumerate(verdicts):
             picture = None
             if published[i] and run.images is not None:
                 with clock.phase("images"):
                     picture = next(pictures)
-            row = _row(task, batch, fitted, i, verdict, int(screening.unseen[i]), picture)
+            row = _row(task, batch, fitted, i, verdict, int(screening.unseen[i]), picture, rates[i])
             sample = None
             if published[i]:
                 picture = picture or Picture(None)
@@ -270,6 +282,7 @@ def _row(
     verdict: Verdict,
     unseen: int,
     picture: Picture | None,
+    fitted_rate: float | None,
 ) -> Row:
     """The sidecar row of row i of a shard; its picture is None where none was wanted."""
     stages = [stage.name for stage in task.run.pipeline.fit.stages]
@@ -286,6 +299,7 @@ def _row(
         betas_mm=dict(zip(BETAS_STEPS, map(round_mm, fitted.betas_mm[i]), strict=True)),
         unseen_keypoints=unseen,
         image=None if picture is None else picture.data is not None,
+        fitted_rate=fitted_rate,
         **_frame(batch, row),
     )
 
@@ -325,6 +339,7 @@ def _meta(task: ShardTask, batch: LabelBatch, row: Row, i: int) -> dict[str, Any
         "sequence": row.sequence,
         "frame": row.frame,
         "frame_rate": row.frame_rate,
+        "fitted_rate": row.fitted_rate,
         "subject": row.subject,
         "angles": "canonical" if row.sequence is None else "continuous",
     }

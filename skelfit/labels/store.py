@@ -134,10 +134,10 @@ def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
     return LabelBatch(**values, sequences=overlapping(sequences, values["row"]), about=about)
 
 
-def sequence_starts(store_path: str | Path) -> tuple[int, ...]:
-    """The first row of each sequence of a store, in order; () where there are none. Raises LabelError."""
+def store_sequences(store_path: str | Path) -> tuple[Sequence, ...]:
+    """The sequences of a store, in the order of rows. Raises LabelError."""
     with _open(store_path) as file:
-        return tuple(sequence.start for sequence in _extra(store_path, file)[1])
+        return _extra(store_path, file)[1]
 
 
 def store_info(store_path: str | Path) -> StoreInfo:
@@ -163,6 +163,7 @@ class Contents:
     has_boxes: bool
     has_keypoints: bool  # 2D
     has_smpl: bool
+    sequences: tuple[Sequence, ...]
 
     def has(self, what: str) -> bool:
         """Whether there is what a filter needs (`skelfit.filters.NEEDS`)."""
@@ -173,7 +174,7 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
     """What the first rows of a store have. Raises LabelError."""
     with _open(store_path) as file:
         some = slice(0, rows)
-        about, _ = _extra(store_path, file)
+        about, sequences = _extra(store_path, file)
         return Contents(
             genders=frozenset(
                 g.decode() for g in np.unique(_slice(store_path, file, "gender", some)).tolist()
@@ -182,6 +183,7 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
             has_boxes=bool(_slice(store_path, file, "scale", some).any()),
             has_keypoints=about.has_keypoints,
             has_smpl=about.has_smpl,
+            sequences=tuple(s for s in sequences if s.start < rows),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skelfit.studies import betas, extreme, images, limits, loader, mesh, sensitivity, shoulders
+from skelfit.studies import betas, extreme, images, limits, loader, mesh, sensitivity, sequences, shoulders
 from skelfit.studies.setup import Study
 
 STUDIES: dict[str, Study] = {
@@ -14,4 +14,5 @@ STUDIES: dict[str, Study] = {
     "shoulders": shoulders.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
+    "sequences": sequences.STUDY,
 }

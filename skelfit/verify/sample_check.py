@@ -24,7 +24,7 @@ _NAMED = ("key", "subset", "label_file", "row", "imgname", "smpl_gender", "skel_
 _META_KEYS = frozenset((*META, *_NAMED, "keypoints3d"))
 _ROW_KEYS = frozenset(field.name for field in fields(Row))
 # What sample and row both say of a person.
-_SHARED = ("key", "row", "skel_gender", "status", "sequence", "frame", "frame_rate", "subject")
+_SHARED = ("key", "row", "skel_gender", "status", "sequence", "frame", "frame_rate", "fitted_rate", "subject")
 _SAME_MM = 2e-4  # lengths are stored to 1e-4 mm in rows, and as float32 in labels
 
 
@@ -151,7 +151,7 @@ def row_fault(row: Any) -> str:
         (("skel_gender", "sequence", "subject"), (str, type(None))),
         (("image",), (bool, type(None))),
         (("frame",), (int, type(None))),
-        (("frame_rate",), (int, float, type(None))),
+        (("frame_rate", "fitted_rate"), (int, float, type(None))),
         (("pve_mm", "max_vertex_mm"), (int, float, *(() if row["status"] in PUBLISHED else (type(None),)))),
     ):
         for name in names:
