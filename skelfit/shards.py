@@ -67,6 +67,8 @@ class Row:
     frame: int | None = None  # which of its frames it is, from 0 on
     frame_rate: float | None = None  # Hz; None also where the file does not say
     subject: str | None = None  # whose motion it is
+    # Of the SMPL body that made the mesh that was fitted; None: there was no finite fit, or a mesh came in.
+    target_gender: str | None = None
     digest: str = ""  # of this row and its sample (row_digest), when it is written
 
 

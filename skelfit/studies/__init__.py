@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skelfit.studies import betas, extreme, images, limits, loader, mesh, sensitivity, shoulders
+from skelfit.studies import betas, extreme, images, limits, loader, mesh, protocol, sensitivity, shoulders
 from skelfit.studies.setup import Study
 
 STUDIES: dict[str, Study] = {
@@ -11,6 +11,7 @@ STUDIES: dict[str, Study] = {
     "mesh": mesh.STUDY,
     "limits": limits.STUDY,
     "betas": betas.STUDY,
+    "protocol": protocol.STUDY,
     "shoulders": shoulders.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
