@@ -19,6 +19,8 @@ from skelfit.strict import bounded, build, canonical, convert, describe, dotted,
 BodyPart = Literal["lower_body", "upper_body", "all"]
 Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
+NeutralTarget = Literal["neutral", "gendered"]
+FirstBetas = Literal["transfer", "copy"]
 PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
 ImageMode = Literal["bytes", "crop", "none"]
 Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
@@ -188,6 +190,11 @@ class FitConfig:
     skel_gender: SkelGender = (
         "male"  # for labels of neutral gender; best: both, whichever fits a person better
     )
+    # The mesh of a neutral label: SMPL's neutral body, or that of SKEL's gender, which takes the numbers of the
+    # neutral betas for its own.
+    neutral_target: NeutralTarget = "neutral"
+    # SKEL's betas, before any refinement: those nearest to SMPL's body at rest, or the same numbers.
+    betas: FirstBetas = "transfer"
     batch: int | None = bounded(1, default=None)  # people per solver call; None: what suits the device
     retries: int = bounded(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
@@ -208,6 +215,10 @@ class FitConfig:
         if smpl_gender != "neutral":
             return (smpl_gender,)
         return ("male", "female") if self.skel_gender == "best" else (self.skel_gender,)
+
+    def target_gender(self, smpl_gender: str, skel_gender: str) -> str:
+        """Of the SMPL body whose mesh a SKEL is fitted to, for labels of a gender."""
+        return skel_gender if smpl_gender == "neutral" and self.neutral_target == "gendered" else smpl_gender
 
 
 @dataclass(frozen=True)
@@ -339,7 +350,22 @@ def load_pipeline(path: str | Path) -> Pipeline:
     names = [stage.name for stage in pipeline.fit.stages]
     if len(set(names)) != len(names):
         raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
+    check_neutral_target(pipeline.fit, path)
     return pipeline
+
+
+def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
+    """Raise ConfigError for what has no use, or no meaning, with gendered targets of neutral labels."""
+    if fit.neutral_target == "neutral":
+        return
+    why = "with neutral_target: gendered"
+    if fit.skel_gender == "best":
+        expected = f"male or female, {why}: two targets cannot tell which SKEL is the better"
+        raise ConfigError(path, "fit.skel_gender", expected, "best")
+    for k, stage in enumerate(fit.stages):
+        if stage.refine_betas:
+            expected = f"false, {why}: the betas of a label of SKEL's gender are held"
+            raise ConfigError(path, f"fit.stages[{k}].refine_betas", expected, "true")
 
 
 def load_manifest(path: str | Path) -> Manifest:

@@ -67,7 +67,7 @@ class Fitter:
         frames: which of the N rows are frames of one person, and when; None: none are.
 
         A gendered SMPL label is fitted with the SKEL of its gender, a neutral one with the configured gender; `best`
-        fits both and takes, person by person, what `better` says.
+        fits both and takes, person by person, what `better` says. `neutral_target` says what a neutral label's mesh is.
         """
         if len(pose) == 0:  # the shapes of one person's result, without the person
             one = self.fit(
@@ -121,13 +121,15 @@ class Fitter:
             genders, threads = self.config.skel_genders(smpl_gender), torch.get_num_threads()
             torch.set_num_threads(1)
             try:
-                pairs = self._pairs[smpl_gender] = tuple(self.make_pair(smpl_gender, g) for g in genders)
+                pairs = self._pairs[smpl_gender] = tuple(
+                    self.make_pair(self.config.target_gender(smpl_gender, g), g) for g in genders
+                )
             finally:
                 torch.set_num_threads(threads)
         return pairs
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
-        """What fits labels of one SMPL gender with one SKEL gender; another method of fitting overrides this."""
+        """What fits one SKEL to meshes of one SMPL gender; another method of fitting overrides this."""
         return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.backend)
 
     def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
@@ -136,14 +138,14 @@ class Fitter:
 
 
 class PairFitter:
-    """Fits labels of one SMPL gender with one SKEL gender; holds the tables of both."""
+    """Fits one SKEL to the meshes that one SMPL makes of labels; holds the tables of both."""
 
     def __init__(
         self, models: ModelSet, smpl_gender: str, skel_gender: str, config: FitConfig, backend: Backend
     ) -> None:
         self.config, self.backend = config, backend
         self.smpl, self.skel = SmplModel(models.smpl_of(smpl_gender)), SkelModel(models.skel_of(skel_gender))
-        self.beta_offset, self.beta_matrix = beta_map(self.smpl, self.skel)
+        first_betas = self.beta_offset, self.beta_matrix = beta_map(self.smpl, self.skel, config.betas)
         self.rest_form = rest_form(self.smpl, self.skel)
         self.dof_limits = dof_limits(config.limits)
         self.limits = torch.tensor(self.dof_limits, dtype=torch.float32)
@@ -152,7 +154,7 @@ class PairFitter:
         if any(stage.joint_weight > 0 for stage in config.stages):
             self.locator = make_locator(self.skel, self.limits, config=config.locator)
         self.body = body_tables(self.skel, backend.device)
-        self.start_tables = start_tables(self.smpl, self.skel, backend.device, self.dof_limits)
+        self.start_tables = start_tables(self.smpl, self.skel, first_betas, backend.device, self.dof_limits)
         self.balls = make_balls(range(NUM_JOINTS), range(NUM_DOFS), backend.device, self.dof_limits)
         self.target_skin = smpl_skin(self.smpl, backend.block, backend.device)
         relative = vertex_weights(self.skel.asset, config.vertex_weights)

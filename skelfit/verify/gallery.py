@@ -66,7 +66,9 @@ class Drawn:
 
     key: str
     gender: str  # of SKEL
-    target: Array | None  # (V,3) SMPL's skin; None where the shards do not hold SMPL's parameters
+    target: (
+        Array | None
+    )  # (V,3) SMPL's skin that was fitted; None where the shards do not hold SMPL's parameters
     skin: Array  # (V,3) SKEL's
     bones: Array  # (B,3)
     photo: Photo | None
@@ -174,7 +176,7 @@ class Figure:
         self._middle = (skin.max(0) + skin.min(0)) / 2
         self.target: Array | None = None  # (V,3) m, of the SMPL label; None where it is not known
         if sample.meta["smpl"]:
-            smpl, part = artist.smpl(sample.meta["smpl_gender"]), self._part
+            smpl, part = artist.smpl(sample.meta["target_gender"]), self._part
             skin = smpl.vertices(part["smpl_pose"], part["smpl_betas"], part["smpl_trans"]).double().numpy()
             self.target = self._seen(skin)
 
