@@ -21,6 +21,7 @@ Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
 NeutralTarget = Literal["neutral", "gendered"]
 FirstBetas = Literal["transfer", "copy"]
+Root = Literal["frozen", "turn", "free"]
 PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
 ImageMode = Literal["bytes", "crop", "none"]
 Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
@@ -154,6 +155,14 @@ class LocatorConfig:
 
 
 @dataclass(frozen=True)
+class RootPrior:
+    """How a root that is not frozen is held to the label's; against the mean squared vertex error, m^2."""
+
+    turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 that the pelvis turns (2 - 2 cos of it)
+    move: float = bounded(0, default=1e-2)  # m^2 per m^2 that its joint moves
+
+
+@dataclass(frozen=True)
 class MeshConfig:
     """How bare meshes are fitted, whose root is free; the stages play no part there."""
 
@@ -195,6 +204,8 @@ class FitConfig:
     neutral_target: NeutralTarget = "neutral"
     # SKEL's betas, before any refinement: those nearest to SMPL's body at rest, or the same numbers.
     betas: FirstBetas = "transfer"
+    root: Root = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
+    root_prior: RootPrior = RootPrior()
     batch: int | None = bounded(1, default=None)  # people per solver call; None: what suits the device
     retries: int = bounded(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
@@ -351,6 +362,9 @@ def load_pipeline(path: str | Path) -> Pipeline:
     if len(set(names)) != len(names):
         raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
     check_neutral_target(pipeline.fit, path)
+    last = pipeline.fit.stages[-1].dofs
+    if pipeline.fit.root != "frozen" and last != "all":
+        raise ConfigError(path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root)
     return pipeline
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import warp as wp
 from backends import NEAR, assert_agrees
-from kernel_passes import CONFIG, KernelPass, of_floats
+from kernel_passes import CONFIG, MOVED_BEFORE, KernelPass, of_floats
 from reference_cases import KINDS, make, near
 from solver_cases import step_cases
 from torch import Tensor
@@ -32,8 +32,12 @@ def model(models: ModelSet) -> SkelModel:
 
 
 @pytest.mark.parametrize(
-    "kind", ["lower body", "held", "betas, held", "joints", "all of it", "free root", "free root, betas"]
-)
+    "kind",
+    [
+        "lower body", "held", "betas, held", "joints", "all of it", "free root", "free root, betas",
+        "turning root", "held root", "held root, betas",
+    ],
+)  # fmt: skip
 def test_an_evaluation_is_the_references(backend: Backend, model: SkelModel, kind: str) -> None:
     goal = of_floats(KINDS[kind](model))
     x, exact = near(goal).float().double(), goal.beta_weight is None
@@ -46,6 +50,7 @@ def test_an_evaluation_is_the_references(backend: Backend, model: SkelModel, kin
     if goal.free_translation:
         away = backend.read(people.batch.trans) - goal.translation(x)
         assert away.abs().max() < NEAR.skin_m and goal.translation(x).abs().max() > 1e-2
+        assert (backend.read(people.batch.trans)[0] - torch.tensor(MOVED_BEFORE)).abs().max() > 1e-2
 
 
 # Damped steps.

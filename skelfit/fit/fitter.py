@@ -1,8 +1,8 @@
 """From SMPL parameters to SKEL parameters: target, warm start, stages, errors.
 
-A person is fitted in the canonical frame, with the global orientation and translation taken off: the root is frozen,
-so it cannot influence the fit, and taking it off makes that exact. The root's own SKEL angles and translation are
-put back at the end in closed form.
+A person is fitted in the canonical frame, with the global orientation and translation taken off, so that they cannot
+influence the fit. There the pelvis stands at zero, unless the root is free to turn or to move, which it then does under
+a prior. The root's own SKEL angles and translation are put together at the end in closed form.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from skelfit.body.axes import combined
-from skelfit.body.ball import nearest_turn
+from skelfit.body.ball import angles_to_rotation, ball_joints, nearest_turn
 from skelfit.body.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
@@ -150,6 +150,7 @@ class PairFitter:
         self.dof_limits = dof_limits(config.limits)
         self.limits = torch.tensor(self.dof_limits, dtype=torch.float32)
         self.middle = torch.tensor(limits_middle(self.dof_limits), dtype=torch.float32)
+        self.root_ball = ball_joints((0,), "cpu", torch.float32)
         self.locator = None
         if any(stage.joint_weight > 0 for stage in config.stages):
             self.locator = make_locator(self.skel, self.limits, config=config.locator)
@@ -202,6 +203,9 @@ class PairFitter:
         value, decrease = status[:, 1], status[:, 2]
 
         rot = roma.rotvec_to_rotmat(pose[:, 0])
+        # (B, 3, 3) and (B, 3) m: how far the pelvis is turned, in its own frame, and moved, in the canonical one.
+        turned = angles_to_rotation(self.root_ball, q[:, None, list(ROOT_DOFS)])[:, 0]
+        moved = self.backend.read(batch.trans)
         skel_root = self.skel.j_template[0] + combined(self.skel.j_shapedirs[:1], fitted)[:, 0]
         trans = root_translation(transl, rot, self.smpl.root_joint(betas), skel_root)
 
@@ -210,8 +214,10 @@ class PairFitter:
             return (points - skel_root[:, None]) @ rot.mT + (skel_root + trans)[:, None]
 
         objective = found.mean_square + self._priors(q, fitted) + self._drawn(batch, found.joints)
+        objective = objective + self._root_prior(turned, moved)
         rest = [rest_distance(self.rest_form, betas, b) for b in (skel_betas, fitted)]
-        q[:, list(ROOT_DOFS)] = root_angles(self.skel.frames(fitted[:1]).frame[0, 0], rot)
+        q[:, list(ROOT_DOFS)] = root_angles(self.skel.frames(fitted[:1]).frame[0, 0], rot, turned)
+        trans = trans + (rot @ moved[..., None])[..., 0]
         finite = q.isfinite().all(1) & trans.isfinite().all(1) & found.largest.isfinite()
         return FitResult(
             poses=q,
@@ -242,6 +248,11 @@ class PairFitter:
         if self.smpl.gender != self.skel.gender:
             priors = priors + self.config.beta_weight * betas.square().sum(1)
         return priors
+
+    def _root_prior(self, turned: Tensor, moved: Tensor) -> Tensor:
+        """What turning (B, 3, 3) and moving (B, 3) m the root adds to it; nothing where it is frozen."""
+        prior, away = self.config.root_prior, turned - torch.eye(3)
+        return prior.turn / 2 * away.square().sum((1, 2)) + prior.move * moved.square().sum(1)
 
     def _drawn(self, batch: Batch, joints: Tensor) -> Tensor | float:
         """What drawing joints (B, 24, 3) to their places adds to it."""

@@ -89,7 +89,7 @@ def whole_groups(rows: Rows, lanes: int) -> Rows:
 
 
 def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float, joint_weight: float) -> Any:
-    """How the solver steps: of the angles alone, with the model of the Hessian; to be changed."""
+    """How the solver steps: of the angles alone, with the model of the Hessian, no root held; to be changed."""
     rules, solver = backend.kernels.objective.Rules(), config.solver
     rules.steps, rules.exact, rules.free_betas, rules.free_root, rules.branch = steps, 0, 0, 0, -1
     rules.tolerance, rules.joint_weight = tolerance, joint_weight
@@ -102,6 +102,7 @@ def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float
     rules.damping_up, rules.damping_down = solver.damping_up, solver.damping_down
     rules.damping_at_rest, rules.noise = solver.damping_at_rest, solver.noise * _FLOAT_EPS
     rules.limit_weight, rules.beta_weight = config.limit_weight, config.beta_weight
+    rules.turn_weight, rules.move_weight = 0.0, 0.0
     rules.beyond = config.branches.beyond
     return rules
 

@@ -42,6 +42,8 @@ from skelfit.fit.skin_tables import SkinPlan
 if TYPE_CHECKING:
     from skelfit.config import FitConfig, StageConfig
 
+ROOT = 0  # of SKEL's joints
+_PLACE = NUM_DOFS + 3  # numbers that say where a person is: angles and translation
 # The tables of some vertices for the DoFs of a body part: (DoFs, vertices, stride).
 MakeSkin = Callable[[str, str, int], SkinPlan]
 
@@ -97,6 +99,10 @@ class Schedule:
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
         rules.limit_weight = stage.limit_weight
+        if ROOT in stage.fine.tree.joints:
+            rules.turn_weight = self.config.root_prior.turn
+            if self.config.root == "free":
+                rules.free_root, rules.move_weight = 1, self.config.root_prior.move
         rules.free_betas, rules.exact = int(free_betas), int(exact and not free_betas)
         return rules
 
@@ -161,28 +167,38 @@ class Schedule:
             good = self.converged(status) & (status[:, VALUE] <= limit[rows])
             return status[:, VALUE] - good.to(status.dtype)
 
+        def put(x: Tensor, index: Tensor) -> None:
+            batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
+            batch.trans[index] = x[:, NUM_DOFS:_PLACE].to(batch.q.device)
+
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
             few, index = rows.numpy(), rows.to(batch.q.device)
-            batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
+            put(x, index)
             self._restart(batch, few)
             rules = self._rules(unlimited, again.config.steps, False, False)
             run_pass(backend, again.coarse, batch, few, rules)
             for _ in range(config.restarts.passes):
                 self._run_again(again, batch, few)
-            found = backend.read(torch.cat((batch.q, batch.status), 1))[rows]
-            return found, score(found[:, NUM_DOFS:], rows)
+            found = backend.read(torch.cat((batch.q, batch.trans, batch.status), 1))[rows]
+            return found, score(found[:, _PLACE:], rows)
 
-        answers = torch.cat((backend.read(batch.q), first), 1)
-        sought = answers[:, [*range(NUM_DOFS), NUM_DOFS + VALUE, NUM_DOFS + DECREASE]]
+        answers = torch.cat((backend.read(batch.q), backend.read(batch.trans), first), 1)
+        sought = answers[:, [*range(_PLACE), _PLACE + VALUE, _PLACE + DECREASE]]
         hopeless = ~sought.isfinite().all(1)
         start = torch.where(hopeless, -torch.inf, score(first, slice(None)))
         best = retry_failed(attempt, answers, start, 0.0, other_starts(config.restarts)).x
-        batch.q.copy_(best[:, :NUM_DOFS])
-        return best[:, NUM_DOFS:]
+        put(best, torch.arange(len(best), device=batch.q.device))
+        return best[:, _PLACE:]
 
 
 def _rows(chosen: Tensor) -> NDArray[np.int64]:
     return np.flatnonzero(chosen.numpy())
+
+
+def with_root(config: FitConfig) -> tuple[StageConfig, ...]:
+    """The stages, of which the last one moves the root too where that is not frozen."""
+    *first, last = config.stages
+    return (*first, last if config.root == "frozen" else replace(last, dofs="with_root"))
 
 
 def make_schedule(
@@ -201,7 +217,7 @@ def make_schedule(
         return make_tables(backend, body, skin, stage.dofs, limits, located)
 
     stages = []
-    for stage in config.stages:
+    for stage in with_root(config):
         fine = coarse = tables(stage, stage.stride)
         if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
             coarse = tables(stage, int(stage.coarse_stride or stage.stride))
