@@ -19,6 +19,8 @@ from skelfit.strict import bounded, build, canonical, convert, describe, dotted,
 BodyPart = Literal["lower_body", "upper_body", "all"]
 Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
+NeutralTarget = Literal["neutral", "gendered"]
+FirstBetas = Literal["transfer", "copy"]
 Root = Literal["frozen", "turn", "free"]
 PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
 ImageMode = Literal["bytes", "crop", "none"]
@@ -180,6 +182,16 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class TemporalConfig:
+    """How the frames of a sequence are fitted as one problem."""
+
+    weight: float = bounded(0, default=1e-6)  # m^2 s^2 / rad^2, of the squared speed of the fit's deviation
+    passes: int = bounded(1, default=3)  # vertex passes of all frames together
+    steps: int = bounded(1, default=4)  # solver steps of each
+    frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences that do not say theirs
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """How people are fitted."""
 
@@ -187,6 +199,11 @@ class FitConfig:
     skel_gender: SkelGender = (
         "male"  # for labels of neutral gender; best: both, whichever fits a person better
     )
+    # The mesh of a neutral label: SMPL's neutral body, or that of SKEL's gender, which takes the numbers of the
+    # neutral betas for its own.
+    neutral_target: NeutralTarget = "neutral"
+    # SKEL's betas, before any refinement: those nearest to SMPL's body at rest, or the same numbers.
+    betas: FirstBetas = "transfer"
     root: Root = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
     root_prior: RootPrior = RootPrior()
     batch: int | None = bounded(1, default=None)  # people per solver call; None: what suits the device
@@ -202,12 +219,17 @@ class FitConfig:
     branches: BranchConfig = BranchConfig()
     locator: LocatorConfig = LocatorConfig()
     meshes: MeshConfig = MeshConfig()
+    temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
         """Of the SKEL bodies that labels of a gender are fitted with."""
         if smpl_gender != "neutral":
             return (smpl_gender,)
         return ("male", "female") if self.skel_gender == "best" else (self.skel_gender,)
+
+    def target_gender(self, smpl_gender: str, skel_gender: str) -> str:
+        """Of the SMPL body whose mesh a SKEL is fitted to, for labels of a gender."""
+        return skel_gender if smpl_gender == "neutral" and self.neutral_target == "gendered" else smpl_gender
 
 
 @dataclass(frozen=True)
@@ -252,6 +274,11 @@ class Pipeline:
     images: ImageConfig = ImageConfig()
     shard_size: int = bounded(1, default=1000)  # label rows per shard
 
+    @property
+    def temporal(self) -> TemporalConfig | None:
+        """How the frames of a sequence are fitted as one problem; None: each by itself, as by the baseline always."""
+        return None if self.first_order is not None else self.fit.temporal
+
 
 @dataclass(frozen=True)
 class ReadOptions:
@@ -261,6 +288,8 @@ class ReadOptions:
     angle_unit: Literal["rad", "deg"] | None = None  # of axis-angles
     rot6d: Literal["rows", "columns", "interleaved"] | None = None  # how 6 numbers are a rotation
     length_unit: Literal["m", "cm", "mm"] | None = None  # of meshes
+    labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up
+    up: Literal["y", "z"] | None = None  # which axis is up in the shards; None: as the labels have it
 
 
 @dataclass(frozen=True)
@@ -332,10 +361,25 @@ def load_pipeline(path: str | Path) -> Pipeline:
     names = [stage.name for stage in pipeline.fit.stages]
     if len(set(names)) != len(names):
         raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
+    check_neutral_target(pipeline.fit, path)
     last = pipeline.fit.stages[-1].dofs
     if pipeline.fit.root != "frozen" and last != "all":
         raise ConfigError(path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root)
     return pipeline
+
+
+def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
+    """Raise ConfigError for what has no use, or no meaning, with gendered targets of neutral labels."""
+    if fit.neutral_target == "neutral":
+        return
+    why = "with neutral_target: gendered"
+    if fit.skel_gender == "best":
+        expected = f"male or female, {why}: two targets cannot tell which SKEL is the better"
+        raise ConfigError(path, "fit.skel_gender", expected, "best")
+    for k, stage in enumerate(fit.stages):
+        if stage.refine_betas:
+            expected = f"false, {why}: the betas of a label of SKEL's gender are held"
+            raise ConfigError(path, f"fit.stages[{k}].refine_betas", expected, "true")
 
 
 def load_manifest(path: str | Path) -> Manifest:

@@ -27,6 +27,7 @@ from skelfit.fit.schedule import Stage
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
     from skelfit.config import FirstOrderConfig, FitConfig
+    from skelfit.fit.frames import Frames
 
 # Evaluations per iteration of L-BFGS: its line search mostly takes the first trial.
 _EVALUATIONS = 1.25
@@ -45,6 +46,14 @@ class FirstOrderFitter(Fitter):
     ) -> None:
         super().__init__(models, config, device)
         self.first_order = first_order
+
+    def fit(
+        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: Frames | None = None
+    ) -> FitResult:
+        """Fit N people; the baseline has no term between frames, so that it takes none."""
+        if frames is not None:
+            raise ValueError("frames: expected none, as the baseline fits every frame by itself")
+        return super().fit(smpl_gender, pose, betas, transl)
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
         """What fits labels of one SMPL gender with one SKEL gender."""

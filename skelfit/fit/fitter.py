@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,8 +31,9 @@ from skelfit.fit.joint_targets import make_locator
 from skelfit.fit.measure import Errors, measure
 from skelfit.fit.passes import Batch, batch_of, chunks, new_status, skinned, whole_groups
 from skelfit.fit.regions import vertex_weights
-from skelfit.fit.results import FitResult, better, map_results
+from skelfit.fit.results import FitResult, better, better_sequences, map_results
 from skelfit.fit.schedule import Schedule, make_schedule
+from skelfit.fit.sequence import fit_sequences
 from skelfit.fit.shape import rest_distance, rest_form
 from skelfit.fit.skin_tables import SkinPlan, smpl_skin, stage_skin
 from skelfit.fit.start_tables import start_tables
@@ -40,6 +42,7 @@ from skelfit.fit.warm_start import beta_map, root_angles, root_translation
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
     from skelfit.config import FitConfig
+    from skelfit.fit.frames import Frames
 
 # PVE after the stages before the last is measured on every 32nd vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 32
@@ -56,17 +59,29 @@ class Fitter:
         self.backend = backend or make_backend(device)
         self._pairs: dict[str, tuple[PairFitter, ...]] = {}
 
-    def fit(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
+    def fit(
+        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: Frames | None = None
+    ) -> FitResult:
         """Fit N people: pose (N, 24, 3) rad axis-angle, betas (N, 10), transl (N, 3) m, as SMPL takes them.
 
+        frames: which of the N rows are frames of one person, and when; None: none are.
+
         A gendered SMPL label is fitted with the SKEL of its gender, a neutral one with the configured gender; `best`
-        fits both and takes, person by person, what `better` says.
+        fits both and takes, person by person, what `better` says. `neutral_target` says what a neutral label's mesh is.
         """
         if len(pose) == 0:  # the shapes of one person's result, without the person
             one = self.fit(
                 smpl_gender, torch.zeros(1, 24, 3), torch.zeros(1, betas.shape[1]), torch.zeros(1, 3)
             )
             return map_results(lambda x: x[:0], one)
+        labels = pose, betas, transl
+        if frames is None or self.config.temporal is None or not (frames.sequence >= 0).any():
+            return self._fit_alone(smpl_gender, *labels)
+        if len(frames.sequence) != len(pose):
+            raise ValueError(f"frames: expected those of {len(pose)} rows, found {len(frames.sequence)}")
+        return self._fit_frames(smpl_gender, labels, frames)
+
+    def _fit_alone(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         pairs, size = self.prepare(smpl_gender), self.config.batch or self.backend.people
 
         def fit_from(start: int) -> FitResult:
@@ -79,6 +94,23 @@ class Fitter:
         parts = self.run_batches(fit_from, range(0, len(pose), size))
         return map_results(lambda *x: torch.cat(x), *parts)
 
+    def _fit_frames(
+        self, smpl_gender: str, labels: tuple[Tensor, Tensor, Tensor], frames: Frames
+    ) -> FitResult:
+        """Sequences each as one problem, and rows that are in none by themselves."""
+        sequences = frames.sequences()
+        framed, alone = np.concatenate(sequences), np.flatnonzero(frames.sequence < 0)
+        ends = np.cumsum([0, *map(len, sequences)])
+        chains = [np.arange(a, b) for a, b in pairwise(ends)]
+        few = [x[torch.from_numpy(framed)].to("cpu", torch.float32).contiguous() for x in labels]
+        found = [fit_sequences(pair, few, chains, frames.time[framed]) for pair in self.prepare(smpl_gender)]
+        results = [reduce(lambda a, b: better_sequences(a, b, chains), found)]
+        if len(alone):
+            rows = torch.from_numpy(alone)
+            results.append(self._fit_alone(smpl_gender, *(x[rows] for x in labels)))
+        back = torch.from_numpy(np.argsort(np.concatenate((framed, alone))))
+        return map_results(lambda *x: torch.cat(x)[back], *results)
+
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
         """The tables for labels of a gender, one for each SKEL that is tried; made at the first call.
 
@@ -89,13 +121,15 @@ class Fitter:
             genders, threads = self.config.skel_genders(smpl_gender), torch.get_num_threads()
             torch.set_num_threads(1)
             try:
-                pairs = self._pairs[smpl_gender] = tuple(self.make_pair(smpl_gender, g) for g in genders)
+                pairs = self._pairs[smpl_gender] = tuple(
+                    self.make_pair(self.config.target_gender(smpl_gender, g), g) for g in genders
+                )
             finally:
                 torch.set_num_threads(threads)
         return pairs
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
-        """What fits labels of one SMPL gender with one SKEL gender; another method of fitting overrides this."""
+        """What fits one SKEL to meshes of one SMPL gender; another method of fitting overrides this."""
         return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.backend)
 
     def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
@@ -104,14 +138,14 @@ class Fitter:
 
 
 class PairFitter:
-    """Fits labels of one SMPL gender with one SKEL gender; holds the tables of both."""
+    """Fits one SKEL to the meshes that one SMPL makes of labels; holds the tables of both."""
 
     def __init__(
         self, models: ModelSet, smpl_gender: str, skel_gender: str, config: FitConfig, backend: Backend
     ) -> None:
         self.config, self.backend = config, backend
         self.smpl, self.skel = SmplModel(models.smpl_of(smpl_gender)), SkelModel(models.skel_of(skel_gender))
-        self.beta_offset, self.beta_matrix = beta_map(self.smpl, self.skel)
+        first_betas = self.beta_offset, self.beta_matrix = beta_map(self.smpl, self.skel, config.betas)
         self.rest_form = rest_form(self.smpl, self.skel)
         self.dof_limits = dof_limits(config.limits)
         self.limits = torch.tensor(self.dof_limits, dtype=torch.float32)
@@ -121,7 +155,7 @@ class PairFitter:
         if any(stage.joint_weight > 0 for stage in config.stages):
             self.locator = make_locator(self.skel, self.limits, config=config.locator)
         self.body = body_tables(self.skel, backend.device)
-        self.start_tables = start_tables(self.smpl, self.skel, backend.device, self.dof_limits)
+        self.start_tables = start_tables(self.smpl, self.skel, first_betas, backend.device, self.dof_limits)
         self.balls = make_balls(range(NUM_JOINTS), range(NUM_DOFS), backend.device, self.dof_limits)
         self.target_skin = smpl_skin(self.smpl, backend.block, backend.device)
         relative = vertex_weights(self.skel.asset, config.vertex_weights)
@@ -142,16 +176,28 @@ class PairFitter:
     @torch.no_grad()
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit one batch; arguments as `Fitter.fit` takes them, float32 on the host."""
-        skel_betas = self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
         batch = self.start(pose, betas)
+        status, stage_pve = self.alone(batch)
+        return self.result(batch, status, stage_pve, pose, betas, transl)
+
+    def alone(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """All stages of a batch: its status, and the mean vertex error (B,) m after all stages but the last."""
         stage_pve: list[Tensor] = []
+        status = self.run(batch, lambda: stage_pve.append(self.errors(self.progress, batch).mean))
+        return status, stage_pve
 
-        def between() -> None:
-            stage_pve.append(self.errors(self.progress, batch).mean)
-
-        status = self.run(batch, between)
+    def result(
+        self,
+        batch: Batch,
+        status: Tensor,
+        stage_pve: list[Tensor],
+        pose: Tensor,
+        betas: Tensor,
+        transl: Tensor,
+    ) -> FitResult:
+        """What is known of a batch that has been fitted to these labels."""
+        skel_betas = self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
         found = self.errors(self.whole, batch)
-        stage_pve.append(found.mean)
         q, fitted = self.backend.read(batch.q), self.backend.read(batch.betas)
         q = nearest_turn(q, self.middle)
         value, decrease = status[:, 1], status[:, 2]
@@ -182,7 +228,7 @@ class PairFitter:
             finite=finite,
             pve_mm=1000 * found.mean,
             max_vertex_mm=1000 * found.largest,
-            stage_pve_mm=1000 * torch.stack(stage_pve, 1),
+            stage_pve_mm=1000 * torch.stack([*stage_pve, found.mean], 1),
             objective=objective,
             female=torch.full_like(finite, self.skel.gender == "female"),
             betas_mm=1000 * torch.stack(rest, 1),

@@ -24,11 +24,20 @@ import numpy as np
 from skelfit.config import LabelSource, Source, mapping_hash
 from skelfit.errors import LabelError
 from skelfit.files import regular_file, remove, replacing
-from skelfit.labels.batch import FIELD_SHAPES, TEXT_FIELDS, About, LabelBatch, Sequence, overlapping
+from skelfit.labels.batch import (
+    FIELD_SHAPES,
+    TEXT_FIELDS,
+    About,
+    Coordinates,
+    LabelBatch,
+    Sequence,
+    overlapping,
+)
 from skelfit.labels.expected import check_keys, check_sha256
 from skelfit.labels.folder import LAYOUT, list_sequences, named, read_folder
 from skelfit.labels.readers import READERS, find_source, read
 from skelfit.labels.request import Request
+from skelfit.labels.upright import check_up, world_of
 
 _FORMAT = 4  # of the HDF5 layout
 _SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
@@ -84,6 +93,7 @@ def build_store(
         rows = _write(path, (piece for piece, _ in unchanged), info)
     if source.expected_rows is not None and rows != source.expected_rows:
         raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
+    check_up(label_path, source.read, store_info(path).about, rows)
     return path
 
 
@@ -134,10 +144,10 @@ def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
     return LabelBatch(**values, sequences=overlapping(sequences, values["row"]), about=about)
 
 
-def sequence_starts(store_path: str | Path) -> tuple[int, ...]:
-    """The first row of each sequence of a store, in order; () where there are none. Raises LabelError."""
+def store_sequences(store_path: str | Path) -> tuple[Sequence, ...]:
+    """The sequences of a store, in the order of rows. Raises LabelError."""
     with _open(store_path) as file:
-        return tuple(sequence.start for sequence in _extra(store_path, file)[1])
+        return _extra(store_path, file)[1]
 
 
 def store_info(store_path: str | Path) -> StoreInfo:
@@ -163,6 +173,7 @@ class Contents:
     has_boxes: bool
     has_keypoints: bool  # 2D
     has_smpl: bool
+    sequences: tuple[Sequence, ...]
 
     def has(self, what: str) -> bool:
         """Whether there is what a filter needs (`skelfit.filters.NEEDS`)."""
@@ -173,7 +184,7 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
     """What the first rows of a store have. Raises LabelError."""
     with _open(store_path) as file:
         some = slice(0, rows)
-        about, _ = _extra(store_path, file)
+        about, sequences = _extra(store_path, file)
         return Contents(
             genders=frozenset(
                 g.decode() for g in np.unique(_slice(store_path, file, "gender", some)).tolist()
@@ -182,12 +193,13 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
             has_boxes=bool(_slice(store_path, file, "scale", some).any()),
             has_keypoints=about.has_keypoints,
             has_smpl=about.has_smpl,
+            sequences=tuple(s for s in sequences if s.start < rows),
         )
 
 
 def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
-    about = About(**content["about"] | {"notes": tuple(content["about"]["notes"])})
+    about = About(**content["about"] | {name: tuple(content["about"][name]) for name in ("notes", "upright")})
     return about, tuple(Sequence(**values) for values in content["sequences"])
 
 
@@ -251,7 +263,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
     sequences: list[Sequence] = []
     notes: Counter[str] = Counter()
-    rows, count, has_keypoints = 0, 0, False
+    rows, count, has_keypoints, upright = 0, 0, False, np.zeros(3)
+    worlds: set[Coordinates] = set()
     stream = iter(pieces)
     first = next(stream)  # before anything is written: most files that are of no use show it here
     with replacing(path) as temporary:
@@ -268,6 +281,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                         )
                     sequences += piece.sequences
                     notes.update(piece.about.notes)
+                    upright += piece.about.upright
+                    worlds.add(piece.about.coordinates)
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
@@ -276,7 +291,15 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     note if count == 1 else f"{note} ({n} of {count} files)"
                     for note, n in notes.most_common(_NOTES)
                 )
-                about = replace(first.about, has_keypoints=has_keypoints, notes=told)
+                x, y, z = upright.tolist()
+                agreed = first.about.coordinates if len(worlds) == 1 else world_of((x, y, z), rows, None)
+                about = replace(
+                    first.about,
+                    coordinates=agreed,
+                    has_keypoints=has_keypoints,
+                    notes=told,
+                    upright=(x, y, z),
+                )
                 extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
                 _create(file, _EXTRA, np.frombuffer(json.dumps(extra).encode(), np.uint8))
                 for name in ("sha256", "source_path", "source", "reader"):
