@@ -27,7 +27,6 @@ from skelfit.fit.passes import (
     VALUE,
     Batch,
     Moments,
-    make_rules,
     vertex_pass,
     whole_groups,
 )
@@ -150,8 +149,7 @@ class Together:
         self.each, self.backend, self.config = each, pair.backend, config
         stage = pair.schedule.stages[-1]
         self.tables = stage.fine
-        self.rules = make_rules(self.backend, pair.config, 0, 0.0, stage.config.joint_weight)
-        self.rules.limit_weight = stage.limit_weight
+        self.rules = pair.schedule.rules(stage, 0, free_betas=False, exact=False)
         device, k, count = self.backend.device, self.backend.kernels, len(people.q)
         self.n = len(self.tables.tree.dofs)
         self.tied = make_tied(self.tables.tree, device)
