@@ -218,9 +218,11 @@ def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: 
     """
     found = vertex_pass(backend, tables, batch, rows, bool(rules.free_betas))
     solve(backend, tables, batch, found, np.arange(len(rows)), rules)
-    for branch in range(tables.num_branches if twins else 0):
-        doubt = backend.read(batch.status)[torch.from_numpy(rows), DOUBT + branch]
-        places = np.flatnonzero(doubt.numpy() > rules.beyond)
+    if not twins or not tables.num_branches:
+        return
+    status = backend.read(batch.status)[torch.from_numpy(rows)].numpy()
+    for branch in range(tables.num_branches):
+        places = np.flatnonzero(status[:, DOUBT + branch] > rules.beyond)
         if len(places):
             solve(backend, tables, batch, found, places, _twin_rules(backend, rules, branch, twins))
 

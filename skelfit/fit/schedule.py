@@ -182,7 +182,7 @@ class Schedule:
             found = backend.read(torch.cat((batch.q, batch.trans, batch.status), 1))[rows]
             return found, score(found[:, _PLACE:], rows)
 
-        answers = torch.cat((backend.read(batch.q), backend.read(batch.trans), first), 1)
+        answers = torch.cat((*backend.read_all(batch.q, batch.trans), first), 1)
         sought = answers[:, [*range(_PLACE), _PLACE + VALUE, _PLACE + DECREASE]]
         hopeless = ~sought.isfinite().all(1)
         start = torch.where(hopeless, -torch.inf, score(first, slice(None)))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.fit.batches import Each, side_by_side
+from skelfit.fit.measure import Measured
 from skelfit.fit.passes import (
     DECREASE,
     VALUE,
@@ -108,7 +109,7 @@ def fit_sequences(
             pose, betas, transl = (x[first:stop] for x in labels)
             batch = people.part(first, stop, pair.start(pose, betas))
             status = pair.backend.read(batch.status)
-            return pair.result(batch, status, found[k].stage_pve, pose, betas, transl)
+            return pair.result(batch, status, found[k].progress, pose, betas, transl)
 
         return map_results(lambda *x: torch.cat(x), *each(result, range(len(firsts))))
 
@@ -118,15 +119,15 @@ class _Alone:
     """A batch of frames, each fitted by itself."""
 
     people: People
-    stage_pve: list[Tensor]
+    progress: list[Measured]
 
 
 def _alone(pair: PairFitter, pose: Tensor, betas: Tensor) -> _Alone:
     batch = pair.start(pose, betas)
     start = batch.q.clone()
-    status, stage_pve = pair.alone(batch)
+    status, progress = pair.alone(batch)
     people = People(batch.q, batch.betas, batch.trans, status.to(start.device), start)
-    return _Alone(people, stage_pve)
+    return _Alone(people, progress)
 
 
 def _share_betas(people: People, chains: Chains) -> None:
