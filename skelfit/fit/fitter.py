@@ -212,17 +212,17 @@ class PairFitter:
         # (B, 3, 3): how far the pelvis is turned, in its own frame; moved (B, 3) m is in the canonical one.
         turned = angles_to_rotation(self.root_ball, q[:, None, list(ROOT_DOFS)])[:, 0]
         skel_root = self.skel.j_template[0] + combined(self.skel.j_shapedirs[:1], fitted)[:, 0]
-        trans = root_translation(transl, rot, self.smpl.root_joint(betas), skel_root)
+        frozen = root_translation(transl, rot, self.smpl.root_joint(betas), skel_root)
 
         def place(points: Tensor) -> Tensor:
             """From the canonical frame to the label's: turned about SKEL's root, then moved."""
-            return (points - skel_root[:, None]) @ rot.mT + (skel_root + trans)[:, None]
+            return (points - skel_root[:, None]) @ rot.mT + (skel_root + frozen)[:, None]
 
         objective = found.mean_square + self._priors(q, fitted) + self._drawn(located, found.joints)
         objective = objective + self._root_prior(turned, moved)
         rest = [rest_distance(self.rest_form, betas, b) for b in (skel_betas, fitted)]
         q[:, list(ROOT_DOFS)] = root_angles(self.skel.frames(fitted[:1]).frame[0, 0], rot, turned)
-        trans = trans + (rot @ moved[..., None])[..., 0]
+        trans = frozen + (rot @ moved[..., None])[..., 0]
         finite = q.isfinite().all(1) & trans.isfinite().all(1) & found.largest.isfinite()
         return FitResult(
             poses=q,
