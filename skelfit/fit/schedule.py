@@ -28,6 +28,7 @@ from skelfit.fit.passes import (
     MOVED,
     VALUE,
     Batch,
+    Moments,
     Rows,
     Tables,
     converged,
@@ -83,12 +84,19 @@ class Schedule:
         """Who has."""
         return converged(status, self.config.passes)
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
-        """All stages, then whatever those need who have not converged; between stages a call. Returns the status."""
+    def run(
+        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] = lambda found: None
+    ) -> Tensor:
+        """All stages, then whatever those need who have not converged; between stages a call. Returns the status.
+
+        keep: is given what passes over all vertices of the last stage find, whoever takes part in them.
+        """
         for k, stage in enumerate(self.stages):
             if k:
                 between()
-            self._run_stage(stage, batch)
+            found = self._run_stage(stage, batch)
+        for moments in found:
+            keep(moments)
         again = self._again()
         status = self.backend.read(batch.status)
         for _ in range(self.config.retries):
@@ -109,7 +117,8 @@ class Schedule:
         rules.free_betas, rules.exact = int(free_betas), int(exact and not free_betas)
         return rules
 
-    def _run_stage(self, stage: Stage, batch: Batch) -> None:
+    def _run_stage(self, stage: Stage, batch: Batch) -> list[Moments]:
+        """Returns what the passes over the fine vertices found."""
         config, thresholds = stage.config, self.config.passes
         total, passes = config.steps, config.refreshes
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
@@ -129,12 +138,14 @@ class Schedule:
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
         rules = self._rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
         twins = self.config.branches.steps if exact else 0
-        run_pass(self.backend, stage.fine, batch, everybody, rules, twins)
+        found = [run_pass(self.backend, stage.fine, batch, everybody, rules, twins)]
         for _ in range(config.late_refreshes):
             rows = self._unsettled(batch, thresholds.late_moving, thresholds.late_gaining)
             if len(rows) == 0:
                 break
-            run_pass(self.backend, stage.fine, batch, rows, self._rules(stage, steps[-1], False, exact))
+            rules = self._rules(stage, steps[-1], False, exact)
+            found.append(run_pass(self.backend, stage.fine, batch, rows, rules))
+        return found
 
     def _unsettled(self, batch: Batch, moving: float, gaining: float) -> Rows:
         """People that the last pass moved, or that a step would still help."""
