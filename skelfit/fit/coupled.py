@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,9 @@ from torch import Tensor
 
 from skelfit.fit.backend import Backend
 from skelfit.fit.batches import Each
-from skelfit.fit.passes import Moments, Tables, make_rules, whole_groups
+from skelfit.fit.passes import Moments, Tables, whole_groups
 from skelfit.fit.tie_tables import make_tied
 from skelfit.fit.tridiagonal import make_elimination
-
-if TYPE_CHECKING:
-    from skelfit.config import FitConfig
-    from skelfit.fit.schedule import Stage
 
 Indices = NDArray[np.int64]
 _GROUPS = 32  # of frames, per call of a kernel on a CPU: enough work to hand it to a thread
@@ -88,14 +84,13 @@ class Coupled:
     """N frames with n variables each, those of a fit's stage."""
 
     def __init__(
-        self, backend: Backend, config: FitConfig, stage: Stage, people: People, ties: Ties, each: Each
+        self, backend: Backend, tables: Tables, rules: Any, people: People, ties: Ties, each: Each
     ) -> None:
+        """rules: of the stage that the tables are of; betas are held."""
         k, count = backend.kernels, len(people.q)
         self.backend, self.people, self.ties, self.each = backend, people, ties, each
-        self.tables: Tables = stage.fine
+        self.tables, self.rules = tables, rules
         self.n = len(self.tables.tree.dofs)
-        self.rules = make_rules(backend, config, 0, 0.0, stage.config.joint_weight)
-        self.rules.limit_weight = stage.limit_weight
         self.tied = make_tied(self.tables.tree, backend.device)
         self.system = k.tridiagonal.make_system(count, self.n, backend.device)
         joints = self.tied.first.shape[0] - 1

@@ -109,7 +109,8 @@ class Schedule:
             status = self._second_chance(again, batch, status)
         return status
 
-    def _rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
+    def rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
+        """How a pass of a stage steps; exact: with the whole Hessian, where betas are not free."""
         rules = make_rules(
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
@@ -126,24 +127,24 @@ class Schedule:
         batch.status.copy_(new_status(batch.count, self.config.solver.damping))
         for few in steps[:-1]:
             run_pass(
-                self.backend, stage.coarse, batch, everybody, self._rules(stage, few, stage.free_betas, False)
+                self.backend, stage.coarse, batch, everybody, self.rules(stage, few, stage.free_betas, False)
             )
         exact = config.late_refreshes > 0
         for _ in range(config.extra_refreshes):
             rows = self._unsettled(batch, thresholds.moving, thresholds.gaining)
             if len(rows) == 0:
                 break
-            rules = self._rules(stage, steps[0], stage.free_betas, exact)
+            rules = self.rules(stage, steps[0], stage.free_betas, exact)
             run_pass(self.backend, stage.coarse, batch, rows, rules)
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
-        rules = self._rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
+        rules = self.rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
         twins = self.config.branches.steps if exact else 0
         found = [run_pass(self.backend, stage.fine, batch, everybody, rules, twins)]
         for _ in range(config.late_refreshes):
             rows = self._unsettled(batch, thresholds.late_moving, thresholds.late_gaining)
             if len(rows) == 0:
                 break
-            rules = self._rules(stage, steps[-1], False, exact)
+            rules = self.rules(stage, steps[-1], False, exact)
             found.append(run_pass(self.backend, stage.fine, batch, rows, rules))
         return found
 
@@ -160,7 +161,7 @@ class Schedule:
 
     def _run_again(self, again: Stage, batch: Batch, rows: Rows) -> None:
         self._restart(batch, rows)
-        run_pass(self.backend, again.fine, batch, rows, self._rules(again, again.config.steps, False, False))
+        run_pass(self.backend, again.fine, batch, rows, self.rules(again, again.config.steps, False, False))
 
     def _restart(self, batch: Batch, rows: Rows) -> None:
         """Damping as at the start, for some people."""
@@ -185,7 +186,7 @@ class Schedule:
             few, index = rows.numpy(), rows.to(batch.q.device)
             batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
             self._restart(batch, few)
-            rules = self._rules(unlimited, again.config.steps, False, False)
+            rules = self.rules(unlimited, again.config.steps, False, False)
             run_pass(backend, again.coarse, batch, few, rules)
             for _ in range(config.restarts.passes):
                 self._run_again(again, batch, few)

@@ -153,7 +153,8 @@ class _Steps:
         self.sequences, self.held, self.each = sequences, held, each
         self.ties = make_ties(sequences, time, config.weight)
         stage = pair.schedule.stages[-1]
-        self.coupled = Coupled(pair.backend, pair.config, stage, people, self.ties, each)
+        rules = pair.schedule.rules(stage, 0, False, False)
+        self.coupled = Coupled(pair.backend, stage.fine, rules, people, self.ties, each)
         self.damping = torch.full((len(time),), pair.config.solver.damping)
 
     def run(self) -> None:
