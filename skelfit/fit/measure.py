@@ -36,7 +36,9 @@ class Measured:
         """The distances, from what the array (numbers, L) holds."""
         parts = host.split([int(np.prod(shape)) for shape in self.shapes.values()])
         found = zip(self.shapes.items(), parts, strict=True)
-        return Errors(**{name: by_person(x.view(*shape, host.shape[-1]), self.count) for (name, shape), x in found})
+        return Errors(
+            **{name: by_person(x.view(*shape, host.shape[-1]), self.count) for (name, shape), x in found}
+        )
 
 
 def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Measured:
