@@ -266,6 +266,8 @@ class ReadOptions:
     angle_unit: Literal["rad", "deg"] | None = None  # of axis-angles
     rot6d: Literal["rows", "columns", "interleaved"] | None = None  # how 6 numbers are a rotation
     length_unit: Literal["m", "cm", "mm"] | None = None  # of meshes
+    labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up
+    up: Literal["y", "z"] | None = None  # which axis is up in the shards; None: as the labels have it
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skelfit import __version__
 from skelfit.body.models import ModelSet, load_models, open_models
+from skelfit.body.smpl import root_joint_tables
 from skelfit.config import Pipeline
 from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
 from skelfit.filters import Screening, screen
@@ -37,6 +39,7 @@ from skelfit.images.source import open_images, read_pictures
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.paths import image_path
 from skelfit.labels.store import read_rows
+from skelfit.labels.upright import turned
 from skelfit.layout import LAYOUT_VERSION, FloatArray, pack
 from skelfit.metrics import PUBLISHED, round_mm
 from skelfit.people import (
@@ -117,6 +120,7 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
         with clock.phase("labels"):
             batch = read_rows(run.labels[task.file_index].store, task.start, task.stop)
             batch, screening = screen(batch, run.filters)
+            batch = _as_stored(batch, run, task.file_index)
         with clock.phase("waiting"), _DEVICE:
             with clock.phase("preparing"):
                 fit = _way_to_fit(batch, run, fitter)
@@ -163,6 +167,30 @@ def announced(files: ShardFiles) -> Iterator[bool]:
         # Only for those who watch: when it cannot be removed, that must not cost a finished shard.
         with suppress(OSError):
             files.started.unlink()
+
+
+def _as_stored(batch: LabelBatch, run: Run, file_index: int) -> LabelBatch:
+    """A batch in the world that is asked for."""
+    up = run.labels[file_index].read.up
+    if up is None:
+        return batch
+    return turned(batch, up, lambda gender, betas: _root_joints(run.models, run.models_sha256, gender, betas))
+
+
+def _root_joints(
+    models: str | None, models_sha256: str, gender: str, betas: FloatArray
+) -> NDArray[np.float64]:
+    """Rest positions (K,3) m of SMPL's root joint, of betas (K,10)."""
+    at_rest, moved = _root_joint_tables(models, models_sha256, gender)
+    found: NDArray[np.float64] = at_rest + betas.astype(np.float64) @ moved.T
+    return found
+
+
+@lru_cache(maxsize=3)
+def _root_joint_tables(
+    models: str | None, models_sha256: str, gender: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return root_joint_tables(models_of(models, models_sha256).smpl_of(gender))
 
 
 def _way_to_fit(batch: LabelBatch, run: Run, fitter: FitterLike | None) -> FitRows:

@@ -71,7 +71,8 @@ COORDINATES: dict[str, str] = {
     "camera": "the camera that took the image: OpenCV, x right, y down, z forward",
     "camera_axes": "the axes of that camera; where the body is, is not known: translation 0",
     "crop_camera": "the camera of a crop of the image, whose intrinsics are not known; the same axes",
-    "world_z_up": "a room, z up, as the source has it",
+    "world_y_up": "a room, y up, as the source has it or turned by 90 degrees about x",
+    "world_z_up": "a room, z up, as the source has it or turned by 90 degrees about x",
     "unknown": "as the source has it",
 }
 LABEL_SIZE = sum(f.size for f in FIELDS)

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"body", "strict"},
     "body": set(),
     "fit": {"body", "config"},
-    "labels": {"config"},
+    "labels": {"config", "world"},
     # Pickles are read without being run.
     "labels.columns": {"body", "config", "labels"},
     # The demo draws people, and so needs the body.
@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shards": {"config", "layout"},
     "lock": {"shards"},
     "sequences": {"body"},
+    "world": set(),
     "plan": {"body", "config", "filters", "layout", "metrics", "shards", "strict"},
     "status": {"lock", "shards"},
     "people": {"body", "config", "filters", "fit", "labels", "layout", "metrics"},
@@ -54,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cluster": {"heap", "job"},
     "card": {"body", "layout", "metrics", "shards"},
-    "export": {"body", "keep", "layout", "metrics", "sequences", "shards"},
+    "export": {"body", "keep", "layout", "metrics", "sequences", "shards", "world"},
     "keep": set(),
     "camera": set(),
     "tensors": set(),
@@ -73,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sequences",
         "shards",
         "strict",
+        "world",
     },
     # Shards to batches, for any trainer; strict: its own configuration.
     "loader": {"body", "images", "keep", "layout", "shards", "strict"},

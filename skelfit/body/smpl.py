@@ -21,6 +21,12 @@ SMPL_JOINT_NAMES: tuple[str, ...] = tuple(
 NUM_SMPL_JOINTS = len(SMPL_JOINT_NAMES)
 
 
+def root_joint_tables(asset: SmplAsset, num_betas: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Rest position of the root joint (3,) m, and how betas move it (3, num_betas), float64."""
+    weights = asset.J_regressor[0].astype(np.float64)
+    return weights @ asset.v_template, np.tensordot(weights, asset.shapedirs[:, :, :num_betas], 1)
+
+
 class SmplModel:
     """SMPL of one gender with its first `num_betas` shape components. Holds tables only."""
 

@@ -24,11 +24,20 @@ import numpy as np
 from skelfit.config import LabelSource, Source, mapping_hash
 from skelfit.errors import LabelError
 from skelfit.files import regular_file, remove, replacing
-from skelfit.labels.batch import FIELD_SHAPES, TEXT_FIELDS, About, LabelBatch, Sequence, overlapping
+from skelfit.labels.batch import (
+    FIELD_SHAPES,
+    TEXT_FIELDS,
+    About,
+    Coordinates,
+    LabelBatch,
+    Sequence,
+    overlapping,
+)
 from skelfit.labels.expected import check_keys, check_sha256
 from skelfit.labels.folder import LAYOUT, list_sequences, named, read_folder
 from skelfit.labels.readers import READERS, find_source, read
 from skelfit.labels.request import Request
+from skelfit.labels.upright import check_up, world_of
 
 _FORMAT = 4  # of the HDF5 layout
 _SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
@@ -84,6 +93,7 @@ def build_store(
         rows = _write(path, (piece for piece, _ in unchanged), info)
     if source.expected_rows is not None and rows != source.expected_rows:
         raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
+    check_up(label_path, source.read, store_info(path).about, rows)
     return path
 
 
@@ -189,7 +199,7 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
 
 def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
-    about = About(**content["about"] | {"notes": tuple(content["about"]["notes"])})
+    about = About(**content["about"] | {name: tuple(content["about"][name]) for name in ("notes", "upright")})
     return about, tuple(Sequence(**values) for values in content["sequences"])
 
 
@@ -253,7 +263,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
     sequences: list[Sequence] = []
     notes: Counter[str] = Counter()
-    rows, count, has_keypoints = 0, 0, False
+    rows, count, has_keypoints, upright = 0, 0, False, np.zeros(3)
+    worlds: set[Coordinates] = set()
     stream = iter(pieces)
     first = next(stream)  # before anything is written: most files that are of no use show it here
     with replacing(path) as temporary:
@@ -270,6 +281,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                         )
                     sequences += piece.sequences
                     notes.update(piece.about.notes)
+                    upright += piece.about.upright
+                    worlds.add(piece.about.coordinates)
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
@@ -278,7 +291,15 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     note if count == 1 else f"{note} ({n} of {count} files)"
                     for note, n in notes.most_common(_NOTES)
                 )
-                about = replace(first.about, has_keypoints=has_keypoints, notes=told)
+                x, y, z = upright.tolist()
+                agreed = first.about.coordinates if len(worlds) == 1 else world_of((x, y, z), rows, None)
+                about = replace(
+                    first.about,
+                    coordinates=agreed,
+                    has_keypoints=has_keypoints,
+                    notes=told,
+                    upright=(x, y, z),
+                )
                 extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
                 _create(file, _EXTRA, np.frombuffer(json.dumps(extra).encode(), np.uint8))
                 for name in ("sha256", "source_path", "source", "reader"):
