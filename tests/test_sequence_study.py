@@ -16,38 +16,38 @@ import skelfit.cli.study
 import skelfit.studies.sequences as study
 from skelfit.body.dofs import NUM_DOFS, dof_index
 from skelfit.body.models import ModelSet
-from skelfit.body.skel import SkelModel
 from skelfit.cli import main
 from skelfit.studies.motion_measures import (
     jitter_deg,
-    label_rotations,
     lag_frames,
     largest_step_deg,
     opposite_share,
-    skel_rotations,
     speeds,
 )
 from skelfit.studies.motions import make_motion
+from skelfit.verify.turns import fit_rotations, label_rotations
 
 
 def turning(angles_deg: np.ndarray) -> np.ndarray:
-    """A joint (F,1,3,3) that turns about one axis of the body, which the joint before it has tilted."""
+    """Rotations (F,24,4) of joints that all turn about one axis of the body, which the joint before has tilted."""
     tilt = Rotation.from_euler("xy", [70, 40], degrees=True)
     turn = Rotation.from_rotvec(np.radians(angles_deg)[:, None] * [0, 0, 1.0])
-    return (tilt * turn).as_matrix()[:, None]
+    return np.repeat((tilt * turn).as_quat().astype(np.float32)[:, None], 24, axis=1)
 
 
 def test_jitter_and_steps_of_known_turns() -> None:
     time = np.arange(20.0)
-    assert jitter_deg(turning(3 * time)) == pytest.approx(0, abs=1e-9)  # steady, whatever the speed
-    assert jitter_deg(turning(0.5 * 0.8 * time**2)) == pytest.approx(0.8)
-    assert jitter_deg(turning(np.where(time % 2, 1.0, -1.0))) == pytest.approx(4)  # to and fro by 2 deg
+    assert jitter_deg(turning(3 * time)) == pytest.approx(0, abs=1e-4)  # steady, whatever the speed
+    assert jitter_deg(turning(0.5 * 0.8 * time**2)) == pytest.approx(0.8, rel=1e-4)
+    assert jitter_deg(turning(np.where(time % 2, 1.0, -1.0))) == pytest.approx(
+        4, rel=1e-4
+    )  # to and fro by 2 deg
     jump = np.where(time < 7, 0.0, 25.0)
-    assert largest_step_deg(turning(jump)) == pytest.approx(25)
-    assert speeds(turning(3 * time), 0, 60.0) == pytest.approx(180)
+    assert largest_step_deg(turning(jump)) == pytest.approx(25, rel=1e-4)
+    assert speeds(turning(3 * time), 0, 60.0) == pytest.approx(180, rel=1e-4)
 
 
-def test_no_euler_angle_enters(models: ModelSet) -> None:
+def test_no_euler_angle_enters() -> None:
     """A shoulder whose angles jump to their twins, and by whole turns, stands still."""
     poses = torch.zeros(4, NUM_DOFS)
     x, y, z = (dof_index(f"shoulder_r_{axis}") for axis in "xyz")
@@ -56,19 +56,19 @@ def test_no_euler_angle_enters(models: ModelSet) -> None:
     poses[1::2, y] = np.pi - poses[1::2, y]
     poses[1::2, z] += np.pi
     poses[2, dof_index("knee_angle_r")] += 2 * np.pi
-    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
-    assert largest_step_deg(skel_rotations(model, poses)) < 1e-3
+    assert largest_step_deg(fit_rotations(poses.numpy())) < 1e-3
     poses[3, dof_index("elbow_flexion_l")] = np.radians(11)
-    assert largest_step_deg(skel_rotations(model, poses)) == pytest.approx(11, abs=1e-2)
+    assert largest_step_deg(fit_rotations(poses.numpy())) == pytest.approx(11, abs=1e-2)
 
 
-def test_labels_are_measured_without_root_and_hands() -> None:
+def test_the_root_is_not_measured() -> None:
     pose = np.zeros((3, 24, 3))
-    pose[1, 0] = pose[1, 22] = pose[1, 23] = 1.0
-    assert label_rotations(pose).shape == (3, 21, 3, 3)
-    assert largest_step_deg(label_rotations(pose)) == 0
+    pose[1, 0] = 1.0
+    assert largest_step_deg(label_rotations(pose, np.ones(3, bool))) == 0
     pose[2, 21, 0] = 0.1
-    assert largest_step_deg(label_rotations(pose)) == pytest.approx(np.degrees(0.1))
+    assert largest_step_deg(label_rotations(pose, np.ones(3, bool))) == pytest.approx(
+        np.degrees(0.1), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("late", [-2.0, -0.3, 0.0, 0.4, 1.0, 3.6])
@@ -137,4 +137,4 @@ def test_the_study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert abs(kick["together"]["lag_frames"]) < 1 and "lag_frames" not in arms["together"]
     assert arms["together"]["largest_step_deg"] < arms["label"]["largest_step_deg"] + 5
     assert long["frames"] == 24 and long["speed_ratio"] > 0
-    assert "kick: r_knee of the label 15" in result.output
+    assert "kick: tibia_r of the label 15" in result.output
