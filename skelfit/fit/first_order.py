@@ -10,6 +10,7 @@ the two differ in the optimisation alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +23,7 @@ from skelfit.fit.passes import DECREASE, VALUE, Batch, new_status
 from skelfit.fit.reference import Reference
 from skelfit.fit.reference_solver import promised_decrease
 from skelfit.fit.results import FitResult
-from skelfit.fit.schedule import Stage
+from skelfit.fit.schedule import Schedule, Stage
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
@@ -44,7 +45,7 @@ class FirstOrderFitter(Fitter):
     def __init__(
         self, models: ModelSet, config: FitConfig, first_order: FirstOrderConfig, device: str = "cpu"
     ) -> None:
-        super().__init__(models, config, device)
+        super().__init__(models, replace(config, temporal=None), device)  # published for frames by themselves
         self.first_order = first_order
 
     def fit(
@@ -69,10 +70,10 @@ class FirstOrderFitter(Fitter):
 class _FirstOrderPair(PairFitter):
     first_order: FirstOrderConfig
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+    def run(self, schedule: Schedule, batch: Batch, between: Callable[[], None]) -> Tensor:
         """All stages of the baseline; who has converged is judged as `Fitter` judges it."""
         status = new_status(batch.count, self.config.solver.damping)
-        for k, stage in enumerate(self.schedule.stages):
+        for k, stage in enumerate(schedule.stages):
             if k:
                 between()
             elif self.first_order.start == "zero":

@@ -41,7 +41,7 @@ from skelfit.fit.warm_start import beta_map, root_angles, root_translation
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
-    from skelfit.config import FitConfig
+    from skelfit.config import FitConfig, TemporalConfig
     from skelfit.fit.frames import Frames
 
 # PVE after the stages before the last is measured on every 32nd vertex: it informs, it decides nothing.
@@ -75,11 +75,12 @@ class Fitter:
             )
             return map_results(lambda x: x[:0], one)
         labels = pose, betas, transl
-        if frames is None or self.config.temporal is None or not (frames.sequence >= 0).any():
-            return self._fit_alone(smpl_gender, *labels)
-        if len(frames.sequence) != len(pose):
+        if frames is not None and len(frames.sequence) != len(pose):
             raise ValueError(f"frames: expected those of {len(pose)} rows, found {len(frames.sequence)}")
-        return self._fit_frames(smpl_gender, labels, frames)
+        config = self.config.temporal
+        if frames is None or config is None or not (frames.sequence >= 0).any():
+            return self._fit_alone(smpl_gender, *labels)
+        return self._fit_frames(smpl_gender, labels, frames, config)
 
     def _fit_alone(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         pairs, size = self.prepare(smpl_gender), self.config.batch or self.backend.people
@@ -95,7 +96,11 @@ class Fitter:
         return map_results(lambda *x: torch.cat(x), *parts)
 
     def _fit_frames(
-        self, smpl_gender: str, labels: tuple[Tensor, Tensor, Tensor], frames: Frames
+        self,
+        smpl_gender: str,
+        labels: tuple[Tensor, Tensor, Tensor],
+        frames: Frames,
+        config: TemporalConfig,
     ) -> FitResult:
         """Sequences each as one problem, and rows that are in none by themselves."""
         sequences = frames.sequences()
@@ -103,7 +108,10 @@ class Fitter:
         ends = np.cumsum([0, *map(len, sequences)])
         chains = [np.arange(a, b) for a, b in pairwise(ends)]
         few = [x[torch.from_numpy(framed)].to("cpu", torch.float32).contiguous() for x in labels]
-        found = [fit_sequences(pair, few, chains, frames.time[framed]) for pair in self.prepare(smpl_gender)]
+        found = [
+            fit_sequences(pair, config, few, chains, frames.time[framed])
+            for pair in self.prepare(smpl_gender)
+        ]
         results = [reduce(lambda a, b: better_sequences(a, b, chains), found)]
         if len(alone):
             rows = torch.from_numpy(alone)
@@ -177,10 +185,14 @@ class PairFitter:
         status, stage_pve = self.alone(batch)
         return self.result(batch, status, stage_pve, pose, betas, transl)
 
-    def alone(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """All stages of a batch: its status, and the mean vertex error (B,) m after all stages but the last."""
+    def alone(self, batch: Batch, held: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """All stages of a batch: its status, and the mean vertex error (B,) m after all stages but the last.
+
+        held: betas stay as they are.
+        """
         stage_pve: list[Tensor] = []
-        status = self.run(batch, lambda: stage_pve.append(self.errors(self.progress, batch).mean))
+        schedule = self.schedule.with_betas_held() if held else self.schedule
+        status = self.run(schedule, batch, lambda: stage_pve.append(self.errors(self.progress, batch).mean))
         return status, stage_pve
 
     def result(
@@ -228,9 +240,9 @@ class PairFitter:
             keypoints3d=place(found.points) if self.whole.num_points else None,
         )
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+    def run(self, schedule: Schedule, batch: Batch, between: Callable[[], None]) -> Tensor:
         """All stages; between them a call. Returns the status, on the host; another method overrides this."""
-        return self.schedule.run(batch, between)
+        return schedule.run(batch, between)
 
     def _priors(self, q: Tensor, betas: Tensor) -> Tensor:
         """What the objective adds to the mean squared vertex error, (B,) m^2."""

@@ -70,6 +70,15 @@ class Schedule:
         """The joints that the last stage moves."""
         return self.stages[-1].fine.tree.joints
 
+    @property
+    def frees_betas(self) -> bool:
+        """Whether betas are variables of some stage."""
+        return any(stage.free_betas for stage in self.stages)
+
+    def with_betas_held(self) -> Schedule:
+        """The same stages with betas that stay as they are."""
+        return replace(self, stages=tuple(replace(stage, free_betas=False) for stage in self.stages))
+
     def converged(self, status: Tensor) -> Tensor:
         """Who has."""
         return converged(status, self.config.passes)
