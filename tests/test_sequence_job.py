@@ -16,15 +16,18 @@ from label_files import write
 
 from skelfit.body.models import ModelSet
 from skelfit.cli import main
-from skelfit.config import TemporalConfig, load_pipeline
+from skelfit.config import Filters, LabelSource, TemporalConfig, load_pipeline
 from skelfit.fit.fitter import Fitter
 from skelfit.labels.batch import LabelBatch, Sequence, nothing_known
+from skelfit.labels.store import build_store, read_rows
 from skelfit.layout import unpack
 from skelfit.people import Fitted, fit_rows, fitted_rates, frames_of, to_labels
+from skelfit.plan import LabelFile
 from skelfit.sequences import canonical
 from skelfit.shards import read_json, read_samples
 from skelfit.shards import read_rows as read_sidecar
 from skelfit.studies.motions import Motion, make_motion
+from skelfit.subjects import subject_shapes
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 BAD_FRAME = 12  # of the kick
@@ -44,7 +47,8 @@ def amass_file(motion: Motion, first: int, frames: int, gender: str) -> dict[str
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three sequences of two subjects: a bad frame in the middle of one, no frame rate in another, a neutral one."""
+    """Two sequences of a man, with a bad frame in the middle of one and no frame rate in the other; and three of
+    neutral labels, of which two are of one shape."""
     top = tmp_path_factory.mktemp("sequences") / "amass"
     kick = amass_file(make_motion("kick"), 75, 24, "male")
     kick["poses"][BAD_FRAME, 7] = np.nan
@@ -52,7 +56,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dance = amass_file(make_motion("dance"), 0, 20, "male")
     del dance["mocap_framerate"]
     write(top / "a" / "dance.npz", dance)
-    write(top / "b" / "arms.npz", amass_file(make_motion("arm circles"), 60, 18, "neutral"))
+    arms, sit = (amass_file(make_motion(name), 60, 18, "neutral") for name in ("arm circles", "sit"))
+    write(top / "b" / "arms.npz", arms)
+    write(top / "b" / "other.npz", {k: v[:6] if k in ("poses", "trans") else v for k, v in sit.items()})
+    write(top / "b" / "sit.npz", sit | {"betas": arms["betas"]})
     return top
 
 
@@ -132,41 +139,75 @@ def test_genders_and_single_frames_are_problems_of_their_own() -> None:
     assert [len(frames.sequence) for frames in fitter.frames if frames] == [1, 10]
 
 
+# What tells a subject's shape.
+
+
+def shapes_of(store: Path, start: int, stop: int, rows: int = 86, count: int = 7) -> dict[str, Any]:
+    """By name of a sequence of some rows."""
+    file = LabelFile(str(store), "amass", "", rows, "amass", "neutral", "none")
+    batch = read_rows(store, start, stop)
+    found = subject_shapes(batch, file, Filters(), count)
+    return {batch.sequences[k].name: shape for k, shape in found.items()}
+
+
+def test_a_subjects_sequences_tell_its_shape(folder: Path) -> None:
+    """Whatever rows a batch has: seven frames over the two sequences that are of one shape."""
+    store = build_store(LabelSource("amass"), folder, Path("stores"))
+    whole = shapes_of(store, 0, 86)
+    assert list(whole) == ["b/arms", "b/sit"] and whole["b/arms"] is whole["b/sit"]
+    shape = whole["b/arms"]
+    expected = [*range(44, 62), *range(68, 86)]
+    picked = [expected[k] for k in (0, 6, 12, 18, 23, 29, 35)]
+    np.testing.assert_array_equal(shape.pose, read_rows(store, 0, 86).pose[picked])
+    (part,) = shapes_of(store, 50, 60).values()
+    np.testing.assert_array_equal(part.pose, shape.pose)
+    (part,) = shapes_of(store, 62, 86).values()
+    np.testing.assert_array_equal(part.pose, shape.pose)
+    assert shapes_of(store, 0, 44) == {}  # men's betas are the labels'
+    assert shapes_of(store, 44, 68, rows=68) == {}  # the run takes one sequence of this shape only
+
+
 # A folder, converted.
 
 
 def test_frames_are_fitted_as_one_problem_and_rows_say_so(folder: Path) -> None:
     result = convert(folder)
     assert result.exit_code == 0, result.output
-    assert "amass: 3 sequences; frames are fitted as one problem (--independent-frames: each" in result.output
+    assert "amass: 5 sequences; frames are fitted as one problem (--independent-frames: each" in result.output
     assert "  1 of them without a frame rate: 30 Hz assumed (fit.temporal.frame_rate)" in result.output
     rows = sidecar("out")
-    assert [row["row"] for row in rows] == list(range(62))
+    assert [row["row"] for row in rows] == list(range(86))
     bad = [row for row in rows if row["status"] == "bad_input"]
     assert [(row["sequence"], row["frame"], row["fitted_rate"]) for row in bad] == [
         ("a/kick", BAD_FRAME, None)
     ]
     said = {(r["sequence"], r["frame_rate"], r["fitted_rate"]) for r in rows if r not in bad}
-    assert said == {("a/kick", 120.0, 120.0), ("a/dance", None, 30.0), ("b/arms", 60.0, 60.0)}
+    of_b = {("b/arms", 60.0, 60.0), ("b/other", 30.0, 30.0), ("b/sit", 30.0, 30.0)}
+    assert said == of_b | {("a/kick", 120.0, 120.0), ("a/dance", None, 30.0)}
     people = list(published("out"))
-    assert len(people) >= 60
+    assert len(people) >= 80
     for meta, _ in people:
         assert meta["fitted_rate"] == rows[meta["row"]]["fitted_rate"]
-    shapes = unpack(np.array([label for meta, label in people if meta["sequence"] == "b/arms"]))["skel_betas"]
-    assert len(shapes) > 10 and (shapes == shapes[0]).all()  # one person, one shape
+    shapes: dict[str, set[bytes]] = {}
+    for meta, label in people:
+        shapes.setdefault(meta["sequence"], set()).add(unpack(label)["skel_betas"].tobytes())
+    assert {len(found) for found in shapes.values()} == {1}  # a sequence has one shape
+    assert (
+        shapes["b/arms"] == shapes["b/sit"] != shapes["b/other"]
+    )  # and a subject, where labels say the same of it
     identity = read_json(Path("out/summary.json"))["identity"]["pipeline"]["fit"]["temporal"]
     assert identity["frame_rate"] == 30.0
 
     alone = convert(folder, "--independent-frames", out="alone")
     assert alone.exit_code == 0, alone.output
-    assert "amass: 3 sequences; frames are fitted each by itself" in alone.output
+    assert "amass: 5 sequences; frames are fitted each by itself" in alone.output
     assert "assumed" not in alone.output
     assert {row["fitted_rate"] for row in sidecar("alone")} == {None}
     one, other = ({m["row"]: unpack(x) for m, x in published(out)} for out in ("out", "alone"))
     changed = [np.abs(one[k]["skel_poses"] - other[k]["skel_poses"]).max() for k in one.keys() & other.keys()]
     assert np.median(changed) > 1e-4  # rad
-    shapes = np.array([x["skel_betas"] for row, x in other.items() if row >= 44])
-    assert shapes.std(0).max() > 1e-3  # without the sequence every frame has a shape of its own
+    by_itself = np.array([x["skel_betas"] for row, x in other.items() if 44 <= row < 62])
+    assert by_itself.std(0).max() > 1e-3  # without the sequence every frame has a shape of its own
     # The other way is another configuration.
     refused = convert(folder, "--independent-frames")
     assert refused.exit_code == 2 and "fit.temporal" in refused.stderr

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from skelfit.fit.batches import Each, side_by_side
 from skelfit.fit.coupled import Coupled, Indices, Part, People, make_ties
+from skelfit.fit.frames import ShapeLabels, evenly
 from skelfit.fit.passes import DECREASE, MOVED, VALUE, Batch, vertex_pass
 from skelfit.fit.results import FitResult, map_results
 
@@ -35,16 +36,17 @@ if TYPE_CHECKING:
 
 def fit_sequences(
     pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], sequences: Sequence[Indices],
-    time: NDArray[np.float64],
+    time: NDArray[np.float64], shapes: Sequence[ShapeLabels | None] = (),
 ) -> FitResult:  # fmt: skip
     """Fit N frames: labels as `PairFitter.fit` takes them, the frames of each sequence, and their times (N,) s.
 
+    shapes: of each sequence, what its betas are refined from; None: its own frames.
     Frames that are not finite are left out of what ties the others.
     """
     size = pair.config.batch or pair.backend.people
     firsts = range(0, len(time), size)
     with side_by_side(pair.backend) as each:
-        betas = shared_betas(pair, config, labels, sequences, each)
+        betas = shared_betas(pair, config, labels, sequences, shapes or [None] * len(sequences), each)
         alone = each(lambda a: _fit_alone(pair, labels, betas, slice(a, a + size)), firsts)
         people = _together([a.people for a in alone])
         known = people.status[:, VALUE].isfinite() & people.q.isfinite().all(1)
@@ -65,32 +67,39 @@ def fit_sequences(
 
 
 def shared_betas(
-    pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], sequences: Sequence[Indices], each: Each
+    pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], sequences: Sequence[Indices],
+    shapes: Sequence[ShapeLabels | None], each: Each,
 ) -> Tensor:  # fmt: skip
     """SKEL's betas (N, K) of each frame, alike within a sequence: a mean over those frames that have finite ones.
 
-    Where betas are refined, over `beta_frames` frames of a sequence, evenly spread.
+    Where betas are refined: over its person's labels (shapes), else over `beta_frames` frames of the sequence, evenly
+    spread.
     """
     pose, given, size = labels[0], labels[1], pair.config.batch or pair.backend.people
-    few = sequences
-    if pair.schedule.frees_betas:
-        few = [
-            frames[np.unique(np.linspace(0, len(frames) - 1, config.beta_frames).round().astype(int))]
-            for frames in sequences
-        ]
-    rows = torch.from_numpy(np.concatenate(few))
+    refined = pair.schedule.frees_betas
+    # Whose labels betas are taken from: a person's, of whom each is asked once, or the sequence's by its number.
+    of = [shape if refined and shape is not None else k for k, shape in enumerate(shapes)]
+    sources: dict[ShapeLabels | int, tuple[Tensor, Tensor]] = {}
+    for frames, whose in zip(sequences, of, strict=True):
+        if isinstance(whose, ShapeLabels):
+            sources[whose] = torch.tensor(whose.pose).float(), torch.tensor(whose.betas).float()
+        else:
+            few = evenly(frames, config.beta_frames) if refined else frames
+            sources[whose] = pose[few], given[few]
+    poses, labelled = (torch.cat(x) for x in zip(*sources.values(), strict=True))
 
     def known(first: int) -> Tensor:
-        mine = rows[first : first + size]
-        batch = pair.start(pose[mine].contiguous(), given[mine].contiguous())
+        mine = slice(first, first + size)
+        batch = pair.start(poses[mine], labelled[mine])
         if pair.schedule.frees_betas:
             pair.alone(batch)
         return pair.backend.read(batch.betas)
 
-    found = torch.cat(each(known, range(0, len(rows), size))).double()
+    found = torch.cat(each(known, range(0, len(poses), size))).double()
+    parts = dict(zip(sources, found.split([len(x) for x, _ in sources.values()]), strict=True))
     betas = torch.zeros(len(pose), found.shape[1], dtype=torch.float64)
-    for frames, mine in zip(sequences, found.split([len(x) for x in few]), strict=True):
-        finite = mine[mine.isfinite().all(1)]
+    for frames, whose in zip(sequences, of, strict=True):
+        finite = parts[whose][parts[whose].isfinite().all(1)]
         betas[frames] = finite.sum(0) / max(len(finite), 1)
     return betas.float()
 
