@@ -181,9 +181,9 @@ class TemporalConfig:
     steps: int = bounded(1, default=4)  # of whole sequences
     passes: int = bounded(1, default=4)  # vertex passes of frames that go on, each with some steps of theirs
     later_steps: int = bounded(1, default=3)
-    moving: float = bounded(0, default=5e-2)  # rad; a frame that a pass moves by more goes on
+    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
     gaining: float = bounded(0, default=1e-3)  # and one that a step would still gain more than this share
-    margin: int = bounded(0, default=16)  # frames on both sides that go on with it
+    margin: int = bounded(0, default=8)  # frames on both sides that go on with it
     frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences that do not say theirs
 
 

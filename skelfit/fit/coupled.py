@@ -1,14 +1,14 @@
 """The frames of sequences and the equations that ties make of them, on the device.
 
-A part is some frames and the moments of a vertex pass of theirs. `Coupled` evaluates frames, solves for the steps of
-chains of them, and moves them; work is shared by threads in groups of frames.
+`Coupled` evaluates frames, from the moments of vertex passes that `Held` knows, solves for the steps of chains of
+them, and moves them. Work is shared by threads, in groups of frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,9 @@ from torch import Tensor
 
 from skelfit.fit.backend import Backend
 from skelfit.fit.batches import Each
-from skelfit.fit.passes import Moments, Tables, make_rules, whole_groups
+from skelfit.fit.passes import Moments, Tables, whole_groups
 from skelfit.fit.tie_tables import make_tied
 from skelfit.fit.tridiagonal import make_elimination
-
-if TYPE_CHECKING:
-    from skelfit.config import FitConfig
-    from skelfit.fit.schedule import Stage
 
 Indices = NDArray[np.int64]
 _GROUPS = 32  # of frames, per call of a kernel on a CPU: enough work to hand it to a thread
@@ -35,6 +31,7 @@ class People:
     """Where the N frames are, on the device."""
 
     q: Tensor  # (N, 46) rad
+    origin: Tensor  # (N, 46) rad, q at the last vertex pass
     betas: Tensor  # (N, K)
     trans: Tensor  # (N, 3) m
     status: Tensor  # (N, 6)
@@ -42,12 +39,25 @@ class People:
     located: Tensor  # (N, R, 3) m
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some frames, and what a vertex pass found of them."""
+class Held:
+    """The moments of N frames: of each, those of the vertex pass that was the last to see it."""
 
-    frames: Indices
-    moments: Moments
+    def __init__(self, count: int) -> None:
+        self._moments: list[Moments] = []
+        self._which, self._place = (np.zeros(count, dtype=np.int64) for _ in range(2))
+
+    def hold(self, moments: Moments, frames: Indices) -> None:
+        """Moments of a pass; frames: which each of the people of the pass is, group by group."""
+        self._which[frames], self._place[frames] = len(self._moments), np.arange(len(frames))
+        self._moments.append(moments)
+
+    def passes(self, frames: Indices) -> list[tuple[Moments, Indices, Indices]]:
+        """Some frames by the pass that saw them: its moments, the frames, and their places in it."""
+        found = []
+        for k in np.unique(self._which[frames]):
+            few = frames[self._which[frames] == k]
+            found.append((self._moments[k], few, self._place[few]))
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,14 +84,13 @@ class Coupled:
     """N frames with n variables each, those of a fit's stage."""
 
     def __init__(
-        self, backend: Backend, config: FitConfig, stage: Stage, people: People, ties: Ties, each: Each
+        self, backend: Backend, tables: Tables, rules: Any, people: People, ties: Ties, each: Each
     ) -> None:
+        """rules: of the stage that the tables are of; betas are held."""
         k, count = backend.kernels, len(people.q)
         self.backend, self.people, self.ties, self.each = backend, people, ties, each
-        self.tables: Tables = stage.fine
+        self.tables, self.rules = tables, rules
         self.n = len(self.tables.tree.dofs)
-        self.rules = make_rules(backend, config, 0, 0.0, stage.config.joint_weight)
-        self.rules.limit_weight = stage.limit_weight
         self.tied = make_tied(self.tables.tree, backend.device)
         self.system = k.tridiagonal.make_system(count, self.n, backend.device)
         joints = self.tied.first.shape[0] - 1
@@ -94,15 +103,19 @@ class Coupled:
         self.factors: Any = None
         self.state, self.located = state, backend.array(people.located)
 
-    def evaluate(self, parts: Sequence[Part], frames: Indices) -> Tensor:
-        """Make the equations of some frames, those of the parts; the values (N, 3) m^2 of all, on the host.
+    def evaluate(self, held: Held, frames: Indices) -> Tensor:
+        """Make the equations of some frames from their moments; the values (N, 3) m^2 of all, on the host.
 
         The columns: of the frame alone, of its ties to the frames before and after it.
         """
-        calls = [(part, a) for part in parts for a in range(0, len(part.frames), self._size)]
-        self.each(lambda i: self._evaluate(calls[i][0], calls[i][1]), range(len(calls)))
-        ties = self.backend.kernels.ties
-        self._share(frames, lambda x: self._launch(ties.deviate, x, self.state.q, self.tied, self.sequences))
+        size = self._size
+        calls = [
+            (moments, few[a : a + size], places[a : a + size])
+            for moments, few, places in held.passes(frames)
+            for a in range(0, len(few), size)
+        ]
+        self.each(lambda i: self._evaluate(*calls[i]), range(len(calls)))
+        self._deviate(frames, self.state.q)
         self._share(frames, self._tie)
         return self.backend.read(self.sequences.value)
 
@@ -116,6 +129,17 @@ class Coupled:
             self.factors = k.tridiagonal.make_factors(elimination.groups, self.n, backend.device)
         elimination.solve(self.system, self.factors, self._share_groups)
         self._share(frames, self._move)
+
+    def moved(self, frames: Indices) -> Tensor:
+        """How far the joint of each frame has turned that has since the last vertex pass turned most, (N,) rad.
+
+        Of other frames than these, anything; by the chord, which is shorter than the arc.
+        """
+        self._deviate(frames, self.backend.array(self.people.origin))
+        before = self.backend.read(self.sequences.deviation)
+        self._deviate(frames, self.state.q)
+        after = self.backend.read(self.sequences.deviation)
+        return (0.5 * (after - before).square().sum(2)).sqrt().amax(1)
 
     @property
     def promise(self) -> Tensor:
@@ -139,23 +163,27 @@ class Coupled:
     def _launch(self, kernel: Any, frames: Indices, *inputs: Any) -> None:
         self.backend.launch(kernel, len(frames), [self.backend.ints(frames), *inputs])
 
-    def _evaluate(self, part: Part, first: int) -> None:
+    def _evaluate(self, found: Moments, frames: Indices, places: Indices) -> None:
         backend, k, tables = self.backend, self.backend.kernels, self.tables
-        places = np.arange(first, min(first + self._size, len(part.frames)))
-        where = whole_groups(places, backend.lanes)
-        groups = len(where)
+        where = backend.ints(whole_groups(places, backend.lanes))
+        groups = where.shape[0]
         joints, pairs = len(tables.tree.joints), len(tables.tree.pairs)
         self._launch(
             k.frame_steps.evaluate_frames,
-            part.frames[where],
-            backend.ints(where), backend.slots(groups), self.rules, self.state, self.located, part.moments.moments,
-            part.moments.levers, tables.variables, tables.body, backend.room(k.place.make_place, groups),
+            whole_groups(frames, backend.lanes),
+            where, backend.slots(groups), self.rules, self.state, self.located, found.moments, found.levers,
+            tables.variables, tables.body, backend.room(k.place.make_place, groups),
             backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
             backend.room(k.betas.make_shaping, 0, joints),
             backend.room(k.objective.make_work, groups, self.n, tables.balls.index.shape[0]),
             backend.room(k.step.make_steps, groups, self.n),
             self.sequences, self.system,
         )  # fmt: skip
+
+    def _deviate(self, frames: Indices, q: Any) -> None:
+        """How joints deviate at q (N, 46) from the labels'."""
+        kernel = self.backend.kernels.ties.deviate
+        self._share(frames, lambda x: self._launch(kernel, x, q, self.tied, self.sequences))
 
     def _tie(self, frames: Indices) -> None:
         lists = [self.backend.ints(x[frames]) for x in (self.ties.before, self.ties.after)]

@@ -23,7 +23,7 @@ from skelfit.fit.passes import DECREASE, VALUE, Batch, new_status
 from skelfit.fit.reference import Reference
 from skelfit.fit.reference_solver import promised_decrease
 from skelfit.fit.results import FitResult
-from skelfit.fit.schedule import Schedule, Stage
+from skelfit.fit.schedule import Stage
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
@@ -70,10 +70,10 @@ class FirstOrderFitter(Fitter):
 class _FirstOrderPair(PairFitter):
     first_order: FirstOrderConfig
 
-    def run(self, schedule: Schedule, batch: Batch, between: Callable[[], None]) -> Tensor:
+    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
         """All stages of the baseline; who has converged is judged as `Fitter` judges it."""
         status = new_status(batch.count, self.config.solver.damping)
-        for k, stage in enumerate(schedule.stages):
+        for k, stage in enumerate(self.schedule.stages):
             if k:
                 between()
             elif self.first_order.start == "zero":

@@ -183,18 +183,21 @@ class PairFitter:
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit one batch; arguments as `Fitter.fit` takes them, float32 on the host."""
         batch = self.start(pose, betas)
-        status, stage_pve = self.alone(batch)
+        stage_pve: list[Tensor] = []
+        status = self.run(batch, lambda: stage_pve.append(self.progress_of(batch)))
         return self.result(batch, status, stage_pve, pose, betas, transl)
 
-    def alone(self, batch: Batch, held: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """All stages of a batch: its status, and the mean vertex error (B,) m after all stages but the last.
+    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+        """All stages; between them a call. Returns the status, on the host; another method overrides this."""
+        return self.schedule.run(batch, between)
 
-        held: betas stay as they are.
-        """
-        stage_pve: list[Tensor] = []
-        schedule = self.schedule.with_betas_held() if held else self.schedule
-        status = self.run(schedule, batch, lambda: stage_pve.append(self.errors(self.progress, batch).mean))
-        return status, stage_pve
+    def progress_of(self, batch: Batch) -> Tensor:
+        """The mean vertex error (B,) m, so far."""
+        return self.errors(self.progress, batch).mean
+
+    def transferred(self, betas: Tensor) -> Tensor:
+        """SKEL's betas (B, K) of a label's (B, 10), in closed form."""
+        return self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
 
     def result(
         self,
@@ -206,7 +209,7 @@ class PairFitter:
         transl: Tensor,
     ) -> FitResult:
         """What is known of a batch that has been fitted to these labels."""
-        skel_betas = self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
+        skel_betas = self.transferred(betas)
         found = self.errors(self.whole, batch)
         q, fitted = self.backend.read(batch.q), self.backend.read(batch.betas)
         q = nearest_turn(q, self.middle)
@@ -240,10 +243,6 @@ class PairFitter:
             joints=place(found.joints),
             keypoints3d=place(found.points) if self.whole.num_points else None,
         )
-
-    def run(self, schedule: Schedule, batch: Batch, between: Callable[[], None]) -> Tensor:
-        """All stages; between them a call. Returns the status, on the host; another method overrides this."""
-        return schedule.run(batch, between)
 
     def _priors(self, q: Tensor, betas: Tensor) -> Tensor:
         """What the objective adds to the mean squared vertex error, (B,) m^2."""

@@ -208,8 +208,10 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
     )  # fmt: skip
 
 
-def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, twins: int = 0) -> None:
-    """A vertex pass and the steps of rules for people of rows (K,).
+def run_pass(
+    backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, twins: int = 0
+) -> Moments:
+    """A vertex pass and the steps of rules for people of rows (K,); returns what the former found.
 
     twins: steps that people whose shoulders end beyond their limits are followed for from the other Euler branch, of
     the same moments. Two triples of a ball joint's angles mean one rotation; where neither lies within the limits, each
@@ -222,6 +224,7 @@ def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: 
         places = np.flatnonzero(doubt.numpy() > rules.beyond)
         if len(places):
             solve(backend, tables, batch, found, places, _twin_rules(backend, rules, branch, twins))
+    return found
 
 
 def _twin_rules(backend: Backend, rules: Any, branch: int, steps: int) -> Any:

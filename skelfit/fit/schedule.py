@@ -28,6 +28,7 @@ from skelfit.fit.passes import (
     MOVED,
     VALUE,
     Batch,
+    Moments,
     Rows,
     Tables,
     converged,
@@ -83,12 +84,19 @@ class Schedule:
         """Who has."""
         return converged(status, self.config.passes)
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
-        """All stages, then whatever those need who have not converged; between stages a call. Returns the status."""
+    def run(
+        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] = lambda found: None
+    ) -> Tensor:
+        """All stages, then whatever those need who have not converged; between stages a call. Returns the status.
+
+        keep: is given what passes over all vertices of the last stage find, whoever takes part in them.
+        """
         for k, stage in enumerate(self.stages):
             if k:
                 between()
-            self._run_stage(stage, batch)
+            found = self._run_stage(stage, batch)
+        for moments in found:
+            keep(moments)
         again = self._again()
         status = self.backend.read(batch.status)
         for _ in range(self.config.retries):
@@ -101,7 +109,8 @@ class Schedule:
             status = self._second_chance(again, batch, status)
         return status
 
-    def _rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
+    def rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
+        """How a pass of a stage steps; exact: with the whole Hessian, where betas are not free."""
         rules = make_rules(
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
@@ -109,7 +118,8 @@ class Schedule:
         rules.free_betas, rules.exact = int(free_betas), int(exact and not free_betas)
         return rules
 
-    def _run_stage(self, stage: Stage, batch: Batch) -> None:
+    def _run_stage(self, stage: Stage, batch: Batch) -> list[Moments]:
+        """Returns what the passes over the fine vertices found."""
         config, thresholds = stage.config, self.config.passes
         total, passes = config.steps, config.refreshes
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
@@ -117,24 +127,26 @@ class Schedule:
         batch.status.copy_(new_status(batch.count, self.config.solver.damping))
         for few in steps[:-1]:
             run_pass(
-                self.backend, stage.coarse, batch, everybody, self._rules(stage, few, stage.free_betas, False)
+                self.backend, stage.coarse, batch, everybody, self.rules(stage, few, stage.free_betas, False)
             )
         exact = config.late_refreshes > 0
         for _ in range(config.extra_refreshes):
             rows = self._unsettled(batch, thresholds.moving, thresholds.gaining)
             if len(rows) == 0:
                 break
-            rules = self._rules(stage, steps[0], stage.free_betas, exact)
+            rules = self.rules(stage, steps[0], stage.free_betas, exact)
             run_pass(self.backend, stage.coarse, batch, rows, rules)
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
-        rules = self._rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
+        rules = self.rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
         twins = self.config.branches.steps if exact else 0
-        run_pass(self.backend, stage.fine, batch, everybody, rules, twins)
+        found = [run_pass(self.backend, stage.fine, batch, everybody, rules, twins)]
         for _ in range(config.late_refreshes):
             rows = self._unsettled(batch, thresholds.late_moving, thresholds.late_gaining)
             if len(rows) == 0:
                 break
-            run_pass(self.backend, stage.fine, batch, rows, self._rules(stage, steps[-1], False, exact))
+            rules = self.rules(stage, steps[-1], False, exact)
+            found.append(run_pass(self.backend, stage.fine, batch, rows, rules))
+        return found
 
     def _unsettled(self, batch: Batch, moving: float, gaining: float) -> Rows:
         """People that the last pass moved, or that a step would still help."""
@@ -149,7 +161,7 @@ class Schedule:
 
     def _run_again(self, again: Stage, batch: Batch, rows: Rows) -> None:
         self._restart(batch, rows)
-        run_pass(self.backend, again.fine, batch, rows, self._rules(again, again.config.steps, False, False))
+        run_pass(self.backend, again.fine, batch, rows, self.rules(again, again.config.steps, False, False))
 
     def _restart(self, batch: Batch, rows: Rows) -> None:
         """Damping as at the start, for some people."""
@@ -174,7 +186,7 @@ class Schedule:
             few, index = rows.numpy(), rows.to(batch.q.device)
             batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
             self._restart(batch, few)
-            rules = self._rules(unlimited, again.config.steps, False, False)
+            rules = self.rules(unlimited, again.config.steps, False, False)
             run_pass(backend, again.coarse, batch, few, rules)
             for _ in range(config.restarts.passes):
                 self._run_again(again, batch, few)

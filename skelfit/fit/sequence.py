@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.fit.batches import Each, side_by_side
-from skelfit.fit.coupled import Coupled, Indices, Part, People, make_ties
+from skelfit.fit.coupled import Coupled, Held, Indices, People, make_ties
 from skelfit.fit.frames import ShapeLabels, evenly
-from skelfit.fit.passes import DECREASE, MOVED, VALUE, Batch, vertex_pass
+from skelfit.fit.passes import DECREASE, MOVED, VALUE, Batch, Moments, vertex_pass
 from skelfit.fit.results import FitResult, map_results
 
 if TYPE_CHECKING:
@@ -53,7 +53,11 @@ def fit_sequences(
         finite = known.cpu().numpy()
         chains = [kept for frames in sequences if len(kept := frames[finite[frames]])]
         if chains:
-            _Steps(pair, config, labels, people, chains, time, each).run([a.part for a in alone])
+            held = Held(len(time))
+            for first, one in zip(firsts, alone, strict=True):
+                for moments in one.moments:
+                    held.hold(moments, first + moments.rows)
+            _Steps(pair, config, labels, people, chains, time, held, each).run()
 
         def result(k: int) -> FitResult:
             rows = slice(firsts[k], firsts[k] + size)
@@ -75,8 +79,7 @@ def shared_betas(
     Where betas are refined: over its person's labels (shapes), else over `beta_frames` frames of the sequence, evenly
     spread.
     """
-    pose, given, size = labels[0], labels[1], pair.config.batch or pair.backend.people
-    refined = pair.schedule.frees_betas
+    size, refined = pair.config.batch or pair.backend.people, pair.schedule.frees_betas
     # Whose labels betas are taken from: a person's, of whom each is asked once, or the sequence's by its number.
     of = [shape if refined and shape is not None else k for k, shape in enumerate(shapes)]
     sources: dict[ShapeLabels | int, tuple[Tensor, Tensor]] = {}
@@ -85,19 +88,17 @@ def shared_betas(
             sources[whose] = torch.tensor(whose.pose).float(), torch.tensor(whose.betas).float()
         else:
             few = evenly(frames, config.beta_frames) if refined else frames
-            sources[whose] = pose[few], given[few]
-    poses, labelled = (torch.cat(x) for x in zip(*sources.values(), strict=True))
+            sources[whose] = labels[0][few], labels[1][few]
+    pose, given = (torch.cat(x) for x in zip(*sources.values(), strict=True))
 
-    def known(first: int) -> Tensor:
-        mine = slice(first, first + size)
-        batch = pair.start(poses[mine], labelled[mine])
-        if pair.schedule.frees_betas:
-            pair.alone(batch)
+    def refine(first: int) -> Tensor:
+        batch = pair.start(pose[first : first + size], given[first : first + size])
+        pair.run(batch, lambda: None)
         return pair.backend.read(batch.betas)
 
-    found = torch.cat(each(known, range(0, len(poses), size))).double()
-    parts = dict(zip(sources, found.split([len(x) for x, _ in sources.values()]), strict=True))
-    betas = torch.zeros(len(pose), found.shape[1], dtype=torch.float64)
+    found = torch.cat(each(refine, range(0, len(pose), size))) if refined else pair.transferred(given)
+    parts = dict(zip(sources, found.double().split([len(x) for x, _ in sources.values()]), strict=True))
+    betas = torch.zeros(len(labels[0]), found.shape[1], dtype=torch.float64)
     for frames, whose in zip(sequences, of, strict=True):
         finite = parts[whose][parts[whose].isfinite().all(1)]
         betas[frames] = finite.sum(0) / max(len(finite), 1)
@@ -109,7 +110,7 @@ class _Alone:
     """A batch of frames, each fitted by itself."""
 
     people: People
-    part: Part
+    moments: list[Moments]  # of all of them, then of some
     stage_pve: list[Tensor]
 
 
@@ -118,11 +119,21 @@ def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: 
     batch = pair.start(*(x[rows] for x in labels[:2]))
     batch.betas.copy_(betas[rows])
     start = batch.q.clone()
-    status, stage_pve = pair.alone(batch, held=True)
-    found = vertex_pass(pair.backend, pair.schedule.stages[-1].fine, batch, np.arange(batch.count), False)
-    located = wp.to_torch(batch.located)
-    people = People(batch.q, batch.betas, batch.trans, status.to(start.device), start, located)
-    return _Alone(people, Part(np.arange(rows.start, rows.start + batch.count), found), stage_pve)
+    moments: list[Moments] = []
+    stage_pve: list[Tensor] = []
+    status = pair.schedule.with_betas_held().run(
+        batch, lambda: stage_pve.append(pair.progress_of(batch)), moments.append
+    )
+    people = People(
+        q=batch.q,
+        origin=batch.origin,
+        betas=batch.betas,
+        trans=batch.trans,
+        status=status.to(start.device),
+        start=start,
+        located=wp.to_torch(batch.located),
+    )
+    return _Alone(people, moments, stage_pve)
 
 
 def _together(people: Sequence[People]) -> People:
@@ -131,7 +142,7 @@ def _together(people: Sequence[People]) -> People:
 
 def _put(people: People, rows: slice | Tensor, batch: Batch) -> None:
     """Where some frames are, into a batch of theirs."""
-    for name in ("q", "betas", "trans", "status"):
+    for name in ("q", "origin", "betas", "trans", "status"):
         getattr(batch, name).copy_(getattr(people, name)[rows])
 
 
@@ -140,64 +151,67 @@ class _Steps:
 
     def __init__(
         self, pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], people: People,
-        sequences: Sequence[Indices], time: NDArray[np.float64], each: Each,
+        sequences: Sequence[Indices], time: NDArray[np.float64], held: Held, each: Each,
     ) -> None:  # fmt: skip
         self.pair, self.config, self.labels, self.people = pair, config, labels, people
-        self.sequences, self.each = sequences, each
+        self.sequences, self.held, self.each = sequences, held, each
         self.ties = make_ties(sequences, time, config.weight)
         stage = pair.schedule.stages[-1]
-        self.coupled = Coupled(pair.backend, pair.config, stage, people, self.ties, each)
+        rules = pair.schedule.rules(stage, 0, False, False)
+        self.coupled = Coupled(pair.backend, stage.fine, rules, people, self.ties, each)
         self.damping = torch.full((len(time),), pair.config.solver.damping)
 
-    def run(self, parts: Sequence[Part]) -> None:
-        """All passes; parts: the moments of all frames."""
-        chains = list(self.sequences)
-        self._pass(parts, chains, self.config.steps)
-        for _ in range(self.config.passes - 1):
-            chains = self._restless()
+    def run(self) -> None:
+        """All passes, the first from the moments that are held."""
+        chains, steps = list(self.sequences), self.config.steps
+        for _ in range(self.config.passes):
+            self._steps(chains, steps)
+            moved = self.pair.backend.read(self.people.status)[:, MOVED].numpy() > self.config.moving
+            chains, steps = self._restless(moved), self.config.later_steps
             if not chains:
                 break
-            self._pass(self._vertex_pass(np.concatenate(chains)), chains, self.config.later_steps)
+            frames = np.concatenate(chains)
+            self._vertex_pass(frames[moved[frames]])
 
-    def _restless(self) -> list[Indices]:
-        """Frames that need another vertex pass, with those around them."""
+    def _restless(self, moved: NDArray[np.bool_]) -> list[Indices]:
+        """Frames that go on, those that have moved (N,) and those that a step would help, with those around them."""
         status, config = self.pair.backend.read(self.people.status), self.config
-        rest = (status[:, MOVED] <= config.moving) & (
-            status[:, DECREASE] <= config.gaining * status[:, VALUE]
-        )
+        going = moved | (status[:, DECREASE] > config.gaining * status[:, VALUE]).numpy()
         chains = []
         for frames in self.sequences:
             near = np.zeros(len(frames) + 1, dtype=bool)
-            for k in np.flatnonzero(~rest.numpy()[frames]):
+            for k in np.flatnonzero(going[frames]):
                 near[max(k - config.margin, 0) : min(k + config.margin + 1, len(frames))] = True
             edges = np.flatnonzero(np.diff(near, prepend=False))
             chains += [frames[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
         return chains
 
-    def _vertex_pass(self, frames: Indices) -> list[Part]:
-        pair, size = self.pair, self.pair.config.batch or self.pair.backend.people
+    def _vertex_pass(self, frames: Indices) -> None:
+        """New moments of some frames, where they are."""
+        pair, size, people = self.pair, self.pair.config.batch or self.pair.backend.people, self.people
 
-        def found(first: int) -> Part:
-            few = frames[first : first + size]
-            rows = torch.from_numpy(few)
+        def found(first: int) -> Moments:
+            rows = torch.from_numpy(frames[first : first + size])
             batch = pair.start(*(x[rows] for x in self.labels[:2]))
-            _put(self.people, rows.to(batch.q.device), batch)
-            tables, backend = self.coupled.tables, pair.backend
-            return Part(few, vertex_pass(backend, tables, batch, np.arange(batch.count), False))
+            _put(people, rows.to(people.q.device), batch)
+            return vertex_pass(pair.backend, self.coupled.tables, batch, np.arange(batch.count), False)
 
-        return self.each(found, range(0, len(frames), size))
+        firsts = range(0, len(frames), size)
+        for first, moments in zip(firsts, self.each(found, firsts), strict=True):
+            self.held.hold(moments, frames[first + moments.rows])
+        index = torch.from_numpy(frames).to(people.q.device)
+        people.origin[index] = people.q[index]
 
-    def _pass(self, parts: Sequence[Part], chains: Sequence[Indices], steps: int) -> None:
-        """Some steps of chains, from the moments of their frames."""
-        solver, q, coupled = self.pair.config.solver, self.people.q, self.coupled
-        frames = np.concatenate(chains)
+    def _steps(self, chains: Sequence[Indices], steps: int) -> None:
+        """Some steps of chains."""
+        solver, people, coupled = self.pair.config.solver, self.people, self.coupled
+        frames, q = np.concatenate(chains), people.q
         index = torch.from_numpy(frames)
-        origin = q.clone()
-        value = coupled.evaluate(parts, frames)
+        value = coupled.evaluate(self.held, frames)
         for _ in range(steps):
             before = q.clone()
             coupled.step(chains, self.damping)
-            tried = coupled.evaluate(parts, frames)
+            tried = coupled.evaluate(self.held, frames)
             rose = _shares(tried) > _shares(value)
             factor = torch.where(rose, solver.damping_up, solver.damping_down)
             self.damping[index] = (self.damping * factor).clamp(solver.damping_min, solver.damping_max)[index]
@@ -205,12 +219,12 @@ class _Steps:
             if refused:
                 rows = torch.from_numpy(np.concatenate(refused)).to(q.device)
                 q[rows] = before[rows]
-                tried = coupled.evaluate(parts, frames)
+                tried = coupled.evaluate(self.held, frames)
             value = tried
         found = torch.zeros(len(q), 3)
-        found[:, MOVED] = self.pair.backend.read((q - origin).abs().amax(1))
+        found[:, MOVED] = coupled.moved(frames)
         found[:, VALUE], found[:, DECREASE] = _shares(value), coupled.promise
-        self.people.status[index.to(q.device), :3] = found[index].to(q.device)
+        people.status[index.to(q.device), :3] = found[index].to(q.device)
 
     def _no_worse(self, chain: Indices, value: Tensor, tried: Tensor) -> bool:
         """Whether the sum of a chain, with the tie to a frame before it that is held, is no higher than before."""
