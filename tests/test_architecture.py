@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": {"body", "config", "filters", "layout", "metrics", "shards", "strict"},
     "status": {"lock", "shards"},
     "people": {"body", "config", "filters", "fit", "labels", "layout", "metrics"},
+    "subjects": {"config", "filters", "fit", "labels", "plan"},
     "job": {
         "body",
         "config",
@@ -52,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plan",
         "sequences",
         "shards",
+        "subjects",
     },
     "cluster": {"heap", "job"},
     "card": {"body", "layout", "metrics", "shards"},
@@ -100,6 +102,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "loader",
         "people",
         "shards",
+        # What sequences are measured with.
+        "verify",
     },
 }
 # Kernels import each other relatively.

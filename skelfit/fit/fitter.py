@@ -108,8 +108,9 @@ class Fitter:
         ends = np.cumsum([0, *map(len, sequences)])
         chains = [np.arange(a, b) for a, b in pairwise(ends)]
         few = [x[torch.from_numpy(framed)].to("cpu", torch.float32).contiguous() for x in labels]
+        shapes = [frames.shapes.get(int(frames.sequence[rows[0]])) for rows in sequences]
         found = [
-            fit_sequences(pair, config, few, chains, frames.time[framed])
+            fit_sequences(pair, config, few, chains, frames.time[framed], shapes)
             for pair in self.prepare(smpl_gender)
         ]
         results = [reduce(lambda a, b: better_sequences(a, b, chains), found)]

@@ -216,12 +216,6 @@ def _rows(chosen: Tensor) -> NDArray[np.int64]:
     return np.flatnonzero(chosen.numpy())
 
 
-def with_root(config: FitConfig) -> tuple[StageConfig, ...]:
-    """The stages, of which the last one moves the root too where that is not frozen."""
-    *first, last = config.stages
-    return (*first, last if config.root == "frozen" else replace(last, dofs="with_root"))
-
-
 def make_schedule(
     backend: Backend,
     config: FitConfig,
@@ -231,17 +225,21 @@ def make_schedule(
     located: tuple[int, ...],
     free_betas: bool,
 ) -> Schedule:
-    """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says."""
+    """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says.
 
-    def tables(stage: StageConfig, stride: int) -> Tables:
-        skin = make_skin(stage.dofs, stage.vertices, stride)
-        return make_tables(backend, body, skin, stage.dofs, limits, located)
+    The last stage moves the root too, where that is not frozen.
+    """
+
+    def tables(part: str, stage: StageConfig, stride: int) -> Tables:
+        return make_tables(backend, body, make_skin(part, stage.vertices, stride), part, limits, located)
 
     stages = []
-    for stage in with_root(config):
-        fine = coarse = tables(stage, stage.stride)
+    for stage in config.stages:
+        moves_root = config.root != "frozen" and stage is config.stages[-1]
+        part = "with_root" if moves_root else stage.dofs
+        fine = coarse = tables(part, stage, stage.stride)
         if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
-            coarse = tables(stage, int(stage.coarse_stride or stage.stride))
+            coarse = tables(part, stage, int(stage.coarse_stride or stage.stride))
         free = stage.refine_betas and free_betas
         stages.append(Stage(stage, coarse, fine, config.limit_weight, free))
     return Schedule(backend, config, tuple(stages))
