@@ -29,7 +29,6 @@ from skelfit.verify.jumps import (
 )
 from skelfit.verify.people import PersonMetrics
 from skelfit.verify.reprojection import BAD_FIT, BAD_LABEL
-from skelfit.verify.turns import BODY
 from skelfit.verify.worst import Worst, merge_worst, worst_of
 
 # How far a label bends SMPL's joints, degrees (root mean square): everyday poses are below 25.
@@ -122,7 +121,7 @@ def _step_histograms(steps: Steps) -> Iterator[tuple[str, Histogram]]:
         yield "jumps/added_mm", Histogram.of(steps.added_mm)
     if len(steps.jitter_deg):
         for k, who in enumerate(("fit", "label")):
-            yield f"jitter/{who}_deg", Histogram.of(steps.jitter_deg[:, BODY, k].mean(1), 0.001)
+            yield f"jitter/{who}_deg", Histogram.of(steps.mean_jitter_deg[:, k], 0.001)
 
 
 def _step_arrays(steps: Steps) -> dict[str, Ints]:
