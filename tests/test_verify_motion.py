@@ -223,3 +223,16 @@ def test_a_label_joint_is_that_which_skel_follows(models: ModelSet) -> None:
         np.testing.assert_allclose(turned[follow], np.degrees(0.3), atol=1e-4)
     names = [SKEL_JOINT_NAMES[j] for j, joints in enumerate(LABEL_JOINTS) if 16 in joints]
     assert names == ["humerus_l"]
+
+
+def test_no_sequence_takes_all_the_places_among_the_worst(bodies: Bodies, still: Fields) -> None:
+    """Of a sequence that jumps all the time three jumps are kept, so that others are seen, too."""
+    fields = copied(still)
+    fields["skel_poses"][:20, ELBOW] += np.radians(40) * (np.arange(20) % 2)
+    fields["skel_poses"][24:, ELBOW] += np.radians(12)
+    fields["skel_poses"][33:, ELBOW] += np.radians(8)
+    worst = anatomy_of(bodies, fields)["jumps"]["worst"]
+    assert [(jump["sequence"], jump["frame"]) for jump in worst[:5]] == [
+        *(("one", frame) for frame in (1, 2, 3)), ("two", 4), ("two", 13),
+    ]  # fmt: skip
+    assert len(worst) == 6

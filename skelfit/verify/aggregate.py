@@ -34,7 +34,7 @@ from skelfit.verify.worst import Worst, merge_worst, worst_of
 # How far a label bends SMPL's joints, degrees (root mean square): everyday poses are below 25.
 EXTREMITY_DEG = (0, 10, 15, 20, 25, 30, 40, 60, 180)
 ANGLE_EDGES_DEG = np.arange(-200, 201, 2)  # what lies outside is in the first or the last bin
-WORST_JUMPS = 20
+WORST_JUMPS, WORST_OF_ONE = 20, 3  # in all, and of one sequence
 VERTEX_UNITS = 1000  # sums of vertex distances are in micrometres
 _MOST_MM, _MOST_DEG = 1e6, 1e4
 
@@ -95,7 +95,14 @@ class Aggregate:
 
 
 def _largest(jumps: tuple[Jump, ...]) -> tuple[Jump, ...]:
-    return tuple(sorted(jumps, key=lambda jump: jump.order)[:WORST_JUMPS])
+    """The largest ones, but of one sequence no more than a few; whatever order they are found in."""
+    found: list[Jump] = []
+    for jump in sorted(jumps, key=lambda jump: jump.order):
+        if sum(other.motion == jump.motion for other in found) < WORST_OF_ONE:
+            found.append(jump)
+        if len(found) == WORST_JUMPS:
+            break
+    return tuple(found)
 
 
 def _added_deg(steps: Steps) -> Array:

@@ -32,7 +32,7 @@ DOFS: tuple[str, ...] = (
     *(f"{name}_{s}" for name in ("elbow_flexion", "hip_flexion", "hip_adduction", "hip_rotation", "knee_angle")
       for s in _SIDES),
 )  # fmt: skip
-ANGLE_UNIT_DEG = 0.1  # 16 bits reach nine whole turns
+ANGLE_UNIT_DEG = 0.05  # 16 bits reach four and a half turns either way
 TURN_UNIT_DEG = 0.01
 _REACH = 32_767
 _NOT_KNOWN = -1  # in units; turns are no less than 0

@@ -21,7 +21,7 @@ function motionHtml(motion, dofs, units, bounds, packed) {
   const turns = panel(`${words(jump.joint)}: turn from the frame before`, { series: [{ values: label, kind: "grey" }, { values: fit, kind: "three" }] });
   const rate = motion.frame_rate ? `, ${motion.frame_rate} Hz` : "";
   const beside = known(jump.label_turn_deg) ? `, ${degrees(jump.label_turn_deg)} in the label` : "";
-  return `<details open><summary>${escaped(jump.sequence)}</summary><p class="note">${several(x.length, "frame")} from ${count(x[0])} on${rate}. At frame ${count(jump.frame)} (${escaped(jump.key)}) ` +
+  return `<details class="motion" open><summary>${escaped(jump.sequence)}</summary><p class="note">${several(x.length, "frame")} from ${count(x[0])} on${rate}. At frame ${count(jump.frame)} (${escaped(jump.key)}) ` +
     `${escaped(words(jump.joint))} turns by ${degrees(jump.turn_deg)}${beside}.</p><div class="angles times">${turns}${angles.join("")}</div></details>`;
 }
 
@@ -29,5 +29,5 @@ function motionsSection({ anatomy }, people, packed) {
   const bounds = Object.fromEntries(entries(anatomy.angles.dofs).map(([name, dof]) => [name, dof.limits_deg]));
   const html = legend([["two", "right"], ["one", "left"], ["three", "middle of the body; turn of the fit"], ["grey", "turn of the label"], ["beyond", "beyond the limits"]]) +
     people.motions.map((motion) => motionHtml(motion, people.motion_dofs, people.motion_units_deg, bounds, packed)).join("");
-  return section("motions", "Angles over time", "The sequences in which a joint jumps furthest beyond its label: the stored angles about that frame (dashed), frame by frame. Where frames were not published, lines are broken; where the limits of right and left differ, the wider one counts.", html);
+  return section("motions", "Angles over time", "The sequences in which a joint jumps furthest beyond its label: the stored angles about that frame (dashed), frame by frame. Lines break where frames were not published. A ball joint that has gone round keeps the description of the frame before, which may lie in the shade though the joint does not.", html);
 }

@@ -131,11 +131,11 @@ function asymmetryBlock({ dofs, sides_exchanged: exchanged }) {
 
 function jumpsBlock(jumps, jitter) {
   if (!jumps.pairs) return "";
-  const lines = (found, unit) => entries(found).map(([name, value]) => ({ name: `${name} ${unit}`, value, text: percent(value), kind: "two" }));
+  const lines = (found, unit) => entries(found).map(([name, value]) => ({ name: `more than ${name}${unit}`, value, text: percent(value), kind: "two" }));
   const worst = jumps.worst.slice(0, 5), columns = [{ title: "largest beyond the label", of: (r) => r.key, number: false }, { title: "joint", of: (r) => words(r.joint), number: false },
     { title: "turns", of: (r) => degrees(r.turn_deg) }, { title: "label", of: (r) => degrees(r.label_turn_deg) }];
   return `<h3>Jumps in sequences</h3><p class="note">${count(jumps.pairs)} pairs of neighbouring frames of ${count(jumps.sequences)} sequences: how often some joint turns by more, turns by more than in the label, and how often the fit moves by more than its label.</p>` +
-    bars([...lines(jumps.turn_above, "°"), ...lines(jumps.added_deg_above, "° beyond the label"), ...lines(jumps.added_mm_above, "mm added")], 1) + table(columns, worst) + jitterBlock(jitter);
+    bars([...lines(jumps.turn_above, "°"), ...lines(jumps.added_deg_above, "° beyond the label"), ...lines(jumps.added_mm_above, " mm added")], 1) + table(columns, worst) + jitterBlock(jitter);
 }
 
 function jitterBlock(jitter) {
