@@ -371,7 +371,9 @@ def load_pipeline(path: str | Path) -> Pipeline:
     check_neutral_target(pipeline.fit, path)
     last = pipeline.fit.stages[-1].dofs
     if pipeline.fit.root != "frozen" and last != "all":
-        raise ConfigError(path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root)
+        raise ConfigError(
+            path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root
+        )
     return pipeline
 
 
