@@ -185,9 +185,16 @@ class MeshConfig:
 class TemporalConfig:
     """How the frames of a sequence are fitted as one problem."""
 
-    weight: float = bounded(0, default=1e-6)  # m^2 s^2 / rad^2, of the squared speed of the fit's deviation
-    passes: int = bounded(1, default=3)  # vertex passes of all frames together
-    steps: int = bounded(1, default=4)  # solver steps of each
+    # m^2 s^2 / rad^2, of the squared speed by which the fit's joints deviate from the label's, against the mean squared
+    # vertex error: whatever the frame rate.
+    weight: float = bounded(0, default=1e-6)
+    beta_frames: int = bounded(1, default=64)  # of a sequence, whose betas are refined and averaged
+    steps: int = bounded(1, default=4)  # of whole sequences
+    passes: int = bounded(1, default=4)  # vertex passes of frames that go on, each with some steps of theirs
+    later_steps: int = bounded(1, default=3)
+    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
+    gaining: float = bounded(0, default=1e-3)  # and one that a step would still gain more than this share
+    margin: int = bounded(0, default=8)  # frames on both sides that go on with it
     frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences that do not say theirs
 
 
@@ -368,7 +375,9 @@ def load_pipeline(path: str | Path) -> Pipeline:
     check_neutral_target(pipeline.fit, path)
     last = pipeline.fit.stages[-1].dofs
     if pipeline.fit.root != "frozen" and last != "all":
-        raise ConfigError(path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root)
+        raise ConfigError(
+            path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root
+        )
     return pipeline
 
 

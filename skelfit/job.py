@@ -57,6 +57,7 @@ from skelfit.people import (
 from skelfit.plan import ALGORITHM_VERSION, Run, ShardTask
 from skelfit.sequences import continuous
 from skelfit.shards import Row, Sample, ShardFiles, write_shard
+from skelfit.subjects import subject_shapes
 
 BETAS_STEPS = ("transferred", "refined")
 
@@ -123,7 +124,7 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
             batch = _as_stored(batch, run, task.file_index)
         with clock.phase("waiting"), _DEVICE:
             with clock.phase("preparing"):
-                fit = _way_to_fit(batch, run, fitter)
+                fit = _way_to_fit(task, batch, fitter)
             with clock.phase("fit"):
                 fitted = fit_rows(batch, fit, len(run.pipeline.fit.stages), screening.reasons)
         with clock.phase("waiting"), behind(), clock.phase("writing"):
@@ -193,12 +194,18 @@ def _root_joint_tables(
     return root_joint_tables(models_of(models, models_sha256).smpl_of(gender))
 
 
-def _way_to_fit(batch: LabelBatch, run: Run, fitter: FitterLike | None) -> FitRows:
-    """What fits some rows of a batch: to their labels, or to their meshes."""
+def _way_to_fit(task: ShardTask, batch: LabelBatch, fitter: FitterLike | None) -> FitRows:
+    """What fits some rows of a shard's batch: to their labels, or to their meshes."""
+    run = task.run
     made_of = run.models, run.models_sha256, run.pipeline, run.device
     if batch.vertices is not None:
         return to_meshes(batch, cached_mesh_fitter(*made_of))
-    return to_labels(batch, fitter or cached_fitter(*made_of), frames_of(batch, run.pipeline.temporal))
+    temporal = run.pipeline.temporal
+    frames = frames_of(batch, temporal)
+    if temporal is not None and frames is not None:
+        file = run.labels[task.file_index]
+        frames = replace(frames, shapes=subject_shapes(batch, file, run.filters, temporal.beta_frames))
+    return to_labels(batch, fitter or cached_fitter(*made_of), frames)
 
 
 @lru_cache(maxsize=1)

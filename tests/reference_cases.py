@@ -82,7 +82,12 @@ KINDS: dict[str, Callable[[SkelModel], Reference]] = {
 def held_root(model: SkelModel, betas: bool = False) -> Reference:
     """A free root under its prior, and joints that are drawn to places beside it."""
     goal = make(
-        model, "with_root", betas=betas, free_translation=True, turn_weight=TURN_WEIGHT, move_weight=MOVE_WEIGHT
+        model,
+        "with_root",
+        betas=betas,
+        free_translation=True,
+        turn_weight=TURN_WEIGHT,
+        move_weight=MOVE_WEIGHT,
     )
     return replace(goal, joints=shoulders(goal))
 

@@ -257,7 +257,9 @@ def by_eights(model: SkelModel, betas: bool, root: bool) -> Tensor:
     return whole_pass(make_backend("cpu", 8, 1), crowd(model, 53, betas, root))
 
 
-FREE = pytest.mark.parametrize(("betas", "root"), [(False, False), (True, False), (False, True), (True, True)])
+FREE = pytest.mark.parametrize(
+    ("betas", "root"), [(False, False), (True, False), (False, True), (True, True)]
+)
 
 
 @FREE

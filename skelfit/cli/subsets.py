@@ -185,7 +185,8 @@ def say_sequences(run: Run) -> None:
         if not sequences:
             continue
         how = "as one problem (--independent-frames: each by itself)" if temporal else "each by itself"
-        click.echo(f"{file.name}: {len(sequences)} sequences; frames are fitted {how}")
+        count = "1 sequence" if len(sequences) == 1 else f"{len(sequences)} sequences"
+        click.echo(f"{file.name}: {count}; frames are fitted {how}")
         unknown = sum(sequence.frame_rate is None for sequence in sequences)
         if unknown and temporal:
             assumed = f"{temporal.frame_rate:g} Hz assumed (fit.temporal.frame_rate)"

@@ -10,6 +10,7 @@ that the two differ in the optimisation alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,7 +45,7 @@ class FirstOrderFitter(Fitter):
     def __init__(
         self, models: ModelSet, config: FitConfig, first_order: FirstOrderConfig, device: str = "cpu"
     ) -> None:
-        super().__init__(models, config, device)
+        super().__init__(models, replace(config, temporal=None), device)  # published for frames by themselves
         self.first_order = first_order
 
     def fit(

@@ -28,7 +28,7 @@ from skelfit.fit.ball_tables import make_balls
 from skelfit.fit.batches import run_batches
 from skelfit.fit.body_tables import body_tables
 from skelfit.fit.joint_targets import make_locator
-from skelfit.fit.measure import Errors, measure
+from skelfit.fit.measure import Measured, measure
 from skelfit.fit.passes import Batch, batch_of, chunks, new_status, skinned, whole_groups
 from skelfit.fit.regions import vertex_weights
 from skelfit.fit.results import FitResult, better, better_sequences, map_results
@@ -41,7 +41,7 @@ from skelfit.fit.warm_start import beta_map, root_angles, root_translation
 
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
-    from skelfit.config import FitConfig
+    from skelfit.config import FitConfig, TemporalConfig
     from skelfit.fit.frames import Frames
 
 # PVE after the stages before the last is measured on every 32nd vertex: it informs, it decides nothing.
@@ -75,11 +75,12 @@ class Fitter:
             )
             return map_results(lambda x: x[:0], one)
         labels = pose, betas, transl
-        if frames is None or self.config.temporal is None or not (frames.sequence >= 0).any():
-            return self._fit_alone(smpl_gender, *labels)
-        if len(frames.sequence) != len(pose):
+        if frames is not None and len(frames.sequence) != len(pose):
             raise ValueError(f"frames: expected those of {len(pose)} rows, found {len(frames.sequence)}")
-        return self._fit_frames(smpl_gender, labels, frames)
+        config = self.config.temporal
+        if frames is None or config is None or not (frames.sequence >= 0).any():
+            return self._fit_alone(smpl_gender, *labels)
+        return self._fit_frames(smpl_gender, labels, frames, config)
 
     def _fit_alone(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         pairs, size = self.prepare(smpl_gender), self.config.batch or self.backend.people
@@ -95,7 +96,11 @@ class Fitter:
         return map_results(lambda *x: torch.cat(x), *parts)
 
     def _fit_frames(
-        self, smpl_gender: str, labels: tuple[Tensor, Tensor, Tensor], frames: Frames
+        self,
+        smpl_gender: str,
+        labels: tuple[Tensor, Tensor, Tensor],
+        frames: Frames,
+        config: TemporalConfig,
     ) -> FitResult:
         """Sequences each as one problem, and rows that are in none by themselves."""
         sequences = frames.sequences()
@@ -103,7 +108,11 @@ class Fitter:
         ends = np.cumsum([0, *map(len, sequences)])
         chains = [np.arange(a, b) for a, b in pairwise(ends)]
         few = [x[torch.from_numpy(framed)].to("cpu", torch.float32).contiguous() for x in labels]
-        found = [fit_sequences(pair, few, chains, frames.time[framed]) for pair in self.prepare(smpl_gender)]
+        shapes = [frames.shapes.get(int(frames.sequence[rows[0]])) for rows in sequences]
+        found = [
+            fit_sequences(pair, config, few, chains, frames.time[framed], shapes)
+            for pair in self.prepare(smpl_gender)
+        ]
         results = [reduce(lambda a, b: better_sequences(a, b, chains), found)]
         if len(alone):
             rows = torch.from_numpy(alone)
@@ -177,35 +186,45 @@ class PairFitter:
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit one batch; arguments as `Fitter.fit` takes them, float32 on the host."""
         batch = self.start(pose, betas)
-        status, stage_pve = self.alone(batch)
-        return self.result(batch, status, stage_pve, pose, betas, transl)
+        progress: list[Measured] = []
+        status = self.run(batch, lambda: progress.append(self.progress_of(batch)))
+        return self.result(batch, status, progress, pose, betas, transl)
 
-    def alone(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """All stages of a batch: its status, and the mean vertex error (B,) m after all stages but the last."""
-        stage_pve: list[Tensor] = []
-        status = self.run(batch, lambda: stage_pve.append(self.errors(self.progress, batch).mean))
-        return status, stage_pve
+    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+        """All stages; between them a call. Returns the status, on the host; another method overrides this."""
+        return self.schedule.run(batch, between)
+
+    def progress_of(self, batch: Batch) -> Measured:
+        """Where it is, so far."""
+        return measure(self.backend, self.progress, self.body, batch)
+
+    def transferred(self, betas: Tensor) -> Tensor:
+        """SKEL's betas (B, K) of a label's (B, 10), in closed form."""
+        return self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
 
     def result(
         self,
         batch: Batch,
         status: Tensor,
-        stage_pve: list[Tensor],
+        progress: list[Measured],
         pose: Tensor,
         betas: Tensor,
         transl: Tensor,
     ) -> FitResult:
         """What is known of a batch that has been fitted to these labels."""
-        skel_betas = self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
-        found = self.errors(self.whole, batch)
-        q, fitted = self.backend.read(batch.q), self.backend.read(batch.betas)
+        skel_betas = self.transferred(betas)
+        measured = [*progress, measure(self.backend, self.whole, self.body, batch)]
+        q, fitted, moved, located, *distances = self.backend.read_all(
+            batch.q, batch.betas, batch.trans, batch.located, *(m.array for m in measured)
+        )
+        errors = [m.errors(x) for m, x in zip(measured, distances, strict=True)]
+        found = errors[-1]
         q = nearest_turn(q, self.middle)
         value, decrease = status[:, 1], status[:, 2]
 
         rot = roma.rotvec_to_rotmat(pose[:, 0])
-        # (B, 3, 3) and (B, 3) m: how far the pelvis is turned, in its own frame, and moved, in the canonical one.
+        # (B, 3, 3): how far the pelvis is turned, in its own frame; moved (B, 3) m is in the canonical one.
         turned = angles_to_rotation(self.root_ball, q[:, None, list(ROOT_DOFS)])[:, 0]
-        moved = self.backend.read(batch.trans)
         skel_root = self.skel.j_template[0] + combined(self.skel.j_shapedirs[:1], fitted)[:, 0]
         frozen = root_translation(transl, rot, self.smpl.root_joint(betas), skel_root)
 
@@ -213,7 +232,7 @@ class PairFitter:
             """From the canonical frame to the label's: turned about SKEL's root, then moved."""
             return (points - skel_root[:, None]) @ rot.mT + (skel_root + frozen)[:, None]
 
-        objective = found.mean_square + self._priors(q, fitted) + self._drawn(batch, found.joints)
+        objective = found.mean_square + self._priors(q, fitted) + self._drawn(located, found.joints)
         objective = objective + self._root_prior(turned, moved)
         rest = [rest_distance(self.rest_form, betas, b) for b in (skel_betas, fitted)]
         q[:, list(ROOT_DOFS)] = root_angles(self.skel.frames(fitted[:1]).frame[0, 0], rot, turned)
@@ -228,17 +247,13 @@ class PairFitter:
             finite=finite,
             pve_mm=1000 * found.mean,
             max_vertex_mm=1000 * found.largest,
-            stage_pve_mm=1000 * torch.stack([*stage_pve, found.mean], 1),
+            stage_pve_mm=1000 * torch.stack([e.mean for e in errors], 1),
             objective=objective,
             female=torch.full_like(finite, self.skel.gender == "female"),
             betas_mm=1000 * torch.stack(rest, 1),
             joints=place(found.joints),
             keypoints3d=place(found.points) if self.whole.num_points else None,
         )
-
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
-        """All stages; between them a call. Returns the status, on the host; another method overrides this."""
-        return self.schedule.run(batch, between)
 
     def _priors(self, q: Tensor, betas: Tensor) -> Tensor:
         """What the objective adds to the mean squared vertex error, (B,) m^2."""
@@ -254,13 +269,13 @@ class PairFitter:
         prior, away = self.config.root_prior, turned - torch.eye(3)
         return prior.turn / 2 * away.square().sum((1, 2)) + prior.move * moved.square().sum(1)
 
-    def _drawn(self, batch: Batch, joints: Tensor) -> Tensor | float:
-        """What drawing joints (B, 24, 3) to their places adds to it."""
+    def _drawn(self, located: Tensor, joints: Tensor) -> Tensor | float:
+        """What drawing joints (B, 24, 3) to their places (B, R, 3) adds to it."""
         weight = self.config.stages[-1].joint_weight
         if self.locator is None or not weight:
             return 0.0
         mine = [k for k, j in enumerate(self.locator.joints) if j in self.schedule.last_joints]
-        off = joints[:, [self.locator.joints[k] for k in mine]] - self.backend.read(batch.located)[:, mine]
+        off = joints[:, [self.locator.joints[k] for k in mine]] - located[:, mine]
         return weight * off.square().sum((1, 2))
 
     def start(self, pose: Tensor, betas: Tensor) -> Batch:
@@ -308,7 +323,3 @@ class PairFitter:
             inputs = [vertices, weights, target, backend.array(places)]
             backend.launch(backend.kernels.locate.locate, -(-count // backend.lanes), inputs)
         return backend.array(places)
-
-    def errors(self, skin: SkinPlan, batch: Batch) -> Errors:
-        """Distances at where people are, pose correctives included: what a user would measure on the two meshes."""
-        return measure(self.backend, skin, self.body, batch)

@@ -209,8 +209,10 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
     )  # fmt: skip
 
 
-def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, twins: int = 0) -> None:
-    """A vertex pass and the steps of rules for people of rows (K,).
+def run_pass(
+    backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, twins: int = 0
+) -> Moments:
+    """A vertex pass and the steps of rules for people of rows (K,); returns what the former found.
 
     twins: steps that people whose shoulders end beyond their limits are followed for from the other Euler branch, of
     the same moments. Two triples of a ball joint's angles mean one rotation; where neither lies within the limits, each
@@ -218,11 +220,14 @@ def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: 
     """
     found = vertex_pass(backend, tables, batch, rows, bool(rules.free_betas))
     solve(backend, tables, batch, found, np.arange(len(rows)), rules)
-    for branch in range(tables.num_branches if twins else 0):
-        doubt = backend.read(batch.status)[torch.from_numpy(rows), DOUBT + branch]
-        places = np.flatnonzero(doubt.numpy() > rules.beyond)
+    if not twins or not tables.num_branches:
+        return found
+    status = backend.read(batch.status)[torch.from_numpy(rows)].numpy()
+    for branch in range(tables.num_branches):
+        places = np.flatnonzero(status[:, DOUBT + branch] > rules.beyond)
         if len(places):
             solve(backend, tables, batch, found, places, _twin_rules(backend, rules, branch, twins))
+    return found
 
 
 def _twin_rules(backend: Backend, rules: Any, branch: int, steps: int) -> Any:

@@ -28,6 +28,7 @@ from skelfit.fit.passes import (
     MOVED,
     VALUE,
     Batch,
+    Moments,
     Rows,
     Tables,
     converged,
@@ -72,16 +73,32 @@ class Schedule:
         """The joints that the last stage moves."""
         return self.stages[-1].fine.tree.joints
 
+    @property
+    def frees_betas(self) -> bool:
+        """Whether betas are variables of some stage."""
+        return any(stage.free_betas for stage in self.stages)
+
+    def with_betas_held(self) -> Schedule:
+        """The same stages with betas that stay as they are."""
+        return replace(self, stages=tuple(replace(stage, free_betas=False) for stage in self.stages))
+
     def converged(self, status: Tensor) -> Tensor:
         """Who has."""
         return converged(status, self.config.passes)
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
-        """All stages, then whatever those need who have not converged; between stages a call. Returns the status."""
+    def run(
+        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] = lambda found: None
+    ) -> Tensor:
+        """All stages, then whatever those need who have not converged; between stages a call. Returns the status.
+
+        keep: is given what passes over all vertices of the last stage find, whoever takes part in them.
+        """
         for k, stage in enumerate(self.stages):
             if k:
                 between()
-            self._run_stage(stage, batch)
+            found = self._run_stage(stage, batch)
+        for moments in found:
+            keep(moments)
         again = self._again()
         status = self.backend.read(batch.status)
         for _ in range(self.config.retries):
@@ -95,7 +112,7 @@ class Schedule:
         return status
 
     def rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
-        """What the steps of a stage minimise, and how; exact: with the whole Hessian, where betas are held."""
+        """How a pass of a stage steps; exact: with the whole Hessian, where betas are not free."""
         rules = make_rules(
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
@@ -107,7 +124,8 @@ class Schedule:
         rules.free_betas, rules.exact = int(free_betas), int(exact and not free_betas)
         return rules
 
-    def _run_stage(self, stage: Stage, batch: Batch) -> None:
+    def _run_stage(self, stage: Stage, batch: Batch) -> list[Moments]:
+        """Returns what the passes over the fine vertices found."""
         config, thresholds = stage.config, self.config.passes
         total, passes = config.steps, config.refreshes
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
@@ -127,12 +145,14 @@ class Schedule:
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
         rules = self.rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
         twins = self.config.branches.steps if exact else 0
-        run_pass(self.backend, stage.fine, batch, everybody, rules, twins)
+        found = [run_pass(self.backend, stage.fine, batch, everybody, rules, twins)]
         for _ in range(config.late_refreshes):
             rows = self._unsettled(batch, thresholds.late_moving, thresholds.late_gaining)
             if len(rows) == 0:
                 break
-            run_pass(self.backend, stage.fine, batch, rows, self.rules(stage, steps[-1], False, exact))
+            rules = self.rules(stage, steps[-1], False, exact)
+            found.append(run_pass(self.backend, stage.fine, batch, rows, rules))
+        return found
 
     def _unsettled(self, batch: Batch, moving: float, gaining: float) -> Rows:
         """People that the last pass moved, or that a step would still help."""
@@ -183,7 +203,7 @@ class Schedule:
             found = backend.read(torch.cat((batch.q, batch.trans, batch.status), 1))[rows]
             return found, score(found[:, _PLACE:], rows)
 
-        answers = torch.cat((backend.read(batch.q), backend.read(batch.trans), first), 1)
+        answers = torch.cat((*backend.read_all(batch.q, batch.trans), first), 1)
         sought = answers[:, [*range(_PLACE), _PLACE + VALUE, _PLACE + DECREASE]]
         hopeless = ~sought.isfinite().all(1)
         start = torch.where(hopeless, -torch.inf, score(first, slice(None)))
@@ -196,12 +216,6 @@ def _rows(chosen: Tensor) -> NDArray[np.int64]:
     return np.flatnonzero(chosen.numpy())
 
 
-def with_root(config: FitConfig) -> tuple[StageConfig, ...]:
-    """The stages, of which the last one moves the root too where that is not frozen."""
-    *first, last = config.stages
-    return (*first, last if config.root == "frozen" else replace(last, dofs="with_root"))
-
-
 def make_schedule(
     backend: Backend,
     config: FitConfig,
@@ -211,17 +225,21 @@ def make_schedule(
     located: tuple[int, ...],
     free_betas: bool,
 ) -> Schedule:
-    """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says."""
+    """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says.
 
-    def tables(stage: StageConfig, stride: int) -> Tables:
-        skin = make_skin(stage.dofs, stage.vertices, stride)
-        return make_tables(backend, body, skin, stage.dofs, limits, located)
+    The last stage moves the root too, where that is not frozen.
+    """
+
+    def tables(part: str, stage: StageConfig, stride: int) -> Tables:
+        return make_tables(backend, body, make_skin(part, stage.vertices, stride), part, limits, located)
 
     stages = []
-    for stage in with_root(config):
-        fine = coarse = tables(stage, stage.stride)
+    for stage in config.stages:
+        moves_root = config.root != "frozen" and stage is config.stages[-1]
+        part = "with_root" if moves_root else stage.dofs
+        fine = coarse = tables(part, stage, stage.stride)
         if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
-            coarse = tables(stage, int(stage.coarse_stride or stage.stride))
+            coarse = tables(part, stage, int(stage.coarse_stride or stage.stride))
         free = stage.refine_betas and free_betas
         stages.append(Stage(stage, coarse, fine, config.limit_weight, free))
     return Schedule(backend, config, tuple(stages))

@@ -1,17 +1,17 @@
-"""How much a motion trembles, jumps and lags, measured on rotations of joints: no Euler angle enters."""
+"""How much a motion trembles, jumps and lags, measured on rotations of joints as `verify` does: no Euler angle enters.
+
+A label's joints are those that SKEL's follow: its spine's two upper ones together, the shoulder with the collar.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from skelfit.body.dofs import dof_index
-from skelfit.body.skel import SkelModel
+from skelfit.verify.turns import BODY, Quaternions, lengths, turns_between
 
 Array = NDArray[np.float64]
 OPPOSITE_DEG = 5.0  # lumbar and thorax bend against each other where both bend by more, in opposite ways
@@ -19,41 +19,24 @@ _MOTIONS = ("bending", "extension", "twist")
 _MOST_LAG = 6  # frames
 
 
-def label_rotations(pose: NDArray[np.floating[Any]]) -> Array:
-    """Of SMPL's joints but for the root, and the hands, which labels do not move: (F,21,3,3) of poses (F,24,3) rad."""
-    joints = np.asarray(pose, np.float64)[:, 1:22]
-    found: Array = Rotation.from_rotvec(joints.reshape(-1, 3)).as_matrix().reshape(*joints.shape[:2], 3, 3)
-    return found
+def turns(rotations: Quaternions) -> Array:
+    """Of the body's joints from frame to frame, as vectors (F-1,23,3) deg; rotations (F,24,4), the pelvis first."""
+    return turns_between(rotations[:-1], rotations[1:])[:, BODY]
 
 
-def skel_rotations(model: SkelModel, poses: Tensor) -> Array:
-    """Of the joints of SKEL poses (F,46) rad but for the root, relative to their parents: (F,23,3,3)."""
-    at_rest = torch.zeros(len(poses), model.num_betas, dtype=torch.float64)
-    found: Array = model.joints(model.frames(at_rest), poses.double()).local_rot[:, 1:].numpy()
-    return found
-
-
-def steps_deg(rotations: Array) -> Array:
-    """Turns from frame to frame as vectors (F-1,J,3) deg, in the joints' own axes; rotations (F,J,3,3)."""
-    turn = np.swapaxes(rotations[:-1], -1, -2) @ rotations[1:]
-    vectors = Rotation.from_matrix(turn.reshape(-1, 3, 3)).as_rotvec(degrees=True)
-    return vectors.reshape(*turn.shape[:-2], 3)
-
-
-def jitter_deg(rotations: Array) -> float:
+def jitter_deg(rotations: Quaternions) -> float:
     """Mean change of the turns from frame to frame, deg per frame^2."""
-    return float(np.linalg.norm(np.diff(steps_deg(rotations), axis=0), axis=-1).mean())
+    return float(lengths(np.diff(turns(rotations), axis=0)).mean())
 
 
-def largest_step_deg(rotations: Array) -> float:
+def largest_step_deg(rotations: Quaternions) -> float:
     """The largest turn of a joint from one frame to the next, deg."""
-    return float(np.linalg.norm(steps_deg(rotations), axis=-1).max())
+    return float(lengths(turns(rotations)).max())
 
 
-def speeds(rotations: Array, joint: int, frame_rate: float) -> Array:
-    """How fast a joint turns between frames, (F-1,) deg/s."""
-    found: Array = frame_rate * np.linalg.norm(steps_deg(rotations)[:, joint], axis=-1)
-    return found
+def speeds(rotations: Quaternions, joint: int, frame_rate: float) -> Array:
+    """How fast one of the body's joints, from 0 on, turns between frames: (F-1,) deg/s."""
+    return frame_rate * lengths(turns(rotations)[:, joint])
 
 
 def lag_frames(speed: Array, of: Array) -> float:

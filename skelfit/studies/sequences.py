@@ -15,29 +15,25 @@ import torch
 from torch import Tensor
 
 from skelfit.body.dofs import SKEL_JOINT_NAMES
-from skelfit.body.skel import SkelModel
-from skelfit.body.smpl import SMPL_JOINT_NAMES
 from skelfit.config import Gender
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.frames import Frames
 from skelfit.fit.results import FitResult
 from skelfit.studies.motion_measures import (
     jitter_deg,
-    label_rotations,
     lag_frames,
     largest_step_deg,
     opposite_share,
-    skel_rotations,
     speeds,
 )
 from skelfit.studies.motions import Motion, make_motion, make_motions
 from skelfit.studies.setup import Setup, Study, percent, table
+from skelfit.verify.turns import fit_rotations, label_rotations
 
 WAYS = ("alone", "together")
 # What a sequence is to meet: jitter in times the label's, deg beyond the label's largest step, cost of PVE, frames.
 JITTER, STEP_DEG, PVE_COST, LAG, SPEED = 1.3, 5.0, 0.02, 1.0, 0.5
-# The fastest joint of a motion: of SMPL and of SKEL, both but for the root.
-_FAST = {"kick": ("r_knee", "tibia_r"), "throw": ("r_elbow", "ulna_r")}
+_FAST = {"kick": "tibia_r", "throw": "ulna_r"}  # the fastest joint of a motion
 _LONG = "dance"  # the motion of the long run, which goes on for ever
 
 
@@ -46,7 +42,6 @@ class Fits:
     """Fitters that take frames each by itself and as one problem."""
 
     by_way: dict[str, Fitter]
-    model: SkelModel  # for rotations of joints, in which all of SKEL agree
 
     def fit(self, way: str, gender: Gender, motion: Motion) -> FitResult:
         """A motion fitted in one of the ways."""
@@ -60,8 +55,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     """Per gender: a record for each motion, and one for the long run."""
     alone = Fitter(setup.models, replace(setup.fit, temporal=None), setup.device)
     together = Fitter(setup.models, setup.fit, setup.device, alone.backend)
-    model = SkelModel(setup.models.skel_of("male"), dtype=torch.float64)
-    fits = Fits({"alone": alone, "together": together}, model)
+    fits = Fits({"alone": alone, "together": together})
     records = []
     for gender in setup.genders:
         for motion in make_motions():
@@ -75,7 +69,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 def measure(fits: Fits, gender: Gender, motion: Motion) -> dict[str, Any]:
     """The figures of one motion."""
-    labels = label_rotations(motion.pose)
+    labels = label_rotations(motion.pose, np.ones(len(motion), bool))
     found: dict[str, Any] = {
         "sequence": motion.name,
         "frame_rate": motion.frame_rate,
@@ -84,7 +78,7 @@ def measure(fits: Fits, gender: Gender, motion: Motion) -> dict[str, Any]:
     }
     for way in WAYS:
         result = fits.fit(way, gender, motion)
-        rotations = skel_rotations(fits.model, result.poses)
+        rotations = fit_rotations(result.poses.numpy())
         found[way] = {
             "jitter_deg": jitter_deg(rotations),
             "largest_step_deg": largest_step_deg(rotations),
@@ -94,9 +88,8 @@ def measure(fits: Fits, gender: Gender, motion: Motion) -> dict[str, Any]:
             "converged": float(result.converged.double().mean()),
         }
         if motion.name in _FAST:
-            smpl, skel = _FAST[motion.name]
-            of = speeds(labels, SMPL_JOINT_NAMES.index(smpl) - 1, motion.frame_rate)
-            speed = speeds(rotations, SKEL_JOINT_NAMES.index(skel) - 1, motion.frame_rate)
+            joint = SKEL_JOINT_NAMES.index(_FAST[motion.name]) - 1  # of the body's, the pelvis apart
+            of, speed = (speeds(x, joint, motion.frame_rate) for x in (labels, rotations))
             found[way]["lag_frames"] = lag_frames(speed, of)
             found[way]["peak_deg_s"] = float(speed.max())
             found["label"]["peak_deg_s"] = float(of.max())
@@ -154,13 +147,14 @@ def text(records: list[dict[str, Any]]) -> list[str]:
     ]
     lines = ["jitter of joints in deg per frame^2, their largest step in deg, PVE in mm", *table(heads, rows)]
     for r in (r for r in motions if "lag_frames" in r["together"]):
-        smpl, _ = _FAST[r["sequence"]]
         ways = ", ".join(
             f"{way} {r[way]['lag_frames']:+.2f} frames late, peak {r[way]['peak_deg_s']:.0f} deg/s"
             for way in WAYS
         )
         peak = r["label"]["peak_deg_s"]
-        lines.append(f"{r['gender']}, {r['sequence']}: {smpl} of the label {peak:.0f} deg/s; {ways}")
+        lines.append(
+            f"{r['gender']}, {r['sequence']}: {_FAST[r['sequence']]} of the label {peak:.0f} deg/s; {ways}"
+        )
     for r in (r for r in records if r["sequence"] == "long run"):
         ways = ", ".join(f"{way} {r[way]['frames_per_cpu_second']:.1f}" for way in WAYS)
         ratio = f"{r['speed_ratio']:.2f} of the speed"

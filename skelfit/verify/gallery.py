@@ -41,6 +41,11 @@ _TO_VIEW: dict[str, Array] = {
 }
 
 
+def to_view(coordinates: str) -> Array:
+    """From the coordinates of a label to those of a viewer: (3,3), whose rows are the viewer's axes."""
+    return _TO_VIEW.get(coordinates, _CAMERA_TO_VIEW)
+
+
 @dataclass(frozen=True)
 class Sample:
     """What a tar holds of a person."""
@@ -170,7 +175,7 @@ class Figure:
         self.model = artist.skel(self.gender)[0]
         self._shape = self.model.shape(self._part["skel_betas"])
         self.stored: NDArray[np.float32] = sample.fields["skel_poses"]  # (46,) rad
-        self._turn = _TO_VIEW.get(sample.meta["coordinates"], _CAMERA_TO_VIEW)
+        self._turn = to_view(sample.meta["coordinates"])
         self._middle = np.zeros(3)
         skin = self.pose(self.stored).skin @ self._turn
         self._middle = (skin.max(0) + skin.min(0)) / 2

@@ -28,35 +28,32 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.kernel
 def evaluate_frames(
-    rows: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments, levers: Levers,
+    rows: I2, places: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments, levers: Levers,
     variables: Variables, body: Body, place: Place, room: Room, shaping: Shaping, work: Work, steps: Steps,
-    value: F2, gradient: F2, matrix: F3,
+    sequences: Sequences, system: System,
 ):  # fmt: skip
-    """Value (B, 2), gradient (B, n) and matrix (B, n, n) of the people of rows (G, L), each alone, betas held.
-
-    rows: in the batch of a vertex pass of all B people in their order. The value is written to the first column.
-    """
+    """Value, gradient and matrix of frames of rows (G, L), each alone, betas held; places: as `solve` has them."""
     g, t = wp.tid()
     s = g % slots
     load_people(s, t, g, rows, rules, state, variables, place, work)
     load_objective(
-        s, t, g, rows, rows, rules, located, moments, levers, variables, body, place, room, shaping, work
+        s, t, g, rows, places, rules, located, moments, levers, variables, body, place, room, shaping, work
     )  # fmt: skip
     found = evaluate(
         s, t, 2 * s, g, work.x, rules, moments, variables, body, place, room, shaping, work, steps
     )  # fmt: skip
     if t == 0:
-        put(value, rows, g, 0, found)
+        put(sequences.value, rows, g, 0, found)
     if rules.free_root != 0:
         for r in range(t, 3, wp.block_dim()):
             put(state.trans, rows, g, r, place.trans[s, r] - work.mean[2 * s, r])
     n = variables.num_dofs
     for i in range(t, n, wp.block_dim()):
-        put(gradient, rows, g, i, steps.gradient[2 * s, i])
+        put(sequences.gradient, rows, g, i, steps.gradient[2 * s, i])
         for j in range(i, n):
             e = steps.hessian[2 * s, i, j]
             for k in range(wp.static(L)):
-                matrix[rows[g, k], i, j] = e[k]
+                system.matrix[rows[g, k], i, j] = e[k]
 
 
 @wp.struct

@@ -93,9 +93,7 @@ class Work:
     trial: A2  # (S, N)
     balls: A2  # (S, joints)
     speeds: A3  # (S, N, 3) of the mean of the skin
-    mean: (
-        A2  # (2 S, 3) m, what the best translation takes off; in two buffers as in `Steps`
-    )
+    mean: A2  # (2 S, 3) m, what the best translation takes off; in two buffers as in `Steps`
 
 
 @wp.func

@@ -42,8 +42,8 @@ class Sequences:
     damping: F1  # (N,) share of the matrix's diagonal
     deviation: F3  # (N, K, 9) D, row by row
     turns: F3  # (N, n, 3) u
-    parts: F2  # (N, K) m^2, of the tie to the frame after
-    value: F2  # (N, 2) m^2, of the frame alone and of its tie to the frame after
+    parts: F3  # (N, K, 2) m^2, of the ties to the frame before and to the frame after
+    value: F2  # (N, 3) m^2: the frame alone, its tie to the frame before, its tie to the frame after
     gradient: F2  # (N, n)
     added: F2  # (N, n) what damping adds to the diagonal
     promise: F1  # (N,) m^2, a frame's part of what a step promises
@@ -53,8 +53,8 @@ def make_sequences(frames: int, n: int, joints: int, device: str) -> Any:
     """Room for so many frames."""
     sequences = Sequences()
     shapes: Any = {
-        "start": (46,), "weight": (2,), "damping": (), "deviation": (joints, 9), "turns": (n, 3), "parts": (joints,),
-        "value": (2,), "gradient": (n,), "added": (n,), "promise": (),
+        "start": (46,), "weight": (2,), "damping": (), "deviation": (joints, 9), "turns": (n, 3), "parts": (joints, 2),
+        "value": (3,), "gradient": (n,), "added": (n,), "promise": (),
     }  # fmt: skip
     for name, shape in shapes.items():
         setattr(sequences, name, wp.zeros((frames, *shape), dtype=float, device=device))
@@ -175,8 +175,8 @@ def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: Sequences) -> M
 @wp.func
 def _tie_joint(
     k: int, g: int, frames: I2, before: I2, after: I2, one: V, two: V, tied: Tied, sequences: Sequences, system: System
-) -> V:  # fmt: skip
-    """What joint k adds to gradient and matrices; returns its tie to the frame after."""
+):  # fmt: skip
+    """What joint k adds to gradient and matrices, and to the values of the ties."""
     d = _matrix(sequences.deviation, frames, g, k)
     last = _matrix(sequences.deviation, before, g, k)
     next = _matrix(sequences.deviation, after, g, k)
@@ -196,11 +196,18 @@ def _tie_joint(
             _put3(system.matrix, frames, g, first + i, first + j, e)
         for j in range(count):
             _put3(system.coupling, frames, g, first + i, first + j, -m(two, _across(u, i, v, j, to_next)))
+    _put3(sequences.parts, frames, g, k, 0, 0.5 * m(one, _apart(last, d)))
+    _put3(sequences.parts, frames, g, k, 1, 0.5 * m(two, _apart(next, d)))
+
+
+@wp.func
+def _apart(one: Matrix, two: Matrix) -> V:
+    """The sum of the squares of the difference."""
     total = V()
     for i in range(9):
-        off = next[i] - d[i]
+        off = one[i] - two[i]
         total += m(off, off)
-    return 0.5 * m(two, total)
+    return total
 
 
 @wp.kernel
@@ -215,14 +222,13 @@ def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: Sequences, sys
     one = take(sequences.weight, frames, g, 0)
     two = take(sequences.weight, frames, g, 1)
     for k in range(t, tied.first.shape[0] - 1, wp.block_dim()):
-        part = _tie_joint(k, g, frames, before, after, one, two, tied, sequences, system)
-        put(sequences.parts, frames, g, k, part)
+        _tie_joint(k, g, frames, before, after, one, two, tied, sequences, system)
     sync()
-    if t == 0:
+    for c in range(t, 2, wp.block_dim()):
         total = V()
         for k in range(tied.first.shape[0] - 1):
-            total += take(sequences.parts, frames, g, k)
-        put(sequences.value, frames, g, 1, total)
+            total += _take3(sequences.parts, frames, g, k, c)
+        put(sequences.value, frames, g, 1 + c, total)
 
 
 @wp.kernel

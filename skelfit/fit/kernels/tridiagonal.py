@@ -82,6 +82,16 @@ def _entry(x: F3, frames: I2, g: int, i: int, j: int) -> V:
 
 
 @wp.func
+def _coupling(x: F3, frames: I2, after: I2, g: int, i: int, j: int) -> V:
+    """x[frame, i, j] of each lane; 0 where nothing comes after the frame: that may be coupled to one that is held."""
+    r = V()
+    for k in range(wp.static(L)):
+        if after[g, k] >= 0:
+            r[k] = x[frames[g, k], i, j]
+    return r
+
+
+@wp.func
 def _number(x: F2, frames: I2, g: int, i: int) -> V:
     r = V()
     for k in range(wp.static(L)):
@@ -118,7 +128,7 @@ def _load(
         for j in range(n):
             factors.before[e, j, i] = _entry(system.coupling, before, g, i, j)
         for j in range(n):
-            factors.after[e, i, j] = _entry(system.coupling, frames, g, i, j)
+            factors.after[e, i, j] = _coupling(system.coupling, frames, after, g, i, j)
         factors.y[e, i] = _number(system.right, frames, g, i)
     sync()
 
