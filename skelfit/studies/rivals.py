@@ -76,9 +76,7 @@ def compared(ours: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
         }
         for name, found in (("ours", ours), ("baseline", baseline))
     }
-    ahead = {
-        k: float((ours[k] <= baseline[k] * (1 + 1e-6)).double().mean()) for k in ("pve_mm", "objective")
-    }
+    ahead = {k: float((ours[k] <= baseline[k] * (1 + 1e-6)).double().mean()) for k in ("pve_mm", "objective")}
     return {**figures, "ahead": ahead}
 
 
@@ -96,7 +94,9 @@ def text(records: list[dict[str, Any]]) -> list[str]:
     for r in records:
         group = f"{r['gender']} {r['poses']}, {r['root']} root"
         shares = percent(r["ahead"]["pve_mm"]), percent(r["ahead"]["objective"])
-        lines.append(f"{group}: ours has the lower PVE of {shares[0]} of them, the lower objective of {shares[1]}")
+        lines.append(
+            f"{group}: ours has the lower PVE of {shares[0]} of them, the lower objective of {shares[1]}"
+        )
     return lines
 
 

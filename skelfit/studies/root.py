@@ -101,7 +101,9 @@ def pelvis_turn(poses: Tensor) -> Tensor:
 def in_the_picture(models: ModelSet, labels: Labels, found: FitResult) -> Tensor:
     """Mean distance (N,) px of the 44 keypoints of fit and label; of SMPL's 24 joints where there is no regressor."""
     smpl = SmplModel(models.smpl_of(labels.gender))
-    skels = {g: SkelModel(models.skel_of(g)) for g in ("male", "female") if (found.female == (g == "female")).any()}
+    skels = {
+        g: SkelModel(models.skel_of(g)) for g in ("male", "female") if (found.female == (g == "female")).any()
+    }
     dense = smpl.asset.J_regressor if models.keypoints44 is None else models.keypoints44
     regressor = torch.tensor(dense, dtype=torch.float32)
     far = torch.full((len(labels),), torch.nan)
