@@ -75,10 +75,10 @@ def name_of(config: FitConfig) -> str:
 def _fit(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult, float]:
     """The fit, and what it took, CPU ms a person."""
     fitter = Fitter(setup.models, config, setup.device)
-    given = labels.pose, labels.betas, labels.transl
-    fitter.fit(labels.gender, *(x[:1] for x in given))  # tables and kernels are made
+    one = labels.first(1)
+    fitter.fit(one.gender, one.pose, one.betas, one.transl)  # tables and kernels are made
     started = time.process_time()
-    found = fitter.fit(labels.gender, *given)
+    found = fitter.fit(labels.gender, labels.pose, labels.betas, labels.transl)
     return found, 1000 * (time.process_time() - started) / len(labels)
 
 
