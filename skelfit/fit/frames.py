@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeLabels:
+    """Labels of one person that tell their shape: K frames of any of their motions."""
+
+    pose: NDArray[np.floating[Any]]  # (K,24,3) rad, axis-angle
+    betas: NDArray[np.floating[Any]]  # (K,10)
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,9 @@ class Frames:
 
     sequence: NDArray[np.int64]  # (N,) number of a row's sequence; -1: a row by itself
     time: NDArray[np.float64]  # (N,) s, finite and rising within a sequence; unread where there is none
+    # By number of a sequence: what its person's betas are refined from, where they are; its own frames where it is not
+    # named. Sequences of one person share one object.
+    shapes: Mapping[int, ShapeLabels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises ValueError where a time is not finite, or does not rise."""
@@ -34,6 +47,10 @@ class Frames:
                     f"found {time[wrong[0]]} s in row {rows[wrong[0]]}"
                 )
 
+    def take(self, rows: NDArray[np.int64]) -> Frames:
+        """The same of some rows (K,), in the order given."""
+        return Frames(self.sequence[rows], self.time[rows], self.shapes)
+
     def sequences(self) -> list[NDArray[np.int64]]:
         """The rows of each sequence, in their order; sequences in the order of their numbers."""
         order = np.argsort(self.sequence, kind="stable")
@@ -41,3 +58,8 @@ class Frames:
         if len(framed) == 0:
             return []
         return np.split(framed, np.flatnonzero(np.diff(self.sequence[framed])) + 1)
+
+
+def evenly(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most so many of some rows, evenly spread, the first and the last among them."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))]

@@ -25,7 +25,9 @@ from torch import Tensor
 
 from skelfit.fit.batches import Each, side_by_side
 from skelfit.fit.coupled import Coupled, Held, Indices, People, make_ties
+from skelfit.fit.frames import ShapeLabels, evenly
 from skelfit.fit.label_jumps import label_jumps
+from skelfit.fit.measure import Measured
 from skelfit.fit.passes import DECREASE, MOVED, VALUE, Batch, Moments, vertex_pass
 from skelfit.fit.results import FitResult, map_results
 
@@ -36,16 +38,17 @@ if TYPE_CHECKING:
 
 def fit_sequences(
     pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], sequences: Sequence[Indices],
-    time: NDArray[np.float64],
+    time: NDArray[np.float64], shapes: Sequence[ShapeLabels | None] = (),
 ) -> FitResult:  # fmt: skip
     """Fit N frames: labels as `PairFitter.fit` takes them, the frames of each sequence, and their times (N,) s.
 
+    shapes: of each sequence, what its betas are refined from; None: its own frames.
     Frames that are not finite are left out of what ties the others.
     """
     size = pair.config.batch or pair.backend.people
     firsts = range(0, len(time), size)
     with side_by_side(pair.backend) as each:
-        betas = shared_betas(pair, config, labels, sequences, each)
+        betas = shared_betas(pair, config, labels, sequences, shapes or [None] * len(sequences), each)
         alone = each(lambda a: _fit_alone(pair, labels, betas, slice(a, a + size)), firsts)
         people = _together([a.people for a in alone])
         known = people.status[:, VALUE].isfinite() & people.q.isfinite().all(1)
@@ -64,42 +67,44 @@ def fit_sequences(
             batch = pair.start(*given[:2])
             _put(people, rows, batch)
             status = pair.backend.read(batch.status)
-            return pair.result(batch, status, alone[k].stage_pve, *given)
+            return pair.result(batch, status, alone[k].progress, *given)
 
         return map_results(lambda *x: torch.cat(x), *each(result, range(len(firsts))))
 
 
 def shared_betas(
-    pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], sequences: Sequence[Indices], each: Each
+    pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], sequences: Sequence[Indices],
+    shapes: Sequence[ShapeLabels | None], each: Each,
 ) -> Tensor:  # fmt: skip
     """SKEL's betas (N, K) of each frame, alike within a sequence: a mean over those frames that have finite ones.
 
-    Where betas are refined, over `beta_frames` frames of a sequence, evenly spread.
+    Where betas are refined: over its person's labels (shapes), else over `beta_frames` frames of the sequence, evenly
+    spread.
     """
-    size, few = pair.config.batch or pair.backend.people, sequences
-    if pair.schedule.frees_betas:
-        few = [_spread(frames, config.beta_frames) for frames in sequences]
-    rows = torch.from_numpy(np.concatenate(few))
-    pose, given = (x[rows] for x in labels[:2])
+    size, refined = pair.config.batch or pair.backend.people, pair.schedule.frees_betas
+    # Whose labels betas are taken from: a person's, of whom each is asked once, or the sequence's by its number.
+    of = [shape if refined and shape is not None else k for k, shape in enumerate(shapes)]
+    sources: dict[ShapeLabels | int, tuple[Tensor, Tensor]] = {}
+    for frames, whose in zip(sequences, of, strict=True):
+        if isinstance(whose, ShapeLabels):
+            sources[whose] = torch.tensor(whose.pose).float(), torch.tensor(whose.betas).float()
+        else:
+            few = evenly(frames, config.beta_frames) if refined else frames
+            sources[whose] = labels[0][few], labels[1][few]
+    pose, given = (torch.cat(x) for x in zip(*sources.values(), strict=True))
 
-    def refined(first: int) -> Tensor:
+    def refine(first: int) -> Tensor:
         batch = pair.start(pose[first : first + size], given[first : first + size])
         pair.run(batch, lambda: None)
         return pair.backend.read(batch.betas)
 
-    found = pair.transferred(given)
-    if pair.schedule.frees_betas:
-        found = torch.cat(each(refined, range(0, len(rows), size)))
+    found = torch.cat(each(refine, range(0, len(pose), size))) if refined else pair.transferred(given)
+    parts = dict(zip(sources, found.double().split([len(x) for x, _ in sources.values()]), strict=True))
     betas = torch.zeros(len(labels[0]), found.shape[1], dtype=torch.float64)
-    for frames, mine in zip(sequences, found.double().split([len(x) for x in few]), strict=True):
-        finite = mine[mine.isfinite().all(1)]
+    for frames, whose in zip(sequences, of, strict=True):
+        finite = parts[whose][parts[whose].isfinite().all(1)]
         betas[frames] = finite.sum(0) / max(len(finite), 1)
     return betas.float()
-
-
-def _spread(frames: Indices, count: int) -> Indices:
-    """So many of some frames, from the first to the last."""
-    return frames[np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))]
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class _Alone:
 
     people: People
     moments: list[Moments]  # of all of them, then of some
-    stage_pve: list[Tensor]
+    progress: list[Measured]
 
 
 def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: slice) -> _Alone:
@@ -117,9 +122,9 @@ def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: 
     batch.betas.copy_(betas[rows])
     start = batch.q.clone()
     moments: list[Moments] = []
-    stage_pve: list[Tensor] = []
+    progress: list[Measured] = []
     status = pair.schedule.with_betas_held().run(
-        batch, lambda: stage_pve.append(pair.progress_of(batch)), moments.append
+        batch, lambda: progress.append(pair.progress_of(batch)), moments.append
     )
     people = People(
         q=batch.q,
@@ -130,7 +135,7 @@ def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: 
         start=start,
         located=wp.to_torch(batch.located),
     )
-    return _Alone(people, moments, stage_pve)
+    return _Alone(people, moments, progress)
 
 
 def _together(people: Sequence[People]) -> People:
