@@ -19,6 +19,9 @@ from skelfit.strict import bounded, build, canonical, convert, describe, dotted,
 BodyPart = Literal["lower_body", "upper_body", "all"]
 Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
+NeutralTarget = Literal["neutral", "gendered"]
+FirstBetas = Literal["transfer", "copy"]
+Root = Literal["frozen", "turn", "free"]
 PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
 ImageMode = Literal["bytes", "crop", "none"]
 Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
@@ -152,6 +155,14 @@ class LocatorConfig:
 
 
 @dataclass(frozen=True)
+class RootPrior:
+    """How a root that is not frozen is held to the label's; against the mean squared vertex error, m^2."""
+
+    turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 that the pelvis turns (2 - 2 cos of it)
+    move: float = bounded(0, default=1e-2)  # m^2 per m^2 that its joint moves
+
+
+@dataclass(frozen=True)
 class MeshConfig:
     """How bare meshes are fitted, whose root is free; the stages play no part there."""
 
@@ -195,6 +206,13 @@ class FitConfig:
     skel_gender: SkelGender = (
         "male"  # for labels of neutral gender; best: both, whichever fits a person better
     )
+    # The mesh of a neutral label: SMPL's neutral body, or that of SKEL's gender, which takes the numbers of the
+    # neutral betas for its own.
+    neutral_target: NeutralTarget = "neutral"
+    # SKEL's betas, before any refinement: those nearest to SMPL's body at rest, or the same numbers.
+    betas: FirstBetas = "transfer"
+    root: Root = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
+    root_prior: RootPrior = RootPrior()
     batch: int | None = bounded(1, default=None)  # people per solver call; None: what suits the device
     retries: int = bounded(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
@@ -215,6 +233,10 @@ class FitConfig:
         if smpl_gender != "neutral":
             return (smpl_gender,)
         return ("male", "female") if self.skel_gender == "best" else (self.skel_gender,)
+
+    def target_gender(self, smpl_gender: str, skel_gender: str) -> str:
+        """Of the SMPL body whose mesh a SKEL is fitted to, for labels of a gender."""
+        return skel_gender if smpl_gender == "neutral" and self.neutral_target == "gendered" else smpl_gender
 
 
 @dataclass(frozen=True)
@@ -346,7 +368,27 @@ def load_pipeline(path: str | Path) -> Pipeline:
     names = [stage.name for stage in pipeline.fit.stages]
     if len(set(names)) != len(names):
         raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
+    check_neutral_target(pipeline.fit, path)
+    last = pipeline.fit.stages[-1].dofs
+    if pipeline.fit.root != "frozen" and last != "all":
+        raise ConfigError(
+            path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root
+        )
     return pipeline
+
+
+def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
+    """Raise ConfigError for what has no use, or no meaning, with gendered targets of neutral labels."""
+    if fit.neutral_target == "neutral":
+        return
+    why = "with neutral_target: gendered"
+    if fit.skel_gender == "best":
+        expected = f"male or female, {why}: two targets cannot tell which SKEL is the better"
+        raise ConfigError(path, "fit.skel_gender", expected, "best")
+    for k, stage in enumerate(fit.stages):
+        if stage.refine_betas:
+            expected = f"false, {why}: the betas of a label of SKEL's gender are held"
+            raise ConfigError(path, f"fit.stages[{k}].refine_betas", expected, "true")
 
 
 def load_manifest(path: str | Path) -> Manifest:

@@ -214,6 +214,10 @@ def cached_mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipelin
     if pipeline.first_order is not None:
         expected = "labels with SMPL parameters, for a pipeline with first_order"
         raise ConfigError(pipeline.name, "first_order", expected, "bare meshes")
+    for key, usual in (("neutral_target", "neutral"), ("betas", "transfer")):
+        if (value := getattr(pipeline.fit, key)) != usual:
+            expected = f"labels with SMPL parameters, for {key}: {value}"
+            raise ConfigError(pipeline.name, f"fit.{key}", expected, "bare meshes")
     return MeshPeople(models_of(models, models_sha256), pipeline.fit, find_device(device))
 
 
@@ -321,7 +325,7 @@ def _row(
 ) -> Row:
     """The sidecar row of row i of a shard; its picture is None where none was wanted."""
     stages = [stage.name for stage in task.run.pipeline.fit.stages]
-    row = int(batch.row[i])
+    row, skel_gender = int(batch.row[i]), _skel_gender(fitted, i)
     return Row(
         key=f"{task.run.subset}-{task.file_index}-{row:08d}",
         row=row,
@@ -330,7 +334,8 @@ def _row(
         pve_mm=round_mm(fitted.pve_mm[i]),
         max_vertex_mm=round_mm(fitted.max_vertex_mm[i]),
         stage_pve_mm=dict(zip(stages, map(round_mm, fitted.stage_pve_mm[i]), strict=True)),
-        skel_gender=_skel_gender(fitted, i),
+        skel_gender=skel_gender,
+        target_gender=_target_gender(task, batch, i, skel_gender),
         betas_mm=dict(zip(BETAS_STEPS, map(round_mm, fitted.betas_mm[i]), strict=True)),
         unseen_keypoints=unseen,
         image=None if picture is None else picture.data is not None,
@@ -357,6 +362,13 @@ def _skel_gender(fitted: Fitted, i: int) -> str | None:
     return ("female" if fitted.female[i] else "male") if fitted.finite[i] else None
 
 
+def _target_gender(task: ShardTask, batch: LabelBatch, i: int, skel_gender: str | None) -> str | None:
+    """Of the SMPL body whose mesh person i was fitted to; None where there was no finite fit, or no label of SMPL."""
+    if skel_gender is None or not batch.about.has_smpl:
+        return None
+    return task.run.pipeline.fit.target_gender(batch.gender[i], skel_gender)
+
+
 def _meta(task: ShardTask, batch: LabelBatch, row: Row, i: int) -> dict[str, Any]:
     """What a sample's metadata says of where it comes from."""
     return {
@@ -367,6 +379,7 @@ def _meta(task: ShardTask, batch: LabelBatch, row: Row, i: int) -> dict[str, Any
         "imgname": batch.imgname[i],
         "smpl_gender": batch.gender[i],
         "skel_gender": row.skel_gender,
+        "target_gender": row.target_gender,
         "status": row.status,
         "coordinates": batch.about.coordinates,
         "camera": batch.about.has_camera,

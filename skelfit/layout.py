@@ -57,6 +57,8 @@ META: dict[str, str] = {
     "coordinates": "what poses, translations and points are relative to: one of the coordinates below",
     "camera": "whether cam_int is known; false: it is all 0",
     "smpl": "whether smpl_pose, smpl_betas and smpl_trans are known; false: all 0, and SKEL was fitted to a mesh",
+    "target_gender": "of the SMPL body whose mesh SKEL was fitted to: smpl_gender, or skel_gender where the pipeline "
+    "reads neutral betas as those of that body; null: a mesh came in",
     "sequence": "name of the sequence that the sample is a frame of; null: of none, as are the next four",
     "frame": "which frame of it, from 0 on; what was not published leaves a gap",
     "frame_rate": "frames per second; null also where the source does not say",

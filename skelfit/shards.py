@@ -74,6 +74,8 @@ class Row:
         None  # Hz, at which it was fitted as one problem with its sequence; None: by itself
     )
     subject: str | None = None  # whose motion it is
+    # Of the SMPL body that made the mesh that was fitted; None: there was no finite fit, or a mesh came in.
+    target_gender: str | None = None
     digest: str = ""  # of this row and its sample (row_digest), when it is written
 
 

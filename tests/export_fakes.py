@@ -126,6 +126,7 @@ def _entry(
         max_vertex_mm=round(errors[1], 4),
         stage_pve_mm={"full": round(errors[0], 4)},
         skel_gender=meta["skel_gender"],
+        target_gender=meta["target_gender"],
         betas_mm={"transferred": 9.0, "refined": 10.0},
         unseen_keypoints=0,
         image=None,

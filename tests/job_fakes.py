@@ -40,6 +40,7 @@ CAMERA_META = {
     "coordinates": "camera",
     "camera": True,
     "smpl": True,
+    "target_gender": "neutral",
     "sequence": None,
     "frame": None,
     "frame_rate": None,

@@ -58,6 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": {"heap", "job"},
     "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "keep", "layout", "metrics", "sequences", "shards", "world"},
+    # Shards beside a label file: read as exports read them, measured as `verify` measures; labels: reads npz files.
+    "compare": {"body", "distances", "export", "labels", "layout", "raster", "sequences", "shards", "verify"},
     "keep": set(),
     "camera": set(),
     "tensors": set(),

@@ -24,7 +24,14 @@ from skelfit.verify.bodies import Bodies
 from skelfit.verify.people import measure
 from skelfit.verify.samples import People
 from skelfit.verify.tables import tables
-from skelfit.verify.turns import LABEL_JOINTS, fit_rotations, label_rotations, lengths, turns_between
+from skelfit.verify.turns import (
+    LABEL_JOINTS,
+    fit_rotations,
+    followed,
+    label_rotations,
+    lengths,
+    turns_between,
+)
 
 Fields = dict[str, np.ndarray]
 Json = dict[str, Any]
@@ -153,6 +160,14 @@ def test_jitter_of_known_motions(bodies: Bodies, still: Fields) -> None:
     assert jitter["fit_deg"]["max"] == pytest.approx(2 / 23, abs=1e-4)
     assert jitter["fit_deg"]["mean"] == pytest.approx(1 / 23, abs=1e-4)
     assert jitter["label_deg"]["max"] == 0
+    # Of the label by its own 21 joints; the humerus, which follows two of them, tells of both.
+    fields = copied(still)
+    for joint in (13, 16):
+        fields["smpl_pose"][:, joint] = np.radians(np.arange(40) % 2)[:, None] * [0, 0, 1]
+    jitter = anatomy_of(bodies, fields)["jitter"]
+    assert jitter["label_deg"]["max"] == pytest.approx(4 / 21, abs=1e-3)
+    found = {name: label for name, (_, label) in jitter["by_joint"].items() if label > 1e-3}
+    assert found == {"scapula_l": pytest.approx(2, abs=1e-3), "humerus_l": pytest.approx(4, abs=1e-3)}
 
 
 def test_labels_without_smpl_have_turns_of_the_fit_alone(bodies: Bodies, still: Fields) -> None:
@@ -198,13 +213,26 @@ def test_turns_of_the_fit_are_those_of_the_model(models: ModelSet) -> None:
 
 def test_a_label_joint_is_that_which_skel_follows(models: ModelSet) -> None:
     """One joint of SMPL turns: so do exactly the joints of SKEL that follow it."""
-    rest = label_rotations(np.zeros((1, 24, 3)), np.ones(1, bool))
+    rest = followed(label_rotations(np.zeros((1, 24, 3)), np.ones(1, bool)))
     for joint in range(24):
         pose = np.zeros((1, 24, 3))
         pose[0, joint] = [0.1, 0.2, -0.2]
-        turned = lengths(turns_between(rest, label_rotations(pose, np.ones(1, bool))))[0]
+        turned = lengths(turns_between(rest, followed(label_rotations(pose, np.ones(1, bool)))))[0]
         follow = [j for j, joints in enumerate(LABEL_JOINTS) if joint in joints]
         assert np.flatnonzero(turned > 1e-3).tolist() == follow
         np.testing.assert_allclose(turned[follow], np.degrees(0.3), atol=1e-4)
     names = [SKEL_JOINT_NAMES[j] for j, joints in enumerate(LABEL_JOINTS) if 16 in joints]
     assert names == ["humerus_l"]
+
+
+def test_no_sequence_takes_all_the_places_among_the_worst(bodies: Bodies, still: Fields) -> None:
+    """Of a sequence that jumps all the time three jumps are kept, so that others are seen, too."""
+    fields = copied(still)
+    fields["skel_poses"][:20, ELBOW] += np.radians(40) * (np.arange(20) % 2)
+    fields["skel_poses"][24:, ELBOW] += np.radians(12)
+    fields["skel_poses"][33:, ELBOW] += np.radians(8)
+    worst = anatomy_of(bodies, fields)["jumps"]["worst"]
+    assert [(jump["sequence"], jump["frame"]) for jump in worst[:5]] == [
+        *(("one", frame) for frame in (1, 2, 3)), ("two", 4), ("two", 13),
+    ]  # fmt: skip
+    assert len(worst) == 6

@@ -66,25 +66,42 @@ def test_people_tell_what_is_up(tmp_path: Path, up: str) -> None:
     for tilt in ([0, 0, 0], [0.6, 0, 0], [0, 0, -0.6]):
         batch = batch_of(tmp_path, walk(up, tilt=tilt))
         assert batch.about.coordinates == f"world_{up}_up"
-        assert f"{up} is up: heads are over feet along it" in batch.about.notes
+        assert f"{up} is up: along it people's trunks are above their limbs" in batch.about.notes
     other = "z" if up == "y" else "y"
     given = batch_of(tmp_path, walk(up), labels_up=other).about
     assert given.coordinates == f"world_{other}_up" and not any("is up" in note for note in given.notes)
 
 
-def test_a_head_is_over_the_feet_whatever_the_back_does(tmp_path: Path) -> None:
-    """Bent down over straight legs or sitting with the legs stretched out: the trunk alone would not tell."""
-    motion = walk("y")
+def bent(motion: dict[str, np.ndarray], pelvis: float, joints: dict[tuple[int, ...], list[float]]) -> None:
+    """Turn the pelvis forward by degrees, and set rotations of other joints in degrees."""
     pose = motion["poses"].reshape(FRAMES, 24, 3)
-    pose[:, 0] = (Rotation.from_rotvec(pose[:, 0]) * Rotation.from_euler("x", 80, True)).as_rotvec()
-    pose[:, 1:3] = [-80 / 180 * pi, 0, 0]
-    about = batch_of(tmp_path, motion).about
-    assert "y is up: heads are over feet along it" in about.notes
+    pose[:, 0] = (Rotation.from_rotvec(pose[:, 0]) * Rotation.from_euler("x", pelvis, True)).as_rotvec()
+    for some, turn in joints.items():
+        pose[:, some] = np.radians(turn)
+
+
+@pytest.mark.parametrize("up", ["y", "z"])
+@pytest.mark.parametrize("turning", [True, False])
+def test_trunks_are_above_limbs_whatever_the_back_does(tmp_path: Path, up: str, turning: bool) -> None:
+    """Bent down over straight legs, on a chair, on hands and knees: the trunk's own direction would not tell."""
+    for pelvis, joints in (
+        (80, {(1, 2): [-80, 0, 0]}),
+        (-10, {(1, 2): [-80, 0, 0], (4, 5): [90, 0, 0]}),
+        (86, {(1, 2): [-83, 0, 0], (4, 5): [89, 0, 0], (16,): [0, -90, 0], (17,): [0, 90, 0]}),
+    ):
+        motion = walk(up)
+        if not turning:
+            motion["poses"][:, :3] = motion["poses"][:1, :3]
+        bent(motion, pelvis, joints)
+        assert (
+            f"{up} is up: along it people's trunks are above their limbs"
+            in batch_of(tmp_path, motion).about.notes
+        )
 
 
 def test_who_lies_tells_nothing(tmp_path: Path) -> None:
     """AMASS's own is taken then, and said; to turn such labels is refused until an option tells."""
-    said = "z is taken to be up, as in AMASS: no axis has heads over feet"
+    said = "z is taken to be up, as in AMASS: the people do not tell"
     path = write(tmp_path / "x.npz", walk("y", tilt=LIE))
     assert read(path, "amass").about.coordinates == "world_z_up"
     assert said in read(path, "amass").about.notes
@@ -92,7 +109,9 @@ def test_who_lies_tells_nothing(tmp_path: Path) -> None:
     with pytest.raises(LabelError) as caught:
         build_store(LabelSource("x.npz", read=ReadOptions(up="y")), path, tmp_path / "stores")
     text = str(caught.value)
-    assert f"{path}: expected heads over feet along y or z, for --up y, found their mean direction (" in text
+    assert (
+        f"{path}: expected trunks above limbs along y or z, for --up y, found their mean direction (" in text
+    )
     assert text.endswith("say which is up with --labels-up y or z")
     told = ReadOptions(up="y", labels_up="y")
     about = store_info(build_store(LabelSource("x.npz", read=told), path, tmp_path / "stores")).about
@@ -118,8 +137,8 @@ def test_a_folder_has_one_world_which_all_its_frames_tell(tmp_path: Path) -> Non
     about = store_info(store).about
     assert about.coordinates == "world_z_up"
     assert {note for note in about.notes if "is up" in note} == {
-        "z is up: heads are over feet along it (3 of 5 files)",
-        "y is up: heads are over feet along it (1 of 5 files)",
+        "z is up: along it people's trunks are above their limbs (3 of 5 files)",
+        "y is up: along it people's trunks are above their limbs (1 of 5 files)",
     }
 
 

@@ -41,7 +41,7 @@ from skelfit.cluster.place import HERE, Place, visible_gpus
 from skelfit.cluster.tasks import ShardFailure, run_tasks
 from skelfit.cluster.watching import check_bokeh
 from skelfit.cluster.worker import Work
-from skelfit.config import Pipeline, load_manifest, load_pipeline
+from skelfit.config import Pipeline, check_neutral_target, load_manifest, load_pipeline
 from skelfit.errors import ConfigError, SkelfitError
 from skelfit.filters import PUBLISHED_VALUES, switched
 from skelfit.fit.backend import is_compiled, make_backend
@@ -315,6 +315,7 @@ def chosen_pipeline(
     if skel_gender is not None:
         gender: Any = skel_gender
         pipeline = replace(pipeline, fit=replace(pipeline.fit, skel_gender=gender))
+        check_neutral_target(pipeline.fit, path)
     return pipeline if shard_size is None else replace(pipeline, shard_size=shard_size)
 
 

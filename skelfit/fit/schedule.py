@@ -43,6 +43,8 @@ from skelfit.fit.skin_tables import SkinPlan
 if TYPE_CHECKING:
     from skelfit.config import FitConfig, StageConfig
 
+ROOT = 0  # of SKEL's joints
+_PLACE = NUM_DOFS + 3  # numbers that say where a person is: angles and translation
 # The tables of some vertices for the DoFs of a body part: (DoFs, vertices, stride).
 MakeSkin = Callable[[str, str, int], SkinPlan]
 
@@ -115,6 +117,10 @@ class Schedule:
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
         rules.limit_weight = stage.limit_weight
+        if ROOT in stage.fine.tree.joints:
+            rules.turn_weight = self.config.root_prior.turn
+            if self.config.root == "free":
+                rules.free_root, rules.move_weight = 1, self.config.root_prior.move
         rules.free_betas, rules.exact = int(free_betas), int(exact and not free_betas)
         return rules
 
@@ -182,24 +188,28 @@ class Schedule:
             good = self.converged(status) & (status[:, VALUE] <= limit[rows])
             return status[:, VALUE] - good.to(status.dtype)
 
+        def put(x: Tensor, index: Tensor) -> None:
+            batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
+            batch.trans[index] = x[:, NUM_DOFS:_PLACE].to(batch.q.device)
+
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
             few, index = rows.numpy(), rows.to(batch.q.device)
-            batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
+            put(x, index)
             self._restart(batch, few)
             rules = self.rules(unlimited, again.config.steps, False, False)
             run_pass(backend, again.coarse, batch, few, rules)
             for _ in range(config.restarts.passes):
                 self._run_again(again, batch, few)
-            found = backend.read(torch.cat((batch.q, batch.status), 1))[rows]
-            return found, score(found[:, NUM_DOFS:], rows)
+            found = backend.read(torch.cat((batch.q, batch.trans, batch.status), 1))[rows]
+            return found, score(found[:, _PLACE:], rows)
 
-        answers = torch.cat((backend.read(batch.q), first), 1)
-        sought = answers[:, [*range(NUM_DOFS), NUM_DOFS + VALUE, NUM_DOFS + DECREASE]]
+        answers = torch.cat((*backend.read_all(batch.q, batch.trans), first), 1)
+        sought = answers[:, [*range(_PLACE), _PLACE + VALUE, _PLACE + DECREASE]]
         hopeless = ~sought.isfinite().all(1)
         start = torch.where(hopeless, -torch.inf, score(first, slice(None)))
         best = retry_failed(attempt, answers, start, 0.0, other_starts(config.restarts)).x
-        batch.q.copy_(best[:, :NUM_DOFS])
-        return best[:, NUM_DOFS:]
+        put(best, torch.arange(len(best), device=batch.q.device))
+        return best[:, _PLACE:]
 
 
 def _rows(chosen: Tensor) -> NDArray[np.int64]:
@@ -215,17 +225,21 @@ def make_schedule(
     located: tuple[int, ...],
     free_betas: bool,
 ) -> Schedule:
-    """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says."""
+    """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says.
 
-    def tables(stage: StageConfig, stride: int) -> Tables:
-        skin = make_skin(stage.dofs, stage.vertices, stride)
-        return make_tables(backend, body, skin, stage.dofs, limits, located)
+    The last stage moves the root too, where that is not frozen.
+    """
+
+    def tables(part: str, stage: StageConfig, stride: int) -> Tables:
+        return make_tables(backend, body, make_skin(part, stage.vertices, stride), part, limits, located)
 
     stages = []
     for stage in config.stages:
-        fine = coarse = tables(stage, stage.stride)
+        moves_root = config.root != "frozen" and stage is config.stages[-1]
+        part = "with_root" if moves_root else stage.dofs
+        fine = coarse = tables(part, stage, stage.stride)
         if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
-            coarse = tables(stage, int(stage.coarse_stride or stage.stride))
+            coarse = tables(part, stage, int(stage.coarse_stride or stage.stride))
         free = stage.refine_betas and free_betas
         stages.append(Stage(stage, coarse, fine, config.limit_weight, free))
     return Schedule(backend, config, tuple(stages))

@@ -26,6 +26,7 @@ from torch import Tensor
 from skelfit.fit.batches import Each, side_by_side
 from skelfit.fit.coupled import Coupled, Held, Indices, People, make_ties
 from skelfit.fit.frames import ShapeLabels, evenly
+from skelfit.fit.measure import Measured
 from skelfit.fit.passes import DECREASE, MOVED, VALUE, Batch, Moments, vertex_pass
 from skelfit.fit.results import FitResult, map_results
 
@@ -65,7 +66,7 @@ def fit_sequences(
             batch = pair.start(*given[:2])
             _put(people, rows, batch)
             status = pair.backend.read(batch.status)
-            return pair.result(batch, status, alone[k].stage_pve, *given)
+            return pair.result(batch, status, alone[k].progress, *given)
 
         return map_results(lambda *x: torch.cat(x), *each(result, range(len(firsts))))
 
@@ -111,7 +112,7 @@ class _Alone:
 
     people: People
     moments: list[Moments]  # of all of them, then of some
-    stage_pve: list[Tensor]
+    progress: list[Measured]
 
 
 def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: slice) -> _Alone:
@@ -120,9 +121,9 @@ def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: 
     batch.betas.copy_(betas[rows])
     start = batch.q.clone()
     moments: list[Moments] = []
-    stage_pve: list[Tensor] = []
+    progress: list[Measured] = []
     status = pair.schedule.with_betas_held().run(
-        batch, lambda: stage_pve.append(pair.progress_of(batch)), moments.append
+        batch, lambda: progress.append(pair.progress_of(batch)), moments.append
     )
     people = People(
         q=batch.q,
@@ -133,7 +134,7 @@ def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: 
         start=start,
         located=wp.to_torch(batch.located),
     )
-    return _Alone(people, moments, stage_pve)
+    return _Alone(people, moments, progress)
 
 
 def _together(people: Sequence[People]) -> People:

@@ -16,7 +16,7 @@ from skelfit.labels.columns import Columns
 from skelfit.labels.limits import LIMITS
 from skelfit.labels.other_bodies import BODY, JOINTS, body_of, kept_but_off
 from skelfit.labels.request import Reasons, Request, gender_of
-from skelfit.labels.upright import head_over_feet, notes_on_up, world_of
+from skelfit.labels.upright import notes_on_up, trunk_over_limbs, world_of
 from skelfit.labels.values import angle_unit, to_float32
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
@@ -45,7 +45,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     given = columns.option("labels_up", request.options.labels_up)
     # Turned by the job, which knows where the bodies' root joints are.
     columns.option("up", request.options.up)
-    x, y, z = head_over_feet(numbers["pose"]).sum(0).tolist()
+    x, y, z = trunk_over_limbs(numbers["pose"]).sum(0).tolist()
     coordinates = world_of((x, y, z), n, given)
     notes += notes_on_up((x, y, z), n, request.options)
     reasons.check(numbers, keys, coordinates, request.max_abs_beta)

@@ -41,7 +41,7 @@ class About:
     has_smpl: bool = True  # False: pose, betas and transl are all 0; the target is `vertices`
     has_keypoints: bool = True  # False: no row of the file has a 2D keypoint
     notes: tuple[str, ...] = ()  # what was found by value, and what was not used
-    # Sum over the rows of the directions from feet to head; 0 where they stand in no world.
+    # Sum over the rows of the directions from limbs to trunk; 0 where they stand in no world.
     upright: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 

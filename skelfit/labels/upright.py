@@ -1,7 +1,7 @@
 """Which axis of a world is up, told by the people in it, and labels turned to a world of the other axis.
 
-People stand, walk and sit with their heads over their feet. The mean of that direction over all frames is close to
-the axis that is up, however they turn; only who lies or tumbles for most of the frames tells none.
+People stand, walk, sit and crawl with the trunk above knees, feet and hands. The mean of that direction over all
+frames is close to the axis that is up, however they turn; only who lies or tumbles for most of the frames tells none.
 """
 
 from __future__ import annotations
@@ -19,43 +19,50 @@ from skelfit.errors import LabelError
 from skelfit.labels.batch import About, Coordinates, FloatArray, LabelBatch
 from skelfit.world import Y_UP_FROM_Z_UP, Array, Up
 
-# The mean of the unit vectors from feet to head has at least this component along an axis that is up: frames that all
-# lean by 45 degrees, or 15 % of frames upside down, still tell it.
-CLEAR = 0.7
-# Chains of SMPL's joints from the pelvis, and how far along the body's y axis each segment reaches, in m: those of the
-# mean male body, to 1 cm.
-_TRUNK = ((0, 0.11), (3, 0.13), (6, 0.05), (9, 0.21), (12, 0.09))
-_LEGS = (((0, -0.09), (1, -0.38), (4, -0.40)), ((0, -0.09), (2, -0.38), (5, -0.40)))
+# An axis is up where the mean of the unit vectors from limbs to trunk is within 45 degrees of it, and is at least this
+# long: who lies and rolls over has a short one.
+_ALONG, _LENGTH = 0.7, 0.4
+# SMPL's joints, parents first: parent, and the offset from it at rest in cm (x to the left, y up, z forward), about as
+# in the mean body.
+_OFFSETS_CM: dict[int, tuple[int, tuple[int, int, int]]] = {
+    1: (0, (6, -9, -1)), 2: (0, (-6, -9, -1)), 4: (1, (4, -38, 0)), 5: (2, (-4, -38, 0)),
+    7: (4, (-1, -42, -4)), 8: (5, (1, -42, -4)), 3: (0, (0, 12, -3)), 6: (3, (0, 14, 3)), 9: (6, (0, 6, 0)),
+    12: (9, (0, 21, -3)), 15: (12, (0, 9, 5)), 13: (9, (8, 12, -2)), 14: (9, (-8, 12, -2)),
+    16: (13, (11, 4, -1)), 17: (14, (-11, 4, -1)), 18: (16, (26, -1, -3)), 19: (17, (-26, -1, -3)),
+    20: (18, (25, 1, 0)), 21: (19, (-25, 1, 0)),
+}  # fmt: skip
+_TRUNK = (0, 12)  # pelvis, neck
+_LIMBS = (4, 5, 7, 8, 20, 21)  # knees, ankles, wrists
 
 # Rest positions (K,3) m of SMPL's root joint, of a gender and betas (K,10).
 RootJoints = Callable[[str, FloatArray], Array]
 
 
-def head_over_feet(pose: FloatArray) -> Array:
-    """Unit vectors (N,3) from the middle of the feet to the head, of poses (N,24,3) rad; 0 where one is not finite."""
+def trunk_over_limbs(pose: FloatArray) -> Array:
+    """Unit vectors (N,3) from the middle of the limbs to that of the trunk, of poses (N,24,3) rad; 0 if not finite."""
     found = np.zeros((len(pose), 3))
     good = np.isfinite(pose).all(axis=(1, 2))
     if good.any():
-        turns = pose[good].astype(np.float64)
-        feet = (_reach(turns, _LEGS[0]) + _reach(turns, _LEGS[1])) / 2
-        away = _reach(turns, _TRUNK) - feet
+        places = _places(pose[good].astype(np.float64))
+        away = places[:, _TRUNK].mean(1) - places[:, _LIMBS].mean(1)
         found[good] = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
     return found
 
 
-def _reach(turns: Array, chain: tuple[tuple[int, float], ...]) -> Array:
-    """Where a chain of segments along y ends (N,3) m, of local rotations (N,24,3) rad."""
-    end, along = np.zeros((len(turns), 3)), Rotation.identity(len(turns))
-    for joint, length in chain:
-        along = along * Rotation.from_rotvec(turns[:, joint])
-        end = end + along.apply([0.0, length, 0.0])
-    return end
+def _places(pose: Array) -> Array:
+    """Where SMPL's joints are about (N,24,3) cm, in poses (N,24,3) rad; the pelvis at 0."""
+    places, turns = np.zeros_like(pose), {0: Rotation.from_rotvec(pose[:, 0])}
+    for joint, (parent, offset) in _OFFSETS_CM.items():
+        places[:, joint] = places[:, parent] + turns[parent].apply(offset)
+        turns[joint] = turns[parent] * Rotation.from_rotvec(pose[:, joint])
+    return places
 
 
 def clear_up(upright: tuple[float, float, float], rows: int) -> Up | None:
-    """The axis that is up; None where heads are over feet along neither. upright: the sum of the rows' directions."""
-    _, y, z = np.array(upright) / max(rows, 1)
-    return "y" if y >= CLEAR else "z" if z >= CLEAR else None
+    """The axis that is up, by the sum of so many rows' directions; None where trunks are above limbs along neither."""
+    mean = np.array(upright) / max(rows, 1)
+    least = max(_ALONG * float(np.linalg.norm(mean)), _ALONG * _LENGTH)
+    return "y" if mean[1] >= least else "z" if mean[2] >= least else None
 
 
 def world_of(upright: tuple[float, float, float], rows: int, given: Up | None) -> Coordinates:
@@ -69,9 +76,9 @@ def notes_on_up(upright: tuple[float, float, float], rows: int, options: ReadOpt
     notes = []
     if rows and options.labels_up is None:
         up = clear_up(upright, rows)
-        told = "heads are over feet along it"
+        told = "along it people's trunks are above their limbs"
         notes.append(
-            f"{up} is up: {told}" if up else "z is taken to be up, as in AMASS: no axis has heads over feet"
+            f"{up} is up: {told}" if up else "z is taken to be up, as in AMASS: the people do not tell"
         )
     if options.up is not None:
         notes.append(f"{options.up} is up in the shards")
@@ -85,7 +92,7 @@ def check_up(path: Path, options: ReadOptions, about: About, rows: int) -> None:
     if clear_up(about.upright, rows) is None:
         x, y, z = np.array(about.upright) / rows
         found = f"their mean direction ({x:.2f}, {y:.2f}, {z:.2f}); say which is up with --labels-up y or z"
-        raise LabelError(path, None, f"heads over feet along y or z, for --up {options.up}", found)
+        raise LabelError(path, None, f"trunks above limbs along y or z, for --up {options.up}", found)
 
 
 def turned(batch: LabelBatch, up: Up, root_joints: RootJoints) -> LabelBatch:

@@ -29,13 +29,12 @@ from skelfit.verify.jumps import (
 )
 from skelfit.verify.people import PersonMetrics
 from skelfit.verify.reprojection import BAD_FIT, BAD_LABEL
-from skelfit.verify.turns import BODY
 from skelfit.verify.worst import Worst, merge_worst, worst_of
 
 # How far a label bends SMPL's joints, degrees (root mean square): everyday poses are below 25.
 EXTREMITY_DEG = (0, 10, 15, 20, 25, 30, 40, 60, 180)
 ANGLE_EDGES_DEG = np.arange(-200, 201, 2)  # what lies outside is in the first or the last bin
-WORST_JUMPS = 20
+WORST_JUMPS, WORST_OF_ONE = 20, 3  # in all, and of one sequence
 VERTEX_UNITS = 1000  # sums of vertex distances are in micrometres
 _MOST_MM, _MOST_DEG = 1e6, 1e4
 
@@ -96,7 +95,14 @@ class Aggregate:
 
 
 def _largest(jumps: tuple[Jump, ...]) -> tuple[Jump, ...]:
-    return tuple(sorted(jumps, key=lambda jump: jump.order)[:WORST_JUMPS])
+    """The largest ones, but of one sequence no more than a few; whatever order they are found in."""
+    found: list[Jump] = []
+    for jump in sorted(jumps, key=lambda jump: jump.order):
+        if sum(other.motion == jump.motion for other in found) < WORST_OF_ONE:
+            found.append(jump)
+        if len(found) == WORST_JUMPS:
+            break
+    return tuple(found)
 
 
 def _added_deg(steps: Steps) -> Array:
@@ -122,7 +128,7 @@ def _step_histograms(steps: Steps) -> Iterator[tuple[str, Histogram]]:
         yield "jumps/added_mm", Histogram.of(steps.added_mm)
     if len(steps.jitter_deg):
         for k, who in enumerate(("fit", "label")):
-            yield f"jitter/{who}_deg", Histogram.of(steps.jitter_deg[:, BODY, k].mean(1), 0.001)
+            yield f"jitter/{who}_deg", Histogram.of(steps.mean_jitter_deg[:, k], 0.001)
 
 
 def _step_arrays(steps: Steps) -> dict[str, Ints]:

@@ -13,7 +13,16 @@ from skelfit.body.dofs import NUM_JOINTS, SKEL_JOINT_NAMES
 from skelfit.verify.accuracy import Accuracy
 from skelfit.verify.bodies import Array
 from skelfit.verify.samples import People
-from skelfit.verify.turns import Quaternions, fit_rotations, label_rotations, lengths, turns_between
+from skelfit.verify.turns import (
+    BODY,
+    LABEL_BODY,
+    Quaternions,
+    fit_rotations,
+    followed,
+    label_rotations,
+    lengths,
+    turns_between,
+)
 
 TURN_DEG = (10, 20, 45, 90)
 ADDED_DEG = (5, 10, 20, 45)
@@ -32,7 +41,7 @@ class Frame:
     key: str
     shard: str
     fit: Quaternions  # (24,4) rotations of SKEL's joints
-    label: Quaternions  # (24,4) of what they follow in the label; NaN where not known
+    label: Quaternions  # (24,4) of SMPL's joints in the label; NaN where not known
     added: NDArray[np.float32]  # (24,3) mm, SMPL's joints of the fitted skin minus the label's; NaN likewise
 
 
@@ -160,17 +169,17 @@ class Steps:
     turn_deg: Array  # (P,24) of SKEL's joints
     label_turn_deg: Array  # (P,24) of what they follow; NaN where not known
     added_mm: Array  # (P,)
-    # (T,24,2) deg per frame^2: by how much the turn to the next frame differs from the one before, of fit and label.
-    jitter_deg: Array
+    # Deg per frame^2: by how much the turn to the next frame differs from the one before.
+    jitter_deg: Array  # (T,24,2) of SKEL's joints and of what they follow
+    mean_jitter_deg: Array  # (T,2) mean over the body's joints: SKEL's, and SMPL's own
 
 
 def measure_steps(windows: Windows) -> Steps:
     """Turns, jumps and jitter of some windows."""
     motions = [motion for motion, _, _ in windows.pairs]
     earlier, later = [one for _, one, _ in windows.pairs], [two for _, _, two in windows.pairs]
-    turn, label_turn = (
-        lengths(turns_between(_rotations(earlier, who), _rotations(later, who))) for who in ("fit", "label")
-    )
+    turn = lengths(turns_between(_fit(earlier), _fit(later)))
+    label_turn = lengths(turns_between(followed(_label(earlier)), followed(_label(later))))
     moved = np.array([two.added for two in later], np.float64) - np.array([one.added for one in earlier])
     added_mm = np.linalg.norm(moved.reshape(-1, NUM_JOINTS, 3), axis=-1).mean(1)
     beyond = turn - np.where(np.isfinite(label_turn), label_turn, 0.0)
@@ -179,18 +188,26 @@ def measure_steps(windows: Windows) -> Steps:
         j = int(np.round(beyond[i], 6).argmax())
         place = (motion, two.key, two.number, (one.shard, two.shard), SKEL_JOINT_NAMES[j])
         jumps.append(Jump(*place, float(turn[i, j]), float(label_turn[i, j]), float(added_mm[i])))
-    return Steps(tuple(jumps), turn, label_turn, added_mm, _jitter(windows.triples))
+    three = [[triple[k] for triple in windows.triples] for k in range(3)]
+    fit, follow, label = (
+        _jitter([rotations(frames) for frames in three])
+        for rotations in (_fit, lambda frames: followed(_label(frames)), _label)
+    )
+    means = fit[:, BODY].mean(1), label[:, LABEL_BODY].mean(1)
+    return Steps(tuple(jumps), turn, label_turn, added_mm, np.stack([fit, follow], -1), np.stack(means, -1))
 
 
-def _jitter(triples: Sequence[tuple[Frame, Frame, Frame]]) -> Array:
-    """Jitter (T,24,2) of triples of frames, as in Steps."""
-    found = np.zeros((len(triples), NUM_JOINTS, 2))
-    for k, who in enumerate(("fit", "label")):
-        one, two, three = (_rotations([triple[n] for triple in triples], who) for n in range(3))
-        found[..., k] = lengths(turns_between(two, three) - turns_between(one, two))
-    return found
+def _jitter(rotations: Sequence[Quaternions]) -> Array:
+    """How much turns change (T,24) between the first, second and third of three rotations (T,24,4)."""
+    one, two, three = rotations
+    return lengths(turns_between(two, three) - turns_between(one, two))
 
 
-def _rotations(frames: Sequence[Frame], who: str) -> Quaternions:
-    """Rotations (F,24,4) of the fit or of the label in some frames."""
-    return np.array([getattr(frame, who) for frame in frames], np.float32).reshape(-1, NUM_JOINTS, 4)
+def _fit(frames: Sequence[Frame]) -> Quaternions:
+    """Rotations (F,24,4) of SKEL's joints in some frames."""
+    return np.array([frame.fit for frame in frames], np.float32).reshape(-1, NUM_JOINTS, 4)
+
+
+def _label(frames: Sequence[Frame]) -> Quaternions:
+    """Rotations (F,24,4) of SMPL's joints in the labels of some frames."""
+    return np.array([frame.label for frame in frames], np.float32).reshape(-1, NUM_JOINTS, 4)

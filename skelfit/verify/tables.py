@@ -235,7 +235,8 @@ def _jitter(found: Aggregate) -> Json:
     sums = found.arrays.get("jitter_udeg", np.zeros((NUM_JOINTS, 2))) / 1e6
     known = found.arrays.get("jitter_known", np.zeros(2))
     return {
-        "measure": "degrees per frame^2: by how much a joint's turn to the next frame differs from the one before",
+        "measure": "deg per frame^2: how much a joint's turn to the next frame differs from the one before; the mean "
+        "over SKEL's joints but the pelvis, and over SMPL's but the pelvis and the hands",
         "triples": int(known[0]),
         "fit_deg": _histogram(found, "jitter/fit_deg"),
         "label_deg": _histogram(found, "jitter/label_deg"),

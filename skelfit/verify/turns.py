@@ -24,7 +24,8 @@ LABEL_JOINTS: tuple[tuple[int, ...], ...] = (
     (0,), (2,), (5,), (8,), (8,), (11,), (1,), (4,), (7,), (7,), (10,), (3,), (6, 9), (12, 15),
     (14,), (14, 17), (19,), (19, 21), (21,), (13,), (13, 16), (18,), (18, 20), (20,),
 )  # fmt: skip
-BODY = slice(1, NUM_JOINTS)  # all joints but the pelvis
+BODY = slice(1, NUM_JOINTS)  # of SKEL: all joints but the pelvis
+LABEL_BODY = slice(1, 22)  # of SMPL: all but the pelvis and the hands, which labels do not move
 
 
 def fit_rotations(poses: NDArray[np.floating[Any]]) -> Quaternions:
@@ -39,15 +40,23 @@ def fit_rotations(poses: NDArray[np.floating[Any]]) -> Quaternions:
 
 
 def label_rotations(pose: NDArray[np.floating[Any]], known: NDArray[np.bool_]) -> Quaternions:
-    """What SKEL's joints follow in SMPL's poses (N,24,3) rad, (N,24,4); NaN where `known` (N,) is false."""
-    turns = [Rotation.from_rotvec(np.asarray(pose[:, j], np.float64)) for j in range(NUM_JOINTS)]
-    found = np.empty((len(pose), NUM_JOINTS, 4), np.float32)
-    for joint, (first, *others) in enumerate(LABEL_JOINTS):
-        turn = turns[first]
-        for other in others:
-            turn = turn * turns[other]
-        found[:, joint] = turn.as_quat()
+    """Rotations (N,24,4) of SMPL's own joints of poses (N,24,3) rad; NaN where `known` (N,) is false."""
+    found = _numbers(Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)), len(pose))
     found[~known] = np.nan
+    return found
+
+
+def followed(label: Quaternions) -> Quaternions:
+    """What SKEL's joints follow (N,24,4) of rotations of SMPL's joints (N,24,4)."""
+    known = np.isfinite(label).all(axis=(1, 2))
+    found = np.full_like(label, np.nan)
+    if known.any():
+        turns = [Rotation.from_quat(label[known, j].astype(np.float64)) for j in range(NUM_JOINTS)]
+        for joint, (first, *others) in enumerate(LABEL_JOINTS):
+            turn = turns[first]
+            for other in others:
+                turn = turn * turns[other]
+            found[known, joint] = turn.as_quat()
     return found
 
 

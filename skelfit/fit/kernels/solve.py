@@ -213,7 +213,8 @@ def solve(
             tried = m(tried, exceeds(before, value))
         if rules.free_root != 0:
             for r in range(t, 3, wp.block_dim()):
-                put(state.trans, rows, g, r, place.trans[s, r] - work.mean[h, r])
+                moved = place.trans[s, r] - work.mean[h, r]
+                put(state.trans, rows, g, r, choose(tried, moved, take(state.trans, rows, g, r)))
         _store(s, t, g, variables.num_dofs, rows, rules, tried, state, variables, branches, work)
         if t == 0:
             # A new pass is a new chance, but for those whose steps were all refused: they would be again.
