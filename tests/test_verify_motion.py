@@ -183,6 +183,15 @@ def test_labels_without_smpl_have_turns_of_the_fit_alone(bodies: Bodies, still: 
     assert jitter["by_joint"]["ulna_l"][1] is None and jitter["by_joint"]["ulna_l"][0] > 1
 
 
+def test_what_is_kept_of_a_shard_does_not_grow_with_its_sequences(bodies: Bodies, still: Fields) -> None:
+    """Closed parts, as shards are: the same numbers, and no frame is kept."""
+    people = as_people(still, **in_time({"one": 20, "two": 20}))
+    one, two = parts(bodies, people, 20)
+    whole, shards = one.merge(two), one.closed().merge(two.closed())
+    assert len(whole.runs) == 2 and not shards.runs
+    assert tables(whole) == tables(shards) == tables(whole.closed())
+
+
 def test_no_sequences(bodies: Bodies, still: Fields) -> None:
     found = tables(parts(bodies, as_people(still), 40)[0])["anatomy"]
     assert found["jumps"]["pairs"] == found["jitter"]["triples"] == 0 and found["jumps"]["worst"] == []
