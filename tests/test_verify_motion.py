@@ -97,7 +97,7 @@ def test_jumps_of_sequences(bodies: Bodies, still: Fields) -> None:
     assert jumps["added_mm_above"]["20"] == pytest.approx(1 / 37)
     bend, rest = jumps["worst"][:2]
     assert (bend["sequence"], bend["frame"], bend["joint"]) == ("one", 7, "ulna_l")
-    assert bend["shards"] == ["people-000000"] * 2 and bend["label_turn_deg"] == 0
+    assert bend["shard"] == "people-000000" and bend["label_turn_deg"] == 0
     assert bend["turn_deg"] == pytest.approx(60, abs=0.01) and bend["added_mm"] > 20
     assert rest["turn_deg"] < 0.01 and rest["added_mm"] < 0.01
 
