@@ -57,9 +57,12 @@ META: dict[str, str] = {
     "coordinates": "what poses, translations and points are relative to: one of the coordinates below",
     "camera": "whether cam_int is known; false: it is all 0",
     "smpl": "whether smpl_pose, smpl_betas and smpl_trans are known; false: all 0, and SKEL was fitted to a mesh",
-    "sequence": "name of the sequence that the sample is a frame of; null: of none, as are the next three",
+    "target_gender": "of the SMPL body whose mesh SKEL was fitted to: smpl_gender, or skel_gender where the pipeline "
+    "reads neutral betas as those of that body; null: a mesh came in",
+    "sequence": "name of the sequence that the sample is a frame of; null: of none, as are the next four",
     "frame": "which frame of it, from 0 on; what was not published leaves a gap",
     "frame_rate": "frames per second; null also where the source does not say",
+    "fitted_rate": "frames per second at which it was fitted as one problem with its sequence; null: by itself",
     "subject": "whose motion it is, by the source",
     "image": "whether the sample has an image",
     "image_size": "width and height of the source image, px; null: it could not be read, or none was wanted",

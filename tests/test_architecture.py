@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": {"body", "config", "filters", "layout", "metrics", "shards", "strict"},
     "status": {"lock", "shards"},
     "people": {"body", "config", "filters", "fit", "labels", "layout", "metrics"},
+    "subjects": {"config", "filters", "fit", "labels", "plan"},
     "job": {
         "body",
         "config",
@@ -52,10 +53,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plan",
         "sequences",
         "shards",
+        "subjects",
     },
     "cluster": {"heap", "job"},
     "card": {"body", "layout", "metrics", "shards"},
     "export": {"body", "keep", "layout", "metrics", "sequences", "shards", "world"},
+    # Shards beside a label file: read as exports read them, measured as `verify` measures; labels: reads npz files.
+    "compare": {"body", "distances", "export", "labels", "layout", "raster", "sequences", "shards", "verify"},
     "keep": set(),
     "camera": set(),
     "tensors": set(),
@@ -100,6 +104,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "loader",
         "people",
         "shards",
+        # What sequences are measured with.
+        "verify",
     },
 }
 # Kernels import each other relatively.

@@ -20,6 +20,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from skelfit.config import LabelSource, Source, mapping_hash
 from skelfit.errors import LabelError
@@ -29,6 +30,7 @@ from skelfit.labels.batch import (
     TEXT_FIELDS,
     About,
     Coordinates,
+    FloatArray,
     LabelBatch,
     Sequence,
     overlapping,
@@ -131,23 +133,39 @@ def clear_temporaries(store_dir: str | Path) -> None:
 
 def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
     """The people start..stop-1 of a store, exactly as the reader gave them. Raises LabelError."""
-    values: dict[str, Any] = {}
     with _open(store_path) as file:
         rows = int(file.attrs["rows"])
         if not 0 <= start <= stop <= rows:
             raise LabelError(store_path, None, f"a range within its {rows} rows", f"{start} to {stop}")
-        optional = ("vertices",) if "vertices" in file else ()
-        for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
-            found = _slice(store_path, file, name, slice(start, stop))
-            values[name] = [t.decode() for t in found.tolist()] if name in TEXT_FIELDS else found
-        about, sequences = _extra(store_path, file)
+        return _read(store_path, file, slice(start, stop))
+
+
+def read_some(store_path: str | Path, rows: NDArray[np.int64]) -> LabelBatch:
+    """Some people of a store; rows (K,) rise. Raises LabelError."""
+    with _open(store_path) as file:
+        return _read(store_path, file, rows)
+
+
+def read_column(store_path: str | Path, name: str, rows: NDArray[np.int64]) -> FloatArray:
+    """One numeric field of some rows (K,), which rise: (K,...). Raises LabelError."""
+    with _open(store_path) as file:
+        return _slice(store_path, file, name, rows)
+
+
+def _read(store_path: str | Path, file: h5py.File, rows: slice | NDArray[np.int64]) -> LabelBatch:
+    values: dict[str, Any] = {}
+    optional = ("vertices",) if "vertices" in file else ()
+    for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
+        found = _slice(store_path, file, name, rows)
+        values[name] = [t.decode() for t in found.tolist()] if name in TEXT_FIELDS else found
+    about, sequences = _extra(store_path, file)
     return LabelBatch(**values, sequences=overlapping(sequences, values["row"]), about=about)
 
 
-def sequence_starts(store_path: str | Path) -> tuple[int, ...]:
-    """The first row of each sequence of a store, in order; () where there are none. Raises LabelError."""
+def store_sequences(store_path: str | Path) -> tuple[Sequence, ...]:
+    """The sequences of a store, in the order of rows. Raises LabelError."""
     with _open(store_path) as file:
-        return tuple(sequence.start for sequence in _extra(store_path, file)[1])
+        return _extra(store_path, file)[1]
 
 
 def store_info(store_path: str | Path) -> StoreInfo:
@@ -173,6 +191,7 @@ class Contents:
     has_boxes: bool
     has_keypoints: bool  # 2D
     has_smpl: bool
+    sequences: tuple[Sequence, ...]
 
     def has(self, what: str) -> bool:
         """Whether there is what a filter needs (`skelfit.filters.NEEDS`)."""
@@ -183,7 +202,7 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
     """What the first rows of a store have. Raises LabelError."""
     with _open(store_path) as file:
         some = slice(0, rows)
-        about, _ = _extra(store_path, file)
+        about, sequences = _extra(store_path, file)
         return Contents(
             genders=frozenset(
                 g.decode() for g in np.unique(_slice(store_path, file, "gender", some)).tolist()
@@ -192,6 +211,7 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
             has_boxes=bool(_slice(store_path, file, "scale", some).any()),
             has_keypoints=about.has_keypoints,
             has_smpl=about.has_smpl,
+            sequences=tuple(s for s in sequences if s.start < rows),
         )
 
 
@@ -203,7 +223,7 @@ def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequen
     return about, tuple(Sequence(**values) for values in content["sequences"])
 
 
-def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice) -> np.ndarray:
+def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice | NDArray[np.int64]) -> np.ndarray:
     try:
         return np.asarray(file[name][rows])
     except (OSError, KeyError, ValueError) as error:

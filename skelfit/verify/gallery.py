@@ -41,6 +41,11 @@ _TO_VIEW: dict[str, Array] = {
 }
 
 
+def to_view(coordinates: str) -> Array:
+    """From the coordinates of a label to those of a viewer: (3,3), whose rows are the viewer's axes."""
+    return _TO_VIEW.get(coordinates, _CAMERA_TO_VIEW)
+
+
 @dataclass(frozen=True)
 class Sample:
     """What a tar holds of a person."""
@@ -66,7 +71,9 @@ class Drawn:
 
     key: str
     gender: str  # of SKEL
-    target: Array | None  # (V,3) SMPL's skin; None where the shards do not hold SMPL's parameters
+    target: (
+        Array | None
+    )  # (V,3) SMPL's skin that was fitted; None where the shards do not hold SMPL's parameters
     skin: Array  # (V,3) SKEL's
     bones: Array  # (B,3)
     photo: Photo | None
@@ -168,13 +175,13 @@ class Figure:
         self.model = artist.skel(self.gender)[0]
         self._shape = self.model.shape(self._part["skel_betas"])
         self.stored: NDArray[np.float32] = sample.fields["skel_poses"]  # (46,) rad
-        self._turn = _TO_VIEW.get(sample.meta["coordinates"], _CAMERA_TO_VIEW)
+        self._turn = to_view(sample.meta["coordinates"])
         self._middle = np.zeros(3)
         skin = self.pose(self.stored).skin @ self._turn
         self._middle = (skin.max(0) + skin.min(0)) / 2
         self.target: Array | None = None  # (V,3) m, of the SMPL label; None where it is not known
         if sample.meta["smpl"]:
-            smpl, part = artist.smpl(sample.meta["smpl_gender"]), self._part
+            smpl, part = artist.smpl(sample.meta["target_gender"]), self._part
             skin = smpl.vertices(part["smpl_pose"], part["smpl_betas"], part["smpl_trans"]).double().numpy()
             self.target = self._seen(skin)
 
