@@ -70,6 +70,9 @@ class Row:
     sequence: str | None = None  # what a frame belongs to; None: the row is no frame of a sequence
     frame: int | None = None  # which of its frames it is, from 0 on
     frame_rate: float | None = None  # Hz; None also where the file does not say
+    fitted_rate: float | None = (
+        None  # Hz, at which it was fitted as one problem with its sequence; None: by itself
+    )
     subject: str | None = None  # whose motion it is
     # Of the SMPL body that made the mesh that was fitted; None: there was no finite fit, or a mesh came in.
     target_gender: str | None = None

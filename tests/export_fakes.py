@@ -133,6 +133,7 @@ def _entry(
         sequence=meta["sequence"],
         frame=meta["frame"],
         frame_rate=meta["frame_rate"],
+        fitted_rate=meta["fitted_rate"],
         subject=meta["subject"],
     )
     return row, Sample(meta["key"], label, meta, data, ending)

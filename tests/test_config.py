@@ -25,6 +25,7 @@ from skelfit.config import (
     RestartConfig,
     SolverConfig,
     StageConfig,
+    TemporalConfig,
     VertexWeights,
     load_manifest,
     load_pipeline,
@@ -223,6 +224,7 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
         "branches": BranchConfig(beyond=0.03),
         "locator": LocatorConfig(seed=1),
         "meshes": MeshConfig(coarse_steps=(4, 4)),
+        "temporal": TemporalConfig(steps=3),
     }
     variants = [dataclasses.replace(fit, **{k: v}) for k, v in changes.items() if k != "name"]
     assert {f.name for f in dataclasses.fields(FitConfig)} == changes.keys() - {"name"} | {"stages"}

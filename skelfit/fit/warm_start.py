@@ -47,12 +47,16 @@ def _ball(rot: Tensor, joint: int, limits: np.ndarray) -> Tensor:
     return rotation_to_angles(ball, rot[..., None, :, :], rot.new_zeros(*rot.shape[:-2], 1, 3))[..., 0, :]
 
 
-def root_angles(frame: Tensor, rot: Tensor) -> Tensor:
-    """Pelvis angles (..., 3) that give the global rotation (..., 3, 3), exactly; frame (..., 3, 3) is C_0."""
+def root_angles(frame: Tensor, rot: Tensor, turned: Tensor | None = None) -> Tensor:
+    """Pelvis angles (..., 3) that give the global rotation (..., 3, 3), exactly; frame (..., 3, 3) is C_0.
+
+    turned (..., 3, 3): how far the pelvis itself is turned before, in its own frame; None: not.
+    """
     frame = frame.expand(
         rot.shape
     )  # or torch makes one product of all people, whose shape tells how it adds up
     local = (frame.mT @ rot @ frame).double()
+    local = local if turned is None else local @ turned.double()
     return _ball(local, 0, dof_limits()).to(rot.dtype)
 
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from skelfit.studies import betas, extreme, images, limits, loader, mesh, protocol, sensitivity, shoulders
+from skelfit.studies import (
+    betas,
+    extreme,
+    images,
+    limits,
+    loader,
+    mesh,
+    protocol,
+    sensitivity,
+    sequences,
+    shoulders,
+)
 from skelfit.studies.setup import Study
 
 STUDIES: dict[str, Study] = {
@@ -15,4 +26,5 @@ STUDIES: dict[str, Study] = {
     "shoulders": shoulders.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
+    "sequences": sequences.STUDY,
 }

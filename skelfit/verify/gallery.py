@@ -24,6 +24,7 @@ from skelfit.body.smpl import SmplModel
 from skelfit.images.pixels import open_image, to_rgb
 from skelfit.layout import FloatArray, unpack
 from skelfit.shards import ShardError
+from skelfit.world import Y_UP_FROM_Z_UP
 
 Array = NDArray[np.float64]
 
@@ -32,8 +33,10 @@ _BONE_CELL_M = 0.010  # bones are thinned to one vertex in a cube of this side
 
 # From the coordinates of a label to those of the viewer, whose y is up and whose z is towards whoever looks.
 _CAMERA_TO_VIEW = np.diag([1.0, -1.0, -1.0])
+_WORLD_TO_VIEW = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])  # of a world with y up, seen along its -x
 _TO_VIEW: dict[str, Array] = {
-    "world_z_up": np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]),
+    "world_y_up": _WORLD_TO_VIEW,
+    "world_z_up": _WORLD_TO_VIEW @ Y_UP_FROM_Z_UP,
     "unknown": np.eye(3),
 }
 

@@ -33,6 +33,7 @@ _SHARED = (
     "sequence",
     "frame",
     "frame_rate",
+    "fitted_rate",
     "subject",
 )
 _SAME_MM = 2e-4  # lengths are stored to 1e-4 mm in rows, and as float32 in labels
@@ -168,7 +169,7 @@ def row_fault(row: Any) -> str:
         (("skel_gender", "target_gender", "sequence", "subject"), (str, type(None))),
         (("image",), (bool, type(None))),
         (("frame",), (int, type(None))),
-        (("frame_rate",), (int, float, type(None))),
+        (("frame_rate", "fitted_rate"), (int, float, type(None))),
         (("pve_mm", "max_vertex_mm"), (int, float, *(() if row["status"] in PUBLISHED else (type(None),)))),
     ):
         for name in names:
