@@ -203,6 +203,8 @@ def measure_baseline(
         baseline.fit,
         batch=batch,
         skel_gender=ours.skel_gender,
+        neutral_target=ours.neutral_target,
+        betas=ours.betas,
         limits=ours.limits,
         limit_weight=ours.limit_weight,
         vertex_weights=ours.vertex_weights,

@@ -10,8 +10,8 @@ import pytest
 import torch
 import warp as wp
 from backends import NEAR, assert_agrees
-from kernel_passes import CONFIG, KernelPass, of_floats
-from reference_cases import KINDS, make, near
+from kernel_passes import CONFIG, MOVED_BEFORE, KernelPass, of_floats
+from reference_cases import KINDS, MOVE_WEIGHT, TURN_WEIGHT, make, near
 from solver_cases import step_cases
 from torch import Tensor
 
@@ -32,8 +32,12 @@ def model(models: ModelSet) -> SkelModel:
 
 
 @pytest.mark.parametrize(
-    "kind", ["lower body", "held", "betas, held", "joints", "all of it", "free root", "free root, betas"]
-)
+    "kind",
+    [
+        "lower body", "held", "betas, held", "joints", "all of it", "free root", "free root, betas",
+        "turning root", "held root", "held root, betas",
+    ],
+)  # fmt: skip
 def test_an_evaluation_is_the_references(backend: Backend, model: SkelModel, kind: str) -> None:
     goal = of_floats(KINDS[kind](model))
     x, exact = near(goal).float().double(), goal.beta_weight is None
@@ -46,6 +50,7 @@ def test_an_evaluation_is_the_references(backend: Backend, model: SkelModel, kin
     if goal.free_translation:
         away = backend.read(people.batch.trans) - goal.translation(x)
         assert away.abs().max() < NEAR.skin_m and goal.translation(x).abs().max() > 1e-2
+        assert (backend.read(people.batch.trans)[0] - torch.tensor(MOVED_BEFORE)).abs().max() > 1e-2
 
 
 # Damped steps.
@@ -171,7 +176,7 @@ def far(model: SkelModel, kind: str) -> Far:
     after = {"2 small": reference_steps(goal, x, 2, OTHER)}
     if kind == "lower body":
         after["3 exact"] = reference_steps(goal, x, 3, exact=True)
-    elif kind == "free root, betas":
+    elif kind in ("free root, betas", "held root"):
         after["4"] = reference_steps(goal, x, 4)
     else:
         after["12"] = reference_steps(goal, x, 12)
@@ -182,7 +187,7 @@ def far(model: SkelModel, kind: str) -> Far:
     return Far(goal, x, after)
 
 
-@pytest.mark.parametrize("kind", ["lower body", "joints", "all of it", "free root, betas"])
+@pytest.mark.parametrize("kind", ["lower body", "joints", "all of it", "free root, betas", "held root"])
 def test_steps_are_those_of_the_naive_solver(backend: Backend, model: SkelModel, kind: str) -> None:
     """What is accepted shows in the damping, which also has its bounds; small: each step is at its bound."""
     case = far(model, kind)
@@ -213,10 +218,13 @@ def test_the_rules_show_in_those_steps(model: SkelModel) -> None:
     assert (loose.accepted == 12).all() and (loose.x - far(model, "all of it").after["12"].x)[1].norm() > 1e-2
 
 
-def crowd(model: SkelModel, count: int, betas: bool) -> Reference:
-    """People of a goal, many of whom are beyond the limits of a shoulder."""
+HELD = {"free_translation": True, "turn_weight": TURN_WEIGHT, "move_weight": MOVE_WEIGHT}
+
+
+def crowd(model: SkelModel, count: int, betas: bool, root: bool = False) -> Reference:
+    """People of a goal, many of whom are beyond the limits of a shoulder; root: it is free, under a prior."""
     source = torch.Generator().manual_seed(11)
-    base = make(model, betas=betas)
+    base = make(model, "with_root", betas=betas, **HELD) if root else make(model, betas=betas)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=source, dtype=torch.float64)
@@ -240,18 +248,26 @@ def whole_pass(backend: Backend, goal: Reference, rows: Any = None) -> Tensor:
     rows = np.arange(len(goal.q)) if rows is None else rows
     run_pass(backend, people.tables, people.batch, rows, rules, twins=2)
     batch = people.batch
-    return torch.cat([backend.read(x) for x in (batch.q, batch.betas, batch.origin, batch.status)], 1)
+    found = (batch.q, batch.betas, batch.origin, batch.trans, batch.status)
+    return torch.cat([backend.read(x) for x in found], 1)
 
 
 @lru_cache
-def by_eights(model: SkelModel, betas: bool) -> Tensor:
-    return whole_pass(make_backend("cpu", 8, 1), crowd(model, 53, betas))
+def by_eights(model: SkelModel, betas: bool, root: bool) -> Tensor:
+    return whole_pass(make_backend("cpu", 8, 1), crowd(model, 53, betas, root))
 
 
-@pytest.mark.parametrize("betas", [False, True])
-def test_answers_do_not_depend_on_company(backend: Backend, model: SkelModel, betas: bool) -> None:
+FREE = pytest.mark.parametrize(
+    ("betas", "root"), [(False, False), (True, False), (False, True), (True, True)]
+)
+
+
+@FREE
+def test_answers_do_not_depend_on_company(
+    backend: Backend, model: SkelModel, betas: bool, root: bool
+) -> None:
     """The same bits alone, in a group that is not whole, in the last of several, in another order, with gaps."""
-    lanes, goal = backend.lanes, crowd(model, 53, betas)
+    lanes, goal = backend.lanes, crowd(model, 53, betas, root)
     count = 3 * lanes + 5
     expected = whole_pass(backend, people_of(goal, range(count)))
     doubt = expected[:, -2:]
@@ -266,7 +282,7 @@ def test_answers_do_not_depend_on_company(backend: Backend, model: SkelModel, be
     assert torch.equal(found[some], expected[some])
     assert torch.equal(found[others, :NUM_DOFS], goal.q[others].float())
     if backend.device == "cpu":  # whatever the length of a vector
-        assert torch.equal(by_eights(model, betas)[:count], expected)
+        assert torch.equal(by_eights(model, betas, root)[:count], expected)
 
 
 @pytest.mark.parametrize("betas", [False, True])
@@ -327,9 +343,9 @@ def test_columns_of_the_shoulders_that_a_stage_moves(model: SkelModel) -> None:
 SHOULDER = [dof_index(f"shoulder_r_{axis}") for axis in "xyz"]
 
 
-@pytest.mark.parametrize("betas", [False, True])
+@FREE
 def test_a_shoulder_beyond_its_limits_is_tried_from_its_other_branch(
-    backend: Backend, model: SkelModel, betas: bool
+    backend: Backend, model: SkelModel, betas: bool, root: bool
 ) -> None:
     """Of four: one gains, at the same rotation; one would lose; one is within its limits and is not tried."""
     limits = torch.tensor(dof_limits())
@@ -338,7 +354,7 @@ def test_a_shoulder_beyond_its_limits_is_tried_from_its_other_branch(
     excluded = torch.stack((allowed[0] - pi, pi - allowed[1], allowed[2] + pi))
     beyond = allowed.index_fill(0, torch.tensor(1), float(high[1]) + 0.1)
     assert ((allowed > low) & (allowed < high)).all() and (excluded < low).any()
-    goal = replace(people_of(crowd(model, 53, betas), range(3)), limits=limits, joints=None)
+    goal = replace(people_of(crowd(model, 53, betas, root), range(3)), limits=limits, joints=None)
     goal = replace(goal, beta_weight=1e-9 if betas else None)  # so that the best is where the target was made
     q = goal.q.clamp(limits[:, 0] + 0.05, limits[:, 1] - 0.05)
     at, there = q.clone(), q.clone()
@@ -355,7 +371,13 @@ def test_a_shoulder_beyond_its_limits_is_tried_from_its_other_branch(
 
     rules = people.rules(0)
     rules.branch = 0
+    if root:  # a place that whoever loses keeps, and that whoever gains leaves
+        people.batch.trans.fill_(0.01)
+    stood = backend.read(people.batch.trans).clone()
     solve(backend, people.tables, people.batch, people.found, np.arange(3), rules)
+    moved = backend.read(people.batch.trans)
+    assert torch.equal(moved[1:], stood[1:])
+    assert moved[0].abs().max() < 2e-6
     found, now = people.variables(), backend.read(people.batch.status)
     assert (found[0, right] - allowed).abs().max() < 2e-6
     rest = [k for k in range(found.shape[1]) if k not in right]
@@ -367,4 +389,5 @@ def test_a_shoulder_beyond_its_limits_is_tried_from_its_other_branch(
     rules.steps = 2
     solve(backend, people.tables, people.batch, people.found, np.arange(1, 3), rules)
     assert torch.equal(people.variables()[1:], x[1:])
+    assert torch.equal(backend.read(people.batch.trans)[1:], stood[1:])
     assert torch.equal(backend.read(people.batch.status)[1:], status[1:])

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from skelfit.studies import betas, extreme, images, limits, loader, mesh, sensitivity, shoulders
+from skelfit.studies import (
+    betas,
+    extreme,
+    images,
+    limits,
+    loader,
+    mesh,
+    protocol,
+    sensitivity,
+    sequences,
+    shoulders,
+)
 from skelfit.studies.setup import Study
 
 STUDIES: dict[str, Study] = {
@@ -11,7 +22,9 @@ STUDIES: dict[str, Study] = {
     "mesh": mesh.STUDY,
     "limits": limits.STUDY,
     "betas": betas.STUDY,
+    "protocol": protocol.STUDY,
     "shoulders": shoulders.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
+    "sequences": sequences.STUDY,
 }

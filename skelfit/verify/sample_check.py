@@ -24,7 +24,18 @@ _NAMED = ("key", "subset", "label_file", "row", "imgname", "smpl_gender", "skel_
 _META_KEYS = frozenset((*META, *_NAMED, "keypoints3d"))
 _ROW_KEYS = frozenset(field.name for field in fields(Row))
 # What sample and row both say of a person.
-_SHARED = ("key", "row", "skel_gender", "status", "sequence", "frame", "frame_rate", "subject")
+_SHARED = (
+    "key",
+    "row",
+    "skel_gender",
+    "target_gender",
+    "status",
+    "sequence",
+    "frame",
+    "frame_rate",
+    "fitted_rate",
+    "subject",
+)
 _SAME_MM = 2e-4  # lengths are stored to 1e-4 mm in rows, and as float32 in labels
 
 
@@ -89,6 +100,7 @@ def meta_faults(meta: Mapping[str, Any], label: FloatArray, place: Place) -> Fou
         "layout": (LAYOUT_VERSION,),
         "smpl_gender": GENDERS,
         "skel_gender": GENDERS[1:],
+        "target_gender": (None,) if meta["smpl"] is False else _targets(meta),
         "status": PUBLISHED,
         "keypoints3d": ORIGINS,
         "coordinates": tuple(COORDINATES),
@@ -108,6 +120,12 @@ def meta_faults(meta: Mapping[str, Any], label: FloatArray, place: Place) -> Fou
         yield "sample", "camera is false, and cam_int is not 0"
     if meta["smpl"] is False and any(parts[name].any() for name in ("smpl_pose", "smpl_betas", "smpl_trans")):
         yield "sample", "smpl is false, and the SMPL parameters are not 0"
+
+
+def _targets(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The SMPL bodies whose mesh may have been fitted: the label's, and of neutral ones that of SKEL's gender."""
+    own, other = str(meta["smpl_gender"]), str(meta["skel_gender"])
+    return (own, other) if own == "neutral" else (own,)
 
 
 def image_faults(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Found:
@@ -148,10 +166,10 @@ def row_fault(row: Any) -> str:
         (("key", "status", "reason", "digest"), (str,)),
         (("row", "unseen_keypoints"), (int,)),
         (("stage_pve_mm", "betas_mm"), (dict,)),
-        (("skel_gender", "sequence", "subject"), (str, type(None))),
+        (("skel_gender", "target_gender", "sequence", "subject"), (str, type(None))),
         (("image",), (bool, type(None))),
         (("frame",), (int, type(None))),
-        (("frame_rate",), (int, float, type(None))),
+        (("frame_rate", "fitted_rate"), (int, float, type(None))),
         (("pve_mm", "max_vertex_mm"), (int, float, *(() if row["status"] in PUBLISHED else (type(None),)))),
     ):
         for name in names:
