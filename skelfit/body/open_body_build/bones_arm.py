@@ -12,7 +12,7 @@ def _acromion(body: Body) -> np.ndarray:
 
 
 def clavicle(body: Body, weigh_clavicle: Weigher) -> Solid:
-    """From the sternum to the acromion: scaled with the scapula, which shoulders carry, and moved with it and the thorax.
+    """From the sternum to the acromion: scaled with the scapula, moved with it and the thorax.
 
     Scaled with the thorax its outer end would follow the length of the lumbar spine, not the width of the shoulders.
     """

@@ -26,7 +26,10 @@ from skelfit.body.skel import SkelModel
 Array = NDArray[np.float64]
 
 CLEARANCE_M = 0.003
-PEOPLE, OWN_SHARE = 18, 3  # made-up people; one in three is of the gender's own betas, the others are neutral people
+PEOPLE, OWN_SHARE = (
+    18,
+    3,
+)  # made-up people; one in three is of the gender's own betas, the others are neutral people
 SPARED = 2  # of them may keep a vertex outside: bones follow the usual, not the utmost
 ROUNDS, MOST_M = 16, 0.010  # and the most that a round moves a vertex
 BLUR_M = 0.012  # standard deviation of the blur
@@ -90,7 +93,9 @@ def usual_people(skel: SkelModel, neutral: SmplAsset) -> tuple[torch.Tensor, tor
     own = PEOPLE // OWN_SHARE
     # The betas of this body that come nearest to a neutral one, at rest.
     space = skel.asset.shapedirs.reshape(-1, skel.num_betas).astype(np.float64)
-    skins = neutral.v_template[..., None] - skel.asset.v_template[..., None] + neutral.shapedirs @ betas[own:].T
+    skins = (
+        neutral.v_template[..., None] - skel.asset.v_template[..., None] + neutral.shapedirs @ betas[own:].T
+    )
     betas[own:] = np.linalg.lstsq(space, skins.reshape(len(space), -1).astype(np.float64), rcond=None)[0].T
     betas[0] = 0
     q = np.zeros((PEOPLE, NUM_DOFS))
@@ -115,7 +120,9 @@ def pushed_in(asset: SkelAsset, neutral: SmplAsset) -> Array:
     skins = [make_skin(v, asset.faces) for v in skel.forward(shape, q).vertices.numpy()]
     bone = asset.bone_weights_rigid.argmax(1)
     # How a posed bone vertex moves with its place in the frame of its bone.
-    turn = torch.einsum("vj,...jrc->...vrc", torch.tensor(asset.bone_weights).double(), skel.joints(shape.frames, q).rot)
+    turn = torch.einsum(
+        "vj,...jrc->...vrc", torch.tensor(asset.bone_weights).double(), skel.joints(shape.frames, q).rot
+    )
     moved = turn @ shape.frames.bone_rot[:, bone] * skel.bone_scale(shape)[:, bone, None]
     back = torch.linalg.inv(moved).numpy()
     local = asset.bone_v_template.astype(np.float64)
