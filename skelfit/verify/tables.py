@@ -216,7 +216,7 @@ def _jumps(found: Aggregate) -> Json:
     pairs = found.histograms.get("jumps/turn_deg", Histogram(0.01)).count
     above = {"turn": TURN_DEG, "added_deg": ADDED_DEG, "added_mm": ADDED_MM}
     return {
-        "sequences": len(found.runs),
+        "sequences": found.counts["sequences"] + len(found.runs),
         "frames": found.counts["sequences/frames"],
         "pairs": pairs,
         **{
