@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import roma
 import torch
 
-from skelfit.bench import make_labels, same_objective
-from skelfit.body.dofs import NUM_DOFS
+from skelfit.bench import Labels, make_labels, same_objective
 from skelfit.body.models import ModelSet
-from skelfit.config import Pipeline, RootPrior, load_pipeline
+from skelfit.config import Gender, Pipeline, RootPrior, load_pipeline
 from skelfit.fit.fitter import Fitter
+from skelfit.fit.results import map_results
 from skelfit.studies import rivals, root
 from skelfit.studies.setup import Setup
 
@@ -32,7 +31,7 @@ def test_root(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("everyday", "extreme"):
         frozen, turn, free, loose, tight = (r for r in records if r["poses"] == kind)
         assert [r["root"] for r in (frozen, turn, free, loose, tight)] == ["frozen", "turn", *["free"] * 3]
-        assert frozen["turn_deg"]["max"] == frozen["move_mm"]["max"] == 0
+        assert frozen["turn_deg"]["max"] < 0.1 and frozen["move_mm"]["max"] < 0.01
         assert turn["move_mm"]["max"] < 0.01 < 0.2 < turn["turn_deg"]["mean"]
         means = [r["pve_mm"]["mean"] for r in (loose, free, turn, frozen)]
         assert means[1] < means[2] < means[3] and means[0] < 1.01 * means[1]
@@ -45,32 +44,47 @@ def test_root(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lines) == 1 + len(records) and "100.00 %" in lines[1]
 
 
-def test_how_far_a_root_went(setup: Setup) -> None:
-    labels = make_labels(4, "male")["everyday"]
-    found = Fitter(setup.models, replace(setup.fit, root="frozen")).fit(
-        "male", labels.pose, labels.betas, labels.transl
-    )
-    still = root.went(found, found)
-    assert (still["turn_deg"] < 0.1).all() and (still["move_mm"] == 0).all()
-    poses, joints = found.poses.clone(), found.joints.clone()
+def only(labels: Labels, k: int) -> Labels:
+    """The k-th of them alone."""
+    return Labels(labels.gender, *(x[k : k + 1] for x in (labels.pose, labels.betas, labels.transl)))
+
+
+@pytest.mark.parametrize("gender", ["male", "neutral"])
+def test_how_far_a_root_went(gender: Gender, setup: Setup) -> None:
+    """From where the label has it, whatever the betas: they move its joint, and that is no move."""
+    labels, config = make_labels(4, gender)["everyday"], replace(setup.fit, root="frozen")
+    found = Fitter(setup.models, config).fit(gender, labels.pose, labels.betas, labels.transl)
+    still = root.measure(setup.models, config, labels, found)
+    assert (still["turn_deg"] < 0.1).all() and (still["move_mm"] < 0.01).all()
+    poses, trans = found.poses.clone(), found.trans.clone()
     poses[1, 2] += 0.2  # the last axis applied: a turn by so much, whatever the others
-    joints[2] += torch.tensor([0.0, 0.03, 0.04])
-    off = root.went(found, replace(found, poses=poses, joints=joints))
-    assert off["turn_deg"][1] == pytest.approx(11.459, abs=0.1) and off["move_mm"][2] == pytest.approx(
-        50, abs=0.01
-    )
-    assert roma.is_rotation_matrix(root.pelvis_turn(torch.randn(3, NUM_DOFS)), epsilon=1e-5).all()
+    trans[2] += torch.tensor([0.0, 0.03, 0.04])
+    off = root.measure(setup.models, config, labels, replace(found, poses=poses, trans=trans))
+    assert off["turn_deg"][1] == pytest.approx(11.459, abs=0.1)
+    assert off["move_mm"][2] == pytest.approx(50, abs=0.01)
+
+
+def test_bodies_are_those_that_people_were_fitted_with(setup: Setup) -> None:
+    labels, config = make_labels(6, "neutral")["everyday"], replace(setup.fit, skel_gender="best")
+    found = Fitter(setup.models, config).fit("neutral", labels.pose, labels.betas, labels.transl)
+    assert found.female.any() and not found.female.all()
+    measured = root.measure(setup.models, config, labels, found)
+    for k, female in enumerate(found.female.tolist()):  # each is told of themselves
+        one = map_results(lambda x, k=k: x[k : k + 1], found)
+        alone = root.measure(setup.models, config, only(labels, k), one)
+        assert alone["turn_deg"] == pytest.approx(float(measured["turn_deg"][k]), abs=1e-3), female
+    assert (measured["turn_deg"] < 15).all() and (measured["picture_px"] < 3).all()
+    gendered = replace(config, neutral_target="gendered")
+    genders = [(p.smpl.gender, p.skel.gender) for p in root.pairs(setup.models, gendered, labels, found)]
+    assert genders == [("male", "male"), ("female", "female")]
 
 
 def test_a_picture_moves_by_what_a_person_moves(setup: Setup) -> None:
     """Sideways, in pixels of a crop whose side is 1.2 times the person's extent."""
-    labels = make_labels(4, "male")["everyday"]
-    fitter = Fitter(setup.models, replace(setup.fit, root="frozen"))
-    found = fitter.fit("male", labels.pose, labels.betas, labels.transl)
-    near = root.in_the_picture(setup.models, labels, found)
-    far = root.in_the_picture(
-        setup.models, labels, replace(found, trans=found.trans + torch.tensor([0.5, 0.0, 0.0]))
-    )
+    labels, config = make_labels(4, "male")["everyday"], replace(setup.fit, root="frozen")
+    found = Fitter(setup.models, config).fit("male", labels.pose, labels.betas, labels.transl)
+    aside = replace(found, trans=found.trans + torch.tensor([0.5, 0.0, 0.0]))
+    near, far = (root.measure(setup.models, config, labels, x)["picture_px"] for x in (found, aside))
     assert (near < 3).all()
     # Half a metre, of persons of 0.7 to 2.2 m.
     assert ((far > 256 / 1.2 * 0.5 / 2.4) & (far < 256 / 1.2 * 0.5 / 0.6)).all()
