@@ -14,6 +14,7 @@ from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.config import load_pipeline
+from skelfit.errors import ConfigError
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.joint_targets import make_locator
 from skelfit.studies import betas, limits, shoulders
@@ -70,6 +71,13 @@ def test_betas(models: ModelSet) -> None:
         largest = {r["method"]: r["largest_beta"]["p50"] for r in records if r["poses"] == kind}
         assert largest[betas.SLOW] < largest[betas.FREE]
     assert betas.SLOW in "\n".join(betas.text(records))
+
+
+def test_the_reference_of_betas_has_a_frozen_root(models: ModelSet) -> None:
+    given = setup(models, 3, "female")
+    free = replace(given.pipeline, fit=replace(given.fit, root="free"))
+    with pytest.raises(ConfigError, match="fit.root.*frozen, for this study, found free"):
+        betas.run(replace(given, pipeline=free))
 
 
 @pytest.mark.soak

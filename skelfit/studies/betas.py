@@ -18,6 +18,7 @@ from skelfit.body.dofs import ROOT_DOFS, dof_limits
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig
+from skelfit.errors import ConfigError
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.joint_targets import make_locator
 from skelfit.fit.results import FitResult
@@ -33,6 +34,8 @@ SLOW, FREE = "reference", "reference, no beta prior"
 def run(setup: Setup) -> list[dict[str, Any]]:
     """Per SKEL body, poses and method: PVE and betas. A gender stands for a SKEL body, neutral for the pipeline's."""
     check_own_targets(setup)
+    if setup.fit.root != "frozen":  # the reference's is
+        raise ConfigError(setup.pipeline.name, "fit.root", "frozen, for this study", setup.fit.root)
     bodies = [b for g in setup.genders for b in setup.fit.skel_genders(g)]
     records = []
     for body in dict.fromkeys(bodies):
