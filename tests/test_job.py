@@ -100,6 +100,7 @@ def test_every_row_has_one_status_and_its_reason(tmp_path: Path) -> None:
     assert rows[FAR_ROW]["betas_mm"] == {"transferred": 25.0, "refined": 12.5}
     assert rows[NAN_ROW]["betas_mm"] == {"transferred": None, "refined": None}
     genders = {row["row"]: row["skel_gender"] for row in rows}
+    assert rows[NAN_ROW]["root"] is None and rows[FAR_ROW]["root"] == "frozen"
     assert genders[NAN_ROW] is None and set(genders.values()) == {None, "male", "female"}
     assert [rows[i]["image"] for i in (0, NO_IMAGE_ROW, NAN_ROW)] == [True, False, None]
     published = {row["key"] for row in rows if row["status"] in ("ok", "limit_violation")}

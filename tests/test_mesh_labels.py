@@ -67,7 +67,7 @@ def test_metadata_say_that_there_is_no_smpl(folder: Path) -> None:
     for _, _, meta in samples:
         assert (meta["smpl"], meta["camera"], meta["coordinates"]) == (False, False, "unknown")
         assert (meta["keypoints3d"], meta["smpl_gender"], meta["skel_gender"]) == ("skel", "male", "male")
-        assert meta["imgname"] == f"{meta['row']}.jpg"
+        assert meta["imgname"] == f"{meta['row']}.jpg" and meta["root"] == "free"
 
 
 def test_every_mesh_is_accounted_for(folder: Path) -> None:

@@ -123,6 +123,19 @@ def test_sequences_and_what_lies_beside_the_shards_do_not_alarm(tmp_path: Path) 
     assert damage_of(folder) == ()
 
 
+def test_a_root_is_one_of_three_and_that_of_a_mesh_is_free(tmp_path: Path) -> None:
+    roots, smpl = ["frozen", "turn", "free", "loose", "free", "frozen"], [True] * 4 + [False] * 2
+    fields = make_fields(6)
+    for name in ("smpl_pose", "smpl_betas", "smpl_trans"):
+        fields[name][4:] = 0
+    target = ["neutral"] * 4 + [None] * 2
+    metas = make_metas(6, root=roots, smpl=smpl, target_gender=target)
+    found = damage_of(write_run(tmp_path / "shards", fields, metas))
+    said = ["root: expected frozen or turn or free, found 'loose'", "root: expected free, found 'frozen'"]
+    assert [d.sample for d in found] == [metas[3]["key"], metas[5]["key"]]
+    assert [d.message.split("meta.json: ")[1] for d in found] == said
+
+
 def test_no_shards_at_all_are_no_run(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ShardError, match="expected a folder of shards"):
