@@ -11,7 +11,7 @@ import torch
 from backends import NEAR, assert_agrees
 from kernel_passes import KernelPass, of_floats, symmetric
 from numpy.typing import NDArray
-from reference_cases import make, near
+from reference_cases import KINDS, make, near
 from torch import Tensor
 
 from skelfit.body.models import ModelSet
@@ -158,8 +158,8 @@ class Frames:
     TIME = np.array([0.0, 0.1, 0.3, 0.0, 0.1])
     WEIGHT = 1e-3
 
-    def __init__(self, backend: Backend, model: SkelModel) -> None:
-        base = make(model)
+    def __init__(self, backend: Backend, model: SkelModel, kind: str = "pose") -> None:
+        base = KINDS[kind](model)
         self.goal = of_floats(base.take(torch.tensor([0, 1, 0, 1, 1])))
         self.x = near(self.goal).float().double()
         start = self.goal.q + 0.5 * torch.randn(self.goal.q.shape, dtype=torch.float64)
@@ -172,10 +172,11 @@ class Frames:
         people = People(
             batch.q, batch.q.clone(), batch.betas, batch.trans, batch.status, put(self.start), nowhere
         )
-        ties = make_ties(self.SEQUENCES, self.TIME, self.WEIGHT)
+        ties = make_ties(self.SEQUENCES, self.TIME, np.full(count, self.WEIGHT))
         self.held = Held(count)
         self.held.hold(self.people.found, self.people.found.rows)
-        self.coupled = Coupled(backend, self.people.tables, self.people.rules(0), people, ties, one_by_one)
+        self.coupled = Coupled(backend, self.people.tables, self.people.rules(0), people, one_by_one)
+        self.coupled.tie(ties)
         self.everybody = np.arange(count)
 
     def reference(self, rows: NDArray[np.int64]) -> SequenceReference:
@@ -184,9 +185,10 @@ class Frames:
         return SequenceReference(self.goal.take(index), self.start[index], torch.from_numpy(weight))
 
 
-def test_values_and_equations_are_the_references(backend: Backend, model: SkelModel) -> None:
+@pytest.mark.parametrize("kind", ["pose", "free root"])
+def test_values_and_equations_are_the_references(backend: Backend, model: SkelModel, kind: str) -> None:
     """All sequences at once; the gap in time weakens a tie."""
-    frames = Frames(backend, model)
+    frames = Frames(backend, model, kind)
     value = frames.coupled.evaluate(frames.held, frames.everybody).double()
     gradient = backend.read(frames.coupled.sequences.gradient).double()
     matrix = symmetric(backend.read(frames.coupled.system.matrix).double())
@@ -208,8 +210,11 @@ def test_values_and_equations_are_the_references(backend: Backend, model: SkelMo
         assert_agrees(Evaluation(whole[None], gradient[rows].view(1, -1), found[None]), expected)
 
 
-def test_a_step_is_that_of_the_dense_matrix_and_promises_as_much(backend: Backend, model: SkelModel) -> None:
-    frames = Frames(backend, model)
+@pytest.mark.parametrize("kind", ["pose", "free root"])
+def test_a_step_is_that_of_the_dense_matrix_and_promises_as_much(
+    backend: Backend, model: SkelModel, kind: str
+) -> None:
+    frames = Frames(backend, model, kind)
     coupled, damping = frames.coupled, torch.tensor([0.3, 0.5, 0.7, 0.4, 0.6])
     coupled.evaluate(frames.held, frames.everybody)
     coupled.step(frames.SEQUENCES, damping)
