@@ -231,6 +231,10 @@ class FitConfig:
     meshes: MeshConfig = MeshConfig()
     temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
 
+    def root_of(self, smpl: bool) -> Root:
+        """What becomes of the root: meshes have no label (smpl: false) that could hold it."""
+        return self.root if smpl else "free"
+
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
         """Of the SKEL bodies that labels of a gender are fitted with."""
         if smpl_gender != "neutral":
