@@ -218,13 +218,13 @@ class _Steps:
     def _steps(self, chains: Sequence[Indices], steps: int) -> None:
         """Some steps of chains."""
         solver, people, coupled = self.pair.config.solver, self.people, self.coupled
-        frames, q = np.concatenate(chains), people.q
-        index = torch.from_numpy(frames)
-        value = coupled.evaluate(self.held, frames)
+        q, together = people.q, coupled.chains(chains)
+        index = torch.from_numpy(together.frames)
+        value = coupled.evaluate(self.held, together)
         for _ in range(steps):
             before = q.clone()
-            coupled.step(chains, self.damping)
-            tried = coupled.evaluate(self.held, frames)
+            coupled.step(together, self.damping)
+            tried = coupled.evaluate(self.held, together)
             rose = _shares(tried) > _shares(value)
             factor = torch.where(rose, solver.damping_up, solver.damping_down)
             self.damping[index] = (self.damping * factor).clamp(solver.damping_min, solver.damping_max)[index]
@@ -232,10 +232,10 @@ class _Steps:
             if refused:
                 rows = torch.from_numpy(np.concatenate(refused)).to(q.device)
                 q[rows] = before[rows]
-                tried = coupled.evaluate(self.held, frames)
+                tried = coupled.evaluate(self.held, together)
             value = tried
         found = torch.zeros(len(q), 3)
-        found[:, MOVED] = coupled.moved(frames)
+        found[:, MOVED] = coupled.moved(together)
         found[:, VALUE], found[:, DECREASE] = _shares(value), coupled.promise
         people.status[index.to(q.device), :3] = found[index].to(q.device)
 
