@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skelfit.studies import (
     betas,
+    bones,
     extreme,
     images,
     limits,
@@ -24,6 +25,7 @@ STUDIES: dict[str, Study] = {
     "limits": limits.STUDY,
     "betas": betas.STUDY,
     "neutral": neutral.STUDY,
+    "bones": bones.STUDY,
     "protocol": protocol.STUDY,
     "shoulders": shoulders.STUDY,
     "images": images.STUDY,
