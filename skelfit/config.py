@@ -187,14 +187,17 @@ class TemporalConfig:
 
     # m^2 s^2 / rad^2, of the squared speed by which the fit's joints deviate from the label's, against the mean squared
     # vertex error: whatever the frame rate.
-    weight: float = bounded(0, default=1e-6)
+    weight: float = bounded(0, default=2e-6)
+    # rad / s; where the labels of two frames jump by more, mean of the joints, the two are not tied to each other: the
+    # weight is divided by (1 + (jump / this)^2)^2.
+    jump: float = bounded(1e-3, default=3.0)
     beta_frames: int = bounded(1, default=64)  # of a sequence, whose betas are refined and averaged
     steps: int = bounded(1, default=4)  # of whole sequences
     passes: int = bounded(1, default=4)  # vertex passes of frames that go on, each with some steps of theirs
     later_steps: int = bounded(1, default=3)
     moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
     gaining: float = bounded(0, default=1e-3)  # and one that a step would still gain more than this share
-    margin: int = bounded(0, default=8)  # frames on both sides that go on with it
+    margin: float = bounded(0, default=0.5)  # s; frames before and after it that go on too
     frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences that do not say theirs
 
 
@@ -227,6 +230,10 @@ class FitConfig:
     locator: LocatorConfig = LocatorConfig()
     meshes: MeshConfig = MeshConfig()
     temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
+
+    def root_of(self, smpl: bool) -> Root:
+        """What becomes of the root: meshes have no label (smpl: false) that could hold it."""
+        return self.root if smpl else "free"
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
         """Of the SKEL bodies that labels of a gender are fitted with."""

@@ -59,6 +59,8 @@ META: dict[str, str] = {
     "smpl": "whether smpl_pose, smpl_betas and smpl_trans are known; false: all 0, and SKEL was fitted to a mesh",
     "target_gender": "of the SMPL body whose mesh SKEL was fitted to: smpl_gender, or skel_gender where the pipeline "
     "reads neutral betas as those of that body; null: a mesh came in",
+    "root": "the pelvis: frozen, oriented and placed as the label says; turn, its orientation fitted with the rest; "
+    "free, its place as well, as always for meshes",
     "sequence": "name of the sequence that the sample is a frame of; null: of none, as are the next four",
     "frame": "which frame of it, from 0 on; what was not published leaves a gap",
     "frame_rate": "frames per second; null also where the source does not say",

@@ -76,6 +76,7 @@ class Row:
     subject: str | None = None  # whose motion it is
     # Of the SMPL body that made the mesh that was fitted; None: there was no finite fit, or a mesh came in.
     target_gender: str | None = None
+    root: str | None = None  # frozen, turn or free, in this fit; None: there was no finite one
     digest: str = ""  # of this row and its sample (row_digest), when it is written
 
 

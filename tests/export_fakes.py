@@ -127,6 +127,7 @@ def _entry(
         stage_pve_mm={"full": round(errors[0], 4)},
         skel_gender=meta["skel_gender"],
         target_gender=meta["target_gender"],
+        root=meta["root"],
         betas_mm={"transferred": 9.0, "refined": 10.0},
         unseen_keypoints=0,
         image=None,

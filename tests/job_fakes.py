@@ -41,6 +41,7 @@ CAMERA_META = {
     "camera": True,
     "smpl": True,
     "target_gender": "neutral",
+    "root": "frozen",
     "sequence": None,
     "frame": None,
     "frame_rate": None,

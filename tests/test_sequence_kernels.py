@@ -172,10 +172,11 @@ class Frames:
         people = People(
             batch.q, batch.q.clone(), batch.betas, batch.trans, batch.status, put(self.start), nowhere
         )
-        ties = make_ties(self.SEQUENCES, self.TIME, self.WEIGHT)
+        ties = make_ties(self.SEQUENCES, self.TIME, np.full(count, self.WEIGHT))
         self.held = Held(count)
         self.held.hold(self.people.found, self.people.found.rows)
-        self.coupled = Coupled(backend, self.people.tables, self.people.rules(0), people, ties, one_by_one)
+        self.coupled = Coupled(backend, self.people.tables, self.people.rules(0), people, one_by_one)
+        self.coupled.tie(ties)
         self.everybody = np.arange(count)
 
     def reference(self, rows: NDArray[np.int64]) -> SequenceReference:

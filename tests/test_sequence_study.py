@@ -25,7 +25,7 @@ from skelfit.studies.motion_measures import (
     speeds,
 )
 from skelfit.studies.motions import make_motion
-from skelfit.verify.turns import fit_rotations, label_rotations
+from skelfit.verify.turns import LABEL_BODY, fit_rotations, label_rotations
 
 
 def turning(angles_deg: np.ndarray) -> np.ndarray:
@@ -61,14 +61,15 @@ def test_no_euler_angle_enters() -> None:
     assert largest_step_deg(fit_rotations(poses.numpy())) == pytest.approx(11, abs=1e-2)
 
 
-def test_the_root_is_not_measured() -> None:
-    pose = np.zeros((3, 24, 3))
+def test_neither_the_root_nor_hands_of_labels_count() -> None:
+    pose, known = np.zeros((3, 24, 3)), np.ones(3, bool)
     pose[1, 0] = 1.0
-    assert largest_step_deg(label_rotations(pose, np.ones(3, bool))) == 0
+    assert largest_step_deg(label_rotations(pose, known)) == 0
+    pose[1, 22:] = 1.0
+    assert jitter_deg(label_rotations(pose, known), LABEL_BODY) == 0
     pose[2, 21, 0] = 0.1
-    assert largest_step_deg(label_rotations(pose, np.ones(3, bool))) == pytest.approx(
-        np.degrees(0.1), rel=1e-4
-    )
+    found = jitter_deg(label_rotations(pose, known), LABEL_BODY)
+    assert found == pytest.approx(np.degrees(0.1) / 21, rel=1e-4)
 
 
 @pytest.mark.parametrize("late", [-2.0, -0.3, 0.0, 0.4, 1.0, 3.6])

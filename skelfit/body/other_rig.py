@@ -1,8 +1,8 @@
-"""The open body on another rig: a second pair of SMPL and SKEL, to measure a method on a pair that it was not made with.
+"""The open body on another rig: a second pair of SMPL and SKEL, to measure methods on what they were not made with.
 
 Legs are longer, trunk and arms shorter, chests deeper; both bodies have other joints, other skinning weights and other
 shape vectors, and stronger pose correctives. SKEL's skin is a little smoother than SMPL's, so that the two do not meet
-anywhere. Same topology, frame and units as the open body, and as exactly symmetric.
+anywhere. Same topology, frame, units and symmetry as the open body.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _settled(weights: Array, edges: sparse.csr_matrix, rounds: int, power: float
     weights = weights**power
     for _ in range(rounds):
         weights = 0.5 * weights + 0.5 * (edges @ weights)
-    next_one = np.sort(weights, axis=1)[:, [-most - 1]]  # a left and a right that tie with it both go
+    next_one = np.sort(weights, axis=1)[:, [-most - 1]]  # what ties with it goes, too
     kept = np.where(weights > np.maximum(next_one, 2e-3), weights, 0.0)
     found: Array = kept / kept.sum(1, keepdims=True)
     return found

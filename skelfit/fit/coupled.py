@@ -69,39 +69,53 @@ class Ties:
     weight: Tensor  # (N, 2) m^2 / rad^2
 
 
-def make_ties(sequences: Sequence[Indices], time: NDArray[np.float64], weight: float) -> Ties:
-    """Ties along the frames of sequences; time (N,) s; weight m^2 s^2 / rad^2, over the square of the time between."""
+def make_ties(sequences: Sequence[Indices], time: NDArray[np.float64], weight: NDArray[np.float64]) -> Ties:
+    """Ties along the frames of sequences; time (N,) s.
+
+    weight (N,) m^2 s^2 / rad^2 of the tie to the frame after, over the square of the time between the two.
+    """
     before, after = np.full(len(time), -1), np.full(len(time), -1)
     weights = np.zeros((len(time), 2))
     for frames in sequences:
         one, two = frames[:-1], frames[1:]
         before[two], after[one] = one, two
-        weights[two, 0] = weights[one, 1] = weight / (time[two] - time[one]) ** 2
+        weights[two, 0] = weights[one, 1] = weight[one] / (time[two] - time[one]) ** 2
     return Ties(before, after, torch.tensor(weights, dtype=torch.float32))
 
 
 class Coupled:
     """N frames with n variables each, those of a fit's stage."""
 
-    def __init__(
-        self, backend: Backend, tables: Tables, rules: Any, people: People, ties: Ties, each: Each
-    ) -> None:
+    def __init__(self, backend: Backend, tables: Tables, rules: Any, people: People, each: Each) -> None:
         """rules: of the stage that the tables are of; betas are held."""
         k, count = backend.kernels, len(people.q)
-        self.backend, self.people, self.ties, self.each = backend, people, ties, each
+        self.backend, self.people, self.each = backend, people, each
         self.tables, self.rules = tables, rules
         self.n = len(self.tables.tree.dofs)
         self.tied = make_tied(self.tables.tree, backend.device)
         self.system = k.tridiagonal.make_system(count, self.n, backend.device)
         joints = self.tied.first.shape[0] - 1
         self.sequences = k.ties.make_sequences(count, self.n, joints, backend.device)
-        self.sequences.start = backend.array(people.start)
-        wp.to_torch(self.sequences.weight).copy_(ties.weight)
         state = k.solve.State()
         state.q, state.betas, state.trans = (backend.array(x) for x in (people.q, people.betas, people.trans))
         state.origin, state.status = state.q, backend.array(people.status)
         self.factors: Any = None
         self.state, self.located = state, backend.array(people.located)
+
+    def label_rotations(self) -> NDArray[np.float32]:
+        """The rotations (N, K, 9) of joints that the labels say, row by row."""
+        start = self.backend.array(self.people.start)
+        # What deviates from angles of zero are the rotations themselves.
+        self.sequences.start = self.backend.array(torch.zeros_like(self.people.start))
+        self._deviate(np.arange(len(self.people.start)), start)
+        self.sequences.start = start
+        return np.asarray(self.backend.read(self.sequences.deviation).numpy())
+
+    def tie(self, ties: Ties) -> None:
+        """From now on, these are the ties."""
+        self.ties = ties
+        self.sequences.start = self.backend.array(self.people.start)
+        wp.to_torch(self.sequences.weight).copy_(ties.weight)
 
     def evaluate(self, held: Held, frames: Indices) -> Tensor:
         """Make the equations of some frames from their moments; the values (N, 3) m^2 of all, on the host.

@@ -26,6 +26,7 @@ from torch import Tensor
 from skelfit.fit.batches import Each, side_by_side
 from skelfit.fit.coupled import Coupled, Held, Indices, People, make_ties
 from skelfit.fit.frames import ShapeLabels, evenly
+from skelfit.fit.label_jumps import label_jumps
 from skelfit.fit.measure import Measured
 from skelfit.fit.passes import DECREASE, MOVED, VALUE, Batch, Moments, vertex_pass
 from skelfit.fit.results import FitResult, map_results
@@ -156,10 +157,13 @@ class _Steps:
     ) -> None:  # fmt: skip
         self.pair, self.config, self.labels, self.people = pair, config, labels, people
         self.sequences, self.held, self.each = sequences, held, each
-        self.ties = make_ties(sequences, time, config.weight)
+        self.time = time
         stage = pair.schedule.stages[-1]
         rules = pair.schedule.rules(stage, 0, False, False)
-        self.coupled = Coupled(pair.backend, stage.fine, rules, people, self.ties, each)
+        self.coupled = Coupled(pair.backend, stage.fine, rules, people, each)
+        jumps = label_jumps(self.coupled.label_rotations(), sequences, time)
+        weight = config.weight / (1 + (jumps / config.jump) ** 2) ** 2
+        self.coupled.tie(make_ties(sequences, time, weight))
         self.damping = torch.full((len(time),), pair.config.solver.damping)
 
     def run(self) -> None:
@@ -167,23 +171,27 @@ class _Steps:
         chains, steps = list(self.sequences), self.config.steps
         for _ in range(self.config.passes):
             self._steps(chains, steps)
-            moved = self.pair.backend.read(self.people.status)[:, MOVED].numpy() > self.config.moving
-            chains, steps = self._restless(moved), self.config.later_steps
+            status = self.pair.backend.read(self.people.status)
+            moved = (status[:, MOVED] > self.config.moving).numpy()
+            going = moved | (status[:, DECREASE] > self.config.gaining * status[:, VALUE]).numpy()
+            chains, steps = self._windows(going), self.config.later_steps
             if not chains:
                 break
             frames = np.concatenate(chains)
             self._vertex_pass(frames[moved[frames]])
 
-    def _restless(self, moved: NDArray[np.bool_]) -> list[Indices]:
-        """Frames that go on, those that have moved (N,) and those that a step would help, with those around them."""
-        status, config = self.pair.backend.read(self.people.status), self.config
-        going = moved | (status[:, DECREASE] > config.gaining * status[:, VALUE]).numpy()
+    def _windows(self, going: NDArray[np.bool_]) -> list[Indices]:
+        """The frames that go on (N,), with those around them."""
         chains = []
         for frames in self.sequences:
-            near = np.zeros(len(frames) + 1, dtype=bool)
-            for k in np.flatnonzero(going[frames]):
-                near[max(k - config.margin, 0) : min(k + config.margin + 1, len(frames))] = True
-            edges = np.flatnonzero(np.diff(near, prepend=False))
+            time = self.time[frames]
+            here = time[going[frames]]
+            opened = np.searchsorted(time, here - self.config.margin)
+            closed = np.searchsorted(time, here + self.config.margin, "right")
+            depth = np.zeros(len(frames) + 1, dtype=np.int64)
+            np.add.at(depth, opened, 1)
+            np.add.at(depth, closed, -1)
+            edges = np.flatnonzero(np.diff(np.cumsum(depth) > 0, prepend=False))
             chains += [frames[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
         return chains
 

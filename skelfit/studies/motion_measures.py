@@ -1,6 +1,7 @@
 """How much a motion trembles, jumps and lags, measured on rotations of joints as `verify` does: no Euler angle enters.
 
-A label's joints are those that SKEL's follow: its spine's two upper ones together, the shoulder with the collar.
+A label's jitter is that of its own joints; its steps and speeds are those that SKEL's joints follow: the spine's two
+upper joints together, the shoulder with the collar.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ _MOTIONS = ("bending", "extension", "twist")
 _MOST_LAG = 6  # frames
 
 
-def turns(rotations: Quaternions) -> Array:
-    """Of the body's joints from frame to frame, as vectors (F-1,23,3) deg; rotations (F,24,4), the pelvis first."""
-    return turns_between(rotations[:-1], rotations[1:])[:, BODY]
+def turns(rotations: Quaternions, joints: slice = BODY) -> Array:
+    """Of some joints from frame to frame, as vectors (F-1,J,3) deg; rotations (F,24,4)."""
+    return turns_between(rotations[:-1], rotations[1:])[:, joints]
 
 
-def jitter_deg(rotations: Quaternions) -> float:
+def jitter_deg(rotations: Quaternions, joints: slice = BODY) -> float:
     """Mean change of the turns from frame to frame, deg per frame^2."""
-    return float(lengths(np.diff(turns(rotations), axis=0)).mean())
+    return float(lengths(np.diff(turns(rotations, joints), axis=0)).mean())
 
 
 def largest_step_deg(rotations: Quaternions) -> float:
@@ -35,8 +36,8 @@ def largest_step_deg(rotations: Quaternions) -> float:
 
 
 def speeds(rotations: Quaternions, joint: int, frame_rate: float) -> Array:
-    """How fast one of the body's joints, from 0 on, turns between frames: (F-1,) deg/s."""
-    return frame_rate * lengths(turns(rotations)[:, joint])
+    """How fast a joint turns between frames: (F-1,) deg/s."""
+    return frame_rate * lengths(turns(rotations, slice(None))[:, joint])
 
 
 def lag_frames(speed: Array, of: Array) -> float:

@@ -28,7 +28,7 @@ from skelfit.studies.motion_measures import (
 )
 from skelfit.studies.motions import Motion, make_motion, make_motions
 from skelfit.studies.setup import Setup, Study, percent, table
-from skelfit.verify.turns import fit_rotations, label_rotations
+from skelfit.verify.turns import LABEL_BODY, fit_rotations, followed, label_rotations
 
 WAYS = ("alone", "together")
 # What a sequence is to meet: jitter in times the label's, deg beyond the label's largest step, cost of PVE, frames.
@@ -69,12 +69,13 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 def measure(fits: Fits, gender: Gender, motion: Motion) -> dict[str, Any]:
     """The figures of one motion."""
-    labels = label_rotations(motion.pose, np.ones(len(motion), bool))
+    own = label_rotations(motion.pose, np.ones(len(motion), bool))
+    labels = followed(own)
     found: dict[str, Any] = {
         "sequence": motion.name,
         "frame_rate": motion.frame_rate,
         "frames": len(motion),
-        "label": {"jitter_deg": jitter_deg(labels), "largest_step_deg": largest_step_deg(labels)},
+        "label": {"jitter_deg": jitter_deg(own, LABEL_BODY), "largest_step_deg": largest_step_deg(labels)},
     }
     for way in WAYS:
         result = fits.fit(way, gender, motion)
@@ -88,7 +89,7 @@ def measure(fits: Fits, gender: Gender, motion: Motion) -> dict[str, Any]:
             "converged": float(result.converged.double().mean()),
         }
         if motion.name in _FAST:
-            joint = SKEL_JOINT_NAMES.index(_FAST[motion.name]) - 1  # of the body's, the pelvis apart
+            joint = SKEL_JOINT_NAMES.index(_FAST[motion.name])
             of, speed = (speeds(x, joint, motion.frame_rate) for x in (labels, rotations))
             found[way]["lag_frames"] = lag_frames(speed, of)
             found[way]["peak_deg_s"] = float(speed.max())

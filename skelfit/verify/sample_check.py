@@ -6,10 +6,11 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from skelfit.config import Root
 from skelfit.images.check import IDENTITY, check
 from skelfit.layout import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, FloatArray, unpack
 from skelfit.metrics import PUBLISHED
@@ -29,6 +30,7 @@ _SHARED = (
     "row",
     "skel_gender",
     "target_gender",
+    "root",
     "status",
     "sequence",
     "frame",
@@ -101,6 +103,7 @@ def meta_faults(meta: Mapping[str, Any], label: FloatArray, place: Place) -> Fou
         "smpl_gender": GENDERS,
         "skel_gender": GENDERS[1:],
         "target_gender": (None,) if meta["smpl"] is False else _targets(meta),
+        "root": ("free",) if meta["smpl"] is False else get_args(Root),
         "status": PUBLISHED,
         "keypoints3d": ORIGINS,
         "coordinates": tuple(COORDINATES),
@@ -166,7 +169,7 @@ def row_fault(row: Any) -> str:
         (("key", "status", "reason", "digest"), (str,)),
         (("row", "unseen_keypoints"), (int,)),
         (("stage_pve_mm", "betas_mm"), (dict,)),
-        (("skel_gender", "target_gender", "sequence", "subject"), (str, type(None))),
+        (("skel_gender", "target_gender", "root", "sequence", "subject"), (str, type(None))),
         (("image",), (bool, type(None))),
         (("frame",), (int, type(None))),
         (("frame_rate", "fitted_rate"), (int, float, type(None))),

@@ -2,9 +2,9 @@
 
 The moments of the vertex pass, and what draws joints to their places: a joint's position is linear in its skinning
 transform, p = A_k [J_k; 1], so that weight |p - place|^2 just adds to M, D0 and E0. What holds a root that may turn to
-the label's is of the same kind: its axes are drawn to the world's, turn_weight |G - I|^2 / 2, about turn_weight times the
-squared angle. Then the quadratic form at the variables, what free betas add to it, the best translation of a free root,
-and the soft limits: an angle beyond its limits costs limit_weight (m^2 / rad^2) times the squared excess.
+the label's is of the same kind: its axes are drawn to the world's, turn_weight |G - I|^2 / 2, or about turn_weight
+times the squared angle. Then the quadratic form at the variables, what free betas add to it, the best translation of a
+free root, and the soft limits: an angle beyond its limits costs limit_weight (m^2 / rad^2) times the squared excess.
 """
 
 from typing import Any

@@ -11,8 +11,8 @@ N_kl = sum A_a M_ab A_b^T over a below k and b below l, sixteen numbers: of the 
 sum x x'^T (9), sum x (3), sum x' (3) and the mass.
 
 A free translation t turns E into E + 2 t . s + W |t|^2 with s = sum_j slope_j e and the mass W of all that moves: 1 of
-a stage's vertices, and that of drawn joints. What holds it, w |T + t|^2 of people who are moved by T, adds w T to s and w
-to W. The minimum over t is E - |s|^2 / W at t = -s / W: the slope loses (s / W) (M e)^T, and the matrix
+a stage's vertices, and that of drawn joints. What holds it, w |T + t|^2 of people who are moved by T, adds w T to s
+and w to W. The minimum over t is E - |s|^2 / W at t = -s / W: the slope loses (s / W) (M e)^T, and the matrix
 2 (ds / dq_i) . (ds / dq_j) / W.
 """
 
