@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from skelfit.studies import (
     betas,
+    bones,
     extreme,
     images,
     limits,
     loader,
     mesh,
+    neutral,
     protocol,
     rivals,
     root,
@@ -24,6 +26,8 @@ STUDIES: dict[str, Study] = {
     "mesh": mesh.STUDY,
     "limits": limits.STUDY,
     "betas": betas.STUDY,
+    "neutral": neutral.STUDY,
+    "bones": bones.STUDY,
     "protocol": protocol.STUDY,
     "root": root.STUDY,
     "rivals": rivals.STUDY,
