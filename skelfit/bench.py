@@ -205,6 +205,7 @@ def measure_baseline(
         skel_gender=ours.skel_gender,
         limits=ours.limits,
         limit_weight=ours.limit_weight,
+        spine=ours.spine,
         vertex_weights=ours.vertex_weights,
         beta_weight=ours.beta_weight,
         stages=tuple(replace(s, joint_weight=joints.get(s.name, 0.0)) for s in baseline.fit.stages),

@@ -111,7 +111,7 @@ class PassConfig:
     """Who gets another pass over the vertices, and who has converged; gains are shares of the objective."""
 
     moving: float = bounded(0, default=3e-3)  # rad; whoever a coarse pass moves by more gets another
-    gaining: float = bounded(0, default=1e-2)  # and whoever a step would still gain more
+    gaining: float = bounded(0, default=1e-5)  # and whoever a step would still gain more
     late_moving: float = bounded(
         0, default=5e-2
     )  # rad; the same of the passes over all vertices: from here on
@@ -133,7 +133,7 @@ class RestartConfig:
 
 @dataclass(frozen=True)
 class BranchConfig:
-    """When a shoulder is tried from the other of its two triples of angles."""
+    """When a shoulder is tried from elsewhere in the valley of its Euler pole."""
 
     beyond: float = bounded(0, default=0.02)  # rad beyond a limit
     steps: int = bounded(1, default=8)  # of the solver, from there
@@ -149,6 +149,17 @@ class LocatorConfig:
     )  # m^2; SKEL's own humeri are then located to 1.5 mm, scapulae to 4 mm
     people: int = bounded(1, default=300)
     seed: int = bounded(0, default=0)
+
+
+@dataclass(frozen=True)
+class SpineConfig:
+    """How lumbar and thorax share a motion of the trunk; see `fit.couplings`."""
+
+    weight: float = bounded(0, default=1e-4)  # m^2 per squared rad off the share; 0: as the skin has it
+    # Lumbar's rad per rad of thorax.
+    bending: float = bounded(0, default=0.5)
+    extension: float = bounded(0, default=0.5)
+    twist: float = bounded(0, default=0.5)
 
 
 @dataclass(frozen=True)
@@ -183,6 +194,7 @@ class FitConfig:
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
     limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's
     vertex_weights: VertexWeights = VertexWeights()
+    spine: SpineConfig = SpineConfig()
     max_angle_step: float = bounded(0, default=0.4)  # rad; bound of one LM step
     beta_weight: float = bounded(0, default=1e-6)  # m^2 per squared beta, where betas are refined
     solver: SolverConfig = SolverConfig()

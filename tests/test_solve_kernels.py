@@ -32,13 +32,14 @@ def model(models: ModelSet) -> SkelModel:
 
 
 @pytest.mark.parametrize(
-    "kind", ["lower body", "held", "betas, held", "joints", "all of it", "free root", "free root, betas"]
+    "kind",
+    ["lower body", "held", "betas, held", "joints", "couplings", "all of it", "free root", "free root, betas"],
 )
 def test_an_evaluation_is_the_references(backend: Backend, model: SkelModel, kind: str) -> None:
     goal = of_floats(KINDS[kind](model))
-    x, exact = near(goal).float().double(), goal.beta_weight is None
+    x, exact = near(goal).float().double(), not (goal.free_translation and goal.beta_weight is not None)
     people = KernelPass(backend, goal)
-    found, expected = people.evaluate(x, exact), goal.evaluate(x, exact)
+    found, expected = people.evaluate(x, exact), without_bends_of_betas(goal, goal.evaluate(x, exact))
     assert_agrees(found, expected)
     if exact:
         assert expected.hessian is not None
@@ -46,6 +47,15 @@ def test_an_evaluation_is_the_references(backend: Backend, model: SkelModel, kin
     if goal.free_translation:
         away = backend.read(people.batch.trans) - goal.translation(x)
         assert away.abs().max() < NEAR.skin_m and goal.translation(x).abs().max() > 1e-2
+
+
+def without_bends_of_betas(goal: Reference, state: Evaluation) -> Evaluation:
+    """Kernels take the matrix for the Hessian where betas are concerned."""
+    if state.hessian is None:
+        return state
+    n, hessian = len(goal.dofs), state.hessian.clone()
+    hessian[:, n:], hessian[:, :, n:] = state.matrix[:, n:], state.matrix[:, :, n:]
+    return replace(state, hessian=hessian)
 
 
 # Damped steps.

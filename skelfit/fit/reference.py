@@ -1,7 +1,7 @@
 """A stage's objective, written down naively: for the first-order baseline, and for tests to compare kernels with.
 
     E(x) = sum_v om |skin_v - target_v|^2 + limit_weight |excess|^2 + beta_weight |betas|^2
-           + joint_weight sum_j |joint_j - place_j|^2
+           + joint_weight sum_j |joint_j - place_j|^2 + |couplings q|^2
 
 in m^2, per person; x are the active DoFs, and the betas after them where they are free. Everything is computed by
 `SkelModel` and differentiated by torch, in the float type of the model; people have nothing in common.
@@ -67,6 +67,7 @@ class Reference:
     beta_weight: float | None = None  # m^2 per squared beta; None: betas are not free
     joints: JointGoal | None = None
     held: Held | None = None  # None: correctives follow the pose, and the skin the betas
+    couplings: Tensor | None = None  # (K, 46) m per rad, forms that tie active DoFs alone
     free_translation: bool = False  # the minimum over a translation of each person
 
     @property
@@ -132,6 +133,8 @@ class Reference:
         angles, betas = x[:, : len(self.dofs)], x[:, len(self.dofs) :]
         excess = torch.relu(angles - high) + torch.relu(low - angles)
         found = [(weights.sqrt()[:, None] * off).flatten(1), self.limit_weight**0.5 * excess]
+        if self.couplings is not None:
+            found.append(angles @ self.couplings[:, self.dofs].mT)
         return torch.cat(found if self.beta_weight is None else [*found, self.beta_weight**0.5 * betas], 1)
 
     def value(self, x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from skelfit.body.dofs import NUM_DOFS
 from skelfit.fit.backend import Backend
+from skelfit.fit.couplings import spine_couplings
 from skelfit.fit.other_starts import other_starts
 from skelfit.fit.passes import (
     DAMPING,
@@ -42,6 +43,7 @@ from skelfit.fit.skin_tables import SkinPlan
 if TYPE_CHECKING:
     from skelfit.config import FitConfig, StageConfig
 
+_CHOOSING = 1  # the extra pass in which the valley of a shoulder is chosen
 # The tables of some vertices for the DoFs of a body part: (DoFs, vertices, stride).
 MakeSkin = Callable[[str, str, int], SkinPlan]
 
@@ -97,7 +99,7 @@ class Schedule:
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
         rules.limit_weight = stage.limit_weight
-        rules.free_betas, rules.exact = int(free_betas), int(exact and not free_betas)
+        rules.free_betas, rules.exact = int(free_betas), int(exact)
         return rules
 
     def _run_stage(self, stage: Stage, batch: Batch) -> None:
@@ -111,16 +113,17 @@ class Schedule:
                 self.backend, stage.coarse, batch, everybody, self._rules(stage, few, stage.free_betas, False)
             )
         exact = config.late_refreshes > 0
-        for _ in range(config.extra_refreshes):
+        tries = self.config.branches.steps if exact else 0
+        for k in range(config.extra_refreshes):
             rows = self._unsettled(batch, thresholds.moving, thresholds.gaining)
             if len(rows) == 0:
                 break
             rules = self._rules(stage, steps[0], stage.free_betas, exact)
-            run_pass(self.backend, stage.coarse, batch, rows, rules)
+            # Betas follow the valley of a shoulder, so that it is chosen before they are held.
+            run_pass(self.backend, stage.coarse, batch, rows, rules, tries if stage.free_betas and k == _CHOOSING else 0)
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
         rules = self._rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
-        twins = self.config.branches.steps if exact else 0
-        run_pass(self.backend, stage.fine, batch, everybody, rules, twins)
+        run_pass(self.backend, stage.fine, batch, everybody, rules, tries)
         for _ in range(config.late_refreshes):
             rows = self._unsettled(batch, thresholds.late_moving, thresholds.late_gaining)
             if len(rows) == 0:
@@ -196,9 +199,11 @@ def make_schedule(
 ) -> Schedule:
     """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says."""
 
+    couplings = spine_couplings(config.spine)
+
     def tables(stage: StageConfig, stride: int) -> Tables:
         skin = make_skin(stage.dofs, stage.vertices, stride)
-        return make_tables(backend, body, skin, stage.dofs, limits, located)
+        return make_tables(backend, body, skin, stage.dofs, limits, located, couplings)
 
     stages = []
     for stage in config.stages:
