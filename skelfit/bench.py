@@ -188,6 +188,25 @@ def measure_batch(
     }
 
 
+def same_objective(ours: FitConfig, baseline: FitConfig) -> FitConfig:
+    """How the baseline fits, with our bodies, freedoms and residuals."""
+    joints = {stage.name: stage.joint_weight for stage in ours.stages}
+    return replace(
+        baseline,
+        skel_gender=ours.skel_gender,
+        neutral_target=ours.neutral_target,
+        betas=ours.betas,
+        root=ours.root,
+        root_prior=ours.root_prior,
+        limits=ours.limits,
+        limit_weight=ours.limit_weight,
+        spine=ours.spine,
+        vertex_weights=ours.vertex_weights,
+        beta_weight=ours.beta_weight,
+        stages=tuple(replace(s, joint_weight=joints.get(s.name, 0.0)) for s in baseline.stages),
+    )
+
+
 def measure_baseline(
     models: ModelSet, pipeline: Pipeline, baseline: Pipeline, device: str, labels: Labels, batch: int
 ) -> dict[str, Any]:
@@ -197,19 +216,7 @@ def measure_baseline(
     """
     if baseline.first_order is None:
         raise ValueError(f"the baseline {baseline.name!r}: expected a first_order section, found none")
-    ours = pipeline.fit
-    joints = {stage.name: stage.joint_weight for stage in ours.stages}
-    same = replace(
-        baseline.fit,
-        batch=batch,
-        skel_gender=ours.skel_gender,
-        limits=ours.limits,
-        limit_weight=ours.limit_weight,
-        spine=ours.spine,
-        vertex_weights=ours.vertex_weights,
-        beta_weight=ours.beta_weight,
-        stages=tuple(replace(s, joint_weight=joints.get(s.name, 0.0)) for s in baseline.fit.stages),
-    )
+    same = replace(same_objective(pipeline.fit, baseline.fit), batch=batch)
     fitter = FirstOrderFitter(models, same, baseline.first_order, device)
     fitter.prepare(labels.gender)
     result, seconds = timed_fit(fitter, labels, device)

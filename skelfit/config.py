@@ -19,6 +19,9 @@ from skelfit.strict import bounded, build, canonical, convert, describe, dotted,
 BodyPart = Literal["lower_body", "upper_body", "all"]
 Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
+NeutralTarget = Literal["neutral", "gendered"]
+FirstBetas = Literal["transfer", "copy"]
+Root = Literal["frozen", "turn", "free"]
 PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
 ImageMode = Literal["bytes", "crop", "none"]
 Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
@@ -163,6 +166,14 @@ class SpineConfig:
 
 
 @dataclass(frozen=True)
+class RootPrior:
+    """How a root that is not frozen is held to the label's; against the mean squared vertex error, m^2."""
+
+    turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 that the pelvis turns (2 - 2 cos of it)
+    move: float = bounded(0, default=1e-2)  # m^2 per m^2 that its joint moves
+
+
+@dataclass(frozen=True)
 class MeshConfig:
     """How bare meshes are fitted, whose root is free; the stages play no part there."""
 
@@ -182,6 +193,26 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class TemporalConfig:
+    """How the frames of a sequence are fitted as one problem."""
+
+    # m^2 s^2 / rad^2, of the squared speed by which the fit's joints deviate from the label's, against the mean squared
+    # vertex error: whatever the frame rate.
+    weight: float = bounded(0, default=2e-6)
+    # rad / s; where the labels of two frames jump by more, mean of the joints, the two are not tied to each other: the
+    # weight is divided by (1 + (jump / this)^2)^2.
+    jump: float = bounded(1e-3, default=3.0)
+    beta_frames: int = bounded(1, default=64)  # of a sequence, whose betas are refined and averaged
+    steps: int = bounded(1, default=4)  # of whole sequences
+    passes: int = bounded(1, default=4)  # vertex passes of frames that go on, each with some steps of theirs
+    later_steps: int = bounded(1, default=3)
+    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
+    gaining: float = bounded(0, default=1e-3)  # and one that a step would still gain more than this share
+    margin: float = bounded(0, default=0.5)  # s; frames before and after it that go on too
+    frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences that do not say theirs
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """How people are fitted."""
 
@@ -189,6 +220,13 @@ class FitConfig:
     skel_gender: SkelGender = (
         "male"  # for labels of neutral gender; best: both, whichever fits a person better
     )
+    # The mesh of a neutral label: SMPL's neutral body, or that of SKEL's gender, which takes the numbers of the
+    # neutral betas for its own.
+    neutral_target: NeutralTarget = "neutral"
+    # SKEL's betas, before any refinement: those nearest to SMPL's body at rest, or the same numbers.
+    betas: FirstBetas = "transfer"
+    root: Root = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
+    root_prior: RootPrior = RootPrior()
     batch: int | None = bounded(1, default=None)  # people per solver call; None: what suits the device
     retries: int = bounded(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
@@ -203,12 +241,21 @@ class FitConfig:
     branches: BranchConfig = BranchConfig()
     locator: LocatorConfig = LocatorConfig()
     meshes: MeshConfig = MeshConfig()
+    temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
+
+    def root_of(self, smpl: bool) -> Root:
+        """What becomes of the root: meshes have no label (smpl: false) that could hold it."""
+        return self.root if smpl else "free"
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
         """Of the SKEL bodies that labels of a gender are fitted with."""
         if smpl_gender != "neutral":
             return (smpl_gender,)
         return ("male", "female") if self.skel_gender == "best" else (self.skel_gender,)
+
+    def target_gender(self, smpl_gender: str, skel_gender: str) -> str:
+        """Of the SMPL body whose mesh a SKEL is fitted to, for labels of a gender."""
+        return skel_gender if smpl_gender == "neutral" and self.neutral_target == "gendered" else smpl_gender
 
 
 @dataclass(frozen=True)
@@ -253,6 +300,11 @@ class Pipeline:
     images: ImageConfig = ImageConfig()
     shard_size: int = bounded(1, default=1000)  # label rows per shard
 
+    @property
+    def temporal(self) -> TemporalConfig | None:
+        """How the frames of a sequence are fitted as one problem; None: each by itself, as by the baseline always."""
+        return None if self.first_order is not None else self.fit.temporal
+
 
 @dataclass(frozen=True)
 class ReadOptions:
@@ -262,6 +314,8 @@ class ReadOptions:
     angle_unit: Literal["rad", "deg"] | None = None  # of axis-angles
     rot6d: Literal["rows", "columns", "interleaved"] | None = None  # how 6 numbers are a rotation
     length_unit: Literal["m", "cm", "mm"] | None = None  # of meshes
+    labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up
+    up: Literal["y", "z"] | None = None  # which axis is up in the shards; None: as the labels have it
 
 
 @dataclass(frozen=True)
@@ -333,7 +387,27 @@ def load_pipeline(path: str | Path) -> Pipeline:
     names = [stage.name for stage in pipeline.fit.stages]
     if len(set(names)) != len(names):
         raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
+    check_neutral_target(pipeline.fit, path)
+    last = pipeline.fit.stages[-1].dofs
+    if pipeline.fit.root != "frozen" and last != "all":
+        raise ConfigError(
+            path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root
+        )
     return pipeline
+
+
+def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
+    """Raise ConfigError for what has no use, or no meaning, with gendered targets of neutral labels."""
+    if fit.neutral_target == "neutral":
+        return
+    why = "with neutral_target: gendered"
+    if fit.skel_gender == "best":
+        expected = f"male or female, {why}: two targets cannot tell which SKEL is the better"
+        raise ConfigError(path, "fit.skel_gender", expected, "best")
+    for k, stage in enumerate(fit.stages):
+        if stage.refine_betas:
+            expected = f"false, {why}: the betas of a label of SKEL's gender are held"
+            raise ConfigError(path, f"fit.stages[{k}].refine_betas", expected, "true")
 
 
 def load_manifest(path: str | Path) -> Manifest:

@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skelfit import __version__
 from skelfit.body.models import ModelSet, load_models, open_models
+from skelfit.body.smpl import root_joint_tables
 from skelfit.config import Pipeline
 from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
 from skelfit.filters import Screening, screen
@@ -37,12 +39,25 @@ from skelfit.images.source import open_images, read_pictures
 from skelfit.labels.batch import LabelBatch
 from skelfit.labels.paths import image_path
 from skelfit.labels.store import read_rows
+from skelfit.labels.upright import turned
 from skelfit.layout import LAYOUT_VERSION, FloatArray, pack
 from skelfit.metrics import PUBLISHED, round_mm
-from skelfit.people import FitRows, Fitted, FitterLike, Verdict, fit_rows, judge, to_labels, to_meshes
+from skelfit.people import (
+    FitRows,
+    Fitted,
+    FitterLike,
+    Verdict,
+    fit_rows,
+    fitted_rates,
+    frames_of,
+    judge,
+    to_labels,
+    to_meshes,
+)
 from skelfit.plan import ALGORITHM_VERSION, Run, ShardTask
 from skelfit.sequences import continuous
 from skelfit.shards import Row, Sample, ShardFiles, write_shard
+from skelfit.subjects import subject_shapes
 
 BETAS_STEPS = ("transferred", "refined")
 
@@ -106,9 +121,10 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
         with clock.phase("labels"):
             batch = read_rows(run.labels[task.file_index].store, task.start, task.stop)
             batch, screening = screen(batch, run.filters)
+            batch = _as_stored(batch, run, task.file_index)
         with clock.phase("waiting"), _DEVICE:
             with clock.phase("preparing"):
-                fit = _way_to_fit(batch, run, fitter)
+                fit = _way_to_fit(task, batch, fitter)
             with clock.phase("fit"):
                 fitted = fit_rows(batch, fit, len(run.pipeline.fit.stages), screening.reasons)
         with clock.phase("waiting"), behind(), clock.phase("writing"):
@@ -154,12 +170,42 @@ def announced(files: ShardFiles) -> Iterator[bool]:
             files.started.unlink()
 
 
-def _way_to_fit(batch: LabelBatch, run: Run, fitter: FitterLike | None) -> FitRows:
-    """What fits some rows of a batch: to their labels, or to their meshes."""
+def _as_stored(batch: LabelBatch, run: Run, file_index: int) -> LabelBatch:
+    """A batch in the world that is asked for."""
+    up = run.labels[file_index].read.up
+    if up is None:
+        return batch
+    return turned(batch, up, lambda gender, betas: _root_joints(run.models, run.models_sha256, gender, betas))
+
+
+def _root_joints(
+    models: str | None, models_sha256: str, gender: str, betas: FloatArray
+) -> NDArray[np.float64]:
+    """Rest positions (K,3) m of SMPL's root joint, of betas (K,10)."""
+    at_rest, moved = _root_joint_tables(models, models_sha256, gender)
+    found: NDArray[np.float64] = at_rest + betas.astype(np.float64) @ moved.T
+    return found
+
+
+@lru_cache(maxsize=3)
+def _root_joint_tables(
+    models: str | None, models_sha256: str, gender: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return root_joint_tables(models_of(models, models_sha256).smpl_of(gender))
+
+
+def _way_to_fit(task: ShardTask, batch: LabelBatch, fitter: FitterLike | None) -> FitRows:
+    """What fits some rows of a shard's batch: to their labels, or to their meshes."""
+    run = task.run
     made_of = run.models, run.models_sha256, run.pipeline, run.device
     if batch.vertices is not None:
         return to_meshes(batch, cached_mesh_fitter(*made_of))
-    return to_labels(batch, fitter or cached_fitter(*made_of))
+    temporal = run.pipeline.temporal
+    frames = frames_of(batch, temporal)
+    if temporal is not None and frames is not None:
+        file = run.labels[task.file_index]
+        frames = replace(frames, shapes=subject_shapes(batch, file, run.filters, temporal.beta_frames))
+    return to_labels(batch, fitter or cached_fitter(*made_of), frames)
 
 
 @lru_cache(maxsize=1)
@@ -168,6 +214,10 @@ def cached_mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipelin
     if pipeline.first_order is not None:
         expected = "labels with SMPL parameters, for a pipeline with first_order"
         raise ConfigError(pipeline.name, "first_order", expected, "bare meshes")
+    for key, usual in (("neutral_target", "neutral"), ("betas", "transfer")):
+        if (value := getattr(pipeline.fit, key)) != usual:
+            expected = f"labels with SMPL parameters, for {key}: {value}"
+            raise ConfigError(pipeline.name, f"fit.{key}", expected, "bare meshes")
     return MeshPeople(models_of(models, models_sha256), pipeline.fit, find_device(device))
 
 
@@ -240,13 +290,14 @@ def _entries(
     keypoints, origins = _keypoints3d(batch, fitted)
     fitted = replace(fitted, poses=_without_jumps(batch, fitted.poses, published))
     labels = _labels(batch, fitted, keypoints)
+    rates = fitted_rates(batch, run.pipeline.temporal, screening.reasons)
     with closing(_pictures(task, batch, published)) as pictures:
         for i, verdict in enumerate(verdicts):
             picture = None
             if published[i] and run.images is not None:
                 with clock.phase("images"):
                     picture = next(pictures)
-            row = _row(task, batch, fitted, i, verdict, int(screening.unseen[i]), picture)
+            row = _row(task, batch, fitted, i, verdict, int(screening.unseen[i]), picture, rates[i])
             sample = None
             if published[i]:
                 picture = picture or Picture(None)
@@ -270,10 +321,11 @@ def _row(
     verdict: Verdict,
     unseen: int,
     picture: Picture | None,
+    fitted_rate: float | None,
 ) -> Row:
     """The sidecar row of row i of a shard; its picture is None where none was wanted."""
     stages = [stage.name for stage in task.run.pipeline.fit.stages]
-    row = int(batch.row[i])
+    row, skel_gender = int(batch.row[i]), _skel_gender(fitted, i)
     return Row(
         key=f"{task.run.subset}-{task.file_index}-{row:08d}",
         row=row,
@@ -282,10 +334,13 @@ def _row(
         pve_mm=round_mm(fitted.pve_mm[i]),
         max_vertex_mm=round_mm(fitted.max_vertex_mm[i]),
         stage_pve_mm=dict(zip(stages, map(round_mm, fitted.stage_pve_mm[i]), strict=True)),
-        skel_gender=_skel_gender(fitted, i),
+        skel_gender=skel_gender,
+        target_gender=_target_gender(task, batch, i, skel_gender),
+        root=None if skel_gender is None else task.run.pipeline.fit.root_of(batch.about.has_smpl),
         betas_mm=dict(zip(BETAS_STEPS, map(round_mm, fitted.betas_mm[i]), strict=True)),
         unseen_keypoints=unseen,
         image=None if picture is None else picture.data is not None,
+        fitted_rate=fitted_rate,
         **_frame(batch, row),
     )
 
@@ -308,6 +363,13 @@ def _skel_gender(fitted: Fitted, i: int) -> str | None:
     return ("female" if fitted.female[i] else "male") if fitted.finite[i] else None
 
 
+def _target_gender(task: ShardTask, batch: LabelBatch, i: int, skel_gender: str | None) -> str | None:
+    """Of the SMPL body whose mesh person i was fitted to; None where there was no finite fit, or no label of SMPL."""
+    if skel_gender is None or not batch.about.has_smpl:
+        return None
+    return task.run.pipeline.fit.target_gender(batch.gender[i], skel_gender)
+
+
 def _meta(task: ShardTask, batch: LabelBatch, row: Row, i: int) -> dict[str, Any]:
     """What a sample's metadata says of where it comes from."""
     return {
@@ -318,6 +380,8 @@ def _meta(task: ShardTask, batch: LabelBatch, row: Row, i: int) -> dict[str, Any
         "imgname": batch.imgname[i],
         "smpl_gender": batch.gender[i],
         "skel_gender": row.skel_gender,
+        "target_gender": row.target_gender,
+        "root": row.root,
         "status": row.status,
         "coordinates": batch.about.coordinates,
         "camera": batch.about.has_camera,
@@ -325,6 +389,7 @@ def _meta(task: ShardTask, batch: LabelBatch, row: Row, i: int) -> dict[str, Any
         "sequence": row.sequence,
         "frame": row.frame,
         "frame_rate": row.frame_rate,
+        "fitted_rate": row.fitted_rate,
         "subject": row.subject,
         "angles": "canonical" if row.sequence is None else "continuous",
     }

@@ -57,9 +57,14 @@ META: dict[str, str] = {
     "coordinates": "what poses, translations and points are relative to: one of the coordinates below",
     "camera": "whether cam_int is known; false: it is all 0",
     "smpl": "whether smpl_pose, smpl_betas and smpl_trans are known; false: all 0, and SKEL was fitted to a mesh",
-    "sequence": "name of the sequence that the sample is a frame of; null: of none, as are the next three",
+    "target_gender": "of the SMPL body whose mesh SKEL was fitted to: smpl_gender, or skel_gender where the pipeline "
+    "reads neutral betas as those of that body; null: a mesh came in",
+    "root": "the pelvis: frozen, oriented and placed as the label says; turn, its orientation fitted with the rest; "
+    "free, its place as well, as always for meshes",
+    "sequence": "name of the sequence that the sample is a frame of; null: of none, as are the next four",
     "frame": "which frame of it, from 0 on; what was not published leaves a gap",
     "frame_rate": "frames per second; null also where the source does not say",
+    "fitted_rate": "frames per second at which it was fitted as one problem with its sequence; null: by itself",
     "subject": "whose motion it is, by the source",
     "image": "whether the sample has an image",
     "image_size": "width and height of the source image, px; null: it could not be read, or none was wanted",
@@ -70,7 +75,8 @@ COORDINATES: dict[str, str] = {
     "camera": "the camera that took the image: OpenCV, x right, y down, z forward",
     "camera_axes": "the axes of that camera; where the body is, is not known: translation 0",
     "crop_camera": "the camera of a crop of the image, whose intrinsics are not known; the same axes",
-    "world_z_up": "a room, z up, as the source has it",
+    "world_y_up": "a room, y up, as the source has it or turned by 90 degrees about x",
+    "world_z_up": "a room, z up, as the source has it or turned by 90 degrees about x",
     "unknown": "as the source has it",
 }
 LABEL_SIZE = sum(f.size for f in FIELDS)

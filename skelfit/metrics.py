@@ -32,6 +32,14 @@ def round_mm(value: float) -> float | None:
     return round(float(value) * UNITS_PER_MM) / UNITS_PER_MM if math.isfinite(value) else None
 
 
+def remark_on_targets(identity: Mapping[str, Any]) -> str:
+    """What must be said of the errors of a run of this identity; '' where they are to the labels' own meshes."""
+    fit = identity["pipeline"].get("fit", {})
+    if fit.get("neutral_target") != "gendered":
+        return ""
+    return f"neutral labels were read as {fit['skel_gender']} ones: errors are to those meshes, not to the labels' own"
+
+
 @dataclass
 class Distribution:
     """Lengths in mm, rounded to 0.1 micrometre: how often each occurs."""

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from skelfit.body.dofs import dof_limits
-from skelfit.config import GateConfig, Pipeline
+from skelfit.config import GateConfig, Pipeline, TemporalConfig
 from skelfit.filters import Screening, vertex_fault
+from skelfit.fit.frames import Frames
 from skelfit.fit.mesh_people import MeshPeople
 from skelfit.fit.results import FitResult
 from skelfit.labels.batch import LabelBatch
@@ -27,9 +28,14 @@ class FitterLike(Protocol):
     """What a job asks of a fitter."""
 
     def fit(
-        self, smpl_gender: str, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor
+        self,
+        smpl_gender: str,
+        pose: torch.Tensor,
+        betas: torch.Tensor,
+        transl: torch.Tensor,
+        frames: Frames | None = None,
     ) -> FitResult:
-        """Fit N people: pose (N,24,3) rad, betas (N,10), transl (N,3) m."""
+        """Fit N people: pose (N,24,3) rad, betas (N,10), transl (N,3) m; frames: which of them are one person's."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +73,40 @@ class Fitted:
 FitRows = Callable[[str, NDArray[np.int64]], FitResult]
 
 
-def to_labels(batch: LabelBatch, fitter: FitterLike) -> FitRows:
-    """Fits rows of a batch to their SMPL parameters."""
+def frames_of(batch: LabelBatch, temporal: TemporalConfig | None) -> Frames | None:
+    """Which rows of a batch are to be fitted as frames of one person, and when they are; None where none are."""
+    if temporal is None or not batch.sequences:
+        return None
+    sequence, time = np.full(len(batch), -1, np.int64), np.zeros(len(batch))
+    for k, found in enumerate(batch.sequences):
+        rows = slice(*np.searchsorted(batch.row, [found.start, found.start + found.frames]))
+        sequence[rows] = k
+        time[rows] = (batch.row[rows] - found.start) / (found.frame_rate or temporal.frame_rate)
+    return Frames(sequence, time)
+
+
+def fitted_rates(
+    batch: LabelBatch, temporal: TemporalConfig | None, left_out: Sequence[str] | None = None
+) -> list[float | None]:
+    """Of N rows, the frames per second at which each is fitted together with others; None: by itself, or not at all."""
+    rates: list[float | None] = [None] * len(batch)
+    frames = frames_of(batch, temporal)
+    if temporal is None or frames is None:
+        return rates
+    for rows in _by_gender(batch, left_out).values():
+        for together in frames.take(rows).sequences():
+            found = batch.sequences[frames.sequence[rows[together[0]]]].frame_rate or temporal.frame_rate
+            for row in rows[together] if len(together) > 1 else ():
+                rates[row] = found
+    return rates
+
+
+def to_labels(batch: LabelBatch, fitter: FitterLike, frames: Frames | None = None) -> FitRows:
+    """Fits rows of a batch to their SMPL parameters; those that are frames of one person as one problem."""
 
     def fit(gender: str, rows: NDArray[np.int64]) -> FitResult:
-        return fitter.fit(gender, *(torch.tensor(a[rows]) for a in (batch.pose, batch.betas, batch.transl)))
+        pose, betas, transl = (torch.tensor(a[rows]) for a in (batch.pose, batch.betas, batch.transl))
+        return fitter.fit(gender, pose, betas, transl, None if frames is None else frames.take(rows))
 
     return fit
 
@@ -93,17 +128,21 @@ def fit_people(
 def fit_rows(batch: LabelBatch, fit: FitRows, stages: int, left_out: Sequence[str] | None = None) -> Fitted:
     """Fit the rows of a batch that have no fault, gender by gender; and no reason in `left_out`."""
     fitted = Fitted.nothing(len(batch), stages)
-    reasons = zip(batch.bad, left_out or [""] * len(batch), strict=True)
-    good = np.array([not bad and not left for bad, left in reasons], dtype=bool)
-    genders = np.array(batch.gender, dtype=str)
-    for gender in sorted(set(genders[good])):
-        index = np.flatnonzero(good & (genders == gender))
-        result = fit(str(gender), index)
+    for gender, index in _by_gender(batch, left_out).items():
+        result = fit(gender, index)
         for field in fields(Fitted):
             found = getattr(result, field.name)
             if found is not None:
                 getattr(fitted, field.name)[index] = found.numpy()
     return fitted
+
+
+def _by_gender(batch: LabelBatch, left_out: Sequence[str] | None) -> dict[str, NDArray[np.int64]]:
+    """The rows of a batch that are to be fitted, by the gender of their SMPL bodies, sorted."""
+    reasons = zip(batch.bad, left_out or [""] * len(batch), strict=True)
+    good = np.array([not bad and not left for bad, left in reasons], dtype=bool)
+    genders = np.array(batch.gender, dtype=str)
+    return {str(g): np.flatnonzero(good & (genders == g)) for g in sorted(set(genders[good]))}
 
 
 @dataclass(frozen=True)

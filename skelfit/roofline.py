@@ -61,12 +61,12 @@ def count_work(models: ModelSet, fit: FitConfig, gender: Gender) -> dict[str, Wo
     """
     work: dict[str, Work] = {}
     for gendered in fit.skel_genders(gender):
-        for part, one in _count_pair(models, fit, gender, gendered).items():
+        for part, one in _count_pair(models, fit, fit.target_gender(gender, gendered), gendered).items():
             work[part] = work.get(part, Work(0, 0)) + one
     return work
 
 
-def _count_pair(models: ModelSet, fit: FitConfig, gender: Gender, gendered: str) -> dict[str, Work]:
+def _count_pair(models: ModelSet, fit: FitConfig, gender: str, gendered: str) -> dict[str, Work]:
     """As `count_work`, for one SKEL body."""
     skel = models.skel_of(gendered)
     weights, target = np.asarray(skel.skin_weights), np.asarray(models.smpl_of(gender).weights)

@@ -15,6 +15,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +30,9 @@ from skelfit.layout import FloatArray
 
 SCHEMA_NAME = "schema.json"
 SUMMARY_NAME = "summary.json"
+
+# Made once: making an encoder takes as long as a row's JSON.
+_to_json = json.JSONEncoder(allow_nan=False).encode
 
 
 class ShardError(InputError):
@@ -66,7 +70,13 @@ class Row:
     sequence: str | None = None  # what a frame belongs to; None: the row is no frame of a sequence
     frame: int | None = None  # which of its frames it is, from 0 on
     frame_rate: float | None = None  # Hz; None also where the file does not say
+    fitted_rate: float | None = (
+        None  # Hz, at which it was fitted as one problem with its sequence; None: by itself
+    )
     subject: str | None = None  # whose motion it is
+    # Of the SMPL body that made the mesh that was fitted; None: there was no finite fit, or a mesh came in.
+    target_gender: str | None = None
+    root: str | None = None  # frozen, turn or free, in this fit; None: there was no finite one
     digest: str = ""  # of this row and its sample (row_digest), when it is written
 
 
@@ -155,7 +165,7 @@ def write_shard(
             raise ValueError(f"{files.name}: the sidecar rows are not those of {span}")
 
     tar_record = write_atomically(files.tar, write_tar)
-    lines = "".join(json.dumps(vars(row), allow_nan=False) + "\n" for row in rows).encode()
+    lines = "".join(_to_json(vars(row)) + "\n" for row in rows).encode()
     sidecar_record = write_atomically(files.sidecar, lambda stream: stream.write(lines))
     statuses = Counter(row.status for row in rows)
     marker = Marker(
@@ -186,7 +196,7 @@ def row_digest(row: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
     The first 16 hex digits of the sha256 of the row's JSON without its digest, and of the name and bytes of each
     member of its sample, in the order of the tar.
     """
-    line = json.dumps({key: value for key, value in row.items() if key != "digest"}, allow_nan=False)
+    line = _to_json({key: value for key, value in row.items() if key != "digest"})
     digest = hashlib.sha256(line.encode())
     for name in sorted(members):
         digest.update(name.encode())
@@ -197,13 +207,22 @@ def row_digest(row: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
 def _members(sample: Sample) -> dict[str, bytes]:
     if "." in sample.key or "/" in sample.key:
         raise ValueError(f"{sample.key}: a WebDataset key must not contain a dot or a slash")
-    label = io.BytesIO()
-    np.save(label, np.ascontiguousarray(sample.label, dtype="<f4"), allow_pickle=False)
-    meta = json.dumps(sample.meta, allow_nan=False).encode()
-    members = {"label.npy": label.getvalue(), "meta.json": meta}
+    label = np.ascontiguousarray(sample.label, dtype="<f4")
+    members = {
+        "label.npy": _npy_header(label.shape) + label.tobytes(),
+        "meta.json": _to_json(sample.meta).encode(),
+    }
     if sample.image is not None:
         members[sample.extension] = sample.image
     return members
+
+
+@lru_cache(maxsize=1)
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """What `np.save` writes before the numbers of a float32 array."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 class _Hashing(io.RawIOBase):

@@ -126,12 +126,15 @@ def _entry(
         max_vertex_mm=round(errors[1], 4),
         stage_pve_mm={"full": round(errors[0], 4)},
         skel_gender=meta["skel_gender"],
+        target_gender=meta["target_gender"],
+        root=meta["root"],
         betas_mm={"transferred": 9.0, "refined": 10.0},
         unseen_keypoints=0,
         image=None,
         sequence=meta["sequence"],
         frame=meta["frame"],
         frame_rate=meta["frame_rate"],
+        fitted_rate=meta["fitted_rate"],
         subject=meta["subject"],
     )
     return row, Sample(meta["key"], label, meta, data, ending)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import tarfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from skelfit.config import FitConfig, GateConfig, LabelSource, Pipeline, StageConfig
+from skelfit.fit.frames import Frames
 from skelfit.fit.results import FitResult
 from skelfit.images.tars import INDEX_NAME, build_index
 from skelfit.job import ShardResult, run_shard
@@ -39,9 +40,12 @@ CAMERA_META = {
     "coordinates": "camera",
     "camera": True,
     "smpl": True,
+    "target_gender": "neutral",
+    "root": "frozen",
     "sequence": None,
     "frame": None,
     "frame_rate": None,
+    "fitted_rate": None,
     "subject": None,
     "angles": "canonical",
     "layout": "skelfit-label-1",
@@ -55,11 +59,18 @@ class FakeFitter:
     delay: float = 0.0
     stages: int = 2
     calls: int = 0
+    frames: list[Frames | None] = field(default_factory=list)  # of each call
 
     def fit(
-        self, smpl_gender: str, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor
+        self,
+        smpl_gender: str,
+        pose: torch.Tensor,
+        betas: torch.Tensor,
+        transl: torch.Tensor,
+        frames: Frames | None = None,
     ) -> FitResult:
         self.calls += 1
+        self.frames.append(frames)
         time.sleep(self.delay)
         n = len(pose)
         poses = torch.zeros(n, 46)

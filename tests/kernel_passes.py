@@ -34,6 +34,7 @@ from skelfit.fit.passes import (
 from skelfit.fit.reference import Evaluation, Reference
 from skelfit.fit.skin_tables import stage_skin
 
+MOVED_BEFORE = (0.03, -0.02, 0.05)  # m, people with a free root, before the vertex pass
 CONFIG = FitConfig(stages=(StageConfig("all", "all", "all", 1, 1),))
 
 
@@ -75,7 +76,10 @@ class KernelPass:
         target[:, ::STRIDE] = goal.target.float()
         places = torch.zeros(len(target), 0, 3) if goal.joints is None else goal.joints.place.float()
         located = backend.array(backend.put(places))
-        return batch_of(backend, target, goal.q, goal.betas, located, self.config.solver.damping)
+        batch = batch_of(backend, target, goal.q, goal.betas, located, self.config.solver.damping)
+        if goal.free_translation:  # wherever they have been moved to before
+            batch.trans.copy_(torch.tensor(MOVED_BEFORE).expand(len(goal.q), 3))
+        return batch
 
     def _tables(self) -> Tables:
         goal, backend, whole = self.goal, self.backend, self.goal.model.asset
@@ -94,6 +98,7 @@ class KernelPass:
             self.backend, self.config, steps, tolerance, goal.joints.weight if goal.joints else 0.0
         )
         rules.limit_weight, rules.beta_weight = goal.limit_weight, goal.beta_weight or 0.0
+        rules.turn_weight, rules.move_weight = goal.turn_weight, goal.move_weight
         rules.free_betas, rules.free_root = int(self.betas), int(goal.free_translation)
         return rules
 

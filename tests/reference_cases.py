@@ -22,6 +22,7 @@ from skelfit.fit.reference import Reference
 # m per rad: two that share a DoF, and one of three.
 TIES = ({28: 0.3, 31: -0.2}, {28: 0.1, 32: 0.2}, {27: 0.2, 30: -0.3, 33: 0.1})
 COUNT, LIMIT_WEIGHT, BETA_WEIGHT, JOINT_WEIGHT = 2, 0.02, 1e-3, 0.3
+TURN_WEIGHT, MOVE_WEIGHT = 0.05, 0.7
 STRIDE = 25
 
 
@@ -83,7 +84,23 @@ KINDS: dict[str, Callable[[SkelModel], Reference]] = {
     "free root, joints": lambda m: replace(
         make(m, "with_root", free_translation=True, betas=True), joints=shoulders(make(m))
     ),
+    "turning root": lambda m: make(m, "with_root", turn_weight=TURN_WEIGHT).hold(),
+    "held root": lambda m: held_root(m).hold(),
+    "held root, betas": lambda m: held_root(m, betas=True).hold(),
 }
+
+
+def held_root(model: SkelModel, betas: bool = False) -> Reference:
+    """A free root under its prior, and joints that are drawn to places beside it."""
+    goal = make(
+        model,
+        "with_root",
+        betas=betas,
+        free_translation=True,
+        turn_weight=TURN_WEIGHT,
+        move_weight=MOVE_WEIGHT,
+    )
+    return replace(goal, joints=shoulders(goal))
 
 
 def near(goal: Reference) -> Tensor:

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"body", "strict"},
     "body": set(),
     "fit": {"body", "config"},
-    "labels": {"config"},
+    "labels": {"config", "world"},
     # Pickles are read without being run.
     "labels.columns": {"body", "config", "labels"},
     # The demo draws people, and so needs the body.
@@ -35,9 +35,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shards": {"config", "layout"},
     "lock": {"shards"},
     "sequences": {"body"},
+    "world": set(),
     "plan": {"body", "config", "filters", "layout", "metrics", "shards", "strict"},
     "status": {"lock", "shards"},
     "people": {"body", "config", "filters", "fit", "labels", "layout", "metrics"},
+    "subjects": {"config", "filters", "fit", "labels", "plan"},
     "job": {
         "body",
         "config",
@@ -51,10 +53,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plan",
         "sequences",
         "shards",
+        "subjects",
     },
     "cluster": {"heap", "job"},
     "card": {"body", "layout", "metrics", "shards"},
-    "export": {"body", "keep", "layout", "metrics", "sequences", "shards"},
+    "export": {"body", "keep", "layout", "metrics", "sequences", "shards", "world"},
+    # Shards beside a label file: read as exports read them, measured as `verify` measures; labels: reads npz files.
+    "compare": {"body", "distances", "export", "labels", "layout", "raster", "sequences", "shards", "verify"},
     "keep": set(),
     "camera": set(),
     "tensors": set(),
@@ -73,6 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sequences",
         "shards",
         "strict",
+        "world",
     },
     # Shards to batches, for any trainer; strict: its own configuration.
     "loader": {"body", "images", "keep", "layout", "shards", "strict"},
@@ -98,6 +104,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "loader",
         "people",
         "shards",
+        # What sequences are measured with.
+        "verify",
     },
 }
 # Kernels import each other relatively.

@@ -23,8 +23,10 @@ from skelfit.config import (
     Pipeline,
     ReadOptions,
     RestartConfig,
+    RootPrior,
     SolverConfig,
     StageConfig,
+    TemporalConfig,
     VertexWeights,
     load_manifest,
     load_pipeline,
@@ -85,6 +87,8 @@ BAD = [
     ("  limit_weight: -1", "fit.limit_weight", "at least 0", "-1"),
     ("  skel_gender: neutral", "fit.skel_gender", "one of male, female, best", "'neutral' (text)"),
     ("  skel_gender: [male]", "fit.skel_gender", "one of male, female, best", "['male'] (a list)"),
+    ("  neutral_target: male", "fit.neutral_target", "one of neutral, gendered", "'male' (text)"),
+    ("  betas: kept", "fit.betas", "one of transfer, copy", "'kept' (text)"),
     ("  vertex_weights: {foot: 0.5}", "fit.vertex_weights.foot", "one of armpits, feet", "an unknown key"),
     ("  vertex_weights: {feet: -1}", "fit.vertex_weights.feet", "at least 0", "-1"),
     ("images: {mode: crops}", "images.mode", "one of bytes, crop, none", "'crops' (text)"),
@@ -206,6 +210,10 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
     changes = {
         "name": "q",
         "skel_gender": "female",
+        "neutral_target": "gendered",
+        "betas": "copy",
+        "root": "free",
+        "root_prior": RootPrior(turn=1e-4),
         "batch": 255,
         "limit_weight": 2e-4,
         "vertex_weights": VertexWeights(feet=0.5),
@@ -219,6 +227,7 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
         "branches": BranchConfig(beyond=0.03),
         "locator": LocatorConfig(seed=1),
         "meshes": MeshConfig(coarse_steps=(4, 4)),
+        "temporal": TemporalConfig(steps=3),
     }
     variants = [dataclasses.replace(fit, **{k: v}) for k, v in changes.items() if k != "name"]
     assert {f.name for f in dataclasses.fields(FitConfig)} == changes.keys() - {"name"} | {"stages"}

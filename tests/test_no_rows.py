@@ -15,7 +15,7 @@ from test_labels import columns as camerahmr
 from skelfit.cli import main
 from skelfit.config import LabelSource, Source
 from skelfit.labels.readers import NO_ROWS, READERS, read
-from skelfit.labels.store import build_store, read_rows, sequence_starts
+from skelfit.labels.store import build_store, read_rows, store_sequences
 from skelfit.shards import read_json
 
 MAKERS = LAYOUTS | {"camerahmr": camerahmr}
@@ -107,7 +107,7 @@ def test_an_empty_sequence_leaves_the_others_alone(
     write(Path("motions") / f"{full}.npz", amass(5))
     store = build_store(LabelSource("motions"), Path("motions"), tmp_path / "stores")
     batch = read_rows(store, 0, 5)
-    assert batch.bad == [""] * 5 and sequence_starts(store) == (0,)
+    assert batch.bad == [""] * 5 and [s.start for s in store_sequences(store)] == [0]
     np.testing.assert_allclose(batch.pose[:, 3], amass(5)["poses"].reshape(5, -1, 3)[:, 3], atol=1e-6)
     assert f"{NO_ROWS} (2 of 3 files)" in batch.about.notes
     assert [r.args[0].name for r in caplog.records if "0 rows" in r.message] == [  # type: ignore[index,union-attr]

@@ -14,7 +14,9 @@ from reference_cases import (
     JOINT_WEIGHT,
     KINDS,
     LIMIT_WEIGHT,
+    MOVE_WEIGHT,
     STRIDE,
+    TURN_WEIGHT,
     make,
     near,
     shoulders,
@@ -123,17 +125,45 @@ def test_a_free_translation_is_the_best_one(model: SkelModel, with_joints: bool)
     goal = make(model, "with_root")
     joints = shoulders(goal) if with_joints else None
     goal = replace(goal, target=goal.target + torch.tensor([0.1, -0.2, 0.3]), joints=joints)
-    x = near(goal)
-    best = goal.translation(x)
+    x, free = near(goal), replace(goal, free_translation=True)
+    best = free.translation(x)
+    assert (goal.translation(x) == 0).all()
     moved = replace(
         goal,
         target=goal.target - best[:, None],
         joints=goal.joints and replace(goal.joints, place=goal.joints.place - best[:, None]),
     )
-    free = replace(goal, free_translation=True)
     torch.testing.assert_close(free.value(x), moved.value(x), rtol=1e-10, atol=0)
     assert (free.value(x) < 0.8 * goal.value(x)).all()
-    assert moved.translation(x).abs().max() < 1e-12
+    assert replace(moved, free_translation=True).translation(x).abs().max() < 1e-12
+
+
+def test_a_root_is_held_by_what_its_turn_and_its_move_cost(model: SkelModel) -> None:
+    """For small turns that is the squared angle; a move is shorter the more it costs, and is the best for its cost."""
+    goal = replace(make(model, "with_root"), limit_weight=0.0)
+    goal = replace(goal, target=goal.target + torch.tensor([0.1, -0.2, 0.3]))
+    turned = replace(goal, turn_weight=TURN_WEIGHT)
+    angle = torch.tensor([0.01, 0.02], dtype=torch.float64)
+    for axis in range(3):
+        x = goal.start.index_fill(1, torch.arange(3), 0.0)
+        assert torch.equal(turned.value(x), goal.value(x))
+        x[:, axis] = angle
+        cost = turned.value(x) - goal.value(x)
+        torch.testing.assert_close(cost, TURN_WEIGHT * angle.square(), rtol=1e-4, atol=0)
+    held = replace(goal, free_translation=True, move_weight=MOVE_WEIGHT)
+    x = near(goal)
+    best = held.translation(x)
+    torch.testing.assert_close(
+        best * (1 + MOVE_WEIGHT), replace(goal, free_translation=True).translation(x), rtol=1e-10, atol=0
+    )
+
+    def value(move: Tensor) -> Tensor:
+        cost = MOVE_WEIGHT * move.square().sum(1)
+        return replace(goal, target=goal.target - move[:, None]).value(x) + cost
+
+    torch.testing.assert_close(held.value(x), value(best), rtol=1e-10, atol=0)
+    for off in 1e-3 * torch.eye(3, dtype=torch.float64):
+        assert (value(best + off) > value(best)).all() and (value(best - off) > value(best)).all()
 
 
 def test_float32_is_as_near_as_its_rounding(models: ModelSet, model: SkelModel) -> None:

@@ -64,7 +64,7 @@ def start(
         wp.array(pose.reshape(people, 72), dtype=float, device="cpu"),
         wp.array(betas, dtype=float, device="cpu"),
         rows,
-        start_tables(smpl, skel, "cpu", limits),
+        start_tables(smpl, skel, beta_map(smpl, skel), "cpu", limits),
         body_tables(skel, "cpu"),
         make_balls(range(NUM_JOINTS), range(NUM_DOFS), "cpu", limits),
         kernels.place.make_place(slots, "cpu"),

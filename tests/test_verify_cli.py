@@ -81,7 +81,7 @@ def test_good_shards(made: Path, tmp_path: Path) -> None:
     assert "whole: every byte as it was written" in result.stdout and "verdict: good" in result.stdout
     assert lines[-1] == f"next: skelfit verify {made} --html report.html --keep keep.csv"
     report = read_json(path)
-    assert report["version"] == "skelfit-verify-1" and report["verdict"] == "good"
+    assert report["version"] == "skelfit-verify-2" and report["verdict"] == "good"
     assert report["people"] == {"whole": PEOPLE, "measured": PEOPLE}
     assert report["integrity"]["damage"] == [] and report["accuracy"]["people"] == PEOPLE
     assert report["keep"]["kept"] + report["keep"]["dropped"] == PEOPLE

@@ -32,7 +32,7 @@ def make_report(folder: Path, models: ModelSet, worst: Sequence[str]) -> dict[st
     metrics = measure(Bodies(models), People("people-000000", keys, np.array(labels), metas), bones_every=1)
     measured = {key: person_to_json(metrics, i) for i, key in enumerate(keys)}
     return {
-        "version": "skelfit-verify-1",
+        "version": "skelfit-verify-2",
         "verdict": "damaged",
         "people": {"whole": len(keys), "measured": len(keys)},
         "integrity": {

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -41,7 +41,7 @@ from skelfit.files import LOCAL, not_local
 
 PROVENANCE_NAME = "models.json"
 KEYPOINTS_NAME = "keypoints44.npz"
-OPEN_BODY = "open body"
+OPEN_BODY, OTHER_RIG = "open body", "open body on another rig"
 Record: TypeAlias = dict[str, str]
 
 
@@ -154,15 +154,29 @@ def write_provenance(folder: Path, records: Iterable[Record]) -> None:
 
 def open_models() -> ModelSet:
     """The open body that skelfit ships: all genders and the 44-keypoint regressor."""
-    # Imported here because the importer uses this module, and because the open body takes a moment to expand.
-    from skelfit.body.importer import skel_from_official, smpl_from_official
-    from skelfit.body.open_body import open_body_models, open_keypoint_regressor
+    # Imported here because the open body takes a moment to expand.
+    from skelfit.body.open_body import open_body_models
 
-    raw = open_body_models()
-    smpl = {g: smpl_from_official(raw[f"smpl_{g}"], g, f"{OPEN_BODY}: smpl_{g}") for g in SMPL_GENDERS}
-    skel = {g: skel_from_official(raw[f"skel_{g}"], g, f"{OPEN_BODY}: skel_{g}") for g in SKEL_GENDERS}
+    return _made(open_body_models(), OPEN_BODY)
+
+
+def other_models() -> ModelSet:
+    """The same on another rig: a pair of bodies to measure on, with which nothing was made."""
+    from skelfit.body.open_body import open_body_models
+    from skelfit.body.other_rig import other_rig
+
+    return _made(other_rig(open_body_models()), OTHER_RIG)
+
+
+def _made(raw: Mapping[str, Any], source: str) -> ModelSet:
+    # Imported here because the importer uses this module.
+    from skelfit.body.importer import skel_from_official, smpl_from_official
+    from skelfit.body.open_body import open_keypoint_regressor
+
+    smpl = {g: smpl_from_official(raw[f"smpl_{g}"], g, f"{source}: smpl_{g}") for g in SMPL_GENDERS}
+    skel = {g: skel_from_official(raw[f"skel_{g}"], g, f"{source}: skel_{g}") for g in SKEL_GENDERS}
     keypoints = np.asarray(open_keypoint_regressor(), dtype="<f4")
-    return make_model_set(smpl, skel, OPEN_BODY, keypoints)
+    return make_model_set(smpl, skel, source, keypoints)
 
 
 def find_models(folder: str | Path | None = None) -> ModelSet:

@@ -14,7 +14,17 @@ from torch import Tensor
 from skelfit.body.assets import SmplAsset
 from skelfit.body.axes import combined
 
-NUM_SMPL_JOINTS = 24
+SMPL_JOINT_NAMES: tuple[str, ...] = tuple(
+    "pelvis l_hip r_hip spine1 l_knee r_knee spine2 l_ankle r_ankle spine3 l_foot r_foot neck l_collar r_collar "
+    "head l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_hand r_hand".split()
+)
+NUM_SMPL_JOINTS = len(SMPL_JOINT_NAMES)
+
+
+def root_joint_tables(asset: SmplAsset, num_betas: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Rest position of the root joint (3,) m, and how betas move it (3, num_betas), float64."""
+    weights = asset.J_regressor[0].astype(np.float64)
+    return weights @ asset.v_template, np.tensordot(weights, asset.shapedirs[:, :, :num_betas], 1)
 
 
 class SmplModel:

@@ -13,6 +13,7 @@ import yaml
 from skelfit.body.dofs import DOF_NAMES
 from skelfit.card.facts import SubsetFacts
 from skelfit.layout import COORDINATES, schema
+from skelfit.metrics import remark_on_targets
 
 _SIZES = (
     (10**3, "n<1K"),
@@ -198,6 +199,9 @@ def _accuracy(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
         bodies = ", ".join(f"{count:,} {gender}" for gender, count in sorted(s.rows.skel_genders.items()))
         lines.append([s.name, *numbers, *rest, bodies])
     yield _table(header, lines, left=1)
+    for s in subsets:
+        if remark := remark_on_targets(s.identity):
+            yield f"{s.name}: {remark}."
     yield (
         "\"At rest\" is the distance of the two unposed skins (RMS, mm): what the difference of SMPL's and SKEL's "
         "shape spaces leaves, whatever the pose. Each person's errors are in its label vector and in the `.rows.jsonl`."

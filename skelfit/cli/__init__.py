@@ -18,6 +18,10 @@ COMMANDS = {
     "convert": ("convert:convert_command", "Fit SKEL to SMPL labels and write WebDataset shards."),
     "status": ("status:status_command", "How far a run is, also one on another machine."),
     "verify": ("verify:verify_command", "Check finished shards: whole, accurate, anatomical?"),
+    "compare": (
+        "compare:compare_command",
+        "Shards beside a label file with SKEL's parameters, person by person.",
+    ),
     "view": ("view:view_command", "One person of the shards in the browser, with sliders."),
     "export": ("export:export_command", "Write the people of a run in the form that others read."),
     "card": ("card:card_command", "Write the dataset card of finished runs."),

@@ -35,17 +35,18 @@ from skelfit.cli.subsets import (
     label_files,
     manifest_subset,
     manifests_of,
+    say_sequences,
 )
 from skelfit.cluster.place import HERE, Place, visible_gpus
 from skelfit.cluster.tasks import ShardFailure, run_tasks
 from skelfit.cluster.watching import check_bokeh
 from skelfit.cluster.worker import Work
-from skelfit.config import Pipeline, load_manifest, load_pipeline
-from skelfit.errors import SkelfitError
+from skelfit.config import Pipeline, check_neutral_target, load_manifest, load_pipeline
+from skelfit.errors import ConfigError, SkelfitError
 from skelfit.filters import PUBLISHED_VALUES, switched
 from skelfit.fit.backend import is_compiled, make_backend
 from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
-from skelfit.labels.store import clear_temporaries, sequence_starts
+from skelfit.labels.store import clear_temporaries, store_sequences
 from skelfit.lock import write_record, writing
 from skelfit.plan import Run, ShardTask, finish, pending, plan_shards, rejected_so_far
 from skelfit.shipped import MANIFESTS
@@ -90,6 +91,11 @@ class Orders:
     help="SKEL for neutral labels; best: whichever fits a person better.",
 )
 @click.option(
+    "--independent-frames",
+    is_flag=True,
+    help="Fit each frame of a sequence by itself, not all as one problem.",
+)
+@click.option(
     "--filter",
     "filters",
     metavar="RULE[=VALUE]",
@@ -115,6 +121,7 @@ def convert_command(
     models: Path | None,
     image_options: ImageOptions,
     skel_gender: str | None,
+    independent_frames: bool,
     filters: tuple[tuple[str, float | None], ...],
     no_filters: tuple[str, ...],
     limit: int | None,
@@ -130,13 +137,15 @@ def convert_command(
         raise click.UsageError("--images is for one subset: give one manifest")
     if manifest is not None:
         data_root()  # said before anything is read
-    settings = image_options.applied_to(chosen_pipeline(pipeline, skel_gender, shard_size))
+    chosen = chosen_pipeline(pipeline, skel_gender, shard_size, independent_frames)
+    settings = image_options.applied_to(chosen)
     given = Given(
         skel_gender=skel_gender,
         images=image_options.place is not None,
         image_mode=image_options.mode,
         crop_options=image_options.of_crops(),
         filters=tuple(name for name, _ in filters),
+        independent_frames=independent_frames,
     )
     one = manifest is not None and not manifest.is_dir() and load_manifest(manifest).images is None
     check_image_options(given, settings.images.mode, has_images=given.images or not (one or manifest is None))
@@ -181,6 +190,7 @@ def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
         check_given(run, orders.given)
         check_filters(run)
         check_images(run)
+        say_sequences(run)
         if orders.place.scheduler is None and not is_compiled(run.device):
             click.echo("compiling the kernels of the fit for this machine; that takes up to a minute, once")
             make_backend(run.device).compile()
@@ -239,7 +249,7 @@ def convert_run(
 
     The caller holds the lock.
     """
-    sequences = {i: sequence_starts(file.store) for i, file in enumerate(run.labels)}
+    sequences = {i: [s.start for s in store_sequences(file.store)] for i, file in enumerate(run.labels)}
     out, tasks = Path(run.out), plan_shards(run, sequences)
     device = run.device if run.device != "auto" else "the workers' devices"
     rows = sum(task.stop - task.start for task in tasks)
@@ -288,12 +298,24 @@ def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
     }
 
 
-def chosen_pipeline(path: Path, skel_gender: str | None = None, shard_size: int | None = None) -> Pipeline:
-    """The pipeline with what the command line changes of it."""
+def chosen_pipeline(
+    path: Path,
+    skel_gender: str | None = None,
+    shard_size: int | None = None,
+    independent_frames: bool = False,
+) -> Pipeline:
+    """The pipeline with what the command line changes of it. Raises ConfigError."""
     pipeline = load_pipeline(path)
+    if independent_frames:
+        if pipeline.temporal is None:
+            expected = "a pipeline that fits frames of a sequence as one problem, for --independent-frames"
+            found = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
+            raise ConfigError(path, "fit.temporal", expected, found)
+        pipeline = replace(pipeline, fit=replace(pipeline.fit, temporal=None))
     if skel_gender is not None:
         gender: Any = skel_gender
         pipeline = replace(pipeline, fit=replace(pipeline.fit, skel_gender=gender))
+        check_neutral_target(pipeline.fit, path)
     return pipeline if shard_size is None else replace(pipeline, shard_size=shard_size)
 
 

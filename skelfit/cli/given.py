@@ -22,6 +22,7 @@ class Given:
     image_mode: ImageMode | None = None
     crop_options: tuple[str, ...] = ()  # names of those that were given
     filters: tuple[str, ...] = ()
+    independent_frames: bool = False
 
 
 def check_image_options(given: Given, mode: ImageMode, *, has_images: bool) -> None:
@@ -54,6 +55,12 @@ def check_given(run: Run, given: Given) -> None:
             f"boxes of people, for {next(iter(given.crop_options), '--image-mode crop')}",
             "none",
             lambda content: content.has_boxes,
+        ),
+        (
+            given.independent_frames,
+            "sequences, for --independent-frames",
+            "none",
+            lambda content: bool(content.sequences),
         ),
         *(
             (True, f"{what}, for --filter {rule}", "none", lambda content, what=what: content.has(what))

@@ -44,6 +44,16 @@ def label_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--length-unit", type=click.Choice(["m", "cm", "mm"]), help="Of its meshes  [default: by value]."
     )
+    @click.option(
+        "--labels-up",
+        type=click.Choice(["y", "z"]),
+        help="Up in the world of its people  [default: by value].",
+    )
+    @click.option(
+        "--up",
+        type=click.Choice(["y", "z"]),
+        help="Up in the shards' world: turns them  [default: as it is].",
+    )
     @wraps(command)
     def with_options(
         manifest: Path | None,
@@ -53,13 +63,17 @@ def label_options(command: Callable[..., None]) -> Callable[..., None]:
         angle_unit: Any,
         rot6d: Any,
         length_unit: Any,
+        labels_up: Any,
+        up: Any,
         **others: Any,
     ) -> None:
-        read = ReadOptions(scale_unit, angle_unit, rot6d, length_unit)
+        read = ReadOptions(scale_unit, angle_unit, rot6d, length_unit, labels_up, up)
         if (manifest is None) == (labels is None):
             raise click.UsageError("give either --manifest FILE or --labels FILE")
         if manifest is not None and (source is not None or read != ReadOptions()):
-            raise click.UsageError("--source and the units are for --labels; a manifest has its own")
+            raise click.UsageError(
+                "--source, the units and what is up are for --labels; a manifest has its own"
+            )
         command(manifest=manifest, label_options=LabelOptions(labels, source, read), **others)
 
     return with_options

@@ -11,6 +11,8 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from skelfit.metrics import remark_on_targets
+
 PLAIN_PROGRESS_SECONDS = 10.0
 
 
@@ -84,6 +86,8 @@ def report(summary: Mapping[str, Any]) -> None:
     if summary["pve_mm"]["mean"] is not None:
         stages = {name: mean for name, mean in summary["stage_pve_mm"].items() if mean is not None}
         click.echo(f"PVE in mm: {_listed(summary['pve_mm'])}{_listed(stages, '; after each stage: ')}")
+        if remark := remark_on_targets(summary["identity"]):
+            click.echo(f"  {remark}")
         steps = {s: d["mean"] for s, d in summary["betas_mm"].items() if d["mean"] is not None}
         bodies = ", ".join(f"{count} {gender}" for gender, count in summary["skel_genders"].items())
         click.echo(f"SKEL bodies: {bodies}{_listed(steps, '; distance at rest in mm, betas ')}")

@@ -177,6 +177,22 @@ def check_filters(run: Run) -> None:
                 click.echo(f"{file.name}: no row has {NEEDS[rule]}, so the filter {rule} {effect}")
 
 
+def say_sequences(run: Run) -> None:
+    """Say how the frames of sequences are fitted, and at what rate where a file does not give one."""
+    temporal = run.pipeline.temporal
+    for file in run.labels:
+        sequences = store_contents(file.store, file.rows).sequences
+        if not sequences:
+            continue
+        how = "as one problem (--independent-frames: each by itself)" if temporal else "each by itself"
+        count = "1 sequence" if len(sequences) == 1 else f"{len(sequences)} sequences"
+        click.echo(f"{file.name}: {count}; frames are fitted {how}")
+        unknown = sum(sequence.frame_rate is None for sequence in sequences)
+        if unknown and temporal:
+            assumed = f"{temporal.frame_rate:g} Hz assumed (fit.temporal.frame_rate)"
+            click.echo(f"  {unknown} of them without a frame rate: {assumed}")
+
+
 def _is_there(images: ImageSource, path: str) -> bool:
     place = images.find(path)
     return place.exists() if isinstance(place, Path) else place is not None

@@ -13,18 +13,22 @@ from skelfit.body.models import ModelSet, make_model_set
 from skelfit.body.skel import SkelModel, corrective_feature, skinning_transforms
 from skelfit.errors import ModelError
 from skelfit.export.people import FinishedRun, Person
+from skelfit.world import Y_UP_FROM_Z_UP
 
 Array = NDArray[np.float64]
 
 # From the coordinates that a label file is in to a ground whose y axis is up; rows are the ground's axes. They are
 # OpenSim's: who faces the camera, or stands as the body models do, looks along x, and has z to the right.
+_Y_UP: Array = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # as the body models have it: y up, z forward
 GROUND: dict[str, Array] = {
     "camera": np.array([[0.0, 0, -1], [0, -1, 0], [-1, 0, 0]]),  # x right, y down, z forward
-    "world_z_up": np.array([[0.0, -1, 0], [0, 0, 1], [-1, 0, 0]]),
-    "unknown": np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]),  # taken as the body models': y up, z forward
+    "world_y_up": _Y_UP,
+    "world_z_up": _Y_UP @ Y_UP_FROM_Z_UP,
+    "unknown": _Y_UP,
 }
 GROUND_TEXT = {
     "camera": "x = -z (towards the camera), y = -y (up), z = -x (to the left of the image) of the camera frame",
+    "world_y_up": "x = z, y = y (up), z = -x of the labels' world, whose y is up",
     "world_z_up": "x = -y, y = z (up), z = -x of the labels' world, whose z is up",
     "unknown": "x = z, y = y (up), z = -x of the labels' frame, whose y is taken to be up",
 }

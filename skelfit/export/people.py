@@ -88,6 +88,11 @@ class FinishedRun:
 
     def people(self) -> Iterator[Person]:
         """The people, in the order of the shards. Raises ShardError for a tar that is not what its marker says."""
+        for key, shard, label, meta in self.samples():
+            yield Person(key, shard, unpack(label), meta)
+
+    def samples(self) -> Iterator[tuple[str, str, FloatArray, Mapping[str, Any]]]:
+        """The same as they are stored: key, name of the shard, label vector, which may be damaged, and metadata."""
         for files, marker in self.shards:
             count = 0
             for key, label, meta in read_samples(files.tar):
@@ -96,7 +101,7 @@ class FinishedRun:
                     expected = "a value, as shards of this version of skelfit have it"
                     raise ShardError(files.tar, f"{key}: {missing[0]}", expected, "no such key in meta.json")
                 if self.keeps(key):
-                    yield Person(key, files.name, unpack(label), meta)
+                    yield key, files.name, label, meta
             if count != marker.rows_out:
                 raise ShardError(files.tar, None, f"{marker.rows_out} samples", f"{count}")
 

@@ -108,6 +108,13 @@ class Backend:
             return array.detach().to("cpu", copy=True)
         return torch.from_numpy(array.numpy().copy())
 
+    def read_all(self, *arrays: Any) -> list[Tensor]:
+        """What several arrays of floats hold, for one wait."""
+        there = [x.detach() if isinstance(x, Tensor) else wp.to_torch(x) for x in arrays]
+        host = self.read(torch.cat([x.reshape(-1) for x in there]))
+        parts = host.split([x.numel() for x in there])
+        return [part.view(x.shape) for part, x in zip(parts, there, strict=True)]
+
     def put(self, x: Tensor) -> Tensor:
         """Floats on the device, for kernels to change."""
         return x.to(self.device, torch.float32, copy=True).contiguous()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
 from skelfit.fit.backend import Backend
 
 T = TypeVar("T")
+# What a function gives for some numbers, in their order.
+Each = Callable[[Callable[[int], Any], Sequence[int]], list[Any]]
 
 
-def run_batches(backend: Backend, function: Callable[[int], T], starts: Sequence[int]) -> list[T]:
-    """What a function gives for the batches that start at these rows.
+@contextmanager
+def side_by_side(backend: Backend) -> Iterator[Each]:
+    """Threads that share work.
 
     Batches have nothing in common, so that threads over batches lose less than threads within one, and what a batch
     gives does not depend on how many there are.
@@ -24,6 +28,12 @@ def run_batches(backend: Backend, function: Callable[[int], T], starts: Sequence
         with ThreadPoolExecutor(
             backend.workers or threads, initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
-            return list(pool.map(function, starts))
+            yield lambda function, numbers: list(pool.map(function, numbers))
     finally:
         torch.set_num_threads(threads)  # of threads to come: this one's own never changed
+
+
+def run_batches(backend: Backend, function: Callable[[int], T], starts: Sequence[int]) -> list[T]:
+    """What a function gives for the batches that start at these rows."""
+    with side_by_side(backend) as each:
+        return each(function, starts)

@@ -3,13 +3,14 @@
 The protocol of the SKEL aligner (Keller et al., TOG 2023) and of SKEL-CF's fitter (Li et al., 2025): stage by stage,
 one optimiser for the sum of all people's objectives, and in L-BFGS one strong-Wolfe line search, so that one person's
 step is everybody's and a person's result depends on the others in the batch. All angles but the root's start from
-zero, as published. Stages, residuals, betas, the frozen root and the measured errors are those of `Fitter`, so that
-the two differ in the optimisation alone.
+zero, as published. Stages, residuals, betas, the root and its prior, and the measured errors are those of `Fitter`, so
+that the two differ in the optimisation alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,7 @@ from skelfit.fit.schedule import Stage
 if TYPE_CHECKING:
     from skelfit.body.models import ModelSet
     from skelfit.config import FirstOrderConfig, FitConfig
+    from skelfit.fit.frames import Frames
 
 # Evaluations per iteration of L-BFGS: its line search mostly takes the first trial.
 _EVALUATIONS = 1.25
@@ -44,8 +46,16 @@ class FirstOrderFitter(Fitter):
     def __init__(
         self, models: ModelSet, config: FitConfig, first_order: FirstOrderConfig, device: str = "cpu"
     ) -> None:
-        super().__init__(models, config, device)
+        super().__init__(models, replace(config, temporal=None), device)  # published for frames by themselves
         self.first_order = first_order
+
+    def fit(
+        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: Frames | None = None
+    ) -> FitResult:
+        """Fit N people; the baseline has no term between frames, so that it takes none."""
+        if frames is not None:
+            raise ValueError("frames: expected none, as the baseline fits every frame by itself")
+        return super().fit(smpl_gender, pose, betas, transl)
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
         """What fits labels of one SMPL gender with one SKEL gender."""
@@ -75,6 +85,7 @@ class _FirstOrderPair(PairFitter):
             q, betas = goal.parts(x)
             batch.q.copy_(q)
             batch.betas.copy_(betas)
+            batch.trans.copy_(goal.translation(x))
             judged = [judge(goal.take(rows), x[rows]) for rows in torch.arange(len(x)).split(_JUDGED)]
             status[:, VALUE], status[:, DECREASE] = (torch.cat(e).cpu() for e in zip(*judged, strict=True))
         return status
@@ -91,6 +102,7 @@ class _FirstOrderPair(PairFitter):
             names = tuple(self.locator.joints[k] for k in mine)
             joints = JointGoal(names, place, stage.config.joint_weight)
         tied = coupled(spine_couplings(config.spine), stage.fine.tree.dofs)
+        last, root = stage is self.schedule.stages[-1], config.root_prior
         return Reference(
             model=SkelModel(self.skel.asset, device).with_vertices(vertices.to(device)),
             om=backend.read(skin.skin.om)[: len(vertices)].to(device),
@@ -103,6 +115,9 @@ class _FirstOrderPair(PairFitter):
             beta_weight=config.beta_weight if stage.free_betas else None,
             joints=joints,
             couplings=torch.tensor(tied, dtype=torch.float32, device=device),
+            free_translation=last and config.root == "free",
+            turn_weight=root.turn,
+            move_weight=root.move,
         )
 
 

@@ -24,7 +24,24 @@ class Errors:
     joints: Tensor  # (B, 24, 3) m
 
 
-def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors:
+@dataclass(frozen=True)
+class Measured:
+    """The distances of some people on the device: the host need not wait for them one batch at a time."""
+
+    array: Any  # (numbers,) lane vectors, all of `Errors` one after the other
+    shapes: dict[str, tuple[int, ...]]  # of each, group by group
+    count: int  # people
+
+    def errors(self, host: Tensor) -> Errors:
+        """The distances, from what the array (numbers, L) holds."""
+        parts = host.split([int(np.prod(shape)) for shape in self.shapes.values()])
+        found = zip(self.shapes.items(), parts, strict=True)
+        return Errors(
+            **{name: by_person(x.view(*shape, host.shape[-1]), self.count) for (name, shape), x in found}
+        )
+
+
+def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Measured:
     """Distances at where people are, pose correctives included: what a user would measure on the two meshes."""
     k = backend.kernels
     rows = whole_groups(np.arange(batch.count), backend.lanes)
@@ -39,17 +56,10 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Errors
     # All in one array: the host waits for the device at each read.
     ends = np.cumsum([0, *(np.prod(shape) for shape in shapes.values())]).tolist()
     found, out = backend.lanes_of(ends[-1]), k.skin_errors.Errors()
-    spans = {name: slice(*ends[i : i + 2]) for i, name in enumerate(shapes)}
-    for name, shape in shapes.items():
-        setattr(out, name, found[spans[name]].reshape(shape) if np.prod(shape) else backend.lanes_of(*shape))
+    for (name, shape), first, stop in zip(shapes.items(), ends, ends[1:], strict=False):
+        setattr(out, name, found[first:stop].reshape(shape) if stop > first else backend.lanes_of(*shape))
     posing = posing_of(backend, parts, body, batch)
     room = backend.room(k.skin.room_for, parts, backend.block, 0)
     people = skinned(backend, skin, batch.target, rows)
     backend.launch(k.skin_errors.errors, parts, [skin.skin, people, posing, backend.chunk, room, out])
-    host = backend.read(found)  # (numbers, L)
-    return Errors(
-        **{
-            name: by_person(host[spans[name]].view(*shape, backend.lanes), batch.count)
-            for name, shape in shapes.items()
-        }
-    )
+    return Measured(found, shapes, batch.count)

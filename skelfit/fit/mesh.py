@@ -184,10 +184,11 @@ class MeshFitter:
         """Back from the frame of the start's pelvis."""
         q, shift, betas, status = x.split(_SIZES, 1)
         q = nearest_turn(q, self.middle)
-        errors = measure(self.backend, self.fine.skin, self.fine.body, batch)
+        measured = measure(self.backend, self.fine.skin, self.fine.body, batch)
+        errors = measured.errors(self.backend.read(measured.array))
         frame = self.model.frames(betas[:1]).frame[0, 0]  # the pelvis', the same for all shapes
         turned = angles_to_rotation(self.root_ball, q[:, None, list(ROOT_DOFS)])[:, 0]
-        q[:, list(ROOT_DOFS)] = root_angles(frame, start.turn @ (frame @ turned @ frame.mT))
+        q[:, list(ROOT_DOFS)] = root_angles(frame, start.turn, turned)
 
         def place(points: Tensor) -> Tensor:
             return (points - start.rest[:, None]) @ start.turn.mT + start.there[:, None]

@@ -96,7 +96,7 @@ def whole_groups(rows: Rows, lanes: int) -> Rows:
 
 
 def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float, joint_weight: float) -> Any:
-    """How the solver steps: of the angles alone, with the model of the Hessian; to be changed."""
+    """How the solver steps: of the angles alone, with the model of the Hessian, no root held; to be changed."""
     rules, solver = backend.kernels.objective.Rules(), config.solver
     rules.steps, rules.exact, rules.free_betas, rules.free_root = steps, 0, 0, 0
     rules.branch, rules.way = -1, 0
@@ -110,6 +110,7 @@ def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float
     rules.damping_up, rules.damping_down = solver.damping_up, solver.damping_down
     rules.damping_at_rest, rules.noise = solver.damping_at_rest, solver.noise * _FLOAT_EPS
     rules.limit_weight, rules.beta_weight = config.limit_weight, config.beta_weight
+    rules.turn_weight, rules.move_weight = 0.0, 0.0
     rules.beyond = config.branches.beyond
     return rules
 
@@ -216,8 +217,10 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
     )  # fmt: skip
 
 
-def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, tries: int = 0) -> None:
-    """A vertex pass and the steps of rules for people of rows (K,).
+def run_pass(
+    backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, tries: int = 0
+) -> Moments:
+    """A vertex pass and the steps of rules for people of rows (K,); returns what the former found.
 
     tries: steps that people whose shoulders end beyond their limits are followed for from elsewhere, of the same
     moments. Two triples of a ball joint's angles mean one rotation, and the limits lie where the two meet: there a
@@ -227,12 +230,13 @@ def run_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: 
     found = vertex_pass(backend, tables, batch, rows, bool(rules.free_betas))
     solve(backend, tables, batch, found, np.arange(len(rows)), rules)
     if not tries or not tables.num_branches:
-        return
-    doubts = backend.read(batch.status)[torch.from_numpy(rows)].numpy()
+        return found
+    status = backend.read(batch.status)[torch.from_numpy(rows)].numpy()
     for branch in range(tables.num_branches):
-        places = np.flatnonzero(doubts[:, DOUBT + branch] > rules.beyond)
+        places = np.flatnonzero(status[:, DOUBT + branch] > rules.beyond)
         for way in range(_WAYS if len(places) else 0):
             solve(backend, tables, batch, found, places, _elsewhere(backend, rules, branch, way, tries))
+    return found
 
 
 def _elsewhere(backend: Backend, rules: Any, branch: int, way: int, steps: int) -> Any:

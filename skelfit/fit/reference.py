@@ -2,8 +2,11 @@
 
     E(x) = sum_v om |skin_v - target_v|^2 + limit_weight |excess|^2 + beta_weight |betas|^2
            + joint_weight sum_j |joint_j - place_j|^2 + |couplings q|^2
+           + turn_weight |G - I|^2 / 2 + move_weight |t|^2
 
-in m^2, per person; x are the active DoFs, and the betas after them where they are free. Everything is computed by
+in m^2, per person; x are the active DoFs, and the betas after them where they are free. G is how far the pelvis is
+turned, t how far the person is moved: zero, or where it is free the one that is best, as the objective is quadratic in
+it. Everything is computed by
 `SkelModel` and differentiated by torch, in the float type of the model; people have nothing in common.
 
 Kernels expand the vertex errors about the skin of a vertex pass and hold some of it until the next. `Reference.hold`
@@ -24,6 +27,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from skelfit.body.ball import angles_to_rotation, ball_joints
+from skelfit.body.dofs import ROOT_DOFS
 from skelfit.body.skel import SkelModel, skinning_transforms
 
 if TYPE_CHECKING:
@@ -69,6 +74,8 @@ class Reference:
     held: Held | None = None  # None: correctives follow the pose, and the skin the betas
     couplings: Tensor | None = None  # (K, 46) m per rad, forms that tie active DoFs alone
     free_translation: bool = False  # the minimum over a translation of each person
+    turn_weight: float = 0.0  # m^2 per rad^2 that the root turns
+    move_weight: float = 0.0  # m^2 per m^2 that this translation moves it
 
     @property
     def start(self) -> Tensor:
@@ -104,38 +111,46 @@ class Reference:
         n = len(self.dofs)
         return self.q.index_copy(1, self.dofs, x[:, :n]), self.betas if self.beta_weight is None else x[:, n:]
 
-    def offsets(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Where vertices, and joints with a goal, are off by (B, P, 3) m, and the weights (P,) of their squares."""
+    def offsets(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where vertices, and joints with a goal, are off by (B, P, 3) m, the weights (P,) of their squares, and how
+        far people are moved for it, (B, 3) m."""
         q, betas = self.parts(x)
         if self.held is None:
             found = self.model.forward(self.model.shape(betas), q)
             skin, positions = found.vertices, found.joints
         else:
             skin, positions = _held_skin(self.model, self.held, q, betas)
-        off = skin - self.target
-        if self.joints is None:
-            return off, self.om
-        away = positions[:, list(self.joints.joints)] - self.joints.place
-        weights = self.om.new_full((away.shape[1],), self.joints.weight)
-        return torch.cat((off, away), 1), torch.cat((self.om, weights))
+        off, weights = skin - self.target, self.om
+        if self.joints is not None:
+            away = positions[:, list(self.joints.joints)] - self.joints.place
+            off = torch.cat((off, away), 1)
+            weights = torch.cat((weights, weights.new_full((away.shape[1],), self.joints.weight)))
+        moved = off.new_zeros(len(off), 3)
+        if self.free_translation:
+            moved = -(weights[:, None] * off).sum(1) / (weights.sum() + self.move_weight)
+        return off + moved[:, None], weights, moved
 
     def translation(self, x: Tensor) -> Tensor:
-        """The translation (B, 3) m that makes the objective least."""
-        off, weights = self.offsets(x)
-        return -(weights[:, None] * off).sum(1) / weights.sum()
+        """How far people are moved, (B, 3) m: where it is free, as far as makes the objective least."""
+        return self.offsets(x)[2]
 
     def residuals(self, x: Tensor) -> Tensor:
         """(B, m) m, whose squares sum up to the objective."""
-        off, weights = self.offsets(x)
-        if self.free_translation:
-            off = off - (weights[:, None] * off).sum(1, keepdim=True) / weights.sum()
+        off, weights, moved = self.offsets(x)
         low, high = self.limits[self.dofs].unbind(-1)
         angles, betas = x[:, : len(self.dofs)], x[:, len(self.dofs) :]
         excess = torch.relu(angles - high) + torch.relu(low - angles)
         found = [(weights.sqrt()[:, None] * off).flatten(1), self.limit_weight**0.5 * excess]
+        found += [(self.turn_weight / 2) ** 0.5 * self._turn(x), self.move_weight**0.5 * moved]
         if self.couplings is not None:
             found.append(angles @ self.couplings[:, self.dofs].mT)
         return torch.cat(found if self.beta_weight is None else [*found, self.beta_weight**0.5 * betas], 1)
+
+    def _turn(self, x: Tensor) -> Tensor:
+        """How far the root's rotation is from the label's, entry by entry, (B, 9)."""
+        angles = self.parts(x)[0][:, None, list(ROOT_DOFS)]
+        turned = angles_to_rotation(ball_joints((0,), x.device, x.dtype), angles)[:, 0]
+        return (turned - torch.eye(3, dtype=x.dtype, device=x.device)).flatten(1)
 
     def value(self, x: Tensor) -> Tensor:
         """The objective (B,) m^2; differentiable."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -56,3 +58,27 @@ def better(one: FitResult, other: FitResult) -> FitResult:
         | ((other.objective < one.objective) & alike)
     )
     return map_results(lambda a, b: torch.where(second.view(-1, *[1] * (a.ndim - 1)), b, a), one, other)
+
+
+def better_sequences(one: FitResult, other: FitResult, sequences: Sequence[NDArray[np.int64]]) -> FitResult:
+    """Of two results of the same sequences (rows of each), sequence by sequence, the better one as a whole.
+
+    That is the one with more finite frames; of two with as many, that with more converged ones; of two with as many,
+    that of the lower mean objective; on a tie the first.
+    """
+    second = torch.zeros(len(one.finite), dtype=torch.bool)
+    for rows in sequences:
+        first, last = (
+            (
+                -int(r.finite[rows].sum()),
+                -int(r.converged[rows].sum()),
+                _mean(r.objective[rows][r.finite[rows]]),
+            )
+            for r in (one, other)
+        )
+        second[rows] = last < first
+    return map_results(lambda a, b: torch.where(second.view(-1, *[1] * (a.ndim - 1)), b, a), one, other)
+
+
+def _mean(x: Tensor) -> float:
+    return float(x.double().sum()) / max(len(x), 1)

@@ -29,6 +29,7 @@ from skelfit.fit.passes import (
     MOVED,
     VALUE,
     Batch,
+    Moments,
     Rows,
     Tables,
     converged,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from skelfit.config import FitConfig, StageConfig
 
 _CHOOSING = 1  # the extra pass in which the valley of a shoulder is chosen
+ROOT = 0  # of SKEL's joints
+_PLACE = NUM_DOFS + 3  # numbers that say where a person is: angles and translation
 # The tables of some vertices for the DoFs of a body part: (DoFs, vertices, stride).
 MakeSkin = Callable[[str, str, int], SkinPlan]
 
@@ -72,16 +75,32 @@ class Schedule:
         """The joints that the last stage moves."""
         return self.stages[-1].fine.tree.joints
 
+    @property
+    def frees_betas(self) -> bool:
+        """Whether betas are variables of some stage."""
+        return any(stage.free_betas for stage in self.stages)
+
+    def with_betas_held(self) -> Schedule:
+        """The same stages with betas that stay as they are."""
+        return replace(self, stages=tuple(replace(stage, free_betas=False) for stage in self.stages))
+
     def converged(self, status: Tensor) -> Tensor:
         """Who has."""
         return converged(status, self.config.passes)
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
-        """All stages, then whatever those need who have not converged; between stages a call. Returns the status."""
+    def run(
+        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] = lambda found: None
+    ) -> Tensor:
+        """All stages, then whatever those need who have not converged; between stages a call. Returns the status.
+
+        keep: is given what passes over all vertices of the last stage find, whoever takes part in them.
+        """
         for k, stage in enumerate(self.stages):
             if k:
                 between()
-            self._run_stage(stage, batch)
+            found = self._run_stage(stage, batch)
+        for moments in found:
+            keep(moments)
         again = self._again()
         status = self.backend.read(batch.status)
         for _ in range(self.config.retries):
@@ -94,15 +113,21 @@ class Schedule:
             status = self._second_chance(again, batch, status)
         return status
 
-    def _rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
+    def rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
+        """How a pass of a stage steps; exact: with the whole Hessian, where betas are not free."""
         rules = make_rules(
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
         rules.limit_weight = stage.limit_weight
+        if ROOT in stage.fine.tree.joints:
+            rules.turn_weight = self.config.root_prior.turn
+            if self.config.root == "free":
+                rules.free_root, rules.move_weight = 1, self.config.root_prior.move
         rules.free_betas, rules.exact = int(free_betas), int(exact)
         return rules
 
-    def _run_stage(self, stage: Stage, batch: Batch) -> None:
+    def _run_stage(self, stage: Stage, batch: Batch) -> list[Moments]:
+        """Returns what the passes over the fine vertices found."""
         config, thresholds = stage.config, self.config.passes
         total, passes = config.steps, config.refreshes
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
@@ -110,7 +135,7 @@ class Schedule:
         batch.status.copy_(new_status(batch.count, self.config.solver.damping))
         for few in steps[:-1]:
             run_pass(
-                self.backend, stage.coarse, batch, everybody, self._rules(stage, few, stage.free_betas, False)
+                self.backend, stage.coarse, batch, everybody, self.rules(stage, few, stage.free_betas, False)
             )
         exact = config.late_refreshes > 0
         tries = self.config.branches.steps if exact else 0
@@ -118,17 +143,20 @@ class Schedule:
             rows = self._unsettled(batch, thresholds.moving, thresholds.gaining)
             if len(rows) == 0:
                 break
-            rules = self._rules(stage, steps[0], stage.free_betas, exact)
+            rules = self.rules(stage, steps[0], stage.free_betas, exact)
             # Betas follow the valley of a shoulder, so that it is chosen before they are held.
-            run_pass(self.backend, stage.coarse, batch, rows, rules, tries if stage.free_betas and k == _CHOOSING else 0)
+            choosing = stage.free_betas and k == _CHOOSING
+            run_pass(self.backend, stage.coarse, batch, rows, rules, tries if choosing else 0)
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
-        rules = self._rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
-        run_pass(self.backend, stage.fine, batch, everybody, rules, tries)
+        rules = self.rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
+        found = [run_pass(self.backend, stage.fine, batch, everybody, rules, tries)]
         for _ in range(config.late_refreshes):
             rows = self._unsettled(batch, thresholds.late_moving, thresholds.late_gaining)
             if len(rows) == 0:
                 break
-            run_pass(self.backend, stage.fine, batch, rows, self._rules(stage, steps[-1], False, exact))
+            rules = self.rules(stage, steps[-1], False, exact)
+            found.append(run_pass(self.backend, stage.fine, batch, rows, rules))
+        return found
 
     def _unsettled(self, batch: Batch, moving: float, gaining: float) -> Rows:
         """People that the last pass moved, or that a step would still help."""
@@ -143,7 +171,7 @@ class Schedule:
 
     def _run_again(self, again: Stage, batch: Batch, rows: Rows) -> None:
         self._restart(batch, rows)
-        run_pass(self.backend, again.fine, batch, rows, self._rules(again, again.config.steps, False, False))
+        run_pass(self.backend, again.fine, batch, rows, self.rules(again, again.config.steps, False, False))
 
     def _restart(self, batch: Batch, rows: Rows) -> None:
         """Damping as at the start, for some people."""
@@ -164,24 +192,28 @@ class Schedule:
             good = self.converged(status) & (status[:, VALUE] <= limit[rows])
             return status[:, VALUE] - good.to(status.dtype)
 
+        def put(x: Tensor, index: Tensor) -> None:
+            batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
+            batch.trans[index] = x[:, NUM_DOFS:_PLACE].to(batch.q.device)
+
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
             few, index = rows.numpy(), rows.to(batch.q.device)
-            batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
+            put(x, index)
             self._restart(batch, few)
-            rules = self._rules(unlimited, again.config.steps, False, False)
+            rules = self.rules(unlimited, again.config.steps, False, False)
             run_pass(backend, again.coarse, batch, few, rules)
             for _ in range(config.restarts.passes):
                 self._run_again(again, batch, few)
-            found = backend.read(torch.cat((batch.q, batch.status), 1))[rows]
-            return found, score(found[:, NUM_DOFS:], rows)
+            found = backend.read(torch.cat((batch.q, batch.trans, batch.status), 1))[rows]
+            return found, score(found[:, _PLACE:], rows)
 
-        answers = torch.cat((backend.read(batch.q), first), 1)
-        sought = answers[:, [*range(NUM_DOFS), NUM_DOFS + VALUE, NUM_DOFS + DECREASE]]
+        answers = torch.cat((*backend.read_all(batch.q, batch.trans), first), 1)
+        sought = answers[:, [*range(_PLACE), _PLACE + VALUE, _PLACE + DECREASE]]
         hopeless = ~sought.isfinite().all(1)
         start = torch.where(hopeless, -torch.inf, score(first, slice(None)))
         best = retry_failed(attempt, answers, start, 0.0, other_starts(config.restarts)).x
-        batch.q.copy_(best[:, :NUM_DOFS])
-        return best[:, NUM_DOFS:]
+        put(best, torch.arange(len(best), device=batch.q.device))
+        return best[:, _PLACE:]
 
 
 def _rows(chosen: Tensor) -> NDArray[np.int64]:
@@ -197,19 +229,23 @@ def make_schedule(
     located: tuple[int, ...],
     free_betas: bool,
 ) -> Schedule:
-    """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says."""
+    """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says.
 
+    The last stage moves the root too, where that is not frozen.
+    """
     couplings = spine_couplings(config.spine)
 
-    def tables(stage: StageConfig, stride: int) -> Tables:
-        skin = make_skin(stage.dofs, stage.vertices, stride)
-        return make_tables(backend, body, skin, stage.dofs, limits, located, couplings)
+    def tables(part: str, stage: StageConfig, stride: int) -> Tables:
+        skin = make_skin(part, stage.vertices, stride)
+        return make_tables(backend, body, skin, part, limits, located, couplings)
 
     stages = []
     for stage in config.stages:
-        fine = coarse = tables(stage, stage.stride)
+        moves_root = config.root != "frozen" and stage is config.stages[-1]
+        part = "with_root" if moves_root else stage.dofs
+        fine = coarse = tables(part, stage, stage.stride)
         if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
-            coarse = tables(stage, int(stage.coarse_stride or stage.stride))
+            coarse = tables(part, stage, int(stage.coarse_stride or stage.stride))
         free = stage.refine_betas and free_betas
         stages.append(Stage(stage, coarse, fine, config.limit_weight, free))
     return Schedule(backend, config, tuple(stages))

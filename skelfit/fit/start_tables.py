@@ -3,12 +3,12 @@
 # Warp reads the annotations of a struct, so that they cannot be postponed here.
 import numpy as np
 import warp as wp
+from torch import Tensor
 
 from skelfit.body.kinematics import tree_levels
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.fit.angle_tables import Angles, angle_tables, table
-from skelfit.fit.warm_start import beta_map
 
 
 @wp.struct
@@ -27,12 +27,21 @@ class Start:
     angles: Angles
 
 
-def start_tables(smpl: SmplModel, skel: SkelModel, device: str, limits: np.ndarray | None = None) -> Start:
-    """The tables of a pair of models, on a device of Warp; limits (46, 2) rad, None: the usual ones."""
+def start_tables(
+    smpl: SmplModel,
+    skel: SkelModel,
+    betas: tuple[Tensor, Tensor],
+    device: str,
+    limits: np.ndarray | None = None,
+) -> Start:
+    """The tables of a pair of models, on a device of Warp.
+
+    betas: what `beta_map` gives; limits (46, 2) rad, None: the usual ones.
+    """
     parents = [-1, *smpl.parents.tolist()[1:]]
     levels = tree_levels(tuple(parents))
     joints, speeds = (x.double().cpu().numpy() for x in (smpl.j_template, smpl.j_shapedirs))
-    offset, matrix = (x.cpu().numpy() for x in beta_map(smpl, skel))
+    offset, matrix = (x.cpu().numpy() for x in betas)
     tables = {
         "parents": parents,
         "order": np.concatenate(levels),

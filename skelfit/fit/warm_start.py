@@ -8,6 +8,8 @@ Shapes: any leading batch dimensions `...`; angles in radians, lengths in metres
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ from skelfit.body.dofs import dof_axes, dof_index, dof_limits, dofs_of_joint, li
 from skelfit.body.lazy import roma
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
+
+if TYPE_CHECKING:
+    from skelfit.config import FirstBetas
 
 # SKEL joint <- SMPL joints whose local rotations it takes over, multiplied from the root outwards.
 EULER_SOURCES: dict[int, tuple[int, ...]] = {
@@ -42,12 +47,16 @@ def _ball(rot: Tensor, joint: int, limits: np.ndarray) -> Tensor:
     return rotation_to_angles(ball, rot[..., None, :, :], rot.new_zeros(*rot.shape[:-2], 1, 3))[..., 0, :]
 
 
-def root_angles(frame: Tensor, rot: Tensor) -> Tensor:
-    """Pelvis angles (..., 3) that give the global rotation (..., 3, 3), exactly; frame (..., 3, 3) is C_0."""
+def root_angles(frame: Tensor, rot: Tensor, turned: Tensor | None = None) -> Tensor:
+    """Pelvis angles (..., 3) that give the global rotation (..., 3, 3), exactly; frame (..., 3, 3) is C_0.
+
+    turned (..., 3, 3): how far the pelvis itself is turned before, in its own frame; None: not.
+    """
     frame = frame.expand(
         rot.shape
     )  # or torch makes one product of all people, whose shape tells how it adds up
     local = (frame.mT @ rot @ frame).double()
+    local = local if turned is None else local @ turned.double()
     return _ball(local, 0, dof_limits()).to(rot.dtype)
 
 
@@ -128,12 +137,15 @@ def _arm_angles(
     q[..., dof_index(f"wrist_deviation_{side}")] = -z
 
 
-def beta_map(smpl: SmplModel, skel: SkelModel) -> tuple[Tensor, Tensor]:
+def beta_map(smpl: SmplModel, skel: SkelModel, how: FirstBetas = "transfer") -> tuple[Tensor, Tensor]:
     """Affine map from SMPL betas to SKEL betas: betas_skel = offset + matrix @ betas_smpl.
 
-    Linear least squares between the two shape spaces at rest; the identity where they are the same space.
-    Returns offset (10,) and matrix (10, 10).
+    transfer: linear least squares between the two shape spaces at rest; the identity where they are the same space.
+    copy: the same numbers, whatever the spaces. Returns offset (10,) and matrix (10, 10).
     """
+    if how == "copy":
+        copied = torch.eye(skel.num_betas, smpl.num_betas).to(skel.v_template)
+        return torch.zeros_like(copied[:, 0]), copied
     s = torch.tensor(skel.asset.shapedirs, dtype=torch.float64).flatten(0, 1)
     n = torch.tensor(smpl.asset.shapedirs[:, :, : smpl.num_betas], dtype=torch.float64).flatten(0, 1)
     gap = torch.tensor(smpl.asset.v_template, dtype=torch.float64) - torch.tensor(

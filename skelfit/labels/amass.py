@@ -1,7 +1,8 @@
 """Reader of AMASS sequences: one file is one motion, one row is one frame.
 
 `poses` are those of SMPL, SMPL+H or SMPL-X; the 22 joints of the body are taken, hands (and face) are dropped. The
-coordinates are the file's: a room with z up. SMPL+H shares SMPL's betas; those of SMPL-X are another body's.
+coordinates are the file's: a room, mostly with z up, which its people tell. SMPL+H shares SMPL's betas; those of SMPL-X
+are another body's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from skelfit.labels.columns import Columns
 from skelfit.labels.limits import LIMITS
 from skelfit.labels.other_bodies import BODY, JOINTS, body_of, kept_but_off
 from skelfit.labels.request import Reasons, Request, gender_of
+from skelfit.labels.upright import notes_on_up, trunk_over_limbs, world_of
 from skelfit.labels.values import angle_unit, to_float32
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
@@ -40,7 +42,13 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         notes.append(kept_but_off("trans"))
     reasons = Reasons(n)
     keys = {"pose": "poses", "betas": "betas", "transl": "trans"}
-    reasons.check(numbers, keys, "world_z_up", request.max_abs_beta)
+    given = columns.option("labels_up", request.options.labels_up)
+    # Turned by the job, which knows where the bodies' root joints are.
+    columns.option("up", request.options.up)
+    x, y, z = trunk_over_limbs(numbers["pose"]).sum(0).tolist()
+    coordinates = world_of((x, y, z), n, given)
+    notes += notes_on_up((x, y, z), n, request.options)
+    reasons.check(numbers, keys, coordinates, request.max_abs_beta)
     name, rate = request.name or columns.path.stem, _frame_rate(columns, notes)
     subject = request.subject
     if (key := columns.first_of("subject", "subject_id")) is not None:
@@ -51,7 +59,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         gender=[_gender(columns, request)] * n,
         bad=reasons.texts(),
         sequences=(Sequence(name, subject, rate, 0, n),) if n else (),
-        about=About("world_z_up", has_camera=False, notes=tuple(notes)),
+        about=About(coordinates, has_camera=False, notes=tuple(notes), upright=(x, y, z)),
         **numbers,
     )
 

@@ -14,8 +14,8 @@ FloatArray = NDArray[np.float32]
 
 # Where SMPL's numbers stand. camera: OpenCV (x right, y down, z forward), of the whole image. camera_axes: the same
 # axes, the translation unknown and 0. crop_camera: the same axes, translation as the crop's own camera sees it.
-# world_z_up: a room, z up. unknown: as the file has it.
-Coordinates = Literal["camera", "camera_axes", "crop_camera", "world_z_up", "unknown"]
+# world_y_up, world_z_up: a room, y or z up. unknown: as the file has it.
+Coordinates = Literal["camera", "camera_axes", "crop_camera", "world_y_up", "world_z_up", "unknown"]
 
 # Shapes of the numeric fields, without the leading number of people.
 FIELD_SHAPES: dict[str, tuple[int, ...]] = {
@@ -41,6 +41,8 @@ class About:
     has_smpl: bool = True  # False: pose, betas and transl are all 0; the target is `vertices`
     has_keypoints: bool = True  # False: no row of the file has a 2D keypoint
     notes: tuple[str, ...] = ()  # what was found by value, and what was not used
+    # Sum over the rows of the directions from limbs to trunk; 0 where they stand in no world.
+    upright: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)

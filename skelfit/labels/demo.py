@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from skelfit.body.assets import write_npz
 from skelfit.body.models import ModelSet
-from skelfit.body.smpl import SmplModel
+from skelfit.body.smpl import SMPL_JOINT_NAMES, SmplModel
 from skelfit.errors import ModelError, OutputError
 from skelfit.labels.render import draw_person, make_surface
 
@@ -31,11 +31,7 @@ _FOCAL = 1.2 * _SIZE
 # Posed together, whatever the number of people: rounding in a matrix product depends on its size.
 _BLOCK = 32
 
-_NAMES = (
-    "pelvis l_hip r_hip spine1 l_knee r_knee spine2 l_ankle r_ankle spine3 l_foot r_foot neck l_collar r_collar "
-    "head l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_hand r_hand"
-).split()
-_JOINT = {name: i for i, name in enumerate(_NAMES)}
+_JOINT = {name: i for i, name in enumerate(SMPL_JOINT_NAMES)}
 # Spread (rad) and range of the turns about x, y, z, for the left side; the right side mirrors y and z.
 _JOINTS: dict[str, tuple[tuple[float, float, float], tuple[float, ...]]] = {
     "hip": ((0.18, 0.15, 0.10), (-2.0, 0.6, -0.6, 0.6, -0.3, 0.7)),

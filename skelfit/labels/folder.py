@@ -18,6 +18,7 @@ from skelfit.files import endings_of, skipped_line
 from skelfit.labels.batch import About, LabelBatch, Sequence, nothing_known
 from skelfit.labels.readers import read
 from skelfit.labels.request import OptionError, Request
+from skelfit.labels.upright import world_of
 
 LAYOUT: Source = "amass"
 _ENDINGS = frozenset({".npz", ".h5", ".hdf5", ".pkl"})
@@ -105,6 +106,6 @@ def _unusable(request: Request, error: LabelError) -> LabelBatch:
         gender=[request.gender],
         bad=[reason],
         sequences=(Sequence(request.name, request.subject, None, 0, 1),),
-        about=About("world_z_up", has_camera=False),
+        about=About(world_of((0.0, 0.0, 0.0), 1, request.options.labels_up), has_camera=False),
         **nothing_known(1),
     )

@@ -46,7 +46,7 @@ READERS: dict[Source, Reader] = {
         ("trans_cam",),
         boxed.read_spin,
     ),
-    "amass": Reader("amass-2", (("poses",), ("betas",), ("trans",)), (), amass.read),
+    "amass": Reader("amass-3", (("poses",), ("betas",), ("trans",)), (), amass.read),
     "hmr2": Reader(
         "hmr2-2",
         (("global_orient",), ("body_pose",), ("betas",)),

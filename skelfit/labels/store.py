@@ -20,15 +20,26 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from skelfit.config import LabelSource, Source, mapping_hash
 from skelfit.errors import LabelError
 from skelfit.files import regular_file, remove, replacing
-from skelfit.labels.batch import FIELD_SHAPES, TEXT_FIELDS, About, LabelBatch, Sequence, overlapping
+from skelfit.labels.batch import (
+    FIELD_SHAPES,
+    TEXT_FIELDS,
+    About,
+    Coordinates,
+    FloatArray,
+    LabelBatch,
+    Sequence,
+    overlapping,
+)
 from skelfit.labels.expected import check_keys, check_sha256
 from skelfit.labels.folder import LAYOUT, list_sequences, named, read_folder
 from skelfit.labels.readers import READERS, find_source, read
 from skelfit.labels.request import Request
+from skelfit.labels.upright import check_up, world_of
 
 _FORMAT = 4  # of the HDF5 layout
 _SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
@@ -84,6 +95,7 @@ def build_store(
         rows = _write(path, (piece for piece, _ in unchanged), info)
     if source.expected_rows is not None and rows != source.expected_rows:
         raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
+    check_up(label_path, source.read, store_info(path).about, rows)
     return path
 
 
@@ -121,23 +133,39 @@ def clear_temporaries(store_dir: str | Path) -> None:
 
 def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
     """The people start..stop-1 of a store, exactly as the reader gave them. Raises LabelError."""
-    values: dict[str, Any] = {}
     with _open(store_path) as file:
         rows = int(file.attrs["rows"])
         if not 0 <= start <= stop <= rows:
             raise LabelError(store_path, None, f"a range within its {rows} rows", f"{start} to {stop}")
-        optional = ("vertices",) if "vertices" in file else ()
-        for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
-            found = _slice(store_path, file, name, slice(start, stop))
-            values[name] = [t.decode() for t in found.tolist()] if name in TEXT_FIELDS else found
-        about, sequences = _extra(store_path, file)
+        return _read(store_path, file, slice(start, stop))
+
+
+def read_some(store_path: str | Path, rows: NDArray[np.int64]) -> LabelBatch:
+    """Some people of a store; rows (K,) rise. Raises LabelError."""
+    with _open(store_path) as file:
+        return _read(store_path, file, rows)
+
+
+def read_column(store_path: str | Path, name: str, rows: NDArray[np.int64]) -> FloatArray:
+    """One numeric field of some rows (K,), which rise: (K,...). Raises LabelError."""
+    with _open(store_path) as file:
+        return _slice(store_path, file, name, rows)
+
+
+def _read(store_path: str | Path, file: h5py.File, rows: slice | NDArray[np.int64]) -> LabelBatch:
+    values: dict[str, Any] = {}
+    optional = ("vertices",) if "vertices" in file else ()
+    for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
+        found = _slice(store_path, file, name, rows)
+        values[name] = [t.decode() for t in found.tolist()] if name in TEXT_FIELDS else found
+    about, sequences = _extra(store_path, file)
     return LabelBatch(**values, sequences=overlapping(sequences, values["row"]), about=about)
 
 
-def sequence_starts(store_path: str | Path) -> tuple[int, ...]:
-    """The first row of each sequence of a store, in order; () where there are none. Raises LabelError."""
+def store_sequences(store_path: str | Path) -> tuple[Sequence, ...]:
+    """The sequences of a store, in the order of rows. Raises LabelError."""
     with _open(store_path) as file:
-        return tuple(sequence.start for sequence in _extra(store_path, file)[1])
+        return _extra(store_path, file)[1]
 
 
 def store_info(store_path: str | Path) -> StoreInfo:
@@ -163,6 +191,7 @@ class Contents:
     has_boxes: bool
     has_keypoints: bool  # 2D
     has_smpl: bool
+    sequences: tuple[Sequence, ...]
 
     def has(self, what: str) -> bool:
         """Whether there is what a filter needs (`skelfit.filters.NEEDS`)."""
@@ -173,7 +202,7 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
     """What the first rows of a store have. Raises LabelError."""
     with _open(store_path) as file:
         some = slice(0, rows)
-        about, _ = _extra(store_path, file)
+        about, sequences = _extra(store_path, file)
         return Contents(
             genders=frozenset(
                 g.decode() for g in np.unique(_slice(store_path, file, "gender", some)).tolist()
@@ -182,16 +211,17 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
             has_boxes=bool(_slice(store_path, file, "scale", some).any()),
             has_keypoints=about.has_keypoints,
             has_smpl=about.has_smpl,
+            sequences=tuple(s for s in sequences if s.start < rows),
         )
 
 
 def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
-    about = About(**content["about"] | {"notes": tuple(content["about"]["notes"])})
+    about = About(**content["about"] | {name: tuple(content["about"][name]) for name in ("notes", "upright")})
     return about, tuple(Sequence(**values) for values in content["sequences"])
 
 
-def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice) -> np.ndarray:
+def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice | NDArray[np.int64]) -> np.ndarray:
     try:
         return np.asarray(file[name][rows])
     except (OSError, KeyError, ValueError) as error:
@@ -251,7 +281,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
     sequences: list[Sequence] = []
     notes: Counter[str] = Counter()
-    rows, count, has_keypoints = 0, 0, False
+    rows, count, has_keypoints, upright = 0, 0, False, np.zeros(3)
+    worlds: set[Coordinates] = set()
     stream = iter(pieces)
     first = next(stream)  # before anything is written: most files that are of no use show it here
     with replacing(path) as temporary:
@@ -268,6 +299,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                         )
                     sequences += piece.sequences
                     notes.update(piece.about.notes)
+                    upright += piece.about.upright
+                    worlds.add(piece.about.coordinates)
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
@@ -276,7 +309,15 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     note if count == 1 else f"{note} ({n} of {count} files)"
                     for note, n in notes.most_common(_NOTES)
                 )
-                about = replace(first.about, has_keypoints=has_keypoints, notes=told)
+                x, y, z = upright.tolist()
+                agreed = first.about.coordinates if len(worlds) == 1 else world_of((x, y, z), rows, None)
+                about = replace(
+                    first.about,
+                    coordinates=agreed,
+                    has_keypoints=has_keypoints,
+                    notes=told,
+                    upright=(x, y, z),
+                )
                 extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
                 _create(file, _EXTRA, np.frombuffer(json.dumps(extra).encode(), np.uint8))
                 for name in ("sha256", "source_path", "source", "reader"):

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from skelfit.studies import betas, extreme, images, limits, loader, mesh, sensitivity, shoulders
+from skelfit.studies import (
+    betas,
+    extreme,
+    images,
+    limits,
+    loader,
+    mesh,
+    protocol,
+    rivals,
+    root,
+    sensitivity,
+    sequences,
+    shoulders,
+)
 from skelfit.studies.setup import Study
 
 STUDIES: dict[str, Study] = {
@@ -11,7 +24,11 @@ STUDIES: dict[str, Study] = {
     "mesh": mesh.STUDY,
     "limits": limits.STUDY,
     "betas": betas.STUDY,
+    "protocol": protocol.STUDY,
+    "root": root.STUDY,
+    "rivals": rivals.STUDY,
     "shoulders": shoulders.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
+    "sequences": sequences.STUDY,
 }

@@ -25,7 +25,7 @@ from skelfit.fit.results import FitResult
 from skelfit.fit.shape import rest_distance, rest_form
 from skelfit.fit.warm_start import beta_map, body_angles
 from skelfit.studies.reference import Priors, Reference, converge, lower
-from skelfit.studies.setup import Setup, Study, distribution, table
+from skelfit.studies.setup import Setup, Study, check_own_targets, distribution, table
 
 CLOSED, PRODUCT, BEST = "closed-form betas", "the fit", "the fit, better of both bodies"
 SLOW, FREE = "reference", "reference, no beta prior"
@@ -33,6 +33,7 @@ SLOW, FREE = "reference", "reference, no beta prior"
 
 def run(setup: Setup) -> list[dict[str, Any]]:
     """Per SKEL body, poses and method: PVE and betas. A gender stands for a SKEL body, neutral for the pipeline's."""
+    check_own_targets(setup)
     bodies = [b for g in setup.genders for b in setup.fit.skel_genders(g)]
     records = []
     for body in dict.fromkeys(bodies):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skelfit.body.models import ModelSet
 from skelfit.config import FitConfig, Gender, Pipeline
+from skelfit.errors import ConfigError
 
 SEED = 30_000  # no person of the demo or the bench
 
@@ -44,6 +45,14 @@ class Study:
     run: Callable[[Setup], list[dict[str, Any]]]  # the figures: a record per group of people
     text: Callable[[list[dict[str, Any]]], list[str]]  # their lines on the screen
     draws: bool = False
+
+
+def check_own_targets(setup: Setup) -> None:
+    """Raise ConfigError unless the pipeline fits neutral meshes, with betas that are transferred."""
+    fit = setup.fit
+    for key, usual in (("neutral_target", "neutral"), ("betas", "transfer")):
+        if (value := getattr(fit, key)) != usual:
+            raise ConfigError(setup.pipeline.name, f"fit.{key}", f"{usual}, for this study", str(value))
 
 
 def quantiles(values: Tensor, **shares: float) -> dict[str, float]:

@@ -16,7 +16,17 @@ from skelfit.verify.accuracy import JOINT_SETS, PARTS, VERTICES
 from skelfit.verify.anatomy import BEYOND_DEG
 from skelfit.verify.bodies import Array
 from skelfit.verify.histogram import Histogram
-from skelfit.verify.jumps import ADDED_MM, JUMP_DEG, Jump, Runs, join, runs_of
+from skelfit.verify.jumps import (
+    ADDED_DEG,
+    ADDED_MM,
+    TURN_DEG,
+    Jump,
+    Runs,
+    Steps,
+    join,
+    measure_steps,
+    runs_of,
+)
 from skelfit.verify.people import PersonMetrics
 from skelfit.verify.reprojection import BAD_FIT, BAD_LABEL
 from skelfit.verify.worst import Worst, merge_worst, worst_of
@@ -24,7 +34,7 @@ from skelfit.verify.worst import Worst, merge_worst, worst_of
 # How far a label bends SMPL's joints, degrees (root mean square): everyday poses are below 25.
 EXTREMITY_DEG = (0, 10, 15, 20, 25, 30, 40, 60, 180)
 ANGLE_EDGES_DEG = np.arange(-200, 201, 2)  # what lies outside is in the first or the last bin
-WORST_JUMPS = 20
+WORST_JUMPS, WORST_OF_ONE = 20, 3  # in all, and of one sequence
 VERTEX_UNITS = 1000  # sums of vertex distances are in micrometres
 _MOST_MM, _MOST_DEG = 1e6, 1e4
 
@@ -45,7 +55,7 @@ class Aggregate:
     @classmethod
     def of(cls, m: PersonMetrics) -> Aggregate:
         """Of some people, whose sequences come in order."""
-        runs, jumps = runs_of(m.people, m.accuracy, m.anatomy)
+        runs, windows = runs_of(m.people, m.accuracy)
         found = cls(
             counts=_counts(m),
             histograms=dict(_histograms(m)),
@@ -53,11 +63,11 @@ class Aggregate:
             worst=worst_of(m),
             runs=runs,
         )
-        return found.with_jumps(jumps)
+        return found.with_steps(measure_steps(windows))
 
     def merge(self, other: Aggregate) -> Aggregate:
         """Of the people of both; associative, and exact but for the order of neighbours of equal rank."""
-        runs, jumps = join(self.runs, other.runs)
+        runs, windows = join(self.runs, other.runs)
         found = Aggregate(
             counts=self.counts + other.counts,
             histograms=_merged(self.histograms, other.histograms, Histogram.merge),
@@ -66,27 +76,68 @@ class Aggregate:
             runs=runs,
             jumps=_largest((*self.jumps, *other.jumps)),
         )
-        return found.with_jumps(jumps)
+        return found.with_steps(measure_steps(windows))
 
-    def with_jumps(self, jumps: list[Jump]) -> Aggregate:
-        """With some jumps that were found between frames of these people."""
-        if not jumps:
-            return self
-        turned = np.array([jump.angle_deg for jump in jumps])
-        added = np.array([jump.added_mm for jump in jumps])
-        counts = Counter({f"jumps/angle/{d}": int((turned > d).sum()) for d in JUMP_DEG})
-        counts += Counter({f"jumps/added/{d}": int((added > d).sum()) for d in ADDED_MM})
-        histograms = {"jumps/angle_deg": Histogram.of(turned), "jumps/added_mm": Histogram.of(added)}
+    def with_steps(self, steps: Steps) -> Aggregate:
+        """With what was found between frames of these people."""
+        found = Aggregate(
+            counts=_step_counts(steps),
+            histograms=dict(_step_histograms(steps)),
+            arrays=_step_arrays(steps),
+        )
         return replace(
             self,
-            counts=self.counts + counts,
-            histograms=_merged(self.histograms, histograms, Histogram.merge),
-            jumps=_largest((*self.jumps, *jumps)),
+            counts=self.counts + found.counts,
+            histograms=_merged(self.histograms, found.histograms, Histogram.merge),
+            arrays=_merged(self.arrays, found.arrays, np.add),
+            jumps=_largest((*self.jumps, *steps.jumps)),
         )
 
 
 def _largest(jumps: tuple[Jump, ...]) -> tuple[Jump, ...]:
-    return tuple(sorted(jumps, key=lambda j: (-j.angle_deg, j.key))[:WORST_JUMPS])
+    """The largest ones, but of one sequence no more than a few; whatever order they are found in."""
+    found: list[Jump] = []
+    for jump in sorted(jumps, key=lambda jump: jump.order):
+        if sum(other.motion == jump.motion for other in found) < WORST_OF_ONE:
+            found.append(jump)
+        if len(found) == WORST_JUMPS:
+            break
+    return tuple(found)
+
+
+def _added_deg(steps: Steps) -> Array:
+    """The furthest that any joint turns beyond the label's (P,); NaN where that is not known."""
+    found: Array = (steps.turn_deg - steps.label_turn_deg).max(1)
+    return found
+
+
+def _step_counts(steps: Steps) -> Counter[str]:
+    turned, added = steps.turn_deg.max(1), _added_deg(steps)
+    counts = Counter({f"jumps/turn/{d}": int((turned > d).sum()) for d in TURN_DEG})
+    counts += Counter({f"jumps/added_deg/{d}": int((added > d).sum()) for d in ADDED_DEG})
+    counts += Counter({f"jumps/added_mm/{d}": int((steps.added_mm > d).sum()) for d in ADDED_MM})
+    return counts
+
+
+def _step_histograms(steps: Steps) -> Iterator[tuple[str, Histogram]]:
+    """By pairs, the joint that turns most; by triples, the mean over the joints of the body."""
+    if len(steps.turn_deg):
+        yield "jumps/turn_deg", Histogram.of(steps.turn_deg.max(1))
+        yield "jumps/label_turn_deg", Histogram.of(steps.label_turn_deg.max(1))
+        yield "jumps/added_deg", Histogram.of(_added_deg(steps))
+        yield "jumps/added_mm", Histogram.of(steps.added_mm)
+    if len(steps.jitter_deg):
+        for k, who in enumerate(("fit", "label")):
+            yield f"jitter/{who}_deg", Histogram.of(steps.mean_jitter_deg[:, k], 0.001)
+
+
+def _step_arrays(steps: Steps) -> dict[str, Ints]:
+    """Sums of jitter by joint (24,2), and of how many triples (2,), of fit and label."""
+    jitter = np.minimum(steps.jitter_deg, _MOST_DEG)
+    return {
+        "jitter_udeg": np.round(np.nan_to_num(jitter) * 1e6).astype(np.int64).sum(0),
+        "jitter_known": np.isfinite(jitter).all(1).sum(0).astype(np.int64),
+    }
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any], add: Any) -> dict[str, Any]:

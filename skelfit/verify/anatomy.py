@@ -56,7 +56,6 @@ class Anatomy:
     )
     skel_hinges_deg: Array  # (N,4) of the fit
     swapped: NDArray[np.bool_]  # (N,) the fit has left and right exchanged
-    bent_deg: Array  # (N,46) the angles as they are stored, for the jumps of sequences
 
 
 def measure_anatomy(bodies: Bodies, people: People, groups: list[Group]) -> Anatomy:
@@ -80,7 +79,6 @@ def measure_anatomy(bodies: Bodies, people: People, groups: list[Group]) -> Anat
         smpl_hinges_deg=np.where(known[:, None], hinges, np.nan),
         skel_hinges_deg=np.stack(skel, 1),
         swapped=swapped,
-        bent_deg=np.degrees(stored),
     )
 
 

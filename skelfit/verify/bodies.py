@@ -222,9 +222,9 @@ class Bodies:
 
 
 def _genders(meta: Any) -> tuple[str, str]:
-    """Of a person's SMPL, '' where its parameters are not known, and of the SKEL."""
-    known = meta["smpl"] and meta["smpl_gender"] in SMPL_GENDERS
-    return (str(meta["smpl_gender"]) if known else "", str(meta["skel_gender"]))
+    """Of the SMPL that a person was fitted to, '' where its parameters are not known, and of the SKEL."""
+    known = meta["smpl"] and meta["target_gender"] in SMPL_GENDERS
+    return (str(meta["target_gender"]) if known else "", str(meta["skel_gender"]))
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def _tables(report: Report) -> Iterator[Table]:
     yield from _violations(anatomy)
     yield from _bones(anatomy["bones"])
     yield from _sides(anatomy["asymmetry"])
-    yield _jumps(anatomy["jumps"])
+    yield from _motion(anatomy)
 
 
 def _spread(found: Mapping[str, Cell]) -> Sequence[Cell]:
@@ -155,7 +155,22 @@ def _sides(found: Mapping[str, Any]) -> Iterator[Table]:
     yield "right/left exchanged", [("people", "count")], {"people": [found["sides_exchanged"]]}
 
 
-def _jumps(jumps: Mapping[str, Any]) -> Table:
-    rows = {f"turns > {degrees} deg": [share] for degrees, share in jumps["angle_above"].items()}
-    rows |= {f"adds > {mm} mm": [share] for mm, share in jumps["added_above"].items()}
-    return "jumps between frames", [("share", "share")], rows
+def _motion(anatomy: Mapping[str, Any]) -> Iterator[Table]:
+    jumps, jitter = anatomy["jumps"], anatomy["jitter"]
+    rows = {f"turns > {d} deg": [share] for d, share in jumps["turn_above"].items()}
+    rows |= {f"turns > label + {d} deg": [share] for d, share in jumps["added_deg_above"].items()}
+    rows |= {f"adds > {mm} mm": [share] for mm, share in jumps["added_mm_above"].items()}
+    yield "jumps between frames", [("share", "share")], rows
+    names = {"turn_deg": "SKEL fit", "label_turn_deg": "SMPL label", "added_deg": "beyond the label"}
+    columns = [(title, "deg") for title, _ in _MM]
+    yield (
+        "largest turn of a joint, deg",
+        columns,
+        {title: _spread(jumps[name]) for name, title in names.items()},
+    )
+    yield (
+        "jitter, deg/frame^2",
+        columns,
+        {"SKEL fit": _spread(jitter["fit_deg"]), "SMPL label": _spread(jitter["label_deg"])},
+    )
+    yield "jitter by joint", [("SKEL fit", "deg"), ("SMPL label", "deg")], jitter["by_joint"]

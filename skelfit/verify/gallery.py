@@ -24,6 +24,7 @@ from skelfit.body.smpl import SmplModel
 from skelfit.images.pixels import open_image, to_rgb
 from skelfit.layout import FloatArray, unpack
 from skelfit.shards import ShardError
+from skelfit.world import Y_UP_FROM_Z_UP
 
 Array = NDArray[np.float64]
 
@@ -32,10 +33,17 @@ _BONE_CELL_M = 0.010  # bones are thinned to one vertex in a cube of this side
 
 # From the coordinates of a label to those of the viewer, whose y is up and whose z is towards whoever looks.
 _CAMERA_TO_VIEW = np.diag([1.0, -1.0, -1.0])
+_WORLD_TO_VIEW = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])  # of a world with y up, seen along its -x
 _TO_VIEW: dict[str, Array] = {
-    "world_z_up": np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]),
+    "world_y_up": _WORLD_TO_VIEW,
+    "world_z_up": _WORLD_TO_VIEW @ Y_UP_FROM_Z_UP,
     "unknown": np.eye(3),
 }
+
+
+def to_view(coordinates: str) -> Array:
+    """From the coordinates of a label to those of a viewer: (3,3), whose rows are the viewer's axes."""
+    return _TO_VIEW.get(coordinates, _CAMERA_TO_VIEW)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,9 @@ class Drawn:
 
     key: str
     gender: str  # of SKEL
-    target: Array | None  # (V,3) SMPL's skin; None where the shards do not hold SMPL's parameters
+    target: (
+        Array | None
+    )  # (V,3) SMPL's skin that was fitted; None where the shards do not hold SMPL's parameters
     skin: Array  # (V,3) SKEL's
     bones: Array  # (B,3)
     photo: Photo | None
@@ -165,13 +175,13 @@ class Figure:
         self.model = artist.skel(self.gender)[0]
         self._shape = self.model.shape(self._part["skel_betas"])
         self.stored: NDArray[np.float32] = sample.fields["skel_poses"]  # (46,) rad
-        self._turn = _TO_VIEW.get(sample.meta["coordinates"], _CAMERA_TO_VIEW)
+        self._turn = to_view(sample.meta["coordinates"])
         self._middle = np.zeros(3)
         skin = self.pose(self.stored).skin @ self._turn
         self._middle = (skin.max(0) + skin.min(0)) / 2
         self.target: Array | None = None  # (V,3) m, of the SMPL label; None where it is not known
         if sample.meta["smpl"]:
-            smpl, part = artist.smpl(sample.meta["smpl_gender"]), self._part
+            smpl, part = artist.smpl(sample.meta["target_gender"]), self._part
             skin = smpl.vertices(part["smpl_pose"], part["smpl_betas"], part["smpl_trans"]).double().numpy()
             self.target = self._seen(skin)
 

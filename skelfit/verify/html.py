@@ -6,7 +6,7 @@ The page holds the report's aggregates and some people's meshes, so its size doe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from skelfit.body.models import ModelSet
-from skelfit.shards import write_atomically
+from skelfit.shards import ShardError, write_atomically
 from skelfit.verify.gallery import Artist, Drawn, Photo, data_uri, draw_people, lines_of
+from skelfit.verify.motions import ANGLE_UNIT_DEG, DOFS, TURN_UNIT_DEG, largest_of_each, packed, read_motion
 from skelfit.verify.packing import UNIT_M, Pack
 
 SHOWN = 24  # people in the gallery
 FAULTS_SHOWN = 200  # the first ones; all of them are in the JSON report
-_SCRIPTS = ("charts.js", "scene.js", "gallery.js", "sections.js", "page.js")
+_SCRIPTS = ("charts.js", "scene.js", "gallery.js", "sections.js", "motions.js", "page.js")
 
 
 def write_html(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet, path: Path) -> None:
@@ -39,6 +40,7 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
         artist,
         lambda key, reason: skipped.append({"key": key, "reason": reason}),
     )
+    motions = [*_motions(report, folders, pack, skipped)]
     body, faces = artist.standing()
     people = {
         "unit": UNIT_M,
@@ -46,6 +48,9 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
         | {gender: pack.add(artist.skel(gender)[1].faces) for gender in sorted({d.gender for d in drawn})},
         "body": pack.add_points(body),
         "people": [_person(d, measured[d.key], pack) for d in drawn],
+        "motions": motions,
+        "motion_dofs": DOFS,
+        "motion_units_deg": {"angles": ANGLE_UNIT_DEG, "turns": TURN_UNIT_DEG},
         "skipped": skipped,
     }
     return _fill(
@@ -57,6 +62,18 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
             "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
         }
     )
+
+
+def _motions(
+    report: Mapping[str, Any], folders: Sequence[Path], pack: Pack, skipped: list[dict[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """The sequences with the largest jumps, for the page's script; who cannot be read is added to `skipped`."""
+    jumps = (report.get("anatomy") or {}).get("jumps") or {}
+    for jump in largest_of_each(jumps.get("worst", ())):
+        try:
+            yield packed(read_motion([_tar(folders, shard) for shard in jump["shards"]], jump), pack)
+        except ShardError as error:
+            skipped.append({"key": jump["key"], "reason": str(error)})
 
 
 def most_telling(worst: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:

@@ -17,7 +17,7 @@ from skelfit.verify.run_folder import RunFolder
 from skelfit.verify.shard_check import ShardCheck
 from skelfit.verify.tables import tables
 
-VERSION = "skelfit-verify-1"
+VERSION = "skelfit-verify-2"
 GOOD, BELOW_GATE, UNFINISHED, DAMAGED = "good", "below_gate", "unfinished", "damaged"
 EXIT_CODES: Mapping[str, int] = {GOOD: 0, BELOW_GATE: 1, UNFINISHED: 2, DAMAGED: 2}
 Report = dict[str, Any]

@@ -6,10 +6,11 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from skelfit.config import Root
 from skelfit.images.check import IDENTITY, check
 from skelfit.layout import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, FloatArray, unpack
 from skelfit.metrics import PUBLISHED
@@ -24,7 +25,19 @@ _NAMED = ("key", "subset", "label_file", "row", "imgname", "smpl_gender", "skel_
 _META_KEYS = frozenset((*META, *_NAMED, "keypoints3d"))
 _ROW_KEYS = frozenset(field.name for field in fields(Row))
 # What sample and row both say of a person.
-_SHARED = ("key", "row", "skel_gender", "status", "sequence", "frame", "frame_rate", "subject")
+_SHARED = (
+    "key",
+    "row",
+    "skel_gender",
+    "target_gender",
+    "root",
+    "status",
+    "sequence",
+    "frame",
+    "frame_rate",
+    "fitted_rate",
+    "subject",
+)
 _SAME_MM = 2e-4  # lengths are stored to 1e-4 mm in rows, and as float32 in labels
 
 
@@ -89,6 +102,8 @@ def meta_faults(meta: Mapping[str, Any], label: FloatArray, place: Place) -> Fou
         "layout": (LAYOUT_VERSION,),
         "smpl_gender": GENDERS,
         "skel_gender": GENDERS[1:],
+        "target_gender": (None,) if meta["smpl"] is False else _targets(meta),
+        "root": ("free",) if meta["smpl"] is False else get_args(Root),
         "status": PUBLISHED,
         "keypoints3d": ORIGINS,
         "coordinates": tuple(COORDINATES),
@@ -108,6 +123,12 @@ def meta_faults(meta: Mapping[str, Any], label: FloatArray, place: Place) -> Fou
         yield "sample", "camera is false, and cam_int is not 0"
     if meta["smpl"] is False and any(parts[name].any() for name in ("smpl_pose", "smpl_betas", "smpl_trans")):
         yield "sample", "smpl is false, and the SMPL parameters are not 0"
+
+
+def _targets(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The SMPL bodies whose mesh may have been fitted: the label's, and of neutral ones that of SKEL's gender."""
+    own, other = str(meta["smpl_gender"]), str(meta["skel_gender"])
+    return (own, other) if own == "neutral" else (own,)
 
 
 def image_faults(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Found:
@@ -148,10 +169,10 @@ def row_fault(row: Any) -> str:
         (("key", "status", "reason", "digest"), (str,)),
         (("row", "unseen_keypoints"), (int,)),
         (("stage_pve_mm", "betas_mm"), (dict,)),
-        (("skel_gender", "sequence", "subject"), (str, type(None))),
+        (("skel_gender", "target_gender", "root", "sequence", "subject"), (str, type(None))),
         (("image",), (bool, type(None))),
         (("frame",), (int, type(None))),
-        (("frame_rate",), (int, float, type(None))),
+        (("frame_rate", "fitted_rate"), (int, float, type(None))),
         (("pve_mm", "max_vertex_mm"), (int, float, *(() if row["status"] in PUBLISHED else (type(None),)))),
     ):
         for name in names:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from skelfit.body.dofs import DOF_NAMES, LIMITS_SOURCE, SKEL_JOINT_NAMES, dof_limits
+from skelfit.body.dofs import DOF_NAMES, LIMITS_SOURCE, NUM_JOINTS, SKEL_JOINT_NAMES, dof_limits
 from skelfit.distances import JOINT_ERRORS
 from skelfit.verify.accuracy import JOINT_SETS, PARTS
 from skelfit.verify.aggregate import ANGLE_EDGES_DEG, EXTREMITY_DEG, GROUPED, VERTEX_UNITS, Aggregate
 from skelfit.verify.anatomy import BEYOND_DEG, KNEES_ELBOWS, MIRROR_SIGN, SIDES
 from skelfit.verify.bones import STRIDE
 from skelfit.verify.histogram import Histogram
-from skelfit.verify.jumps import ADDED_MM, JUMP_DEG
+from skelfit.verify.jumps import ADDED_DEG, ADDED_MM, TURN_DEG
 from skelfit.verify.reprojection import BAD_FIT, BAD_LABEL, SEEN
 from skelfit.verify.worst import worst_to_json
 
@@ -35,6 +35,7 @@ def tables(found: Aggregate) -> Json:
             "bones": _bones(found),
             "asymmetry": _asymmetry(found),
             "jumps": _jumps(found),
+            "jitter": _jitter(found),
         },
         "worst": worst_to_json(found.worst),
     }
@@ -212,14 +213,35 @@ def _asymmetry(found: Aggregate) -> Json:
 
 
 def _jumps(found: Aggregate) -> Json:
-    pairs = found.histograms.get("jumps/angle_deg", Histogram(0.01)).count
+    pairs = found.histograms.get("jumps/turn_deg", Histogram(0.01)).count
+    above = {"turn": TURN_DEG, "added_deg": ADDED_DEG, "added_mm": ADDED_MM}
     return {
         "sequences": len(found.runs),
         "frames": found.counts["sequences/frames"],
         "pairs": pairs,
-        "angle_deg": _histogram(found, "jumps/angle_deg"),
-        "angle_above": {str(d): _share(found.counts[f"jumps/angle/{d}"], pairs) for d in JUMP_DEG},
-        "added_mm": _histogram(found, "jumps/added_mm"),
-        "added_above": {str(d): _share(found.counts[f"jumps/added/{d}"], pairs) for d in ADDED_MM},
+        **{
+            name: _histogram(found, f"jumps/{name}")
+            for name in ("turn_deg", "label_turn_deg", "added_deg", "added_mm")
+        },
+        **{
+            f"{name}_above": {str(d): _share(found.counts[f"jumps/{name}/{d}"], pairs) for d in limits}
+            for name, limits in above.items()
+        },
         "worst": [jump.to_json() for jump in found.jumps],
+    }
+
+
+def _jitter(found: Aggregate) -> Json:
+    sums = found.arrays.get("jitter_udeg", np.zeros((NUM_JOINTS, 2))) / 1e6
+    known = found.arrays.get("jitter_known", np.zeros(2))
+    return {
+        "measure": "deg per frame^2: how much a joint's turn to the next frame differs from the one before; the mean "
+        "over SKEL's joints but the pelvis, and over SMPL's but the pelvis and the hands",
+        "triples": int(known[0]),
+        "fit_deg": _histogram(found, "jitter/fit_deg"),
+        "label_deg": _histogram(found, "jitter/label_deg"),
+        "by_joint": {
+            name: [_share(total, n) for total, n in zip(sums[j], known, strict=True)]
+            for j, name in enumerate(SKEL_JOINT_NAMES)
+        },
     }

@@ -135,7 +135,13 @@ def _anatomy(report: Report) -> Iterator[Row]:
         yield "  bones outside the skin; depth", text
     jumps = found["jumps"]
     if jumps["pairs"]:
-        yield f"  jumps > 20 deg, {jumps['pairs']} pairs", _shares([jumps["angle_above"].get("20")])
+        yield f"turns between frames, {jumps['pairs']} pairs", ("mean", "p50", "p95", "max")
+        for name, title in (("turn", "SKEL fit"), ("label_turn", "SMPL label"), ("added", "beyond label")):
+            yield f"  largest of a joint, {title}", _numbers(jumps[f"{name}_deg"], _SPREAD)
+    jitter = found["jitter"]
+    if jitter["triples"]:
+        yield "  jitter, deg/frame^2, SKEL fit", _numbers(jitter["fit_deg"], _SPREAD)
+        yield "  jitter, deg/frame^2, SMPL label", _numbers(jitter["label_deg"], _SPREAD)
 
 
 def _keep(report: Report) -> Iterator[str]:

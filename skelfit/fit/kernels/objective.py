@@ -1,10 +1,12 @@
 """What the people of a group minimise in a pass, and its evaluation at any variables.
 
 The moments of the vertex pass, and what draws joints to their places: a joint's position is linear in its skinning
-transform, p = A_k [J_k; 1], so that weight |p - place|^2 just adds to M, D0 and E0. Then the quadratic form at the
-variables, what free betas add to it, the best translation of a free root, and the soft limits: an angle beyond its
-limits costs limit_weight (m^2 / rad^2) times the squared excess. Linear forms f of the angles, m per rad, cost (f . q)^2: a
-gradient of 2 (f . q) f and a matrix of 2 f f^T, which is all of their Hessian.
+transform, p = A_k [J_k; 1], so that weight |p - place|^2 just adds to M, D0 and E0. What holds a root that may turn to
+the label's is of the same kind: its axes are drawn to the world's, turn_weight |G - I|^2 / 2, or about turn_weight
+times the squared angle. Then the quadratic form at the variables, what free betas add to it, the best translation of a
+free root, and the soft limits: an angle beyond its limits costs limit_weight (m^2 / rad^2) times the squared excess.
+Linear forms f of the angles, m per rad, cost (f . q)^2: a gradient of 2 (f . q) f and a matrix of 2 f f^T, which is all
+of their Hessian.
 """
 
 from typing import Any
@@ -64,7 +66,7 @@ class Rules:
     steps: int
     exact: int  # 1: with the whole Hessian
     free_betas: int  # 1: betas are variables after the DoFs
-    free_root: int  # 1: for the best translation; the weights must then sum to 1, so that no joint is drawn
+    free_root: int  # 1: for the best translation; the vertices' weights must then sum to 1
     branch: int  # which of the joints with two branches is tried from elsewhere in its valley; -1: none, as people are
     way: int  # from where: `chart.along_valley`
     tolerance: float
@@ -80,6 +82,8 @@ class Rules:
     limit_weight: float
     beta_weight: float
     joint_weight: float
+    turn_weight: float  # m^2 per rad^2 of the root's turn; above 0 only where the root is among the joints
+    move_weight: float  # m^2 per m^2 of its translation
     beyond: float  # rad beyond a limit that makes a branch doubtful
 
 
@@ -93,9 +97,7 @@ class Work:
     trial: A2  # (S, N)
     balls: A2  # (S, joints)
     speeds: A3  # (S, N, 3) of the mean of the skin
-    mean: (
-        A2  # (2 S, 3) m, the mean residual: what the best translation takes off; in two buffers as in `Steps`
-    )
+    mean: A2  # (2 S, 3) m, what the best translation takes off; in two buffers as in `Steps`
 
 
 @wp.func
@@ -217,6 +219,43 @@ def _draw_joints(
 
 
 @wp.func
+def _hold_root(s: int, t: int, weight: float, room: Room):
+    """Draw the axes of the root, the first joint, to the world's: they have a direction, but no place and no mass."""
+    if t == 0 and weight > 0.0:
+        half = 0.5 * weight
+        total = V()
+        for r in range(3):
+            for c in range(3):
+                off = room.start[s, 0, 4 * r + c] - V(wp.where(r == c, 1.0, 0.0))
+                room.d[s, 0, 4 * r + c] = room.d[s, 0, 4 * r + c] + half * off
+                room.given[s, 0, 4 * r + c] = room.d[s, 0, 4 * r + c]
+                total += half * m(off, off)
+        # The first pair is that of the first joint with itself.
+        room.pairs[s, 0, 0] = room.pairs[s, 0, 0] + V(half)
+        room.pairs[s, 0, 3] = room.pairs[s, 0, 3] + V(half)
+        room.pairs[s, 0, 5] = room.pairs[s, 0, 5] + V(half)
+        room.energy[s] = room.energy[s] + total
+    sync()
+
+
+@wp.func
+def _mass(rules: Rules, variables: Variables) -> float:
+    """What a free translation is weighed with: the vertices' 1, drawn joints, and what holds it."""
+    return 1.0 + rules.joint_weight * float(variables.num_located) + rules.move_weight
+
+
+@wp.func
+def _hold_translation(s: int, t: int, weight: float, place: Place, room: Room):
+    """What it costs to be where people are moved to."""
+    if t == 0:
+        total = m(place.trans[s, 0], place.trans[s, 0])
+        total += m(place.trans[s, 1], place.trans[s, 1])
+        total += m(place.trans[s, 2], place.trans[s, 2])
+        room.energy[s] = room.energy[s] + weight * total
+    sync()
+
+
+@wp.func
 def load_objective(
     s: int, t: int, g: int, rows: I2, places: I2, rules: Rules, located: F3, moments: Moments, levers: Levers,
     variables: Variables, body: Body, place: Place, room: Room, shaping: Shaping, work: Work,
@@ -230,16 +269,27 @@ def load_objective(
     else:
         shape_joints(s, t, work.betas, body, place)
     _draw_joints(s, t, g, rows, rules.joint_weight, located, variables, place, room)
+    _hold_root(s, t, rules.turn_weight, room)
     if rules.free_root != 0:
+        _hold_translation(s, t, rules.move_weight, place, room)
         means(s, t, variables, room)
 
 
 @wp.func
+def _best_move(s: int, r: int, rules: Rules, variables: Variables, place: Place, room: Room) -> V:
+    """Component r of what the best translation takes off, m."""
+    pull = mean_residual(s, r, variables, room)
+    pull += rules.move_weight * place.trans[s, r]
+    return (1.0 / _mass(rules, variables)) * pull
+
+
+@wp.func
 def _centre_all(
-    s: int, t: int, h: int, free_betas: int, variables: Variables, place: Place, room: Room, shaping: Shaping,
+    s: int, t: int, h: int, rules: Rules, variables: Variables, place: Place, room: Room, shaping: Shaping,
     work: Work, steps: Steps,
 ):  # fmt: skip
     """The matrix for the best translation."""
+    free_betas = rules.free_betas
     n = variables.num_dofs
     for i in range(t, n, wp.block_dim()):
         for r in range(3):
@@ -251,7 +301,7 @@ def _centre_all(
     sync()
     size = n + free_betas * work.betas.shape[1]
     for i in range(t, size, wp.block_dim()):
-        centre_row(s, h, i, size, work.speeds, steps.hessian)
+        centre_row(s, h, i, size, 2.0 / _mass(rules, variables), work.speeds, steps.hessian)
     sync()
 
 
@@ -318,10 +368,10 @@ def evaluate(
     c = V()
     d = V()
     if rules.free_root != 0:
-        a = mean_residual(s, 0, variables, room)
-        c = mean_residual(s, 1, variables, room)
-        d = mean_residual(s, 2, variables, room)
-        value -= m(a, a) + m(c, c) + m(d, d)
+        a = _best_move(s, 0, rules, variables, place, room)
+        c = _best_move(s, 1, rules, variables, place, room)
+        d = _best_move(s, 2, rules, variables, place, room)
+        value -= _mass(rules, variables) * (m(a, a) + m(c, c) + m(d, d))
         sync()
         if t == 0:
             work.mean[h, 0] = a
@@ -350,7 +400,7 @@ def evaluate(
     if rules.exact != 0 and rules.free_betas != 0:
         no_bends_of_betas(t, h, n, steps.bend)
     if rules.free_root != 0:
-        _centre_all(s, t, h, rules.free_betas, variables, place, room, shaping, work, steps)
+        _centre_all(s, t, h, rules, variables, place, room, shaping, work, steps)
     value += _add_limits(t, s, h, rules.limit_weight, x, variables, steps)
     return value + _add_couplings(t, s, h, x, variables, steps)
 

@@ -10,8 +10,10 @@ k. With the force f_k = sum slope_j e and the torque of P_k = sum A_j slope_j^T 
 N_kl = sum A_a M_ab A_b^T over a below k and b below l, sixteen numbers: of the points x and x' that a and b hold,
 sum x x'^T (9), sum x (3), sum x' (3) and the mass.
 
-A free translation t turns E into E + 2 t . s + |t|^2 with s = sum_j slope_j e, as a stage's weights sum to 1. Its
-minimum over t is E - |s|^2: the slope loses s (M e)^T, and the matrix 2 (ds / dq_i) . (ds / dq_j).
+A free translation t turns E into E + 2 t . s + W |t|^2 with s = sum_j slope_j e and the mass W of all that moves: 1 of
+a stage's vertices, and that of drawn joints. What holds it, w |T + t|^2 of people who are moved by T, adds w T to s
+and w to W. The minimum over t is E - |s|^2 / W at t = -s / W: the slope loses (s / W) (M e)^T, and the matrix
+2 (ds / dq_i) . (ds / dq_j) / W.
 """
 
 from typing import Any
@@ -167,7 +169,7 @@ def mean_residual(s: int, r: int, variables: Variables, room: Room) -> V:
 
 @wp.func
 def centre(s: int, t: int, x: V, y: V, z: V, variables: Variables, room: Room):
-    """Slopes for the best translation: less s (M e)^T; x, y, z is s."""
+    """Slopes for the best translation: less (s / W) (M e)^T; x, y, z is s / W."""
     for k in range(t, variables.num_joints, wp.block_dim()):
         for c in range(4):
             mean = room.mean[s, k, c]
@@ -363,11 +365,11 @@ def mean_speed(s: int, i: int, r: int, variables: Variables, place: Place, room:
 
 
 @wp.func
-def centre_row(s: int, h: int, i: int, n: int, speeds: A3, hessian: A3):
-    """Row i of hessian[h] for the best translation: less 2 speed_i . speed_j; speeds (S, n, 3)."""
+def centre_row(s: int, h: int, i: int, n: int, share: float, speeds: A3, hessian: A3):
+    """Row i of hessian[h] for the best translation: less share speed_i . speed_j, of 2 / W; speeds (S, n, 3)."""
     for j in range(i, n):
         e = m(speeds[s, i, 0], speeds[s, j, 0]) + m(speeds[s, i, 1], speeds[s, j, 1])
-        hessian[h, i, j] = hessian[h, i, j] - 2.0 * (e + m(speeds[s, i, 2], speeds[s, j, 2]))
+        hessian[h, i, j] = hessian[h, i, j] - share * (e + m(speeds[s, i, 2], speeds[s, j, 2]))
 
 
 @wp.func

@@ -72,7 +72,7 @@ def _accept(s: int, t: int, h: int, n: int, bent: int, better: V, work: Work, st
 
 
 @wp.func
-def _load_people(
+def load_people(
     s: int,
     t: int,
     g: int,
@@ -183,7 +183,7 @@ def solve(
         tried = exceeds(take(state.status, rows, g, wp.static(DOUBT) + rules.branch), V(rules.beyond))
         damping = V(rules.damping)
     if some(tried):
-        _load_people(s, t, g, rows, rules, state, variables, place, work)
+        load_people(s, t, g, rows, rules, state, variables, place, work)
         if rules.branch >= 0 and t == 0:
             along_valley(
                 s, branches[rules.branch, 0], branches[rules.branch, 1], branches[rules.branch, 2],
@@ -213,7 +213,8 @@ def solve(
             tried = m(tried, exceeds(before, value))
         if rules.free_root != 0:
             for r in range(t, 3, wp.block_dim()):
-                put(state.trans, rows, g, r, place.trans[s, r] - work.mean[h, r])
+                moved = place.trans[s, r] - work.mean[h, r]
+                put(state.trans, rows, g, r, choose(tried, moved, take(state.trans, rows, g, r)))
         _store(s, t, g, variables.num_dofs, rows, rules, tried, state, variables, branches, work)
         if t == 0:
             # A new pass is a new chance, but for those whose steps were all refused: they would be again.

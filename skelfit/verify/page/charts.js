@@ -107,6 +107,32 @@ function histogram({ series, marks = [], label, shadeOutside, width, height, low
   return chart({ x: [x0, x1], y: [0, top * 1.06], width, height, label, inside }) + (legend || "");
 }
 
+// Lines over x on one frame. series: [{values, kind}], null where a value is missing; what lies outside `limits` is shaded.
+function curves({ x, series, limits = [], mark, label, width, height, least = 0 }) {
+  const values = series.flatMap((s) => s.values).filter(known);
+  if (!values.length) return `<p class="nothing">No values.</p>`;
+  const [low, high] = [Math.min(...values), Math.max(...values)], margin = Math.max(0.06 * (high - low), (least - high + low) / 2, 0.5);
+  const [y0, y1] = [low - margin, high + margin], ends = [x[0], x.at(-1) > x[0] ? x.at(-1) : x[0] + 1];
+  const inside = (px, py) => {
+    let drawn = "";
+    for (const [a, b] of [[y0, limits[0]], [limits[1], y1]].map(([a, b]) => [Math.max(a, y0), Math.min(b, y1)])) {
+      if (b > a) drawn += `<rect class="beyond" x="${px(ends[0]).toFixed(1)}" y="${py(b).toFixed(1)}" width="${(px(ends[1]) - px(ends[0])).toFixed(1)}" height="${(py(a) - py(b)).toFixed(1)}"/>`;
+    }
+    if (known(mark)) drawn += `<line class="mark" x1="${px(mark).toFixed(1)}" x2="${px(mark).toFixed(1)}" y1="${py(y0).toFixed(1)}" y2="${py(y1).toFixed(1)}"/>`;
+    for (const s of series) {
+      let path = "", on = false;
+      s.values.forEach((v, i) => {
+        on = on && known(v) && x[i] === x[i - 1] + 1;
+        if (known(v)) path += `${on ? "L" : "M"}${places([px(x[i]), py(v)])}${on ? "" : "h0.01"}`;
+        on = known(v);
+      });
+      drawn += `<path class="line ${s.kind}" d="${path}"/>`;
+    }
+    return drawn;
+  };
+  return chart({ x: ends, y: [y0, y1], width, height, label, unitY: "°", inside });
+}
+
 // Horizontal bars: rows [{name, value, text, kind}], all against the same end.
 function bars(rows, end = Math.max(...rows.map((r) => r.value || 0))) {
   const line = (r) => `<div class="bar"><span>${escaped(r.name)}</span><i><b class="${r.kind || "one"}" style="width:${((100 * (r.value || 0)) / (end || 1)).toFixed(2)}%"></b></i><em>${escaped(r.text)}</em></div>`;

@@ -68,6 +68,7 @@ async function start() {
     report.reprojection?.people && reprojectionSection(report),
     report.anatomy && anatomySection(report),
     report.anatomy && anglesSection(report),
+    people.motions.length && motionsSection(report, people, packed),
     report.keep && keepSection(report),
   ].filter(Boolean);
   document.title = `skelfit verify: ${report.integrity.subset}`;

@@ -103,7 +103,7 @@ function anatomySection({ anatomy }) {
   const html = `<div class="columns"><div><h3>People whose angle lies beyond its limit by more than</h3><div class="tall">${table(columns, rows)}</div>` +
     (others ? `<p class="note">The other ${others} are never more than ${violations.beyond_deg[0]}° beyond.</p>` : "") +
     asymmetryBlock(anatomy.asymmetry) +
-    `</div><div>${hingesBlock(anatomy.knees_elbows)}${bonesBlock(anatomy.bones)}${jumpsBlock(anatomy.jumps)}</div></div>`;
+    `</div><div>${hingesBlock(anatomy.knees_elbows)}${bonesBlock(anatomy.bones)}${jumpsBlock(anatomy.jumps, anatomy.jitter)}</div></div>`;
   return section("anatomy", "Anatomy", `Angles against their limits (${escaped(violations.limits)}), bones against the skin, right against left.`, html);
 }
 
@@ -129,12 +129,21 @@ function asymmetryBlock({ dofs, sides_exchanged: exchanged }) {
   return `<h3>Right against left</h3><p class="note">${told}The pairs of angles that differ most in the mean, the left ones mirrored:</p>${table(columns, rows)}`;
 }
 
-function jumpsBlock(jumps) {
+function jumpsBlock(jumps, jitter) {
   if (!jumps.pairs) return "";
-  const lines = (found, unit) => entries(found).map(([name, value]) => ({ name: `more than ${name} ${unit}`, value, text: percent(value), kind: "two" }));
-  const worst = jumps.worst.slice(0, 5), columns = [{ title: "largest", of: (r) => r.key, number: false }, { title: "", of: (r) => words(r.dof), number: false }, { title: "angle", of: (r) => degrees(r.angle_deg) }];
-  return `<h3>Jumps in sequences</h3><p class="note">${count(jumps.pairs)} pairs of neighbouring frames of ${count(jumps.sequences)} sequences: the angle that turns most, and how far the fit moves where its label does not.</p>` +
-    bars([...lines(jumps.angle_above, "°"), ...lines(jumps.added_above, "mm added")], 1) + table(columns, worst);
+  const lines = (found, unit) => entries(found).map(([name, value]) => ({ name: `more than ${name}${unit}`, value, text: percent(value), kind: "two" }));
+  const worst = jumps.worst.slice(0, 5), columns = [{ title: "largest beyond the label", of: (r) => r.key, number: false }, { title: "joint", of: (r) => words(r.joint), number: false },
+    { title: "turns", of: (r) => degrees(r.turn_deg) }, { title: "label", of: (r) => degrees(r.label_turn_deg) }];
+  return `<h3>Jumps in sequences</h3><p class="note">${count(jumps.pairs)} pairs of neighbouring frames of ${count(jumps.sequences)} sequences: how often some joint turns by more, turns by more than in the label, and how often the fit moves by more than its label.</p>` +
+    bars([...lines(jumps.turn_above, "°"), ...lines(jumps.added_deg_above, "° beyond the label"), ...lines(jumps.added_mm_above, " mm added")], 1) + table(columns, worst) + jitterBlock(jitter);
+}
+
+function jitterBlock(jitter) {
+  if (!jitter.triples) return "";
+  const rows = entries(jitter.by_joint).map(([name, [fit, label]]) => ({ name, fit, label })).filter((r) => r.fit > 0).sort((a, b) => b.fit - (b.label || 0) - a.fit + (a.label || 0)).slice(0, 8);
+  const two = fixed(2, "°");
+  return `<h3>Jitter</h3><p class="note">By how much a joint's turn to the next frame differs from the one before, per frame²: ${two(jitter.fit_deg.mean)} in the mean over the joints of the body, ${two(jitter.label_deg.mean)} in the label. Furthest beyond it:</p>` +
+    table([nameColumn("joint"), { title: "fit", of: (r) => two(r.fit) }, { title: "label", of: (r) => two(r.label) }], rows);
 }
 
 // Right and left of a joint in one panel.

@@ -1,0 +1,99 @@
+"""`skelfit compare`: finished shards beside a label file that holds SKEL's parameters, person by person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from skelfit.body.models import find_models
+from skelfit.cli.interrupts import interruptible
+from skelfit.cli.paths import FILE, FOLDER
+from skelfit.cli.progress import Progress
+from skelfit.compare.label_file import read_skel_labels
+from skelfit.compare.picture import draw_worst
+from skelfit.compare.report import Report, lines_of, make_report
+from skelfit.compare.run import compare
+from skelfit.errors import OutputError
+from skelfit.export.bodies import check_models
+from skelfit.export.people import open_run
+from skelfit.shards import write_atomically, write_json
+from skelfit.verify.bodies import Bodies
+
+WITHIN_PX = 1.0
+
+
+@click.command("compare")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("file", metavar="FILE", type=FILE)
+@click.option("--models", type=FOLDER, help="The models of the run  [default: as convert].")
+@click.option(
+    "--gender",
+    type=click.Choice(["male", "female"]),
+    help="Of FILE's SKEL, where it does not say it  [default: male, as SKEL-CF's].",
+)
+@click.option(
+    "--within",
+    type=click.FloatRange(min=0),
+    default=WITHIN_PX,
+    show_default=True,
+    help="px; so near are two centres of one person's box.",
+)
+@click.option("--keep", type=FILE, help="Only whom this list of verify keeps (CSV).")
+@click.option("--json", "json_file", type=FILE, help="Write all of it for programs.")
+@click.option("--picture", type=FILE, help="Draw those who differ most here, side by side (JPEG).")
+def compare_command(
+    folder: Path,
+    file: Path,
+    models: Path | None,
+    gender: str | None,
+    within: float,
+    keep: Path | None,
+    json_file: Path | None,
+    picture: Path | None,
+) -> None:
+    """Set the people of a finished run beside FILE, an .npz as SKEL-CF's trainer reads it (X-release-skel.npz).
+
+    Tells how many are the same person, and how far angles, joints, skins, limits and betas are apart.
+    """
+    for path in (json_file, picture):  # said before minutes are spent, not after
+        if path is not None and not path.parent.is_dir():
+            raise OutputError(f"{path}: cannot be written: no such folder")
+    run = open_run(folder)
+    if keep is not None:
+        run = run.only(keep)
+    found_models = find_models(models)
+    check_models(run, found_models)
+    labels = read_skel_labels(file, gender)
+    click.echo(f"models: {found_models.source} (sha256 {found_models.sha256[:12]})")
+    bodies = Bodies(found_models)
+    with interruptible("interrupted: nothing was written"), Progress(run.rows_out, 0) as progress:
+        found = compare(run, labels, bodies, within, progress.update)
+    report = make_report(run, labels, found_models, found)
+    for line in lines_of(report):
+        click.echo(line)
+    if json_file is not None:
+        write_json(json_file, report)
+        click.echo(f"all of it, for programs: {json_file}")
+    worst = found.tally.worst
+    if picture is not None and worst:
+        jpeg = draw_worst(worst, next(iter(found_models.skel.values())).faces)
+        write_atomically(picture, lambda stream: stream.write(jpeg))
+        click.echo(f"the {len(worst)} people who differ most: {picture}")
+    for line in _next(report, folder, file, picture):
+        click.echo(line)
+
+
+def _next(report: Report, folder: Path, file: Path, picture: Path | None) -> Iterator[str]:
+    """What to do with what was found."""
+    if not report["compared"]:
+        yield f"next: is {file} of this subset? An image of the shards: {report['shards']['an_image']!r};"
+        yield f"  of the file: {report['file']['an_image']!r}"
+        return
+    if not report["worst"]:
+        yield "next: nothing; the file holds what the shards hold"
+        return
+    if picture is None:
+        yield f"next: skelfit compare {folder} {file} --picture worst.jpg"
+    yield f"next: skelfit view {folder} {report['worst'][0]['key']}"

@@ -1,0 +1,1 @@
+"""`skelfit compare`: finished shards beside a label file that holds SKEL's parameters, person by person."""

@@ -1,0 +1,212 @@
+"""The frames of sequences and the equations that ties make of them, on the device.
+
+`Coupled` evaluates frames, from the moments of vertex passes that `Held` knows, solves for the steps of chains of
+them, and moves them. Work is shared by threads, in groups of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import warp as wp
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skelfit.fit.backend import Backend
+from skelfit.fit.batches import Each
+from skelfit.fit.passes import Moments, Tables, whole_groups
+from skelfit.fit.tie_tables import make_tied
+from skelfit.fit.tridiagonal import make_elimination
+
+Indices = NDArray[np.int64]
+_GROUPS = 32  # of frames, per call of a kernel on a CPU: enough work to hand it to a thread
+
+
+@dataclass(frozen=True)
+class People:
+    """Where the N frames are, on the device."""
+
+    q: Tensor  # (N, 46) rad
+    origin: Tensor  # (N, 46) rad, q at the last vertex pass
+    betas: Tensor  # (N, K)
+    trans: Tensor  # (N, 3) m
+    status: Tensor  # (N, 6)
+    start: Tensor  # (N, 46) rad, of the labels in closed form
+    located: Tensor  # (N, R, 3) m
+
+
+class Held:
+    """The moments of N frames: of each, those of the vertex pass that was the last to see it."""
+
+    def __init__(self, count: int) -> None:
+        self._moments: list[Moments] = []
+        self._which, self._place = (np.zeros(count, dtype=np.int64) for _ in range(2))
+
+    def hold(self, moments: Moments, frames: Indices) -> None:
+        """Moments of a pass; frames: which each of the people of the pass is, group by group."""
+        self._which[frames], self._place[frames] = len(self._moments), np.arange(len(frames))
+        self._moments.append(moments)
+
+    def passes(self, frames: Indices) -> list[tuple[Moments, Indices, Indices]]:
+        """Some frames by the pass that saw them: its moments, the frames, and their places in it."""
+        found = []
+        for k in np.unique(self._which[frames]):
+            few = frames[self._which[frames] == k]
+            found.append((self._moments[k], few, self._place[few]))
+        return found
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What ties each of N frames to those before and after it."""
+
+    before: Indices  # (N,) -1: none
+    after: Indices
+    weight: Tensor  # (N, 2) m^2 / rad^2
+
+
+def make_ties(sequences: Sequence[Indices], time: NDArray[np.float64], weight: NDArray[np.float64]) -> Ties:
+    """Ties along the frames of sequences; time (N,) s.
+
+    weight (N,) m^2 s^2 / rad^2 of the tie to the frame after, over the square of the time between the two.
+    """
+    before, after = np.full(len(time), -1), np.full(len(time), -1)
+    weights = np.zeros((len(time), 2))
+    for frames in sequences:
+        one, two = frames[:-1], frames[1:]
+        before[two], after[one] = one, two
+        weights[two, 0] = weights[one, 1] = weight[one] / (time[two] - time[one]) ** 2
+    return Ties(before, after, torch.tensor(weights, dtype=torch.float32))
+
+
+class Coupled:
+    """N frames with n variables each, those of a fit's stage."""
+
+    def __init__(self, backend: Backend, tables: Tables, rules: Any, people: People, each: Each) -> None:
+        """rules: of the stage that the tables are of; betas are held."""
+        k, count = backend.kernels, len(people.q)
+        self.backend, self.people, self.each = backend, people, each
+        self.tables, self.rules = tables, rules
+        self.n = len(self.tables.tree.dofs)
+        self.tied = make_tied(self.tables.tree, backend.device)
+        self.system = k.tridiagonal.make_system(count, self.n, backend.device)
+        joints = self.tied.first.shape[0] - 1
+        self.sequences = k.ties.make_sequences(count, self.n, joints, backend.device)
+        state = k.solve.State()
+        state.q, state.betas, state.trans = (backend.array(x) for x in (people.q, people.betas, people.trans))
+        state.origin, state.status = state.q, backend.array(people.status)
+        self.factors: Any = None
+        self.state, self.located = state, backend.array(people.located)
+
+    def label_rotations(self) -> NDArray[np.float32]:
+        """The rotations (N, K, 9) of joints that the labels say, row by row."""
+        start = self.backend.array(self.people.start)
+        # What deviates from angles of zero are the rotations themselves.
+        self.sequences.start = self.backend.array(torch.zeros_like(self.people.start))
+        self._deviate(np.arange(len(self.people.start)), start)
+        self.sequences.start = start
+        return np.asarray(self.backend.read(self.sequences.deviation).numpy())
+
+    def tie(self, ties: Ties) -> None:
+        """From now on, these are the ties."""
+        self.ties = ties
+        self.sequences.start = self.backend.array(self.people.start)
+        wp.to_torch(self.sequences.weight).copy_(ties.weight)
+
+    def evaluate(self, held: Held, frames: Indices) -> Tensor:
+        """Make the equations of some frames from their moments; the values (N, 3) m^2 of all, on the host.
+
+        The columns: of the frame alone, of its ties to the frames before and after it.
+        """
+        size = self._size
+        calls = [
+            (moments, few[a : a + size], places[a : a + size])
+            for moments, few, places in held.passes(frames)
+            for a in range(0, len(few), size)
+        ]
+        self.each(lambda i: self._evaluate(*calls[i]), range(len(calls)))
+        self._deviate(frames, self.state.q)
+        self._share(frames, self._tie)
+        return self.backend.read(self.sequences.value)
+
+    def step(self, chains: Sequence[Indices], damping: Tensor) -> None:
+        """Move chains of frames by a damped step, damping (N,); the equations are used up."""
+        backend, k, frames = self.backend, self.backend.kernels, np.concatenate(chains)
+        wp.to_torch(self.sequences.damping).copy_(damping)
+        self._share(frames, lambda x: self._launch(k.ties.damp, x, self.sequences, self.system))
+        elimination = make_elimination(backend, chains)
+        if self.factors is None or self.factors.y.shape[0] < elimination.groups:
+            self.factors = k.tridiagonal.make_factors(elimination.groups, self.n, backend.device)
+        elimination.solve(self.system, self.factors, self._share_groups)
+        self._share(frames, self._move)
+
+    def moved(self, frames: Indices) -> Tensor:
+        """How far the joint of each frame has turned that has since the last vertex pass turned most, (N,) rad.
+
+        Of other frames than these, anything; by the chord, which is shorter than the arc.
+        """
+        self._deviate(frames, self.backend.array(self.people.origin))
+        before = self.backend.read(self.sequences.deviation)
+        self._deviate(frames, self.state.q)
+        after = self.backend.read(self.sequences.deviation)
+        return (0.5 * (after - before).square().sum(2)).sqrt().amax(1)
+
+    @property
+    def promise(self) -> Tensor:
+        """What the last step promised of each frame, (N,) m^2, on the host."""
+        return self.backend.read(self.sequences.promise).abs()
+
+    @property
+    def _size(self) -> int:
+        """Frames per call of a kernel."""
+        return self.backend.lanes * _GROUPS if self.backend.workers is None else self.backend.people
+
+    def _share(self, frames: Indices, work: Callable[[Indices], None]) -> None:
+        """Some work for groups (G, L) of frames, until it is done for all."""
+        parts = range(0, len(frames), self._size)
+        self.each(lambda a: work(whole_groups(frames[a : a + self._size], self.backend.lanes)), parts)
+
+    def _share_groups(self, work: Callable[[int, int], None], groups: int) -> None:
+        size = self._size // self.backend.lanes
+        self.each(lambda a: work(a, min(a + size, groups)), range(0, groups, size))
+
+    def _launch(self, kernel: Any, frames: Indices, *inputs: Any) -> None:
+        self.backend.launch(kernel, len(frames), [self.backend.ints(frames), *inputs])
+
+    def _evaluate(self, found: Moments, frames: Indices, places: Indices) -> None:
+        backend, k, tables = self.backend, self.backend.kernels, self.tables
+        where = backend.ints(whole_groups(places, backend.lanes))
+        groups = where.shape[0]
+        joints, pairs = len(tables.tree.joints), len(tables.tree.pairs)
+        self._launch(
+            k.frame_steps.evaluate_frames,
+            whole_groups(frames, backend.lanes),
+            where, backend.slots(groups), self.rules, self.state, self.located, found.moments, found.levers,
+            tables.variables, tables.body, backend.room(k.place.make_place, groups),
+            backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
+            backend.room(k.betas.make_shaping, 0, joints),
+            backend.room(k.objective.make_work, groups, self.n, tables.balls.index.shape[0]),
+            backend.room(k.step.make_steps, groups, self.n),
+            self.sequences, self.system,
+        )  # fmt: skip
+
+    def _deviate(self, frames: Indices, q: Any) -> None:
+        """How joints deviate at q (N, 46) from the labels'."""
+        kernel = self.backend.kernels.ties.deviate
+        self._share(frames, lambda x: self._launch(kernel, x, q, self.tied, self.sequences))
+
+    def _tie(self, frames: Indices) -> None:
+        lists = [self.backend.ints(x[frames]) for x in (self.ties.before, self.ties.after)]
+        self._launch(self.backend.kernels.ties.tie, frames, *lists, self.tied, self.sequences, self.system)
+
+    def _move(self, frames: Indices) -> None:
+        backend, tables, k = self.backend, self.tables, self.backend.kernels
+        moving = backend.room(k.frame_steps.make_moving, len(frames), self.n, tables.balls.index.shape[0])
+        self._launch(
+            k.frame_steps.move_frames, frames, backend.slots(len(frames)), self.rules.max_angle_step, tables.variables,
+            tables.balls, self.sequences, self.system, self.state.q, moving,
+        )  # fmt: skip

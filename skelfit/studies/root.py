@@ -1,0 +1,149 @@
+"""A root that may turn and move: what each freedom brings, how far the root goes, and what that does to the picture.
+
+The same people are fitted with a root that is frozen, free to turn, and free, and then with the prior that holds a free
+one made weaker and stronger. In the picture, keypoints of the fitted skin are compared with those of the label's, as a
+camera sees them that stands where the label says, in crops of 256 px that the label's skin just fills, with a margin.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skelfit.bench import Labels, make_labels
+from skelfit.body.ball import angles_to_rotation, ball_joints
+from skelfit.body.dofs import ROOT_DOFS
+from skelfit.body.lazy import roma
+from skelfit.body.models import ModelSet
+from skelfit.body.skel import SkelModel
+from skelfit.body.smpl import SmplModel
+from skelfit.config import FitConfig, RootPrior
+from skelfit.fit.fitter import Fitter
+from skelfit.fit.results import FitResult
+from skelfit.studies.setup import Setup, Study, distribution, percent, table
+
+# Times the pipeline's prior of the turn and of the move; 0: that one is not held.
+PRIORS = ((0.0, 0.0), (0.1, 0.1), (0.5, 1.0), (2.0, 1.0), (1.0, 3.0), (5.0, 1.0), (1.0, 10.0), (10.0, 10.0))
+CROP_PX, MARGIN = 256, 1.2  # side of a crop; and in sides of the square that holds the label's skin
+_FEW = 64  # skins at a time
+
+
+def run(setup: Setup) -> list[dict[str, Any]]:
+    """Per gender, kind of poses, root and prior: PVE, turn and move of the root, error in the picture, time."""
+    records = []
+    for gender in setup.genders:
+        for kind, labels in make_labels(setup.people, gender).items():
+            frozen: FitResult | None = None
+            for config in variants(setup.fit):
+                setup.say(f"{setup.people} {kind} people, {gender} labels: {name_of(config)}")
+                found, cpu = _fit(setup, config, labels)
+                frozen = frozen or found
+                records.append(
+                    {"gender": gender, "poses": kind, "people": setup.people, "root": config.root}
+                    | {"prior": {"turn": config.root_prior.turn, "move": config.root_prior.move}}
+                    | {"of_the_pipeline": config.root_prior == setup.fit.root_prior}
+                    | {"pve_mm": distribution(found.pve_mm), "cpu_ms_per_person": cpu}
+                    | {"converged": float(found.converged.double().mean())}
+                    | {k: distribution(x) for k, x in went(frozen, found).items()}
+                    | {"picture_px": distribution(in_the_picture(setup.models, labels, found))}
+                )
+    return records
+
+
+def variants(fit: FitConfig) -> Iterator[FitConfig]:
+    """The frozen root first; then what is freed, and then what holds it, changed."""
+    own = fit.root_prior
+    for root in ("frozen", "turn", "free"):
+        yield replace(fit, root=root)
+    for turn, move in PRIORS:
+        yield replace(fit, root="free", root_prior=RootPrior(turn * own.turn, move * own.move))
+
+
+def name_of(config: FitConfig) -> str:
+    """Root and prior as text."""
+    if config.root == "frozen":
+        return "frozen"
+    move = f", move {config.root_prior.move:g}" if config.root == "free" else ""
+    return f"{config.root}, turn {config.root_prior.turn:g}{move}"
+
+
+def _fit(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult, float]:
+    """The fit, and what it took, CPU ms a person."""
+    fitter = Fitter(setup.models, config, setup.device)
+    given = labels.pose, labels.betas, labels.transl
+    fitter.fit(labels.gender, *(x[:1] for x in given))  # tables and kernels are made
+    started = time.process_time()
+    found = fitter.fit(labels.gender, *given)
+    return found, 1000 * (time.process_time() - started) / len(labels)
+
+
+def went(frozen: FitResult, found: FitResult) -> dict[str, Tensor]:
+    """How far roots turn and move from where labels have them, (N,) degrees and mm.
+
+    The pelvis' frame is the same for all betas; with other betas its joint is elsewhere at rest, which is no move.
+    """
+    one, other = (pelvis_turn(x.poses) for x in (frozen, found))
+    turn = torch.rad2deg(roma.rotmat_to_rotvec(one.mT @ other).norm(dim=-1))
+    return {"turn_deg": turn, "move_mm": 1000 * (found.joints[:, 0] - frozen.joints[:, 0]).norm(dim=-1)}
+
+
+def pelvis_turn(poses: Tensor) -> Tensor:
+    """The pelvis' rotations (N, 3, 3) in its own frame, of poses (N, 46) rad."""
+    return angles_to_rotation(ball_joints((0,), "cpu", poses.dtype), poses[:, None, list(ROOT_DOFS)])[:, 0]
+
+
+@torch.no_grad()
+def in_the_picture(models: ModelSet, labels: Labels, found: FitResult) -> Tensor:
+    """Mean distance (N,) px of the 44 keypoints of fit and label; of SMPL's 24 joints where there is no regressor."""
+    smpl = SmplModel(models.smpl_of(labels.gender))
+    skels = {
+        g: SkelModel(models.skel_of(g)) for g in ("male", "female") if (found.female == (g == "female")).any()
+    }
+    dense = smpl.asset.J_regressor if models.keypoints44 is None else models.keypoints44
+    regressor = torch.tensor(dense, dtype=torch.float32)
+    far = torch.full((len(labels),), torch.nan)
+    for rows in torch.arange(len(labels)).split(_FEW):
+        target = smpl.vertices(labels.pose[rows], labels.betas[rows], labels.transl[rows])
+        view = _project(target)
+        side = MARGIN * (view.amax(1) - view.amin(1)).amax(1)
+        seen = _project(regressor @ target)
+        for gender, skel in skels.items():
+            mine = found.female[rows] == (gender == "female")
+            few = rows[mine]
+            body = skel.forward(skel.shape(found.betas[few]), found.poses[few], found.trans[few])
+            off = (_project(regressor @ body.vertices) - seen[mine]).norm(dim=-1).mean(1)
+            far[few] = CROP_PX * off / side[mine]
+    return far
+
+
+def _project(points: Tensor) -> Tensor:
+    """Points (N, K, 3) m as a camera of focal length 1 sees them, (N, K, 2)."""
+    return points[..., :2] / points[..., 2:]
+
+
+def text(records: list[dict[str, Any]]) -> list[str]:
+    """A row per root and prior."""
+    heads = ("labels", "poses", "root", "turn w.", "move w.", "PVE mean", "p95", "gain")
+    more = ("turn deg", "p95", "move mm", "p95", "picture px", "p95", "CPU ms", "converged")
+    rows = []
+    for r in records:
+        group = r["gender"], r["poses"]
+        frozen = next(x for x in records if (x["gender"], x["poses"]) == group)
+        prior = (f"{r['prior'][k]:g}" if r["root"] in roots else "" for k, roots in _HELD.items())
+        rows.append(
+            (*group, r["root"], *prior, f"{r['pve_mm']['mean']:.3f}", f"{r['pve_mm']['p95']:.3f}")
+            + (percent(1 - r["pve_mm"]["mean"] / frozen["pve_mm"]["mean"]),)
+            + tuple(f"{r[k][q]:.2f}" for k in ("turn_deg", "move_mm", "picture_px") for q in ("mean", "p95"))
+            + (f"{r['cpu_ms_per_person']:.2f}", percent(r["converged"]))
+        )
+    return table((*heads, *more), rows)
+
+
+_HELD = {"turn": ("turn", "free"), "move": ("free",)}  # what a prior holds, in which roots
+
+STUDY = Study("a root that may turn and move: what it brings and costs", 1024, ("male", "neutral"), run, text)
