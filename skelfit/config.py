@@ -155,14 +155,20 @@ class LocatorConfig:
 
 
 @dataclass(frozen=True)
-class SpineConfig:
-    """How lumbar and thorax share a motion of the trunk; see `fit.couplings`."""
+class SpineTie:
+    """How lumbar and thorax share one motion of the trunk."""
 
-    weight: float = bounded(0, default=1e-4)  # m^2 per squared rad off the share; 0: as the skin has it
-    # Lumbar's rad per rad of thorax.
-    bending: float = bounded(0, default=0.5)
-    extension: float = bounded(0, default=0.5)
-    twist: float = bounded(0, default=0.5)
+    weight: float = bounded(0)  # m^2 per squared rad off the share; 0: they do as the skin has it
+    ratio: float = bounded(0)  # rad of lumbar per rad of thorax
+
+
+@dataclass(frozen=True)
+class SpineConfig:
+    """The ties of the spine; see `fit.couplings` for where the ratios come from."""
+
+    bending: SpineTie = SpineTie(7e-4, 0.4)
+    extension: SpineTie = SpineTie(1e-4, 1.0)
+    twist: SpineTie = SpineTie(2e-4, 0.13)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from skelfit.studies import (
     sensitivity,
     sequences,
     shoulders,
+    spine,
 )
 from skelfit.studies.setup import Study
 
@@ -28,6 +29,7 @@ STUDIES: dict[str, Study] = {
     "root": root.STUDY,
     "rivals": rivals.STUDY,
     "shoulders": shoulders.STUDY,
+    "spine": spine.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
     "sequences": sequences.STUDY,
