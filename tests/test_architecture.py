@@ -104,6 +104,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "loader",
         "people",
         "shards",
+        # The pipeline of the baseline.
+        "shipped",
         # What sequences are measured with.
         "verify",
     },

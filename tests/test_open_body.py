@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from skelfit.body.dofs import dof_index
+from skelfit.body.models import open_models
 from skelfit.body.open_body import (
     SKEL_DOFS,
     SKEL_JOINTS,
@@ -17,6 +20,10 @@ from skelfit.body.open_body import (
     open_keypoint_regressor,
     write_official,
 )
+from skelfit.body.skel import SkelModel
+from skelfit.body.smpl import SmplModel
+from skelfit.fit.warm_start import beta_map
+from skelfit.verify.surface import Surface
 
 FLIP = np.array([-1.0, 1.0, 1.0])
 GENDERS = ("neutral", "male", "female")
@@ -254,6 +261,31 @@ def test_bones_lie_inside_the_skin(models: dict[str, dict[str, Any]], gender: st
     _, count = np.unique(np.sort(edges, axis=1), axis=0, return_counts=True)
     assert (count == 2).all(), "the bones are closed"
     assert set(np.unique(faces)) == set(range(24752))
+
+
+@pytest.mark.parametrize(("gender", "most"), [("male", 0.02), ("female", 0.012)])
+def test_bones_lie_inside_usual_people(gender: str, most: float) -> None:
+    """Neutral people in this body's shape space, arms lowered and elbows bent: few vertices outside, right as left."""
+    models = open_models()
+    skel = SkelModel(models.skel_of(gender), dtype=torch.float64)
+    offset, matrix = beta_map(SmplModel(models.smpl_of("neutral"), dtype=torch.float64), skel)
+    betas = offset + torch.tensor(np.random.default_rng(5).standard_normal((12, 10))) @ matrix.mT
+    q = torch.zeros(12, 46, dtype=torch.float64)
+    for name, angle in (
+        ("shoulder_r_x", 1.1),
+        ("elbow_flexion_r", 0.8),
+        ("shoulder_l_x", -1.1),
+        ("elbow_flexion_l", 0.8),
+    ):
+        q[:, dof_index(name)] = angle
+    shape = skel.shape(betas)
+    skin, bones = skel.forward(shape, q).vertices.numpy(), skel.bones(shape, q).numpy()
+    surface = Surface(skel.asset.faces, skel.asset.v_template)
+    out = np.stack([surface.signed_distances(*person) > 0 for person in zip(skin, bones, strict=True)])
+    assert out.mean() < most
+    joint = skel.asset.bone_weights_rigid.argmax(1)
+    for right, left in enumerate(SKEL_PARTNER):
+        assert abs(out[:, joint == right].mean() - out[:, joint == left].mean()) < 0.004
 
 
 def test_correctives_are_small_and_keep_the_volume_of_a_bent_knee(models: dict[str, dict[str, Any]]) -> None:

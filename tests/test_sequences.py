@@ -13,7 +13,7 @@ from job_fakes import FakeFitter
 from label_files import amass, write
 from scipy.spatial.transform import Rotation
 
-from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
+from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_axes, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.cli import main
@@ -30,6 +30,9 @@ from skelfit.shards import read_json, read_samples
 from skelfit.shards import read_rows as read_sidecar
 
 FRAMES = 150
+AXES = dof_axes()
+FIRSTS, MIDDLES, THIRDS = (list(dofs) for dofs in zip(*TWINNED, strict=True))
+OUTERS = [*FIRSTS, *THIRDS]
 
 
 def skelfit_(*arguments: object) -> Result:
@@ -92,6 +95,122 @@ def test_one_frame_and_none_and_wrong_shapes() -> None:
     assert continuous(pose[:0]).shape == (0, NUM_DOFS)
     with pytest.raises(ValueError, match=r"poses: expected shape \(T, 46\), found \(2, 45\)"):
         continuous(np.zeros((2, 45)))
+
+
+# Poles.
+
+
+def rotations(poses: np.ndarray) -> list[Rotation]:
+    """Of the five joints that have twins, in poses (T,46)."""
+    return [
+        Rotation.from_rotvec(poses[:, [c]] * AXES[c])
+        * Rotation.from_rotvec(poses[:, [b]] * AXES[b])
+        * Rotation.from_rotvec(poses[:, [a]] * AXES[a])
+        for a, b, c in TWINNED
+    ]
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    """The furthest that any of these joints is turned from one description to the other, rad."""
+    pairs = zip(rotations(one), rotations(other), strict=True)
+    return max(float((a.inv() * b).magnitude().max()) for a, b in pairs)
+
+
+def at_poles(frames: int, side: float) -> np.ndarray:
+    """Poses (T,46) whose five joints are all at a pole, of middle angle side * 90 degrees."""
+    poses = random_poses(1).repeat(frames, 0)
+    poses[:, MIDDLES] = side * pi / 2
+    return poses
+
+
+def described_anyhow(poses: np.ndarray, frames: slice, rng: np.random.Generator) -> np.ndarray:
+    """The same poses; in some frames, all at their poles, each in any of its descriptions."""
+    other = poses.copy()
+    for k, (a, b, c) in enumerate(TWINNED):
+        d = rng.uniform(-pi, pi, len(other[frames]))
+        other[frames, a] += d
+        other[frames, c] += np.sign(np.sin(poses[frames, b])) * d + 2 * pi * rng.integers(-1, 2, len(d))
+        if k % 2:
+            other[frames, a] += pi
+            other[frames, b] = pi - other[frames, b]
+            other[frames, c] += pi
+    return other
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_straight_through_a_pole(side: float, dtype: type) -> None:
+    """A frame right at the pole, whose outer angles may be anything: none of the angles jumps there."""
+    t = np.linspace(-1, 1, 41)
+    motion = at_poles(41, side)
+    motion[:, MIDDLES] += t[:, None]
+    motion[:, OUTERS] += 0.3 * t[:, None]
+    other = described_anyhow(motion, slice(20, 21), np.random.default_rng(0)).astype(dtype)
+    assert apart(other.astype(float), motion) < 3e-6 and np.abs(np.diff(other, axis=0)).max() > 1
+    found = continuous(other)
+    assert apart(found, other.astype(float)) < 1e-6
+    np.testing.assert_allclose(found, motion, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_turning_at_a_pole_is_shared_by_both_outer_angles(side: float) -> None:
+    """Two whole turns about the pole's axis, and no end to it: each of the outer angles makes one."""
+    t = np.linspace(0, 4 * pi, 181)
+    motion = at_poles(181, side)
+    motion[:, FIRSTS] += t[:, None]
+    other = described_anyhow(motion, slice(1, None), np.random.default_rng(1))
+    found = continuous(other)
+    assert apart(found, motion) < 1e-6
+    expected = at_poles(181, side)
+    expected[:, FIRSTS] += t[:, None] / 2
+    expected[:, THIRDS] -= side * t[:, None] / 2
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("start", [0, 30])
+def test_a_joint_that_leaves_its_pole_another_way(side: float, start: int) -> None:
+    """To the pole, there for 20 frames while it turns about the axis, and off at a right angle to where it came from.
+
+    The bone does not jump, so no angle may: what the first angle must be in the end it takes on on the way.
+    """
+    t = np.arange(30) / 30
+    to, there, off = (at_poles(n, side) for n in (30, 20, 30))
+    to[:, MIDDLES] -= side * (1 - t[:, None])
+    there[:, FIRSTS] += np.linspace(0, 1, 20)[:, None]
+    off[:, FIRSTS] += pi / 2
+    off[:, THIRDS] += side * (pi / 2 - 1)
+    off[:, MIDDLES] -= side * (t[:, None] + 1 / 30)
+    motion = np.concatenate([to, there, off])
+    bones = max(float((x[:-1].inv() * x[1:]).magnitude().max()) for x in rotations(motion))
+    assert bones < 0.06
+    other = described_anyhow(motion, slice(30, 50), np.random.default_rng(2))
+    other[60:, MIDDLES] = pi - other[60:, MIDDLES]
+    other[60:, OUTERS] += pi
+    found = continuous(other[start:])
+    assert apart(found, motion[start:]) < 1e-6
+    assert np.abs(np.diff(found, axis=0)).max() < (0.12 if start == 0 else 0.4)
+    np.testing.assert_array_equal(found[0], other[start])
+
+
+def test_away_from_a_pole_nothing_is_free() -> None:
+    """A thousandth of a degree beside it the angles are what they are, however they run."""
+    motion = at_poles(2, 1.0)
+    motion[:, MIDDLES] -= 1e-5
+    motion[1, OUTERS] += 1.0
+    np.testing.assert_array_equal(continuous(motion), motion)
+
+
+def test_the_canonical_description_of_a_pole_is_within_the_limits() -> None:
+    """Shoulders at 90 degrees, the outer angles moved along the pole's line: no limit is broken by that."""
+    motion = at_poles(6, 1.0)
+    other = described_anyhow(motion, slice(None), np.random.default_rng(3))
+    found = canonical(other)
+    assert apart(found, motion) < 1e-6
+    low, high = dof_limits().T
+    shoulders = [d for triple in TWINNED[3:] for d in triple]
+    beyond = np.maximum(low - found, found - high)[:, shoulders]
+    assert beyond.max() < 1e-6
 
 
 # A fast motion from file to shards.

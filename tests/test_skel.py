@@ -14,14 +14,10 @@ from torch import Tensor
 
 from skelfit.body.dofs import DOF_NAMES, DOFS, NUM_DOFS, NUM_JOINTS, SKEL_PARENTS, dof_limits
 from skelfit.body.kinematics import (
-    _spine_curve,
-    _spine_curve_slope,
     minimal_rotation,
-    pose_joints,
-    pose_joints_with_twists,
 )
 from skelfit.body.models import ModelSet
-from skelfit.body.skel import SkelModel, skinning_transforms
+from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 
 
@@ -143,35 +139,6 @@ def test_bone_mesh_against_a_naive_one(models: ModelSet, gender: str) -> None:
         assert np.abs(found - naive_bones(model, betas, q)).max() < 1e-5
 
 
-def test_twists_are_the_derivative_of_the_transforms(models: ModelSet) -> None:
-    """Analytic Jacobian of all skinning transforms against autograd, float64."""
-    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
-    frames = model.frames(torch.randn(2, 10, dtype=torch.float64))
-    q = torch.randn(2, NUM_DOFS, dtype=torch.float64)
-    q[1, 17:26] = torch.randn(9, dtype=torch.float64) * 0.02  # within the series of the spine's slope
-    posed, twists = pose_joints_with_twists(model.rig, frames, q)
-    a = skinning_transforms(posed, frames.joints)
-
-    def transforms(q: Tensor) -> Tensor:
-        return skinning_transforms(pose_joints(model.rig, frames, q), frames.joints)
-
-    full = torch.autograd.functional.jacobian(transforms, q)
-    for person in range(2):
-        for i, dof in enumerate(DOFS):
-            expected = full[person, ..., person, i]
-            for j in range(NUM_JOINTS):
-                above = j
-                while above not in (dof.joint, -1):
-                    above = SKEL_PARENTS[above]
-                if above == -1:
-                    assert expected[j].abs().max() == 0
-                    continue
-                omega = twists.omega[person, i]
-                moved = torch.linalg.cross(omega[:, None].expand(3, 4), a[person, j], dim=0)
-                moved[:, 3] += twists.v[person, i]
-                assert (moved - expected[j]).abs().max() < 1e-10
-
-
 def test_skin_is_differentiable(models: ModelSet) -> None:
     """gradcheck of skin with respect to pose, betas and translation; a few vertices of every region."""
     model = SkelModel(models.skel_of("female"), dtype=torch.float64)
@@ -186,14 +153,6 @@ def test_skin_is_differentiable(models: ModelSet) -> None:
     assert torch.autograd.gradcheck(skin, (q, betas, trans), fast_mode=True)
     zero = torch.zeros(NUM_DOFS, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(skin, (zero, betas, trans), fast_mode=True)
-
-
-def test_spine_slope_is_continuous_across_its_series() -> None:
-    angle = torch.tensor([-0.2, -0.1001, -0.0999, -1e-9, 0.0, 0.05, 0.0999, 0.1001, 1.0], dtype=torch.float64)
-    angle.requires_grad_()
-    for value, slope in zip(_spine_curve(angle), _spine_curve_slope(angle.detach()), strict=True):
-        (expected,) = torch.autograd.grad(value.sum(), angle)
-        assert (slope - expected).abs().max() < 1e-8
 
 
 def test_minimal_rotation_turns_one_direction_to_the_other() -> None:

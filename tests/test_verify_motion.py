@@ -97,7 +97,7 @@ def test_jumps_of_sequences(bodies: Bodies, still: Fields) -> None:
     assert jumps["added_mm_above"]["20"] == pytest.approx(1 / 37)
     bend, rest = jumps["worst"][:2]
     assert (bend["sequence"], bend["frame"], bend["joint"]) == ("one", 7, "ulna_l")
-    assert bend["shards"] == ["people-000000"] * 2 and bend["label_turn_deg"] == 0
+    assert bend["shard"] == "people-000000" and bend["label_turn_deg"] == 0
     assert bend["turn_deg"] == pytest.approx(60, abs=0.01) and bend["added_mm"] > 20
     assert rest["turn_deg"] < 0.01 and rest["added_mm"] < 0.01
 
@@ -181,6 +181,15 @@ def test_labels_without_smpl_have_turns_of_the_fit_alone(bodies: Bodies, still: 
     worst = jumps["worst"][0]
     assert (worst["frame"], worst["joint"], worst["label_turn_deg"]) == (7, "ulna_l", None)
     assert jitter["by_joint"]["ulna_l"][1] is None and jitter["by_joint"]["ulna_l"][0] > 1
+
+
+def test_what_is_kept_of_a_shard_does_not_grow_with_its_sequences(bodies: Bodies, still: Fields) -> None:
+    """Closed parts, as shards are: the same numbers, and no frame is kept."""
+    people = as_people(still, **in_time({"one": 20, "two": 20}))
+    one, two = parts(bodies, people, 20)
+    whole, shards = one.merge(two), one.closed().merge(two.closed())
+    assert len(whole.runs) == 2 and not shards.runs
+    assert tables(whole) == tables(shards) == tables(whole.closed())
 
 
 def test_no_sequences(bodies: Bodies, still: Fields) -> None:

@@ -24,7 +24,7 @@ ELBOW = dof_index("elbow_flexion_l")
 KNEE = dof_index("knee_angle_r")
 
 
-def write_walk(folder: Path, frames: list[int], jump_at: int, shard_size: int = 8) -> Path:
+def write_walk(folder: Path, frames: list[int], jump_at: int, shard_size: int) -> Path:
     """Some frames of one sequence: a knee that swings, and an elbow that jumps by 50 degrees from a frame on."""
     n = len(frames)
     fields = make_fields(n)
@@ -43,10 +43,10 @@ def write_walk(folder: Path, frames: list[int], jump_at: int, shard_size: int = 
     return write_run(folder, fields, metas, shard_size=shard_size)
 
 
-def jump(frame: int, *shards: int, **changes: Any) -> dict[str, Any]:
+def jump(frame: int, **changes: Any) -> dict[str, Any]:
     return {
         "subset": "people", "label_file": "people.npz", "sequence": "made/walk <b>", "key": f"k{frame}",
-        "frame": frame, "shards": [f"people-{i:06d}" for i in shards], "joint": "ulna_l", "turn_deg": 50.0,
+        "frame": frame, "shard": "people-000000", "joint": "ulna_l", "turn_deg": 50.0,
         "label_turn_deg": 0.0, "added_mm": 30.0,
     } | changes  # fmt: skip
 
@@ -58,11 +58,11 @@ def test_one_jump_of_each_sequence_the_largest_first() -> None:
     assert len(largest_of_each(jumps, 99)) == 11
 
 
-def test_a_motion_is_read_from_all_the_shards_that_its_jump_touches(tmp_path: Path) -> None:
+def test_a_motion_is_read_from_its_shard(tmp_path: Path) -> None:
     frames = [f for f in range(20) if f != 5]
-    folder = write_walk(tmp_path, frames, jump_at=9)
-    tars = [folder / f"people-{i:06d}.tar" for i in (0, 1)]
-    motion = read_motion(tars, jump(9, 0, 1))
+    folder = write_walk(tmp_path, frames, jump_at=9, shard_size=16)
+    tar = folder / "people-000000.tar"
+    motion = read_motion(tar, jump(9))
     assert motion.frames == tuple(frames[:16]) and motion.frame_rate == 60
     names = list(DOFS)
     knee = 0.2 + 0.5 * np.sin(np.array(frames[:16]) / 5)
@@ -73,12 +73,12 @@ def test_a_motion_is_read_from_all_the_shards_that_its_jump_touches(tmp_path: Pa
     assert fit[8] == pytest.approx(50, abs=1e-3) and np.nanmax(np.delete(fit, 8)) < 1e-3
     assert np.nanmax(label) < 1e-3 and abs(motion.angles_deg[:, 0]).max() < 180
     with pytest.raises(ShardError, match="expected the frames of a sequence, found none of them"):
-        read_motion(tars, jump(9, 0, 1, sequence="another"))
+        read_motion(tar, jump(9, sequence="another"))
 
 
 def test_a_long_sequence_is_shown_about_its_jump(tmp_path: Path) -> None:
     folder = write_walk(tmp_path, list(range(1500)), jump_at=1000, shard_size=1500)
-    motion = read_motion([folder / "people-000000.tar"], jump(1000, 0))
+    motion = read_motion(folder / "people-000000.tar", jump(1000))
     assert len(motion.frames) == MOST_FRAMES and motion.frames[0] == 700
     assert motion.turns_deg[300, 0] == pytest.approx(50, abs=1e-3)
 

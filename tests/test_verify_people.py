@@ -21,7 +21,7 @@ from skelfit.distances import aligned
 from skelfit.verify.accuracy import JOINT_SETS, PARTS, parts_of_vertices
 from skelfit.verify.anatomy import KNEES_ELBOWS, euler_angles, smpl_hinges
 from skelfit.verify.bodies import Bodies, bone_vertices
-from skelfit.verify.bones import STRIDE
+from skelfit.verify.bones import bone_sample
 from skelfit.verify.people import PersonMetrics, measure
 from skelfit.verify.reprojection import MIRRORED_KEYPOINTS
 
@@ -271,10 +271,11 @@ def test_distances_of_bones_to_the_skin(bodies: Bodies, bent: float) -> None:
     outside = 0
     for group in bodies.pose(as_people(fields, skel_gender=genders)):
         surface = bodies.surface(group.skel.gender)
-        for k, bones in enumerate(bone_vertices(group, [0, 1], STRIDE)):
+        vertices = bone_sample(group.skel.asset).vertices
+        for k, bones in enumerate(bone_vertices(group, [0, 1], vertices)):
             found = surface.signed_distances(group.skin[k], bones)
             corners = group.skin[k].astype(np.float64)[group.skel.asset.faces]
-            few = [*np.flatnonzero(found > 0)[::10], *range(0, len(bones), 40)]
+            few = [*np.flatnonzero(found > 0)[::3], *range(0, len(bones), 40)]
             rounds = np.array([winding(corners, bones[i]) for i in few])
             assert ((found[few] > 0) == (rounds < 0.5)).all()
             expected = np.array([distance_to_triangles(corners, bones[i]) for i in few])
@@ -288,15 +289,34 @@ def test_shares_of_bones_outside(bodies: Bodies, metrics: PersonMetrics) -> None
     assert sorted(found.rows.tolist()) == list(range(COUNT))
     assert 0 < found.share.mean() < 0.1 and found.joint_share.shape == (COUNT, 24)
     for group in bodies.pose(metrics.people):
-        assert np.array_equal(bone_vertices(group, [1], STRIDE), bone_vertices(group, [1])[:, ::STRIDE])
-        bones = bone_vertices(group, [1], STRIDE)[0]
-        distance = bodies.surface(group.skel.gender).signed_distances(group.skin[1], bones)
+        sample = bone_sample(group.skel.asset)
+        whole = bone_vertices(group, [1], np.arange(24752))
+        assert np.array_equal(bone_vertices(group, [1], sample.vertices), whole[:, sample.vertices])
+        distance = bodies.surface(group.skel.gender).signed_distances(group.skin[1], whole[0])
         place = found.rows.tolist().index(group.rows[1])
-        assert found.share[place] == (distance > 0).mean()
-        assert found.depth_mm[place] == pytest.approx(1000 * distance.max())
-        joint = group.skel.asset.bone_weights_rigid.argmax(1)[::STRIDE]
-        for j in set(joint.tolist()):
-            assert found.joint_share[place, j] == pytest.approx((distance[joint == j] > 0).mean())
+        few = distance[sample.vertices]
+        assert found.depth_mm[place] == pytest.approx(1000 * max(few.max(), 0))
+        for j in range(24):
+            assert found.joint_share[place, j] == pytest.approx((few[sample.joint == j] > 0).mean())
+        assert found.share[place] == pytest.approx((distance > 0).mean(), abs=0.01)  # of all vertices alike
+
+
+def test_bone_samples_see_all_sides(bodies: Bodies) -> None:
+    """Every joint's bones, around and along, right and left alike: a line along a tube would sit at one side."""
+    asset = bodies.skel("male").asset
+    sample = bone_sample(asset)
+    joint = asset.bone_weights_rigid.argmax(1)
+    assert np.array_equal(sample.joint, joint[sample.vertices]) and np.array_equal(
+        sample.size, np.bincount(joint)
+    )
+    assert set(sample.joint.tolist()) == set(range(24)) and len(sample.vertices) < 6000
+    for j in range(24):
+        few, all_of_it = (
+            asset.bone_v_template[i].astype(float) for i in (sample.vertices[sample.joint == j], joint == j)
+        )
+        assert len(few) >= min(160, len(all_of_it))
+        assert np.abs(few.mean(0) - all_of_it.mean(0)).max() < 0.25 * all_of_it.std(0).max()
+        assert np.abs(few.std(0) / all_of_it.std(0) - 1).max() < 0.25
 
 
 def test_keypoints_mirror_as_their_places_do(models: ModelSet) -> None:

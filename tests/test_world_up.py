@@ -140,6 +140,17 @@ def test_a_folder_has_one_world_which_all_its_frames_tell(tmp_path: Path) -> Non
         "z is up: along it people's trunks are above their limbs (3 of 5 files)",
         "y is up: along it people's trunks are above their limbs (1 of 5 files)",
     }
+    with pytest.raises(LabelError) as caught:
+        build_store(
+            LabelSource("motions", read=ReadOptions(up="y")), tmp_path / "motions", tmp_path / "stores"
+        )
+    assert str(caught.value) == (
+        f"{tmp_path / 'motions'}: expected files with the same axis up, for --up y, found y in 1 of them and z in 3; "
+        "convert these apart, or say which is up with --labels-up y or z"
+    )
+    told = ReadOptions(up="y", labels_up="z")
+    store = build_store(LabelSource("motions", read=told), tmp_path / "motions", tmp_path / "stores")
+    assert store_info(store).about.coordinates == "world_z_up"
 
 
 # The turn.

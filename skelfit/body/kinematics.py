@@ -16,7 +16,6 @@ from torch import Tensor
 from skelfit.body.assets import SkelAsset
 from skelfit.body.axes import cross_matrix, nearest_rotation, rotations_about
 from skelfit.body.dofs import (
-    DOF_JOINT,
     NUM_DOFS,
     NUM_JOINTS,
     SKEL_PARENTS,
@@ -100,14 +99,6 @@ class Posed:
     local_rot: Tensor  # (..., 24, 3, 3) relative to the parent
     rot: Tensor  # (..., 24, 3, 3) global
     pos: Tensor  # (..., 24, 3) m, global, without the person's translation
-
-
-@dataclass(frozen=True)
-class Twists:
-    """The velocity of a body per unit speed of each DoF: a point x of its subtree moves by omega x x + v."""
-
-    omega: Tensor  # (..., 46, 3) rad/rad, world
-    v: Tensor  # (..., 46, 3) m/rad, world
 
 
 def minimal_rotation(a: Tensor, b: Tensor) -> Tensor:
@@ -210,18 +201,6 @@ def _sine_share(x: Tensor) -> Tensor:
     return torch.where(small, series, torch.sin(safe) / safe)
 
 
-def _spine_curve_slope(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Derivative of `_spine_curve`; series near 0, where the closed form cancels."""
-    small = angle.abs() < 0.1
-    safe = torch.where(small, torch.ones_like(angle), angle)
-    a2 = angle * angle
-    side = (torch.sin(safe) - (1 - torch.cos(safe)) / safe) / safe
-    up = (torch.cos(safe) - torch.sin(safe) / safe) / safe
-    side = torch.where(small, 0.5 - a2 / 8 + a2 * a2 / 144, side)
-    up = torch.where(small, angle * (-1 / 3 + a2 / 30 - a2 * a2 / 840), up)
-    return side, up
-
-
 def _scapula_angles(q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     sign = q.new_tensor(_SIDE_SIGN)
     return sign, sign * q[..., list(ABDUCTION)], sign * q[..., list(ELEVATION)] - pi / 4
@@ -250,25 +229,6 @@ def _joint_offsets(frames: Frames, q: Tensor) -> Tensor:
     return frames.offsets + slide
 
 
-def _slide_slopes(frames: Frames, q: Tensor) -> tuple[Tensor, list[int]]:
-    """Derivative of the sliding offsets with respect to the ten DoFs that move them; (..., 10, 3), their indices."""
-    length = frames.spine_length[..., None]
-    zero = torch.zeros_like(frames.spine_length)
-    side_b, up_b = _spine_curve_slope(q[..., list(SPINE_BEND)])
-    side_e, up_e = _spine_curve_slope(q[..., list(SPINE_EXT)])
-    zero = zero.expand_as(side_b)
-    bend = torch.stack((-side_b, up_b, zero), -1) * length
-    ext = torch.stack((zero, up_e, -side_e), -1) * length
-
-    sign, a, e = _scapula_angles(q)
-    w, h = frames.thorax_width[..., None], frames.thorax_height[..., None]
-    zero = torch.zeros_like(a)
-    # d/dq = sign d/d(angle), and sign * sign = 1
-    abd = torch.stack((w / 4 * torch.cos(e) * torch.sin(a), zero, sign * w / 4 * torch.cos(a)), -1)
-    elev = torch.stack((w / 4 * torch.sin(e) * torch.cos(a), -sign * h / 2 * torch.cos(e), zero), -1)
-    return torch.cat((bend, ext, abd, elev), -2), [*SPINE_BEND, *SPINE_EXT, *ABDUCTION, *ELEVATION]
-
-
 # The pairs of DoFs along which a sliding offset bends: those that slide, each with itself, then these.
 SLIDE_PAIRS = tuple((i, i) for i in (*SPINE_BEND, *SPINE_EXT, *ABDUCTION, *ELEVATION)) + tuple(
     zip(ELEVATION, ABDUCTION, strict=True)
@@ -286,46 +246,10 @@ def _compose(local_rot: Tensor, local_pos: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(rots, -3)[..., _JOINT_OF_ORDER, :, :], torch.cat(poss, -2)[..., _JOINT_OF_ORDER, :]
 
 
-def _joint_rotations(rig: Rig, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """R_p (..., 24, 3, 3), and the rotations applied after the first and after the second DoF of each joint."""
-    turns = dof_rotations(rig, q)
-    first, second, third = (turns[..., rig.slots[:, k], :, :] for k in range(3))
-    after_first = third @ second
-    return after_first @ first, after_first, third
-
-
 def pose_joints(rig: Rig, frames: Frames, q: Tensor) -> Posed:
     """Joint transforms of people posed by q (..., 46) rad, root included, translation not."""
-    joint_rot, _, _ = _joint_rotations(rig, q)
-    local_rot = frames.frame @ joint_rot @ frames.frame.mT
+    turns = dof_rotations(rig, q)
+    first, second, third = (turns[..., rig.slots[:, k], :, :] for k in range(3))
+    local_rot = frames.frame @ (third @ second @ first) @ frames.frame.mT
     rot, pos = _compose(local_rot, _joint_offsets(frames, q))
     return Posed(local_rot, rot, pos)
-
-
-def pose_joints_with_twists(rig: Rig, frames: Frames, q: Tensor) -> tuple[Posed, Twists]:
-    """As `pose_joints`, with the analytic derivative of the transforms with respect to q as world twists."""
-    joint_rot, after_first, after_second = _joint_rotations(rig, q)
-    local_rot = frames.frame @ joint_rot @ frames.frame.mT
-    rot, pos = _compose(local_rot, _joint_offsets(frames, q))
-    eye = torch.eye(3, dtype=q.dtype, device=q.device)
-    parents = list(SKEL_PARENTS[1:])
-    parent_rot = torch.cat((eye.expand(*q.shape[:-1], 1, 3, 3), rot[..., parents, :, :]), -3)
-
-    # A DoF turns about its axis as moved by the DoFs that are applied after it, then by the frames above.
-    axes = torch.cat((rig.axes, rig.axes.new_zeros(1, 3)))[rig.slots]  # (24, 3 slots, 3)
-    moved = torch.stack(
-        (
-            (after_first @ axes[:, 0, :, None])[..., 0],
-            (after_second @ axes[:, 1, :, None])[..., 0],
-            axes[:, 2].expand(*q.shape[:-1], NUM_JOINTS, 3),
-        ),
-        -2,
-    )
-    world = moved @ (parent_rot @ frames.frame).mT  # rows are axes
-    owned = rig.slots.flatten() < NUM_DOFS
-    omega = world.flatten(-3, -2)[..., owned, :]  # DoFs stand in joint order, so this is DoF order
-    v = torch.linalg.cross(pos[..., list(DOF_JOINT), :], omega)
-    slopes, which = _slide_slopes(frames, q)
-    carried = (parent_rot[..., [DOF_JOINT[i] for i in which], :, :] @ slopes[..., None])[..., 0]
-    v = v.index_add(-2, torch.tensor(which, device=q.device), carried)
-    return Posed(local_rot, rot, pos), Twists(omega, v)

@@ -55,7 +55,11 @@ def open_body_models() -> dict[str, dict[str, Any]]:
     Arrays are numpy or scipy.sparse; `posedirs` and faces are shared between the dicts, so treat them as
     read-only.
     """
-    packed = _packed()
+    return unpacked_models(_packed())
+
+
+def unpacked_models(packed: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """As `open_body_models`, from the arrays of a compact file."""
     faces, posedirs = _faces(packed), _posedirs(packed)
     regressor = _table(packed, "J_regressor", (JOINTS, VERTICES))
     skin = {gender: _skin(packed, gender) for gender in ("neutral", "male", "female")}

@@ -112,11 +112,11 @@ class SkelModel:
             setattr(few, table, getattr(self, table)[vertices])
         return few
 
-    def with_bone_vertices(self, every: int) -> SkelModel:
-        """The same body with one in `every` of its bone vertices alone."""
+    def with_bone_vertices(self, vertices: NDArray[np.int64] | Tensor) -> SkelModel:
+        """The same body with these bone vertices (K,) alone."""
         few = copy(self)
         for table in ("bone_v_template", "_bone_rigid", "_bone_weights"):
-            setattr(few, table, getattr(self, table)[::every])
+            setattr(few, table, getattr(self, table)[vertices])
         return few
 
     def shape(self, betas: Tensor) -> SkelShape:

@@ -16,7 +16,7 @@ from skelfit.labels.columns import Columns
 from skelfit.labels.limits import LIMITS
 from skelfit.labels.other_bodies import BODY, JOINTS, body_of, kept_but_off
 from skelfit.labels.request import Reasons, Request, gender_of
-from skelfit.labels.upright import notes_on_up, trunk_over_limbs, world_of
+from skelfit.labels.upright import clear_up, notes_on_up, trunk_over_limbs, world_of
 from skelfit.labels.values import angle_unit, to_float32
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
@@ -47,6 +47,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     columns.option("up", request.options.up)
     x, y, z = trunk_over_limbs(numbers["pose"]).sum(0).tolist()
     coordinates = world_of((x, y, z), n, given)
+    told = clear_up((x, y, z), n)
     notes += notes_on_up((x, y, z), n, request.options)
     reasons.check(numbers, keys, coordinates, request.max_abs_beta)
     name, rate = request.name or columns.path.stem, _frame_rate(columns, notes)
@@ -59,7 +60,13 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         gender=[_gender(columns, request)] * n,
         bad=reasons.texts(),
         sequences=(Sequence(name, subject, rate, 0, n),) if n else (),
-        about=About(coordinates, has_camera=False, notes=tuple(notes), upright=(x, y, z)),
+        about=About(
+            coordinates,
+            has_camera=False,
+            notes=tuple(notes),
+            upright=(x, y, z),
+            told_up=(int(told == "y"), int(told == "z")),
+        ),
         **numbers,
     )
 

@@ -41,7 +41,7 @@ from skelfit.labels.readers import READERS, find_source, read
 from skelfit.labels.request import Request
 from skelfit.labels.upright import check_up, world_of
 
-_FORMAT = 4  # of the HDF5 layout
+_FORMAT = 5  # of the HDF5 layout
 _SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
 _CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
 _CHUNK_BYTES = 1 << 22  # at most: meshes are large
@@ -217,7 +217,9 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
 
 def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
-    about = About(**content["about"] | {name: tuple(content["about"][name]) for name in ("notes", "upright")})
+    about = About(
+        **content["about"] | {name: tuple(content["about"][name]) for name in ("notes", "upright", "told_up")}
+    )
     return about, tuple(Sequence(**values) for values in content["sequences"])
 
 
@@ -283,6 +285,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     notes: Counter[str] = Counter()
     rows, count, has_keypoints, upright = 0, 0, False, np.zeros(3)
     worlds: set[Coordinates] = set()
+    told_up = np.zeros(2, np.int64)
     stream = iter(pieces)
     first = next(stream)  # before anything is written: most files that are of no use show it here
     with replacing(path) as temporary:
@@ -301,6 +304,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     notes.update(piece.about.notes)
                     upright += piece.about.upright
                     worlds.add(piece.about.coordinates)
+                    told_up += piece.about.told_up
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
@@ -317,6 +321,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     has_keypoints=has_keypoints,
                     notes=told,
                     upright=(x, y, z),
+                    told_up=(int(told_up[0]), int(told_up[1])),
                 )
                 extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
                 _create(file, _EXTRA, np.frombuffer(json.dumps(extra).encode(), np.uint8))

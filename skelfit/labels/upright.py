@@ -89,9 +89,13 @@ def check_up(path: Path, options: ReadOptions, about: About, rows: int) -> None:
     """Raise LabelError where labels are to be turned, and neither an option nor their values tell how they stand."""
     if options.up is None or options.labels_up is not None or not rows:
         return
+    say = "say which is up with --labels-up y or z"
+    if all(about.told_up):
+        found = "y in {} of them and z in {}; convert these apart, or ".format(*about.told_up) + say
+        raise LabelError(path, None, f"files with the same axis up, for --up {options.up}", found)
     if clear_up(about.upright, rows) is None:
         x, y, z = np.array(about.upright) / rows
-        found = f"their mean direction ({x:.2f}, {y:.2f}, {z:.2f}); say which is up with --labels-up y or z"
+        found = f"their mean direction ({x:.2f}, {y:.2f}, {z:.2f}); {say}"
         raise LabelError(path, None, f"trunks above limbs along y or z, for --up {options.up}", found)
 
 

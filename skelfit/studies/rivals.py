@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from skelfit.bench import POSES, Fits, Labels, same_objective
-from skelfit.config import Gender, load_pipeline
+from skelfit.config import Gender, Root, load_pipeline
 from skelfit.fit.first_order import FirstOrderFitter
 from skelfit.fit.fitter import Fitter
 from skelfit.labels.demo import sample_labels
@@ -21,7 +21,7 @@ from skelfit.shipped import PIPELINES
 from skelfit.studies.setup import Setup, Study, distribution, percent, table
 
 SEEDS = (41_000, 42_000, 43_000)  # no person of the demo, the bench or another study
-ROOTS = ("frozen", "free")
+ROOTS: tuple[Root, ...] = ("frozen", "free")
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:

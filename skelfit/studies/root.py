@@ -76,7 +76,7 @@ def _fit(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult, fl
     """The fit, and what it took, CPU ms a person."""
     fitter = Fitter(setup.models, config, setup.device)
     given = labels.pose, labels.betas, labels.transl
-    fitter.fit(labels.gender, *(x[:1] for x in given))  # tables and kernels are made
+    fitter.fit(labels.gender, given[0][:1], given[1][:1], given[2][:1])  # tables and kernels are made
     started = time.process_time()
     found = fitter.fit(labels.gender, *given)
     return found, 1000 * (time.process_time() - started) / len(labels)

@@ -49,7 +49,9 @@ class Aggregate:
     histograms: Mapping[str, Histogram] = field(default_factory=dict)  # likewise
     arrays: Mapping[str, Ints] = field(default_factory=dict)  # counts and sums, likewise
     worst: Worst = field(default_factory=dict)
-    runs: Runs = field(default_factory=dict)  # of sequences, whose ends may go on elsewhere
+    runs: Runs = field(
+        default_factory=dict
+    )  # of sequences that are not closed: their ends may go on elsewhere
     jumps: tuple[Jump, ...] = ()  # the largest ones
 
     @classmethod
@@ -77,6 +79,11 @@ class Aggregate:
             jumps=_largest((*self.jumps, *other.jumps)),
         )
         return found.with_steps(measure_steps(windows))
+
+    def closed(self) -> Aggregate:
+        """Without the ends of sequences, none of which goes on elsewhere: a shard holds whole ones."""
+        sequences = Counter({"sequences": len(self.runs)} if self.runs else {})
+        return replace(self, counts=self.counts + sequences, runs={})
 
     def with_steps(self, steps: Steps) -> Aggregate:
         """With what was found between frames of these people."""

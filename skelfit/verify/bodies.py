@@ -228,8 +228,8 @@ def _genders(meta: Any) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def bone_vertices(group: Group, some: Sequence[int], every: int = 1) -> Array:
-    """One in `every` of the bone vertices, (S,Vs,3) m, of some people of a group, without their translation."""
+def bone_vertices(group: Group, some: Sequence[int], vertices: NDArray[np.int64]) -> Array:
+    """These bone vertices (K,) as (S,K,3) m, of some people of a group, without their translation."""
     pick = torch.tensor(list(some))
-    skel = group.skel.with_bone_vertices(every)
+    skel = group.skel.with_bone_vertices(vertices)
     return skel.bones(skel.shape(group.betas[pick]), group.pose[pick]).numpy()

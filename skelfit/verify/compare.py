@@ -173,4 +173,4 @@ def _motion(anatomy: Mapping[str, Any]) -> Iterator[Table]:
         columns,
         {"SKEL fit": _spread(jitter["fit_deg"]), "SMPL label": _spread(jitter["label_deg"])},
     )
-    yield "jitter by joint", [("SKEL fit", "deg"), ("SMPL label", "deg")], jitter["by_joint"]
+    yield "jitter by joint", [("fit", "deg"), ("label", "deg")], jitter["by_joint"]

@@ -71,7 +71,7 @@ def _motions(
     jumps = (report.get("anatomy") or {}).get("jumps") or {}
     for jump in largest_of_each(jumps.get("worst", ())):
         try:
-            yield packed(read_motion([_tar(folders, shard) for shard in jump["shards"]], jump), pack)
+            yield packed(read_motion(_tar(folders, jump["shard"]), jump), pack)
         except ShardError as error:
             skipped.append({"key": jump["key"], "reason": str(error)})
 

@@ -52,7 +52,7 @@ class Jump:
     motion: Motion
     key: str  # of the later frame
     frame: int
-    shards: tuple[str, str]  # of the earlier and the later frame
+    shard: str
     joint: str  # that turns most beyond what the label turns; where it is not known, that turns most
     turn_deg: float  # how far that joint turns
     label_turn_deg: float  # and the label's own; NaN: not known
@@ -83,7 +83,7 @@ class Jump:
             "sequence": sequence,
             "key": self.key,
             "frame": self.frame,
-            "shards": list(self.shards),
+            "shard": self.shard,
             "joint": self.joint,
             **{name: round(value, 3) if np.isfinite(value) else None for name, value in numbers.items()},
         }
@@ -184,9 +184,9 @@ def measure_steps(windows: Windows) -> Steps:
     added_mm = np.linalg.norm(moved.reshape(-1, NUM_JOINTS, 3), axis=-1).mean(1)
     beyond = turn - np.where(np.isfinite(label_turn), label_turn, 0.0)
     jumps = []
-    for i, (motion, one, two) in enumerate(zip(motions, earlier, later, strict=True)):
+    for i, (motion, two) in enumerate(zip(motions, later, strict=True)):
         j = int(np.round(beyond[i], 6).argmax())
-        place = (motion, two.key, two.number, (one.shard, two.shard), SKEL_JOINT_NAMES[j])
+        place = (motion, two.key, two.number, two.shard, SKEL_JOINT_NAMES[j])
         jumps.append(Jump(*place, float(turn[i, j]), float(label_turn[i, j]), float(added_mm[i])))
     three = [[triple[k] for triple in windows.triples] for k in range(3)]
     fit, follow, label = (

@@ -60,19 +60,18 @@ def largest_of_each(jumps: Sequence[Jump], count: int = SHOWN) -> list[Jump]:
     return list(found.values())[:count]
 
 
-def read_motion(tars: Sequence[Path], jump: Jump) -> Motion:
-    """The frames about a jump, of the shards that hold it. Raises ShardError."""
+def read_motion(tar: Path, jump: Jump) -> Motion:
+    """The frames about a jump, of the shard that holds its sequence. Raises ShardError."""
     names = ("subset", "label_file", "sequence")
     labels: dict[int, FloatArray] = {}
     metas: dict[int, Mapping[str, Any]] = {}
-    for tar in dict.fromkeys(tars):
-        for _, label, meta in read_samples(tar):
-            near = meta.get("frame") is not None and abs(meta["frame"] - jump["frame"]) <= MOST_FRAMES // 2
-            if near and all(meta.get(name) == jump[name] for name in names):
-                labels[meta["frame"]], metas[meta["frame"]] = label, meta
+    for _, label, meta in read_samples(tar):
+        near = meta.get("frame") is not None and abs(meta["frame"] - jump["frame"]) <= MOST_FRAMES // 2
+        if near and all(meta.get(name) == jump[name] for name in names):
+            labels[meta["frame"]], metas[meta["frame"]] = label, meta
     frames = sorted(labels)[:MOST_FRAMES]
     if not frames:
-        raise ShardError(tars[0], jump["key"], "the frames of a sequence", "none of them")
+        raise ShardError(tar, jump["key"], "the frames of a sequence", "none of them")
     fields = unpack(np.array([labels[frame] for frame in frames]))
     known = np.array([bool(metas[frame]["smpl"]) for frame in frames], bool)
     joint = SKEL_JOINT_NAMES.index(jump["joint"])

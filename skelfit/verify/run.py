@@ -118,7 +118,7 @@ def verify_shard(task: VerifyTask) -> ShardReport:
         folder=task.folder,
         check=replace(check, damage=tuple(damage)),
         measured=len(wanted),
-        aggregate=aggregate,
+        aggregate=aggregate.closed(),
         counts=KeepCounts.of(judged),
         keep=tuple(judged) if task.keep else (),
     )

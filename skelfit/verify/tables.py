@@ -11,7 +11,6 @@ from skelfit.distances import JOINT_ERRORS
 from skelfit.verify.accuracy import JOINT_SETS, PARTS
 from skelfit.verify.aggregate import ANGLE_EDGES_DEG, EXTREMITY_DEG, GROUPED, VERTEX_UNITS, Aggregate
 from skelfit.verify.anatomy import BEYOND_DEG, KNEES_ELBOWS, MIRROR_SIGN, SIDES
-from skelfit.verify.bones import STRIDE
 from skelfit.verify.histogram import Histogram
 from skelfit.verify.jumps import ADDED_DEG, ADDED_MM, TURN_DEG
 from skelfit.verify.reprojection import BAD_FIT, BAD_LABEL, SEEN
@@ -171,7 +170,6 @@ def _bones(found: Aggregate) -> Json:
     sums = found.arrays.get("bone_share", np.zeros(len(SKEL_JOINT_NAMES)))
     return {
         "people": found.counts["bones/people"],
-        "every_nth_vertex": STRIDE,
         "with_any_outside": found.counts["bones/outside"],
         "share": _histogram(found, "bones/share"),
         "depth_mm": _histogram(found, "bones/depth_mm"),
@@ -216,7 +214,7 @@ def _jumps(found: Aggregate) -> Json:
     pairs = found.histograms.get("jumps/turn_deg", Histogram(0.01)).count
     above = {"turn": TURN_DEG, "added_deg": ADDED_DEG, "added_mm": ADDED_MM}
     return {
-        "sequences": len(found.runs),
+        "sequences": found.counts["sequences"] + len(found.runs),
         "frames": found.counts["sequences/frames"],
         "pairs": pairs,
         **{

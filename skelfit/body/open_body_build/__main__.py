@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from skelfit.body.open_body_build import bones, correctives, keypoints, mesh, pack, skel_rig, smpl_rig
+from skelfit.body.importer import skel_from_official, smpl_from_official
+from skelfit.body.open_body import unpacked_models
+from skelfit.body.open_body_build import (
+    bones,
+    bones_inside,
+    correctives,
+    keypoints,
+    mesh,
+    pack,
+    skel_rig,
+    smpl_rig,
+)
 from skelfit.body.open_body_build.landmarks import ordering
 from skelfit.body.open_body_build.shapes import ShapeSpace, shape_space
 from skelfit.body.open_body_build.source import Source, phenotype_mesh, read_source, restrict
@@ -64,7 +75,8 @@ def build(source: Source) -> dict[str, np.ndarray]:
     }
     for gender, space in spaces.items():
         arrays |= pack.shape_arrays(gender, space.template[half], space.shapedirs[half])
-    return arrays | _skeletons(spaces, faces, skel_weights, skel_regressor)
+    arrays |= _skeletons(spaces, faces, skel_weights, skel_regressor)
+    return arrays | _pushed_in(arrays)
 
 
 def _skeletons(
@@ -88,15 +100,21 @@ def _skeletons(
     for gender, vertices in zip(genders, meshes, strict=True):
         arm = vertices - arrays[f"skel_joints_{gender}"][bone]
         local[gender] = np.einsum("vji,vj->vi", arrays[f"per_joint_rot_{gender}"][bone], arm)
-    scale = max(np.abs(v).max() for v in local.values()) / 32767
-    for gender, vertices in local.items():
-        arrays[f"bone_vertices_{gender}"] = np.round(vertices / scale).astype(np.int16)
     return arrays | {
-        "bone_scale": np.array(scale),
+        **pack.bone_arrays(local),
         "bone_faces": faces.astype(np.uint16),
         "bone_of_vertex": bone.astype(np.uint8),
         **pack.table("bone_weights", weights),
     }
+
+
+def _pushed_in(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The bones inside usual people; they are posed by the models that the arrays make."""
+    raw = unpacked_models(arrays)
+    neutral = smpl_from_official(raw["smpl_neutral"], "neutral", "open body")
+    genders = ("male", "female")
+    skels = {g: skel_from_official(raw[f"skel_{g}"], g, "open body") for g in genders}
+    return pack.bone_arrays({g: bones_inside.pushed_in(skel, neutral) for g, skel in skels.items()})
 
 
 def main() -> None:

@@ -12,14 +12,17 @@ def _acromion(body: Body) -> np.ndarray:
 
 
 def clavicle(body: Body, weigh_clavicle: Weigher) -> Solid:
-    """From the sternum to the acromion; it belongs to the thorax and is blended over to the scapula."""
+    """From the sternum to the acromion: scaled with the scapula, moved with it and the thorax.
+
+    Scaled with the thorax its outer end would follow the length of the lumbar spine, not the width of the shoulders.
+    """
     k = body.size
     acromion = _acromion(body)
     notch = body.at["l-clavicle"] * [0, 1, 0] + k * vec(0.020, 0.010, 0)
     notch[2] = body.depth(float(notch[1]))[1] - 0.020 * k
     span = acromion - notch
     return tube(
-        "thorax",
+        "scapula_l",
         [
             notch,
             notch + 0.3 * span + k * vec(0, 0, 0.012),

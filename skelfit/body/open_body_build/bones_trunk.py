@@ -135,7 +135,8 @@ def rib_cage(body: Body) -> list[Solid]:
             weights=fixed({"thorax": 1.0}),
         )
     ]
-    widest = min(body.half_width(float(y)) for y in heights[6:10]) - 0.016 * k
+    # In the T-pose the muscles between arm and trunk make the skin far wider than the cage of the ribs.
+    widest = min(0.133 * k, min(body.half_width(float(y)) for y in heights[6:10]) - 0.016 * k)
     share = np.array([0.46, 0.64, 0.77, 0.86, 0.92, 0.96, 0.99, 1.0, 1.0, 0.98, 0.93, 0.84])
     fall = np.array([0.035, 0.05, 0.062, 0.074, 0.086, 0.098, 0.108, 0.112, 0.112, 0.108, 0.07, 0.05]) * k
     reach = [0.86] * 7 + [0.80, 0.75, 0.70, 0.55, 0.42]

@@ -58,6 +58,13 @@ def posedir_arrays(posedirs: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def bone_arrays(local: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Bone vertices (Vs,3) m of each gender, in the frames of their bones, in 16 bits."""
+    scale = max(np.abs(v).max() for v in local.values()) / 32767
+    rounded = {f"bone_vertices_{g}": np.round(v / scale).astype(np.int16) for g, v in local.items()}
+    return {"bone_scale": np.array(scale), **rounded}
+
+
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """A compressed npz with sorted keys."""
     path.parent.mkdir(parents=True, exist_ok=True)

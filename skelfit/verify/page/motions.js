@@ -8,7 +8,9 @@ function motionColumns(packed, place, unit) {
   return Array.from({ length: place.columns }, (_, c) => Array.from({ length: place.rows }, (_, r) => values[r * place.columns + c] * unit));
 }
 
-function motionHtml(motion, dofs, units, bounds, packed) {
+const sideKind = (name) => (name.endsWith("_r") ? "two" : name.endsWith("_l") ? "one" : "three");
+
+function motionHtml(motion, first, dofs, units, bounds, packed) {
   const x = Array.from(packed.numbers(motion.frames), (v) => v + motion.first), { jump } = motion;
   const columns = motionColumns(packed, motion.angles, units.angles);
   const [fit, label] = motionColumns(packed, motion.turns, units.turns).map((values) => values.map((v) => (v < 0 ? null : v)));
@@ -18,16 +20,16 @@ function motionHtml(motion, dofs, units, bounds, packed) {
     return panel(title, { series: shown.map(([a, kind]) => ({ values: a.values, kind })), least: 4,
       limits: limits.length ? [Math.min(...limits.map((b) => b[0])), Math.max(...limits.map((b) => b[1]))] : [] });
   });
-  const turns = panel(`${words(jump.joint)}: turn from the frame before`, { series: [{ values: label, kind: "grey" }, { values: fit, kind: "three" }] });
+  const turns = panel(`${words(jump.joint)}: turn from the frame before`, { series: [{ values: label, kind: "grey" }, { values: fit, kind: sideKind(jump.joint) }] });
   const rate = motion.frame_rate ? `, ${motion.frame_rate} Hz` : "";
   const beside = known(jump.label_turn_deg) ? `, ${degrees(jump.label_turn_deg)} in the label` : "";
-  return `<details class="motion" open><summary>${escaped(jump.sequence)}</summary><p class="note">${several(x.length, "frame")} from ${count(x[0])} on${rate}. At frame ${count(jump.frame)} (${escaped(jump.key)}) ` +
+  return `<details class="motion"${first ? " open" : ""}><summary>${escaped(jump.sequence)}</summary><p class="note">${several(x.length, "frame")} from ${count(x[0])} on${rate}. At frame ${count(jump.frame)} (${escaped(jump.key)}) ` +
     `${escaped(words(jump.joint))} turns by ${degrees(jump.turn_deg)}${beside}.</p><div class="angles times">${turns}${angles.join("")}</div></details>`;
 }
 
 function motionsSection({ anatomy }, people, packed) {
   const bounds = Object.fromEntries(entries(anatomy.angles.dofs).map(([name, dof]) => [name, dof.limits_deg]));
-  const html = legend([["two", "right"], ["one", "left"], ["three", "middle of the body; turn of the fit"], ["grey", "turn of the label"], ["beyond", "beyond the limits"]]) +
-    people.motions.map((motion) => motionHtml(motion, people.motion_dofs, people.motion_units_deg, bounds, packed)).join("");
+  const html = legend([["two", "right"], ["one", "left"], ["three", "middle of the body"], ["grey", "the label's joint"], ["beyond", "beyond the limits"]]) +
+    people.motions.map((motion, k) => motionHtml(motion, k === 0, people.motion_dofs, people.motion_units_deg, bounds, packed)).join("");
   return section("motions", "Angles over time", "The sequences in which a joint jumps furthest beyond its label: the stored angles about that frame (dashed), frame by frame. Lines break where frames were not published. A ball joint that has gone round keeps the description of the frame before, which may lie in the shade though the joint does not.", html);
 }
