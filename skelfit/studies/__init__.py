@@ -17,6 +17,7 @@ from skelfit.studies import (
     sensitivity,
     sequences,
     shoulders,
+    spine,
 )
 from skelfit.studies.setup import Study
 
@@ -32,6 +33,7 @@ STUDIES: dict[str, Study] = {
     "root": root.STUDY,
     "rivals": rivals.STUDY,
     "shoulders": shoulders.STUDY,
+    "spine": spine.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
     "sequences": sequences.STUDY,
