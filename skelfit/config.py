@@ -166,7 +166,7 @@ class SpineTie:
 class SpineConfig:
     """The ties of the spine; see `fit.couplings` for where the ratios come from."""
 
-    bending: SpineTie = SpineTie(7e-4, 0.4)
+    bending: SpineTie = SpineTie(4e-4, 0.4)
     extension: SpineTie = SpineTie(1e-4, 1.0)
     twist: SpineTie = SpineTie(2e-4, 0.13)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skelfit.studies import (
+    ambiguities,
     betas,
     bones,
     extreme,
@@ -34,6 +35,7 @@ STUDIES: dict[str, Study] = {
     "rivals": rivals.STUDY,
     "shoulders": shoulders.STUDY,
     "spine": spine.STUDY,
+    "ambiguities": ambiguities.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
     "sequences": sequences.STUDY,
