@@ -21,6 +21,7 @@ from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, RootPrior, load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.fit import schedule
+from skelfit.fit.couplings import spine_couplings
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.frames import Frames
 from skelfit.fit.passes import VALUE
@@ -91,6 +92,7 @@ def test_result_and_objective_are_what_the_public_models_give(
         config.stages[-1].joint_weight * off.square().sum((1, 2)),
         config.root_prior.turn * 2 * (1 - torch.cos(angle)),
         config.root_prior.move * moved.square().sum(1),
+        (found.poses @ torch.tensor(spine_couplings(config.spine)).float().mT).square().sum(1),
     ]
     if gender == "neutral":
         terms.append(config.beta_weight * found.betas.square().sum(1))
@@ -179,7 +181,7 @@ def test_a_second_chance_brings_its_own_translation(
     assert (pve - found.pve_mm).abs().max() < 0.02
     # The last stage's own value is that of angles and translation together.
     once = Fitter(models, replace(strict, retries=0)).fit("male", *people)
-    torch.testing.assert_close(second.x[:, -6 + VALUE], found.objective, rtol=1e-3, atol=0)
+    torch.testing.assert_close(second.x[:, -6 + VALUE], found.objective, rtol=5e-3, atol=0)
     assert (found.objective <= 1.03 * once.objective).all()
 
 
