@@ -109,7 +109,7 @@ def test_a_root_that_is_free_does_not_jump(models: ModelSet, config: FitConfig, 
     assert turning[0] > 1.05 and turning[1] < 1.04
     assert moving[1] < 2e-3
     if root == "free":
-        assert moving[0] > 2 * moving[1]
+        assert moving[0] > 1.3 * moving[1]
     assert found.converged.all()
 
 
@@ -279,7 +279,7 @@ def test_what_lies_apart_in_time_is_tied_less(models: ModelSet, config: FitConfi
 
 
 def test_betas_are_shared(models: ModelSet, config: FitConfig) -> None:
-    """The mean of labels that differ; of neutral ones, of what some frames are refined to."""
+    """The mean of labels that differ; of neutral ones, what suits those of some frames that are refined."""
     labels = motion(12, 1, extreme=0.0)
     labels[1][:, 0] += torch.linspace(-0.3, 0.3, 12)
     fitter = Fitter(models, config)
@@ -290,8 +290,8 @@ def test_betas_are_shared(models: ModelSet, config: FitConfig) -> None:
     neutral = Fitter(models, few).fit("neutral", *labels, frames_of(12)).betas
     refined = fitter.fit("neutral", *(x[[0, 6, 11]] for x in labels)).betas
     assert (neutral - neutral[0]).abs().max() == 0
-    assert (neutral[0] - refined.mean(0)).abs().max() < 1e-6
-    assert (refined - refined[0]).abs().max() > 1e-3
+    # They weigh what each knows: see test_common_betas.
+    assert 1e-3 < (neutral[0] - refined.mean(0)).abs().max() < (refined - refined.mean(0)).abs().max()
 
 
 def test_a_sequence_has_one_gender(models: ModelSet, config: FitConfig) -> None:

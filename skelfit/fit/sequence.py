@@ -96,9 +96,9 @@ def shared_betas(
     pose, given = (torch.cat(x) for x in zip(*sources.values(), strict=True))
 
     def known(first: int) -> Known:
-        batch = pair.start(pose[first : first + size], given[first : first + size])
         if not refined:
-            return alike(pair.backend.read(batch.betas))
+            return alike(pair.transferred(given[first : first + size]))
+        batch = pair.start(pose[first : first + size], given[first : first + size])
         pair.run(batch, lambda: None)
         return know_betas(pair.backend, pair.schedule, batch)
 
