@@ -163,9 +163,8 @@ def test_jumps_are_told_from_fast_motions() -> None:
     found = label_jumps(given, [np.arange(16)], time)
     chord = 2 * np.sin(0.45)
     expected = np.zeros(16)
-    expected[[9, 10]] = (
-        10 * chord / 2
-    )  # one joint of two; the way back is unlike the way there by twice as much
+    # Of one joint of two; the way back is unlike the way there by twice as much.
+    expected[[8, 9]] = 10 * chord / 2
     expected[12] = 10 * 2 * np.sin(0.35) / 2
     assert np.abs(found - expected).max() < 1e-5
     assert not label_jumps(given[:2], [np.arange(2)], time[:2]).any()
