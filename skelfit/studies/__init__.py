@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from skelfit.studies import (
+    ambiguities,
     betas,
+    bones,
     extreme,
     images,
     limits,
     loader,
     mesh,
+    neutral,
     protocol,
     rivals,
     root,
     sensitivity,
     sequences,
     shoulders,
+    spine,
 )
 from skelfit.studies.setup import Study
 
@@ -24,10 +28,14 @@ STUDIES: dict[str, Study] = {
     "mesh": mesh.STUDY,
     "limits": limits.STUDY,
     "betas": betas.STUDY,
+    "neutral": neutral.STUDY,
+    "bones": bones.STUDY,
     "protocol": protocol.STUDY,
     "root": root.STUDY,
     "rivals": rivals.STUDY,
     "shoulders": shoulders.STUDY,
+    "spine": spine.STUDY,
+    "ambiguities": ambiguities.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
     "sequences": sequences.STUDY,
