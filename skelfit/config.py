@@ -204,7 +204,7 @@ class TemporalConfig:
 
     # m^2 s^2 / rad^2, of the squared speed by which the fit's joints deviate from the label's, against the mean squared
     # vertex error: whatever the frame rate.
-    weight: float = bounded(0, default=1e-6)
+    weight: float = bounded(0, default=7e-7)
     # rad / s; where the labels of two frames jump by more, mean of the joints, the two are not tied to each other: the
     # weight is divided by (1 + (jump / this)^2)^2.
     jump: float = bounded(1e-3, default=3.0)

@@ -17,7 +17,7 @@ from skelfit.body.models import ModelSet
 from skelfit.config import FitConfig, load_pipeline
 from skelfit.fit.backend import Backend, make_backend
 from skelfit.fit.fitter import Fitter
-from skelfit.fit.frames import Frames
+from skelfit.fit.frames import Frames, ShapeLabels
 from skelfit.fit.label_jumps import label_jumps
 from skelfit.fit.results import FitResult, better_sequences, map_results
 from skelfit.fit.sequence_reference import joint_rotation
@@ -279,7 +279,7 @@ def test_what_lies_apart_in_time_is_tied_less(models: ModelSet, config: FitConfi
 
 
 def test_betas_are_shared(models: ModelSet, config: FitConfig) -> None:
-    """The mean of labels that differ; of neutral ones, what suits those of some frames that are refined."""
+    """The mean of labels that differ; of neutral ones, what fits some frames best (`test_common_betas`)."""
     labels = motion(12, 1, extreme=0.0)
     labels[1][:, 0] += torch.linspace(-0.3, 0.3, 12)
     fitter = Fitter(models, config)
@@ -290,8 +290,11 @@ def test_betas_are_shared(models: ModelSet, config: FitConfig) -> None:
     neutral = Fitter(models, few).fit("neutral", *labels, frames_of(12)).betas
     refined = fitter.fit("neutral", *(x[[0, 6, 11]] for x in labels)).betas
     assert (neutral - neutral[0]).abs().max() == 0
-    # They weigh what each knows: see test_common_betas.
-    assert 1e-3 < (neutral[0] - refined.mean(0)).abs().max() < (refined - refined.mean(0)).abs().max()
+    assert (neutral[0] - refined.mean(0)).abs().max() < (refined - refined[0]).abs().max()
+    # The same frames, as labels of the person.
+    told = ShapeLabels(*(x[[0, 6, 11]].numpy() for x in labels[:2]))
+    shared = fitter.fit("neutral", *labels, replace(frames_of(12), shapes={0: told})).betas
+    assert torch.equal(shared, neutral)
 
 
 def test_a_sequence_has_one_gender(models: ModelSet, config: FitConfig) -> None:
