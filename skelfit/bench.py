@@ -200,6 +200,7 @@ def same_objective(ours: FitConfig, baseline: FitConfig) -> FitConfig:
         root_prior=ours.root_prior,
         limits=ours.limits,
         limit_weight=ours.limit_weight,
+        spine=ours.spine,
         vertex_weights=ours.vertex_weights,
         beta_weight=ours.beta_weight,
         stages=tuple(replace(s, joint_weight=joints.get(s.name, 0.0)) for s in baseline.stages),

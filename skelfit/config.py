@@ -114,7 +114,7 @@ class PassConfig:
     """Who gets another pass over the vertices, and who has converged; gains are shares of the objective."""
 
     moving: float = bounded(0, default=3e-3)  # rad; whoever a coarse pass moves by more gets another
-    gaining: float = bounded(0, default=1e-2)  # and whoever a step would still gain more
+    gaining: float = bounded(0, default=1e-5)  # and whoever a step would still gain more
     late_moving: float = bounded(
         0, default=5e-2
     )  # rad; the same of the passes over all vertices: from here on
@@ -136,7 +136,7 @@ class RestartConfig:
 
 @dataclass(frozen=True)
 class BranchConfig:
-    """When a shoulder is tried from the other of its two triples of angles."""
+    """When a shoulder is tried from elsewhere in the valley of its Euler pole."""
 
     beyond: float = bounded(0, default=0.02)  # rad beyond a limit
     steps: int = bounded(1, default=8)  # of the solver, from there
@@ -152,6 +152,23 @@ class LocatorConfig:
     )  # m^2; SKEL's own humeri are then located to 1.5 mm, scapulae to 4 mm
     people: int = bounded(1, default=300)
     seed: int = bounded(0, default=0)
+
+
+@dataclass(frozen=True)
+class SpineTie:
+    """How lumbar and thorax share one motion of the trunk."""
+
+    weight: float = bounded(0)  # m^2 per squared rad off the share; 0: they do as the skin has it
+    ratio: float = bounded(0)  # rad of lumbar per rad of thorax
+
+
+@dataclass(frozen=True)
+class SpineConfig:
+    """The ties of the spine; see `fit.couplings` for where the ratios come from."""
+
+    bending: SpineTie = SpineTie(4e-4, 0.4)
+    extension: SpineTie = SpineTie(1e-4, 1.0)
+    twist: SpineTie = SpineTie(2e-4, 0.13)
 
 
 @dataclass(frozen=True)
@@ -221,6 +238,7 @@ class FitConfig:
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
     limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's
     vertex_weights: VertexWeights = VertexWeights()
+    spine: SpineConfig = SpineConfig()
     max_angle_step: float = bounded(0, default=0.4)  # rad; bound of one LM step
     beta_weight: float = bounded(0, default=1e-6)  # m^2 per squared beta, where betas are refined
     solver: SolverConfig = SolverConfig()

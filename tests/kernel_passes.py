@@ -15,7 +15,7 @@ import torch
 from reference_cases import STRIDE, dofs_of
 from torch import Tensor
 
-from skelfit.body.dofs import STAGE_JOINTS
+from skelfit.body.dofs import NUM_DOFS, STAGE_JOINTS
 from skelfit.config import FitConfig, StageConfig
 from skelfit.fit.backend import Backend
 from skelfit.fit.body_tables import body_tables
@@ -89,7 +89,8 @@ class KernelPass:
         model = type(goal.model)(whole, dtype=torch.float64)
         skin = stage_skin(model, part, "all", STRIDE, backend.block, backend.device, None, relative)
         body, joints = body_tables(model, backend.device), goal.joints.joints if goal.joints else ()
-        return make_tables(backend, body, skin, part, goal.limits.numpy(), joints)
+        couplings = np.zeros((0, NUM_DOFS)) if goal.couplings is None else goal.couplings.numpy()
+        return make_tables(backend, body, skin, part, goal.limits.numpy(), joints, couplings)
 
     def rules(self, steps: int, tolerance: float = 0.0) -> Any:
         goal = self.goal

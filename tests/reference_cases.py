@@ -19,6 +19,8 @@ from skelfit.body.skel import SkelModel
 from skelfit.fit.joint_targets import JointGoal
 from skelfit.fit.reference import Reference
 
+# m per rad: two that share a DoF, and one of three.
+TIES = ({28: 0.3, 31: -0.2}, {28: 0.1, 32: 0.2}, {27: 0.2, 30: -0.3, 33: 0.1})
 COUNT, LIMIT_WEIGHT, BETA_WEIGHT, JOINT_WEIGHT = 2, 0.02, 1e-3, 0.3
 TURN_WEIGHT, MOVE_WEIGHT = 0.05, 0.7
 STRIDE = 25
@@ -60,6 +62,14 @@ def shoulders(goal: Reference) -> JointGoal:
     return JointGoal(joints, at + 0.03, JOINT_WEIGHT)
 
 
+def ties() -> Tensor:
+    """Forms (3, 46) of the spine and head."""
+    forms = torch.zeros(len(TIES), NUM_DOFS, dtype=torch.float64)
+    for form, factors in zip(forms, TIES, strict=True):
+        form[list(factors)] = torch.tensor(list(factors.values()), dtype=torch.float64)
+    return forms
+
+
 KINDS: dict[str, Callable[[SkelModel], Reference]] = {
     "pose": make,
     "lower body": lambda m: make(m, "lower_body"),
@@ -67,7 +77,8 @@ KINDS: dict[str, Callable[[SkelModel], Reference]] = {
     "betas": lambda m: make(m, betas=True),
     "betas, held": lambda m: make(m, betas=True).hold(),
     "joints": lambda m: replace(make(m), joints=shoulders(make(m))),
-    "all of it": lambda m: replace(make(m, betas=True), joints=shoulders(make(m))).hold(),
+    "couplings": lambda m: make(m, couplings=ties()).hold(),
+    "all of it": lambda m: replace(make(m, betas=True, couplings=ties()), joints=shoulders(make(m))).hold(),
     "free root": lambda m: make(m, "with_root", free_translation=True).hold(),
     "free root, betas": lambda m: make(m, "with_root", free_translation=True, betas=True).hold(),
     "free root, joints": lambda m: replace(

@@ -10,6 +10,7 @@ import pytest
 import torch
 import warp as wp
 from lane_kernels import SHAPES
+from naive_solver import joint_move
 from scipy.spatial.transform import Rotation
 
 from skelfit.body.ball import angles_to_rotation, ball_joints
@@ -17,7 +18,6 @@ from skelfit.body.dofs import dof_limits, dofs_of_joint, limits_middle
 from skelfit.body.lazy import roma
 from skelfit.fit.ball_tables import Balls, make_balls
 from skelfit.fit.kernels import kernels_for
-from skelfit.fit.reference_solver import joint_move
 
 lane_kernels.prepare()
 JOINTS = list(range(1, 24))
@@ -222,3 +222,57 @@ def test_a_lost_person_harms_no_other(lanes: int, threads: int) -> None:
     again = move(x, step, lanes, threads)
     assert np.array_equal(again[~lost], found[~lost])
     assert np.isnan(again[lost]).any(1).all()
+
+
+# The valley of a pole.
+
+
+@lru_cache
+def placer(lanes: int) -> Any:
+    """The kernel that places people along the valley."""
+    lane, chart = kernels_for(lanes).lanes, kernels_for(lanes).chart
+    A2, F2, I2, V = lane.A2, lane.F2, lane.I2, lane.V
+    take, put, along_valley = lane.take, lane.put, chart.along_valley
+
+    @wp.kernel(module="unique", enable_backward=False)
+    def place(x: F2, rows: I2, limits: F2, way: int, here: A2, out: F2):
+        g, t = wp.tid()
+        for i in range(3):
+            here[g, i] = take(x, rows, g, i)
+        along_valley(g, 0, 1, 2, way, limits, V(1.0), here)
+        for i in range(3):
+            put(out, rows, g, i, here[g, i])
+
+    return place
+
+
+def along_valley(x: np.ndarray, limits: np.ndarray, way: int, lanes: int = 8) -> np.ndarray:
+    """Where the kernel places angles (B, 3)."""
+    rows = lane_kernels.rows_of(len(x), lanes)
+    here = wp.zeros((len(rows), 3), dtype=kernels_for(lanes).lanes.V, device="cpu")
+    out = wp.zeros(x.shape, dtype=float, device="cpu")
+    floats = [wp.array(a.astype(np.float32), dtype=float, device="cpu") for a in (x, limits)]
+    groups = wp.array(rows, dtype=int, ndim=2, device="cpu")
+    inputs = [floats[0], groups, floats[1], way, here, out]
+    wp.launch_tiled(placer(lanes), dim=[len(rows)], inputs=inputs, block_dim=1, device="cpu")
+    return out.numpy().astype(np.float64)
+
+
+@pytest.mark.parametrize("joint", [15, 20])
+def test_along_the_valley_a_rotation_at_the_pole_stays_the_same(joint: int) -> None:
+    """Within the limits, from end to end and in the middle; whole turns make no difference."""
+    limits = dof_limits()[list(dofs_of_joint(joint))]
+    source = np.random.default_rng(3)
+    inside = source.uniform(*limits.T, (40, 3))
+    inside[:, 1] = np.where(np.arange(40) % 2, 1, -1) * pi / 2
+    shift = source.uniform(-2, 2, (40, 1)) * np.stack((np.ones(40), np.zeros(40), np.sign(inside[:, 1])), 1)
+    x = inside + shift + 2 * pi * source.integers(-1, 2, (40, 3)) * [1, 0, 1]
+    places = [along_valley(x, limits, way) for way in range(3)]
+    for found in places:
+        assert (found > limits[:, 0] - 1e-6).all() and (found < limits[:, 1] + 1e-6).all()
+        turned = Rotation.from_euler("xyz", found).inv() * Rotation.from_euler("xyz", inside)
+        assert turned.magnitude().max() < 1e-5
+    low, high, middle = places
+    assert np.abs(middle - (low + high) / 2).max() < 1e-5 and (high[:, 2] >= low[:, 2]).all()
+    for end in (low, high):  # nothing further along is within the limits
+        assert (np.abs(end[:, [0, 2], None] - limits[[0, 2]]) < 1e-5).any((1, 2)).all()

@@ -25,6 +25,8 @@ from skelfit.config import (
     RestartConfig,
     RootPrior,
     SolverConfig,
+    SpineConfig,
+    SpineTie,
     StageConfig,
     TemporalConfig,
     VertexWeights,
@@ -228,6 +230,7 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
         "locator": LocatorConfig(seed=1),
         "meshes": MeshConfig(coarse_steps=(4, 4)),
         "temporal": TemporalConfig(steps=3),
+        "spine": SpineConfig(bending=SpineTie(1e-4, 0.4)),
     }
     variants = [dataclasses.replace(fit, **{k: v}) for k, v in changes.items() if k != "name"]
     assert {f.name for f in dataclasses.fields(FitConfig)} == changes.keys() - {"name"} | {"stages"}

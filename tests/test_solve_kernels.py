@@ -11,6 +11,7 @@ import torch
 import warp as wp
 from backends import NEAR, assert_agrees
 from kernel_passes import CONFIG, MOVED_BEFORE, KernelPass, of_floats
+from naive_solver import Solution, joint_move, levenberg_marquardt
 from reference_cases import KINDS, MOVE_WEIGHT, TURN_WEIGHT, make, near
 from solver_cases import step_cases
 from torch import Tensor
@@ -23,7 +24,7 @@ from skelfit.fit.backend import Backend, make_backend
 from skelfit.fit.joint_targets import JointGoal
 from skelfit.fit.passes import DAMPING, DOUBT, MOVED, VALUE, run_pass, solve
 from skelfit.fit.reference import Evaluation, Reference
-from skelfit.fit.reference_solver import Solution, damped_step, joint_move, levenberg_marquardt
+from skelfit.fit.reference_solver import damped_step
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +35,15 @@ def model(models: ModelSet) -> SkelModel:
 @pytest.mark.parametrize(
     "kind",
     [
-        "lower body", "held", "betas, held", "joints", "all of it", "free root", "free root, betas",
+        "lower body", "held", "betas, held", "joints", "couplings", "all of it", "free root", "free root, betas",
         "turning root", "held root", "held root, betas",
     ],
 )  # fmt: skip
 def test_an_evaluation_is_the_references(backend: Backend, model: SkelModel, kind: str) -> None:
     goal = of_floats(KINDS[kind](model))
-    x, exact = near(goal).float().double(), goal.beta_weight is None
+    x, exact = near(goal).float().double(), True
     people = KernelPass(backend, goal)
-    found, expected = people.evaluate(x, exact), goal.evaluate(x, exact)
+    found, expected = people.evaluate(x, exact), without_bends_of_betas(goal, goal.evaluate(x, exact))
     assert_agrees(found, expected)
     if exact:
         assert expected.hessian is not None
@@ -51,6 +52,15 @@ def test_an_evaluation_is_the_references(backend: Backend, model: SkelModel, kin
         away = backend.read(people.batch.trans) - goal.translation(x)
         assert away.abs().max() < NEAR.skin_m and goal.translation(x).abs().max() > 1e-2
         assert (backend.read(people.batch.trans)[0] - torch.tensor(MOVED_BEFORE)).abs().max() > 1e-2
+
+
+def without_bends_of_betas(goal: Reference, state: Evaluation) -> Evaluation:
+    """Kernels take the matrix for the Hessian where betas are concerned."""
+    if state.hessian is None:
+        return state
+    n, hessian = len(goal.dofs), state.hessian.clone()
+    hessian[:, n:], hessian[:, :, n:] = state.matrix[:, n:], state.matrix[:, :, n:]
+    return replace(state, hessian=hessian)
 
 
 # Damped steps.
@@ -344,21 +354,23 @@ SHOULDER = [dof_index(f"shoulder_r_{axis}") for axis in "xyz"]
 
 
 @FREE
-def test_a_shoulder_beyond_its_limits_is_tried_from_its_other_branch(
+def test_a_shoulder_beyond_its_limits_is_tried_along_its_valley(
     backend: Backend, model: SkelModel, betas: bool, root: bool
 ) -> None:
-    """Of four: one gains, at the same rotation; one would lose; one is within its limits and is not tried."""
+    """Of three: one gains, at the same rotation; one would lose; one is within its limits and is not tried."""
     limits = torch.tensor(dof_limits())
     low, high = limits[SHOULDER].unbind(-1)
-    allowed = torch.tensor([0.3, 0.9, -0.4], dtype=torch.float64)
-    excluded = torch.stack((allowed[0] - pi, pi - allowed[1], allowed[2] + pi))
-    beyond = allowed.index_fill(0, torch.tensor(1), float(high[1]) + 0.1)
-    assert ((allowed > low) & (allowed < high)).all() and (excluded < low).any()
+    allowed = torch.tensor(
+        [0.3, pi / 2, float(low[2])], dtype=torch.float64
+    )  # at the pole and the end of its valley
+    excluded = allowed - torch.tensor([0.3, 0.0, 0.3])
+    beyond = torch.tensor([float(high[0]) + 0.1, 0.2, 0.0], dtype=torch.float64)
+    inside = torch.tensor([0.3, 0.9, -0.4], dtype=torch.float64)
     goal = replace(people_of(crowd(model, 53, betas, root), range(3)), limits=limits, joints=None)
     goal = replace(goal, beta_weight=1e-9 if betas else None)  # so that the best is where the target was made
     q = goal.q.clamp(limits[:, 0] + 0.05, limits[:, 1] - 0.05)
     at, there = q.clone(), q.clone()
-    at[:, SHOULDER] = torch.stack((excluded, beyond, allowed))
+    at[:, SHOULDER] = torch.stack((excluded, beyond, inside))
     there[:, SHOULDER] = torch.stack((allowed, beyond, low + 0.05))
     target = goal.model.forward(goal.model.shape(goal.betas), there).vertices
     people = KernelPass(backend, of_floats(replace(goal, q=at, target=target)))
@@ -382,8 +394,11 @@ def test_a_shoulder_beyond_its_limits_is_tried_from_its_other_branch(
     assert (found[0, right] - allowed).abs().max() < 2e-6
     rest = [k for k in range(found.shape[1]) if k not in right]
     assert torch.equal(found[0, rest], x[0, rest])
-    assert now[0, VALUE] < 1e-3 * before.value[0] and now[0, DOUBT] == 0
-    assert now[0, MOVED] == pytest.approx(pi, abs=1e-5)  # since before the pass
+    assert now[0, VALUE] < 1e-3 * before.value[0] and now[0, DOUBT] < 1e-6
+    assert now[0, MOVED] == pytest.approx(0.3, abs=1e-5)  # since before the pass
+    for rules.way in (1, 2):  # further along, where the skin is the same: no reason to move
+        solve(backend, people.tables, people.batch, people.found, np.arange(3), rules)
+        assert torch.equal(people.variables(), found)
     assert torch.equal(found[1:], x[1:]) and torch.equal(now[1:], status[1:])
     # Nor do steps from there leave anything of a try that lost.
     rules.steps = 2

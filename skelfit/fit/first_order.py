@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from skelfit.body.skel import SkelModel
+from skelfit.fit.couplings import coupled, spine_couplings
 from skelfit.fit.fitter import Fitter, PairFitter
 from skelfit.fit.joint_targets import JointGoal
 from skelfit.fit.passes import DECREASE, VALUE, Batch, new_status
@@ -100,6 +101,7 @@ class _FirstOrderPair(PairFitter):
             place = backend.read(batch.located)[:, mine].to(device)
             names = tuple(self.locator.joints[k] for k in mine)
             joints = JointGoal(names, place, stage.config.joint_weight)
+        tied = coupled(spine_couplings(config.spine), stage.fine.tree.dofs)
         last, root = stage is self.schedule.stages[-1], config.root_prior
         return Reference(
             model=SkelModel(self.skel.asset, device).with_vertices(vertices.to(device)),
@@ -112,6 +114,7 @@ class _FirstOrderPair(PairFitter):
             limit_weight=config.limit_weight,
             beta_weight=config.beta_weight if stage.free_betas else None,
             joints=joints,
+            couplings=torch.tensor(tied, dtype=torch.float32, device=device),
             free_translation=last and config.root == "free",
             turn_weight=root.turn,
             move_weight=root.move,

@@ -27,6 +27,7 @@ from skelfit.fit.backend import Backend, make_backend
 from skelfit.fit.ball_tables import make_balls
 from skelfit.fit.batches import run_batches
 from skelfit.fit.body_tables import body_tables
+from skelfit.fit.couplings import spine_couplings
 from skelfit.fit.joint_targets import make_locator
 from skelfit.fit.measure import Measured, measure
 from skelfit.fit.passes import Batch, batch_of, chunks, new_status, skinned, whole_groups
@@ -159,6 +160,7 @@ class PairFitter:
         self.dof_limits = dof_limits(config.limits)
         self.limits = torch.tensor(self.dof_limits, dtype=torch.float32)
         self.middle = torch.tensor(limits_middle(self.dof_limits), dtype=torch.float32)
+        self.couplings = torch.tensor(spine_couplings(config.spine), dtype=torch.float32)
         self.root_ball = ball_joints((0,), "cpu", torch.float32)
         self.locator = None
         if any(stage.joint_weight > 0 for stage in config.stages):
@@ -260,6 +262,7 @@ class PairFitter:
         low, high = self.limits.unbind(-1)
         excess = torch.relu(q - high) + torch.relu(low - q)
         priors = self.config.limit_weight * excess.square().sum(1)
+        priors = priors + (q[:, None] * self.couplings).sum(2).square().sum(1)
         if self.smpl.gender != self.skel.gender:
             priors = priors + self.config.beta_weight * betas.square().sum(1)
         return priors

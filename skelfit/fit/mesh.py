@@ -81,12 +81,14 @@ class MeshFitter:
         beta_weight: float = 0.0,
         backend: Backend | None = None,
         points: np.ndarray | None = None,
+        couplings: np.ndarray | None = None,
     ) -> None:
         """config gives the batch, the limits' weight, the step bound and all of `meshes`; its stages play no part.
 
         A mesh missed by more than retry_above_mm (RMS) gets a second chance: 0.1 suits meshes that SKEL can make,
         others should give what they expect of a good fit, as each chance costs as much as the fit itself. beta_weight
-        is what a squared beta costs, m^2; points (K, V) regresses points from the skin.
+        is what a squared beta costs, m^2; points (K, V) regresses points from the skin; couplings (F, 46) tie angles
+        (`fit.couplings`): meshes that SKEL can make have none.
         """
         self.model, self.config = model, config
         self.retry_above_mm, self.beta_weight = retry_above_mm, beta_weight
@@ -106,6 +108,7 @@ class MeshFitter:
                 "with_root",
                 self.dof_limits,
                 (),
+                np.zeros((0, NUM_DOFS)) if couplings is None else couplings,
             )
             for stride, regressor in ((config.meshes.coarse_stride, None), (1, points))
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skelfit.body.skel import SkelModel
 from skelfit.fit.backend import make_backend
+from skelfit.fit.couplings import spine_couplings
 from skelfit.fit.mesh import MeshFitter
 from skelfit.fit.results import FitResult, better
 
@@ -66,5 +67,6 @@ class MeshPeople:
                 self.config.beta_weight,
                 self.backend,
                 self.models.keypoints44,
+                spine_couplings(self.config.spine),
             )
         return fitter

@@ -25,6 +25,7 @@ Rows = NDArray[np.int64]
 # Columns of a status, as `kernels/solve.py` has them.
 MOVED, VALUE, DECREASE, DAMPING, DOUBT = range(5)
 _STATUS = 6
+_WAYS = 3  # of `kernels/chart.along_valley`
 _FLOAT_EPS = float(torch.finfo(torch.float32).eps)
 
 
@@ -57,7 +58,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class Moments:
-    """What a vertex pass found, for the twins of the steps that follow."""
+    """What a vertex pass found, for the tries after the steps that follow."""
 
     rows: Rows  # people, group by group
     moments: Any
@@ -65,16 +66,22 @@ class Moments:
 
 
 def make_tables(
-    backend: Backend, body: Any, skin: SkinPlan, part: str, limits: NDArray[Any], located: tuple[int, ...]
+    backend: Backend,
+    body: Any,
+    skin: SkinPlan,
+    part: str,
+    limits: NDArray[Any],
+    located: tuple[int, ...],
+    couplings: NDArray[Any],
 ) -> Tables:
-    """The tables of a stage that moves the DoFs of a body part; limits (46, 2) rad; located: as `make_variables`."""
+    """The tables of a stage that moves the DoFs of a body part; limits, located and couplings: as `make_variables`."""
     tree = make_tree(part, skin.pairs)
     shoulders = ([dof_index(f"shoulder_{side}_{axis}") for axis in "xyz"] for side in "rl")
     branches = [[tree.dofs.index(i) for i in joint] for joint in shoulders if set(joint) <= set(tree.dofs)]
     return Tables(
         skin=skin,
         tree=tree,
-        variables=make_variables(tree, limits, located, backend.device),
+        variables=make_variables(tree, limits, located, couplings, backend.device),
         balls=make_balls(tree.joints, tree.dofs, backend.device, limits),
         branches=backend.ints(np.array(branches).reshape(-1, 3)),
         num_branches=len(branches),
@@ -91,7 +98,8 @@ def whole_groups(rows: Rows, lanes: int) -> Rows:
 def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float, joint_weight: float) -> Any:
     """How the solver steps: of the angles alone, with the model of the Hessian, no root held; to be changed."""
     rules, solver = backend.kernels.objective.Rules(), config.solver
-    rules.steps, rules.exact, rules.free_betas, rules.free_root, rules.branch = steps, 0, 0, 0, -1
+    rules.steps, rules.exact, rules.free_betas, rules.free_root = steps, 0, 0, 0
+    rules.branch, rules.way = -1, 0
     rules.tolerance, rules.joint_weight = tolerance, joint_weight
     rules.max_angle_step, rules.max_beta_step = config.max_angle_step, solver.max_beta_step
     rules.damping, rules.damping_min, rules.damping_max = (
@@ -210,29 +218,30 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
 
 
 def run_pass(
-    backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, twins: int = 0
+    backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, tries: int = 0
 ) -> Moments:
     """A vertex pass and the steps of rules for people of rows (K,); returns what the former found.
 
-    twins: steps that people whose shoulders end beyond their limits are followed for from the other Euler branch, of
-    the same moments. Two triples of a ball joint's angles mean one rotation; where neither lies within the limits, each
-    branch has a minimum of its own, with a wall between them, and the start decides which is found.
+    tries: steps that people whose shoulders end beyond their limits are followed for from elsewhere, of the same
+    moments. Two triples of a ball joint's angles mean one rotation, and the limits lie where the two meet: there a
+    shoulder has a minimum at either end of the valley that they share and one in its middle, with walls between them,
+    and the start decides which is found. All three are tried, in turn, and the lowest is kept.
     """
     found = vertex_pass(backend, tables, batch, rows, bool(rules.free_betas))
     solve(backend, tables, batch, found, np.arange(len(rows)), rules)
-    if not twins or not tables.num_branches:
+    if not tries or not tables.num_branches:
         return found
     status = backend.read(batch.status)[torch.from_numpy(rows)].numpy()
     for branch in range(tables.num_branches):
         places = np.flatnonzero(status[:, DOUBT + branch] > rules.beyond)
-        if len(places):
-            solve(backend, tables, batch, found, places, _twin_rules(backend, rules, branch, twins))
+        for way in range(_WAYS if len(places) else 0):
+            solve(backend, tables, batch, found, places, _elsewhere(backend, rules, branch, way, tries))
     return found
 
 
-def _twin_rules(backend: Backend, rules: Any, branch: int, steps: int) -> Any:
+def _elsewhere(backend: Backend, rules: Any, branch: int, way: int, steps: int) -> Any:
     other = backend.kernels.objective.Rules()
     for name in backend.kernels.objective.Rules.vars:
         setattr(other, name, getattr(rules, name))
-    other.branch, other.steps = branch, steps
+    other.branch, other.way, other.steps = branch, way, steps
     return other

@@ -1,7 +1,8 @@
 """A stage's objective, written down naively: for the first-order baseline, and for tests to compare kernels with.
 
     E(x) = sum_v om |skin_v - target_v|^2 + limit_weight |excess|^2 + beta_weight |betas|^2
-           + joint_weight sum_j |joint_j - place_j|^2 + turn_weight |G - I|^2 / 2 + move_weight |t|^2
+           + joint_weight sum_j |joint_j - place_j|^2 + |couplings q|^2
+           + turn_weight |G - I|^2 / 2 + move_weight |t|^2
 
 in m^2, per person; x are the active DoFs, and the betas after them where they are free. G is how far the pelvis is
 turned, t how far the person is moved: zero, or where it is free the one that is best, as the objective is quadratic in
@@ -71,6 +72,7 @@ class Reference:
     beta_weight: float | None = None  # m^2 per squared beta; None: betas are not free
     joints: JointGoal | None = None
     held: Held | None = None  # None: correctives follow the pose, and the skin the betas
+    couplings: Tensor | None = None  # (K, 46) m per rad, forms that tie active DoFs alone
     free_translation: bool = False  # the minimum over a translation of each person
     turn_weight: float = 0.0  # m^2 per rad^2 that the root turns
     move_weight: float = 0.0  # m^2 per m^2 that this translation moves it
@@ -140,6 +142,8 @@ class Reference:
         excess = torch.relu(angles - high) + torch.relu(low - angles)
         found = [(weights.sqrt()[:, None] * off).flatten(1), self.limit_weight**0.5 * excess]
         found += [(self.turn_weight / 2) ** 0.5 * self._turn(x), self.move_weight**0.5 * moved]
+        if self.couplings is not None:
+            found.append(angles @ self.couplings[:, self.dofs].mT)
         return torch.cat(found if self.beta_weight is None else [*found, self.beta_weight**0.5 * betas], 1)
 
     def _turn(self, x: Tensor) -> Tensor:

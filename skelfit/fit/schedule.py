@@ -21,6 +21,7 @@ from torch import Tensor
 
 from skelfit.body.dofs import NUM_DOFS
 from skelfit.fit.backend import Backend
+from skelfit.fit.couplings import spine_couplings
 from skelfit.fit.other_starts import other_starts
 from skelfit.fit.passes import (
     DAMPING,
@@ -43,6 +44,7 @@ from skelfit.fit.skin_tables import SkinPlan
 if TYPE_CHECKING:
     from skelfit.config import FitConfig, StageConfig
 
+_CHOOSING = 1  # the extra pass in which the valley of a shoulder is chosen
 ROOT = 0  # of SKEL's joints
 _PLACE = NUM_DOFS + 3  # numbers that say where a person is: angles and translation
 # The tables of some vertices for the DoFs of a body part: (DoFs, vertices, stride).
@@ -121,7 +123,7 @@ class Schedule:
             rules.turn_weight = self.config.root_prior.turn
             if self.config.root == "free":
                 rules.free_root, rules.move_weight = 1, self.config.root_prior.move
-        rules.free_betas, rules.exact = int(free_betas), int(exact and not free_betas)
+        rules.free_betas, rules.exact = int(free_betas), int(exact)
         return rules
 
     def _run_stage(self, stage: Stage, batch: Batch) -> list[Moments]:
@@ -136,16 +138,18 @@ class Schedule:
                 self.backend, stage.coarse, batch, everybody, self.rules(stage, few, stage.free_betas, False)
             )
         exact = config.late_refreshes > 0
-        for _ in range(config.extra_refreshes):
+        tries = self.config.branches.steps if exact else 0
+        for k in range(config.extra_refreshes):
             rows = self._unsettled(batch, thresholds.moving, thresholds.gaining)
             if len(rows) == 0:
                 break
             rules = self.rules(stage, steps[0], stage.free_betas, exact)
-            run_pass(self.backend, stage.coarse, batch, rows, rules)
+            # Betas follow the valley of a shoulder, so that it is chosen before they are held.
+            choosing = stage.free_betas and k == _CHOOSING
+            run_pass(self.backend, stage.coarse, batch, rows, rules, tries if choosing else 0)
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
         rules = self.rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
-        twins = self.config.branches.steps if exact else 0
-        found = [run_pass(self.backend, stage.fine, batch, everybody, rules, twins)]
+        found = [run_pass(self.backend, stage.fine, batch, everybody, rules, tries)]
         for _ in range(config.late_refreshes):
             rows = self._unsettled(batch, thresholds.late_moving, thresholds.late_gaining)
             if len(rows) == 0:
@@ -229,9 +233,11 @@ def make_schedule(
 
     The last stage moves the root too, where that is not frozen.
     """
+    couplings = spine_couplings(config.spine)
 
     def tables(part: str, stage: StageConfig, stride: int) -> Tables:
-        return make_tables(backend, body, make_skin(part, stage.vertices, stride), part, limits, located)
+        skin = make_skin(part, stage.vertices, stride)
+        return make_tables(backend, body, skin, part, limits, located, couplings)
 
     stages = []
     for stage in config.stages:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from skelfit.body.dofs import DOF_JOINT, SKEL_PARENTS, STAGE_JOINTS, descendants, turns
 from skelfit.body.kinematics import SLIDE_PAIRS
+from skelfit.fit.couplings import coupled
 
 IntArray = NDArray[np.int64]
 
@@ -69,6 +70,9 @@ class Variables:
         dtype=int
     )  # (R, 3) joints drawn to a place: position, its own pair, row of the places
     num_located: int
+    coupled: Lists  # of each linear form, the variables that it ties
+    factors: wp.array(dtype=float)  # m per rad, of these variables
+    num_coupled: int
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,13 @@ def make_tree(part: str, pairs: IntArray) -> Tree:
     return Tree(joints, dofs, pairs)
 
 
-def make_variables(tree: Tree, limits: NDArray[Any], located: Sequence[int], device: str) -> Variables:
-    """The tables of a stage; limits (46, 2) rad; located: SKEL joints that are drawn to places, in their order."""
+def make_variables(
+    tree: Tree, limits: NDArray[Any], located: Sequence[int], couplings: NDArray[Any], device: str
+) -> Variables:
+    """The tables of a stage; limits (46, 2) rad; located: SKEL joints that are drawn to places, in their order.
+
+    couplings: forms (K, 46), m per rad.
+    """
 
     def ints(values: Iterable[Any], *shape: int) -> Any:
         array = np.ascontiguousarray(np.asarray(list(values), dtype=np.int32).reshape(shape or (-1,)))
@@ -161,6 +170,9 @@ def make_variables(tree: Tree, limits: NDArray[Any], located: Sequence[int], dev
     v.turns = ints(turned * (1 + alike), n, n)
     v.slides = ints(slides, -1, 3)
     v.located = ints([(k, own[k], row) for k, row in places], -1, 3)
+    forms = coupled(couplings, tree.dofs)[:, tree.dofs]
+    v.coupled, v.num_coupled = lists([np.flatnonzero(form).tolist() for form in forms]), len(forms)
+    v.factors = wp.array(forms[forms != 0].astype(np.float32), device=device)
     return v
 
 

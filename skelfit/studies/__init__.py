@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skelfit.studies import (
+    ambiguities,
     betas,
     bones,
     extreme,
@@ -17,6 +18,7 @@ from skelfit.studies import (
     sensitivity,
     sequences,
     shoulders,
+    spine,
 )
 from skelfit.studies.setup import Study
 
@@ -32,6 +34,8 @@ STUDIES: dict[str, Study] = {
     "root": root.STUDY,
     "rivals": rivals.STUDY,
     "shoulders": shoulders.STUDY,
+    "spine": spine.STUDY,
+    "ambiguities": ambiguities.STUDY,
     "images": images.STUDY,
     "loader": loader.STUDY,
     "sequences": sequences.STUDY,

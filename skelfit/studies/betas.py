@@ -18,6 +18,7 @@ from skelfit.body.dofs import ROOT_DOFS, dof_limits
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig
+from skelfit.fit.couplings import spine_couplings
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.joint_targets import make_locator
 from skelfit.fit.results import FitResult
@@ -85,7 +86,8 @@ def _reference(
     limits = dof_limits(config.limits)
     bounds, joint_weight = torch.tensor(limits), config.stages[-1].joint_weight
     locator = make_locator(skel, bounds) if joint_weight else None
-    priors = Priors(bounds, config.limit_weight, config.beta_weight, locator, joint_weight)
+    couplings = torch.tensor(spine_couplings(config.spine))
+    priors = Priors(bounds, config.limit_weight, config.beta_weight, locator, joint_weight, couplings)
     pose, betas = labels.pose.double(), labels.betas.double()
     offset, matrix = beta_map(smpl, skel)
     first = offset + betas @ matrix.mT

@@ -32,6 +32,7 @@ class Priors:
     beta_weight: float  # m^2 per squared beta
     locator: JointLocator | None = None  # of joints that are drawn to where a mesh has them
     joint_weight: float = 0.0
+    couplings: Tensor | None = None  # (K, 46) m per rad
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def _slope(model: SkelModel, x: Tensor, target: Tensor, priors: Priors) -> tuple
             off = joints[:, list(priors.locator.joints)] - place
             value = value + priors.joint_weight * off.square().sum((1, 2))
         value = value + priors.limit_weight * _excess(x, priors).square().sum(1)
+        if priors.couplings is not None:
+            value = value + (x[:, :NUM_DOFS] @ priors.couplings.mT).square().sum(1)
         value = value + priors.beta_weight * x[:, NUM_DOFS:].square().sum(1)
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), gradient
@@ -147,4 +150,8 @@ def _curvature(model: SkelModel, x: Tensor, priors: Priors) -> Tensor:
     weights = 2 * priors.limit_weight * (_excess(x, priors) != 0).to(x.dtype)
     betas = x.new_full((len(x), x.shape[1] - NUM_DOFS), 2 * priors.beta_weight)
     diagonal = torch.cat((weights[:, 3:], betas), 1)
-    return 2 * slope @ slope.mT + torch.diag_embed(diagonal)
+    matrix = 2 * slope @ slope.mT + torch.diag_embed(diagonal)
+    if priors.couplings is not None:
+        forms = torch.nn.functional.pad(priors.couplings, (0, x.shape[1] - NUM_DOFS))[:, 3:]
+        matrix = matrix + 2 * forms.mT @ forms
+    return matrix

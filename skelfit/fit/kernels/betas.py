@@ -191,6 +191,19 @@ def beta_columns(
 
 
 @wp.func
+def no_bends_of_betas(t: int, h: int, n: int, bend: A3):
+    """Zero is what the Hessian is taken to be more than the matrix, in the columns of betas after n DoFs.
+
+    A frame follows the direction of its bone, which bends most for two betas together: the entries of a DoF and a beta
+    without those of two betas lead astray.
+    """
+    for i in range(t, n + wp.static(K), wp.block_dim()):
+        for k in range(wp.static(K)):
+            if i <= n + k:
+                bend[h, i, n + k] = V()
+
+
+@wp.func
 def _lever_slope(s: int, j: int, c: int, betas: A2, levers: Levers, room: Room, shaping: Shaping):
     x = V()
     for k in range(wp.static(K)):

@@ -13,6 +13,8 @@ Where cos b' vanishes, M no longer tells da' from dc'; da' is 0 there. All angle
 """
 
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
+from math import pi
+
 import warp as wp
 
 from skelfit.fit.ball_tables import Balls
@@ -171,15 +173,32 @@ def _beyond(a: V, j: int, r: int, balls: Balls) -> V:
 
 
 @wp.func
-def twin_of(s: int, i: int, j: int, k: int, limits: F2, tried: V, x: A2):
-    """Where tried: the other triple of the angles x[i], x[j], x[k] of a ball joint, brought within its limits.
+def along_valley(s: int, i: int, j: int, k: int, way: int, limits: F2, tried: V, x: A2):
+    """Where tried: the angles x[i], x[j], x[k] of a ball joint, as a, b, c above, moved along the valley of their pole.
 
+    At the pole nearest to b, at a quarter turn, a and c turn about one axis: only a - c shows, or a + c where b is
+    negative. So a line of angles means one rotation, and across that line lie the two triples of those nearby. Of the
+    part of the line that is within the limits, way 0 takes the end where c is low, 1 the other end, 2 the middle.
     limits (n, 2) rad of the variables.
     """
-    half = V(wp.static(3.141592653589793))
-    a = _within(x[s, i] + half, limits[i, 0], limits[i, 1])
-    b = _within(half - x[s, j], limits[j, 0], limits[j, 1])
-    c = _within(x[s, k] + half, limits[k, 0], limits[k, 1])
+    middle_a = 0.5 * (limits[i, 0] + limits[i, 1])
+    middle_c = 0.5 * (limits[k, 0] + limits[k, 1])
+    b = near_middle(x[s, j], 0.5 * (limits[j, 0] + limits[j, 1]))
+    sign = choose(exceeds(V(0.0), b), V(-1.0), V(1.0))
+    middle = V(middle_a) - sign * middle_c
+    shown = middle + within_half_turn(x[s, i] - m(sign, x[s, k]) - middle)
+    one = m(sign, V(limits[i, 0]) - shown)
+    two = m(sign, V(limits[i, 1]) - shown)
+    low = wp.max(V(limits[k, 0]), wp.min(one, two))
+    high = wp.min(V(limits[k, 1]), wp.max(one, two))
+    c = 0.5 * (low + high)
+    if way == 0:
+        c = low
+    if way == 1:
+        c = high
+    c = _within(c, limits[k, 0], limits[k, 1])
+    a = _within(shown + m(sign, c), limits[i, 0], limits[i, 1])
+    b = _within(sign * wp.static(pi / 2), limits[j, 0], limits[j, 1])
     x[s, i] = choose(tried, a, x[s, i])
     x[s, j] = choose(tried, b, x[s, j])
     x[s, k] = choose(tried, c, x[s, k])
@@ -187,5 +206,5 @@ def twin_of(s: int, i: int, j: int, k: int, limits: F2, tried: V, x: A2):
 
 @wp.func
 def _within(a: V, low: float, high: float) -> V:
-    """The angle, within half a turn of the limits' middle, brought within them."""
-    return wp.min(wp.max(near_middle(a, 0.5 * (low + high)), V(low)), V(high))
+    """The angle, brought within limits."""
+    return wp.min(wp.max(a, V(low)), V(high))

@@ -5,6 +5,8 @@ transform, p = A_k [J_k; 1], so that weight |p - place|^2 just adds to M, D0 and
 the label's is of the same kind: its axes are drawn to the world's, turn_weight |G - I|^2 / 2, or about turn_weight
 times the squared angle. Then the quadratic form at the variables, what free betas add to it, the best translation of a
 free root, and the soft limits: an angle beyond its limits costs limit_weight (m^2 / rad^2) times the squared excess.
+Linear forms f of the angles, m per rad, cost (f . q)^2: a gradient of 2 (f . q) f and a matrix of 2 f f^T, which is all
+of their Hessian.
 """
 
 from typing import Any
@@ -24,6 +26,7 @@ from .betas import (
     beta_value,
     lever_slopes,
     load_levers,
+    no_bends_of_betas,
 )
 from .chain import pose
 from .hessian import add_slide_bends, bend_column
@@ -64,7 +67,8 @@ class Rules:
     exact: int  # 1: with the whole Hessian
     free_betas: int  # 1: betas are variables after the DoFs
     free_root: int  # 1: for the best translation; the vertices' weights must then sum to 1
-    branch: int  # which of the joints with two branches is tried from its other one; -1: none, as people are
+    branch: int  # which of the joints with two branches is tried from elsewhere in its valley; -1: none, as people are
+    way: int  # from where: `chart.along_valley`
     tolerance: float
     max_angle_step: float
     max_beta_step: float
@@ -316,6 +320,29 @@ def _add_limits(t: int, s: int, h: int, weight: float, x: A2, variables: Variabl
 
 
 @wp.func
+def _add_couplings(t: int, s: int, h: int, x: A2, variables: Variables, steps: Steps) -> V:
+    """Add the linear forms to gradient and matrix, by one thread, as they are few; returns their value."""
+    total = V()
+    for k in range(variables.num_coupled):
+        first = variables.coupled.first[k]
+        last = variables.coupled.first[k + 1]
+        form = V()
+        for n in range(first, last):
+            form += variables.factors[n] * x[s, variables.coupled.values[n]]
+        total += m(form, form)
+        if t == 0:
+            for n in range(first, last):
+                i = variables.coupled.values[n]
+                factor = 2.0 * variables.factors[n]
+                steps.gradient[h, i] = steps.gradient[h, i] + factor * form
+                for o in range(n, last):
+                    j = variables.coupled.values[o]
+                    steps.hessian[h, i, j] = steps.hessian[h, i, j] + V(factor * variables.factors[o])
+    sync()
+    return total
+
+
+@wp.func
 def evaluate(
     s: int, t: int, h: int, g: int, x: A2, rules: Rules, moments: Moments, variables: Variables, body: Body,
     place: Place, room: Room, shaping: Shaping, work: Work, steps: Steps,
@@ -370,9 +397,12 @@ def evaluate(
     sync()
     if rules.exact != 0 and t == 0:
         add_slide_bends(s, h, work.q, variables, body, place, room, steps.bend)
+    if rules.exact != 0 and rules.free_betas != 0:
+        no_bends_of_betas(t, h, n, steps.bend)
     if rules.free_root != 0:
         _centre_all(s, t, h, rules, variables, place, room, shaping, work, steps)
-    return value + _add_limits(t, s, h, rules.limit_weight, x, variables, steps)
+    value += _add_limits(t, s, h, rules.limit_weight, x, variables, steps)
+    return value + _add_couplings(t, s, h, x, variables, steps)
 
 
 def make_work(slots: int, variables: int, balls: int, device: str) -> Any:

@@ -18,7 +18,7 @@ from skelfit.fit.variables import Variables
 from .betas import (
     Shaping,
 )
-from .chart import retract, retract_betas, twin_of
+from .chart import along_valley, retract, retract_betas
 from .lanes import F2, F3, I2, V, choose, exceeds, m, put, some, sync, take
 from .levers import Levers
 from .moments import Moments
@@ -171,8 +171,8 @@ def solve(
 ):  # fmt: skip
     """Some steps of the people of rows (G, L), from the moments of a vertex pass, in which places (G, L) finds them.
 
-    With a branch, from the other triple of one ball joint's angles, those who are beyond its limits alone, and only
-    those who end lower are changed. branches (2, 3): the variables of the joints that have two.
+    With a branch, from elsewhere in the valley of one ball joint's pole, those who are beyond its limits alone, and
+    only those who end lower are changed. branches (2, 3): the variables of the joints that have two.
     """
     g, t = wp.tid()
     s = g % slots
@@ -185,9 +185,9 @@ def solve(
     if some(tried):
         load_people(s, t, g, rows, rules, state, variables, place, work)
         if rules.branch >= 0 and t == 0:
-            twin_of(
+            along_valley(
                 s, branches[rules.branch, 0], branches[rules.branch, 1], branches[rules.branch, 2],
-                variables.limits, tried, work.x,
+                rules.way, variables.limits, tried, work.x,
             )  # fmt: skip
         load_objective(
             s,
