@@ -89,7 +89,7 @@ def test_recovers_known_poses_from_meshes_made_by_skel(models: ModelSet, config:
 
     def tables(stride: int) -> Tables:
         skin = stage_skin(model, "all", "all", stride, backend.block, backend.device)
-        return make_tables(backend, body, skin, "all", dof_limits(), (), np.zeros((0, NUM_DOFS)))
+        return make_tables(backend, body, skin, "all", dof_limits(), (), torch.zeros(0, NUM_DOFS).numpy())
 
     coarse, whole = tables(8), tables(1)
     fine = [(whole, 4, 1e-4), (whole, 4, 1e-4)]

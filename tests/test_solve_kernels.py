@@ -359,7 +359,9 @@ def test_a_shoulder_beyond_its_limits_is_tried_along_its_valley(
     """Of three: one gains, at the same rotation; one would lose; one is within its limits and is not tried."""
     limits = torch.tensor(dof_limits())
     low, high = limits[SHOULDER].unbind(-1)
-    allowed = torch.tensor([0.3, pi / 2, float(low[2])], dtype=torch.float64)  # at the pole and the end of its valley
+    allowed = torch.tensor(
+        [0.3, pi / 2, float(low[2])], dtype=torch.float64
+    )  # at the pole and the end of its valley
     excluded = allowed - torch.tensor([0.3, 0.0, 0.3])
     beyond = torch.tensor([float(high[0]) + 0.1, 0.2, 0.0], dtype=torch.float64)
     inside = torch.tensor([0.3, 0.9, -0.4], dtype=torch.float64)

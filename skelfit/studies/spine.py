@@ -36,7 +36,9 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     records = []
     for gender in setup.genders:
         for kind, labels in make_people(setup.people, gender).items():
-            offset = SPREAD * torch.randn(len(labels), NUM_DOFS, generator=torch.Generator().manual_seed(SEED))
+            offset = SPREAD * torch.randn(
+                len(labels), NUM_DOFS, generator=torch.Generator().manual_seed(SEED)
+            )
             offset[:, list(ROOT_DOFS)] = 0
             free = 0.0
             for times in TIMES:
@@ -108,8 +110,8 @@ def postures(count: int) -> tuple[NDArray[np.float32], ...]:
 
 def text(records: list[dict[str, Any]]) -> list[str]:
     """A row per group and multiple."""
-    heads = ("labels", "poses", "people", "times", *MOTIONS, "any", "PVE mm", "p95", "cost")
-    heads = (*heads, f"< {_SAME:g} rad", "spine moves deg", "converged")
+    heads = ["labels", "poses", "people", "times", *MOTIONS, "any", "PVE mm", "p95", "cost"]
+    heads += [f"< {_SAME:g} rad", "spine moves deg", "converged"]
     rows = [
         (r["gender"], r["poses"], r["people"], f"{r['times']:g}", *map(percent, r["opposite"].values()))
         + (f"{r['pve_mm']['mean']:.3f}", f"{r['pve_mm']['p95']:.3f}", percent(r["pve_cost"]))

@@ -15,8 +15,6 @@ Where cos b' vanishes, M no longer tells da' from dc'; da' is 0 there. All angle
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
 from math import pi
 
-from math import pi
-
 import warp as wp
 
 from skelfit.fit.ball_tables import Balls
