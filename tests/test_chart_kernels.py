@@ -10,6 +10,7 @@ import pytest
 import torch
 import warp as wp
 from lane_kernels import SHAPES
+from naive_solver import joint_move
 from scipy.spatial.transform import Rotation
 
 from skelfit.body.ball import angles_to_rotation, ball_joints
@@ -17,7 +18,6 @@ from skelfit.body.dofs import dof_limits, dofs_of_joint, limits_middle
 from skelfit.body.lazy import roma
 from skelfit.fit.ball_tables import Balls, make_balls
 from skelfit.fit.kernels import kernels_for
-from skelfit.fit.reference_solver import joint_move
 
 lane_kernels.prepare()
 JOINTS = list(range(1, 24))

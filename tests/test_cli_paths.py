@@ -274,15 +274,15 @@ def test_names_come_before_what_lies_here() -> None:
     assert load_manifest(MANIFESTS.find("demo.yaml")).name == "mine"
     Path("train-mine").write_text("")
     assert TRAININGS.find("train-mine") == Path("train-mine")
-    with pytest.raises(ConfigError, match="one of first-order, hmr-skel, precise, skel-cf"):
+    with pytest.raises(ConfigError, match="one of first-order, free-root, hmr-skel, precise, skel-cf"):
         PIPELINES.find("all")
 
 
 def test_a_wrong_name_lists_the_right_ones() -> None:
     line = said("convert", "--labels", "x.npz", "--pipeline", "hmr-skle", "--out", "out")
     assert line == (
-        "Error: hmr-skle: expected a pipeline: one of first-order, hmr-skel, precise, skel-cf, or the path of a "
-        "YAML file, found no such name or file; did you mean hmr-skel?"
+        "Error: hmr-skle: expected a pipeline: one of first-order, free-root, hmr-skel, precise, skel-cf, or the path "
+        "of a YAML file, found no such name or file; did you mean hmr-skel?"
     )
     assert "one of all, aic, coco, demo" in (line := said("convert", "--manifest", "dmeo", "--out", "out"))
     assert line.endswith("did you mean demo?")

@@ -13,7 +13,7 @@ from skelfit.body.dofs import NUM_DOFS
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
-from skelfit.config import FirstOrderConfig, LabelSource, Pipeline, load_pipeline
+from skelfit.config import FirstOrderConfig, LabelSource, Pipeline, RootPrior, load_pipeline
 from skelfit.fit import first_order
 from skelfit.fit.first_order import FirstOrderFitter, judge, minimise
 from skelfit.fit.fitter import PairFitter
@@ -48,7 +48,10 @@ def fit(
     return fitter.fit(gender, *labels), labels
 
 
-def test_objective_is_that_of_the_result(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("root", ["frozen", "turn", "free"])
+def test_objective_is_that_of_the_result(
+    root: str, models: ModelSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of all vertices, pose correctives included, with limits, shoulders and betas: what `Fitter` reports."""
     seen: list[tuple[Reference, Tensor]] = []
 
@@ -57,7 +60,9 @@ def test_objective_is_that_of_the_result(models: ModelSet, monkeypatch: pytest.M
         return judge(goal, x)
 
     monkeypatch.setattr(first_order, "judge", watched)
-    result, _ = fit(models, short(2), 3, "neutral")
+    pipeline = short(2)
+    pipeline = replace(pipeline, fit=replace(pipeline.fit, root=root, root_prior=RootPrior(0.05, 0.5)))
+    result, _ = fit(models, pipeline, 3, "neutral")
     # Stage by stage, two people at a time.
     assert [len(goal.om) for goal, _ in seen[::2]] == sorted({len(goal.om) for goal, _ in seen})
     assert [goal.joints is None for goal, _ in seen[::2]] == [True, False, False]
@@ -65,6 +70,13 @@ def test_objective_is_that_of_the_result(models: ModelSet, monkeypatch: pytest.M
     torch.testing.assert_close(value, result.objective, rtol=1e-4, atol=0)
     decrease = torch.cat([judge(goal, x)[1] for goal, x in seen[-2:]])
     torch.testing.assert_close(decrease / value, result.gain)
+    # In the last stage alone the root is free, and it goes.
+    assert [bool((goal.dofs == 0).any()) for goal, _ in seen[::2]] == [False, False, root != "frozen"]
+    last, x = seen[-1]
+    cost = value[-1:] - replace(last, turn_weight=0.0, move_weight=0.0, free_translation=False).value(x)
+    assert (last.translation(x).abs().max() > 1e-4) == (root == "free")
+    turned = last.parts(x)[0][:, :3].abs().max()
+    assert (turned > 1e-3) == (root != "frozen") and (cost != 0).any() == (root != "frozen")
 
 
 def test_what_a_step_promises_is_what_it_gains(models: ModelSet) -> None:

@@ -8,20 +8,14 @@ from math import pi
 import pytest
 import roma
 import torch
+from naive_solver import joint_move, levenberg_marquardt, straight
 from solver_cases import Flat, Linear, Rosenbrock, StepCase, least_squares, step_cases
 from torch import Tensor
 
 from skelfit.body.ball import BALL_JOINTS, angles_to_rotation, ball_joints
 from skelfit.body.dofs import NUM_DOFS, dof_limits, dofs_of_joint
 from skelfit.fit.reference import Evaluation
-from skelfit.fit.reference_solver import (
-    FLOOR,
-    damped_step,
-    joint_move,
-    levenberg_marquardt,
-    promised_decrease,
-    straight,
-)
+from skelfit.fit.reference_solver import FLOOR, damped_step, promised_decrease
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

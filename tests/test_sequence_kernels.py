@@ -11,7 +11,7 @@ import torch
 from backends import NEAR, assert_agrees
 from kernel_passes import KernelPass, of_floats, symmetric
 from numpy.typing import NDArray
-from reference_cases import make, near
+from reference_cases import KINDS, make, near
 from torch import Tensor
 
 from skelfit.body.models import ModelSet
@@ -158,8 +158,8 @@ class Frames:
     TIME = np.array([0.0, 0.1, 0.3, 0.0, 0.1])
     WEIGHT = 1e-3
 
-    def __init__(self, backend: Backend, model: SkelModel) -> None:
-        base = make(model)
+    def __init__(self, backend: Backend, model: SkelModel, kind: str = "pose") -> None:
+        base = KINDS[kind](model)
         self.goal = of_floats(base.take(torch.tensor([0, 1, 0, 1, 1])))
         self.x = near(self.goal).float().double()
         start = self.goal.q + 0.5 * torch.randn(self.goal.q.shape, dtype=torch.float64)
@@ -177,7 +177,7 @@ class Frames:
         self.held.hold(self.people.found, self.people.found.rows)
         self.coupled = Coupled(backend, self.people.tables, self.people.rules(0), people, one_by_one)
         self.coupled.tie(ties)
-        self.everybody = np.arange(count)
+        self.together = self.coupled.chains(self.SEQUENCES)
 
     def reference(self, rows: NDArray[np.int64]) -> SequenceReference:
         index = torch.from_numpy(rows)
@@ -185,10 +185,11 @@ class Frames:
         return SequenceReference(self.goal.take(index), self.start[index], torch.from_numpy(weight))
 
 
-def test_values_and_equations_are_the_references(backend: Backend, model: SkelModel) -> None:
+@pytest.mark.parametrize("kind", ["pose", "free root"])
+def test_values_and_equations_are_the_references(backend: Backend, model: SkelModel, kind: str) -> None:
     """All sequences at once; the gap in time weakens a tie."""
-    frames = Frames(backend, model)
-    value = frames.coupled.evaluate(frames.held, frames.everybody).double()
+    frames = Frames(backend, model, kind)
+    value = frames.coupled.evaluate(frames.held, frames.together).double()
     gradient = backend.read(frames.coupled.sequences.gradient).double()
     matrix = symmetric(backend.read(frames.coupled.system.matrix).double())
     coupling = backend.read(frames.coupled.system.coupling).double()
@@ -209,11 +210,14 @@ def test_values_and_equations_are_the_references(backend: Backend, model: SkelMo
         assert_agrees(Evaluation(whole[None], gradient[rows].view(1, -1), found[None]), expected)
 
 
-def test_a_step_is_that_of_the_dense_matrix_and_promises_as_much(backend: Backend, model: SkelModel) -> None:
-    frames = Frames(backend, model)
+@pytest.mark.parametrize("kind", ["pose", "free root"])
+def test_a_step_is_that_of_the_dense_matrix_and_promises_as_much(
+    backend: Backend, model: SkelModel, kind: str
+) -> None:
+    frames = Frames(backend, model, kind)
     coupled, damping = frames.coupled, torch.tensor([0.3, 0.5, 0.7, 0.4, 0.6])
-    coupled.evaluate(frames.held, frames.everybody)
-    coupled.step(frames.SEQUENCES, damping)
+    coupled.evaluate(frames.held, frames.together)
+    coupled.step(frames.together, damping)
     step = backend.read(coupled.system.x).double()
     for rows in frames.SEQUENCES:
         goal, x = frames.reference(rows), frames.x[rows]
@@ -229,8 +233,8 @@ def test_frames_that_are_held_pull_on_their_neighbours(backend: Backend, model: 
     """A step of the middle one of three: the dense matrix, of its own rows and columns alone."""
     frames = Frames(backend, model)
     coupled, middle = frames.coupled, np.array([1])
-    coupled.evaluate(frames.held, frames.everybody)
-    coupled.step([middle], torch.full((5,), 0.1))
+    coupled.evaluate(frames.held, frames.together)
+    coupled.step(coupled.chains([middle]), torch.full((5,), 0.1))
     goal, x = frames.reference(frames.SEQUENCES[0]), frames.x[frames.SEQUENCES[0]]
     n = x.shape[1]
     matrix, gradient = goal.matrix(x)[n : 2 * n, n : 2 * n], goal.gradient(x)[1]

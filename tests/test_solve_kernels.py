@@ -11,6 +11,7 @@ import torch
 import warp as wp
 from backends import NEAR, assert_agrees
 from kernel_passes import CONFIG, MOVED_BEFORE, KernelPass, of_floats
+from naive_solver import Solution, joint_move, levenberg_marquardt
 from reference_cases import KINDS, MOVE_WEIGHT, TURN_WEIGHT, make, near
 from solver_cases import step_cases
 from torch import Tensor
@@ -23,7 +24,7 @@ from skelfit.fit.backend import Backend, make_backend
 from skelfit.fit.joint_targets import JointGoal
 from skelfit.fit.passes import DAMPING, DOUBT, MOVED, VALUE, run_pass, solve
 from skelfit.fit.reference import Evaluation, Reference
-from skelfit.fit.reference_solver import Solution, damped_step, joint_move, levenberg_marquardt
+from skelfit.fit.reference_solver import damped_step
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from skelfit.cli import main
 from skelfit.config import load_pipeline
 from skelfit.fit.fitter import Fitter
 from skelfit.labels.demo import extreme_labels
-from skelfit.studies import STUDIES
+from skelfit.studies import STUDIES, bones
 from skelfit.studies.mesh import make_meshes
 from skelfit.studies.sensitivity import MovedFitter, fit_from, moved
 
@@ -76,6 +77,33 @@ def test_sensitivity(study) -> None:
         assert 0 < r["move_rad"]["p50"] <= r["move_rad"]["p99"] <= r["move_rad"]["max"]
         assert r["pve_change_mm"]["max"] < 1
         assert r["worst_dofs"][0]["p99_rad"] >= r["worst_dofs"][-1]["p99_rad"] > 0
+
+
+def test_bones(study) -> None:
+    """A body in its T-pose, in its mean shape, has its bones inside; right and left do not differ at rest."""
+    result, records = study("bones", "--people", 4, "--gender", "male")
+    assert result.exit_code == 0, result.output
+    assert [(r["poses"], r["people"]) for r in records] == [
+        (k, n) for k in ("everyday", "extreme") for n in (1, 4, 4, 4)
+    ]
+    for mean, shaped, bent, posed in (records[:4], records[4:]):
+        assert mean["share"] < 1e-3 and shaped["share"] < posed["share"] < 0.1
+        assert 0 < bent["share"] < 0.1 and mean["deepest_mm"]["max"] < 1 < posed["deepest_mm"]["max"]
+        for name, share in shaped["joint_share"].items():
+            other = name[:-2] + {"_r": "_l", "_l": "_r"}.get(name[-2:], name[-2:])
+            assert share == pytest.approx(shaped["joint_share"][other], abs=0.003)
+    assert "mean shape, at rest" in result.output
+
+
+def test_bones_outside_are_counted(models: ModelSet) -> None:
+    """One bone moved out of the skin: its share, nobody else's, and how far."""
+    skel = copy(SkelModel(models.skel_of("male"), dtype=torch.float64))
+    ribs = skel.asset.bone_weights_rigid.argmax(1) == 12
+    skel.bone_v_template = skel.bone_v_template.clone()
+    skel.bone_v_template[ribs] += torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    found = bones.figures(skel, torch.zeros(2, 10).double(), torch.zeros(2, 46).double())
+    assert found["joint_share"]["thorax"] == 1 and found["share"] == pytest.approx(ribs.mean(), abs=1e-3)
+    assert sum(found["joint_share"].values()) < 1.01 and 600 < found["deepest_mm"]["mean"] < 1000
 
 
 def test_mesh(study) -> None:

@@ -14,9 +14,10 @@ from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.config import load_pipeline
+from skelfit.errors import ConfigError
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.joint_targets import make_locator
-from skelfit.studies import betas, limits, shoulders
+from skelfit.studies import betas, limits, neutral, shoulders
 from skelfit.studies.reference import Priors, converge, lower, skin
 from skelfit.studies.setup import Setup
 
@@ -70,6 +71,58 @@ def test_betas(models: ModelSet) -> None:
         largest = {r["method"]: r["largest_beta"]["p50"] for r in records if r["poses"] == kind}
         assert largest[betas.SLOW] < largest[betas.FREE]
     assert betas.SLOW in "\n".join(betas.text(records))
+
+
+def test_the_distance_of_shape_spaces(models: ModelSet) -> None:
+    """More betas are no further away; where a neutral body is SKEL's own, nothing is missing with all of them."""
+    neutral_betas = make_labels(8, "neutral")["everyday"].betas
+    records = list(neutral.floor(setup(models, 8, "neutral"), neutral_betas))
+    mean = {(r["skel_gender"], r["betas"]): r["at_rest_mm"]["mean"] for r in records}
+    for body in ("male", "female"):
+        curve = [mean[body, k] for k in range(1, 11)]
+        assert curve == sorted(curve, reverse=True) and 5 < curve[-1] < 0.8 * curve[0]
+        assert mean["best", 10] < curve[-1]
+    male = models.smpl_of("male")
+    alike = replace(models, smpl=dict(models.smpl) | {"neutral": male})
+    records = list(neutral.floor(setup(alike, 8, "neutral"), neutral_betas))
+    assert records[9]["at_rest_mm"]["max"] < 1e-3 < records[8]["at_rest_mm"]["mean"]
+
+
+@pytest.mark.soak
+def test_neutral(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What must hold of each question's figures: the better of both, more betas, shared betas, a heavier prior."""
+    monkeypatch.setattr(neutral, "WEIGHTS", (0.0, 1e-5))
+    records = neutral.run(setup(models, 16, "neutral"))
+
+    def of(what: str, kind: str) -> list[dict]:
+        return [r for r in records if r["what"] == what and r.get("poses", kind) == kind]
+
+    for kind in ("everyday", "extreme"):
+        bodies = {(r["labels"], r["skel_gender"]): r for r in of("bodies", kind)}
+        pve = {key: r["pve_mm"]["mean"] for key, r in bodies.items()}
+        rest = {key: r["rest_pve_mm"]["mean"] for key, r in bodies.items()}
+        assert pve["neutral", "best"] < min(pve["neutral", "male"], pve["neutral", "female"])
+        assert 0 < bodies["neutral", "best"]["female"] < 1 and bodies["neutral", "female"]["female"] == 1
+        assert (
+            rest["male", "male"]
+            < 2
+            < rest["neutral", "best"]
+            < rest["neutral", "male"]
+            < pve["neutral", "male"]
+        )
+        shared = {r["betas"]: (r["pve_mm"]["mean"], r["spread"]) for r in of("rows", kind)}
+        own, most, closed = (shared[k] for k in ("each row's own", "mean of 16 rows", "closed form"))
+        assert own[0] < most[0] < closed[0] and own[1] > shared["mean of 4 rows"][1] > most[1] == 0
+        prior = of("prior", kind)
+        assert [r["beta_weight"] for r in prior] == [0.0, 1e-6, 1e-5]
+        assert sum(r["of_the_pipeline"] for r in prior) == 1
+        for what, name in (("pve_mm", "mean"), ("largest_beta", "p50")):
+            values = [r[what][name] for r in prior]
+            assert values == sorted(values, reverse=what == "largest_beta")
+    lines = neutral.text(records)
+    assert sum("is the floor of the shapes" in line for line in lines) == 6
+    with pytest.raises(ConfigError, match="neutral, for this study"):
+        neutral.run(setup(models, 16, "male"))
 
 
 @pytest.mark.soak

@@ -28,9 +28,12 @@ def side_by_side(backend: Backend) -> Iterator[Each]:
         with ThreadPoolExecutor(
             backend.workers or threads, initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
+            torch.set_num_threads(
+                1
+            )  # of this thread, which waits or adds up: not in an order that threads decide
             yield lambda function, numbers: list(pool.map(function, numbers))
     finally:
-        torch.set_num_threads(threads)  # of threads to come: this one's own never changed
+        torch.set_num_threads(threads)
 
 
 def run_batches(backend: Backend, function: Callable[[int], T], starts: Sequence[int]) -> list[T]:

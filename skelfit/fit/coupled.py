@@ -20,10 +20,10 @@ from skelfit.fit.backend import Backend
 from skelfit.fit.batches import Each
 from skelfit.fit.passes import Moments, Tables, whole_groups
 from skelfit.fit.tie_tables import make_tied
-from skelfit.fit.tridiagonal import make_elimination
+from skelfit.fit.tridiagonal import Elimination, make_elimination
 
 Indices = NDArray[np.int64]
-_GROUPS = 32  # of frames, per call of a kernel on a CPU: enough work to hand it to a thread
+_GROUPS = 64  # of frames, per call of a kernel on a CPU: enough work to hand it to a thread
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,17 @@ def make_ties(sequences: Sequence[Indices], time: NDArray[np.float64], weight: N
     return Ties(before, after, torch.tensor(weights, dtype=torch.float32))
 
 
+@dataclass(frozen=True)
+class Chains:
+    """Frames that move together, as kernels take them; made by `Coupled.chains`."""
+
+    frames: Indices
+    parts: list[
+        tuple[Any, Any, Any]
+    ]  # (G, L) frames, and those before and after them: what a thread does at a time
+    elimination: Elimination
+
+
 class Coupled:
     """N frames with n variables each, those of a fit's stage."""
 
@@ -99,17 +110,17 @@ class Coupled:
         state = k.solve.State()
         state.q, state.betas, state.trans = (backend.array(x) for x in (people.q, people.betas, people.trans))
         state.origin, state.status = state.q, backend.array(people.status)
+        nobody = np.full(count, -1)
+        self.ties = Ties(nobody, nobody, torch.zeros(count, 2))
         self.factors: Any = None
         self.state, self.located = state, backend.array(people.located)
 
     def label_rotations(self) -> NDArray[np.float32]:
         """The rotations (N, K, 9) of joints that the labels say, row by row."""
-        start = self.backend.array(self.people.start)
+        everybody = self._parts(np.arange(len(self.people.start)))
         # What deviates from angles of zero are the rotations themselves.
         self.sequences.start = self.backend.array(torch.zeros_like(self.people.start))
-        self._deviate(np.arange(len(self.people.start)), start)
-        self.sequences.start = start
-        return np.asarray(self.backend.read(self.sequences.deviation).numpy())
+        return np.asarray(self._deviations(everybody, self.people.start).numpy())
 
     def tie(self, ties: Ties) -> None:
         """From now on, these are the ties."""
@@ -117,42 +128,48 @@ class Coupled:
         self.sequences.start = self.backend.array(self.people.start)
         wp.to_torch(self.sequences.weight).copy_(ties.weight)
 
-    def evaluate(self, held: Held, frames: Indices) -> Tensor:
-        """Make the equations of some frames from their moments; the values (N, 3) m^2 of all, on the host.
+    def chains(self, chains: Sequence[Indices]) -> Chains:
+        """Chains of frames that move together; what is tied to them, and is in none, stays."""
+        frames = np.concatenate(chains)
+        elimination = make_elimination(self.backend, chains)
+        if self.factors is None or self.factors.y.shape[0] < elimination.groups:
+            self.factors = self.backend.kernels.tridiagonal.make_factors(
+                elimination.groups, self.n, self.backend.device
+            )
+        return Chains(frames, self._parts(frames), elimination)
+
+    def evaluate(self, held: Held, chains: Chains) -> Tensor:
+        """Make the equations of chains from their frames' moments; the values (N, 3) m^2 of all, on the host.
 
         The columns: of the frame alone, of its ties to the frames before and after it.
         """
         size = self._size
         calls = [
             (moments, few[a : a + size], places[a : a + size])
-            for moments, few, places in held.passes(frames)
+            for moments, few, places in held.passes(chains.frames)
             for a in range(0, len(few), size)
         ]
         self.each(lambda i: self._evaluate(*calls[i]), range(len(calls)))
-        self._deviate(frames, self.state.q)
-        self._share(frames, self._tie)
+        self._deviate(chains.parts, self.people.q)
+        kernel, inputs = self.backend.kernels.ties.tie, [self.tied, self.sequences, self.system]
+        self._share(chains.parts, lambda part: self._launch(kernel, *part, *inputs))
         return self.backend.read(self.sequences.value)
 
-    def step(self, chains: Sequence[Indices], damping: Tensor) -> None:
-        """Move chains of frames by a damped step, damping (N,); the equations are used up."""
-        backend, k, frames = self.backend, self.backend.kernels, np.concatenate(chains)
+    def step(self, chains: Chains, damping: Tensor) -> None:
+        """Move chains by a damped step, damping (N,); the equations are used up."""
+        kernel = self.backend.kernels.ties.damp
         wp.to_torch(self.sequences.damping).copy_(damping)
-        self._share(frames, lambda x: self._launch(k.ties.damp, x, self.sequences, self.system))
-        elimination = make_elimination(backend, chains)
-        if self.factors is None or self.factors.y.shape[0] < elimination.groups:
-            self.factors = k.tridiagonal.make_factors(elimination.groups, self.n, backend.device)
-        elimination.solve(self.system, self.factors, self._share_groups)
-        self._share(frames, self._move)
+        self._share(chains.parts, lambda part: self._launch(kernel, part[0], self.sequences, self.system))
+        chains.elimination.solve(self.system, self.factors, self._share_groups)
+        self._share(chains.parts, lambda part: self._move(part[0]))
 
-    def moved(self, frames: Indices) -> Tensor:
+    def moved(self, chains: Chains) -> Tensor:
         """How far the joint of each frame has turned that has since the last vertex pass turned most, (N,) rad.
 
-        Of other frames than these, anything; by the chord, which is shorter than the arc.
+        Of frames that are in no chain, anything; by the chord, which is shorter than the arc.
         """
-        self._deviate(frames, self.backend.array(self.people.origin))
-        before = self.backend.read(self.sequences.deviation)
-        self._deviate(frames, self.state.q)
-        after = self.backend.read(self.sequences.deviation)
+        before = self._deviations(chains.parts, self.people.origin)
+        after = self._deviations(chains.parts, self.people.q)
         return (0.5 * (after - before).square().sum(2)).sqrt().amax(1)
 
     @property
@@ -165,17 +182,34 @@ class Coupled:
         """Frames per call of a kernel."""
         return self.backend.lanes * _GROUPS if self.backend.workers is None else self.backend.people
 
-    def _share(self, frames: Indices, work: Callable[[Indices], None]) -> None:
-        """Some work for groups (G, L) of frames, until it is done for all."""
-        parts = range(0, len(frames), self._size)
-        self.each(lambda a: work(whole_groups(frames[a : a + self._size], self.backend.lanes)), parts)
+    def _parts(self, frames: Indices) -> list[tuple[Any, Any, Any]]:
+        groups = whole_groups(frames, self.backend.lanes)
+        around = [groups, *(x[groups] for x in (self.ties.before, self.ties.after))]
+        lists, count = [self.backend.ints(x) for x in around], len(groups)
+        size = max(self._size // self.backend.lanes, 1)
+        parts = [slice(a, min(a + size, count)) for a in range(0, count, size)]
+        return [(lists[0][part], lists[1][part], lists[2][part]) for part in parts]
+
+    def _share(self, parts: list[tuple[Any, Any, Any]], work: Callable[[tuple[Any, Any, Any]], None]) -> None:
+        """Some work for all parts, in threads, until it is done."""
+        self.each(lambda k: work(parts[k]), range(len(parts)))
 
     def _share_groups(self, work: Callable[[int, int], None], groups: int) -> None:
-        size = self._size // self.backend.lanes
+        size = max(self._size // self.backend.lanes, 1)
         self.each(lambda a: work(a, min(a + size, groups)), range(0, groups, size))
 
-    def _launch(self, kernel: Any, frames: Indices, *inputs: Any) -> None:
-        self.backend.launch(kernel, len(frames), [self.backend.ints(frames), *inputs])
+    def _launch(self, kernel: Any, frames: Any, *inputs: Any) -> None:
+        self.backend.launch(kernel, frames.shape[0], [frames, *inputs])
+
+    def _deviate(self, parts: list[tuple[Any, Any, Any]], q: Tensor) -> None:
+        """How joints deviate at q (N, 46) from the labels'."""
+        kernel, inputs = self.backend.kernels.ties.deviate, [self.backend.array(q), self.tied, self.sequences]
+        self._share(parts, lambda part: self._launch(kernel, part[0], *inputs))
+
+    def _deviations(self, parts: list[tuple[Any, Any, Any]], q: Tensor) -> Tensor:
+        """The same, (N, K, 9) on the host."""
+        self._deviate(parts, q)
+        return self.backend.read(self.sequences.deviation)
 
     def _evaluate(self, found: Moments, frames: Indices, places: Indices) -> None:
         backend, k, tables = self.backend, self.backend.kernels, self.tables
@@ -184,7 +218,7 @@ class Coupled:
         joints, pairs = len(tables.tree.joints), len(tables.tree.pairs)
         self._launch(
             k.frame_steps.evaluate_frames,
-            whole_groups(frames, backend.lanes),
+            backend.ints(whole_groups(frames, backend.lanes)),
             where, backend.slots(groups), self.rules, self.state, self.located, found.moments, found.levers,
             tables.variables, tables.body, backend.room(k.place.make_place, groups),
             backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
@@ -194,19 +228,10 @@ class Coupled:
             self.sequences, self.system,
         )  # fmt: skip
 
-    def _deviate(self, frames: Indices, q: Any) -> None:
-        """How joints deviate at q (N, 46) from the labels'."""
-        kernel = self.backend.kernels.ties.deviate
-        self._share(frames, lambda x: self._launch(kernel, x, q, self.tied, self.sequences))
-
-    def _tie(self, frames: Indices) -> None:
-        lists = [self.backend.ints(x[frames]) for x in (self.ties.before, self.ties.after)]
-        self._launch(self.backend.kernels.ties.tie, frames, *lists, self.tied, self.sequences, self.system)
-
-    def _move(self, frames: Indices) -> None:
-        backend, tables, k = self.backend, self.tables, self.backend.kernels
-        moving = backend.room(k.frame_steps.make_moving, len(frames), self.n, tables.balls.index.shape[0])
+    def _move(self, frames: Any) -> None:
+        backend, tables, k, groups = self.backend, self.tables, self.backend.kernels, frames.shape[0]
+        moving = backend.room(k.frame_steps.make_moving, groups, self.n, tables.balls.index.shape[0])
         self._launch(
-            k.frame_steps.move_frames, frames, backend.slots(len(frames)), self.rules.max_angle_step, tables.variables,
+            k.frame_steps.move_frames, frames, backend.slots(groups), self.rules.max_angle_step, tables.variables,
             tables.balls, self.sequences, self.system, self.state.q, moving,
         )  # fmt: skip

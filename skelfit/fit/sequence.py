@@ -1,11 +1,11 @@
 """Sequences: the frames of one person as one problem.
 
-The frames share their betas: the mean of the labels', or of what some frames of a sequence are refined to where SKEL's
-gender is not the label's. With these, each frame is first fitted by itself. Then come steps of Levenberg and Marquardt
-over whole sequences, from the moments of one more vertex pass: `kernels/ties.py` says what is added to the frames' own
-objectives, and `kernels/tridiagonal.py` how steps are found, at a cost that is linear in the frames. Frames that have
-moved far, and those that a step would still help, get another vertex pass and further steps, with the frames around
-them.
+The frames share their betas: the mean of the labels', or where SKEL's gender is not the label's what fits some frames
+of a sequence best (`common_betas`). With these, each frame is first fitted by itself. Then come steps of Levenberg and
+Marquardt over whole sequences, from the moments of one more vertex pass: `kernels/ties.py` says what is added to the
+frames' own objectives, and `kernels/tridiagonal.py` how steps are found, at a cost that is linear in the frames. Frames
+that have moved far, and those that a step would still help, get another vertex pass and further steps, with the frames
+around them.
 
 A step is accepted where it does not raise the sum of its chain of frames. Damping is each frame's own and rises where
 the frame and its ties got worse, so that a bad frame does not hold up all others.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.fit.batches import Each, side_by_side
+from skelfit.fit.common_betas import Known, alike, know_betas, together
 from skelfit.fit.coupled import Coupled, Held, Indices, People, make_ties
 from skelfit.fit.frames import ShapeLabels, evenly
 from skelfit.fit.label_jumps import label_jumps
@@ -76,10 +78,10 @@ def shared_betas(
     pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], sequences: Sequence[Indices],
     shapes: Sequence[ShapeLabels | None], each: Each,
 ) -> Tensor:  # fmt: skip
-    """SKEL's betas (N, K) of each frame, alike within a sequence: a mean over those frames that have finite ones.
+    """SKEL's betas (N, K) of each frame, alike within a sequence: what its frames have in common.
 
-    Where betas are refined: over its person's labels (shapes), else over `beta_frames` frames of the sequence, evenly
-    spread.
+    Where betas are refined: what its person's labels (shapes) have, else `beta_frames` frames of the sequence, evenly
+    spread. Where not, it is the mean.
     """
     size, refined = pair.config.batch or pair.backend.people, pair.schedule.frees_betas
     # Whose labels betas are taken from: a person's, of whom each is asked once, or the sequence's by its number.
@@ -93,17 +95,19 @@ def shared_betas(
             sources[whose] = labels[0][few], labels[1][few]
     pose, given = (torch.cat(x) for x in zip(*sources.values(), strict=True))
 
-    def refine(first: int) -> Tensor:
+    def known(first: int) -> Known:
         batch = pair.start(pose[first : first + size], given[first : first + size])
+        if not refined:
+            return alike(pair.backend.read(batch.betas))
         pair.run(batch, lambda: None)
-        return pair.backend.read(batch.betas)
+        return know_betas(pair.backend, pair.schedule, batch)
 
-    found = torch.cat(each(refine, range(0, len(pose), size))) if refined else pair.transferred(given)
-    parts = dict(zip(sources, found.double().split([len(x) for x, _ in sources.values()]), strict=True))
-    betas = torch.zeros(len(labels[0]), found.shape[1], dtype=torch.float64)
+    found = together(each(known, range(0, len(pose), size)))
+    ends = np.cumsum([0, *(len(x) for x, _ in sources.values())])
+    common = {w: found.take(slice(a, b)).common() for w, (a, b) in zip(sources, pairwise(ends), strict=True)}
+    betas = torch.zeros(len(labels[0]), found.right.shape[1], dtype=torch.float64)
     for frames, whose in zip(sequences, of, strict=True):
-        finite = parts[whose][parts[whose].isfinite().all(1)]
-        betas[frames] = finite.sum(0) / max(len(finite), 1)
+        betas[frames] = common[whose]
     return betas.float()
 
 
@@ -214,13 +218,13 @@ class _Steps:
     def _steps(self, chains: Sequence[Indices], steps: int) -> None:
         """Some steps of chains."""
         solver, people, coupled = self.pair.config.solver, self.people, self.coupled
-        frames, q = np.concatenate(chains), people.q
-        index = torch.from_numpy(frames)
-        value = coupled.evaluate(self.held, frames)
+        q, together = people.q, coupled.chains(chains)
+        index = torch.from_numpy(together.frames)
+        value = coupled.evaluate(self.held, together)
         for _ in range(steps):
             before = q.clone()
-            coupled.step(chains, self.damping)
-            tried = coupled.evaluate(self.held, frames)
+            coupled.step(together, self.damping)
+            tried = coupled.evaluate(self.held, together)
             rose = _shares(tried) > _shares(value)
             factor = torch.where(rose, solver.damping_up, solver.damping_down)
             self.damping[index] = (self.damping * factor).clamp(solver.damping_min, solver.damping_max)[index]
@@ -228,10 +232,10 @@ class _Steps:
             if refused:
                 rows = torch.from_numpy(np.concatenate(refused)).to(q.device)
                 q[rows] = before[rows]
-                tried = coupled.evaluate(self.held, frames)
+                tried = coupled.evaluate(self.held, together)
             value = tried
         found = torch.zeros(len(q), 3)
-        found[:, MOVED] = coupled.moved(frames)
+        found[:, MOVED] = coupled.moved(together)
         found[:, VALUE], found[:, DECREASE] = _shares(value), coupled.promise
         people.status[index.to(q.device), :3] = found[index].to(q.device)
 

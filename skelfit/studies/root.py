@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from skelfit.bench import Labels, make_labels
-from skelfit.body.ball import angles_to_rotation, ball_joints
-from skelfit.body.dofs import ROOT_DOFS
 from skelfit.body.lazy import roma
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
@@ -25,6 +23,7 @@ from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, RootPrior
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.results import FitResult
+from skelfit.fit.warm_start import root_translation
 from skelfit.studies.setup import Setup, Study, distribution, percent, table
 
 # Times the pipeline's prior of the turn and of the move; 0: that one is not held.
@@ -38,19 +37,16 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     records = []
     for gender in setup.genders:
         for kind, labels in make_labels(setup.people, gender).items():
-            frozen: FitResult | None = None
             for config in variants(setup.fit):
                 setup.say(f"{setup.people} {kind} people, {gender} labels: {name_of(config)}")
                 found, cpu = _fit(setup, config, labels)
-                frozen = frozen or found
                 records.append(
                     {"gender": gender, "poses": kind, "people": setup.people, "root": config.root}
                     | {"prior": {"turn": config.root_prior.turn, "move": config.root_prior.move}}
                     | {"of_the_pipeline": config.root_prior == setup.fit.root_prior}
                     | {"pve_mm": distribution(found.pve_mm), "cpu_ms_per_person": cpu}
                     | {"converged": float(found.converged.double().mean())}
-                    | {k: distribution(x) for k, x in went(frozen, found).items()}
-                    | {"picture_px": distribution(in_the_picture(setup.models, labels, found))}
+                    | {k: distribution(x) for k, x in measure(setup.models, config, labels, found).items()}
                 )
     return records
 
@@ -75,50 +71,70 @@ def name_of(config: FitConfig) -> str:
 def _fit(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult, float]:
     """The fit, and what it took, CPU ms a person."""
     fitter = Fitter(setup.models, config, setup.device)
-    given = labels.pose, labels.betas, labels.transl
-    fitter.fit(labels.gender, given[0][:1], given[1][:1], given[2][:1])  # tables and kernels are made
+    one = labels.first(1)
+    fitter.fit(one.gender, one.pose, one.betas, one.transl)  # tables and kernels are made
     started = time.process_time()
-    found = fitter.fit(labels.gender, *given)
+    found = fitter.fit(labels.gender, labels.pose, labels.betas, labels.transl)
     return found, 1000 * (time.process_time() - started) / len(labels)
 
 
-def went(frozen: FitResult, found: FitResult) -> dict[str, Tensor]:
-    """How far roots turn and move from where labels have them, (N,) degrees and mm.
+@dataclass(frozen=True)
+class _Pair:
+    """Some people, and the bodies that they were fitted with."""
 
-    The pelvis' frame is the same for all betas; with other betas its joint is elsewhere at rest, which is no move.
-    """
-    one, other = (pelvis_turn(x.poses) for x in (frozen, found))
-    turn = torch.rad2deg(roma.rotmat_to_rotvec(one.mT @ other).norm(dim=-1))
-    return {"turn_deg": turn, "move_mm": 1000 * (found.joints[:, 0] - frozen.joints[:, 0]).norm(dim=-1)}
+    smpl: SmplModel
+    skel: SkelModel
+    rows: Tensor  # (n,) int64
 
 
-def pelvis_turn(poses: Tensor) -> Tensor:
-    """The pelvis' rotations (N, 3, 3) in its own frame, of poses (N, 46) rad."""
-    return angles_to_rotation(ball_joints((0,), "cpu", poses.dtype), poses[:, None, list(ROOT_DOFS)])[:, 0]
+def measure(models: ModelSet, config: FitConfig, labels: Labels, found: FitResult) -> dict[str, Tensor]:
+    """How far roots went, and how far off the picture is, each of all people (N,)."""
+    few = list(pairs(models, config, labels, found))
+    parts = [
+        went(pair, labels, found) | {"picture_px": in_the_picture(models, pair, labels, found)}
+        for pair in few
+    ]
+    order = torch.cat([pair.rows for pair in few]).argsort()
+    return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
+
+
+def pairs(models: ModelSet, config: FitConfig, labels: Labels, found: FitResult) -> Iterator[_Pair]:
+    """The bodies that people were fitted with, and which people, a few at a time."""
+    for gender in ("male", "female"):
+        rows = (found.female == (gender == "female")).nonzero()[:, 0]
+        if len(rows):
+            smpl = SmplModel(models.smpl_of(config.target_gender(labels.gender, gender)))
+            skel = SkelModel(models.skel_of(gender))
+            yield from (_Pair(smpl, skel, few) for few in rows.split(_FEW))
 
 
 @torch.no_grad()
-def in_the_picture(models: ModelSet, labels: Labels, found: FitResult) -> Tensor:
-    """Mean distance (N,) px of the 44 keypoints of fit and label; of SMPL's 24 joints where there is no regressor."""
-    smpl = SmplModel(models.smpl_of(labels.gender))
-    skels = {
-        g: SkelModel(models.skel_of(g)) for g in ("male", "female") if (found.female == (g == "female")).any()
+def went(pair: _Pair, labels: Labels, found: FitResult) -> dict[str, Tensor]:
+    """How far roots turn and move from where labels have them, (n,) degrees and mm."""
+    rows, skel = pair.rows, pair.skel
+    rot = roma.rotvec_to_rotmat(labels.pose[rows, 0])
+    frames = skel.frames(found.betas[rows])
+    turned = skel.joints(frames, found.poses[rows]).rot[:, 0] @ rot.mT
+    pivot = pair.smpl.root_joint(labels.betas[rows])
+    there = root_translation(labels.transl[rows], rot, pivot, frames.joints[:, 0])
+    return {
+        "turn_deg": torch.rad2deg(roma.rotmat_to_rotvec(turned).norm(dim=-1)),
+        "move_mm": 1000 * (found.trans[rows] - there).norm(dim=-1),
     }
+
+
+@torch.no_grad()
+def in_the_picture(models: ModelSet, pair: _Pair, labels: Labels, found: FitResult) -> Tensor:
+    """Mean distance (n,) px of the 44 keypoints of fit and label; of SMPL's 24 joints where there is no regressor."""
+    rows, smpl, skel = pair.rows, pair.smpl, pair.skel
     dense = smpl.asset.J_regressor if models.keypoints44 is None else models.keypoints44
     regressor = torch.tensor(dense, dtype=torch.float32)
-    far = torch.full((len(labels),), torch.nan)
-    for rows in torch.arange(len(labels)).split(_FEW):
-        target = smpl.vertices(labels.pose[rows], labels.betas[rows], labels.transl[rows])
-        view = _project(target)
-        side = MARGIN * (view.amax(1) - view.amin(1)).amax(1)
-        seen = _project(regressor @ target)
-        for gender, skel in skels.items():
-            mine = found.female[rows] == (gender == "female")
-            few = rows[mine]
-            body = skel.forward(skel.shape(found.betas[few]), found.poses[few], found.trans[few])
-            off = (_project(regressor @ body.vertices) - seen[mine]).norm(dim=-1).mean(1)
-            far[few] = CROP_PX * off / side[mine]
-    return far
+    target = smpl.vertices(labels.pose[rows], labels.betas[rows], labels.transl[rows])
+    skin = skel.forward(skel.shape(found.betas[rows]), found.poses[rows], found.trans[rows]).vertices
+    view = _project(target)
+    side = MARGIN * (view.amax(1) - view.amin(1)).amax(1)
+    off = _project(regressor @ skin) - _project(regressor @ target)
+    return CROP_PX * off.norm(dim=-1).mean(1) / side
 
 
 def _project(points: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def evaluate_frames(
     variables: Variables, body: Body, place: Place, room: Room, shaping: Shaping, work: Work, steps: Steps,
     sequences: Sequences, system: System,
 ):  # fmt: skip
-    """Value, gradient and matrix of frames of rows (G, L), each alone, betas held; places: as `solve` has them."""
+    """Value, gradient and matrix of frames of rows (G, L), each alone; places: as `solve` has them."""
     g, t = wp.tid()
     s = g % slots
     load_people(s, t, g, rows, rules, state, variables, place, work)
@@ -47,7 +47,7 @@ def evaluate_frames(
     if rules.free_root != 0:
         for r in range(t, 3, wp.block_dim()):
             put(state.trans, rows, g, r, place.trans[s, r] - work.mean[2 * s, r])
-    n = variables.num_dofs
+    n = variables.num_dofs + rules.free_betas * work.betas.shape[1]
     for i in range(t, n, wp.block_dim()):
         put(sequences.gradient, rows, g, i, steps.gradient[2 * s, i])
         for j in range(i, n):

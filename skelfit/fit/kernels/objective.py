@@ -321,7 +321,7 @@ def _add_limits(t: int, s: int, h: int, weight: float, x: A2, variables: Variabl
 
 @wp.func
 def _add_couplings(t: int, s: int, h: int, x: A2, variables: Variables, steps: Steps) -> V:
-    """Add the linear forms to gradient and matrix, by one thread; returns what they add to the value, in each."""
+    """Add the linear forms to gradient and matrix, by one thread, as they are few; returns their value."""
     total = V()
     for k in range(variables.num_coupled):
         first = variables.coupled.first[k]
