@@ -6,7 +6,6 @@ from dataclasses import replace
 from math import pi
 from pathlib import Path
 
-import numpy as np
 import pytest
 import roma
 import torch

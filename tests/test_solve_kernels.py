@@ -256,7 +256,7 @@ def whole_pass(backend: Backend, goal: Reference, rows: Any = None) -> Tensor:
     rules = people.rules(4, 1e-3)
     rules.exact = int(not people.betas)
     rows = np.arange(len(goal.q)) if rows is None else rows
-    run_pass(backend, people.tables, people.batch, rows, rules, twins=2)
+    run_pass(backend, people.tables, people.batch, rows, rules, tries=2)
     batch = people.batch
     found = (batch.q, batch.betas, batch.origin, batch.trans, batch.status)
     return torch.cat([backend.read(x) for x in found], 1)
