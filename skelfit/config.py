@@ -116,7 +116,7 @@ class PassConfig:
     moving: float = bounded(0, default=3e-3)  # rad; whoever a coarse pass moves by more gets another
     gaining: float = bounded(0, default=1e-5)  # and whoever a step would still gain more
     late_moving: float = bounded(
-        0, default=5e-2
+        0, default=3e-2
     )  # rad; the same of the passes over all vertices: from here on
     late_gaining: float = bounded(0, default=1e-6)  # pose correctives matter
     converged_gain: float = bounded(0, default=5e-3)  # converged: a step would gain less than this share

@@ -6,7 +6,6 @@ from dataclasses import replace
 from math import pi
 from pathlib import Path
 
-import numpy as np
 import pytest
 import roma
 import torch
@@ -29,6 +28,7 @@ from skelfit.body.smpl import SmplModel
 from skelfit.config import FitConfig, JointLimits, RestartConfig, load_pipeline
 from skelfit.fit.backend import Backend, make_backend
 from skelfit.fit.body_tables import body_tables
+from skelfit.fit.couplings import spine_couplings
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.measure import measure
 from skelfit.fit.passes import DAMPING, Tables, batch_of, make_rules, make_tables, run_pass
@@ -90,7 +90,7 @@ def test_recovers_known_poses_from_meshes_made_by_skel(models: ModelSet, config:
 
     def tables(stride: int) -> Tables:
         skin = stage_skin(model, "all", "all", stride, backend.block, backend.device)
-        return make_tables(backend, body, skin, "all", dof_limits(), (), np.zeros((0, NUM_DOFS)))
+        return make_tables(backend, body, skin, "all", dof_limits(), (), torch.zeros(0, NUM_DOFS).numpy())
 
     coarse, whole = tables(8), tables(1)
     fine = [(whole, 4, 1e-4), (whole, 4, 1e-4)]
@@ -464,5 +464,7 @@ def test_distance_at_rest_and_objective_are_what_the_meshes_say(models: ModelSet
     excess = torch.relu(found.poses - high) + torch.relu(low - found.poses)
     expected = square + config.limit_weight * excess.square().sum(1)
     expected = expected + config.beta_weight * found.betas.square().sum(1)
+    ties = torch.tensor(spine_couplings(config.spine)).float()
+    expected = expected + (found.poses @ ties.mT).square().sum(1)
     expected = expected + config.stages[-1].joint_weight * off.square().sum((1, 2))
     torch.testing.assert_close(found.objective, expected, rtol=1e-3, atol=1e-9)

@@ -11,14 +11,14 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from skelfit.bench import Labels, make_labels
-from skelfit.body.dofs import NUM_DOFS, dof_axes, dof_index, dof_limits
+from skelfit.body.dofs import DOF_NAMES, NUM_DOFS, dof_axes, dof_index, dof_limits
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.config import FitConfig, SpineConfig, SpineTie, load_pipeline
 from skelfit.fit.couplings import coupled, spine_couplings
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.results import FitResult
-from skelfit.studies import spine
+from skelfit.studies import ambiguities, spine
 from skelfit.studies.reference import Priors, converge
 from skelfit.studies.setup import Setup
 
@@ -140,3 +140,38 @@ def test_the_study(models: ModelSet, config: FitConfig, monkeypatch: pytest.Monk
     assert (
         spine.scaled(config.spine, 0.0).twist.weight == 0 and spine.scaled(config.spine, 1.0) == config.spine
     )
+
+
+def test_flat_directions_are_named_by_what_moves_most() -> None:
+    """One direction in which 10 degrees cost a per cent, of two DoFs together; all others are steep."""
+    hessian = torch.eye(43, dtype=torch.float64)
+    pair = [DOF_NAMES.index(n) - 3 for n in ("lumbar_twist", "thorax_twist")]
+    along = torch.zeros(43, dtype=torch.float64)
+    along[pair] = torch.tensor([0.6, -0.8], dtype=torch.float64)
+    value = torch.tensor([1e-4, 1e-4], dtype=torch.float64)
+    flat = 2 * 0.01 * 1e-4 / (np.radians(10) / 0.8) ** 2
+    hessian = torch.stack((hessian, hessian - (1 - flat) * torch.outer(along, along)))
+    (found,) = ambiguities.flat_directions(value, hessian)
+    assert found["between"] == "lumbar_twist with thorax_twist" and found["cases_per_person"] == 0.5
+    assert found["median_deg"] == pytest.approx(10, rel=1e-6)
+
+
+def test_ambiguities(models: ModelSet) -> None:
+    records = ambiguities.run(
+        Setup(models, load_pipeline(PIPELINE), "cpu", 6, ("male",), None, lambda _: None)
+    )
+    flat = [r for r in records if r["of"] == "flat direction" and r["poses"] == "extreme"]
+    assert any("ankle_angle" in r["between"] or "mtp_angle" in r["between"] for r in flat)
+    assert all(ambiguities.FLAT_DEG < r["median_deg"] <= r["max_deg"] <= 180 for r in flat)
+    assert all(r["max_deg"] > ambiguities.APART_DEG for r in records if r["of"] == "two minima")
+    assert ambiguities.text(records)
+
+
+def test_the_curvature_is_that_at_an_answer(models: ModelSet, config: FitConfig) -> None:
+    """The objective of the study is the fit's, but for the vertices, and so its Hessian has next to no way down."""
+    setup = Setup(models, load_pipeline(PIPELINE), "cpu", 4, ("male",), None, lambda _: None)
+    labels = make_labels(4, "male")["everyday"]
+    found = fitted(models, config, labels)
+    value, hessian = ambiguities.curvatures(setup, labels, found)
+    assert value.numpy() == pytest.approx(found.objective.numpy(), rel=0.1)
+    assert (torch.linalg.eigvalsh(hessian) > -1e-4).all() and (hessian - hessian.mT).abs().max() < 1e-9
