@@ -20,7 +20,8 @@ from skelfit.fit.kernels import kernels_for
 from skelfit.fit.variables import Variables, make_variables
 
 lane_kernels.prepare()
-COUNT, BETA_WEIGHT, NO_LIMITS = 16, 1e-3, np.array([[-np.inf, np.inf]] * 46)
+COUNT, BETA_WEIGHT = 16, 1e-3
+NO_LIMITS, NO_FORMS = np.array([[-np.inf, np.inf]] * 46), np.zeros((0, 46))
 
 
 @lru_cache
@@ -52,7 +53,7 @@ class Found:
 
     def __init__(self, people: People, x: Tensor, lanes: int, threads: int = 1) -> None:
         of, groups, joints = kernels_for(lanes), len(x) // lanes, len(people.tree.joints)
-        variables, size = make_variables(people.tree, NO_LIMITS, (), "cpu"), x.shape[1]
+        variables, size = make_variables(people.tree, NO_LIMITS, (), NO_FORMS, "cpu"), x.shape[1]
         place, shaping = of.place.make_place(groups, "cpu"), of.betas.make_shaping(groups, joints, "cpu")
         room = of.quadratic.make_room(groups, joints, len(people.tree.pairs), variables.num_cells, "cpu")
         levers = of.betas.make_levers(groups, joints, "cpu")
