@@ -20,6 +20,7 @@ from skelfit.fit.fitter import Fitter
 from skelfit.fit.frames import Frames, ShapeLabels
 from skelfit.fit.label_jumps import label_jumps
 from skelfit.fit.results import FitResult, better_sequences, map_results
+from skelfit.fit.sequence import _Steps
 from skelfit.fit.sequence_reference import joint_rotation
 from skelfit.labels.demo import sample_labels
 
@@ -207,6 +208,20 @@ def test_sequences_are_alike_in_any_company(
     finally:
         torch.set_num_threads(threads)
     assert_same_bits(turned, rows(found, turns))
+
+
+def test_a_refused_step_leaves_other_sequences_alone(
+    models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a free root, whose translation each evaluation moves: to the bit."""
+    labels, frames = joined(motion(4, 1), motion(6, 2)), frames_of(4, 6)
+    fitter = Fitter(models, replace(config, root="free"))
+    found = fitter.fit("male", *labels, frames)
+    accept = _Steps._no_worse
+    monkeypatch.setattr(_Steps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v))
+    refused = fitter.fit("male", *labels, frames)
+    assert (rows(refused, slice(4)).poses != rows(found, slice(4)).poses).any()
+    assert_same_bits(rows(refused, slice(4, None)), rows(found, slice(4, None)))
 
 
 def test_rows_of_no_sequence_are_fitted_alone(

@@ -218,11 +218,12 @@ class _Steps:
     def _steps(self, chains: Sequence[Indices], steps: int) -> None:
         """Some steps of chains."""
         solver, people, coupled = self.pair.config.solver, self.people, self.coupled
-        q, together = people.q, coupled.chains(chains)
+        places = people.q, people.trans  # an evaluation moves the translation too, where it is free
+        together = coupled.chains(chains)
         index = torch.from_numpy(together.frames)
         value = coupled.evaluate(self.held, together)
         for _ in range(steps):
-            before = q.clone()
+            before = [x.clone() for x in places]
             coupled.step(together, self.damping)
             tried = coupled.evaluate(self.held, together)
             rose = _shares(tried) > _shares(value)
@@ -230,14 +231,15 @@ class _Steps:
             self.damping[index] = (self.damping * factor).clamp(solver.damping_min, solver.damping_max)[index]
             refused = [c for c in chains if not self._no_worse(c, value, tried)]
             if refused:
-                rows = torch.from_numpy(np.concatenate(refused)).to(q.device)
-                q[rows] = before[rows]
-                tried = coupled.evaluate(self.held, together)
+                rows = torch.from_numpy(np.concatenate(refused)).to(people.q.device)
+                for x, was in zip(places, before, strict=True):
+                    x[rows] = was[rows]
+                tried = coupled.evaluate(self.held, coupled.chains(refused))  # no other chain may notice
             value = tried
-        found = torch.zeros(len(q), 3)
+        found = torch.zeros(len(people.q), 3)
         found[:, MOVED] = coupled.moved(together)
         found[:, VALUE], found[:, DECREASE] = _shares(value), coupled.promise
-        people.status[index.to(q.device), :3] = found[index].to(q.device)
+        people.status[index.to(people.q.device), :3] = found[index].to(people.q.device)
 
     def _no_worse(self, chain: Indices, value: Tensor, tried: Tensor) -> bool:
         """Whether the sum of a chain, with the tie to a frame before it that is held, is no higher than before."""
