@@ -37,6 +37,7 @@ from skelfit.fit.passes import (
     make_tables,
     new_status,
     run_pass,
+    vertex_pass,
 )
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.skin_tables import SkinPlan
@@ -89,28 +90,28 @@ class Schedule:
         return converged(status, self.config.passes)
 
     def run(
-        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] = lambda found: None
+        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] | None = None
     ) -> Tensor:
         """All stages, then whatever those need who have not converged; between stages a call. Returns the status.
 
-        keep: is given what passes over all vertices of the last stage find, whoever takes part in them.
+        keep: is given what passes over all vertices of the last stage find, whoever takes part in them; the last ones
+        that saw a person are of its `origin`.
         """
         for k, stage in enumerate(self.stages):
             if k:
                 between()
             found = self._run_stage(stage, batch)
-        for moments in found:
-            keep(moments)
-        again = self._again()
         status = self.backend.read(batch.status)
-        for _ in range(self.config.retries):
-            late = _rows(~self.converged(status))
-            if len(late) == 0:
-                return status
-            self._run_again(again, batch, late)
-            status = self.backend.read(batch.status)
-        if self.config.retries and not self.converged(status).all():
-            status = self._second_chance(again, batch, status)
+        late = _rows(~self.converged(status))
+        if self.config.retries and len(late):
+            status = self._run_longer(batch, late)
+            if keep is not None:  # they have moved on, maybe back from another start
+                found.append(vertex_pass(self.backend, self.stages[-1].fine, batch, late, False))
+                index = torch.from_numpy(late).to(batch.q.device)
+                batch.origin[index] = batch.q[index]
+        if keep is not None:
+            for moments in found:
+                keep(moments)
         return status
 
     def rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
@@ -157,6 +158,17 @@ class Schedule:
             rules = self.rules(stage, steps[-1], False, exact)
             found.append(run_pass(self.backend, stage.fine, batch, rows, rules))
         return found
+
+    def _run_longer(self, batch: Batch, late: Rows) -> Tensor:
+        """What those get who have not converged; returns the status of all."""
+        again = self._again()
+        for _ in range(self.config.retries):
+            self._run_again(again, batch, late)
+            status = self.backend.read(batch.status)
+            late = _rows(~self.converged(status))
+            if len(late) == 0:
+                return status
+        return self._second_chance(again, batch, status)
 
     def _unsettled(self, batch: Batch, moving: float, gaining: float) -> Rows:
         """People that the last pass moved, or that a step would still help."""
