@@ -173,8 +173,10 @@ class _Steps:
     def run(self) -> None:
         """All passes, the first from the moments that are held."""
         chains, steps = list(self.sequences), self.config.steps
-        for _ in range(self.config.passes):
+        for left in reversed(range(self.config.passes)):
             self._steps(chains, steps)
+            if not left:
+                break
             status = self.pair.backend.read(self.people.status)
             moved = (status[:, MOVED] > self.config.moving).numpy()
             going = moved | (status[:, DECREASE] > self.config.gaining * status[:, VALUE]).numpy()
