@@ -116,11 +116,15 @@ class Coupled:
         self.state, self.located = state, backend.array(people.located)
 
     def label_rotations(self) -> NDArray[np.float32]:
-        """The rotations (N, K, 9) of joints that the labels say, row by row."""
+        """The rotations (N, K, 9) of joints that the labels say, row by row.
+
+        Without the root: in the canonical frame it never turns, and would only dilute a mean.
+        """
         everybody = self._parts(np.arange(len(self.people.start)))
         # What deviates from angles of zero are the rotations themselves.
         self.sequences.start = self.backend.array(torch.zeros_like(self.people.start))
-        return np.asarray(self._deviations(everybody, self.people.start).numpy())
+        found = np.asarray(self._deviations(everybody, self.people.start).numpy())
+        return found[:, int(0 in self.tables.tree.joints) :]
 
     def tie(self, ties: Ties) -> None:
         """From now on, these are the ties."""
