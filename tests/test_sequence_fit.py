@@ -170,9 +170,9 @@ def test_jumps_are_told_from_fast_motions() -> None:
     assert np.abs(found - expected).max() < 1e-5
     assert not label_jumps(given[:2], [np.arange(2)], time[:2]).any()
     # Half a turn and back, of both joints: the axis has no sign there.
-    flip = np.tile(np.eye(3, dtype=np.float32).ravel(), (6, 2, 1))
+    flip = np.tile(np.eye(3, dtype=np.float32).ravel(), (7, 2, 1))
     flip[3] = np.diag([1, -1, -1]).ravel()
-    assert np.abs(label_jumps(flip, [np.arange(6)], time[:6]) - [0, 0, 20, 20, 0, 0]).max() < 1e-5
+    assert np.abs(label_jumps(flip, [np.arange(7)], time[:7]) - [0, 0, 20, 20, 0, 0, 0]).max() < 1e-5
     # Another sequence, and a rate twice as high, change that of this one as they should.
     both = label_jumps(
         np.concatenate((given, given)), [np.arange(16), np.arange(16, 32)], np.concatenate((time, time / 2))
