@@ -233,7 +233,8 @@ class FitConfig:
     betas: FirstBetas = "transfer"
     root: Root = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
     root_prior: RootPrior = RootPrior()
-    batch: int | None = bounded(1, default=None)  # people per solver call; None: what suits the device
+    # People per solver call; None: what suits the device. A sequence's frames are all held, about 50 kB each.
+    batch: int | None = bounded(1, default=None)
     retries: int = bounded(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
     limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's

@@ -3,8 +3,8 @@
 A stage's steps are shared out over its vertex passes. People that the coarse passes still move get more of them before
 the last pass: only they pay. So the last one starts where the coarse vertices have their minimum, wherever a person
 came from. With late refreshes, all but the first passes use the whole Hessian, which finds the floor of a valley (from
-afar it misleads), shoulders are tried from both their Euler branches, and those still on their way get more of the last
-pass. Who has not converged then gets passes over all vertices, betas held, so that being late changes the pose alone;
+afar it misleads), shoulders are tried at three places of the valley of their Euler pole, and those still on their way
+get more of the last pass. Who has not converged then gets passes over all vertices, betas held, so that being late changes the pose alone;
 and where that does not help, other starts, beginning with coarse passes without the joint limits.
 """
 
@@ -115,7 +115,7 @@ class Schedule:
         return status
 
     def rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
-        """How a pass of a stage steps; exact: with the whole Hessian, where betas are not free."""
+        """How a pass of a stage steps; exact: with the whole Hessian of the DoFs; of free betas, its model."""
         rules = make_rules(
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
