@@ -140,6 +140,8 @@ class BranchConfig:
 
     beyond: float = bounded(0, default=0.02)  # rad beyond a limit
     steps: int = bounded(1, default=8)  # of the solver, from there
+    # Where betas are refined, also in this one of the extra coarse passes, counted from 0: betas follow the valley.
+    choosing: int = bounded(0, default=1)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,6 @@ from skelfit.fit.skin_tables import SkinPlan
 if TYPE_CHECKING:
     from skelfit.config import FitConfig, StageConfig
 
-_CHOOSING = 1  # the extra pass in which the valley of a shoulder is chosen
 ROOT = 0  # of SKEL's joints
 _PLACE = NUM_DOFS + 3  # numbers that say where a person is: angles and translation
 # The tables of some vertices for the DoFs of a body part: (DoFs, vertices, stride).
@@ -146,7 +145,7 @@ class Schedule:
                 break
             rules = self.rules(stage, steps[0], stage.free_betas, exact)
             # Betas follow the valley of a shoulder, so that it is chosen before they are held.
-            choosing = stage.free_betas and k == _CHOOSING
+            choosing = stage.free_betas and k == self.config.branches.choosing
             run_pass(self.backend, stage.coarse, batch, rows, rules, tries if choosing else 0)
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
         rules = self.rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
