@@ -140,6 +140,8 @@ class BranchConfig:
 
     beyond: float = bounded(0, default=0.02)  # rad beyond a limit
     steps: int = bounded(1, default=8)  # of the solver, from there
+    # Where betas are refined, also in this one of the extra coarse passes, counted from 0: betas follow the valley.
+    choosing: int = bounded(0, default=1)
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ class TemporalConfig:
     jump: float = bounded(1e-3, default=3.0)
     beta_frames: int = bounded(1, default=64)  # of a sequence, whose betas are refined and averaged
     steps: int = bounded(1, default=4)  # of whole sequences
-    passes: int = bounded(1, default=8)  # vertex passes of frames that go on, each with some steps of theirs
+    passes: int = bounded(1, default=8)  # rounds of steps; all but the first follow a vertex pass of frames that go on
     later_steps: int = bounded(1, default=3)
     moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
     gaining: float = bounded(0, default=1e-3)  # and one that a step would still gain more than this share
@@ -233,7 +235,8 @@ class FitConfig:
     betas: FirstBetas = "transfer"
     root: Root = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
     root_prior: RootPrior = RootPrior()
-    batch: int | None = bounded(1, default=None)  # people per solver call; None: what suits the device
+    # People per solver call; None: what suits the device. A sequence's frames are all held, about 50 kB each.
+    batch: int | None = bounded(1, default=None)
     retries: int = bounded(0, default=4)  # the last stage again, for those who have not converged
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
     limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's

@@ -290,7 +290,7 @@ def _entries(
     keypoints, origins = _keypoints3d(batch, fitted)
     fitted = replace(fitted, poses=_without_jumps(batch, fitted.poses, published))
     labels = _labels(batch, fitted, keypoints)
-    rates = fitted_rates(batch, run.pipeline.temporal, screening.reasons)
+    rates = fitted_rates(batch, run.pipeline.temporal, screening.reasons, fitted.finite)
     with closing(_pictures(task, batch, published)) as pictures:
         for i, verdict in enumerate(verdicts):
             picture = None

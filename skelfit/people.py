@@ -86,14 +86,22 @@ def frames_of(batch: LabelBatch, temporal: TemporalConfig | None) -> Frames | No
 
 
 def fitted_rates(
-    batch: LabelBatch, temporal: TemporalConfig | None, left_out: Sequence[str] | None = None
+    batch: LabelBatch,
+    temporal: TemporalConfig | None,
+    left_out: Sequence[str] | None = None,
+    finite: NDArray[np.bool_] | None = None,
 ) -> list[float | None]:
-    """Of N rows, the frames per second at which each is fitted together with others; None: by itself, or not at all."""
+    """Of N rows, the frames per second at which each is fitted together with others; None: by itself, or not at all.
+
+    finite (N,): whose fit is; frames whose fit is not are tied to no other. None: all.
+    """
     rates: list[float | None] = [None] * len(batch)
     frames = frames_of(batch, temporal)
     if temporal is None or frames is None:
         return rates
     for rows in _by_gender(batch, left_out).values():
+        if finite is not None:
+            rows = rows[finite[rows]]
         for together in frames.take(rows).sequences():
             found = batch.sequences[frames.sequence[rows[together[0]]]].frame_rate or temporal.frame_rate
             for row in rows[together] if len(together) > 1 else ():

@@ -20,6 +20,7 @@ from skelfit.fit.fitter import Fitter
 from skelfit.fit.frames import Frames, ShapeLabels
 from skelfit.fit.label_jumps import label_jumps
 from skelfit.fit.results import FitResult, better_sequences, map_results
+from skelfit.fit.sequence import _Steps
 from skelfit.fit.sequence_reference import joint_rotation
 from skelfit.labels.demo import sample_labels
 
@@ -168,6 +169,10 @@ def test_jumps_are_told_from_fast_motions() -> None:
     expected[12] = 10 * 2 * np.sin(0.35) / 2
     assert np.abs(found - expected).max() < 1e-5
     assert not label_jumps(given[:2], [np.arange(2)], time[:2]).any()
+    # Half a turn and back, of both joints: the axis has no sign there.
+    flip = np.tile(np.eye(3, dtype=np.float32).ravel(), (7, 2, 1))
+    flip[3] = np.diag([1, -1, -1]).ravel()
+    assert np.abs(label_jumps(flip, [np.arange(7)], time[:7]) - [0, 0, 20, 20, 0, 0, 0]).max() < 1e-5
     # Another sequence, and a rate twice as high, change that of this one as they should.
     both = label_jumps(
         np.concatenate((given, given)), [np.arange(16), np.arange(16, 32)], np.concatenate((time, time / 2))
@@ -207,6 +212,20 @@ def test_sequences_are_alike_in_any_company(
     finally:
         torch.set_num_threads(threads)
     assert_same_bits(turned, rows(found, turns))
+
+
+def test_a_refused_step_leaves_other_sequences_alone(
+    models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a free root, whose translation each evaluation moves: to the bit."""
+    labels, frames = joined(motion(4, 1), motion(6, 2)), frames_of(4, 6)
+    fitter = Fitter(models, replace(config, root="free"))
+    found = fitter.fit("male", *labels, frames)
+    accept = _Steps._no_worse
+    monkeypatch.setattr(_Steps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v))
+    refused = fitter.fit("male", *labels, frames)
+    assert (rows(refused, slice(4)).poses != rows(found, slice(4)).poses).any()
+    assert_same_bits(rows(refused, slice(4, None)), rows(found, slice(4, None)))
 
 
 def test_rows_of_no_sequence_are_fitted_alone(

@@ -127,6 +127,11 @@ def test_bad_and_filtered_rows_are_gaps_in_time() -> None:
     assert isinstance(fitted, Fitted) and fitted.finite.sum() == 8  # every row keeps its place
     rates = fitted_rates(batch, temporal, left_out)
     assert rates == [50.0, 50.0, None, 50.0, 25.0, None, 25.0, 25.0, None, None, None, None]
+    finite = np.ones(12, bool)
+    finite[[1, 4, 6]] = False
+    rates = fitted_rates(batch, temporal, left_out, finite)
+    # Of the second sequence one frame is left, which is fitted by itself.
+    assert rates == [50.0, None, None, 50.0, *[None] * 8]
 
 
 def test_genders_and_single_frames_are_problems_of_their_own() -> None:

@@ -43,13 +43,20 @@ class Held:
     """The moments of N frames: of each, those of the vertex pass that was the last to see it."""
 
     def __init__(self, count: int) -> None:
-        self._moments: list[Moments] = []
-        self._which, self._place = (np.zeros(count, dtype=np.int64) for _ in range(2))
+        self._moments: dict[int, Moments] = {}
+        self._passes = 0
+        self._which, self._place = (np.full(count, -1) for _ in range(2))
 
     def hold(self, moments: Moments, frames: Indices) -> None:
-        """Moments of a pass; frames: which each of the people of the pass is, group by group."""
-        self._which[frames], self._place[frames] = len(self._moments), np.arange(len(frames))
-        self._moments.append(moments)
+        """Moments of a pass; frames: which each of the people of the pass is, group by group.
+
+        Those of passes that were the last to see no frame any more are dropped.
+        """
+        self._which[frames], self._place[frames] = self._passes, np.arange(len(frames))
+        self._moments[self._passes] = moments
+        self._passes += 1
+        used = np.unique(self._which).tolist()
+        self._moments = {k: found for k, found in self._moments.items() if k in used}
 
     def passes(self, frames: Indices) -> list[tuple[Moments, Indices, Indices]]:
         """Some frames by the pass that saw them: its moments, the frames, and their places in it."""
@@ -110,17 +117,21 @@ class Coupled:
         state = k.solve.State()
         state.q, state.betas, state.trans = (backend.array(x) for x in (people.q, people.betas, people.trans))
         state.origin, state.status = state.q, backend.array(people.status)
-        nobody = np.full(count, -1)
-        self.ties = Ties(nobody, nobody, torch.zeros(count, 2))
+        none = np.full(count, -1)
+        self.ties = Ties(none, none, torch.zeros(count, 2))
         self.factors: Any = None
         self.state, self.located = state, backend.array(people.located)
 
     def label_rotations(self) -> NDArray[np.float32]:
-        """The rotations (N, K, 9) of joints that the labels say, row by row."""
+        """The rotations (N, K, 9) of joints that the labels say, row by row.
+
+        Without the root: in the canonical frame it never turns, and would only dilute a mean.
+        """
         everybody = self._parts(np.arange(len(self.people.start)))
         # What deviates from angles of zero are the rotations themselves.
         self.sequences.start = self.backend.array(torch.zeros_like(self.people.start))
-        return np.asarray(self._deviations(everybody, self.people.start).numpy())
+        found = np.asarray(self._deviations(everybody, self.people.start).numpy())
+        return found[:, int(0 in self.tables.tree.joints) :]
 
     def tie(self, ties: Ties) -> None:
         """From now on, these are the ties."""

@@ -307,14 +307,17 @@ class PairFitter:
         trans = torch.zeros(count, 3, device=backend.device)
         return Batch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
 
-    def solve(self, meshes: Tensor, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All stages towards meshes (B, V, 3) m, from q (B, 46) and betas (B, 10): q, betas and status, on the host."""
+    def solve(self, meshes: Tensor, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All stages towards meshes (B, V, 3) m, from q (B, 46) and betas (B, 10).
+
+        Returns q, betas, trans (B, 3) m and status, on the host.
+        """
         backend = self.backend
         nowhere = backend.array(torch.zeros(len(q), 0, 3, device=backend.device))
         batch = batch_of(backend, meshes, q, betas, nowhere, self.config.solver.damping)
         batch = replace(batch, located=self._located(batch.target, len(q)))
         status = self.schedule.run(batch, lambda: None)
-        return backend.read(batch.q), backend.read(batch.betas), status
+        return backend.read(batch.q), backend.read(batch.betas), backend.read(batch.trans), status
 
     def _located(self, target: Any, count: int) -> Any:
         """Where joints are drawn to, (B, R, 3) m."""

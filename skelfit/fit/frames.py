@@ -61,5 +61,5 @@ class Frames:
 
 
 def evenly(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """At most so many of some rows, evenly spread, the first and the last among them."""
+    """At most so many of some rows, evenly spread, the first and the last among them; of one, the first."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))]

@@ -3,8 +3,8 @@
 A stage's steps are shared out over its vertex passes. People that the coarse passes still move get more of them before
 the last pass: only they pay. So the last one starts where the coarse vertices have their minimum, wherever a person
 came from. With late refreshes, all but the first passes use the whole Hessian, which finds the floor of a valley (from
-afar it misleads), shoulders are tried from both their Euler branches, and those still on their way get more of the last
-pass. Who has not converged then gets passes over all vertices, betas held, so that being late changes the pose alone;
+afar it misleads), shoulders are tried at three places of the valley of their Euler pole, and those still on their way
+get more of the last pass. Who has not converged then gets passes over all vertices, betas held, so that being late changes the pose alone;
 and where that does not help, other starts, beginning with coarse passes without the joint limits.
 """
 
@@ -37,6 +37,7 @@ from skelfit.fit.passes import (
     make_tables,
     new_status,
     run_pass,
+    vertex_pass,
 )
 from skelfit.fit.second_chance import retry_failed
 from skelfit.fit.skin_tables import SkinPlan
@@ -44,7 +45,6 @@ from skelfit.fit.skin_tables import SkinPlan
 if TYPE_CHECKING:
     from skelfit.config import FitConfig, StageConfig
 
-_CHOOSING = 1  # the extra pass in which the valley of a shoulder is chosen
 ROOT = 0  # of SKEL's joints
 _PLACE = NUM_DOFS + 3  # numbers that say where a person is: angles and translation
 # The tables of some vertices for the DoFs of a body part: (DoFs, vertices, stride).
@@ -89,32 +89,32 @@ class Schedule:
         return converged(status, self.config.passes)
 
     def run(
-        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] = lambda found: None
+        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] | None = None
     ) -> Tensor:
         """All stages, then whatever those need who have not converged; between stages a call. Returns the status.
 
-        keep: is given what passes over all vertices of the last stage find, whoever takes part in them.
+        keep: is given what passes over all vertices of the last stage find, whoever takes part in them; the last ones
+        that saw a person are of its `origin`.
         """
         for k, stage in enumerate(self.stages):
             if k:
                 between()
             found = self._run_stage(stage, batch)
-        for moments in found:
-            keep(moments)
-        again = self._again()
         status = self.backend.read(batch.status)
-        for _ in range(self.config.retries):
-            late = _rows(~self.converged(status))
-            if len(late) == 0:
-                return status
-            self._run_again(again, batch, late)
-            status = self.backend.read(batch.status)
-        if self.config.retries and not self.converged(status).all():
-            status = self._second_chance(again, batch, status)
+        late = _rows(~self.converged(status))
+        if self.config.retries and len(late):
+            status = self._run_longer(batch, late)
+            if keep is not None:  # they have moved on, maybe back from another start
+                found.append(vertex_pass(self.backend, self.stages[-1].fine, batch, late, False))
+                index = torch.from_numpy(late).to(batch.q.device)
+                batch.origin[index] = batch.q[index]
+        if keep is not None:
+            for moments in found:
+                keep(moments)
         return status
 
     def rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
-        """How a pass of a stage steps; exact: with the whole Hessian, where betas are not free."""
+        """How a pass of a stage steps; exact: with the whole Hessian of the DoFs; of free betas, its model."""
         rules = make_rules(
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
@@ -145,7 +145,7 @@ class Schedule:
                 break
             rules = self.rules(stage, steps[0], stage.free_betas, exact)
             # Betas follow the valley of a shoulder, so that it is chosen before they are held.
-            choosing = stage.free_betas and k == _CHOOSING
+            choosing = stage.free_betas and k == self.config.branches.choosing
             run_pass(self.backend, stage.coarse, batch, rows, rules, tries if choosing else 0)
         # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
         rules = self.rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
@@ -157,6 +157,17 @@ class Schedule:
             rules = self.rules(stage, steps[-1], False, exact)
             found.append(run_pass(self.backend, stage.fine, batch, rows, rules))
         return found
+
+    def _run_longer(self, batch: Batch, late: Rows) -> Tensor:
+        """What those get who have not converged; returns the status of all."""
+        again = self._again()
+        for _ in range(self.config.retries):
+            self._run_again(again, batch, late)
+            status = self.backend.read(batch.status)
+            late = _rows(~self.converged(status))
+            if len(late) == 0:
+                return status
+        return self._second_chance(again, batch, status)
 
     def _unsettled(self, batch: Batch, moving: float, gaining: float) -> Rows:
         """People that the last pass moved, or that a step would still help."""

@@ -2,8 +2,8 @@
 
 The frames share their betas: the mean of the labels', or where SKEL's gender is not the label's what fits some frames
 of a sequence best (`common_betas`). With these, each frame is first fitted by itself. Then come steps of Levenberg and
-Marquardt over whole sequences, from the moments of one more vertex pass: `kernels/ties.py` says what is added to the
-frames' own objectives, and `kernels/tridiagonal.py` how steps are found, at a cost that is linear in the frames. Frames
+Marquardt over whole sequences, from the moments of the last vertex pass that saw each frame: `kernels/ties.py` says what
+is added to the frames' own objectives, and `kernels/tridiagonal.py` how steps are found, at a cost that is linear in the frames. Frames
 that have moved far, and those that a step would still help, get another vertex pass and further steps, with the frames
 around them.
 
@@ -173,8 +173,10 @@ class _Steps:
     def run(self) -> None:
         """All passes, the first from the moments that are held."""
         chains, steps = list(self.sequences), self.config.steps
-        for _ in range(self.config.passes):
+        for left in reversed(range(self.config.passes)):
             self._steps(chains, steps)
+            if not left:
+                break
             status = self.pair.backend.read(self.people.status)
             moved = (status[:, MOVED] > self.config.moving).numpy()
             going = moved | (status[:, DECREASE] > self.config.gaining * status[:, VALUE]).numpy()
@@ -218,11 +220,12 @@ class _Steps:
     def _steps(self, chains: Sequence[Indices], steps: int) -> None:
         """Some steps of chains."""
         solver, people, coupled = self.pair.config.solver, self.people, self.coupled
-        q, together = people.q, coupled.chains(chains)
+        places = people.q, people.trans  # an evaluation moves the translation too, where it is free
+        together = coupled.chains(chains)
         index = torch.from_numpy(together.frames)
         value = coupled.evaluate(self.held, together)
         for _ in range(steps):
-            before = q.clone()
+            before = [x.clone() for x in places]
             coupled.step(together, self.damping)
             tried = coupled.evaluate(self.held, together)
             rose = _shares(tried) > _shares(value)
@@ -230,14 +233,15 @@ class _Steps:
             self.damping[index] = (self.damping * factor).clamp(solver.damping_min, solver.damping_max)[index]
             refused = [c for c in chains if not self._no_worse(c, value, tried)]
             if refused:
-                rows = torch.from_numpy(np.concatenate(refused)).to(q.device)
-                q[rows] = before[rows]
-                tried = coupled.evaluate(self.held, together)
+                rows = torch.from_numpy(np.concatenate(refused)).to(people.q.device)
+                for x, was in zip(places, before, strict=True):
+                    x[rows] = was[rows]
+                tried = coupled.evaluate(self.held, coupled.chains(refused))  # no other chain may notice
             value = tried
-        found = torch.zeros(len(q), 3)
+        found = torch.zeros(len(people.q), 3)
         found[:, MOVED] = coupled.moved(together)
         found[:, VALUE], found[:, DECREASE] = _shares(value), coupled.promise
-        people.status[index.to(q.device), :3] = found[index].to(q.device)
+        people.status[index.to(people.q.device), :3] = found[index].to(people.q.device)
 
     def _no_worse(self, chain: Indices, value: Tensor, tried: Tensor) -> bool:
         """Whether the sum of a chain, with the tie to a frame before it that is held, is no higher than before."""

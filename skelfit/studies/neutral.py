@@ -141,12 +141,12 @@ def _rows(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
     for count in SHARED:
         groups = own.betas.unflatten(0, (-1, count)).mean(1)
         shared = groups.repeat_interleave(count, 0)
-        q, betas, _ = pair.solve(meshes, start, shared)
+        q, betas, trans, _ = pair.solve(meshes, start, shared)
         apart = groups.unflatten(0, (subjects, -1)).std(1).mean() if count < ROWS else torch.zeros(())
         pve = 1000 * torch.cat(
             [
-                (pair.skel.forward(pair.skel.shape(b), a).vertices - m).norm(dim=-1).mean(1)
-                for a, b, m in zip(q.split(_CHUNK), betas.split(_CHUNK), meshes.split(_CHUNK), strict=True)
+                (pair.skel.forward(pair.skel.shape(b), a).vertices + t[:, None] - m).norm(dim=-1).mean(1)
+                for a, b, t, m in zip(*(x.split(_CHUNK) for x in (q, betas, trans, meshes)), strict=True)
             ]
         )
         name = f"mean of {count} rows"

@@ -104,11 +104,10 @@ def _skin_turns(skel: SkelModel, frames: Frames, q: Tensor) -> Tensor:
 @torch.no_grad()
 def off_known(pair: PairFitter, known: Known) -> dict[str, float]:
     """Mean errors of shoulders: joints in mm, and rotations against the bone above in degrees."""
-    q, betas, _ = pair.solve(known.meshes, known.start, known.betas)
-    frames = pair.skel.frames(betas)
-    off = 1000 * (
-        pair.skel.joints(frames, q).pos - pair.skel.joints(pair.skel.frames(known.betas), known.q).pos
-    ).norm(dim=-1)
+    q, betas, trans, _ = pair.solve(known.meshes, known.start, known.betas)
+    found = pair.skel.joints(pair.skel.frames(betas), q).pos + trans[:, None]
+    expected = pair.skel.joints(pair.skel.frames(known.betas), known.q).pos
+    off = 1000 * (found - expected).norm(dim=-1)
     return {
         "scapula_mm": float(off[:, list(_SCAPULAE)].mean()),
         "humerus_mm": float(off[:, list(_HUMERI)].mean()),
