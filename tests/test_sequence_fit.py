@@ -222,7 +222,9 @@ def test_a_refused_step_leaves_other_sequences_alone(
     fitter = Fitter(models, replace(config, root="free"))
     found = fitter.fit("male", *labels, frames)
     accept = _Steps._no_worse
-    monkeypatch.setattr(_Steps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v))
+    monkeypatch.setattr(
+        _Steps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v)
+    )
     refused = fitter.fit("male", *labels, frames)
     assert (rows(refused, slice(4)).poses != rows(found, slice(4)).poses).any()
     assert_same_bits(rows(refused, slice(4, None)), rows(found, slice(4, None)))
