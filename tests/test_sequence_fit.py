@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from backends import assert_same_bits, assert_same_fit
+from sequence_reference import joint_rotation
 from torch import Tensor
 
 from skelfit.body.dofs import dof_index
@@ -21,7 +22,6 @@ from skelfit.fit.frames import Frames, ShapeLabels
 from skelfit.fit.label_jumps import label_jumps
 from skelfit.fit.results import FitResult, better_sequences, map_results
 from skelfit.fit.sequence import _Steps
-from skelfit.fit.sequence_reference import joint_rotation
 from skelfit.labels.demo import sample_labels
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
@@ -222,7 +222,9 @@ def test_a_refused_step_leaves_other_sequences_alone(
     fitter = Fitter(models, replace(config, root="free"))
     found = fitter.fit("male", *labels, frames)
     accept = _Steps._no_worse
-    monkeypatch.setattr(_Steps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v))
+    monkeypatch.setattr(
+        _Steps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v)
+    )
     refused = fitter.fit("male", *labels, frames)
     assert (rows(refused, slice(4)).poses != rows(found, slice(4)).poses).any()
     assert_same_bits(rows(refused, slice(4, None)), rows(found, slice(4, None)))

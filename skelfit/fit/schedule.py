@@ -4,8 +4,9 @@ A stage's steps are shared out over its vertex passes. People that the coarse pa
 the last pass: only they pay. So the last one starts where the coarse vertices have their minimum, wherever a person
 came from. With late refreshes, all but the first passes use the whole Hessian, which finds the floor of a valley (from
 afar it misleads), shoulders are tried at three places of the valley of their Euler pole, and those still on their way
-get more of the last pass. Who has not converged then gets passes over all vertices, betas held, so that being late changes the pose alone;
-and where that does not help, other starts, beginning with coarse passes without the joint limits.
+get more of the last pass. Who has not converged then gets passes over all vertices, betas held, so that being late
+changes the pose alone; and where that does not help, other starts, beginning with coarse passes without the joint
+limits.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 The frames share their betas: the mean of the labels', or where SKEL's gender is not the label's what fits some frames
 of a sequence best (`common_betas`). With these, each frame is first fitted by itself. Then come steps of Levenberg and
-Marquardt over whole sequences, from the moments of the last vertex pass that saw each frame: `kernels/ties.py` says what
-is added to the frames' own objectives, and `kernels/tridiagonal.py` how steps are found, at a cost that is linear in the frames. Frames
-that have moved far, and those that a step would still help, get another vertex pass and further steps, with the frames
-around them.
+Marquardt over whole sequences, from the moments of the last vertex pass that saw each frame: `kernels/ties.py` says
+what is added to the frames' own objectives, and `kernels/tridiagonal.py` how steps are found, at a cost that is linear
+in the frames. Frames that have moved far, and those that a step would still help, get another vertex pass and further
+steps, with the frames around them.
 
 A step is accepted where it does not raise the sum of its chain of frames. Damping is each frame's own and rises where
 the frame and its ties got worse, so that a bad frame does not hold up all others.
