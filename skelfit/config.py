@@ -212,9 +212,8 @@ class TemporalConfig:
     jump: float = bounded(1e-3, default=3.0)
     beta_frames: int = bounded(1, default=64)  # of a sequence, whose betas are refined and averaged
     steps: int = bounded(1, default=4)  # of whole sequences
-    passes: int = bounded(
-        1, default=8
-    )  # rounds of steps; all but the first follow a vertex pass of frames that go on
+    # Rounds of steps; all but the first follow a vertex pass of the frames that go on.
+    passes: int = bounded(1, default=8)
     later_steps: int = bounded(1, default=3)
     moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
     gaining: float = bounded(0, default=1e-3)  # and one that a step would still gain more than this share

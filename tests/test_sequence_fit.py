@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from backends import assert_same_bits, assert_same_fit
+from sequence_reference import joint_rotation
 from torch import Tensor
 
 from skelfit.body.dofs import dof_index
@@ -19,9 +20,9 @@ from skelfit.fit.backend import Backend, make_backend
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.frames import Frames, ShapeLabels
 from skelfit.fit.label_jumps import label_jumps
+from skelfit.fit.passes import vertex_pass
 from skelfit.fit.results import FitResult, better_sequences, map_results
 from skelfit.fit.sequence import _Steps
-from skelfit.fit.sequence_reference import joint_rotation
 from skelfit.labels.demo import sample_labels
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "hmr-skel.yaml"
@@ -228,6 +229,24 @@ def test_a_refused_step_leaves_other_sequences_alone(
     refused = fitter.fit("male", *labels, frames)
     assert (rows(refused, slice(4)).poses != rows(found, slice(4)).poses).any()
     assert_same_bits(rows(refused, slice(4, None)), rows(found, slice(4, None)))
+
+
+@pytest.mark.parametrize("root", ["frozen", "free"])
+def test_sequences_start_from_the_moments_of_where_late_frames_are(
+    models: ModelSet, config: FitConfig, root: str
+) -> None:
+    """All are late here: the last moments that are kept are those of where they end, to the bit."""
+    late = replace(config.passes, converged_gain=0.0, converged_floor=0.0)
+    fitter = Fitter(models, replace(config, passes=late, retries=1, root=root))  # type: ignore[arg-type]
+    (pair,) = fitter.prepare("male")
+    batch, kept = pair.start(*motion(4, 1)[:2]), []
+    schedule = pair.schedule.with_betas_held()
+    schedule.run(batch, lambda: None, kept.append)
+    assert torch.equal(batch.origin, batch.q)
+    again = vertex_pass(pair.backend, schedule.stages[-1].fine, batch, np.arange(4), False)
+    for name in ("value", "start", "d"):
+        one, two = (getattr(m.moments, name).numpy() for m in (kept[-1], again))
+        assert np.array_equal(one, two), name
 
 
 def test_rows_of_no_sequence_are_fitted_alone(

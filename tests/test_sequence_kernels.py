@@ -12,6 +12,7 @@ from backends import NEAR, assert_agrees
 from kernel_passes import KernelPass, of_floats, symmetric
 from numpy.typing import NDArray
 from reference_cases import KINDS, make, near
+from sequence_reference import SequenceReference
 from torch import Tensor
 
 from skelfit.body.models import ModelSet
@@ -19,7 +20,6 @@ from skelfit.body.skel import SkelModel
 from skelfit.fit.backend import Backend
 from skelfit.fit.coupled import Coupled, Held, People, make_ties
 from skelfit.fit.reference import Evaluation
-from skelfit.fit.sequence_reference import SequenceReference
 from skelfit.fit.tridiagonal import levels_of, make_elimination
 
 N = 11  # variables of a made-up frame; not a multiple of four

@@ -1,9 +1,10 @@
 """Who is who: the people of shards and the rows of a label file, by image, then by the centre of the box.
 
 Images are the same when their names are, or when one name is the end of the other (`train/1.jpg` and `1.jpg`). Among
-the people of an image, the one with the same centre is meant; where several share it, or nobody has one, the row of the
-original label file decides if both sides know it, and else the order, if there are as many on both sides. Nobody is
-matched twice, and whoever could be several people is not matched at all.
+the people of an image, the one with the same centre is meant; where several share it, or none has one, the row of the
+original label file decides if both sides know it, and else the order, if there are as many on both sides. People without
+an image's name (frames of motion capture) are matched only if both sides have the same rows. A row is matched once, and a
+person who could be several is not matched at all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from skelfit.layout import FloatArray
 
 # How a person was matched, or why not.
 MATCHED = ("center", "near", "alone", "row", "order")
-UNMATCHED = ("no_image", "no_person", "ambiguous")
+UNMATCHED = ("no_image", "no_name", "no_person", "ambiguous")
 WHY = {
     "center": "the same centre of the box",
     "near": "the nearest centre",
@@ -28,7 +29,8 @@ WHY = {
     "row": "several at one centre, or none: by their row",
     "order": "several at one centre, or none: by their order",
     "no_image": "no such image in the file",
-    "no_person": "the image is there, nobody of it near enough",
+    "no_name": "no image name to match by, and the rows are not those of the file",
+    "no_person": "the image is there, without a person near enough",
     "ambiguous": "could be several",
 }
 _HOW = (*MATCHED, *UNMATCHED)
@@ -107,7 +109,10 @@ def match(people: Iterable[Seen], labels: SkelLabels, within_px: float) -> Match
         if image == _NO_IMAGE:
             found.how[who] = _HOW.index("no_image")
         elif image >= 0 and image not in mixed:
-            found.pair(who, theirs[image])
+            if labels.imgname[theirs[image][0]] or found.same_rows(who, theirs[image]):
+                found.pair(who, theirs[image])
+            else:
+                found.how[who] = _HOW.index("no_name")
     return Matching(found.row, found.how, last if lost is None else lost)
 
 
@@ -139,6 +144,11 @@ class _Found:
         if mine:
             left = [np.array([i for some in x.values() for i in some], np.int64) for x in (mine, other)]
             self._near(*left)
+
+    def same_rows(self, who: NDArray[np.int64], theirs: NDArray[np.int64]) -> bool:
+        """Whether people and rows of the file, none of whom has an image, are rows of one label file."""
+        known = self.labels.row
+        return known is not None and set(self.rows[who].tolist()) == set(known[theirs].tolist())
 
     def _alike(self, who: NDArray[np.int64], theirs: NDArray[np.int64]) -> None:
         """People whom nothing but their rows and their order tells apart."""

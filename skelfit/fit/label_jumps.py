@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_HALF_TURN = (
-    1e-6  # of 1 + trace, which is 0 at half a turn: closer to it, rounding decides which way the axis points
-)
+# Of 1 + trace, which is 0 at half a turn: closer to it, rounding decides which way the axis points.
+_HALF_TURN = 1e-6
 
 
 def label_jumps(

@@ -25,7 +25,7 @@ from skelfit.fit.tie_tables import Tied
 
 from .lanes import F1, F2, F3, I2, L, V, m, put, sine_and_turn, sync, take
 from .rotations import Matrix, times, turned_over
-from .tridiagonal import System
+from .tridiagonal import System, entry, write_entry
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -91,27 +91,10 @@ def _joint(first: int, stop: int, g: int, frames: I2, q: F2, tied: Tied) -> Matr
 
 
 @wp.func
-def _put3(x: F3, frames: I2, g: int, i: int, j: int, a: V):
-    for k in range(wp.static(L)):
-        x[frames[g, k], i, j] = a[k]
-
-
-@wp.func
-def _take3(x: F3, frames: I2, g: int, i: int, j: int) -> V:
-    """x[frame, i, j] of each lane; 0 where there is no frame."""
-    r = V()
-    for k in range(wp.static(L)):
-        f = frames[g, k]
-        if f >= 0:
-            r[k] = x[f, i, j]
-    return r
-
-
-@wp.func
 def _matrix(x: F3, frames: I2, g: int, k: int) -> Matrix:
     r = Matrix()
     for i in range(9):
-        r[i] = _take3(x, frames, g, k, i)
+        r[i] = entry(x, frames, g, k, i)
     return r
 
 
@@ -125,14 +108,14 @@ def deviate(frames: I2, q: F2, tied: Tied, sequences: Sequences):
         back = turned_over(_joint(first, stop, g, frames, sequences.start, tied))
         d = times(back, _joint(first, stop, g, frames, q, tied))
         for i in range(9):
-            _put3(sequences.deviation, frames, g, k, i, d[i])
+            write_entry(sequences.deviation, frames, g, k, i, d[i])
         for n in range(first, stop):
             i = first + stop - 1 - n  # the last one first, whose axis no other moves
             x = tied.axes[i, 0]
             y = tied.axes[i, 1]
             z = tied.axes[i, 2]
             for r in range(3):
-                _put3(
+                write_entry(
                     sequences.turns,
                     frames,
                     g,
@@ -168,7 +151,7 @@ def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: Sequences) -> M
     u = Matrix()
     for i in range(tied.first[k], tied.first[k + 1]):
         for r in range(3):
-            u[3 * (i - tied.first[k]) + r] = _take3(sequences.turns, frames, g, i, r)
+            u[3 * (i - tied.first[k]) + r] = entry(sequences.turns, frames, g, i, r)
     return u
 
 
@@ -192,12 +175,14 @@ def _tie_joint(
         put(sequences.gradient, frames, g, first + i, take(sequences.gradient, frames, g, first + i) - e)
         for j in range(i, count):
             dot = m(u[3 * i], u[3 * j]) + m(u[3 * i + 1], u[3 * j + 1]) + m(u[3 * i + 2], u[3 * j + 2])
-            e = _take3(system.matrix, frames, g, first + i, first + j) + 2.0 * m(one + two, dot)
-            _put3(system.matrix, frames, g, first + i, first + j, e)
+            e = entry(system.matrix, frames, g, first + i, first + j) + 2.0 * m(one + two, dot)
+            write_entry(system.matrix, frames, g, first + i, first + j, e)
         for j in range(count):
-            _put3(system.coupling, frames, g, first + i, first + j, -m(two, _across(u, i, v, j, to_next)))
-    _put3(sequences.parts, frames, g, k, 0, 0.5 * m(one, _apart(last, d)))
-    _put3(sequences.parts, frames, g, k, 1, 0.5 * m(two, _apart(next, d)))
+            write_entry(
+                system.coupling, frames, g, first + i, first + j, -m(two, _across(u, i, v, j, to_next))
+            )
+    write_entry(sequences.parts, frames, g, k, 0, 0.5 * m(one, _apart(last, d)))
+    write_entry(sequences.parts, frames, g, k, 1, 0.5 * m(two, _apart(next, d)))
 
 
 @wp.func
@@ -217,7 +202,7 @@ def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: Sequences, sys
     n = system.right.shape[1]
     for i in range(t, n, wp.block_dim()):
         for j in range(n):
-            _put3(system.coupling, frames, g, i, j, V())
+            write_entry(system.coupling, frames, g, i, j, V())
     sync()
     one = take(sequences.weight, frames, g, 0)
     two = take(sequences.weight, frames, g, 1)
@@ -227,7 +212,7 @@ def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: Sequences, sys
     for c in range(t, 2, wp.block_dim()):
         total = V()
         for k in range(tied.first.shape[0] - 1):
-            total += _take3(sequences.parts, frames, g, k, c)
+            total += entry(sequences.parts, frames, g, k, c)
         put(sequences.value, frames, g, 1 + c, total)
 
 
@@ -238,14 +223,14 @@ def damp(frames: I2, sequences: Sequences, system: System):
     n = system.right.shape[1]
     largest = V()
     for i in range(n):
-        largest = wp.max(largest, _take3(system.matrix, frames, g, i, i))
+        largest = wp.max(largest, entry(system.matrix, frames, g, i, i))
     damping = V()
     for k in range(wp.static(L)):
         damping[k] = sequences.damping[frames[g, k]]
     sync()
     for i in range(t, n, wp.block_dim()):
-        diagonal = _take3(system.matrix, frames, g, i, i)
+        diagonal = entry(system.matrix, frames, g, i, i)
         added = m(damping, diagonal) + largest * wp.static(_FLOOR) + V(wp.static(_TINY))
         put(sequences.added, frames, g, i, added)
-        _put3(system.matrix, frames, g, i, i, diagonal + added)
+        write_entry(system.matrix, frames, g, i, i, diagonal + added)
         put(system.right, frames, g, i, -take(sequences.gradient, frames, g, i))

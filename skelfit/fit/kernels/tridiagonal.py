@@ -71,7 +71,7 @@ def make_factors(groups: int, n: int, device: str) -> Any:
 
 
 @wp.func
-def _entry(x: F3, frames: I2, g: int, i: int, j: int) -> V:
+def entry(x: F3, frames: I2, g: int, i: int, j: int) -> V:
     """x[frame, i, j] of each lane; 0 where there is no frame."""
     r = V()
     for k in range(wp.static(L)):
@@ -102,7 +102,8 @@ def _number(x: F2, frames: I2, g: int, i: int) -> V:
 
 
 @wp.func
-def _write_entry(x: F3, frames: I2, g: int, i: int, j: int, a: V):
+def write_entry(x: F3, frames: I2, g: int, i: int, j: int, a: V):
+    """x[frame, i, j] = a of each lane that has a frame."""
     for k in range(wp.static(L)):
         f = frames[g, k]
         if f >= 0:
@@ -124,9 +125,9 @@ def _load(
     """The frames of group g and their couplings, into place e."""
     for i in range(t, n, wp.block_dim()):
         for j in range(i, n):
-            factors.upper[e, i, j] = _entry(system.matrix, frames, g, i, j)
+            factors.upper[e, i, j] = entry(system.matrix, frames, g, i, j)
         for j in range(n):
-            factors.before[e, j, i] = _entry(system.coupling, before, g, i, j)
+            factors.before[e, j, i] = entry(system.coupling, before, g, i, j)
         for j in range(n):
             factors.after[e, i, j] = _coupling(system.coupling, frames, after, g, i, j)
         factors.y[e, i] = _number(system.right, frames, g, i)
@@ -244,7 +245,7 @@ def _four_products(e: int, i: int, j: int, n: int, one: A3, two: A3):
 
 @wp.func
 def _take_off(frames: I2, g: int, i: int, j: int, a: V, system: System):
-    _write_entry(system.matrix, frames, g, i, j, _entry(system.matrix, frames, g, i, j) - a)
+    write_entry(system.matrix, frames, g, i, j, entry(system.matrix, frames, g, i, j) - a)
 
 
 @wp.func
@@ -291,13 +292,13 @@ def eliminate(first: int, frames: I2, before: I2, after: I2, system: System, fac
         for b in range((n + 3) / 4):
             j = 4 * b
             e0, e1, e2, e3 = _four_products(e, i, j, n, factors.before, factors.after)
-            _write_entry(system.coupling, before, g, i, j, -e0)
+            write_entry(system.coupling, before, g, i, j, -e0)
             if j + 1 < n:
-                _write_entry(system.coupling, before, g, i, j + 1, -e1)
+                write_entry(system.coupling, before, g, i, j + 1, -e1)
             if j + 2 < n:
-                _write_entry(system.coupling, before, g, i, j + 2, -e2)
+                write_entry(system.coupling, before, g, i, j + 2, -e2)
             if j + 3 < n:
-                _write_entry(system.coupling, before, g, i, j + 3, -e3)
+                write_entry(system.coupling, before, g, i, j + 3, -e3)
 
 
 @wp.kernel
