@@ -74,7 +74,7 @@ def test_an_export_is_what_its_shards_hold(made: Path, tmp_path: Path) -> None:
     assert said.exit_code == 0, said.output
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["compared"] == PEOPLE and found["shards"]["matched"]["center"] == PEOPLE
-    assert sum(found["shards"]["unmatched"].values()) == found["file"]["nobodys"] == 0
+    assert sum(found["shards"]["unmatched"].values()) == found["file"]["unmatched_rows"] == 0
     for name in ("angles_deg", "turns_deg", "skin_mm", "joints_mm"):
         for key, spread in found[name].items():
             assert spread["people"] == PEOPLE and spread["max"] == spread["mean"] == 0, (name, key)
@@ -197,8 +197,8 @@ def test_bad_rows_are_counted_and_left_out(made: Path, fields: Fields, tmp_path:
     file = write(tmp_path / "bad.npz", {key: value[order] for key, value in columns.items()})
     found = report(tmp_path, file, tmp_path)
     assert (found["shards"]["bad"], found["file"]["bad"], found["compared"]) == (1, 3, PEOPLE - 5)
-    assert found["shards"]["unmatched"] == {"no_image": 1, "no_person": 0, "ambiguous": 0}
-    assert found["shards"]["an_image"] == "a/5.jpg" and found["file"]["nobodys"] == 1
+    assert found["shards"]["unmatched"] == {"no_image": 1, "no_name": 0, "no_person": 0, "ambiguous": 0}
+    assert found["shards"]["an_image"] == "a/5.jpg" and found["file"]["unmatched_rows"] == 1
     assert found["skin_mm"]["as_they_stand"]["max"] == 0
     lines = invoke(tmp_path, file).output
     assert "not compared: 1 people whose numbers are none" in lines
@@ -357,6 +357,17 @@ def test_images_may_be_named_from_another_folder_on() -> None:
     # One name of the file for several images of the shards.
     two = [("p/1.jpg", 0, A), ("q/1.jpg", 1, B)]
     assert matched(two, labels_of(["1.jpg", "1.jpg"], [A, B])) == [(-1, "ambiguous")] * 2
+
+
+def test_frames_without_images_are_matched_to_their_own_file_alone() -> None:
+    """Motion capture has no images, so that nothing but rows tells its people apart; other motions have rows, too."""
+    people = [("", row, (0.0, 0.0)) for row in (3, 4, 5)]
+    own, other = (
+        labels_of([""] * len(rows), [(0, 0)] * len(rows), rows) for rows in ([5, 3, 4], [3, 4, 5, 6])
+    )
+    assert matched(people, own) == [(1, "row"), (2, "row"), (0, "row")]
+    assert matched(people, other) == [(-1, "no_name")] * 3
+    assert matched(people, labels_of([""] * 3, [(0, 0)] * 3)) == [(-1, "no_name")] * 3
 
 
 def test_many_people_without_images_are_matched_in_no_time() -> None:

@@ -123,6 +123,16 @@ def test_rows_that_are_damaged_tell_nothing(tmp_path: Path) -> None:
     motion["poses"][3:8, 5] = np.nan
     batch = batch_of(tmp_path, motion)
     assert batch.about.coordinates == "world_y_up" and sum(map(bool, batch.bad)) == 5
+    assert batch.about.telling == len(batch) - 5
+    # Nor do they drown what the others tell.
+    write(tmp_path / "motions/a.npz", walk("y", 6))
+    for name in "bcd":
+        lost = walk("y", 6)
+        lost["poses"][:] = np.nan
+        write(tmp_path / f"motions/{name}.npz", lost)
+    source = LabelSource("motions", read=ReadOptions(up="z"))
+    store = build_store(source, tmp_path / "motions", tmp_path / "stores")
+    assert store_info(store).about.coordinates == "world_y_up"
     assert batch_of(tmp_path, {k: v[:0] if k in ("poses", "trans") else v for k, v in motion.items()}).about
 
 

@@ -40,7 +40,7 @@ WITHIN_PX = 1.0
     show_default=True,
     help="px; so near are two centres of one person's box.",
 )
-@click.option("--keep", type=FILE, help="Only whom this list of verify keeps (CSV).")
+@click.option("--keep", type=FILE, help="Only people that this list of verify keeps (CSV).")
 @click.option("--json", "json_file", type=FILE, help="Write all of it for programs.")
 @click.option("--picture", type=FILE, help="Draw those who differ most here, side by side (JPEG).")
 def compare_command(

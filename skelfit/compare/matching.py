@@ -2,9 +2,9 @@
 
 Images are the same when their names are, or when one name is the end of the other (`train/1.jpg` and `1.jpg`). Among
 the people of an image, the one with the same centre is meant; where several share it, or none has one, the row of the
-original label file decides if both sides know it, and else the order, if there are as many on both sides. People without
-an image's name (frames of motion capture) are matched only if both sides have the same rows. A row is matched once, and a
-person who could be several is not matched at all.
+original label file decides if both sides know it, and else the order, if there are as many on both sides. People
+without an image's name (frames of motion capture) are matched only if both sides have the same rows. A row is matched
+once, and a person who could be several is not matched at all.
 """
 
 from __future__ import annotations

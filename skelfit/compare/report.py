@@ -44,7 +44,7 @@ def make_report(run: FinishedRun, labels: SkelLabels, models: ModelSet, found: C
             "path": str(labels.path),
             "rows": len(labels),
             "an_image": labels.imgname[0],
-            "nobodys": len(labels) - len(matched),
+            "unmatched_rows": len(labels) - len(matched),
             "bad": found.bad_rows,
             "skel_genders": {"male": int((~labels.female).sum()), "female": int(labels.female.sum())},
             "says_gender": labels.says_gender,
@@ -100,7 +100,7 @@ def lines_of(report: Report) -> Iterator[str]:
     yield f"{file['path']}: {file['rows']} rows; SKEL bodies: {bodies}, {given}{places}"
     yield f"matched: {sum(shards['matched'].values())} people"
     yield from (f"  {n:>8}  {WHY[name]}" for name, n in shards["matched"].items() if n)
-    yield f"not matched: {sum(shards['unmatched'].values())} people, {file['nobodys']} rows of the file"
+    yield f"not matched: {sum(shards['unmatched'].values())} people, {file['unmatched_rows']} rows of the file"
     yield from (f"  {n:>8}  {WHY[name]}" for name, n in shards["unmatched"].items() if n)
     for what, n in (("people", shards["bad"]), ("rows of the file", file["bad"])):
         if n:

@@ -45,10 +45,12 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     given = columns.option("labels_up", request.options.labels_up)
     # Turned by the job, which knows where the bodies' root joints are.
     columns.option("up", request.options.up)
-    x, y, z = trunk_over_limbs(numbers["pose"]).sum(0).tolist()
-    coordinates = world_of((x, y, z), n, given)
-    told = clear_up((x, y, z), n)
-    notes += notes_on_up((x, y, z), n, request.options)
+    directions = trunk_over_limbs(numbers["pose"])
+    x, y, z = directions.sum(0).tolist()
+    telling = int(directions.any(1).sum())
+    coordinates = world_of((x, y, z), telling, given)
+    told = clear_up((x, y, z), telling)
+    notes += notes_on_up((x, y, z), telling or n, request.options)
     reasons.check(numbers, keys, coordinates, request.max_abs_beta)
     name, rate = request.name or columns.path.stem, _frame_rate(columns, notes)
     subject = request.subject
@@ -65,6 +67,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
             has_camera=False,
             notes=tuple(notes),
             upright=(x, y, z),
+            telling=telling,
             told_up=(int(told == "y"), int(told == "z")),
         ),
         **numbers,

@@ -43,6 +43,7 @@ class About:
     notes: tuple[str, ...] = ()  # what was found by value, and what was not used
     # Sum over the rows of the directions from limbs to trunk; 0 where they stand in no world.
     upright: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    telling: int = 0  # rows that it is the sum of
     told_up: tuple[int, int] = (0, 0)  # how many of its files tell that y, that z is up
 
 

@@ -283,7 +283,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
     sequences: list[Sequence] = []
     notes: Counter[str] = Counter()
-    rows, count, has_keypoints, upright = 0, 0, False, np.zeros(3)
+    rows, count, has_keypoints, upright, telling = 0, 0, False, np.zeros(3), 0
     worlds: set[Coordinates] = set()
     told_up = np.zeros(2, np.int64)
     stream = iter(pieces)
@@ -303,6 +303,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     sequences += piece.sequences
                     notes.update(piece.about.notes)
                     upright += piece.about.upright
+                    telling += piece.about.telling
                     worlds.add(piece.about.coordinates)
                     told_up += piece.about.told_up
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
@@ -314,13 +315,14 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     for note, n in notes.most_common(_NOTES)
                 )
                 x, y, z = upright.tolist()
-                agreed = first.about.coordinates if len(worlds) == 1 else world_of((x, y, z), rows, None)
+                agreed = first.about.coordinates if len(worlds) == 1 else world_of((x, y, z), telling, None)
                 about = replace(
                     first.about,
                     coordinates=agreed,
                     has_keypoints=has_keypoints,
                     notes=told,
                     upright=(x, y, z),
+                    telling=telling,
                     told_up=(int(told_up[0]), int(told_up[1])),
                 )
                 extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}

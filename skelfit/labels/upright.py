@@ -93,8 +93,8 @@ def check_up(path: Path, options: ReadOptions, about: About, rows: int) -> None:
     if all(about.told_up):
         found = "y in {} of them and z in {}; convert these apart, or ".format(*about.told_up) + say
         raise LabelError(path, None, f"files with the same axis up, for --up {options.up}", found)
-    if clear_up(about.upright, rows) is None:
-        x, y, z = np.array(about.upright) / rows
+    if clear_up(about.upright, about.telling) is None:
+        x, y, z = np.array(about.upright) / max(about.telling, 1)
         found = f"their mean direction ({x:.2f}, {y:.2f}, {z:.2f}); {say}"
         raise LabelError(path, None, f"trunks above limbs along y or z, for --up {options.up}", found)
 
