@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, models: ModelSet) -> Path:
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     assert (
-        "6 rows of mesh labels (told by its keys 'verts')\n  coordinates: unknown\n  'verts': in cm"
+        "6 rows of mesh labels (told by its keys 'verts')\n  coordinates of the labels: unknown\n  'verts': in cm"
         in result.output
     )
     return folder

@@ -112,7 +112,7 @@ def test_who_lies_tells_nothing(tmp_path: Path) -> None:
     assert (
         f"{path}: expected trunks above limbs along y or z, for --up y, found their mean direction (" in text
     )
-    assert text.endswith("say which is up with --labels-up y or z")
+    assert text.endswith("say which is up with --labels-up y or z (read.labels_up in a manifest)")
     told = ReadOptions(up="y", labels_up="y")
     about = store_info(build_store(LabelSource("x.npz", read=told), path, tmp_path / "stores")).about
     assert about.coordinates == "world_y_up" and "y is up in the shards" in about.notes
@@ -156,7 +156,7 @@ def test_a_folder_has_one_world_which_all_its_frames_tell(tmp_path: Path) -> Non
         )
     assert str(caught.value) == (
         f"{tmp_path / 'motions'}: expected files with the same axis up, for --up y, found y in 1 of them and z in 3; "
-        "convert these apart, or say which is up with --labels-up y or z"
+        "convert these apart, or say which is up with --labels-up y or z (read.labels_up in a manifest)"
     )
     told = ReadOptions(up="y", labels_up="z")
     store = build_store(LabelSource("motions", read=told), tmp_path / "motions", tmp_path / "stores")
@@ -227,7 +227,10 @@ def test_shards_with_y_up(tmp_path: Path, models: ModelSet, monkeypatch: pytest.
     assert convert("--labels", "walk.npz", "--out", "z").exit_code == 0
     result = convert("--labels", "walk.npz", "--out", "y", "--up", "y")
     assert result.exit_code == 0, result.output
-    assert "coordinates: world_z_up" in result.output and "  y is up in the shards" in result.output
+    assert (
+        "coordinates of the labels: world_z_up" in result.output
+        and "  y is up in the shards" in result.output
+    )
     (one, metas), (two, turned_metas) = labels_in(Path("z")), labels_in(Path("y"))
     assert len(metas) == len(turned_metas) == FRAMES
     assert {m["coordinates"] for m in metas} == {"world_z_up"}

@@ -111,7 +111,7 @@ def label_files(
         click.echo(f"{path}: {info.rows} rows of {info.source} labels{told}")
         if path.is_dir() and (skipped := skipped_in(path)):
             click.echo(f"  {skipped}")
-        click.echo(f"  coordinates: {info.about.coordinates}")
+        click.echo(f"  coordinates of the labels: {info.about.coordinates}")
         for note in info.about.notes:
             click.echo(f"  {note}")
         if subset.recorded and (said := record_sha256(path, info.sha256)):

@@ -89,7 +89,7 @@ def check_up(path: Path, options: ReadOptions, about: About, rows: int) -> None:
     """Raise LabelError where labels are to be turned, and neither an option nor their values tell how they stand."""
     if options.up is None or options.labels_up is not None or not rows:
         return
-    say = "say which is up with --labels-up y or z"
+    say = "say which is up with --labels-up y or z (read.labels_up in a manifest)"
     if all(about.told_up):
         found = "y in {} of them and z in {}; convert these apart, or ".format(*about.told_up) + say
         raise LabelError(path, None, f"files with the same axis up, for --up {options.up}", found)
