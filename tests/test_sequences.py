@@ -247,8 +247,8 @@ def test_a_fast_motion_has_no_jumps(
     result = skelfit_("convert", "--labels", "amass/KIT/3/flip_poses.npz", *arguments)
     assert result.exit_code == 0, result.output
     assert (
-        f"{FRAMES} rows of amass labels (told by its keys 'poses', 'betas', 'trans')\n  coordinates of the labels: world"
-        in result.output
+        f"{FRAMES} rows of amass labels (told by its keys 'poses', 'betas', 'trans')\n"
+        "  coordinates of the labels: world" in result.output
     )
     (tar,) = Path("out").glob("*.tar")  # no sequence is cut
     samples = list(read_samples(tar))
