@@ -20,7 +20,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from skelfit.fit.passes import Batch, vertex_pass, whole_groups
+from skelfit.fit.passes import Batch, state_of, vertex_pass, whole_groups
 
 if TYPE_CHECKING:
     from skelfit.fit.backend import Backend
@@ -67,16 +67,12 @@ def know_betas(backend: Backend, schedule: Schedule, batch: Batch) -> Known:
     n, free = len(tables.tree.dofs), batch.betas.shape[1]
     sequences = k.ties.make_sequences(count, n + free, 1, backend.device)
     system = k.tridiagonal.make_system(count, n + free, backend.device)
-    state = k.solve.State()
-    state.q, state.betas = backend.array(batch.q), backend.array(batch.betas)
-    state.trans = backend.array(batch.trans)
-    state.origin, state.status = backend.array(batch.origin), backend.array(batch.status)
     backend.launch(
         k.frame_steps.evaluate_frames,
         len(groups),
         [
             backend.ints(groups), backend.ints(groups), backend.slots(len(groups)),
-            schedule.rules(stage, 1, True, False), state, batch.located,
+            schedule.rules(stage, 1, True, False), state_of(backend, batch), batch.located,
             found.moments, found.levers, tables.variables, tables.body,
             backend.room(k.place.make_place, len(groups)),
             backend.room(k.quadratic.make_room, len(groups), joints, pairs, tables.variables.num_cells),

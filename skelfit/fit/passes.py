@@ -162,6 +162,14 @@ def posing_of(backend: Backend, parts: int, body: Any, batch: Batch) -> Any:
     return posing
 
 
+def state_of(backend: Backend, batch: Batch) -> Any:
+    """Where people are, for the kernels that step; not a copy."""
+    state = backend.kernels.solve.State()
+    for name in ("q", "betas", "trans", "origin", "status"):
+        setattr(state, name, backend.array(getattr(batch, name)))
+    return state
+
+
 def chunks(backend: Backend, groups: int) -> int:
     """How many chunks so many groups are."""
     return -(-groups // backend.chunk)
@@ -198,16 +206,12 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
     groups, slots = len(where), backend.slots(len(where))
     joints, pairs = len(tables.tree.joints), len(tables.tree.pairs)
     variables = len(tables.tree.dofs) + (NUM_BETAS if rules.free_betas else 0)
-    state = k.solve.State()
-    state.q, state.betas = backend.array(batch.q), backend.array(batch.betas)
-    state.trans = backend.array(batch.trans)
-    state.origin, state.status = backend.array(batch.origin), backend.array(batch.status)
     backend.launch(
         k.solve.solve,
         groups,
         [
-            backend.ints(found.rows[where]), backend.ints(where), slots, rules, state, batch.located, found.moments,
-            found.levers, tables.variables, tables.balls, tables.branches, tables.body,
+            backend.ints(found.rows[where]), backend.ints(where), slots, rules, state_of(backend, batch),
+            batch.located, found.moments, found.levers, tables.variables, tables.balls, tables.branches, tables.body,
             backend.room(k.place.make_place, groups),
             backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
             backend.room(k.betas.make_shaping, groups if rules.free_betas else 0, joints),
