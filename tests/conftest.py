@@ -19,11 +19,11 @@ import torch
 from backends import backend  # noqa: F401  a fixture
 from torch import Tensor
 
-import skelfit.fit.fitter
-from skelfit.body.models import ModelSet, open_models
-from skelfit.body.open_body import open_body_models, write_official
-from skelfit.body.skel import SkelModel
-from skelfit.fit.joint_targets import JointLocator, make_locator
+import skelfit.fitting.fitter
+from skelfit.bodies.model_set import ModelSet, open_models
+from skelfit.bodies.open_body import open_body_models, write_official
+from skelfit.bodies.skel import SkelModel
+from skelfit.fitting.terms.shoulder_targets import JointLocator, make_locator
 
 # Long ones that fit nobody, first; then the others; then long ones that fit, those of the slowest kernels first.
 FIRST = (
@@ -116,5 +116,5 @@ def _locators() -> Iterator[None]:
         return learnt[key][1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(skelfit.fit.fitter, "make_locator", make_once)
+        patch.setattr(skelfit.fitting.fitter, "make_locator", make_once)
         yield

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from skelfit.body.importer import import_models
-from skelfit.body.keypoints import import_keypoints
-from skelfit.body.models import KEYPOINTS_NAME, open_models, other_models, refuse_existing, save_models
-from skelfit.body.open_body import open_body_models, write_official
-from skelfit.body.other_rig import other_rig
-from skelfit.cli.paths import FILE, FOLDER
+from skelfit.bodies.keypoint_regressor import import_keypoints
+from skelfit.bodies.model_set import KEYPOINTS_NAME, open_models, other_models, refuse_existing, save_models
+from skelfit.bodies.official_files import import_models
+from skelfit.bodies.open_body import open_body_models, write_official
+from skelfit.bodies.other_rig import other_rig
+from skelfit.cli.path_types import FILE, FOLDER
 
 
 @click.group("models")
