@@ -41,7 +41,7 @@ from skelfit.storage.atomic_write import LOCAL, not_local
 
 PROVENANCE_NAME = "models.json"
 KEYPOINTS_NAME = "keypoints44.npz"
-OPEN_BODY, OTHER_RIG = "open body", "open body on another rig"
+OPEN_BODY = "open body"
 Record: TypeAlias = dict[str, str]
 
 
@@ -157,18 +157,11 @@ def open_models() -> ModelSet:
     # Imported here because the open body takes a moment to expand.
     from skelfit.bodies.open_body import open_body_models
 
-    return _made(open_body_models(), OPEN_BODY)
+    return models_from_official(open_body_models(), OPEN_BODY)
 
 
-def other_models() -> ModelSet:
-    """The same on another rig: a pair of bodies to measure on, with which nothing was made."""
-    from skelfit.bodies.open_body import open_body_models
-    from skelfit.bodies.other_rig import other_rig
-
-    return _made(other_rig(open_body_models()), OTHER_RIG)
-
-
-def _made(raw: Mapping[str, Any], source: str) -> ModelSet:
+def models_from_official(raw: Mapping[str, Any], source: str) -> ModelSet:
+    """Models from the contents of official files (`smpl_GENDER`, `skel_GENDER`), with the open body's keypoints."""
     # Imported here because the importer uses this module.
     from skelfit.bodies.official_files import skel_from_official, smpl_from_official
     from skelfit.bodies.open_body import open_keypoint_regressor

@@ -12,6 +12,7 @@ import torch
 
 from skelfit.benchmark.device.device_report import ReportConfig, Subject, failures, make_report
 from skelfit.benchmark.fit_speed import BenchConfig, run_bench
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.convert import COUNT, chosen_pipeline
 from skelfit.cli.path_types import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
@@ -20,7 +21,6 @@ from skelfit.conversion.shard_task import find_device
 from skelfit.errors import OutputError
 from skelfit.executors.allocator import keep_heap
 from skelfit.resources.catalog import PIPELINES
-from tools.studies.setup import table
 
 # Of each kind of poses.
 PEOPLE = {"cpu": 2048, "cuda": 32768}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import Labels, make_labels
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS, dof_limits
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
@@ -24,7 +25,7 @@ from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.terms.shoulder_targets import JointGoal, make_locator
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 from tools.studies.sensitivity import MovedFitter, fit_from
-from tools.studies.setup import SEED, Setup, Study, percent, table
+from tools.studies.setup import SEED, Setup, Study, percent
 
 STRIDE = 25
 FAR = 0.3  # rad, spread of the other starts

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import Labels, make_labels
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import ROOT_DOFS, dof_limits
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
@@ -26,7 +27,7 @@ from skelfit.fitting.terms.betas_transfer import rest_distance, rest_form
 from skelfit.fitting.terms.shoulder_targets import make_locator
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 from tools.studies.reference import Priors, Reference, converge, lower
-from tools.studies.setup import Setup, Study, check_own_targets, distribution, table
+from tools.studies.setup import Setup, Study, check_own_targets, distribution
 
 CLOSED, PRODUCT, BEST = "closed-form betas", "the fit", "the fit, better of both bodies"
 SLOW, FREE = "reference", "reference, no beta prior"

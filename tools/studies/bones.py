@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import make_labels
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import NUM_JOINTS, ROOT_DOFS
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.fitter import Fitter
-from tools.studies.setup import Setup, Study, distribution, percent, table
+from tools.studies.setup import Setup, Study, distribution, percent
 
 MEAN, SHAPED, BENT, POSED = "mean shape, at rest", "people's shapes, at rest", "mean shape, posed", "posed"
 _CHUNK = 8  # people whose bones are in memory

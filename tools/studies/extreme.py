@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from skelfit.benchmark.text_table import table
 from skelfit.config.settings import Gender
 from skelfit.conversion.row_status import Fitted, Verdict, fit_people, judge
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import extreme_labels
 from skelfit.labels.label_batch import FIELD_SHAPES, LabelBatch
 from tools.studies.picture import draw_pairs, write_picture
-from tools.studies.setup import SEED, Setup, Study, distribution, percent, table
+from tools.studies.setup import SEED, Setup, Study, distribution, percent
 
 BEYOND = 0.1  # share of a joint's range by which it is widened at both ends
 WORST = 20

@@ -17,12 +17,13 @@ import numpy as np
 import webdataset
 from PIL import Image
 
+from skelfit.benchmark.text_table import table
 from skelfit.config.settings import ImageConfig, ImageMode
 from skelfit.images.image_source import open_images, read_pictures
 from skelfit.images.square_crop import Box
 from skelfit.images.tar_index import INDEX_NAME, build_index
 from skelfit.labels.demo_people import write_demo
-from tools.studies.setup import Setup, Study, table
+from tools.studies.setup import Setup, Study
 
 _TAR = 1000  # images per tar, as 4D-Humans has them
 _MODES: tuple[ImageMode, ...] = ("bytes", "crop")

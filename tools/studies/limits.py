@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.benchmark.fit_speed import make_labels
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import DOF_NAMES, ROOT_DOFS, dof_limits
 from skelfit.fitting.fitter import Fitter
-from tools.studies.setup import Setup, Study, distribution, percent, table
+from tools.studies.setup import Setup, Study, distribution, percent
 
 WEIGHTS = (0.0, 1e-5, 1e-4, 1.3e-4, 1.5e-4, 3e-4, 1e-3)  # m^2 per rad^2; the pipeline's own is added
 BOUNDS = (5, 10, 20, 30)  # degrees beyond a limit

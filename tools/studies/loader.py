@@ -13,6 +13,7 @@ import numpy as np
 import webdataset
 from torch.utils.data import DataLoader
 
+from skelfit.benchmark.text_table import table
 from skelfit.config.settings import ImageConfig
 from skelfit.images.image_bytes import check
 from skelfit.images.square_crop import Box, cut_crops
@@ -21,7 +22,7 @@ from skelfit.learning.data.data_loader import DataConfig, Loader
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.shards.label_vector import FIELDS, LAYOUT_VERSION, pack
 from skelfit.shards.shard_files import Row, Sample, ShardFiles, shard_name, write_shard
-from tools.studies.setup import Setup, Study, table
+from tools.studies.setup import Setup, Study
 
 _DRAWN = 250  # people whose pictures come over and over
 _SHARD, _BATCH, _SHUFFLE = 500, 64, 500

@@ -10,12 +10,13 @@ import roma
 import torch
 from torch import Tensor
 
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import NUM_DOFS, ROOT_DOFS, dof_limits
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.backends.backend import make_backend
 from skelfit.fitting.mesh_fitter import MeshFitter
 from skelfit.fitting.start.warm_start import root_angles
-from tools.studies.setup import SEED, Setup, Study, distribution, percent, share_below, table
+from tools.studies.setup import SEED, Setup, Study, distribution, percent, share_below
 
 _BATCH = 250
 _FEW = 50  # meshes made at once

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import Labels, make_labels
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import ROOT_DOFS
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
@@ -26,7 +27,7 @@ from skelfit.config.settings import FitConfig, Gender, SkelGender
 from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
-from tools.studies.setup import Setup, Study, check_own_targets, distribution, percent, table
+from tools.studies.setup import Setup, Study, check_own_targets, distribution, percent
 
 WEIGHTS = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)  # m^2 per squared beta; the pipeline's is measured, too
 ROWS = 16  # of a made-up person who has several

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from skelfit.benchmark.fit_speed import POSES, Fits, Labels, same_objective
+from skelfit.benchmark.text_table import table
 from skelfit.config.settings import Gender, Root, load_pipeline
 from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import sample_labels
 from skelfit.resources.catalog import PIPELINES
-from tools.studies.setup import Setup, Study, distribution, percent, table
+from tools.studies.setup import Setup, Study, distribution, percent
 
 SEEDS = (41_000, 42_000, 43_000)  # no person of the demo, the bench or another study
 ROOTS: tuple[Root, ...] = ("frozen", "free")

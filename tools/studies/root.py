@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import Labels, make_labels
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.lazy_roma import roma
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
@@ -24,7 +25,7 @@ from skelfit.config.settings import FitConfig, RootPrior
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.start.warm_start import root_translation
-from tools.studies.setup import Setup, Study, distribution, percent, table
+from tools.studies.setup import Setup, Study, distribution, percent
 
 # Times the pipeline's prior of the turn and of the move; 0: that one is not held.
 PRIORS = ((0.0, 0.0), (0.1, 0.1), (0.5, 1.0), (2.0, 1.0), (1.0, 3.0), (5.0, 1.0), (1.0, 10.0), (10.0, 10.0))

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import Labels, make_labels
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS
 from skelfit.fitting.fit_result import FitResult, map_results
 from skelfit.fitting.fitter import Fitter, PairFitter
 from skelfit.fitting.passes import Batch
-from tools.studies.setup import SEED, Setup, Study, distribution, percent, quantiles, share_below, table
+from tools.studies.setup import SEED, Setup, Study, distribution, percent, quantiles, share_below
 
 SPREAD = 0.1  # rad
 _BOUNDS = (1e-4, 1e-3, 2e-3, 1e-2)  # rad

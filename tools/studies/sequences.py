@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES
 from skelfit.config.settings import Gender
 from skelfit.fitting.fit_result import FitResult
@@ -28,7 +29,7 @@ from tools.studies.motion_measures import (
     speeds,
 )
 from tools.studies.motions import Motion, make_motion, make_motions
-from tools.studies.setup import Setup, Study, percent, table
+from tools.studies.setup import Setup, Study, percent
 
 WAYS = ("alone", "together")
 # What a sequence is to meet: jitter in times the label's, deg beyond the label's largest step, cost of PVE, frames.

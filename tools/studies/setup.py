@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,15 +74,3 @@ def share_below(values: Tensor, *bounds: float) -> dict[str, float]:
 def percent(share: float) -> str:
     """A share as text."""
     return f"{100 * share:.2f} %"
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a table; the first column is text, the others are numbers."""
-    cells = [tuple(heads), *(tuple(str(c) for c in row) for row in rows)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(heads))]
-    return [
-        "  ".join(
-            c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import Labels, make_labels
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints
 from skelfit.bodies.dofs import ROOT_DOFS, dof_limits, dofs_of_joint
 from skelfit.bodies.kinematics import Frames
@@ -24,7 +25,7 @@ from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter, PairFitter
 from skelfit.fitting.start.warm_start import body_angles
 from tools.studies.limits import violations
-from tools.studies.setup import SEED, Setup, Study, distribution, percent, table
+from tools.studies.setup import SEED, Setup, Study, distribution, percent
 
 WEIGHTS = (0.0, 0.003, 0.01, 0.03, 0.1)
 _SCAPULAE, _HUMERI = (14, 19), (15, 20)

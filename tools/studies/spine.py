@@ -17,12 +17,13 @@ from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import Labels, make_labels
+from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import NUM_DOFS, ROOT_DOFS, dof_index
 from skelfit.config.settings import Gender, SpineConfig
 from skelfit.labels.demo_people import sample_labels
 from tools.studies.motions import make_motions
 from tools.studies.sensitivity import SPREAD, MovedFitter, fit_from, moved
-from tools.studies.setup import SEED, Setup, Study, distribution, percent, table
+from tools.studies.setup import SEED, Setup, Study, distribution, percent
 
 TIMES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # the pipeline's weights
 OPPOSITE_DEG = 5.0

@@ -11,14 +11,13 @@ import torch
 from click.testing import CliRunner
 
 from skelfit.benchmark.fit_speed import make_labels
-from skelfit.bodies.model_set import ModelSet, load_models, open_models, other_models
+from skelfit.bodies.model_set import ModelSet, load_models, open_models
 from skelfit.bodies.open_body import SMPL_PARTNER, open_body_models
-from skelfit.bodies.other_rig import other_rig
 from skelfit.bodies.skel import SkelModel
-from skelfit.cli import main
 from skelfit.config.settings import load_pipeline
 from skelfit.fitting.fitter import Fitter
 from tools.open_body_build.skel_rig import PARTNER as SKEL_PARTNER
+from tools.other_rig import other_models, other_rig, write_other_rig
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 FLIP = np.array([-1.0, 1.0, 1.0])
@@ -99,10 +98,9 @@ def test_its_bodies_fit_each_other_about_as_the_open_bodys_do(other: ModelSet) -
 
 
 def test_the_command_writes_it(other: ModelSet, tmp_path: Path) -> None:
-    given = ["models", "open-body", "--other-rig", "--out", str(tmp_path)]
-    result = CliRunner().invoke(main, given)
+    result = CliRunner().invoke(write_other_rig, ["--out", str(tmp_path / "assets")])
     assert result.exit_code == 0, result.output
-    assert load_models(tmp_path).sha256 == other.sha256 != open_models().sha256
-    official = CliRunner().invoke(main, [*given[:-1], str(tmp_path / "official"), "--official"])
+    assert load_models(tmp_path / "assets").sha256 == other.sha256 != open_models().sha256
+    official = CliRunner().invoke(write_other_rig, ["--out", str(tmp_path / "official"), "--official"])
     assert official.exit_code == 0, official.output
     assert len(list((tmp_path / "official").glob("*.pkl"))) == 5

@@ -7,13 +7,16 @@ anywhere. Same topology, frame, units and symmetry as the open body.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from skelfit.bodies.open_body import JOINTS, SKEL_PARENTS, SMPL_PARTNER
+from skelfit.bodies.model_set import ModelSet, models_from_official, save_models
+from skelfit.bodies.open_body import JOINTS, SKEL_PARENTS, SMPL_PARTNER, open_body_models, write_official
 from tools.open_body_build.skel_rig import PARTNER as SKEL_PARTNER
 from tools.open_body_build.skel_rig import apose
 
@@ -136,3 +139,27 @@ def _settled(weights: Array, edges: sparse.csr_matrix, rounds: int, power: float
     kept = np.where(weights > np.maximum(next_one, 2e-3), weights, 0.0)
     found: Array = kept / kept.sum(1, keepdims=True)
     return found
+
+
+def other_models() -> ModelSet:
+    """The open body on another rig, as a set of models."""
+    return models_from_official(other_rig(open_body_models()), "open body on another rig")
+
+
+@click.command("python -m tools.other_rig")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder for the files.")
+@click.option("--official", is_flag=True, help="Write files in the official SMPL and SKEL v1.1.1 schemas.")
+def write_other_rig(out: Path, official: bool) -> None:
+    """Write the open body on another rig: a second pair of SMPL and SKEL, to measure methods on."""
+    if out.exists():
+        raise click.BadParameter(f"{out}: exists already", param_hint="--out")
+    if official:
+        out.mkdir(parents=True)
+        write_official(other_rig(open_body_models()), out)
+    else:
+        save_models(other_models(), out)
+    click.echo(out)
+
+
+if __name__ == "__main__":
+    write_other_rig()
