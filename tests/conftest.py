@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
-import kernels
+import compile_lock
 import programs
 import pytest
 import torch
@@ -36,7 +36,7 @@ LAST = (
 SPLIT = ("test_golden", "test_study_fit", "test_fit", "test_bench")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # of each of several processes
 
-kernels.compile_once()
+compile_lock.compile_once()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     os.environ |= dict.fromkeys(ONE_THREAD, "1")
     os.environ[programs.SERVER_VARIABLE] = programs.server()
-    config.stash[_WARM_UP] = programs.start("-c", kernels.WARM_UP, log=Path(os.devnull))
+    config.stash[_WARM_UP] = programs.start("-c", compile_lock.WARM_UP, log=Path(os.devnull))
 
 
 _WARM_UP = pytest.StashKey[programs.Program]()

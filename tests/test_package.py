@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from kernels import WARM_UP
+from compile_lock import WARM_UP
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.labels.demo_people import write_demo

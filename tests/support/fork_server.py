@@ -21,7 +21,7 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-import kernels
+import compile_lock
 import torch
 
 IMPORTED = (
@@ -180,7 +180,7 @@ def start(arguments: list[str]) -> None:
 def main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
-    kernels.compile_once()
+    compile_lock.compile_once()
     gc.freeze()
     server = Server(sys.argv[1])
     server.run()
