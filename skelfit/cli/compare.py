@@ -14,7 +14,7 @@ from skelfit.cli.progress_bars import Progress
 from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import check_models
 from skelfit.shards.finished_run import open_run
-from skelfit.shards.shard_files import write_atomically, write_json
+from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.verification.comparison.compare_run import compare
 from skelfit.verification.comparison.comparison_picture import draw_worst
 from skelfit.verification.comparison.comparison_report import Report, lines_of, make_report

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import dof_limits
+from skelfit.bodies.joint_limits import limit_excess
 from skelfit.config.settings import GateConfig, Pipeline, TemporalConfig
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.mesh_labels import MeshPeople
@@ -18,7 +19,7 @@ from skelfit.fitting.sequences.frame_index import Frames
 from skelfit.labels.filters import Screening, vertex_fault
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.shards.label_vector import FloatArray
-from skelfit.shards.row_statistics import FILTERED, PUBLISHED, limit_excess
+from skelfit.shards.row_status import FILTERED, PUBLISHED
 
 BAD_INPUT, NOT_CONVERGED, ABOVE_GATE = "bad_input", "not_converged", "residual_above_gate"
 OK, LIMIT_VIOLATION = PUBLISHED

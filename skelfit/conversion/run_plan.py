@@ -28,17 +28,14 @@ from skelfit.shards.shard_files import (
     SUMMARY_NAME,
     ShardError,
     ShardFiles,
-    check_shard,
     list_shards,
     list_subsets,
-    read_json,
-    read_marker,
-    read_rows,
     remove_shard,
-    sealed,
     shard_name,
-    write_json,
 )
+from skelfit.shards.shard_reader import check_shard, read_json, read_marker, read_rows
+from skelfit.shards.shard_writer import sealed
+from skelfit.storage.hashed_write import write_json
 
 # The version of all that turns a label row into a published row: readers, filters, crops, the fit, the layout of a row.
 # Raise it by one when the same input gives other results than before, and record the golden parameters again (`python

@@ -56,8 +56,11 @@ from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import read_rows
 from skelfit.labels.world_up import turned
 from skelfit.shards.label_vector import LAYOUT_VERSION, FloatArray, pack
-from skelfit.shards.row_statistics import PUBLISHED, round_mm
-from skelfit.shards.shard_files import Row, Sample, ShardFiles, write_shard
+from skelfit.shards.row_statistics import round_mm
+from skelfit.shards.row_status import PUBLISHED
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_schema import ShardRow, ShardSample
+from skelfit.shards.shard_writer import write_shard
 
 BETAS_STEPS = ("transferred", "refined")
 
@@ -282,7 +285,7 @@ def _without_jumps(batch: LabelBatch, poses: FloatArray, published: Sequence[boo
 
 def _entries(
     task: ShardTask, batch: LabelBatch, fitted: Fitted, screening: Screening, clock: _Clock
-) -> Iterator[tuple[Row, Sample | None]]:
+) -> Iterator[tuple[ShardRow, ShardSample | None]]:
     """Every row of a shard, and the sample of those that are published; images are read on the way."""
     run = task.run
     verdicts = judge(batch, fitted, run.pipeline, screening)
@@ -302,7 +305,7 @@ def _entries(
             if published[i]:
                 picture = picture or Picture(None)
                 meta = _meta(task, batch, row, i) | {"keypoints3d": origins[i]} | _image_meta(picture)
-                sample = Sample(
+                sample = ShardSample(
                     row.key, labels[i], {**meta, "layout": LAYOUT_VERSION}, picture.data, picture.ending
                 )
             yield row, sample
@@ -322,11 +325,11 @@ def _row(
     unseen: int,
     picture: Picture | None,
     fitted_rate: float | None,
-) -> Row:
+) -> ShardRow:
     """The sidecar row of row i of a shard; its picture is None where none was wanted."""
     stages = [stage.name for stage in task.run.pipeline.fit.stages]
     row, skel_gender = int(batch.row[i]), _skel_gender(fitted, i)
-    return Row(
+    return ShardRow(
         key=f"{task.run.subset}-{task.file_index}-{row:08d}",
         row=row,
         status=verdict.status,
@@ -370,7 +373,7 @@ def _target_gender(task: ShardTask, batch: LabelBatch, i: int, skel_gender: str 
     return task.run.pipeline.fit.target_gender(batch.gender[i], skel_gender)
 
 
-def _meta(task: ShardTask, batch: LabelBatch, row: Row, i: int) -> dict[str, Any]:
+def _meta(task: ShardTask, batch: LabelBatch, row: ShardRow, i: int) -> dict[str, Any]:
     """What a sample's metadata says of where it comes from."""
     return {
         "key": row.key,

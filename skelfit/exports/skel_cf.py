@@ -10,7 +10,7 @@ import numpy as np
 from skelfit.errors import OutputError
 from skelfit.shards.finished_run import FinishedRun, Person, Step, no_step
 from skelfit.shards.label_vector import FIELDS
-from skelfit.shards.shard_files import write_atomically
+from skelfit.storage.hashed_write import write_atomically
 
 # Keys of the file, and the parts of a label vector that they are: SKEL-CF's `X-release-skel.npz` and skel_trans...
 _PARTS = {

@@ -43,7 +43,8 @@ from skelfit.errors import OutputError
 from skelfit.labels.label_store import build_store
 from skelfit.labels.label_store import read_rows as read_label_rows
 from skelfit.shards.label_vector import unpack
-from skelfit.shards.shard_files import ShardFiles, read_json, read_marker, read_rows, read_samples
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_reader import read_json, read_marker, read_rows, read_samples
 
 
 def convert(run: Run, fitter: FakeFitter | None = None, **options: bool) -> FakeFitter:

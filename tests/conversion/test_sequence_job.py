@@ -25,8 +25,8 @@ from skelfit.fitting.fitter import Fitter
 from skelfit.labels.label_batch import LabelBatch, Sequence, nothing_known
 from skelfit.labels.label_store import build_store, read_rows
 from skelfit.shards.label_vector import unpack
-from skelfit.shards.shard_files import read_json, read_samples
-from skelfit.shards.shard_files import read_rows as read_sidecar
+from skelfit.shards.shard_reader import read_json, read_samples
+from skelfit.shards.shard_reader import read_rows as read_sidecar
 from tools.studies.motions import Motion, make_motion
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"

@@ -22,7 +22,7 @@ from skelfit.fitting.baseline.naive_objective import Reference
 from skelfit.fitting.fitter import PairFitter
 from skelfit.labels.demo_people import sample_labels, write_demo
 from skelfit.labels.label_store import build_store, store_info
-from skelfit.shards.shard_files import read_rows
+from skelfit.shards.shard_reader import read_rows
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 

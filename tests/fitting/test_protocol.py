@@ -26,7 +26,8 @@ from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.start.warm_start import beta_map
 from skelfit.labels.label_store import build_store, store_info
 from skelfit.shards.finished_run import open_run
-from skelfit.shards.shard_files import list_shards, read_rows
+from skelfit.shards.shard_files import list_shards
+from skelfit.shards.shard_reader import read_rows
 from skelfit.verification.gates import parse_gates
 from skelfit.verification.integrity.run_folder import open_run as open_to_verify
 from skelfit.verification.verify_shard import plan_verify, verify_shard

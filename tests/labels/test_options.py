@@ -21,7 +21,7 @@ from skelfit.labels.label_store import build_store
 from skelfit.labels.readers.base import OPTIONS, OptionError, Request
 from skelfit.labels.readers.registry import READERS, read
 from skelfit.shards.label_vector import unpack
-from skelfit.shards.shard_files import read_samples
+from skelfit.shards.shard_reader import read_samples
 
 MAKERS = LAYOUTS | {"camerahmr": lambda: camerahmr(N)}
 VALUES = {
