@@ -18,8 +18,9 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.cli.convert import chosen_pipeline, convert_run
 from skelfit.config.settings import LabelSource, Pipeline, SpineConfig, load_pipeline
+from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter
 from skelfit.conversion.run_plan import LabelFile
-from skelfit.conversion.shard_task import cached_mesh_fitter, make_fitter, run_shard
+from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
@@ -121,12 +122,12 @@ def test_what_has_no_use_is_refused(models: ModelSet, tmp_path: Path) -> None:
     assert chosen_pipeline(PIPELINES / "skel-cf.yaml", skel_gender="female").fit.skel_gender == "female"
 
 
-def test_meshes_are_refused(theirs: Pipeline) -> None:
+def test_meshes_are_refused(models: ModelSet, theirs: Pipeline) -> None:
     with pytest.raises(ConfigError, match="neutral_target: gendered, found bare meshes"):
-        cached_mesh_fitter(None, "", theirs, "cpu")
+        make_mesh_fitter(models, theirs, "cpu")
     copied = replace(theirs, fit=replace(theirs.fit, neutral_target="neutral"))
     with pytest.raises(ConfigError, match=r"labels with SMPL parameters, for betas: copy, found bare meshes"):
-        cached_mesh_fitter(None, "", copied, "cpu")
+        make_mesh_fitter(models, copied, "cpu")
 
 
 def test_shards_say_whose_mesh_was_fitted(
