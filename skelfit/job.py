@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from skelfit import __version__
 from skelfit.body.models import ModelSet, load_models, open_models
 from skelfit.body.smpl import root_joint_tables
-from skelfit.config import Pipeline
+from skelfit.config import Pipeline, RootPrior
 from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
 from skelfit.filters import Screening, screen
 from skelfit.fit.first_order import FirstOrderFitter
@@ -214,8 +214,15 @@ def cached_mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipelin
     if pipeline.first_order is not None:
         expected = "labels with SMPL parameters, for a pipeline with first_order"
         raise ConfigError(pipeline.name, "first_order", expected, "bare meshes")
-    for key, usual in (("neutral_target", "neutral"), ("betas", "transfer")):
-        if (value := getattr(pipeline.fit, key)) != usual:
+    # A root that is frozen is what pipelines have by default, and one that is free is what meshes have.
+    usual: dict[str, tuple[object, ...]] = {
+        "neutral_target": ("neutral",),
+        "betas": ("transfer",),
+        "root": ("frozen", "free"),
+        "root_prior": (RootPrior(),),
+    }
+    for key, values in usual.items():
+        if (value := getattr(pipeline.fit, key)) not in values:
             expected = f"labels with SMPL parameters, for {key}: {value}"
             raise ConfigError(pipeline.name, f"fit.{key}", expected, "bare meshes")
     return MeshPeople(models_of(models, models_sha256), pipeline.fit, find_device(device))

@@ -17,7 +17,7 @@ from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
 from skelfit.cli.convert import chosen_pipeline, convert_run
-from skelfit.config import LabelSource, Pipeline, SpineConfig, load_pipeline
+from skelfit.config import LabelSource, Pipeline, RootPrior, SpineConfig, load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.export.people import open_run
 from skelfit.fit.fitter import Fitter
@@ -126,6 +126,20 @@ def test_meshes_are_refused(theirs: Pipeline) -> None:
     copied = replace(theirs, fit=replace(theirs.fit, neutral_target="neutral"))
     with pytest.raises(ConfigError, match=r"labels with SMPL parameters, for betas: copy, found bare meshes"):
         cached_mesh_fitter(None, "", copied, "cpu")
+
+
+def test_no_label_holds_the_root_of_a_mesh(models: ModelSet) -> None:
+    free = load_pipeline(PIPELINES / "free-root.yaml")
+    turning = replace(free, fit=replace(free.fit, root="turn"))
+    with pytest.raises(ConfigError, match=r"labels with SMPL parameters, for root: turn, found bare meshes"):
+        cached_mesh_fitter(None, models.sha256, turning, "cpu")
+    held = replace(free, fit=replace(free.fit, root_prior=RootPrior(turn=1.0)))
+    with pytest.raises(
+        ConfigError, match=r"parameters, for root_prior: turn 1, move 0.01, found bare meshes"
+    ):
+        cached_mesh_fitter(None, models.sha256, held, "cpu")
+    # A free root is what meshes have.
+    assert cached_mesh_fitter(None, models.sha256, free, "cpu")
 
 
 def test_shards_say_whose_mesh_was_fitted(
