@@ -264,7 +264,11 @@ def test_the_picture_shows_both_sides(made: Path, tmp_path: Path) -> None:
             "expected angles in radians, found angles up to 60 in half",
         ),
         ({"skel_poses": np.full((PEOPLE, 46), np.nan)}, (), "expected a row of finite numbers, found none"),
-        ({}, ("--gender", "male"), "'skel_gender': expected no such key, for --gender male"),
+        (
+            {},
+            ("--gender", "male"),
+            "expected no such key, for --gender male, found whose betas each row has; drop --gender",
+        ),
         ({}, ("--json", "gone/r.json"), "gone/r.json: cannot be written: no such folder"),
     ],
 )

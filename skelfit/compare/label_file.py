@@ -20,6 +20,7 @@ from skelfit.labels.magic import what_file
 from skelfit.layout import FloatArray
 
 EXPECTED = "an .npz file, such as SKEL-CF's X-release-skel.npz"
+_GIVEN_TWICE = "whose betas each row has; drop --gender"
 # Published betas are below 10, and no joint turns by more than a few turns: above, a number means nothing.
 _MOST_BETA, _MOST_RAD = 1e3, 1e3
 # rad; the largest angle of half of all people stays below this by far, whole turns included.
@@ -100,7 +101,7 @@ def _genders(columns: Columns, given: str | None, rows: int) -> NDArray[np.str_]
     if "skel_gender" not in columns:
         return np.full(rows, given or "male")
     if given is not None:
-        raise columns.error("skel_gender", f"no such key, for --gender {given}", "whose betas each row has")
+        raise columns.error("skel_gender", f"no such key, for --gender {given}", _GIVEN_TWICE)
     return np.array(columns.texts("skel_gender"), np.str_)
 
 
