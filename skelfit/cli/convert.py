@@ -314,7 +314,7 @@ def chosen_pipeline(
         if pipeline.temporal is None:
             expected = "a pipeline that fits frames of a sequence as one problem, for --independent-frames"
             found = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
-            raise ConfigError(path, "fit.temporal", expected, found)
+            raise ConfigError(path, "fit.temporal", expected, f"{found}; drop --independent-frames")
         pipeline = replace(pipeline, fit=replace(pipeline.fit, temporal=None))
     if skel_gender is not None:
         gender: Any = skel_gender

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.model_set import ModelSet, load_models, open_models
 from skelfit.bodies.smpl import root_joint_tables
-from skelfit.config.settings import Pipeline
+from skelfit.config.settings import Pipeline, RootPrior
 from skelfit.conversion.row_fits import LabelFitter
 from skelfit.conversion.run_plan import Run
 from skelfit.errors import ConfigError, ModelError
@@ -32,8 +32,15 @@ def make_mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshP
     if pipeline.first_order is not None:
         expected = "labels with SMPL parameters, for a pipeline with first_order"
         raise ConfigError(pipeline.name, "first_order", expected, "bare meshes")
-    for key, usual in (("neutral_target", "neutral"), ("betas", "transfer")):
-        if (value := getattr(pipeline.fit, key)) != usual:
+    # A frozen root is the default of pipelines, and a free one is what meshes have.
+    usual: dict[str, tuple[object, ...]] = {
+        "neutral_target": ("neutral",),
+        "betas": ("transfer",),
+        "root": ("frozen", "free"),
+        "root_prior": (RootPrior(),),
+    }
+    for key, values in usual.items():
+        if (value := getattr(pipeline.fit, key)) not in values:
             expected = f"labels with SMPL parameters, for {key}: {value}"
             raise ConfigError(pipeline.name, f"fit.{key}", expected, "bare meshes")
     return MeshPeople(models, pipeline.fit, device)

@@ -262,14 +262,14 @@ def test_independent_frames_without_a_use_are_refused(folder: Path) -> None:
     write_labels(Path("people.npz"))
     result = convert(Path("people.npz"), "--independent-frames")
     assert result.exit_code == 2
-    expected = "expected sequences, for --independent-frames, found none in these camerahmr labels"
-    assert expected in result.stderr
+    expected = "expected sequences, for --independent-frames, found none in these camerahmr labels; drop "
+    assert f"{expected}--independent-frames" in result.stderr
     result = convert(folder, "--independent-frames", "--pipeline", PIPELINES / "first-order.yaml")
     assert result.exit_code == 2
     assert (
         "'fit.temporal': expected a pipeline that fits frames of a sequence as one problem" in result.stderr
     )
-    assert "found each fitted by itself (first_order)" in result.stderr
+    assert "found each fitted by itself (first_order); drop --independent-frames" in result.stderr
 
 
 def test_the_baseline_takes_no_frames(folder: Path, models: ModelSet) -> None:

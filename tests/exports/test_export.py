@@ -48,6 +48,7 @@ SHAPES = {
     "cam_int": (3, 3),
     "row": (),
     "skel_gender": (),
+    "coordinates": (),
     "pose_cam": (24, 3),
     "shape": (10,),
     "trans_cam": (3,),
