@@ -1,0 +1,78 @@
+"""Events of MkDocs (see `hooks` in mkdocs.yml): pages from the code, and links between all files.
+
+The site holds docs/, the README files of other folders, and the reference, which is made from the code at each build.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from tools.docs_site.links import INCLUDED, rewrite, site_path, targets
+from tools.docs_site.notebook import notebook_page
+from tools.docs_site.reference import reference_pages
+
+ROOT = Path(__file__).parents[2]
+HOME = "README.md"
+# Of the README, the home page shows everything before this heading.
+HOME_ENDS = "\n## Without the repository\n"
+NOTEBOOK = "tutorial.ipynb"
+
+_SOURCES = {page: source for source, page in INCLUDED.items()}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that do not lie in docs/, and the files that pages link to."""
+    for source, page in INCLUDED.items():
+        files.append(File.generated(config, page, content=_included(source)))
+    for page, content in reference_pages().items():
+        files.append(File.generated(config, page, content=content))
+    notebook = ROOT / "docs" / NOTEBOOK
+    files.append(File.generated(config, "tutorial.md", content=notebook_page(notebook)))
+    for path in _linked_files(files):
+        files.append(File.generated(config, site_path(path), abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Rewrite the links of a page from those of the repository to those of the site."""
+    return rewrite(markdown, _source(page.file.src_uri), page.file.src_uri)
+
+
+def _included(source: str) -> str:
+    """The text of a Markdown file outside docs/."""
+    text = (ROOT / source).read_text(encoding="utf-8")
+    if source != HOME:
+        return text
+    start, heading, _ = text.partition(HOME_ENDS)
+    if not heading:
+        raise ValueError(f"{HOME}: expected the heading {HOME_ENDS.strip()!r}, found none")
+    return f"{start}\n{_where_to_go(text)}"
+
+
+def _where_to_go(readme: str) -> str:
+    """The README's table of pages, which ends the home page."""
+    match = re.search(r"^## Documentation\n.*?(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
+    if match is None:
+        raise ValueError(f"{HOME}: expected the heading '## Documentation', found none")
+    return match[0]
+
+
+def _linked_files(files: Files) -> list[str]:
+    """Files of the repository outside docs/ that pages link to."""
+    linked = set()
+    for file in files.documentation_pages():
+        linked |= set(targets(file.content_string, _source(file.src_uri)))
+    return sorted(
+        p for p in linked if p not in INCLUDED and not p.startswith("docs/") and (ROOT / p).is_file()
+    )
+
+
+def _source(page: str) -> str:
+    """The path in the repository of what a page of the site is made from."""
+    return _SOURCES.get(page, f"docs/{page}")
