@@ -118,10 +118,10 @@ class SolverConfig:
 class PassConfig:
     """Which people get another vertex pass, and when they have converged; gains are shares of the objective."""
 
-    # rad; a person whom a coarse pass moves by more gets another coarse pass
+    # rad; a person that a coarse pass moves by more gets another coarse pass
     moving: float = bounded(0, default=3e-3)
     gaining: float = bounded(0, default=1e-5)  # so does a person who would still gain more than this share
-    # rad; a person whom a pass over all vertices moves by more gets another such pass
+    # rad; a person that a pass over all vertices moves by more gets another such pass
     late_moving: float = bounded(0, default=3e-2)
     # so does a person who would still gain more than this share
     late_gaining: float = bounded(0, default=1e-6)

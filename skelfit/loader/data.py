@@ -47,7 +47,7 @@ class DataConfig:
     """What is read, and how."""
 
     subsets: tuple[SubsetConfig, ...] = bounded(1, default=())  # the shards; also by --shards
-    # a keep-list of `skelfit verify --keep`; people whom it drops are left out
+    # a keep-list of `skelfit verify --keep`; people that it drops are left out
     keep: str | None = local_path(default=None)
     held_out: float = bounded(0, 0.9, default=0.0)  # share of the people that training never sees
     batch_size: int = bounded(1, default=64)  # people per batch, of each process

@@ -64,10 +64,10 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """When to measure people whom training never sees, and who they are."""
+    """When errors are measured, and on which people that training never sees."""
 
     every: int = bounded(1, default=2000)  # steps between two validations; there is one more at the end
-    # shards to measure with; none: the people whom data.held_out holds out
+    # shards to measure with; none: the people that data.held_out holds out
     subsets: tuple[SubsetConfig, ...] = ()
 
 
