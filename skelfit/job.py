@@ -211,6 +211,11 @@ def _way_to_fit(task: ShardTask, batch: LabelBatch, fitter: FitterLike | None) -
 @lru_cache(maxsize=1)
 def cached_mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipeline, device: str) -> MeshPeople:
     """The same for bare meshes."""
+    return make_mesh_fitter(models_of(models, models_sha256), pipeline, find_device(device))
+
+
+def make_mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshPeople:
+    """The fitter of bare meshes that a pipeline asks for. Raises ConfigError for one that needs SMPL parameters."""
     if pipeline.first_order is not None:
         expected = "labels with SMPL parameters, for a pipeline with first_order"
         raise ConfigError(pipeline.name, "first_order", expected, "bare meshes")
@@ -218,7 +223,7 @@ def cached_mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipelin
         if (value := getattr(pipeline.fit, key)) != usual:
             expected = f"labels with SMPL parameters, for {key}: {value}"
             raise ConfigError(pipeline.name, f"fit.{key}", expected, "bare meshes")
-    return MeshPeople(models_of(models, models_sha256), pipeline.fit, find_device(device))
+    return MeshPeople(models, pipeline.fit, device)
 
 
 @lru_cache(maxsize=1)
@@ -270,7 +275,7 @@ def _pictures(
             yield from read_pictures(source, wanted, run.pipeline.images)
 
 
-def _without_jumps(batch: LabelBatch, poses: FloatArray, published: Sequence[bool]) -> FloatArray:
+def without_jumps(batch: LabelBatch, poses: FloatArray, published: Sequence[bool]) -> FloatArray:
     """Angles (N,46) rad that do not jump between neighbouring frames of a sequence, of those who are published."""
     poses = poses.copy()
     for sequence in batch.sequences:
@@ -288,7 +293,7 @@ def _entries(
     verdicts = judge(batch, fitted, run.pipeline, screening)
     published = [verdict.status in PUBLISHED for verdict in verdicts]
     keypoints, origins = _keypoints3d(batch, fitted)
-    fitted = replace(fitted, poses=_without_jumps(batch, fitted.poses, published))
+    fitted = replace(fitted, poses=without_jumps(batch, fitted.poses, published))
     labels = _labels(batch, fitted, keypoints)
     rates = fitted_rates(batch, run.pipeline.temporal, screening.reasons, fitted.finite)
     with closing(_pictures(task, batch, published)) as pictures:

@@ -16,15 +16,16 @@ from skelfit.bench import make_labels
 from skelfit.body.models import ModelSet
 from skelfit.body.skel import SkelModel
 from skelfit.body.smpl import SmplModel
-from skelfit.cli.convert import chosen_pipeline, convert_run
+from skelfit.cli.convert import convert_run
 from skelfit.config import LabelSource, Pipeline, SpineConfig, load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.export.people import open_run
 from skelfit.fit.fitter import Fitter
 from skelfit.fit.results import FitResult
 from skelfit.fit.warm_start import beta_map
-from skelfit.job import cached_mesh_fitter, make_fitter, run_shard
+from skelfit.job import make_fitter, make_mesh_fitter, run_shard
 from skelfit.labels.store import build_store, store_info
+from skelfit.pipeline_choice import chosen_pipeline
 from skelfit.plan import LabelFile
 from skelfit.shards import list_shards, read_rows
 from skelfit.studies import betas as betas_study
@@ -120,12 +121,12 @@ def test_what_has_no_use_is_refused(models: ModelSet, tmp_path: Path) -> None:
     assert chosen_pipeline(PIPELINES / "skel-cf.yaml", skel_gender="female").fit.skel_gender == "female"
 
 
-def test_meshes_are_refused(theirs: Pipeline) -> None:
+def test_meshes_are_refused(theirs: Pipeline, models: ModelSet) -> None:
     with pytest.raises(ConfigError, match="neutral_target: gendered, found bare meshes"):
-        cached_mesh_fitter(None, "", theirs, "cpu")
+        make_mesh_fitter(models, theirs, "cpu")
     copied = replace(theirs, fit=replace(theirs.fit, neutral_target="neutral"))
     with pytest.raises(ConfigError, match=r"labels with SMPL parameters, for betas: copy, found bare meshes"):
-        cached_mesh_fitter(None, "", copied, "cpu")
+        make_mesh_fitter(models, copied, "cpu")
 
 
 def test_shards_say_whose_mesh_was_fitted(

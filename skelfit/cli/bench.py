@@ -12,13 +12,14 @@ import torch
 
 from skelfit.bench import BenchConfig, run_bench
 from skelfit.body.models import find_models
-from skelfit.cli.convert import COUNT, chosen_pipeline
-from skelfit.cli.paths import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
+from skelfit.cli.convert import COUNT
+from skelfit.cli.paths import FILE, FOLDER, PIPELINE
 from skelfit.config import load_pipeline
 from skelfit.device_report.report import ReportConfig, Subject, failures, make_report
 from skelfit.errors import OutputError
 from skelfit.heap import keep_heap
 from skelfit.job import find_device
+from skelfit.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.shipped import PIPELINES
 from skelfit.studies.setup import table
 

@@ -20,7 +20,7 @@ from skelfit.cli.given import Given, check_given, check_image_options
 from skelfit.cli.images import ImageOptions, image_options, prepare_images
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.labels import LabelOptions, label_options
-from skelfit.cli.paths import DEFAULT_PIPELINE, FILE, FOLDER, MANIFEST, PIPELINE
+from skelfit.cli.paths import FILE, FOLDER, MANIFEST, PIPELINE
 from skelfit.cli.places import PlaceOptions, place_options
 from skelfit.cli.progress import Progress, report, report_subsets
 from skelfit.cli.subsets import (
@@ -41,13 +41,14 @@ from skelfit.cluster.place import HERE, Place, visible_gpus
 from skelfit.cluster.tasks import ShardFailure, run_tasks
 from skelfit.cluster.watching import check_bokeh
 from skelfit.cluster.worker import Work
-from skelfit.config import Pipeline, check_neutral_target, load_manifest, load_pipeline
-from skelfit.errors import ConfigError, SkelfitError
+from skelfit.config import Pipeline, load_manifest
+from skelfit.errors import SkelfitError
 from skelfit.filters import PUBLISHED_VALUES, switched
 from skelfit.fit.backend import is_compiled, make_backend
 from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
 from skelfit.labels.store import clear_temporaries, store_sequences
 from skelfit.lock import write_record, writing
+from skelfit.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.plan import Run, ShardTask, finish, pending, plan_shards, rejected_so_far
 from skelfit.shipped import MANIFESTS
 
@@ -296,27 +297,6 @@ def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
             "shares": shares,
         },
     }
-
-
-def chosen_pipeline(
-    path: Path,
-    skel_gender: str | None = None,
-    shard_size: int | None = None,
-    independent_frames: bool = False,
-) -> Pipeline:
-    """The pipeline with what the command line changes of it. Raises ConfigError."""
-    pipeline = load_pipeline(path)
-    if independent_frames:
-        if pipeline.temporal is None:
-            expected = "a pipeline that fits frames of a sequence as one problem, for --independent-frames"
-            found = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
-            raise ConfigError(path, "fit.temporal", expected, found)
-        pipeline = replace(pipeline, fit=replace(pipeline.fit, temporal=None))
-    if skel_gender is not None:
-        gender: Any = skel_gender
-        pipeline = replace(pipeline, fit=replace(pipeline.fit, skel_gender=gender))
-        check_neutral_target(pipeline.fit, path)
-    return pipeline if shard_size is None else replace(pipeline, shard_size=shard_size)
 
 
 def _work_off(

@@ -12,10 +12,11 @@ import torch
 from skelfit import __version__
 from skelfit.bench import describe_device
 from skelfit.body.models import find_models
-from skelfit.cli.convert import COUNT, chosen_pipeline
-from skelfit.cli.paths import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
+from skelfit.cli.convert import COUNT
+from skelfit.cli.paths import FILE, FOLDER, PIPELINE
 from skelfit.errors import OutputError
 from skelfit.job import find_device
+from skelfit.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.studies import STUDIES
 from skelfit.studies.setup import Setup
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skelfit.errors import LabelError
-from skelfit.labels.batch import VERTICES, About, LabelBatch, nothing_known
+from skelfit.labels.batch import VERTICES, About, FloatArray, LabelBatch, nothing_known
 from skelfit.labels.columns import ARRAY, Columns
 from skelfit.labels.limits import check_mesh_place
 from skelfit.labels.other_bodies import named_mesh
@@ -27,19 +27,26 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     vertices = to_metres(columns, key, given, request, notes)
     n = len(vertices)
     reasons = Reasons(n)
-    finite = np.asarray(np.isfinite(vertices).all(axis=(1, 2)))
-    reasons.report(~finite, f"non_finite:{key}")
-    size = np.zeros(n, np.float32)
-    size[finite] = (vertices[finite].max(axis=1) - vertices[finite].min(axis=1)).max(axis=1)
-    reasons.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
-    check_mesh_place(np.where(finite[:, None, None], vertices, 0), reasons.report)
+    vertices = checked_meshes(vertices, key, reasons)
     name = columns.first_of(*_NAMES)
     return LabelBatch(
         row=np.arange(n, dtype=np.int64),
         imgname=columns.texts(name) if name else [""] * n,
         gender=read_genders(columns, request.gender, reasons),
         bad=reasons.texts(),
-        vertices=np.where(finite[:, None, None], vertices, np.float32(0)),
+        vertices=vertices,
         about=About("unknown", has_camera=False, has_smpl=False, notes=tuple(notes)),
         **nothing_known(n),
     )
+
+
+def checked_meshes(vertices: FloatArray, key: str, reasons: Reasons) -> FloatArray:
+    """Meshes (N,6890,3) m, zeros where one is not finite; reports those, and those no person can be."""
+    finite = np.asarray(np.isfinite(vertices).all(axis=(1, 2)))
+    reasons.report(~finite, f"non_finite:{key}")
+    size = np.zeros(len(vertices), np.float32)
+    size[finite] = (vertices[finite].max(axis=1) - vertices[finite].min(axis=1)).max(axis=1)
+    reasons.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
+    safe: FloatArray = np.where(finite[:, None, None], vertices, np.float32(0))
+    check_mesh_place(safe, reasons.report)
+    return safe
