@@ -5,7 +5,6 @@ The site holds docs/, the README files of other folders, and the reference, whic
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,6 @@ from tools.docs_site.notebook import notebook_page
 from tools.docs_site.reference import reference_pages
 
 ROOT = Path(__file__).parents[2]
-HOME = "README.md"
-# Of the README, the home page shows everything before this heading.
-HOME_ENDS = "\n## Without the repository\n"
 NOTEBOOK = "tutorial.ipynb"
 
 _SOURCES = {page: source for source, page in INCLUDED.items()}
@@ -29,7 +25,7 @@ _SOURCES = {page: source for source, page in INCLUDED.items()}
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that do not lie in docs/, and the files that pages link to."""
     for source, page in INCLUDED.items():
-        files.append(File.generated(config, page, content=_included(source)))
+        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     for page, content in reference_pages().items():
         files.append(File.generated(config, page, content=content))
     notebook = ROOT / "docs" / NOTEBOOK
@@ -42,25 +38,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Rewrite the links of a page from those of the repository to those of the site."""
     return rewrite(markdown, _source(page.file.src_uri), page.file.src_uri)
-
-
-def _included(source: str) -> str:
-    """The text of a Markdown file outside docs/."""
-    text = (ROOT / source).read_text(encoding="utf-8")
-    if source != HOME:
-        return text
-    start, heading, _ = text.partition(HOME_ENDS)
-    if not heading:
-        raise ValueError(f"{HOME}: expected the heading {HOME_ENDS.strip()!r}, found none")
-    return f"{start}\n{_where_to_go(text)}"
-
-
-def _where_to_go(readme: str) -> str:
-    """The README's table of pages, which ends the home page."""
-    match = re.search(r"^## Documentation\n.*?(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
-    if match is None:
-        raise ValueError(f"{HOME}: expected the heading '## Documentation', found none")
-    return match[0]
 
 
 def _linked_files(files: Files) -> list[str]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import types
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import click
+import numpy as np
 
 import skelfit
+from skelfit import FittedPeople
+from skelfit.body.dofs import DOF_NAMES, dof_limits
 from skelfit.cli import main
 from skelfit.config import Manifest, Pipeline
 from skelfit.layout import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, schema
@@ -19,6 +24,7 @@ from skelfit.train.config import TrainConfig
 from tools.docs_site.comments import field_comments
 from tools.docs_site.summary_fields import SUMMARY
 
+DOF_NAMES_PATH = f"{dof_limits.__module__}.DOF_NAMES"
 CONFIGURATIONS: dict[str, tuple[type, str]] = {
     "Manifest": (Manifest, "What a subset is: `manifests/*.yaml`. The guide is [datasets](../manifests.md)."),
     "Pipeline": (Pipeline, "How a job runs: `pipelines/*.yaml`. The guide is [pipelines](../pipelines.md)."),
@@ -124,17 +130,34 @@ def _plain(text: str) -> str:
 
 
 def python_page() -> Iterator[str]:
-    """What `import skelfit` gives, by mkdocstrings."""
+    """What `import skelfit` gives, by mkdocstrings; then the names of the angles."""
     yield "# Python"
     yield "`import skelfit` gives the names on this page. Everything else may change without notice."
-    for name in getattr(skelfit, "__all__", ()):
-        value = getattr(skelfit, name)
-        module, qualified = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-        yield f"::: {module}.{qualified}" if module and qualified else _constant(name, value)
+    for path in public_paths().values():
+        if path != DOF_NAMES_PATH:
+            yield f"::: {path}"
+        if path == _path(FittedPeople):
+            yield "Fields of FittedPeople, where `...` are the leading dimensions:"
+            yield _fields(FittedPeople, "field")
+    yield "## DOF_NAMES"
+    yield (
+        "The names of SKEL's 46 angles, in the order of `poses`, with their limits. The pelvis has none. The first "
+        "three angles are the global orientation."
+    )
+    limits = np.degrees(dof_limits())
+    rows = (
+        (str(i), f"`{name}`", *(f"{bound:.0f}" if np.isfinite(bound) else "" for bound in limits[i]))
+        for i, name in enumerate(DOF_NAMES)
+    )
+    yield table(("index", "name", "lowest, degrees", "highest, degrees"), rows)
 
 
-def _constant(name: str, value: object) -> str:
-    return f"## {name}\n\n`{value!r}`"
+def public_paths() -> dict[str, str]:
+    """Name that `import skelfit` gives -> where it is defined, as the imports for type checkers say."""
+    source = Path(skelfit.__file__).read_text(encoding="utf-8")
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    defined = {alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    return {name: defined[name] for name in skelfit.__all__ if name != "__version__"}
 
 
 # Configuration.
@@ -253,6 +276,10 @@ def formats_page() -> Iterator[str]:
     yield table(("key", "meaning"), ((f"`{k}`", _plain(v)) for k, v in SUMMARY.items()))
 
 
-def _fields(cls: type) -> str:
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _fields(cls: type, kind: str = "key") -> str:
     comments = field_comments(cls)
-    return table(("key", "meaning"), ((f"`{k}`", _plain(_sentence(v))) for k, v in comments.items()))
+    return table((kind, "meaning"), ((f"`{k}`", _plain(_sentence(v))) for k, v in comments.items()))
