@@ -10,7 +10,20 @@ PACKAGE = Path(__file__).parents[1] / "skelfit"
 # Everything may import `errors` and `files`, and the version from the package itself. `cli` may import all.
 MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
-    "api": {"body", "config", "fit", "job", "labels", "metrics", "people", "pipeline_choice"},
+    "api": {
+        "body",
+        "config",
+        "export",
+        "fit",
+        "job",
+        "labels",
+        "layout",
+        "loader",
+        "metrics",
+        "people",
+        "pipeline_choice",
+        "shards",
+    },
     "errors": set(),
     "files": set(),
     "heap": set(),
