@@ -17,19 +17,15 @@ from tools.docs_site.notebook import notebook_page
 from tools.docs_site.reference import reference_pages
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = "tutorial.ipynb"
-
 _SOURCES = {page: source for source, page in INCLUDED.items()}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that do not lie in docs/, and the files that pages link to."""
     for source, page in INCLUDED.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+        files.append(File.generated(config, page, content=_text(ROOT / source)))
     for page, content in reference_pages().items():
         files.append(File.generated(config, page, content=content))
-    notebook = ROOT / "docs" / NOTEBOOK
-    files.append(File.generated(config, "tutorial.md", content=notebook_page(notebook)))
     for path in _linked_files(files):
         files.append(File.generated(config, site_path(path), abs_src_path=str(ROOT / path)))
     return files
@@ -38,6 +34,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Rewrite the links of a page from those of the repository to those of the site."""
     return rewrite(markdown, _source(page.file.src_uri), page.file.src_uri)
+
+
+def _text(path: Path) -> str:
+    return notebook_page(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
 
 
 def _linked_files(files: Files) -> list[str]:

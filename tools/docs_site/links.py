@@ -6,11 +6,12 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator
 
-# Markdown files outside docs/ that are pages of the site: path in the repository -> path in the site.
+# Files that are pages of the site under another path: path in the repository -> path in the site.
 INCLUDED = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "docs/tutorial.ipynb": "tutorial.md",
     "manifests/README.md": "manifests.md",
     "pipelines/README.md": "pipelines.md",
     "shards/README.md": "shards.md",
