@@ -1,0 +1,467 @@
+"""Manifests (WHAT a subset is) and pipelines (HOW a job runs), from strict YAML; their hashes."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from skelfit.bodies.dofs import DOF_NAMES, ROOT_DOFS
+from skelfit.config.yaml_dataclasses import (
+    bounded,
+    build,
+    canonical,
+    convert,
+    describe,
+    dotted,
+    load_yaml,
+    local_path,
+)
+from skelfit.errors import ConfigError
+
+BodyPart = Literal["lower_body", "upper_body", "all"]
+Gender = Literal["neutral", "male", "female"]
+SkelGender = Literal["male", "female", "best"]
+NeutralTarget = Literal["neutral", "gendered"]
+FirstBetas = Literal["transfer", "copy"]
+Root = Literal["frozen", "turn", "free"]
+PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
+ImageMode = Literal["bytes", "crop", "none"]
+Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
+
+_TURN = 2 * math.pi
+
+
+class JointLimits(dict[str, tuple[float, float]]):
+    """DoF name -> [low, high] in rad; part of frozen, hashable configurations, so not to be changed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    @classmethod
+    def from_yaml(cls, value: object, path: str | Path, key: str) -> JointLimits:
+        """Joint limits of a mapping in a YAML file. Raises ConfigError."""
+        if not isinstance(value, Mapping):
+            raise ConfigError(path, key, "a mapping of DoF names to [low, high] in rad", describe(value))
+        body = [name for i, name in enumerate(DOF_NAMES) if i not in ROOT_DOFS]
+        limits = cls()
+        for name, pair in value.items():
+            where = dotted(key, str(name))
+            if name not in body:
+                near = difflib.get_close_matches(str(name), body, 3) or body
+                raise ConfigError(path, where, "a DoF of the body: " + ", ".join(near), "an unknown name")
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                raise ConfigError(path, where, "[low, high] in rad", describe(pair))
+            low, high = (convert(float, x, path, f"{where}[{i}]") for i, x in enumerate(pair))
+            # Nobody bends a joint by a whole turn: such a number is in degrees.
+            if not -_TURN <= low < high <= _TURN:
+                raise ConfigError(
+                    path, where, "low < high, in rad, within a turn of 0", f"[{low:g}, {high:g}]"
+                )
+            limits[name] = (low, high)
+        return limits
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of the fit: which DoFs move, against which vertices."""
+
+    name: str
+    dofs: BodyPart
+    vertices: BodyPart
+    steps: int = bounded(1)  # LM steps in all, over the refreshes
+    refreshes: int = bounded(1)  # vertex passes: pose correctives and moments are made anew in each
+    stride: int = bounded(1, default=1)  # the last vertex pass uses every stride-th vertex
+    coarse_stride: int | None = bounded(1, default=None)  # the passes before it; None: as the last
+    extra_refreshes: int = bounded(0, default=0)  # coarse passes more, for those who still move
+    # Last passes more, for those on their way yet; the last passes then use the whole Hessian.
+    late_refreshes: int = bounded(0, default=0)
+    tolerance: float = bounded(0, default=1e-6)  # a person rests when a step would gain less than this share
+    # Betas are free too, where the label's gender is not SKEL's: in all passes but the last, if it is not the only one.
+    refine_betas: bool = False
+    joint_weight: float = bounded(
+        0, default=0.0
+    )  # of a shoulder joint's squared distance from where the mesh has it
+
+
+@dataclass(frozen=True)
+class VertexWeights:
+    """How much the vertices of a region count in the fit, against 1 elsewhere; PVE counts all alike."""
+
+    armpits: float = bounded(0, default=1.0)
+    groin: float = bounded(0, default=1.0)
+    hands: float = bounded(0, default=1.0)
+    feet: float = bounded(0, default=1.0)
+    head: float = bounded(0, default=1.0)
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """How one person's Levenberg-Marquardt steps are damped and accepted."""
+
+    damping: float = bounded(0, default=1e-4)  # of the first step, as a share of the matrix's diagonal
+    damping_min: float = bounded(0, default=1e-7)
+    damping_max: float = bounded(0, default=1e7)
+    damping_up: float = bounded(1, default=10.0)  # times the damping after a step that is refused
+    damping_down: float = bounded(0, 1, default=0.1)  # and after one that is accepted
+    # A person rests when a step with no more damping than this promises to gain less than the stage's tolerance.
+    damping_at_rest: float = bounded(0, default=1e-2)
+    # Near a minimum the gradient still shows the way when the value no longer does: a step counts as no worse when it
+    # raises the value by less than its rounding, in units of the float type's resolution.
+    noise: float = bounded(0, default=512.0)
+    max_beta_step: float = bounded(0, default=2.0)  # bound of one step of a beta
+
+
+@dataclass(frozen=True)
+class PassConfig:
+    """Who gets another pass over the vertices, and who has converged; gains are shares of the objective."""
+
+    moving: float = bounded(0, default=3e-3)  # rad; whoever a coarse pass moves by more gets another
+    gaining: float = bounded(0, default=1e-5)  # and whoever a step would still gain more
+    late_moving: float = bounded(
+        0, default=3e-2
+    )  # rad; the same of the passes over all vertices: from here on
+    late_gaining: float = bounded(0, default=1e-6)  # pose correctives matter
+    converged_gain: float = bounded(0, default=5e-3)  # converged: a step would gain less than this share
+    converged_floor: float = bounded(0, default=1e-10)  # m^2; or less than this
+
+
+@dataclass(frozen=True)
+class RestartConfig:
+    """What is tried with people who have not converged."""
+
+    steps: int = bounded(1, default=12)  # solver steps of a pass over all vertices
+    passes: int = bounded(1, default=3)  # of them after each other start
+    no_worse: float = bounded(1, default=1.02)  # times the first objective; more is no answer
+    shoulder_turn: float = bounded(0, default=1.2)  # rad, along the valley of a shoulder near its Euler pole
+    hip_flexion: float = bounded(0, default=1.0)  # rad
+
+
+@dataclass(frozen=True)
+class BranchConfig:
+    """When a shoulder is tried from elsewhere in the valley of its Euler pole."""
+
+    beyond: float = bounded(0, default=0.02)  # rad beyond a limit
+    steps: int = bounded(1, default=8)  # of the solver, from there
+    # Where betas are refined, also in this one of the extra coarse passes, counted from 0: betas follow the valley.
+    choosing: int = bounded(0, default=1)
+
+
+@dataclass(frozen=True)
+class LocatorConfig:
+    """How the shoulder joints' places on a mesh are learnt, from random people."""
+
+    vertices: int = bounded(1, default=256)  # nearest to a joint at rest
+    ridge: float = bounded(
+        0, default=1e-5
+    )  # m^2; SKEL's own humeri are then located to 1.5 mm, scapulae to 4 mm
+    people: int = bounded(1, default=300)
+    seed: int = bounded(0, default=0)
+
+
+@dataclass(frozen=True)
+class SpineTie:
+    """How lumbar and thorax share one motion of the trunk."""
+
+    weight: float = bounded(0)  # m^2 per squared rad off the share; 0: they do as the skin has it
+    ratio: float = bounded(0)  # rad of lumbar per rad of thorax
+
+
+@dataclass(frozen=True)
+class SpineConfig:
+    """The ties of the spine; see `fit.couplings` for where the ratios come from."""
+
+    bending: SpineTie = SpineTie(4e-4, 0.4)
+    extension: SpineTie = SpineTie(1e-4, 1.0)
+    twist: SpineTie = SpineTie(2e-4, 0.13)
+
+
+@dataclass(frozen=True)
+class RootPrior:
+    """How a root that is not frozen is held to the label's; against the mean squared vertex error, m^2."""
+
+    turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 that the pelvis turns (2 - 2 cos of it)
+    move: float = bounded(0, default=1e-2)  # m^2 per m^2 that its joint moves
+
+    def __str__(self) -> str:
+        return f"turn {self.turn:g}, move {self.move:g}"
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How bare meshes are fitted, whose root is free; the stages play no part there."""
+
+    coarse_stride: int = bounded(1, default=8)  # the coarse passes use every 8th vertex, the fine ones all
+    # Solver steps of each pass: those that come near, those that finish, and what is finished only where it goes on.
+    coarse_steps: tuple[int, ...] = (4, 4, 4, 4, 4, 4)
+    fine_steps: tuple[int, ...] = (4,)
+    late_steps: tuple[int, ...] = (4, 4)  # for those who have not converged
+    tolerance: float = bounded(0, default=1e-5)  # a mesh rests when a step would gain less than this share
+    free_steps: tuple[int, ...] = (10, 10)  # of a second chance's coarse passes, joint limits off
+    perturbation: float = bounded(0, default=0.3)  # rad, of the last chance's start
+    seed: int = bounded(0, default=0)  # of that perturbation, the same for all people
+    retry_above: float = bounded(0, default=0.025)  # m, RMS; SMPL's skin is met to 4 to 15 mm
+    # Converged: the next step would gain less than this share of the objective, or less than this (m^2).
+    converged_gain: float = bounded(0, default=1e-3)
+    converged_floor: float = bounded(0, default=1e-10)
+
+
+@dataclass(frozen=True)
+class TemporalConfig:
+    """How the frames of a sequence are fitted as one problem."""
+
+    # m^2 s^2 / rad^2, of the squared speed by which the fit's joints deviate from the label's, against the mean squared
+    # vertex error: whatever the frame rate.
+    weight: float = bounded(0, default=7e-7)
+    # rad / s; where the labels of two frames jump by more, mean of the joints, the two are not tied to each other: the
+    # weight is divided by (1 + (jump / this)^2)^2.
+    jump: float = bounded(1e-3, default=3.0)
+    beta_frames: int = bounded(1, default=64)  # of a sequence, whose betas are refined and averaged
+    steps: int = bounded(1, default=4)  # of whole sequences
+    # Rounds of steps; all but the first follow a vertex pass of the frames that go on.
+    passes: int = bounded(1, default=8)
+    later_steps: int = bounded(1, default=3)
+    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
+    gaining: float = bounded(0, default=1e-3)  # and one that a step would still gain more than this share
+    margin: float = bounded(0, default=0.5)  # s; frames before and after it that go on too
+    frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences that do not say theirs
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How people are fitted."""
+
+    stages: tuple[StageConfig, ...] = bounded(1)
+    skel_gender: SkelGender = (
+        "male"  # for labels of neutral gender; best: both, whichever fits a person better
+    )
+    # The mesh of a neutral label: SMPL's neutral body, or that of SKEL's gender, which takes the numbers of the
+    # neutral betas for its own.
+    neutral_target: NeutralTarget = "neutral"
+    # SKEL's betas, before any refinement: those nearest to SMPL's body at rest, or the same numbers.
+    betas: FirstBetas = "transfer"
+    root: Root = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
+    root_prior: RootPrior = RootPrior()
+    # People per solver call; None: what suits the device. A sequence's frames are all held, about 50 kB each.
+    batch: int | None = bounded(1, default=None)
+    retries: int = bounded(0, default=4)  # the last stage again, for those who have not converged
+    limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
+    limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's
+    vertex_weights: VertexWeights = VertexWeights()
+    spine: SpineConfig = SpineConfig()
+    max_angle_step: float = bounded(0, default=0.4)  # rad; bound of one LM step
+    beta_weight: float = bounded(0, default=1e-6)  # m^2 per squared beta, where betas are refined
+    solver: SolverConfig = SolverConfig()
+    passes: PassConfig = PassConfig()
+    restarts: RestartConfig = RestartConfig()
+    branches: BranchConfig = BranchConfig()
+    locator: LocatorConfig = LocatorConfig()
+    meshes: MeshConfig = MeshConfig()
+    temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
+
+    def root_of(self, smpl: bool) -> Root:
+        """What becomes of the root: meshes have no label (smpl: false) that could hold it."""
+        return self.root if smpl else "free"
+
+    def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
+        """Of the SKEL bodies that labels of a gender are fitted with."""
+        if smpl_gender != "neutral":
+            return (smpl_gender,)
+        return ("male", "female") if self.skel_gender == "best" else (self.skel_gender,)
+
+    def target_gender(self, smpl_gender: str, skel_gender: str) -> str:
+        """Of the SMPL body whose mesh a SKEL is fitted to, for labels of a gender."""
+        return skel_gender if smpl_gender == "neutral" and self.neutral_target == "gendered" else smpl_gender
+
+
+@dataclass(frozen=True)
+class FirstOrderConfig:
+    """The baseline: one first-order optimiser per batch. A stage's `steps` are its iterations."""
+
+    method: Literal["lbfgs", "adam"] = "lbfgs"  # L-BFGS has a strong-Wolfe line search
+    learning_rate: float = bounded(0, default=1.0)  # L-BFGS: the first trial of a line search
+    start: Literal["zero", "closed_form"] = (
+        "zero"  # of all but the root; the published aligners start from zero
+    )
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What a fitted person must meet to enter the shards; None switches a gate off."""
+
+    max_pve_mm: float | None = bounded(0, default=None)
+    max_vertex_mm: float | None = bounded(0, default=None)
+    limit_deg: float | None = bounded(0, default=None)  # degrees beyond a joint limit that are reported
+    max_abs_beta: float = bounded(0, default=10.0)  # a label beyond it is a bad row
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What of an image enters the shards: its own bytes, a square crop of the person, or nothing."""
+
+    mode: ImageMode = "bytes"
+    size: int = bounded(64, 4096, default=384)  # px, side of a crop
+    margin: float = bounded(0.1, 10, default=1.5)  # side of the square cut out, in longer sides of the box
+    quality: int = bounded(1, 100, default=90)  # of a crop's JPEG
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How a job runs: `pipelines/*.yaml`."""
+
+    name: str
+    fit: FitConfig
+    first_order: FirstOrderConfig | None = None  # fit with the baseline in place of the solver
+    gates: GateConfig = GateConfig()
+    images: ImageConfig = ImageConfig()
+    shard_size: int = bounded(1, default=1000)  # label rows per shard
+
+    @property
+    def temporal(self) -> TemporalConfig | None:
+        """How the frames of a sequence are fitted as one problem; None: each by itself, as by the baseline always."""
+        return None if self.first_order is not None else self.fit.temporal
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a label file's numbers cannot tell; None: found by value, or asked for."""
+
+    scale_unit: Literal["px", "px/200"] | None = None  # of the boxes' `scale`
+    angle_unit: Literal["rad", "deg"] | None = None  # of axis-angles
+    rot6d: Literal["rows", "columns", "interleaved"] | None = None  # how 6 numbers are a rotation
+    length_unit: Literal["m", "cm", "mm"] | None = None  # of meshes
+    labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up
+    up: Literal["y", "z"] | None = None  # which axis is up in the shards; None: as the labels have it
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """One label file of a subset, or a folder of sequences; `path` is relative to the data root."""
+
+    path: str = local_path()
+    source: Source | None = None  # its layout; None: told by its keys
+    sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
+    expected_keys: tuple[str, ...] = ()  # that the file must have, beside those that its reader needs
+    expected_rows: int | None = bounded(0, default=None)
+    gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
+    path_rule: PathRule = "none"
+    path_prefix: str = local_path(
+        default=""
+    )  # put before what the rule gives, for tars that keep their images deeper
+    read: ReadOptions = ReadOptions()
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Rules by which rows, or 2D keypoints, are left out; None: the rule is off. See `skelfit.labels.filters`."""
+
+    low_confidence: float | None = bounded(0, default=None)  # 2D keypoints below it count as unseen
+    few_keypoints: int | None = bounded(0, default=None)  # a row needs more seen 2D keypoints than this
+    large_betas: float | None = bounded(0, default=None)  # |beta| beyond it makes a label invalid
+    vertex_error: float | None = bounded(0, default=None)  # mm; no vertex of a fit may be this far off
+
+
+@dataclass(frozen=True)
+class DemoSpec:
+    """Asks for the subset to be generated when it is not there."""
+
+    people: int = bounded(1, default=2000)
+    seed: int = bounded(0, default=0)
+    images: bool = True
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whom the labels or the images of a subset come from: said when they are missing, and kept with the results."""
+
+    of: Literal["labels", "images"]
+    name: str  # of the project
+    url: str = ""
+    get: str = ""  # what to download there, and how
+    license: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a subset is: `manifests/*.yaml`."""
+
+    name: str
+    labels: tuple[LabelSource, ...] = bounded(1)
+    images: str | None = local_path(
+        default=None
+    )  # folder or tars (pattern with * or {a..b}), relative to the data root
+    filters: Filters = Filters()
+    description: str = ""
+    origins: tuple[Origin, ...] = ()
+    demo: DemoSpec | None = None
+
+
+def load_pipeline(path: str | Path) -> Pipeline:
+    """Read a pipeline file. Raises ConfigError."""
+    pipeline = build(Pipeline, load_yaml(path), path)
+    names = [stage.name for stage in pipeline.fit.stages]
+    if len(set(names)) != len(names):
+        raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
+    check_neutral_target(pipeline.fit, path)
+    _check_root_prior(pipeline.fit, path)
+    if pipeline.first_order is not None and pipeline.fit.temporal not in (None, TemporalConfig()):
+        expected = "null or no such key, with first_order: it fits each frame by itself"
+        raise ConfigError(path, "fit.temporal", expected, str(pipeline.fit.temporal))
+    last = pipeline.fit.stages[-1].dofs
+    if pipeline.fit.root != "frozen" and last != "all":
+        raise ConfigError(
+            path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root
+        )
+    return pipeline
+
+
+def _check_root_prior(fit: FitConfig, path: str | Path) -> None:
+    """Raise ConfigError for a prior on what the root may not do."""
+    prior, usual = fit.root_prior, RootPrior()
+    if fit.root == "frozen" and prior != usual:
+        expected = "no such key, with root: frozen: the pelvis is as the label has it"
+        raise ConfigError(path, "fit.root_prior", expected, str(prior))
+    if fit.root == "turn" and prior.move != usual.move:
+        expected = "no such key, with root: turn: the pelvis does not move"
+        raise ConfigError(path, "fit.root_prior.move", expected, f"{prior.move:g}")
+
+
+def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
+    """Raise ConfigError for what has no use, or no meaning, with gendered targets of neutral labels."""
+    if fit.neutral_target == "neutral":
+        return
+    why = "with neutral_target: gendered"
+    if fit.skel_gender == "best":
+        expected = f"male or female, {why}: two targets cannot tell which SKEL is the better"
+        raise ConfigError(path, "fit.skel_gender", expected, "best")
+    for k, stage in enumerate(fit.stages):
+        if stage.refine_betas:
+            expected = f"false, {why}: the betas of a label of SKEL's gender are held"
+            raise ConfigError(path, f"fit.stages[{k}].refine_betas", expected, "true")
+
+
+def load_manifest(path: str | Path) -> Manifest:
+    """Read a manifest file. Raises ConfigError."""
+    manifest = build(Manifest, load_yaml(path), path)
+    # The name becomes a file name and part of the WebDataset keys, which end at the first dot.
+    if not manifest.name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in manifest.name):
+        raise ConfigError(path, "name", "letters, digits, '-' and '_' only", repr(manifest.name))
+    return manifest
+
+
+def stable_hash(config: Any) -> str:
+    """sha256 (hex) of a dataclass, the same in every process, for every order of keys, and for 1 and 1.0."""
+    return mapping_hash(dataclasses.asdict(config))
+
+
+def mapping_hash(config: Mapping[str, Any]) -> str:
+    """The same of a mapping."""
+    text = json.dumps(canonical(config), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
