@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from skelfit.api.fit_arrays import fit, fit_mesh, load_models
     from skelfit.api.fitted_people import FittedPeople
-    from skelfit.api.load_shards import LabelledPerson, ShardPeople, load_shards
+    from skelfit.api.shard_people import LabelledPerson, ShardPeople, load_shards
     from skelfit.bodies.dofs import DOF_NAMES
     from skelfit.bodies.skel import SkelModel
     from skelfit.bodies.smpl import SmplModel
@@ -49,15 +49,15 @@ __all__ = [
 _MODULES = {
     "DOF_NAMES": "skelfit.bodies.dofs",
     "FittedPeople": "skelfit.api.fitted_people",
-    "LabelledPerson": "skelfit.api.load_shards",
-    "ShardPeople": "skelfit.api.load_shards",
+    "LabelledPerson": "skelfit.api.shard_people",
+    "ShardPeople": "skelfit.api.shard_people",
     "SkelModel": "skelfit.bodies.skel",
     "SkelfitError": "skelfit.errors",
     "SmplModel": "skelfit.bodies.smpl",
     "fit": "skelfit.api.fit_arrays",
     "fit_mesh": "skelfit.api.fit_arrays",
     "load_models": "skelfit.api.fit_arrays",
-    "load_shards": "skelfit.api.load_shards",
+    "load_shards": "skelfit.api.shard_people",
 }
 
 

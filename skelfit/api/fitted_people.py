@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.api.named_angles import angle_index
+from skelfit.api.angle_names import angle_index
 from skelfit.bodies.dofs import DOF_NAMES, NUM_JOINTS
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet
 from skelfit.bodies.skel import SkelModel

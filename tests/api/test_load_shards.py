@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from job_fakes import BENT_ROW, NO_IMAGE_ROW, FakeFitter, make_run
 
-from skelfit.api.load_shards import load_shards
+from skelfit.api.shard_people import load_shards
 from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.conversion.run_plan import plan_shards
 from skelfit.conversion.run_summary import write_summary

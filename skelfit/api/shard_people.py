@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from skelfit.api.named_angles import angle_index
+from skelfit.api.angle_names import angle_index
 from skelfit.errors import ArgumentError
 from skelfit.learning.data.person_stream import find_tars
 from skelfit.shards.finished_run import kept_keys, open_run
