@@ -56,7 +56,7 @@ class FinishedRun:
         return self.kept is None or key in self.kept
 
     def only(self, path: Path) -> FinishedRun:
-        """The same run without the people that a keep-list drops. Raises InputError, also where the list lacks a key."""
+        """The run without the people that a keep-list drops. Raises InputError, also where the list lacks a key."""
         return replace(self, kept=kept_keys([files for files, _ in self.shards], path))
 
     @property

@@ -57,7 +57,7 @@ META: dict[str, str] = {
     "coordinates": "what poses, translations and points are relative to: one of the coordinates below",
     "camera": "whether cam_int is known; false: it is all 0",
     "smpl": "whether smpl_pose, smpl_betas and smpl_trans are known; false: all 0, and SKEL was fitted to a mesh",
-    "target_gender": "of the SMPL body with the mesh that SKEL was fitted to: smpl_gender, or skel_gender where the pipeline "
+    "target_gender": "of the SMPL body whose mesh SKEL was fitted to: smpl_gender, or skel_gender where the pipeline "
     "reads neutral betas as those of that body; null: a mesh came in",
     "root": "the pelvis: frozen, oriented and placed as the label says; turn, its orientation fitted with the rest; "
     "free, its place as well, as always for meshes",
