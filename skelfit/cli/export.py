@@ -9,14 +9,16 @@ import click
 
 from skelfit.cli.path_types import FILE, FOLDER, PATH
 from skelfit.executors.progress_bars import SHOWN
-from skelfit.exports.export_run import FORMATS, MESHES, export
+from skelfit.exports.export_run import export
+from skelfit.exports.formats import EXPORTERS
+from skelfit.exports.mesh_files import DEFAULT_LIMIT
 
 
 @click.command("export")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option(
     "--format",
-    type=click.Choice(FORMATS),
+    type=click.Choice(list(EXPORTERS)),
     required=True,
     help="skel-cf: one label file; hsmr: tars with images; opensim: .mot and .trc; obj, ply: skin and bones.",
 )
@@ -26,7 +28,7 @@ from skelfit.exports.export_run import FORMATS, MESHES, export
 )
 @click.option("--key", multiple=True, help="obj, ply: whose meshes; may be given several times.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), help=f"obj, ply: of the first people  [default: {MESHES}]."
+    "--limit", type=click.IntRange(min=1), help=f"obj, ply: of the first people  [default: {DEFAULT_LIMIT}]."
 )
 @click.option(
     "--keep",
