@@ -87,7 +87,7 @@ def given_labels(
 
 
 def given_meshes(vertices: object, gender: object) -> Given:
-    """People of whom there is a mesh alone, as `skelfit.fit_mesh` takes them. Raises ArgumentError."""
+    """People given by meshes alone, as `skelfit.fit_mesh` takes them. Raises ArgumentError."""
     expected = f"shape (..., {VERTICES}, 3) in m, SMPL's topology"
     meshes = numbers(vertices, "vertices", expected)
     if meshes.shape[-2:] != (VERTICES, 3):

@@ -91,10 +91,10 @@ def manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet, rep
 
 def manifests_of(folder: Path) -> list[Path]:
     """The manifests of a folder but for those that make their people up, by name. Raises ConfigError."""
-    found = [path for path in sorted(folder.glob("*.yaml")) if load_manifest(path).demo is None]
-    if not found:
+    manifests = [path for path in sorted(folder.glob("*.yaml")) if load_manifest(path).demo is None]
+    if not manifests:
         raise ConfigError(folder, None, "a folder of manifests (*.yaml)", "none")
-    return found
+    return manifests
 
 
 def data_root() -> Path:
@@ -281,7 +281,7 @@ def prepare_images(place: ImagePlace | None, mode: ImageMode, stores: Path, say:
     tars = "1 tar" if len(place.tars) == 1 else f"{len(place.tars)} tars"
     say(f"images: looking into {tars}")
     report = build_index(place.tars, index)
-    say(f"images: {report.images} in {tars}; tars read anew: {report.scanned}")
+    say(f"images: {report.images} in {tars}; tars read again: {report.scanned}")
     for fault in report.faults[:_FAULTS_SAID]:
         say(f"  {fault}")
     if len(report.faults) > _FAULTS_SAID:

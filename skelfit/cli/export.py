@@ -33,7 +33,7 @@ from skelfit.exports.mesh_files import DEFAULT_LIMIT
 @click.option(
     "--keep",
     type=FILE,
-    help="Only whom this list of verify keeps (CSV).",
+    help="Only the people that this list of verify keeps (CSV).",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier export wrote there.")
 def export_command(folder: Path, **options: Any) -> None:

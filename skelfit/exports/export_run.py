@@ -37,7 +37,7 @@ def export(
         models: for opensim, obj and ply: the models of the run. None: as for `convert`.
         key: for obj and ply: whose meshes; or else
         limit: those of the first people. None: 10, where no key is given.
-        keep: a keep-list of `verify`: only people whom it keeps.
+        keep: a keep-list of `verify`: only the people that it keeps.
         overwrite: whether to replace what an earlier export wrote there.
         progress: True shows a bar; a function is called with the people done and the people there are.
 

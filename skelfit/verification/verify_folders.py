@@ -164,7 +164,7 @@ def _place(place: Place) -> Place:
 
 
 def _verify(folders: Sequence[Path], checks: _Checks, keep: list[Kept] | None) -> Report:
-    """The report on some folders; whoever is kept or not is added to `keep`."""
+    """The report on some folders; with `keep`, each person is added to that list."""
     models = checks.models
     if checks.place.scheduler is not None:
         folders = [folder.absolute() for folder in folders]

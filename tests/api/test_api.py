@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from job_fakes import write_labels
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -145,6 +146,15 @@ def test_the_quickstart(tmp_path: Path) -> None:
         assert 3 < max(degrees) < 120
     picture = (tmp_path / "people.png").read_bytes()
     assert picture[:4] == b"\x89PNG" and len(picture) > 50_000
+
+
+def test_a_dataset_by_the_quickstart(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "docs" / "quickstart.md", "Datasets")
+    write_labels(tmp_path / "people.npz", 4)
+    statuses, verdict, *people = run(block, tmp_path).splitlines()
+    assert statuses.startswith("{'bad_input': 1, 'ok': 3} {'mean': ") and verdict == "good"
+    assert len(people) == 3 and all(line.endswith("(44, 4)") for line in people)
+    assert (tmp_path / "mine-skel.npz").exists()
 
 
 def test_the_readme(tmp_path: Path) -> None:

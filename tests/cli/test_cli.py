@@ -180,10 +180,10 @@ def test_images_from_tars(fake_fitter: FakeFitter) -> None:
     result = skelfit_(*arguments, "--images", "{000000..000002}.tar", "--out", "from-tars")
     assert result.exit_code == 0, result.output
     assert "000001.tar and 1 more: their images will be missing" in result.stdout
-    assert "images: 19 in 1 tar; tars read anew: 1" in result.stdout
+    assert "images: 19 in 1 tar; tars read again: 1" in result.stdout
     assert hashes(Path("from-tars")) == hashes(Path("from-folder"))
     result = skelfit_(*arguments, "--images", "*.tar", "--out", "from-tars")
-    assert "tars read anew: 0" in result.stdout and "3 shards are finished already" in result.stdout
+    assert "tars read again: 0" in result.stdout and "3 shards are finished already" in result.stdout
     # Cut short: one line, and the rows say so.
     tar.write_bytes(tar.read_bytes()[:9000])
     result = skelfit_(*arguments, "--images", tar, "--out", "from-cut")
