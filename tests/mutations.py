@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COPIED = "skelfit docs examples manifests pipelines shards/README.md *.* Makefile LICENSE".split()
+COPIED = "skelfit tools docs examples manifests pipelines shards/README.md *.* Makefile LICENSE".split()
 SECONDS = 600  # that the tests of one fault may take
 PASSED, FAILED, NO_TESTS = 0, 1, 5  # exit codes of pytest
 

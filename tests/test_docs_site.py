@@ -247,7 +247,7 @@ def with_marks(path: Path) -> object:
     return pytest.param(path, id=name_of(path), marks=[old] if path.name == "architecture.md" else [])
 
 
-@pytest.mark.parametrize("path", map(with_marks, PAGES))
+@pytest.mark.parametrize("path", [with_marks(path) for path in PAGES])
 def test_the_words_of_a_page(path: Path) -> None:
     text = prose(path)
     assert FORBIDDEN.findall(text) == []
