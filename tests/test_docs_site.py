@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,6 +106,25 @@ def test_the_site_needs_no_network(site: Path) -> None:
         if re.search(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", path.read_text())
     ]
     assert styles and loading == []
+
+
+def test_the_search_works_from_disk_without_a_network(site: Path) -> None:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = os.environ.get("SKELFIT_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here: install one, or name it in SKELFIT_CHROMIUM")
+    requests: list[str] = []
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1250, "height": 900})
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto((site / "index.html").as_uri())
+        page.click("header .md-search__input")
+        page.keyboard.type("glossary")
+        page.wait_for_selector(".md-search-result__item a[href*='glossary.html']")
+        browser.close()
+    assert len(requests) > 5
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_what_a_page_loads_is_told() -> None:

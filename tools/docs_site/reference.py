@@ -117,10 +117,12 @@ def _help(text: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """A text of the terminal, whose signs mean nothing in Markdown."""
-    for sign in ("\\", "<", "*", "_", "[", "]"):
-        text = text.replace(sign, f"\\{sign}")
-    return text
+    """A text of the terminal, whose signs outside of code mean nothing in Markdown."""
+    parts = text.split("`")
+    for i in range(0, len(parts), 2):
+        for sign in ("\\", "<", "*", "_", "[", "]"):
+            parts[i] = parts[i].replace(sign, f"\\{sign}")
+    return "`".join(parts)
 
 
 # Python.
@@ -172,7 +174,8 @@ def configuration_page() -> Iterator[str]:
         yield about
         for section in sections(cls):
             yield f"### {title}: `{section.path}`" if section.path else f"### {title}: the file"
-            yield _plain(section.summary)
+            if section.path:
+                yield _plain(section.summary)
             rows = (
                 (f"`{k.name}`", _plain(k.type), f"`{k.default}`", _plain(k.description)) for k in section.keys
             )
