@@ -37,7 +37,7 @@ bench: $(STAMP)
 
 soak: $(STAMP)
 	$(VENV)/bin/python -m pytest -m soak
-	$(VENV)/bin/python tests/soak/soak.py $(ARGS)
+	$(VENV)/bin/python tools/soak.py $(ARGS)
 
 # Leaves the results in shards/, models/ and data/ alone.
 clean:

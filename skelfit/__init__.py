@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from skelfit.api.fitting import fit, fit_mesh, load_models
-    from skelfit.api.result import FittedPeople
-    from skelfit.api.shards import LabelledPerson, ShardPeople, load_shards
-    from skelfit.body.dofs import DOF_NAMES
-    from skelfit.body.skel import SkelModel
-    from skelfit.body.smpl import SmplModel
+    from skelfit.api.fit_arrays import fit, fit_mesh, load_models
+    from skelfit.api.fitted_people import FittedPeople
+    from skelfit.api.shard_people import LabelledPerson, ShardPeople, load_shards
+    from skelfit.bodies.dofs import DOF_NAMES
+    from skelfit.bodies.skel import SkelModel
+    from skelfit.bodies.smpl import SmplModel
     from skelfit.errors import SkelfitError
 
 __all__ = [
@@ -47,17 +47,17 @@ __all__ = [
 
 # Where each name is.
 _MODULES = {
-    "DOF_NAMES": "skelfit.body.dofs",
-    "FittedPeople": "skelfit.api.result",
-    "LabelledPerson": "skelfit.api.shards",
-    "ShardPeople": "skelfit.api.shards",
-    "SkelModel": "skelfit.body.skel",
+    "DOF_NAMES": "skelfit.bodies.dofs",
+    "FittedPeople": "skelfit.api.fitted_people",
+    "LabelledPerson": "skelfit.api.shard_people",
+    "ShardPeople": "skelfit.api.shard_people",
+    "SkelModel": "skelfit.bodies.skel",
     "SkelfitError": "skelfit.errors",
-    "SmplModel": "skelfit.body.smpl",
-    "fit": "skelfit.api.fitting",
-    "fit_mesh": "skelfit.api.fitting",
-    "load_models": "skelfit.api.fitting",
-    "load_shards": "skelfit.api.shards",
+    "SmplModel": "skelfit.bodies.smpl",
+    "fit": "skelfit.api.fit_arrays",
+    "fit_mesh": "skelfit.api.fit_arrays",
+    "load_models": "skelfit.api.fit_arrays",
+    "load_shards": "skelfit.api.shard_people",
 }
 
 

@@ -12,18 +12,18 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
-import kernels
+import compile_lock
 import programs
 import pytest
 import torch
 from backends import backend  # noqa: F401  a fixture
 from torch import Tensor
 
-import skelfit.fit.fitter
-from skelfit.body.models import ModelSet, open_models
-from skelfit.body.open_body import open_body_models, write_official
-from skelfit.body.skel import SkelModel
-from skelfit.fit.joint_targets import JointLocator, make_locator
+import skelfit.fitting.fitter
+from skelfit.bodies.model_set import ModelSet, open_models
+from skelfit.bodies.open_body import open_body_models, write_official
+from skelfit.bodies.skel import SkelModel
+from skelfit.fitting.terms.shoulder_targets import JointLocator, make_locator
 
 # Long ones that fit nobody, first; then the others; then long ones that fit, those of the slowest kernels first.
 FIRST = (
@@ -36,7 +36,7 @@ LAST = (
 SPLIT = ("test_golden", "test_study_fit", "test_fit", "test_bench")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # of each of several processes
 
-kernels.compile_once()
+compile_lock.compile_once()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     os.environ |= dict.fromkeys(ONE_THREAD, "1")
     os.environ[programs.SERVER_VARIABLE] = programs.server()
-    config.stash[_WARM_UP] = programs.start("-c", kernels.WARM_UP, log=Path(os.devnull))
+    config.stash[_WARM_UP] = programs.start("-c", compile_lock.WARM_UP, log=Path(os.devnull))
 
 
 _WARM_UP = pytest.StashKey[programs.Program]()
@@ -116,5 +116,5 @@ def _locators() -> Iterator[None]:
         return learnt[key][1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(skelfit.fit.fitter, "make_locator", make_once)
+        patch.setattr(skelfit.fitting.fitter, "make_locator", make_once)
         yield

@@ -1,172 +1,41 @@
-"""Who may import whom: the table of the design, read off the source."""
+"""How the parts of skelfit depend on each other: a few contracts, one test each."""
 
 from __future__ import annotations
 
 import ast
-import re
+from collections import Counter
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "skelfit"
-# Everything may import `errors` and `files`, and the version from the package itself. `cli` may import all.
-MAY_IMPORT: dict[str, set[str]] = {
-    "__main__": {"cli"},
-    "api": {
-        "body",
-        "config",
-        "export",
-        "fit",
-        "job",
-        "labels",
-        "layout",
-        "loader",
-        "metrics",
-        "people",
-        "pipeline_choice",
-        "shards",
-    },
-    "errors": set(),
-    "files": set(),
-    "heap": set(),
-    "shipped": set(),
-    "strict": set(),
-    "pipeline_choice": {"config", "shipped"},
-    # A configuration names DoFs.
-    "config": {"body", "strict"},
-    "body": set(),
-    "fit": {"body", "config"},
-    "labels": {"config", "world"},
-    # Pickles are read without being run.
-    "labels.columns": {"body", "config", "labels"},
-    # The demo draws people, and so needs the body.
-    "labels.demo": {"body", "labels"},
-    "labels.render": {"body", "raster"},
-    "filters": {"config", "labels"},
-    # 4D-Humans' pickles, through the restricted unpickler; labels: what a file is that is no such tar.
-    "tar_labels": {"body", "images", "labels"},
-    "metrics": {"body"},
-    "raster": set(),
-    "images": {"config"},
-    "layout": set(),
-    "shards": {"config", "layout"},
-    "lock": {"shards"},
-    "sequences": {"body"},
-    "world": set(),
-    "plan": {"body", "config", "filters", "layout", "metrics", "shards", "strict"},
-    "status": {"lock", "shards"},
-    "people": {"body", "config", "filters", "fit", "labels", "layout", "metrics"},
-    "subjects": {"config", "filters", "fit", "labels", "plan"},
-    "job": {
-        "body",
-        "config",
-        "filters",
-        "fit",
-        "images",
-        "labels",
-        "layout",
-        "metrics",
-        "people",
-        "plan",
-        "sequences",
-        "shards",
-        "subjects",
-    },
-    "cluster": {"heap", "job"},
-    "card": {"body", "layout", "metrics", "shards"},
-    "export": {"body", "keep", "layout", "metrics", "sequences", "shards", "world"},
-    # Shards beside a label file: read as exports read them, measured as `verify` measures; labels: reads npz files.
-    "compare": {"body", "distances", "export", "labels", "layout", "raster", "sequences", "shards", "verify"},
-    "keep": set(),
-    "camera": set(),
-    "tensors": set(),
-    "distances": set(),
-    # Of the fit, the kernel that poses skins alone.
-    "verify": {
-        "body",
-        "config",
-        "distances",
-        "fit",
-        "images",
-        "keep",
-        "layout",
-        "lock",
-        "metrics",
-        "sequences",
-        "shards",
-        "strict",
-        "world",
-    },
-    # Shards to batches, for any trainer; strict: its own configuration.
-    "loader": {"body", "images", "keep", "layout", "shards", "strict"},
-    # What a network sees crops with; loader: how large a crop is.
-    "backbones": {"loader", "tensors"},
-    # Knows batches and bodies, nothing of the fit; distances, metrics: how far joints and angles are off.
-    "train": {"backbones", "body", "camera", "distances", "loader", "metrics", "strict", "tensors"},
-    # The trainer's network on photos; what exports have to write meshes, and not to replace what is there.
-    "predict": {"body", "camera", "export", "images", "layout", "loader", "raster", "shards", "train"},
-    "roofline": {"body", "config", "fit"},
-    # device_report: a backend that counts.
-    "bench": {"body", "config", "device_report", "fit", "labels", "roofline"},
-    "device_report": {"bench", "body", "config", "fit", "labels"},
-    "studies": {
-        "bench",
-        "body",
-        "config",
-        "fit",
-        "images",
-        "job",
-        "labels",
-        "layout",
-        "loader",
-        "people",
-        "shards",
-        # The pipeline of the baseline.
-        "shipped",
-        # What sequences are measured with.
-        "verify",
-    },
-}
-# Kernels import each other relatively.
-KERNELS = {path.stem for path in (PACKAGE / "fit" / "kernels").glob("*.py")}
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "skelfit"
+# From the bottom to the top: a part imports itself and those before it. On the way from a label file to a tar a row
+# goes through them in this order.
+ORDER = (
+    "errors resources storage bodies config fitting labels images shards conversion executors "
+    "verification exports learning benchmark api cli __main__"
+).split()
 # Third-party packages that only one part knows, or few.
 ONLY_IN = {
-    "dask": "cluster",
-    "distributed": "cluster",
+    "dask": "executors",
+    "distributed": "executors",
     "click": "cli",
     "tqdm": "cli",
-    "smplx": "body verify",
-    "trimesh": "export",
-    "matplotlib": "api card cli",
+    "smplx": "bodies verification",
+    "trimesh": "exports",
+    "matplotlib": "api exports cli",
     "mpl_toolkits": "api",
-    "transformers": "backbones",
-    "safetensors": "tensors",
-    "tensorboard": "train",
-    "viser": "verify",
-    "warp": "device_report fit verify",
+    "transformers": "learning",
+    "safetensors": "storage",
+    "tensorboard": "learning",
+    "viser": "verification",
+    "warp": "benchmark fitting verification",
 }
-NEVER = {"body_models", "chumpy", "opensim", "pytest"}
+NEVER = {"body_models", "chumpy", "opensim", "pytest", "tools"}
+KERNELS = PACKAGE / "fitting" / "backends" / "kernels"
 
 
 def module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-
-
-def imports_of(path: Path) -> set[str]:
-    """Dotted names of all modules that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            if node.level == 1 and path.parent == PACKAGE / "fit" / "kernels" and node.module in KERNELS:
-                continue  # of the kernels for as many lanes: see skelfit/fit/kernels/__init__.py
-            assert node.level == 0, f"{path}: write imports from skelfit in full"
-            assert node.module is not None
-            # `from skelfit import cluster` imports a module, `from skelfit import __version__` does not.
-            modules = [node.module]
-            if node.module == "skelfit":
-                modules = [f"skelfit.{a.name}" if a.name != "__version__" else "skelfit" for a in node.names]
-            found |= set(modules)
-    return found
 
 
 MODULES = {
@@ -174,46 +43,52 @@ MODULES = {
 }
 
 
-def test_the_table_names_what_there_is() -> None:
-    parts = {name.split(".")[0] for name in MODULES}
-    assert parts == {name.split(".")[0] for name in MAY_IMPORT} | {"cli"}
-    assert {name for name in MAY_IMPORT if "." in name} <= set(MODULES)
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, wherever in it."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 1 and path.parent == KERNELS:
+                continue  # of the kernels for as many lanes: see kernels/__init__.py
+            assert node.level == 0, f"{path}: write imports from skelfit in full"
+            assert node.module is not None
+            if node.module == "skelfit":
+                imported |= {f"skelfit.{a.name}" for a in node.names if a.name != "__version__"}
+            else:
+                imported.add(node.module)
+    return imported
 
 
-def test_the_map_names_every_module() -> None:
-    text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
-    of_their_own = {"cli", "studies", "body.open_body_build"}  # whose modules are named after what they do
-    found = {name for name in MODULES if not any(name.startswith(f"{part}.") for part in of_their_own)} - {
-        "__main__"
-    }
-    missing = {name for name in found if not re.search(rf"`{name.split('.')[-1]}[`/]", text)}
-    assert not missing, f"docs/architecture.md does not name {sorted(missing)}"
+def parts_of(name: str) -> set[str]:
+    """The other parts of skelfit that a module imports."""
+    imported = {m.split(".")[1] for m in imports_of(MODULES[name]) if m.startswith("skelfit.")}
+    return imported - {name.split(".")[0]}
 
 
-def test_modules_import_what_they_may() -> None:
-    wrong = []
-    for name in MODULES:
-        part = name.split(".")[0]
-        if part == "cli":
-            continue
-        allowed = MAY_IMPORT.get(name, MAY_IMPORT[part]) | {part, "errors", "files"}
-        imported = {m.split(".")[1] for m in imports_of(MODULES[name]) if m.startswith("skelfit.")}
-        wrong += [f"{name} imports {other}" for other in sorted(imported - allowed)]
+def test_no_module_imports_upward() -> None:
+    assert {name.split(".")[0] for name in MODULES} <= set(ORDER)
+    wrong = [
+        f"{name} imports {part}"
+        for name in MODULES
+        for part in sorted(parts_of(name))
+        if ORDER.index(part) > ORDER.index(name.split(".")[0])
+    ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_trainer_leads_nowhere_near_the_fit() -> None:
     """Nor does anything that it imports, or that those import."""
     seen: set[str] = set()
-    todo = [name for name in MODULES if name.split(".")[0] in ("loader", "backbones", "train")]
+    todo = [name for name in MODULES if name.startswith("learning.") and ".inference" not in name]
     while todo:
         name = todo.pop()
         seen.add(name)
         imported = {m.removeprefix("skelfit.") for m in imports_of(MODULES[name]) if m.startswith("skelfit.")}
         todo += [m for m in imported & set(MODULES) if m not in seen]
-    assert "body.skel" in seen and not {
-        name for name in seen if name.split(".")[0] in ("fit", "job", "labels")
-    }
+    assert "bodies.skel" in seen
+    assert not {name for name in seen if name.split(".")[0] in ("fitting", "labels", "conversion")}
 
 
 def test_third_parties_stay_where_they_belong() -> None:
@@ -225,6 +100,22 @@ def test_third_parties_stay_where_they_belong() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_two_modules_share_a_name() -> None:
+    names = Counter(name.split(".")[-1] for name in MODULES)
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_loose_module_but_the_face_and_errors() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} <= {"__init__", "__main__", "api", "errors"}
+
+
+def test_the_map_names_every_folder() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    folders = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("__init__.py")} - {"."}
+    assert {name for name in folders if f"`{name}/`" not in text} == set()
+
+
 def test_the_trainer_can_be_read_in_one_sitting() -> None:
-    lines = sum(len(path.read_text().splitlines()) for path in (PACKAGE / "train").glob("*.py"))
+    parts = [PACKAGE / "learning" / part for part in ("training", "networks", "evaluation")]
+    lines = sum(len(path.read_text().splitlines()) for part in parts for path in part.glob("*.py"))
     assert lines <= 1250

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from compile_lock import WARM_UP
 from job_fakes import FakeFitter, write_labels
-from kernels import WARM_UP
 
 import skelfit
 from skelfit.cli import main
-from skelfit.layout import COORDINATES, META
-from skelfit.shards import Marker, Row, read_json
+from skelfit.shards.label_vector import COORDINATES, META
+from skelfit.shards.shard_reader import read_json
+from skelfit.shards.shard_schema import ShardMarker, ShardRow
 from tools.docs_site.comments import field_comments
 from tools.docs_site.links import rewrite, targets
 from tools.docs_site.reference import CONFIGURATIONS, commands, options_of, public_paths, sections
@@ -154,7 +155,7 @@ def test_every_option_and_command_is_described() -> None:
 
 
 def test_every_field_of_the_formats_is_described() -> None:
-    for cls in (Row, Marker):
+    for cls in (ShardRow, ShardMarker):
         described = field_comments(cls)
         assert [field.name for field in fields(cls)] == list(described)
         assert [name for name, text in described.items() if not text] == []

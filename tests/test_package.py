@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from kernels import WARM_UP
+from compile_lock import WARM_UP
 
-from skelfit.body.models import ModelSet
-from skelfit.labels.demo import write_demo
+from skelfit.bodies.model_set import ModelSet
+from skelfit.labels.demo_people import write_demo
 
 ROOT = Path(__file__).parents[1]
 BUILT = ("skelfit", "pipelines", "manifests", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
@@ -116,8 +116,10 @@ def test_all_forms_hold_the_files_of_the_repository(built: Built) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     for folder in ("manifests", "pipelines"):
-        assert (ROOT / "skelfit" / folder).is_symlink(), "one copy: in the package it is a link"
-        files = {f"skelfit/{folder}/{p.name}": p.read_bytes() for p in (ROOT / folder).glob("*.yaml")}
+        assert (ROOT / "skelfit" / "resources" / folder).is_symlink(), "one copy: in the package it is a link"
+        files = {
+            f"skelfit/resources/{folder}/{p.name}": p.read_bytes() for p in (ROOT / folder).glob("*.yaml")
+        }
         assert len(files) > 4
         expected |= files
     for form, files in contents(built).items():
@@ -128,7 +130,7 @@ def test_all_forms_hold_the_files_of_the_repository(built: Built) -> None:
 def test_the_header_of_the_kernels_is_shipped(built: Built) -> None:
     """No module imports it, but without it nothing can be compiled."""
     for form, files in contents(built).items():
-        assert "skelfit/fit/kernels/lanes.h" in files, form
+        assert "skelfit/fitting/backends/kernels/lanes.h" in files, form
 
 
 def metadata(built: Built) -> Message:
@@ -177,7 +179,6 @@ STOPPED = {
     "convert --labels gone.npz --pipeline precise --out b": "gone.npz: expected",
     "train train-tiny --shards gone --out c": "gone: expected finished shards",
     "bench --json gone/x.json": "gone/x.json: cannot be written",
-    "study limits --json gone/x.json": "gone/x.json: cannot be written",
 }
 
 
@@ -185,7 +186,7 @@ STOPPED = {
 COMPILED = """
 import warp as wp
 from pathlib import Path
-from skelfit.fit.backend import is_compiled, kernel_modules, make_backend
+from skelfit.fitting.backends.backend import is_compiled, kernel_modules, make_backend
 assert is_compiled("cpu")
 for module in kernel_modules(make_backend().lanes):
     print(Path(wp.config.kernel_cache_dir, module.get_module_identifier(1)).is_dir(), module.name)
@@ -250,14 +251,14 @@ def test_an_editable_installation_finds_the_same_files(tmp_path: Path) -> None:
     """As `make` installs it: the names mean the files at the top of the checkout."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
-    (checkout / "skelfit").mkdir()
+    (checkout / "skelfit" / "resources").mkdir(parents=True)
     for name in BUILT[1:]:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, checkout / name)
-    for path in (ROOT / "skelfit").iterdir():
+    for path in (ROOT / "skelfit" / "resources").iterdir():
         if path.is_symlink():
-            (checkout / "skelfit" / path.name).symlink_to(os.readlink(path))
-    for name in ("__init__.py", "shipped.py", "errors.py"):
+            (checkout / "skelfit" / "resources" / path.name).symlink_to(os.readlink(path))
+    for name in ("__init__.py", "errors.py", "resources/__init__.py", "resources/catalog.py"):
         shutil.copy2(ROOT / "skelfit" / name, checkout / "skelfit" / name)
     folder = tmp_path / "environment"
     venv.create(folder, symlinks=True)
@@ -266,5 +267,5 @@ def test_an_editable_installation_finds_the_same_files(tmp_path: Path) -> None:
     call(sys.executable, "-m", "pip", "--python", python, "install", *offline, "--editable", checkout, cwd=tmp_path,
          PYTHONPATH=sysconfig.get_path("purelib"))  # fmt: skip
     (checkout / "manifests" / "mine.yaml").write_text("name: mine\nlabels: [{path: x}]\n")
-    code = "from skelfit.shipped import MANIFESTS; print(MANIFESTS.find('mine').resolve())"
+    code = "from skelfit.resources.catalog import MANIFESTS; print(MANIFESTS.find('mine').resolve())"
     assert Path(call(python, "-c", code, cwd=tmp_path).strip()) == checkout / "manifests" / "mine.yaml"

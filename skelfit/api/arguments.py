@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.errors import ArgumentError
-from skelfit.labels.batch import VERTICES, About, LabelBatch, Sequence, nothing_known
-from skelfit.labels.limits import LIMITS
-from skelfit.labels.mesh import checked_meshes
-from skelfit.labels.request import Reasons, gender_of
-from skelfit.labels.values import matrices_to_axis_angle, to_float32
+from skelfit.labels.impossible_values import LIMITS
+from skelfit.labels.label_batch import VERTICES, About, LabelBatch, Sequence, nothing_known
+from skelfit.labels.readers.bare_meshes import checked_meshes
+from skelfit.labels.readers.base import Reasons, gender_of
+from skelfit.labels.unit_inference import matrices_to_axis_angle, to_float32
 
 BETAS = 10
 _POSE = "axis-angles (..., 24, 3) or (..., 72) in rad, or rotation matrices (..., 24, 3, 3)"

@@ -28,7 +28,6 @@ COMMANDS = {
     "train": ("train:train_command", "Train a network on finished shards."),
     "predict": ("predict:predict_command", "People in photos, by a trained network."),
     "bench": ("bench:bench_command", "Measure the fit on this machine, beside a baseline."),
-    "study": ("study:study_command", "Measure one property of the fit on made-up people."),
 }
 
 

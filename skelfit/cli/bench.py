@@ -10,18 +10,18 @@ from typing import Any
 import click
 import torch
 
-from skelfit.bench import BenchConfig, run_bench
-from skelfit.body.models import find_models
+from skelfit.benchmark.device.device_report import ReportConfig, Subject, failures, make_report
+from skelfit.benchmark.fit_speed import BenchConfig, run_bench
+from skelfit.benchmark.text_table import table
+from skelfit.bodies.model_set import find_models
 from skelfit.cli.convert import COUNT
-from skelfit.cli.paths import FILE, FOLDER, PIPELINE
-from skelfit.config import load_pipeline
-from skelfit.device_report.report import ReportConfig, Subject, failures, make_report
+from skelfit.cli.path_types import FILE, FOLDER, PIPELINE
+from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
+from skelfit.config.settings import load_pipeline
 from skelfit.errors import OutputError
-from skelfit.heap import keep_heap
-from skelfit.job import find_device
-from skelfit.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
-from skelfit.shipped import PIPELINES
-from skelfit.studies.setup import table
+from skelfit.executors.allocator import keep_heap
+from skelfit.fitting.backends.compute_device import find_device
+from skelfit.resources.catalog import PIPELINES
 
 # Of each kind of poses.
 PEOPLE = {"cpu": 2048, "cuda": 32768}

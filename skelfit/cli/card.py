@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from skelfit.card.facts import read_facts
-from skelfit.card.markdown import card_text
-from skelfit.cli.paths import FILE, FOLDER
+from skelfit.cli.path_types import FILE, FOLDER
 from skelfit.errors import OutputError
-from skelfit.shards import write_atomically
+from skelfit.exports.dataset_card.card_facts import read_facts
+from skelfit.exports.dataset_card.markdown import card_text
+from skelfit.storage.hashed_write import write_atomically
 
 NAME, PICTURES = "README.md", "card"
 
@@ -23,7 +23,7 @@ NAME, PICTURES = "README.md", "card"
 def card_command(folders: tuple[Path, ...], out: Path | None, title: str | None, overwrite: bool) -> None:
     """Write the dataset card of one or several finished runs, from their shards alone; pictures go beside it."""
     # Imported here because matplotlib takes a moment, which other commands need not wait for.
-    from skelfit.card.pictures import draw_angles, draw_errors
+    from skelfit.exports.dataset_card.card_pictures import draw_angles, draw_errors
 
     if out is None:
         if len(folders) > 1:

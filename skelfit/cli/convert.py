@@ -15,15 +15,14 @@ from typing import Any
 import click
 import torch
 
-from skelfit.body.models import OPEN_BODY, ModelSet, find_models
-from skelfit.cli.given import Given, check_given, check_image_options
-from skelfit.cli.images import ImageOptions, image_options, prepare_images
+from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
+from skelfit.cli.image_options import ImageOptions, image_options, prepare_images
 from skelfit.cli.interrupts import interruptible
-from skelfit.cli.labels import LabelOptions, label_options
-from skelfit.cli.paths import FILE, FOLDER, MANIFEST, PIPELINE
-from skelfit.cli.places import PlaceOptions, place_options
-from skelfit.cli.progress import Progress, report, report_subsets
-from skelfit.cli.subsets import (
+from skelfit.cli.label_options import LabelOptions, label_options
+from skelfit.cli.path_types import FILE, FOLDER, MANIFEST, PIPELINE
+from skelfit.cli.progress_bars import Progress, report, report_subsets
+from skelfit.cli.refused_options import Given, check_given, check_image_options
+from skelfit.cli.subset_options import (
     FILTER_NAMES,
     MissingError,
     Subset,
@@ -37,20 +36,25 @@ from skelfit.cli.subsets import (
     manifests_of,
     say_sequences,
 )
-from skelfit.cluster.place import HERE, Place, visible_gpus
-from skelfit.cluster.tasks import ShardFailure, run_tasks
-from skelfit.cluster.watching import check_bokeh
-from skelfit.cluster.worker import Work
-from skelfit.config import Pipeline, load_manifest
+from skelfit.cli.worker_options import PlaceOptions, place_options
+from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
+from skelfit.config.settings import Pipeline, load_manifest
+from skelfit.conversion.run_fitter import make_fitter
+from skelfit.conversion.run_lock import write_record, writing
+from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards
+from skelfit.conversion.run_summary import rejected_so_far, write_summary
+from skelfit.conversion.shard_task import ShardResult, run_shard
+from skelfit.conversion.stopwatch import PHASES
 from skelfit.errors import SkelfitError
-from skelfit.filters import PUBLISHED_VALUES, switched
-from skelfit.fit.backend import is_compiled, make_backend
-from skelfit.job import PHASES, ShardResult, find_device, make_fitter, run_shard
-from skelfit.labels.store import clear_temporaries, store_sequences
-from skelfit.lock import write_record, writing
-from skelfit.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
-from skelfit.plan import Run, ShardTask, finish, pending, plan_shards, rejected_so_far
-from skelfit.shipped import MANIFESTS
+from skelfit.executors.dask_reports import check_bokeh
+from skelfit.executors.dask_tasks import ShardFailure, run_tasks
+from skelfit.executors.dask_worker import Work
+from skelfit.executors.executor import HERE, Place, visible_gpus
+from skelfit.fitting.backends.backend import is_compiled, make_backend
+from skelfit.fitting.backends.compute_device import find_device
+from skelfit.labels.filters import PUBLISHED_VALUES, switched
+from skelfit.labels.label_store import clear_temporaries, store_sequences
+from skelfit.resources.catalog import MANIFESTS
 
 STORES = ".stores"  # beside the shards: all workers can read what they write to
 COUNT = click.IntRange(min=1)
@@ -273,7 +277,7 @@ def convert_run(
             f"{len(failures)} of {len(tasks)} shards failed; the same command tries them again", err=True
         )
         sys.exit(SHARDS_FAILED)
-    summary = finish(run, tasks, this_time(results, time.perf_counter() - started))
+    summary = write_summary(run, tasks, this_time(results, time.perf_counter() - started))
     report(summary)
     return summary
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from skelfit.body.models import find_models
-from skelfit.cli.paths import FILE, FOLDER, PATH
-from skelfit.cli.progress import Progress
-from skelfit.export.hsmr import export_hsmr
-from skelfit.export.opensim import export_opensim
-from skelfit.export.people import FinishedRun, Step, open_run
-from skelfit.export.skel_cf import export_skel_cf
+from skelfit.bodies.model_set import find_models
+from skelfit.cli.path_types import FILE, FOLDER, PATH
+from skelfit.cli.progress_bars import Progress
+from skelfit.exports.hsmr import export_hsmr
+from skelfit.exports.opensim import export_opensim
+from skelfit.exports.skel_cf import export_skel_cf
+from skelfit.shards.finished_run import FinishedRun, Step, open_run
 
 MESHES = 10  # people whose meshes are written when nobody says whose: two files of 1 MB each
 
@@ -100,7 +100,7 @@ def _export(
             "  no OpenSim model has SKEL's coordinates, so none plays a .mot",
         ]
     # Imported here because trimesh takes a moment, which other commands need not wait for.
-    from skelfit.export.meshes import export_meshes
+    from skelfit.exports.mesh_files import export_meshes
 
     count = None if keys else limit or MESHES
     people = export_meshes(run, out, found, form, keys=keys, limit=count, overwrite=overwrite, step=step)

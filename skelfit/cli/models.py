@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 
-from skelfit.body.importer import import_models
-from skelfit.body.keypoints import import_keypoints
-from skelfit.body.models import KEYPOINTS_NAME, open_models, other_models, refuse_existing, save_models
-from skelfit.body.open_body import open_body_models, write_official
-from skelfit.body.other_rig import other_rig
-from skelfit.cli.paths import FILE, FOLDER
+from skelfit.bodies.keypoint_regressor import import_keypoints
+from skelfit.bodies.model_set import KEYPOINTS_NAME, open_models, refuse_existing, save_models
+from skelfit.bodies.official_files import import_models
+from skelfit.bodies.open_body import open_body_models, write_official
+from skelfit.cli.path_types import FILE, FOLDER
 
 
 @click.group("models")
@@ -63,20 +62,17 @@ def _import_bodies(smpl: Path | None, skel: Path | None, out: Path, overwrite: b
 @models_group.command("open-body")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the files.")
 @click.option("--official", is_flag=True, help="Write files in the official SMPL and SKEL v1.1.1 schemas.")
-@click.option(
-    "--other-rig", "other", is_flag=True, help="On another rig: a second pair of bodies to measure on."
-)
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-def open_body_command(out: Path, official: bool, other: bool, overwrite: bool) -> None:
+def open_body_command(out: Path, official: bool, overwrite: bool) -> None:
     """Write the open body that skelfit ships; it has SMPL's sizes, and is not SMPL."""
     if official:
-        raw = other_rig(open_body_models()) if other else open_body_models()
+        raw = open_body_models()
         kinds = [name.split("_") for name in raw]
         names = [f"SMPL_{g.upper()}.pkl" if kind == "smpl" else f"skel_{g}.pkl" for kind, g in kinds]
         refuse_existing([out / name for name in names], overwrite)
         paths = write_official(raw, out)
     else:
-        paths = save_models(other_models() if other else open_models(), out, overwrite=overwrite)
+        paths = save_models(open_models(), out, overwrite=overwrite)
     for path in paths:
         click.echo(path)
     if official:

@@ -14,11 +14,10 @@ import click
 from tqdm import tqdm
 
 from skelfit import __version__
-from skelfit.body.models import find_models
-from skelfit.cli.paths import FOLDER, PATH
-from skelfit.job import find_device
-from skelfit.predict.boxes import Box, BoxFile, FindBoxes, whole_photo
-from skelfit.predict.intrinsics import (
+from skelfit.bodies.model_set import find_models
+from skelfit.cli.path_types import FOLDER, PATH
+from skelfit.fitting.backends.compute_device import find_device
+from skelfit.learning.inference.intrinsics import (
     Camera,
     FindCamera,
     from_diagonal,
@@ -27,11 +26,12 @@ from skelfit.predict.intrinsics import (
     of_view,
     plugged_in,
 )
-from skelfit.predict.output import PEOPLE_NAME, RECORD_NAME, ROWS_NAME, Wanted, Writer
-from skelfit.predict.photos import OK, Looking, find_photos, predict_photos
-from skelfit.predict.predictor import Predictor
-from skelfit.predict.shards import find_people, predict_people
-from skelfit.train.checkpoint import load_network
+from skelfit.learning.inference.labelled_people import find_people, predict_people
+from skelfit.learning.inference.person_boxes import Box, BoxFile, FindBoxes, whole_photo
+from skelfit.learning.inference.photos import OK, Looking, find_photos, predict_photos
+from skelfit.learning.inference.prediction_files import PEOPLE_NAME, RECORD_NAME, ROWS_NAME, Wanted, Writer
+from skelfit.learning.inference.predictor import Predictor
+from skelfit.learning.training.checkpoint import load_network
 
 _AROUND_BOX, _AROUND_PHOTO = 1.2, 1.0  # margins
 

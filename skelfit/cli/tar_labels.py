@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from skelfit.body.assets import write_npz
-from skelfit.cli.paths import PATH, PATTERN
+from skelfit.bodies.assets import write_npz
+from skelfit.cli.path_types import PATH, PATTERN
 from skelfit.errors import OutputError
-from skelfit.images.source import find_images
-from skelfit.tar_labels import read_tar_labels
+from skelfit.images.fourdhumans_tars import read_tar_labels
+from skelfit.images.image_source import find_images
 
 
 @click.command("tar-labels")

@@ -12,21 +12,21 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from skelfit.body.models import find_models
+from skelfit.bodies.model_set import find_models
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
-from skelfit.cli.paths import FOLDER, PATH, PATTERN, TRAINING
-from skelfit.cli.progress import Progress
-from skelfit.cli.train_curve import CURVE_NAME, draw_curve
+from skelfit.cli.path_types import FOLDER, PATH, PATTERN, TRAINING
+from skelfit.cli.progress_bars import Progress
+from skelfit.cli.training_curve import CURVE_NAME, draw_curve
 from skelfit.errors import OutputError
-from skelfit.files import remove
-from skelfit.job import find_device
-from skelfit.loader.people import SubsetConfig
-from skelfit.loader.team import is_first, together
-from skelfit.train.checkpoint import BEST_NAME, FOLDER_NAME
-from skelfit.train.config import OptimizerConfig, TrainConfig, load_train_config, ready
-from skelfit.train.log import BOARD_NAME, LOG_NAME
-from skelfit.train.loop import train
-from skelfit.train.validate import BEYOND_DEG, ERRORS, PCK_AT, Measured
+from skelfit.fitting.backends.compute_device import find_device
+from skelfit.learning.data.person_stream import SubsetConfig
+from skelfit.learning.data.process_group import is_first, together
+from skelfit.learning.evaluation.validation import BEYOND_DEG, ERRORS, PCK_AT, Measured
+from skelfit.learning.training.checkpoint import BEST_NAME, FOLDER_NAME
+from skelfit.learning.training.training_config import OptimizerConfig, TrainConfig, load_train_config, ready
+from skelfit.learning.training.training_log import BOARD_NAME, LOG_NAME
+from skelfit.learning.training.training_loop import train
+from skelfit.storage.atomic_write import remove
 
 
 @click.command("train")

@@ -10,24 +10,26 @@ from pathlib import Path
 
 import click
 
-from skelfit.body.models import OPEN_BODY, ModelSet, find_models
+from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.cli.interrupts import interruptible
-from skelfit.cli.paths import FILE, FOLDER
-from skelfit.cli.places import PlaceOptions, place_options
-from skelfit.cli.progress import Progress
-from skelfit.cluster.place import HERE, Place
-from skelfit.cluster.tasks import ShardFailure, run_tasks
+from skelfit.cli.path_types import FILE, FOLDER
+from skelfit.cli.progress_bars import Progress
+from skelfit.cli.worker_options import PlaceOptions, place_options
 from skelfit.errors import ModelError
-from skelfit.keep import Kept, write_keep
-from skelfit.shards import ShardError, read_marker, write_json
-from skelfit.verify.compare import compare
-from skelfit.verify.damage import Damage
-from skelfit.verify.gates import GATES, parse_gates
-from skelfit.verify.html import write_html
-from skelfit.verify.report import EXIT_CODES, Findings, Report
-from skelfit.verify.run import ShardReport, VerifyTask, plan_verify, verify_shard
-from skelfit.verify.run_folder import RunFolder, open_run
-from skelfit.verify.terminal import comparison_lines, summary_lines
+from skelfit.executors.dask_tasks import ShardFailure, run_tasks
+from skelfit.executors.executor import HERE, Place
+from skelfit.shards.keep_list import Kept, write_keep
+from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_reader import read_marker
+from skelfit.storage.hashed_write import write_json
+from skelfit.verification.gates import GATES, parse_gates
+from skelfit.verification.integrity.damage import Damage
+from skelfit.verification.integrity.run_folder import RunFolder, open_run
+from skelfit.verification.report.html_page import write_html
+from skelfit.verification.report.report_comparison import compare
+from skelfit.verification.report.report_data import EXIT_CODES, Findings, Report
+from skelfit.verification.report.terminal import comparison_lines, summary_lines
+from skelfit.verification.verify_shard import ShardReport, VerifyTask, plan_verify, verify_shard
 
 FEW = 4000  # people who are verified before worker processes have started
 SAMPLE = 20_000  # people who are measured unless more are asked for: about half a minute

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from skelfit.body.models import find_models
-from skelfit.cli.paths import FOLDER
+from skelfit.bodies.model_set import find_models
+from skelfit.cli.path_types import FOLDER
 
 
 @click.command("view")
@@ -30,7 +30,7 @@ def view_command(folder: Path, key: str, models: Path | None, port: int, show: b
     if importlib.util.find_spec("viser") is None:
         raise click.UsageError("this command needs the package viser: pip install 'skelfit[view]'")
     # Imported here because viser is optional.
-    from skelfit.verify.viewer import Viewer, find_person
+    from skelfit.verification.report.viewer import Viewer, find_person
 
     sample = find_person(folder, key)
     found = find_models(models)

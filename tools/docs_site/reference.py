@@ -14,13 +14,13 @@ import numpy as np
 
 import skelfit
 from skelfit import FittedPeople
-from skelfit.body.dofs import DOF_NAMES, dof_limits
+from skelfit.bodies.dofs import DOF_NAMES, dof_limits
 from skelfit.cli import main
-from skelfit.config import Manifest, Pipeline
-from skelfit.layout import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, schema
-from skelfit.shards import Marker, Row
-from skelfit.strict import type_name
-from skelfit.train.config import TrainConfig
+from skelfit.config.settings import Manifest, Pipeline
+from skelfit.config.yaml_dataclasses import type_name
+from skelfit.learning.training.training_config import TrainConfig
+from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, schema
+from skelfit.shards.shard_schema import ShardMarker, ShardRow
 from tools.docs_site.comments import field_comments
 from tools.docs_site.summary_fields import SUMMARY
 
@@ -267,10 +267,10 @@ def formats_page() -> Iterator[str]:
     yield table(("value", "meaning"), ((f"`{k}`", _plain(_sentence(v))) for k, v in COORDINATES.items()))
     yield "## A row of the sidecar"
     yield "`NAME-000000.rows.jsonl`: one JSON object a line, one line for each input row."
-    yield _fields(Row)
+    yield _fields(ShardRow)
     yield "## The done marker"
     yield "`NAME-000000.done.json`: written last, when the tar and the sidecar are complete."
-    yield _fields(Marker)
+    yield _fields(ShardMarker)
     yield "## The summary"
     yield "`summary.json`: written when all shards of the run are finished."
     yield table(("key", "meaning"), ((f"`{k}`", _plain(v)) for k, v in SUMMARY.items()))

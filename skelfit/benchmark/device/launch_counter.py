@@ -1,0 +1,74 @@
+"""What a fit asks of its device: launches, copies from and to it, and the time of each kernel.
+
+A backend has one method for launches, one for reading what is on the device, and two for putting something there; a
+`Recording` is one that counts them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skelfit.fitting.backends.backend import Backend
+
+
+@dataclass(frozen=True)
+class Recording(Backend):
+    """A backend that keeps count of what it does. `before` is called before each launch, `after` with its name.
+
+    The seconds are those of a CPU, where a launch returns when it is done; not those that compiling takes.
+    """
+
+    before: Callable[[], object] = field(default=lambda: None, compare=False)
+    after: Callable[[str], object] = field(default=lambda kernel: None, compare=False)
+    launches: Counter[str] = field(default_factory=Counter, compare=False)  # of each kernel
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float), compare=False)
+    reads: list[int] = field(default_factory=list, compare=False)  # bytes of each; the host waits for it
+    writes: list[int] = field(default_factory=list, compare=False)  # bytes of each
+
+    def launch(self, kernel: Any, groups: int, inputs: Sequence[Any]) -> None:
+        """Start a kernel, if on any group; counted by its name."""
+        self.before()
+        started = time.perf_counter()
+        super().launch(kernel, groups, inputs)
+        if groups:
+            self.seconds[kernel.key] += time.perf_counter() - started
+            self.launches[kernel.key] += 1
+            self.after(kernel.key)
+
+    def read(self, array: Any) -> Tensor:
+        """Read it, counted."""
+        found = super().read(array)
+        self.reads.append(found.nbytes)
+        return found
+
+    def put(self, x: Tensor) -> Tensor:
+        """Floats on the device, counted."""
+        self.writes.append(4 * x.numel())
+        return super().put(x)
+
+    def ints(self, x: NDArray[Any]) -> Any:
+        """Whole numbers on the device, counted."""
+        self.writes.append(4 * x.size)
+        return super().ints(x)
+
+    def forget(self) -> None:
+        """Count from zero."""
+        for count in (self.launches, self.seconds, self.reads, self.writes):
+            count.clear()
+
+
+def recording(
+    backend: Backend,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[str], object] = lambda kernel: None,
+) -> Recording:
+    """The same backend, counting."""
+    own = {f.name: getattr(backend, f.name) for f in fields(Backend)}
+    return Recording(**own, before=before, after=after)

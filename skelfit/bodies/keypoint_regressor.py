@@ -1,0 +1,136 @@
+"""The 44 keypoints of the skin: 25 of OpenPose, then 19 extra; from a regressor file that users bring.
+
+A regressor holds, for each keypoint, weights of the posed skin vertices. Two kinds of files are about: the whole one,
+(44, 6890), and the 19 extra joints alone (19, 6890), as `SMPL_to_J19.pkl` of 4D-Humans and `J_regressor_extra.npy` of
+SPIN have them. OpenPose's 25 are then made as those codes make them: SMPL's own joints, by the regressor of the SMPL
+file, and single vertices of face and feet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skelfit.bodies.assets import SMPL_GENDERS, Float32, asset_name, load_smpl, write_npz
+from skelfit.bodies.model_set import KEYPOINTS_NAME, refuse_existing, write_provenance
+from skelfit.bodies.official_files import SKIN_VERTICES, file_sha256
+from skelfit.errors import ModelError
+from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.unpickle import as_array, read_pickle
+
+KEYPOINTS, OPENPOSE, EXTRA = 44, 25, 19
+# OpenPose's 25 in its order: ("joint", SMPL joint) or ("vertex", id in SMPL's topology).
+_OPENPOSE: tuple[tuple[str, int], ...] = (
+    ("vertex", 332),  # nose
+    *(("joint", j) for j in (12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7)),  # neck, arms, mid hip, legs
+    *(("vertex", v) for v in (6260, 2800, 4071, 583)),  # right and left eye, right and left ear
+    *(("vertex", v) for v in (3216, 3226, 3387)),  # left big toe, small toe, heel
+    *(("vertex", v) for v in (6617, 6624, 6787)),  # the right ones
+)
+_MAX_OFF = 0.05  # a row that sums to less or more than 1 by this moves with the choice of the origin
+_NOTED_OFF = 1e-3
+
+
+@dataclass(frozen=True)
+class KeypointsRecord:
+    """An imported regressor: where it came from, and what became of it."""
+
+    source: Path
+    source_sha256: str
+    asset: Path
+    asset_sha256: str
+    notes: tuple[str, ...]
+
+
+def import_keypoints(path: Path, out: Path, *, overwrite: bool = False) -> KeypointsRecord:
+    """Check a regressor file (npy, npz or pkl) and write it as `keypoints44.npz` of a models folder.
+
+    A file of the 19 extra joints alone needs an SMPL asset in `out`. Raises ModelError for a file that cannot be used,
+    OutputError for an asset that exists already.
+    """
+    target = out / KEYPOINTS_NAME
+    refuse_existing([target], overwrite)
+    found = _checked(path, _read(path))
+    notes = _notes(found)
+    if len(found) == EXTRA:
+        found = np.concatenate([_openpose(path, out), found])
+        notes = ("19 extra joints; OpenPose's 25 are SMPL's joints and vertices of face and feet", *notes)
+    regressor: Float32 = np.ascontiguousarray(found, dtype="<f4")
+    write_npz(target, {"keypoints44": regressor})
+    record = KeypointsRecord(
+        path, file_sha256(path), target, hashlib.sha256(regressor.tobytes()).hexdigest(), notes
+    )
+    entry = {"kind": "keypoints44", "source": path.name, "asset": target.name, "notes": "; ".join(notes)}
+    entry |= {"source_sha256": record.source_sha256, "asset_sha256": record.asset_sha256}
+    write_provenance(out, [entry])
+    return record
+
+
+def _read(path: Path) -> Any:
+    """The array of a file; nothing in it is executed."""
+    ending = path.suffix.lower()
+    regular_file(path, "a keypoint regressor", ModelError)
+    try:
+        if ending == ".pkl":
+            with open(path, "rb") as stream:
+                return as_array(read_pickle(stream, path, None))
+        if ending not in (".npy", ".npz"):
+            raise ModelError(
+                path, None, "a keypoint regressor (.npy, .npz or .pkl)", f"the ending '{ending}'"
+            )
+        loaded = np.load(path, allow_pickle=False)
+        if ending == ".npy":
+            return loaded
+        with loaded as archive:
+            if "keypoints44" in archive.files:
+                return archive["keypoints44"]
+            if len(archive.files) != 1:
+                names = ", ".join(archive.files) or "none"
+                raise ModelError(path, "keypoints44", "that array, or one array alone", names)
+            return archive[archive.files[0]]
+    except FileNotFoundError:
+        raise ModelError(path, None, "a keypoint regressor", "no such file") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(path, None, "a keypoint regressor that can be read", str(error)) from None
+
+
+def _checked(path: Path, array: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    expected = f"numbers of shape ({KEYPOINTS}, {SKIN_VERTICES}) or ({EXTRA}, {SKIN_VERTICES})"
+    if array.dtype.kind not in "fiu":
+        raise ModelError(path, None, expected, f"dtype {array.dtype}")
+    if array.shape not in ((KEYPOINTS, SKIN_VERTICES), (EXTRA, SKIN_VERTICES)):
+        raise ModelError(path, None, expected, f"shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ModelError(path, None, "finite numbers", f"{int((~np.isfinite(array)).sum())} NaN or infinite")
+    off = np.abs(array.sum(axis=1, dtype=np.float64) - 1)
+    if off.max() > _MAX_OFF:
+        found = f"row {int(off.argmax())} with the sum {float(array[off.argmax()].sum()):.4g}"
+        raise ModelError(path, None, "rows that sum to 1", found)
+    return np.asarray(array, np.float64)
+
+
+def _notes(array: np.ndarray[Any, Any]) -> tuple[str, ...]:
+    off = float(np.abs(array.sum(axis=1) - 1).max())
+    return (f"rows sum to 1 only within {off:.2g}",) if off > _NOTED_OFF else ()
+
+
+def _openpose(path: Path, out: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """OpenPose's 25 rows, (25, 6890), by an SMPL asset of the models folder."""
+    assets = [out / asset_name("smpl", gender) for gender in SMPL_GENDERS]
+    asset = next((a for a in assets if a.exists()), None)
+    if asset is None:
+        expected = f"an SMPL asset in {out} (--smpl DIR) beside a file of the {EXTRA} extra joints"
+        raise ModelError(path, None, expected, "none")
+    joints = load_smpl(asset).J_regressor
+    rows = np.zeros((OPENPOSE, SKIN_VERTICES))
+    for row, (kind, index) in zip(rows, _OPENPOSE, strict=True):
+        if kind == "joint":
+            row[:] = joints[index]
+        else:
+            row[index] = 1
+    return rows

@@ -1,1 +1,0 @@
-"""Makes the open body (`skelfit/body/data/open_body.npz`) from CC0 MakeHuman geometry; a build-time tool."""

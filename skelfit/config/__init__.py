@@ -1,0 +1,1 @@
+"""What a run is asked to do: manifests and pipelines from YAML, and their hashes."""

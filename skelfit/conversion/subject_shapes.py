@@ -1,0 +1,77 @@
+"""A subject has one shape: which labels of all its sequences tell it, whatever shard they are in.
+
+Only betas that the fit refines need this: those of neutral labels. Others follow from the label's betas, and are alike
+where these are. Nothing is shared where labels say otherwise, by other betas, nor between label files.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelfit.config.settings import Filters
+from skelfit.conversion.run_plan import LabelFile
+from skelfit.fitting.sequences.frame_index import ShapeLabels, evenly
+from skelfit.labels.filters import screen
+from skelfit.labels.label_batch import FloatArray, LabelBatch, Sequence
+from skelfit.labels.label_store import read_column, read_some, store_sequences
+
+Rows = NDArray[np.int64]
+
+
+def subject_shapes(
+    batch: LabelBatch, file: LabelFile, filters: Filters, count: int
+) -> dict[int, ShapeLabels]:
+    """By number of a batch's sequence, the labels that its betas are refined from: `count` frames of its subject.
+
+    Of the subject's sequences those count that begin with the same betas. A sequence is missing where it is the only
+    one, and where its own labels have not all these betas.
+    """
+    numbers = {k: rows for k in range(len(batch.sequences)) if len(rows := _neutral(batch, k))}
+    if not numbers:
+        return {}
+    motions = [m for m in store_sequences(file.store) if m.start < file.rows]
+    found: dict[int, ShapeLabels] = {}
+    known: dict[tuple[str, bytes], ShapeLabels | None] = {}
+    for k, rows in numbers.items():
+        subject, betas = batch.sequences[k].subject, batch.betas[rows[0]]
+        whose = subject, betas.tobytes()
+        if whose not in known:
+            theirs = _of_shape([m for m in motions if m.subject == subject], betas, file)
+            known[whose] = _shape_labels(theirs, betas, file, filters, count) if len(theirs) > 1 else None
+        shape = known[whose]
+        if shape is not None and (batch.betas[rows] == betas).all():
+            found[k] = shape
+    return found
+
+
+def _neutral(batch: LabelBatch, number: int) -> Rows:
+    """The rows of a batch that are good frames of one of its sequences, with a neutral label."""
+    motion = batch.sequences[number]
+    rows = range(*np.searchsorted(batch.row, [motion.start, motion.start + motion.frames]))
+    return np.array([i for i in rows if not batch.bad[i] and batch.gender[i] == "neutral"], np.int64)
+
+
+def _of_shape(motions: list[Sequence], betas: FloatArray, file: LabelFile) -> list[Rows]:
+    """The rows of those sequences of a label file that begin with these betas (10,)."""
+    if len(motions) < 2:
+        return []
+    first = read_column(file.store, "betas", np.array([m.start for m in motions]))
+    return [
+        np.arange(m.start, min(m.start + m.frames, file.rows))
+        for m, its in zip(motions, first, strict=True)
+        if (its == betas).all()
+    ]
+
+
+def _shape_labels(
+    sequences: list[Rows], betas: FloatArray, file: LabelFile, filters: Filters, count: int
+) -> ShapeLabels | None:
+    """The labels of frames evenly spread over some sequences; None where no good one has these betas."""
+    few, screening = screen(read_some(file.store, evenly(np.concatenate(sequences), count)), filters)
+    good = [
+        i
+        for i, reason in enumerate(screening.reasons)
+        if not few.bad[i] and not reason and few.gender[i] == "neutral" and (few.betas[i] == betas).all()
+    ]
+    return ShapeLabels(few.pose[good], few.betas[good]) if good else None

@@ -1,0 +1,118 @@
+"""The bodies of exported people: which models a run had, and where its people's joints, skin and bones are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skelfit.bodies.model_set import ModelSet, make_model_set
+from skelfit.bodies.skel import SkelModel, corrective_feature, skinning_transforms
+from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP
+from skelfit.errors import ModelError
+from skelfit.shards.finished_run import FinishedRun, Person
+
+Array = NDArray[np.float64]
+
+# From the coordinates that a label file is in to a ground whose y axis is up; rows are the ground's axes. They are
+# OpenSim's: who faces the camera, or stands as the body models do, looks along x, and has z to the right.
+_Y_UP: Array = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # as the body models have it: y up, z forward
+GROUND: dict[str, Array] = {
+    "camera": np.array([[0.0, 0, -1], [0, -1, 0], [-1, 0, 0]]),  # x right, y down, z forward
+    "world_y_up": _Y_UP,
+    "world_z_up": _Y_UP @ Y_UP_FROM_Z_UP,
+    "unknown": _Y_UP,
+}
+GROUND_TEXT = {
+    "camera": "x = -z (towards the camera), y = -y (up), z = -x (to the left of the image) of the camera frame",
+    "world_y_up": "x = z, y = y (up), z = -x of the labels' world, whose y is up",
+    "world_z_up": "x = -y, y = z (up), z = -x of the labels' world, whose z is up",
+    "unknown": "x = z, y = y (up), z = -x of the labels' frame, whose y is taken to be up",
+}
+
+
+def coordinates_of(person: Person) -> str:
+    """Which of GROUND's coordinates a person is in."""
+    named = str(person.meta["coordinates"])
+    return named if named in GROUND else "camera"  # the others have a camera's axes
+
+
+def check_models(run: FinishedRun, models: ModelSet) -> None:
+    """Raise ModelError unless these are the models that the run was fitted with.
+
+    A keypoint regressor may have come since: it changes the hash of the models, and no body.
+    """
+    expected = run.identity["models_sha256"]
+    bodies = make_model_set(models.smpl, models.skel, models.source, None)
+    if expected not in (models.sha256, bodies.sha256):
+        raise ModelError(models.source, "sha256", f"the models of the run, {expected}", models.sha256)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Of N people, in the coordinates of their labels."""
+
+    joints: Array  # (N,24,3) m
+    markers: Array  # (N,M,3) m, skin vertices
+    pelvis: Array  # (N,3,3) orientation of the pelvis, its axes as columns: x forward, y up, z right
+
+
+class Bodies:
+    """The SKEL models of a run's people, made when they are needed."""
+
+    def __init__(self, models: ModelSet) -> None:
+        self.models = models
+        self._skel: dict[str, SkelModel] = {}
+
+    def skel(self, gender: str) -> SkelModel:
+        """The model of a gender. Raises ModelError when there is none."""
+        if gender not in self._skel:
+            self._skel[gender] = SkelModel(self.models.skel_of(gender), dtype=torch.float64)
+        return self._skel[gender]
+
+    @torch.no_grad()
+    def points(self, people: Sequence[Person], vertices: Sequence[int]) -> Points:
+        """Joints, some skin vertices and the pelvis of people."""
+        n = len(people)
+        found = Points(np.empty((n, 24, 3)), np.empty((n, len(vertices), 3)), np.empty((n, 3, 3)))
+        genders = np.array([person.meta["skel_gender"] for person in people])
+        for gender in sorted(set(genders.tolist())):
+            rows = np.flatnonzero(genders == gender).tolist()
+            model = self.skel(gender)
+            betas, q, trans = _parameters([people[i] for i in rows])
+            frames = model.frames(betas)
+            posed = model.joints(frames, q)
+            few = list(vertices)
+            rest = model.v_template[few] + torch.einsum("vcb,nb->nvc", model.shapedirs[few], betas)
+            feature = corrective_feature(posed.local_rot, model.corrective_joints)
+            rest = rest + torch.einsum("vcp,np->nvc", model.posedirs[few], feature)
+            turns = skinning_transforms(posed, frames.joints)
+            skin = torch.einsum("vj,njrc->nvrc", model.weights[few], turns)
+            markers = (skin[..., :3] @ rest[..., None])[..., 0] + skin[..., 3]
+            found.joints[rows] = (posed.pos + trans[:, None]).numpy()
+            found.markers[rows] = (markers + trans[:, None]).numpy()
+            found.pelvis[rows] = (posed.local_rot[:, 0] @ frames.frame[:, 0]).numpy()
+        return found
+
+    @torch.no_grad()
+    def skin(self, person: Person) -> tuple[Array, NDArray[np.int32]]:
+        """Skin vertices (V,3) m in the coordinates of the labels, and faces (F,3)."""
+        model = self.skel(person.meta["skel_gender"])
+        betas, q, trans = _parameters([person])
+        return model.forward(model.shape(betas), q, trans).vertices[0].numpy(), model.asset.faces
+
+    @torch.no_grad()
+    def bones(self, person: Person) -> tuple[Array, NDArray[np.int32]]:
+        """Bone vertices (Vs,3) m in the coordinates of the labels, and faces (Fs,3)."""
+        model = self.skel(person.meta["skel_gender"])
+        betas, q, trans = _parameters([person])
+        return model.bones(model.shape(betas), q, trans)[0].numpy(), model.asset.bone_faces
+
+
+def _parameters(people: Sequence[Person]) -> list[torch.Tensor]:
+    """Betas (N,10), poses (N,46) rad and translations (N,3) m, in float64."""
+    names = ("skel_betas", "skel_poses", "skel_trans")
+    return [torch.tensor(np.array([p.fields[name] for p in people], np.float64)) for name in names]

@@ -1,0 +1,56 @@
+"""Where an export goes: nothing of the user's is replaced unless asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from skelfit.errors import OutputError
+from skelfit.shards.finished_run import FinishedRun
+from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_reader import read_json
+from skelfit.storage.atomic_write import remove
+from skelfit.storage.hashed_write import write_json
+
+RECORD_NAME = "export.json"
+
+
+def prepare_folder(out: Path, overwrite: bool, record: str = RECORD_NAME) -> None:
+    """Make an empty folder; with `overwrite`, the files of an earlier export's record are removed, and no others.
+
+    Raises OutputError for a folder that holds anything, unless it is to be overwritten.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: expected a folder, found a file; choose another name")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise OutputError(f"{out}: holds files already; choose another folder or --overwrite")
+        _remove_earlier(out, record)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made: {error}") from error
+
+
+def _remove_earlier(out: Path, record: str) -> None:
+    try:
+        names = read_json(out / record)["files"]
+    except (ShardError, KeyError):
+        return  # what is here is not known to be ours: files of the same names are replaced, the others stay
+    for name in (record, *names):
+        if ".." not in Path(name).parts and not Path(name).is_absolute():
+            remove(out / name)
+
+
+def write_record(out: Path, run: FinishedRun, form: str, files: Iterable[str], **about: Any) -> None:
+    """Say in `export.json`, last, what the folder holds and of which run. Raises OutputError."""
+    content = {
+        "format": form,
+        "subset": run.subset,
+        "identity_sha256": run.summary.get("identity_sha256"),
+        **about,
+        "files": sorted(files),
+    }
+    write_json(out / RECORD_NAME, json.loads(json.dumps(content)))

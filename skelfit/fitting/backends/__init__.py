@@ -1,0 +1,1 @@
+"""Where the fit runs: kernels, their tables, and the device."""

@@ -1,0 +1,211 @@
+"""The vertex pass of a stage whose betas are free: the moments, and how betas move the skin around the same transforms.
+
+Let f_k be what beta k moves a posed vertex by, the joints held: f_k = (sum_j w_j R_j) s_k with the shape component
+s_k. Beside the sums of `moments`, with the same weights om, residuals r and h = [v_rest; 1],
+
+    lever_jk = sum om w_j f_k h^T  (3 x 4),    products_kl = sum om f_k f_l,    pull_k = sum om f_k r.
+"""
+
+import warp as wp
+
+from skelfit.fitting.backends.skin_tables import Skin
+
+from .lanes import A2, A3, A4, V, m, sync
+from .moments import Moments, add_moments, clear_moments
+from .posing import Posing, stand
+from .skinning import Room, Skinned, pose_block, slot_of, vertices_of
+
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+
+@wp.struct
+class Levers:
+    """How K betas move the skin of G groups."""
+
+    betas: A2  # (G, K) of the pass
+    lever: A4  # (G, J, 12, K) row by row
+    products: A3  # (G, K, K)
+    pull: A2  # (G, K)
+
+
+@wp.func
+def _clear(skin: Skin, people: Skinned, g: int, t: int, out: Levers):
+    """Zero the sums of group g; its betas are the coefficients behind the first."""
+    betas = out.pull.shape[1]
+    for i in range(t, skin.active.shape[0] * betas, wp.block_dim()):
+        for c in range(12):
+            out.lever[g, i // betas, c, i % betas] = V()
+    for i in range(t, betas, wp.block_dim()):
+        out.betas[g, i] = people.coefficients[g, 1 + i]
+        out.pull[g, i] = V()
+        for k in range(betas):
+            out.products[g, i, k] = V()
+
+
+@wp.func
+def _turned_row(skin: Skin, people: Skinned, g: int, v: int, r: int):
+    """Row r of the blended rotations of the joints that hold vertex v of the skin."""
+    x = V()
+    y = V()
+    z = V()
+    for k in range(skin.first[v], skin.first[v + 1]):
+        j = skin.joint[k]
+        w = skin.weight[k]
+        x += w * people.transforms[g, j, 4 * r]
+        y += w * people.transforms[g, j, 4 * r + 1]
+        z += w * people.transforms[g, j, 4 * r + 2]
+    return x, y, z
+
+
+@wp.func
+def _move_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
+    """What betas move the vertices of block b by, into room."""
+    begin = b * skin.size
+    for i in range(t, vertices_of(skin, b), wp.block_dim()):
+        quad = (begin + i) // 4
+        at = 3 * (i % 4)
+        for r in range(3):
+            x, y, z = _turned_row(skin, people, g, begin + i, r)
+            for k in range(room.moves.shape[3]):
+                shape = skin.basis[quad, 1 + k]
+                room.moves[s, i, r, k] = shape[at] * x + shape[at + 1] * y + shape[at + 2] * z
+
+
+@wp.func
+def _add_lever(skin: Skin, g: int, e: int, k: int, s: int, room: Room, out: Levers):
+    """The lever of one joint and beta k."""
+    ax = V()
+    ay = V()
+    az = V()
+    ah = V()
+    bx = V()
+    by = V()
+    bz = V()
+    bh = V()
+    cx = V()
+    cy = V()
+    cz = V()
+    ch = V()
+    for i in range(skin.joints.start[e], skin.joints.start[e + 1]):
+        v = skin.joints.vertex[i]
+        w = skin.joints.weight[i]
+        x = room.rest[s, v, 0]
+        y = room.rest[s, v, 1]
+        z = room.rest[s, v, 2]
+        a = w * room.moves[s, v, 0, k]
+        b = w * room.moves[s, v, 1, k]
+        c = w * room.moves[s, v, 2, k]
+        ax += m(a, x)
+        ay += m(a, y)
+        az += m(a, z)
+        ah += a
+        bx += m(b, x)
+        by += m(b, y)
+        bz += m(b, z)
+        bh += b
+        cx += m(c, x)
+        cy += m(c, y)
+        cz += m(c, z)
+        ch += c
+    j = skin.joints.into[e]
+    _add_row(g, j, 0, k, ax, ay, az, ah, out)
+    _add_row(g, j, 4, k, bx, by, bz, bh, out)
+    _add_row(g, j, 8, k, cx, cy, cz, ch, out)
+
+
+@wp.func
+def _add_row(g: int, j: int, r: int, k: int, x: V, y: V, z: V, h: V, out: Levers):
+    """Add to the row of a lever that starts at r."""
+    out.lever[g, j, r, k] = out.lever[g, j, r, k] + x
+    out.lever[g, j, r + 1, k] = out.lever[g, j, r + 1, k] + y
+    out.lever[g, j, r + 2, k] = out.lever[g, j, r + 2, k] + z
+    out.lever[g, j, r + 3, k] = out.lever[g, j, r + 3, k] + h
+
+
+@wp.func
+def _add_pull(skin: Skin, g: int, b: int, k: int, s: int, room: Room, out: Levers):
+    """The pull of beta k."""
+    begin = b * skin.size
+    total = V()
+    for v in range(vertices_of(skin, b)):
+        f = m(room.moves[s, v, 0, k], room.residual[s, v, 0])
+        f += m(room.moves[s, v, 1, k], room.residual[s, v, 1])
+        f += m(room.moves[s, v, 2, k], room.residual[s, v, 2])
+        total += skin.om[begin + v] * f
+    out.pull[g, k] = out.pull[g, k] + total
+
+
+@wp.func
+def _add_products(skin: Skin, g: int, b: int, k: int, j: int, s: int, room: Room, out: Levers):
+    """The products of betas k and k + 1 with j and j + 1."""
+    begin = b * skin.size
+    kj = V()
+    ki = V()
+    lj = V()
+    li = V()
+    for v in range(vertices_of(skin, b)):
+        for r in range(3):
+            at_k = skin.om[begin + v] * room.moves[s, v, r, k]
+            at_l = skin.om[begin + v] * room.moves[s, v, r, k + 1]
+            at_j = room.moves[s, v, r, j]
+            at_i = room.moves[s, v, r, j + 1]
+            kj += m(at_k, at_j)
+            ki += m(at_k, at_i)
+            lj += m(at_l, at_j)
+            li += m(at_l, at_i)
+    _add_product(g, k, j, kj, out)
+    _add_product(g, k, j + 1, ki, out)
+    _add_product(g, k + 1, j + 1, li, out)
+    if j > k:
+        _add_product(g, k + 1, j, lj, out)
+
+
+@wp.func
+def _add_product(g: int, k: int, j: int, x: V, out: Levers):
+    """Add to products [k, j] and [j, k]."""
+    total = out.products[g, k, j] + x
+    out.products[g, k, j] = total
+    out.products[g, j, k] = total
+
+
+@wp.func
+def _add_levers(skin: Skin, g: int, b: int, s: int, t: int, room: Room, out: Levers):
+    """The sums of block b: an item for each joint and beta, each beta, and each four products; K is even."""
+    betas = out.pull.shape[1]
+    first = skin.joints.first[b]
+    n = (skin.joints.first[b + 1] - first) * betas
+    half = betas // 2
+    for i in range(t, n + betas + half * half, wp.block_dim()):
+        if i < n:
+            _add_lever(skin, g, first + i // betas, i % betas, s, room, out)
+        elif i < n + betas:
+            _add_pull(skin, g, b, i - n, s, room, out)
+        else:
+            k = 2 * ((i - n - betas) // half)
+            j = 2 * ((i - n - betas) % half)
+            if k <= j:
+                _add_products(skin, g, b, k, j, s, room, out)
+
+
+@wp.kernel
+def shaped_moments(
+    skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Moments, levers: Levers
+):  # fmt: skip
+    """As `moments.moments`, and the levers."""
+    c, t = wp.tid()
+    begin = c * chunk
+    end = wp.min(begin + chunk, people.rows.shape[0])
+    for g in range(begin, end):
+        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
+        clear_moments(skin, people, g, t, out)
+        _clear(skin, people, g, t, levers)
+    sync()
+    for b in range(skin.blocks):
+        for g in range(begin, end):
+            s = slot_of(begin, g, c, room)
+            pose_block(skin, people, begin, g, end, b, s, t, room)
+            _move_block(skin, people, g, b, s, t, room)
+            sync()
+            add_moments(skin, g, b, s, t, room, out)
+            _add_levers(skin, g, b, s, t, room, levers)
+            sync()

@@ -1,0 +1,82 @@
+"""What the Hessian of the quadratic form is more than the Gauss-Newton matrix: 2 <slope, d2A>.
+
+Where DoF i acts from outside of DoF j, d2A is [omega_i]x dA_j, so that the entry of i and j is 2 omega_i . t_j with
+t_j = sum dA_j x slope over j's subtree: no more work than the gradient. The sliding of spine and scapulae bends too.
+"""
+
+import warp as wp
+
+from skelfit.fitting.backends.body_tables import Body
+from skelfit.fitting.backends.variable_tables import Variables
+
+from .joint_chain import slide_bend
+from .joint_frames import Place
+from .lanes import A2, A3, V, m
+from .quadratic import Room
+
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+
+@wp.func
+def bend_column(s: int, h: int, j: int, variables: Variables, place: Place, room: Room, bend: A3):
+    """What the Hessian is more than the matrix, for DoF j and all i that turn its axis: into bend[h, i, j], i <= j.
+
+    The entry is 2 omega_i . t_j, with t_j = sum dA_j x slope over j's subtree. Of one joint, i does not turn the
+    sliding that comes with j: there v_j is that of the turn alone.
+    """
+    k = variables.owner[j]
+    d = variables.dofs[j]
+    joint = variables.joints[k]
+    trace = room.pull[s, k, 0] + room.pull[s, k, 4] + room.pull[s, k, 8]
+    w0 = place.omega[s, d, 0]
+    w1 = place.omega[s, d, 1]
+    w2 = place.omega[s, d, 2]
+    f0 = room.force[s, k, 0]
+    f1 = room.force[s, k, 1]
+    f2 = room.force[s, k, 2]
+    x0 = m(room.pull[s, k, 0], w0) + m(room.pull[s, k, 1], w1) + m(room.pull[s, k, 2], w2) - m(trace, w0)
+    x1 = m(room.pull[s, k, 3], w0) + m(room.pull[s, k, 4], w1) + m(room.pull[s, k, 5], w2) - m(trace, w1)
+    x2 = m(room.pull[s, k, 6], w0) + m(room.pull[s, k, 7], w1) + m(room.pull[s, k, 8], w2) - m(trace, w2)
+    v0 = place.v[s, d, 0]
+    v1 = place.v[s, d, 1]
+    v2 = place.v[s, d, 2]
+    p0 = place.pos[s, joint, 0]
+    p1 = place.pos[s, joint, 1]
+    p2 = place.pos[s, joint, 2]
+    u0 = m(p1, w2) - m(p2, w1)
+    u1 = m(p2, w0) - m(p0, w2)
+    u2 = m(p0, w1) - m(p1, w0)
+    t0 = x0 + m(v1, f2) - m(v2, f1)
+    t1 = x1 + m(v2, f0) - m(v0, f2)
+    t2 = x2 + m(v0, f1) - m(v1, f0)
+    a0 = x0 + m(u1, f2) - m(u2, f1)
+    a1 = x1 + m(u2, f0) - m(u0, f2)
+    a2 = x2 + m(u0, f1) - m(u1, f0)
+    for i in range(variables.num_dofs):
+        turns = variables.turns[i, j]
+        if turns != 0:
+            di = variables.dofs[i]
+            e = V()
+            if turns == 1:
+                e = m(place.omega[s, di, 0], t0) + m(place.omega[s, di, 1], t1) + m(place.omega[s, di, 2], t2)
+            else:
+                e = m(place.omega[s, di, 0], a0) + m(place.omega[s, di, 1], a1) + m(place.omega[s, di, 2], a2)
+            bend[h, wp.min(i, j), wp.max(i, j)] = 2.0 * e
+        elif i < j and variables.turns[j, i] == 0:
+            bend[h, i, j] = V()
+
+
+@wp.func
+def add_slide_bends(
+    s: int, h: int, q: A2, variables: Variables, body: Body, place: Place, room: Room, bend: A3
+):
+    """Add to bend[h] what the sliding offsets of joints bend; by one thread."""
+    for n in range(variables.num_slides):
+        i = variables.slides[n, 1]
+        j = variables.slides[n, 2]
+        x, y, z = slide_bend(s, variables.slides[n, 0], q, body, place)
+        k = variables.owner[i]
+        e = m(room.force[s, k, 0], x) + m(room.force[s, k, 1], y) + m(room.force[s, k, 2], z)
+        low = wp.min(i, j)
+        high = wp.max(i, j)
+        bend[h, low, high] = bend[h, low, high] + 2.0 * e

@@ -1,0 +1,294 @@
+"""Where the fit of a bare mesh starts: body parts laid onto it one by one, and the mesh in the frame of its pelvis.
+
+A part is laid by the rotation R that makes sum w |y - c_y - R (x - c_x)|^2 least: x at rest, y on the mesh, w weights
+that sum to 1, c weighted means. With M = sum w (x - c_x) (y - c_y)^T the unit quaternion of R is the eigenvector of the
+largest eigenvalue of a symmetric 4 x 4 matrix N of M's entries, without a trace (Horn 1987). Squared again and again,
+N + c I, whose eigenvalues are not negative, becomes the projection onto that eigenvector.
+"""
+
+# Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
+from typing import Any
+
+import warp as wp
+
+from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS
+from skelfit.fitting.backends.body_tables import Body
+from skelfit.fitting.backends.retraction_tables import Balls
+from skelfit.fitting.start.angle_tables import Angles
+from skelfit.fitting.start.mesh_parts import Parts
+
+from .angles import write_angles
+from .joint_frames import Place
+from .lanes import A2, A3, F2, F3, I2, L, V, choose, exceeds, m, put, root, sync, take
+from .rest_joints import shape_joints
+from .rotations import Matrix, Quaternion, after, matrix_of, normalized, quaternion_at
+
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+Symmetric: Any = wp.types.matrix(shape=(10, L), dtype=float)  # 4 x 4, the upper triangle row by row
+# Of eigenvalues that are 1 % of their sum apart, the smaller one's share is then below a float's digits.
+_SQUARINGS = 12
+_TINY = 1.0e-30  # m^2; what is smaller has no direction
+
+
+@wp.struct
+class LayRoom:
+    """Scratch of each slot s, in which one group is worked on at a time."""
+
+    betas: A2  # (S, 10)
+    parts: A3  # (S, P, 4) quaternions of parts
+    turns: A3  # (S, 24, 4) quaternions of SMPL's joints, relative to their parents
+    centres: A3  # (S, 2, 3) m, the first part's mean at rest and on the mesh
+    q: A2  # (S, 46) rad
+
+
+def make_lay_room(slots: int, parts: int, device: str) -> LayRoom:
+    """Room for so many groups at a time."""
+    room = LayRoom()
+    for name, shape in (
+        ("betas", (10,)),
+        ("parts", (parts, 4)),
+        ("turns", (NUM_JOINTS, 4)),
+        ("centres", (2, 3)),
+        ("q", (NUM_DOFS,)),
+    ):
+        setattr(room, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    return room
+
+
+@wp.kernel
+def lay(
+    mesh: F3,
+    betas: F2,
+    rows: I2,
+    parts: Parts,
+    angles: Angles,
+    body: Body,
+    balls: Balls,
+    place: Place,
+    room: LayRoom,
+    target: A3,
+    q: F2,
+    motion: F2,
+):
+    """The start of groups of people rows (G, L), from meshes (B, V, 3) m and SKEL's betas (B, 10).
+
+    Fills angles q (B, 46), the root's zero, and the motion (B, 15) of the first part: R row by row, its mean c_x at
+    rest and c_y on the mesh, m. target (G, V, 3) gets the mesh before that motion, R^T (y - c_y) + c_x. balls: of all
+    DoFs.
+    """
+    g, t = wp.tid()
+    s = g % room.q.shape[0]
+    for i in range(t, room.betas.shape[1], wp.block_dim()):
+        room.betas[s, i] = take(betas, rows, g, i)
+    sync()
+    shape_joints(s, t, room.betas, body, place)
+    for p in range(t, parts.before.shape[0], wp.block_dim()):
+        _lay_part(s, g, p, mesh, rows, parts, room)
+    sync()
+    _write_turns(s, t, parts, room)
+    sync()
+    write_angles(s, t, room.turns, angles, body, balls, place, room.q)
+    r = matrix_of(quaternion_at(room.parts, s, 0))
+    for v in range(t, mesh.shape[1], wp.block_dim()):
+        x = _taken(mesh, rows, g, v, 0) - room.centres[s, 1, 0]
+        y = _taken(mesh, rows, g, v, 1) - room.centres[s, 1, 1]
+        z = _taken(mesh, rows, g, v, 2) - room.centres[s, 1, 2]
+        for i in range(3):
+            target[g, v, i] = m(r[i], x) + m(r[3 + i], y) + m(r[6 + i], z) + room.centres[s, 0, i]
+    sync()
+    for i in range(t, wp.static(NUM_DOFS), wp.block_dim()):
+        put(q, rows, g, i, room.q[s, i])
+    for i in range(t, 15, wp.block_dim()):
+        if i < 9:
+            put(motion, rows, g, i, r[i])
+        else:
+            put(motion, rows, g, i, room.centres[s, (i - 9) // 3, i % 3])
+
+
+@wp.func_native(f"""
+    wp::vec_t<{L}, float> r;
+    const int* person = wp::address(rows, g, 0);
+    const char* first = (const char*)wp::address(mesh, 0, v, i);
+    for (int k = 0; k < {L}; ++k) r[k] = *(const float*)(first + (size_t)person[k] * mesh.strides[0]);
+    return r;
+""")
+def _taken(mesh: F3, rows: I2, g: int, v: int, i: int) -> V:
+    """A coordinate of vertex v of each lane's mesh, m. Told to the compiler directly: a fit reads each vertex so."""
+
+
+@wp.func
+def _at_rest(s: int, n: int, i: int, parts: Parts, room: LayRoom) -> V:
+    """A coordinate of row n of the parts' vertices at rest, m."""
+    moved = V()
+    for k in range(room.betas.shape[1]):
+        moved += room.betas[s, k] * parts.speeds[n, i, k]
+    return V(parts.rest[n, i]) + moved
+
+
+@wp.func
+def _lay_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, room: LayRoom):
+    """The quaternion of part p, and of the first part the means."""
+    first = parts.first[p]
+    last = parts.first[p + 1]
+    # Counted from the part's first vertex, so that no digits are lost far from the origin.
+    v = parts.vertices[first]
+    x0 = _at_rest(s, first, 0, parts, room)
+    x1 = _at_rest(s, first, 1, parts, room)
+    x2 = _at_rest(s, first, 2, parts, room)
+    y0 = _taken(mesh, rows, g, v, 0)
+    y1 = _taken(mesh, rows, g, v, 1)
+    y2 = _taken(mesh, rows, g, v, 2)
+    a0 = V()
+    a1 = V()
+    a2 = V()
+    b0 = V()
+    b1 = V()
+    b2 = V()
+    m00 = V()
+    m01 = V()
+    m02 = V()
+    m10 = V()
+    m11 = V()
+    m12 = V()
+    m20 = V()
+    m21 = V()
+    m22 = V()
+    for n in range(first, last):
+        w = parts.weights[n]
+        v = parts.vertices[n]
+        dx0 = w * (_at_rest(s, n, 0, parts, room) - x0)
+        dx1 = w * (_at_rest(s, n, 1, parts, room) - x1)
+        dx2 = w * (_at_rest(s, n, 2, parts, room) - x2)
+        dy0 = _taken(mesh, rows, g, v, 0) - y0
+        dy1 = _taken(mesh, rows, g, v, 1) - y1
+        dy2 = _taken(mesh, rows, g, v, 2) - y2
+        a0 += dx0
+        a1 += dx1
+        a2 += dx2
+        b0 += w * dy0
+        b1 += w * dy1
+        b2 += w * dy2
+        m00 += m(dx0, dy0)
+        m01 += m(dx0, dy1)
+        m02 += m(dx0, dy2)
+        m10 += m(dx1, dy0)
+        m11 += m(dx1, dy1)
+        m12 += m(dx1, dy2)
+        m20 += m(dx2, dy0)
+        m21 += m(dx2, dy1)
+        m22 += m(dx2, dy2)
+    if p == 0:
+        room.centres[s, 0, 0] = x0 + a0
+        room.centres[s, 0, 1] = x1 + a1
+        room.centres[s, 0, 2] = x2 + a2
+        room.centres[s, 1, 0] = y0 + b0
+        room.centres[s, 1, 1] = y1 + b1
+        room.centres[s, 1, 2] = y2 + b2
+    c = Matrix()
+    c[0] = m00 - m(a0, b0)
+    c[1] = m01 - m(a0, b1)
+    c[2] = m02 - m(a0, b2)
+    c[3] = m10 - m(a1, b0)
+    c[4] = m11 - m(a1, b1)
+    c[5] = m12 - m(a1, b2)
+    c[6] = m20 - m(a2, b0)
+    c[7] = m21 - m(a2, b1)
+    c[8] = m22 - m(a2, b2)
+    turn = nearest_turn(c)
+    for i in range(4):
+        room.parts[s, p, i] = turn[i]
+
+
+@wp.func
+def nearest_turn(c: Matrix) -> Quaternion:
+    """The rotation R for which the trace of R c is largest: it lays x onto y, c = sum w x y^T; of zeros, no turn."""
+    a = Symmetric()
+    # In the order of the quaternion, (x, y, z, w).
+    a[0] = c[0] - c[4] - c[8]
+    a[1] = c[1] + c[3]
+    a[2] = c[2] + c[6]
+    a[3] = c[5] - c[7]
+    a[4] = c[4] - c[0] - c[8]
+    a[5] = c[5] + c[7]
+    a[6] = c[6] - c[2]
+    a[7] = c[8] - c[0] - c[4]
+    a[8] = c[1] - c[3]
+    a[9] = c[0] + c[4] + c[8]
+    square = V()
+    for i in range(9):
+        square += m(c[i], c[i])
+    # Eigenvalues of a have a mean of 0 and squares that sum to 4 |c|^2: none is below -sqrt(3) |c|.
+    up = wp.static(3.0**0.5) * root(square)
+    a[0] = a[0] + up
+    a[4] = a[4] + up
+    a[7] = a[7] + up
+    a[9] = a[9] + up + V(wp.static(_TINY))
+    for _k in range(wp.static(_SQUARINGS)):
+        a = _squared(a)
+    # Each column is a multiple of the eigenvector: the longest one.
+    q = _column(a[0], a[1], a[2], a[3])
+    best = a[0]
+    q = _longer(q, best, _column(a[1], a[4], a[5], a[6]), a[4])
+    best = wp.max(best, a[4])
+    q = _longer(q, best, _column(a[2], a[5], a[7], a[8]), a[7])
+    best = wp.max(best, a[7])
+    q = _longer(q, best, _column(a[3], a[6], a[8], a[9]), a[9])
+    return normalized(q)
+
+
+@wp.func
+def _squared(a: Symmetric) -> Symmetric:
+    """a^2 over the square of a's trace."""
+    over = wp.cw_div(V(1.0), a[0] + a[4] + a[7] + a[9])
+    b = Symmetric()
+    for i in range(10):
+        b[i] = m(over, a[i])
+    r = Symmetric()
+    r[0] = m(b[0], b[0]) + m(b[1], b[1]) + m(b[2], b[2]) + m(b[3], b[3])
+    r[1] = m(b[0], b[1]) + m(b[1], b[4]) + m(b[2], b[5]) + m(b[3], b[6])
+    r[2] = m(b[0], b[2]) + m(b[1], b[5]) + m(b[2], b[7]) + m(b[3], b[8])
+    r[3] = m(b[0], b[3]) + m(b[1], b[6]) + m(b[2], b[8]) + m(b[3], b[9])
+    r[4] = m(b[1], b[1]) + m(b[4], b[4]) + m(b[5], b[5]) + m(b[6], b[6])
+    r[5] = m(b[1], b[2]) + m(b[4], b[5]) + m(b[5], b[7]) + m(b[6], b[8])
+    r[6] = m(b[1], b[3]) + m(b[4], b[6]) + m(b[5], b[8]) + m(b[6], b[9])
+    r[7] = m(b[2], b[2]) + m(b[5], b[5]) + m(b[7], b[7]) + m(b[8], b[8])
+    r[8] = m(b[2], b[3]) + m(b[5], b[6]) + m(b[7], b[8]) + m(b[8], b[9])
+    r[9] = m(b[3], b[3]) + m(b[6], b[6]) + m(b[8], b[8]) + m(b[9], b[9])
+    return r
+
+
+@wp.func
+def _column(x: V, y: V, z: V, w: V) -> Quaternion:
+    q = Quaternion()
+    q[0] = x
+    q[1] = y
+    q[2] = z
+    q[3] = w
+    return q
+
+
+@wp.func
+def _longer(p: Quaternion, a: V, q: Quaternion, b: V) -> Quaternion:
+    """q where b > a, else p."""
+    other = exceeds(b, a)
+    r = Quaternion()
+    for i in range(4):
+        r[i] = choose(other, q[i], p[i])
+    return r
+
+
+@wp.func
+def _write_turns(s: int, t: int, parts: Parts, room: LayRoom):
+    """SMPL's joints turn as the parts do, each against the part before it; those without a part not at all."""
+    for j in range(t, wp.static(NUM_JOINTS), wp.block_dim()):
+        turn = Quaternion()
+        turn[3] = V(1.0)
+        p = parts.part[j]
+        if p >= 0:
+            back = quaternion_at(room.parts, s, parts.before[p])
+            for i in range(3):
+                back[i] = -back[i]
+            turn = after(back, quaternion_at(room.parts, s, p))
+        for i in range(4):
+            room.turns[s, j, i] = turn[i]

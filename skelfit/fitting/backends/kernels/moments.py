@@ -1,0 +1,162 @@
+"""Moment space: one pass over the vertices, after which an iteration costs a few thousandths of a pass.
+
+A linear-blend-skinned vertex is linear in the joints' skinning transforms A = [A_1 ... A_J] (3 x 4J). With
+h = [v_rest; 1], u = (w_j h)_j in R^4J, target y and weight om (a stage's weights sum to 1), the objective
+
+    E(q) = sum_v om |A(q) u - y|^2        (m^2, mean squared vertex error)
+
+is quadratic in A. Around the transforms A0 of the last pass, with dA = A - A0 and the residual r = A0 u - y,
+
+    E = E0 + 2 <D0, dA> + <dA M, dA>,     E0 = sum om |r|^2,  D0 = sum om r u^T,  M = sum om u u^T.
+
+Expanding about A0, not about 0, keeps the small numbers small: float32 resolves a residual of 0.1 um.
+M's 4x4 block of two joints is zero unless they share a vertex, so only those pairs are summed. Pose correctives move
+v_rest slowly and are held between passes.
+"""
+
+import warp as wp
+
+from skelfit.fitting.backends.skin_tables import Skin
+
+from .lanes import A1, A3, V, m, sync
+from .posing import Posing, stand
+from .skinning import Room, Skinned, pose_block, slot_of, vertices_of
+
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+
+@wp.struct
+class Moments:
+    """The objective of G groups around the transforms of a vertex pass."""
+
+    start: A3  # (G, J, 12) A0, row by row
+    pairs: A3  # (G, P, 10) M's block of each pair of joints: xx xy xz yy yz zz x y z 1
+    d: A3  # (G, J, 12) D0, row by row
+    value: A1  # (G,) m^2, E0
+
+
+@wp.func
+def clear_moments(skin: Skin, people: Skinned, g: int, t: int, out: Moments):
+    """Zero the sums of group g, and write what is known before."""
+    for i in range(t, skin.mass.shape[0], wp.block_dim()):
+        for k in range(9):
+            out.pairs[g, i, k] = V()
+        out.pairs[g, i, 9] = V(skin.mass[i])
+    for i in range(t, skin.active.shape[0], wp.block_dim()):
+        for k in range(12):
+            out.d[g, i, k] = V()
+            out.start[g, i, k] = people.transforms[g, skin.active[i], k]
+    if t == 0:
+        out.value[g] = V()
+
+
+@wp.func
+def _add_pair(skin: Skin, g: int, e: int, s: int, room: Room, out: Moments):
+    """The products of one pair of joints."""
+    xx = V()
+    xy = V()
+    xz = V()
+    yy = V()
+    yz = V()
+    zz = V()
+    sx = V()
+    sy = V()
+    sz = V()
+    for k in range(skin.pairs.start[e], skin.pairs.start[e + 1]):
+        v = skin.pairs.vertex[k]
+        w = skin.pairs.weight[k]
+        x = room.rest[s, v, 0]
+        y = room.rest[s, v, 1]
+        z = room.rest[s, v, 2]
+        wx = w * x
+        wy = w * y
+        wz = w * z
+        xx += m(wx, x)
+        xy += m(wx, y)
+        xz += m(wx, z)
+        yy += m(wy, y)
+        yz += m(wy, z)
+        zz += m(wz, z)
+        sx += wx
+        sy += wy
+        sz += wz
+    p = skin.pairs.into[e]
+    out.pairs[g, p, 0] = out.pairs[g, p, 0] + xx
+    out.pairs[g, p, 1] = out.pairs[g, p, 1] + xy
+    out.pairs[g, p, 2] = out.pairs[g, p, 2] + xz
+    out.pairs[g, p, 3] = out.pairs[g, p, 3] + yy
+    out.pairs[g, p, 4] = out.pairs[g, p, 4] + yz
+    out.pairs[g, p, 5] = out.pairs[g, p, 5] + zz
+    out.pairs[g, p, 6] = out.pairs[g, p, 6] + sx
+    out.pairs[g, p, 7] = out.pairs[g, p, 7] + sy
+    out.pairs[g, p, 8] = out.pairs[g, p, 8] + sz
+
+
+@wp.func
+def _add_d(skin: Skin, g: int, e: int, s: int, room: Room, out: Moments):
+    """D0 of one joint."""
+    for r in range(3):
+        sx = V()
+        sy = V()
+        sz = V()
+        sh = V()
+        for k in range(skin.joints.start[e], skin.joints.start[e + 1]):
+            v = skin.joints.vertex[k]
+            f = skin.joints.weight[k] * room.residual[s, v, r]
+            sx += m(f, room.rest[s, v, 0])
+            sy += m(f, room.rest[s, v, 1])
+            sz += m(f, room.rest[s, v, 2])
+            sh += f
+        j = skin.joints.into[e]
+        out.d[g, j, 4 * r] = out.d[g, j, 4 * r] + sx
+        out.d[g, j, 4 * r + 1] = out.d[g, j, 4 * r + 1] + sy
+        out.d[g, j, 4 * r + 2] = out.d[g, j, 4 * r + 2] + sz
+        out.d[g, j, 4 * r + 3] = out.d[g, j, 4 * r + 3] + sh
+
+
+@wp.func
+def _add_value(skin: Skin, g: int, b: int, s: int, room: Room, out: Moments):
+    """E0 of block b."""
+    total = V()
+    begin = b * skin.size
+    for v in range(vertices_of(skin, b)):
+        x = room.residual[s, v, 0]
+        y = room.residual[s, v, 1]
+        z = room.residual[s, v, 2]
+        total += skin.om[begin + v] * (m(x, x) + m(y, y) + m(z, z))
+    out.value[g] = out.value[g] + total
+
+
+@wp.func
+def add_moments(skin: Skin, g: int, b: int, s: int, t: int, room: Room, out: Moments):
+    """The sums of block b: an item for each pair, each joint, and the value."""
+    pairs = skin.pairs.first[b]
+    joints = skin.joints.first[b]
+    a = skin.pairs.first[b + 1] - pairs
+    n = a + skin.joints.first[b + 1] - joints
+    for i in range(t, n + 1, wp.block_dim()):
+        if i < a:
+            _add_pair(skin, g, pairs + i, s, room, out)
+        elif i < n:
+            _add_d(skin, g, joints + i - a, s, room, out)
+        else:
+            _add_value(skin, g, b, s, room, out)
+
+
+@wp.kernel
+def moments(skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Moments):
+    """The vertex pass: reads each target vertex once. Launched over chunks of groups."""
+    c, t = wp.tid()
+    begin = c * chunk
+    end = wp.min(begin + chunk, people.rows.shape[0])
+    for g in range(begin, end):
+        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
+        clear_moments(skin, people, g, t, out)
+    sync()
+    for b in range(skin.blocks):
+        for g in range(begin, end):
+            s = slot_of(begin, g, c, room)
+            pose_block(skin, people, begin, g, end, b, s, t, room)
+            sync()
+            add_moments(skin, g, b, s, t, room, out)
+            sync()

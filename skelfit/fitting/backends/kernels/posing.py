@@ -1,0 +1,91 @@
+"""People of a group as a vertex pass needs them: from angles and betas to skinning transforms and coefficients."""
+
+from typing import Any
+
+import warp as wp
+
+from skelfit.bodies.dofs import NUM_DOFS
+from skelfit.fitting.backends.body_tables import NUM_BETAS, Body
+from skelfit.fitting.backends.skin_tables import Skin
+
+from .joint_chain import pose
+from .joint_frames import Place, make_place
+from .lanes import A2, A3, F2, V, m, sync, take
+from .rest_joints import shape_joints
+from .skinning import Skinned
+
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+
+@wp.struct
+class Posing:
+    """Where B people are, and room for a group's joints in each of S slots."""
+
+    q: F2  # (B, 46) rad
+    betas: F2  # (B, K)
+    trans: F2  # (B, 3) m
+    body: Body
+    place: Place
+    angles: A2  # (S, 46)
+    shape: A2  # (S, K)
+
+
+def make_posing(slots: int, device: str) -> Any:
+    """Room for so many groups; where people are is for the caller to say."""
+    posing = Posing()
+    posing.place = make_place(slots, device)
+    posing.angles = wp.empty((slots, NUM_DOFS), dtype=V, device=device)
+    posing.shape = wp.empty((slots, NUM_BETAS), dtype=V, device=device)
+    return posing
+
+
+@wp.func
+def stand(g: int, s: int, t: int, skin: Skin, posing: Posing, people: Skinned):
+    """Coefficients and transforms of the people of group g; their joints stay in slot s of `posing.place`."""
+    for i in range(t, posing.angles.shape[1], wp.block_dim()):
+        posing.angles[s, i] = take(posing.q, people.rows, g, i)
+    for i in range(t, posing.shape.shape[1], wp.block_dim()):
+        posing.shape[s, i] = take(posing.betas, people.rows, g, i)
+    for i in range(t, 3, wp.block_dim()):
+        posing.place.trans[s, i] = take(posing.trans, people.rows, g, i)
+    sync()
+    shape_joints(s, t, posing.shape, posing.body, posing.place)
+    pose(s, t, posing.angles, posing.body, posing.place)
+    write_skinned(g, s, t, posing.shape, skin, posing.body, posing.place, people)
+    sync()
+
+
+@wp.func
+def write_skinned(g: int, s: int, t: int, betas: A2, skin: Skin, body: Body, place: Place, people: Skinned):
+    """Coefficients and transforms of group g, whose betas (S, K) and posed joints are in slot s."""
+    for j in range(t, 24, wp.block_dim()):
+        for r in range(3):
+            x = place.rot[s, j, 3 * r]
+            y = place.rot[s, j, 3 * r + 1]
+            z = place.rot[s, j, 3 * r + 2]
+            people.transforms[g, j, 4 * r] = x
+            people.transforms[g, j, 4 * r + 1] = y
+            people.transforms[g, j, 4 * r + 2] = z
+            turned = m(x, place.rest[s, j, 0]) + m(y, place.rest[s, j, 1]) + m(z, place.rest[s, j, 2])
+            people.transforms[g, j, 4 * r + 3] = place.pos[s, j, r] - turned
+    n = betas.shape[1]
+    for i in range(t, 1 + n, wp.block_dim()):
+        if i == 0:
+            people.coefficients[g, 0] = V(1.0)
+        else:
+            people.coefficients[g, i] = betas[s, i - 1]
+    for i in range(t, 9 * skin.drivers.shape[0], wp.block_dim()):
+        j = skin.drivers[i // 9]
+        people.coefficients[g, 1 + n + i] = _feature(place.rot, s, j, body.parents[j], (i % 9) // 3, i % 3)
+
+
+@wp.func
+def _feature(rot: A3, s: int, j: int, up: int, r: int, c: int) -> V:
+    """Entry (r, c) of R_up^T R_j - I, the parent's rotation I if there is none."""
+    x = rot[s, j, 3 * r + c]
+    if up >= 0:
+        x = m(rot[s, up, r], rot[s, j, c]) + m(rot[s, up, 3 + r], rot[s, j, 3 + c])
+        x += m(rot[s, up, 6 + r], rot[s, j, 6 + c])
+    if r == c:
+        x -= V(1.0)
+    return x

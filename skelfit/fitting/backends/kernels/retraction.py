@@ -1,0 +1,210 @@
+"""How a solver step moves the variables: ball joints along rotations, other angles and betas straight.
+
+In the basis of a ball joint's axes its rotation is Rz(c) Ry(b) Rx(a), where a, b, c are the joint's angles, or their
+negatives where the basis is left-handed. A step (da, db, dc) turns it, to first order, by
+
+    w = Rz(c) t,   t = (da cos b, db, dc - da sin b),
+
+and it moves to exp(w) Rz(c) Ry(b) Rx(a) = Rz(c) M Rx(a) with M = exp(t) Ry(b). So M alone says by how much the angles
+change: M = Rz(dc') Ry(b') Rx(da') with da' = atan2(M21, M22), and so on. A small step is then a small change of the
+angles, to the resolution of a float of its size: nothing is read off a large matrix.
+
+Where cos b' vanishes, M no longer tells da' from dc'; da' is 0 there. All angles in rad.
+"""
+
+# Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
+from math import pi
+
+import warp as wp
+
+from skelfit.fitting.backends.retraction_tables import Balls
+
+from .lanes import (
+    A2,
+    F2,
+    V,
+    angle_of,
+    choose,
+    exceeds,
+    m,
+    root,
+    sine_and_cosine,
+    sine_and_turn,
+    sync,
+    within_half_turn,
+)
+
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+# Square of the cosine of the middle angle below which the outer ones cannot be told apart: b, a float of about 1.6, is
+# known to 1.2e-7, and so is cos b. Above ten times that, da' is known to a tenth; keeping a costs 1.2e-6 da' at most.
+_POLE = 1.2e-6**2
+_TINY = 1.0e-30  # rad^2, an angle so small that its square is still a float
+
+
+@wp.func
+def retract(s: int, t: int, x: A2, step: A2, max_step: float, balls: Balls, room: A2, out: A2):
+    """Where a step leads from x, scaled so that no joint turns by more than max_step rad.
+
+    x, step, out (slots, n): variables that are angles, in the columns that balls names; out may be x. room (slots, k)
+    is scratch. The threads of a group need to sync before and after.
+    """
+    for j in range(t, balls.index.shape[0], wp.block_dim()):
+        u, v, w, sine, cosine = _turn(s, j, x, step, balls)
+        room[s, j] = m(u, u) + m(v, v) + m(w, w)
+    sync()
+    longest = V(max_step)
+    for j in range(balls.index.shape[0]):
+        longest = wp.max(longest, root(room[s, j]))
+    for i in range(balls.straight.shape[0]):
+        longest = wp.max(longest, wp.abs(step[s, balls.straight[i]]))
+    share = wp.cw_div(V(max_step), longest)
+    for i in range(t, balls.straight.shape[0], wp.block_dim()):
+        k = balls.straight[i]
+        out[s, k] = x[s, k] + m(share, step[s, k])
+    for j in range(t, balls.index.shape[0], wp.block_dim()):
+        _move_ball(s, j, x, step, share, balls, out)
+
+
+@wp.func
+def retract_betas(s: int, t: int, x: A2, step: A2, first: int, count: int, max_step: float, out: A2):
+    """Where a step leads betas, scaled so that none of them goes further than max_step.
+
+    x, step, out (slots, n): the betas are the variables first .. first + count; out may be x. Sync before and after.
+    """
+    longest = V(max_step)
+    for i in range(count):
+        longest = wp.max(longest, wp.abs(step[s, first + i]))
+    share = wp.cw_div(V(max_step), longest)
+    for i in range(t, count, wp.block_dim()):
+        out[s, first + i] = x[s, first + i] + m(share, step[s, first + i])
+
+
+@wp.func
+def _turn(s: int, j: int, x: A2, step: A2, balls: Balls):
+    """The turn t of ball joint j by a step, its three components; sin b and cos b."""
+    hand = balls.hand[j]
+    sine, cosine = sine_and_cosine(hand * x[s, balls.index[j, 1]])
+    da = hand * step[s, balls.index[j, 0]]
+    db = hand * step[s, balls.index[j, 1]]
+    dc = hand * step[s, balls.index[j, 2]]
+    return m(da, cosine), db, dc - m(da, sine), sine, cosine
+
+
+@wp.func
+def _move_ball(s: int, j: int, x: A2, step: A2, share: V, balls: Balls, out: A2):
+    """The angles of ball joint j after a share of a step: of the two triples the one nearer to the limits."""
+    u, v, w, sine, cosine = _turn(s, j, x, step, balls)
+    da, db, dc = _changes(m(share, u), m(share, v), m(share, w), sine, cosine)
+    hand = balls.hand[j]
+    a = x[s, balls.index[j, 0]] + hand * da
+    b = x[s, balls.index[j, 1]] + hand * db
+    c = x[s, balls.index[j, 2]] + hand * dc
+    write_ball(s, j, a, b, c, balls, out)
+
+
+@wp.func
+def write_ball(s: int, j: int, a: V, b: V, c: V, balls: Balls, out: A2):
+    """Write angles of ball joint j, or the other three of the same rotation if they are nearer to the limits.
+
+    Nearer by the sum of squares of what is beyond; within half a turn of the limits' middle.
+    """
+    half = V(wp.static(3.141592653589793))
+    a0 = near_middle(a, balls.middle[j, 0])
+    b0 = near_middle(b, balls.middle[j, 1])
+    c0 = near_middle(c, balls.middle[j, 2])
+    a1 = near_middle(a + half, balls.middle[j, 0])
+    b1 = near_middle(half - b, balls.middle[j, 1])
+    c1 = near_middle(c + half, balls.middle[j, 2])
+    excess = _beyond(a0, j, 0, balls) + _beyond(b0, j, 1, balls) + _beyond(c0, j, 2, balls)
+    others = _beyond(a1, j, 0, balls) + _beyond(b1, j, 1, balls) + _beyond(c1, j, 2, balls)
+    worse = exceeds(excess, others)
+    out[s, balls.index[j, 0]] = choose(worse, a1, a0)
+    out[s, balls.index[j, 1]] = choose(worse, b1, b0)
+    out[s, balls.index[j, 2]] = choose(worse, c1, c0)
+
+
+@wp.func
+def _changes(x: V, y: V, z: V, sine: V, cosine: V):
+    """Changes of the angles a, b, c of Ry(b) Rx(a) when exp(x, y, z) turns it; given sin b and cos b."""
+    square = wp.max(m(x, x) + m(y, y) + m(z, z), V(wp.static(_TINY)))
+    angle = root(square)
+    p, q = sine_and_turn(angle)
+    p = wp.cw_div(p, angle)
+    q = wp.cw_div(q, square)
+    # exp(x, y, z), but for its lowest row's middle: M21.
+    xy, xz, yz = m(q, m(x, y)), m(q, m(x, z)), m(q, m(y, z))
+    e00, e01, e02 = V(1.0) - m(q, m(y, y) + m(z, z)), xy - m(p, z), xz + m(p, y)
+    e10, e11, e12 = xy + m(p, z), V(1.0) - m(q, m(x, x) + m(z, z)), yz - m(p, x)
+    e20, e22 = xz - m(p, y), V(1.0) - m(q, m(x, x) + m(y, y))
+    m20, m21, m22 = m(e20, cosine) - m(e22, sine), yz + m(p, x), m(e20, sine) + m(e22, cosine)
+    m01, m02 = e01, m(e00, sine) + m(e02, cosine)
+    m11, m12 = e11, m(e10, sine) + m(e12, cosine)
+    da, dc, z2 = outer_angles(m01, m02, m11, m12, m21, m22)
+    db = angle_of(-m(m20, cosine) - m(z2, sine), m(z2, cosine) - m(m20, sine))
+    return da, db, dc
+
+
+@wp.func
+def outer_angles(m01: V, m02: V, m11: V, m12: V, m21: V, m22: V):
+    """The angles a and c of M = Rz(c) Ry(b) Rx(a), and cos b, not negative; where it vanishes a is 0. sin b = -M20."""
+    level = m(m21, m21) + m(m22, m22)
+    pole = exceeds(V(wp.static(_POLE)), level)
+    size = root(level)
+    sine = choose(pole, V(0.0), wp.cw_div(m21, size))
+    cosine = choose(pole, V(1.0), wp.cw_div(m22, size))
+    # The middle column of M Rx(-a) = Rz(c) Ry(b), and its last number.
+    x = m(cosine, m01) - m(sine, m02)
+    y = m(cosine, m11) - m(sine, m12)
+    return angle_of(sine, cosine), angle_of(-x, y), m(sine, m21) + m(cosine, m22)
+
+
+@wp.func
+def near_middle(a: V, middle: float) -> V:
+    """The same angle, within half a turn of the middle."""
+    return V(middle) + within_half_turn(a - V(middle))
+
+
+@wp.func
+def _beyond(a: V, j: int, r: int, balls: Balls) -> V:
+    """Square of what an angle of ball joint j is beyond its limits."""
+    over = wp.max(a - V(balls.limits[j, r, 1]), V(0.0)) + wp.max(V(balls.limits[j, r, 0]) - a, V(0.0))
+    return m(over, over)
+
+
+@wp.func
+def along_valley(s: int, i: int, j: int, k: int, way: int, limits: F2, tried: V, x: A2):
+    """Where tried: the angles x[i], x[j], x[k] of a ball joint, as a, b, c above, moved along the valley of their pole.
+
+    At the pole nearest to b, at a quarter turn, a and c turn about one axis: only a - c shows, or a + c where b is
+    negative. So a line of angles means one rotation, and across that line lie the two triples of those nearby. Of the
+    part of the line that is within the limits, way 0 takes the end where c is low, 1 the other end, 2 the middle.
+    limits (n, 2) rad of the variables.
+    """
+    middle_a = 0.5 * (limits[i, 0] + limits[i, 1])
+    middle_c = 0.5 * (limits[k, 0] + limits[k, 1])
+    b = near_middle(x[s, j], 0.5 * (limits[j, 0] + limits[j, 1]))
+    sign = choose(exceeds(V(0.0), b), V(-1.0), V(1.0))
+    middle = V(middle_a) - sign * middle_c
+    shown = middle + within_half_turn(x[s, i] - m(sign, x[s, k]) - middle)
+    one = m(sign, V(limits[i, 0]) - shown)
+    two = m(sign, V(limits[i, 1]) - shown)
+    low = wp.max(V(limits[k, 0]), wp.min(one, two))
+    high = wp.min(V(limits[k, 1]), wp.max(one, two))
+    c = 0.5 * (low + high)
+    if way == 0:
+        c = low
+    if way == 1:
+        c = high
+    c = _within(c, limits[k, 0], limits[k, 1])
+    a = _within(shown + m(sign, c), limits[i, 0], limits[i, 1])
+    b = _within(sign * wp.static(pi / 2), limits[j, 0], limits[j, 1])
+    x[s, i] = choose(tried, a, x[s, i])
+    x[s, j] = choose(tried, b, x[s, j])
+    x[s, k] = choose(tried, c, x[s, k])
+
+
+@wp.func
+def _within(a: V, low: float, high: float) -> V:
+    """The angle, brought within limits."""
+    return wp.min(wp.max(a, V(low)), V(high))

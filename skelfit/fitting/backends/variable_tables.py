@@ -1,0 +1,259 @@
+"""Which variables a stage has, and how its joints hang together: tables for the kernels of `quadratic` and `solve`.
+
+Second moments are kept for those pairs of subtrees only that some entry of the matrix needs: each is a *cell*. They
+are made by a program of sums: cells of pairs of joints first, then, level by level up the tree, cells that are sums of
+others. The tables are lists, so that the threads of a GPU can share the work of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import warp as wp
+from numpy.typing import NDArray
+
+from skelfit.bodies.dofs import DOF_JOINT, SKEL_PARENTS, STAGE_JOINTS, descendants, turns
+from skelfit.bodies.kinematics import SLIDE_PAIRS
+from skelfit.fitting.terms.spine_coupling import coupled
+
+IntArray = NDArray[np.int64]
+
+
+@wp.struct
+class Lists:
+    """Lists of numbers, one after the other: list k is values[first[k]:first[k + 1]]."""
+
+    first: wp.array(dtype=int)
+    values: wp.array(dtype=int)
+
+
+@wp.struct
+class Sums:
+    """Sums to make level by level: those of level l are first[l]..first[l + 1], each adds its sources to a place."""
+
+    levels: int
+    first: wp.array(dtype=int)
+    place: wp.array(dtype=int)
+    sources: Lists
+
+
+@wp.struct
+class Variables:
+    """The J active joints, the n active DoFs and the P pairs of joints that share vertices, of a stage."""
+
+    num_joints: int
+    num_dofs: int
+    num_pairs: int
+    num_slides: int
+    num_cells: int
+    joints: wp.array(dtype=int)  # (J,) of SKEL's 24
+    dofs: wp.array(dtype=int)  # (n,) of the 46
+    owner: wp.array(dtype=int)  # (n,) position of the DoF's joint
+    limits: wp.array2d(dtype=float)  # (n, 2) rad
+    pairs: wp.array2d(dtype=int)  # (P, 2) a <= b, positions
+    near: Lists  # of each joint, the pairs it is in: 2 pair + (1 where it is the second of two)
+    up: Sums  # of joints, each adds its children
+    cells: wp.array2d(dtype=int)  # (J, J) number of the cell of two subtrees; -1: they share nothing
+    pair_cells: wp.array2d(
+        dtype=int
+    )  # (P, 2) cells of (a, b) and (b, a), of these joints alone; -1: not needed
+    empty: wp.array(dtype=int)  # cells that begin at zero
+    cell_sums: Sums
+    turns: wp.array2d(
+        dtype=int
+    )  # (n, n) 1 where DoF i turns the axis of DoF j, 2 where both are of one joint too
+    slides: wp.array2d(dtype=int)  # (K, 3) which of SLIDE_PAIRS, and its two DoFs
+    located: wp.array2d(
+        dtype=int
+    )  # (R, 3) joints drawn to a place: position, its own pair, row of the places
+    num_located: int
+    coupled: Lists  # of each linear form, the variables that it ties
+    factors: wp.array(dtype=float)  # m per rad, of these variables
+    num_coupled: int
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A stage's joints and DoFs, on the host."""
+
+    joints: tuple[int, ...]  # (J,) active
+    dofs: tuple[int, ...]  # (n,) active
+    pairs: IntArray  # (P, 2) pairs of active joints, as positions a <= b, that share a vertex
+
+    @property
+    def above(self) -> list[int]:
+        """(J,) position of the next active joint above; -1: none."""
+        position = {j: k for k, j in enumerate(self.joints)}
+        above = []
+        for j in self.joints:
+            up = SKEL_PARENTS[j]
+            while up >= 0 and up not in position:
+                up = SKEL_PARENTS[up]
+            above.append(position.get(up, -1))
+        return above
+
+    @property
+    def owner(self) -> list[int]:
+        """(n,) position of each DoF's joint."""
+        return [self.joints.index(DOF_JOINT[i]) for i in self.dofs]
+
+    @property
+    def depth(self) -> list[int]:
+        """(J,) below the highest active joint."""
+        depth: list[int] = []
+        for up in self.above:
+            depth.append(0 if up < 0 else depth[up] + 1)
+        return depth
+
+
+def make_tree(part: str, pairs: IntArray) -> Tree:
+    """The tree of a body part; pairs (P, 2) as positions among its joints."""
+    joints = tuple(STAGE_JOINTS[part])
+    dofs = tuple(i for i, j in enumerate(DOF_JOINT) if j in joints)
+    return Tree(joints, dofs, pairs)
+
+
+def make_variables(
+    tree: Tree, limits: NDArray[Any], located: Sequence[int], couplings: NDArray[Any], device: str
+) -> Variables:
+    """The tables of a stage; limits (46, 2) rad; located: SKEL joints that are drawn to places, in their order.
+
+    couplings: forms (K, 46), m per rad.
+    """
+
+    def ints(values: Iterable[Any], *shape: int) -> Any:
+        array = np.ascontiguousarray(np.asarray(list(values), dtype=np.int32).reshape(shape or (-1,)))
+        return wp.array(array, dtype=int, ndim=array.ndim, device=device)
+
+    def lists(values: Sequence[Sequence[int]]) -> Any:
+        found = Lists()
+        found.first = ints(np.cumsum([0, *map(len, values)]))
+        found.values = ints([x for some in values for x in some])
+        return found
+
+    def sums(levels: Sequence[dict[int, list[int]]]) -> Any:
+        found = Sums()
+        found.levels = len(levels)
+        found.first = ints(np.cumsum([0, *map(len, levels)]))
+        found.place = ints([place for level in levels for place in level])
+        found.sources = lists([sources for level in levels for sources in level.values()])
+        return found
+
+    count, n = len(tree.joints), len(tree.dofs)
+    program = moment_program(tree)
+    slides = [
+        (k, tree.dofs.index(i), tree.dofs.index(j)) for k, (i, j) in enumerate(SLIDE_PAIRS) if i in tree.dofs
+    ]
+    own = {a: p for p, (a, b) in enumerate(tree.pairs.tolist()) if a == b}
+    places = [(tree.joints.index(j), row) for row, j in enumerate(located) if j in tree.joints]
+    turned = turns(list(tree.dofs)).astype(int)
+    alike = np.equal.outer(tree.owner, tree.owner)
+    v = Variables()
+    v.num_joints, v.num_dofs, v.num_pairs = count, n, len(tree.pairs)
+    v.num_slides, v.num_cells, v.num_located = len(slides), program.count, len(places)
+    v.joints, v.dofs, v.owner = ints(tree.joints), ints(tree.dofs), ints(tree.owner)
+    v.limits = wp.array(limits[list(tree.dofs)].astype(np.float32), device=device)
+    v.pairs = ints(tree.pairs, -1, 2)
+    v.near = lists(
+        [
+            [2 * p + int(b == k and a != k) for p, (a, b) in enumerate(tree.pairs) if k in (a, b)]
+            for k in range(count)
+        ]
+    )
+    v.up = sums(_sums_up(tree))
+    v.cells = ints(program.cells, count, count)
+    v.pair_cells, v.empty = ints(program.pair_cells, -1, 2), ints(program.empty)
+    v.cell_sums = sums(program.levels)
+    v.turns = ints(turned * (1 + alike), n, n)
+    v.slides = ints(slides, -1, 3)
+    v.located = ints([(k, own[k], row) for k, row in places], -1, 3)
+    forms = coupled(couplings, tree.dofs)[:, tree.dofs]
+    v.coupled, v.num_coupled = lists([np.flatnonzero(form).tolist() for form in forms]), len(forms)
+    v.factors = wp.array(forms[forms != 0].astype(np.float32), device=device)
+    return v
+
+
+def _sums_up(tree: Tree) -> list[dict[int, list[int]]]:
+    """The children that each joint adds, deepest parents first."""
+    children: dict[int, list[int]] = {}
+    for k, up in enumerate(tree.above):
+        if up >= 0:
+            children.setdefault(up, []).append(k)
+    depth = tree.depth
+    levels = sorted({depth[k] for k in children}, reverse=True)
+    return [{k: children[k] for k in sorted(children) if depth[k] == level} for level in levels]
+
+
+@dataclass(frozen=True)
+class MomentProgram:
+    """How the second moments of the pairs of subtrees come about."""
+
+    count: int  # cells
+    cells: IntArray  # (J, J) of subtree k and subtree l, k <= l where both have DoFs; -1: not needed or nothing there
+    pair_cells: IntArray  # (P, 2)
+    empty: list[int]
+    levels: list[dict[int, list[int]]]  # cell -> cells that are added to it
+
+
+def moment_program(tree: Tree) -> MomentProgram:
+    """Second moments N_kl = sum over a below k, b below l of M_ab, from M_ab: first sums over b, then over a.
+
+    Cells (0, j, b) are of joint j alone and the subtree of b, cells (1, k, b) of two subtrees. The pairs' cells are the
+    first of (0, j, b), to which the children of b add theirs; and N_kl begins as (0, k, l). So both share a place:
+    N_kl is made after everything of the first kind has been read... unless it is read again, which `order` rules out.
+    """
+    count, above, depth = len(tree.joints), tree.above, tree.depth
+    below = np.array([[b in descendants(a) for b in tree.joints] for a in tree.joints])
+    shared = np.zeros((count, count), dtype=bool)
+    shared[tree.pairs[:, 0], tree.pairs[:, 1]] = shared[tree.pairs[:, 1], tree.pairs[:, 0]] = True
+    first = (shared.astype(int) @ below.T.astype(int)) > 0  # (j, b): joint j shares with the subtree of b
+    second = (below.astype(int) @ first.astype(int)) > 0  # (k, b): the subtrees share
+    owners = sorted(set(tree.owner))
+    children: dict[int, list[int]] = {k: [] for k in range(count)}
+    for k, up in enumerate(above):
+        if up >= 0:
+            children[up].append(k)
+
+    # What is needed of the second kind: entries with owners k <= l, and what they are summed from.
+    wanted = {(k, b) for k in owners for b in owners if k <= b and second[k, b]}
+    for k in sorted(range(count), key=lambda k: depth[k]):
+        for b in range(count):
+            if (k, b) in wanted:
+                wanted |= {(c, b) for c in children[k] if second[c, b]}
+    # And of the first kind, in turn. A cell serves both: the sum over a adds to the sum over b in place.
+    needed = {(j, b) for j, b in wanted if first[j, b]}
+    for b in sorted(range(count), key=lambda b: depth[b]):
+        for j in range(count):
+            if (j, b) in needed:
+                needed |= {(j, c) for c in children[b] if first[j, c]}
+    cell = {pair: i for i, pair in enumerate(sorted(wanted | needed))}
+
+    depths = range(max(depth), -1, -1)
+    over_second: list[dict[int, list[int]]] = []
+    for level in depths:
+        sums = {}
+        for j, b in sorted(needed):
+            sources = [cell[j, c] for c in children[b] if first[j, c]]
+            if depth[b] == level and sources:
+                sums[cell[j, b]] = sources
+        over_second.append(sums)
+    over_first: list[dict[int, list[int]]] = []
+    for level in depths:
+        sums = {}
+        for k, b in sorted(wanted):
+            sources = [cell[c, b] for c in children[k] if second[c, b]]
+            if depth[k] == level and sources:
+                sums[cell[k, b]] = sources
+        over_first.append(sums)
+
+    table = np.full((count, count), -1)
+    for k, b in wanted:
+        table[k, b] = cell[k, b]
+    pair_cells = np.array([[cell.get((a, b), -1), cell.get((b, a), -1)] for a, b in tree.pairs.tolist()])
+    filled = set(pair_cells.reshape(-1).tolist())
+    empty = [i for i in cell.values() if i not in filled]
+    levels = [sums for sums in over_second + over_first if sums]
+    return MomentProgram(len(cell), table, pair_cells.reshape(-1, 2), empty, levels)

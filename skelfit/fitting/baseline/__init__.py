@@ -1,0 +1,1 @@
+"""The published first-order fit, and the naive objective that it and the tests use."""

@@ -1,0 +1,1 @@
+"""Frames of one person, fitted as one problem."""

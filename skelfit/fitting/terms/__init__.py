@@ -1,0 +1,1 @@
+"""The terms of the objective besides the skin; one file a term."""

@@ -1,0 +1,197 @@
+"""Where images are: a folder, or tars that stand for one. Reads those that a shard wants, in order and ahead of it."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+from braceexpand import braceexpand
+
+from skelfit.config.settings import ImageConfig
+from skelfit.images.decoding import ENDINGS
+from skelfit.images.image_bytes import MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture, check, ending_of
+from skelfit.images.square_crop import Box, cut_crops
+from skelfit.images.tar_index import ImageError, Member, TarImages
+from skelfit.storage.atomic_write import other_than_file
+
+# Read at the same time: a network drive answers late, but many at once. Bounds the memory, too.
+AHEAD, THREADS = 16, 4
+
+
+@dataclass(frozen=True)
+class ImagePlace:
+    """What a manifest or a command line says of the images: a folder, or tars in their order."""
+
+    folder: Path | None
+    tars: tuple[Path, ...] = ()
+    missing: tuple[Path, ...] = ()  # tars that a pattern names one by one and that are not there
+
+
+def find_images(text: str, root: Path | None = None) -> ImagePlace | None:
+    """The folder or tars of a text such as `coco/train2014`, `h36m/*.tar` or `h36m/{000000..000312}.tar`.
+
+    Relative paths are below `root`. None when nothing is there; ImageError for a pattern that is none.
+    """
+    base = Path() if root is None else root
+    if (base / text).is_dir():
+        return ImagePlace((base / text).absolute())
+    try:
+        pieces = list(braceexpand(text))
+    except ValueError:
+        raise ImageError(base / text, None, "a pattern with as many { as }", text) from None
+    tars: dict[Path, None] = {}
+    missing = []
+    for piece in pieces:
+        path = (base / piece).absolute()
+        if path.exists():
+            found = [path]
+        elif glob.has_magic(piece):
+            found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+        else:
+            found = []
+            missing.append(path)
+        tars.update(dict.fromkeys(found))
+    return ImagePlace(None, tuple(tars), tuple(missing)) if tars else None
+
+
+class ImageSource(Protocol):
+    """Images by name, from wherever they are."""
+
+    def find(self, name: str) -> Path | Member | None:
+        """Where an image is, as far as that is known without looking at it."""
+
+    def similar(self, name: str) -> str | None:
+        """An image of the same base name elsewhere, as far as that can be told quickly."""
+
+    def close(self) -> None:
+        """Be done with it."""
+
+
+class FolderImages:
+    """The images below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, name: str) -> Path | None:
+        """The file of an image, whether or not it exists."""
+        return self._folder / name
+
+    def similar(self, name: str) -> None:
+        """Nothing: a search through folders takes too long."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_images(place: str | Path) -> ImageSource:
+    """The images of a folder, or of the index of tars. Raises ImageError when an index cannot be used."""
+    place = Path(place)
+    return TarImages(place) if place.is_file() else FolderImages(place)
+
+
+def read_pictures(
+    source: ImageSource, wanted: Iterable[tuple[str, Box]], config: ImageConfig
+) -> Generator[Picture, None, None]:
+    """The pictures of some people, in order, a few images read ahead.
+
+    wanted: of each person the name of the image ('' where there is none) and the box. An image that several people in
+    a row share is read once. Raises ImageError when a tar is not the one that was indexed.
+    """
+    ahead: deque[Future[list[Picture]]] = deque()
+    with ThreadPoolExecutor(THREADS, "images") as pool:
+        try:
+            for name, people in groupby(wanted, key=lambda person: person[0]):
+                place = source.find(name) if name else None
+                # Why an image is not there follows from its name alike, whether a folder or tars hold images.
+                lost = _other_name(name) if name else None
+                ahead.append(pool.submit(_pictures, place, lost, [box for _, box in people], config))
+                if len(ahead) > AHEAD:
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _pictures(
+    place: Path | Member | None, lost: Picture | None, boxes: list[Box], config: ImageConfig
+) -> list[Picture]:
+    """The pictures of the people of one image; lost: what is known of it by its name."""
+    picture = lost or read_picture(place)
+    if picture.data is None or config.mode != "crop":
+        return [picture] * len(boxes)
+    return cut_crops(picture, boxes, config)
+
+
+def read_picture(place: Path | Member | None) -> Picture:
+    """Read and check an image; None is one that there is not. Raises ImageError when a tar is not as indexed."""
+    if place is None:
+        return Picture(None, reason=MISSING)
+    if other := _other_name(place.name):
+        return other
+    try:
+        data = _member_bytes(place) if isinstance(place, Member) else _file_bytes(place)
+    except _Lost as lost:
+        return lost.picture
+    return check(data, ending_of(place.name))
+
+
+def _other_name(name: str) -> Picture | None:
+    """None for a name that ends as images do: one of another kind could pass for a label."""
+    ending = ending_of(name)
+    if ending in ENDINGS:
+        return None
+    detail = f"its name ends with .{ending}, which is not read" if ending else "its name has no ending"
+    return Picture(None, reason=MISSING, detail=detail)
+
+
+class _Lost(Exception):
+    """An image that cannot be read, and why."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.picture = Picture(None, reason=reason, detail=detail)
+
+
+def _file_bytes(path: Path) -> bytes:
+    if other := other_than_file(path):  # to open a named pipe would block
+        raise _Lost(UNREADABLE, f"{other}, not a regular file")
+    try:
+        with open(path, "rb") as file:
+            _check_size(os.fstat(file.fileno()).st_size)
+            return file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
+        raise _Lost(MISSING) from None
+    except OSError as error:
+        raise _Lost(UNREADABLE, error.strerror or "") from None
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise _Lost(TOO_LARGE, f"{size:,} bytes, at most {MAX_BYTES:,} are read")
+
+
+def _member_bytes(member: Member) -> bytes:
+    _check_size(member.bytes)
+    if other := other_than_file(member.tar):
+        raise ImageError(member.tar, None, "the tar that was indexed", other)
+    expected = "the tar that was indexed (give the same command again: it is indexed anew)"
+    try:
+        with open(member.tar, "rb") as file:
+            found = os.fstat(file.fileno())
+            if (found.st_size, found.st_mtime_ns) != (member.tar_bytes, member.tar_mtime_ns):
+                raise ImageError(member.tar, None, expected, "one of another size or time")
+            file.seek(member.start)
+            return file.read(member.bytes)  # less where the tar is cut short: a damaged image
+    except FileNotFoundError:
+        raise ImageError(member.tar, None, expected, "no such file") from None
+    except OSError as error:
+        raise _Lost(UNREADABLE, error.strerror or "") from None

@@ -1,0 +1,136 @@
+"""Whose parameters a file has: SMPL's, or those of a relative, which has the same body joints and other betas.
+
+SMPL-X is trained anew: neither its betas nor the place of its root joint are SMPL's. SMPL+H is SMPL with fingers: its
+pose of the body and its first ten betas are SMPL's. MANO is a hand, FLAME is a head; there is no body to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from skelfit.errors import LabelError
+from skelfit.labels.files.array_files import Columns
+
+Model = Literal["SMPL", "SMPL+H", "SMPL-X"]
+BODY = 22  # joints that all three have, first and in the same order
+JOINTS: dict[int, Model] = {52: "SMPL+H", 55: "SMPL-X"}
+_MESHES = {10475: "SMPL-X", 5023: "FLAME", 778: "MANO"}  # by the number of vertices
+
+_FACE = frozenset(
+    {"jaw_pose", "leye_pose", "reye_pose", "left_eye_pose", "right_eye_pose", "expression"}
+    | {"pose_jaw", "pose_eye"}  # as AMASS calls them
+)
+_HANDS = frozenset({"left_hand_pose", "right_hand_pose", "pose_hand", "hand_pose"})
+_POSES = ("body_pose", "pose_body", "poses", "pose", "pose_cam", "full_pose")
+_STATED = ("model_type", "surface_model_type", "body_model_type")
+_MODELS: tuple[tuple[str, Model], ...] = (("smplx", "SMPL-X"), ("smplh", "SMPL+H"), ("smpl", "SMPL"))
+_STRANGERS = ("star", "supr", "ghum", "smil", "skel", "mano", "flame", "anny", "mhr", "adam")
+
+
+@dataclass(frozen=True)
+class Body:
+    """The model that a file's parameters are of."""
+
+    model: Model
+
+    @property
+    def is_smplx(self) -> bool:
+        """Whether neither betas nor translations are SMPL's."""
+        return self.model == "SMPL-X"
+
+
+def body_of(columns: Columns, key: str, joints: int, notes: list[str]) -> Body:
+    """The model whose parameters a file has; `key` holds, with a root beside it or not, the pose of so many joints.
+
+    Notes say what tells it, and what is taken. Raises LabelError where the file names a model that is none of the
+    three.
+    """
+    stated = _stated(columns)
+    face, hands = _among(columns, _FACE), _among(columns, _HANDS)
+    counted = [f"'{key}' of {joints} joints"] if joints in JOINTS else []
+    if face or JOINTS.get(joints) == "SMPL-X" or "SMPL-X" in stated:
+        why = face + (counted if joints == 55 else []) + stated.get("SMPL-X", [])
+        notes.append(
+            f"SMPL-X parameters (told by {', '.join(why)}): the pose's {BODY} joints of the body are taken; hands, "
+            "jaw, eyes and expression are dropped; betas are not SMPL's and not taken, every body has betas of 0"
+        )
+        return Body("SMPL-X")
+    if why := counted + hands + stated.get("SMPL+H", []):
+        notes.append(
+            f"SMPL+H parameters (told by {', '.join(why)}, and nothing of a face): the pose's {BODY} joints of "
+            "the body are taken; the hands are dropped; betas and translations are taken as SMPL's"
+        )
+        return Body("SMPL+H")
+    if joints == BODY and not stated:
+        notes.append(
+            f"'{key}': no hands; the betas are taken as SMPL's, though SMPL-X's without hands and face look alike"
+        )
+    return Body("SMPL")
+
+
+def not_taken(key: str) -> str:
+    """The note on a translation of SMPL-X in a camera, where it would have to be exact."""
+    return (
+        f"'{key}': not taken, every translation is 0; it places SMPL-X's root joint, which is elsewhere in the body "
+        "than SMPL's, and how far off only SMPL-X's model and betas tell"
+    )
+
+
+def kept_but_off(key: str) -> str:
+    """The note on a translation of SMPL-X whose origin means nothing."""
+    return (
+        f"'{key}': kept; it places SMPL-X's root joint, so that SMPL's body is off by the distance of the two root "
+        "joints, which is the same in all frames of a person"
+    )
+
+
+def refuse_parts(columns: Columns) -> None:
+    """Raise LabelError for a file of hands (MANO) or heads (FLAME) that has no pose of a body."""
+    if columns.first_of(*_POSES) is not None:
+        return
+    expected = "the pose of a body ('body_pose', 'poses' or 'pose')"
+    face = _among(columns, _FACE)
+    if not (keys := face + _among(columns, _HANDS)):
+        return
+    kind = "of a head, as of FLAME" if face else "of hands, as of MANO"
+    raise columns.error(None, expected, f"parameters {kind} ({', '.join(keys)}), and none of a body")
+
+
+def named_mesh(columns: Columns, error: LabelError, key: str) -> LabelError:
+    """The error about a key of meshes, with the model that has so many vertices, where that is known."""
+    shape = columns.raw(key, error.expected).shape
+    if len(shape) != 3 or shape[1] not in _MESHES:
+        return error
+    found = (
+        f"{error.found}: meshes of {_MESHES[shape[1]]}, which have to be brought into SMPL's topology first"
+    )
+    return columns.error(key, error.expected, found)
+
+
+def _among(columns: Columns, names: Iterable[str]) -> list[str]:
+    """Which of some keys a file has for anybody, at any depth, quoted."""
+    return [f"'{name}'" for name in sorted({n.rsplit(".", 1)[-1] for n in columns.names} & set(names))]
+
+
+def _stated(columns: Columns) -> dict[str, list[str]]:
+    """The models that the file itself names, and where."""
+    stated: dict[str, list[str]] = {}
+    for key in filter(columns.__contains__, _STATED):
+        try:
+            value = columns.raw(key, "the name of a model")
+        except LabelError:
+            continue  # what it holds is not for us
+        if value.dtype.kind not in "US":
+            continue
+        for text in np.unique(value.astype(np.str_)).tolist():
+            plain = "".join(c for c in text.lower().replace("+", "") if c.isalnum())
+            model = next((model for start, model in _MODELS if plain.startswith(start)), None)
+            if model is None and plain.startswith(_STRANGERS):
+                raise columns.error(key, "parameters of SMPL, SMPL+H or SMPL-X", f"those of {text!r}")
+            if model is not None:
+                stated.setdefault(model, []).append(f"'{key}' {text!r}")
+    return stated

@@ -1,0 +1,1 @@
+"""Files that hold labels, and files that do not."""

@@ -1,0 +1,283 @@
+"""The columns of a label file, whatever holds them: npz, npy, HDF5, or a pickle, which is read without being run.
+
+What a file is, its first bytes tell, not its name. Nested names become their last part: `pred_smpl_params.betas` is
+`betas`. Arrays are read when they are asked for, so a key that nobody asks for may hold anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from skelfit.errors import LabelError, ModelError
+from skelfit.labels.files import foreign_files as foreign
+from skelfit.labels.files.file_signatures import what_file
+from skelfit.labels.files.foreign_files import OBJECTS
+from skelfit.labels.files.hdf5_probe import fatal_fault
+from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.unpickle import GlobalError, as_array, as_key, as_texts, kind_of, read_pickle
+
+ARRAY = "array"  # the key of what an .npy file holds
+KINDS = "an .npz, .npy, HDF5 or pickle file"
+T = TypeVar("T")
+Shape = tuple[int | str, ...]  # after the number of people; '44+' is 44 or more
+
+_MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x80": "pickle"}
+
+
+class Columns:
+    """The named arrays of a file, each checked when it is read; raises LabelError for whatever is wrong."""
+
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        arrays: Mapping[str, Any],
+        instead: Callable[[], str],
+        names: Iterable[str] = (),
+    ) -> None:
+        self.path, self.kind = path, kind
+        self._arrays = arrays
+        self.instead = (
+            instead  # what the file is if it lacks what is asked for; '' where its keys do not tell
+        )
+        # Keys with a value, those too that not every person of a list has: they tell whose parameters these are.
+        self.names = frozenset(names or arrays)
+        self.rows: int | None = None  # set by the first column that has one row per person
+        self._rows_of = ""
+        self.settled: set[str] = set()  # the options whose question the file's numbers raise
+
+    @property
+    def keys(self) -> list[str]:
+        """What there is, sorted."""
+        return sorted(self._arrays)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays
+
+    def first_of(self, *keys: str) -> str | None:
+        """The first of some keys that there is."""
+        return next((key for key in keys if key in self), None)
+
+    def numbers(self, key: str, *shapes: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Numbers of N rows; beyond the range of the dtype they are inf."""
+        value = self._checked(key, f"numbers of shape {_either(shapes)}", shapes, "fiub")
+        with np.errstate(over="ignore"):
+            return value.astype(dtype)
+
+    def texts(self, key: str) -> list[str]:
+        """N texts that can be stored as UTF-8; what cannot (an embedded zero, a lone surrogate) becomes '?'."""
+        return to_texts(self._checked(key, "text of shape (N)", [()], "US"))
+
+    def text(self, key: str) -> str:
+        """One text for the whole file."""
+        value = self.raw(key, "one text")
+        if value.dtype.kind not in "US" or value.size != 1:
+            raise self.error(key, "one text", f"dtype {value.dtype} of shape {value.shape}")
+        return to_texts(value.reshape(1))[0]
+
+    def number(self, key: str) -> float:
+        """One number for the whole file."""
+        value = self.raw(key, "one number")
+        if value.dtype.kind not in "fiu" or value.size != 1:
+            raise self.error(key, "one number", f"dtype {value.dtype} of shape {value.shape}")
+        return float(value.reshape(()))
+
+    def raw(self, key: str, expected: str) -> NDArray[Any]:
+        """An array as it is, of no objects."""
+        if key not in self._arrays:
+            raise self.error(key, expected, self.instead() or f"no such key; the file has {self.listed()}")
+        try:
+            value = _load(self._arrays[key])
+        except Exception as error:  # a damaged file can raise anything
+            # Loading an array of objects would run a pickle, that is, code of whoever made the file.
+            found = OBJECTS if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
+            raise self.error(key, expected, found) from None
+        if value.dtype.hasobject:
+            raise self.error(key, expected, OBJECTS)
+        return value
+
+    def option(self, name: str, value: T) -> T:
+        """An option's value, of which a reader makes use."""
+        self.settled.add(name)
+        return value
+
+    def error(self, key: str | None, expected: str, found: str) -> LabelError:
+        """A fault of this file."""
+        return LabelError(self.path, key, expected, found)
+
+    def listed(self) -> str:
+        """The keys, for a message."""
+        return ", ".join(self.keys[:20]) + (", ..." if len(self.keys) > 20 else "") or "no keys at all"
+
+    def _checked(self, key: str, expected: str, shapes: Iterable[Shape], kinds: str) -> NDArray[Any]:
+        value, shapes = self.raw(key, expected), tuple(shapes)
+        if value.shape == (0,):  # how `np.array([])` stores no rows, whatever they would have been
+            value = np.zeros((0, *map(_least, shapes[0])), "U1" if "U" in kinds else np.float64)
+        if not any(_fits(value.shape, shape) for shape in shapes):
+            raise self.error(key, expected, f"shape {value.shape}")
+        if value.dtype.kind not in kinds:
+            raise self.error(key, expected, f"dtype {value.dtype}")
+        if self.rows is None:
+            self.rows, self._rows_of = len(value), key
+        if len(value) != self.rows:
+            raise self.error(key, f"{self.rows} rows, as many as '{self._rows_of}' has", f"{len(value)} rows")
+        return value
+
+
+@contextmanager
+def open_columns(path: str | Path) -> Iterator[Columns]:
+    """The columns of a label file, while it is open. Raises LabelError."""
+    path = Path(path)
+    regular_file(path, f"a label file ({KINDS})", LabelError)
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(8)
+    except FileNotFoundError:
+        raise LabelError(path, None, f"a label file ({KINDS})", "no such file") from None
+    except OSError as error:
+        raise LabelError(path, None, "a readable label file", error.strerror or str(error)) from None
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
+    with ExitStack() as stack:
+        try:
+            named, valued = _opened(path, kind, stack)
+        except GlobalError as error:
+            raise LabelError(path, None, KINDS, foreign.what_global(error.name, path)) from None
+        except ModelError as error:
+            raise LabelError(path, error.key, error.expected, error.found) from None
+        except _UnusableError as error:
+            raise LabelError(path, None, KINDS, str(error)) from None
+        except Exception as error:  # a damaged file can raise anything
+            found = f"a damaged {kind} file ({_one_line(error)})"
+            raise LabelError(path, None, KINDS, found) from None
+        arrays = {short: named[name] for short, name in _leaves(named).items()}
+        instead = partial(foreign.what_instead, path, kind, list(named))
+        yield Columns(path, kind, arrays, instead, valued)
+
+
+def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], set[str]]:
+    """What a file of a kind has, by whole names, while the stack is open; and the names with a value, if others.
+
+    Raises whatever a damaged file raises.
+    """
+    if kind == "npz":
+        if found := foreign.what_archive(path):
+            raise _UnusableError(found)
+        archive = stack.enter_context(np.load(path, allow_pickle=False))
+        return {name: partial(archive.__getitem__, name) for name in archive.files}, set()
+    if kind == "npy":
+        if found := foreign.what_objects(path):
+            raise _UnusableError(found)
+        return {ARRAY: np.load(path, allow_pickle=False, mmap_mode="r")}, set()
+    if kind == "hdf5":
+        if fault := fatal_fault(path):
+            raise _UnusableError(f"a damaged hdf5 file ({fault})")
+        return _datasets(stack.enter_context(h5py.File(path, "r", locking=False))), set()
+    if kind == "pickle":
+        if found := foreign.what_pickle(path):
+            raise _UnusableError(found)
+        return _pickled(path)
+    with open(path, "rb") as stream:
+        begins = f"a file of another kind, or a damaged one (it begins with {stream.read(8)!r})"
+    raise _UnusableError(what_file(path) or begins)
+
+
+class _UnusableError(Exception):
+    """A file that holds no columns, and what it holds."""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _leaves(names: Iterable[str]) -> dict[str, str]:
+    """Last parts of dotted or slashed names -> the names; a last part that occurs twice keeps its whole name."""
+    names = list(names)
+    short = [name.replace("/", ".").rsplit(".", 1)[-1] for name in names]
+    return {s if short.count(s) == 1 else name: name for s, name in zip(short, names, strict=True)}
+
+
+def _datasets(file: h5py.File) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def _pickled(path: Path) -> tuple[dict[str, Any], set[str]]:
+    """The arrays of a pickled dictionary, or of a list of one per person; all names with a value."""
+    with open(path, "rb") as stream:
+        content = read_pickle(stream, path, None)
+    if isinstance(content, dict):
+        flat = _flatten(content)
+        return flat, _valued(flat)
+    if isinstance(content, list) and content and all(isinstance(person, dict) for person in content):
+        people = [_flatten(person) for person in content]
+        shared = [name for name in people[0] if all(name in person for person in people)]
+        arrays = {name: [person[name] for person in people] for name in shared}
+        return arrays, set().union(*map(_valued, people))
+    raise _UnusableError(f"a pickled {kind_of(content)}, and neither a dictionary nor a list of dictionaries")
+
+
+def _valued(flat: Mapping[str, Any]) -> set[str]:
+    return {name for name, value in flat.items() if value is not None}
+
+
+def _flatten(content: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        name = f"{above}{as_key(key)}"
+        flat |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _load(value: Any) -> NDArray[Any]:
+    if callable(value):
+        return np.asarray(value())
+    if isinstance(value, h5py.Dataset):
+        if h5py.check_string_dtype(value.dtype) is not None:
+            return np.array(value.asstr(errors="replace")[()], dtype=np.str_)
+        return np.asarray(value[()])
+    if isinstance(value, np.ndarray):
+        return value
+    return _array(value)
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """What a pickle has: arrays, numbers, texts, or lists of them."""
+    if isinstance(value, (str, bytes)):
+        return np.array(value if isinstance(value, str) else value.decode("utf-8", "replace"))
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, bytes)):
+        return np.array(as_texts(value))
+    return as_array(value)
+
+
+def to_texts(column: NDArray[Any]) -> list[str]:
+    """Text that can be stored as UTF-8; what cannot (an embedded zero, a lone surrogate) becomes '?'."""
+    if column.dtype.kind == "S":
+        column = np.char.decode(column, "utf-8", "replace")
+    return [
+        t.replace("\0", "?").encode("utf-8", "replace").decode("utf-8", "replace") for t in column.tolist()
+    ]
+
+
+def _fits(found: tuple[int, ...], expected: Shape) -> bool:
+    if len(found) != len(expected) + 1:
+        return False
+    return all(
+        a >= _least(b) if isinstance(b, str) else a == b for a, b in zip(found[1:], expected, strict=True)
+    )
+
+
+def _least(size: int | str) -> int:
+    return int(size[:-1]) if isinstance(size, str) else size
+
+
+def _either(shapes: Iterable[Shape]) -> str:
+    return " or ".join("(" + ", ".join(["N", *map(str, shape)]) + ")" for shape in shapes)

@@ -1,0 +1,102 @@
+"""The filters of 4D-Humans and HSMR, as named rules that a manifest or the command line switches on.
+
+| rule | published | what it does |
+|---|---|---|
+| `low_confidence` | 0.3 (4D-Humans) | a 2D keypoint of less confidence counts as unseen: its confidence becomes 0 |
+| `few_keypoints` | 4 (4D-Humans) | a row needs more seen 2D keypoints than this; counted after `low_confidence` |
+| `large_betas` | 3 (4D-Humans) | a label with any |beta| beyond it is invalid |
+| `vertex_error` | 60 mm (HSMR) | a fit with a vertex that is this far off, or further, is left out |
+
+A row that a rule leaves out has the status `filtered` and names every rule that it breaks. All but the last rule are
+asked before the fit. `few_keypoints` asks nothing of a label file that has no 2D keypoint at all: nobody knows
+there who is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelfit.config.settings import Filters
+from skelfit.labels.label_batch import LabelBatch
+
+PUBLISHED_VALUES: dict[str, float] = {
+    "low_confidence": 0.3,
+    "few_keypoints": 4,
+    "large_betas": 3.0,
+    "vertex_error": 60.0,
+}
+# What of the labels a rule is about; `vertex_error` is about the fit.
+NEEDS = {
+    "low_confidence": "2D keypoints",
+    "few_keypoints": "2D keypoints",
+    "large_betas": "SMPL betas",
+}
+GROUPS = {
+    "4dhumans": ("low_confidence", "few_keypoints", "large_betas"),
+    "hsmr": ("vertex_error",),
+    "all": tuple(PUBLISHED_VALUES),
+}
+
+
+@dataclass(frozen=True)
+class Screening:
+    """What the rules that need no fit say of N rows."""
+
+    filters: Filters
+    reasons: list[str]  # (N,) the rules that a row breaks, with numbers; '' for one that stays
+    unseen: NDArray[np.int64]  # (N,) 2D keypoints that `low_confidence` made unseen
+
+
+def switched(filters: Filters, on: Iterable[tuple[str, float | None]], off: Iterable[str]) -> Filters:
+    """Filters with some rules (or GROUPS of them) switched on, at a value or the published one, and some off.
+
+    A single rule counts more than a group with it, and a small group more than a large one.
+    """
+    changes: dict[str, Any] = {}
+    switches: list[tuple[tuple[str, ...], bool, float | None]]
+    switches = [(GROUPS.get(name, (name,)), False, None) for name in off]
+    switches += [(GROUPS.get(name, (name,)), True, value) for name, value in on]
+    for rules, wanted, value in sorted(switches, key=lambda switch: -len(switch[0])):
+        for rule in rules:
+            changes[rule] = (PUBLISHED_VALUES[rule] if value is None else value) if wanted else None
+    return replace(filters, **changes)
+
+
+def active(filters: Filters) -> dict[str, float]:
+    """The rules that are on, with their values."""
+    return {rule: value for rule, value in asdict(filters).items() if value is not None}
+
+
+def screen(batch: LabelBatch, filters: Filters) -> tuple[LabelBatch, Screening]:
+    """The batch without the confidence of doubtful keypoints, and what is to be said of its rows."""
+    keypoints = batch.gtkps
+    reasons: list[list[str]] = [[] for _ in range(len(batch))]
+    unseen = np.zeros(len(batch), np.int64)
+    if filters.low_confidence is not None:
+        doubtful = (keypoints[..., 2] > 0) & (keypoints[..., 2] < filters.low_confidence)
+        unseen = doubtful.sum(axis=1)
+        keypoints = keypoints.copy()
+        keypoints[doubtful, 2] = 0
+    if filters.few_keypoints is not None and batch.about.has_keypoints:
+        seen = (keypoints[..., 2] > 0).sum(axis=1)
+        for i in np.flatnonzero(seen <= filters.few_keypoints):
+            reasons[i].append(f"few_keypoints: {seen[i]} seen, needs more than {filters.few_keypoints:g}")
+    if filters.large_betas is not None:
+        beta = np.abs(batch.betas).max(axis=1)
+        for i in np.flatnonzero(beta > filters.large_betas):
+            reasons[i].append(f"large_betas: |beta| max {beta[i]:.2f} > {filters.large_betas:g}")
+    texts = ["; ".join(reason) for reason in reasons]
+    return replace(batch, gtkps=keypoints), Screening(filters, texts, unseen)
+
+
+def vertex_fault(max_vertex_mm: float, filters: Filters) -> str:
+    """Why a fit is left out by `vertex_error`; '' where it stays."""
+    limit = filters.vertex_error
+    if limit is None or max_vertex_mm < limit:
+        return ""
+    return f"vertex_error: {max_vertex_mm:.2f} mm, not below {limit:g}"

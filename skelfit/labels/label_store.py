@@ -1,0 +1,378 @@
+"""Label files, checked once and kept as HDF5, so that every worker reads just its slice.
+
+An `.npz` cannot be sliced: each of a thousand shard tasks would read the whole file. A store is immutable: it
+is written under a temporary name and moved into place, and its name holds the hash of what it was made from,
+so two processes that build it at once, or a source that has changed, do no harm. Its chunks carry checksums.
+A folder of sequences makes one store, written file by file, so that it need not fit into memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from skelfit.config.settings import LabelSource, Source, mapping_hash
+from skelfit.errors import LabelError
+from skelfit.labels.label_batch import (
+    FIELD_SHAPES,
+    TEXT_FIELDS,
+    About,
+    Coordinates,
+    FloatArray,
+    LabelBatch,
+    Sequence,
+    overlapping,
+)
+from skelfit.labels.label_schema import check_keys, check_sha256
+from skelfit.labels.readers.base import Request
+from skelfit.labels.readers.registry import READERS, find_source, read
+from skelfit.labels.readers.sequence_folder import LAYOUT, list_sequences, named, read_folder
+from skelfit.labels.world_up import check_up, world_of
+from skelfit.storage.atomic_write import regular_file, remove, replacing
+
+_FORMAT = 5  # of the HDF5 layout
+_SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
+_CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
+_CHUNK_BYTES = 1 << 22  # at most: meshes are large
+_NOTES = 20  # at most, the most frequent: they are part of every marker
+_EXTRA = "extra"  # dataset of what is no column, as JSON
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What a store holds and what it was made from."""
+
+    rows: int
+    sha256: str  # of the source file, or of the names and hashes of a folder's files
+    source_path: str
+    source: Source  # the layout
+    reader: str  # name and version of the reader
+    about: About
+
+
+def build_store(
+    source: LabelSource, label_path: str | Path, store_dir: str | Path, max_abs_beta: float = 10.0
+) -> Path:
+    """The store of a label file or folder below `store_dir`: built when it is not there, else reused.
+
+    Raises LabelError when the file cannot be used or is not the one of `source` (sha256, row count), OutputError
+    when the store cannot be written.
+    """
+    label_path, store_dir = Path(label_path), Path(store_dir)
+    is_folder = label_path.is_dir()
+    files = list_sequences(label_path) if is_folder else [label_path]
+    before = [_signature(file) for file in files]
+    sha256 = _folder_sha256(label_path, files) if is_folder else file_sha256(label_path)
+    check_sha256(source, label_path, sha256)
+    check_keys(label_path, source.expected_keys)
+    layout = _layout(source, label_path, is_folder)
+    request = Request(source.gender, max_abs_beta, source.read)
+    if layout == LAYOUT and not is_folder:
+        request = named(request, label_path)
+    tag = mapping_hash({"format": _FORMAT, **asdict(request)})[:8]
+    reader = READERS[layout].version
+    path = store_dir / f"{reader}-{sha256[:16]}-{tag}.h5"
+    rows = _valid_rows(path, sha256)
+    if rows is None:
+        pieces = (
+            read_folder(label_path, files, request)
+            if is_folder
+            else iter([read(label_path, layout, request)])
+        )
+        unchanged = zip(pieces, map(_check_unchanged, files, before), strict=True)
+        info = StoreInfo(0, sha256, str(label_path), layout, reader, About())
+        rows = _write(path, (piece for piece, _ in unchanged), info)
+    if source.expected_rows is not None and rows != source.expected_rows:
+        raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
+    check_up(label_path, source.read, store_info(path).about, rows)
+    return path
+
+
+def _layout(source: LabelSource, path: Path, is_folder: bool) -> Source:
+    if not is_folder:
+        return source.source or find_source(path)[0]
+    if source.source not in (None, LAYOUT):
+        expected = f"a label file (a folder is for sequences, source {LAYOUT})"
+        raise LabelError(path, None, expected, "a folder")
+    return LAYOUT
+
+
+def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
+    if _signature(path) != before:
+        raise LabelError(path, None, "a file that stays the same", "one that was changed meanwhile")
+
+
+def _folder_sha256(folder: Path, files: Iterable[Path]) -> str:
+    """One hash of the files' names in the folder and of their content, or of why they cannot be read."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            content = file_sha256(path)
+        except LabelError as error:  # its reader makes a bad row of it
+            content = f"unreadable: {error.found}"
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def clear_temporaries(store_dir: str | Path) -> None:
+    """Remove what killed builders left, of any kind of file. Nobody may be building there. Raises OutputError."""
+    for path in Path(store_dir).glob(".*.tmp"):
+        remove(path)
+
+
+def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
+    """The people start..stop-1 of a store, exactly as the reader gave them. Raises LabelError."""
+    with _open(store_path) as file:
+        rows = int(file.attrs["rows"])
+        if not 0 <= start <= stop <= rows:
+            raise LabelError(store_path, None, f"a range within its {rows} rows", f"{start} to {stop}")
+        return _read(store_path, file, slice(start, stop))
+
+
+def read_some(store_path: str | Path, rows: NDArray[np.int64]) -> LabelBatch:
+    """Some people of a store; rows (K,) rise. Raises LabelError."""
+    with _open(store_path) as file:
+        return _read(store_path, file, rows)
+
+
+def read_column(store_path: str | Path, name: str, rows: NDArray[np.int64]) -> FloatArray:
+    """One numeric field of some rows (K,), which rise: (K,...). Raises LabelError."""
+    with _open(store_path) as file:
+        return _slice(store_path, file, name, rows)
+
+
+def _read(store_path: str | Path, file: h5py.File, rows: slice | NDArray[np.int64]) -> LabelBatch:
+    values: dict[str, Any] = {}
+    optional = ("vertices",) if "vertices" in file else ()
+    for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
+        found = _slice(store_path, file, name, rows)
+        values[name] = [t.decode() for t in found.tolist()] if name in TEXT_FIELDS else found
+    about, sequences = _extra(store_path, file)
+    return LabelBatch(**values, sequences=overlapping(sequences, values["row"]), about=about)
+
+
+def store_sequences(store_path: str | Path) -> tuple[Sequence, ...]:
+    """The sequences of a store, in the order of rows. Raises LabelError."""
+    with _open(store_path) as file:
+        return _extra(store_path, file)[1]
+
+
+def store_info(store_path: str | Path) -> StoreInfo:
+    """What a store holds and what it was made from. Raises LabelError."""
+    with _open(store_path) as file:
+        attrs = file.attrs
+        return StoreInfo(
+            rows=int(attrs["rows"]),
+            sha256=str(attrs["sha256"]),
+            source_path=str(attrs["source_path"]),
+            source=attrs["source"],
+            reader=str(attrs["reader"]),
+            about=_extra(store_path, file)[0],
+        )
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the first rows of a store have, any of them."""
+
+    genders: frozenset[str]
+    has_names: bool  # of images
+    has_boxes: bool
+    has_keypoints: bool  # 2D
+    has_smpl: bool
+    sequences: tuple[Sequence, ...]
+
+    def has(self, what: str) -> bool:
+        """Whether there is what a filter needs (`skelfit.labels.filters.NEEDS`)."""
+        return {"2D keypoints": self.has_keypoints, "SMPL betas": self.has_smpl}[what]
+
+
+def store_contents(store_path: str | Path, rows: int) -> Contents:
+    """What the first rows of a store have. Raises LabelError."""
+    with _open(store_path) as file:
+        some = slice(0, rows)
+        about, sequences = _extra(store_path, file)
+        return Contents(
+            genders=frozenset(
+                g.decode() for g in np.unique(_slice(store_path, file, "gender", some)).tolist()
+            ),
+            has_names=bool((_slice(store_path, file, "imgname", some) != b"").any()),
+            has_boxes=bool(_slice(store_path, file, "scale", some).any()),
+            has_keypoints=about.has_keypoints,
+            has_smpl=about.has_smpl,
+            sequences=tuple(s for s in sequences if s.start < rows),
+        )
+
+
+def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
+    content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
+    about = About(
+        **content["about"] | {name: tuple(content["about"][name]) for name in ("notes", "upright", "told_up")}
+    )
+    return about, tuple(Sequence(**values) for values in content["sequences"])
+
+
+def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice | NDArray[np.int64]) -> np.ndarray:
+    try:
+        return np.asarray(file[name][rows])
+    except (OSError, KeyError, ValueError) as error:
+        expected = "a whole label store (remove it and start again: it is made anew)"
+        raise LabelError(store_path, name, expected, f"a damaged one ({error})") from None
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 (hex) of a file. Raises LabelError when it cannot be read."""
+    regular_file(path, "a label file", LabelError)
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    except FileNotFoundError:
+        raise LabelError(path, None, "a label file", "no such file") from None
+    except OSError as error:
+        raise LabelError(path, None, "a readable label file", str(error)) from None
+    return digest.hexdigest()
+
+
+def _signature(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written to or replaced; None when it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _open(path: str | Path) -> Any:
+    try:
+        # No lock: the file never changes, and many file systems of clusters have no locks.
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise LabelError(path, "rows", "a label store (HDF5)", f"an unreadable file ({error})") from None
+    if "rows" not in file.attrs:
+        file.close()
+        raise LabelError(path, None, "a label store (HDF5)", "an HDF5 file of another kind")
+    return file
+
+
+def _valid_rows(path: Path, sha256: str) -> int | None:
+    """Rows of the store, or None when it has to be built. The short hash in its name is not trusted alone."""
+    if not path.exists():
+        return None
+    try:
+        info = store_info(path)
+    except LabelError:
+        return None
+    return info.rows if info.sha256 == sha256 else None
+
+
+def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
+    """Write the batches one after another; returns how many rows they have."""
+    texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
+    sequences: list[Sequence] = []
+    notes: Counter[str] = Counter()
+    rows, count, has_keypoints, upright, telling = 0, 0, False, np.zeros(3), 0
+    worlds: set[Coordinates] = set()
+    told_up = np.zeros(2, np.int64)
+    stream = iter(pieces)
+    first = next(stream)  # before anything is written: most files that are of no use show it here
+    with replacing(path) as temporary:
+        _reserve(temporary, _size(first))
+        try:
+            with h5py.File(temporary, "w") as file:
+                for piece in _and_then(first, stream):
+                    _check_room(temporary, _size(piece))
+                    _append(file, piece, rows)
+                    for name in TEXT_FIELDS:
+                        # Text of a fixed length, because HDF5 has no checksums for other.
+                        texts[name].append(
+                            np.array([t.encode() for t in getattr(piece, name)] or [b""])[: len(piece)]
+                        )
+                    sequences += piece.sequences
+                    notes.update(piece.about.notes)
+                    upright += piece.about.upright
+                    telling += piece.about.telling
+                    worlds.add(piece.about.coordinates)
+                    told_up += piece.about.told_up
+                    has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
+                    rows, count = rows + len(piece), count + 1
+                for name in TEXT_FIELDS:
+                    _create(file, name, np.concatenate(texts[name]))
+                told = tuple(
+                    note if count == 1 else f"{note} ({n} of {count} files)"
+                    for note, n in notes.most_common(_NOTES)
+                )
+                x, y, z = upright.tolist()
+                agreed = first.about.coordinates if len(worlds) == 1 else world_of((x, y, z), telling, None)
+                about = replace(
+                    first.about,
+                    coordinates=agreed,
+                    has_keypoints=has_keypoints,
+                    notes=told,
+                    upright=(x, y, z),
+                    telling=telling,
+                    told_up=(int(told_up[0]), int(told_up[1])),
+                )
+                extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
+                _create(file, _EXTRA, np.frombuffer(json.dumps(extra).encode(), np.uint8))
+                for name in ("sha256", "source_path", "source", "reader"):
+                    file.attrs[name] = getattr(info, name)
+                file.attrs["rows"] = rows
+        except RuntimeError as error:  # what HDF5 makes of a failed write on closing a file
+            raise OSError(f"HDF5: {error}") from error
+    return rows
+
+
+def _and_then(first: LabelBatch, others: Iterator[LabelBatch]) -> Iterator[LabelBatch]:
+    yield first
+    yield from others
+
+
+def _append(file: h5py.File, piece: LabelBatch, start: int) -> None:
+    """Add the numbers of a batch below those of the batches before."""
+    for name in ("row", *piece.field_shapes()):
+        column = getattr(piece, name)
+        if name not in file:
+            _create(file, name, column[:0], len(column) or _CHUNK_ROWS)
+        file[name].resize(start + len(column), axis=0)
+        # What was never written reads as 0 and takes no room: many sources lack many fields.
+        if column.any():
+            file[name][start:] = column
+
+
+def _create(file: h5py.File, name: str, column: np.ndarray, rows: int | None = None) -> None:
+    """A dataset with checksums, made for about so many rows."""
+    width = max(1, column.dtype.itemsize * int(np.prod(column.shape[1:])))
+    most = min(max(len(column) if rows is None else rows, 1), _CHUNK_ROWS, max(1, _CHUNK_BYTES // width))
+    # No rows could not be cut into chunks otherwise.
+    limits = (None, *column.shape[1:])
+    file.create_dataset(name, data=column, chunks=(most, *column.shape[1:]), maxshape=limits, fletcher32=True)
+
+
+def _size(batch: LabelBatch) -> int:
+    return sum(getattr(batch, name).nbytes for name in ("row", *batch.field_shapes()))
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Raise OSError unless the disk has room for a store: HDF5 may crash the process on a full one."""
+    with open(path, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size + size // 100 + _SLACK)
+
+
+def _check_room(path: Path, size: int) -> None:
+    """The same for more of it, where the file is being written already."""
+    found = os.statvfs(path)
+    if found.f_bavail * found.f_frsize < size + _SLACK:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

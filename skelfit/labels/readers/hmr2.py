@@ -1,0 +1,190 @@
+"""Reader of what HMR2 and its like put out: `global_orient`, `body_pose` (rotation matrices, or any form) and `betas`.
+
+Where a translation is, depends on what the file has, tried in this order:
+- `pred_cam_t_full` or `cam_t_full`, or `transl` beside the camera's intrinsics: in the camera of the whole image;
+- `pred_cam` (scale, x, y), `box_center`, `box_size`, and the whole image's `cam_int`, or its `img_size` and
+  `scaled_focal_length`: made from these;
+- `pred_cam_t` or `cam_t`: as the camera of the crop sees it;
+- `transl`, without a camera: relative to whatever the file means;
+- nothing: 0.
+
+SMPLify-X writes `camera_rotation` and `camera_translation` in place of these: a vertex v is seen at R v + t, and the
+body itself has no translation. The global orientation is turned by R. Where R is the identity, t is the translation;
+else it is not used: the body turns about its root joint, the camera about the origin, and the place of the joint is
+not in the file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from skelfit.labels.body_family import kept_but_off, not_taken
+from skelfit.labels.files.array_files import Columns
+from skelfit.labels.impossible_values import check_image_size
+from skelfit.labels.label_batch import About, Coordinates, FloatArray, LabelBatch, nothing_known
+from skelfit.labels.readers.base import KEYPOINTS, Reasons, Request, clean_keypoints, read_betas, read_genders
+from skelfit.labels.readers.spin_4dhumans import read_pose
+from skelfit.labels.unit_inference import Array, read_rotations, read_scale, rotation_shapes, to_float32
+
+_FULL = ("pred_cam_t_full", "cam_t_full")
+_CROP = ("pred_cam_t", "cam_t")
+_CENTERS, _SIZES = ("box_center", "center"), ("box_size", "scale")
+_SMPLIFY = ("camera_rotation", "camera_translation")
+_NO_TURN = 1e-6  # rad
+_NAMES = ("imgname", "img_path", "image")
+
+
+def read(columns: Columns, request: Request) -> LabelBatch:
+    """All people of a file, checked. Raises LabelError for a fault of the file."""
+    notes: list[str] = []
+    n = len(columns.numbers("global_orient", *rotation_shapes(1)))
+    reasons, keys = Reasons(n), {"pose": "body_pose", "betas": "betas"}
+    numbers = nothing_known(n)
+    pose, body = read_pose(columns, "body_pose", request, reasons, notes)
+    numbers["betas"] = read_betas(columns, "betas", body, notes)
+    turns = _camera_turns(columns, request, reasons, notes)
+    numbers["pose"] = to_float32(pose)
+    numbers["pose"][:, 0] = _turned(turns, pose[:, 0])
+    if "keypoints_2d" in columns:
+        points = columns.numbers("keypoints_2d", (f"{KEYPOINTS}+", 3))[:, :KEYPOINTS]
+        numbers["gtkps"] = clean_keypoints(columns, "keypoints_2d", points)
+    if center := columns.first_of(*_CENTERS):
+        numbers["center"], keys["center"] = columns.numbers(center, (2,)), center
+    if size := columns.first_of(*_SIZES):
+        usual = "px" if size == "box_size" else "px/200"
+        numbers["scale"] = read_scale(columns, size, numbers["gtkps"], usual, request, notes)
+        keys["scale"] = size
+    said: list[str] = []
+    coordinates = _translation(columns, numbers, keys, bool(center and size), turns, reasons, said)
+    has_camera = bool(numbers["cam_int"].any())
+    if body.is_smplx:
+        coordinates = _without_exact(numbers, keys, coordinates, said)
+    notes += said
+    reasons.check(numbers, keys, coordinates, request.max_abs_beta)
+    name = columns.first_of(*_NAMES)
+    imgname = columns.texts(name) if name else [""] * n
+    return LabelBatch(
+        row=np.arange(n, dtype=np.int64),
+        imgname=imgname,
+        gender=read_genders(columns, request.gender, reasons),
+        bad=reasons.texts(),
+        about=About(coordinates, has_camera, notes=tuple(notes)),
+        **numbers,
+    )
+
+
+def _without_exact(
+    numbers: dict[str, FloatArray], keys: dict[str, str], coordinates: Coordinates, notes: list[str]
+) -> Coordinates:
+    """Drop the translation of SMPL-X's root joint where it would have to be SMPL's; returns the coordinates then."""
+    if "transl" not in keys:
+        return coordinates
+    if coordinates == "unknown":
+        notes.append(kept_but_off(keys["transl"]))
+        return coordinates
+    notes[:] = [not_taken(keys.pop("transl"))]  # in place of how it was found
+    numbers["transl"] = np.zeros_like(numbers["transl"])
+    return "camera_axes"
+
+
+def _camera_turns(columns: Columns, request: Request, reasons: Reasons, notes: list[str]) -> Array | None:
+    """SMPLify-X's rotations of the camera (N,3) rad; None where a file has not both, rotation and translation."""
+    if missing := [key for key in _SMPLIFY if key not in columns]:
+        if len(missing) < len(_SMPLIFY):
+            (given,) = set(_SMPLIFY) - set(missing)
+            notes.append(f"'{given}': not used, as there is no '{missing[0]}'")
+        return None
+    turns = read_rotations(columns, _SMPLIFY[0], (1,), request, reasons, [])[0][
+        :, 0
+    ]  # matrices, always: no note
+    reasons.report(np.logical_not(np.isfinite(turns).all(axis=1)), f"non_finite:{_SMPLIFY[0]}")
+    return turns
+
+
+def _turned(turns: Array | None, orientation: Array) -> Array:
+    """Global orientations (N,3) rad, turned by those of a camera."""
+    turned = orientation.copy()
+    if turns is not None:
+        rows = np.isfinite(orientation).all(axis=1) & np.isfinite(turns).all(axis=1) & turns.any(axis=1)
+        if rows.any():
+            both = Rotation.from_rotvec(turns[rows]) * Rotation.from_rotvec(orientation[rows])
+            turned[rows] = both.as_rotvec()
+    return turned
+
+
+def _smplify_translation(
+    columns: Columns, numbers: dict[str, FloatArray], keys: dict[str, str], turns: Array, notes: list[str]
+) -> Coordinates:
+    """Fill in transl by SMPLify-X's camera, whose rotations are (N,3); returns what it is relative to."""
+    key = _SMPLIFY[1]
+    if np.abs(turns).max(initial=0) > _NO_TURN:
+        notes.append(
+            f"'{key}': not used, every translation is 0: 'camera_rotation' turns about another point"
+        )
+        return "camera_axes"
+    numbers["transl"], keys["transl"] = columns.numbers(key, (3,)), key
+    if "transl" in columns:
+        numbers["transl"] = numbers["transl"] + columns.numbers("transl", (3,))
+    notes.append(f"'{key}': the body's translation in the camera, seen at the focal length of the fit")
+    return "camera"
+
+
+def _translation(
+    columns: Columns,
+    numbers: dict[str, FloatArray],
+    keys: dict[str, str],
+    has_box: bool,
+    turns: Array | None,
+    reasons: Reasons,
+    notes: list[str],
+) -> Coordinates:
+    """Fill in transl and cam_int; returns what they are relative to."""
+    camera = _camera(columns, keys, reasons)
+    if camera is not None:
+        numbers["cam_int"] = camera
+    if turns is not None:
+        return _smplify_translation(columns, numbers, keys, turns, notes)
+    if key := columns.first_of(*_FULL, *(("transl",) if camera is not None else ())):
+        numbers["transl"], keys["transl"] = columns.numbers(key, (3,)), key
+        return "camera"
+    if "pred_cam" in columns and camera is not None and has_box:
+        weak = columns.numbers("pred_cam", (3,))
+        # The crop's scale, seen by the camera of the whole image: as wide, and where the box is.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            depth = 2 / (200 * numbers["scale"].max(axis=1) * weak[:, 0])
+            away = (numbers["center"] - camera[:, :2, 2]) * depth[:, None]
+            numbers["transl"] = np.column_stack([weak[:, 1:] + away, camera[:, 0, 0] * depth])
+        keys["transl"] = "pred_cam"
+        notes.append("translation made from 'pred_cam', the boxes and the focal lengths")
+        return "camera"
+    if key := columns.first_of(*_CROP):
+        numbers["transl"], keys["transl"] = columns.numbers(key, (3,)), key
+        notes.append(f"'{key}': in the camera of the crop, not of the image")
+        return "crop_camera"
+    if "transl" in columns:
+        numbers["transl"], keys["transl"] = columns.numbers("transl", (3,)), "transl"
+        notes.append("'transl': kept as it is; the file does not say relative to what")
+        return "unknown"
+    notes.append("no translation: every body stands where SMPL puts it without one")
+    return "camera_axes"
+
+
+def _camera(columns: Columns, keys: dict[str, str], reasons: Reasons) -> FloatArray | None:
+    """Intrinsics of the whole image (N,3,3) px: given, or of its size and focal length."""
+    if "cam_int" in columns:
+        keys["cam_int"] = "cam_int"
+        given: FloatArray = columns.numbers("cam_int", (3, 3))
+        return given
+    focal_key = columns.first_of("scaled_focal_length", "focal_length_full")
+    if focal_key is None or "img_size" not in columns:
+        return None
+    focal = columns.numbers(focal_key, (), (1,), (2,))
+    size = columns.numbers("img_size", (2,))
+    check_image_size(size, "img_size", reasons.report)
+    camera = np.zeros((len(size), 3, 3), np.float32)
+    camera[:, [0, 1], [0, 1]] = focal[:, None] if focal.ndim == 1 else focal
+    camera[:, :2, 2] = np.where(np.isfinite(size), size / 2, 0)
+    camera[:, 2, 2] = 1
+    keys["cam_int"] = focal_key
+    return camera

@@ -1,0 +1,111 @@
+"""A folder of sequences, as AMASS comes: one file per motion, one folder per subject.
+
+A file that cannot be used becomes one row with a reason; the others are read all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from skelfit.config.settings import Source
+from skelfit.errors import LabelError
+from skelfit.labels.label_batch import About, LabelBatch, Sequence, nothing_known
+from skelfit.labels.readers.base import OptionError, Request
+from skelfit.labels.readers.registry import read
+from skelfit.labels.world_up import world_of
+from skelfit.storage.atomic_write import endings_of, skipped_line
+
+LAYOUT: Source = "amass"
+_ENDINGS = frozenset({".npz", ".h5", ".hdf5", ".pkl"})
+_log = logging.getLogger(__name__)
+_NO_MOTION = "shape.npz"  # AMASS keeps a subject's betas in it, beside the motions
+
+
+def list_sequences(folder: Path) -> list[Path]:
+    """The files of a folder and those below it that may hold a motion, in order of their names."""
+    try:
+        files = [
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in _ENDINGS
+            and not path.is_dir()
+            and path.name != _NO_MOTION
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ]
+    except OSError as error:
+        raise LabelError(folder, None, "a readable folder of sequences", str(error)) from None
+    if not files:
+        found = skipped_in(folder) or "none in it"
+        raise LabelError(folder, None, "a folder of sequences (.npz, .h5, .hdf5, .pkl)", found)
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def skipped_in(folder: Path) -> str:
+    """How many files of a folder are not read, and how their names end; '' when it is none."""
+    others = (
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() not in _ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not path.is_dir()
+    )
+    return skipped_line(endings_of(others), "sequences")
+
+
+def named(request: Request, path: Path, folder: Path | None = None) -> Request:
+    """The request for one file, with the names of its sequence and subject: where it lies in the folder, and in which.
+
+    A lone file (None), or one at the top of the folder, has the subject that the folder is called after.
+    """
+    parent = path.resolve().parent.name
+    if folder is None:
+        return replace(request, name=path.stem, subject=parent)
+    inside = path.relative_to(folder)
+    subject = inside.parent.as_posix() if len(inside.parts) > 1 else parent
+    return replace(request, name=inside.with_suffix("").as_posix(), subject=subject)
+
+
+def read_folder(folder: Path, files: list[Path], request: Request) -> Iterator[LabelBatch]:
+    """The frames of each file in turn, rows counted through; raises LabelError when no file can be used."""
+    start, errors = 0, []
+    for path in files:
+        its = named(request, path, folder)
+        try:
+            batch = read(path, LAYOUT, its)
+        except OptionError:
+            raise  # the fault is not the file's
+        except LabelError as error:
+            errors.append(error)
+            if len(errors) == len(files):
+                expected = f"a sequence in at least one of {len(files)} files"
+                raise LabelError(folder, None, expected, f"none; the first: {errors[0]}") from None
+            batch = _unusable(its, error)
+        batch = replace(
+            batch,
+            row=batch.row + start,
+            sequences=tuple(replace(s, start=s.start + start) for s in batch.sequences),
+        )
+        if len(batch) == 0:
+            _log.warning("%s: 0 rows, so there is nothing to convert; the other sequences are", path)
+        start += len(batch)
+        yield batch
+
+
+def _unusable(request: Request, error: LabelError) -> LabelBatch:
+    """The one row that stands for a file."""
+    where = f"'{error.key}': " if error.key else ""
+    reason = f"bad_file: {where}expected {error.expected}, found {error.found}"
+    return LabelBatch(
+        row=np.zeros(1, np.int64),
+        imgname=[""],
+        gender=[request.gender],
+        bad=[reason],
+        sequences=(Sequence(request.name, request.subject, None, 0, 1),),
+        about=About(world_of((0.0, 0.0, 0.0), 1, request.options.labels_up), has_camera=False),
+        **nothing_known(1),
+    )

@@ -1,0 +1,1 @@
+"""Training on shards: data, networks, training, evaluation, inference."""

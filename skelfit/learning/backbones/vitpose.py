@@ -1,0 +1,151 @@
+"""ViTPose's backbones, by `transformers`, and the checkpoints that users bring for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skelfit.errors import ModelError, SkelfitError
+from skelfit.learning.data.training_batch import CROP
+from skelfit.storage.tensor_files import read_tensors
+
+# Width, layers and heads; `tiny` is for tests.
+SIZES: dict[str, tuple[int, int, int]] = {
+    "vitpose-h": (1280, 32, 16),
+    "vitpose-l": (1024, 24, 16),
+    "vitpose-b": (768, 12, 12),
+    "vitpose-s": (384, 12, 12),
+    "tiny": (64, 2, 2),
+}
+_HEIGHT, _WIDTH, _PATCH = 256, 192, 16
+_SLOWEST = 0.01  # rad per patch, of the waves that say where a patch is; the fastest has 1
+# From ViTPose's own names to those of `transformers`, but for a block's `attn.qkv`, which is three there.
+_NAMES = {
+    "pos_embed": "embeddings.position_embeddings",
+    "patch_embed.proj": "embeddings.patch_embeddings.projection",
+    "last_norm": "layernorm",
+    "blocks": "encoder.layer",
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.output.dense",
+}
+
+
+class Features(NamedTuple):
+    """What a backbone says of B crops."""
+
+    patches: Tensor  # (B, N, width) of parts of the crop, or of keypoints: what the decoder looks at
+    whole: Tensor  # (B, summary) of all of it, for the first estimate
+    mirrored: Features | None = None  # of the crops' mirror images, where they count as well
+
+
+class Backbone(nn.Module):
+    """From the middle 256 x 192 px of crops to features of their 16 x 12 patches."""
+
+    def __init__(self, size: str) -> None:
+        super().__init__()
+        self.size, self.crop = size, CROP
+        self.width, layers, heads = SIZES[size]
+        # Numbers of `whole`, and the normalised layers of an encoder that make something of them.
+        self.summary, self.hidden = self.width, 0
+        try:
+            from transformers import VitPoseBackbone, VitPoseBackboneConfig
+        except ImportError as error:
+            raise SkelfitError(f"training needs: pip install 'skelfit[train]' ({error})") from None
+        config = VitPoseBackboneConfig(
+            image_size=(_HEIGHT, _WIDTH),
+            patch_size=(_PATCH, _PATCH),
+            hidden_size=self.width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            layer_norm_eps=1e-6,
+        )
+        self.vit = VitPoseBackbone(config)
+        embeddings: Any = self.vit.embeddings
+        with torch.no_grad():  # random ones, which say little, would first have to be learnt
+            embeddings.position_embeddings[:, :1] = 0
+            embeddings.position_embeddings[0, 1:] = _waves(_HEIGHT // _PATCH, _WIDTH // _PATCH, self.width)
+
+    def forward(self, image: Tensor) -> Features:
+        """Features of crops (B, 3, 256, 256), normalised."""
+        return self.describe(self.find(image))
+
+    def find(self, image: Tensor) -> Tensor:
+        """The patches (B, 192, width) as ViTPose sees them."""
+        aside = (image.shape[-1] - _WIDTH) // 2
+        return self.vit(image[..., aside : aside + _WIDTH]).feature_maps[0]
+
+    def describe(self, found: Tensor) -> Features:
+        """Features of patches."""
+        return Features(found, found.mean(1))
+
+    def load(self, path: str | Path) -> None:
+        """Take the weights of a ViTPose checkpoint: the original's, or that of `transformers`; heads are left out.
+
+        Raises ModelError when the file cannot be read or is of another backbone.
+        """
+        found = _renamed(_read(path), path)
+        for name, tensor in self.vit.state_dict().items():
+            if name not in found:
+                raise ModelError(path, name, f"the weights of {self.size}", f"none{_looks_like(found)}")
+            if found[name].shape != tensor.shape:
+                expected = f"shape {tuple(tensor.shape)} of {self.size}"
+                shape = f"shape {tuple(found[name].shape)}{_looks_like(found)}"
+                raise ModelError(path, name, expected, shape)
+        # What is left over is heads, or layers that this size does not have.
+        over = [name for name in found if name.startswith("encoder.layer.")]
+        if len(over) > sum(name.startswith("encoder.layer.") for name in self.vit.state_dict()):
+            raise ModelError(path, None, f"the layers of {self.size}", f"more{_looks_like(found)}")
+        self.vit.load_state_dict({name: found[name] for name in self.vit.state_dict()})
+
+
+def _waves(rows: int, columns: int, width: int) -> Tensor:
+    """Sines and cosines of the patches' places, (rows * columns, width): first of rows, then of columns."""
+    speed = _SLOWEST ** (torch.arange(width // 4) / (width // 4))
+    places = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    angles = [place.flatten()[:, None] * speed for place in places]
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint; nothing in it is executed."""
+    expected = "a ViTPose checkpoint (.pth or .safetensors)"
+    content = read_tensors(path, expected, ModelError, ": save its 'state_dict' alone")
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(path, None, expected, f"no tensors by name ({type(content).__name__})")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _renamed(found: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """A checkpoint's tensors under the names of `transformers`."""
+    renamed: dict[str, Tensor] = {}
+    for original, tensor in found.items():
+        name = original.removeprefix("module.").removeprefix("backbone.")
+        if ".experts." in name:
+            raise ModelError(path, original, "a ViTPose backbone", "a mixture of experts (ViTPose+)")
+        if not name.startswith(("embeddings.", "encoder.", "layernorm.")):
+            for theirs, ours in _NAMES.items():
+                name = name.replace(theirs, ours)
+        if ".attn.qkv." in name:
+            parts = tensor.chunk(3)
+            for part, values in zip(("query", "key", "value"), parts, strict=True):
+                renamed[name.replace("attn.qkv", f"attention.attention.{part}")] = values
+        else:
+            renamed[name] = tensor
+    return renamed
+
+
+def _looks_like(found: dict[str, Tensor]) -> str:
+    """Which backbone the tensors are of, as the end of a message; nothing when it is none of ours."""
+    patches = found.get("embeddings.patch_embeddings.projection.weight")
+    depth = len({name.split(".")[2] for name in found if name.startswith("encoder.layer.")})
+    for size, (width, layers, _) in SIZES.items():
+        if patches is not None and patches.shape[0] == width and depth == layers:
+            return f": it looks like {size}; give network.backbone: {size}"
+    return ""

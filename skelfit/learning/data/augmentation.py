@@ -1,0 +1,114 @@
+"""How a training sample varies: size, colours, and now and then only the upper body, the shoulders or the head.
+
+The values are those of 4D-Humans and those after it, without rotations, and without flips unless they are asked for:
+cameras stay upright, and bodies are those of the shard, or their mirror images.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from skelfit.config.yaml_dataclasses import bounded
+from skelfit.errors import ConfigError
+from skelfit.learning.data.person_crops import Square, square_around
+
+# Of the 44 keypoints: OpenPose's 25, then 19 extra.
+_ARMS_AND_LEGS = (2, 3, 4, 5, 6, 7, 10, 11, 13, 14)
+_LEGS = (10, 11, 13, 14, 19, 20, 21, 22, 23, 24, 25, 26, 29, 30)
+_HEAD = (0, 15, 16, 17, 18, 37, 38, 42, 43)
+_SHOULDERS = (*_HEAD, 1, 2, 5, 33, 34, 40)
+_UPPER_BODY = tuple(k for k in range(44) if k not in _LEGS)
+_AROUND = 1.3  # sides of what is left, in sides of the box about its keypoints
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How much samples vary; 0 switches a kind off."""
+
+    scale: float = bounded(0, 0.9, default=0.1)  # the side of the square changes by up to this share
+    # red, green and blue change by up to this share, each by itself
+    color: float = bounded(0, 1, default=0.2)
+    flip: float = bounded(0, 1, default=0.0)  # how often people are mirrored
+    extreme_crop: float = bounded(0, 1, default=0.1)  # how often only a part of the body is shown
+    # how often blur, noise and the like are added; needs albumentations
+    albumentations: float = bounded(0, 1, default=0.0)
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How one sample is shown."""
+
+    square: Square
+    colors: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of red, green, blue
+    flip: bool = False
+    roughen: int | None = None  # the seed of what albumentations does; None: nothing
+
+
+def draw(
+    square: Square, keypoints: NDArray[np.float32], config: AugmentConfig, rng: np.random.Generator
+) -> Variation:
+    """A variation of a person with keypoints (44,3), px of the source image."""
+    factor = 1 + config.scale * min(1.0, max(-1.0, rng.standard_normal()))
+    *colors, extreme, part, rough, seed, flip = rng.random(8).tolist()  # as many for everyone
+    if extreme < config.extreme_crop:
+        square = _part_of(square, keypoints, part)
+    red, green, blue = (1 + config.color * (2 * c - 1) for c in colors)
+    return Variation(
+        square._replace(side=square.side * factor),
+        (red, green, blue),
+        flip < config.flip,
+        int(seed * 2**31) if rough < config.albumentations else None,
+    )
+
+
+def _part_of(square: Square, keypoints: NDArray[np.float32], chance: float) -> Square:
+    """The square of a part of the body: of those who are seen whole, or without legs; others stay as they are."""
+    seen = keypoints[:, 2] > 0
+    if seen[list(_ARMS_AND_LEGS)].all():
+        wanted = _UPPER_BODY if chance < 0.7 else _SHOULDERS if chance < 0.9 else _HEAD
+    elif not seen[list(_LEGS)].any():
+        wanted = _SHOULDERS if chance < 0.9 else _HEAD
+    else:
+        return square
+    points = keypoints[[k for k in wanted if seen[k]], :2]
+    if len(points) < 2:
+        return square
+    low, high = points.min(axis=0), points.max(axis=0)
+    part = square_around(*((low + high) / 2).tolist(), *(_AROUND * (high - low)).tolist())
+    return part if part.side >= 1 else square  # keypoints that are all in one place show nothing
+
+
+def recolored(image: Image.Image, colors: tuple[float, float, float]) -> Image.Image:
+    """An RGB image whose channels are multiplied by a factor each."""
+    if colors == (1.0, 1.0, 1.0):
+        return image
+    red, green, blue = colors
+    return image.convert("RGB", (red, 0, 0, 0, 0, green, 0, 0, 0, 0, blue, 0))
+
+
+def roughen(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """Pixels (H,W,3) with blur, noise, compression or other light. Raises ConfigError without albumentations."""
+    change = _albumentations()
+    change.set_random_seed(seed)
+    return change(image=pixels)["image"]
+
+
+@lru_cache(maxsize=1)
+def _albumentations() -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or it asks the network for a newer version
+    try:
+        import albumentations as a
+    except ImportError:
+        found = "no such package (pip install albumentations)"
+        raise ConfigError("data", "augment.albumentations", "0, or albumentations", found) from None
+    blur = a.OneOf([a.MotionBlur(p=1), a.GaussianBlur(p=1), a.Downscale(p=1)], p=0.5)
+    noise = a.OneOf([a.ImageCompression(quality_range=(20, 80), p=1), a.GaussNoise(p=1)], p=0.5)
+    light = a.OneOf([a.RandomBrightnessContrast(p=1), a.RandomGamma(p=1), a.CLAHE(p=1)], p=0.5)
+    return a.Compose([blur, noise, light])

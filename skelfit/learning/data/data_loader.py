@@ -1,0 +1,299 @@
+"""People of finished shards to batches, deterministic and resumable.
+
+A position is an epoch and a number of batches. Worker w of W makes the batches w, w + W, ... of its process, always of
+the same samples, so going on means: the first worker is another one, and each leaves out, undecoded, what it has given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from skelfit.config.yaml_dataclasses import bounded, local_path
+from skelfit.errors import ConfigError
+from skelfit.learning.data.augmentation import AugmentConfig, Variation, draw, recolored, roughen
+from skelfit.learning.data.mirror import mirrored_angles, mirrored_keypoints
+from skelfit.learning.data.person_crops import Square, read_crop, square_around
+from skelfit.learning.data.person_stream import (
+    ALL,
+    Part,
+    Person,
+    Source,
+    SubsetConfig,
+    find_source,
+    in_order,
+    shuffled,
+    weigh,
+)
+from skelfit.learning.data.training_batch import CROP, Batch
+from skelfit.shards.label_vector import unpack
+from skelfit.shards.shard_files import ShardError
+
+_log = logging.getLogger(__name__)
+Pixels = NDArray[np.uint8]  # (crop,crop,3), or (0,0,3) where images are not wanted
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how."""
+
+    subsets: tuple[SubsetConfig, ...] = bounded(1, default=())  # the shards; also by --shards
+    # a keep-list of `skelfit verify --keep`; people that it drops are left out
+    keep: str | None = local_path(default=None)
+    held_out: float = bounded(0, 0.9, default=0.0)  # share of the people that training never sees
+    batch_size: int = bounded(1, default=64)  # people per batch, of each process
+    workers: int = bounded(0, default=4)  # reading processes of each process; 0: it reads by itself
+    # samples that a worker holds in memory and picks the next one from
+    shuffle: int = bounded(1, default=1000)
+    seed: int = bounded(0, default=0)  # seed of order and augmentation
+    # samples of an epoch, of all processes together; null: all people of the shards
+    epoch_samples: int | None = bounded(1, default=None)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # how much samples vary
+
+
+class Loader:
+    """The training batches of one process, an epoch per iteration; the first goes on where a state was."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        part: Part = ALL,
+        *,
+        images: bool = True,
+        crop: int = CROP,
+        memory: bool = False,
+        only: Collection[str] | None = None,
+    ) -> None:
+        """part: which of how many processes; crop: side of the crops, px; memory: read shards once and keep them there
+        (each worker its own, for an epoch); only: keys of people, of whom nobody else is wanted.
+
+        Raises ConfigError, ShardError.
+        """
+        self.config, self.part, self.crop = config, part, crop
+        self.source = replace(_source(config, images=images), memory={} if memory else None)
+        if only is not None:
+            self.source = replace(self.source, keep=np.sort(np.array(list(only), np.bytes_)))
+        self.weights, self.samples = weigh(self.source, config.subsets, config.epoch_samples)
+        self.batches = self.samples // (config.batch_size * part.of)  # of an epoch, in each process
+        if not self.batches:
+            each = f"{part.of} x {config.batch_size}"
+            raise ConfigError("data", "epoch_samples", f"at least a batch, {each}", f"{self.samples}")
+        self.epoch = self.done = 0
+        if config.augment.albumentations:
+            roughen(np.zeros((8, 8, 3), np.uint8), 0)  # whether it is there is better said now
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the epoch; with its last batch the next one begins."""
+        span = _Span(self.weights, self.epoch, self.done, self.batches)
+        batches = _Batches(self.source, self.config, self.part, self.crop, span)
+        for batch in _loader(batches, self.config.workers):
+            self.done += 1
+            if self.done == self.batches:
+                self.epoch, self.done = self.epoch + 1, 0
+            yield batch
+
+    def state(self) -> dict[str, Any]:
+        """Where it is, the same in all processes, as plain data."""
+        samples = self.done * self.config.batch_size * self.part.of
+        return {"epoch": self.epoch, "samples": samples, "order": self._order()}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on there. Raises ConfigError when what determines the order of the samples is not as it was."""
+        for key, value in self._order().items():
+            if state["order"].get(key) != value:
+                raise ConfigError("data", key, f"{state['order'].get(key)}, to go on in order", f"{value}")
+        self.epoch = state["epoch"]
+        self.done = state["samples"] // (self.config.batch_size * self.part.of)
+
+    def _order(self) -> dict[str, Any]:
+        """What the order of the samples depends on, beside the content of the shards."""
+        return {
+            "seed": self.config.seed,
+            "held_out": self.config.held_out,
+            "batch_size": self.config.batch_size,
+            "workers": self.config.workers,
+            "shuffle": self.config.shuffle,
+            "processes": self.part.of,
+            "samples": self.samples,
+            "weights": list(self.weights),
+            "shards": [len(tars) for tars in self.source.tars],
+            "kept": None if self.source.keep is None else len(self.source.keep),
+        }
+
+
+def each_once(
+    config: DataConfig,
+    part: Part = ALL,
+    *,
+    images: bool = True,
+    crop: int = CROP,
+    held_out: bool = False,
+) -> DataLoader[Batch]:
+    """Batches of everyone once, as they are; the last ones of a reader may be smaller.
+
+    held_out: of those whom training never sees, in place of those whom it does.
+    """
+    source = _source(config, images=images, validation=held_out)
+    return _loader(_Batches(source, config, part, crop, None), config.workers)
+
+
+def _source(config: DataConfig, **which: bool) -> Source:
+    keep = None if config.keep is None else Path(config.keep)
+    return find_source(config.subsets, keep, held_out=config.held_out, **which)
+
+
+def _loader(batches: _Batches, workers: int) -> DataLoader[Batch]:
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        # Seeds for the workers, who have no use for them; the default takes them from what seeds the network's dropout.
+        generator=torch.Generator(),
+    )
+
+
+class _Span(NamedTuple):
+    """A part of an epoch: which of its batches."""
+
+    weights: tuple[float, ...]
+    epoch: int
+    first: int
+    stop: int
+
+
+class _Batches(IterableDataset[Batch]):
+    """What a worker makes: of a part of an epoch, or of everyone once."""
+
+    def __init__(self, source: Source, config: DataConfig, part: Part, crop: int, span: _Span | None) -> None:
+        self.source, self.config, self.part, self.crop, self.span = source, config, part, crop, span
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        if self.span is not None:
+            return self._epoch(self.span, worker, workers)
+        return self._once(in_order(self.source, self._reader(worker, workers)))
+
+    def _reader(self, worker: int, workers: int) -> Part:
+        return Part(self.part.number * workers + worker, self.part.of * workers)
+
+    def _epoch(self, span: _Span, worker: int, workers: int) -> Iterator[Batch]:
+        size = self.config.batch_size
+        role = (span.first + worker) % workers  # whose batches these would be, had the epoch begun here
+        reader = self._reader(role, workers)
+        seed = f"{self.config.seed} {span.epoch}"
+        people = shuffled(self.source, span.weights, reader, self.config.shuffle, seed)
+        given = len(range(role, span.first, workers))
+        people = islice(people, given * size, None)
+        for number in range(given, len(range(role, span.stop, workers))):
+            rng = np.random.default_rng([self.config.seed, span.epoch, reader.number, number])
+            yield self._varied(list(islice(people, size)), rng)
+
+    def _once(self, people: Iterator[Person]) -> Iterator[Batch]:
+        while chunk := list(islice(people, self.config.batch_size)):
+            shown = [Variation(square) for square in _squares(chunk)]
+            pixels = self._pixels(chunk, shown)
+            good = [i for i, one in enumerate(pixels) if one is not None]
+            if good:
+                yield _collate(chunk, shown, pixels, good)
+
+    def _varied(self, people: list[Person], rng: np.random.Generator) -> Batch:
+        """A batch of augmented people; one whose image cannot be decoded is replaced by another of them."""
+        keypoints = unpack(np.stack([person.label for person in people]))["gtkps"]
+        squares = _squares(people)
+        shown = [draw(*pair, self.config.augment, rng) for pair in zip(squares, keypoints, strict=True)]
+        pixels = self._pixels(people, shown)
+        good = [i for i, one in enumerate(pixels) if one is not None]
+        if not good:
+            raise ShardError(
+                people[0].key, None, "an image that can be decoded, here or in its batch", "none"
+            )
+        chosen = [i if pixels[i] is not None else good[i % len(good)] for i in range(len(people))]
+        return _collate(people, shown, pixels, chosen)
+
+    def _pixels(self, people: list[Person], shown: list[Variation]) -> list[Pixels | None]:
+        if not self.source.images:
+            return [np.zeros((0, 0, 3), np.uint8)] * len(people)
+        return [_see(*pair, self.crop) for pair in zip(people, shown, strict=True)]
+
+
+def _squares(people: Sequence[Person]) -> list[Square]:
+    """The squares about people's boxes."""
+    parts = unpack(np.stack([person.label for person in people]))
+    boxes = np.concatenate([parts["center"], 200 * parts["scale"]], axis=1).tolist()
+    return [square_around(*box) for box in boxes]
+
+
+def _see(person: Person, shown: Variation, size: int) -> Pixels | None:
+    """The pixels of a person's crop; None, and a line in the log, where the image cannot be decoded."""
+    try:
+        crop = read_crop(person.image, person.meta["affine"], shown.square, size)
+        crop = recolored(crop, shown.colors)
+    except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
+        _log.warning("%s: left out, its image cannot be decoded: %r", person.key, error)
+        return None
+    pixels = np.asarray(crop)
+    pixels = pixels[:, ::-1] if shown.flip else pixels
+    return pixels if shown.roughen is None else roughen(pixels, shown.roughen)
+
+
+def _collate(
+    people: Sequence[Person], shown: Sequence[Variation], pixels: Sequence[Pixels | None], chosen: list[int]
+) -> Batch:
+    """The batch of some of the people."""
+    parts = unpack(np.stack([people[i].label for i in chosen]))
+    squares = np.array([shown[i].square for i in chosen], np.float32)
+    center, side = squares[:, :2], squares[:, 2]
+    keypoints2d, keypoints3d = parts["gtkps"].copy(), parts["keypoints3d"].copy()
+    keypoints2d[..., :2] = (keypoints2d[..., :2] - center[:, None]) / side[:, None, None]
+    for keypoints in (keypoints2d, keypoints3d):
+        keypoints[~(keypoints[..., -1] > 0)] = 0  # coordinates that mean nothing may be anything
+    poses = parts["skel_poses"].copy()
+    flipped = np.array([shown[i].flip for i in chosen])
+    keypoints2d[flipped], keypoints3d[flipped] = map(
+        mirrored_keypoints, (keypoints2d[flipped], keypoints3d[flipped])
+    )
+    poses[flipped] = mirrored_angles(poses[flipped])
+    metas = [people[i].meta for i in chosen]
+    sizes = np.array([meta["image_size"] or (0, 0) for meta in metas], np.float32)
+    known = np.array([meta["camera"] for meta in metas])
+    cameras = np.where(known[:, None, None], parts["cam_int"], _guessed_cameras(sizes))
+    for x in (
+        center[:, 0],
+        cameras[:, 0, 2],
+    ):  # in the mirrored image; where its width is unknown, it begins at 0
+        x[flipped] = sizes[flipped, 0] - x[flipped]
+    stacked = np.stack([image for i in chosen if (image := pixels[i]) is not None])
+    return Batch(
+        pixels=torch.from_numpy(stacked).permute(0, 3, 1, 2),
+        keypoints2d=torch.from_numpy(keypoints2d),
+        keypoints3d=torch.from_numpy(keypoints3d),
+        poses=torch.from_numpy(poses),
+        betas=torch.from_numpy(parts["skel_betas"].copy()),
+        female=torch.tensor([meta["skel_gender"] == "female" for meta in metas]),
+        cam_int=torch.from_numpy(cameras),
+        center=torch.from_numpy(center.copy()),
+        box_size=torch.from_numpy(side.copy()),
+        image_size=torch.from_numpy(sizes),
+        flipped=torch.from_numpy(flipped),
+        keys=tuple(people[i].key for i in chosen),
+    )
+
+
+def _guessed_cameras(sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intrinsics (N,3,3) of images (N,2) px whose camera is not known: with CLIFF's focal length, the diagonal."""
+    cameras = np.zeros((len(sizes), 3, 3), np.float32)
+    cameras[:, 0, 0] = cameras[:, 1, 1] = np.hypot(sizes[:, 0], sizes[:, 1])
+    cameras[:, :2, 2] = sizes / 2
+    cameras[:, 2, 2] = 1
+    return cameras

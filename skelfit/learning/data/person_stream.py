@@ -1,0 +1,260 @@
+"""Finished shards to a stream of people: a function of a seed, an epoch and who of several reads it.
+
+Training reads without end. Each reader goes through its share of a subset's shards, anew ordered and shared out in each
+pass, so that nobody comes twice in a pass; it takes the next person from a subset by the subsets' weights, and shuffles
+what it has taken. How many make an epoch is up to who asks for them.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import logging
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+from braceexpand import braceexpand
+from numpy.typing import NDArray
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from skelfit.config.yaml_dataclasses import bounded, local_path
+from skelfit.shards.keep_list import read_keep
+from skelfit.shards.label_vector import LABEL_SIZE, LAYOUT_VERSION, FloatArray
+from skelfit.shards.shard_files import ShardError, ShardFiles
+from skelfit.shards.shard_reader import read_marker
+from skelfit.storage.atomic_write import LOCAL, not_local, other_than_file
+
+_log = logging.getLogger(__name__)
+_LABEL, _META = "label.npy", "meta.json"
+_IN_CAMERA = ("camera", "camera_axes", "crop_camera")  # coordinates that can be seen in an image
+
+
+@dataclass(frozen=True)
+class SubsetConfig:
+    """The shards of a subset, and how often its people come."""
+
+    shards: str = local_path()  # tars: a path with *, ? or [0-9], or with {000000..000312}
+    # how often its people come, relative to the others; null: its number of people
+    weight: float | None = bounded(1e-9, default=None)
+
+
+class Part(NamedTuple):
+    """One of several readers that share the work."""
+
+    number: int
+    of: int
+
+
+ALL = Part(0, 1)
+
+
+class Person(NamedTuple):
+    """A sample before its image is decoded."""
+
+    key: str
+    label: FloatArray  # (LABEL_SIZE,)
+    meta: dict[str, Any]
+    image: bytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read: the tars of each subset, whom of them, and whether with images."""
+
+    tars: tuple[tuple[str, ...], ...]
+    keep: NDArray[np.bytes_] | None  # sorted keys; None: everyone
+    images: bool
+    held_out: float = 0.0  # of those, the share that only validation sees
+    validation: bool = False  # read that share, in place of the others
+    memory: dict[str, list[Person | None]] | None = (
+        None  # people of tars that have been read; None: read anew
+    )
+
+    def wants(self, key: str) -> bool:
+        """Whether this is somebody to be read. Who is held out follows from the key alone."""
+        held = crc32(key.encode()) < self.held_out * 2**32
+        return held == self.validation and (self.keep is None or _holds(self.keep, key))
+
+
+def find_source(subsets: Sequence[SubsetConfig], keep: Path | None, **which: Any) -> Source:
+    """Look where the shards are, and read the keep-list; `which`: the other fields. Raises InputError."""
+    tars = tuple(find_tars(subset.shards) for subset in subsets)
+    return Source(tars, None if keep is None else _keys_of(keep), **which)
+
+
+def weigh(
+    source: Source, subsets: Sequence[SubsetConfig], samples: int | None
+) -> tuple[tuple[float, ...], int]:
+    """The subsets' weights, and the samples of an epoch: by the done markers, where they are not given.
+
+    Raises ShardError when a marker is missing.
+    """
+    weights = [subset.weight for subset in subsets]
+    if samples is None or None in weights:
+        counts = [round((1 - source.held_out) * sum(map(_people_in, paths))) for paths in source.tars]
+        samples = samples or sum(counts)
+        weights = [n if w is None else w for n, w in zip(counts, weights, strict=True)]
+    return tuple(float(w or 0) for w in weights), samples
+
+
+def find_tars(pattern: str) -> tuple[str, ...]:
+    """The tars of a pattern, in order. Raises ShardError when one is not there, or none is."""
+    if (found := not_local(pattern)) is not None:
+        raise ShardError("shards", None, LOCAL, found)
+    tars: list[str] = []
+    for piece in braceexpand(pattern):
+        tars += sorted(glob.glob(piece, recursive=True)) if glob.has_magic(piece) else [piece]
+    missing = [path for path in tars if not Path(path).is_file()]
+    if missing or not tars:
+        where = missing[0] if missing else pattern
+        raise ShardError(where, None, "finished shards (tar)", other_than_file(where) or "no such file")
+    return tuple(tars)
+
+
+def _people_in(tar: str) -> int:
+    """How many samples a tar has, by its marker."""
+    return read_marker(ShardFiles(Path(tar).parent, Path(tar).stem)).rows_out
+
+
+def _keys_of(path: Path) -> NDArray[np.bytes_]:
+    """The sorted keys whom a keep-list keeps. Raises InputError."""
+    keys = [key for key, kept in read_keep(path).items() if kept]
+    if not keys:
+        raise ShardError(path, "keep", "somebody who is kept", "nobody")
+    return np.sort(np.array(keys, np.bytes_))
+
+
+def share(names: Sequence[str], part: Part) -> tuple[Sequence[str], Part]:
+    """A reader's tars; where there are fewer than readers, one of them, and which of its samples.
+
+    All shares together hold each sample once.
+    """
+    if part.of <= len(names):
+        return names[part.number :: part.of], ALL
+    tar = part.number % len(names)
+    return names[tar : tar + 1], Part(part.number // len(names), len(range(tar, part.of, len(names))))
+
+
+def in_order(source: Source, part: Part) -> Iterator[Person]:
+    """Each person once, as they stand in the shards."""
+    for tars in source.tars:
+        mine, of_each = share(tars, part)
+        yield from read_people(mine, of_each, source)
+
+
+def shuffled(source: Source, weights: Sequence[float], part: Part, size: int, seed: str) -> Iterator[Person]:
+    """People without end: by the subsets' weights, each the pick of `size`. Raises ShardError where there is nobody."""
+    rng = random.Random(f"{seed} {part.number}")
+    streams = [_endless(tars, source, part, f"{seed} {i}") for i, tars in enumerate(source.tars)]
+    waiting: list[Person] = []
+    while True:
+        person = next(rng.choices(streams, weights)[0])
+        if len(waiting) < size:
+            waiting.append(person)
+        else:
+            i = rng.randrange(size)
+            waiting[i], person = person, waiting[i]
+            yield person
+
+
+def _endless(tars: tuple[str, ...], source: Source, part: Part, seed: str) -> Iterator[Person]:
+    """Pass after pass over a subset, of which each reader has another share every time."""
+    fruitless = 0
+    for number in count():
+        order = random.Random(f"{seed} {number}").sample(tars, len(tars))
+        mine, of_each = share(order, Part((part.number + number) % part.of, part.of))
+        people = read_people(mine, of_each, source)
+        for person in people:
+            fruitless = -1
+            yield person
+        fruitless += 1
+        if fruitless == part.of:  # this reader has had every share
+            what = "an image" if source.images else "coordinates of a camera"
+            whom = " whom the keep-list keeps" if source.keep is not None else ""
+            raise ShardError(
+                tars[0], None, f"people{whom} with {what}, here or in {len(tars) - 1} more", "none"
+            )
+
+
+def read_people(tars: Iterable[str], part: Part, source: Source) -> Iterator[Person]:
+    """Every n-th of the people of some tars, of those who can be trained on: in camera coordinates, with an image.
+
+    What is damaged is left out, and the log says so. Raises ShardError for labels of another layout.
+    """
+    for i, person in enumerate(chain.from_iterable(_people_of(tar, source) for tar in tars)):
+        if i % part.of == part.number and person is not None and source.wants(person.key):
+            yield person
+
+
+def _people_of(tar: str, source: Source) -> Iterable[Person | None]:
+    """A tar's samples, from memory where that is wanted; None for one that cannot be trained on."""
+    if source.memory is None:
+        return _read(tar, source)
+    if tar not in source.memory:
+        source.memory[tar] = list(_read(tar, source))
+    return source.memory[tar]
+
+
+def _read(tar: str, source: Source) -> Iterator[Person | None]:
+    for sample in _samples(tar, images=source.images):
+        key = sample["__key__"]
+        if not source.wants(key):
+            yield None
+            continue
+        try:
+            meta, label = json.loads(sample[_META]), _read_label(sample[_LABEL])
+            layout, coordinates = meta["layout"], meta["coordinates"]
+        except (KeyError, TypeError, ValueError) as error:
+            _log.warning("%s: %s: left out, its label cannot be read: %r", sample["__url__"], key, error)
+            yield None
+            continue
+        if layout != LAYOUT_VERSION or label.shape != (LABEL_SIZE,):
+            raise ShardError(sample["__url__"], f"{key}: layout", LAYOUT_VERSION, f"{layout} {label.shape}")
+        images = [v for k, v in sample.items() if not k.startswith("__") and k not in (_LABEL, _META)]
+        good = coordinates in _IN_CAMERA and (images or not source.images)
+        yield Person(key, label, meta, images[0] if images else b"") if good else None
+
+
+def _samples(tar: str, *, images: bool) -> Iterator[dict[str, Any]]:
+    """The members of each sample by their endings, its key, and its tar."""
+    wanted = None if images else lambda name: name.endswith((_LABEL, _META))
+    try:
+        # Not webdataset's gopen, which runs a file named "pipe:..." as a command.
+        with open(tar, "rb") as stream:
+            members = tar_file_expander([{"url": tar, "stream": stream}], _go_on, select_files=wanted)
+            yield from group_by_keys(members, handler=_go_on)
+    except OSError as error:
+        _go_on(error)
+
+
+def _go_on(error: Exception) -> bool:
+    _log.warning("a damaged shard, or a part of one, is left out: %s", error)
+    return True
+
+
+def _holds(keep: NDArray[np.bytes_], key: str) -> bool:
+    i = int(np.searchsorted(keep, key.encode()))
+    return i < len(keep) and bool(keep[i] == key.encode())
+
+
+def _npy_header() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(LABEL_SIZE, "<f4"))
+    return stream.getvalue()[: -4 * LABEL_SIZE]
+
+
+_HEADER = _npy_header()
+
+
+def _read_label(data: bytes) -> FloatArray:
+    """A label vector; its header is compared where it is as we write it: to read it takes longer than all the rest."""
+    if data.startswith(_HEADER) and len(data) == len(_HEADER) + 4 * LABEL_SIZE:
+        return np.frombuffer(data, "<f4", offset=len(_HEADER))
+    return np.load(io.BytesIO(data), allow_pickle=False)

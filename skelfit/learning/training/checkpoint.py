@@ -1,0 +1,122 @@
+"""Checkpoints: a training at a step, whole or absent, and read without running anything.
+
+One is a dict that torch.save wrote: `format`, `step`, `config` (plain data), `models` (the sha256 of the body models),
+`measured` (of the last validation, or nothing), `weights` (those to predict with: the running mean, where there is one)
+and `training` (what going on needs; None in best.pt).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from skelfit.config.yaml_dataclasses import build, difference
+from skelfit.errors import InputError
+from skelfit.learning.networks.skel_cf_network import Network
+from skelfit.learning.training.training_config import TrainConfig
+from skelfit.storage.atomic_write import remove, replacing
+from skelfit.storage.tensor_files import read_tensors
+
+FORMAT = "skelfit-train-4"
+BEST_NAME = "best.pt"
+FOLDER_NAME = "checkpoints"
+# What may change while a training goes on: neither what is learnt nor from whom.
+_FREE = ("name", "network.checkpoint", "network.random", "output.", "validation.")
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be used."""
+
+
+class Trained(NamedTuple):
+    """A network to predict with, how it was trained, and the sha256 of the body models that it was trained with."""
+
+    network: Network
+    config: TrainConfig
+    models: str
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint. Raises OutputError."""
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+
+
+def save_numbered(out: Path, step: int, content: Mapping[str, Any], keep: int) -> None:
+    """Write the checkpoint of a step, and remove all but the last ones. Raises OutputError."""
+    save(out / FOLDER_NAME / f"step-{step:08d}.pt", content)
+    for old in _numbered(out)[:-keep]:
+        remove(old)
+
+
+def latest(out: Path) -> Path | None:
+    """The last checkpoint of a training's folder."""
+    return next(reversed(_numbered(out)), None)
+
+
+def _numbered(out: Path) -> list[Path]:
+    return sorted((out / FOLDER_NAME).glob("step-*.pt"))
+
+
+def load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint, on the processor; mapped: without reading its tensors. Raises CheckpointError."""
+    content = read_tensors(path, "a checkpoint of skelfit train", CheckpointError, mapped=mapped)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(path, "format", FORMAT, str(found))
+    return content
+
+
+def load_network(path: str | Path) -> Trained:
+    """The network to predict with, in evaluation mode, and how it was trained.
+
+    path: a checkpoint, or a training's folder: its best one or, without validation, its last. Raises InputError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        best = path / BEST_NAME
+        path = best if best.is_file() else latest(path) or best
+    content = load(path)
+    config = build(TrainConfig, content["config"], path, "config")
+    network = Network(config.network)
+    try:
+        network.load_state_dict(content["weights"])
+    except RuntimeError as error:
+        raise CheckpointError(path, "weights", "those of its network", str(error)[:200]) from None
+    return Trained(network.eval(), config, content["models"])
+
+
+class Begun(NamedTuple):
+    """How far a training is."""
+
+    done: int  # steps
+    last_steps: int  # of its last stage, as it was configured
+
+
+def begun(path: Path, config: TrainConfig, models: str) -> Begun:
+    """How far the training of a checkpoint is, with a configuration to go on with, and body models of this sha256.
+
+    The last stage may have more steps than before. Reads no weights. Raises CheckpointError where all this would be
+    another training, naming what differs.
+    """
+    content = load(path, mapped=True)
+    was = build(TrainConfig, content["config"], path, "config")
+    differs = [line for line in difference(asdict(was), asdict(config)) if not _is_free(line)]
+    if config.optimizer.steps > was.optimizer.steps:
+        differs = [line for line in differs if not line.startswith("optimizer.steps:")]
+    if differs:
+        expected = "the configuration as it was (optimizer.steps may be raised)"
+        raise CheckpointError(path, "config", expected, ", ".join(differs[:5]))
+    if models != content["models"]:
+        expected = f"the body models that it was trained with (sha256 {content['models'][:12]})"
+        raise CheckpointError(path, "models", expected, f"others (sha256 {models[:12]})")
+    return Begun(content["step"], was.optimizer.steps)
+
+
+def _is_free(line: str) -> bool:
+    where_shards_lie = line.startswith("data.subsets[") and "].shards:" in line
+    return line.startswith(_FREE) or where_shards_lie

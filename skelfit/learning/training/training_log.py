@@ -1,0 +1,61 @@
+"""What a training writes down: scalars for TensorBoard, the same as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from skelfit.errors import SkelfitError
+from skelfit.storage.atomic_write import replacing
+
+LOG_NAME = "log.jsonl"
+BOARD_NAME = "tensorboard"
+
+
+class Log:
+    """The log of a training's folder, from a step on: what a run that was cut short wrote later is forgotten."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        """Raises SkelfitError without TensorBoard, OutputError."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise SkelfitError(f"training needs: pip install 'skelfit[train]' ({error})") from None
+        kept = [line for line in read_log(out) if line["step"] <= step]
+        with replacing(out / LOG_NAME) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = open(out / LOG_NAME, "a")  # noqa: SIM115  # closed by close()
+        self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step + 1)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write down what was found at a step: numbers, and mappings of them."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        self._show(step, values, "")
+        self._board.flush()
+
+    def _show(self, step: int, values: Mapping[str, Any], where: str) -> None:
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                self._show(step, value, f"{where}{name}/")
+            elif isinstance(value, (int, float)):
+                self._board.add_scalar(where + name, value, step)
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._file.close()
+        self._board.close()
+
+
+def read_log(out: Path) -> list[dict[str, Any]]:
+    """The lines of a training's log; a last one that was cut short is left out."""
+    path = out / LOG_NAME
+    found = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found

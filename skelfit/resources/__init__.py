@@ -1,0 +1,1 @@
+"""Files that come with skelfit: manifests, pipelines and the open body."""

@@ -1,0 +1,97 @@
+"""The files of a shard and of a folder of shards: their names, which there are, and their removal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from skelfit.errors import InputError
+from skelfit.storage.atomic_write import remove
+
+SCHEMA_NAME = "schema.json"
+
+
+SUMMARY_NAME = "summary.json"
+
+
+class ShardError(InputError):
+    """A shard, sidecar or marker that cannot be used."""
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The three files of the shard `name` in `folder`."""
+
+    folder: Path
+    name: str
+
+    @property
+    def tar(self) -> Path:
+        """The samples."""
+        return self.folder / f"{self.name}.tar"
+
+    @property
+    def sidecar(self) -> Path:
+        """Every input row, as JSON Lines."""
+        return self.folder / f"{self.name}.rows.jsonl"
+
+    @property
+    def marker(self) -> Path:
+        """What was done, written when the other two are in place."""
+        return self.folder / f"{self.name}.done.json"
+
+    @property
+    def started(self) -> Path:
+        """There while the shard is being made, for those who watch, and left behind by a kill."""
+        return self.folder / f".{self.name}.started.json"
+
+
+def remove_temporaries(folder: Path, subset: str) -> None:
+    """Remove what a killed run left of a subset under temporary names. Raises OutputError."""
+    for path in _temporaries(folder, subset):
+        remove(path)
+
+
+def _temporaries(folder: Path, subset: str) -> Iterator[Path]:
+    yield from (files.started for files in list_started(folder, subset))
+    for path in folder.glob(".*.tmp"):
+        final = path.name[1:].rsplit(".", 2)[0]
+        if final in (SCHEMA_NAME, SUMMARY_NAME) or _shard_name(final, subset):
+            yield path
+
+
+def remove_shard(files: ShardFiles) -> None:
+    """Remove a shard, its marker first. Raises OutputError."""
+    for path in (files.marker, files.tar, files.sidecar):
+        remove(path)
+
+
+def list_shards(folder: Path, subset: str) -> list[ShardFiles]:
+    """The shards of a subset of which the folder has a tar, sidecar or marker, in order."""
+    names = {_shard_name(path.name, subset) for path in folder.glob(f"{subset}-*")}
+    return [ShardFiles(folder, name) for name in sorted(names) if name]
+
+
+def list_started(folder: Path, subset: str) -> list[ShardFiles]:
+    """The shards of a subset that somebody began, in order."""
+    names = {_shard_name(path.name[1:], subset) for path in folder.glob(f".{subset}-*.started.json")}
+    return [ShardFiles(folder, name) for name in sorted(names) if name]
+
+
+def list_subsets(folder: Path) -> list[str]:
+    """The subsets of which the folder has finished shards, in order."""
+    ending = "-[0-9][0-9][0-9][0-9][0-9][0-9].done.json"
+    return sorted({path.name[: -len("-000000.done.json")] for path in folder.glob("*" + ending)})
+
+
+def shard_name(subset: str, index: int) -> str:
+    """The name of a subset's shard, without an ending."""
+    return f"{subset}-{index:06d}"
+
+
+def _shard_name(file_name: str, subset: str) -> str:
+    """The shard that a file belongs to by its name; '' for other files."""
+    match = re.fullmatch(rf"({re.escape(subset)}-\d{{6}})\.(tar|rows\.jsonl|(done|started)\.json)", file_name)
+    return match[1] if match else ""

@@ -1,0 +1,149 @@
+"""How far two descriptions of the same people are apart: angles, rotations, joints, skins, limits, betas.
+
+Both sides are posed by the same functions, from parameters alone. Differences are the file's less the shards'. Degrees
+and millimetres; NaN where something is not known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skelfit.bodies.angle_continuity import canonical
+from skelfit.bodies.dofs import DOF_JOINT, dof_limits, limits_middle
+from skelfit.bodies.joint_distances import joint_errors
+from skelfit.shards.label_vector import pack
+from skelfit.verification.comparison.skel_labels import SkelLabels
+from skelfit.verification.measures.anatomy import beyond
+from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.measures.remade_bodies import Array, Bodies, Skin32
+
+JOINTS = len(set(DOF_JOINT))
+_TURN = 2 * np.pi
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Of N people."""
+
+    dofs_deg: Array  # (N,46) of the angles, the short way round
+    turns_deg: Array  # (N,24) of each joint's rotation in its own frame, the pelvis' in the world
+    # Mean distances; NaN as they stand where the file does not say where people are.
+    joints_mm: Array  # (N,3) of the 24 joints, as in JOINT_ERRORS
+    skin_mm: Array  # (N,2) of the skins: as they stand, and with the pelvis joints together
+    to_label_mm: Array  # (N,2) of either skin to the label's mesh, middles together
+    excess_deg: Array  # (N,2,46) of either side's angles beyond the limits
+    betas: Array  # (N,10); NaN where the two are of other SKEL bodies
+
+    def __len__(self) -> int:
+        return len(self.dofs_deg)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """People as one side describes them, without their translation."""
+
+    poses: Array  # (N,46) rad
+    joints: Array  # (N,24,3) m
+    turns: Array  # (N,24,3,3) of the joints in their own frames
+    skin: Skin32  # (N,V,3) m
+    target: Skin32  # (N,V,3) m, the label's mesh; NaN where there is none
+
+    def rooted(self) -> Skin32:
+        """The skins with their pelvis joints at 0."""
+        return (self.skin - self.joints[:, :1]).astype(np.float32)
+
+
+# (N,V,3) m of the shards and of the file, pelvis joints at 0.
+Skins = tuple[Skin32, Skin32]
+
+
+def differences(
+    bodies: Bodies, people: People, labels: SkelLabels, rows: NDArray[np.int64]
+) -> tuple[Differences, Skins]:
+    """People of shards beside rows (N,) of a label file. Raises ModelError."""
+    one, other = _posed(bodies, people), _posed(bodies, _as_people(people, labels, rows))
+    apart: Array = np.zeros((len(people), 3))
+    if labels.trans is not None:
+        apart = labels.trans[rows].astype(np.float64) - people.fields()["skel_trans"].astype(np.float64)
+    joints = joint_errors(one.joints, other.joints + apart[:, None], (0,))
+    rooted = one.rooted(), other.rooted()
+    skin = np.stack([_mean_mm(other.skin - one.skin + apart[:, None]), _mean_mm(rooted[1] - rooted[0])], 1)
+    if labels.trans is None:
+        joints[:, 0] = skin[:, 0] = np.nan
+    same = labels.female[rows] == np.array([meta["skel_gender"] == "female" for meta in people.metas])
+    betas = labels.betas[rows].astype(np.float64) - people.fields()["skel_betas"]
+    limits = dof_limits()
+    found = Differences(
+        dofs_deg=np.degrees((other.poses - one.poses + np.pi) % _TURN - np.pi),
+        turns_deg=_angles(one.turns, other.turns),
+        joints_mm=joints,
+        skin_mm=skin,
+        to_label_mm=np.stack([_mean_mm(_centred(side.skin - one.target)) for side in (one, other)], 1),
+        excess_deg=np.degrees(np.stack([beyond(_unwound(side.poses), limits) for side in (one, other)], 1)),
+        betas=np.where(same[:, None], betas, np.nan),
+    )
+    return found, rooted
+
+
+def _as_people(people: People, labels: SkelLabels, rows: NDArray[np.int64]) -> People:
+    """The same people as the file describes them; of labels it knows nothing."""
+    fields = {name: part.copy() for name, part in people.fields().items()}
+    fields |= {"skel_poses": labels.poses[rows], "skel_betas": labels.betas[rows]}
+    genders = np.where(labels.female[rows], "female", "male").tolist()
+    told = {"smpl": False, "target_gender": None, "angles": "canonical"}
+    metas = [
+        {**meta, **told, "skel_gender": gender} for meta, gender in zip(people.metas, genders, strict=True)
+    ]
+    return People(people.shard, people.keys, pack(fields), tuple(metas))
+
+
+@torch.no_grad()
+def _posed(bodies: Bodies, people: People) -> _Side:
+    n, poses = len(people), people.fields()["skel_poses"].astype(np.float64)
+    # The frames of a sequence may be described by angles that are whole turns, or a twin, off.
+    moving = np.array([meta["angles"] == "continuous" for meta in people.metas], bool)
+    poses[moving] = canonical(poses[moving])
+    joints, turns = np.empty((n, JOINTS, 3)), np.empty((n, JOINTS, 3, 3))
+    skins: list[Skin32] = []
+    groups = bodies.pose(people)
+    for group in groups:
+        frames = group.frames.frame
+        joints[group.rows] = group.joints
+        local = group.skel.joints(group.frames, group.pose).local_rot
+        turns[group.rows] = (frames.mT @ local @ frames).numpy()
+    for name in ("skin", "target"):
+        whole = np.empty((n, *groups[0].skin.shape[1:]), np.float32)
+        for group in groups:
+            whole[group.rows] = getattr(group, name)
+        skins.append(whole)
+    return _Side(poses, joints, turns, skins[0], skins[1])
+
+
+def _unwound(poses: Array) -> Array:
+    """Angles (N,46) rad without whole turns: nearest to the middle of their limits."""
+    middle = limits_middle()
+    found: Array = middle + (poses - middle + np.pi) % _TURN - np.pi
+    return found
+
+
+def _angles(one: Array, other: Array) -> Array:
+    """Angles (...) in degrees between rotations (...,3,3); from the chord, which tells small ones from none."""
+    chord = np.sqrt(((one - other) ** 2).sum((-2, -1)) / 8)
+    found: Array = np.degrees(2 * np.arcsin(np.clip(chord, 0, 1)))
+    return found
+
+
+def _mean_mm(apart: NDArray[np.floating]) -> Array:
+    """Mean lengths (N,) mm of vectors (N,V,3) m."""
+    found: Array = 1000 * np.sqrt((apart.astype(np.float64) ** 2).sum(-1)).mean(1)
+    return found
+
+
+def _centred(apart: Skin32) -> Array:
+    """Vectors (N,V,3) less their mean."""
+    found: Array = apart - apart.mean(1, keepdims=True, dtype=np.float64)
+    return found

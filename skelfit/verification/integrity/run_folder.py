@@ -1,0 +1,74 @@
+"""A folder of shards as it is found, before anything in it is read: its shards, and whether its run is finished."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from skelfit.conversion.run_lock import is_locked, read_record
+from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards
+from skelfit.shards.shard_reader import read_json
+from skelfit.verification.integrity.damage import Damage
+
+SHARD_FILE = re.compile(r"(.+)-\d{6}\.(?:tar|rows\.jsonl|done\.json)")
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that is still going on, or that was cut short."""
+
+    running: bool  # as far as this machine can see
+    who: str  # which run wrote last; '' where that is not known
+    rows: int | None  # that it has to do; None: not known
+
+    def damage(self, folder: Path, done: int, rows: int | None) -> Damage:
+        """What there is to say of it, where `done` rows of `rows` are in finished shards."""
+        so_far = f"{self.who}: {done} of {rows or self.rows or 'all'} rows are in finished shards"
+        if self.running:
+            text = f"a run is writing here{so_far}; verify them again when it has finished"
+        else:
+            text = f"no {SUMMARY_NAME}, so the run is not finished{so_far}; the same skelfit convert goes on"
+        return Damage(None, None, "unfinished", f"{folder}: {text}")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder, its subset and its shards, by the names of the files alone."""
+
+    path: Path
+    subset: str
+    shards: Sequence[ShardFiles]  # of an unfinished run those that are finished
+    unfinished: Unfinished | None
+
+
+def open_run(folder: Path) -> RunFolder:
+    """Look into a folder, without waiting for a run that writes there. Raises ShardError where there are no shards."""
+    if not folder.is_dir():
+        raise ShardError(folder, None, "a folder of shards", "no such folder")
+    # First of all: a run may finish while the files are looked at.
+    unfinished = _unfinished(folder)
+    names = Counter(m[1] for path in folder.iterdir() if (m := SHARD_FILE.fullmatch(path.name)))
+    record = read_record(folder)
+    if names:
+        subset = sorted(names, key=lambda name: (-names[name], name))[0]
+    elif (folder / SUMMARY_NAME).exists():
+        subset = str(read_json(folder / SUMMARY_NAME).get("subset"))
+    elif record is not None:
+        subset = record.subset
+    else:
+        raise ShardError(folder, None, "a folder of shards", "no shards")
+    shards = [files for files in list_shards(folder, subset) if unfinished is None or files.marker.exists()]
+    return RunFolder(folder, subset, shards, unfinished)
+
+
+def _unfinished(folder: Path) -> Unfinished | None:
+    running = is_locked(folder)
+    if not running and (folder / SUMMARY_NAME).exists():
+        return None
+    record = read_record(folder)
+    if record is None:
+        return Unfinished(running, "", None)
+    return Unfinished(running, f" ({record.who}, since {record.started})", record.rows)

@@ -1,0 +1,184 @@
+"""One sample and its row: is each whole, and do they say the same."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+import numpy as np
+
+from skelfit.config.settings import Root
+from skelfit.images.image_bytes import IDENTITY, check
+from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, FloatArray, unpack
+from skelfit.shards.row_status import PUBLISHED
+from skelfit.shards.shard_schema import ShardRow
+from skelfit.verification.integrity.damage import Kind
+
+Found = Iterator[tuple[Kind, str]]  # what is wrong: kind and words
+
+ORIGINS = ("labels", "skel", "none")  # of 3D keypoints
+GENDERS = ("neutral", "male", "female")
+_NAMED = ("key", "subset", "label_file", "row", "imgname", "smpl_gender", "skel_gender", "status", "layout")
+_META_KEYS = frozenset((*META, *_NAMED, "keypoints3d"))
+_ROW_KEYS = frozenset(field.name for field in fields(ShardRow))
+# What sample and row both say of a person.
+_SHARED = (
+    "key",
+    "row",
+    "skel_gender",
+    "target_gender",
+    "root",
+    "status",
+    "sequence",
+    "frame",
+    "frame_rate",
+    "fitted_rate",
+    "subject",
+)
+_SAME_MM = 2e-4  # lengths are stored to 1e-4 mm in rows, and as float32 in labels
+
+
+def _npy_header() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(LABEL_SIZE, "<f4"))
+    return stream.getvalue()[: -4 * LABEL_SIZE]
+
+
+_NPY_HEADER = _npy_header()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sample belongs."""
+
+    subset: str
+    label_file: str | None  # its name; None where the marker does not tell
+
+
+def read_label(members: Mapping[str, bytes]) -> tuple[FloatArray | None, str]:
+    """The label vector (LABEL_SIZE,) of a sample, or None and why not."""
+    data = members.get("label.npy")
+    if data is None:
+        return None, "label.npy: no such member"
+    if not data.startswith(_NPY_HEADER) or len(data) != len(_NPY_HEADER) + 4 * LABEL_SIZE:
+        return (
+            None,
+            f"label.npy: expected {LABEL_SIZE} float32 numbers as numpy writes them, found another file",
+        )
+    return np.frombuffer(data, "<f4", offset=len(_NPY_HEADER)), ""
+
+
+def read_meta(members: Mapping[str, bytes]) -> tuple[dict[str, Any] | None, str]:
+    """The metadata of a sample, or None and why not."""
+    data = members.get("meta.json")
+    if data is None:
+        return None, "meta.json: no such member"
+    try:
+        meta = json.loads(data)
+    except ValueError as error:
+        return None, f"meta.json: expected JSON, found {error}"
+    if not isinstance(meta, dict) or (missing := sorted(_META_KEYS - meta.keys())):
+        return None, f"meta.json: expected {missing[0]!r}" if isinstance(
+            meta, dict
+        ) else "meta.json: no object"
+    return meta, ""
+
+
+def label_faults(label: FloatArray) -> Found:
+    """Numbers that are not finite, by the parts of the label vector."""
+    if not np.isfinite(label).all():
+        for name, part in unpack(label).items():
+            if wrong := int((~np.isfinite(part)).sum()):
+                yield "parameters", f"label.npy: {name}: {wrong} of {part.size} numbers are not finite"
+
+
+def meta_faults(meta: Mapping[str, Any], label: FloatArray, place: Place) -> Found:
+    """What metadata say that cannot be."""
+    expected: dict[str, tuple[Any, ...]] = {
+        "subset": (place.subset,),
+        "layout": (LAYOUT_VERSION,),
+        "smpl_gender": GENDERS,
+        "skel_gender": GENDERS[1:],
+        "target_gender": (None,) if meta["smpl"] is False else _targets(meta),
+        "root": ("free",) if meta["smpl"] is False else get_args(Root),
+        "status": PUBLISHED,
+        "keypoints3d": ORIGINS,
+        "coordinates": tuple(COORDINATES),
+        "angles": ("canonical" if meta["sequence"] is None else "continuous",),
+        **dict.fromkeys(("camera", "smpl", "image"), (True, False)),
+    }
+    if place.label_file is not None:
+        expected["label_file"] = (place.label_file,)
+    for name, values in expected.items():
+        if meta[name] not in values:
+            yield (
+                "sample",
+                f"meta.json: {name}: expected {' or '.join(map(str, values))}, found {meta[name]!r}",
+            )
+    parts = unpack(label)
+    if meta["camera"] is False and parts["cam_int"].any():
+        yield "sample", "camera is false, and cam_int is not 0"
+    if meta["smpl"] is False and any(parts[name].any() for name in ("smpl_pose", "smpl_betas", "smpl_trans")):
+        yield "sample", "smpl is false, and the SMPL parameters are not 0"
+
+
+def _targets(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The SMPL bodies whose mesh may have been fitted: the label's, and of neutral ones that of SKEL's gender."""
+    own, other = str(meta["smpl_gender"]), str(meta["skel_gender"])
+    return (own, other) if own == "neutral" else (own,)
+
+
+def image_faults(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Found:
+    """An image that is not there, cannot be decoded, or is not as the metadata say."""
+    endings = [name for name in members if name not in ("label.npy", "meta.json")]
+    if len(endings) != int(meta["image"] is True):
+        yield "sample", f"image is {json.dumps(meta['image'])}, and there are {len(endings)} images"
+    for ending in endings:
+        picture = check(members[ending], ending)
+        if picture.data is None:
+            yield "sample", f"{ending}: {picture.why}"
+        elif (
+            meta["affine"] == [list(line) for line in IDENTITY]
+            and list(picture.size or ()) != meta["image_size"]
+        ):
+            yield "sample", f"{ending}: expected {meta['image_size']} px, found {list(picture.size or ())}"
+
+
+def pair_faults(row: Mapping[str, Any], meta: Mapping[str, Any], label: FloatArray) -> Found:
+    """Where a sample and its row differ."""
+    for name in _SHARED:
+        if meta[name] != row[name]:
+            yield "sample", f"{name}: {row[name]!r} in its row, {meta[name]!r} in meta.json"
+    if row["image"] not in (None, meta["image"]):
+        yield "sample", f"image: {row['image']!r} in its row, {meta['image']!r} in meta.json"
+    for name, stored in zip(("pve_mm", "max_vertex_mm"), unpack(label)["errors"].tolist(), strict=True):
+        if not abs(stored - row[name]) <= _SAME_MM + 1e-6 * abs(stored):
+            yield "sample", f"{name}: {row[name]:.4f} in its row, {stored:.4f} in label.npy"
+
+
+def row_fault(row: Any) -> str:
+    """What is wrong with the form of a row; '' for nothing."""
+    if not isinstance(row, dict):
+        return f"expected a JSON object, found {type(row).__name__}"
+    if wrong := sorted(_ROW_KEYS ^ row.keys()):
+        return f"expected the keys of a row, found {'no' if wrong[0] in _ROW_KEYS else 'also'} {wrong[0]!r}"
+    for names, kinds in (
+        (("key", "status", "reason", "digest"), (str,)),
+        (("row", "unseen_keypoints"), (int,)),
+        (("stage_pve_mm", "betas_mm"), (dict,)),
+        (("skel_gender", "target_gender", "root", "sequence", "subject"), (str, type(None))),
+        (("image",), (bool, type(None))),
+        (("frame",), (int, type(None))),
+        (("frame_rate", "fitted_rate"), (int, float, type(None))),
+        (("pve_mm", "max_vertex_mm"), (int, float, *(() if row["status"] in PUBLISHED else (type(None),)))),
+    ):
+        for name in names:
+            if not isinstance(row[name], kinds):
+                return f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}, found {row[name]!r}"
+    lengths = (*row["stage_pve_mm"].values(), *row["betas_mm"].values())
+    if not all(value is None or isinstance(value, (int, float)) for value in lengths):
+        return "stage_pve_mm, betas_mm: expected numbers"
+    return ""

@@ -1,0 +1,163 @@
+"""The report as one page that needs no network: what was counted, a body painted with errors, the worst people in 3D.
+
+The page holds the report's aggregates and some people's meshes, so its size does not grow with the dataset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skelfit.bodies.model_set import ModelSet
+from skelfit.shards.shard_files import ShardError
+from skelfit.storage.hashed_write import write_atomically
+from skelfit.verification.report.array_packing import UNIT_M, Pack
+from skelfit.verification.report.gallery import Artist, Drawn, Photo, data_uri, draw_people, lines_of
+from skelfit.verification.report.motion_plots import (
+    ANGLE_UNIT_DEG,
+    DOFS,
+    TURN_UNIT_DEG,
+    largest_of_each,
+    packed,
+    read_motion,
+)
+
+SHOWN = 24  # people in the gallery
+FAULTS_SHOWN = 200  # the first ones; all of them are in the JSON report
+_SCRIPTS = ("charts.js", "scene.js", "gallery.js", "sections.js", "motions.js", "page.js")
+
+
+def write_html(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet, path: Path) -> None:
+    """Write the page of a report on shards in `folders`. Raises ModelError, OutputError."""
+    text = make_page(report, folders, models)
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet) -> str:
+    """The page of a report on shards in `folders`; whoever cannot be drawn is named in it. Raises ModelError."""
+    pack, artist, skipped = Pack(), Artist(models), list[dict[str, str]]()
+    measured = {person["key"]: person for person in most_telling(report.get("worst", ()), SHOWN)}
+    drawn = draw_people(
+        [(_tar(folders, person["shard"]), key) for key, person in measured.items()],
+        artist,
+        lambda key, reason: skipped.append({"key": key, "reason": reason}),
+    )
+    motions = [*_motions(report, folders, pack, skipped)]
+    body, faces = artist.standing()
+    people = {
+        "unit": UNIT_M,
+        "topologies": {"skin": pack.add(faces)}
+        | {gender: pack.add(artist.skel(gender)[1].faces) for gender in sorted({d.gender for d in drawn})},
+        "body": pack.add_points(body),
+        "people": [_person(d, measured[d.key], pack) for d in drawn],
+        "motions": motions,
+        "motion_dofs": DOFS,
+        "motion_units_deg": {"angles": ANGLE_UNIT_DEG, "turns": TURN_UNIT_DEG},
+        "skipped": skipped,
+    }
+    return _fill(
+        {
+            "STYLE": _asset("style.css"),
+            "REPORT": _json(_for_the_page(report)),
+            "PEOPLE": _json(people),
+            "PACKED": pack.text(),
+            "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
+        }
+    )
+
+
+def _motions(
+    report: Mapping[str, Any], folders: Sequence[Path], pack: Pack, skipped: list[dict[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """The sequences with the largest jumps, for the page's script; who cannot be read is added to `skipped`."""
+    jumps = (report.get("anatomy") or {}).get("jumps") or {}
+    for jump in largest_of_each(jumps.get("worst", ())):
+        try:
+            yield packed(read_motion(_tar(folders, jump["shard"]), jump), pack)
+        except ShardError as error:
+            skipped.append({"key": jump["key"], "reason": str(error)})
+
+
+def most_telling(worst: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """Some of the worst people: in turn the next worst by each measure, so that none of the measures is left out."""
+    names = list(dict.fromkeys(name for person in worst for name in person["worst_by"]))
+    lists = [[person for person in worst if name in person["worst_by"]] for name in names]
+    in_turn = (person for rank in zip_longest(*lists) for person in rank if person is not None)
+    return list({person["key"]: person for person in in_turn}.values())[:count]
+
+
+def _for_the_page(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a report that do not grow with the dataset, nor with what is wrong with it."""
+    integrity = report["integrity"]
+    kept: dict[str, Any] = {name: part for name, part in report.items() if name != "worst"}
+    kept["integrity"] = {
+        **{name: part for name, part in integrity.items() if name != "folders"},
+        "name": _name(integrity),
+        "damage": integrity["damage"][:FAULTS_SHOWN],
+    }
+    if "against" in report:
+        # All that is told of the other one is in the comparison, but for its name and its histograms.
+        other = report["against"]
+        accuracy = other.get("accuracy") or {}
+        kept["against"] = {"name": _name(other["integrity"])} | {
+            name: accuracy.get(name) for name in ("pve_mm", "max_vertex_mm")
+        }
+    return kept
+
+
+def _name(integrity: Mapping[str, Any]) -> str:
+    """The folders of a dataset: two datasets may be of the same subset."""
+    return ", ".join(folder["folder"] for folder in integrity["folders"])
+
+
+def _tar(folders: Sequence[Path], shard: str) -> Path:
+    """The tar of a shard, in the first folder that has it."""
+    paths = [folder / f"{shard}.tar" for folder in folders]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _person(drawn: Drawn, measured: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
+    """What the page's script takes for a person; the meshes go into `pack`."""
+    return {
+        **{name: measured[name] for name in ("key", "shard", "metrics", "worst_by")},
+        "topology": drawn.gender,
+        "target": None if drawn.target is None else pack.add_points(drawn.target),
+        "skin": pack.add_points(drawn.skin, drawn.target),
+        "bones": pack.add_points(drawn.bones),
+        "photo": None if drawn.photo is None else _photo(drawn.photo),
+    }
+
+
+def _photo(photo: Photo) -> dict[str, Any]:
+    return {
+        "source": data_uri(photo.jpeg),
+        "size": photo.size,
+        "lines": lines_of(photo),
+        "keypoints": np.round(photo.keypoints, 1).tolist(),
+    }
+
+
+def _asset(name: str) -> str:
+    return (files("skelfit.verification") / "page" / name).read_text("utf-8")
+
+
+def _json(content: Any) -> str:
+    """JSON that may stand inside a script element: nothing in it ends the element."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _fill(parts: Mapping[str, str]) -> str:
+    """The page with its parts; each has its place once."""
+    text, rest = "", _asset("page.html")
+    for name, content in parts.items():
+        before, mark, rest = rest.partition(f"/*{name}*/")
+        if not mark:
+            raise ValueError(f"page.html: no place for {name}")
+        text += before + content
+    return text + rest

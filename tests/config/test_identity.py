@@ -1,0 +1,134 @@
+"""What a result depends on is hashed into markers and summary; a rerun with anything else refuses by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_fakes import FakeFitter, hashes, make_run
+
+from skelfit.cli.convert import convert_run
+from skelfit.config.settings import FirstOrderConfig, mapping_hash
+from skelfit.conversion.run_lock import writing
+from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, pending, plan_shards
+from skelfit.conversion.shard_task import run_shard
+from skelfit.errors import ConfigError, OutputError
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_reader import read_json
+
+# What may differ between runs that go on with each other: places, the store, which follows from the labels, and what
+# the manifest tells people.
+PLACES = {"out", "images", "models", "device", "labels[0].store", "description", "origins"}
+
+
+def convert(run: Run) -> None:
+    with writing(Path(run.out), run.subset):
+        convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+
+
+def leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of a run, however deep, and its value."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from leaves(getattr(value, field.name), f"{where}.{field.name}" if where else field.name)
+    elif isinstance(value, tuple) and value:
+        for i, item in enumerate(value):
+            yield from leaves(item, f"{where}[{i}]")
+    else:
+        yield where, value
+
+
+def another(value: Any) -> Any:
+    """A value that differs from a leaf; what it means does not matter."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return f"{value or ''}x" if isinstance(value, str) else 7 if value is None else ("x",)
+
+
+def changed(value: Any, path: str, new: Any) -> Any:
+    """A run with one leaf replaced."""
+    name, _, rest = path.partition(".")
+    field, _, index = name.partition("[")
+    inner = getattr(value, field)
+    if index:
+        items = list(inner)
+        i = int(index[:-1])
+        items[i] = changed(items[i], rest, new) if rest else new
+        return dataclasses.replace(value, **{field: tuple(items)})
+    return dataclasses.replace(value, **{field: changed(inner, rest, new) if rest else new})
+
+
+def test_every_field_of_a_run_is_identity_or_a_place(tmp_path: Path) -> None:
+    """A field that somebody adds must be one or the other: this test asks them which."""
+    run = make_run(tmp_path)
+    run = dataclasses.replace(run, pipeline=dataclasses.replace(run.pipeline, first_order=FirstOrderConfig()))
+    convert(run)
+    before, tasks = hashes(Path(run.out)), plan_shards(run)
+    fields = dict(leaves(run))
+    assert set(fields) >= PLACES and len(fields) > 40
+    for path, value in fields.items():
+        other = changed(run, path, another(value))
+        if path in PLACES - {"out", "images"}:
+            assert pending(other, tasks) == [], path
+        elif path not in PLACES:
+            if path == "subset":  # tells folders apart, not shards
+                continue
+            with pytest.raises(OutputError, match="another configuration") as refused:
+                pending(other, tasks)
+            assert f" {path}" in str(refused.value) and " against " in str(refused.value), path
+    with_images = dataclasses.replace(run, images=str(tmp_path))
+    with pytest.raises(OutputError, match="images: false against true"):
+        pending(with_images, tasks)
+    assert hashes(Path(run.out)) == {k: v for k, v in before.items() if k != "summary.json"}
+
+
+def test_every_difference_is_named_at_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    convert(run)
+    other = dataclasses.replace(changed(run, "pipeline.fit.batch", 77), models_sha256="1" * 64)
+    with pytest.raises(OutputError) as refused:
+        pending(other, plan_shards(run))
+    assert "pipeline.fit.batch: null against 77" in str(refused.value)
+    assert "models_sha256" in str(refused.value) and "--overwrite" in str(refused.value)
+
+
+def test_a_marker_of_another_form_is_of_another_configuration(tmp_path: Path) -> None:
+    """As an older skelfit may have written it: its shards are not taken for damaged ones and removed."""
+    run = make_run(tmp_path)
+    convert(run)
+    marker = ShardFiles(Path(run.out), "fake-000001").marker
+    content = read_json(marker)
+    del content["rejected"]
+    content["identity"]["code"] = {"version": "0.0.9"}
+    del content["identity"]["algorithm"]
+    marker.write_text(json.dumps(content))
+    with pytest.raises(OutputError, match=r'code.*"0\.0\.9".* against'):
+        pending(run, plan_shards(run))
+    assert marker.exists()
+
+
+def test_markers_and_summary_carry_the_hash(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    convert(run)
+    summary = read_json(Path(run.out) / "summary.json")
+    found = {read_json(task.files.marker)["identity_sha256"] for task in plan_shards(run)}
+    assert found == {summary["identity_sha256"]} == {mapping_hash(summary["identity"])}
+    assert summary["identity"]["algorithm"] == ALGORITHM_VERSION
+
+
+def test_a_worker_of_another_algorithm_refuses(tmp_path: Path) -> None:
+    run = dataclasses.replace(make_run(tmp_path), algorithm=ALGORITHM_VERSION + 1)
+    Path(run.out).mkdir()
+    expected = (
+        f"algorithm version.*expected {ALGORITHM_VERSION + 1}, that of the run.*found {ALGORITHM_VERSION} on"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        run_shard(plan_shards(run)[0], FakeFitter())
+    assert list(Path(run.out).iterdir()) == []

@@ -1,0 +1,170 @@
+"""Where a fit starts, by the lane kernels: SMPL's joints and SKEL's angles of the float64 torch functions."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import pi
+
+import lane_kernels
+import numpy as np
+import pytest
+import torch
+import warp as wp
+from lane_kernels import SHAPES
+
+from skelfit.benchmark.fit_speed import make_labels
+from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS, dof_limits, limits_middle
+from skelfit.bodies.lazy_roma import roma
+from skelfit.bodies.model_set import open_models
+from skelfit.bodies.skel import SkelModel
+from skelfit.bodies.smpl import SmplModel
+from skelfit.fitting.backends.body_tables import body_tables
+from skelfit.fitting.backends.kernels import kernels_for
+from skelfit.fitting.backends.retraction_tables import make_balls
+from skelfit.fitting.start.warm_start import beta_map, body_angles
+from skelfit.fitting.start.warm_start_tables import start_tables
+
+lane_kernels.prepare()
+WIDER = dof_limits({"scapula_elevation_r": (-0.8, 0.3), "head_twist": (-1.5, 1.5)})
+
+
+@dataclass(frozen=True)
+class Start:
+    """Of B people, all of them rows of numbers."""
+
+    transforms: np.ndarray  # (B, 24, 3, 4)
+    coefficients: np.ndarray  # (B, 218)
+    betas: np.ndarray  # (B, 10)
+    q: np.ndarray  # (B, 46)
+
+
+@lru_cache
+def pair(dtype: torch.dtype) -> tuple[SmplModel, SkelModel]:
+    models = open_models()
+    return SmplModel(models.smpl_of("neutral"), "cpu", dtype), SkelModel(models.skel_of("male"), "cpu", dtype)
+
+
+def start(
+    pose: np.ndarray,
+    betas: np.ndarray,
+    lanes: int = 8,
+    threads: int = 1,
+    limits: np.ndarray | None = None,
+    slots: int | None = None,
+) -> Start:
+    """What the kernel makes of labels: pose (B, 24, 3) rad, betas (B, 10)."""
+    smpl, skel = pair(torch.float32)
+    kernels, people, rows = kernels_for(lanes), len(pose), lane_kernels.rows_of(len(pose), lanes)
+    groups, vector = len(rows), kernels.lanes.V
+    # Groups of one thread run one after the other and may share a slot.
+    slots = slots or (1 if threads == 1 else groups)
+    moved = wp.zeros((groups, NUM_JOINTS, 12), dtype=vector, device="cpu")
+    coefficients = wp.zeros((groups, 218), dtype=vector, device="cpu")
+    found = [wp.zeros((people, n), dtype=float, device="cpu") for n in (10, NUM_DOFS)]
+    inputs = [
+        wp.array(pose.reshape(people, 72), dtype=float, device="cpu"),
+        wp.array(betas, dtype=float, device="cpu"),
+        rows,
+        start_tables(smpl, skel, beta_map(smpl, skel), "cpu", limits),
+        body_tables(skel, "cpu"),
+        make_balls(range(NUM_JOINTS), range(NUM_DOFS), "cpu", limits),
+        kernels.joint_frames.make_place(slots, "cpu"),
+        kernels.closed_form_start.make_start_room(slots, "cpu"),
+        moved,
+        coefficients,
+        *found,
+    ]
+    wp.launch_tiled(
+        kernels.closed_form_start.start, dim=[groups], inputs=inputs, block_dim=threads, device="cpu"
+    )
+    return Start(
+        np.moveaxis(moved.numpy(), -1, 1).reshape(-1, NUM_JOINTS, 3, 4)[:people],
+        np.moveaxis(coefficients.numpy(), -1, 1).reshape(-1, 218)[:people],
+        *(x.numpy() for x in found),
+    )
+
+
+def reference(pose: np.ndarray, betas: np.ndarray, limits: np.ndarray | None = None) -> Start:
+    """The same by torch, in doubles."""
+    smpl, skel = pair(torch.float64)
+    p, b = torch.from_numpy(pose).double(), torch.from_numpy(betas).double()
+    local = roma.rotvec_to_rotmat(p)
+    still = local.clone()
+    still[:, 0] = torch.eye(3)
+    offset, matrix = beta_map(smpl, skel)
+    skel_betas = offset + b @ matrix.mT
+    feature = (local[:, 1:] - torch.eye(3)).flatten(1)
+    q = body_angles(skel.frames(skel_betas).frame, local, limits)
+    coefficients = torch.cat((torch.ones(len(b), 1), b, feature), 1)
+    found = (smpl.transforms(still, b), coefficients, skel_betas, q)
+    return Start(*(x.numpy() for x in found))
+
+
+def labels(name: str, people: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    found = make_labels(people, "neutral")[name]
+    return found.pose.numpy(), found.betas.numpy()
+
+
+def anything(people: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """Joints anywhere, by rotation vectors of up to three turns, some of none at all."""
+    rng = np.random.default_rng(0)
+    pose = rng.normal(0, 1, (people, NUM_JOINTS, 3))
+    pose *= rng.uniform(0, 6 * pi, (people, NUM_JOINTS, 1)) / np.linalg.norm(pose, axis=-1, keepdims=True)
+    pose[::7, ::5] = 0
+    pose[1::7, ::5] *= 1e-6
+    return pose.astype(np.float32), rng.normal(0, 1.5, (people, 10)).astype(np.float32)
+
+
+PEOPLE = {"everyday": labels("everyday"), "extreme": labels("extreme"), "anything": anything()}
+
+
+def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How far apart angles are, whole turns aside."""
+    return np.abs((a.astype(np.float64) - b + pi) % (2 * pi) - pi)
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_smpl_stands_as_in_doubles(name: str) -> None:
+    found, wanted = start(*PEOPLE[name]), reference(*PEOPLE[name])
+    loss = 3.0 if name == "anything" else 1.0  # of angles of several turns, digits are lost
+    assert np.abs(found.transforms - wanted.transforms).max() < 2e-6 * loss
+    assert np.abs(found.coefficients - wanted.coefficients).max() < 1e-6 * loss
+    assert np.abs(found.betas - wanted.betas).max() < 3e-6
+
+
+@pytest.mark.parametrize("limits", [None, WIDER], ids=["usual", "wider"])
+@pytest.mark.parametrize("name", PEOPLE)
+def test_angles_start_as_in_doubles(name: str, limits: np.ndarray | None) -> None:
+    found, wanted = start(*PEOPLE[name], limits=limits), reference(*PEOPLE[name], limits)
+    apart = gap(found.q, wanted.q)
+    # Near an Euler pole and near a half turn of a twist, angles have an error of more than a float's digits.
+    assert np.median(apart.max(1)) < (3e-6 if name == "anything" else 5e-7)
+    assert apart.max() < (1e-4 if name == "anything" else 1e-5)
+    assert (found.q[:, :3] == 0).all()
+    middle = limits_middle(limits)
+    assert (np.abs(found.q - middle)[:, 3:] < pi + 1e-5).all()
+
+
+@pytest.mark.parametrize("lanes, threads", SHAPES)
+def test_the_same_bits_in_any_company(lanes: int, threads: int) -> None:
+    pose, betas = (x[:37] for x in PEOPLE["anything"])
+    found = start(pose, betas, lanes, threads)
+    order = np.random.default_rng(1).permutation(37)
+    for other, rows in (
+        (start(pose[order], betas[order], lanes, threads), order),
+        (start(pose, betas, lanes, 1), slice(None)),
+        (start(pose, betas, lanes, 1, slots=3), slice(None)),
+    ):
+        for name, values in vars(found).items():
+            assert np.array_equal(getattr(other, name), values[rows]), name
+
+
+@pytest.mark.parametrize("lanes, threads", [(8, 1), (16, 4)])
+def test_a_lost_person_harms_no_other(lanes: int, threads: int) -> None:
+    pose, betas = (x[:32].copy() for x in PEOPLE["everyday"])
+    found = start(pose, betas, lanes, threads)
+    pose[5, 3], betas[21, 0] = np.nan, np.inf
+    lost = np.isin(np.arange(32), (5, 21))
+    again = start(pose, betas, lanes, threads)
+    for name, values in vars(found).items():
+        assert np.array_equal(getattr(again, name)[~lost], values[~lost]), name
+    assert not np.isfinite(again.coefficients[lost]).all(1).any()

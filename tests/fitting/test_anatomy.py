@@ -1,0 +1,151 @@
+"""What pulls a fit towards anatomy besides the skin: where shoulders are, and vertices that count less."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_limits
+from skelfit.bodies.model_set import ModelSet
+from skelfit.bodies.skel import SkelModel
+from skelfit.config.settings import FitConfig, VertexWeights, load_pipeline
+from skelfit.fitting.backends.backend import Backend, make_backend
+from skelfit.fitting.backends.body_tables import body_tables
+from skelfit.fitting.backends.skin_tables import stage_skin
+from skelfit.fitting.fit_errors import measure
+from skelfit.fitting.fitter import Fitter
+from skelfit.fitting.passes import batch_of, make_tables
+from skelfit.fitting.terms.shoulder_targets import SHOULDERS, make_locator
+from skelfit.fitting.terms.vertex_weights import region_shares, vertex_weights
+
+PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
+LIMITS = torch.tensor(dof_limits())
+
+
+@pytest.fixture(scope="module")
+def config() -> FitConfig:
+    return load_pipeline(PIPELINE).fit
+
+
+@pytest.fixture(scope="module")
+def model(models: ModelSet) -> SkelModel:
+    return SkelModel(models.skel_of("male"), dtype=torch.float64)
+
+
+def random_poses(count: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Angles within the limits, the root at zero, and betas; float64."""
+    low, high = LIMITS.unbind(-1)
+    share = torch.rand(count, NUM_DOFS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    q = (low + (high - low) * share).index_fill(1, torch.tensor([0, 1, 2]), 0.0)
+    return q, torch.randn(count, 10, dtype=torch.float64)
+
+
+def test_joints_are_found_on_meshes(model: SkelModel) -> None:
+    """On SKEL's own meshes to a few millimetres; whoever moves, the joints move along."""
+    locator = make_locator(model, LIMITS)
+    assert locator.joints == SHOULDERS and torch.equal(make_locator(model, LIMITS).weights, locator.weights)
+    assert (locator.weights.sum(1) - 1).abs().max() < 1e-9 and locator.weights.norm(dim=1).max() < 1
+    q, betas = random_poses(40)
+    found = model.forward(model.shape(betas), q)
+    off = (locator(found.vertices) - found.joints[:, list(SHOULDERS)]).norm(dim=-1).mean(0)
+    assert (off[[1, 3]] < 0.003).all() and (off[[0, 2]] < 0.006).all()
+    shift = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    assert (locator(found.vertices + shift) - locator(found.vertices) - shift).abs().max() < 1e-9
+
+
+def test_kernels_find_the_joints_that_the_locator_finds(
+    backend: Backend, models: ModelSet, config: FitConfig
+) -> None:
+    pose, betas = 0.3 * torch.randn(backend.lanes + 3, 24, 3), torch.randn(backend.lanes + 3, 10)
+    (pair,) = Fitter(models, config, backend=backend).prepare("male")
+    assert pair.locator is not None
+    located = backend.read(pair.start(pose, betas).located)
+    pose[:, 0] = 0  # the frame of the fit
+    expected = make_locator(pair.skel, pair.limits)(pair.smpl.vertices(pose, betas))
+    assert (located - expected).abs().max() < 2e-6
+
+
+def test_joints_that_a_stage_does_not_move_are_not_drawn(model: SkelModel) -> None:
+    backend = make_backend("cpu")
+    body = body_tables(model, backend.device)
+    for part, kept in (("all", 4), ("upper_body", 4), ("lower_body", 0)):
+        skin = stage_skin(model, part, "all", 25, backend.block)
+        tables = make_tables(backend, body, skin, part, dof_limits(), SHOULDERS, np.zeros((0, NUM_DOFS)))
+        assert tables.variables.num_located == kept
+        drawn = [tables.tree.joints[k] for k in tables.variables.located.numpy().reshape(-1, 3)[:, 0]]
+        assert drawn == list(SHOULDERS)[:kept]
+
+
+def test_joint_weight_draws_shoulders_to_where_the_mesh_has_them(models: ModelSet, config: FitConfig) -> None:
+    """More weight, nearer joints, at some cost in PVE; all people still converge."""
+    pose, betas = 0.3 * torch.randn(24, 24, 3), torch.randn(24, 10)
+
+    def run(weight: float) -> tuple[float, float]:
+        stages = tuple(replace(s, joint_weight=weight) for s in config.stages)
+        fitter = Fitter(models, replace(config, stages=stages))
+        found = fitter.fit("male", pose, betas, torch.zeros(24, 3))
+        assert found.converged.all()
+        (pair,) = fitter.prepare("male")
+        locator = make_locator(pair.skel, pair.limits)
+        place = locator(pair.smpl.vertices(pose, betas))
+        return float((found.joints[:, list(SHOULDERS)] - place).norm(dim=-1).mean()), float(
+            found.pve_mm.mean()
+        )
+
+    (far, pve), (near, cost) = run(0.0), run(0.3)
+    assert near < 0.7 * far and pve < cost < 1.3 * pve
+
+
+def test_regions_are_where_they_are_called(models: ModelSet) -> None:
+    asset = models.skel_of("female")
+    shares = region_shares(asset)
+    assert shares.keys() == vars(VertexWeights()).keys()
+    v = np.asarray(asset.v_template)
+    middle = {name: (share[:, None] * v).sum(0) / share.sum() for name, share in shares.items()}
+    for share in shares.values():
+        assert share.min() >= 0 and share.max() <= 1 + 1e-6 and 30 < (share > 0.5).sum() < 2500
+    height = {name: at[1] for name, at in middle.items()}
+    assert height["head"] > height["armpits"] > height["groin"] > height["feet"]
+    reach = {name: (share * np.abs(v[:, 0])).sum() / share.sum() for name, share in shares.items()}
+    assert reach["hands"] > 2 * reach["armpits"] > 2 * reach["groin"]
+
+
+def test_vertices_that_count_less(models: ModelSet, config: FitConfig) -> None:
+    """Weights enter the stage, not the measured error; a region of weight 0 is fitted worse, the rest better."""
+    asset = models.skel_of("male")
+    assert (vertex_weights(asset, VertexWeights()) == 1).all()
+    relative = vertex_weights(asset, VertexWeights(feet=0.0))
+    feet = region_shares(asset)["feet"]
+    assert relative[feet > 0.999].max() < 1e-3 and (relative[feet == 0] == 1).all()
+    model = SkelModel(asset)
+    backend = make_backend("cpu")
+    plan = stage_skin(model, "all", "all", 1, backend.block, relative=relative)
+    om = plan.skin.om.numpy()[: len(plan.vertices)]
+    assert om.sum() == pytest.approx(1, abs=1e-5)
+    assert np.abs(om - (relative / relative.sum())[plan.vertices]).max() < 1e-9
+
+    pose, betas, transl = 0.2 * torch.randn(16, 24, 3), torch.randn(16, 10), torch.zeros(16, 3)
+    pose[:, [7, 8]] = 0.6 * torch.randn(16, 2, 3)
+    ankles = [k for k, name in enumerate(DOF_NAMES) if name.startswith(("ankle", "subtalar", "mtp"))]
+    found = {}
+    for weight in (1.0, 0.0):
+        fitter = Fitter(models, replace(config, vertex_weights=VertexWeights(feet=weight)))
+        result = fitter.fit("male", pose, betas, transl)
+        (pair,) = fitter.prepare("male")
+        skin = pair.skel.forward(pair.skel.shape(result.betas), result.poses, result.trans).vertices
+        distance = (skin - pair.smpl.vertices(pose, betas)).norm(dim=-1)
+        assert (1000 * distance.mean(1) - result.pve_mm).abs().max() < 0.01  # all vertices alike
+        found[weight] = distance[:, feet > 0.9].mean(), distance[:, feet == 0].mean(), result.poses
+    assert found[0.0][0] > 1.2 * found[1.0][0] and found[0.0][1] <= found[1.0][1]
+    assert (found[0.0][2] - found[1.0][2])[:, ankles].abs().max() > 0.01
+    rest, betas = torch.zeros(1, 46), torch.zeros(1, 10)
+    skin = model.forward(model.shape(betas), rest).vertices
+    nowhere = backend.array(torch.zeros(1, 0, 3))
+    batch = batch_of(backend, skin, rest, betas, nowhere, config.solver.damping)
+    found = measure(backend, plan, body_tables(model, backend.device), batch)
+    assert found.errors(backend.read(found.array)).mean < 1e-6

@@ -1,0 +1,181 @@
+"""The naive twin of a stage's objective: against finite differences, sums written out, and closed forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from reference_cases import (
+    BETA_WEIGHT,
+    COUNT,
+    JOINT_WEIGHT,
+    KINDS,
+    LIMIT_WEIGHT,
+    MOVE_WEIGHT,
+    STRIDE,
+    TURN_WEIGHT,
+    make,
+    near,
+    shoulders,
+)
+from torch import Tensor
+
+from skelfit.bodies.dofs import NUM_DOFS
+from skelfit.bodies.model_set import ModelSet
+from skelfit.bodies.skel import SkelModel
+from skelfit.fitting.baseline.naive_objective import Reference
+
+
+@pytest.fixture(scope="module")
+def model(models: ModelSet) -> SkelModel:
+    return SkelModel(models.skel_of("male"), dtype=torch.float64)
+
+
+@pytest.fixture(params=KINDS)
+def goal(request: pytest.FixtureRequest, model: SkelModel) -> Reference:
+    return KINDS[request.param](model)
+
+
+def differences(function: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-5) -> Tensor:
+    """Central differences of function(x) (B, ...) along each variable: (B, ..., n)."""
+    steps = step * torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.stack([(function(x + h) - function(x - h)) / (2 * step) for h in steps], -1)
+
+
+def test_derivatives_are_those_of_differences(goal: Reference) -> None:
+    x = near(goal)
+    gradient = goal.gradient(x)
+    expected = differences(goal.value, x)
+    assert (gradient - expected).abs().max() < 1e-8 * expected.abs().max() + 1e-10
+    jacobian = differences(goal.residuals, x)
+    matrix, slope = goal.matrix(x), differences(goal.gradient, x)
+    assert (matrix - 2 * jacobian.mT @ jacobian).abs().max() < 1e-7 * matrix.abs().max()
+    hessian = goal.hessian(x)
+    assert (hessian - slope).abs().max() < 1e-7 * slope.abs().max()
+    assert (hessian - hessian.mT).abs().max() < 1e-12 * slope.abs().max()
+    # Otherwise the two would not be told apart.
+    assert (hessian - matrix).abs().max() > 1e-3 * slope.abs().max()
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 0.1])
+def test_the_hessian_of_a_straight_spine(model: SkelModel, angle: float) -> None:
+    """Where people start, and where the curve of a spine is 0 / 0."""
+    goal = make(model)
+    goal = replace(goal, q=torch.full_like(goal.q, angle), limit_weight=0.0)
+    x = goal.start
+    hessian, slope = goal.hessian(x), differences(goal.gradient, x, 1e-4)
+    assert (hessian - slope).abs().max() < 1e-6 * slope.abs().max()
+
+
+def test_people_are_evaluated_as_they_are_alone(goal: Reference) -> None:
+    x = near(goal)
+    together = vars(goal.evaluate(x, exact=True))
+    n = x.shape[1]
+    assert {k: tuple(v.shape) for k, v in together.items()} == {
+        "value": (COUNT,), "gradient": (COUNT, n), "matrix": (COUNT, n, n), "hessian": (COUNT, n, n)
+    }  # fmt: skip
+    rows = torch.tensor([1])
+    for name, few in vars(goal.take(rows).evaluate(x[rows], exact=True)).items():
+        torch.testing.assert_close(few, together[name][rows], rtol=1e-10, atol=1e-13, msg=name)
+    assert goal.take(rows).evaluate(x[rows]).hessian is None
+    torch.testing.assert_close(goal.take(rows).start, goal.start[rows], rtol=0, atol=0)
+
+
+def test_the_value_is_what_it_says(model: SkelModel) -> None:
+    """Term by term, over a loop of people, vertices weighted, the root's limits infinite."""
+    goal = replace(make(model, "with_root", betas=True), joints=shoulders(make(model)))
+    x = near(goal)
+    for k, value in enumerate(goal.value(x).tolist()):
+        q, betas = x[k, :NUM_DOFS], x[k, NUM_DOFS:]
+        body = model.forward(model.shape(betas), q)
+        skin = ((body.vertices[::STRIDE] - goal.target[k]).square().sum(1) * goal.om).sum()
+        low, high = goal.limits.unbind(-1)
+        excess = (q - q.clamp(low, high)).square().sum()
+        assert goal.joints is not None
+        away = (body.joints[list(goal.joints.joints)] - goal.joints.place[k]).square().sum()
+        terms = (skin, LIMIT_WEIGHT * excess, BETA_WEIGHT * betas.square().sum(), JOINT_WEIGHT * away)
+        assert min(terms) > 1e-4
+        assert value == pytest.approx(float(sum(terms)), rel=1e-10)
+
+
+def test_what_is_held_is_that_of_the_pass(model: SkelModel) -> None:
+    """At the pass both objectives are one; away from it only what is held differs: correctives, and turned betas."""
+    free = make(model, betas=True)
+    held, x, n = free.hold(), free.start, len(free.dofs)
+    torch.testing.assert_close(held.value(x), free.value(x), rtol=1e-10, atol=0)
+    assert (held.gradient(x) - free.gradient(x))[:, :n].abs().max() > 1e-5
+    assert ((held.value(near(free)) - free.value(near(free))).abs() > 1e-9).all()
+
+    stiff = model.with_vertices(np.arange(0, len(model.v_template), STRIDE))
+    stiff.posedirs = torch.zeros_like(stiff.posedirs)
+    free = replace(free, model=stiff)
+    torch.testing.assert_close(free.hold().gradient(x), free.gradient(x), rtol=1e-9, atol=1e-12)
+    assert ((free.hold().value(near(free)) - free.value(near(free))).abs() > 1e-9).all()
+    pose = replace(free, beta_weight=None)
+    for name, expected in vars(pose.evaluate(near(pose), exact=True)).items():
+        found = getattr(pose.hold().evaluate(near(pose), exact=True), name)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("with_joints", [False, True])
+def test_a_free_translation_is_the_best_one(model: SkelModel, with_joints: bool) -> None:
+    goal = make(model, "with_root")
+    joints = shoulders(goal) if with_joints else None
+    goal = replace(goal, target=goal.target + torch.tensor([0.1, -0.2, 0.3]), joints=joints)
+    x, free = near(goal), replace(goal, free_translation=True)
+    best = free.translation(x)
+    assert (goal.translation(x) == 0).all()
+    moved = replace(
+        goal,
+        target=goal.target - best[:, None],
+        joints=goal.joints and replace(goal.joints, place=goal.joints.place - best[:, None]),
+    )
+    torch.testing.assert_close(free.value(x), moved.value(x), rtol=1e-10, atol=0)
+    assert (free.value(x) < 0.8 * goal.value(x)).all()
+    assert replace(moved, free_translation=True).translation(x).abs().max() < 1e-12
+
+
+def test_a_root_is_held_by_what_its_turn_and_its_move_cost(model: SkelModel) -> None:
+    """For small turns that is the squared angle; a move is shorter the more it costs, and is the best for its cost."""
+    goal = replace(make(model, "with_root"), limit_weight=0.0)
+    goal = replace(goal, target=goal.target + torch.tensor([0.1, -0.2, 0.3]))
+    turned = replace(goal, turn_weight=TURN_WEIGHT)
+    angle = torch.tensor([0.01, 0.02], dtype=torch.float64)
+    for axis in range(3):
+        x = goal.start.index_fill(1, torch.arange(3), 0.0)
+        assert torch.equal(turned.value(x), goal.value(x))
+        x[:, axis] = angle
+        cost = turned.value(x) - goal.value(x)
+        torch.testing.assert_close(cost, TURN_WEIGHT * angle.square(), rtol=1e-4, atol=0)
+    held = replace(goal, free_translation=True, move_weight=MOVE_WEIGHT)
+    x = near(goal)
+    best = held.translation(x)
+    torch.testing.assert_close(
+        best * (1 + MOVE_WEIGHT), replace(goal, free_translation=True).translation(x), rtol=1e-10, atol=0
+    )
+
+    def value(move: Tensor) -> Tensor:
+        cost = MOVE_WEIGHT * move.square().sum(1)
+        return replace(goal, target=goal.target - move[:, None]).value(x) + cost
+
+    torch.testing.assert_close(held.value(x), value(best), rtol=1e-10, atol=0)
+    for off in 1e-3 * torch.eye(3, dtype=torch.float64):
+        assert (value(best + off) > value(best)).all() and (value(best - off) > value(best)).all()
+
+
+def test_float32_is_as_near_as_its_rounding(models: ModelSet, model: SkelModel) -> None:
+    """Any float type: kernels' inputs may be judged as they are."""
+    goal = make(model, betas=True).hold()
+    x = near(goal)
+    few = SkelModel(models.skel_of("male")).with_vertices(np.arange(0, len(model.v_template), STRIDE))
+    names = ("om", "target", "q", "betas", "limits")
+    single = replace(goal, model=few, **{k: getattr(goal, k).float() for k in names}).hold()
+    found, expected = single.evaluate(x.float()), goal.evaluate(x)
+    assert found.value.dtype == torch.float32
+    torch.testing.assert_close(found.value.double(), expected.value, rtol=1e-5, atol=0)
+    for name in ("gradient", "matrix"):
+        one, other = getattr(found, name).double(), getattr(expected, name)
+        assert (one - other).abs().max() < 1e-5 * other.abs().max()

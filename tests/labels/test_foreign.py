@@ -1,0 +1,329 @@
+"""Files that are not label files: the one line says what each is, who writes it and what to do, and nothing is run."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import types
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from safetensors.numpy import save as save_tensors
+
+from skelfit.config.settings import LabelSource
+from skelfit.errors import LabelError
+from skelfit.images.fourdhumans_tars import read_tar_labels
+from skelfit.labels.label_schema import check_keys
+from skelfit.labels.label_store import build_store, read_rows
+from skelfit.labels.readers.registry import find_source, read
+
+
+def zipped(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "/").replace("_dot_", "."), content)
+    return stream.getvalue()
+
+
+def saved(save: Callable[[Any], object]) -> bytes:
+    stream = io.BytesIO()
+    save(stream)
+    return stream.getvalue()
+
+
+def tarred(name: str) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    return stream.getvalue()
+
+
+def joblib_pickle(content: Any) -> bytes:
+    """What joblib.dump writes of arrays: an object of its own class, and the raw numbers behind it."""
+    module = types.ModuleType("joblib.numpy_pickle")
+    wrapper = type("NumpyArrayWrapper", (), {"__module__": module.__name__})
+    module.NumpyArrayWrapper = wrapper  # type: ignore[attr-defined]
+    package = types.ModuleType("joblib")
+    before = {name: sys.modules.get(name) for name in ("joblib", module.__name__)}
+    sys.modules |= {"joblib": package, module.__name__: module}
+    try:
+        made = wrapper()
+        made.shape = (2, 72)
+        return pickle.dumps({**content, "pose": made}, 4) + bytes(576)
+    finally:
+        for name, old in before.items():
+            if old is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = old
+
+
+def as_torch(content: Any, **options: Any) -> bytes:
+    return saved(lambda stream: torch.save(content, stream, **options))
+
+
+def hdf5(**arrays: Any) -> bytes:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        for name, value in arrays.items():
+            file[name.replace("__", "/")] = value
+    return stream.getvalue()
+
+
+PERSON = {"global_orient": np.zeros((2, 3)), "body_pose": np.zeros((2, 63)), "betas": np.ones((2, 10))}
+TENSORS = {name: torch.tensor(value) for name, value in PERSON.items()}
+TRACK = {"pose": np.zeros((2, 72)), "betas": np.zeros((2, 10)), "trans": np.ones((2, 3))}
+TRACKS = defaultdict(dict, {np.int64(3): TRACK, np.int64(11): TRACK})
+ROMP = {"smpl_thetas": np.zeros((2, 72)), "smpl_betas": np.zeros((2, 10))}
+NETWORK = {"state_dict": {"head.weight": torch.zeros(2, 2)}}
+MODEL = {"v_template": np.zeros((9, 3)), "shapedirs": np.zeros((9, 3, 10)), "weights": np.zeros((9, 2))}
+JOBLIB, SAVEZ = "a joblib pickle", "np.savez"
+
+# The content, and what the line says of it: what it is first.
+KINDS: dict[str, tuple[bytes, tuple[str, ...]]] = {
+    "torch": (as_torch(TENSORS), ("a torch file", "GVHMR", "torch.load", "weights_only=True", SAVEZ)),
+    "torch of GVHMR": (
+        as_torch({"smpl_params_incam": TENSORS, "smpl_params_global": TENSORS}),
+        ("a torch file", "['smpl_params_incam']", "SMPL-X"),
+    ),
+    "torch before zip": (
+        as_torch(TENSORS, _use_new_zipfile_serialization=False),
+        ("a torch file", "GVHMR", "torch.load", SAVEZ),
+    ),
+    "checkpoint": (as_torch(NETWORK), ("a torch file with the weights of a network", "no labels")),
+    "old checkpoint": (
+        as_torch(NETWORK, _use_new_zipfile_serialization=False),
+        ("a torch file with the weights of a network", "no labels"),
+    ),
+    "cut torch": (as_torch(TENSORS)[:-60], ("a truncated torch file", "download")),
+    "tracks": (pickle.dumps(TRACKS), ("a pickle with integer keys (3, 11)", "WHAM", "PHALP", SAVEZ)),
+    "nested integers": (
+        pickle.dumps({"m": {np.int32(7): np.zeros(3)}, "n": {-1: 1}}),
+        ("a pickle with integer keys (-1, 7)", SAVEZ),
+    ),
+    "groups of integers": (hdf5(**{"4__pose": 1, "5__pose": 1}), ("an hdf5 with integer keys (4, 5)", SAVEZ)),
+    "npz of ROMP": (
+        saved(lambda stream: np.savez(stream, results=ROMP)),  # type: ignore[arg-type]
+        ("an npz with an object array ('results')", "ROMP", "allow_pickle=True", "body_pose="),
+    ),
+    "npz of a dictionary": (
+        saved(lambda stream: np.savez(stream, a=PERSON, version=1)),  # type: ignore[arg-type]
+        ("an npz with an object array ('a')", "ROMP", "allow_pickle=True", SAVEZ),
+    ),
+    "npy of a dictionary": (
+        saved(lambda stream: np.save(stream, PERSON)),  # type: ignore[arg-type]
+        ("an npy with an object array", "TRAM", "allow_pickle=True", SAVEZ),
+    ),
+    "npz without names": (
+        saved(lambda stream: np.savez(stream, 1, 2)),
+        ("an npz whose arrays have no", SAVEZ),
+    ),
+    "joblib": (joblib_pickle({"id": 1}), (JOBLIB, "VIBE", "WHAM", "PHALP", "joblib.load", SAVEZ)),
+    "joblib, zlib": (zlib.compress(joblib_pickle({})), (f"{JOBLIB} compressed by zlib", "PHALP")),
+    "joblib, gzip": (gzip.compress(joblib_pickle({})), (f"{JOBLIB} compressed by gzip", "joblib.load")),
+    "joblib, bz2": (bz2.compress(joblib_pickle({})), (f"{JOBLIB} compressed by bz2", "joblib.load")),
+    "joblib, xz": (lzma.compress(joblib_pickle({})), (f"{JOBLIB} compressed by lzma", "joblib.load")),
+    "joblib, lzma": (
+        lzma.compress(joblib_pickle({}), lzma.FORMAT_ALONE),
+        (f"{JOBLIB} compressed by lzma", "joblib.load"),
+    ),
+    "joblib, lz4": (b"\x04\x22\x4d\x18" + bytes(9), (f"{JOBLIB} compressed by lz4", "joblib.load")),
+    "joblib before 0.10": (
+        b"ZF" + hex(9).ljust(19).encode() + zlib.compress(pickle.dumps({})),
+        (f"{JOBLIB} compressed by zlib", "joblib.load"),
+    ),
+    "pickled tensors": (pickle.dumps(TENSORS), ("a pickle of torch tensors", "_rebuild_tensor_v2", SAVEZ)),
+    "pickled path": (
+        pickle.dumps({"a": Path("x")}),
+        ("a pickle with objects of the package 'pathlib'", SAVEZ),
+    ),
+    "pickled array": (pickle.dumps(np.zeros(3)), ("a pickled numpy array, and neither a dictionary",)),
+    "old pickle": (pickle.dumps({"a": 1}, 0), ("a pickle of protocol 0 or 1", "latin1")),
+    "old pickle, binary": (pickle.dumps({"a": 1}, 1), ("a pickle of protocol 0 or 1", "latin1")),
+    "empty": (b"", ("an empty file", "again")),
+    "zeros": (bytes(5000), ("a file that begins with zeros only", "again")),
+    "cut npz": (saved(lambda stream: np.savez(stream, **TRACK))[:-40], ("a truncated .npz file", "again")),
+    "cut pickle": (pickle.dumps(PERSON)[:-40], ("one that is cut off",)),
+    "cut gzip": (
+        gzip.compress(b"a,b\n" * 99)[:-9],
+        ("a file compressed by gzip that holds a CSV table", "unpack"),
+    ),
+    "damaged zlib": (b"\x78\x9c" + b"\xff" * 30, ("a damaged file compressed by zlib", "again")),
+    "zip": (zipped(a_dot_npz=b"1", b_dot_npz=b"2"), ("a zip archive of a.npz, b.npz", "unpack")),
+    "tar": (tarred("1.data.pyd"), ("a tar archive (the first member is '1.data.pyd')", "skelfit tar-labels")),
+    "tar.gz": (gzip.compress(tarred("a")), ("a file compressed by gzip that holds a tar archive", "unpack")),
+    "parquet": (b"PAR1" + bytes(30), ("a Parquet table", "pandas", SAVEZ)),
+    "safetensors": (save_tensors(PERSON), ("a safetensors file", "load_file", SAVEZ)),
+    "MATLAB 5": (
+        saved(lambda s: scipy.io.savemat(s, {"a": 1})),
+        ("a MATLAB 5 file", "SURREAL", "loadmat", SAVEZ),
+    ),
+    "MATLAB 7.3": (b"MATLAB 7.3 MAT-file".ljust(512) + hdf5(a=1), ("a MATLAB 7.3 file", "h5py", SAVEZ)),
+    "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(20), ("a PNG image", "--images")),
+    "JPEG": (b"\xff\xd8\xff\xe0" + bytes(20), ("a JPEG image", "--images")),
+    "WebP": (b"RIFF\x10\0\0\0WEBPVP8 ", ("a WebP image", "--images")),
+    "MP4": (b"\0\0\0\x20ftypisom" + bytes(20), ("an MP4 or QuickTime video", "--images")),
+    "AVI": (b"RIFF\x10\0\0\0AVI LIST", ("an AVI video", "--images")),
+    "C3D": (b"\x02P" + bytes(510), ("a C3D file", "motion capture")),
+    "BVH": (b"HIERARCHY\nROOT Hips\n", ("a BVH motion", "motion capture")),
+    "FBX": (b"Kaydara FBX Binary  \0\x1a\0", ("an FBX scene", "Blender")),
+    "TRC": (b"PathFileType\t4\t(X/Y/Z)\tx.trc\n", ("a TRC file", "OpenSim")),
+    "MOT": (b"name\nversion=1\nnRows=2\nendheader\ntime\tx\n", ("an OpenSim .mot or .sto table", "SMPL")),
+    "JSON": (b'{"annotations": [1, 2]}', ("a JSON file", "COCO", "json.load", SAVEZ)),
+    "cut JSON": (b'[{"image_id": 1, "bbox": [1', ("a JSON file", "COCO")),
+    "CSV": (b"imgname,pose,betas\na.jpg,1,2\n", ("a CSV table", "pandas", SAVEZ)),
+    "YAML": (b"pose: [1, 2]\n", ("a YAML file", SAVEZ)),
+    "XML": (b"<?xml version='1.0'?>\n<a/>", ("an XML file", SAVEZ)),
+    "HTML": (b"\n<!DOCTYPE html><html>Login</html>", ("an HTML page", "log in", "download")),
+    "LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+        ("a Git LFS pointer", "git lfs pull"),
+    ),
+    "text": ("Größe".encode(), ("a text file", SAVEZ)),
+    "OBJ": (b"# mesh\nv 0 0 0\n", ("an OBJ mesh", "vertices")),
+    "body model, npz": (saved(lambda s: np.savez(s, **MODEL)), ("a body model", "skelfit models import")),
+    "body model, pickle": (pickle.dumps(MODEL), ("a body model", "skelfit models import")),
+}
+
+
+@pytest.mark.parametrize("source", [None, "camerahmr"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_line_says_what_a_file_is_and_what_to_do(tmp_path: Path, kind: str, source: Any) -> None:
+    """Whatever its name, and whether a layout is asked for or not."""
+    content, facts = KINDS[kind]
+    path = tmp_path / "labels.npz"
+    path.write_bytes(content)
+    with pytest.raises(LabelError) as caught:
+        read(path, source)
+    found = caught.value.found
+    assert found.startswith(facts[0])
+    assert all(fact in found for fact in facts), found
+    assert "\n" not in str(caught.value) and " object at 0x" not in found and "_Scalar" not in found
+
+
+@pytest.mark.parametrize("kind", ["torch", "npz of ROMP", "groups of integers", "zip", "body model, npz"])
+def test_a_manifest_that_names_keys_hides_nothing(tmp_path: Path, kind: str) -> None:
+    content, facts = KINDS[kind]
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(LabelError) as caught:
+        check_keys(tmp_path / "x.npz", ["imgname"])
+    assert caught.value.found.startswith(facts[0])
+
+
+class Bomb:
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.flag}",)
+
+
+def test_nothing_is_run(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    content = {"smpl_thetas": Bomb(flag)}
+    whole = [pickle.dumps(content, protocol) for protocol in range(6)]
+    bombs = [
+        *whole,
+        *(pack(whole[4]) for pack in (zlib.compress, gzip.compress, bz2.compress, lzma.compress)),
+    ]
+    bombs += [
+        saved(lambda s: np.savez(s, results=content)),  # type: ignore[arg-type]
+        saved(lambda s: np.save(s, content)),  # type: ignore[arg-type]
+        zipped(x__data_dot_pkl=whole[2], x__version=b"3"),
+        as_torch(content, _use_new_zipfile_serialization=False),
+    ]
+    for number, bomb in enumerate(bombs):
+        path = tmp_path / f"{number}.pkl"
+        path.write_bytes(bomb)
+        with pytest.raises(LabelError):
+            read(path)
+    assert not flag.exists()
+    pickle.loads(whole[4])  # the bomb would have gone off
+    assert flag.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [
+        ("torch", "hmr2"),
+        ("torch of GVHMR", "hmr2"),
+        ("torch before zip", "hmr2"),
+        ("tracks", "hmr2"),
+        ("npz of ROMP", "hmr2"),
+        ("npz of a dictionary", "hmr2"),
+        ("npy of a dictionary", "hmr2"),
+        ("pickled tensors", "hmr2"),
+        ("safetensors", "hmr2"),
+    ],
+)
+def test_the_command_of_a_message_makes_a_label_file(tmp_path: Path, kind: str, layout: str) -> None:
+    path = tmp_path / "my $file's.npz"
+    path.write_bytes(KINDS[kind][0])
+    with pytest.raises(LabelError) as caught:
+        find_source(path)
+    found = caught.value.found
+    command = found[found.index('python -c "') :].rsplit(" (", 1)[0]
+    command = command.replace("python", sys.executable, 1)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "my $file's-arrays.npz"
+    assert find_source(made)[0] == layout
+    batch = read(made)
+    assert batch.bad == [""] * 2
+    if kind == "tracks":
+        np.testing.assert_array_equal(batch.transl, TRACK["trans"])
+    if kind == "torch of GVHMR":
+        assert not batch.betas.any()
+
+
+def test_heads_of_large_files_are_enough(tmp_path: Path) -> None:
+    """A gigabyte of zeros behind the beginning (not on the disk) is not looked at."""
+    path = tmp_path / "x.npz"
+    path.write_bytes(gzip.compress(bytes(2**20)) + KINDS["PNG"][0])
+    with open(path, "r+b") as stream:
+        stream.write(b"\x89PNG\r\n\x1a\n")
+        stream.truncate(2**30)
+    with pytest.raises(LabelError, match="a PNG image"):
+        read(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Alone it is an error; in a folder of sequences it is a row, and the others are read."""
+    folder = tmp_path / "sequences"
+    folder.mkdir()
+    os.mkfifo(folder / "x.npz")
+    expected = "found a named pipe, not a regular file"
+    with pytest.raises(LabelError, match=expected):
+        read(folder / "x.npz")
+    with pytest.raises(LabelError, match=expected):
+        build_store(LabelSource(path="x.npz"), folder / "x.npz", tmp_path / "stores", 10.0)
+    np.savez(folder / "y.npz", poses=np.zeros((3, 72)), betas=np.zeros(10), trans=np.zeros((3, 3)))
+    batch = read_rows(build_store(LabelSource(path="."), folder, tmp_path / "stores", 10.0), 0, 4)
+    assert batch.bad[0].startswith("bad_file: ") and batch.bad[0].endswith(expected)
+    assert batch.bad[1:] == [""] * 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "tar.gz", "JSON"])
+def test_what_is_no_tar_of_labels(tmp_path: Path, kind: str) -> None:
+    content, facts = KINDS[kind]
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(LabelError) as caught:
+        read_tar_labels([tmp_path / "x.tar"])
+    assert caught.value.found.startswith(facts[0])

@@ -1,0 +1,289 @@
+"""Workers of this machine: the same bytes with any number of them, and what Dask promises us, as installed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import dask
+import psutil
+import pytest
+from cluster_by_hand import (
+    deadly_work,
+    flaky_work,
+    interrupted_workers_work,
+    notes,
+    noting_work,
+    slow_work,
+    slowly_written_work,
+    wait_until,
+)
+from distributed import Client, LocalCluster
+from job_fakes import failing_work, hashes, in_tars, make_run, work
+
+from skelfit import __version__
+from skelfit.config.settings import ImageConfig
+from skelfit.conversion.run_plan import Run, plan_shards
+from skelfit.conversion.shard_task import ShardResult, writing_behind
+from skelfit.errors import ClusterError
+from skelfit.executors import dask_tasks as tasks
+from skelfit.executors import dask_worker as worker
+from skelfit.executors import worker_processes as local
+from skelfit.executors.dask_tasks import RETRIES, ShardFailure, run_tasks
+from skelfit.executors.executor import Place, cores, visible_gpus
+from skelfit.shards.shard_files import remove_temporaries
+from skelfit.shards.shard_reader import read_rows
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="distributed")
+
+
+def run_in(folder: Path, **options: int) -> Run:
+    run = make_run(folder, **options)
+    Path(run.out).mkdir()
+    return run
+
+
+@contextmanager
+def threads_as_workers(workers: int, saturation: float = 1.0) -> Iterator[Client]:
+    """Workers in this process: they start at once, and Dask schedules for them as for any."""
+    with (
+        dask.config.set({**local.SETTINGS, "distributed.scheduler.worker-saturation": saturation}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=False,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Client]:
+    """Two worker processes, for tests that leave them as they are."""
+    with local.local_client(2, ()) as client:
+        wait_until(lambda: len(client.nthreads()) == 2)
+        yield client
+
+
+@pytest.fixture
+def in_two_workers(two_workers: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs find these workers, in place of new ones of their own."""
+    monkeypatch.setattr(tasks, "local_client", lambda *_: nullcontext(two_workers))
+
+
+@pytest.mark.usefixtures("in_two_workers")
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
+    """With crops, whose images the workers find in tars."""
+    found = []
+    for workers in (0, 2):
+        folder = tmp_path / str(workers)
+        run = in_tars(make_run(folder, images=True, side=256), folder / "tars")
+        crops = ImageConfig("crop", size=64)
+        run = dataclasses.replace(run, pipeline=dataclasses.replace(run.pipeline, images=crops))
+        Path(run.out).mkdir()
+        results = list(run_tasks(plan_shards(run), Place(workers), work))
+        assert all(isinstance(r, ShardResult) for r in results)
+        assert sorted(r.name for r in results) == ["fake-000000", "fake-000001", "fake-000002"]
+        found.append(hashes(Path(run.out)))
+        images = [row["image"] for path in sorted(Path(run.out).glob("*.jsonl")) for row in read_rows(path)]
+        assert (images.count(True), images.count(False)) == (16, 1)
+    assert len(found[0]) == 9
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.usefixtures("in_two_workers")
+def test_a_failing_shard_is_named_and_the_others_go_on(tmp_path: Path, workers: int) -> None:
+    run = run_in(tmp_path)
+    results = {r.name: r for r in run_tasks(plan_shards(run), Place(workers), failing_work)}
+    failure = results.pop("fake-000001")
+    assert isinstance(failure, ShardFailure) and failure.error == "RuntimeError: no such luck"
+    assert "failing_work" in failure.trace
+    assert all(isinstance(r, ShardResult) for r in results.values()) and len(results) == 2
+
+
+def test_an_error_of_ours_comes_without_a_trace(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (Path(run.out) / "fake-000000.tar").mkdir(parents=True)  # in the way
+    failure = next(run_tasks(plan_shards(run), work=work))
+    assert isinstance(failure, ShardFailure)
+    assert "cannot be written" in failure.error and failure.trace == ""
+
+
+def test_keys_tell_runs_apart(tmp_path: Path) -> None:
+    first, second, again = (plan_shards(make_run(tmp_path / name))[0] for name in ("a", "b", "a"))
+    assert tasks._task_key(first) == tasks._task_key(again) != tasks._task_key(second)
+
+
+def test_exceptions_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "local_client", lambda workers, *_: threads_as_workers(workers))
+    run = run_in(tmp_path)
+    results = list(run_tasks(plan_shards(run), Place(1), flaky_work))
+    assert all(isinstance(r, ShardResult) for r in results) and len(results) == 3
+    assert set(Counter(notes(tmp_path)).values()) == {RETRIES + 1}
+
+
+def test_a_shard_that_ends_its_workers_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries are not for this: the deaths that Dask allows are counted apart."""
+    allowed = 1
+    monkeypatch.setitem(local.SETTINGS, "distributed.scheduler.allowed-failures", allowed)
+    run = run_in(tmp_path)
+    results = {r.name: r for r in run_tasks(plan_shards(run), Place(1), deadly_work)}
+    failure = results.pop("fake-000001")
+    assert isinstance(failure, ShardFailure) and failure.trace == ""
+    assert f"{allowed + 1} workers died while they had it" in failure.error
+    assert all(isinstance(r, ShardResult) for r in results.values()) and len(results) == 2
+    # The innocent are not counted out with it, because they wait at the scheduler and not at the worker.
+    assert Counter(notes(tmp_path))["fake-000001"] == allowed + 1
+
+
+def test_a_killed_worker_comes_back_and_the_bytes_are_the_same(tmp_path: Path) -> None:
+    expected = run_in(tmp_path / "one")
+    assert len(list(run_tasks(plan_shards(expected), work=work))) == 3
+    run = run_in(tmp_path / "two")
+    results = list(run_tasks(plan_shards(run), Place(1), interrupted_workers_work))
+    assert all(isinstance(r, ShardResult) for r in results) and len(results) == 3
+    assert Counter(notes(tmp_path / "two"))["fake-000001"] == 2
+    remove_temporaries(Path(run.out), run.subset)  # of the shard that was being written beside it
+    assert hashes(Path(run.out)) == hashes(Path(expected.out))
+
+
+def test_a_task_that_runs_twice_at_once_writes_the_same_bytes(tmp_path: Path) -> None:
+    expected = run_in(tmp_path / "one", shard_size=20)
+    assert len(list(run_tasks(plan_shards(expected), work=work))) == 1
+    run = run_in(tmp_path / "two", shard_size=20)
+    (task,) = plan_shards(run)
+    with threads_as_workers(2) as client:
+        for _ in range(5):
+            futures = [client.submit(work, task, workers=[w], pure=False) for w in client.nthreads()]
+            client.gather(futures)
+            assert hashes(Path(run.out)) == hashes(Path(expected.out))
+
+
+@pytest.mark.parametrize(("saturation", "most"), [(1.0, 1), (3.0, 3)])
+def test_tasks_wait_at_the_scheduler(tmp_path: Path, saturation: float, most: int) -> None:
+    """Our keys form one group of tasks, which Dask queues; and worker-saturation means what we think."""
+    todo = plan_shards(run_in(tmp_path, shard_size=1))[:10]
+    with threads_as_workers(1, saturation) as client:
+        futures = client.map(slow_work, todo, key=[tasks._task_key(task) for task in todo])
+        wait_until(lambda: len(notes(tmp_path)) > 1)
+        (found,) = client.processing().values()
+        assert len(found) == most
+        del futures
+
+
+def test_each_worker_has_its_gpu_its_threads_and_one_set_of_models(tmp_path: Path) -> None:
+    """No GPU is needed: what counts is which of them a process may see."""
+    run = run_in(tmp_path, shard_size=2)
+    assert len(list(run_tasks(plan_shards(run), Place(2, ("3", "GPU-5")), noting_work))) == 10
+    lines = [line.split() for line in notes(tmp_path)]
+    shards = [line[1:] for line in lines if line[0].startswith("fake")]
+    workers = {process: gpu for process, _, gpu in shards}
+    assert sorted(process for first, process in (x[:2] for x in lines) if first == "loaded") == sorted(
+        workers
+    )
+    assert sorted(workers.values()) == ["3", "GPU-5"]
+    assert {threads for _, threads, _ in shards} == {str(max(1, cores() // 2))}
+
+
+def test_gpus_are_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus(2) == ("0", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5,7")
+    assert visible_gpus(2) == ("3", "GPU-5")
+
+
+def test_only_this_machine_can_reach_the_workers_and_only_with_their_key(two_workers: Client) -> None:
+    assert all(address.startswith("tls://127.0.0.1:") for address in two_workers.nthreads())
+    own = psutil.Process()
+    listening = [
+        connection.laddr.ip
+        for process in (own, *own.children(recursive=True))
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 4 and set(listening) == {"127.0.0.1"}
+    plain = two_workers.scheduler_info()["address"].replace("tls:", "tcp:")
+    with pytest.raises(OSError):
+        Client(plain, timeout=1)
+
+
+def test_a_worker_of_another_version_says_so(tmp_path: Path) -> None:
+    task = plan_shards(run_in(tmp_path))[0]
+    with pytest.raises(ClusterError, match=f"a worker runs skelfit {__version__}, expected 9.9"):
+        worker.do(work, "9.9", None, task)
+    assert not list(Path(task.run.out).iterdir())
+
+
+def test_threads_of_a_worker_started_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, threads in (("3", 3), ("", 1), ("many", 1), ("0", 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert worker._environment_threads() == threads
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert worker._environment_threads() == 1
+
+
+def test_a_run_without_any_worker_left_says_so_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "WATCH_SECONDS", 0.2)
+    said: list[str] = []
+    todo = plan_shards(run_in(tmp_path))
+    with local.local_client(0, ()) as client:
+        futures = client.map(work, todo)
+        watch = tasks._Watch(client, Place(scheduler="x", patience=0.5), said.append)
+        with pytest.raises(ClusterError, match=r"no worker for \d+ s, 3 shards left"):
+            list(tasks._as_completed(tasks.as_completed(futures), watch))
+    assert len(said) == 1 and "no worker is connected, 3 shards wait for one; start one with: dask" in said[0]
+
+
+def test_a_shard_is_written_while_the_next_is_fitted(tmp_path: Path) -> None:
+    """And by no more than one: a slow disk holds the fit up."""
+    run = run_in(tmp_path, shard_size=4)
+    assert len(list(run_tasks(plan_shards(run), Place(1), slowly_written_work))) == 5
+    lines = notes(tmp_path)
+    for what in ("fit", "write"):  # one at a time
+        assert [line for line in lines if line.startswith(what)] == [f"{what} begins", f"{what} ends"] * 5
+    ends = [k for k, line in enumerate(lines) if line == "write ends"]
+    assert [lines[:k].count("fit ends") for k in ends] == [2, 3, 4, 5, 5]
+    assert [lines[:k].count("fit begins") for k in ends] == [2, 3, 4, 5, 5]
+
+
+def test_a_shard_that_was_lost_has_its_worker_for_itself(tmp_path: Path) -> None:
+    """A neighbour that ends all its workers must not take a good shard with it time and again."""
+    run = run_in(tmp_path, shard_size=10)
+    first = plan_shards(run)[0]
+    asked = []
+
+    @contextmanager
+    def behind() -> Iterator[None]:
+        asked.append(first.name)
+        yield
+
+    token = writing_behind.set(behind)
+    try:
+        work(first)
+        assert asked == [first.name]
+        first.files.started.write_text("{}")
+        work(first)
+        assert asked == [first.name]
+    finally:
+        writing_behind.reset(token)
+
+
+def test_the_dashboard_and_the_report(tmp_path: Path) -> None:
+    run, said = run_in(tmp_path), []
+    report = tmp_path / "report.html"
+    place = Place(1, dashboard=True, report=report)
+    assert len(list(run_tasks(plan_shards(run), place, work, said.append))) == 3
+    assert said[0].startswith("dashboard: http://127.0.0.1:") and said[-1] == f"performance report: {report}"
+    assert "run_shard" in report.read_text() or "fake" in report.read_text()

@@ -1,0 +1,141 @@
+"""Kills a run at every point at which it changes its output folder, and lets another finish it: `crash_points.py DIR`.
+
+A program of its own, because it forks: what is imported once serves hundreds of runs. Each child runs until it is about
+to open a file for writing, rename, remove or write a sample for the n-th time, and is killed by a real SIGKILL there.
+Prints how many points there were.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+
+from job_fakes import FakeFitter, hashes, make_run
+from tqdm import tqdm
+
+from skelfit.cli.convert import convert_run
+from skelfit.conversion.run_lock import writing
+from skelfit.conversion.run_plan import Run
+from skelfit.conversion.shard_task import run_shard
+from skelfit.shards.shard_files import webdataset
+
+WATCHED = ("open", "os.rename", "os.remove")
+FINAL = (".tar", ".rows.jsonl", ".done.json", "schema.json", "summary.json")
+
+
+class Countdown:
+    """Kills this process the n-th time that it is about to change a folder."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        self.folder, self.left = str(folder), n
+
+    def tick(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(self, event: str, args: tuple[object, ...]) -> None:
+        if event not in WATCHED or not str(args[0]).startswith(self.folder):
+            return
+        if event == "open":
+            flags = args[2]
+            if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR):
+                return
+        self.tick()
+
+    def start(self) -> None:
+        sys.addaudithook(self.audit)
+        write = webdataset.TarWriter.write
+
+        def counted(tar: object, sample: object) -> object:
+            self.tick()
+            return write(tar, sample)
+
+        webdataset.TarWriter.write = counted
+
+
+def convert(run: Run) -> None:
+    """A run, without its words."""
+    with (
+        open(os.devnull, "w") as null,
+        redirect_stdout(null),
+        redirect_stderr(null),
+        writing(Path(run.out), run.subset),
+    ):
+        convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+
+
+def in_child(run: Run, kill_at: int = 0) -> bool:
+    """Run in a child; True when it ended well, False when it was killed, and an error when it ended otherwise."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if kill_at:
+                Countdown(Path(run.out), kill_at).start()
+            convert(run)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return False
+    assert os.WEXITSTATUS(status) == 0, f"a run that was to be killed at {kill_at} ended with an error"
+    return True
+
+
+def check(out: Path, expected: dict[str, str], point: object) -> None:
+    """Whatever stands under its own name is whole."""
+    for name, found in hashes(out).items():
+        if not name.startswith(".") and name.endswith(FINAL):
+            assert found == expected[name], f"killed at {point}: {name} is not whole"
+
+
+def points(run: Run) -> Iterator[int]:
+    """Kill a run at every point in turn, each time from an empty folder."""
+    n = 1
+    while True:
+        shutil.rmtree(run.out, ignore_errors=True)
+        if in_child(run, n):
+            return
+        yield n
+        n += 1
+
+
+def main(folder: Path) -> None:
+    """Every point once, and then pairs: a run that is killed, whose continuation is killed as well."""
+    run = make_run(folder, people=12, images=True, shard_size=5)
+    tqdm.monitor_interval = 0  # or it leaves a thread, and a fork is to copy none
+    convert(run)  # here, so that what it imports on its way is imported once
+    assert threading.active_count() == 1
+    out, expected = Path(run.out), hashes(Path(run.out))
+    assert len(expected) == 3 * 3 + 1
+    count = 0
+    for n in points(run):
+        count += 1
+        check(out, expected, n)
+        assert in_child(run), f"not continued after a kill at {n}"
+        assert hashes(out) == expected, f"other files after a kill at {n}"
+    chosen = random.Random(0)
+    for _ in range(10):
+        shutil.rmtree(out)
+        pair = chosen.randint(1, count), chosen.randint(1, count)
+        in_child(run, pair[0])
+        in_child(run, pair[1])
+        check(out, expected, pair)
+        assert in_child(run) and hashes(out) == expected, f"other files after kills at {pair}"
+    print(count)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside idle threads
+    main(Path(sys.argv[1]))

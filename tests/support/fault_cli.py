@@ -1,0 +1,56 @@
+"""`skelfit` as a program, with a fitter that needs no body models: `python fault_cli.py convert ...`.
+
+All else is real: the command line, the processes, the files and the signals. What the fitter does beside its work is
+told by the environment, which worker processes inherit:
+
+    FAULT_DELAY    seconds that a shard's fit takes
+    FAULT_HUNGRY   name of a shard whose fit takes all the memory it can get
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+from job_fakes import FakeFitter
+
+import skelfit.cli.convert
+from skelfit.bodies.model_set import OPEN_BODY
+from skelfit.cli import main
+from skelfit.conversion.run_plan import ShardTask
+from skelfit.conversion.shard_task import ShardResult, run_shard
+from skelfit.executors import worker_processes as local
+
+
+def _eat() -> None:
+    """Take memory until there is no more, slowly enough for a nanny to notice."""
+    blocks = []
+    while True:
+        blocks.append(np.ones(32 << 20))
+        time.sleep(0.05)
+
+
+def fast_work(task: ShardTask, fitter: object = None) -> ShardResult:
+    """Do a shard with the fake fitter."""
+    if task.name == os.environ.get("FAULT_HUNGRY"):
+        _eat()
+    delay = float(os.environ.get("FAULT_DELAY", "0"))
+    return run_shard(task, FakeFitter(delay, len(task.run.pipeline.fit.stages)))
+
+
+if __name__ == "__main__":
+    # A suite that runs in the background of a shell hands on that Ctrl-C is to be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # By its name, so that workers find it.
+    import fault_cli
+
+    convert = skelfit.cli.convert
+    convert.find_models = lambda _: SimpleNamespace(source=OPEN_BODY, sha256="0" * 64)  # type: ignore
+    convert.make_fitter = lambda *_: None  # type: ignore
+    convert.run_shard = partial(fault_cli.fast_work)  # type: ignore
+    local.SETTINGS["distributed.scheduler.allowed-failures"] = 1
+    main()

@@ -1,0 +1,20 @@
+"""What the tests of the lane kernels share: how a CPU compiles them, and who is in which lane."""
+
+import numpy as np
+import warp as wp
+
+from skelfit.fitting.backends.backend import start_warp
+
+SHAPES = [(1, 1), (8, 1), (16, 1), (1, 4), (8, 4), (16, 4)]  # lanes of a group, threads that share it
+
+
+def prepare() -> None:
+    """Compile for this CPU; groups may be shared by several threads."""
+    start_warp()
+    wp.config.enable_cpu_blocks = True
+
+
+def rows_of(people: int, lanes: int) -> wp.array:
+    """Who is in each lane of each group, (G, lanes); the last person again and again, until the last group is whole."""
+    rows = np.arange(-(-people // lanes) * lanes, dtype=np.int32).clip(max=people - 1)
+    return wp.array(rows.reshape(-1, lanes), dtype=int, device="cpu")

@@ -1,0 +1,124 @@
+"""Finished runs to damage, and what damages them: for the tests of `skelfit verify`."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from job_fakes import FakeFitter, make_run
+
+from skelfit.cli.convert import convert_run
+from skelfit.conversion.run_lock import writing
+from skelfit.conversion.run_plan import Run
+from skelfit.conversion.shard_task import run_shard
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_reader import read_json
+from skelfit.shards.shard_writer import row_digest, sealed
+from skelfit.storage.hashed_write import FileRecord, write_json
+
+
+def convert(run: Run) -> Path:
+    """Do a run with the fake fitter; where its shards are."""
+    with writing(Path(run.out), run.subset):
+        convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+    return Path(run.out)
+
+
+def make_shards(folder: Path, people: int = 20, **options: Any) -> Path:
+    """Three shards of 20 rows with images, of which 17 are published."""
+    return convert(make_run(folder, people, images=True, **options))
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Everything that a run publishes."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def member_spans(tar: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, first byte and one past the last of each member, header and padding included."""
+    with tarfile.open(tar) as opened:
+        for member in opened:
+            yield member.name, member.offset, member.offset_data + -(-member.size // 512) * 512
+
+
+def owner(path: Path, at: int) -> str | None:
+    """The key of the sample or row that a byte of a tar or sidecar is of; None for the end of a tar."""
+    if path.suffix == ".tar":
+        return next(
+            (name.split(".")[0] for name, start, stop in member_spans(path) if start <= at < stop), None
+        )
+    line = path.read_bytes()[:at].count(b"\n")
+    return json.loads(path.read_text().splitlines()[line])["key"]
+
+
+def read_tar(tar: Path) -> list[tuple[str, bytes]]:
+    """Names and contents of the members."""
+    with tarfile.open(tar) as opened:
+        return [(m.name, opened.extractfile(m).read()) for m in opened]  # type: ignore[union-attr]
+
+
+def write_tar(tar: Path, members: list[tuple[str, bytes]]) -> None:
+    """A tar of the same make as those of skelfit."""
+    with tarfile.open(tar, "w|") as opened:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o444
+            opened.addfile(info, io.BytesIO(data))
+
+
+def edit_labels(tar: Path, edit: Callable[[str, np.ndarray], np.ndarray]) -> None:
+    """Change label vectors; `edit` gets a key and a vector."""
+
+    def changed(name: str, data: bytes) -> bytes:
+        if not name.endswith(".label.npy"):
+            return data
+        stream = io.BytesIO()
+        np.save(stream, edit(name.split(".")[0], np.load(io.BytesIO(data))))
+        return stream.getvalue()
+
+    write_tar(tar, [(name, changed(name, data)) for name, data in read_tar(tar)])
+
+
+def make_consistent(files: ShardFiles) -> None:
+    """What somebody would do who hides a change: new digests, a new sidecar, a new marker."""
+    samples: dict[str, dict[str, bytes]] = {}
+    for name, data in read_tar(files.tar):
+        key, _, ending = name.partition(".")
+        samples.setdefault(key, {})[ending] = data
+    rows = [json.loads(line) for line in files.sidecar.read_text().splitlines()]
+    rows = [{**row, "digest": row_digest(row, samples.get(row["key"], {}))} for row in rows]
+    files.sidecar.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    marker = read_json(files.marker)
+    marker |= {name: record(path) for name, path in (("tar", files.tar), ("sidecar", files.sidecar))}
+    write_json(files.marker, marker)
+
+
+def record(path: Path) -> dict[str, Any]:
+    """Size and hash, as markers have them."""
+    import hashlib
+
+    data = path.read_bytes()
+    return vars(FileRecord(len(data), hashlib.sha256(data).hexdigest()))
+
+
+def edit_json(path: Path, *, seal: bool = False, **changes: Any) -> None:
+    """Change values of a JSON file, written as skelfit writes it."""
+    content = {**read_json(path), **changes}
+    if seal:
+        content.pop("content_sha256", None)
+        content = sealed(content)
+    write_json(path, content)
+
+
+def other_subset(run: Run, name: str) -> Run:
+    """The same run under another name."""
+    assert re.fullmatch(r"[\w-]+", name)
+    return replace(run, subset=name)

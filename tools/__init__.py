@@ -1,0 +1,1 @@
+"""Tools of the developers, which are not installed: run them from the root of the repository."""

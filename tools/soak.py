@@ -1,0 +1,293 @@
+"""A long run of the real thing: `make soak`. Prints its figures, writes them to soak.json, and fails when one is bad.
+
+1. Pure fit: as many processes as cores, one thread each, that fit and do nothing else.
+2. A conversion of as many people by `skelfit convert`: speed against the pure fit, memory of each process over time
+   (memory.csv), the books: every row once, no key twice.
+3. The same with random workers killed by SIGKILL on the way: not a byte of the result may differ.
+
+People are the demo's, a few thousand that repeat; without images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from skelfit.bodies.model_set import open_models
+from skelfit.config.settings import load_pipeline
+from skelfit.fitting.fitter import Fitter
+from skelfit.labels.demo_people import LABELS_NAME, write_demo
+from skelfit.labels.readers.registry import read
+from skelfit.resources.catalog import PIPELINES
+from skelfit.shards.shard_reader import read_rows, read_samples
+
+DISTINCT = 4000  # people who differ
+SAMPLE_SECONDS = 1.0
+LEAST_SHARE = 0.70  # of the pure fit's speed
+MOST_GROWTH_MIB = 64.0  # of any process between the second and the last quarter of a run
+MIB = 2**20
+
+
+def make_labels(folder: Path, rows: int) -> Path:
+    """A label file of so many rows."""
+    path = folder / f"soak-{rows}.npz"
+    if path.exists():
+        return path
+    models = open_models()
+    write_demo(folder / "people", min(rows, DISTINCT), 0, False, models=models)
+    with np.load(folder / "people" / LABELS_NAME) as archive:
+        columns = {name: archive[name] for name in archive.files}
+    index = np.arange(rows) % len(columns["imgname"])
+    columns = {name: column[index] for name, column in columns.items()}
+    columns["imgname"] = np.array([f"{i:08d}.jpg" for i in range(rows)])
+    np.savez(path, **columns)
+    return path
+
+
+def fit_only(labels: Path, seconds: float, start: Any, found: Any) -> None:
+    """Fit batches for some time and say how many people that were, and in how long."""
+    torch.set_num_threads(1)
+    config = load_pipeline(PIPELINES.find("hmr-skel")).fit
+    fitter = Fitter(open_models(), config)
+    batch = read(labels).rows(0, config.batch or 256)
+    pose, betas, transl = (torch.tensor(a) for a in (batch.pose, batch.betas, batch.transl))
+    fitter.fit("neutral", pose, betas, transl)
+    start.wait()
+    began, people = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        fitter.fit("neutral", pose, betas, transl)
+        people += len(batch)
+    found.put(people / (time.perf_counter() - began))
+
+
+def pure_speed(labels: Path, workers: int, seconds: float) -> float:
+    """People/s of as many processes that only fit."""
+    context = multiprocessing.get_context("spawn")
+    start, found = context.Barrier(workers), context.Queue()
+    processes = [
+        context.Process(target=fit_only, args=(labels, seconds, start, found)) for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    speed = sum(found.get(timeout=600) for _ in processes)
+    for process in processes:
+        process.join()
+    return float(speed)
+
+
+@dataclass
+class Watched:
+    """A conversion, and what was seen of it."""
+
+    labels: Path
+    out: Path
+    workers: int
+    shard_size: int
+    samples: list[tuple[float, int, str, int, float]] = field(default_factory=list)  # s, rows, role, pid, MiB
+    kills: int = 0
+    starts: int = 0
+    seconds: float = 0.0
+
+    def run(self, rows: int, kills: int = 0, seed: int = 0) -> None:
+        """Convert; `kills` workers are killed at even distances of progress. A run that gives up is started again."""
+        chosen, began = random.Random(seed), time.monotonic()
+        while not (self.out / "summary.json").exists():
+            assert self.starts < 5, "the run gave up time and again"
+            self.starts += 1
+            with open(self.out.with_suffix(".log"), "a") as log:
+                process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+            while process.poll() is None:
+                done = self.rows_done()
+                self.sample(process.pid, time.monotonic() - began, done)
+                if self.kills < kills and done >= rows * (self.kills + 0.5) / (kills + 1):
+                    self.kill(chosen, process.pid)
+                time.sleep(SAMPLE_SECONDS)
+            print(f"  {self.out.name}: exit code {process.returncode} after {time.monotonic() - began:.0f} s")
+        self.seconds = time.monotonic() - began
+
+    def command(self) -> list[str]:
+        words = [
+            "convert",
+            "--labels",
+            self.labels,
+            "--source",
+            "camerahmr",
+            "--out",
+            self.out,
+            "--device",
+            "cpu",
+        ]
+        words += ["--workers", self.workers, "--shard-size", self.shard_size]
+        return [sys.executable, "-c", "from skelfit.cli import main; main()", *map(str, words)]
+
+    def rows_done(self) -> int:
+        return sum(json.loads(p.read_text())["rows_in"] for p in self.out.glob("*.done.json"))
+
+    def processes(self, client: int) -> Iterator[tuple[str, psutil.Process]]:
+        process = psutil.Process(client)
+        yield "client and scheduler", process
+        for child in process.children(recursive=True):
+            if any("spawn_main" in word for word in child.cmdline()):
+                yield "worker", child
+
+    def sample(self, client: int, seconds: float, done: int) -> None:
+        try:
+            for role, process in self.processes(client):
+                rss = process.memory_info().rss / MIB
+                self.samples.append((round(seconds, 1), done, role, process.pid, round(rss, 1)))
+        except psutil.Error:  # it ended while we looked
+            return
+
+    def kill(self, chosen: random.Random, client: int) -> None:
+        """Kill a worker that is at a shard."""
+        busy = set()
+        for path in self.out.glob(".*.started.json"):
+            try:
+                busy.add(int(json.loads(path.read_text())["process"]))
+            except (OSError, ValueError):
+                continue
+        try:
+            victims = [p.pid for role, p in self.processes(client) if role == "worker" and p.pid in busy]
+        except psutil.Error:
+            return
+        if victims:
+            os.kill(chosen.choice(sorted(victims)), signal.SIGKILL)
+            self.kills += 1
+
+    def hashes(self) -> dict[str, str]:
+        """Of tars, sidecars and markers."""
+        names = ("*.tar", "*.rows.jsonl", "*.done.json")
+        paths = sorted(path for name in names for path in self.out.glob(name))
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+    def books(self) -> dict[str, Any]:
+        """Rows, statuses and keys, counted in the files themselves."""
+        summary = json.loads((self.out / "summary.json").read_text())
+        rows = [row for path in sorted(self.out.glob("*.rows.jsonl")) for row in read_rows(path)]
+        keys = [key for path in sorted(self.out.glob("*.tar")) for key, _, _ in read_samples(path)]
+        return {
+            "rows_in": summary["rows_in"],
+            "statuses": summary["statuses"],
+            "rows_in_is_their_sum": summary["rows_in"] == sum(summary["statuses"].values()),
+            "rows_are_those_of_the_file": [row["row"] for row in rows] == list(range(summary["rows_in"])),
+            "keys": len(keys),
+            "keys_twice": len(keys) - len(set(keys)),
+            "people_per_second": summary["people_per_second"],
+            "time": summary["time"],
+        }
+
+    def memory(self) -> dict[str, Any]:
+        """By role and process: the largest RSS (MiB) in each quarter of its life, and the growth over the last half."""
+        lives = defaultdict(list)
+        for seconds, _, role, pid, mib in self.samples:
+            lives[f"{role} {pid}"].append((seconds, mib))
+        result = {}
+        for name, life in lives.items():
+            if len(life) < 8:
+                continue
+            quarters = [max(mib for _, mib in part) for part in np.array_split(np.array(life), 4)]
+            result[name] = {
+                "quarters_mib": [float(q) for q in quarters],
+                "growth_mib": float(quarters[3] - quarters[1]),
+            }
+        return result
+
+    def table(self, parts: int = 10) -> list[dict[str, float]]:
+        """The memory over time: the largest RSS of the client and of any worker in each part of the run."""
+        parted = np.array_split(np.arange(len(self.samples)), parts)
+        table = []
+        for part in parted:
+            seen = [self.samples[i] for i in part]
+            line = {"seconds": seen[-1][0], "rows": float(seen[-1][1])}
+            for role in ("client and scheduler", "worker"):
+                line[role] = max((s[4] for s in seen if s[2] == role), default=float("nan"))
+            table.append(line)
+        return table
+
+
+def write_csv(path: Path, run: Watched) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["seconds", "rows_done", "role", "pid", "rss_mib"])
+        writer.writerows(run.samples)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--shard-size", type=int, default=1000)
+    parser.add_argument("--fit-seconds", type=float, default=60)
+    parser.add_argument("--dir", type=Path, default=Path("build/soak"))
+    options = parser.parse_args()
+    folder = options.dir
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = make_labels(folder, options.rows)
+    runs = {}
+    for name in ("plain", "killed"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / f"{name}.log").unlink(missing_ok=True)
+        runs[name] = Watched(labels, folder / name, options.workers, options.shard_size)
+    plain, killed = runs["plain"], runs["killed"]
+    figures: dict[str, Any] = {"rows": options.rows, "workers": options.workers}
+    figures["pure_fit_people_per_second"] = pure_speed(labels, options.workers, options.fit_seconds)
+    print(f"pure fit: {figures['pure_fit_people_per_second']:.1f} people/s")
+    plain.run(options.rows)
+    write_csv(folder / "memory.csv", plain)
+    end_to_end = options.rows / plain.seconds
+    figures |= {
+        "seconds": plain.seconds,
+        "end_to_end_people_per_second": end_to_end,  # of the whole command: imports, start of workers, summary
+        "share_of_pure_fit": end_to_end / figures["pure_fit_people_per_second"],
+        "books": plain.books(),
+        "memory": plain.memory(),
+        "memory_over_time": plain.table(),
+    }
+    checks = {
+        f"at least {LEAST_SHARE:.0%} of the pure fit": figures["share_of_pure_fit"] >= LEAST_SHARE,
+        "rows_in is the sum of the statuses": figures["books"]["rows_in_is_their_sum"],
+        "every row once": figures["books"]["rows_are_those_of_the_file"]
+        and plain.books()["rows_in"] == options.rows,
+        "no key twice": figures["books"]["keys_twice"] == 0,
+        "memory flat": all(m["growth_mib"] <= MOST_GROWTH_MIB for m in figures["memory"].values()),
+    }
+    if options.kills:
+        killed.run(options.rows, options.kills)
+        figures["killed"] = {
+            "kills": killed.kills,
+            "starts": killed.starts,
+            "seconds": killed.seconds,
+            "books": killed.books(),
+        }
+        checks[f"{options.kills} workers killed"] = killed.kills == options.kills
+        checks["not a byte differs after the kills"] = killed.hashes() == plain.hashes()
+    figures["checks"] = checks
+    (folder / "soak.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+    for name, good in checks.items():
+        print(f"{'good' if good else 'BAD '}  {name}")
+    return 0 if all(checks.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What `python -m tools.studies NAME` measures: one module per study. To add one, write it and name it here."""
+
+from __future__ import annotations
+
+from tools.studies import (
+    ambiguities,
+    betas,
+    bones,
+    extreme,
+    images,
+    limits,
+    loader,
+    mesh,
+    neutral,
+    protocol,
+    rivals,
+    root,
+    sensitivity,
+    sequences,
+    shoulders,
+    spine,
+)
+from tools.studies.setup import Study
+
+STUDIES: dict[str, Study] = {
+    "extreme": extreme.STUDY,
+    "sensitivity": sensitivity.STUDY,
+    "mesh": mesh.STUDY,
+    "limits": limits.STUDY,
+    "betas": betas.STUDY,
+    "neutral": neutral.STUDY,
+    "bones": bones.STUDY,
+    "protocol": protocol.STUDY,
+    "root": root.STUDY,
+    "rivals": rivals.STUDY,
+    "shoulders": shoulders.STUDY,
+    "spine": spine.STUDY,
+    "ambiguities": ambiguities.STUDY,
+    "images": images.STUDY,
+    "loader": loader.STUDY,
+    "sequences": sequences.STUDY,
+}

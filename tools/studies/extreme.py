@@ -1,0 +1,125 @@
+"""Extreme poses: every joint anywhere within and somewhat beyond its range, any global rotation.
+
+What becomes of people is judged as a job judges them. An exception would end the study: one that ends has had none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from skelfit.benchmark.text_table import table
+from skelfit.config.settings import Gender
+from skelfit.conversion.row_fits import RowFits, fit_rows, labels_fit
+from skelfit.conversion.row_judgement import Judgement, judge_rows
+from skelfit.fitting.fitter import Fitter
+from skelfit.labels.demo_people import extreme_labels
+from skelfit.labels.label_batch import FIELD_SHAPES, LabelBatch
+from tools.studies.picture import draw_pairs, write_picture
+from tools.studies.setup import SEED, Setup, Study, distribution, percent
+
+BEYOND = 0.1  # share of a joint's range by which it is widened at both ends
+WORST = 20
+_CHUNK = 4096  # people between two reports
+
+
+def run(setup: Setup) -> list[dict[str, Any]]:
+    """Per gender of the labels: who converged, statuses, PVE, and the worst people with what is said of them."""
+    fitter = Fitter(setup.models, setup.fit, setup.device)
+    records, pictures = [], []
+    for gender in setup.genders:
+        batch = make_batch(setup.people, gender)
+        fitted, verdicts, cpu = [], [], 0.0
+        for start in range(0, setup.people, _CHUNK):
+            setup.say(f"{start} of {setup.people} people, {gender} labels")
+            few = batch.rows(start, start + _CHUNK)
+            started = time.process_time()
+            fitted.append(fit_rows(few, labels_fit(few, fitter), len(setup.fit.stages)))
+            cpu += time.process_time() - started
+            verdicts += judge_rows(few, fitted[-1], setup.pipeline)
+        found = RowFits(
+            **{f.name: np.concatenate([getattr(part, f.name) for part in fitted]) for f in fields(RowFits)}
+        )
+        worst = worst_people(found, verdicts)
+        records.append(summary(gender, found, verdicts, worst, cpu))
+        if setup.picture is not None:
+            pictures.append(draw_pairs(fitter.prepare(gender), batch, found, worst))
+    if setup.picture is not None:
+        write_picture(setup.picture, np.concatenate(pictures))
+    return records
+
+
+def make_batch(people: int, gender: Gender) -> LabelBatch:
+    """The people of the study as label rows; the first ones are the same for any number."""
+    pose, betas, transl = extreme_labels(people, SEED, BEYOND)
+    given: dict[str, Any] = {"pose": pose, "betas": betas, "transl": transl}
+    rest: dict[str, Any] = {
+        name: np.zeros((people, *shape), np.float32)
+        for name, shape in FIELD_SHAPES.items()
+        if name not in given
+    }
+    names = [""] * people
+    return LabelBatch(np.arange(people), names, gender=[gender] * people, bad=names, **given, **rest)
+
+
+def worst_people(found: RowFits, verdicts: list[Judgement]) -> list[int]:
+    """The rows of those who are not finite, then not converged, then of the largest PVE."""
+    order = np.lexsort((-found.pve_mm, found.converged, found.finite))
+    return [int(k) for k in order[:WORST]]
+
+
+def summary(
+    gender: str, found: RowFits, verdicts: list[Judgement], worst: list[int], cpu: float
+) -> dict[str, Any]:
+    """The figures of one gender."""
+    people = len(verdicts)
+    return {
+        "gender": gender,
+        "people": people,
+        "beyond": BEYOND,
+        "not_finite": int((~found.finite).sum()),
+        "not_converged": int((~found.converged).sum()),
+        "converged": float(found.converged.mean()),
+        "statuses": dict(sorted(Counter(v.status for v in verdicts).items())),
+        "pve_mm": distribution(torch.tensor(found.pve_mm)),
+        "max_vertex_mm": distribution(torch.tensor(found.max_vertex_mm)),
+        "cpu_ms_per_person": 1000 * cpu / people,
+        "worst": [
+            {
+                "person": k,
+                "status": verdicts[k].status,
+                "reason": verdicts[k].reason,
+                "pve_mm": round(float(found.pve_mm[k]), 2),
+                "max_vertex_mm": round(float(found.max_vertex_mm[k]), 2),
+            }
+            for k in worst
+        ],
+    }
+
+
+def text(records: list[dict[str, Any]]) -> list[str]:
+    """A row per gender, then the worst people."""
+    heads = ("labels", "people", "not finite", "not converged", "converged", "PVE mean", "p95", "p99", "max")
+    rows = [
+        (r["gender"], r["people"], r["not_finite"], r["not_converged"], percent(r["converged"]))
+        + tuple(f"{r['pve_mm'][name]:.2f}" for name in ("mean", "p95", "p99", "max"))
+        + (f"{r['cpu_ms_per_person']:.2f}",)
+        for r in records
+    ]
+    lines = table((*heads, "CPU ms each"), rows)
+    for r in records:
+        counts = ", ".join(f"{name} {count}" for name, count in r["statuses"].items())
+        lines += ["", f"{r['gender']} labels: {counts}; the worst:"]
+        worst = [(w["status"], w["person"], w["pve_mm"], w["max_vertex_mm"], w["reason"]) for w in r["worst"]]
+        lines += table(("status", "person", "PVE mm", "max vertex mm", "reason"), worst)
+    return lines
+
+
+STUDY = Study(
+    "extreme poses: who converges, and the worst", 20_000, ("male", "neutral"), run, text, draws=True
+)

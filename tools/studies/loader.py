@@ -1,0 +1,147 @@
+"""The trainer's loader beside plain webdataset, on the same shards: samples and images per second, by workers."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import webdataset
+from torch.utils.data import DataLoader
+
+from skelfit.benchmark.text_table import table
+from skelfit.config.settings import ImageConfig
+from skelfit.images.image_bytes import check
+from skelfit.images.square_crop import Box, cut_crops
+from skelfit.labels.demo_people import write_demo
+from skelfit.learning.data.data_loader import DataConfig, Loader
+from skelfit.learning.data.person_stream import SubsetConfig
+from skelfit.shards.label_vector import FIELDS, LAYOUT_VERSION, pack
+from skelfit.shards.shard_files import ShardFiles, shard_name
+from skelfit.shards.shard_schema import ShardRow, ShardSample
+from skelfit.shards.shard_writer import write_shard
+from tools.studies.setup import Setup, Study
+
+_DRAWN = 250  # people whose pictures come over and over
+_SHARD, _BATCH, _SHUFFLE = 500, 64, 500
+_WORKERS = (0, 1, 2, 4)
+_ROUNDS = 3
+_PASSES = {False: 4, True: 1}  # labels alone are read fast
+
+
+def run(setup: Setup) -> list[dict[str, Any]]:
+    """Medians of some rounds in which plain webdataset and the loader take turns."""
+    with tempfile.TemporaryDirectory(prefix="skelfit-loader-") as folder:
+        setup.say(f"writing {setup.people} people with crops of 384 px")
+        tars = _write(setup, Path(folder))
+        records = []
+        for images in (False, True):
+            for workers in _WORKERS:
+                setup.say(f"{'images' if images else 'labels'}, {workers} workers")
+                samples = setup.people * _PASSES[images]
+                ways = {
+                    "plain": _plain(tars, workers, images),
+                    "skelfit": _ours(tars, workers, images, samples),
+                }
+                rounds = [{way: _timed(make, samples) for way, make in ways.items()} for _ in range(_ROUNDS)]
+                medians = {
+                    f"{way}_{what}": median(each[way][what] for each in rounds)
+                    for way in ways
+                    for what in rounds[0][way]
+                }
+                records.append({"images": images, "workers": workers, "samples": samples} | medians)
+    return records
+
+
+def _write(setup: Setup, folder: Path) -> list[str]:
+    """Shards of made-up labels with crops of demo people, as mode `crop` has them."""
+    with np.load(write_demo(folder / "demo", _DRAWN, models=setup.models)) as labels:
+        names, given = labels["imgname"].tolist(), {k: labels[k] for k in ("center", "gtkps", "cam_int")}
+        sides = 200 * labels["scale"].reshape(_DRAWN, -1).max(axis=1)
+    config = ImageConfig(mode="crop")
+    boxes = [Box(*box) for box in np.column_stack([given["center"], sides]).tolist()]
+    shown = [check((folder / "demo" / "images" / name).read_bytes(), "jpg") for name in names]
+    pictures = [cut_crops(picture, [box], config)[0] for picture, box in zip(shown, boxes, strict=True)]
+    fields = {f.name: np.zeros((_DRAWN, *f.shape), np.float32) for f in FIELDS} | given
+    fields["scale"] = np.repeat(sides[:, None] / 200, 2, axis=1)
+    packed = pack(fields)
+    tars = []
+    for start in range(0, setup.people, _SHARD):
+        stop = min(start + _SHARD, setup.people)
+        files = ShardFiles(folder, shard_name("made", start // _SHARD))
+        entries = []
+        for row in range(start, stop):
+            i = row % _DRAWN
+            key, picture = f"made-0-{row:08d}", pictures[i]
+            meta = {
+                "key": key,
+                "subset": "made",
+                "coordinates": "camera",
+                "camera": True,
+                "skel_gender": "male",
+            }
+            meta |= {"status": "ok", "imgname": names[i], "layout": LAYOUT_VERSION}
+            meta |= {"image_size": picture.size, "affine": picture.affine}
+            line = ShardRow(key, row, "ok", "", 0, 0, {}, "male", {}, 0, True)
+            entries.append((line, ShardSample(key, packed[i], meta, picture.data, "jpg")))
+        write_shard(files, entries, {}, (start, stop))
+        tars.append(str(files.tar))
+    return tars
+
+
+def _plain(tars: list[str], workers: int, images: bool) -> Callable[[], Iterable[Any]]:
+    """webdataset as its documentation has it: shuffled, decoded, batched; images as they are in the tars."""
+
+    def make() -> Iterable[Any]:
+        members = ("jpg", "label.npy", "meta.json") if images else ("label.npy", "meta.json")
+        dataset = webdataset.WebDataset(
+            tars, shardshuffle=len(tars), empty_check=False, select_files=lambda name: name.endswith(members)
+        )
+        dataset = dataset.shuffle(_SHUFFLE).decode("torchrgb8").to_tuple(*members).batched(_BATCH)
+        return DataLoader(dataset.repeat(_PASSES[images]), batch_size=None, num_workers=workers)
+
+    return make
+
+
+def _ours(tars: list[str], workers: int, images: bool, samples: int) -> Callable[[], Iterable[Any]]:
+    subset = SubsetConfig(str(Path(tars[0]).parent / "*.tar"))
+    config = DataConfig(
+        (subset,), batch_size=_BATCH, workers=workers, shuffle=_SHUFFLE, epoch_samples=samples
+    )
+    return lambda: Loader(config, images=images)
+
+
+def _timed(make: Callable[[], Iterable[Any]], samples: int) -> dict[str, float]:
+    """Samples per second from the first batch on, and CPU time of each in this process.
+
+    Before it, workers start and fill their memory of samples: once an epoch, be it one of a million.
+    """
+    cpu = time.process_time()
+    batches = iter(make())
+    next(batches)
+    started = time.perf_counter()
+    count = sum(1 for _ in batches)
+    seconds = time.perf_counter() - started
+    cpu = time.process_time() - cpu
+    return {"per_second": count * _BATCH / seconds, "cpu_ms": 1000 * cpu / samples}
+
+
+def text(records: list[dict[str, Any]]) -> list[str]:
+    """A row per kind and number of workers."""
+    heads = ("read", "workers", "plain/s", "skelfit/s", "ratio", "plain CPU ms", "skelfit CPU ms")
+    rows = [
+        ("labels and crops" if r["images"] else "labels", r["workers"], f"{r['plain_per_second']:.0f}")
+        + (f"{r['skelfit_per_second']:.0f}", f"{r['skelfit_per_second'] / r['plain_per_second']:.2f}")
+        + tuple("-" if r["workers"] else f"{r[f'{way}_cpu_ms']:.3f}" for way in ("plain", "skelfit"))
+        for r in records
+    ]
+    return table(heads, rows)
+
+
+STUDY = Study(
+    "the trainer's loader beside plain webdataset: labels, and images as crops", 5000, (), run, text
+)
