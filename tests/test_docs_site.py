@@ -262,13 +262,7 @@ def test_bad_words_and_long_lines_are_told() -> None:
     assert list(long_lines(f"short\n```\n{long}\n```\n| {long} |\n    {long}\n- {long}")) == [f"- {long}"]
 
 
-def with_marks(path: Path) -> object:
-    """A page as a parameter; the one that is still to be rewritten fails as expected."""
-    old = pytest.mark.xfail(reason="rewritten with the new layout of the packages; then remove this mark")
-    return pytest.param(path, id=name_of(path), marks=[old] if path.name == "architecture.md" else [])
-
-
-@pytest.mark.parametrize("path", [with_marks(path) for path in PAGES])
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_the_words_of_a_page(path: Path) -> None:
     text = prose(path)
     assert FORBIDDEN.findall(text) == []
