@@ -27,6 +27,7 @@ from tools.docs_site.comments import field_comments
 from tools.docs_site.links import rewrite, targets
 from tools.docs_site.reference import CONFIGURATIONS, commands, options_of, public_paths, sections
 from tools.docs_site.summary_fields import SUMMARY
+from tools.docs_site.wrap import wrap
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
@@ -246,7 +247,7 @@ def prose(path: Path) -> str:
 
 def long_lines(text: str) -> Iterator[str]:
     """Lines that are too long, outside of code, formulas, tables and lines that a link or a comment fills."""
-    plain = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    plain = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
     for line in plain.splitlines():
         if len(line) >= WIDTH and not re.match(r"\s*\||    |!?\[|<!--", line):
             yield line
@@ -262,8 +263,18 @@ def test_bad_words_and_long_lines_are_told() -> None:
     assert list(long_lines(f"short\n```\n{long}\n```\n| {long} |\n    {long}\n- {long}")) == [f"- {long}"]
 
 
+def test_wrapping_changes_no_word_and_no_code() -> None:
+    words = "word " * 30
+    kept = f"   ```python\n   {words.strip()}\n   ```\n| {words}|\n\n"
+    text = f"# T\n\n1. {words}\n   - {words}\n\n{kept}{words}`a b` c\n"
+    wrapped = wrap(text)
+    assert wrapped.split() == text.split() and list(long_lines(wrapped)) == []
+    assert kept in wrapped and wrap(wrapped) == wrapped
+    assert "\n   word" in wrapped and "\n     word" in wrapped and "`a b`" in wrapped
+
+
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_the_words_of_a_page(path: Path) -> None:
     text = prose(path)
     assert FORBIDDEN.findall(text) == []
-    assert list(long_lines(text)) == []
+    assert list(long_lines(text)) == [], "wrap it: python -m tools.docs_site.wrap FILE"
