@@ -19,7 +19,7 @@ from skelfit.verification.comparison.compare_run import compare
 from skelfit.verification.comparison.comparison_picture import draw_worst
 from skelfit.verification.comparison.comparison_report import Report, lines_of, make_report
 from skelfit.verification.comparison.skel_labels import read_skel_labels
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.posed_bodies import BodyModels
 
 WITHIN_PX = 1.0
 
@@ -67,7 +67,7 @@ def compare_command(
     check_models(run, found_models)
     labels = read_skel_labels(file, gender)
     click.echo(f"models: {found_models.source} (sha256 {found_models.sha256[:12]})")
-    bodies = Bodies(found_models)
+    bodies = BodyModels(found_models)
     with interruptible("interrupted: nothing was written"), Progress(run.rows_out, 0) as progress:
         found = compare(run, labels, bodies, within, progress.update)
     report = make_report(run, labels, found_models, found)

@@ -24,7 +24,7 @@ from skelfit.shards.shard_reader import read_marker
 from skelfit.storage.hashed_write import write_json
 from skelfit.verification.gates import GATES, parse_gates
 from skelfit.verification.integrity.damage import Damage
-from skelfit.verification.integrity.run_folder import RunFolder, open_run
+from skelfit.verification.integrity.run_folder import RunFolder, open_run_folder
 from skelfit.verification.report.html_page import write_html
 from skelfit.verification.report.report_comparison import compare
 from skelfit.verification.report.report_data import EXIT_CODES, Findings, Report
@@ -153,7 +153,7 @@ def _verify(folders: Sequence[Path], orders: Orders, keep: list[Kept] | None) ->
     models = orders.models
     if orders.place.scheduler is not None:
         folders = [folder.absolute() for folder in folders]
-    runs = [open_run(folder) for folder in dict.fromkeys(folders)]
+    runs = [open_run_folder(folder) for folder in dict.fromkeys(folders)]
     if orders.sample != 0:
         for run in runs:
             _check_models(run, models)

@@ -16,7 +16,7 @@ from skelfit.config.settings import load_pipeline
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import sample_labels
 from skelfit.shards.label_vector import FIELDS, pack
-from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.measures.decoded_samples import DecodedPeople
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 CAMERA = np.array([[300.0, 0, 128], [0, 300, 128], [0, 0, 1]], np.float32)
@@ -45,8 +45,8 @@ def fitted_fields(models: ModelSet, count: int, gender: str = "neutral", away: f
     return fields
 
 
-def as_people(fields: Fields, **changes: Sequence[Any]) -> People:
+def as_people(fields: Fields, **changes: Sequence[Any]) -> DecodedPeople:
     """A shard of these people, all of the male SKEL but where `changes` of the metadata say otherwise."""
     count = len(fields["scale"])
     metas = make_metas(count, **{"skel_gender": ["male"] * count, **changes})
-    return People("people-000000", tuple(m["key"] for m in metas), pack(fields), tuple(metas))
+    return DecodedPeople("people-000000", tuple(m["key"] for m in metas), pack(fields), tuple(metas))

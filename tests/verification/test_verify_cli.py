@@ -23,9 +23,9 @@ from skelfit.shards.keep_list import COLUMNS, Kept, read_keep, write_keep
 from skelfit.shards.label_vector import LABEL_SIZE, pack
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json
-from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.person_measures import measure
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.report.report_comparison import compare
 from skelfit.verification.report.terminal import comparison_lines, summary_lines
 from skelfit.verification.verify_shard import ShardReport, VerifyTask, verify_shard
@@ -46,7 +46,7 @@ def write_people(folder: Path, models: ModelSet, seed: int, models_sha256: str |
     fields["smpl_pose"] *= 0.1
     fields["skel_poses"][:, :3] = 0
     keys = tuple(meta["key"] for meta in metas)
-    measured = measure(Bodies(models), People("s", keys, pack(fields), tuple(metas))).accuracy
+    measured = measure(BodyModels(models), DecodedPeople("s", keys, pack(fields), tuple(metas))).accuracy
     fields["errors"] = np.stack([measured.pve_mm, measured.max_vertex_mm], 1).astype(np.float32)
     return write_run(folder, fields, metas, models_sha256=models_sha256 or models.sha256)
 

@@ -19,7 +19,7 @@ from skelfit.bodies.dofs import NUM_DOFS, SKEL_JOINT_NAMES, dof_index, dof_limit
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.start.warm_start import root_angles
-from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.joint_turns import (
     LABEL_JOINTS,
     fit_rotations,
@@ -29,7 +29,7 @@ from skelfit.verification.measures.joint_turns import (
     turns_between,
 )
 from skelfit.verification.measures.person_measures import measure
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.report.aggregate import Aggregate
 from skelfit.verification.report.tables import tables
 
@@ -39,8 +39,8 @@ ELBOW = dof_index("elbow_flexion_l")
 
 
 @pytest.fixture(scope="module")
-def bodies(models: ModelSet) -> Bodies:
-    return Bodies(models)
+def bodies(models: ModelSet) -> BodyModels:
+    return BodyModels(models)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,13 @@ def in_time(lengths: dict[str, int]) -> dict[str, list[Any]]:
     return {"sequence": names, "frame": frames, "angles": ["continuous"] * len(names)}
 
 
-def parts(bodies: Bodies, people: People, size: int) -> list[Aggregate]:
+def parts(bodies: BodyModels, people: DecodedPeople, size: int) -> list[Aggregate]:
     place = np.arange(len(people)) // size
-    some = [people.chosen(place == k) for k in range(place.max() + 1)]
+    some = [people.select(place == k) for k in range(place.max() + 1)]
     return [Aggregate.of(measure(bodies, few, bones_every=50)) for few in some]
 
 
-def anatomy_of(bodies: Bodies, fields: Fields, **changes: Any) -> Json:
+def anatomy_of(bodies: BodyModels, fields: Fields, **changes: Any) -> Json:
     """The report of the frames of two sequences, the same however they are cut, and in whatever order they come."""
     people = as_people(fields, **(in_time({"one": 20, "two": 20}) | changes))
     whole = parts(bodies, people, 40)
@@ -81,7 +81,7 @@ def anatomy_of(bodies: Bodies, fields: Fields, **changes: Any) -> Json:
     return expected
 
 
-def test_jumps_of_sequences(bodies: Bodies, still: Fields) -> None:
+def test_jumps_of_sequences(bodies: BodyModels, still: Fields) -> None:
     """Found at their frames; a gap is no jump, another description is no motion."""
     fields = copied(still)
     fields["skel_poses"][7:20, ELBOW] += math.radians(60)
@@ -102,7 +102,7 @@ def test_jumps_of_sequences(bodies: Bodies, still: Fields) -> None:
     assert rest["turn_deg"] < 0.01 and rest["added_mm"] < 0.01
 
 
-def test_what_turns_in_the_label_is_no_jump_of_the_fit(bodies: Bodies, still: Fields) -> None:
+def test_what_turns_in_the_label_is_no_jump_of_the_fit(bodies: BodyModels, still: Fields) -> None:
     """A fast elbow, and a smaller jump of the spine: the spine comes first, the elbow adds nothing."""
     fields = copied(still)
     fields["skel_poses"][7:20, ELBOW] += math.radians(60)
@@ -118,7 +118,7 @@ def test_what_turns_in_the_label_is_no_jump_of_the_fit(bodies: Bodies, still: Fi
     assert spine["turn_deg"] == pytest.approx(12, abs=0.01)
 
 
-def test_a_turn_through_the_pole_is_no_jump(bodies: Bodies, models: ModelSet, still: Fields) -> None:
+def test_a_turn_through_the_pole_is_no_jump(bodies: BodyModels, models: ModelSet, still: Fields) -> None:
     """The pelvis of docs/labels.md, z up: its angles step by 15 degrees and more, its rotation by two."""
     fields = copied(still)
     t = np.linspace(0, 9, 271)[40:80]
@@ -147,7 +147,7 @@ def test_a_turn_through_the_pole_is_no_jump(bodies: Bodies, models: ModelSet, st
     )
 
 
-def test_jitter_of_known_motions(bodies: Bodies, still: Fields) -> None:
+def test_jitter_of_known_motions(bodies: BodyModels, still: Fields) -> None:
     """Constant speed has none; to and fro by a degree has two degrees per frame^2, whatever the way there."""
     fields = copied(still)
     fields["skel_poses"][:20, ELBOW] += np.radians(np.arange(20))
@@ -170,7 +170,7 @@ def test_jitter_of_known_motions(bodies: Bodies, still: Fields) -> None:
     assert found == {"scapula_l": pytest.approx(2, abs=1e-3), "humerus_l": pytest.approx(4, abs=1e-3)}
 
 
-def test_labels_without_smpl_have_turns_of_the_fit_alone(bodies: Bodies, still: Fields) -> None:
+def test_labels_without_smpl_have_turns_of_the_fit_alone(bodies: BodyModels, still: Fields) -> None:
     fields = copied(still)
     fields["skel_poses"][7:20, ELBOW] += math.radians(30)
     fields["smpl_pose"][:] = 0
@@ -183,7 +183,7 @@ def test_labels_without_smpl_have_turns_of_the_fit_alone(bodies: Bodies, still: 
     assert jitter["by_joint"]["ulna_l"][1] is None and jitter["by_joint"]["ulna_l"][0] > 1
 
 
-def test_what_is_kept_of_a_shard_does_not_grow_with_its_sequences(bodies: Bodies, still: Fields) -> None:
+def test_what_is_kept_of_a_shard_does_not_grow_with_its_sequences(bodies: BodyModels, still: Fields) -> None:
     """Closed parts, as shards are: the same numbers, and no frame is kept."""
     people = as_people(still, **in_time({"one": 20, "two": 20}))
     one, two = parts(bodies, people, 20)
@@ -192,7 +192,7 @@ def test_what_is_kept_of_a_shard_does_not_grow_with_its_sequences(bodies: Bodies
     assert tables(whole) == tables(shards) == tables(whole.closed())
 
 
-def test_no_sequences(bodies: Bodies, still: Fields) -> None:
+def test_no_sequences(bodies: BodyModels, still: Fields) -> None:
     found = tables(parts(bodies, as_people(still), 40)[0])["anatomy"]
     assert found["jumps"]["pairs"] == found["jitter"]["triples"] == 0 and found["jumps"]["worst"] == []
 
@@ -234,7 +234,7 @@ def test_a_label_joint_is_that_which_skel_follows(models: ModelSet) -> None:
     assert names == ["humerus_l"]
 
 
-def test_no_sequence_takes_all_the_places_among_the_worst(bodies: Bodies, still: Fields) -> None:
+def test_no_sequence_takes_all_the_places_among_the_worst(bodies: BodyModels, still: Fields) -> None:
     """Of a sequence that jumps all the time three jumps are kept, so that others are seen, too."""
     fields = copied(still)
     fields["skel_poses"][:20, ELBOW] += np.radians(40) * (np.arange(20) % 2)

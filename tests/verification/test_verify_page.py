@@ -26,8 +26,8 @@ from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.shards.shard_files import ShardFiles
-from skelfit.verification.report.array_packing import UNIT_M, Pack, to_units
-from skelfit.verification.report.gallery import Artist, photograph, read_people, thin_bones
+from skelfit.verification.report.array_packing import UNIT_M, ArrayPack, to_units
+from skelfit.verification.report.gallery import PersonDrawer, photograph, read_people, thin_bones
 from skelfit.verification.report.html_page import FAULTS_SHOWN, SHOWN, make_page, most_telling
 from skelfit.verification.report.report_comparison import compare
 
@@ -107,7 +107,7 @@ def test_what_is_packed_comes_out_again() -> None:
     rng = np.random.default_rng(0)
     points, faces = rng.normal(0, 0.7, (500, 3)), rng.integers(0, 60_000, (40, 3))
     near = points + rng.normal(0, 0.01, points.shape)
-    pack = Pack()
+    pack = ArrayPack()
     places = [pack.add(faces), pack.add_points(points), pack.add_points(near, points)]
     content = zlib.decompress(base64.b64decode(pack.text()))
     assert (unpack(content, places[0]) == faces).all()
@@ -133,7 +133,7 @@ def test_thin_bones_are_near_the_bones(models: ModelSet) -> None:
 
 def test_meshes_are_those_of_the_parameters(folder: Path, models: ModelSet) -> None:
     sample = read_people(folder / "people-000000.tar", keys())[keys()[1]]
-    drawn = Artist(models).draw("k", sample)
+    drawn = PersonDrawer(models).draw("k", sample)
     part = {name: torch.tensor(value)[None] for name, value in sample.fields.items()}
     skel = SkelModel(models.skel_of("male"))
     skin = (

@@ -22,7 +22,7 @@ from skelfit.verification.measures.accuracy import JOINT_SETS, PARTS, parts_of_v
 from skelfit.verification.measures.anatomy import KNEES_ELBOWS, euler_angles, smpl_hinges
 from skelfit.verification.measures.bone_protrusion import bone_sample
 from skelfit.verification.measures.person_measures import PersonMetrics, measure
-from skelfit.verification.measures.remade_bodies import Bodies, bone_vertices
+from skelfit.verification.measures.posed_bodies import BodyModels, bone_vertices
 from skelfit.verification.measures.reprojection import MIRRORED_KEYPOINTS
 
 NEAR = 1e-3  # mm, px
@@ -30,8 +30,8 @@ COUNT = 12
 
 
 @pytest.fixture(scope="module")
-def bodies(models: ModelSet) -> Bodies:
-    return Bodies(models)
+def bodies(models: ModelSet) -> BodyModels:
+    return BodyModels(models)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def genders() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def metrics(bodies: Bodies, fields: dict[str, np.ndarray], genders: list[str]) -> PersonMetrics:
+def metrics(bodies: BodyModels, fields: dict[str, np.ndarray], genders: list[str]) -> PersonMetrics:
     return measure(bodies, as_people(fields, skel_gender=genders), bones_every=1)
 
 
@@ -160,7 +160,9 @@ def test_reprojection(
         assert metrics.reprojection.seen[i] == len(distances)
 
 
-def test_what_cannot_be_projected(bodies: Bodies, fields: dict[str, np.ndarray], models: ModelSet) -> None:
+def test_what_cannot_be_projected(
+    bodies: BodyModels, fields: dict[str, np.ndarray], models: ModelSet
+) -> None:
     """No camera, no keypoints, no box, behind the camera, no SMPL parameters: nobody else is touched."""
     changed = {name: value.copy() for name, value in fields.items()}
     changed["gtkps"][1, :, 2] = 0
@@ -177,16 +179,16 @@ def test_what_cannot_be_projected(bodies: Bodies, fields: dict[str, np.ndarray],
     assert np.isnan(m.accuracy.pve_mm[4]) and np.isnan(m.accuracy.joints_mm["smpl24"][4]).all()
     assert np.isnan(m.anatomy.smpl_hinges_deg[4]).all() and np.isfinite(m.anatomy.excess_deg).all()
     assert np.abs(m.accuracy.pve_mm[5:] - whole.accuracy.pve_mm[5:]).max() < 1e-9
-    bare = Bodies(make_model_set(models.smpl, models.skel, "bare", None))
+    bare = BodyModels(make_model_set(models.smpl, models.skel, "bare", None))
     few = measure(bare, as_people(fields))
     assert np.isnan(few.reprojection.px).all() and np.isnan(few.accuracy.joints_mm["lsp14"]).all()
     assert np.isfinite(few.accuracy.joints_mm["skel24"]).all()
 
 
 def test_nobody_depends_on_the_batch(
-    bodies: Bodies, fields: dict[str, np.ndarray], metrics: PersonMetrics
+    bodies: BodyModels, fields: dict[str, np.ndarray], metrics: PersonMetrics
 ) -> None:
-    one = measure(bodies, metrics.people.chosen(np.arange(COUNT) == 5), bones_every=1)
+    one = measure(bodies, metrics.people.select(np.arange(COUNT) == 5), bones_every=1)
     assert np.array_equal(one.accuracy.vertex_mm[0], metrics.accuracy.vertex_mm[5])
     assert one.accuracy.pve_mm[0] == metrics.accuracy.pve_mm[5]
     assert one.bones.depth_mm[0] == metrics.bones.depth_mm[metrics.bones.rows.tolist().index(5)]
@@ -218,7 +220,7 @@ def test_knees_and_elbows_of_smpl_in_their_own_ranges() -> None:
     assert np.abs(found - expected).max() < 1e-9
 
 
-def test_excess_against_a_loop(bodies: Bodies) -> None:
+def test_excess_against_a_loop(bodies: BodyModels) -> None:
     fields = make_fields(5)
     fields["skel_poses"] *= 1.7
     m = measure(bodies, as_people(fields))
@@ -262,7 +264,7 @@ def distance_to_triangles(corners: np.ndarray, point: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("bent", [0.0, 1.0])
-def test_distances_of_bones_to_the_skin(bodies: Bodies, bent: float) -> None:
+def test_distances_of_bones_to_the_skin(bodies: BodyModels, bent: float) -> None:
     """Against all triangles in float64, with signs; bent: poses in which the skin folds into itself."""
     fields = make_fields(4, seed=4)
     fields["skel_betas"][:] = np.random.default_rng(1).normal(size=(4, 10))
@@ -284,7 +286,7 @@ def test_distances_of_bones_to_the_skin(bodies: Bodies, bent: float) -> None:
     assert outside > 10
 
 
-def test_shares_of_bones_outside(bodies: Bodies, metrics: PersonMetrics) -> None:
+def test_shares_of_bones_outside(bodies: BodyModels, metrics: PersonMetrics) -> None:
     found = metrics.bones
     assert sorted(found.rows.tolist()) == list(range(COUNT))
     assert 0 < found.share.mean() < 0.1 and found.joint_share.shape == (COUNT, 24)
@@ -301,7 +303,7 @@ def test_shares_of_bones_outside(bodies: Bodies, metrics: PersonMetrics) -> None
         assert found.share[place] == pytest.approx((distance > 0).mean(), abs=0.01)  # of all vertices alike
 
 
-def test_bone_samples_see_all_sides(bodies: Bodies) -> None:
+def test_bone_samples_see_all_sides(bodies: BodyModels) -> None:
     """Every joint's bones, around and along, right and left alike: a line along a tube would sit at one side."""
     asset = bodies.skel("male").asset
     sample = bone_sample(asset)

@@ -18,15 +18,15 @@ from verify_people import as_people, fitted_fields
 from skelfit.bodies.dofs import DOF_NAMES, dof_index, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.verification.measures.anatomy import MIRROR_SIGN, SIDES
-from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.person_measures import measure
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.measures.reprojection import MIRRORED_KEYPOINTS
 from skelfit.verification.report.aggregate import Aggregate
 from skelfit.verification.report.histogram import Histogram
 from skelfit.verification.report.tables import tables
 from skelfit.verification.report.worst_people import CRITERIA, KEPT
-from skelfit.verification.verify_shard import _wrong_errors
+from skelfit.verification.verify_shard import wrong_errors
 
 COUNT = 100
 PLANTED = {"3 %": np.arange(COUNT) % 33 == 5, "5 %": np.arange(COUNT) % 20 == 3}
@@ -34,8 +34,8 @@ Fields = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def bodies(models: ModelSet) -> Bodies:
-    return Bodies(models)
+def bodies(models: ModelSet) -> BodyModels:
+    return BodyModels(models)
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +43,23 @@ def clean(models: ModelSet) -> Fields:
     return fitted_fields(models, COUNT)
 
 
-def report(bodies: Bodies, fields: Fields, **changes: Any) -> dict[str, Any]:
+def report(bodies: BodyModels, fields: Fields, **changes: Any) -> dict[str, Any]:
     """The tables of these people, in batches."""
     people = as_people(fields, **changes)
     return tables(reduce(Aggregate.merge, (Aggregate.of(m) for m in batches(bodies, people, 32))))
 
 
-def batches(bodies: Bodies, people: People, size: int) -> Any:
+def batches(bodies: BodyModels, people: DecodedPeople, size: int) -> Any:
     place = np.arange(len(people)) // size
     for k in range(place.max() + 1):
-        yield measure(bodies, people.chosen(place == k), bones_every=50)
+        yield measure(bodies, people.select(place == k), bones_every=50)
 
 
 def copied(fields: Fields) -> Fields:
     return {name: value.copy() for name, value in fields.items()}
 
 
-def test_a_clean_set_has_nothing_to_tell(bodies: Bodies, clean: Fields) -> None:
+def test_a_clean_set_has_nothing_to_tell(bodies: BodyModels, clean: Fields) -> None:
     found = report(bodies, clean)
     anatomy, picture = found["anatomy"], found["reprojection"]
     assert found["accuracy"]["people"] == COUNT and found["accuracy"]["without_smpl"] == 0
@@ -77,7 +77,7 @@ def test_a_clean_set_has_nothing_to_tell(bodies: Bodies, clean: Fields) -> None:
     )
 
 
-def test_a_knee_bent_back(bodies: Bodies, clean: Fields) -> None:
+def test_a_knee_bent_back(bodies: BodyModels, clean: Fields) -> None:
     """25 degrees in 3 % of the fits, and in 5 % of the labels."""
     fields = copied(clean)
     fields["skel_poses"][PLANTED["3 %"], dof_index("knee_angle_r")] = math.radians(-25)
@@ -94,7 +94,7 @@ def test_a_knee_bent_back(bodies: Bodies, clean: Fields) -> None:
     assert below == 3 and knee["limits_deg"] == [0, 135]
 
 
-def test_offsets(bodies: Bodies, clean: Fields) -> None:
+def test_offsets(bodies: BodyModels, clean: Fields) -> None:
     """40 mm in 5 % of the people: the skin is off, its shape is not, and the stored errors do not hold."""
     fields = copied(clean)
     fields["skel_trans"][PLANTED["5 %"]] += np.float32([0, 0.04, 0])
@@ -113,18 +113,18 @@ def test_offsets(bodies: Bodies, clean: Fields) -> None:
 
 
 @pytest.mark.parametrize("away", [10.0, 300.0, 4000.0])
-def test_people_far_away_are_not_damaged(models: ModelSet, bodies: Bodies, away: float) -> None:
+def test_people_far_away_are_not_damaged(models: ModelSet, bodies: BodyModels, away: float) -> None:
     """Float32 holds a place at 4 km to 0.25 mm; a fit that is off by a millimetre is wrong there, too."""
     fields, row = fitted_fields(models, 24, away=away), 5
     path = Path("people-000000.tar")
-    assert _wrong_errors(measure(bodies, as_people(fields)), path) == []
+    assert wrong_errors(measure(bodies, as_people(fields)), path) == []
     fields["skel_trans"][row, 1] += 0.001
-    (damage,) = _wrong_errors(measure(bodies, as_people(fields)), path)
+    (damage,) = wrong_errors(measure(bodies, as_people(fields)), path)
     assert damage.sample == f"people-0-{row:08d}" and "its parameters give" in damage.message
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_exchanged_sides_of_a_fit(bodies: Bodies, clean: Fields, mirrored: bool) -> None:
+def test_exchanged_sides_of_a_fit(bodies: BodyModels, clean: Fields, mirrored: bool) -> None:
     """Columns exchanged, or the motions of the limbs."""
     fields, rows = copied(clean), np.flatnonzero(PLANTED["5 %"])
     for _, right, left in SIDES:
@@ -137,7 +137,7 @@ def test_exchanged_sides_of_a_fit(bodies: Bodies, clean: Fields, mirrored: bool)
     assert sorted(cases) == [f"people-0-{i:08d}" for i in rows]
 
 
-def test_nobody_is_the_worst_with_next_to_nothing(bodies: Bodies, clean: Fields) -> None:
+def test_nobody_is_the_worst_with_next_to_nothing(bodies: BodyModels, clean: Fields) -> None:
     """A label that misses its keypoints by 0.2 % of the box is worth no look, one that misses them by 2 % is."""
     for share, people in ((0.002, 0), (0.02, 8)):
         fields = {name: value[:8].copy() for name, value in clean.items()}
@@ -146,7 +146,7 @@ def test_nobody_is_the_worst_with_next_to_nothing(bodies: Bodies, clean: Fields)
         assert by.count("label_px_share") == people
 
 
-def test_who_is_symmetrical_but_for_a_little_is_not_exchanged(bodies: Bodies, clean: Fields) -> None:
+def test_who_is_symmetrical_but_for_a_little_is_not_exchanged(bodies: BodyModels, clean: Fields) -> None:
     """The label bends one elbow by 10 degrees, the fit the other: its mirror image is nearer, but that says little."""
     fields = {name: value[:4].copy() for name, value in clean.items()}
     fields["smpl_pose"][:, 1:], fields["skel_poses"][:, 3:] = 0, 0
@@ -161,7 +161,7 @@ def test_who_is_symmetrical_but_for_a_little_is_not_exchanged(bodies: Bodies, cl
     assert measure(bodies, as_people(fields)).anatomy.swapped.all(), "by much, they are"
 
 
-def test_exchanged_keypoints_and_bad_labels(bodies: Bodies, clean: Fields) -> None:
+def test_exchanged_keypoints_and_bad_labels(bodies: BodyModels, clean: Fields) -> None:
     """A label that misses its keypoints is a bad label; a fit that misses what its label meets is a bad fit."""
     fields, three, five = copied(clean), PLANTED["3 %"], PLANTED["5 %"]
     fields["gtkps"][three] = fields["gtkps"][three][:, list(MIRRORED_KEYPOINTS)]
@@ -179,7 +179,7 @@ def test_exchanged_keypoints_and_bad_labels(bodies: Bodies, clean: Fields) -> No
 
 def test_dofs_mirror_as_the_body_does(models: ModelSet) -> None:
     """MIRROR_SIGN: the joints of a pose and of its mirror image mirror each other."""
-    skel = Bodies(models).skel("male")
+    skel = BodyModels(models).skel("male")
     order = np.arange(len(DOF_NAMES))
     for _, right, left in SIDES:
         order[[right, left]] = left, right
@@ -204,7 +204,7 @@ def test_limits_mirror_as_the_dofs_do_but_where_the_source_has_them_otherwise() 
     assert other == {"scapula_elevation", "scapula_upward_rot"}
 
 
-def test_aggregates_add_up_in_any_order(bodies: Bodies, clean: Fields) -> None:
+def test_aggregates_add_up_in_any_order(bodies: BodyModels, clean: Fields) -> None:
     """Associative, commutative, through pickles; the report of parts is that of the whole, to the last digit."""
     subsets = ["one" if i % 3 else "two" for i in range(COUNT)]
     people = as_people(clean, subset=subsets)
@@ -224,7 +224,7 @@ def test_aggregates_add_up_in_any_order(bodies: Bodies, clean: Fields) -> None:
     )
 
 
-def test_absurd_numbers_stop_nothing(bodies: Bodies, clean: Fields) -> None:
+def test_absurd_numbers_stop_nothing(bodies: BodyModels, clean: Fields) -> None:
     """People whose numbers were overwritten, but are numbers: the report is whole, the others as they were."""
     names = "skel_poses skel_betas skel_trans smpl_pose smpl_betas gtkps cam_int scale".split()
     clean = {part: value[:12] for part, value in clean.items()}

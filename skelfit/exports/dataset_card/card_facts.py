@@ -60,16 +60,18 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
     for key in ("subset", "shards", "identity"):
         if key not in summary:
             raise ShardError(folder / SUMMARY_NAME, key, "a value", "no such key")
-    found = list_shards(folder, summary["subset"])
-    if len(found) != summary["shards"]:
-        raise ShardError(folder, None, f"the {summary['shards']} shards of the summary", f"{len(found)}")
-    shards = [(files, read_marker(files)) for files in found]
+    shard_files = list_shards(folder, summary["subset"])
+    if len(shard_files) != summary["shards"]:
+        raise ShardError(
+            folder, None, f"the {summary['shards']} shards of the summary", f"{len(shard_files)}"
+        )
+    shards = [(files, read_marker(files)) for files in shard_files]
     for files, marker in shards:
         check_shard(files, marker)
     largest: Counter[int] = Counter()
     sequences: set[tuple[str, str]] = set()
     try:
-        lines = (row for files in found for row in read_rows(files.sidecar))
+        lines = (row for files in shard_files for row in read_rows(files.sidecar))
         rows = Summary.of_rows(_counted(lines, largest, sequences))
         poses, said = _read_people(shards, angle_people)
     except KeyError as error:
@@ -84,7 +86,7 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
         poses=poses,
         said=said,
         sequences=len(sequences),
-        shards=len(found),
+        shards=len(shard_files),
         bytes=sum(marker.tar.bytes for _, marker in shards),
     )
 

@@ -276,9 +276,9 @@ def _making(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
 
 
 def _citations(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
-    found = [origin["citation"] for s in subsets for origin in s.origins if origin.get("citation")]
+    citations = [origin["citation"] for s in subsets for origin in s.origins if origin.get("citation")]
     yield "Please cite the sources and the models:"
-    yield "\n".join(f"- {text}" for text in dict.fromkeys([*found, *_METHODS]))
+    yield "\n".join(f"- {text}" for text in dict.fromkeys([*citations, *_METHODS]))
 
 
 def _shares(subsets: Sequence[SubsetFacts], name: str, texts: Mapping[str, str]) -> str:

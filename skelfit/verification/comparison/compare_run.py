@@ -21,8 +21,8 @@ from skelfit.verification.comparison.matching import Matching, Seen, match
 from skelfit.verification.comparison.skel_labels import SkelLabels
 from skelfit.verification.comparison.source_frame import source_frame_of
 from skelfit.verification.comparison.tally import Tally, cases_of
-from skelfit.verification.measures.decoded_samples import People
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.decoded_samples import DecodedPeople
+from skelfit.verification.measures.posed_bodies import BodyModels
 
 BATCH = 64  # people whose bodies are in memory
 _COUNTED = 64  # batches that are counted together: to count few people takes as long as to count many
@@ -41,7 +41,7 @@ class Comparison:
 
 
 def compare(
-    run: FinishedRun, labels: SkelLabels, bodies: Bodies, within_px: float, step: Callable[[int], object]
+    run: FinishedRun, labels: SkelLabels, bodies: BodyModels, within_px: float, step: Callable[[int], object]
 ) -> Comparison:
     """Compare a run with a label file; `step` is told how many more people are done.
 
@@ -110,6 +110,6 @@ def _is_whole(label: FloatArray) -> bool:
     return label.shape == (LABEL_SIZE,) and bool(np.isfinite(label).all())
 
 
-def _people(shard: str, samples: list[_Sample]) -> People:
+def _people(shard: str, samples: list[_Sample]) -> DecodedPeople:
     keys, labels, metas = zip(*samples, strict=True)
-    return People(shard, keys, np.stack(labels).astype(np.float32), metas)
+    return DecodedPeople(shard, keys, np.stack(labels).astype(np.float32), metas)

@@ -18,8 +18,8 @@ from skelfit.bodies.joint_distances import joint_errors
 from skelfit.shards.label_vector import pack
 from skelfit.verification.comparison.skel_labels import SkelLabels
 from skelfit.verification.measures.anatomy import beyond
-from skelfit.verification.measures.decoded_samples import People
-from skelfit.verification.measures.remade_bodies import Array, Bodies, Skin32
+from skelfit.verification.measures.decoded_samples import DecodedPeople
+from skelfit.verification.measures.posed_bodies import Array, BodyModels, Skin32
 
 JOINTS = len(set(DOF_JOINT))
 _TURN = 2 * np.pi
@@ -62,7 +62,7 @@ Skins = tuple[Skin32, Skin32]
 
 
 def differences(
-    bodies: Bodies, people: People, labels: SkelLabels, rows: NDArray[np.int64]
+    bodies: BodyModels, people: DecodedPeople, labels: SkelLabels, rows: NDArray[np.int64]
 ) -> tuple[Differences, Skins]:
     """People of shards beside rows (N,) of a label file. Raises ModelError."""
     one, other = _posed(bodies, people), _posed(bodies, _as_people(people, labels, rows))
@@ -89,7 +89,7 @@ def differences(
     return found, rooted
 
 
-def _as_people(people: People, labels: SkelLabels, rows: NDArray[np.int64]) -> People:
+def _as_people(people: DecodedPeople, labels: SkelLabels, rows: NDArray[np.int64]) -> DecodedPeople:
     """The same people as the file describes them; of labels it knows nothing."""
     fields = {name: part.copy() for name, part in people.fields().items()}
     fields |= {"skel_poses": labels.poses[rows], "skel_betas": labels.betas[rows]}
@@ -98,11 +98,11 @@ def _as_people(people: People, labels: SkelLabels, rows: NDArray[np.int64]) -> P
     metas = [
         {**meta, **told, "skel_gender": gender} for meta, gender in zip(people.metas, genders, strict=True)
     ]
-    return People(people.shard, people.keys, pack(fields), tuple(metas))
+    return DecodedPeople(people.shard, people.keys, pack(fields), tuple(metas))
 
 
 @torch.no_grad()
-def _posed(bodies: Bodies, people: People) -> _Side:
+def _posed(bodies: BodyModels, people: DecodedPeople) -> _Side:
     n, poses = len(people), people.fields()["skel_poses"].astype(np.float64)
     # The frames of a sequence may be described by angles that are whole turns, or a twin, off.
     moving = np.array([meta["angles"] == "continuous" for meta in people.metas], bool)

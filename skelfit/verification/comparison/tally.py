@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, SKEL_JOINT_NAMES
 from skelfit.verification.comparison.differences import Differences, Skins
 from skelfit.verification.measures.anatomy import BEYOND_DEG
-from skelfit.verification.measures.decoded_samples import People
-from skelfit.verification.measures.remade_bodies import Array, Skin32
+from skelfit.verification.measures.decoded_samples import DecodedPeople
+from skelfit.verification.measures.posed_bodies import Array, Skin32
 from skelfit.verification.report.histogram import Histogram
 
 KEPT = 12  # of those who differ most
@@ -98,7 +98,7 @@ def _measures(some: Sequence[Differences]) -> Iterator[tuple[Measure, Array, flo
         yield ("beta", str(k)), betas[:, k], _FINE
 
 
-def cases_of(d: Differences, skins: Skins, people: People, rows: NDArray[np.int64]) -> list[Case]:
+def cases_of(d: Differences, skins: Skins, people: DecodedPeople, rows: NDArray[np.int64]) -> list[Case]:
     """The people of a batch who differ most, rounding left out; rows (N,) of the file."""
     keys = people.keys
     pve = np.round(d.skin_mm[:, 1], 6)

@@ -18,15 +18,15 @@ from skelfit.verification.measures.motion_jumps import (
     ADDED_DEG,
     ADDED_MM,
     TURN_DEG,
+    FrameRuns,
+    FrameSteps,
     Jump,
-    Runs,
-    Steps,
     join,
     measure_steps,
     runs_of,
 )
 from skelfit.verification.measures.person_measures import PersonMetrics
-from skelfit.verification.measures.remade_bodies import Array
+from skelfit.verification.measures.posed_bodies import Array
 from skelfit.verification.measures.reprojection import BAD_FIT, BAD_LABEL
 from skelfit.verification.report.histogram import Histogram
 from skelfit.verification.report.worst_people import Worst, merge_worst, worst_of
@@ -49,7 +49,7 @@ class Aggregate:
     histograms: Mapping[str, Histogram] = field(default_factory=dict)  # likewise
     arrays: Mapping[str, Ints] = field(default_factory=dict)  # counts and sums, likewise
     worst: Worst = field(default_factory=dict)
-    runs: Runs = field(
+    runs: FrameRuns = field(
         default_factory=dict
     )  # of sequences that are not closed: their ends may go on elsewhere
     jumps: tuple[Jump, ...] = ()  # the largest ones
@@ -58,19 +58,19 @@ class Aggregate:
     def of(cls, m: PersonMetrics) -> Aggregate:
         """Of some people, whose sequences come in order."""
         runs, windows = runs_of(m.people, m.accuracy)
-        found = cls(
+        aggregate = cls(
             counts=_counts(m),
             histograms=dict(_histograms(m)),
             arrays=_arrays(m),
             worst=worst_of(m),
             runs=runs,
         )
-        return found.with_steps(measure_steps(windows))
+        return aggregate.with_steps(measure_steps(windows))
 
     def merge(self, other: Aggregate) -> Aggregate:
         """Of the people of both; associative, and exact but for the order of neighbours of equal rank."""
         runs, windows = join(self.runs, other.runs)
-        found = Aggregate(
+        aggregate = Aggregate(
             counts=self.counts + other.counts,
             histograms=_merged(self.histograms, other.histograms, Histogram.merge),
             arrays=_merged(self.arrays, other.arrays, np.add),
@@ -78,47 +78,47 @@ class Aggregate:
             runs=runs,
             jumps=_largest((*self.jumps, *other.jumps)),
         )
-        return found.with_steps(measure_steps(windows))
+        return aggregate.with_steps(measure_steps(windows))
 
     def closed(self) -> Aggregate:
         """Without the ends of sequences, none of which goes on elsewhere: a shard holds whole ones."""
         sequences = Counter({"sequences": len(self.runs)} if self.runs else {})
         return replace(self, counts=self.counts + sequences, runs={})
 
-    def with_steps(self, steps: Steps) -> Aggregate:
+    def with_steps(self, steps: FrameSteps) -> Aggregate:
         """With what was found between frames of these people."""
-        found = Aggregate(
+        aggregate = Aggregate(
             counts=_step_counts(steps),
             histograms=dict(_step_histograms(steps)),
             arrays=_step_arrays(steps),
         )
         return replace(
             self,
-            counts=self.counts + found.counts,
-            histograms=_merged(self.histograms, found.histograms, Histogram.merge),
-            arrays=_merged(self.arrays, found.arrays, np.add),
+            counts=self.counts + aggregate.counts,
+            histograms=_merged(self.histograms, aggregate.histograms, Histogram.merge),
+            arrays=_merged(self.arrays, aggregate.arrays, np.add),
             jumps=_largest((*self.jumps, *steps.jumps)),
         )
 
 
 def _largest(jumps: tuple[Jump, ...]) -> tuple[Jump, ...]:
     """The largest ones, but of one sequence no more than a few; whatever order they are found in."""
-    found: list[Jump] = []
+    largest: list[Jump] = []
     for jump in sorted(jumps, key=lambda jump: jump.order):
-        if sum(other.motion == jump.motion for other in found) < WORST_OF_ONE:
-            found.append(jump)
-        if len(found) == WORST_JUMPS:
+        if sum(other.sequence_id == jump.sequence_id for other in largest) < WORST_OF_ONE:
+            largest.append(jump)
+        if len(largest) == WORST_JUMPS:
             break
-    return tuple(found)
+    return tuple(largest)
 
 
-def _added_deg(steps: Steps) -> Array:
+def _added_deg(steps: FrameSteps) -> Array:
     """The furthest that any joint turns beyond the label's (P,); NaN where that is not known."""
-    found: Array = (steps.turn_deg - steps.label_turn_deg).max(1)
-    return found
+    added: Array = (steps.turn_deg - steps.label_turn_deg).max(1)
+    return added
 
 
-def _step_counts(steps: Steps) -> Counter[str]:
+def _step_counts(steps: FrameSteps) -> Counter[str]:
     turned, added = steps.turn_deg.max(1), _added_deg(steps)
     counts = Counter({f"jumps/turn/{d}": int((turned > d).sum()) for d in TURN_DEG})
     counts += Counter({f"jumps/added_deg/{d}": int((added > d).sum()) for d in ADDED_DEG})
@@ -126,7 +126,7 @@ def _step_counts(steps: Steps) -> Counter[str]:
     return counts
 
 
-def _step_histograms(steps: Steps) -> Iterator[tuple[str, Histogram]]:
+def _step_histograms(steps: FrameSteps) -> Iterator[tuple[str, Histogram]]:
     """By pairs, the joint that turns most; by triples, the mean over the joints of the body."""
     if len(steps.turn_deg):
         yield "jumps/turn_deg", Histogram.of(steps.turn_deg.max(1))
@@ -138,7 +138,7 @@ def _step_histograms(steps: Steps) -> Iterator[tuple[str, Histogram]]:
             yield f"jitter/{who}_deg", Histogram.of(steps.mean_jitter_deg[:, k], 0.001)
 
 
-def _step_arrays(steps: Steps) -> dict[str, Ints]:
+def _step_arrays(steps: FrameSteps) -> dict[str, Ints]:
     """Sums of jitter by joint (24,2), and of how many triples (2,), of fit and label."""
     jitter = np.minimum(steps.jitter_deg, _MOST_DEG)
     return {
@@ -148,10 +148,10 @@ def _step_arrays(steps: Steps) -> dict[str, Ints]:
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any], add: Any) -> dict[str, Any]:
-    found = dict(one)
+    merged = dict(one)
     for name, value in other.items():
-        found[name] = add(found[name], value) if name in found else value
-    return found
+        merged[name] = add(merged[name], value) if name in merged else value
+    return merged
 
 
 def extremity_bins(extremity_deg: Array) -> NDArray[np.int64]:
@@ -165,7 +165,7 @@ def _counts(m: PersonMetrics) -> Counter[str]:
     label, added = r.share[:, 0], r.share[:, 1] - r.share[:, 0]
     bad_label = ~(label <= BAD_LABEL)
     known = np.isfinite(r.pck[:, 0, 0])
-    found = {
+    counts = {
         "people": people,
         "without_smpl": int(np.isnan(a.pve_mm).sum()),
         "reprojection/people": int(known.sum()),
@@ -180,8 +180,8 @@ def _counts(m: PersonMetrics) -> Counter[str]:
         "sequences/frames": sum(meta["sequence"] is not None for meta in m.people.metas),
     }
     for d in BEYOND_DEG:
-        found[f"violations/any/{d}"] = int((m.anatomy.excess_deg > d).any(1).sum())
-    return Counter({name: n for name, n in found.items() if n})
+        counts[f"violations/any/{d}"] = int((m.anatomy.excess_deg > d).any(1).sum())
+    return Counter({name: n for name, n in counts.items() if n})
 
 
 def _histograms(m: PersonMetrics) -> Iterator[tuple[str, Histogram]]:

@@ -14,7 +14,7 @@ UNIT_M = 1e-4
 _REACH = 32_767
 
 
-class Pack:
+class ArrayPack:
     """Gathers arrays of 16-bit numbers. `text` holds all of them, each found by what `add` returned."""
 
     def __init__(self) -> None:

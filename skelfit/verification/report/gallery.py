@@ -47,7 +47,7 @@ def to_view(coordinates: str) -> Array:
 
 
 @dataclass(frozen=True)
-class Sample:
+class StoredPerson:
     """What a tar holds of a person."""
 
     fields: Mapping[str, FloatArray]
@@ -56,7 +56,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Photo:
+class PersonPhoto:
     """A person's photo; points are in its pixels."""
 
     jpeg: bytes
@@ -66,7 +66,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PersonDrawing:
     """A person to look at; points in metres about the person's middle, y up."""
 
     key: str
@@ -76,7 +76,7 @@ class Drawn:
     )  # (V,3) SMPL's skin that was fitted; None where the shards do not hold SMPL's parameters
     skin: Array  # (V,3) SKEL's
     bones: Array  # (B,3)
-    photo: Photo | None
+    photo: PersonPhoto | None
 
 
 @dataclass(frozen=True)
@@ -97,27 +97,27 @@ def thin_bones(asset: SkelAsset) -> ThinBones:
     return ThinBones(first, faces[whole].astype(np.int32))
 
 
-def read_people(tar: Path, keys: Iterable[str]) -> dict[str, Sample]:
+def read_people(tar: Path, keys: Iterable[str]) -> dict[str, StoredPerson]:
     """The samples of these keys; those that the tar does not have are left out. Raises ShardError."""
-    wanted, found = set(keys), dict[str, dict[str, bytes]]()
+    wanted, members_of = set(keys), dict[str, dict[str, bytes]]()
     try:
         with tarfile.open(tar) as stream:
             for member in stream:
                 key, _, ending = member.name.partition(".")
                 if key in wanted and (content := stream.extractfile(member)):
-                    found.setdefault(key, {})[ending] = content.read()
-        return {key: _sample(members) for key, members in found.items()}
+                    members_of.setdefault(key, {})[ending] = content.read()
+        return {key: _sample(members) for key, members in members_of.items()}
     except (OSError, tarfile.TarError, ValueError, KeyError) as error:
         raise ShardError(tar, None, "a tar of skelfit samples", repr(error)) from None
 
 
-def _sample(members: dict[str, bytes]) -> Sample:
+def _sample(members: dict[str, bytes]) -> StoredPerson:
     label = np.load(io.BytesIO(members.pop("label.npy")), allow_pickle=False)
     meta = json.loads(members.pop("meta.json"))
-    return Sample(unpack(label), meta, next(iter(members.values()), None))
+    return StoredPerson(unpack(label), meta, next(iter(members.values()), None))
 
 
-class Artist:
+class PersonDrawer:
     """Draws people with a set of body models; a model is made when it is first needed."""
 
     def __init__(self, models: ModelSet) -> None:
@@ -138,13 +138,13 @@ class Artist:
             self._skel[gender] = SkelModel(asset), thin_bones(asset)
         return self._skel[gender]
 
-    def draw(self, key: str, sample: Sample) -> Drawn:
+    def draw(self, key: str, sample: StoredPerson) -> PersonDrawing:
         """The person's meshes, and the photo where there is one. Raises ModelError."""
-        figure = Figure(self, sample)
+        figure = PosableFigure(self, sample)
         posed = figure.pose(figure.stored)
         thin = self.skel(figure.gender)[1]
         photo = photograph(sample, posed.joints_m)
-        return Drawn(key, figure.gender, figure.target, posed.skin, posed.bones[thin.vertices], photo)
+        return PersonDrawing(key, figure.gender, figure.target, posed.skin, posed.bones[thin.vertices], photo)
 
     @torch.no_grad()
     def standing(self) -> tuple[Array, NDArray[np.int32]]:
@@ -157,7 +157,7 @@ class Artist:
 
 
 @dataclass(frozen=True)
-class Posed:
+class PosedMeshes:
     """Skin (V,3) and bones (Vs,3) in metres as they are looked at; joints (24,3) m as the label has them."""
 
     skin: Array
@@ -165,11 +165,11 @@ class Posed:
     joints_m: Array
 
 
-class Figure:
+class PosableFigure:
     """A person to be posed. Raises ModelError when the models lack the person's gender."""
 
     @torch.no_grad()
-    def __init__(self, artist: Artist, sample: Sample) -> None:
+    def __init__(self, artist: PersonDrawer, sample: StoredPerson) -> None:
         self._part = {name: torch.tensor(value) for name, value in sample.fields.items()}
         self.gender = str(sample.meta["skel_gender"])
         self.model = artist.skel(self.gender)[0]
@@ -190,7 +190,7 @@ class Figure:
         return seen
 
     @torch.no_grad()
-    def pose(self, angles: NDArray[np.floating[Any]]) -> Posed:
+    def pose(self, angles: NDArray[np.floating[Any]]) -> PosedMeshes:
         """The person in another pose, angles (46,) rad; the middle stays that of the stored pose."""
         q, trans = torch.tensor(angles, dtype=torch.float32), self._part["skel_trans"]
         posed = self.model.forward(self._shape, q, trans)
@@ -198,10 +198,10 @@ class Figure:
             posed.vertices.double().numpy(),
             self.model.bones(self._shape, q, trans).double().numpy(),
         )
-        return Posed(self._seen(skin), self._seen(bones), posed.joints.double().numpy())
+        return PosedMeshes(self._seen(skin), self._seen(bones), posed.joints.double().numpy())
 
 
-def photograph(sample: Sample, joints_m: Array) -> Photo | None:
+def photograph(sample: StoredPerson, joints_m: Array) -> PersonPhoto | None:
     """The photo cut to the person, with joints (24,3) m of the camera projected; None without image or camera."""
     meta = sample.meta
     if (
@@ -232,7 +232,7 @@ def photograph(sample: Sample, joints_m: Array) -> Photo | None:
     stream = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS, box).save(stream, "JPEG", quality=82)
     corner = np.array(box[:2])
-    return Photo(stream.getvalue(), size, (joints - corner) * scale, (keypoints - corner) * scale)
+    return PersonPhoto(stream.getvalue(), size, (joints - corner) * scale, (keypoints - corner) * scale)
 
 
 def _frame(joints: Array, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
@@ -244,7 +244,7 @@ def _frame(joints: Array, size: tuple[int, int]) -> tuple[float, float, float, f
     return (left, top, right, bottom) if right - left >= 8 and bottom - top >= 8 else None
 
 
-def lines_of(photo: Photo) -> list[list[float]]:
+def lines_of(photo: PersonPhoto) -> list[list[float]]:
     """The skeleton on the photo: [x, y, x, y] px of each joint's line to its parent."""
     ends = [(photo.joints[parent], photo.joints[j]) for j, parent in enumerate(SKEL_PARENTS) if parent >= 0]
     return [[round(float(v), 1) for v in (*a, *b)] for a, b in ends]
@@ -256,13 +256,13 @@ def data_uri(jpeg: bytes) -> str:
 
 
 def draw_people(
-    wanted: Sequence[tuple[Path, str]], artist: Artist, skip: Callable[[str, str], object]
-) -> list[Drawn]:
+    wanted: Sequence[tuple[Path, str]], artist: PersonDrawer, skip: Callable[[str, str], object]
+) -> list[PersonDrawing]:
     """People given by tar and key, in this order; who cannot be drawn is told to `skip` as key and reason."""
     keys: dict[Path, list[str]] = {}
     for tar, key in wanted:
         keys.setdefault(tar, []).append(key)
-    samples: dict[str, Sample] = {}
+    samples: dict[str, StoredPerson] = {}
     for tar, some in keys.items():
         try:
             samples |= read_people(tar, some)

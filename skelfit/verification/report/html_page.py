@@ -17,8 +17,15 @@ import numpy as np
 from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.shard_files import ShardError
 from skelfit.storage.hashed_write import write_atomically
-from skelfit.verification.report.array_packing import UNIT_M, Pack
-from skelfit.verification.report.gallery import Artist, Drawn, Photo, data_uri, draw_people, lines_of
+from skelfit.verification.report.array_packing import UNIT_M, ArrayPack
+from skelfit.verification.report.gallery import (
+    PersonDrawer,
+    PersonDrawing,
+    PersonPhoto,
+    data_uri,
+    draw_people,
+    lines_of,
+)
 from skelfit.verification.report.motion_plots import (
     ANGLE_UNIT_DEG,
     DOFS,
@@ -41,7 +48,7 @@ def write_html(report: Mapping[str, Any], folders: Sequence[Path], models: Model
 
 def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet) -> str:
     """The page of a report on shards in `folders`; whoever cannot be drawn is named in it. Raises ModelError."""
-    pack, artist, skipped = Pack(), Artist(models), list[dict[str, str]]()
+    pack, artist, skipped = ArrayPack(), PersonDrawer(models), list[dict[str, str]]()
     measured = {person["key"]: person for person in most_telling(report.get("worst", ()), SHOWN)}
     drawn = draw_people(
         [(_tar(folders, person["shard"]), key) for key, person in measured.items()],
@@ -73,7 +80,7 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
 
 
 def _motions(
-    report: Mapping[str, Any], folders: Sequence[Path], pack: Pack, skipped: list[dict[str, str]]
+    report: Mapping[str, Any], folders: Sequence[Path], pack: ArrayPack, skipped: list[dict[str, str]]
 ) -> Iterator[dict[str, Any]]:
     """The sequences with the largest jumps, for the page's script; who cannot be read is added to `skipped`."""
     jumps = (report.get("anatomy") or {}).get("jumps") or {}
@@ -122,7 +129,7 @@ def _tar(folders: Sequence[Path], shard: str) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def _person(drawn: Drawn, measured: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
+def _person(drawn: PersonDrawing, measured: Mapping[str, Any], pack: ArrayPack) -> dict[str, Any]:
     """What the page's script takes for a person; the meshes go into `pack`."""
     return {
         **{name: measured[name] for name in ("key", "shard", "metrics", "worst_by")},
@@ -134,7 +141,7 @@ def _person(drawn: Drawn, measured: Mapping[str, Any], pack: Pack) -> dict[str, 
     }
 
 
-def _photo(photo: Photo) -> dict[str, Any]:
+def _photo(photo: PersonPhoto) -> dict[str, Any]:
     return {
         "source": data_uri(photo.jpeg),
         "size": photo.size,

@@ -25,8 +25,8 @@ from skelfit.verification.measures.joint_turns import (
     lengths,
     turns_between,
 )
-from skelfit.verification.measures.remade_bodies import Array
-from skelfit.verification.report.array_packing import Pack
+from skelfit.verification.measures.posed_bodies import Array
+from skelfit.verification.report.array_packing import ArrayPack
 
 SHOWN = 4  # sequences
 MOST_FRAMES = 600  # of each
@@ -48,7 +48,7 @@ Jump = Mapping[str, Any]  # as a report has it
 
 
 @dataclass(frozen=True)
-class Motion:
+class PlottedMotion:
     """T frames of a sequence about its largest jump."""
 
     jump: Jump
@@ -61,13 +61,13 @@ class Motion:
 
 def largest_of_each(jumps: Sequence[Jump], count: int = SHOWN) -> list[Jump]:
     """The largest jumps of so many sequences; the largest comes first."""
-    found: dict[tuple[str, str, str], Jump] = {}
+    largest: dict[tuple[str, str, str], Jump] = {}
     for jump in jumps:
-        found.setdefault((jump["subset"], jump["label_file"], jump["sequence"]), jump)
-    return list(found.values())[:count]
+        largest.setdefault((jump["subset"], jump["label_file"], jump["sequence"]), jump)
+    return list(largest.values())[:count]
 
 
-def read_motion(tar: Path, jump: Jump) -> Motion:
+def read_motion(tar: Path, jump: Jump) -> PlottedMotion:
     """The frames about a jump, of the shard that holds its sequence. Raises ShardError."""
     names = ("subset", "label_file", "sequence")
     labels: dict[int, FloatArray] = {}
@@ -90,10 +90,10 @@ def read_motion(tar: Path, jump: Jump) -> Motion:
         turns[1:, k] = np.where(follows, stepped, np.nan)
     angles = np.degrees(fields["skel_poses"][:, [dof_index(name) for name in DOFS]].astype(np.float64))
     angles -= 360 * np.round(np.median(angles, axis=0) / 360)
-    return Motion(jump, metas[frames[0]]["frame_rate"], tuple(frames), angles, turns)
+    return PlottedMotion(jump, metas[frames[0]]["frame_rate"], tuple(frames), angles, turns)
 
 
-def packed(motion: Motion, pack: Pack) -> dict[str, Any]:
+def packed(motion: PlottedMotion, pack: ArrayPack) -> dict[str, Any]:
     """What the page's script takes for a motion; the numbers go into `pack`."""
     frames = np.array(motion.frames)
     turns = np.nan_to_num(motion.turns_deg, nan=_NOT_KNOWN * TURN_UNIT_DEG)

@@ -77,19 +77,19 @@ def _tables(report: Report) -> Iterator[Table]:
     yield from _motion(anatomy)
 
 
-def _spread(found: Mapping[str, Cell]) -> Sequence[Cell]:
-    return [found[name] for name in ("mean", "p50", "p95", "max")]
+def _spread(spread: Mapping[str, Cell]) -> Sequence[Cell]:
+    return [spread[name] for name in ("mean", "p50", "p95", "max")]
 
 
 def _counts(report: Report) -> Table:
-    found, keep = report["integrity"], report.get("keep") or {}
+    integrity, keep = report["integrity"], report.get("keep") or {}
     rows: dict[str, Sequence[Cell]] = {
-        "shards": [found["shards"]],
-        "input rows": [found["rows_in"]],
-        **{f"rows: {status}": [count] for status, count in found["statuses"].items()},
-        "people": [found["people"]],
+        "shards": [integrity["shards"]],
+        "input rows": [integrity["rows_in"]],
+        **{f"rows: {status}": [count] for status, count in integrity["statuses"].items()},
+        "people": [integrity["people"]],
         "people measured": [report["people"]["measured"]],
-        "faults": [found["faults"]],
+        "faults": [integrity["faults"]],
     }
     if keep:
         rows |= {"kept by the gates": [keep["kept"]], "dropped by the gates": [keep["dropped"]]}
@@ -109,28 +109,32 @@ def _joints(joints: Mapping[str, Any]) -> Table:
     return (
         "joints, mm",
         columns,
-        {name: [found[error][what] for error, what in wanted] for name, found in joints.items()},
+        {name: [errors[error][what] for error, what in wanted] for name, errors in joints.items()},
     )
 
 
-def _reprojection(found: Mapping[str, Any]) -> Iterator[Table]:
+def _reprojection(reprojection: Mapping[str, Any]) -> Iterator[Table]:
     columns = [("px mean", "px"), ("px p95", "px"), ("PCK@.05", "share"), ("PCK@.1", "share")]
-    both = {"SMPL label": found["smpl"], "SKEL fit": found["skel"]}
+    both = {"SMPL label": reprojection["smpl"], "SKEL fit": reprojection["skel"]}
     rows = {n: [p["px"]["mean"], p["px"]["p95"], p["pck_05"], p["pck_10"]] for n, p in both.items()}
     yield "2D keypoints", columns, rows
-    people = found["people"]
+    people = reprojection["people"]
     told = ("bad_label", "bad_fit", "keypoints_exchanged", "behind_camera")
     shares = {
-        name.replace("_", " "): [found[name], found[name] / people if people else None] for name in told
+        name.replace("_", " "): [reprojection[name], reprojection[name] / people if people else None]
+        for name in told
     }
     rows = {"people": [people, None], **shares}
     yield "2D keypoints, people", [("people", "count"), ("share", "share")], rows
 
 
 def _violations(anatomy: Mapping[str, Any]) -> Iterator[Table]:
-    found, hinges = anatomy["violations"], anatomy["knees_elbows"]
-    columns = [(f">{degrees} deg", "share") for degrees in found["beyond_deg"]]
-    rows = {"any": found["any"], **{dof["dof"]: dof["share"] for dof in found["dofs"] if dof["limits_deg"]}}
+    violations, hinges = anatomy["violations"], anatomy["knees_elbows"]
+    columns = [(f">{degrees} deg", "share") for degrees in violations["beyond_deg"]]
+    rows = {
+        "any": violations["any"],
+        **{dof["dof"]: dof["share"] for dof in violations["dofs"] if dof["limits_deg"]},
+    }
     yield "people beyond a limit", columns, rows
     rows = {
         f"{name}, {title}": both[who]
@@ -147,12 +151,12 @@ def _bones(bones: Mapping[str, Any]) -> Iterator[Table]:
     yield "bone vertices outside", [("share", "share")], {n: [v] for n, v in shares.items()}
 
 
-def _sides(found: Mapping[str, Any]) -> Iterator[Table]:
+def _sides(asymmetry: Mapping[str, Any]) -> Iterator[Table]:
     columns = [("right", "deg"), ("left", "deg"), ("r >10", "share"), ("l >10", "share")]
-    rows = {dof["dof"]: [*dof["mean_deg"], *dof["beyond_10"]] for dof in found["dofs"]}
+    rows = {dof["dof"]: [*dof["mean_deg"], *dof["beyond_10"]] for dof in asymmetry["dofs"]}
     yield "right/left: mean angle, deg", columns, rows
-    yield "right/left: errors, mm", [("right", "mm"), ("left", "mm")], found["parts_mm"]
-    yield "right/left exchanged", [("people", "count")], {"people": [found["sides_exchanged"]]}
+    yield "right/left: errors, mm", [("right", "mm"), ("left", "mm")], asymmetry["parts_mm"]
+    yield "right/left exchanged", [("people", "count")], {"people": [asymmetry["sides_exchanged"]]}
 
 
 def _motion(anatomy: Mapping[str, Any]) -> Iterator[Table]:

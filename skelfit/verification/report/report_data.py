@@ -10,7 +10,7 @@ from typing import Any
 from skelfit import __version__
 from skelfit.verification.gates import KeepCounts
 from skelfit.verification.integrity.damage import Damage
-from skelfit.verification.integrity.folder_check import Integrity, check_run
+from skelfit.verification.integrity.folder_check import Integrity, add_counts, check_run
 from skelfit.verification.integrity.run_folder import RunFolder
 from skelfit.verification.integrity.shard_check import ShardCheck
 from skelfit.verification.report.aggregate import Aggregate
@@ -76,7 +76,7 @@ def _integrity(runs: Sequence[Integrity], more: Sequence[Damage]) -> dict[str, A
         **{
             name: sum(getattr(run, name) for run in runs) for name in ("shards", "rows_in", "people", "bytes")
         },
-        **{name: _added(getattr(run, name) for run in runs) for name in ("statuses", "rejected")},
+        **{name: add_counts(getattr(run, name) for run in runs) for name in ("statuses", "rejected")},
         "identity_sha256": identities.pop() if len(identities) == 1 else None,
         "damaged": dict(sorted(Counter(d.kind for d in damage).items())),
         "damage": [d.to_json() for d in damage],
@@ -95,10 +95,3 @@ def _twice(runs: Sequence[Integrity]) -> list[Damage]:
         for name, count in counts.items()
         if count > 1
     ]
-
-
-def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(sorted(total.items()))

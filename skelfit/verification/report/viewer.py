@@ -16,7 +16,13 @@ from skelfit.bodies.dofs import DOF_JOINT, DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.shard_files import ShardError, list_shards, list_subsets
 from skelfit.shards.shard_reader import read_rows
-from skelfit.verification.report.gallery import Artist, Figure, Sample, photograph, read_people
+from skelfit.verification.report.gallery import (
+    PersonDrawer,
+    PosableFigure,
+    StoredPerson,
+    photograph,
+    read_people,
+)
 
 HOST = "127.0.0.1"
 _TARGET, _SKIN, _BONES = (107, 135, 168), (222, 143, 107), (236, 226, 198)
@@ -31,7 +37,7 @@ _GROUPS: tuple[tuple[str, Sequence[int], bool], ...] = (
 )
 
 
-def find_person(folder: Path, key: str) -> Sample:
+def find_person(folder: Path, key: str) -> StoredPerson:
     """The sample of a key in a folder of shards. Raises ShardError where there is none, and says why."""
     shards = [files for subset in list_subsets(folder) for files in list_shards(folder, subset)]
     if not shards:
@@ -42,10 +48,10 @@ def find_person(folder: Path, key: str) -> Sample:
             if person := read_people(files.tar, [key]).get(key):
                 return person
             row = next((row for row in read_rows(files.sidecar) if row["key"] == key), {})
-            found = (
+            status = (
                 f"a row that is not published: {row.get('status')}, {row.get('reason') or 'no reason given'}"
             )
-            raise ShardError(files.tar, key, "a sample", found)
+            raise ShardError(files.tar, key, "a sample", status)
     raise ShardError(folder, key, "a key of one of the shards, such as those in *.rows.jsonl", "no such key")
 
 
@@ -59,9 +65,9 @@ def slider_range(limits_deg: NDArray[np.float64], stored_deg: float) -> tuple[fl
 class Viewer:
     """The viewer of one person; it serves from a thread of its own until `stop`."""
 
-    def __init__(self, key: str, sample: Sample, models: ModelSet, port: int) -> None:
-        artist = Artist(models)
-        self._figure = Figure(artist, sample)
+    def __init__(self, key: str, sample: StoredPerson, models: ModelSet, port: int) -> None:
+        artist = PersonDrawer(models)
+        self._figure = PosableFigure(artist, sample)
         self.server = viser.ViserServer(host=HOST, port=port, label=f"skelfit: {key}", verbose=False)
         self.server.scene.set_up_direction("+y")
         self.server.initial_camera.position = (0.62, 0.2, 1.65)
@@ -93,7 +99,7 @@ class Viewer:
                 "/target", _f4(figure.target), faces, color=_TARGET, opacity=0.25, visible=False
             )
 
-    def _add_switches(self, key: str, sample: Sample) -> None:
+    def _add_switches(self, key: str, sample: StoredPerson) -> None:
         gui = self.server.gui
         gui.add_markdown(f"**{key}**")
         self.figures = gui.add_markdown("")

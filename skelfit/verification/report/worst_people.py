@@ -12,7 +12,7 @@ from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.shards.label_vector import FIELDS
 from skelfit.verification.measures.anatomy import KNEES_ELBOWS
 from skelfit.verification.measures.person_measures import PersonMetrics
-from skelfit.verification.measures.remade_bodies import Array
+from skelfit.verification.measures.posed_bodies import Array
 
 KEPT = 12  # per criterion
 # What is needed to draw a person, beside the metadata.
@@ -23,7 +23,7 @@ def criteria(m: PersonMetrics) -> dict[str, Array]:
     """By name, how bad each person is, (N,), without what rounding leaves; NaN where that is not known."""
     bones = np.full(len(m.people), np.nan)
     bones[m.bones.rows] = m.bones.depth_mm
-    found = {
+    measures = {
         "pve_mm": m.accuracy.pve_mm,
         "max_vertex_mm": m.accuracy.max_vertex_mm,
         "violation_deg": m.anatomy.excess_deg.max(1),
@@ -32,7 +32,7 @@ def criteria(m: PersonMetrics) -> dict[str, Array]:
         "bone_depth_mm": bones,
         "sides_exchanged": np.where(m.anatomy.swapped, m.accuracy.pve_mm, np.nan),
     }
-    return {name: np.round(values, 6) for name, values in found.items()}
+    return {name: np.round(values, 6) for name, values in measures.items()}
 
 
 # By criterion, from where on somebody is worth looking at: nobody is among the worst with less. mm, degrees, or a share
@@ -50,7 +50,7 @@ CRITERIA = tuple(LEAST)
 
 
 @dataclass(frozen=True)
-class Case:
+class WorstCase:
     """A person by one criterion."""
 
     value: float
@@ -63,20 +63,20 @@ class Case:
         return (-self.value, self.key)
 
 
-Worst = Mapping[str, tuple[Case, ...]]  # by criterion
+Worst = Mapping[str, tuple[WorstCase, ...]]  # by criterion
 
 
 def worst_of(m: PersonMetrics) -> Worst:
     """The worst of some people, by each criterion; whoever has nothing worth looking at is in none."""
-    found = {}
+    worst = {}
     for name, values in criteria(m).items():
         order = np.lexsort((np.array(m.people.keys), -np.nan_to_num(values)))[:KEPT]
         bad = [i for i in order if values[i] > LEAST[name]]
-        found[name] = tuple(Case(float(values[i]), m.people.keys[i], _content(m, i)) for i in bad)
-    return found
+        worst[name] = tuple(WorstCase(float(values[i]), m.people.keys[i], _content(m, i)) for i in bad)
+    return worst
 
 
-def _order(case: Case) -> tuple[float, str]:
+def _order(case: WorstCase) -> tuple[float, str]:
     return case.order
 
 
@@ -88,12 +88,12 @@ def merge_worst(one: Worst, other: Worst) -> Worst:
 
 def worst_to_json(worst: Worst) -> list[dict[str, Any]]:
     """Each person once, with the criteria they are worst by: first those of the first criterion, then of the next."""
-    found: dict[str, dict[str, Any]] = {}
+    people: dict[str, dict[str, Any]] = {}
     for name in CRITERIA:
         for case in worst.get(name, ()):
-            person = found.setdefault(case.key, {**case.content, "worst_by": []})
+            person = people.setdefault(case.key, {**case.content, "worst_by": []})
             person["worst_by"].append(name)
-    return list(found.values())
+    return list(people.values())
 
 
 def person_to_json(m: PersonMetrics, i: int) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def person_to_json(m: PersonMetrics, i: int) -> dict[str, Any]:
 
 
 def _content(m: PersonMetrics, i: int) -> dict[str, Any]:
-    fields = m.people.chosen(np.arange(len(m.people)) == i).fields()
+    fields = m.people.select(np.arange(len(m.people)) == i).fields()
     return {
         "key": m.people.keys[i],
         "shard": m.people.shard,
