@@ -26,8 +26,8 @@ from skelfit.verification.gates import GATES, parse_gates
 from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.run_folder import RunFolder, open_run_folder
 from skelfit.verification.report.html_page import write_html
-from skelfit.verification.report.report_comparison import compare
-from skelfit.verification.report.report_data import EXIT_CODES, Findings, Report
+from skelfit.verification.report.report_comparison import compare_reports
+from skelfit.verification.report.report_data import EXIT_CODES, Report, ReportBuilder
 from skelfit.verification.report.terminal import comparison_lines, summary_lines
 from skelfit.verification.verify_shard import ShardReport, VerifyTask, plan_verify, verify_shard
 
@@ -120,7 +120,7 @@ def _report(
     if other is None:
         lines = summary_lines(report)
     else:
-        comparison = compare(report, other)
+        comparison = compare_reports(report, other)
         lines = comparison_lines(report, other, comparison)
         report |= {"against": other, "comparison": comparison}
     for line in lines:
@@ -159,7 +159,7 @@ def _verify(folders: Sequence[Path], orders: Orders, keep: list[Kept] | None) ->
             _check_models(run, models)
     source = None if models.source == OPEN_BODY else str(Path(models.source).absolute())
     tasks = plan_verify(runs, source, models.sha256, orders.sample, orders.limits, keep is not None)
-    findings, failures = Findings(runs), []
+    builder, failures = ReportBuilder(runs), []
     people = tasks[0].sampling.total if tasks else 0
     place = orders.place if len(tasks) > 1 and people > FEW else HERE
     with (
@@ -170,11 +170,11 @@ def _verify(folders: Sequence[Path], orders: Orders, keep: list[Kept] | None) ->
             if isinstance(result, ShardFailure):
                 failures.append(Damage(result.name, None, "tar", f"{result.name}: {result.error}"))
                 continue
-            findings.add(result)
+            builder.add(result)
             progress.update(result.check.people)
             if keep is not None:
                 keep += result.keep
-    return findings.report(orders.limits, orders.max_pve, failures)
+    return builder.report(orders.limits, orders.max_pve, failures)
 
 
 def _in_order(

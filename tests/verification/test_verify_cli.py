@@ -26,7 +26,7 @@ from skelfit.shards.shard_reader import read_json
 from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.person_measures import measure
 from skelfit.verification.measures.posed_bodies import BodyModels
-from skelfit.verification.report.report_comparison import compare
+from skelfit.verification.report.report_comparison import compare_reports
 from skelfit.verification.report.terminal import comparison_lines, summary_lines
 from skelfit.verification.verify_shard import ShardReport, VerifyTask, verify_shard
 
@@ -210,10 +210,10 @@ def test_two_datasets_side_by_side(made: Path, tmp_path: Path, models: ModelSet)
 def test_a_dataset_beside_one_that_was_not_measured(made: Path, tmp_path: Path) -> None:
     report = report_of(tmp_path, made)
     bare = report_of(tmp_path, made, "--sample", 0)
-    (row,) = [r for t in compare(report, bare) if t["title"] == "errors, mm" for r in t["rows"][:1]]
+    (row,) = [r for t in compare_reports(report, bare) if t["title"] == "errors, mm" for r in t["rows"][:1]]
     assert row["against"] == row["difference"] == [None] * 4 and None not in row["this"]
-    assert [t["title"] for t in compare(bare, bare)] == ["counts"]
-    lines = comparison_lines(report, bare, compare(report, bare))
+    assert [t["title"] for t in compare_reports(bare, bare)] == ["counts"]
+    lines = comparison_lines(report, bare, compare_reports(report, bare))
     assert any(line.startswith("  PVE ") and line.endswith("-") for line in lines)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from export_fakes import make_fields, make_metas, write_run
+from page_browser import OpenedPage, embedded
 from scipy.spatial.transform import Rotation
-from test_verify_page import Opened, browser, embedded  # noqa: F401 (a fixture)
 from verify_reports import make_report
 
 from skelfit.bodies.dofs import dof_index
@@ -21,7 +21,7 @@ from skelfit.verification.report.html_page import make_page
 from skelfit.verification.report.motion_plots import (
     ANGLE_UNIT_DEG,
     DOFS,
-    MOST_FRAMES,
+    MAX_FRAMES,
     largest_of_each,
     read_motion,
 )
@@ -85,7 +85,7 @@ def test_a_motion_is_read_from_its_shard(tmp_path: Path) -> None:
 def test_a_long_sequence_is_shown_about_its_jump(tmp_path: Path) -> None:
     folder = write_walk(tmp_path, list(range(1500)), jump_at=1000, shard_size=1500)
     motion = read_motion(folder / "people-000000.tar", jump(1000))
-    assert len(motion.frames) == MOST_FRAMES and motion.frames[0] == 700
+    assert len(motion.frames) == MAX_FRAMES and motion.frames[0] == 700
     assert motion.turns_deg[300, 0] == pytest.approx(50, abs=1e-3)
 
 
@@ -118,10 +118,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, models: ModelSet) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
-def test_a_browser_draws_it(browser: Any, page: str, tmp_path: Path, width: int, height: int) -> None:  # noqa: F811
+def test_a_browser_draws_it(browser: Any, page: str, tmp_path: Path, width: int, height: int) -> None:
     path = tmp_path / "report.html"
     path.write_text(page, "utf-8")
-    opened = Opened(browser, path, width, height)
+    opened = OpenedPage(browser, path, width, height)
     section = opened.page.locator("#motions")
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     assert "made/walk <b>" in section.locator("summary").inner_text()

@@ -6,12 +6,9 @@ import base64
 import copy
 import io
 import json
-import os
 import re
 import shutil
-import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from export_fakes import make_fields, make_metas, write_run
+from page_browser import OpenedPage, changed, embedded
 from PIL import Image
 from verify_reports import make_report
 
@@ -27,13 +25,12 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.verification.report.array_packing import UNIT_M, ArrayPack, to_units
-from skelfit.verification.report.gallery import PersonDrawer, photograph, read_people, thin_bones
-from skelfit.verification.report.html_page import FAULTS_SHOWN, SHOWN, make_page, most_telling
-from skelfit.verification.report.report_comparison import compare
+from skelfit.verification.report.gallery import PersonDrawer, crop_photo, read_people, thin_bones
+from skelfit.verification.report.html_page import FAULTS_SHOWN, SHOWN, make_page, worst_in_turn
+from skelfit.verification.report.report_comparison import compare_reports
 
 PEOPLE, SIDE = 5, 400
 RED = (230, 20, 20)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +82,6 @@ def worst_of(report: dict[str, Any], *some: str) -> dict[str, Any]:
     """The same report with other people for the worst."""
     person = report["worst"][0]
     return report | {"worst": [person | {"key": key} for key in some]}
-
-
-def embedded(page: str, name: str) -> str:
-    """What stands in a script element of the page."""
-    found = re.search(rf'<script type="[^"]*" id="{name}">(.*?)</script>', page, re.S)
-    assert found
-    return found[1]
 
 
 def unpack(content: bytes, place: dict[str, int], like: np.ndarray | None = None) -> np.ndarray:
@@ -161,14 +151,14 @@ def test_the_skeleton_is_drawn_where_the_person_is(folder: Path, models: ModelSe
         torch.tensor(sample.fields["skel_poses"]),
         torch.tensor(sample.fields["skel_trans"]),
     )
-    photo = photograph(sample, posed.joints.double().numpy())
+    photo = crop_photo(sample, posed.joints.double().numpy())
     assert photo is not None
     x, y = photo.joints[0].round().astype(int)
     assert np.abs(np.array(Image.open(io.BytesIO(photo.jpeg)).getpixel((int(x), int(y)))) - RED).max() < 40
     # The picture may be a part of the source image: the affine says which.
     shifted = copy.deepcopy(sample)
     shifted.meta["affine"] = [[1, 0, -150], [0, 1, 0]]
-    moved = photograph(shifted, posed.joints.double().numpy())
+    moved = crop_photo(shifted, posed.joints.double().numpy())
     assert moved is not None and moved.joints[0, 0] != photo.joints[0, 0]
 
 
@@ -176,7 +166,7 @@ def test_the_skeleton_is_drawn_where_the_person_is(folder: Path, models: ModelSe
 def test_no_photo_without_a_camera(folder: Path, change: dict[str, Any]) -> None:
     sample = read_people(folder / "people-000000.tar", keys())[keys()[0]]
     sample.meta.update(change)
-    assert photograph(sample, np.full((24, 3), 5.0)) is None
+    assert crop_photo(sample, np.full((24, 3), 5.0)) is None
 
 
 def test_the_page_stands_alone(folder: Path, models: ModelSet, report: dict[str, Any]) -> None:
@@ -222,8 +212,8 @@ def test_the_page_does_not_grow_with_the_damage(
 def test_none_of_the_measures_is_left_out() -> None:
     worst = [{"key": f"a{i}", "worst_by": ["a", "b"] if i == 0 else ["a"]} for i in range(9)]
     worst += [{"key": f"b{i}", "worst_by": ["b"]} for i in range(2)] + [{"key": "c", "worst_by": ["c"]}]
-    assert [person["key"] for person in most_telling(worst, 6)] == ["a0", "c", "a1", "b0", "a2", "b1"]
-    assert len(most_telling(worst, 100)) == len(worst)
+    assert [person["key"] for person in worst_in_turn(worst, 6)] == ["a0", "c", "a1", "b0", "a2", "b1"]
+    assert len(worst_in_turn(worst, 100)) == len(worst)
 
 
 def test_who_cannot_be_drawn_is_named(
@@ -242,70 +232,6 @@ def test_who_cannot_be_drawn_is_named(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window, drawing in software."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = os.environ.get("SKELFIT_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no Chromium here: install one, or name it in SKELFIT_CHROMIUM")
-    with api.sync_playwright() as play:
-        options = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-        running = play.chromium.launch(executable_path=found, args=options)
-        yield running
-        running.close()
-
-
-class Opened:
-    """The page in a browser, and what it did that it should not."""
-
-    def __init__(self, browser: Any, path: Path, width: int, height: int) -> None:
-        self.faults: list[str] = []
-        self.page = browser.new_page(viewport={"width": width, "height": height})
-        self.page.on("console", lambda message: self.faults.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("request", lambda request: self._note(request.url, path.as_uri()))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("body[data-ready=yes]")
-
-    def _note(self, url: str, own: str) -> None:
-        if url != own and not url.startswith("data:"):
-            self.faults.append(f"request: {url}")
-
-    def picture(self, what: str) -> np.ndarray:
-        """The pixels of an element, when they have come to rest."""
-        before, found = None, self._pixels(what)
-        while before is None or (before != found).any():
-            self.page.wait_for_timeout(200)
-            before, found = found, self._pixels(what)
-        return found
-
-    def picture_other_than(self, before: np.ndarray, what: str, share: float) -> np.ndarray:
-        """The same, once more than a share of its pixels differ clearly: drawing takes its time on a busy machine."""
-        deadline = time.monotonic() + 60
-        while changed(before, found := self.picture(what)) <= share:
-            assert time.monotonic() < deadline, f"{what} stays as it was"
-        return found
-
-    def _pixels(self, what: str) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(self.page.locator(what).screenshot())).convert("RGB"), int)
-
-    def drag(self, what: str, across: int, down: int) -> None:
-        """Draw the pointer across an element, by so many pixels."""
-        self.page.locator(what).scroll_into_view_if_needed()
-        box = self.page.locator(what).bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        self.page.mouse.move(x, y)
-        self.page.mouse.down()
-        self.page.mouse.move(x + across, y + down, steps=4)
-        self.page.mouse.up()
-
-
-def changed(before: np.ndarray, after: np.ndarray) -> float:
-    """The share of the pixels that differ clearly."""
-    return float((np.abs(before - after).max(-1) > 12).mean())
-
-
-@pytest.fixture(scope="module")
 def path(
     folder: Path, models: ModelSet, report: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -316,13 +242,13 @@ def path(
     report["integrity"] |= {
         "faults": many, "damaged": {"tar": many}, "damage": report["integrity"]["damage"] * many,
     }  # fmt: skip
-    report = report | {"against": report, "comparison": compare(report, report)}
+    report = report | {"against": report, "comparison": compare_reports(report, report)}
     path.write_text(make_page(report, [folder], models), "utf-8")
     return path
 
 
 def test_meshes_turn_when_they_are_dragged(browser: Any, path: Path) -> None:
-    opened = Opened(browser, path, 1280, 900)
+    opened = OpenedPage(browser, path, 1280, 900)
     for canvas in ("#person", "#body"):
         opened.page.locator(canvas).scroll_into_view_if_needed()
         still = opened.picture(canvas)
@@ -344,7 +270,7 @@ def test_meshes_turn_when_they_are_dragged(browser: Any, path: Path) -> None:
 def test_the_page_fits_its_window_and_asks_for_nothing(
     browser: Any, path: Path, width: int, height: int
 ) -> None:
-    opened = Opened(browser, path, width, height)
+    opened = OpenedPage(browser, path, width, height)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     titles = opened.page.locator("nav a").all_inner_texts()
     assert titles[0] == "Side by side" and len(titles) == opened.page.locator("section").count() == 9
@@ -366,7 +292,7 @@ def test_the_page_fits_its_window_and_asks_for_nothing(
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_whole_bodies_are_in_view(browser: Any, path: Path, width: int, height: int) -> None:
     """Nothing of a person is cut off at the edges, however they are turned."""
-    opened = Opened(browser, path, width, height)
+    opened = OpenedPage(browser, path, width, height)
     opened.page.add_style_tag(content="nav { display: none }")  # it may lie over the person
     opened.page.locator("#person").scroll_into_view_if_needed()
     shown = []
@@ -393,7 +319,7 @@ def test_a_page_without_measured_people(browser: Any, folder: Path, models: Mode
     }
     path = tmp_path / "report.html"
     path.write_text(make_page(left | {"keep": None}, [folder], models), "utf-8")
-    opened = Opened(browser, path, 1280, 900)
+    opened = OpenedPage(browser, path, 1280, 900)
     assert opened.page.locator("nav a").all_inner_texts() == ["Integrity"]
     assert (
         "<b>flipped</b>" in opened.page.locator("#integrity").inner_text()

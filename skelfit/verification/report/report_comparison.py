@@ -1,4 +1,4 @@
-"""Two reports side by side: every table of both, with the differences."""
+"""Two reports side by side: the tables of both, with differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 Json = dict[str, Any]
 Report = Mapping[str, Any]
 Cell = float | int | None
-# title, then how its numbers are written: `count`, `share` of 1, or a length, angle or distance with two decimals.
+# Title and unit: `count`, `share` of 1, or a unit whose numbers are written with two decimals.
 Column = tuple[str, str]
 Table = tuple[str, Sequence[Column], Mapping[str, Sequence[Cell]]]
 
@@ -27,10 +27,10 @@ _GROUP_MORE: Sequence[tuple[Column, str, str]] = (
 )
 
 
-def compare(one: Report, other: Report) -> list[Json]:
-    """Tables of two reports: title, columns (title, unit), rows (name, this, against, difference: null where unknown).
+def compare_reports(one: Report, other: Report) -> list[Json]:
+    """Tables of two reports: title, columns (title, unit), rows (name, this, against, difference).
 
-    Rows are those of either report; `difference` is this minus the other.
+    A table has the rows of either report; numbers are None where not known. `difference` is this minus the other.
     """
     tables: dict[str, tuple[Sequence[Column], list[Mapping[str, Sequence[Cell]]]]] = {}
     for k, report in enumerate((one, other)):
@@ -49,10 +49,10 @@ def _side_by_side(
     rows = []
     for name in dict.fromkeys([*one, *other]):
         these, those = one.get(name, missing), other.get(name, missing)
-        apart = [
+        difference = [
             None if a is None or b is None else round(a - b, 8) for a, b in zip(these, those, strict=True)
         ]
-        rows.append({"name": name, "this": list(these), "against": list(those), "difference": apart})
+        rows.append({"name": name, "this": list(these), "against": list(those), "difference": difference})
     return {"title": title, "columns": [{"title": t, "unit": unit} for t, unit in columns], "rows": rows}
 
 
@@ -68,7 +68,10 @@ def _tables(report: Report) -> Iterator[Table]:
     bins = {f"{b['from_deg']} to {b['to_deg']} deg": b for b in report["extremity"]["bins"]}
     for by, groups in (("subset", report["subsets"]), ("bend of the label", bins)):
         for more, measures in (("", _GROUP), (", more", _GROUP_MORE)):
-            rows = {name: [group[key][what] for _, key, what in measures] for name, group in groups.items()}
+            rows = {
+                name: [group[key][statistic] for _, key, statistic in measures]
+                for name, group in groups.items()
+            }
             yield f"by {by}{more}", [column for column, _, _ in measures], rows
     yield from _reprojection(report["reprojection"])
     yield from _violations(anatomy)
@@ -100,7 +103,7 @@ def _counts(report: Report) -> Table:
 
 def _joints(joints: Mapping[str, Any]) -> Table:
     columns = [("MPJPE", "mm"), ("root", "mm"), ("PA", "mm"), ("PA p95", "mm")]
-    wanted = (
+    statistics = (
         ("mpjpe_mm", "mean"),
         ("root_mpjpe_mm", "mean"),
         ("pa_mpjpe_mm", "mean"),
@@ -109,7 +112,10 @@ def _joints(joints: Mapping[str, Any]) -> Table:
     return (
         "joints, mm",
         columns,
-        {name: [errors[error][what] for error, what in wanted] for name, errors in joints.items()},
+        {
+            name: [errors[error][statistic] for error, statistic in statistics]
+            for name, errors in joints.items()
+        },
     )
 
 
@@ -119,10 +125,10 @@ def _reprojection(reprojection: Mapping[str, Any]) -> Iterator[Table]:
     rows = {n: [p["px"]["mean"], p["px"]["p95"], p["pck_05"], p["pck_10"]] for n, p in both.items()}
     yield "2D keypoints", columns, rows
     people = reprojection["people"]
-    told = ("bad_label", "bad_fit", "keypoints_exchanged", "behind_camera")
+    names = ("bad_label", "bad_fit", "keypoints_exchanged", "behind_camera")
     shares = {
         name.replace("_", " "): [reprojection[name], reprojection[name] / people if people else None]
-        for name in told
+        for name in names
     }
     rows = {"people": [people, None], **shares}
     yield "2D keypoints, people", [("people", "count"), ("share", "share")], rows
@@ -137,9 +143,9 @@ def _violations(anatomy: Mapping[str, Any]) -> Iterator[Table]:
     }
     yield "people beyond a limit", columns, rows
     rows = {
-        f"{name}, {title}": both[who]
+        f"{name}, {title}": both[side]
         for name, both in hinges["joints"].items()
-        for who, title in (("smpl", "label"), ("skel", "fit"))
+        for side, title in (("smpl", "label"), ("skel", "fit"))
     }
     yield "knees, elbows, as HSMR", [(f">{n} deg", "share") for n in hinges["beyond_deg"]], rows
 

@@ -1,4 +1,4 @@
-"""The tables of a report, as plain data: numbers, names and null. docs/verify.md says what is in them."""
+"""The measures of a report as plain data. docs/verify.md describes the keys."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ def _reprojection(aggregate: Aggregate) -> Json:
     names = ("people", "behind_camera", "keypoints", "bad_label", "bad_fit", "keypoints_exchanged")
     counts = {name: aggregate.counts[f"reprojection/{name}"] for name in names}
     both = {
-        who: {
-            "px": _histogram(aggregate, f"reprojection/{who}/px"),
-            "share_of_box": _histogram(aggregate, f"reprojection/{who}/share"),
-            "pck_05": aggregate.histograms.get(f"reprojection/{who}/pck_05", Histogram(0.0001)).mean(),
-            "pck_10": aggregate.histograms.get(f"reprojection/{who}/pck_10", Histogram(0.0001)).mean(),
+        side: {
+            "px": _histogram(aggregate, f"reprojection/{side}/px"),
+            "share_of_box": _histogram(aggregate, f"reprojection/{side}/share"),
+            "pck_05": aggregate.histograms.get(f"reprojection/{side}/pck_05", Histogram(0.0001)).mean(),
+            "pck_10": aggregate.histograms.get(f"reprojection/{side}/pck_10", Histogram(0.0001)).mean(),
         }
-        for who in ("smpl", "skel")
+        for side in ("smpl", "skel")
     }
     return {
         "regressor": JOINT_SETS["keypoints44"].regressor,
@@ -148,7 +148,7 @@ def _knees_elbows(aggregate: Aggregate) -> Json:
     people = aggregate.arrays.get("hinge_people", np.zeros(2))
     counts = aggregate.arrays.get("hinges", np.zeros((2, len(KNEES_ELBOWS), len(BEYOND_DEG))))
     rows = {
-        name: {who: [_share(n, people[w]) for n in counts[w, k]] for w, who in enumerate(("smpl", "skel"))}
+        name: {side: [_share(n, people[s]) for n in counts[s, k]] for s, side in enumerate(("smpl", "skel"))}
         for k, name in enumerate(KNEES_ELBOWS)
     }
     smpl, skel = (int(n) for n in people)
@@ -160,8 +160,8 @@ def _angles(aggregate: Aggregate) -> Json:
     counts = aggregate.arrays.get("angles", np.zeros((len(DOF_NAMES), len(ANGLE_EDGES_DEG) - 1), np.int64))
     dofs = {}
     for i, name in enumerate(DOF_NAMES):
-        there = np.flatnonzero(counts[i])
-        first, last = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)
+        bins = np.flatnonzero(counts[i])
+        first, last = (int(bins[0]), int(bins[-1]) + 1) if len(bins) else (0, 0)
         dofs[name] = {
             "limits_deg": [round(float(x), 3) for x in limits[i]] if np.isfinite(limits[i]).all() else None,
             "start_deg": int(ANGLE_EDGES_DEG[first]),
@@ -187,19 +187,19 @@ def _bones(aggregate: Aggregate) -> Json:
 
 def _asymmetry(aggregate: Aggregate) -> Json:
     people = aggregate.counts["people"]
-    nothing = np.zeros(len(DOF_NAMES))
-    mean = aggregate.arrays.get("angle_sum_udeg", nothing) / 1e6 / max(people, 1)
-    square = aggregate.arrays.get("angle_square", nothing) / 1e3 / max(people, 1)
+    zeros = np.zeros(len(DOF_NAMES))
+    mean = aggregate.arrays.get("angle_sum_udeg", zeros) / 1e6 / max(people, 1)
+    square = aggregate.arrays.get("angle_square", zeros) / 1e3 / max(people, 1)
     spread = np.sqrt(np.maximum(square - mean**2, 0))
     beyond = aggregate.arrays.get("violations", np.zeros((len(DOF_NAMES), len(BEYOND_DEG))))
-    tenth = BEYOND_DEG.index(10)
+    ten_deg = BEYOND_DEG.index(10)
     sides = [
         {
             "dof": name,
-            # the left one as the right one's mirror image
+            # the left angle as in the mirror image
             "mean_deg": [round(float(mean[r]), 4), round(float(MIRROR_SIGN[r] * mean[left]), 4)],
             "spread_deg": [round(float(spread[i]), 4) for i in (r, left)],
-            "beyond_10": [_share(beyond[i, tenth], people) for i in (r, left)],
+            "beyond_10": [_share(beyond[i, ten_deg], people) for i in (r, left)],
         }
         for name, r, left in SIDES
     ]

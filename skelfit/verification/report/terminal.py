@@ -1,4 +1,4 @@
-"""A report in lines that fit a screen; or every table of two reports side by side."""
+"""A report, or two reports side by side, as lines for the terminal."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Report = Mapping[str, Any]
-SHOWN = 10  # faults, and degrees of freedom, that are named
+SHOWN = 10  # faults that are listed
 JOINTS_SHOWN = ("smpl24", "keypoints44")  # joint sets; the others are in the JSON
 _WIDTH, _NUMBER = 34, 9
 _MESSAGE = 300  # characters of a fault
-_NAME, _CELL = 27, 8  # of two reports side by side
+_NAME, _CELL = 27, 8  # widths in a comparison
 VERDICTS = {
     "good": "good",
     "below_gate": "BELOW THE GATE",
@@ -21,7 +21,7 @@ _SPREAD = ("mean", "p50", "p95", "max")
 
 
 def summary_lines(report: Report) -> list[str]:
-    """The lines for one report."""
+    """The lines of one report."""
     lines = list(_integrity("", report))
     for rows in (_accuracy, _reprojection, _anatomy):
         lines += _table(list(rows(report)))
@@ -29,7 +29,7 @@ def summary_lines(report: Report) -> list[str]:
 
 
 def comparison_lines(report: Report, other: Report, comparison: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lines for two reports and their comparison: each number of this one, of the other, and the difference."""
+    """The lines of two reports and their comparison: each number of both, and the difference."""
     lines = [*_integrity("", report), *_integrity("against: ", other)]
     lines.append("each number of these shards | of the others | difference ('=': none)")
     for table in comparison:
@@ -38,7 +38,7 @@ def comparison_lines(report: Report, other: Report, comparison: Sequence[Mapping
 
 
 def _compared(table: Mapping[str, Any]) -> Iterator[str]:
-    """A table, without the rows in which both have nothing but zeros."""
+    """The lines of a table, without rows that are zero or not known in both."""
     units = [column["unit"] for column in table["columns"]]
     titles = [column["title"] for column in table["columns"]]
     rows = [row for row in table["rows"] if any(row["this"]) or any(row["against"])]
@@ -49,8 +49,8 @@ def _compared(table: Mapping[str, Any]) -> Iterator[str]:
         groups = [
             [_written(v, u) for v, u in zip(row[side], units, strict=True)] for side in ("this", "against")
         ]
-        apart = [_written(v, u, "+") for v, u in zip(row["difference"], units, strict=True)]
-        yield _compared_line(f"  {row['name']}", [*groups, apart])
+        difference = [_written(v, u, "+") for v, u in zip(row["difference"], units, strict=True)]
+        yield _compared_line(f"  {row['name']}", [*groups, difference])
     if left := len(table["rows"]) - len(rows):
         yield f"  {left} more: nothing in either"
 
@@ -77,8 +77,8 @@ def _integrity(name: str, report: Report) -> Iterator[str]:
     faults = [fault for fault in integrity["damage"] if fault["kind"] != "unfinished"]
     yield from (f"  {fault['message']}" for fault in integrity["damage"] if fault["kind"] == "unfinished")
     if not faults:
-        what = "finished shards are whole" if integrity["unfinished"] else "whole"
-        yield f"  {what}: every byte as it was written, every row accounted for"
+        whole = "finished shards are whole" if integrity["unfinished"] else "whole"
+        yield f"  {whole}: every byte as it was written, every row accounted for"
         return
     kinds = ", ".join(f"{kind} {n}" for kind, n in integrity["damaged"].items() if kind != "unfinished")
     yield f"  {len(faults)} faults: {kinds}"
@@ -175,7 +175,7 @@ def _compared_line(name: str, groups: Sequence[Sequence[str]]) -> str:
 
 
 def _cut(text: str) -> str:
-    """A message that may quote what somebody else wrote."""
+    """A message, shortened: it may quote damaged files."""
     return text if len(text) <= _MESSAGE else text[: _MESSAGE - 4] + " ..."
 
 
