@@ -17,7 +17,7 @@ from skelfit.shards.finished_run import open_run
 from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.verification.comparison.compare_run import compare
 from skelfit.verification.comparison.comparison_picture import draw_worst
-from skelfit.verification.comparison.comparison_report import Report, lines_of, make_report
+from skelfit.verification.comparison.comparison_report import Report, make_report, report_lines
 from skelfit.verification.comparison.skel_labels import read_skel_labels
 from skelfit.verification.measures.posed_bodies import BodyModels
 
@@ -71,7 +71,7 @@ def compare_command(
     with interruptible("interrupted: nothing was written"), Progress(run.rows_out, 0) as progress:
         found = compare(run, labels, bodies, within, progress.update)
     report = make_report(run, labels, found_models, found)
-    for line in lines_of(report):
+    for line in report_lines(report):
         click.echo(line)
     if json_file is not None:
         write_json(json_file, report)

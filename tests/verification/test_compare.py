@@ -22,7 +22,7 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.cli import main
 from skelfit.errors import LabelError
 from skelfit.verification.comparison import compare_run as run_module
-from skelfit.verification.comparison.matching import MATCHED, UNMATCHED, Seen, match
+from skelfit.verification.comparison.matching import MATCHED, UNMATCHED, PersonId, match
 from skelfit.verification.comparison.skel_labels import SkelLabels, read_skel_labels
 from skelfit.verification.comparison.source_frame import SourceFrame
 
@@ -202,8 +202,8 @@ def test_bad_rows_are_counted_and_left_out(made: Path, fields: Fields, tmp_path:
     assert found["shards"]["example"] == "the image 'a/5.jpg'" and found["file"]["unmatched_rows"] == 1
     assert found["skin_mm"]["as_they_stand"]["max"] == 0
     lines = invoke(tmp_path, file).output
-    assert "not compared: 1 people whose numbers are none" in lines
-    assert "not compared: 3 rows of the file whose numbers are none" in lines
+    assert "not compared: 1 people with numbers that are not finite" in lines
+    assert "not compared: 3 rows of the file with numbers that are not finite" in lines
 
 
 def test_figures_do_not_depend_on_batches(
@@ -214,7 +214,7 @@ def test_figures_do_not_depend_on_batches(
     file = write(tmp_path / "other.npz", columns)
     whole = report(made, file, tmp_path)
     monkeypatch.setattr(run_module, "BATCH", 3)
-    monkeypatch.setattr(run_module, "_COUNTED", 2)
+    monkeypatch.setattr(run_module, "_BATCHES_PER_UPDATE", 2)
     assert report(made, file, tmp_path) == whole
     assert len(whole["worst"]) == 12
 
@@ -319,7 +319,7 @@ def labels_of(
 
 
 def matched(people: Sequence[tuple[Any, ...]], labels: SkelLabels) -> list[tuple[int, str]]:
-    seen = (Seen(*(*person, SourceFrame(None, "x", person[1]))[:4]) for person in people)
+    seen = (PersonId(*(*person, SourceFrame(None, "x", person[1]))[:4]) for person in people)
     found = match(seen, labels, 1.0)
     how = (*MATCHED, *UNMATCHED)
     return [(int(row), how[k]) for row, k in zip(found.row, found.how, strict=True)]
@@ -424,7 +424,7 @@ def test_centres_that_are_not_finite_are_named() -> None:
 
 def test_many_people_without_images_are_matched_in_no_time() -> None:
     n = 20_000
-    people = (Seen("", i, (0.0, 0.0), SourceFrame("s", "x", i)) for i in range(n))
+    people = (PersonId("", i, (0.0, 0.0), SourceFrame("s", "x", i)) for i in range(n))
     order = np.random.default_rng(0).permutation(n)
     labels = labels_of([""] * n, [(0, 0)] * n, order, [SourceFrame("s", "x", i) for i in order.tolist()])
     found = match(people, labels, 1.0)
