@@ -1,4 +1,4 @@
-"""A report for the tests of its page: everything measured, its worst people chosen by hand."""
+"""A report with chosen worst people, for the tests of its page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DAMAGE = {
 
 
 def make_report(folder: Path, models: ModelSet, worst: Sequence[str]) -> dict[str, Any]:
-    """A report on the first shard of a run; `worst` are keys, also such as are not there."""
+    """A report on the first shard of a run; `worst` are keys, which need not exist."""
     samples = list(read_samples(folder / "people-000000.tar"))
     keys, labels, metas = zip(*samples, strict=True)
     metrics = measure(

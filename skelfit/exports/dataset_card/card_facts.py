@@ -20,7 +20,7 @@ from skelfit.shards.shard_reader import check_shard, read_json, read_marker, rea
 from skelfit.shards.shard_schema import ShardMarker
 
 ANGLE_PEOPLE = 50_000  # of each subset, whose angles are read: evenly from all shards
-TOLD = ("keypoints3d", "coordinates")  # of the metadata
+COUNTED_METADATA = ("keypoints3d", "coordinates")  # of the metadata
 Array = NDArray[np.float32]
 
 
@@ -36,7 +36,9 @@ class SubsetFacts:
         int, int
     ]  # how many of the published people have a largest vertex error of so many whole mm
     poses: Array  # (K,46) rad, of the people who were read
-    said: Mapping[str, Mapping[str, int]]  # of TOLD, how often each value is in the metadata of those people
+    metadata_counts: Mapping[
+        str, Mapping[str, int]
+    ]  # of TOLD, how often each value is in the metadata of those people
     sequences: int  # how many the rows are frames of
     shards: int
     bytes: int
@@ -73,7 +75,7 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
     try:
         lines = (row for files in shard_files for row in read_rows(files.sidecar))
         rows = Summary.of_rows(_counted(lines, largest, sequences))
-        poses, said = _read_people(shards, angle_people)
+        poses, metadata_counts = _read_people(shards, angle_people)
     except KeyError as error:
         expected = "a value, as rows and metadata of this version of skelfit have it"
         raise ShardError(folder, str(error.args[0]), expected, "no such key") from None
@@ -84,7 +86,7 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
         rows=rows,
         largest=largest,
         poses=poses,
-        said=said,
+        metadata_counts=metadata_counts,
         sequences=len(sequences),
         shards=len(shard_files),
         bytes=sum(marker.tar.bytes for _, marker in shards),
@@ -112,10 +114,10 @@ def _read_people(
     if (total := sum(marker.rows_out for _, marker in shards)) > people:
         wanted = max(1, -(-people * len(shards) // total))
     poses: list[Array] = []
-    said: dict[str, Counter[str]] = {name: Counter() for name in TOLD}
+    metadata_counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTED_METADATA}
     for index in np.linspace(0, len(shards) - 1, wanted).round().astype(int).tolist():
         for _, label, meta in read_samples(shards[index][0].tar):
             poses.append(unpack(label)["skel_poses"])
-            for name in TOLD:
-                said[name][meta[name]] += 1
-    return np.array(poses, np.float32).reshape(-1, NUM_DOFS), said
+            for name in COUNTED_METADATA:
+                metadata_counts[name][meta[name]] += 1
+    return np.array(poses, np.float32).reshape(-1, NUM_DOFS), metadata_counts

@@ -285,7 +285,7 @@ def _shares(subsets: Sequence[SubsetFacts], name: str, texts: Mapping[str, str])
     """How often each value of something is in the metadata, as text."""
     counts: Counter[str] = Counter()
     for subset in subsets:
-        counts.update(subset.said[name])
+        counts.update(subset.metadata_counts[name])
     total = counts.total()
     return ", ".join(f"{_share(counts[key], total)} {text}" for key, text in texts.items() if counts[key])
 

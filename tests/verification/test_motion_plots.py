@@ -1,4 +1,4 @@
-"""Angles over time on the report's page: which sequences, how much of them, and how the page draws them."""
+"""Angles over time on the report's page: choice of sequences and frames, and the drawing in a browser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KNEE = dof_index("knee_angle_r")
 
 
 def write_walk(folder: Path, frames: list[int], jump_at: int, shard_size: int) -> Path:
-    """Some frames of one sequence: a knee that swings, and an elbow that jumps by 50 degrees from a frame on."""
+    """Frames of one sequence: a knee that swings, and an elbow that jumps by 50 degrees at frame `jump_at`."""
     n = len(frames)
     fields = make_fields(n)
     for name in ("skel_poses", "smpl_pose", "skel_betas", "smpl_betas", "skel_trans", "smpl_trans"):
@@ -59,8 +59,8 @@ def jump(frame: int, **changes: Any) -> dict[str, Any]:
 
 def test_one_jump_of_each_sequence_the_largest_first() -> None:
     jumps = [jump(3), jump(9), *(jump(i, sequence=f"s{i}") for i in range(9)), jump(1, subset="other")]
-    found = largest_of_each(jumps, 3)
-    assert [(j["sequence"], j["frame"]) for j in found] == [("made/walk <b>", 3), ("s0", 0), ("s1", 1)]
+    largest = largest_of_each(jumps, 3)
+    assert [(j["sequence"], j["frame"]) for j in largest] == [("made/walk <b>", 3), ("s0", 0), ("s1", 1)]
     assert len(largest_of_each(jumps, 99)) == 11
 
 
@@ -108,7 +108,7 @@ def test_the_page_holds_the_sequence(page: str) -> None:
     assert people["motion_units_deg"]["angles"] == ANGLE_UNIT_DEG
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path, models: ModelSet) -> None:
+def test_unreadable_sequences_are_named(tmp_path: Path, models: ModelSet) -> None:
     folder = write_walk(tmp_path, list(range(12)), 9, shard_size=12)
     report = make_report(folder, models, [])
     (folder / "people-000000.tar").write_bytes(b"cut")

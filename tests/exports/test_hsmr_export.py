@@ -41,7 +41,7 @@ def usable(item: dict[str, Any], side: str, worst: float) -> bool:
     return not bad and not few and loss is None and item[f"{side}_pve_max"] < worst
 
 
-def test_their_loader_reads_everybody_with_an_image(tmp_path: Path) -> None:
+def test_hsmrs_loader_reads_all_people_with_an_image(tmp_path: Path) -> None:
     fields = make_fields(20)
     fields["gtkps"][..., 2] = 1
     names = [f"train/{max(i, 1):06d}.jpg" for i in range(20)]  # rows 0 and 1 share an image
@@ -92,7 +92,7 @@ def test_a_mirrored_pose_has_the_mirrored_skin(models: ModelSet) -> None:
     assert (one * mirror - other[:, partner]).norm(dim=-1).max() < 1e-3
 
 
-def test_what_is_in_pixels_follows_a_crop(tmp_path: Path) -> None:
+def test_pixels_follow_a_crop(tmp_path: Path) -> None:
     fields = make_fields(2)
     fields["gtkps"] = (fields["gtkps"] * 100 + 300).astype(np.float32)
     affine = [[0.5, 0.0, -30.0], [0.0, 0.5, 12.0]]

@@ -1,4 +1,4 @@
-"""The report's page: what is packed into it, whom it shows, and how it behaves in a real browser."""
+"""The report's page: its packed arrays, the people it shows, and its behaviour in a real browser."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def write_people(folder: Path) -> Path:
     fields["skel_poses"][:, :3] = [0.1, 0.2, 0.3]
     fields["smpl_pose"] *= 0.2
     fields["skel_trans"][:], fields["smpl_trans"][:] = [0, 0, 5], [0.02, 0, 5]
-    fields["cam_int"][:] = [[500, 0, SIDE / 2], [0, 500, SIDE / 2], [0, 0, 1]]
+    fields["cam_int"][:] = np.array([[500, 0, SIDE / 2], [0, 500, SIDE / 2], [0, 0, 1]])
     fields["gtkps"][..., :2] = 180
     images: dict[int, tuple[str, bytes]] = {}
     for i in range(PEOPLE):
@@ -57,12 +58,12 @@ def write_people(folder: Path) -> Path:
         picture.save(stream, "PNG")
         images[i] = ("png", stream.getvalue())
     del images[1]
-    has = [i in images for i in range(PEOPLE)]
+    has_image = [i in images for i in range(PEOPLE)]
     metas = make_metas(
         PEOPLE,
-        image=has,
-        image_size=[[SIDE, SIDE] if h else None for h in has],
-        affine=[[[1, 0, 0], [0, 1, 0]] if h else None for h in has],
+        image=has_image,
+        image_size=[[SIDE, SIDE] if present else None for present in has_image],
+        affine=[[[1, 0, 0], [0, 1, 0]] if present else None for present in has_image],
         smpl=[i != 2 for i in range(PEOPLE)],
     )
     return write_run(folder, fields, metas, images=images)
@@ -74,39 +75,41 @@ def keys() -> list[str]:
 
 @pytest.fixture(scope="module")
 def report(folder: Path) -> dict[str, Any]:
-    """Of all people of the folder."""
+    """A report with all people of the folder among the worst."""
     return make_report(folder, open_models(), keys())
 
 
-def worst_of(report: dict[str, Any], *some: str) -> dict[str, Any]:
-    """The same report with other people for the worst."""
+def worst_of(report: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The same report with these keys as the worst people."""
     person = report["worst"][0]
-    return report | {"worst": [person | {"key": key} for key in some]}
+    return report | {"worst": [person | {"key": key} for key in keys]}
 
 
-def unpack(content: bytes, place: dict[str, int], like: np.ndarray | None = None) -> np.ndarray:
-    """The slow twin of the page's own decoder."""
-    size = place["rows"] * place["columns"]
-    part = np.frombuffer(content, np.uint8)[place["at"] : place["at"] + 2 * size].astype(np.uint16)
-    steps = (part[:size] + 256 * part[size:]).reshape(place["columns"], place["rows"])
+def unpack(content: bytes, location: dict[str, int], like: np.ndarray | None = None) -> np.ndarray:
+    """A reference decoder for packed arrays."""
+    size = location["rows"] * location["columns"]
+    part = np.frombuffer(content, np.uint8)[location["at"] : location["at"] + 2 * size].astype(np.uint16)
+    steps = (part[:size] + 256 * part[size:]).reshape(location["columns"], location["rows"])
     numbers = np.cumsum(steps, axis=1, dtype=np.uint16).T
     return numbers if like is None else (numbers + like).astype(np.uint16)
 
 
-def test_what_is_packed_comes_out_again() -> None:
+def test_packed_arrays_are_unpacked() -> None:
     rng = np.random.default_rng(0)
     points, faces = rng.normal(0, 0.7, (500, 3)), rng.integers(0, 60_000, (40, 3))
     near = points + rng.normal(0, 0.01, points.shape)
     pack = ArrayPack()
-    places = [pack.add(faces), pack.add_points(points), pack.add_points(near, points)]
+    locations = [pack.add(faces), pack.add_points(points), pack.add_points(near, points)]
     content = zlib.decompress(base64.b64decode(pack.text()))
-    assert (unpack(content, places[0]) == faces).all()
-    first = unpack(content, places[1])
+    assert (unpack(content, locations[0]) == faces).all()
+    first = unpack(content, locations[1])
     assert np.abs(first.astype(np.int16) * UNIT_M - points).max() <= 0.51 * UNIT_M
-    assert np.abs(unpack(content, places[2], first).astype(np.int16) * UNIT_M - near).max() <= 0.51 * UNIT_M
+    assert (
+        np.abs(unpack(content, locations[2], first).astype(np.int16) * UNIT_M - near).max() <= 0.51 * UNIT_M
+    )
 
 
-def test_what_is_out_of_reach_is_moved_to_the_edge() -> None:
+def test_points_out_of_range_are_clipped() -> None:
     far = to_units(np.array([[9.0, -9.0, np.inf], [np.nan, 0.1, 0]]))
     assert far.tolist() == [[32767, -32767, 32767], [0, 1000, 0]]
 
@@ -156,8 +159,7 @@ def test_the_skeleton_is_drawn_where_the_person_is(folder: Path, models: ModelSe
     x, y = photo.joints[0].round().astype(int)
     assert np.abs(np.array(Image.open(io.BytesIO(photo.jpeg)).getpixel((int(x), int(y)))) - RED).max() < 40
     # The picture may be a part of the source image: the affine says which.
-    shifted = copy.deepcopy(sample)
-    shifted.meta["affine"] = [[1, 0, -150], [0, 1, 0]]
+    shifted = replace(sample, meta={**sample.meta, "affine": [[1, 0, -150], [0, 1, 0]]})
     moved = crop_photo(shifted, posed.joints.double().numpy())
     assert moved is not None and moved.joints[0, 0] != photo.joints[0, 0]
 
@@ -165,8 +167,8 @@ def test_the_skeleton_is_drawn_where_the_person_is(folder: Path, models: ModelSe
 @pytest.mark.parametrize("change", [{"camera": False}, {"coordinates": "world_z_up"}, {"affine": None}])
 def test_no_photo_without_a_camera(folder: Path, change: dict[str, Any]) -> None:
     sample = read_people(folder / "people-000000.tar", keys())[keys()[0]]
-    sample.meta.update(change)
-    assert crop_photo(sample, np.full((24, 3), 5.0)) is None
+    changed = replace(sample, meta={**sample.meta, **change})
+    assert crop_photo(changed, np.full((24, 3), 5.0)) is None
 
 
 def test_the_page_stands_alone(folder: Path, models: ModelSet, report: dict[str, Any]) -> None:
@@ -209,14 +211,14 @@ def test_the_page_does_not_grow_with_the_damage(
     assert len(page) < 1_000_000
 
 
-def test_none_of_the_measures_is_left_out() -> None:
+def test_every_measure_is_represented() -> None:
     worst = [{"key": f"a{i}", "worst_by": ["a", "b"] if i == 0 else ["a"]} for i in range(9)]
     worst += [{"key": f"b{i}", "worst_by": ["b"]} for i in range(2)] + [{"key": "c", "worst_by": ["c"]}]
     assert [person["key"] for person in worst_in_turn(worst, 6)] == ["a0", "c", "a1", "b0", "a2", "b1"]
     assert len(worst_in_turn(worst, 100)) == len(worst)
 
 
-def test_who_cannot_be_drawn_is_named(
+def test_people_who_cannot_be_drawn_are_named(
     folder: Path, models: ModelSet, report: dict[str, Any], tmp_path: Path
 ) -> None:
     lost = "people-0-99999999"
@@ -253,8 +255,8 @@ def test_meshes_turn_when_they_are_dragged(browser: Any, path: Path) -> None:
         opened.page.locator(canvas).scroll_into_view_if_needed()
         still = opened.picture(canvas)
         assert changed(still, opened.picture(canvas)) == 0
-        for way in ((90, 0), (0, 60)):
-            opened.drag(canvas, *way)
+        for drag in ((90, 0), (0, 60)):
+            opened.drag(canvas, *drag)
             still = opened.picture_other_than(still, canvas, 0.02)
     # Another person, and another part of what is shown, are other pictures.
     before = opened.picture("#person")
@@ -280,7 +282,7 @@ def test_the_page_fits_its_window_and_asks_for_nothing(
     assert "The first 200 of 1,000" in text and "1,000 faults were found in 1 shard." in text
     # Both datasets are the same, so that nothing differs.
     assert set(opened.page.locator("td.difference").all_text_contents()) == {"=", "–"}
-    # The person without SMPL parameters has no target mesh to show, the one without an image no photo.
+    # The person without SMPL parameters has no target mesh; the person without an image has no photo.
     opened.page.locator(".thumb").nth(2).click()
     assert not opened.page.locator("label.target").is_visible()
     opened.page.locator(".thumb").nth(1).click()
@@ -291,7 +293,7 @@ def test_the_page_fits_its_window_and_asks_for_nothing(
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_whole_bodies_are_in_view(browser: Any, path: Path, width: int, height: int) -> None:
-    """Nothing of a person is cut off at the edges, however they are turned."""
+    """No part of a person is cut off at the edges, from any side."""
     opened = OpenedPage(browser, path, width, height)
     opened.page.add_style_tag(content="nav { display: none }")  # it may lie over the person
     opened.page.locator("#person").scroll_into_view_if_needed()
@@ -302,10 +304,10 @@ def test_whole_bodies_are_in_view(browser: Any, path: Path, width: int, height: 
         shown.append(opened.picture("#person"))
     for kind in ("target", "skin", "bones"):
         opened.page.locator(f"label.{kind}").click()
-    nobody = opened.picture("#person")
+    empty = opened.picture("#person")
     for picture in shown:
-        drawn = np.abs(picture - nobody).max(-1) > 12
-        assert drawn.mean() > 0.03, "somebody is there"
+        drawn = np.abs(picture - empty).max(-1) > 12
+        assert drawn.mean() > 0.03, "the picture is empty"
         edge = 4
         drawn[edge:-edge, edge:-edge] = False
         assert not drawn.any()
