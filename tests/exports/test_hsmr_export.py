@@ -14,10 +14,10 @@ from job_fakes import picture
 from scipy.spatial import cKDTree
 
 from skelfit.bodies.dofs import DOF_NAMES, dof_limits
+from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.errors import OutputError
-from skelfit.exports.hsmr import mirrored
 
 # webdataset leaves the tars that it read for the garbage collector to close.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -82,9 +82,11 @@ def test_a_mirrored_pose_has_the_mirrored_skin(models: ModelSet) -> None:
     low, high = np.clip(dof_limits(), -1.0, 1.0).T
     poses = np.random.default_rng(0).uniform(low, high, (8, 46)).astype(np.float32)
     poses[:, [DOF_NAMES.index(f"ankle_angle_{side}") for side in "rl"]] = 0  # SKEL does not mirror its axis
-    np.testing.assert_array_equal(mirrored(mirrored(poses)), poses)
+    np.testing.assert_array_equal(mirrored_poses(mirrored_poses(poses)), poses)
     shape = model.shape(torch.randn(8, 10, dtype=torch.float64))
-    one, other = (model.forward(shape, torch.tensor(q).double()).vertices for q in (poses, mirrored(poses)))
+    one, other = (
+        model.forward(shape, torch.tensor(q).double()).vertices for q in (poses, mirrored_poses(poses))
+    )
     template = model.v_template.numpy()
     away, partner = cKDTree(template).query(template * [-1, 1, 1])
     assert away.max() < 1e-6  # the open body is symmetric

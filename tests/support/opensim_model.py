@@ -3,8 +3,8 @@
     python opensim_model.py RIG.npz MOTION.mot OUT.npz
 
 RIG.npz has, for each joint, its `name`, `parent` (-1: the ground), `position` (3,) m and `turn` (3,3) in the frame of
-the parent; and, for each coordinate, its `dof_name`, `dof_joint` and `dof_axis`, in their order of rotation. OUT.npz gets
-the positions of the bodies' origins in the ground, for each row of the motion.
+the parent; and, for each coordinate, its `dof_name`, `dof_joint` and `dof_axis`, in their order of rotation. OUT.npz
+has the positions of the bodies' origins in the ground, for each row of the motion.
 """
 
 from __future__ import annotations

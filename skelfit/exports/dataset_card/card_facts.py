@@ -1,4 +1,4 @@
-"""What a card says of finished runs: counts and errors of all rows, joint angles of many people."""
+"""The facts of a card: counts and errors of all rows, joint angles of many people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, lis
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker, read_rows, read_samples
 from skelfit.shards.shard_schema import ShardMarker
 
-ANGLE_PEOPLE = 50_000  # of each subset, whose angles are read: evenly from all shards
+ANGLE_PEOPLE = 50_000  # of each subset, about this many people have their angles read, evenly from all shards
 COUNTED_METADATA = ("keypoints3d", "coordinates")  # of the metadata
 Array = NDArray[np.float32]
 
@@ -35,23 +35,23 @@ class SubsetFacts:
     largest: Mapping[
         int, int
     ]  # how many of the published people have a largest vertex error of so many whole mm
-    poses: Array  # (K,46) rad, of the people who were read
+    poses: Array  # (K,46) rad, of K people
     metadata_counts: Mapping[
         str, Mapping[str, int]
-    ]  # of TOLD, how often each value is in the metadata of those people
-    sequences: int  # how many the rows are frames of
+    ]  # for COUNTED_METADATA, how often each value occurs in the metadata of these K people
+    sequences: int  # of which rows are frames
     shards: int
     bytes: int
 
     @property
     def origins(self) -> Sequence[Mapping[str, str]]:
-        """Whom labels and images come from, as the manifest says: of, name, url, license, citation."""
+        """Sources of labels and images from the manifest: of, name, url, license, citation."""
         origins: Sequence[Mapping[str, str]] = self.summary.get("origins", ())
         return origins
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What the results depend on."""
+        """The identity of the run: all settings that its results depend on."""
         identity: Mapping[str, Any] = self.summary["identity"]
         return identity
 
@@ -96,7 +96,7 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
 def _counted(
     rows: Iterable[dict[str, Any]], largest: Counter[int], sequences: set[tuple[str, str]]
 ) -> Iterator[dict[str, Any]]:
-    """The same rows; counts the largest errors of the published people in whole mm, and collects the sequences."""
+    """Yield the rows; count the largest errors of published people in whole mm, and collect the sequences."""
     for row in rows:
         if row["status"] in PUBLISHED:
             largest[int(row["max_vertex_mm"])] += 1
@@ -109,13 +109,13 @@ def _counted(
 def _read_people(
     shards: Sequence[tuple[ShardFiles, ShardMarker]], people: int
 ) -> tuple[Array, dict[str, Counter[str]]]:
-    """Poses of at least `people` people, of whole shards evenly spread, or of all; and what their metadata say."""
-    wanted = len(shards)
+    """Poses and metadata counts of at least `people` people, or of all, from whole shards evenly spread."""
+    shards_read = len(shards)
     if (total := sum(marker.rows_out for _, marker in shards)) > people:
-        wanted = max(1, -(-people * len(shards) // total))
+        shards_read = max(1, -(-people * len(shards) // total))
     poses: list[Array] = []
     metadata_counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTED_METADATA}
-    for index in np.linspace(0, len(shards) - 1, wanted).round().astype(int).tolist():
+    for index in np.linspace(0, len(shards) - 1, shards_read).round().astype(int).tolist():
         for _, label, meta in read_samples(shards[index][0].tar):
             poses.append(unpack(label)["skel_poses"])
             for name in COUNTED_METADATA:

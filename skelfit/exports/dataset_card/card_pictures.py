@@ -1,4 +1,4 @@
-"""The pictures of a card: histograms of joint angles and of errors."""
+"""The pictures of a card: histograms of joint angles, and cumulative errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def angle_panels() -> list[tuple[str, tuple[int, ...]]]:
 
 
 def draw_angles(subsets: Sequence[SubsetFacts], path: Path) -> None:
-    """Histograms of the 46 angles of all people who were read, in degrees; beyond the limits the ground is tinted."""
+    """Histograms of the 46 angles in degrees; the background beyond the limits is tinted."""
     degrees = np.degrees(np.concatenate([subset.poses for subset in subsets]))
     panels, limits = angle_panels(), np.degrees(dof_limits())
     lines = -(-len(panels) // _COLUMNS)

@@ -1,4 +1,4 @@
-"""The text of a card: Markdown with the front matter that Hugging Face reads."""
+"""The text of a card: Markdown with front matter for Hugging Face."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _METHODS = (
 
 
 def card_text(subsets: Sequence[SubsetFacts], title: str, folder: Path, angles: str, errors: str) -> str:
-    """The whole card of some runs, to lie in `folder`; angles and errors are the pictures' paths from there."""
+    """The card of these runs for `folder`; angles and errors: paths of the pictures, relative to it."""
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(subsets, title, folder), sort_keys=False, allow_unicode=True)}---",
         f"# {title}",
@@ -78,7 +78,7 @@ def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> d
 
 
 def _path(subset: SubsetFacts, folder: Path) -> str:
-    """From the card to the shards: '' or a path that ends in '/'."""
+    """The path from the card to the shards: '', or a path that ends in '/'."""
     path = Path(os.path.relpath(subset.folder, folder)).as_posix()
     return "" if path == "." else f"{path}/"
 
@@ -210,12 +210,12 @@ def _accuracy(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
 
 def _angles(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
     read, people = sum(len(s.poses) for s in subsets), sum(s.rows.rows_out for s in subsets)
-    whom = "all people" if read == people else f"{read:,} of the people, of shards evenly spread"
+    people_text = "all people" if read == people else f"{read:,} of the people, of shards evenly spread"
     yield f"![Histograms of the 46 joint angles]({picture})"
     yield (
-        f"The 46 angles of {whom}, in degrees; the tinted ground is beyond the joint limits. The three of "
-        "the pelvis turn the body into the coordinates of the labels: whoever stands upright before a camera has a "
-        "tilt of 180 degrees."
+        f"The 46 angles of {people_text}, in degrees; the tinted background is beyond the joint limits. The three of "
+        "the pelvis turn the body into the coordinates of the labels: a person upright before a camera has a tilt of "
+        "180 degrees."
     )
 
 
@@ -282,7 +282,7 @@ def _citations(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
 
 
 def _shares(subsets: Sequence[SubsetFacts], name: str, texts: Mapping[str, str]) -> str:
-    """How often each value of something is in the metadata, as text."""
+    """The shares of the values of a metadata key, as text."""
     counts: Counter[str] = Counter()
     for subset in subsets:
         counts.update(subset.metadata_counts[name])

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.angle_continuity import canonical
-from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_index, dof_limits
+from skelfit.bodies.dofs import NUM_DOFS, dof_index, dof_limits
+from skelfit.bodies.mirrored_dofs import MIRROR_SIGN, OTHER_SIDE
 from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.posed_bodies import Array, BodyModels, PosedGroup
 
@@ -23,30 +24,7 @@ KNEES_ELBOWS: dict[str, tuple[int, str, tuple[tuple[float, float], ...], tuple[s
     "left elbow": (18, "yzx", ((-135, 0), (0, 0), (-67.5, 67.5)), ("elbow_flexion_l", "pro_sup_l")),
     "right elbow": (19, "yzx", ((0, 135), (0, 0), (-67.5, 67.5)), ("elbow_flexion_r", "pro_sup_r")),
 }
-_OTHER_SIDE = [
-    dof_index(n[:-2] + {"_r": "_l", "_l": "_r"}[n[-2:]]) if n[-2:] in ("_r", "_l")
-    else dof_index(n.replace("_r_", "_#_").replace("_l_", "_r_").replace("_#_", "_l_")) if "shoulder_" in n
-    else i
-    for i, n in enumerate(DOF_NAMES)
-]  # fmt: skip
-# DoFs whose sign changes in a mirror, by SKEL's axes.
-_SIGN_CHANGES = (
-    "_bending",
-    "_twist",
-    "pelvis_list",
-    "pelvis_rotation",
-    "scapula_abduction",
-    "scapula_elevation",
-)
-MIRROR_SIGN = np.array(
-    [-1.0 if any(t in n for t in _SIGN_CHANGES) or n.endswith(("_x", "_y")) else 1.0 for n in DOF_NAMES]
-)
-SIDES: tuple[tuple[str, int, int], ...] = tuple(
-    (n[:-2] if n.endswith("_r") else n.replace("_r_", "_"), i, _OTHER_SIDE[i])
-    for i, n in enumerate(DOF_NAMES)
-    if i < _OTHER_SIDE[i]
-)  # name without side, right DoF, left DoF
-_ROOT_AND_SPINE = [i for i in range(NUM_DOFS) if _OTHER_SIDE[i] == i]
+_ROOT_AND_SPINE = [i for i in range(NUM_DOFS) if OTHER_SIDE[i] == i]
 # Knees, ankles, toes, elbows and hands: joints that show exchanged sides.
 _LIMBS = (2, 3, 5, 7, 8, 10, 16, 18, 21, 23)
 _SWAP_LEAST_MM, _SWAP_GAIN = 40.0, 0.5
@@ -138,7 +116,7 @@ def sides_exchanged(bodies: BodyModels, group: PosedGroup) -> NDArray[np.bool_]:
     as_is = error(group.joints)
     sign = torch.tensor(MIRROR_SIGN)
     sign[_ROOT_AND_SPINE] = 1.0  # root and trunk stay as they are
-    exchanged = group.pose[:, _OTHER_SIDE]
+    exchanged = group.pose[:, list(OTHER_SIDE)]
     best = np.minimum(
         *(error(group.skel.joints(group.frames, q).pos.numpy()) for q in (exchanged, exchanged * sign))
     )

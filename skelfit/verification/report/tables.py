@@ -8,8 +8,9 @@ import numpy as np
 
 from skelfit.bodies.dofs import DOF_NAMES, LIMITS_SOURCE, NUM_JOINTS, SKEL_JOINT_NAMES, dof_limits
 from skelfit.bodies.joint_distances import JOINT_ERRORS
+from skelfit.bodies.mirrored_dofs import MIRROR_SIGN, SIDES
 from skelfit.verification.measures.accuracy import JOINT_SETS, PARTS
-from skelfit.verification.measures.anatomy import BEYOND_DEG, KNEES_ELBOWS, MIRROR_SIGN, SIDES
+from skelfit.verification.measures.anatomy import BEYOND_DEG, KNEES_ELBOWS
 from skelfit.verification.measures.motion_jumps import ADDED_DEG, ADDED_MM, TURN_DEG
 from skelfit.verification.measures.reprojection import BAD_FIT, BAD_LABEL, SEEN
 from skelfit.verification.report.aggregate import (
