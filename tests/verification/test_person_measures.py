@@ -137,10 +137,7 @@ def test_alignment_never_mirrors() -> None:
 
 
 def test_reprojection(
-    metrics: PersonMetrics,
-    skins: tuple[np.ndarray, np.ndarray],
-    fields: Fields,
-    models: ModelSet,
+    metrics: PersonMetrics, skins: tuple[np.ndarray, np.ndarray], fields: Fields, models: ModelSet
 ) -> None:
     """One person and one keypoint at a time."""
     for i in range(COUNT):

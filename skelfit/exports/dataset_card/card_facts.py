@@ -32,9 +32,7 @@ class SubsetFacts:
     name: str
     summary: Mapping[str, Any]  # summary.json
     rows: Summary  # of all sidecars
-    largest: Mapping[
-        int, int
-    ]  # how many of the published people have a largest vertex error of so many whole mm
+    largest: Mapping[int, int]  # numbers of published people by their largest vertex error in whole mm
     poses: Array  # (K,46) rad, of K people
     metadata_counts: Mapping[
         str, Mapping[str, int]

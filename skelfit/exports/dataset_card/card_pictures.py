@@ -68,11 +68,7 @@ def draw_angles(subsets: Sequence[SubsetFacts], path: Path) -> None:
 
 
 def _angle_panel(
-    axes: Axes,
-    title: str,
-    dofs: tuple[int, ...],
-    degrees: NDArray[np.float32],
-    limits: NDArray[np.float64],
+    axes: Axes, title: str, dofs: tuple[int, ...], degrees: NDArray[np.float32], limits: NDArray[np.float64]
 ) -> None:
     values = degrees[:, dofs]
     low, high = (float(v) for v in np.quantile(values, [0.001, 0.999])) if len(values) else (0.0, 0.0)

@@ -91,37 +91,15 @@ def _introduction(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
         f"degrees of freedom of the SKEL skeleton, fitted by skelfit from {rows:,} labels. "
         f"{_share(with_image, people)} come with their image."
     )
-    header = (
-        "subset",
-        "people",
-        "labels",
-        "kept",
-        "PVE in mm: mean",
-        "median",
-        "95 %",
-        "with image",
-        "shards",
-        "size",
-    )
+    titles = "subset, people, labels, kept, PVE in mm: mean, median, 95 %, with image, shards, size"
     lines = []
     for s in subsets:
         pve = s.rows.pve.to_json()
-        numbers = [_mm(pve[name]) for name in ("mean", "p50", "p95")]
-        share = _share(s.rows.rows_out, s.rows.rows_in)
         size = f"{s.bytes / 1e6:,.0f} MB" if s.bytes < 1e9 else f"{s.bytes / 1e9:,.1f} GB"
-        image = f"{s.rows.images['found']:,}"
-        line = [
-            s.name,
-            f"{s.rows.rows_out:,}",
-            f"{s.rows.rows_in:,}",
-            share,
-            *numbers,
-            image,
-            str(s.shards),
-            size,
-        ]
-        lines.append(line)
-    yield _table(header, lines, left=1)
+        counts = [f"{s.rows.rows_out:,}", f"{s.rows.rows_in:,}", _share(s.rows.rows_out, s.rows.rows_in)]
+        errors = [_mm(pve[name]) for name in ("mean", "p50", "p95")]
+        lines.append([s.name, *counts, *errors, f"{s.rows.images['found']:,}", str(s.shards), size])
+    yield _table(titles.split(", "), lines, left=1)
     yield "PVE is the mean distance of SKEL's 6890 skin vertices to SMPL's."
 
 
@@ -184,14 +162,9 @@ def _accuracy(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
     yield f"![Share of the people below each error]({picture})"
     steps = list(dict.fromkeys(step for s in subsets for step in s.rows.betas))
     header = (
-        "subset",
-        "PVE in mm: mean",
-        "median",
-        "95 %",
-        "max",
-        *(f"at rest, {step}" for step in steps),
-        "SKEL bodies",
-    )
+        *("subset", "PVE in mm: mean", "median", "95 %", "max"),
+        *(f"at rest, {step}" for step in steps), "SKEL bodies",
+    )  # fmt: skip
     lines = []
     for s in subsets:
         numbers = [_mm(value) for value in s.rows.pve.to_json().values()]
@@ -252,22 +225,14 @@ def _format(subsets: Sequence[SubsetFacts], folder: Path) -> Iterator[str]:
 
 
 def _making(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
+    header = "subset, pipeline, algorithm version, body models, joint limits, identity".split(", ")
     lines = []
     for s in subsets:
-        identity = s.identity
-        lines.append(
-            [
-                s.name,
-                f"`{identity['pipeline']['name']}`",
-                f"{identity['algorithm']}",
-                f"`{identity['models_sha256'][:12]}`",
-                f"`{identity['limits']}`",
-                f"`{s.summary['identity_sha256'][:12]}`",
-            ]
-        )
-    yield _table(
-        ("subset", "pipeline", "algorithm version", "body models", "joint limits", "identity"), lines, left=6
-    )
+        about = s.identity
+        pipeline, models = f"`{about['pipeline']['name']}`", f"`{about['models_sha256'][:12]}`"
+        identity = f"`{s.summary['identity_sha256'][:12]}`"
+        lines.append([s.name, pipeline, f"{about['algorithm']}", models, f"`{about['limits']}`", identity])
+    yield _table(header, lines, left=6)
     yield (
         "Each person is fitted on its own (Levenberg-Marquardt on the skin: lower body, upper body, full body; the "
         "root is exact). The done marker beside each tar holds its sha256 and everything that its numbers depend on. "

@@ -38,9 +38,7 @@ class SkelLabels:
     trans: FloatArray | None  # (M,3) m; None: the file does not say where people are
     center: FloatArray | None  # (M,2) px of the box
     row: NDArray[np.int64] | None  # (M,) of another label file, as exports of skelfit have it
-    sources: list[
-        SourceFrame | None
-    ]  # (M,) of rows without an image's name; None for others, and where not known
+    sources: list[SourceFrame | None]  # (M,) of rows without an image's name; None for others, or not known
     coordinates: list[str] | None  # (M,) names; None: the file does not say
     female: NDArray[np.bool_]  # (M,) of the SKEL body
     says_gender: bool  # whether the file has the gender of the SKEL body

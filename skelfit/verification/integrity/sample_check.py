@@ -26,17 +26,7 @@ _META_KEYS = frozenset((*META, *_NAMED, "keypoints3d"))
 _ROW_KEYS = frozenset(field.name for field in fields(ShardRow))
 # Keys that are in both the metadata of a sample and its row.
 _SHARED = (
-    "key",
-    "row",
-    "skel_gender",
-    "target_gender",
-    "root",
-    "status",
-    "sequence",
-    "frame",
-    "frame_rate",
-    "fitted_rate",
-    "subject",
+    "key row skel_gender target_gender root status sequence frame frame_rate fitted_rate subject".split()
 )
 _SAME_MM = 2e-4  # lengths are stored to 1e-4 mm in rows, and as float32 in labels
 

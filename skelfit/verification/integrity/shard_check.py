@@ -331,12 +331,7 @@ class _SampleChecker:
 
 
 def _check_counts(
-    log: _DamageLog,
-    marker: ShardMarker,
-    rows: int,
-    people: int,
-    summary: Summary,
-    reasons: Mapping[str, int],
+    log: _DamageLog, marker: ShardMarker, rows: int, people: int, summary: Summary, reasons: Mapping[str, int]
 ) -> None:
     """The counts of the marker against the rows."""
     counts: Sequence[tuple[str, Any, Any]] = (

@@ -52,9 +52,7 @@ class Accuracy:
     joints_mm: Mapping[str, Array]  # by joint set (N,3): not aligned, roots aligned, similarity-aligned
     stored_off_mm: Array  # (N,2) how far the stored PVE and max vertex error lie from these
     extremity_deg: Array  # (N,) root mean square rotation of SMPL's body joints in the label
-    smpl_joints: (
-        Array  # (N,2,24,3) m, SMPL's joints of the label's skin and of the fitted one, with translation
-    )
+    smpl_joints: Array  # (N,2,24,3) m, SMPL's joints of the label's and the fitted skin, with translation
 
 
 def parts_of_vertices(asset: SkelAsset) -> NDArray[np.int64]:

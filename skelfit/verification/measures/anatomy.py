@@ -36,9 +36,7 @@ class Anatomy:
 
     angles_deg: Array  # (N,46) of the equivalent Euler angles nearest to the limits
     excess_deg: Array  # (N,46) beyond the limits, 0 within
-    smpl_hinges_deg: (
-        Array  # (N,4) largest excess of KNEES_ELBOWS, of the SMPL label; NaN without SMPL parameters
-    )
+    smpl_hinges_deg: Array  # (N,4) largest excess of KNEES_ELBOWS in the label; NaN without SMPL parameters
     skel_hinges_deg: Array  # (N,4) of the fit
     swapped: NDArray[np.bool_]  # (N,) the fit has left and right exchanged
 

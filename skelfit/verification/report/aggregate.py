@@ -49,28 +49,29 @@ class Aggregate:
     histograms: Mapping[str, Histogram] = field(default_factory=dict)  # by the same names
     arrays: Mapping[str, Ints] = field(default_factory=dict)  # counts and sums, by name
     worst: Worst = field(default_factory=dict)
-    runs: FrameRuns = field(
-        default_factory=dict
-    )  # of sequences that are not closed: their ends may go on elsewhere
+    runs: FrameRuns = field(default_factory=dict)  # ends of sequences that may continue in another batch
     jumps: tuple[Jump, ...] = ()  # the largest ones
 
     @classmethod
     def of(cls, m: PersonMetrics) -> Aggregate:
         """The measures of one batch."""
         runs, windows = runs_of(m.people, m.accuracy)
-        aggregate = cls(
-            counts=_counts(m),
-            histograms=dict(_histograms(m)),
-            arrays=_arrays(m),
-            worst=worst_of(m),
-            runs=runs,
-        )
-        return aggregate.with_steps(measure_steps(windows))
+        batch = cls(_counts(m), dict(_histograms(m)), _arrays(m), worst_of(m))
+        return batch._sum(_of_steps(measure_steps(windows)), runs)
 
     def merge(self, other: Aggregate) -> Aggregate:
         """The measures of both. Associative and exact, but for the order of people of equal rank."""
         runs, windows = join(self.runs, other.runs)
-        aggregate = Aggregate(
+        return self._sum(other, runs)._sum(_of_steps(measure_steps(windows)), runs)
+
+    def closed(self) -> Aggregate:
+        """The same without the ends of sequences: a shard holds whole sequences, so none continues in another."""
+        sequences = Counter({"sequences": len(self.runs)} if self.runs else {})
+        return replace(self, counts=self.counts + sequences, runs={})
+
+    def _sum(self, other: Aggregate, runs: FrameRuns) -> Aggregate:
+        """The sums of both, with these ends of sequences."""
+        return Aggregate(
             counts=self.counts + other.counts,
             histograms=_merged(self.histograms, other.histograms, Histogram.merge),
             arrays=_merged(self.arrays, other.arrays, np.add),
@@ -78,27 +79,12 @@ class Aggregate:
             runs=runs,
             jumps=_largest((*self.jumps, *other.jumps)),
         )
-        return aggregate.with_steps(measure_steps(windows))
 
-    def closed(self) -> Aggregate:
-        """The same without the ends of sequences: a shard holds whole sequences, so none continues in another."""
-        sequences = Counter({"sequences": len(self.runs)} if self.runs else {})
-        return replace(self, counts=self.counts + sequences, runs={})
 
-    def with_steps(self, steps: FrameSteps) -> Aggregate:
-        """The same with measures between frames added."""
-        aggregate = Aggregate(
-            counts=_step_counts(steps),
-            histograms=dict(_step_histograms(steps)),
-            arrays=_step_arrays(steps),
-        )
-        return replace(
-            self,
-            counts=self.counts + aggregate.counts,
-            histograms=_merged(self.histograms, aggregate.histograms, Histogram.merge),
-            arrays=_merged(self.arrays, aggregate.arrays, np.add),
-            jumps=_largest((*self.jumps, *steps.jumps)),
-        )
+def _of_steps(steps: FrameSteps) -> Aggregate:
+    """The measures between frames."""
+    histograms = dict(_step_histograms(steps))
+    return Aggregate(_step_counts(steps), histograms, _step_arrays(steps), jumps=steps.jumps)
 
 
 def _largest(jumps: tuple[Jump, ...]) -> tuple[Jump, ...]:

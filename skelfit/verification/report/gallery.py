@@ -71,9 +71,7 @@ class PersonDrawing:
 
     key: str
     gender: str  # of SKEL
-    target: (
-        Array | None
-    )  # (V,3) SMPL's skin that was fitted; None where the shards do not hold SMPL's parameters
+    target: Array | None  # (V,3) SMPL's skin that was fitted; None without SMPL parameters
     skin: Array  # (V,3) SKEL's
     bones: Array  # (B,3)
     photo: PersonPhoto | None

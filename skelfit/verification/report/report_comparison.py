@@ -103,20 +103,9 @@ def _counts(report: Report) -> Table:
 
 def _joints(joints: Mapping[str, Any]) -> Table:
     columns = [("MPJPE", "mm"), ("root", "mm"), ("PA", "mm"), ("PA p95", "mm")]
-    statistics = (
-        ("mpjpe_mm", "mean"),
-        ("root_mpjpe_mm", "mean"),
-        ("pa_mpjpe_mm", "mean"),
-        ("pa_mpjpe_mm", "p95"),
-    )
-    return (
-        "joints, mm",
-        columns,
-        {
-            name: [errors[error][statistic] for error, statistic in statistics]
-            for name, errors in joints.items()
-        },
-    )
+    shown = [("mpjpe_mm", "mean"), ("root_mpjpe_mm", "mean"), ("pa_mpjpe_mm", "mean"), ("pa_mpjpe_mm", "p95")]
+    rows = {name: [errors[error][statistic] for error, statistic in shown] for name, errors in joints.items()}
+    return "joints, mm", columns, rows
 
 
 def _reprojection(reprojection: Mapping[str, Any]) -> Iterator[Table]:
@@ -167,20 +156,16 @@ def _sides(asymmetry: Mapping[str, Any]) -> Iterator[Table]:
 
 def _motion(anatomy: Mapping[str, Any]) -> Iterator[Table]:
     jumps, jitter = anatomy["jumps"], anatomy["jitter"]
-    rows = {f"turns > {d} deg": [share] for d, share in jumps["turn_above"].items()}
+    rows: dict[str, Sequence[Cell]] = {
+        f"turns > {d} deg": [share] for d, share in jumps["turn_above"].items()
+    }
     rows |= {f"turns > label + {d} deg": [share] for d, share in jumps["added_deg_above"].items()}
     rows |= {f"adds > {mm} mm": [share] for mm, share in jumps["added_mm_above"].items()}
     yield "jumps between frames", [("share", "share")], rows
     names = {"turn_deg": "SKEL fit", "label_turn_deg": "SMPL label", "added_deg": "beyond the label"}
     columns = [(title, "deg") for title, _ in _MM]
-    yield (
-        "largest turn of a joint, deg",
-        columns,
-        {title: _spread(jumps[name]) for name, title in names.items()},
-    )
-    yield (
-        "jitter, deg/frame^2",
-        columns,
-        {"SKEL fit": _spread(jitter["fit_deg"]), "SMPL label": _spread(jitter["label_deg"])},
-    )
+    rows = {title: _spread(jumps[name]) for name, title in names.items()}
+    yield "largest turn of a joint, deg", columns, rows
+    rows = {"SKEL fit": _spread(jitter["fit_deg"]), "SMPL label": _spread(jitter["label_deg"])}
+    yield "jitter, deg/frame^2", columns, rows
     yield "jitter by joint", [("fit", "deg"), ("label", "deg")], jitter["by_joint"]
