@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from job_fakes import FakeFitter, make_run
 
-from skelfit.cli.convert import convert_run
+from skelfit.api.convert_dataset import convert_run
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
 from skelfit.conversion.shard_task import run_shard
@@ -26,7 +26,9 @@ from skelfit.shards.shard_reader import read_json
 from skelfit.shards.shard_writer import row_digest, sealed
 from skelfit.storage.hashed_write import FileRecord, write_json
 from skelfit.verification.integrity.damage import Damage
-from skelfit.verification.integrity.folder_check import check_folder
+from skelfit.verification.integrity.folder_check import Integrity, check_run
+from skelfit.verification.integrity.run_folder import open_run_folder
+from skelfit.verification.integrity.shard_check import check_shard
 
 
 def convert(run: Run) -> Path:
@@ -39,6 +41,12 @@ def convert(run: Run) -> Path:
 def make_shards(folder: Path, people: int = 20, **options: Any) -> Path:
     """Three shards of 20 rows with images, of which 17 are published."""
     return convert(make_run(folder, people, images=True, **options))
+
+
+def check_folder(folder: Path) -> Integrity:
+    """The integrity of a run. Raises ShardError where there are no shards."""
+    run = open_run_folder(folder)
+    return check_run(run, [check_shard(files)[0] for files in run.shards])
 
 
 def damage_of(folder: Path) -> tuple[Damage, ...]:

@@ -14,6 +14,7 @@ import pytest
 from export_fakes import make_fields, make_metas, write_run
 from job_fakes import in_tars, make_run
 from verify_fakes import (
+    check_folder,
     convert,
     damage_kinds,
     damage_of,
@@ -34,7 +35,7 @@ from skelfit.config.settings import Filters, ImageConfig
 from skelfit.conversion.run_plan import Run
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import read_json
-from skelfit.verification.integrity.folder_check import Integrity, check_folder
+from skelfit.verification.integrity.folder_check import Integrity
 
 MIDDLE = "fake-000001"  # rows 8 to 15, all published
 

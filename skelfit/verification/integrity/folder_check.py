@@ -19,8 +19,8 @@ from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME, ShardError, Sh
 from skelfit.shards.shard_reader import read_json
 from skelfit.shards.shard_writer import sealed
 from skelfit.verification.integrity.damage import Damage, Kind
-from skelfit.verification.integrity.run_folder import SHARD_FILE, RunFolder, open_run_folder
-from skelfit.verification.integrity.shard_check import ShardCheck, check_shard
+from skelfit.verification.integrity.run_folder import SHARD_FILE, RunFolder
+from skelfit.verification.integrity.shard_check import ShardCheck
 
 _SHOWN = 5  # differences of two configurations in a message
 
@@ -63,12 +63,6 @@ class Integrity:
             "damaged": dict(sorted(Counter(d.kind for d in self.damage).items())),
             "damage": [d.to_json() for d in self.damage],
         }
-
-
-def check_folder(folder: Path) -> Integrity:
-    """Check a finished run in this process, shard by shard. Raises ShardError where there is none at all."""
-    run = open_run_folder(folder)
-    return check_run(run, [check_shard(files)[0] for files in run.shards])
 
 
 def check_run(run: RunFolder, shards: Sequence[ShardCheck]) -> Integrity:
