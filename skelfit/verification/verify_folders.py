@@ -150,9 +150,9 @@ def _report(folders: Sequence[Path], against: Path | None, checks: _Checks, file
     if files.json is not None:
         write_json(files.json, report)
         say(f"all of it, for programs: {files.json}")
-    where = " ".join(map(str, folders))
+    names = " ".join(map(str, folders))
     if files.keep is None:
-        say(f"next: skelfit verify {where} --html report.html --keep keep.csv")
+        say(f"next: skelfit verify {names} --html report.html --keep keep.csv")
     else:
         say(f"next: skelfit export {folders[0]} --format skel-cf --keep {files.keep} --out kept.npz")
     return report

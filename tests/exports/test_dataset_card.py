@@ -127,9 +127,9 @@ def test_a_card_is_replaced_only_with_overwrite(folders: list[Path]) -> None:
 
 def test_angles_of_large_subsets_are_sampled_from_whole_shards(folders: list[Path]) -> None:
     assert len(read_facts(folders[0]).poses) == 20
-    few = read_facts(folders[0], angle_people=10)
-    assert len(few.poses) == 12 and few.rows.rows_out == 20  # the first and the last shard
-    np.testing.assert_array_equal(few.poses[-1], make_fields(20)["skel_poses"][19])
+    sampled = read_facts(folders[0], angle_people=10)
+    assert len(sampled.poses) == 12 and sampled.rows.rows_out == 20  # the first and the last shard
+    np.testing.assert_array_equal(sampled.poses[-1], make_fields(20)["skel_poses"][19])
 
 
 def test_rows_that_are_not_published_are_counted_and_nothing_more(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def load(folder: Path) -> list[dict[str, Any]]:
 def usable(item: dict[str, Any], side: str, worst: float) -> bool:
     """Whether HSMR would use the pose of a side, with its filters."""
     bad = np.isnan(item[f"{side}_poses"]).any() or np.isnan(item[f"{side}_betas"]).any()
-    few = (np.where(item["keypoints_2d"][:, 2] < 0.3, 0, item["keypoints_2d"][:, 2]) > 0).sum() <= 4
+    too_few = (np.where(item["keypoints_2d"][:, 2] < 0.3, 0, item["keypoints_2d"][:, 2]) > 0).sum() <= 4
     loss = item.get("extra_info", {}).get("fitting_loss", np.array({})).item().get("reprojection_loss")
-    return not bad and not few and loss is None and item[f"{side}_pve_max"] < worst
+    return not bad and not too_few and loss is None and item[f"{side}_pve_max"] < worst
 
 
 def test_hsmrs_loader_reads_all_people_with_an_image(tmp_path: Path) -> None:

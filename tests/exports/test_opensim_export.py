@@ -200,17 +200,17 @@ def test_a_model_in_opensim_moves_as_the_person_does(tmp_path: Path, models: Mod
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
     frames = model.frames(torch.tensor(fields["skel_betas"][0]).double())
     turns, joints = frames.frame.numpy(), frames.joints.numpy()
-    places, relative = np.zeros((count, 3)), np.tile(np.eye(3), (count, 1, 1))
+    offsets, relative = np.zeros((count, 3)), np.tile(np.eye(3), (count, 1, 1))
     for j in range(1, count):
         parent = SKEL_PARENTS[j]
-        places[j] = turns[parent].T @ (joints[j] - joints[parent])
+        offsets[j] = turns[parent].T @ (joints[j] - joints[parent])
         relative[j] = turns[parent].T @ turns[j]
     dofs = [dof for dof in DOFS if dof.joint < count]
     np.savez(
         tmp_path / "rig.npz",
         name=SKEL_JOINT_NAMES[:count],
         parent=SKEL_PARENTS[:count],
-        position=places,
+        position=offsets,
         turn=relative,
         dof_name=[dof.name for dof in dofs],
         dof_joint=[dof.joint for dof in dofs],
@@ -233,8 +233,8 @@ def test_files_of_the_user_are_not_replaced(tmp_path: Path, models: ModelSet) ->
     (out / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="holds files already"):
         export("opensim", run, out, ExportOptions(models))
-    few = write_run(tmp_path / "few", make_fields(2), make_metas(2), models_sha256=models.sha256)
-    export("opensim", few, out, ExportOptions(models, overwrite=True))
+    smaller = write_run(tmp_path / "few", make_fields(2), make_metas(2), models_sha256=models.sha256)
+    export("opensim", smaller, out, ExportOptions(models, overwrite=True))
     assert sorted(p.name for p in out.glob("*.mot")) == [f"{SUBSET}-000000.mot"]
     assert (out / "mine.txt").read_text() == "mine"
     with pytest.raises(OutputError, match="expected a folder, found a file"):

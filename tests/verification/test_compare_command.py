@@ -121,8 +121,8 @@ def test_planted_differences_are_measured(
         joints.append(model.joints(model.frames(betas), q).pos[0].numpy())
     moved = skins[1] - skins[0] + [0.05, 0, 0]
     rooted = (skins[1] - joints[1][0]) - (skins[0] - joints[0][0])
-    apart = (joints[1] - joints[1][0]) - (joints[0] - joints[0][0])
-    expected = [1000 * np.linalg.norm(x, axis=-1).mean() for x in (moved, rooted, apart)]
+    aligned = (joints[1] - joints[1][0]) - (joints[0] - joints[0][0])
+    expected = [1000 * np.linalg.norm(x, axis=-1).mean() for x in (moved, rooted, aligned)]
     assert worst["skin_mm"]["as_they_stand"] == pytest.approx(expected[0], abs=2e-3)
     assert worst["skin_mm"]["roots_together"] == pytest.approx(expected[1], abs=2e-3)
     assert worst["joints_mm"]["roots_together"] == pytest.approx(expected[2], abs=2e-3)
@@ -390,8 +390,10 @@ def test_other_coordinates_give_a_warning(fields: Fields, made: Path, tmp_path: 
     assert warning in other.splitlines() and "convert both with the same --up" in other
     assert "warning" not in own and "note:" not in own
     columns = {k: v for k, v in read(tmp_path / "y" / "frames.npz").items() if k != "coordinates"}
-    silent = invoke(tmp_path / "y", write(tmp_path / "silent.npz", columns)).output
-    assert "note: the shards stand in world_y_up; the file does not say its coordinates" in silent
+    without_coordinates = invoke(tmp_path / "y", write(tmp_path / "silent.npz", columns)).output
+    assert (
+        "note: the shards stand in world_y_up; the file does not say its coordinates" in without_coordinates
+    )
     # Camera coordinates, as in SKEL-CF's files, need no note.
     columns = {k: v for k, v in read(made / "same.npz").items() if k != "coordinates"}
     assert "note:" not in invoke(made, write(tmp_path / "camera.npz", columns)).output

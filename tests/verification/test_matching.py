@@ -16,14 +16,14 @@ from skelfit.verification.comparison.source_frame import SourceFrame
 
 
 def labels_of(
-    names: list[str], center: Any = None, row: Any = None, places: list[SourceFrame | None] | None = None
+    names: list[str], center: Any = None, row: Any = None, sources: list[SourceFrame | None] | None = None
 ) -> SkelLabels:
     n = len(names)
     zeros = np.zeros((n, 46), np.float32)
     return SkelLabels(
         Path("x.npz"), names, zeros, zeros[:, :10], None,
         None if center is None else np.array(center, np.float32).reshape(-1, 2),
-        None if row is None else np.array(row), places or [None] * n, None,
+        None if row is None else np.array(row), sources or [None] * n, None,
         np.zeros(n, bool), False, np.zeros(n, bool),
     )  # fmt: skip
 
@@ -84,11 +84,11 @@ def walk(*frames: int, name: str = "walk", subject: str = "ann") -> list[SourceF
 
 def test_frames_without_images_are_matched_by_their_sequence() -> None:
     """Never by their rows: another motion of equal length has the same ones."""
-    people = [("", row, (0.0, 0.0), place) for row, place in enumerate(walk(3, 4, 5))]
+    people = [("", row, (0.0, 0.0), source) for row, source in enumerate(walk(3, 4, 5))]
     own, rows = labels_of([""] * 3, [(0, 0)] * 3, [7, 8, 9], walk(5, 3, 4)), [0, 1, 2]
     assert matched(people, own) == [(1, "frame"), (2, "frame"), (0, "frame")]
-    few = labels_of([""] * 2, [(0, 0)] * 2, [0, 2], walk(3, 5))
-    assert matched(people, few) == [(0, "frame"), (-1, "no_frame"), (1, "frame")]
+    two_frames = labels_of([""] * 2, [(0, 0)] * 2, [0, 2], walk(3, 5))
+    assert matched(people, two_frames) == [(0, "frame"), (-1, "no_frame"), (1, "frame")]
     for other in (walk(3, 4, 5, name="run"), walk(3, 4, 5, subject="bob")):
         assert matched(people, labels_of([""] * 3, [(0, 0)] * 3, rows, other)) == [(-1, "no_frame")] * 3
     twice = labels_of([""] * 3, [(0, 0)] * 3, rows, walk(3, 3, 4))
@@ -98,17 +98,17 @@ def test_frames_without_images_are_matched_by_their_sequence() -> None:
 
 def test_meshes_without_images_are_matched_by_file_and_row() -> None:
     people = [("", row, (0.0, 0.0), SourceFrame(None, "scans.npz", row)) for row in (3, 5)]
-    places: list[SourceFrame | None] = [
+    sources: list[SourceFrame | None] = [
         SourceFrame(None, "scans.npz", 5),
         SourceFrame(None, "other.npz", 3),
         None,
     ]
-    labels = labels_of([""] * 3, [(0, 0)] * 3, [5, 3, 3], places)
+    labels = labels_of([""] * 3, [(0, 0)] * 3, [5, 3, 3], sources)
     assert matched(people, labels) == [(-1, "no_frame"), (0, "frame")]
 
 
 def test_files_without_names_and_frames_are_refused() -> None:
-    people = [("", row, (0.0, 0.0), place) for row, place in enumerate(walk(0, 1))]
+    people = [("", row, (0.0, 0.0), source) for row, source in enumerate(walk(0, 1))]
     labels = labels_of([""] * 2, [(0, 0)] * 2, [0, 1])
     with pytest.raises(LabelError) as caught:
         matched(people, labels)

@@ -73,8 +73,8 @@ def anatomy_of(bodies: BodyModels, fields: Fields, **changes: Any) -> Json:
     for size in (1, 3, 7):
         cut = parts(bodies, people, size)
         mixed = [cut[i] for i in np.random.default_rng(size).permutation(len(cut))]
-        for some in (cut, mixed):
-            anatomy = tables(reduce(Aggregate.merge, some))["anatomy"]
+        for division in (cut, mixed):
+            anatomy = tables(reduce(Aggregate.merge, division))["anatomy"]
             assert anatomy["jumps"] == expected["jumps"] and anatomy["jitter"] == expected["jitter"]
     assert tables(pickle.loads(pickle.dumps(whole[0])))["anatomy"] == expected
     json.dumps(expected, allow_nan=False)
@@ -95,10 +95,10 @@ def test_jumps_of_sequences(bodies: BodyModels, still: Fields) -> None:
     }
     assert jumps["added_deg_above"]["45"] == pytest.approx(1 / 37)
     assert jumps["added_mm_above"]["20"] == pytest.approx(1 / 37)
-    bend, rest = jumps["worst"][:2]
-    assert (bend["sequence"], bend["frame"], bend["joint"]) == ("one", 7, "ulna_l")
-    assert bend["shard"] == "people-000000" and bend["label_turn_deg"] == 0
-    assert bend["turn_deg"] == pytest.approx(60, abs=0.01) and bend["added_mm"] > 20
+    elbow, rest = jumps["worst"][:2]
+    assert (elbow["sequence"], elbow["frame"], elbow["joint"]) == ("one", 7, "ulna_l")
+    assert elbow["shard"] == "people-000000" and elbow["label_turn_deg"] == 0
+    assert elbow["turn_deg"] == pytest.approx(60, abs=0.01) and elbow["added_mm"] > 20
     assert rest["turn_deg"] < 0.01 and rest["added_mm"] < 0.01
 
 

@@ -165,9 +165,9 @@ def test_each_byte_of_a_header_and_its_padding(folder: Path) -> None:
     tar = folder / f"{MIDDLE}.tar"
     good = tar.read_bytes()
     spans = [span for span in member_spans(tar) if span[0].startswith(fake_key(10))]
-    places = [start + at for _, start, _ in spans[:1] for at in range(0, 512, 3)]
-    places += [stop - 1 for _, _, stop in spans] + [len(good) - 1]
-    for at in places:
+    offsets = [start + at for _, start, _ in spans[:1] for at in range(0, 512, 3)]
+    offsets += [stop - 1 for _, _, stop in spans] + [len(good) - 1]
+    for at in offsets:
         bad = bytearray(good)
         bad[at] ^= 0x20
         tar.write_bytes(bad)
@@ -182,12 +182,12 @@ def test_each_byte_of_a_header_and_its_padding(folder: Path) -> None:
 def test_truncated_files(folder: Path, ending: str) -> None:
     path = folder / f"{MIDDLE}{ending}"
     good = path.read_bytes()
-    places = [0, 1, len(good) // 3, len(good) - 1]
+    offsets = [0, 1, len(good) // 3, len(good) - 1]
     if ending == ".tar":
         spans = list(member_spans(path))
-        places = [cut for name, start, stop in spans[::5] for cut in (start, start + 512, stop - 7, stop)]
-        places += [spans[-1][2], spans[-1][2] + 512, spans[-1][2] + 1024, len(good) - 512]
-    for cut in places:
+        offsets = [cut for name, start, stop in spans[::5] for cut in (start, start + 512, stop - 7, stop)]
+        offsets += [spans[-1][2], spans[-1][2] + 512, spans[-1][2] + 1024, len(good) - 512]
+    for cut in offsets:
         path.write_bytes(good[:cut])
         damage = damage_kinds(folder)
         path.write_bytes(good)
@@ -350,10 +350,10 @@ def test_samples_in_another_order(folder: Path) -> None:
 def test_edited_parameters(folder: Path) -> None:
     files = ShardFiles(folder, MIDDLE)
 
-    def bend(name: str, label: np.ndarray) -> np.ndarray:
+    def edit(name: str, label: np.ndarray) -> np.ndarray:
         return label + np.float32(0.01) * (np.arange(len(label)) == 6) if name == fake_key(9) else label
 
-    edit_labels(files.tar, bend)
+    edit_labels(files.tar, edit)
     assert {(MIDDLE, fake_key(9), "sample"), (MIDDLE, None, "tar")} == damage_kinds(folder)
 
 

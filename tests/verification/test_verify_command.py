@@ -174,10 +174,10 @@ def test_two_datasets_side_by_side(made: Path, tmp_path: Path, models: ModelSet)
     both = (report, alone)
     lines = result.stdout.splitlines()
     (pve,) = [line for line in lines if line.startswith("  PVE ")]
-    this, against, apart = (part.split()[-4] for part in pve.split("|"))
+    this, against, difference = (part.split()[-4] for part in pve.split("|"))
     means = [r["accuracy"]["pve_mm"]["mean"] for r in both]
     assert [this, against] == [f"{mean:.0f}" for mean in means] and this != against
-    assert float(apart) == pytest.approx(means[0] - means[1], abs=0.011)
+    assert float(difference) == pytest.approx(means[0] - means[1], abs=0.011)
     # Every table of the report, and every row of a table.
     assert max(map(len, lines[2:])) <= 130
     dofs = [{d["dof"]: d["share"] for d in r["anatomy"]["violations"]["dofs"]} for r in both]

@@ -97,10 +97,10 @@ def report_lines(report: Report) -> Iterator[str]:
     """The report as lines for the terminal."""
     shards, file = report["shards"], report["file"]
     yield f"{shards['folder']}: {shards['people']} people, pipeline {shards['pipeline']}"
-    places = "" if file["says_places"] else "; it does not say where people are (no skel_trans)"
+    no_translations = "" if file["says_places"] else "; it does not say where people are (no skel_trans)"
     given = "as it says" if file["says_gender"] else "which it does not say"
     bodies = ", ".join(f"{n} {gender}" for gender, n in file["skel_genders"].items() if n)
-    yield f"{file['path']}: {file['rows']} rows; SKEL bodies: {bodies}, {given}{places}"
+    yield f"{file['path']}: {file['rows']} rows; SKEL bodies: {bodies}, {given}{no_translations}"
     yield f"matched: {sum(shards['matched'].values())} people"
     yield from (f"  {n:>8}  {WHY[name]}" for name, n in shards["matched"].items() if n)
     yield f"not matched: {sum(shards['unmatched'].values())} people, {file['unmatched_rows']} rows of the file"
@@ -116,14 +116,14 @@ def report_lines(report: Report) -> Iterator[str]:
 
 def _coordinates(report: Report) -> Iterator[str]:
     """Lines about the coordinates of the two sides, where they differ or are not known."""
-    ours, theirs = report["shards"]["coordinates"], report["file"]["coordinates"]
-    worlds = [name for name in ours if name.startswith("world_")]
+    in_shards, in_file = report["shards"]["coordinates"], report["file"]["coordinates"]
+    worlds = [name for name in in_shards if name.startswith("world_")]
     if n := report["other_coordinates"]:
-        names = f"{' and '.join(ours)} in the shards, {' and '.join(theirs)} in the file"
+        names = f"{' and '.join(in_shards)} in the shards, {' and '.join(in_file)} in the file"
         yield f"warning: {n} people stand in other coordinates ({names})"
         yield "  so their roots, and skins and joints in mm, differ by the turn between these, too;"
         yield "  convert both with the same --up"
-    elif theirs is None and worlds:
+    elif in_file is None and worlds:
         yield f"note: the shards stand in {' and '.join(worlds)}; the file does not say its coordinates"
 
 

@@ -179,11 +179,14 @@ class _Matcher:
         if self.labels.center is None:
             self._pair_by_row_or_order(people, rows)
             return
-        mine, other = _by_center(self.centers, people), _by_center(self.labels.center, rows)
-        for center in mine.keys() & other.keys():
-            self._pair_by_row_or_order(np.array(mine.pop(center)), np.array(other.pop(center)))
-        if mine:
-            left = [np.array([i for indices in x.values() for i in indices], np.int64) for x in (mine, other)]
+        people_at, rows_at = _by_center(self.centers, people), _by_center(self.labels.center, rows)
+        for center in people_at.keys() & rows_at.keys():
+            self._pair_by_row_or_order(np.array(people_at.pop(center)), np.array(rows_at.pop(center)))
+        if people_at:
+            left = [
+                np.array([i for indices in x.values() for i in indices], np.int64)
+                for x in (people_at, rows_at)
+            ]
             self._pair_nearest(*left)
 
     def pair_frames(self, people: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
@@ -207,8 +210,8 @@ class _Matcher:
                 if row in row_in_file
             ]
             if pairs and len({k for _, k in pairs}) == len(pairs):
-                mine, other = np.array(pairs).T
-                self._set(mine, other, "row")
+                matched, matched_rows = np.array(pairs).T
+                self._set(matched, matched_rows, "row")
         elif len(people) == len(rows):
             self._set(people, rows, "order")
 

@@ -95,8 +95,8 @@ def _project(points: Array, camera: Array) -> Array:
 
 def _mean_over(values: Array, counts: NDArray[np.bool_]) -> Array:
     """Mean of values (N,...,K) where `counts` (N,K) or (N,...,K); NaN where none counts, or one is infinite."""
-    where = counts if counts.ndim == values.ndim else counts[:, None]
-    total = np.where(where, values, 0.0).sum(-1)
-    number = where.sum(-1)
+    mask = counts if counts.ndim == values.ndim else counts[:, None]
+    total = np.where(mask, values, 0.0).sum(-1)
+    number = mask.sum(-1)
     means: Array = np.where((number > 0) & np.isfinite(total), total / np.maximum(number, 1), np.nan)
     return means

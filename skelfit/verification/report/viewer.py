@@ -163,8 +163,8 @@ class Viewer:
         figure, limits = self._figure, dof_limits()
         lines = [f"{figure.gender} SKEL"]
         if figure.target is not None:
-            apart = 1000 * np.linalg.norm(figure.pose(angles).skin - figure.target, axis=1)
-            lines.append(f"PVE {apart.mean():.2f} mm, largest {apart.max():.1f} mm")
+            distance_mm = 1000 * np.linalg.norm(figure.pose(angles).skin - figure.target, axis=1)
+            lines.append(f"PVE {distance_mm.mean():.2f} mm, largest {distance_mm.max():.1f} mm")
         beyond = np.degrees(np.maximum(limits[:, 0] - angles, angles - limits[:, 1]))
         violations = [f"{DOF_NAMES[i]} {beyond[i]:.1f}°" for i in np.argsort(-beyond) if beyond[i] > 0.05]
         lines.append("beyond limits: " + (", ".join(violations[:4]) or "none"))
