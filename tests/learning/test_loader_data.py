@@ -26,8 +26,8 @@ from skelfit.learning.data import person_stream as people_module
 from skelfit.learning.data.augmentation import AugmentConfig, draw
 from skelfit.learning.data.data_loader import DataConfig, Loader, each_once
 from skelfit.learning.data.person_crops import Square, read_crop, square_around
-from skelfit.learning.data.person_stream import Part, SubsetConfig, find_source, shuffled
-from skelfit.learning.data.training_batch import MEAN, STD, Batch
+from skelfit.learning.data.person_stream import Part, SubsetConfig, person_source, shuffled
+from skelfit.learning.data.training_batch import MEAN, STD, TrainingBatch
 from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.label_vector import LAYOUT_VERSION, unpack
 from skelfit.shards.shard_files import ShardError
@@ -81,7 +81,7 @@ def config_of(folder: Path, **changes: object) -> DataConfig:
     return replace(config, **changes)
 
 
-def same(one: Batch, other: Batch) -> bool:
+def same(one: TrainingBatch, other: TrainingBatch) -> bool:
     return one.keys == other.keys and all(
         torch.equal(a, b)
         for a, b in zip(vars(one).values(), vars(other).values(), strict=True)
@@ -229,7 +229,7 @@ def test_everyone_is_read_once_by_one_of_the_readers(shards: Path, readers: int)
 
 @pytest.mark.parametrize("readers", [1, 3, 8])
 def test_a_pass_has_everyone_once(shards: Path, readers: int) -> None:
-    source = find_source([SubsetConfig(f"{shards}/*.tar")], None, images=False)
+    source = person_source([SubsetConfig(f"{shards}/*.tar")], None, images=False)
     # With a buffer of one, order is that of the shards; a share is at most all of it.
     seen = []
     for k in range(readers):
@@ -313,7 +313,7 @@ def test_only_those_who_are_kept(shards: Path, tmp_path: Path) -> None:
     assert {k for b in Loader(config) for k in b.keys} <= set(keys[::5])
     write_keep(table, [Kept("nobody", "people-000000")])
     with pytest.raises(
-        ShardError, match=r"people-000000.tar: expected people whom the keep-list keeps with an image"
+        ShardError, match=r"people-000000.tar: expected people that the keep-list keeps with an image"
     ):
         list(Loader(config))
     write_keep(table, [Kept(keys[0], "people-000000", ("why",))])

@@ -25,26 +25,33 @@ from skelfit.labels.demo_people import write_demo
 from skelfit.learning.data.data_loader import DataConfig, each_once
 from skelfit.learning.data.person_crops import square_around
 from skelfit.learning.data.person_stream import SubsetConfig
-from skelfit.learning.inference.intrinsics import Camera, exif_focal, from_exif, of_view, plugged_in
-from skelfit.learning.inference.labelled_people import find_people, look_at
-from skelfit.learning.inference.overlay import Painter
-from skelfit.learning.inference.person_boxes import Box, BoxFile, whole_photo
-from skelfit.learning.inference.photos import Looking, Photo, find_photos, look, predict_photos
-from skelfit.learning.inference.prediction_files import Wanted, Writer
-from skelfit.learning.inference.predictor import Predictor, Shot
-from skelfit.learning.networks.skel_cf_network import Network
+from skelfit.learning.inference.intrinsics import PhotoCamera, exif_focal, from_exif, of_view, plugged_in
+from skelfit.learning.inference.labelled_people import people_of_shards, prepare_sample
+from skelfit.learning.inference.overlay import OverlayPainter
+from skelfit.learning.inference.person_boxes import BoxFile, PersonBox, whole_photo
+from skelfit.learning.inference.photos import (
+    PhotoFile,
+    PhotoSettings,
+    find_photos,
+    predict_photos,
+    prepare_photo,
+)
+from skelfit.learning.inference.prediction_files import PredictionOutputs, PredictionWriter
+from skelfit.learning.inference.predictor import CropInput, Predictor
+from skelfit.learning.networks.network import NetworkConfig
+from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training import checkpoint
-from skelfit.learning.training.training_config import NetworkConfig, TrainConfig
+from skelfit.learning.training.training_config import TrainConfig
 from skelfit.shards.label_vector import unpack
 
 TINY = NetworkConfig(backbone="tiny", dim=32, heads=2, layers=2)
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
+def network() -> SkelCfNetwork:
     """A random one whose answers do not depend on the camera, but for the translation that they stand for."""
     torch.manual_seed(0)
-    made = Network(TINY)
+    made = SkelCfNetwork(TINY)
     with torch.no_grad():
         made.place.weight.zero_()
         made.encoder[0].weight[:, -3:] = 0
@@ -54,7 +61,7 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def trained(network: Network, models: ModelSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(network: SkelCfNetwork, models: ModelSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig("fake", data=DataConfig((SubsetConfig("none.tar"),), held_out=0.5), network=TINY)
     path = tmp_path_factory.mktemp("run") / checkpoint.BEST_NAME
     content = {"step": 1, "config": asdict(config), "measured": None, "training": None}
@@ -71,7 +78,7 @@ def photos(models: ModelSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def predictor(network: Network, models: ModelSet) -> Predictor:
+def predictor(network: SkelCfNetwork, models: ModelSet) -> Predictor:
     return Predictor(network, models, "male")
 
 
@@ -237,55 +244,55 @@ def test_options_that_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def shots(photos: Path, looking: Looking) -> list[Shot]:
-    return [look(photo, looking).shots[0] for photo in find_photos([photos])]
+def crops_of(photos: Path, settings: PhotoSettings) -> list[CropInput]:
+    return [prepare_photo(photo, settings).inputs[0] for photo in find_photos([photos])]
 
 
 def test_of_a_batch_everyone_is_as_alone(predictor: Predictor, photos: Path) -> None:
-    made = shots(photos, Looking(whole_photo, of_view(60)))
+    made = crops_of(photos, PhotoSettings(whole_photo, of_view(60)))
     together = predictor([*made, *made[:1]]).parameters()
-    for i, shot in enumerate([*made, *made[:1]]):
-        for name, value in predictor([shot]).parameters().items():
+    for i, crop in enumerate([*made, *made[:1]]):
+        for name, value in predictor([crop]).parameters().items():
             np.testing.assert_allclose(together[name][i], value[0], rtol=1e-3, atol=1e-3, err_msg=name)
     assert np.abs(together["skel_poses"][0] - together["skel_poses"][1]).max() > 1e-3
 
 
 def test_batches_do_not_change_what_is_found(predictor: Predictor, photos: Path) -> None:
-    boxes = [Box(0, 0, 256, 256), Box(60, 40, 100, 150, 0.1), Box(50, 50, 120, 120)]
-    looking = Looking(lambda *_: boxes, of_view(60), min_score=0.5)
-    one, many = (list(predict_photos(find_photos([photos]), looking, predictor, size)) for size in (1, 32))
+    boxes = [PersonBox(0, 0, 256, 256), PersonBox(60, 40, 100, 150, 0.1), PersonBox(50, 50, 120, 120)]
+    settings = PhotoSettings(lambda *_: boxes, of_view(60), min_score=0.5)
+    one, many = (list(predict_photos(find_photos([photos]), settings, predictor, size)) for size in (1, 32))
     for few, all_at_once in zip(one, many, strict=True):
-        assert few.findings == all_at_once.findings
-        assert [f.status for f in few.findings] == ["ok", "low_score", "ok"]
+        assert few.boxes == all_at_once.boxes
+        assert [f.status for f in few.boxes] == ["ok", "low_score", "ok"]
         assert few.people is not None and all_at_once.people is not None and len(few.people) == 2
         np.testing.assert_allclose(few.people.joints, all_at_once.people.joints, atol=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_an_answer_that_is_not_finite(network: Network, models: ModelSet, photos: Path) -> None:
-    broken = Network(TINY)
+def test_an_answer_that_is_not_finite(network: SkelCfNetwork, models: ModelSet, photos: Path) -> None:
+    broken = SkelCfNetwork(TINY)
     broken.load_state_dict(network.state_dict())
     with torch.no_grad():
         broken.readout[-1].heads[1].bias.fill_(torch.nan)
     found = predict_photos(
-        find_photos([photos]), Looking(whole_photo, of_view(60)), Predictor(broken, models, "male"), 2
+        find_photos([photos]), PhotoSettings(whole_photo, of_view(60)), Predictor(broken, models, "male"), 2
     )
-    assert [(f.status, seen.people) for seen in found for f in seen.findings] == [("not_finite", None)] * 2
+    assert [(f.status, seen.people) for seen in found for f in seen.boxes] == [("not_finite", None)] * 2
 
 
 def test_depth_is_proportional_to_the_focal_length(predictor: Predictor, photos: Path) -> None:
-    shot = shots(photos, Looking(whole_photo, of_view(60)))[0]
-    near = predictor([shot])
-    far = predictor([shot._replace(camera=Camera(2 * shot.camera.fx, 2 * shot.camera.fy, 128, 128))])
+    crop = crops_of(photos, PhotoSettings(whole_photo, of_view(60)))[0]
+    near = predictor([crop])
+    far = predictor([crop._replace(camera=PhotoCamera(2 * crop.camera.fx, 2 * crop.camera.fy, 128, 128))])
     np.testing.assert_allclose(far.skel_trans[0, 2], 2 * near.skel_trans[0, 2], rtol=1e-5)
     np.testing.assert_allclose(far.skel_poses, near.skel_poses, atol=1e-5)
     s, tx, _ = near.crop_camera[0].tolist()
-    np.testing.assert_allclose(near.skel_trans[0, 2], 2 * shot.camera.fx / (s * shot.square.side), rtol=1e-5)
+    np.testing.assert_allclose(near.skel_trans[0, 2], 2 * crop.camera.fx / (s * crop.square.side), rtol=1e-5)
     np.testing.assert_allclose(near.skel_trans[0, 0], tx, atol=1e-5)  # the crop is on the axis
-    uneven = predictor([shot._replace(camera=Camera(500, 600, 100, 120))])
+    uneven = predictor([crop._replace(camera=PhotoCamera(500, 600, 100, 120))])
     np.testing.assert_array_equal(uneven.cam_int[0], [[500, 0, 100], [0, 600, 120], [0, 0, 1]])
-    aside = predictor([shot._replace(camera=shot.camera._replace(cx=28.0))])
-    expected = tx + 100 / shot.camera.fx * near.skel_trans[0, 2]
+    aside = predictor([crop._replace(camera=crop.camera._replace(cx=28.0))])
+    expected = tx + 100 / crop.camera.fx * near.skel_trans[0, 2]
     np.testing.assert_allclose(aside.skel_trans[0, 0], expected, rtol=1e-4)
 
 
@@ -301,7 +308,7 @@ def test_cameras_of_the_command_line(trained: Path, photos: Path, tmp_path: Path
     exif.get_ifd(0x8769)[0xA405] = 50
     photo = tmp_path / "a.jpg"
     Image.open(photos / "000000000000.jpg").save(photo, exif=exif, quality=95)
-    ways = {
+    sources = {
         "exif": ((), 50 / hypot(36, 24) * hypot(256, 256)),
         "diagonal": (("--intrinsics-from", "diagonal"), hypot(256, 256)),
         "given field of view": (("--fov", "90"), 128.0),
@@ -309,7 +316,7 @@ def test_cameras_of_the_command_line(trained: Path, photos: Path, tmp_path: Path
         "my_camera:tell": (("--intrinsics-from", "my_camera:tell"), 700.0),
     }
     depth = {}
-    for i, (source, (options, focal)) in enumerate(ways.items()):
+    for i, (source, (options, focal)) in enumerate(sources.items()):
         plain = ("--meshes", "none", "--no-overlays", "--out", f"out{i}")
         assert run(trained, "a.jpg", *plain, *options).exit_code == 0
         people, row = people_of(Path(f"out{i}")), rows_of(Path(f"out{i}"))[0]
@@ -356,7 +363,7 @@ def test_focal_lengths_by_exif() -> None:
         {"film": 50, "width": 3000, "height": 3000},
     ):
         assert exif_focal(with_exif((400, 300), **unknown)) is None
-    assert from_exif(with_exif((400, 300))) == (Camera(500, 500, 200, 150), "diagonal")
+    assert from_exif(with_exif((400, 300))) == (PhotoCamera(500, 500, 200, 150), "diagonal")
 
 
 def test_photos_are_looked_at_upright(photos: Path, tmp_path: Path) -> None:
@@ -368,23 +375,27 @@ def test_photos_are_looked_at_upright(photos: Path, tmp_path: Path) -> None:
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
     with Image.open(tmp_path / "b.png") as stored:
         assert stored.size == (256, 200)
-    one, other = shots(tmp_path, Looking(whole_photo, of_view(60)))
+    one, other = crops_of(tmp_path, PhotoSettings(whole_photo, of_view(60)))
     assert one.square == other.square and one.camera == other.camera
     np.testing.assert_array_equal(one.pixels, other.pixels)
 
 
 def test_the_square_is_that_of_labels() -> None:
     """A label's scale is 1.2 times the longer side of what is seen, for both sides of the box."""
-    looking = Looking(whole_photo, of_view(60))
-    assert looking.square(Box(10, 20, 100, 200)) == square_around(60, 120, 240, 240)
+    settings = PhotoSettings(whole_photo, of_view(60))
+    assert settings.square(PersonBox(10, 20, 100, 200)) == square_around(60, 120, 240, 240)
 
 
 @pytest.mark.parametrize(
-    ("content", "expected", "left"),
+    ("content", "expected", "unused"),
     [
-        ([{"image_id": 42, "bbox": [1, 2, 3, 4], "category_id": 1, "score": 0.9}], [Box(1, 2, 3, 4, 0.9)], 0),
-        ([{"image_id": "a/000000000042.jpg", "bbox": [1, 2, 3, 4]}], [Box(1, 2, 3, 4)], 0),
-        ([{"file_name": "000000000042.jpg", "bbox": [1, 2, 3, 4]}], [Box(1, 2, 3, 4)], 0),
+        (
+            [{"image_id": 42, "bbox": [1, 2, 3, 4], "category_id": 1, "score": 0.9}],
+            [PersonBox(1, 2, 3, 4, 0.9)],
+            0,
+        ),
+        ([{"image_id": "a/000000000042.jpg", "bbox": [1, 2, 3, 4]}], [PersonBox(1, 2, 3, 4)], 0),
+        ([{"file_name": "000000000042.jpg", "bbox": [1, 2, 3, 4]}], [PersonBox(1, 2, 3, 4)], 0),
         ([{"image_id": 42, "bbox": [1, 2, 3, 4], "category_id": 17}], [], 0),
         ([{"image_id": 7, "bbox": [1, 2, 3, 4]}], [], 1),
         (
@@ -392,19 +403,23 @@ def test_the_square_is_that_of_labels() -> None:
                 "images": [{"id": 7, "file_name": "000000000042.jpg"}, {"id": 0, "file_name": "x.jpg"}],
                 "annotations": [{"image_id": 7, "bbox": [1, 2, 3, 4]}, {"image_id": 0, "bbox": [9, 9, 9, 9]}],
             },
-            [Box(1, 2, 3, 4)],
+            [PersonBox(1, 2, 3, 4)],
             1,
         ),
-        ({"000000000042.jpg": [[1, 2, 3, 4], [5, 6, 7, 8, 0.3]]}, [Box(1, 2, 3, 4), Box(5, 6, 7, 8, 0.3)], 0),
+        (
+            {"000000000042.jpg": [[1, 2, 3, 4], [5, 6, 7, 8, 0.3]]},
+            [PersonBox(1, 2, 3, 4), PersonBox(5, 6, 7, 8, 0.3)],
+            0,
+        ),
         ({"b/000000000042.jpg": [[1, 2, 3, 4]]}, [], 1),
-        ({"b/000000000042.jpg": [[9, 9, 9, 9]], "000000000042": [[1, 2, 3, 4]]}, [Box(1, 2, 3, 4)], 1),
+        ({"b/000000000042.jpg": [[9, 9, 9, 9]], "000000000042": [[1, 2, 3, 4]]}, [PersonBox(1, 2, 3, 4)], 1),
     ],
 )
-def test_boxes_of_a_file(content: Any, expected: list[Box], left: int, tmp_path: Path) -> None:
+def test_boxes_of_a_file(content: Any, expected: list[PersonBox], unused: int, tmp_path: Path) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     boxes = BoxFile(tmp_path / "boxes.json")
     assert list(boxes(Path("photos/a/000000000042.jpg"), (10, 10))) == expected
-    assert boxes.left == left
+    assert boxes.unused == unused
 
 
 @pytest.mark.parametrize(
@@ -436,14 +451,14 @@ def test_boxes_that_are_none(photos: Path, tmp_path: Path) -> None:
     ]
     content = {"000000000000.jpg": [*bad, [50, 50, 100, 100]]}
     (tmp_path / "boxes.json").write_text(json.dumps(content))
-    looking = Looking(BoxFile(tmp_path / "boxes.json"), of_view(60))
-    seen = look(Photo(photos / "000000000000.jpg", "a"), looking)
-    assert [f.status for f in seen.findings] == ["bad_box"] * 7 + ["ok"] and len(seen.shots) == 1
-    assert "expected x, y, width, height in px, found [1, 2, 3]" in seen.findings[0].reason
-    assert "outside of the photo, whose size is 256 x 256 px" in seen.findings[5].reason
-    assert [f.person for f in seen.findings] == list(range(8))
-    json.dumps([asdict(f) for f in seen.findings], allow_nan=False)
-    (without,) = look(Photo(photos / "000000000001.jpg", "b"), looking).findings
+    settings = PhotoSettings(BoxFile(tmp_path / "boxes.json"), of_view(60))
+    seen = prepare_photo(PhotoFile(photos / "000000000000.jpg", "a"), settings)
+    assert [f.status for f in seen.boxes] == ["bad_box"] * 7 + ["ok"] and len(seen.inputs) == 1
+    assert "expected x, y, width, height in px, found [1, 2, 3]" in seen.boxes[0].reason
+    assert "outside of the photo, whose size is 256 x 256 px" in seen.boxes[5].reason
+    assert [f.person for f in seen.boxes] == list(range(8))
+    json.dumps([asdict(f) for f in seen.boxes], allow_nan=False)
+    (without,) = prepare_photo(PhotoFile(photos / "000000000001.jpg", "b"), settings).boxes
     assert without.status == "no_box" and without.person is None
 
 
@@ -459,14 +474,14 @@ def test_names_of_photos(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def squares() -> Iterator[tuple[Painter, Any]]:
+def squares() -> Iterator[tuple[OverlayPainter, Any]]:
     """A painter of squares, and what makes one about (x, 0) at a depth: it looks at the camera."""
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
     corners = np.array([[-1, -1, 0], [-1, 1, 0], [1, 1, 0], [1, -1, 0]], np.float32)
-    yield Painter(faces, 4), lambda x, z: corners * 0.5 + np.array([x, 0, z], np.float32)
+    yield OverlayPainter(faces, 4), lambda x, z: corners * 0.5 + np.array([x, 0, z], np.float32)
 
 
-def test_the_nearest_person_is_seen(squares: tuple[Painter, Any]) -> None:
+def test_the_nearest_person_is_seen(squares: tuple[OverlayPainter, Any]) -> None:
     painter, square = squares
     camera = np.array([[50, 0, 50], [0, 50, 50], [0, 0, 1]], np.float32)
     black, no_joints = Image.new("RGB", (100, 100)), np.zeros((24, 3), np.float32)
@@ -478,9 +493,9 @@ def test_the_nearest_person_is_seen(squares: tuple[Painter, Any]) -> None:
     near, far = square(0, 1), square(0.5, 2)
     first, second = draw(near), draw(square(9, 1), far)
     assert (first[26:74, 26:74] > 0).all() and first[:24].max() == 0 and first[:, 77:].max() == 0
-    both, other_way = draw(near, far), draw(far, near)
+    both, reversed_order = draw(near, far), draw(far, near)
     assert (both[40:60, 30:70] == first[40:60, 30:70]).all() and (both[50, 76:] == second[50, 76:]).all()
-    assert (other_way[50, 30:70].sum(1) != other_way[50, 76].sum()).all()
+    assert (reversed_order[50, 30:70].sum(1) != reversed_order[50, 76].sum()).all()
     assert draw(square(0, -1)).max() == 0 and draw(square(0, 0.05)).max() == 0
     tall = painter.draw(Image.new("RGB", (1000, 3000)), [near], [no_joints], [camera])
     assert tall.size == (427, 1280)
@@ -488,10 +503,10 @@ def test_the_nearest_person_is_seen(squares: tuple[Painter, Any]) -> None:
 
 def test_a_network_without_camera_says_what_it_stands_for(models: ModelSet, photos: Path) -> None:
     """Its intrinsics are those of a camera far away, and so are its people."""
-    far = Predictor(Network(replace(TINY, camera=False)), models, "male")
-    shot = shots(photos, Looking(whole_photo, of_view(60)))[0]
-    people = far([shot])
-    assert people.cam_int[0, 0, 0] > 20 * shot.camera.fx
+    far = Predictor(SkelCfNetwork(replace(TINY, camera=False)), models, "male")
+    crop = crops_of(photos, PhotoSettings(whole_photo, of_view(60)))[0]
+    people = far([crop])
+    assert people.cam_int[0, 0, 0] > 20 * crop.camera.fx
     assert np.abs(people.keypoints2d[0] - 128).max() < 200
 
 
@@ -500,15 +515,15 @@ def test_people_of_shards_are_shown_as_in_validation(crops: bool, tmp_path: Path
     tars = sorted(write_people(tmp_path, 6, crops=crops).glob("*.tar"))
     config = DataConfig((SubsetConfig(f"{tmp_path}/*.tar"),), batch_size=6, workers=0)
     batch = next(iter(each_once(config)))
-    people = list(find_people(tars, None))
+    people = list(people_of_shards(tars, None))
     assert tuple(person.key for person in people) == batch.keys and len(people) == 6
     for i, person in enumerate(people):
-        seen = look_at(person, unpack(person.label))
-        (shot,) = seen.shots
-        np.testing.assert_array_equal(shot.pixels.transpose(2, 0, 1), batch.pixels[i].numpy())
-        np.testing.assert_allclose(shot.square, [*batch.center[i].tolist(), batch.box_size[i]], rtol=1e-6)
+        seen = prepare_sample(person, unpack(person.label))
+        (crop,) = seen.inputs
+        np.testing.assert_array_equal(crop.pixels.transpose(2, 0, 1), batch.pixels[i].numpy())
+        np.testing.assert_allclose(crop.square, [*batch.center[i].tolist(), batch.box_size[i]], rtol=1e-6)
         (fx, _, cx), (_, fy, cy), _ = batch.cam_int[i].tolist()
-        assert shot.camera == pytest.approx((fx, fy, cx, cy))
+        assert crop.camera == pytest.approx((fx, fy, cx, cy))
 
 
 def test_pictures_of_shards_have_prediction_and_label(trained: Path, tmp_path: Path) -> None:
@@ -528,8 +543,8 @@ def test_pictures_of_shards_have_prediction_and_label(trained: Path, tmp_path: P
 
 def test_people_are_drawn_where_a_crop_shows_them(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
     """As in the whole picture, of which the crop is the middle at twice the size."""
-    people = predictor(shots(photos, Looking(whole_photo, of_view(60)))[:1])
-    writer = Writer(tmp_path, False, Wanted(), predictor)
+    people = predictor(crops_of(photos, PhotoSettings(whole_photo, of_view(60)))[:1])
+    writer = PredictionWriter(tmp_path, False, PredictionOutputs(), predictor)
     whole = writer._draw(Image.new("RGB", (256, 256)), people, None).resize((512, 512))
     affine = np.array([[2, 0, -128], [0, 2, -128]], np.float32)
     crop = writer._draw(Image.new("RGB", (256, 256)), people, affine)

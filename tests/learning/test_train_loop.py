@@ -32,20 +32,20 @@ from skelfit.bodies.skins import Skins
 from skelfit.cli import main
 from skelfit.cli.train import stage_at
 from skelfit.errors import ConfigError, ModelError, SkelfitError
-from skelfit.learning.backbones.vitpose import Backbone
+from skelfit.learning.backbones.vitpose import VitPose
 from skelfit.learning.data.data_loader import DataConfig, Loader, each_once
 from skelfit.learning.data.person_stream import ALL, SubsetConfig
-from skelfit.learning.data.process_group import Team
-from skelfit.learning.data.training_batch import Batch
+from skelfit.learning.data.process_group import ProcessGroup
+from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.evaluation.validation import validate
-from skelfit.learning.networks.skel_cf_network import Estimate, Network, Prediction
+from skelfit.learning.networks.network import Estimate, NetworkConfig, Prediction
+from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training import trainer as trainer_module
 from skelfit.learning.training import training_loop as loop_module
 from skelfit.learning.training.checkpoint import CheckpointError, latest, load, load_network
 from skelfit.learning.training.losses import training_loss
 from skelfit.learning.training.trainer import Trainer, share_of_peak
 from skelfit.learning.training.training_config import (
-    NetworkConfig,
     OptimizerConfig,
     TrainConfig,
     ValidationConfig,
@@ -54,11 +54,11 @@ from skelfit.learning.training.training_config import (
 )
 from skelfit.learning.training.training_log import read_log
 from skelfit.learning.training.training_loop import set_mean, train, validation_people
-from skelfit.learning.training.training_stages import Course
+from skelfit.learning.training.training_stages import TrainingStages
 
 TINY = NetworkConfig(backbone="tiny", random=True, dim=16, heads=2, layers=2)
 PEOPLE, BATCH, STEPS = 24, 4, 10
-HERE = Team(torch.device("cpu"))
+HERE = ProcessGroup(torch.device("cpu"))
 YAML = """
 name: short
 data: {held_out: 0.2, batch_size: 4, workers: 0, shuffle: 4}
@@ -102,7 +102,7 @@ def whole(shards: Path, config_file: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def people(models: ModelSet) -> Batch:
+def people(models: ModelSet) -> TrainingBatch:
     made, _ = labelled_people(models, 4)
     return made._with(lambda t: t.float() if t.is_floating_point() else t)
 
@@ -132,14 +132,14 @@ def make(models: ModelSet, **optimizer: Any) -> Trainer:
     torch.manual_seed(1)
     config, body = config_of(**optimizer), SkelKeypoints(models, "male")
 
-    def lesson(network: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def lesson(network: nn.Module, batch: TrainingBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         prediction = network(batch.image, batch.cam_int, batch.center, batch.box_size)
         return training_loss(prediction, batch, body, config.losses)
 
-    return Trainer(Network(TINY), lesson, config.optimizer, HERE, seed=0)
+    return Trainer(SkelCfNetwork(TINY), lesson, config.optimizer, HERE, seed=0)
 
 
-def rows(batch: Batch, which: slice) -> Batch:
+def rows(batch: TrainingBatch, which: slice) -> TrainingBatch:
     return replace(batch._with(lambda t: t[which]), keys=batch.keys[which])
 
 
@@ -174,7 +174,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[11:] == sorted(rates[11:], reverse=True)
 
 
-def test_every_optimizer_has_its_share_of_its_peak(models: ModelSet, people: Batch) -> None:
+def test_every_optimizer_has_its_share_of_its_peak(models: ModelSet, people: TrainingBatch) -> None:
     trainer = make(models, warm_up=2, muon=0.1)
     assert len(trainer.optimizers) == 2  # the ViT's patches are convolutions
     for step in range(3):
@@ -185,7 +185,7 @@ def test_every_optimizer_has_its_share_of_its_peak(models: ModelSet, people: Bat
         assert found["learning_rate"] == pytest.approx(share * 1e-3)
 
 
-def test_batches_that_accumulate_are_one(models: ModelSet, people: Batch) -> None:
+def test_batches_that_accumulate_are_one(models: ModelSet, people: TrainingBatch) -> None:
     one, two = make(models), make(models)
     for _ in range(3):
         whole = one.step([people])
@@ -195,7 +195,7 @@ def test_batches_that_accumulate_are_one(models: ModelSet, people: Batch) -> Non
     torch.testing.assert_close(weights(two.network), weights(one.network), rtol=0, atol=1e-4)
 
 
-def test_the_mean_of_the_weights(models: ModelSet, people: Batch) -> None:
+def test_the_mean_of_the_weights(models: ModelSet, people: TrainingBatch) -> None:
     trainer = make(models, ema=0.4)
     seen = []
     for _ in range(3):
@@ -212,16 +212,16 @@ def test_the_mean_of_the_weights(models: ModelSet, people: Batch) -> None:
 
 
 def test_statistics_of_batches_are_evened_out() -> None:
-    team: Any = SimpleNamespace(mean=lambda values: values + 3, part=ALL, device=torch.device("cpu"))
+    group: Any = SimpleNamespace(mean=lambda values: values + 3, part=ALL, device=torch.device("cpu"))
     network = nn.BatchNorm1d(2)
-    trainer = Trainer(network, lambda model, batch: (model(batch), {}), OptimizerConfig(), team, seed=0)
+    trainer = Trainer(network, lambda model, batch: (model(batch), {}), OptimizerConfig(), group, seed=0)
     trainer.even_out()
     for module in (trainer.network, trainer.best_network):
         assert module.running_mean.tolist() == [3, 3] and module.running_var.tolist() == [4, 4]
         assert module.num_batches_tracked == 0 and module.weight.tolist() == [1, 1]
 
 
-def test_the_gradient_is_clipped(models: ModelSet, people: Batch) -> None:
+def test_the_gradient_is_clipped(models: ModelSet, people: TrainingBatch) -> None:
     trainer = make(models, clip=1e-3)
     norms: list[float] = []
     step = trainer.optimizers[0].step
@@ -236,7 +236,7 @@ def test_the_gradient_is_clipped(models: ModelSet, people: Batch) -> None:
 
 
 def test_what_is_not_finite_teaches_nothing(
-    models: ModelSet, people: Batch, monkeypatch: pytest.MonkeyPatch
+    models: ModelSet, people: TrainingBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make(models)
     trainer.step([people])
@@ -271,7 +271,7 @@ def test_who_is_held_out_is_never_trained_on(shards: Path) -> None:
 
 def test_the_network_starts_from_the_mean_of_the_labels(shards: Path) -> None:
     config = config_of(shards)
-    network = Network(TINY)
+    network = SkelCfNetwork(TINY)
     first = network.mean.clone()
     set_mean(network, config)
     batch = next(iter(each_once(replace(config.data, batch_size=PEOPLE), images=False)))
@@ -446,7 +446,7 @@ def test_what_is_measured_is_what_is_kept(
 ) -> None:
     config = short(three_stages, shards)
     content = load(keypoints_first / "checkpoints/step-00000013.pt")
-    network = Network(config.network)
+    network = SkelCfNetwork(config.network)
     network.load_state_dict(content["weights"])
     found = validate(network, validation_people(config, HERE, 128), Skins(models, "male"), HERE)
     assert found is not None and found["pve_mm"] == pytest.approx(content["measured"]["pve_mm"], rel=1e-5)
@@ -550,7 +550,7 @@ def test_other_body_models_do_not_go_on(
 def test_a_training_starts_from_the_weights_of_vitpose(
     shards: Path, config_file: Path, models: ModelSet, tmp_path: Path
 ) -> None:
-    weights = Backbone("tiny").vit.state_dict()
+    weights = VitPose("tiny").vit.state_dict()
     torch.save(weights, tmp_path / "vitpose.pth")
     config = short(config_file, shards)
     config = replace(
@@ -637,7 +637,7 @@ def test_a_vit_on_random_weights_is_never_trained_unasked(
     with pytest.raises(ConfigError, match=message):
         train(short(neither, shards), tmp_path / "out", models, HERE, Silent())
     assert not (tmp_path / "out").exists()
-    torch.save(Backbone("tiny").vit.state_dict(), tmp_path / "vitpose.pth")
+    torch.save(VitPose("tiny").vit.state_dict(), tmp_path / "vitpose.pth")
     given = (
         "--vitpose",
         tmp_path / "vitpose.pth",
@@ -673,7 +673,7 @@ def test_a_training_that_is_finished_ends_at_once(
     def never(*_: object, **__: object) -> Any:
         pytest.fail("this takes time")
 
-    for name in ("Network", "Loader", "each_once", "Log", "Skins"):
+    for name in ("make_network", "Loader", "each_once", "TrainingLog", "Skins"):
         monkeypatch.setattr(loop_module, name, never)
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     found = run(config_file, "--shards", shards, "--out", whole, "--resume")
@@ -718,8 +718,8 @@ def test_a_training_is_extended_from_where_it_ended(
     assert load(extended / "checkpoints/step-00000016.pt")["config"]["optimizer"]["steps"] == 16
 
     end = load(latest(whole))  # type: ignore[arg-type]
-    network = Network(longer.network)
-    stage = Course(longer, network, models, HERE).all()
+    network = SkelCfNetwork(longer.network)
+    stage = TrainingStages(longer, network, models, HERE).all()
     stage.trainer.resume(end["training"]["trainer"])
     stage.loader.resume(end["training"]["loader"])
     found = stage.trainer.step([next(stage.batches())])

@@ -20,16 +20,15 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.bodies.skel import SkelModel
 from skelfit.errors import ConfigError, ModelError
-from skelfit.learning.backbones.keypoint_cnn import CELLS, FINDINGS, KeypointBackbone
-from skelfit.learning.backbones.vitpose import SIZES, Backbone
+from skelfit.learning.backbones.keypoint_cnn import CELLS, OBSERVED, KeypointBackbone
+from skelfit.learning.backbones.vitpose import SIZES, VitPose
 from skelfit.learning.data.mirror import MIRRORED, mirrored_angles
-from skelfit.learning.data.training_batch import Batch
-from skelfit.learning.networks.skel_cf_network import Network, Prediction
+from skelfit.learning.data.training_batch import TrainingBatch
+from skelfit.learning.networks.network import NetworkConfig, Prediction
+from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training.losses import training_loss
 from skelfit.learning.training.training_config import (
-    BackboneName,
     LossConfig,
-    NetworkConfig,
     load_train_config,
 )
 
@@ -38,23 +37,23 @@ TINY = NetworkConfig(backbone="tiny", dim=32, heads=2, layers=3)
 
 
 @pytest.fixture(scope="module")
-def batch(models: ModelSet) -> Batch:
+def batch(models: ModelSet) -> TrainingBatch:
     made, _ = labelled_people(models, 3)
     return made._with(lambda t: t.float() if t.is_floating_point() else t)
 
 
-def predict(network: Network, batch: Batch) -> Prediction:
+def predict(network: SkelCfNetwork, batch: TrainingBatch) -> Prediction:
     step = batch.image.shape[-1] // network.backbone.crop
     place = batch.cam_int, batch.center, batch.box_size
     return network(batch.image[..., ::step, ::step], *place)
 
 
-def make(config: NetworkConfig) -> Network:
+def make(config: NetworkConfig) -> SkelCfNetwork:
     torch.manual_seed(1)
-    return Network(config)
+    return SkelCfNetwork(config)
 
 
-def test_shapes(batch: Batch) -> None:
+def test_shapes(batch: TrainingBatch) -> None:
     prediction = predict(make(TINY), batch)
     assert prediction.encoder is not None and len(prediction.layers) == 3
     assert prediction.final is prediction.layers[2]
@@ -65,7 +64,7 @@ def test_shapes(batch: Batch) -> None:
     assert torch.equal(prediction.cam_int, batch.cam_int)
 
 
-def test_estimates_are_in_full_precision_where_the_network_is_not(batch: Batch) -> None:
+def test_estimates_are_in_full_precision_where_the_network_is_not(batch: TrainingBatch) -> None:
     network = make(TINY)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = predict(network, batch).final
@@ -74,7 +73,9 @@ def test_estimates_are_in_full_precision_where_the_network_is_not(batch: Batch) 
         torch.testing.assert_close(getattr(mixed, name), values, rtol=0, atol=0.01)
 
 
-def test_at_first_a_person_stands_upright_and_faces_the_camera(batch: Batch, models: ModelSet) -> None:
+def test_at_first_a_person_stands_upright_and_faces_the_camera(
+    batch: TrainingBatch, models: ModelSet
+) -> None:
     first = predict(make(TINY), batch).final
     model = SkelModel(models.skel_of("male"))
     joints = model.forward(model.shape(first.betas), pose_to_angles(first.pose)).joints
@@ -85,7 +86,7 @@ def test_at_first_a_person_stands_upright_and_faces_the_camera(batch: Batch, mod
     assert (first.camera - torch.tensor([0.9, 0, 0])).abs().max() < 0.3
 
 
-def test_people_of_a_batch_do_not_see_each_other(batch: Batch) -> None:
+def test_people_of_a_batch_do_not_see_each_other(batch: TrainingBatch) -> None:
     network = make(TINY)
     alone = batch._with(lambda t: t[1:2])
     of_all, of_one = vars(predict(network, batch).final), vars(predict(network, alone).final)
@@ -93,7 +94,7 @@ def test_people_of_a_batch_do_not_see_each_other(batch: Batch) -> None:
         torch.testing.assert_close(values[1:2], of_one[name], rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_middle_of_the_crop_is_looked_at(batch: Batch) -> None:
+def test_only_the_middle_of_the_crop_is_looked_at(batch: TrainingBatch) -> None:
     network = make(TINY)
     sides, middle = batch.image.clone(), batch.image.clone()
     sides[..., :32] = sides[..., -32:] = 0
@@ -116,7 +117,7 @@ def test_only_the_middle_of_the_crop_is_looked_at(batch: Batch) -> None:
     ],
     ids=["all", "no coarse to fine", "looped", "no camera", "keypoints", "keypoints, no coarse to fine"],
 )
-def test_gradients_reach_every_weight(config: NetworkConfig, batch: Batch, models: ModelSet) -> None:
+def test_gradients_reach_every_weight(config: NetworkConfig, batch: TrainingBatch, models: ModelSet) -> None:
     """Otherwise DistributedDataParallel would wait for ever."""
     network = make(config)
     if isinstance(network.backbone, KeypointBackbone):  # the eye has learnt before, from all of its heatmaps
@@ -129,7 +130,7 @@ def test_gradients_reach_every_weight(config: NetworkConfig, batch: Batch, model
         assert weight.grad.abs().max() > 0 or name.endswith(("key.bias", "embed.1.weight")), name
 
 
-def test_without_camera_the_intrinsics_do_not_matter(batch: Batch) -> None:
+def test_without_camera_the_intrinsics_do_not_matter(batch: TrainingBatch) -> None:
     wider = replace(batch, cam_int=batch.cam_int * torch.tensor([[0.5, 1, 1], [1, 0.5, 1], [1, 1, 1]]))
     network = make(TINY)
     assert not torch.equal(predict(network, batch).final.pose, predict(network, wider).final.pose)
@@ -139,14 +140,14 @@ def test_without_camera_the_intrinsics_do_not_matter(batch: Batch) -> None:
     assert torch.equal(one.cam_int, other.cam_int) and not torch.equal(one.cam_int, batch.cam_int)
 
 
-def test_without_coarse_to_fine_there_is_one_estimate(batch: Batch) -> None:
+def test_without_coarse_to_fine_there_is_one_estimate(batch: TrainingBatch) -> None:
     network = make(replace(TINY, coarse_to_fine=False))
     prediction = predict(network, batch)
     assert prediction.encoder is None and len(prediction.layers) == 1
     assert len(network.decoder) == 3 and len(network.readout) == 1
 
 
-def test_a_looped_decoder_is_one_layer_used_again(batch: Batch) -> None:
+def test_a_looped_decoder_is_one_layer_used_again(batch: TrainingBatch) -> None:
     network, separate = make(replace(TINY, looped_decoder=True)), make(TINY)
     assert len(network.decoder) == 1 and len(separate.decoder) == 3
     prediction = predict(network, batch)
@@ -167,7 +168,7 @@ def test_a_looped_decoder_is_one_layer_used_again(batch: Batch) -> None:
     torch.testing.assert_close(predict(separate, batch).final.pose, prediction.final.pose)
 
 
-def test_a_layer_sees_the_estimate_of_the_one_before(batch: Batch) -> None:
+def test_a_layer_sees_the_estimate_of_the_one_before(batch: TrainingBatch) -> None:
     """Residual updates are embedded anew: without that, what the encoder says would only be carried along."""
     network = make(TINY)
     before = predict(network, batch)
@@ -185,7 +186,7 @@ def test_a_layer_sees_the_estimate_of_the_one_before(batch: Batch) -> None:
         ("keypoint-tiny", LossConfig(keypoints3d=0.2, pose=0.1, orientation=0.3)),
     ],
 )
-def test_it_learns(backbone: BackboneName, losses: LossConfig, batch: Batch, models: ModelSet) -> None:
+def test_it_learns(backbone: str, losses: LossConfig, batch: TrainingBatch, models: ModelSet) -> None:
     """Three people by heart, a little."""
     network, body = make(replace(TINY, backbone=backbone)), SkelKeypoints(models, "male")
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
@@ -247,13 +248,13 @@ def naive_vit(weights: dict[str, Tensor], image: Tensor, heads: int) -> Tensor:
     return apply("last_norm", x)
 
 
-def test_a_published_checkpoint_gives_its_own_features(tmp_path: Path, batch: Batch) -> None:
+def test_a_published_checkpoint_gives_its_own_features(tmp_path: Path, batch: TrainingBatch) -> None:
     weights = original_names("tiny")
     for name in weights:
         if ".attn.qkv." in name or ".norm1." in name:
             weights[name] *= 10  # so that who looks at whom matters
     torch.save({"state_dict": weights, "meta": {"epoch": 210}}, tmp_path / "vitpose.pth")
-    backbone = Backbone("tiny")
+    backbone = VitPose("tiny")
     backbone.load(tmp_path / "vitpose.pth")
     expected = naive_vit(weights, batch.image[..., 32:-32], heads=2)
     features = backbone(batch.image)
@@ -263,7 +264,7 @@ def test_a_published_checkpoint_gives_its_own_features(tmp_path: Path, batch: Ba
 
 @pytest.mark.parametrize("ending", [".safetensors", ".bin"])
 def test_checkpoints_of_transformers_and_bare_ones(tmp_path: Path, ending: str) -> None:
-    trained = Backbone("tiny")
+    trained = VitPose("tiny")
     weights = {f"backbone.{name}": tensor for name, tensor in trained.vit.state_dict().items()}
     weights["head.conv.weight"] = torch.zeros(17, 64, 3, 3)
     path = tmp_path / f"model{ending}"
@@ -271,7 +272,7 @@ def test_checkpoints_of_transformers_and_bare_ones(tmp_path: Path, ending: str) 
         torch.save(weights, path)
     else:
         save_file(weights, path)
-    backbone = Backbone("tiny")
+    backbone = VitPose("tiny")
     backbone.load(path)
     for name, tensor in backbone.vit.state_dict().items():
         assert torch.equal(tensor, trained.vit.state_dict()[name]), name
@@ -281,46 +282,46 @@ def test_checkpoints_of_transformers_and_bare_ones(tmp_path: Path, ending: str) 
     assert torch.equal(trained.vit.layernorm.weight, bare["last_norm.weight"])
 
 
-def test_the_backbone_for_processors_says_where_keypoints_are(batch: Batch) -> None:
+def test_the_backbone_for_processors_says_where_keypoints_are(batch: TrainingBatch) -> None:
     backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
-    found = backbone.find(image)
-    assert found.shape == (3, 44, FINDINGS) and not found.requires_grad
+    found = backbone.observe(image)
+    assert found.shape == (3, 44, OBSERVED) and not found.requires_grad
     features = backbone(image)
     assert features.patches.shape == (3, 44, backbone.width) and features.whole.shape == (3, backbone.summary)
     assert torch.equal(features.whole, backbone.describe(found).whole)
     sides = image.clone()  # what is out of view does not matter
     sides[..., :16] = sides[..., -16:] = sides[..., :16, :] = sides[..., -16:, :] = 0
-    assert torch.equal(backbone.find(sides), found)
+    assert torch.equal(backbone.observe(sides), found)
     # A heatmap with all its weight in one cell, or half of it in each of two.
     columns = iter((5, CELLS - 1 - 5))  # of the picture and of its mirror image
     backbone.eye.forward = lambda x: 100.0 * one_hot_maps(len(x), 20, next(columns))  # type: ignore[method-assign]
-    x, y, *wide, sure = backbone.find(image).unbind(-1)
+    x, y, *wide, sure = backbone.observe(image).unbind(-1)
     torch.testing.assert_close(x, torch.full_like(x, (5.5 / 24 - 0.5) * 0.75))
     torch.testing.assert_close(y, torch.full_like(y, (20.5 / 24 - 0.5) * 0.75))
     torch.testing.assert_close(sure, torch.ones_like(sure))
     for width in wide:
         torch.testing.assert_close(width, torch.zeros_like(width), atol=1e-3, rtol=0)
     columns = iter((5, CELLS - 1 - 9))
-    x, y, *wide, sure = backbone.find(image).unbind(-1)
+    x, y, *wide, sure = backbone.observe(image).unbind(-1)
     torch.testing.assert_close(x, torch.full_like(x, (7.5 / 24 - 0.5) * 0.75))
     torch.testing.assert_close(wide[0], torch.full_like(x, 2 / 24 * 0.75))
     torch.testing.assert_close(wide[1], torch.zeros_like(y), atol=1e-3, rtol=0)
     torch.testing.assert_close(sure, torch.full_like(sure, 0.5))
 
 
-def test_a_mirror_image_has_mirrored_keypoints(batch: Batch) -> None:
+def test_a_mirror_image_has_mirrored_keypoints(batch: TrainingBatch) -> None:
     backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
-    there, mirrored = backbone.find(image), backbone.find(image.flip(-1))
+    there, mirrored = backbone.observe(image), backbone.observe(image.flip(-1))
     torch.testing.assert_close(mirrored, there[:, MIRRORED] * torch.tensor([-1.0, 1, 1, 1, 1]))
     assert not torch.allclose(mirrored, there)
 
 
 def test_findings_are_shaken_in_training_alone() -> None:
     torch.manual_seed(0)
-    backbone, found = KeypointBackbone(), torch.rand(200, 44, FINDINGS)
+    backbone, found = KeypointBackbone(), torch.rand(200, 44, OBSERVED)
     features = backbone.train().describe(found), backbone.eval().describe(found)
     scale = torch.tensor([4.0, 4.0, 8.0, 8.0, 1.0])
-    shaken, as_it_is = (x.whole.view(200, 44, FINDINGS) / scale for x in features)
+    shaken, as_it_is = (x.whole.view(200, 44, OBSERVED) / scale for x in features)
     torch.testing.assert_close(as_it_is, found)
     torch.testing.assert_close(shaken[..., 2:], found[..., 2:])
     off = (shaken - found)[..., :2]
@@ -330,7 +331,7 @@ def test_findings_are_shaken_in_training_alone() -> None:
 
 
 @pytest.mark.parametrize("coarse_to_fine", [True, False])
-def test_a_mirror_image_has_a_mirrored_person(batch: Batch, coarse_to_fine: bool) -> None:
+def test_a_mirror_image_has_a_mirrored_person(batch: TrainingBatch, coarse_to_fine: bool) -> None:
     config = replace(TINY, backbone="keypoint-tiny", coarse_to_fine=coarse_to_fine)
     network = make(config).eval()
     for weight in network.parameters():  # at first all estimates are the mean pose, all but symmetric
@@ -370,7 +371,7 @@ def test_the_full_sizes_take_their_checkpoints(tmp_path: Path) -> None:
         path = tmp_path / f"{size}.pth"
         with torch.device("meta"):
             torch.save({"state_dict": original_names(size, torch.empty)}, path)
-            backbone = Backbone(size)
+            backbone = VitPose(size)
             backbone.load(path)
             assert backbone(torch.empty(2, 3, 256, 256)).patches.shape == (2, 192, SIZES[size][0])
         count = sum(weight.numel() for weight in backbone.parameters())
@@ -380,7 +381,7 @@ def test_the_full_sizes_take_their_checkpoints(tmp_path: Path) -> None:
 def test_the_published_network_at_full_size() -> None:
     config = load_train_config(next(p for p in PIPELINES if p.stem == "train-skel-cf"))
     with torch.device("meta"):
-        network = Network(config.network)
+        network = SkelCfNetwork(config.network)
         place = (torch.empty(2, 3, 3), torch.empty(2, 2), torch.empty(2))
         prediction = network(torch.empty(2, 3, 256, 256), *place)
         prediction.final.pose.sum().backward()
@@ -430,17 +431,17 @@ MISFITS: list[tuple[Any, str]] = [
 def test_a_checkpoint_that_does_not_fit(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "vitpose.pth")
     with pytest.raises(ModelError, match=message) as caught:
-        Backbone("tiny").load(tmp_path / "vitpose.pth")
+        VitPose("tiny").load(tmp_path / "vitpose.pth")
     assert str(tmp_path / "vitpose.pth") in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_a_file_that_is_no_checkpoint(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match="expected a ViTPose checkpoint .*, found no such file"):
-        Backbone("tiny").load(tmp_path / name)
+        VitPose("tiny").load(tmp_path / name)
     (tmp_path / name).write_bytes(b"<html>not found</html>")
     with pytest.raises(ModelError, match="expected a ViTPose checkpoint"):
-        Backbone("tiny").load(tmp_path / name)
+        VitPose("tiny").load(tmp_path / name)
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda p: p.stem)

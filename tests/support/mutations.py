@@ -124,7 +124,7 @@ MUTATIONS = (
              "(labels[..., :2].abs() <= VIEW).all(-1)", "learning/test_train_network.py learning/test_train_losses.py"),
     Mutation("learning/training/trainer.py", "mean.lerp_(new, 1 - kept)", "mean.lerp_(new, kept)", "learning/test_train_loop.py",
              "mean_of_the_weights"),
-    Mutation("learning/data/process_group.py", "        return values / self.part.of", "        return values", "learning/test_train_loop.py",
+    Mutation("learning/data/process_group.py", "        return total / self.part.of", "        return total", "learning/test_train_loop.py",
              "two_processes"),
     # --- rules about the sources ---
     Mutation("bodies/angle_continuity.py", "import numpy as np\n", "import click\nimport numpy as np\n", "test_architecture.py"),

@@ -11,7 +11,7 @@ from test_loader_data import PEOPLE, STILL, config_of, write_people
 from torch import Tensor
 
 from skelfit.errors import SkelfitError
-from skelfit.learning.data.backbone_cache import Findings, look
+from skelfit.learning.data.backbone_cache import BackboneCache, observe_batches
 from skelfit.learning.data.data_loader import DataConfig, Loader, each_once
 
 HERE = torch.device("cpu")
@@ -22,41 +22,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_people(tmp_path_factory.mktemp("shards"))
 
 
-def all_knowing(data: DataConfig) -> Findings:
+def all_knowing(data: DataConfig) -> BackboneCache:
     """What a backbone would find that knows the labels: their keypoints, deviations of a tenth and a fifth, and 0.7."""
     batches = list(each_once(data, crop=32))
     known = iter(batches)
 
-    def find(image: Tensor) -> Tensor:
+    def observe(image: Tensor) -> Tensor:
         batch = next(known)
         assert torch.equal(image, batch.image)
         about = torch.tensor([0.1, 0.2, 0.7]).expand(len(batch), 44, 3)
         return torch.cat((batch.keypoints2d[..., :2], about), -1)
 
-    return Findings(list(look(find, batches, HERE)))
+    return BackboneCache(list(observe_batches(observe, batches, HERE)))
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0, 0.5])
 def test_what_was_found_is_true_of_every_crop(folder: Path, flip: float) -> None:
     data = config_of(folder, batch_size=7, augment=replace(STILL, scale=0.3, flip=flip, extreme_crop=0.5))
-    findings = all_knowing(data)
-    assert len(findings.rows) == PEOPLE
+    cache = all_knowing(data)
+    assert len(cache.rows) == PEOPLE
     own = {
         key: side for batch in each_once(data) for key, side in zip(batch.keys, batch.box_size, strict=True)
     }
     seen = set()
-    for batch in (findings.beside(batch) for _ in range(2) for batch in Loader(data, images=False)):
-        assert batch.found is not None and batch.found.shape == (7, 44, 5)
+    for batch in (cache.add_to(batch) for _ in range(2) for batch in Loader(data, images=False)):
+        assert batch.observations is not None and batch.observations.shape == (7, 44, 5)
         known = batch.keypoints2d[..., 2] > 0
         assert 0.3 < known.float().mean() < 0.7
         torch.testing.assert_close(
-            batch.found[..., :2][known], batch.keypoints2d[..., :2][known], rtol=0, atol=1e-5
+            batch.observations[..., :2][known], batch.keypoints2d[..., :2][known], rtol=0, atol=1e-5
         )
-        torch.testing.assert_close(batch.found[..., 3], 2 * batch.found[..., 2])
-        assert (batch.found[..., 4] == 0.7).all()
+        torch.testing.assert_close(batch.observations[..., 3], 2 * batch.observations[..., 2])
+        assert (batch.observations[..., 4] == 0.7).all()
         seen |= {*batch.flipped.tolist()}
         expected = 0.1 * torch.stack([own[key] for key in batch.keys]) / batch.box_size
-        torch.testing.assert_close(batch.found[..., 2], expected[:, None].expand(-1, 44))
+        torch.testing.assert_close(batch.observations[..., 2], expected[:, None].expand(-1, 44))
     assert seen == ({False, True} if flip == 0.5 else {bool(flip)})
 
 
@@ -65,11 +65,11 @@ def test_only_people_of_whom_something_was_found_come(folder: Path) -> None:
     everyone = all_knowing(data)
     everyone.rows = dict(list(everyone.rows.items())[::2])
     loader = Loader(data, images=False, only=everyone.rows)
-    seen = {key for _ in range(5) for batch in loader for key in everyone.beside(batch).keys}
+    seen = {key for _ in range(5) for batch in loader for key in everyone.add_to(batch).keys}
     assert seen == set(everyone.rows) and len(seen) == PEOPLE // 2
     again = Loader(data, images=False, only=everyone.rows)
     again.resume(loader.state())
     with pytest.raises(SkelfitError, match="'kept'"):
         Loader(data, images=False).resume(loader.state())
-    with pytest.raises(SkelfitError, match="found nobody"):
-        Findings([])
+    with pytest.raises(SkelfitError, match="found none"):
+        BackboneCache([])
