@@ -31,12 +31,12 @@ _AROUND = 1.3  # sides of what is left, in sides of the box about its keypoints
 class AugmentConfig:
     """The amount of augmentation; 0 switches a kind off."""
 
-    scale: float = bounded(0, 0.9, default=0.1)  # sides of the square change by up to this share
-    # Red, green and blue change by up to this share, independently.
+    scale: float = bounded(0, 0.9, default=0.1)  # the side of the square changes by up to this share
+    # red, green and blue change by up to this share, each by itself
     color: float = bounded(0, 1, default=0.2)
-    flip: float = bounded(0, 1, default=0.0)  # share of mirrored samples
-    extreme_crop: float = bounded(0, 1, default=0.1)  # share of samples of a part of the body
-    # Share of samples with blur, noise and the like; needs albumentations.
+    flip: float = bounded(0, 1, default=0.0)  # how often people are mirrored
+    extreme_crop: float = bounded(0, 1, default=0.1)  # how often only a part of the body is shown
+    # how often blur, noise and the like are added; needs albumentations
     albumentations: float = bounded(0, 1, default=0.0)
 
 
