@@ -317,7 +317,7 @@ def test_only_those_who_are_kept(shards: Path, tmp_path: Path) -> None:
     ):
         list(Loader(config))
     write_keep(table, [Kept(keys[0], "people-000000", ("why",))])
-    with pytest.raises(ShardError, match=r"keep.csv: 'keep': expected somebody"):
+    with pytest.raises(ShardError, match=r"keep.csv: 'keep': expected at least one kept person"):
         each_once(config)
 
 

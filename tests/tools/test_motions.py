@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.smpl import SMPL_JOINT_NAMES
-from tools.studies.motions import NAMES, Motion, make_motion, make_motions, moves, with_noise
+from tools.studies.motions import NAMES, Motion, make_motion, make_motions, with_noise
+from tools.studies.moving_body import moves
 
 _JOINT = {name: k for k, name in enumerate(SMPL_JOINT_NAMES)}
 
