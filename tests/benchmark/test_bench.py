@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from skelfit.fitting.backends.backend import make_backend
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = ROOT / "pipelines" / "hmr-skel.yaml"
+BenchCommand = Callable[..., Result]
 BASELINE = """
 name: short
 fit:
@@ -33,7 +36,7 @@ first_order: {}
 
 
 @pytest.fixture
-def bench(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def bench(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BenchCommand:
     """The command, with a baseline of a few iterations."""
     (tmp_path / "short.yaml").write_text(BASELINE)
     monkeypatch.setattr(skelfit.cli.bench, "BASELINE", tmp_path / "short.yaml")
@@ -45,7 +48,7 @@ def bench(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-def test_report(bench, tmp_path: Path) -> None:
+def test_report(bench: BenchCommand, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     result = bench("--people", 5, "--batch", 4, "--batch", 2, "--baseline-people", 2, "--json", path)
     assert result.exit_code == 0, result.output
@@ -97,7 +100,7 @@ def test_report(bench, tmp_path: Path) -> None:
         assert text in result.output
 
 
-def test_baseline_can_be_left_out(bench, tmp_path: Path) -> None:
+def test_baseline_can_be_left_out(bench: BenchCommand, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     result = bench("--people", 2, "--baseline-people", 0, "--json", path)
     assert result.exit_code == 0, result.output
@@ -106,7 +109,7 @@ def test_baseline_can_be_left_out(bench, tmp_path: Path) -> None:
     assert {r["batch"] for r in report["fit"]} == {2}
 
 
-def test_what_cannot_be_measured_is_refused(bench, tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_refused(bench: BenchCommand, tmp_path: Path) -> None:
     result = bench("--pipeline", ROOT / "pipelines" / "first-order.yaml")
     assert result.exit_code == 2 and "--pipeline" in result.output
     result = bench("--people", 2, "--baseline-people", 0, "--json", tmp_path / "no" / "such.json")
@@ -139,7 +142,7 @@ def test_work_follows_the_sizes(models: ModelSet) -> None:
     fit = load_pipeline(PIPELINE).fit
     last = replace(fit.stages[-1], stride=1, coarse_stride=None, refreshes=1, steps=3)
 
-    def count(gender: Gender, **changes: int) -> dict[str, Work]:
+    def count(gender: Gender, **changes: Any) -> dict[str, Work]:
         return count_work(models, replace(fit, stages=(replace(last, **changes),)), gender)
 
     one, twice = count("male"), count("male", steps=7)  # an evaluation more than steps

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.config.settings import load_pipeline
 from skelfit.fitting.fit_result import FitResult
+from skelfit.fitting.fitter import Fitter
 from skelfit.resources.catalog import PIPELINES
 
 SECTIONS = ["agreement", "batches", "parts", "sustained", "conversion", "kernels"]
@@ -27,7 +29,7 @@ SECTIONS = ["agreement", "batches", "parts", "sustained", "conversion", "kernels
 
 def _results(people: int) -> FitResult:
     flags = torch.ones(people, dtype=torch.bool)
-    given = {
+    shapes = {
         "poses": (46,),
         "betas": (10,),
         "trans": (3,),
@@ -35,8 +37,10 @@ def _results(people: int) -> FitResult:
         "betas_mm": (2,),
         "joints": (24, 3),
     }
-    numbers = {f.name: torch.zeros(people, *given.get(f.name, ())) for f in fields(FitResult)}
-    return FitResult(**numbers | {"converged": flags, "finite": flags, "keypoints3d": None})
+    tensors: dict[str, Any] = {
+        f.name: torch.zeros(people, *shapes.get(f.name, ())) for f in fields(FitResult)
+    }
+    return FitResult(**tensors | {"converged": flags, "finite": flags, "keypoints3d": None})
 
 
 def test_people_are_compared_by_their_largest_difference() -> None:
@@ -135,7 +139,7 @@ def test_a_gpu_fits_the_same_people_as_a_cpu(models: ModelSet) -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_fits_nobody_else_in_a_large_call(models: ModelSet) -> None:
-    fitter = report_module.Fitter(models, load_pipeline(PIPELINES.find("hmr-skel")).fit, "cuda")
+    fitter = Fitter(models, load_pipeline(PIPELINES.find("hmr-skel")).fit, "cuda")
     labels = make_labels(64, "neutral")["extreme"]
     few = fitter.fit("neutral", labels.pose, labels.betas, labels.transl)
     many = fitter.fit(

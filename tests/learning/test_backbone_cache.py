@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_loader_data import PEOPLE, STILL, config_of, write_people
 from torch import Tensor
+from train_shards import PEOPLE, STILL, data_config, write_people
 
 from skelfit.errors import SkelfitError
 from skelfit.learning.data.backbone_cache import BackboneCache, observe_batches
@@ -38,7 +38,7 @@ def all_knowing(data: DataConfig) -> BackboneCache:
 
 @pytest.mark.parametrize("flip", [0.0, 1.0, 0.5])
 def test_what_was_found_is_true_of_every_crop(folder: Path, flip: float) -> None:
-    data = config_of(folder, batch_size=7, augment=replace(STILL, scale=0.3, flip=flip, extreme_crop=0.5))
+    data = data_config(folder, batch_size=7, augment=replace(STILL, scale=0.3, flip=flip, extreme_crop=0.5))
     cache = all_knowing(data)
     assert len(cache.rows) == PEOPLE
     own = {
@@ -61,7 +61,7 @@ def test_what_was_found_is_true_of_every_crop(folder: Path, flip: float) -> None
 
 
 def test_only_people_of_whom_something_was_found_come(folder: Path) -> None:
-    data = config_of(folder, batch_size=5, augment=STILL)
+    data = data_config(folder, batch_size=5, augment=STILL)
     everyone = all_knowing(data)
     everyone.rows = dict(list(everyone.rows.items())[::2])
     loader = Loader(data, images=False, only=everyone.rows)

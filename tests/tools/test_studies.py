@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,15 +30,17 @@ from tools.studies.__main__ import study_command
 from tools.studies.mesh import make_meshes
 from tools.studies.sensitivity import MovedFitter, fit_from, moved
 
+Records = list[dict[str, Any]]
+StudyCommand = Callable[..., tuple[Result, Records]]
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 
 
 @pytest.fixture
-def study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyCommand:
     """The command, and the records that it writes."""
     monkeypatch.setattr(tools.studies.__main__, "find_models", lambda _: models)
 
-    def run(*args: object) -> tuple[Result, list[dict]]:
+    def run(*args: object) -> tuple[Result, Records]:
         path = tmp_path / "study.json"
         given = ["--device", "cpu", "--json", path, *args]
         result = CliRunner().invoke(study_command, [str(a) for a in given])
@@ -49,7 +53,7 @@ def study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-def test_extreme(study, tmp_path: Path) -> None:
+def test_extreme(study: StudyCommand, tmp_path: Path) -> None:
     result, records = study("extreme", "--people", 24, "--picture", tmp_path / "worst.jpg")
     assert result.exit_code == 0, result.output
     assert [r["gender"] for r in records] == ["male", "neutral"]
@@ -67,7 +71,7 @@ def test_extreme(study, tmp_path: Path) -> None:
     assert pixels.shape[0] == 4 * 144 and pixels.std() > 20  # two lines of ten pairs for each gender
 
 
-def test_sensitivity(study) -> None:
+def test_sensitivity(study: StudyCommand) -> None:
     result, records = study("sensitivity", "--people", 12, "--gender", "male")
     assert result.exit_code == 0, result.output
     assert [(r["gender"], r["poses"]) for r in records] == [("male", "everyday"), ("male", "extreme")]
@@ -79,7 +83,7 @@ def test_sensitivity(study) -> None:
         assert r["worst_dofs"][0]["p99_rad"] >= r["worst_dofs"][-1]["p99_rad"] > 0
 
 
-def test_bones(study) -> None:
+def test_bones(study: StudyCommand) -> None:
     """A body in its T-pose, in its mean shape, has its bones inside; right and left do not differ at rest."""
     result, records = study("bones", "--people", 4, "--gender", "male")
     assert result.exit_code == 0, result.output
@@ -106,7 +110,7 @@ def test_bones_outside_are_counted(models: ModelSet) -> None:
     assert sum(found["joint_share"].values()) < 1.01 and 600 < found["deepest_mm"]["mean"] < 1000
 
 
-def test_mesh(study) -> None:
+def test_mesh(study: StudyCommand) -> None:
     result, records = study("mesh", "--people", 8)
     assert result.exit_code == 0, result.output
     assert [r["betas"] for r in records] == ["known", "unknown"]
@@ -115,7 +119,7 @@ def test_mesh(study) -> None:
         assert r["share_below_mm"]["0.1"] >= 0.75 and r["pve_mm"]["p50"] < 0.1
 
 
-def test_images(study) -> None:
+def test_images(study: StudyCommand) -> None:
     result, records = study("images", "--people", 12)
     assert result.exit_code == 0, result.output
     assert [(r["mode"], r["source"]) for r in records] == [
@@ -131,7 +135,7 @@ def test_images(study) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_loader(study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools.studies.loader, "_WORKERS", (0,))
     monkeypatch.setattr(tools.studies.loader, "_DRAWN", 5)
     result, records = study("loader", "--people", 130)
@@ -142,7 +146,7 @@ def test_loader(study, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()  # webdataset leaves its files to the garbage collector, who says so
 
 
-def test_what_cannot_be_measured_is_refused(study, tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_refused(study: StudyCommand, tmp_path: Path) -> None:
     assert study("nothing")[0].exit_code == 2
     result, _ = study("mesh", "--picture", tmp_path / "a.jpg")
     assert result.exit_code == 2 and "draws nothing" in result.output

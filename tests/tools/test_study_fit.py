@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import load_pipeline
+from skelfit.config.settings import Gender, load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.terms.shoulder_targets import make_locator
@@ -24,7 +25,7 @@ from tools.studies.setup import Setup
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 
 
-def setup(models: ModelSet, people: int, gender: str) -> Setup:
+def setup(models: ModelSet, people: int, gender: Gender) -> Setup:
     return Setup(models, load_pipeline(PIPELINE), "cpu", people, (gender,), None, lambda _: None)
 
 
@@ -101,7 +102,7 @@ def test_neutral(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neutral, "WEIGHTS", (0.0, 1e-5))
     records = neutral.run(setup(models, 16, "neutral"))
 
-    def of(what: str, kind: str) -> list[dict]:
+    def of(what: str, kind: str) -> list[dict[str, Any]]:
         return [r for r in records if r["what"] == what and r.get("poses", kind) == kind]
 
     for kind in ("everyday", "extreme"):

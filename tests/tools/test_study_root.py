@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from skelfit.benchmark.fit_speed import Labels, make_labels, same_objective
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import Gender, Pipeline, RootPrior, load_pipeline
+from skelfit.config.settings import FitConfig, Gender, Pipeline, RootPrior, load_pipeline
+from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fit_result import map_results
 from skelfit.fitting.fitter import Fitter
 from tools.studies import rivals, root
@@ -99,8 +101,8 @@ def test_rivals(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     def shortened(_: object) -> Pipeline:
         return replace(hurried, fit=replace(hurried.fit, stages=stages, batch=2))
 
-    class Watched(rivals.FirstOrderFitter):
-        def __init__(self, models: ModelSet, config: object, *rest: object) -> None:
+    class Watched(FirstOrderFitter):
+        def __init__(self, models: ModelSet, config: FitConfig, *rest: Any) -> None:
             asked.append((config.root, config.root_prior))
             super().__init__(models, config, *rest)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from test_loader_data import STILL, config_of, same, write_people
 from train_fakes import labelled_people
+from train_shards import STILL, data_config, same, write_people
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
@@ -33,7 +33,7 @@ def test_a_mirrored_pose_is_the_mirrored_body(models: ModelSet) -> None:
 
 def test_twice_is_as_it_was() -> None:
     rng = np.random.default_rng(0)
-    angles, points = rng.normal(size=(3, 46)), rng.normal(size=(3, 44, 3))
+    angles, points = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 46), (3, 44, 3)))
     assert np.array_equal(mirrored_angles(mirrored_angles(angles)), angles)
     assert np.array_equal(mirrored_keypoints(mirrored_keypoints(points)), points)
     assert not np.array_equal(mirrored_angles(angles), angles)
@@ -42,7 +42,7 @@ def test_twice_is_as_it_was() -> None:
 def test_a_flipped_batch_is_the_batch_in_a_mirror(tmp_path: Path) -> None:
     folder = write_people(tmp_path)
     plain, flipped, half = (
-        next(iter(Loader(config_of(folder, batch_size=20, augment=replace(STILL, flip=flip)))))
+        next(iter(Loader(data_config(folder, batch_size=20, augment=replace(STILL, flip=flip)))))
         for flip in (0.0, 1.0, 0.5)
     )
     assert torch.equal(flipped.pixels, plain.pixels.flip(-1))

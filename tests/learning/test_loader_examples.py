@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from test_loader_data import PEOPLE, write_people
+from train_shards import PEOPLE, write_people
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
