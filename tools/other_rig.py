@@ -36,11 +36,11 @@ _SMOOTHER = 0.5  # of the way of SKEL's skin to the mean of its neighbours
 def other_rig(models: dict[str, Model]) -> dict[str, Model]:
     """Of the dicts that `open_body_models` gives, those of the other pair, in the same schemas."""
     edges = _neighbours(models["smpl_neutral"]["f"])
-    found = {}
+    models = {}
     for name, model in models.items():
         kind = name.split("_")[0]
-        found[name] = _smpl(model, edges) if kind == "smpl" else _skel(model, edges)
-    return found
+        models[name] = _smpl(model, edges) if kind == "smpl" else _skel(model, edges)
+    return models
 
 
 def _smpl(model: Model, edges: sparse.csr_matrix) -> Model:
@@ -137,8 +137,8 @@ def _settled(weights: Array, edges: sparse.csr_matrix, rounds: int, power: float
         weights = 0.5 * weights + 0.5 * (edges @ weights)
     next_one = np.sort(weights, axis=1)[:, [-most - 1]]  # what ties with it goes, too
     kept = np.where(weights > np.maximum(next_one, 2e-3), weights, 0.0)
-    found: Array = kept / kept.sum(1, keepdims=True)
-    return found
+    normalised: Array = kept / kept.sum(1, keepdims=True)
+    return normalised
 
 
 def other_models() -> ModelSet:

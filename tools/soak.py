@@ -40,7 +40,7 @@ from skelfit.labels.readers.registry import read
 from skelfit.resources.catalog import PIPELINES
 from skelfit.shards.shard_reader import read_rows, read_samples
 
-DISTINCT = 4000  # people who differ
+DISTINCT = 4000  # different people
 SAMPLE_SECONDS = 1.0
 LEAST_SHARE = 0.70  # of the pure fit's speed
 MOST_GROWTH_MIB = 64.0  # of any process between the second and the last quarter of a run
@@ -63,8 +63,8 @@ def make_labels(folder: Path, rows: int) -> Path:
     return path
 
 
-def fit_only(labels: Path, seconds: float, start: Any, found: Any) -> None:
-    """Fit batches for some time and say how many people that were, and in how long."""
+def fit_only(labels: Path, seconds: float, start: Any, speeds: Any) -> None:
+    """Fit batches for `seconds`, then put the people per second into a queue."""
     torch.set_num_threads(1)
     config = load_pipeline(PIPELINES.find("hmr-skel")).fit
     fitter = Fitter(open_models(), config)
@@ -76,19 +76,19 @@ def fit_only(labels: Path, seconds: float, start: Any, found: Any) -> None:
     while time.perf_counter() - began < seconds:
         fitter.fit("neutral", pose, betas, transl)
         people += len(batch)
-    found.put(people / (time.perf_counter() - began))
+    speeds.put(people / (time.perf_counter() - began))
 
 
 def pure_speed(labels: Path, workers: int, seconds: float) -> float:
     """People/s of as many processes that only fit."""
     context = multiprocessing.get_context("spawn")
-    start, found = context.Barrier(workers), context.Queue()
+    start, speeds = context.Barrier(workers), context.Queue()
     processes = [
-        context.Process(target=fit_only, args=(labels, seconds, start, found)) for _ in range(workers)
+        context.Process(target=fit_only, args=(labels, seconds, start, speeds)) for _ in range(workers)
     ]
     for process in processes:
         process.start()
-    speed = sum(found.get(timeout=600) for _ in processes)
+    speed = sum(speeds.get(timeout=600) for _ in processes)
     for process in processes:
         process.join()
     return float(speed)

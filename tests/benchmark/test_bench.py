@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 import skelfit.benchmark.fit_speed
 import skelfit.cli.bench
 from skelfit.benchmark.fit_speed import REPORT_VERSION, make_labels, measure_breakdown
-from skelfit.benchmark.roofline import Work, count_work, roofline
+from skelfit.benchmark.roofline import OperationCount, count_work, roofline
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.config.settings import Gender, load_pipeline
@@ -142,7 +142,7 @@ def test_work_follows_the_sizes(models: ModelSet) -> None:
     fit = load_pipeline(PIPELINE).fit
     last = replace(fit.stages[-1], stride=1, coarse_stride=None, refreshes=1, steps=3)
 
-    def count(gender: Gender, **changes: Any) -> dict[str, Work]:
+    def count(gender: Gender, **changes: Any) -> dict[str, OperationCount]:
         return count_work(models, replace(fit, stages=(replace(last, **changes),)), gender)
 
     one, twice = count("male"), count("male", steps=7)  # an evaluation more than steps
@@ -161,7 +161,10 @@ def test_work_follows_the_sizes(models: ModelSet) -> None:
 
 
 def test_roofline_takes_the_slower_of_both() -> None:
-    work = {"counting": Work(flops=100.0, bytes=1.0), "moving": Work(flops=1.0, bytes=30.0)}
-    found = roofline(work, Work(flops=10.0, bytes=3.0), people_per_second=0.01)
+    work = {
+        "counting": OperationCount(flops=100.0, bytes=1.0),
+        "moving": OperationCount(flops=1.0, bytes=30.0),
+    }
+    found = roofline(work, OperationCount(flops=10.0, bytes=3.0), people_per_second=0.01)
     assert found["seconds_per_1000_people"] == {"counting": 10_000.0, "moving": 10_000.0}
     assert found["people_per_second"] == pytest.approx(1 / 20) and found["reached"] == pytest.approx(0.2)

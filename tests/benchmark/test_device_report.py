@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import skelfit.cli.bench
 from skelfit.benchmark.device import device_report as report_module
 from skelfit.benchmark.device.agreement import Tolerances, compare
-from skelfit.benchmark.device.device_report import ReportConfig, Subject, failures, make_report
+from skelfit.benchmark.device.device_report import ReportConfig, ReportSubject, failures, make_report
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
@@ -106,12 +106,12 @@ def test_a_section_that_fails_is_said_and_the_others_follow(
     for name in ("measure_batches", "measure_parts", "measure_conversion", "measure_agreement"):
         monkeypatch.setattr(report_module, name, fails)
     pipeline = PIPELINES.find("hmr-skel")
-    subject = Subject(models, None, load_pipeline(pipeline), pipeline)
+    subject = ReportSubject(models, None, load_pipeline(pipeline), pipeline)
     config, said = ReportConfig("cpu", batches=(2,), seconds=0.0, different=2), list[str]()
     report = make_report(subject, config, tmp_path / "a.md", said.append)
     assert list(report["sections"]) == SECTIONS and "found" in report["sections"]["sustained"]
     assert len(failures(report)) == 4 and "an illegal address" in failures(report)[0]
-    assert "Not as it has to be" in (tmp_path / "a.md").read_text()
+    assert "**Failures:**" in (tmp_path / "a.md").read_text()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -132,7 +132,7 @@ def test_options_that_do_not_apply_are_refused(tmp_path: Path) -> None:
 @pytest.mark.gpu
 def test_a_gpu_fits_the_same_people_as_a_cpu(models: ModelSet) -> None:
     pipeline = PIPELINES.find("hmr-skel")
-    subject = Subject(models, None, load_pipeline(pipeline), pipeline)
+    subject = ReportSubject(models, None, load_pipeline(pipeline), pipeline)
     for row in report_module.measure_agreement(subject, ReportConfig("cuda", people=128)):
         assert row["beyond"] == [] and row["same_bits_in_other_order"], row
 

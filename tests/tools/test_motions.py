@@ -20,8 +20,8 @@ def local(motion: Motion) -> np.ndarray:
 
 def steps_deg(motion: Motion) -> np.ndarray:
     """Turns (F-1,24,3) deg from frame to frame."""
-    found = local(motion)
-    turn = np.swapaxes(found[:-1], -1, -2) @ found[1:]
+    result = local(motion)
+    turn = np.swapaxes(result[:-1], -1, -2) @ result[1:]
     return np.degrees(Rotation.from_matrix(turn.reshape(-1, 3, 3)).as_rotvec()).reshape(-1, 24, 3)
 
 
@@ -75,8 +75,8 @@ def test_the_turn_and_the_crawl_pass_the_poles_of_the_pelvis() -> None:
 
 def test_the_arm_circles_pass_the_pole_of_the_shoulder() -> None:
     """The humerus turns about x, y, z: it is at its pole where the arm points straight ahead."""
-    found = local(make_motion("arm circles"))
-    arm = (found[:, _JOINT["l_collar"]] @ found[:, _JOINT["l_shoulder"]])[..., 0]
+    result = local(make_motion("arm circles"))
+    arm = (result[:, _JOINT["l_collar"]] @ result[:, _JOINT["l_shoulder"]])[..., 0]
     assert arm[:, 2].max() > np.cos(np.radians(10))
 
 

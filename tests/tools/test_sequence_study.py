@@ -68,8 +68,8 @@ def test_neither_the_root_nor_hands_of_labels_count() -> None:
     pose[1, 22:] = 1.0
     assert jitter_deg(label_rotations(pose, known), LABEL_BODY) == 0
     pose[2, 21, 0] = 0.1
-    found = jitter_deg(label_rotations(pose, known), LABEL_BODY)
-    assert found == pytest.approx(np.degrees(0.1) / 21, rel=1e-4)
+    result = jitter_deg(label_rotations(pose, known), LABEL_BODY)
+    assert result == pytest.approx(np.degrees(0.1) / 21, rel=1e-4)
 
 
 @pytest.mark.parametrize("late", [-2.0, -0.3, 0.0, 0.4, 1.0, 3.6])

@@ -105,9 +105,9 @@ def test_bones_outside_are_counted(models: ModelSet) -> None:
     ribs = skel.asset.bone_weights_rigid.argmax(1) == 12
     skel.bone_v_template = skel.bone_v_template.clone()
     skel.bone_v_template[ribs] += torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
-    found = bones.figures(skel, torch.zeros(2, 10).double(), torch.zeros(2, 46).double())
-    assert found["joint_share"]["thorax"] == 1 and found["share"] == pytest.approx(ribs.mean(), abs=1e-3)
-    assert sum(found["joint_share"].values()) < 1.01 and 600 < found["deepest_mm"]["mean"] < 1000
+    result = bones.figures(skel, torch.zeros(2, 10).double(), torch.zeros(2, 46).double())
+    assert result["joint_share"]["thorax"] == 1 and result["share"] == pytest.approx(ribs.mean(), abs=1e-3)
+    assert sum(result["joint_share"].values()) < 1.01 and 600 < result["deepest_mm"]["mean"] < 1000
 
 
 def test_mesh(study: StudyCommand) -> None:

@@ -115,20 +115,20 @@ def _filled(
     """Split the longest edges, as judged on the first body, until the count is met."""
     points, triangles = [*vertices[0]], {}
     owner: dict[tuple[int, int], int] = {}
-    heap: list[tuple[float, int, int]] = []
+    queue: list[tuple[float, int, int]] = []
 
     def add(index: int, triangle: tuple[int, int, int]) -> None:
         triangles[index] = triangle
         for k in range(3):
             a, b = triangle[k - 1], triangle[k]
             owner[a, b] = index
-            heapq.heappush(heap, (-float(((points[a] - points[b]) ** 2).sum()), a, b))
+            heapq.heappush(queue, (-float(((points[a] - points[b]) ** 2).sum()), a, b))
 
     for i, f in enumerate(faces):
         add(i, (int(f[0]), int(f[1]), int(f[2])))
     number, split = len(triangles), []
     while len(points) < COUNT:
-        _, a, b = heapq.heappop(heap)
+        _, a, b = heapq.heappop(queue)
         if (a, b) not in owner or (b, a) not in owner:
             continue
         middle = len(points)

@@ -67,8 +67,8 @@ class Skin:
         # Beside a sharp fold the nearest triangle may face away from a point that is inside: ask those around.
         doubtful = np.flatnonzero(height > 0)
         around = self.middles.query(points[doubtful], _NEAR_FACES)[1]
-        way = self.middles.data[around] - points[doubtful][:, None]
-        winding = (way * self.areas[around]).sum(2) / np.linalg.norm(way, axis=2).clip(min=2e-3) ** 3
+        offset = self.middles.data[around] - points[doubtful][:, None]
+        winding = (offset * self.areas[around]).sum(2) / np.linalg.norm(offset, axis=2).clip(min=2e-3) ** 3
         height[doubtful[winding.sum(1) > 0]] = -CLEARANCE_M
         out: Array = -(height + CLEARANCE_M).clip(min=0)[:, None] * self.normals[near]
         return out
@@ -131,16 +131,16 @@ def pushed_in(asset: SkelAsset, neutral: SmplAsset) -> Array:
     def pushes(people: slice) -> Array:
         skel.bone_v_template = torch.tensor(local)
         posed = skel.bones(skel.shape(betas[people]), q[people]).numpy()
-        found = [s.pushes(p) for s, p in zip(skins[people], posed, strict=True)]
-        return np.einsum("pvij,pvj->pvi", back[people], np.stack(found))
+        pushed = [s.pushes(p) for s, p in zip(skins[people], posed, strict=True)]
+        return np.einsum("pvij,pvj->pvi", back[people], np.stack(pushed))
 
     for people, spared in [(slice(None), SPARED)] * ROUNDS + [(slice(1), 0)] * (ROUNDS // 4):
         all_pushes = pushes(people)
         size = np.linalg.norm(all_pushes, axis=2)
         chosen = np.argsort(size, axis=0, kind="stable")[-1 - spared]
-        push = np.take_along_axis(all_pushes, chosen[None, :, None], 0)[0]
-        length = np.linalg.norm(push, axis=1, keepdims=True)
-        local = local + blur @ (push * np.minimum(1.0, MOST_M / length.clip(min=1e-9)))
+        correction = np.take_along_axis(all_pushes, chosen[None, :, None], 0)[0]
+        length = np.linalg.norm(correction, axis=1, keepdims=True)
+        local = local + blur @ (correction * np.minimum(1.0, MOST_M / length.clip(min=1e-9)))
     return local
 
 

@@ -42,13 +42,13 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             fitted.append(fit_rows(few, labels_fit(few, fitter), len(setup.fit.stages)))
             cpu += time.process_time() - started
             verdicts += judge_rows(few, fitted[-1], setup.pipeline)
-        found = RowFits(
+        fits = RowFits(
             **{f.name: np.concatenate([getattr(part, f.name) for part in fitted]) for f in fields(RowFits)}
         )
-        worst = worst_people(found, verdicts)
-        records.append(summary(gender, found, verdicts, worst, cpu))
+        worst = worst_people(fits, verdicts)
+        records.append(summary(gender, fits, verdicts, worst, cpu))
         if setup.picture is not None:
-            pictures.append(draw_pairs(fitter.prepare(gender), batch, found, worst))
+            pictures.append(draw_pairs(fitter.prepare(gender), batch, fits, worst))
     if setup.picture is not None:
         write_picture(setup.picture, np.concatenate(pictures))
     return records
@@ -67,14 +67,14 @@ def make_batch(people: int, gender: Gender) -> LabelBatch:
     return LabelBatch(np.arange(people), names, gender=[gender] * people, bad=names, **given, **rest)
 
 
-def worst_people(found: RowFits, verdicts: list[Judgement]) -> list[int]:
+def worst_people(fits: RowFits, verdicts: list[Judgement]) -> list[int]:
     """The rows of those who are not finite, then not converged, then of the largest PVE."""
-    order = np.lexsort((-found.pve_mm, found.converged, found.finite))
+    order = np.lexsort((-fits.pve_mm, fits.converged, fits.finite))
     return [int(k) for k in order[:WORST]]
 
 
 def summary(
-    gender: str, found: RowFits, verdicts: list[Judgement], worst: list[int], cpu: float
+    gender: str, fits: RowFits, verdicts: list[Judgement], worst: list[int], cpu: float
 ) -> dict[str, Any]:
     """The figures of one gender."""
     people = len(verdicts)
@@ -82,20 +82,20 @@ def summary(
         "gender": gender,
         "people": people,
         "beyond": BEYOND,
-        "not_finite": int((~found.finite).sum()),
-        "not_converged": int((~found.converged).sum()),
-        "converged": float(found.converged.mean()),
+        "not_finite": int((~fits.finite).sum()),
+        "not_converged": int((~fits.converged).sum()),
+        "converged": float(fits.converged.mean()),
         "statuses": dict(sorted(Counter(v.status for v in verdicts).items())),
-        "pve_mm": distribution(torch.tensor(found.pve_mm)),
-        "max_vertex_mm": distribution(torch.tensor(found.max_vertex_mm)),
+        "pve_mm": distribution(torch.tensor(fits.pve_mm)),
+        "max_vertex_mm": distribution(torch.tensor(fits.max_vertex_mm)),
         "cpu_ms_per_person": 1000 * cpu / people,
         "worst": [
             {
                 "person": k,
                 "status": verdicts[k].status,
                 "reason": verdicts[k].reason,
-                "pve_mm": round(float(found.pve_mm[k]), 2),
-                "max_vertex_mm": round(float(found.max_vertex_mm[k]), 2),
+                "pve_mm": round(float(fits.pve_mm[k]), 2),
+                "max_vertex_mm": round(float(fits.max_vertex_mm[k]), 2),
             }
             for k in worst
         ],

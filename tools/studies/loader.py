@@ -43,15 +43,18 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             for workers in _WORKERS:
                 setup.say(f"{'images' if images else 'labels'}, {workers} workers")
                 samples = setup.people * _PASSES[images]
-                ways = {
+                methods = {
                     "plain": _plain(tars, workers, images),
                     "skelfit": _ours(tars, workers, images, samples),
                 }
-                rounds = [{way: _timed(make, samples) for way, make in ways.items()} for _ in range(_ROUNDS)]
+                rounds = [
+                    {method: _timed(make, samples) for method, make in methods.items()}
+                    for _ in range(_ROUNDS)
+                ]
                 medians = {
-                    f"{way}_{what}": median(each[way][what] for each in rounds)
-                    for way in ways
-                    for what in rounds[0][way]
+                    f"{method}_{what}": median(each[method][what] for each in rounds)
+                    for method in methods
+                    for what in rounds[0][method]
                 }
                 records.append({"images": images, "workers": workers, "samples": samples} | medians)
     return records
@@ -136,7 +139,7 @@ def text(records: list[dict[str, Any]]) -> list[str]:
     rows = [
         ("labels and crops" if r["images"] else "labels", r["workers"], f"{r['plain_per_second']:.0f}")
         + (f"{r['skelfit_per_second']:.0f}", f"{r['skelfit_per_second'] / r['plain_per_second']:.2f}")
-        + tuple("-" if r["workers"] else f"{r[f'{way}_cpu_ms']:.3f}" for way in ("plain", "skelfit"))
+        + tuple("-" if r["workers"] else f"{r[f'{method}_cpu_ms']:.3f}" for method in ("plain", "skelfit"))
         for r in records
     ]
     return table(heads, rows)

@@ -30,13 +30,13 @@ def run(setup: Setup) -> list[dict[str, Any]]:
         fitter = MeshFitter(model, replace(setup.fit, batch=_BATCH), backend=make_backend(setup.device))
         for known in (True, False):
             setup.say(f"{setup.people} {gender} meshes, betas {'known' if known else 'unknown'}")
-            found, cpu = [], 0.0
+            results, cpu = [], 0.0
             for start in range(0, setup.people, _BATCH):
                 betas, mesh = make_meshes(model, min(_BATCH, setup.people - start), SEED + start)
                 started = time.process_time()
-                found.append(fitter.fit(mesh, betas if known else None))
+                results.append(fitter.fit(mesh, betas if known else None))
                 cpu += time.process_time() - started
-            pve = torch.cat([f.pve_mm for f in found])
+            pve = torch.cat([f.pve_mm for f in results])
             records.append(
                 {
                     "gender": gender,
@@ -44,8 +44,8 @@ def run(setup: Setup) -> list[dict[str, Any]]:
                     "meshes": len(pve),
                     "pve_mm": distribution(pve),
                     "share_below_mm": share_below(pve, 0.1, 1.0),
-                    "finite": float(torch.cat([f.finite for f in found]).double().mean()),
-                    "second_chances": int((torch.cat([f.retries for f in found]) > 0).sum()),
+                    "finite": float(torch.cat([f.finite for f in results]).double().mean()),
+                    "second_chances": int((torch.cat([f.retries for f in results]) > 0).sum()),
                     "cpu_ms_per_mesh": 1000 * cpu / len(pve),
                 }
             )

@@ -45,9 +45,9 @@ def lag_frames(speed: Array, of: Array) -> float:
     one, other = speed - speed.mean(), of - of.mean()
     lags = np.arange(-_MOST_LAG, _MOST_LAG + 1)
     inner = slice(_MOST_LAG, len(of) - _MOST_LAG)
-    found = np.array([other[inner] @ one[inner.start + k : inner.stop + k] for k in lags])
-    k = int(found[1:-1].argmax()) + 1
-    before, peak, after = found[k - 1 : k + 2]
+    correlations = np.array([other[inner] @ one[inner.start + k : inner.stop + k] for k in lags])
+    k = int(correlations[1:-1].argmax()) + 1
+    before, peak, after = correlations[k - 1 : k + 2]
     curve = before - 2 * peak + after  # of the parabola through the three
     return float(lags[k] + (0.5 * (before - after) / curve if curve < 0 else 0.0))
 

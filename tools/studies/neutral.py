@@ -73,19 +73,19 @@ def _bodies(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
     for body, gender in [*own, ("male", "neutral"), ("female", "neutral"), ("best", "neutral")]:
         config = replace(setup.fit, skel_gender=body)
         people = replace(labels, gender=gender)
-        found, cpu = _fitted(setup, config, people)
+        result, cpu = _fitted(setup, config, people)
         rest, _ = _fitted(setup, config, replace(people, pose=torch.zeros_like(labels.pose)))
         yield {
             "labels": gender,
             "skel_gender": body,
             "people": len(labels),
-            "pve_mm": distribution(found.pve_mm),
+            "pve_mm": distribution(result.pve_mm),
             "rest_pve_mm": distribution(rest.pve_mm),
             "cpu_ms": cpu,
-            "female": float(found.female.double().mean()),
-            "largest_beta": distribution(found.betas.abs().amax(1)),
+            "female": float(result.female.double().mean()),
+            "largest_beta": distribution(result.betas.abs().amax(1)),
             "rms_at_rest_mm": {
-                name: distribution(found.betas_mm[:, k]) for k, name in enumerate(("transferred", "refined"))
+                name: distribution(result.betas_mm[:, k]) for k, name in enumerate(("transferred", "refined"))
             },
         }
 
@@ -102,8 +102,8 @@ def floor(setup: Setup, betas: Tensor) -> Iterator[dict[str, Any]]:
         missing = (target - skel.v_template[..., None]).flatten(0, 1)
         space = skel.shapedirs.flatten(0, 1)
         for count in range(1, skel.num_betas + 1):
-            found = torch.linalg.lstsq(space[:, :count], missing).solution
-            apart = 1000 * (missing - space[:, :count] @ found).unflatten(0, (-1, 3)).norm(dim=1).mean(0)
+            result = torch.linalg.lstsq(space[:, :count], missing).solution
+            apart = 1000 * (missing - space[:, :count] @ result).unflatten(0, (-1, 3)).norm(dim=1).mean(0)
             yield {"skel_gender": body, "betas": count, "at_rest_mm": distribution(apart)}
         nearest = apart if nearest is None else torch.minimum(nearest, apart)
     assert nearest is not None
@@ -126,8 +126,8 @@ def _rows(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
     closed = still.fit("neutral", rows.pose, rows.betas, rows.transl)
     people = {"people": subjects, "rows": ROWS}
     spread = own.betas.unflatten(0, (subjects, ROWS)).std(1).mean()
-    for name, found, off in (("closed form", closed, torch.zeros(())), ("each row's own", own, spread)):
-        yield people | {"betas": name, "pve_mm": distribution(found.pve_mm), "spread": float(off)}
+    for name, result, off in (("closed form", closed, torch.zeros(())), ("each row's own", own, spread)):
+        yield people | {"betas": name, "pve_mm": distribution(result.pve_mm), "spread": float(off)}
     if setup.fit.skel_gender == "best":
         return  # a person's rows may then be of both bodies
     (pair,) = still.prepare("neutral")
@@ -157,13 +157,13 @@ def _rows(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
 def _prior(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
     """Weights of the prior on betas."""
     for weight in sorted({*WEIGHTS, setup.fit.beta_weight}):
-        found, _ = _fitted(setup, replace(setup.fit, beta_weight=weight), labels)
+        result, _ = _fitted(setup, replace(setup.fit, beta_weight=weight), labels)
         yield {
             "beta_weight": weight,
             "of_the_pipeline": weight == setup.fit.beta_weight,
-            "pve_mm": distribution(found.pve_mm),
-            "largest_beta": distribution(found.betas.abs().amax(1)),
-            "rms_at_rest_mm": distribution(found.betas_mm[:, 1]),
+            "pve_mm": distribution(result.pve_mm),
+            "largest_beta": distribution(result.betas.abs().amax(1)),
+            "rms_at_rest_mm": distribution(result.betas_mm[:, 1]),
         }
 
 

@@ -62,12 +62,12 @@ def _figures(
     to_target: as the fit has it; to_label: the label's own neutral mesh, as it stands (`pve`) and moved to where the
     two skins' middles meet (`moved`); turned_deg: the largest turn of a body joint against those of `ours`.
     """
-    found = Fitter(setup.models, config, setup.device).fit(
+    result = Fitter(setup.models, config, setup.device).fit(
         "neutral", labels.pose, labels.betas, labels.transl
     )
     skel = SkelModel(setup.models.skel_of(config.skel_gender), dtype=torch.float64)
     smpl = SmplModel(setup.models.smpl_of("neutral"), dtype=torch.float64)
-    betas, q, trans = found.betas.double(), found.poses.double(), found.trans.double()
+    betas, q, trans = result.betas.double(), result.poses.double(), result.trans.double()
     frames = skel.frames(betas)
     turns = frames.frame.mT @ skel.joints(frames, q).local_rot @ frames.frame
     skin = skel.forward(skel.shape(betas), q, trans).vertices
@@ -76,11 +76,11 @@ def _figures(
     moved = apart - apart.mean(1, keepdim=True)
     return {
         "target": config.target_gender("neutral", str(config.skel_gender)),
-        "to_target_mm": distribution(found.pve_mm),
+        "to_target_mm": distribution(result.pve_mm),
         "to_label_mm": distribution(1000 * apart.norm(dim=-1).mean(1)),
         "to_label_moved_mm": distribution(1000 * moved.norm(dim=-1).mean(1)),
         "turned_deg": None if ours is None else distribution(_largest_turn(ours, turns)),
-        "converged": float(found.converged.double().mean()),
+        "converged": float(result.converged.double().mean()),
     }, turns
 
 

@@ -128,8 +128,8 @@ def _slope(model: SkelModel, x: Tensor, target: Tensor, priors: Priors) -> tuple
         vertices, joints = skin(model, x)
         value = (vertices - target).square().sum(-1).mean(1)
         if priors.locator is not None:
-            place = priors.locator(target)
-            off = joints[:, list(priors.locator.joints)] - place
+            shoulder = priors.locator(target)
+            off = joints[:, list(priors.locator.joints)] - shoulder
             value = value + priors.joint_weight * off.square().sum((1, 2))
         value = value + priors.limit_weight * _excess(x, priors).square().sum(1)
         if priors.couplings is not None:

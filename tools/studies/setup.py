@@ -57,8 +57,8 @@ def check_own_targets(setup: Setup) -> None:
 
 def quantiles(values: Tensor, **shares: float) -> dict[str, float]:
     """Quantiles by name of a (N,) tensor."""
-    found = values.double().quantile(torch.tensor(list(shares.values()), dtype=torch.float64))
-    return dict(zip(shares, found.tolist(), strict=True))
+    quantile_values = values.double().quantile(torch.tensor(list(shares.values()), dtype=torch.float64))
+    return dict(zip(shares, quantile_values.tolist(), strict=True))
 
 
 def distribution(values: Tensor) -> dict[str, float]:

@@ -52,17 +52,17 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             for weight in WEIGHTS:
                 setup.say(f"{setup.people} {kind} people, {gender} labels, joint_weight {weight:g}")
                 fitter = Fitter(setup.models, with_weight(setup.fit, weight), setup.device)
-                found = fitter.fit(gender, labels.pose, labels.betas, labels.transl)
+                result = fitter.fit(gender, labels.pose, labels.betas, labels.transl)
                 pair = fitter.prepare(gender)[0]
-                known = known or make_known(pair, labels, found)
-                counts = violations(found.poses.double().numpy(), limits)
+                known = known or make_known(pair, labels, result)
+                counts = violations(result.poses.double().numpy(), limits)
                 scapulae = [v["10"] for k, v in counts["beyond_deg_by_dof"].items() if "scapula" in k]
                 records.append(
                     {"gender": gender, "poses": kind, "people": setup.people, "joint_weight": weight}
-                    | {"pve_mm": distribution(found.pve_mm), "beyond_deg": counts["beyond_deg"]}
+                    | {"pve_mm": distribution(result.pve_mm), "beyond_deg": counts["beyond_deg"]}
                     | {"scapulae_beyond_10_deg": sum(scapulae) / len(scapulae)}
                     | {"known": off_known(pair, known)}
-                    | {"converged": float(found.converged.double().mean())}
+                    | {"converged": float(result.converged.double().mean())}
                 )
     return records
 
@@ -73,11 +73,11 @@ def with_weight(config: FitConfig, weight: float) -> FitConfig:
 
 
 @torch.no_grad()
-def make_known(pair: PairFitter, labels: Labels, found: FitResult) -> Known:
+def make_known(pair: PairFitter, labels: Labels, result: FitResult) -> Known:
     """Meshes at closed-form angles, each with what the fit left of the person before; moved starts."""
     skel = pair.skel
-    fitted = found.poses.index_fill(1, torch.tensor(ROOT_DOFS), 0.0)
-    betas, still = found.betas, labels.pose.clone()
+    fitted = result.poses.index_fill(1, torch.tensor(ROOT_DOFS), 0.0)
+    betas, still = result.betas, labels.pose.clone()
     still[:, 0] = 0
     low, high = pair.limits.unbind(-1)
     q = body_angles(skel.frames(betas).frame, roma.rotvec_to_rotmat(still), pair.dof_limits).clamp(low, high)
@@ -106,9 +106,9 @@ def _skin_turns(skel: SkelModel, frames: Frames, q: Tensor) -> Tensor:
 def off_known(pair: PairFitter, known: Known) -> dict[str, float]:
     """Mean errors of shoulders: joints in mm, and rotations against the bone above in degrees."""
     q, betas, trans, _ = pair.solve(known.meshes, known.start, known.betas)
-    found = pair.skel.joints(pair.skel.frames(betas), q).pos + trans[:, None]
+    positions = pair.skel.joints(pair.skel.frames(betas), q).pos + trans[:, None]
     expected = pair.skel.joints(pair.skel.frames(known.betas), known.q).pos
-    off = 1000 * (found - expected).norm(dim=-1)
+    off = 1000 * (positions - expected).norm(dim=-1)
     return {
         "scapula_mm": float(off[:, list(_SCAPULAE)].mean()),
         "humerus_mm": float(off[:, list(_HUMERI)].mean()),

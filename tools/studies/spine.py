@@ -46,16 +46,16 @@ def run(setup: Setup) -> list[dict[str, Any]]:
                 setup.say(f"{len(labels)} {kind} people, {gender} labels, {times:g} times the weights")
                 config = replace(setup.fit, spine=scaled(setup.fit.spine, times))
                 fitter = MovedFitter(setup.models, config, setup.device)
-                found = fit_from(fitter, labels, torch.zeros_like(offset))
-                moves = moved(found, fit_from(fitter, labels, offset)).angles
-                pve = distribution(found.pve_mm)
+                result = fit_from(fitter, labels, torch.zeros_like(offset))
+                moves = moved(result, fit_from(fitter, labels, offset)).angles
+                pve = distribution(result.pve_mm)
                 free = free or pve["mean"]
                 records.append(
                     {"gender": gender, "poses": kind, "people": len(labels), "times": times}
-                    | {"opposite": opposite(found.poses), "pve_mm": pve, "pve_cost": pve["mean"] / free - 1}
+                    | {"opposite": opposite(result.poses), "pve_mm": pve, "pve_cost": pve["mean"] / free - 1}
                     | {"same_from_another_start": float((moves.amax(1) < _SAME).double().mean())}
                     | {"spine_moves_deg": float(torch.rad2deg(moves[:, _SPINE].amax()))}
-                    | {"converged": float(found.converged.double().mean())}
+                    | {"converged": float(result.converged.double().mean())}
                 )
     return records
 
@@ -72,9 +72,9 @@ def scaled(spine: SpineConfig, times: float) -> SpineConfig:
 def opposite(poses: Tensor) -> dict[str, float]:
     """Shares of people (N, 46) rad whose lumbar and thorax both go further than 5 degrees, against each other."""
     lumbar, thorax = torch.rad2deg(poses[:, _SPINE]).split(len(MOTIONS), 1)
-    found = (lumbar * thorax < 0) & (torch.minimum(lumbar.abs(), thorax.abs()) > OPPOSITE_DEG)
-    by_motion = {name: float(found[:, k].double().mean()) for k, name in enumerate(MOTIONS)}
-    return by_motion | {"any": float(found.any(1).double().mean())}
+    against = (lumbar * thorax < 0) & (torch.minimum(lumbar.abs(), thorax.abs()) > OPPOSITE_DEG)
+    by_motion = {name: float(against[:, k].double().mean()) for k, name in enumerate(MOTIONS)}
+    return by_motion | {"any": float(against.any(1).double().mean())}
 
 
 def make_people(people: int, gender: Gender) -> dict[str, Labels]:
@@ -105,8 +105,8 @@ def postures(count: int) -> tuple[NDArray[np.float32], ...]:
         )
         for mine in pose.reshape(count, POSTURES, 24, 3)
     ]
-    shape, place = (np.repeat(x[::POSTURES], FRAMES, 0) for x in (betas, transl))
-    return np.concatenate(frames).astype(np.float32), shape, place
+    shape, position = (np.repeat(x[::POSTURES], FRAMES, 0) for x in (betas, transl))
+    return np.concatenate(frames).astype(np.float32), shape, position
 
 
 def text(records: list[dict[str, Any]]) -> list[str]:
