@@ -109,14 +109,14 @@ def test_baseline_can_be_left_out(bench: BenchCommand, tmp_path: Path) -> None:
     assert {r["batch"] for r in report["fit"]} == {2}
 
 
-def test_what_cannot_be_measured_is_refused(bench: BenchCommand, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(bench: BenchCommand, tmp_path: Path) -> None:
     result = bench("--pipeline", ROOT / "pipelines" / "first-order.yaml")
     assert result.exit_code == 2 and "--pipeline" in result.output
     result = bench("--people", 2, "--baseline-people", 0, "--json", tmp_path / "no" / "such.json")
     assert result.exit_code == 2 and "such.json: cannot be written" in result.output
 
 
-def test_people_are_the_same_for_any_number() -> None:
+def test_the_first_people_do_not_depend_on_the_number() -> None:
     few, more = make_labels(3, "male"), make_labels(5, "male")
     for kind in ("everyday", "extreme"):
         for name in ("pose", "betas", "transl"):
@@ -125,7 +125,7 @@ def test_people_are_the_same_for_any_number() -> None:
     assert spread["extreme"] > 1.3 * spread["everyday"]
 
 
-def test_timing_leaves_the_threads_as_they_were(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timing_restores_the_threads(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend that everybody shares is not touched, whatever fails."""
     before, threads = dict(vars(make_backend("cpu"))), torch.get_num_threads()
 
@@ -138,7 +138,7 @@ def test_timing_leaves_the_threads_as_they_were(models: ModelSet, monkeypatch: p
     assert dict(vars(make_backend("cpu"))) == before and torch.get_num_threads() == threads
 
 
-def test_work_follows_the_sizes(models: ModelSet) -> None:
+def test_operations_scale_with_the_sizes(models: ModelSet) -> None:
     fit = load_pipeline(PIPELINE).fit
     last = replace(fit.stages[-1], stride=1, coarse_stride=None, refreshes=1, steps=3)
 
@@ -165,6 +165,6 @@ def test_roofline_takes_the_slower_of_both() -> None:
         "counting": OperationCount(flops=100.0, bytes=1.0),
         "moving": OperationCount(flops=1.0, bytes=30.0),
     }
-    found = roofline(work, OperationCount(flops=10.0, bytes=3.0), people_per_second=0.01)
-    assert found["seconds_per_1000_people"] == {"counting": 10_000.0, "moving": 10_000.0}
-    assert found["people_per_second"] == pytest.approx(1 / 20) and found["reached"] == pytest.approx(0.2)
+    report = roofline(work, OperationCount(flops=10.0, bytes=3.0), people_per_second=0.01)
+    assert report["seconds_per_1000_people"] == {"counting": 10_000.0, "moving": 10_000.0}
+    assert report["people_per_second"] == pytest.approx(1 / 20) and report["reached"] == pytest.approx(0.2)

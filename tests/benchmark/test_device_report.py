@@ -48,25 +48,25 @@ def test_people_are_compared_by_their_largest_difference() -> None:
     other.poses[0, 5] = 2 * math.pi + math.radians(3)  # a whole turn is none
     other.pve_mm[1] = -0.05
     other.betas[2:7, 3] = 0.5  # more than one in a hundred
-    found = compare(one, other)
-    assert found.people == found.compared == 400
-    assert found.angle_deg_max == pytest.approx(3, abs=1e-4) and found.angle_deg_p99 == 0
-    assert found.pve_mm_max == pytest.approx(0.05) and found.beta_p99 == pytest.approx(0.5)
-    assert found.beyond(Tolerances()) == ["beta_p99 is 0.5, at most 0.01 expected"]
+    agreement = compare(one, other)
+    assert agreement.people == agreement.compared == 400
+    assert agreement.angle_deg_max == pytest.approx(3, abs=1e-4) and agreement.angle_deg_p99 == 0
+    assert agreement.pve_mm_max == pytest.approx(0.05) and agreement.beta_p99 == pytest.approx(0.5)
+    assert agreement.beyond(Tolerances()) == ["beta_p99 is 0.5, at most 0.01 expected"]
 
 
-def test_who_converges_on_one_device_only_is_counted_and_not_compared() -> None:
+def test_people_that_converge_on_one_device_are_counted_only() -> None:
     one, other = _results(100), _results(100)
     other = replace(other, converged=torch.arange(100) >= 1)
     other.poses[0] = math.nan
-    found = compare(one, other)
-    assert found.compared == 99 and found.other_status == 0.01 and found.angle_deg_max == 0
-    assert [text.split()[0] for text in found.beyond(Tolerances())] == ["other_status"]
-    nobody = compare(one, replace(other, converged=torch.zeros(100, dtype=torch.bool)))
-    assert len(nobody.beyond(Tolerances())) == len(fields(Tolerances))  # what is not a number is not near
+    sections = compare(one, other)
+    assert sections.compared == 99 and sections.other_status == 0.01 and sections.angle_deg_max == 0
+    assert [text.split()[0] for text in sections.beyond(Tolerances())] == ["other_status"]
+    no_people = compare(one, replace(other, converged=torch.zeros(100, dtype=torch.bool)))
+    assert len(no_people.beyond(Tolerances())) == len(fields(Tolerances))  # what is not a number is not near
 
 
-def test_not_a_number_is_beyond_any_tolerance() -> None:
+def test_nan_is_beyond_any_tolerance() -> None:
     one, other = _results(4), _results(4)
     other.trans[3] = math.nan
     assert [t.split()[0] for t in compare(one, other).beyond(Tolerances())] == ["trans_mm_p99"]
@@ -80,24 +80,24 @@ def test_a_report_of_this_cpu(models: ModelSet, tmp_path: Path, monkeypatch: pyt
     assert done.exit_code == 0, done.output
     report = json.loads(file.with_suffix(".json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert list(report["sections"]) == SECTIONS
-    found = {name: section["found"] for name, section in report["sections"].items()}
-    assert len(found["agreement"]) == 6
-    for row in found["agreement"]:
+    sections = {name: section["found"] for name, section in report["sections"].items()}
+    assert len(sections["agreement"]) == 6
+    for row in sections["agreement"]:
         assert row["found"]["people"] == 2 and row["beyond"] == [] and row["same_bits_in_other_order"]
-    assert [row["batch"] for row in found["batches"]] == [4, 8]
-    parts = found["parts"]
+    assert [row["batch"] for row in sections["batches"]] == [4, 8]
+    parts = sections["parts"]
     assert parts["launches"] == sum(kernel["number"] for kernel in parts["kernels"]) > 5
     assert 0 < parts["in_kernels"] <= parts["milliseconds"] and parts["reads"] > 0
-    assert found["sustained"]["calls"] >= 4 and found["sustained"]["people_per_second"] > 0
-    assert [row["what"] for row in found["conversion"]] == ["labels only", "with images"]
-    assert all(row["people_per_second"] > 0 for row in found["conversion"]) and found["kernels"] == []
+    assert sections["sustained"]["calls"] >= 4 and sections["sustained"]["people_per_second"] > 0
+    assert [row["what"] for row in sections["conversion"]] == ["labels only", "with images"]
+    assert all(row["people_per_second"] > 0 for row in sections["conversion"]) and sections["kernels"] == []
     text = file.read_text()
     assert text in done.output and "Nothing failed" in text
     for words in ("## Where the time goes", "| solve |", "| labels only | 3 |"):
         assert words in text
 
 
-def test_a_section_that_fails_is_said_and_the_others_follow(
+def test_a_failed_section_is_reported_and_the_others_follow(
     models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
@@ -115,7 +115,7 @@ def test_a_section_that_fails_is_said_and_the_others_follow(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_one_message_says_so(tmp_path: Path) -> None:
+def test_a_missing_gpu_is_one_message(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["bench", "--device", "cuda", "--report", str(tmp_path / "gpu.md")])
     assert done.exit_code == 2 and "device cuda:" in done.output and "has no CUDA device" in done.output
     assert list(tmp_path.iterdir()) == []
@@ -138,7 +138,7 @@ def test_a_gpu_fits_the_same_people_as_a_cpu(models: ModelSet) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_fits_nobody_else_in_a_large_call(models: ModelSet) -> None:
+def test_a_gpu_result_does_not_depend_on_the_batch(models: ModelSet) -> None:
     fitter = Fitter(models, load_pipeline(PIPELINES.find("hmr-skel")).fit, "cuda")
     labels = make_labels(64, "neutral")["extreme"]
     few = fitter.fit("neutral", labels.pose, labels.betas, labels.transl)

@@ -37,14 +37,14 @@ def all_knowing(data: DataConfig) -> BackboneCache:
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0, 0.5])
-def test_what_was_found_is_true_of_every_crop(folder: Path, flip: float) -> None:
+def test_cached_keypoints_hold_for_every_crop(folder: Path, flip: float) -> None:
     data = data_config(folder, batch_size=7, augment=replace(STILL, scale=0.3, flip=flip, extreme_crop=0.5))
     cache = all_knowing(data)
     assert len(cache.rows) == PEOPLE
     own = {
         key: side for batch in each_once(data) for key, side in zip(batch.keys, batch.box_size, strict=True)
     }
-    seen = set()
+    flips = set()
     for batch in (cache.add_to(batch) for _ in range(2) for batch in Loader(data, images=False)):
         assert batch.observations is not None and batch.observations.shape == (7, 44, 5)
         known = batch.keypoints2d[..., 2] > 0
@@ -54,20 +54,20 @@ def test_what_was_found_is_true_of_every_crop(folder: Path, flip: float) -> None
         )
         torch.testing.assert_close(batch.observations[..., 3], 2 * batch.observations[..., 2])
         assert (batch.observations[..., 4] == 0.7).all()
-        seen |= {*batch.flipped.tolist()}
+        flips |= {*batch.flipped.tolist()}
         expected = 0.1 * torch.stack([own[key] for key in batch.keys]) / batch.box_size
         torch.testing.assert_close(batch.observations[..., 2], expected[:, None].expand(-1, 44))
-    assert seen == ({False, True} if flip == 0.5 else {bool(flip)})
+    assert flips == ({False, True} if flip == 0.5 else {bool(flip)})
 
 
-def test_only_people_of_whom_something_was_found_come(folder: Path) -> None:
+def test_a_loader_reads_only_cached_people(folder: Path) -> None:
     data = data_config(folder, batch_size=5, augment=STILL)
-    everyone = all_knowing(data)
-    everyone.rows = dict(list(everyone.rows.items())[::2])
-    loader = Loader(data, images=False, only=everyone.rows)
-    seen = {key for _ in range(5) for batch in loader for key in everyone.add_to(batch).keys}
-    assert seen == set(everyone.rows) and len(seen) == PEOPLE // 2
-    again = Loader(data, images=False, only=everyone.rows)
+    cache = all_knowing(data)
+    cache.rows = dict(list(cache.rows.items())[::2])
+    loader = Loader(data, images=False, only=cache.rows)
+    keys = {key for _ in range(5) for batch in loader for key in cache.add_to(batch).keys}
+    assert keys == set(cache.rows) and len(keys) == PEOPLE // 2
+    again = Loader(data, images=False, only=cache.rows)
     again.resume(loader.state())
     with pytest.raises(SkelfitError, match="'kept'"):
         Loader(data, images=False).resume(loader.state())

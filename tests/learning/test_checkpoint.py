@@ -37,7 +37,7 @@ class Harmful:
         return (os.mkdir, ("harm",))
 
 
-def test_files_that_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.pt"
     with pytest.raises(CheckpointError, match="found no such file"):
@@ -64,16 +64,16 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
         (("batch_size: 4", "batch_size: 5"), "data.batch_size: 4 against 5"),
     ],
 )
-def test_another_configuration_does_not_go_on(
+def test_a_changed_configuration_cannot_resume(
     change: tuple[str, str], named: str, shards: Path, config_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(config_file.read_text().replace(*change))
-    found = run_train(other, "--shards", shards, "--out", whole, "--resume")
-    assert found.exit_code == 2 and named in found.output and "step-00000010.pt" in found.output
+    result = run_train(other, "--shards", shards, "--out", whole, "--resume")
+    assert result.exit_code == 2 and named in result.output and "step-00000010.pt" in result.output
 
 
-def test_other_body_models_do_not_go_on(
+def test_other_body_models_cannot_resume(
     shards: Path, config_file: Path, whole: Path, models: ModelSet
 ) -> None:
     others = replace(models, sha256="0123456789abcdef")
@@ -82,13 +82,11 @@ def test_other_body_models_do_not_go_on(
         train(short_config(config_file, shards), whole, others, CPU, SilentObserver(), resume=True)
 
 
-def test_how_often_something_is_written_may_change(
-    shards: Path, config_file: Path, whole: Path, tmp_path: Path
-) -> None:
+def test_output_options_may_change(shards: Path, config_file: Path, whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(config_file.read_text().replace("keep: 2", "keep: 1").replace("short", "renamed"))
-    found = run_train(other, "--shards", f"{shards}/people-*.tar", "--out", whole, "--resume")
-    assert found.exit_code == 0 and "finished already: step 10 of 10" in found.output
+    result = run_train(other, "--shards", f"{shards}/people-*.tar", "--out", whole, "--resume")
+    assert result.exit_code == 0 and "finished already: step 10 of 10" in result.output
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +129,12 @@ def test_a_training_is_extended_from_where_it_ended(
     stage = TrainingStages(longer, network, models, CPU).all()
     stage.trainer.resume(end["training"]["trainer"])
     stage.loader.resume(end["training"]["loader"])
-    found = stage.trainer.step([next(stage.batches())])
-    assert {name: steps[10][name] for name in found} == found
+    terms = stage.trainer.step([next(stage.batches())])
+    assert {name: steps[10][name] for name in terms} == terms
 
 
 @pytest.mark.parametrize("until", [11, 13], ids=["before its first checkpoint", "after it"])
-def test_an_extension_that_is_killed_goes_on(
+def test_a_killed_extension_resumes(
     until: int, whole: Path, extended: Path, longer: TrainConfig, models: ModelSet, tmp_path: Path
 ) -> None:
     class Killed(SilentObserver):
@@ -156,16 +154,16 @@ def test_an_extension_that_is_killed_goes_on(
     assert all(torch.equal(one[name], values) for name, values in other.items())
 
 
-def test_a_training_is_neither_shortened_nor_changed_while_it_is_extended(
+def test_an_extension_changes_nothing_but_the_steps(
     shards: Path, config_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(config_file.read_text().replace("steps: 10", "steps: 9"))
-    found = run_train(other, "--shards", shards, "--out", whole, "--resume")
+    result = run_train(other, "--shards", shards, "--out", whole, "--resume")
     message = "expected the configuration as it was (optimizer.steps may be raised), found "
-    assert found.exit_code == 2 and f"{message}optimizer.steps: 10 against 9\n" in found.output
+    assert result.exit_code == 2 and f"{message}optimizer.steps: 10 against 9\n" in result.output
     other.write_text(
         config_file.read_text().replace("steps: 10", "steps: 16").replace("warm_up: 2", "warm_up: 3")
     )
-    found = run_train(other, "--shards", shards, "--out", whole, "--resume")
-    assert found.exit_code == 2 and "found optimizer.warm_up: 2 against 3\n" in found.output
+    result = run_train(other, "--shards", shards, "--out", whole, "--resume")
+    assert result.exit_code == 2 and "found optimizer.warm_up: 2 against 3\n" in result.output

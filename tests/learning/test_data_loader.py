@@ -36,7 +36,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("people_of_a_shard", [4, 100], ids=["shards enough", "a shard for two readers"])
-def test_what_is_in_memory_is_not_read_again(
+def test_shards_in_memory_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people_of_a_shard: int
 ) -> None:
     folder = write_people(tmp_path)
@@ -63,9 +63,7 @@ def test_what_is_in_memory_is_not_read_again(
 @pytest.mark.parametrize(
     "augment", [STILL, AugmentConfig(color=0, extreme_crop=0.5)], ids=["still", "varied"]
 )
-def test_keypoints_lie_where_they_lie_in_the_image(
-    tmp_path: Path, crops: bool, augment: AugmentConfig
-) -> None:
+def test_keypoints_of_the_crop_match_the_image(tmp_path: Path, crops: bool, augment: AugmentConfig) -> None:
     """At a keypoint of the crop stands the colour that the source image has there, whatever the shards hold."""
     batch = next(
         iter(Loader(data_config(write_people(tmp_path, crops=crops), batch_size=20, augment=augment)))
@@ -78,9 +76,9 @@ def test_keypoints_lie_where_they_lie_in_the_image(
     for i, key in enumerate(batch.keys):
         source = labels[key]["gtkps"]
         assert torch.equal(batch.keypoints2d[i, :, 2], torch.from_numpy(source[:, 2].copy()))
-        for (u, v, seen), (x, y, _) in zip(batch.keypoints2d[i].tolist(), source.tolist(), strict=True):
+        for (u, v, streams), (x, y, _) in zip(batch.keypoints2d[i].tolist(), source.tolist(), strict=True):
             column, row = int((u + 0.5) * 256), int((v + 0.5) * 256)
-            if seen and 2 <= column < 254 and 2 <= row < 254 and 2 < x < WIDTH - 2 and 2 < y < HEIGHT - 2:
+            if streams and 2 <= column < 254 and 2 <= row < 254 and 2 < x < WIDTH - 2 and 2 < y < HEIGHT - 2:
                 red, green, blue = batch.pixels[i, :, row, column].tolist()
                 if crops and blue < 250:
                     continue  # beyond the stored crop
@@ -95,7 +93,7 @@ def test_keypoints_lie_where_they_lie_in_the_image(
         assert torch.equal(batch.center[0], torch.from_numpy(labels[batch.keys[0]]["center"].copy()))
 
 
-def test_crops_of_another_size_show_the_same(shards: Path) -> None:
+def test_crops_of_another_size_have_the_same_content(shards: Path) -> None:
     config = data_config(shards, batch_size=4)
     for readers in (lambda **size: Loader(config, **size), lambda **size: each_once(config, **size)):
         large, small = next(iter(readers())), next(iter(readers(crop=64)))
@@ -106,7 +104,7 @@ def test_crops_of_another_size_show_the_same(shards: Path) -> None:
         assert (small.pixels[..., 1:-1, 1:-1] - means).abs().median() < 2
 
 
-def test_the_batch_says_what_is_known(tmp_path: Path) -> None:
+def test_unknown_values_of_a_batch(tmp_path: Path) -> None:
     cameras = [i % 2 == 0 for i in range(PEOPLE)]
     folder = write_people(tmp_path, camera=cameras, coordinates=["camera"] * 18 + ["world_z_up"] * 4)
     batch = next(iter(each_once(data_config(folder, batch_size=99))))
@@ -137,7 +135,7 @@ def test_crops_are_black_outside_and_small_where_large_jpegs_are() -> None:
     assert square_around(5, 6, 30, 80).side == 80 and square_around(5, 6, 90, 80).side == 120
 
 
-def test_samples_vary_by_as_much_as_is_said() -> None:
+def test_augmentation_keeps_to_its_bounds() -> None:
     rng = np.random.default_rng(0)
     keypoints = np.ones((44, 3), np.float32)
     keypoints[:, 0], keypoints[:, 1] = 100, np.linspace(0, 300, 44)
@@ -168,7 +166,7 @@ def test_samples_vary_by_as_much_as_is_said() -> None:
 
 
 @pytest.mark.parametrize("readers", [1, 2, 4, 7, 13])
-def test_everyone_is_read_once_by_one_of_the_readers(shards: Path, readers: int) -> None:
+def test_each_person_is_read_by_one_reader(shards: Path, readers: int) -> None:
     """Also where readers outnumber the 6 shards."""
     parts = [Part(k, readers) for k in range(readers)]
     keys = [key for part in parts for batch in each_once(data_config(shards), part) for key in batch.keys]
@@ -176,23 +174,23 @@ def test_everyone_is_read_once_by_one_of_the_readers(shards: Path, readers: int)
 
 
 @pytest.mark.parametrize("readers", [1, 3, 8])
-def test_a_pass_has_everyone_once(shards: Path, readers: int) -> None:
+def test_a_pass_has_each_person_once(shards: Path, readers: int) -> None:
     source = person_source([SubsetConfig(f"{shards}/*.tar")], None, images=False)
     # With a buffer of one, order is that of the shards; a share is at most all of it.
-    seen = []
+    streams = []
     for k in range(readers):
         stream = shuffled(source, [1.0], Part(k, readers), 1, "a seed")
         first = next(stream).key
         mine = [first]
-        seen.append((mine, stream))
-    taken = [key for mine, stream in seen for key in mine + [p.key for p in islice(stream, PEOPLE)]]
-    assert set(Counter(taken)) == {f"people-people-0-{i:08d}" for i in range(PEOPLE)}
+        streams.append((mine, stream))
+    keys = [key for mine, stream in streams for key in mine + [p.key for p in islice(stream, PEOPLE)]]
+    assert set(Counter(keys)) == {f"people-people-0-{i:08d}" for i in range(PEOPLE)}
     if readers == 1:
-        assert len(set(taken[:PEOPLE])) == PEOPLE
+        assert len(set(keys[:PEOPLE])) == PEOPLE
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_is_the_same_again_and_goes_on_where_it_was(shards: Path, workers: int) -> None:
+def test_an_epoch_is_repeatable_and_resumable(shards: Path, workers: int) -> None:
     config = data_config(shards, workers=workers)
     loader = Loader(config)
     first, second = list(loader), list(loader)
@@ -220,7 +218,7 @@ def test_resuming_in_another_order_is_refused(shards: Path) -> None:
         Loader(data_config(shards, batch_size=99))
 
 
-def test_reading_leaves_the_networks_random_numbers_alone(shards: Path) -> None:
+def test_reading_keeps_the_random_state_of_torch(shards: Path) -> None:
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
@@ -228,14 +226,14 @@ def test_reading_leaves_the_networks_random_numbers_alone(shards: Path) -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_processes_have_as_many_batches_of_other_people(shards: Path) -> None:
+def test_processes_have_equally_many_batches_of_different_people(shards: Path) -> None:
     epochs = [list(Loader(data_config(shards, shuffle=1), Part(k, 2))) for k in range(2)]
     assert len(epochs[0]) == len(epochs[1]) == PEOPLE // 6
     one, other = ({key for batch in epoch for key in batch.keys} for epoch in epochs)
     assert len(one & other) <= 4  # a pass later they read the other's shards
 
 
-def test_subsets_come_by_their_weights(shards: Path, tmp_path: Path) -> None:
+def test_subsets_are_drawn_by_weight(shards: Path, tmp_path: Path) -> None:
     few = write_people(tmp_path, 6, "few")
     subsets = (SubsetConfig(f"{shards}/*.tar", 1), SubsetConfig(f"{few}/few-{{000000..000001}}.tar", 3))
     config = data_config(shards, subsets=subsets, epoch_samples=600)
@@ -250,7 +248,7 @@ def test_subsets_come_by_their_weights(shards: Path, tmp_path: Path) -> None:
     assert Loader(replace(natural, epoch_samples=None)).samples == 28
 
 
-def test_only_those_who_are_kept(shards: Path, tmp_path: Path) -> None:
+def test_a_keep_list_selects_people(shards: Path, tmp_path: Path) -> None:
     keys = [f"people-people-0-{i:08d}" for i in range(PEOPLE)]
     table = tmp_path / "keep.csv"
     write_keep(
@@ -269,7 +267,7 @@ def test_only_those_who_are_kept(shards: Path, tmp_path: Path) -> None:
         each_once(config)
 
 
-def test_what_is_damaged_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_samples_are_left_out_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_people(tmp_path)
     tar = folder / "people-000001.tar"
     data = tar.read_bytes()
@@ -289,7 +287,7 @@ def test_what_is_damaged_is_left_out_and_said(tmp_path: Path, caplog: pytest.Log
     assert all(len(batch) == 3 for _ in range(3) for batch in loader), "another person takes the place"
 
 
-def test_another_layout_and_no_shards_are_one_message(tmp_path: Path) -> None:
+def test_another_layout_and_missing_shards_are_refused(tmp_path: Path) -> None:
     folder = write_people(tmp_path, layout=["skelfit-label-9"] * PEOPLE)
     with pytest.raises(ShardError, match=f"expected {LAYOUT_VERSION}, found skelfit-label-9"):
         list(Loader(data_config(folder)))
@@ -300,7 +298,7 @@ def test_another_layout_and_no_shards_are_one_message(tmp_path: Path) -> None:
         Loader(data_config(folder))
 
 
-def test_rough_images(shards: Path) -> None:
+def test_albumentations(shards: Path) -> None:
     pytest.importorskip("albumentations", reason="albumentations is not installed")
     config = data_config(shards, batch_size=20, augment=replace(STILL, albumentations=0.5))
     batch, again, still = (

@@ -16,16 +16,16 @@ def one_hot_maps(people: int, row: int, column: int) -> Tensor:
     return maps
 
 
-def test_the_backbone_for_processors_says_where_keypoints_are(batch: TrainingBatch) -> None:
+def test_keypoints_are_the_mean_of_heatmaps(batch: TrainingBatch) -> None:
     backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
-    found = backbone.observe(image)
-    assert found.shape == (3, 44, OBSERVED) and not found.requires_grad
+    observations = backbone.observe(image)
+    assert observations.shape == (3, 44, OBSERVED) and not observations.requires_grad
     features = backbone(image)
     assert features.patches.shape == (3, 44, backbone.width) and features.whole.shape == (3, backbone.summary)
-    assert torch.equal(features.whole, backbone.describe(found).whole)
+    assert torch.equal(features.whole, backbone.describe(observations).whole)
     sides = image.clone()  # what is out of view does not matter
     sides[..., :16] = sides[..., -16:] = sides[..., :16, :] = sides[..., -16:, :] = 0
-    assert torch.equal(backbone.observe(sides), found)
+    assert torch.equal(backbone.observe(sides), observations)
     # A heatmap with all its weight in one cell, or half of it in each of two.
     columns = iter((5, CELLS - 1 - 5))  # of the picture and of its mirror image
     vars(backbone.eye)["forward"] = lambda x: 100.0 * one_hot_maps(len(x), 20, next(columns))
@@ -50,15 +50,15 @@ def test_a_mirror_image_has_mirrored_keypoints(batch: TrainingBatch) -> None:
     assert not torch.allclose(mirrored, there)
 
 
-def test_findings_are_shaken_in_training_alone() -> None:
+def test_observations_are_jittered_in_training_only() -> None:
     torch.manual_seed(0)
-    backbone, found = KeypointBackbone(), torch.rand(200, 44, OBSERVED)
-    features = backbone.train().describe(found), backbone.eval().describe(found)
+    backbone, observations = KeypointBackbone(), torch.rand(200, 44, OBSERVED)
+    features = backbone.train().describe(observations), backbone.eval().describe(observations)
     scale = torch.tensor([4.0, 4.0, 8.0, 8.0, 1.0])
     shaken, as_it_is = (x.whole.view(200, 44, OBSERVED) / scale for x in features)
-    torch.testing.assert_close(as_it_is, found)
-    torch.testing.assert_close(shaken[..., 2:], found[..., 2:])
-    off = (shaken - found)[..., :2]
+    torch.testing.assert_close(as_it_is, observations)
+    torch.testing.assert_close(shaken[..., 2:], observations[..., 2:])
+    off = (shaken - observations)[..., :2]
     assert 0.008 < off.mean(1).std() < 0.012  # all together ...
     assert 0.0025 < (off - off.mean(1, keepdim=True)).std() < 0.0035  # ... and each
     assert not torch.equal(features[0].patches, features[1].patches)

@@ -17,22 +17,22 @@ from skelfit.shards.label_vector import unpack
 
 
 @pytest.mark.parametrize("crops", [False, True], ids=["images", "crops"])
-def test_people_of_shards_are_shown_as_in_validation(crops: bool, tmp_path: Path) -> None:
+def test_crops_of_shards_are_those_of_validation(crops: bool, tmp_path: Path) -> None:
     tars = sorted(write_people(tmp_path, 6, crops=crops).glob("*.tar"))
     config = DataConfig((SubsetConfig(f"{tmp_path}/*.tar"),), batch_size=6, workers=0)
     batch = next(iter(each_once(config)))
     people = list(people_of_shards(tars, None))
     assert tuple(person.key for person in people) == batch.keys and len(people) == 6
     for i, person in enumerate(people):
-        seen = prepare_sample(person, unpack(person.label))
-        (crop,) = seen.inputs
+        prepared = prepare_sample(person, unpack(person.label))
+        (crop,) = prepared.inputs
         np.testing.assert_array_equal(crop.pixels.transpose(2, 0, 1), batch.pixels[i].numpy())
         np.testing.assert_allclose(crop.square, [*batch.center[i].tolist(), batch.box_size[i]], rtol=1e-6)
         (fx, _, cx), (_, fy, cy), _ = batch.cam_int[i].tolist()
         assert crop.camera == pytest.approx((fx, fy, cx, cy))
 
 
-def test_pictures_of_shards_have_prediction_and_label(trained: Path, tmp_path: Path) -> None:
+def test_pictures_of_shards_show_prediction_and_label(trained: Path, tmp_path: Path) -> None:
     tars = sorted(write_people(tmp_path / "shards", 12, crops=True).glob("*.tar"))
     result = run_predict(trained, *tars, "--out", tmp_path / "out", "--meshes", "none")
     assert result.exit_code == 0, result.output

@@ -101,7 +101,7 @@ def test_pose_by_hand() -> None:
     torch.testing.assert_close(refinement_loss(pose, target), torch.tensor((2.3 + 4.0) / 2 / 88))
 
 
-def test_the_truth_costs_nothing(people: tuple[TrainingBatch, Estimate], body: SkelKeypoints) -> None:
+def test_true_parameters_have_no_loss(people: tuple[TrainingBatch, Estimate], body: SkelKeypoints) -> None:
     """Against labels from the whole skin, another projection and another camera formula."""
     batch, truth = people
     terms = estimate_terms(truth, batch.cam_int, batch, body)
@@ -136,10 +136,10 @@ def test_gradients_of_the_refinement(people: tuple[TrainingBatch, Estimate]) -> 
 def test_heatmaps_by_hand() -> None:
     logits, labels = torch.zeros(2, 44, CELLS, CELLS), torch.zeros(2, 44, 3)
     cell = VIEW / CELLS
-    place = ((12.5 - CELLS / 2) * cell, (7.5 - CELLS / 2) * cell)  # the middle of column 12, row 7
-    labels[0, 3] = torch.tensor([*place, 1.0])  # the heatmap says nothing
-    labels[0, 4] = torch.tensor([*place, 0.5])
-    labels[1, 5] = torch.tensor([*place, 1.0])  # the heatmap is right
+    cell_center = ((12.5 - CELLS / 2) * cell, (7.5 - CELLS / 2) * cell)  # the middle of column 12, row 7
+    labels[0, 3] = torch.tensor([*cell_center, 1.0])  # the heatmap says nothing
+    labels[0, 4] = torch.tensor([*cell_center, 0.5])
+    labels[1, 5] = torch.tensor([*cell_center, 1.0])  # the heatmap is right
     labels[1, 6] = torch.tensor([0.3, 0.45, 1.0])  # in the crop, but out of view
     bell = np.array(
         [[exp(-((c - 12) ** 2 + (r - 7) ** 2) / (2 * 0.7**2)) for c in range(CELLS)] for r in range(CELLS)]
@@ -158,7 +158,7 @@ def test_gradients_of_heatmaps() -> None:
     torch.autograd.gradcheck(lambda maps: heatmap_loss(maps, labels), (logits,), fast_mode=True)
 
 
-def test_what_an_eye_learns(people: tuple[TrainingBatch, Estimate]) -> None:
+def test_the_loss_of_a_detector(people: tuple[TrainingBatch, Estimate]) -> None:
     batch, _ = people
     maps = torch.randn(3, 44, CELLS, CELLS, dtype=torch.float64)
     eye: Any = lambda image: maps + image.mean()  # noqa: E731  # a constant means nothing
@@ -215,7 +215,7 @@ def test_without_an_encoder(people: tuple[TrainingBatch, Estimate], body: SkelKe
     assert set(terms) == {f"decoder/{term}" for term in TERMS}
 
 
-def test_two_halves_are_the_whole(
+def test_the_loss_of_two_halves_is_that_of_the_batch(
     people: tuple[TrainingBatch, Estimate], body: SkelKeypoints, models: ModelSet
 ) -> None:
     """What two processes find, on average, is what one finds with both batches."""
@@ -248,7 +248,7 @@ def test_keypoints_need_their_regressor(models: ModelSet) -> None:
         SkelKeypoints(replace(models, keypoints44=None), "male")
 
 
-def test_a_loss_under_half_precision_is_the_same(models: ModelSet) -> None:
+def test_autocast_does_not_change_the_loss(models: ModelSet) -> None:
     """Autocast around the loss leaves it in float32."""
     batch, trans = labelled_people(models, 2)
     batch = batch._with(lambda t: t.float() if t.is_floating_point() else t)

@@ -50,7 +50,7 @@ def test_convolutions_are_matrices_of_their_outputs() -> None:
     torch.testing.assert_close(conv.weight.flatten(1), flat)
 
 
-def test_who_learns_how() -> None:
+def test_which_optimizer_updates_which_weight() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 2))
     network[3].bias.requires_grad_(False)
     adam, muon = optimizers_of(network, OptimizerConfig(learning_rate=0.1, muon=0.2))

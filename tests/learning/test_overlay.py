@@ -29,7 +29,7 @@ def squares() -> Iterator[tuple[OverlayPainter, Any]]:
     yield OverlayPainter(faces, 4), lambda x, z: corners * 0.5 + np.array([x, 0, z], np.float32)
 
 
-def test_the_nearest_person_is_seen(squares: tuple[OverlayPainter, Any]) -> None:
+def test_the_nearest_person_is_drawn_in_front(squares: tuple[OverlayPainter, Any]) -> None:
     painter, square = squares
     camera = np.array([[50, 0, 50], [0, 50, 50], [0, 0, 1]], np.float32)
     black, no_joints = Image.new("RGB", (100, 100)), np.zeros((24, 3), np.float32)
@@ -49,7 +49,9 @@ def test_the_nearest_person_is_seen(squares: tuple[OverlayPainter, Any]) -> None
     assert tall.size == (427, 1280)
 
 
-def test_people_are_drawn_where_a_crop_shows_them(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
+def test_people_are_drawn_at_their_position_in_a_crop(
+    predictor: Predictor, photos: Path, tmp_path: Path
+) -> None:
     """As in the whole picture, of which the crop is the middle at twice the size."""
     people = predictor(crops_of(photos, PhotoSettings(whole_photo, of_view(60)))[:1])
     writer = PredictionWriter(tmp_path, False, PredictionOutputs(), predictor)

@@ -66,13 +66,13 @@ def test_boxes_of_a_file(content: Any, expected: list[PersonBox], unused: int, t
         ('{"images": [3], "annotations": []}', "'images': expected an id and a file_name"),
     ],
 )
-def test_a_file_without_boxes(content: str, message: str, tmp_path: Path) -> None:
+def test_files_without_boxes_are_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "boxes.json").write_text(content)
     with pytest.raises(InputError, match=message):
         BoxFile(tmp_path / "boxes.json")
 
 
-def test_boxes_that_are_none(photos: Path, tmp_path: Path) -> None:
+def test_invalid_boxes(photos: Path, tmp_path: Path) -> None:
     bad = [
         [1, 2, 3],
         [1, 2, "x", 4],
@@ -85,11 +85,13 @@ def test_boxes_that_are_none(photos: Path, tmp_path: Path) -> None:
     content = {"000000000000.jpg": [*bad, [50, 50, 100, 100]]}
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     settings = PhotoSettings(BoxFile(tmp_path / "boxes.json"), of_view(60))
-    seen = prepare_photo(PhotoFile(photos / "000000000000.jpg", "a"), settings)
-    assert [f.status for f in seen.boxes] == ["bad_box"] * 7 + ["ok"] and len(seen.inputs) == 1
-    assert "expected x, y, width, height in px, found [1, 2, 3]" in seen.boxes[0].reason
-    assert "outside of the photo, whose size is 256 x 256 px" in seen.boxes[5].reason
-    assert [f.person for f in seen.boxes] == list(range(8))
-    json.dumps([asdict(f) for f in seen.boxes], allow_nan=False)
+    photo_result = prepare_photo(PhotoFile(photos / "000000000000.jpg", "a"), settings)
+    assert [f.status for f in photo_result.boxes] == ["bad_box"] * 7 + ["ok"] and len(
+        photo_result.inputs
+    ) == 1
+    assert "expected x, y, width, height in px, found [1, 2, 3]" in photo_result.boxes[0].reason
+    assert "outside of the photo, whose size is 256 x 256 px" in photo_result.boxes[5].reason
+    assert [f.person for f in photo_result.boxes] == list(range(8))
+    json.dumps([asdict(f) for f in photo_result.boxes], allow_nan=False)
     (without,) = prepare_photo(PhotoFile(photos / "000000000001.jpg", "b"), settings).boxes
     assert without.status == "no_box" and without.person is None

@@ -17,7 +17,7 @@ from skelfit.learning.inference.photos import (
 )
 
 
-def test_photos_are_looked_at_upright(photos: Path, tmp_path: Path) -> None:
+def test_photos_are_turned_upright(photos: Path, tmp_path: Path) -> None:
     """One that is stored lying on its side, as phones do it, is the same photo."""
     upright = Image.open(photos / "000000000000.jpg").convert("RGB").crop((0, 0, 200, 256))
     upright.save(tmp_path / "a.png")
@@ -41,8 +41,8 @@ def test_names_of_photos(photos: Path, tmp_path: Path) -> None:
     for name in ("a/x.jpg", "b/x.png", "b/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = find_photos([tmp_path, tmp_path / "a" / "x.jpg"])
-    assert [(p.path.relative_to(tmp_path).as_posix(), p.name) for p in found] == [
+    image_files = find_photos([tmp_path, tmp_path / "a" / "x.jpg"])
+    assert [(p.path.relative_to(tmp_path).as_posix(), p.name) for p in image_files] == [
         ("a/x.jpg", "x"),
         ("b/x.png", "x-2"),
     ]

@@ -29,7 +29,7 @@ def done(trained: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) 
     )
 
 
-def test_everything_is_accounted_for(done: tuple[Path, Result], photos: Path) -> None:
+def test_every_photo_has_a_row(done: tuple[Path, Result], photos: Path) -> None:
     out, result = done
     assert result.exit_code == 0, result.output
     rows = rows_of(out)
@@ -49,16 +49,16 @@ def test_everything_is_accounted_for(done: tuple[Path, Result], photos: Path) ->
     assert "not those of the training" not in result.output
 
 
-def test_other_body_models_are_said_to_be_others(
+def test_other_body_models_are_reported(
     trained: Path, models: ModelSet, photos: Path, tmp_path: Path
 ) -> None:
     content = checkpoint.load(trained) | {"models": "0123456789abcdef"}
     checkpoint.save(tmp_path / "other.pt", content)
-    found = run_predict(
+    result = run_predict(
         tmp_path / "other.pt", photos, "--limit", 1, "--meshes", "none", "--out", tmp_path / "out"
     )
-    assert found.exit_code == 0
-    assert "models: not those of the training (sha256 0123456789ab)" in found.stderr
+    assert result.exit_code == 0
+    assert "models: not those of the training (sha256 0123456789ab)" in result.stderr
     record = json.loads((tmp_path / "out/predict.json").read_text())["models"]
     assert (record["sha256"], record["of_training"]) == (models.sha256, "0123456789abcdef")
 
@@ -83,8 +83,10 @@ def test_the_parameters(done: tuple[Path, Result], models: ModelSet) -> None:
     assert {name: value.shape for name, value in people.items()} == {
         name: (2, *shape) for name, shape in shapes.items()
     }
-    seen = np.einsum("nij,nkj->nki", people["cam_int"], people["keypoints3d"])
-    np.testing.assert_allclose(people["keypoints2d"], seen[..., :2] / seen[..., 2:], rtol=1e-4, atol=1e-2)
+    homogeneous = np.einsum("nij,nkj->nki", people["cam_int"], people["keypoints3d"])
+    np.testing.assert_allclose(
+        people["keypoints2d"], homogeneous[..., :2] / homogeneous[..., 2:], rtol=1e-4, atol=1e-2
+    )
     focal = 128 / tan(radians(30))
     np.testing.assert_allclose(
         people["cam_int"][0], np.array([[focal, 0, 128], [0, focal, 128], [0, 0, 1]]), rtol=1e-6
@@ -116,8 +118,8 @@ def test_an_overlay_differs_near_the_person_alone(done: tuple[Path, Result], pho
         after = np.asarray(Image.open(done[0] / "overlays" / f"{name}.jpg"), float)
         off = np.abs(before - after).max(-1)
         skin = load_mesh(done[0] / "meshes" / f"{name}-0-skin.ply", process=False).vertices * [1, -1, -1]
-        seen = skin @ parameters_of(done[0])["cam_int"][i].T
-        pixels = (seen[:, :2] / seen[:, 2:]).round().astype(int)
+        homogeneous = skin @ parameters_of(done[0])["cam_int"][i].T
+        pixels = (homogeneous[:, :2] / homogeneous[:, 2:]).round().astype(int)
         near = np.zeros((256 + 40, 256 + 40), bool)
         inside = ((pixels > -16) & (pixels < 272)).all(1)
         for x, y in {tuple(p) for p in pixels[inside].tolist()}:
@@ -128,7 +130,7 @@ def test_an_overlay_differs_near_the_person_alone(done: tuple[Path, Result], pho
         assert off[near].mean() > 20
 
 
-def test_nothing_is_overwritten_unasked(trained: Path, photos: Path, tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(trained: Path, photos: Path, tmp_path: Path) -> None:
     arguments = (trained, photos / "000000000000.jpg", "--out", tmp_path / "out", "--meshes", "none")
     assert run_predict(*arguments).exit_code == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
@@ -144,7 +146,7 @@ def test_nothing_is_overwritten_unasked(trained: Path, photos: Path, tmp_path: P
     assert after["people.npz"] == before["people.npz"]
 
 
-def test_nobody_is_an_exit_code_of_its_own(trained: Path, tmp_path: Path) -> None:
+def test_no_people_exit_with_1(trained: Path, tmp_path: Path) -> None:
     result = run_predict(trained, tmp_path / "none.jpg", "--out", tmp_path / "out")
     assert result.exit_code == 1 and rows_of(tmp_path / "out")[0]["status"] == "image_missing"
     result = run_predict(trained, tmp_path, "--out", tmp_path / "more")
@@ -165,7 +167,7 @@ def test_nobody_is_an_exit_code_of_its_own(trained: Path, tmp_path: Path) -> Non
         (("--held-out",), "--held-out is for shards (.tar)"),
     ],
 )
-def test_options_that_are_refused(
+def test_invalid_options_are_refused(
     arguments: Sequence[object], message: str, trained: Path, photos: Path, tmp_path: Path
 ) -> None:
     result = run_predict(trained, photos, "--out", tmp_path / "out", *arguments)
@@ -173,7 +175,7 @@ def test_options_that_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_folder_holds_besides_is_said(trained: Path, photos: Path, tmp_path: Path) -> None:
+def test_other_files_of_a_folder_are_reported(trained: Path, photos: Path, tmp_path: Path) -> None:
     """What is skipped is one line, and what only looks like an image is a row; neither blocks."""
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -208,9 +210,7 @@ def test_what_a_folder_holds_besides_is_said(trained: Path, photos: Path, tmp_pa
 
 
 @pytest.mark.parametrize("option", ["checkpoint", "boxes", "shard"])
-def test_what_is_no_regular_file_does_not_block(
-    option: str, trained: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_named_pipes_do_not_block(option: str, trained: Path, photos: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.tar"
     os.mkfifo(pipe)
     checkpoint_file, shown = trained, photos

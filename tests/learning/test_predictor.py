@@ -22,7 +22,7 @@ from skelfit.learning.inference.predictor import Predictor
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 
 
-def test_of_a_batch_everyone_is_as_alone(predictor: Predictor, photos: Path) -> None:
+def test_people_are_predicted_independently(predictor: Predictor, photos: Path) -> None:
     made = crops_of(photos, PhotoSettings(whole_photo, of_view(60)))
     together = predictor([*made, *made[:1]]).parameters()
     for i, crop in enumerate([*made, *made[:1]]):
@@ -31,7 +31,7 @@ def test_of_a_batch_everyone_is_as_alone(predictor: Predictor, photos: Path) -> 
     assert np.abs(together["skel_poses"][0] - together["skel_poses"][1]).max() > 1e-3
 
 
-def test_batches_do_not_change_what_is_found(predictor: Predictor, photos: Path) -> None:
+def test_the_batch_size_does_not_change_results(predictor: Predictor, photos: Path) -> None:
     boxes = [PersonBox(0, 0, 256, 256), PersonBox(60, 40, 100, 150, 0.1), PersonBox(50, 50, 120, 120)]
     settings = PhotoSettings(lambda *_: boxes, of_view(60), min_score=0.5)
     one, many = (list(predict_photos(find_photos([photos]), settings, predictor, size)) for size in (1, 32))
@@ -43,15 +43,17 @@ def test_batches_do_not_change_what_is_found(predictor: Predictor, photos: Path)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_an_answer_that_is_not_finite(network: SkelCfNetwork, models: ModelSet, photos: Path) -> None:
+def test_a_prediction_that_is_not_finite(network: SkelCfNetwork, models: ModelSet, photos: Path) -> None:
     broken = SkelCfNetwork(TINY_VIT)
     broken.load_state_dict(network.state_dict())
     last = len(broken.readout) - 1
     broken.state_dict()[f"readout.{last}.heads.1.bias"].fill_(torch.nan)
-    found = predict_photos(
+    results = predict_photos(
         find_photos([photos]), PhotoSettings(whole_photo, of_view(60)), Predictor(broken, models, "male"), 2
     )
-    assert [(f.status, seen.people) for seen in found for f in seen.boxes] == [("not_finite", None)] * 2
+    assert [(f.status, result.people) for result in results for f in result.boxes] == [
+        ("not_finite", None)
+    ] * 2
 
 
 def test_depth_is_proportional_to_the_focal_length(predictor: Predictor, photos: Path) -> None:
@@ -70,7 +72,7 @@ def test_depth_is_proportional_to_the_focal_length(predictor: Predictor, photos:
     np.testing.assert_allclose(aside.skel_trans[0, 0], expected, rtol=1e-4)
 
 
-def test_a_network_without_camera_says_what_it_stands_for(models: ModelSet, photos: Path) -> None:
+def test_a_network_without_camera_predicts_a_far_camera(models: ModelSet, photos: Path) -> None:
     """Its intrinsics are those of a camera far away, and so are its people."""
     far = Predictor(SkelCfNetwork(replace(TINY_VIT, camera=False)), models, "male")
     crop = crops_of(photos, PhotoSettings(whole_photo, of_view(60)))[0]

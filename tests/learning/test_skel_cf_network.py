@@ -30,8 +30,8 @@ TINY = NetworkConfig(backbone="tiny", dim=32, heads=2, layers=3)
 
 def predict(network: SkelCfNetwork, batch: TrainingBatch) -> Prediction:
     step = batch.image.shape[-1] // network.backbone.crop
-    place = batch.cam_int, batch.center, batch.box_size
-    return network(batch.image[..., ::step, ::step], *place)
+    crop = batch.cam_int, batch.center, batch.box_size
+    return network(batch.image[..., ::step, ::step], *crop)
 
 
 def make(config: NetworkConfig) -> SkelCfNetwork:
@@ -50,7 +50,7 @@ def test_shapes(batch: TrainingBatch) -> None:
     assert torch.equal(prediction.cam_int, batch.cam_int)
 
 
-def test_estimates_are_in_full_precision_where_the_network_is_not(batch: TrainingBatch) -> None:
+def test_estimates_are_float32_under_autocast(batch: TrainingBatch) -> None:
     network = make(TINY)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = predict(network, batch).final
@@ -65,14 +65,14 @@ def test_at_first_a_person_stands_upright_and_faces_the_camera(
     first = predict(make(TINY), batch).final
     model = SkelModel(models.skel_of("male"))
     joints = model.forward(model.shape(first.betas), pose_to_angles(first.pose)).joints
-    place = {name: joints[:, i] for i, name in enumerate(SKEL_JOINT_NAMES)}
-    assert (place["head"][:, 1] < place["pelvis"][:, 1] - 0.4).all()  # y is down
-    assert (place["toes_r"][:, 2] < place["calcn_r"][:, 2] - 0.05).all()  # z is away
-    assert (place["hand_r"][:, 0] < place["hand_l"][:, 0] - 0.5).all()
+    position = {name: joints[:, i] for i, name in enumerate(SKEL_JOINT_NAMES)}
+    assert (position["head"][:, 1] < position["pelvis"][:, 1] - 0.4).all()  # y is down
+    assert (position["toes_r"][:, 2] < position["calcn_r"][:, 2] - 0.05).all()  # z is away
+    assert (position["hand_r"][:, 0] < position["hand_l"][:, 0] - 0.5).all()
     assert (first.camera - torch.tensor([0.9, 0, 0])).abs().max() < 0.3
 
 
-def test_people_of_a_batch_do_not_see_each_other(batch: TrainingBatch) -> None:
+def test_people_of_a_batch_are_independent(batch: TrainingBatch) -> None:
     network = make(TINY)
     alone = batch._with(lambda t: t[1:2])
     of_all, of_one = vars(predict(network, batch).final), vars(predict(network, alone).final)
@@ -80,15 +80,15 @@ def test_people_of_a_batch_do_not_see_each_other(batch: TrainingBatch) -> None:
         torch.testing.assert_close(values[1:2], of_one[name], rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_middle_of_the_crop_is_looked_at(batch: TrainingBatch) -> None:
+def test_only_the_middle_of_the_crop_counts(batch: TrainingBatch) -> None:
     network = make(TINY)
     sides, middle = batch.image.clone(), batch.image.clone()
     sides[..., :32] = sides[..., -32:] = 0
     middle[..., 100:120] = 0
-    place = (batch.cam_int, batch.center, batch.box_size)
-    as_it_is = network(batch.image, *place).final.pose
-    assert torch.equal(network(sides, *place).final.pose, as_it_is)
-    assert not torch.equal(network(middle, *place).final.pose, as_it_is)
+    crop = (batch.cam_int, batch.center, batch.box_size)
+    as_it_is = network(batch.image, *crop).final.pose
+    assert torch.equal(network(sides, *crop).final.pose, as_it_is)
+    assert not torch.equal(network(middle, *crop).final.pose, as_it_is)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_looped_decoder_is_one_layer_used_again(batch: TrainingBatch) -> None:
     torch.testing.assert_close(predict(separate, batch).final.pose, prediction.final.pose)
 
 
-def test_a_layer_sees_the_estimate_of_the_one_before(batch: TrainingBatch) -> None:
+def test_a_layer_embeds_the_previous_estimate(batch: TrainingBatch) -> None:
     """Residual updates are embedded anew: without that, what the encoder says would only be carried along."""
     network = make(TINY)
     before = predict(network, batch)
@@ -172,19 +172,19 @@ def test_a_layer_sees_the_estimate_of_the_one_before(batch: TrainingBatch) -> No
         ("keypoint-tiny", LossConfig(keypoints3d=0.2, pose=0.1, orientation=0.3)),
     ],
 )
-def test_it_learns(backbone: str, losses: LossConfig, batch: TrainingBatch, models: ModelSet) -> None:
+def test_the_loss_falls(backbone: str, losses: LossConfig, batch: TrainingBatch, models: ModelSet) -> None:
     """Three people by heart, a little."""
     network, body = make(replace(TINY, backbone=backbone)), SkelKeypoints(models, "male")
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    found = []
+    history = []
     for _ in range(25):
         optimizer.zero_grad()
         loss, terms = training_loss(predict(network, batch), batch, body, losses)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        found.append({"loss": loss.item()} | {name: value.item() for name, value in terms.items()})
-    assert found[-1]["loss"] < 0.7 * found[0]["loss"], (found[0], found[-1])
+        history.append({"loss": loss.item()} | {name: value.item() for name, value in terms.items()})
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"], (history[0], history[-1])
 
 
 @pytest.mark.parametrize("coarse_to_fine", [True, False])
@@ -216,8 +216,8 @@ def test_the_published_network_at_full_size() -> None:
     config = load_train_config(TRAININGS.find("train-skel-cf"))
     with torch.device("meta"):
         network = SkelCfNetwork(config.network)
-        place = (torch.empty(2, 3, 3), torch.empty(2, 2), torch.empty(2))
-        prediction = network(torch.empty(2, 3, 256, 256), *place)
+        crop = (torch.empty(2, 3, 3), torch.empty(2, 2), torch.empty(2))
+        prediction = network(torch.empty(2, 3, 256, 256), *crop)
         prediction.final.pose.sum().backward()
     assert len(prediction.layers) == 6
     assert sum(weight.numel() for weight in network.parameters()) > 631e6

@@ -64,18 +64,18 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[11:] == sorted(rates[11:], reverse=True)
 
 
-def test_every_optimizer_has_its_share_of_its_peak(models: ModelSet, people: TrainingBatch) -> None:
+def test_each_optimizer_follows_its_own_peak(models: ModelSet, people: TrainingBatch) -> None:
     trainer = make(models, warm_up=2, muon=0.1)
     assert len(trainer.optimizers) == 2  # the ViT's patches are convolutions
     for step in range(3):
-        found = trainer.step([people])
+        terms = trainer.step([people])
         share = (step + 1) / 3
         rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         assert rates == pytest.approx([share * 1e-3, share * 0.1])
-        assert found["learning_rate"] == pytest.approx(share * 1e-3)
+        assert terms["learning_rate"] == pytest.approx(share * 1e-3)
 
 
-def test_batches_that_accumulate_are_one(models: ModelSet, people: TrainingBatch) -> None:
+def test_accumulated_batches_equal_one_batch(models: ModelSet, people: TrainingBatch) -> None:
     one, two = make(models), make(models)
     for _ in range(3):
         whole = one.step([people])
@@ -87,12 +87,12 @@ def test_batches_that_accumulate_are_one(models: ModelSet, people: TrainingBatch
 
 def test_the_mean_of_the_weights(models: ModelSet, people: TrainingBatch) -> None:
     trainer = make(models, ema=0.4)
-    seen = []
+    history = []
     for _ in range(3):
         trainer.step([people])
-        seen.append(flat_weights(trainer.network))
-    expected = seen[0]
-    for new, kept in zip(seen[1:], (2 / 11, 3 / 12), strict=True):  # (n + 1) / (n + 10), at most 0.4
+        history.append(flat_weights(trainer.network))
+    expected = history[0]
+    for new, kept in zip(history[1:], (2 / 11, 3 / 12), strict=True):  # (n + 1) / (n + 10), at most 0.4
         expected = kept * expected + (1 - kept) * new
     torch.testing.assert_close(flat_weights(trainer.best_network), expected)
     trainer.network.mean += 1  # as statistics of batches change
@@ -101,7 +101,7 @@ def test_the_mean_of_the_weights(models: ModelSet, people: TrainingBatch) -> Non
     assert make(models, ema=0.0).best_network is not None
 
 
-def test_statistics_of_batches_are_evened_out() -> None:
+def test_batch_statistics_are_averaged_over_processes() -> None:
     group: Any = SimpleNamespace(mean=lambda values: values + 3, part=ALL, device=torch.device("cpu"))
     network = nn.BatchNorm1d(2)
     trainer = Trainer(network, lambda model, batch: (model(batch), {}), OptimizerConfig(), group, seed=0)
@@ -123,19 +123,19 @@ def test_the_gradient_is_clipped(models: ModelSet, people: TrainingBatch) -> Non
         return step(*args, **kwargs)
 
     trainer.optimizers[0].step = spy  # type: ignore[method-assign]
-    found = trainer.step([people])
-    assert found["gradient_norm"] > 0.01 and norms == [pytest.approx(1e-3, rel=1e-2)]
+    terms = trainer.step([people])
+    assert terms["gradient_norm"] > 0.01 and norms == [pytest.approx(1e-3, rel=1e-2)]
 
 
-def test_what_is_not_finite_teaches_nothing(
+def test_steps_that_are_not_finite_are_skipped(
     models: ModelSet, people: TrainingBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make(models)
     trainer.step([people])
     before, mean = flat_weights(trainer.network), flat_weights(trainer.best_network)
     bad = replace(people, betas=people.betas * torch.nan)
-    found = trainer.step([people, bad])
-    assert found["loss"] != found["loss"] and (trainer.skipped, trainer.steps) == (1, 2)
+    terms = trainer.step([people, bad])
+    assert terms["loss"] != terms["loss"] and (trainer.skipped, trainer.steps) == (1, 2)
     assert torch.equal(flat_weights(trainer.network), before)
     assert torch.equal(flat_weights(trainer.best_network), mean)
     trainer.step([people])

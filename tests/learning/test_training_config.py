@@ -59,7 +59,7 @@ def test_shipped_trainings(path: Path) -> None:
         ("network: {decoder: 6}", "'network.decoder': expected one of .*, found an unknown key"),
     ],
 )
-def test_a_training_that_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_configurations_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.yaml").write_text(f"name: t\n{text}\n")
     with pytest.raises(ConfigError, match=message):
         load_train_config(tmp_path / "t.yaml")

@@ -47,15 +47,15 @@ from skelfit.learning.training.training_loop import set_mean, train
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_who_is_held_out_is_never_trained_on(shards: Path) -> None:
+def test_held_out_people_are_never_trained_on(shards: Path) -> None:
     data = replace(train_config(shards).data, held_out=0.3)
     held = [key for batch in each_once(data, held_out=True, images=False) for key in batch.keys]
     others = [key for batch in each_once(data, images=False) for key in batch.keys]
     assert len(held) >= 3 and not set(held) & set(others) and len(held + others) == PEOPLE
     loader = Loader(data)
     assert loader.samples == round(0.7 * PEOPLE)
-    seen = {key for _ in range(3) for batch in loader for key in batch.keys}
-    assert seen <= set(others)
+    keys = {key for _ in range(3) for batch in loader for key in batch.keys}
+    assert keys <= set(others)
     other = replace(data, held_out=0.2, epoch_samples=loader.samples)
     with pytest.raises(SkelfitError, match="'held_out': expected 0.3"):
         Loader(other).resume(loader.state())
@@ -74,7 +74,7 @@ def test_the_network_starts_from_the_mean_of_the_labels(shards: Path) -> None:
     torch.testing.assert_close(network.mean[144:154], batch.betas[~batch.female].mean(0), rtol=0, atol=0.05)
 
 
-def test_a_run_and_its_files(whole: Path, models: ModelSet) -> None:
+def test_the_files_of_a_training(whole: Path, models: ModelSet) -> None:
     lines = log_lines(whole)
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
@@ -104,7 +104,7 @@ def test_a_run_and_its_files(whole: Path, models: ModelSet) -> None:
         assert curve.width > 500
 
 
-def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
+def test_a_killed_training_resumes_exactly(
     shards: Path, config_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     child = programs.start("-m", "skelfit", "train", config_file, "--shards", shards, "--out", tmp_path)
@@ -114,12 +114,12 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
     child.send_signal(signal.SIGKILL)
     _, errors = child.communicate()
     assert child.returncode == -signal.SIGKILL, errors
-    found = run_train(config_file, "--shards", shards, "--out", tmp_path, "--resume")
-    assert found.exit_code == 0 and "going on after step" in found.output
+    result = run_train(config_file, "--shards", shards, "--out", tmp_path, "--resume")
+    assert result.exit_code == 0 and "going on after step" in result.output
     assert log_lines(tmp_path) == log_lines(whole)
 
 
-def test_a_run_that_is_asked_to_stop_goes_on(
+def test_a_stopped_training_resumes_exactly(
     shards: Path, config_file: Path, whole: Path, tmp_path: Path, models: ModelSet
 ) -> None:
     config = short_config(config_file, shards)
@@ -129,14 +129,16 @@ def test_a_run_that_is_asked_to_stop_goes_on(
     assert end.finished and log_lines(tmp_path) == log_lines(whole)
 
 
-def test_two_processes_are_one_with_twice_the_batch(shards: Path, config_file: Path, tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_twice_the_batch(
+    shards: Path, config_file: Path, tmp_path: Path
+) -> None:
     """Batches of everybody, so that both ways see the same people in each step."""
     text = config_file.read_text().replace(
         "held_out: 0.2", "held_out: 0, augment: {scale: 0, color: 0, extreme_crop: 0}"
     )
     text = text.replace("steps: 10", "steps: 4")
     text = text.replace("shuffle: 4", "shuffle: 1")
-    found = {}
+    lines = {}
     for processes in (1, 2):
         path, out = tmp_path / f"{processes}.yaml", tmp_path / str(processes)
         path.write_text(text.replace("batch_size: 4", f"batch_size: {PEOPLE // processes}"))
@@ -145,11 +147,11 @@ def test_two_processes_are_one_with_twice_the_batch(shards: Path, config_file: P
             assert run_train(*arguments[1:]).exit_code == 0
         else:
             assert torchrun(*arguments).count("next: skelfit predict") == 1
-        found[processes] = log_lines(out)
-    one, two = ([line["loss"] for line in found[k] if "loss" in line] for k in (1, 2))
+        lines[processes] = log_lines(out)
+    one, two = ([line["loss"] for line in lines[k] if "loss" in line] for k in (1, 2))
     assert len(one) == 4 and one[0] != pytest.approx(one[3], rel=1e-3)
     assert two == pytest.approx(one, rel=1e-4)
-    one, two = ([line["validation"] for line in found[k] if "validation" in line] for k in (1, 2))
+    one, two = ([line["validation"] for line in lines[k] if "validation" in line] for k in (1, 2))
     assert one[0]["people"] == two[0]["people"] == PEOPLE
     assert two[0]["pve_mm"] == pytest.approx(one[0]["pve_mm"], rel=1e-3)
 
@@ -177,38 +179,40 @@ def test_a_training_starts_from_the_weights_of_vitpose(
         train(config, tmp_path / "another", models, CPU, SilentObserver())
 
 
-def test_what_is_there_stays_there(shards: Path, config_file: Path, tmp_path: Path) -> None:
+def test_a_folder_with_files_is_refused(shards: Path, config_file: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     arguments = (config_file, "--shards", shards, "--out", tmp_path, "--steps", 1)
-    found = run_train(*arguments)
-    assert found.exit_code == 2 and "holds files already; choose another folder" in found.output
+    result = run_train(*arguments)
+    assert result.exit_code == 2 and "holds files already; choose another folder" in result.output
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "loss": 3}) + "\n")
     assert run_train(*arguments, "--overwrite").exit_code == 0
     assert (tmp_path / "thesis.txt").read_text() == "mine"
     assert [line["step"] for line in read_log(tmp_path)][0] == 1 and read_log(tmp_path)[0]["loss"] != 3
 
 
-def test_what_the_command_cannot_do(shards: Path, config_file: Path, tmp_path: Path) -> None:
+def test_invalid_commands_are_refused(shards: Path, config_file: Path, tmp_path: Path) -> None:
     assert "data.subsets': expected shards" in run_train(config_file, "--out", tmp_path / "a").output
     both = run_train(config_file, "--config", config_file, "--out", tmp_path / "a")
     assert both.exit_code == 2 and "give the configuration once" in both.output
-    found = run_train(config_file, "--shards", tmp_path / "none", "--out", tmp_path / "b")
-    assert found.exit_code == 2 and "no such file" in found.output
-    found = run_train(config_file, "--shards", shards, "--out", tmp_path / "c", "--resume", "--overwrite")
-    assert found.exit_code == 2
+    result = run_train(config_file, "--shards", tmp_path / "none", "--out", tmp_path / "b")
+    assert result.exit_code == 2 and "no such file" in result.output
+    result = run_train(config_file, "--shards", shards, "--out", tmp_path / "c", "--resume", "--overwrite")
+    assert result.exit_code == 2
 
 
-def test_a_vit_on_random_weights_is_never_trained_unasked(
+def test_random_weights_have_to_be_asked_for(
     shards: Path, config_file: Path, models: ModelSet, tmp_path: Path
 ) -> None:
     neither = tmp_path / "neither.yaml"
     neither.write_text(config_file.read_text().replace("random: true, ", ""))
     message = "'network.checkpoint': expected the weights of"
     for arguments in ((neither,), ()):
-        found = run_train(*arguments, "--shards", shards, "--out", tmp_path / "out")
-        assert found.exit_code == 2 and found.output.count("\n") == 1, found.output
+        result = run_train(*arguments, "--shards", shards, "--out", tmp_path / "out")
+        assert result.exit_code == 2 and result.output.count("\n") == 1, result.output
         assert (
-            message in found.output and "network.random: true" in found.output and "--vitpose" in found.output
+            message in result.output
+            and "network.random: true" in result.output
+            and "--vitpose" in result.output
         )
     with pytest.raises(ConfigError, match=message):
         train(short_config(neither, shards), tmp_path / "out", models, CPU, SilentObserver())
@@ -224,14 +228,14 @@ def test_a_vit_on_random_weights_is_never_trained_unasked(
         "--steps",
         1,
     )
-    found = run_train(config_file, *given)
-    assert found.exit_code == 2 and "random: True with tiny" in found.output
-    found = run_train(neither, *given)
-    assert found.exit_code == 0, found.output
+    result = run_train(config_file, *given)
+    assert result.exit_code == 2 and "random: True with tiny" in result.output
+    result = run_train(neither, *given)
+    assert result.exit_code == 0, result.output
     assert load_network(tmp_path / "out").config.network.checkpoint == str(tmp_path / "vitpose.pth")
 
 
-def test_no_shipped_training_has_weights_of_its_own(tmp_path: Path) -> None:
+def test_shipped_trainings_name_no_weights(tmp_path: Path) -> None:
     """What the documentation's commands need besides is said by the files' names alone."""
     pipelines = Path(__file__).parents[2] / "pipelines"
     ready(load_train_config(pipelines / "train-tiny.yaml"), "train-tiny.yaml")
@@ -252,7 +256,7 @@ def test_a_training_that_is_finished_ends_at_once(
     for name in ("make_network", "Loader", "each_once", "TrainingLog", "Skins"):
         monkeypatch.setattr(loop_module, name, never)
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
-    found = run_train(config_file, "--shards", shards, "--out", whole, "--resume")
-    assert found.exit_code == 0
-    assert found.output.count("finished already: step 10 of 10; to go on, raise optimizer.steps") == 1
+    result = run_train(config_file, "--shards", shards, "--out", whole, "--resume")
+    assert result.exit_code == 0
+    assert result.output.count("finished already: step 10 of 10; to go on, raise optimizer.steps") == 1
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before

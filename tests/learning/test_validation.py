@@ -40,17 +40,17 @@ class Knowing(nn.Module):
         return Prediction(None, (self.estimate,), cam_int)
 
 
-def test_what_is_measured(models: ModelSet) -> None:
-    made, trans = labelled_people(models, 3)
-    camera = true_camera(made, trans).float()
-    batch = made._with(lambda t: t.float() if t.is_floating_point() else t)
+def test_figures_of_known_errors(models: ModelSet) -> None:
+    people, trans = labelled_people(models, 3)
+    camera = true_camera(people, trans).float()
+    batch = people._with(lambda t: t.float() if t.is_floating_point() else t)
     skins = Skins(models, "male")
 
     def measured(poses: torch.Tensor, camera: torch.Tensor = camera) -> dict[str, Any]:
         network: Any = Knowing(poses, batch.betas, camera)
-        found = validate(network, [batch], skins, CPU)
-        assert found is not None
-        return found
+        figures = validate(network, [batch], skins, CPU)
+        assert figures is not None
+        return figures
 
     true = measured(batch.poses)
     assert true["people"] == 3 and true["pck_0.05"] == true["pck_0.1"] == 1
@@ -60,20 +60,20 @@ def test_what_is_measured(models: ModelSet) -> None:
 
     turned = batch.poses.clone()
     turned[:, dof_index("pelvis_rotation")] += 1
-    found = measured(turned)
-    assert found["pa_mpjpe_mm"] < 0.01 < 100 < found["mpjpe_mm"] and found["pve_mm"] > 50
+    figures = measured(turned)
+    assert figures["pa_mpjpe_mm"] < 0.01 < 100 < figures["mpjpe_mm"] and figures["pve_mm"] > 50
 
-    bent = batch.poses.clone()
-    bent[:2, dof_index("knee_angle_r")] = -0.3  # 17 degrees the wrong way
-    assert measured(bent)["violations"]["any"] == pytest.approx([2 / 3, 2 / 3, 0, 0], abs=1e-5)
-    assert measured(bent)["violations"]["dofs"]["knee_angle_r"][1] == pytest.approx(2 / 3, abs=1e-5)
+    hyperextended = batch.poses.clone()
+    hyperextended[:2, dof_index("knee_angle_r")] = -0.3  # 17 degrees the wrong way
+    assert measured(hyperextended)["violations"]["any"] == pytest.approx([2 / 3, 2 / 3, 0, 0], abs=1e-5)
+    assert measured(hyperextended)["violations"]["dofs"]["knee_angle_r"][1] == pytest.approx(2 / 3, abs=1e-5)
 
     beside = camera + torch.tensor([0.0, 0.07 * 2 / camera[:, 0].mean(), 0.0])  # 0.07 of the crop's side
     near = measured(batch.poses, beside)
     assert near["pck_0.05"] < 0.4 < 0.8 < near["pck_0.1"]
 
 
-def test_labels_of_both_bodies_are_measured(models: ModelSet) -> None:
+def test_each_label_uses_its_own_body(models: ModelSet) -> None:
     made, _ = labelled_people(models, 3)
     batch = made._with(lambda t: t.float() if t.is_floating_point() else t)
     mixed = replace(batch, female=torch.tensor([True, False, True]))
@@ -84,15 +84,15 @@ def test_labels_of_both_bodies_are_measured(models: ModelSet) -> None:
     assert ((male - both).norm(dim=-1).mean(1) > 1e-3).tolist() == [True, False, True]
 
 
-def test_what_is_measured_is_what_is_kept(
+def test_a_checkpoint_has_the_weights_that_were_validated(
     keypoints_first: Path, shards: Path, three_stages: Path, models: ModelSet
 ) -> None:
     config = short_config(three_stages, shards)
     content = load(keypoints_first / "checkpoints/step-00000013.pt")
     network = SkelCfNetwork(config.network)
     network.load_state_dict(content["weights"])
-    found = validate(network, validation_people(config, CPU, 128), Skins(models, "male"), CPU)
-    assert found is not None and found["pve_mm"] == pytest.approx(content["measured"]["pve_mm"], rel=1e-5)
+    figures = validate(network, validation_people(config, CPU, 128), Skins(models, "male"), CPU)
+    assert figures is not None and figures["pve_mm"] == pytest.approx(content["measured"]["pve_mm"], rel=1e-5)
     network.load_state_dict(content["training"]["trainer"]["network"])
     other = validate(network, validation_people(config, CPU, 128), Skins(models, "male"), CPU)
-    assert other is not None and abs(other["pve_mm"] - found["pve_mm"]) > 1e-3
+    assert other is not None and abs(other["pve_mm"] - figures["pve_mm"]) > 1e-3

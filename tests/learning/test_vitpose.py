@@ -63,7 +63,7 @@ def naive_vit(weights: dict[str, Tensor], image: Tensor, heads: int) -> Tensor:
     return apply("last_norm", x)
 
 
-def test_a_published_checkpoint_gives_its_own_features(tmp_path: Path, batch: TrainingBatch) -> None:
+def test_a_published_checkpoint_gives_the_published_features(tmp_path: Path, batch: TrainingBatch) -> None:
     weights = original_names("tiny")
     for name in weights:
         if ".attn.qkv." in name or ".norm1." in name:
@@ -78,7 +78,7 @@ def test_a_published_checkpoint_gives_its_own_features(tmp_path: Path, batch: Tr
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".bin"])
-def test_checkpoints_of_transformers_and_bare_ones(tmp_path: Path, ending: str) -> None:
+def test_checkpoints_of_transformers_and_without_prefix(tmp_path: Path, ending: str) -> None:
     trained = VitPose("tiny")
     weights = {f"backbone.{name}": tensor for name, tensor in trained.vit.state_dict().items()}
     weights["head.conv.weight"] = torch.zeros(17, 64, 3, 3)
@@ -97,7 +97,7 @@ def test_checkpoints_of_transformers_and_bare_ones(tmp_path: Path, ending: str) 
     assert torch.equal(trained.vit.layernorm.weight, bare["last_norm.weight"])
 
 
-def test_the_full_sizes_take_their_checkpoints(tmp_path: Path) -> None:
+def test_full_sizes_load_their_checkpoints(tmp_path: Path) -> None:
     """Names and shapes alone: nothing is computed on the meta device."""
     sizes = {
         "vitpose-h": (631e6, 32),
@@ -157,7 +157,7 @@ MISFITS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("content", "message"), MISFITS)
-def test_a_checkpoint_that_does_not_fit(tmp_path: Path, content: Any, message: str) -> None:
+def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "vitpose.pth")
     with pytest.raises(ModelError, match=message) as caught:
         VitPose("tiny").load(tmp_path / "vitpose.pth")
@@ -165,7 +165,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path: Path, content: Any, message: s
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_a_file_that_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match="expected a ViTPose checkpoint .*, found no such file"):
         VitPose("tiny").load(tmp_path / name)
     (tmp_path / name).write_bytes(b"<html>not found</html>")

@@ -28,8 +28,8 @@ def labelled_people(
     points = torch.tensor(models.keypoints44, dtype=dtype) @ skin
     trans = torch.tensor([0.3, -0.2, 6.0], dtype=dtype) + 0.3 * torch.randn(count, 3, dtype=dtype)
     cam_int = torch.tensor([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=dtype).repeat(count, 1, 1)
-    seen = np.einsum("bij,bkj->bki", cam_int.numpy(), (points + trans[:, None]).numpy())
-    pixels = torch.tensor(seen[..., :2] / seen[..., 2:])
+    projected = np.einsum("bij,bkj->bki", cam_int.numpy(), (points + trans[:, None]).numpy())
+    pixels = torch.tensor(projected[..., :2] / projected[..., 2:])
     center, side = pixels.mean(1), 1.2 * (pixels.amax(1) - pixels.amin(1)).amax(-1)
     in_crop = (pixels - center[:, None]) / side[:, None, None]
     confidence = torch.ones(count, 44, 1, dtype=dtype)

@@ -83,7 +83,7 @@ class SilentObserver:
     def say(self, line: str) -> None:
         pass
 
-    def measured(self, done: int, found: dict[str, Any]) -> None:
+    def measured(self, done: int, figures: dict[str, Any]) -> None:
         pass
 
     def stop(self) -> bool:

@@ -51,13 +51,13 @@ def test_bodies_move_smoothly(name: str) -> None:
     assert fourth < 0.1
 
 
-def test_the_kick_is_as_fast_as_it_says() -> None:
+def test_the_speed_of_the_kick() -> None:
     motion = make_motion("kick")
     speed = motion.frame_rate * np.linalg.norm(steps_deg(motion)[:, _JOINT["r_knee"]], axis=-1)
     assert 1450 < speed.max() < 1600
 
 
-def test_the_spine_bends_as_one() -> None:
+def test_the_joints_of_the_spine_move_together() -> None:
     """In the dance every joint of the spine bends, extends and twists with the two others."""
     turns = Rotation.from_matrix(local(make_motion("dance"))[:, [3, 6, 9]].reshape(-1, 3, 3))
     angles = turns.as_euler("yzx").reshape(-1, 3, 3)
@@ -80,7 +80,7 @@ def test_the_arm_circles_pass_the_pole_of_the_shoulder() -> None:
     assert arm[:, 2].max() > np.cos(np.radians(10))
 
 
-def test_noise_is_as_large_as_asked_for_and_leaves_the_motion() -> None:
+def test_noise_has_the_given_size() -> None:
     motion = make_motion("walk")
     noisy = with_noise(motion, 0.02, 0.01)
     off = (np.swapaxes(local(motion), -1, -2) @ local(noisy)).reshape(-1, 3, 3)

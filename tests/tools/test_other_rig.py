@@ -41,7 +41,7 @@ def parts(model: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return model["skin_template_v"], model["skin_weights"].toarray(), model["J_regressor_osim"].toarray()
 
 
-def test_both_rigs_are_others(raw: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_both_rigs_differ_from_the_open_body(raw: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for name, own in raw[0].items():
         one, two = parts(own), parts(raw[1][name])
         template, weights, regressor = two

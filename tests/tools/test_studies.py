@@ -146,7 +146,7 @@ def test_loader(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()  # webdataset leaves its files to the garbage collector, who says so
 
 
-def test_what_cannot_be_measured_is_refused(study: StudyCommand, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(study: StudyCommand, tmp_path: Path) -> None:
     assert study("nothing")[0].exit_code == 2
     result, _ = study("mesh", "--picture", tmp_path / "a.jpg")
     assert result.exit_code == 2 and "draws nothing" in result.output
@@ -159,7 +159,7 @@ def test_help_names_the_studies() -> None:
     assert result.exit_code == 0 and all(f"{n}: {s.help}" in result.output for n, s in STUDIES.items())
 
 
-def test_starts_are_moved_by_what_is_said(models: ModelSet) -> None:
+def test_starts_are_moved_by_the_offset(models: ModelSet) -> None:
     """No offset is the fitter itself; an offset starts elsewhere and ends near; half a turn is the longest move."""
     config = load_pipeline(PIPELINE).fit
     labels = make_labels(6, "male")["everyday"]
@@ -176,7 +176,7 @@ def test_starts_are_moved_by_what_is_said(models: ModelSet) -> None:
     assert moved(plain, replace(plain, poses=around)).angles[:, 5] == pytest.approx(0.25, abs=1e-5)
 
 
-def test_extreme_people_lie_where_they_should() -> None:
+def test_ranges_of_extreme_people() -> None:
     """The same for any number, in ranges that are wider by what is asked, turned anyhow."""
     few, more = extreme_labels(3, 1, 0.1), extreme_labels(200, 1, 0.1)
     assert all(np.array_equal(a, b[:3]) for a, b in zip(few, more, strict=True))

@@ -134,7 +134,7 @@ def test_neutral(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.soak
-def test_the_reference_finds_what_it_was_made_from(models: ModelSet) -> None:
+def test_the_reference_recovers_known_people(models: ModelSet) -> None:
     """SKEL's own meshes: pose and betas together, to far below what float32 resolves."""
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
     true_q, true_betas = (
@@ -152,9 +152,11 @@ def test_the_reference_finds_what_it_was_made_from(models: ModelSet) -> None:
     # Joints that the mesh has elsewhere draw the answer away from it.
     locator = make_locator(model, free.limits)
     drawn = converge(model, target, start, true_betas, replace(free, locator=locator, joint_weight=0.3))
-    place = locator(target)
+    shoulders = locator(target)
     off = [
-        (skin(model, torch.cat((r.q, r.betas), 1))[1][:, list(locator.joints)] - place).norm(dim=-1).mean()
+        (skin(model, torch.cat((r.q, r.betas), 1))[1][:, list(locator.joints)] - shoulders)
+        .norm(dim=-1)
+        .mean()
         for r in (result, drawn)
     ]
     assert (drawn.pve > result.pve).all() and off[1] < off[0]
@@ -175,7 +177,7 @@ def test_shoulders(models: ModelSet) -> None:
     assert len(shoulders.text(records)) == 2 + len(records)
 
 
-def test_known_meshes_differ_from_skel_by_what_fits_leave(models: ModelSet) -> None:
+def test_known_meshes_have_the_residuals_of_fits(models: ModelSet) -> None:
     config = load_pipeline(PIPELINE).fit
     labels = make_labels(6, "male")["everyday"]
     fitter = Fitter(models, config)

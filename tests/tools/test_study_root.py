@@ -52,7 +52,7 @@ def only(labels: Labels, k: int) -> Labels:
 
 
 @pytest.mark.parametrize("gender", ["male", "neutral"])
-def test_how_far_a_root_went(gender: Gender, setup: Setup) -> None:
+def test_changes_of_a_root(gender: Gender, setup: Setup) -> None:
     """From where the label has it, whatever the betas: they move its joint, and that is no move."""
     labels, config = make_labels(4, gender)["everyday"], replace(setup.fit, root="frozen")
     result = Fitter(setup.models, config).fit(gender, labels.pose, labels.betas, labels.transl)
@@ -66,7 +66,7 @@ def test_how_far_a_root_went(gender: Gender, setup: Setup) -> None:
     assert off["move_mm"][2] == pytest.approx(50, abs=0.01)
 
 
-def test_bodies_are_those_that_people_were_fitted_with(setup: Setup) -> None:
+def test_pairs_have_the_bodies_of_the_fit(setup: Setup) -> None:
     labels, config = make_labels(6, "neutral")["everyday"], replace(setup.fit, skel_gender="best")
     result = Fitter(setup.models, config).fit("neutral", labels.pose, labels.betas, labels.transl)
     assert result.female.any() and not result.female.all()
@@ -81,7 +81,7 @@ def test_bodies_are_those_that_people_were_fitted_with(setup: Setup) -> None:
     assert genders == [("male", "male"), ("female", "female")]
 
 
-def test_a_picture_moves_by_what_a_person_moves(setup: Setup) -> None:
+def test_distances_in_the_picture(setup: Setup) -> None:
     """Sideways, in pixels of a crop whose side is 1.2 times the person's extent."""
     labels, config = make_labels(4, "male")["everyday"], replace(setup.fit, root="frozen")
     result = Fitter(setup.models, config).fit("male", labels.pose, labels.betas, labels.transl)
@@ -122,7 +122,7 @@ def test_rivals(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(rivals.text(records)) == 1 + 8 + 4
 
 
-def test_people_of_rivals_are_the_first_of_each_seed() -> None:
+def test_people_of_rivals_are_from_all_seeds() -> None:
     few, more = rivals.draw(3, "male", "extreme"), rivals.draw(6, "male", "extreme")
     assert len(few) == 3 and len(more) == 6
     assert torch.equal(few.pose, more.pose[::2]) and few.pose.unique(dim=0).shape == few.pose.shape
