@@ -1,11 +1,11 @@
-"""A long run of the real thing: `make soak`. Prints its figures, writes them to soak.json, and fails when one is bad.
+"""A long conversion (`make soak`): prints its figures, writes them to soak.json, and fails when one is bad.
 
-1. Pure fit: as many processes as cores, one thread each, that fit and do nothing else.
+1. Pure fit: one single-threaded process per core that only fits.
 2. A conversion of as many people by `skelfit convert`: speed against the pure fit, memory of each process over time
-   (memory.csv), the books: every row once, no key twice.
-3. The same with random workers killed by SIGKILL on the way: not a byte of the result may differ.
+   (memory.csv), and the accounts: every row once, no key twice.
+3. The same, with random workers killed by SIGKILL: the result has to be the same to the byte.
 
-People are the demo's, a few thousand that repeat; without images.
+People are a few thousand of the demo, repeated, without images.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MIB = 2**20
 
 
 def make_labels(folder: Path, rows: int) -> Path:
-    """A label file of so many rows."""
+    """A label file of `rows` rows."""
     path = folder / f"soak-{rows}.npz"
     if path.exists():
         return path
@@ -96,7 +96,7 @@ def pure_speed(labels: Path, workers: int, seconds: float) -> float:
 
 @dataclass
 class Watched:
-    """A conversion, and what was seen of it."""
+    """A conversion, and its measurements."""
 
     labels: Path
     out: Path
@@ -108,7 +108,7 @@ class Watched:
     seconds: float = 0.0
 
     def run(self, rows: int, kills: int = 0, seed: int = 0) -> None:
-        """Convert; `kills` workers are killed at even distances of progress. A run that gives up is started again."""
+        """Convert; `kills` workers are killed at even steps of progress. A run that gives up is started again."""
         chosen, began = random.Random(seed), time.monotonic()
         while not (self.out / "summary.json").exists():
             assert self.starts < 5, "the run gave up time and again"
@@ -158,7 +158,7 @@ class Watched:
             return
 
     def kill(self, chosen: random.Random, client: int) -> None:
-        """Kill a worker that is at a shard."""
+        """Kill a worker that converts a shard."""
         busy = set()
         for path in self.out.glob(".*.started.json"):
             try:

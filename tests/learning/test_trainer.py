@@ -143,5 +143,5 @@ def test_steps_that_are_not_finite_are_skipped(
     monkeypatch.setattr(trainer_module, "PATIENCE", 3)
     trainer.step([bad])
     trainer.step([bad])
-    with pytest.raises(SkelfitError, match=r"step 5: expected finite log_lines.*3 steps in a row \(loss nan"):
+    with pytest.raises(SkelfitError, match=r"step 5: expected finite losses.*3 steps in a row \(loss nan"):
         trainer.step([bad])

@@ -34,7 +34,7 @@ CPU = ProcessGroup(torch.device("cpu"))
 
 
 SHORT_TRAINING = """
-name: short_config
+name: short
 data: {held_out: 0.2, batch_size: 4, workers: 0, shuffle: 4}
 network: {backbone: tiny, random: true, dim: 16, heads: 2, layers: 2}
 optimizer: {steps: 10, learning_rate: 1e-3, warm_up: 2}

@@ -97,7 +97,7 @@ def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _inside(vertices: np.ndarray, body: Body, faces: np.ndarray) -> np.ndarray:
-    """Push what comes too near the skin back in, along the normal of the nearest skin."""
+    """Move vertices that are too near the skin inside, along the normal of the nearest skin."""
     face_normal = _normals(body.skin, faces)
     points = np.concatenate([body.skin, body.skin[faces].mean(1)])
     normal = np.concatenate([face_normal, face_normal[faces].mean(1)])

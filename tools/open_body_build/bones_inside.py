@@ -1,10 +1,10 @@
 """Bones kept inside the skin of usual people, not of the template alone.
 
 SKEL scales a bone by the distance of two joints, and moves it rigidly; skin does neither. So bones that fill the
-template stick out of others: ribs of people with long trunks and narrow chests, an ulna when the forearm turns. Here
-the bones of made-up people are posed by the forward model, what lies outside is pushed in along the normal of the
-nearest skin, and the push is brought back to the bone's own frame. Pushes are blurred along each solid, so that a bone
-moves and bends but keeps its thickness.
+template are outside of other bodies: ribs of people with long trunks and narrow chests, an ulna when the forearm turns.
+Here the bones of made-up people are posed by the forward model. Vertices outside get a correction along the normal of
+the nearest skin, brought back to the bone's own frame. Corrections are blurred along each solid, so a bone moves and
+curves but keeps its thickness.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Skin:
     areas: Array  # (F,3) m^2, along the normals of the triangles
 
     def pushes(self, points: Array) -> Array:
-        """What brings points (P,3) m inside, the clearance included; zero for those inside."""
+        """Corrections that bring points (P,3) m inside, with the clearance; zero for those inside."""
         near = self.points.query(points)[1]
         height = ((points - self.points.data[near]) * self.normals[near]).sum(1)
         # Beside a sharp fold the nearest triangle may face away from a point that is inside: ask those around.
@@ -119,7 +119,7 @@ def pushed_in(asset: SkelAsset, neutral: SmplAsset) -> Array:
     shape = skel.shape(betas)
     skins = [make_skin(v, asset.faces) for v in skel.forward(shape, q).vertices.numpy()]
     bone = asset.bone_weights_rigid.argmax(1)
-    # How a posed bone vertex moves with its place in the frame of its bone.
+    # How a posed bone vertex moves with its position in the frame of its bone.
     turn = torch.einsum(
         "vj,...jrc->...vrc", torch.tensor(asset.bone_weights).double(), skel.joints(shape.frames, q).rot
     )

@@ -1,5 +1,4 @@
-"""Vertex order: ids that public code hard-codes for the SMPL topology sit at the right place of the open
-body."""
+"""Vertex order: ids that public code hard-codes for the SMPL topology are at the right position of the open body."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from scipy.optimize import nnls
 
 from tools.open_body_build.shapes import ShapeSpace
 
-EVEN = 0.02  # pull of the weights towards an even ring, so that posed skin moves the joint little
+EVEN = 0.02  # weight of an even ring, so that posed skin moves the joint little
 
 
 def fit_regressor(

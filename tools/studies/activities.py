@@ -1,4 +1,4 @@
-"""What the made-up motions are: curves of the joints for walking, running, kicking and so on."""
+"""The activities of the made-up motions: curves of the joints for walking, running, kicking and so on."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which motions a skin hardly tells apart: the flat directions of the objective, and minima found from other starts.
+"""Motions that a skin hardly determines: flat directions of the objective, and minima from other starts.
 
-At a person's answer the eigenvectors of the objective's Hessian (float64, every 25th vertex) with the smallest
-eigenvalues say what can move together, and how far for one per cent of the objective. Answers from starts that are far
-off say which minima there are: how far apart, and by how much the objective differs.
+At the result of a fit, the eigenvectors of the objective's Hessian (float64, every 25th vertex) with the smallest
+eigenvalues give the angles that can move together, and how far for one per cent of the objective. Fits from distant
+starts give other minima: their distance, and the difference of their objectives.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 
 def curvatures(setup: Setup, labels: Labels, result: FitResult) -> tuple[Tensor, Tensor]:
-    """The objective (N,) m^2 at people's answers and its Hessian (N, 43, 43); betas held."""
+    """The objective (N,) m^2 at the results and its Hessian (N, 43, 43), for fixed betas."""
     config, limits = setup.fit, torch.tensor(dof_limits(setup.fit.limits))
     skel = SkelModel(
         setup.models.skel_of(config.skel_genders(labels.gender)[0]),
@@ -103,7 +103,7 @@ def flat_directions(value: Tensor, hessian: Tensor) -> list[dict[str, Any]]:
 
 
 def minima(one: FitResult, other: FitResult) -> list[dict[str, Any]]:
-    """Pairs of answers that are apart, by the two DoFs that are furthest: distance, and difference of objectives."""
+    """Pairs of different results, by the two DoFs that differ most: distance, and difference of objectives."""
     turn = (one.poses - other.poses).abs().remainder(2 * pi)
     apart = torch.rad2deg(torch.minimum(turn, 2 * pi - turn))[:, BODY]
     higher = (one.objective - other.objective).abs() / torch.minimum(one.objective, other.objective)

@@ -1,7 +1,7 @@
-"""Neutral labels: how near the fit's betas and pose come to those of a slow reference, and what plausible betas cost.
+"""Neutral labels: distance of the fit's betas and pose from a slow reference, and the cost of plausible betas.
 
-The reference refines pose and betas together in float64 (`tools.studies.reference`), from the fit's answer and from
-the closed-form start, and keeps the better; then once more without the prior on betas.
+The reference refines pose and betas together in float64 (`tools.studies.reference`), from the fit's result and from
+the closed-form start, and keeps the better one; then again without the prior on betas.
 """
 
 from __future__ import annotations

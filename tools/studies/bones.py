@@ -1,8 +1,8 @@
-"""Bones outside the skin, taken apart: at rest with the mean shape, with people's shapes, posed.
+"""Bone vertices outside the skin, by their cause: at rest with the mean shape, with people's shapes, and posed.
 
-All bone vertices, of fits of made-up people. What lies outside at rest with the mean shape is the model file's; what
-shape adds is SKEL's scaling of bones, which knows the lengths between joints and few widths; what pose adds is that
-bones are rigid, and where joints turn.
+Of fits of made-up people. Bones outside at rest with the mean shape come from the model file. Those that shape adds
+come from SKEL's scaling of bones, by lengths between joints and few widths. Those that pose adds come from rigid bones
+and from the positions of the joints' axes.
 """
 
 from __future__ import annotations

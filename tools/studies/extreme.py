@@ -1,6 +1,6 @@
-"""Extreme poses: every joint anywhere within and somewhat beyond its range, any global rotation.
+"""Extreme poses: every joint anywhere within and slightly beyond its range, any global rotation.
 
-What becomes of people is judged as a job judges them. An exception would end the study: one that ends has had none.
+Statuses are those of a conversion. A study that ends has had no exception.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CHUNK = 4096  # people between two reports
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender of the labels: who converged, statuses, PVE, and the worst people with what is said of them."""
+    """Per gender of the labels: convergence, statuses, PVE, and the worst people with their statuses."""
     fitter = Fitter(setup.models, setup.fit, setup.device)
     records, pictures = [], []
     for gender in setup.genders:
@@ -55,7 +55,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 
 def make_batch(people: int, gender: Gender) -> LabelBatch:
-    """The people of the study as label rows; the first ones are the same for any number."""
+    """The people of the study as label rows; the first people are the same for any number."""
     pose, betas, transl = extreme_labels(people, SEED, BEYOND)
     given: dict[str, Any] = {"pose": pose, "betas": betas, "transl": transl}
     rest: dict[str, Any] = {
@@ -68,7 +68,7 @@ def make_batch(people: int, gender: Gender) -> LabelBatch:
 
 
 def worst_people(fits: RowFits, verdicts: list[Judgement]) -> list[int]:
-    """The rows of those who are not finite, then not converged, then of the largest PVE."""
+    """Rows of the worst people: those not finite, then not converged, then with the largest PVE."""
     order = np.lexsort((-fits.pve_mm, fits.converged, fits.finite))
     return [int(k) for k in order[:WORST]]
 
@@ -121,5 +121,5 @@ def text(records: list[dict[str, Any]]) -> list[str]:
 
 
 STUDY = Study(
-    "extreme poses: who converges, and the worst", 20_000, ("male", "neutral"), run, text, draws=True
+    "extreme poses: convergence, and the worst people", 20_000, ("male", "neutral"), run, text, draws=True
 )

@@ -1,4 +1,4 @@
-"""Images into shards: from a folder and from tars, as bytes and as crops, and whether they stay as they are."""
+"""Images into shards: from a folder and from tars, as bytes and as crops; speed, and whether pixels change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MODES: tuple[ImageMode, ...] = ("bytes", "crop")
 
 @dataclass(frozen=True)
 class _Demo:
-    """The demo's pictures twice, as files and in tars, and who is in them."""
+    """The demo's pictures, as files and in tars, and the boxes of their people."""
 
     folder: Path
     index: Path
@@ -40,7 +40,7 @@ class _Demo:
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Images and bytes per second of each source and mode, and how many images came out other than they went in."""
+    """Images and bytes per second of each source and mode, and the number of images that changed."""
     with tempfile.TemporaryDirectory(prefix="skelfit-images-") as folder:
         demo = _make(setup, Path(folder))
         records = []
@@ -131,7 +131,7 @@ def _decoded(data: bytes) -> Any:
 
 
 def text(records: list[dict[str, Any]]) -> list[str]:
-    """A row per mode and source, and what did not stay the same."""
+    """A row per mode and source, and what changed."""
     heads = (
         "mode",
         "source",

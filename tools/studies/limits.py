@@ -1,4 +1,4 @@
-"""How often joints end up beyond their limits, and what keeping them within costs in accuracy.
+"""Joints beyond their limits, and the cost of the limits in accuracy.
 
 The same people are fitted with several weights of the soft limits; the first, 0, is the fit without them.
 """

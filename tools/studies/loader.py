@@ -34,7 +34,7 @@ _PASSES = {False: 4, True: 1}  # labels alone are read fast
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Medians of some rounds in which plain webdataset and the loader take turns."""
+    """Medians of several rounds in which plain webdataset and the loader alternate."""
     with tempfile.TemporaryDirectory(prefix="skelfit-loader-") as folder:
         setup.say(f"writing {setup.people} people with crops of 384 px")
         tars = _write(setup, Path(folder))
@@ -61,7 +61,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 
 def _write(setup: Setup, folder: Path) -> list[str]:
-    """Shards of made-up labels with crops of demo people, as mode `crop` has them."""
+    """Shards of made-up labels with crops of demo people, as of mode `crop`."""
     with np.load(write_demo(folder / "demo", _DRAWN, models=setup.models)) as labels:
         names, given = labels["imgname"].tolist(), {k: labels[k] for k in ("center", "gtkps", "cam_int")}
         sides = 200 * labels["scale"].reshape(_DRAWN, -1).max(axis=1)
@@ -97,7 +97,7 @@ def _write(setup: Setup, folder: Path) -> list[str]:
 
 
 def _plain(tars: list[str], workers: int, images: bool) -> Callable[[], Iterable[Any]]:
-    """webdataset as its documentation has it: shuffled, decoded, batched; images as they are in the tars."""
+    """webdataset as in its documentation: shuffled, decoded, batched; images as stored."""
 
     def make() -> Iterable[Any]:
         members = ("jpg", "label.npy", "meta.json") if images else ("label.npy", "meta.json")

@@ -1,4 +1,4 @@
-"""A mesh alone: meshes that SKEL made, at random poses within the limits, fitted without any SMPL parameters."""
+"""Bare meshes: SKEL meshes at random poses within the limits, fitted without SMPL parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FEW = 50  # meshes made at once
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """The share of meshes met within 0.1 and 1 mm, with their betas known and unknown."""
+    """The share of meshes fitted within 0.1 and 1 mm, with known and unknown betas."""
     records = []
     for gender in setup.genders:
         model = SkelModel(setup.models.skel_of(gender))
@@ -53,7 +53,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 
 def make_meshes(model: SkelModel, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Betas (count, 10) and skins (count, V, 3) m of people within the limits, anyhow turned, within metres."""
+    """Betas (count, 10) and skins (count, V, 3) m of people within the limits, with any rotation."""
     like, source = model.v_template, torch.Generator().manual_seed(seed)
     low, high = torch.tensor(dof_limits()).float().unbind(-1)
     betas = torch.randn(count, model.num_betas, generator=source).clamp(-2, 2)

@@ -1,11 +1,11 @@
-"""Neutral labels: how much of their error is the shape, and what gets below it.
+"""Neutral labels: the part of their error that is due to the shape, and ways to lower it.
 
-Four questions: which SKEL body is fitted (`bodies`; with labels of SKEL's own gender beside them, whose betas need no
-transfer), how far the shape spaces are apart at rest with 1 to all of SKEL's betas (`floor`), what one shape for
-several rows of a person costs (`rows`), and what the prior on betas costs (`prior`).
+Four questions: the SKEL body to fit (`bodies`, beside labels of SKEL's own gender, whose betas need no transfer); the
+distance of the shape spaces at rest with 1 to all of SKEL's betas (`floor`); the cost of one shape for several rows of
+a person (`rows`); and the cost of the prior on betas (`prior`).
 
-The floor of the shapes is what the fit leaves of the same people in SMPL's T-pose, where only shapes differ: angles are
-free there too, and take up some of what betas alone would leave.
+The floor of the shapes is the error of fits of the same people in SMPL's T-pose, where only shapes differ. Angles are
+free there too, and reduce a part of that error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from skelfit.fitting.fitter import Fitter
 from tools.studies.setup import Setup, Study, check_own_targets, distribution, percent
 
 WEIGHTS = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)  # m^2 per squared beta; the pipeline's is measured, too
-ROWS = 16  # of a made-up person who has several
+ROWS = 16  # of each made-up person in `rows`
 SHARED = (2, 4, ROWS)  # rows that a shape is averaged over
 _CHUNK = 32  # skins at a time
 
@@ -58,7 +58,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 
 def _fitted(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult, float]:
-    """A fit and its CPU milliseconds a person, tables and compilation apart."""
+    """A fit and its CPU milliseconds a person, without tables and compilation."""
     fitter = Fitter(setup.models, config, setup.device)
     few = labels.first(1)
     fitter.fit(few.gender, few.pose, few.betas, few.transl)
@@ -68,7 +68,7 @@ def _fitted(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult,
 
 
 def _bodies(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
-    """Each body for neutral labels, the better of both, and labels of each body's own gender."""
+    """Each body for neutral labels, the better of the two, and labels of each body's own gender."""
     own: list[tuple[SkelGender, Gender]] = [("male", "male"), ("female", "female")]
     for body, gender in [*own, ("male", "neutral"), ("female", "neutral"), ("best", "neutral")]:
         config = replace(setup.fit, skel_gender=body)
@@ -112,7 +112,7 @@ def floor(setup: Setup, betas: Tensor) -> Iterator[dict[str, Any]]:
 
 @torch.no_grad()
 def _rows(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
-    """Several rows of one person, in unrelated poses: their own betas, and the mean of some rows' for all of them."""
+    """Several rows of one person in unrelated poses: with their own betas, and with the mean of several rows' betas."""
     subjects = max(len(labels) // ROWS, 1)
     rows = labels.first(subjects * ROWS)
     if len(rows) < ROWS:

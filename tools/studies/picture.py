@@ -30,7 +30,7 @@ def draw_pairs(pairs: Sequence[PairFitter], people: LabelBatch, fits: RowFits, r
     surface, pictures = make_surface(pairs[0].smpl.asset), []
     by_gender = {pair.skel.gender == "female": pair for pair in pairs}
     for k in rows:
-        pair = by_gender.get(bool(fits.female[k]), pairs[0])  # who was not fitted has no gender
+        pair = by_gender.get(bool(fits.female[k]), pairs[0])  # a person without a fit has no gender
         target, fit = _skins(pair, people, fits, k)
         pictures.append(np.concatenate([_draw(surface, skin, k) for skin in (target, fit)], axis=1))
     pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % _COLUMNS)

@@ -1,7 +1,7 @@
 """The fit beside the first-order baseline, each with a frozen and with a free root: same people, objective and bodies.
 
 The people are drawn from three seeds. The baseline is `first-order.yaml` with the residuals of the pipeline that is
-measured; it takes one or two seconds of a core a person, so the default is a handful.
+measured; it takes one or two CPU seconds a person, so the default number is small.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOTS: tuple[Root, ...] = ("frozen", "free")
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender, kind of poses and root: PVE and objective of both, who is ahead how often, and their time."""
+    """Per gender, kind of poses and root: PVE and objective of both, how often each is better, and their time."""
     baseline = load_pipeline(PIPELINES.find("first-order"))
     assert baseline.first_order is not None
     records = []
@@ -57,7 +57,7 @@ def draw(people: int, gender: Gender, kind: str) -> Labels:
 
 
 def _measure(fitter: PeopleFitter, labels: Labels, batch: int) -> dict[str, Any]:
-    """What a fitter finds of people, in their batches, and the time that it takes."""
+    """The results of a fitter in batches, and its time."""
     rows = torch.arange(len(labels)).split(batch)
     started = time.process_time()
     results = [fitter.fit(labels.gender, labels.pose[r], labels.betas[r], labels.transl[r]) for r in rows]
@@ -69,7 +69,7 @@ def _measure(fitter: PeopleFitter, labels: Labels, batch: int) -> dict[str, Any]
 
 
 def compared(ours: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
-    """The figures of both, and the share of people of whom ours has the lower PVE, and the lower objective."""
+    """The figures of both, and the shares of people for which ours has the lower PVE and objective."""
     figures = {
         name: {
             "pve_mm": distribution(figures["pve_mm"]),

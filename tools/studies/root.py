@@ -1,8 +1,8 @@
-"""A root that may turn and move: what each freedom brings, how far the root goes, and what that does to the picture.
+"""A free root: the gain in accuracy, how far the root moves, and the errors in the image.
 
-The same people are fitted with a root that is frozen, free to turn, and free, and then with the prior that holds a free
-one made weaker and stronger. In the picture, keypoints of the fitted skin are compared with those of the label's, as a
-camera sees them that stands where the label says, in crops of 256 px that the label's skin just fills, with a margin.
+The same people are fitted with a root that is frozen, free to turn, and free; then with a weaker and a stronger prior
+on the free root. Errors in the image compare keypoints of the fitted skin with those of the label's skin, through the
+label's camera, in crops of 256 px around the label's skin.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FEW = 64  # skins at a time
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender, kind of poses, root and prior: PVE, turn and move of the root, error in the picture, time."""
+    """Per gender, kind of poses, root and prior: PVE, changes of the root, error in the image, time."""
     records = []
     for gender in setup.genders:
         for kind, labels in make_labels(setup.people, gender).items():
@@ -53,7 +53,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 
 def variants(fit: FitConfig) -> Iterator[FitConfig]:
-    """The frozen root first; then what is freed, and then what holds it, changed."""
+    """The frozen root, the freed roots, then other priors."""
     own = fit.root_prior
     for root in ("frozen", "turn", "free"):
         yield replace(fit, root=root)
@@ -70,7 +70,7 @@ def name_of(config: FitConfig) -> str:
 
 
 def _fit(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult, float]:
-    """The fit, and what it took, CPU ms a person."""
+    """The fit, and its CPU ms a person."""
     fitter = Fitter(setup.models, config, setup.device)
     one = labels.first(1)
     fitter.fit(one.gender, one.pose, one.betas, one.transl)  # tables and kernels are made
@@ -81,7 +81,7 @@ def _fit(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult, fl
 
 @dataclass(frozen=True)
 class _Pair:
-    """Some people, and the bodies that they were fitted with."""
+    """People, and the pair of bodies of their fit."""
 
     smpl: SmplModel
     skel: SkelModel
@@ -89,7 +89,7 @@ class _Pair:
 
 
 def measure(models: ModelSet, config: FitConfig, labels: Labels, result: FitResult) -> dict[str, Tensor]:
-    """How far roots went, and how far off the picture is, each of all people (N,)."""
+    """Changes of the root, and errors in the image, each of all people (N,)."""
     few = list(pairs(models, config, labels, result))
     parts = [
         went(pair, labels, result) | {"picture_px": in_the_picture(models, pair, labels, result)}
@@ -100,7 +100,7 @@ def measure(models: ModelSet, config: FitConfig, labels: Labels, result: FitResu
 
 
 def pairs(models: ModelSet, config: FitConfig, labels: Labels, result: FitResult) -> Iterator[_Pair]:
-    """The bodies that people were fitted with, and which people, a few at a time."""
+    """Pairs of bodies, each with a few of its people."""
     for gender in ("male", "female"):
         rows = (result.female == (gender == "female")).nonzero()[:, 0]
         if len(rows):
@@ -111,7 +111,7 @@ def pairs(models: ModelSet, config: FitConfig, labels: Labels, result: FitResult
 
 @torch.no_grad()
 def went(pair: _Pair, labels: Labels, result: FitResult) -> dict[str, Tensor]:
-    """How far roots turn and move from where labels have them, (n,) degrees and mm."""
+    """Rotation and translation of the roots from those of the labels, (n,) degrees and mm."""
     rows, skel = pair.rows, pair.skel
     rot = roma.rotvec_to_rotmat(labels.pose[rows, 0])
     frames = skel.frames(result.betas[rows])
@@ -139,7 +139,7 @@ def in_the_picture(models: ModelSet, pair: _Pair, labels: Labels, result: FitRes
 
 
 def _project(points: Tensor) -> Tensor:
-    """Points (N, K, 3) m as a camera of focal length 1 sees them, (N, K, 2)."""
+    """Points (N, K, 3) m projected with focal length 1, (N, K, 2)."""
     return points[..., :2] / points[..., 2:]
 
 

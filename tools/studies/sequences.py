@@ -1,7 +1,7 @@
-"""What fitting the frames of a sequence as one problem does, against each frame by itself.
+"""Frames of a sequence fitted as one problem, compared with each frame fitted alone.
 
-Twelve made-up motions: how much the fitted joints tremble and jump against the labels' own, what it costs in accuracy,
-how much later than the label a fast kick and a throw come. And how fast one long motion is fitted either way.
+For twelve made-up motions: jitter and jumps of the fitted joints relative to the labels' own, the cost in accuracy, and
+the lag of a fast kick and a throw. And the speed of both modes on one long motion.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tools.studies.motions import Motion, make_motion, make_motions
 from tools.studies.setup import Setup, Study, percent
 
 MODES = ("alone", "together")
-# What a sequence is to meet: jitter in times the label's, deg beyond the label's largest step, cost of PVE, frames.
+# Goals of a sequence: jitter in times the label's, deg beyond the label's largest step, cost of PVE, lag in frames.
 JITTER, STEP_DEG, PVE_COST, LAG, SPEED = 1.3, 5.0, 0.02, 1.0, 0.5
 _FAST = {"kick": "tibia_r", "throw": "ulna_r"}  # the fastest joint of a motion
 _LONG = "dance"  # the motion of the long run, which goes on for ever
@@ -40,12 +40,12 @@ _LONG = "dance"  # the motion of the long run, which goes on for ever
 
 @dataclass(frozen=True)
 class MotionFitters:
-    """Fitters that take frames each by itself and as one problem."""
+    """A fitter of single frames, and one of sequences."""
 
     fitter_of: dict[str, Fitter]
 
     def fit(self, mode: str, gender: Gender, motion: Motion) -> FitResult:
-        """A motion fitted in one of the ways."""
+        """A motion fitted in one of the modes."""
         labels: list[Tensor] = [torch.from_numpy(x) for x in (motion.pose, motion.betas, motion.transl)]
         pose, betas, transl = labels
         frames = Frames(np.zeros(len(motion), np.int64), motion.time) if mode == "together" else None
@@ -107,7 +107,7 @@ def pve_of(result: FitResult) -> dict[str, float]:
 
 
 def missed(figures: dict[str, Any]) -> list[str]:
-    """What a sequence does not meet."""
+    """The goals that a sequence misses."""
     label, ours = figures["label"], figures["together"]
     misses = {
         "jitter": ours["jitter_deg"] > JITTER * label["jitter_deg"],
@@ -119,7 +119,7 @@ def missed(figures: dict[str, Any]) -> list[str]:
 
 
 def measure_speed(fits: MotionFitters, gender: Gender, motion: Motion) -> dict[str, Any]:
-    """Frames per second of processor time, of a long motion."""
+    """Frames per CPU second of a long motion."""
     figures: dict[str, Any] = {"sequence": "long run", "frames": len(motion)}
     for mode in MODES:
         fits.fitter_of[mode].prepare(gender)

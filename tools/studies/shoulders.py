@@ -1,8 +1,8 @@
-"""What it brings to draw shoulders to where the mesh has them: `joint_weight` against accuracy and anatomy.
+"""Shoulder targets from the mesh: the effect of `joint_weight` on accuracy and anatomy.
 
-Of SMPL's meshes nobody knows where SKEL's joints are. So besides the fits themselves, meshes are made of which that is
-known: SKEL's own, at the angles that the closed-form start reads off a label, within the limits; and on top of it what
-a fit left of another person, carried over in the skin's own frame.
+SKEL's joints are unknown in SMPL's meshes. So the study also makes meshes with known joints: SKEL's own skin at the
+angles of a label's closed-form start, within the limits, plus the residual of another person's fit, carried over in the
+skin's own frame.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FEW = 64  # people at a time
 
 @dataclass(frozen=True)
 class Known:
-    """Meshes of people whose angles are known."""
+    """Meshes of people with known angles."""
 
     meshes: Tensor  # (N, V, 3) m
     betas: Tensor  # (N, 10)
@@ -44,7 +44,7 @@ class Known:
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender, kind of poses and weight: PVE and violations of fits, and how far off known shoulders are found."""
+    """Per gender, kind of poses and weight: PVE and violations of fits, and errors of known shoulders."""
     limits, records = dof_limits(setup.fit.limits), []
     for gender in setup.genders:
         for kind, labels in make_labels(setup.people, gender).items():
@@ -74,7 +74,7 @@ def with_weight(config: FitConfig, weight: float) -> FitConfig:
 
 @torch.no_grad()
 def make_known(pair: PairFitter, labels: Labels, result: FitResult) -> Known:
-    """Meshes at closed-form angles, each with what the fit left of the person before; moved starts."""
+    """Meshes at closed-form angles, each with the residual of the person before; and moved starts."""
     skel = pair.skel
     fitted = result.poses.index_fill(1, torch.tensor(ROOT_DOFS), 0.0)
     betas, still = result.betas, labels.pose.clone()
@@ -97,7 +97,7 @@ def make_known(pair: PairFitter, labels: Labels, result: FitResult) -> Known:
 
 
 def _skin_turns(skel: SkelModel, frames: Frames, q: Tensor) -> Tensor:
-    """How the skin at each vertex is turned from rest, (B, V, 3, 3)."""
+    """Rotations of the skin at each vertex from rest, (B, V, 3, 3)."""
     transforms = skinning_transforms(skel.joints(frames, q), frames.joints)
     return roma.special_procrustes((skel.weights @ transforms.flatten(2)).unflatten(2, (3, 4))[..., :3])
 
