@@ -119,7 +119,7 @@ def smpl_skin(model: SmplModel, size: int, device: str = "cpu") -> SkinPlan:
 
 
 def _basis(model: SkelModel | SmplModel) -> FloatArray:
-    """What a model's rest skin is linear in, (V, 3, k)."""
+    """The basis (V, 3, k) of a model's rest skin: template, shape and pose components."""
     parts = (model.v_template[..., None], model.shapedirs, model.posedirs)
     return np.concatenate([p.cpu().numpy() for p in parts], -1)
 

@@ -212,13 +212,13 @@ def moment_program(tree: JointTree) -> MomentProgram:
         if up >= 0:
             children[up].append(k)
 
-    # What is needed of the second kind: entries with owners k <= l, and what they are summed from.
+    # The cells of two subtrees: the entries with owners k <= l, and the cells they are summed from.
     wanted = {(k, b) for k in owners for b in owners if k <= b and second[k, b]}
     for k in sorted(range(count), key=lambda k: depth[k]):
         for b in range(count):
             if (k, b) in wanted:
                 wanted |= {(c, b) for c in children[k] if second[c, b]}
-    # And of the first kind, in turn. A cell serves both: the sum over a adds to the sum over b in place.
+    # The cells of a joint and a subtree, which the former begin as.
     needed = {(j, b) for j, b in wanted if first[j, b]}
     for b in sorted(range(count), key=lambda b: depth[b]):
         for j in range(count):

@@ -47,7 +47,7 @@ def fit_sequences(
     shapes: of each sequence, what its betas are refined from; None: its own frames.
     Frames that are not finite are left out of what ties the others.
     """
-    size = pair.config.batch or pair.backend.people
+    size = pair.config.batch or pair.backend.batch_size
     firsts = range(0, len(time), size)
     with side_by_side(pair.backend) as each:
         betas = shared_betas(pair, config, labels, sequences, shapes or [None] * len(sequences), each)
@@ -83,7 +83,7 @@ def shared_betas(
     Where betas are refined: what its person's labels (shapes) have, else `beta_frames` frames of the sequence, evenly
     spread. Where not, it is the mean.
     """
-    size, refined = pair.config.batch or pair.backend.people, pair.schedule.frees_betas
+    size, refined = pair.config.batch or pair.backend.batch_size, pair.schedule.frees_betas
     # Whose labels betas are taken from: a person's, of whom each is asked once, or the sequence's by its number.
     of = [shape if refined and shape is not None else k for k, shape in enumerate(shapes)]
     sources: dict[ShapeLabels | int, tuple[Tensor, Tensor]] = {}
@@ -203,7 +203,7 @@ class _Steps:
 
     def _vertex_pass(self, frames: Indices) -> None:
         """New moments of some frames, where they are."""
-        pair, size, people = self.pair, self.pair.config.batch or self.pair.backend.people, self.people
+        pair, size, people = self.pair, self.pair.config.batch or self.pair.backend.batch_size, self.people
 
         def found(first: int) -> Moments:
             rows = torch.from_numpy(frames[first : first + size])

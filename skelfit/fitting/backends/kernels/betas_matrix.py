@@ -168,7 +168,7 @@ def _add_pair_wrench(
 
 @wp.func
 def beta_speed(s: int, k: int, r: int, beta_terms: BetaTerms) -> V:
-    """How beta k moves the mean of the skin, of `mean_residual`; the root is the first active joint."""
+    """ds_r / dbeta_k, for s of `mean_residual`; the root is the first active joint."""
     return beta_terms.wrenches[s, 0, wp.static(K) * (3 + r) + k]
 
 

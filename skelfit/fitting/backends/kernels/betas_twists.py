@@ -30,9 +30,7 @@ class BetaTwists:
     bones: A3  # (S, 24, 7) direction of the bone, n / (1 + c), and one over the length, 1/m
     spins: A3  # (S, 24, 3 K) rad per beta, of the joint frames
     lengths: A3  # (S, 5, K) m per beta: the three of the spine, width and height of the thorax
-    slides: (
-        A3  # (S, 5, 3) slides of spine joints and scapulae, in the parent, over the length that scales them
-    )
+    slides: A3  # (S, 5, 3) slides of spine joints and scapulae, in the parent, per length that scales them
     velocity: A3  # (S, 24, 3 K) m per beta, of the joints
     # (S, 24, 6 K) omega and v, rad and m per beta: a joint's transform A changes by dA = [omega]x A + [0 | v]
     twist: A3

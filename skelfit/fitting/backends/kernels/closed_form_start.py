@@ -23,7 +23,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.struct
 class StartScratch:
-    """For each of S slots."""
+    """The labels and the start of a group, for each of S slots."""
 
     smpl_betas: A2  # (S, 10) SMPL's betas
     betas: A2  # (S, 10) SKEL's

@@ -217,16 +217,7 @@ def _substitute_one(e: int, j: int, n: int, u: A3, x: A3):
 
 
 @wp.func
-def _product(e: int, i: int, j: int, n: int, one: A3, two: A3) -> V:
-    """(one^T two)[i, j] of factors e."""
-    total = V()
-    for k in range(n):
-        total += m(one[e, k, i], two[e, k, j])
-    return total
-
-
-@wp.func
-def _four_products(e: int, i: int, j: int, n: int, one: A3, two: A3):
+def _four_products(e: int, i: int, j: int, n: int, left: A3, right: A3):
     """(one^T two)[i, j .. j + 3]; the last column again beyond it."""
     j1 = wp.min(j + 1, n - 1)
     j2 = wp.min(j + 2, n - 1)
@@ -236,11 +227,11 @@ def _four_products(e: int, i: int, j: int, n: int, one: A3, two: A3):
     e2 = V()
     e3 = V()
     for k in range(n):
-        a = one[e, k, i]
-        e0 += m(a, two[e, k, j])
-        e1 += m(a, two[e, k, j1])
-        e2 += m(a, two[e, k, j2])
-        e3 += m(a, two[e, k, j3])
+        a = left[e, k, i]
+        e0 += m(a, right[e, k, j])
+        e1 += m(a, right[e, k, j1])
+        e2 += m(a, right[e, k, j2])
+        e3 += m(a, right[e, k, j3])
     return e0, e1, e2, e3
 
 

@@ -60,7 +60,7 @@ def evaluate_frames(
 
 @wp.struct
 class FrameScratch:
-    """For each of S slots."""
+    """The variables of a move, for each of S slots."""
 
     x: A2  # (S, n)
     step: A2  # (S, n)

@@ -33,7 +33,7 @@ _TINY = 1.0e-30  # m^2; what is smaller has no direction
 
 @wp.struct
 class AlignmentScratch:
-    """For each of S slots."""
+    """The alignment of a group, for each of S slots."""
 
     betas: A2  # (S, 10)
     parts: A3  # (S, P, 4) quaternions of parts

@@ -100,10 +100,10 @@ class VariableScratch:
 @wp.func
 def _load_moments(s: int, t: int, g: int, pass_rows: I2, moments: SkinMoments, form: QuadraticForm):
     """Read the moments of the people of group g; pass_rows (G, L): their rows in the vertex pass."""
-    apart = pass_rows[g, 0] % wp.static(L)
+    scattered = pass_rows[g, 0] % wp.static(L)
     for k in range(wp.static(L)):
-        apart += wp.abs(pass_rows[g, k] - pass_rows[g, 0] - k)
-    if apart == 0:
+        scattered += wp.abs(pass_rows[g, k] - pass_rows[g, 0] - k)
+    if scattered == 0:
         b = pass_rows[g, 0] / wp.static(L)
         for i in range(t, moments.start.shape[1], wp.block_dim()):
             for c in range(12):

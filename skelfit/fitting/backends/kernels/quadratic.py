@@ -249,8 +249,8 @@ def _pair_moment(s: int, p: int, variables: StageVariables, form: QuadraticForm)
     """The second moments of the two joints of a pair, into the cells of both orders."""
     j = variables.pairs[p, 0]
     i = variables.pairs[p, 1]
-    one = variables.pair_cells[p, 0]
-    two = variables.pair_cells[p, 1]
+    cell = variables.pair_cells[p, 0]
+    swapped = variables.pair_cells[p, 1]
     mass = form.pairs[s, p, 9]
     for r in range(3):
         x, y, z, w = times_moment(
@@ -266,20 +266,20 @@ def _pair_moment(s: int, p: int, variables: StageVariables, form: QuadraticForm)
         for c in range(3):
             e = m(x, form.transform[s, i, 4 * c]) + m(y, form.transform[s, i, 4 * c + 1])
             e += m(z, form.transform[s, i, 4 * c + 2]) + m(w, form.transform[s, i, 4 * c + 3])
-            if one >= 0:
-                form.cells[s, one, 3 * r + c] = e
-            if two >= 0:
-                form.cells[s, two, 3 * c + r] = e
-        if one >= 0:
-            form.cells[s, one, 9 + r] = w
-            form.cells[s, one, 12 + r] = other
-        if two >= 0:
-            form.cells[s, two, 9 + r] = other
-            form.cells[s, two, 12 + r] = w
-    if one >= 0:
-        form.cells[s, one, 15] = mass
-    if two >= 0:
-        form.cells[s, two, 15] = mass
+            if cell >= 0:
+                form.cells[s, cell, 3 * r + c] = e
+            if swapped >= 0:
+                form.cells[s, swapped, 3 * c + r] = e
+        if cell >= 0:
+            form.cells[s, cell, 9 + r] = w
+            form.cells[s, cell, 12 + r] = other
+        if swapped >= 0:
+            form.cells[s, swapped, 9 + r] = other
+            form.cells[s, swapped, 12 + r] = w
+    if cell >= 0:
+        form.cells[s, cell, 15] = mass
+    if swapped >= 0:
+        form.cells[s, swapped, 15] = mass
 
 
 @wp.func
@@ -356,7 +356,7 @@ def matrix_row(
 def mean_speed(
     s: int, i: int, r: int, variables: StageVariables, joints: JointFrames, form: QuadraticForm
 ) -> V:
-    """ds_r / dq_i: how DoF i moves the mean of the skin; the root is the first active joint."""
+    """ds_r / dq_i; the root is the first active joint."""
     cell = variables.cells[0, variables.owner[i]]
     d = variables.dofs[i]
     r1 = (r + 1) % 3
@@ -377,7 +377,7 @@ def centre_row(s: int, h: int, i: int, n: int, share: float, speeds: A3, hessian
 
 @wp.func
 def limit_excess(x: V, low: float, high: float) -> V:
-    """How far an angle is beyond its limits, rad, with its sign."""
+    """The excess of an angle over its limits, rad, with its sign."""
     return wp.max(x - V(high), V(0.0)) - wp.max(V(low) - x, V(0.0))
 
 

@@ -186,18 +186,18 @@ def move_along_pole(s: int, i: int, j: int, k: int, pole_point: int, limits: F2,
     b = near_middle(x[s, j], 0.5 * (limits[j, 0] + limits[j, 1]))
     sign = choose(exceeds(V(0.0), b), V(-1.0), V(1.0))
     middle = V(middle_a) - sign * middle_c
-    shown = middle + within_half_turn(x[s, i] - m(sign, x[s, k]) - middle)
-    one = m(sign, V(limits[i, 0]) - shown)
-    two = m(sign, V(limits[i, 1]) - shown)
-    low = wp.max(V(limits[k, 0]), wp.min(one, two))
-    high = wp.min(V(limits[k, 1]), wp.max(one, two))
+    visible = middle + within_half_turn(x[s, i] - m(sign, x[s, k]) - middle)
+    first_end = m(sign, V(limits[i, 0]) - visible)
+    other_end = m(sign, V(limits[i, 1]) - visible)
+    low = wp.max(V(limits[k, 0]), wp.min(first_end, other_end))
+    high = wp.min(V(limits[k, 1]), wp.max(first_end, other_end))
     c = 0.5 * (low + high)
     if pole_point == 0:
         c = low
     if pole_point == 1:
         c = high
     c = _within(c, limits[k, 0], limits[k, 1])
-    a = _within(shown + m(sign, c), limits[i, 0], limits[i, 1])
+    a = _within(visible + m(sign, c), limits[i, 0], limits[i, 1])
     b = _within(sign * wp.static(pi / 2), limits[j, 0], limits[j, 1])
     x[s, i] = choose(selected, a, x[s, i])
     x[s, j] = choose(selected, b, x[s, j])

@@ -98,7 +98,7 @@ def _add_distances(skin: SkinTables, g: int, b: int, s: int, scratch: SkinScratc
 
 @wp.func
 def _add_point(skin: SkinTables, g: int, e: int, s: int, scratch: SkinScratch, out: SkinErrors):
-    """What block entries add to one regressed point."""
+    """Add entry e of a block to its regressed point."""
     for r in range(3):
         total = V()
         for k in range(skin.points.start[e], skin.points.start[e + 1]):

@@ -79,7 +79,7 @@ def target_at(people: SkinInputs, g: int, one_block: bool, v: int, c: int) -> V:
 
 @wp.func
 def vertices_of(skin: SkinTables, b: int) -> int:
-    """How many vertices block b has."""
+    """The number of vertices in block b."""
     return wp.min(skin.size, skin.count - b * skin.size)
 
 
@@ -112,7 +112,7 @@ def rest_quad(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: in
 
 @wp.func_native(_rest(GROUPS_AT_ONCE))
 def rest_quads(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: int, at: int):
-    """As `rest_quad`, of ABREAST groups from g on, into slots from s on."""
+    """As `rest_quad`, of GROUPS_AT_ONCE groups from g on, into slots from s on."""
 
 
 @wp.func

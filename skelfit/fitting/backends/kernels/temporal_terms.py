@@ -34,7 +34,7 @@ _TINY = 1.1754943508222875e-38
 
 @wp.struct
 class SequenceTerms:
-    """Of N frames with n variables."""
+    """The ties and equations of N frames with n variables."""
 
     start: F2  # (N, 46) rad, s
     weight: F2  # (N, 2) m^2 / rad^2, of the ties to the frame before and to the frame after
@@ -152,44 +152,55 @@ def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: SequenceTerms) 
 
 @wp.func
 def _tie_joint(
-    k: int, g: int, frames: I2, before: I2, after: I2, one: V, two: V, tied: Tied, sequences: SequenceTerms,
-    system: ChainSystem
+    k: int, g: int, frames: I2, before: I2, after: I2, before_weight: V, after_weight: V, tied: Tied,
+    sequences: SequenceTerms, system: ChainSystem
 ):  # fmt: skip
     """Add joint k to gradient and matrices, and to the values of the ties."""
     d = _matrix(sequences.deviation, frames, g, k)
-    last = _matrix(sequences.deviation, before, g, k)
-    next = _matrix(sequences.deviation, after, g, k)
+    before_deviation = _matrix(sequences.deviation, before, g, k)
+    after_deviation = _matrix(sequences.deviation, after, g, k)
     u = _turns_of(k, g, frames, tied, sequences)
     v = _turns_of(k, g, after, tied, sequences)
     back = transposed(d)
-    from_last = times(last, back)
-    to_next = times(next, back)
+    from_before = times(before_deviation, back)
+    to_after = times(after_deviation, back)
     first = tied.first[k]
     count = tied.first[k + 1] - first
     for i in range(count):
-        e = m(one, _along(u, i, from_last)) + m(two, _along(u, i, to_next))
+        e = m(before_weight, _along(u, i, from_before)) + m(after_weight, _along(u, i, to_after))
         scatter(
             sequences.gradient, frames, g, first + i, gather(sequences.gradient, frames, g, first + i) - e
         )
         for j in range(i, count):
             dot = m(u[3 * i], u[3 * j]) + m(u[3 * i + 1], u[3 * j + 1]) + m(u[3 * i + 2], u[3 * j + 2])
-            e = entry(system.matrix, frames, g, first + i, first + j) + 2.0 * m(one + two, dot)
+            e = entry(system.matrix, frames, g, first + i, first + j) + 2.0 * m(
+                before_weight + after_weight, dot
+            )
             write_entry(system.matrix, frames, g, first + i, first + j, e)
         for j in range(count):
             write_entry(
-                system.coupling, frames, g, first + i, first + j, -m(two, _across(u, i, v, j, to_next))
+                system.coupling,
+                frames,
+                g,
+                first + i,
+                first + j,
+                -m(after_weight, _across(u, i, v, j, to_after)),
             )
-    write_entry(sequences.parts, frames, g, k, 0, 0.5 * m(one, _apart(last, d)))
-    write_entry(sequences.parts, frames, g, k, 1, 0.5 * m(two, _apart(next, d)))
+    write_entry(
+        sequences.parts, frames, g, k, 0, 0.5 * m(before_weight, _squared_difference(before_deviation, d))
+    )
+    write_entry(
+        sequences.parts, frames, g, k, 1, 0.5 * m(after_weight, _squared_difference(after_deviation, d))
+    )
 
 
 @wp.func
-def _apart(one: Matrix, two: Matrix) -> V:
+def _squared_difference(a: Matrix, b: Matrix) -> V:
     """The sum of squares of the difference."""
     total = V()
     for i in range(9):
-        off = one[i] - two[i]
-        total += m(off, off)
+        difference = a[i] - b[i]
+        total += m(difference, difference)
     return total
 
 
@@ -202,10 +213,10 @@ def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: SequenceTerms,
         for j in range(n):
             write_entry(system.coupling, frames, g, i, j, V())
     sync()
-    one = gather(sequences.weight, frames, g, 0)
-    two = gather(sequences.weight, frames, g, 1)
+    before_weight = gather(sequences.weight, frames, g, 0)
+    after_weight = gather(sequences.weight, frames, g, 1)
     for k in range(t, tied.first.shape[0] - 1, wp.block_dim()):
-        _tie_joint(k, g, frames, before, after, one, two, tied, sequences, system)
+        _tie_joint(k, g, frames, before, after, before_weight, after_weight, tied, sequences, system)
     sync()
     for c in range(t, 2, wp.block_dim()):
         total = V()
