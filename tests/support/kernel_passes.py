@@ -46,7 +46,7 @@ def of_floats(goal: Reference) -> Reference:
     people = {k: getattr(goal, k).float().double() for k in ("q", "betas", "target", "om")}
     if 0 not in goal.dofs:
         people["q"][:, :3] = 0
-    joints = goal.joints and replace(goal.joints, move_to=goal.joints.place.float().double())
+    joints = goal.joints and replace(goal.joints, place=goal.joints.place.float().double())
     return replace(goal, **people, joints=joints, held=None).hold()
 
 

@@ -33,8 +33,13 @@ made = backend.make_backend("cpu", 8)
 def program(code: str, cache: Path) -> subprocess.Popen[str]:
     """A process of its own with a cache of kernels in this folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WARP_CACHE_PATH": str(cache)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def output_of(running: subprocess.Popen[str]) -> str:

@@ -75,9 +75,8 @@ def kernel_steps(backend: Backend, state: Evaluation, damping: Tensor) -> tuple[
 
     def in_first_buffer(x: Tensor) -> Any:
         """In the first buffer of each group; the other is NaN, as no step may read it."""
-        mine = x[rows].float()
-        there = mine.reshape(groups, 1, backend.lanes, *x.shape[1:])
-        both = torch.cat((there, torch.full_like(there, torch.nan)), 1)
+        first = x[rows].float().reshape(groups, 1, backend.lanes, *x.shape[1:])
+        both = torch.cat((first, torch.full_like(first, torch.nan)), 1)
         return backend.lanes_from(both.reshape(2 * len(rows), *x.shape[1:]))
 
     nothing = torch.full_like(state.matrix, torch.nan).tril(-1)
@@ -89,7 +88,8 @@ def kernel_steps(backend: Backend, state: Evaluation, damping: Tensor) -> tuple[
         newton.curvature = in_first_buffer((state.hessian - state.matrix).triu() + nothing)
     inputs = [backend.lanes_from(damping[rows].float()), int(state.hessian is not None), newton, predicted]
     backend.launch(damped_step_kernel(backend.lanes), groups, inputs)
-    return tuple(backend.people_of(x, count).double() for x in (newton.step, predicted))
+    step, decrease = (backend.people_of(x, count).double() for x in (newton.step, predicted))
+    return step, decrease
 
 
 @pytest.mark.parametrize("n", [43, 59])
@@ -117,9 +117,10 @@ def test_damped_steps_of_all_cases_in_one_launch(backend: Backend, n: int) -> No
         assert (step @ gradient[list(cases).index(name)] < 0) == bool(moved), name
 
     bad = torch.tensor([c.uses == "gradient" or "indefinite" in name for name, c in cases.items()])
-    calm = Evaluation(state.value, *(x.clone() for x in (state.gradient, state.matrix, state.hessian)))
-    calm.matrix[bad], calm.hessian[bad] = calm.matrix[0].clone(), calm.hessian[0].clone()
-    calm.gradient[bad] = torch.nan
+    calm_gradient, calm_matrix, calm_hessian = (x.clone() for x in (state.gradient, matrix, hessian))
+    calm_matrix[bad], calm_hessian[bad] = matrix[0].clone(), hessian[0].clone()
+    calm_gradient[bad] = torch.nan
+    calm = Evaluation(state.value, calm_gradient, calm_matrix, calm_hessian)
     alone, gains = kernel_steps(backend, calm, damping)
     assert torch.equal(alone[~bad], steps[~bad]) and torch.equal(gains[~bad], predicted_decreases[~bad])
     assert not alone[bad].isfinite().all(1).any()

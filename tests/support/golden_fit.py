@@ -1,8 +1,8 @@
 """Recorded results of the fit for a few dozen people: a change of results is noticed, and its version is raised.
 
-    python tests/fitting/golden_fit.py --record                    records the results of this processor
-    python tests/fitting/golden_fit.py --constants                 records the constants alone
-    python tests/fitting/golden_fit.py --check TARGET [--batches]  prints the distance of this process from the record
+    python tests/support/golden_fit.py --record                    records the results of this processor
+    python tests/support/golden_fit.py --constants                 records the constants alone
+    python tests/support/golden_fit.py --check TARGET [--batches]  prints the distance of this process from the record
 
 `--record` also computes what older processors would. `--check` compiles the kernels for TARGET; with `--batches` it
 also compares people fitted in batches of different sizes. torch and Warp choose their loops once per process, so the
@@ -34,7 +34,7 @@ from torch import Tensor
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, load_pipeline
+from skelfit.config.settings import FitConfig, Gender, load_pipeline
 from skelfit.conversion.run_plan import ALGORITHM_VERSION
 from skelfit.fitting.backends import kernels
 from skelfit.fitting.backends.backend import cpu_lanes, start_warp
@@ -45,7 +45,7 @@ from skelfit.fitting.mesh_labels import MeshPeople
 
 Array = NDArray[Any]
 ROOT = Path(__file__).parents[2]
-FOLDER = Path(__file__).with_name("golden")
+FOLDER = ROOT / "tests" / "fitting" / "golden"
 PEOPLE, ANSWERS, KINDS = FOLDER / "people.npz", FOLDER / "answers.npz", FOLDER / "kinds.json"
 LABELS = ("pose", "betas", "transl")
 RECORDED = ("poses", "betas", "trans", "pve_mm", "objective")
@@ -75,15 +75,18 @@ CAPABILITIES = {  # by the target of the kernels
 RESULTS_CHANGED = (
     "the fit gives other results than those recorded. If that is intended, raise ALGORITHM_VERSION in "
     "skelfit/conversion/run_plan.py, so that shards of both are never mixed, and run: "
-    "python tests/fitting/golden_fit.py --record"
+    "python tests/support/golden_fit.py --record"
 )
 
 
 def make_people() -> dict[str, Tensor]:
     """The labels, made once: everyday poses, extreme poses, and extreme poses that need a retry."""
     labels = {}
-    for gender, rows in (("neutral", (12, [1631, 2046, 3028, 3059])), ("male", (15, [3493]))):
-        few, late = rows
+    chosen: dict[Gender, tuple[int, list[int]]] = {
+        "neutral": (12, [1631, 2046, 3028, 3059]),
+        "male": (15, [3493]),
+    }
+    for gender, (few, late) in chosen.items():
         everyday, extreme = (make_labels(max(late) + 1, gender)[kind] for kind in ("everyday", "extreme"))
         for name in LABELS:
             one, other = getattr(everyday, name), getattr(extreme, name)
@@ -106,17 +109,22 @@ def read_people() -> dict[str, Tensor]:
         return {name: torch.tensor(file[name]) for name in file.files}
 
 
+def labels_of(people: Mapping[str, Tensor], gender: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Pose, betas and transl."""
+    pose, betas, transl = (people[f"{gender}/{name}"] for name in LABELS)
+    return pose, betas, transl
+
+
 def fit_all(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> dict[str, Array]:
     """Fields of the fitted people, by "set/field"."""
-    arrays = {}
-    male = [people[f"male/{name}"] for name in LABELS]
-    neutral = [people[f"neutral/{name}"] for name in LABELS]
+    arrays: dict[str, Array] = {}
+    pose, betas, transl = labels_of(people, "male")
     results = {
-        "neutral": fitter.fit("neutral", *neutral),
-        "male": fitter.fit("male", *male),
-        "hurried": Fitter(models, hurried(fit_config())).fit("male", *(x[16:] for x in male)),
+        "neutral": fitter.fit("neutral", *labels_of(people, "neutral")),
+        "male": fitter.fit("male", pose, betas, transl),
+        "hurried": Fitter(models, hurried(fit_config())).fit("male", pose[16:], betas[16:], transl[16:]),
         "mesh": MeshPeople(models, fit_config()).fit(
-            "male", SmplModel(models.smpl_of("male")).vertices(*(x[14:18] for x in male))
+            "male", SmplModel(models.smpl_of("male")).vertices(pose[14:18], betas[14:18], transl[14:18])
         ),
     }
     for kind, result in results.items():
@@ -197,12 +205,12 @@ def batch_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[str]
     differences = []
     threads = torch.get_num_threads()
     for gender, batches in (("neutral", (1, 7, 512)), ("male", (7, 20, 512))):
-        labels = [people[f"{gender}/{name}"] for name in LABELS]
-        base = fitter.fit(gender, *labels)
+        pose, betas, transl = labels_of(people, gender)
+        base = fitter.fit(gender, pose, betas, transl)
         for batch in batches:
             torch.set_num_threads(3 - min(threads, 2))
             fitter.config = replace(fit_config(), batch=batch)  # its tables are those of any batch
-            other = fitter.fit(gender, *(x.flip(0) for x in labels))
+            other = fitter.fit(gender, pose.flip(0), betas.flip(0), transl.flip(0))
             torch.set_num_threads(threads)
             for field in fields(FitResult):
                 one, two = getattr(base, field.name), getattr(other, field.name).flip(0)
@@ -275,10 +283,12 @@ def record() -> None:
     fresh = known["algorithm"] != ALGORITHM_VERSION
     if not PEOPLE.exists():
         FOLDER.mkdir(exist_ok=True)
-        np.savez(PEOPLE, **{name: x.numpy() for name, x in make_people().items()})
+        arrays: dict[str, Any] = {name: x.numpy() for name, x in make_people().items()}
+        np.savez(PEOPLE, **arrays)
     if fresh:
         models = open_models()
-        np.savez(ANSWERS, **fit_all(models, read_people(), Fitter(models, fit_config())))
+        results: dict[str, Any] = fit_all(models, read_people(), Fitter(models, fit_config()))
+        np.savez(ANSWERS, **results)
     kinds = {} if fresh else known["kinds"]
     for target in (target for target, capability in CAPABILITIES.items() if capability.here):
         result = run(target)
