@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from skelfit.bodies.dofs import dof_limits
 from skelfit.config.settings import GateConfig, Pipeline, TemporalConfig
 from skelfit.fitting.fit_result import FitResult
-from skelfit.fitting.mesh_labels import MeshPeople
-from skelfit.fitting.sequences.frame_index import Frames
+from skelfit.fitting.mesh_labels import MeshLabelFitter
+from skelfit.fitting.sequences.frame_index import FrameIndex
 from skelfit.labels.filters import Screening, vertex_fault
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.shards.label_vector import FloatArray
@@ -33,7 +33,7 @@ class FitterLike(Protocol):
         pose: torch.Tensor,
         betas: torch.Tensor,
         transl: torch.Tensor,
-        frames: Frames | None = None,
+        frames: FrameIndex | None = None,
     ) -> FitResult:
         """Fit N people: pose (N,24,3) rad, betas (N,10), transl (N,3) m; frames: which of them are one person's."""
 
@@ -73,7 +73,7 @@ class Fitted:
 FitRows = Callable[[str, NDArray[np.int64]], FitResult]
 
 
-def frames_of(batch: LabelBatch, temporal: TemporalConfig | None) -> Frames | None:
+def frames_of(batch: LabelBatch, temporal: TemporalConfig | None) -> FrameIndex | None:
     """Which rows of a batch are to be fitted as frames of one person, and when they are; None where none are."""
     if temporal is None or not batch.sequences:
         return None
@@ -82,7 +82,7 @@ def frames_of(batch: LabelBatch, temporal: TemporalConfig | None) -> Frames | No
         rows = slice(*np.searchsorted(batch.row, [found.start, found.start + found.frames]))
         sequence[rows] = k
         time[rows] = (batch.row[rows] - found.start) / (found.frame_rate or temporal.frame_rate)
-    return Frames(sequence, time)
+    return FrameIndex(sequence, time)
 
 
 def fitted_rates(
@@ -109,7 +109,7 @@ def fitted_rates(
     return rates
 
 
-def to_labels(batch: LabelBatch, fitter: FitterLike, frames: Frames | None = None) -> FitRows:
+def to_labels(batch: LabelBatch, fitter: FitterLike, frames: FrameIndex | None = None) -> FitRows:
     """Fits rows of a batch to their SMPL parameters; those that are frames of one person as one problem."""
 
     def fit(gender: str, rows: NDArray[np.int64]) -> FitResult:
@@ -119,7 +119,7 @@ def to_labels(batch: LabelBatch, fitter: FitterLike, frames: Frames | None = Non
     return fit
 
 
-def to_meshes(batch: LabelBatch, fitter: MeshPeople) -> FitRows:
+def to_meshes(batch: LabelBatch, fitter: MeshLabelFitter) -> FitRows:
     """Fits rows of a batch to their meshes."""
     vertices = batch.vertices
     assert vertices is not None

@@ -46,7 +46,7 @@ from skelfit.conversion.subject_shapes import subject_shapes
 from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
 from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.mesh_labels import MeshPeople
+from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.images.image_bytes import Picture
 from skelfit.images.image_source import open_images, read_pictures
 from skelfit.images.square_crop import Box
@@ -209,7 +209,9 @@ def _way_to_fit(task: ShardTask, batch: LabelBatch, fitter: FitterLike | None) -
 
 
 @lru_cache(maxsize=1)
-def cached_mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipeline, device: str) -> MeshPeople:
+def cached_mesh_fitter(
+    models: str | None, models_sha256: str, pipeline: Pipeline, device: str
+) -> MeshLabelFitter:
     """The same for bare meshes."""
     if pipeline.first_order is not None:
         expected = "labels with SMPL parameters, for a pipeline with first_order"
@@ -218,7 +220,7 @@ def cached_mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipelin
         if (value := getattr(pipeline.fit, key)) != usual:
             expected = f"labels with SMPL parameters, for {key}: {value}"
             raise ConfigError(pipeline.name, f"fit.{key}", expected, "bare meshes")
-    return MeshPeople(models_of(models, models_sha256), pipeline.fit, find_device(device))
+    return MeshLabelFitter(models_of(models, models_sha256), pipeline.fit, find_device(device))
 
 
 @lru_cache(maxsize=1)

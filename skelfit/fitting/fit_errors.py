@@ -10,11 +10,11 @@ from torch import Tensor
 
 from skelfit.fitting.backends.backend import Backend, by_person
 from skelfit.fitting.backends.skin_tables import SkinPlan
-from skelfit.fitting.passes import Batch, chunks, posing_of, skinned, whole_groups
+from skelfit.fitting.passes import FitBatch, chunks, posing_of, skinned, whole_groups
 
 
 @dataclass(frozen=True)
-class Errors:
+class FitErrors:
     """Distances of the posed skin to its target, and points of the body; on the host."""
 
     mean: Tensor  # (B,) m, over the plan's vertices
@@ -25,23 +25,23 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class Measured:
+class PendingErrors:
     """The distances of some people on the device: the host need not wait for them one batch at a time."""
 
-    array: Any  # (numbers,) lane vectors, all of `Errors` one after the other
+    array: Any  # (numbers,) lane vectors, all of `FitErrors` one after the other
     shapes: dict[str, tuple[int, ...]]  # of each, group by group
     count: int  # people
 
-    def errors(self, host: Tensor) -> Errors:
+    def errors(self, host: Tensor) -> FitErrors:
         """The distances, from what the array (numbers, L) holds."""
         parts = host.split([int(np.prod(shape)) for shape in self.shapes.values()])
         found = zip(self.shapes.items(), parts, strict=True)
-        return Errors(
+        return FitErrors(
             **{name: by_person(x.view(*shape, host.shape[-1]), self.count) for (name, shape), x in found}
         )
 
 
-def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Measured:
+def measure(backend: Backend, skin: SkinPlan, body: Any, batch: FitBatch) -> PendingErrors:
     """Distances at where people are, pose correctives included: what a user would measure on the two meshes."""
     k = backend.kernels
     rows = whole_groups(np.arange(batch.count), backend.lanes)
@@ -62,4 +62,4 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Measur
     room = backend.room(k.skinning.room_for, parts, backend.block, 0)
     people = skinned(backend, skin, batch.target, rows)
     backend.launch(k.skin_errors.errors, parts, [skin.skin, people, posing, backend.chunk, room, out])
-    return Measured(found, shapes, batch.count)
+    return PendingErrors(found, shapes, batch.count)

@@ -27,10 +27,10 @@ from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.retraction_tables import make_balls
 from skelfit.fitting.backends.skin_tables import SkinPlan, smpl_skin, stage_skin
-from skelfit.fitting.fit_errors import Measured, measure
+from skelfit.fitting.fit_errors import PendingErrors, measure
 from skelfit.fitting.fit_result import FitResult, better, better_sequences, map_results
 from skelfit.fitting.parallel_batches import run_batches
-from skelfit.fitting.passes import Batch, batch_of, chunks, new_status, skinned, whole_groups
+from skelfit.fitting.passes import FitBatch, batch_of, chunks, new_status, skinned, whole_groups
 from skelfit.fitting.schedule import Schedule, make_schedule
 from skelfit.fitting.sequences.sequence_fit import fit_sequences
 from skelfit.fitting.start.warm_start import beta_map, root_angles, root_translation
@@ -43,7 +43,7 @@ from skelfit.fitting.terms.vertex_weights import vertex_weights
 if TYPE_CHECKING:
     from skelfit.bodies.model_set import ModelSet
     from skelfit.config.settings import FitConfig, TemporalConfig
-    from skelfit.fitting.sequences.frame_index import Frames
+    from skelfit.fitting.sequences.frame_index import FrameIndex
 
 # PVE after the stages before the last is measured on every 32nd vertex: it informs, it decides nothing.
 PROGRESS_STRIDE = 32
@@ -61,7 +61,7 @@ class Fitter:
         self._pairs: dict[str, tuple[PairFitter, ...]] = {}
 
     def fit(
-        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: Frames | None = None
+        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: FrameIndex | None = None
     ) -> FitResult:
         """Fit N people: pose (N, 24, 3) rad axis-angle, betas (N, 10), transl (N, 3) m, as SMPL takes them.
 
@@ -100,7 +100,7 @@ class Fitter:
         self,
         smpl_gender: str,
         labels: tuple[Tensor, Tensor, Tensor],
-        frames: Frames,
+        frames: FrameIndex,
         config: TemporalConfig,
     ) -> FitResult:
         """Sequences each as one problem, and rows that are in none by themselves."""
@@ -188,15 +188,15 @@ class PairFitter:
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit one batch; arguments as `Fitter.fit` takes them, float32 on the host."""
         batch = self.start(pose, betas)
-        progress: list[Measured] = []
+        progress: list[PendingErrors] = []
         status = self.run(batch, lambda: progress.append(self.progress_of(batch)))
         return self.result(batch, status, progress, pose, betas, transl)
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+    def run(self, batch: FitBatch, between: Callable[[], None]) -> Tensor:
         """All stages; between them a call. Returns the status, on the host; another method overrides this."""
         return self.schedule.run(batch, between)
 
-    def progress_of(self, batch: Batch) -> Measured:
+    def progress_of(self, batch: FitBatch) -> PendingErrors:
         """Where it is, so far."""
         return measure(self.backend, self.progress, self.body, batch)
 
@@ -206,9 +206,9 @@ class PairFitter:
 
     def result(
         self,
-        batch: Batch,
+        batch: FitBatch,
         status: Tensor,
-        progress: list[Measured],
+        progress: list[PendingErrors],
         pose: Tensor,
         betas: Tensor,
         transl: Tensor,
@@ -281,7 +281,7 @@ class PairFitter:
         off = joints[:, [self.locator.joints[k] for k in mine]] - located[:, mine]
         return weight * off.square().sum((1, 2))
 
-    def start(self, pose: Tensor, betas: Tensor) -> Batch:
+    def start(self, pose: Tensor, betas: Tensor) -> FitBatch:
         """People of labels' pose (B, 24, 3) and betas (B, 10) where the fit starts, on the device."""
         backend, k, count = self.backend, self.backend.kernels, len(pose)
         rows = whole_groups(np.arange(count), backend.lanes)
@@ -306,7 +306,7 @@ class PairFitter:
         backend.launch(k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room])
         status = backend.put(new_status(count, self.config.solver.damping))
         trans = torch.zeros(count, 3, device=backend.device)
-        return Batch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
+        return FitBatch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
 
     def solve(self, meshes: Tensor, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All stages towards meshes (B, V, 3) m, from q (B, 46) and betas (B, 10).

@@ -29,8 +29,8 @@ from skelfit.fitting.passes import (
     DAMPING,
     DECREASE,
     VALUE,
-    Batch,
-    Tables,
+    FitBatch,
+    StageTables,
     make_rules,
     make_tables,
     new_status,
@@ -63,8 +63,8 @@ class MeshFit:
 
 
 @dataclass(frozen=True)
-class _Pass:
-    tables: Tables
+class _MeshPass:
+    tables: StageTables
     steps: int
     limit_weight: float
     late: bool = False  # only for those who have not converged
@@ -148,10 +148,10 @@ class MeshFitter:
         first = torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1).cpu()
 
         weight = self.config.limit_weight
-        fine = [_Pass(self.fine, n, weight) for n in meshes.fine_steps]
-        fine += [_Pass(self.fine, n, weight, late=True) for n in meshes.late_steps]
-        coarse = [_Pass(self.coarse, n, weight) for n in meshes.coarse_steps]
-        free = [_Pass(self.coarse, n, 0.0) for n in meshes.free_steps]
+        fine = [_MeshPass(self.fine, n, weight) for n in meshes.fine_steps]
+        fine += [_MeshPass(self.fine, n, weight, late=True) for n in meshes.late_steps]
+        coarse = [_MeshPass(self.coarse, n, weight) for n in meshes.coarse_steps]
+        free = [_MeshPass(self.coarse, n, 0.0) for n in meshes.free_steps]
 
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
             return self._run(batch, rows, x, free + fine, seek)
@@ -180,7 +180,9 @@ class MeshFitter:
             betas = torch.where(finite[:, None], betas, torch.zeros_like(betas))
         return target, betas, finite
 
-    def _result(self, batch: Batch, x: Tensor, retries: Tensor, start: MeshStart, finite: Tensor) -> MeshFit:
+    def _result(
+        self, batch: FitBatch, x: Tensor, retries: Tensor, start: MeshStart, finite: Tensor
+    ) -> MeshFit:
         """Back from the frame of the start's pelvis."""
         q, shift, betas, status = x.split(_SIZES, 1)
         q = nearest_turn(q, self.middle)
@@ -210,10 +212,10 @@ class MeshFitter:
             retries=retries,
         )
 
-    def _batch(self, start: MeshStart, betas: Tensor) -> Batch:
+    def _batch(self, start: MeshStart, betas: Tensor) -> FitBatch:
         """People on the device, where they start."""
         backend, count = self.backend, len(betas)
-        return Batch(
+        return FitBatch(
             count=count,
             target=start.target,
             located=backend.array(torch.zeros(count, 0, 3, device=backend.device)),
@@ -224,7 +226,7 @@ class MeshFitter:
             status=backend.put(new_status(count, self.config.solver.damping)),
         )
 
-    def _place(self, batch: Batch, rows: Tensor, x: Tensor) -> None:
+    def _place(self, batch: FitBatch, rows: Tensor, x: Tensor) -> None:
         """Put people of rows (K,) where answers x (K, n) have them."""
         q, trans, betas, status = x.split(_SIZES, 1)
         index = rows.to(batch.q.device)
@@ -232,7 +234,7 @@ class MeshFitter:
             there[index] = here.to(there.device)
 
     def _run(
-        self, batch: Batch, rows: Tensor, x: Tensor, passes: Sequence[_Pass], seek_betas: bool
+        self, batch: FitBatch, rows: Tensor, x: Tensor, passes: Sequence[_MeshPass], seek_betas: bool
     ) -> tuple[Tensor, Tensor]:
         """Passes of some people from the answers x (K, n): better answers, and their objective."""
         self._place(batch, rows, x)

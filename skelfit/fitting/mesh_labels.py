@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skelfit.config.settings import FitConfig
 
 
-class MeshPeople:
+class MeshLabelFitter:
     """Fits SKEL to meshes on one device. Tables are made at the first use of a gender, then kept."""
 
     def __init__(self, models: ModelSet, config: FitConfig, device: str = "cpu") -> None:

@@ -30,7 +30,7 @@ _FLOAT_EPS = float(torch.finfo(torch.float32).eps)
 
 
 @dataclass(frozen=True)
-class Batch:
+class FitBatch:
     """B people on a device, in the canonical frame (global orientation and translation taken off)."""
 
     count: int
@@ -44,7 +44,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Tables:
+class StageTables:
     """What the passes of a stage against one choice of vertices share for all people."""
 
     skin: SkinPlan
@@ -57,7 +57,7 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class Moments:
+class PassMoments:
     """What a vertex pass found, for the tries after the steps that follow."""
 
     rows: Rows  # people, group by group
@@ -73,12 +73,12 @@ def make_tables(
     limits: NDArray[Any],
     located: tuple[int, ...],
     couplings: NDArray[Any],
-) -> Tables:
+) -> StageTables:
     """The tables of a stage that moves the DoFs of a body part; limits, located and couplings: as `make_variables`."""
     tree = make_tree(part, skin.pairs)
     shoulders = ([dof_index(f"shoulder_{side}_{axis}") for axis in "xyz"] for side in "rl")
     branches = [[tree.dofs.index(i) for i in joint] for joint in shoulders if set(joint) <= set(tree.dofs)]
-    return Tables(
+    return StageTables(
         skin=skin,
         tree=tree,
         variables=make_variables(tree, limits, located, couplings, backend.device),
@@ -129,11 +129,11 @@ def converged(status: Tensor, config: PassConfig) -> Tensor:
 
 def batch_of(
     backend: Backend, meshes: Tensor, q: Tensor, betas: Tensor, located: Any, damping: float
-) -> Batch:
+) -> FitBatch:
     """People who start at q (B, 46) and betas (B, K) towards meshes (B, V, 3) m."""
     rows = torch.from_numpy(whole_groups(np.arange(len(meshes)), backend.lanes).reshape(-1))
     there = backend.put(q)
-    return Batch(
+    return FitBatch(
         count=len(meshes),
         target=backend.lanes_from(meshes[rows]),
         located=located,
@@ -154,7 +154,7 @@ def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
     return people
 
 
-def posing_of(backend: Backend, parts: int, body: Any, batch: Batch) -> Any:
+def posing_of(backend: Backend, parts: int, body: Any, batch: FitBatch) -> Any:
     """Where people are, and room for the joints of so many chunks."""
     posing = backend.room(backend.kernels.posing.make_posing, parts)
     posing.q, posing.betas = backend.array(batch.q), backend.array(batch.betas)
@@ -162,7 +162,7 @@ def posing_of(backend: Backend, parts: int, body: Any, batch: Batch) -> Any:
     return posing
 
 
-def state_of(backend: Backend, batch: Batch) -> Any:
+def state_of(backend: Backend, batch: FitBatch) -> Any:
     """Where people are, for the kernels that step; not a copy."""
     state = backend.kernels.levenberg_marquardt.State()
     for name in ("q", "betas", "trans", "origin", "status"):
@@ -175,7 +175,9 @@ def chunks(backend: Backend, groups: int) -> int:
     return -(-groups // backend.chunk)
 
 
-def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, betas_free: bool) -> Moments:
+def vertex_pass(
+    backend: Backend, tables: StageTables, batch: FitBatch, rows: Rows, betas_free: bool
+) -> PassMoments:
     """The moments of the people of rows (K,), and the levers of their betas where these are free."""
     k, groups = backend.kernels, whole_groups(rows, backend.lanes)
     count, joints, pairs = len(groups), len(tables.tree.joints), len(tables.tree.pairs)
@@ -196,10 +198,12 @@ def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, beta
         backend.launch(k.betas_moments.shaped_moments, parts, [*inputs, levers])
     else:
         backend.launch(k.moments.moments, parts, inputs)
-    return Moments(groups.reshape(-1), moments, levers)
+    return PassMoments(groups.reshape(-1), moments, levers)
 
 
-def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places: Rows, rules: Any) -> None:
+def solve(
+    backend: Backend, tables: StageTables, batch: FitBatch, found: PassMoments, places: Rows, rules: Any
+) -> None:
     """Steps of those people of a vertex pass who stand at places (K,) in it; their q, betas and status change."""
     k = backend.kernels
     where = whole_groups(places, backend.lanes)
@@ -222,8 +226,8 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
 
 
 def run_pass(
-    backend: Backend, tables: Tables, batch: Batch, rows: Rows, rules: Any, tries: int = 0
-) -> Moments:
+    backend: Backend, tables: StageTables, batch: FitBatch, rows: Rows, rules: Any, tries: int = 0
+) -> PassMoments:
     """A vertex pass and the steps of rules for people of rows (K,); returns what the former found.
 
     tries: steps that people whose shoulders end beyond their limits are followed for from elsewhere, of the same

@@ -28,10 +28,10 @@ from skelfit.fitting.passes import (
     DECREASE,
     MOVED,
     VALUE,
-    Batch,
-    Moments,
+    FitBatch,
+    PassMoments,
     Rows,
-    Tables,
+    StageTables,
     converged,
     make_rules,
     make_tables,
@@ -53,12 +53,12 @@ MakeSkin = Callable[[str, str, int], SkinPlan]
 
 
 @dataclass(frozen=True)
-class Stage:
+class FitStage:
     """A stage of the fit and its tables."""
 
     config: StageConfig
-    coarse: Tables  # of its vertex passes but the last
-    fine: Tables
+    coarse: StageTables  # of its vertex passes but the last
+    fine: StageTables
     limit_weight: float  # m^2 per rad^2 beyond a joint limit
     free_betas: bool
 
@@ -69,7 +69,7 @@ class Schedule:
 
     backend: Backend
     config: FitConfig
-    stages: tuple[Stage, ...]
+    stages: tuple[FitStage, ...]
 
     @property
     def last_joints(self) -> tuple[int, ...]:
@@ -90,7 +90,7 @@ class Schedule:
         return converged(status, self.config.passes)
 
     def run(
-        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] | None = None
+        self, batch: FitBatch, between: Callable[[], None], keep: Callable[[PassMoments], None] | None = None
     ) -> Tensor:
         """All stages, then whatever those need who have not converged; between stages a call. Returns the status.
 
@@ -114,7 +114,7 @@ class Schedule:
                 keep(moments)
         return status
 
-    def rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
+    def rules(self, stage: FitStage, steps: int, free_betas: bool, exact: bool) -> Any:
         """How a pass of a stage steps; exact: with the whole Hessian of the DoFs; of free betas, its model."""
         rules = make_rules(
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
@@ -127,7 +127,7 @@ class Schedule:
         rules.free_betas, rules.exact = int(free_betas), int(exact)
         return rules
 
-    def _run_stage(self, stage: Stage, batch: Batch) -> list[Moments]:
+    def _run_stage(self, stage: FitStage, batch: FitBatch) -> list[PassMoments]:
         """Returns what the passes over the fine vertices found."""
         config, thresholds = stage.config, self.config.passes
         total, passes = config.steps, config.refreshes
@@ -159,7 +159,7 @@ class Schedule:
             found.append(run_pass(self.backend, stage.fine, batch, rows, rules))
         return found
 
-    def _run_longer(self, batch: Batch, late: Rows) -> Tensor:
+    def _run_longer(self, batch: FitBatch, late: Rows) -> Tensor:
         """What those get who have not converged; returns the status of all."""
         again = self._again()
         for _ in range(self.config.retries):
@@ -170,27 +170,27 @@ class Schedule:
                 return status
         return self._second_chance(again, batch, status)
 
-    def _unsettled(self, batch: Batch, moving: float, gaining: float) -> Rows:
+    def _unsettled(self, batch: FitBatch, moving: float, gaining: float) -> Rows:
         """People that the last pass moved, or that a step would still help."""
         status = self.backend.read(batch.status)
         return _rows((status[:, MOVED] > moving) | (status[:, DECREASE] > gaining * status[:, VALUE]))
 
-    def _again(self) -> Stage:
+    def _again(self) -> FitStage:
         """The last stage for those who need longer: one pass over all vertices, betas held."""
         last = self.stages[-1]
         config = replace(last.config, steps=self.config.restarts.steps)
         return replace(last, config=config, free_betas=False)
 
-    def _run_again(self, again: Stage, batch: Batch, rows: Rows) -> None:
+    def _run_again(self, again: FitStage, batch: FitBatch, rows: Rows) -> None:
         self._restart(batch, rows)
         run_pass(self.backend, again.fine, batch, rows, self.rules(again, again.config.steps, False, False))
 
-    def _restart(self, batch: Batch, rows: Rows) -> None:
+    def _restart(self, batch: FitBatch, rows: Rows) -> None:
         """Damping as at the start, for some people."""
         index = torch.from_numpy(rows).to(batch.status.device)
         batch.status[index, DAMPING] = self.config.solver.damping
 
-    def _second_chance(self, again: Stage, batch: Batch, first: Tensor) -> Tensor:
+    def _second_chance(self, again: FitStage, batch: FitBatch, first: Tensor) -> Tensor:
         """Those who have not converged, from other starts. An answer that converges is taken if it is no worse.
 
         A start depends on nothing but the person, and each is tried on those who still fail by then.
@@ -247,7 +247,7 @@ def make_schedule(
     """
     couplings = spine_couplings(config.spine)
 
-    def tables(part: str, stage: StageConfig, stride: int) -> Tables:
+    def tables(part: str, stage: StageConfig, stride: int) -> StageTables:
         skin = make_skin(part, stage.vertices, stride)
         return make_tables(backend, body, skin, part, limits, located, couplings)
 
@@ -259,5 +259,5 @@ def make_schedule(
         if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
             coarse = tables(part, stage, int(stage.coarse_stride or stage.stride))
         free = stage.refine_betas and free_betas
-        stages.append(Stage(stage, coarse, fine, config.limit_weight, free))
+        stages.append(FitStage(stage, coarse, fine, config.limit_weight, free))
     return Schedule(backend, config, tuple(stages))

@@ -37,7 +37,7 @@ from skelfit.fitting.backends.backend import cpu_lanes, start_warp
 from skelfit.fitting.backends.kernels import kernels_for
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.mesh_labels import MeshPeople
+from skelfit.fitting.mesh_labels import MeshLabelFitter
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).with_name("golden")
@@ -110,7 +110,7 @@ def answers(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> d
         "neutral": fitter.fit("neutral", *neutral),
         "male": fitter.fit("male", *male),
         "hurried": Fitter(models, hurried(fit_config())).fit("male", *(x[16:] for x in male)),
-        "mesh": MeshPeople(models, fit_config()).fit(
+        "mesh": MeshLabelFitter(models, fit_config()).fit(
             "male", SmplModel(models.smpl_of("male")).vertices(*(x[14:18] for x in male))
         ),
     }

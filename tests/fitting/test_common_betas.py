@@ -15,8 +15,8 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.config.settings import FirstOrderConfig, load_pipeline
 from skelfit.fitting.baseline.first_order import _FirstOrderPair
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.sequences.frame_index import Frames
-from skelfit.fitting.sequences.shared_betas import Known, alike, know_betas, known, together
+from skelfit.fitting.sequences.frame_index import FrameIndex
+from skelfit.fitting.sequences.shared_betas import BetasSystems, alike, know_betas, known, together
 from tools.studies.motions import make_motion
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
@@ -97,12 +97,12 @@ def test_a_sequence_of_one_shape_costs_less_than_with_the_mean(
     """Somebody sits down: betas that each frame has by itself make up for its pose."""
     motion = make_motion("sit")
     labels = [torch.from_numpy(x[20:60:3]) for x in (motion.pose, motion.betas, motion.transl)]
-    frames = Frames(np.zeros(len(labels[0]), np.int64), motion.time[20:60:3])
+    frames = FrameIndex(np.zeros(len(labels[0]), np.int64), motion.time[20:60:3])
     fitter = Fitter(models, load_pipeline(PIPELINE).fit)
     found = fitter.fit("neutral", *labels, frames)
     assert (found.betas == found.betas[0]).all()
 
-    def mean(backend: object, schedule: object, batch: object) -> Known:
+    def mean(backend: object, schedule: object, batch: object) -> BetasSystems:
         return alike(fitter.backend.read(batch.betas))  # type: ignore[attr-defined]
 
     monkeypatch.setattr(skelfit.fitting.sequences.sequence_fit, "know_betas", mean)

@@ -18,7 +18,7 @@ from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
 from skelfit.conversion.shard_task import make_fitter, run_shard
 from skelfit.fitting.baseline import first_order
 from skelfit.fitting.baseline.first_order import FirstOrderFitter, judge, minimise
-from skelfit.fitting.baseline.naive_objective import Reference
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
 from skelfit.fitting.fitter import PairFitter
 from skelfit.labels.demo_people import sample_labels, write_demo
 from skelfit.labels.label_store import build_store, store_info
@@ -53,9 +53,9 @@ def test_objective_is_that_of_the_result(
     root: str, models: ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all vertices, pose correctives included, with limits, shoulders and betas: what `Fitter` reports."""
-    seen: list[tuple[Reference, Tensor]] = []
+    seen: list[tuple[NaiveObjective, Tensor]] = []
 
-    def watched(goal: Reference, x: Tensor) -> tuple[Tensor, Tensor]:
+    def watched(goal: NaiveObjective, x: Tensor) -> tuple[Tensor, Tensor]:
         seen.append((goal, x))
         return judge(goal, x)
 
@@ -86,7 +86,7 @@ def test_what_a_step_promises_is_what_it_gains(models: ModelSet) -> None:
     q = 0.3 * torch.randn(2, NUM_DOFS, dtype=torch.float64)
     target, om = model.forward(model.shape(betas), q).vertices, torch.full((345,), 1 / 345).double()
     free = torch.tensor([[-torch.inf, torch.inf]]).double().expand(NUM_DOFS, 2)
-    goal = Reference(model, om, target, torch.arange(3, NUM_DOFS), q, betas, free, 0.0)
+    goal = NaiveObjective(model, om, target, torch.arange(3, NUM_DOFS), q, betas, free, 0.0)
     x = goal.start + 1e-3 * torch.randn_like(goal.start)
     value, decrease = judge(goal, x)
     torch.testing.assert_close(decrease, value, rtol=2e-2, atol=0)

@@ -32,7 +32,7 @@ from skelfit.fitting.backends.skin_tables import stage_skin
 from skelfit.fitting.fit_errors import measure
 from skelfit.fitting.fit_result import FitResult, better, map_results
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.passes import DAMPING, Tables, batch_of, make_rules, make_tables, run_pass
+from skelfit.fitting.passes import DAMPING, StageTables, batch_of, make_rules, make_tables, run_pass
 from skelfit.fitting.schedule import Schedule
 from skelfit.fitting.start.retry import retry_failed
 from skelfit.fitting.start.warm_start import beta_map, body_angles, root_angles, root_translation
@@ -88,14 +88,14 @@ def test_recovers_known_poses_from_meshes_made_by_skel(models: ModelSet, config:
     nowhere = backend.array(torch.zeros(count, 0, 3))
     batch = batch_of(backend, meshes, start, betas, nowhere, config.solver.damping)
 
-    def tables(stride: int) -> Tables:
+    def tables(stride: int) -> StageTables:
         skin = stage_skin(model, "all", "all", stride, backend.block, backend.device)
         return make_tables(backend, body, skin, "all", dof_limits(), (), torch.zeros(0, NUM_DOFS).numpy())
 
     coarse, whole = tables(8), tables(1)
     fine = [(whole, 4, 1e-4), (whole, 4, 1e-4)]
 
-    def run(rows: Tensor, x: Tensor, passes: list[tuple[Tables, int, float]]) -> tuple[Tensor, Tensor]:
+    def run(rows: Tensor, x: Tensor, passes: list[tuple[StageTables, int, float]]) -> tuple[Tensor, Tensor]:
         batch.q[rows] = x
         for some, steps, weight in passes:
             rules = make_rules(backend, config, steps, 0.0, 0.0)

@@ -20,7 +20,7 @@ from skelfit.config.settings import FitConfig, load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.mesh_fitter import MeshFit, MeshFitter
-from skelfit.fitting.mesh_labels import MeshPeople
+from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.fitting.start.mesh_parts import PARTS, part_weights
 from skelfit.fitting.start.mesh_start import MeshStart, mesh_start, mesh_start_tables
 from skelfit.fitting.start.warm_start import body_angles, root_angles
@@ -197,7 +197,7 @@ def test_keypoints_are_regressed_from_the_fitted_skin(models: ModelSet, config: 
     """Of meshes that SKEL cannot make."""
     pose, betas, transl = (torch.tensor(x) for x in sample_labels(5, 0, 0.0))
     mesh = SmplModel(models.smpl_of("male")).vertices(pose, betas, transl)
-    found = MeshPeople(models, config).fit("male", mesh)
+    found = MeshLabelFitter(models, config).fit("male", mesh)
     model = SkelModel(models.skel_of("male"))
     skin = model.forward(model.shape(found.betas), found.poses, found.trans)
     points = torch.einsum(

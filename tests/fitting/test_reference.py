@@ -26,7 +26,7 @@ from torch import Tensor
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.fitting.baseline.naive_objective import Reference
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def model(models: ModelSet) -> SkelModel:
 
 
 @pytest.fixture(params=KINDS)
-def goal(request: pytest.FixtureRequest, model: SkelModel) -> Reference:
+def goal(request: pytest.FixtureRequest, model: SkelModel) -> NaiveObjective:
     return KINDS[request.param](model)
 
 
@@ -45,7 +45,7 @@ def differences(function: Callable[[Tensor], Tensor], x: Tensor, step: float = 1
     return torch.stack([(function(x + h) - function(x - h)) / (2 * step) for h in steps], -1)
 
 
-def test_derivatives_are_those_of_differences(goal: Reference) -> None:
+def test_derivatives_are_those_of_differences(goal: NaiveObjective) -> None:
     x = near(goal)
     gradient = goal.gradient(x)
     expected = differences(goal.value, x)
@@ -70,7 +70,7 @@ def test_the_hessian_of_a_straight_spine(model: SkelModel, angle: float) -> None
     assert (hessian - slope).abs().max() < 1e-6 * slope.abs().max()
 
 
-def test_people_are_evaluated_as_they_are_alone(goal: Reference) -> None:
+def test_people_are_evaluated_as_they_are_alone(goal: NaiveObjective) -> None:
     x = near(goal)
     together = vars(goal.evaluate(x, exact=True))
     n = x.shape[1]

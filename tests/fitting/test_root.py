@@ -24,8 +24,8 @@ from skelfit.fitting import schedule
 from skelfit.fitting.fit_result import FitResult, map_results
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.passes import VALUE
-from skelfit.fitting.sequences.frame_index import Frames
-from skelfit.fitting.start.retry import Retried, retry_failed
+from skelfit.fitting.sequences.frame_index import FrameIndex
+from skelfit.fitting.start.retry import RetryResult, retry_failed
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 from tools.studies.motions import make_motion
 
@@ -161,9 +161,9 @@ def test_a_second_chance_brings_its_own_translation(
     models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever attempt a person's answer is of, it is whole: its skin is where it says it is."""
-    tried: list[Retried] = []
+    tried: list[RetryResult] = []
 
-    def watched(*given: object) -> Retried:
+    def watched(*given: object) -> RetryResult:
         tried.append(retry_failed(*given))
         return tried[-1]
 
@@ -197,7 +197,7 @@ def test_frames_of_a_sequence_share_a_root_that_moves_smoothly(models: ModelSet,
     motion = make_motion("kick", 40)
     people = [torch.from_numpy(x) for x in (motion.pose, motion.betas, motion.transl)]
     alone = Fitter(models, replace(config, temporal=None)).fit("male", *people)
-    together = Fitter(models, config).fit("male", *people, Frames(np.zeros(40, np.int64), motion.time))
+    together = Fitter(models, config).fit("male", *people, FrameIndex(np.zeros(40, np.int64), motion.time))
     assert together.converged.all() and together.pve_mm.mean() < 1.02 * alone.pve_mm.mean()
     skel, smpl = SkelModel(models.skel_of("male")), SmplModel(models.smpl_of("male"))
     skin = skel.forward(skel.shape(together.betas), together.poses, together.trans).vertices

@@ -20,9 +20,9 @@ from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.fit_result import FitResult, better_sequences, map_results
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.passes import vertex_pass
-from skelfit.fitting.sequences.frame_index import Frames, ShapeLabels
+from skelfit.fitting.sequences.frame_index import FrameIndex, ShapeLabels
 from skelfit.fitting.sequences.label_jumps import label_jumps
-from skelfit.fitting.sequences.sequence_fit import _Steps
+from skelfit.fitting.sequences.sequence_fit import _SequenceSteps
 from skelfit.labels.demo_people import sample_labels
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
@@ -52,10 +52,10 @@ def motion(count: int, seed: int, extreme: float = 1.0, gap: float = 0.8) -> Lab
     return found.float(), betas[:1].expand(count, -1).float().contiguous(), torch.zeros(count, 3)
 
 
-def frames_of(*counts: int, rate: float = RATE) -> Frames:
+def frames_of(*counts: int, rate: float = RATE) -> FrameIndex:
     """Sequences one after the other."""
     time = np.concatenate([np.arange(n) / rate for n in counts])
-    return Frames(np.repeat(np.arange(len(counts)), counts), time)
+    return FrameIndex(np.repeat(np.arange(len(counts)), counts), time)
 
 
 def joined(*labels: Labels) -> Labels:
@@ -197,7 +197,9 @@ def test_sequences_are_alike_in_any_company(
     labels, found = two
     threads = torch.get_num_threads()
     second = [x[23:] for x in labels]
-    alone = Fitter(models, config).fit("male", *second, Frames(np.full(40, 5), 7.5 + np.arange(40) / RATE))
+    alone = Fitter(models, config).fit(
+        "male", *second, FrameIndex(np.full(40, 5), 7.5 + np.arange(40) / RATE)
+    )
     # The times of day are other floats: what lies between two of them is almost the same.
     assert_same_fit(alone, rows(found, slice(23, None)))
     alone = Fitter(models, config).fit("male", *second, frames_of(40))
@@ -205,7 +207,7 @@ def test_sequences_are_alike_in_any_company(
     # Rows of both sequences in turns, in batches of 8, by two threads.
     turns = torch.argsort(torch.cat((torch.arange(23) * 2.0, torch.arange(40) * 1.1)), stable=True)
     frames = frames_of(23, 40)
-    given = Frames(frames.sequence[turns], frames.time[turns])
+    given = FrameIndex(frames.sequence[turns], frames.time[turns])
     try:
         torch.set_num_threads(2)
         small = Fitter(models, replace(config, batch=8))
@@ -222,9 +224,9 @@ def test_a_refused_step_leaves_other_sequences_alone(
     labels, frames = joined(motion(4, 1), motion(6, 2)), frames_of(4, 6)
     fitter = Fitter(models, replace(config, root="free"))
     found = fitter.fit("male", *labels, frames)
-    accept = _Steps._no_worse
+    accept = _SequenceSteps._no_worse
     monkeypatch.setattr(
-        _Steps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v)
+        _SequenceSteps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v)
     )
     refused = fitter.fit("male", *labels, frames)
     assert (rows(refused, slice(4)).poses != rows(found, slice(4)).poses).any()
@@ -255,7 +257,9 @@ def test_rows_of_no_sequence_are_fitted_alone(
     labels, found = two
     some = motion(5, 4, extreme=0.0)
     frames = frames_of(23, 40)
-    mixed = Frames(np.concatenate((frames.sequence, [-1] * 5)), np.concatenate((frames.time, [np.nan] * 5)))
+    mixed = FrameIndex(
+        np.concatenate((frames.sequence, [-1] * 5)), np.concatenate((frames.time, [np.nan] * 5))
+    )
     fitter = Fitter(models, config)
     both = fitter.fit("male", *joined(labels, some), mixed)
     alone = fitter.fit("male", *some)
@@ -263,7 +267,7 @@ def test_rows_of_no_sequence_are_fitted_alone(
     assert_same_bits(rows(both, slice(63)), found)
     independent = Fitter(models, replace(config, temporal=None))
     assert_same_bits(independent.fit("male", *some, frames_of(5)), alone)
-    assert_same_bits(fitter.fit("male", *some, Frames(np.full(5, -1), np.zeros(5))), alone)
+    assert_same_bits(fitter.fit("male", *some, FrameIndex(np.full(5, -1), np.zeros(5))), alone)
 
 
 def test_backends_agree(backend: Backend, models: ModelSet, config: FitConfig) -> None:
@@ -294,7 +298,9 @@ def test_a_frame_that_is_not_finite_is_left_out(
     fitter, frames = Fitter(models, config), frames_of(23, 40)
     found = fitter.fit("male", *broken, frames)
     kept = torch.cat((torch.arange(30), torch.arange(31, 63)))
-    without = fitter.fit("male", *(x[kept] for x in labels), Frames(frames.sequence[kept], frames.time[kept]))
+    without = fitter.fit(
+        "male", *(x[kept] for x in labels), FrameIndex(frames.sequence[kept], frames.time[kept])
+    )
     assert not found.finite[30] and not found.converged[30]
     assert_same_bits(rows(found, kept), without)
     none = fitter.fit(
@@ -356,7 +362,7 @@ def test_frames_are_those_of_the_rows(models: ModelSet, config: FitConfig) -> No
     with pytest.raises(ValueError, match="frames: expected those of 3 rows, found 4"):
         Fitter(models, config).fit("male", *labels, frames_of(4))
     nobody = Fitter(models, config).fit(
-        "male", *(x[:0] for x in labels), Frames(np.zeros(0, np.int64), np.zeros(0))
+        "male", *(x[:0] for x in labels), FrameIndex(np.zeros(0, np.int64), np.zeros(0))
     )
     assert len(nobody.poses) == 0
 

@@ -2,8 +2,8 @@
 
     E(x) = sum_f E_f(x_f) + sum_f w_f sum_j |D_{f+1,j} - D_{f,j}|^2 / 2,   D_{f,j} = R_j(s_f)^T R_j(q_f),
 
-in m^2, with E_f a frame's own `Reference`, w_f in m^2 / rad^2 and R_j the rotation of joint j in its own frame. The
-matrix is dense, so that sequences should be short.
+in m^2, with E_f a frame's own `NaiveObjective`, w_f in m^2 / rad^2 and R_j the rotation of joint j in its own frame.
+The matrix is dense: keep sequences short.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from skelfit.bodies.dofs import DOF_JOINT, dof_axes
 from skelfit.bodies.lazy_roma import roma
-from skelfit.fitting.baseline.naive_objective import Reference
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
 
 
 @dataclass(frozen=True)
 class SequenceReference:
     """F frames, in their order."""
 
-    frames: Reference
+    frames: NaiveObjective
     start: Tensor  # (F, 46) rad, s
     weight: Tensor  # (F - 1,) m^2 / rad^2
 

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 
 from skelfit.bodies.skel import SkelModel
-from skelfit.fitting.baseline.naive_objective import Reference
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
 from skelfit.fitting.baseline.naive_step import promised_decrease
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter, PairFitter
-from skelfit.fitting.passes import DECREASE, VALUE, Batch, new_status
-from skelfit.fitting.schedule import Stage
-from skelfit.fitting.terms.shoulder_targets import JointGoal
+from skelfit.fitting.passes import DECREASE, VALUE, FitBatch, new_status
+from skelfit.fitting.schedule import FitStage
+from skelfit.fitting.terms.shoulder_targets import JointTargets
 from skelfit.fitting.terms.spine_coupling import coupled, spine_couplings
 
 if TYPE_CHECKING:
     from skelfit.bodies.model_set import ModelSet
     from skelfit.config.settings import FirstOrderConfig, FitConfig
-    from skelfit.fitting.sequences.frame_index import Frames
+    from skelfit.fitting.sequences.frame_index import FrameIndex
 
 # Evaluations per iteration of L-BFGS: its line search mostly takes the first trial.
 _EVALUATIONS = 1.25
@@ -50,7 +50,7 @@ class FirstOrderFitter(Fitter):
         self.first_order = first_order
 
     def fit(
-        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: Frames | None = None
+        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: FrameIndex | None = None
     ) -> FitResult:
         """Fit N people; the baseline has no term between frames, so that it takes none."""
         if frames is not None:
@@ -71,7 +71,7 @@ class FirstOrderFitter(Fitter):
 class _FirstOrderPair(PairFitter):
     first_order: FirstOrderConfig
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
+    def run(self, batch: FitBatch, between: Callable[[], None]) -> Tensor:
         """All stages of the baseline; who has converged is judged as `Fitter` judges it."""
         status = new_status(batch.count, self.config.solver.damping)
         for k, stage in enumerate(self.schedule.stages):
@@ -90,7 +90,7 @@ class _FirstOrderPair(PairFitter):
             status[:, VALUE], status[:, DECREASE] = (torch.cat(e).cpu() for e in zip(*judged, strict=True))
         return status
 
-    def goal(self, stage: Stage, batch: Batch) -> Reference:
+    def goal(self, stage: FitStage, batch: FitBatch) -> NaiveObjective:
         """What a stage minimises, from where people are: pose correctives follow the pose."""
         config, skin, backend = self.config, stage.fine.skin, self.backend
         device, vertices = backend.device, torch.from_numpy(skin.vertices)
@@ -100,10 +100,10 @@ class _FirstOrderPair(PairFitter):
             mine = [k for k, j in enumerate(self.locator.joints) if j in stage.fine.tree.joints]
             place = backend.read(batch.located)[:, mine].to(device)
             names = tuple(self.locator.joints[k] for k in mine)
-            joints = JointGoal(names, place, stage.config.joint_weight)
+            joints = JointTargets(names, place, stage.config.joint_weight)
         tied = coupled(spine_couplings(config.spine), stage.fine.tree.dofs)
         last, root = stage is self.schedule.stages[-1], config.root_prior
-        return Reference(
+        return NaiveObjective(
             model=SkelModel(self.skel.asset, device).with_vertices(vertices.to(device)),
             om=backend.read(skin.skin.om)[: len(vertices)].to(device),
             target=skins.to(device),
@@ -121,7 +121,7 @@ class _FirstOrderPair(PairFitter):
         )
 
 
-def judge(goal: Reference, x: Tensor) -> tuple[Tensor, Tensor]:
+def judge(goal: NaiveObjective, x: Tensor) -> tuple[Tensor, Tensor]:
     """The objective (B,) m^2 at variables x (B, n), and by how much one step more would lower it."""
     found = goal.evaluate(x)
     return found.value, promised_decrease(found)

@@ -9,9 +9,9 @@ turned, t how far the person is moved: zero, or where it is free the one that is
 it. Everything is computed by
 `SkelModel` and differentiated by torch, in the float type of the model; people have nothing in common.
 
-Kernels expand the vertex errors about the skin of a vertex pass and hold some of it until the next. `Reference.hold`
-gives that objective: the rest skin v with its pose correctives is that of the pass, and a change of betas moves a
-vertex by its shape vectors, turned as at the pass, and by what it changes of the transforms A:
+Kernels expand the vertex errors about the skin of the last vertex pass. `NaiveObjective.hold` gives that objective:
+the rest skin v keeps the pose correctives of the pass. A change of betas moves a vertex by its shape vectors, rotated
+as at the pass, and by what it changes of the transforms A:
 
     skin_v = A(q, betas) [v; 1] + turned (betas - betas of the pass).
 
@@ -32,7 +32,7 @@ from skelfit.bodies.dofs import ROOT_DOFS
 from skelfit.bodies.skel import SkelModel, skinning_transforms
 
 if TYPE_CHECKING:
-    from skelfit.fitting.terms.shoulder_targets import JointGoal
+    from skelfit.fitting.terms.shoulder_targets import JointTargets
 
 _DIRECTIONS = 16  # of the derivative, at a time: that many skins are in memory
 
@@ -48,7 +48,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldSkin:
     """What a vertex pass knows and holds until the next."""
 
     rest: Tensor  # (B, V, 3) m, rest skin, pose correctives included
@@ -58,7 +58,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Reference:
+class NaiveObjective:
     """A stage's objective of B people; `start` are the variables at q and betas."""
 
     model: SkelModel  # of the stage's V vertices alone, as `SkelModel.with_vertices` gives it
@@ -70,8 +70,8 @@ class Reference:
     limits: Tensor  # (46, 2) rad
     limit_weight: float  # m^2 / rad^2 beyond a limit
     beta_weight: float | None = None  # m^2 per squared beta; None: betas are not free
-    joints: JointGoal | None = None
-    held: Held | None = None  # None: correctives follow the pose, and the skin the betas
+    joints: JointTargets | None = None
+    held: HeldSkin | None = None  # None: correctives follow the pose, and the skin the betas
     couplings: Tensor | None = None  # (K, 46) m per rad, forms that tie active DoFs alone
     free_translation: bool = False  # the minimum over a translation of each person
     turn_weight: float = 0.0  # m^2 per rad^2 that the root turns
@@ -83,12 +83,12 @@ class Reference:
         x = self.q[:, self.dofs]
         return x if self.beta_weight is None else torch.cat((x, self.betas), 1)
 
-    def hold(self) -> Reference:
+    def hold(self) -> NaiveObjective:
         """The objective that a vertex pass at q and betas gives."""
         model, shape = self.model, self.model.shape(self.betas)
         posed = model.joints(shape.frames, self.q)
         blended = _blended(model, skinning_transforms(posed, shape.frames.joints))
-        held = Held(
+        held = HeldSkin(
             rest=shape.v_rest + model.correctives(posed.local_rot),
             joints=shape.frames.joints,
             betas=self.betas,
@@ -96,11 +96,11 @@ class Reference:
         )
         return replace(self, held=held)
 
-    def take(self, rows: Tensor) -> Reference:
+    def take(self, rows: Tensor) -> NaiveObjective:
         """The same objective of some people; rows (k,) int64."""
         held, joints = self.held, self.joints
         if held is not None:
-            held = Held(**{name: x[rows] for name, x in vars(held).items()})
+            held = HeldSkin(**{name: x[rows] for name, x in vars(held).items()})
         if joints is not None:
             joints = replace(joints, place=joints.place[rows])
         people = {name: getattr(self, name)[rows] for name in ("target", "q", "betas")}
@@ -188,7 +188,7 @@ def _slopes(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return found
 
 
-def _held_skin(model: SkelModel, held: Held, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+def _held_skin(model: SkelModel, held: HeldSkin, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
     """Skin (B, V, 3) and joints (B, 24, 3) at angles q (B, 46), m."""
     frames = model.frames(betas)
     transforms = skinning_transforms(model.joints(frames, q), frames.joints)

@@ -1,7 +1,7 @@
-"""The frames of sequences and the equations that ties make of them, on the device.
+"""The frames of sequences, and the equations that the temporal term makes of them, on the device.
 
-`Coupled` evaluates frames, from the moments of vertex passes that `Held` knows, solves for the steps of chains of
-them, and moves them. Work is shared by threads, in groups of frames.
+`CoupledFrames` evaluates frames from the moments that `FrameMoments` keeps, solves for the steps of chains of frames,
+and takes the steps. Threads share the work, in groups of frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.parallel_batches import Each
-from skelfit.fitting.passes import Moments, Tables, whole_groups
+from skelfit.fitting.passes import PassMoments, StageTables, whole_groups
 from skelfit.fitting.sequences.elimination_order import Elimination, make_elimination
 from skelfit.fitting.sequences.temporal_tables import make_tied
 
@@ -27,7 +27,7 @@ _GROUPS = 64  # of frames, per call of a kernel on a CPU: enough work to hand it
 
 
 @dataclass(frozen=True)
-class People:
+class FrameStates:
     """Where the N frames are, on the device."""
 
     q: Tensor  # (N, 46) rad
@@ -39,15 +39,15 @@ class People:
     located: Tensor  # (N, R, 3) m
 
 
-class Held:
+class FrameMoments:
     """The moments of N frames: of each, those of the vertex pass that was the last to see it."""
 
     def __init__(self, count: int) -> None:
-        self._moments: dict[int, Moments] = {}
+        self._moments: dict[int, PassMoments] = {}
         self._passes = 0
         self._which, self._place = (np.full(count, -1) for _ in range(2))
 
-    def hold(self, moments: Moments, frames: Indices) -> None:
+    def hold(self, moments: PassMoments, frames: Indices) -> None:
         """Moments of a pass; frames: which each of the people of the pass is, group by group.
 
         Those of passes that were the last to see no frame any more are dropped.
@@ -58,7 +58,7 @@ class Held:
         used = np.unique(self._which).tolist()
         self._moments = {k: found for k, found in self._moments.items() if k in used}
 
-    def passes(self, frames: Indices) -> list[tuple[Moments, Indices, Indices]]:
+    def passes(self, frames: Indices) -> list[tuple[PassMoments, Indices, Indices]]:
         """Some frames by the pass that saw them: its moments, the frames, and their places in it."""
         found = []
         for k in np.unique(self._which[frames]):
@@ -68,7 +68,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Ties:
+class FrameTies:
     """What ties each of N frames to those before and after it."""
 
     before: Indices  # (N,) -1: none
@@ -76,7 +76,9 @@ class Ties:
     weight: Tensor  # (N, 2) m^2 / rad^2
 
 
-def make_ties(sequences: Sequence[Indices], time: NDArray[np.float64], weight: NDArray[np.float64]) -> Ties:
+def make_frame_ties(
+    sequences: Sequence[Indices], time: NDArray[np.float64], weight: NDArray[np.float64]
+) -> FrameTies:
     """Ties along the frames of sequences; time (N,) s.
 
     weight (N,) m^2 s^2 / rad^2 of the tie to the frame after, over the square of the time between the two.
@@ -87,12 +89,12 @@ def make_ties(sequences: Sequence[Indices], time: NDArray[np.float64], weight: N
         one, two = frames[:-1], frames[1:]
         before[two], after[one] = one, two
         weights[two, 0] = weights[one, 1] = weight[one] / (time[two] - time[one]) ** 2
-    return Ties(before, after, torch.tensor(weights, dtype=torch.float32))
+    return FrameTies(before, after, torch.tensor(weights, dtype=torch.float32))
 
 
 @dataclass(frozen=True)
-class Chains:
-    """Frames that move together, as kernels take them; made by `Coupled.chains`."""
+class FrameChains:
+    """Frames that move together, as kernels take them; made by `CoupledFrames.chains`."""
 
     frames: Indices
     parts: list[
@@ -101,10 +103,12 @@ class Chains:
     elimination: Elimination
 
 
-class Coupled:
+class CoupledFrames:
     """N frames with n variables each, those of a fit's stage."""
 
-    def __init__(self, backend: Backend, tables: Tables, rules: Any, people: People, each: Each) -> None:
+    def __init__(
+        self, backend: Backend, tables: StageTables, rules: Any, people: FrameStates, each: Each
+    ) -> None:
         """rules: of the stage that the tables are of; betas are held."""
         k, count = backend.kernels, len(people.q)
         self.backend, self.people, self.each = backend, people, each
@@ -118,7 +122,7 @@ class Coupled:
         state.q, state.betas, state.trans = (backend.array(x) for x in (people.q, people.betas, people.trans))
         state.origin, state.status = state.q, backend.array(people.status)
         none = np.full(count, -1)
-        self.ties = Ties(none, none, torch.zeros(count, 2))
+        self.ties = FrameTies(none, none, torch.zeros(count, 2))
         self.factors: Any = None
         self.state, self.located = state, backend.array(people.located)
 
@@ -133,13 +137,13 @@ class Coupled:
         found = np.asarray(self._deviations(everybody, self.people.start).numpy())
         return found[:, int(0 in self.tables.tree.joints) :]
 
-    def tie(self, ties: Ties) -> None:
+    def tie(self, ties: FrameTies) -> None:
         """From now on, these are the ties."""
         self.ties = ties
         self.sequences.start = self.backend.array(self.people.start)
         wp.to_torch(self.sequences.weight).copy_(ties.weight)
 
-    def chains(self, chains: Sequence[Indices]) -> Chains:
+    def chains(self, chains: Sequence[Indices]) -> FrameChains:
         """Chains of frames that move together; what is tied to them, and is in none, stays."""
         frames = np.concatenate(chains)
         elimination = make_elimination(self.backend, chains)
@@ -147,9 +151,9 @@ class Coupled:
             self.factors = self.backend.kernels.cyclic_reduction.make_factors(
                 elimination.groups, self.n, self.backend.device
             )
-        return Chains(frames, self._parts(frames), elimination)
+        return FrameChains(frames, self._parts(frames), elimination)
 
-    def evaluate(self, held: Held, chains: Chains) -> Tensor:
+    def evaluate(self, held: FrameMoments, chains: FrameChains) -> Tensor:
         """Make the equations of chains from their frames' moments; the values (N, 3) m^2 of all, on the host.
 
         The columns: of the frame alone, of its ties to the frames before and after it.
@@ -166,7 +170,7 @@ class Coupled:
         self._share(chains.parts, lambda part: self._launch(kernel, *part, *inputs))
         return self.backend.read(self.sequences.value)
 
-    def step(self, chains: Chains, damping: Tensor) -> None:
+    def step(self, chains: FrameChains, damping: Tensor) -> None:
         """Move chains by a damped step, damping (N,); the equations are used up."""
         kernel = self.backend.kernels.temporal_terms.damp
         wp.to_torch(self.sequences.damping).copy_(damping)
@@ -174,7 +178,7 @@ class Coupled:
         chains.elimination.solve(self.system, self.factors, self._share_groups)
         self._share(chains.parts, lambda part: self._move(part[0]))
 
-    def moved(self, chains: Chains) -> Tensor:
+    def moved(self, chains: FrameChains) -> Tensor:
         """How far the joint of each frame has turned that has since the last vertex pass turned most, (N,) rad.
 
         Of frames that are in no chain, anything; by the chord, which is shorter than the arc.
@@ -225,7 +229,7 @@ class Coupled:
         self._deviate(parts, q)
         return self.backend.read(self.sequences.deviation)
 
-    def _evaluate(self, found: Moments, frames: Indices, places: Indices) -> None:
+    def _evaluate(self, found: PassMoments, frames: Indices, places: Indices) -> None:
         backend, k, tables = self.backend, self.backend.kernels, self.tables
         where = backend.ints(whole_groups(places, backend.lanes))
         groups = where.shape[0]

@@ -22,7 +22,7 @@ Share = Callable[[Callable[[int, int], None], int], None]
 
 
 @dataclass(frozen=True)
-class Level:
+class EliminationLevel:
     """Frames that are eliminated at once, and those before and after them by then; -1: none."""
 
     frames: Indices
@@ -30,7 +30,7 @@ class Level:
     after: Indices
 
 
-def levels_of(chains: Sequence[Indices]) -> list[Level]:
+def levels_of(chains: Sequence[Indices]) -> list[EliminationLevel]:
     """The levels of some chains; each is its frames in their order, and not empty."""
     levels: list[list[Indices]] = []
     for chain in chains:
@@ -46,7 +46,7 @@ def levels_of(chains: Sequence[Indices]) -> list[Level]:
             after[: max(len(kept) - 1, 0)] = kept[1:]
             levels[level].append(np.stack((out, before, after)))
             left, level = kept, level + 1
-    return [Level(*np.concatenate(parts, 1)) for parts in levels]
+    return [EliminationLevel(*np.concatenate(parts, 1)) for parts in levels]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class ShapeLabels:
 
 
 @dataclass(frozen=True)
-class Frames:
+class FrameIndex:
     """Of N rows, the sequence that each is a frame of. The rows of one need not be next to each other.
 
     A sequence's rows are in the order of time. A frame that is missing leaves a gap: what ties its neighbours to each
@@ -47,9 +47,9 @@ class Frames:
                     f"found {time[wrong[0]]} s in row {rows[wrong[0]]}"
                 )
 
-    def take(self, rows: NDArray[np.int64]) -> Frames:
+    def take(self, rows: NDArray[np.int64]) -> FrameIndex:
         """The same of some rows (K,), in the order given."""
-        return Frames(self.sequence[rows], self.time[rows], self.shapes)
+        return FrameIndex(self.sequence[rows], self.time[rows], self.shapes)
 
     def sequences(self) -> list[NDArray[np.int64]]:
         """The rows of each sequence, in their order; sequences in the order of their numbers."""

@@ -24,14 +24,20 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.fitting.fit_errors import Measured
+from skelfit.fitting.fit_errors import PendingErrors
 from skelfit.fitting.fit_result import FitResult, map_results
 from skelfit.fitting.parallel_batches import Each, side_by_side
-from skelfit.fitting.passes import DECREASE, MOVED, VALUE, Batch, Moments, vertex_pass
-from skelfit.fitting.sequences.coupled_frames import Coupled, Held, Indices, People, make_ties
+from skelfit.fitting.passes import DECREASE, MOVED, VALUE, FitBatch, PassMoments, vertex_pass
+from skelfit.fitting.sequences.coupled_frames import (
+    CoupledFrames,
+    FrameMoments,
+    FrameStates,
+    Indices,
+    make_frame_ties,
+)
 from skelfit.fitting.sequences.frame_index import ShapeLabels, evenly
 from skelfit.fitting.sequences.label_jumps import label_jumps
-from skelfit.fitting.sequences.shared_betas import Known, alike, know_betas, together
+from skelfit.fitting.sequences.shared_betas import BetasSystems, alike, know_betas, together
 
 if TYPE_CHECKING:
     from skelfit.config.settings import TemporalConfig
@@ -57,11 +63,11 @@ def fit_sequences(
         finite = known.cpu().numpy()
         chains = [kept for frames in sequences if len(kept := frames[finite[frames]])]
         if chains:
-            held = Held(len(time))
+            held = FrameMoments(len(time))
             for first, one in zip(firsts, alone, strict=True):
                 for moments in one.moments:
                     held.hold(moments, first + moments.rows)
-            _Steps(pair, config, labels, people, chains, time, held, each).run()
+            _SequenceSteps(pair, config, labels, people, chains, time, held, each).run()
 
         def result(k: int) -> FitResult:
             rows = slice(firsts[k], firsts[k] + size)
@@ -95,7 +101,7 @@ def shared_betas(
             sources[whose] = labels[0][few], labels[1][few]
     pose, given = (torch.cat(x) for x in zip(*sources.values(), strict=True))
 
-    def known(first: int) -> Known:
+    def known(first: int) -> BetasSystems:
         if not refined:
             return alike(pair.transferred(given[first : first + size]))
         batch = pair.start(pose[first : first + size], given[first : first + size])
@@ -112,25 +118,25 @@ def shared_betas(
 
 
 @dataclass(frozen=True)
-class _Alone:
+class _IndependentFit:
     """A batch of frames, each fitted by itself."""
 
-    people: People
-    moments: list[Moments]  # of all of them, then of some
-    progress: list[Measured]
+    people: FrameStates
+    moments: list[PassMoments]  # of all of them, then of some
+    progress: list[PendingErrors]
 
 
-def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: slice) -> _Alone:
+def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: slice) -> _IndependentFit:
     """Some frames, with these betas (N, K)."""
     batch = pair.start(*(x[rows] for x in labels[:2]))
     batch.betas.copy_(betas[rows])
     start = batch.q.clone()
-    moments: list[Moments] = []
-    progress: list[Measured] = []
+    moments: list[PassMoments] = []
+    progress: list[PendingErrors] = []
     status = pair.schedule.with_betas_held().run(
         batch, lambda: progress.append(pair.progress_of(batch)), moments.append
     )
-    people = People(
+    people = FrameStates(
         q=batch.q,
         origin=batch.origin,
         betas=batch.betas,
@@ -139,35 +145,35 @@ def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: 
         start=start,
         located=wp.to_torch(batch.located),
     )
-    return _Alone(people, moments, progress)
+    return _IndependentFit(people, moments, progress)
 
 
-def _together(people: Sequence[People]) -> People:
-    return People(*(torch.cat(x) for x in zip(*(vars(p).values() for p in people), strict=True)))
+def _together(people: Sequence[FrameStates]) -> FrameStates:
+    return FrameStates(*(torch.cat(x) for x in zip(*(vars(p).values() for p in people), strict=True)))
 
 
-def _put(people: People, rows: slice | Tensor, batch: Batch) -> None:
+def _put(people: FrameStates, rows: slice | Tensor, batch: FitBatch) -> None:
     """Where some frames are, into a batch of theirs."""
     for name in ("q", "origin", "betas", "trans", "status"):
         getattr(batch, name).copy_(getattr(people, name)[rows])
 
 
-class _Steps:
+class _SequenceSteps:
     """All that is done to sequences together."""
 
     def __init__(
-        self, pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], people: People,
-        sequences: Sequence[Indices], time: NDArray[np.float64], held: Held, each: Each,
+        self, pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], people: FrameStates,
+        sequences: Sequence[Indices], time: NDArray[np.float64], held: FrameMoments, each: Each,
     ) -> None:  # fmt: skip
         self.pair, self.config, self.labels, self.people = pair, config, labels, people
         self.sequences, self.held, self.each = sequences, held, each
         self.time = time
         stage = pair.schedule.stages[-1]
         rules = pair.schedule.rules(stage, 0, False, False)
-        self.coupled = Coupled(pair.backend, stage.fine, rules, people, each)
+        self.coupled = CoupledFrames(pair.backend, stage.fine, rules, people, each)
         jumps = label_jumps(self.coupled.label_rotations(), sequences, time)
         weight = config.weight / (1 + (jumps / config.jump) ** 2) ** 2
-        self.coupled.tie(make_ties(sequences, time, weight))
+        self.coupled.tie(make_frame_ties(sequences, time, weight))
         self.damping = torch.full((len(time),), pair.config.solver.damping)
 
     def run(self) -> None:
@@ -205,7 +211,7 @@ class _Steps:
         """New moments of some frames, where they are."""
         pair, size, people = self.pair, self.pair.config.batch or self.pair.backend.people, self.people
 
-        def found(first: int) -> Moments:
+        def found(first: int) -> PassMoments:
             rows = torch.from_numpy(frames[first : first + size])
             batch = pair.start(*(x[rows] for x in self.labels[:2]))
             _put(people, rows.to(people.q.device), batch)

@@ -20,7 +20,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from skelfit.fitting.passes import Batch, state_of, vertex_pass, whole_groups
+from skelfit.fitting.passes import FitBatch, state_of, vertex_pass, whole_groups
 
 if TYPE_CHECKING:
     from skelfit.fitting.backends.backend import Backend
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Known:
+class BetasSystems:
     """What N frames know of their betas, float64 on the host; rows that are not finite know nothing."""
 
     matrix: Tensor  # (N, K, K) S
@@ -41,23 +41,23 @@ class Known:
             return torch.zeros_like(self.right[0])
         return torch.linalg.solve(self.matrix[good].sum(0), self.right[good].sum(0))
 
-    def take(self, rows: slice) -> Known:
+    def take(self, rows: slice) -> BetasSystems:
         """Some of the frames."""
-        return Known(self.matrix[rows], self.right[rows])
+        return BetasSystems(self.matrix[rows], self.right[rows])
 
 
-def alike(betas: Tensor) -> Known:
+def alike(betas: Tensor) -> BetasSystems:
     """Of frames that know their betas (N, K) equally well: what they have in common is the mean."""
     right = betas.double()
-    return Known(torch.eye(betas.shape[1], dtype=torch.float64).expand(len(betas), -1, -1), right)
+    return BetasSystems(torch.eye(betas.shape[1], dtype=torch.float64).expand(len(betas), -1, -1), right)
 
 
-def together(parts: Sequence[Known]) -> Known:
+def together(parts: Sequence[BetasSystems]) -> BetasSystems:
     """All frames of some parts."""
-    return Known(torch.cat([p.matrix for p in parts]), torch.cat([p.right for p in parts]))
+    return BetasSystems(torch.cat([p.matrix for p in parts]), torch.cat([p.right for p in parts]))
 
 
-def know_betas(backend: Backend, schedule: Schedule, batch: Batch) -> Known:
+def know_betas(backend: Backend, schedule: Schedule, batch: FitBatch) -> BetasSystems:
     """What the frames of a batch know of betas, where they are; by the coarse vertices of the last stage."""
     k, stage, rows = backend.kernels, schedule.stages[-1], np.arange(batch.count)
     tables, count = stage.coarse, batch.count
@@ -88,11 +88,11 @@ def know_betas(backend: Backend, schedule: Schedule, batch: Batch) -> Known:
     return known(whole, gradient, backend.read(batch.betas).double())
 
 
-def known(matrix: Tensor, gradient: Tensor, betas: Tensor) -> Known:
+def known(matrix: Tensor, gradient: Tensor, betas: Tensor) -> BetasSystems:
     """Of matrices (N, n + K, n + K) and gradients (N, n + K) of poses, then betas, at betas (N, K)."""
     n = matrix.shape[1] - betas.shape[1]
     across = matrix[:, :n, n:]
     # Of a frame that is not finite, no error: it knows nothing.
     shares, _ = torch.linalg.solve_ex(matrix[:, :n, :n], torch.cat((across, gradient[:, :n, None]), 2))
     own = torch.cat((matrix[:, n:, n:], gradient[:, n:, None]), 2) - across.mT @ shares
-    return Known(own[..., :-1], (own[..., :-1] @ betas[..., None])[..., 0] - own[..., -1])
+    return BetasSystems(own[..., :-1], (own[..., :-1] @ betas[..., None])[..., 0] - own[..., -1])

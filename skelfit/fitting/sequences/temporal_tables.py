@@ -9,7 +9,7 @@ from skelfit.fitting.backends.variable_tables import Tree
 
 
 @wp.struct
-class Tied:
+class TiedJoints:
     """K joints that a stage's n variables turn."""
 
     first: wp.array(dtype=int)  # (K + 1,) of each joint's variables
@@ -17,12 +17,12 @@ class Tied:
     axes: wp.array2d(dtype=float)  # (n, 3) unit, in the joint's frame
 
 
-def make_tied(tree: Tree, device: str) -> Tied:
+def make_tied(tree: Tree, device: str) -> TiedJoints:
     """The table of a stage."""
     joints = [DOF_JOINT[i] for i in tree.dofs]
     first = [k for k, j in enumerate(joints) if k == 0 or j != joints[k - 1]]
     axes = dof_axes()[list(tree.dofs)]
-    tied = Tied()
+    tied = TiedJoints()
     tied.first = wp.array(np.array([*first, len(joints)], dtype=np.int32), dtype=int, device=device)
     tied.dofs = wp.array(np.array(tree.dofs, dtype=np.int32), dtype=int, device=device)
     axes = axes / np.linalg.norm(axes, axis=1, keepdims=True)

@@ -16,7 +16,7 @@ _FOREARM_AXES = np.eye(3)[[0, 2, 1]]
 
 
 @wp.struct
-class Angles:
+class AngleTables:
     """Which of SMPL's joints turn which of SKEL's. Ball joints are rows of the table of all DoFs."""
 
     limits: wp.array2d(dtype=float)  # (46, 2) rad
@@ -33,7 +33,7 @@ class Angles:
     hands: wp.array2d(dtype=float)  # (2, 9) the same of a hand, which has them whatever the shape
 
 
-def angle_tables(skel: SkelModel, device: str, limits: np.ndarray | None = None) -> Angles:
+def angle_tables(skel: SkelModel, device: str, limits: np.ndarray | None = None) -> AngleTables:
     """The tables of a model, on a device of Warp; limits (46, 2) rad, None: the usual ones."""
     limits = dof_limits() if limits is None else limits
     rig = skel.rig
@@ -51,7 +51,7 @@ def angle_tables(skel: SkelModel, device: str, limits: np.ndarray | None = None)
         "ulnae": np.reshape(ulnae, (2, 9)),
         "hands": np.reshape(hands, (2, 9)),
     }
-    angles = Angles()
+    angles = AngleTables()
     for name, values in tables.items():
         setattr(angles, name, table(values, device))
     return angles

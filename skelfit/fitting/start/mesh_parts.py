@@ -24,7 +24,7 @@ _ENOUGH = 64  # vertices tell a part's rotation: of more, every second or third 
 
 
 @wp.struct
-class Parts:
+class BodyParts:
     """N vertices of P rigid parts, one part after the other; a vertex may be of several."""
 
     before: wp.array(dtype=int)  # (P,) the part that it turns against; -1: none
@@ -48,7 +48,7 @@ def part_weights(model: SkelModel) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def make_parts(model: SkelModel, device: str) -> Parts:
+def make_parts(model: SkelModel, device: str) -> BodyParts:
     """The parts of a SKEL body, on a device of Warp."""
     place = {joint: k for k, (joint, _, _) in enumerate(PARTS)}
     chosen, weights = zip(*part_weights(model), strict=True)
@@ -65,7 +65,7 @@ def make_parts(model: SkelModel, device: str) -> Parts:
         "rest": model.v_template.double().cpu().numpy()[vertices],
         "speeds": model.shapedirs.double().cpu().numpy()[vertices],
     }
-    parts = Parts()
+    parts = BodyParts()
     for name, values in tables.items():
         setattr(parts, name, table(values, device))
     return parts

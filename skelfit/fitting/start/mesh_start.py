@@ -26,7 +26,7 @@ from skelfit.fitting.start.mesh_parts import PARTS, make_parts
 
 
 @dataclass(frozen=True)
-class StartTables:
+class MeshStartTables:
     """What all meshes share of where their fit starts, on a device."""
 
     parts: Any
@@ -46,13 +46,13 @@ class MeshStart:
     there: Tensor  # (B, 3) m
 
 
-def mesh_start_tables(model: SkelModel, body: Any, device: str, limits: np.ndarray) -> StartTables:
+def mesh_start_tables(model: SkelModel, body: Any, device: str, limits: np.ndarray) -> MeshStartTables:
     """The tables of a SKEL body, whose `body_tables` are given; limits (46, 2) rad of the joints."""
     balls = make_balls(range(NUM_JOINTS), range(NUM_DOFS), device, limits)
-    return StartTables(make_parts(model, device), angle_tables(model, device, limits), balls, body)
+    return MeshStartTables(make_parts(model, device), angle_tables(model, device, limits), balls, body)
 
 
-def mesh_start(backend: Backend, tables: StartTables, mesh: Tensor, betas: Tensor) -> MeshStart:
+def mesh_start(backend: Backend, tables: MeshStartTables, mesh: Tensor, betas: Tensor) -> MeshStart:
     """The start of meshes (B, V, 3) m in the model's topology, and of SKEL's betas (B, 10)."""
     k, count = backend.kernels, len(mesh)
     rows = whole_groups(np.arange(count), backend.lanes)

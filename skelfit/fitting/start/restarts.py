@@ -1,6 +1,6 @@
 """Where to try again when the closed-form start led nowhere: starts that depend on nothing but the person.
 
-Each is a `Start` of `skelfit.fitting.start.retry`: from the rows of the failed people and their best answers so far
+Each is a `Restart` of `skelfit.fitting.start.retry`: from the rows of the failed people and their best answers so far
 (K, 46 or more), of which the first 46 numbers are the angles in rad, to where they begin anew.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from skelfit.bodies.dofs import dof_index
-from skelfit.fitting.start.retry import Start
+from skelfit.fitting.start.retry import Restart
 
 if TYPE_CHECKING:
     from skelfit.config.settings import RestartConfig
@@ -23,7 +23,7 @@ def as_found(rows: Tensor, q: Tensor) -> Tensor:
     return q
 
 
-def shoulders(turn: float) -> Start:
+def shoulders(turn: float) -> Restart:
     """Both shoulders' outer angles turned against each other by rad, which near a pole hardly turns the arm."""
 
     def start(rows: Tensor, q: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def shoulders(turn: float) -> Start:
     return start
 
 
-def hips(flexion: float) -> Start:
+def hips(flexion: float) -> Restart:
     """Both hips flexed by rad, neither turned nor spread; the rest as found."""
 
     def start(rows: Tensor, q: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def zero(rows: Tensor, q: Tensor) -> Tensor:
     return torch.zeros_like(q)
 
 
-def other_starts(config: RestartConfig) -> tuple[Start, ...]:
+def other_starts(config: RestartConfig) -> tuple[Restart, ...]:
     """What is tried, in this order."""
     turn = config.shoulder_turn
     return as_found, shoulders(turn), shoulders(-turn), hips(config.hip_flexion), zero

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 # Where to try again: from the rows (K,) int64 of the failed problems and their best answers so far (K, n).
-Start = Callable[[Tensor, Tensor], Tensor]
+Restart = Callable[[Tensor, Tensor], Tensor]
 # Solve the problems of these rows (K,) int64 from starts (K, n): answers (K, n) and scores (K,).
 Attempt = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Retried:
+class RetryResult:
     """The best answers found."""
 
     x: Tensor  # (B, n)
@@ -29,8 +29,8 @@ class Retried:
 
 
 def retry_failed(
-    attempt: Attempt, x: Tensor, score: Tensor, good_enough: float | Tensor, starts: Sequence[Start]
-) -> Retried:
+    attempt: Attempt, x: Tensor, score: Tensor, good_enough: float | Tensor, starts: Sequence[Restart]
+) -> RetryResult:
     """Try the starts in turn on the problems whose score is above good_enough, or is not a number.
 
     x (B, n) and score (B,) are the answers so far; good_enough is one score or one per problem (B,). Each start is
@@ -48,4 +48,4 @@ def retry_failed(
         x[rows] = torch.where(better[:, None], found, x[rows])
         score[rows] = torch.where(better, value, score[rows])
         retries[rows] += 1
-    return Retried(x, score, retries)
+    return RetryResult(x, score, retries)

@@ -8,11 +8,11 @@ from torch import Tensor
 from skelfit.bodies.kinematics import tree_levels
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.fitting.start.angle_tables import Angles, angle_tables, table
+from skelfit.fitting.start.angle_tables import AngleTables, angle_tables, table
 
 
 @wp.struct
-class Start:
+class WarmStartTables:
     """SMPL's joints, and what they tell of SKEL's betas and angles."""
 
     parents: wp.array(dtype=int)  # (24,) of SMPL's joints; -1: none
@@ -24,7 +24,7 @@ class Start:
     offset_speeds: wp.array3d(dtype=float)  # (24, 3, 10) m per beta
     beta_offset: wp.array(dtype=float)  # (10,) SKEL's betas are offset + matrix @ SMPL's
     beta_matrix: wp.array2d(dtype=float)  # (10, 10)
-    angles: Angles
+    angles: AngleTables
 
 
 def start_tables(
@@ -33,7 +33,7 @@ def start_tables(
     betas: tuple[Tensor, Tensor],
     device: str,
     limits: np.ndarray | None = None,
-) -> Start:
+) -> WarmStartTables:
     """The tables of a pair of models, on a device of Warp.
 
     betas: what `beta_map` gives; limits (46, 2) rad, None: the usual ones.
@@ -53,7 +53,7 @@ def start_tables(
         "beta_offset": offset,
         "beta_matrix": matrix,
     }
-    start = Start()
+    start = WarmStartTables()
     for name, values in tables.items():
         setattr(start, name, table(values, device))
     start.angles = angle_tables(skel, device, limits)

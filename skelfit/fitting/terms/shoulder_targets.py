@@ -83,7 +83,7 @@ def _random_people(
 
 
 @dataclass(frozen=True)
-class JointGoal:
+class JointTargets:
     """Where some joints of people should be; adds weight |p - place|^2 for each to an objective in m^2."""
 
     joints: tuple[int, ...]  # (K,) SKEL joints

@@ -19,7 +19,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.baseline.naive_objective import Evaluation
-from skelfit.fitting.sequences.coupled_frames import Coupled, Held, People, make_ties
+from skelfit.fitting.sequences.coupled_frames import CoupledFrames, FrameMoments, FrameStates, make_frame_ties
 from skelfit.fitting.sequences.elimination_order import levels_of, make_elimination
 
 N = 11  # variables of a made-up frame; not a multiple of four
@@ -169,13 +169,13 @@ class Frames:
         self.people.place(self.x)
         put = backend.put
         nowhere = put(torch.zeros(count, 0, 3))
-        people = People(
+        people = FrameStates(
             batch.q, batch.q.clone(), batch.betas, batch.trans, batch.status, put(self.start), nowhere
         )
-        ties = make_ties(self.SEQUENCES, self.TIME, np.full(count, self.WEIGHT))
-        self.held = Held(count)
+        ties = make_frame_ties(self.SEQUENCES, self.TIME, np.full(count, self.WEIGHT))
+        self.held = FrameMoments(count)
         self.held.hold(self.people.found, self.people.found.rows)
-        self.coupled = Coupled(backend, self.people.tables, self.people.rules(0), people, one_by_one)
+        self.coupled = CoupledFrames(backend, self.people.tables, self.people.rules(0), people, one_by_one)
         self.coupled.tie(ties)
         self.together = self.coupled.chains(self.SEQUENCES)
 

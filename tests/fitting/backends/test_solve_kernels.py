@@ -21,10 +21,10 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.config.settings import FitConfig
 from skelfit.fitting.backends.backend import Backend, make_backend
-from skelfit.fitting.baseline.naive_objective import Evaluation, Reference
+from skelfit.fitting.baseline.naive_objective import Evaluation, NaiveObjective
 from skelfit.fitting.baseline.naive_step import damped_step
 from skelfit.fitting.passes import DAMPING, DOUBT, MOVED, VALUE, run_pass, solve
-from skelfit.fitting.terms.shoulder_targets import JointGoal
+from skelfit.fitting.terms.shoulder_targets import JointTargets
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_an_evaluation_is_the_references(backend: Backend, model: SkelModel, kin
         assert (backend.read(people.batch.trans)[0] - torch.tensor(MOVED_BEFORE)).abs().max() > 1e-2
 
 
-def without_bends_of_betas(goal: Reference, state: Evaluation) -> Evaluation:
+def without_bends_of_betas(goal: NaiveObjective, state: Evaluation) -> Evaluation:
     """Kernels take the matrix for the Hessian where betas are concerned."""
     if state.hessian is None:
         return state
@@ -153,7 +153,7 @@ REST = 0.1
 
 
 def reference_steps(
-    goal: Reference,
+    goal: NaiveObjective,
     x: Tensor,
     steps: int,
     config: FitConfig = CONFIG,
@@ -172,7 +172,7 @@ def reference_steps(
 class Far:
     """Two people of a goal, one of them far from their target; what some steps of the naive solver make of them."""
 
-    goal: Reference
+    goal: NaiveObjective
     x: Tensor  # (2, n)
     after: dict[str, Solution]
 
@@ -231,7 +231,7 @@ def test_the_rules_show_in_those_steps(model: SkelModel) -> None:
 HELD = {"free_translation": True, "turn_weight": TURN_WEIGHT, "move_weight": MOVE_WEIGHT}
 
 
-def crowd(model: SkelModel, count: int, betas: bool, root: bool = False) -> Reference:
+def crowd(model: SkelModel, count: int, betas: bool, root: bool = False) -> NaiveObjective:
     """People of a goal, many of whom are beyond the limits of a shoulder; root: it is free, under a prior."""
     source = torch.Generator().manual_seed(11)
     base = make(model, "with_root", betas=betas, **HELD) if root else make(model, betas=betas)
@@ -242,15 +242,15 @@ def crowd(model: SkelModel, count: int, betas: bool, root: bool = False) -> Refe
     shape, q = normal(count, 10), 0.4 * normal(count, NUM_DOFS).index_fill(1, torch.arange(3), 0.0)
     target = base.model.forward(base.model.shape(shape + 0.3), q + 0.2 * normal(count, NUM_DOFS)).vertices
     places = base.model.forward(base.model.shape(shape), q).joints[:, [14, 15, 19, 20]] + 0.03
-    goal = replace(base, q=q, betas=shape, target=target, joints=JointGoal((14, 15, 19, 20), places, 0.3))
+    goal = replace(base, q=q, betas=shape, target=target, joints=JointTargets((14, 15, 19, 20), places, 0.3))
     return goal
 
 
-def people_of(goal: Reference, rows: Any) -> Reference:
+def people_of(goal: NaiveObjective, rows: Any) -> NaiveObjective:
     return goal.take(torch.as_tensor(rows))
 
 
-def whole_pass(backend: Backend, goal: Reference, rows: Any = None) -> Tensor:
+def whole_pass(backend: Backend, goal: NaiveObjective, rows: Any = None) -> Tensor:
     """All that a pass with steps, twins and joints leaves of people, (B, ...); of rows alone."""
     people = KernelPass(backend, goal)
     rules = people.rules(4, 1e-3)

@@ -10,7 +10,7 @@ import warp as wp
 
 from skelfit.fitting.backends.body_tables import Body
 from skelfit.fitting.backends.retraction_tables import Balls
-from skelfit.fitting.start.angle_tables import Angles
+from skelfit.fitting.start.angle_tables import AngleTables
 
 from .joint_frames import Place
 from .lanes import A2, A3, F2, V, angle_of, m, sine_and_cosine
@@ -33,7 +33,9 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.func
-def write_angles(s: int, t: int, turns: A3, tables: Angles, body: Body, balls: Balls, place: Place, q: A2):
+def write_angles(
+    s: int, t: int, turns: A3, tables: AngleTables, body: Body, balls: Balls, place: Place, q: A2
+):
     """SKEL's angles q (S, 46) of SMPL's local rotations, quaternions turns (S, 24, 4); the root's zero."""
     for i in range(t, 3, wp.block_dim()):
         q[s, i] = V(0.0)
@@ -53,7 +55,7 @@ def write_angles(s: int, t: int, turns: A3, tables: Angles, body: Body, balls: B
 
 
 @wp.func
-def _write_ankle(s: int, i: int, tables: Angles, body: Body, place: Place, turns: A3, q: A2):
+def _write_ankle(s: int, i: int, tables: AngleTables, body: Body, place: Place, turns: A3, q: A2):
     """The ankle's twist, then that of the subtalar joint of what is left."""
     turn = quaternion_at(turns, s, tables.ankles[i, 2])
     left = _take_twist(s, tables.ankles[i, 0], turn, tables, place, q)
@@ -70,12 +72,12 @@ def _write_ankle(s: int, i: int, tables: Angles, body: Body, place: Place, turns
 
 
 @wp.func
-def _write_angle(s: int, i: int, a: V, tables: Angles, q: A2):
+def _write_angle(s: int, i: int, a: V, tables: AngleTables, q: A2):
     q[s, i] = near_middle(a, tables.middle[i])
 
 
 @wp.func
-def _take_twist(s: int, i: int, turn: Quaternion, tables: Angles, place: Place, q: A2) -> Quaternion:
+def _take_twist(s: int, i: int, turn: Quaternion, tables: AngleTables, place: Place, q: A2) -> Quaternion:
     """Write the angle of DoF i, the twist of a rotation about its axis; returns the rotation without it."""
     x = place.axes[s, i, 0]
     y = place.axes[s, i, 1]
@@ -109,7 +111,7 @@ def _write_ball(s: int, j: int, rot: Matrix, balls: Balls, place: Place, q: A2):
 
 
 @wp.func
-def _write_shoulder(s: int, i: int, tables: Angles, balls: Balls, place: Place, turns: A3, q: A2):
+def _write_shoulder(s: int, i: int, tables: AngleTables, balls: Balls, place: Place, turns: A3, q: A2):
     """A shoulder blade moves little: it takes what its limits allow, the humerus takes the rest."""
     scapula = tables.arms[i, 0]
     collar = quaternion_at(turns, s, tables.arms[i, 2])
@@ -133,7 +135,7 @@ def _write_shoulder(s: int, i: int, tables: Angles, balls: Balls, place: Place, 
 
 
 @wp.func
-def _write_forearm(s: int, i: int, tables: Angles, body: Body, place: Place, turns: A3, q: A2):
+def _write_forearm(s: int, i: int, tables: AngleTables, body: Body, place: Place, turns: A3, q: A2):
     """Flexion of the elbow, then pro_sup about y, then the hand about x and z, all in the forearm's frame."""
     elbow = quaternion_at(turns, s, tables.arms[i, 4])
     wrist = quaternion_at(turns, s, tables.arms[i, 5])

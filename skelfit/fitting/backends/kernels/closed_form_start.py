@@ -10,7 +10,7 @@ import warp as wp
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS
 from skelfit.fitting.backends.body_tables import Body
 from skelfit.fitting.backends.retraction_tables import Balls
-from skelfit.fitting.start.warm_start_tables import Start
+from skelfit.fitting.start.warm_start_tables import WarmStartTables
 
 from .angles import write_angles
 from .joint_frames import Place
@@ -51,7 +51,7 @@ def start(
     pose: F2,
     given: F2,
     rows: I2,
-    tables: Start,
+    tables: WarmStartTables,
     body: Body,
     balls: Balls,
     place: Place,
@@ -109,7 +109,7 @@ def _write_coefficients(s: int, t: int, g: int, room: StartRoom, coefficients: A
 
 
 @wp.func
-def _pose_smpl(s: int, t: int, g: int, tables: Start, room: StartRoom, transforms: A3):
+def _pose_smpl(s: int, t: int, g: int, tables: WarmStartTables, room: StartRoom, transforms: A3):
     """[R | p - R J] of SMPL's joints, one depth after the other; the root's R is the identity."""
     for depth in range(tables.level.shape[0] - 1):
         for i in range(tables.level[depth] + t, tables.level[depth + 1], wp.block_dim()):
@@ -118,7 +118,7 @@ def _pose_smpl(s: int, t: int, g: int, tables: Start, room: StartRoom, transform
 
 
 @wp.func
-def _pose_joint(s: int, g: int, j: int, tables: Start, room: StartRoom, transforms: A3):
+def _pose_joint(s: int, g: int, j: int, tables: WarmStartTables, room: StartRoom, transforms: A3):
     up = tables.parents[j]
     r = Matrix()
     if up < 0:

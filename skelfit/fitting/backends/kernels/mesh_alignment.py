@@ -14,8 +14,8 @@ import warp as wp
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS
 from skelfit.fitting.backends.body_tables import Body
 from skelfit.fitting.backends.retraction_tables import Balls
-from skelfit.fitting.start.angle_tables import Angles
-from skelfit.fitting.start.mesh_parts import Parts
+from skelfit.fitting.start.angle_tables import AngleTables
+from skelfit.fitting.start.mesh_parts import BodyParts
 
 from .angles import write_angles
 from .joint_frames import Place
@@ -61,8 +61,8 @@ def lay(
     mesh: F3,
     betas: F2,
     rows: I2,
-    parts: Parts,
-    angles: Angles,
+    parts: BodyParts,
+    angles: AngleTables,
     body: Body,
     balls: Balls,
     place: Place,
@@ -118,7 +118,7 @@ def _taken(mesh: F3, rows: I2, g: int, v: int, i: int) -> V:
 
 
 @wp.func
-def _at_rest(s: int, n: int, i: int, parts: Parts, room: LayRoom) -> V:
+def _at_rest(s: int, n: int, i: int, parts: BodyParts, room: LayRoom) -> V:
     """A coordinate of row n of the parts' vertices at rest, m."""
     moved = V()
     for k in range(room.betas.shape[1]):
@@ -127,7 +127,7 @@ def _at_rest(s: int, n: int, i: int, parts: Parts, room: LayRoom) -> V:
 
 
 @wp.func
-def _lay_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, room: LayRoom):
+def _lay_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: BodyParts, room: LayRoom):
     """The quaternion of part p, and of the first part the means."""
     first = parts.first[p]
     last = parts.first[p + 1]
@@ -279,7 +279,7 @@ def _longer(p: Quaternion, a: V, q: Quaternion, b: V) -> Quaternion:
 
 
 @wp.func
-def _write_turns(s: int, t: int, parts: Parts, room: LayRoom):
+def _write_turns(s: int, t: int, parts: BodyParts, room: LayRoom):
     """SMPL's joints turn as the parts do, each against the part before it; those without a part not at all."""
     for j in range(t, wp.static(NUM_JOINTS), wp.block_dim()):
         turn = Quaternion()

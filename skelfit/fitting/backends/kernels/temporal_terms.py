@@ -21,7 +21,7 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fitting.sequences.temporal_tables import Tied
+from skelfit.fitting.sequences.temporal_tables import TiedJoints
 
 from .cyclic_reduction import System, entry, write_entry
 from .lanes import F1, F2, F3, I2, L, V, m, put, sine_and_turn, sync, take
@@ -79,7 +79,7 @@ def _about(x: float, y: float, z: float, a: V) -> Matrix:
 
 
 @wp.func
-def _joint(first: int, stop: int, g: int, frames: I2, q: F2, tied: Tied) -> Matrix:
+def _joint(first: int, stop: int, g: int, frames: I2, q: F2, tied: TiedJoints) -> Matrix:
     """The rotation of a joint with variables first .. stop; q (N, 46)."""
     r = _about(
         tied.axes[first, 0], tied.axes[first, 1], tied.axes[first, 2], take(q, frames, g, tied.dofs[first])
@@ -99,7 +99,7 @@ def _matrix(x: F3, frames: I2, g: int, k: int) -> Matrix:
 
 
 @wp.kernel
-def deviate(frames: I2, q: F2, tied: Tied, sequences: Sequences):
+def deviate(frames: I2, q: F2, tied: TiedJoints, sequences: Sequences):
     """The deviations of frames (G, L), and how they turn."""
     g, t = wp.tid()
     for k in range(t, tied.first.shape[0] - 1, wp.block_dim()):
@@ -146,7 +146,7 @@ def _along(u: Matrix, i: int, n: Matrix) -> V:
 
 
 @wp.func
-def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: Sequences) -> Matrix:
+def _turns_of(k: int, g: int, frames: I2, tied: TiedJoints, sequences: Sequences) -> Matrix:
     """u of a joint's variables, one after the other."""
     u = Matrix()
     for i in range(tied.first[k], tied.first[k + 1]):
@@ -157,7 +157,8 @@ def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: Sequences) -> M
 
 @wp.func
 def _tie_joint(
-    k: int, g: int, frames: I2, before: I2, after: I2, one: V, two: V, tied: Tied, sequences: Sequences, system: System
+    k: int, g: int, frames: I2, before: I2, after: I2, one: V, two: V, tied: TiedJoints, sequences: Sequences,
+    system: System
 ):  # fmt: skip
     """What joint k adds to gradient and matrices, and to the values of the ties."""
     d = _matrix(sequences.deviation, frames, g, k)
@@ -196,7 +197,7 @@ def _apart(one: Matrix, two: Matrix) -> V:
 
 
 @wp.kernel
-def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: Sequences, system: System):
+def tie(frames: I2, before: I2, after: I2, tied: TiedJoints, sequences: Sequences, system: System):
     """Add the ties of frames (G, L) to what each is alone; before, after (G, L): -1 where there is none."""
     g, t = wp.tid()
     n = system.right.shape[1]
