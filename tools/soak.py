@@ -38,7 +38,7 @@ from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import LABELS_NAME, write_demo
 from skelfit.labels.readers.registry import read
 from skelfit.resources.catalog import PIPELINES
-from skelfit.shards.shard_files import read_rows, read_samples
+from skelfit.shards.shard_reader import read_rows, read_samples
 
 DISTINCT = 4000  # people who differ
 SAMPLE_SECONDS = 1.0

@@ -10,7 +10,7 @@ from skelfit.cli.path_types import FILE, FOLDER
 from skelfit.errors import OutputError
 from skelfit.exports.dataset_card.card_facts import read_facts
 from skelfit.exports.dataset_card.markdown import card_text
-from skelfit.shards.shard_files import write_atomically
+from skelfit.storage.hashed_write import write_atomically
 
 NAME, PICTURES = "README.md", "card"
 

@@ -14,7 +14,7 @@ from skelfit.cli.progress_bars import Progress
 from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import check_models
 from skelfit.shards.finished_run import open_run
-from skelfit.shards.shard_files import write_atomically, write_json
+from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.verification.comparison.compare_run import compare
 from skelfit.verification.comparison.comparison_picture import draw_worst
 from skelfit.verification.comparison.comparison_report import Report, lines_of, make_report
@@ -88,8 +88,8 @@ def compare_command(
 def _next(report: Report, folder: Path, file: Path, picture: Path | None) -> Iterator[str]:
     """What to do with what was found."""
     if not report["compared"]:
-        yield f"next: is {file} of this subset? An image of the shards: {report['shards']['an_image']!r};"
-        yield f"  of the file: {report['file']['an_image']!r}"
+        yield f"next: is {file} of this subset? The shards have, for example, {report['shards']['example']};"
+        yield f"  the file has {report['file']['example']}"
         return
     if not report["worst"]:
         yield "next: nothing; the file holds what the shards hold"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from skelfit.shards.row_statistics import remark_on_targets
+from skelfit.shards.row_status import remark_on_targets
 
 PLAIN_PROGRESS_SECONDS = 10.0
 

@@ -19,7 +19,9 @@ from skelfit.errors import ModelError
 from skelfit.executors.dask_tasks import ShardFailure, run_tasks
 from skelfit.executors.executor import HERE, Place
 from skelfit.shards.keep_list import Kept, write_keep
-from skelfit.shards.shard_files import ShardError, read_marker, write_json
+from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_reader import read_marker
+from skelfit.storage.hashed_write import write_json
 from skelfit.verification.gates import GATES, parse_gates
 from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.run_folder import RunFolder, open_run

@@ -189,6 +189,9 @@ class RootPrior:
     turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 that the pelvis turns (2 - 2 cos of it)
     move: float = bounded(0, default=1e-2)  # m^2 per m^2 that its joint moves
 
+    def __str__(self) -> str:
+        return f"turn {self.turn:g}, move {self.move:g}"
+
 
 @dataclass(frozen=True)
 class MeshConfig:
@@ -407,12 +410,27 @@ def load_pipeline(path: str | Path) -> Pipeline:
     if len(set(names)) != len(names):
         raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
     check_neutral_target(pipeline.fit, path)
+    _check_root_prior(pipeline.fit, path)
+    if pipeline.first_order is not None and pipeline.fit.temporal not in (None, TemporalConfig()):
+        expected = "null or no such key, with first_order: it fits each frame by itself"
+        raise ConfigError(path, "fit.temporal", expected, str(pipeline.fit.temporal))
     last = pipeline.fit.stages[-1].dofs
     if pipeline.fit.root != "frozen" and last != "all":
         raise ConfigError(
             path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root
         )
     return pipeline
+
+
+def _check_root_prior(fit: FitConfig, path: str | Path) -> None:
+    """Raise ConfigError for a prior on what the root may not do."""
+    prior, usual = fit.root_prior, RootPrior()
+    if fit.root == "frozen" and prior != usual:
+        expected = "no such key, with root: frozen: the pelvis is as the label has it"
+        raise ConfigError(path, "fit.root_prior", expected, str(prior))
+    if fit.root == "turn" and prior.move != usual.move:
+        expected = "no such key, with root: turn: the pelvis does not move"
+        raise ConfigError(path, "fit.root_prior.move", expected, f"{prior.move:g}")
 
 
 def check_neutral_target(fit: FitConfig, path: str | Path) -> None:

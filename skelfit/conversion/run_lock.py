@@ -14,8 +14,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from skelfit.errors import OutputError
-from skelfit.shards.shard_files import ShardError, read_json, remove_temporaries, write_json
+from skelfit.shards.shard_files import ShardError, remove_temporaries
+from skelfit.shards.shard_reader import read_json
 from skelfit.storage.atomic_write import remove
+from skelfit.storage.hashed_write import write_json
 
 LOCK_NAME = ".run.lock"  # held while a run writes; never removed, for that would let two runs hold it
 RECORD_NAME = ".run.json"  # which run wrote last, for those who watch; nothing depends on it

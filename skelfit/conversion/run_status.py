@@ -14,15 +14,14 @@ from typing import Any, Literal
 from skelfit.conversion.run_lock import RECORD_NAME, RunRecord, is_locked, read_record
 from skelfit.shards.shard_files import (
     SUMMARY_NAME,
-    Marker,
     ShardError,
     ShardFiles,
     list_shards,
     list_started,
     list_subsets,
-    read_json,
-    read_marker,
 )
+from skelfit.shards.shard_reader import read_json, read_marker
+from skelfit.shards.shard_schema import ShardMarker
 
 State = Literal["running", "finished", "stopped"]
 
@@ -124,7 +123,7 @@ def read_status(folder: Path) -> Status:
     )
 
 
-def _finished(folder: Path, subset: str) -> list[tuple[Marker, float]]:
+def _finished(folder: Path, subset: str) -> list[tuple[ShardMarker, float]]:
     """The markers of the finished shards, and when each was written."""
     found = []
     for files in list_shards(folder, subset):

@@ -26,7 +26,9 @@ from skelfit.errors import OutputError
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Step, no_step
 from skelfit.shards.label_vector import FloatArray, unpack
-from skelfit.shards.shard_files import ShardFiles, read_members, write_atomically
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_reader import read_members
+from skelfit.storage.hashed_write import write_atomically
 
 _IMAGES = ("jpg", "jpeg", "png")  # what HSMR's loader takes
 # DoFs that turn the other way in a mirror. The others keep their sign, and all change sides.

@@ -15,7 +15,7 @@ from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import GROUND, Bodies, check_models, coordinates_of
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Step, no_step
-from skelfit.shards.shard_files import write_atomically
+from skelfit.storage.hashed_write import write_atomically
 
 # From GROUND to what viewers show at first: y up, and z towards who looks.
 _TO_VIEWER = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])

@@ -31,7 +31,7 @@ from skelfit.exports.exported_bodies import (
 )
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Person, Step, no_step
-from skelfit.shards.shard_files import write_atomically
+from skelfit.storage.hashed_write import write_atomically
 
 TIME_STEP = 1.0  # s, from one row to the next where people are no frames of a sequence
 TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")

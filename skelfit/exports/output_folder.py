@@ -9,8 +9,10 @@ from typing import Any
 
 from skelfit.errors import OutputError
 from skelfit.shards.finished_run import FinishedRun
-from skelfit.shards.shard_files import ShardError, read_json, write_json
+from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_reader import read_json
 from skelfit.storage.atomic_write import remove
+from skelfit.storage.hashed_write import write_json
 
 RECORD_NAME = "export.json"
 

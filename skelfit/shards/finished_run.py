@@ -10,19 +10,10 @@ from typing import Any
 from skelfit.errors import InputError
 from skelfit.shards.keep_list import read_keep
 from skelfit.shards.label_vector import META, FloatArray, unpack
-from skelfit.shards.row_statistics import PUBLISHED
-from skelfit.shards.shard_files import (
-    SUMMARY_NAME,
-    Marker,
-    ShardError,
-    ShardFiles,
-    check_shard,
-    list_shards,
-    read_json,
-    read_marker,
-    read_rows,
-    read_samples,
-)
+from skelfit.shards.row_status import PUBLISHED
+from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards
+from skelfit.shards.shard_reader import check_shard, read_json, read_marker, read_rows, read_samples
+from skelfit.shards.shard_schema import ShardMarker
 
 Step = Callable[[int], object]  # called with how many more people are done
 
@@ -47,7 +38,7 @@ class FinishedRun:
 
     folder: Path
     summary: Mapping[str, Any]
-    shards: tuple[tuple[ShardFiles, Marker], ...]
+    shards: tuple[tuple[ShardFiles, ShardMarker], ...]
     kept: frozenset[str] | None = None  # keys of those who are exported; None: everybody
 
     @property

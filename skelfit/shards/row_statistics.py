@@ -1,4 +1,4 @@
-"""What a run says of its people: statistics that merge in any order, and the joint-limit check.
+"""Statistics of rows that merge in any order.
 
 Lengths are kept as whole numbers of 0.1 micrometre, so that sums are exact and a summary does not depend on
 how the people were divided into shards or on the order in which the shards were done.
@@ -14,15 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from skelfit.bodies.dofs import DOF_NAMES, dof_limits
+from skelfit.shards.row_status import FILTERED, IMAGE_KINDS, PUBLISHED
 
 UNITS_PER_MM = 10_000
-PUBLISHED = ("ok", "limit_violation")  # the statuses whose people enter the shards
-FILTERED = "filtered"  # the status of rows that a filter leaves out
-# What may be of a person's image.
-IMAGE_KINDS = ("found", "missing", "unreadable", "damaged", "too_large", "no_crop", "unknown_pixels")
 
 _LOST_IMAGE = re.compile(r"(?:^|; )image_(\w+)(?:: .*)?$", re.DOTALL)
 
@@ -30,14 +25,6 @@ _LOST_IMAGE = re.compile(r"(?:^|; )image_(\w+)(?:: .*)?$", re.DOTALL)
 def round_mm(value: float) -> float | None:
     """A length in mm as it is stored: to 0.1 micrometre; None for what is not a finite number."""
     return round(float(value) * UNITS_PER_MM) / UNITS_PER_MM if math.isfinite(value) else None
-
-
-def remark_on_targets(identity: Mapping[str, Any]) -> str:
-    """What must be said of the errors of a run of this identity; '' where they are to the labels' own meshes."""
-    fit = identity["pipeline"].get("fit", {})
-    if fit.get("neutral_target") != "gendered":
-        return ""
-    return f"neutral labels were read as {fit['skel_gender']} ones: errors are to those meshes, not to the labels' own"
 
 
 @dataclass
@@ -160,26 +147,3 @@ def _merged(one: dict[str, Distribution], other: dict[str, Distribution]) -> dic
     """By name, in the order in which names come up."""
     empty = Distribution()
     return {name: one.get(name, empty).merge(other.get(name, empty)) for name in [*one, *other]}
-
-
-def limit_excess(
-    poses: NDArray[np.floating[Any]], limits: NDArray[np.float64] | None = None
-) -> tuple[NDArray[np.float64], list[str]]:
-    """How far each person's worst DoF lies beyond its limits, and which DoF that is.
-
-    poses: (N,46) rad; limits (46,2) rad, None: the table's. Returns (N,) degrees, 0 within the limits, and N names
-    of DoFs.
-    """
-    beyond = excess_deg(poses, limits)
-    worst = beyond.argmax(axis=-1)
-    return beyond.max(axis=-1), [DOF_NAMES[i] for i in worst]
-
-
-def excess_deg(
-    poses: NDArray[np.floating[Any]], limits: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
-    """How far each angle of poses (N,46) rad lies beyond its limits (46,2) rad, None: the table's: (N,46) degrees."""
-    low, high = (dof_limits() if limits is None else limits).T
-    angles = np.asarray(poses, dtype=np.float64)
-    beyond: NDArray[np.float64] = np.degrees(np.maximum(np.maximum(low - angles, angles - high), 0.0))
-    return beyond

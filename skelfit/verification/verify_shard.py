@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from skelfit.bodies.model_set import load_models, open_models
 from skelfit.errors import ModelError
 from skelfit.shards.keep_list import Kept
-from skelfit.shards.shard_files import Marker, ShardError, ShardFiles, read_marker
+from skelfit.shards.shard_files import ShardError, ShardFiles
+from skelfit.shards.shard_reader import read_marker
+from skelfit.shards.shard_schema import ShardMarker
 from skelfit.verification.gates import DAMAGED, KeepCounts, judge
 from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.run_folder import RunFolder
@@ -131,7 +133,7 @@ def _without_damaged(judged: Sequence[Kept], damage: Iterable[Damage], shard: st
     return sorted([*whole, *(Kept(key, shard, (DAMAGED,)) for key in damaged)], key=lambda person: person.key)
 
 
-def _same_models(marker: Marker | None, task: VerifyTask) -> bool:
+def _same_models(marker: ShardMarker | None, task: VerifyTask) -> bool:
     """Errors can be computed again with the models of the run only."""
     return marker is None or marker.identity.get("models_sha256") == task.models_sha256
 

@@ -22,7 +22,7 @@ import skelfit.cli.convert
 from skelfit.cli import COMMANDS, main
 from skelfit.fitting.backends.backend import is_compiled
 from skelfit.labels.demo_people import write_demo
-from skelfit.shards.shard_files import read_rows
+from skelfit.shards.shard_reader import read_rows
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,8 @@ from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, pending, plan_shards
 from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import ConfigError, OutputError
-from skelfit.shards.shard_files import ShardFiles, read_json
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_reader import read_json
 
 # What may differ between runs that go on with each other: places, the store, which follows from the labels, and what
 # the manifest tells people.

@@ -38,12 +38,15 @@ from skelfit.cli.interrupts import interruptible
 from skelfit.config.settings import GateConfig, ImageConfig, LabelSource
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run, pending, plan_shards
-from skelfit.conversion.shard_task import PHASES, ShardResult, _pictures, run_shard
+from skelfit.conversion.shard_samples import _pictures
+from skelfit.conversion.shard_task import ShardResult, run_shard
+from skelfit.conversion.stopwatch import PHASES
 from skelfit.errors import OutputError
 from skelfit.labels.label_store import build_store
 from skelfit.labels.label_store import read_rows as read_label_rows
 from skelfit.shards.label_vector import unpack
-from skelfit.shards.shard_files import ShardFiles, read_json, read_marker, read_rows, read_samples
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_reader import read_json, read_marker, read_rows, read_samples
 
 
 def convert(run: Run, fitter: FakeFitter | None = None, **options: bool) -> FakeFitter:

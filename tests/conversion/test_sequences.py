@@ -26,8 +26,8 @@ from skelfit.fitting.start.warm_start import root_angles
 from skelfit.labels.label_store import build_store, read_rows, store_sequences
 from skelfit.labels.readers.sequence_folder import list_sequences, skipped_in
 from skelfit.shards.label_vector import unpack
-from skelfit.shards.shard_files import read_json, read_samples
-from skelfit.shards.shard_files import read_rows as read_sidecar
+from skelfit.shards.shard_reader import read_json, read_samples
+from skelfit.shards.shard_reader import read_rows as read_sidecar
 
 FRAMES = 150
 AXES = dof_axes()

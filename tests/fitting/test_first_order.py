@@ -14,15 +14,16 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.config.settings import FirstOrderConfig, LabelSource, Pipeline, RootPrior, load_pipeline
+from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
-from skelfit.conversion.shard_task import make_fitter, run_shard
+from skelfit.conversion.shard_task import run_shard
 from skelfit.fitting.baseline import first_order
 from skelfit.fitting.baseline.first_order import FirstOrderFitter, judge, minimise
 from skelfit.fitting.baseline.naive_objective import NaiveObjective
 from skelfit.fitting.fitter import PairFitter
 from skelfit.labels.demo_people import sample_labels, write_demo
 from skelfit.labels.label_store import build_store, store_info
-from skelfit.shards.shard_files import read_rows
+from skelfit.shards.shard_reader import read_rows
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 

@@ -29,7 +29,7 @@ from skelfit.images.image_bytes import (
 )
 from skelfit.images.image_source import FolderImages, read_picture, read_pictures
 from skelfit.images.square_crop import Box
-from skelfit.shards.row_statistics import IMAGE_KINDS
+from skelfit.shards.row_status import IMAGE_KINDS
 
 
 def fault(data: bytes) -> str:

@@ -19,8 +19,8 @@ from skelfit.conversion.shard_task import run_shard
 from skelfit.labels.filters import GROUPS, PUBLISHED_VALUES, active, screen, switched, vertex_fault
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store, read_rows, store_info
-from skelfit.shards.shard_files import read_json, read_samples
-from skelfit.shards.shard_files import read_rows as sidecar_rows
+from skelfit.shards.shard_reader import read_json, read_samples
+from skelfit.shards.shard_reader import read_rows as sidecar_rows
 
 ALL = Filters(low_confidence=0.3, few_keypoints=4, large_betas=3.0, vertex_error=60.0)
 

@@ -21,7 +21,7 @@ from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.readers.registry import READERS, find_source, read
 from skelfit.labels.readers.sequence_folder import list_sequences
-from skelfit.shards.shard_files import read_json
+from skelfit.shards.shard_reader import read_json
 
 DOCS = " ".join((Path(__file__).parents[2] / "docs" / "labels.md").read_text().split())
 MAKERS = LAYOUTS | {"camerahmr": lambda: camerahmr(N)}

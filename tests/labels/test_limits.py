@@ -17,7 +17,7 @@ from skelfit.cli import main
 from skelfit.config.settings import Source
 from skelfit.errors import LabelError
 from skelfit.labels.readers.registry import read
-from skelfit.shards.shard_files import read_json, read_rows
+from skelfit.shards.shard_reader import read_json, read_rows
 from skelfit.verification.measures.person_measures import measure
 from skelfit.verification.measures.remade_bodies import Bodies
 from skelfit.verification.verify_shard import _wrong_errors

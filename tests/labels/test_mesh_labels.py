@@ -16,7 +16,7 @@ from skelfit.bodies.smpl import SmplModel
 from skelfit.cli import main
 from skelfit.labels.demo_people import sample_labels
 from skelfit.shards.label_vector import unpack
-from skelfit.shards.shard_files import read_json, read_rows, read_samples
+from skelfit.shards.shard_reader import read_json, read_rows, read_samples
 
 MESHES = 6
 

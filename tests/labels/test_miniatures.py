@@ -20,7 +20,7 @@ import skelfit.cli.convert
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.config.settings import load_manifest, load_pipeline
-from skelfit.conversion.shard_task import make_fitter
+from skelfit.conversion.run_fitter import make_fitter
 from skelfit.labels.demo_people import write_demo
 from skelfit.labels.label_schema import recorded_sha256
 from skelfit.labels.label_store import file_sha256

@@ -16,7 +16,7 @@ from skelfit.cli import main
 from skelfit.config.settings import LabelSource, Source
 from skelfit.labels.label_store import build_store, read_rows, store_sequences
 from skelfit.labels.readers.registry import NO_ROWS, READERS, read
-from skelfit.shards.shard_files import read_json
+from skelfit.shards.shard_reader import read_json
 
 MAKERS = LAYOUTS | {"camerahmr": camerahmr}
 ONE_PER_FILE = ("betas", "gender", "mocap_framerate")  # of a sequence

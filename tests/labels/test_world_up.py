@@ -29,7 +29,7 @@ from skelfit.labels.readers.registry import read
 from skelfit.labels.world_up import turned
 from skelfit.shards.finished_run import open_run
 from skelfit.shards.label_vector import unpack
-from skelfit.shards.shard_files import read_json, read_samples
+from skelfit.shards.shard_reader import read_json, read_samples
 
 FRAMES = 40
 LIE = [-1.5, 0, 0]  # rad: who stands, laid on the back

@@ -30,7 +30,8 @@ from skelfit.learning.data.person_stream import Part, SubsetConfig, find_source,
 from skelfit.learning.data.training_batch import MEAN, STD, Batch
 from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.label_vector import LAYOUT_VERSION, unpack
-from skelfit.shards.shard_files import ShardError, read_samples
+from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_reader import read_samples
 
 WIDTH, HEIGHT, PEOPLE = 240, 200, 22
 STILL = AugmentConfig(scale=0, color=0, extreme_crop=0)

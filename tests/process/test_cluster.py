@@ -35,7 +35,8 @@ from skelfit.executors import dask_worker as worker
 from skelfit.executors import worker_processes as local
 from skelfit.executors.dask_tasks import RETRIES, ShardFailure, run_tasks
 from skelfit.executors.executor import Place, cores, visible_gpus
-from skelfit.shards.shard_files import read_rows, remove_temporaries
+from skelfit.shards.shard_files import remove_temporaries
+from skelfit.shards.shard_reader import read_rows
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from job_fakes import hashes, picture, write_labels
 from programs import Program
 
 from skelfit.images.image_bytes import MAX_BYTES
-from skelfit.shards.shard_files import read_rows, read_samples
+from skelfit.shards.shard_reader import read_rows, read_samples
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PEOPLE, SHARD = 40, 8

@@ -13,25 +13,15 @@ import numpy as np
 import pytest
 
 from skelfit.bodies.dofs import dof_limits
+from skelfit.bodies.joint_limits import limit_excess
 from skelfit.errors import OutputError
 from skelfit.shards.label_vector import FIELDS, LABEL_SIZE, pack, schema, unpack
-from skelfit.shards.row_statistics import Distribution, Summary, limit_excess, round_mm
-from skelfit.shards.shard_files import (
-    Row,
-    Sample,
-    ShardError,
-    ShardFiles,
-    check_shard,
-    list_shards,
-    read_marker,
-    read_members,
-    read_rows,
-    read_samples,
-    remove_temporaries,
-    row_digest,
-    write_atomically,
-    write_shard,
-)
+from skelfit.shards.row_statistics import Distribution, Summary, round_mm
+from skelfit.shards.shard_files import ShardError, ShardFiles, list_shards, remove_temporaries
+from skelfit.shards.shard_reader import check_shard, read_marker, read_members, read_rows, read_samples
+from skelfit.shards.shard_schema import ShardRow, ShardSample
+from skelfit.shards.shard_writer import row_digest, write_shard
+from skelfit.storage.hashed_write import write_atomically
 
 IDENTITY = {"subset": "s", "pipeline": {"shard_size": 2}}
 
@@ -40,13 +30,13 @@ def a_label(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=LABEL_SIZE).astype(np.float32)
 
 
-def a_row(i: int, status: str = "ok", pve: float | None = 1.5) -> Row:
-    return Row(f"s-0-{i:08d}", i, status, "", pve, pve, {"full": pve}, "male", {"refined": pve}, 0, None)
+def a_row(i: int, status: str = "ok", pve: float | None = 1.5) -> ShardRow:
+    return ShardRow(f"s-0-{i:08d}", i, status, "", pve, pve, {"full": pve}, "male", {"refined": pve}, 0, None)
 
 
 def a_shard(folder: Path, rows: int = 3) -> ShardFiles:
     files = ShardFiles(folder, "s-000000")
-    samples = [Sample(f"s-0-{i:08d}", a_label(i), {"row": i}, b"picture", "jpg") for i in range(rows)]
+    samples = [ShardSample(f"s-0-{i:08d}", a_label(i), {"row": i}, b"picture", "jpg") for i in range(rows)]
     write_shard(files, zip(map(a_row, range(rows)), samples, strict=True), IDENTITY, (0, rows))
     return files
 
@@ -126,7 +116,7 @@ print(json.dumps([len(samples), first["__key__"], shape, first["meta.json"], fir
 def test_keys_without_dots_and_slashes(tmp_path: Path, key: str) -> None:
     files = ShardFiles(tmp_path, "s-000000")
     with pytest.raises(ValueError, match="must not contain"):
-        write_shard(files, [(a_row(0), Sample(key, a_label(0), {}))], IDENTITY, (0, 1))
+        write_shard(files, [(a_row(0), ShardSample(key, a_label(0), {}))], IDENTITY, (0, 1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,7 +125,7 @@ def test_a_failed_write_leaves_nothing_and_an_old_marker_goes_first(tmp_path: Pa
     before = files.tar.read_bytes()
 
     def samples():
-        yield a_row(0), Sample("s-0-00000000", a_label(7), {})
+        yield a_row(0), ShardSample("s-0-00000000", a_label(7), {})
         raise RuntimeError("the disk of the images is gone")
 
     with pytest.raises(RuntimeError, match="is gone"):

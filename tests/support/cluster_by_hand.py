@@ -26,7 +26,7 @@ import skelfit.conversion.shard_task
 from skelfit.conversion.run_plan import ShardTask, plan_shards
 from skelfit.conversion.shard_task import ShardResult, run_shard
 from skelfit.executors.executor import Tls
-from skelfit.shards.shard_files import write_shard
+from skelfit.shards.shard_writer import write_shard
 
 
 @dataclass

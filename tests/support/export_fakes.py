@@ -13,19 +13,11 @@ from skelfit.bodies.dofs import dof_limits
 from skelfit.config.settings import mapping_hash
 from skelfit.shards.label_vector import FIELDS, pack, schema, unpack
 from skelfit.shards.row_statistics import Summary
-from skelfit.shards.shard_files import (
-    SCHEMA_NAME,
-    SUMMARY_NAME,
-    Row,
-    Sample,
-    ShardFiles,
-    list_shards,
-    read_rows,
-    sealed,
-    shard_name,
-    write_json,
-    write_shard,
-)
+from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME, ShardFiles, list_shards, shard_name
+from skelfit.shards.shard_reader import read_rows
+from skelfit.shards.shard_schema import ShardRow, ShardSample
+from skelfit.shards.shard_writer import sealed, write_shard
+from skelfit.storage.hashed_write import write_json
 
 SUBSET = "people"
 Fields = dict[str, np.ndarray]
@@ -114,10 +106,10 @@ def write_run(
 
 def _entry(
     i: int, label: np.ndarray, meta: Mapping[str, Any], image: tuple[str, bytes] | None
-) -> tuple[Row, Sample]:
+) -> tuple[ShardRow, ShardSample]:
     ending, data = image or ("", None)
     errors = unpack(label)["errors"].tolist()
-    row = Row(
+    row = ShardRow(
         key=meta["key"],
         row=i,
         status=meta["status"],
@@ -137,4 +129,4 @@ def _entry(
         fitted_rate=meta["fitted_rate"],
         subject=meta["subject"],
     )
-    return row, Sample(meta["key"], label, meta, data, ending)
+    return row, ShardSample(meta["key"], label, meta, data, ending)

@@ -19,7 +19,10 @@ from skelfit.cli.convert import convert_run
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
 from skelfit.conversion.shard_task import run_shard
-from skelfit.shards.shard_files import FileRecord, ShardFiles, read_json, row_digest, sealed, write_json
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_reader import read_json
+from skelfit.shards.shard_writer import row_digest, sealed
+from skelfit.storage.hashed_write import FileRecord, write_json
 
 
 def convert(run: Run) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from skelfit.bodies.model_set import ModelSet
-from skelfit.shards.shard_files import read_samples
+from skelfit.shards.shard_reader import read_samples
 from skelfit.verification.measures.decoded_samples import People
 from skelfit.verification.measures.person_measures import measure
 from skelfit.verification.measures.remade_bodies import Bodies

@@ -21,7 +21,8 @@ from skelfit.errors import InputError
 from skelfit.executors.executor import Place
 from skelfit.shards.keep_list import COLUMNS, Kept, read_keep, write_keep
 from skelfit.shards.label_vector import LABEL_SIZE, pack
-from skelfit.shards.shard_files import ShardFiles, read_json
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_reader import read_json
 from skelfit.verification.measures.decoded_samples import People
 from skelfit.verification.measures.person_measures import measure
 from skelfit.verification.measures.remade_bodies import Bodies

@@ -30,7 +30,8 @@ from verify_fakes import (
 from skelfit.config.settings import Filters, ImageConfig
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
-from skelfit.shards.shard_files import ShardError, ShardFiles, read_json
+from skelfit.shards.shard_files import ShardError, ShardFiles
+from skelfit.shards.shard_reader import read_json
 from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.folder_check import Integrity, check_folder
 

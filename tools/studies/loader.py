@@ -21,7 +21,9 @@ from skelfit.labels.demo_people import write_demo
 from skelfit.learning.data.data_loader import DataConfig, Loader
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.shards.label_vector import FIELDS, LAYOUT_VERSION, pack
-from skelfit.shards.shard_files import Row, Sample, ShardFiles, shard_name, write_shard
+from skelfit.shards.shard_files import ShardFiles, shard_name
+from skelfit.shards.shard_schema import ShardRow, ShardSample
+from skelfit.shards.shard_writer import write_shard
 from tools.studies.setup import Setup, Study
 
 _DRAWN = 250  # people whose pictures come over and over
@@ -84,8 +86,8 @@ def _write(setup: Setup, folder: Path) -> list[str]:
             }
             meta |= {"status": "ok", "imgname": names[i], "layout": LAYOUT_VERSION}
             meta |= {"image_size": picture.size, "affine": picture.affine}
-            line = Row(key, row, "ok", "", 0, 0, {}, "male", {}, 0, True)
-            entries.append((line, Sample(key, packed[i], meta, picture.data, "jpg")))
+            line = ShardRow(key, row, "ok", "", 0, 0, {}, "male", {}, 0, True)
+            entries.append((line, ShardSample(key, packed[i], meta, picture.data, "jpg")))
         write_shard(files, entries, {}, (start, stop))
         tars.append(str(files.tar))
     return tars

@@ -13,19 +13,11 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.shards.label_vector import unpack
-from skelfit.shards.row_statistics import PUBLISHED, Summary
-from skelfit.shards.shard_files import (
-    SUMMARY_NAME,
-    Marker,
-    ShardError,
-    ShardFiles,
-    check_shard,
-    list_shards,
-    read_json,
-    read_marker,
-    read_rows,
-    read_samples,
-)
+from skelfit.shards.row_statistics import Summary
+from skelfit.shards.row_status import PUBLISHED
+from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards
+from skelfit.shards.shard_reader import check_shard, read_json, read_marker, read_rows, read_samples
+from skelfit.shards.shard_schema import ShardMarker
 
 ANGLE_PEOPLE = 50_000  # of each subset, whose angles are read: evenly from all shards
 TOLD = ("keypoints3d", "coordinates")  # of the metadata
@@ -111,7 +103,7 @@ def _counted(
 
 
 def _read_people(
-    shards: Sequence[tuple[ShardFiles, Marker]], people: int
+    shards: Sequence[tuple[ShardFiles, ShardMarker]], people: int
 ) -> tuple[Array, dict[str, Counter[str]]]:
     """Poses of at least `people` people, of whole shards evenly spread, or of all; and what their metadata say."""
     wanted = len(shards)

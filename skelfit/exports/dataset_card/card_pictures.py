@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from skelfit.bodies.dofs import DOF_NAMES, dof_index, dof_limits
 from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.shards.row_statistics import UNITS_PER_MM
-from skelfit.shards.shard_files import write_atomically
+from skelfit.storage.hashed_write import write_atomically
 
 _RIGHT, _LEFT, _MIDDLE, _BEYOND = "#c8553d", "#28666e", "#4a4e69", "#f3e9e4"
 _COLUMNS, _BINS = 6, 72

@@ -13,7 +13,7 @@ import yaml
 from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.shards.label_vector import COORDINATES, schema
-from skelfit.shards.row_statistics import remark_on_targets
+from skelfit.shards.row_status import remark_on_targets
 
 _SIZES = (
     (10**3, "n<1K"),

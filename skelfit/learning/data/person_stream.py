@@ -27,7 +27,8 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from skelfit.config.yaml_dataclasses import bounded, local_path
 from skelfit.shards.keep_list import read_keep
 from skelfit.shards.label_vector import LABEL_SIZE, LAYOUT_VERSION, FloatArray
-from skelfit.shards.shard_files import ShardError, ShardFiles, read_marker
+from skelfit.shards.shard_files import ShardError, ShardFiles
+from skelfit.shards.shard_reader import read_marker
 from skelfit.storage.atomic_write import LOCAL, not_local, other_than_file
 
 _log = logging.getLogger(__name__)

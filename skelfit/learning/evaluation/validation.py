@@ -18,12 +18,12 @@ from torch import Tensor
 from skelfit.bodies.continuous_pose import pose_to_angles
 from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.bodies.joint_distances import joint_errors
+from skelfit.bodies.joint_limits import excess_deg
 from skelfit.bodies.skins import Skins
 from skelfit.learning.cameras import body_to_crop
 from skelfit.learning.data.process_group import Team
 from skelfit.learning.data.training_batch import Batch
 from skelfit.learning.networks.skel_cf_network import Estimate, Network, Prediction, estimate_of
-from skelfit.shards.row_statistics import excess_deg
 
 PCK_AT = (0.05, 0.1)  # of the crop's side
 BEYOND_DEG = (5, 10, 20, 30)

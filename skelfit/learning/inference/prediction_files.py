@@ -23,7 +23,7 @@ from skelfit.images.decoding import open_image, to_rgb
 from skelfit.learning.inference.overlay import Painter
 from skelfit.learning.inference.photos import OK, Finding, Seen
 from skelfit.learning.inference.predictor import Array, People, Predictor
-from skelfit.shards.shard_files import write_atomically, write_json
+from skelfit.storage.hashed_write import write_atomically, write_json
 
 PEOPLE_NAME, ROWS_NAME, RECORD_NAME = "people.npz", "rows.jsonl", "predict.json"
 _TO_VIEWER = np.array([1, -1, -1], np.float32)  # from the camera's axes to y up and z towards who looks

@@ -15,15 +15,9 @@ from skelfit.config.settings import mapping_hash
 from skelfit.config.yaml_dataclasses import difference
 from skelfit.shards.label_vector import schema
 from skelfit.shards.row_statistics import Summary
-from skelfit.shards.shard_files import (
-    SCHEMA_NAME,
-    SUMMARY_NAME,
-    ShardError,
-    ShardFiles,
-    read_json,
-    sealed,
-    shard_name,
-)
+from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME, ShardError, ShardFiles, shard_name
+from skelfit.shards.shard_reader import read_json
+from skelfit.shards.shard_writer import sealed
 from skelfit.verification.integrity.damage import Damage, Kind
 from skelfit.verification.integrity.run_folder import SHARD_FILE, RunFolder, open_run
 from skelfit.verification.integrity.shard_check import ShardCheck, check_shard

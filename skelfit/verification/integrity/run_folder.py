@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skelfit.conversion.run_lock import is_locked, read_record
-from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards, read_json
+from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards
+from skelfit.shards.shard_reader import read_json
 from skelfit.verification.integrity.damage import Damage
 
 SHARD_FILE = re.compile(r"(.+)-\d{6}\.(?:tar|rows\.jsonl|done\.json)")

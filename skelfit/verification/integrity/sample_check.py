@@ -13,8 +13,8 @@ import numpy as np
 from skelfit.config.settings import Root
 from skelfit.images.image_bytes import IDENTITY, check
 from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, FloatArray, unpack
-from skelfit.shards.row_statistics import PUBLISHED
-from skelfit.shards.shard_files import Row
+from skelfit.shards.row_status import PUBLISHED
+from skelfit.shards.shard_schema import ShardRow
 from skelfit.verification.integrity.damage import Kind
 
 Found = Iterator[tuple[Kind, str]]  # what is wrong: kind and words
@@ -23,7 +23,7 @@ ORIGINS = ("labels", "skel", "none")  # of 3D keypoints
 GENDERS = ("neutral", "male", "female")
 _NAMED = ("key", "subset", "label_file", "row", "imgname", "smpl_gender", "skel_gender", "status", "layout")
 _META_KEYS = frozenset((*META, *_NAMED, "keypoints3d"))
-_ROW_KEYS = frozenset(field.name for field in fields(Row))
+_ROW_KEYS = frozenset(field.name for field in fields(ShardRow))
 # What sample and row both say of a person.
 _SHARED = (
     "key",

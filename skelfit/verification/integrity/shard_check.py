@@ -14,17 +14,14 @@ import numpy as np
 
 from skelfit.config.settings import mapping_hash
 from skelfit.shards.label_vector import LABEL_SIZE, FloatArray
-from skelfit.shards.row_statistics import PUBLISHED, Summary
-from skelfit.shards.shard_files import (
-    FileRecord,
-    Marker,
-    ShardError,
-    ShardFiles,
-    read_marker,
-    reason_kind,
-    row_digest,
-)
+from skelfit.shards.row_statistics import Summary
+from skelfit.shards.row_status import PUBLISHED
+from skelfit.shards.shard_files import ShardError, ShardFiles
+from skelfit.shards.shard_reader import read_marker
+from skelfit.shards.shard_schema import ShardMarker
+from skelfit.shards.shard_writer import reason_kind, row_digest
 from skelfit.storage.atomic_write import other_than_file
+from skelfit.storage.hashed_write import FileRecord
 from skelfit.verification.integrity.damage import Damage, Kind
 from skelfit.verification.integrity.sample_check import (
     Place,
@@ -50,7 +47,7 @@ class ShardCheck:
     name: str
     damage: tuple[Damage, ...]
     people: int  # samples that are whole
-    marker: Marker | None  # None: there is none that can be read
+    marker: ShardMarker | None  # None: there is none that can be read
     label_file: int | None  # index of the label file that its rows are of
     span: tuple[int, int] | None  # rows [start, stop) of it, by the marker, or else by the rows
     rows: Summary  # of the rows that are whole
@@ -106,7 +103,7 @@ def check_shard(files: ShardFiles) -> tuple[ShardCheck, People]:
     return found, people
 
 
-def _span(marker: Marker | None, rows: Mapping[str, Row]) -> tuple[int, int] | None:
+def _span(marker: ShardMarker | None, rows: Mapping[str, Row]) -> tuple[int, int] | None:
     if marker is not None:
         return marker.start, marker.stop
     numbers = [row["row"] for row in rows.values()]
@@ -120,7 +117,7 @@ def _reasons(rows: Any) -> dict[str, int]:
     return dict(sorted(kinds.items()))
 
 
-def _read_marker(check: _Check) -> Marker | None:
+def _read_marker(check: _Check) -> ShardMarker | None:
     path = check.files.marker
     if not path.exists():
         check.say("missing", f"{path}: no such file: the shard is not finished, or the marker was removed")
@@ -140,7 +137,7 @@ def _read_marker(check: _Check) -> Marker | None:
     return marker
 
 
-def _read_rows(check: _Check, marker: Marker | None) -> tuple[dict[str, Row], bool]:
+def _read_rows(check: _Check, marker: ShardMarker | None) -> tuple[dict[str, Row], bool]:
     """The rows that are whole, by their keys, and whether the sidecar is the one of the marker."""
     path = check.files.sidecar
     try:
@@ -214,7 +211,7 @@ def _compare_files(check: _Check, kind: Kind, path: Any, told: FileRecord, found
 
 
 def _read_tar(
-    check: _Check, marker: Marker | None, rows: Mapping[str, Row], sidecar_good: bool
+    check: _Check, marker: ShardMarker | None, rows: Mapping[str, Row], sidecar_good: bool
 ) -> tuple[People, bool]:
     """The people of the tar, and whether it is the one of the marker."""
     path = check.files.tar
@@ -277,7 +274,7 @@ def _samples(
         yield key, members
 
 
-def _place(check: _Check, marker: Marker | None, rows: Mapping[str, Row]) -> Place:
+def _place(check: _Check, marker: ShardMarker | None, rows: Mapping[str, Row]) -> Place:
     """Where samples of this shard belong, as the marker tells."""
     try:
         assert marker is not None
@@ -332,7 +329,7 @@ class _Judge:
 
 
 def _check_counts(
-    check: _Check, marker: Marker, rows: int, people: int, summary: Summary, reasons: Mapping[str, int]
+    check: _Check, marker: ShardMarker, rows: int, people: int, summary: Summary, reasons: Mapping[str, int]
 ) -> None:
     """What the marker counts, against the rows."""
     told: Sequence[tuple[str, Any, Any]] = (

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from skelfit.bodies.model_set import ModelSet
-from skelfit.shards.shard_files import ShardError, write_atomically
+from skelfit.shards.shard_files import ShardError
+from skelfit.storage.hashed_write import write_atomically
 from skelfit.verification.report.array_packing import UNIT_M, Pack
 from skelfit.verification.report.gallery import Artist, Drawn, Photo, data_uri, draw_people, lines_of
 from skelfit.verification.report.motion_plots import (

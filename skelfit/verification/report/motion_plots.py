@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES, dof_index
 from skelfit.shards.label_vector import FloatArray, unpack
-from skelfit.shards.shard_files import ShardError, read_samples
+from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_reader import read_samples
 from skelfit.verification.measures.joint_turns import (
     fit_rotations,
     followed,

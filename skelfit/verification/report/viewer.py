@@ -14,7 +14,8 @@ from PIL import Image
 
 from skelfit.bodies.dofs import DOF_JOINT, DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
-from skelfit.shards.shard_files import ShardError, list_shards, list_subsets, read_rows
+from skelfit.shards.shard_files import ShardError, list_shards, list_subsets
+from skelfit.shards.shard_reader import read_rows
 from skelfit.verification.report.gallery import Artist, Figure, Sample, photograph, read_people
 
 HOST = "127.0.0.1"

@@ -1,0 +1,125 @@
+"""Write a shard: a WebDataset tar, a sidecar with every input row, and the done marker.
+
+Equal samples give byte-identical tars and sidecars: no clock, user or host enters them. Each file is written
+under a temporary name and renamed, so a file under its own name is whole. The marker is written last and says
+that the three belong together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import webdataset
+
+from skelfit.config.settings import mapping_hash
+from skelfit.shards.shard_files import ShardFiles
+from skelfit.shards.shard_schema import ShardMarker, ShardRow, ShardSample
+from skelfit.storage.atomic_write import remove
+from skelfit.storage.hashed_write import write_atomically, write_json
+
+# Made once: making an encoder takes as long as a row's JSON.
+_to_json = json.JSONEncoder(allow_nan=False).encode
+
+
+def write_shard(
+    files: ShardFiles,
+    entries: Iterable[tuple[ShardRow, ShardSample | None]],
+    identity: Mapping[str, Any],
+    span: tuple[int, int],
+) -> ShardMarker:
+    """Write tar, sidecar and, last, the marker. Raises OutputError.
+
+    entries: every input row, in order, and its sample, None where the row is not published; taken one by one.
+    span: first row of the label file, and one past the last; the rows must be exactly these.
+    """
+    # A marker of an earlier attempt must not stand beside files that are being replaced.
+    remove(files.marker)
+    rows: list[ShardRow] = []
+    rejected: Counter[str] = Counter()
+
+    def write_tar(stream: io.RawIOBase) -> None:
+        # An integer mtime and no user make the tar reproducible; the defaults are the clock and a name.
+        with webdataset.TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
+            for row, sample in entries:
+                members = {} if sample is None else _members(sample)
+                rows.append(replace(row, digest=row_digest(vars(row), members)))
+                if sample is not None:
+                    tar.write({"__key__": sample.key, **members})
+                else:
+                    rejected[f"{row.status}: {reason_kind(row.reason)}"] += 1
+        if [row.row for row in rows] != list(range(*span)):
+            raise ValueError(f"{files.name}: the sidecar rows are not those of {span}")
+
+    tar_record = write_atomically(files.tar, write_tar)
+    lines = "".join(_to_json(vars(row)) + "\n" for row in rows).encode()
+    sidecar_record = write_atomically(files.sidecar, lambda stream: stream.write(lines))
+    statuses = Counter(row.status for row in rows)
+    marker = ShardMarker(
+        name=files.name,
+        start=span[0],
+        stop=span[1],
+        rows_in=len(rows),
+        rows_out=len(rows) - rejected.total(),
+        statuses=dict(sorted(statuses.items())),
+        rejected=dict(sorted(rejected.items())),
+        tar=tar_record,
+        sidecar=sidecar_record,
+        identity_sha256=mapping_hash(identity),
+        identity=identity,
+    )
+    write_json(files.marker, asdict(marker))
+    return marker
+
+
+def reason_kind(reason: str) -> str:
+    """The first of a row's reasons, without its numbers: 'pve_mm 25.00 > 20' is a case of 'pve_mm'."""
+    return re.split(r"; |: | -?\d", reason, maxsplit=1)[0]
+
+
+def row_digest(row: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
+    """A digest that tells which row or sample of a damaged shard is the damaged one.
+
+    The first 16 hex digits of the sha256 of the row's JSON without its digest, and of the name and bytes of each
+    member of its sample, in the order of the tar.
+    """
+    line = _to_json({key: value for key, value in row.items() if key != "digest"})
+    digest = hashlib.sha256(line.encode())
+    for name in sorted(members):
+        digest.update(name.encode())
+        digest.update(members[name])
+    return digest.hexdigest()[:16]
+
+
+def _members(sample: ShardSample) -> dict[str, bytes]:
+    if "." in sample.key or "/" in sample.key:
+        raise ValueError(f"{sample.key}: a WebDataset key must not contain a dot or a slash")
+    label = np.ascontiguousarray(sample.label, dtype="<f4")
+    members = {
+        "label.npy": _npy_header(label.shape) + label.tobytes(),
+        "meta.json": _to_json(sample.meta).encode(),
+    }
+    if sample.image is not None:
+        members[sample.extension] = sample.image
+    return members
+
+
+@lru_cache(maxsize=1)
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """What `np.save` writes before the numbers of a float32 array."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with a hash of all of it as its last key: a summary holds what nothing else on disk tells again."""
+    return {**content, "content_sha256": mapping_hash(content)}
