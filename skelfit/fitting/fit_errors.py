@@ -1,4 +1,4 @@
-"""How far posed people are from their targets, and where their joints and keypoints are."""
+"""Vertex errors of posed people, and the positions of their joints and keypoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skelfit.fitting.passes import FitBatch, chunks, posing_of, skinned, whole_g
 
 @dataclass(frozen=True)
 class FitErrors:
-    """Distances of the posed skin to its target, and points of the body; on the host."""
+    """Distances from the posed skin to its target, and points of the body; on the host."""
 
     mean: Tensor  # (B,) m, over the plan's vertices
     mean_square: Tensor  # (B,) m^2, over the same
@@ -26,23 +26,23 @@ class FitErrors:
 
 @dataclass(frozen=True)
 class PendingErrors:
-    """The distances of some people on the device: the host need not wait for them one batch at a time."""
+    """Errors on the device: the host can wait once for those of several batches."""
 
-    array: Any  # (numbers,) lane vectors, all of `FitErrors` one after the other
-    shapes: dict[str, tuple[int, ...]]  # of each, group by group
+    array: Any  # (numbers,) lane vectors, all fields of `FitErrors` one after the other
+    shapes: dict[str, tuple[int, ...]]  # of each field, group by group
     count: int  # people
 
     def errors(self, host: Tensor) -> FitErrors:
-        """The distances, from what the array (numbers, L) holds."""
+        """The errors, from the array read to the host, (numbers, L)."""
         parts = host.split([int(np.prod(shape)) for shape in self.shapes.values()])
-        found = zip(self.shapes.items(), parts, strict=True)
+        fields = zip(self.shapes.items(), parts, strict=True)
         return FitErrors(
-            **{name: by_person(x.view(*shape, host.shape[-1]), self.count) for (name, shape), x in found}
+            **{name: by_person(x.view(*shape, host.shape[-1]), self.count) for (name, shape), x in fields}
         )
 
 
 def measure(backend: Backend, skin: SkinPlan, body: Any, batch: FitBatch) -> PendingErrors:
-    """Distances at where people are, pose correctives included: what a user would measure on the two meshes."""
+    """Errors of a batch where it is, pose correctives included: what a user would measure on the two meshes."""
     k = backend.kernels
     rows = whole_groups(np.arange(batch.count), backend.lanes)
     groups, parts = len(rows), chunks(backend, len(rows))
@@ -55,11 +55,11 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: FitBatch) -> Pen
     }
     # All in one array: the host waits for the device at each read.
     ends = np.cumsum([0, *(np.prod(shape) for shape in shapes.values())]).tolist()
-    found, out = backend.lanes_of(ends[-1]), k.skin_errors.Errors()
+    array, out = backend.lanes_of(ends[-1]), k.skin_errors.Errors()
     for (name, shape), first, stop in zip(shapes.items(), ends, ends[1:], strict=False):
-        setattr(out, name, found[first:stop].reshape(shape) if stop > first else backend.lanes_of(*shape))
+        setattr(out, name, array[first:stop].reshape(shape) if stop > first else backend.lanes_of(*shape))
     posing = posing_of(backend, parts, body, batch)
     room = backend.room(k.skinning.room_for, parts, backend.block, 0)
     people = skinned(backend, skin, batch.target, rows)
     backend.launch(k.skin_errors.errors, parts, [skin.skin, people, posing, backend.chunk, room, out])
-    return PendingErrors(found, shapes, batch.count)
+    return PendingErrors(array, shapes, batch.count)

@@ -1,10 +1,9 @@
-"""What the fit answers for a few dozen people, recorded: a change of results is noticed, and its version raised.
+"""Recorded results of the fit for a few dozen people, so that a change of results is noticed.
 
-`python tests/fitting/golden_fit.py --record` records the answers of this processor, also as older ones would
-compute them. `--check TARGET` prints as JSON how far the answers of this process are from those recorded, its kernels
-compiled for
-that target; with `--company` also whether people are fitted alike in any company. torch chooses its loops once per
-process, and so does Warp, so the tests start one for each capability.
+`python tests/fitting/golden_fit.py --record` records the answers of this processor, also those that older processors
+would give. `--check TARGET` compiles the kernels for a target and prints as JSON how far the answers are from those
+recorded; with `--batches` also whether the batch changes any answer. torch and Warp choose their loops once per
+process, so the tests start a process for each capability.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ RECORDED = ("poses", "betas", "trans", "pve_mm", "objective")
 
 @dataclass(frozen=True)
 class Capability:
-    """What a processor can do, as those who ask call it."""
+    """What a processor can do, by the names that torch and MKL use."""
 
-    torch: str  # its loops; they say how many lanes the kernels have
+    torch: str  # its loops; they decide the number of lanes of the kernels
     mkl: str  # for the decompositions that tables are made by
     needed: frozenset[str] = frozenset()  # of /proc/cpuinfo
 
@@ -68,21 +67,21 @@ CAPABILITIES = {  # by the target of the kernels
     ),
 }
 HOW = (
-    "the fit gives other results than those recorded. If that is meant, raise ALGORITHM_VERSION in "
+    "the fit gives other results than those recorded. If that is intended, raise ALGORITHM_VERSION in "
     "skelfit/conversion/run_plan.py, so that shards of both are never mixed, and run: "
     "python tests/fitting/golden_fit.py --record"
 )
 
 
 def make_people() -> dict[str, Tensor]:
-    """The people, made once: everyday and extreme ones, and extreme ones who need a retry."""
+    """The people, made once: everyday ones, extreme ones, and extreme ones that need a retry."""
     made = {}
     for gender, rows in (("neutral", (12, [1631, 2046, 3028, 3059])), ("male", (15, [3493]))):
-        few, late = rows
+        count, late = rows
         everyday, extreme = (make_labels(max(late) + 1, gender)[kind] for kind in ("everyday", "extreme"))
         for name in LABELS:
             one, other = getattr(everyday, name), getattr(extreme, name)
-            made[f"{gender}/{name}"] = torch.cat((one[:16], other[:few], other[late]))
+            made[f"{gender}/{name}"] = torch.cat((one[:16], other[:count], other[late]))
     return made
 
 
@@ -91,7 +90,7 @@ def fit_config() -> FitConfig:
 
 
 def hurried(config: FitConfig) -> FitConfig:
-    """So few steps that many need a second chance."""
+    """So few steps that many people need a restart."""
     last = replace(config.stages[-1], steps=2, extra_refreshes=0, late_refreshes=0)
     return replace(config, stages=(*config.stages[:-1], last), retries=1)
 
@@ -101,9 +100,9 @@ def read_people() -> dict[str, Tensor]:
         return {name: torch.tensor(file[name]) for name in file.files}
 
 
-def answers(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> dict[str, np.ndarray]:
+def fit_all(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> dict[str, np.ndarray]:
     """Fields of the fitted people, by set and name."""
-    found = {}
+    answers: dict[str, np.ndarray] = {}
     male = [people[f"male/{name}"] for name in LABELS]
     neutral = [people[f"neutral/{name}"] for name in LABELS]
     results = {
@@ -115,40 +114,47 @@ def answers(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> d
         ),
     }
     for kind, result in results.items():
-        found |= {f"{kind}/{name}": getattr(result, name).numpy() for name in RECORDED}
-    return found
+        answers |= {f"{kind}/{name}": getattr(result, name).numpy() for name in RECORDED}
+    return answers
 
 
-def digest(found: Mapping[str, np.ndarray]) -> str:
-    content = b"".join(name.encode() + np.ascontiguousarray(found[name]).tobytes() for name in sorted(found))
+def digest(answers: Mapping[str, np.ndarray]) -> str:
+    content = b"".join(
+        name.encode() + np.ascontiguousarray(answers[name]).tobytes() for name in sorted(answers)
+    )
     return hashlib.sha256(content).hexdigest()
 
 
 def processor() -> dict[str, str]:
-    """What Linux says of the first core."""
+    """Linux' description of the first core."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def kind(target: str) -> str:
-    """What the last bits of an answer may depend on."""
+    """All that the last bits of an answer may depend on."""
     core = processor()
     model = "/".join(core.get(key, "?") for key in ("vendor_id", "cpu family", "model"))
     versions = f"torch {torch.__version__}, warp {wp.config.version}"
     return f"{platform.machine()} {model}, {target}, {cpu_lanes()} lanes, {versions}"
 
 
-def deviations(found: Mapping[str, np.ndarray], recorded: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+def deviations(
+    answers: Mapping[str, np.ndarray], recorded: Mapping[str, np.ndarray]
+) -> dict[str, list[float]]:
     """The largest difference of each person's numbers, by set and field."""
     return {
-        name: np.abs(found[name].astype(float) - recorded[name]).reshape(len(found[name]), -1).max(1).tolist()
+        name: np.abs(answers[name].astype(float) - recorded[name])
+        .reshape(len(answers[name]), -1)
+        .max(1)
+        .tolist()
         for name in recorded
     }
 
 
 def constants() -> dict[str, str]:
-    """The numbers that steer the fit: module constants of fit and body. Rare people alone may answer to one of them."""
+    """Module constants of fit and bodies: numbers that steer the fit. Some affect only rare people."""
     modules = [
         importlib.import_module(info.name)
         for part in ("fitting", "bodies")
@@ -173,8 +179,8 @@ def _numeric(value: object) -> bool:
     )
 
 
-def company_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[str]:
-    """Fields of people who are fitted otherwise alone, among few, among many, in another order, by other threads."""
+def batch_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[str]:
+    """Fields that change with the size of the batch, the order of the people or the number of threads."""
     differences = []
     threads = torch.get_num_threads()
     for gender, batches in (("neutral", (1, 7, 512)), ("male", (7, 20, 512))):
@@ -213,33 +219,33 @@ def run(target: str, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def check(target: str, company: bool) -> dict[str, Any]:
-    """What this process computes: its kind, digest, deviations and differences by company."""
+def check(target: str, batches: bool) -> dict[str, Any]:
+    """The results of this process: its kind, digest, deviations and differences between batches."""
     start_warp(target)
     models, people = open_models(), read_people()
     fitter = Fitter(models, replace(fit_config(), batch=64))
     fitter.backend.compile()
-    found = answers(models, people, fitter)
+    answers = fit_all(models, people, fitter)
     with np.load(ANSWERS) as recorded:
-        off = deviations(found, {name: recorded[name] for name in recorded.files})
+        off = deviations(answers, {name: recorded[name] for name in recorded.files})
     return {
         "kind": kind(target),
-        "digest": digest(found),
+        "digest": digest(answers),
         "deviations": off,
-        "company": company_differences(people, fitter) if company else None,
+        "batches": batch_differences(people, fitter) if batches else None,
     }
 
 
-# How far the typical person of a set may be from the recorded answer on a processor that none was recorded on:
+# How far the median person of a set may be from the recorded answer on a processor without recorded answers:
 # rad, betas, m, mm, m^2. Fits that stop short of the floor of their valley differ more.
 BOUNDS = {"poses": 1e-5, "betas": 1e-5, "trans": 1e-6, "pve_mm": 1e-4, "objective": 1e-9}
 LOOSE = {"hurried": 10.0, "mesh": 30.0}
 
 
 def atypical(off: Mapping[str, list[float]]) -> list[str]:
-    """The fields of which the median person differs by more than processors do.
+    """The fields by which the median person differs more than processors do.
 
-    Shoulders near an Euler pole and people with two minima answer to the last bit of a sum; most people do not.
+    The last bit of a sum can change shoulders near an Euler pole and people with two minima, but not most people.
     """
     reasons = []
     for name, values in off.items():
@@ -259,7 +265,7 @@ def record() -> None:
         np.savez(PEOPLE, **{name: x.numpy() for name, x in make_people().items()})
     if fresh:
         models = open_models()
-        np.savez(ANSWERS, **answers(models, read_people(), Fitter(models, fit_config())))
+        np.savez(ANSWERS, **fit_all(models, read_people(), Fitter(models, fit_config())))
     kinds = {} if fresh else known["kinds"]
     for target in (target for target, capability in CAPABILITIES.items() if capability.here):
         result = run(target)
@@ -276,7 +282,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["--record"]:
             record()
-        case ["--check", target, *company]:
-            print(json.dumps(check(target, company == ["--company"])))
+        case ["--check", target, *batches]:
+            print(json.dumps(check(target, batches == ["--batches"])))
         case _:
             sys.exit(__doc__)

@@ -1,4 +1,4 @@
-"""The first-order baseline: the same objective as the solver's, a pipeline of its own, the same kind of result."""
+"""The first-order baseline: the solver's objective, its own pipeline, the same kind of result."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fit(
 def test_objective_is_that_of_the_result(
     root: str, models: ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all vertices, pose correctives included, with limits, shoulders and betas: what `Fitter` reports."""
+    """Of all vertices, pose correctives included, with limits, shoulders and betas: the one that `Fitter` reports."""
     seen: list[tuple[NaiveObjective, Tensor]] = []
 
     def watched(goal: NaiveObjective, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +71,7 @@ def test_objective_is_that_of_the_result(
     torch.testing.assert_close(value, result.objective, rtol=1e-4, atol=0)
     decrease = torch.cat([judge(goal, x)[1] for goal, x in seen[-2:]])
     torch.testing.assert_close(decrease / value, result.gain)
-    # In the last stage alone the root is free, and it goes.
+    # The root is free in the last stage alone, and moves.
     assert [bool((goal.dofs == 0).any()) for goal, _ in seen[::2]] == [False, False, root != "frozen"]
     last, x = seen[-1]
     cost = value[-1:] - replace(last, turn_weight=0.0, move_weight=0.0, free_translation=False).value(x)
@@ -80,8 +80,8 @@ def test_objective_is_that_of_the_result(
     assert (turned > 1e-3) == (root != "frozen") and (cost != 0).any() == (root != "frozen")
 
 
-def test_what_a_step_promises_is_what_it_gains(models: ModelSet) -> None:
-    """Near a minimum; there no step promises anything."""
+def test_a_step_gains_what_it_promises(models: ModelSet) -> None:
+    """Near a minimum; at the minimum no step promises anything."""
     model = SkelModel(models.skel_of("male"), dtype=torch.float64).with_vertices(torch.arange(0, 6890, 20))
     betas = torch.randn(2, 10, dtype=torch.float64)
     q = 0.3 * torch.randn(2, NUM_DOFS, dtype=torch.float64)
@@ -101,7 +101,7 @@ def test_what_a_step_promises_is_what_it_gains(models: ModelSet) -> None:
 def test_both_methods_find_a_known_minimum(
     config: FirstOrderConfig, iterations: int, tolerance: float
 ) -> None:
-    """A quadratic of two variables, as small as squared errors in metres are."""
+    """A quadratic of two variables, as small as squared errors in metres."""
     a, b = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
     curvature = torch.tensor([1.0, 3.0, 10.0, 30.0], dtype=torch.float64)
 
@@ -115,20 +115,20 @@ def test_both_methods_find_a_known_minimum(
 
 @pytest.mark.parametrize("changes", [{}, {"method": "adam", "learning_rate": 0.02}])
 def test_more_iterations_fit_better(models: ModelSet, changes: dict[str, object]) -> None:
-    few, _ = fit(models, short(2, **changes), 2)
+    less, _ = fit(models, short(2, **changes), 2)
     more, _ = fit(models, short(20, **changes), 2)
-    assert (more.pve_mm < 0.7 * few.pve_mm).all()
-    assert few.stage_pve_mm.shape == (2, 3)
-    assert not few.converged.any() and few.finite.all()
+    assert (more.pve_mm < 0.7 * less.pve_mm).all()
+    assert less.stage_pve_mm.shape == (2, 3)
+    assert not less.converged.any() and less.finite.all()
 
 
-def test_it_starts_as_the_configuration_says(models: ModelSet) -> None:
+def test_the_start_is_the_configured_one(models: ModelSet) -> None:
     zero, _ = fit(models, short(1, start="zero"), 2)
     closed_form, _ = fit(models, short(1, start="closed_form"), 2)
     assert (closed_form.stage_pve_mm[:, 0] < 0.6 * zero.stage_pve_mm[:, 0]).all()
 
 
-def test_result_holds_what_the_public_models_give(models: ModelSet) -> None:
+def test_the_result_is_that_of_the_public_models(models: ModelSet) -> None:
     """In the label's frame, betas refined: the root is as exact as the solver's."""
     result, (pose, betas, transl) = fit(models, short(4), 2, "neutral")
     smpl, skel = SmplModel(models.smpl_of("neutral")), SkelModel(models.skel_of("male"))
@@ -154,14 +154,14 @@ def test_the_pipeline_runs_through_the_job(models: ModelSet, tmp_path: Path) -> 
     assert done.rows_in == 2
     for row in read_rows(task.files.sidecar):
         assert list(row["stage_pve_mm"]) == ["lower_body", "upper_body", "full"]
-        # Two iterations are nowhere near a minimum, and the job says so.
+        # Two iterations do not converge, and the job says so.
         assert row["status"] == "not_converged" and row["pve_mm"] > 1
 
 
-def test_a_batch_of_the_baseline_holds_its_people_and_nobody_twice(
+def test_a_batch_of_the_baseline_has_no_person_twice(
     models: ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The solver's batches are filled up with copies; here that would cost time and move the shared line search."""
+    """The solver fills its last group with copies. Here they would cost time and change the shared line search."""
     sizes: list[int] = []
 
     def count(self: PairFitter, pose: Tensor, betas: Tensor, transl: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Every processor's answers: the same in any company, and those that were recorded for this algorithm version."""
+"""The answers on every processor: the same in any batch, and those recorded for this algorithm version."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from skelfit.fitting.fitter import Fitter
 
 
 @pytest.mark.parametrize("target", CAPABILITIES)
-def test_answers_are_the_same_in_any_company_and_those_recorded(target: str) -> None:
-    """Alone, among 6, 19 or 31 others, in another order, by one thread and by two: the same bits.
+def test_answers_are_the_same_in_any_batch_and_those_recorded(target: str) -> None:
+    """Alone, with 6, 19 or 31 others, in another order, by one thread or two: the same bits.
 
-    And those recorded, on a kind of processor that is; elsewhere as close to them as processors are to each other.
+    On a recorded kind of processor also those recorded; elsewhere as close to them as processors are to each other.
     """
     if not CAPABILITIES[target].here:
         pytest.skip(f"this processor has not all of {target}")
@@ -47,8 +47,8 @@ def test_answers_are_the_same_in_any_company_and_those_recorded(target: str) -> 
     assert recorded["algorithm"] == ALGORITHM_VERSION, (
         "record the answers: python tests/fitting/golden_fit.py --record"
     )
-    result = run(target, "--company")
-    assert result["company"] == []
+    result = run(target, "--batches")
+    assert result["batches"] == []
     if digest := recorded["kinds"].get(result["kind"]):
         assert result["digest"] == digest, f"{result['kind']}: {HOW}"
     else:
@@ -56,7 +56,7 @@ def test_answers_are_the_same_in_any_company_and_those_recorded(target: str) -> 
 
 
 def test_constants_are_those_recorded() -> None:
-    """Some act on so few people that none of them is among those recorded."""
+    """Some constants affect so few people that none of them is among those recorded."""
     before, now = json.loads(KINDS.read_text())["constants"], constants()
     changed = [
         f"{k}: {before.get(k)} -> {now.get(k)}"
@@ -64,13 +64,13 @@ def test_constants_are_those_recorded() -> None:
         if before.get(k) != now.get(k)
     ]
     assert not changed, (
-        f"{'; '.join(changed)}. If that changes anyone's result, raise ALGORITHM_VERSION in "
+        f"{'; '.join(changed)}. If that changes a result, raise ALGORITHM_VERSION in "
         "skelfit/conversion/run_plan.py; then run: python tests/fitting/golden_fit.py --record"
     )
 
 
 class Products(TorchDispatchMode):
-    """Notes the shapes of all matrix products."""
+    """Records the shapes of all matrix products."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,10 +88,10 @@ class Products(TorchDispatchMode):
 
 
 def test_no_matrix_product_has_the_shape_of_the_batch(models: ModelSet) -> None:
-    """On any processor: libraries choose how to add up by the shape of a product.
+    """On any processor: libraries choose the order of a sum by the shape of a product.
 
-    So there are none whose shape has to do with people but those of a person's own matrices, which are so small that
-    torch computes them one by one in its own loop (below 400 multiplications).
+    So no shape depends on the number of people, except in batches of matrices that are so small that torch computes
+    each in its own loop (below 400 multiplications).
     """
     people = [torch.cat([read_people()[f"neutral/{name}"]] * 3) for name in LABELS]
     fitter = Fitter(models, fit_config())
@@ -109,7 +109,7 @@ def test_no_matrix_product_has_the_shape_of_the_batch(models: ModelSet) -> None:
 
 @pytest.mark.parametrize("part", [SolverConfig, PassConfig, RestartConfig, BranchConfig, LocatorConfig])
 def test_every_number_of_the_configuration_is_read(part: type, models: ModelSet) -> None:
-    """By a fit of people with whom everything is tried: none is a dead option."""
+    """By a fit in which everything is tried: there is no dead option."""
     read: set[str] = set()
 
     class Watched(part):
@@ -117,11 +117,11 @@ def test_every_number_of_the_configuration_is_read(part: type, models: ModelSet)
             read.add(name)
             return super().__getattribute__(name)
 
-    strict = {"converged_gain": 0.0, "converged_floor": 0.0}
-    config = dataclasses.replace(fit_config(), retries=1, passes=PassConfig(**strict))
+    never = {"converged_gain": 0.0, "converged_floor": 0.0}
+    config = dataclasses.replace(fit_config(), retries=1, passes=PassConfig(**never))
     (field,) = (f.name for f in dataclasses.fields(FitConfig) if f.type == part.__name__)
     people = read_people()
     Fitter(
-        models, dataclasses.replace(config, **{field: Watched(**(strict if part is PassConfig else {}))})
+        models, dataclasses.replace(config, **{field: Watched(**(never if part is PassConfig else {}))})
     ).fit("neutral", *(people[f"neutral/{name}"][-8:] for name in LABELS))
     assert {f.name for f in dataclasses.fields(part)} <= read

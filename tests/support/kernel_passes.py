@@ -46,7 +46,7 @@ def of_floats(goal: NaiveObjective) -> NaiveObjective:
     people = {k: getattr(goal, k).float().double() for k in ("q", "betas", "target", "om")}
     if 0 not in goal.dofs:
         people["q"][:, :3] = 0
-    joints = goal.joints and replace(goal.joints, place=goal.joints.place.float().double())
+    joints = goal.joints and replace(goal.joints, targets=goal.joints.targets.float().double())
     return replace(goal, **people, joints=joints, held=None).hold()
 
 
@@ -74,7 +74,7 @@ class KernelPass:
         goal, backend = self.goal, self.backend
         target = torch.zeros(len(goal.q), len(goal.model.asset.v_template), 3)
         target[:, ::STRIDE] = goal.target.float()
-        places = torch.zeros(len(target), 0, 3) if goal.joints is None else goal.joints.place.float()
+        places = torch.zeros(len(target), 0, 3) if goal.joints is None else goal.joints.targets.float()
         located = backend.array(backend.put(places))
         batch = batch_of(backend, target, goal.q, goal.betas, located, self.config.solver.damping)
         if goal.free_translation:  # wherever they have been moved to before

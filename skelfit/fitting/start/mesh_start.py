@@ -1,10 +1,9 @@
-"""Where the fit of a bare mesh starts: each body part laid onto the target by itself, then read as joint angles.
+"""Where the fit of a bare mesh starts: each body part is aligned with the target by itself, and gives joint angles.
 
-A part is the skin that hangs mostly on one joint. The rigid motion that takes it from rest to the target (weighted
-Procrustes) is the joint's global rotation; relative to the parent's it is a local rotation, and from local rotations
-the angles are read, as they are from SMPL's. Parts too small or too blended to tell their own rotation (talus, scapula,
-radius) take no part: the ankle is read between shin and foot, the arm between thorax and upper arm, pronation between
-ulna and hand.
+A part is the skin that mostly follows one joint. Weighted Procrustes gives the rigid motion from rest to the target,
+and with it the joint's global rotation. Rotations relative to the parents give the angles, as SMPL's rotations do.
+Talus, scapula and radius are too small or too blended to be parts: the ankle is between shin and foot, the arm between
+thorax and upper arm, pronation between ulna and hand.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from skelfit.fitting.start.mesh_parts import PARTS, make_parts
 
 @dataclass(frozen=True)
 class MeshStartTables:
-    """What all meshes share of where their fit starts, on a device."""
+    """What the starts of all meshes share, on a device."""
 
     parts: Any
     angles: Any
@@ -47,7 +46,7 @@ class MeshStart:
 
 
 def mesh_start_tables(model: SkelModel, body: Any, device: str, limits: np.ndarray) -> MeshStartTables:
-    """The tables of a SKEL body, whose `body_tables` are given; limits (46, 2) rad of the joints."""
+    """The tables of a SKEL body; body: its `body_tables`; limits (46, 2) rad of the joints."""
     balls = make_balls(range(NUM_JOINTS), range(NUM_DOFS), device, limits)
     return MeshStartTables(make_parts(model, device), angle_tables(model, device, limits), balls, body)
 
@@ -59,12 +58,12 @@ def mesh_start(backend: Backend, tables: MeshStartTables, mesh: Tensor, betas: T
     groups, device = len(rows), backend.device
     target = backend.skins(groups, mesh.shape[1])
     q, motion = (torch.zeros(count, n, device=device) for n in (NUM_DOFS, 15))
-    given = [backend.array(x.to(device, torch.float32).contiguous()) for x in (mesh, betas)]
+    inputs = [backend.array(x.to(device, torch.float32).contiguous()) for x in (mesh, betas)]
     backend.launch(
         k.mesh_alignment.lay,
         groups,
         [
-            *given, backend.ints(rows), tables.parts, tables.angles, tables.body, tables.balls,
+            *inputs, backend.ints(rows), tables.parts, tables.angles, tables.body, tables.balls,
             backend.room(k.joint_frames.make_place, groups),
             backend.room(k.mesh_alignment.make_lay_room, groups, len(PARTS)),
             target, backend.array(q), backend.array(motion),

@@ -23,7 +23,7 @@ from skelfit.config.settings import FitConfig
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.baseline.naive_objective import Evaluation, NaiveObjective
 from skelfit.fitting.baseline.naive_step import damped_step
-from skelfit.fitting.passes import DAMPING, DOUBT, MOVED, VALUE, run_pass, solve
+from skelfit.fitting.passes import DAMPING, EXCESS, MOVED, VALUE, run_pass, solve
 from skelfit.fitting.terms.shoulder_targets import JointTargets
 
 
@@ -378,7 +378,7 @@ def test_a_shoulder_beyond_its_limits_is_tried_along_its_valley(
     status, x = backend.read(people.batch.status), people.variables()
     right = [people.goal.dofs.tolist().index(i) for i in SHOULDER]
     excess = (x[:, right].double() - x[:, right].double().clamp(low, high)).abs().amax(1)
-    assert (status[:, DOUBT] - excess).abs().max() < 1e-6 and (status[:, DOUBT + 1] == 0).all()
+    assert (status[:, EXCESS] - excess).abs().max() < 1e-6 and (status[:, EXCESS + 1] == 0).all()
     assert (excess > 0.02).tolist() == [True, True, False]
 
     rules = people.rules(0)
@@ -394,7 +394,7 @@ def test_a_shoulder_beyond_its_limits_is_tried_along_its_valley(
     assert (found[0, right] - allowed).abs().max() < 2e-6
     rest = [k for k in range(found.shape[1]) if k not in right]
     assert torch.equal(found[0, rest], x[0, rest])
-    assert now[0, VALUE] < 1e-3 * before.value[0] and now[0, DOUBT] < 1e-6
+    assert now[0, VALUE] < 1e-3 * before.value[0] and now[0, EXCESS] < 1e-6
     assert now[0, MOVED] == pytest.approx(0.3, abs=1e-5)  # since before the pass
     for rules.way in (1, 2):  # further along, where the skin is the same: no reason to move
         solve(backend, people.tables, people.batch, people.found, np.arange(3), rules)

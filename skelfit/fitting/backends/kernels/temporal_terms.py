@@ -21,7 +21,7 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fitting.sequences.temporal_tables import TiedJoints
+from skelfit.fitting.terms.temporal_smoothness import TiedJoints
 
 from .cyclic_reduction import System, entry, write_entry
 from .lanes import F1, F2, F3, I2, L, V, m, put, sine_and_turn, sync, take
