@@ -15,7 +15,7 @@ from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.backends.body_tables import NUM_BETAS
 from skelfit.fitting.backends.retraction_tables import make_balls
 from skelfit.fitting.backends.skin_tables import SkinPlan
-from skelfit.fitting.backends.variable_tables import Tree, make_tree, make_variables
+from skelfit.fitting.backends.variable_tables import JointTree, make_tree, make_variables
 
 if TYPE_CHECKING:
     from skelfit.config.settings import FitConfig, PassConfig
@@ -48,7 +48,7 @@ class StageTables:
     """The tables of a stage's passes over one choice of vertices; all people share them."""
 
     skin: SkinPlan
-    tree: Tree
+    tree: JointTree
     variables: Any
     balls: Any
     branches: Any  # (2, 3) variables of the shoulders, whose limits lie at their Euler poles
@@ -62,7 +62,7 @@ class PassMoments:
 
     rows: Rows  # of the people, group by group
     moments: Any
-    levers: Any
+    beta_moments: Any
 
 
 def make_tables(
@@ -97,9 +97,9 @@ def whole_groups(rows: Rows, lanes: int) -> Rows:
 
 def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float, joint_weight: float) -> Any:
     """Rules of the solver, for callers to change: steps of the angles, with the model of the Hessian, root fixed."""
-    rules, solver = backend.kernels.objective.Rules(), config.solver
+    rules, solver = backend.kernels.objective.StepRules(), config.solver
     rules.steps, rules.exact, rules.free_betas, rules.free_root = steps, 0, 0, 0
-    rules.branch, rules.way = -1, 0
+    rules.branch, rules.pole_point = -1, 0
     rules.tolerance, rules.joint_weight = tolerance, joint_weight
     rules.max_angle_step, rules.max_beta_step = config.max_angle_step, solver.max_beta_step
     for name in ("damping", "damping_min", "damping_max", "damping_up", "damping_down", "damping_at_rest"):
@@ -107,7 +107,7 @@ def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float
     rules.noise = solver.noise * _FLOAT_EPS
     rules.limit_weight, rules.beta_weight = config.limit_weight, config.beta_weight
     rules.turn_weight, rules.move_weight = 0.0, 0.0
-    rules.beyond = config.branches.beyond
+    rules.branch_excess = config.branches.beyond
     return rules
 
 
@@ -143,7 +143,7 @@ def batch_of(
 
 def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
     """The inputs of a vertex pass of groups of rows (G, L)."""
-    people = backend.kernels.skinning.Skinned()
+    people = backend.kernels.skinning.SkinInputs()
     people.coefficients = backend.lanes_of(len(rows), skin.skin.basis.shape[1])
     people.transforms = backend.lanes_of(len(rows), 24, 12)
     people.target, people.rows = target, backend.ints(rows)
@@ -152,7 +152,7 @@ def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
 
 def posing_of(backend: Backend, parts: int, body: Any, batch: FitBatch) -> Any:
     """Poses and shapes of a batch, with scratch memory for the joints of some chunks (parts)."""
-    posing = backend.room(backend.kernels.posing.make_posing, parts)
+    posing = backend.room(backend.kernels.posing.make_pose_inputs, parts)
     posing.q, posing.betas = backend.array(batch.q), backend.array(batch.betas)
     posing.trans, posing.body = backend.array(batch.trans), body
     return posing
@@ -160,7 +160,7 @@ def posing_of(backend: Backend, parts: int, body: Any, batch: FitBatch) -> Any:
 
 def state_of(backend: Backend, batch: FitBatch) -> Any:
     """The batch as the state that kernels step; not a copy."""
-    state = backend.kernels.levenberg_marquardt.State()
+    state = backend.kernels.levenberg_marquardt.FitState()
     for name in ("q", "betas", "trans", "origin", "status"):
         setattr(state, name, backend.array(getattr(batch, name)))
     return state
@@ -181,20 +181,20 @@ def vertex_pass(
     parts = chunks(backend, count)
     posing = posing_of(backend, parts, tables.body, batch)
     free = NUM_BETAS if betas_free else 0
-    room = backend.room(k.skinning.room_for, parts, backend.block, free)
-    moments, levers = k.moments.Moments(), k.betas_moments.Levers()
+    room = backend.room(k.skinning.make_skin_scratch, parts, backend.block, free)
+    moments, beta_moments = k.moments.SkinMoments(), k.betas_moments.BetaMoments()
     moments.start, moments.d = (backend.lanes_of(count, joints, 12) for _ in range(2))
     moments.pairs, moments.value = backend.lanes_of(count, pairs, 10), backend.lanes_of(count)
-    levers.betas = backend.lanes_of(count if free else 0, NUM_BETAS)
-    levers.lever = backend.lanes_of(count if free else 0, joints, 12, NUM_BETAS)
-    levers.products = backend.lanes_of(count if free else 0, NUM_BETAS, NUM_BETAS)
-    levers.pull = backend.lanes_of(count if free else 0, NUM_BETAS)
+    beta_moments.betas = backend.lanes_of(count if free else 0, NUM_BETAS)
+    beta_moments.cross = backend.lanes_of(count if free else 0, joints, 12, NUM_BETAS)
+    beta_moments.products = backend.lanes_of(count if free else 0, NUM_BETAS, NUM_BETAS)
+    beta_moments.residual = backend.lanes_of(count if free else 0, NUM_BETAS)
     inputs = [tables.skin.skin, people, posing, backend.chunk, room, moments]
     if betas_free:
-        backend.launch(k.betas_moments.shaped_moments, parts, [*inputs, levers])
+        backend.launch(k.betas_moments.shaped_moments, parts, [*inputs, beta_moments])
     else:
         backend.launch(k.moments.moments, parts, inputs)
-    return PassMoments(groups.reshape(-1), moments, levers)
+    return PassMoments(groups.reshape(-1), moments, beta_moments)
 
 
 def solve(
@@ -211,13 +211,13 @@ def solve(
         groups,
         [
             backend.ints(moments.rows[indices]), backend.ints(indices), slots, rules, state_of(backend, batch),
-            batch.located, moments.moments, moments.levers, tables.variables, tables.balls, tables.branches,
+            batch.located, moments.moments, moments.beta_moments, tables.variables, tables.balls, tables.branches,
             tables.body,
-            backend.room(k.joint_frames.make_place, groups),
-            backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
-            backend.room(k.betas_terms.make_shaping, groups if rules.free_betas else 0, joints),
-            backend.room(k.objective.make_work, groups, variables, tables.balls.index.shape[0]),
-            backend.room(k.damped_step.make_steps, groups, variables),
+            backend.room(k.joint_frames.make_joint_frames, groups),
+            backend.room(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
+            backend.room(k.betas_terms.make_beta_terms, groups if rules.free_betas else 0, joints),
+            backend.room(k.objective.make_variable_scratch, groups, variables, tables.balls.index.shape[0]),
+            backend.room(k.damped_step.make_newton_scratch, groups, variables),
         ],
     )  # fmt: skip
 
@@ -238,7 +238,7 @@ def run_pass(
         return moments
     status = backend.read(batch.status)[torch.from_numpy(rows)].numpy()
     for branch in range(tables.num_branches):
-        positions = np.flatnonzero(status[:, EXCESS + branch] > rules.beyond)
+        positions = np.flatnonzero(status[:, EXCESS + branch] > rules.branch_excess)
         for point in range(_POLE_POINTS if len(positions) else 0):
             branch_rules = _rules_from(backend, rules, branch, point, branch_steps)
             solve(backend, tables, batch, moments, positions, branch_rules)
@@ -247,8 +247,8 @@ def run_pass(
 
 def _rules_from(backend: Backend, rules: Any, branch: int, point: int, steps: int) -> Any:
     """The same rules, but from another point of a shoulder's valley."""
-    other = backend.kernels.objective.Rules()
-    for name in backend.kernels.objective.Rules.vars:
+    other = backend.kernels.objective.StepRules()
+    for name in backend.kernels.objective.StepRules.vars:
         setattr(other, name, getattr(rules, name))
-    other.branch, other.way, other.steps = branch, point, steps
+    other.branch, other.pole_point, other.steps = branch, point, steps
     return other

@@ -86,10 +86,10 @@ class CoupledFrames:
         self.tables, self.rules = tables, rules
         self.n = len(self.tables.tree.dofs)
         self.tied = make_tied(self.tables.tree, backend.device)
-        self.system = k.cyclic_reduction.make_system(count, self.n, backend.device)
+        self.system = k.cyclic_reduction.make_chain_system(count, self.n, backend.device)
         joints = self.tied.first.shape[0] - 1
-        self.sequences = k.temporal_terms.make_sequences(count, self.n, joints, backend.device)
-        state = k.levenberg_marquardt.State()
+        self.sequences = k.temporal_terms.make_sequence_terms(count, self.n, joints, backend.device)
+        state = k.levenberg_marquardt.FitState()
         state.q, state.betas, state.trans = (backend.array(x) for x in (people.q, people.betas, people.trans))
         state.origin, state.status = state.q, backend.array(people.status)
         none = np.full(count, -1)
@@ -119,7 +119,7 @@ class CoupledFrames:
         frames = np.concatenate(chains)
         elimination = make_elimination(self.backend, chains)
         if self.factors is None or self.factors.y.shape[0] < elimination.groups:
-            self.factors = self.backend.kernels.cyclic_reduction.make_factors(
+            self.factors = self.backend.kernels.cyclic_reduction.make_chain_factors(
                 elimination.groups, self.n, self.backend.device
             )
         return FrameChains(frames, self._parts(frames), elimination)
@@ -161,7 +161,7 @@ class CoupledFrames:
     @property
     def promise(self) -> Tensor:
         """The decrease that the last step promised of each frame, (N,) m^2, on the host."""
-        return self.backend.read(self.sequences.promise).abs()
+        return self.backend.read(self.sequences.predicted).abs()
 
     @property
     def _size(self) -> int:
@@ -189,7 +189,7 @@ class CoupledFrames:
 
     def _deviate(self, parts: list[FrameGroups], q: Tensor) -> None:
         """Write the deviations of joints at q (N, 46) from the labels'."""
-        kernel = self.backend.kernels.temporal_terms.deviate
+        kernel = self.backend.kernels.temporal_terms.compute_deviations
         inputs = [self.backend.array(q), self.tied, self.sequences]
         self._share(parts, lambda part: self._launch(kernel, part[0], *inputs))
 
@@ -206,18 +206,18 @@ class CoupledFrames:
         self._launch(
             k.frame_steps.evaluate_frames,
             backend.ints(whole_groups(frames, backend.lanes)),
-            indices, backend.slots(groups), self.rules, self.state, self.located, moments.moments, moments.levers,
-            tables.variables, tables.body, backend.room(k.joint_frames.make_place, groups),
-            backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
-            backend.room(k.betas_terms.make_shaping, 0, joints),
-            backend.room(k.objective.make_work, groups, self.n, tables.balls.index.shape[0]),
-            backend.room(k.damped_step.make_steps, groups, self.n),
+            indices, backend.slots(groups), self.rules, self.state, self.located, moments.moments, moments.beta_moments,
+            tables.variables, tables.body, backend.room(k.joint_frames.make_joint_frames, groups),
+            backend.room(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
+            backend.room(k.betas_terms.make_beta_terms, 0, joints),
+            backend.room(k.objective.make_variable_scratch, groups, self.n, tables.balls.index.shape[0]),
+            backend.room(k.damped_step.make_newton_scratch, groups, self.n),
             self.sequences, self.system,
         )  # fmt: skip
 
     def _move(self, frames: Any) -> None:
         backend, tables, k, groups = self.backend, self.tables, self.backend.kernels, frames.shape[0]
-        moving = backend.room(k.frame_steps.make_moving, groups, self.n, tables.balls.index.shape[0])
+        moving = backend.room(k.frame_steps.make_frame_scratch, groups, self.n, tables.balls.index.shape[0])
         self._launch(
             k.frame_steps.move_frames, frames, backend.slots(groups), self.rules.max_angle_step, tables.variables,
             tables.balls, self.sequences, self.system, self.state.q, moving,

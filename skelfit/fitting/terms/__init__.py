@@ -3,11 +3,11 @@
 | term              | settings (`fit:`)            | here                | in the kernels                        |
 |-------------------|------------------------------|---------------------|---------------------------------------|
 | skin              | vertex_weights               | vertex_weights      | skin tables, `moments`                |
-| joint limits      | limit_weight, limits         | joint_limits        | `Rules.limit_weight`, `objective`     |
+| joint limits      | limit_weight, limits         | joint_limits        | `StepRules.limit_weight`, `objective`     |
 | spine coupling    | spine                        | spine_coupling      | variable tables, `objective`          |
-| shoulder targets  | joint_weight of stages       | shoulder_targets    | `Rules.joint_weight`, `objective`     |
-| prior of betas    | beta_weight                  | betas_prior         | `Rules.beta_weight`, `objective`      |
-| prior of the root | root_prior                   | root_prior          | `Rules.turn_weight`, `.move_weight`   |
+| shoulder targets  | joint_weight of stages       | shoulder_targets    | `StepRules.joint_weight`, `objective`     |
+| prior of betas    | beta_weight                  | betas_prior         | `StepRules.beta_weight`, `objective`      |
+| prior of the root | root_prior                   | root_prior          | `StepRules.turn_weight`, `.move_weight`   |
 | smoothness        | temporal                     | temporal_smoothness | `temporal_terms`                      |
 
 All but the first and the last are `ObjectiveTerm`s: they say on the host what a fitted person costs.

@@ -26,7 +26,7 @@ class ObjectiveTerm(ABC):
     weight: float
     rule: ClassVar[
         str | None
-    ]  # the field of the kernels' `Rules` for the weight; None: the kernels' tables have it
+    ]  # the field of the kernels' `StepRules` for the weight; None: the kernels' tables have it
 
     @abstractmethod
     def residuals(self, state: BodyState) -> Tensor:

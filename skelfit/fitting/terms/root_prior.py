@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class RootTurnTerm(ObjectiveTerm):
     """Holds the rotation of the pelvis."""
 
-    weight: float  # m^2 per squared entry of R - I: half of `Rules.turn_weight`
+    weight: float  # m^2 per squared entry of R - I: half of `StepRules.turn_weight`
     rule: ClassVar[str | None] = "turn_weight"
 
     def residuals(self, state: BodyState) -> Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.bodies.dofs import DOF_JOINT, dof_axes
-from skelfit.fitting.backends.variable_tables import Tree
+from skelfit.fitting.backends.variable_tables import JointTree
 
 
 @wp.struct
@@ -28,7 +28,7 @@ class TiedJoints:
     axes: wp.array2d(dtype=float)  # (n, 3) unit, in the joint's frame
 
 
-def make_tied(tree: Tree, device: str) -> TiedJoints:
+def make_tied(tree: JointTree, device: str) -> TiedJoints:
     """The table of a stage, on a device of Warp."""
     joints = [DOF_JOINT[i] for i in tree.dofs]
     first = [k for k, j in enumerate(joints) if k == 0 or j != joints[k - 1]]

@@ -8,7 +8,7 @@ from skelfit.errors import LabelError
 from skelfit.labels.body_family import named_mesh
 from skelfit.labels.files.array_files import ARRAY, Columns
 from skelfit.labels.impossible_values import check_mesh_place
-from skelfit.labels.label_batch import VERTICES, About, LabelBatch, nothing_known
+from skelfit.labels.label_batch import VERTICES, About, FloatArray, LabelBatch, nothing_known
 from skelfit.labels.readers.base import Reasons, Request, read_genders
 from skelfit.labels.unit_inference import to_metres
 
@@ -27,19 +27,26 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     vertices = to_metres(columns, key, given, request, notes)
     n = len(vertices)
     reasons = Reasons(n)
-    finite = np.asarray(np.isfinite(vertices).all(axis=(1, 2)))
-    reasons.report(~finite, f"non_finite:{key}")
-    size = np.zeros(n, np.float32)
-    size[finite] = (vertices[finite].max(axis=1) - vertices[finite].min(axis=1)).max(axis=1)
-    reasons.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
-    check_mesh_place(np.where(finite[:, None, None], vertices, 0), reasons.report)
+    vertices = checked_meshes(vertices, key, reasons)
     name = columns.first_of(*_NAMES)
     return LabelBatch(
         row=np.arange(n, dtype=np.int64),
         imgname=columns.texts(name) if name else [""] * n,
         gender=read_genders(columns, request.gender, reasons),
         bad=reasons.texts(),
-        vertices=np.where(finite[:, None, None], vertices, np.float32(0)),
+        vertices=vertices,
         about=About("unknown", has_camera=False, has_smpl=False, notes=tuple(notes)),
         **nothing_known(n),
     )
+
+
+def checked_meshes(vertices: FloatArray, key: str, reasons: Reasons) -> FloatArray:
+    """Meshes (N,6890,3) m, zeros where one is not finite; reports those, and those no person can be."""
+    finite = np.asarray(np.isfinite(vertices).all(axis=(1, 2)))
+    reasons.report(~finite, f"non_finite:{key}")
+    size = np.zeros(len(vertices), np.float32)
+    size[finite] = (vertices[finite].max(axis=1) - vertices[finite].min(axis=1)).max(axis=1)
+    reasons.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
+    safe: FloatArray = np.where(finite[:, None, None], vertices, np.float32(0))
+    check_mesh_place(safe, reasons.report)
+    return safe
