@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from label_tensors import labels_from
 from torch import Tensor
 
 import skelfit.fitting.sequences.sequence_fit
@@ -102,7 +103,7 @@ def test_shared_betas_fit_a_sequence_better_than_the_mean(
 ) -> None:
     """A person sits down: the betas of each single frame compensate for its pose."""
     motion = make_motion("sit")
-    labels = [torch.from_numpy(x[20:60:3]) for x in (motion.pose, motion.betas, motion.transl)]
+    labels = labels_from(torch.from_numpy(x[20:60:3]) for x in (motion.pose, motion.betas, motion.transl))
     frames = FrameIndex(np.zeros(len(labels[0]), np.int64), motion.time[20:60:3])
     fitter = Fitter(models, load_pipeline(PIPELINE).fit)
     result = fitter.fit("neutral", *labels, frames)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from label_tensors import Labels, labels_from
 from torch import Tensor
 
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FirstOrderConfig, LabelSource, Pipeline, RootPrior, load_pipeline
+from skelfit.config.settings import FirstOrderConfig, LabelSource, Pipeline, Root, RootPrior, load_pipeline
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
 from skelfit.conversion.shard_task import run_shard
 from skelfit.fitting.baseline import first_order
 from skelfit.fitting.baseline.first_order import FirstOrderFitter, judge, minimise
 from skelfit.fitting.baseline.naive_objective import NaiveObjective
+from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import PairFitter
 from skelfit.labels.demo_people import sample_labels, write_demo
 from skelfit.labels.label_store import build_store, store_info
@@ -28,7 +31,7 @@ from skelfit.shards.shard_reader import read_rows
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 
 
-def short(steps: int, **changes: object) -> Pipeline:
+def short(steps: int, **changes: Any) -> Pipeline:
     """The baseline's pipeline with a few iterations per stage."""
     pipeline = load_pipeline(PIPELINES / "first-order.yaml")
     assert pipeline.first_order is not None
@@ -40,10 +43,8 @@ def short(steps: int, **changes: object) -> Pipeline:
     )
 
 
-def fit(
-    models: ModelSet, pipeline: Pipeline, people: int, gender: str = "male"
-) -> tuple[object, list[Tensor]]:
-    labels = [torch.from_numpy(x) for x in sample_labels(people, 5, 0.0)]
+def fit(models: ModelSet, pipeline: Pipeline, people: int, gender: str = "male") -> tuple[FitResult, Labels]:
+    labels = labels_from(torch.from_numpy(x) for x in sample_labels(people, 5, 0.0))
     assert pipeline.first_order is not None
     fitter = FirstOrderFitter(models, pipeline.fit, pipeline.first_order)
     return fitter.fit(gender, *labels), labels
@@ -51,7 +52,7 @@ def fit(
 
 @pytest.mark.parametrize("root", ["frozen", "turn", "free"])
 def test_objective_is_that_of_the_result(
-    root: str, models: ModelSet, monkeypatch: pytest.MonkeyPatch
+    root: Root, models: ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all vertices, pose correctives included, with limits, shoulders and betas: the one that `Fitter` reports."""
     seen: list[tuple[NaiveObjective, Tensor]] = []
@@ -114,7 +115,7 @@ def test_both_methods_find_a_known_minimum(
 
 
 @pytest.mark.parametrize("changes", [{}, {"method": "adam", "learning_rate": 0.02}])
-def test_more_iterations_fit_better(models: ModelSet, changes: dict[str, object]) -> None:
+def test_more_iterations_fit_better(models: ModelSet, changes: dict[str, Any]) -> None:
     less, _ = fit(models, short(2, **changes), 2)
     more, _ = fit(models, short(20, **changes), 2)
     assert (more.pve_mm < 0.7 * less.pve_mm).all()

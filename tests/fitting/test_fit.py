@@ -10,6 +10,7 @@ import pytest
 import roma
 import torch
 from backends import assert_same_bits, assert_same_fit
+from label_tensors import map_labels
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import make_labels
@@ -25,7 +26,7 @@ from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, JointLimits, RestartConfig, load_pipeline
+from skelfit.config.settings import FitConfig, Gender, JointLimits, RestartConfig, load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.skin_tables import stage_skin
@@ -168,7 +169,7 @@ def test_backends_give_one_fit(
 
 
 @pytest.mark.parametrize("gender", ["male", "neutral"])
-def test_answers_do_not_depend_on_the_start(gender: str, models: ModelSet, config: FitConfig) -> None:
+def test_answers_do_not_depend_on_the_start(gender: Gender, models: ModelSet, config: FitConfig) -> None:
     """Everyday people, every start angle off by 0.1 rad up or down: 97 % move less than 1e-3 rad in every angle."""
     labels = make_labels(96, gender)["everyday"]
     fitter = MovedFitter(models, config)
@@ -241,12 +242,12 @@ def test_layout_of_labels_and_size_of_batches_change_no_bit(models: ModelSet, co
     labels = make_labels(16, "male")["extreme"]
     people = labels.pose, labels.betas, labels.transl
     expected = Fitter(models, config).fit("male", *people)
-    turned = [
-        x.permute(*reversed(range(x.ndim))).contiguous().permute(*reversed(range(x.ndim))) for x in people
-    ]
+    turned = map_labels(
+        lambda x: x.permute(*reversed(range(x.ndim))).contiguous().permute(*reversed(range(x.ndim))), people
+    )
     assert not turned[0].is_contiguous()
     assert_same_bits(Fitter(models, config).fit("male", *turned), expected)
-    more = Fitter(models, config).fit("male", *(torch.cat((x, x[:2])) for x in people))
+    more = Fitter(models, config).fit("male", *map_labels(lambda x: torch.cat((x, x[:2])), people))
     assert_same_bits(map_results(lambda x: x[:16], more), expected)
 
 
@@ -424,7 +425,9 @@ def test_the_better_skel_is_taken_person_by_person(models: ModelSet, config: Fit
 
 def test_the_better_of_two_results(models: ModelSet, config: FitConfig) -> None:
     """Finite before not, converged before not, then the lower objective; a tie goes to the first."""
-    base = Fitter(models, config).fit("male", *(x[:1].expand(5, *x.shape[1:]) for x in smpl_people(1)))
+    base = Fitter(models, config).fit(
+        "male", *map_labels(lambda x: x[:1].expand(5, *x.shape[1:]), smpl_people(1))
+    )
     yes = torch.ones(5, dtype=torch.bool)
     one = replace(
         base,

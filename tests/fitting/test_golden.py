@@ -21,6 +21,7 @@ from golden_fit import (
     read_people,
     run,
 )
+from label_tensors import labels_from
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelfit.bodies.model_set import ModelSet
@@ -111,7 +112,7 @@ def test_every_number_of_the_configuration_is_read(part: type, models: ModelSet)
     """By a fit that tries everything: no option is dead."""
     read: set[str] = set()
 
-    class Watched(part):  # type: ignore[misc, valid-type]
+    class Watched(part):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             read.add(name)
             return super().__getattribute__(name)
@@ -123,5 +124,5 @@ def test_every_number_of_the_configuration_is_read(part: type, models: ModelSet)
     Fitter(
         models,
         dataclasses.replace(config, **{field: Watched(**(never_converged if part is PassConfig else {}))}),
-    ).fit("neutral", *(people[f"neutral/{name}"][-8:] for name in LABELS))
+    ).fit("neutral", *labels_from(people[f"neutral/{name}"][-8:] for name in LABELS))
     assert {f.name for f in dataclasses.fields(part)} <= read

@@ -12,6 +12,7 @@ import roma
 import torch
 from backends import assert_same_bits
 from golden_fit import hurried
+from label_tensors import Labels, labels_from
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import make_labels
@@ -19,7 +20,7 @@ from skelfit.bodies.dofs import dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, RootPrior, load_pipeline
+from skelfit.config.settings import FitConfig, Gender, Root, RootPrior, load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.fitting import schedule
 from skelfit.fitting.fit_result import FitResult, map_results
@@ -39,20 +40,22 @@ def config() -> FitConfig:
     return load_pipeline(PIPELINES / "free-root.yaml").fit
 
 
-def labels(gender: str = "male", count: int = PEOPLE) -> list[Tensor]:
+def labels(gender: Gender = "male", count: int = PEOPLE) -> Labels:
     """Pose, betas and transl of everyday and extreme people."""
     made = make_labels(count // 2, gender)
-    return [torch.cat([getattr(m, name) for m in made.values()]) for name in ("pose", "betas", "transl")]
+    return labels_from(
+        torch.cat([getattr(m, name) for m in made.values()]) for name in ("pose", "betas", "transl")
+    )
 
 
 @pytest.fixture(scope="module")
 def by_root(models: ModelSet, config: FitConfig) -> dict[str, FitResult]:
-    roots = ("frozen", "turn", "free")
+    roots: tuple[Root, ...] = ("frozen", "turn", "free")
     return {root: Fitter(models, replace(config, root=root)).fit("male", *labels()) for root in roots}
 
 
 def root_of(
-    models: ModelSet, result: FitResult, people: list[Tensor], gender: str = "male"
+    models: ModelSet, result: FitResult, people: Labels, gender: str = "male"
 ) -> tuple[Tensor, Tensor]:
     """The root's rotation (N, 3, 3) and translation (N, 3) m away from the label's, by the public models."""
     pose, betas, transl = people
@@ -67,7 +70,7 @@ def root_of(
 
 @pytest.mark.parametrize("gender", ["male", "neutral"])
 def test_result_and_objective_are_those_of_the_public_models(
-    gender: str, models: ModelSet, config: FitConfig
+    gender: Gender, models: ModelSet, config: FitConfig
 ) -> None:
     people = labels(gender)
     fitter = Fitter(models, config)
@@ -147,14 +150,14 @@ def test_a_label_that_is_moved_moves_the_root_and_nothing_else(models: ModelSet,
 
 
 @pytest.mark.parametrize("root", ["turn", "free"])
-def test_answers_do_not_depend_on_the_batch(root: str, models: ModelSet, config: FitConfig) -> None:
+def test_answers_do_not_depend_on_the_batch(root: Root, models: ModelSet, config: FitConfig) -> None:
     """Also of people with restarts: with few steps many need them."""
     short = replace(hurried(config), root=root, batch=16)
     people = labels()
     expected = Fitter(models, short).fit("male", *people)
     assert not Fitter(models, replace(short, retries=0)).fit("male", *people).converged.all()
     for rows in (torch.arange(PEOPLE - 1, -1, -1), torch.tensor([20]), torch.tensor([3, 22, 7])):
-        result = Fitter(models, short).fit("male", *(x[rows] for x in people))
+        result = Fitter(models, short).fit("male", *labels_from(x[rows] for x in people))
         assert_same_bits(result, map_results(lambda x, rows=rows: x[rows], expected))
 
 
@@ -196,7 +199,7 @@ def test_a_root_is_free_in_a_stage_of_all_joints_only(tmp_path: Path) -> None:
 def test_frames_of_a_sequence_share_a_root_that_moves_smoothly(models: ModelSet, config: FitConfig) -> None:
     """The ties between frames tie the root's turn too; the skin is where the result says it is."""
     motion = make_motion("kick", 40)
-    people = [torch.from_numpy(x) for x in (motion.pose, motion.betas, motion.transl)]
+    people = labels_from(torch.from_numpy(x) for x in (motion.pose, motion.betas, motion.transl))
     alone = Fitter(models, replace(config, temporal=None)).fit("male", *people)
     together = Fitter(models, config).fit("male", *people, FrameIndex(np.zeros(40, np.int64), motion.time))
     assert together.converged.all() and together.pve_mm.mean() < 1.02 * alone.pve_mm.mean()

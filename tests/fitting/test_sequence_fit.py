@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from backends import assert_same_bits, assert_same_fit
+from label_tensors import Labels, labels_from, map_labels
 from sequence_reference import joint_rotation
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from skelfit.config.settings import FitConfig, load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.fit_result import FitResult, better_sequences, map_results
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.passes import vertex_pass
+from skelfit.fitting.passes import PassMoments, vertex_pass
 from skelfit.fitting.sequences.frame_index import FrameIndex, ShapeLabels
 from skelfit.fitting.sequences.sequence_fit import _SequenceSteps
 from skelfit.fitting.terms.label_jumps import label_jumps
@@ -28,8 +29,6 @@ from skelfit.labels.demo_people import sample_labels
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 RATE = 30.0
 JOINTS = range(1, 24)
-
-Labels = tuple[Tensor, Tensor, Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +58,7 @@ def frames_of(*counts: int, rate: float = RATE) -> FrameIndex:
 
 
 def joined(*labels: Labels) -> Labels:
-    pose, betas, transl = (torch.cat(x) for x in zip(*labels, strict=True))
-    return pose, betas, transl
+    return labels_from(torch.cat(x) for x in zip(*labels, strict=True))
 
 
 def rows(result: FitResult, index: object) -> FitResult:
@@ -198,7 +196,7 @@ def test_sequences_are_the_same_in_any_batch(
 ) -> None:
     labels, result = two
     threads = torch.get_num_threads()
-    second = [x[23:] for x in labels]
+    second = map_labels(lambda x: x[23:], labels)
     alone = Fitter(models, config).fit(
         "male", *second, FrameIndex(np.full(40, 5), 7.5 + np.arange(40) / RATE)
     )
@@ -213,7 +211,7 @@ def test_sequences_are_the_same_in_any_batch(
     try:
         torch.set_num_threads(2)
         small = Fitter(models, replace(config, batch=8))
-        turned = small.fit("male", *(x[turns] for x in labels), index)
+        turned = small.fit("male", *map_labels(lambda x: x[turns], labels), index)
     finally:
         torch.set_num_threads(threads)
     assert_same_bits(turned, rows(result, turns))
@@ -243,7 +241,8 @@ def test_sequences_start_from_the_last_moments_of_late_frames(
     late = replace(config.passes, converged_gain=0.0, converged_floor=0.0)
     fitter = Fitter(models, replace(config, passes=late, retries=1, root=root))  # type: ignore[arg-type]
     (pair,) = fitter.prepare("male")
-    batch, kept = pair.start(*motion(4, 1)[:2]), []
+    kept: list[PassMoments] = []
+    batch = pair.start(*motion(4, 1)[:2])
     schedule = pair.schedule.with_betas_held()
     schedule.run(batch, lambda: None, kept.append)
     assert torch.equal(batch.origin, batch.q)
@@ -295,13 +294,13 @@ def test_a_frame_that_is_not_finite_is_left_out(
 ) -> None:
     """Its neighbours are tied to each other across the gap: to the bit as if the frame were missing."""
     labels, _ = two
-    broken = [x.clone() for x in labels]
+    broken = map_labels(Tensor.clone, labels)
     broken[0][30, 4, 1] = torch.nan
     fitter, frames = Fitter(models, config), frames_of(23, 40)
     result = fitter.fit("male", *broken, frames)
     kept = torch.cat((torch.arange(30), torch.arange(31, 63)))
     without = fitter.fit(
-        "male", *(x[kept] for x in labels), FrameIndex(frames.sequence[kept], frames.time[kept])
+        "male", *map_labels(lambda x: x[kept], labels), FrameIndex(frames.sequence[kept], frames.time[kept])
     )
     assert not result.finite[30] and not result.converged[30]
     assert_same_bits(rows(result, kept), without)
@@ -336,7 +335,7 @@ def test_betas_are_shared(models: ModelSet, config: FitConfig) -> None:
     assert (gendered[0] - labels[1].mean(0)).abs().max() < 1e-6
     three = replace(config, temporal=replace(config.temporal, beta_frames=3))  # type: ignore[type-var]
     neutral = Fitter(models, three).fit("neutral", *labels, frames_of(12)).betas
-    refined = fitter.fit("neutral", *(x[[0, 6, 11]] for x in labels)).betas
+    refined = fitter.fit("neutral", *map_labels(lambda x: x[[0, 6, 11]], labels)).betas
     assert (neutral - neutral[0]).abs().max() == 0
     assert (neutral[0] - refined.mean(0)).abs().max() < (refined - refined[0]).abs().max()
     # The same frames, as labels of the person.
@@ -364,7 +363,7 @@ def test_frames_are_those_of_the_rows(models: ModelSet, config: FitConfig) -> No
     with pytest.raises(ValueError, match="frames: expected those of 3 rows, found 4"):
         Fitter(models, config).fit("male", *labels, frames_of(4))
     empty = Fitter(models, config).fit(
-        "male", *(x[:0] for x in labels), FrameIndex(np.zeros(0, np.int64), np.zeros(0))
+        "male", *map_labels(lambda x: x[:0], labels), FrameIndex(np.zeros(0, np.int64), np.zeros(0))
     )
     assert len(empty.poses) == 0
 
@@ -373,6 +372,6 @@ def test_short_sequences(models: ModelSet, config: FitConfig) -> None:
     """One frame is tied to nothing."""
     labels = joined(motion(1, 1), motion(2, 2))
     result = Fitter(models, config).fit("male", *labels, frames_of(1, 2))
-    alone = Fitter(models, config).fit("male", *(x[:1] for x in labels))
+    alone = Fitter(models, config).fit("male", *map_labels(lambda x: x[:1], labels))
     assert result.converged.all()
     assert (result.poses[:1] - alone.poses).abs().max() < 1e-2
