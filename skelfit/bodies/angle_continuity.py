@@ -1,9 +1,9 @@
 """Angles of neighbouring frames without jumps, and back: one rotation has many descriptions.
 
 A hinge's angle may be any whole turns off. A ball joint has besides a second triple of angles for every rotation,
-(a + pi, pi - b, c + pi). Each frame is fitted by itself and described by the angles nearest to the joint limits
-(canonical), so a fast turn may jump from one description to another. `continuous` takes, frame by frame, the
-description nearest to the frame before; the pose does not change.
+(a + pi, pi - b, c + pi). Whether frames are fitted as one problem or each by itself, the fit describes each by the
+angles nearest to the joint limits (canonical), so a fast turn may jump from one description to another. `continuous`
+takes, frame by frame, the description nearest to the frame before; the pose does not change.
 
 At a pole of a ball joint, its middle angle b at 90 degrees, the first and the third axis are parallel: only a - c is
 fixed there (a + c at -90), and the rotation has a whole line of descriptions, (a + d, b, c + d) for every d. Of these,

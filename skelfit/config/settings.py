@@ -72,64 +72,71 @@ class JointLimits(dict[str, tuple[float, float]]):
 class StageConfig:
     """One stage of the fit: which DoFs move, against which vertices."""
 
-    name: str
-    dofs: BodyPart
-    vertices: BodyPart
-    steps: int = bounded(1)  # LM steps in all, over the refreshes
-    refreshes: int = bounded(1)  # vertex passes: pose correctives and moments are made anew in each
+    name: str  # unique name of the stage
+    dofs: BodyPart  # which DoFs move
+    vertices: BodyPart  # which vertices the fit compares
+    steps: int = bounded(1)  # solver steps in all, shared out over the refreshes
+    refreshes: int = bounded(1)  # vertex passes; each computes pose correctives and moments again
     stride: int = bounded(1, default=1)  # the last vertex pass uses every stride-th vertex
-    coarse_stride: int | None = bounded(1, default=None)  # the passes before it; None: as the last
-    extra_refreshes: int = bounded(0, default=0)  # coarse passes more, for those who still move
-    # Last passes more, for those on their way yet; the last passes then use the whole Hessian.
+    # the same for the passes before the last; null: as the last
+    coarse_stride: int | None = bounded(1, default=None)
+    # how many more coarse passes there are for people who still move
+    extra_refreshes: int = bounded(0, default=0)
+    # how many more last passes there are for people who have not settled. Above 0, all passes but the first
+    # use the whole Hessian, and shoulders beyond their limits are tried all along their valley
     late_refreshes: int = bounded(0, default=0)
-    tolerance: float = bounded(0, default=1e-6)  # a person rests when a step would gain less than this share
-    # Betas are free too, where the label's gender is not SKEL's: in all passes but the last, if it is not the only one.
+    # a person rests when a step would gain less than this share of the objective
+    tolerance: float = bounded(0, default=1e-6)
+    # betas are free too, for labels whose gender SKEL does not have: in all passes but the last, or in the
+    # only one
     refine_betas: bool = False
-    joint_weight: float = bounded(
-        0, default=0.0
-    )  # of a shoulder joint's squared distance from where the mesh has it
+    # weight of the squared distance of scapula and humerus joints from their places on the mesh; 0: off
+    joint_weight: float = bounded(0, default=0.0)
 
 
 @dataclass(frozen=True)
 class VertexWeights:
     """How much the vertices of a region count in the fit, against 1 elsewhere; PVE counts all alike."""
 
-    armpits: float = bounded(0, default=1.0)
-    groin: float = bounded(0, default=1.0)
-    hands: float = bounded(0, default=1.0)
-    feet: float = bounded(0, default=1.0)
-    head: float = bounded(0, default=1.0)
+    armpits: float = bounded(0, default=1.0)  # weight of the vertices of the armpits
+    groin: float = bounded(0, default=1.0)  # weight of the vertices of the groin
+    hands: float = bounded(0, default=1.0)  # weight of the vertices of the hands
+    feet: float = bounded(0, default=1.0)  # weight of the vertices of the feet
+    head: float = bounded(0, default=1.0)  # weight of the vertices of the head
 
 
 @dataclass(frozen=True)
 class SolverConfig:
     """How one person's Levenberg-Marquardt steps are damped and accepted."""
 
-    damping: float = bounded(0, default=1e-4)  # of the first step, as a share of the matrix's diagonal
-    damping_min: float = bounded(0, default=1e-7)
-    damping_max: float = bounded(0, default=1e7)
-    damping_up: float = bounded(1, default=10.0)  # times the damping after a step that is refused
-    damping_down: float = bounded(0, 1, default=0.1)  # and after one that is accepted
-    # A person rests when a step with no more damping than this promises to gain less than the stage's tolerance.
+    # damping of the first step, as a share of the matrix's diagonal
+    damping: float = bounded(0, default=1e-4)
+    damping_min: float = bounded(0, default=1e-7)  # smallest damping
+    damping_max: float = bounded(0, default=1e7)  # largest damping
+    damping_up: float = bounded(1, default=10.0)  # factor of the damping after a refused step
+    damping_down: float = bounded(0, 1, default=0.1)  # factor of the damping after an accepted step
+    # a step with at most this damping decides whether a person rests: it must gain less than the tolerance
     damping_at_rest: float = bounded(0, default=1e-2)
-    # Near a minimum the gradient still shows the way when the value no longer does: a step counts as no worse when it
-    # raises the value by less than its rounding, in units of the float type's resolution.
+    # a rise of the objective below this many units of float resolution counts as rounding, not as a worse
+    # step
     noise: float = bounded(0, default=512.0)
-    max_beta_step: float = bounded(0, default=2.0)  # bound of one step of a beta
+    max_beta_step: float = bounded(0, default=2.0)  # largest change of a beta in one step
 
 
 @dataclass(frozen=True)
 class PassConfig:
-    """Who gets another pass over the vertices, and who has converged; gains are shares of the objective."""
+    """Which people get another vertex pass, and when they have converged; gains are shares of the objective."""
 
-    moving: float = bounded(0, default=3e-3)  # rad; whoever a coarse pass moves by more gets another
-    gaining: float = bounded(0, default=1e-5)  # and whoever a step would still gain more
-    late_moving: float = bounded(
-        0, default=3e-2
-    )  # rad; the same of the passes over all vertices: from here on
-    late_gaining: float = bounded(0, default=1e-6)  # pose correctives matter
-    converged_gain: float = bounded(0, default=5e-3)  # converged: a step would gain less than this share
-    converged_floor: float = bounded(0, default=1e-10)  # m^2; or less than this
+    # rad; a person that a coarse pass moves by more gets another coarse pass
+    moving: float = bounded(0, default=3e-3)
+    gaining: float = bounded(0, default=1e-5)  # so does a person who would still gain more than this share
+    # rad; a person that a pass over all vertices moves by more gets another such pass
+    late_moving: float = bounded(0, default=3e-2)
+    # so does a person who would still gain more than this share
+    late_gaining: float = bounded(0, default=1e-6)
+    # a person has converged when a step would gain less than this share
+    converged_gain: float = bounded(0, default=5e-3)
+    converged_floor: float = bounded(0, default=1e-10)  # m^2; or when it would gain less than this
 
 
 @dataclass(frozen=True)
@@ -137,19 +144,22 @@ class RestartConfig:
     """What is tried with people who have not converged."""
 
     steps: int = bounded(1, default=12)  # solver steps of a pass over all vertices
-    passes: int = bounded(1, default=3)  # of them after each other start
-    no_worse: float = bounded(1, default=1.02)  # times the first objective; more is no answer
-    shoulder_turn: float = bounded(0, default=1.2)  # rad, along the valley of a shoulder near its Euler pole
-    hip_flexion: float = bounded(0, default=1.0)  # rad
+    passes: int = bounded(1, default=3)  # passes over all vertices after each other start
+    # an answer counts when its objective is at most this factor times the first one
+    no_worse: float = bounded(1, default=1.02)
+    # rad; one start turns the shoulders so far along the valley of their Euler pole
+    shoulder_turn: float = bounded(0, default=1.2)
+    hip_flexion: float = bounded(0, default=1.0)  # rad; one start flexes the hips so far
 
 
 @dataclass(frozen=True)
 class BranchConfig:
     """When a shoulder is tried from elsewhere in the valley of its Euler pole."""
 
-    beyond: float = bounded(0, default=0.02)  # rad beyond a limit
-    steps: int = bounded(1, default=8)  # of the solver, from there
-    # Where betas are refined, also in this one of the extra coarse passes, counted from 0: betas follow the valley.
+    beyond: float = bounded(0, default=0.02)  # rad beyond a limit, from which a shoulder is tried elsewhere
+    steps: int = bounded(1, default=8)  # solver steps from there
+    # where betas are refined, the extra coarse pass (counted from 0) that tries it too, since betas follow
+    # the shoulder
     choosing: int = bounded(0, default=1)
 
 
@@ -157,37 +167,36 @@ class BranchConfig:
 class LocatorConfig:
     """How the shoulder joints' places on a mesh are learnt, from random people."""
 
-    vertices: int = bounded(1, default=256)  # nearest to a joint at rest
-    ridge: float = bounded(
-        0, default=1e-5
-    )  # m^2; SKEL's own humeri are then located to 1.5 mm, scapulae to 4 mm
-    people: int = bounded(1, default=300)
-    seed: int = bounded(0, default=0)
+    vertices: int = bounded(1, default=256)  # how many vertices, the nearest to the joint at rest
+    # m^2, of the regression; SKEL's own humeri are then located to 1.5 mm, scapulae to 4 mm
+    ridge: float = bounded(0, default=1e-5)
+    people: int = bounded(1, default=300)  # how many random people
+    seed: int = bounded(0, default=0)  # seed of the random people
 
 
 @dataclass(frozen=True)
 class SpineTie:
     """How lumbar and thorax share one motion of the trunk."""
 
-    weight: float = bounded(0)  # m^2 per squared rad off the share; 0: they do as the skin has it
-    ratio: float = bounded(0)  # rad of lumbar per rad of thorax
+    weight: float = bounded(0)  # m^2 per squared rad off the ratio; 0: off
+    ratio: float = bounded(0)  # rad of the lumbar joint per rad of the thorax
 
 
 @dataclass(frozen=True)
 class SpineConfig:
     """The ties of the spine; see `fit.couplings` for where the ratios come from."""
 
-    bending: SpineTie = SpineTie(4e-4, 0.4)
-    extension: SpineTie = SpineTie(1e-4, 1.0)
-    twist: SpineTie = SpineTie(2e-4, 0.13)
+    bending: SpineTie = SpineTie(4e-4, 0.4)  # bending to the side
+    extension: SpineTie = SpineTie(1e-4, 1.0)  # flexion and extension
+    twist: SpineTie = SpineTie(2e-4, 0.13)  # twist about the long axis
 
 
 @dataclass(frozen=True)
 class RootPrior:
     """How a root that is not frozen is held to the label's; against the mean squared vertex error, m^2."""
 
-    turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 that the pelvis turns (2 - 2 cos of it)
-    move: float = bounded(0, default=1e-2)  # m^2 per m^2 that its joint moves
+    turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 of the pelvis' turn (as 2 - 2 cos of it)
+    move: float = bounded(0, default=1e-2)  # m^2 per m^2 of its joint's movement
 
     def __str__(self) -> str:
         return f"turn {self.turn:g}, move {self.move:g}"
@@ -197,73 +206,83 @@ class RootPrior:
 class MeshConfig:
     """How bare meshes are fitted, whose root is free; the stages play no part there."""
 
-    coarse_stride: int = bounded(1, default=8)  # the coarse passes use every 8th vertex, the fine ones all
-    # Solver steps of each pass: those that come near, those that finish, and what is finished only where it goes on.
-    coarse_steps: tuple[int, ...] = (4, 4, 4, 4, 4, 4)
-    fine_steps: tuple[int, ...] = (4,)
-    late_steps: tuple[int, ...] = (4, 4)  # for those who have not converged
+    coarse_stride: int = bounded(1, default=8)  # coarse passes use every so-many-th vertex, fine passes all
+    coarse_steps: tuple[int, ...] = (4, 4, 4, 4, 4, 4)  # solver steps of each coarse pass
+    fine_steps: tuple[int, ...] = (4,)  # solver steps of each pass over all vertices
+    late_steps: tuple[int, ...] = (4, 4)  # solver steps of further passes for people who have not converged
     tolerance: float = bounded(0, default=1e-5)  # a mesh rests when a step would gain less than this share
-    free_steps: tuple[int, ...] = (10, 10)  # of a second chance's coarse passes, joint limits off
-    perturbation: float = bounded(0, default=0.3)  # rad, of the last chance's start
-    seed: int = bounded(0, default=0)  # of that perturbation, the same for all people
-    retry_above: float = bounded(0, default=0.025)  # m, RMS; SMPL's skin is met to 4 to 15 mm
-    # Converged: the next step would gain less than this share of the objective, or less than this (m^2).
+    # solver steps of the coarse passes of a second try, without joint limits
+    free_steps: tuple[int, ...] = (10, 10)
+    perturbation: float = bounded(0, default=0.3)  # rad; the start of the last try is moved by so much
+    seed: int = bounded(0, default=0)  # seed of that perturbation, the same for all people
+    # m, RMS; a mesh with a larger error is tried again. Good fits of SMPL's skin have 4 to 15 mm
+    retry_above: float = bounded(0, default=0.025)
+    # a mesh has converged when the next step would gain less than this share of the objective
     converged_gain: float = bounded(0, default=1e-3)
-    converged_floor: float = bounded(0, default=1e-10)
+    converged_floor: float = bounded(0, default=1e-10)  # m^2; or when it would gain less than this
 
 
 @dataclass(frozen=True)
 class TemporalConfig:
     """How the frames of a sequence are fitted as one problem."""
 
-    # m^2 s^2 / rad^2, of the squared speed by which the fit's joints deviate from the label's, against the mean squared
-    # vertex error: whatever the frame rate.
+    # m^2 s^2 / rad^2, of the squared speed at which the joints deviate from the label's, against the mean
+    # squared vertex error; the same at every frame rate
     weight: float = bounded(0, default=7e-7)
-    # rad / s; where the labels of two frames jump by more, mean of the joints, the two are not tied to each other: the
-    # weight is divided by (1 + (jump / this)^2)^2.
+    # rad/s; where the labels of two frames jump by more (mean of the joints), the weight falls as 1 / (1 +
+    # (jump / this)^2)^2
     jump: float = bounded(1e-3, default=3.0)
-    beta_frames: int = bounded(1, default=64)  # of a sequence, whose betas are refined and averaged
-    steps: int = bounded(1, default=4)  # of whole sequences
-    # Rounds of steps; all but the first follow a vertex pass of the frames that go on.
+    # how many frames of a sequence the shared betas are refined from
+    beta_frames: int = bounded(1, default=64)
+    steps: int = bounded(1, default=4)  # solver steps of whole sequences
+    # rounds of steps; all but the first follow a vertex pass of the frames that go on
     passes: int = bounded(1, default=8)
-    later_steps: int = bounded(1, default=3)
+    later_steps: int = bounded(1, default=3)  # solver steps of each of these later rounds
     moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
-    gaining: float = bounded(0, default=1e-3)  # and one that a step would still gain more than this share
-    margin: float = bounded(0, default=0.5)  # s; frames before and after it that go on too
-    frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences that do not say theirs
+    # so does a frame that a step would still improve by more than this share
+    gaining: float = bounded(0, default=1e-3)
+    margin: float = bounded(0, default=0.5)  # s; the frames this near to a frame that goes on go on too
+    frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences whose file gives no rate
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """How people are fitted."""
 
-    stages: tuple[StageConfig, ...] = bounded(1)
-    skel_gender: SkelGender = (
-        "male"  # for labels of neutral gender; best: both, whichever fits a person better
-    )
-    # The mesh of a neutral label: SMPL's neutral body, or that of SKEL's gender, which takes the numbers of the
-    # neutral betas for its own.
+    stages: tuple[StageConfig, ...] = bounded(1)  # the stages, in order
+    # the SKEL body for neutral labels; best: both, and each person keeps the better one, at twice the time
+    skel_gender: SkelGender = "male"
+    # the mesh of a neutral label: of SMPL's neutral body; or gendered: of the SMPL body of SKEL's gender,
+    # with the neutral betas' numbers
     neutral_target: NeutralTarget = "neutral"
-    # SKEL's betas, before any refinement: those nearest to SMPL's body at rest, or the same numbers.
+    # SKEL's betas before any refinement; transfer: those nearest to SMPL's body at rest; copy: the same
+    # numbers
     betas: FirstBetas = "transfer"
-    root: Root = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
-    root_prior: RootPrior = RootPrior()
-    # People per solver call; None: what suits the device. A sequence's frames are all held, about 50 kB each.
+    # the pelvis in the last stage; frozen: as in the label; turn: its orientation is fitted; free: its
+    # position too
+    root: Root = "frozen"
+    root_prior: RootPrior = RootPrior()  # how strongly the label holds a root that is not frozen
+    # people per solver call; null: what suits the device (512 per CPU core, 16,384 on a GPU). All frames of a
+    # sequence are held at once, about 50 kB each
     batch: int | None = bounded(1, default=None)
-    retries: int = bounded(0, default=4)  # the last stage again, for those who have not converged
+    # how often the last stage runs again for people who have not converged
+    retries: int = bounded(0, default=4)
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
-    limits: JointLimits = field(default_factory=JointLimits)  # rad; DoFs whose limits are not the table's
+    # rad; limits of single DoFs in place of the table's, such as {knee_angle_r: [0, 2.5]}
+    limits: JointLimits = field(default_factory=JointLimits)
+    # how much the vertices of each region count; reported errors count all alike
     vertex_weights: VertexWeights = VertexWeights()
-    spine: SpineConfig = SpineConfig()
-    max_angle_step: float = bounded(0, default=0.4)  # rad; bound of one LM step
+    spine: SpineConfig = SpineConfig()  # how lumbar and thorax share the motions of the trunk
+    max_angle_step: float = bounded(0, default=0.4)  # rad, the largest turn of a joint in one step
     beta_weight: float = bounded(0, default=1e-6)  # m^2 per squared beta, where betas are refined
-    solver: SolverConfig = SolverConfig()
-    passes: PassConfig = PassConfig()
-    restarts: RestartConfig = RestartConfig()
-    branches: BranchConfig = BranchConfig()
-    locator: LocatorConfig = LocatorConfig()
-    meshes: MeshConfig = MeshConfig()
-    temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
+    solver: SolverConfig = SolverConfig()  # damping and acceptance of steps
+    passes: PassConfig = PassConfig()  # which people get another vertex pass, and when they have converged
+    restarts: RestartConfig = RestartConfig()  # other starts for people who have not converged
+    branches: BranchConfig = BranchConfig()  # shoulders near their Euler poles
+    locator: LocatorConfig = LocatorConfig()  # how shoulder joints are located on a mesh
+    meshes: MeshConfig = MeshConfig()  # how meshes without SMPL parameters are fitted
+    # how the frames of a sequence are fitted as one problem; null: each frame by itself
+    temporal: TemporalConfig | None = TemporalConfig()
 
     def root_of(self, smpl: bool) -> Root:
         """What becomes of the root: meshes have no label (smpl: false) that could hold it."""
@@ -284,42 +303,45 @@ class FitConfig:
 class FirstOrderConfig:
     """The baseline: one first-order optimiser per batch. A stage's `steps` are its iterations."""
 
-    method: Literal["lbfgs", "adam"] = "lbfgs"  # L-BFGS has a strong-Wolfe line search
-    learning_rate: float = bounded(0, default=1.0)  # L-BFGS: the first trial of a line search
-    start: Literal["zero", "closed_form"] = (
-        "zero"  # of all but the root; the published aligners start from zero
-    )
+    method: Literal["lbfgs", "adam"] = "lbfgs"  # L-BFGS (with a strong-Wolfe line search) or Adam
+    learning_rate: float = bounded(0, default=1.0)  # for L-BFGS, the first trial of a line search
+    # of all angles but the root's; zero: as the published aligners start; closed_form: as the solver starts
+    start: Literal["zero", "closed_form"] = "zero"
 
 
 @dataclass(frozen=True)
 class GateConfig:
     """What a fitted person must meet to enter the shards; None switches a gate off."""
 
+    # mm; a larger mean vertex error keeps a person out of the shards
     max_pve_mm: float | None = bounded(0, default=None)
+    # mm; a larger error of one vertex keeps a person out of the shards
     max_vertex_mm: float | None = bounded(0, default=None)
-    limit_deg: float | None = bounded(0, default=None)  # degrees beyond a joint limit that are reported
-    max_abs_beta: float = bounded(0, default=10.0)  # a label beyond it is a bad row
+    # degrees; an angle further beyond its limit is reported as limit_violation
+    limit_deg: float | None = bounded(0, default=None)
+    max_abs_beta: float = bounded(0, default=10.0)  # a label with a larger beta is a bad row
 
 
 @dataclass(frozen=True)
 class ImageConfig:
     """What of an image enters the shards: its own bytes, a square crop of the person, or nothing."""
 
-    mode: ImageMode = "bytes"
+    mode: ImageMode = "bytes"  # the image file itself, a square crop of the person, or no image
     size: int = bounded(64, 4096, default=384)  # px, side of a crop
-    margin: float = bounded(0.1, 10, default=1.5)  # side of the square cut out, in longer sides of the box
-    quality: int = bounded(1, 100, default=90)  # of a crop's JPEG
+    # side of the square that is cut out, in longer sides of the box
+    margin: float = bounded(0.1, 10, default=1.5)
+    quality: int = bounded(1, 100, default=90)  # JPEG quality of a crop
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """How a job runs: `pipelines/*.yaml`."""
 
-    name: str
-    fit: FitConfig
-    first_order: FirstOrderConfig | None = None  # fit with the baseline in place of the solver
-    gates: GateConfig = GateConfig()
-    images: ImageConfig = ImageConfig()
+    name: str  # free text
+    fit: FitConfig  # how people are fitted
+    first_order: FirstOrderConfig | None = None  # fit with the first-order baseline in place of the solver
+    gates: GateConfig = GateConfig()  # limits of the errors of people in the shards
+    images: ImageConfig = ImageConfig()  # what of an image enters the shards
     shard_size: int = bounded(1, default=1000)  # label rows per shard
 
     @property
@@ -332,75 +354,76 @@ class Pipeline:
 class ReadOptions:
     """What a label file's numbers cannot tell; None: found by value, or asked for."""
 
-    scale_unit: Literal["px", "px/200"] | None = None  # of the boxes' `scale`
-    angle_unit: Literal["rad", "deg"] | None = None  # of axis-angles
-    rot6d: Literal["rows", "columns", "interleaved"] | None = None  # how 6 numbers are a rotation
-    length_unit: Literal["m", "cm", "mm"] | None = None  # of meshes
+    scale_unit: Literal["px", "px/200"] | None = None  # unit of the boxes' scale
+    angle_unit: Literal["rad", "deg"] | None = None  # unit of axis-angles
+    rot6d: Literal["rows", "columns", "interleaved"] | None = None  # order of the six numbers of a rotation
+    length_unit: Literal["m", "cm", "mm"] | None = None  # unit of meshes
     labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up
-    up: Literal["y", "z"] | None = None  # which axis is up in the shards; None: as the labels have it
+    up: Literal["y", "z"] | None = None  # which axis is up in the shards; null: as in the labels
 
 
 @dataclass(frozen=True)
 class LabelSource:
     """One label file of a subset, or a folder of sequences; `path` is relative to the data root."""
 
-    path: str = local_path()
-    source: Source | None = None  # its layout; None: told by its keys
-    sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
-    expected_keys: tuple[str, ...] = ()  # that the file must have, beside those that its reader needs
-    expected_rows: int | None = bounded(0, default=None)
-    gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
-    path_rule: PathRule = "none"
-    path_prefix: str = local_path(
-        default=""
-    )  # put before what the rule gives, for tars that keep their images deeper
-    read: ReadOptions = ReadOptions()
+    path: str = local_path()  # the label file, or a folder of sequences, below the data folder
+    source: Source | None = None  # its layout; null: told by its keys
+    # hash that the file must have; null: the one recorded beside the file at its first use
+    sha256: str | None = None
+    expected_keys: tuple[str, ...] = ()  # keys that the file must have, besides those that its reader needs
+    expected_rows: int | None = bounded(0, default=None)  # number of rows that the file must have
+    gender: Gender = "neutral"  # the SMPL body, where the file does not name one
+    path_rule: PathRule = "none"  # how an image's name in the label file becomes its path
+    # put before the result of the rule, for tars that keep their images deeper
+    path_prefix: str = local_path(default="")
+    read: ReadOptions = ReadOptions()  # answers that the numbers of the file do not give
 
 
 @dataclass(frozen=True)
 class Filters:
     """Rules by which rows, or 2D keypoints, are left out; None: the rule is off. See `skelfit.labels.filters`."""
 
-    low_confidence: float | None = bounded(0, default=None)  # 2D keypoints below it count as unseen
+    # 2D keypoints with a lower confidence count as unseen
+    low_confidence: float | None = bounded(0, default=None)
     few_keypoints: int | None = bounded(0, default=None)  # a row needs more seen 2D keypoints than this
-    large_betas: float | None = bounded(0, default=None)  # |beta| beyond it makes a label invalid
-    vertex_error: float | None = bounded(0, default=None)  # mm; no vertex of a fit may be this far off
+    large_betas: float | None = bounded(0, default=None)  # a larger |beta| leaves the row out
+    # mm; a fit with a vertex this far off or further is left out
+    vertex_error: float | None = bounded(0, default=None)
 
 
 @dataclass(frozen=True)
 class DemoSpec:
     """Asks for the subset to be generated when it is not there."""
 
-    people: int = bounded(1, default=2000)
-    seed: int = bounded(0, default=0)
-    images: bool = True
+    people: int = bounded(1, default=2000)  # how many people to make
+    seed: int = bounded(0, default=0)  # seed of the made-up people
+    images: bool = True  # whether to draw their images
 
 
 @dataclass(frozen=True)
 class Origin:
     """Whom the labels or the images of a subset come from: said when they are missing, and kept with the results."""
 
-    of: Literal["labels", "images"]
-    name: str  # of the project
-    url: str = ""
+    of: Literal["labels", "images"]  # what comes from there
+    name: str  # name of the project
+    url: str = ""  # its page
     get: str = ""  # what to download there, and how
-    license: str = ""
-    citation: str = ""
+    license: str = ""  # licence, for the dataset card
+    citation: str = ""  # citation, for the dataset card
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What a subset is: `manifests/*.yaml`."""
 
-    name: str
-    labels: tuple[LabelSource, ...] = bounded(1)
-    images: str | None = local_path(
-        default=None
-    )  # folder or tars (pattern with * or {a..b}), relative to the data root
-    filters: Filters = Filters()
-    description: str = ""
-    origins: tuple[Origin, ...] = ()
-    demo: DemoSpec | None = None
+    name: str  # prefix of shards and keys: letters, digits, - and _
+    labels: tuple[LabelSource, ...] = bounded(1)  # the label files
+    # a folder or tars (a pattern with * or {a..b}), below the data folder
+    images: str | None = local_path(default=None)
+    filters: Filters = Filters()  # rules that leave rows or keypoints out
+    description: str = ""  # free text, kept in summary.json
+    origins: tuple[Origin, ...] = ()  # where the labels and the images come from
+    demo: DemoSpec | None = None  # generate the subset when its files are missing
 
 
 def load_pipeline(path: str | Path) -> Pipeline:

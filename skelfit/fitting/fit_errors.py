@@ -59,7 +59,7 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: FitBatch) -> Pen
     for (name, shape), first, stop in zip(shapes.items(), ends, ends[1:], strict=False):
         setattr(out, name, array[first:stop].reshape(shape) if stop > first else backend.lanes_of(*shape))
     posing = posing_of(backend, parts, body, batch)
-    room = backend.room(k.skinning.make_skin_scratch, parts, backend.block, 0)
+    room = backend.scratch(k.skinning.make_skin_scratch, parts, backend.block, 0)
     people = skinned(backend, skin, batch.target, rows)
     backend.launch(k.skin_errors.errors, parts, [skin.skin, people, posing, backend.chunk, room, out])
     return PendingErrors(array, shapes, batch.count)

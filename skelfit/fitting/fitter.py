@@ -98,7 +98,7 @@ class Fitter:
         return self._fit_frames(smpl_gender, labels, frames, config)
 
     def _fit_rows(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
-        pairs, size = self.prepare(smpl_gender), self.config.batch or self.backend.people
+        pairs, size = self.prepare(smpl_gender), self.config.batch or self.backend.batch_size
 
         def fit_from(start: int) -> FitResult:
             # Contiguous: the layout of a tensor decides the order, and so the rounding, of sums over it.
@@ -293,25 +293,25 @@ class PairFitter:
         backend, k, count = self.backend, self.backend.kernels, len(pose)
         rows = whole_groups(np.arange(count), backend.lanes)
         groups, parts = len(rows), chunks(backend, len(rows))
-        target = backend.skins(groups, len(self.smpl.v_template))
+        target = backend.target_skins(groups, len(self.smpl.v_template))
         people = skinned(backend, self.target_skin, target, rows)
         skel_betas, q = (
             torch.zeros(count, n, device=backend.device) for n in (self.skel.num_betas, NUM_DOFS)
         )
-        labels = [backend.array(backend.put(x)) for x in (pose.flatten(1), betas)]
+        labels = [backend.array(backend.upload(x)) for x in (pose.flatten(1), betas)]
         backend.launch(
             k.closed_form_start.start,
             groups,
             [
                 *labels, people.rows, self.start_tables, self.body, self.balls,
-                backend.room(k.joint_frames.make_joint_frames, groups),
-                backend.room(k.closed_form_start.make_start_scratch, groups),
+                backend.scratch(k.joint_frames.make_joint_frames, groups),
+                backend.scratch(k.closed_form_start.make_start_scratch, groups),
                 people.transforms, people.coefficients, backend.array(skel_betas), backend.array(q),
             ],
         )  # fmt: skip
-        room = backend.room(k.skinning.make_skin_scratch, parts, backend.block, 0)
+        room = backend.scratch(k.skinning.make_skin_scratch, parts, backend.block, 0)
         backend.launch(k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room])
-        status = backend.put(new_status(count, self.config.solver.damping))
+        status = backend.upload(new_status(count, self.config.solver.damping))
         trans = torch.zeros(count, 3, device=backend.device)
         return FitBatch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
 

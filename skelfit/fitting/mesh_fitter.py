@@ -129,7 +129,7 @@ class MeshFitter:
         if len(target) == 0:  # the result of one mesh, without the mesh
             one = self.fit(self.model.v_template[None], self.model.v_template.new_zeros(1, count))
             return MeshFit(**{f.name: getattr(one, f.name)[:0] for f in fields(MeshFit)})
-        size = self.config.batch or self.backend.people
+        size = self.config.batch or self.backend.batch_size
 
         def fit_from(start: int) -> MeshFit:
             rows = slice(start, start + size)
@@ -216,10 +216,10 @@ class MeshFitter:
             target=start.target,
             located=backend.array(torch.zeros(count, 0, 3, device=backend.device)),
             q=start.q,
-            betas=backend.put(betas),
+            betas=backend.upload(betas),
             trans=torch.zeros_like(start.q[:, :3]),
             origin=start.q.clone(),
-            status=backend.put(new_status(count, self.config.solver.damping)),
+            status=backend.upload(new_status(count, self.config.solver.damping)),
         )
 
     def _write(self, batch: FitBatch, rows: Tensor, x: Tensor) -> None:

@@ -128,16 +128,16 @@ def batch_of(
 ) -> FitBatch:
     """A batch that starts at q (B, 46) and betas (B, K) towards meshes (B, V, 3) m."""
     rows = torch.from_numpy(whole_groups(np.arange(len(meshes)), backend.lanes).reshape(-1))
-    start = backend.put(q)
+    start = backend.upload(q)
     return FitBatch(
         count=len(meshes),
         target=backend.lanes_from(meshes[rows]),
         located=located,
         q=start,
-        betas=backend.put(betas),
+        betas=backend.upload(betas),
         trans=torch.zeros_like(start[:, :3]),
         origin=start.clone(),
-        status=backend.put(new_status(len(meshes), damping)),
+        status=backend.upload(new_status(len(meshes), damping)),
     )
 
 
@@ -152,7 +152,7 @@ def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
 
 def posing_of(backend: Backend, parts: int, body: Any, batch: FitBatch) -> Any:
     """Poses and shapes of a batch, with scratch memory for the joints of some chunks (parts)."""
-    posing = backend.room(backend.kernels.posing.make_pose_inputs, parts)
+    posing = backend.scratch(backend.kernels.posing.make_pose_inputs, parts)
     posing.q, posing.betas = backend.array(batch.q), backend.array(batch.betas)
     posing.trans, posing.body = backend.array(batch.trans), body
     return posing
@@ -181,7 +181,7 @@ def vertex_pass(
     parts = chunks(backend, count)
     posing = posing_of(backend, parts, tables.body, batch)
     free = NUM_BETAS if betas_free else 0
-    room = backend.room(k.skinning.make_skin_scratch, parts, backend.block, free)
+    room = backend.scratch(k.skinning.make_skin_scratch, parts, backend.block, free)
     moments, beta_moments = k.moments.SkinMoments(), k.betas_moments.BetaMoments()
     moments.start, moments.d = (backend.lanes_of(count, joints, 12) for _ in range(2))
     moments.pairs, moments.value = backend.lanes_of(count, pairs, 10), backend.lanes_of(count)
@@ -213,11 +213,11 @@ def solve(
             backend.ints(moments.rows[indices]), backend.ints(indices), slots, rules, state_of(backend, batch),
             batch.located, moments.moments, moments.beta_moments, tables.variables, tables.balls, tables.branches,
             tables.body,
-            backend.room(k.joint_frames.make_joint_frames, groups),
-            backend.room(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
-            backend.room(k.betas_terms.make_beta_terms, groups if rules.free_betas else 0, joints),
-            backend.room(k.objective.make_variable_scratch, groups, variables, tables.balls.index.shape[0]),
-            backend.room(k.damped_step.make_newton_scratch, groups, variables),
+            backend.scratch(k.joint_frames.make_joint_frames, groups),
+            backend.scratch(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
+            backend.scratch(k.betas_terms.make_beta_terms, groups if rules.free_betas else 0, joints),
+            backend.scratch(k.objective.make_variable_scratch, groups, variables, tables.balls.index.shape[0]),
+            backend.scratch(k.damped_step.make_newton_scratch, groups, variables),
         ],
     )  # fmt: skip
 

@@ -45,6 +45,7 @@ class About:
     upright: tuple[float, float, float] = (0.0, 0.0, 0.0)
     telling: int = 0  # rows that it is the sum of
     told_up: tuple[int, int] = (0, 0)  # how many of its files tell that y, that z is up
+    first_up: tuple[str, str] = ("", "")  # names of the first of either
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,11 @@ from skelfit.labels.label_batch import (
 from skelfit.labels.label_schema import check_keys, check_sha256
 from skelfit.labels.readers.base import Request
 from skelfit.labels.readers.registry import READERS, find_source, read
-from skelfit.labels.readers.sequence_folder import LAYOUT, list_sequences, named, read_folder
+from skelfit.labels.readers.sequence_folder import BAD_FILE, LAYOUT, list_sequences, named, read_folder
 from skelfit.labels.world_up import check_up, world_of
 from skelfit.storage.atomic_write import regular_file, remove, replacing
 
-_FORMAT = 5  # of the HDF5 layout
+_FORMAT = 6  # of the HDF5 layout
 _SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
 _CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
 _CHUNK_BYTES = 1 << 22  # at most: meshes are large
@@ -191,7 +191,7 @@ class Contents:
     has_boxes: bool
     has_keypoints: bool  # 2D
     has_smpl: bool
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[Sequence, ...]  # without the rows that stand for files which cannot be used
 
     def has(self, what: str) -> bool:
         """Whether there is what a filter needs (`skelfit.labels.filters.NEEDS`)."""
@@ -203,6 +203,8 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
     with _open(store_path) as file:
         some = slice(0, rows)
         about, sequences = _extra(store_path, file)
+        reasons = _slice(store_path, file, "bad", some) if sequences else np.zeros(0, "S1")
+        unusable = set(np.flatnonzero(np.char.startswith(reasons, f"{BAD_FILE}:".encode())).tolist())
         return Contents(
             genders=frozenset(
                 g.decode() for g in np.unique(_slice(store_path, file, "gender", some)).tolist()
@@ -211,15 +213,14 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
             has_boxes=bool(_slice(store_path, file, "scale", some).any()),
             has_keypoints=about.has_keypoints,
             has_smpl=about.has_smpl,
-            sequences=tuple(s for s in sequences if s.start < rows),
+            sequences=tuple(s for s in sequences if s.start < rows and s.start not in unusable),
         )
 
 
 def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
-    about = About(
-        **content["about"] | {name: tuple(content["about"][name]) for name in ("notes", "upright", "told_up")}
-    )
+    lists = ("notes", "upright", "told_up", "first_up")
+    about = About(**content["about"] | {name: tuple(content["about"][name]) for name in lists})
     return about, tuple(Sequence(**values) for values in content["sequences"])
 
 
@@ -285,7 +286,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     notes: Counter[str] = Counter()
     rows, count, has_keypoints, upright, telling = 0, 0, False, np.zeros(3), 0
     worlds: set[Coordinates] = set()
-    told_up = np.zeros(2, np.int64)
+    told_up, first_up = np.zeros(2, np.int64), ("", "")
     stream = iter(pieces)
     first = next(stream)  # before anything is written: most files that are of no use show it here
     with replacing(path) as temporary:
@@ -306,6 +307,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     telling += piece.about.telling
                     worlds.add(piece.about.coordinates)
                     told_up += piece.about.told_up
+                    one, other = piece.about.first_up
+                    first_up = (first_up[0] or one, first_up[1] or other)
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
@@ -315,15 +318,15 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     for note, n in notes.most_common(_NOTES)
                 )
                 x, y, z = upright.tolist()
-                agreed = first.about.coordinates if len(worlds) == 1 else world_of((x, y, z), telling, None)
                 about = replace(
                     first.about,
-                    coordinates=agreed,
+                    coordinates=_agreed(worlds, (x, y, z), telling),
                     has_keypoints=has_keypoints,
                     notes=told,
                     upright=(x, y, z),
                     telling=telling,
                     told_up=(int(told_up[0]), int(told_up[1])),
+                    first_up=first_up,
                 )
                 extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
                 _create(file, _EXTRA, np.frombuffer(json.dumps(extra).encode(), np.uint8))
@@ -333,6 +336,14 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
         except RuntimeError as error:  # what HDF5 makes of a failed write on closing a file
             raise OSError(f"HDF5: {error}") from error
     return rows
+
+
+def _agreed(worlds: set[Coordinates], upright: tuple[float, float, float], telling: int) -> Coordinates:
+    """The coordinates of a store; those of files that cannot be used, which are unknown, do not count."""
+    known = [world for world in worlds if world != "unknown"]
+    if len(known) > 1:
+        return world_of(upright, telling, None)
+    return known[0] if known else "unknown"
 
 
 def _and_then(first: LabelBatch, others: Iterator[LabelBatch]) -> Iterator[LabelBatch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,19 +57,7 @@ class FinishedRun:
 
     def only(self, path: Path) -> FinishedRun:
         """The same run with those people only whom a keep-list keeps. Raises InputError, also when it lacks anybody."""
-        keep = read_keep(path)
-        keys = [
-            row["key"]
-            for files, _ in self.shards
-            for row in read_rows(files.sidecar)
-            if row["status"] in PUBLISHED
-        ]
-        if missing := next((key for key in keys if key not in keep), None):
-            raise InputError(path, missing, "a line for everybody in the shards", "none")
-        kept = frozenset(key for key in keys if keep[key])
-        if not kept:
-            raise InputError(path, "keep", "somebody who is kept", "nobody")
-        return replace(self, kept=kept)
+        return replace(self, kept=kept_keys([files for files, _ in self.shards], path))
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -121,3 +109,15 @@ def open_run(folder: Path) -> FinishedRun:
     if not people:
         raise ShardError(folder, None, "at least one person in the shards", "none")
     return FinishedRun(folder, summary, tuple(shards))
+
+
+def kept_keys(shards: Iterable[ShardFiles], path: Path) -> frozenset[str]:
+    """The keys of those people of some shards whom a keep-list keeps. Raises InputError, also when it lacks anybody."""
+    keep = read_keep(path)
+    keys = [row["key"] for files in shards for row in read_rows(files.sidecar) if row["status"] in PUBLISHED]
+    if missing := next((key for key in keys if key not in keep), None):
+        raise InputError(path, missing, "a line for everybody in the shards", "none")
+    kept = frozenset(key for key in keys if keep[key])
+    if not kept:
+        raise InputError(path, "keep", "somebody who is kept", "nobody")
+    return kept

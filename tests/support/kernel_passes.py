@@ -75,7 +75,7 @@ class KernelPass:
         target = torch.zeros(len(goal.q), len(goal.model.asset.v_template), 3)
         target[:, ::STRIDE] = goal.target.float()
         places = torch.zeros(len(target), 0, 3) if goal.joints is None else goal.joints.targets.float()
-        located = backend.array(backend.put(places))
+        located = backend.array(backend.upload(places))
         batch = batch_of(backend, target, goal.q, goal.betas, located, self.config.solver.damping)
         if goal.free_translation:  # wherever they have been moved to before
             batch.trans.copy_(torch.tensor(MOVED_BEFORE).expand(len(goal.q), 3))
@@ -121,7 +121,7 @@ class KernelPass:
         parts: list[list[Tensor]] = []
         for places in np.array_split(np.arange(len(x)), range(lanes, len(x), lanes)):
             solve(self.backend, self.tables, self.batch, self.found, places, rules)
-            newton = self.backend.room(self.backend.kernels.damped_step.make_newton_scratch, 1, n)
+            newton = self.backend.scratch(self.backend.kernels.damped_step.make_newton_scratch, 1, n)
             arrays = (newton.gradient, newton.hessian, newton.curvature)
             parts.append([self.backend.read(a)[1].movedim(-1, 0)[: len(places)].double() for a in arrays])
         gradient, upper, curvature = (torch.cat(part) for part in zip(*parts, strict=True))

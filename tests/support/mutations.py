@@ -66,7 +66,7 @@ MUTATIONS = (
     # One person ends the steps of the whole group.
     Mutation("fitting/backends/kernels/levenberg_marquardt.py", "if any_positive(going):", "if going[0] > 0.0:", "fitting/backends/test_levenberg_marquardt.py",
              "rests and 16x1"),
-    Mutation("fitting/backends/kernels/objective.py", "weight * m(off, x)", "m(off, x)", "fitting/backends/test_levenberg_marquardt.py",
+    Mutation("fitting/backends/kernels/joint_priors.py", "weight * m(off, x)", "m(off, x)", "fitting/backends/test_levenberg_marquardt.py",
              "evaluation and joints and 16x1"),
     # Who fills up the last group is also in another one, and takes its steps twice.
     Mutation("fitting/passes.py", "np.repeat(rows[-1:], short)", "np.repeat(rows[:1], short)", "fitting/backends/test_levenberg_marquardt.py",

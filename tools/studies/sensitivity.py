@@ -71,7 +71,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 def fit_from(fitter: Fitter, labels: Labels, offset: Tensor) -> FitResult:
     """The people fitted from starts that are off by offset (N, 46) rad."""
-    pairs, size = fitter.prepare(labels.gender), fitter.config.batch or fitter.backend.people
+    pairs, size = fitter.prepare(labels.gender), fitter.config.batch or fitter.backend.batch_size
     parts = []
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)

@@ -166,7 +166,7 @@ class CoupledFrames:
     @property
     def _size(self) -> int:
         """Frames per call of a kernel."""
-        return self.backend.lanes * _GROUPS if self.backend.workers is None else self.backend.people
+        return self.backend.lanes * _GROUPS if self.backend.workers is None else self.backend.batch_size
 
     def _parts(self, frames: Indices) -> list[FrameGroups]:
         groups = whole_groups(frames, self.backend.lanes)
@@ -207,17 +207,19 @@ class CoupledFrames:
             k.frame_steps.evaluate_frames,
             backend.ints(whole_groups(frames, backend.lanes)),
             indices, backend.slots(groups), self.rules, self.state, self.located, moments.moments, moments.beta_moments,
-            tables.variables, tables.body, backend.room(k.joint_frames.make_joint_frames, groups),
-            backend.room(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
-            backend.room(k.betas_terms.make_beta_terms, 0, joints),
-            backend.room(k.objective.make_variable_scratch, groups, self.n, tables.balls.index.shape[0]),
-            backend.room(k.damped_step.make_newton_scratch, groups, self.n),
+            tables.variables, tables.body, backend.scratch(k.joint_frames.make_joint_frames, groups),
+            backend.scratch(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
+            backend.scratch(k.betas_terms.make_beta_terms, 0, joints),
+            backend.scratch(k.objective.make_variable_scratch, groups, self.n, tables.balls.index.shape[0]),
+            backend.scratch(k.damped_step.make_newton_scratch, groups, self.n),
             self.sequences, self.system,
         )  # fmt: skip
 
     def _move(self, frames: Any) -> None:
         backend, tables, k, groups = self.backend, self.tables, self.backend.kernels, frames.shape[0]
-        moving = backend.room(k.frame_steps.make_frame_scratch, groups, self.n, tables.balls.index.shape[0])
+        moving = backend.scratch(
+            k.frame_steps.make_frame_scratch, groups, self.n, tables.balls.index.shape[0]
+        )
         self._launch(
             k.frame_steps.move_frames, frames, backend.slots(groups), self.rules.max_angle_step, tables.variables,
             tables.balls, self.sequences, self.system, self.state.q, moving,

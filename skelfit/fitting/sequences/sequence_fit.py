@@ -49,7 +49,7 @@ def fit_sequences(
     shapes: for each sequence, the labels for its refined betas; None: its own frames.
     Frames that are not finite have no ties.
     """
-    size = pair.config.batch or pair.backend.people
+    size = pair.config.batch or pair.backend.batch_size
     firsts = range(0, len(time), size)
     with side_by_side(pair.backend) as each:
         betas = shared_betas(pair, config, labels, sequences, shapes or [None] * len(sequences), each)
@@ -84,7 +84,7 @@ def shared_betas(
     Refined betas are those of the person's labels (shapes), or of `beta_frames` frames of the sequence, evenly spread.
     Betas that are not refined are the mean of the sequence's.
     """
-    size, refined = pair.config.batch or pair.backend.people, pair.schedule.frees_betas
+    size, refined = pair.config.batch or pair.backend.batch_size, pair.schedule.frees_betas
     # The source of each sequence's betas: labels of a person, each used once, or the sequence itself, by its number.
     keys = [shape if refined and shape is not None else k for k, shape in enumerate(shapes)]
     sources: dict[ShapeLabels | int, tuple[Tensor, Tensor]] = {}
@@ -207,7 +207,7 @@ class _SequenceSteps:
 
     def _vertex_pass(self, frames: Indices) -> None:
         """New moments of some frames where they are."""
-        pair, size, people = self.pair, self.pair.config.batch or self.pair.backend.people, self.people
+        pair, size, people = self.pair, self.pair.config.batch or self.pair.backend.batch_size, self.people
 
         def pass_from(first: int) -> PassMoments:
             rows = torch.from_numpy(frames[first : first + size])

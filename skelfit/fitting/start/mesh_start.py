@@ -56,7 +56,7 @@ def mesh_start(backend: Backend, tables: MeshStartTables, mesh: Tensor, betas: T
     k, count = backend.kernels, len(mesh)
     rows = whole_groups(np.arange(count), backend.lanes)
     groups, device = len(rows), backend.device
-    target = backend.skins(groups, mesh.shape[1])
+    target = backend.target_skins(groups, mesh.shape[1])
     q, motion = (torch.zeros(count, n, device=device) for n in (NUM_DOFS, 15))
     inputs = [backend.array(x.to(device, torch.float32).contiguous()) for x in (mesh, betas)]
     backend.launch(
@@ -64,8 +64,8 @@ def mesh_start(backend: Backend, tables: MeshStartTables, mesh: Tensor, betas: T
         groups,
         [
             *inputs, backend.ints(rows), tables.parts, tables.angles, tables.body, tables.balls,
-            backend.room(k.joint_frames.make_joint_frames, groups),
-            backend.room(k.mesh_alignment.make_alignment_scratch, groups, len(PARTS)),
+            backend.scratch(k.joint_frames.make_joint_frames, groups),
+            backend.scratch(k.mesh_alignment.make_alignment_scratch, groups, len(PARTS)),
             target, backend.array(q), backend.array(motion),
         ],
     )  # fmt: skip

@@ -69,6 +69,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
             upright=(x, y, z),
             telling=telling,
             told_up=(int(told == "y"), int(told == "z")),
+            first_up=(name if told == "y" else "", name if told == "z" else ""),
         ),
         **numbers,
     )

@@ -17,10 +17,10 @@ from skelfit.errors import LabelError
 from skelfit.labels.label_batch import About, LabelBatch, Sequence, nothing_known
 from skelfit.labels.readers.base import OptionError, Request
 from skelfit.labels.readers.registry import read
-from skelfit.labels.world_up import world_of
 from skelfit.storage.atomic_write import endings_of, skipped_line
 
 LAYOUT: Source = "amass"
+BAD_FILE = "bad_file"  # with it begins the reason of the row that stands for a file
 _ENDINGS = frozenset({".npz", ".h5", ".hdf5", ".pkl"})
 _log = logging.getLogger(__name__)
 _NO_MOTION = "shape.npz"  # AMASS keeps a subject's betas in it, beside the motions
@@ -97,15 +97,15 @@ def read_folder(folder: Path, files: list[Path], request: Request) -> Iterator[L
 
 
 def _unusable(request: Request, error: LabelError) -> LabelBatch:
-    """The one row that stands for a file."""
+    """The one row that stands for a file; whatever world the others stand in, it stands in none."""
     where = f"'{error.key}': " if error.key else ""
-    reason = f"bad_file: {where}expected {error.expected}, found {error.found}"
+    reason = f"{BAD_FILE}: {where}expected {error.expected}, found {error.found}"
     return LabelBatch(
         row=np.zeros(1, np.int64),
         imgname=[""],
         gender=[request.gender],
         bad=[reason],
         sequences=(Sequence(request.name, request.subject, None, 0, 1),),
-        about=About(world_of((0.0, 0.0, 0.0), 1, request.options.labels_up), has_camera=False),
+        about=About("unknown", has_camera=False),
         **nothing_known(1),
     )

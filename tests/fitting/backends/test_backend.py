@@ -77,9 +77,9 @@ except ValueError as error:
 
 
 def test_what_warp_says_beside_the_missing_driver_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
-    with backend_module._without_word_of_a_driver():
+    with backend_module._without_driver_warning():
         os.write(2, b"before\n")
-        os.write(2, backend_module._NO_DRIVER + b". GPU execution will not be available.\n")
+        os.write(2, backend_module._NO_DRIVER_WARNING + b". GPU execution will not be available.\n")
         os.write(2, b"after\n")
     os.write(2, b"later\n")
     assert capfd.readouterr().err == "before\nafter\nlater\n"
@@ -143,18 +143,18 @@ def test_compiled_is_what_has_been_compiled_of_these_sources(tmp_path: Path) -> 
     source.write_text(source.read_text() + "\nCHANGED = 1\n")
     code = f"""{COMPILE}
 from pathlib import Path
-found = [backend._note(made).exists()]
+found = [backend._marker(made).exists()]
 made.compile()
-found += [backend._note(made).exists(), backend._note(backend.make_backend("cpu", 16)).exists()]
+found += [backend._marker(made).exists(), backend._marker(backend.make_backend("cpu", 16)).exists()]
 backend._HEADER = Path({str(changed)!r}, "kernels", "lanes.h")
-print(*found, backend._note(made).exists())
+print(*found, backend._marker(made).exists())
 """
     assert said(program(code, cache)) == "False True False False"
     assert len(list(cache.glob("*/wp_*"))) == 1
 
 
 def test_the_fit_asks_for_its_own_backend() -> None:
-    assert is_compiled("cpu") is backend_module._note(make_backend()).exists()
+    assert is_compiled("cpu") is backend_module._marker(make_backend()).exists()
 
 
 def test_processes_that_compile_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_launches_and_reads_are_counted_and_done() -> None:
     assert counted.reads[1:] == [9 * 4 + 2 * 2 * 4]  # one wait
     assert pair.tolist() == torch.eye(3).tolist() and none.shape == (2, 0, 3)
     assert also[0, :, 0].tolist() == counted.people_of(y, 2)[0].tolist()
-    assert counted.put(torch.ones(3, 2)).shape == (3, 2) and len(counted.ints(np.arange(5))) == 5
+    assert counted.upload(torch.ones(3, 2)).shape == (3, 2) and len(counted.ints(np.arange(5))) == 5
     assert counted.writes == [24, 20]
     counted.forget()
     assert not (counted.launches or counted.seconds or counted.reads or counted.writes)

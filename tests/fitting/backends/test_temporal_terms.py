@@ -168,7 +168,7 @@ class Frames:
         self.people = KernelPass(backend, self.goal)
         batch, count = self.people.batch, len(self.x)
         self.people.place(self.x)
-        put = backend.put
+        put = backend.upload
         nowhere = put(torch.zeros(count, 0, 3))
         people = FrameStates(
             batch.q, batch.q.clone(), batch.betas, batch.trans, batch.status, put(self.start), nowhere

@@ -93,7 +93,9 @@ def test_kernels_that_cannot_be_kept_are_said() -> None:
         def load(self, *where: object) -> None:
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(OutputError, match=r"kept there .*No space left.* WARP_CACHE_PATH"):
+    with pytest.raises(
+        OutputError, match=r"cannot write compiled kernels there .*No space left.* WARP_CACHE_PATH"
+    ):
         make_backend("cpu").launch(SimpleNamespace(module=Module()), 1, [])
 
 

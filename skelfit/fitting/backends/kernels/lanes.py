@@ -1,8 +1,8 @@
-"""Lane vectors: a number of each person of a group, and the arithmetic that Warp's vectors lack.
+"""Lane vectors: one number for each person of a group, and the arithmetic that Warp's vectors lack.
 
-V is a vector of L floats; + and - and the product with a plain number are Warp's own, `m` is the product lane by lane.
-Conditions are lane vectors too: positive where they hold. Sines, cosines and angles are polynomials, so that all lanes
-take the same way, on every processor and every library.
+V is a vector of L floats. + and - and the product with a plain number are Warp's own; `m` is the product lane by lane.
+Conditions are lane vectors too: positive where they hold. Sines, cosines and angles are polynomials, so every lane,
+processor and library computes the same bits.
 """
 
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
@@ -61,7 +61,7 @@ def rounded(a: V) -> V:
 
 @wp.func_native("WP_TILE_SYNC();")
 def sync():
-    """Wait until all threads of the group are here: what they wrote before is read after."""
+    """Wait for all threads of the group: what they wrote before is visible after."""
 
 
 @wp.func
