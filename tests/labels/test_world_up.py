@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from export_fakes import export
 from job_fakes import FakeFitter
 from label_files import amass, write
 from scipy.spatial.transform import Rotation
@@ -21,14 +22,13 @@ from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP
 from skelfit.cli import main
 from skelfit.config.settings import LabelSource, ReadOptions
 from skelfit.errors import LabelError
-from skelfit.exports.opensim import export_opensim
+from skelfit.exports.exporter import ExportOptions
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store, read_rows, store_info
 from skelfit.labels.readers.base import Request
 from skelfit.labels.readers.registry import read
 from skelfit.labels.readers.sequence_folder import read_folder
 from skelfit.labels.world_up import turned
-from skelfit.shards.finished_run import open_run
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples
 
@@ -286,7 +286,7 @@ def test_shards_with_y_up(tmp_path: Path, models: ModelSet, monkeypatch: pytest.
     points = [x["keypoints3d"][..., :3] for x in (one, two)]
     np.testing.assert_allclose(points[1], points[0] @ Y_UP_FROM_Z_UP.T, rtol=0, atol=2e-6)
     for name in ("y", "z"):
-        export_opensim(open_run(Path(name)), Path(f"mot-{name}"), models)
+        export("opensim", Path(name), Path(f"mot-{name}"), ExportOptions(models))
     tables = [np.loadtxt(f"mot-{name}/walk.mot", skiprows=12) for name in ("y", "z")]
     np.testing.assert_allclose(tables[0], tables[1], rtol=0, atol=1e-4)  # degrees, of numbers kept in float32
     assert read_json(Path("y/summary.json"))["identity"]["labels"][0]["read"]["up"] == "y"
