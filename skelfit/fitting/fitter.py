@@ -36,7 +36,7 @@ from skelfit.fitting.passes import (
     FitBatch,
     batch_of,
     chunks,
-    new_status,
+    new_batch,
     skinned,
     whole_groups,
 )
@@ -311,9 +311,8 @@ class PairFitter:
         )  # fmt: skip
         room = backend.scratch(k.skinning.make_skin_scratch, parts, backend.block, 0)
         backend.launch(k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room])
-        status = backend.upload(new_status(count, self.config.solver.damping))
-        trans = torch.zeros(count, 3, device=backend.device)
-        return FitBatch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
+        located = self._located(target, count)
+        return new_batch(backend, target, located, q, skel_betas, self.config.solver.damping)
 
     def solve(self, meshes: Tensor, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All stages towards meshes (B, V, 3) m, from q (B, 46) and betas (B, 10).

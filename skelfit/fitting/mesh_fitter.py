@@ -33,7 +33,7 @@ from skelfit.fitting.passes import (
     StageTables,
     make_rules,
     make_tables,
-    new_status,
+    new_batch,
     run_pass,
 )
 from skelfit.fitting.start.mesh_start import MeshStart, mesh_start, mesh_start_tables
@@ -143,7 +143,9 @@ class MeshFitter:
         meshes, free_betas = self.config.meshes, betas is None
         target, betas, finite = self._finite(target, betas)
         start = mesh_start(self.backend, self.start_tables, target, betas)
-        batch = self._batch(start, betas)
+        backend, damping = self.backend, self.config.solver.damping
+        no_targets = backend.array(torch.zeros(len(betas), 0, 3, device=backend.device))
+        batch = new_batch(backend, start.target, no_targets, start.q, backend.upload(betas), damping)
         first = torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1).cpu()
 
         weight = self.config.limit_weight
@@ -189,7 +191,7 @@ class MeshFitter:
         q[:, list(ROOT_DOFS)] = root_angles(frame, start.turn, turned)
 
         def to_mesh_frame(points: Tensor) -> Tensor:
-            return (points - start.rest[:, None]) @ start.turn.mT + start.there[:, None]
+            return (points - start.rest[:, None]) @ start.turn.mT + start.position[:, None]
 
         pelvis = self.model.j_template[0] + combined(self.model.j_shapedirs[:1], betas)[:, 0]
         trans = to_mesh_frame((pelvis + shift)[:, None])[:, 0] - pelvis
@@ -206,20 +208,6 @@ class MeshFitter:
             joints=to_mesh_frame(errors.joints),
             points=to_mesh_frame(errors.points),
             retries=retries,
-        )
-
-    def _batch(self, start: MeshStart, betas: Tensor) -> FitBatch:
-        """The batch on the device, at its start."""
-        backend, count = self.backend, len(betas)
-        return FitBatch(
-            count=count,
-            target=start.target,
-            located=backend.array(torch.zeros(count, 0, 3, device=backend.device)),
-            q=start.q,
-            betas=backend.upload(betas),
-            trans=torch.zeros_like(start.q[:, :3]),
-            origin=start.q.clone(),
-            status=backend.upload(new_status(count, self.config.solver.damping)),
         )
 
     def _write(self, batch: FitBatch, rows: Tensor, x: Tensor) -> None:

@@ -128,17 +128,16 @@ def batch_of(
 ) -> FitBatch:
     """A batch that starts at q (B, 46) and betas (B, K) towards meshes (B, V, 3) m."""
     rows = torch.from_numpy(whole_groups(np.arange(len(meshes)), backend.lanes).reshape(-1))
-    start = backend.upload(q)
-    return FitBatch(
-        count=len(meshes),
-        target=backend.lanes_from(meshes[rows]),
-        located=located,
-        q=start,
-        betas=backend.upload(betas),
-        trans=torch.zeros_like(start[:, :3]),
-        origin=start.clone(),
-        status=backend.upload(new_status(len(meshes), damping)),
-    )
+    target = backend.lanes_from(meshes[rows])
+    return new_batch(backend, target, located, backend.upload(q), backend.upload(betas), damping)
+
+
+def new_batch(
+    backend: Backend, target: Any, located: Any, q: Tensor, betas: Tensor, damping: float
+) -> FitBatch:
+    """A batch before its first step; all on the device."""
+    status = backend.upload(new_status(len(q), damping))
+    return FitBatch(len(q), target, located, q, betas, torch.zeros_like(q[:, :3]), q.clone(), status)
 
 
 def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
@@ -172,7 +171,7 @@ def chunks(backend: Backend, groups: int) -> int:
 
 
 def vertex_pass(
-    backend: Backend, tables: StageTables, batch: FitBatch, rows: Rows, betas_free: bool
+    backend: Backend, tables: StageTables, batch: FitBatch, rows: Rows, free_betas: bool
 ) -> PassMoments:
     """The moments of people (rows, (K,)), with those of their betas if these are free."""
     k, groups = backend.kernels, whole_groups(rows, backend.lanes)
@@ -180,17 +179,19 @@ def vertex_pass(
     people = skinned(backend, tables.skin, batch.target, groups)
     parts = chunks(backend, count)
     posing = posing_of(backend, parts, tables.body, batch)
-    free = NUM_BETAS if betas_free else 0
-    room = backend.scratch(k.skinning.make_skin_scratch, parts, backend.block, free)
+    scratch = backend.scratch(
+        k.skinning.make_skin_scratch, parts, backend.block, NUM_BETAS if free_betas else 0
+    )
     moments, beta_moments = k.moments.SkinMoments(), k.betas_moments.BetaMoments()
     moments.start, moments.d = (backend.lanes_of(count, joints, 12) for _ in range(2))
     moments.pairs, moments.value = backend.lanes_of(count, pairs, 10), backend.lanes_of(count)
-    beta_moments.betas = backend.lanes_of(count if free else 0, NUM_BETAS)
-    beta_moments.cross = backend.lanes_of(count if free else 0, joints, 12, NUM_BETAS)
-    beta_moments.products = backend.lanes_of(count if free else 0, NUM_BETAS, NUM_BETAS)
-    beta_moments.residual = backend.lanes_of(count if free else 0, NUM_BETAS)
-    inputs = [tables.skin.skin, people, posing, backend.chunk, room, moments]
-    if betas_free:
+    free = count if free_betas else 0
+    beta_moments.betas = backend.lanes_of(free, NUM_BETAS)
+    beta_moments.cross = backend.lanes_of(free, joints, 12, NUM_BETAS)
+    beta_moments.products = backend.lanes_of(free, NUM_BETAS, NUM_BETAS)
+    beta_moments.residual = backend.lanes_of(free, NUM_BETAS)
+    inputs = [tables.skin.skin, people, posing, backend.chunk, scratch, moments]
+    if free_betas:
         backend.launch(k.betas_moments.shaped_moments, parts, [*inputs, beta_moments])
     else:
         backend.launch(k.moments.moments, parts, inputs)
@@ -201,25 +202,30 @@ def solve(
     backend: Backend, tables: StageTables, batch: FitBatch, moments: PassMoments, positions: Rows, rules: Any
 ) -> None:
     """Steps of the people at positions (K,) of a vertex pass; their q, betas and status change."""
-    k = backend.kernels
     indices = whole_groups(positions, backend.lanes)
     groups, slots = len(indices), backend.slots(len(indices))
-    joints, pairs = len(tables.tree.joints), len(tables.tree.pairs)
-    variables = len(tables.tree.dofs) + (NUM_BETAS if rules.free_betas else 0)
     backend.launch(
-        k.levenberg_marquardt.solve,
+        backend.kernels.levenberg_marquardt.solve,
         groups,
         [
             backend.ints(moments.rows[indices]), backend.ints(indices), slots, rules, state_of(backend, batch),
             batch.located, moments.moments, moments.beta_moments, tables.variables, tables.balls, tables.branches,
-            tables.body,
-            backend.scratch(k.joint_frames.make_joint_frames, groups),
-            backend.scratch(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
-            backend.scratch(k.betas_terms.make_beta_terms, groups if rules.free_betas else 0, joints),
-            backend.scratch(k.objective.make_variable_scratch, groups, variables, tables.balls.index.shape[0]),
-            backend.scratch(k.damped_step.make_newton_scratch, groups, variables),
+            tables.body, *solver_scratch(backend, tables, groups, bool(rules.free_betas)),
         ],
     )  # fmt: skip
+
+
+def solver_scratch(backend: Backend, tables: StageTables, groups: int, free_betas: bool) -> list[Any]:
+    """Scratch memory of the kernels that evaluate so many groups of people."""
+    k, joints, pairs = backend.kernels, len(tables.tree.joints), len(tables.tree.pairs)
+    variables = len(tables.tree.dofs) + (NUM_BETAS if free_betas else 0)
+    return [
+        backend.scratch(k.joint_frames.make_joint_frames, groups),
+        backend.scratch(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
+        backend.scratch(k.betas_terms.make_beta_terms, groups if free_betas else 0, joints),
+        backend.scratch(k.objective.make_variable_scratch, groups, variables, tables.balls.index.shape[0]),
+        backend.scratch(k.damped_step.make_newton_scratch, groups, variables),
+    ]
 
 
 def run_pass(

@@ -89,7 +89,7 @@ def test_the_start_is_that_in_float64(backend: Backend, models: ModelSet, model:
     assert not backend.read(start.q)[:, list(ROOT_DOFS)].any()
     assert (start.turn - turn).abs().max() < 1e-5
     assert (backend.people_of(start.target, 21) - still).abs().max() < 1e-5
-    back = still @ start.turn.mT.double() - start.rest[:, None] @ start.turn.mT + start.there[:, None]
+    back = still @ start.turn.mT.double() - start.rest[:, None] @ start.turn.mT + start.position[:, None]
     assert (back - mesh).abs().max() < 1e-5
 
 
@@ -102,7 +102,7 @@ def test_meshes_start_as_they_do_alone(backend: Backend, model: SkelModel) -> No
     mesh[2], mesh[3, 100, 1], betas[4, 0] = 0, torch.nan, torch.inf
     other = start_of(backend, model, mesh, betas)
     good = [k for k in range(count) if k not in (2, 3, 4)]
-    for name in ("q", "turn", "rest", "there"):
+    for name in ("q", "turn", "rest", "position"):
         one, two = (backend.read(getattr(start, name)) for start in (base, other))
         assert torch.equal(two[good], one.flip(0)[good]), name
     assert torch.equal(backend.people_of(other.target, count)[good], target.flip(0)[good])
@@ -117,7 +117,7 @@ def test_the_start_is_near(model: SkelModel) -> None:
     def skin_of(mesh: Tensor) -> tuple[Tensor, Tensor]:
         start = start_of(backend, model, mesh, betas)
         skin = model.forward(model.shape(betas), start.q).vertices
-        return (skin - start.rest[:, None]) @ start.turn.mT + start.there[:, None], start.q
+        return (skin - start.rest[:, None]) @ start.turn.mT + start.position[:, None], start.q
 
     skin, q = skin_of(mesh)
     pve = (skin - mesh).norm(dim=-1).mean(1)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.parallel_batches import Each
-from skelfit.fitting.passes import PassMoments, StageTables, whole_groups
+from skelfit.fitting.passes import PassMoments, StageTables, solver_scratch, whole_groups
 from skelfit.fitting.sequences.elimination_order import Elimination, make_elimination
 from skelfit.fitting.terms.temporal_smoothness import FrameTies, make_tied
 
@@ -199,19 +199,14 @@ class CoupledFrames:
         return self.backend.read(self.sequences.deviation)
 
     def _evaluate(self, moments: PassMoments, frames: Indices, positions: Indices) -> None:
-        backend, k, tables = self.backend, self.backend.kernels, self.tables
+        backend, tables = self.backend, self.tables
         indices = backend.ints(whole_groups(positions, backend.lanes))
         groups = indices.shape[0]
-        joints, pairs = len(tables.tree.joints), len(tables.tree.pairs)
         self._launch(
-            k.frame_steps.evaluate_frames,
+            backend.kernels.frame_steps.evaluate_frames,
             backend.ints(whole_groups(frames, backend.lanes)),
             indices, backend.slots(groups), self.rules, self.state, self.located, moments.moments, moments.beta_moments,
-            tables.variables, tables.body, backend.scratch(k.joint_frames.make_joint_frames, groups),
-            backend.scratch(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
-            backend.scratch(k.betas_terms.make_beta_terms, 0, joints),
-            backend.scratch(k.objective.make_variable_scratch, groups, self.n, tables.balls.index.shape[0]),
-            backend.scratch(k.damped_step.make_newton_scratch, groups, self.n),
+            tables.variables, tables.body, *solver_scratch(backend, tables, groups, False),
             self.sequences, self.system,
         )  # fmt: skip
 

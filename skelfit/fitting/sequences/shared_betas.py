@@ -20,7 +20,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from skelfit.fitting.passes import FitBatch, state_of, vertex_pass, whole_groups
+from skelfit.fitting.passes import FitBatch, solver_scratch, state_of, vertex_pass, whole_groups
 
 if TYPE_CHECKING:
     from skelfit.fitting.backends.backend import Backend
@@ -63,10 +63,9 @@ def betas_systems(backend: Backend, schedule: Schedule, batch: FitBatch) -> Beta
     tables, count = stage.coarse, batch.count
     moments = vertex_pass(backend, tables, batch, rows, True)
     groups = whole_groups(rows, backend.lanes)
-    joints, pairs = len(tables.tree.joints), len(tables.tree.pairs)
-    n, free = len(tables.tree.dofs), batch.betas.shape[1]
-    sequences = k.temporal_terms.make_sequence_terms(count, n + free, 1, backend.device)
-    system = k.cyclic_reduction.make_chain_system(count, n + free, backend.device)
+    n = len(tables.tree.dofs) + batch.betas.shape[1]
+    sequences = k.temporal_terms.make_sequence_terms(count, n, 1, backend.device)
+    system = k.cyclic_reduction.make_chain_system(count, n, backend.device)
     backend.launch(
         k.frame_steps.evaluate_frames,
         len(groups),
@@ -74,12 +73,7 @@ def betas_systems(backend: Backend, schedule: Schedule, batch: FitBatch) -> Beta
             backend.ints(groups), backend.ints(groups), backend.slots(len(groups)),
             schedule.rules(stage, 1, True, False), state_of(backend, batch), batch.located,
             moments.moments, moments.beta_moments, tables.variables, tables.body,
-            backend.scratch(k.joint_frames.make_joint_frames, len(groups)),
-            backend.scratch(k.quadratic.make_quadratic_form, len(groups), joints, pairs, tables.variables.num_cells),
-            backend.scratch(k.betas_terms.make_beta_terms, len(groups), joints),
-            backend.scratch(k.objective.make_variable_scratch, len(groups), n + free, tables.balls.index.shape[0]),
-            backend.scratch(k.damped_step.make_newton_scratch, len(groups), n + free),
-            sequences, system,
+            *solver_scratch(backend, tables, len(groups), True), sequences, system,
         ],
     )  # fmt: skip
     upper = backend.read(wp.to_torch(system.matrix)).double().triu()

@@ -36,13 +36,13 @@ class MeshStartTables:
 
 @dataclass(frozen=True)
 class MeshStart:
-    """Where the fit of B meshes starts, and the pelvis' motion y = turn (x - rest) + there, which is taken off."""
+    """Where the fit of B meshes starts, and the pelvis' motion y = turn (x - rest) + position, which is taken off."""
 
     target: Any  # (blocks of L meshes, V, 3) lane vectors, m: the meshes without that motion
     q: Tensor  # (B, 46) rad on the device, the root's zero
     turn: Tensor  # (B, 3, 3), on the host like the next two
     rest: Tensor  # (B, 3) m
-    there: Tensor  # (B, 3) m
+    position: Tensor  # (B, 3) m
 
 
 def mesh_start_tables(model: SkelModel, body: Any, device: str, limits: np.ndarray) -> MeshStartTables:
@@ -69,5 +69,5 @@ def mesh_start(backend: Backend, tables: MeshStartTables, mesh: Tensor, betas: T
             target, backend.array(q), backend.array(motion),
         ],
     )  # fmt: skip
-    turn, rest, there = backend.read(motion).split((9, 3, 3), 1)
-    return MeshStart(target, q, turn.unflatten(1, (3, 3)), rest, there)
+    turn, rest, position = backend.read(motion).split((9, 3, 3), 1)
+    return MeshStart(target, q, turn.unflatten(1, (3, 3)), rest, position)

@@ -24,9 +24,7 @@ class ObjectiveTerm(ABC):
     """A term adds its weight times the sum of its squared residuals to a person's objective, in m^2."""
 
     weight: float
-    rule: ClassVar[
-        str | None
-    ]  # the field of the kernels' `StepRules` for the weight; None: the kernels' tables have it
+    rule: ClassVar[str | None]  # field of the kernels' `StepRules` with the weight; None: it is in a table
 
     @abstractmethod
     def residuals(self, state: BodyState) -> Tensor:
