@@ -2,7 +2,7 @@
 
     python tests/fitting/golden_fit.py --record                    records the results of this processor
     python tests/fitting/golden_fit.py --constants                 records the constants alone
-    python tests/fitting/golden_fit.py --check TARGET [--batches]  prints how far this process is from it, as JSON
+    python tests/fitting/golden_fit.py --check TARGET [--batches]  prints the distance of this process from the record
 
 `--record` also computes what older processors would. `--check` compiles the kernels for TARGET; with `--batches` it
 also compares people fitted in batches of different sizes. torch and Warp choose their loops once per process, so the

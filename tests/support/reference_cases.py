@@ -1,14 +1,15 @@
-"""Objectives of people that bodies make: what a kernel evaluates, and what the reference says of it.
+"""Objectives of people with known bodies, for kernels and for the reference.
 
 goal = KINDS[kind](model)      of a SkelModel in float64; its tensors, made float32, are a kernel's input
 x = near(goal)                 variables to evaluate at
-goal.evaluate(x, exact=True)   what has to come out
+goal.evaluate(x, exact=True)   the expected result
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def dofs_of(part: str) -> Tensor:
     return torch.tensor([i for i, j in enumerate(DOF_JOINT) if j in STAGE_JOINTS[part]])
 
 
-def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: object) -> NaiveObjective:
+def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: Any) -> NaiveObjective:
     """Two people of some shape and pose, a target that is neither, unequal vertices, narrow limits."""
     source = torch.Generator().manual_seed(3)
 
@@ -56,7 +57,7 @@ def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: ob
 
 
 def shoulders(goal: NaiveObjective) -> JointTargets:
-    """The shoulders a little beside where they are."""
+    """Targets a little beside the shoulders."""
     joints = (14, 15, 19, 20)
     at = goal.model.forward(goal.model.shape(goal.betas), goal.q).joints[:, list(joints)]
     return JointTargets(joints, at + 0.03, JOINT_WEIGHT)
@@ -91,7 +92,7 @@ KINDS: dict[str, Callable[[SkelModel], NaiveObjective]] = {
 
 
 def held_root(model: SkelModel, betas: bool = False) -> NaiveObjective:
-    """A free root under its prior, and joints that are drawn to places beside it."""
+    """A free root under its prior, and joint targets."""
     goal = make(
         model,
         "with_root",

@@ -39,7 +39,7 @@ GPU_LANES, GPU_THREADS = 1, 128
 
 @dataclass(frozen=True)
 class Backend:
-    """A device and how the kernels use it."""
+    """A device and how the kernels use it. docs/how-to-add-a-backend.md says how to add one."""
 
     device: str  # Warp's and torch's name for it
     lanes: int  # people in a group

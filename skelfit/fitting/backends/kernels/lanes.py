@@ -15,8 +15,7 @@ L: int = getattr(sys.modules[__package__], "LANES", 1)
 V: Any = wp.types.vector(length=L, dtype=float)
 A1, A2, A3, A4 = wp.array(dtype=V), wp.array2d(dtype=V), wp.array3d(dtype=V), wp.array4d(dtype=V)
 F1, F2, F3 = wp.array(dtype=float), wp.array2d(dtype=float), wp.array3d(dtype=float)
-I1, I2, I3 = wp.array(dtype=int), wp.array2d(dtype=int), wp.array3d(dtype=int)
-B1 = wp.array(dtype=wp.int8)
+I1, I2 = wp.array(dtype=int), wp.array2d(dtype=int)
 
 
 def _lanewise(name: str, loop: str) -> str:
