@@ -13,14 +13,15 @@ import torch
 from golden_fit import (
     CAPABILITIES,
     KINDS,
+    LABELS,
     RESULTS_CHANGED,
     atypical,
     constants,
     fit_config,
-    labels_of,
     read_people,
     run,
 )
+from label_tensors import labels_from
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelfit.bodies.model_set import ModelSet
@@ -92,7 +93,9 @@ def test_no_matrix_product_has_the_shape_of_the_batch(models: ModelSet) -> None:
     Products of each person's own small matrices are allowed: torch computes those below 400 multiplications one by one
     in its own loop.
     """
-    pose, betas, transl = (torch.cat([x] * 3) for x in labels_of(read_people(), "neutral"))
+    pose, betas, transl = (
+        torch.cat([x] * 3) for x in labels_from(read_people()[f"neutral/{name}"] for name in LABELS)
+    )
     fitter = Fitter(models, fit_config())
     pair = fitter.prepare("neutral")[0]
     threads = torch.get_num_threads()
@@ -119,7 +122,9 @@ def test_every_number_of_the_configuration_is_read(part: type, models: ModelSet)
     never_converged = {"converged_gain": 0.0, "converged_floor": 0.0}
     config = dataclasses.replace(fit_config(), retries=1, passes=PassConfig(**never_converged))
     (field,) = (f.name for f in dataclasses.fields(FitConfig) if f.type == part.__name__)
-    watched = Watched(**(never_converged if part is PassConfig else {}))
-    pose, betas, transl = (x[-8:] for x in labels_of(read_people(), "neutral"))
-    Fitter(models, dataclasses.replace(config, **{field: watched})).fit("neutral", pose, betas, transl)
+    people = read_people()
+    Fitter(
+        models,
+        dataclasses.replace(config, **{field: Watched(**(never_converged if part is PassConfig else {}))}),
+    ).fit("neutral", *labels_from(people[f"neutral/{name}"][-8:] for name in LABELS))
     assert {f.name for f in dataclasses.fields(part)} <= read

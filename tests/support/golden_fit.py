@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import warp as wp
+from label_tensors import labels_from, map_labels
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -41,7 +42,7 @@ from skelfit.fitting.backends.backend import cpu_lanes, start_warp
 from skelfit.fitting.backends.kernels import kernels_for
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.mesh_labels import MeshPeople
+from skelfit.fitting.mesh_labels import MeshLabelFitter
 
 Array = NDArray[Any]
 ROOT = Path(__file__).parents[2]
@@ -82,15 +83,15 @@ RESULTS_CHANGED = (
 def make_people() -> dict[str, Tensor]:
     """The labels, made once: everyday poses, extreme poses, and extreme poses that need a retry."""
     labels = {}
-    chosen: dict[Gender, tuple[int, list[int]]] = {
-        "neutral": (12, [1631, 2046, 3028, 3059]),
-        "male": (15, [3493]),
-    }
-    for gender, (few, late) in chosen.items():
+    extremes: tuple[tuple[Gender, int, list[int]], ...] = (
+        ("neutral", 12, [1631, 2046, 3028, 3059]),
+        ("male", 15, [3493]),
+    )
+    for gender, count, late in extremes:
         everyday, extreme = (make_labels(max(late) + 1, gender)[kind] for kind in ("everyday", "extreme"))
         for name in LABELS:
             one, other = getattr(everyday, name), getattr(extreme, name)
-            labels[f"{gender}/{name}"] = torch.cat((one[:16], other[:few], other[late]))
+            labels[f"{gender}/{name}"] = torch.cat((one[:16], other[:count], other[late]))
     return labels
 
 
@@ -109,22 +110,18 @@ def read_people() -> dict[str, Tensor]:
         return {name: torch.tensor(file[name]) for name in file.files}
 
 
-def labels_of(people: Mapping[str, Tensor], gender: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Pose, betas and transl."""
-    pose, betas, transl = (people[f"{gender}/{name}"] for name in LABELS)
-    return pose, betas, transl
-
-
 def fit_all(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> dict[str, Array]:
     """Fields of the fitted people, by "set/field"."""
     arrays: dict[str, Array] = {}
-    pose, betas, transl = labels_of(people, "male")
+    male, neutral = (
+        labels_from(people[f"{gender}/{name}"] for name in LABELS) for gender in ("male", "neutral")
+    )
     results = {
-        "neutral": fitter.fit("neutral", *labels_of(people, "neutral")),
-        "male": fitter.fit("male", pose, betas, transl),
-        "hurried": Fitter(models, hurried(fit_config())).fit("male", pose[16:], betas[16:], transl[16:]),
-        "mesh": MeshPeople(models, fit_config()).fit(
-            "male", SmplModel(models.smpl_of("male")).vertices(pose[14:18], betas[14:18], transl[14:18])
+        "neutral": fitter.fit("neutral", *neutral),
+        "male": fitter.fit("male", *male),
+        "hurried": Fitter(models, hurried(fit_config())).fit("male", *map_labels(lambda x: x[16:], male)),
+        "mesh": MeshLabelFitter(models, fit_config()).fit(
+            "male", SmplModel(models.smpl_of("male")).vertices(*(x[14:18] for x in male))
         ),
     }
     for kind, result in results.items():
@@ -205,12 +202,12 @@ def batch_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[str]
     differences = []
     threads = torch.get_num_threads()
     for gender, batches in (("neutral", (1, 7, 512)), ("male", (7, 20, 512))):
-        pose, betas, transl = labels_of(people, gender)
-        base = fitter.fit(gender, pose, betas, transl)
+        labels = labels_from(people[f"{gender}/{name}"] for name in LABELS)
+        base = fitter.fit(gender, *labels)
         for batch in batches:
             torch.set_num_threads(3 - min(threads, 2))
             fitter.config = replace(fit_config(), batch=batch)  # its tables are those of any batch
-            other = fitter.fit(gender, pose.flip(0), betas.flip(0), transl.flip(0))
+            other = fitter.fit(gender, *map_labels(lambda x: x.flip(0), labels))
             torch.set_num_threads(threads)
             for field in fields(FitResult):
                 one, two = getattr(base, field.name), getattr(other, field.name).flip(0)
@@ -277,18 +274,20 @@ def atypical(off: Mapping[str, list[float]]) -> list[str]:
     return reasons
 
 
+def save(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
+
+
 def record() -> None:
     """Record this processor's results; refuses to replace those of a known kind without a new version."""
     known = json.loads(KINDS.read_text()) if KINDS.exists() else {"algorithm": None, "kinds": {}}
     fresh = known["algorithm"] != ALGORITHM_VERSION
     if not PEOPLE.exists():
         FOLDER.mkdir(exist_ok=True)
-        arrays: dict[str, Any] = {name: x.numpy() for name, x in make_people().items()}
-        np.savez(PEOPLE, **arrays)
+        save(PEOPLE, {name: x.numpy() for name, x in make_people().items()})
     if fresh:
         models = open_models()
-        results: dict[str, Any] = fit_all(models, read_people(), Fitter(models, fit_config()))
-        np.savez(ANSWERS, **results)
+        save(ANSWERS, fit_all(models, read_people(), Fitter(models, fit_config())))
     kinds = {} if fresh else known["kinds"]
     for target in (target for target, capability in CAPABILITIES.items() if capability.here):
         result = run(target)

@@ -1,4 +1,4 @@
-"""Vertex passes and solver steps of the people of a `Reference`, by the kernels of a backend.
+"""Vertex passes and solver steps of the people of a `NaiveObjective`, by the kernels of a backend.
 
 pass_ = KernelPass(backend, goal)      the vertex pass at goal.q and goal.betas
 pass_.evaluate(x, exact=True)          as goal.hold().evaluate(x, exact=True), by kernels
@@ -20,13 +20,13 @@ from skelfit.config.settings import FitConfig, StageConfig
 from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.skin_tables import stage_skin
-from skelfit.fitting.baseline.naive_objective import Evaluation, Reference
+from skelfit.fitting.baseline.naive_objective import Evaluation, NaiveObjective
 from skelfit.fitting.passes import (
     DAMPING,
     DECREASE,
     VALUE,
-    Batch,
-    Tables,
+    FitBatch,
+    StageTables,
     batch_of,
     make_rules,
     make_tables,
@@ -38,7 +38,7 @@ MOVED_BEFORE = (0.03, -0.02, 0.05)  # m, people with a free root, before the ver
 CONFIG = FitConfig(stages=(StageConfig("all", "all", "all", 1, 1),))
 
 
-def of_floats(goal: Reference) -> Reference:
+def of_floats(goal: NaiveObjective) -> NaiveObjective:
     """The goal of the same people, held as at a vertex pass, with numbers that float32 represents.
 
     A root that is not a variable is set to zero, as kernels assume.
@@ -46,7 +46,7 @@ def of_floats(goal: Reference) -> Reference:
     people = {k: getattr(goal, k).float().double() for k in ("q", "betas", "target", "om")}
     if 0 not in goal.dofs:
         people["q"][:, :3] = 0
-    joints = goal.joints and replace(goal.joints, place=goal.joints.place.float().double())
+    joints = goal.joints and replace(goal.joints, targets=goal.joints.targets.float().double())
     return replace(goal, **people, joints=joints, held=None).hold()
 
 
@@ -63,25 +63,25 @@ class StepsTaken:
 class KernelPass:
     """The people of a goal after their vertex pass; vertices are every STRIDE-th of the model."""
 
-    def __init__(self, backend: Backend, goal: Reference, config: FitConfig = CONFIG) -> None:
+    def __init__(self, backend: Backend, goal: NaiveObjective, config: FitConfig = CONFIG) -> None:
         self.backend, self.goal, self.config = backend, goal, config
         self.betas = goal.beta_weight is not None
         self.batch = self._batch()
         self.tables = self._tables()
         self.moments = vertex_pass(backend, self.tables, self.batch, np.arange(len(goal.q)), self.betas)
 
-    def _batch(self) -> Batch:
+    def _batch(self) -> FitBatch:
         goal, backend = self.goal, self.backend
         target = torch.zeros(len(goal.q), len(goal.model.asset.v_template), 3)
         target[:, ::STRIDE] = goal.target.float()
-        rows = torch.zeros(len(target), 0, 3) if goal.joints is None else goal.joints.place.float()
+        rows = torch.zeros(len(target), 0, 3) if goal.joints is None else goal.joints.targets.float()
         located = backend.array(backend.upload(rows))
         batch = batch_of(backend, target, goal.q, goal.betas, located, self.config.solver.damping)
         if goal.free_translation:  # from anywhere
             batch.trans.copy_(torch.tensor(MOVED_BEFORE).expand(len(goal.q), 3))
         return batch
 
-    def _tables(self) -> Tables:
+    def _tables(self) -> StageTables:
         goal, backend, whole = self.goal, self.backend, self.goal.model.asset
         part = next(p for p in STAGE_JOINTS if torch.equal(dofs_of(p), goal.dofs))
         relative = np.zeros(len(whole.v_template))

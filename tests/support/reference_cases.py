@@ -17,8 +17,8 @@ from torch import Tensor
 
 from skelfit.bodies.dofs import DOF_JOINT, NUM_DOFS, STAGE_JOINTS, dof_limits
 from skelfit.bodies.skel import SkelModel
-from skelfit.fitting.baseline.naive_objective import Reference
-from skelfit.fitting.terms.shoulder_targets import JointGoal
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
+from skelfit.fitting.terms.shoulder_targets import JointTargets
 
 # m per rad: two that share a DoF, and one of three.
 TIES = ({28: 0.3, 31: -0.2}, {28: 0.1, 32: 0.2}, {27: 0.2, 30: -0.3, 33: 0.1})
@@ -31,7 +31,7 @@ def dofs_of(part: str) -> Tensor:
     return torch.tensor([i for i, j in enumerate(DOF_JOINT) if j in STAGE_JOINTS[part]])
 
 
-def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: Any) -> Reference:
+def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: Any) -> NaiveObjective:
     """Two people of some shape and pose, a target that is neither, unequal vertices, narrow limits."""
     source = torch.Generator().manual_seed(3)
 
@@ -42,7 +42,7 @@ def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: An
     shape, q = normal(COUNT, model.num_betas), 0.4 * normal(COUNT, NUM_DOFS)
     target = few.forward(few.shape(shape + 0.3), q + 0.1 * normal(COUNT, NUM_DOFS))
     om = 0.5 + torch.rand(len(few.v_template), generator=source, dtype=torch.float64)
-    base = Reference(
+    base = NaiveObjective(
         model=few,
         om=om / om.sum(),
         target=target.vertices,
@@ -56,11 +56,11 @@ def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: An
     return replace(base, **more)
 
 
-def shoulders(goal: Reference) -> JointGoal:
+def shoulders(goal: NaiveObjective) -> JointTargets:
     """Targets a little beside the shoulders."""
     joints = (14, 15, 19, 20)
     at = goal.model.forward(goal.model.shape(goal.betas), goal.q).joints[:, list(joints)]
-    return JointGoal(joints, at + 0.03, JOINT_WEIGHT)
+    return JointTargets(joints, at + 0.03, JOINT_WEIGHT)
 
 
 def ties() -> Tensor:
@@ -71,7 +71,7 @@ def ties() -> Tensor:
     return forms
 
 
-KINDS: dict[str, Callable[[SkelModel], Reference]] = {
+KINDS: dict[str, Callable[[SkelModel], NaiveObjective]] = {
     "pose": make,
     "lower body": lambda m: make(m, "lower_body"),
     "held": lambda m: make(m).hold(),
@@ -91,7 +91,7 @@ KINDS: dict[str, Callable[[SkelModel], Reference]] = {
 }
 
 
-def held_root(model: SkelModel, betas: bool = False) -> Reference:
+def held_root(model: SkelModel, betas: bool = False) -> NaiveObjective:
     """A free root under its prior, and joint targets."""
     goal = make(
         model,
@@ -104,7 +104,7 @@ def held_root(model: SkelModel, betas: bool = False) -> Reference:
     return replace(goal, joints=shoulders(goal))
 
 
-def near(goal: Reference) -> Tensor:
+def near(goal: NaiveObjective) -> Tensor:
     """Variables a little off the start, some of them beyond a limit."""
     x = goal.start
     x = x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)

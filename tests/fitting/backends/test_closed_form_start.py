@@ -20,7 +20,8 @@ from skelfit.bodies.smpl import SmplModel
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.kernels import kernels_for
 from skelfit.fitting.backends.retraction_tables import make_balls
-from skelfit.fitting.start.warm_start import beta_map, body_angles
+from skelfit.fitting.start.betas_transfer import beta_map
+from skelfit.fitting.start.warm_start import body_angles
 from skelfit.fitting.start.warm_start_tables import start_tables
 
 lane_kernels.prepare()

@@ -21,10 +21,10 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.config.settings import FitConfig
 from skelfit.fitting.backends.backend import Backend, make_backend
-from skelfit.fitting.baseline.naive_objective import Evaluation, Reference
+from skelfit.fitting.baseline.naive_objective import Evaluation, NaiveObjective
 from skelfit.fitting.baseline.naive_step import damped_step
-from skelfit.fitting.passes import DAMPING, DOUBT, MOVED, VALUE, run_pass, solve
-from skelfit.fitting.terms.shoulder_targets import JointGoal
+from skelfit.fitting.passes import DAMPING, EXCESS, MOVED, VALUE, run_pass, solve
+from skelfit.fitting.terms.shoulder_targets import JointTargets
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_an_evaluation_agrees_with_the_reference(backend: Backend, model: SkelMo
         assert (backend.read(people.batch.trans)[0] - torch.tensor(MOVED_BEFORE)).abs().max() > 1e-2
 
 
-def without_curvature_of_betas(goal: Reference, state: Evaluation) -> Evaluation:
+def without_curvature_of_betas(goal: NaiveObjective, state: Evaluation) -> Evaluation:
     """Kernels use the Gauss-Newton matrix in the rows and columns of betas."""
     if state.hessian is None:
         return state
@@ -143,7 +143,7 @@ REST = 0.1
 
 
 def reference_steps(
-    goal: Reference,
+    goal: NaiveObjective,
     x: Tensor,
     steps: int,
     config: FitConfig = CONFIG,
@@ -162,7 +162,7 @@ def reference_steps(
 class FarStart:
     """Two people, one of them far from the target, before and after steps of the naive solver."""
 
-    goal: Reference
+    goal: NaiveObjective
     x: Tensor  # (2, n)
     after: dict[str, Solution]
 
@@ -221,7 +221,7 @@ def test_each_rule_changes_those_steps(model: SkelModel) -> None:
 HELD = {"free_translation": True, "turn_weight": TURN_WEIGHT, "move_weight": MOVE_WEIGHT}
 
 
-def many_people(model: SkelModel, count: int, betas: bool, root: bool = False) -> Reference:
+def many_people(model: SkelModel, count: int, betas: bool, root: bool = False) -> NaiveObjective:
     """People, many of them beyond the limits of a shoulder; root: free, under a prior."""
     source = torch.Generator().manual_seed(11)
     base = make(model, "with_root", betas=betas, **HELD) if root else make(model, betas=betas)
@@ -232,21 +232,21 @@ def many_people(model: SkelModel, count: int, betas: bool, root: bool = False) -
     shape, q = normal(count, 10), 0.4 * normal(count, NUM_DOFS).index_fill(1, torch.arange(3), 0.0)
     target = base.model.forward(base.model.shape(shape + 0.3), q + 0.2 * normal(count, NUM_DOFS)).vertices
     rows = base.model.forward(base.model.shape(shape), q).joints[:, [14, 15, 19, 20]] + 0.03
-    goal = replace(base, q=q, betas=shape, target=target, joints=JointGoal((14, 15, 19, 20), rows, 0.3))
+    goal = replace(base, q=q, betas=shape, target=target, joints=JointTargets((14, 15, 19, 20), rows, 0.3))
     return goal
 
 
-def people_of(goal: Reference, rows: Any) -> Reference:
+def people_of(goal: NaiveObjective, rows: Any) -> NaiveObjective:
     return goal.take(torch.as_tensor(rows))
 
 
-def whole_pass(backend: Backend, goal: Reference, rows: Any = None) -> Tensor:
+def whole_pass(backend: Backend, goal: NaiveObjective, rows: Any = None) -> Tensor:
     """The variables and status (B, ...) after a pass of some rows with steps, Euler branches and joint targets."""
     people = KernelPass(backend, goal)
     rules = people.rules(4, 1e-3)
     rules.exact = int(not people.betas)
     rows = np.arange(len(goal.q)) if rows is None else rows
-    run_pass(backend, people.tables, people.batch, rows, rules, tries=2)
+    run_pass(backend, people.tables, people.batch, rows, rules, branch_steps=2)
     batch = people.batch
     actual = (batch.q, batch.betas, batch.origin, batch.trans, batch.status)
     return torch.cat([backend.read(x) for x in actual], 1)
@@ -370,7 +370,7 @@ def test_a_shoulder_beyond_its_limits_is_tried_along_its_pole(
     status, x = backend.read(people.batch.status), people.variables()
     right = [people.goal.dofs.tolist().index(i) for i in SHOULDER]
     excess = (x[:, right].double() - x[:, right].double().clamp(low, high)).abs().amax(1)
-    assert (status[:, DOUBT] - excess).abs().max() < 1e-6 and (status[:, DOUBT + 1] == 0).all()
+    assert (status[:, EXCESS] - excess).abs().max() < 1e-6 and (status[:, EXCESS + 1] == 0).all()
     assert (excess > 0.02).tolist() == [True, True, False]
 
     rules = people.rules(0)
@@ -386,7 +386,7 @@ def test_a_shoulder_beyond_its_limits_is_tried_along_its_pole(
     assert (actual[0, right] - allowed).abs().max() < 2e-6
     rest = [k for k in range(actual.shape[1]) if k not in right]
     assert torch.equal(actual[0, rest], x[0, rest])
-    assert now[0, VALUE] < 1e-3 * before.value[0] and now[0, DOUBT] < 1e-6
+    assert now[0, VALUE] < 1e-3 * before.value[0] and now[0, EXCESS] < 1e-6
     assert now[0, MOVED] == pytest.approx(0.3, abs=1e-5)  # since before the pass
     for rules.pole_point in (1, 2):  # further along the pole the skin is the same: no gain
         solve(backend, people.tables, people.batch, people.moments, np.arange(3), rules)

@@ -19,8 +19,9 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.baseline.naive_objective import Evaluation
-from skelfit.fitting.sequences.coupled_frames import Coupled, Held, People, make_ties
+from skelfit.fitting.sequences.coupled_frames import CoupledFrames, FrameMoments, FrameStates
 from skelfit.fitting.sequences.elimination_order import levels_of, make_elimination
+from skelfit.fitting.terms.temporal_smoothness import make_frame_ties
 
 N = 11  # variables of a made-up frame; not a multiple of four
 
@@ -169,14 +170,14 @@ class TiedFrames:
         self.people.move_to(self.x)
         put = backend.upload
         nowhere = put(torch.zeros(count, 0, 3))
-        people = People(
+        people = FrameStates(
             batch.q, batch.q.clone(), batch.betas, batch.trans, batch.status, put(self.start), nowhere
         )
-        ties = make_ties(self.SEQUENCES, self.TIME, np.full(count, self.WEIGHT))
-        self.held = Held(count)
-        self.held.hold(self.people.moments, self.people.moments.rows)
-        self.coupled = Coupled(backend, self.people.tables, self.people.rules(0), people, one_by_one)
-        self.coupled.tie(ties)
+        ties = make_frame_ties(self.SEQUENCES, self.TIME, np.full(count, self.WEIGHT))
+        self.held = FrameMoments(count)
+        self.held.add(self.people.moments, self.people.moments.rows)
+        self.coupled = CoupledFrames(backend, self.people.tables, self.people.rules(0), people, one_by_one)
+        self.coupled.set_ties(ties)
         self.together = self.coupled.chains(self.SEQUENCES)
 
     def reference(self, rows: NDArray[np.int64]) -> SequenceReference:

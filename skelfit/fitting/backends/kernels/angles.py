@@ -10,7 +10,7 @@ import warp as wp
 
 from skelfit.fitting.backends.body_tables import BodyTables
 from skelfit.fitting.backends.retraction_tables import BallTables
-from skelfit.fitting.start.angle_tables import Angles
+from skelfit.fitting.start.angle_tables import AngleTables
 
 from .joint_frames import JointFrames
 from .lanes import A2, A3, F2, V, angle_of, m, sine_and_cosine
@@ -34,7 +34,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.func
 def write_angles(
-    s: int, t: int, rotations: A3, tables: Angles, body: BodyTables, balls: BallTables, joints: JointFrames,
+    s: int, t: int, rotations: A3, tables: AngleTables, body: BodyTables, balls: BallTables, joints: JointFrames,
     q: A2,
 ):  # fmt: skip
     """SKEL's angles q (S, 46) of SMPL's local rotations (S, 24, 4), quaternions; 0 for the root."""
@@ -56,7 +56,9 @@ def write_angles(
 
 
 @wp.func
-def _write_ankle(s: int, i: int, tables: Angles, body: BodyTables, joints: JointFrames, rotations: A3, q: A2):
+def _write_ankle(
+    s: int, i: int, tables: AngleTables, body: BodyTables, joints: JointFrames, rotations: A3, q: A2
+):
     """The twist of the ankle; then the twist of the remainder in the subtalar joint."""
     rotation = quaternion_at(rotations, s, tables.ankles[i, 2])
     remainder = _write_twist(s, tables.ankles[i, 0], rotation, tables, joints, q)
@@ -73,13 +75,13 @@ def _write_ankle(s: int, i: int, tables: Angles, body: BodyTables, joints: Joint
 
 
 @wp.func
-def _write_angle(s: int, i: int, a: V, tables: Angles, q: A2):
+def _write_angle(s: int, i: int, a: V, tables: AngleTables, q: A2):
     q[s, i] = near_middle(a, tables.middle[i])
 
 
 @wp.func
 def _write_twist(
-    s: int, i: int, rotation: Quaternion, tables: Angles, joints: JointFrames, q: A2
+    s: int, i: int, rotation: Quaternion, tables: AngleTables, joints: JointFrames, q: A2
 ) -> Quaternion:
     """Write the angle of DoF i, the twist of a rotation about its axis; returns the rotation without it."""
     x = joints.axes[s, i, 0]
@@ -115,7 +117,7 @@ def _write_ball(s: int, j: int, rot: Matrix, balls: BallTables, joints: JointFra
 
 @wp.func
 def _write_shoulder(
-    s: int, i: int, tables: Angles, balls: BallTables, joints: JointFrames, rotations: A3, q: A2
+    s: int, i: int, tables: AngleTables, balls: BallTables, joints: JointFrames, rotations: A3, q: A2
 ):
     """The scapula moves little: it takes what its limits allow, and the humerus takes the rest."""
     scapula = tables.arms[i, 0]
@@ -141,7 +143,7 @@ def _write_shoulder(
 
 @wp.func
 def _write_forearm(
-    s: int, i: int, tables: Angles, body: BodyTables, joints: JointFrames, rotations: A3, q: A2
+    s: int, i: int, tables: AngleTables, body: BodyTables, joints: JointFrames, rotations: A3, q: A2
 ):
     """Flexion of the elbow, then pro_sup about y, then the hand about x and z, all in the forearm's frame."""
     elbow = quaternion_at(rotations, s, tables.arms[i, 4])

@@ -10,7 +10,7 @@ import warp as wp
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS
 from skelfit.fitting.backends.body_tables import BodyTables
 from skelfit.fitting.backends.retraction_tables import BallTables
-from skelfit.fitting.start.warm_start_tables import Start
+from skelfit.fitting.start.warm_start_tables import WarmStartTables
 
 from .angles import write_angles
 from .joint_frames import JointFrames
@@ -48,8 +48,8 @@ def make_start_scratch(slots: int, device: str) -> StartScratch:
 
 @wp.kernel
 def start(
-    pose: F2, smpl_betas: F2, rows: I2, tables: Start, body: BodyTables, balls: BallTables, joints: JointFrames,
-    scratch: StartScratch, transforms: A3, coefficients: A2, betas: F2, q: F2,
+    pose: F2, smpl_betas: F2, rows: I2, tables: WarmStartTables, body: BodyTables, balls: BallTables,
+    joints: JointFrames, scratch: StartScratch, transforms: A3, coefficients: A2, betas: F2, q: F2,
 ):  # fmt: skip
     """The start of people of rows (G, L), from labels: pose (B, 72) rad, rotation vectors, and smpl_betas (B, 10).
 
@@ -99,7 +99,7 @@ def _write_coefficients(s: int, t: int, g: int, scratch: StartScratch, coefficie
 
 
 @wp.func
-def _pose_smpl(s: int, t: int, g: int, tables: Start, scratch: StartScratch, transforms: A3):
+def _pose_smpl(s: int, t: int, g: int, tables: WarmStartTables, scratch: StartScratch, transforms: A3):
     """[R | p - R J] of SMPL's joints, one depth after the other; the root's R is the identity."""
     for depth in range(tables.level.shape[0] - 1):
         for i in range(tables.level[depth] + t, tables.level[depth + 1], wp.block_dim()):
@@ -108,7 +108,7 @@ def _pose_smpl(s: int, t: int, g: int, tables: Start, scratch: StartScratch, tra
 
 
 @wp.func
-def _pose_joint(s: int, g: int, j: int, tables: Start, scratch: StartScratch, transforms: A3):
+def _pose_joint(s: int, g: int, j: int, tables: WarmStartTables, scratch: StartScratch, transforms: A3):
     up = tables.parents[j]
     r = Matrix()
     if up < 0:

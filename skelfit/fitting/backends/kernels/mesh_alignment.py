@@ -14,8 +14,8 @@ import warp as wp
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS
 from skelfit.fitting.backends.body_tables import BodyTables
 from skelfit.fitting.backends.retraction_tables import BallTables
-from skelfit.fitting.start.angle_tables import Angles
-from skelfit.fitting.start.mesh_parts import Parts
+from skelfit.fitting.start.angle_tables import AngleTables
+from skelfit.fitting.start.mesh_parts import BodyParts
 
 from .angles import write_angles
 from .joint_frames import JointFrames
@@ -58,7 +58,7 @@ def make_alignment_scratch(slots: int, parts: int, device: str) -> AlignmentScra
 
 @wp.kernel
 def align_parts(
-    mesh: F3, betas: F2, rows: I2, parts: Parts, angles: Angles, body: BodyTables, balls: BallTables,
+    mesh: F3, betas: F2, rows: I2, parts: BodyParts, angles: AngleTables, body: BodyTables, balls: BallTables,
     joints: JointFrames, scratch: AlignmentScratch, target: A3, q: F2, motion: F2,
 ):  # fmt: skip
     """The start of people of rows (G, L), from meshes (B, V, 3) m and SKEL's betas (B, 10).
@@ -108,7 +108,7 @@ def _mesh_coordinate(mesh: F3, rows: I2, g: int, v: int, i: int) -> V:
 
 
 @wp.func
-def _rest_coordinate(s: int, n: int, i: int, parts: Parts, scratch: AlignmentScratch) -> V:
+def _rest_coordinate(s: int, n: int, i: int, parts: BodyParts, scratch: AlignmentScratch) -> V:
     """A coordinate of row n of the parts' vertices at rest, m."""
     moved = V()
     for k in range(scratch.betas.shape[1]):
@@ -117,7 +117,7 @@ def _rest_coordinate(s: int, n: int, i: int, parts: Parts, scratch: AlignmentScr
 
 
 @wp.func
-def _align_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, scratch: AlignmentScratch):
+def _align_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: BodyParts, scratch: AlignmentScratch):
     """The quaternion of part p, and of the first part the means."""
     first = parts.first[p]
     last = parts.first[p + 1]
@@ -269,7 +269,7 @@ def _longer(p: Quaternion, a: V, q: Quaternion, b: V) -> Quaternion:
 
 
 @wp.func
-def _write_rotations(s: int, t: int, parts: Parts, scratch: AlignmentScratch):
+def _write_rotations(s: int, t: int, parts: BodyParts, scratch: AlignmentScratch):
     """SMPL's local rotations: that of each part relative to the part above; the identity for joints without a part."""
     for j in range(t, wp.static(NUM_JOINTS), wp.block_dim()):
         rotation = Quaternion()

@@ -20,7 +20,7 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fitting.sequences.temporal_tables import Tied
+from skelfit.fitting.terms.temporal_smoothness import TiedJoints
 
 from .cyclic_reduction import ChainSystem, entry, write_entry
 from .lanes import F1, F2, F3, I2, L, V, gather, m, scatter, sine_and_turn, sync
@@ -78,7 +78,7 @@ def _about(x: float, y: float, z: float, a: V) -> Matrix:
 
 
 @wp.func
-def _joint(first: int, stop: int, g: int, frames: I2, q: F2, tied: Tied) -> Matrix:
+def _joint(first: int, stop: int, g: int, frames: I2, q: F2, tied: TiedJoints) -> Matrix:
     """The rotation of a joint with variables first .. stop; q (N, 46)."""
     r = _about(
         tied.axes[first, 0], tied.axes[first, 1], tied.axes[first, 2], gather(q, frames, g, tied.dofs[first])
@@ -98,7 +98,7 @@ def _matrix(x: F3, frames: I2, g: int, k: int) -> Matrix:
 
 
 @wp.kernel
-def compute_deviations(frames: I2, q: F2, tied: Tied, sequences: SequenceTerms):
+def compute_deviations(frames: I2, q: F2, tied: TiedJoints, sequences: SequenceTerms):
     """D and u of frames (G, L)."""
     g, t = wp.tid()
     for k in range(t, tied.first.shape[0] - 1, wp.block_dim()):
@@ -141,7 +141,7 @@ def _along(u: Matrix, i: int, n: Matrix) -> V:
 
 
 @wp.func
-def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: SequenceTerms) -> Matrix:
+def _turns_of(k: int, g: int, frames: I2, tied: TiedJoints, sequences: SequenceTerms) -> Matrix:
     """u of a joint's variables, one after the other."""
     u = Matrix()
     for i in range(tied.first[k], tied.first[k + 1]):
@@ -152,7 +152,7 @@ def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: SequenceTerms) 
 
 @wp.func
 def _tie_joint(
-    k: int, g: int, frames: I2, before: I2, after: I2, before_weight: V, after_weight: V, tied: Tied,
+    k: int, g: int, frames: I2, before: I2, after: I2, before_weight: V, after_weight: V, tied: TiedJoints,
     sequences: SequenceTerms, system: ChainSystem
 ):  # fmt: skip
     """Add joint k to gradient and matrices, and to the values of the ties."""
@@ -205,7 +205,7 @@ def _squared_difference(a: Matrix, b: Matrix) -> V:
 
 
 @wp.kernel
-def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: SequenceTerms, system: ChainSystem):
+def tie(frames: I2, before: I2, after: I2, tied: TiedJoints, sequences: SequenceTerms, system: ChainSystem):
     """Add the ties to the equations of frames (G, L); before, after (G, L): their neighbours, -1: none."""
     g, t = wp.tid()
     n = system.right.shape[1]
