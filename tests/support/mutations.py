@@ -59,10 +59,10 @@ MUTATIONS = (
     Mutation("fitting/backends/kernels/moments.py", "(m(x, x) + m(y, y) + m(z, z))", "(m(x, x) + m(y, y))", "fitting/backends/test_vertex_passes.py",
              "definitions"),
     Mutation("fitting/backends/kernels/damped_step.py", "e0 += m(damping, newton.hessian[h, i, i]) + floor", "e0 += floor",
-             "fitting/backends/test_levenberg_marquardt.py", "damped_steps"),
+             "fitting/backends/test_damped_step.py", "damped_steps"),
     # Threads go on before the others have written their part of a row.
     Mutation("fitting/backends/kernels/damped_step.py", "        sync()\n        pivot = newton.row[s, i]\n", "        pivot = newton.row[s, i]\n",
-             "fitting/backends/test_levenberg_marquardt.py", "damped_steps and 1x4"),
+             "fitting/backends/test_damped_step.py", "damped_steps and 1x4"),
     # One person ends the steps of the whole group.
     Mutation("fitting/backends/kernels/levenberg_marquardt.py", "if any_positive(going):", "if going[0] > 0.0:", "fitting/backends/test_levenberg_marquardt.py",
              "resting and 16x1"),

@@ -151,11 +151,11 @@ def test_is_compiled_depends_on_sources_and_lanes(tmp_path: Path) -> None:
     source.write_text(source.read_text() + "\nCHANGED = 1\n")
     code = f"""{COMPILE}
 from pathlib import Path
-found = [backend._marker(made).exists()]
+states = [backend._marker(made).exists()]
 made.compile()
-found += [backend._marker(made).exists(), backend._marker(backend.make_backend("cpu", 16)).exists()]
+states += [backend._marker(made).exists(), backend._marker(backend.make_backend("cpu", 16)).exists()]
 backend._HEADER = Path({str(changed)!r}, "kernels", "lanes.h")
-print(*found, backend._marker(made).exists())
+print(*states, backend._marker(made).exists())
 """
     assert output_of(program(code, cache)) == "False True False False"
     assert len(list(cache.glob("*/wp_*"))) == 1

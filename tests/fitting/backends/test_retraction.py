@@ -159,10 +159,10 @@ def test_angles_are_near_the_middle_and_of_the_nearer_euler_triple() -> None:
         middle = limits_middle()[list(dofs_of_joint(j))]
         angles = moved[:, columns].astype(np.float64)
         assert (np.abs(angles - middle) < pi + 1e-5).all()
-        twin = np.stack((angles[:, 0] + pi, pi - angles[:, 1], angles[:, 2] + pi), 1)
-        twin = middle + (twin - middle + pi) % (2 * pi) - pi
+        other_triple = np.stack((angles[:, 0] + pi, pi - angles[:, 1], angles[:, 2] + pi), 1)
+        other_triple = middle + (other_triple - middle + pi) % (2 * pi) - pi
         excess, other = (
-            ((np.maximum(y - high, 0) + np.maximum(low - y, 0)) ** 2).sum(1) for y in (angles, twin)
+            ((np.maximum(y - high, 0) + np.maximum(low - y, 0)) ** 2).sum(1) for y in (angles, other_triple)
         )
         assert (excess <= other + 1e-4).all()
 
