@@ -56,8 +56,8 @@ def levenberg_marquardt(
     damping = torch.full_like(state.value, config.damping) if damping is None else damping
     accepted = torch.zeros_like(state.value, dtype=torch.int64)
     for _ in range(steps):
-        step, promised = damped_step(state, damping)
-        resting = (promised <= tolerance * state.value) & (damping <= config.damping_at_rest)
+        step, predicted = damped_step(state, damping)
+        resting = (predicted <= tolerance * state.value) & (damping <= config.damping_at_rest)
         trial_x, moving = move(x, step), ~resting
         trial = evaluate(trial_x)
         noise = config.noise * torch.finfo(x.dtype).eps * state.value

@@ -32,7 +32,7 @@ def dofs_of(part: str) -> Tensor:
 
 
 def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: Any) -> NaiveObjective:
-    """Two people of some shape and pose, a target that is neither, unequal vertices, narrow limits."""
+    """Two people, a target of other shape and pose, unequal weights of vertices, narrow limits."""
     source = torch.Generator().manual_seed(3)
 
     def normal(*shape: int) -> Tensor:

@@ -33,8 +33,13 @@ made = backend.make_backend("cpu", 8)
 def program(code: str, cache: Path) -> subprocess.Popen[str]:
     """A process of its own with a cache of kernels in this folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WARP_CACHE_PATH": str(cache)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def output_of(running: subprocess.Popen[str]) -> str:
@@ -146,11 +151,11 @@ def test_is_compiled_depends_on_sources_and_lanes(tmp_path: Path) -> None:
     source.write_text(source.read_text() + "\nCHANGED = 1\n")
     code = f"""{COMPILE}
 from pathlib import Path
-found = [backend._marker(made).exists()]
+states = [backend._marker(made).exists()]
 made.compile()
-found += [backend._marker(made).exists(), backend._marker(backend.make_backend("cpu", 16)).exists()]
+states += [backend._marker(made).exists(), backend._marker(backend.make_backend("cpu", 16)).exists()]
 backend._HEADER = Path({str(changed)!r}, "kernels", "lanes.h")
-print(*found, backend._marker(made).exists())
+print(*states, backend._marker(made).exists())
 """
     assert output_of(program(code, cache)) == "False True False False"
     assert len(list(cache.glob("*/wp_*"))) == 1

@@ -1,5 +1,7 @@
 """Betas as variables beside the pose: the body at rest, its twists and the evaluation, against float64."""
 
+from typing import Any
+
 import lane_kernels
 import numpy as np
 import pytest
@@ -160,7 +162,7 @@ def test_moments_of_betas_are_read_from_the_rows_of_the_pass(lanes: int) -> None
     }
     for name, x in numbers.items():
         setattr(source, name, lanes_of(x, lanes))
-    rows = wp.array(pass_rows.numpy().astype(np.int32).reshape(-1, lanes), dtype=int, device="cpu")
+    rows: Any = wp.array(pass_rows.numpy().astype(np.int32).reshape(-1, lanes), dtype=int, device="cpu")
     wp.launch_tiled(
         beta_moments_kernel(lanes),
         dim=[COUNT // lanes],

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import known_kernel
 import numpy as np
@@ -57,7 +58,7 @@ def test_launches_and_copies_are_counted() -> None:
     assert counted.lanes == 1 and counted.kernels is make_backend("cpu", lanes=1).kernels
     x, y = counted.lanes_of(2, 10), counted.lanes_of(2, 2)
     x.fill_(1.0)
-    weights = wp.array(np.ones((2, 10), np.float32), dtype=float)
+    weights: Any = wp.array(np.ones((2, 10), np.float32), dtype=float)
     for groups in (2, 0, 1):  # on no group there is nothing to launch
         counted.launch(known_kernel.known, groups, [x, y, weights])
     assert (
@@ -93,10 +94,12 @@ def test_a_fit_needs_few_launches_and_reads(models: ModelSet) -> None:
     counted = recording(make_backend("cpu"))
     fitter = Fitter(models, load_pipeline(PIPELINES.find("hmr-skel")).fit, backend=counted)
     kinds = make_labels(32, "neutral").values()
-    labels = [torch.cat([getattr(k, name) for k in kinds]) for name in ("pose", "betas", "transl")]
+    pose, betas, transl = (
+        torch.cat([getattr(k, name) for k in kinds]) for name in ("pose", "betas", "transl")
+    )
     fitter.prepare("neutral")
     counted.forget()
-    fitter.fit("neutral", *labels)
+    fitter.fit("neutral", pose, betas, transl)
     assert {"solve", "moments", "errors", "target_skin"} <= set(counted.launches)
     assert sum(counted.launches.values()) <= MOST_LAUNCHES, counted.launches
     assert len(counted.reads) <= MOST_READS

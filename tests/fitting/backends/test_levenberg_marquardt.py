@@ -1,4 +1,4 @@
-"""The solver kernel against the naive one: evaluations, damped steps, and its rules one by one."""
+"""The solver kernel against the naive one: evaluations, and its rules one by one."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -12,8 +12,6 @@ from backends import NEAR, assert_agrees
 from kernel_passes import CONFIG, MOVED_BEFORE, KernelPass, of_floats
 from naive_solver import Solution, joint_move, levenberg_marquardt
 from reference_cases import KINDS, MOVE_WEIGHT, TURN_WEIGHT, make, near
-from sample_kernels import damped_step_kernel
-from solver_cases import step_cases
 from torch import Tensor
 
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_index, dof_limits
@@ -22,7 +20,6 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.config.settings import FitConfig
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.baseline.naive_objective import Evaluation, NaiveObjective
-from skelfit.fitting.baseline.naive_step import damped_step
 from skelfit.fitting.passes import DAMPING, EXCESS, MOVED, VALUE, run_pass, solve
 from skelfit.fitting.terms.shoulder_targets import JointTargets
 
@@ -61,68 +58,6 @@ def without_curvature_of_betas(goal: NaiveObjective, state: Evaluation) -> Evalu
     n, hessian = len(goal.dofs), state.hessian.clone()
     hessian[:, n:], hessian[:, :, n:] = state.matrix[:, n:], state.matrix[:, :, n:]
     return replace(state, hessian=hessian)
-
-
-# Damped steps.
-
-
-def kernel_steps(backend: Backend, state: Evaluation, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """Step (B, n) and predicted decrease (B,) of each problem, in one launch; only upper triangles are set."""
-    count, n = state.gradient.shape
-    rows = torch.arange(-(-count // backend.lanes) * backend.lanes).clamp(max=count - 1)
-    groups, k = len(rows) // backend.lanes, backend.kernels
-    newton, predicted = k.damped_step.make_newton_scratch(groups, n, backend.device), backend.lanes_of(groups)
-
-    def in_first_buffer(x: Tensor) -> Any:
-        """In the first buffer of each group; the other is NaN, as no step may read it."""
-        mine = x[rows].float()
-        there = mine.reshape(groups, 1, backend.lanes, *x.shape[1:])
-        both = torch.cat((there, torch.full_like(there, torch.nan)), 1)
-        return backend.lanes_from(both.reshape(2 * len(rows), *x.shape[1:]))
-
-    nothing = torch.full_like(state.matrix, torch.nan).tril(-1)
-    newton.gradient, newton.hessian = (
-        in_first_buffer(state.gradient),
-        in_first_buffer(state.matrix.triu() + nothing),
-    )
-    if state.hessian is not None:
-        newton.curvature = in_first_buffer((state.hessian - state.matrix).triu() + nothing)
-    inputs = [backend.lanes_from(damping[rows].float()), int(state.hessian is not None), newton, predicted]
-    backend.launch(damped_step_kernel(backend.lanes), groups, inputs)
-    return tuple(backend.people_of(x, count).double() for x in (newton.step, predicted))
-
-
-@pytest.mark.parametrize("n", [43, 59])
-def test_damped_steps_of_all_cases_in_one_launch(backend: Backend, n: int) -> None:
-    """In the lanes of one group each problem falls back only as far as it has to."""
-    cases = step_cases(n)
-    gradient, matrix = (torch.stack([getattr(c, k) for c in cases.values()]) for k in ("gradient", "matrix"))
-    hessian = torch.stack([c.matrix if c.hessian is None else c.hessian for c in cases.values()])
-    # Kernels hold the Hessian as its difference from the Gauss-Newton matrix, in float32.
-    matrix = matrix.float().double()
-    hessian = matrix + (hessian - matrix).float().double()
-    state = Evaluation(matrix.new_zeros(len(cases)), gradient.float().double(), matrix, hessian)
-    damping = torch.tensor([c.damping for c in cases.values()]).double()
-    steps, predicted_decreases = kernel_steps(backend, state, damping)
-    expected, expected_decreases = damped_step(state, damping)
-    for name, step, predicted, right, its in zip(
-        cases, steps, predicted_decreases, expected, expected_decreases, strict=True
-    ):
-        if name == "undamped":  # beyond the digits of float32: only the decrease agrees
-            assert predicted == pytest.approx(float(its), rel=1e-3)
-        else:
-            assert (step - right).abs().max() <= NEAR.step * right.abs().max(), name
-            assert predicted == pytest.approx(float(its), rel=NEAR.step, abs=1e-20), name
-        moved = gradient[list(cases).index(name)].any()
-        assert (step @ gradient[list(cases).index(name)] < 0) == bool(moved), name
-
-    bad = torch.tensor([c.uses == "gradient" or "indefinite" in name for name, c in cases.items()])
-    calm = Evaluation(state.value, *(x.clone() for x in (state.gradient, state.matrix, state.hessian)))
-    calm.matrix[bad], calm.hessian[bad] = calm.matrix[0].clone(), calm.hessian[0].clone()
-    calm.gradient[bad] = torch.nan
-    alone, gains = kernel_steps(backend, calm, damping)
-    assert torch.equal(alone[~bad], steps[~bad]) and torch.equal(gains[~bad], predicted_decreases[~bad])
-    assert not alone[bad].isfinite().all(1).any()
 
 
 # Rule by rule, against the naive solver.
@@ -286,7 +221,7 @@ def test_results_do_not_depend_on_the_batch(
 
 @pytest.mark.parametrize("betas", [False, True])
 def test_steps_of_some_rows_of_a_vertex_pass(backend: Backend, model: SkelModel, betas: bool) -> None:
-    """Steps of some people, gathered from the groups of a vertex pass, are the same as in steps of all."""
+    """Steps of a subset, gathered from the groups of a vertex pass, equal the steps of all people."""
     people = KernelPass(backend, people_of(many_people(model, 53, betas), range(2 * backend.lanes + 3)))
     x = people.variables() + 0.05
     together = people.steps(x, 3)

@@ -1,6 +1,7 @@
 """The retraction kernels against float64 torch functions, also at Euler poles."""
 
 from math import pi
+from typing import Any
 
 import lane_kernels
 import numpy as np
@@ -37,7 +38,7 @@ def move(
         wp.zeros((groups, n), dtype=vector, device="cpu") for n in (len(BALL), columns, columns)
     )
     out = wp.zeros(x.shape, dtype=float, device="cpu")
-    arrays = [wp.array(a, dtype=float, device="cpu") for a in (x, step)]
+    arrays: list[Any] = [wp.array(a, dtype=float, device="cpu") for a in (x, step)]
     inputs = [*arrays, rows, balls, columns - len(DOFS), longest, scratch, at, by, out]
     wp.launch_tiled(retraction_kernel(lanes), dim=[groups], inputs=inputs, block_dim=threads, device="cpu")
     return out.numpy()
@@ -158,10 +159,10 @@ def test_angles_are_near_the_middle_and_of_the_nearer_euler_triple() -> None:
         middle = limits_middle()[list(dofs_of_joint(j))]
         angles = moved[:, columns].astype(np.float64)
         assert (np.abs(angles - middle) < pi + 1e-5).all()
-        twin = np.stack((angles[:, 0] + pi, pi - angles[:, 1], angles[:, 2] + pi), 1)
-        twin = middle + (twin - middle + pi) % (2 * pi) - pi
+        other_triple = np.stack((angles[:, 0] + pi, pi - angles[:, 1], angles[:, 2] + pi), 1)
+        other_triple = middle + (other_triple - middle + pi) % (2 * pi) - pi
         excess, other = (
-            ((np.maximum(y - high, 0) + np.maximum(low - y, 0)) ** 2).sum(1) for y in (angles, twin)
+            ((np.maximum(y - high, 0) + np.maximum(low - y, 0)) ** 2).sum(1) for y in (angles, other_triple)
         )
         assert (excess <= other + 1e-4).all()
 
@@ -196,8 +197,8 @@ def move_along_pole(x: np.ndarray, limits: np.ndarray, pole_point: int, lanes: i
     rows = lane_kernels.rows_of(len(x), lanes)
     at = wp.zeros((len(rows), 3), dtype=kernels_for(lanes).lanes.V, device="cpu")
     out = wp.zeros(x.shape, dtype=float, device="cpu")
-    floats = [wp.array(a.astype(np.float32), dtype=float, device="cpu") for a in (x, limits)]
-    groups = wp.array(rows, dtype=int, ndim=2, device="cpu")
+    floats: list[Any] = [wp.array(a.astype(np.float32), dtype=float, device="cpu") for a in (x, limits)]
+    groups: Any = wp.array(rows, dtype=int, ndim=2, device="cpu")
     inputs = [floats[0], groups, floats[1], pole_point, at, out]
     wp.launch_tiled(pole_kernel(lanes), dim=[len(rows)], inputs=inputs, block_dim=1, device="cpu")
     return out.numpy().astype(np.float64)
@@ -208,7 +209,7 @@ def test_moves_along_the_pole_keep_the_rotation(joint: int) -> None:
     """Within the limits, from end to end and in the middle; whole turns make no difference."""
     limits = dof_limits()[list(dofs_of_joint(joint))]
     source = np.random.default_rng(3)
-    inside = source.uniform(*limits.T, (40, 3))
+    inside = source.uniform(limits[:, 0], limits[:, 1], (40, 3))
     inside[:, 1] = np.where(np.arange(40) % 2, 1, -1) * pi / 2
     shift = source.uniform(-2, 2, (40, 1)) * np.stack((np.ones(40), np.zeros(40), np.sign(inside[:, 1])), 1)
     x = inside + shift + 2 * pi * source.integers(-1, 2, (40, 3)) * [1, 0, 1]

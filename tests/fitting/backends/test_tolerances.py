@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_a_missing_hessian_fails() -> None:
 
 
 def result(people: int = 3) -> FitResult:
-    fields_of_fit = {f.name: torch.randn(people, 2) for f in fields(FitResult)}
+    fields_of_fit: dict[str, Any] = {f.name: torch.randn(people, 2) for f in fields(FitResult)}
     return FitResult(**fields_of_fit | {"keypoints3d": None, "pve_mm": torch.rand(people)})
 
 

@@ -157,7 +157,7 @@ def run(
         inputs = [tables.skin, at, posing, chunk, scratch, *results]
         wp.launch_tiled(kernel, dim=[chunks], inputs=inputs, block_dim=threads, device="cpu")
 
-    sums = {}
+    sums: Arrays = {}
     launch(kernels.moments.moments, out)
     sums |= {name: people_of(getattr(out, name), rows) for name in shapes[out]}
     launch(kernels.betas_moments.shaped_moments, out, beta_moments)
@@ -182,7 +182,7 @@ def naive(people: SkinnedPeople, tables: SkinPlan) -> Arrays:
     blended = np.einsum("vj,bjx->bvx", weights, people.transforms).reshape(COUNT, -1, 3, 4)
     skin = np.einsum("bvrc,bvc->bvr", blended[..., :3], rest) + blended[..., 3]
     h = np.concatenate((rest, np.ones_like(rest[..., :1])), -1)[:, v]
-    residual, active = (skin - people.target)[:, v], weights[np.ix_(v, joints)]
+    residual, active = (skin - people.target)[:, v], weights[np.ix_(v, np.array(joints))]
     moves = np.einsum("bvrc,vck->bvrk", blended[:, v, :, :3], basis[v, :, 1 : 1 + BETAS])
     a, b = tables.pairs.T
     block = np.einsum("vp,bvx,bvy->bpxy", om[:, None] * active[:, a] * active[:, b], h, h, optimize=True)

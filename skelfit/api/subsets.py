@@ -1,0 +1,291 @@
+"""What is to be converted: subsets as this machine has their files, by manifest or by hand."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from skelfit.bodies.model_set import ModelSet
+from skelfit.config.settings import (
+    DemoSpec,
+    Filters,
+    ImageMode,
+    LabelSource,
+    Manifest,
+    Origin,
+    ReadOptions,
+    Source,
+    load_manifest,
+)
+from skelfit.conversion.run_plan import LabelFile, Run
+from skelfit.errors import ArgumentError, ConfigError, LabelError
+from skelfit.executors.progress_bars import Reporter, Say
+from skelfit.images.image_source import ImagePlace, ImageSource, find_images, open_images
+from skelfit.images.tar_index import INDEX_NAME, build_index
+from skelfit.labels.filters import GROUPS, NEEDS, PUBLISHED_VALUES, active
+from skelfit.labels.image_names import image_path
+from skelfit.labels.label_schema import record_sha256
+from skelfit.labels.label_store import build_store, read_rows, store_contents, store_info
+from skelfit.labels.readers.base import OptionError
+from skelfit.labels.readers.registry import find_source
+from skelfit.labels.readers.sequence_folder import skipped_in
+from skelfit.storage.atomic_write import LOCAL, not_local, skipped_line
+
+IMAGES_LOOKED_FOR = 100  # rows
+_FAULTS_SAID = 10
+FILTER_NAMES = (*PUBLISHED_VALUES, *GROUPS)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """What is converted: a manifest, or one label file given by hand."""
+
+    name: str
+    sources: tuple[LabelSource, ...]
+    paths: tuple[Path, ...]  # of the label files
+    images: ImagePlace | None
+    filters: Filters = Filters()
+    recorded: bool = False  # whether the sha256 of its files is kept beside them
+    description: str = ""
+    origins: tuple[Origin, ...] = ()
+
+
+def file_subset(path: Path, layout: Source | None, read: ReadOptions, images: ImagePlace | None) -> Subset:
+    """The subset of one label file, or of a folder of sequences, named after it."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.resolve().stem)
+    return Subset(name, (LabelSource(str(path), layout, read=read),), (path,), images)
+
+
+def manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet, reporter: Reporter) -> Subset:
+    """The subset of a manifest; the demo's people are made when they are not there.
+
+    Raises LabelError when a label file is missing, saying what to download, and where to put it.
+    """
+    manifest, root = load_manifest(path), data_root()
+    paths = tuple(root / source.path for source in manifest.labels)
+    if manifest.demo is not None:
+        _make_demo(paths[0].parent, manifest.demo, models, reporter)
+    _check_there(manifest, paths)
+    if images is None and manifest.images is not None:
+        images = find_images(manifest.images, root)
+        if images is None:
+            reporter.say(f"no images {root / manifest.images}: the shards will hold labels without images")
+            if sources := _sources(manifest, "images"):
+                reporter.say(f"  to have them, put them there; they come from {sources}")
+    return Subset(
+        name=manifest.name,
+        sources=manifest.labels,
+        paths=paths,
+        images=images,
+        filters=manifest.filters,
+        # What was made here changes with its models, and is checked by its own record.
+        recorded=manifest.demo is None,
+        description=manifest.description,
+        origins=manifest.origins,
+    )
+
+
+def manifests_of(folder: Path) -> list[Path]:
+    """The manifests of a folder but for those that make their people up, by name. Raises ConfigError."""
+    manifests = [path for path in sorted(folder.glob("*.yaml")) if load_manifest(path).demo is None]
+    if not manifests:
+        raise ConfigError(folder, None, "a folder of manifests (*.yaml)", "none")
+    return manifests
+
+
+def data_root() -> Path:
+    """The folder that manifests speak of. Raises ConfigError."""
+    named = os.environ.get("SKELFIT_DATA") or "data"
+    if (found := not_local(named)) is not None:
+        raise ConfigError("$SKELFIT_DATA", None, LOCAL, found)
+    return Path(named)
+
+
+def label_files(
+    subset: Subset, folder: Path, max_abs_beta: float, limit: int | None, say: Say
+) -> tuple[LabelFile, ...]:
+    """The validated stores of the label files, in a folder; `limit` counts rows through all of them."""
+    files = []
+    left = limit
+    for source, path in zip(subset.sources, subset.paths, strict=True):
+        store = build_store(source, path, folder, max_abs_beta)
+        info = store_info(store)
+        told = "" if source.source or path.is_dir() else f" (told by its keys {find_source(path)[1]})"
+        say(f"{path}: {info.rows} rows of {info.source} labels{told}")
+        if path.is_dir() and (skipped := skipped_in(path)):
+            say(f"  {skipped}")
+        up = "" if source.read.up is None else f"; {source.read.up} is up in the shards"
+        say(f"  coordinates of the labels: {info.about.coordinates}{up}")
+        for note in info.about.notes:
+            say(f"  {note}")
+        if subset.recorded and (said := record_sha256(path, info.sha256)):
+            say(said)
+        _check_names(source, store, path)
+        rows = info.rows if left is None else min(info.rows, left)
+        left = None if left is None else left - rows
+        files.append(
+            LabelFile(
+                store=str(store.absolute()),
+                name=path.name,
+                sha256=info.sha256,
+                rows=rows,
+                source=info.source,
+                gender=source.gender,
+                path_rule=source.path_rule,
+                path_prefix=source.path_prefix,
+                read=source.read,
+                notes=info.about.notes,
+            )
+        )
+    return tuple(files)
+
+
+def _check_names(source: LabelSource, store: Path, path: Path) -> None:
+    """Raise OptionError for rules on names of images where a label file has none."""
+    info = store_info(store)
+    for rule in (name for name in ("path_rule", "path_prefix") if getattr(source, name) not in ("none", "")):
+        if info.rows and not store_contents(store, info.rows).has_names:
+            raise OptionError(
+                path,
+                None,
+                f"names of images, for the manifest's {rule}",
+                f"none in these {info.source} labels",
+            )
+
+
+def check_images(run: Run, say: Say) -> None:
+    """Say so where no image of a label file's first rows is found: then its path rule may be the wrong one."""
+    if run.images is None:
+        return
+    with closing(open_images(run.images)) as images:
+        for file in run.labels:
+            names = read_rows(file.store, 0, min(file.rows, IMAGES_LOOKED_FOR)).imgname
+            paths = [image_path(name, file.path_rule, file.path_prefix) for name in names]
+            if not any(names) or any(path and _is_there(images, path) for path in paths):
+                continue
+            say(f"{file.name}: none of the images of its first {len(paths)} rows is there")
+            say(f"  {names[0]!r} is looked for as {paths[0]!r} (path_rule: {file.path_rule})")
+            if similar := images.similar(paths[0]):
+                say(f"  the images have {similar!r}: path_rule or path_prefix of the manifest may be wrong")
+
+
+def check_filters(run: Run, say: Say) -> None:
+    """Say so where a filter asks for what a label file does not have."""
+    for file in run.labels:
+        contents = store_contents(file.store, file.rows)
+        for rule in active(run.filters):
+            if rule in NEEDS and not contents.has(NEEDS[rule]):
+                effect = "takes no keypoint away" if rule == "low_confidence" else "leaves none of them out"
+                say(f"{file.name}: no row has {NEEDS[rule]}, so the filter {rule} {effect}")
+
+
+def say_sequences(run: Run, say: Say) -> None:
+    """Say how the frames of sequences are fitted, and at what rate where a file does not give one."""
+    temporal = run.pipeline.temporal
+    for file in run.labels:
+        sequences = store_contents(file.store, file.rows).sequences
+        if not sequences:
+            continue
+        how = "as one problem (--independent-frames: each by itself)" if temporal else "each by itself"
+        count = "1 sequence" if len(sequences) == 1 else f"{len(sequences)} sequences"
+        say(f"{file.name}: {count}; frames are fitted {how}")
+        unknown = sum(sequence.frame_rate is None for sequence in sequences)
+        if unknown and temporal:
+            assumed = f"{temporal.frame_rate:g} Hz assumed (fit.temporal.frame_rate)"
+            say(f"  {unknown} of them without a frame rate: {assumed}")
+
+
+def _is_there(images: ImageSource, path: str) -> bool:
+    place = images.find(path)
+    return place.exists() if isinstance(place, Path) else place is not None
+
+
+def filter_rules(texts: Sequence[str]) -> tuple[tuple[str, float | None], ...]:
+    """The rules, or groups of them, that texts name, with their values where they give any. Raises ArgumentError."""
+    rules: list[tuple[str, float | None]] = []
+    for text in texts:
+        name, given, number = text.partition("=")
+        try:
+            value = float(number) if given else None
+            if name not in (PUBLISHED_VALUES if given else FILTER_NAMES) or not (value or 0) >= 0:
+                raise ValueError
+        except ValueError:
+            expected = f"one of {', '.join(FILTER_NAMES)}, or one rule and =NUMBER"
+            raise ArgumentError("filter", expected, repr(text)) from None
+        rules.append((name, value))
+    return tuple(rules)
+
+
+class MissingError(LabelError):
+    """Label files of a manifest that are not there."""
+
+
+def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
+    """Raise one MissingError that names every label file that is not there."""
+    missing = [str(path) for path in paths if not path.exists()]
+    if not missing:
+        return
+    one = len(missing) == 1
+    expected = f"{'the label file' if one else 'label files'} of the subset {manifest.name}"
+    found = f"no such file{'' if one else 's'}"
+    if sources := _sources(manifest, "labels"):
+        found += f". {'It comes' if one else 'They come'} from {sources}"
+    found += ". Put it there" if one else ". Put them there"
+    found += " (the folder for data is ./data, or $SKELFIT_DATA)"
+    images = manifest.images
+    if images and find_images(images, data_root()) is None and (sources := _sources(manifest, "images")):
+        found += f". The images, {data_root() / images}, come from {sources}"
+    raise MissingError(" and ".join(missing), None, expected, found)
+
+
+def _sources(manifest: Manifest, of: str) -> str:
+    """Whom the labels or the images of a manifest come from, and what to download there."""
+    texts = []
+    for origin in manifest.origins:
+        if origin.of == of:
+            where = f"{origin.name} ({origin.url})" if origin.url else origin.name
+            texts.append(f"{where}: {origin.get}" if origin.get else where)
+    return "; or from ".join(texts)
+
+
+def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet, reporter: Reporter) -> None:
+    """Make the demo's people, unless they are there as asked for."""
+    # Imported here because only the demo draws people.
+    from skelfit.labels.demo_people import demo_is_current, write_demo
+
+    people, seed, images = demo.people, demo.seed, demo.images
+    if demo_is_current(folder, people, seed, images, models=models):
+        return
+    reporter.say(f"making {people} people in {folder}")
+    with reporter.counting(people) as progress:
+        write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
+
+
+def prepare_images(place: ImagePlace | None, mode: ImageMode, stores: Path, say: Say) -> str | None:
+    """What a run reads its images from: a folder, or the index of tars, which is made or renewed in `stores`.
+
+    None for labels only. Raises ImageError when no tar holds an image, OutputError when the index cannot be written.
+    """
+    if place is None or mode == "none":
+        return None
+    if place.folder is not None:
+        return str(place.folder)
+    if place.missing:
+        others = f" and {len(place.missing) - 1} more" if len(place.missing) > 1 else ""
+        say(f"no tar {place.missing[0]}{others}: their images will be missing")
+    index = (stores / INDEX_NAME).absolute()
+    tars = "1 tar" if len(place.tars) == 1 else f"{len(place.tars)} tars"
+    say(f"images: looking into {tars}")
+    report = build_index(place.tars, index)
+    say(f"images: {report.images} in {tars}; tars read again: {report.scanned}")
+    for fault in report.faults[:_FAULTS_SAID]:
+        say(f"  {fault}")
+    if len(report.faults) > _FAULTS_SAID:
+        say(f"  and {len(report.faults) - _FAULTS_SAID} more tars with faults")
+    if report.skipped:
+        say(f"  {skipped_line(report.skipped, 'images')}")
+    return str(index)
