@@ -20,7 +20,7 @@ from skelfit.exports.mesh_files import DEFAULT_LIMIT
     "--format",
     type=click.Choice(list(EXPORTERS)),
     required=True,
-    help="skel-cf: one label file; hsmr: tars with images; opensim: .mot and .trc; obj, ply: skin and bones.",
+    help="; ".join(f"{name}: {exporter.summary}" for name, exporter in EXPORTERS.items()) + ".",
 )
 @click.option("--out", type=PATH, required=True, help="File (skel-cf), else folder.")
 @click.option(

@@ -24,8 +24,7 @@ class LossConfig:
     betas: float = bounded(0, default=0.0005)  # weight of betas
     pose: float = bounded(0, default=0.001)  # weight of the pose
     orientation: float = bounded(0, default=0.002)  # weight of the global orientation
-    # weight of the pose of the layers between; 0: without them, an ablation
-    refinement: float = bounded(0, default=0.1)
+    refinement: float = bounded(0, default=0.1)  # weight of the pose of the layers between; 0: an ablation
     full_supervision: bool = False  # an ablation: all terms on every layer, in place of the refinement
 
 
