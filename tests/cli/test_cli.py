@@ -477,6 +477,7 @@ def test_the_open_body_goes_out_and_comes_in(models: ModelSet) -> None:
     assert "skel female, version 1.1.1" in result.stdout and "sha256" in result.stdout
     assert Path("imported/models.json").exists() and Path("imported/smpl_neutral.npz").exists()
     assert "no keypoint regressor" in result.stdout
+    assert models.keypoints44 is not None
     np.save("J_regressor_extra.npy", models.keypoints44[25:])
     result = skelfit_("models", "import", "--keypoints", "J_regressor_extra.npy", "--out", "imported")
     assert result.exit_code == 0 and "note: 19 extra joints" in result.stdout, result.output

@@ -78,7 +78,7 @@ def test_continuous_takes_the_motion_back_from_any_descriptions() -> None:
     for k, (a, b, c) in enumerate(TWINNED):
         rows = rng.random(len(t)) < 0.1 * (k + 1)
         rows[0] = False
-        other[np.ix_(np.flatnonzero(rows), [a, c])] += pi
+        other[np.flatnonzero(rows)[:, None], [a, c]] += pi
         other[rows, b] = pi - other[rows, b]
     dofs = list(TURNING)
     turns = rng.integers(-3, 4, (len(t), len(dofs)))
