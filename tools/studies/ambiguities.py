@@ -20,9 +20,9 @@ from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS, dof_limits
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.fitting.baseline.naive_objective import Reference
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
 from skelfit.fitting.fit_result import FitResult
-from skelfit.fitting.terms.shoulder_targets import JointGoal, make_locator
+from skelfit.fitting.terms.shoulder_targets import JointTargets, make_locator
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 from tools.studies.sensitivity import MovedFitter, fit_from
 from tools.studies.setup import SEED, Setup, Study, percent
@@ -70,8 +70,8 @@ def curvatures(setup: Setup, labels: Labels, result: FitResult) -> tuple[Tensor,
         still = labels.pose[rows].double()
         still[:, 0] = 0
         target = smpl.vertices(still, labels.betas[rows].double())
-        joints = JointGoal(tuple(locator.joints), locator(target), config.stages[-1].joint_weight)
-        goal = Reference(
+        joints = JointTargets(tuple(locator.joints), locator(target), config.stages[-1].joint_weight)
+        goal = NaiveObjective(
             model=few,
             om=om,
             target=target[:, ::STRIDE],

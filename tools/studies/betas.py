@@ -22,8 +22,8 @@ from skelfit.config.settings import FitConfig
 from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.start.warm_start import beta_map, body_angles
-from skelfit.fitting.terms.betas_transfer import rest_distance, rest_form
+from skelfit.fitting.start.betas_transfer import beta_map, rest_distance, rest_form
+from skelfit.fitting.start.warm_start import body_angles
 from skelfit.fitting.terms.shoulder_targets import make_locator
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 from tools.studies.reference import Priors, Reference, converge, lower

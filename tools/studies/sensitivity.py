@@ -18,7 +18,7 @@ from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS
 from skelfit.fitting.fit_result import FitResult, map_results
 from skelfit.fitting.fitter import Fitter, PairFitter
-from skelfit.fitting.passes import Batch
+from skelfit.fitting.passes import FitBatch
 from tools.studies.setup import SEED, Setup, Study, distribution, percent, quantiles, share_below
 
 SPREAD = 0.1  # rad
@@ -31,7 +31,7 @@ class Moved(PairFitter):
 
     offset: Tensor  # (B, 46) rad
 
-    def start(self, pose: Tensor, betas: Tensor) -> Batch:
+    def start(self, pose: Tensor, betas: Tensor) -> FitBatch:
         batch = super().start(pose, betas)
         batch.q.add_(self.offset.to(batch.q.device))
         return batch
@@ -71,7 +71,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 def fit_from(fitter: Fitter, labels: Labels, offset: Tensor) -> FitResult:
     """The fits from starts moved by offset (N, 46) rad."""
-    pairs, size = fitter.prepare(labels.gender), fitter.config.batch or fitter.backend.people
+    pairs, size = fitter.prepare(labels.gender), fitter.config.batch or fitter.backend.batch_size
     parts = []
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)

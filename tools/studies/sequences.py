@@ -19,7 +19,7 @@ from skelfit.bodies.dofs import SKEL_JOINT_NAMES
 from skelfit.config.settings import Gender
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.sequences.frame_index import Frames
+from skelfit.fitting.sequences.frame_index import FrameIndex
 from skelfit.verification.measures.joint_turns import LABEL_BODY, fit_rotations, followed, label_rotations
 from tools.studies.motion_measures import (
     jitter_deg,
@@ -48,7 +48,7 @@ class MotionFitters:
         """A motion fitted in one of the modes."""
         labels: list[Tensor] = [torch.from_numpy(x) for x in (motion.pose, motion.betas, motion.transl)]
         pose, betas, transl = labels
-        frames = Frames(np.zeros(len(motion), np.int64), motion.time) if mode == "together" else None
+        frames = FrameIndex(np.zeros(len(motion), np.int64), motion.time) if mode == "together" else None
         return self.fitter_of[mode].fit(gender, pose, betas, transl, frames)
 
 

@@ -44,10 +44,10 @@ class Recording(Backend):
         self.reads.append(values.nbytes)
         return values
 
-    def put(self, x: Tensor) -> Tensor:
+    def upload(self, x: Tensor) -> Tensor:
         """Floats on the device, counted."""
         self.writes.append(4 * x.numel())
-        return super().put(x)
+        return super().upload(x)
 
     def ints(self, x: NDArray[Any]) -> Any:
         """Whole numbers on the device, counted."""
