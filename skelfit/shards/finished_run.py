@@ -39,7 +39,7 @@ class FinishedRun:
     folder: Path
     summary: Mapping[str, Any]
     shards: tuple[tuple[ShardFiles, ShardMarker], ...]
-    kept: frozenset[str] | None = None  # keys of those who are exported; None: everybody
+    kept: frozenset[str] | None = None  # keys of the people to read; None: all
 
     @property
     def subset(self) -> str:
@@ -48,15 +48,15 @@ class FinishedRun:
 
     @property
     def rows_out(self) -> int:
-        """How many people there are to export."""
+        """The number of people to read."""
         return int(self.summary["rows_out"]) if self.kept is None else len(self.kept)
 
     def keeps(self, key: str) -> bool:
-        """Whether a person is exported."""
+        """Whether a person is read."""
         return self.kept is None or key in self.kept
 
     def only(self, path: Path) -> FinishedRun:
-        """The same run with those people only whom a keep-list keeps. Raises InputError, also when it lacks anybody."""
+        """The run without the people that a keep-list drops. Raises InputError, also where the list lacks a key."""
         return replace(self, kept=kept_keys([files for files, _ in self.shards], path))
 
     @property
@@ -95,11 +95,11 @@ def open_run(folder: Path) -> FinishedRun:
     for key in ("subset", "shards", "rows_out", "identity"):
         if key not in summary:
             raise ShardError(path, key, "a value", "no such key")
-    found = list_shards(folder, summary["subset"])
-    if len(found) != summary["shards"]:
-        raise ShardError(folder, None, f"the {summary['shards']} shards of the summary", f"{len(found)}")
+    listed = list_shards(folder, summary["subset"])
+    if len(listed) != summary["shards"]:
+        raise ShardError(folder, None, f"the {summary['shards']} shards of the summary", f"{len(listed)}")
     shards = []
-    for files in found:
+    for files in listed:
         marker = read_marker(files)
         check_shard(files, marker)
         shards.append((files, marker))
@@ -116,8 +116,8 @@ def kept_keys(shards: Iterable[ShardFiles], path: Path) -> frozenset[str]:
     keep = read_keep(path)
     keys = [row["key"] for files in shards for row in read_rows(files.sidecar) if row["status"] in PUBLISHED]
     if missing := next((key for key in keys if key not in keep), None):
-        raise InputError(path, missing, "a line for everybody in the shards", "none")
+        raise InputError(path, missing, "a line for each person in the shards", "none")
     kept = frozenset(key for key in keys if keep[key])
     if not kept:
-        raise InputError(path, "keep", "somebody who is kept", "nobody")
+        raise InputError(path, "keep", "at least one person to keep", "none")
     return kept

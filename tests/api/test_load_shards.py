@@ -83,7 +83,7 @@ def test_a_keep_list(folder: Path, tmp_path: Path) -> None:
     people = load_shards(folder, keep=str(tmp_path / "keep.csv"))
     assert [person.key for person in people] == keys[::3] and len(people) == len(keys[::3])
     write_keep(tmp_path / "short.csv", [Kept(key, "s") for key in keys[1:]])
-    with pytest.raises(InputError, match="expected a line for everybody in the shards, found none"):
+    with pytest.raises(InputError, match="expected a line for each person in the shards, found none"):
         load_shards(folder, keep=tmp_path / "short.csv")
 
 

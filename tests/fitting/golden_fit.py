@@ -2,11 +2,11 @@
 
     python tests/fitting/golden_fit.py --record                    records the results of this processor
     python tests/fitting/golden_fit.py --constants                 records the constants alone
-    python tests/fitting/golden_fit.py --check TARGET [--batches]  prints this process's distance from the record, as JSON
+    python tests/fitting/golden_fit.py --check TARGET [--batches]  prints how far this process is from it, as JSON
 
 `--record` also computes what older processors would. `--check` compiles the kernels for TARGET; with `--batches` it
-also compares people fitted in batches of different sizes. torch and Warp choose their loops once per process, so the tests
-start one process for each target.
+also compares people fitted in batches of different sizes. torch and Warp choose their loops once per process, so the
+tests start one process for each target.
 """
 
 from __future__ import annotations

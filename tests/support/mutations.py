@@ -107,7 +107,7 @@ MUTATIONS = (
              "written_while_the_next"),
     Mutation("executors/dask_tasks.py", "{error.allowed_failures + 1} workers died", "{error.allowed_failures} workers died",
              "process/test_cluster.py", "ends_its_workers"),
-    Mutation("executors/dask_connection.py", "        if found != __version__:", "        if found is None:",
+    Mutation("executors/dask_connection.py", "        if running != __version__:", "        if running is None:",
              "process/test_cluster_connect.py", "same_version or another_skelfit"),
     # --- what is made of shards ---
     Mutation("verification/report/aggregate.py", "turned = np.clip(a.angles_deg, -_MOST_DEG, _MOST_DEG)", "turned = a.angles_deg",
