@@ -83,7 +83,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a SkelfitError becomes its message."""
         console = ctx.ensure_object(Console)
-        with _shown_as_faults(), console.logging():
+        with _shown_as_faults(), console.listening():
             try:
                 return super().invoke(ctx)
             except click.ClickException as error:

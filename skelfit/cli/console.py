@@ -74,7 +74,7 @@ class Console:
             self._open_log_file(file)
 
     @contextmanager
-    def logging(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """Within it, stderr shows warnings of skelfit's modules: all they log with --verbose, errors with --quiet.
 
         Raises OutputError where the log file cannot be written.

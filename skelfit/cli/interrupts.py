@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import click
 
+from skelfit.cli.console import Console
+
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 TERMINATED = 143  # and after SIGTERM, which is how clusters take a machine back
 
@@ -27,7 +29,7 @@ def interruptible(message: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(message, err=True)
+        click.get_current_context().ensure_object(Console).warn(message)
         sys.exit(code)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
+
+from skelfit.executors.report_table import ReportTable
 
 Report = Mapping[str, Any]
 SHOWN = 10  # faults, and degrees of freedom, that are named
@@ -20,37 +23,42 @@ VERDICTS = {
 _SPREAD = ("mean", "p50", "p95", "max")
 
 
-def summary_lines(report: Report) -> list[str]:
+def summary_lines(report: Report) -> list[str | ReportTable]:
     """The lines for one report."""
-    lines = list(_integrity("", report))
+    lines: list[str | ReportTable] = list(_integrity("", report))
     for rows in (_accuracy, _reprojection, _anatomy):
-        lines += _table(list(rows(report)))
+        lines += _tables(list(rows(report)))
     return [*lines, *_keep(report), *_verdict("", report)]
 
 
-def comparison_lines(report: Report, other: Report, comparison: Sequence[Mapping[str, Any]]) -> list[str]:
+def comparison_lines(
+    report: Report, other: Report, comparison: Sequence[Mapping[str, Any]]
+) -> list[str | ReportTable]:
     """The lines for two reports and their comparison: each number of this one, of the other, and the difference."""
-    lines = [*_integrity("", report), *_integrity("against: ", other)]
+    lines: list[str | ReportTable] = [*_integrity("", report), *_integrity("against: ", other)]
     lines.append("each number of these shards | of the others | difference ('=': none)")
     for table in comparison:
         lines += _compared(table)
     return [*lines, *_verdict("against: ", other), *_verdict("", report)]
 
 
-def _compared(table: Mapping[str, Any]) -> Iterator[str]:
+def _compared(table: Mapping[str, Any]) -> Iterator[str | ReportTable]:
     """A table, without the rows in which both have nothing but zeros."""
     units = [column["unit"] for column in table["columns"]]
     titles = [column["title"] for column in table["columns"]]
     rows = [row for row in table["rows"] if any(row["this"]) or any(row["against"])]
     if not rows:
         return
-    yield _compared_line(table["title"], [titles] * 3)
+    lines = [_compared_line(table["title"], [titles] * 3)]
+    cells: list[tuple[str, ...]] = []
     for row in rows:
         groups = [
             [_written(v, u) for v, u in zip(row[side], units, strict=True)] for side in ("this", "against")
         ]
         apart = [_written(v, u, "+") for v, u in zip(row["difference"], units, strict=True)]
-        yield _compared_line(f"  {row['name']}", [*groups, apart])
+        lines.append(_compared_line(f"  {row['name']}", [*groups, apart]))
+        cells.append((row["name"], *groups[0], *groups[1], *apart))
+    yield ReportTable((table["title"], *titles * 3), tuple(cells), "\n".join(lines))
     if left := len(table["rows"]) - len(rows):
         yield f"  {left} more: nothing in either"
 
@@ -165,8 +173,15 @@ def _verdict(name: str, report: Report) -> Iterator[str]:
     yield text
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
-    return [f"{name:<{_WIDTH}}" + "".join(f"{text:>{_NUMBER}}" for text in group) for name, group in rows]
+def _tables(rows: Sequence[Row]) -> Iterator[ReportTable]:
+    """A table for each row whose name is not indented: that row holds its heads."""
+    starts = [i for i, (name, _) in enumerate(rows) if not name.startswith(" ")]
+    for start, stop in pairwise([*starts, len(rows)]):
+        cells = [(name, *group) for name, group in rows[start:stop]]
+        lines = [
+            f"{name:<{_WIDTH}}" + "".join(f"{text:>{_NUMBER}}" for text in group) for name, *group in cells
+        ]
+        yield ReportTable(cells[0], tuple(cells[1:]), "\n".join(lines))
 
 
 def _compared_line(name: str, groups: Sequence[Sequence[str]]) -> str:
