@@ -20,6 +20,7 @@ ONLY_IN = {
     "distributed": "executors",
     "click": "cli",
     "tqdm": "cli",
+    "rich": "cli",
     "smplx": "bodies verification",
     "trimesh": "exports",
     "matplotlib": "api exports cli",

@@ -144,3 +144,9 @@ class _StderrFormatter(logging.Formatter):
 
 
 pass_console = click.make_pass_decorator(Console, ensure=True)
+
+
+def current_console() -> Console:
+    """The Console of the command that runs; a plain one outside of commands."""
+    context = click.get_current_context(silent=True)
+    return Console() if context is None else context.ensure_object(Console)

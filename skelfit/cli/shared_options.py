@@ -15,6 +15,8 @@ Decorator = Callable[[Command], Command]
 
 COUNT = click.IntRange(min=1)
 
+JSON_HELP = "Everything as JSON, for programs."
+
 models_option = click.option(
     "--models",
     type=FOLDER,
@@ -46,7 +48,7 @@ def out_option(path: click.Path, default: str | None = None) -> Decorator:
 
 def json_option(name: str = "json_file") -> Decorator:
     """--json FILE."""
-    return click.option("--json", name, type=FILE, help="Write everything to this file, for programs.")
+    return click.option("--json", name, type=FILE, help=JSON_HELP)
 
 
 def limit_option(default: int | None = None) -> Decorator:

@@ -11,6 +11,7 @@ import click
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import PATH
 from skelfit.cli.progress_bars import rejections
+from skelfit.cli.shared_options import JSON_HELP
 from skelfit.conversion.run_status import Status, read_status
 from skelfit.executors.report_table import ReportTable, table_of_counts
 
@@ -19,7 +20,7 @@ SHOWN = 8  # shards in progress that are listed
 
 @click.command("status")
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 @pass_console
 def status_command(console: Console, folder: Path, as_json: bool) -> None:
     """How far the run in DIR is, from its files alone; it may run on another machine."""

@@ -16,14 +16,15 @@ _NEXT = "next: "  # begins a line that names the command for the next step
 
 def draw(line: object, stream: TextIO, style: str = "") -> None:
     """Print a text or a ReportTable on a terminal. style: of the whole text; otherwise numbers and paths stand out."""
-    console = Console(file=stream, force_terminal=True, highlight=not style)
+    console = Console(file=stream, force_terminal=True)
     if isinstance(line, ReportTable):
         console.print(drawn_table(line))
     elif str(line).startswith(_NEXT):
         command = Text.assemble(_NEXT, (str(line).removeprefix(_NEXT), "bold cyan"))
         console.print(command, soft_wrap=True, highlight=False)
     else:
-        console.print(str(line), style=style, markup=False, emoji=False, soft_wrap=True)
+        highlight = not (style or console.no_color)
+        console.print(str(line), style=style, markup=False, emoji=False, soft_wrap=True, highlight=highlight)
 
 
 def drawn_table(table: ReportTable) -> Table:
