@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from skelfit.cli.console import Console
 from skelfit.cli.manners import manners, with_manners
 from skelfit.cli.version_option import version_option
-from skelfit.errors import SkelfitError
+from skelfit.errors import ArgumentError, SkelfitError
 
 # In the order of use: where a command is, and what the list of commands says of it. A command is imported when it is
 # called, since torch and Warp take seconds, which help need not wait for.
@@ -85,12 +85,10 @@ class Commands(click.Group):
         console = ctx.ensure_object(Console)
         with _shown_as_faults(), console.listening():
             try:
-                return super().invoke(ctx)
+                with _shown_as_faults():
+                    return super().invoke(ctx)
             except click.ClickException as error:
                 console.record_error(error.format_message())
-                raise
-            except SkelfitError as error:
-                console.record_error(str(error))
                 raise
             except (click.exceptions.Exit, click.Abort):
                 raise
@@ -101,8 +99,12 @@ class Commands(click.Group):
 
 @contextmanager
 def _shown_as_faults() -> Iterator[None]:
+    """Make a SkelfitError the one line that click prints; an argument is an option here."""
     try:
         yield
+    except ArgumentError as error:
+        option = f"--{error.argument.replace('_', '-')}"
+        raise Fault(f"{option}: expected {error.expected}, found {error.found}") from error
     except SkelfitError as error:
         raise Fault(" ".join(str(error).split())) from error
 

@@ -11,9 +11,9 @@ from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.path_types import FILE, FOLDER
-from skelfit.cli.progress_bars import Progress
 from skelfit.cli.shared_options import json_option, keep_option, models_option
 from skelfit.errors import OutputError
+from skelfit.executors.progress_bars import Progress
 from skelfit.exports.exported_bodies import check_models
 from skelfit.shards.finished_run import open_run
 from skelfit.storage.hashed_write import write_atomically, write_json

@@ -10,9 +10,9 @@ import click
 
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import PATH
-from skelfit.cli.progress_bars import rejections
 from skelfit.cli.shared_options import JSON_HELP
 from skelfit.conversion.run_status import Status, read_status
+from skelfit.executors.progress_bars import rejections
 from skelfit.executors.report_table import ReportTable, table_of_counts
 
 SHOWN = 8  # shards in progress that are listed

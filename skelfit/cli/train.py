@@ -16,10 +16,10 @@ from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
 from skelfit.cli.path_types import FOLDER, PATH, PATTERN, TRAINING
-from skelfit.cli.progress_bars import Progress
 from skelfit.cli.shared_options import COUNT, device_option, models_option, out_option, overwrite_option
 from skelfit.cli.training_curve import CURVE_NAME, draw_curve
 from skelfit.errors import OutputError
+from skelfit.executors.progress_bars import Progress
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.data.process_group import is_first, together

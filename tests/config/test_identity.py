@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from job_fakes import FakeFitter, hashes, make_run
 
-from skelfit.cli.convert import convert_run
+from skelfit.api.convert_dataset import convert_run
 from skelfit.config.settings import FirstOrderConfig, mapping_hash
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, pending, plan_shards

@@ -15,9 +15,9 @@ from export_fakes import make_fields, make_metas, write_run
 from job_fakes import FakeFitter, make_run
 from PIL import Image
 
+from skelfit.api.convert_dataset import convert_run
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.cli import main
-from skelfit.cli.convert import convert_run
 from skelfit.conversion.shard_task import run_shard
 from skelfit.exports.dataset_card.card_facts import read_facts
 from skelfit.exports.dataset_card.card_pictures import angle_panels

@@ -22,8 +22,8 @@ from job_fakes import (
 )
 from PIL import Image
 
+from skelfit.api.convert_dataset import convert_run
 from skelfit.bodies.model_set import ModelSet
-from skelfit.cli.convert import convert_run
 from skelfit.config.settings import LabelSource, Pipeline, load_pipeline
 from skelfit.conversion.row_fits import LabelFitter
 from skelfit.conversion.run_fitter import make_fitter

@@ -12,11 +12,11 @@ import torch
 from job_fakes import make_run, write_labels
 from torch import Tensor
 
+from skelfit.api.convert_dataset import convert_run
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.cli.convert import convert_run
 from skelfit.config.pipeline_choice import chosen_pipeline
 from skelfit.config.settings import LabelSource, Pipeline, RootPrior, SpineConfig, load_pipeline
 from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter

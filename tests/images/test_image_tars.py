@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from job_fakes import picture
 
-from skelfit.cli.image_options import prepare_images
+from skelfit.api.subsets import prepare_images
 from skelfit.config.settings import ImageConfig
 from skelfit.images import image_source as source
 from skelfit.images import tar_index as tars
@@ -239,7 +239,7 @@ def test_convert_says_what_tars_hold_besides(
     two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        prepare_images(ImagePlace(None, tuple(two)), "bytes", tmp_path)
+        prepare_images(ImagePlace(None, tuple(two)), "bytes", tmp_path, print)
         said = capsys.readouterr().out
         assert said.count("6 files are skipped, not read as images: 6 .pyd") == 1
 

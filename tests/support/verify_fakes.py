@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from job_fakes import FakeFitter, make_run
 
-from skelfit.cli.convert import convert_run
+from skelfit.api.convert_dataset import convert_run
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
 from skelfit.conversion.shard_task import run_shard

@@ -139,8 +139,8 @@ def test_a_report_of_worker_processes_is_the_same(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = report_of(tmp_path, made, "--workers", 0)
-    monkeypatch.setattr("skelfit.cli.verify.FEW", 0)
-    monkeypatch.setattr("skelfit.cli.verify._place", lambda options: Place(2))
+    monkeypatch.setattr("skelfit.verification.verify_folders.FEW", 0)
+    monkeypatch.setattr("skelfit.verification.verify_folders._place", lambda options: Place(2))
     assert report_of(tmp_path, made) == here
 
 
@@ -151,7 +151,7 @@ def test_a_report_does_not_depend_on_who_is_done_first(
         yield from [verify_shard(task) for task in tasks][::-1]
 
     here = report_of(tmp_path, made)
-    monkeypatch.setattr("skelfit.cli.verify.run_tasks", last_first)
+    monkeypatch.setattr("skelfit.verification.verify_folders.run_tasks", last_first)
     keep = tmp_path / "keep.csv"
     verify(made, "--keep", keep)
     assert [line.split(",")[0] for line in keep.read_text().splitlines()[1:]] == [
@@ -265,10 +265,13 @@ def stored_errors(folder: Path) -> np.ndarray:
     [
         (("--gate", "nonsense"), "'nonsense': expected one of max_vertex, pve,"),
         (("--gate", "pve=many"), "'pve': expected a number behind '=', found many"),
-        (("--all", "--sample", "3"), "leave --sample out"),
-        (("--sample", "0", "--max-pve", "3"), "leave --sample 0 out"),
-        (("--tls-ca", "ca.pem"), "give --scheduler ADDRESS-OR-FILE"),
-        (("--scheduler", "tls://127.0.0.1:1", "--tls-ca", "ca.pem"), "give --tls-ca and --tls-cert together"),
+        (("--all", "--sample", "3"), "--sample: expected none with all or keep"),
+        (("--sample", "0", "--max-pve", "3"), "--max-pve: expected people who are measured"),
+        (("--tls-ca", "ca.pem"), "--tls-ca: expected a scheduler"),
+        (
+            ("--scheduler", "tls://127.0.0.1:1", "--tls-ca", "ca.pem"),
+            "--tls-ca: expected tls_ca and tls_cert together",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for(made: Path, args: tuple[str, ...], message: str) -> None:
@@ -317,7 +320,7 @@ def test_ctrl_c_leaves_nothing_behind(made: Path, tmp_path: Path, monkeypatch: p
             raise KeyboardInterrupt
         return verify_shard(task)
 
-    monkeypatch.setattr("skelfit.cli.verify.verify_shard", work)
+    monkeypatch.setattr("skelfit.verification.verify_folders.verify_shard", work)
     wanted = [x for name in ("json", "html", "keep") for x in (f"--{name}", tmp_path / "out" / name)]
     (tmp_path / "out").mkdir()
     result = verify(made, *wanted)
