@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -51,12 +52,13 @@ from skelfit.errors import SkelfitError
 from skelfit.executors.dask_tasks import ShardFailure, run_tasks
 from skelfit.executors.dask_worker import Work
 from skelfit.executors.executor import HERE, Place, chosen_place, visible_gpus
-from skelfit.executors.progress_bars import SHOWN, Count, Progress, Reporter, reporter_of
+from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.filters import switched
 from skelfit.labels.label_store import clear_temporaries, store_sequences
 
+_log = logging.getLogger(__name__)
 STORES = ".stores"  # beside the shards: all workers can read what they write to
 
 
@@ -287,8 +289,7 @@ def convert_all(folder: Path, out: Path, options: RunOptions) -> Conversion:
             ends.append("failed, see above")
             warn(f"Error: {error}")
         subsets.append(ConvertedSubset(name, out / name, None, problem, missing))
-    for line in table_of_subsets((s.name, s.summary, end) for s, end in zip(subsets, ends, strict=True)):
-        say(line)
+    say(table_of_subsets((s.name, s.summary, end) for s, end in zip(subsets, ends, strict=True)))
     for subset_ in subsets:
         if subset_.missing:
             say(subset_.problem)
@@ -301,7 +302,7 @@ def convert_run(
     *,
     overwrite: bool = False,
     work: Work = run_shard,
-    reporter: Reporter = SHOWN,
+    reporter: Reporter = LOGGED,
 ) -> dict[str, Any]:
     """Do what is left of a run; writes and returns its summary. Raises ShardsFailedError.
 
@@ -367,6 +368,7 @@ def _work_off(
             if isinstance(result, ShardResult):
                 done.append(result)
                 progress.update(result.rows_in, result.rejected)
+                _log.debug("%s: %d rows, seconds by phase: %s", result.name, result.rows_in, result.seconds)
             else:
                 failures.append(result)
     return done, failures

@@ -13,7 +13,6 @@ from skelfit.cli.interrupts import interruptible
 from skelfit.cli.path_types import FILE, FOLDER
 from skelfit.cli.shared_options import json_option, keep_option, models_option
 from skelfit.errors import OutputError
-from skelfit.executors.progress_bars import Progress
 from skelfit.exports.exported_bodies import check_models
 from skelfit.shards.finished_run import open_run
 from skelfit.storage.hashed_write import write_atomically, write_json
@@ -72,7 +71,10 @@ def compare_command(
     labels = read_skel_labels(file, gender)
     console.say(f"models: {found_models.source} (sha256 {found_models.sha256[:12]})")
     bodies = Bodies(found_models)
-    with interruptible("interrupted: nothing was written"), Progress(run.rows_out, 0) as progress:
+    with (
+        interruptible("interrupted: nothing was written"),
+        console.reporter().counting(run.rows_out) as progress,
+    ):
         found = compare(run, labels, bodies, within, progress.update)
     report = make_report(run, labels, found_models, found)
     for line in lines_of(report):

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TextIO
 
 import click
+from tqdm import tqdm
 
 from skelfit.errors import OutputError
+from skelfit.executors.progress_bars import Reporter
 
 _ROOT = logging.getLogger("skelfit")
 _log = logging.getLogger(__name__)  # what is printed anyway; the log file holds it, too
@@ -47,6 +49,10 @@ class Console:
         self._record(logging.WARNING, line)
         self._print(line, sys.stderr, "yellow")
 
+    def reporter(self) -> Reporter:
+        """Where the lines and the progress of a run go."""
+        return Reporter(self.say, self.warn, self.note, progress=not self.quiet)
+
     def note(self, line: object) -> None:
         """Print a line about the progress, on stderr. Not with --quiet."""
         self._record(logging.INFO, line)
@@ -79,7 +85,7 @@ class Console:
 
         Raises OutputError where the log file cannot be written.
         """
-        handler = logging.StreamHandler(sys.stderr)
+        handler: logging.Handler = _StderrHandler(sys.stderr)
         handler.addFilter(self._is_shown)
         handler.setFormatter(_StderrFormatter(self))
         self._add(handler)
@@ -122,13 +128,23 @@ class Console:
             _log.log(level, "%s", each)
 
     def _print(self, line: object, stream: TextIO, style: str = "") -> None:
-        if stream.isatty():
-            # Imported here because a pipe does without.
-            from skelfit.cli.terminal_drawing import draw
-
-            draw(line, stream, style)
-        else:
+        if not stream.isatty():
             click.echo(str(line), file=stream)
+            return
+        # Imported here because a pipe does without.
+        from skelfit.cli.terminal_drawing import draw
+
+        with tqdm.external_write_mode(file=stream):  # above the bars
+            draw(line, stream, style)
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            super().emit(record)
 
 
 class _StderrFormatter(logging.Formatter):

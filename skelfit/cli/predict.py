@@ -170,8 +170,7 @@ def predict_command(
         for seen in stream:
             for finding in seen.findings:
                 if finding.status != OK:
-                    with tqdm.external_write_mode():
-                        console.warn(f"{finding.photo}: {finding.status}: {finding.reason}")
+                    console.warn(f"{finding.photo}: {finding.status}: {finding.reason}")
             writer.add(seen)
             bar.update()
     about = {

@@ -51,7 +51,7 @@ def json_option(name: str = "json_file") -> Decorator:
     return click.option("--json", name, type=FILE, help=JSON_HELP)
 
 
-def limit_option(default: int | None = None) -> Decorator:
-    """--limit; default: the number that a command chooses itself."""
+def limit_option(default: str = "") -> Decorator:
+    """--limit; default: the text for one that a command chooses itself."""
     text = "Take only so many, the first ones" + (f"  [default: {default}]." if default else ".")
     return click.option("--limit", type=COUNT, help=text)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
@@ -167,13 +166,14 @@ class Watching:
 
     def step(self, done: int, loss: float) -> None:
         """Count a step of a stage. The speed is that of the steps after the first seen of it, which takes longer."""
-        if self.console is None or self.console.quiet:
+        if self.console is None:
             return
         name, before, part = stage_at(done, self.config)
         each = self.processes * self.config.data.batch_size * part.accumulate
         if name != self.stage or self.progress is None:
             self.close()
-            self.stage, self.progress = name, Progress(part.steps * each, (done - before) * each)
+            self.stage = name
+            self.progress = self.console.reporter().counting(part.steps * each, (done - before) * each)
         new = (done - before) * each - self.progress.done
         self.progress.show(new, f"{name}, step {done}/{self.config.steps}, loss {loss:.4f}")
 
@@ -185,8 +185,7 @@ class Watching:
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
         if self.console is not None:
-            with tqdm.external_write_mode():
-                self.console.say(line)
+            self.console.say(line)
 
     def measured(self, done: int, found: Measured) -> None:
         """Print what a validation has found, and draw how it has gone so far."""

@@ -28,7 +28,7 @@ def summary_lines(report: Report) -> list[str | ReportTable]:
     lines: list[str | ReportTable] = list(_integrity("", report))
     for rows in (_accuracy, _reprojection, _anatomy):
         lines += _tables(list(rows(report)))
-    return [*lines, *_keep(report), *_verdict("", report)]
+    return [*lines, *_keep(report), verdict_line(report)]
 
 
 def comparison_lines(
@@ -39,7 +39,7 @@ def comparison_lines(
     lines.append("each number of these shards | of the others | difference ('=': none)")
     for table in comparison:
         lines += _compared(table)
-    return [*lines, *_verdict("against: ", other), *_verdict("", report)]
+    return [*lines, f"against: {verdict_line(other)}", verdict_line(report)]
 
 
 def _compared(table: Mapping[str, Any]) -> Iterator[str | ReportTable]:
@@ -164,13 +164,14 @@ def _keep(report: Report) -> Iterator[str]:
         yield f"gates: {keep['kept']} people kept, {keep['dropped']} dropped ({'; '.join(dropped)})"
 
 
-def _verdict(name: str, report: Report) -> Iterator[str]:
+def verdict_line(report: Report) -> str:
+    """The verdict in one line."""
     gate = report["gate"]
-    text = f"{name}verdict: {VERDICTS[report['verdict']]}"
+    text = f"verdict: {VERDICTS[report['verdict']]}"
     if gate["max_pve_mm"] is not None:
         found = "not measured" if gate["pve_mm"] is None else f"{gate['pve_mm']:.2f} mm"
         text += f" (mean PVE {found}, --max-pve {gate['max_pve_mm']:g})"
-    yield text
+    return text
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[ReportTable]:
