@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from skelfit.api.convert_dataset import ConvertedSubset, ShardsFailedError, convert
+from skelfit.api.conversion_result import ConvertedSubset
+from skelfit.api.convert_dataset import ShardsFailedError, convert
 from skelfit.api.subsets import FILTER_NAMES
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.image_options import image_options
@@ -67,6 +68,16 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
 @click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
 @click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
 @overwrite_option
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be read and written, how long it takes and what is missing; write nothing.",
+)
+@click.option(
+    "--people-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --dry-run: the speed to reckon with  [default: that of the last run in --out].",
+)
 @pass_console
 def convert_command(console: Console, /, out: Path, **options: Any) -> None:
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
@@ -80,12 +91,16 @@ def convert_command(console: Console, /, out: Path, **options: Any) -> None:
         console.in_short(f"{subset.name}: {in_short(subset)}")
     if any(subset.problem and not subset.missing for subset in subsets):
         sys.exit(SHARDS_FAILED)
-    if all(subset.missing for subset in subsets):
+    dry = options["dry_run"]
+    if (any if dry else all)(subset.missing for subset in subsets):
         sys.exit(NOTHING_THERE)
 
 
 def in_short(subset: ConvertedSubset) -> str:
     """What became of a subset, in one line."""
+    if subset.plan is not None:
+        problem = f"; missing: {subset.problem}" if subset.problem else ""
+        return f"{subset.plan.rows} rows in {subset.plan.shards} shards{problem}"
     if subset.summary is None:
         return subset.problem
     return f"{subset.summary['rows_in']} rows in, {subset.summary['rows_out']} people out, in {subset.folder}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import click
 
@@ -35,15 +36,11 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
 
 def _surroundings() -> Iterator[str]:
     """What skelfit runs on."""
-    # Imported here because these take seconds.
-    import numpy
-    import torch
-    import warp
-
+    # Imported here because they take seconds.
     from skelfit.benchmark.fit_speed import describe_device
     from skelfit.fitting.backends.compute_device import find_device
 
     yield f"Python {platform.python_version()} on {platform.platform()}"
-    yield f"torch {torch.__version__}, Warp {warp.__version__}, NumPy {numpy.__version__}"
+    yield ", ".join(f"{name} {version(name)}" for name in ("torch", "warp-lang", "numpy"))
     device = describe_device(find_device("auto"))
     yield f"device: {device['kind']} ({device['name']}, {device['threads']} threads)"
