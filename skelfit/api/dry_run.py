@@ -20,6 +20,7 @@ from skelfit.config.settings import load_manifest
 from skelfit.conversion.run_plan import Run, ShardTask, check_subset, finished_shards, plan_shards
 from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_samples import images_of_people
+from skelfit.executors.progress_bars import duration
 from skelfit.executors.report_table import ReportTable
 from skelfit.images.image_source import ImagePlace, open_images, read_pictures
 from skelfit.labels.label_store import read_some, store_contents, store_sequences
@@ -202,10 +203,10 @@ def _lines(plan: ConversionPlan, out: Path) -> Iterator[str]:
     if plan.shards_done:
         yield f"  {plan.shards_done} shards with {plan.rows_done} rows are finished already"
     kilobytes = label_bytes_per_person() / 1000
-    yield f"labels: about {_gigabytes(plan.label_bytes)} ({kilobytes:.1f} kB a person, the size of the label vector)"
+    yield f"labels: about {_size(plan.label_bytes)} ({kilobytes:.1f} kB a person, the size of the label vector)"
     if plan.images_looked_at:
         looked = f"{plan.images_there} of {plan.images_looked_at} images looked at are there"
-        yield f"images: about {_gigabytes(plan.image_bytes)} ({looked}; measured on these)"
+        yield f"images: about {_size(plan.image_bytes)} ({looked}; measured on these)"
     elif plan.files:
         yield "images: none"
     else:
@@ -213,15 +214,19 @@ def _lines(plan: ConversionPlan, out: Path) -> Iterator[str]:
     if plan.hours_left is None:
         yield f"time: {plan.speed_from}"
     else:
-        yield f"time: about {plan.hours_left:.2g} hours at {plan.people_per_second:.1f} people/s ({plan.speed_from})"
+        took = duration(3600 * plan.hours_left)
+        yield f"time: about {took} at {plan.people_per_second:.1f} people/s ({plan.speed_from})"
     for each in plan.missing:
         yield f"missing: {each}"
     if not plan.missing:
         yield "missing: nothing"
 
 
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2g} GB"
+def _size(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
 
 
 def _table(results: Sequence[ConvertedSubset]) -> ReportTable:

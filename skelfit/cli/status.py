@@ -12,7 +12,7 @@ from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import PATH
 from skelfit.cli.shared_options import JSON_HELP
 from skelfit.conversion.run_status import Status, read_status
-from skelfit.executors.progress_bars import rejections
+from skelfit.executors.progress_bars import duration, rejections
 from skelfit.executors.report_table import ReportTable, table_of_counts
 
 SHOWN = 8  # shards in progress that are listed
@@ -75,14 +75,3 @@ def _state(status: Status) -> str:
         # Not all network file systems show the locks of other machines.
         return f"no run is seen from this machine; the last was {record.process}, since {record.started}"
     return f"stopped{process}; the same command goes on"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 12 s, 3 min 5 s, 2 h 7 min, 3 d 4 h."""
-    whole = round(seconds)
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    for (name, size), (smaller, small) in zip(units, units[1:], strict=False):
-        if whole >= size:
-            rest = whole % size // small
-            return f"{whole // size} {name}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"

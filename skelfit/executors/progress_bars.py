@@ -113,3 +113,14 @@ def rejections(counts: Mapping[str, int]) -> str:
     others = len(counts) - len(most)
     reasons = ", ".join(f"{reason} {count}" for reason, count in most)
     return f"{sum(counts.values())} rejected ({reasons}{f', {others} more reasons' if others else ''})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 12 s, 3 min 5 s, 2 h 7 min, 3 d 4 h."""
+    whole = round(seconds)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    for (name, size), (smaller, small) in zip(units, units[1:], strict=False):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {name}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
