@@ -27,10 +27,12 @@ from skelfit.fitting.terms.shoulder_targets import JointLocator, make_locator
 
 # Long ones that fit nobody, first; then the others; then long ones that fit, those of the slowest kernels first.
 FIRST = (
-    "test_faults test_train_loop test_cluster test_cluster_connect test_open_body test_train_network".split()
+    "test_faults test_training_loop test_training_stages test_checkpoint test_cluster test_cluster_connect "
+    "test_open_body test_skel_cf_network".split()
 )
 LAST = (
-    "test_anatomy test_package test_cluster_docs test_cli test_golden test_study_fit test_fit test_bench"
+    "test_anatomy test_package test_cluster_docs test_docs_site test_cli test_golden test_study_fit test_fit "
+    "test_bench"
 ).split()
 # Modules of tests that share little and take long: their tests are handed out one by one.
 SPLIT = ("test_golden", "test_study_fit", "test_fit", "test_bench")

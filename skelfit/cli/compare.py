@@ -18,9 +18,9 @@ from skelfit.shards.finished_run import open_run
 from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.verification.comparison.compare_run import compare
 from skelfit.verification.comparison.comparison_picture import draw_worst
-from skelfit.verification.comparison.comparison_report import Report, lines_of, make_report
+from skelfit.verification.comparison.comparison_report import Report, make_report, report_lines
 from skelfit.verification.comparison.skel_labels import read_skel_labels
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.posed_bodies import BodyModels
 
 WITHIN_PX = 1.0
 
@@ -70,14 +70,14 @@ def compare_command(
     check_models(run, found_models)
     labels = read_skel_labels(file, gender)
     console.say(f"models: {found_models.source} (sha256 {found_models.sha256[:12]})")
-    bodies = Bodies(found_models)
+    bodies = BodyModels(found_models)
     with (
         interruptible("interrupted: nothing was written"),
         console.reporter().counting(run.rows_out) as progress,
     ):
         found = compare(run, labels, bodies, within, progress.update)
     report = make_report(run, labels, found_models, found)
-    for line in lines_of(report):
+    for line in report_lines(report):
         console.say(line)
     console.in_short(f"compared: {report['compared']} people, of {len(labels)} rows of {file}")
     if json_file is not None:

@@ -27,7 +27,7 @@ from skelfit.exports.mesh_files import DEFAULT_LIMIT
     "--format",
     type=click.Choice(list(EXPORTERS)),
     required=True,
-    help="skel-cf: one label file; hsmr: tars with images; opensim: .mot and .trc; obj, ply: skin and bones.",
+    help="; ".join(f"{name}: {exporter.summary}" for name, exporter in EXPORTERS.items()) + ".",
 )
 @out_option(PATH)
 @models_option

@@ -18,10 +18,10 @@ from skelfit.shards.shard_reader import read_marker
 from skelfit.storage.hashed_write import write_json
 from skelfit.verification.gates import parse_gates
 from skelfit.verification.integrity.damage import Damage
-from skelfit.verification.integrity.run_folder import RunFolder, open_run
+from skelfit.verification.integrity.run_folder import RunFolder, open_run_folder
 from skelfit.verification.report.html_page import write_html
-from skelfit.verification.report.report_comparison import compare
-from skelfit.verification.report.report_data import Findings, Report
+from skelfit.verification.report.report_comparison import compare_reports
+from skelfit.verification.report.report_data import Report, ReportBuilder
 from skelfit.verification.report.terminal import comparison_lines, summary_lines
 from skelfit.verification.verify_shard import ShardReport, VerifyTask, plan_verify, verify_shard
 
@@ -31,7 +31,7 @@ SAMPLE = 20_000  # people who are measured unless more are asked for: about half
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found of some folders: the report as `--json` writes it."""
+    """The result: the report, as `--json` writes it."""
 
     report: Report
 
@@ -43,7 +43,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class _Checks:
-    """What the options ask for, whatever the folders."""
+    """The options that hold for every folder."""
 
     models: ModelSet
     sample: int | None
@@ -55,7 +55,7 @@ class _Checks:
 
 @dataclass(frozen=True)
 class _Files:
-    """Where reports are written, those that are asked for."""
+    """Paths of the reports; None: not written."""
 
     json: Path | None
     html: Path | None
@@ -110,7 +110,7 @@ def verify(
     if sample == 0 and (max_pve is not None or html is not None):
         name = "max_pve" if max_pve is not None else "html"
         raise ArgumentError(name, "people who are measured", "sample 0")
-    places = [folders] if isinstance(folders, (str, Path)) else folders
+    paths = [folders] if isinstance(folders, (str, Path)) else folders
     everybody = all or keep is not None
     place = chosen_place(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
     checks = _Checks(
@@ -124,11 +124,11 @@ def verify(
     checks.reporter.say(f"models: {checks.models.source} (sha256 {checks.models.sha256[:12]})")
     files = _Files(*(None if path is None else Path(path) for path in (json, html, keep)))
     other = None if against is None else Path(against)
-    return Verification(_report([Path(folder) for folder in places], other, checks, files))
+    return Verification(_report([Path(folder) for folder in paths], other, checks, files))
 
 
 def _report(folders: Sequence[Path], against: Path | None, checks: _Checks, files: _Files) -> Report:
-    """Verify, say and write what there is."""
+    """Verify, and write the reports."""
     say = checks.reporter.say
     keep: list[Kept] | None = None if files.keep is None else []
     report = _verify(folders, checks, keep)
@@ -136,7 +136,7 @@ def _report(folders: Sequence[Path], against: Path | None, checks: _Checks, file
     if other is None:
         lines = summary_lines(report)
     else:
-        comparison = compare(report, other)
+        comparison = compare_reports(report, other)
         lines = comparison_lines(report, other, comparison)
         report |= {"against": other, "comparison": comparison}
     for line in lines:
@@ -150,31 +150,31 @@ def _report(folders: Sequence[Path], against: Path | None, checks: _Checks, file
     if files.json is not None:
         write_json(files.json, report)
         say(f"all of it, for programs: {files.json}")
-    where = " ".join(map(str, folders))
+    names = " ".join(map(str, folders))
     if files.keep is None:
-        say(f"next: skelfit verify {where} --html report.html --keep keep.csv")
+        say(f"next: skelfit verify {names} --html report.html --keep keep.csv")
     else:
         say(f"next: skelfit export {folders[0]} --format skel-cf --keep {files.keep} --out kept.npz")
     return report
 
 
 def _place(place: Place) -> Place:
-    """One process more than this one would not be faster."""
+    """In this process instead of in one worker, which would not be faster."""
     return HERE if place.scheduler is None and place.workers == 1 else place
 
 
 def _verify(folders: Sequence[Path], checks: _Checks, keep: list[Kept] | None) -> Report:
-    """The report on some folders; with `keep`, each person is added to that list."""
+    """The report on these folders; each person is added to `keep`."""
     models = checks.models
     if checks.place.scheduler is not None:
         folders = [folder.absolute() for folder in folders]
-    runs = [open_run(folder) for folder in dict.fromkeys(folders)]
+    runs = [open_run_folder(folder) for folder in dict.fromkeys(folders)]
     if checks.sample != 0:
         for run in runs:
             _check_models(run, models)
     source = None if models.source == OPEN_BODY else str(Path(models.source).absolute())
     tasks = plan_verify(runs, source, models.sha256, checks.sample, checks.limits, keep is not None)
-    findings, failures = Findings(runs), []
+    builder, failures = ReportBuilder(runs), []
     people = tasks[0].sampling.total if tasks else 0
     place = checks.place if len(tasks) > 1 and people > FEW else HERE
     with (
@@ -185,11 +185,11 @@ def _verify(folders: Sequence[Path], checks: _Checks, keep: list[Kept] | None) -
             if isinstance(result, ShardFailure):
                 failures.append(Damage(result.name, None, "tar", f"{result.name}: {result.error}"))
                 continue
-            findings.add(result)
+            builder.add(result)
             progress.update(result.check.people)
             if keep is not None:
                 keep += result.keep
-    return findings.report(checks.limits, checks.max_pve, failures)
+    return builder.report(checks.limits, checks.max_pve, failures)
 
 
 def _in_order(

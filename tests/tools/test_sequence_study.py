@@ -47,7 +47,7 @@ def test_jitter_and_steps_of_known_turns() -> None:
     assert speeds(turning(3 * time), 0, 60.0) == pytest.approx(180, rel=1e-4)
 
 
-def test_no_euler_angle_enters() -> None:
+def test_measures_do_not_depend_on_euler_angles() -> None:
     """A shoulder whose angles jump to their twins, and by whole turns, stands still."""
     poses = torch.zeros(4, NUM_DOFS)
     x, y, z = (dof_index(f"shoulder_r_{axis}") for axis in "xyz")
@@ -68,8 +68,8 @@ def test_neither_the_root_nor_hands_of_labels_count() -> None:
     pose[1, 22:] = 1.0
     assert jitter_deg(label_rotations(pose, known), LABEL_BODY) == 0
     pose[2, 21, 0] = 0.1
-    found = jitter_deg(label_rotations(pose, known), LABEL_BODY)
-    assert found == pytest.approx(np.degrees(0.1) / 21, rel=1e-4)
+    result = jitter_deg(label_rotations(pose, known), LABEL_BODY)
+    assert result == pytest.approx(np.degrees(0.1) / 21, rel=1e-4)
 
 
 @pytest.mark.parametrize("late", [-2.0, -0.3, 0.0, 0.4, 1.0, 3.6])
@@ -82,7 +82,7 @@ def test_a_lag_is_measured_between_frames_too(late: float) -> None:
     assert lag_frames(bump(40 + late), bump(40)) == pytest.approx(late, abs=0.05)
 
 
-def test_opposite_bending_needs_both_joints() -> None:
+def test_opposite_flexion_needs_both_joints() -> None:
     poses = torch.zeros(5, NUM_DOFS)
     degrees = [
         ("extension", 8, -6),
@@ -97,7 +97,7 @@ def test_opposite_bending_needs_both_joints() -> None:
     assert opposite_share(poses) == pytest.approx(2 / 5)
 
 
-def test_what_is_missed_is_named() -> None:
+def test_missed_goals_are_named() -> None:
     good = {
         "label": {"jitter_deg": 1.0, "largest_step_deg": 10.0},
         "together": {"jitter_deg": 1.29, "largest_step_deg": 14.9, "lag_frames": 0.9},
