@@ -21,6 +21,7 @@ from skelfit.cli import COMMANDS, main
 from skelfit.cli.completion import INSTALL
 from skelfit.cli.console import Console
 from skelfit.conversion.run_lock import write_record
+from skelfit.conversion.run_status import read_status
 from skelfit.executors.report_table import ReportTable
 
 TIMED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR|DEBUG) ")
@@ -138,12 +139,9 @@ def test_what_modules_log(
     def log(folder: Path) -> object:
         logging.getLogger("skelfit.x").debug("a detail")
         logging.getLogger("skelfit.x").warning("a warning")
-        return original(folder)
+        return read_status(folder)
 
-    import skelfit.cli.status
-
-    original = skelfit.cli.status.read_status
-    monkeypatch.setattr(skelfit.cli.status, "read_status", log)
+    monkeypatch.setattr("skelfit.cli.status.read_status", log)
     lines = skelfit_(*option, "status", run_folder).stderr.splitlines()
     assert [re.sub(r"^\d{4}-\S+ \S+ ", "", line) for line in lines] == shown
     if option == ("--verbose",):
