@@ -190,6 +190,8 @@ def test_no_field_was_overlooked() -> None:
         "labels.sha256",
         "labels.expected_keys",
         "fit.stages.name",
+        "network.backbone",
+        "network.kind",
     }
     paths = {
         name for config in (Manifest, Pipeline, TrainConfig) for name, local in local_texts(config) if local

@@ -79,6 +79,8 @@ def cli_page() -> Iterator[str]:
     """Every command with its arguments and options, as `--help` has them."""
     yield "# Command line"
     yield "`skelfit COMMAND --help` prints the same in the terminal."
+    yield "These options may stand before the command; all but `--version` and `--help` also after it:"
+    yield table(("option", "meaning"), ((f"`{o}`", _plain(text)) for o, text in options_of(main)))
     for name, command in commands():
         yield f"## {name}"
         yield from _help(command.help or "")
