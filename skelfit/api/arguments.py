@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenPeople:
     """The people of a call: N rows, and the leading dimensions that N is the product of."""
 
     leading: Leading
@@ -44,7 +44,7 @@ def given_labels(
     gender: object,
     max_abs_beta: float,
     frames_per_second: float | None = None,
-) -> Given:
+) -> GivenPeople:
     """People of SMPL parameters, as `skelfit.fit` takes them. Raises ArgumentError."""
     angles = numbers(pose, "pose", _POSE)
     matrices = angles.shape[-3:] == (24, 3, 3)
@@ -83,10 +83,10 @@ def given_labels(
         about=About("unknown", has_camera=False, has_keypoints=False, notes=notes),
         **filled,
     )
-    return Given(leading, batch)
+    return GivenPeople(leading, batch)
 
 
-def given_meshes(vertices: object, gender: object) -> Given:
+def given_meshes(vertices: object, gender: object) -> GivenPeople:
     """People given by meshes alone, as `skelfit.fit_mesh` takes them. Raises ArgumentError."""
     expected = f"shape (..., {VERTICES}, 3) in m, SMPL's topology"
     meshes = numbers(vertices, "vertices", expected)
@@ -108,7 +108,7 @@ def given_meshes(vertices: object, gender: object) -> Given:
         about=About("unknown", has_camera=False, has_smpl=False, has_keypoints=False),
         **nothing_known(count),
     )
-    return Given(leading, batch)
+    return GivenPeople(leading, batch)
 
 
 def numbers(value: object, name: str, expected: str) -> Array:

@@ -28,7 +28,7 @@ from skelfit.api.conversion_options import (
 )
 from skelfit.api.conversion_result import Conversion, ConvertedSubset
 from skelfit.api.dry_run import plan_conversion
-from skelfit.api.refused_options import Given, check_image_options
+from skelfit.api.refused_options import GivenOptions, check_image_options
 from skelfit.api.run_making import STORES, RunOptions, make_run
 from skelfit.api.subsets import (
     MissingError,
@@ -136,7 +136,7 @@ def convert(
     settings = chosen_pipeline(pipeline, skel_gender, shard_size, independent_frames)
     settings = replace(settings, images=images_of(settings.images, picture))
     rules = filter_rules(filter)
-    given = Given(
+    given = GivenOptions(
         skel_gender=skel_gender,
         images=images is not None,
         image_mode=None if image_mode is None else settings.images.mode,

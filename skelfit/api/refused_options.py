@@ -14,7 +14,7 @@ from skelfit.labels.readers.base import OptionError
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenOptions:
     """What the command line asks for by name; a group of filters asks for none of them."""
 
     skel_gender: str | None = None
@@ -25,7 +25,7 @@ class Given:
     independent_frames: bool = False
 
 
-def check_image_options(given: Given, mode: ImageMode, *, has_images: bool) -> None:
+def check_image_options(given: GivenOptions, mode: ImageMode, *, has_images: bool) -> None:
     """Raise ConfigError for options of images that the mode, or no images at all, leaves without use."""
     if given.crop_options and mode != "crop":
         expected = f"--image-mode crop (images.mode of the pipeline), for {' and '.join(given.crop_options)}"
@@ -37,7 +37,7 @@ def check_image_options(given: Given, mode: ImageMode, *, has_images: bool) -> N
         raise ConfigError("command line", None, f"images, for {option}", "neither --images nor a manifest's")
 
 
-def check_given(run: Run, given: Given) -> None:
+def check_given(run: Run, given: GivenOptions) -> None:
     """Raise OptionError for an option that fits none of the label files of a run; with no rows, any may be given."""
     files = [(file, store_contents(file.store, file.rows)) for file in run.labels if file.rows]
     if not files:

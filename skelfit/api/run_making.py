@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skelfit.api.refused_options import Given, check_given
+from skelfit.api.refused_options import GivenOptions, check_given
 from skelfit.api.subsets import (
     Subset,
     check_filters,
@@ -37,7 +37,7 @@ class RunOptions:
     filters_on: Sequence[tuple[str, float | None]]
     filters_off: Sequence[str]
     overwrite: bool
-    given: Given
+    given: GivenOptions
     reporter: Reporter
 
 

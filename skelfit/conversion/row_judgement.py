@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skelfit.bodies.dofs import dof_limits
-from skelfit.bodies.joint_limits import limit_excess
+from skelfit.bodies.limit_excess import limit_excess
 from skelfit.config.settings import GateConfig, Pipeline
 from skelfit.conversion.row_fits import RowFits
 from skelfit.labels.filters import Screening, vertex_fault

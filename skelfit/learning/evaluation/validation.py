@@ -18,7 +18,7 @@ from torch import Tensor
 from skelfit.bodies.continuous_pose import pose_to_angles
 from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.bodies.joint_distances import joint_errors
-from skelfit.bodies.joint_limits import excess_deg
+from skelfit.bodies.limit_excess import excess_deg
 from skelfit.bodies.skins import Skins
 from skelfit.learning.cameras import body_to_crop
 from skelfit.learning.data.process_group import ProcessGroup
