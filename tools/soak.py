@@ -33,7 +33,7 @@ import psutil
 import torch
 
 from skelfit.bodies.model_set import open_models
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import LABELS_NAME, write_demo
 from skelfit.labels.readers.registry import read

@@ -37,7 +37,9 @@ from skelfit.cli.subset_options import (
     say_sequences,
 )
 from skelfit.cli.worker_options import PlaceOptions, place_options
-from skelfit.config.settings import Pipeline, check_neutral_target, load_manifest, load_pipeline
+from skelfit.config.fit_settings import check_neutral_target
+from skelfit.config.manifest import load_manifest
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.conversion.run_lock import write_record, writing
 from skelfit.conversion.run_plan import Run, ShardTask, finish, pending, plan_shards, rejected_so_far
 from skelfit.conversion.shard_task import PHASES, ShardResult, find_device, make_fitter, run_shard

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from skelfit.cli.path_types import PATTERN
-from skelfit.config.settings import ImageMode, Pipeline
+from skelfit.config.pipeline import ImageMode, Pipeline
 from skelfit.images.image_source import ImagePlace, find_images
 from skelfit.images.tar_index import INDEX_NAME, build_index
 from skelfit.storage.atomic_write import skipped_line

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 
 from skelfit.cli.path_types import PATH
-from skelfit.config.settings import ReadOptions, Source
+from skelfit.config.manifest import ReadOptions, Source
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from skelfit.config.settings import ImageMode
+from skelfit.config.pipeline import ImageMode
 from skelfit.conversion.run_plan import Run
 from skelfit.errors import ConfigError
 from skelfit.labels.filters import NEEDS

@@ -14,7 +14,7 @@ import click
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli.label_options import LabelOptions
 from skelfit.cli.progress_bars import Progress
-from skelfit.config.settings import DemoSpec, Filters, LabelSource, Manifest, Origin, load_manifest
+from skelfit.config.manifest import DemoSpec, Filters, LabelSource, Manifest, Origin, load_manifest
 from skelfit.conversion.run_plan import LabelFile, Run
 from skelfit.errors import ConfigError, LabelError
 from skelfit.images.image_source import ImagePlace, ImageSource, find_images, open_images

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import dof_limits
 from skelfit.bodies.joint_limits import limit_excess
-from skelfit.config.settings import GateConfig, Pipeline, TemporalConfig
+from skelfit.config.fit_settings import TemporalConfig
+from skelfit.config.pipeline import GateConfig, Pipeline
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.mesh_labels import MeshPeople
 from skelfit.fitting.sequences.frame_index import Frames

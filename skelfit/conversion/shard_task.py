@@ -28,7 +28,7 @@ from skelfit import __version__
 from skelfit.bodies.angle_continuity import continuous
 from skelfit.bodies.model_set import ModelSet, load_models, open_models
 from skelfit.bodies.smpl import root_joint_tables
-from skelfit.config.settings import Pipeline
+from skelfit.config.pipeline import Pipeline
 from skelfit.conversion.row_status import (
     FitRows,
     Fitted,

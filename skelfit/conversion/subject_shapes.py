@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.config.settings import Filters
+from skelfit.config.manifest import Filters
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.fitting.sequences.frame_index import ShapeLabels, evenly
 from skelfit.labels.filters import screen

@@ -42,7 +42,7 @@ from skelfit.fitting.terms.vertex_weights import vertex_weights
 
 if TYPE_CHECKING:
     from skelfit.bodies.model_set import ModelSet
-    from skelfit.config.settings import FitConfig, TemporalConfig
+    from skelfit.config.fit_settings import FitConfig, TemporalConfig
     from skelfit.fitting.sequences.frame_index import Frames
 
 # PVE after the stages before the last is measured on every 32nd vertex: it informs, it decides nothing.

@@ -41,7 +41,7 @@ from skelfit.fitting.start.retry import retry_failed
 from skelfit.fitting.start.warm_start import root_angles
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import FitConfig
+    from skelfit.config.fit_settings import FitConfig
 
 _SIZES = (NUM_DOFS, 3, 10, 6)  # of an answer: angles, translation, betas, status
 

@@ -44,7 +44,7 @@ from skelfit.fitting.start.retry import retry_failed
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import FitConfig, StageConfig
+    from skelfit.config.fit_settings import FitConfig, StageConfig
 
 ROOT = 0  # of SKEL's joints
 _PLACE = NUM_DOFS + 3  # numbers that say where a person is: angles and translation

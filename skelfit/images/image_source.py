@@ -14,7 +14,7 @@ from typing import Protocol
 
 from braceexpand import braceexpand
 
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images.decoding import ENDINGS
 from skelfit.images.image_bytes import MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture, check, ending_of
 from skelfit.images.square_crop import Box, cut_crops

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images.decoding import open_image, to_rgb
 from skelfit.images.image_bytes import NO_CROP, Affine, Picture, no_picture
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.config.settings import Filters
+from skelfit.config.manifest import Filters
 from skelfit.labels.label_batch import LabelBatch
 
 PUBLISHED_VALUES: dict[str, float] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from skelfit.config.settings import PathRule
+from skelfit.config.manifest import PathRule
 
 
 def image_path(imgname: str, rule: PathRule, prefix: str = "") -> str:

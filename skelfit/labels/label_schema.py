@@ -13,7 +13,7 @@ from pathlib import Path
 
 import h5py
 
-from skelfit.config.settings import LabelSource
+from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError, OutputError
 from skelfit.labels.files.array_files import open_columns
 from skelfit.labels.files.foreign_files import what_archive, what_instead

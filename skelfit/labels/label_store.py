@@ -22,7 +22,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.config.settings import LabelSource, Source, mapping_hash
+from skelfit.config.identity import mapping_hash
+from skelfit.config.manifest import LabelSource, Source
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import (
     FIELD_SHAPES,

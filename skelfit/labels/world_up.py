@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP, Array, Up
-from skelfit.config.settings import ReadOptions
+from skelfit.config.manifest import ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import About, Coordinates, FloatArray, LabelBatch
 

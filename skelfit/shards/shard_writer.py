@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import webdataset
 
-from skelfit.config.settings import mapping_hash
+from skelfit.config.identity import mapping_hash
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_schema import ShardMarker, ShardRow, ShardSample
 from skelfit.storage.atomic_write import remove

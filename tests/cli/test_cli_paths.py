@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from skelfit.bodies.model_set import find_models
 from skelfit.cli import COMMANDS, main
 from skelfit.cli.path_types import LocalPath, PathPattern, SchedulerPlace
-from skelfit.config.settings import Manifest, Pipeline, load_manifest, load_pipeline
+from skelfit.config.manifest import Manifest, load_manifest
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.errors import ConfigError, SkelfitError
 from skelfit.learning.data.person_stream import ALL, Source, find_tars, in_order
 from skelfit.learning.training.training_config import TrainConfig, load_train_config

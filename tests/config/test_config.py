@@ -11,17 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from skelfit.config.settings import (
+from skelfit.config.fit_settings import (
     BranchConfig,
-    DemoSpec,
     FitConfig,
     JointLimits,
     LocatorConfig,
-    Manifest,
     MeshConfig,
     PassConfig,
-    Pipeline,
-    ReadOptions,
     RestartConfig,
     RootPrior,
     SolverConfig,
@@ -30,11 +26,11 @@ from skelfit.config.settings import (
     StageConfig,
     TemporalConfig,
     VertexWeights,
-    load_manifest,
-    load_pipeline,
-    stable_hash,
 )
-from skelfit.config.yaml_dataclasses import build, difference
+from skelfit.config.identity import difference, stable_hash
+from skelfit.config.manifest import DemoSpec, Manifest, ReadOptions, load_manifest
+from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -274,7 +270,10 @@ def test_joint_limits_that_cannot_be(tmp_path: Path, text: str, key: str, expect
 
 def test_hash_is_the_same_in_another_process(tmp_path: Path) -> None:
     expected = stable_hash(pipeline(tmp_path))
-    code = "import sys; from skelfit.config.settings import *; print(stable_hash(load_pipeline(sys.argv[1])))"
+    code = (
+        "import sys; from skelfit.config.identity import stable_hash; from skelfit.config.pipeline import load_pipeline; "
+        "print(stable_hash(load_pipeline(sys.argv[1])))"
+    )
     for seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", code, str(tmp_path / "p.yaml")]

@@ -13,7 +13,8 @@ import pytest
 from job_fakes import FakeFitter, hashes, make_run
 
 from skelfit.cli.convert import convert_run
-from skelfit.config.settings import FirstOrderConfig, mapping_hash
+from skelfit.config.fit_settings import FirstOrderConfig
+from skelfit.config.identity import mapping_hash
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, pending, plan_shards
 from skelfit.conversion.shard_task import run_shard

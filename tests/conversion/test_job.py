@@ -35,7 +35,8 @@ from PIL import Image
 
 from skelfit.cli.convert import GO_ON, convert_run, this_time
 from skelfit.cli.interrupts import interruptible
-from skelfit.config.settings import GateConfig, ImageConfig, LabelSource
+from skelfit.config.manifest import LabelSource
+from skelfit.config.pipeline import GateConfig, ImageConfig
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run, pending, plan_shards
 from skelfit.conversion.shard_task import PHASES, ShardResult, _pictures, run_shard

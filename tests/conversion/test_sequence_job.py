@@ -17,7 +17,9 @@ from label_files import write
 from skelfit.bodies.angle_continuity import canonical
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.settings import Filters, LabelSource, TemporalConfig, load_pipeline
+from skelfit.config.fit_settings import TemporalConfig
+from skelfit.config.manifest import Filters, LabelSource
+from skelfit.config.pipeline import load_pipeline
 from skelfit.conversion.row_status import Fitted, fit_rows, fitted_rates, frames_of, to_labels
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.conversion.subject_shapes import subject_shapes

@@ -20,7 +20,7 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.cli import main
 from skelfit.cli.label_options import LabelOptions
 from skelfit.cli.subset_options import file_subset, label_files
-from skelfit.config.settings import LabelSource, ReadOptions
+from skelfit.config.manifest import LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.fitting.start.warm_start import root_angles
 from skelfit.labels.label_store import build_store, read_rows, store_sequences

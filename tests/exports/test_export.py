@@ -24,7 +24,8 @@ from PIL import Image
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli.convert import convert_run
-from skelfit.config.settings import LabelSource, Pipeline, load_pipeline
+from skelfit.config.manifest import LabelSource
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.conversion.row_status import FitterLike
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.conversion.shard_task import make_fitter, run_shard

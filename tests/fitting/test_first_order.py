@@ -13,7 +13,9 @@ from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FirstOrderConfig, LabelSource, Pipeline, RootPrior, load_pipeline
+from skelfit.config.fit_settings import FirstOrderConfig, RootPrior
+from skelfit.config.manifest import LabelSource
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
 from skelfit.conversion.shard_task import make_fitter, run_shard
 from skelfit.fitting.baseline import first_order

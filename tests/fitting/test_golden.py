@@ -23,7 +23,7 @@ from golden_fit import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import (
+from skelfit.config.fit_settings import (
     BranchConfig,
     FitConfig,
     LocatorConfig,

@@ -17,7 +17,9 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.cli.convert import chosen_pipeline, convert_run
-from skelfit.config.settings import LabelSource, Pipeline, SpineConfig, load_pipeline
+from skelfit.config.fit_settings import SpineConfig
+from skelfit.config.manifest import LabelSource
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.conversion.shard_task import cached_mesh_fitter, make_fitter, run_shard
 from skelfit.errors import ConfigError

@@ -18,7 +18,8 @@ from skelfit.bodies.dofs import dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, RootPrior, load_pipeline
+from skelfit.config.fit_settings import FitConfig, RootPrior
+from skelfit.config.pipeline import load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.fitting import schedule
 from skelfit.fitting.fit_result import FitResult, map_results

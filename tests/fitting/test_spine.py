@@ -14,7 +14,8 @@ from skelfit.benchmark.fit_speed import Labels, make_labels
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_axes, dof_index, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import FitConfig, SpineConfig, SpineTie, load_pipeline
+from skelfit.config.fit_settings import FitConfig, SpineConfig, SpineTie
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.terms.spine_coupling import coupled, spine_couplings

@@ -9,7 +9,7 @@ import pytest
 from job_fakes import picture
 from PIL import Image
 
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images import square_crop as cropping
 from skelfit.images.image_bytes import DAMAGED, NO_CROP, Picture, check
 from skelfit.images.square_crop import Box, crop_affine, cut_crops

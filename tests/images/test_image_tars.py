@@ -18,7 +18,7 @@ import pytest
 from job_fakes import picture
 
 from skelfit.cli.image_options import prepare_images
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images import image_source as source
 from skelfit.images import tar_index as tars
 from skelfit.images.image_bytes import DAMAGED, MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture

@@ -13,7 +13,7 @@ import pytest
 from job_fakes import picture
 from PIL import Image
 
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images import image_source as source
 from skelfit.images.image_bytes import (
     DAMAGED,

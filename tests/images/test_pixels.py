@@ -14,7 +14,7 @@ import torch
 from export_fakes import make_fields, make_metas, write_run
 from PIL import Image
 
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images import decoding as pixels
 from skelfit.images.decoding import TooLargeError, UnknownPixelsError, open_image, to_rgb
 from skelfit.images.image_bytes import IDENTITY, TOO_LARGE, UNKNOWN_PIXELS, check

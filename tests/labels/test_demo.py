@@ -14,7 +14,7 @@ from PIL import Image
 from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.bodies.rasterizer import rasterise
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import load_manifest
+from skelfit.config.manifest import load_manifest
 from skelfit.errors import ModelError, OutputError
 from skelfit.labels.demo_people import LABELS_NAME, demo_is_current, write_demo
 from skelfit.labels.label_batch import LabelBatch

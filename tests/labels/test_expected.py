@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from job_fakes import write_labels
 
-from skelfit.config.settings import LabelSource
+from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError
 from skelfit.labels.label_schema import check_keys, check_sha256, record_path, record_sha256
 from skelfit.labels.label_store import build_store, file_sha256

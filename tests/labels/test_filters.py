@@ -12,7 +12,8 @@ from job_fakes import FAR_ROW, NAN_ROW, FakeFitter, make_run
 
 from skelfit.cli.convert import convert_run
 from skelfit.cli.subset_options import check_filters
-from skelfit.config.settings import Filters, GateConfig, LabelSource
+from skelfit.config.manifest import Filters, LabelSource
+from skelfit.config.pipeline import GateConfig
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run, plan_shards
 from skelfit.conversion.shard_task import run_shard

@@ -26,7 +26,7 @@ import scipy.io
 import torch
 from safetensors.numpy import save as save_tensors
 
-from skelfit.config.settings import LabelSource
+from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError
 from skelfit.images.fourdhumans_tars import read_tar_labels
 from skelfit.labels.label_schema import check_keys

@@ -14,7 +14,7 @@ from verify_people import as_people, fitted_fields
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.settings import Source
+from skelfit.config.manifest import Source
 from skelfit.errors import LabelError
 from skelfit.labels.readers.registry import read
 from skelfit.shards.shard_reader import read_json, read_rows

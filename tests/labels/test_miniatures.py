@@ -19,7 +19,8 @@ from miniatures import MINIATURES, UNLABELLED, Columns, Trap, write_miniature
 import skelfit.cli.convert
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.settings import load_manifest, load_pipeline
+from skelfit.config.manifest import load_manifest
+from skelfit.config.pipeline import load_pipeline
 from skelfit.conversion.shard_task import make_fitter
 from skelfit.labels.demo_people import write_demo
 from skelfit.labels.label_schema import recorded_sha256

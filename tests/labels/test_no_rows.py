@@ -13,7 +13,7 @@ from label_files import LAYOUTS, amass, hmr2, write
 from test_labels import columns as camerahmr
 
 from skelfit.cli import main
-from skelfit.config.settings import LabelSource, Source
+from skelfit.config.manifest import LabelSource, Source
 from skelfit.labels.label_store import build_store, read_rows, store_sequences
 from skelfit.labels.readers.registry import NO_ROWS, READERS, read
 from skelfit.shards.shard_reader import read_json

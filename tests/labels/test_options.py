@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from test_labels import columns as camerahmr
 
 from skelfit.cli import main
-from skelfit.config.settings import LabelSource, ReadOptions, Source
+from skelfit.config.manifest import LabelSource, ReadOptions, Source
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store

@@ -12,7 +12,7 @@ import pytest
 from label_files import FOCAL, LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
 from scipy.spatial.transform import Rotation
 
-from skelfit.config.settings import ReadOptions
+from skelfit.config.manifest import ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.files import hdf5_probe as hdf5
 from skelfit.labels.label_batch import LabelBatch

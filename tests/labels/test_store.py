@@ -15,7 +15,7 @@ import pytest
 from test_labels import changed, columns, write
 
 import skelfit.storage.atomic_write
-from skelfit.config.settings import LabelSource
+from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError, OutputError
 from skelfit.labels import label_store as store
 from skelfit.labels.label_batch import FIELD_SHAPES, TEXT_FIELDS, LabelBatch

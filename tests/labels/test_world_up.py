@@ -19,7 +19,7 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel, root_joint_tables
 from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP
 from skelfit.cli import main
-from skelfit.config.settings import LabelSource, ReadOptions
+from skelfit.config.manifest import LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.exports.opensim import export_opensim
 from skelfit.labels.label_batch import LabelBatch

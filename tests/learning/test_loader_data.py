@@ -17,7 +17,7 @@ from export_fakes import make_fields, make_metas, write_run
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ConfigError
 from skelfit.images.image_bytes import IDENTITY, check

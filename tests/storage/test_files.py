@@ -15,7 +15,8 @@ from label_files import amass, write
 from skelfit.bodies.assets import read_npz
 from skelfit.bodies.keypoint_regressor import import_keypoints
 from skelfit.cli import main
-from skelfit.config.settings import LabelSource, load_manifest, load_pipeline
+from skelfit.config.manifest import LabelSource, load_manifest
+from skelfit.config.pipeline import load_pipeline
 from skelfit.errors import ConfigError, InputError, LabelError
 from skelfit.images.fourdhumans_tars import read_tar_labels
 from skelfit.labels.label_schema import recorded_sha256

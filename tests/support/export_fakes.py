@@ -10,7 +10,7 @@ import numpy as np
 from job_fakes import CAMERA_META
 
 from skelfit.bodies.dofs import dof_limits
-from skelfit.config.settings import mapping_hash
+from skelfit.config.identity import mapping_hash
 from skelfit.shards.label_vector import FIELDS, pack, schema, unpack
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME, ShardFiles, list_shards, shard_name

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from skelfit.bodies.ball_joints import BALL_JOINTS, ball_joints, ball_step, move
 from skelfit.bodies.dofs import dofs_of_joint
-from skelfit.config.settings import SolverConfig
+from skelfit.config.fit_settings import SolverConfig
 from skelfit.fitting.baseline.naive_objective import Evaluation
 from skelfit.fitting.baseline.naive_step import damped_step, promised_decrease
 

@@ -27,7 +27,8 @@ from verify_fakes import (
     write_tar,
 )
 
-from skelfit.config.settings import Filters, ImageConfig
+from skelfit.config.manifest import Filters
+from skelfit.config.pipeline import ImageConfig
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
 from skelfit.shards.shard_files import ShardError, ShardFiles

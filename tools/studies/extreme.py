@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from skelfit.benchmark.text_table import table
-from skelfit.config.settings import Gender
+from skelfit.config.manifest import Gender
 from skelfit.conversion.row_status import Fitted, Verdict, fit_people, judge
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import extreme_labels

@@ -18,7 +18,7 @@ import webdataset
 from PIL import Image
 
 from skelfit.benchmark.text_table import table
-from skelfit.config.settings import ImageConfig, ImageMode
+from skelfit.config.pipeline import ImageConfig, ImageMode
 from skelfit.images.image_source import open_images, read_pictures
 from skelfit.images.square_crop import Box
 from skelfit.images.tar_index import INDEX_NAME, build_index

@@ -14,7 +14,7 @@ import webdataset
 from torch.utils.data import DataLoader
 
 from skelfit.benchmark.text_table import table
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images.image_bytes import check
 from skelfit.images.square_crop import Box, cut_crops
 from skelfit.labels.demo_people import write_demo

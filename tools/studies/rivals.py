@@ -14,7 +14,9 @@ import torch
 
 from skelfit.benchmark.fit_speed import POSES, Fits, Labels, same_objective
 from skelfit.benchmark.text_table import table
-from skelfit.config.settings import Gender, Root, load_pipeline
+from skelfit.config.fit_settings import Root
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import sample_labels

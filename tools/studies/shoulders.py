@@ -20,7 +20,7 @@ from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints
 from skelfit.bodies.dofs import ROOT_DOFS, dof_limits, dofs_of_joint
 from skelfit.bodies.kinematics import Frames
 from skelfit.bodies.skel import SkelModel, skinning_transforms
-from skelfit.config.settings import FitConfig
+from skelfit.config.fit_settings import FitConfig
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter, PairFitter
 from skelfit.fitting.start.warm_start import body_angles

@@ -34,7 +34,7 @@ from skelfit.fitting.sequences.label_jumps import label_jumps
 from skelfit.fitting.sequences.shared_betas import Known, alike, know_betas, together
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import TemporalConfig
+    from skelfit.config.fit_settings import TemporalConfig
     from skelfit.fitting.fitter import PairFitter
 
 

@@ -15,7 +15,7 @@ from skelfit.bodies.dofs import dof_index
 from skelfit.fitting.start.retry import Start
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import RestartConfig
+    from skelfit.config.fit_settings import RestartConfig
 
 
 def as_found(rows: Tensor, q: Tensor) -> Tensor:

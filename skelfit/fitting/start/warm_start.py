@@ -21,7 +21,7 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import FirstBetas
+    from skelfit.config.fit_settings import FirstBetas
 
 # SKEL joint <- SMPL joints whose local rotations it takes over, multiplied from the root outwards.
 EULER_SOURCES: dict[int, tuple[int, ...]] = {

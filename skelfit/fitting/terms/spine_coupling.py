@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from skelfit.bodies.dofs import NUM_DOFS, dof_index
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import SpineConfig
+    from skelfit.config.fit_settings import SpineConfig
 
 
 def spine_couplings(config: SpineConfig) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.config.settings import Gender, ReadOptions, Source
+from skelfit.config.manifest import Gender, ReadOptions, Source
 from skelfit.errors import LabelError
 from skelfit.labels.body_family import Body
 from skelfit.labels.files.array_files import Columns

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from skelfit.config.settings import Source
+from skelfit.config.manifest import Source
 from skelfit.labels.body_family import refuse_parts
 from skelfit.labels.files.array_files import Columns, open_columns
 from skelfit.labels.label_batch import LabelBatch

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skelfit.config.settings import Source
+from skelfit.config.manifest import Source
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import About, LabelBatch, Sequence, nothing_known
 from skelfit.labels.readers.base import OptionError, Request

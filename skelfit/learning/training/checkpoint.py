@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skelfit.config.yaml_dataclasses import build, difference
+from skelfit.config.identity import difference
+from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import InputError
 from skelfit.learning.networks.skel_cf_network import Network
 from skelfit.learning.training.training_config import TrainConfig

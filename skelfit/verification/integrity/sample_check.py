@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from skelfit.config.settings import Root
+from skelfit.config.fit_settings import Root
 from skelfit.images.image_bytes import IDENTITY, check
 from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, FloatArray, unpack
 from skelfit.shards.row_status import PUBLISHED

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skelfit.config.settings import mapping_hash
+from skelfit.config.identity import mapping_hash
 from skelfit.shards.label_vector import LABEL_SIZE, FloatArray
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.row_status import PUBLISHED

@@ -1,40 +1,23 @@
-"""Manifests (WHAT a subset is) and pipelines (HOW a job runs), from strict YAML; their hashes."""
+"""How people are fitted: the stages of a fit and the settings of the solver, as a pipeline file gives them."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from skelfit.bodies.dofs import DOF_NAMES, ROOT_DOFS
-from skelfit.config.yaml_dataclasses import (
-    bounded,
-    build,
-    canonical,
-    convert,
-    describe,
-    dotted,
-    load_yaml,
-    local_path,
-)
+from skelfit.config.yaml_dataclasses import bounded, convert, describe, dotted
 from skelfit.errors import ConfigError
 
 BodyPart = Literal["lower_body", "upper_body", "all"]
-Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
 NeutralTarget = Literal["neutral", "gendered"]
 FirstBetas = Literal["transfer", "copy"]
 Root = Literal["frozen", "turn", "free"]
-PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
-ImageMode = Literal["bytes", "crop", "none"]
-Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
-
 _TURN = 2 * math.pi
 
 
@@ -288,133 +271,6 @@ class FirstOrderConfig:
     )
 
 
-@dataclass(frozen=True)
-class GateConfig:
-    """What a fitted person must meet to enter the shards; None switches a gate off."""
-
-    max_pve_mm: float | None = bounded(0, default=None)
-    max_vertex_mm: float | None = bounded(0, default=None)
-    limit_deg: float | None = bounded(0, default=None)  # degrees beyond a joint limit that are reported
-    max_abs_beta: float = bounded(0, default=10.0)  # a label beyond it is a bad row
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """What of an image enters the shards: its own bytes, a square crop of the person, or nothing."""
-
-    mode: ImageMode = "bytes"
-    size: int = bounded(64, 4096, default=384)  # px, side of a crop
-    margin: float = bounded(0.1, 10, default=1.5)  # side of the square cut out, in longer sides of the box
-    quality: int = bounded(1, 100, default=90)  # of a crop's JPEG
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """How a job runs: `pipelines/*.yaml`."""
-
-    name: str
-    fit: FitConfig
-    first_order: FirstOrderConfig | None = None  # fit with the baseline in place of the solver
-    gates: GateConfig = GateConfig()
-    images: ImageConfig = ImageConfig()
-    shard_size: int = bounded(1, default=1000)  # label rows per shard
-
-    @property
-    def temporal(self) -> TemporalConfig | None:
-        """How the frames of a sequence are fitted as one problem; None: each by itself, as by the baseline always."""
-        return None if self.first_order is not None else self.fit.temporal
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What a label file's numbers cannot tell; None: found by value, or asked for."""
-
-    scale_unit: Literal["px", "px/200"] | None = None  # of the boxes' `scale`
-    angle_unit: Literal["rad", "deg"] | None = None  # of axis-angles
-    rot6d: Literal["rows", "columns", "interleaved"] | None = None  # how 6 numbers are a rotation
-    length_unit: Literal["m", "cm", "mm"] | None = None  # of meshes
-    labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up
-    up: Literal["y", "z"] | None = None  # which axis is up in the shards; None: as the labels have it
-
-
-@dataclass(frozen=True)
-class LabelSource:
-    """One label file of a subset, or a folder of sequences; `path` is relative to the data root."""
-
-    path: str = local_path()
-    source: Source | None = None  # its layout; None: told by its keys
-    sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
-    expected_keys: tuple[str, ...] = ()  # that the file must have, beside those that its reader needs
-    expected_rows: int | None = bounded(0, default=None)
-    gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
-    path_rule: PathRule = "none"
-    path_prefix: str = local_path(
-        default=""
-    )  # put before what the rule gives, for tars that keep their images deeper
-    read: ReadOptions = ReadOptions()
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Rules by which rows, or 2D keypoints, are left out; None: the rule is off. See `skelfit.labels.filters`."""
-
-    low_confidence: float | None = bounded(0, default=None)  # 2D keypoints below it count as unseen
-    few_keypoints: int | None = bounded(0, default=None)  # a row needs more seen 2D keypoints than this
-    large_betas: float | None = bounded(0, default=None)  # |beta| beyond it makes a label invalid
-    vertex_error: float | None = bounded(0, default=None)  # mm; no vertex of a fit may be this far off
-
-
-@dataclass(frozen=True)
-class DemoSpec:
-    """Asks for the subset to be generated when it is not there."""
-
-    people: int = bounded(1, default=2000)
-    seed: int = bounded(0, default=0)
-    images: bool = True
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Whom the labels or the images of a subset come from: said when they are missing, and kept with the results."""
-
-    of: Literal["labels", "images"]
-    name: str  # of the project
-    url: str = ""
-    get: str = ""  # what to download there, and how
-    license: str = ""
-    citation: str = ""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a subset is: `manifests/*.yaml`."""
-
-    name: str
-    labels: tuple[LabelSource, ...] = bounded(1)
-    images: str | None = local_path(
-        default=None
-    )  # folder or tars (pattern with * or {a..b}), relative to the data root
-    filters: Filters = Filters()
-    description: str = ""
-    origins: tuple[Origin, ...] = ()
-    demo: DemoSpec | None = None
-
-
-def load_pipeline(path: str | Path) -> Pipeline:
-    """Read a pipeline file. Raises ConfigError."""
-    pipeline = build(Pipeline, load_yaml(path), path)
-    names = [stage.name for stage in pipeline.fit.stages]
-    if len(set(names)) != len(names):
-        raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
-    check_neutral_target(pipeline.fit, path)
-    last = pipeline.fit.stages[-1].dofs
-    if pipeline.fit.root != "frozen" and last != "all":
-        raise ConfigError(
-            path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root
-        )
-    return pipeline
-
-
 def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
     """Raise ConfigError for what has no use, or no meaning, with gendered targets of neutral labels."""
     if fit.neutral_target == "neutral":
@@ -427,23 +283,3 @@ def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
         if stage.refine_betas:
             expected = f"false, {why}: the betas of a label of SKEL's gender are held"
             raise ConfigError(path, f"fit.stages[{k}].refine_betas", expected, "true")
-
-
-def load_manifest(path: str | Path) -> Manifest:
-    """Read a manifest file. Raises ConfigError."""
-    manifest = build(Manifest, load_yaml(path), path)
-    # The name becomes a file name and part of the WebDataset keys, which end at the first dot.
-    if not manifest.name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in manifest.name):
-        raise ConfigError(path, "name", "letters, digits, '-' and '_' only", repr(manifest.name))
-    return manifest
-
-
-def stable_hash(config: Any) -> str:
-    """sha256 (hex) of a dataclass, the same in every process, for every order of keys, and for 1 and 1.0."""
-    return mapping_hash(dataclasses.asdict(config))
-
-
-def mapping_hash(config: Mapping[str, Any]) -> str:
-    """The same of a mapping."""
-    text = json.dumps(canonical(config), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,65 @@
+"""Pipelines: how a job runs. One YAML file each, in `pipelines/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from skelfit.config.fit_settings import FirstOrderConfig, FitConfig, TemporalConfig, check_neutral_target
+from skelfit.config.yaml_dataclasses import bounded, build, load_yaml
+from skelfit.errors import ConfigError
+
+ImageMode = Literal["bytes", "crop", "none"]
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What a fitted person must meet to enter the shards; None switches a gate off."""
+
+    max_pve_mm: float | None = bounded(0, default=None)
+    max_vertex_mm: float | None = bounded(0, default=None)
+    limit_deg: float | None = bounded(0, default=None)  # degrees beyond a joint limit that are reported
+    max_abs_beta: float = bounded(0, default=10.0)  # a label beyond it is a bad row
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What of an image enters the shards: its own bytes, a square crop of the person, or nothing."""
+
+    mode: ImageMode = "bytes"
+    size: int = bounded(64, 4096, default=384)  # px, side of a crop
+    margin: float = bounded(0.1, 10, default=1.5)  # side of the square cut out, in longer sides of the box
+    quality: int = bounded(1, 100, default=90)  # of a crop's JPEG
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How a job runs: `pipelines/*.yaml`."""
+
+    name: str
+    fit: FitConfig
+    first_order: FirstOrderConfig | None = None  # fit with the baseline in place of the solver
+    gates: GateConfig = GateConfig()
+    images: ImageConfig = ImageConfig()
+    shard_size: int = bounded(1, default=1000)  # label rows per shard
+
+    @property
+    def temporal(self) -> TemporalConfig | None:
+        """How the frames of a sequence are fitted as one problem; None: each by itself, as by the baseline always."""
+        return None if self.first_order is not None else self.fit.temporal
+
+
+def load_pipeline(path: str | Path) -> Pipeline:
+    """Read a pipeline file. Raises ConfigError."""
+    pipeline = build(Pipeline, load_yaml(path), path)
+    names = [stage.name for stage in pipeline.fit.stages]
+    if len(set(names)) != len(names):
+        raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
+    check_neutral_target(pipeline.fit, path)
+    last = pipeline.fit.stages[-1].dofs
+    if pipeline.fit.root != "frozen" and last != "all":
+        raise ConfigError(
+            path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root
+        )
+    return pipeline
