@@ -271,7 +271,8 @@ def test_joint_limits_that_cannot_be(tmp_path: Path, text: str, key: str, expect
 def test_hash_is_the_same_in_another_process(tmp_path: Path) -> None:
     expected = stable_hash(pipeline(tmp_path))
     code = (
-        "import sys; from skelfit.config.identity import stable_hash; from skelfit.config.pipeline import load_pipeline; "
+        "import sys; from skelfit.config.identity import stable_hash; "
+        "from skelfit.config.pipeline import load_pipeline; "
         "print(stable_hash(load_pipeline(sys.argv[1])))"
     )
     for seed in ("1", "2"):
