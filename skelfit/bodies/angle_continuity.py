@@ -43,17 +43,19 @@ def _joints(left_out: tuple[str, ...]) -> list[list[int]]:
 
 
 # DoFs that may turn round, and the triples that have a twin.
-TURNING: tuple[int, ...] = tuple(dof for dofs in _joints(_SPINE) for dof in dofs)
-TWINNED: tuple[tuple[int, ...], ...] = tuple(tuple(dofs) for dofs in _joints(_ONE_TRIPLE) if len(dofs) == 3)
-_FIRST, _MIDDLE, _THIRD = np.array(TWINNED).T  # (5,) DoFs of the triples each
+WRAPPING_DOFS: tuple[int, ...] = tuple(dof for dofs in _joints(_SPINE) for dof in dofs)
+FLIPPABLE_TRIPLES: tuple[tuple[int, ...], ...] = tuple(
+    tuple(dofs) for dofs in _joints(_ONE_TRIPLE) if len(dofs) == 3
+)
+_FIRST, _MIDDLE, _THIRD = np.array(FLIPPABLE_TRIPLES).T  # (5,) DoFs of the triples each
 # +1 or -1: whether the triples' axes are right-handed.
-_HAND = np.round(np.linalg.det(dof_axes()[np.array(TWINNED)]))
+_HAND = np.round(np.linalg.det(dof_axes()[np.array(FLIPPABLE_TRIPLES)]))
 # rad; a middle angle this near to 90 degrees is at the pole. Whatever d is, the pose then turns by no more than twice
 # this, 1e-6 rad; angles of float32 are as near when they mean the pole.
 AT_POLE = 5e-7
 
 
-def continuous(poses: NDArray[np.floating[Any]]) -> Array:
+def make_continuous(poses: NDArray[np.floating[Any]]) -> Array:
     """The same poses (T,46) rad, every frame as near to the one before as its rotations allow.
 
     The first frame stays as it is. What turns by more than half a turn between two frames cannot be followed.
@@ -62,24 +64,24 @@ def continuous(poses: NDArray[np.floating[Any]]) -> Array:
     if found.ndim != 2 or found.shape[1] != NUM_DOFS:
         raise ValueError(f"poses: expected shape (T, {NUM_DOFS}), found {found.shape}")
     for before, frame in zip(found[:-1], found[1:], strict=True):
-        frame[:] = nearest_to(frame, before)
-    for triple in range(len(TWINNED)):
+        frame[:] = nearest_angles(frame, before)
+    for triple in range(len(FLIPPABLE_TRIPLES)):
         _go_over_evenly(found, triple)
     return found
 
 
-def nearest_to(pose: Array, other: Array) -> Array:
+def nearest_angles(pose: Array, other: Array) -> Array:
     """The description of a pose (...,46) rad that is nearest to another (...,46), joint by joint."""
     one = _along_poles(_turned(pose, other), other)
     two = _along_poles(_turned(_twins(pose), other), other)
     away, away_two = (one - other) ** 2, (two - other) ** 2
-    for dofs in map(list, TWINNED):
+    for dofs in map(list, FLIPPABLE_TRIPLES):
         is_two = away_two[..., dofs].sum(-1) < away[..., dofs].sum(-1)
         one[..., dofs] = np.where(is_two[..., None], two[..., dofs], one[..., dofs])
     return one
 
 
-def canonical(poses: NDArray[np.floating[Any]], limits: Array | None = None) -> Array:
+def canonical_angles(poses: NDArray[np.floating[Any]], limits: Array | None = None) -> Array:
     """The same poses (...,46) rad as every frame has them by itself: nearest to the limits (46,2) rad.
 
     limits None: the table's.
@@ -89,7 +91,7 @@ def canonical(poses: NDArray[np.floating[Any]], limits: Array | None = None) -> 
     angles: Array = np.asarray(poses, np.float64)
     one, two = (_along_poles(_turned(x, middle), middle) for x in (angles, _twins(angles)))
     excess, excess_two = (_beyond(x, limits) for x in (one, two))
-    for dofs in map(list, TWINNED):
+    for dofs in map(list, FLIPPABLE_TRIPLES):
         # The pelvis has no limits: its middle angle stays within a quarter turn.
         if dofs == list(ROOT_DOFS):
             is_two = np.cos(one[..., dofs[1]]) < 0
@@ -144,7 +146,7 @@ def _go_over_evenly(poses: Array, triple: int) -> None:
 def _turned(poses: Array, other: Array) -> Array:
     """Whole turns added, so that every angle is within half a turn of another."""
     found = np.array(poses)
-    dofs = list(TURNING)
+    dofs = list(WRAPPING_DOFS)
     off = found[..., dofs] - other[..., dofs]
     found[..., dofs] -= 2 * pi * np.round(off / (2 * pi))
     return found
@@ -153,7 +155,7 @@ def _turned(poses: Array, other: Array) -> Array:
 def _twins(poses: Array) -> Array:
     """Every triple that has a twin, exchanged for it."""
     found = np.array(poses)
-    for a, b, c in TWINNED:
+    for a, b, c in FLIPPABLE_TRIPLES:
         found[..., a] += pi
         found[..., b] = pi - found[..., b]
         found[..., c] += pi

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skelfit.errors import ModelError
-from skelfit.storage.atomic_write import regular_file, replacing
+from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.path_checks import require_regular_file
 
 FORMAT_VERSION = 1
 SKEL_VERSION = "1.1.1"
@@ -243,7 +244,7 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill the file, which is then whole or absent. Raises OutputError."""
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
+    with atomic_write(path) as temporary, open(temporary, "wb") as stream:
         write(stream)
 
 
@@ -270,7 +271,7 @@ def _load_asset(cls: type[Asset], path: Path) -> Asset:
 def read_npz(path: Path, names: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
     """The arrays of an npz file (or those of `names` that it has), never pickles. Raises ModelError."""
     key = None
-    regular_file(path, "an npz file", ModelError)
+    require_regular_file(path, "an npz file", ModelError)
     try:
         with open(path, "rb") as stream:
             if not zipfile.is_zipfile(stream):

@@ -23,7 +23,7 @@ def nearest_rotation(a: Tensor) -> Tensor:
     return turned @ vt
 
 
-def combined(directions: Tensor, betas: Tensor) -> Tensor:
+def blend_shapes(directions: Tensor, betas: Tensor) -> Tensor:
     """Sum of the directions (J, 3, K) times betas (..., K): (..., J, 3).
 
     Not a matrix product: its rounding may depend on how many people are in the batch.

@@ -80,8 +80,8 @@ def rotation_to_angles(ball: BallJoints, rot: Tensor, near: Tensor) -> Tensor:
     z22 = sin_a * local[..., 2, 1] + cos_a * local[..., 2, 2]
     c = torch.atan2(-y[..., 0], y[..., 1])
     b = torch.atan2(-local[..., 2, 0], z22)
-    one = nearest_turn(torch.stack((a, b, c), -1) * ball.hand, ball.middle)
-    twin = nearest_turn(torch.stack((a + pi, pi - b, c + pi), -1) * ball.hand, ball.middle)
+    one = wrap_near(torch.stack((a, b, c), -1) * ball.hand, ball.middle)
+    twin = wrap_near(torch.stack((a + pi, pi - b, c + pi), -1) * ball.hand, ball.middle)
     return torch.where((_excess(ball, one) <= _excess(ball, twin))[..., None], one, twin)
 
 
@@ -91,7 +91,7 @@ def _excess(ball: BallJoints, angles: Tensor) -> Tensor:
     return (torch.relu(angles - high) + torch.relu(low - angles)).square().sum(-1)
 
 
-def nearest_turn(angles: Tensor, middle: Tensor) -> Tensor:
+def wrap_near(angles: Tensor, middle: Tensor) -> Tensor:
     """The same angles, within half a turn of middle."""
     return middle + torch.remainder(angles - middle + pi, 2 * pi) - pi
 
@@ -124,7 +124,7 @@ def _moved(ball: BallJoints, later: Tensor, third: Tensor) -> Tensor:
     return torch.stack((first_axis[..., 0], second_axis[..., 0], third_axis), -2)
 
 
-def move(ball: BallJoints, step: BallStep, share: Tensor) -> Tensor:
+def apply_step(ball: BallJoints, step: BallStep, share: Tensor) -> Tensor:
     """Angles (..., n, 3) after a share (...) of the step."""
     turned = roma.rotvec_to_rotmat(share[..., None, None] * step.rotvec) @ step.rot
     return rotation_to_angles(ball, turned, step.angles)

@@ -13,11 +13,13 @@ def joint_errors(label: Array, fit: Array, root: tuple[int, ...]) -> Array:
     """Mean distances (N,3) mm of points fit (N,J,3) m to label (N,J,3) m, as in JOINT_ERRORS."""
     middles = [x[:, list(root)].mean(1, keepdims=True) for x in (label, fit)]
     matched = fit - middles[1] + middles[0]
-    found = [np.sqrt(((x - label) ** 2).sum(-1)).mean(1) for x in (fit, matched, aligned(fit, label))]
+    found = [
+        np.sqrt(((x - label) ** 2).sum(-1)).mean(1) for x in (fit, matched, procrustes_aligned(fit, label))
+    ]
     return 1000 * np.stack(found, 1)
 
 
-def aligned(points: Array, goal: Array) -> Array:
+def procrustes_aligned(points: Array, goal: Array) -> Array:
     """Points (N,J,3) moved, turned and scaled (never mirrored) as near to goal (N,J,3) as that goes (Umeyama 1991)."""
     middle, goal_middle = points.mean(1, keepdims=True), goal.mean(1, keepdims=True)
     x, y = points - middle, goal - goal_middle

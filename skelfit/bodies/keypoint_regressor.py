@@ -20,7 +20,7 @@ from skelfit.bodies.assets import SMPL_GENDERS, Float32, asset_name, load_smpl, 
 from skelfit.bodies.model_set import KEYPOINTS_NAME, refuse_existing, write_provenance
 from skelfit.bodies.official_files import SKIN_VERTICES, file_sha256
 from skelfit.errors import ModelError
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 from skelfit.storage.unpickle import as_array, read_pickle
 
 KEYPOINTS, OPENPOSE, EXTRA = 44, 25, 19
@@ -74,7 +74,7 @@ def import_keypoints(path: Path, out: Path, *, overwrite: bool = False) -> Keypo
 def _read(path: Path) -> Any:
     """The array of a file; nothing in it is executed."""
     ending = path.suffix.lower()
-    regular_file(path, "a keypoint regressor", ModelError)
+    require_regular_file(path, "a keypoint regressor", ModelError)
     try:
         if ending == ".pkl":
             with open(path, "rb") as stream:

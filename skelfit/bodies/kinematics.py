@@ -30,8 +30,8 @@ FOREARM_BONES = {16: (17, 18), 21: (22, 23)}
 # These keep the learned template orientation whatever the shape.
 _FIXED_ORIENTATION = (0, 5, 10, 13, 18, 23)
 SPINE = (LUMBAR, THORAX, HEAD)
-SPINE_BEND = tuple(dof_index(f"{n}_bending") for n in ("lumbar", "thorax", "head"))
-SPINE_EXT = tuple(dof_index(f"{n}_extension") for n in ("lumbar", "thorax", "head"))
+SPINE_BENDING = tuple(dof_index(f"{n}_bending") for n in ("lumbar", "thorax", "head"))
+SPINE_EXTENSION = tuple(dof_index(f"{n}_extension") for n in ("lumbar", "thorax", "head"))
 SCAPULAE = (SCAPULA_R, SCAPULA_L)
 ABDUCTION = tuple(dof_index(f"scapula_abduction_{s}") for s in "rl")
 ELEVATION = tuple(dof_index(f"scapula_elevation_{s}") for s in "rl")
@@ -72,7 +72,7 @@ class Rig:
 
 
 @dataclass(frozen=True)
-class Frames:
+class JointFrames:
     """What a person's shape fixes of the joints; made by `shape_frames`."""
 
     joints: Tensor  # (..., 24, 3) m, T-pose positions
@@ -83,17 +83,17 @@ class Frames:
     thorax_width: Tensor  # (...,) m
     thorax_height: Tensor  # (...,) m
 
-    def take(self, rows: Tensor) -> Frames:
+    def take(self, rows: Tensor) -> JointFrames:
         """The frames of some people of a batch; rows (K,) int64."""
-        return Frames(**{k: v[rows] for k, v in vars(self).items()})
+        return JointFrames(**{k: v[rows] for k, v in vars(self).items()})
 
-    def put(self, rows: Tensor, few: Frames) -> Frames:
+    def put(self, rows: Tensor, few: JointFrames) -> JointFrames:
         """These frames with those of some people replaced; rows (K,) int64."""
-        return Frames(**{k: v.index_copy(0, rows, getattr(few, k)) for k, v in vars(self).items()})
+        return JointFrames(**{k: v.index_copy(0, rows, getattr(few, k)) for k, v in vars(self).items()})
 
 
 @dataclass(frozen=True)
-class Posed:
+class PosedJoints:
     """Joint transforms of posed people; made by `pose_joints`."""
 
     local_rot: Tensor  # (..., 24, 3, 3) relative to the parent
@@ -149,7 +149,7 @@ def make_rig(asset: SkelAsset) -> Rig:
     )
 
 
-def shape_frames(rig: Rig, joints: Tensor) -> Frames:
+def shape_frames(rig: Rig, joints: Tensor) -> JointFrames:
     """Joint frames of people with T-pose joints (..., 24, 3) m."""
     parents = list(SKEL_PARENTS[1:])
     offsets = torch.cat((joints[..., :1, :], joints[..., 1:, :] - joints[..., parents, :]), -2)
@@ -169,7 +169,7 @@ def shape_frames(rig: Rig, joints: Tensor) -> Frames:
     bone_rot = turn @ rig.per_joint_rot
     spine = list(SPINE)
     above, below = joints[..., spine, 1], joints[..., [SKEL_PARENTS[j] for j in spine], 1]
-    return Frames(
+    return JointFrames(
         joints=joints,
         offsets=offsets,
         bone_rot=bone_rot,
@@ -206,10 +206,10 @@ def _scapula_angles(q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return sign, sign * q[..., list(ABDUCTION)], sign * q[..., list(ELEVATION)] - pi / 4
 
 
-def _joint_offsets(frames: Frames, q: Tensor) -> Tensor:
+def _joint_offsets(frames: JointFrames, q: Tensor) -> Tensor:
     """Local joint translations (..., 24, 3) m: the shaped offsets, plus the sliding of spine and scapulae."""
-    side_b, up_b = _spine_curve(q[..., list(SPINE_BEND)])
-    side_e, up_e = _spine_curve(q[..., list(SPINE_EXT)])
+    side_b, up_b = _spine_curve(q[..., list(SPINE_BENDING)])
+    side_e, up_e = _spine_curve(q[..., list(SPINE_EXTENSION)])
     spine = torch.stack((-side_b, up_b + up_e - 2, -side_e), -1) * frames.spine_length[..., None]
 
     sign, a, e = _scapula_angles(q)
@@ -230,7 +230,7 @@ def _joint_offsets(frames: Frames, q: Tensor) -> Tensor:
 
 
 # The pairs of DoFs along which a sliding offset bends: those that slide, each with itself, then these.
-SLIDE_PAIRS = tuple((i, i) for i in (*SPINE_BEND, *SPINE_EXT, *ABDUCTION, *ELEVATION)) + tuple(
+SLIDE_PAIRS = tuple((i, i) for i in (*SPINE_BENDING, *SPINE_EXTENSION, *ABDUCTION, *ELEVATION)) + tuple(
     zip(ELEVATION, ABDUCTION, strict=True)
 )
 
@@ -246,10 +246,10 @@ def _compose(local_rot: Tensor, local_pos: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(rots, -3)[..., _JOINT_OF_ORDER, :, :], torch.cat(poss, -2)[..., _JOINT_OF_ORDER, :]
 
 
-def pose_joints(rig: Rig, frames: Frames, q: Tensor) -> Posed:
+def pose_joints(rig: Rig, frames: JointFrames, q: Tensor) -> PosedJoints:
     """Joint transforms of people posed by q (..., 46) rad, root included, translation not."""
     turns = dof_rotations(rig, q)
     first, second, third = (turns[..., rig.slots[:, k], :, :] for k in range(3))
     local_rot = frames.frame @ (third @ second @ first) @ frames.frame.mT
     rot, pos = _compose(local_rot, _joint_offsets(frames, q))
-    return Posed(local_rot, rot, pos)
+    return PosedJoints(local_rot, rot, pos)

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 
-class _Later:
+class _LazyModule:
     """A module that is not there yet."""
 
     def __init__(self, name: str) -> None:
@@ -16,4 +16,4 @@ class _Later:
         return getattr(import_module(self._name), name)
 
 
-roma = _Later("roma")
+roma = _LazyModule("roma")

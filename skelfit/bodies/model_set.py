@@ -37,12 +37,12 @@ from skelfit.bodies.assets import (
     write_npz,
 )
 from skelfit.errors import ModelError, OutputError
-from skelfit.storage.atomic_write import LOCAL, not_local
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
 PROVENANCE_NAME = "models.json"
 KEYPOINTS_NAME = "keypoints44.npz"
 OPEN_BODY = "open body"
-Record: TypeAlias = dict[str, str]
+ProvenanceEntry: TypeAlias = dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +137,10 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
             )
 
 
-def write_provenance(folder: Path, records: Iterable[Record]) -> None:
+def write_provenance(folder: Path, records: Iterable[ProvenanceEntry]) -> None:
     """Write models.json; it keeps what it said of other assets. Raises ModelError, OutputError."""
     path = folder / PROVENANCE_NAME
-    entries: dict[str, Record] = {}
+    entries: dict[str, ProvenanceEntry] = {}
     if path.exists():
         try:
             entries = {entry["asset"]: entry for entry in json.loads(path.read_text("utf-8"))["models"]}
@@ -180,7 +180,7 @@ def find_models(folder: str | Path | None = None) -> ModelSet:
     if folder is not None:
         return load_models(folder)
     if named := os.environ.get("SKELFIT_MODELS"):
-        if (found := not_local(named)) is not None:
-            raise ModelError("$SKELFIT_MODELS", None, LOCAL, found)
+        if (found := describe_non_local(named)) is not None:
+            raise ModelError("$SKELFIT_MODELS", None, LOCAL_PATH, found)
         return load_models(named)
     return load_models("models") if Path("models").exists() else open_models()

@@ -32,7 +32,7 @@ from skelfit.bodies.assets import (
     save_asset,
 )
 from skelfit.bodies.dofs import DOF_NAMES, SKEL_JOINT_NAMES, SKEL_PARENTS
-from skelfit.bodies.model_set import Record, refuse_existing, write_provenance
+from skelfit.bodies.model_set import ProvenanceEntry, refuse_existing, write_provenance
 from skelfit.errors import ModelError
 from skelfit.storage.unpickle import as_array, as_texts, load_pickle, read_pickle
 
@@ -65,7 +65,7 @@ class ImportRecord:
     asset_sha256: str
     notes: tuple[str, ...]  # what is unusual about the file, yet no error
 
-    def provenance(self) -> Record:
+    def provenance(self) -> ProvenanceEntry:
         """The entry for models.json: file names without folders, so that equal imports give equal files."""
         names = ("kind", "gender", "version", "source_sha256", "asset_sha256")
         record = {name: getattr(self, name) for name in names}
@@ -73,7 +73,7 @@ class ImportRecord:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _OfficialFile:
     kind: str
     gender: str
     version: str
@@ -90,8 +90,8 @@ def import_models(
     """
     if smpl_dir is None and skel_dir is None:
         raise ModelError(out, None, "an SMPL or a SKEL folder to import from", "neither")
-    sources = find_sources("smpl", smpl_dir) if smpl_dir is not None else []
-    sources += find_sources("skel", skel_dir) if skel_dir is not None else []
+    sources = find_official_files("smpl", smpl_dir) if smpl_dir is not None else []
+    sources += find_official_files("skel", skel_dir) if skel_dir is not None else []
     targets = [out / asset_name(source.kind, source.gender) for source in sources]
     refuse_existing(targets, overwrite)
     assets = [_read_source(source) for source in sources]
@@ -114,7 +114,7 @@ def import_models(
     return records
 
 
-def find_sources(kind: str, folder: Path) -> list[_Source]:
+def find_official_files(kind: str, folder: Path) -> list[_OfficialFile]:
     """The official files of a kind in a folder and two levels below it, one per gender. Raises ModelError.
 
     Of several for one gender the highest in the tree wins, then SMPL_GENDER, then the newest version.
@@ -122,7 +122,7 @@ def find_sources(kind: str, folder: Path) -> list[_Source]:
     if not folder.is_dir():
         raise ModelError(folder, None, f"a folder with {kind.upper()} files", "no such folder")
     pattern, genders = (_SMPL_FILE, SMPL_GENDERS) if kind == "smpl" else (_SKEL_FILE, SKEL_GENDERS)
-    found: dict[str, tuple[tuple[Any, ...], _Source]] = {}
+    found: dict[str, tuple[tuple[Any, ...], _OfficialFile]] = {}
     for depth, path in _files(folder, 0):
         if not (match := pattern.fullmatch(path.name)):
             continue
@@ -133,7 +133,7 @@ def find_sources(kind: str, folder: Path) -> list[_Source]:
         numbers = tuple(-int(part) for part in version.split(".")) if groups.get("version") else ()
         rank = (depth, bool(letter), numbers, path.suffix.lower() != ".pkl", str(path))
         if gender not in found or rank < found[gender][0]:
-            found[gender] = rank, _Source(kind, gender, version, path)
+            found[gender] = rank, _OfficialFile(kind, gender, version, path)
     if not found:
         names = "SMPL_NEUTRAL, SMPL_MALE or SMPL_FEMALE (.pkl or .npz) or basicModel_*_lbs_10_207_0_v*.pkl"
         expected = names if kind == "smpl" else "skel_male.pkl or skel_female.pkl"
@@ -149,7 +149,7 @@ def _files(folder: Path, depth: int) -> Iterator[tuple[int, Path]]:
             yield from _files(path, depth + 1)
 
 
-def _read_source(source: _Source) -> AnyAsset:
+def _read_source(source: _OfficialFile) -> AnyAsset:
     if source.kind == "skel":
         return skel_from_official(load_pickle(source.path), source.gender, source.path)
     is_npz = source.path.suffix.lower() == ".npz"

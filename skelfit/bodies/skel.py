@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.bodies.assets import SkelAsset
-from skelfit.bodies.axis_rotations import combined
+from skelfit.bodies.axis_rotations import blend_shapes
 from skelfit.bodies.dofs import NUM_DOFS, SMPL_JOINT_OF_SKEL
 from skelfit.bodies.kinematics import (
     LUMBAR,
     THORAX,
-    Frames,
-    Posed,
+    JointFrames,
+    PosedJoints,
     Rig,
     make_rig,
     pose_joints,
@@ -60,7 +60,7 @@ class SkelShape:
     """A person's shape, prepared once: rest skin (..., V, 3) m and joint frames."""
 
     v_rest: Tensor
-    frames: Frames
+    frames: JointFrames
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ class SkelModel:
         v_rest = self.v_template + torch.einsum("vcb,...b->...vc", self.shapedirs, betas)
         return SkelShape(v_rest, self.frames(betas))
 
-    def frames(self, betas: Tensor) -> Frames:
+    def frames(self, betas: Tensor) -> JointFrames:
         """Joint frames of people of shape betas (..., 10), without their skin."""
-        joints = self.j_template + combined(self.j_shapedirs, betas)
+        joints = self.j_template + blend_shapes(self.j_shapedirs, betas)
         return shape_frames(self.rig, joints)
 
     def correctives(self, local_rot: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class SkelModel:
         feature = corrective_feature(local_rot, self.corrective_joints)
         return torch.einsum("vcp,...p->...vc", self.posedirs, feature)
 
-    def joints(self, frames: Frames, q: Tensor) -> Posed:
+    def joints(self, frames: JointFrames, q: Tensor) -> PosedJoints:
         """Joint transforms of people posed by q (..., 46), without translation."""
         _expect_last(q, NUM_DOFS, "q")
         return pose_joints(self.rig, frames, q)
@@ -191,13 +191,13 @@ def corrective_feature(local_rot: Tensor, joints: list[int]) -> Tensor:
     return (local_rot[..., joints, :, :] - eye).flatten(-3)
 
 
-def skinning_transforms(posed: Posed, rest_joints: Tensor) -> Tensor:
+def skinning_transforms(posed: PosedJoints, rest_joints: Tensor) -> Tensor:
     """A = [R | p - R J] of each joint, (..., 24, 3, 4): takes rest points to posed ones."""
     shift = posed.pos - (posed.rot @ rest_joints[..., None])[..., 0]
     return torch.cat((posed.rot, shift[..., None]), -1)
 
 
-def _skin(points: Tensor, weights: Tensor, posed: Posed, rest_joints: Tensor) -> Tensor:
+def _skin(points: Tensor, weights: Tensor, posed: PosedJoints, rest_joints: Tensor) -> Tensor:
     """Linear blend skinning of points (..., N, 3) with weights (N, 24)."""
     blended = torch.einsum("vj,...jrc->...vrc", weights, skinning_transforms(posed, rest_joints))
     return (blended[..., :3] @ points[..., None])[..., 0] + blended[..., 3]

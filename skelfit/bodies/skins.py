@@ -9,7 +9,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 
 
-class Skins:
+class SkelSkins:
     """Bodies of a model set, each made when it is first asked for."""
 
     def __init__(self, models: ModelSet, gender: str, device: torch.device | str = "cpu") -> None:

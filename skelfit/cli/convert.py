@@ -49,7 +49,7 @@ from skelfit.executors.dask_tasks import ShardFailure, run_tasks
 from skelfit.executors.dask_worker import Work
 from skelfit.executors.executor import HERE, Place, visible_gpus
 from skelfit.fitting.backends.backend import is_compiled, make_backend
-from skelfit.labels.filters import PUBLISHED_VALUES, switched
+from skelfit.labels.filters import PUBLISHED_VALUES, switch_filters
 from skelfit.labels.label_store import clear_temporaries, store_sequences
 from skelfit.resources.catalog import MANIFESTS
 
@@ -185,7 +185,7 @@ def convert_subset(subset: Subset, out: Path, orders: Orders) -> dict[str, Any]:
             pipeline=settings,
             device=orders.device,
             labels=label_files(subset, out / STORES, settings.gates.max_abs_beta, orders.limit),
-            filters=switched(subset.filters, orders.filters_on, orders.filters_off),
+            filters=switch_filters(subset.filters, orders.filters_on, orders.filters_off),
             description=subset.description,
             origins=subset.origins,
         )

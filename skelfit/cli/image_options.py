@@ -12,9 +12,9 @@ import click
 
 from skelfit.cli.path_types import PATTERN
 from skelfit.config.pipeline import ImageMode, Pipeline
-from skelfit.images.image_source import ImagePlace, find_images
+from skelfit.images.image_source import ImageLocation, locate_images
 from skelfit.images.tar_index import INDEX_NAME, build_index
-from skelfit.storage.atomic_write import skipped_line
+from skelfit.storage.path_checks import describe_skipped
 
 _FAULTS_SAID = 10
 
@@ -23,7 +23,7 @@ _FAULTS_SAID = 10
 class ImageOptions:
     """Where images are and what of them is wanted, where the command line says so."""
 
-    place: ImagePlace | None
+    place: ImageLocation | None
     mode: ImageMode | None
     size: int | None
     margin: float | None
@@ -67,7 +67,7 @@ def image_options(command: Callable[..., None]) -> Callable[..., None]:
         crop_margin: float | None,
         **others: Any,
     ) -> None:
-        place = None if images is None else find_images(images)
+        place = None if images is None else locate_images(images)
         if images is not None and place is None:
             raise click.BadParameter(f"no such folder or tar: {images}", param_hint="--images")
         command(image_options=ImageOptions(place, image_mode, crop_size, crop_margin), **others)
@@ -75,7 +75,7 @@ def image_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def prepare_images(place: ImagePlace | None, mode: ImageMode, stores: Path) -> str | None:
+def prepare_images(place: ImageLocation | None, mode: ImageMode, stores: Path) -> str | None:
     """What a run reads its images from: a folder, or the index of tars, which is made or renewed in `stores`.
 
     None for labels only. Raises ImageError when no tar holds an image, OutputError when the index cannot be written.
@@ -97,5 +97,5 @@ def prepare_images(place: ImagePlace | None, mode: ImageMode, stores: Path) -> s
     if len(report.faults) > _FAULTS_SAID:
         click.echo(f"  and {len(report.faults) - _FAULTS_SAID} more tars with faults")
     if report.skipped:
-        click.echo(f"  {skipped_line(report.skipped, 'images')}")
+        click.echo(f"  {describe_skipped(report.skipped, 'images')}")
     return str(index)

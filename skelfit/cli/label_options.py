@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 
 from skelfit.cli.path_types import PATH
-from skelfit.config.manifest import ReadOptions, Source
+from skelfit.config.manifest import LabelLayout, ReadOptions
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LabelOptions:
     """A label file or a folder of sequences, and how to read it."""
 
     path: Path | None
-    source: Source | None
+    source: LabelLayout | None
     read: ReadOptions
 
 
@@ -28,7 +28,7 @@ def label_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--labels", type=PATH, help="Or one label file, or a folder of sequences.")
     @click.option(
-        "--source", type=click.Choice(get_args(Source)), help="Its layout  [default: told by its keys]."
+        "--source", type=click.Choice(get_args(LabelLayout)), help="Its layout  [default: told by its keys]."
     )
     @click.option(
         "--scale-unit", type=click.Choice(["px", "px/200"]), help="Of its boxes  [default: by value]."
@@ -58,7 +58,7 @@ def label_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(
         manifest: Path | None,
         labels: Path | None,
-        source: Source | None,
+        source: LabelLayout | None,
         scale_unit: Any,
         angle_unit: Any,
         rot6d: Any,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from skelfit.config.pipeline import ImageMode
 from skelfit.conversion.run_plan import Run
 from skelfit.errors import ConfigError
-from skelfit.labels.filters import NEEDS
-from skelfit.labels.label_store import Contents, store_contents
+from skelfit.labels.filters import REQUIRED_DATA
+from skelfit.labels.label_store import StoreContents, store_contents
 from skelfit.labels.readers.base import OptionError
 
 
@@ -42,7 +42,7 @@ def check_given(run: Run, given: Given) -> None:
     files = [(file, store_contents(file.store, file.rows)) for file in run.labels if file.rows]
     if not files:
         return
-    uses: list[tuple[bool, str, str, Callable[[Contents], bool]]] = [
+    uses: list[tuple[bool, str, str, Callable[[StoreContents], bool]]] = [
         (
             given.skel_gender is not None,
             f"people of neutral gender, for --skel-gender {given.skel_gender}",
@@ -64,7 +64,7 @@ def check_given(run: Run, given: Given) -> None:
         ),
         *(
             (True, f"{what}, for --filter {rule}", "none", lambda content, what=what: content.has(what))
-            for rule, what in NEEDS.items()
+            for rule, what in REQUIRED_DATA.items()
             if rule in given.filters
         ),
     ]

@@ -17,18 +17,18 @@ from skelfit.cli.progress_bars import Progress
 from skelfit.config.manifest import DemoSpec, Filters, LabelSource, Manifest, Origin, load_manifest
 from skelfit.conversion.run_plan import LabelFile, Run
 from skelfit.errors import ConfigError, LabelError
-from skelfit.images.image_source import ImagePlace, ImageSource, find_images, open_images
-from skelfit.labels.filters import GROUPS, NEEDS, PUBLISHED_VALUES, active
+from skelfit.images.image_source import ImageLocation, ImageSource, locate_images, open_images
+from skelfit.labels.filters import FILTER_GROUPS, PUBLISHED_VALUES, REQUIRED_DATA, active_filters
 from skelfit.labels.image_names import image_path
 from skelfit.labels.label_schema import record_sha256
 from skelfit.labels.label_store import build_store, read_rows, store_contents, store_info
 from skelfit.labels.readers.base import OptionError
-from skelfit.labels.readers.registry import find_source
+from skelfit.labels.readers.registry import detect_layout
 from skelfit.labels.readers.sequence_folder import skipped_in
-from skelfit.storage.atomic_write import LOCAL, not_local
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
 IMAGES_LOOKED_FOR = 100  # rows
-FILTER_NAMES = (*PUBLISHED_VALUES, *GROUPS)
+FILTER_NAMES = (*PUBLISHED_VALUES, *FILTER_GROUPS)
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Subset:
     name: str
     sources: tuple[LabelSource, ...]
     paths: tuple[Path, ...]  # of the label files
-    images: ImagePlace | None
+    images: ImageLocation | None
     filters: Filters = Filters()
     recorded: bool = False  # whether the sha256 of its files is kept beside them
     description: str = ""
     origins: tuple[Origin, ...] = ()
 
 
-def file_subset(labels: LabelOptions, images: ImagePlace | None) -> Subset:
+def file_subset(labels: LabelOptions, images: ImageLocation | None) -> Subset:
     """The subset of one label file, or of a folder of sequences, named after it."""
     assert labels.path is not None
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.path.resolve().stem)
@@ -53,7 +53,7 @@ def file_subset(labels: LabelOptions, images: ImagePlace | None) -> Subset:
     return Subset(name, (source,), (labels.path,), images)
 
 
-def manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet) -> Subset:
+def manifest_subset(path: Path, images: ImageLocation | None, models: ModelSet) -> Subset:
     """The subset of a manifest; the demo's people are made when they are not there.
 
     Raises LabelError when a label file is missing, saying what to download, and where to put it.
@@ -64,7 +64,7 @@ def manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet) -> 
         _make_demo(paths[0].parent, manifest.demo, models)
     _check_there(manifest, paths)
     if images is None and manifest.images is not None:
-        images = find_images(manifest.images, root)
+        images = locate_images(manifest.images, root)
         if images is None:
             click.echo(f"no images {root / manifest.images}: the shards will hold labels without images")
             if sources := _sources(manifest, "images"):
@@ -93,8 +93,8 @@ def manifests_of(folder: Path) -> list[Path]:
 def data_root() -> Path:
     """The folder that manifests speak of. Raises ConfigError."""
     named = os.environ.get("SKELFIT_DATA") or "data"
-    if (found := not_local(named)) is not None:
-        raise ConfigError("$SKELFIT_DATA", None, LOCAL, found)
+    if (found := describe_non_local(named)) is not None:
+        raise ConfigError("$SKELFIT_DATA", None, LOCAL_PATH, found)
     return Path(named)
 
 
@@ -107,7 +107,7 @@ def label_files(
     for source, path in zip(subset.sources, subset.paths, strict=True):
         store = build_store(source, path, folder, max_abs_beta)
         info = store_info(store)
-        told = "" if source.source or path.is_dir() else f" (told by its keys {find_source(path)[1]})"
+        told = "" if source.source or path.is_dir() else f" (told by its keys {detect_layout(path)[1]})"
         click.echo(f"{path}: {info.rows} rows of {info.source} labels{told}")
         if path.is_dir() and (skipped := skipped_in(path)):
             click.echo(f"  {skipped}")
@@ -171,10 +171,10 @@ def check_filters(run: Run) -> None:
     """Say so where a filter asks for what a label file does not have."""
     for file in run.labels:
         contents = store_contents(file.store, file.rows)
-        for rule in active(run.filters):
-            if rule in NEEDS and not contents.has(NEEDS[rule]):
+        for rule in active_filters(run.filters):
+            if rule in REQUIRED_DATA and not contents.has(REQUIRED_DATA[rule]):
                 effect = "takes no keypoint away" if rule == "low_confidence" else "leaves none of them out"
-                click.echo(f"{file.name}: no row has {NEEDS[rule]}, so the filter {rule} {effect}")
+                click.echo(f"{file.name}: no row has {REQUIRED_DATA[rule]}, so the filter {rule} {effect}")
 
 
 def say_sequences(run: Run) -> None:
@@ -233,7 +233,7 @@ def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
     found += ". Put it there" if one else ". Put them there"
     found += " (the folder for data is ./data, or $SKELFIT_DATA)"
     images = manifest.images
-    if images and find_images(images, data_root()) is None and (sources := _sources(manifest, "images")):
+    if images and locate_images(images, data_root()) is None and (sources := _sources(manifest, "images")):
         found += f". The images, {data_root() / images}, come from {sources}"
     raise MissingError(" and ".join(missing), None, expected, found)
 

@@ -11,7 +11,7 @@ from skelfit.bodies.assets import write_npz
 from skelfit.cli.path_types import PATH, PATTERN
 from skelfit.errors import OutputError
 from skelfit.images.fourdhumans_tars import read_tar_labels
-from skelfit.images.image_source import find_images
+from skelfit.images.image_source import locate_images
 
 
 @click.command("tar-labels")
@@ -27,7 +27,7 @@ def tar_labels_command(tars: str, out: Path, overwrite: bool) -> None:
         raise OutputError(f"{out}: expected a file name that ends in .npz")
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: exists already; choose another name or --overwrite")
-    place = find_images(tars)
+    place = locate_images(tars)
     if place is None or not place.tars:
         raise click.BadParameter(f"no such tar: {tars}", param_hint="TARS")
     with tqdm(total=len(place.tars), unit="tar", disable=None) as bar:

@@ -16,8 +16,8 @@ from skelfit.errors import ConfigError
 BodyPart = Literal["lower_body", "upper_body", "all"]
 SkelGender = Literal["male", "female", "best"]
 NeutralTarget = Literal["neutral", "gendered"]
-FirstBetas = Literal["transfer", "copy"]
-Root = Literal["frozen", "turn", "free"]
+InitialBetas = Literal["transfer", "copy"]
+RootMode = Literal["frozen", "turn", "free"]
 _TURN = 2 * math.pi
 
 
@@ -149,7 +149,7 @@ class LocatorConfig:
 
 
 @dataclass(frozen=True)
-class SpineTie:
+class SpineCoupling:
     """How lumbar and thorax share one motion of the trunk."""
 
     weight: float = bounded(0)  # m^2 per squared rad off the share; 0: they do as the skin has it
@@ -160,9 +160,9 @@ class SpineTie:
 class SpineConfig:
     """The ties of the spine; see `fit.couplings` for where the ratios come from."""
 
-    bending: SpineTie = SpineTie(4e-4, 0.4)
-    extension: SpineTie = SpineTie(1e-4, 1.0)
-    twist: SpineTie = SpineTie(2e-4, 0.13)
+    bending: SpineCoupling = SpineCoupling(4e-4, 0.4)
+    extension: SpineCoupling = SpineCoupling(1e-4, 1.0)
+    twist: SpineCoupling = SpineCoupling(2e-4, 0.13)
 
 
 @dataclass(frozen=True)
@@ -225,8 +225,8 @@ class FitConfig:
     # neutral betas for its own.
     neutral_target: NeutralTarget = "neutral"
     # SKEL's betas, before any refinement: those nearest to SMPL's body at rest, or the same numbers.
-    betas: FirstBetas = "transfer"
-    root: Root = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
+    betas: InitialBetas = "transfer"
+    root: RootMode = "frozen"  # in the last stage: as the label has it, or free to turn, or to turn and move
     root_prior: RootPrior = RootPrior()
     # People per solver call; None: what suits the device. A sequence's frames are all held, about 50 kB each.
     batch: int | None = bounded(1, default=None)
@@ -245,7 +245,7 @@ class FitConfig:
     meshes: MeshConfig = MeshConfig()
     temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
 
-    def root_of(self, smpl: bool) -> Root:
+    def root_of(self, smpl: bool) -> RootMode:
         """What becomes of the root: meshes have no label (smpl: false) that could hold it."""
         return self.root if smpl else "free"
 

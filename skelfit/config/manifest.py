@@ -11,7 +11,7 @@ from skelfit.errors import ConfigError
 
 Gender = Literal["neutral", "male", "female"]
 PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
-Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
+LabelLayout = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LabelSource:
     """One label file of a subset, or a folder of sequences; `path` is relative to the data root."""
 
     path: str = local_path()
-    source: Source | None = None  # its layout; None: told by its keys
+    source: LabelLayout | None = None  # its layout; None: told by its keys
     sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
     expected_keys: tuple[str, ...] = ()  # that the file must have, beside those that its reader needs
     expected_rows: int | None = bounded(0, default=None)

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from skelfit.errors import ConfigError
-from skelfit.storage.atomic_write import LOCAL, not_local, regular_file
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local, require_regular_file
 
 T = TypeVar("T")
 
@@ -53,8 +53,8 @@ def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T
             values[name] = convert(hints[name], mapping[name], path, key)
             if "min" in spec.metadata:
                 _check_limits(values[name], spec.metadata["min"], spec.metadata["max"], path, key)
-            if "local" in spec.metadata and (found := not_local(values[name] or "")) is not None:
-                raise ConfigError(path, key, LOCAL, found)
+            if "local" in spec.metadata and (found := describe_non_local(values[name] or "")) is not None:
+                raise ConfigError(path, key, LOCAL_PATH, found)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise ConfigError(path, key, _type_name(hints[name]), "nothing (the key is missing)")
     return cls(**values)
@@ -156,7 +156,7 @@ _StrictLoader.add_implicit_resolver(
 
 def load_yaml(path: str | Path) -> object:
     """The content of a YAML file as plain data. Raises ConfigError."""
-    regular_file(path, "a YAML file", ConfigError)
+    require_regular_file(path, "a YAML file", ConfigError)
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from skelfit.config.pipeline import GateConfig, Pipeline
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.mesh_labels import MeshPeople
 from skelfit.fitting.sequences.frame_index import Frames
-from skelfit.labels.filters import Screening, vertex_fault
+from skelfit.labels.filters import FilterResult, vertex_error_reason
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.shards.label_vector import FloatArray
 from skelfit.shards.row_status import FILTERED, PUBLISHED
@@ -164,7 +164,7 @@ class Verdict:
 
 
 def judge(
-    batch: LabelBatch, fitted: Fitted, pipeline: Pipeline, screening: Screening | None = None
+    batch: LabelBatch, fitted: Fitted, pipeline: Pipeline, screening: FilterResult | None = None
 ) -> list[Verdict]:
     """The verdict on each row; of several faults the first counts: of the label, of the fit, of the pose."""
     excess, worst = limit_excess(np.nan_to_num(fitted.poses), dof_limits(pipeline.fit.limits))
@@ -177,7 +177,7 @@ def judge(
         else:
             verdict = _fit_verdict(fitted, i, pipeline.gates)
         if verdict.status == OK and screening:
-            fault = vertex_fault(float(fitted.max_vertex_mm[i]), screening.filters)
+            fault = vertex_error_reason(float(fitted.max_vertex_mm[i]), screening.filters)
             verdict = Verdict(FILTERED, fault) if fault else verdict
         limit = pipeline.gates.limit_deg
         if verdict.status == OK and limit is not None and excess[i] > limit:

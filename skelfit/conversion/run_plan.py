@@ -21,7 +21,7 @@ from skelfit.config.identity import difference, mapping_hash
 from skelfit.config.manifest import Filters, Origin, PathRule, ReadOptions
 from skelfit.config.pipeline import Pipeline
 from skelfit.errors import OutputError
-from skelfit.labels.filters import active
+from skelfit.labels.filters import active_filters
 from skelfit.shards.label_vector import LAYOUT_VERSION, schema
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.shard_files import (
@@ -215,7 +215,8 @@ def finish(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -
 def _filter_counts(run: Run, summary: Summary) -> dict[str, dict[str, float]]:
     """What each rule that is on did: the rows that it left out or changed."""
     counts = {
-        rule: {"value": value, "rows": summary.filters[rule]} for rule, value in active(run.filters).items()
+        rule: {"value": value, "rows": summary.filters[rule]}
+        for rule, value in active_filters(run.filters).items()
     }
     if "low_confidence" in counts:
         counts["low_confidence"]["keypoints"] = summary.unseen_keypoints

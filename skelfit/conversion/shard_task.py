@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from skelfit import __version__
-from skelfit.bodies.angle_continuity import continuous
+from skelfit.bodies.angle_continuity import make_continuous
 from skelfit.bodies.model_set import ModelSet, load_models, open_models
 from skelfit.bodies.smpl import root_joint_tables
 from skelfit.config.pipeline import Pipeline
@@ -47,10 +47,10 @@ from skelfit.errors import ConfigError, DeviceError, ModelError, OutputError
 from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.mesh_labels import MeshPeople
-from skelfit.images.image_bytes import Picture
-from skelfit.images.image_source import open_images, read_pictures
-from skelfit.images.square_crop import Box
-from skelfit.labels.filters import Screening, screen
+from skelfit.images.image_bytes import ShardImage
+from skelfit.images.image_source import open_images, read_images
+from skelfit.images.square_crop import CropBox
+from skelfit.labels.filters import FilterResult, apply_filters
 from skelfit.labels.image_names import image_path
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import read_rows
@@ -123,7 +123,7 @@ def run_shard(task: ShardTask, fitter: FitterLike | None = None) -> ShardResult:
         behind = nullcontext if tried_before else writing_behind.get()
         with clock.phase("labels"):
             batch = read_rows(run.labels[task.file_index].store, task.start, task.stop)
-            batch, screening = screen(batch, run.filters)
+            batch, screening = apply_filters(batch, run.filters)
             batch = _as_stored(batch, run, task.file_index)
         with clock.phase("waiting"), _DEVICE:
             with clock.phase("preparing"):
@@ -257,20 +257,20 @@ def models_of(folder: str | None, sha256: str) -> ModelSet:
 
 def _pictures(
     task: ShardTask, batch: LabelBatch, published: Sequence[bool]
-) -> Generator[Picture, None, None]:
+) -> Generator[ShardImage, None, None]:
     """The pictures of a shard's published people, in order. To be closed."""
     run = task.run
     file = run.labels[task.file_index]
     sides = 200.0 * batch.scale.max(axis=1)
     boxes = np.column_stack([batch.center, sides]).astype(float).tolist()
     wanted = [
-        (image_path(name, file.path_rule, file.path_prefix), Box(*box))
+        (image_path(name, file.path_rule, file.path_prefix), CropBox(*box))
         for name, box, good in zip(batch.imgname, boxes, published, strict=True)
         if good
     ]
     if run.images is not None:
         with closing(open_images(run.images)) as source:
-            yield from read_pictures(source, wanted, run.pipeline.images)
+            yield from read_images(source, wanted, run.pipeline.images)
 
 
 def _without_jumps(batch: LabelBatch, poses: FloatArray, published: Sequence[bool]) -> FloatArray:
@@ -279,12 +279,12 @@ def _without_jumps(batch: LabelBatch, poses: FloatArray, published: Sequence[boo
     for sequence in batch.sequences:
         frames = (batch.row >= sequence.start) & (batch.row < sequence.start + sequence.frames)
         frames &= np.array(published, bool)
-        poses[frames] = continuous(poses[frames])
+        poses[frames] = make_continuous(poses[frames])
     return poses
 
 
 def _entries(
-    task: ShardTask, batch: LabelBatch, fitted: Fitted, screening: Screening, clock: _Clock
+    task: ShardTask, batch: LabelBatch, fitted: Fitted, screening: FilterResult, clock: _Clock
 ) -> Iterator[tuple[ShardRow, ShardSample | None]]:
     """Every row of a shard, and the sample of those that are published; images are read on the way."""
     run = task.run
@@ -303,7 +303,7 @@ def _entries(
             row = _row(task, batch, fitted, i, verdict, int(screening.unseen[i]), picture, rates[i])
             sample = None
             if published[i]:
-                picture = picture or Picture(None)
+                picture = picture or ShardImage(None)
                 meta = _meta(task, batch, row, i) | {"keypoints3d": origins[i]} | _image_meta(picture)
                 sample = ShardSample(
                     row.key, labels[i], {**meta, "layout": LAYOUT_VERSION}, picture.data, picture.ending
@@ -311,7 +311,7 @@ def _entries(
             yield row, sample
 
 
-def _image_meta(picture: Picture) -> dict[str, Any]:
+def _image_meta(picture: ShardImage) -> dict[str, Any]:
     """What a sample's metadata says of its image."""
     return {"image": picture.data is not None, "image_size": picture.size, "affine": picture.affine}
 
@@ -323,7 +323,7 @@ def _row(
     i: int,
     verdict: Verdict,
     unseen: int,
-    picture: Picture | None,
+    picture: ShardImage | None,
     fitted_rate: float | None,
 ) -> ShardRow:
     """The sidecar row of row i of a shard; its picture is None where none was wanted."""

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skelfit.bodies.axis_rotations import combined
-from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints, nearest_turn
+from skelfit.bodies.axis_rotations import blend_shapes
+from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints, wrap_near
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.bodies.lazy_roma import roma
 from skelfit.bodies.skel import SkelModel
@@ -221,13 +221,13 @@ class PairFitter:
         )
         errors = [m.errors(x) for m, x in zip(measured, distances, strict=True)]
         found = errors[-1]
-        q = nearest_turn(q, self.middle)
+        q = wrap_near(q, self.middle)
         value, decrease = status[:, 1], status[:, 2]
 
         rot = roma.rotvec_to_rotmat(pose[:, 0])
         # (B, 3, 3): how far the pelvis is turned, in its own frame; moved (B, 3) m is in the canonical one.
         turned = angles_to_rotation(self.root_ball, q[:, None, list(ROOT_DOFS)])[:, 0]
-        skel_root = self.skel.j_template[0] + combined(self.skel.j_shapedirs[:1], fitted)[:, 0]
+        skel_root = self.skel.j_template[0] + blend_shapes(self.skel.j_shapedirs[:1], fitted)[:, 0]
         frozen = root_translation(transl, rot, self.smpl.root_joint(betas), skel_root)
 
         def place(points: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.errors import LabelError, ModelError
-from skelfit.images.tar_index import members
-from skelfit.labels.files.file_signatures import what_file
-from skelfit.labels.files.foreign_files import what_global
-from skelfit.storage.atomic_write import regular_file
+from skelfit.images.tar_index import tar_members
+from skelfit.labels.files.file_signatures import describe_file
+from skelfit.labels.files.foreign_files import describe_global
+from skelfit.storage.path_checks import require_regular_file
 from skelfit.storage.unpickle import GlobalError, as_array, as_key, kind_of, read_pickle
 
 ENDING = ".data.pyd"
@@ -64,10 +64,10 @@ def _people(tar: Path) -> tuple[list[str], list[dict[str, Array]]]:
     """The keys of a tar's images, one for each person, and the people."""
     names: list[str] = []
     people: list[dict[str, Array]] = []
-    regular_file(tar, "a tar that can be read", LabelError)
+    require_regular_file(tar, "a tar that can be read", LabelError)
     try:
         with open(tar, "rb") as stream, open(tar, "rb") as content:
-            for member in members(stream):
+            for member in tar_members(stream):
                 if member.isreg() and member.name.endswith(ENDING):
                     content.seek(member.offset_data)
                     found = _read(tar, member.name, content.read(member.size))
@@ -79,7 +79,7 @@ def _people(tar: Path) -> tuple[list[str], list[dict[str, Array]]]:
         raise LabelError(tar, None, "a tar that can be read", error.strerror or str(error)) from None
     except Exception as error:  # tarfile may raise anything on bytes that anyone may have made
         raise LabelError(
-            tar, None, "a whole tar, not compressed", what_file(tar, but="tar") or str(error)
+            tar, None, "a whole tar, not compressed", describe_file(tar, but="tar") or str(error)
         ) from None
     return names, people
 
@@ -89,7 +89,7 @@ def _read(tar: Path, name: str, data: bytes) -> list[dict[str, Array]]:
     try:
         content = read_pickle(io.BytesIO(data), tar, name)
     except GlobalError as error:
-        raise LabelError(tar, name, error.expected, what_global(error.name, Path(name))) from None
+        raise LabelError(tar, name, error.expected, describe_global(error.name, Path(name))) from None
     except ModelError as error:
         raise LabelError(tar, name, error.expected, error.found) from None
     if not isinstance(content, list) or not all(isinstance(person, dict) for person in content):

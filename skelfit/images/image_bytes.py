@@ -20,7 +20,7 @@ IDENTITY: Affine = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
 
 @dataclass(frozen=True)
-class Picture:
+class ShardImage:
     """An image as a shard holds it, and the ending of its name; or none, and why."""
 
     data: bytes | None
@@ -41,7 +41,7 @@ def ending_of(name: str) -> str:
     return os.path.splitext(name)[1][1:].lower()
 
 
-def check(data: bytes, ending: str) -> Picture:
+def check_image(data: bytes, ending: str) -> ShardImage:
     """The picture of an image file of these bytes, or what is wrong with it. Never raises."""
     try:
         with open_image(data) as image:
@@ -49,18 +49,18 @@ def check(data: bytes, ending: str) -> Picture:
                 to_rgb(image)
             elif not _ends_well(data, image.format):
                 image.load()
-            return Picture(data, ending, size=image.size, affine=IDENTITY)
+            return ShardImage(data, ending, size=image.size, affine=IDENTITY)
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
-        return no_picture(error)
+        return faulty_image(error)
 
 
-def no_picture(error: Exception) -> Picture:
+def faulty_image(error: Exception) -> ShardImage:
     """What an image is worth of which decoding raised an error."""
     if isinstance(error, TooLargeError):
-        return Picture(None, reason=TOO_LARGE, detail=str(error))
+        return ShardImage(None, reason=TOO_LARGE, detail=str(error))
     if isinstance(error, UnknownPixelsError):
-        return Picture(None, reason=UNKNOWN_PIXELS, detail=str(error))
-    return Picture(None, reason=DAMAGED)
+        return ShardImage(None, reason=UNKNOWN_PIXELS, detail=str(error))
+    return ShardImage(None, reason=DAMAGED)
 
 
 def _ends_well(data: bytes, form: str | None) -> bool:

@@ -16,17 +16,25 @@ from braceexpand import braceexpand
 
 from skelfit.config.pipeline import ImageConfig
 from skelfit.images.decoding import ENDINGS
-from skelfit.images.image_bytes import MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture, check, ending_of
-from skelfit.images.square_crop import Box, cut_crops
-from skelfit.images.tar_index import ImageError, Member, TarImages
-from skelfit.storage.atomic_write import other_than_file
+from skelfit.images.image_bytes import (
+    MAX_BYTES,
+    MISSING,
+    TOO_LARGE,
+    UNREADABLE,
+    ShardImage,
+    check_image,
+    ending_of,
+)
+from skelfit.images.square_crop import CropBox, cut_crops
+from skelfit.images.tar_index import ImageError, TarImages, TarMember
+from skelfit.storage.path_checks import describe_non_file
 
 # Read at the same time: a network drive answers late, but many at once. Bounds the memory, too.
 AHEAD, THREADS = 16, 4
 
 
 @dataclass(frozen=True)
-class ImagePlace:
+class ImageLocation:
     """What a manifest or a command line says of the images: a folder, or tars in their order."""
 
     folder: Path | None
@@ -34,14 +42,14 @@ class ImagePlace:
     missing: tuple[Path, ...] = ()  # tars that a pattern names one by one and that are not there
 
 
-def find_images(text: str, root: Path | None = None) -> ImagePlace | None:
+def locate_images(text: str, root: Path | None = None) -> ImageLocation | None:
     """The folder or tars of a text such as `coco/train2014`, `h36m/*.tar` or `h36m/{000000..000312}.tar`.
 
     Relative paths are below `root`. None when nothing is there; ImageError for a pattern that is none.
     """
     base = Path() if root is None else root
     if (base / text).is_dir():
-        return ImagePlace((base / text).absolute())
+        return ImageLocation((base / text).absolute())
     try:
         pieces = list(braceexpand(text))
     except ValueError:
@@ -58,13 +66,13 @@ def find_images(text: str, root: Path | None = None) -> ImagePlace | None:
             found = []
             missing.append(path)
         tars.update(dict.fromkeys(found))
-    return ImagePlace(None, tuple(tars), tuple(missing)) if tars else None
+    return ImageLocation(None, tuple(tars), tuple(missing)) if tars else None
 
 
 class ImageSource(Protocol):
     """Images by name, from wherever they are."""
 
-    def find(self, name: str) -> Path | Member | None:
+    def find(self, name: str) -> Path | TarMember | None:
         """Where an image is, as far as that is known without looking at it."""
 
     def similar(self, name: str) -> str | None:
@@ -97,15 +105,15 @@ def open_images(place: str | Path) -> ImageSource:
     return TarImages(place) if place.is_file() else FolderImages(place)
 
 
-def read_pictures(
-    source: ImageSource, wanted: Iterable[tuple[str, Box]], config: ImageConfig
-) -> Generator[Picture, None, None]:
+def read_images(
+    source: ImageSource, wanted: Iterable[tuple[str, CropBox]], config: ImageConfig
+) -> Generator[ShardImage, None, None]:
     """The pictures of some people, in order, a few images read ahead.
 
     wanted: of each person the name of the image ('' where there is none) and the box. An image that several people in
     a row share is read once. Raises ImageError when a tar is not the one that was indexed.
     """
-    ahead: deque[Future[list[Picture]]] = deque()
+    ahead: deque[Future[list[ShardImage]]] = deque()
     with ThreadPoolExecutor(THREADS, "images") as pool:
         try:
             for name, people in groupby(wanted, key=lambda person: person[0]):
@@ -123,65 +131,65 @@ def read_pictures(
 
 
 def _pictures(
-    place: Path | Member | None, lost: Picture | None, boxes: list[Box], config: ImageConfig
-) -> list[Picture]:
+    place: Path | TarMember | None, lost: ShardImage | None, boxes: list[CropBox], config: ImageConfig
+) -> list[ShardImage]:
     """The pictures of the people of one image; lost: what is known of it by its name."""
-    picture = lost or read_picture(place)
+    picture = lost or read_image(place)
     if picture.data is None or config.mode != "crop":
         return [picture] * len(boxes)
     return cut_crops(picture, boxes, config)
 
 
-def read_picture(place: Path | Member | None) -> Picture:
+def read_image(place: Path | TarMember | None) -> ShardImage:
     """Read and check an image; None is one that there is not. Raises ImageError when a tar is not as indexed."""
     if place is None:
-        return Picture(None, reason=MISSING)
+        return ShardImage(None, reason=MISSING)
     if other := _other_name(place.name):
         return other
     try:
-        data = _member_bytes(place) if isinstance(place, Member) else _file_bytes(place)
-    except _Lost as lost:
+        data = _member_bytes(place) if isinstance(place, TarMember) else _file_bytes(place)
+    except _UnreadableImageError as lost:
         return lost.picture
-    return check(data, ending_of(place.name))
+    return check_image(data, ending_of(place.name))
 
 
-def _other_name(name: str) -> Picture | None:
+def _other_name(name: str) -> ShardImage | None:
     """None for a name that ends as images do: one of another kind could pass for a label."""
     ending = ending_of(name)
     if ending in ENDINGS:
         return None
     detail = f"its name ends with .{ending}, which is not read" if ending else "its name has no ending"
-    return Picture(None, reason=MISSING, detail=detail)
+    return ShardImage(None, reason=MISSING, detail=detail)
 
 
-class _Lost(Exception):
+class _UnreadableImageError(Exception):
     """An image that cannot be read, and why."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        self.picture = Picture(None, reason=reason, detail=detail)
+        self.picture = ShardImage(None, reason=reason, detail=detail)
 
 
 def _file_bytes(path: Path) -> bytes:
-    if other := other_than_file(path):  # to open a named pipe would block
-        raise _Lost(UNREADABLE, f"{other}, not a regular file")
+    if other := describe_non_file(path):  # to open a named pipe would block
+        raise _UnreadableImageError(UNREADABLE, f"{other}, not a regular file")
     try:
         with open(path, "rb") as file:
             _check_size(os.fstat(file.fileno()).st_size)
             return file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
-        raise _Lost(MISSING) from None
+        raise _UnreadableImageError(MISSING) from None
     except OSError as error:
-        raise _Lost(UNREADABLE, error.strerror or "") from None
+        raise _UnreadableImageError(UNREADABLE, error.strerror or "") from None
 
 
 def _check_size(size: int) -> None:
     if size > MAX_BYTES:
-        raise _Lost(TOO_LARGE, f"{size:,} bytes, at most {MAX_BYTES:,} are read")
+        raise _UnreadableImageError(TOO_LARGE, f"{size:,} bytes, at most {MAX_BYTES:,} are read")
 
 
-def _member_bytes(member: Member) -> bytes:
+def _member_bytes(member: TarMember) -> bytes:
     _check_size(member.bytes)
-    if other := other_than_file(member.tar):
+    if other := describe_non_file(member.tar):
         raise ImageError(member.tar, None, "the tar that was indexed", other)
     expected = "the tar that was indexed (give the same command again: it is indexed anew)"
     try:
@@ -194,4 +202,4 @@ def _member_bytes(member: Member) -> bytes:
     except FileNotFoundError:
         raise ImageError(member.tar, None, expected, "no such file") from None
     except OSError as error:
-        raise _Lost(UNREADABLE, error.strerror or "") from None
+        raise _UnreadableImageError(UNREADABLE, error.strerror or "") from None

@@ -17,13 +17,13 @@ from PIL import Image
 
 from skelfit.config.pipeline import ImageConfig
 from skelfit.images.decoding import open_image, to_rgb
-from skelfit.images.image_bytes import NO_CROP, Affine, Picture, no_picture
+from skelfit.images.image_bytes import NO_CROP, Affine, ShardImage, faulty_image
 
 _WIDEST = 8  # times the image's longer side: a person in a wider square would be a few dots
 _SUPPORT = 2  # source pixels per pixel of a crop that the bicubic filter looks at, to each side
 
 
-class Box(NamedTuple):
+class CropBox(NamedTuple):
     """The square about a person, px of the source image."""
 
     x: float
@@ -31,21 +31,21 @@ class Box(NamedTuple):
     side: float
 
 
-def crop_affine(box: Box, config: ImageConfig) -> Affine:
+def crop_affine(box: CropBox, config: ImageConfig) -> Affine:
     """The affine (2,3) from pixels of the source image to those of a box's crop: scale, and shift."""
     side = box.side * config.margin
     scale = config.size / side
     return (scale, 0.0, scale * (side / 2 - box.x)), (0.0, scale, scale * (side / 2 - box.y))
 
 
-def cut_crops(picture: Picture, boxes: Sequence[Box], config: ImageConfig) -> list[Picture]:
+def cut_crops(picture: ShardImage, boxes: Sequence[CropBox], config: ImageConfig) -> list[ShardImage]:
     """The crops of the people of one image (a checked one), in order, or why there are none. Never raises."""
     assert picture.data is not None
     decoded: dict[int, tuple[Image.Image, float]] = {}
     crops = []
     for box in boxes:
         if not _can_be_cut(box, picture, config):
-            crops.append(Picture(None, reason=NO_CROP, size=picture.size))
+            crops.append(ShardImage(None, reason=NO_CROP, size=picture.size))
             continue
         affine = crop_affine(box, config)
         shrink = _shrink(affine[0][0])
@@ -54,13 +54,13 @@ def cut_crops(picture: Picture, boxes: Sequence[Box], config: ImageConfig) -> li
                 decoded[shrink] = _decode(picture.data, shrink)
             data = _encode(_cut(*decoded[shrink], affine, config.size), config.quality)
         except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
-            crops.append(replace(no_picture(error), size=picture.size))
+            crops.append(replace(faulty_image(error), size=picture.size))
             continue
-        crops.append(Picture(data, "jpg", size=picture.size, affine=affine))
+        crops.append(ShardImage(data, "jpg", size=picture.size, affine=affine))
     return crops
 
 
-def _can_be_cut(box: Box, picture: Picture, config: ImageConfig) -> bool:
+def _can_be_cut(box: CropBox, picture: ShardImage, config: ImageConfig) -> bool:
     """Whether a box's square shows something of the image, at a size that makes sense."""
     assert picture.size is not None
     width, height = picture.size

@@ -22,7 +22,8 @@ from zlib import crc32
 from skelfit.errors import InputError
 from skelfit.images.decoding import ENDINGS
 from skelfit.images.image_bytes import ending_of
-from skelfit.storage.atomic_write import other_than_file, replacing, skipped_line
+from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.path_checks import describe_non_file, describe_skipped
 
 INDEX_NAME = "images.sqlite"
 # Of the index, and of the endings that it was made for: another Pillow may read more of them.
@@ -41,7 +42,7 @@ class ImageError(InputError):
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """Where an image stands in a tar, and what the tar was like when that was so."""
 
     name: str
@@ -70,7 +71,7 @@ def build_index(tars: Sequence[Path], path: Path) -> IndexReport:
     states = [_state(tar) for tar in tars]
     known = _known(path)
     if list(known) != states:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             try:
                 scanned = _write(temporary, path, states, known)
             except sqlite3.Error as error:  # such as a full disk
@@ -82,7 +83,7 @@ def build_index(tars: Sequence[Path], path: Path) -> IndexReport:
         faults = [f"{tar}: {fault}" for tar, fault in index.execute("SELECT path, fault FROM tars") if fault]
         skipped = Counter(dict(index.execute("SELECT ending, sum(files) FROM skipped GROUP BY ending")))
     if not images:
-        found = "; ".join(faults[:3]) or skipped_line(skipped, "images") or "none"
+        found = "; ".join(faults[:3]) or describe_skipped(skipped, "images") or "none"
         raise ImageError(tars[0], None, "a tar of images" if len(tars) == 1 else "tars of images", found)
     return IndexReport(images, scanned, tuple(faults), skipped)
 
@@ -93,7 +94,7 @@ class TarImages:
     def __init__(self, path: Path) -> None:
         self._path, self._index = path, _open(path)
 
-    def find(self, name: str) -> Member | None:
+    def find(self, name: str) -> TarMember | None:
         """Where an image is. Raises ImageError when the index is damaged."""
         query = (
             "SELECT name, path, images.start, images.bytes, tars.bytes, mtime_ns FROM images JOIN tars USING (tar) "
@@ -103,7 +104,7 @@ class TarImages:
             row = self._index.execute(query, (_storable(_normal(name)),)).fetchone()
         except sqlite3.Error as error:
             raise _damaged(self._path, error) from None
-        return None if row is None else Member(*row)
+        return None if row is None else TarMember(*row)
 
     def similar(self, name: str) -> str | None:
         """An image of the same base name elsewhere. Raises ImageError when the index is damaged."""
@@ -200,7 +201,7 @@ def _write(
                 )
                 continue
             scanned += 1
-            found = scan(Path(state[0]))
+            found = scan_tar(Path(state[0]))
             index.execute("INSERT INTO tars VALUES (?, ?, ?, ?, ?)", (number, *state, found.fault))
             rows = ((name, number, start, size) for name, (start, size) in sorted(found.images.items()))
             index.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
@@ -210,7 +211,7 @@ def _write(
     return scanned
 
 
-class Scan(NamedTuple):
+class TarScan(NamedTuple):
     """What is in a tar."""
 
     images: dict[str, tuple[int, int]]  # where each begins and how long it is, bytes
@@ -218,16 +219,16 @@ class Scan(NamedTuple):
     skipped: Counter[str]  # other files, by ending
 
 
-def scan(tar: Path) -> Scan:
+def scan_tar(tar: Path) -> TarScan:
     """Find the images of a tar; of one that is cut short or damaged, those before the fault. Never raises for it."""
     images: dict[str, tuple[int, int]] = {}
     skipped: Counter[str] = Counter()
-    if other := other_than_file(tar):  # to open a named pipe would block
-        return Scan(images, f"expected a tar that can be read, found {other}", skipped)
+    if other := describe_non_file(tar):  # to open a named pipe would block
+        return TarScan(images, f"expected a tar that can be read, found {other}", skipped)
     try:
         with open(tar, "rb") as stream:
             try:
-                for member in members(stream):
+                for member in tar_members(stream):
                     name = _normal(member.name)
                     # Links and sparse files have no bytes of their own in one place.
                     plain = member.isreg() and not member.issparse()
@@ -237,13 +238,13 @@ def scan(tar: Path) -> Scan:
                         skipped[_storable(ending_of(name))] += 1
             except Exception as error:  # tarfile may raise anything on bytes that anyone may have made
                 used = f"; its images before that are used: {len(images)}" if images else ""
-                return Scan(images, f"expected a whole tar, not compressed, found {error}{used}", skipped)
+                return TarScan(images, f"expected a whole tar, not compressed, found {error}{used}", skipped)
     except OSError as error:
-        return Scan(images, f"expected a tar that can be read, found {error.strerror or error}", skipped)
-    return Scan(images, "", skipped)
+        return TarScan(images, f"expected a tar that can be read, found {error.strerror or error}", skipped)
+    return TarScan(images, "", skipped)
 
 
-def members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+def tar_members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """The members of a tar; raises when it does not end as a tar ends."""
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         end = 0

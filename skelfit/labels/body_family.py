@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 
 from skelfit.errors import LabelError
-from skelfit.labels.files.array_files import Columns
+from skelfit.labels.files.array_files import LabelArrays
 
-Model = Literal["SMPL", "SMPL+H", "SMPL-X"]
-BODY = 22  # joints that all three have, first and in the same order
-JOINTS: dict[int, Model] = {52: "SMPL+H", 55: "SMPL-X"}
+BodyModel = Literal["SMPL", "SMPL+H", "SMPL-X"]
+BODY_JOINTS = 22  # joints that all three have, first and in the same order
+MODEL_OF_JOINTS: dict[int, BodyModel] = {52: "SMPL+H", 55: "SMPL-X"}
 _MESHES = {10475: "SMPL-X", 5023: "FLAME", 778: "MANO"}  # by the number of vertices
 
 _FACE = frozenset(
@@ -27,7 +27,7 @@ _FACE = frozenset(
 _HANDS = frozenset({"left_hand_pose", "right_hand_pose", "pose_hand", "hand_pose"})
 _POSES = ("body_pose", "pose_body", "poses", "pose", "pose_cam", "full_pose")
 _STATED = ("model_type", "surface_model_type", "body_model_type")
-_MODELS: tuple[tuple[str, Model], ...] = (("smplx", "SMPL-X"), ("smplh", "SMPL+H"), ("smpl", "SMPL"))
+_MODELS: tuple[tuple[str, BodyModel], ...] = (("smplx", "SMPL-X"), ("smplh", "SMPL+H"), ("smpl", "SMPL"))
 _STRANGERS = ("star", "supr", "ghum", "smil", "skel", "mano", "flame", "anny", "mhr", "adam")
 
 
@@ -35,7 +35,7 @@ _STRANGERS = ("star", "supr", "ghum", "smil", "skel", "mano", "flame", "anny", "
 class Body:
     """The model that a file's parameters are of."""
 
-    model: Model
+    model: BodyModel
 
     @property
     def is_smplx(self) -> bool:
@@ -43,7 +43,7 @@ class Body:
         return self.model == "SMPL-X"
 
 
-def body_of(columns: Columns, key: str, joints: int, notes: list[str]) -> Body:
+def infer_body_model(columns: LabelArrays, key: str, joints: int, notes: list[str]) -> Body:
     """The model whose parameters a file has; `key` holds, with a root beside it or not, the pose of so many joints.
 
     Notes say what tells it, and what is taken. Raises LabelError where the file names a model that is none of the
@@ -51,28 +51,28 @@ def body_of(columns: Columns, key: str, joints: int, notes: list[str]) -> Body:
     """
     stated = _stated(columns)
     face, hands = _among(columns, _FACE), _among(columns, _HANDS)
-    counted = [f"'{key}' of {joints} joints"] if joints in JOINTS else []
-    if face or JOINTS.get(joints) == "SMPL-X" or "SMPL-X" in stated:
+    counted = [f"'{key}' of {joints} joints"] if joints in MODEL_OF_JOINTS else []
+    if face or MODEL_OF_JOINTS.get(joints) == "SMPL-X" or "SMPL-X" in stated:
         why = face + (counted if joints == 55 else []) + stated.get("SMPL-X", [])
         notes.append(
-            f"SMPL-X parameters (told by {', '.join(why)}): the pose's {BODY} joints of the body are taken; hands, "
-            "jaw, eyes and expression are dropped; betas are not SMPL's and not taken, every body has betas of 0"
+            f"SMPL-X parameters (told by {', '.join(why)}): the pose's {BODY_JOINTS} joints of the body are taken; "
+            "hands, jaw, eyes and expression are dropped; betas are not SMPL's and not taken, every body has betas of 0"
         )
         return Body("SMPL-X")
     if why := counted + hands + stated.get("SMPL+H", []):
         notes.append(
-            f"SMPL+H parameters (told by {', '.join(why)}, and nothing of a face): the pose's {BODY} joints of "
+            f"SMPL+H parameters (told by {', '.join(why)}, and nothing of a face): the pose's {BODY_JOINTS} joints of "
             "the body are taken; the hands are dropped; betas and translations are taken as SMPL's"
         )
         return Body("SMPL+H")
-    if joints == BODY and not stated:
+    if joints == BODY_JOINTS and not stated:
         notes.append(
             f"'{key}': no hands; the betas are taken as SMPL's, though SMPL-X's without hands and face look alike"
         )
     return Body("SMPL")
 
 
-def not_taken(key: str) -> str:
+def note_dropped_translation(key: str) -> str:
     """The note on a translation of SMPL-X in a camera, where it would have to be exact."""
     return (
         f"'{key}': not taken, every translation is 0; it places SMPL-X's root joint, which is elsewhere in the body "
@@ -80,7 +80,7 @@ def not_taken(key: str) -> str:
     )
 
 
-def kept_but_off(key: str) -> str:
+def note_shifted_translation(key: str) -> str:
     """The note on a translation of SMPL-X whose origin means nothing."""
     return (
         f"'{key}': kept; it places SMPL-X's root joint, so that SMPL's body is off by the distance of the two root "
@@ -88,7 +88,7 @@ def kept_but_off(key: str) -> str:
     )
 
 
-def refuse_parts(columns: Columns) -> None:
+def refuse_hands_and_heads(columns: LabelArrays) -> None:
     """Raise LabelError for a file of hands (MANO) or heads (FLAME) that has no pose of a body."""
     if columns.first_of(*_POSES) is not None:
         return
@@ -100,7 +100,7 @@ def refuse_parts(columns: Columns) -> None:
     raise columns.error(None, expected, f"parameters {kind} ({', '.join(keys)}), and none of a body")
 
 
-def named_mesh(columns: Columns, error: LabelError, key: str) -> LabelError:
+def explain_mesh_error(columns: LabelArrays, error: LabelError, key: str) -> LabelError:
     """The error about a key of meshes, with the model that has so many vertices, where that is known."""
     shape = columns.raw(key, error.expected).shape
     if len(shape) != 3 or shape[1] not in _MESHES:
@@ -111,12 +111,12 @@ def named_mesh(columns: Columns, error: LabelError, key: str) -> LabelError:
     return columns.error(key, error.expected, found)
 
 
-def _among(columns: Columns, names: Iterable[str]) -> list[str]:
+def _among(columns: LabelArrays, names: Iterable[str]) -> list[str]:
     """Which of some keys a file has for anybody, at any depth, quoted."""
     return [f"'{name}'" for name in sorted({n.rsplit(".", 1)[-1] for n in columns.names} & set(names))]
 
 
-def _stated(columns: Columns) -> dict[str, list[str]]:
+def _stated(columns: LabelArrays) -> dict[str, list[str]]:
     """The models that the file itself names, and where."""
     stated: dict[str, list[str]] = {}
     for key in filter(columns.__contains__, _STATED):

@@ -40,7 +40,7 @@ _MATERIAL = np.array([3, 3, 3, 2, 3, 3, 2, 4, 4, 2, 4, 4, 0, 2, 2, 0, 2, 2, 0, 0
 
 
 @dataclass(frozen=True, eq=False)
-class Surface:
+class RenderSurface:
     """What pictures of one body model share."""
 
     faces: NDArray[np.int32]  # (F,3)
@@ -48,7 +48,7 @@ class Surface:
     material: NDArray[np.int64]  # (V,) 0 skin, 1 hair, 2 shirt, 3 trousers, 4 shoes
 
 
-def make_surface(asset: SmplAsset) -> Surface:
+def make_surface(asset: SmplAsset) -> RenderSurface:
     """Faces and materials of a body; the parts are told apart by their skinning weights."""
     vertices, faces = asset.v_template, asset.faces
     part = asset.weights.argmax(axis=1)
@@ -59,11 +59,11 @@ def make_surface(asset: SmplAsset) -> Surface:
         place = (vertices[head] - low) / np.maximum(high - low, 1e-6)
         up, front = place[:, 1], place[:, 2]
         material[head[(up > 0.83) | ((up > 0.35) & (front < 0.45))]] = 1
-    return Surface(faces, faces_of_vertices(faces, len(vertices)), material)
+    return RenderSurface(faces, faces_of_vertices(faces, len(vertices)), material)
 
 
 def draw_person(
-    surface: Surface, vertices: Array, camera: Array, up: Array, size: int, rng: np.random.Generator
+    surface: RenderSurface, vertices: Array, camera: Array, up: Array, size: int, rng: np.random.Generator
 ) -> Image.Image:
     """A square picture of one posed body in a room.
 
@@ -115,7 +115,7 @@ def _palette(rng: np.random.Generator) -> Array:
     return np.array(colours, np.float32) * rng.uniform(0.92, 1.08, (5, 1)).astype(np.float32)
 
 
-def _shade(surface: Surface, vertices: Array, light: Array) -> Array:
+def _shade(surface: RenderSurface, vertices: Array, light: Array) -> Array:
     """(V,) brightness: Lambert with a half-lit shadow side, so that the far limbs stay visible."""
     normals = vertex_normals(vertices, surface.faces, surface.faces_of)
     wrapped = (normals @ light) * np.float32(0.5) + np.float32(0.5)

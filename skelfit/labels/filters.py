@@ -31,12 +31,12 @@ PUBLISHED_VALUES: dict[str, float] = {
     "vertex_error": 60.0,
 }
 # What of the labels a rule is about; `vertex_error` is about the fit.
-NEEDS = {
+REQUIRED_DATA = {
     "low_confidence": "2D keypoints",
     "few_keypoints": "2D keypoints",
     "large_betas": "SMPL betas",
 }
-GROUPS = {
+FILTER_GROUPS = {
     "4dhumans": ("low_confidence", "few_keypoints", "large_betas"),
     "hsmr": ("vertex_error",),
     "all": tuple(PUBLISHED_VALUES),
@@ -44,7 +44,7 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Screening:
+class FilterResult:
     """What the rules that need no fit say of N rows."""
 
     filters: Filters
@@ -52,27 +52,27 @@ class Screening:
     unseen: NDArray[np.int64]  # (N,) 2D keypoints that `low_confidence` made unseen
 
 
-def switched(filters: Filters, on: Iterable[tuple[str, float | None]], off: Iterable[str]) -> Filters:
+def switch_filters(filters: Filters, on: Iterable[tuple[str, float | None]], off: Iterable[str]) -> Filters:
     """Filters with some rules (or GROUPS of them) switched on, at a value or the published one, and some off.
 
     A single rule counts more than a group with it, and a small group more than a large one.
     """
     changes: dict[str, Any] = {}
     switches: list[tuple[tuple[str, ...], bool, float | None]]
-    switches = [(GROUPS.get(name, (name,)), False, None) for name in off]
-    switches += [(GROUPS.get(name, (name,)), True, value) for name, value in on]
+    switches = [(FILTER_GROUPS.get(name, (name,)), False, None) for name in off]
+    switches += [(FILTER_GROUPS.get(name, (name,)), True, value) for name, value in on]
     for rules, wanted, value in sorted(switches, key=lambda switch: -len(switch[0])):
         for rule in rules:
             changes[rule] = (PUBLISHED_VALUES[rule] if value is None else value) if wanted else None
     return replace(filters, **changes)
 
 
-def active(filters: Filters) -> dict[str, float]:
+def active_filters(filters: Filters) -> dict[str, float]:
     """The rules that are on, with their values."""
     return {rule: value for rule, value in asdict(filters).items() if value is not None}
 
 
-def screen(batch: LabelBatch, filters: Filters) -> tuple[LabelBatch, Screening]:
+def apply_filters(batch: LabelBatch, filters: Filters) -> tuple[LabelBatch, FilterResult]:
     """The batch without the confidence of doubtful keypoints, and what is to be said of its rows."""
     keypoints = batch.gtkps
     reasons: list[list[str]] = [[] for _ in range(len(batch))]
@@ -91,10 +91,10 @@ def screen(batch: LabelBatch, filters: Filters) -> tuple[LabelBatch, Screening]:
         for i in np.flatnonzero(beta > filters.large_betas):
             reasons[i].append(f"large_betas: |beta| max {beta[i]:.2f} > {filters.large_betas:g}")
     texts = ["; ".join(reason) for reason in reasons]
-    return replace(batch, gtkps=keypoints), Screening(filters, texts, unseen)
+    return replace(batch, gtkps=keypoints), FilterResult(filters, texts, unseen)
 
 
-def vertex_fault(max_vertex_mm: float, filters: Filters) -> str:
+def vertex_error_reason(max_vertex_mm: float, filters: Filters) -> str:
     """Why a fit is left out by `vertex_error`; '' where it stays."""
     limit = filters.vertex_error
     if limit is None or max_vertex_mm < limit:

@@ -17,7 +17,7 @@ from skelfit.labels.label_batch import Coordinates, FloatArray
 
 
 @dataclass(frozen=True)
-class Limits:
+class ValueLimits:
     """What a row may hold at most."""
 
     # m from the origin. HMR2's cameras (a focal length of 5000 / 256 of the image's longer side) put a person of 50 px
@@ -45,10 +45,10 @@ class Limits:
     frame_rate_hz: tuple[float, float] = (0.1, 1e4)  # below it are the seconds of a frame
 
 
-LIMITS = Limits()
+LIMITS = ValueLimits()
 
 
-class Report(Protocol):
+class RowReporter(Protocol):
     """Takes a reason for some rows (N,) bool; values (N,) fill its braces."""
 
     def __call__(
@@ -57,7 +57,7 @@ class Report(Protocol):
 
 
 def check_values(
-    numbers: Mapping[str, FloatArray], keys: Mapping[str, str], coordinates: Coordinates, report: Report
+    numbers: Mapping[str, FloatArray], keys: Mapping[str, str], coordinates: Coordinates, report: RowReporter
 ) -> None:
     """Report the rows with an impossible value. Numbers that are not finite are left to others.
 
@@ -83,7 +83,7 @@ def check_values(
         _check_keypoints(numbers["gtkps"], numbers["keypoints3d"], report)
 
 
-def check_image_size(size: FloatArray, key: str, report: Report) -> None:
+def check_image_size(size: FloatArray, key: str, report: RowReporter) -> None:
     """Report the rows whose image (N,2) px cannot be."""
     finite = np.asarray(np.isfinite(size).all(axis=1))
     report(~finite, f"non_finite:{key}")
@@ -93,7 +93,7 @@ def check_image_size(size: FloatArray, key: str, report: Report) -> None:
     report(finite & (size.max(axis=1) > high), text, size.max(axis=1))
 
 
-def check_mesh_place(vertices: FloatArray, report: Report) -> None:
+def check_mesh_position(vertices: FloatArray, report: RowReporter) -> None:
     """Report the meshes (N,V,3) m that are too far off."""
     away = np.abs(vertices).max(axis=(1, 2), initial=0)
     limit = LIMITS.distance_m
@@ -104,7 +104,7 @@ def _beyond(values: FloatArray, limit: float) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(values) & (values > limit))
 
 
-def _check_translation(transl: FloatArray, key: str, coordinates: Coordinates, report: Report) -> None:
+def _check_translation(transl: FloatArray, key: str, coordinates: Coordinates, report: RowReporter) -> None:
     away = np.linalg.norm(transl.astype(np.float64), axis=1).astype(np.float32)
     limit = LIMITS.distance_m
     text = f"bad_translation: {key} is {{:.0f}} m from the origin, more than {limit:.0f}"
@@ -114,7 +114,7 @@ def _check_translation(transl: FloatArray, key: str, coordinates: Coordinates, r
         report(_beyond(-transl[:, 2], LIMITS.behind_m), text, -transl[:, 2])
 
 
-def _check_camera(cam_int: FloatArray, report: Report) -> None:
+def _check_camera(cam_int: FloatArray, report: RowReporter) -> None:
     finite = np.asarray(np.isfinite(cam_int).all(axis=(1, 2)))
     focal = cam_int[:, [0, 1], [0, 1]]
     low, high = LIMITS.focal_px
@@ -135,7 +135,7 @@ def _check_camera(cam_int: FloatArray, report: Report) -> None:
     report(good & ((below > 1e-3) | (skew > small)), "bad_camera: not an intrinsic matrix")
 
 
-def _check_keypoints(gtkps: FloatArray, keypoints3d: FloatArray, report: Report) -> None:
+def _check_keypoints(gtkps: FloatArray, keypoints3d: FloatArray, report: RowReporter) -> None:
     """Of 2D (N,44,3) and 3D (N,44,4) keypoints, with their confidences; positions count where one is seen."""
     low, high = LIMITS.confidence
     for points, kind in ((gtkps, "2D"), (keypoints3d, "3D")):

@@ -33,7 +33,7 @@ VERTICES = 6890
 
 
 @dataclass(frozen=True)
-class About:
+class LabelProperties:
     """What holds for all rows of a label file."""
 
     coordinates: Coordinates = "camera"
@@ -48,7 +48,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class MotionSequence:
     """Rows start..start+frames-1 of a label file, which are neighbouring frames of one motion."""
 
     name: str
@@ -78,8 +78,8 @@ class LabelBatch:
     gender: list[str]  # (N,) gender of the SMPL body: neutral, male or female
     bad: list[str]  # (N,) why the row cannot be used; '' for a good one
     vertices: FloatArray | None = None  # (N,6890,3) m, where meshes are what is to be fitted
-    sequences: tuple[Sequence, ...] = ()  # in the order of rows; those that rows of the batch belong to
-    about: About = About()
+    sequences: tuple[MotionSequence, ...] = ()  # in the order of rows; those that rows of the batch belong to
+    about: LabelProperties = LabelProperties()
 
     def __post_init__(self) -> None:
         n = len(self.row)
@@ -102,23 +102,25 @@ class LabelBatch:
         """The people start..stop-1 of this batch (views, no copies)."""
         names = ("row", *TEXT_FIELDS, *self.field_shapes())
         parts: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in names}
-        few = overlapping(self.sequences, self.row[start:stop])
+        few = sequences_of_rows(self.sequences, self.row[start:stop])
         return dataclasses.replace(self, **parts, sequences=few)
 
-    def sequence_of(self, row: int) -> Sequence | None:
+    def sequence_of(self, row: int) -> MotionSequence | None:
         """The sequence that a row of the source file belongs to."""
         k = bisect_right(self.sequences, row, key=lambda s: s.start) - 1
         found = self.sequences[k] if k >= 0 else None
         return found if found is not None and row < found.start + found.frames else None
 
 
-def overlapping(sequences: tuple[Sequence, ...], rows: NDArray[np.int64]) -> tuple[Sequence, ...]:
+def sequences_of_rows(
+    sequences: tuple[MotionSequence, ...], rows: NDArray[np.int64]
+) -> tuple[MotionSequence, ...]:
     """Those of the sequences that any of the rows, which are neighbours, belongs to."""
     if len(rows) == 0:
         return ()
     return tuple(s for s in sequences if s.start <= rows[-1] and rows[0] < s.start + s.frames)
 
 
-def nothing_known(rows: int) -> dict[str, Any]:
+def empty_fields(rows: int) -> dict[str, Any]:
     """Zeros for every numeric field: what a reader starts from."""
     return {name: np.zeros((rows, *shape), np.float32) for name, shape in FIELD_SHAPES.items()}

@@ -15,9 +15,10 @@ import h5py
 
 from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError, OutputError
-from skelfit.labels.files.array_files import open_columns
-from skelfit.labels.files.foreign_files import what_archive, what_instead
-from skelfit.storage.atomic_write import regular_file, replacing
+from skelfit.labels.files.array_files import open_label_file
+from skelfit.labels.files.foreign_files import describe_archive, describe_by_keys
+from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.path_checks import require_regular_file
 
 
 def check_keys(path: Path, keys: Sequence[str]) -> None:
@@ -29,7 +30,7 @@ def check_keys(path: Path, keys: Sequence[str]) -> None:
     if not path.is_file() or not keys:
         return  # its reader says so
     if zipfile.is_zipfile(path):
-        if instead := what_archive(path):
+        if instead := describe_archive(path):
             raise LabelError(path, None, "an .npz file with the keys of the manifest", instead)
         with zipfile.ZipFile(path) as archive:
             kind, found = "npz", [name.removesuffix(".npy") for name in archive.namelist()]
@@ -37,12 +38,12 @@ def check_keys(path: Path, keys: Sequence[str]) -> None:
         with h5py.File(path, "r", locking=False) as file:
             kind, found = "hdf5", list(file)
     else:
-        with open_columns(path) as columns:
+        with open_label_file(path) as columns:
             kind, found = columns.kind, [*columns.keys, *columns.names]
     for key in keys:
         if key not in found:
             have = ", ".join(sorted(found)[:20]) or "no keys at all"
-            instead = what_instead(path, kind, found) or f"none; the file has {have}"
+            instead = describe_by_keys(path, kind, found) or f"none; the file has {have}"
             raise LabelError(path, key, "a key of this file (by the manifest)", instead)
 
 
@@ -68,7 +69,7 @@ def record_path(path: Path) -> Path:
 def recorded_sha256(path: Path) -> str | None:
     """The recorded sha256 of a label file; None where there is no record. Raises LabelError."""
     record = record_path(path)
-    regular_file(record, "a readable file", LabelError)
+    require_regular_file(record, "a readable file", LabelError)
     try:
         text = record.read_text("utf-8", errors="replace")
     except FileNotFoundError:
@@ -88,7 +89,7 @@ def record_sha256(path: Path, sha256: str) -> str:
     if record.exists():
         return ""
     try:
-        with replacing(record) as temporary:
+        with atomic_write(record) as temporary:
             temporary.write_text(f"{sha256}  {path.name}\n")
     except OutputError as error:
         return f"sha256 {sha256} of {path} could not be recorded ({error}): the next run will not notice a change"

@@ -23,24 +23,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.config.identity import mapping_hash
-from skelfit.config.manifest import LabelSource, Source
+from skelfit.config.manifest import LabelLayout, LabelSource
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import (
     FIELD_SHAPES,
     TEXT_FIELDS,
-    About,
     Coordinates,
     FloatArray,
     LabelBatch,
-    Sequence,
-    overlapping,
+    LabelProperties,
+    MotionSequence,
+    sequences_of_rows,
 )
 from skelfit.labels.label_schema import check_keys, check_sha256
 from skelfit.labels.readers.base import Request
-from skelfit.labels.readers.registry import READERS, find_source, read
+from skelfit.labels.readers.registry import READERS, detect_layout, read
 from skelfit.labels.readers.sequence_folder import LAYOUT, list_sequences, named, read_folder
 from skelfit.labels.world_up import check_up, world_of
-from skelfit.storage.atomic_write import regular_file, remove, replacing
+from skelfit.storage.atomic_write import atomic_write, remove_file
+from skelfit.storage.path_checks import require_regular_file
 
 _FORMAT = 5  # of the HDF5 layout
 _SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
@@ -57,9 +58,9 @@ class StoreInfo:
     rows: int
     sha256: str  # of the source file, or of the names and hashes of a folder's files
     source_path: str
-    source: Source  # the layout
+    source: LabelLayout  # the layout
     reader: str  # name and version of the reader
-    about: About
+    about: LabelProperties
 
 
 def build_store(
@@ -92,7 +93,7 @@ def build_store(
             else iter([read(label_path, layout, request)])
         )
         unchanged = zip(pieces, map(_check_unchanged, files, before), strict=True)
-        info = StoreInfo(0, sha256, str(label_path), layout, reader, About())
+        info = StoreInfo(0, sha256, str(label_path), layout, reader, LabelProperties())
         rows = _write(path, (piece for piece, _ in unchanged), info)
     if source.expected_rows is not None and rows != source.expected_rows:
         raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
@@ -100,9 +101,9 @@ def build_store(
     return path
 
 
-def _layout(source: LabelSource, path: Path, is_folder: bool) -> Source:
+def _layout(source: LabelSource, path: Path, is_folder: bool) -> LabelLayout:
     if not is_folder:
-        return source.source or find_source(path)[0]
+        return source.source or detect_layout(path)[0]
     if source.source not in (None, LAYOUT):
         expected = f"a label file (a folder is for sequences, source {LAYOUT})"
         raise LabelError(path, None, expected, "a folder")
@@ -129,7 +130,7 @@ def _folder_sha256(folder: Path, files: Iterable[Path]) -> str:
 def clear_temporaries(store_dir: str | Path) -> None:
     """Remove what killed builders left, of any kind of file. Nobody may be building there. Raises OutputError."""
     for path in Path(store_dir).glob(".*.tmp"):
-        remove(path)
+        remove_file(path)
 
 
 def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
@@ -141,13 +142,13 @@ def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
         return _read(store_path, file, slice(start, stop))
 
 
-def read_some(store_path: str | Path, rows: NDArray[np.int64]) -> LabelBatch:
+def read_selected_rows(store_path: str | Path, rows: NDArray[np.int64]) -> LabelBatch:
     """Some people of a store; rows (K,) rise. Raises LabelError."""
     with _open(store_path) as file:
         return _read(store_path, file, rows)
 
 
-def read_column(store_path: str | Path, name: str, rows: NDArray[np.int64]) -> FloatArray:
+def read_field(store_path: str | Path, name: str, rows: NDArray[np.int64]) -> FloatArray:
     """One numeric field of some rows (K,), which rise: (K,...). Raises LabelError."""
     with _open(store_path) as file:
         return _slice(store_path, file, name, rows)
@@ -160,10 +161,10 @@ def _read(store_path: str | Path, file: h5py.File, rows: slice | NDArray[np.int6
         found = _slice(store_path, file, name, rows)
         values[name] = [t.decode() for t in found.tolist()] if name in TEXT_FIELDS else found
     about, sequences = _extra(store_path, file)
-    return LabelBatch(**values, sequences=overlapping(sequences, values["row"]), about=about)
+    return LabelBatch(**values, sequences=sequences_of_rows(sequences, values["row"]), about=about)
 
 
-def store_sequences(store_path: str | Path) -> tuple[Sequence, ...]:
+def store_sequences(store_path: str | Path) -> tuple[MotionSequence, ...]:
     """The sequences of a store, in the order of rows. Raises LabelError."""
     with _open(store_path) as file:
         return _extra(store_path, file)[1]
@@ -184,7 +185,7 @@ def store_info(store_path: str | Path) -> StoreInfo:
 
 
 @dataclass(frozen=True)
-class Contents:
+class StoreContents:
     """What the first rows of a store have, any of them."""
 
     genders: frozenset[str]
@@ -192,19 +193,19 @@ class Contents:
     has_boxes: bool
     has_keypoints: bool  # 2D
     has_smpl: bool
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[MotionSequence, ...]
 
     def has(self, what: str) -> bool:
         """Whether there is what a filter needs (`skelfit.labels.filters.NEEDS`)."""
         return {"2D keypoints": self.has_keypoints, "SMPL betas": self.has_smpl}[what]
 
 
-def store_contents(store_path: str | Path, rows: int) -> Contents:
+def store_contents(store_path: str | Path, rows: int) -> StoreContents:
     """What the first rows of a store have. Raises LabelError."""
     with _open(store_path) as file:
         some = slice(0, rows)
         about, sequences = _extra(store_path, file)
-        return Contents(
+        return StoreContents(
             genders=frozenset(
                 g.decode() for g in np.unique(_slice(store_path, file, "gender", some)).tolist()
             ),
@@ -216,12 +217,12 @@ def store_contents(store_path: str | Path, rows: int) -> Contents:
         )
 
 
-def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
+def _extra(store_path: str | Path, file: h5py.File) -> tuple[LabelProperties, tuple[MotionSequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
-    about = About(
+    about = LabelProperties(
         **content["about"] | {name: tuple(content["about"][name]) for name in ("notes", "upright", "told_up")}
     )
-    return about, tuple(Sequence(**values) for values in content["sequences"])
+    return about, tuple(MotionSequence(**values) for values in content["sequences"])
 
 
 def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice | NDArray[np.int64]) -> np.ndarray:
@@ -234,7 +235,7 @@ def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice | NDA
 
 def file_sha256(path: str | Path) -> str:
     """sha256 (hex) of a file. Raises LabelError when it cannot be read."""
-    regular_file(path, "a label file", LabelError)
+    require_regular_file(path, "a label file", LabelError)
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -282,14 +283,14 @@ def _valid_rows(path: Path, sha256: str) -> int | None:
 def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     """Write the batches one after another; returns how many rows they have."""
     texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
-    sequences: list[Sequence] = []
+    sequences: list[MotionSequence] = []
     notes: Counter[str] = Counter()
     rows, count, has_keypoints, upright, telling = 0, 0, False, np.zeros(3), 0
     worlds: set[Coordinates] = set()
     told_up = np.zeros(2, np.int64)
     stream = iter(pieces)
     first = next(stream)  # before anything is written: most files that are of no use show it here
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         _reserve(temporary, _size(first))
         try:
             with h5py.File(temporary, "w") as file:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from skelfit.labels.body_family import BODY, JOINTS
-from skelfit.labels.files.array_files import Columns, Shape
+from skelfit.labels.body_family import BODY_JOINTS, MODEL_OF_JOINTS
+from skelfit.labels.files.array_files import LabelArrays, Shape
 from skelfit.labels.label_batch import FloatArray
 from skelfit.labels.readers.base import Reasons, Request
 
@@ -47,7 +47,12 @@ def rotation_shapes(joints: int) -> list[Shape]:
 
 
 def read_rotations(
-    columns: Columns, key: str, joints: tuple[int, ...], request: Request, reasons: Reasons, notes: list[str]
+    columns: LabelArrays,
+    key: str,
+    joints: tuple[int, ...],
+    request: Request,
+    reasons: Reasons,
+    notes: list[str],
 ) -> tuple[Array, int]:
     """Axis-angles (N,J,3) rad of a key that holds J joints in any form, and J, which is one of `joints`.
 
@@ -59,13 +64,13 @@ def read_rotations(
     count = next(j for j in joints if value.shape[1:] in rotation_shapes(j))
     size = math.prod(value.shape[1:]) // count
     read = count
-    if count in JOINTS:
-        value, read = value.reshape(len(value), count, size)[:, :BODY], BODY
+    if count in MODEL_OF_JOINTS:
+        value, read = value.reshape(len(value), count, size)[:, :BODY_JOINTS], BODY_JOINTS
     return _to_axis_angle(columns, key, value, read, size, request, reasons, notes), count
 
 
 def _to_axis_angle(
-    columns: Columns,
+    columns: LabelArrays,
     key: str,
     value: Array,
     joints: int,
@@ -106,7 +111,7 @@ def _matrices_to_axis_angle(key: str, matrices: Array, reasons: Reasons) -> Arra
     return np.asarray(flat, np.float64).reshape(*matrices.shape[:2], 3)
 
 
-def _from_six(columns: Columns, key: str, six: Array, request: Request, notes: list[str]) -> Array:
+def _from_six(columns: LabelArrays, key: str, six: Array, request: Request, notes: list[str]) -> Array:
     """Matrices (N,J,3,3) of two of their rows or columns, (N,J,6), made orthonormal."""
     form = columns.option("rot6d", request.options.rot6d) or (None if len(six) else "interleaved")
     if form is None:
@@ -142,7 +147,7 @@ def _orthonormal(pairs: Array) -> bool:
     return bool(off.size) and bool(np.mean(off < _OFF) > 0.9)
 
 
-def angle_unit(columns: Columns, key: str, angles: Array, request: Request, notes: list[str]) -> float:
+def angle_unit(columns: LabelArrays, key: str, angles: Array, request: Request, notes: list[str]) -> float:
     """What makes rad of axis-angles (N,J,3): 1, or pi/180 where they are in degrees."""
     unit = columns.option("angle_unit", request.options.angle_unit)
     if unit is None:
@@ -164,7 +169,7 @@ def angle_unit(columns: Columns, key: str, angles: Array, request: Request, note
 
 
 def read_scale(
-    columns: Columns, key: str, gtkps: FloatArray, usual: str, request: Request, notes: list[str]
+    columns: LabelArrays, key: str, gtkps: FloatArray, usual: str, request: Request, notes: list[str]
 ) -> FloatArray:
     """Box sizes (N,2) px/200, by the visible keypoints (N,44,3) px; `usual` is the unit in such files."""
     given = columns.numbers(key, (), (1,), (2,))
@@ -178,7 +183,7 @@ def read_scale(
     return scale / np.float32(200) if unit == "px" else scale
 
 
-def _scale_unit(columns: Columns, key: str, scale: FloatArray, gtkps: FloatArray) -> tuple[str, str]:
+def _scale_unit(columns: LabelArrays, key: str, scale: FloatArray, gtkps: FloatArray) -> tuple[str, str]:
     """The unit of box sizes (N,2), and what tells it."""
     side = scale.max(axis=1).astype(np.float64)
     good = np.isfinite(side) & (side > 0)
@@ -207,7 +212,7 @@ def _scale_unit(columns: Columns, key: str, scale: FloatArray, gtkps: FloatArray
 
 
 def to_metres(
-    columns: Columns, key: str, vertices: FloatArray, request: Request, notes: list[str]
+    columns: LabelArrays, key: str, vertices: FloatArray, request: Request, notes: list[str]
 ) -> FloatArray:
     """Meshes (N,V,3) in metres."""
     unit: str | None = columns.option("length_unit", request.options.length_unit)

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP, Array, Up
+from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP, Array, UpAxis
 from skelfit.config.manifest import ReadOptions
 from skelfit.errors import LabelError
-from skelfit.labels.label_batch import About, Coordinates, FloatArray, LabelBatch
+from skelfit.labels.label_batch import Coordinates, FloatArray, LabelBatch, LabelProperties
 
 # An axis is up where the mean of the unit vectors from limbs to trunk is within 45 degrees of it, and is at least this
 # long: who lies and rolls over has a short one.
@@ -58,14 +58,14 @@ def _places(pose: Array) -> Array:
     return places
 
 
-def clear_up(upright: tuple[float, float, float], rows: int) -> Up | None:
+def clear_up(upright: tuple[float, float, float], rows: int) -> UpAxis | None:
     """The axis that is up, by the sum of so many rows' directions; None where trunks are above limbs along neither."""
     mean = np.array(upright) / max(rows, 1)
     least = max(_ALONG * float(np.linalg.norm(mean)), _ALONG * _LENGTH)
     return "y" if mean[1] >= least else "z" if mean[2] >= least else None
 
 
-def world_of(upright: tuple[float, float, float], rows: int, given: Up | None) -> Coordinates:
+def world_of(upright: tuple[float, float, float], rows: int, given: UpAxis | None) -> Coordinates:
     """The world that labels stand in: the one that is given, else by value, else AMASS's own, whose z is up."""
     up = given or clear_up(upright, rows) or "z"
     return "world_y_up" if up == "y" else "world_z_up"
@@ -85,7 +85,7 @@ def notes_on_up(upright: tuple[float, float, float], rows: int, options: ReadOpt
     return notes
 
 
-def check_up(path: Path, options: ReadOptions, about: About, rows: int) -> None:
+def check_up(path: Path, options: ReadOptions, about: LabelProperties, rows: int) -> None:
     """Raise LabelError where labels are to be turned, and neither an option nor their values tell how they stand."""
     if options.up is None or options.labels_up is not None or not rows:
         return
@@ -99,7 +99,7 @@ def check_up(path: Path, options: ReadOptions, about: About, rows: int) -> None:
         raise LabelError(path, None, f"trunks above limbs along y or z, for --up {options.up}", found)
 
 
-def turned(batch: LabelBatch, up: Up, root_joints: RootJoints) -> LabelBatch:
+def turned(batch: LabelBatch, up: UpAxis, root_joints: RootJoints) -> LabelBatch:
     """The same people in a world whose `up` is up: everything that stands in the world turned by 90 degrees about x.
 
     SMPL turns a body about its root joint J and moves it by t, so that with Q the turn of the world t becomes

@@ -16,7 +16,7 @@ _TRAINING = "train-"  # how the names of trainings begin, which lie among the pi
 
 
 @dataclass(frozen=True)
-class Shipped:
+class ResourceFolder:
     """One kind of them."""
 
     kind: str  # as messages name it
@@ -49,6 +49,6 @@ class Shipped:
         raise ConfigError(text or "''", None, expected, f"no such name or file{hint}")
 
 
-MANIFESTS = Shipped("manifest", _HERE / "manifests", all=True)
-PIPELINES = Shipped("pipeline", _HERE / "pipelines")
-TRAININGS = Shipped("training", _HERE / "pipelines", trainings=True)
+MANIFESTS = ResourceFolder("manifest", _HERE / "manifests", all=True)
+PIPELINES = ResourceFolder("pipeline", _HERE / "pipelines")
+TRAININGS = ResourceFolder("training", _HERE / "pipelines", trainings=True)

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from skelfit.errors import InputError
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 
 
-def read_tensors(
+def read_tensor_file(
     path: str | Path, expected: str, fault: type[InputError], more: str = "", *, mapped: bool = False
 ) -> Any:
     """The content of a file, on the processor; more: what a message adds of a file with objects. Raises the fault.
 
     mapped: tensors are read when they are looked at, and only while the file stays as it is (not of safetensors).
     """
-    regular_file(path, expected, fault)
+    require_regular_file(path, expected, fault)
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -22,7 +22,7 @@ from skelfit.config.fit_settings import (
     RootPrior,
     SolverConfig,
     SpineConfig,
-    SpineTie,
+    SpineCoupling,
     StageConfig,
     TemporalConfig,
     VertexWeights,
@@ -226,7 +226,7 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
         "locator": LocatorConfig(seed=1),
         "meshes": MeshConfig(coarse_steps=(4, 4)),
         "temporal": TemporalConfig(steps=3),
-        "spine": SpineConfig(bending=SpineTie(1e-4, 0.4)),
+        "spine": SpineConfig(bending=SpineCoupling(1e-4, 0.4)),
     }
     variants = [dataclasses.replace(fit, **{k: v}) for k, v in changes.items() if k != "name"]
     assert {f.name for f in dataclasses.fields(FitConfig)} == changes.keys() - {"name"} | {"stages"}

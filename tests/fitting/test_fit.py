@@ -16,9 +16,9 @@ from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.ball_joints import (
     BALL_JOINTS,
     angles_to_rotation,
+    apply_step,
     ball_joints,
     ball_step,
-    move,
     rotation_to_angles,
 )
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
@@ -353,7 +353,7 @@ def test_a_ball_joint_moves_as_a_rotation() -> None:
     share = torch.rand(50, dtype=torch.float64)
     turn = roma.rotvec_to_rotmat(share[:, None, None] * step.rotvec)
     expected = turn @ angles_to_rotation(ball, angles)
-    assert (angles_to_rotation(ball, move(ball, step, share)) - expected).abs().max() < 1e-9
+    assert (angles_to_rotation(ball, apply_step(ball, step, share)) - expected).abs().max() < 1e-9
 
 
 def test_refined_betas_are_better_and_more_plausible(models: ModelSet, config: FitConfig) -> None:

@@ -17,8 +17,8 @@ from PIL import Image
 from skelfit.config.pipeline import ImageConfig
 from skelfit.images import decoding as pixels
 from skelfit.images.decoding import TooLargeError, UnknownPixelsError, open_image, to_rgb
-from skelfit.images.image_bytes import IDENTITY, TOO_LARGE, UNKNOWN_PIXELS, check
-from skelfit.images.square_crop import Box, cut_crops
+from skelfit.images.image_bytes import IDENTITY, TOO_LARGE, UNKNOWN_PIXELS, check_image
+from skelfit.images.square_crop import CropBox, cut_crops
 from skelfit.learning.data.data_loader import DataConfig, each_once
 from skelfit.learning.data.person_crops import Square, read_crop
 from skelfit.learning.data.person_stream import SubsetConfig
@@ -110,7 +110,7 @@ def rgb_of(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("kind", SHADED)
 def test_shades_stay_what_they_are(kind: str) -> None:
     """Black is 0, white 255, and all between lies between, whatever a file codes its shades with."""
-    assert check(SHADED[kind], "any").reason == ""
+    assert check_image(SHADED[kind], "any").reason == ""
     found = rgb_of(SHADED[kind])
     # Both codecs of video change a shade a little; a palette and AVIF may change two.
     assert np.abs(found - BYTES[..., None].astype(int)).max() <= (2 if kind in ("AVIF", "a palette") else 1)
@@ -119,7 +119,7 @@ def test_shades_stay_what_they_are(kind: str) -> None:
 def everyones(data: bytes, folder: Path) -> dict[str, np.ndarray]:
     """The pixels that convert, the loader and predict make of an image."""
     config = ImageConfig(mode="crop", size=64, margin=1.0, quality=100)
-    (crop,) = cut_crops(check(data, "any"), [Box(16, 16, SIDE)], config)
+    (crop,) = cut_crops(check_image(data, "any"), [CropBox(16, 16, SIDE)], config)
     assert crop.data is not None
     (folder / "a.png").write_bytes(data)
     seen = look(Photo(folder / "a.png", "a"), Looking(whole_photo, from_diagonal, 1.0, crop=64))
@@ -161,7 +161,7 @@ def test_pixels_of_no_known_range_are_refused(values: np.ndarray, found: str) ->
     data = coded(of(values), "TIFF")
     with open_image(data) as image, pytest.raises(UnknownPixelsError, match=found.replace("+", r"\+")):
         to_rgb(image)
-    picture = check(data, "tif")
+    picture = check_image(data, "tif")
     assert (picture.data, picture.reason) == (None, UNKNOWN_PIXELS) and found in picture.detail
     assert picture.why == f"image_unknown_pixels: {picture.detail}"
 
@@ -212,13 +212,13 @@ def test_the_loader_reads_deep_pixels_of_finished_shards(tmp_path: Path) -> None
 def test_an_overlarge_image_names_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     data = coded(Image.new("L", (60, 50)), "PNG")
     monkeypatch.setattr(pixels, "MAX_PIXELS", 2999)
-    picture = check(data, "png")
+    picture = check_image(data, "png")
     assert picture.why == f"{TOO_LARGE}: 60 x 50 px, at most 2,999 pixels are read"
     with pytest.raises(TooLargeError, match="60 x 50 px, at most 2,999"):
         read_crop(data, IDENTITY, Square(9, 9, 9), 16)
     monkeypatch.setattr(pixels, "MAX_PIXELS", 1000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own error comes at twice that
-    assert check(data, "png").why == f"{TOO_LARGE}: 3,000 pixels, at most 1,000 pixels are read"
+    assert check_image(data, "png").why == f"{TOO_LARGE}: 3,000 pixels, at most 1,000 pixels are read"
 
 
 def turned(data: Image.Image, form: str) -> bytes:

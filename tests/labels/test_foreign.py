@@ -31,7 +31,7 @@ from skelfit.errors import LabelError
 from skelfit.images.fourdhumans_tars import read_tar_labels
 from skelfit.labels.label_schema import check_keys
 from skelfit.labels.label_store import build_store, read_rows
-from skelfit.labels.readers.registry import find_source, read
+from skelfit.labels.readers.registry import detect_layout, read
 
 
 def zipped(**members: bytes) -> bytes:
@@ -277,14 +277,14 @@ def test_the_command_of_a_message_makes_a_label_file(tmp_path: Path, kind: str, 
     path = tmp_path / "my $file's.npz"
     path.write_bytes(KINDS[kind][0])
     with pytest.raises(LabelError) as caught:
-        find_source(path)
+        detect_layout(path)
     found = caught.value.found
     command = found[found.index('python -c "') :].rsplit(" (", 1)[0]
     command = command.replace("python", sys.executable, 1)
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made = tmp_path / "my $file's-arrays.npz"
-    assert find_source(made)[0] == layout
+    assert detect_layout(made)[0] == layout
     batch = read(made)
     assert batch.bad == [""] * 2
     if kind == "tracks":

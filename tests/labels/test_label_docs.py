@@ -19,7 +19,7 @@ from test_labels import columns as camerahmr
 from skelfit.cli import main
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
-from skelfit.labels.readers.registry import READERS, find_source, read
+from skelfit.labels.readers.registry import READERS, detect_layout, read
 from skelfit.labels.readers.sequence_folder import list_sequences
 from skelfit.shards.shard_reader import read_json
 
@@ -82,7 +82,7 @@ def _(folder: Path) -> None:
 @claim("which layout it has, its keys tell.")
 def _(folder: Path) -> None:
     for source, make in MAKERS.items():
-        assert find_source(write(folder / "x.npz", make()))[0] == source
+        assert detect_layout(write(folder / "x.npz", make()))[0] == source
     assert MAKERS.keys() == READERS.keys()
 
 
@@ -97,14 +97,14 @@ def _(folder: Path) -> None:
 @claim("`imgname`, `center`, `scale`, `pose`, `shape`; no `trans_cam`")
 def _(folder: Path) -> None:
     more = {"trans_cam": np.tile([0, 0, 5.0], (N, 1)), "cam_int": camerahmr(N)["cam_int"]}
-    assert find_source(write(folder / "x.npz", spin() | more))[0] == "camerahmr"
+    assert detect_layout(write(folder / "x.npz", spin() | more))[0] == "camerahmr"
 
 
 @claim("`global_orient`, `body_pose`, `betas`; no `has_*`")
 def _(folder: Path) -> None:
     path = write(folder / "x.npz", hmr2() | {"has_betas": np.ones(N)})
     with pytest.raises(LabelError, match="also has"):
-        find_source(path)
+        detect_layout(path)
 
 
 @claim("`vertices`, `verts` or `pred_vertices`; or an .npy")

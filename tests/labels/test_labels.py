@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from skelfit.errors import LabelError
-from skelfit.labels.label_batch import About, LabelBatch
+from skelfit.labels.label_batch import LabelBatch, LabelProperties
 from skelfit.labels.readers import registry as readers
 from skelfit.labels.readers.base import Request
 
@@ -100,7 +100,7 @@ def test_reads_the_variants(tmp_path: Path) -> None:
     scale, betas = batch.about.notes
     assert re.fullmatch(r"'scale': in px/200 \(0\.00\d+ of the keypoints' extent\)", scale)
     assert betas == "'shape': using 10 of 11 columns"
-    assert batch.about == About(notes=(scale, betas))
+    assert batch.about == LabelProperties(notes=(scale, betas))
 
 
 def test_gender_of_the_manifest_is_used_where_the_file_has_none(tmp_path: Path) -> None:

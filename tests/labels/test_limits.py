@@ -14,7 +14,7 @@ from verify_people import as_people, fitted_fields
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.manifest import Source
+from skelfit.config.manifest import LabelLayout
 from skelfit.errors import LabelError
 from skelfit.labels.readers.registry import read
 from skelfit.shards.shard_reader import read_json, read_rows
@@ -134,7 +134,7 @@ CASES: list[tuple[str, Any, str, Any, Any, str, Any]] = [
 
 @pytest.mark.parametrize(("source", "make", "key", "where", "bad", "reason", "good"), CASES)
 def test_what_is_impossible_is_a_bad_row(
-    tmp_path: Path, source: Source, make: Any, key: str, where: Any, bad: Any, reason: str, good: Any
+    tmp_path: Path, source: LabelLayout, make: Any, key: str, where: Any, bad: Any, reason: str, good: Any
 ) -> None:
     batch = read(write(tmp_path / "x.npz", far(make(), key, where, bad)), source)
     assert [*batch.bad[:2], *batch.bad[3:]] == [""] * (N - 1)
@@ -146,7 +146,7 @@ def test_what_is_impossible_is_a_bad_row(
     ("gtkps", "camerahmr", MAKERS["camerahmr"]), ("openpose", "spin", spin),
 ])  # fmt: skip
 def test_a_keypoint_without_a_label_has_no_confidence(
-    tmp_path: Path, key: str, source: Source, make: Any
+    tmp_path: Path, key: str, source: LabelLayout, make: Any
 ) -> None:
     batch = read(write(tmp_path / "x.npz", far(make(), key, (3, 2), -1)), source)
     assert batch.gtkps[2, 3, 2] == 0 and (batch.gtkps[..., 2] >= 0).all()

@@ -13,7 +13,7 @@ from label_files import LAYOUTS, amass, hmr2, write
 from test_labels import columns as camerahmr
 
 from skelfit.cli import main
-from skelfit.config.manifest import LabelSource, Source
+from skelfit.config.manifest import LabelLayout, LabelSource
 from skelfit.labels.label_store import build_store, read_rows, store_sequences
 from skelfit.labels.readers.registry import NO_ROWS, READERS, read
 from skelfit.shards.shard_reader import read_json
@@ -45,7 +45,7 @@ def test_all_layouts_are_here() -> None:
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("ending", [".npz", ".h5", ".pkl"])
 @pytest.mark.parametrize("source", MAKERS)
-def test_every_reader_takes_no_rows(tmp_path: Path, source: Source, ending: str, flat: bool) -> None:
+def test_every_reader_takes_no_rows(tmp_path: Path, source: LabelLayout, ending: str, flat: bool) -> None:
     batch = read(write(tmp_path / f"x{ending}", emptied(source, flat=flat)))
     good = read(write(tmp_path / "good.npz", MAKERS[source]()), source)
     assert len(batch) == 0 and batch.sequences == () and batch.about.notes[-1] == NO_ROWS

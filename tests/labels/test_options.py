@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from test_labels import columns as camerahmr
 
 from skelfit.cli import main
-from skelfit.config.manifest import LabelSource, ReadOptions, Source
+from skelfit.config.manifest import LabelLayout, LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store
@@ -141,7 +141,7 @@ def test_six_numbers_in_every_layout(tmp_path: Path, source: str) -> None:
     ("camerahmr", "scale", lambda: camerahmr(N) | {"scale": np.full(N, 1.25)}),
     ("4dhumans", "scale", fourdhumans), ("spin", "scale", spin), ("hmr2", "box_size", hmr2),
 ])  # fmt: skip
-def test_boxes_in_every_layout(tmp_path: Path, source: Source, key: str, make: Any) -> None:
+def test_boxes_in_every_layout(tmp_path: Path, source: LabelLayout, key: str, make: Any) -> None:
     side = np.full(N, 250.0)
     for unit, values in (("px", side), ("px/200", side / 200)):
         for shape in ((N,), (N, 1)):

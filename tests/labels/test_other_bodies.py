@@ -15,7 +15,7 @@ from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store, read_rows, store_info
-from skelfit.labels.readers.registry import find_source, read
+from skelfit.labels.readers.registry import detect_layout, read
 
 POSE = people()["pose"]  # (N,24,3) rad
 FINGERS = np.random.default_rng(5).normal(0, 0.3, (N, 33, 3))
@@ -105,7 +105,7 @@ def assert_smplx(batch: LabelBatch, layout: str) -> None:
 @pytest.mark.parametrize(("layout", "way"), ANY_WAY)
 def test_a_key_of_a_face_tells_smplx(tmp_path: Path, layout: str, way: str) -> None:
     path = save(tmp_path, MAKE[layout][0]() | FACE, way)
-    assert find_source(path)[0] == layout
+    assert detect_layout(path)[0] == layout
     batch = read(path)
     assert_smplx(batch, layout)
     assert "told by 'expression', 'jaw_pose')" in notes_of(batch)

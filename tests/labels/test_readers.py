@@ -17,7 +17,7 @@ from skelfit.errors import LabelError
 from skelfit.labels.files import hdf5_probe as hdf5
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.readers.base import Request
-from skelfit.labels.readers.registry import find_source, read
+from skelfit.labels.readers.registry import detect_layout, read
 
 
 def same_rotations(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -38,7 +38,7 @@ def test_a_layout_is_told_and_read_from_any_container(tmp_path: Path, source: st
     columns = LAYOUTS[source]()
     columns.pop("extra_info", None)  # objects: only an npz can have them
     path = write(tmp_path / f"x{ending}", columns)
-    found, keys = find_source(path)
+    found, keys = detect_layout(path)
     assert found == source
     assert all(f"'{key}'" in keys for key in list(columns) if key in ("poses", "body_pose", "vertices"))
     batch, lone = read(path), read(write(tmp_path / "y.npz", columns), found)
@@ -499,14 +499,14 @@ def test_a_layout_that_cannot_be_told(tmp_path: Path) -> None:
     with pytest.raises(
         LabelError, match=r"keys that fit 4dhumans and hmr2; say which with --source 4dhumans or"
     ):
-        find_source(path)
+        detect_layout(path)
     assert read(path, "hmr2").about.coordinates == "camera"
     path = write(tmp_path / "y.npz", {"poses": np.zeros((N, 72)), "betas": np.zeros(10)})
     with pytest.raises(LabelError) as caught:
-        find_source(path)
+        detect_layout(path)
     assert caught.value.expected == (
         "the keys of labels of one of these kinds: camerahmr, 4dhumans, spin, amass, hmr2, mesh"
     )
     assert caught.value.found == "the keys betas, poses (nearest is amass, which also has 'trans')"
     with pytest.raises(LabelError, match="found the keys a$"):
-        find_source(write(tmp_path / "z.npz", {"a": np.zeros(3)}))
+        detect_layout(write(tmp_path / "z.npz", {"a": np.zeros(3)}))

@@ -20,8 +20,8 @@ from torch.nn.functional import avg_pool2d
 from skelfit.config.pipeline import ImageConfig
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ConfigError
-from skelfit.images.image_bytes import IDENTITY, check
-from skelfit.images.square_crop import Box, cut_crops
+from skelfit.images.image_bytes import IDENTITY, check_image
+from skelfit.images.square_crop import CropBox, cut_crops
 from skelfit.learning.data import person_stream as people_module
 from skelfit.learning.data.augmentation import AugmentConfig, draw
 from skelfit.learning.data.data_loader import DataConfig, Loader, each_once
@@ -56,10 +56,10 @@ def write_people(
     fields["scale"] = rng.uniform(0.2, 0.6, (people, 2)).astype(np.float32)
     fields["gtkps"][..., :2] = rng.uniform(0, 200, (people, 44, 2))
     fields["gtkps"][..., 2] = rng.integers(0, 2, (people, 44))
-    pictures = [check(ramp(), "png")] * people
+    pictures = [check_image(ramp(), "png")] * people
     if crops:
         sides = 200 * fields["scale"].max(axis=1)
-        boxes = [Box(*c, s) for c, s in zip(fields["center"].tolist(), sides.tolist(), strict=True)]
+        boxes = [CropBox(*c, s) for c, s in zip(fields["center"].tolist(), sides.tolist(), strict=True)]
         pictures = cut_crops(pictures[0], boxes, ImageConfig(mode="crop", quality=100))
     given = {
         "image": [True] * people,

@@ -28,7 +28,7 @@ from skelfit.bodies.continuous_pose import angles_to_pose
 from skelfit.bodies.dofs import dof_index
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
-from skelfit.bodies.skins import Skins
+from skelfit.bodies.skins import SkelSkins
 from skelfit.cli import main
 from skelfit.cli.train import stage_at
 from skelfit.errors import ConfigError, ModelError, SkelfitError
@@ -298,7 +298,7 @@ def test_what_is_measured(models: ModelSet) -> None:
     made, trans = labelled_people(models, 3)
     camera = true_camera(made, trans).float()
     batch = made._with(lambda t: t.float() if t.is_floating_point() else t)
-    skins = Skins(models, "male")
+    skins = SkelSkins(models, "male")
 
     def measured(poses: torch.Tensor, camera: torch.Tensor = camera) -> dict[str, Any]:
         network: Any = Knowing(poses, batch.betas, camera)
@@ -331,7 +331,7 @@ def test_labels_of_both_bodies_are_measured(models: ModelSet) -> None:
     made, _ = labelled_people(models, 3)
     batch = made._with(lambda t: t.float() if t.is_floating_point() else t)
     mixed = replace(batch, female=torch.tensor([True, False, True]))
-    skins = Skins(models, "male")
+    skins = SkelSkins(models, "male")
     male, both = (skins.of_either(b.female, b.poses, b.betas) for b in (batch, mixed))
     # Alone or among others: products of matrices differ by rounding on some processors.
     torch.testing.assert_close(male[1], both[1], rtol=0, atol=1e-6)
@@ -448,10 +448,10 @@ def test_what_is_measured_is_what_is_kept(
     content = load(keypoints_first / "checkpoints/step-00000013.pt")
     network = Network(config.network)
     network.load_state_dict(content["weights"])
-    found = validate(network, validation_people(config, HERE, 128), Skins(models, "male"), HERE)
+    found = validate(network, validation_people(config, HERE, 128), SkelSkins(models, "male"), HERE)
     assert found is not None and found["pve_mm"] == pytest.approx(content["measured"]["pve_mm"], rel=1e-5)
     network.load_state_dict(content["training"]["trainer"]["network"])
-    other = validate(network, validation_people(config, HERE, 128), Skins(models, "male"), HERE)
+    other = validate(network, validation_people(config, HERE, 128), SkelSkins(models, "male"), HERE)
     assert other is not None and abs(other["pve_mm"] - found["pve_mm"]) > 1e-3
 
 

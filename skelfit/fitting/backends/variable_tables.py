@@ -15,7 +15,7 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from skelfit.bodies.dofs import DOF_JOINT, SKEL_PARENTS, STAGE_JOINTS, descendants, turns
+from skelfit.bodies.dofs import DOF_JOINT, SKEL_PARENTS, STAGE_JOINTS, axis_dependence, descendants
 from skelfit.bodies.kinematics import SLIDE_PAIRS
 from skelfit.fitting.terms.spine_coupling import coupled
 
@@ -149,7 +149,7 @@ def make_variables(
     ]
     own = {a: p for p, (a, b) in enumerate(tree.pairs.tolist()) if a == b}
     places = [(tree.joints.index(j), row) for row, j in enumerate(located) if j in tree.joints]
-    turned = turns(list(tree.dofs)).astype(int)
+    turned = axis_dependence(list(tree.dofs)).astype(int)
     alike = np.equal.outer(tree.owner, tree.owner)
     v = Variables()
     v.num_joints, v.num_dofs, v.num_pairs = count, n, len(tree.pairs)

@@ -18,21 +18,21 @@ from numpy.typing import DTypeLike, NDArray
 
 from skelfit.errors import LabelError, ModelError
 from skelfit.labels.files import foreign_files as foreign
-from skelfit.labels.files.file_signatures import what_file
-from skelfit.labels.files.foreign_files import OBJECTS
+from skelfit.labels.files.file_signatures import describe_file
+from skelfit.labels.files.foreign_files import OBJECT_ARRAY
 from skelfit.labels.files.hdf5_probe import fatal_fault
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 from skelfit.storage.unpickle import GlobalError, as_array, as_key, as_texts, kind_of, read_pickle
 
-ARRAY = "array"  # the key of what an .npy file holds
-KINDS = "an .npz, .npy, HDF5 or pickle file"
+NPY_KEY = "array"  # the key of what an .npy file holds
+FILE_KINDS = "an .npz, .npy, HDF5 or pickle file"
 T = TypeVar("T")
 Shape = tuple[int | str, ...]  # after the number of people; '44+' is 44 or more
 
 _MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x80": "pickle"}
 
 
-class Columns:
+class LabelArrays:
     """The named arrays of a file, each checked when it is read; raises LabelError for whatever is wrong."""
 
     def __init__(
@@ -98,10 +98,10 @@ class Columns:
             value = _load(self._arrays[key])
         except Exception as error:  # a damaged file can raise anything
             # Loading an array of objects would run a pickle, that is, code of whoever made the file.
-            found = OBJECTS if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
+            found = OBJECT_ARRAY if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
             raise self.error(key, expected, found) from None
         if value.dtype.hasobject:
-            raise self.error(key, expected, OBJECTS)
+            raise self.error(key, expected, OBJECT_ARRAY)
         return value
 
     def option(self, name: str, value: T) -> T:
@@ -133,15 +133,15 @@ class Columns:
 
 
 @contextmanager
-def open_columns(path: str | Path) -> Iterator[Columns]:
+def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
     """The columns of a label file, while it is open. Raises LabelError."""
     path = Path(path)
-    regular_file(path, f"a label file ({KINDS})", LabelError)
+    require_regular_file(path, f"a label file ({FILE_KINDS})", LabelError)
     try:
         with open(path, "rb") as stream:
             head = stream.read(8)
     except FileNotFoundError:
-        raise LabelError(path, None, f"a label file ({KINDS})", "no such file") from None
+        raise LabelError(path, None, f"a label file ({FILE_KINDS})", "no such file") from None
     except OSError as error:
         raise LabelError(path, None, "a readable label file", error.strerror or str(error)) from None
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
@@ -149,17 +149,17 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
         try:
             named, valued = _opened(path, kind, stack)
         except GlobalError as error:
-            raise LabelError(path, None, KINDS, foreign.what_global(error.name, path)) from None
+            raise LabelError(path, None, FILE_KINDS, foreign.describe_global(error.name, path)) from None
         except ModelError as error:
             raise LabelError(path, error.key, error.expected, error.found) from None
         except _UnusableError as error:
-            raise LabelError(path, None, KINDS, str(error)) from None
+            raise LabelError(path, None, FILE_KINDS, str(error)) from None
         except Exception as error:  # a damaged file can raise anything
             found = f"a damaged {kind} file ({_one_line(error)})"
-            raise LabelError(path, None, KINDS, found) from None
+            raise LabelError(path, None, FILE_KINDS, found) from None
         arrays = {short: named[name] for short, name in _leaves(named).items()}
-        instead = partial(foreign.what_instead, path, kind, list(named))
-        yield Columns(path, kind, arrays, instead, valued)
+        instead = partial(foreign.describe_by_keys, path, kind, list(named))
+        yield LabelArrays(path, kind, arrays, instead, valued)
 
 
 def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], set[str]]:
@@ -168,25 +168,25 @@ def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], se
     Raises whatever a damaged file raises.
     """
     if kind == "npz":
-        if found := foreign.what_archive(path):
+        if found := foreign.describe_archive(path):
             raise _UnusableError(found)
         archive = stack.enter_context(np.load(path, allow_pickle=False))
         return {name: partial(archive.__getitem__, name) for name in archive.files}, set()
     if kind == "npy":
-        if found := foreign.what_objects(path):
+        if found := foreign.describe_object_arrays(path):
             raise _UnusableError(found)
-        return {ARRAY: np.load(path, allow_pickle=False, mmap_mode="r")}, set()
+        return {NPY_KEY: np.load(path, allow_pickle=False, mmap_mode="r")}, set()
     if kind == "hdf5":
         if fault := fatal_fault(path):
             raise _UnusableError(f"a damaged hdf5 file ({fault})")
         return _datasets(stack.enter_context(h5py.File(path, "r", locking=False))), set()
     if kind == "pickle":
-        if found := foreign.what_pickle(path):
+        if found := foreign.describe_pickle(path):
             raise _UnusableError(found)
         return _pickled(path)
     with open(path, "rb") as stream:
         begins = f"a file of another kind, or a damaged one (it begins with {stream.read(8)!r})"
-    raise _UnusableError(what_file(path) or begins)
+    raise _UnusableError(describe_file(path) or begins)
 
 
 class _UnusableError(Exception):

@@ -11,19 +11,24 @@ import math
 
 import numpy as np
 
-from skelfit.labels.body_family import BODY, JOINTS, body_of, kept_but_off
-from skelfit.labels.files.array_files import Columns
+from skelfit.labels.body_family import (
+    BODY_JOINTS,
+    MODEL_OF_JOINTS,
+    infer_body_model,
+    note_shifted_translation,
+)
+from skelfit.labels.files.array_files import LabelArrays
 from skelfit.labels.impossible_values import LIMITS
-from skelfit.labels.label_batch import About, FloatArray, LabelBatch, Sequence, nothing_known
+from skelfit.labels.label_batch import FloatArray, LabelBatch, LabelProperties, MotionSequence, empty_fields
 from skelfit.labels.readers.base import Reasons, Request, gender_of
 from skelfit.labels.unit_inference import angle_unit, to_float32
 from skelfit.labels.world_up import clear_up, notes_on_up, trunk_over_limbs, world_of
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
-_JOINTS = (BODY, 24, *JOINTS)
+_JOINTS = (BODY_JOINTS, 24, *MODEL_OF_JOINTS)
 
 
-def read(columns: Columns, request: Request) -> LabelBatch:
+def read(columns: LabelArrays, request: Request) -> LabelBatch:
     """All frames of a sequence, checked. Raises LabelError for a fault of the file."""
     notes: list[str] = []
     shapes = [shape for j in _JOINTS for shape in ((3 * j,), (j, 3))]
@@ -31,15 +36,15 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     n = len(poses)
     joints = math.prod(poses.shape[1:]) // 3
     angles = poses.reshape(n, joints, 3)
-    numbers = nothing_known(n)
-    body = body_of(columns, "poses", joints, notes)
-    kept = 24 if joints == 24 and body.model == "SMPL" else BODY
+    numbers = empty_fields(n)
+    body = infer_body_model(columns, "poses", joints, notes)
+    kept = 24 if joints == 24 and body.model == "SMPL" else BODY_JOINTS
     turned = angles[:, :kept] * angle_unit(columns, "poses", angles[:, :kept], request, notes)
     numbers["pose"][:, :kept] = to_float32(turned)
     numbers["betas"][:] = _betas(columns, body.is_smplx, notes)
     numbers["transl"] = columns.numbers("trans", (3,))
     if body.is_smplx:
-        notes.append(kept_but_off("trans"))
+        notes.append(note_shifted_translation("trans"))
     reasons = Reasons(n)
     keys = {"pose": "poses", "betas": "betas", "transl": "trans"}
     given = columns.option("labels_up", request.options.labels_up)
@@ -61,8 +66,8 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         imgname=[""] * n,
         gender=[_gender(columns, request)] * n,
         bad=reasons.texts(),
-        sequences=(Sequence(name, subject, rate, 0, n),) if n else (),
-        about=About(
+        sequences=(MotionSequence(name, subject, rate, 0, n),) if n else (),
+        about=LabelProperties(
             coordinates,
             has_camera=False,
             notes=tuple(notes),
@@ -74,7 +79,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     )
 
 
-def _betas(columns: Columns, other_body: bool, notes: list[str]) -> FloatArray:
+def _betas(columns: LabelArrays, other_body: bool, notes: list[str]) -> FloatArray:
     """Betas of the person (10,), or of every frame (N,10)."""
     expected = "10 or more numbers, for the sequence or for every frame"
     betas = columns.raw("betas", expected)
@@ -92,7 +97,7 @@ def _betas(columns: Columns, other_body: bool, notes: list[str]) -> FloatArray:
         return betas[..., :10].astype(np.float32)
 
 
-def _gender(columns: Columns, request: Request) -> str:
+def _gender(columns: LabelArrays, request: Request) -> str:
     if "gender" not in columns:
         return request.gender
     text = columns.text("gender")
@@ -102,7 +107,7 @@ def _gender(columns: Columns, request: Request) -> str:
     return gender
 
 
-def _frame_rate(columns: Columns, notes: list[str]) -> float | None:
+def _frame_rate(columns: LabelArrays, notes: list[str]) -> float | None:
     """Frames per second (Hz)."""
     key = columns.first_of(*RATES)
     if key is None:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from skelfit.errors import LabelError
-from skelfit.labels.body_family import named_mesh
-from skelfit.labels.files.array_files import ARRAY, Columns
-from skelfit.labels.impossible_values import check_mesh_place
-from skelfit.labels.label_batch import VERTICES, About, LabelBatch, nothing_known
+from skelfit.labels.body_family import explain_mesh_error
+from skelfit.labels.files.array_files import NPY_KEY, LabelArrays
+from skelfit.labels.impossible_values import check_mesh_position
+from skelfit.labels.label_batch import VERTICES, LabelBatch, LabelProperties, empty_fields
 from skelfit.labels.readers.base import Reasons, Request, read_genders
 from skelfit.labels.unit_inference import to_metres
 
-KEYS = ("vertices", "verts", "pred_vertices", ARRAY)
+KEYS = ("vertices", "verts", "pred_vertices", NPY_KEY)
 _NAMES = ("imgname", "img_path", "image")
 
 
-def read(columns: Columns, request: Request) -> LabelBatch:
+def read(columns: LabelArrays, request: Request) -> LabelBatch:
     """All meshes of a file, checked. Raises LabelError for a fault of the file."""
     notes: list[str] = []
     key = columns.first_of(*KEYS) or KEYS[0]
     try:
         given = columns.numbers(key, (VERTICES, 3))
     except LabelError as error:
-        raise named_mesh(columns, error, key) from None
+        raise explain_mesh_error(columns, error, key) from None
     vertices = to_metres(columns, key, given, request, notes)
     n = len(vertices)
     reasons = Reasons(n)
@@ -32,7 +32,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     size = np.zeros(n, np.float32)
     size[finite] = (vertices[finite].max(axis=1) - vertices[finite].min(axis=1)).max(axis=1)
     reasons.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
-    check_mesh_place(np.where(finite[:, None, None], vertices, 0), reasons.report)
+    check_mesh_position(np.where(finite[:, None, None], vertices, 0), reasons.report)
     name = columns.first_of(*_NAMES)
     return LabelBatch(
         row=np.arange(n, dtype=np.int64),
@@ -40,6 +40,6 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         gender=read_genders(columns, request.gender, reasons),
         bad=reasons.texts(),
         vertices=np.where(finite[:, None, None], vertices, np.float32(0)),
-        about=About("unknown", has_camera=False, has_smpl=False, notes=tuple(notes)),
-        **nothing_known(n),
+        about=LabelProperties("unknown", has_camera=False, has_smpl=False, notes=tuple(notes)),
+        **empty_fields(n),
     )

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.config.manifest import Gender, ReadOptions, Source
+from skelfit.config.manifest import Gender, LabelLayout, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.body_family import Body
-from skelfit.labels.files.array_files import Columns
+from skelfit.labels.files.array_files import LabelArrays
 from skelfit.labels.impossible_values import LIMITS, check_values
-from skelfit.labels.label_batch import About, Coordinates, FloatArray, LabelBatch
+from skelfit.labels.label_batch import Coordinates, FloatArray, LabelBatch, LabelProperties
 
 KEYPOINTS = 44
 OPENPOSE = 25  # the first of them
@@ -51,7 +51,7 @@ OPTIONS = {
 }
 
 
-def check_options(columns: Columns, source: Source, options: ReadOptions) -> None:
+def check_options(columns: LabelArrays, source: LabelLayout, options: ReadOptions) -> None:
     """Raise OptionError for an option that was given and that no number of the file, once read, has a use for."""
     for name, (what, option) in OPTIONS.items():
         value = getattr(options, name)
@@ -112,7 +112,7 @@ class Reasons:
         """Rows that name no image."""
         self.report(np.array([not name.strip() for name in imgname], bool), "empty_imgname")
 
-    def check_flag(self, columns: Columns, key: str) -> None:
+    def check_flag(self, columns: LabelArrays, key: str) -> None:
         """Rows of which the file says itself that they hold nothing."""
         if key in columns:
             flag = columns.numbers(key, (), (1,)).reshape(-1)
@@ -121,12 +121,12 @@ class Reasons:
 
 
 def image_batch(
-    columns: Columns,
+    columns: LabelArrays,
     request: Request,
     numbers: dict[str, Any],
     source_keys: Mapping[str, str],
     reasons: Reasons,
-    about: About,
+    about: LabelProperties,
 ) -> LabelBatch:
     """People in boxes of images, every row checked; source_keys: what must be finite, as the file names it."""
     imgname = columns.texts("imgname")
@@ -137,7 +137,7 @@ def image_batch(
     return LabelBatch(row=row, imgname=imgname, gender=gender, bad=reasons.texts(), about=about, **numbers)
 
 
-def read_betas(columns: Columns, key: str, body: Body, notes: list[str]) -> FloatArray:
+def read_betas(columns: LabelArrays, key: str, body: Body, notes: list[str]) -> FloatArray:
     """The first ten betas (N,10), N as of the columns before; says how many more there are. 0 for those of SMPL-X."""
     if body.is_smplx:
         return np.zeros((columns.rows or 0, 10), np.float32)
@@ -147,7 +147,7 @@ def read_betas(columns: Columns, key: str, body: Body, notes: list[str]) -> Floa
     return betas[:, :10]
 
 
-def read_genders(columns: Columns, default: Gender, reasons: Reasons) -> list[str]:
+def read_genders(columns: LabelArrays, default: Gender, reasons: Reasons) -> list[str]:
     """Genders of the SMPL body (N,); a text that is not understood makes a bad row."""
     rows = columns.rows or 0
     if "gender" not in columns:
@@ -168,7 +168,7 @@ def gender_of(text: str) -> str | None:
     return _GENDERS.get(text.strip().lower())
 
 
-def clean_keypoints(columns: Columns, key: str, keypoints: FloatArray) -> FloatArray:
+def clean_keypoints(columns: LabelArrays, key: str, keypoints: FloatArray) -> FloatArray:
     """A keypoint that is not finite is a keypoint that is not there: zeros with confidence 0.
 
     One of negative confidence, down to -1, has no label: its confidence becomes 0, as a sum weighted by it expects.

@@ -14,9 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from skelfit.labels.body_family import BODY, JOINTS, body_of, not_taken
-from skelfit.labels.files.array_files import Columns
-from skelfit.labels.label_batch import About, FloatArray, LabelBatch
+from skelfit.labels.body_family import (
+    BODY_JOINTS,
+    MODEL_OF_JOINTS,
+    infer_body_model,
+    note_dropped_translation,
+)
+from skelfit.labels.files.array_files import LabelArrays
+from skelfit.labels.label_batch import FloatArray, LabelBatch, LabelProperties
 from skelfit.labels.readers.base import (
     KEYPOINTS,
     Reasons,
@@ -29,15 +34,15 @@ from skelfit.labels.readers.base import (
 from skelfit.labels.unit_inference import read_rotations, read_scale, to_float32
 
 
-def read(columns: Columns, request: Request) -> LabelBatch:
+def read(columns: LabelArrays, request: Request) -> LabelBatch:
     """All people of a file, checked. Raises LabelError for a fault of the file."""
     notes: list[str] = []
     n = len(columns.texts("imgname"))
     pose_key = "pose" if "pose_cam" not in columns and "pose" in columns else "pose_cam"
     reasons = Reasons(n)
-    angles, joints = read_rotations(columns, pose_key, (24, *JOINTS), request, reasons, notes)
-    body = body_of(columns, pose_key, joints, notes)
-    kept = 24 if body.model == "SMPL" else BODY
+    angles, joints = read_rotations(columns, pose_key, (24, *MODEL_OF_JOINTS), request, reasons, notes)
+    body = infer_body_model(columns, pose_key, joints, notes)
+    kept = 24 if body.model == "SMPL" else BODY_JOINTS
     pose = np.zeros((n, 24, 3), np.float32)
     pose[:, :kept] = to_float32(angles[:, :kept])
     gtkps = _keypoints(columns, n)
@@ -54,25 +59,25 @@ def read(columns: Columns, request: Request) -> LabelBatch:
     source_keys = {"pose": pose_key, "betas": "shape", "transl": "trans_cam"}
     source_keys |= {name: name for name in ("cam_int", "center", "scale")}
     if body.is_smplx:
-        notes.append(not_taken("trans_cam"))
-    about = About("camera_axes" if body.is_smplx else "camera", notes=tuple(notes))
+        notes.append(note_dropped_translation("trans_cam"))
+    about = LabelProperties("camera_axes" if body.is_smplx else "camera", notes=tuple(notes))
     return image_batch(columns, request, numbers, source_keys, reasons, about)
 
 
-def _translation(columns: Columns) -> FloatArray:
+def _translation(columns: LabelArrays) -> FloatArray:
     transl: FloatArray = columns.numbers("trans_cam", (3,))
     if "cam_ext" in columns:
         transl = transl + columns.numbers("cam_ext", (4, 4), (3, 4))[:, :3, 3]
     return transl
 
 
-def _keypoints(columns: Columns, rows: int) -> FloatArray:
+def _keypoints(columns: LabelArrays, rows: int) -> FloatArray:
     if "gtkps" not in columns:
         return np.zeros((rows, KEYPOINTS, 3), np.float32)
     return clean_keypoints(columns, "gtkps", columns.numbers("gtkps", ("44+", 3))[:, :KEYPOINTS])
 
 
-def _keypoints3d(columns: Columns, rows: int) -> FloatArray:
+def _keypoints3d(columns: LabelArrays, rows: int) -> FloatArray:
     if "keypoints3d" not in columns:
         return np.zeros((rows, KEYPOINTS, 4), np.float32)
     found = with_confidence(columns.numbers("keypoints3d", ("44+", 3), ("44+", 4))[:, :KEYPOINTS])

@@ -19,10 +19,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from skelfit.labels.body_family import kept_but_off, not_taken
-from skelfit.labels.files.array_files import Columns
+from skelfit.labels.body_family import note_dropped_translation, note_shifted_translation
+from skelfit.labels.files.array_files import LabelArrays
 from skelfit.labels.impossible_values import check_image_size
-from skelfit.labels.label_batch import About, Coordinates, FloatArray, LabelBatch, nothing_known
+from skelfit.labels.label_batch import Coordinates, FloatArray, LabelBatch, LabelProperties, empty_fields
 from skelfit.labels.readers.base import KEYPOINTS, Reasons, Request, clean_keypoints, read_betas, read_genders
 from skelfit.labels.readers.spin_4dhumans import read_pose
 from skelfit.labels.unit_inference import Array, read_rotations, read_scale, rotation_shapes, to_float32
@@ -35,12 +35,12 @@ _NO_TURN = 1e-6  # rad
 _NAMES = ("imgname", "img_path", "image")
 
 
-def read(columns: Columns, request: Request) -> LabelBatch:
+def read(columns: LabelArrays, request: Request) -> LabelBatch:
     """All people of a file, checked. Raises LabelError for a fault of the file."""
     notes: list[str] = []
     n = len(columns.numbers("global_orient", *rotation_shapes(1)))
     reasons, keys = Reasons(n), {"pose": "body_pose", "betas": "betas"}
-    numbers = nothing_known(n)
+    numbers = empty_fields(n)
     pose, body = read_pose(columns, "body_pose", request, reasons, notes)
     numbers["betas"] = read_betas(columns, "betas", body, notes)
     turns = _camera_turns(columns, request, reasons, notes)
@@ -69,7 +69,7 @@ def read(columns: Columns, request: Request) -> LabelBatch:
         imgname=imgname,
         gender=read_genders(columns, request.gender, reasons),
         bad=reasons.texts(),
-        about=About(coordinates, has_camera, notes=tuple(notes)),
+        about=LabelProperties(coordinates, has_camera, notes=tuple(notes)),
         **numbers,
     )
 
@@ -81,14 +81,14 @@ def _without_exact(
     if "transl" not in keys:
         return coordinates
     if coordinates == "unknown":
-        notes.append(kept_but_off(keys["transl"]))
+        notes.append(note_shifted_translation(keys["transl"]))
         return coordinates
-    notes[:] = [not_taken(keys.pop("transl"))]  # in place of how it was found
+    notes[:] = [note_dropped_translation(keys.pop("transl"))]  # in place of how it was found
     numbers["transl"] = np.zeros_like(numbers["transl"])
     return "camera_axes"
 
 
-def _camera_turns(columns: Columns, request: Request, reasons: Reasons, notes: list[str]) -> Array | None:
+def _camera_turns(columns: LabelArrays, request: Request, reasons: Reasons, notes: list[str]) -> Array | None:
     """SMPLify-X's rotations of the camera (N,3) rad; None where a file has not both, rotation and translation."""
     if missing := [key for key in _SMPLIFY if key not in columns]:
         if len(missing) < len(_SMPLIFY):
@@ -114,7 +114,7 @@ def _turned(turns: Array | None, orientation: Array) -> Array:
 
 
 def _smplify_translation(
-    columns: Columns, numbers: dict[str, FloatArray], keys: dict[str, str], turns: Array, notes: list[str]
+    columns: LabelArrays, numbers: dict[str, FloatArray], keys: dict[str, str], turns: Array, notes: list[str]
 ) -> Coordinates:
     """Fill in transl by SMPLify-X's camera, whose rotations are (N,3); returns what it is relative to."""
     key = _SMPLIFY[1]
@@ -131,7 +131,7 @@ def _smplify_translation(
 
 
 def _translation(
-    columns: Columns,
+    columns: LabelArrays,
     numbers: dict[str, FloatArray],
     keys: dict[str, str],
     has_box: bool,
@@ -170,7 +170,7 @@ def _translation(
     return "camera_axes"
 
 
-def _camera(columns: Columns, keys: dict[str, str], reasons: Reasons) -> FloatArray | None:
+def _camera(columns: LabelArrays, keys: dict[str, str], reasons: Reasons) -> FloatArray | None:
     """Intrinsics of the whole image (N,3,3) px: given, or of its size and focal length."""
     if "cam_int" in columns:
         keys["cam_int"] = "cam_int"

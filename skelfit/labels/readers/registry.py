@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from skelfit.config.manifest import Source
-from skelfit.labels.body_family import refuse_parts
-from skelfit.labels.files.array_files import Columns, open_columns
+from skelfit.config.manifest import LabelLayout
+from skelfit.labels.body_family import refuse_hands_and_heads
+from skelfit.labels.files.array_files import LabelArrays, open_label_file
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.readers import amass, bare_meshes, camerahmr, hmr2, spin_4dhumans
 from skelfit.labels.readers.base import Request, check_options
@@ -24,10 +24,10 @@ class Reader:
     version: str  # raise the number when the same file would be read differently
     keys: tuple[tuple[str, ...], ...]  # of each group a file of this layout has one
     never: tuple[str, ...]  # keys that make it another layout
-    read: Callable[[Columns, Request], LabelBatch]
+    read: Callable[[LabelArrays, Request], LabelBatch]
 
 
-READERS: dict[Source, Reader] = {
+READERS: dict[LabelLayout, Reader] = {
     "camerahmr": Reader(
         "camerahmr-4",
         (("imgname",), ("pose_cam", "pose"), ("shape",), ("trans_cam",), ("cam_int",)),
@@ -55,17 +55,17 @@ READERS: dict[Source, Reader] = {
     ),
     "mesh": Reader("mesh-2", (bare_meshes.KEYS,), (), bare_meshes.read),
 }
-assert set(READERS) == set(get_args(Source))
+assert set(READERS) == set(get_args(LabelLayout))
 
 
-def detect(columns: Columns) -> tuple[Source, str]:
+def detect_layout_of(columns: LabelArrays) -> tuple[LabelLayout, str]:
     """The layout of a file, and the keys that tell it. Raises LabelError when none or several fit."""
     fitting = [name for name, reader in READERS.items() if not _missing(reader, columns)]
     if len(fitting) > 1:
         found = f"keys that fit {' and '.join(fitting)}; say which with --source {' or '.join(fitting)}"
         raise columns.error(None, "the keys of one kind of labels", found)
     if not fitting:
-        refuse_parts(columns)
+        refuse_hands_and_heads(columns)
         expected = f"the keys of labels of one of these kinds: {', '.join(READERS)}"
         if instead := columns.instead():
             raise columns.error(None, expected, instead)
@@ -81,28 +81,28 @@ def detect(columns: Columns) -> tuple[Source, str]:
     return name, ", ".join(f"'{columns.first_of(*group)}'" for group in READERS[name].keys)
 
 
-def _missing(reader: Reader, columns: Columns) -> list[str]:
+def _missing(reader: Reader, columns: LabelArrays) -> list[str]:
     """What a file lacks of a layout, or has too much."""
     lacking = [" or ".join(f"'{k}'" for k in group) for group in reader.keys if not columns.first_of(*group)]
     return lacking + [f"no '{key}'" for key in reader.never if key in columns]
 
 
-def find_source(path: str | Path) -> tuple[Source, str]:
+def detect_layout(path: str | Path) -> tuple[LabelLayout, str]:
     """The layout of a label file, and the keys that tell it. Raises LabelError."""
-    with open_columns(path) as columns:
-        return detect(columns)
+    with open_label_file(path) as columns:
+        return detect_layout_of(columns)
 
 
-def read(path: str | Path, source: Source | None = None, request: Request | None = None) -> LabelBatch:
+def read(path: str | Path, source: LabelLayout | None = None, request: Request | None = None) -> LabelBatch:
     """Read and check a whole label file; None: of the layout that its keys tell.
 
     Raises LabelError for a fault of the file; a fault of a row is in the batch's `bad`. No rows are no fault: a note
     says so.
     """
-    with open_columns(path) as columns:
-        source = source or detect(columns)[0]
+    with open_label_file(path) as columns:
+        source = source or detect_layout_of(columns)[0]
         if source != "mesh":
-            refuse_parts(columns)
+            refuse_hands_and_heads(columns)
         request = request or Request()
         batch = READERS[source].read(columns, request)
         check_options(columns, source, request.options)

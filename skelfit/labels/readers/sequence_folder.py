@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from skelfit.config.manifest import Source
+from skelfit.config.manifest import LabelLayout
 from skelfit.errors import LabelError
-from skelfit.labels.label_batch import About, LabelBatch, Sequence, nothing_known
+from skelfit.labels.label_batch import LabelBatch, LabelProperties, MotionSequence, empty_fields
 from skelfit.labels.readers.base import OptionError, Request
 from skelfit.labels.readers.registry import read
 from skelfit.labels.world_up import world_of
-from skelfit.storage.atomic_write import endings_of, skipped_line
+from skelfit.storage.path_checks import count_endings, describe_skipped
 
-LAYOUT: Source = "amass"
+LAYOUT: LabelLayout = "amass"
 _ENDINGS = frozenset({".npz", ".h5", ".hdf5", ".pkl"})
 _log = logging.getLogger(__name__)
 _NO_MOTION = "shape.npz"  # AMASS keeps a subject's betas in it, beside the motions
@@ -54,7 +54,7 @@ def skipped_in(folder: Path) -> str:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not path.is_dir()
     )
-    return skipped_line(endings_of(others), "sequences")
+    return describe_skipped(count_endings(others), "sequences")
 
 
 def named(request: Request, path: Path, folder: Path | None = None) -> Request:
@@ -105,7 +105,7 @@ def _unusable(request: Request, error: LabelError) -> LabelBatch:
         imgname=[""],
         gender=[request.gender],
         bad=[reason],
-        sequences=(Sequence(request.name, request.subject, None, 0, 1),),
-        about=About(world_of((0.0, 0.0, 0.0), 1, request.options.labels_up), has_camera=False),
-        **nothing_known(1),
+        sequences=(MotionSequence(request.name, request.subject, None, 0, 1),),
+        about=LabelProperties(world_of((0.0, 0.0, 0.0), 1, request.options.labels_up), has_camera=False),
+        **empty_fields(1),
     )

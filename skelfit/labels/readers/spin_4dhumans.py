@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skelfit.labels.body_family import BODY, JOINTS, Body, body_of
-from skelfit.labels.files.array_files import Columns
-from skelfit.labels.label_batch import About, FloatArray, LabelBatch, nothing_known
+from skelfit.labels.body_family import BODY_JOINTS, MODEL_OF_JOINTS, Body, infer_body_model
+from skelfit.labels.files.array_files import LabelArrays
+from skelfit.labels.label_batch import FloatArray, LabelBatch, LabelProperties, empty_fields
 from skelfit.labels.readers.base import (
     KEYPOINTS,
     OPENPOSE,
@@ -50,23 +50,23 @@ FOURDHUMANS = Names(
 SPIN = Names("pose", "shape", ("has_smpl",), ("openpose", "part"), ("openpose_3d", "S"), "px/200")
 
 
-def read_fourdhumans(columns: Columns, request: Request) -> LabelBatch:
+def read_fourdhumans(columns: LabelArrays, request: Request) -> LabelBatch:
     """All people of a file in 4D-Humans' layout, checked. Raises LabelError for a fault of the file."""
     return _read(columns, request, FOURDHUMANS)
 
 
-def read_spin(columns: Columns, request: Request) -> LabelBatch:
+def read_spin(columns: LabelArrays, request: Request) -> LabelBatch:
     """All people of a file in SPIN's layout, checked. Raises LabelError for a fault of the file."""
     return _read(columns, request, SPIN)
 
 
-def _read(columns: Columns, request: Request, names: Names) -> LabelBatch:
+def _read(columns: LabelArrays, request: Request, names: Names) -> LabelBatch:
     notes: list[str] = []
     n = len(columns.texts("imgname"))
     reasons = Reasons(n)
     for flag in names.flags:
         reasons.check_flag(columns, flag)
-    numbers = nothing_known(n)
+    numbers = empty_fields(n)
     numbers["center"] = columns.numbers("center", (2,))
     pose, body = read_pose(columns, names.pose, request, reasons, notes)
     numbers["pose"] = to_float32(pose)
@@ -75,12 +75,12 @@ def _read(columns: Columns, request: Request, names: Names) -> LabelBatch:
     numbers["keypoints3d"] = _keypoints(columns, names.points3d, 4)
     numbers["scale"] = read_scale(columns, "scale", numbers["gtkps"], names.scale_unit, request, notes)
     source_keys = {"pose": names.pose, "betas": names.betas, "center": "center", "scale": "scale"}
-    about = About("camera_axes", has_camera=False, notes=tuple(notes))
+    about = LabelProperties("camera_axes", has_camera=False, notes=tuple(notes))
     return image_batch(columns, request, numbers, source_keys, reasons, about)
 
 
 def read_pose(
-    columns: Columns, key: str, request: Request, reasons: Reasons, notes: list[str]
+    columns: LabelArrays, key: str, request: Request, reasons: Reasons, notes: list[str]
 ) -> tuple[Array, Body]:
     """Axis-angles (N,24,3) rad of a key with all joints, or of one without the first and `global_orient`.
 
@@ -88,19 +88,19 @@ def read_pose(
     where fingers follow instead.
     """
     if "global_orient" not in columns:
-        angles, joints = read_rotations(columns, key, (24, *JOINTS), request, reasons, notes)
+        angles, joints = read_rotations(columns, key, (24, *MODEL_OF_JOINTS), request, reasons, notes)
     else:
         root, _ = read_rotations(columns, "global_orient", (1,), request, reasons, notes)
         others, joints = read_rotations(columns, key, (23, 21), request, reasons, notes)
         angles, joints = np.concatenate([root, others], axis=1), joints + 1
-    body = body_of(columns, key, joints, notes)
-    kept = BODY if body.model != "SMPL" else min(joints, 24)
+    body = infer_body_model(columns, key, joints, notes)
+    kept = BODY_JOINTS if body.model != "SMPL" else min(joints, 24)
     pose = np.zeros((len(angles), 24, 3))
     pose[:, :kept] = angles[:, :kept]
     return pose, body
 
 
-def _keypoints(columns: Columns, keys: tuple[str, str], size: int) -> FloatArray:
+def _keypoints(columns: LabelArrays, keys: tuple[str, str], size: int) -> FloatArray:
     """25 OpenPose and 19 extra keypoints (N,44,size); confidence 0 where the file has none."""
     found = np.zeros((columns.rows or 0, KEYPOINTS, size), np.float32)
     counts = (OPENPOSE, KEYPOINTS - OPENPOSE)

@@ -19,7 +19,7 @@ from skelfit.bodies.continuous_pose import pose_to_angles
 from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.bodies.joint_distances import joint_errors
 from skelfit.bodies.joint_limits import excess_deg
-from skelfit.bodies.skins import Skins
+from skelfit.bodies.skins import SkelSkins
 from skelfit.learning.cameras import body_to_crop
 from skelfit.learning.data.process_group import Team
 from skelfit.learning.data.training_batch import Batch
@@ -36,7 +36,7 @@ Array = NDArray[Any]
 
 
 @torch.no_grad()
-def validate(network: Network, batches: Iterable[Batch], skins: Skins, team: Team) -> Measured | None:
+def validate(network: Network, batches: Iterable[Batch], skins: SkelSkins, team: Team) -> Measured | None:
     """Measure a network; None where there is nobody. Batches are this process's share of the people."""
     network.eval()
     mean_skin = skin_of(estimate_of(network.mean[None]), skins)
@@ -52,7 +52,7 @@ def validate(network: Network, batches: Iterable[Batch], skins: Skins, team: Tea
     return summary({name: np.concatenate([part[name] for part in found]) for name in found[0]})
 
 
-def of_each(prediction: Prediction, batch: Batch, skins: Skins, mean_skin: Tensor) -> dict[str, Array]:
+def of_each(prediction: Prediction, batch: Batch, skins: SkelSkins, mean_skin: Tensor) -> dict[str, Array]:
     """What is found of each of B people."""
     label = skins.of_either(batch.female, batch.poses, batch.betas)
     estimated = skin_of(prediction.final, skins)
@@ -68,12 +68,12 @@ def of_each(prediction: Prediction, batch: Batch, skins: Skins, mean_skin: Tenso
     return {name: values.cpu().numpy() for name, values in found.items()} | {"excess": excess}
 
 
-def skin_of(estimate: Estimate, skins: Skins) -> Tensor:
+def skin_of(estimate: Estimate, skins: SkelSkins) -> Tensor:
     """Skins (B, V, 3) m of estimates."""
     return skins.of(skins.gender, pose_to_angles(estimate.pose), estimate.betas)
 
 
-def skin_errors(skins: Skins, label: Tensor, estimated: Tensor) -> Tensor:
+def skin_errors(skins: SkelSkins, label: Tensor, estimated: Tensor) -> Tensor:
     """ERRORS (B, 3) of skins (B, V, 3) m."""
     points = [skins.keypoints(skin)[:, _LSP] for skin in (label, estimated)]
     of_label, of_estimate = (x.double().cpu().numpy() for x in points)

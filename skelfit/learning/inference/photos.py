@@ -15,14 +15,14 @@ from PIL import ImageOps
 
 from skelfit.errors import InputError
 from skelfit.images.decoding import ENDINGS, open_image
-from skelfit.images.image_bytes import IDENTITY, MISSING, ending_of, no_picture
-from skelfit.images.image_source import read_picture
+from skelfit.images.image_bytes import IDENTITY, MISSING, ending_of, faulty_image
+from skelfit.images.image_source import read_image
 from skelfit.learning.data.person_crops import Square, read_crop, square_around
 from skelfit.learning.data.training_batch import CROP
 from skelfit.learning.inference.intrinsics import FindCamera, KnownCamera, rgb_with_exif
 from skelfit.learning.inference.person_boxes import Box, FindBoxes
 from skelfit.learning.inference.predictor import People, Predictor, Shot
-from skelfit.storage.atomic_write import endings_of, skipped_line
+from skelfit.storage.path_checks import count_endings, describe_skipped
 
 _AHEAD, _THREADS = 16, 4
 OK = "ok"
@@ -102,7 +102,7 @@ def find_photos(paths: Sequence[Path], say: Callable[[str], None] | None = None)
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if not p.is_dir()]
             found = [p for p in inside if ending_of(p.name) in ENDINGS]
-            skipped = skipped_line(endings_of(set(inside).difference(found)), "images")
+            skipped = describe_skipped(count_endings(set(inside).difference(found)), "images")
             if not found:
                 raise InputError(path, None, f"images ({', '.join(sorted(ENDINGS))})", skipped or "none")
             files |= dict.fromkeys(found)
@@ -152,7 +152,7 @@ def _look_ahead(photos: Iterable[Photo], looking: Looking) -> Iterator[Seen]:
 def look(photo: Photo, looking: Looking) -> Seen:
     """A photo's boxes, cut out. Nothing that is wrong with a photo, a box or a camera raises."""
     name = str(photo.path)
-    picture = read_picture(photo.path)
+    picture = read_image(photo.path)
     if picture.data is None:
         reason = picture.detail or (_MISSING if picture.reason == MISSING else "the image cannot be decoded")
         return Seen(photo, (Finding(name, None, picture.reason, reason),))
@@ -188,7 +188,7 @@ def _upright(data: bytes, find_camera: FindCamera) -> tuple[bytes, tuple[int, in
 
 def no_image(error: Exception) -> tuple[str, str]:
     """Status and reason of an image of which decoding raised an error."""
-    picture = no_picture(error)
+    picture = faulty_image(error)
     return picture.reason, picture.detail or repr(error)
 
 

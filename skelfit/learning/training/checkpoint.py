@@ -19,8 +19,8 @@ from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import InputError
 from skelfit.learning.networks.skel_cf_network import Network
 from skelfit.learning.training.training_config import TrainConfig
-from skelfit.storage.atomic_write import remove, replacing
-from skelfit.storage.tensor_files import read_tensors
+from skelfit.storage.atomic_write import atomic_write, remove_file
+from skelfit.storage.tensor_files import read_tensor_file
 
 FORMAT = "skelfit-train-4"
 BEST_NAME = "best.pt"
@@ -43,7 +43,7 @@ class Trained(NamedTuple):
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint. Raises OutputError."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save({"format": FORMAT, **content}, temporary)
 
 
@@ -51,7 +51,7 @@ def save_numbered(out: Path, step: int, content: Mapping[str, Any], keep: int) -
     """Write the checkpoint of a step, and remove all but the last ones. Raises OutputError."""
     save(out / FOLDER_NAME / f"step-{step:08d}.pt", content)
     for old in _numbered(out)[:-keep]:
-        remove(old)
+        remove_file(old)
 
 
 def latest(out: Path) -> Path | None:
@@ -65,7 +65,7 @@ def _numbered(out: Path) -> list[Path]:
 
 def load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     """The content of a checkpoint, on the processor; mapped: without reading its tensors. Raises CheckpointError."""
-    content = read_tensors(path, "a checkpoint of skelfit train", CheckpointError, mapped=mapped)
+    content = read_tensor_file(path, "a checkpoint of skelfit train", CheckpointError, mapped=mapped)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(path, "format", FORMAT, str(found))

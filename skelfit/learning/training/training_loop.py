@@ -17,7 +17,7 @@ import torch
 
 from skelfit.bodies.continuous_pose import POSE_SIZE, angles_to_pose
 from skelfit.bodies.model_set import ModelSet
-from skelfit.bodies.skins import Skins
+from skelfit.bodies.skins import SkelSkins
 from skelfit.errors import ConfigError
 from skelfit.learning.backbones.vitpose import Backbone
 from skelfit.learning.data.data_loader import Loader, each_once
@@ -129,7 +129,7 @@ class _Run:
     ) -> None:
         self.config, self.out, self.models, self.team, self.watch = config, out, models, team, watch
         self.network = network.to(team.device)
-        self.skins = Skins(models, config.skel_gender, team.device)
+        self.skins = SkelSkins(models, config.skel_gender, team.device)
         self.measured: Measured | None = None
         self.best: float | None = None  # PA-MPJPE, mm
         self.log: Log | None = None

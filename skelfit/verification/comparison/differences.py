@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skelfit.bodies.angle_continuity import canonical
+from skelfit.bodies.angle_continuity import canonical_angles
 from skelfit.bodies.dofs import DOF_JOINT, dof_limits, limits_middle
 from skelfit.bodies.joint_distances import joint_errors
 from skelfit.shards.label_vector import pack
@@ -106,7 +106,7 @@ def _posed(bodies: Bodies, people: People) -> _Side:
     n, poses = len(people), people.fields()["skel_poses"].astype(np.float64)
     # The frames of a sequence may be described by angles that are whole turns, or a twin, off.
     moving = np.array([meta["angles"] == "continuous" for meta in people.metas], bool)
-    poses[moving] = canonical(poses[moving])
+    poses[moving] = canonical_angles(poses[moving])
     joints, turns = np.empty((n, JOINTS, 3)), np.empty((n, JOINTS, 3, 3))
     skins: list[Skin32] = []
     groups = bodies.pose(people)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.errors import LabelError
-from skelfit.labels.files.array_files import Columns, open_columns
-from skelfit.labels.files.file_signatures import what_file
+from skelfit.labels.files.array_files import LabelArrays, open_label_file
+from skelfit.labels.files.file_signatures import describe_file
 from skelfit.shards.label_vector import FloatArray
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 
 EXPECTED = "an .npz file, such as SKEL-CF's X-release-skel.npz"
 # Published betas are below 10, and no joint turns by more than a few turns: above, a number means nothing.
@@ -50,7 +50,7 @@ def read_skel_labels(path: Path, gender: str | None) -> SkelLabels:
     Raises LabelError: also for a gender that is given although the file says it.
     """
     _expect_npz(path)
-    with open_columns(path) as columns:
+    with open_label_file(path) as columns:
         poses = columns.numbers("skel_poses", (NUM_DOFS,))
         betas = columns.numbers("skel_betas", ("10+",))[:, :10]
         names = columns.texts("imgname")
@@ -75,7 +75,7 @@ def read_skel_labels(path: Path, gender: str | None) -> SkelLabels:
 
 def _expect_npz(path: Path) -> None:
     """Raise LabelError for a file of another kind: pickles, above all, are not even read with care."""
-    regular_file(path, EXPECTED, LabelError)
+    require_regular_file(path, EXPECTED, LabelError)
     try:
         with open(path, "rb") as stream:
             head = stream.read(8)
@@ -85,10 +85,10 @@ def _expect_npz(path: Path) -> None:
         raise LabelError(path, None, EXPECTED, error.strerror or str(error)) from None
     if not head.startswith(b"PK"):
         found = f"a file of another kind (it begins with {head!r})" if head else "an empty file"
-        raise LabelError(path, None, EXPECTED, what_file(path) or found)
+        raise LabelError(path, None, EXPECTED, describe_file(path) or found)
 
 
-def _genders(columns: Columns, given: str | None, rows: int) -> NDArray[np.str_]:
+def _genders(columns: LabelArrays, given: str | None, rows: int) -> NDArray[np.str_]:
     if "skel_gender" not in columns:
         return np.full(rows, given or "male")
     if given is not None:

@@ -20,8 +20,8 @@ from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import read_marker
 from skelfit.shards.shard_schema import ShardMarker
 from skelfit.shards.shard_writer import reason_kind, row_digest
-from skelfit.storage.atomic_write import other_than_file
 from skelfit.storage.hashed_write import FileRecord
+from skelfit.storage.path_checks import describe_non_file
 from skelfit.verification.integrity.damage import Damage, Kind
 from skelfit.verification.integrity.sample_check import (
     Place,
@@ -218,7 +218,7 @@ def _read_tar(
     order = {key: i for i, key in enumerate(k for k, row in rows.items() if row["status"] in PUBLISHED)}
     judge = _Judge(check, rows, _place(check, marker, rows))
     good = True
-    if other := other_than_file(path):  # to open a named pipe would block
+    if other := describe_non_file(path):  # to open a named pipe would block
         check.say("missing", f"{path}: {other}, not a regular file")
         return judge.people(), False
     try:

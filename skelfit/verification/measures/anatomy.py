@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from skelfit.bodies.angle_continuity import canonical
+from skelfit.bodies.angle_continuity import canonical_angles
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_index, dof_limits
 from skelfit.verification.measures.decoded_samples import People
 from skelfit.verification.measures.remade_bodies import Array, Bodies, Group
@@ -64,7 +64,7 @@ def measure_anatomy(bodies: Bodies, people: People, groups: list[Group]) -> Anat
     stored = fields["skel_poses"].astype(np.float64)
     # The frames of a sequence may be described by angles that are whole turns, or a twin, off.
     moving = np.array([m["angles"] == "continuous" for m in people.metas], bool)
-    poses = np.where(moving[:, None], canonical(stored), stored)
+    poses = np.where(moving[:, None], canonical_angles(stored), stored)
     excess = np.degrees(beyond(poses, limits))
     known = np.array([bool(m["smpl"]) for m in people.metas], bool)
     hinges = smpl_hinges(fields["smpl_pose"].astype(np.float64))
