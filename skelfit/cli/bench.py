@@ -17,9 +17,9 @@ from skelfit.bodies.model_set import find_models
 from skelfit.cli.convert import COUNT, chosen_pipeline
 from skelfit.cli.path_types import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
 from skelfit.config.pipeline import load_pipeline
-from skelfit.conversion.shard_task import find_device
 from skelfit.errors import OutputError
 from skelfit.executors.allocator import keep_heap
+from skelfit.fitting.backends.compute_device import find_device
 from skelfit.resources.catalog import PIPELINES
 
 # Of each kind of poses.

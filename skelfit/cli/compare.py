@@ -88,8 +88,8 @@ def compare_command(
 def _next(report: Report, folder: Path, file: Path, picture: Path | None) -> Iterator[str]:
     """What to do with what was found."""
     if not report["compared"]:
-        yield f"next: is {file} of this subset? An image of the shards: {report['shards']['an_image']!r};"
-        yield f"  of the file: {report['file']['an_image']!r}"
+        yield f"next: is {file} of this subset? The shards have, for example, {report['shards']['example']};"
+        yield f"  the file has {report['file']['example']}"
         return
     if not report["worst"]:
         yield "next: nothing; the file holds what the shards hold"

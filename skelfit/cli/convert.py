@@ -40,15 +40,19 @@ from skelfit.cli.worker_options import PlaceOptions, place_options
 from skelfit.config.fit_settings import check_neutral_target
 from skelfit.config.manifest import load_manifest
 from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_lock import write_record, writing
-from skelfit.conversion.run_plan import Run, ShardTask, finish, pending, plan_shards, rejected_so_far
-from skelfit.conversion.shard_task import PHASES, ShardResult, find_device, make_fitter, run_shard
+from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards
+from skelfit.conversion.run_summary import rejected_so_far, write_summary
+from skelfit.conversion.shard_task import ShardResult, run_shard
+from skelfit.conversion.stopwatch import PHASES
 from skelfit.errors import ConfigError, SkelfitError
 from skelfit.executors.dask_reports import check_bokeh
 from skelfit.executors.dask_tasks import ShardFailure, run_tasks
 from skelfit.executors.dask_worker import Work
 from skelfit.executors.executor import HERE, Place, visible_gpus
 from skelfit.fitting.backends.backend import is_compiled, make_backend
+from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.filters import PUBLISHED_VALUES, switch_filters
 from skelfit.labels.label_store import clear_temporaries, store_sequences
 from skelfit.resources.catalog import MANIFESTS
@@ -274,7 +278,7 @@ def convert_run(
             f"{len(failures)} of {len(tasks)} shards failed; the same command tries them again", err=True
         )
         sys.exit(SHARDS_FAILED)
-    summary = finish(run, tasks, this_time(results, time.perf_counter() - started))
+    summary = write_summary(run, tasks, this_time(results, time.perf_counter() - started))
     report(summary)
     return summary
 
@@ -312,7 +316,7 @@ def chosen_pipeline(
         if pipeline.temporal is None:
             expected = "a pipeline that fits frames of a sequence as one problem, for --independent-frames"
             found = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
-            raise ConfigError(path, "fit.temporal", expected, found)
+            raise ConfigError(path, "fit.temporal", expected, f"{found}; drop --independent-frames")
         pipeline = replace(pipeline, fit=replace(pipeline.fit, temporal=None))
     if skel_gender is not None:
         gender: Any = skel_gender

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from skelfit import __version__
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.path_types import FOLDER, PATH
-from skelfit.conversion.shard_task import find_device
+from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.inference.intrinsics import (
     Camera,
     FindCamera,

@@ -42,34 +42,38 @@ def check_given(run: Run, given: Given) -> None:
     files = [(file, store_contents(file.store, file.rows)) for file in run.labels if file.rows]
     if not files:
         return
-    uses: list[tuple[bool, str, str, Callable[[StoreContents], bool]]] = [
+    uses: list[tuple[bool, str, str, str, Callable[[StoreContents], bool]]] = [
         (
             given.skel_gender is not None,
-            f"people of neutral gender, for --skel-gender {given.skel_gender}",
+            f"--skel-gender {given.skel_gender}",
+            "people of neutral gender",
             "only male and female ones",
             lambda content: "neutral" in content.genders,
         ),
-        (given.images, "names of images, for --images", "none", lambda content: content.has_names),
+        (given.images, "--images", "names of images", "none", lambda content: content.has_names),
         (
             run.images is not None and (given.image_mode == "crop" or bool(given.crop_options)),
-            f"boxes of people, for {next(iter(given.crop_options), '--image-mode crop')}",
+            next(iter(given.crop_options), "--image-mode crop"),
+            "boxes of people",
             "none",
             lambda content: content.has_boxes,
         ),
         (
             given.independent_frames,
-            "sequences, for --independent-frames",
+            "--independent-frames",
+            "sequences",
             "none",
             lambda content: bool(content.sequences),
         ),
         *(
-            (True, f"{what}, for --filter {rule}", "none", lambda content, what=what: content.has(what))
+            (True, f"--filter {rule}", what, "none", lambda content, what=what: content.has(what))
             for rule, what in REQUIRED_DATA.items()
             if rule in given.filters
         ),
     ]
-    for is_given, expected, found, has_use in uses:
+    for is_given, option, needed, found, has_use in uses:
         if is_given and not any(has_use(content) for _, content in files):
             kinds = " and ".join(dict.fromkeys(file.source for file, _ in files))
             names = ", ".join(file.name for file, _ in files)
-            raise OptionError(names, None, expected, f"{found} in these {kinds} labels")
+            found = f"{found} in these {kinds} labels; drop {option}"
+            raise OptionError(names, None, f"{needed}, for {option}", found)

@@ -17,8 +17,8 @@ from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
 from skelfit.cli.path_types import FOLDER, PATH, PATTERN, TRAINING
 from skelfit.cli.progress_bars import Progress
 from skelfit.cli.training_curve import CURVE_NAME, draw_curve
-from skelfit.conversion.shard_task import find_device
 from skelfit.errors import OutputError
+from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.data.process_group import is_first, together
 from skelfit.learning.evaluation.validation import BEYOND_DEG, ERRORS, PCK_AT, Measured

@@ -172,6 +172,9 @@ class RootPrior:
     turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 that the pelvis turns (2 - 2 cos of it)
     move: float = bounded(0, default=1e-2)  # m^2 per m^2 that its joint moves
 
+    def __str__(self) -> str:
+        return f"turn {self.turn:g}, move {self.move:g}"
+
 
 @dataclass(frozen=True)
 class MeshConfig:
@@ -269,6 +272,17 @@ class FirstOrderConfig:
     start: Literal["zero", "closed_form"] = (
         "zero"  # of all but the root; the published aligners start from zero
     )
+
+
+def check_root_prior(fit: FitConfig, path: str | Path) -> None:
+    """Raise ConfigError for a prior on what the root may not do."""
+    prior, usual = fit.root_prior, RootPrior()
+    if fit.root == "frozen" and prior != usual:
+        expected = "no such key, with root: frozen: the pelvis is as the label has it"
+        raise ConfigError(path, "fit.root_prior", expected, str(prior))
+    if fit.root == "turn" and prior.move != usual.move:
+        expected = "no such key, with root: turn: the pelvis does not move"
+        raise ConfigError(path, "fit.root_prior.move", expected, f"{prior.move:g}")
 
 
 def check_neutral_target(fit: FitConfig, path: str | Path) -> None:

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from skelfit.config.fit_settings import FirstOrderConfig, FitConfig, TemporalConfig, check_neutral_target
+from skelfit.config.fit_settings import (
+    FirstOrderConfig,
+    FitConfig,
+    TemporalConfig,
+    check_neutral_target,
+    check_root_prior,
+)
 from skelfit.config.yaml_dataclasses import bounded, build, load_yaml
 from skelfit.errors import ConfigError
 
@@ -57,6 +63,10 @@ def load_pipeline(path: str | Path) -> Pipeline:
     if len(set(names)) != len(names):
         raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
     check_neutral_target(pipeline.fit, path)
+    check_root_prior(pipeline.fit, path)
+    if pipeline.first_order is not None and pipeline.fit.temporal not in (None, TemporalConfig()):
+        expected = "null or no such key, with first_order: it fits each frame by itself"
+        raise ConfigError(path, "fit.temporal", expected, str(pipeline.fit.temporal))
     last = pipeline.fit.stages[-1].dofs
     if pipeline.fit.root != "frozen" and last != "all":
         raise ConfigError(

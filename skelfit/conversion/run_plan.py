@@ -7,25 +7,20 @@ on is the run's identity; finished shards of another identity are never mixed wi
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from skelfit import __version__
 from skelfit.bodies.dofs import LIMITS_VERSION
 from skelfit.config.identity import difference, mapping_hash
 from skelfit.config.manifest import Filters, Origin, PathRule, ReadOptions
 from skelfit.config.pipeline import Pipeline
 from skelfit.errors import OutputError
-from skelfit.labels.filters import active_filters
-from skelfit.shards.label_vector import LAYOUT_VERSION, schema
-from skelfit.shards.row_statistics import Summary
+from skelfit.shards.label_vector import LAYOUT_VERSION
 from skelfit.shards.shard_files import (
-    SCHEMA_NAME,
     SUMMARY_NAME,
     ShardError,
     ShardFiles,
@@ -34,9 +29,7 @@ from skelfit.shards.shard_files import (
     remove_shard,
     shard_name,
 )
-from skelfit.shards.shard_reader import check_shard, read_json, read_marker, read_rows
-from skelfit.shards.shard_writer import sealed
-from skelfit.storage.hashed_write import write_json
+from skelfit.shards.shard_reader import check_shard, read_json, read_marker
 
 # The version of all that turns a label row into a published row: readers, filters, crops, the fit, the layout of a row.
 # Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
@@ -175,49 +168,3 @@ def _is_finished(files: ShardFiles, run: Run) -> bool:
     except ShardError:
         return False
     return True
-
-
-def rejected_so_far(finished: Iterable[ShardTask]) -> Counter[str]:
-    """How many rows of finished shards were kept out of the tars, by status and kind of reason. Raises ShardError."""
-    rejected: Counter[str] = Counter()
-    for task in finished:
-        rejected.update(read_marker(task.files).rejected)
-    return rejected
-
-
-def finish(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -> dict[str, Any]:
-    """Write schema.json and, last, summary.json of a run whose shards are all finished; returns the summary.
-
-    All but `this_time` (people_per_second and where the time went) is read from the sidecars, so a run that was
-    continued says the same as one that was not. Raises ShardError, OutputError.
-    """
-    folder = Path(run.out)
-    summary = Summary.of_rows(chain.from_iterable(read_rows(task.files.sidecar) for task in tasks))
-    content = {
-        "subset": run.subset,
-        "description": run.description,
-        "origins": [asdict(origin) for origin in run.origins],
-        **summary.to_json(),
-        "rejected": dict(sorted(rejected_so_far(tasks).items())),
-        "filters": _filter_counts(run, summary),
-        **this_time,
-        "shards": len(tasks),
-        "skelfit": __version__,
-        "identity_sha256": run.identity_sha256,
-        "identity": run.identity(),
-    }
-    content = sealed(content)
-    write_json(folder / SCHEMA_NAME, schema())
-    write_json(folder / SUMMARY_NAME, content)
-    return content
-
-
-def _filter_counts(run: Run, summary: Summary) -> dict[str, dict[str, float]]:
-    """What each rule that is on did: the rows that it left out or changed."""
-    counts = {
-        rule: {"value": value, "rows": summary.filters[rule]}
-        for rule, value in active_filters(run.filters).items()
-    }
-    if "low_confidence" in counts:
-        counts["low_confidence"]["keypoints"] = summary.unseen_keypoints
-    return counts

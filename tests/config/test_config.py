@@ -109,6 +109,41 @@ def test_errors_name_file_and_key(tmp_path: Path, line: str, key: str, expected:
     assert f"{tmp_path / 'p.yaml'}: '{key}': expected " in str(error)
 
 
+NO_USE = [
+    ("  root_prior: {turn: 1}", "fit.root_prior", "no such key, with root: frozen", "turn 1, move 0.01"),
+    ("  root: turn\n  root_prior: {move: 1}", "fit.root_prior.move", "no such key, with root: turn", "1"),
+    (
+        "  temporal: {jump: 1}\nfirst_order: {}",
+        "fit.temporal",
+        "null or no such key, with first_order",
+        "jump",
+    ),
+]
+
+
+@pytest.mark.parametrize(("lines", "key", "expected", "found"), NO_USE)
+def test_what_would_do_nothing_is_refused(
+    tmp_path: Path, lines: str, key: str, expected: str, found: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        pipeline(tmp_path, PIPELINE + lines + "\n")
+    assert caught.value.key == key and caught.value.expected.startswith(expected), str(caught.value)
+    assert found in caught.value.found
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "  root_prior: {turn: 2e-4, move: 1e-2}",  # as it is by default
+        "  root: turn\n  root_prior: {turn: 1}",
+        "  root: free\n  root_prior: {move: 1}",
+        "  temporal: null\nfirst_order: {}",  # what it does anyway
+    ],
+)
+def test_what_has_a_use_is_not(tmp_path: Path, lines: str) -> None:
+    pipeline(tmp_path, PIPELINE + lines + "\n")
+
+
 BAD_FILES = [
     ("name: p\n", "fit", "found nothing (the key is missing)"),
     ("name: p\nfit: {stages: []}\n", "fit.stages", "expected at least 1 entry, found 0 entries"),

@@ -39,7 +39,9 @@ from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import GateConfig, ImageConfig
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run, pending, plan_shards
-from skelfit.conversion.shard_task import PHASES, ShardResult, _pictures, run_shard
+from skelfit.conversion.shard_samples import _pictures
+from skelfit.conversion.shard_task import ShardResult, run_shard
+from skelfit.conversion.stopwatch import PHASES
 from skelfit.errors import OutputError
 from skelfit.labels.label_store import build_store
 from skelfit.labels.label_store import read_rows as read_label_rows

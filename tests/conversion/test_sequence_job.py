@@ -20,7 +20,7 @@ from skelfit.cli import main
 from skelfit.config.fit_settings import TemporalConfig
 from skelfit.config.manifest import Filters, LabelSource
 from skelfit.config.pipeline import load_pipeline
-from skelfit.conversion.row_status import Fitted, fit_rows, fitted_rates, frames_of, to_labels
+from skelfit.conversion.row_fits import RowFits, fit_rows, fitted_rates, frames_of, labels_fit
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.conversion.subject_shapes import subject_shapes
 from skelfit.fitting.fitter import Fitter
@@ -121,12 +121,12 @@ def test_bad_and_filtered_rows_are_gaps_in_time() -> None:
     batch, fitter, temporal = made_up_batch(), FakeFitter(), TemporalConfig(frame_rate=25.0)
     left_out = [""] * 12
     left_out[2] = left_out[8] = left_out[9] = "large_betas: 4 > 3"
-    fitted = fit_rows(batch, to_labels(batch, fitter, frames_of(batch, temporal)), 2, left_out)
+    fitted = fit_rows(batch, labels_fit(batch, fitter, frames_of(batch, temporal)), 2, left_out)
     (frames,) = fitter.frames
     assert frames is not None
     assert frames.sequence.tolist() == [0, 0, 0, 1, 1, 1, -1, -1]
     np.testing.assert_allclose(frames.time[:6], [6 / 50, 7 / 50, 9 / 50, 0, 2 / 25, 3 / 25])
-    assert isinstance(fitted, Fitted) and fitted.finite.sum() == 8  # every row keeps its place
+    assert isinstance(fitted, RowFits) and fitted.finite.sum() == 8  # every row keeps its place
     rates = fitted_rates(batch, temporal, left_out)
     assert rates == [50.0, 50.0, None, 50.0, 25.0, None, 25.0, 25.0, None, None, None, None]
     finite = np.ones(12, bool)
@@ -142,7 +142,7 @@ def test_genders_and_single_frames_are_problems_of_their_own() -> None:
     assert fitted_rates(batch, temporal)[:4] == [None, 50.0, 50.0, 50.0]
     assert fitted_rates(batch, None) == [None] * 12
     fitter = FakeFitter()
-    fit_rows(batch, to_labels(batch, fitter, frames_of(batch, temporal)), 2)
+    fit_rows(batch, labels_fit(batch, fitter, frames_of(batch, temporal)), 2)
     assert [len(frames.sequence) for frames in fitter.frames if frames] == [1, 10]
 
 
@@ -266,14 +266,14 @@ def test_independent_frames_without_a_use_are_refused(folder: Path) -> None:
     write_labels(Path("people.npz"))
     result = convert(Path("people.npz"), "--independent-frames")
     assert result.exit_code == 2
-    expected = "expected sequences, for --independent-frames, found none in these camerahmr labels"
-    assert expected in result.stderr
+    expected = "expected sequences, for --independent-frames, found none in these camerahmr labels; drop "
+    assert f"{expected}--independent-frames" in result.stderr
     result = convert(folder, "--independent-frames", "--pipeline", PIPELINES / "first-order.yaml")
     assert result.exit_code == 2
     assert (
         "'fit.temporal': expected a pipeline that fits frames of a sequence as one problem" in result.stderr
     )
-    assert "found each fitted by itself (first_order)" in result.stderr
+    assert "found each fitted by itself (first_order); drop --independent-frames" in result.stderr
 
 
 def test_the_baseline_takes_no_frames(folder: Path, models: ModelSet) -> None:

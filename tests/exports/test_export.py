@@ -26,9 +26,10 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.cli.convert import convert_run
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline
-from skelfit.conversion.row_status import FitterLike
+from skelfit.conversion.row_fits import LabelFitter
+from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile
-from skelfit.conversion.shard_task import make_fitter, run_shard
+from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import OutputError
 from skelfit.exports.skel_cf import export_skel_cf
 from skelfit.labels.label_store import build_store, store_info
@@ -48,6 +49,7 @@ SHAPES = {
     "cam_int": (3, 3),
     "row": (),
     "skel_gender": (),
+    "coordinates": (),
     "pose_cam": (24, 3),
     "shape": (10,),
     "trans_cam": (3,),
@@ -168,7 +170,7 @@ def test_what_came_in_is_left_out_where_it_was_no_smpl_in_a_camera(tmp_path: Pat
             assert out["skel_poses"].shape == (2, 46)
 
 
-def convert(folder: Path, labels: Path, pipeline: Pipeline, models: ModelSet, fitter: FitterLike) -> Path:
+def convert(folder: Path, labels: Path, pipeline: Pipeline, models: ModelSet, fitter: LabelFitter) -> Path:
     """Shards of a CameraHMR label file, in `folder`."""
     store = build_store(LabelSource(labels.name, "camerahmr"), labels, folder.with_name("stores"))
     info = store_info(store)

@@ -16,8 +16,9 @@ from skelfit.bodies.smpl import SmplModel
 from skelfit.config.fit_settings import FirstOrderConfig, RootPrior
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
-from skelfit.conversion.shard_task import make_fitter, run_shard
+from skelfit.conversion.shard_task import run_shard
 from skelfit.fitting.baseline import first_order
 from skelfit.fitting.baseline.first_order import FirstOrderFitter, judge, minimise
 from skelfit.fitting.baseline.naive_objective import Reference

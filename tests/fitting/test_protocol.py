@@ -17,11 +17,12 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.cli.convert import chosen_pipeline, convert_run
-from skelfit.config.fit_settings import SpineConfig
+from skelfit.config.fit_settings import RootPrior, SpineConfig
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter
 from skelfit.conversion.run_plan import LabelFile
-from skelfit.conversion.shard_task import cached_mesh_fitter, make_fitter, run_shard
+from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
@@ -123,12 +124,26 @@ def test_what_has_no_use_is_refused(models: ModelSet, tmp_path: Path) -> None:
     assert chosen_pipeline(PIPELINES / "skel-cf.yaml", skel_gender="female").fit.skel_gender == "female"
 
 
-def test_meshes_are_refused(theirs: Pipeline) -> None:
+def test_meshes_are_refused(models: ModelSet, theirs: Pipeline) -> None:
     with pytest.raises(ConfigError, match="neutral_target: gendered, found bare meshes"):
-        cached_mesh_fitter(None, "", theirs, "cpu")
+        make_mesh_fitter(models, theirs, "cpu")
     copied = replace(theirs, fit=replace(theirs.fit, neutral_target="neutral"))
     with pytest.raises(ConfigError, match=r"labels with SMPL parameters, for betas: copy, found bare meshes"):
-        cached_mesh_fitter(None, "", copied, "cpu")
+        make_mesh_fitter(models, copied, "cpu")
+
+
+def test_no_label_holds_the_root_of_a_mesh(models: ModelSet) -> None:
+    free = load_pipeline(PIPELINES / "free-root.yaml")
+    turning = replace(free, fit=replace(free.fit, root="turn"))
+    with pytest.raises(ConfigError, match=r"labels with SMPL parameters, for root: turn, found bare meshes"):
+        make_mesh_fitter(models, turning, "cpu")
+    held = replace(free, fit=replace(free.fit, root_prior=RootPrior(turn=1.0)))
+    with pytest.raises(
+        ConfigError, match=r"parameters, for root_prior: turn 1, move 0.01, found bare meshes"
+    ):
+        make_mesh_fitter(models, held, "cpu")
+    # A free root is what meshes have.
+    assert make_mesh_fitter(models, free, "cpu")
 
 
 def test_shards_say_whose_mesh_was_fitted(

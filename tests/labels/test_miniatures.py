@@ -21,7 +21,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.config.manifest import load_manifest
 from skelfit.config.pipeline import load_pipeline
-from skelfit.conversion.shard_task import make_fitter
+from skelfit.conversion.run_fitter import make_fitter
 from skelfit.labels.demo_people import write_demo
 from skelfit.labels.label_schema import recorded_sha256
 from skelfit.labels.label_store import file_sha256

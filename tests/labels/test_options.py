@@ -202,16 +202,17 @@ def test_options_without_use_are_refused(folder: Path) -> None:
     crop = ("--images", "images", "--image-mode", "crop")
     cases: list[tuple[str, str, tuple[object, ...], str]] = [
         ("c", "a", ("--skel-gender", "female"), "a.npz: expected people of neutral gender, for --skel-gender female, "
-         "found only male and female ones in these amass labels"),
+         "found only male and female ones in these amass labels; drop --skel-gender female"),
         ("c", "a", ("--images", "images"), "a.npz: expected names of images, for --images, found none in these amass "
-         "labels"),
-        ("c", "n", crop, "n.npz: expected boxes of people, for --image-mode crop, found none in these hmr2 labels"),
+         "labels; drop --images"),
+        ("c", "n", crop, "n.npz: expected boxes of people, for --image-mode crop, found none in these hmr2 labels; "
+         "drop --image-mode crop"),
         ("c", "a", ("--filter", "few_keypoints"), "a.npz: expected 2D keypoints, for --filter few_keypoints, found "
-         "none in these amass labels"),
+         "none in these amass labels; drop --filter few_keypoints"),
         ("c", "a", ("--filter", "low_confidence=0.5"), "a.npz: expected 2D keypoints, for --filter low_confidence, "
-         "found none in these amass labels"),
+         "found none in these amass labels; drop --filter low_confidence"),
         ("c", "m", ("--filter", "large_betas"), "m.npz: expected SMPL betas, for --filter large_betas, found none in "
-         "these mesh labels"),
+         "these mesh labels; drop --filter large_betas"),
     ]  # fmt: skip
     for good, bad, options, said in cases:
         assert refused("--labels", f"{bad}.npz", *options) == said

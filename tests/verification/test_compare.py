@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from skelfit.shards.finished_run import open_run
 from skelfit.verification.comparison import compare_run as run_module
 from skelfit.verification.comparison.matching import MATCHED, UNMATCHED, Seen, match
 from skelfit.verification.comparison.skel_labels import SkelLabels, read_skel_labels
+from skelfit.verification.comparison.source_frame import SourceFrame
 
 PEOPLE = 20
 BAD_PERSON = 13
@@ -197,8 +198,10 @@ def test_bad_rows_are_counted_and_left_out(made: Path, fields: Fields, tmp_path:
     file = write(tmp_path / "bad.npz", {key: value[order] for key, value in columns.items()})
     found = report(tmp_path, file, tmp_path)
     assert (found["shards"]["bad"], found["file"]["bad"], found["compared"]) == (1, 3, PEOPLE - 5)
-    assert found["shards"]["unmatched"] == {"no_image": 1, "no_name": 0, "no_person": 0, "ambiguous": 0}
-    assert found["shards"]["an_image"] == "a/5.jpg" and found["file"]["unmatched_rows"] == 1
+    assert found["shards"]["unmatched"] == {
+        "no_image": 1, "no_frame": 0, "no_person": 0, "no_center": 0, "ambiguous": 0
+    }  # fmt: skip
+    assert found["shards"]["example"] == "the image 'a/5.jpg'" and found["file"]["unmatched_rows"] == 1
     assert found["skin_mm"]["as_they_stand"]["max"] == 0
     lines = invoke(tmp_path, file).output
     assert "not compared: 1 people whose numbers are none" in lines
@@ -261,7 +264,11 @@ def test_the_picture_shows_both_sides(made: Path, tmp_path: Path) -> None:
             "expected angles in radians, found angles up to 60 in half",
         ),
         ({"skel_poses": np.full((PEOPLE, 46), np.nan)}, (), "expected a row of finite numbers, found none"),
-        ({}, ("--gender", "male"), "'skel_gender': expected no such key, for --gender male"),
+        (
+            {},
+            ("--gender", "male"),
+            "expected no such key, for --gender male, found whose betas each row has; drop --gender",
+        ),
         ({}, ("--json", "gone/r.json"), "gone/r.json: cannot be written: no such folder"),
     ],
 )
@@ -300,18 +307,22 @@ def test_other_models_are_refused(made: Path, tmp_path: Path, fields: Fields) ->
     assert found.exit_code == 2 and "expected the models of the run, 1111" in found.output
 
 
-def labels_of(names: list[str], center: Any = None, row: Any = None) -> SkelLabels:
+def labels_of(
+    names: list[str], center: Any = None, row: Any = None, places: list[SourceFrame | None] | None = None
+) -> SkelLabels:
     n = len(names)
     zeros = np.zeros((n, 46), np.float32)
     return SkelLabels(
         Path("x.npz"), names, zeros, zeros[:, :10], None,
         None if center is None else np.array(center, np.float32).reshape(-1, 2),
-        None if row is None else np.array(row), np.zeros(n, bool), False, np.zeros(n, bool),
+        None if row is None else np.array(row), places or [None] * n, None,
+        np.zeros(n, bool), False, np.zeros(n, bool),
     )  # fmt: skip
 
 
-def matched(people: list[tuple[str, int, tuple[float, float]]], labels: SkelLabels) -> list[tuple[int, str]]:
-    found = match((Seen(*person) for person in people), labels, 1.0)
+def matched(people: Sequence[tuple[Any, ...]], labels: SkelLabels) -> list[tuple[int, str]]:
+    seen = (Seen(*(*person, SourceFrame(None, "x", person[1]))[:4]) for person in people)
+    found = match(seen, labels, 1.0)
     how = (*MATCHED, *UNMATCHED)
     return [(int(row), how[k]) for row, k in zip(found.row, found.how, strict=True)]
 
@@ -359,21 +370,139 @@ def test_images_may_be_named_from_another_folder_on() -> None:
     assert matched(two, labels_of(["1.jpg", "1.jpg"], [A, B])) == [(-1, "ambiguous")] * 2
 
 
-def test_frames_without_images_are_matched_to_their_own_file_alone() -> None:
-    """Motion capture has no images, so that nothing but rows tells its people apart; other motions have rows, too."""
-    people = [("", row, (0.0, 0.0)) for row in (3, 4, 5)]
-    own, other = (
-        labels_of([""] * len(rows), [(0, 0)] * len(rows), rows) for rows in ([5, 3, 4], [3, 4, 5, 6])
+def walk(*frames: int, name: str = "walk", subject: str = "ann") -> list[SourceFrame | None]:
+    return [SourceFrame(subject, name, frame) for frame in frames]
+
+
+def test_frames_without_images_are_matched_by_their_sequence() -> None:
+    """Never by their rows: another motion of equal length has the same ones."""
+    people = [("", row, (0.0, 0.0), place) for row, place in enumerate(walk(3, 4, 5))]
+    own, rows = labels_of([""] * 3, [(0, 0)] * 3, [7, 8, 9], walk(5, 3, 4)), [0, 1, 2]
+    assert matched(people, own) == [(1, "frame"), (2, "frame"), (0, "frame")]
+    few = labels_of([""] * 2, [(0, 0)] * 2, [0, 2], walk(3, 5))
+    assert matched(people, few) == [(0, "frame"), (-1, "no_frame"), (1, "frame")]
+    for other in (walk(3, 4, 5, name="run"), walk(3, 4, 5, subject="bob")):
+        assert matched(people, labels_of([""] * 3, [(0, 0)] * 3, rows, other)) == [(-1, "no_frame")] * 3
+    twice = labels_of([""] * 3, [(0, 0)] * 3, rows, walk(3, 3, 4))
+    assert matched(people, twice) == [(-1, "ambiguous"), (2, "frame"), (-1, "no_frame")]
+    assert matched([people[0]] * 2, own) == [(-1, "ambiguous")] * 2
+
+
+def test_meshes_without_images_are_matched_by_file_and_row() -> None:
+    people = [("", row, (0.0, 0.0), SourceFrame(None, "scans.npz", row)) for row in (3, 5)]
+    places: list[SourceFrame | None] = [
+        SourceFrame(None, "scans.npz", 5),
+        SourceFrame(None, "other.npz", 3),
+        None,
+    ]
+    labels = labels_of([""] * 3, [(0, 0)] * 3, [5, 3, 3], places)
+    assert matched(people, labels) == [(-1, "no_frame"), (0, "frame")]
+
+
+def test_what_nothing_identifies_is_refused() -> None:
+    people = [("", row, (0.0, 0.0), place) for row, place in enumerate(walk(0, 1))]
+    labels = labels_of([""] * 2, [(0, 0)] * 2, [0, 1])
+    with pytest.raises(LabelError) as caught:
+        matched(people, labels)
+    assert str(caught.value) == (
+        "x.npz: 'sequence': expected what identifies frames without images: sequence, subject and frame, or "
+        "label_file and row, found none of these keys, or nothing in them"
     )
-    assert matched(people, own) == [(1, "row"), (2, "row"), (0, "row")]
-    assert matched(people, other) == [(-1, "no_name")] * 3
-    assert matched(people, labels_of([""] * 3, [(0, 0)] * 3)) == [(-1, "no_name")] * 3
+    # Those with an image are compared all the same.
+    mixed = [*people, ("x", 2, A, SourceFrame(None, "p.npz", 2))]
+    assert matched(mixed, labels_of(["", "", "x"], [(0, 0), (0, 0), A])) == [
+        (-1, "no_frame"), (-1, "no_frame"), (2, "center"),
+    ]  # fmt: skip
+    # A name that ends in a slash does not end in the empty name.
+    assert matched([("x/", 0, A)], labels_of([""], [A])) == [(-1, "no_image")]
+
+
+def test_centres_that_are_not_finite_are_named() -> None:
+    nan = (np.nan, np.nan)
+    people = [("x", 0, A), ("x", 1, B), ("y", 2, nan), ("z", 3, A)]
+    labels = labels_of(["x", "x", "y", "z"], [nan, nan, A, FAR])
+    assert matched(people, labels) == [(-1, "no_center")] * 3 + [(-1, "no_person")]
 
 
 def test_many_people_without_images_are_matched_in_no_time() -> None:
-    """Sequences have neither: everybody is in one group, at one centre."""
     n = 20_000
-    people = [("", i, (0.0, 0.0)) for i in range(n)]
+    people = (Seen("", i, (0.0, 0.0), SourceFrame("s", "x", i)) for i in range(n))
     order = np.random.default_rng(0).permutation(n)
-    found = match((Seen(*p) for p in people), labels_of([""] * n, [(0, 0)] * n, order), 1.0)
-    assert (order[found.row] == np.arange(n)).all() and found.counts(MATCHED)["row"] == n
+    labels = labels_of([""] * n, [(0, 0)] * n, order, [SourceFrame("s", "x", i) for i in order.tolist()])
+    found = match(people, labels, 1.0)
+    assert (order[found.row] == np.arange(n)).all() and found.counts(MATCHED)["frame"] == n
+
+
+# Motion capture, from one end to the other.
+
+
+def motion(folder: Path, fields: Fields, n: int = 6, **changes: Any) -> Path:
+    """A run of a sequence without images, and its export `frames.npz` beside it."""
+    about = {"sequence": "walk", "subject": "ann", "frame_rate": 30.0, "coordinates": "world_z_up"} | changes
+    columns = {name: [value] * n for name, value in about.items()} | {"frame": [10 + i for i in range(n)]}
+    metas = make_metas(n, imgname=[""] * n, **columns)
+    some = {name: part[:n] for name, part in fields.items()}
+    write_run(folder / "run", some, metas, models_sha256=open_models().sha256)
+    export_skel_cf(open_run(folder / "run"), folder / "frames.npz")
+    return folder
+
+
+def test_exports_say_whose_frames_they_hold(fields: Fields, made: Path, tmp_path: Path) -> None:
+    columns = read(motion(tmp_path, fields) / "frames.npz")
+    assert columns["frame"].tolist() == list(range(10, 16)) and columns["frame"].dtype == np.int64
+    for key, value in (("sequence", "walk"), ("subject", "ann"), ("label_file", "people.npz")):
+        assert columns[key].tolist() == [value] * 6
+    assert columns["coordinates"].tolist() == ["world_z_up"] * 6
+    whole = report(tmp_path, tmp_path / "frames.npz", tmp_path)
+    assert whole["compared"] == 6 and whole["shards"]["matched"]["frame"] == 6
+    # A part of them, as --keep gives it.
+    part = write(tmp_path / "part.npz", {k: v[2:4] for k, v in columns.items()})
+    found = report(tmp_path, part, tmp_path)
+    assert found["compared"] == 2 and found["shards"]["unmatched"]["no_frame"] == 4
+    # Images identify people by themselves.
+    assert not {"label_file", "sequence", "subject", "frame"} & read(made / "same.npz").keys()
+
+
+def test_meshes_are_compared_with_their_own_file(fields: Fields, tmp_path: Path) -> None:
+    n = 4
+    metas = make_metas(n, imgname=[""] * n)
+    some = {name: part[:n] for name, part in fields.items()}
+    write_run(tmp_path / "run", some, metas, models_sha256=open_models().sha256)
+    export_skel_cf(open_run(tmp_path / "run"), tmp_path / "meshes.npz")
+    columns = read(tmp_path / "meshes.npz")
+    assert "sequence" not in columns and columns["label_file"].tolist() == ["people.npz"] * n
+    assert report(tmp_path, tmp_path / "meshes.npz", tmp_path)["compared"] == n
+    other = write(tmp_path / "other.npz", columns | {"label_file": np.array(["theirs.npz"] * n)})
+    assert report(tmp_path, other, tmp_path)["compared"] == 0
+
+
+def test_another_motion_of_equal_length_is_not_compared(fields: Fields, tmp_path: Path) -> None:
+    motion(tmp_path / "a", fields)
+    motion(tmp_path / "b", fields, sequence="run")
+    said = invoke(tmp_path / "a", tmp_path / "b" / "frames.npz")
+    assert said.exit_code == 0 and "compared: 0 people" in said.output
+    assert "for example, frame 10 of the sequence 'walk' (subject 'ann')" in said.output
+    assert "the file has frame 10 of the sequence 'run' (subject 'ann')" in said.output
+    assert "''" not in said.output
+    # A file that says no more than rows: SKEL-CF's own, or an export of an older skelfit.
+    keys = ("sequence", "subject", "frame", "label_file")
+    rows_only = {k: v for k, v in read(tmp_path / "a" / "frames.npz").items() if k not in keys}
+    said = invoke(tmp_path / "a", write(tmp_path / "rows.npz", rows_only))
+    assert said.exit_code == 2 and "expected what identifies frames without images" in said.output
+
+
+def test_other_worlds_are_told(fields: Fields, made: Path, tmp_path: Path) -> None:
+    motion(tmp_path / "z", fields)
+    motion(tmp_path / "y", fields, coordinates="world_y_up")
+    other, own = (invoke(tmp_path / "y", tmp_path / name / "frames.npz").output for name in "zy")
+    warning = (
+        "warning: 6 people stand in other coordinates (world_y_up in the shards, world_z_up in the file)"
+    )
+    assert warning in other.splitlines() and "convert both with the same --up" in other
+    assert "warning" not in own and "note:" not in own
+    columns = {k: v for k, v in read(tmp_path / "y" / "frames.npz").items() if k != "coordinates"}
+    silent = invoke(tmp_path / "y", write(tmp_path / "silent.npz", columns)).output
+    assert "note: the shards stand in world_y_up; the file does not say its coordinates" in silent
+    # Of a camera's coordinates, as SKEL-CF's files have them, nothing is said.
+    columns = {k: v for k, v in read(made / "same.npz").items() if k != "coordinates"}
+    assert "note:" not in invoke(made, write(tmp_path / "camera.npz", columns)).output

@@ -14,8 +14,8 @@ from skelfit.benchmark.fit_speed import describe_device
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.convert import COUNT, chosen_pipeline
 from skelfit.cli.path_types import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
-from skelfit.conversion.shard_task import find_device
 from skelfit.errors import OutputError
+from skelfit.fitting.backends.compute_device import find_device
 from tools.studies import STUDIES
 from tools.studies.setup import Setup
 

@@ -15,7 +15,8 @@ import torch
 
 from skelfit.benchmark.text_table import table
 from skelfit.config.manifest import Gender
-from skelfit.conversion.row_status import Fitted, Verdict, fit_people, judge
+from skelfit.conversion.row_fits import RowFits, fit_rows, labels_fit
+from skelfit.conversion.row_judgement import Judgement, judge_rows
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import extreme_labels
 from skelfit.labels.label_batch import FIELD_SHAPES, LabelBatch
@@ -38,11 +39,11 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             setup.say(f"{start} of {setup.people} people, {gender} labels")
             few = batch.rows(start, start + _CHUNK)
             started = time.process_time()
-            fitted.append(fit_people(few, fitter, len(setup.fit.stages)))
+            fitted.append(fit_rows(few, labels_fit(few, fitter), len(setup.fit.stages)))
             cpu += time.process_time() - started
-            verdicts += judge(few, fitted[-1], setup.pipeline)
-        found = Fitted(
-            **{f.name: np.concatenate([getattr(part, f.name) for part in fitted]) for f in fields(Fitted)}
+            verdicts += judge_rows(few, fitted[-1], setup.pipeline)
+        found = RowFits(
+            **{f.name: np.concatenate([getattr(part, f.name) for part in fitted]) for f in fields(RowFits)}
         )
         worst = worst_people(found, verdicts)
         records.append(summary(gender, found, verdicts, worst, cpu))
@@ -66,14 +67,14 @@ def make_batch(people: int, gender: Gender) -> LabelBatch:
     return LabelBatch(np.arange(people), names, gender=[gender] * people, bad=names, **given, **rest)
 
 
-def worst_people(found: Fitted, verdicts: list[Verdict]) -> list[int]:
+def worst_people(found: RowFits, verdicts: list[Judgement]) -> list[int]:
     """The rows of those who are not finite, then not converged, then of the largest PVE."""
     order = np.lexsort((-found.pve_mm, found.converged, found.finite))
     return [int(k) for k in order[:WORST]]
 
 
 def summary(
-    gender: str, found: Fitted, verdicts: list[Verdict], worst: list[int], cpu: float
+    gender: str, found: RowFits, verdicts: list[Judgement], worst: list[int], cpu: float
 ) -> dict[str, Any]:
     """The figures of one gender."""
     people = len(verdicts)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from skelfit.conversion.row_status import Fitted
+from skelfit.conversion.row_fits import RowFits
 from skelfit.errors import OutputError
 from skelfit.fitting.fitter import PairFitter
 from skelfit.labels.demo_pictures import RenderSurface, draw_person, make_surface
@@ -25,7 +25,7 @@ _COLUMNS = 10  # pairs in a line
 _TURN = 0.5  # rad, seen from a little aside
 
 
-def draw_pairs(pairs: Sequence[PairFitter], people: LabelBatch, found: Fitted, who: list[int]) -> Array:
+def draw_pairs(pairs: Sequence[PairFitter], people: LabelBatch, found: RowFits, who: list[int]) -> Array:
     """Lines of pairs, (H, W, 3) of 0..255: SMPL's mesh left, SKEL's right, both turned upright."""
     surface, pictures = make_surface(pairs[0].smpl.asset), []
     by_gender = {pair.skel.gender == "female": pair for pair in pairs}
@@ -47,7 +47,7 @@ def write_picture(path: Path, picture: Array) -> None:
 
 
 @torch.no_grad()
-def _skins(pair: PairFitter, people: LabelBatch, found: Fitted, k: int) -> tuple[Array, Array]:
+def _skins(pair: PairFitter, people: LabelBatch, found: RowFits, k: int) -> tuple[Array, Array]:
     """Target and fit of person k, (V, 3) m each, upright in front of the camera."""
 
     def row(values: Array) -> torch.Tensor:

@@ -11,7 +11,7 @@ from skelfit.bodies.dofs import DOF_NAMES, SKEL_JOINT_NAMES
 from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.verification.comparison.compare_run import Comparison
-from skelfit.verification.comparison.matching import MATCHED, UNMATCHED, WHY
+from skelfit.verification.comparison.matching import MATCHED, UNMATCHED, WHY, described
 from skelfit.verification.comparison.skel_labels import SkelLabels
 from skelfit.verification.comparison.tally import JOINT_MEASURES, SIDES, SKIN_MEASURES, Tally
 from skelfit.verification.measures.anatomy import BEYOND_DEG
@@ -35,7 +35,8 @@ def make_report(run: FinishedRun, labels: SkelLabels, models: ModelSet, found: C
             "subset": run.subset,
             "pipeline": run.identity["pipeline"].get("name"),
             "people": len(matching.row),
-            "an_image": matching.an_image,
+            "example": matching.example,
+            "coordinates": list(found.coordinates),
             "matched": matching.counts(MATCHED),
             "unmatched": matching.counts(UNMATCHED),
             "bad": found.bad_people,
@@ -43,7 +44,8 @@ def make_report(run: FinishedRun, labels: SkelLabels, models: ModelSet, found: C
         "file": {
             "path": str(labels.path),
             "rows": len(labels),
-            "an_image": labels.imgname[0],
+            "example": described(labels.imgname[0], labels.places[0]),
+            "coordinates": None if labels.coordinates is None else sorted(set(labels.coordinates)),
             "unmatched_rows": len(labels) - len(matched),
             "bad": found.bad_rows,
             "skel_genders": {"male": int((~labels.female).sum()), "female": int(labels.female.sum())},
@@ -52,6 +54,7 @@ def make_report(run: FinishedRun, labels: SkelLabels, models: ModelSet, found: C
         },
         "models": {"source": models.source, "sha256": models.sha256},
         "compared": tally.people,
+        "other_coordinates": found.elsewhere,
     }
     return report | (_measured(tally) if tally.people else {})
 
@@ -106,8 +109,22 @@ def lines_of(report: Report) -> Iterator[str]:
         if n:
             yield f"not compared: {n} {what} whose numbers are none"
     yield f"compared: {report['compared']} people; differences are the file's less the shards'"
+    yield from _worlds(report)
     if report["compared"]:
         yield from _tables(report)
+
+
+def _worlds(report: Report) -> Iterator[str]:
+    """Whether the two sides stand in the same coordinates."""
+    ours, theirs = report["shards"]["coordinates"], report["file"]["coordinates"]
+    worlds = [name for name in ours if name.startswith("world_")]
+    if n := report["other_coordinates"]:
+        names = f"{' and '.join(ours)} in the shards, {' and '.join(theirs)} in the file"
+        yield f"warning: {n} people stand in other coordinates ({names})"
+        yield "  so their roots, and skins and joints in mm, differ by the turn between these, too;"
+        yield "  convert both with the same --up"
+    elif theirs is None and worlds:
+        yield f"note: the shards stand in {' and '.join(worlds)}; the file does not say its coordinates"
 
 
 def _tables(report: Report) -> Iterator[str]:

@@ -3,8 +3,9 @@
 Images are the same when their names are, or when one name is the end of the other (`train/1.jpg` and `1.jpg`). Among
 the people of an image, the one with the same centre is meant; where several share it, or none has one, the row of the
 original label file decides if both sides know it, and else the order, if there are as many on both sides. People
-without an image's name (frames of motion capture) are matched only if both sides have the same rows. A row is matched
-once, and a person who could be several is not matched at all.
+without an image's name (frames of motion capture, meshes) are matched by their subject, sequence and frame, or else by
+the name of their label file and their row. A row is matched once, and a person who could be several is not matched at
+all.
 """
 
 from __future__ import annotations
@@ -16,25 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from skelfit.errors import LabelError
 from skelfit.shards.label_vector import FloatArray
 from skelfit.verification.comparison.skel_labels import SkelLabels
+from skelfit.verification.comparison.source_frame import SourceFrame
 
 # How a person was matched, or why not.
-MATCHED = ("center", "near", "alone", "row", "order")
-UNMATCHED = ("no_image", "no_name", "no_person", "ambiguous")
+MATCHED = ("center", "near", "alone", "row", "order", "frame")
+UNMATCHED = ("no_image", "no_frame", "no_person", "no_center", "ambiguous")
 WHY = {
     "center": "the same centre of the box",
     "near": "the nearest centre",
     "alone": "the only one of the image, in a file without centres",
     "row": "several at one centre, or none: by their row",
     "order": "several at one centre, or none: by their order",
+    "frame": "no image: the same frame of a sequence, or row of a label file",
     "no_image": "no such image in the file",
-    "no_name": "no image name to match by, and the rows are not those of the file",
+    "no_frame": "no image, and no such frame of a sequence, or row of a label file, in the file",
     "no_person": "the image is there, without a person near enough",
+    "no_center": "the image is there, but a centre to match by is not finite",
     "ambiguous": "could be several",
 }
 _HOW = (*MATCHED, *UNMATCHED)
-_NO_IMAGE, _SEVERAL = -1, -2
+_NO_IMAGE, _SEVERAL, _NAMELESS = -1, -2, -3
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class Seen:
     imgname: str
     row: int  # in the label file of the run
     center: Sequence[float]  # (2,) px
+    place: SourceFrame
+
+    def __str__(self) -> str:
+        return described(self.imgname, self.place)
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Matching:
 
     row: NDArray[np.int64]  # (N,) of the label file; -1: not matched
     how: NDArray[np.int8]  # (N,) which of MATCHED, then UNMATCHED
-    an_image: str  # of the shards: one that the file lacks, if it lacks any
+    example: str  # a person of the shards in words: one whose image or frame the file lacks, if it lacks any
 
     def counts(self, names: Sequence[str]) -> dict[str, int]:
         """How many people there are of each of MATCHED, or of UNMATCHED."""
@@ -84,36 +93,65 @@ def _ends(name: str) -> Iterator[str]:
     """What is left of a path when folders are taken off its beginning, the longest first."""
     while "/" in name:
         name = name.partition("/")[2]
-        yield name
+        if name:
+            yield name
+
+
+def described(imgname: str, place: SourceFrame | None) -> str:
+    """What a person is matched by, in words."""
+    return f"the image {imgname!r}" if imgname else str(place or "a row without an image's name")
 
 
 def match(people: Iterable[Seen], labels: SkelLabels, within_px: float) -> Matching:
-    """The row of a label file for each person. within_px: how far the centres of one box may be apart."""
+    """The row of a label file for each person. within_px: how far the centres of one box may be apart.
+
+    Raises LabelError where no person has an image's name, and the file does not say what else its rows are of.
+    """
     names, first, mixed = Names(labels.imgname), dict[int, str](), set[int]()
-    lost: str | None = None
-    last = ""
+    places = _Places(labels.places)
+    lost: Seen | None = None
+    last: Seen | None = None
     images, rows, centers = list[int](), list[int](), list[Sequence[float]]()
+    nameless = list[int]()  # rows of the file for people without an image's name
     for person in people:
-        image = names.find(person.imgname)
+        image = names.find(person.imgname) if person.imgname else _NAMELESS
         if image >= 0 and first.setdefault(image, person.imgname) != person.imgname:
             mixed.add(image)  # the file's name is the end of several images' names
         images.append(image)
         rows.append(person.row)
         centers.append(person.center)
-        if image == _NO_IMAGE and lost is None:
-            lost = person.imgname
-        last = person.imgname
+        if image == _NAMELESS:
+            nameless.append(places.find(person.place))
+        if lost is None and (image == _NO_IMAGE or (image == _NAMELESS and nameless[-1] == _NO_IMAGE)):
+            lost = person
+        last = person
+    if nameless and len(nameless) == len(images) and not places.known:
+        expected = "what identifies frames without images: sequence, subject and frame, or label_file and row"
+        raise LabelError(labels.path, "sequence", expected, "none of these keys, or nothing in them")
     found = _Found(np.array(rows, np.int64), np.array(centers, np.float32).reshape(-1, 2), labels, within_px)
     theirs = _groups(names.of_rows)
     for image, who in _groups(np.array(images, np.int64)).items():
         if image == _NO_IMAGE:
             found.how[who] = _HOW.index("no_image")
+        elif image == _NAMELESS:
+            found.pair_places(who, np.array(nameless, np.int64))
         elif image >= 0 and image not in mixed:
-            if labels.imgname[theirs[image][0]] or found.same_rows(who, theirs[image]):
-                found.pair(who, theirs[image])
-            else:
-                found.how[who] = _HOW.index("no_name")
-    return Matching(found.row, found.how, last if lost is None else lost)
+            found.pair(who, theirs[image])
+    return Matching(found.row, found.how, str(lost or last or ""))
+
+
+class _Places:
+    """The rows of a label file, found by where people without images come from."""
+
+    def __init__(self, places: Iterable[SourceFrame | None]) -> None:
+        self.known: dict[SourceFrame, int] = {}
+        for row, place in enumerate(places):
+            if place is not None:
+                self.known[place] = row if place not in self.known else _SEVERAL
+
+    def find(self, place: SourceFrame) -> int:
+        """The row of a place; _NO_IMAGE, or _SEVERAL."""
+        return self.known.get(place, _NO_IMAGE)
 
 
 def _groups(numbers: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
@@ -145,10 +183,12 @@ class _Found:
             left = [np.array([i for some in x.values() for i in some], np.int64) for x in (mine, other)]
             self._near(*left)
 
-    def same_rows(self, who: NDArray[np.int64], theirs: NDArray[np.int64]) -> bool:
-        """Whether people and rows of the file, none of whom has an image, are rows of one label file."""
-        known = self.labels.row
-        return known is not None and set(self.rows[who].tolist()) == set(known[theirs].tolist())
+    def pair_places(self, who: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """People `who` without images with the rows of their places, as they were looked up."""
+        values, counts = np.unique(rows, return_counts=True)
+        once = (rows >= 0) & ~np.isin(rows, values[counts > 1])
+        self._set(who[once], rows[once], "frame")
+        self.how[who[rows == _NO_IMAGE]] = _HOW.index("no_frame")
 
     def _alike(self, who: NDArray[np.int64], theirs: NDArray[np.int64]) -> None:
         """People whom nothing but their rows and their order tells apart."""
@@ -175,6 +215,8 @@ class _Found:
         assert self.labels.center is not None
         points = [x[k].astype(np.float64) for x, k in ((self.centers, who), (self.labels.center, theirs))]
         known = [np.isfinite(p).all(1) for p in points]
+        lost = ~known[0] | (len(theirs) > 0 and not known[1].any())
+        self.how[who[lost]] = _HOW.index("no_center")
         if not all(k.any() for k in known):
             return
         (who, theirs), trees = (

@@ -17,8 +17,10 @@ from skelfit.labels.files.array_files import LabelArrays, open_label_file
 from skelfit.labels.files.file_signatures import describe_file
 from skelfit.shards.label_vector import FloatArray
 from skelfit.storage.path_checks import require_regular_file
+from skelfit.verification.comparison.source_frame import SourceFrame
 
 EXPECTED = "an .npz file, such as SKEL-CF's X-release-skel.npz"
+_GIVEN_TWICE = "whose betas each row has; drop --gender"
 # Published betas are below 10, and no joint turns by more than a few turns: above, a number means nothing.
 _MOST_BETA, _MOST_RAD = 1e3, 1e3
 # rad; the largest angle of half of all people stays below this by far, whole turns included.
@@ -36,6 +38,10 @@ class SkelLabels:
     trans: FloatArray | None  # (M,3) m; None: the file does not say where people are
     center: FloatArray | None  # (M,2) px of the box
     row: NDArray[np.int64] | None  # (M,) of another label file, as exports of skelfit have it
+    places: list[
+        SourceFrame | None
+    ]  # (M,) of rows without an image's name; None: of others, and where the file does not say
+    coordinates: list[str] | None  # (M,) that they stand in; None: the file does not say
     female: NDArray[np.bool_]  # (M,) of the SKEL body
     says_gender: bool  # whether the file itself says it
     bad: NDArray[np.bool_]  # (M,) its numbers are none
@@ -56,7 +62,9 @@ def read_skel_labels(path: Path, gender: str | None) -> SkelLabels:
         names = columns.texts("imgname")
         trans = columns.numbers("skel_trans", (3,)) if "skel_trans" in columns else None
         center = columns.numbers("center", (2,)) if "center" in columns else None
-        row = _whole(columns.numbers("row", (), dtype=np.float64)) if "row" in columns else None
+        row = _integers(columns, "row")
+        places = _places(columns, names, row)
+        coordinates = columns.texts("coordinates") if "coordinates" in columns else None
         genders = _genders(columns, gender, len(poses))
     if not len(poses):
         raise LabelError(path, "skel_poses", "at least one row", "none")
@@ -69,7 +77,8 @@ def read_skel_labels(path: Path, gender: str | None) -> SkelLabels:
         found = f"angles up to {typical:.0f} in half of the rows: degrees?"
         raise LabelError(path, "skel_poses", "angles in radians", found)
     return SkelLabels(
-        path, names, poses, betas, trans, center, row, genders == "female", "skel_gender" in columns, bad
+        path, names, poses, betas, trans, center, row, places, coordinates, genders == "female",
+        "skel_gender" in columns, bad,
     )  # fmt: skip
 
 
@@ -92,13 +101,35 @@ def _genders(columns: LabelArrays, given: str | None, rows: int) -> NDArray[np.s
     if "skel_gender" not in columns:
         return np.full(rows, given or "male")
     if given is not None:
-        raise columns.error("skel_gender", f"no such key, for --gender {given}", "whose betas each row has")
+        raise columns.error("skel_gender", f"no such key, for --gender {given}", _GIVEN_TWICE)
     return np.array(columns.texts("skel_gender"), np.str_)
 
 
 def _bad(numbers: FloatArray, most: float) -> NDArray[np.bool_]:
     """Which rows (M,) have a number that is none, or more than any of its kind is."""
     return np.asarray(~(np.isfinite(numbers) & (np.abs(numbers) <= most)).all(1), bool)
+
+
+def _places(
+    columns: LabelArrays, names: list[str], row: NDArray[np.int64] | None
+) -> list[SourceFrame | None]:
+    """Where rows without an image's name come from, as far as the file says it."""
+    files = columns.texts("label_file") if "label_file" in columns and row is not None else None
+    frames = _integers(columns, "frame") if "sequence" in columns else None
+    motions = columns.texts("sequence") if frames is not None else None
+    subjects = columns.texts("subject") if "subject" in columns else None
+    places: list[SourceFrame | None] = [None] * len(names)
+    for i in (i for i, name in enumerate(names) if not name):
+        if motions is not None and frames is not None and motions[i] and frames[i] >= 0:
+            places[i] = SourceFrame(subjects[i] if subjects else "", motions[i], int(frames[i]))
+        elif files is not None and row is not None and files[i] and row[i] >= 0:
+            places[i] = SourceFrame(None, files[i], int(row[i]))
+    return places
+
+
+def _integers(columns: LabelArrays, key: str) -> NDArray[np.int64] | None:
+    """Whole numbers of a file's rows; None where it has no such key."""
+    return _whole(columns.numbers(key, (), dtype=np.float64)) if key in columns else None
 
 
 def _whole(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
