@@ -10,7 +10,7 @@ from skelfit.conversion.run_plan import Run
 from skelfit.errors import ConfigError
 from skelfit.labels.filters import REQUIRED_DATA
 from skelfit.labels.label_store import StoreContents, store_contents
-from skelfit.labels.readers.base import OptionError
+from skelfit.labels.read_settings import OptionError
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from skelfit.labels.filters import FILTER_GROUPS, PUBLISHED_VALUES, REQUIRED_DAT
 from skelfit.labels.image_names import image_path
 from skelfit.labels.label_schema import record_sha256
 from skelfit.labels.label_store import build_store, read_rows, store_contents, store_info
-from skelfit.labels.readers.base import OptionError
+from skelfit.labels.read_settings import OptionError
 from skelfit.labels.readers.registry import detect_layout
 from skelfit.labels.readers.sequence_folder import skipped_in
 from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local

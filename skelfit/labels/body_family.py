@@ -7,7 +7,6 @@ pose of the body and its first ten betas are SMPL's. MANO is a hand, FLAME is a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -31,26 +30,14 @@ _MODELS: tuple[tuple[str, BodyModel], ...] = (("smplx", "SMPL-X"), ("smplh", "SM
 _STRANGERS = ("star", "supr", "ghum", "smil", "skel", "mano", "flame", "anny", "mhr", "adam")
 
 
-@dataclass(frozen=True)
-class Body:
-    """The model that a file's parameters are of."""
-
-    model: BodyModel
-
-    @property
-    def is_smplx(self) -> bool:
-        """Whether neither betas nor translations are SMPL's."""
-        return self.model == "SMPL-X"
-
-
-def infer_body_model(columns: LabelArrays, key: str, joints: int, notes: list[str]) -> Body:
+def infer_body_model(arrays: LabelArrays, key: str, joints: int, notes: list[str]) -> BodyModel:
     """The model whose parameters a file has; `key` holds, with a root beside it or not, the pose of so many joints.
 
     Notes say what tells it, and what is taken. Raises LabelError where the file names a model that is none of the
     three.
     """
-    stated = _stated(columns)
-    face, hands = _among(columns, _FACE), _among(columns, _HANDS)
+    stated = _stated(arrays)
+    face, hands = _among(arrays, _FACE), _among(arrays, _HANDS)
     counted = [f"'{key}' of {joints} joints"] if joints in MODEL_OF_JOINTS else []
     if face or MODEL_OF_JOINTS.get(joints) == "SMPL-X" or "SMPL-X" in stated:
         why = face + (counted if joints == 55 else []) + stated.get("SMPL-X", [])
@@ -58,18 +45,18 @@ def infer_body_model(columns: LabelArrays, key: str, joints: int, notes: list[st
             f"SMPL-X parameters (told by {', '.join(why)}): the pose's {BODY_JOINTS} joints of the body are taken; "
             "hands, jaw, eyes and expression are dropped; betas are not SMPL's and not taken, every body has betas of 0"
         )
-        return Body("SMPL-X")
+        return "SMPL-X"
     if why := counted + hands + stated.get("SMPL+H", []):
         notes.append(
             f"SMPL+H parameters (told by {', '.join(why)}, and nothing of a face): the pose's {BODY_JOINTS} joints of "
             "the body are taken; the hands are dropped; betas and translations are taken as SMPL's"
         )
-        return Body("SMPL+H")
+        return "SMPL+H"
     if joints == BODY_JOINTS and not stated:
         notes.append(
             f"'{key}': no hands; the betas are taken as SMPL's, though SMPL-X's without hands and face look alike"
         )
-    return Body("SMPL")
+    return "SMPL"
 
 
 def note_dropped_translation(key: str) -> str:
@@ -88,40 +75,40 @@ def note_shifted_translation(key: str) -> str:
     )
 
 
-def refuse_hands_and_heads(columns: LabelArrays) -> None:
+def refuse_hands_and_heads(arrays: LabelArrays) -> None:
     """Raise LabelError for a file of hands (MANO) or heads (FLAME) that has no pose of a body."""
-    if columns.first_of(*_POSES) is not None:
+    if arrays.first_key(*_POSES) is not None:
         return
     expected = "the pose of a body ('body_pose', 'poses' or 'pose')"
-    face = _among(columns, _FACE)
-    if not (keys := face + _among(columns, _HANDS)):
+    face = _among(arrays, _FACE)
+    if not (keys := face + _among(arrays, _HANDS)):
         return
     kind = "of a head, as of FLAME" if face else "of hands, as of MANO"
-    raise columns.error(None, expected, f"parameters {kind} ({', '.join(keys)}), and none of a body")
+    raise arrays.error(None, expected, f"parameters {kind} ({', '.join(keys)}), and none of a body")
 
 
-def explain_mesh_error(columns: LabelArrays, error: LabelError, key: str) -> LabelError:
+def explain_mesh_error(arrays: LabelArrays, error: LabelError, key: str) -> LabelError:
     """The error about a key of meshes, with the model that has so many vertices, where that is known."""
-    shape = columns.raw(key, error.expected).shape
+    shape = arrays.raw(key, error.expected).shape
     if len(shape) != 3 or shape[1] not in _MESHES:
         return error
     found = (
         f"{error.found}: meshes of {_MESHES[shape[1]]}, which have to be brought into SMPL's topology first"
     )
-    return columns.error(key, error.expected, found)
+    return arrays.error(key, error.expected, found)
 
 
-def _among(columns: LabelArrays, names: Iterable[str]) -> list[str]:
+def _among(arrays: LabelArrays, names: Iterable[str]) -> list[str]:
     """Which of some keys a file has for anybody, at any depth, quoted."""
-    return [f"'{name}'" for name in sorted({n.rsplit(".", 1)[-1] for n in columns.names} & set(names))]
+    return [f"'{name}'" for name in sorted({n.rsplit(".", 1)[-1] for n in arrays.names} & set(names))]
 
 
-def _stated(columns: LabelArrays) -> dict[str, list[str]]:
+def _stated(arrays: LabelArrays) -> dict[str, list[str]]:
     """The models that the file itself names, and where."""
     stated: dict[str, list[str]] = {}
-    for key in filter(columns.__contains__, _STATED):
+    for key in filter(arrays.__contains__, _STATED):
         try:
-            value = columns.raw(key, "the name of a model")
+            value = arrays.raw(key, "the name of a model")
         except LabelError:
             continue  # what it holds is not for us
         if value.dtype.kind not in "US":
@@ -130,7 +117,7 @@ def _stated(columns: LabelArrays) -> dict[str, list[str]]:
             plain = "".join(c for c in text.lower().replace("+", "") if c.isalnum())
             model = next((model for start, model in _MODELS if plain.startswith(start)), None)
             if model is None and plain.startswith(_STRANGERS):
-                raise columns.error(key, "parameters of SMPL, SMPL+H or SMPL-X", f"those of {text!r}")
+                raise arrays.error(key, "parameters of SMPL, SMPL+H or SMPL-X", f"those of {text!r}")
             if model is not None:
                 stated.setdefault(model, []).append(f"'{key}' {text!r}")
     return stated

@@ -38,8 +38,8 @@ def check_keys(path: Path, keys: Sequence[str]) -> None:
         with h5py.File(path, "r", locking=False) as file:
             kind, found = "hdf5", list(file)
     else:
-        with open_label_file(path) as columns:
-            kind, found = columns.kind, [*columns.keys, *columns.names]
+        with open_label_file(path) as arrays:
+            kind, found = arrays.kind, [*arrays.keys, *arrays.names]
     for key in keys:
         if key not in found:
             have = ", ".join(sorted(found)[:20]) or "no keys at all"

@@ -36,9 +36,9 @@ from skelfit.labels.label_batch import (
     sequences_of_rows,
 )
 from skelfit.labels.label_schema import check_keys, check_sha256
-from skelfit.labels.readers.base import Request
-from skelfit.labels.readers.registry import READERS, detect_layout, read
-from skelfit.labels.readers.sequence_folder import LAYOUT, list_sequences, named, read_folder
+from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
+from skelfit.labels.readers.sequence_folder import LAYOUT, list_sequences, name_sequence, read_folder
 from skelfit.labels.world_up import check_up, world_of
 from skelfit.storage.atomic_write import atomic_write, remove_file
 from skelfit.storage.path_checks import require_regular_file
@@ -79,18 +79,18 @@ def build_store(
     check_sha256(source, label_path, sha256)
     check_keys(label_path, source.expected_keys)
     layout = _layout(source, label_path, is_folder)
-    request = Request(source.gender, max_abs_beta, source.read)
+    settings = ReadSettings(source.gender, max_abs_beta, source.read)
     if layout == LAYOUT and not is_folder:
-        request = named(request, label_path)
-    tag = mapping_hash({"format": _FORMAT, **asdict(request)})[:8]
+        settings = name_sequence(settings, label_path)
+    tag = mapping_hash({"format": _FORMAT, **asdict(settings)})[:8]
     reader = READERS[layout].version
     path = store_dir / f"{reader}-{sha256[:16]}-{tag}.h5"
     rows = _valid_rows(path, sha256)
     if rows is None:
         pieces = (
-            read_folder(label_path, files, request)
+            read_folder(label_path, files, settings)
             if is_folder
-            else iter([read(label_path, layout, request)])
+            else iter([read_label_file(label_path, layout, settings)])
         )
         unchanged = zip(pieces, map(_check_unchanged, files, before), strict=True)
         info = StoreInfo(0, sha256, str(label_path), layout, reader, LabelProperties())

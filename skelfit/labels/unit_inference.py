@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from skelfit.labels.body_family import BODY_JOINTS, MODEL_OF_JOINTS
 from skelfit.labels.files.array_files import LabelArrays, Shape
 from skelfit.labels.label_batch import FloatArray
-from skelfit.labels.readers.base import Reasons, Request
+from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.row_faults import RowFaults
 
 Array = NDArray[np.float64]
 
@@ -47,11 +48,11 @@ def rotation_shapes(joints: int) -> list[Shape]:
 
 
 def read_rotations(
-    columns: LabelArrays,
+    arrays: LabelArrays,
     key: str,
     joints: tuple[int, ...],
-    request: Request,
-    reasons: Reasons,
+    settings: ReadSettings,
+    faults: RowFaults,
     notes: list[str],
 ) -> tuple[Array, int]:
     """Axis-angles (N,J,3) rad of a key that holds J joints in any form, and J, which is one of `joints`.
@@ -60,39 +61,39 @@ def read_rotations(
     reason and axis-angles of 0.
     """
     shapes = list(dict.fromkeys(shape for j in joints for shape in rotation_shapes(j)))
-    value: Array = columns.numbers(key, *shapes, dtype=np.float64)
+    value: Array = arrays.numbers(key, *shapes, dtype=np.float64)
     count = next(j for j in joints if value.shape[1:] in rotation_shapes(j))
     size = math.prod(value.shape[1:]) // count
     read = count
     if count in MODEL_OF_JOINTS:
         value, read = value.reshape(len(value), count, size)[:, :BODY_JOINTS], BODY_JOINTS
-    return _to_axis_angle(columns, key, value, read, size, request, reasons, notes), count
+    return _to_axis_angle(arrays, key, value, read, size, settings, faults, notes), count
 
 
 def _to_axis_angle(
-    columns: LabelArrays,
+    arrays: LabelArrays,
     key: str,
     value: Array,
     joints: int,
     size: int,
-    request: Request,
-    reasons: Reasons,
+    settings: ReadSettings,
+    faults: RowFaults,
     notes: list[str],
 ) -> Array:
     rows = len(value)
     if size == 3:
         angles = value.reshape(rows, joints, 3)
-        return angles * angle_unit(columns, key, angles, request, notes)
+        return angles * angle_unit(arrays, key, angles, settings, notes)
     if size == 6:
-        matrices = _from_six(columns, key, value.reshape(rows, joints, 6), request, notes)
+        matrices = _from_six(arrays, key, value.reshape(rows, joints, 6), settings, notes)
         notes.append(f"'{key}': rotations as 6 numbers, read as axis-angles")
     else:
         matrices = value.reshape(rows, joints, 3, 3)
         notes.append(f"'{key}': rotation matrices, read as axis-angles")
-    return _matrices_to_axis_angle(key, matrices, reasons)
+    return _matrices_to_axis_angle(key, matrices, faults)
 
 
-def _matrices_to_axis_angle(key: str, matrices: Array, reasons: Reasons) -> Array:
+def _matrices_to_axis_angle(key: str, matrices: Array, faults: RowFaults) -> Array:
     """Axis-angles (N,J,3) of matrices (N,J,3,3); a row with one that is no rotation is bad, and gets 0."""
     finite = np.asarray(np.isfinite(matrices).all(axis=(1, 2, 3)))
     safe = np.where(finite[:, None, None, None], matrices, np.eye(3))
@@ -102,25 +103,25 @@ def _matrices_to_axis_angle(key: str, matrices: Array, reasons: Reasons) -> Arra
     off = np.nan_to_num(off, nan=np.inf)
     worst = off.max(axis=1, initial=0.0)
     bad = worst > _OFF
-    reasons.report(~finite, f"non_finite:{key}")
+    faults.report(~finite, f"non_finite:{key}")
     for i in np.flatnonzero(bad):
         text = f"bad_rotation: {key}, joint {off[i].argmax()} of it, is {worst[i]:.2g} off a rotation matrix"
-        reasons.add(int(i), text)
+        faults.add(int(i), text)
     safe = np.where(bad[:, None, None, None], np.eye(3), safe)
     flat = Rotation.from_matrix(safe.reshape(-1, 3, 3)).as_rotvec() if safe.size else np.zeros((0, 3))
     return np.asarray(flat, np.float64).reshape(*matrices.shape[:2], 3)
 
 
-def _from_six(columns: LabelArrays, key: str, six: Array, request: Request, notes: list[str]) -> Array:
+def _from_six(arrays: LabelArrays, key: str, six: Array, settings: ReadSettings, notes: list[str]) -> Array:
     """Matrices (N,J,3,3) of two of their rows or columns, (N,J,6), made orthonormal."""
-    form = columns.option("rot6d", request.options.rot6d) or (None if len(six) else "interleaved")
+    form = arrays.use_option("rot6d", settings.options.rot6d) or (None if len(six) else "interleaved")
     if form is None:
         # Only taken two and two (x1 x2, y1 y2, z1 z2) can they be told from the others: three and three, by value
         # they may as well be rows as columns.
         if not _orthonormal(six.reshape(*six.shape[:2], 3, 2)) or _orthonormal(
             np.swapaxes(six.reshape(*six.shape[:2], 2, 3), -1, -2)
         ):
-            raise columns.error(
+            raise arrays.error(
                 key,
                 "rotations as 6 numbers whose order their values tell",
                 "6 numbers that may be the first two rows or columns of a matrix; "
@@ -147,9 +148,11 @@ def _orthonormal(pairs: Array) -> bool:
     return bool(off.size) and bool(np.mean(off < _OFF) > 0.9)
 
 
-def angle_unit(columns: LabelArrays, key: str, angles: Array, request: Request, notes: list[str]) -> float:
+def angle_unit(
+    arrays: LabelArrays, key: str, angles: Array, settings: ReadSettings, notes: list[str]
+) -> float:
     """What makes rad of axis-angles (N,J,3): 1, or pi/180 where they are in degrees."""
-    unit = columns.option("angle_unit", request.options.angle_unit)
+    unit = arrays.use_option("angle_unit", settings.options.angle_unit)
     if unit is None:
         with np.errstate(over="ignore", invalid="ignore"):
             length = np.linalg.norm(angles[np.isfinite(angles).all(axis=(1, 2))], axis=2).max(
@@ -159,7 +162,7 @@ def angle_unit(columns: LabelArrays, key: str, angles: Array, request: Request, 
         typical = float(np.median(length)) if len(length) else 0.0
         if _RAD_MOST < typical < _DEG_LEAST:
             found = f"{typical:.1f} in half the rows; say which with --angle-unit rad or deg"
-            raise columns.error(
+            raise arrays.error(
                 key, f"a largest angle of under {_RAD_MOST:.1f} (rad) or over {_DEG_LEAST:g} (deg)", found
             )
         unit = "rad" if typical <= _RAD_MOST else "deg"
@@ -169,21 +172,21 @@ def angle_unit(columns: LabelArrays, key: str, angles: Array, request: Request, 
 
 
 def read_scale(
-    columns: LabelArrays, key: str, gtkps: FloatArray, usual: str, request: Request, notes: list[str]
+    arrays: LabelArrays, key: str, gtkps: FloatArray, usual: str, settings: ReadSettings, notes: list[str]
 ) -> FloatArray:
     """Box sizes (N,2) px/200, by the visible keypoints (N,44,3) px; `usual` is the unit in such files."""
-    given = columns.numbers(key, (), (1,), (2,))
+    given = arrays.numbers(key, (), (1,), (2,))
     scale: FloatArray = np.empty((len(given), 2), np.float32)
     scale[:] = given[:, None] if given.ndim == 1 else given
-    unit: str | None = columns.option("scale_unit", request.options.scale_unit)
+    unit: str | None = arrays.use_option("scale_unit", settings.options.scale_unit)
     if unit is None and len(scale):
-        unit, why = _scale_unit(columns, key, scale, gtkps)
+        unit, why = _scale_unit(arrays, key, scale, gtkps)
         ending = "" if unit == usual else f", though such files have {usual}"
         notes.append(f"'{key}': in {unit} ({why}){ending}")
     return scale / np.float32(200) if unit == "px" else scale
 
 
-def _scale_unit(columns: LabelArrays, key: str, scale: FloatArray, gtkps: FloatArray) -> tuple[str, str]:
+def _scale_unit(arrays: LabelArrays, key: str, scale: FloatArray, gtkps: FloatArray) -> tuple[str, str]:
     """The unit of box sizes (N,2), and what tells it."""
     side = scale.max(axis=1).astype(np.float64)
     good = np.isfinite(side) & (side > 0)
@@ -202,20 +205,20 @@ def _scale_unit(columns: LabelArrays, key: str, scale: FloatArray, gtkps: FloatA
         for unit, usual in _SIDES.items():
             if usual / _SLACK < ratio < usual * _SLACK:
                 return unit, f"{ratio:.3g} of the keypoints' extent"
-        raise columns.error(key, expected, f"{ratio:.3g} of the keypoints' extent; {settle}")
+        raise arrays.error(key, expected, f"{ratio:.3g} of the keypoints' extent; {settle}")
     typical = float(np.median(side[good])) if good.any() else 1.0
     if typical <= _PX200_MOST:
         return "px/200", f"half of them under {typical:.3g}"
     if typical >= _PX_LEAST:
         return "px", f"half of them over {typical:.3g}"
-    raise columns.error(key, expected, f"{typical:.3g} in half the rows, and no keypoints; {settle}")
+    raise arrays.error(key, expected, f"{typical:.3g} in half the rows, and no keypoints; {settle}")
 
 
 def to_metres(
-    columns: LabelArrays, key: str, vertices: FloatArray, request: Request, notes: list[str]
+    arrays: LabelArrays, key: str, vertices: FloatArray, settings: ReadSettings, notes: list[str]
 ) -> FloatArray:
     """Meshes (N,V,3) in metres."""
-    unit: str | None = columns.option("length_unit", request.options.length_unit)
+    unit: str | None = arrays.use_option("length_unit", settings.options.length_unit)
     if unit is None and len(vertices):
         some = vertices[:_FEW]
         some = some[np.isfinite(some).all(axis=(1, 2))]
@@ -225,7 +228,7 @@ def to_metres(
         if len(fitting) != 1:
             expected = "people 0.4 to 2.6 m long, in m, cm or mm"
             found = f"{typical:.3g} in half the meshes; say which with --length-unit m, cm or mm"
-            raise columns.error(key, expected, found)
+            raise arrays.error(key, expected, found)
         (unit,) = fitting
         if unit != "m":
             notes.append(f"'{key}': in {unit} (half the meshes are over {typical:.0f} long)")

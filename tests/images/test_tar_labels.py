@@ -15,7 +15,7 @@ from miniatures import Columns, Trap, fourdhumans, person, write_tars
 from skelfit.cli import main
 from skelfit.errors import LabelError
 from skelfit.images.fourdhumans_tars import read_tar_labels
-from skelfit.labels.readers.registry import read
+from skelfit.labels.readers.registry import read_label_file
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_labels_of_tars_are_those_of_the_layout(tmp_path: Path, columns: Col
         for key in set(columns) - {"scale"}:
             np.testing.assert_array_equal(found[key], columns[key])
         np.testing.assert_allclose(found["scale"], np.stack([columns["scale"]] * 2, 1), rtol=1e-6)
-    batch = read(tmp_path / "x" / "labels.npz")
+    batch = read_label_file(tmp_path / "x" / "labels.npz")
     assert [bool(bad) for bad in batch.bad] == [i == 7 for i in range(10)]
     assert "exists already" in CliRunner().invoke(main, arguments).stderr
     assert CliRunner().invoke(main, [*arguments, "--overwrite"]).exit_code == 0

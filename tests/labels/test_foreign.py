@@ -31,7 +31,7 @@ from skelfit.errors import LabelError
 from skelfit.images.fourdhumans_tars import read_tar_labels
 from skelfit.labels.label_schema import check_keys
 from skelfit.labels.label_store import build_store, read_rows
-from skelfit.labels.readers.registry import detect_layout, read
+from skelfit.labels.readers.registry import detect_layout, read_label_file
 
 
 def zipped(**members: bytes) -> bytes:
@@ -211,7 +211,7 @@ def test_one_line_says_what_a_file_is_and_what_to_do(tmp_path: Path, kind: str, 
     path = tmp_path / "labels.npz"
     path.write_bytes(content)
     with pytest.raises(LabelError) as caught:
-        read(path, source)
+        read_label_file(path, source)
     found = caught.value.found
     assert found.startswith(facts[0])
     assert all(fact in found for fact in facts), found
@@ -253,7 +253,7 @@ def test_nothing_is_run(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.pkl"
         path.write_bytes(bomb)
         with pytest.raises(LabelError):
-            read(path)
+            read_label_file(path)
     assert not flag.exists()
     pickle.loads(whole[4])  # the bomb would have gone off
     assert flag.exists()
@@ -285,7 +285,7 @@ def test_the_command_of_a_message_makes_a_label_file(tmp_path: Path, kind: str, 
     assert done.returncode == 0, done.stderr
     made = tmp_path / "my $file's-arrays.npz"
     assert detect_layout(made)[0] == layout
-    batch = read(made)
+    batch = read_label_file(made)
     assert batch.bad == [""] * 2
     if kind == "tracks":
         np.testing.assert_array_equal(batch.transl, TRACK["trans"])
@@ -301,7 +301,7 @@ def test_heads_of_large_files_are_enough(tmp_path: Path) -> None:
         stream.write(b"\x89PNG\r\n\x1a\n")
         stream.truncate(2**30)
     with pytest.raises(LabelError, match="a PNG image"):
-        read(path)
+        read_label_file(path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(folder / "x.npz")
     expected = "found a named pipe, not a regular file"
     with pytest.raises(LabelError, match=expected):
-        read(folder / "x.npz")
+        read_label_file(folder / "x.npz")
     with pytest.raises(LabelError, match=expected):
         build_store(LabelSource(path="x.npz"), folder / "x.npz", tmp_path / "stores", 10.0)
     np.savez(folder / "y.npz", poses=np.zeros((3, 72)), betas=np.zeros(10), trans=np.zeros((3, 3)))

@@ -19,7 +19,7 @@ from test_labels import columns as camerahmr
 from skelfit.cli import main
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
-from skelfit.labels.readers.registry import READERS, detect_layout, read
+from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
 from skelfit.labels.readers.sequence_folder import list_sequences
 from skelfit.shards.shard_reader import read_json
 
@@ -42,7 +42,7 @@ def claim(words: str) -> Callable[[Callable[[Path], None]], Callable[[Path], Non
 
 def good(folder: Path, columns: Columns, source: str | None = None, name: str = "x.npz") -> LabelBatch:
     """The rows of a file, none of which is bad."""
-    batch = read(write(folder / name, columns), source)  # type: ignore[arg-type]
+    batch = read_label_file(write(folder / name, columns), source)  # type: ignore[arg-type]
     assert batch.bad == [""] * len(batch) and len(batch) > 0
     return batch
 
@@ -50,7 +50,7 @@ def good(folder: Path, columns: Columns, source: str | None = None, name: str = 
 def fault(folder: Path, columns: Columns, source: str) -> LabelError:
     """The one error of a file."""
     with pytest.raises(LabelError) as caught:
-        read(write(folder / "bad.npz", columns), source)  # type: ignore[arg-type]
+        read_label_file(write(folder / "bad.npz", columns), source)  # type: ignore[arg-type]
     return caught.value
 
 
@@ -75,8 +75,8 @@ def _(folder: Path) -> None:
     for ending in (".npz", ".h5", ".pkl"):
         path = write(folder / f"x{ending}", without(hmr2(), "extra_info"))
         same = path.rename(folder / f"{ending[1:]}.txt")
-        assert len(read(same)) == N
-    assert len(read(write(folder / "x.npy", mesh()).rename(folder / "npy.npz"))) == N
+        assert len(read_label_file(same)) == N
+    assert len(read_label_file(write(folder / "x.npy", mesh()).rename(folder / "npy.npz"))) == N
 
 
 @claim("which layout it has, its keys tell.")
@@ -90,7 +90,7 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     both = hmr2() | {"scale": people()["side"], "center": people()["center"]}
     with pytest.raises(LabelError, match="say which with --source 4dhumans or hmr2"):
-        read(write(folder / "x.npz", both))
+        read_label_file(write(folder / "x.npz", both))
     good(folder, both, "hmr2")
 
 
@@ -142,7 +142,7 @@ def _(folder: Path) -> None:
     for source in MAKERS:
         columns = MAKERS[source]()
         good(folder, columns | {"of_no_use": objects}, source)
-        for key in READERS[source].keys:  # type: ignore[index]
+        for key in READERS[source].required_keys:  # type: ignore[index]
             asked = next(k for k in key if k in columns)
             assert "object array" in fault(folder, columns | {asked: objects}, source).found
 
@@ -161,7 +161,7 @@ def _(folder: Path) -> None:
             file[f"a/b/{key}"] = value
     (folder / "x.pkl").write_bytes(pickle.dumps({"a": {"b": columns}}))
     for name in ("x.h5", "x.pkl"):
-        np.testing.assert_allclose(read(folder / name).betas, columns["betas"])
+        np.testing.assert_allclose(read_label_file(folder / name).betas, columns["betas"])
     twice = {f"{above}.{k}": v for above in ("pred", "true") for k, v in columns.items()}
     assert "pred.betas" in fault(folder, twice, "hmr2").found
 
@@ -170,7 +170,7 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     persons = [{k: hmr2()[k][i] for k in ("global_orient", "body_pose", "betas")} for i in range(N)]
     (folder / "x.pkl").write_bytes(pickle.dumps(persons))
-    np.testing.assert_allclose(read(folder / "x.pkl").betas, hmr2()["betas"])
+    np.testing.assert_allclose(read_label_file(folder / "x.pkl").betas, hmr2()["betas"])
 
 
 @claim("A layout needs the keys that are not called optional; other keys are passed over.")
@@ -279,7 +279,7 @@ def _(folder: Path) -> None:
     flags = np.array([1, 0, 1, 1, 1, 1])
     for key in ("has_body_pose", "has_betas"):
         for value in (flags, flags[:, None], flags.astype(bool)):
-            batch = read(write(folder / "x.npz", fourdhumans() | {key: value}))
+            batch = read_label_file(write(folder / "x.npz", fourdhumans() | {key: value}))
             assert [bad for bad in batch.bad if bad] == [f"no_label: {key} is 0"] and batch.bad[1]
     good(folder, without(fourdhumans(), "has_body_pose", "has_betas"), "4dhumans")
 
@@ -324,7 +324,7 @@ def _(folder: Path) -> None:
 @claim("`pose` of 24 joints (or 52 or 55), `shape` (N,10+); `has_smpl` (N), optional")
 def _(folder: Path) -> None:
     good(folder, without(spin(), "has_smpl"), "spin")
-    batch = read(write(folder / "x.npz", spin() | {"has_smpl": np.array([1, 1, 0, 1, 1, 1])}))
+    batch = read_label_file(write(folder / "x.npz", spin() | {"has_smpl": np.array([1, 1, 0, 1, 1, 1])}))
     assert batch.bad[2] == "no_label: has_smpl is 0" and sum(map(bool, batch.bad)) == 1
 
 
@@ -412,8 +412,11 @@ def _(folder: Path) -> None:
                 assert good(folder, MAKERS[source]() | {"gender": one}, source).gender == [gender] * N
     columns = without(hmr2(), "imgname")
     (folder / "x.pkl").write_bytes(pickle.dumps(columns | {"gender": "male"}))
-    assert read(folder / "x.pkl").gender == ["male"] * N
-    assert read(write(folder / "x.npz", hmr2() | {"gender": np.array("x")})).bad == ["bad_gender: 'x'"] * N
+    assert read_label_file(folder / "x.pkl").gender == ["male"] * N
+    assert (
+        read_label_file(write(folder / "x.npz", hmr2() | {"gender": np.array("x")})).bad
+        == ["bad_gender: 'x'"] * N
+    )
 
 
 # Found by value.

@@ -11,8 +11,8 @@ import pytest
 
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch, LabelProperties
+from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers import registry as readers
-from skelfit.labels.readers.base import Request
 
 
 def columns(n: int = 5, seed: int = 0) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def columns(n: int = 5, seed: int = 0) -> dict[str, Any]:
 
 
 def read(path: Path, **asked: Any) -> LabelBatch:
-    return readers.read(path, "camerahmr", Request(**asked))
+    return readers.read_label_file(path, "camerahmr", ReadSettings(**asked))
 
 
 def write(folder: Path, **changes: Any) -> Path:

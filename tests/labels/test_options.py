@@ -18,8 +18,8 @@ from skelfit.config.manifest import LabelLayout, LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store
-from skelfit.labels.readers.base import OPTIONS, OptionError, Request
-from skelfit.labels.readers.registry import READERS, read
+from skelfit.labels.read_settings import OPTIONS, OptionError, ReadSettings
+from skelfit.labels.readers.registry import READERS, read_label_file
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_samples
 
@@ -59,7 +59,7 @@ POSE = {
 
 
 def read_with(path: Path, **options: Any) -> LabelBatch:
-    return read(path, None, Request(options=ReadOptions(**options)))
+    return read_label_file(path, None, ReadSettings(options=ReadOptions(**options)))
 
 
 def posed(source: str, form: str) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def test_an_option_is_used_or_refused(tmp_path: Path, source: str, option: str) 
     path = write(tmp_path / "x.npz", MAKERS[source]())
     if source in USED[option]:
         one, two = (
-            read(path, source, Request(options=ReadOptions(**{option: value})))  # type: ignore[arg-type]
+            read_label_file(path, source, ReadSettings(options=ReadOptions(**{option: value})))  # type: ignore[arg-type]
             for value in (VALUES[option], OTHER_VALUES[option])
         )
         numbers = any(
@@ -106,7 +106,7 @@ def test_an_option_is_used_or_refused(tmp_path: Path, source: str, option: str) 
         assert numbers != option.endswith("up") and (numbers or one.about != two.about)
         return
     with pytest.raises(OptionError) as caught:
-        read(path, source, Request(options=ReadOptions(**{option: VALUES[option]})))  # type: ignore[arg-type]
+        read_label_file(path, source, ReadSettings(options=ReadOptions(**{option: VALUES[option]})))  # type: ignore[arg-type]
     what, flag = OPTIONS[option]
     assert str(caught.value) == (
         f"{path}: expected {what}, for {flag} {VALUES[option]} (in a manifest: read.{option}), "
@@ -147,7 +147,7 @@ def test_boxes_in_every_layout(tmp_path: Path, source: LabelLayout, key: str, ma
         for shape in ((N,), (N, 1)):
             path = write(tmp_path / "x.npz", make() | {key: values.reshape(shape)})
             for options in ({}, {"scale_unit": unit}):
-                found = read(path, source, Request(options=ReadOptions(**options)))  # type: ignore[arg-type]
+                found = read_label_file(path, source, ReadSettings(options=ReadOptions(**options)))  # type: ignore[arg-type]
                 np.testing.assert_allclose(found.scale, 1.25, rtol=1e-6)
 
 
@@ -155,7 +155,7 @@ def test_keypoints_in_shares_of_an_image_tell_no_unit(tmp_path: Path) -> None:
     """Nor do those that are all in one place: then the size itself tells."""
     points = camerahmr(N)["gtkps"] / [200, 200, 1]
     for gtkps in (points, points * [0, 0, 1], 2 * points - [1, 1, 0.5]):
-        batch = read(write(tmp_path / "x.npz", camerahmr(N) | {"gtkps": gtkps}))
+        batch = read_label_file(write(tmp_path / "x.npz", camerahmr(N) | {"gtkps": gtkps}))
         np.testing.assert_allclose(batch.scale[:, 0], camerahmr(N)["scale"], rtol=1e-6)
 
 

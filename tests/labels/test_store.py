@@ -20,7 +20,7 @@ from skelfit.errors import LabelError, OutputError
 from skelfit.labels import label_store as store
 from skelfit.labels.label_batch import FIELD_SHAPES, TEXT_FIELDS, LabelBatch
 from skelfit.labels.label_store import StoreInfo, build_store, read_rows, store_info
-from skelfit.labels.readers.registry import read
+from skelfit.labels.readers.registry import read_label_file
 
 SOURCE = LabelSource("x-release.npz", "camerahmr")
 
@@ -38,7 +38,7 @@ def assert_same(a: LabelBatch, b: LabelBatch) -> None:
 def test_any_slice_equals_the_reader(tmp_path: Path) -> None:
     path = write(tmp_path, **changed("pose_cam", 3, np.nan))
     built = build_store(SOURCE, path, tmp_path / "store")
-    batch = read(path)
+    batch = read_label_file(path)
     for start in range(6):
         for stop in range(start, 6):
             assert_same(read_rows(built, start, stop), batch.rows(start, stop))
@@ -77,7 +77,7 @@ def test_reused_when_valid_and_rebuilt_when_damaged(tmp_path: Path, monkeypatch:
     with pytest.raises(LabelError, match="expected a label store"):
         read_rows(built, 0, 1)
     assert build_store(SOURCE, path, tmp_path / "store") == built
-    assert_same(read_rows(built, 0, 5), read(path))
+    assert_same(read_rows(built, 0, 5), read_label_file(path))
 
 
 def test_a_changed_source_or_option_makes_another_store(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
         worker.join(60)
         assert worker.exitcode == 0
     (built,) = folder.iterdir()
-    assert_same(read_rows(built, 0, 5), read(path))
+    assert_same(read_rows(built, 0, 5), read_label_file(path))
 
 
 def _build_once(path: Path, folder: Path, start: multiprocessing.synchronize.Barrier) -> None:
@@ -160,9 +160,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 
     def replaced(*asked: Any) -> LabelBatch:
         write(tmp_path, **changed("shape", 0, 0.5))
-        return read(*asked)
+        return read_label_file(*asked)
 
-    monkeypatch.setattr(store, "read", replaced)
+    monkeypatch.setattr(store, "read_label_file", replaced)
     with pytest.raises(LabelError, match="expected a file that stays the same"):
         build_store(SOURCE, path, tmp_path / "store")
     assert not (tmp_path / "store").exists()
@@ -186,7 +186,7 @@ def test_any_damaged_byte_of_the_data_is_noticed(tmp_path: Path) -> None:
             with pytest.raises(LabelError, match="expected a whole label store .remove it and start again"):
                 read_rows(built, 0, 5)
     built.write_bytes(whole)
-    assert_same(read_rows(built, 0, 5), read(path))
+    assert_same(read_rows(built, 0, 5), read_label_file(path))
 
 
 def test_killed_builders_leave_nothing_for_long(tmp_path: Path) -> None:

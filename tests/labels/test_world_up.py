@@ -24,8 +24,8 @@ from skelfit.errors import LabelError
 from skelfit.exports.opensim import export_opensim
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store, store_info
-from skelfit.labels.readers.base import Request
-from skelfit.labels.readers.registry import read
+from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers.registry import read_label_file
 from skelfit.labels.world_up import turned
 from skelfit.shards.finished_run import open_run
 from skelfit.shards.label_vector import unpack
@@ -55,7 +55,9 @@ def walk(up: str, frames: int = FRAMES, tilt: Any = (0, 0, 0)) -> dict[str, np.n
 
 
 def batch_of(folder: Path, columns: dict[str, Any], **options: Any) -> LabelBatch:
-    return read(write(folder / "x.npz", columns), "amass", Request(options=ReadOptions(**options)))
+    return read_label_file(
+        write(folder / "x.npz", columns), "amass", ReadSettings(options=ReadOptions(**options))
+    )
 
 
 # By value.
@@ -103,8 +105,8 @@ def test_who_lies_tells_nothing(tmp_path: Path) -> None:
     """AMASS's own is taken then, and said; to turn such labels is refused until an option tells."""
     said = "z is taken to be up, as in AMASS: the people do not tell"
     path = write(tmp_path / "x.npz", walk("y", tilt=LIE))
-    assert read(path, "amass").about.coordinates == "world_z_up"
-    assert said in read(path, "amass").about.notes
+    assert read_label_file(path, "amass").about.coordinates == "world_z_up"
+    assert said in read_label_file(path, "amass").about.notes
     build_store(LabelSource("x.npz"), path, tmp_path / "stores")
     with pytest.raises(LabelError) as caught:
         build_store(LabelSource("x.npz", read=ReadOptions(up="y")), path, tmp_path / "stores")

@@ -21,7 +21,7 @@ from skelfit.errors import ConfigError, InputError, LabelError
 from skelfit.images.fourdhumans_tars import read_tar_labels
 from skelfit.labels.label_schema import recorded_sha256
 from skelfit.labels.label_store import build_store, read_rows
-from skelfit.labels.readers.registry import detect_layout, read
+from skelfit.labels.readers.registry import detect_layout, read_label_file
 from skelfit.learning.inference.person_boxes import BoxFile
 from skelfit.storage.path_checks import (
     count_endings,
@@ -103,7 +103,7 @@ def test_what_is_skipped_is_one_line() -> None:
 # What opens files of others: a process that waits for a pipe is woken after some seconds, and the test fails.
 
 OPENERS: dict[str, Callable[[Path], object]] = {
-    "x.npz": read,
+    "x.npz": read_label_file,
     "a.npz": detect_layout,
     "b.npz": lambda path: build_store(LabelSource(str(path)), path, path.parent / "stores"),
     "c.npz.sha256": lambda path: recorded_sha256(path.with_suffix("")),

@@ -40,19 +40,19 @@ class LabelArrays:
         path: Path,
         kind: str,
         arrays: Mapping[str, Any],
-        instead: Callable[[], str],
+        describe_contents: Callable[[], str],
         names: Iterable[str] = (),
     ) -> None:
         self.path, self.kind = path, kind
         self._arrays = arrays
-        self.instead = (
-            instead  # what the file is if it lacks what is asked for; '' where its keys do not tell
+        self.describe_contents = (
+            describe_contents  # what the file is if it lacks what is asked for; '' where its keys do not tell
         )
         # Keys with a value, those too that not every person of a list has: they tell whose parameters these are.
         self.names = frozenset(names or arrays)
         self.rows: int | None = None  # set by the first column that has one row per person
         self._rows_of = ""
-        self.settled: set[str] = set()  # the options whose question the file's numbers raise
+        self.used_options: set[str] = set()  # the options whose question the file's numbers raise
 
     @property
     def keys(self) -> list[str]:
@@ -62,7 +62,7 @@ class LabelArrays:
     def __contains__(self, key: str) -> bool:
         return key in self._arrays
 
-    def first_of(self, *keys: str) -> str | None:
+    def first_key(self, *keys: str) -> str | None:
         """The first of some keys that there is."""
         return next((key for key in keys if key in self), None)
 
@@ -93,7 +93,9 @@ class LabelArrays:
     def raw(self, key: str, expected: str) -> NDArray[Any]:
         """An array as it is, of no objects."""
         if key not in self._arrays:
-            raise self.error(key, expected, self.instead() or f"no such key; the file has {self.listed()}")
+            raise self.error(
+                key, expected, self.describe_contents() or f"no such key; the file has {self.list_keys()}"
+            )
         try:
             value = _load(self._arrays[key])
         except Exception as error:  # a damaged file can raise anything
@@ -104,16 +106,16 @@ class LabelArrays:
             raise self.error(key, expected, OBJECT_ARRAY)
         return value
 
-    def option(self, name: str, value: T) -> T:
+    def use_option(self, name: str, value: T) -> T:
         """An option's value, of which a reader makes use."""
-        self.settled.add(name)
+        self.used_options.add(name)
         return value
 
     def error(self, key: str | None, expected: str, found: str) -> LabelError:
         """A fault of this file."""
         return LabelError(self.path, key, expected, found)
 
-    def listed(self) -> str:
+    def list_keys(self) -> str:
         """The keys, for a message."""
         return ", ".join(self.keys[:20]) + (", ..." if len(self.keys) > 20 else "") or "no keys at all"
 
@@ -158,8 +160,8 @@ def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
             found = f"a damaged {kind} file ({_one_line(error)})"
             raise LabelError(path, None, FILE_KINDS, found) from None
         arrays = {short: named[name] for short, name in _leaves(named).items()}
-        instead = partial(foreign.describe_by_keys, path, kind, list(named))
-        yield LabelArrays(path, kind, arrays, instead, valued)
+        describe_contents = partial(foreign.describe_by_keys, path, kind, list(named))
+        yield LabelArrays(path, kind, arrays, describe_contents, valued)
 
 
 def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], set[str]]:

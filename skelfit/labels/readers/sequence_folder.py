@@ -15,8 +15,8 @@ import numpy as np
 from skelfit.config.manifest import LabelLayout
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch, LabelProperties, MotionSequence, empty_fields
-from skelfit.labels.readers.base import OptionError, Request
-from skelfit.labels.readers.registry import read
+from skelfit.labels.read_settings import OptionError, ReadSettings
+from skelfit.labels.readers.registry import read_label_file
 from skelfit.labels.world_up import world_of
 from skelfit.storage.path_checks import count_endings, describe_skipped
 
@@ -57,26 +57,26 @@ def skipped_in(folder: Path) -> str:
     return describe_skipped(count_endings(others), "sequences")
 
 
-def named(request: Request, path: Path, folder: Path | None = None) -> Request:
+def name_sequence(settings: ReadSettings, path: Path, folder: Path | None = None) -> ReadSettings:
     """The request for one file, with the names of its sequence and subject: where it lies in the folder, and in which.
 
     A lone file (None), or one at the top of the folder, has the subject that the folder is called after.
     """
     parent = path.resolve().parent.name
     if folder is None:
-        return replace(request, name=path.stem, subject=parent)
+        return replace(settings, name=path.stem, subject=parent)
     inside = path.relative_to(folder)
     subject = inside.parent.as_posix() if len(inside.parts) > 1 else parent
-    return replace(request, name=inside.with_suffix("").as_posix(), subject=subject)
+    return replace(settings, name=inside.with_suffix("").as_posix(), subject=subject)
 
 
-def read_folder(folder: Path, files: list[Path], request: Request) -> Iterator[LabelBatch]:
+def read_folder(folder: Path, files: list[Path], settings: ReadSettings) -> Iterator[LabelBatch]:
     """The frames of each file in turn, rows counted through; raises LabelError when no file can be used."""
     start, errors = 0, []
     for path in files:
-        its = named(request, path, folder)
+        its = name_sequence(settings, path, folder)
         try:
-            batch = read(path, LAYOUT, its)
+            batch = read_label_file(path, LAYOUT, its)
         except OptionError:
             raise  # the fault is not the file's
         except LabelError as error:
@@ -96,16 +96,16 @@ def read_folder(folder: Path, files: list[Path], request: Request) -> Iterator[L
         yield batch
 
 
-def _unusable(request: Request, error: LabelError) -> LabelBatch:
+def _unusable(settings: ReadSettings, error: LabelError) -> LabelBatch:
     """The one row that stands for a file."""
     where = f"'{error.key}': " if error.key else ""
     reason = f"bad_file: {where}expected {error.expected}, found {error.found}"
     return LabelBatch(
         row=np.zeros(1, np.int64),
         imgname=[""],
-        gender=[request.gender],
+        gender=[settings.gender],
         bad=[reason],
-        sequences=(MotionSequence(request.name, request.subject, None, 0, 1),),
-        about=LabelProperties(world_of((0.0, 0.0, 0.0), 1, request.options.labels_up), has_camera=False),
+        sequences=(MotionSequence(settings.name, settings.subject, None, 0, 1),),
+        about=LabelProperties(world_of((0.0, 0.0, 0.0), 1, settings.options.labels_up), has_camera=False),
         **empty_fields(1),
     )
