@@ -1,3 +1,65 @@
-"""skelfit: SMPL labels in, SKEL-fitted WebDataset shards out."""
+"""skelfit: SMPL labels in, SKEL-fitted WebDataset shards out.
+
+What the command line does, a function of the same name does, with the same options:
+
+| name | what it does |
+|---|---|
+| `fit` | SKEL fitted to SMPL parameters in NumPy arrays or torch tensors |
+| `fit_mesh` | SKEL fitted to meshes in SMPL's topology |
+| `load_models` | the body models: official ones after `skelfit models import`, or the open body |
+| `SkelModel`, `SmplModel` | the bodies: parameters to vertices, joints and bones |
+| `DOF_NAMES` | the names of SKEL's 46 angles, in the order of `poses` |
+
+Names are imported at their first use: `import skelfit` alone brings neither torch nor Warp.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from skelfit.api.fit_arrays import fit, fit_mesh, load_models
+    from skelfit.api.fitted_people import FittedPeople
+    from skelfit.bodies.dofs import DOF_NAMES
+    from skelfit.bodies.skel import SkelModel
+    from skelfit.bodies.smpl import SmplModel
+    from skelfit.errors import SkelfitError
+
+__all__ = [
+    "DOF_NAMES",
+    "FittedPeople",
+    "SkelModel",
+    "SkelfitError",
+    "SmplModel",
+    "__version__",
+    "fit",
+    "fit_mesh",
+    "load_models",
+]
+
+# Where each name is.
+_MODULES = {
+    "DOF_NAMES": "skelfit.bodies.dofs",
+    "FittedPeople": "skelfit.api.fitted_people",
+    "SkelModel": "skelfit.bodies.skel",
+    "SkelfitError": "skelfit.errors",
+    "SmplModel": "skelfit.bodies.smpl",
+    "fit": "skelfit.api.fit_arrays",
+    "fit_mesh": "skelfit.api.fit_arrays",
+    "load_models": "skelfit.api.fit_arrays",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported now and kept."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -38,6 +38,17 @@ class ConfigError(InputError):
     """A manifest or pipeline file that cannot be used."""
 
 
+class ArgumentError(SkelfitError, ValueError):
+    """An argument of a Python function that cannot be used: names it, what was expected and what was found."""
+
+    def __init__(self, argument: str, expected: str, found: str) -> None:
+        self.argument, self.expected, self.found = argument, expected, found
+        super().__init__(f"{argument}: expected {expected}, found {found}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.argument, self.expected, self.found)
+
+
 class OutputError(SkelfitError):
     """An output folder that must not or cannot be written to."""
 

@@ -55,6 +55,13 @@ class ModelSet:
     sha256: str
     keypoints44: Float32 | None  # (44, V) regressor from SMPL vertices, or None
 
+    def __eq__(self, other: object) -> bool:
+        """Whether two sets hold the same numbers, wherever they come from."""
+        return isinstance(other, ModelSet) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
     def smpl_of(self, gender: str) -> SmplAsset:
         """The SMPL of 'neutral', 'male' or 'female'. Raises ModelError when the set has none."""
         return self._of(self.smpl, "smpl", gender, SMPL_GENDERS)

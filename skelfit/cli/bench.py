@@ -14,9 +14,10 @@ from skelfit.benchmark.device.device_report import ReportConfig, Subject, failur
 from skelfit.benchmark.fit_speed import BenchConfig, run_bench
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.model_set import find_models
-from skelfit.cli.convert import COUNT, chosen_pipeline
-from skelfit.cli.path_types import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
+from skelfit.cli.convert import COUNT
+from skelfit.cli.path_types import FILE, FOLDER, PIPELINE
 from skelfit.config.pipeline import load_pipeline
+from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.errors import OutputError
 from skelfit.executors.allocator import keep_heap
 from skelfit.fitting.backends.compute_device import find_device

@@ -19,7 +19,7 @@ from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.cli.image_options import ImageOptions, image_options, prepare_images
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.label_options import LabelOptions, label_options
-from skelfit.cli.path_types import DEFAULT_PIPELINE, FILE, FOLDER, MANIFEST, PIPELINE
+from skelfit.cli.path_types import FILE, FOLDER, MANIFEST, PIPELINE
 from skelfit.cli.progress_bars import Progress, report, report_subsets
 from skelfit.cli.refused_options import Given, check_given, check_image_options
 from skelfit.cli.subset_options import (
@@ -37,16 +37,16 @@ from skelfit.cli.subset_options import (
     say_sequences,
 )
 from skelfit.cli.worker_options import PlaceOptions, place_options
-from skelfit.config.fit_settings import check_neutral_target
 from skelfit.config.manifest import load_manifest
-from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.config.pipeline import Pipeline
+from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_lock import write_record, writing
 from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards
 from skelfit.conversion.run_summary import rejected_so_far, write_summary
 from skelfit.conversion.shard_task import ShardResult, run_shard
 from skelfit.conversion.stopwatch import PHASES
-from skelfit.errors import ConfigError, SkelfitError
+from skelfit.errors import SkelfitError
 from skelfit.executors.dask_reports import check_bokeh
 from skelfit.executors.dask_tasks import ShardFailure, run_tasks
 from skelfit.executors.dask_worker import Work
@@ -302,27 +302,6 @@ def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
             "shares": shares,
         },
     }
-
-
-def chosen_pipeline(
-    path: Path,
-    skel_gender: str | None = None,
-    shard_size: int | None = None,
-    independent_frames: bool = False,
-) -> Pipeline:
-    """The pipeline with what the command line changes of it. Raises ConfigError."""
-    pipeline = load_pipeline(path)
-    if independent_frames:
-        if pipeline.temporal is None:
-            expected = "a pipeline that fits frames of a sequence as one problem, for --independent-frames"
-            found = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
-            raise ConfigError(path, "fit.temporal", expected, f"{found}; drop --independent-frames")
-        pipeline = replace(pipeline, fit=replace(pipeline.fit, temporal=None))
-    if skel_gender is not None:
-        gender: Any = skel_gender
-        pipeline = replace(pipeline, fit=replace(pipeline.fit, skel_gender=gender))
-        check_neutral_target(pipeline.fit, path)
-    return pipeline if shard_size is None else replace(pipeline, shard_size=shard_size)
 
 
 def _work_off(

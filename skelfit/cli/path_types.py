@@ -87,7 +87,6 @@ def named(param: click.Parameter | None) -> str:
     )
 
 
-DEFAULT_PIPELINE = "hmr-skel"
 PATH = LocalPath()
 FILE = LocalPath(dir_okay=False)
 FOLDER = LocalPath(file_okay=False)

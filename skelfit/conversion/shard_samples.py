@@ -43,7 +43,7 @@ def shard_entries(batch: FittedBatch, stopwatch: Stopwatch) -> Iterator[tuple[Sh
     judgements = judge_rows(labels, fits, task.run.pipeline, batch.screening)
     published = [judgement.published for judgement in judgements]
     keypoints, origins = _keypoints3d(labels, fits)
-    fits = replace(fits, poses=_without_jumps(labels, fits.poses, published))
+    fits = replace(fits, poses=without_jumps(labels, fits.poses, published))
     vectors = _label_vectors(labels, fits, keypoints)
     rates = fitted_rates(labels, task.run.pipeline.temporal, batch.screening.reasons, fits.finite)
     with closing(_pictures(task, labels, published)) as pictures:
@@ -81,7 +81,7 @@ def _pictures(
             yield from read_images(source, wanted, run.pipeline.images)
 
 
-def _without_jumps(labels: LabelBatch, poses: FloatArray, published: Sequence[bool]) -> FloatArray:
+def without_jumps(labels: LabelBatch, poses: FloatArray, published: Sequence[bool]) -> FloatArray:
     """Angles (N,46) rad that do not jump between the published neighbouring frames of a sequence."""
     poses = poses.copy()
     for sequence in labels.sequences:

@@ -90,10 +90,10 @@ def _to_axis_angle(
     else:
         matrices = value.reshape(rows, joints, 3, 3)
         notes.append(f"'{key}': rotation matrices, read as axis-angles")
-    return _matrices_to_axis_angle(key, matrices, faults)
+    return matrices_to_axis_angle(key, matrices, faults)
 
 
-def _matrices_to_axis_angle(key: str, matrices: Array, faults: RowFaults) -> Array:
+def matrices_to_axis_angle(key: str, matrices: Array, faults: RowFaults) -> Array:
     """Axis-angles (N,J,3) of matrices (N,J,3,3); a row with one that is no rotation is bad, and gets 0."""
     finite = np.asarray(np.isfinite(matrices).all(axis=(1, 2, 3)))
     safe = np.where(finite[:, None, None, None], matrices, np.eye(3))

@@ -12,8 +12,9 @@ import torch
 from skelfit import __version__
 from skelfit.benchmark.fit_speed import describe_device
 from skelfit.bodies.model_set import find_models
-from skelfit.cli.convert import COUNT, chosen_pipeline
-from skelfit.cli.path_types import DEFAULT_PIPELINE, FILE, FOLDER, PIPELINE
+from skelfit.cli.convert import COUNT
+from skelfit.cli.path_types import FILE, FOLDER, PIPELINE
+from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.errors import OutputError
 from skelfit.fitting.backends.compute_device import find_device
 from tools.studies import STUDIES

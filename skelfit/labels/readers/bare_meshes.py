@@ -8,7 +8,7 @@ from skelfit.errors import LabelError
 from skelfit.labels.body_family import explain_mesh_error
 from skelfit.labels.files.array_files import NPY_KEY, LabelArrays
 from skelfit.labels.impossible_values import check_mesh_position
-from skelfit.labels.label_batch import VERTICES, LabelBatch, LabelProperties, empty_fields
+from skelfit.labels.label_batch import VERTICES, FloatArray, LabelBatch, LabelProperties, empty_fields
 from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers.base import LabelReader
 from skelfit.labels.readers.common_fields import read_genders, read_image_names
@@ -36,18 +36,25 @@ class MeshReader(LabelReader):
         vertices = to_metres(arrays, key, given, settings, notes)
         n = len(vertices)
         faults = RowFaults(n)
-        finite = np.asarray(np.isfinite(vertices).all(axis=(1, 2)))
-        faults.report(~finite, f"non_finite:{key}")
-        size = np.zeros(n, np.float32)
-        size[finite] = (vertices[finite].max(axis=1) - vertices[finite].min(axis=1)).max(axis=1)
-        faults.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
-        check_mesh_position(np.where(finite[:, None, None], vertices, 0), faults.report)
+        vertices = check_meshes(vertices, key, faults)
         return LabelBatch(
             row=np.arange(n, dtype=np.int64),
             imgname=read_image_names(arrays, n),
             gender=read_genders(arrays, settings.gender, faults),
             bad=faults.texts(),
-            vertices=np.where(finite[:, None, None], vertices, np.float32(0)),
+            vertices=vertices,
             about=LabelProperties("unknown", has_camera=False, has_smpl=False, notes=tuple(notes)),
             **empty_fields(n),
         )
+
+
+def check_meshes(vertices: FloatArray, key: str, faults: RowFaults) -> FloatArray:
+    """Meshes (N,6890,3) m with zeros for those that are not finite; reports these and meshes of impossible size."""
+    finite = np.asarray(np.isfinite(vertices).all(axis=(1, 2)))
+    faults.report(~finite, f"non_finite:{key}")
+    size = np.zeros(len(vertices), np.float32)
+    size[finite] = (vertices[finite].max(axis=1) - vertices[finite].min(axis=1)).max(axis=1)
+    faults.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
+    safe: FloatArray = np.where(finite[:, None, None], vertices, np.float32(0))
+    check_mesh_position(safe, faults.report)
+    return safe

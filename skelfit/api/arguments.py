@@ -1,0 +1,184 @@
+"""Arrays that a caller hands over, checked and brought into the form that labels take.
+
+A fault of an argument is an ArgumentError of one sentence. A fault of one person, such as a number that is not finite,
+is a reason in the batch, as in a label file.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelfit.errors import ArgumentError
+from skelfit.labels.impossible_values import LIMITS
+from skelfit.labels.label_batch import VERTICES, LabelBatch, LabelProperties, MotionSequence, empty_fields
+from skelfit.labels.readers.bare_meshes import check_meshes
+from skelfit.labels.readers.common_fields import parse_gender
+from skelfit.labels.row_faults import RowFaults
+from skelfit.labels.unit_inference import matrices_to_axis_angle, to_float32
+
+BETAS = 10
+_POSE = "axis-angles (..., 24, 3) or (..., 72) in rad, or rotation matrices (..., 24, 3, 3)"
+_GENDER = "neutral, male or female, one for all or one per person"
+Leading = tuple[int, ...]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The people of a call: N rows, and the leading dimensions that N is the product of."""
+
+    leading: Leading
+    batch: LabelBatch
+
+
+def given_labels(
+    pose: object,
+    betas: object,
+    transl: object,
+    gender: object,
+    max_abs_beta: float,
+    frames_per_second: float | None = None,
+) -> Given:
+    """People of SMPL parameters, as `skelfit.fit` takes them. Raises ArgumentError."""
+    angles = numbers(pose, "pose", _POSE)
+    matrices = angles.shape[-3:] == (24, 3, 3)
+    if not matrices and angles.shape[-1:] == (72,):
+        angles = angles.reshape(*angles.shape[:-1], 24, 3)
+    if not matrices and angles.shape[-2:] != (24, 3):
+        raise ArgumentError("pose", _POSE, _shape(angles))
+    shapes = numbers(betas, "betas", "shape (..., 10) or more numbers each")
+    if shapes.ndim < 1 or shapes.shape[-1] < BETAS:
+        raise ArgumentError("betas", "shape (..., 10) or more numbers each", _shape(shapes))
+    places = np.zeros(3) if transl is None else numbers(transl, "transl", "shape (..., 3) in m")
+    if places.shape[-1:] != (3,):
+        raise ArgumentError("transl", "shape (..., 3) in m", _shape(places))
+    genders = _genders(gender)
+    own = 3 if matrices else 2
+    leading = angles.shape[:-own]
+    for name, value, inner in (("betas", shapes, 1), ("transl", places, 1), ("gender", genders, 0)):
+        leading = _together(leading, value, inner, name)
+    count = int(np.prod(leading))
+    reasons = RowFaults(count)
+    flat = np.broadcast_to(angles, leading + angles.shape[-own:]).reshape(count, *angles.shape[-own:])
+    filled = empty_fields(count)
+    filled["pose"][:] = to_float32(matrices_to_axis_angle("pose", flat, reasons) if matrices else flat)
+    for key, value in (("betas", shapes[..., :BETAS]), ("transl", places)):
+        filled[key][:] = to_float32(
+            np.broadcast_to(value, leading + value.shape[-1:]).reshape(count, value.shape[-1])
+        )
+    reasons.check(filled, {key: key for key in ("pose", "betas", "transl")}, "unknown", max_abs_beta)
+    notes = () if shapes.shape[-1] == BETAS else (f"'betas': using 10 of {shapes.shape[-1]} columns",)
+    batch = LabelBatch(
+        row=np.arange(count, dtype=np.int64),
+        imgname=[""] * count,
+        gender=np.broadcast_to(genders, leading).reshape(-1).tolist(),
+        bad=reasons.texts(),
+        sequences=_motions(leading, frames_per_second),
+        about=LabelProperties("unknown", has_camera=False, has_keypoints=False, notes=notes),
+        **filled,
+    )
+    return Given(leading, batch)
+
+
+def given_meshes(vertices: object, gender: object) -> Given:
+    """People of whom there is a mesh alone, as `skelfit.fit_mesh` takes them. Raises ArgumentError."""
+    expected = f"shape (..., {VERTICES}, 3) in m, SMPL's topology"
+    meshes = numbers(vertices, "vertices", expected)
+    if meshes.shape[-2:] != (VERTICES, 3):
+        raise ArgumentError("vertices", expected, _shape(meshes))
+    genders = _genders(gender)
+    leading = meshes.shape[:-2]
+    if _together(leading, genders, 0, "gender") != leading:
+        raise ArgumentError("gender", f"one for all or one for each of the meshes {leading}", _shape(genders))
+    count = int(np.prod(leading))
+    reasons = RowFaults(count)
+    checked = check_meshes(to_float32(meshes.reshape(count, VERTICES, 3)), "vertices", reasons)
+    batch = LabelBatch(
+        row=np.arange(count, dtype=np.int64),
+        imgname=[""] * count,
+        gender=np.broadcast_to(genders, leading).reshape(-1).tolist(),
+        bad=reasons.texts(),
+        vertices=checked,
+        about=LabelProperties("unknown", has_camera=False, has_smpl=False, has_keypoints=False),
+        **empty_fields(count),
+    )
+    return Given(leading, batch)
+
+
+def numbers(value: object, name: str, expected: str) -> Array:
+    """An argument as numbers in float64; a tensor may be of any device. Raises ArgumentError."""
+    array = _from_tensor(value)
+    if array is None:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # rows of different length
+            raise ArgumentError(name, expected, f"no array ({error})") from None
+    if array.dtype.kind not in "fiu":
+        raise ArgumentError(name, f"numbers, {expected}", f"dtype {array.dtype}")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float64)
+
+
+def _from_tensor(value: object) -> NDArray[Any] | None:
+    """The array of a tensor; None for anything else. Who has a tensor has imported torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        return None
+    tensor: Any = value.detach().cpu()
+    # NumPy has no bfloat16.
+    array: NDArray[Any] = (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+    return array
+
+
+def _genders(gender: object) -> NDArray[np.str_]:
+    """Genders of any shape, in full. Raises ArgumentError."""
+    try:
+        texts = np.asarray(gender)
+    except ValueError as error:
+        raise ArgumentError("gender", _GENDER, f"no array ({error})") from None
+    if texts.dtype == object and all(isinstance(text, str) for text in texts.flat):
+        texts = texts.astype(np.str_)  # a column of a table
+    if texts.dtype.kind != "U" and texts.size:
+        raise ArgumentError("gender", _GENDER, f"dtype {texts.dtype}")
+    names = {text: parse_gender(text) for text in np.unique(texts).tolist()}
+    for text, name in names.items():
+        if name is None:
+            raise ArgumentError("gender", _GENDER, repr(text))
+    return np.array([names[text] for text in texts.flat], np.str_).reshape(texts.shape)
+
+
+def _together(leading: Leading, value: NDArray[Any], own: int, name: str) -> Leading:
+    """The leading dimensions of people and of an argument, whose last `own` dimensions are a person's."""
+    its = value.shape[: value.ndim - own]
+    try:
+        return np.broadcast_shapes(leading, its)
+    except ValueError:
+        expected = f"leading dimensions that go with {leading}, those of the arguments before it"
+        raise ArgumentError(name, expected, _shape(value)) from None
+
+
+def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionSequence, ...]:
+    """A motion for each of the people whose frames the last leading dimension holds; none without a frame rate."""
+    if frames_per_second is None:
+        return ()
+    low, high = LIMITS.frame_rate_hz
+    if not low <= frames_per_second <= high:
+        raise ArgumentError("frames_per_second", f"a rate of {low:g} to {high:g} Hz", f"{frames_per_second}")
+    if not leading:
+        expected = "poses of at least two frames, for frames_per_second"
+        raise ArgumentError("pose", expected, "one person without a dimension of frames")
+    frames = leading[-1]
+    people = int(np.prod(leading[:-1])) if frames else 0
+    rate = float(frames_per_second)
+    return tuple(
+        MotionSequence(f"motion {k}", f"person {k}", rate, k * frames, frames) for k in range(people)
+    )
+
+
+def _shape(value: NDArray[Any]) -> str:
+    return f"shape {value.shape}"

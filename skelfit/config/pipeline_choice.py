@@ -1,0 +1,45 @@
+"""The pipeline that a caller names, with what they change of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from skelfit.config.fit_settings import check_neutral_target
+from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.errors import ConfigError
+from skelfit.resources.catalog import PIPELINES
+
+DEFAULT_PIPELINE = "hmr-skel"
+
+
+def chosen_pipeline(
+    given: str | Path | Pipeline = DEFAULT_PIPELINE,
+    skel_gender: str | None = None,
+    shard_size: int | None = None,
+    independent_frames: bool = False,
+) -> Pipeline:
+    """The pipeline of a name, of a YAML file, or as it is, with what is changed of it.
+
+    skel_gender: male, female or best, of the SKEL for neutral labels; shard_size: label rows per shard;
+    independent_frames: frames of a sequence are each fitted by itself. Raises ConfigError.
+    """
+    if isinstance(given, Pipeline):
+        pipeline, path = given, Path(given.name)
+    else:
+        path = PIPELINES.find(given)
+        pipeline = load_pipeline(path)
+    if independent_frames:
+        if pipeline.temporal is None:
+            expected = "a pipeline that fits frames of a sequence as one problem, for --independent-frames"
+            found = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
+            raise ConfigError(path, "fit.temporal", expected, found)
+        pipeline = replace(pipeline, fit=replace(pipeline.fit, temporal=None))
+    if skel_gender is not None:
+        if skel_gender not in ("male", "female", "best"):
+            raise ConfigError(path, "fit.skel_gender", "male, female or best", repr(skel_gender))
+        gender: Any = skel_gender
+        pipeline = replace(pipeline, fit=replace(pipeline.fit, skel_gender=gender))
+        check_neutral_target(pipeline.fit, path)
+    return pipeline if shard_size is None else replace(pipeline, shard_size=shard_size)
