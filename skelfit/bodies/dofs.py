@@ -24,12 +24,12 @@ SKEL_PARENTS: tuple[int, ...] = (
 )  # fmt: skip
 NUM_JOINTS = len(SKEL_JOINT_NAMES)
 
-# Entry j is the SMPL joint whose pose correctives SKEL joint j drives; 0 drives none, later entries win.
+# Entry j is the SMPL joint whose pose correctives SKEL joint j drives. 0 drives none; of two entries the later counts.
 SMPL_JOINT_OF_SKEL: tuple[int, ...] = (
     0, 2, 5, 8, 8, 11, 1, 4, 7, 7, 10, 3, 6, 15, 14, 17, 19, 0, 21, 13, 16, 18, 0, 20,
 )  # fmt: skip
 
-# Raised with any change of a limit below: it is part of what a run's results depend on.
+# Change it with any limit below: it is part of a run's identity.
 LIMITS_VERSION = "hsmr-2025.1"
 LIMITS_SOURCE = "Xia et al., HSMR, CVPR 2025; pro_sup as on the right on both sides"
 
@@ -147,7 +147,7 @@ def dof_axes() -> np.ndarray:
 def dof_limits(changed: Mapping[str, AngleRange] = MappingProxyType({})) -> np.ndarray:
     """[low, high] of the 46 DoFs, (46, 2) float64 rad; the three root DoFs are unbounded. Source: LIMITS_SOURCE.
 
-    changed: DoF name -> [low, high] that stands in for the table's.
+    changed: DoF name -> [low, high] in place of the table's.
     """
     return np.array([changed.get(d.name, d.limits) for d in DOFS])
 
@@ -169,18 +169,18 @@ def dofs_of_joint(joint: int) -> tuple[int, ...]:
 
 
 def axis_dependence(dofs: Sequence[int]) -> np.ndarray:
-    """Which of some DoFs turn the axes of which: (n, n) bool, true at i, j where i acts from outside of j or is j."""
+    """Which of n DoFs turn the axes of which: (n, n) bool, true at i, j where DoF i is applied outside of j or is j."""
     index = np.array(dofs)
     owner = np.array(DOF_JOINT)[index]
     above = np.array([[a != b and b in descendants(a) for b in owner] for a in owner])
-    found: np.ndarray = above | ((owner[:, None] == owner) & (index[:, None] >= index))
-    return found
+    dependence: np.ndarray = above | ((owner[:, None] == owner) & (index[:, None] >= index))
+    return dependence
 
 
 def descendants(joint: int) -> tuple[int, ...]:
-    """A joint and everything that hangs on it, in joint order."""
-    found = [joint]
+    """A joint and all joints below it in the tree, in joint order."""
+    subtree = [joint]
     for j in range(joint + 1, NUM_JOINTS):
-        if SKEL_PARENTS[j] in found:
-            found.append(j)
-    return tuple(found)
+        if SKEL_PARENTS[j] in subtree:
+            subtree.append(j)
+    return tuple(subtree)

@@ -25,9 +25,9 @@ from skelfit.bodies.dofs import (
 )
 
 LUMBAR, THORAX, HEAD, SCAPULA_R, SCAPULA_L = 11, 12, 13, 14, 19
-# Of an ulna: the forearm as a whole, to the radius and then to the hand.
+# The bone of an ulna is the whole forearm: to the radius and then to the hand.
 FOREARM_BONES = {16: (17, 18), 21: (22, 23)}
-# These keep the learned template orientation whatever the shape.
+# Joints that keep the template's learned orientation for every shape.
 _FIXED_ORIENTATION = (0, 5, 10, 13, 18, 23)
 SPINE = (LUMBAR, THORAX, HEAD)
 SPINE_BENDING = tuple(dof_index(f"{n}_bending") for n in ("lumbar", "thorax", "head"))
@@ -53,7 +53,7 @@ _JOINT_OF_ORDER = [_LEVEL_ORDER.index(j) for j in range(NUM_JOINTS)]
 
 @dataclass(frozen=True)
 class Rig:
-    """What SKEL's joints share for all people; made once from an asset by `make_rig`."""
+    """The tables of SKEL's joints that do not depend on the person; made once from an asset by `make_rig`."""
 
     axes: Tensor  # (46, 3) DoF axes in their joint frames
     axis_cross: Tensor  # (46, 3, 3) the axes' cross-product matrices K
@@ -73,7 +73,7 @@ class Rig:
 
 @dataclass(frozen=True)
 class JointFrames:
-    """What a person's shape fixes of the joints; made by `shape_frames`."""
+    """The joints' positions and frames in the T-pose, which follow from the shape; made by `shape_frames`."""
 
     joints: Tensor  # (..., 24, 3) m, T-pose positions
     offsets: Tensor  # (..., 24, 3) m, from the parent; the root's own position for the root
@@ -87,9 +87,9 @@ class JointFrames:
         """The frames of some people of a batch; rows (K,) int64."""
         return JointFrames(**{k: v[rows] for k, v in vars(self).items()})
 
-    def put(self, rows: Tensor, few: JointFrames) -> JointFrames:
+    def put(self, rows: Tensor, new: JointFrames) -> JointFrames:
         """These frames with those of some people replaced; rows (K,) int64."""
-        return JointFrames(**{k: v.index_copy(0, rows, getattr(few, k)) for k, v in vars(self).items()})
+        return JointFrames(**{k: v.index_copy(0, rows, getattr(new, k)) for k, v in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,13 @@ def minimal_rotation(a: Tensor, b: Tensor) -> Tensor:
 def make_rig(asset: SkelAsset) -> Rig:
     """The joint tables of a SKEL asset, float64 on the CPU."""
     axes = torch.tensor(dof_axes(), dtype=torch.float64)
-    # The listed axes of ulna and radius miss unit length by 1e-8: nothing to see, but a rotation should be one.
+    # The listed axes of ulna and radius are off unit length by 1e-8; normalised, their rotations are exact.
     axes = axes / axes.norm(dim=-1, keepdim=True)
     cross = cross_matrix(axes)
     slots = torch.full((NUM_JOINTS, 3), NUM_DOFS, dtype=torch.int64)
     for j in range(NUM_JOINTS):
-        mine = dofs_of_joint(j)
-        slots[j, : len(mine)] = torch.tensor(mine)
+        dofs = dofs_of_joint(j)
+        slots[j, : len(dofs)] = torch.tensor(dofs)
     apose = torch.tensor(asset.apose_rel_transfo, dtype=torch.float64)
     # The files hold float32 rotations; made exact, a joint's frame is a rotation in float64 too.
     apose_rot = nearest_rotation(apose[:, :3, :3])
@@ -159,7 +159,7 @@ def shape_frames(rig: Rig, joints: Tensor) -> JointFrames:
     }
     bone = torch.stack([forearm.get(j, bone[..., j, :]) for j in range(NUM_JOINTS)], -2)
     eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
-    # The fixed joints' bone vectors mean nothing; give them a harmless one, so that their gradient is finite too.
+    # The bone vectors of the fixed joints are not used; a constant one keeps their gradient finite.
     safe_bone = torch.where(rig.free[:, None], bone, rig.template_bone.new_tensor((0.0, 1.0, 0.0)))
     safe_template = torch.where(
         rig.free[:, None], rig.template_bone, rig.template_bone.new_tensor((0.0, 1.0, 0.0))
@@ -188,7 +188,7 @@ def dof_rotations(rig: Rig, q: Tensor) -> Tensor:
 
 
 def _spine_curve(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Sideways and upward displacement of a constant-curvature segment of unit length bent by an angle."""
+    """Sideways and upward displacement of the end of a circular arc of unit length that turns by an angle."""
     return angle / 2 * _sine_share(angle / 2) ** 2, _sine_share(angle)
 
 
@@ -229,7 +229,7 @@ def _joint_offsets(frames: JointFrames, q: Tensor) -> Tensor:
     return frames.offsets + slide
 
 
-# The pairs of DoFs along which a sliding offset bends: those that slide, each with itself, then these.
+# The pairs of DoFs in which a sliding offset has second derivatives: each sliding DoF with itself, then mixed pairs.
 SLIDE_PAIRS = tuple((i, i) for i in (*SPINE_BENDING, *SPINE_EXTENSION, *ABDUCTION, *ELEVATION)) + tuple(
     zip(ELEVATION, ABDUCTION, strict=True)
 )

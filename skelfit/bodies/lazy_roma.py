@@ -1,4 +1,4 @@
-"""roma, imported at its first use: it brings torch's compiler along, more than a second of every process's start."""
+"""roma, imported at its first use: it imports torch's compiler, which takes a second at the start of every process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class _LazyModule:
-    """A module that is not there yet."""
+    """A module that is imported when one of its attributes is first used."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,7 +1,7 @@
 """SKEL's forward model: from betas and 46 angles to skin, joints, joint orientations and bones.
 
-Ours, batched and differentiable; every table is dense or gathered, so that it runs on any device. Prepare a person's
-shape once with `shape`, then pose it as often as wanted. Lengths in metres, angles in radians, frame as in
+Batched and differentiable; every table is dense or gathered, so it runs on any device. Prepare a person's shape once
+with `shape`, then pose it any number of times. Lengths in metres, angles in radians, frame as in
 `skelfit.bodies.kinematics`. Source: Keller et al., TOG 2023, and the v1.1.1 model file.
 """
 
@@ -106,18 +106,18 @@ class SkelModel:
         return int(self.shapedirs.shape[-1])
 
     def with_vertices(self, vertices: NDArray[np.int64] | Tensor) -> SkelModel:
-        """The same body with these skin vertices (K,) alone; its bones cannot be scaled any more."""
-        few = copy(self)
+        """The same body with only these skin vertices (K,). `bone_scale` needs the whole skin: do not use it here."""
+        reduced = copy(self)
         for table in ("v_template", "shapedirs", "weights", "posedirs"):
-            setattr(few, table, getattr(self, table)[vertices])
-        return few
+            setattr(reduced, table, getattr(self, table)[vertices])
+        return reduced
 
     def with_bone_vertices(self, vertices: NDArray[np.int64] | Tensor) -> SkelModel:
-        """The same body with these bone vertices (K,) alone."""
-        few = copy(self)
+        """The same body with only these bone vertices (K,)."""
+        reduced = copy(self)
         for table in ("bone_v_template", "_bone_rigid", "_bone_weights"):
-            setattr(few, table, getattr(self, table)[vertices])
-        return few
+            setattr(reduced, table, getattr(self, table)[vertices])
+        return reduced
 
     def shape(self, betas: Tensor) -> SkelShape:
         """Prepare people of shape betas (..., 10)."""
@@ -165,7 +165,7 @@ class SkelModel:
         """Scale of each bone along its own axes, (..., 24, 3): joint distances, and skin widths for head and hands."""
         offsets, v = shape.frames.offsets, shape.v_rest
         apose = torch.tensor(self.asset.apose_rel_transfo[:, :3, 3], device=v.device, dtype=v.dtype)
-        # Leaves keep their size; index 1 stands in for the child that they lack.
+        # Joints without a child keep their size; index 1 is only a placeholder for them.
         child = [_LENGTH_CHILD.get(j, int(c)) for j, c in enumerate(self.rig.bone_child.tolist())]
         ratio = (offsets.norm(dim=-1)[..., 1:] / apose.norm(dim=-1)[1:])[..., [max(c, 1) - 1 for c in child]]
         ratio = torch.where(

@@ -1,4 +1,4 @@
-"""Worlds that labels stand in: y or z is up, and one is the other turned by 90 degrees about x."""
+"""The worlds of labels: y is up or z is up. One is the other turned by 90 degrees about x."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def chosen_pipeline(
     if independent_frames:
         if pipeline.temporal is None:
             expected = "a pipeline that fits frames of a sequence as one problem, for --independent-frames"
-            found = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
-            raise ConfigError(path, "fit.temporal", expected, found)
+            actual = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
+            raise ConfigError(path, "fit.temporal", expected, actual)
         pipeline = replace(pipeline, fit=replace(pipeline.fit, temporal=None))
     if skel_gender is not None:
         if skel_gender not in ("male", "female", "best"):

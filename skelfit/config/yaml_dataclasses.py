@@ -53,8 +53,8 @@ def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T
             values[name] = convert(hints[name], mapping[name], path, key)
             if "min" in spec.metadata:
                 _check_limits(values[name], spec.metadata["min"], spec.metadata["max"], path, key)
-            if "local" in spec.metadata and (found := describe_non_local(values[name] or "")) is not None:
-                raise ConfigError(path, key, LOCAL_PATH, found)
+            if "local" in spec.metadata and (actual := describe_non_local(values[name] or "")) is not None:
+                raise ConfigError(path, key, LOCAL_PATH, actual)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise ConfigError(path, key, _type_name(hints[name]), "nothing (the key is missing)")
     return cls(**values)

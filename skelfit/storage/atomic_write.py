@@ -13,7 +13,7 @@ from skelfit.errors import OutputError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; the file takes the place of `path` when the block ends well.
+    """A temporary path beside `path`: the file written there replaces `path` when the block ends without an error.
 
     The name is unique because Dask may run one task on two workers at a time. Raises OutputError.
     """

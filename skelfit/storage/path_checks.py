@@ -1,4 +1,4 @@
-"""Files that are whole or absent; paths, what is none, and paths that are regular files."""
+"""Checks of paths before they are opened: local or an address, a regular file or something else."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from urllib.parse import unquote
 from skelfit.errors import InputError
 
 LOCAL_PATH = "a path on this machine"
-# Anywhere in a text: patterns and chained addresses (simplecache::s3://...) have them further inside.
+# Searched for anywhere in a text: patterns and chained addresses (simplecache::s3://...) have them further inside.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _FILE = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
 _ENDINGS_NAMED = 5
 # What a path can be, beside a regular file.
-_OTHERS = (
+_NON_FILES = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -28,28 +28,28 @@ _OTHERS = (
 
 
 def describe_non_file(path: str | Path) -> str:
-    """What a path is, where something other than a regular file is there (links are followed); else ''."""
+    """What a path leads to if it is not a regular file (links are followed); '' for a regular file or nothing."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: a zero byte in the path
         return ""
     if stat.S_ISREG(mode):
         return ""
-    return next((words for is_kind, words in _OTHERS if is_kind(mode)), "something that is no file")
+    return next((words for is_kind, words in _NON_FILES if is_kind(mode)), "something other than a file")
 
 
-def require_regular_file(path: str | Path, expected: str, fault: type[InputError]) -> None:
-    """Raise the fault where something other than a regular file is at a path; to be called before it is opened.
+def require_regular_file(path: str | Path, expected: str, error: type[InputError]) -> None:
+    """Raise the error for a path that leads to something other than a regular file. Call it before opening the path.
 
     Opening a named pipe waits for its writer for ever, reading a device may never end, and neither can be read
-    twice. A path where nothing is raises nothing: whoever opens it says so.
+    twice. A path that leads to nothing passes: opening it raises the right error.
     """
-    if found := describe_non_file(path):
-        raise fault(path, None, expected, f"{found}, not a regular file")
+    if kind := describe_non_file(path):
+        raise error(path, None, expected, f"{kind}, not a regular file")
 
 
 def describe_non_local(text: str) -> str | None:
-    """What a text is that should be a path and is an address or a command, and what to do; None for a path."""
+    """What to do about a text that is an address or a command where a path is expected; None for a path."""
     if _FILE.match(text):
         return f"the address {text}; give the path alone: {unquote(_FILE.sub('', text))}"
     if _ADDRESS.search(text):
@@ -60,18 +60,18 @@ def describe_non_local(text: str) -> str | None:
 
 
 def count_endings(paths: Iterable[Path]) -> Counter[str]:
-    """How often the names of files end with what, in lower case and without the dot; hidden files do not count."""
+    """How many files have each ending, in lower case and without the dot; hidden files do not count."""
     return Counter(path.suffix[1:].lower() for path in paths if not path.name.startswith("."))
 
 
 def describe_skipped(endings: Counter[str], what: str) -> str:
-    """How many files of a folder or tar are not read, and how their names end; '' when it is none.
+    """How many files of a folder or tar are skipped, by ending; '' when there are none.
 
-    endings: how often each comes up, without its dot; '' are names without one. what: what is read there.
+    endings: the count of each ending, without its dot; '' for names without one. what: what is read there.
     """
     if not endings:
         return ""
-    # Of equally many by name: the order in which a folder lists its files is no order.
+    # Ties are sorted by name: the order in which a folder lists its files is arbitrary.
     most = sorted(endings.items(), key=lambda item: (-item[1], not item[0], item[0]))[:_ENDINGS_NAMED]
     words = [f"{count} {f'.{ending}' if ending else 'without an ending'}" for ending, count in most]
     if others := endings.total() - sum(count for _, count in most):

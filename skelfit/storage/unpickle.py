@@ -203,8 +203,8 @@ def read_pickle(stream: IO[bytes], path: Path, key: str | None) -> Any:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-        found = f"one that is cut off, damaged or no pickle at all ({reason})"
-        raise ModelError(path, key, "a whole pickle", found) from error
+        actual = f"one that is cut off, damaged or no pickle at all ({reason})"
+        raise ModelError(path, key, "a whole pickle", actual) from error
 
 
 def as_array(value: Any) -> npt.NDArray[Any]:
