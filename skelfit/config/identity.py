@@ -17,7 +17,7 @@ def stable_hash(config: Any) -> str:
 
 
 def mapping_hash(config: Mapping[str, Any]) -> str:
-    """The same of a mapping."""
+    """`stable_hash` of a mapping."""
     text = json.dumps(canonical(config), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -30,7 +30,7 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def canonical(value: Any) -> Any:
-    """Nested plain data in which equal configurations are equal: lists for tuples, 1 for 1.0."""
+    """Nested plain data that is equal for equal configurations: lists for tuples, 1 for 1.0."""
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

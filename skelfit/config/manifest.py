@@ -16,7 +16,7 @@ LabelLayout = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a label file's numbers cannot tell; None: found by value, or asked for."""
+    """Units and axes that a label file does not state; None: inferred from the values, or an error."""
 
     scale_unit: Literal["px", "px/200"] | None = None  # of the boxes' `scale`
     angle_unit: Literal["rad", "deg"] | None = None  # of axis-angles
@@ -33,13 +33,12 @@ class LabelSource:
     path: str = local_path()
     source: LabelLayout | None = None  # its layout; None: told by its keys
     sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
-    expected_keys: tuple[str, ...] = ()  # that the file must have, beside those that its reader needs
+    expected_keys: tuple[str, ...] = ()  # that the file must have, besides those that its reader needs
     expected_rows: int | None = bounded(0, default=None)
-    gender: Gender = "neutral"  # of the SMPL body, where the file does not say it row by row
+    gender: Gender = "neutral"  # of the SMPL body, where the file has none
     path_rule: PathRule = "none"
-    path_prefix: str = local_path(
-        default=""
-    )  # put before what the rule gives, for tars that keep their images deeper
+    # Put before the path that the rule gives, for tars that keep their images deeper.
+    path_prefix: str = local_path(default="")
     read: ReadOptions = ReadOptions()
 
 
@@ -55,7 +54,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class DemoSpec:
-    """Asks for the subset to be generated when it is not there."""
+    """Settings of a subset that is generated when it is missing."""
 
     people: int = bounded(1, default=2000)
     seed: int = bounded(0, default=0)
@@ -64,12 +63,12 @@ class DemoSpec:
 
 @dataclass(frozen=True)
 class Origin:
-    """Whom the labels or the images of a subset come from: said when they are missing, and kept with the results."""
+    """The source of a subset's labels or images: printed when they are missing, and kept with the results."""
 
     of: Literal["labels", "images"]
     name: str  # of the project
     url: str = ""
-    get: str = ""  # what to download there, and how
+    get: str = ""  # what to download, and how
     license: str = ""
     citation: str = ""
 
@@ -80,9 +79,8 @@ class Manifest:
 
     name: str
     labels: tuple[LabelSource, ...] = bounded(1)
-    images: str | None = local_path(
-        default=None
-    )  # folder or tars (pattern with * or {a..b}), relative to the data root
+    # Folder or tars (pattern with * or {a..b}), relative to the data root.
+    images: str | None = local_path(default=None)
     filters: Filters = Filters()
     description: str = ""
     origins: tuple[Origin, ...] = ()

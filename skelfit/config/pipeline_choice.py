@@ -1,4 +1,4 @@
-"""The pipeline that a caller names, with what they change of it."""
+"""The pipeline that a caller names, with the settings that they override."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def chosen_pipeline(
     shard_size: int | None = None,
     independent_frames: bool = False,
 ) -> Pipeline:
-    """The pipeline of a name, of a YAML file, or as it is, with what is changed of it.
+    """The pipeline of a name, of a YAML file, or the given one, with the overrides applied.
 
     skel_gender: male, female or best, of the SKEL for neutral labels; shard_size: label rows per shard;
-    independent_frames: frames of a sequence are each fitted by itself. Raises ConfigError.
+    independent_frames: each frame of a sequence is fitted by itself. Raises ConfigError.
     """
     if isinstance(given, Pipeline):
         pipeline, path = given, Path(given.name)

@@ -1,7 +1,7 @@
 """Strict YAML into frozen dataclasses.
 
-A misspelt key must not silently become a default in a job of a million people: unknown keys, repeated keys,
-missing keys and wrong types are each one ConfigError that names the file and the dotted key.
+In a job of a million people a misspelt key must not silently become a default. Unknown keys, repeated keys, missing
+keys and wrong types are each one ConfigError that names the file and the dotted key.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def bounded(minimum: float, maximum: float = math.inf, **default: Any) -> Any:
 
 
 def local_path(**default: Any) -> Any:
-    """A dataclass field that holds a path, or a pattern of paths: no address may stand in it."""
+    """A dataclass field that holds a path or a pattern of paths; addresses are refused."""
     return dataclasses.field(metadata={"local": True}, **default)
 
 
 def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T:
     """Make the dataclass `cls` of a mapping read from `path`; `where` is the dotted key of the mapping in it.
 
-    Raises ConfigError for an unknown or missing key, a wrong type, a number below its least value or an address in
-    place of a path.
+    Raises ConfigError for an unknown or missing key, a wrong type, a number out of bounds, or an address in place of
+    a path.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(path, where or None, "a mapping", describe(mapping))
@@ -123,7 +123,7 @@ def _type_name(hint: Any) -> str:
 
 
 def describe(value: object) -> str:
-    """A value that was found, and what it is."""
+    """A value and its type, for a message."""
     if value is None:
         return "nothing (null)"
     names = {str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
@@ -131,7 +131,7 @@ def describe(value: object) -> str:
     return f"{value!r:.60} ({kind})"
 
 
-class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """SafeLoader that refuses repeated keys and reads 1e-4 as a number (YAML 1.1 reads it as text)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -147,7 +147,7 @@ class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
         return mapping
 
 
-_StrictLoader.add_implicit_resolver(
+_UniqueKeyLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
@@ -164,6 +164,6 @@ def load_yaml(path: str | Path) -> object:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(path, None, "a readable YAML file", str(error)) from None
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # a SafeLoader: builds plain data only
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader: builds plain data only
     except (yaml.YAMLError, TypeError) as error:  # TypeError: a list or mapping used as a key
         raise ConfigError(path, None, "valid YAML", " ".join(str(error).split())) from None

@@ -1,7 +1,7 @@
-"""Whose parameters a file has: SMPL's, or those of a relative, which has the same body joints and other betas.
+"""The body model that a file's parameters belong to: SMPL, or a relative with the same body joints.
 
-SMPL-X is trained anew: neither its betas nor the place of its root joint are SMPL's. SMPL+H is SMPL with fingers: its
-pose of the body and its first ten betas are SMPL's. MANO is a hand, FLAME is a head; there is no body to fit.
+SMPL-X was trained separately: its betas and the position of its root joint are not SMPL's. SMPL+H is SMPL with fingers:
+its body pose and its first ten betas are SMPL's. MANO is a hand and FLAME a head: there is no body to fit.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _HANDS = frozenset({"left_hand_pose", "right_hand_pose", "pose_hand", "hand_pose
 _POSES = ("body_pose", "pose_body", "poses", "pose", "pose_cam", "full_pose")
 _STATED = ("model_type", "surface_model_type", "body_model_type")
 _MODELS: tuple[tuple[str, BodyModel], ...] = (("smplx", "SMPL-X"), ("smplh", "SMPL+H"), ("smpl", "SMPL"))
-_STRANGERS = ("star", "supr", "ghum", "smil", "skel", "mano", "flame", "anny", "mhr", "adam")
+_OTHER_MODELS = ("star", "supr", "ghum", "smil", "skel", "mano", "flame", "anny", "mhr", "adam")
 
 
 def infer_body_model(arrays: LabelArrays, key: str, joints: int, notes: list[str]) -> BodyModel:
-    """The model whose parameters a file has; `key` holds, with a root beside it or not, the pose of so many joints.
+    """The model whose parameters a file has; `key` holds the pose of so many joints, the root included.
 
-    Notes say what tells it, and what is taken. Raises LabelError where the file names a model that is none of the
-    three.
+    A note says what told the model, and which parameters are used. Raises LabelError where the file names a model that
+    is none of the three.
     """
     stated = _stated(arrays)
     face, hands = _among(arrays, _FACE), _among(arrays, _HANDS)
@@ -60,7 +60,7 @@ def infer_body_model(arrays: LabelArrays, key: str, joints: int, notes: list[str
 
 
 def note_dropped_translation(key: str) -> str:
-    """The note on a translation of SMPL-X in a camera, where it would have to be exact."""
+    """The note on an SMPL-X translation in a camera's frame, which is dropped because it must be exact there."""
     return (
         f"'{key}': not taken, every translation is 0; it places SMPL-X's root joint, which is elsewhere in the body "
         "than SMPL's, and how far off only SMPL-X's model and betas tell"
@@ -68,7 +68,7 @@ def note_dropped_translation(key: str) -> str:
 
 
 def note_shifted_translation(key: str) -> str:
-    """The note on a translation of SMPL-X whose origin means nothing."""
+    """The note on an SMPL-X translation with an arbitrary origin, which is kept."""
     return (
         f"'{key}': kept; it places SMPL-X's root joint, so that SMPL's body is off by the distance of the two root "
         "joints, which is the same in all frames of a person"
@@ -88,19 +88,19 @@ def refuse_hands_and_heads(arrays: LabelArrays) -> None:
 
 
 def explain_mesh_error(arrays: LabelArrays, error: LabelError, key: str) -> LabelError:
-    """The error about a key of meshes, with the model that has so many vertices, where that is known."""
+    """The error about a key of meshes, with the name of the model that has this number of vertices, where known."""
     shape = arrays.raw(key, error.expected).shape
     if len(shape) != 3 or shape[1] not in _MESHES:
         return error
-    found = (
+    actual = (
         f"{error.found}: meshes of {_MESHES[shape[1]]}, which have to be brought into SMPL's topology first"
     )
-    return arrays.error(key, error.expected, found)
+    return arrays.error(key, error.expected, actual)
 
 
-def _among(arrays: LabelArrays, names: Iterable[str]) -> list[str]:
-    """Which of some keys a file has for anybody, at any depth, quoted."""
-    return [f"'{name}'" for name in sorted({n.rsplit(".", 1)[-1] for n in arrays.names} & set(names))]
+def _among(arrays: LabelArrays, keys: Iterable[str]) -> list[str]:
+    """Which of the names a file has as keys, for any person and at any depth, quoted."""
+    return [f"'{name}'" for name in sorted({n.rsplit(".", 1)[-1] for n in arrays.names} & set(keys))]
 
 
 def _stated(arrays: LabelArrays) -> dict[str, list[str]]:
@@ -110,13 +110,13 @@ def _stated(arrays: LabelArrays) -> dict[str, list[str]]:
         try:
             value = arrays.raw(key, "the name of a model")
         except LabelError:
-            continue  # what it holds is not for us
+            continue  # it holds no text
         if value.dtype.kind not in "US":
             continue
         for text in np.unique(value.astype(np.str_)).tolist():
             plain = "".join(c for c in text.lower().replace("+", "") if c.isalnum())
             model = next((model for start, model in _MODELS if plain.startswith(start)), None)
-            if model is None and plain.startswith(_STRANGERS):
+            if model is None and plain.startswith(_OTHER_MODELS):
                 raise arrays.error(key, "parameters of SMPL, SMPL+H or SMPL-X", f"those of {text!r}")
             if model is not None:
                 stated.setdefault(model, []).append(f"'{key}' {text!r}")

@@ -1,6 +1,6 @@
-"""Small pictures of a posed body, for the demo data: a person, and a room to stand in.
+"""Small pictures of a posed body in a room, for the demo data.
 
-It is no renderer to grow: trainers need something to see, on any machine, with the same bytes for the same seed.
+Trainers need images on any machine, with the same bytes for the same seed; nothing more is wanted of this renderer.
 Camera frame throughout: OpenCV (x right, y down, z forward); pixel centres at half-integers.
 """
 
@@ -41,7 +41,7 @@ _MATERIAL = np.array([3, 3, 3, 2, 3, 3, 2, 4, 4, 2, 4, 4, 0, 2, 2, 0, 2, 2, 0, 0
 
 @dataclass(frozen=True, eq=False)
 class RenderSurface:
-    """What pictures of one body model share."""
+    """The faces and materials of one body model, for all pictures of it."""
 
     faces: NDArray[np.int32]  # (F,3)
     faces_of: sparse.csr_matrix  # (V,F) 1 where a face touches a vertex
@@ -49,15 +49,15 @@ class RenderSurface:
 
 
 def make_surface(asset: SmplAsset) -> RenderSurface:
-    """Faces and materials of a body; the parts are told apart by their skinning weights."""
+    """Faces and materials of a body; its parts follow from the skinning weights."""
     vertices, faces = asset.v_template, asset.faces
     part = asset.weights.argmax(axis=1)
     material = _MATERIAL[part]
     head = np.flatnonzero(part == 15)
     if len(head):
         low, high = vertices[head].min(axis=0), vertices[head].max(axis=0)
-        place = (vertices[head] - low) / np.maximum(high - low, 1e-6)
-        up, front = place[:, 1], place[:, 2]
+        relative = (vertices[head] - low) / np.maximum(high - low, 1e-6)
+        up, front = relative[:, 1], relative[:, 2]
         material[head[(up > 0.83) | ((up > 0.35) & (front < 0.45))]] = 1
     return RenderSurface(faces, faces_of_vertices(faces, len(vertices)), material)
 

@@ -15,18 +15,18 @@ MAX_ANGLE = 10 * np.pi  # rad; an axis-angle this long is a damaged row, not a p
 
 
 class RowFaults:
-    """Why rows are bad, in the words of the source file."""
+    """Collects the reasons why rows are bad, with the keys of the source file."""
 
     def __init__(self, rows: int) -> None:
         self._reasons: list[list[str]] = [[] for _ in range(rows)]
 
     def report(self, where: NDArray[np.bool_], text: str, values: NDArray[np.floating] | None = None) -> None:
-        """A reason for some rows (N,) bool; values (N,) fill the text's braces."""
+        """Add a reason for the rows where a mask (N,) is true; values (N,) fill the braces of the text."""
         for i in np.flatnonzero(where):
             self._reasons[i].append(text if values is None else text.format(values[i]))
 
     def add(self, row: int, text: str) -> None:
-        """A reason for one row."""
+        """Add a reason for one row."""
         self._reasons[row].append(text)
 
     def texts(self) -> list[str]:
@@ -34,13 +34,13 @@ class RowFaults:
         return ["; ".join(faults) for faults in self._reasons]
 
     def check_finite(self, numbers: Mapping[str, FloatArray], source_keys: Mapping[str, str]) -> None:
-        """Fields with a number that is not finite; source_keys names each as the file does."""
+        """Report fields with a number that is not finite; source_keys: field -> key in the file."""
         for name, key in source_keys.items():
             finite = np.isfinite(numbers[name]).all(axis=tuple(range(1, numbers[name].ndim)))
             self.report(np.logical_not(finite), f"non_finite:{key}")
 
     def check_body(self, numbers: Mapping[str, FloatArray], max_abs_beta: float) -> None:
-        """Poses and betas that nobody has."""
+        """Report impossible poses and betas."""
         with np.errstate(over="ignore", invalid="ignore"):
             angle = np.linalg.norm(numbers["pose"], axis=2).max(axis=1)
         self.report(
@@ -57,17 +57,17 @@ class RowFaults:
         coordinates: Coordinates,
         max_abs_beta: float,
     ) -> None:
-        """All of a row's numbers: finite, and possible. source_keys names the fields of the file as it does."""
+        """Report numbers that are not finite or not possible. source_keys: field -> key in the file."""
         self.check_finite(numbers, source_keys)
         self.check_body(numbers, max_abs_beta)
         check_values(numbers, source_keys, coordinates, self.report)
 
     def check_names(self, imgname: list[str]) -> None:
-        """Rows that name no image."""
+        """Report rows without the name of an image."""
         self.report(np.array([not name.strip() for name in imgname], bool), "empty_imgname")
 
     def check_flag(self, arrays: LabelArrays, key: str) -> None:
-        """Rows of which the file says itself that they hold nothing."""
+        """Report rows that the file itself marks as empty."""
         if key in arrays:
             flag = arrays.numbers(key, (), (1,)).reshape(-1)
             self.report(flag == 0, f"no_label: {key} is 0")

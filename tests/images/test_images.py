@@ -119,7 +119,7 @@ def test_pictures_come_in_order_and_only_a_few_are_read_ahead(monkeypatch: pytes
         time.sleep(0.02 if path.stem.endswith("0") else 0)
         return ShardImage(path.stem.encode())
 
-    monkeypatch.setattr(source, "read_picture", read)
+    monkeypatch.setattr(source, "read_image", read)
     folder, box = FolderImages(Path("images")), CropBox(8, 8, 8)
     wanted = [(f"{i}.jpg", box) for i in range(100)]
     pictures = read_images(folder, wanted, ImageConfig())
@@ -140,7 +140,7 @@ def test_people_of_one_image_in_a_row_share_its_reading(monkeypatch: pytest.Monk
         begun.append(path.stem)
         return ShardImage(path.stem.encode())
 
-    monkeypatch.setattr(source, "read_picture", read)
+    monkeypatch.setattr(source, "read_image", read)
     wanted = [(f"{name}.jpg", CropBox(8, 8, 8)) for name in "aabbbca"]
     pictures = read_images(FolderImages(Path("images")), wanted, ImageConfig())
     assert b"".join(p.data or b"" for p in pictures) == b"aabbbca"

@@ -1,7 +1,7 @@
-"""The columns of a label file, whatever holds them: npz, npy, HDF5, or a pickle, which is read without being run.
+"""The named arrays of a label file: npz, npy, HDF5, or a pickle, which is read without being run.
 
-What a file is, its first bytes tell, not its name. Nested names become their last part: `pred_smpl_params.betas` is
-`betas`. Arrays are read when they are asked for, so a key that nobody asks for may hold anything.
+The first bytes of a file tell its kind, not its name. Nested names become their last part: `pred_smpl_params.betas` is
+`betas`. Arrays are read when they are used, so unused keys may hold anything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x8
 
 
 class LabelArrays:
-    """The named arrays of a file, each checked when it is read; raises LabelError for whatever is wrong."""
+    """The named arrays of a file, each checked when it is read. All methods raise LabelError."""
 
     def __init__(
         self,
@@ -45,29 +45,28 @@ class LabelArrays:
     ) -> None:
         self.path, self.kind = path, kind
         self._arrays = arrays
-        self.describe_contents = (
-            describe_contents  # what the file is if it lacks what is asked for; '' where its keys do not tell
-        )
-        # Keys with a value, those too that not every person of a list has: they tell whose parameters these are.
+        # What kind of file this is, for the error about a missing key; '' where its keys do not tell.
+        self.describe_contents = describe_contents
+        # All keys with a value. A pickled list of people may have keys that some people lack: they tell the body model.
         self.names = frozenset(names or arrays)
         self.rows: int | None = None  # set by the first column that has one row per person
         self._rows_of = ""
-        self.used_options: set[str] = set()  # the options whose question the file's numbers raise
+        self.used_options: set[str] = set()  # the reading options that a reader asked for
 
     @property
     def keys(self) -> list[str]:
-        """What there is, sorted."""
+        """All keys, sorted."""
         return sorted(self._arrays)
 
     def __contains__(self, key: str) -> bool:
         return key in self._arrays
 
     def first_key(self, *keys: str) -> str | None:
-        """The first of some keys that there is."""
+        """The first of the keys that the file has, or None."""
         return next((key for key in keys if key in self), None)
 
     def numbers(self, key: str, *shapes: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Numbers of N rows; beyond the range of the dtype they are inf."""
+        """Numbers (N, ...) of one of the shapes; those beyond the range of the dtype become inf."""
         value = self._checked(key, f"numbers of shape {_either(shapes)}", shapes, "fiub")
         with np.errstate(over="ignore"):
             return value.astype(dtype)
@@ -91,7 +90,7 @@ class LabelArrays:
         return float(value.reshape(()))
 
     def raw(self, key: str, expected: str) -> NDArray[Any]:
-        """An array as it is, of no objects."""
+        """An array of any shape and dtype but object."""
         if key not in self._arrays:
             raise self.error(
                 key, expected, self.describe_contents() or f"no such key; the file has {self.list_keys()}"
@@ -99,29 +98,31 @@ class LabelArrays:
         try:
             value = _load(self._arrays[key])
         except Exception as error:  # a damaged file can raise anything
-            # Loading an array of objects would run a pickle, that is, code of whoever made the file.
-            found = OBJECT_ARRAY if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
-            raise self.error(key, expected, found) from None
+            # Loading an array of objects would run a pickle, that is, code from the file.
+            actual = (
+                OBJECT_ARRAY if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
+            )
+            raise self.error(key, expected, actual) from None
         if value.dtype.hasobject:
             raise self.error(key, expected, OBJECT_ARRAY)
         return value
 
     def use_option(self, name: str, value: T) -> T:
-        """An option's value, of which a reader makes use."""
+        """The value of a reading option; records that the reader uses the option."""
         self.used_options.add(name)
         return value
 
-    def error(self, key: str | None, expected: str, found: str) -> LabelError:
-        """A fault of this file."""
-        return LabelError(self.path, key, expected, found)
+    def error(self, key: str | None, expected: str, actual: str) -> LabelError:
+        """An error about this file."""
+        return LabelError(self.path, key, expected, actual)
 
     def list_keys(self) -> str:
-        """The keys, for a message."""
+        """The first keys, for a message."""
         return ", ".join(self.keys[:20]) + (", ..." if len(self.keys) > 20 else "") or "no keys at all"
 
     def _checked(self, key: str, expected: str, shapes: Iterable[Shape], kinds: str) -> NDArray[Any]:
         value, shapes = self.raw(key, expected), tuple(shapes)
-        if value.shape == (0,):  # how `np.array([])` stores no rows, whatever they would have been
+        if value.shape == (0,):  # `np.array([])`: no rows, of any shape
             value = np.zeros((0, *map(_least, shapes[0])), "U1" if "U" in kinds else np.float64)
         if not any(_fits(value.shape, shape) for shape in shapes):
             raise self.error(key, expected, f"shape {value.shape}")
@@ -136,7 +137,7 @@ class LabelArrays:
 
 @contextmanager
 def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
-    """The columns of a label file, while it is open. Raises LabelError."""
+    """The arrays of a label file, while it is open. Raises LabelError."""
     path = Path(path)
     require_regular_file(path, f"a label file ({FILE_KINDS})", LabelError)
     try:
@@ -157,34 +158,34 @@ def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
         except _UnusableError as error:
             raise LabelError(path, None, FILE_KINDS, str(error)) from None
         except Exception as error:  # a damaged file can raise anything
-            found = f"a damaged {kind} file ({_one_line(error)})"
-            raise LabelError(path, None, FILE_KINDS, found) from None
+            actual = f"a damaged {kind} file ({_one_line(error)})"
+            raise LabelError(path, None, FILE_KINDS, actual) from None
         arrays = {short: named[name] for short, name in _leaves(named).items()}
         describe_contents = partial(foreign.describe_by_keys, path, kind, list(named))
         yield LabelArrays(path, kind, arrays, describe_contents, valued)
 
 
 def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], set[str]]:
-    """What a file of a kind has, by whole names, while the stack is open; and the names with a value, if others.
+    """The arrays of a file, by full names, while the stack is open; and the names with a value, if these are others.
 
-    Raises whatever a damaged file raises.
+    A damaged file may raise any error.
     """
     if kind == "npz":
-        if found := foreign.describe_archive(path):
-            raise _UnusableError(found)
+        if description := foreign.describe_archive(path):
+            raise _UnusableError(description)
         archive = stack.enter_context(np.load(path, allow_pickle=False))
         return {name: partial(archive.__getitem__, name) for name in archive.files}, set()
     if kind == "npy":
-        if found := foreign.describe_object_arrays(path):
-            raise _UnusableError(found)
+        if description := foreign.describe_object_arrays(path):
+            raise _UnusableError(description)
         return {NPY_KEY: np.load(path, allow_pickle=False, mmap_mode="r")}, set()
     if kind == "hdf5":
         if fault := fatal_fault(path):
             raise _UnusableError(f"a damaged hdf5 file ({fault})")
         return _datasets(stack.enter_context(h5py.File(path, "r", locking=False))), set()
     if kind == "pickle":
-        if found := foreign.describe_pickle(path):
-            raise _UnusableError(found)
+        if description := foreign.describe_pickle(path):
+            raise _UnusableError(description)
         return _pickled(path)
     with open(path, "rb") as stream:
         begins = f"a file of another kind, or a damaged one (it begins with {stream.read(8)!r})"
@@ -192,7 +193,7 @@ def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], se
 
 
 class _UnusableError(Exception):
-    """A file that holds no columns, and what it holds."""
+    """A file that holds no arrays; says what it is."""
 
 
 def _one_line(error: Exception) -> str:
@@ -207,9 +208,11 @@ def _leaves(names: Iterable[str]) -> dict[str, str]:
 
 
 def _datasets(file: h5py.File) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-    return found
+    datasets: dict[str, Any] = {}
+    file.visititems(
+        lambda name, item: datasets.update({name: item}) if isinstance(item, h5py.Dataset) else None
+    )
+    return datasets
 
 
 def _pickled(path: Path) -> tuple[dict[str, Any], set[str]]:
@@ -252,7 +255,7 @@ def _load(value: Any) -> NDArray[Any]:
 
 
 def _array(value: Any) -> NDArray[Any]:
-    """What a pickle has: arrays, numbers, texts, or lists of them."""
+    """The array of a pickled value: an array, a number, a text, or a list of them."""
     if isinstance(value, (str, bytes)):
         return np.array(value if isinstance(value, str) else value.decode("utf-8", "replace"))
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, bytes)):
@@ -269,11 +272,11 @@ def to_texts(column: NDArray[Any]) -> list[str]:
     ]
 
 
-def _fits(found: tuple[int, ...], expected: Shape) -> bool:
-    if len(found) != len(expected) + 1:
+def _fits(actual: tuple[int, ...], expected: Shape) -> bool:
+    if len(actual) != len(expected) + 1:
         return False
     return all(
-        a >= _least(b) if isinstance(b, str) else a == b for a, b in zip(found[1:], expected, strict=True)
+        a >= _least(b) if isinstance(b, str) else a == b for a, b in zip(actual[1:], expected, strict=True)
     )
 
 

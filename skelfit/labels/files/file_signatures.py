@@ -1,4 +1,4 @@
-"""Files of kinds that never hold labels: what one is by its first bytes, who writes it, and what to do with it."""
+"""Files of kinds that never hold labels, told by their first bytes: what the file is, and what to do with it."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ _OLD_PICKLE = re.compile(rb"\(?[dl]p\d+\n|\(dp|\(lp|[\]}]q\x00|c[\w.]+\n[\w.]+\n
 
 
 def describe_file(path: Path, but: str = "") -> str:
-    """What a file is that is none of npz, npy, HDF5 and pickle; '' where its bytes tell nothing.
+    """A description of a file that is no npz, npy, HDF5 or pickle; '' where its bytes tell nothing.
 
-    but: 'tar' where a tar is what is expected.
+    but: 'tar' where a tar is expected.
     """
     with open(path, "rb") as stream:
         head = stream.read(HEAD_BYTES)
@@ -88,13 +88,13 @@ def _what_bytes(head: bytes, path: Path, depth: int) -> str:
         return "an empty file (0 bytes); copy, download or write it again"
     if not head.strip(b"\0"):
         return "a file that begins with zeros only, as a broken download leaves it; copy or download it again"
-    if depth and (found := _compressed(head, path, depth)):
-        return found
+    if depth and (description := _compressed(head, path, depth)):
+        return description
     for magic, what, kind in _BINARY:
         if head.startswith(magic):
             return f"{what}; {_ADVICE[kind]}"
-    special = (_tar, _safetensors, _matlab, _media, _c3d, _old_pickle, _json, _text)
-    return next((found for look in special if (found := look(head, path))), "")
+    describers = (_tar, _safetensors, _matlab, _media, _c3d, _old_pickle, _json, _text)
+    return next((description for describe in describers if (description := describe(head, path))), "")
 
 
 def _inflate(head: bytes) -> bytes:
@@ -105,7 +105,7 @@ def _old_joblib(head: bytes) -> bytes:
     return _inflate(head[21:])  # 'ZF', and the length in hexadecimal digits of a fixed width
 
 
-# A damaged length in a head must not allocate: each takes a limit of what it may put out, or of memory.
+# A damaged length must not allocate much memory: each decompressor has a limit of its output or its memory.
 _PACKERS: tuple[tuple[re.Pattern[bytes], str, Callable[[bytes], bytes] | None], ...] = (
     (re.compile(rb"\x1f\x8b"), "gzip", _inflate),
     (re.compile(rb"\x78[\x01\x5e\x9c\xda]"), "zlib", _inflate),
@@ -121,13 +121,13 @@ _PACKERS: tuple[tuple[re.Pattern[bytes], str, Callable[[bytes], bytes] | None], 
 
 
 def _compressed(head: bytes, path: Path, depth: int) -> str:
-    """What a compressed file holds, as far as its beginning tells; '' where it is not compressed."""
+    """A description of a compressed file and of what it holds; '' for a file that is not compressed."""
     for magic, packer, unpack in _PACKERS:
         if not magic.match(head):
             continue
         try:
             inner = unpack(head) if unpack else b""
-        except Exception:  # bytes that anyone may have made
+        except Exception:  # the bytes may be anything
             return f"a damaged file compressed by {packer}; copy or download it again"
         how = f" compressed by {packer}"
         if (
@@ -232,7 +232,7 @@ def _text(head: bytes, path: Path) -> str:
 
 
 def _decoded(head: bytes) -> str:
-    """The text that a file begins with, without spaces before it; '' where it is no text."""
+    """The text at the beginning of a file, without leading spaces; '' for a file that is no text."""
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = head.decode(encoding)

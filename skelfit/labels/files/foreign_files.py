@@ -1,7 +1,8 @@
-"""Archives, pickles and arrays that are not label files: what one is, who writes it, how to make a label file of it.
+"""Archives, pickles and arrays that are no label files: what the file is, and how to make a label file of it.
 
-All is told by the first bytes, the names inside an archive, and the headers of arrays. Nothing is unpickled, run or
-read whole here. A description is the second half of an error message, on one line. `magic`: files of other kinds.
+Descriptions follow from the first bytes, the names inside an archive, and the headers of arrays. Nothing is unpickled,
+run or read whole here. A description is the second half of an error message, on one line. Files of other kinds:
+`file_signatures`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-HEAD_BYTES = 2**16  # bytes of a file, or of a member, that are looked at
+HEAD_BYTES = 2**16  # bytes of a file, or of an archive's member, that are inspected
 OBJECT_ARRAY = (
     "an object array, as numpy saves dictionaries and lists of unequal lengths; loading it runs code of the file. "
     "If you trust the file, load it with np.load(FILE, allow_pickle=True) and save plain arrays with np.savez"
 )
-_HEADER = 1024  # bytes that the header of an array usually has, or fewer
-_MEMBERS = 1000  # of an archive, that are looked at
+_HEADER = 1024  # bytes, enough for the header of most arrays
+_MEMBERS = 1000  # members of an archive, at most, that are inspected
 READABLE_KEYS = (
     "skelfit reads global_orient, body_pose, betas and transl, "
     "or the keys of another layout in docs/labels.md"
@@ -28,13 +29,13 @@ READABLE_KEYS = (
 UNPACK_ADVICE = "unpack it, and give a label file that is in it"
 SAVE_COLUMNS = f"save its columns as arrays with np.savez; {READABLE_KEYS}"
 IF_TRUSTED = "if you trust the file, as loading it runs its code"
-# One dictionary of arrays out of nested ones; names are joined by dots.
+# Flattens nested dictionaries of arrays; names are joined by dots.
 _FLAT = (
     "f = lambda d, p='': {k: v for n, x in d.items() for k, v in "
     "(f(x, f'{p}{n}.') if isinstance(x, dict) else {f'{p}{n}': np.asarray(x)}).items()}; "
 )
 SAVE_CODE = _FLAT + "np.savez(argv[2], **f(d))"
-# The first person of many; 72 numbers of a pose are split, as the layout hmr2 has them.
+# The first person of many; the 72 numbers of a pose are split as in the layout hmr2.
 _FIRST = (
     "d = d if 'betas' in d else next(iter(d.values())); p = d.get('pose'); "
     "t = {'transl': d[k] for k in ['trans'] if k in d}; d = d if p is None else "
@@ -42,7 +43,7 @@ _FIRST = (
 )
 _TORCH_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of torch.save before zip, pickled
 
-# The package that a pickled class is of -> who writes such pickles.
+# The package of a pickled class -> a description of such pickles.
 _PICKLED_BY = {
     "torch": "a pickle of torch tensors, as pickle.dump writes the output of a network",
     "pandas": "a pickled pandas table",
@@ -50,8 +51,8 @@ _PICKLED_BY = {
 
 
 def describe_archive(path: Path) -> str:
-    """What a zip file is beside an npz; '' for an npz."""
-    if not zipfile.is_zipfile(path):  # its table of contents stands at the end
+    """A description of a zip file that is no npz; '' for an npz."""
+    if not zipfile.is_zipfile(path):  # its table of contents is at the end
         with open(path, "rb") as stream:
             head = stream.read(HEAD_BYTES)
         kind = "torch file" if re.search(rb"/(data\.pkl|byteorder|version)", head[:512]) else ".npz file"
@@ -70,14 +71,14 @@ def describe_archive(path: Path) -> str:
 
 
 def describe_pickle(path: Path) -> str:
-    """What a pickle is by its first bytes; '' for one that is to be read."""
+    """A description of a pickle that holds no labels, by its first bytes; '' for one to read."""
     with open(path, "rb") as stream:
         head = stream.read(HEAD_BYTES)
     return _torch(path, head) if _TORCH_LEGACY in head[:32] else ""
 
 
 def describe_global(name: str, path: Path) -> str:
-    """What a pickle is that names a class or function ('package.module.name'); it is not run."""
+    """A description of a pickle that names a class or function ('package.module.name'), which is not run."""
     package = name.split(".")[0]
     if package == "joblib":
         return describe_joblib(path)
@@ -90,7 +91,7 @@ def describe_global(name: str, path: Path) -> str:
 
 
 def describe_by_keys(path: Path, kind: str, names: Sequence[str]) -> str:
-    """What a file is that lacks a key, by the keys that it has; '' where they do not tell.
+    """A description of a file that lacks a key, by the keys that it has; '' where they do not tell.
 
     Nested names are joined by dots or slashes.
     """
@@ -128,7 +129,7 @@ def _what_keys(path: Path, kind: str, names: Sequence[str]) -> str:
 
 
 def describe_object_arrays(path: Path) -> str:
-    """What an npz or npy is whose arrays hold Python objects; '' where one holds plain numbers or text.
+    """A description of an npz or npy whose arrays hold Python objects; '' where one holds plain numbers or text.
 
     Single plain numbers and texts beside the objects do not count.
     """
@@ -158,7 +159,7 @@ def describe_object_arrays(path: Path) -> str:
 
 
 def _heads(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The beginnings of the arrays of an npz, by name, or of the one of an npy, whose name is ''."""
+    """Names and first bytes of the arrays of an npz, or of the one array of an npy, whose name is ''."""
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as stream:
             yield "", stream.read(HEAD_BYTES)
@@ -174,7 +175,7 @@ def _heads(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _header(head: bytes) -> bytes:
-    """The part of an npy that says what is in it; b'' for other bytes."""
+    """The header of an npy; b'' for other bytes."""
     if not head.startswith(b"\x93NUMPY"):
         return b""
     size = int.from_bytes(head[8:10] if head[6:7] == b"\x01" else head[8:12], "little")
@@ -186,14 +187,14 @@ def _is_array(head: bytes) -> bool:
 
 
 def conversion_command(path: Path, package: str, code: str) -> str:
-    """A command that makes an npz beside a file; the names of files are arguments, so they may hold anything."""
+    """A command that makes an npz beside a file. File names are quoted arguments, so they may hold any character."""
     modules = f"{package}, numpy as np" if package else "numpy as np"
     files = f"{shlex.quote(str(path))} {shlex.quote(str(path.with_name(path.stem + '-arrays.npz')))}"
     return f'python -c "from sys import argv; import {modules}; {code}" {files}'
 
 
 def _texts(head: bytes) -> Iterable[str]:
-    """The texts and names of classes in the beginning of some pickles in a row, without making anything of them."""
+    """The texts and names of classes at the beginning of consecutive pickles, without running them."""
     stream = io.BytesIO(head)
     try:
         while stream.tell() < len(head):
@@ -222,7 +223,7 @@ def _torch(path: Path, head: bytes) -> str:
 
 
 def describe_joblib(path: Path, how: str = "") -> str:
-    """What a joblib pickle is; how: how it is compressed."""
+    """A description of a joblib pickle; how: its compression."""
     what = f"a joblib pickle{how}, as VIBE, WHAM (wham_output.pkl) and PHALP write with joblib.dump"
     line = conversion_command(path, "joblib", f"d = joblib.load(argv[1]); {_FIRST}")
     return f"{what}; save each person as an npz, {IF_TRUSTED}: {line} ({READABLE_KEYS})"

@@ -1,8 +1,8 @@
 """Reader of AMASS sequences: one file is one motion, one row is one frame.
 
-`poses` are those of SMPL, SMPL+H or SMPL-X; the 22 joints of the body are taken, hands (and face) are dropped. The
-coordinates are the file's: a room, mostly with z up, which its people tell. SMPL+H shares SMPL's betas; those of SMPL-X
-are another body's.
+`poses` are those of SMPL, SMPL+H or SMPL-X. The 22 joints of the body are used; hands and face are dropped. The
+coordinates are those of the file: a room, mostly with z up, which is inferred from the poses. SMPL+H shares SMPL's
+betas; those of SMPL-X belong to another body.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class AmassReader(LabelReader):
         faults = RowFaults(n)
         keys = {"pose": "poses", "betas": "betas", "transl": "trans"}
         given = arrays.use_option("labels_up", settings.options.labels_up)
-        # Turned by the job, which knows where the bodies' root joints are.
+        # Applied by the job, which has the positions of the bodies' root joints.
         arrays.use_option("up", settings.options.up)
         directions = trunk_over_limbs(numbers["pose"])
         x, y, z = directions.sum(0).tolist()

@@ -1,4 +1,4 @@
-"""Reader of bare meshes in SMPL's topology: what SKEL is to be fitted to, where nobody knows SMPL's parameters."""
+"""Reader of bare meshes in SMPL's topology, to be fitted where SMPL's parameters are not known."""
 
 from __future__ import annotations
 

@@ -59,12 +59,14 @@ class BoxLabelReader(LabelReader):
 
 def _keypoints(arrays: LabelArrays, keys: tuple[str, str], size: int) -> FloatArray:
     """25 OpenPose and 19 extra keypoints (N,44,size); confidence 0 where the file has none."""
-    found = np.zeros((arrays.rows or 0, NUM_KEYPOINTS, size), np.float32)
+    keypoints = np.zeros((arrays.rows or 0, NUM_KEYPOINTS, size), np.float32)
     counts = (NUM_OPENPOSE, NUM_KEYPOINTS - NUM_OPENPOSE)
-    places = (slice(0, NUM_OPENPOSE), slice(NUM_OPENPOSE, NUM_KEYPOINTS))
-    for key, count, place in zip(keys, counts, places, strict=True):
+    slots = (slice(0, NUM_OPENPOSE), slice(NUM_OPENPOSE, NUM_KEYPOINTS))
+    for key, count, slot in zip(keys, counts, slots, strict=True):
         if key in arrays:
             sizes = (3,) if size == 3 else (3, 4)
             points = arrays.numbers(key, *((f"{count}+", s) for s in sizes))[:, :count]
-            found[:, place] = clean_keypoints(arrays, key, points if size == 3 else with_confidence(points))
-    return found
+            keypoints[:, slot] = clean_keypoints(
+                arrays, key, points if size == 3 else with_confidence(points)
+            )
+    return keypoints

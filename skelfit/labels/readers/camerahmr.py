@@ -1,8 +1,7 @@
 """Reader of the CameraHMR label release (`{coco,mpii,aic,insta1,insta2}-release.npz`).
 
-A fault of the file (a missing key, columns of different length, an array of objects, a cut file) stops the
-run with one LabelError. A fault of one person becomes the row's reason in `LabelBatch.bad`: rows are data,
-never lost.
+A fault of the file (a missing key, arrays of different length, an array of objects, a cut file) stops the run with one
+LabelError. A fault of one person becomes the row's reason in `LabelBatch.bad`: no row is dropped.
 
 The camera-frame translation is `trans_cam`, plus the translation column of `cam_ext` where the file has one:
 that is how training code for files of this family adds them. `pose_cam` is in the camera frame already.
@@ -88,5 +87,5 @@ def _keypoints(arrays: LabelArrays, rows: int) -> FloatArray:
 def _keypoints3d(arrays: LabelArrays, rows: int) -> FloatArray:
     if "keypoints3d" not in arrays:
         return np.zeros((rows, NUM_KEYPOINTS, 4), np.float32)
-    found = with_confidence(arrays.numbers("keypoints3d", ("44+", 3), ("44+", 4))[:, :NUM_KEYPOINTS])
-    return clean_keypoints(arrays, "keypoints3d", found)
+    keypoints = with_confidence(arrays.numbers("keypoints3d", ("44+", 3), ("44+", 4))[:, :NUM_KEYPOINTS])
+    return clean_keypoints(arrays, "keypoints3d", keypoints)

@@ -33,7 +33,7 @@ def image_batch(
     faults: RowFaults,
     about: LabelProperties,
 ) -> LabelBatch:
-    """People in boxes of images, every row checked; source_keys: what must be finite, as the file names it."""
+    """A batch of people in boxes of images, every row checked. source_keys: field -> key, for the fields to check."""
     imgname = arrays.texts("imgname")
     faults.check(numbers, source_keys, about.coordinates, settings.max_abs_beta)
     faults.check_names(imgname)
@@ -45,10 +45,9 @@ def image_batch(
 def read_pose(
     arrays: LabelArrays, key: str, settings: ReadSettings, faults: RowFaults, notes: list[str]
 ) -> tuple[Array, BodyModel]:
-    """Axis-angles (N,24,3) rad of a key with all joints, or of one without the first and `global_orient`.
+    """Axis-angles (N,24,3) rad of a key with all joints, or of `global_orient` and a key with the rest; and the model.
 
-    Also whose they are. SMPL's two hands hold nothing that SKEL has. They are 0 where they were cut off, or
-    where fingers follow instead.
+    SMPL's two hand joints are 0 where the file lacks them or has fingers instead; SKEL has no use for them.
     """
     if "global_orient" not in arrays:
         angles, joints = read_rotations(arrays, key, (24, *MODEL_OF_JOINTS), settings, faults, notes)
@@ -64,7 +63,7 @@ def read_pose(
 
 
 def read_betas(arrays: LabelArrays, key: str, model: BodyModel, notes: list[str]) -> FloatArray:
-    """The first ten betas (N,10), N as of the columns before; says how many more there are. 0 for those of SMPL-X."""
+    """The first ten betas (N,10); 0 for SMPL-X. A note says how many more the file has."""
     if model == "SMPL-X":
         return np.zeros((arrays.rows or 0, 10), np.float32)
     betas: FloatArray = arrays.numbers(key, ("10+",))
@@ -80,7 +79,7 @@ def read_image_names(arrays: LabelArrays, rows: int) -> list[str]:
 
 
 def read_genders(arrays: LabelArrays, default: Gender, faults: RowFaults) -> list[str]:
-    """Genders of the SMPL body (N,); a text that is not understood makes a bad row."""
+    """Genders of the SMPL body (N,); an unknown text makes a bad row."""
     rows = arrays.rows or 0
     if "gender" not in arrays:
         return [default] * rows
@@ -101,9 +100,9 @@ def parse_gender(text: str) -> str | None:
 
 
 def clean_keypoints(arrays: LabelArrays, key: str, keypoints: FloatArray) -> FloatArray:
-    """A keypoint that is not finite is a keypoint that is not there: zeros with confidence 0.
+    """Keypoints that are not finite become zeros with confidence 0.
 
-    One of negative confidence, down to -1, has no label: its confidence becomes 0, as a sum weighted by it expects.
+    Confidences from -1 to 0, which mark keypoints without a label, become 0, so that they can be used as weights.
     """
     missing = np.logical_not(np.isfinite(keypoints).all(axis=-1))
     if missing.any():

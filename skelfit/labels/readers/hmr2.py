@@ -1,17 +1,16 @@
-"""Reader of what HMR2 and its like put out: `global_orient`, `body_pose` (rotation matrices, or any form) and `betas`.
+"""Reader of the output of HMR2 and similar networks: `global_orient`, `body_pose` (rotations in any form) and `betas`.
 
-Where a translation is, depends on what the file has, tried in this order:
+The translation is taken from the first of these that the file has:
 - `pred_cam_t_full` or `cam_t_full`, or `transl` beside the camera's intrinsics: in the camera of the whole image;
 - `pred_cam` (scale, x, y), `box_center`, `box_size`, and the whole image's `cam_int`, or its `img_size` and
   `scaled_focal_length`: made from these;
 - `pred_cam_t` or `cam_t`: as the camera of the crop sees it;
-- `transl`, without a camera: relative to whatever the file means;
+- `transl`, without a camera: its frame is unknown;
 - nothing: 0.
 
-SMPLify-X writes `camera_rotation` and `camera_translation` in place of these: a vertex v is seen at R v + t, and the
-body itself has no translation. The global orientation is turned by R. Where R is the identity, t is the translation;
-else it is not used: the body turns about its root joint, the camera about the origin, and the place of the joint is
-not in the file.
+SMPLify-X writes `camera_rotation` R and `camera_translation` t instead: a vertex v is seen at R v + t, and the body has
+no translation. The global orientation is rotated by R. Where R is the identity, t is the translation. Else t is not
+used: the body rotates about its root joint and the camera about the origin, and its position is not in the file.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _FULL = ("pred_cam_t_full", "cam_t_full")
 _CROP = ("pred_cam_t", "cam_t")
 _CENTERS, _SIZES = ("box_center", "center"), ("box_size", "scale")
 _SMPLIFY = ("camera_rotation", "camera_translation")
-_NO_TURN = 1e-6  # rad
+_NO_ROTATION = 1e-6  # rad
 
 
 class Hmr2Reader(LabelReader):
@@ -59,7 +58,7 @@ class Hmr2Reader(LabelReader):
         numbers = empty_fields(n)
         pose, model = read_pose(arrays, "body_pose", settings, faults, notes)
         numbers["betas"] = read_betas(arrays, "betas", model, notes)
-        turns = _camera_turns(arrays, settings, faults, notes)
+        turns = _camera_rotations(arrays, settings, faults, notes)
         numbers["pose"] = to_float32(pose)
         numbers["pose"][:, 0] = _turned(turns, pose[:, 0])
         if "keypoints_2d" in arrays:
@@ -75,7 +74,7 @@ class Hmr2Reader(LabelReader):
         coordinates = _translation(arrays, numbers, keys, bool(center and size), turns, faults, said)
         has_camera = bool(numbers["cam_int"].any())
         if model == "SMPL-X":
-            coordinates = _without_exact(numbers, keys, coordinates, said)
+            coordinates = _drop_inexact_translation(numbers, keys, coordinates, said)
         notes += said
         faults.check(numbers, keys, coordinates, settings.max_abs_beta)
         return LabelBatch(
@@ -88,24 +87,24 @@ class Hmr2Reader(LabelReader):
         )
 
 
-def _without_exact(
+def _drop_inexact_translation(
     numbers: dict[str, FloatArray], keys: dict[str, str], coordinates: Coordinates, notes: list[str]
 ) -> Coordinates:
-    """Drop the translation of SMPL-X's root joint where it would have to be SMPL's; returns the coordinates then."""
+    """Drop an SMPL-X translation where it would have to be exact; returns the coordinates that result."""
     if "transl" not in keys:
         return coordinates
     if coordinates == "unknown":
         notes.append(note_shifted_translation(keys["transl"]))
         return coordinates
-    notes[:] = [note_dropped_translation(keys.pop("transl"))]  # in place of how it was found
+    notes[:] = [note_dropped_translation(keys.pop("transl"))]  # in place of the note on its source
     numbers["transl"] = np.zeros_like(numbers["transl"])
     return "camera_axes"
 
 
-def _camera_turns(
+def _camera_rotations(
     arrays: LabelArrays, settings: ReadSettings, faults: RowFaults, notes: list[str]
 ) -> Array | None:
-    """SMPLify-X's rotations of the camera (N,3) rad; None where a file has not both, rotation and translation."""
+    """SMPLify-X's rotations of the camera (N,3) rad; None unless the file has both rotation and translation."""
     if missing := [key for key in _SMPLIFY if key not in arrays]:
         if len(missing) < len(_SMPLIFY):
             (given,) = set(_SMPLIFY) - set(missing)
@@ -119,7 +118,7 @@ def _camera_turns(
 
 
 def _turned(turns: Array | None, orientation: Array) -> Array:
-    """Global orientations (N,3) rad, turned by those of a camera."""
+    """Global orientations (N,3) rad, rotated by those of a camera (N,3) rad."""
     turned = orientation.copy()
     if turns is not None:
         rows = np.isfinite(orientation).all(axis=1) & np.isfinite(turns).all(axis=1) & turns.any(axis=1)
@@ -132,9 +131,9 @@ def _turned(turns: Array | None, orientation: Array) -> Array:
 def _smplify_translation(
     arrays: LabelArrays, numbers: dict[str, FloatArray], keys: dict[str, str], turns: Array, notes: list[str]
 ) -> Coordinates:
-    """Fill in transl by SMPLify-X's camera, whose rotations are (N,3); returns what it is relative to."""
+    """Fill in transl from SMPLify-X's camera, with rotations (N,3) rad; returns its frame."""
     key = _SMPLIFY[1]
-    if np.abs(turns).max(initial=0) > _NO_TURN:
+    if np.abs(turns).max(initial=0) > _NO_ROTATION:
         notes.append(
             f"'{key}': not used, every translation is 0: 'camera_rotation' turns about another point"
         )
@@ -155,7 +154,7 @@ def _translation(
     faults: RowFaults,
     notes: list[str],
 ) -> Coordinates:
-    """Fill in transl and cam_int; returns what they are relative to."""
+    """Fill in transl and cam_int; returns the frame of transl."""
     camera = _camera(arrays, keys, faults)
     if camera is not None:
         numbers["cam_int"] = camera
@@ -166,7 +165,7 @@ def _translation(
         return "camera"
     if "pred_cam" in arrays and camera is not None and has_box:
         weak = arrays.numbers("pred_cam", (3,))
-        # The crop's scale, seen by the camera of the whole image: as wide, and where the box is.
+        # The depth and offset at which the camera of the whole image sees the body as the weak-perspective crop does.
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = 2 / (200 * numbers["scale"].max(axis=1) * weak[:, 0])
             away = (numbers["center"] - camera[:, :2, 2]) * depth[:, None]
@@ -187,7 +186,7 @@ def _translation(
 
 
 def _camera(arrays: LabelArrays, keys: dict[str, str], faults: RowFaults) -> FloatArray | None:
-    """Intrinsics of the whole image (N,3,3) px: given, or of its size and focal length."""
+    """Intrinsics of the whole image (N,3,3) px: from the file, or from the image's size and the focal length."""
     if "cam_int" in arrays:
         keys["cam_int"] = "cam_int"
         given: FloatArray = arrays.numbers("cam_int", (3, 3))

@@ -69,15 +69,15 @@ def _matching_reader(arrays: LabelArrays) -> LabelReader:
         return fitting[0]
     if fitting:
         names = [reader.layout for reader in fitting]
-        found = f"keys that fit {' and '.join(names)}; say which with --source {' or '.join(names)}"
-        raise arrays.error(None, "the keys of one kind of labels", found)
+        actual = f"keys that fit {' and '.join(names)}; say which with --source {' or '.join(names)}"
+        raise arrays.error(None, "the keys of one kind of labels", actual)
     refuse_hands_and_heads(arrays)
     expected = f"the keys of labels of one of these kinds: {', '.join(READERS)}"
     if contents := arrays.describe_contents():
         raise arrays.error(None, expected, contents)
-    found = f"the keys {arrays.list_keys()}" if arrays.keys else "no keys at all"
+    actual = f"the keys {arrays.list_keys()}" if arrays.keys else "no keys at all"
     nearest = min(READERS.values(), key=lambda r: len(r.mismatches(arrays)) / len(r.required_keys))
     mismatches = nearest.mismatches(arrays)
     if len(mismatches) < len(nearest.required_keys):
-        found += f" (nearest is {nearest.layout}, which also has {', '.join(mismatches)})"
-    raise arrays.error(None, expected, found)
+        actual += f" (nearest is {nearest.layout}, which also has {', '.join(mismatches)})"
+    raise arrays.error(None, expected, actual)

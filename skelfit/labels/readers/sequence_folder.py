@@ -40,8 +40,8 @@ def list_sequences(folder: Path) -> list[Path]:
     except OSError as error:
         raise LabelError(folder, None, "a readable folder of sequences", str(error)) from None
     if not files:
-        found = skipped_in(folder) or "none in it"
-        raise LabelError(folder, None, "a folder of sequences (.npz, .h5, .hdf5, .pkl)", found)
+        actual = skipped_in(folder) or "none in it"
+        raise LabelError(folder, None, "a folder of sequences (.npz, .h5, .hdf5, .pkl)", actual)
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
@@ -74,9 +74,9 @@ def read_folder(folder: Path, files: list[Path], settings: ReadSettings) -> Iter
     """The frames of each file in turn, rows counted through; raises LabelError when no file can be used."""
     start, errors = 0, []
     for path in files:
-        its = name_sequence(settings, path, folder)
+        file_settings = name_sequence(settings, path, folder)
         try:
-            batch = read_label_file(path, LAYOUT, its)
+            batch = read_label_file(path, LAYOUT, file_settings)
         except OptionError:
             raise  # the fault is not the file's
         except LabelError as error:
@@ -84,7 +84,7 @@ def read_folder(folder: Path, files: list[Path], settings: ReadSettings) -> Iter
             if len(errors) == len(files):
                 expected = f"a sequence in at least one of {len(files)} files"
                 raise LabelError(folder, None, expected, f"none; the first: {errors[0]}") from None
-            batch = _unusable(its, error)
+            batch = _unusable(file_settings, error)
         batch = replace(
             batch,
             row=batch.row + start,
