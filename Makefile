@@ -1,6 +1,6 @@
 # Every target first makes .venv when it is missing or older than the package metadata.
 #   make convert SUBSET=demo|coco|...|all [OUT=DIR] [WORKERS=N] [MODELS=DIR] [LIMIT=N] [ARGS='--overwrite ...']
-#   make test [ARGS='-k shards'] | make lint | make bench | make clean
+#   make test [ARGS='-k shards'] | make lint | make docs | make bench | make clean
 #   make soak [ARGS='--rows 10000 --kills 5']: hours on a slow machine; figures in build/soak
 PYTHON = python3
 SUBSET = demo
@@ -13,7 +13,7 @@ ARGS =
 VENV = .venv
 STAMP = $(VENV)/.installed
 
-.PHONY: convert test lint bench soak clean
+.PHONY: convert test lint docs bench soak clean
 
 convert: $(STAMP)
 	$(VENV)/bin/skelfit convert --manifest $(SUBSET) --out $(OUT) \
@@ -27,6 +27,10 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The site is build/site; open its index.html. Warnings are errors.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict $(ARGS)
 
 bench: $(STAMP)
 	$(VENV)/bin/skelfit bench $(ARGS)
@@ -43,5 +47,5 @@ clean:
 # The stamp is written last, so an installation that was cut short is repeated.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,loaders,test,lint]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,loaders,test,lint,docs]'
 	touch $(STAMP)

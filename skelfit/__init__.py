@@ -7,6 +7,7 @@ What the command line does, a function of the same name does, with the same opti
 | `fit` | SKEL fitted to SMPL parameters in NumPy arrays or torch tensors |
 | `fit_mesh` | SKEL fitted to meshes in SMPL's topology |
 | `load_models` | the body models: official ones after `skelfit models import`, or the open body |
+| `load_shards` | the people of finished shards, one by one |
 | `SkelModel`, `SmplModel` | the bodies: parameters to vertices, joints and bones |
 | `DOF_NAMES` | the names of SKEL's 46 angles, in the order of `poses` |
 
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from skelfit.api.fit_arrays import fit, fit_mesh, load_models
     from skelfit.api.fitted_people import FittedPeople
+    from skelfit.api.shard_people import LabelledPerson, ShardPeople, load_shards
     from skelfit.bodies.dofs import DOF_NAMES
     from skelfit.bodies.skel import SkelModel
     from skelfit.bodies.smpl import SmplModel
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DOF_NAMES",
     "FittedPeople",
+    "LabelledPerson",
+    "ShardPeople",
     "SkelModel",
     "SkelfitError",
     "SmplModel",
@@ -38,18 +42,22 @@ __all__ = [
     "fit",
     "fit_mesh",
     "load_models",
+    "load_shards",
 ]
 
 # Where each name is.
 _MODULES = {
     "DOF_NAMES": "skelfit.bodies.dofs",
     "FittedPeople": "skelfit.api.fitted_people",
+    "LabelledPerson": "skelfit.api.shard_people",
+    "ShardPeople": "skelfit.api.shard_people",
     "SkelModel": "skelfit.bodies.skel",
     "SkelfitError": "skelfit.errors",
     "SmplModel": "skelfit.bodies.smpl",
     "fit": "skelfit.api.fit_arrays",
     "fit_mesh": "skelfit.api.fit_arrays",
     "load_models": "skelfit.api.fit_arrays",
+    "load_shards": "skelfit.api.shard_people",
 }
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -15,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skelfit.api.angle_names import angle_index
 from skelfit.bodies.dofs import DOF_NAMES, NUM_JOINTS
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.errors import ArgumentError
 from skelfit.shards.row_status import PUBLISHED
 
 if TYPE_CHECKING:
@@ -69,6 +68,10 @@ class FittedPeople(Generic[ArrayT]):
 
         return replace(self, **{name: taken(getattr(self, name)) for name in (*_NUMBERS, *_NAMES)})
 
+    def __iter__(self) -> Iterator[FittedPeople[ArrayT]]:
+        """Along the first leading dimension."""
+        return (self[i] for i in range(len(self)))
+
     def __repr__(self) -> str:
         statuses = ", ".join(f"{count} {name}" for name, count in Counter(self.status.flat).items())
         errors = _numpy(self.pve_mm)[self.usable]
@@ -90,11 +93,8 @@ class FittedPeople(Generic[ArrayT]):
 
     def angle(self, name: str, *, degrees: bool = False) -> ArrayT:
         """One of the 46 angles (...), in rad, or in degrees. Raises ArgumentError for another name."""
-        if name not in DOF_NAMES:
-            near = difflib.get_close_matches(name, DOF_NAMES, 3) or DOF_NAMES
-            raise ArgumentError("name", f"a name of DOF_NAMES, such as {', '.join(near)}", repr(name))
         poses: Any = self.poses
-        rad: Any = poses[..., DOF_NAMES.index(name)]
+        rad: Any = poses[..., angle_index(name)]
         if not degrees:
             return rad
         turned: Any = torch.rad2deg(rad) if isinstance(rad, Tensor) else np.degrees(rad)

@@ -19,7 +19,7 @@ from skelfit.cli.path_types import FILE, FOLDER, PIPELINE
 from skelfit.config.pipeline import load_pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.errors import OutputError
-from skelfit.executors.allocator import keep_heap
+from skelfit.executors.allocator import keep_freed_memory
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.resources.catalog import PIPELINES
 
@@ -76,7 +76,7 @@ def bench_command(
 
     Speed, accuracy and memory on made-up people; where the time goes; what the device could do.
     """
-    keep_heap()  # as workers do
+    keep_freed_memory()  # as workers do
     if threads is not None:
         torch.set_num_threads(threads)
     settings, kind = chosen_pipeline(pipeline), find_device(device)

@@ -56,15 +56,15 @@ def _lines(folder: Path, status: Status) -> list[str]:
 
 def _state(status: Status) -> str:
     record = status.record
-    who = f" ({record.who}, since {record.started})" if record else ""
+    process = f" ({record.process}, since {record.started})" if record else ""
     if status.state == "finished":
         return "finished"
     if status.state == "running":
-        return f"running{who}"
+        return f"running{process}"
     if record and record.host != socket.gethostname():
         # Not all network file systems show the locks of other machines.
-        return f"no run is seen from this machine; the last was {record.who}, since {record.started}"
-    return f"stopped{who}; the same command goes on"
+        return f"no run is seen from this machine; the last was {record.process}, since {record.started}"
+    return f"stopped{process}; the same command goes on"
 
 
 def duration(seconds: float) -> str:

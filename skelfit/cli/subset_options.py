@@ -111,7 +111,8 @@ def label_files(
         click.echo(f"{path}: {info.rows} rows of {info.source} labels{told}")
         if path.is_dir() and (skipped := skipped_in(path)):
             click.echo(f"  {skipped}")
-        click.echo(f"  coordinates of the labels: {info.about.coordinates}")
+        up = "" if source.read.up is None else f"; {source.read.up} is up in the shards"
+        click.echo(f"  coordinates of the labels: {info.about.coordinates}{up}")
         for note in info.about.notes:
             click.echo(f"  {note}")
         if subset.recorded and (said := record_sha256(path, info.sha256)):

@@ -42,7 +42,7 @@ class JointLimits(dict[str, tuple[float, float]]):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
                 raise ConfigError(path, where, "[low, high] in rad", describe(pair))
             low, high = (convert(float, x, path, f"{where}[{i}]") for i, x in enumerate(pair))
-            # No joint turns by a whole turn: such a number is in degrees.
+            # Nobody bends a joint by a whole turn: such a number is in degrees.
             if not -_TURN <= low < high <= _TURN:
                 raise ConfigError(
                     path, where, "low < high, in rad, within a turn of 0", f"[{low:g}, {high:g}]"
@@ -55,125 +55,131 @@ class JointLimits(dict[str, tuple[float, float]]):
 class StageConfig:
     """One stage of the fit: which DoFs move, against which vertices."""
 
-    name: str
-    dofs: BodyPart
-    vertices: BodyPart
-    steps: int = bounded(1)  # LM steps in all, over the refreshes
-    refreshes: int = bounded(1)  # vertex passes; each recomputes pose correctives and moments
+    name: str  # unique name of the stage
+    dofs: BodyPart  # which DoFs move
+    vertices: BodyPart  # which vertices the fit compares
+    steps: int = bounded(1)  # solver steps in all, shared out over the refreshes
+    refreshes: int = bounded(1)  # vertex passes; each computes pose correctives and moments again
     stride: int = bounded(1, default=1)  # the last vertex pass uses every stride-th vertex
-    coarse_stride: int | None = bounded(1, default=None)  # the passes before it; None: as the last
-    extra_refreshes: int = bounded(0, default=0)  # more coarse passes, for people who still move
-    # More last passes, for people who still move; the last passes then use the whole Hessian.
+    # the same for the passes before the last; null: as the last
+    coarse_stride: int | None = bounded(1, default=None)
+    # how many more coarse passes there are for people who still move
+    extra_refreshes: int = bounded(0, default=0)
+    # how many more last passes there are for people who have not settled. Above 0, all passes but the first
+    # use the whole Hessian, and shoulders beyond their limits are tried all along their valley
     late_refreshes: int = bounded(0, default=0)
-    tolerance: float = bounded(
-        0, default=1e-6
-    )  # a person is done when a step would gain less than this share
-    # Betas are free too where the label's gender is not SKEL's: in all passes but the last, unless it is the only one.
+    # a person rests when a step would gain less than this share of the objective
+    tolerance: float = bounded(0, default=1e-6)
+    # betas are free too, for labels whose gender SKEL does not have: in all passes but the last, or in the
+    # only one
     refine_betas: bool = False
-    joint_weight: float = bounded(
-        0, default=0.0
-    )  # of a shoulder joint's squared distance from its position in the mesh
+    # weight of the squared distance of scapula and humerus joints from their places on the mesh; 0: off
+    joint_weight: float = bounded(0, default=0.0)
 
 
 @dataclass(frozen=True)
 class VertexWeights:
-    """Weights of the vertices of a region in the fit, against 1 elsewhere. PVE weights all vertices alike."""
+    """How much the vertices of a region count in the fit, against 1 elsewhere; PVE counts all alike."""
 
-    armpits: float = bounded(0, default=1.0)
-    groin: float = bounded(0, default=1.0)
-    hands: float = bounded(0, default=1.0)
-    feet: float = bounded(0, default=1.0)
-    head: float = bounded(0, default=1.0)
+    armpits: float = bounded(0, default=1.0)  # weight of the vertices of the armpits
+    groin: float = bounded(0, default=1.0)  # weight of the vertices of the groin
+    hands: float = bounded(0, default=1.0)  # weight of the vertices of the hands
+    feet: float = bounded(0, default=1.0)  # weight of the vertices of the feet
+    head: float = bounded(0, default=1.0)  # weight of the vertices of the head
 
 
 @dataclass(frozen=True)
 class SolverConfig:
     """How one person's Levenberg-Marquardt steps are damped and accepted."""
 
-    damping: float = bounded(0, default=1e-4)  # of the first step, relative to the matrix's diagonal
-    damping_min: float = bounded(0, default=1e-7)
-    damping_max: float = bounded(0, default=1e7)
-    damping_up: float = bounded(1, default=10.0)  # factor after a rejected step
-    damping_down: float = bounded(0, 1, default=0.1)  # factor after an accepted step
-    # A person is done when a step with at most this damping is predicted to gain less than the stage's tolerance.
+    # damping of the first step, as a share of the matrix's diagonal
+    damping: float = bounded(0, default=1e-4)
+    damping_min: float = bounded(0, default=1e-7)  # smallest damping
+    damping_max: float = bounded(0, default=1e7)  # largest damping
+    damping_up: float = bounded(1, default=10.0)  # factor of the damping after a refused step
+    damping_down: float = bounded(0, 1, default=0.1)  # factor of the damping after an accepted step
+    # a step with at most this damping decides whether a person rests: it must gain less than the tolerance
     damping_at_rest: float = bounded(0, default=1e-2)
-    # Near a minimum the gradient is still accurate when the value is lost in rounding: a step is accepted when it
-    # raises the value by less than this, in units of the float type's resolution.
+    # a rise of the objective below this many units of float resolution counts as rounding, not as a worse
+    # step
     noise: float = bounded(0, default=512.0)
-    max_beta_step: float = bounded(0, default=2.0)  # bound of one step of a beta
+    max_beta_step: float = bounded(0, default=2.0)  # largest change of a beta in one step
 
 
 @dataclass(frozen=True)
 class PassConfig:
-    """When a person gets another pass over the vertices, and when they have converged. Gains are relative."""
+    """Which people get another vertex pass, and when they have converged; gains are shares of the objective."""
 
-    moving: float = bounded(
-        0, default=3e-3
-    )  # rad; a coarse pass that moves a person by more is followed by another
-    gaining: float = bounded(
-        0, default=1e-5
-    )  # as is one after which a step would still gain more than this share
-    # The same for the passes over all vertices: from this size on, pose correctives matter.
+    # rad; a person that a coarse pass moves by more gets another coarse pass
+    moving: float = bounded(0, default=3e-3)
+    gaining: float = bounded(0, default=1e-5)  # so does a person who would still gain more than this share
+    # rad; a person that a pass over all vertices moves by more gets another such pass
     late_moving: float = bounded(0, default=3e-2)
+    # so does a person who would still gain more than this share
     late_gaining: float = bounded(0, default=1e-6)
-    converged_gain: float = bounded(0, default=5e-3)  # converged: a step would gain less than this share
-    converged_floor: float = bounded(0, default=1e-10)  # m^2; or less than this
+    # a person has converged when a step would gain less than this share
+    converged_gain: float = bounded(0, default=5e-3)
+    converged_floor: float = bounded(0, default=1e-10)  # m^2; or when it would gain less than this
 
 
 @dataclass(frozen=True)
 class RestartConfig:
-    """Restarts of people who have not converged."""
+    """What is tried with people who have not converged."""
 
     steps: int = bounded(1, default=12)  # solver steps of a pass over all vertices
-    passes: int = bounded(1, default=3)  # after each other start
-    no_worse: float = bounded(1, default=1.02)  # times the first objective; a result above it is dropped
-    shoulder_turn: float = bounded(0, default=1.2)  # rad, along the valley of a shoulder near its Euler pole
-    hip_flexion: float = bounded(0, default=1.0)  # rad
+    passes: int = bounded(1, default=3)  # passes over all vertices after each other start
+    # an answer counts when its objective is at most this factor times the first one
+    no_worse: float = bounded(1, default=1.02)
+    # rad; one start turns the shoulders so far along the valley of their Euler pole
+    shoulder_turn: float = bounded(0, default=1.2)
+    hip_flexion: float = bounded(0, default=1.0)  # rad; one start flexes the hips so far
 
 
 @dataclass(frozen=True)
 class BranchConfig:
-    """When a shoulder is restarted from another point of the valley at its Euler pole."""
+    """When a shoulder is tried from elsewhere in the valley of its Euler pole."""
 
-    beyond: float = bounded(0, default=0.02)  # rad beyond a limit
+    beyond: float = bounded(0, default=0.02)  # rad beyond a limit, from which a shoulder is tried elsewhere
     steps: int = bounded(1, default=8)  # solver steps from there
-    # Where betas are refined, the choice is made again in this extra coarse pass (from 0): betas follow the valley.
+    # where betas are refined, the extra coarse pass (counted from 0) that tries it too, since betas follow
+    # the shoulder
     choosing: int = bounded(0, default=1)
 
 
 @dataclass(frozen=True)
 class LocatorConfig:
-    """How the positions of shoulder joints in a mesh are learnt from random people."""
+    """How the shoulder joints' places on a mesh are learnt, from random people."""
 
-    vertices: int = bounded(1, default=256)  # nearest to a joint at rest
-    ridge: float = bounded(0, default=1e-5)  # m^2; locates SKEL's own humeri to 1.5 mm, scapulae to 4 mm
-    people: int = bounded(1, default=300)
-    seed: int = bounded(0, default=0)
+    vertices: int = bounded(1, default=256)  # how many vertices, the nearest to the joint at rest
+    # m^2, of the regression; SKEL's own humeri are then located to 1.5 mm, scapulae to 4 mm
+    ridge: float = bounded(0, default=1e-5)
+    people: int = bounded(1, default=300)  # how many random people
+    seed: int = bounded(0, default=0)  # seed of the random people
 
 
 @dataclass(frozen=True)
 class SpineCoupling:
     """How lumbar and thorax share one motion of the trunk."""
 
-    weight: float = bounded(0)  # m^2 per squared rad off the ratio; 0: no coupling
-    ratio: float = bounded(0)  # rad of lumbar per rad of thorax
+    weight: float = bounded(0)  # m^2 per squared rad off the ratio; 0: off
+    ratio: float = bounded(0)  # rad of the lumbar joint per rad of the thorax
 
 
 @dataclass(frozen=True)
 class SpineConfig:
-    """The couplings of the spine; `fitting.terms.spine_coupling` has the source of the ratios."""
+    """The ties of the spine; see `fit.couplings` for where the ratios come from."""
 
-    bending: SpineCoupling = SpineCoupling(4e-4, 0.4)
-    extension: SpineCoupling = SpineCoupling(1e-4, 1.0)
-    twist: SpineCoupling = SpineCoupling(2e-4, 0.13)
+    bending: SpineCoupling = SpineCoupling(4e-4, 0.4)  # bending to the side
+    extension: SpineCoupling = SpineCoupling(1e-4, 1.0)  # flexion and extension
+    twist: SpineCoupling = SpineCoupling(2e-4, 0.13)  # twist about the long axis
 
 
 @dataclass(frozen=True)
 class RootPrior:
-    """How a root that is not frozen is held to the label's, against the mean squared vertex error (m^2)."""
+    """How a root that is not frozen is held to the label's; against the mean squared vertex error, m^2."""
 
-    turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 that the pelvis turns (as 2 - 2 cos)
-    move: float = bounded(0, default=1e-2)  # m^2 per m^2 that its joint moves
+    turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 of the pelvis' turn (as 2 - 2 cos of it)
+    move: float = bounded(0, default=1e-2)  # m^2 per m^2 of its joint's movement
 
     def __str__(self) -> str:
         return f"turn {self.turn:g}, move {self.move:g}"
@@ -181,86 +187,98 @@ class RootPrior:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How bare meshes are fitted, with a free root and without the stages."""
+    """How bare meshes are fitted, whose root is free; the stages play no part there."""
 
-    coarse_stride: int = bounded(1, default=8)  # the coarse passes use every 8th vertex, the fine ones all
-    # Solver steps of each pass: coarse, fine, and late for people who have not converged.
-    coarse_steps: tuple[int, ...] = (4, 4, 4, 4, 4, 4)
-    fine_steps: tuple[int, ...] = (4,)
-    late_steps: tuple[int, ...] = (4, 4)
-    tolerance: float = bounded(0, default=1e-5)  # a mesh is done when a step would gain less than this share
-    free_steps: tuple[int, ...] = (10, 10)  # of a retry's coarse passes, without joint limits
-    perturbation: float = bounded(0, default=0.3)  # rad, of the start of the last retry
-    seed: int = bounded(0, default=0)  # of that perturbation, the same for all people
-    retry_above: float = bounded(0, default=0.025)  # m, RMS; SMPL's skin is fitted to 4 to 15 mm
-    # Converged: the next step would gain less than this share of the objective, or less than this (m^2).
+    coarse_stride: int = bounded(1, default=8)  # coarse passes use every so-many-th vertex, fine passes all
+    coarse_steps: tuple[int, ...] = (4, 4, 4, 4, 4, 4)  # solver steps of each coarse pass
+    fine_steps: tuple[int, ...] = (4,)  # solver steps of each pass over all vertices
+    late_steps: tuple[int, ...] = (4, 4)  # solver steps of further passes for people who have not converged
+    tolerance: float = bounded(0, default=1e-5)  # a mesh rests when a step would gain less than this share
+    # solver steps of the coarse passes of a second try, without joint limits
+    free_steps: tuple[int, ...] = (10, 10)
+    perturbation: float = bounded(0, default=0.3)  # rad; the start of the last try is moved by so much
+    seed: int = bounded(0, default=0)  # seed of that perturbation, the same for all people
+    # m, RMS; a mesh with a larger error is tried again. Good fits of SMPL's skin have 4 to 15 mm
+    retry_above: float = bounded(0, default=0.025)
+    # a mesh has converged when the next step would gain less than this share of the objective
     converged_gain: float = bounded(0, default=1e-3)
-    converged_floor: float = bounded(0, default=1e-10)
+    converged_floor: float = bounded(0, default=1e-10)  # m^2; or when it would gain less than this
 
 
 @dataclass(frozen=True)
 class TemporalConfig:
     """How the frames of a sequence are fitted as one problem."""
 
-    # m^2 s^2 / rad^2, of the squared difference in joint speeds of fit and label, against the mean squared vertex
-    # error. It does not depend on the frame rate.
+    # m^2 s^2 / rad^2, of the squared speed at which the joints deviate from the label's, against the mean
+    # squared vertex error; the same at every frame rate
     weight: float = bounded(0, default=7e-7)
-    # rad / s; where the labels of two frames jump by more (mean of the joints), the frames are not coupled: the weight
-    # is divided by (1 + (jump / this)^2)^2.
+    # rad/s; where the labels of two frames jump by more (mean of the joints), the weight falls as 1 / (1 +
+    # (jump / this)^2)^2
     jump: float = bounded(1e-3, default=3.0)
-    beta_frames: int = bounded(1, default=64)  # frames of a sequence whose betas are refined and averaged
-    steps: int = bounded(1, default=4)  # of whole sequences
-    # Rounds of steps; all but the first follow a vertex pass of the frames that continue.
+    # how many frames of a sequence the shared betas are refined from
+    beta_frames: int = bounded(1, default=64)
+    steps: int = bounded(1, default=4)  # solver steps of whole sequences
+    # rounds of steps; all but the first follow a vertex pass of the frames that go on
     passes: int = bounded(1, default=8)
-    later_steps: int = bounded(1, default=3)
-    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more continues
-    gaining: float = bounded(0, default=1e-3)  # as does one where a step would gain more than this share
-    margin: float = bounded(0, default=0.5)  # s; frames this near to one that continues do so too
-    frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences without one
+    later_steps: int = bounded(1, default=3)  # solver steps of each of these later rounds
+    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
+    # so does a frame that a step would still improve by more than this share
+    gaining: float = bounded(0, default=1e-3)
+    margin: float = bounded(0, default=0.5)  # s; the frames this near to a frame that goes on go on too
+    frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences whose file gives no rate
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """How people are fitted."""
 
-    stages: tuple[StageConfig, ...] = bounded(1)
-    # For labels of neutral gender; best: each person gets the better of both fits.
+    stages: tuple[StageConfig, ...] = bounded(1)  # the stages, in order
+    # the SKEL body for neutral labels; best: both, and each person keeps the better one, at twice the time
     skel_gender: SkelGender = "male"
-    # The mesh of a neutral label: SMPL's neutral body, or the body of SKEL's gender with the same betas.
+    # the mesh of a neutral label: of SMPL's neutral body; or gendered: of the SMPL body of SKEL's gender,
+    # with the neutral betas' numbers
     neutral_target: NeutralTarget = "neutral"
-    # SKEL's betas before refinement: those nearest to SMPL's body at rest, or the same numbers.
+    # SKEL's betas before any refinement; transfer: those nearest to SMPL's body at rest; copy: the same
+    # numbers
     betas: InitialBetas = "transfer"
-    root: RootMode = "frozen"  # in the last stage: as in the label, free to turn, or free to turn and move
-    root_prior: RootPrior = RootPrior()
-    # People per solver call; None: chosen for the device. All frames of a sequence are in memory, about 50 kB each.
+    # the pelvis in the last stage; frozen: as in the label; turn: its orientation is fitted; free: its
+    # position too
+    root: RootMode = "frozen"
+    root_prior: RootPrior = RootPrior()  # how strongly the label holds a root that is not frozen
+    # people per solver call; null: what suits the device (512 per CPU core, 16,384 on a GPU). All frames of a
+    # sequence are held at once, about 50 kB each
     batch: int | None = bounded(1, default=None)
-    retries: int = bounded(0, default=4)  # of the last stage, for people who have not converged
+    # how often the last stage runs again for people who have not converged
+    retries: int = bounded(0, default=4)
     limit_weight: float = bounded(0, default=1.5e-4)  # m^2 per rad^2 beyond a joint limit
-    limits: JointLimits = field(default_factory=JointLimits)  # rad; in place of those of the table
+    # rad; limits of single DoFs in place of the table's, such as {knee_angle_r: [0, 2.5]}
+    limits: JointLimits = field(default_factory=JointLimits)
+    # how much the vertices of each region count; reported errors count all alike
     vertex_weights: VertexWeights = VertexWeights()
-    spine: SpineConfig = SpineConfig()
-    max_angle_step: float = bounded(0, default=0.4)  # rad; bound of one LM step
+    spine: SpineConfig = SpineConfig()  # how lumbar and thorax share the motions of the trunk
+    max_angle_step: float = bounded(0, default=0.4)  # rad, the largest turn of a joint in one step
     beta_weight: float = bounded(0, default=1e-6)  # m^2 per squared beta, where betas are refined
-    solver: SolverConfig = SolverConfig()
-    passes: PassConfig = PassConfig()
-    restarts: RestartConfig = RestartConfig()
-    branches: BranchConfig = BranchConfig()
-    locator: LocatorConfig = LocatorConfig()
-    meshes: MeshConfig = MeshConfig()
-    temporal: TemporalConfig | None = TemporalConfig()  # None: frames of a sequence are independent
+    solver: SolverConfig = SolverConfig()  # damping and acceptance of steps
+    passes: PassConfig = PassConfig()  # which people get another vertex pass, and when they have converged
+    restarts: RestartConfig = RestartConfig()  # other starts for people who have not converged
+    branches: BranchConfig = BranchConfig()  # shoulders near their Euler poles
+    locator: LocatorConfig = LocatorConfig()  # how shoulder joints are located on a mesh
+    meshes: MeshConfig = MeshConfig()  # how meshes without SMPL parameters are fitted
+    # how the frames of a sequence are fitted as one problem; null: each frame by itself
+    temporal: TemporalConfig | None = TemporalConfig()
 
     def root_of(self, smpl: bool) -> RootMode:
-        """What the root may do. A bare mesh (smpl: false) has no label to hold the root to."""
+        """What becomes of the root: meshes have no label (smpl: false) that could hold it."""
         return self.root if smpl else "free"
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
-        """The genders of the SKEL bodies that labels of an SMPL gender are fitted with."""
+        """Of the SKEL bodies that labels of a gender are fitted with."""
         if smpl_gender != "neutral":
             return (smpl_gender,)
         return ("male", "female") if self.skel_gender == "best" else (self.skel_gender,)
 
     def target_gender(self, smpl_gender: str, skel_gender: str) -> str:
-        """The gender of the SMPL body whose mesh a SKEL is fitted to, for labels of an SMPL gender."""
+        """Of the SMPL body whose mesh a SKEL is fitted to, for labels of a gender."""
         return skel_gender if smpl_gender == "neutral" and self.neutral_target == "gendered" else smpl_gender
 
 
@@ -268,14 +286,14 @@ class FitConfig:
 class FirstOrderConfig:
     """The baseline: one first-order optimiser per batch. A stage's `steps` are its iterations."""
 
-    method: Literal["lbfgs", "adam"] = "lbfgs"  # L-BFGS has a strong-Wolfe line search
-    learning_rate: float = bounded(0, default=1.0)  # L-BFGS: the first trial of a line search
-    # Of all but the root; the published aligners start from zero.
+    method: Literal["lbfgs", "adam"] = "lbfgs"  # L-BFGS (with a strong-Wolfe line search) or Adam
+    learning_rate: float = bounded(0, default=1.0)  # for L-BFGS, the first trial of a line search
+    # of all angles but the root's; zero: as the published aligners start; closed_form: as the solver starts
     start: Literal["zero", "closed_form"] = "zero"
 
 
 def check_root_prior(fit: FitConfig, path: str | Path) -> None:
-    """Raise ConfigError for a prior on a motion of the root that is not free."""
+    """Raise ConfigError for a prior on what the root may not do."""
     prior, usual = fit.root_prior, RootPrior()
     if fit.root == "frozen" and prior != usual:
         expected = "no such key, with root: frozen: the pelvis is as the label has it"
@@ -286,14 +304,14 @@ def check_root_prior(fit: FitConfig, path: str | Path) -> None:
 
 
 def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
-    """Raise ConfigError for settings without a meaning where neutral labels have gendered targets."""
+    """Raise ConfigError for what has no use, or no meaning, with gendered targets of neutral labels."""
     if fit.neutral_target == "neutral":
         return
-    condition = "with neutral_target: gendered"
+    why = "with neutral_target: gendered"
     if fit.skel_gender == "best":
-        expected = f"male or female, {condition}: two targets cannot tell which SKEL is the better"
+        expected = f"male or female, {why}: two targets cannot tell which SKEL is the better"
         raise ConfigError(path, "fit.skel_gender", expected, "best")
     for k, stage in enumerate(fit.stages):
         if stage.refine_betas:
-            expected = f"false, {condition}: the betas of a label of SKEL's gender are held"
+            expected = f"false, {why}: the betas of a label of SKEL's gender are held"
             raise ConfigError(path, f"fit.stages[{k}].refine_betas", expected, "true")

@@ -16,75 +16,78 @@ LabelLayout = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Units and axes that a label file does not state; None: inferred from the values, or an error."""
+    """What a label file's numbers cannot tell; None: found by value, or asked for."""
 
-    scale_unit: Literal["px", "px/200"] | None = None  # of the boxes' `scale`
-    angle_unit: Literal["rad", "deg"] | None = None  # of axis-angles
-    rot6d: Literal["rows", "columns", "interleaved"] | None = None  # how 6 numbers are a rotation
-    length_unit: Literal["m", "cm", "mm"] | None = None  # of meshes
+    scale_unit: Literal["px", "px/200"] | None = None  # unit of the boxes' scale
+    angle_unit: Literal["rad", "deg"] | None = None  # unit of axis-angles
+    rot6d: Literal["rows", "columns", "interleaved"] | None = None  # order of the six numbers of a rotation
+    length_unit: Literal["m", "cm", "mm"] | None = None  # unit of meshes
     labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up
-    up: Literal["y", "z"] | None = None  # which axis is up in the shards; None: as the labels have it
+    up: Literal["y", "z"] | None = None  # which axis is up in the shards; null: as in the labels
 
 
 @dataclass(frozen=True)
 class LabelSource:
     """One label file of a subset, or a folder of sequences; `path` is relative to the data root."""
 
-    path: str = local_path()
-    source: LabelLayout | None = None  # its layout; None: told by its keys
-    sha256: str | None = None  # pinned here; else what was recorded beside the file at its first use
-    expected_keys: tuple[str, ...] = ()  # that the file must have, besides those that its reader needs
-    expected_rows: int | None = bounded(0, default=None)
-    gender: Gender = "neutral"  # of the SMPL body, where the file has none
-    path_rule: PathRule = "none"
-    # Put before the path that the rule gives, for tars that keep their images deeper.
+    path: str = local_path()  # the label file, or a folder of sequences, below the data folder
+    source: LabelLayout | None = None  # its layout; null: told by its keys
+    # hash that the file must have; null: the one recorded beside the file at its first use
+    sha256: str | None = None
+    expected_keys: tuple[str, ...] = ()  # keys that the file must have, besides those that its reader needs
+    expected_rows: int | None = bounded(0, default=None)  # number of rows that the file must have
+    gender: Gender = "neutral"  # the SMPL body, where the file does not name one
+    path_rule: PathRule = "none"  # how an image's name in the label file becomes its path
+    # put before the result of the rule, for tars that keep their images deeper
     path_prefix: str = local_path(default="")
-    read: ReadOptions = ReadOptions()
+    read: ReadOptions = ReadOptions()  # answers that the numbers of the file do not give
 
 
 @dataclass(frozen=True)
 class Filters:
     """Rules by which rows, or 2D keypoints, are left out; None: the rule is off. See `skelfit.labels.filters`."""
 
-    low_confidence: float | None = bounded(0, default=None)  # 2D keypoints below it count as unseen
+    # 2D keypoints with a lower confidence count as unseen
+    low_confidence: float | None = bounded(0, default=None)
     few_keypoints: int | None = bounded(0, default=None)  # a row needs more seen 2D keypoints than this
-    large_betas: float | None = bounded(0, default=None)  # |beta| beyond it makes a label invalid
-    vertex_error: float | None = bounded(0, default=None)  # mm; no vertex of a fit may be this far off
+    large_betas: float | None = bounded(0, default=None)  # a larger |beta| leaves the row out
+    # mm; a fit with a vertex this far off or further is left out
+    vertex_error: float | None = bounded(0, default=None)
 
 
 @dataclass(frozen=True)
 class DemoSpec:
-    """Settings of a subset that is generated when it is missing."""
+    """Asks for the subset to be generated when it is not there."""
 
-    people: int = bounded(1, default=2000)
-    seed: int = bounded(0, default=0)
-    images: bool = True
+    people: int = bounded(1, default=2000)  # how many people to make
+    seed: int = bounded(0, default=0)  # seed of the made-up people
+    images: bool = True  # whether to draw their images
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The source of a subset's labels or images: printed when they are missing, and kept with the results."""
+    """Whom the labels or the images of a subset come from: said when they are missing, and kept with the results."""
 
-    of: Literal["labels", "images"]
-    name: str  # of the project
-    url: str = ""
-    get: str = ""  # what to download, and how
-    license: str = ""
-    citation: str = ""
+    of: Literal["labels", "images"]  # what comes from there
+    name: str  # name of the project
+    url: str = ""  # its page
+    get: str = ""  # what to download there, and how
+    license: str = ""  # licence, for the dataset card
+    citation: str = ""  # citation, for the dataset card
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What a subset is: `manifests/*.yaml`."""
 
-    name: str
-    labels: tuple[LabelSource, ...] = bounded(1)
-    # Folder or tars (pattern with * or {a..b}), relative to the data root.
+    name: str  # prefix of shards and keys: letters, digits, - and _
+    labels: tuple[LabelSource, ...] = bounded(1)  # the label files
+    # a folder or tars (a pattern with * or {a..b}), below the data folder
     images: str | None = local_path(default=None)
-    filters: Filters = Filters()
-    description: str = ""
-    origins: tuple[Origin, ...] = ()
-    demo: DemoSpec | None = None
+    filters: Filters = Filters()  # rules that leave rows or keypoints out
+    description: str = ""  # free text, kept in summary.json
+    origins: tuple[Origin, ...] = ()  # where the labels and the images come from
+    demo: DemoSpec | None = None  # generate the subset when its files are missing
 
 
 def load_manifest(path: str | Path) -> Manifest:

@@ -21,38 +21,42 @@ ImageMode = Literal["bytes", "crop", "none"]
 
 @dataclass(frozen=True)
 class GateConfig:
-    """Conditions that a fitted person must meet to enter the shards; None switches one off."""
+    """What a fitted person must meet to enter the shards; None switches a gate off."""
 
+    # mm; a larger mean vertex error keeps a person out of the shards
     max_pve_mm: float | None = bounded(0, default=None)
+    # mm; a larger error of one vertex keeps a person out of the shards
     max_vertex_mm: float | None = bounded(0, default=None)
-    limit_deg: float | None = bounded(0, default=None)  # degrees beyond a joint limit that are reported
-    max_abs_beta: float = bounded(0, default=10.0)  # a label beyond it is a bad row
+    # degrees; an angle further beyond its limit is reported as limit_violation
+    limit_deg: float | None = bounded(0, default=None)
+    max_abs_beta: float = bounded(0, default=10.0)  # a label with a larger beta is a bad row
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """The image of a sample: its own bytes, a square crop of the person, or none."""
+    """What of an image enters the shards: its own bytes, a square crop of the person, or nothing."""
 
-    mode: ImageMode = "bytes"
+    mode: ImageMode = "bytes"  # the image file itself, a square crop of the person, or no image
     size: int = bounded(64, 4096, default=384)  # px, side of a crop
-    margin: float = bounded(0.1, 10, default=1.5)  # side of the square cut out, in longer sides of the box
-    quality: int = bounded(1, 100, default=90)  # of a crop's JPEG
+    # side of the square that is cut out, in longer sides of the box
+    margin: float = bounded(0.1, 10, default=1.5)
+    quality: int = bounded(1, 100, default=90)  # JPEG quality of a crop
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """How a job runs: `pipelines/*.yaml`."""
 
-    name: str
-    fit: FitConfig
-    first_order: FirstOrderConfig | None = None  # fit with the baseline in place of the solver
-    gates: GateConfig = GateConfig()
-    images: ImageConfig = ImageConfig()
+    name: str  # free text
+    fit: FitConfig  # how people are fitted
+    first_order: FirstOrderConfig | None = None  # fit with the first-order baseline in place of the solver
+    gates: GateConfig = GateConfig()  # limits of the errors of people in the shards
+    images: ImageConfig = ImageConfig()  # what of an image enters the shards
     shard_size: int = bounded(1, default=1000)  # label rows per shard
 
     @property
     def temporal(self) -> TemporalConfig | None:
-        """How a sequence is fitted as one problem; None: each frame by itself, as always with the baseline."""
+        """How the frames of a sequence are fitted as one problem; None: each by itself, as by the baseline always."""
         return None if self.first_order is not None else self.fit.temporal
 
 

@@ -56,7 +56,7 @@ def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T
             if "local" in spec.metadata and (actual := describe_non_local(values[name] or "")) is not None:
                 raise ConfigError(path, key, LOCAL_PATH, actual)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise ConfigError(path, key, _type_name(hints[name]), "nothing (the key is missing)")
+            raise ConfigError(path, key, type_name(hints[name]), "nothing (the key is missing)")
     return cls(**values)
 
 
@@ -74,7 +74,7 @@ def convert(hint: Any, value: object, path: str | Path, key: str) -> Any:
         except ConfigError as error:
             if error.key != key:  # within a nested mapping
                 raise
-            raise ConfigError(path, key, _type_name(hint), error.found) from None
+            raise ConfigError(path, key, type_name(hint), error.found) from None
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(path, key, "a list", describe(value))
@@ -83,13 +83,13 @@ def convert(hint: Any, value: object, path: str | Path, key: str) -> Any:
         return build(hint, value, path, key)  # type: ignore[arg-type]
     if origin is Literal:
         if value not in args or not isinstance(value, str):
-            raise ConfigError(path, key, _type_name(hint), describe(value))
+            raise ConfigError(path, key, type_name(hint), describe(value))
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # bool is a subclass of int: an exact comparison keeps `steps: yes` out.
     if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
-        raise ConfigError(path, key, _type_name(hint), describe(value))
+        raise ConfigError(path, key, type_name(hint), describe(value))
     return value
 
 
@@ -110,10 +110,11 @@ def _check_limits(value: Any, minimum: float, maximum: float, path: str | Path, 
         raise ConfigError(path, key, f"at most {maximum}", str(value))
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """A type as a message says it: 'a whole number', 'text or null'."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join("null" if a is type(None) else _type_name(a) for a in args)
+        return " or ".join("null" if a is type(None) else type_name(a) for a in args)
     if origin is Literal:
         return "one of " + ", ".join(str(a) for a in args)
     if origin is tuple:

@@ -20,8 +20,8 @@ from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_json
 
 LOCK_NAME = ".run.lock"  # held while a run writes; never removed, for that would let two runs hold it
-RECORD_NAME = ".run.json"  # which run wrote last, for those who watch; nothing depends on it
-_TRIES, _PAUSE_SECONDS = 5, 0.2  # who asks whether the lock is held, holds it for a moment
+RECORD_NAME = ".run.json"  # which run wrote last; it only informs
+_TRIES, _PAUSE_SECONDS = 5, 0.2  # `is_locked` of another process holds the lock for a moment
 
 _log = logging.getLogger(__name__)
 
@@ -65,15 +65,15 @@ def _lock(lock: int, folder: Path) -> None:
                 time.sleep(_PAUSE_SECONDS)
         except OSError as error:
             _log.warning(
-                "%s: no locks on this file system (%s): see to it that no other run writes here",
+                "%s: no locks on this file system (%s): make sure that no other run writes here",
                 folder,
                 error,
             )
             return
     record = read_record(folder)
-    who = f" ({record.who}, since {record.started})" if record is not None else ""
+    writer = f" ({record.process}, since {record.started})" if record is not None else ""
     raise OutputError(
-        f"{folder}: another run is writing here{who}; wait for it, stop it, or choose another --out"
+        f"{folder}: another run is writing here{writer}; wait for it, stop it, or choose another --out"
     )
 
 
@@ -89,8 +89,8 @@ class RunRecord:
     started: str  # UTC, ISO 8601
 
     @property
-    def who(self) -> str:
-        """The process of the run."""
+    def process(self) -> str:
+        """Process and host of the run."""
         return f"process {self.pid} on {self.host}"
 
 

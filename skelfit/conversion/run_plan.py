@@ -1,7 +1,7 @@
-"""Which shards a run consists of, which of them are still to do, and what it says of itself at the end.
+"""Which shards a run consists of, and which of them are still to do.
 
-A run is continued by starting it again: what is finished is told by the markers on disk alone. What a result depends
-on is the run's identity; finished shards of another identity are never mixed with new ones.
+A run continues when it is started again: the markers on disk alone say what is finished. The run's identity is all
+that its results depend on. Finished shards of another identity are never mixed with new ones.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _spans(rows: int, size: int, sequences: Sequence[int]) -> list[tuple[int, in
 
 
 def pending(run: Run, tasks: Sequence[ShardTask], *, overwrite: bool = False) -> list[ShardTask]:
-    """The tasks that are not finished; what stands in their way is removed.
+    """The tasks that are not finished. Damaged and unfinished shards are removed.
 
     Raises OutputError when the folder has finished shards of another configuration, naming the difference, unless
     `overwrite`, and when it has shards of another subset.
@@ -142,11 +142,11 @@ def pending(run: Run, tasks: Sequence[ShardTask], *, overwrite: bool = False) ->
     folder = Path(run.out)
     if others := [name for name in list_subsets(folder) if name != run.subset]:
         raise OutputError(f"{folder}: holds shards of another subset ({others[0]}); choose another folder")
-    found = list_shards(folder, run.subset)
-    finished = set() if overwrite else {files.name for files in found if _is_finished(files, run)}
-    # The summary marks a complete run. It is written anew at the end, also when nothing is left to do.
+    shards = list_shards(folder, run.subset)
+    finished = set() if overwrite else {files.name for files in shards if _is_finished(files, run)}
+    # The summary marks a complete run. It is written again at the end, also when nothing is left to do.
     (folder / SUMMARY_NAME).unlink(missing_ok=True)
-    for files in found:
+    for files in shards:
         if files.name not in finished:
             remove_shard(files)
     return [task for task in tasks if task.name not in finished]
@@ -158,8 +158,8 @@ def _is_finished(files: ShardFiles, run: Run) -> bool:
     identity = json.loads(json.dumps(run.identity()))
     try:
         # Before the rest is looked at: a marker that another version of skelfit wrote may be of another form.
-        found = read_json(files.marker).get("identity")
-        if isinstance(found, dict) and (changed := difference(found, identity)):
+        marked = read_json(files.marker).get("identity")
+        if isinstance(marked, dict) and (changed := difference(marked, identity)):
             raise OutputError(
                 f"{files.folder}: has finished shards of another configuration ({files.name}, found against "
                 f"wanted): {'; '.join(changed)}. Choose another --out, or --overwrite"

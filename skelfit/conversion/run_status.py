@@ -1,4 +1,4 @@
-"""How far a run is, read off its files: also of one that runs on another machine, and without disturbing it."""
+"""How far a run is, read from its files alone, so that the run may be on another machine and is not disturbed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ State = Literal["running", "finished", "stopped"]
 
 @dataclass(frozen=True)
 class InProgress:
-    """A shard that somebody began and did not finish yet."""
+    """A shard that a task began and did not finish."""
 
     name: str
     host: str | None
@@ -125,19 +125,18 @@ def read_status(folder: Path) -> Status:
 
 def _finished(folder: Path, subset: str) -> list[tuple[ShardMarker, float]]:
     """The markers of the finished shards, and when each was written."""
-    found = []
+    finished = []
     for files in list_shards(folder, subset):
         with suppress(ShardError):
-            marker, at = read_marker(files), _changed(files.marker)
-            found.append((marker, at or 0.0))
-    return found
+            finished.append((read_marker(files), _changed(files.marker) or 0.0))
+    return finished
 
 
 def _in_progress(files: ShardFiles, at: float) -> InProgress:
-    who: dict[str, Any] = {}
+    task: dict[str, Any] = {}
     with suppress(ShardError):  # not written yet, or removed meanwhile
-        who = read_json(files.started)
-    return InProgress(files.name, who.get("host"), who.get("process"), max(0.0, time.time() - at))
+        task = read_json(files.started)
+    return InProgress(files.name, task.get("host"), task.get("process"), max(0.0, time.time() - at))
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -24,10 +24,10 @@ from skelfit.storage.hashed_write import write_json
 
 
 def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -> dict[str, Any]:
-    """Write schema.json and, last, summary.json of a run whose shards are all finished; returns the summary.
+    """Write schema.json and, last, summary.json of a run with all shards finished; returns the summary.
 
-    All but `this_time` (people_per_second and where the time went) is read from the sidecars, so a run that was
-    continued says the same as one that was not. Raises ShardError, OutputError.
+    All but `this_time` (people_per_second and the time of each phase) comes from the sidecars, so a continued run
+    says the same as one without a break. Raises ShardError, OutputError.
     """
     folder = Path(run.out)
     summary = Summary.of_rows(chain.from_iterable(read_rows(task.files.sidecar) for task in tasks))
@@ -51,7 +51,7 @@ def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, 
 
 
 def _filter_counts(run: Run, summary: Summary) -> dict[str, dict[str, float]]:
-    """What each rule that is on did: the rows that it left out or changed."""
+    """For each active rule, the rows that it left out or changed."""
     counts = {
         rule: {"value": value, "rows": summary.filters[rule]}
         for rule, value in active_filters(run.filters).items()

@@ -166,7 +166,7 @@ def _skel_gender(fits: RowFits, i: int) -> str | None:
 
 
 def _target_gender(batch: FittedBatch, i: int, skel_gender: str | None) -> str | None:
-    """The gender of the SMPL body whose mesh row i was fitted to; None without a finite fit, or without SMPL."""
+    """The gender of the SMPL body that row i was fitted to; None without a finite fit, or without SMPL."""
     if skel_gender is None or not batch.labels.about.has_smpl:
         return None
     return batch.task.run.pipeline.fit.target_gender(batch.labels.gender[i], skel_gender)

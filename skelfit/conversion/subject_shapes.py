@@ -1,7 +1,7 @@
-"""A subject has one shape: which labels of all its sequences tell it, whatever shard they are in.
+"""One shape for a subject: the labels of all its sequences, in any shard, from which its betas are refined.
 
-Only betas that the fit refines need this: those of neutral labels. Others follow from the label's betas, and are alike
-where these are. Nothing is shared where labels say otherwise, by other betas, nor between label files.
+Only neutral labels need this, because the fit refines their betas. Other betas follow from the label's own. Sequences
+with different betas share nothing, nor do label files.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ Rows = NDArray[np.int64]
 def subject_shapes(
     batch: LabelBatch, file: LabelFile, filters: Filters, count: int
 ) -> dict[int, ShapeLabels]:
-    """By number of a batch's sequence, the labels that its betas are refined from: `count` frames of its subject.
+    """The labels that betas are refined from, `count` frames of a subject, by the number of a batch's sequence.
 
-    Of the subject's sequences those count that begin with the same betas. A sequence is missing where it is the only
-    one, and where its own labels have not all these betas.
+    They come from those of the subject's sequences that begin with the same betas. A sequence is left out where it is
+    the only one, and where its own betas vary.
     """
     numbers = {k: rows for k in range(len(batch.sequences)) if len(rows := _neutral(batch, k))}
     if not numbers:
         return {}
     motions = [m for m in store_sequences(file.store) if m.start < file.rows]
-    found: dict[int, ShapeLabels] = {}
+    shapes: dict[int, ShapeLabels] = {}
     known: dict[tuple[str, bytes], ShapeLabels | None] = {}
     for k, rows in numbers.items():
         subject, betas = batch.sequences[k].subject, batch.betas[rows[0]]
-        whose = subject, betas.tobytes()
-        if whose not in known:
-            theirs = _of_shape([m for m in motions if m.subject == subject], betas, file)
-            known[whose] = _shape_labels(theirs, betas, file, filters, count) if len(theirs) > 1 else None
-        shape = known[whose]
+        key = subject, betas.tobytes()
+        if key not in known:
+            sequences = _of_shape([m for m in motions if m.subject == subject], betas, file)
+            known[key] = _shape_labels(sequences, betas, file, filters, count) if len(sequences) > 1 else None
+        shape = known[key]
         if shape is not None and (batch.betas[rows] == betas).all():
-            found[k] = shape
-    return found
+            shapes[k] = shape
+    return shapes
 
 
 def _neutral(batch: LabelBatch, number: int) -> Rows:

@@ -1,5 +1,5 @@
-"""Shard tasks on many processes or machines: the only part that knows Dask.
+"""Run shard tasks on many processes or machines. This is the only part that knows Dask.
 
-Nothing that matters is kept in the scheduler: a shard is finished when its marker is on disk, so a run that
-dies in any way is continued by starting it again. Tasks may run twice; they write the same bytes.
+Nothing that matters is kept in the scheduler. A shard is finished when its marker is on disk, so a run that dies in
+any way continues when it is started again. Tasks may run twice; they write the same bytes.
 """

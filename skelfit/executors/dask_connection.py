@@ -50,18 +50,18 @@ def _read_file(path: Path, deadline: float) -> str:
         try:
             address = json.loads(path.read_text("utf-8"))["address"]
         except FileNotFoundError:
-            found = "no such file"
+            problem = "no such file"
         except json.JSONDecodeError:
             # The scheduler may be about to write it.
-            found = "no JSON"
+            problem = "no JSON"
         except (OSError, ValueError, KeyError, TypeError) as error:
-            found = f"{type(error).__name__}: {error}"
+            problem = f"{type(error).__name__}: {error}"
         else:
             return str(address)
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"{path}: expected the file of a Dask scheduler (dask scheduler --scheduler-file {path}), or an "
-                f"address like tcp://127.0.0.1:8786, found {found} for {CONNECT_SECONDS:g} s"
+                f"address like tcp://127.0.0.1:8786, found {problem} for {CONNECT_SECONDS:g} s"
             )
         time.sleep(_POLL_SECONDS)
 
@@ -113,15 +113,15 @@ def _check_versions(client: Client, where: str) -> None:
             return None
 
     try:
-        people = {f"the scheduler at {where}": client.run_on_scheduler(version)}
+        versions = {f"the scheduler at {where}": client.run_on_scheduler(version)}
         workers = client.run(version, on_error="ignore")
     # What another version of Python makes of the function is anyone's guess.
     except Exception as error:
         raise ClusterError(f"{where}: does not tell which skelfit it runs: {_said(error)}") from error
-    people |= {f"the worker at {address}": found for address, found in workers.items()}
-    for who, found in people.items():
-        if found != __version__:
+    versions |= {f"the worker at {address}": running for address, running in workers.items()}
+    for process, running in versions.items():
+        if running != __version__:
             raise ClusterError(
-                f"{who}: expected skelfit {__version__}, as here, "
-                f"found {found or 'none'}; start it from the environment of this command"
+                f"{process}: expected skelfit {__version__}, as here, "
+                f"found {running or 'none'}; start it from the environment of this command"
             )

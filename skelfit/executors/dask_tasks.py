@@ -1,4 +1,4 @@
-"""Run the tasks of a run at a place, and wait for their results."""
+"""Run tasks on an executor, and wait for their results."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Say = Callable[[str], None]
 # but fails within moments.
 RETRIES = 2
 _POLL_SECONDS = 0.1
-WATCH_SECONDS = 5.0  # between two looks at who is there
-REMIND_SECONDS = 60.0  # between two messages that nobody is
+WATCH_SECONDS = 5.0  # between two counts of the workers
+REMIND_SECONDS = 60.0  # between two messages that there is none
 
 
 class Task(Protocol):
@@ -42,7 +42,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class ShardFailure:
-    """A shard that was not finished, and why. `trace` is empty for errors that a user can mend."""
+    """A shard that was not finished, and why. `trace` is empty for errors that a user can fix."""
 
     name: str
     error: str
@@ -98,7 +98,7 @@ def _client(place: Place) -> AbstractContextManager[Client]:
 
 
 def _as_completed(completed: as_completed, watch: _Watch) -> Iterator[tuple[Future[Any], Any]]:
-    """The futures and what came of them as they complete, with a look at the workers now and then in between."""
+    """The futures and their results as they complete; the workers are counted now and then in between."""
     while not completed.is_empty():
         if completed.has_ready():
             yield from completed.next_batch(block=False)
@@ -108,7 +108,7 @@ def _as_completed(completed: as_completed, watch: _Watch) -> Iterator[tuple[Futu
 
 
 class _Watch:
-    """Says when no worker is left, and that they are back; gives up when the place's patience ends."""
+    """Says when no worker is left and when they are back; gives up when the patience of the executor ends."""
 
     def __init__(self, client: Client, place: Place, say: Say) -> None:
         self.client, self.place, self.say = client, place, say
@@ -118,7 +118,7 @@ class _Watch:
         self.reminded = 0.0
 
     def look(self, left: int) -> None:
-        """Look who is there, unless that was just now; `left` shards are to do. Raises ClusterError."""
+        """Count the workers, unless that was just now; `left` shards are to do. Raises ClusterError."""
         now = time.monotonic()
         if now - self.looked < WATCH_SECONDS:
             return
@@ -151,7 +151,7 @@ class _Watch:
 
 
 def _task_key(task: Task) -> str:
-    """The same for the same task in every process; it tells apart what several runs ask of one scheduler."""
+    """The same key for the same task in every process, and another for a task of another run."""
     return f"{task.name}-{hashlib.sha256(repr(task).encode()).hexdigest()[:16]}"
 
 

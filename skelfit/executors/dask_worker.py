@@ -1,4 +1,4 @@
-"""What happens on a worker: one shard is fitted while the one before it is written, with its share of the machine."""
+"""A task on a worker: one shard is fitted while the one before it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distributed import secede
 from skelfit import __version__
 from skelfit.conversion.shard_task import writing_behind
 from skelfit.errors import ClusterError
-from skelfit.executors.allocator import keep_heap
+from skelfit.executors.allocator import keep_freed_memory
 
 Work = Callable[[Any], Any]  # one task -> what came of it; both travel between processes
 
@@ -47,7 +47,7 @@ def _settle(threads: int | None) -> None:
     """Set up this process, once: it may have been started by hand."""
     # torch takes all cores unless it is told, and every worker would.
     torch.set_num_threads(threads or _environment_threads())
-    keep_heap()
+    keep_freed_memory()
 
 
 @contextmanager
@@ -59,5 +59,5 @@ def _writing_behind() -> Iterator[None]:
 
 
 def _environment_threads() -> int:
-    found = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(found)) if found.isdigit() else 1
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(threads)) if threads.isdigit() else 1

@@ -22,7 +22,7 @@ SETTINGS = {
 
 
 class _Workers(LocalCluster):
-    """A LocalCluster whose processes share the GPUs out among them."""
+    """A LocalCluster that gives each of its processes one of the GPUs."""
 
     def __init__(self, count: int, gpus: Sequence[str], dashboard: bool, **options: Any) -> None:
         self.gpus, self.own = list(gpus), {"dashboard": dashboard}
@@ -42,8 +42,8 @@ class _Workers(LocalCluster):
 def local_client(workers: int, gpus: Sequence[str], dashboard: bool = False) -> Iterator[Client]:
     """A client of new worker processes. Raises ClusterError when they cannot be started.
 
-    They listen on the loopback interface and talk over TLS with a key that only they know: whoever may talk to a
-    Dask worker may run code as its owner, and other people may have accounts on this machine.
+    They listen on the loopback interface and talk over TLS with a key that only they know. Anyone who can talk
+    to a Dask worker can run code as its owner, and other people may have accounts on this machine.
     """
     with dask.config.set(SETTINGS):
         try:

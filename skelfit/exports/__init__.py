@@ -1,1 +1,1 @@
-"""Finished shards to the files that others read: label files, tars, meshes, motions."""
+"""Finished shards to the files of other programs: label files, tars, meshes, motions."""

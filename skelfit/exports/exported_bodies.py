@@ -1,4 +1,4 @@
-"""The bodies of exported people: which models a run had, and where its people's joints, skin and bones are."""
+"""The SKEL bodies of exported people: joints, skin and bones, with the models of the run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from skelfit.shards.finished_run import FinishedRun, Person
 
 Array = NDArray[np.float64]
 
-# From the coordinates that a label file is in to a ground whose y axis is up; rows are the ground's axes. They are
-# OpenSim's: who faces the camera, or stands as the body models do, looks along x, and has z to the right.
+# Rotations from the coordinates of a label file to OpenSim's ground, whose y axis is up. Rows are the ground's axes.
+# A person who faces the camera, or stands as the body models do, looks along x and has z to the right.
 _Y_UP: Array = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # as the body models have it: y up, z forward
-GROUND: dict[str, Array] = {
+GROUND_AXES: dict[str, Array] = {
     "camera": np.array([[0.0, 0, -1], [0, -1, 0], [-1, 0, 0]]),  # x right, y down, z forward
     "world_y_up": _Y_UP,
     "world_z_up": _Y_UP @ Y_UP_FROM_Z_UP,
@@ -35,49 +35,49 @@ GROUND_TEXT = {
 
 
 def coordinates_of(person: Person) -> str:
-    """Which of GROUND's coordinates a person is in."""
-    named = str(person.meta["coordinates"])
-    return named if named in GROUND else "camera"  # the others have a camera's axes
+    """The coordinates of a person's label, a key of GROUND_AXES."""
+    name = str(person.meta["coordinates"])
+    return name if name in GROUND_AXES else "camera"  # the others have a camera's axes
 
 
 def check_models(run: FinishedRun, models: ModelSet) -> None:
     """Raise ModelError unless these are the models that the run was fitted with.
 
-    A keypoint regressor may have come since: it changes the hash of the models, and no body.
+    The same models with a keypoint regressor, which the run did not have, are accepted: it changes no body.
     """
     expected = run.identity["models_sha256"]
-    bodies = make_model_set(models.smpl, models.skel, models.source, None)
-    if expected not in (models.sha256, bodies.sha256):
+    without_keypoints = make_model_set(models.smpl, models.skel, models.source, None)
+    if expected not in (models.sha256, without_keypoints.sha256):
         raise ModelError(models.source, "sha256", f"the models of the run, {expected}", models.sha256)
 
 
 @dataclass(frozen=True)
-class Points:
-    """Of N people, in the coordinates of their labels."""
+class PosedPoints:
+    """Joints, markers and pelvis of N people, in the coordinates of their labels."""
 
     joints: Array  # (N,24,3) m
     markers: Array  # (N,M,3) m, skin vertices
     pelvis: Array  # (N,3,3) orientation of the pelvis, its axes as columns: x forward, y up, z right
 
 
-class Bodies:
-    """The SKEL models of a run's people, made when they are needed."""
+class ExportedBodies:
+    """The SKEL models of a run's people, each made when it is first needed."""
 
     def __init__(self, models: ModelSet) -> None:
         self.models = models
         self._skel: dict[str, SkelModel] = {}
 
     def skel(self, gender: str) -> SkelModel:
-        """The model of a gender. Raises ModelError when there is none."""
+        """SKEL of a gender. Raises ModelError when there is none."""
         if gender not in self._skel:
             self._skel[gender] = SkelModel(self.models.skel_of(gender), dtype=torch.float64)
         return self._skel[gender]
 
     @torch.no_grad()
-    def points(self, people: Sequence[Person], vertices: Sequence[int]) -> Points:
-        """Joints, some skin vertices and the pelvis of people."""
+    def points(self, people: Sequence[Person], vertices: Sequence[int]) -> PosedPoints:
+        """Joints, pelvis and the given skin vertices of N people."""
         n = len(people)
-        found = Points(np.empty((n, 24, 3)), np.empty((n, len(vertices), 3)), np.empty((n, 3, 3)))
+        points = PosedPoints(np.empty((n, 24, 3)), np.empty((n, len(vertices), 3)), np.empty((n, 3, 3)))
         genders = np.array([person.meta["skel_gender"] for person in people])
         for gender in sorted(set(genders.tolist())):
             rows = np.flatnonzero(genders == gender).tolist()
@@ -85,17 +85,17 @@ class Bodies:
             betas, q, trans = _parameters([people[i] for i in rows])
             frames = model.frames(betas)
             posed = model.joints(frames, q)
-            few = list(vertices)
-            rest = model.v_template[few] + torch.einsum("vcb,nb->nvc", model.shapedirs[few], betas)
+            marked = list(vertices)
+            rest = model.v_template[marked] + torch.einsum("vcb,nb->nvc", model.shapedirs[marked], betas)
             feature = corrective_feature(posed.local_rot, model.corrective_joints)
-            rest = rest + torch.einsum("vcp,np->nvc", model.posedirs[few], feature)
-            turns = skinning_transforms(posed, frames.joints)
-            skin = torch.einsum("vj,njrc->nvrc", model.weights[few], turns)
+            rest = rest + torch.einsum("vcp,np->nvc", model.posedirs[marked], feature)
+            transforms = skinning_transforms(posed, frames.joints)
+            skin = torch.einsum("vj,njrc->nvrc", model.weights[marked], transforms)
             markers = (skin[..., :3] @ rest[..., None])[..., 0] + skin[..., 3]
-            found.joints[rows] = (posed.pos + trans[:, None]).numpy()
-            found.markers[rows] = (markers + trans[:, None]).numpy()
-            found.pelvis[rows] = (posed.local_rot[:, 0] @ frames.frame[:, 0]).numpy()
-        return found
+            points.joints[rows] = (posed.pos + trans[:, None]).numpy()
+            points.markers[rows] = (markers + trans[:, None]).numpy()
+            points.pelvis[rows] = (posed.local_rot[:, 0] @ frames.frame[:, 0]).numpy()
+        return points
 
     @torch.no_grad()
     def skin(self, person: Person) -> tuple[Array, NDArray[np.int32]]:

@@ -1,70 +1,78 @@
-"""Single people as meshes, skin and bones, for a look in any viewer."""
+"""Meshes of single people, skin and bones, for any viewer."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
-from skelfit.bodies.model_set import ModelSet
 from skelfit.errors import OutputError
-from skelfit.exports.exported_bodies import GROUND, Bodies, check_models, coordinates_of
+from skelfit.exports.exported_bodies import GROUND_AXES, ExportedBodies, check_models, coordinates_of
+from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
 from skelfit.exports.output_folder import prepare_folder, write_record
-from skelfit.shards.finished_run import FinishedRun, Step, no_step
+from skelfit.shards.finished_run import FinishedRun
 from skelfit.storage.hashed_write import write_atomically
 
-# From GROUND to what viewers show at first: y up, and z towards who looks.
-_TO_VIEWER = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])
+DEFAULT_LIMIT = 10  # people that are written when no key and no limit is given: two files of 1 MB each
+# From GROUND_AXES to what viewers show at first: y up, and z towards the viewer.
+_VIEWER_AXES = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])
 
 
-def export_meshes(
-    run: FinishedRun,
-    out: Path,
-    models: ModelSet,
-    form: str,
-    *,
-    keys: Collection[str] = (),
-    limit: int | None = None,
-    overwrite: bool = False,
-    step: Step = no_step,
-) -> int:
-    """Write `KEY-skin` and `KEY-bones` into the folder `out`: of these keys, else of the first `limit` people.
+class MeshExporter(Exporter):
+    """`KEY-skin` and `KEY-bones`, two meshes a person, in a format that trimesh writes.
 
     Metres; y up, z towards the camera, x to the right of the image; where labels have no camera, y up and z forward.
-    Returns the number of people. Raises OutputError for a key that is not there, ModelError when the models are not
-    the run's, ShardError.
     """
-    check_models(run, models)
-    prepare_folder(out, overwrite)
-    bodies, files, left = Bodies(models), [], set(keys)
-    people = 0
-    for person in run.people():
-        if keys and person.key not in left:
-            continue
-        left.discard(person.key)
-        turn = _TO_VIEWER @ GROUND[coordinates_of(person)]
-        for name, (vertices, faces) in (("skin", bodies.skin(person)), ("bones", bodies.bones(person))):
-            file = f"{person.key}-{name}.{form}"
-            write_mesh(out / file, vertices @ turn.T, faces)
-            files.append(file)
-        people += 1
-        step(1)
-        if people == limit or (keys and not left):
-            break
-    if left:
-        raise OutputError(
-            f"{run.folder}: has nobody with the key {sorted(left)[0]} (of {len(left)} not found)"
-        )
-    write_record(out, run, form, files)
-    return people
+
+    summary = "skin and bones"
+    needs_models = True
+    selects_people = True
+
+    def __init__(self, name: str) -> None:
+        self.name, self.endings = name, (f".{name}",)
+
+    def count(self, run: FinishedRun, options: ExportOptions) -> int:
+        return len(set(options.keys)) or min(options.limit or DEFAULT_LIMIT, run.rows_out)
+
+    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+        """Write the people with these keys, or else the first `limit`. Raises OutputError for an unknown key."""
+        models = options.required_models()
+        check_models(run, models)
+        prepare_folder(out, options.overwrite)
+        bodies, files, missing = ExportedBodies(models), list[str](), set(options.keys)
+        people, wanted = 0, self.count(run, options)
+        for person in run.people():
+            if options.keys and person.key not in missing:
+                continue
+            missing.discard(person.key)
+            axes = _VIEWER_AXES @ GROUND_AXES[coordinates_of(person)]
+            for name, (vertices, faces) in (("skin", bodies.skin(person)), ("bones", bodies.bones(person))):
+                files.append(f"{person.key}-{name}.{self.name}")
+                write_mesh(out / files[-1], vertices @ axes.T, faces)
+            people += 1
+            options.step(1)
+            if people == wanted:
+                break
+        if missing:
+            raise OutputError(
+                f"{run.folder}: expected a person with the key {min(missing)}, found none ({len(missing)} keys missing)"
+            )
+        write_record(out, run, self.name, files)
+        return ExportResult(people, tuple(files), self._notes(run, out, options, people))
+
+    def _notes(self, run: FinishedRun, out: Path, options: ExportOptions, people: int) -> tuple[str, ...]:
+        notes = [f"skin and bones of {people} people in {out} (.{self.name}, metres, y up)"]
+        if not options.keys and options.limit is None and people < run.rows_out:
+            notes.append(f"these are the first of {run.rows_out}; others with --limit N or --key KEY")
+        return (*notes, "next: open a skin and its bones together, in Blender or MeshLab, say")
 
 
 def write_mesh(path: Path, vertices: NDArray[np.floating[Any]], faces: NDArray[np.int32]) -> None:
     """Write vertices (V,3) and faces (F,3) in the format that the name ends with. Raises OutputError."""
+    import trimesh  # takes a moment to import, and other formats do not need it
+
     content: Any = trimesh.Trimesh(vertices, faces, process=False).export(file_type=path.suffix[1:])
     data = content.encode() if isinstance(content, str) else content
     write_atomically(path, lambda stream: stream.write(data))

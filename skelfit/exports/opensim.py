@@ -1,7 +1,8 @@
 """Files in OpenSim's formats: `.mot` with SKEL's 46 angles by name, `.trc` with joints and skin markers.
 
-A sequence gives one pair of files, in time; unrelated people give one pair per shard, a row each. The formats are
-OpenSim's "Motion (.mot) files" and "Marker (.trc) files". No OpenSim model has SKEL's coordinates: docs/opensim.md.
+A sequence gives one pair of files, a row for each frame. Unrelated people give one pair for each shard, a row for each
+person. OpenSim's documentation calls the formats "Motion (.mot) files" and "Marker (.trc) files". No OpenSim model
+has SKEL's coordinates: docs/opensim.md.
 """
 
 from __future__ import annotations
@@ -19,71 +20,88 @@ from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.angle_continuity import make_continuous
 from skelfit.bodies.dofs import DOF_NAMES, ROOT_DOFS, SKEL_JOINT_NAMES
-from skelfit.bodies.model_set import ModelSet
 from skelfit.exports.exported_bodies import (
-    GROUND,
+    GROUND_AXES,
     GROUND_TEXT,
     Array,
-    Bodies,
-    Points,
+    ExportedBodies,
+    PosedPoints,
     check_models,
     coordinates_of,
 )
+from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
 from skelfit.exports.output_folder import prepare_folder, write_record
-from skelfit.shards.finished_run import FinishedRun, Person, Step, no_step
+from skelfit.shards.finished_run import FinishedRun, Person
 from skelfit.storage.hashed_write import write_atomically
 
-TIME_STEP = 1.0  # s, from one row to the next where people are no frames of a sequence
+TIME_STEP = 1.0  # s from one row to the next, where people are not frames of a sequence
 TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
 COORDINATES = (*DOF_NAMES[:3], *TRANSLATIONS, *DOF_NAMES[3:])
-# Skin markers: vertices that stand for the same place in all public uses of SMPL's topology.
+# Skin markers, as vertices of SMPL's topology in their usual public definition.
 MARKERS: dict[str, int] = {
     "NOSE": 332, "R_EAR": 4071, "L_EAR": 583, "CHEST": 3506, "BACK": 3027,
     "R_THUMB": 6191, "R_INDEX": 5782, "R_PINKY": 6133, "L_THUMB": 2746, "L_INDEX": 2319, "L_PINKY": 2673,
     "R_HEEL": 6787, "R_BIG_TOE": 6617, "R_SMALL_TOE": 6624, "L_HEEL": 3387, "L_BIG_TOE": 3216, "L_SMALL_TOE": 3226,
 }  # fmt: skip
-_ABOUT = ("label_file", "row", "imgname", "sequence", "subject", "skel_gender")  # of the metadata, in the CSV
+_PERSON_COLUMNS = (
+    "label_file",
+    "row",
+    "imgname",
+    "sequence",
+    "subject",
+    "skel_gender",
+)  # of the metadata, in the CSV
 MARKER_NAMES = (*(f"{name}_jc" for name in SKEL_JOINT_NAMES), *MARKERS)
 
 
 @dataclass(frozen=True)
-class Motion:
+class OpenSimMotion:
     """People in time, in OpenSim's ground: x forward, y up, z right; metres and radians."""
 
     name: str
     times: Array  # (T,) s
-    frames: list[int]  # (T,) of the sequence; from 0 on where there is none
+    frames: list[int]  # (T,) of the sequence; counted from 0 where there is none
     rate: float  # Hz
-    angles: Array  # (T,46) rad, in SKEL's order; the first three turn the pelvis in the ground
+    angles: Array  # (T,46) rad, in SKEL's order; the first three are those of the pelvis in the ground
     pelvis: Array  # (T,3) m, where the pelvis joint is
     markers: Array  # (T,M,3) m, of MARKER_NAMES
-    coordinates: str  # of the labels, one of GROUND
+    coordinates: str  # of the labels, one of GROUND_AXES
 
 
-def export_opensim(
-    run: FinishedRun, out: Path, models: ModelSet, *, overwrite: bool = False, step: Step = no_step
-) -> int:
-    """Write `.mot`, `.trc` and `.csv` (which person is which row) into the folder `out`; returns the number of motions.
+class OpenSimExporter(Exporter):
+    """A `.mot`, `.trc` and `.csv` (which person is which row) for each sequence or shard."""
 
-    Raises ModelError when the models are not the run's, ShardError, OutputError.
-    """
-    check_models(run, models)
-    prepare_folder(out, overwrite)
-    bodies, files, taken = Bodies(models), [], set[str]()
-    for name, people in _groups(run):
-        name = _free_name(name, taken)
-        motion = make_motion(name, people, bodies)
-        texts = {".mot": mot_text(motion), ".trc": trc_text(motion), ".csv": _people_text(motion, people)}
-        for ending, text in texts.items():
-            _write(out / (name + ending), text)
-            files.append(name + ending)
-        step(len(people))
-    write_record(out, run, "opensim", files, time_step=TIME_STEP, ground=GROUND_TEXT)
-    return len(taken)
+    name = "opensim"
+    endings = (".mot", ".trc", ".csv")
+    summary = ".mot and .trc"
+    needs_models = True
+
+    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+        """Write the files into the folder `out`."""
+        models = options.required_models()
+        check_models(run, models)
+        prepare_folder(out, options.overwrite)
+        bodies, files, used_names = ExportedBodies(models), list[str](), set[str]()
+        for name, people in _motions_of(run):
+            name = _unused_name(name, used_names)
+            motion = make_motion(name, people, bodies)
+            for ending, text in zip(
+                self.endings, (mot_text(motion), trc_text(motion), _people_text(motion, people)), strict=True
+            ):
+                _write(out / (name + ending), text)
+                files.append(name + ending)
+            options.step(len(people))
+        write_record(out, run, self.name, files, time_step=TIME_STEP, ground=GROUND_TEXT)
+        notes = (
+            f"{run.rows_out} people in {len(used_names)} motions in {out} (.mot, .trc; .csv says who is which row)",
+            "next: plot a .mot, or scale a model with markers of your own to a .trc (docs/opensim.md);",
+            "  no OpenSim model has SKEL's coordinates, so none plays a .mot",
+        )
+        return ExportResult(run.rows_out, tuple(files), notes)
 
 
-def _groups(run: FinishedRun) -> Iterator[tuple[str, list[Person]]]:
-    """The people of each sequence, or else of each shard, and a name for them."""
+def _motions_of(run: FinishedRun) -> Iterator[tuple[str, list[Person]]]:
+    """The people of each sequence, or else of each shard, with its name."""
 
     def key(person: Person) -> tuple[str, ...]:
         meta = person.meta
@@ -95,51 +113,51 @@ def _groups(run: FinishedRun) -> Iterator[tuple[str, list[Person]]]:
         yield name, list(people)
 
 
-def _free_name(wanted: str, taken: set[str]) -> str:
-    """A file name for a sequence that no other has; adds it to those taken."""
+def _unused_name(wanted: str, used: set[str]) -> str:
+    """A file name for a sequence, not among those that are used; adds it to them."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", wanted).strip("._") or "sequence"
     name, number = plain, 2
-    while name.lower() in taken:
+    while name.lower() in used:
         name, number = f"{plain}-{number}", number + 1
-    taken.add(name.lower())
+    used.add(name.lower())
     return name
 
 
-def make_motion(name: str, people: Sequence[Person], bodies: Bodies) -> Motion:
-    """The motion of people who are the frames of one sequence, or no frames at all."""
+def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies) -> OpenSimMotion:
+    """The motion of people who are the frames of one sequence, or of people who are no frames."""
     coordinates, meta = coordinates_of(people[0]), people[0].meta
     in_time = meta["sequence"] is not None
     frames = [int(p.meta["frame"]) for p in people] if in_time else list(range(len(people)))
     rate = float(meta["frame_rate"] or 1 / TIME_STEP)
     points = bodies.points(people, tuple(MARKERS.values()))
     angles = np.array([person.fields["skel_poses"] for person in people], np.float64)
-    angles[:, list(ROOT_DOFS)] = root_angles(points.pelvis, GROUND[coordinates])
-    return Motion(
+    angles[:, list(ROOT_DOFS)] = root_angles(points.pelvis, GROUND_AXES[coordinates])
+    return OpenSimMotion(
         name=name,
         times=np.array(frames) / rate,
         frames=frames,
         rate=rate,
         angles=make_continuous(angles) if in_time else angles,
-        pelvis=points.joints[:, 0] @ GROUND[coordinates].T,
-        markers=_markers(points) @ GROUND[coordinates].T,
+        pelvis=points.joints[:, 0] @ GROUND_AXES[coordinates].T,
+        markers=_markers(points) @ GROUND_AXES[coordinates].T,
         coordinates=coordinates,
     )
 
 
-def _markers(points: Points) -> Array:
+def _markers(points: PosedPoints) -> Array:
     return np.concatenate([points.joints, points.markers], axis=1)
 
 
 def root_angles(pelvis: Array, ground: Array) -> Array:
-    """Tilt, list and rotation (N,3) rad of pelvises (N,3,3) seen from a ground (3,3) of GROUND.
+    """Tilt, list and rotation (N,3) rad of pelvis orientations (N,3,3) in a ground (3,3) of GROUND_AXES.
 
-    Tilt turns first, about z, then list, about x, then rotation, about y: as in SKEL, and in OpenSim's models.
+    They are Euler angles about z (tilt), x (list) and y (rotation), in this order, as in SKEL and in OpenSim's models.
     """
     return Rotation.from_matrix(ground @ pelvis).as_euler("YXZ")[:, ::-1]
 
 
-def mot_text(motion: Motion) -> str:
-    """A motion file: degrees and metres."""
+def mot_text(motion: OpenSimMotion) -> str:
+    """The text of a `.mot`: degrees and metres."""
     degrees = np.degrees(motion.angles)
     columns = np.column_stack([motion.times, degrees[:, :3], motion.pelvis, degrees[:, 3:]])
     header = (
@@ -150,8 +168,8 @@ def mot_text(motion: Motion) -> str:
     return header + "\t".join(["time", *COORDINATES]) + "\n" + _rows(columns)
 
 
-def trc_text(motion: Motion) -> str:
-    """A marker file: metres. Its joint centres end in `_jc`, the others lie on the skin."""
+def trc_text(motion: OpenSimMotion) -> str:
+    """The text of a `.trc`: metres. Names of joint centres end in `_jc`; the other markers lie on the skin."""
     count, rate = len(motion.times), f"{motion.rate:.10g}"
     values = (rate, rate, count, len(MARKER_NAMES), "m", rate, 1, count)
     names = (
@@ -178,14 +196,14 @@ def _rows(columns: Array) -> str:
     return stream.getvalue()
 
 
-def _people_text(motion: Motion, people: Sequence[Person]) -> str:
+def _people_text(motion: OpenSimMotion, people: Sequence[Person]) -> str:
     """Which person is which row, as CSV."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["time", "frame", "key", *_ABOUT])
+    writer.writerow(["time", "frame", "key", *_PERSON_COLUMNS])
     for time, frame, person in zip(motion.times, motion.frames, people, strict=True):
-        about = [person.meta[name] for name in _ABOUT]
-        writer.writerow([f"{time:.8f}", frame, person.key, *about])
+        columns = [person.meta[name] for name in _PERSON_COLUMNS]
+        writer.writerow([f"{time:.8f}", frame, person.key, *columns])
     return stream.getvalue()
 
 

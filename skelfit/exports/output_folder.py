@@ -1,4 +1,4 @@
-"""Where an export goes: nothing of the user's is replaced unless asked for."""
+"""The folder of an export: the user's files are never replaced or removed without --overwrite."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RECORD_NAME = "export.json"
 
 
 def prepare_folder(out: Path, overwrite: bool, record: str = RECORD_NAME) -> None:
-    """Make an empty folder; with `overwrite`, the files of an earlier export's record are removed, and no others.
+    """Make an empty folder; `overwrite` removes the files that the record of an earlier export names, and no others.
 
-    Raises OutputError for a folder that holds anything, unless it is to be overwritten.
+    Raises OutputError for a folder that holds files, unless `overwrite` is set.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: expected a folder, found a file; choose another name")
@@ -38,19 +38,21 @@ def _remove_earlier(out: Path, record: str) -> None:
     try:
         names = read_json(out / record)["files"]
     except (ShardError, KeyError):
-        return  # what is here is not known to be ours: files of the same names are replaced, the others stay
+        return  # no record of ours: files of the same names are replaced, the others stay
     for name in (record, *names):
         if ".." not in Path(name).parts and not Path(name).is_absolute():
             remove_file(out / name)
 
 
-def write_record(out: Path, run: FinishedRun, form: str, files: Iterable[str], **about: Any) -> None:
-    """Say in `export.json`, last, what the folder holds and of which run. Raises OutputError."""
+def write_record(
+    out: Path, run: FinishedRun, export_format: str, files: Iterable[str], **details: Any
+) -> None:
+    """Write `export.json`, the last file: what the folder holds, and of which run. Raises OutputError."""
     content = {
-        "format": form,
+        "format": export_format,
         "subset": run.subset,
         "identity_sha256": run.summary.get("identity_sha256"),
-        **about,
+        **details,
         "files": sorted(files),
     }
     write_json(out / RECORD_NAME, json.loads(json.dumps(content)))

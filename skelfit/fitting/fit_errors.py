@@ -55,11 +55,11 @@ def measure(backend: Backend, skin: SkinPlan, body: Any, batch: Batch) -> Measur
     }
     # All in one array: the host waits for the device at each read.
     ends = np.cumsum([0, *(np.prod(shape) for shape in shapes.values())]).tolist()
-    found, out = backend.lanes_of(ends[-1]), k.skin_errors.Errors()
+    found, out = backend.lanes_of(ends[-1]), k.skin_errors.SkinErrors()
     for (name, shape), first, stop in zip(shapes.items(), ends, ends[1:], strict=False):
         setattr(out, name, found[first:stop].reshape(shape) if stop > first else backend.lanes_of(*shape))
     posing = posing_of(backend, parts, body, batch)
-    room = backend.room(k.skinning.room_for, parts, backend.block, 0)
+    room = backend.room(k.skinning.make_skin_scratch, parts, backend.block, 0)
     people = skinned(backend, skin, batch.target, rows)
     backend.launch(k.skin_errors.errors, parts, [skin.skin, people, posing, backend.chunk, room, out])
     return Measured(found, shapes, batch.count)

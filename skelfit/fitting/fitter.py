@@ -297,12 +297,12 @@ class PairFitter:
             groups,
             [
                 *labels, people.rows, self.start_tables, self.body, self.balls,
-                backend.room(k.joint_frames.make_place, groups),
-                backend.room(k.closed_form_start.make_start_room, groups),
+                backend.room(k.joint_frames.make_joint_frames, groups),
+                backend.room(k.closed_form_start.make_start_scratch, groups),
                 people.transforms, people.coefficients, backend.array(skel_betas), backend.array(q),
             ],
         )  # fmt: skip
-        room = backend.room(k.skinning.room_for, parts, backend.block, 0)
+        room = backend.room(k.skinning.make_skin_scratch, parts, backend.block, 0)
         backend.launch(k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room])
         status = backend.put(new_status(count, self.config.solver.damping))
         trans = torch.zeros(count, 3, device=backend.device)

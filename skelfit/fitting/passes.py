@@ -15,7 +15,7 @@ from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.backends.body_tables import NUM_BETAS
 from skelfit.fitting.backends.retraction_tables import make_balls
 from skelfit.fitting.backends.skin_tables import SkinPlan
-from skelfit.fitting.backends.variable_tables import Tree, make_tree, make_variables
+from skelfit.fitting.backends.variable_tables import JointTree, make_tree, make_variables
 
 if TYPE_CHECKING:
     from skelfit.config.fit_settings import FitConfig, PassConfig
@@ -48,7 +48,7 @@ class Tables:
     """What the passes of a stage against one choice of vertices share for all people."""
 
     skin: SkinPlan
-    tree: Tree
+    tree: JointTree
     variables: Any
     balls: Any
     branches: Any  # (2, 3) variables of the shoulders, whose limits lie at their Euler poles
@@ -62,7 +62,7 @@ class Moments:
 
     rows: Rows  # people, group by group
     moments: Any
-    levers: Any
+    beta_moments: Any
 
 
 def make_tables(
@@ -97,9 +97,9 @@ def whole_groups(rows: Rows, lanes: int) -> Rows:
 
 def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float, joint_weight: float) -> Any:
     """How the solver steps: of the angles alone, with the model of the Hessian, no root held; to be changed."""
-    rules, solver = backend.kernels.objective.Rules(), config.solver
+    rules, solver = backend.kernels.objective.StepRules(), config.solver
     rules.steps, rules.exact, rules.free_betas, rules.free_root = steps, 0, 0, 0
-    rules.branch, rules.way = -1, 0
+    rules.branch, rules.pole_point = -1, 0
     rules.tolerance, rules.joint_weight = tolerance, joint_weight
     rules.max_angle_step, rules.max_beta_step = config.max_angle_step, solver.max_beta_step
     rules.damping, rules.damping_min, rules.damping_max = (
@@ -111,7 +111,7 @@ def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float
     rules.damping_at_rest, rules.noise = solver.damping_at_rest, solver.noise * _FLOAT_EPS
     rules.limit_weight, rules.beta_weight = config.limit_weight, config.beta_weight
     rules.turn_weight, rules.move_weight = 0.0, 0.0
-    rules.beyond = config.branches.beyond
+    rules.branch_excess = config.branches.beyond
     return rules
 
 
@@ -147,7 +147,7 @@ def batch_of(
 
 def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
     """What a vertex pass reads of people, groups of rows (G, L)."""
-    people = backend.kernels.skinning.Skinned()
+    people = backend.kernels.skinning.SkinInputs()
     people.coefficients = backend.lanes_of(len(rows), skin.skin.basis.shape[1])
     people.transforms = backend.lanes_of(len(rows), 24, 12)
     people.target, people.rows = target, backend.ints(rows)
@@ -156,7 +156,7 @@ def skinned(backend: Backend, skin: SkinPlan, target: Any, rows: Rows) -> Any:
 
 def posing_of(backend: Backend, parts: int, body: Any, batch: Batch) -> Any:
     """Where people are, and room for the joints of so many chunks."""
-    posing = backend.room(backend.kernels.posing.make_posing, parts)
+    posing = backend.room(backend.kernels.posing.make_pose_inputs, parts)
     posing.q, posing.betas = backend.array(batch.q), backend.array(batch.betas)
     posing.trans, posing.body = backend.array(batch.trans), body
     return posing
@@ -164,7 +164,7 @@ def posing_of(backend: Backend, parts: int, body: Any, batch: Batch) -> Any:
 
 def state_of(backend: Backend, batch: Batch) -> Any:
     """Where people are, for the kernels that step; not a copy."""
-    state = backend.kernels.levenberg_marquardt.State()
+    state = backend.kernels.levenberg_marquardt.FitState()
     for name in ("q", "betas", "trans", "origin", "status"):
         setattr(state, name, backend.array(getattr(batch, name)))
     return state
@@ -183,20 +183,20 @@ def vertex_pass(backend: Backend, tables: Tables, batch: Batch, rows: Rows, beta
     parts = chunks(backend, count)
     posing = posing_of(backend, parts, tables.body, batch)
     free = NUM_BETAS if betas_free else 0
-    room = backend.room(k.skinning.room_for, parts, backend.block, free)
-    moments, levers = k.moments.Moments(), k.betas_moments.Levers()
+    room = backend.room(k.skinning.make_skin_scratch, parts, backend.block, free)
+    moments, beta_moments = k.moments.SkinMoments(), k.betas_moments.BetaMoments()
     moments.start, moments.d = (backend.lanes_of(count, joints, 12) for _ in range(2))
     moments.pairs, moments.value = backend.lanes_of(count, pairs, 10), backend.lanes_of(count)
-    levers.betas = backend.lanes_of(count if free else 0, NUM_BETAS)
-    levers.lever = backend.lanes_of(count if free else 0, joints, 12, NUM_BETAS)
-    levers.products = backend.lanes_of(count if free else 0, NUM_BETAS, NUM_BETAS)
-    levers.pull = backend.lanes_of(count if free else 0, NUM_BETAS)
+    beta_moments.betas = backend.lanes_of(count if free else 0, NUM_BETAS)
+    beta_moments.cross = backend.lanes_of(count if free else 0, joints, 12, NUM_BETAS)
+    beta_moments.products = backend.lanes_of(count if free else 0, NUM_BETAS, NUM_BETAS)
+    beta_moments.residual = backend.lanes_of(count if free else 0, NUM_BETAS)
     inputs = [tables.skin.skin, people, posing, backend.chunk, room, moments]
     if betas_free:
-        backend.launch(k.betas_moments.shaped_moments, parts, [*inputs, levers])
+        backend.launch(k.betas_moments.shaped_moments, parts, [*inputs, beta_moments])
     else:
         backend.launch(k.moments.moments, parts, inputs)
-    return Moments(groups.reshape(-1), moments, levers)
+    return Moments(groups.reshape(-1), moments, beta_moments)
 
 
 def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places: Rows, rules: Any) -> None:
@@ -211,12 +211,13 @@ def solve(backend: Backend, tables: Tables, batch: Batch, found: Moments, places
         groups,
         [
             backend.ints(found.rows[where]), backend.ints(where), slots, rules, state_of(backend, batch),
-            batch.located, found.moments, found.levers, tables.variables, tables.balls, tables.branches, tables.body,
-            backend.room(k.joint_frames.make_place, groups),
-            backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
-            backend.room(k.betas_terms.make_shaping, groups if rules.free_betas else 0, joints),
-            backend.room(k.objective.make_work, groups, variables, tables.balls.index.shape[0]),
-            backend.room(k.damped_step.make_steps, groups, variables),
+            batch.located, found.moments, found.beta_moments, tables.variables, tables.balls, tables.branches,
+            tables.body,
+            backend.room(k.joint_frames.make_joint_frames, groups),
+            backend.room(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
+            backend.room(k.betas_terms.make_beta_terms, groups if rules.free_betas else 0, joints),
+            backend.room(k.objective.make_variable_scratch, groups, variables, tables.balls.index.shape[0]),
+            backend.room(k.damped_step.make_newton_scratch, groups, variables),
         ],
     )  # fmt: skip
 
@@ -237,15 +238,15 @@ def run_pass(
         return found
     status = backend.read(batch.status)[torch.from_numpy(rows)].numpy()
     for branch in range(tables.num_branches):
-        places = np.flatnonzero(status[:, DOUBT + branch] > rules.beyond)
+        places = np.flatnonzero(status[:, DOUBT + branch] > rules.branch_excess)
         for way in range(_WAYS if len(places) else 0):
             solve(backend, tables, batch, found, places, _elsewhere(backend, rules, branch, way, tries))
     return found
 
 
 def _elsewhere(backend: Backend, rules: Any, branch: int, way: int, steps: int) -> Any:
-    other = backend.kernels.objective.Rules()
-    for name in backend.kernels.objective.Rules.vars:
+    other = backend.kernels.objective.StepRules()
+    for name in backend.kernels.objective.StepRules.vars:
         setattr(other, name, getattr(rules, name))
-    other.branch, other.way, other.steps = branch, way, steps
+    other.branch, other.pole_point, other.steps = branch, way, steps
     return other

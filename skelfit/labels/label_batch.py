@@ -45,6 +45,7 @@ class LabelProperties:
     upright: tuple[float, float, float] = (0.0, 0.0, 0.0)
     telling: int = 0  # the number of rows in this sum
     told_up: tuple[int, int] = (0, 0)  # number of its files that tell y up, and of those that tell z up
+    first_up: tuple[str, str] = ("", "")  # the names of the first such files
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,18 @@ from skelfit.labels.label_batch import (
 from skelfit.labels.label_schema import check_keys, check_sha256
 from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
-from skelfit.labels.readers.sequence_folder import LAYOUT, list_sequences, name_sequence, read_folder
+from skelfit.labels.readers.sequence_folder import (
+    BAD_FILE,
+    LAYOUT,
+    list_sequences,
+    name_sequence,
+    read_folder,
+)
 from skelfit.labels.world_up import check_up, world_of
 from skelfit.storage.atomic_write import atomic_write, remove_file
 from skelfit.storage.path_checks import require_regular_file
 
-_FORMAT = 5  # of the HDF5 layout
+_FORMAT = 6  # of the HDF5 layout
 _SLACK = 1 << 16  # bytes that HDF5 adds to the arrays, and a margin
 _CHUNK_ROWS = 1024  # about one shard, so that little is read in vain
 _CHUNK_BYTES = 1 << 22  # at most: meshes are large
@@ -193,7 +199,7 @@ class StoreContents:
     has_boxes: bool
     has_keypoints: bool  # 2D
     has_smpl: bool
-    sequences: tuple[MotionSequence, ...]
+    sequences: tuple[MotionSequence, ...]  # without the rows that stand for unusable files
 
     def has(self, data: str) -> bool:
         """Whether the labels have the data that a filter needs (`skelfit.labels.filters.REQUIRED_DATA`)."""
@@ -205,6 +211,8 @@ def store_contents(store_path: str | Path, rows: int) -> StoreContents:
     with _open(store_path) as file:
         selection = slice(0, rows)
         about, sequences = _extra(store_path, file)
+        reasons = _slice(store_path, file, "bad", selection) if sequences else np.zeros(0, "S1")
+        unusable = set(np.flatnonzero(np.char.startswith(reasons, f"{BAD_FILE}:".encode())).tolist())
         return StoreContents(
             genders=frozenset(
                 g.decode() for g in np.unique(_slice(store_path, file, "gender", selection)).tolist()
@@ -213,15 +221,14 @@ def store_contents(store_path: str | Path, rows: int) -> StoreContents:
             has_boxes=bool(_slice(store_path, file, "scale", selection).any()),
             has_keypoints=about.has_keypoints,
             has_smpl=about.has_smpl,
-            sequences=tuple(s for s in sequences if s.start < rows),
+            sequences=tuple(s for s in sequences if s.start < rows and s.start not in unusable),
         )
 
 
 def _extra(store_path: str | Path, file: h5py.File) -> tuple[LabelProperties, tuple[MotionSequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
-    about = LabelProperties(
-        **content["about"] | {name: tuple(content["about"][name]) for name in ("notes", "upright", "told_up")}
-    )
+    lists = ("notes", "upright", "told_up", "first_up")
+    about = LabelProperties(**content["about"] | {name: tuple(content["about"][name]) for name in lists})
     return about, tuple(MotionSequence(**values) for values in content["sequences"])
 
 
@@ -287,7 +294,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     notes: Counter[str] = Counter()
     rows, count, has_keypoints, upright, telling = 0, 0, False, np.zeros(3), 0
     worlds: set[Coordinates] = set()
-    told_up = np.zeros(2, np.int64)
+    told_up, first_up = np.zeros(2, np.int64), ("", "")
     stream = iter(pieces)
     first = next(stream)  # before anything is written: most unusable files fail here
     with atomic_write(path) as temporary:
@@ -308,6 +315,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     telling += piece.about.telling
                     worlds.add(piece.about.coordinates)
                     told_up += piece.about.told_up
+                    y_name, z_name = piece.about.first_up
+                    first_up = (first_up[0] or y_name, first_up[1] or z_name)
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
@@ -317,15 +326,15 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     for note, n in notes.most_common(_NOTES)
                 )
                 x, y, z = upright.tolist()
-                agreed = first.about.coordinates if len(worlds) == 1 else world_of((x, y, z), telling, None)
                 about = replace(
                     first.about,
-                    coordinates=agreed,
+                    coordinates=_common_coordinates(worlds, (x, y, z), telling),
                     has_keypoints=has_keypoints,
                     notes=told,
                     upright=(x, y, z),
                     telling=telling,
                     told_up=(int(told_up[0]), int(told_up[1])),
+                    first_up=first_up,
                 )
                 extra = {"about": asdict(about), "sequences": [asdict(s) for s in sequences]}
                 _create(file, _EXTRA, np.frombuffer(json.dumps(extra).encode(), np.uint8))
@@ -335,6 +344,16 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
         except RuntimeError as error:  # raised by HDF5 for a failed write when the file is closed
             raise OSError(f"HDF5: {error}") from error
     return rows
+
+
+def _common_coordinates(
+    worlds: set[Coordinates], upright: tuple[float, float, float], telling: int
+) -> Coordinates:
+    """The coordinates of a store. Unusable files, whose coordinates are unknown, do not count."""
+    known = [world for world in worlds if world != "unknown"]
+    if len(known) > 1:
+        return world_of(upright, telling, None)
+    return known[0] if known else "unknown"
 
 
 def _and_then(first: LabelBatch, others: Iterator[LabelBatch]) -> Iterator[LabelBatch]:

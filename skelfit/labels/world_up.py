@@ -22,6 +22,11 @@ from skelfit.labels.label_batch import Coordinates, FloatArray, LabelBatch, Labe
 # An axis is up where the mean of the unit vectors from limbs to trunk is within 45 degrees of it, and is at least this
 # long: who lies and rolls over has a short one.
 _ALONG, _LENGTH = 0.7, 0.4
+# Who lies with the head towards -y looks the same.
+_Y_DOWN = (
+    "if they stand, y points down, as in a camera's coordinates, and no option says so: "
+    "turn global orientations and 'trans' by 180 degrees about x first"
+)
 # SMPL's joints, parents first: parent, and the offset from it at rest in cm (x to the left, y up, z forward), about as
 # in the mean body.
 _OFFSETS_CM: dict[int, tuple[int, tuple[int, int, int]]] = {
@@ -65,6 +70,12 @@ def clear_up(upright: tuple[float, float, float], rows: int) -> UpAxis | None:
     return "y" if mean[1] >= least else "z" if mean[2] >= least else None
 
 
+def _is_y_down(upright: tuple[float, float, float], rows: int) -> bool:
+    """Whether, by the same sum, trunks are below limbs along y."""
+    x, y, z = upright
+    return clear_up((-x, -y, -z), rows) == "y"
+
+
 def world_of(upright: tuple[float, float, float], rows: int, given: UpAxis | None) -> Coordinates:
     """The world that labels stand in: the one that is given, else by value, else AMASS's own, whose z is up."""
     up = given or clear_up(upright, rows) or "z"
@@ -73,16 +84,14 @@ def world_of(upright: tuple[float, float, float], rows: int, given: UpAxis | Non
 
 def notes_on_up(upright: tuple[float, float, float], rows: int, options: ReadOptions) -> list[str]:
     """What is said of the axis that is up, in a file of so many rows."""
-    notes = []
-    if rows and options.labels_up is None:
-        up = clear_up(upright, rows)
-        told = "along it people's trunks are above their limbs"
-        notes.append(
-            f"{up} is up: {told}" if up else "z is taken to be up, as in AMASS: the people do not tell"
-        )
-    if options.up is not None:
-        notes.append(f"{options.up} is up in the shards")
-    return notes
+    if not rows or options.labels_up is not None:
+        return []
+    if up := clear_up(upright, rows):
+        return [f"{up} is up: along it people's trunks are above their limbs"]
+    taken = "z is taken to be up, as in AMASS"
+    if _is_y_down(upright, rows):
+        return [f"{taken}, but people's trunks are below their limbs along y: {_Y_DOWN}"]
+    return [f"{taken}: the people do not tell"]
 
 
 def check_up(path: Path, options: ReadOptions, about: LabelProperties, rows: int) -> None:
@@ -91,11 +100,14 @@ def check_up(path: Path, options: ReadOptions, about: LabelProperties, rows: int
         return
     say = "say which is up with --labels-up y or z (read.labels_up in a manifest)"
     if all(about.told_up):
-        found = "y in {} of them and z in {}; convert these apart, or ".format(*about.told_up) + say
+        (y, z), (one, other) = about.told_up, about.first_up
+        found = f"y in {y} of them (the first: {one}) and z in {z} (the first: {other}); convert these apart, or {say}"
         raise LabelError(path, None, f"files with the same axis up, for --up {options.up}", found)
     if clear_up(about.upright, about.telling) is None:
-        x, y, z = np.array(about.upright) / max(about.telling, 1)
-        found = f"their mean direction ({x:.2f}, {y:.2f}, {z:.2f}); {say}"
+        mean = np.array(about.upright) / max(about.telling, 1)
+        found = "their mean direction ({:.2f}, {:.2f}, {:.2f}); ".format(*mean) + say
+        if _is_y_down(about.upright, about.telling):
+            found = f"them below along y: {_Y_DOWN}, or drop --up; if they lie, {say}"
         raise LabelError(path, None, f"trunks above limbs along y or z, for --up {options.up}", found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class FinishedRun:
     folder: Path
     summary: Mapping[str, Any]
     shards: tuple[tuple[ShardFiles, ShardMarker], ...]
-    kept: frozenset[str] | None = None  # keys of those who are exported; None: everybody
+    kept: frozenset[str] | None = None  # keys of the people to read; None: all
 
     @property
     def subset(self) -> str:
@@ -48,28 +48,16 @@ class FinishedRun:
 
     @property
     def rows_out(self) -> int:
-        """How many people there are to export."""
+        """The number of people to read."""
         return int(self.summary["rows_out"]) if self.kept is None else len(self.kept)
 
     def keeps(self, key: str) -> bool:
-        """Whether a person is exported."""
+        """Whether a person is read."""
         return self.kept is None or key in self.kept
 
     def only(self, path: Path) -> FinishedRun:
-        """The same run with those people only whom a keep-list keeps. Raises InputError, also when it lacks anybody."""
-        keep = read_keep(path)
-        keys = [
-            row["key"]
-            for files, _ in self.shards
-            for row in read_rows(files.sidecar)
-            if row["status"] in PUBLISHED
-        ]
-        if missing := next((key for key in keys if key not in keep), None):
-            raise InputError(path, missing, "a line for everybody in the shards", "none")
-        kept = frozenset(key for key in keys if keep[key])
-        if not kept:
-            raise InputError(path, "keep", "somebody who is kept", "nobody")
-        return replace(self, kept=kept)
+        """The run without the people that a keep-list drops. Raises InputError, also where the list lacks a key."""
+        return replace(self, kept=kept_keys([files for files, _ in self.shards], path))
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -107,11 +95,11 @@ def open_run(folder: Path) -> FinishedRun:
     for key in ("subset", "shards", "rows_out", "identity"):
         if key not in summary:
             raise ShardError(path, key, "a value", "no such key")
-    found = list_shards(folder, summary["subset"])
-    if len(found) != summary["shards"]:
-        raise ShardError(folder, None, f"the {summary['shards']} shards of the summary", f"{len(found)}")
+    listed = list_shards(folder, summary["subset"])
+    if len(listed) != summary["shards"]:
+        raise ShardError(folder, None, f"the {summary['shards']} shards of the summary", f"{len(listed)}")
     shards = []
-    for files in found:
+    for files in listed:
         marker = read_marker(files)
         check_shard(files, marker)
         shards.append((files, marker))
@@ -121,3 +109,15 @@ def open_run(folder: Path) -> FinishedRun:
     if not people:
         raise ShardError(folder, None, "at least one person in the shards", "none")
     return FinishedRun(folder, summary, tuple(shards))
+
+
+def kept_keys(shards: Iterable[ShardFiles], path: Path) -> frozenset[str]:
+    """The keys of those people of some shards whom a keep-list keeps. Raises InputError, also when it lacks anybody."""
+    keep = read_keep(path)
+    keys = [row["key"] for files in shards for row in read_rows(files.sidecar) if row["status"] in PUBLISHED]
+    if missing := next((key for key in keys if key not in keep), None):
+        raise InputError(path, missing, "a line for each person in the shards", "none")
+    kept = frozenset(key for key in keys if keep[key])
+    if not kept:
+        raise InputError(path, "keep", "at least one person to keep", "none")
+    return kept

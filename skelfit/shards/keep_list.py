@@ -1,4 +1,4 @@
-"""The keep-list of a dataset: whom `skelfit verify` found good enough, and why the others not.
+"""The keep-list of a dataset: which people `skelfit verify` keeps, and why it drops the others.
 
 A CSV file with a line per person, which spreadsheets and pandas read too: key, shard, keep (1 or 0), reasons.
 """

@@ -57,10 +57,10 @@ class Distribution:
             return [None for _ in shares]
         values = np.array(sorted(self.counts), dtype=np.int64)
         ends = np.cumsum([self.counts[int(v)] for v in values])
-        places = np.asarray(shares) * (ends[-1] - 1)
-        low = values[np.searchsorted(ends, np.floor(places), side="right")]
-        high = values[np.searchsorted(ends, np.ceil(places), side="right")]
-        result = low + (high - low) * (places - np.floor(places))
+        positions = np.asarray(shares) * (ends[-1] - 1)
+        low = values[np.searchsorted(ends, np.floor(positions), side="right")]
+        high = values[np.searchsorted(ends, np.ceil(positions), side="right")]
+        result = low + (high - low) * (positions - np.floor(positions))
         return [float(v) / UNITS_PER_MM for v in result]
 
     def to_json(self) -> dict[str, float | None]:

@@ -44,7 +44,7 @@ class ShardFiles:
 
     @property
     def started(self) -> Path:
-        """There while the shard is being made, for those who watch, and left behind by a kill."""
+        """There while the shard is being made. A killed process leaves it behind."""
         return self.folder / f".{self.name}.started.json"
 
 
@@ -75,7 +75,7 @@ def list_shards(folder: Path, subset: str) -> list[ShardFiles]:
 
 
 def list_started(folder: Path, subset: str) -> list[ShardFiles]:
-    """The shards of a subset that somebody began, in order."""
+    """The shards of a subset that a task began, in order."""
     names = {_shard_name(path.name[1:], subset) for path in folder.glob(f".{subset}-*.started.json")}
     return [ShardFiles(folder, name) for name in sorted(names) if name]
 

@@ -60,9 +60,9 @@ def check_shard(files: ShardFiles, marker: ShardMarker, *, hash_tar: bool = Fals
             )
         if path == files.sidecar or hash_tar:
             with open(path, "rb") as stream:
-                found = _sha256(stream)
-            if found != record.sha256:
-                raise ShardError(path, "sha256", record.sha256, found)
+                sha256 = _sha256(stream)
+            if sha256 != record.sha256:
+                raise ShardError(path, "sha256", record.sha256, sha256)
 
 
 def _sha256(stream: IO[bytes]) -> str:

@@ -25,46 +25,43 @@ class ShardSample:
 class ShardRow:
     """One input row of a sidecar. Errors are None where there was no finite fit."""
 
-    key: str
+    key: str  # key of the person's sample
     row: int  # index in the label file
-    status: str
-    reason: str
-    pve_mm: float | None
-    max_vertex_mm: float | None
-    stage_pve_mm: Mapping[str, float | None]
-    skel_gender: str | None  # of the SKEL body that was fitted
-    betas_mm: Mapping[
-        str, float | None
-    ]  # RMS distance of SKEL's skin at rest to SMPL's, betas transferred and refined
+    status: str  # what became of the row
+    reason: str  # why, where the status or the image needs a reason
+    pve_mm: float | None  # mean vertex error
+    max_vertex_mm: float | None  # largest vertex error
+    stage_pve_mm: Mapping[str, float | None]  # mean vertex error after each stage
+    skel_gender: str | None  # gender of the SKEL body that was fitted
+    # RMS distance of SKEL's skin at rest to SMPL's, with betas transferred and refined
+    betas_mm: Mapping[str, float | None]
     unseen_keypoints: int  # 2D keypoints whose confidence a filter set to 0
-    image: bool | None  # whether the image was found; None when none was asked for
-    sequence: str | None = None  # what a frame belongs to; None: the row is no frame of a sequence
-    frame: int | None = None  # which of its frames it is, from 0 on
-    frame_rate: float | None = None  # Hz; None also where the file does not say
-    fitted_rate: float | None = (
-        None  # Hz, at which it was fitted as one problem with its sequence; None: by itself
-    )
+    image: bool | None  # whether the image is there; null: no image was asked for
+    sequence: str | None = None  # name of the sequence; null: the row is no frame of a sequence
+    frame: int | None = None  # number of the frame, from 0
+    frame_rate: float | None = None  # Hz; null also where the file does not say
+    # Hz, at which the frame was fitted as one problem with its sequence; null: it was fitted by itself
+    fitted_rate: float | None = None
     subject: str | None = None  # whose motion it is
-    # Of the SMPL body that made the mesh that was fitted; None: there was no finite fit, or a mesh came in.
+    # gender of the SMPL body whose mesh was fitted; null: no finite fit, or a mesh came in
     target_gender: str | None = None
-    root: str | None = None  # frozen, turn or free, in this fit; None: there was no finite one
-    digest: str = ""  # of this row and its sample (row_digest), when it is written
+    root: str | None = None  # frozen, turn or free, in this fit; null: no finite fit
+    digest: str = ""  # hash of this row and its sample (row_digest), set when it is written
 
 
 @dataclass(frozen=True)
 class ShardMarker:
     """The done marker of a shard."""
 
-    name: str
-    start: int  # rows [start, stop) of the label file
-    stop: int
-    rows_in: int
-    rows_out: int
-    statuses: Mapping[str, int]
-    rejected: Mapping[str, int]  # 'status: kind of reason' of the rows that are not in the tar
-    tar: FileRecord
-    sidecar: FileRecord
-    identity_sha256: str
-    identity: Mapping[
-        str, Any
-    ]  # what the run's results depend on: labels, pipeline, models, layout, algorithm
+    name: str  # name of the shard
+    start: int  # first row of the label file
+    stop: int  # row after the last
+    rows_in: int  # number of input rows
+    rows_out: int  # number of people in the tar
+    statuses: Mapping[str, int]  # rows by status
+    rejected: Mapping[str, int]  # rows that are not in the tar, by 'status: kind of reason'
+    tar: FileRecord  # size and sha256 of the tar
+    sidecar: FileRecord  # size and sha256 of the sidecar
+    identity_sha256: str  # hash of the identity
+    # what the run's results depend on: labels, pipeline, models, layout, algorithm
+    identity: Mapping[str, Any]

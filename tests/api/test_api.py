@@ -21,6 +21,8 @@ API = {
     "FittedPeople": (
         "(poses, betas, trans, pve_mm, max_vertex_mm, status, reason, skel_gender, models, notes=())"
     ),
+    "LabelledPerson": "(key, status, labels, meta, image)",
+    "ShardPeople": "(shards, kept=None, images=True)",
     "SkelModel": "(asset, device='cpu', dtype=torch.float32)",
     "SkelfitError": "exception",
     "SmplModel": "(asset, device='cpu', dtype=torch.float32, num_betas=10)",
@@ -28,6 +30,7 @@ API = {
     "fit": f"(pose, betas, transl=None, *, {_FIT}, frames_per_second=None)",
     "fit_mesh": f"(vertices, *, {_FIT})",
     "load_models": "(folder=None)",
+    "load_shards": "(shards, *, keep=None, images=True)",
 }
 # What a FittedPeople has beside its fields.
 OF_PEOPLE = {

@@ -11,7 +11,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from label_files import write
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from skelfit.api.fit_arrays import NumPyPeople, fit, fit_mesh, load_models
@@ -31,7 +30,7 @@ from skelfit.shards.shard_reader import read_rows, read_samples
 ROOT = Path(__file__).parents[2]
 PEOPLE, FRAMES = 24, 12
 NAN_ROW, ABSURD_ROW = 3, 5
-Labels = dict[str, NDArray[Any]]
+Labels = dict[str, Any]  # arrays by name
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +97,13 @@ def assert_as_converted(people: NumPyPeople, rows: list[dict[str, Any]], stored:
         assert value.dtype == np.float32 and value[published].tobytes() == stored[name][published].tobytes()
 
 
+def fit_here(labels: Labels, **options: Any) -> NumPyPeople:
+    """Arrays fitted on this processor."""
+    people: Any = fit(**labels, **options, device="cpu")
+    assert isinstance(people.poses, np.ndarray)
+    return people
+
+
 def camerahmr(labels: Labels) -> dict[str, Any]:
     """The same people as a label file of the CameraHMR release."""
     camera = np.array([[600, 0, 128], [0, 600, 128], [0, 0, 1]], np.float32)
@@ -115,7 +121,7 @@ def camerahmr(labels: Labels) -> dict[str, Any]:
 
 def test_a_fit_has_the_bits_of_a_conversion(tmp_path: Path, labels: Labels, strict: Path) -> None:
     rows, stored = converted(tmp_path, camerahmr(labels), "--pipeline", strict)
-    people = fit(**labels, pipeline=strict, device="cpu")
+    people = fit_here(labels, pipeline=strict)
     assert_as_converted(people, rows, stored)
     # Statuses that differ, or the comparison says little.
     assert {"ok", "bad_input", "residual_above_gate", "limit_violation"} <= set(people.status.tolist())
@@ -164,13 +170,13 @@ def few(labels: Labels) -> Labels:
 
 @pytest.fixture(scope="module")
 def fitted(few: Labels) -> NumPyPeople:
-    return fit(**few, device="cpu")
+    return fit_here(few)
 
 
 def test_leading_dimensions_are_kept(few: Labels, fitted: NumPyPeople) -> None:
     grid = {name: values.reshape(2, 3, *values.shape[1:]) for name, values in few.items()}
     grid["pose"] = grid["pose"].reshape(2, 3, 72)
-    people = fit(**grid, device="cpu")
+    people = fit_here(grid)
     shapes = {name: value.shape for name, value in people.to_numpy().items()}
     plain = dict.fromkeys(("pve_mm", "max_vertex_mm", "status", "reason", "skel_gender"), (2, 3))
     assert shapes == {"poses": (2, 3, 46), "betas": (2, 3, 10), "trans": (2, 3, 3)} | plain
@@ -181,10 +187,10 @@ def test_leading_dimensions_are_kept(few: Labels, fitted: NumPyPeople) -> None:
 
 
 def test_arguments_are_broadcast(few: Labels) -> None:
-    one_shape = fit(few["pose"], few["betas"][0], gender="m", device="cpu")
-    each = fit(
-        few["pose"], np.tile(few["betas"][0], (6, 1)), np.zeros((6, 3)), gender=["male"] * 6, device="cpu"
-    )
+    pose, betas = few["pose"], few["betas"][0]
+    one_shape = fit_here({"pose": pose, "betas": betas}, gender="m")
+    many = {"pose": pose, "betas": np.tile(betas, (6, 1)), "transl": np.zeros((6, 3))}
+    each = fit_here(many, gender=["male"] * 6)
     assert one_shape.poses.tobytes() == each.poses.tobytes()
     assert one_shape.trans.tobytes() == each.trans.tobytes()
     assert set(one_shape.skel_gender.tolist()) == {"male"}
@@ -193,7 +199,7 @@ def test_arguments_are_broadcast(few: Labels) -> None:
 def test_matrices_are_the_axis_angles_they_are(few: Labels, fitted: NumPyPeople) -> None:
     matrices = Rotation.from_rotvec(few["pose"].reshape(-1, 3)).as_matrix().reshape(6, 24, 3, 3)
     matrices[2, 9] *= 1.5
-    people = fit(**few | {"pose": matrices}, device="cpu")
+    people = fit_here(few | {"pose": matrices})
     good = [0, 1, 3, 4, 5]
     assert np.abs(people.poses[good] - fitted.poses[good]).max() < 2e-3
     assert people.status[2] == "bad_input" and people.reason[2].startswith("bad_rotation: pose, joint 9")
@@ -217,7 +223,7 @@ def test_tensors_in_are_tensors_out(few: Labels, fitted: NumPyPeople) -> None:
 
 def test_more_betas_than_ten_are_said(few: Labels, fitted: NumPyPeople) -> None:
     more = np.concatenate([few["betas"], np.full((6, 6), 9.0)], axis=1)
-    people = fit(**few | {"betas": more}, device="cpu")
+    people = fit_here(few | {"betas": more})
     assert people.notes == ("'betas': using 10 of 16 columns",) and fitted.notes == ()
     assert people.poses.tobytes() == fitted.poses.tobytes()
 
@@ -253,7 +259,7 @@ def test_bodies_follow_from_the_parameters(few: Labels, fitted: NumPyPeople, mod
 
 def test_who_has_no_fit_has_no_body(labels: Labels) -> None:
     two = {name: values[[NAN_ROW, 6]] for name, values in labels.items()}
-    people = fit(**two, device="cpu")
+    people = fit_here(two)
     assert np.isnan(people.vertices()[0]).all() and np.isfinite(people.vertices()[1]).all()
     assert np.isnan(people.joints()[0]).all() and np.isnan(people.bones()[0]).all()
     assert people.usable.tolist() == [False, True] and people.skel_gender[0] == ""
@@ -355,7 +361,7 @@ def test_a_gpu_that_is_not_there() -> None:
 
 def test_models_and_pipelines_as_objects(few: Labels, fitted: NumPyPeople, models: ModelSet) -> None:
     chosen: Pipeline = chosen_pipeline("hmr-skel")
-    people = fit(**few, models=models, pipeline=chosen, device="cpu")
+    people = fit_here(few, models=models, pipeline=chosen)
     assert people.poses.tobytes() == fitted.poses.tobytes() and people.models is models
     female = fit(few["pose"], few["betas"], skel_gender="female", pipeline=chosen, device="cpu")
     assert set(female.skel_gender.tolist()) == {"female"}

@@ -1,4 +1,4 @@
-"""The blocks of docs/clusters.md, and of its section in the README, run as they are written: a few people, no SLURM."""
+"""The blocks of docs/clusters.md and the last one of docs/convert.md, run as written: a few people, no SLURM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from programs import shell_words
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = re.split(r"^## ", (ROOT / "docs" / "clusters.md").read_text(), flags=re.M)[1:]
-SECTIONS += re.findall(r"^## (Clusters\n.*?)^## ", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+SECTIONS += (ROOT / "docs" / "convert.md").read_text().split("\n## ")[-1:]
 PEOPLE = 40
 MANIFEST = f"""name: demo
 labels: [{{path: demo/demo-release.npz, source: camerahmr}}]

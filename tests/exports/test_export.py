@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_fakes import make_fields, make_metas, write_run
+from export_fakes import export, make_fields, make_metas, write_run
 from job_fakes import (
     DIVERGED_ROW,
     FAR_ROW,
@@ -31,7 +31,7 @@ from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import OutputError
-from skelfit.exports.skel_cf import export_skel_cf
+from skelfit.exports.exporter import ExportOptions
 from skelfit.labels.label_store import build_store, store_info
 from skelfit.shards.finished_run import open_run
 from skelfit.shards.shard_files import ShardError
@@ -94,7 +94,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 def test_what_was_converted_comes_back(tmp_path: Path, run_folder: Path) -> None:
-    assert export_skel_cf(open_run(run_folder), tmp_path / "new" / "out.npz") == 17
+    assert export("skel-cf", run_folder, tmp_path / "new" / "out.npz").people == 17
     kept = [i for i in range(20) if i not in (NAN_ROW, DIVERGED_ROW, FAR_ROW)]
     with np.load(tmp_path / "new" / "out.npz") as out, np.load(tmp_path / "people.npz") as source:
         assert {key: out[key].shape[1:] for key in out.files} == SHAPES
@@ -116,7 +116,7 @@ def test_a_loader_of_its_keys_reads_everybody(tmp_path: Path) -> None:
     run = make_run(tmp_path, images=True)
     (tmp_path / "images" / "train" / f"{NO_IMAGE_ROW:06d}.jpg").write_bytes(picture(NO_IMAGE_ROW))
     convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
-    export_skel_cf(open_run(Path(run.out)), tmp_path / "out.npz")
+    export("skel-cf", Path(run.out), tmp_path / "out.npz")
     people = SkelCfDataset(tmp_path / "out.npz", tmp_path / "images")
     assert len(people) == 17
     shapes = {
@@ -139,7 +139,7 @@ def test_shards_made_of_the_exported_file_hold_the_same(tmp_path: Path, models: 
     pipeline = replace(load_pipeline(ROOT / "pipelines" / "hmr-skel.yaml"), shard_size=4)
     fitter = make_fitter(models, pipeline, "cpu")
     first = convert(tmp_path / "first", labels, pipeline, models, fitter)
-    export_skel_cf(open_run(first), tmp_path / "out.npz")
+    export("skel-cf", first, tmp_path / "out.npz")
     second = convert(tmp_path / "second", tmp_path / "out.npz", pipeline, models, fitter)
     before, after = (list(open_run(folder).people()) for folder in (first, second))
     assert len(before) == len(after) == 9
@@ -153,7 +153,7 @@ def test_shards_made_of_the_exported_file_hold_the_same(tmp_path: Path, models: 
         assert (one.meta["keypoints3d"], other.meta["keypoints3d"]) == ("skel", "labels")
         same = ("imgname", "smpl_gender", "skel_gender", "status")
         assert all(one.meta[key] == other.meta[key] for key in same)
-    export_skel_cf(open_run(second), tmp_path / "again.npz")
+    export("skel-cf", second, tmp_path / "again.npz")
     with np.load(tmp_path / "out.npz") as out, np.load(tmp_path / "again.npz") as again:
         assert out.files == again.files
         for key in set(out.files) - {"row"}:
@@ -164,7 +164,7 @@ def test_what_came_in_is_left_out_where_it_was_no_smpl_in_a_camera(tmp_path: Pat
     changes = {"smpl": [True, False], "camera": [True, False], "coordinates": ["camera", "world_z_up"]}
     for name, values in changes.items():
         folder = write_run(tmp_path / name, make_fields(2), make_metas(2, **{name: values}))
-        export_skel_cf(open_run(folder), tmp_path / f"{name}.npz")
+        export("skel-cf", folder, tmp_path / f"{name}.npz")
         with np.load(tmp_path / f"{name}.npz") as out:
             assert not {"pose_cam", "shape", "trans_cam", "gender"} & set(out.files)
             assert out["skel_poses"].shape == (2, 46)
@@ -194,7 +194,7 @@ def test_boxes_that_are_not_square_keep_both_sides(tmp_path: Path) -> None:
     np.savez(tmp_path / "people.npz", **columns)
     run = remake(tmp_path, run)
     convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
-    export_skel_cf(open_run(Path(run.out)), tmp_path / "out.npz")
+    export("skel-cf", Path(run.out), tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as out:
         np.testing.assert_array_equal(out["scale"], columns["scale"][out["row"]])
 
@@ -209,11 +209,11 @@ def test_a_file_is_not_replaced_unasked(tmp_path: Path, run_folder: Path) -> Non
     out = tmp_path / "out.npz"
     out.write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        export_skel_cf(open_run(run_folder), out)
+        export("skel-cf", run_folder, out)
     assert out.read_text() == "mine"
-    assert export_skel_cf(open_run(run_folder), out, overwrite=True) == 17
+    assert export("skel-cf", run_folder, out, ExportOptions(overwrite=True)).people == 17
     with pytest.raises(OutputError, match=r"ends in \.npz"):
-        export_skel_cf(open_run(run_folder), tmp_path / "out.pkl")
+        export("skel-cf", run_folder, tmp_path / "out.pkl")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_an_incomplete_run_is_refused(tmp_path: Path, run_folder: Path, missing:
     for path in run_folder.glob(missing):
         path.unlink()
     with pytest.raises(ShardError, match=said):
-        export_skel_cf(open_run(run_folder), tmp_path / "out.npz")
+        export("skel-cf", run_folder, tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
 
 
@@ -237,7 +237,7 @@ def test_a_tar_that_was_cut_is_refused(tmp_path: Path, run_folder: Path) -> None
     tar = run_folder / "fake-000002.tar"
     tar.write_bytes(tar.read_bytes()[:-10240])
     with pytest.raises(ShardError, match=r"fake-000002\.tar: expected \d+ bytes"):
-        export_skel_cf(open_run(run_folder), tmp_path / "out.npz")
+        export("skel-cf", run_folder, tmp_path / "out.npz")
 
 
 def test_a_tar_with_fewer_people_than_its_marker_says_is_refused(tmp_path: Path, run_folder: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_tar_with_fewer_people_than_its_marker_says_is_refused(tmp_path: Path,
         content = json.loads((run_folder / name).read_text())
         (run_folder / name).write_text(json.dumps({**content, key: content[key] + 1}))
     with pytest.raises(ShardError, match=r"fake-000001\.tar: expected 9 samples, found 8"):
-        export_skel_cf(open_run(run_folder), tmp_path / "out.npz")
+        export("skel-cf", run_folder, tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
 
 
@@ -260,4 +260,4 @@ def test_a_run_without_people_is_refused(tmp_path: Path) -> None:
 
     convert_run(run, work=partial(run_shard, fitter=Never()))
     with pytest.raises(ShardError, match="at least one person"):
-        export_skel_cf(open_run(Path(run.out)), tmp_path / "out.npz")
+        export("skel-cf", Path(run.out), tmp_path / "out.npz")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import webdataset
-from export_fakes import make_fields, make_metas, write_run
+from export_fakes import export, make_fields, make_metas, write_run
 from job_fakes import picture
 from scipy.spatial import cKDTree
 
@@ -16,15 +17,14 @@ from skelfit.bodies.dofs import DOF_NAMES, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.errors import OutputError
-from skelfit.exports.hsmr import export_hsmr, mirrored
-from skelfit.shards.finished_run import open_run
+from skelfit.exports.hsmr import mirrored
 
 # webdataset leaves the tars that it read for the garbage collector to close.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def load(folder: Path) -> list[dict]:
-    """One item per person: decoded images, pickles, the list of people taken apart. As HSMR's loader does it."""
+def load(folder: Path) -> list[dict[str, Any]]:
+    """One item per person, as HSMR's loader makes them: decoded images and pickles, one person each."""
     urls = [str(path) for path in sorted(folder.glob("*.tar"))]
     items = []
     for item in webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8").rename(jpg="jpg;jpeg;png"):
@@ -33,7 +33,7 @@ def load(folder: Path) -> list[dict]:
     return items
 
 
-def usable(item: dict, side: str, worst: float) -> bool:
+def usable(item: dict[str, Any], side: str, worst: float) -> bool:
     """Whether HSMR would use the pose of a side, with its filters."""
     bad = np.isnan(item[f"{side}_poses"]).any() or np.isnan(item[f"{side}_betas"]).any()
     few = (np.where(item["keypoints_2d"][:, 2] < 0.3, 0, item["keypoints_2d"][:, 2]) > 0).sum() <= 4
@@ -49,8 +49,9 @@ def test_their_loader_reads_everybody_with_an_image(tmp_path: Path) -> None:
     images[0] = images[1]
     images[7] = ("webp", picture(7, form="WEBP"))
     del images[9], images[16], images[17], images[18], images[19]
-    run = open_run(write_run(tmp_path / "run", fields, make_metas(20, imgname=names), images=images))
-    assert export_hsmr(run, tmp_path / "out") == (14, 6)
+    run = write_run(tmp_path / "run", fields, make_metas(20, imgname=names), images=images)
+    result = export("hsmr", run, tmp_path / "out")
+    assert (result.people, result.left_out) == (14, 6)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000000.tar", "000001.tar", "export.json"]
     items = load(tmp_path / "out")
     kept = [i for i in range(16) if i not in (7, 9)]
@@ -73,7 +74,7 @@ def test_their_loader_reads_everybody_with_an_image(tmp_path: Path) -> None:
             assert item[f"{side}_has_poses"] == item[f"{side}_has_betas"] == 1
             assert usable(item, side, 0.06) == (fields["errors"][i, 1] < 60)
     with pytest.raises(OutputError, match="holds files already"):
-        export_hsmr(run, tmp_path / "out")
+        export("hsmr", run, tmp_path / "out")
 
 
 def test_a_mirrored_pose_has_the_mirrored_skin(models: ModelSet) -> None:
@@ -96,10 +97,8 @@ def test_what_is_in_pixels_follows_a_crop(tmp_path: Path) -> None:
     fields["gtkps"] = (fields["gtkps"] * 100 + 300).astype(np.float32)
     affine = [[0.5, 0.0, -30.0], [0.0, 0.5, 12.0]]
     metas = make_metas(2, affine=[affine, None])
-    run = open_run(
-        write_run(tmp_path / "run", fields, metas, images={i: ("jpg", picture(i)) for i in range(2)})
-    )
-    export_hsmr(run, tmp_path / "out")
+    run = write_run(tmp_path / "run", fields, metas, images={i: ("jpg", picture(i)) for i in range(2)})
+    export("hsmr", run, tmp_path / "out")
     crop, whole = load(tmp_path / "out")
     np.testing.assert_allclose(crop["keypoints_2d"][:, 0], fields["gtkps"][0, :, 0] * 0.5 - 30, rtol=1e-6)
     np.testing.assert_allclose(crop["keypoints_2d"][:, 1], fields["gtkps"][0, :, 1] * 0.5 + 12, rtol=1e-6)
@@ -110,6 +109,6 @@ def test_what_is_in_pixels_follows_a_crop(tmp_path: Path) -> None:
 
 
 def test_shards_without_images_are_refused(tmp_path: Path) -> None:
-    run = open_run(write_run(tmp_path / "run", make_fields(2), make_metas(2)))
-    with pytest.raises(OutputError, match="nobody has an image"):
-        export_hsmr(run, tmp_path / "out")
+    run = write_run(tmp_path / "run", make_fields(2), make_metas(2))
+    with pytest.raises(OutputError, match="no person has an image"):
+        export("hsmr", run, tmp_path / "out")

@@ -8,27 +8,26 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from export_fakes import make_fields, make_metas, write_run
+from export_fakes import export, make_fields, make_metas, write_run
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.errors import OutputError
-from skelfit.exports.mesh_files import export_meshes
-from skelfit.shards.finished_run import FinishedRun, open_run
+from skelfit.exports.exporter import ExportOptions
 
 TO_VIEWER = np.array([1, -1, -1])  # of the camera frame: x right, y up, z towards the camera
 
 
 @pytest.fixture
-def run(tmp_path: Path, models: ModelSet) -> FinishedRun:
+def run(tmp_path: Path, models: ModelSet) -> Path:
     fields = make_fields(12)
-    return open_run(write_run(tmp_path / "run", fields, make_metas(12), models_sha256=models.sha256))
+    return write_run(tmp_path / "run", fields, make_metas(12), models_sha256=models.sha256)
 
 
 @pytest.mark.parametrize("form", ["obj", "ply"])
-def test_skin_and_bones_come_back(tmp_path: Path, run: FinishedRun, models: ModelSet, form: str) -> None:
+def test_skin_and_bones_come_back(tmp_path: Path, run: Path, models: ModelSet, form: str) -> None:
     key = "people-0-00000010"
-    assert export_meshes(run, tmp_path / "out", models, form, keys=[key]) == 1
+    assert export(form, run, tmp_path / "out", ExportOptions(models, keys=(key,))).people == 1
     fields = make_fields(12)
     model = SkelModel(models.skel_of("male"))
     betas, q, trans = (torch.tensor(fields[f"skel_{part}"][10])[None] for part in ("betas", "poses", "trans"))
@@ -44,9 +43,9 @@ def test_skin_and_bones_come_back(tmp_path: Path, run: FinishedRun, models: Mode
     assert mesh.bounds[1, 1] - mesh.bounds[0, 1] > 0.5
 
 
-def test_the_first_people_or_those_asked_for(tmp_path: Path, run: FinishedRun, models: ModelSet) -> None:
-    assert export_meshes(run, tmp_path / "two", models, "ply", limit=2) == 2
+def test_the_first_people_or_those_asked_for(tmp_path: Path, run: Path, models: ModelSet) -> None:
+    assert export("ply", run, tmp_path / "two", ExportOptions(models, limit=2)).people == 2
     names = {f"people-0-0000000{i}-{part}.ply" for i in range(2) for part in ("skin", "bones")}
     assert {p.name for p in (tmp_path / "two").iterdir()} == names | {"export.json"}
-    with pytest.raises(OutputError, match="nobody with the key people-0-00000099"):
-        export_meshes(run, tmp_path / "none", models, "ply", keys=["people-0-00000099"])
+    with pytest.raises(OutputError, match="expected a person with the key people-0-00000099"):
+        export("ply", run, tmp_path / "none", ExportOptions(models, keys=("people-0-00000099",)))

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_fakes import SUBSET, make_fields, make_metas, write_run
+from export_fakes import SUBSET, export, make_fields, make_metas, write_run
 from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.dofs import DOF_NAMES, DOFS, SKEL_JOINT_NAMES, SKEL_PARENTS
 from skelfit.bodies.model_set import ModelSet, make_model_set
 from skelfit.bodies.skel import SkelModel
 from skelfit.errors import ModelError, OutputError
-from skelfit.exports.opensim import MARKERS, export_opensim
-from skelfit.shards.finished_run import open_run
+from skelfit.exports.exporter import ExportOptions
+from skelfit.exports.opensim import MARKERS
 
 # x right, y down, z forward -> x towards the camera, y up, z to the left of the image; and the pelvis at rest.
 CAMERA_TO_GROUND = np.array([[0, 0, -1], [0, -1, 0], [-1, 0, 0]])
@@ -67,8 +67,8 @@ def rotations(tilt: np.ndarray, tilt_list: np.ndarray, rotation: np.ndarray) -> 
 
 def test_angles_joints_and_markers_are_those_of_the_shards(tmp_path: Path, models: ModelSet) -> None:
     fields, metas = make_fields(12), make_metas(12)
-    run = open_run(write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256))
-    assert export_opensim(run, tmp_path / "out", models) == 2
+    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
+    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 6
     names = {f"{SUBSET}-{i:06d}.{end}" for i in range(2) for end in ("mot", "trc", "csv")}
     assert {p.name for p in (tmp_path / "out").iterdir()} == names | {"export.json"}
     paths = sorted((tmp_path / "out").glob("*.mot"))
@@ -107,8 +107,8 @@ def test_who_stands_before_the_camera_stands_upright_in_the_ground(tmp_path: Pat
     fields["skel_poses"][:] = 0
     # The body has y up and z forward; half a turn about x, which is SKEL's -z, lets it face a camera whose y is down.
     fields["skel_poses"][0, 0] = np.pi
-    run = open_run(write_run(tmp_path / "run", fields, make_metas(1), models_sha256=models.sha256))
-    export_opensim(run, tmp_path / "out", models)
+    run = write_run(tmp_path / "run", fields, make_metas(1), models_sha256=models.sha256)
+    export("opensim", run, tmp_path / "out", ExportOptions(models))
     mot = read_mot(tmp_path / "out" / f"{SUBSET}-000000.mot")
     for name in DOF_NAMES[:3]:
         assert abs(mot[name][0]) < 1e-4
@@ -144,8 +144,8 @@ def test_a_sequence_is_one_motion_in_time_without_jumps(tmp_path: Path, models: 
         skel_gender=["male"] * (n + 5),
     )
     assert np.abs(np.diff(fields["skel_poses"][:n], axis=0)).max() > 3  # there is something to mend
-    run = open_run(write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256, shard_size=25))
-    assert export_opensim(run, tmp_path / "out", models) == 3
+    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256, shard_size=25)
+    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 9
     assert sorted(p.stem for p in (tmp_path / "out").glob("*.mot")) == ["walk_01", "walk_01-2", "walk_01-3"]
     mot = read_mot(tmp_path / "out" / "walk_01.mot")
     np.testing.assert_allclose(mot["time"], np.array(frames) / 120, atol=1e-8)
@@ -168,8 +168,8 @@ def test_a_sequence_is_one_motion_in_time_without_jumps(tmp_path: Path, models: 
 @pytest.mark.skipif(find_spec("opensim") is None, reason="OpenSim is not installed")
 def test_opensim_itself_reads_them(tmp_path: Path, models: ModelSet) -> None:
     fields = make_fields(5)
-    run = open_run(write_run(tmp_path / "run", fields, make_metas(5), models_sha256=models.sha256))
-    export_opensim(run, tmp_path / "out", models)
+    run = write_run(tmp_path / "run", fields, make_metas(5), models_sha256=models.sha256)
+    export("opensim", run, tmp_path / "out", ExportOptions(models))
     stem = tmp_path / "out" / f"{SUBSET}-000000"
     # In a process of its own: it writes a log where it runs.
     code = f"""
@@ -193,8 +193,8 @@ def test_a_model_in_opensim_moves_as_the_person_does(tmp_path: Path, models: Mod
     fields = make_fields(4)
     fields["skel_betas"][:] = fields["skel_betas"][0]
     metas = make_metas(4, skel_gender=["male"] * 4)
-    run = open_run(write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256))
-    export_opensim(run, tmp_path / "out", models)
+    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
+    export("opensim", run, tmp_path / "out", ExportOptions(models))
     stem = tmp_path / "out" / f"{SUBSET}-000000"
     count = 11  # joints: the others hang on the spine, whose segments bend
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
@@ -227,28 +227,28 @@ def test_a_model_in_opensim_moves_as_the_person_does(tmp_path: Path, models: Mod
 
 def test_nothing_of_the_user_is_replaced_unasked(tmp_path: Path, models: ModelSet) -> None:
     fields, metas = make_fields(9), make_metas(9)
-    run = open_run(write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256))
+    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
     out = tmp_path / "out"
-    export_opensim(run, out, models)
+    export("opensim", run, out, ExportOptions(models))
     (out / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="holds files already"):
-        export_opensim(run, out, models)
+        export("opensim", run, out, ExportOptions(models))
     few = write_run(tmp_path / "few", make_fields(2), make_metas(2), models_sha256=models.sha256)
-    export_opensim(open_run(few), out, models, overwrite=True)
+    export("opensim", few, out, ExportOptions(models, overwrite=True))
     assert sorted(p.name for p in out.glob("*.mot")) == [f"{SUBSET}-000000.mot"]
     assert (out / "mine.txt").read_text() == "mine"
     with pytest.raises(OutputError, match="expected a folder, found a file"):
-        export_opensim(run, out / "mine.txt", models)
+        export("opensim", run, out / "mine.txt", ExportOptions(models))
 
 
 def test_other_models_than_the_runs_are_refused(tmp_path: Path, models: ModelSet) -> None:
-    run = open_run(write_run(tmp_path / "run", make_fields(1), make_metas(1)))
+    run = write_run(tmp_path / "run", make_fields(1), make_metas(1))
     with pytest.raises(ModelError, match="expected the models of the run, 000"):
-        export_opensim(run, tmp_path / "out", models)
+        export("opensim", run, tmp_path / "out", ExportOptions(models))
     assert not (tmp_path / "out").exists()
     before = make_model_set(models.smpl, models.skel, "without a regressor", None).sha256
-    run = open_run(write_run(tmp_path / "older", make_fields(1), make_metas(1), models_sha256=before))
-    assert export_opensim(run, tmp_path / "out", models) == 1
+    run = write_run(tmp_path / "older", make_fields(1), make_metas(1), models_sha256=before)
+    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 3
 
 
 def test_nothing_advises_a_model_that_cannot_play_the_files() -> None:

@@ -1,14 +1,17 @@
-"""What the fit answers for a few dozen people, recorded: a change of results is noticed, and its version raised.
+"""Recorded results of the fit for a few dozen people: a change of results is noticed, and its version is raised.
 
-`python tests/fitting/golden_fit.py --record` records the answers of this processor, also as older ones would
-compute them. `--check TARGET` prints as JSON how far the answers of this process are from those recorded, its kernels
-compiled for
-that target; with `--company` also whether people are fitted alike in any company. torch chooses its loops once per
-process, and so does Warp, so the tests start one for each capability.
+    python tests/fitting/golden_fit.py --record                    records the results of this processor
+    python tests/fitting/golden_fit.py --constants                 records the constants alone
+    python tests/fitting/golden_fit.py --check TARGET [--batches]  prints how far this process is from it, as JSON
+
+`--record` also computes what older processors would. `--check` compiles the kernels for TARGET; with `--batches` it
+also compares people fitted in batches of different sizes. torch and Warp choose their loops once per process, so the
+tests start one process for each target.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import json
@@ -25,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import warp as wp
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import make_labels
@@ -40,6 +44,7 @@ from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.mesh_labels import MeshPeople
 
+Array = NDArray[Any]
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).with_name("golden")
 PEOPLE, ANSWERS, KINDS = FOLDER / "people.npz", FOLDER / "answers.npz", FOLDER / "kinds.json"
@@ -49,15 +54,15 @@ RECORDED = ("poses", "betas", "trans", "pve_mm", "objective")
 
 @dataclass(frozen=True)
 class Capability:
-    """What a processor can do, as those who ask call it."""
+    """A class of processors, by the names that torch and MKL have for it."""
 
-    torch: str  # its loops; they say how many lanes the kernels have
-    mkl: str  # for the decompositions that tables are made by
-    needed: frozenset[str] = frozenset()  # of /proc/cpuinfo
+    torch: str  # chooses torch's loops, and with them the lanes of the kernels
+    mkl: str  # chooses MKL's loops, which decompose matrices for the tables
+    needed: frozenset[str] = frozenset()  # flags in /proc/cpuinfo
 
     @property
     def here(self) -> bool:
-        """Whether this processor can."""
+        """Whether this processor belongs to the class."""
         return platform.machine() == "x86_64" and self.needed <= set(processor().get("flags", "").split())
 
 
@@ -68,23 +73,23 @@ CAPABILITIES = {  # by the target of the kernels
         "avx512", "AVX512", frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
     ),
 }
-HOW = (
-    "the fit gives other results than those recorded. If that is meant, raise ALGORITHM_VERSION in "
+RESULTS_CHANGED = (
+    "the fit gives other results than those recorded. If that is intended, raise ALGORITHM_VERSION in "
     "skelfit/conversion/run_plan.py, so that shards of both are never mixed, and run: "
     "python tests/fitting/golden_fit.py --record"
 )
 
 
 def make_people() -> dict[str, Tensor]:
-    """The people, made once: everyday and extreme ones, and extreme ones who need a retry."""
-    made = {}
+    """The labels, made once: everyday poses, extreme poses, and extreme poses that need a retry."""
+    labels = {}
     for gender, rows in (("neutral", (12, [1631, 2046, 3028, 3059])), ("male", (15, [3493]))):
         few, late = rows
         everyday, extreme = (make_labels(max(late) + 1, gender)[kind] for kind in ("everyday", "extreme"))
         for name in LABELS:
             one, other = getattr(everyday, name), getattr(extreme, name)
-            made[f"{gender}/{name}"] = torch.cat((one[:16], other[:few], other[late]))
-    return made
+            labels[f"{gender}/{name}"] = torch.cat((one[:16], other[:few], other[late]))
+    return labels
 
 
 def fit_config() -> FitConfig:
@@ -92,7 +97,7 @@ def fit_config() -> FitConfig:
 
 
 def hurried(config: FitConfig) -> FitConfig:
-    """So few steps that many need a second chance."""
+    """So few steps that many people need a retry."""
     last = replace(config.stages[-1], steps=2, extra_refreshes=0, late_refreshes=0)
     return replace(config, stages=(*config.stages[:-1], last), retries=1)
 
@@ -102,9 +107,9 @@ def read_people() -> dict[str, Tensor]:
         return {name: torch.tensor(file[name]) for name in file.files}
 
 
-def answers(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> dict[str, np.ndarray]:
-    """Fields of the fitted people, by set and name."""
-    found = {}
+def fit_all(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> dict[str, Array]:
+    """Fields of the fitted people, by "set/field"."""
+    arrays = {}
     male = [people[f"male/{name}"] for name in LABELS]
     neutral = [people[f"neutral/{name}"] for name in LABELS]
     results = {
@@ -116,54 +121,68 @@ def answers(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> d
         ),
     }
     for kind, result in results.items():
-        found |= {f"{kind}/{name}": getattr(result, name).numpy() for name in RECORDED}
-    return found
+        arrays |= {f"{kind}/{name}": getattr(result, name).numpy() for name in RECORDED}
+    return arrays
 
 
-def digest(found: Mapping[str, np.ndarray]) -> str:
-    content = b"".join(name.encode() + np.ascontiguousarray(found[name]).tobytes() for name in sorted(found))
+def digest(arrays: Mapping[str, Array]) -> str:
+    content = b"".join(
+        name.encode() + np.ascontiguousarray(arrays[name]).tobytes() for name in sorted(arrays)
+    )
     return hashlib.sha256(content).hexdigest()
 
 
 def processor() -> dict[str, str]:
-    """What Linux says of the first core."""
+    """Linux's description of the first core."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def kind(target: str) -> str:
-    """What the last bits of an answer may depend on."""
+    """The processor and libraries, on which the last bits of a result may depend."""
     core = processor()
     model = "/".join(core.get(key, "?") for key in ("vendor_id", "cpu family", "model"))
     versions = f"torch {torch.__version__}, warp {wp.config.version}"
     return f"{platform.machine()} {model}, {target}, {cpu_lanes()} lanes, {versions}"
 
 
-def deviations(found: Mapping[str, np.ndarray], recorded: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    """The largest difference of each person's numbers, by set and field."""
+def deviations(arrays: Mapping[str, Array], recorded: Mapping[str, Array]) -> dict[str, list[float]]:
+    """The largest difference of each person's numbers, by "set/field"."""
     return {
-        name: np.abs(found[name].astype(float) - recorded[name]).reshape(len(found[name]), -1).max(1).tolist()
-        for name in recorded
+        name: np.abs(arrays[name].astype(float) - x).reshape(len(x), -1).max(1).tolist()
+        for name, x in recorded.items()
     }
 
 
-def constants() -> dict[str, str]:
-    """The numbers that steer the fit: module constants of fit and body. Rare people alone may answer to one of them."""
+def constants() -> list[str]:
+    """The numbers that steer the fit: "NAME = value" of each module constant that fitting/ or bodies/ defines.
+
+    Some act on so few people that the recorded results do not depend on them. Paths are left out, so that a module
+    may move.
+    """
     modules = [
         importlib.import_module(info.name)
         for part in ("fitting", "bodies")
         for info in pkgutil.walk_packages([str(ROOT / "skelfit" / part)], f"skelfit.{part}.")
         if not info.ispkg and ".kernels." not in info.name
     ]
-    of_lanes = kernels_for(16)
-    modules += [getattr(of_lanes, info.name) for info in pkgutil.iter_modules(kernels.__path__)]
-    return {
-        f"{module.__name__.replace('.of_16', '')}.{name}": repr(value)
+    modules += [getattr(kernels_for(16), info.name) for info in pkgutil.iter_modules(kernels.__path__)]
+    return sorted(
+        f"{name} = {vars(module)[name]!r}"
         for module in modules
-        for name, value in vars(module).items()
-        if name.lstrip("_").isupper() and name != "L" and _numeric(value)
-    }
+        for name in _assigned(Path(str(module.__file__)))
+        if name != "L" and _numeric(vars(module).get(name))
+    )
+
+
+def _assigned(path: Path) -> list[str]:
+    """The constants that a module assigns; imported ones belong to another module."""
+    statements = ast.parse(path.read_text(encoding="utf-8")).body
+    targets = [target for x in statements if isinstance(x, ast.Assign) for target in x.targets]
+    targets += [x.target for x in statements if isinstance(x, ast.AnnAssign)]
+    names = [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+    return [name for name in names if name.lstrip("_").isupper()]
 
 
 def _numeric(value: object) -> bool:
@@ -174,8 +193,8 @@ def _numeric(value: object) -> bool:
     )
 
 
-def company_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[str]:
-    """Fields of people who are fitted otherwise alone, among few, among many, in another order, by other threads."""
+def batch_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[str]:
+    """Fields that depend on the size of the batch, the order of people or the number of threads: none are expected."""
     differences = []
     threads = torch.get_num_threads()
     for gender, batches in (("neutral", (1, 7, 512)), ("male", (7, 20, 512))):
@@ -194,7 +213,7 @@ def company_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[st
 
 
 def environment(target: str) -> dict[str, str]:
-    """The environment of a process that computes as a processor of this target does."""
+    """The environment of a process that computes as processors of this target do."""
     capability = CAPABILITIES[target]
     return {
         **os.environ,
@@ -205,7 +224,7 @@ def environment(target: str) -> dict[str, str]:
 
 
 def run(target: str, *arguments: str) -> dict[str, Any]:
-    """What a process for this target prints."""
+    """The report of a process for this target: that of `check`."""
     command = [sys.executable, str(Path(__file__)), "--check", target, *arguments]
     done = subprocess.run(
         command, env=environment(target), cwd=ROOT, capture_output=True, text=True, timeout=280
@@ -214,33 +233,33 @@ def run(target: str, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def check(target: str, company: bool) -> dict[str, Any]:
-    """What this process computes: its kind, digest, deviations and differences by company."""
+def check(target: str, batches: bool) -> dict[str, Any]:
+    """Compare this process with the record: its kind, digest, deviations and differences between batches."""
     start_warp(target)
     models, people = open_models(), read_people()
     fitter = Fitter(models, replace(fit_config(), batch=64))
     fitter.backend.compile()
-    found = answers(models, people, fitter)
+    arrays = fit_all(models, people, fitter)
     with np.load(ANSWERS) as recorded:
-        off = deviations(found, {name: recorded[name] for name in recorded.files})
+        off = deviations(arrays, {name: recorded[name] for name in recorded.files})
     return {
         "kind": kind(target),
-        "digest": digest(found),
+        "digest": digest(arrays),
         "deviations": off,
-        "company": company_differences(people, fitter) if company else None,
+        "batches": batch_differences(people, fitter) if batches else None,
     }
 
 
-# How far the typical person of a set may be from the recorded answer on a processor that none was recorded on:
-# rad, betas, m, mm, m^2. Fits that stop short of the floor of their valley differ more.
+# How far the median person of a set may be from the record on a processor without a record of its own: rad, betas, m,
+# mm, m^2. Fits that stop before their minimum differ more.
 BOUNDS = {"poses": 1e-5, "betas": 1e-5, "trans": 1e-6, "pve_mm": 1e-4, "objective": 1e-9}
 LOOSE = {"hurried": 10.0, "mesh": 30.0}
 
 
 def atypical(off: Mapping[str, list[float]]) -> list[str]:
-    """The fields of which the median person differs by more than processors do.
+    """The fields in which the median person differs by more than processors do.
 
-    Shoulders near an Euler pole and people with two minima answer to the last bit of a sum; most people do not.
+    The median, because shoulders near an Euler pole and people with two minima depend on the last bit of a sum.
     """
     reasons = []
     for name, values in off.items():
@@ -252,7 +271,7 @@ def atypical(off: Mapping[str, list[float]]) -> list[str]:
 
 
 def record() -> None:
-    """Record this processor's answers; refuses to replace those of a known kind without a new version."""
+    """Record this processor's results; refuses to replace those of a known kind without a new version."""
     known = json.loads(KINDS.read_text()) if KINDS.exists() else {"algorithm": None, "kinds": {}}
     fresh = known["algorithm"] != ALGORITHM_VERSION
     if not PEOPLE.exists():
@@ -260,24 +279,32 @@ def record() -> None:
         np.savez(PEOPLE, **{name: x.numpy() for name, x in make_people().items()})
     if fresh:
         models = open_models()
-        np.savez(ANSWERS, **answers(models, read_people(), Fitter(models, fit_config())))
+        np.savez(ANSWERS, **fit_all(models, read_people(), Fitter(models, fit_config())))
     kinds = {} if fresh else known["kinds"]
     for target in (target for target, capability in CAPABILITIES.items() if capability.here):
         result = run(target)
         other = kinds.get(result["kind"], result["digest"]) != result["digest"]
         if other or (reasons := atypical(result["deviations"])):
-            raise SystemExit(f"{result['kind']}: {HOW}\n{'' if other else reasons}")
+            raise SystemExit(f"{result['kind']}: {RESULTS_CHANGED}\n{'' if other else reasons}")
         kinds[result["kind"]] = result["digest"]
     content = {"algorithm": ALGORITHM_VERSION, "kinds": kinds, "constants": constants()}
     KINDS.write_text(json.dumps(content, indent=2) + "\n")
     print(f"recorded, of algorithm version {ALGORITHM_VERSION}:", *kinds, sep="\n  ")
 
 
+def record_constants() -> None:
+    """Record the constants alone, after one was renamed."""
+    content = json.loads(KINDS.read_text()) | {"constants": constants()}
+    KINDS.write_text(json.dumps(content, indent=2) + "\n")
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["--record"]:
             record()
-        case ["--check", target, *company]:
-            print(json.dumps(check(target, company == ["--company"])))
+        case ["--constants"]:
+            record_constants()
+        case ["--check", target, *options]:
+            print(json.dumps(check(target, options == ["--batches"])))
         case _:
             sys.exit(__doc__)

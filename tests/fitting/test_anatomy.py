@@ -78,7 +78,7 @@ def test_joints_that_a_stage_does_not_move_are_not_drawn(model: SkelModel) -> No
         skin = stage_skin(model, part, "all", 25, backend.block)
         tables = make_tables(backend, body, skin, part, dof_limits(), SHOULDERS, np.zeros((0, NUM_DOFS)))
         assert tables.variables.num_located == kept
-        drawn = [tables.tree.joints[k] for k in tables.variables.located.numpy().reshape(-1, 3)[:, 0]]
+        drawn = [tables.tree.joints[k] for k in tables.variables.targets.numpy().reshape(-1, 3)[:, 0]]
         assert drawn == list(SHOULDERS)[:kept]
 
 

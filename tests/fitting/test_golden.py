@@ -1,19 +1,20 @@
-"""Every processor's answers: the same in any company, and those that were recorded for this algorithm version."""
+"""The results of each class of processors: the same in any batch, and those recorded for this algorithm version."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from golden_fit import (
     CAPABILITIES,
-    HOW,
     KINDS,
     LABELS,
+    RESULTS_CHANGED,
     atypical,
     constants,
     fit_config,
@@ -36,48 +37,46 @@ from skelfit.fitting.fitter import Fitter
 
 
 @pytest.mark.parametrize("target", CAPABILITIES)
-def test_answers_are_the_same_in_any_company_and_those_recorded(target: str) -> None:
-    """Alone, among 6, 19 or 31 others, in another order, by one thread and by two: the same bits.
+def test_results_are_the_same_in_any_batch_and_those_recorded(target: str) -> None:
+    """The same bits in batches of 1, 7, 20 and 512, in another order, by one thread and by two.
 
-    And those recorded, on a kind of processor that is; elsewhere as close to them as processors are to each other.
+    On a processor with a record: the recorded bits. Elsewhere: as close to the record as processors are to each other.
     """
     if not CAPABILITIES[target].here:
-        pytest.skip(f"this processor has not all of {target}")
+        pytest.skip(f"this processor does not have all of {target}")
     recorded = json.loads(KINDS.read_text())
     assert recorded["algorithm"] == ALGORITHM_VERSION, (
-        "record the answers: python tests/fitting/golden_fit.py --record"
+        "record the results: python tests/fitting/golden_fit.py --record"
     )
-    result = run(target, "--company")
-    assert result["company"] == []
+    result = run(target, "--batches")
+    assert result["batches"] == []
     if digest := recorded["kinds"].get(result["kind"]):
-        assert result["digest"] == digest, f"{result['kind']}: {HOW}"
+        assert result["digest"] == digest, f"{result['kind']}: {RESULTS_CHANGED}"
     else:
-        assert atypical(result["deviations"]) == [], f"{result['kind']}: {HOW}"
+        assert atypical(result["deviations"]) == [], f"{result['kind']}: {RESULTS_CHANGED}"
 
 
 def test_constants_are_those_recorded() -> None:
-    """Some act on so few people that none of them is among those recorded."""
-    before, now = json.loads(KINDS.read_text())["constants"], constants()
-    changed = [
-        f"{k}: {before.get(k)} -> {now.get(k)}"
-        for k in sorted({*before, *now})
-        if before.get(k) != now.get(k)
-    ]
-    assert not changed, (
-        f"{'; '.join(changed)}. If that changes anyone's result, raise ALGORITHM_VERSION in "
-        "skelfit/conversion/run_plan.py; then run: python tests/fitting/golden_fit.py --record"
+    """Some act on so few people that none of the recorded people shows them."""
+    recorded, current = Counter(json.loads(KINDS.read_text())["constants"]), Counter(constants())
+    assert recorded == current, (
+        f"only recorded: {sorted(recorded - current)}; only now: {sorted(current - recorded)}. "
+        "If that changes anyone's result, raise ALGORITHM_VERSION in skelfit/conversion/run_plan.py and run: "
+        "python tests/fitting/golden_fit.py --record; else run it with --constants"
     )
 
 
-class Products(TorchDispatchMode):
-    """Notes the shapes of all matrix products."""
+class MatrixProducts(TorchDispatchMode):
+    """Records the shapes of all matrix products."""
 
     def __init__(self) -> None:
         super().__init__()
         self.columns: set[int] = set()
         self.batched: set[int] = set()
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         shapes = [x.shape for x in args if isinstance(x, torch.Tensor)]
         name = operation._schema.name.removeprefix("aten::")
         if name in ("mm", "mv", "addmm", "addmv"):
@@ -88,10 +87,10 @@ class Products(TorchDispatchMode):
 
 
 def test_no_matrix_product_has_the_shape_of_the_batch(models: ModelSet) -> None:
-    """On any processor: libraries choose how to add up by the shape of a product.
+    """Libraries choose the order of a sum by the shape of a product: results would depend on the batch.
 
-    So there are none whose shape has to do with people but those of a person's own matrices, which are so small that
-    torch computes them one by one in its own loop (below 400 multiplications).
+    Products of each person's own small matrices are allowed: torch computes those below 400 multiplications one by one
+    in its own loop.
     """
     people = [torch.cat([read_people()[f"neutral/{name}"]] * 3) for name in LABELS]
     fitter = Fitter(models, fit_config())
@@ -99,7 +98,7 @@ def test_no_matrix_product_has_the_shape_of_the_batch(models: ModelSet) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with Products() as products:
+        with MatrixProducts() as products:
             pair.fit(*people)
     finally:
         torch.set_num_threads(threads)
@@ -109,19 +108,20 @@ def test_no_matrix_product_has_the_shape_of_the_batch(models: ModelSet) -> None:
 
 @pytest.mark.parametrize("part", [SolverConfig, PassConfig, RestartConfig, BranchConfig, LocatorConfig])
 def test_every_number_of_the_configuration_is_read(part: type, models: ModelSet) -> None:
-    """By a fit of people with whom everything is tried: none is a dead option."""
+    """By a fit that tries everything: no option is dead."""
     read: set[str] = set()
 
-    class Watched(part):
+    class Watched(part):  # type: ignore[misc, valid-type]
         def __getattribute__(self, name: str) -> Any:
             read.add(name)
             return super().__getattribute__(name)
 
-    strict = {"converged_gain": 0.0, "converged_floor": 0.0}
-    config = dataclasses.replace(fit_config(), retries=1, passes=PassConfig(**strict))
+    never_converged = {"converged_gain": 0.0, "converged_floor": 0.0}
+    config = dataclasses.replace(fit_config(), retries=1, passes=PassConfig(**never_converged))
     (field,) = (f.name for f in dataclasses.fields(FitConfig) if f.type == part.__name__)
     people = read_people()
     Fitter(
-        models, dataclasses.replace(config, **{field: Watched(**(strict if part is PassConfig else {}))})
+        models,
+        dataclasses.replace(config, **{field: Watched(**(never_converged if part is PassConfig else {}))}),
     ).fit("neutral", *(people[f"neutral/{name}"][-8:] for name in LABELS))
     assert {f.name for f in dataclasses.fields(part)} <= read

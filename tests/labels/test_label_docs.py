@@ -70,7 +70,9 @@ def needs(folder: Path, source: str, required: tuple[str, ...], optional: tuple[
 # What a file is.
 
 
-@claim("What a file is, its first bytes tell (npz, npy, HDF5, or a pickle, which is read without being run;")
+@claim(
+    "The first bytes of a file tell its kind: npz, npy, HDF5, or a pickle, which is read without being executed."
+)
 def _(folder: Path) -> None:
     for ending in (".npz", ".h5", ".pkl"):
         path = write(folder / f"x{ending}", without(hmr2(), "extra_info"))
@@ -79,14 +81,14 @@ def _(folder: Path) -> None:
     assert len(read_label_file(write(folder / "x.npy", mesh()).rename(folder / "npy.npz"))) == N
 
 
-@claim("which layout it has, its keys tell.")
+@claim("The keys of a file tell its layout.")
 def _(folder: Path) -> None:
     for source, make in MAKERS.items():
         assert detect_layout(write(folder / "x.npz", make()))[0] == source
     assert MAKERS.keys() == READERS.keys()
 
 
-@claim("where several layouts fit, it stops and asks for `--source`.")
+@claim("If several layouts fit, it stops and asks for `--source`.")
 def _(folder: Path) -> None:
     both = hmr2() | {"scale": people()["side"], "center": people()["center"]}
     with pytest.raises(LabelError, match="say which with --source 4dhumans or hmr2"):
@@ -118,7 +120,7 @@ def _(folder: Path) -> None:
 # Keys and units.
 
 
-@claim("Numbers may be of any real type;")
+@claim("Numbers may be of any real type.")
 def _(folder: Path) -> None:
     whole = np.arange(10) - np.arange(N)[:, None]
     for dtype in ("i1", "<i2", ">i4", "i8", "<f2", ">f4", ">f8", np.longdouble):
@@ -134,9 +136,10 @@ def _(folder: Path) -> None:
     np.testing.assert_array_equal(batch.betas, np.abs(whole))
 
 
-@claim("arrays of Python objects are refused, as loading one runs code of whoever made the file (keys that "
-       "are not in "
-       "the table may hold anything)")  # fmt: skip
+@claim(
+    "Arrays of Python objects are refused, because loading them executes code from the file. "
+    "Keys that are not in the table may hold anything."
+)
 def _(folder: Path) -> None:
     objects = np.array([{"a": 1}] * N, dtype=object)
     for source in MAKERS:
@@ -147,9 +150,10 @@ def _(folder: Path) -> None:
             assert "object array" in fault(folder, columns | {asked: objects}, source).found
 
 
-@claim("Nested names count by their last part: `pred_smpl_params.betas` is `betas`; where two names end "
-       "alike, both keep "
-       "their whole names.")  # fmt: skip
+@claim(
+    "The last part of a nested name counts: `pred_smpl_params.betas` is `betas`. "
+    "If two names end alike, both keep their whole names."
+)
 def _(folder: Path) -> None:
     keys = ("global_orient", "body_pose", "betas")
     columns = {k: hmr2()[k] for k in keys}
@@ -173,7 +177,7 @@ def _(folder: Path) -> None:
     np.testing.assert_allclose(read_label_file(folder / "x.pkl").betas, hmr2()["betas"])
 
 
-@claim("A layout needs the keys that are not called optional; other keys are passed over.")
+@claim("A layout needs every key that is not marked optional, and ignores other keys.")
 def _(folder: Path) -> None:
     required = {
         "camerahmr": ("imgname", "pose_cam", "shape", "trans_cam", "center", "scale", "cam_int"),
@@ -397,9 +401,10 @@ def _(folder: Path) -> None:
             assert good(folder, bare | {key: people()["imgname"]}).imgname == people()["imgname"].tolist()
 
 
-@claim("All may have `gender`, of the SMPL body: `neutral`, `male` or `female`, or its first letter, in "
-       "large or small "
-       "letters; one for each row (N), or one for the whole file (in `amass` always).")  # fmt: skip
+@claim(
+    "Every layout may have `gender`, of the SMPL body: `neutral`, `male` or `female`, or its first letter, in upper "
+    "or lower case. There is one value for each row (N), or one for the whole file (in `amass` always)."
+)
 def _(folder: Path) -> None:
     texts = ["m", "F", "n", "MALE", "Female", "neutral"]
     expected = ["male", "female", "neutral", "male", "female", "neutral"]
@@ -422,9 +427,10 @@ def _(folder: Path) -> None:
 # Found by value.
 
 
-@claim("said on the terminal, and kept in the store and in the run's identity (`labels[].notes` of "
-       "`summary.json` and of "
-       "every done marker)")  # fmt: skip
+@claim(
+    "The answers are printed in the terminal, and kept in the store and in the run's identity (`labels[].notes` of "
+    "`summary.json` and of every done marker)."
+)
 def _(folder: Path) -> None:
     path = write(folder / "x.npz", spin() | {"pose": np.degrees(spin()["pose"])})
     result = CliRunner().invoke(
@@ -437,7 +443,7 @@ def _(folder: Path) -> None:
         assert file["notes"][0].startswith(note)
 
 
-@claim("the largest angle of a row, the median over the rows: up to 6.6 is rad, from 15 on degrees")
+@claim("by the largest angle of each row, and the median over the rows: up to 6.6 is rad, from 15 on degrees")
 def _(folder: Path) -> None:
     def pose(largest: float) -> Columns:
         angles = np.zeros((N, 24, 3))
@@ -450,7 +456,7 @@ def _(folder: Path) -> None:
         assert "--angle-unit" in fault(folder, pose(largest), "spin").found
 
 
-@claim("x1 x2 y1 y2 z1 z2 if only so they are unit vectors")
+@claim("x1 x2 y1 y2 z1 z2 if only this order gives unit vectors")
 def _(folder: Path) -> None:
     pose = people()["pose"]
     pairs = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()[..., :2].reshape(N, 24, 6)
@@ -459,7 +465,7 @@ def _(folder: Path) -> None:
     assert away.magnitude().max() < 1e-5
 
 
-@claim("where none extend over 4 px, up to 10 is px/200 and from 40 on px")
+@claim("if none extend over 4 px, up to 10 is px/200 and from 40 on px")
 def _(folder: Path) -> None:
     blind = without(spin(), "openpose", "part")
     for value, expected in ((10.0, 10.0), (40.0, 0.2)):
@@ -468,7 +474,7 @@ def _(folder: Path) -> None:
         assert "--scale-unit" in fault(folder, blind | {"scale": np.full(N, value)}, "spin").found
 
 
-@claim("people are 0.4 to 2.6 m long, whatever they do")
+@claim("people are 0.4 to 2.6 m long in every pose")
 def _(folder: Path) -> None:
     vertices = mesh()["vertices"] / np.ptp(mesh()["vertices"][..., 1])
     for length in (0.5, 2.5):
@@ -491,7 +497,7 @@ def _(folder: Path) -> None:
 # Coordinates.
 
 
-@claim("`center` and `scale` are 0 where there is no box, confidences 0 where there are no keypoints.")
+@claim("`center` and `scale` are 0 if there is no box, and confidences are 0 if there are no keypoints.")
 def _(folder: Path) -> None:
     for columns in (amass(), mesh(), without(hmr2(), "box_center", "box_size")):
         batch = good(folder, columns)
@@ -499,16 +505,17 @@ def _(folder: Path) -> None:
         assert not batch.keypoints3d.any()
 
 
-@claim("where it is not, `cam_int` is all 0, never an invented camera.")
+@claim("If it is not known, `cam_int` is all 0; skelfit never invents a camera.")
 def _(folder: Path) -> None:
     for columns in (amass(), mesh(), fourdhumans(), spin(), without(hmr2(), "scaled_focal_length")):
         batch = good(folder, columns)
         assert not batch.cam_int.any() and not batch.about.has_camera
 
 
-@claim("A camera is `cam_int`, or `img_size` with `scaled_focal_length` (of the whole image: HMR2's "
-       "`focal_length` is the "
-       "crop's, and not used).")  # fmt: skip
+@claim(
+    "A camera is `cam_int`, or `img_size` with `scaled_focal_length`. These are of the whole image. "
+    "HMR2's `focal_length` belongs to the crop and is not used."
+)
 def _(folder: Path) -> None:
     crop = without(hmr2(), "scaled_focal_length") | {"focal_length": np.full((N, 2), 5000.0)}
     assert not good(folder, crop).cam_int.any()
@@ -520,8 +527,10 @@ def _(folder: Path) -> None:
 # Sequences.
 
 
-@claim("every .npz, .h5, .hdf5 and .pkl in it and below is a sequence, in the order of their names (`shape.npz`, a "
-       "subject's betas, is passed over, and so is what begins with a dot)")  # fmt: skip
+@claim(
+    "Every .npz, .h5, .hdf5 and .pkl file in it and below is a sequence, in the order of their names. "
+    "Two kinds are skipped: `shape.npz` (a subject's betas) and names that begin with a dot."
+)
 def _(folder: Path) -> None:
     names = ["a/b/2.h5", "a/1.PKL", "b.hdf5", "a/shape.npz", ".hidden.npz", ".git/x.npz", "x.txt", "c.npz"]
     for name in names:

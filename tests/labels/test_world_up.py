@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from export_fakes import export
 from job_fakes import FakeFitter
 from label_files import amass, write
 from scipy.spatial.transform import Rotation
@@ -21,13 +22,13 @@ from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP
 from skelfit.cli import main
 from skelfit.config.manifest import LabelSource, ReadOptions
 from skelfit.errors import LabelError
-from skelfit.exports.opensim import export_opensim
+from skelfit.exports.exporter import ExportOptions
 from skelfit.labels.label_batch import LabelBatch
-from skelfit.labels.label_store import build_store, store_info
+from skelfit.labels.label_store import build_store, read_rows, store_info
 from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers.registry import read_label_file
+from skelfit.labels.readers.sequence_folder import read_folder
 from skelfit.labels.world_up import turned
-from skelfit.shards.finished_run import open_run
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples
 
@@ -117,7 +118,44 @@ def test_who_lies_tells_nothing(tmp_path: Path) -> None:
     assert text.endswith("say which is up with --labels-up y or z (read.labels_up in a manifest)")
     told = ReadOptions(up="y", labels_up="y")
     about = store_info(build_store(LabelSource("x.npz", read=told), path, tmp_path / "stores")).about
-    assert about.coordinates == "world_y_up" and "y is up in the shards" in about.notes
+    assert about.coordinates == "world_y_up" and not any("is up" in note for note in about.notes)
+
+
+def test_who_stands_upside_down_is_told_that_y_points_down(tmp_path: Path) -> None:
+    """As in the coordinates of a camera: --labels-up, which knows y and z alone, would be the wrong advice."""
+    motion = walk("y")
+    turn = Rotation.from_rotvec([pi, 0, 0])
+    motion["poses"][:, :3] = (turn * Rotation.from_rotvec(motion["poses"][:, :3])).as_rotvec()
+    path = write(tmp_path / "x.npz", motion)
+    do = (
+        "along y: if they stand, y points down, as in a camera's coordinates, and no option says so: "
+        "turn global orientations and 'trans' by 180 degrees about x first"
+    )
+    said = "z is taken to be up, as in AMASS, but people's trunks are below their limbs"
+    assert f"{said} {do}" in read_label_file(path, "amass").about.notes
+    with pytest.raises(LabelError) as caught:
+        build_store(LabelSource("x.npz", read=ReadOptions(up="y")), path, tmp_path / "stores")
+    assert str(caught.value) == (
+        f"{path}: expected trunks above limbs along y or z, for --up y, found them below {do}, or drop --up; "
+        "if they lie, say which is up with --labels-up y or z (read.labels_up in a manifest)"
+    )
+
+
+def test_files_that_cannot_be_used_stand_in_no_world(tmp_path: Path) -> None:
+    folder = tmp_path / "motions"
+    write(folder / "b.npz", walk("y", 6))
+    (folder / "a.npz").write_bytes(b"cut")
+    files = [folder / "a.npz", folder / "b.npz"]
+    stub, whole = read_folder(folder, files, ReadSettings())
+    assert stub.about.coordinates == "unknown" and whole.about.coordinates == "world_y_up"
+    store = build_store(LabelSource("motions"), folder, tmp_path / "stores")
+    assert store_info(store).about.coordinates == "world_y_up"
+    assert {read_rows(store, k, k + 1).about.coordinates for k in range(2)} == {"world_y_up"}
+    # Given by an option, where nothing else tells.
+    write(folder / "b.npz", walk("y", 6, tilt=LIE))
+    told = LabelSource("motions", read=ReadOptions(labels_up="y"))
+    store = build_store(told, folder, tmp_path / "stores")
+    assert store_info(store).about.coordinates == "world_y_up"
 
 
 def test_rows_that_are_damaged_tell_nothing(tmp_path: Path) -> None:
@@ -157,8 +195,9 @@ def test_a_folder_has_one_world_which_all_its_frames_tell(tmp_path: Path) -> Non
             LabelSource("motions", read=ReadOptions(up="y")), tmp_path / "motions", tmp_path / "stores"
         )
     assert str(caught.value) == (
-        f"{tmp_path / 'motions'}: expected files with the same axis up, for --up y, found y in 1 of them and z in 3; "
-        "convert these apart, or say which is up with --labels-up y or z (read.labels_up in a manifest)"
+        f"{tmp_path / 'motions'}: expected files with the same axis up, for --up y, found y in 1 of them "
+        "(the first: a) and z in 3 (the first: b); convert these apart, "
+        "or say which is up with --labels-up y or z (read.labels_up in a manifest)"
     )
     told = ReadOptions(up="y", labels_up="z")
     store = build_store(LabelSource("motions", read=told), tmp_path / "motions", tmp_path / "stores")
@@ -229,10 +268,8 @@ def test_shards_with_y_up(tmp_path: Path, models: ModelSet, monkeypatch: pytest.
     assert convert("--labels", "walk.npz", "--out", "z").exit_code == 0
     result = convert("--labels", "walk.npz", "--out", "y", "--up", "y")
     assert result.exit_code == 0, result.output
-    assert (
-        "coordinates of the labels: world_z_up" in result.output
-        and "  y is up in the shards" in result.output
-    )
+    assert "  coordinates of the labels: world_z_up; y is up in the shards" in result.output.splitlines()
+    assert result.output.count("is up in the shards") == 1
     (one, metas), (two, turned_metas) = labels_in(Path("z")), labels_in(Path("y"))
     assert len(metas) == len(turned_metas) == FRAMES
     assert {m["coordinates"] for m in metas} == {"world_z_up"}
@@ -251,7 +288,7 @@ def test_shards_with_y_up(tmp_path: Path, models: ModelSet, monkeypatch: pytest.
     points = [x["keypoints3d"][..., :3] for x in (one, two)]
     np.testing.assert_allclose(points[1], points[0] @ Y_UP_FROM_Z_UP.T, rtol=0, atol=2e-6)
     for name in ("y", "z"):
-        export_opensim(open_run(Path(name)), Path(f"mot-{name}"), models)
+        export("opensim", Path(name), Path(f"mot-{name}"), ExportOptions(models))
     tables = [np.loadtxt(f"mot-{name}/walk.mot", skiprows=12) for name in ("y", "z")]
     np.testing.assert_allclose(tables[0], tables[1], rtol=0, atol=1e-4)  # degrees, of numbers kept in float32
     assert read_json(Path("y/summary.json"))["identity"]["labels"][0]["read"]["up"] == "y"

@@ -1,4 +1,4 @@
-"""Finished runs of made-up people, written without a fit: for the tests of what is read from shards."""
+"""Finished runs of made-up people, written without a fit, and exports of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 from job_fakes import CAMERA_META
+from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import dof_limits
 from skelfit.config.identity import mapping_hash
+from skelfit.exports.exporter import ExportOptions, ExportResult
+from skelfit.exports.formats import EXPORTERS
+from skelfit.shards.finished_run import open_run
 from skelfit.shards.label_vector import FIELDS, pack, schema, unpack
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME, ShardFiles, list_shards, shard_name
@@ -20,11 +24,11 @@ from skelfit.shards.shard_writer import sealed, write_shard
 from skelfit.storage.hashed_write import write_json
 
 SUBSET = "people"
-Fields = dict[str, np.ndarray]
+Fields = dict[str, NDArray[np.float32]]
 
 
 def make_fields(people: int, seed: int = 0) -> Fields:
-    """Poses within the limits, bodies, places; everything else random numbers of the right shape."""
+    """Poses within the limits; everything else random numbers of the right shape."""
     rng = np.random.default_rng(seed)
     fields = {f.name: rng.normal(size=(people, *f.shape)).astype(np.float32) for f in FIELDS}
     low, high = np.clip(dof_limits(), -1.0, 1.0).T
@@ -37,7 +41,7 @@ def make_fields(people: int, seed: int = 0) -> Fields:
 
 
 def make_metas(people: int, **changes: Sequence[Any]) -> list[dict[str, Any]]:
-    """Metadata as a job writes it; `changes` give a value for each person."""
+    """Metadata as a conversion writes it; `changes` give a value for each person."""
     return [
         {
             "key": f"{SUBSET}-0-{i:08d}",
@@ -70,16 +74,12 @@ def write_run(
     origins: Sequence[Mapping[str, str]] = (),
     subset: str = SUBSET,
 ) -> Path:
-    """Write these people as a finished run of a label file; `images` are ending and bytes by row."""
+    """Write these people as a finished run of one label file; `images` are ending and bytes, by row."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = pack(fields)
     source = {"name": "people.npz", "sha256": "1" * 64, "rows": len(metas), "source": "camerahmr"}
     identity = {"subset": subset, "labels": [source], "models_sha256": models_sha256}
-    identity |= {
-        "pipeline": {"name": "fake"},
-        "algorithm": 1,
-        "limits": "hsmr",
-    }
+    identity |= {"pipeline": {"name": "fake"}, "algorithm": 1, "limits": "hsmr"}
     for start in range(0, len(metas), shard_size):
         stop = min(start + shard_size, len(metas))
         entries = [_entry(i, labels[i], metas[i], (images or {}).get(i)) for i in range(start, stop)]
@@ -104,8 +104,13 @@ def write_run(
     return folder
 
 
+def export(name: str, run_folder: Path, out: Path, options: ExportOptions | None = None) -> ExportResult:
+    """Export a finished run in the format of this name."""
+    return EXPORTERS[name].write(open_run(run_folder), out, options or ExportOptions())
+
+
 def _entry(
-    i: int, label: np.ndarray, meta: Mapping[str, Any], image: tuple[str, bytes] | None
+    i: int, label: NDArray[np.float32], meta: Mapping[str, Any], image: tuple[str, bytes] | None
 ) -> tuple[ShardRow, ShardSample]:
     ending, data = image or ("", None)
     errors = unpack(label)["errors"].tolist()

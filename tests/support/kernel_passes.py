@@ -121,13 +121,13 @@ class KernelPass:
         parts: list[list[Tensor]] = []
         for places in np.array_split(np.arange(len(x)), range(lanes, len(x), lanes)):
             solve(self.backend, self.tables, self.batch, self.found, places, rules)
-            room = self.backend.room(self.backend.kernels.damped_step.make_steps, 1, n)
-            arrays = (room.gradient, room.hessian, room.bend)
+            newton = self.backend.room(self.backend.kernels.damped_step.make_newton_scratch, 1, n)
+            arrays = (newton.gradient, newton.hessian, newton.curvature)
             parts.append([self.backend.read(a)[1].movedim(-1, 0)[: len(places)].double() for a in arrays])
-        gradient, upper, bend = (torch.cat(part) for part in zip(*parts, strict=True))
+        gradient, upper, curvature = (torch.cat(part) for part in zip(*parts, strict=True))
         value = self.backend.read(self.batch.status)[:, VALUE].double()
         matrix = symmetric(upper)
-        return Evaluation(value, gradient, matrix, matrix + symmetric(bend) if exact else None)
+        return Evaluation(value, gradient, matrix, matrix + symmetric(curvature) if exact else None)
 
     def steps(self, x: Tensor, count: int, rules: Any = None, damping: Tensor | None = None) -> Steps:
         """So many steps from x (B, n), damping (B,) that of the first."""

@@ -14,13 +14,13 @@ from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel, skinning_transforms
 from skelfit.fitting.backends.kernels import kernels_for
-from skelfit.fitting.backends.variable_tables import Tree, make_tree
+from skelfit.fitting.backends.variable_tables import JointTree, make_tree
 
 PRODUCTS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2), (0, 3), (1, 3), (2, 3), (3, 3))
 DOUBLE = torch.float64
 
 
-class People:
+class ShapedPeople:
     """Some of some shape and pose, and a target that is neither; every so many of the vertices count."""
 
     def __init__(self, models: ModelSet, part: str, count: int, stride: int = 20) -> None:
@@ -38,12 +38,12 @@ class People:
         self.dofs, self.n = torch.tensor(self.tree.dofs), len(self.tree.dofs)
         self.free_root = part == "with_root"
 
-    def _tree(self, part: str) -> Tree:
+    def _tree(self, part: str) -> JointTree:
         active = self.weights[:, list(make_tree(part, np.zeros((0, 2), dtype=np.int64)).joints)] > 0
         shared = (active.double().T @ active.double()).triu() > 0
         return make_tree(part, np.argwhere(shared.numpy()))
 
-    def take(self, rows: Tensor) -> People:
+    def take(self, rows: Tensor) -> ShapedPeople:
         """Some of them; rows (k,) int64."""
         few = copy(self)
         few.betas, few.q, few.target = self.betas[rows], self.q[rows], self.target[rows]
@@ -85,7 +85,7 @@ class People:
         return off.flatten(1) / len(self.chosen) ** 0.5
 
     def moments(self) -> dict[str, Tensor]:
-        """What the vertex pass finds, by the names in `quadratic.Room` and `levers.Levers`."""
+        """What the vertex pass finds, by the names in `QuadraticForm` and `BetaMoments`."""
         a, b = (list(k) for k in self.tree.pairs.T)
         h, f = self.rest(), self.moves()
         active = self.weights[:, list(self.tree.joints)] / len(self.chosen) ** 0.5
@@ -97,9 +97,9 @@ class People:
             "pairs": torch.einsum("vp,bvc->bpc", active[:, a] * active[:, b], squares),
             "d": one * torch.einsum("vj,bvr,bvc->bjrc", active, off, h).flatten(2),
             "energy": one * one * off.square().sum((1, 2)),
-            "lever": one * torch.einsum("vj,bvrk,bvc->bjrck", active, f, h).flatten(2, 3),
+            "cross": one * torch.einsum("vj,bvrk,bvc->bjrck", active, f, h).flatten(2, 3),
             "products": one * one * torch.einsum("bvrk,bvrl->bkl", f, f),
-            "pull": one * one * torch.einsum("bvrk,bvr->bk", f, off),
+            "residual": one * one * torch.einsum("bvrk,bvr->bk", f, off),
         }
 
 

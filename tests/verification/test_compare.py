@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from export_fakes import Fields, make_fields, make_metas, write_run
+from export_fakes import Fields, export, make_fields, make_metas, write_run
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -21,8 +21,6 @@ from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.bodies.skel import SkelModel
 from skelfit.cli import main
 from skelfit.errors import LabelError
-from skelfit.exports.skel_cf import export_skel_cf
-from skelfit.shards.finished_run import open_run
 from skelfit.verification.comparison import compare_run as run_module
 from skelfit.verification.comparison.matching import MATCHED, UNMATCHED, Seen, match
 from skelfit.verification.comparison.skel_labels import SkelLabels, read_skel_labels
@@ -46,7 +44,7 @@ def made(fields: Fields, tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ["a/0.jpg"] * 3 + [f"a/{i}.jpg" for i in range(3, PEOPLE)]
     metas = make_metas(PEOPLE, imgname=names)
     write_run(folder / "run", fields, metas, models_sha256=open_models().sha256)
-    export_skel_cf(open_run(folder / "run"), folder / "same.npz")
+    export("skel-cf", folder / "run", folder / "same.npz")
     return folder
 
 
@@ -443,7 +441,7 @@ def motion(folder: Path, fields: Fields, n: int = 6, **changes: Any) -> Path:
     metas = make_metas(n, imgname=[""] * n, **columns)
     some = {name: part[:n] for name, part in fields.items()}
     write_run(folder / "run", some, metas, models_sha256=open_models().sha256)
-    export_skel_cf(open_run(folder / "run"), folder / "frames.npz")
+    export("skel-cf", folder / "run", folder / "frames.npz")
     return folder
 
 
@@ -468,7 +466,7 @@ def test_meshes_are_compared_with_their_own_file(fields: Fields, tmp_path: Path)
     metas = make_metas(n, imgname=[""] * n)
     some = {name: part[:n] for name, part in fields.items()}
     write_run(tmp_path / "run", some, metas, models_sha256=open_models().sha256)
-    export_skel_cf(open_run(tmp_path / "run"), tmp_path / "meshes.npz")
+    export("skel-cf", tmp_path / "run", tmp_path / "meshes.npz")
     columns = read(tmp_path / "meshes.npz")
     assert "sequence" not in columns and columns["label_file"].tolist() == ["people.npz"] * n
     assert report(tmp_path, tmp_path / "meshes.npz", tmp_path)["compared"] == n

@@ -341,4 +341,4 @@ def test_an_export_takes_the_kept_only(made: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(out)["row"], np.arange(0, PEOPLE, 2))
     write_keep(keep, [Kept(key(i), SUBSET) for i in range(PEOPLE - 1)])
     result = CliRunner().invoke(main, [*args, "--overwrite"])
-    assert result.exit_code == 2 and f"'{key(PEOPLE - 1)}': expected a line for everybody" in result.output
+    assert result.exit_code == 2 and f"'{key(PEOPLE - 1)}': expected a line for each person" in result.output

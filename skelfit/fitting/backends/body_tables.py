@@ -14,7 +14,7 @@ NUM_BETAS = 10  # K
 
 
 @wp.struct
-class Body:
+class BodyTables:
     """The tree of SKEL's joints, and how its K betas move them at rest. The T-posed frame: x left, y up, z forward."""
 
     parents: wp.array(dtype=int)  # (24,); -1: none
@@ -31,7 +31,7 @@ class Body:
     axes: wp.array2d(dtype=float)  # (46, 3) the DoFs' axes in the frame of the T-posed template
 
 
-def body_tables(model: SkelModel, device: str) -> Body:
+def body_tables(model: SkelModel, device: str) -> BodyTables:
     """The tables of a model, on a device of Warp."""
     rig = model.rig.to("cpu", model.v_template.dtype)
     bones = np.full((NUM_JOINTS, 2), -1)
@@ -45,7 +45,7 @@ def body_tables(model: SkelModel, device: str) -> Body:
     frame = (rig.per_joint_rot @ rig.apose_rot.mT)[list(DOF_JOINT)]
     levels = tree_levels()
 
-    body = Body()
+    body = BodyTables()
     body.parents = _ints(SKEL_PARENTS, device)
     body.first_dof = _ints([dofs_of_joint(j)[0] for j in range(NUM_JOINTS)] + [len(DOF_JOINT)], device)
     body.order = _ints(np.concatenate(levels), device)

@@ -11,7 +11,7 @@ from skelfit.bodies.dofs import dof_axes, dof_limits, dofs_of_joint, limits_midd
 
 
 @wp.struct
-class Balls:
+class BallTables:
     """Which variables turn a ball joint, and which stand alone; made by `make_balls`."""
 
     index: wp.array2d(dtype=int)  # (k, 3) a joint's angles among the variables, first applied first
@@ -23,15 +23,15 @@ class Balls:
 
 def make_balls(
     joints: Sequence[int], dofs: Sequence[int], device: str, limits: np.ndarray | None = None
-) -> Balls:
+) -> BallTables:
     """The table of variables that are these DoFs, of these joints; limits (46, 2) rad, None: the usual ones."""
     limits = dof_limits() if limits is None else limits
     owned = [dofs_of_joint(j) for j in joints if j in BALL_JOINTS]
     turned = np.array(owned, dtype=np.int64).reshape(-1, 3)
-    place = {dof: k for k, dof in enumerate(dofs)}
-    index = [[place[dof] for dof in row] for row in owned]
+    column = {dof: k for k, dof in enumerate(dofs)}
+    index = [[column[dof] for dof in row] for row in owned]
     straight = [k for k, dof in enumerate(dofs) if dof not in turned]
-    balls = Balls()
+    balls = BallTables()
     balls.index = wp.array(np.array(index, dtype=np.int32).reshape(-1, 3), dtype=int, device=device)
     balls.straight = wp.array(np.array(straight, dtype=np.int32), dtype=int, device=device)
     hand = np.linalg.det(dof_axes()[turned]).round()

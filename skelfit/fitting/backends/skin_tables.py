@@ -27,7 +27,7 @@ Quad: Any = wp.types.vector(length=12, dtype=float)
 
 
 @wp.struct
-class Sums:
+class BlockSums:
     """Sparse sums over the vertices of each block: entry e of a block adds up listed vertices into sum `into[e]`."""
 
     first: wp.array(dtype=int)  # (blocks + 1,) where a block's entries start
@@ -38,7 +38,7 @@ class Sums:
 
 
 @wp.struct
-class Skin:
+class SkinTables:
     """N vertices of a skin, sorted, in blocks of `size`."""
 
     size: int
@@ -53,9 +53,9 @@ class Skin:
     drivers: wp.array(dtype=int)  # the joints whose local rotations drive correctives, in the basis' order
     active: wp.array(dtype=int)  # (J,) the joints that a stage moves
     mass: wp.array(dtype=float)  # (P,) sum of om w_a w_b of each pair
-    pairs: Sums  # of the P pairs of active joints that share a vertex: om w_a w_b
-    joints: Sums  # of the J active joints: om w_j
-    points: Sums  # of points regressed from the skin: the regressor
+    pairs: BlockSums  # of the P pairs of active joints that share a vertex: om w_a w_b
+    joints: BlockSums  # of the J active joints: om w_j
+    points: BlockSums  # of points regressed from the skin: the regressor
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def make_skin(
     def ints(x: FloatArray | IntArray) -> Any:
         return wp.array(np.ascontiguousarray(x, dtype=np.int32), dtype=int, device=device)
 
-    skin = Skin()
+    skin = SkinTables()
     skin.size, skin.count = size, len(chosen)
     skin.blocks = -(-len(chosen) // size)
     skin.basis = wp.array(_quads(basis[chosen], filled), dtype=Quad, device=device)
@@ -192,7 +192,7 @@ def _sums(table: FloatArray, size: int, ints: Any, floats: Any) -> Any:
     vertex, into, block = vertex[order], into[order], block[order]
     entry = block * table.shape[1] + into
     start = np.flatnonzero(np.diff(entry, prepend=-1))
-    sums = Sums()
+    sums = BlockSums()
     sums.first = ints(np.searchsorted(block[start], np.arange(-(-len(table) // size) + 1)))
     sums.into, sums.start = ints(into[start]), ints(np.append(start, len(vertex)))
     sums.vertex, sums.weight = ints(vertex % size), floats(table[vertex, into])

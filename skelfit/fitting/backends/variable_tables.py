@@ -23,25 +23,25 @@ IntArray = NDArray[np.int64]
 
 
 @wp.struct
-class Lists:
+class IndexLists:
     """Lists of numbers, one after the other: list k is values[first[k]:first[k + 1]]."""
 
     first: wp.array(dtype=int)
-    values: wp.array(dtype=int)
+    indices: wp.array(dtype=int)
 
 
 @wp.struct
-class Sums:
+class LevelSums:
     """Sums to make level by level: those of level l are first[l]..first[l + 1], each adds its sources to a place."""
 
     levels: int
     first: wp.array(dtype=int)
-    place: wp.array(dtype=int)
-    sources: Lists
+    target: wp.array(dtype=int)
+    sources: IndexLists
 
 
 @wp.struct
-class Variables:
+class StageVariables:
     """The J active joints, the n active DoFs and the P pairs of joints that share vertices, of a stage."""
 
     num_joints: int
@@ -54,29 +54,24 @@ class Variables:
     owner: wp.array(dtype=int)  # (n,) position of the DoF's joint
     limits: wp.array2d(dtype=float)  # (n, 2) rad
     pairs: wp.array2d(dtype=int)  # (P, 2) a <= b, positions
-    near: Lists  # of each joint, the pairs it is in: 2 pair + (1 where it is the second of two)
-    up: Sums  # of joints, each adds its children
+    near: IndexLists  # of each joint, the pairs it is in: 2 pair + (1 where it is the second of two)
+    up: LevelSums  # of joints, each adds its children
     cells: wp.array2d(dtype=int)  # (J, J) number of the cell of two subtrees; -1: they share nothing
-    pair_cells: wp.array2d(
-        dtype=int
-    )  # (P, 2) cells of (a, b) and (b, a), of these joints alone; -1: not needed
+    pair_cells: wp.array2d(dtype=int)  # (P, 2) cells of the joints (a, b) and (b, a) alone; -1: not needed
     empty: wp.array(dtype=int)  # cells that begin at zero
-    cell_sums: Sums
-    turns: wp.array2d(
-        dtype=int
-    )  # (n, n) 1 where DoF i turns the axis of DoF j, 2 where both are of one joint too
+    cell_sums: LevelSums
+    # (n, n) 1 where DoF i turns the axis of DoF j, 2 where both are of one joint too
+    turns: wp.array2d(dtype=int)
     slides: wp.array2d(dtype=int)  # (K, 3) which of SLIDE_PAIRS, and its two DoFs
-    located: wp.array2d(
-        dtype=int
-    )  # (R, 3) joints drawn to a place: position, its own pair, row of the places
-    num_located: int
-    coupled: Lists  # of each linear form, the variables that it ties
+    targets: wp.array2d(dtype=int)  # (R, 3) joints with a target: position, its own pair, row of the targets
+    num_targets: int
+    couplings: IndexLists  # of each linear form, its variables
     factors: wp.array(dtype=float)  # m per rad, of these variables
-    num_coupled: int
+    num_couplings: int
 
 
 @dataclass(frozen=True)
-class Tree:
+class JointTree:
     """A stage's joints and DoFs, on the host."""
 
     joints: tuple[int, ...]  # (J,) active
@@ -109,38 +104,38 @@ class Tree:
         return depth
 
 
-def make_tree(part: str, pairs: IntArray) -> Tree:
+def make_tree(part: str, pairs: IntArray) -> JointTree:
     """The tree of a body part; pairs (P, 2) as positions among its joints."""
     joints = tuple(STAGE_JOINTS[part])
     dofs = tuple(i for i, j in enumerate(DOF_JOINT) if j in joints)
-    return Tree(joints, dofs, pairs)
+    return JointTree(joints, dofs, pairs)
 
 
 def make_variables(
-    tree: Tree, limits: NDArray[Any], located: Sequence[int], couplings: NDArray[Any], device: str
-) -> Variables:
+    tree: JointTree, limits: NDArray[Any], joint_targets: Sequence[int], couplings: NDArray[Any], device: str
+) -> StageVariables:
     """The tables of a stage; limits (46, 2) rad; located: SKEL joints that are drawn to places, in their order.
 
     couplings: forms (K, 46), m per rad.
     """
 
-    def ints(values: Iterable[Any], *shape: int) -> Any:
-        array = np.ascontiguousarray(np.asarray(list(values), dtype=np.int32).reshape(shape or (-1,)))
+    def ints(numbers: Iterable[Any], *shape: int) -> Any:
+        array = np.ascontiguousarray(np.asarray(list(numbers), dtype=np.int32).reshape(shape or (-1,)))
         return wp.array(array, dtype=int, ndim=array.ndim, device=device)
 
-    def lists(values: Sequence[Sequence[int]]) -> Any:
-        found = Lists()
-        found.first = ints(np.cumsum([0, *map(len, values)]))
-        found.values = ints([x for some in values for x in some])
-        return found
+    def index_lists(lists: Sequence[Sequence[int]]) -> Any:
+        table = IndexLists()
+        table.first = ints(np.cumsum([0, *map(len, lists)]))
+        table.indices = ints([x for numbers in lists for x in numbers])
+        return table
 
     def sums(levels: Sequence[dict[int, list[int]]]) -> Any:
-        found = Sums()
-        found.levels = len(levels)
-        found.first = ints(np.cumsum([0, *map(len, levels)]))
-        found.place = ints([place for level in levels for place in level])
-        found.sources = lists([sources for level in levels for sources in level.values()])
-        return found
+        table = LevelSums()
+        table.levels = len(levels)
+        table.first = ints(np.cumsum([0, *map(len, levels)]))
+        table.target = ints([target for level in levels for target in level])
+        table.sources = index_lists([sources for level in levels for sources in level.values()])
+        return table
 
     count, n = len(tree.joints), len(tree.dofs)
     program = moment_program(tree)
@@ -148,16 +143,16 @@ def make_variables(
         (k, tree.dofs.index(i), tree.dofs.index(j)) for k, (i, j) in enumerate(SLIDE_PAIRS) if i in tree.dofs
     ]
     own = {a: p for p, (a, b) in enumerate(tree.pairs.tolist()) if a == b}
-    places = [(tree.joints.index(j), row) for row, j in enumerate(located) if j in tree.joints]
+    targets = [(tree.joints.index(j), row) for row, j in enumerate(joint_targets) if j in tree.joints]
     turned = axis_dependence(list(tree.dofs)).astype(int)
     alike = np.equal.outer(tree.owner, tree.owner)
-    v = Variables()
+    v = StageVariables()
     v.num_joints, v.num_dofs, v.num_pairs = count, n, len(tree.pairs)
-    v.num_slides, v.num_cells, v.num_located = len(slides), program.count, len(places)
+    v.num_slides, v.num_cells, v.num_targets = len(slides), program.count, len(targets)
     v.joints, v.dofs, v.owner = ints(tree.joints), ints(tree.dofs), ints(tree.owner)
     v.limits = wp.array(limits[list(tree.dofs)].astype(np.float32), device=device)
     v.pairs = ints(tree.pairs, -1, 2)
-    v.near = lists(
+    v.near = index_lists(
         [
             [2 * p + int(b == k and a != k) for p, (a, b) in enumerate(tree.pairs) if k in (a, b)]
             for k in range(count)
@@ -169,14 +164,14 @@ def make_variables(
     v.cell_sums = sums(program.levels)
     v.turns = ints(turned * (1 + alike), n, n)
     v.slides = ints(slides, -1, 3)
-    v.located = ints([(k, own[k], row) for k, row in places], -1, 3)
+    v.targets = ints([(k, own[k], row) for k, row in targets], -1, 3)
     forms = coupled(couplings, tree.dofs)[:, tree.dofs]
-    v.coupled, v.num_coupled = lists([np.flatnonzero(form).tolist() for form in forms]), len(forms)
+    v.couplings, v.num_couplings = index_lists([np.flatnonzero(form).tolist() for form in forms]), len(forms)
     v.factors = wp.array(forms[forms != 0].astype(np.float32), device=device)
     return v
 
 
-def _sums_up(tree: Tree) -> list[dict[int, list[int]]]:
+def _sums_up(tree: JointTree) -> list[dict[int, list[int]]]:
     """The children that each joint adds, deepest parents first."""
     children: dict[int, list[int]] = {}
     for k, up in enumerate(tree.above):
@@ -198,7 +193,7 @@ class MomentProgram:
     levels: list[dict[int, list[int]]]  # cell -> cells that are added to it
 
 
-def moment_program(tree: Tree) -> MomentProgram:
+def moment_program(tree: JointTree) -> MomentProgram:
     """Second moments N_kl = sum over a below k, b below l of M_ab, from M_ab: first sums over b, then over a.
 
     Cells (0, j, b) are of joint j alone and the subtree of b, cells (1, k, b) of two subtrees. The pairs' cells are the

@@ -111,10 +111,10 @@ class Coupled:
         self.tables, self.rules = tables, rules
         self.n = len(self.tables.tree.dofs)
         self.tied = make_tied(self.tables.tree, backend.device)
-        self.system = k.cyclic_reduction.make_system(count, self.n, backend.device)
+        self.system = k.cyclic_reduction.make_chain_system(count, self.n, backend.device)
         joints = self.tied.first.shape[0] - 1
-        self.sequences = k.temporal_terms.make_sequences(count, self.n, joints, backend.device)
-        state = k.levenberg_marquardt.State()
+        self.sequences = k.temporal_terms.make_sequence_terms(count, self.n, joints, backend.device)
+        state = k.levenberg_marquardt.FitState()
         state.q, state.betas, state.trans = (backend.array(x) for x in (people.q, people.betas, people.trans))
         state.origin, state.status = state.q, backend.array(people.status)
         none = np.full(count, -1)
@@ -144,7 +144,7 @@ class Coupled:
         frames = np.concatenate(chains)
         elimination = make_elimination(self.backend, chains)
         if self.factors is None or self.factors.y.shape[0] < elimination.groups:
-            self.factors = self.backend.kernels.cyclic_reduction.make_factors(
+            self.factors = self.backend.kernels.cyclic_reduction.make_chain_factors(
                 elimination.groups, self.n, self.backend.device
             )
         return Chains(frames, self._parts(frames), elimination)
@@ -186,7 +186,7 @@ class Coupled:
     @property
     def promise(self) -> Tensor:
         """What the last step promised of each frame, (N,) m^2, on the host."""
-        return self.backend.read(self.sequences.promise).abs()
+        return self.backend.read(self.sequences.predicted).abs()
 
     @property
     def _size(self) -> int:
@@ -215,7 +215,7 @@ class Coupled:
     def _deviate(self, parts: list[tuple[Any, Any, Any]], q: Tensor) -> None:
         """How joints deviate at q (N, 46) from the labels'."""
         kernel, inputs = (
-            self.backend.kernels.temporal_terms.deviate,
+            self.backend.kernels.temporal_terms.compute_deviations,
             [self.backend.array(q), self.tied, self.sequences],
         )
         self._share(parts, lambda part: self._launch(kernel, part[0], *inputs))
@@ -233,18 +233,18 @@ class Coupled:
         self._launch(
             k.frame_steps.evaluate_frames,
             backend.ints(whole_groups(frames, backend.lanes)),
-            where, backend.slots(groups), self.rules, self.state, self.located, found.moments, found.levers,
-            tables.variables, tables.body, backend.room(k.joint_frames.make_place, groups),
-            backend.room(k.quadratic.make_room, groups, joints, pairs, tables.variables.num_cells),
-            backend.room(k.betas_terms.make_shaping, 0, joints),
-            backend.room(k.objective.make_work, groups, self.n, tables.balls.index.shape[0]),
-            backend.room(k.damped_step.make_steps, groups, self.n),
+            where, backend.slots(groups), self.rules, self.state, self.located, found.moments, found.beta_moments,
+            tables.variables, tables.body, backend.room(k.joint_frames.make_joint_frames, groups),
+            backend.room(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
+            backend.room(k.betas_terms.make_beta_terms, 0, joints),
+            backend.room(k.objective.make_variable_scratch, groups, self.n, tables.balls.index.shape[0]),
+            backend.room(k.damped_step.make_newton_scratch, groups, self.n),
             self.sequences, self.system,
         )  # fmt: skip
 
     def _move(self, frames: Any) -> None:
         backend, tables, k, groups = self.backend, self.tables, self.backend.kernels, frames.shape[0]
-        moving = backend.room(k.frame_steps.make_moving, groups, self.n, tables.balls.index.shape[0])
+        moving = backend.room(k.frame_steps.make_frame_scratch, groups, self.n, tables.balls.index.shape[0])
         self._launch(
             k.frame_steps.move_frames, frames, backend.slots(groups), self.rules.max_angle_step, tables.variables,
             tables.balls, self.sequences, self.system, self.state.q, moving,

@@ -62,7 +62,7 @@ class Elimination:
         k = self.backend.kernels.cyclic_reduction
         for level in self.levels:
             self._launch(k.eliminate, level, level[1:], system, factors, share)
-            self._launch(k.pass_on, level, level[3:], system, factors, share)
+            self._launch(k.update_after, level, level[3:], system, factors, share)
         for level in reversed(self.levels):
             self._launch(k.substitute, level, level[1:], system, factors, share)
 

@@ -65,20 +65,20 @@ def know_betas(backend: Backend, schedule: Schedule, batch: Batch) -> Known:
     groups = whole_groups(rows, backend.lanes)
     joints, pairs = len(tables.tree.joints), len(tables.tree.pairs)
     n, free = len(tables.tree.dofs), batch.betas.shape[1]
-    sequences = k.temporal_terms.make_sequences(count, n + free, 1, backend.device)
-    system = k.cyclic_reduction.make_system(count, n + free, backend.device)
+    sequences = k.temporal_terms.make_sequence_terms(count, n + free, 1, backend.device)
+    system = k.cyclic_reduction.make_chain_system(count, n + free, backend.device)
     backend.launch(
         k.frame_steps.evaluate_frames,
         len(groups),
         [
             backend.ints(groups), backend.ints(groups), backend.slots(len(groups)),
             schedule.rules(stage, 1, True, False), state_of(backend, batch), batch.located,
-            found.moments, found.levers, tables.variables, tables.body,
-            backend.room(k.joint_frames.make_place, len(groups)),
-            backend.room(k.quadratic.make_room, len(groups), joints, pairs, tables.variables.num_cells),
-            backend.room(k.betas_terms.make_shaping, len(groups), joints),
-            backend.room(k.objective.make_work, len(groups), n + free, tables.balls.index.shape[0]),
-            backend.room(k.damped_step.make_steps, len(groups), n + free),
+            found.moments, found.beta_moments, tables.variables, tables.body,
+            backend.room(k.joint_frames.make_joint_frames, len(groups)),
+            backend.room(k.quadratic.make_quadratic_form, len(groups), joints, pairs, tables.variables.num_cells),
+            backend.room(k.betas_terms.make_beta_terms, len(groups), joints),
+            backend.room(k.objective.make_variable_scratch, len(groups), n + free, tables.balls.index.shape[0]),
+            backend.room(k.damped_step.make_newton_scratch, len(groups), n + free),
             sequences, system,
         ],
     )  # fmt: skip

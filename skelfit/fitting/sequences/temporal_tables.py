@@ -5,7 +5,7 @@ import numpy as np
 import warp as wp
 
 from skelfit.bodies.dofs import DOF_JOINT, dof_axes
-from skelfit.fitting.backends.variable_tables import Tree
+from skelfit.fitting.backends.variable_tables import JointTree
 
 
 @wp.struct
@@ -17,7 +17,7 @@ class Tied:
     axes: wp.array2d(dtype=float)  # (n, 3) unit, in the joint's frame
 
 
-def make_tied(tree: Tree, device: str) -> Tied:
+def make_tied(tree: JointTree, device: str) -> Tied:
     """The table of a stage."""
     joints = [DOF_JOINT[i] for i in tree.dofs]
     first = [k for k, j in enumerate(joints) if k == 0 or j != joints[k - 1]]

@@ -61,12 +61,12 @@ def mesh_start(backend: Backend, tables: StartTables, mesh: Tensor, betas: Tenso
     q, motion = (torch.zeros(count, n, device=device) for n in (NUM_DOFS, 15))
     given = [backend.array(x.to(device, torch.float32).contiguous()) for x in (mesh, betas)]
     backend.launch(
-        k.mesh_alignment.lay,
+        k.mesh_alignment.align_parts,
         groups,
         [
             *given, backend.ints(rows), tables.parts, tables.angles, tables.body, tables.balls,
-            backend.room(k.joint_frames.make_place, groups),
-            backend.room(k.mesh_alignment.make_lay_room, groups, len(PARTS)),
+            backend.room(k.joint_frames.make_joint_frames, groups),
+            backend.room(k.mesh_alignment.make_alignment_scratch, groups, len(PARTS)),
             target, backend.array(q), backend.array(motion),
         ],
     )  # fmt: skip

@@ -84,6 +84,7 @@ class AmassReader(LabelReader):
                 upright=(x, y, z),
                 telling=telling,
                 told_up=(int(told == "y"), int(told == "z")),
+                first_up=(name if told == "y" else "", name if told == "z" else ""),
             ),
             **numbers,
         )

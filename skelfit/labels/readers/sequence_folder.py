@@ -17,10 +17,10 @@ from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch, LabelProperties, MotionSequence, empty_fields
 from skelfit.labels.read_settings import OptionError, ReadSettings
 from skelfit.labels.readers.registry import read_label_file
-from skelfit.labels.world_up import world_of
 from skelfit.storage.path_checks import count_endings, describe_skipped
 
 LAYOUT: LabelLayout = "amass"
+BAD_FILE = "bad_file"  # with it begins the reason of the row that stands for a file
 _ENDINGS = frozenset({".npz", ".h5", ".hdf5", ".pkl"})
 _log = logging.getLogger(__name__)
 _NO_MOTION = "shape.npz"  # AMASS keeps a subject's betas in it, beside the motions
@@ -40,8 +40,8 @@ def list_sequences(folder: Path) -> list[Path]:
     except OSError as error:
         raise LabelError(folder, None, "a readable folder of sequences", str(error)) from None
     if not files:
-        actual = skipped_in(folder) or "none in it"
-        raise LabelError(folder, None, "a folder of sequences (.npz, .h5, .hdf5, .pkl)", actual)
+        found = skipped_in(folder) or "none in it"
+        raise LabelError(folder, None, "a folder of sequences (.npz, .h5, .hdf5, .pkl)", found)
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
@@ -74,9 +74,9 @@ def read_folder(folder: Path, files: list[Path], settings: ReadSettings) -> Iter
     """The frames of each file in turn, rows counted through; raises LabelError when no file can be used."""
     start, errors = 0, []
     for path in files:
-        file_settings = name_sequence(settings, path, folder)
+        its = name_sequence(settings, path, folder)
         try:
-            batch = read_label_file(path, LAYOUT, file_settings)
+            batch = read_label_file(path, LAYOUT, its)
         except OptionError:
             raise  # the fault is not the file's
         except LabelError as error:
@@ -84,7 +84,7 @@ def read_folder(folder: Path, files: list[Path], settings: ReadSettings) -> Iter
             if len(errors) == len(files):
                 expected = f"a sequence in at least one of {len(files)} files"
                 raise LabelError(folder, None, expected, f"none; the first: {errors[0]}") from None
-            batch = _unusable(file_settings, error)
+            batch = _unusable(its, error)
         batch = replace(
             batch,
             row=batch.row + start,
@@ -97,15 +97,15 @@ def read_folder(folder: Path, files: list[Path], settings: ReadSettings) -> Iter
 
 
 def _unusable(settings: ReadSettings, error: LabelError) -> LabelBatch:
-    """The one row that stands for a file."""
+    """The one row that stands for a file; whatever world the others stand in, it stands in none."""
     where = f"'{error.key}': " if error.key else ""
-    reason = f"bad_file: {where}expected {error.expected}, found {error.found}"
+    reason = f"{BAD_FILE}: {where}expected {error.expected}, found {error.found}"
     return LabelBatch(
         row=np.zeros(1, np.int64),
         imgname=[""],
         gender=[settings.gender],
         bad=[reason],
         sequences=(MotionSequence(settings.name, settings.subject, None, 0, 1),),
-        about=LabelProperties(world_of((0.0, 0.0, 0.0), 1, settings.options.labels_up), has_camera=False),
+        about=LabelProperties("unknown", has_camera=False),
         **empty_fields(1),
     )

@@ -32,15 +32,13 @@ _AROUND = 1.3  # sides of what is left, in sides of the box about its keypoints
 class AugmentConfig:
     """How much samples vary; 0 switches a kind off."""
 
-    scale: float = bounded(0, 0.9, default=0.1)  # sides of the square change by up to this share
-    color: float = bounded(
-        0, 1, default=0.2
-    )  # red, green and blue change by up to this share, each by its own
-    flip: float = bounded(0, 1, default=0.0)  # how often people are shown as in a mirror
+    scale: float = bounded(0, 0.9, default=0.1)  # the side of the square changes by up to this share
+    # red, green and blue change by up to this share, each by itself
+    color: float = bounded(0, 1, default=0.2)
+    flip: float = bounded(0, 1, default=0.0)  # how often people are mirrored
     extreme_crop: float = bounded(0, 1, default=0.1)  # how often only a part of the body is shown
-    albumentations: float = bounded(
-        0, 1, default=0.0
-    )  # how often blur, noise and the like; needs albumentations
+    # how often blur, noise and the like are added; needs albumentations
+    albumentations: float = bounded(0, 1, default=0.0)
 
 
 @dataclass(frozen=True)

@@ -46,17 +46,18 @@ Pixels = NDArray[np.uint8]  # (crop,crop,3), or (0,0,3) where images are not wan
 class DataConfig:
     """What is read, and how."""
 
-    subsets: tuple[SubsetConfig, ...] = bounded(1, default=())  # also by --shards
-    keep: str | None = local_path(
-        default=None
-    )  # a keep-list of `skelfit verify --keep`: whom it drops is left out
+    subsets: tuple[SubsetConfig, ...] = bounded(1, default=())  # the shards; also by --shards
+    # a keep-list of `skelfit verify --keep`; people that it drops are left out
+    keep: str | None = local_path(default=None)
     held_out: float = bounded(0, 0.9, default=0.0)  # share of the people that training never sees
-    batch_size: int = bounded(1, default=64)  # of each process
-    workers: int = bounded(0, default=4)  # that read for each process; 0: it reads itself
-    shuffle: int = bounded(1, default=1000)  # samples in a worker's memory, of which it picks the next
-    seed: int = bounded(0, default=0)
-    epoch_samples: int | None = bounded(1, default=None)  # of all processes; null: as many as the shards have
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    batch_size: int = bounded(1, default=64)  # people per batch, of each process
+    workers: int = bounded(0, default=4)  # reading processes of each process; 0: it reads by itself
+    # samples that a worker holds in memory and picks the next one from
+    shuffle: int = bounded(1, default=1000)
+    seed: int = bounded(0, default=0)  # seed of order and augmentation
+    # samples of an epoch, of all processes together; null: all people of the shards
+    epoch_samples: int | None = bounded(1, default=None)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # how much samples vary
 
 
 class Loader:

@@ -41,7 +41,8 @@ class SubsetConfig:
     """The shards of a subset, and how often its people come."""
 
     shards: str = local_path()  # tars: a path with *, ? or [0-9], or with {000000..000312}
-    weight: float | None = bounded(1e-9, default=None)  # relative to the others; null: its number of people
+    # how often its people come, relative to the others; null: its number of people
+    weight: float | None = bounded(1e-9, default=None)
 
 
 class Part(NamedTuple):

@@ -18,27 +18,31 @@ BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny
 class NetworkConfig:
     """The network; the last three are ablations of the paper."""
 
+    # vitpose-*: ViTPose; tiny: a small ViT for tests; keypoint-tiny: a CNN that finds keypoints, for CPUs and
+    # few people
     backbone: BackboneName = "vitpose-h"
-    checkpoint: str | None = local_path(default=None)  # ViTPose's weights, which a ViT begins with
-    random: bool = False  # true: it begins with random ones; keypoint-tiny has neither
-    dim: int = bounded(8, default=1024)  # of the decoder's tokens
-    heads: int = bounded(1, default=8)
-    layers: int = bounded(1, default=6)
-    camera: bool = True  # the intrinsics of the image; false: those of a far camera, for everyone
+    checkpoint: str | None = local_path(default=None)  # ViTPose's weights, with which a ViT starts
+    random: bool = False  # true: a ViT starts with random weights; keypoint-tiny takes neither
+    dim: int = bounded(8, default=1024)  # width of the decoder's tokens
+    heads: int = bounded(1, default=8)  # attention heads of the decoder
+    layers: int = bounded(1, default=6)  # layers of the decoder
+    # whether the network gets the image's intrinsics; false: those of a far camera, for all people
+    camera: bool = True
     coarse_to_fine: bool = True  # false: one estimate, by the decoder's last layer, from the mean pose
-    looped_decoder: bool = False  # true: the same layer over and over
+    looped_decoder: bool = False  # true: one layer, used again and again
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """Weights of what is minimised. Sums over keypoints and parameters, means over people."""
 
-    keypoints2d: float = bounded(0, default=0.05)
-    keypoints3d: float = bounded(0, default=0.05)
-    betas: float = bounded(0, default=0.0005)
-    pose: float = bounded(0, default=0.001)
-    orientation: float = bounded(0, default=0.002)
-    refinement: float = bounded(0, default=0.1)  # 0: the ablation without it
+    keypoints2d: float = bounded(0, default=0.05)  # weight of 2D keypoints
+    keypoints3d: float = bounded(0, default=0.05)  # weight of 3D keypoints
+    betas: float = bounded(0, default=0.0005)  # weight of betas
+    pose: float = bounded(0, default=0.001)  # weight of the pose
+    orientation: float = bounded(0, default=0.002)  # weight of the global orientation
+    # weight of the pose of the layers between; 0: without them, an ablation
+    refinement: float = bounded(0, default=0.1)
     full_supervision: bool = False  # an ablation: all terms on every layer, in place of the refinement
 
 
@@ -46,48 +50,52 @@ class LossConfig:
 class OptimizerConfig:
     """AdamW, and how its learning rate goes: up in a line, then down along a cosine."""
 
-    steps: int = bounded(1, default=100_000)
-    learning_rate: float = bounded(0, default=1e-5)
-    muon: float = bounded(0, default=0.0)  # learning rate of convolutions, by Muon; 0: as all else, by AdamW
-    warm_up: int = bounded(0, default=1000)  # steps
-    weight_decay: float = bounded(0, default=1e-4)
+    steps: int = bounded(1, default=100_000)  # number of steps
+    learning_rate: float = bounded(0, default=1e-5)  # largest learning rate of AdamW
+    muon: float = bounded(0, default=0.0)  # learning rate of convolutions by Muon; 0: AdamW, as all else
+    warm_up: int = bounded(0, default=1000)  # steps in which the learning rate rises
+    weight_decay: float = bounded(0, default=1e-4)  # weight decay of AdamW
     clip: float = bounded(1e-9, default=1.0)  # largest norm of the gradient
     accumulate: int = bounded(1, default=1)  # batches per step
-    ema: float = bounded(0, 0.999999, default=0.999)  # of the mean of the weights, per step; 0: no mean
-    mixed_precision: bool = True  # on GPUs
+    # decay per step of the running mean of the weights; 0: no mean
+    ema: float = bounded(0, 0.999999, default=0.999)
+    mixed_precision: bool = True  # lower precision on GPUs
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """When to measure people whom training never sees, and who they are."""
+    """When errors are measured, and on which people that training never sees."""
 
-    every: int = bounded(1, default=2000)  # steps; and at the end
-    subsets: tuple[SubsetConfig, ...] = ()  # empty: those whom `data.held_out` holds out
+    every: int = bounded(1, default=2000)  # steps between two validations; there is one more at the end
+    # shards to measure with; none: the people that data.held_out holds out
+    subsets: tuple[SubsetConfig, ...] = ()
 
 
 @dataclass(frozen=True)
 class OutputConfig:
     """How often something is written, in steps."""
 
-    log: int = bounded(1, default=50)
-    checkpoint: int = bounded(1, default=1000)
-    keep: int = bounded(1, default=3)  # checkpoints
+    log: int = bounded(1, default=50)  # steps between two lines of the log
+    checkpoint: int = bounded(1, default=1000)  # steps between two checkpoints
+    keep: int = bounded(1, default=3)  # how many checkpoints are kept
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A training. The defaults are those of SKEL-CF, as far as they are known."""
 
-    name: str = "train"
-    skel_gender: Literal["male", "female"] = "male"  # of the body that is predicted
-    data: DataConfig = DataConfig(held_out=0.01)
-    network: NetworkConfig = NetworkConfig()
-    losses: LossConfig = LossConfig()
-    keypoints: OptimizerConfig | None = None  # how keypoint-tiny first learns them; None: other backbones
-    coarse: OptimizerConfig | None = None  # how the first estimate then learns, alone; None: with all else
-    optimizer: OptimizerConfig = OptimizerConfig()
-    validation: ValidationConfig = ValidationConfig()
-    output: OutputConfig = OutputConfig()
+    name: str = "train"  # free text
+    skel_gender: Literal["male", "female"] = "male"  # the body that is predicted
+    data: DataConfig = DataConfig(held_out=0.01)  # what is read, and how it varies
+    network: NetworkConfig = NetworkConfig()  # the network
+    losses: LossConfig = LossConfig()  # what is minimised
+    # how keypoint-tiny learns keypoints first; null with other backbones
+    keypoints: OptimizerConfig | None = None
+    # how the first estimate then learns, alone; null: together with the rest
+    coarse: OptimizerConfig | None = None
+    optimizer: OptimizerConfig = OptimizerConfig()  # steps and learning rate of the main stage
+    validation: ValidationConfig = ValidationConfig()  # when and on which people errors are measured
+    output: OutputConfig = OutputConfig()  # how often something is written
 
     @property
     def steps(self) -> int:

@@ -71,4 +71,4 @@ def _unfinished(folder: Path) -> Unfinished | None:
     record = read_record(folder)
     if record is None:
         return Unfinished(running, "", None)
-    return Unfinished(running, f" ({record.who}, since {record.started})", record.rows)
+    return Unfinished(running, f" ({record.process}, since {record.started})", record.rows)

@@ -84,7 +84,7 @@ class SkinMaker:
         rows = np.arange(-(-len(betas) // backend.lanes) * backend.lanes)
         lanes = torch.tensor(rows.clip(max=len(betas) - 1))  # the last person fills what is left
         coefficients = torch.cat((betas, feature, betas.new_ones(len(betas), 1)), 1)
-        people = kernels.skinning.Skinned()
+        people = kernels.skinning.SkinInputs()
         people.coefficients, people.transforms = (
             backend.lanes_from(x[lanes].clamp(-MOST_M, MOST_M).float())
             for x in (coefficients, transforms.flatten(2))
@@ -92,7 +92,7 @@ class SkinMaker:
         people.rows = backend.ints(rows.reshape(-1, backend.lanes))
         groups = len(people.rows)
         people.target = backend.lanes_of(groups, self._skin.count, 3)
-        room = backend.room(kernels.skinning.room_for, 1, backend.block, 0)
+        room = backend.room(kernels.skinning.make_skin_scratch, 1, backend.block, 0)
         backend.launch(kernels.skin_errors.target_skin, 1, [self._skin, people, groups, room])
         found: Skin32 = backend.people_of(people.target, len(betas)).numpy()
         return found

@@ -144,7 +144,7 @@ def _photo(photo: Photo) -> dict[str, Any]:
 
 
 def _asset(name: str) -> str:
-    return (files("skelfit.verification") / "page" / name).read_text("utf-8")
+    return (files("skelfit.verification.report") / "page" / name).read_text("utf-8")
 
 
 def _json(content: Any) -> str:

@@ -21,7 +21,7 @@ FOLDER = Path(kernels.__file__).parent
 # Compiles the smallest file of kernels, all that there is as far as this process knows.
 COMPILE = """
 import skelfit.fitting.backends.backend as backend
-small = [m for m in backend.kernel_modules(8) if m.name.endswith(".locate")]
+small = [m for m in backend.kernel_modules(8) if m.name.endswith(".regressed_points")]
 backend.kernel_modules = lambda lanes: small
 made = backend.make_backend("cpu", 8)
 """
@@ -115,11 +115,13 @@ def test_flags_and_lanes_make_other_modules(cache: Path, monkeypatch: pytest.Mon
 
 
 def hash_of(folder: Path) -> bytes:
-    """What Warp calls the module of `solve` in a copy of the kernels."""
+    """What Warp calls the module of `levenberg_marquardt` in a copy of the kernels."""
     package = kernels._Kernels(f"copy_of_kernels_{folder.name}")
     package.__path__, package.LANES = [str(folder)], 8
     sys.modules[package.__name__] = package
-    return wp.get_module(importlib.import_module(f"{package.__name__}.solve").__name__).get_module_hash(1)
+    return wp.get_module(
+        importlib.import_module(f"{package.__name__}.levenberg_marquardt").__name__
+    ).get_module_hash(1)
 
 
 def test_edits_within_a_function_compile_it_again(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_compiled_is_what_has_been_compiled_of_these_sources(tmp_path: Path) -> 
     """Not before, nor once a source is another, nor for other lanes."""
     cache, changed = tmp_path / "cache", tmp_path / "fit"
     shutil.copytree(FOLDER.parent, changed, ignore=shutil.ignore_patterns("__pycache__"))
-    source = changed / "kernels" / "locate.py"
+    source = changed / "kernels" / "regressed_points.py"
     source.write_text(source.read_text() + "\nCHANGED = 1\n")
     code = f"""{COMPILE}
 from pathlib import Path

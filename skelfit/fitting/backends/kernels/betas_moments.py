@@ -8,42 +8,42 @@ s_k. Beside the sums of `moments`, with the same weights om, residuals r and h =
 
 import warp as wp
 
-from skelfit.fitting.backends.skin_tables import Skin
+from skelfit.fitting.backends.skin_tables import SkinTables
 
 from .lanes import A2, A3, A4, V, m, sync
-from .moments import Moments, add_moments, clear_moments
-from .posing import Posing, stand
-from .skinning import Room, Skinned, pose_block, slot_of, vertices_of
+from .moments import SkinMoments, add_moments, clear_moments
+from .posing import PoseInputs, pose_people
+from .skinning import SkinInputs, SkinScratch, pose_block, slot_of, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.struct
-class Levers:
+class BetaMoments:
     """How K betas move the skin of G groups."""
 
     betas: A2  # (G, K) of the pass
-    lever: A4  # (G, J, 12, K) row by row
+    cross: A4  # (G, J, 12, K) row by row
     products: A3  # (G, K, K)
-    pull: A2  # (G, K)
+    residual: A2  # (G, K)
 
 
 @wp.func
-def _clear(skin: Skin, people: Skinned, g: int, t: int, out: Levers):
+def _clear(skin: SkinTables, people: SkinInputs, g: int, t: int, out: BetaMoments):
     """Zero the sums of group g; its betas are the coefficients behind the first."""
-    betas = out.pull.shape[1]
+    betas = out.residual.shape[1]
     for i in range(t, skin.active.shape[0] * betas, wp.block_dim()):
         for c in range(12):
-            out.lever[g, i // betas, c, i % betas] = V()
+            out.cross[g, i // betas, c, i % betas] = V()
     for i in range(t, betas, wp.block_dim()):
         out.betas[g, i] = people.coefficients[g, 1 + i]
-        out.pull[g, i] = V()
+        out.residual[g, i] = V()
         for k in range(betas):
             out.products[g, i, k] = V()
 
 
 @wp.func
-def _turned_row(skin: Skin, people: Skinned, g: int, v: int, r: int):
+def _turned_row(skin: SkinTables, people: SkinInputs, g: int, v: int, r: int):
     """Row r of the blended rotations of the joints that hold vertex v of the skin."""
     x = V()
     y = V()
@@ -58,7 +58,7 @@ def _turned_row(skin: Skin, people: Skinned, g: int, v: int, r: int):
 
 
 @wp.func
-def _move_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, room: Room):
+def _move_block(skin: SkinTables, people: SkinInputs, g: int, b: int, s: int, t: int, scratch: SkinScratch):
     """What betas move the vertices of block b by, into room."""
     begin = b * skin.size
     for i in range(t, vertices_of(skin, b), wp.block_dim()):
@@ -66,13 +66,13 @@ def _move_block(skin: Skin, people: Skinned, g: int, b: int, s: int, t: int, roo
         at = 3 * (i % 4)
         for r in range(3):
             x, y, z = _turned_row(skin, people, g, begin + i, r)
-            for k in range(room.moves.shape[3]):
+            for k in range(scratch.moves.shape[3]):
                 shape = skin.basis[quad, 1 + k]
-                room.moves[s, i, r, k] = shape[at] * x + shape[at + 1] * y + shape[at + 2] * z
+                scratch.moves[s, i, r, k] = shape[at] * x + shape[at + 1] * y + shape[at + 2] * z
 
 
 @wp.func
-def _add_lever(skin: Skin, g: int, e: int, k: int, s: int, room: Room, out: Levers):
+def _add_cross(skin: SkinTables, g: int, e: int, k: int, s: int, scratch: SkinScratch, out: BetaMoments):
     """The lever of one joint and beta k."""
     ax = V()
     ay = V()
@@ -89,12 +89,12 @@ def _add_lever(skin: Skin, g: int, e: int, k: int, s: int, room: Room, out: Leve
     for i in range(skin.joints.start[e], skin.joints.start[e + 1]):
         v = skin.joints.vertex[i]
         w = skin.joints.weight[i]
-        x = room.rest[s, v, 0]
-        y = room.rest[s, v, 1]
-        z = room.rest[s, v, 2]
-        a = w * room.moves[s, v, 0, k]
-        b = w * room.moves[s, v, 1, k]
-        c = w * room.moves[s, v, 2, k]
+        x = scratch.rest[s, v, 0]
+        y = scratch.rest[s, v, 1]
+        z = scratch.rest[s, v, 2]
+        a = w * scratch.moves[s, v, 0, k]
+        b = w * scratch.moves[s, v, 1, k]
+        c = w * scratch.moves[s, v, 2, k]
         ax += m(a, x)
         ay += m(a, y)
         az += m(a, z)
@@ -114,29 +114,31 @@ def _add_lever(skin: Skin, g: int, e: int, k: int, s: int, room: Room, out: Leve
 
 
 @wp.func
-def _add_row(g: int, j: int, r: int, k: int, x: V, y: V, z: V, h: V, out: Levers):
+def _add_row(g: int, j: int, r: int, k: int, x: V, y: V, z: V, h: V, out: BetaMoments):
     """Add to the row of a lever that starts at r."""
-    out.lever[g, j, r, k] = out.lever[g, j, r, k] + x
-    out.lever[g, j, r + 1, k] = out.lever[g, j, r + 1, k] + y
-    out.lever[g, j, r + 2, k] = out.lever[g, j, r + 2, k] + z
-    out.lever[g, j, r + 3, k] = out.lever[g, j, r + 3, k] + h
+    out.cross[g, j, r, k] = out.cross[g, j, r, k] + x
+    out.cross[g, j, r + 1, k] = out.cross[g, j, r + 1, k] + y
+    out.cross[g, j, r + 2, k] = out.cross[g, j, r + 2, k] + z
+    out.cross[g, j, r + 3, k] = out.cross[g, j, r + 3, k] + h
 
 
 @wp.func
-def _add_pull(skin: Skin, g: int, b: int, k: int, s: int, room: Room, out: Levers):
+def _add_residual(skin: SkinTables, g: int, b: int, k: int, s: int, scratch: SkinScratch, out: BetaMoments):
     """The pull of beta k."""
     begin = b * skin.size
     total = V()
     for v in range(vertices_of(skin, b)):
-        f = m(room.moves[s, v, 0, k], room.residual[s, v, 0])
-        f += m(room.moves[s, v, 1, k], room.residual[s, v, 1])
-        f += m(room.moves[s, v, 2, k], room.residual[s, v, 2])
+        f = m(scratch.moves[s, v, 0, k], scratch.residual[s, v, 0])
+        f += m(scratch.moves[s, v, 1, k], scratch.residual[s, v, 1])
+        f += m(scratch.moves[s, v, 2, k], scratch.residual[s, v, 2])
         total += skin.om[begin + v] * f
-    out.pull[g, k] = out.pull[g, k] + total
+    out.residual[g, k] = out.residual[g, k] + total
 
 
 @wp.func
-def _add_products(skin: Skin, g: int, b: int, k: int, j: int, s: int, room: Room, out: Levers):
+def _add_products(
+    skin: SkinTables, g: int, b: int, k: int, j: int, s: int, scratch: SkinScratch, out: BetaMoments
+):
     """The products of betas k and k + 1 with j and j + 1."""
     begin = b * skin.size
     kj = V()
@@ -145,10 +147,10 @@ def _add_products(skin: Skin, g: int, b: int, k: int, j: int, s: int, room: Room
     li = V()
     for v in range(vertices_of(skin, b)):
         for r in range(3):
-            at_k = skin.om[begin + v] * room.moves[s, v, r, k]
-            at_l = skin.om[begin + v] * room.moves[s, v, r, k + 1]
-            at_j = room.moves[s, v, r, j]
-            at_i = room.moves[s, v, r, j + 1]
+            at_k = skin.om[begin + v] * scratch.moves[s, v, r, k]
+            at_l = skin.om[begin + v] * scratch.moves[s, v, r, k + 1]
+            at_j = scratch.moves[s, v, r, j]
+            at_i = scratch.moves[s, v, r, j + 1]
             kj += m(at_k, at_j)
             ki += m(at_k, at_i)
             lj += m(at_l, at_j)
@@ -161,7 +163,7 @@ def _add_products(skin: Skin, g: int, b: int, k: int, j: int, s: int, room: Room
 
 
 @wp.func
-def _add_product(g: int, k: int, j: int, x: V, out: Levers):
+def _add_product(g: int, k: int, j: int, x: V, out: BetaMoments):
     """Add to products [k, j] and [j, k]."""
     total = out.products[g, k, j] + x
     out.products[g, k, j] = total
@@ -169,43 +171,46 @@ def _add_product(g: int, k: int, j: int, x: V, out: Levers):
 
 
 @wp.func
-def _add_levers(skin: Skin, g: int, b: int, s: int, t: int, room: Room, out: Levers):
+def _add_beta_moments(
+    skin: SkinTables, g: int, b: int, s: int, t: int, scratch: SkinScratch, out: BetaMoments
+):
     """The sums of block b: an item for each joint and beta, each beta, and each four products; K is even."""
-    betas = out.pull.shape[1]
+    betas = out.residual.shape[1]
     first = skin.joints.first[b]
     n = (skin.joints.first[b + 1] - first) * betas
     half = betas // 2
     for i in range(t, n + betas + half * half, wp.block_dim()):
         if i < n:
-            _add_lever(skin, g, first + i // betas, i % betas, s, room, out)
+            _add_cross(skin, g, first + i // betas, i % betas, s, scratch, out)
         elif i < n + betas:
-            _add_pull(skin, g, b, i - n, s, room, out)
+            _add_residual(skin, g, b, i - n, s, scratch, out)
         else:
             k = 2 * ((i - n - betas) // half)
             j = 2 * ((i - n - betas) % half)
             if k <= j:
-                _add_products(skin, g, b, k, j, s, room, out)
+                _add_products(skin, g, b, k, j, s, scratch, out)
 
 
 @wp.kernel
 def shaped_moments(
-    skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Moments, levers: Levers
+    skin: SkinTables, people: SkinInputs, posing: PoseInputs, chunk: int, scratch: SkinScratch, out: SkinMoments,
+    beta_moments: BetaMoments
 ):  # fmt: skip
     """As `moments.moments`, and the levers."""
     c, t = wp.tid()
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
-        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
+        pose_people(g, c % posing.angles.shape[0], t, skin, posing, people)
         clear_moments(skin, people, g, t, out)
-        _clear(skin, people, g, t, levers)
+        _clear(skin, people, g, t, beta_moments)
     sync()
     for b in range(skin.blocks):
         for g in range(begin, end):
-            s = slot_of(begin, g, c, room)
-            pose_block(skin, people, begin, g, end, b, s, t, room)
-            _move_block(skin, people, g, b, s, t, room)
+            s = slot_of(begin, g, c, scratch)
+            pose_block(skin, people, begin, g, end, b, s, t, scratch)
+            _move_block(skin, people, g, b, s, t, scratch)
             sync()
-            add_moments(skin, g, b, s, t, room, out)
-            _add_levers(skin, g, b, s, t, room, levers)
+            add_moments(skin, g, b, s, t, scratch, out)
+            _add_beta_moments(skin, g, b, s, t, scratch, beta_moments)
             sync()

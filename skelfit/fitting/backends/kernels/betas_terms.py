@@ -15,14 +15,14 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fitting.backends.body_tables import NUM_BETAS, Body
-from skelfit.fitting.backends.variable_tables import Variables
+from skelfit.fitting.backends.body_tables import NUM_BETAS, BodyTables
+from skelfit.fitting.backends.variable_tables import StageVariables
 
-from .betas_moments import Levers
-from .betas_twists import Sway, make_sway, shape_speeds, shape_twists
-from .joint_frames import Place
+from .betas_moments import BetaMoments
+from .betas_twists import BetaTwists, make_beta_twists, shape_speeds, shape_twists
+from .joint_frames import JointFrames
 from .lanes import A2, A3, I2, L, V, m, sync
-from .quadratic import Room
+from .quadratic import QuadraticForm
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -30,168 +30,185 @@ K: int = NUM_BETAS
 
 
 @wp.struct
-class Shaping:
+class BetaTerms:
     """Of each slot, what an evaluation makes of the levers."""
 
-    levers: Levers  # of the slot's group
-    sway: Sway
-    push: A2  # (S, K) pull + products d
-    turning: A3  # (S, J, 3) the slopes' torques
-    part: A3  # (S, J, K) of half the gradient
+    moments: BetaMoments  # of the slot's group
+    twists: BetaTwists
+    slope: A2  # (S, K) residual + products d
+    torque: A3  # (S, J, 3) of the slopes
+    gradient_part: A3  # (S, J, K) of half the gradient
     wrenches: A3  # (S, J, 6 K) torque and force of each beta; K c + k is component c of beta k
     square: A3  # (S, K, K) of half the matrix
 
 
-def make_levers(slots: int, joints: int, device: str) -> Any:
+def make_beta_moments(slots: int, num_joints: int, device: str) -> Any:
     """Levers of so many groups."""
-    levers = Levers()
-    for name, shape in (("betas", (K,)), ("lever", (joints, 12, K)), ("products", (K, K)), ("pull", (K,))):
-        setattr(levers, name, wp.zeros((slots, *shape), dtype=V, device=device))
-    return levers
-
-
-def make_shaping(slots: int, joints: int, device: str) -> Any:
-    """Room for so many groups."""
-    shaping = Shaping()
+    beta_moments = BetaMoments()
     for name, shape in (
-        ("push", (K,)), ("turning", (joints, 3)), ("part", (joints, K)),
-        ("wrenches", (joints, 6 * K)), ("square", (K, K)),
+        ("betas", (K,)),
+        ("cross", (num_joints, 12, K)),
+        ("products", (K, K)),
+        ("residual", (K,)),
+    ):
+        setattr(beta_moments, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    return beta_moments
+
+
+def make_beta_terms(slots: int, num_joints: int, device: str) -> Any:
+    """Room for so many groups."""
+    beta_terms = BetaTerms()
+    for name, shape in (
+        ("slope", (K,)), ("torque", (num_joints, 3)), ("gradient_part", (num_joints, K)),
+        ("wrenches", (num_joints, 6 * K)), ("square", (K, K)),
     ):  # fmt: skip
-        setattr(shaping, name, wp.zeros((slots, *shape), dtype=V, device=device))
-    shaping.levers, shaping.sway = make_levers(slots, joints, device), make_sway(slots, device)
-    return shaping
+        setattr(beta_terms, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    beta_terms.moments, beta_terms.twists = (
+        make_beta_moments(slots, num_joints, device),
+        make_beta_twists(slots, device),
+    )
+    return beta_terms
 
 
 @wp.func
-def load_levers(s: int, t: int, g: int, places: I2, found: Levers, shaping: Shaping):
+def load_beta_moments(s: int, t: int, g: int, pass_rows: I2, source: BetaMoments, beta_terms: BetaTerms):
     """Into slot s the levers of the people of group g; places (G, L): where each is among those of the vertex pass."""
-    levers = shaping.levers
-    joints = found.lever.shape[1]
-    for i in range(t, joints * wp.static(12 * K), wp.block_dim()):
+    beta_moments = beta_terms.moments
+    num_joints = source.cross.shape[1]
+    for i in range(t, num_joints * wp.static(12 * K), wp.block_dim()):
         j = i // wp.static(12 * K)
         c = (i // wp.static(K)) % 12
         k = i % wp.static(K)
         x = V()
         for lane in range(wp.static(L)):
-            p = places[g, lane]
-            v = found.lever[p / wp.static(L), j, c, k]
+            p = pass_rows[g, lane]
+            v = source.cross[p / wp.static(L), j, c, k]
             x[lane] = v[p % wp.static(L)]
-        levers.lever[s, j, c, k] = x
+        beta_moments.cross[s, j, c, k] = x
     for i in range(t, wp.static((K + 2) * K), wp.block_dim()):
         row = i // wp.static(K)
         k = i % wp.static(K)
         x = V()
         for lane in range(wp.static(L)):
-            p = places[g, lane]
-            v = found.pull[p / wp.static(L), k]
+            p = pass_rows[g, lane]
+            v = source.residual[p / wp.static(L), k]
             if row == 1:
-                v = found.betas[p / wp.static(L), k]
+                v = source.betas[p / wp.static(L), k]
             if row >= 2:
-                v = found.products[p / wp.static(L), row - 2, k]
+                v = source.products[p / wp.static(L), row - 2, k]
             x[lane] = v[p % wp.static(L)]
         if row == 0:
-            levers.pull[s, k] = x
+            beta_moments.residual[s, k] = x
         elif row == 1:
-            levers.betas[s, k] = x
+            beta_moments.betas[s, k] = x
         else:
-            levers.products[s, row - 2, k] = x
+            beta_moments.products[s, row - 2, k] = x
     sync()
 
 
 @wp.func
-def lever_slopes(
-    s: int, t: int, betas: A2, body: Body, variables: Variables, place: Place, room: Room, shaping: Shaping
+def beta_slopes(
+    s: int, t: int, betas: A2, body: BodyTables, variables: StageVariables, joints: JointFrames,
+    form: QuadraticForm, beta_terms: BetaTerms
 ):  # fmt: skip
     """What the betas (S, K) make of D0, for `quadratic.slopes`, and how they move the joints; `place` is posed."""
-    levers = shaping.levers
-    sway = shaping.sway
-    shape_speeds(s, t, body, place, sway)
-    shape_twists(s, t, body, place, sway)
+    beta_moments = beta_terms.moments
+    twists = beta_terms.twists
+    shape_speeds(s, t, body, joints, twists)
+    shape_twists(s, t, body, joints, twists)
     for i in range(t, variables.num_joints * 12, wp.block_dim()):
-        _lever_slope(s, i // 12, i % 12, betas, levers, room, shaping)
+        _slope_with_betas(s, i // 12, i % 12, betas, beta_moments, form, beta_terms)
     for k in range(t, wp.static(K), wp.block_dim()):
-        _push(s, k, betas, levers, shaping)
+        _slope_of_beta(s, k, betas, beta_moments, beta_terms)
     sync()
 
 
 @wp.func
-def beta_parts(s: int, t: int, x: V, y: V, z: V, variables: Variables, room: Room, shaping: Shaping):
+def beta_parts(
+    s: int, t: int, x: V, y: V, z: V, variables: StageVariables, form: QuadraticForm, beta_terms: BetaTerms
+):
     """What `beta_gradient` adds up, from the slopes and the betas' twists; x, y, z: `mean_residual`, or 0."""
-    levers = shaping.levers
-    sway = shaping.sway
+    beta_moments = beta_terms.moments
+    twists = beta_terms.twists
     for i in range(t, variables.num_joints * 3, wp.block_dim()):
-        _turning(s, i // 3, i % 3, room, shaping)
+        _slope_torque(s, i // 3, i % 3, form, beta_terms)
     sync()
     for i in range(t, variables.num_joints * wp.static(K), wp.block_dim()):
         j = i // wp.static(K)
         k = i % wp.static(K)
-        part = _beta_part(s, j, k, variables.joints[j], levers, sway, room, shaping)
-        part -= m(x, levers.lever[s, j, 3, k]) + m(y, levers.lever[s, j, 7, k])
-        shaping.part[s, j, k] = part - m(z, levers.lever[s, j, 11, k])
+        part = _beta_part(s, j, k, variables.joints[j], beta_moments, twists, form, beta_terms)
+        part -= m(x, beta_moments.cross[s, j, 3, k]) + m(y, beta_moments.cross[s, j, 7, k])
+        beta_terms.gradient_part[s, j, k] = part - m(z, beta_moments.cross[s, j, 11, k])
     sync()
 
 
 @wp.func
-def beta_value(s: int, betas: A2, weight: float, shaping: Shaping) -> V:
+def beta_value(s: int, betas: A2, weight: float, beta_terms: BetaTerms) -> V:
     """What the betas add to `quadratic.value_of`; a squared beta costs weight, m^2. The same in each thread."""
-    levers = shaping.levers
+    beta_moments = beta_terms.moments
     total = V()
     for k in range(wp.static(K)):
         beta = betas[s, k]
-        total += m(beta - levers.betas[s, k], levers.pull[s, k] + shaping.push[s, k]) + weight * m(beta, beta)
+        total += m(
+            beta - beta_moments.betas[s, k], beta_moments.residual[s, k] + beta_terms.slope[s, k]
+        ) + weight * m(beta, beta)
     return total
 
 
 @wp.func
-def beta_gradient(s: int, k: int, betas: A2, weight: float, variables: Variables, shaping: Shaping) -> V:
+def beta_gradient(
+    s: int, k: int, betas: A2, weight: float, variables: StageVariables, beta_terms: BetaTerms
+) -> V:
     """The gradient along beta k."""
-    total = shaping.push[s, k] + weight * betas[s, k]
+    total = beta_terms.slope[s, k] + weight * betas[s, k]
     for j in range(variables.num_joints):
-        total += shaping.part[s, j, k]
+        total += beta_terms.gradient_part[s, j, k]
     return 2.0 * total
 
 
 @wp.func
 def beta_columns(
-    s: int, t: int, h: int, weight: float, variables: Variables, place: Place, room: Room, shaping: Shaping,
-    hessian: A3,
+    s: int, t: int, h: int, weight: float, variables: StageVariables, joints: JointFrames, form: QuadraticForm,
+    beta_terms: BetaTerms, hessian: A3,
 ):  # fmt: skip
     """The columns of betas, to the diagonal, in buffer h of hessian (H, n + K, n + K).
 
     Between `quadratic.pair_moments` and the adding up of the cells.
     """
-    levers = shaping.levers
-    sway = shaping.sway
+    beta_moments = beta_terms.moments
+    twists = beta_terms.twists
     share = wp.min(wp.block_dim(), wp.static(K))  # threads that share a joint, or a DoF
     for i in range(t, variables.num_joints * share, wp.block_dim()):
-        _lever_wrench(s, i // share, i % share, share, levers, room, shaping)
+        _skin_wrench(s, i // share, i % share, share, beta_moments, form, beta_terms)
     sync()
     for i in range(t, wp.static(K * K), wp.block_dim()):
         k = i // wp.static(K)
         o = i % wp.static(K)
         if k <= o:
-            shaping.square[s, k, o] = levers.products[s, k, o] + _on_twist(s, o, k, variables, sway, shaping)
+            beta_terms.square[s, k, o] = beta_moments.products[s, k, o] + _wrench_on_twist(
+                s, o, k, variables, twists, beta_terms
+            )
     sync()
     for i in range(t, variables.num_joints * share, wp.block_dim()):
-        _add_wrench(s, i // share, i % share, share, variables, sway, room, shaping)
+        _add_joint_wrench(s, i // share, i % share, share, variables, twists, form, beta_terms)
     sync()
     n = variables.num_dofs
     for i in range(t, wp.static(K * K), wp.block_dim()):
         k = i // wp.static(K)
         o = i % wp.static(K)
         if k <= o:
-            e = shaping.square[s, k, o] + _on_twist(s, k, o, variables, sway, shaping)
+            e = beta_terms.square[s, k, o] + _wrench_on_twist(s, k, o, variables, twists, beta_terms)
             hessian[h, n + k, n + o] = 2.0 * e + V(wp.where(k == o, 2.0 * weight, 0.0))
     sync()
-    _add_up_wrenches(s, t, variables, shaping)
+    _add_up_wrenches(s, t, variables, beta_terms)
     sync()
     for i in range(t, n * share, wp.block_dim()):
-        _meet(s, h, i // share, i % share, share, variables, place, shaping, hessian)
+        _dof_beta_entries(s, h, i // share, i % share, share, variables, joints, beta_terms, hessian)
     sync()
 
 
 @wp.func
-def no_bends_of_betas(t: int, h: int, n: int, bend: A3):
+def clear_beta_curvature(t: int, h: int, n: int, curvature: A3):
     """Zero is what the Hessian is taken to be more than the matrix, in the columns of betas after n DoFs.
 
     A frame follows the direction of its bone, which bends most for two betas together: the entries of a DoF and a beta
@@ -200,185 +217,197 @@ def no_bends_of_betas(t: int, h: int, n: int, bend: A3):
     for i in range(t, n + wp.static(K), wp.block_dim()):
         for k in range(wp.static(K)):
             if i <= n + k:
-                bend[h, i, n + k] = V()
+                curvature[h, i, n + k] = V()
 
 
 @wp.func
-def _lever_slope(s: int, j: int, c: int, betas: A2, levers: Levers, room: Room, shaping: Shaping):
+def _slope_with_betas(
+    s: int, j: int, c: int, betas: A2, beta_moments: BetaMoments, form: QuadraticForm, beta_terms: BetaTerms
+):
     x = V()
     for k in range(wp.static(K)):
-        x += m(betas[s, k] - levers.betas[s, k], levers.lever[s, j, c, k])
-    room.given[s, j, c] = room.d[s, j, c] + x
+        x += m(betas[s, k] - beta_moments.betas[s, k], beta_moments.cross[s, j, c, k])
+    form.d_with_betas[s, j, c] = form.d[s, j, c] + x
 
 
 @wp.func
-def _push(s: int, k: int, betas: A2, levers: Levers, shaping: Shaping):
-    x = levers.pull[s, k]
+def _slope_of_beta(s: int, k: int, betas: A2, beta_moments: BetaMoments, beta_terms: BetaTerms):
+    x = beta_moments.residual[s, k]
     for o in range(wp.static(K)):
-        x += m(betas[s, o] - levers.betas[s, o], levers.products[s, k, o])
-    shaping.push[s, k] = x
+        x += m(betas[s, o] - beta_moments.betas[s, o], beta_moments.products[s, k, o])
+    beta_terms.slope[s, k] = x
 
 
 @wp.func
-def _turning(s: int, j: int, r: int, room: Room, shaping: Shaping):
+def _slope_torque(s: int, j: int, r: int, form: QuadraticForm, beta_terms: BetaTerms):
     """Component r of sum A x slope over the columns of joint j."""
     a = 4 * ((r + 1) % 3)
     b = 4 * ((r + 2) % 3)
     x = V()
     for c in range(4):
-        x += m(room.a[s, j, a + c], room.slope[s, j, b + c]) - m(room.a[s, j, b + c], room.slope[s, j, a + c])
-    shaping.turning[s, j, r] = x
+        x += m(form.transform[s, j, a + c], form.slope[s, j, b + c]) - m(
+            form.transform[s, j, b + c], form.slope[s, j, a + c]
+        )
+    beta_terms.torque[s, j, r] = x
 
 
 @wp.func
 def _beta_part(
-    s: int, j: int, k: int, joint: int, levers: Levers, sway: Sway, room: Room, shaping: Shaping
+    s: int, j: int, k: int, joint: int, beta_moments: BetaMoments, twists: BetaTwists, form: QuadraticForm,
+    beta_terms: BetaTerms
 ) -> V:  # fmt: skip
     """What joint j, SKEL's `joint`, adds to half the gradient along beta k: <L_k, dA> + <slope, dA_k>."""
     x = V()
     for c in range(12):
-        x += m(room.change[s, j, c], levers.lever[s, j, c, k])
+        x += m(form.change[s, j, c], beta_moments.cross[s, j, c, k])
     for r in range(3):
-        x += m(shaping.turning[s, j, r], sway.twists[s, joint, wp.static(K) * r + k])
-        x += m(room.slope[s, j, 4 * r + 3], sway.twists[s, joint, wp.static(K) * (3 + r) + k])
+        x += m(beta_terms.torque[s, j, r], twists.twist[s, joint, wp.static(K) * r + k])
+        x += m(form.slope[s, j, 4 * r + 3], twists.twist[s, joint, wp.static(K) * (3 + r) + k])
     return x
 
 
 @wp.func
-def _lever_wrench(
-    s: int, j: int, first: int, step: int, levers: Levers, room: Room, shaping: Shaping
+def _skin_wrench(
+    s: int, j: int, first: int, step: int, beta_moments: BetaMoments, form: QuadraticForm, beta_terms: BetaTerms
 ):  # fmt: skip
     """What the levers are on joint j; for the betas from first on, in steps."""
     for r in range(3):
         a = 4 * ((r + 1) % 3)
         b = 4 * ((r + 2) % 3)
-        a0 = room.a[s, j, a]
-        a1 = room.a[s, j, a + 1]
-        a2 = room.a[s, j, a + 2]
-        a3 = room.a[s, j, a + 3]
-        b0 = room.a[s, j, b]
-        b1 = room.a[s, j, b + 1]
-        b2 = room.a[s, j, b + 2]
-        b3 = room.a[s, j, b + 3]
+        a0 = form.transform[s, j, a]
+        a1 = form.transform[s, j, a + 1]
+        a2 = form.transform[s, j, a + 2]
+        a3 = form.transform[s, j, a + 3]
+        b0 = form.transform[s, j, b]
+        b1 = form.transform[s, j, b + 1]
+        b2 = form.transform[s, j, b + 2]
+        b3 = form.transform[s, j, b + 3]
         for k in range(first, wp.static(K), step):
-            x = m(a0, levers.lever[s, j, b, k]) + m(a1, levers.lever[s, j, b + 1, k])
-            x += m(a2, levers.lever[s, j, b + 2, k]) + m(a3, levers.lever[s, j, b + 3, k])
-            x -= m(b0, levers.lever[s, j, a, k]) + m(b1, levers.lever[s, j, a + 1, k])
-            x -= m(b2, levers.lever[s, j, a + 2, k]) + m(b3, levers.lever[s, j, a + 3, k])
-            shaping.wrenches[s, j, wp.static(K) * r + k] = x
-            shaping.wrenches[s, j, wp.static(K) * (3 + r) + k] = levers.lever[s, j, 4 * r + 3, k]
+            x = m(a0, beta_moments.cross[s, j, b, k]) + m(a1, beta_moments.cross[s, j, b + 1, k])
+            x += m(a2, beta_moments.cross[s, j, b + 2, k]) + m(a3, beta_moments.cross[s, j, b + 3, k])
+            x -= m(b0, beta_moments.cross[s, j, a, k]) + m(b1, beta_moments.cross[s, j, a + 1, k])
+            x -= m(b2, beta_moments.cross[s, j, a + 2, k]) + m(b3, beta_moments.cross[s, j, a + 3, k])
+            beta_terms.wrenches[s, j, wp.static(K) * r + k] = x
+            beta_terms.wrenches[s, j, wp.static(K) * (3 + r) + k] = beta_moments.cross[s, j, 4 * r + 3, k]
 
 
 @wp.func
-def _on_twist(s: int, k: int, o: int, variables: Variables, sway: Sway, shaping: Shaping) -> V:
+def _wrench_on_twist(
+    s: int, k: int, o: int, variables: StageVariables, twists: BetaTwists, beta_terms: BetaTerms
+) -> V:
     """What the wrenches of beta k do on the twists of beta o."""
     x = V()
     y = V()
     for j in range(variables.num_joints):
         joint = variables.joints[j]
         for c in range(3):
-            x += m(shaping.wrenches[s, j, wp.static(K) * c + k], sway.twists[s, joint, wp.static(K) * c + o])
+            x += m(
+                beta_terms.wrenches[s, j, wp.static(K) * c + k], twists.twist[s, joint, wp.static(K) * c + o]
+            )
             y += m(
-                shaping.wrenches[s, j, wp.static(K) * (3 + c) + k],
-                sway.twists[s, joint, wp.static(K) * (3 + c) + o],
+                beta_terms.wrenches[s, j, wp.static(K) * (3 + c) + k],
+                twists.twist[s, joint, wp.static(K) * (3 + c) + o],
             )
     return x + y
 
 
 @wp.func
-def _add_wrench(
-    s: int, j: int, first: int, step: int, variables: Variables, sway: Sway, room: Room, shaping: Shaping
+def _add_joint_wrench(
+    s: int, j: int, first: int, step: int, variables: StageVariables, twists: BetaTwists, form: QuadraticForm,
+    beta_terms: BetaTerms
 ):  # fmt: skip
     """Add what dA_k M is on joint j, from the cells of its pairs; for the betas from first on, in steps."""
     for n in range(variables.near.first[j], variables.near.first[j + 1]):
-        code = variables.near.values[n]
+        code = variables.near.indices[n]
         second = code % 2  # of the pair, whose cell is then read as its transpose
         p = code / 2
         other = variables.joints[variables.pairs[p, 1 - second]]
-        _add_neighbour(s, j, other, variables.pair_cells[p, 0], second, first, step, sway, room, shaping)
+        _add_pair_wrench(
+            s, j, other, variables.pair_cells[p, 0], second, first, step, twists, form, beta_terms
+        )
 
 
 @wp.func
-def _add_neighbour(
-    s: int, j: int, other: int, cell: int, second: int, first: int, step: int, sway: Sway, room: Room,
-    shaping: Shaping,
+def _add_pair_wrench(
+    s: int, j: int, other: int, cell: int, second: int, first: int, step: int, twists: BetaTwists,
+    form: QuadraticForm, beta_terms: BetaTerms,
 ):  # fmt: skip
     row = 1 + 2 * second
     column = 3 - 2 * second
-    x01 = room.cells[s, cell, column]
-    x02 = room.cells[s, cell, 2 * column]
-    x10 = room.cells[s, cell, row]
-    x12 = room.cells[s, cell, row + 2 * column]
-    x20 = room.cells[s, cell, 2 * row]
-    x21 = room.cells[s, cell, 2 * row + column]
-    x00 = room.cells[s, cell, 4] + room.cells[s, cell, 8]
-    x11 = room.cells[s, cell, 0] + room.cells[s, cell, 8]
-    x22 = room.cells[s, cell, 0] + room.cells[s, cell, 4]
-    a0 = room.cells[s, cell, 9 + 3 * second]
-    a1 = room.cells[s, cell, 10 + 3 * second]
-    a2 = room.cells[s, cell, 11 + 3 * second]
-    b0 = room.cells[s, cell, 12 - 3 * second]
-    b1 = room.cells[s, cell, 13 - 3 * second]
-    b2 = room.cells[s, cell, 14 - 3 * second]
-    mass = room.cells[s, cell, 15]
+    x01 = form.cells[s, cell, column]
+    x02 = form.cells[s, cell, 2 * column]
+    x10 = form.cells[s, cell, row]
+    x12 = form.cells[s, cell, row + 2 * column]
+    x20 = form.cells[s, cell, 2 * row]
+    x21 = form.cells[s, cell, 2 * row + column]
+    x00 = form.cells[s, cell, 4] + form.cells[s, cell, 8]
+    x11 = form.cells[s, cell, 0] + form.cells[s, cell, 8]
+    x22 = form.cells[s, cell, 0] + form.cells[s, cell, 4]
+    a0 = form.cells[s, cell, 9 + 3 * second]
+    a1 = form.cells[s, cell, 10 + 3 * second]
+    a2 = form.cells[s, cell, 11 + 3 * second]
+    b0 = form.cells[s, cell, 12 - 3 * second]
+    b1 = form.cells[s, cell, 13 - 3 * second]
+    b2 = form.cells[s, cell, 14 - 3 * second]
+    mass = form.cells[s, cell, 15]
     for k in range(first, wp.static(K), step):
-        w0 = sway.twists[s, other, k]
-        w1 = sway.twists[s, other, wp.static(K) + k]
-        w2 = sway.twists[s, other, wp.static(2 * K) + k]
-        v0 = sway.twists[s, other, wp.static(3 * K) + k]
-        v1 = sway.twists[s, other, wp.static(4 * K) + k]
-        v2 = sway.twists[s, other, wp.static(5 * K) + k]
+        w0 = twists.twist[s, other, k]
+        w1 = twists.twist[s, other, wp.static(K) + k]
+        w2 = twists.twist[s, other, wp.static(2 * K) + k]
+        v0 = twists.twist[s, other, wp.static(3 * K) + k]
+        v1 = twists.twist[s, other, wp.static(4 * K) + k]
+        v2 = twists.twist[s, other, wp.static(5 * K) + k]
         t0 = m(x00, w0) - m(x01, w1) - m(x02, w2) + m(a1, v2) - m(a2, v1)
         t1 = m(x11, w1) - m(x10, w0) - m(x12, w2) + m(a2, v0) - m(a0, v2)
         t2 = m(x22, w2) - m(x20, w0) - m(x21, w1) + m(a0, v1) - m(a1, v0)
         f0 = m(w1, b2) - m(w2, b1) + m(mass, v0)
         f1 = m(w2, b0) - m(w0, b2) + m(mass, v1)
         f2 = m(w0, b1) - m(w1, b0) + m(mass, v2)
-        shaping.wrenches[s, j, k] = shaping.wrenches[s, j, k] + t0
-        shaping.wrenches[s, j, wp.static(K) + k] = shaping.wrenches[s, j, wp.static(K) + k] + t1
-        shaping.wrenches[s, j, wp.static(2 * K) + k] = shaping.wrenches[s, j, wp.static(2 * K) + k] + t2
-        shaping.wrenches[s, j, wp.static(3 * K) + k] = shaping.wrenches[s, j, wp.static(3 * K) + k] + f0
-        shaping.wrenches[s, j, wp.static(4 * K) + k] = shaping.wrenches[s, j, wp.static(4 * K) + k] + f1
-        shaping.wrenches[s, j, wp.static(5 * K) + k] = shaping.wrenches[s, j, wp.static(5 * K) + k] + f2
+        beta_terms.wrenches[s, j, k] = beta_terms.wrenches[s, j, k] + t0
+        beta_terms.wrenches[s, j, wp.static(K) + k] = beta_terms.wrenches[s, j, wp.static(K) + k] + t1
+        beta_terms.wrenches[s, j, wp.static(2 * K) + k] = beta_terms.wrenches[s, j, wp.static(2 * K) + k] + t2
+        beta_terms.wrenches[s, j, wp.static(3 * K) + k] = beta_terms.wrenches[s, j, wp.static(3 * K) + k] + f0
+        beta_terms.wrenches[s, j, wp.static(4 * K) + k] = beta_terms.wrenches[s, j, wp.static(4 * K) + k] + f1
+        beta_terms.wrenches[s, j, wp.static(5 * K) + k] = beta_terms.wrenches[s, j, wp.static(5 * K) + k] + f2
 
 
 @wp.func
-def beta_speed(s: int, k: int, r: int, shaping: Shaping) -> V:
+def beta_speed(s: int, k: int, r: int, beta_terms: BetaTerms) -> V:
     """How beta k moves the mean of the skin, of `mean_residual`; the root is the first active joint."""
-    return shaping.wrenches[s, 0, wp.static(K) * (3 + r) + k]
+    return beta_terms.wrenches[s, 0, wp.static(K) * (3 + r) + k]
 
 
 @wp.func
-def _add_up_wrenches(s: int, t: int, variables: Variables, shaping: Shaping):
+def _add_up_wrenches(s: int, t: int, variables: StageVariables, beta_terms: BetaTerms):
     """The wrenches on each joint become those on its subtree; a thread has some of their numbers, up the whole tree."""
     for n in range(variables.up.first[variables.up.levels]):
-        j = variables.up.place[n]
+        j = variables.up.target[n]
         for i in range(variables.up.sources.first[n], variables.up.sources.first[n + 1]):
-            below = variables.up.sources.values[i]
+            below = variables.up.sources.indices[i]
             for c in range(t, wp.static(6 * K), wp.block_dim()):
-                shaping.wrenches[s, j, c] = shaping.wrenches[s, j, c] + shaping.wrenches[s, below, c]
+                beta_terms.wrenches[s, j, c] = beta_terms.wrenches[s, j, c] + beta_terms.wrenches[s, below, c]
 
 
 @wp.func
-def _meet(
-    s: int, h: int, i: int, first: int, step: int, variables: Variables, place: Place, shaping: Shaping,
-    hessian: A3,
+def _dof_beta_entries(
+    s: int, h: int, i: int, first: int, step: int, variables: StageVariables, joints: JointFrames,
+    beta_terms: BetaTerms, hessian: A3,
 ):  # fmt: skip
     """The entries of DoF i and the betas from first on, in steps."""
     j = variables.owner[i]
     d = variables.dofs[i]
-    w0 = place.omega[s, d, 0]
-    w1 = place.omega[s, d, 1]
-    w2 = place.omega[s, d, 2]
-    v0 = place.v[s, d, 0]
-    v1 = place.v[s, d, 1]
-    v2 = place.v[s, d, 2]
+    w0 = joints.omega[s, d, 0]
+    w1 = joints.omega[s, d, 1]
+    w2 = joints.omega[s, d, 2]
+    v0 = joints.v[s, d, 0]
+    v1 = joints.v[s, d, 1]
+    v2 = joints.v[s, d, 2]
     for k in range(first, wp.static(K), step):
-        x = m(w0, shaping.wrenches[s, j, k]) + m(w1, shaping.wrenches[s, j, wp.static(K) + k])
-        x += m(w2, shaping.wrenches[s, j, wp.static(2 * K) + k]) + m(
-            v0, shaping.wrenches[s, j, wp.static(3 * K) + k]
+        x = m(w0, beta_terms.wrenches[s, j, k]) + m(w1, beta_terms.wrenches[s, j, wp.static(K) + k])
+        x += m(w2, beta_terms.wrenches[s, j, wp.static(2 * K) + k]) + m(
+            v0, beta_terms.wrenches[s, j, wp.static(3 * K) + k]
         )
-        x += m(v1, shaping.wrenches[s, j, wp.static(4 * K) + k]) + m(
-            v2, shaping.wrenches[s, j, wp.static(5 * K) + k]
+        x += m(v1, beta_terms.wrenches[s, j, wp.static(4 * K) + k]) + m(
+            v2, beta_terms.wrenches[s, j, wp.static(5 * K) + k]
         )
         hessian[h, i, variables.num_dofs + k] = 2.0 * x

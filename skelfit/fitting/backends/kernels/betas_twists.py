@@ -11,10 +11,10 @@ import warp as wp
 
 from skelfit.bodies.dofs import NUM_JOINTS
 from skelfit.bodies.kinematics import LUMBAR, SCAPULA_L, SCAPULA_R, THORAX
-from skelfit.fitting.backends.body_tables import NUM_BETAS, Body
+from skelfit.fitting.backends.body_tables import NUM_BETAS, BodyTables
 
 from .joint_chain import scapula_side, spine_segment
-from .joint_frames import Place
+from .joint_frames import JointFrames
 from .lanes import A3, V, choose, exceeds, m, sync
 from .rest_joints import bone_of
 
@@ -24,84 +24,84 @@ K: int = NUM_BETAS
 
 
 @wp.struct
-class Sway:
+class BetaTwists:
     """Of each slot, what a beta changes; entry K r + k of 3 K is component r of beta k."""
 
     bones: A3  # (S, 24, 7) direction of the bone, n / (1 + c), and one over the length, 1/m
     spins: A3  # (S, 24, 3 K) rad per beta, of the joint frames
     lengths: A3  # (S, 5, K) m per beta: the three of the spine, width and height of the thorax
     slides: A3  # (S, 5, 3) how far spine joints and scapulae slide, in the parent, over the length that they go with
-    rise: A3  # (S, 24, 3 K) m per beta, of the joints
+    velocity: A3  # (S, 24, 3 K) m per beta, of the joints
     # (S, 24, 6 K) omega and v, rad and m per beta: a joint's transform A changes by dA = [omega]x A + [0 | v]
-    twists: A3
+    twist: A3
 
 
-def make_sway(slots: int, device: str) -> Sway:
+def make_beta_twists(slots: int, device: str) -> BetaTwists:
     """Room for so many groups at a time."""
-    sway = Sway()
+    twists = BetaTwists()
     for name, rows, columns in (
         ("bones", NUM_JOINTS, 7), ("spins", NUM_JOINTS, 3 * K), ("lengths", 5, K), ("slides", 5, 3),
-        ("rise", NUM_JOINTS, 3 * K), ("twists", NUM_JOINTS, 6 * K),
+        ("velocity", NUM_JOINTS, 3 * K), ("twist", NUM_JOINTS, 6 * K),
     ):  # fmt: skip
-        setattr(sway, name, wp.zeros((slots, rows, columns), dtype=V, device=device))
-    return sway
+        setattr(twists, name, wp.zeros((slots, rows, columns), dtype=V, device=device))
+    return twists
 
 
 @wp.func
-def shape_speeds(s: int, t: int, body: Body, place: Place, sway: Sway):
+def shape_speeds(s: int, t: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
     """Fill spins and lengths of a slot whose joints at rest are known."""
     for j in range(t, wp.static(NUM_JOINTS), wp.block_dim()):
         if body.bones[j, 0] >= 0:
-            _keep_bone(s, j, body, place, sway)
+            _write_bone(s, j, body, joints, twists)
     for i in range(t, wp.static(5 * K), wp.block_dim()):
-        sway.lengths[s, i // wp.static(K), i % wp.static(K)] = _stretch(
-            s, i // wp.static(K), i % wp.static(K), body, place
+        twists.lengths[s, i // wp.static(K), i % wp.static(K)] = _stretch(
+            s, i // wp.static(K), i % wp.static(K), body, joints
         )
     sync()
     for i in range(t, wp.static(NUM_JOINTS * K), wp.block_dim()):
-        _spin(s, i // wp.static(K), i % wp.static(K), body, sway)
+        _spin(s, i // wp.static(K), i % wp.static(K), body, twists)
     sync()
 
 
 @wp.func
-def _keep_bone(s: int, j: int, body: Body, place: Place, sway: Sway):
+def _write_bone(s: int, j: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
     t0 = body.directions[j, 0]
     t1 = body.directions[j, 1]
     t2 = body.directions[j, 2]
-    b0, b1, b2, over = bone_of(s, j, body, place)
+    b0, b1, b2, over = bone_of(s, j, body, joints)
     share = wp.cw_div(V(1.0), V(1.0) + b0 * t0 + b1 * t1 + b2 * t2)
-    sway.bones[s, j, 0] = b0
-    sway.bones[s, j, 1] = b1
-    sway.bones[s, j, 2] = b2
-    sway.bones[s, j, 3] = m(share, b2 * t1 - b1 * t2)
-    sway.bones[s, j, 4] = m(share, b0 * t2 - b2 * t0)
-    sway.bones[s, j, 5] = m(share, b1 * t0 - b0 * t1)
-    sway.bones[s, j, 6] = over
+    twists.bones[s, j, 0] = b0
+    twists.bones[s, j, 1] = b1
+    twists.bones[s, j, 2] = b2
+    twists.bones[s, j, 3] = m(share, b2 * t1 - b1 * t2)
+    twists.bones[s, j, 4] = m(share, b0 * t2 - b2 * t0)
+    twists.bones[s, j, 5] = m(share, b1 * t0 - b0 * t1)
+    twists.bones[s, j, 6] = over
 
 
 @wp.func
-def _stretch(s: int, i: int, k: int, body: Body, place: Place) -> V:
+def _stretch(s: int, i: int, k: int, body: BodyTables, joints: JointFrames) -> V:
     """What beta k changes of length i of `Sway.lengths`."""
     speed = V()
     if i < 3:
         j = wp.static(LUMBAR) + i
-        sign = choose(exceeds(V(0.0), place.offsets[s, j, 1]), V(-1.0), V(1.0))
+        sign = choose(exceeds(V(0.0), joints.offsets[s, j, 1]), V(-1.0), V(1.0))
         speed = sign * body.offset_speeds[j, 1, k]
     else:
         for r in range(3):
-            x = place.offsets[s, wp.static(THORAX), r]
+            x = joints.offsets[s, wp.static(THORAX), r]
             c = body.offset_speeds[wp.static(THORAX), r, k]
             if i == 3:
-                x = place.offsets[s, wp.static(SCAPULA_L), r] - place.offsets[s, wp.static(SCAPULA_R), r]
+                x = joints.offsets[s, wp.static(SCAPULA_L), r] - joints.offsets[s, wp.static(SCAPULA_R), r]
                 c = body.offset_speeds[wp.static(SCAPULA_L), r, k]
                 c -= body.offset_speeds[wp.static(SCAPULA_R), r, k]
             speed += x * c
-        speed = wp.cw_div(speed, place.thorax[s, i - 3])
+        speed = wp.cw_div(speed, joints.thorax[s, i - 3])
     return speed
 
 
 @wp.func
-def _spin(s: int, j: int, k: int, body: Body, sway: Sway):
+def _spin(s: int, j: int, k: int, body: BodyTables, twists: BetaTwists):
     """What beta k turns of joint j's frame."""
     x = V()
     y = V()
@@ -110,43 +110,43 @@ def _spin(s: int, j: int, k: int, body: Body, sway: Sway):
         u = body.stretches[j, 0, k]
         v = body.stretches[j, 1, k]
         w = body.stretches[j, 2, k]
-        b0 = sway.bones[s, j, 0]
-        b1 = sway.bones[s, j, 1]
-        b2 = sway.bones[s, j, 2]
+        b0 = twists.bones[s, j, 0]
+        b1 = twists.bones[s, j, 1]
+        b2 = twists.bones[s, j, 2]
         along = b0 * u + b1 * v + b2 * w
-        over = sway.bones[s, j, 6]
+        over = twists.bones[s, j, 6]
         d0 = m(V(u) - m(b0, along), over)  # what is left of the bone's change, across it
         d1 = m(V(v) - m(b1, along), over)
         d2 = m(V(w) - m(b2, along), over)
-        back = m(sway.bones[s, j, 3], d0) + m(sway.bones[s, j, 4], d1) + m(sway.bones[s, j, 5], d2)
+        back = m(twists.bones[s, j, 3], d0) + m(twists.bones[s, j, 4], d1) + m(twists.bones[s, j, 5], d2)
         x = m(b1, d2) - m(b2, d1) - m(back, b0)
         y = m(b2, d0) - m(b0, d2) - m(back, b1)
         z = m(b0, d1) - m(b1, d0) - m(back, b2)
-    sway.spins[s, j, k] = x
-    sway.spins[s, j, wp.static(K) + k] = y
-    sway.spins[s, j, wp.static(2 * K) + k] = z
+    twists.spins[s, j, k] = x
+    twists.spins[s, j, wp.static(K) + k] = y
+    twists.spins[s, j, wp.static(2 * K) + k] = z
 
 
 @wp.func
-def shape_twists(s: int, t: int, body: Body, place: Place, sway: Sway):
+def shape_twists(s: int, t: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
     """Fill the twists of a slot that is posed and whose `shape_speeds` are known; the angles are held."""
     for i in range(t, 15, wp.block_dim()):
-        _find_slide(s, i // 3, i % 3, body, place, sway)
+        _write_slide(s, i // 3, i % 3, body, joints, twists)
     sync()
     share = wp.min(wp.block_dim(), wp.static(K))  # threads that share a joint
     for depth in range(body.level.shape[0] - 1):
         for i in range(body.level[depth] * share + t, body.level[depth + 1] * share, wp.block_dim()):
             j = body.order[i // share]
             if depth == 0:
-                _move_root(s, j, i % share, share, body, place, sway)
+                _move_root(s, j, i % share, share, body, joints, twists)
             else:
-                _move(s, j, i % share, share, body, place, sway)
-            _twist(s, j, i % share, share, body, place, sway)
+                _move(s, j, i % share, share, body, joints, twists)
+            _twist(s, j, i % share, share, body, joints, twists)
         sync()
 
 
 @wp.func
-def _find_slide(s: int, i: int, r: int, body: Body, place: Place, sway: Sway):
+def _write_slide(s: int, i: int, r: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
     """Component r of slide i: the joint's place in its parent, less its offset; over the length that it goes with."""
     joint = wp.static(LUMBAR) + i
     if i == 3:
@@ -154,86 +154,95 @@ def _find_slide(s: int, i: int, r: int, body: Body, place: Place, sway: Sway):
     if i == 4:
         joint = wp.static(SCAPULA_L)
     up = body.parents[joint]
-    x = -place.offsets[s, joint, r]
+    x = -joints.offsets[s, joint, r]
     for c in range(3):
-        x += m(place.rot[s, up, 3 * c + r], place.pos[s, joint, c] - place.pos[s, up, c])
-    length = place.thorax[s, r % 2]  # sideways and forward with the width, upward with the height
+        x += m(joints.rot[s, up, 3 * c + r], joints.pos[s, joint, c] - joints.pos[s, up, c])
+    length = joints.thorax[s, r % 2]  # sideways and forward with the width, upward with the height
     if i < 3:
-        length = place.spine[s, i]
-    sway.slides[s, i, r] = wp.cw_div(x, length)
+        length = joints.spine[s, i]
+    twists.slides[s, i, r] = wp.cw_div(x, length)
 
 
 @wp.func
-def _move_root(s: int, j: int, first: int, step: int, body: Body, place: Place, sway: Sway):
+def _move_root(
+    s: int, j: int, first: int, step: int, body: BodyTables, joints: JointFrames, twists: BetaTwists
+):
     """The root turns about itself, as far as its frame does; for the betas from first on, in steps."""
     for k in range(first, wp.static(K), step):
         for r in range(3):
-            turn = sway.spins[s, j, wp.static(K) * r + k]
+            turn = twists.spins[s, j, wp.static(K) * r + k]
             for c in range(3):
-                turn -= m(place.rot[s, j, 3 * r + c], sway.spins[s, j, wp.static(K) * c + k])
-            sway.twists[s, j, wp.static(K) * r + k] = turn
-            sway.rise[s, j, wp.static(K) * r + k] = V(body.speeds[j, r, k])
+                turn -= m(joints.rot[s, j, 3 * r + c], twists.spins[s, j, wp.static(K) * c + k])
+            twists.twist[s, j, wp.static(K) * r + k] = turn
+            twists.velocity[s, j, wp.static(K) * r + k] = V(body.speeds[j, r, k])
 
 
 @wp.func
-def _move(s: int, j: int, first: int, step: int, body: Body, place: Place, sway: Sway):
+def _move(s: int, j: int, first: int, step: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
     """A joint's motion from its parent's, row by row; for the betas from first on, in steps."""
     up = body.parents[j]
     for r in range(3):
         a = (r + 1) % 3
         b = (r + 2) % 3
-        g0 = place.rot[s, up, 3 * r]
-        g1 = place.rot[s, up, 3 * r + 1]
-        g2 = place.rot[s, up, 3 * r + 2]
-        d0 = g0 - place.rot[s, j, 3 * r]
-        d1 = g1 - place.rot[s, j, 3 * r + 1]
-        d2 = g2 - place.rot[s, j, 3 * r + 2]
-        way_a = place.pos[s, j, a] - place.pos[s, up, a]
-        way_b = place.pos[s, j, b] - place.pos[s, up, b]
+        g0 = joints.rot[s, up, 3 * r]
+        g1 = joints.rot[s, up, 3 * r + 1]
+        g2 = joints.rot[s, up, 3 * r + 2]
+        d0 = g0 - joints.rot[s, j, 3 * r]
+        d1 = g1 - joints.rot[s, j, 3 * r + 1]
+        d2 = g2 - joints.rot[s, j, 3 * r + 2]
+        offset_a = joints.pos[s, j, a] - joints.pos[s, up, a]
+        offset_b = joints.pos[s, j, b] - joints.pos[s, up, b]
         for k in range(first, wp.static(K), step):
-            turn = sway.twists[s, up, wp.static(K) * r + k] + m(d0, sway.spins[s, j, k])
-            turn += m(d1, sway.spins[s, j, wp.static(K) + k]) + m(d2, sway.spins[s, j, wp.static(2 * K) + k])
-            rise = sway.rise[s, up, wp.static(K) * r + k] + m(way_b, sway.twists[s, up, wp.static(K) * a + k])
-            rise -= m(way_a, sway.twists[s, up, wp.static(K) * b + k])
-            rise += g0 * body.offset_speeds[j, 0, k] + g1 * body.offset_speeds[j, 1, k]
-            sway.twists[s, j, wp.static(K) * r + k] = turn
-            sway.rise[s, j, wp.static(K) * r + k] = rise + g2 * body.offset_speeds[j, 2, k]
+            turn = twists.twist[s, up, wp.static(K) * r + k] + m(d0, twists.spins[s, j, k])
+            turn += m(d1, twists.spins[s, j, wp.static(K) + k]) + m(
+                d2, twists.spins[s, j, wp.static(2 * K) + k]
+            )
+            velocity = twists.velocity[s, up, wp.static(K) * r + k] + m(
+                offset_b, twists.twist[s, up, wp.static(K) * a + k]
+            )
+            velocity -= m(offset_a, twists.twist[s, up, wp.static(K) * b + k])
+            velocity += g0 * body.offset_speeds[j, 0, k] + g1 * body.offset_speeds[j, 1, k]
+            twists.twist[s, j, wp.static(K) * r + k] = turn
+            twists.velocity[s, j, wp.static(K) * r + k] = velocity + g2 * body.offset_speeds[j, 2, k]
     spine = spine_segment(j)
     side = scapula_side(j)
     if spine >= 0:
-        _move_slide(s, j, up, spine, spine, spine, first, step, place, sway)
+        _move_slide(s, j, up, spine, spine, spine, first, step, joints, twists)
     if side >= 0:
-        _move_slide(s, j, up, 3 + side, 3, 4, first, step, place, sway)
+        _move_slide(s, j, up, 3 + side, 3, 4, first, step, joints, twists)
 
 
 @wp.func
 def _move_slide(
-    s: int, j: int, up: int, slide: int, wide: int, high: int, first: int, step: int, place: Place, sway: Sway
+    s: int, j: int, up: int, slide: int, wide: int, high: int, first: int, step: int, joints: JointFrames,
+    twists: BetaTwists
 ):  # fmt: skip
     """Add to a joint's motion how its slide changes: sideways and forward with one length, upward with another."""
     for r in range(3):
-        across_x = m(place.rot[s, up, 3 * r], sway.slides[s, slide, 0])
-        across_z = m(place.rot[s, up, 3 * r + 2], sway.slides[s, slide, 2])
+        across_x = m(joints.rot[s, up, 3 * r], twists.slides[s, slide, 0])
+        across_z = m(joints.rot[s, up, 3 * r + 2], twists.slides[s, slide, 2])
         across = across_x + across_z
-        upward = m(place.rot[s, up, 3 * r + 1], sway.slides[s, slide, 1])
+        upward = m(joints.rot[s, up, 3 * r + 1], twists.slides[s, slide, 1])
         for k in range(first, wp.static(K), step):
-            rise = sway.rise[s, j, wp.static(K) * r + k] + m(across, sway.lengths[s, wide, k])
-            sway.rise[s, j, wp.static(K) * r + k] = rise + m(upward, sway.lengths[s, high, k])
+            velocity = twists.velocity[s, j, wp.static(K) * r + k] + m(across, twists.lengths[s, wide, k])
+            twists.velocity[s, j, wp.static(K) * r + k] = velocity + m(upward, twists.lengths[s, high, k])
 
 
 @wp.func
-def _twist(s: int, j: int, first: int, step: int, body: Body, place: Place, sway: Sway):
+def _twist(s: int, j: int, first: int, step: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
     """The velocity that a joint's transform gives to the origin, from its joint's motion."""
     for r in range(3):
         a = (r + 1) % 3
         b = (r + 2) % 3
-        g0 = place.rot[s, j, 3 * r]
-        g1 = place.rot[s, j, 3 * r + 1]
-        g2 = place.rot[s, j, 3 * r + 2]
-        at_a = place.pos[s, j, a]
-        at_b = place.pos[s, j, b]
+        g0 = joints.rot[s, j, 3 * r]
+        g1 = joints.rot[s, j, 3 * r + 1]
+        g2 = joints.rot[s, j, 3 * r + 2]
+        at_a = joints.pos[s, j, a]
+        at_b = joints.pos[s, j, b]
         for k in range(first, wp.static(K), step):
-            x = sway.rise[s, j, wp.static(K) * r + k] + m(at_a, sway.twists[s, j, wp.static(K) * b + k])
-            x -= m(at_b, sway.twists[s, j, wp.static(K) * a + k])
+            x = twists.velocity[s, j, wp.static(K) * r + k] + m(
+                at_a, twists.twist[s, j, wp.static(K) * b + k]
+            )
+            x -= m(at_b, twists.twist[s, j, wp.static(K) * a + k])
             x -= g0 * body.speeds[j, 0, k] + g1 * body.speeds[j, 1, k] + g2 * body.speeds[j, 2, k]
-            sway.twists[s, j, wp.static(3 * K) + wp.static(K) * r + k] = x
+            twists.twist[s, j, wp.static(3 * K) + wp.static(K) * r + k] = x

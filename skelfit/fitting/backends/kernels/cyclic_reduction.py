@@ -25,7 +25,7 @@ from typing import Any
 
 import warp as wp
 
-from .lanes import A2, A3, F2, F3, I2, L, V, choose, exceeds, m, root, sync
+from .lanes import A2, A3, F2, F3, I2, L, V, choose, exceeds, m, square_root, sync
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -34,7 +34,7 @@ _TINY = 1.0e-30
 
 
 @wp.struct
-class System:
+class ChainSystem:
     """Of N frames; the solver uses up all but x."""
 
     matrix: F3  # (N, n, n) D, upper triangle
@@ -44,7 +44,7 @@ class System:
 
 
 @wp.struct
-class Factors:
+class ChainFactors:
     """Of eliminated frames, in groups (G, L)."""
 
     upper: A3  # (G, n, n) U
@@ -53,17 +53,17 @@ class Factors:
     y: A2  # (G, n)
 
 
-def make_system(frames: int, n: int, device: str) -> Any:
+def make_chain_system(frames: int, n: int, device: str) -> Any:
     """Room for so many frames of n variables."""
-    system = System()
+    system = ChainSystem()
     system.matrix, system.coupling = (wp.empty((frames, n, n), dtype=float, device=device) for _ in range(2))
     system.right, system.x = (wp.empty((frames, n), dtype=float, device=device) for _ in range(2))
     return system
 
 
-def make_factors(groups: int, n: int, device: str) -> Any:
+def make_chain_factors(groups: int, n: int, device: str) -> Any:
     """Room for so many groups."""
-    factors = Factors()
+    factors = ChainFactors()
     for name in ("upper", "before", "after"):
         setattr(factors, name, wp.empty((groups, n, n), dtype=V, device=device))
     factors.y = wp.empty((groups, n), dtype=V, device=device)
@@ -92,7 +92,7 @@ def _coupling(x: F3, frames: I2, after: I2, g: int, i: int, j: int) -> V:
 
 
 @wp.func
-def _number(x: F2, frames: I2, g: int, i: int) -> V:
+def _vector_entry(x: F2, frames: I2, g: int, i: int) -> V:
     r = V()
     for k in range(wp.static(L)):
         f = frames[g, k]
@@ -111,7 +111,7 @@ def write_entry(x: F3, frames: I2, g: int, i: int, j: int, a: V):
 
 
 @wp.func
-def _write_number(x: F2, frames: I2, g: int, i: int, a: V):
+def _write_vector_entry(x: F2, frames: I2, g: int, i: int, a: V):
     for k in range(wp.static(L)):
         f = frames[g, k]
         if f >= 0:
@@ -120,7 +120,15 @@ def _write_number(x: F2, frames: I2, g: int, i: int, a: V):
 
 @wp.func
 def _load(
-    e: int, t: int, g: int, n: int, frames: I2, before: I2, after: I2, system: System, factors: Factors
+    e: int,
+    t: int,
+    g: int,
+    n: int,
+    frames: I2,
+    before: I2,
+    after: I2,
+    system: ChainSystem,
+    factors: ChainFactors,
 ):
     """The frames of group g and their couplings, into place e."""
     for i in range(t, n, wp.block_dim()):
@@ -130,7 +138,7 @@ def _load(
             factors.before[e, j, i] = entry(system.coupling, before, g, i, j)
         for j in range(n):
             factors.after[e, i, j] = _coupling(system.coupling, frames, after, g, i, j)
-        factors.y[e, i] = _number(system.right, frames, g, i)
+        factors.y[e, i] = _vector_entry(system.right, frames, g, i)
     sync()
 
 
@@ -162,7 +170,7 @@ def _factor(e: int, t: int, n: int, u: A3):
             u[e, i, j] = e0
         sync()
         pivot = choose(exceeds(u[e, i, i], least), u[e, i, i], least)
-        scale = wp.cw_div(V(1.0), root(pivot))
+        scale = wp.cw_div(V(1.0), square_root(pivot))
         sync()
         for j in range(i + t, n, wp.block_dim()):
             if j == i:
@@ -244,32 +252,34 @@ def _four_products(e: int, i: int, j: int, n: int, one: A3, two: A3):
 
 
 @wp.func
-def _take_off(frames: I2, g: int, i: int, j: int, a: V, system: System):
+def _subtract_entry(frames: I2, g: int, i: int, j: int, a: V, system: ChainSystem):
     write_entry(system.matrix, frames, g, i, j, entry(system.matrix, frames, g, i, j) - a)
 
 
 @wp.func
-def _take_square_off(e: int, t: int, g: int, n: int, frames: I2, w: A3, factors: Factors, system: System):
+def _subtract_square(
+    e: int, t: int, g: int, n: int, frames: I2, w: A3, factors: ChainFactors, system: ChainSystem
+):
     """W^T W and W^T y off the matrix and the right side of frames (G, L)."""
     for i in range(t, n, wp.block_dim()):
         total = V()
         for k in range(n):
             total += m(w[e, k, i], factors.y[e, k])
-        _write_number(system.right, frames, g, i, _number(system.right, frames, g, i) - total)
+        _write_vector_entry(system.right, frames, g, i, _vector_entry(system.right, frames, g, i) - total)
         for b in range((n - i + 3) / 4):
             j = i + 4 * b
             e0, e1, e2, e3 = _four_products(e, i, j, n, w, w)
-            _take_off(frames, g, i, j, e0, system)
+            _subtract_entry(frames, g, i, j, e0, system)
             if j + 1 < n:
-                _take_off(frames, g, i, j + 1, e1, system)
+                _subtract_entry(frames, g, i, j + 1, e1, system)
             if j + 2 < n:
-                _take_off(frames, g, i, j + 2, e2, system)
+                _subtract_entry(frames, g, i, j + 2, e2, system)
             if j + 3 < n:
-                _take_off(frames, g, i, j + 3, e3, system)
+                _subtract_entry(frames, g, i, j + 3, e3, system)
 
 
 @wp.kernel
-def eliminate(first: int, frames: I2, before: I2, after: I2, system: System, factors: Factors):
+def eliminate(first: int, frames: I2, before: I2, after: I2, system: ChainSystem, factors: ChainFactors):
     """Eliminate frames (G, L), whose factors have their places from first on; before, after (G, L): -1 where none."""
     g, t = wp.tid()
     e = first + g
@@ -287,7 +297,7 @@ def eliminate(first: int, frames: I2, before: I2, after: I2, system: System, fac
             else:
                 factors.y[e, j] = factors.y[e, j] - m(factors.upper[e, i, j], y)
         sync()
-    _take_square_off(e, t, g, n, before, factors.before, factors, system)
+    _subtract_square(e, t, g, n, before, factors.before, factors, system)
     for i in range(t, n, wp.block_dim()):
         for b in range((n + 3) / 4):
             j = 4 * b
@@ -302,15 +312,15 @@ def eliminate(first: int, frames: I2, before: I2, after: I2, system: System, fac
 
 
 @wp.kernel
-def pass_on(first: int, after: I2, system: System, factors: Factors):
+def update_after(first: int, after: I2, system: ChainSystem, factors: ChainFactors):
     """What eliminated frames do to those after them, (G, L)."""
     g, t = wp.tid()
     n = system.right.shape[1]
-    _take_square_off(first + g, t, g, n, after, factors.after, factors, system)
+    _subtract_square(first + g, t, g, n, after, factors.after, factors, system)
 
 
 @wp.kernel
-def substitute(first: int, frames: I2, before: I2, after: I2, system: System, factors: Factors):
+def substitute(first: int, frames: I2, before: I2, after: I2, system: ChainSystem, factors: ChainFactors):
     """x of frames (G, L), from those of their neighbours."""
     g, t = wp.tid()
     e = first + g
@@ -318,8 +328,8 @@ def substitute(first: int, frames: I2, before: I2, after: I2, system: System, fa
     for i in range(t, n, wp.block_dim()):
         total = factors.y[e, i]
         for j in range(n):
-            total -= m(factors.before[e, i, j], _number(system.x, before, g, j))
-            total -= m(factors.after[e, i, j], _number(system.x, after, g, j))
+            total -= m(factors.before[e, i, j], _vector_entry(system.x, before, g, j))
+            total -= m(factors.after[e, i, j], _vector_entry(system.x, after, g, j))
         factors.y[e, i] = total
     sync()
     for r in range(n):
@@ -333,4 +343,4 @@ def substitute(first: int, frames: I2, before: I2, after: I2, system: System, fa
                 factors.y[e, j] = factors.y[e, j] - m(factors.upper[e, j, i], x)
         sync()
     for i in range(t, n, wp.block_dim()):
-        _write_number(system.x, frames, g, i, factors.y[e, i])
+        _write_vector_entry(system.x, frames, g, i, factors.y[e, i])

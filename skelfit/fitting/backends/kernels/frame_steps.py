@@ -6,58 +6,60 @@ Between `evaluate_frames` and `move_frames`, `ties` adds what ties them, and `tr
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
 import warp as wp
 
-from skelfit.fitting.backends.body_tables import Body
-from skelfit.fitting.backends.retraction_tables import Balls
-from skelfit.fitting.backends.variable_tables import Variables
+from skelfit.fitting.backends.body_tables import BodyTables
+from skelfit.fitting.backends.retraction_tables import BallTables
+from skelfit.fitting.backends.variable_tables import StageVariables
 
-from .betas_moments import Levers
-from .betas_terms import Shaping
-from .cyclic_reduction import System
-from .damped_step import Steps
-from .joint_frames import Place
-from .lanes import A2, F2, F3, I2, L, V, m, put, sync, take
-from .levenberg_marquardt import State, load_people
-from .moments import Moments
-from .objective import Rules, Work, evaluate, load_objective
-from .quadratic import Room
+from .betas_moments import BetaMoments
+from .betas_terms import BetaTerms
+from .cyclic_reduction import ChainSystem
+from .damped_step import NewtonScratch
+from .joint_frames import JointFrames
+from .lanes import A2, F2, F3, I2, L, V, gather, m, scatter, sync
+from .levenberg_marquardt import FitState, load_people
+from .moments import SkinMoments
+from .objective import StepRules, VariableScratch, evaluate, load_objective
+from .quadratic import QuadraticForm
 from .retraction import retract
-from .temporal_terms import Sequences
+from .temporal_terms import SequenceTerms
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.kernel
 def evaluate_frames(
-    rows: I2, places: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments, levers: Levers,
-    variables: Variables, body: Body, place: Place, room: Room, shaping: Shaping, work: Work, steps: Steps,
-    sequences: Sequences, system: System,
+    rows: I2, pass_rows: I2, slots: int, rules: StepRules, state: FitState, joint_targets: F3, moments: SkinMoments,
+    beta_moments: BetaMoments, variables: StageVariables, body: BodyTables, joints: JointFrames,
+    form: QuadraticForm, beta_terms: BetaTerms, scratch: VariableScratch, newton: NewtonScratch,
+    sequences: SequenceTerms, system: ChainSystem,
 ):  # fmt: skip
     """Value, gradient and matrix of frames of rows (G, L), each alone; places: as `solve` has them."""
     g, t = wp.tid()
     s = g % slots
-    load_people(s, t, g, rows, rules, state, variables, place, work)
+    load_people(s, t, g, rows, rules, state, variables, joints, scratch)
     load_objective(
-        s, t, g, rows, places, rules, located, moments, levers, variables, body, place, room, shaping, work
+        s, t, g, rows, pass_rows, rules, joint_targets, moments, beta_moments, variables, body, joints, form,
+        beta_terms, scratch
     )  # fmt: skip
-    found = evaluate(
-        s, t, 2 * s, g, work.x, rules, moments, variables, body, place, room, shaping, work, steps
+    value = evaluate(
+        s, t, 2 * s, g, scratch.x, rules, moments, variables, body, joints, form, beta_terms, scratch, newton
     )  # fmt: skip
     if t == 0:
-        put(sequences.value, rows, g, 0, found)
+        scatter(sequences.value, rows, g, 0, value)
     if rules.free_root != 0:
         for r in range(t, 3, wp.block_dim()):
-            put(state.trans, rows, g, r, place.trans[s, r] - work.mean[2 * s, r])
-    n = variables.num_dofs + rules.free_betas * work.betas.shape[1]
+            scatter(state.trans, rows, g, r, joints.trans[s, r] - scratch.mean[2 * s, r])
+    n = variables.num_dofs + rules.free_betas * scratch.betas.shape[1]
     for i in range(t, n, wp.block_dim()):
-        put(sequences.gradient, rows, g, i, steps.gradient[2 * s, i])
+        scatter(sequences.gradient, rows, g, i, newton.gradient[2 * s, i])
         for j in range(i, n):
-            e = steps.hessian[2 * s, i, j]
+            e = newton.hessian[2 * s, i, j]
             for k in range(wp.static(L)):
                 system.matrix[rows[g, k], i, j] = e[k]
 
 
 @wp.struct
-class Moving:
+class FrameScratch:
     """Scratch of each slot s."""
 
     x: A2  # (S, n)
@@ -65,18 +67,18 @@ class Moving:
     balls: A2  # (S, joints)
 
 
-def make_moving(slots: int, n: int, balls: int, device: str) -> Moving:
+def make_frame_scratch(slots: int, n: int, balls: int, device: str) -> FrameScratch:
     """Room for so many groups at a time."""
-    moving = Moving()
+    scratch = FrameScratch()
     for name, size in (("x", n), ("step", n), ("balls", balls)):
-        setattr(moving, name, wp.zeros((slots, size), dtype=V, device=device))
-    return moving
+        setattr(scratch, name, wp.zeros((slots, size), dtype=V, device=device))
+    return scratch
 
 
 @wp.kernel
 def move_frames(
-    frames: I2, slots: int, max_step: float, variables: Variables, balls: Balls, sequences: Sequences, system: System,
-    q: F2, moving: Moving,
+    frames: I2, slots: int, max_step: float, variables: StageVariables, balls: BallTables, sequences: SequenceTerms,
+    system: ChainSystem, q: F2, scratch: FrameScratch,
 ):  # fmt: skip
     """Where the solution leads frames (G, L), and each one's part of what it promises, in sum -g . d - d . H d / 2.
 
@@ -86,18 +88,18 @@ def move_frames(
     s = g % slots
     n = variables.num_dofs
     for i in range(t, n, wp.block_dim()):
-        moving.x[s, i] = take(q, frames, g, variables.dofs[i])
-        moving.step[s, i] = take(system.x, frames, g, i)
+        scratch.x[s, i] = gather(q, frames, g, variables.dofs[i])
+        scratch.step[s, i] = gather(system.x, frames, g, i)
     sync()
     if t == 0:
         total = V()
         for i in range(n):
-            d = moving.step[s, i]
-            pull = m(take(sequences.added, frames, g, i), d) - take(sequences.gradient, frames, g, i)
-            total += m(d, pull)
+            d = scratch.step[s, i]
+            change = m(gather(sequences.added, frames, g, i), d) - gather(sequences.gradient, frames, g, i)
+            total += m(d, change)
         for k in range(wp.static(L)):
-            sequences.promise[frames[g, k]] = 0.5 * total[k]
-    retract(s, t, moving.x, moving.step, max_step, balls, moving.balls, moving.x)
+            sequences.predicted[frames[g, k]] = 0.5 * total[k]
+    retract(s, t, scratch.x, scratch.step, max_step, balls, scratch.balls, scratch.x)
     sync()
     for i in range(t, n, wp.block_dim()):
-        put(q, frames, g, variables.dofs[i], moving.x[s, i])
+        scatter(q, frames, g, variables.dofs[i], scratch.x[s, i])

@@ -6,19 +6,21 @@ t_j = sum dA_j x slope over j's subtree: no more work than the gradient. The sli
 
 import warp as wp
 
-from skelfit.fitting.backends.body_tables import Body
-from skelfit.fitting.backends.variable_tables import Variables
+from skelfit.fitting.backends.body_tables import BodyTables
+from skelfit.fitting.backends.variable_tables import StageVariables
 
-from .joint_chain import slide_bend
-from .joint_frames import Place
+from .joint_chain import slide_second_derivative
+from .joint_frames import JointFrames
 from .lanes import A2, A3, V, m
-from .quadratic import Room
+from .quadratic import QuadraticForm
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.func
-def bend_column(s: int, h: int, j: int, variables: Variables, place: Place, room: Room, bend: A3):
+def curvature_column(
+    s: int, h: int, j: int, variables: StageVariables, joints: JointFrames, form: QuadraticForm, curvature: A3
+):
     """What the Hessian is more than the matrix, for DoF j and all i that turn its axis: into bend[h, i, j], i <= j.
 
     The entry is 2 omega_i . t_j, with t_j = sum dA_j x slope over j's subtree. Of one joint, i does not turn the
@@ -27,22 +29,37 @@ def bend_column(s: int, h: int, j: int, variables: Variables, place: Place, room
     k = variables.owner[j]
     d = variables.dofs[j]
     joint = variables.joints[k]
-    trace = room.pull[s, k, 0] + room.pull[s, k, 4] + room.pull[s, k, 8]
-    w0 = place.omega[s, d, 0]
-    w1 = place.omega[s, d, 1]
-    w2 = place.omega[s, d, 2]
-    f0 = room.force[s, k, 0]
-    f1 = room.force[s, k, 1]
-    f2 = room.force[s, k, 2]
-    x0 = m(room.pull[s, k, 0], w0) + m(room.pull[s, k, 1], w1) + m(room.pull[s, k, 2], w2) - m(trace, w0)
-    x1 = m(room.pull[s, k, 3], w0) + m(room.pull[s, k, 4], w1) + m(room.pull[s, k, 5], w2) - m(trace, w1)
-    x2 = m(room.pull[s, k, 6], w0) + m(room.pull[s, k, 7], w1) + m(room.pull[s, k, 8], w2) - m(trace, w2)
-    v0 = place.v[s, d, 0]
-    v1 = place.v[s, d, 1]
-    v2 = place.v[s, d, 2]
-    p0 = place.pos[s, joint, 0]
-    p1 = place.pos[s, joint, 1]
-    p2 = place.pos[s, joint, 2]
+    trace = form.force_moment[s, k, 0] + form.force_moment[s, k, 4] + form.force_moment[s, k, 8]
+    w0 = joints.omega[s, d, 0]
+    w1 = joints.omega[s, d, 1]
+    w2 = joints.omega[s, d, 2]
+    f0 = form.force[s, k, 0]
+    f1 = form.force[s, k, 1]
+    f2 = form.force[s, k, 2]
+    x0 = (
+        m(form.force_moment[s, k, 0], w0)
+        + m(form.force_moment[s, k, 1], w1)
+        + m(form.force_moment[s, k, 2], w2)
+        - m(trace, w0)
+    )
+    x1 = (
+        m(form.force_moment[s, k, 3], w0)
+        + m(form.force_moment[s, k, 4], w1)
+        + m(form.force_moment[s, k, 5], w2)
+        - m(trace, w1)
+    )
+    x2 = (
+        m(form.force_moment[s, k, 6], w0)
+        + m(form.force_moment[s, k, 7], w1)
+        + m(form.force_moment[s, k, 8], w2)
+        - m(trace, w2)
+    )
+    v0 = joints.v[s, d, 0]
+    v1 = joints.v[s, d, 1]
+    v2 = joints.v[s, d, 2]
+    p0 = joints.pos[s, joint, 0]
+    p1 = joints.pos[s, joint, 1]
+    p2 = joints.pos[s, joint, 2]
     u0 = m(p1, w2) - m(p2, w1)
     u1 = m(p2, w0) - m(p0, w2)
     u2 = m(p0, w1) - m(p1, w0)
@@ -58,25 +75,40 @@ def bend_column(s: int, h: int, j: int, variables: Variables, place: Place, room
             di = variables.dofs[i]
             e = V()
             if turns == 1:
-                e = m(place.omega[s, di, 0], t0) + m(place.omega[s, di, 1], t1) + m(place.omega[s, di, 2], t2)
+                e = (
+                    m(joints.omega[s, di, 0], t0)
+                    + m(joints.omega[s, di, 1], t1)
+                    + m(joints.omega[s, di, 2], t2)
+                )
             else:
-                e = m(place.omega[s, di, 0], a0) + m(place.omega[s, di, 1], a1) + m(place.omega[s, di, 2], a2)
-            bend[h, wp.min(i, j), wp.max(i, j)] = 2.0 * e
+                e = (
+                    m(joints.omega[s, di, 0], a0)
+                    + m(joints.omega[s, di, 1], a1)
+                    + m(joints.omega[s, di, 2], a2)
+                )
+            curvature[h, wp.min(i, j), wp.max(i, j)] = 2.0 * e
         elif i < j and variables.turns[j, i] == 0:
-            bend[h, i, j] = V()
+            curvature[h, i, j] = V()
 
 
 @wp.func
-def add_slide_bends(
-    s: int, h: int, q: A2, variables: Variables, body: Body, place: Place, room: Room, bend: A3
+def add_slide_curvature(
+    s: int,
+    h: int,
+    q: A2,
+    variables: StageVariables,
+    body: BodyTables,
+    joints: JointFrames,
+    form: QuadraticForm,
+    curvature: A3,
 ):
     """Add to bend[h] what the sliding offsets of joints bend; by one thread."""
     for n in range(variables.num_slides):
         i = variables.slides[n, 1]
         j = variables.slides[n, 2]
-        x, y, z = slide_bend(s, variables.slides[n, 0], q, body, place)
+        x, y, z = slide_second_derivative(s, variables.slides[n, 0], q, body, joints)
         k = variables.owner[i]
-        e = m(room.force[s, k, 0], x) + m(room.force[s, k, 1], y) + m(room.force[s, k, 2], z)
+        e = m(form.force[s, k, 0], x) + m(form.force[s, k, 1], y) + m(form.force[s, k, 2], z)
         low = wp.min(i, j)
         high = wp.max(i, j)
-        bend[h, low, high] = bend[h, low, high] + 2.0 * e
+        curvature[h, low, high] = curvature[h, low, high] + 2.0 * e

@@ -11,9 +11,9 @@ from math import cos, pi
 import warp as wp
 
 from skelfit.bodies.kinematics import ABDUCTION, ELEVATION, SCAPULAE, SPINE, SPINE_BENDING, SPINE_EXTENSION
-from skelfit.fitting.backends.body_tables import Body
+from skelfit.fitting.backends.body_tables import BodyTables
 
-from .joint_frames import Place
+from .joint_frames import JointFrames
 from .lanes import A2, V, choose, exceeds, m, sine_and_cosine, sine_and_turn, sync
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
@@ -47,25 +47,25 @@ def scapula_side(j: int) -> int:
 
 
 @wp.func
-def bend_dof(k: int) -> int:
+def lateral_flexion_dof(k: int) -> int:
     """The DoF that bends a spine segment."""
     return wp.static(SPINE_BENDING[0]) + k * wp.static(SPINE_BENDING[1] - SPINE_BENDING[0])
 
 
 @wp.func
-def extend_dof(k: int) -> int:
+def extension_dof(k: int) -> int:
     """The DoF that extends a spine segment."""
     return wp.static(SPINE_EXTENSION[0]) + k * wp.static(SPINE_EXTENSION[1] - SPINE_EXTENSION[0])
 
 
 @wp.func
-def abduct_dof(k: int) -> int:
+def abduction_dof(k: int) -> int:
     """The DoF that abducts a scapula."""
     return wp.static(ABDUCTION[0]) + k * wp.static(ABDUCTION[1] - ABDUCTION[0])
 
 
 @wp.func
-def elevate_dof(k: int) -> int:
+def elevation_dof(k: int) -> int:
     """The DoF that elevates a scapula."""
     return wp.static(ELEVATION[0]) + k * wp.static(ELEVATION[1] - ELEVATION[0])
 
@@ -83,7 +83,7 @@ def arc(a: V):
 
 
 @wp.func
-def arc_slopes(a: V):
+def arc_derivatives(a: V):
     """The derivatives of `arc`."""
     small = exceeds(V(wp.static(_SMALL)), wp.abs(a))
     x = choose(small, V(1.0), a)
@@ -97,12 +97,12 @@ def arc_slopes(a: V):
 
 
 @wp.func
-def arc_bends(a: V):
+def arc_second_derivatives(a: V):
     """The second derivatives of `arc`."""
     small = exceeds(V(wp.static(_SMALL)), wp.abs(a))
     x = choose(small, V(1.0), a)
     s, t = sine_and_turn(x)
-    side, up = arc_slopes(x)
+    side, up = arc_derivatives(x)
     far_side = wp.cw_div(V(1.0) - t - 2.0 * side, x)
     far_up = wp.cw_div(-s - 2.0 * up, x)
     a2 = m(a, a)
@@ -119,16 +119,16 @@ def slide(s: int, j: int, q: A2, spine: A2, thorax: A2):
     z = V()
     k = spine_segment(j)
     if k >= 0:
-        side_b, up_b = arc(q[s, bend_dof(k)])
-        side_e, up_e = arc(q[s, extend_dof(k)])
+        side_b, up_b = arc(q[s, lateral_flexion_dof(k)])
+        side_e, up_e = arc(q[s, extension_dof(k)])
         x = -m(side_b, spine[s, k])
         y = m(up_b + up_e - V(2.0), spine[s, k])
         z = -m(side_e, spine[s, k])
     h = scapula_side(j)
     if h >= 0:
         sign = 1.0 - 2.0 * float(h)
-        sin_a, cos_a = sine_and_cosine(sign * q[s, abduct_dof(h)])
-        sin_e, cos_e = sine_and_cosine(sign * q[s, elevate_dof(h)] - V(wp.static(_QUARTER)))
+        sin_a, cos_a = sine_and_cosine(sign * q[s, abduction_dof(h)])
+        sin_e, cos_e = sine_and_cosine(sign * q[s, elevation_dof(h)] - V(wp.static(_QUARTER)))
         x = -(0.25 * sign) * m(thorax[s, 0], m(cos_e, cos_a) - V(wp.static(cos(_QUARTER))))
         y = -0.5 * m(thorax[s, 1], sin_e + V(wp.static(cos(_QUARTER))))
         z = 0.25 * m(thorax[s, 0], sin_a)
@@ -136,69 +136,69 @@ def slide(s: int, j: int, q: A2, spine: A2, thorax: A2):
 
 
 @wp.func
-def _add_slide_slopes(s: int, j: int, q: A2, place: Place, up: int):
+def _add_slide_derivatives(s: int, j: int, q: A2, joints: JointFrames, up: int):
     """Add the derivative of the sliding to the twists of the DoFs that slide joint j, whose parent is up."""
     k = spine_segment(j)
     if k >= 0:
-        b = bend_dof(k)
-        e = extend_dof(k)
-        side_b, up_b = arc_slopes(q[s, b])
-        side_e, up_e = arc_slopes(q[s, e])
-        length = place.spine[s, k]
+        b = lateral_flexion_dof(k)
+        e = extension_dof(k)
+        side_b, up_b = arc_derivatives(q[s, b])
+        side_e, up_e = arc_derivatives(q[s, e])
+        length = joints.spine[s, k]
         for r in range(3):
-            x = place.rot[s, up, 3 * r]
-            y = place.rot[s, up, 3 * r + 1]
-            z = place.rot[s, up, 3 * r + 2]
-            place.v[s, b, r] = place.v[s, b, r] + m(length, m(y, up_b) - m(x, side_b))
-            place.v[s, e, r] = place.v[s, e, r] + m(length, m(y, up_e) - m(z, side_e))
+            x = joints.rot[s, up, 3 * r]
+            y = joints.rot[s, up, 3 * r + 1]
+            z = joints.rot[s, up, 3 * r + 2]
+            joints.v[s, b, r] = joints.v[s, b, r] + m(length, m(y, up_b) - m(x, side_b))
+            joints.v[s, e, r] = joints.v[s, e, r] + m(length, m(y, up_e) - m(z, side_e))
     h = scapula_side(j)
     if h >= 0:
         sign = 1.0 - 2.0 * float(h)
-        a = abduct_dof(h)
-        e = elevate_dof(h)
+        a = abduction_dof(h)
+        e = elevation_dof(h)
         sin_a, cos_a = sine_and_cosine(sign * q[s, a])
         sin_e, cos_e = sine_and_cosine(sign * q[s, e] - V(wp.static(_QUARTER)))
-        width = 0.25 * place.thorax[s, 0]
-        height = (0.5 * sign) * place.thorax[s, 1]
+        width = 0.25 * joints.thorax[s, 0]
+        height = (0.5 * sign) * joints.thorax[s, 1]
         for r in range(3):
-            x = place.rot[s, up, 3 * r]
-            y = place.rot[s, up, 3 * r + 1]
-            z = place.rot[s, up, 3 * r + 2]
-            place.v[s, a, r] = place.v[s, a, r] + m(width, m(x, m(cos_e, sin_a)) + sign * m(z, cos_a))
-            place.v[s, e, r] = place.v[s, e, r] + m(width, m(x, m(sin_e, cos_a))) - m(height, m(y, cos_e))
+            x = joints.rot[s, up, 3 * r]
+            y = joints.rot[s, up, 3 * r + 1]
+            z = joints.rot[s, up, 3 * r + 2]
+            joints.v[s, a, r] = joints.v[s, a, r] + m(width, m(x, m(cos_e, sin_a)) + sign * m(z, cos_a))
+            joints.v[s, e, r] = joints.v[s, e, r] + m(width, m(x, m(sin_e, cos_a))) - m(height, m(y, cos_e))
 
 
 @wp.func
-def _stand(s: int, j: int, q: A2, body: Body, place: Place):
+def _attach_joint(s: int, j: int, q: A2, body: BodyTables, joints: JointFrames):
     """Write where joint j stands, and its rotation before its own DoFs turn it: its parent's."""
-    x, y, z = slide(s, j, q, place.spine, place.thorax)
-    x += place.offsets[s, j, 0]
-    y += place.offsets[s, j, 1]
-    z += place.offsets[s, j, 2]
+    x, y, z = slide(s, j, q, joints.spine, joints.thorax)
+    x += joints.offsets[s, j, 0]
+    y += joints.offsets[s, j, 1]
+    z += joints.offsets[s, j, 2]
     up = body.parents[j]
     if up < 0:
-        place.pos[s, j, 0] = x + place.trans[s, 0]
-        place.pos[s, j, 1] = y + place.trans[s, 1]
-        place.pos[s, j, 2] = z + place.trans[s, 2]
+        joints.pos[s, j, 0] = x + joints.trans[s, 0]
+        joints.pos[s, j, 1] = y + joints.trans[s, 1]
+        joints.pos[s, j, 2] = z + joints.trans[s, 2]
         for r in range(9):
-            place.rot[s, j, r] = V(wp.where(r % 4 == 0, 1.0, 0.0))
+            joints.rot[s, j, r] = V(wp.where(r % 4 == 0, 1.0, 0.0))
     else:
         for r in range(3):
-            a = place.rot[s, up, 3 * r]
-            b = place.rot[s, up, 3 * r + 1]
-            c = place.rot[s, up, 3 * r + 2]
-            place.pos[s, j, r] = place.pos[s, up, r] + m(a, x) + m(b, y) + m(c, z)
-            place.rot[s, j, 3 * r] = a
-            place.rot[s, j, 3 * r + 1] = b
-            place.rot[s, j, 3 * r + 2] = c
+            a = joints.rot[s, up, 3 * r]
+            b = joints.rot[s, up, 3 * r + 1]
+            c = joints.rot[s, up, 3 * r + 2]
+            joints.pos[s, j, r] = joints.pos[s, up, r] + m(a, x) + m(b, y) + m(c, z)
+            joints.rot[s, j, 3 * r] = a
+            joints.rot[s, j, 3 * r + 1] = b
+            joints.rot[s, j, 3 * r + 2] = c
 
 
 @wp.func
-def _turn(s: int, j: int, i: int, q: A2, place: Place):
+def _turn(s: int, j: int, i: int, q: A2, joints: JointFrames):
     """Write the twist of DoF i, then turn its joint j by it."""
-    x = place.axes[s, i, 0]
-    y = place.axes[s, i, 1]
-    z = place.axes[s, i, 2]
+    x = joints.axes[s, i, 0]
+    y = joints.axes[s, i, 1]
+    z = joints.axes[s, i, 2]
     sin, turn = sine_and_turn(q[s, i])
     tx = m(turn, x)
     ty = m(turn, y)
@@ -213,23 +213,23 @@ def _turn(s: int, j: int, i: int, q: A2, place: Place):
     sy = m(sin, y)
     sz = m(sin, z)
     for r in range(3):
-        a = place.rot[s, j, 3 * r]
-        b = place.rot[s, j, 3 * r + 1]
-        c = place.rot[s, j, 3 * r + 2]
-        place.omega[s, i, r] = m(a, x) + m(b, y) + m(c, z)
-        place.rot[s, j, 3 * r] = m(a, g00) + m(b, xy + sz) + m(c, xz - sy)
-        place.rot[s, j, 3 * r + 1] = m(a, xy - sz) + m(b, g11) + m(c, yz + sx)
-        place.rot[s, j, 3 * r + 2] = m(a, xz + sy) + m(b, yz - sx) + m(c, g22)
+        a = joints.rot[s, j, 3 * r]
+        b = joints.rot[s, j, 3 * r + 1]
+        c = joints.rot[s, j, 3 * r + 2]
+        joints.omega[s, i, r] = m(a, x) + m(b, y) + m(c, z)
+        joints.rot[s, j, 3 * r] = m(a, g00) + m(b, xy + sz) + m(c, xz - sy)
+        joints.rot[s, j, 3 * r + 1] = m(a, xy - sz) + m(b, g11) + m(c, yz + sx)
+        joints.rot[s, j, 3 * r + 2] = m(a, xz + sy) + m(b, yz - sx) + m(c, g22)
     for r in range(3):
         r1 = (r + 1) % 3
         r2 = (r + 2) % 3
-        place.v[s, i, r] = m(place.pos[s, j, r1], place.omega[s, i, r2]) - m(
-            place.pos[s, j, r2], place.omega[s, i, r1]
+        joints.v[s, i, r] = m(joints.pos[s, j, r1], joints.omega[s, i, r2]) - m(
+            joints.pos[s, j, r2], joints.omega[s, i, r1]
         )
 
 
 @wp.func
-def pose(s: int, t: int, q: A2, body: Body, place: Place):
+def pose(s: int, t: int, q: A2, body: BodyTables, joints: JointFrames):
     """Global rotations and positions of the joints, and the world twists of the DoFs, at angles q (S, 46) rad.
 
     The person is moved by `place.trans`.
@@ -237,16 +237,16 @@ def pose(s: int, t: int, q: A2, body: Body, place: Place):
     for level in range(body.level.shape[0] - 1):
         for n in range(body.level[level] + t, body.level[level + 1], wp.block_dim()):
             j = body.order[n]
-            _stand(s, j, q, body, place)
+            _attach_joint(s, j, q, body, joints)
             count = body.first_dof[j + 1] - body.first_dof[j]
             for k in range(count):
-                _turn(s, j, body.first_dof[j + 1] - 1 - k, q, place)
-            _add_slide_slopes(s, j, q, place, body.parents[j])
+                _turn(s, j, body.first_dof[j + 1] - 1 - k, q, joints)
+            _add_slide_derivatives(s, j, q, joints, body.parents[j])
         sync()
 
 
 @wp.func
-def slide_bend(s: int, p: int, q: A2, body: Body, place: Place):
+def slide_second_derivative(s: int, p: int, q: A2, body: BodyTables, joints: JointFrames):
     """The second derivative, in the world, of the sliding offset with respect to pair p of kinematics.SLIDE_PAIRS.
 
     These are the bendings, the extensions, the abductions and the elevations, each with itself, then elevation with
@@ -260,29 +260,29 @@ def slide_bend(s: int, p: int, q: A2, body: Body, place: Place):
         k = p % 3
         up = body.parents[wp.static(SPINE[0]) + k]
         if p < 3:
-            side, along = arc_bends(q[s, bend_dof(k)])
-            x = -m(place.spine[s, k], side)
-            y = m(place.spine[s, k], along)
+            side, along = arc_second_derivatives(q[s, lateral_flexion_dof(k)])
+            x = -m(joints.spine[s, k], side)
+            y = m(joints.spine[s, k], along)
         else:
-            side, along = arc_bends(q[s, extend_dof(k)])
-            z = -m(place.spine[s, k], side)
-            y = m(place.spine[s, k], along)
+            side, along = arc_second_derivatives(q[s, extension_dof(k)])
+            z = -m(joints.spine[s, k], side)
+            y = m(joints.spine[s, k], along)
     else:
         h = p % 2
         up = body.parents[wp.static(SCAPULAE[0]) + h * wp.static(SCAPULAE[1] - SCAPULAE[0])]
         sign = 1.0 - 2.0 * float(h)
-        sin_a, cos_a = sine_and_cosine(sign * q[s, abduct_dof(h)])
-        sin_e, cos_e = sine_and_cosine(sign * q[s, elevate_dof(h)] - V(wp.static(_QUARTER)))
-        width = 0.25 * place.thorax[s, 0]
+        sin_a, cos_a = sine_and_cosine(sign * q[s, abduction_dof(h)])
+        sin_e, cos_e = sine_and_cosine(sign * q[s, elevation_dof(h)] - V(wp.static(_QUARTER)))
+        width = 0.25 * joints.thorax[s, 0]
         if p < 8:
             x = sign * m(width, m(cos_e, cos_a))
             z = -m(width, sin_a)
         elif p < 10:
             x = sign * m(width, m(cos_e, cos_a))
-            y = 0.5 * m(place.thorax[s, 1], sin_e)
+            y = 0.5 * m(joints.thorax[s, 1], sin_e)
         else:
             x = -sign * m(width, m(sin_e, sin_a))
-    rx = m(place.rot[s, up, 0], x) + m(place.rot[s, up, 1], y) + m(place.rot[s, up, 2], z)
-    ry = m(place.rot[s, up, 3], x) + m(place.rot[s, up, 4], y) + m(place.rot[s, up, 5], z)
-    rz = m(place.rot[s, up, 6], x) + m(place.rot[s, up, 7], y) + m(place.rot[s, up, 8], z)
+    rx = m(joints.rot[s, up, 0], x) + m(joints.rot[s, up, 1], y) + m(joints.rot[s, up, 2], z)
+    ry = m(joints.rot[s, up, 3], x) + m(joints.rot[s, up, 4], y) + m(joints.rot[s, up, 5], z)
+    rz = m(joints.rot[s, up, 6], x) + m(joints.rot[s, up, 7], y) + m(joints.rot[s, up, 8], z)
     return rx, ry, rz

@@ -8,7 +8,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.struct
-class Place:
+class JointFrames:
     """Of each slot s, in which one group is worked on at a time. The T-posed frame and the world: x left, y up."""
 
     rest: A3  # (S, 24, 3) m, the joints of the T-posed person
@@ -23,12 +23,12 @@ class Place:
     v: A3  # (S, 46, 3) m/rad
 
 
-def make_place(slots: int, device: str) -> Place:
+def make_joint_frames(slots: int, device: str) -> JointFrames:
     """Room for so many groups at a time."""
-    place = Place()
+    joints = JointFrames()
     for name, shape in (
         ("rest", (24, 3)), ("offsets", (24, 3)), ("axes", (46, 3)), ("spine", (3,)), ("thorax", (2,)),
         ("trans", (3,)), ("rot", (24, 9)), ("pos", (24, 3)), ("omega", (46, 3)), ("v", (46, 3)),
     ):  # fmt: skip
-        setattr(place, name, wp.zeros((slots, *shape), dtype=V, device=device))
-    return place
+        setattr(joints, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    return joints

@@ -50,12 +50,12 @@ def exceeds(a: V, b: V) -> V:
 
 
 @wp.func_native(_lanewise("sqrt", "::sqrtf(a[k])"))
-def root(a: V) -> V:
+def square_root(a: V) -> V:
     """The square root."""
 
 
 @wp.func_native(_lanewise("round", "::rintf(a[k])"))
-def whole(a: V) -> V:
+def rounded(a: V) -> V:
     """The nearest whole number."""
 
 
@@ -65,12 +65,12 @@ def sync():
 
 
 @wp.func
-def some(a: V) -> bool:
+def any_positive(a: V) -> bool:
     """Whether a > 0 in any lane."""
-    found = bool(False)
+    any_lane = bool(False)
     for k in range(wp.static(L)):
-        found = found or a[k] > 0.0
-    return found
+        any_lane = any_lane or a[k] > 0.0
+    return any_lane
 
 
 @wp.func
@@ -82,7 +82,7 @@ def finite(a: V) -> V:
 @wp.func
 def within_half_turn(a: V) -> V:
     """The angle, rad, less whole turns: in [-pi, pi]. For angles up to thousands of turns."""
-    n = whole(a * wp.static(0.15915494309189535))
+    n = rounded(a * wp.static(0.15915494309189535))
     return (a - n * wp.static(6.28125)) - n * wp.static(0.0019353071795864769)
 
 
@@ -141,7 +141,7 @@ def angle_of(y: V, x: V) -> V:
 
 
 @wp.func
-def take(x: F2, rows: I2, g: int, i: int) -> V:
+def gather(x: F2, rows: I2, g: int, i: int) -> V:
     """x[rows[g, lane], i] for each lane."""
     r = V()
     for k in range(wp.static(L)):
@@ -150,7 +150,7 @@ def take(x: F2, rows: I2, g: int, i: int) -> V:
 
 
 @wp.func
-def put(x: F2, rows: I2, g: int, i: int, a: V):
+def scatter(x: F2, rows: I2, g: int, i: int, a: V):
     """x[rows[g, lane], i] = a of each lane."""
     for k in range(wp.static(L)):
         x[rows[g, k], i] = a[k]

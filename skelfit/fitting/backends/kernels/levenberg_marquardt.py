@@ -11,24 +11,24 @@ but for rounding. Who is not finite keeps their last finite variables.
 import warp as wp
 
 from skelfit.bodies.dofs import NUM_DOFS
-from skelfit.fitting.backends.body_tables import Body
-from skelfit.fitting.backends.retraction_tables import Balls
-from skelfit.fitting.backends.variable_tables import Variables
+from skelfit.fitting.backends.body_tables import BodyTables
+from skelfit.fitting.backends.retraction_tables import BallTables
+from skelfit.fitting.backends.variable_tables import StageVariables
 
-from .betas_moments import Levers
+from .betas_moments import BetaMoments
 from .betas_terms import (
-    Shaping,
+    BetaTerms,
 )
-from .damped_step import Steps, damped_step
-from .joint_frames import Place
-from .lanes import F2, F3, I2, V, choose, exceeds, m, put, some, sync, take
-from .moments import Moments
-from .objective import Rules, Work, evaluate, load_objective
+from .damped_step import NewtonScratch, damped_step
+from .joint_frames import JointFrames
+from .lanes import F2, F3, I2, V, any_positive, choose, exceeds, gather, m, scatter, sync
+from .moments import SkinMoments
+from .objective import StepRules, VariableScratch, evaluate, load_objective
 from .quadratic import (
-    Room,
-    beyond_limit,
+    QuadraticForm,
+    limit_excess,
 )
-from .retraction import along_valley, retract, retract_betas
+from .retraction import move_along_pole, retract, retract_betas
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -43,7 +43,7 @@ STATUS_SIZE = 6
 
 
 @wp.struct
-class State:
+class FitState:
     """Where B people are."""
 
     q: F2  # (B, 46) rad
@@ -54,20 +54,33 @@ class State:
 
 
 @wp.func
-def _accept(s: int, t: int, h: int, n: int, bent: int, better: V, work: Work, steps: Steps):
+def _accept(
+    s: int,
+    t: int,
+    h: int,
+    n: int,
+    full_hessian: int,
+    better: V,
+    scratch: VariableScratch,
+    newton: NewtonScratch,
+):
     """Of each lane the trial where that is better: x, and into the buffer that is not h what was evaluated there."""
     for i in range(t, n, wp.block_dim()):
-        work.x[s, i] = choose(better, work.trial[s, i], work.x[s, i])
-    if some(V(1.0) - better):
-        two = 4 * s + 1 - h
+        scratch.x[s, i] = choose(better, scratch.trial[s, i], scratch.x[s, i])
+    if any_positive(V(1.0) - better):
+        other = 4 * s + 1 - h
         for r in range(t, 3, wp.block_dim()):
-            work.mean[two, r] = choose(better, work.mean[two, r], work.mean[h, r])
+            scratch.mean[other, r] = choose(better, scratch.mean[other, r], scratch.mean[h, r])
         for i in range(t, n, wp.block_dim()):
-            steps.gradient[two, i] = choose(better, steps.gradient[two, i], steps.gradient[h, i])
+            newton.gradient[other, i] = choose(better, newton.gradient[other, i], newton.gradient[h, i])
             for j in range(i, n):
-                steps.hessian[two, i, j] = choose(better, steps.hessian[two, i, j], steps.hessian[h, i, j])
-                if bent != 0:
-                    steps.bend[two, i, j] = choose(better, steps.bend[two, i, j], steps.bend[h, i, j])
+                newton.hessian[other, i, j] = choose(
+                    better, newton.hessian[other, i, j], newton.hessian[h, i, j]
+                )
+                if full_hessian != 0:
+                    newton.curvature[other, i, j] = choose(
+                        better, newton.curvature[other, i, j], newton.curvature[h, i, j]
+                    )
     sync()
 
 
@@ -77,33 +90,34 @@ def load_people(
     t: int,
     g: int,
     rows: I2,
-    rules: Rules,
-    state: State,
-    variables: Variables,
-    place: Place,
-    work: Work,
+    rules: StepRules,
+    state: FitState,
+    variables: StageVariables,
+    joints: JointFrames,
+    scratch: VariableScratch,
 ):
     """Where the people of group g are, and their variables."""
     for i in range(t, NUM_DOFS, wp.block_dim()):
-        work.q[s, i] = take(state.q, rows, g, i)
-    for i in range(t, work.betas.shape[1], wp.block_dim()):
-        work.betas[s, i] = take(state.betas, rows, g, i)
+        scratch.q[s, i] = gather(state.q, rows, g, i)
+    for i in range(t, scratch.betas.shape[1], wp.block_dim()):
+        scratch.betas[s, i] = gather(state.betas, rows, g, i)
     for i in range(t, 3, wp.block_dim()):
-        place.trans[s, i] = take(state.trans, rows, g, i)
+        joints.trans[s, i] = gather(state.trans, rows, g, i)
     sync()
     n = variables.num_dofs
     for i in range(t, n, wp.block_dim()):
-        work.x[s, i] = work.q[s, variables.dofs[i]]
+        scratch.x[s, i] = scratch.q[s, variables.dofs[i]]
     if rules.free_betas != 0:
-        for i in range(t, work.betas.shape[1], wp.block_dim()):
-            work.x[s, n + i] = work.betas[s, i]
+        for i in range(t, scratch.betas.shape[1], wp.block_dim()):
+            scratch.x[s, n + i] = scratch.betas[s, i]
     sync()
 
 
 @wp.func
 def _minimise(
-    s: int, t: int, g: int, damping: V, rules: Rules, moments: Moments, variables: Variables, balls: Balls, body: Body,
-    place: Place, room: Room, shaping: Shaping, work: Work, steps: Steps,
+    s: int, t: int, g: int, damping: V, rules: StepRules, moments: SkinMoments, variables: StageVariables,
+    balls: BallTables, body: BodyTables, joints: JointFrames, form: QuadraticForm, beta_terms: BetaTerms,
+    scratch: VariableScratch, newton: NewtonScratch,
 ):  # fmt: skip
     """All steps: the buffer where people are, their value, damping, number of accepted steps, and the last promise.
 
@@ -111,63 +125,81 @@ def _minimise(
     what compilers take long for.
     """
     n = variables.num_dofs
-    size = n + rules.free_betas * work.betas.shape[1]
+    size = n + rules.free_betas * scratch.betas.shape[1]
     for i in range(t, size, wp.block_dim()):
-        work.trial[s, i] = work.x[s, i]
+        scratch.trial[s, i] = scratch.x[s, i]
     sync()
     h = 2 * s
     value = V(wp.static(float("inf")))
     accepted = V(-1.0)  # the start is no step
-    promise = V()
+    predicted = V()
     going = V(1.0)
-    left = rules.steps + 1
+    steps_left = rules.steps + 1
     moved = int(1)
-    while left >= 0:
+    while steps_left >= 0:
         if moved == 1:
-            two = 4 * s + 1 - h
+            other = 4 * s + 1 - h
             trial = evaluate(
-                s, t, two, g, work.trial, rules, moments, variables, body, place, room, shaping, work, steps
+                s,
+                t,
+                other,
+                g,
+                scratch.trial,
+                rules,
+                moments,
+                variables,
+                body,
+                joints,
+                form,
+                beta_terms,
+                scratch,
+                newton,
             )
             better = m(going, V(1.0) - exceeds(trial, value + rules.noise * value))
             better = m(better, exceeds(V(wp.static(3.0e38)), trial))
-            if left > rules.steps:
+            if steps_left > rules.steps:
                 better = V(1.0)
-            _accept(s, t, h, size, rules.exact, better, work, steps)
-            h = two
+            _accept(s, t, h, size, rules.exact, better, scratch, newton)
+            h = other
             value = choose(better, trial, value)
             accepted += better
-            if left <= rules.steps:
+            if steps_left <= rules.steps:
                 scaled = m(damping, choose(better, V(rules.damping_down), V(rules.damping_up)))
                 scaled = wp.min(wp.max(scaled, V(rules.damping_min)), V(rules.damping_max))
                 damping = choose(going, scaled, damping)
-            left -= 1
-        by = damping
-        if left == 0:
-            by = V(rules.damping_min)
-        promise = damped_step(s, t, h, size, rules.exact, by, steps)
-        if left == 0:
-            left = -1
+            steps_left -= 1
+        step_damping = damping
+        if steps_left == 0:
+            step_damping = V(rules.damping_min)
+        predicted = damped_step(s, t, h, size, rules.exact, step_damping, newton)
+        if steps_left == 0:
+            steps_left = -1
         else:
             going = wp.max(
-                exceeds(promise, rules.tolerance * value), exceeds(damping, V(rules.damping_at_rest))
+                exceeds(predicted, rules.tolerance * value), exceeds(damping, V(rules.damping_at_rest))
             )
             moved = int(0)
-            if some(going):
+            if any_positive(going):
                 moved = int(1)
-                retract(s, t, work.x, steps.step, rules.max_angle_step, balls, work.balls, work.trial)
+                retract(
+                    s, t, scratch.x, newton.step, rules.max_angle_step, balls, scratch.balls, scratch.trial
+                )
                 if rules.free_betas != 0:
-                    retract_betas(s, t, work.x, steps.step, n, size - n, rules.max_beta_step, work.trial)
+                    retract_betas(
+                        s, t, scratch.x, newton.step, n, size - n, rules.max_beta_step, scratch.trial
+                    )
                 sync()
             else:
-                left = 0
-    return h, value, damping, accepted, promise
+                steps_left = 0
+    return h, value, damping, accepted, predicted
 
 
 @wp.kernel
 def solve(
-    rows: I2, places: I2, slots: int, rules: Rules, state: State, located: F3, moments: Moments, levers: Levers,
-    variables: Variables, balls: Balls, branches: I2, body: Body, place: Place, room: Room,
-    shaping: Shaping, work: Work, steps: Steps,
+    rows: I2, pass_rows: I2, slots: int, rules: StepRules, state: FitState, joint_targets: F3, moments: SkinMoments,
+    beta_moments: BetaMoments, variables: StageVariables, balls: BallTables, branches: I2, body: BodyTables,
+    joints: JointFrames, form: QuadraticForm, beta_terms: BetaTerms, scratch: VariableScratch,
+    newton: NewtonScratch,
 ):  # fmt: skip
     """Some steps of the people of rows (G, L), from the moments of a vertex pass, in which places (G, L) finds them.
 
@@ -176,93 +208,114 @@ def solve(
     """
     g, t = wp.tid()
     s = g % slots
-    before = take(state.status, rows, g, wp.static(VALUE))
-    damping = take(state.status, rows, g, wp.static(DAMPING))
-    tried = V(1.0)
+    before = gather(state.status, rows, g, wp.static(VALUE))
+    damping = gather(state.status, rows, g, wp.static(DAMPING))
+    selected = V(1.0)
     if rules.branch >= 0:
-        tried = exceeds(take(state.status, rows, g, wp.static(DOUBT) + rules.branch), V(rules.beyond))
+        selected = exceeds(
+            gather(state.status, rows, g, wp.static(DOUBT) + rules.branch), V(rules.branch_excess)
+        )
         damping = V(rules.damping)
-    if some(tried):
-        load_people(s, t, g, rows, rules, state, variables, place, work)
+    if any_positive(selected):
+        load_people(s, t, g, rows, rules, state, variables, joints, scratch)
         if rules.branch >= 0 and t == 0:
-            along_valley(
+            move_along_pole(
                 s, branches[rules.branch, 0], branches[rules.branch, 1], branches[rules.branch, 2],
-                rules.way, variables.limits, tried, work.x,
+                rules.pole_point, variables.limits, selected, scratch.x,
             )  # fmt: skip
         load_objective(
             s,
             t,
             g,
             rows,
-            places,
+            pass_rows,
             rules,
-            located,
+            joint_targets,
             moments,
-            levers,
+            beta_moments,
             variables,
             body,
-            place,
-            room,
-            shaping,
-            work,
+            joints,
+            form,
+            beta_terms,
+            scratch,
         )
-        h, value, damping, accepted, promise = _minimise(
-            s, t, g, damping, rules, moments, variables, balls, body, place, room, shaping, work, steps
+        h, value, damping, accepted, predicted = _minimise(
+            s,
+            t,
+            g,
+            damping,
+            rules,
+            moments,
+            variables,
+            balls,
+            body,
+            joints,
+            form,
+            beta_terms,
+            scratch,
+            newton,
         )
         if rules.branch >= 0:
-            tried = m(tried, exceeds(before, value))
+            selected = m(selected, exceeds(before, value))
         if rules.free_root != 0:
             for r in range(t, 3, wp.block_dim()):
-                moved = place.trans[s, r] - work.mean[h, r]
-                put(state.trans, rows, g, r, choose(tried, moved, take(state.trans, rows, g, r)))
-        _store(s, t, g, variables.num_dofs, rows, rules, tried, state, variables, branches, work)
+                moved = joints.trans[s, r] - scratch.mean[h, r]
+                scatter(state.trans, rows, g, r, choose(selected, moved, gather(state.trans, rows, g, r)))
+        _store(s, t, g, variables.num_dofs, rows, rules, selected, state, variables, branches, scratch)
         if t == 0:
             # A new pass is a new chance, but for those whose steps were all refused: they would be again.
             damping = choose(accepted, wp.min(damping, V(rules.damping)), damping)
-            put(
+            scatter(
                 state.status,
                 rows,
                 g,
                 wp.static(DAMPING),
-                choose(tried, damping, take(state.status, rows, g, wp.static(DAMPING))),
+                choose(selected, damping, gather(state.status, rows, g, wp.static(DAMPING))),
             )
-            put(state.status, rows, g, wp.static(VALUE), choose(tried, value, before))
-            put(
+            scatter(state.status, rows, g, wp.static(VALUE), choose(selected, value, before))
+            scatter(
                 state.status,
                 rows,
                 g,
                 wp.static(DECREASE),
-                choose(tried, promise, take(state.status, rows, g, wp.static(DECREASE))),
+                choose(selected, predicted, gather(state.status, rows, g, wp.static(DECREASE))),
             )
 
 
 @wp.func
 def _store(
-    s: int, t: int, g: int, n: int, rows: I2, rules: Rules, tried: V, state: State, variables: Variables, branches: I2,
-    work: Work,
+    s: int, t: int, g: int, n: int, rows: I2, rules: StepRules, selected: V, state: FitState,
+    variables: StageVariables, branches: I2, scratch: VariableScratch,
 ):  # fmt: skip
     """Write the variables of those lanes that are tried, how far they moved in this pass, and their doubts."""
     for i in range(t, n, wp.block_dim()):
         d = variables.dofs[i]
-        old = take(state.q, rows, g, d)
+        old = gather(state.q, rows, g, d)
         if rules.branch < 0:
-            put(state.origin, rows, g, d, old)
-        put(state.q, rows, g, d, choose(tried, work.x[s, i], old))
+            scatter(state.origin, rows, g, d, old)
+        scatter(state.q, rows, g, d, choose(selected, scratch.x[s, i], old))
     if rules.free_betas != 0:
-        for i in range(t, work.betas.shape[1], wp.block_dim()):
-            put(state.betas, rows, g, i, choose(tried, work.x[s, n + i], take(state.betas, rows, g, i)))
+        for i in range(t, scratch.betas.shape[1], wp.block_dim()):
+            scatter(
+                state.betas,
+                rows,
+                g,
+                i,
+                choose(selected, scratch.x[s, n + i], gather(state.betas, rows, g, i)),
+            )
     sync()
     if t == 0:
         moved = V()
         for i in range(n):
             d = variables.dofs[i]
-            moved = wp.max(moved, wp.abs(take(state.q, rows, g, d) - take(state.origin, rows, g, d)))
-        put(state.status, rows, g, wp.static(MOVED), moved)
+            moved = wp.max(moved, wp.abs(gather(state.q, rows, g, d) - gather(state.origin, rows, g, d)))
+        scatter(state.status, rows, g, wp.static(MOVED), moved)
         for joint in range(branches.shape[0]):
             doubt = V()
             for r in range(3):
                 i = branches[joint, r]
-                x = take(state.q, rows, g, variables.dofs[i])
-                excess = beyond_limit(x, variables.limits[i, 0], variables.limits[i, 1])
+                x = gather(state.q, rows, g, variables.dofs[i])
+                excess = limit_excess(x, variables.limits[i, 0], variables.limits[i, 1])
                 doubt = wp.max(doubt, wp.abs(excess))
-            put(state.status, rows, g, wp.static(DOUBT) + joint, doubt)
+            scatter(state.status, rows, g, wp.static(DOUBT) + joint, doubt)

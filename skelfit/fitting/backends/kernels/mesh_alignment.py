@@ -12,16 +12,16 @@ from typing import Any
 import warp as wp
 
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS
-from skelfit.fitting.backends.body_tables import Body
-from skelfit.fitting.backends.retraction_tables import Balls
+from skelfit.fitting.backends.body_tables import BodyTables
+from skelfit.fitting.backends.retraction_tables import BallTables
 from skelfit.fitting.start.angle_tables import Angles
 from skelfit.fitting.start.mesh_parts import Parts
 
 from .angles import write_angles
-from .joint_frames import Place
-from .lanes import A2, A3, F2, F3, I2, L, V, choose, exceeds, m, put, root, sync, take
+from .joint_frames import JointFrames
+from .lanes import A2, A3, F2, F3, I2, L, V, choose, exceeds, gather, m, scatter, square_root, sync
 from .rest_joints import shape_joints
-from .rotations import Matrix, Quaternion, after, matrix_of, normalized, quaternion_at
+from .rotations import Matrix, Quaternion, compose, matrix_of, normalized, quaternion_at
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -32,41 +32,41 @@ _TINY = 1.0e-30  # m^2; what is smaller has no direction
 
 
 @wp.struct
-class LayRoom:
+class AlignmentScratch:
     """Scratch of each slot s, in which one group is worked on at a time."""
 
     betas: A2  # (S, 10)
     parts: A3  # (S, P, 4) quaternions of parts
-    turns: A3  # (S, 24, 4) quaternions of SMPL's joints, relative to their parents
+    rotations: A3  # (S, 24, 4) quaternions of SMPL's joints, relative to their parents
     centres: A3  # (S, 2, 3) m, the first part's mean at rest and on the mesh
     q: A2  # (S, 46) rad
 
 
-def make_lay_room(slots: int, parts: int, device: str) -> LayRoom:
+def make_alignment_scratch(slots: int, parts: int, device: str) -> AlignmentScratch:
     """Room for so many groups at a time."""
-    room = LayRoom()
+    scratch = AlignmentScratch()
     for name, shape in (
         ("betas", (10,)),
         ("parts", (parts, 4)),
-        ("turns", (NUM_JOINTS, 4)),
+        ("rotations", (NUM_JOINTS, 4)),
         ("centres", (2, 3)),
         ("q", (NUM_DOFS,)),
     ):
-        setattr(room, name, wp.zeros((slots, *shape), dtype=V, device=device))
-    return room
+        setattr(scratch, name, wp.zeros((slots, *shape), dtype=V, device=device))
+    return scratch
 
 
 @wp.kernel
-def lay(
+def align_parts(
     mesh: F3,
     betas: F2,
     rows: I2,
     parts: Parts,
     angles: Angles,
-    body: Body,
-    balls: Balls,
-    place: Place,
-    room: LayRoom,
+    body: BodyTables,
+    balls: BallTables,
+    joints: JointFrames,
+    scratch: AlignmentScratch,
     target: A3,
     q: F2,
     motion: F2,
@@ -78,32 +78,32 @@ def lay(
     DoFs.
     """
     g, t = wp.tid()
-    s = g % room.q.shape[0]
-    for i in range(t, room.betas.shape[1], wp.block_dim()):
-        room.betas[s, i] = take(betas, rows, g, i)
+    s = g % scratch.q.shape[0]
+    for i in range(t, scratch.betas.shape[1], wp.block_dim()):
+        scratch.betas[s, i] = gather(betas, rows, g, i)
     sync()
-    shape_joints(s, t, room.betas, body, place)
+    shape_joints(s, t, scratch.betas, body, joints)
     for p in range(t, parts.before.shape[0], wp.block_dim()):
-        _lay_part(s, g, p, mesh, rows, parts, room)
+        _align_part(s, g, p, mesh, rows, parts, scratch)
     sync()
-    _write_turns(s, t, parts, room)
+    _write_rotations(s, t, parts, scratch)
     sync()
-    write_angles(s, t, room.turns, angles, body, balls, place, room.q)
-    r = matrix_of(quaternion_at(room.parts, s, 0))
+    write_angles(s, t, scratch.rotations, angles, body, balls, joints, scratch.q)
+    r = matrix_of(quaternion_at(scratch.parts, s, 0))
     for v in range(t, mesh.shape[1], wp.block_dim()):
-        x = _taken(mesh, rows, g, v, 0) - room.centres[s, 1, 0]
-        y = _taken(mesh, rows, g, v, 1) - room.centres[s, 1, 1]
-        z = _taken(mesh, rows, g, v, 2) - room.centres[s, 1, 2]
+        x = _mesh_coordinate(mesh, rows, g, v, 0) - scratch.centres[s, 1, 0]
+        y = _mesh_coordinate(mesh, rows, g, v, 1) - scratch.centres[s, 1, 1]
+        z = _mesh_coordinate(mesh, rows, g, v, 2) - scratch.centres[s, 1, 2]
         for i in range(3):
-            target[g, v, i] = m(r[i], x) + m(r[3 + i], y) + m(r[6 + i], z) + room.centres[s, 0, i]
+            target[g, v, i] = m(r[i], x) + m(r[3 + i], y) + m(r[6 + i], z) + scratch.centres[s, 0, i]
     sync()
     for i in range(t, wp.static(NUM_DOFS), wp.block_dim()):
-        put(q, rows, g, i, room.q[s, i])
+        scatter(q, rows, g, i, scratch.q[s, i])
     for i in range(t, 15, wp.block_dim()):
         if i < 9:
-            put(motion, rows, g, i, r[i])
+            scatter(motion, rows, g, i, r[i])
         else:
-            put(motion, rows, g, i, room.centres[s, (i - 9) // 3, i % 3])
+            scatter(motion, rows, g, i, scratch.centres[s, (i - 9) // 3, i % 3])
 
 
 @wp.func_native(f"""
@@ -113,32 +113,32 @@ def lay(
     for (int k = 0; k < {L}; ++k) r[k] = *(const float*)(first + (size_t)person[k] * mesh.strides[0]);
     return r;
 """)
-def _taken(mesh: F3, rows: I2, g: int, v: int, i: int) -> V:
+def _mesh_coordinate(mesh: F3, rows: I2, g: int, v: int, i: int) -> V:
     """A coordinate of vertex v of each lane's mesh, m. Told to the compiler directly: a fit reads each vertex so."""
 
 
 @wp.func
-def _at_rest(s: int, n: int, i: int, parts: Parts, room: LayRoom) -> V:
+def _rest_coordinate(s: int, n: int, i: int, parts: Parts, scratch: AlignmentScratch) -> V:
     """A coordinate of row n of the parts' vertices at rest, m."""
     moved = V()
-    for k in range(room.betas.shape[1]):
-        moved += room.betas[s, k] * parts.speeds[n, i, k]
+    for k in range(scratch.betas.shape[1]):
+        moved += scratch.betas[s, k] * parts.speeds[n, i, k]
     return V(parts.rest[n, i]) + moved
 
 
 @wp.func
-def _lay_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, room: LayRoom):
+def _align_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, scratch: AlignmentScratch):
     """The quaternion of part p, and of the first part the means."""
     first = parts.first[p]
     last = parts.first[p + 1]
     # Counted from the part's first vertex, so that no digits are lost far from the origin.
     v = parts.vertices[first]
-    x0 = _at_rest(s, first, 0, parts, room)
-    x1 = _at_rest(s, first, 1, parts, room)
-    x2 = _at_rest(s, first, 2, parts, room)
-    y0 = _taken(mesh, rows, g, v, 0)
-    y1 = _taken(mesh, rows, g, v, 1)
-    y2 = _taken(mesh, rows, g, v, 2)
+    x0 = _rest_coordinate(s, first, 0, parts, scratch)
+    x1 = _rest_coordinate(s, first, 1, parts, scratch)
+    x2 = _rest_coordinate(s, first, 2, parts, scratch)
+    y0 = _mesh_coordinate(mesh, rows, g, v, 0)
+    y1 = _mesh_coordinate(mesh, rows, g, v, 1)
+    y2 = _mesh_coordinate(mesh, rows, g, v, 2)
     a0 = V()
     a1 = V()
     a2 = V()
@@ -157,12 +157,12 @@ def _lay_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, room: La
     for n in range(first, last):
         w = parts.weights[n]
         v = parts.vertices[n]
-        dx0 = w * (_at_rest(s, n, 0, parts, room) - x0)
-        dx1 = w * (_at_rest(s, n, 1, parts, room) - x1)
-        dx2 = w * (_at_rest(s, n, 2, parts, room) - x2)
-        dy0 = _taken(mesh, rows, g, v, 0) - y0
-        dy1 = _taken(mesh, rows, g, v, 1) - y1
-        dy2 = _taken(mesh, rows, g, v, 2) - y2
+        dx0 = w * (_rest_coordinate(s, n, 0, parts, scratch) - x0)
+        dx1 = w * (_rest_coordinate(s, n, 1, parts, scratch) - x1)
+        dx2 = w * (_rest_coordinate(s, n, 2, parts, scratch) - x2)
+        dy0 = _mesh_coordinate(mesh, rows, g, v, 0) - y0
+        dy1 = _mesh_coordinate(mesh, rows, g, v, 1) - y1
+        dy2 = _mesh_coordinate(mesh, rows, g, v, 2) - y2
         a0 += dx0
         a1 += dx1
         a2 += dx2
@@ -179,12 +179,12 @@ def _lay_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, room: La
         m21 += m(dx2, dy1)
         m22 += m(dx2, dy2)
     if p == 0:
-        room.centres[s, 0, 0] = x0 + a0
-        room.centres[s, 0, 1] = x1 + a1
-        room.centres[s, 0, 2] = x2 + a2
-        room.centres[s, 1, 0] = y0 + b0
-        room.centres[s, 1, 1] = y1 + b1
-        room.centres[s, 1, 2] = y2 + b2
+        scratch.centres[s, 0, 0] = x0 + a0
+        scratch.centres[s, 0, 1] = x1 + a1
+        scratch.centres[s, 0, 2] = x2 + a2
+        scratch.centres[s, 1, 0] = y0 + b0
+        scratch.centres[s, 1, 1] = y1 + b1
+        scratch.centres[s, 1, 2] = y2 + b2
     c = Matrix()
     c[0] = m00 - m(a0, b0)
     c[1] = m01 - m(a0, b1)
@@ -195,13 +195,13 @@ def _lay_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, room: La
     c[6] = m20 - m(a2, b0)
     c[7] = m21 - m(a2, b1)
     c[8] = m22 - m(a2, b2)
-    turn = nearest_turn(c)
+    rotation = nearest_rotation(c)
     for i in range(4):
-        room.parts[s, p, i] = turn[i]
+        scratch.parts[s, p, i] = rotation[i]
 
 
 @wp.func
-def nearest_turn(c: Matrix) -> Quaternion:
+def nearest_rotation(c: Matrix) -> Quaternion:
     """The rotation R for which the trace of R c is largest: it lays x onto y, c = sum w x y^T; of zeros, no turn."""
     a = Symmetric()
     # In the order of the quaternion, (x, y, z, w).
@@ -219,7 +219,7 @@ def nearest_turn(c: Matrix) -> Quaternion:
     for i in range(9):
         square += m(c[i], c[i])
     # Eigenvalues of a have a mean of 0 and squares that sum to 4 |c|^2: none is below -sqrt(3) |c|.
-    up = wp.static(3.0**0.5) * root(square)
+    up = wp.static(3.0**0.5) * square_root(square)
     a[0] = a[0] + up
     a[4] = a[4] + up
     a[7] = a[7] + up
@@ -279,16 +279,16 @@ def _longer(p: Quaternion, a: V, q: Quaternion, b: V) -> Quaternion:
 
 
 @wp.func
-def _write_turns(s: int, t: int, parts: Parts, room: LayRoom):
+def _write_rotations(s: int, t: int, parts: Parts, scratch: AlignmentScratch):
     """SMPL's joints turn as the parts do, each against the part before it; those without a part not at all."""
     for j in range(t, wp.static(NUM_JOINTS), wp.block_dim()):
-        turn = Quaternion()
-        turn[3] = V(1.0)
+        rotation = Quaternion()
+        rotation[3] = V(1.0)
         p = parts.part[j]
         if p >= 0:
-            back = quaternion_at(room.parts, s, parts.before[p])
+            back = quaternion_at(scratch.parts, s, parts.before[p])
             for i in range(3):
                 back[i] = -back[i]
-            turn = after(back, quaternion_at(room.parts, s, p))
+            rotation = compose(back, quaternion_at(scratch.parts, s, p))
         for i in range(4):
-            room.turns[s, j, i] = turn[i]
+            scratch.rotations[s, j, i] = rotation[i]

@@ -16,17 +16,17 @@ v_rest slowly and are held between passes.
 
 import warp as wp
 
-from skelfit.fitting.backends.skin_tables import Skin
+from skelfit.fitting.backends.skin_tables import SkinTables
 
 from .lanes import A1, A3, V, m, sync
-from .posing import Posing, stand
-from .skinning import Room, Skinned, pose_block, slot_of, vertices_of
+from .posing import PoseInputs, pose_people
+from .skinning import SkinInputs, SkinScratch, pose_block, slot_of, vertices_of
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.struct
-class Moments:
+class SkinMoments:
     """The objective of G groups around the transforms of a vertex pass."""
 
     start: A3  # (G, J, 12) A0, row by row
@@ -36,7 +36,7 @@ class Moments:
 
 
 @wp.func
-def clear_moments(skin: Skin, people: Skinned, g: int, t: int, out: Moments):
+def clear_moments(skin: SkinTables, people: SkinInputs, g: int, t: int, out: SkinMoments):
     """Zero the sums of group g, and write what is known before."""
     for i in range(t, skin.mass.shape[0], wp.block_dim()):
         for k in range(9):
@@ -51,7 +51,7 @@ def clear_moments(skin: Skin, people: Skinned, g: int, t: int, out: Moments):
 
 
 @wp.func
-def _add_pair(skin: Skin, g: int, e: int, s: int, room: Room, out: Moments):
+def _add_pair(skin: SkinTables, g: int, e: int, s: int, scratch: SkinScratch, out: SkinMoments):
     """The products of one pair of joints."""
     xx = V()
     xy = V()
@@ -65,9 +65,9 @@ def _add_pair(skin: Skin, g: int, e: int, s: int, room: Room, out: Moments):
     for k in range(skin.pairs.start[e], skin.pairs.start[e + 1]):
         v = skin.pairs.vertex[k]
         w = skin.pairs.weight[k]
-        x = room.rest[s, v, 0]
-        y = room.rest[s, v, 1]
-        z = room.rest[s, v, 2]
+        x = scratch.rest[s, v, 0]
+        y = scratch.rest[s, v, 1]
+        z = scratch.rest[s, v, 2]
         wx = w * x
         wy = w * y
         wz = w * z
@@ -93,7 +93,7 @@ def _add_pair(skin: Skin, g: int, e: int, s: int, room: Room, out: Moments):
 
 
 @wp.func
-def _add_d(skin: Skin, g: int, e: int, s: int, room: Room, out: Moments):
+def _add_d(skin: SkinTables, g: int, e: int, s: int, scratch: SkinScratch, out: SkinMoments):
     """D0 of one joint."""
     for r in range(3):
         sx = V()
@@ -102,10 +102,10 @@ def _add_d(skin: Skin, g: int, e: int, s: int, room: Room, out: Moments):
         sh = V()
         for k in range(skin.joints.start[e], skin.joints.start[e + 1]):
             v = skin.joints.vertex[k]
-            f = skin.joints.weight[k] * room.residual[s, v, r]
-            sx += m(f, room.rest[s, v, 0])
-            sy += m(f, room.rest[s, v, 1])
-            sz += m(f, room.rest[s, v, 2])
+            f = skin.joints.weight[k] * scratch.residual[s, v, r]
+            sx += m(f, scratch.rest[s, v, 0])
+            sy += m(f, scratch.rest[s, v, 1])
+            sz += m(f, scratch.rest[s, v, 2])
             sh += f
         j = skin.joints.into[e]
         out.d[g, j, 4 * r] = out.d[g, j, 4 * r] + sx
@@ -115,20 +115,20 @@ def _add_d(skin: Skin, g: int, e: int, s: int, room: Room, out: Moments):
 
 
 @wp.func
-def _add_value(skin: Skin, g: int, b: int, s: int, room: Room, out: Moments):
+def _add_value(skin: SkinTables, g: int, b: int, s: int, scratch: SkinScratch, out: SkinMoments):
     """E0 of block b."""
     total = V()
     begin = b * skin.size
     for v in range(vertices_of(skin, b)):
-        x = room.residual[s, v, 0]
-        y = room.residual[s, v, 1]
-        z = room.residual[s, v, 2]
+        x = scratch.residual[s, v, 0]
+        y = scratch.residual[s, v, 1]
+        z = scratch.residual[s, v, 2]
         total += skin.om[begin + v] * (m(x, x) + m(y, y) + m(z, z))
     out.value[g] = out.value[g] + total
 
 
 @wp.func
-def add_moments(skin: Skin, g: int, b: int, s: int, t: int, room: Room, out: Moments):
+def add_moments(skin: SkinTables, g: int, b: int, s: int, t: int, scratch: SkinScratch, out: SkinMoments):
     """The sums of block b: an item for each pair, each joint, and the value."""
     pairs = skin.pairs.first[b]
     joints = skin.joints.first[b]
@@ -136,27 +136,34 @@ def add_moments(skin: Skin, g: int, b: int, s: int, t: int, room: Room, out: Mom
     n = a + skin.joints.first[b + 1] - joints
     for i in range(t, n + 1, wp.block_dim()):
         if i < a:
-            _add_pair(skin, g, pairs + i, s, room, out)
+            _add_pair(skin, g, pairs + i, s, scratch, out)
         elif i < n:
-            _add_d(skin, g, joints + i - a, s, room, out)
+            _add_d(skin, g, joints + i - a, s, scratch, out)
         else:
-            _add_value(skin, g, b, s, room, out)
+            _add_value(skin, g, b, s, scratch, out)
 
 
 @wp.kernel
-def moments(skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Moments):
+def moments(
+    skin: SkinTables,
+    people: SkinInputs,
+    posing: PoseInputs,
+    chunk: int,
+    scratch: SkinScratch,
+    out: SkinMoments,
+):
     """The vertex pass: reads each target vertex once. Launched over chunks of groups."""
     c, t = wp.tid()
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
-        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
+        pose_people(g, c % posing.angles.shape[0], t, skin, posing, people)
         clear_moments(skin, people, g, t, out)
     sync()
     for b in range(skin.blocks):
         for g in range(begin, end):
-            s = slot_of(begin, g, c, room)
-            pose_block(skin, people, begin, g, end, b, s, t, room)
+            s = slot_of(begin, g, c, scratch)
+            pose_block(skin, people, begin, g, end, b, s, t, scratch)
             sync()
-            add_moments(skin, g, b, s, t, room, out)
+            add_moments(skin, g, b, s, t, scratch, out)
             sync()

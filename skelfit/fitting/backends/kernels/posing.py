@@ -5,69 +5,78 @@ from typing import Any
 import warp as wp
 
 from skelfit.bodies.dofs import NUM_DOFS
-from skelfit.fitting.backends.body_tables import NUM_BETAS, Body
-from skelfit.fitting.backends.skin_tables import Skin
+from skelfit.fitting.backends.body_tables import NUM_BETAS, BodyTables
+from skelfit.fitting.backends.skin_tables import SkinTables
 
 from .joint_chain import pose
-from .joint_frames import Place, make_place
-from .lanes import A2, A3, F2, V, m, sync, take
+from .joint_frames import JointFrames, make_joint_frames
+from .lanes import A2, A3, F2, V, gather, m, sync
 from .rest_joints import shape_joints
-from .skinning import Skinned
+from .skinning import SkinInputs
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.struct
-class Posing:
+class PoseInputs:
     """Where B people are, and room for a group's joints in each of S slots."""
 
     q: F2  # (B, 46) rad
     betas: F2  # (B, K)
     trans: F2  # (B, 3) m
-    body: Body
-    place: Place
+    body: BodyTables
+    joints: JointFrames
     angles: A2  # (S, 46)
     shape: A2  # (S, K)
 
 
-def make_posing(slots: int, device: str) -> Any:
+def make_pose_inputs(slots: int, device: str) -> Any:
     """Room for so many groups; where people are is for the caller to say."""
-    posing = Posing()
-    posing.place = make_place(slots, device)
+    posing = PoseInputs()
+    posing.joints = make_joint_frames(slots, device)
     posing.angles = wp.empty((slots, NUM_DOFS), dtype=V, device=device)
     posing.shape = wp.empty((slots, NUM_BETAS), dtype=V, device=device)
     return posing
 
 
 @wp.func
-def stand(g: int, s: int, t: int, skin: Skin, posing: Posing, people: Skinned):
+def pose_people(g: int, s: int, t: int, skin: SkinTables, posing: PoseInputs, people: SkinInputs):
     """Coefficients and transforms of the people of group g; their joints stay in slot s of `posing.place`."""
     for i in range(t, posing.angles.shape[1], wp.block_dim()):
-        posing.angles[s, i] = take(posing.q, people.rows, g, i)
+        posing.angles[s, i] = gather(posing.q, people.rows, g, i)
     for i in range(t, posing.shape.shape[1], wp.block_dim()):
-        posing.shape[s, i] = take(posing.betas, people.rows, g, i)
+        posing.shape[s, i] = gather(posing.betas, people.rows, g, i)
     for i in range(t, 3, wp.block_dim()):
-        posing.place.trans[s, i] = take(posing.trans, people.rows, g, i)
+        posing.joints.trans[s, i] = gather(posing.trans, people.rows, g, i)
     sync()
-    shape_joints(s, t, posing.shape, posing.body, posing.place)
-    pose(s, t, posing.angles, posing.body, posing.place)
-    write_skinned(g, s, t, posing.shape, skin, posing.body, posing.place, people)
+    shape_joints(s, t, posing.shape, posing.body, posing.joints)
+    pose(s, t, posing.angles, posing.body, posing.joints)
+    write_skinned(g, s, t, posing.shape, skin, posing.body, posing.joints, people)
     sync()
 
 
 @wp.func
-def write_skinned(g: int, s: int, t: int, betas: A2, skin: Skin, body: Body, place: Place, people: Skinned):
+def write_skinned(
+    g: int,
+    s: int,
+    t: int,
+    betas: A2,
+    skin: SkinTables,
+    body: BodyTables,
+    joints: JointFrames,
+    people: SkinInputs,
+):
     """Coefficients and transforms of group g, whose betas (S, K) and posed joints are in slot s."""
     for j in range(t, 24, wp.block_dim()):
         for r in range(3):
-            x = place.rot[s, j, 3 * r]
-            y = place.rot[s, j, 3 * r + 1]
-            z = place.rot[s, j, 3 * r + 2]
+            x = joints.rot[s, j, 3 * r]
+            y = joints.rot[s, j, 3 * r + 1]
+            z = joints.rot[s, j, 3 * r + 2]
             people.transforms[g, j, 4 * r] = x
             people.transforms[g, j, 4 * r + 1] = y
             people.transforms[g, j, 4 * r + 2] = z
-            turned = m(x, place.rest[s, j, 0]) + m(y, place.rest[s, j, 1]) + m(z, place.rest[s, j, 2])
-            people.transforms[g, j, 4 * r + 3] = place.pos[s, j, r] - turned
+            turned = m(x, joints.rest[s, j, 0]) + m(y, joints.rest[s, j, 1]) + m(z, joints.rest[s, j, 2])
+            people.transforms[g, j, 4 * r + 3] = joints.pos[s, j, r] - turned
     n = betas.shape[1]
     for i in range(t, 1 + n, wp.block_dim()):
         if i == 0:
@@ -76,7 +85,7 @@ def write_skinned(g: int, s: int, t: int, betas: A2, skin: Skin, body: Body, pla
             people.coefficients[g, i] = betas[s, i - 1]
     for i in range(t, 9 * skin.drivers.shape[0], wp.block_dim()):
         j = skin.drivers[i // 9]
-        people.coefficients[g, 1 + n + i] = _feature(place.rot, s, j, body.parents[j], (i % 9) // 3, i % 3)
+        people.coefficients[g, 1 + n + i] = _feature(joints.rot, s, j, body.parents[j], (i % 9) // 3, i % 3)
 
 
 @wp.func

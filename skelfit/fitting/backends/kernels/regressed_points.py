@@ -8,7 +8,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.kernel
-def locate(vertices: I1, weights: F2, target: A3, places: F3):
+def locate(vertices: I1, weights: F2, target: A3, points: F3):
     """Places (B, R, 3) m of the people of all blocks of target (., V, 3): sums of vertices (n,) with weights (R, n)."""
     g, t = wp.tid()
     for i in range(t, 3 * weights.shape[0], wp.block_dim()):
@@ -17,5 +17,5 @@ def locate(vertices: I1, weights: F2, target: A3, places: F3):
             total += weights[i // 3, v] * target[g, vertices[v], i % 3]
         for k in range(wp.static(L)):
             person = g * wp.static(L) + k
-            if person < places.shape[0]:
-                places[person, i // 3, i % 3] = total[k]
+            if person < points.shape[0]:
+                points[person, i // 3, i % 3] = total[k]

@@ -17,7 +17,7 @@ from math import pi
 
 import warp as wp
 
-from skelfit.fitting.backends.retraction_tables import Balls
+from skelfit.fitting.backends.retraction_tables import BallTables
 
 from .lanes import (
     A2,
@@ -27,9 +27,9 @@ from .lanes import (
     choose,
     exceeds,
     m,
-    root,
     sine_and_cosine,
     sine_and_turn,
+    square_root,
     sync,
     within_half_turn,
 )
@@ -43,7 +43,7 @@ _TINY = 1.0e-30  # rad^2, an angle so small that its square is still a float
 
 
 @wp.func
-def retract(s: int, t: int, x: A2, step: A2, max_step: float, balls: Balls, room: A2, out: A2):
+def retract(s: int, t: int, x: A2, step: A2, max_step: float, balls: BallTables, scratch: A2, out: A2):
     """Where a step leads from x, scaled so that no joint turns by more than max_step rad.
 
     x, step, out (slots, n): variables that are angles, in the columns that balls names; out may be x. room (slots, k)
@@ -51,11 +51,11 @@ def retract(s: int, t: int, x: A2, step: A2, max_step: float, balls: Balls, room
     """
     for j in range(t, balls.index.shape[0], wp.block_dim()):
         u, v, w, sine, cosine = _turn(s, j, x, step, balls)
-        room[s, j] = m(u, u) + m(v, v) + m(w, w)
+        scratch[s, j] = m(u, u) + m(v, v) + m(w, w)
     sync()
     longest = V(max_step)
     for j in range(balls.index.shape[0]):
-        longest = wp.max(longest, root(room[s, j]))
+        longest = wp.max(longest, square_root(scratch[s, j]))
     for i in range(balls.straight.shape[0]):
         longest = wp.max(longest, wp.abs(step[s, balls.straight[i]]))
     share = wp.cw_div(V(max_step), longest)
@@ -81,7 +81,7 @@ def retract_betas(s: int, t: int, x: A2, step: A2, first: int, count: int, max_s
 
 
 @wp.func
-def _turn(s: int, j: int, x: A2, step: A2, balls: Balls):
+def _turn(s: int, j: int, x: A2, step: A2, balls: BallTables):
     """The turn t of ball joint j by a step, its three components; sin b and cos b."""
     hand = balls.hand[j]
     sine, cosine = sine_and_cosine(hand * x[s, balls.index[j, 1]])
@@ -92,7 +92,7 @@ def _turn(s: int, j: int, x: A2, step: A2, balls: Balls):
 
 
 @wp.func
-def _move_ball(s: int, j: int, x: A2, step: A2, share: V, balls: Balls, out: A2):
+def _move_ball(s: int, j: int, x: A2, step: A2, share: V, balls: BallTables, out: A2):
     """The angles of ball joint j after a share of a step: of the two triples the one nearer to the limits."""
     u, v, w, sine, cosine = _turn(s, j, x, step, balls)
     da, db, dc = _changes(m(share, u), m(share, v), m(share, w), sine, cosine)
@@ -104,7 +104,7 @@ def _move_ball(s: int, j: int, x: A2, step: A2, share: V, balls: Balls, out: A2)
 
 
 @wp.func
-def write_ball(s: int, j: int, a: V, b: V, c: V, balls: Balls, out: A2):
+def write_ball(s: int, j: int, a: V, b: V, c: V, balls: BallTables, out: A2):
     """Write angles of ball joint j, or the other three of the same rotation if they are nearer to the limits.
 
     Nearer by the sum of squares of what is beyond; within half a turn of the limits' middle.
@@ -117,18 +117,18 @@ def write_ball(s: int, j: int, a: V, b: V, c: V, balls: Balls, out: A2):
     b1 = near_middle(half - b, balls.middle[j, 1])
     c1 = near_middle(c + half, balls.middle[j, 2])
     excess = _beyond(a0, j, 0, balls) + _beyond(b0, j, 1, balls) + _beyond(c0, j, 2, balls)
-    others = _beyond(a1, j, 0, balls) + _beyond(b1, j, 1, balls) + _beyond(c1, j, 2, balls)
-    worse = exceeds(excess, others)
-    out[s, balls.index[j, 0]] = choose(worse, a1, a0)
-    out[s, balls.index[j, 1]] = choose(worse, b1, b0)
-    out[s, balls.index[j, 2]] = choose(worse, c1, c0)
+    other_excess = _beyond(a1, j, 0, balls) + _beyond(b1, j, 1, balls) + _beyond(c1, j, 2, balls)
+    choose_other = exceeds(excess, other_excess)
+    out[s, balls.index[j, 0]] = choose(choose_other, a1, a0)
+    out[s, balls.index[j, 1]] = choose(choose_other, b1, b0)
+    out[s, balls.index[j, 2]] = choose(choose_other, c1, c0)
 
 
 @wp.func
 def _changes(x: V, y: V, z: V, sine: V, cosine: V):
     """Changes of the angles a, b, c of Ry(b) Rx(a) when exp(x, y, z) turns it; given sin b and cos b."""
     square = wp.max(m(x, x) + m(y, y) + m(z, z), V(wp.static(_TINY)))
-    angle = root(square)
+    angle = square_root(square)
     p, q = sine_and_turn(angle)
     p = wp.cw_div(p, angle)
     q = wp.cw_div(q, square)
@@ -150,7 +150,7 @@ def outer_angles(m01: V, m02: V, m11: V, m12: V, m21: V, m22: V):
     """The angles a and c of M = Rz(c) Ry(b) Rx(a), and cos b, not negative; where it vanishes a is 0. sin b = -M20."""
     level = m(m21, m21) + m(m22, m22)
     pole = exceeds(V(wp.static(_POLE)), level)
-    size = root(level)
+    size = square_root(level)
     sine = choose(pole, V(0.0), wp.cw_div(m21, size))
     cosine = choose(pole, V(1.0), wp.cw_div(m22, size))
     # The middle column of M Rx(-a) = Rz(c) Ry(b), and its last number.
@@ -166,14 +166,14 @@ def near_middle(a: V, middle: float) -> V:
 
 
 @wp.func
-def _beyond(a: V, j: int, r: int, balls: Balls) -> V:
+def _beyond(a: V, j: int, r: int, balls: BallTables) -> V:
     """Square of what an angle of ball joint j is beyond its limits."""
     over = wp.max(a - V(balls.limits[j, r, 1]), V(0.0)) + wp.max(V(balls.limits[j, r, 0]) - a, V(0.0))
     return m(over, over)
 
 
 @wp.func
-def along_valley(s: int, i: int, j: int, k: int, way: int, limits: F2, tried: V, x: A2):
+def move_along_pole(s: int, i: int, j: int, k: int, pole_point: int, limits: F2, selected: V, x: A2):
     """Where tried: the angles x[i], x[j], x[k] of a ball joint, as a, b, c above, moved along the valley of their pole.
 
     At the pole nearest to b, at a quarter turn, a and c turn about one axis: only a - c shows, or a + c where b is
@@ -192,16 +192,16 @@ def along_valley(s: int, i: int, j: int, k: int, way: int, limits: F2, tried: V,
     low = wp.max(V(limits[k, 0]), wp.min(one, two))
     high = wp.min(V(limits[k, 1]), wp.max(one, two))
     c = 0.5 * (low + high)
-    if way == 0:
+    if pole_point == 0:
         c = low
-    if way == 1:
+    if pole_point == 1:
         c = high
     c = _within(c, limits[k, 0], limits[k, 1])
     a = _within(shown + m(sign, c), limits[i, 0], limits[i, 1])
     b = _within(sign * wp.static(pi / 2), limits[j, 0], limits[j, 1])
-    x[s, i] = choose(tried, a, x[s, i])
-    x[s, j] = choose(tried, b, x[s, j])
-    x[s, k] = choose(tried, c, x[s, k])
+    x[s, i] = choose(selected, a, x[s, i])
+    x[s, j] = choose(selected, b, x[s, j])
+    x[s, k] = choose(selected, c, x[s, k])
 
 
 @wp.func

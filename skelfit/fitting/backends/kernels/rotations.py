@@ -8,7 +8,7 @@ from typing import Any
 
 import warp as wp
 
-from .lanes import A3, L, V, angle_of, choose, exceeds, m, root, sine_and_cosine
+from .lanes import A3, L, V, angle_of, choose, exceeds, m, sine_and_cosine, square_root
 from .retraction import outer_angles
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
@@ -19,9 +19,9 @@ _TINY = 1.0e-30  # of a square, so small that the square is still a float
 
 
 @wp.func
-def of_rotation_vector(x: V, y: V, z: V) -> Quaternion:
+def from_rotation_vector(x: V, y: V, z: V) -> Quaternion:
     """Of a rotation vector (3,) rad of any length."""
-    angle = root(wp.max(m(x, x) + m(y, y) + m(z, z), V(wp.static(_TINY))))
+    angle = square_root(wp.max(m(x, x) + m(y, y) + m(z, z), V(wp.static(_TINY))))
     sine, cosine = sine_and_cosine(0.5 * angle)
     share = wp.cw_div(sine, angle)
     q = Quaternion()
@@ -44,7 +44,7 @@ def quaternion_at(a: A3, s: int, j: int) -> Quaternion:
 @wp.func
 def normalized(q: Quaternion) -> Quaternion:
     """The quaternion of length 1."""
-    over = wp.cw_div(V(1.0), root(m(q[0], q[0]) + m(q[1], q[1]) + m(q[2], q[2]) + m(q[3], q[3])))
+    over = wp.cw_div(V(1.0), square_root(m(q[0], q[0]) + m(q[1], q[1]) + m(q[2], q[2]) + m(q[3], q[3])))
     r = Quaternion()
     for i in range(4):
         r[i] = m(over, q[i])
@@ -52,7 +52,7 @@ def normalized(q: Quaternion) -> Quaternion:
 
 
 @wp.func
-def after(p: Quaternion, q: Quaternion) -> Quaternion:
+def compose(p: Quaternion, q: Quaternion) -> Quaternion:
     """The rotation q, then p."""
     r = Quaternion()
     r[0] = m(p[3], q[0]) + m(p[0], q[3]) + m(p[1], q[2]) - m(p[2], q[1])
@@ -67,13 +67,13 @@ def twist_of(q: Quaternion, x: V, y: V, z: V):
     """Sine and cosine of half the angle by which a rotation twists about a unit axis; 0 and 1 where it does not."""
     sine = m(q[0], x) + m(q[1], y) + m(q[2], z)
     square = m(sine, sine) + m(q[3], q[3])
-    none = exceeds(V(wp.static(_TINY)), square)
-    over = wp.cw_div(V(1.0), root(square))
-    return choose(none, V(0.0), m(sine, over)), choose(none, V(1.0), m(q[3], over))
+    vanishes = exceeds(V(wp.static(_TINY)), square)
+    over = wp.cw_div(V(1.0), square_root(square))
+    return choose(vanishes, V(0.0), m(sine, over)), choose(vanishes, V(1.0), m(q[3], over))
 
 
 @wp.func
-def matrix_less_one(q: Quaternion) -> Matrix:
+def matrix_minus_identity(q: Quaternion) -> Matrix:
     """R - I of a quaternion, without cancellation."""
     x = 2.0 * q[0]
     y = 2.0 * q[1]
@@ -94,7 +94,7 @@ def matrix_less_one(q: Quaternion) -> Matrix:
 @wp.func
 def matrix_of(q: Quaternion) -> Matrix:
     """R of a quaternion."""
-    r = matrix_less_one(q)
+    r = matrix_minus_identity(q)
     for i in range(3):
         r[4 * i] = r[4 * i] + V(1.0)
     return r
@@ -111,7 +111,7 @@ def times(a: Matrix, b: Matrix) -> Matrix:
 
 
 @wp.func
-def turned_over(a: Matrix) -> Matrix:
+def transposed(a: Matrix) -> Matrix:
     """The transpose."""
     r = Matrix()
     for i in range(3):
@@ -121,9 +121,9 @@ def turned_over(a: Matrix) -> Matrix:
 
 
 @wp.func
-def seen_in(frame: Matrix, a: Matrix) -> Matrix:
+def in_frame(frame: Matrix, a: Matrix) -> Matrix:
     """frame^T a frame."""
-    return times(turned_over(frame), times(a, frame))
+    return times(transposed(frame), times(a, frame))
 
 
 @wp.func

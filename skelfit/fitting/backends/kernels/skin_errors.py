@@ -2,17 +2,26 @@
 
 import warp as wp
 
-from skelfit.fitting.backends.skin_tables import Skin
+from skelfit.fitting.backends.skin_tables import SkinTables
 
-from .lanes import A1, A3, L, V, m, root, sync
-from .posing import Posing, stand
-from .skinning import Room, Skinned, posed, rest_block, slot_of, target_at, together, vertices_of
+from .lanes import A1, A3, L, V, m, square_root, sync
+from .posing import PoseInputs, pose_people
+from .skinning import (
+    SkinInputs,
+    SkinScratch,
+    is_one_block,
+    posed,
+    rest_block,
+    slot_of,
+    target_at,
+    vertices_of,
+)
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.struct
-class Errors:
+class SkinErrors:
     """Distances of G groups' posed skins to their targets, pose correctives included, over N vertices."""
 
     mean: A1  # (G,) m
@@ -23,7 +32,7 @@ class Errors:
 
 
 @wp.kernel
-def target_skin(skin: Skin, people: Skinned, chunk: int, room: Room):
+def target_skin(skin: SkinTables, people: SkinInputs, chunk: int, scratch: SkinScratch):
     """Posed skins into people.target; the rows of a group are one block of it."""
     c, t = wp.tid()
     begin = c * chunk
@@ -31,13 +40,13 @@ def target_skin(skin: Skin, people: Skinned, chunk: int, room: Room):
     for b in range(skin.blocks):
         first = b * skin.size
         for g in range(begin, end):
-            s = slot_of(begin, g, c, room)
-            rest_block(skin, people, begin, g, end, b, s, t, room)
+            s = slot_of(begin, g, c, scratch)
+            rest_block(skin, people, begin, g, end, b, s, t, scratch)
             block = people.rows[g, 0] // wp.static(L)
             for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
                 for at in range(4 * i, wp.min(4 * i + 4, vertices_of(skin, b))):
                     v = skin.vertices[first + at]
-                    x, y, z = posed(skin, people, g, first + at, room.rest, s, at)
+                    x, y, z = posed(skin, people, g, first + at, scratch.rest, s, at)
                     people.target[block, v, 0] = x
                     people.target[block, v, 1] = y
                     people.target[block, v, 2] = z
@@ -45,36 +54,44 @@ def target_skin(skin: Skin, people: Skinned, chunk: int, room: Room):
 
 @wp.func
 def _pose_block(
-    skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room
+    skin: SkinTables,
+    people: SkinInputs,
+    begin: int,
+    g: int,
+    end: int,
+    b: int,
+    s: int,
+    t: int,
+    scratch: SkinScratch,
 ):
     """As `skin.pose_block`, but posed vertices in place of rest ones."""
-    rest_block(skin, people, begin, g, end, b, s, t, room)
+    rest_block(skin, people, begin, g, end, b, s, t, scratch)
     first = b * skin.size
-    one = together(people.rows, g)
+    one_block = is_one_block(people.rows, g)
     for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
         for at in range(4 * i, 4 * i + 4):
             v = skin.vertices[first + at]
-            x, y, z = posed(skin, people, g, first + at, room.rest, s, at)
-            room.rest[s, at, 0] = x
-            room.rest[s, at, 1] = y
-            room.rest[s, at, 2] = z
-            room.residual[s, at, 0] = x - target_at(people, g, one, v, 0)
-            room.residual[s, at, 1] = y - target_at(people, g, one, v, 1)
-            room.residual[s, at, 2] = z - target_at(people, g, one, v, 2)
+            x, y, z = posed(skin, people, g, first + at, scratch.rest, s, at)
+            scratch.rest[s, at, 0] = x
+            scratch.rest[s, at, 1] = y
+            scratch.rest[s, at, 2] = z
+            scratch.residual[s, at, 0] = x - target_at(people, g, one_block, v, 0)
+            scratch.residual[s, at, 1] = y - target_at(people, g, one_block, v, 1)
+            scratch.residual[s, at, 2] = z - target_at(people, g, one_block, v, 2)
 
 
 @wp.func
-def _add_distances(skin: Skin, g: int, b: int, s: int, room: Room, out: Errors):
+def _add_distances(skin: SkinTables, g: int, b: int, s: int, scratch: SkinScratch, out: SkinErrors):
     """The distances of block b."""
     total = V()
     square = V()
     largest = out.largest[g]
     for v in range(vertices_of(skin, b)):
-        x = room.residual[s, v, 0]
-        y = room.residual[s, v, 1]
-        z = room.residual[s, v, 2]
+        x = scratch.residual[s, v, 0]
+        y = scratch.residual[s, v, 1]
+        z = scratch.residual[s, v, 2]
         squared = m(x, x) + m(y, y) + m(z, z)
-        distance = root(squared)
+        distance = square_root(squared)
         total += distance
         square += squared
         largest = wp.max(largest, distance)
@@ -87,26 +104,33 @@ def _add_distances(skin: Skin, g: int, b: int, s: int, room: Room, out: Errors):
 
 
 @wp.func
-def _add_point(skin: Skin, g: int, e: int, s: int, room: Room, out: Errors):
+def _add_point(skin: SkinTables, g: int, e: int, s: int, scratch: SkinScratch, out: SkinErrors):
     """What block entries add to one regressed point."""
     for r in range(3):
         total = V()
         for k in range(skin.points.start[e], skin.points.start[e + 1]):
-            total += skin.points.weight[k] * room.rest[s, skin.points.vertex[k], r]
+            total += skin.points.weight[k] * scratch.rest[s, skin.points.vertex[k], r]
         out.points[g, skin.points.into[e], r] = out.points[g, skin.points.into[e], r] + total
 
 
 @wp.kernel
-def errors(skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, out: Errors):
+def errors(
+    skin: SkinTables,
+    people: SkinInputs,
+    posing: PoseInputs,
+    chunk: int,
+    scratch: SkinScratch,
+    out: SkinErrors,
+):
     """Distances, points and joints."""
     c, t = wp.tid()
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
     for g in range(begin, end):
-        stand(g, c % posing.angles.shape[0], t, skin, posing, people)
+        pose_people(g, c % posing.angles.shape[0], t, skin, posing, people)
         for i in range(t, out.joints.shape[1], wp.block_dim()):
             for r in range(3):
-                out.joints[g, i, r] = posing.place.pos[c % posing.angles.shape[0], i, r]
+                out.joints[g, i, r] = posing.joints.pos[c % posing.angles.shape[0], i, r]
         for i in range(t, out.points.shape[1], wp.block_dim()):
             for r in range(3):
                 out.points[g, i, r] = V()
@@ -119,12 +143,12 @@ def errors(skin: Skin, people: Skinned, posing: Posing, chunk: int, room: Room, 
         first = skin.points.first[b]
         n = skin.points.first[b + 1] - first
         for g in range(begin, end):
-            s = slot_of(begin, g, c, room)
-            _pose_block(skin, people, begin, g, end, b, s, t, room)
+            s = slot_of(begin, g, c, scratch)
+            _pose_block(skin, people, begin, g, end, b, s, t, scratch)
             sync()
             for i in range(t, n + 1, wp.block_dim()):
                 if i < n:
-                    _add_point(skin, g, first + i, s, room, out)
+                    _add_point(skin, g, first + i, s, scratch, out)
                 else:
-                    _add_distances(skin, g, b, s, room, out)
+                    _add_distances(skin, g, b, s, scratch, out)
             sync()

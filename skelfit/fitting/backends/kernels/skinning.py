@@ -15,7 +15,7 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fitting.backends.skin_tables import Quad, Skin
+from skelfit.fitting.backends.skin_tables import Quad, SkinTables
 
 from .lanes import A2, A3, A4, I2, L, V, m
 
@@ -23,11 +23,11 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 Quads = wp.array2d(dtype=Quad)
 # Groups that share a load of the basis: as many as there are registers for their sums.
-ABREAST = 2 if L == 16 else 1
+GROUPS_AT_ONCE = 2 if L == 16 else 1
 
 
 @wp.struct
-class Skinned:
+class SkinInputs:
     """What a pass reads of people: G groups, rows whose target they have."""
 
     coefficients: A2  # (G, k)
@@ -37,7 +37,7 @@ class Skinned:
 
 
 @wp.struct
-class Room:
+class SkinScratch:
     """Scratch of a block of vertices, for each slot; groups that are abreast have slots side by side."""
 
     rest: A3  # (slots, size, 3) rest vertices
@@ -45,30 +45,30 @@ class Room:
     moves: A4  # (slots, size, 3, betas) what betas move a posed vertex by, if they are free
 
 
-def room_for(slots: int, size: int, betas: int, device: Any) -> Any:
+def make_skin_scratch(slots: int, size: int, betas: int, device: Any) -> Any:
     """Scratch for so many chunks at once and blocks of so many vertices; betas: 0 if they are not free."""
-    slots *= ABREAST
-    room = Room()
-    room.rest = wp.empty((slots, size, 3), dtype=V, device=device)
-    room.residual = wp.empty((slots, size, 3), dtype=V, device=device)
-    room.moves = wp.empty((slots, size if betas else 0, 3, betas), dtype=V, device=device)
-    return room
+    slots *= GROUPS_AT_ONCE
+    scratch = SkinScratch()
+    scratch.rest = wp.empty((slots, size, 3), dtype=V, device=device)
+    scratch.residual = wp.empty((slots, size, 3), dtype=V, device=device)
+    scratch.moves = wp.empty((slots, size if betas else 0, 3, betas), dtype=V, device=device)
+    return scratch
 
 
 @wp.func
-def together(rows: I2, g: int) -> bool:
+def is_one_block(rows: I2, g: int) -> bool:
     """Whether the people of group g are the lanes of one block of targets."""
-    one = rows[g, 0] % wp.static(L) == 0
+    one_block = rows[g, 0] % wp.static(L) == 0
     for k in range(wp.static(L)):
-        one = one and rows[g, k] == rows[g, 0] + k
-    return one
+        one_block = one_block and rows[g, k] == rows[g, 0] + k
+    return one_block
 
 
 @wp.func
-def target_at(people: Skinned, g: int, one: bool, v: int, c: int) -> V:
+def target_at(people: SkinInputs, g: int, one_block: bool, v: int, c: int) -> V:
     """Coordinate c of target vertex v; one: what `together` says."""
     r = V()
-    if one:
+    if one_block:
         r = people.target[people.rows[g, 0] // wp.static(L), v, c]
     else:
         for k in range(wp.static(L)):
@@ -78,7 +78,7 @@ def target_at(people: Skinned, g: int, one: bool, v: int, c: int) -> V:
 
 
 @wp.func
-def vertices_of(skin: Skin, b: int) -> int:
+def vertices_of(skin: SkinTables, b: int) -> int:
     """How many vertices block b has."""
     return wp.min(skin.size, skin.count - b * skin.size)
 
@@ -110,35 +110,45 @@ def rest_quad(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: in
     """Rest vertices of a quad of group g into rest[s, at : at + 4]."""
 
 
-@wp.func_native(_rest(ABREAST))
+@wp.func_native(_rest(GROUPS_AT_ONCE))
 def rest_quads(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: int, at: int):
     """As `rest_quad`, of ABREAST groups from g on, into slots from s on."""
 
 
 @wp.func
-def slot_of(begin: int, g: int, c: int, room: Room) -> int:
+def slot_of(begin: int, g: int, c: int, scratch: SkinScratch) -> int:
     """The slot of group g of chunk c, whose first group is `begin`."""
-    slots = room.rest.shape[0] // wp.static(ABREAST)
-    return (c % slots) * wp.static(ABREAST) + (g - begin) % wp.static(ABREAST)
+    slots = scratch.rest.shape[0] // wp.static(GROUPS_AT_ONCE)
+    return (c % slots) * wp.static(GROUPS_AT_ONCE) + (g - begin) % wp.static(GROUPS_AT_ONCE)
 
 
 @wp.func
-def rest_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room):
+def rest_block(
+    skin: SkinTables,
+    people: SkinInputs,
+    begin: int,
+    g: int,
+    end: int,
+    b: int,
+    s: int,
+    t: int,
+    scratch: SkinScratch,
+):
     """Rest vertices of block b of group g in slot s, of groups begin..end of a chunk: several groups at once."""
     first = b * (skin.size // 4)
     n = (vertices_of(skin, b) + 3) // 4
-    nth = (g - begin) % wp.static(ABREAST)
-    whole = g - nth + wp.static(ABREAST) <= end
-    if whole and nth == 0:
+    nth = (g - begin) % wp.static(GROUPS_AT_ONCE)
+    rounded = g - nth + wp.static(GROUPS_AT_ONCE) <= end
+    if rounded and nth == 0:
         for i in range(t, n, wp.block_dim()):
-            rest_quads(skin.basis, first + i, people.coefficients, g, room.rest, s, 4 * i)
-    if not whole:
+            rest_quads(skin.basis, first + i, people.coefficients, g, scratch.rest, s, 4 * i)
+    if not rounded:
         for i in range(t, n, wp.block_dim()):
-            rest_quad(skin.basis, first + i, people.coefficients, g, room.rest, s, 4 * i)
+            rest_quad(skin.basis, first + i, people.coefficients, g, scratch.rest, s, 4 * i)
 
 
 @wp.func
-def posed(skin: Skin, people: Skinned, g: int, v: int, rest: A3, s: int, at: int):
+def posed(skin: SkinTables, people: SkinInputs, g: int, v: int, rest: A3, s: int, at: int):
     """The posed vertex v of the skin, whose rest vertex is rest[s, at]."""
     x = rest[s, at, 0]
     y = rest[s, at, 1]
@@ -163,15 +173,25 @@ def _row(transforms: A3, g: int, j: int, r: int, x: V, y: V, z: V) -> V:
 
 
 @wp.func
-def pose_block(skin: Skin, people: Skinned, begin: int, g: int, end: int, b: int, s: int, t: int, room: Room):
+def pose_block(
+    skin: SkinTables,
+    people: SkinInputs,
+    begin: int,
+    g: int,
+    end: int,
+    b: int,
+    s: int,
+    t: int,
+    scratch: SkinScratch,
+):
     """Rest vertices and residuals of block b into slot s of room, for group g of a chunk begin..end."""
-    rest_block(skin, people, begin, g, end, b, s, t, room)
+    rest_block(skin, people, begin, g, end, b, s, t, scratch)
     first = b * skin.size
-    one = together(people.rows, g)
+    one_block = is_one_block(people.rows, g)
     for i in range(t, (vertices_of(skin, b) + 3) // 4, wp.block_dim()):
         for at in range(4 * i, 4 * i + 4):
             v = skin.vertices[first + at]
-            x, y, z = posed(skin, people, g, first + at, room.rest, s, at)
-            room.residual[s, at, 0] = x - target_at(people, g, one, v, 0)
-            room.residual[s, at, 1] = y - target_at(people, g, one, v, 1)
-            room.residual[s, at, 2] = z - target_at(people, g, one, v, 2)
+            x, y, z = posed(skin, people, g, first + at, scratch.rest, s, at)
+            scratch.residual[s, at, 0] = x - target_at(people, g, one_block, v, 0)
+            scratch.residual[s, at, 1] = y - target_at(people, g, one_block, v, 1)
+            scratch.residual[s, at, 2] = z - target_at(people, g, one_block, v, 2)

@@ -23,9 +23,9 @@ import warp as wp
 
 from skelfit.fitting.sequences.temporal_tables import Tied
 
-from .cyclic_reduction import System, entry, write_entry
-from .lanes import F1, F2, F3, I2, L, V, m, put, sine_and_turn, sync, take
-from .rotations import Matrix, times, turned_over
+from .cyclic_reduction import ChainSystem, entry, write_entry
+from .lanes import F1, F2, F3, I2, L, V, gather, m, scatter, sine_and_turn, sync
+from .rotations import Matrix, times, transposed
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -34,7 +34,7 @@ _TINY = 1.1754943508222875e-38
 
 
 @wp.struct
-class Sequences:
+class SequenceTerms:
     """Of N frames with n variables."""
 
     start: F2  # (N, 46) rad, s
@@ -46,15 +46,15 @@ class Sequences:
     value: F2  # (N, 3) m^2: the frame alone, its tie to the frame before, its tie to the frame after
     gradient: F2  # (N, n)
     added: F2  # (N, n) what damping adds to the diagonal
-    promise: F1  # (N,) m^2, a frame's part of what a step promises
+    predicted: F1  # (N,) m^2, a frame's part of what a step promises
 
 
-def make_sequences(frames: int, n: int, joints: int, device: str) -> Any:
+def make_sequence_terms(frames: int, n: int, joints: int, device: str) -> Any:
     """Room for so many frames."""
-    sequences = Sequences()
+    sequences = SequenceTerms()
     shapes: Any = {
-        "start": (46,), "weight": (2,), "damping": (), "deviation": (joints, 9), "turns": (n, 3), "parts": (joints, 2),
-        "value": (3,), "gradient": (n,), "added": (n,), "promise": (),
+        "start": (46,), "weight": (2,), "damping": (), "deviation": (joints, 9), "turns": (n, 3), "parts": (joints,
+        2), "value": (3,), "gradient": (n,), "added": (n,), "predicted": (),
     }  # fmt: skip
     for name, shape in shapes.items():
         setattr(sequences, name, wp.zeros((frames, *shape), dtype=float, device=device))
@@ -82,10 +82,10 @@ def _about(x: float, y: float, z: float, a: V) -> Matrix:
 def _joint(first: int, stop: int, g: int, frames: I2, q: F2, tied: Tied) -> Matrix:
     """The rotation of a joint with variables first .. stop; q (N, 46)."""
     r = _about(
-        tied.axes[first, 0], tied.axes[first, 1], tied.axes[first, 2], take(q, frames, g, tied.dofs[first])
+        tied.axes[first, 0], tied.axes[first, 1], tied.axes[first, 2], gather(q, frames, g, tied.dofs[first])
     )
     for i in range(first + 1, stop):
-        a = take(q, frames, g, tied.dofs[i])
+        a = gather(q, frames, g, tied.dofs[i])
         r = times(_about(tied.axes[i, 0], tied.axes[i, 1], tied.axes[i, 2], a), r)
     return r
 
@@ -99,13 +99,13 @@ def _matrix(x: F3, frames: I2, g: int, k: int) -> Matrix:
 
 
 @wp.kernel
-def deviate(frames: I2, q: F2, tied: Tied, sequences: Sequences):
+def compute_deviations(frames: I2, q: F2, tied: Tied, sequences: SequenceTerms):
     """The deviations of frames (G, L), and how they turn."""
     g, t = wp.tid()
     for k in range(t, tied.first.shape[0] - 1, wp.block_dim()):
         first = tied.first[k]
         stop = tied.first[k + 1]
-        back = turned_over(_joint(first, stop, g, frames, sequences.start, tied))
+        back = transposed(_joint(first, stop, g, frames, sequences.start, tied))
         d = times(back, _joint(first, stop, g, frames, q, tied))
         for i in range(9):
             write_entry(sequences.deviation, frames, g, k, i, d[i])
@@ -123,7 +123,7 @@ def deviate(frames: I2, q: F2, tied: Tied, sequences: Sequences):
                     r,
                     back[3 * r] * x + back[3 * r + 1] * y + back[3 * r + 2] * z,
                 )
-            back = times(back, _about(x, y, z, take(q, frames, g, tied.dofs[i])))
+            back = times(back, _about(x, y, z, gather(q, frames, g, tied.dofs[i])))
 
 
 @wp.func
@@ -146,7 +146,7 @@ def _along(u: Matrix, i: int, n: Matrix) -> V:
 
 
 @wp.func
-def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: Sequences) -> Matrix:
+def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: SequenceTerms) -> Matrix:
     """u of a joint's variables, one after the other."""
     u = Matrix()
     for i in range(tied.first[k], tied.first[k + 1]):
@@ -157,7 +157,8 @@ def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: Sequences) -> M
 
 @wp.func
 def _tie_joint(
-    k: int, g: int, frames: I2, before: I2, after: I2, one: V, two: V, tied: Tied, sequences: Sequences, system: System
+    k: int, g: int, frames: I2, before: I2, after: I2, one: V, two: V, tied: Tied, sequences: SequenceTerms,
+    system: ChainSystem
 ):  # fmt: skip
     """What joint k adds to gradient and matrices, and to the values of the ties."""
     d = _matrix(sequences.deviation, frames, g, k)
@@ -165,14 +166,16 @@ def _tie_joint(
     next = _matrix(sequences.deviation, after, g, k)
     u = _turns_of(k, g, frames, tied, sequences)
     v = _turns_of(k, g, after, tied, sequences)
-    back = turned_over(d)
+    back = transposed(d)
     from_last = times(last, back)
     to_next = times(next, back)
     first = tied.first[k]
     count = tied.first[k + 1] - first
     for i in range(count):
         e = m(one, _along(u, i, from_last)) + m(two, _along(u, i, to_next))
-        put(sequences.gradient, frames, g, first + i, take(sequences.gradient, frames, g, first + i) - e)
+        scatter(
+            sequences.gradient, frames, g, first + i, gather(sequences.gradient, frames, g, first + i) - e
+        )
         for j in range(i, count):
             dot = m(u[3 * i], u[3 * j]) + m(u[3 * i + 1], u[3 * j + 1]) + m(u[3 * i + 2], u[3 * j + 2])
             e = entry(system.matrix, frames, g, first + i, first + j) + 2.0 * m(one + two, dot)
@@ -196,7 +199,7 @@ def _apart(one: Matrix, two: Matrix) -> V:
 
 
 @wp.kernel
-def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: Sequences, system: System):
+def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: SequenceTerms, system: ChainSystem):
     """Add the ties of frames (G, L) to what each is alone; before, after (G, L): -1 where there is none."""
     g, t = wp.tid()
     n = system.right.shape[1]
@@ -204,8 +207,8 @@ def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: Sequences, sys
         for j in range(n):
             write_entry(system.coupling, frames, g, i, j, V())
     sync()
-    one = take(sequences.weight, frames, g, 0)
-    two = take(sequences.weight, frames, g, 1)
+    one = gather(sequences.weight, frames, g, 0)
+    two = gather(sequences.weight, frames, g, 1)
     for k in range(t, tied.first.shape[0] - 1, wp.block_dim()):
         _tie_joint(k, g, frames, before, after, one, two, tied, sequences, system)
     sync()
@@ -213,11 +216,11 @@ def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: Sequences, sys
         total = V()
         for k in range(tied.first.shape[0] - 1):
             total += entry(sequences.parts, frames, g, k, c)
-        put(sequences.value, frames, g, 1 + c, total)
+        scatter(sequences.value, frames, g, 1 + c, total)
 
 
 @wp.kernel
-def damp(frames: I2, sequences: Sequences, system: System):
+def damp(frames: I2, sequences: SequenceTerms, system: ChainSystem):
     """Damp the matrices of frames (G, L), and make the right sides."""
     g, t = wp.tid()
     n = system.right.shape[1]
@@ -231,6 +234,6 @@ def damp(frames: I2, sequences: Sequences, system: System):
     for i in range(t, n, wp.block_dim()):
         diagonal = entry(system.matrix, frames, g, i, i)
         added = m(damping, diagonal) + largest * wp.static(_FLOOR) + V(wp.static(_TINY))
-        put(sequences.added, frames, g, i, added)
+        scatter(sequences.added, frames, g, i, added)
         write_entry(system.matrix, frames, g, i, i, diagonal + added)
-        put(system.right, frames, g, i, -take(sequences.gradient, frames, g, i))
+        scatter(system.right, frames, g, i, -gather(sequences.gradient, frames, g, i))

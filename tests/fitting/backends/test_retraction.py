@@ -17,7 +17,7 @@ from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints
 from skelfit.bodies.dofs import dof_limits, dofs_of_joint, limits_middle
 from skelfit.bodies.lazy_roma import roma
 from skelfit.fitting.backends.kernels import kernels_for
-from skelfit.fitting.backends.retraction_tables import Balls, make_balls
+from skelfit.fitting.backends.retraction_tables import BallTables, make_balls
 
 lane_kernels.prepare()
 JOINTS = list(range(1, 24))
@@ -30,34 +30,34 @@ BETAS, MAX_STEP, MAX_BETA_STEP = 10, 0.4, 2.0
 @lru_cache
 def mover(lanes: int) -> Any:
     """The kernel that moves people's variables, with so many lanes a group."""
-    lane, chart = kernels_for(lanes).lanes, kernels_for(lanes).retraction
+    lane, retraction = kernels_for(lanes).lanes, kernels_for(lanes).retraction
     A2, F2, I2 = lane.A2, lane.F2, lane.I2
-    take, put, sync = lane.take, lane.put, lane.sync
-    retract, retract_betas = chart.retract, chart.retract_betas
+    gather, scatter, sync = lane.gather, lane.scatter, lane.sync
+    retract, retract_betas = retraction.retract, retraction.retract_betas
 
     @wp.kernel(module="unique", enable_backward=False)
     def move(
         x: F2,
         step: F2,
         rows: I2,
-        balls: Balls,
+        balls: BallTables,
         betas: int,
         longest: float,
-        room: A2,
+        scratch: A2,
         here: A2,
         by: A2,
         out: F2,
     ):
         g, t = wp.tid()
         for i in range(t, x.shape[1], wp.block_dim()):
-            here[g, i] = take(x, rows, g, i)
-            by[g, i] = take(step, rows, g, i)
+            here[g, i] = gather(x, rows, g, i)
+            by[g, i] = gather(step, rows, g, i)
         sync()
-        retract(g, t, here, by, longest, balls, room, here)
+        retract(g, t, here, by, longest, balls, scratch, here)
         retract_betas(g, t, here, by, x.shape[1] - betas, betas, 2.0, here)
         sync()
         for i in range(t, x.shape[1], wp.block_dim()):
-            put(out, rows, g, i, here[g, i])
+            scatter(out, rows, g, i, here[g, i])
 
     return move
 
@@ -69,21 +69,21 @@ def move(
     balls, rows = make_balls(JOINTS, DOFS, "cpu"), lane_kernels.rows_of(len(x), lanes)
     groups, columns = len(rows), x.shape[1]
     vector = kernels_for(lanes).lanes.V
-    room, here, by = (
+    scratch, here, by = (
         wp.zeros((groups, n), dtype=vector, device="cpu") for n in (len(BALL), columns, columns)
     )
     out = wp.zeros(x.shape, dtype=float, device="cpu")
     arrays = [wp.array(a, dtype=float, device="cpu") for a in (x, step)]
-    inputs = [*arrays, rows, balls, columns - len(DOFS), longest, room, here, by, out]
+    inputs = [*arrays, rows, balls, columns - len(DOFS), longest, scratch, here, by, out]
     wp.launch_tiled(mover(lanes), dim=[groups], inputs=inputs, block_dim=threads, device="cpu")
     return out.numpy()
 
 
 def reference(x: np.ndarray, step: np.ndarray, longest: float = MAX_STEP) -> np.ndarray:
     """The same by torch, in doubles."""
-    way = joint_move(torch.tensor(DOFS), dof_limits(), longest, MAX_BETA_STEP)
-    found = way(torch.from_numpy(x).double(), torch.from_numpy(step).double())
-    return found.numpy()
+    pole_point = joint_move(torch.tensor(DOFS), dof_limits(), longest, MAX_BETA_STEP)
+    moved = pole_point(torch.from_numpy(x).double(), torch.from_numpy(step).double())
+    return moved.numpy()
 
 
 def people(count: int, seed: int, size: float = 0.3, betas: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -120,20 +120,20 @@ def turned_apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Between angles, or betas, whole turns aside; how far from equal, elementwise."""
-    apart = np.abs(a.astype(np.float64) - b)
-    return np.minimum(apart, np.abs(apart - 2 * pi))
+    distance = np.abs(a.astype(np.float64) - b)
+    return np.minimum(distance, np.abs(distance - 2 * pi))
 
 
 @pytest.mark.parametrize("betas", [0, BETAS])
 def test_the_angles_are_those_of_doubles(betas: int) -> None:
     x, step = people(500, 1, betas=betas)
-    found, wanted = move(x, step), reference(x, step)
+    moved, expected = move(x, step), reference(x, step)
     # Of two triples that are as near to the limits, either will do; few people are that close.
-    tipped = (gap(found, wanted) > 1e-3).any(1)
-    assert tipped.mean() < 0.01
-    cosine = np.abs(np.cos(wanted[:, [k for _, k, _ in COLUMNS]])).min(1)
-    assert (gap(found, wanted).max(1) < 4e-6 / cosine)[~tipped].all()
-    assert turned_apart(found, wanted).max() < 2e-6
+    other_triple = (gap(moved, expected) > 1e-3).any(1)
+    assert other_triple.mean() < 0.01
+    cosine = np.abs(np.cos(expected[:, [k for _, k, _ in COLUMNS]])).min(1)
+    assert (gap(moved, expected).max(1) < 4e-6 / cosine)[~other_triple].all()
+    assert turned_apart(moved, expected).max() < 2e-6
 
 
 def test_a_small_step_is_not_lost_in_rounding() -> None:
@@ -149,9 +149,9 @@ def test_a_small_step_is_not_lost_in_rounding() -> None:
 def test_poles(off: float, size: float) -> None:
     x, step = people(500, 3, size)
     x = at_poles(x, 4, off)
-    found, wanted = move(x, step), reference(x, step)
-    assert turned_apart(found, wanted).max() < 4e-6
-    assert np.isfinite(found).all()
+    moved, expected = move(x, step), reference(x, step)
+    assert turned_apart(moved, expected).max() < 4e-6
+    assert np.isfinite(moved).all()
 
 
 @pytest.mark.parametrize("far", [0.0, 0.05])
@@ -168,31 +168,31 @@ def test_a_pole_keeps_the_first_angle(far: float) -> None:
         t = Rotation.from_euler("ZY", turn).as_rotvec()
         first = t[:, 0] / np.cos(middle)
         step[:, [a, b, c]] = np.stack((first, t[:, 1], t[:, 2] + first * np.sin(middle)), 1) * float(hand)
-    found = move(x, step)
-    assert turned_apart(found, reference(x, step)).max() < 4e-6
-    apart = gap(found, x)
+    moved = move(x, step)
+    assert turned_apart(moved, reference(x, step)).max() < 4e-6
+    distance = gap(moved, x)
     for a, _, _ in COLUMNS:  # that triple, or the other one of the rotation, half a turn away
-        assert np.minimum(apart[:, a], np.abs(apart[:, a] - pi)).max() < 1e-5
+        assert np.minimum(distance[:, a], np.abs(distance[:, a] - pi)).max() < 1e-5
 
 
 def test_no_joint_turns_further_than_the_bound() -> None:
     x, step = people(300, 7, size=30.0, betas=BETAS)
-    found = move(x, step)
-    turned = turned_apart(found, x).max(1)
+    moved = move(x, step)
+    turned = turned_apart(moved, x).max(1)
     rest = np.setdiff1d(np.arange(len(DOFS)), np.ravel(COLUMNS))
-    longest = np.maximum(turned, np.abs(found - x)[:, rest].max(1))
+    longest = np.maximum(turned, np.abs(moved - x)[:, rest].max(1))
     assert (longest < MAX_STEP + 1e-5).all()
     assert (np.isclose(longest, MAX_STEP, atol=1e-5)).mean() > 0.3
-    assert np.isclose(np.abs(found - x)[:, len(DOFS) :].max(), MAX_BETA_STEP, atol=1e-5)
+    assert np.isclose(np.abs(moved - x)[:, len(DOFS) :].max(), MAX_BETA_STEP, atol=1e-5)
 
 
 def test_angles_are_within_half_a_turn_of_the_middle_and_the_nearer_triple() -> None:
     x, step = people(500, 8)
-    found = move(x + np.float32(4 * pi) * (np.arange(500) % 3 - 1)[:, None].astype(np.float32), step)
+    moved = move(x + np.float32(4 * pi) * (np.arange(500) % 3 - 1)[:, None].astype(np.float32), step)
     for j, columns in zip(BALL, COLUMNS, strict=True):
         low, high = dof_limits()[list(dofs_of_joint(j))].T
         middle = limits_middle()[list(dofs_of_joint(j))]
-        angles = found[:, columns].astype(np.float64)
+        angles = moved[:, columns].astype(np.float64)
         assert (np.abs(angles - middle) < pi + 1e-5).all()
         twin = np.stack((angles[:, 0] + pi, pi - angles[:, 1], angles[:, 2] + pi), 1)
         twin = middle + (twin - middle + pi) % (2 * pi) - pi
@@ -206,21 +206,21 @@ def test_angles_are_within_half_a_turn_of_the_middle_and_the_nearer_triple() -> 
 def test_the_same_bits_in_any_company(lanes: int, threads: int) -> None:
     x, step = people(37, 9, betas=BETAS)
     x[10:] = at_poles(x, 10, 1e-5)[10:]
-    found = move(x, step, lanes, threads)
+    moved = move(x, step, lanes, threads)
     order = np.random.default_rng(11).permutation(37)
-    assert np.array_equal(move(x[order], step[order], lanes, threads), found[order])
-    assert np.array_equal(move(x, step, lanes), found)
-    assert np.abs(np.sin(found - move(x, step)))[:, : len(DOFS)].max() < 1e-5
+    assert np.array_equal(move(x[order], step[order], lanes, threads), moved[order])
+    assert np.array_equal(move(x, step, lanes), moved)
+    assert np.abs(np.sin(moved - move(x, step)))[:, : len(DOFS)].max() < 1e-5
 
 
 @pytest.mark.parametrize("lanes, threads", [(8, 1), (16, 4)])
 def test_a_lost_person_harms_no_other(lanes: int, threads: int) -> None:
     x, step = people(32, 12)
-    found = move(x, step, lanes, threads)
+    moved = move(x, step, lanes, threads)
     x[5], step[21] = np.nan, np.inf
     lost = np.isin(np.arange(32), (5, 21))
     again = move(x, step, lanes, threads)
-    assert np.array_equal(again[~lost], found[~lost])
+    assert np.array_equal(again[~lost], moved[~lost])
     assert np.isnan(again[lost]).any(1).all()
 
 
@@ -228,33 +228,33 @@ def test_a_lost_person_harms_no_other(lanes: int, threads: int) -> None:
 
 
 @lru_cache
-def placer(lanes: int) -> Any:
+def pole_kernel(lanes: int) -> Any:
     """The kernel that places people along the valley."""
-    lane, chart = kernels_for(lanes).lanes, kernels_for(lanes).retraction
+    lane, retraction = kernels_for(lanes).lanes, kernels_for(lanes).retraction
     A2, F2, I2, V = lane.A2, lane.F2, lane.I2, lane.V
-    take, put, along_valley = lane.take, lane.put, chart.along_valley
+    gather, scatter, move_along_pole = lane.gather, lane.scatter, retraction.move_along_pole
 
     @wp.kernel(module="unique", enable_backward=False)
-    def place(x: F2, rows: I2, limits: F2, way: int, here: A2, out: F2):
+    def move_to_pole(x: F2, rows: I2, limits: F2, pole_point: int, here: A2, out: F2):
         g, t = wp.tid()
         for i in range(3):
-            here[g, i] = take(x, rows, g, i)
-        along_valley(g, 0, 1, 2, way, limits, V(1.0), here)
+            here[g, i] = gather(x, rows, g, i)
+        move_along_pole(g, 0, 1, 2, pole_point, limits, V(1.0), here)
         for i in range(3):
-            put(out, rows, g, i, here[g, i])
+            scatter(out, rows, g, i, here[g, i])
 
-    return place
+    return move_to_pole
 
 
-def along_valley(x: np.ndarray, limits: np.ndarray, way: int, lanes: int = 8) -> np.ndarray:
+def move_along_pole(x: np.ndarray, limits: np.ndarray, pole_point: int, lanes: int = 8) -> np.ndarray:
     """Where the kernel places angles (B, 3)."""
     rows = lane_kernels.rows_of(len(x), lanes)
     here = wp.zeros((len(rows), 3), dtype=kernels_for(lanes).lanes.V, device="cpu")
     out = wp.zeros(x.shape, dtype=float, device="cpu")
     floats = [wp.array(a.astype(np.float32), dtype=float, device="cpu") for a in (x, limits)]
     groups = wp.array(rows, dtype=int, ndim=2, device="cpu")
-    inputs = [floats[0], groups, floats[1], way, here, out]
-    wp.launch_tiled(placer(lanes), dim=[len(rows)], inputs=inputs, block_dim=1, device="cpu")
+    inputs = [floats[0], groups, floats[1], pole_point, here, out]
+    wp.launch_tiled(pole_kernel(lanes), dim=[len(rows)], inputs=inputs, block_dim=1, device="cpu")
     return out.numpy().astype(np.float64)
 
 
@@ -267,10 +267,10 @@ def test_along_the_valley_a_rotation_at_the_pole_stays_the_same(joint: int) -> N
     inside[:, 1] = np.where(np.arange(40) % 2, 1, -1) * pi / 2
     shift = source.uniform(-2, 2, (40, 1)) * np.stack((np.ones(40), np.zeros(40), np.sign(inside[:, 1])), 1)
     x = inside + shift + 2 * pi * source.integers(-1, 2, (40, 3)) * [1, 0, 1]
-    places = [along_valley(x, limits, way) for way in range(3)]
-    for found in places:
-        assert (found > limits[:, 0] - 1e-6).all() and (found < limits[:, 1] + 1e-6).all()
-        turned = Rotation.from_euler("xyz", found).inv() * Rotation.from_euler("xyz", inside)
+    places = [move_along_pole(x, limits, pole_point) for pole_point in range(3)]
+    for moved in places:
+        assert (moved > limits[:, 0] - 1e-6).all() and (moved < limits[:, 1] + 1e-6).all()
+        turned = Rotation.from_euler("xyz", moved).inv() * Rotation.from_euler("xyz", inside)
         assert turned.magnitude().max() < 1e-5
     low, high, middle = places
     assert np.abs(middle - (low + high) / 2).max() < 1e-5 and (high[:, 2] >= low[:, 2]).all()

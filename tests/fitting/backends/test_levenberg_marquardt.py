@@ -70,14 +70,14 @@ def without_bends_of_betas(goal: Reference, state: Evaluation) -> Evaluation:
 def stepper(lanes: int) -> Any:
     """The kernel that makes a damped step of each problem."""
     step, lane = make_backend("cpu", lanes).kernels.damped_step, make_backend("cpu", lanes).kernels.lanes
-    A1, Steps, make_step = lane.A1, step.Steps, step.damped_step
+    A1, NewtonScratch, make_step = lane.A1, step.NewtonScratch, step.damped_step
 
     @wp.kernel(module="unique", enable_backward=False)
-    def steps_of(damping: A1, bent: int, room: Steps, promise: A1):
+    def steps_of(damping: A1, full_hessian: int, newton: NewtonScratch, predicted: A1):
         g, t = wp.tid()
-        found = make_step(g, t, 2 * g, room.gradient.shape[1], bent, damping[g], room)
+        found = make_step(g, t, 2 * g, newton.gradient.shape[1], full_hessian, damping[g], newton)
         if t == 0:
-            promise[g] = found
+            predicted[g] = found
 
     return steps_of
 
@@ -87,7 +87,7 @@ def kernel_steps(backend: Backend, state: Evaluation, damping: Tensor) -> tuple[
     count, n = state.gradient.shape
     rows = torch.arange(-(-count // backend.lanes) * backend.lanes).clamp(max=count - 1)
     groups, k = len(rows) // backend.lanes, backend.kernels
-    room, promise = k.damped_step.make_steps(groups, n, backend.device), backend.lanes_of(groups)
+    newton, predicted = k.damped_step.make_newton_scratch(groups, n, backend.device), backend.lanes_of(groups)
 
     def given(x: Tensor) -> Any:
         """In the first buffer of each group; the other holds what no step may read."""
@@ -97,12 +97,12 @@ def kernel_steps(backend: Backend, state: Evaluation, damping: Tensor) -> tuple[
         return backend.lanes_from(both.reshape(2 * len(rows), *x.shape[1:]))
 
     nothing = torch.full_like(state.matrix, torch.nan).tril(-1)
-    room.gradient, room.hessian = given(state.gradient), given(state.matrix.triu() + nothing)
+    newton.gradient, newton.hessian = given(state.gradient), given(state.matrix.triu() + nothing)
     if state.hessian is not None:
-        room.bend = given((state.hessian - state.matrix).triu() + nothing)
-    inputs = [backend.lanes_from(damping[rows].float()), int(state.hessian is not None), room, promise]
+        newton.curvature = given((state.hessian - state.matrix).triu() + nothing)
+    inputs = [backend.lanes_from(damping[rows].float()), int(state.hessian is not None), newton, predicted]
     backend.launch(stepper(backend.lanes), groups, inputs)
-    return tuple(backend.people_of(x, count).double() for x in (room.step, promise))
+    return tuple(backend.people_of(x, count).double() for x in (newton.step, predicted))
 
 
 @pytest.mark.parametrize("n", [43, 59])
@@ -116,14 +116,16 @@ def test_damped_steps_of_all_cases_in_one_launch(backend: Backend, n: int) -> No
     hessian = matrix + (hessian - matrix).float().double()
     state = Evaluation(matrix.new_zeros(len(cases)), gradient.float().double(), matrix, hessian)
     damping = torch.tensor([c.damping for c in cases.values()]).double()
-    steps, promises = kernel_steps(backend, state, damping)
-    expected, promised = damped_step(state, damping)
-    for name, step, promise, right, its in zip(cases, steps, promises, expected, promised, strict=True):
+    steps, predicted_decreases = kernel_steps(backend, state, damping)
+    expected, expected_decreases = damped_step(state, damping)
+    for name, step, predicted, right, its in zip(
+        cases, steps, predicted_decreases, expected, expected_decreases, strict=True
+    ):
         if name == "undamped":  # beyond what floats resolve: it goes down, by nearly as much
-            assert promise == pytest.approx(float(its), rel=1e-3)
+            assert predicted == pytest.approx(float(its), rel=1e-3)
         else:
             assert (step - right).abs().max() <= NEAR.step * right.abs().max(), name
-            assert promise == pytest.approx(float(its), rel=NEAR.step, abs=1e-20), name
+            assert predicted == pytest.approx(float(its), rel=NEAR.step, abs=1e-20), name
         moved = gradient[list(cases).index(name)].any()
         assert (step @ gradient[list(cases).index(name)] < 0) == bool(moved), name
 
@@ -132,7 +134,7 @@ def test_damped_steps_of_all_cases_in_one_launch(backend: Backend, n: int) -> No
     calm.matrix[bad], calm.hessian[bad] = calm.matrix[0].clone(), calm.hessian[0].clone()
     calm.gradient[bad] = torch.nan
     alone, gains = kernel_steps(backend, calm, damping)
-    assert torch.equal(alone[~bad], steps[~bad]) and torch.equal(gains[~bad], promises[~bad])
+    assert torch.equal(alone[~bad], steps[~bad]) and torch.equal(gains[~bad], predicted_decreases[~bad])
     assert not alone[bad].isfinite().all(1).any()
 
 
@@ -169,7 +171,7 @@ def reference_steps(
 
 
 @dataclass(frozen=True)
-class Far:
+class FarStart:
     """Two people of a goal, one of them far from their target; what some steps of the naive solver make of them."""
 
     goal: Reference
@@ -178,7 +180,7 @@ class Far:
 
 
 @lru_cache
-def far(model: SkelModel, kind: str) -> Far:
+def far(model: SkelModel, kind: str) -> FarStart:
     goal = of_floats(KINDS[kind](model))
     noise = torch.randn(goal.start.shape, generator=torch.Generator().manual_seed(14)).double()
     noise[:, len(goal.dofs) :] = 0  # betas are those of the pass
@@ -194,7 +196,7 @@ def far(model: SkelModel, kind: str) -> Far:
         after["12 or rest"] = reference_steps(goal, x, 12, tolerance=REST)
     if kind == "all of it":
         after["12 loose"] = reference_steps(goal, x, 12, LOOSE)
-    return Far(goal, x, after)
+    return FarStart(goal, x, after)
 
 
 @pytest.mark.parametrize("kind", ["lower body", "joints", "all of it", "free root, betas", "held root"])
@@ -231,7 +233,7 @@ def test_the_rules_show_in_those_steps(model: SkelModel) -> None:
 HELD = {"free_translation": True, "turn_weight": TURN_WEIGHT, "move_weight": MOVE_WEIGHT}
 
 
-def crowd(model: SkelModel, count: int, betas: bool, root: bool = False) -> Reference:
+def many_people(model: SkelModel, count: int, betas: bool, root: bool = False) -> Reference:
     """People of a goal, many of whom are beyond the limits of a shoulder; root: it is free, under a prior."""
     source = torch.Generator().manual_seed(11)
     base = make(model, "with_root", betas=betas, **HELD) if root else make(model, betas=betas)
@@ -264,7 +266,7 @@ def whole_pass(backend: Backend, goal: Reference, rows: Any = None) -> Tensor:
 
 @lru_cache
 def by_eights(model: SkelModel, betas: bool, root: bool) -> Tensor:
-    return whole_pass(make_backend("cpu", 8, 1), crowd(model, 53, betas, root))
+    return whole_pass(make_backend("cpu", 8, 1), many_people(model, 53, betas, root))
 
 
 FREE = pytest.mark.parametrize(
@@ -277,7 +279,7 @@ def test_answers_do_not_depend_on_company(
     backend: Backend, model: SkelModel, betas: bool, root: bool
 ) -> None:
     """The same bits alone, in a group that is not whole, in the last of several, in another order, with gaps."""
-    lanes, goal = backend.lanes, crowd(model, 53, betas, root)
+    lanes, goal = backend.lanes, many_people(model, 53, betas, root)
     count = 3 * lanes + 5
     expected = whole_pass(backend, people_of(goal, range(count)))
     doubt = expected[:, -2:]
@@ -298,7 +300,7 @@ def test_answers_do_not_depend_on_company(
 @pytest.mark.parametrize("betas", [False, True])
 def test_places_in_the_vertex_pass_may_be_anyones(backend: Backend, model: SkelModel, betas: bool) -> None:
     """Steps of some people of a vertex pass, gathered from its groups, are those of all."""
-    people = KernelPass(backend, people_of(crowd(model, 53, betas), range(2 * backend.lanes + 3)))
+    people = KernelPass(backend, people_of(many_people(model, 53, betas), range(2 * backend.lanes + 3)))
     x = people.variables() + 0.05
     together = people.steps(x, 3)
     places = np.random.default_rng(1).permutation(len(x))[: backend.lanes + 2]
@@ -314,7 +316,7 @@ def test_places_in_the_vertex_pass_may_be_anyones(backend: Backend, model: SkelM
 
 @pytest.mark.parametrize("betas", [False, True])
 def test_who_is_not_a_number_harms_no_other(backend: Backend, model: SkelModel, betas: bool) -> None:
-    goal = people_of(crowd(model, 53, betas), range(6))
+    goal = people_of(many_people(model, 53, betas), range(6))
     expected = whole_pass(backend, goal)
     q, target, shape = goal.q.clone(), goal.target.clone(), goal.betas.clone()
     q[1, 20], target[2, 30, 1], shape[4, 3] = torch.nan, torch.nan, torch.inf
@@ -328,7 +330,7 @@ def test_who_is_not_a_number_harms_no_other(backend: Backend, model: SkelModel, 
 
 def test_who_rests_is_left_where_they_are(backend: Backend, model: SkelModel) -> None:
     """At a minimum, beside others who move; but not while much damping hides what a step would gain."""
-    people = KernelPass(backend, people_of(crowd(model, 53, False), range(4)))
+    people = KernelPass(backend, people_of(many_people(model, 53, False), range(4)))
     least = people.steps(people.variables(), 40).x
     x = least + 0.1 * torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None]
     damping = torch.tensor([1e-4, 1e-4, 10.0, 10.0])
@@ -366,7 +368,7 @@ def test_a_shoulder_beyond_its_limits_is_tried_along_its_valley(
     excluded = allowed - torch.tensor([0.3, 0.0, 0.3])
     beyond = torch.tensor([float(high[0]) + 0.1, 0.2, 0.0], dtype=torch.float64)
     inside = torch.tensor([0.3, 0.9, -0.4], dtype=torch.float64)
-    goal = replace(people_of(crowd(model, 53, betas, root), range(3)), limits=limits, joints=None)
+    goal = replace(people_of(many_people(model, 53, betas, root), range(3)), limits=limits, joints=None)
     goal = replace(goal, beta_weight=1e-9 if betas else None)  # so that the best is where the target was made
     q = goal.q.clamp(limits[:, 0] + 0.05, limits[:, 1] - 0.05)
     at, there = q.clone(), q.clone()
@@ -396,7 +398,7 @@ def test_a_shoulder_beyond_its_limits_is_tried_along_its_valley(
     assert torch.equal(found[0, rest], x[0, rest])
     assert now[0, VALUE] < 1e-3 * before.value[0] and now[0, DOUBT] < 1e-6
     assert now[0, MOVED] == pytest.approx(0.3, abs=1e-5)  # since before the pass
-    for rules.way in (1, 2):  # further along, where the skin is the same: no reason to move
+    for rules.pole_point in (1, 2):  # further along, where the skin is the same: no reason to move
         solve(backend, people.tables, people.batch, people.found, np.arange(3), rules)
         assert torch.equal(people.variables(), found)
     assert torch.equal(found[1:], x[1:]) and torch.equal(now[1:], status[1:])

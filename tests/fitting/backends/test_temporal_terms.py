@@ -69,11 +69,11 @@ def solved(
     share: Any = at_once,
 ) -> NDArray[Any]:
     k = backend.kernels.cyclic_reduction
-    system = k.make_system(len(right), N, backend.device)
+    system = k.make_chain_system(len(right), N, backend.device)
     for name, given in (("matrix", matrix), ("coupling", coupling), ("right", right)):
         getattr(system, name).assign(given.astype(np.float32))
     elimination = make_elimination(backend, chains)
-    elimination.solve(system, k.make_factors(elimination.groups, N, backend.device), share)
+    elimination.solve(system, k.make_chain_factors(elimination.groups, N, backend.device), share)
     return np.array(system.x.numpy())
 
 

@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Crowd:
+class SkinnedPeople:
     """People and their targets, in float64."""
 
     q: np.ndarray  # (B, 46)
@@ -44,7 +44,7 @@ def body() -> tuple[ModelSet, SkelModel]:
 
 
 @lru_cache
-def crowd() -> Crowd:
+def skinned_people() -> SkinnedPeople:
     model, rng = body()[1], np.random.default_rng(5)
     # Numbers that float32 has, so that kernels and doubles mean the same people.
     q, betas, trans = (
@@ -57,7 +57,7 @@ def crowd() -> Crowd:
     feature = corrective_feature(posed.local_rot, model.corrective_joints).numpy()
     transforms = skinning_transforms(posed, shape.frames.joints)
     transforms[..., 3] += shift[:, None]
-    return Crowd(
+    return SkinnedPeople(
         q=q,
         betas=betas,
         trans=trans,
@@ -94,9 +94,9 @@ def whole(rows: np.ndarray, lanes: int) -> np.ndarray:
     return rows[np.arange(-(-len(rows) // lanes) * lanes).clip(max=len(rows) - 1)].reshape(-1, lanes)
 
 
-def skinned(people: Crowd, lanes: int, rows: np.ndarray) -> Any:
+def skinned(people: SkinnedPeople, lanes: int, rows: np.ndarray) -> Any:
     """What a pass reads and, of joints, writes first."""
-    at, groups = kernels_for(lanes).skinning.Skinned(), len(rows)
+    at, groups = kernels_for(lanes).skinning.SkinInputs(), len(rows)
     at.coefficients = unwritten(lanes, groups, people.coefficients.shape[1])
     at.transforms = unwritten(lanes, groups, 24, 12)
     at.target = lanes_of(people.target, lanes, whole(np.arange(len(people.target)), lanes))
@@ -110,7 +110,7 @@ def unwritten(lanes: int, *shape: int) -> Any:
 
 
 def run(
-    people: Crowd,
+    people: SkinnedPeople,
     tables: SkinPlan,
     lanes: int,
     threads: int = 1,
@@ -122,19 +122,19 @@ def run(
     kernels, groups = kernels_for(lanes), len(rows)
     at, joints = skinned(people, lanes, rows), len(tables.joints)
     chunks = -(-groups // chunk)
-    room = kernels.skinning.room_for(chunks, SIZE, BETAS, "cpu")
-    out, levers, errors = (
-        kernels.moments.Moments(),
-        kernels.betas_moments.Levers(),
-        kernels.skin_errors.Errors(),
+    scratch = kernels.skinning.make_skin_scratch(chunks, SIZE, BETAS, "cpu")
+    out, beta_moments, errors = (
+        kernels.moments.SkinMoments(),
+        kernels.betas_moments.BetaMoments(),
+        kernels.skin_errors.SkinErrors(),
     )
     shapes = {
         out: {"start": (joints, 12), "pairs": (len(tables.pairs), 10), "d": (joints, 12), "value": ()},
-        levers: {
+        beta_moments: {
             "betas": (BETAS,),
-            "lever": (joints, 12, BETAS),
+            "cross": (joints, 12, BETAS),
             "products": (BETAS, BETAS),
-            "pull": (BETAS,),
+            "residual": (BETAS,),
         },
         errors: {
             "mean": (),
@@ -148,29 +148,29 @@ def run(
         for name, shape in fields.items():
             setattr(struct, name, unwritten(lanes, groups, *shape))
 
-    posing = kernels.posing.make_posing(chunks, "cpu")
+    posing = kernels.posing.make_pose_inputs(chunks, "cpu")
     posing.body = body_tables(body()[1], "cpu")
     for name in ("q", "betas", "trans"):
         setattr(posing, name, wp.array(getattr(people, name), dtype=float, device="cpu"))
 
     def launch(kernel: Any, *results: Any) -> None:
-        inputs = [tables.skin, at, posing, chunk, room, *results]
+        inputs = [tables.skin, at, posing, chunk, scratch, *results]
         wp.launch_tiled(kernel, dim=[chunks], inputs=inputs, block_dim=threads, device="cpu")
 
-    found = {}
+    sums = {}
     launch(kernels.moments.moments, out)
-    found |= {name: people_of(getattr(out, name), rows) for name in shapes[out]}
-    launch(kernels.betas_moments.shaped_moments, out, levers)
+    sums |= {name: people_of(getattr(out, name), rows) for name in shapes[out]}
+    launch(kernels.betas_moments.shaped_moments, out, beta_moments)
     for name in shapes[out]:
-        assert np.array_equal(people_of(getattr(out, name), rows), found[name], equal_nan=True)
+        assert np.array_equal(people_of(getattr(out, name), rows), sums[name], equal_nan=True)
     launch(kernels.skin_errors.errors, errors)
-    for struct in (levers, errors):
-        found |= {name: people_of(getattr(struct, name), rows) for name in shapes[struct]}
-    found |= {name: people_of(getattr(at, name), rows) for name in ("coefficients", "transforms")}
-    return found
+    for struct in (beta_moments, errors):
+        sums |= {name: people_of(getattr(struct, name), rows) for name in shapes[struct]}
+    sums |= {name: people_of(getattr(at, name), rows) for name in ("coefficients", "transforms")}
+    return sums
 
 
-def naive(people: Crowd, tables: SkinPlan) -> Arrays:
+def naive(people: SkinnedPeople, tables: SkinPlan) -> Arrays:
     """The same in float64, from the definitions."""
     models, model = body()
     v, joints = tables.vertices, list(tables.joints)
@@ -199,11 +199,11 @@ def naive(people: Crowd, tables: SkinPlan) -> Arrays:
             COUNT, -1, 12
         ),
         "value": (om * distance**2).sum(1),
-        "lever": np.einsum("vj,bvrk,bvc->bjrck", om[:, None] * active, moves, h, optimize=True).reshape(
+        "cross": np.einsum("vj,bvrk,bvc->bjrck", om[:, None] * active, moves, h, optimize=True).reshape(
             COUNT, -1, 12, BETAS
         ),
         "products": np.einsum("v,bvrk,bvrl->bkl", om, moves, moves, optimize=True),
-        "pull": np.einsum("v,bvrk,bvr->bk", om, moves, residual, optimize=True),
+        "residual": np.einsum("v,bvrk,bvr->bk", om, moves, residual, optimize=True),
         "mean": distance.mean(1),
         "mean_square": (distance**2).mean(1),
         "largest": distance.max(1),
@@ -220,47 +220,45 @@ def same(one: Arrays, other: Arrays, one_rows: Any = slice(None), other_rows: An
 @pytest.mark.parametrize("stage", [("all", "all", 8), ("lower_body", "lower_body", 16)])
 def test_passes_give_the_sums_of_their_definitions(lanes: int, stage: tuple[str, str, int]) -> None:
     tables = plan(*stage)
-    found, wanted = run(crowd(), tables, lanes), naive(crowd(), tables)
-    for name, x in wanted.items():
-        assert found[name].shape == x.shape
+    sums, expected = run(skinned_people(), tables, lanes), naive(skinned_people(), tables)
+    for name, x in expected.items():
+        assert sums[name].shape == x.shape
         # Residuals of 20 mm are differences of places of a metre, which are known to half a micrometre.
-        tolerance = 5e-5 if name in ("d", "pull") else 4e-6
-        assert np.abs(found[name] - x).max() < tolerance * np.abs(x).max(), name
+        tolerance = 5e-5 if name in ("d", "residual") else 4e-6
+        assert np.abs(sums[name] - x).max() < tolerance * np.abs(x).max(), name
 
 
 @pytest.mark.parametrize("lanes, threads", [s for s in SHAPES if s[1] > 1])
 def test_threads_change_no_bit(lanes: int, threads: int) -> None:
-    same(run(crowd(), plan(), lanes, threads), run(crowd(), plan(), lanes))
+    same(run(skinned_people(), plan(), lanes, threads), run(skinned_people(), plan(), lanes))
 
 
 @pytest.mark.parametrize("lanes", [1, 8, 16])
 @pytest.mark.parametrize("chunk", [1, 2, 5])
 def test_chunks_change_no_bit(lanes: int, chunk: int) -> None:
-    same(run(crowd(), plan(), lanes, chunk=chunk), run(crowd(), plan(), lanes))
+    same(run(skinned_people(), plan(), lanes, chunk=chunk), run(skinned_people(), plan(), lanes))
 
 
 @pytest.mark.parametrize("lanes", [8, 16])
 def test_company_changes_no_bit(lanes: int) -> None:
-    alone, rng = run(crowd(), plan(), lanes), np.random.default_rng(1)
+    alone, rng = run(skinned_people(), plan(), lanes), np.random.default_rng(1)
     rows = np.concatenate((rng.permutation(COUNT), rng.integers(COUNT, size=9)))
-    same(run(crowd(), plan(), lanes, rows=rows), alone)
+    same(run(skinned_people(), plan(), lanes, rows=rows), alone)
     few = np.array([16, 3, 3, 36])
-    same(run(crowd(), plan(), lanes, rows=few), alone, few, few)
+    same(run(skinned_people(), plan(), lanes, rows=few), alone, few, few)
 
 
 @pytest.mark.parametrize("broken", ["q", "target"])
 def test_a_broken_person_harms_no_other(broken: str) -> None:
-    people, sick, well = crowd(), 5, np.delete(np.arange(COUNT), 5)
+    people, sick, well = skinned_people(), 5, np.delete(np.arange(COUNT), 5)
     target, q = people.target.copy(), people.q.copy()
     if broken == "target":
         target[sick, plan().vertices[3], 1] = np.nan
     else:
         q[sick, 20] = np.nan
-    found = run(replace(people, q=q, target=target), plan(), 8)
-    same(found, run(people, plan(), 8), well, well)
-    assert (
-        np.isnan(found["value"][sick]) and np.isnan(found["largest"][sick]) and np.isnan(found["mean"][sick])
-    )
+    sums = run(replace(people, q=q, target=target), plan(), 8)
+    same(sums, run(people, plan(), 8), well, well)
+    assert np.isnan(sums["value"][sick]) and np.isnan(sums["largest"][sick]) and np.isnan(sums["mean"][sick])
 
 
 @pytest.mark.parametrize("lanes, threads", SHAPES)
@@ -274,7 +272,7 @@ def test_target_skins_are_those_of_smpl(lanes: int, threads: int) -> None:
     coefficients = torch.cat((torch.ones(COUNT, 1), betas, turns), 1).numpy()
     transforms = model.transforms(rotation, betas).flatten(2).numpy()
     rows, chunk = whole(np.arange(COUNT), lanes), 2
-    at = kernels_for(lanes).skinning.Skinned()
+    at = kernels_for(lanes).skinning.SkinInputs()
     at.coefficients, at.transforms = (lanes_of(x, lanes, rows) for x in (coefficients, transforms))
     at.target = unwritten(lanes, len(rows), len(model.v_template), 3)
     at.rows = wp.array(rows.astype(np.int32), dtype=int)
@@ -283,7 +281,7 @@ def test_target_skins_are_those_of_smpl(lanes: int, threads: int) -> None:
         smpl_skin(model, SIZE).skin,
         at,
         chunk,
-        kernels_for(lanes).skinning.room_for(chunks, SIZE, 0, "cpu"),
+        kernels_for(lanes).skinning.make_skin_scratch(chunks, SIZE, 0, "cpu"),
     ]
     kernel = kernels_for(lanes).skin_errors.target_skin
     wp.launch_tiled(kernel, dim=[chunks], inputs=inputs, block_dim=threads, device="cpu")

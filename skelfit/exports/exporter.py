@@ -1,0 +1,59 @@
+"""What an exporter is: it writes the people of a finished run in one format that other programs read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from skelfit.bodies.model_set import ModelSet
+from skelfit.shards.finished_run import FinishedRun, Step, no_step
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What can be asked of an export. A format ignores what it does not take."""
+
+    models: ModelSet | None = None  # for exporters with `needs_models`: those that the run was fitted with
+    keys: tuple[str, ...] = ()  # for exporters with `selects_people`: these people only
+    limit: int | None = None  # for the same: the first people only; None: the exporter's default
+    overwrite: bool = False  # replace what an earlier export wrote
+    step: Step = no_step  # called with how many more people are done
+
+    def required_models(self) -> ModelSet:
+        """The body models. Raises ValueError when there are none."""
+        if self.models is None:
+            raise ValueError("models: expected the body models of the run, found None")
+        return self.models
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote."""
+
+    people: int
+    files: tuple[str, ...]  # relative to the folder of the export; of a format with one file, its name
+    notes: tuple[str, ...]  # lines for the terminal: what was written, and what to do with it
+    left_out: int = 0  # people whom the format cannot hold
+
+
+class Exporter(ABC):
+    """A format. docs/how-to-add-an-exporter.md says how to add one."""
+
+    name: str  # as in --format
+    endings: tuple[str, ...]  # of the files that it writes
+    summary: str  # one clause for --help
+    needs_models: bool = False
+    selects_people: bool = False  # whether it takes `keys` and `limit`
+
+    def count(self, run: FinishedRun, options: ExportOptions) -> int:
+        """How many people `write` goes through: the end of a progress bar."""
+        return run.rows_out
+
+    @abstractmethod
+    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+        """Write the people of `run` to `out`, a file or a folder.
+
+        Raises OutputError when `out` holds files and `overwrite` is not set, ShardError for damaged shards, and
+        ModelError when the models are not those of the run.
+        """

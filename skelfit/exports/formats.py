@@ -1,0 +1,18 @@
+"""The formats of `skelfit export`, by name. A new exporter is added here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from skelfit.exports.exporter import Exporter
+from skelfit.exports.hsmr import HsmrExporter
+from skelfit.exports.mesh_files import MeshExporter
+from skelfit.exports.opensim import OpenSimExporter
+from skelfit.exports.skel_cf import SkelCfExporter
+
+EXPORTERS: Mapping[str, Exporter] = {
+    exporter.name: exporter
+    for exporter in (
+        SkelCfExporter(), HsmrExporter(), OpenSimExporter(), MeshExporter("obj"), MeshExporter("ply")
+    )
+}  # fmt: skip
