@@ -24,7 +24,7 @@ from skelfit.labels.label_schema import record_sha256
 from skelfit.labels.label_store import build_store, read_rows, store_contents, store_info
 from skelfit.labels.read_settings import OptionError
 from skelfit.labels.readers.registry import detect_layout
-from skelfit.labels.readers.sequence_folder import skipped_in
+from skelfit.labels.readers.sequence_folder import describe_skipped_files
 from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
 IMAGES_LOOKED_FOR = 100  # rows
@@ -109,7 +109,7 @@ def label_files(
         info = store_info(store)
         told = "" if source.source or path.is_dir() else f" (told by its keys {detect_layout(path)[1]})"
         click.echo(f"{path}: {info.rows} rows of {info.source} labels{told}")
-        if path.is_dir() and (skipped := skipped_in(path)):
+        if path.is_dir() and (skipped := describe_skipped_files(path)):
             click.echo(f"  {skipped}")
         up = "" if source.read.up is None else f"; {source.read.up} is up in the shards"
         click.echo(f"  coordinates of the labels: {info.about.coordinates}{up}")

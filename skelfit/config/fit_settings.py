@@ -42,7 +42,7 @@ class JointLimits(dict[str, tuple[float, float]]):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
                 raise ConfigError(path, where, "[low, high] in rad", describe(pair))
             low, high = (convert(float, x, path, f"{where}[{i}]") for i, x in enumerate(pair))
-            # Nobody bends a joint by a whole turn: such a number is in degrees.
+            # No joint turns by a whole turn: such a number is in degrees.
             if not -_TURN <= low < high <= _TURN:
                 raise ConfigError(
                     path, where, "low < high, in rad, within a turn of 0", f"[{low:g}, {high:g}]"
@@ -68,7 +68,7 @@ class StageConfig:
     # how many more last passes there are for people who have not settled. Above 0, all passes but the first
     # use the whole Hessian, and shoulders beyond their limits are tried all along their valley
     late_refreshes: int = bounded(0, default=0)
-    # a person rests when a step would gain less than this share of the objective
+    # a person is done when a step would gain less than this share of the objective
     tolerance: float = bounded(0, default=1e-6)
     # betas are free too, for labels whose gender SKEL does not have: in all passes but the last, or in the
     # only one
@@ -79,7 +79,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class VertexWeights:
-    """How much the vertices of a region count in the fit, against 1 elsewhere; PVE counts all alike."""
+    """Weights of the vertices of a region in the fit, against 1 elsewhere. PVE weights all vertices alike."""
 
     armpits: float = bounded(0, default=1.0)  # weight of the vertices of the armpits
     groin: float = bounded(0, default=1.0)  # weight of the vertices of the groin
@@ -124,7 +124,7 @@ class PassConfig:
 
 @dataclass(frozen=True)
 class RestartConfig:
-    """What is tried with people who have not converged."""
+    """Restarts of people who have not converged."""
 
     steps: int = bounded(1, default=12)  # solver steps of a pass over all vertices
     passes: int = bounded(1, default=3)  # passes over all vertices after each other start
@@ -137,7 +137,7 @@ class RestartConfig:
 
 @dataclass(frozen=True)
 class BranchConfig:
-    """When a shoulder is tried from elsewhere in the valley of its Euler pole."""
+    """When a shoulder is restarted from another point of the valley at its Euler pole."""
 
     beyond: float = bounded(0, default=0.02)  # rad beyond a limit, from which a shoulder is tried elsewhere
     steps: int = bounded(1, default=8)  # solver steps from there
@@ -148,7 +148,7 @@ class BranchConfig:
 
 @dataclass(frozen=True)
 class LocatorConfig:
-    """How the shoulder joints' places on a mesh are learnt, from random people."""
+    """How the positions of shoulder joints in a mesh are learnt from random people."""
 
     vertices: int = bounded(1, default=256)  # how many vertices, the nearest to the joint at rest
     # m^2, of the regression; SKEL's own humeri are then located to 1.5 mm, scapulae to 4 mm
@@ -167,7 +167,7 @@ class SpineCoupling:
 
 @dataclass(frozen=True)
 class SpineConfig:
-    """The ties of the spine; see `fit.couplings` for where the ratios come from."""
+    """The couplings of the spine; `fitting.terms.spine_coupling` has the source of the ratios."""
 
     bending: SpineCoupling = SpineCoupling(4e-4, 0.4)  # bending to the side
     extension: SpineCoupling = SpineCoupling(1e-4, 1.0)  # flexion and extension
@@ -176,7 +176,7 @@ class SpineConfig:
 
 @dataclass(frozen=True)
 class RootPrior:
-    """How a root that is not frozen is held to the label's; against the mean squared vertex error, m^2."""
+    """How a root that is not frozen is held to the label's, against the mean squared vertex error (m^2)."""
 
     turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 of the pelvis' turn (as 2 - 2 cos of it)
     move: float = bounded(0, default=1e-2)  # m^2 per m^2 of its joint's movement
@@ -187,13 +187,13 @@ class RootPrior:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How bare meshes are fitted, whose root is free; the stages play no part there."""
+    """How bare meshes are fitted, with a free root and without the stages."""
 
     coarse_stride: int = bounded(1, default=8)  # coarse passes use every so-many-th vertex, fine passes all
     coarse_steps: tuple[int, ...] = (4, 4, 4, 4, 4, 4)  # solver steps of each coarse pass
     fine_steps: tuple[int, ...] = (4,)  # solver steps of each pass over all vertices
     late_steps: tuple[int, ...] = (4, 4)  # solver steps of further passes for people who have not converged
-    tolerance: float = bounded(0, default=1e-5)  # a mesh rests when a step would gain less than this share
+    tolerance: float = bounded(0, default=1e-5)  # a mesh is done when a step would gain less than this share
     # solver steps of the coarse passes of a second try, without joint limits
     free_steps: tuple[int, ...] = (10, 10)
     perturbation: float = bounded(0, default=0.3)  # rad; the start of the last try is moved by so much
@@ -221,7 +221,7 @@ class TemporalConfig:
     # rounds of steps; all but the first follow a vertex pass of the frames that go on
     passes: int = bounded(1, default=8)
     later_steps: int = bounded(1, default=3)  # solver steps of each of these later rounds
-    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
+    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more continues
     # so does a frame that a step would still improve by more than this share
     gaining: float = bounded(0, default=1e-3)
     margin: float = bounded(0, default=0.5)  # s; the frames this near to a frame that goes on go on too
@@ -268,17 +268,17 @@ class FitConfig:
     temporal: TemporalConfig | None = TemporalConfig()
 
     def root_of(self, smpl: bool) -> RootMode:
-        """What becomes of the root: meshes have no label (smpl: false) that could hold it."""
+        """What the root may do. A bare mesh (smpl: false) has no label to hold the root to."""
         return self.root if smpl else "free"
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
-        """Of the SKEL bodies that labels of a gender are fitted with."""
+        """The genders of the SKEL bodies that labels of an SMPL gender are fitted with."""
         if smpl_gender != "neutral":
             return (smpl_gender,)
         return ("male", "female") if self.skel_gender == "best" else (self.skel_gender,)
 
     def target_gender(self, smpl_gender: str, skel_gender: str) -> str:
-        """Of the SMPL body whose mesh a SKEL is fitted to, for labels of a gender."""
+        """The gender of the SMPL body whose mesh a SKEL is fitted to, for labels of an SMPL gender."""
         return skel_gender if smpl_gender == "neutral" and self.neutral_target == "gendered" else smpl_gender
 
 
@@ -293,7 +293,7 @@ class FirstOrderConfig:
 
 
 def check_root_prior(fit: FitConfig, path: str | Path) -> None:
-    """Raise ConfigError for a prior on what the root may not do."""
+    """Raise ConfigError for a prior on a motion of the root that is not free."""
     prior, usual = fit.root_prior, RootPrior()
     if fit.root == "frozen" and prior != usual:
         expected = "no such key, with root: frozen: the pelvis is as the label has it"
@@ -304,14 +304,14 @@ def check_root_prior(fit: FitConfig, path: str | Path) -> None:
 
 
 def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
-    """Raise ConfigError for what has no use, or no meaning, with gendered targets of neutral labels."""
+    """Raise ConfigError for settings without a meaning where neutral labels have gendered targets."""
     if fit.neutral_target == "neutral":
         return
-    why = "with neutral_target: gendered"
+    condition = "with neutral_target: gendered"
     if fit.skel_gender == "best":
-        expected = f"male or female, {why}: two targets cannot tell which SKEL is the better"
+        expected = f"male or female, {condition}: two targets cannot tell which SKEL is the better"
         raise ConfigError(path, "fit.skel_gender", expected, "best")
     for k, stage in enumerate(fit.stages):
         if stage.refine_betas:
-            expected = f"false, {why}: the betas of a label of SKEL's gender are held"
+            expected = f"false, {condition}: the betas of a label of SKEL's gender are held"
             raise ConfigError(path, f"fit.stages[{k}].refine_betas", expected, "true")

@@ -16,7 +16,7 @@ LabelLayout = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a label file's numbers cannot tell; None: found by value, or asked for."""
+    """Units and axes that a label file does not state; None: inferred from the values, or an error."""
 
     scale_unit: Literal["px", "px/200"] | None = None  # unit of the boxes' scale
     angle_unit: Literal["rad", "deg"] | None = None  # unit of axis-angles
@@ -57,7 +57,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class DemoSpec:
-    """Asks for the subset to be generated when it is not there."""
+    """Settings of a subset that is generated when it is missing."""
 
     people: int = bounded(1, default=2000)  # how many people to make
     seed: int = bounded(0, default=0)  # seed of the made-up people
@@ -66,12 +66,12 @@ class DemoSpec:
 
 @dataclass(frozen=True)
 class Origin:
-    """Whom the labels or the images of a subset come from: said when they are missing, and kept with the results."""
+    """The source of a subset's labels or images: printed when they are missing, and kept with the results."""
 
     of: Literal["labels", "images"]  # what comes from there
     name: str  # name of the project
     url: str = ""  # its page
-    get: str = ""  # what to download there, and how
+    get: str = ""  # what to download, and how
     license: str = ""  # licence, for the dataset card
     citation: str = ""  # citation, for the dataset card
 

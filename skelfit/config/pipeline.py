@@ -21,7 +21,7 @@ ImageMode = Literal["bytes", "crop", "none"]
 
 @dataclass(frozen=True)
 class GateConfig:
-    """What a fitted person must meet to enter the shards; None switches a gate off."""
+    """Conditions that a fitted person must meet to enter the shards; None switches one off."""
 
     # mm; a larger mean vertex error keeps a person out of the shards
     max_pve_mm: float | None = bounded(0, default=None)
@@ -34,7 +34,7 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What of an image enters the shards: its own bytes, a square crop of the person, or nothing."""
+    """The image of a sample: its own bytes, a square crop of the person, or none."""
 
     mode: ImageMode = "bytes"  # the image file itself, a square crop of the person, or no image
     size: int = bounded(64, 4096, default=384)  # px, side of a crop
@@ -56,7 +56,7 @@ class Pipeline:
 
     @property
     def temporal(self) -> TemporalConfig | None:
-        """How the frames of a sequence are fitted as one problem; None: each by itself, as by the baseline always."""
+        """How a sequence is fitted as one problem; None: each frame by itself, as always with the baseline."""
         return None if self.first_order is not None else self.fit.temporal
 
 

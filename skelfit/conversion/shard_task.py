@@ -29,7 +29,7 @@ from skelfit.errors import ConfigError, OutputError
 from skelfit.labels.filters import FilterResult, apply_filters
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import read_rows
-from skelfit.labels.world_up import turned
+from skelfit.labels.world_up import rotate_to_up
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_writer import write_shard
 
@@ -118,7 +118,7 @@ def _read(task: ShardTask) -> tuple[LabelBatch, FilterResult]:
     file = task.run.labels[task.file_index]
     labels, screening = apply_filters(read_rows(file.store, task.start, task.stop), task.run.filters)
     if file.read.up is not None:
-        labels = turned(labels, file.read.up, partial(root_joints, task.run))
+        labels = rotate_to_up(labels, file.read.up, partial(root_joints, task.run))
     return labels, screening
 
 

@@ -45,7 +45,7 @@ from skelfit.labels.readers.sequence_folder import (
     name_sequence,
     read_folder,
 )
-from skelfit.labels.world_up import check_up, world_of
+from skelfit.labels.world_up import check_up, infer_world
 from skelfit.storage.atomic_write import atomic_write, remove_file
 from skelfit.storage.path_checks import require_regular_file
 
@@ -352,7 +352,7 @@ def _common_coordinates(
     """The coordinates of a store. Unusable files, whose coordinates are unknown, do not count."""
     known = [world for world in worlds if world != "unknown"]
     if len(known) > 1:
-        return world_of(upright, telling, None)
+        return infer_world(upright, telling, None)
     return known[0] if known else "unknown"
 
 

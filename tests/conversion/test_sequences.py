@@ -29,7 +29,7 @@ from skelfit.config.manifest import LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.fitting.start.warm_start import root_angles
 from skelfit.labels.label_store import build_store, read_rows, store_sequences
-from skelfit.labels.readers.sequence_folder import list_sequences, skipped_in
+from skelfit.labels.readers.sequence_folder import describe_skipped_files, list_sequences
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples
 from skelfit.shards.shard_reader import read_rows as read_sidecar
@@ -377,7 +377,7 @@ def test_what_a_folder_of_sequences_holds_besides_is_said(
     for name in ("LICENSE", "a.c3d", "b.C3D", ".hidden", "subject/shape.npz"):
         (tmp_path / name).touch()
     skipped = "3 files are skipped, not read as sequences: 2 .c3d, 1 without an ending"
-    assert skipped_in(tmp_path) == skipped
+    assert describe_skipped_files(tmp_path) == skipped
     with pytest.raises(LabelError, match=f"expected a folder of sequences .*, found {skipped}"):
         list_sequences(tmp_path)
     write(tmp_path / "subject" / "walk.npz", amass(3))

@@ -28,7 +28,7 @@ from skelfit.labels.label_store import build_store, read_rows, store_info
 from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers.registry import read_label_file
 from skelfit.labels.readers.sequence_folder import read_folder
-from skelfit.labels.world_up import turned
+from skelfit.labels.world_up import rotate_to_up
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples
 
@@ -225,8 +225,8 @@ def test_a_turn_moves_the_whole_body_rigidly(tmp_path: Path, models: ModelSet) -
     batch = batch_of(tmp_path, motion)
     batch.keypoints3d[:, :5] = [1, 2, 3, 1]
     batch.bad[2] = "bad"
-    found = turned(batch, "y", roots)
-    assert found.about.coordinates == "world_y_up" and turned(found, "y", roots) is found
+    found = rotate_to_up(batch, "y", roots)
+    assert found.about.coordinates == "world_y_up" and rotate_to_up(found, "y", roots) is found
     good = [i for i in range(8) if i != 2]
     expected = skins(models, batch) @ Y_UP_FROM_Z_UP.T
     np.testing.assert_allclose(skins(models, found)[good], expected[good], rtol=0, atol=1e-6)
@@ -234,7 +234,7 @@ def test_a_turn_moves_the_whole_body_rigidly(tmp_path: Path, models: ModelSet) -
     assert (found.pose[:, 1:] == batch.pose[:, 1:]).all() and (found.keypoints3d[:, 0] == [1, 3, -2, 1]).all()
     height = skins(models, found)[good][..., 1]
     assert np.ptp(height, axis=1).min() > 1.4 and np.ptp(height, axis=1).max() < 2.0
-    back = turned(found, "z", roots)
+    back = rotate_to_up(found, "z", roots)
     assert back.about == batch.about
     np.testing.assert_allclose(back.transl, batch.transl, atol=1e-6)
     away = Rotation.from_rotvec(back.pose[:, 0]) * Rotation.from_rotvec(batch.pose[:, 0]).inv()

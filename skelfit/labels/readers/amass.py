@@ -25,7 +25,7 @@ from skelfit.labels.readers.base import LabelReader
 from skelfit.labels.readers.common_fields import parse_gender
 from skelfit.labels.row_faults import RowFaults
 from skelfit.labels.unit_inference import angle_unit, to_float32
-from skelfit.labels.world_up import clear_up, notes_on_up, trunk_over_limbs, world_of
+from skelfit.labels.world_up import infer_up, infer_world, notes_on_up, trunk_over_limbs
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
 _JOINTS = (BODY_JOINTS, 24, *MODEL_OF_JOINTS)
@@ -63,8 +63,8 @@ class AmassReader(LabelReader):
         directions = trunk_over_limbs(numbers["pose"])
         x, y, z = directions.sum(0).tolist()
         telling = int(directions.any(1).sum())
-        coordinates = world_of((x, y, z), telling, given)
-        told = clear_up((x, y, z), telling)
+        coordinates = infer_world((x, y, z), telling, given)
+        told = infer_up((x, y, z), telling)
         notes += notes_on_up((x, y, z), telling or n, settings.options)
         faults.check(numbers, keys, coordinates, settings.max_abs_beta)
         name, rate = settings.name or arrays.path.stem, _frame_rate(arrays, notes)

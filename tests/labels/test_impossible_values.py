@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from camerahmr_file import camerahmr_arrays as camerahmr
 from click.testing import CliRunner
 from label_files import LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
-from test_labels import columns as camerahmr
 from verify_people import as_people, fitted_fields
 
 from skelfit.bodies.model_set import ModelSet

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from camerahmr_file import camerahmr_arrays as camerahmr
 from click.testing import CliRunner, Result
 from job_fakes import FakeFitter
 from label_files import LAYOUTS, amass, hmr2, write
-from test_labels import columns as camerahmr
 
 from skelfit.cli import main
 from skelfit.config.manifest import LabelLayout, LabelSource

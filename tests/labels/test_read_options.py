@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from camerahmr_file import camerahmr_arrays as camerahmr
 from click.testing import CliRunner, Result
 from job_fakes import FakeFitter, write_images
 from label_files import LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
 from scipy.spatial.transform import Rotation
-from test_labels import columns as camerahmr
 
 from skelfit.cli import main
 from skelfit.config.manifest import LabelLayout, LabelSource, ReadOptions
