@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,7 +241,7 @@ def test_hash_ignores_the_order_of_fields_in_the_code() -> None:
 def test_hash_changes_with_every_field(tmp_path: Path) -> None:
     config = pipeline(tmp_path)
     fit = config.fit
-    changes = {
+    changes: dict[str, Any] = {
         "name": "q",
         "skel_gender": "female",
         "neutral_target": "gendered",

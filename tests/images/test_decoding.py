@@ -148,13 +148,13 @@ def test_bits_are_told_by_the_first_two_bytes_of_the_range() -> None:
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        (np.float32([[-0.5, 0.5]]), "floats from -0.5 to 0.5"),
-        (np.float32([[0, 1.3]]), "floats from 0 to 1.3"),
-        (np.float32([[0, 300]]), "floats from 0 to 300"),
-        (np.float32([[0, 1e9]]), "floats from 0 to 1e+09"),
-        (np.float32([[0, np.nan]]), "not finite"),
-        (np.int32([[-1, 9]]), "32-bit integers from -1 to 9"),
-        (np.int32([[0, 70000]]), "32-bit integers from 0 to 70000"),
+        (np.array([[-0.5, 0.5]], np.float32), "floats from -0.5 to 0.5"),
+        (np.array([[0, 1.3]], np.float32), "floats from 0 to 1.3"),
+        (np.array([[0, 300]], np.float32), "floats from 0 to 300"),
+        (np.array([[0, 1e9]], np.float32), "floats from 0 to 1e+09"),
+        (np.array([[0, np.nan]], np.float32), "not finite"),
+        (np.array([[-1, 9]], np.int32), "32-bit integers from -1 to 9"),
+        (np.array([[0, 70000]], np.int32), "32-bit integers from 0 to 70000"),
     ],
 )
 def test_pixels_of_no_known_range_are_refused(values: np.ndarray, found: str) -> None:
@@ -235,7 +235,7 @@ def test_predict_turns_deep_pixels_and_keeps_their_exif(tmp_path: Path) -> None:
     for form in ("PNG", "TIFF"):
         path = tmp_path / f"a.{form.lower()}"
         path.write_bytes(turned(of(wide), form))
-        cameras = []
+        cameras: list[Any] = []
 
         def find(photo: Image.Image, found: list[Any] = cameras) -> Any:
             found.append((photo.getexif().get(271), exif_focal(photo)))

@@ -77,7 +77,7 @@ def test_the_affine_says_where_a_point_went(
     sigma = min(max(2.0, 2 / scale), (high - low).min() / 8)
     for _ in range(3):
         point = low + (high - low) * rng.uniform(0.4, 0.6, 2)
-        crop = one(encoded(blob(width, height, *point, sigma), form), box)
+        crop = one(encoded(blob(width, height, point[0], point[1], sigma), form), box)
         assert crop.size == (width, height) and crop.affine is not None
         np.testing.assert_array_equal(crop.affine, affine)
         pixels = pixels_of(crop)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from job_fakes import picture
@@ -36,7 +37,7 @@ class Trap:
         return Path.touch, (Path("sprung"),)
 
 
-def write_tar(path: Path, members: Mapping[str, bytes], **options: object) -> Path:
+def write_tar(path: Path, members: Mapping[str, bytes], **options: Any) -> Path:
     """A tar as 4D-Humans has them: beside each image a pickle."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", **options) as tar:

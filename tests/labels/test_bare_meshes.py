@@ -55,6 +55,7 @@ def test_skel_meets_the_meshes(folder: Path, models: ModelSet) -> None:
     distance = 1000 * np.linalg.norm(found.vertices.numpy() - truth[rows], axis=2)
     np.testing.assert_allclose(label["errors"][:, 0], distance.mean(1), rtol=1e-3)
     assert distance.mean() < 7  # labels on the same people leave 4 mm
+    assert models.keypoints44 is not None
     points = np.einsum("kv,nvc->nkc", models.keypoints44, found.vertices.numpy())
     np.testing.assert_allclose(label["keypoints3d"][..., :3], points, atol=1e-4)
 

@@ -179,7 +179,7 @@ def test_smpl_is_as_it_was(tmp_path: Path, layout: str) -> None:
     batch = read_label_file(save(tmp_path, columns, ".npz"))
     expected = columns["poses"].reshape(N, 24, 3) if layout == "amass" else POSE
     np.testing.assert_allclose(batch.pose, expected, atol=1e-6)
-    betas = columns.get("betas", columns.get("shape"))
+    betas = columns["betas"] if "betas" in columns else columns["shape"]
     np.testing.assert_allclose(batch.betas, np.broadcast_to(betas[..., :10], (N, 10)), rtol=1e-6)
     assert "SMPL-X" not in notes_of(batch) and "SMPL+H" not in notes_of(batch)
 
@@ -220,7 +220,7 @@ def test_smplh_by_its_joints(tmp_path: Path, layout: str) -> None:
     batch = read_label_file(save(tmp_path, columns | {key: BEYOND[:, :52].reshape(N, 156)}, ".npz"))
     np.testing.assert_allclose(batch.pose[:, :22], POSE[:, :22], atol=1e-6)
     assert not batch.pose[:, 22:].any()
-    betas = columns.get("betas", columns.get("shape"))
+    betas = columns["betas"] if "betas" in columns else columns["shape"]
     np.testing.assert_allclose(batch.betas, np.broadcast_to(betas[..., :10], (N, 10)), rtol=1e-6)
     notes = notes_of(batch)
     assert f"SMPL+H parameters (told by '{key}' of 52 joints" in notes and "taken as SMPL's" in notes

@@ -192,7 +192,7 @@ def test_pictures_show_the_body_where_the_labels_say(
         good = (x >= 0) & (x < 256) & (y >= 0) & (y < 256)
         mask[y[good], x[good]] = True
         # The room beside the body, in the same rows.
-        rows = mask.any(axis=1)
+        rows = np.asarray(mask.any(axis=1))
         around = ~mask & rows[:, None]
         columns = np.abs(np.arange(256) - x.mean()) > np.ptp(x)
         around &= columns

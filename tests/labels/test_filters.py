@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_switching() -> None:
     assert set(PUBLISHED_VALUES) == set(Filters.__dataclass_fields__)
 
 
-def converted(run: Run, fitter: FakeFitter) -> dict:
+def converted(run: Run, fitter: FakeFitter) -> dict[str, Any]:
     with writing(Path(run.out), run.subset):
         return convert_run(run, work=lambda task: run_shard(task, fitter))
 

@@ -89,11 +89,15 @@ def hdf5(**arrays: Any) -> bytes:
 
 PERSON = {"global_orient": np.zeros((2, 3)), "body_pose": np.zeros((2, 63)), "betas": np.ones((2, 10))}
 TENSORS = {name: torch.tensor(value) for name, value in PERSON.items()}
-TRACK = {"pose": np.zeros((2, 72)), "betas": np.zeros((2, 10)), "trans": np.ones((2, 3))}
+TRACK: dict[str, Any] = {"pose": np.zeros((2, 72)), "betas": np.zeros((2, 10)), "trans": np.ones((2, 3))}
 TRACKS = defaultdict(dict, {np.int64(3): TRACK, np.int64(11): TRACK})
 ROMP = {"smpl_thetas": np.zeros((2, 72)), "smpl_betas": np.zeros((2, 10))}
 NETWORK = {"state_dict": {"head.weight": torch.zeros(2, 2)}}
-MODEL = {"v_template": np.zeros((9, 3)), "shapedirs": np.zeros((9, 3, 10)), "weights": np.zeros((9, 2))}
+MODEL: dict[str, Any] = {
+    "v_template": np.zeros((9, 3)),
+    "shapedirs": np.zeros((9, 3, 10)),
+    "weights": np.zeros((9, 2)),
+}
 JOBLIB, SAVEZ = "a joblib pickle", "np.savez"
 
 # The content, and what the line says of it: what it is first.

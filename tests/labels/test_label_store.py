@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import multiprocessing
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 import pytest
 from camerahmr_file import camerahmr_arrays, with_value, write_camerahmr
 
-import skelfit.storage.atomic_write
 from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError, OutputError
 from skelfit.labels import label_store as store
@@ -118,7 +118,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(skelfit.storage.atomic_write.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OutputError, match="cannot be written: disk full"):
         build_store(SOURCE, write_camerahmr(tmp_path), tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []
@@ -143,7 +143,7 @@ def _build_once(path: Path, folder: Path, start: multiprocessing.synchronize.Bar
     # Both hold the finished batch before either moves its file into place: the worst case.
     write_store = store._write
 
-    def together(path: Path, pieces: Iterator[LabelBatch], info: StoreInfo) -> int:
+    def together(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
         ready = list(pieces)
         start.wait(50)
         return write_store(path, ready, info)

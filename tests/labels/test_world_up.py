@@ -87,11 +87,12 @@ def bent(motion: dict[str, np.ndarray], pelvis: float, joints: dict[tuple[int, .
 @pytest.mark.parametrize("turning", [True, False])
 def test_trunks_are_above_limbs_whatever_the_back_does(tmp_path: Path, up: str, turning: bool) -> None:
     """Bent down over straight legs, on a chair, on hands and knees: the trunk's own direction would not tell."""
-    for pelvis, joints in (
+    flexions: tuple[tuple[float, dict[tuple[int, ...], list[float]]], ...] = (
         (80, {(1, 2): [-80, 0, 0]}),
         (-10, {(1, 2): [-80, 0, 0], (4, 5): [90, 0, 0]}),
         (86, {(1, 2): [-83, 0, 0], (4, 5): [89, 0, 0], (16,): [0, -90, 0], (17,): [0, 90, 0]}),
-    ):
+    )
+    for pelvis, joints in flexions:
         motion = walk(up)
         if not turning:
             motion["poses"][:, :3] = motion["poses"][:1, :3]

@@ -50,7 +50,7 @@ def make_device(path: Path) -> None:
     path.symlink_to("/dev/zero")  # links are followed
 
 
-OTHERS = {
+NON_FILES: dict[Callable[[Path], None], str] = {
     make_pipe: "a named pipe",
     make_socket: "a socket",
     make_folder: "a folder",
@@ -65,15 +65,15 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path()
 
 
-@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.parametrize("make", NON_FILES)
 def test_what_is_no_regular_file_is_named(short: Path, make: Callable[[Path], None]) -> None:
     path = short / "x"
     make(path)
-    assert describe_non_file(path) == OTHERS[make]
+    assert describe_non_file(path) == NON_FILES[make]
     with pytest.raises(LabelError) as caught:
         require_regular_file(path, "a label file", LabelError)
     assert str(caught.value) == f"x: expected a label file, found {caught.value.found}"
-    assert caught.value.found == f"{OTHERS[make]}, not a regular file"
+    assert caught.value.found == f"{NON_FILES[make]}, not a regular file"
 
 
 def test_files_and_what_is_not_there_are_left_alone(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def impatient() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", OPENERS)
-@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.parametrize("make", NON_FILES)
 def test_no_reader_waits_for_what_is_no_file(
     short: Path, impatient: None, make: Callable[[Path], None], name: str
 ) -> None:
@@ -143,7 +143,7 @@ def test_no_reader_waits_for_what_is_no_file(
     with pytest.raises(InputError) as caught:
         OPENERS[name](path)
     assert caught.value.path == name
-    assert caught.value.found == f"{OTHERS[make]}, not a regular file" and "\n" not in str(caught.value)
+    assert caught.value.found == f"{NON_FILES[make]}, not a regular file" and "\n" not in str(caught.value)
 
 
 def test_a_pipe_among_sequences_is_a_bad_row(short: Path, impatient: None) -> None:
