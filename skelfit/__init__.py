@@ -6,6 +6,9 @@ What the command line does, a function of the same name does, with the same opti
 |---|---|
 | `fit` | SKEL fitted to SMPL parameters in NumPy arrays or torch tensors |
 | `fit_mesh` | SKEL fitted to meshes in SMPL's topology |
+| `convert` | label files to WebDataset shards |
+| `verify` | are shards whole, accurate and anatomical |
+| `export` | shards in the form that others read |
 | `load_models` | the body models: official ones after `skelfit models import`, or the open body |
 | `load_shards` | the people of finished shards, one by one |
 | `SkelModel`, `SmplModel` | the bodies: parameters to vertices, joints and bones |
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from skelfit.api.convert_dataset import convert
     from skelfit.api.fit_arrays import fit, fit_mesh, load_models
     from skelfit.api.fitted_people import FittedPeople
     from skelfit.api.shard_people import LabelledPerson, ShardPeople, load_shards
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from skelfit.bodies.skel import SkelModel
     from skelfit.bodies.smpl import SmplModel
     from skelfit.errors import SkelfitError
+    from skelfit.exports.export_run import export
+    from skelfit.verification.verify_folders import verify
 
 __all__ = [
     "DOF_NAMES",
@@ -39,10 +45,13 @@ __all__ = [
     "SkelfitError",
     "SmplModel",
     "__version__",
+    "convert",
+    "export",
     "fit",
     "fit_mesh",
     "load_models",
     "load_shards",
+    "verify",
 ]
 
 # Where each name is.
@@ -54,10 +63,13 @@ _MODULES = {
     "SkelModel": "skelfit.bodies.skel",
     "SkelfitError": "skelfit.errors",
     "SmplModel": "skelfit.bodies.smpl",
+    "convert": "skelfit.api.convert_dataset",
+    "export": "skelfit.exports.export_run",
     "fit": "skelfit.api.fit_arrays",
     "fit_mesh": "skelfit.api.fit_arrays",
     "load_models": "skelfit.api.fit_arrays",
     "load_shards": "skelfit.api.shard_people",
+    "verify": "skelfit.verification.verify_folders",
 }
 
 

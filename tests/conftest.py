@@ -30,7 +30,8 @@ FIRST = (
     "test_faults test_train_loop test_cluster test_cluster_connect test_open_body test_train_network".split()
 )
 LAST = (
-    "test_anatomy test_package test_cluster_docs test_cli test_golden test_study_fit test_fit test_bench"
+    "test_anatomy test_package test_cluster_docs test_docs_site test_cli test_golden test_study_fit test_fit "
+    "test_bench"
 ).split()
 # Modules of tests that share little and take long: their tests are handed out one by one.
 SPLIT = ("test_golden", "test_study_fit", "test_fit", "test_bench")

@@ -19,7 +19,7 @@ ONLY_IN = {
     "dask": "executors",
     "distributed": "executors",
     "click": "cli",
-    "tqdm": "cli",
+    "tqdm": "cli executors",
     "smplx": "bodies verification",
     "trimesh": "exports",
     "matplotlib": "api exports cli",

@@ -104,10 +104,10 @@ def fit(
     """
     chosen = chosen_pipeline(pipeline, skel_gender)
     given = given_labels(pose, betas, transl, gender, chosen.gates.max_abs_beta, frames_per_second)
-    found, kind = usable_models(models), usable_device(device)
+    model_set, kind = usable_models(models), usable_device(device)
     batch = given.batch
-    rows = labels_fit(batch, _fitter(found, chosen, kind), frames_of(batch, chosen.temporal))
-    return _fitted(given, rows, chosen, found, pose)
+    rows = labels_fit(batch, _fitter(model_set, chosen, kind), frames_of(batch, chosen.temporal))
+    return _fitted(given, rows, chosen, model_set, pose)
 
 
 @overload
@@ -143,7 +143,7 @@ def fit_mesh(
     pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
 ) -> FittedPeople[Any]:
-    """Fit SKEL to people of whom there is only a mesh in SMPL's topology.
+    """Fit SKEL to people given by meshes alone, in SMPL's topology.
 
     Args:
         vertices: skins (..., 6890, 3) in m, in any frame: the result is in the same one.
@@ -160,9 +160,9 @@ def fit_mesh(
     """
     chosen = chosen_pipeline(pipeline, skel_gender)
     given = given_meshes(vertices, gender)
-    found, kind = usable_models(models), usable_device(device)
-    rows = meshes_fit(given.batch, _mesh_fitter(found, chosen, kind))
-    return _fitted(given, rows, chosen, found, vertices)
+    model_set, kind = usable_models(models), usable_device(device)
+    rows = meshes_fit(given.batch, _mesh_fitter(model_set, chosen, kind))
+    return _fitted(given, rows, chosen, model_set, vertices)
 
 
 def load_models(folder: str | Path | None = None) -> ModelSet:

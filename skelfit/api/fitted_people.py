@@ -128,7 +128,7 @@ class FittedPeople(Generic[ArrayT]):
 
         up: the axis that is up in the picture: x, y or z, or -x, -y, -z. None: the one that is nearest to the
         direction from the pelvis to the head, mean of the people.
-        Raises SkelfitError where matplotlib is missing, ArgumentError where nobody has a fit or for another `up`.
+        Raises SkelfitError where matplotlib is missing, ArgumentError where no person has a fit, or for another `up`.
         """
         # Imported here because matplotlib takes a moment, which fits need not wait for.
         from skelfit.api.people_plot import draw_people

@@ -37,7 +37,7 @@ def draw_people(people: FittedPeople[Any], limit: int, up: str | None) -> Figure
         raise ArgumentError("limit", "at least 1", str(limit))
     rows = np.flatnonzero(people.skel_gender.reshape(-1) != "")[:limit]
     if len(rows) == 0:
-        raise ArgumentError("people", "somebody with a fit to draw", f"none among {people.status.size}")
+        raise ArgumentError("people", "a person with a fit to draw", f"none among {people.status.size}")
     few = people[np.unravel_index(rows, people.status.shape)] if people.status.ndim else people
     arrays = [_flat(points) for points in (few.vertices(), few.bones(), few.joints())]
     turn = _upright(arrays[2], up)

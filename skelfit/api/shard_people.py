@@ -86,8 +86,8 @@ class ShardPeople:
                 if self.kept is not None and key not in self.kept:
                     continue
                 if meta.get("layout") != LAYOUT_VERSION or label.shape != (LABEL_SIZE,):
-                    found = f"{meta.get('layout')} {label.shape}"
-                    raise ShardError(files.tar, f"{key}: layout", f"{LAYOUT_VERSION} ({LABEL_SIZE},)", found)
+                    layout = f"{meta.get('layout')} {label.shape}"
+                    raise ShardError(files.tar, f"{key}: layout", f"{LAYOUT_VERSION} ({LABEL_SIZE},)", layout)
                 yield LabelledPerson(key, str(meta["status"]), unpack(label), meta, image)
             if count != marker.rows_out:
                 raise ShardError(files.tar, None, f"{marker.rows_out} samples", f"{count}")
@@ -118,7 +118,7 @@ def load_shards(
     Args:
         shards: the folder of a finished run, or tars by pattern ("shards/demo/*.tar", "demo-{000000..000009}.tar"),
             or several of them. Paths are those of this machine.
-        keep: a keep-list of `skelfit verify --keep`: only people whom it keeps.
+        keep: a keep-list of `skelfit verify --keep`: only the people that it keeps.
         images: whether the images are read too.
 
     Returns:
@@ -134,9 +134,9 @@ def load_shards(
     usable = isinstance(given, (list, tuple)) and all(isinstance(place, (str, Path)) for place in given)
     if not given or not usable:
         raise ArgumentError("shards", _EXPECTED, repr(shards))
-    found = tuple(pair for place in given for pair in _shards_at(place))
-    kept = None if keep is None else kept_keys([files for files, _ in found], Path(keep))
-    return ShardPeople(found, kept, images)
+    pairs = tuple(pair for place in given for pair in _shards_at(place))
+    kept = None if keep is None else kept_keys([files for files, _ in pairs], Path(keep))
+    return ShardPeople(pairs, kept, images)
 
 
 def _shards_at(place: str | Path) -> tuple[tuple[ShardFiles, ShardMarker], ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from skelfit import __version__
-from skelfit.errors import SkelfitError
+from skelfit.errors import ArgumentError, SkelfitError
 
 # In the order of use: where a command is, and what the list of commands says of it. A command is imported when it is
 # called, since torch and Warp take seconds, which help need not wait for.
@@ -60,6 +60,9 @@ class Commands(click.Group):
         """Run the command; a SkelfitError becomes its message."""
         try:
             return super().invoke(ctx)
+        except ArgumentError as error:
+            option = f"--{error.argument.replace('_', '-')}"
+            raise Fault(f"{option}: expected {error.expected}, found {error.found}") from error
         except SkelfitError as error:
             raise Fault(" ".join(str(error).split())) from error
 

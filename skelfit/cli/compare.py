@@ -10,16 +10,16 @@ import click
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.path_types import FILE, FOLDER
-from skelfit.cli.progress_bars import Progress
 from skelfit.errors import OutputError
+from skelfit.executors.progress_bars import Progress
 from skelfit.exports.exported_bodies import check_models
 from skelfit.shards.finished_run import open_run
 from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.verification.comparison.compare_run import compare
 from skelfit.verification.comparison.comparison_picture import draw_worst
-from skelfit.verification.comparison.comparison_report import Report, lines_of, make_report
+from skelfit.verification.comparison.comparison_report import Report, make_report, report_lines
 from skelfit.verification.comparison.skel_labels import read_skel_labels
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.posed_bodies import BodyModels
 
 WITHIN_PX = 1.0
 
@@ -67,11 +67,11 @@ def compare_command(
     check_models(run, found_models)
     labels = read_skel_labels(file, gender)
     click.echo(f"models: {found_models.source} (sha256 {found_models.sha256[:12]})")
-    bodies = Bodies(found_models)
+    bodies = BodyModels(found_models)
     with interruptible("interrupted: nothing was written"), Progress(run.rows_out, 0) as progress:
         found = compare(run, labels, bodies, within, progress.update)
     report = make_report(run, labels, found_models, found)
-    for line in lines_of(report):
+    for line in report_lines(report):
         click.echo(line)
     if json_file is not None:
         write_json(json_file, report)

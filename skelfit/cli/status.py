@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from skelfit.cli.path_types import PATH
-from skelfit.cli.progress_bars import rejections
 from skelfit.conversion.run_status import Status, read_status
+from skelfit.executors.progress_bars import rejections
 
 SHOWN = 8  # shards in progress that are listed
 

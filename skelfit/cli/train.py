@@ -15,9 +15,9 @@ from tqdm import tqdm
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
 from skelfit.cli.path_types import FOLDER, PATH, PATTERN, TRAINING
-from skelfit.cli.progress_bars import Progress
 from skelfit.cli.training_curve import CURVE_NAME, draw_curve
 from skelfit.errors import OutputError
+from skelfit.executors.progress_bars import Progress
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.data.process_group import is_first, together

@@ -20,7 +20,7 @@ def chosen_pipeline(
     shard_size: int | None = None,
     independent_frames: bool = False,
 ) -> Pipeline:
-    """The pipeline of a name, of a YAML file, or the given one, with the overrides applied.
+    """The pipeline of a name or of a YAML file (a Path is never a name), or the given one, with the overrides applied.
 
     skel_gender: male, female or best, of the SKEL for neutral labels; shard_size: label rows per shard;
     independent_frames: each frame of a sequence is fitted by itself. Raises ConfigError.
@@ -28,7 +28,7 @@ def chosen_pipeline(
     if isinstance(given, Pipeline):
         pipeline, path = given, Path(given.name)
     else:
-        path = PIPELINES.find(given)
+        path = given if isinstance(given, Path) else PIPELINES.find(given)
         pipeline = load_pipeline(path)
     if independent_frames:
         if pipeline.temporal is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from distributed.security import Security
 
-from skelfit.errors import ClusterError
+from skelfit.errors import ArgumentError, ClusterError
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,46 @@ def visible_gpus(count: int) -> tuple[str, ...]:
     """The names of this machine's `count` GPUs, as CUDA_VISIBLE_DEVICES has them."""
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     return tuple(str(i) for i in range(count)) if names is None else tuple(names.split(",")[:count])
+
+
+def chosen_place(
+    workers: int | None = None,
+    scheduler: str | None = None,
+    tls_ca: str | Path | None = None,
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
+    max_wait: float | None = None,
+    gpus: Sequence[str] = (),
+) -> Place:
+    """Where tasks run, by the options of a command; by default in a process of this machine for each GPU, or core.
+
+    max_wait: minutes without any worker. Raises ArgumentError.
+    """
+    if workers is not None and workers < 0:
+        raise ArgumentError("workers", "0 or more", str(workers))
+    if max_wait is not None and max_wait < 0:
+        raise ArgumentError("max_wait", "0 minutes or more", f"{max_wait:g}")
+    if scheduler is not None and workers:
+        raise ArgumentError("workers", "none beside a scheduler, which has its own", str(workers))
+    tls = _certificates(scheduler, tls_ca, tls_cert, tls_key)
+    patience = None if max_wait is None else 60 * max_wait
+    if scheduler is not None:
+        return Place(scheduler=scheduler, tls=tls, patience=patience)
+    count = (len(gpus) or cores()) if workers is None else workers
+    # Our own processes are there within a minute, or never.
+    return HERE if count == 0 else Place(count, tuple(gpus), patience=60.0 if patience is None else patience)
+
+
+def _certificates(
+    scheduler: str | None, ca: str | Path | None, cert: str | Path | None, key: str | Path | None
+) -> Tls | None:
+    """The certificates for a scheduler. Raises ArgumentError."""
+    given = {"tls_ca": ca, "tls_cert": cert, "tls_key": key}
+    names = [name for name, path in given.items() if path is not None]
+    if not names:
+        return None
+    if scheduler is None:
+        raise ArgumentError(names[0], "a scheduler, whose certificate it is", "none")
+    if ca is None or cert is None:
+        raise ArgumentError(names[0], "tls_ca and tls_cert together", " and ".join(names))
+    return Tls(Path(ca), Path(cert), None if key is None else Path(key))

@@ -34,7 +34,7 @@ class ExportResult:
     people: int
     files: tuple[str, ...]  # relative to the folder of the export; of a format with one file, its name
     notes: tuple[str, ...]  # lines for the terminal: what was written, and what to do with it
-    left_out: int = 0  # people whom the format cannot hold
+    left_out: int = 0  # people that the format cannot hold
 
 
 class Exporter(ABC):

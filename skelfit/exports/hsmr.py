@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import webdataset
 
-from skelfit.bodies.dofs import DOF_NAMES, dof_index
+from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.errors import OutputError
 from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
 from skelfit.exports.output_folder import prepare_folder, write_record
@@ -32,32 +32,6 @@ from skelfit.shards.shard_reader import read_members
 from skelfit.storage.hashed_write import write_atomically
 
 _IMAGE_ENDINGS = ("jpg", "jpeg", "png")  # what HSMR's loader takes
-# DoFs whose sign changes in a mirror. All DoFs of a side change places with the other side.
-_SIGN_CHANGES = (
-    "pelvis_list", "pelvis_rotation", "lumbar_bending", "lumbar_twist", "thorax_bending", "thorax_twist",
-    "head_bending", "head_twist",
-    *(f"scapula_{motion}_{side}" for motion in ("abduction", "elevation") for side in "rl"),
-    *(f"shoulder_{side}_{axis}" for side in "rl" for axis in "xy"),
-)  # fmt: skip
-
-
-def _other_side(name: str) -> str:
-    parts = [{"r": "l", "l": "r"}.get(part, part) for part in name.split("_")]
-    return "_".join(parts)
-
-
-_OTHER_SIDE_DOF = [dof_index(_other_side(name)) for name in DOF_NAMES]
-_MIRROR_SIGN = np.array([-1.0 if name in _SIGN_CHANGES else 1.0 for name in DOF_NAMES], np.float32)
-
-
-def mirrored(poses: FloatArray) -> FloatArray:
-    """Poses (...,46) rad of the same people in a mirrored image.
-
-    Their skin is the mirrored skin, but for the feet: SKEL gives both ankles the same axis, so that a foot may be off
-    by a few cm.
-    """
-    mirrored_poses: FloatArray = poses[..., _OTHER_SIDE_DOF] * _MIRROR_SIGN
-    return mirrored_poses
 
 
 @dataclass(frozen=True)
@@ -122,7 +96,7 @@ def _record(fields: dict[str, FloatArray], meta: dict[str, Any]) -> dict[str, An
     """A person as HSMR's loader takes it."""
     present = np.array(1.0)
     sides: dict[str, Any] = {}
-    for side, poses in (("orig", fields["skel_poses"]), ("flip", mirrored(fields["skel_poses"]))):
+    for side, poses in (("orig", fields["skel_poses"]), ("flip", mirrored_poses(fields["skel_poses"]))):
         sides |= {
             f"{side}_poses": poses.copy(),
             f"{side}_betas": fields["skel_betas"].copy(),

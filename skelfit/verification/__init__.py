@@ -1,1 +1,1 @@
-"""`skelfit verify`: are finished shards whole, accurate and anatomical, and whom should one leave out."""
+"""`skelfit verify`: are finished shards whole, accurate and anatomical, and which people should be left out."""

@@ -10,12 +10,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from job_fakes import write_labels
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 # Each public name: parameters of a function or class, in their order and with their defaults; else its type.
 _FIT = "gender='neutral', models=None, device='auto', pipeline='hmr-skel', skel_gender=None"  # how to fit
+_READING = (
+    "source=None, scale_unit=None, angle_unit=None, rot6d=None, length_unit=None, labels_up=None, up=None"
+)
+_IMAGES = "images=None, image_mode=None, crop_size=None, crop_margin=None"
+_WORKERS = "workers=None, scheduler=None, tls_ca=None, tls_cert=None, tls_key=None, max_wait=None"
 API = {
     "DOF_NAMES": "tuple",
     "FittedPeople": (
@@ -27,10 +33,22 @@ API = {
     "SkelfitError": "exception",
     "SmplModel": "(asset, device='cpu', dtype=torch.float32, num_betas=10)",
     "__version__": "str",
+    "convert": (
+        f"(out, *, manifest=None, labels=None, {_READING}, pipeline='hmr-skel', models=None, {_IMAGES}, "
+        "skel_gender=None, independent_frames=False, filter=(), no_filter=(), limit=None, shard_size=None, "
+        f"device='auto', {_WORKERS}, dashboard=False, performance_report=None, overwrite=False, progress=False)"
+    ),
+    "export": (
+        "(folder, *, format, out, models=None, key=(), limit=None, keep=None, overwrite=False, progress=False)"
+    ),
     "fit": f"(pose, betas, transl=None, *, {_FIT}, frames_per_second=None)",
     "fit_mesh": f"(vertices, *, {_FIT})",
     "load_models": "(folder=None)",
     "load_shards": "(shards, *, keep=None, images=True)",
+    "verify": (
+        "(folders, *, models=None, json=None, html=None, max_pve=None, sample=None, all=False, keep=None, gate=(), "
+        f"against=None, {_WORKERS}, progress=False)"
+    ),
 }
 # What a FittedPeople has beside its fields.
 OF_PEOPLE = {
@@ -128,6 +146,15 @@ def test_the_quickstart(tmp_path: Path) -> None:
         assert 3 < max(degrees) < 120
     picture = (tmp_path / "people.png").read_bytes()
     assert picture[:4] == b"\x89PNG" and len(picture) > 50_000
+
+
+def test_a_dataset_by_the_quickstart(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "docs" / "quickstart.md", "Datasets")
+    write_labels(tmp_path / "people.npz", 4)
+    statuses, verdict, *people = run(block, tmp_path).splitlines()
+    assert statuses.startswith("{'bad_input': 1, 'ok': 3} {'mean': ") and verdict == "good"
+    assert len(people) == 3 and all(line.endswith("(44, 4)") for line in people)
+    assert (tmp_path / "mine-skel.npz").exists()
 
 
 def test_the_readme(tmp_path: Path) -> None:

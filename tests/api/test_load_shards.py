@@ -1,4 +1,4 @@
-"""`skelfit.load_shards`: whoever is in finished shards, with arrays by name, once each time."""
+"""`skelfit.load_shards`: the people of finished shards, with arrays by name, once each time."""
 
 from __future__ import annotations
 

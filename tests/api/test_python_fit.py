@@ -45,11 +45,11 @@ def labels() -> Labels:
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The usual pipeline with gates that some people do not pass, and small shards."""
-    text = (ROOT / "pipelines" / "hmr-skel.yaml").read_text().replace("name: hmr-skel", "name: strict")
+    text = (ROOT / "pipelines" / "hmr-skel.yaml").read_text().replace("name: hmr-skel", "name: gated")
     gates = "gates:\n  max_pve_mm: 12.0\n  limit_deg: 6.0\n"
-    path = tmp_path_factory.mktemp("pipeline") / "strict.yaml"
+    path = tmp_path_factory.mktemp("pipeline") / "gated.yaml"
     path.write_text(text.replace("gates:\n", gates).replace("shard_size: 1000", "shard_size: 7"))
     return path
 
@@ -73,12 +73,12 @@ def converted(folder: Path, columns: dict[str, Any], *options: object) -> tuple[
     assert result.exit_code == 0, result.output
     rows = [row for file in sorted((folder / "out").glob("*.rows.jsonl")) for row in read_rows(file)]
     samples = [sample for tar in sorted((folder / "out").glob("*.tar")) for sample in read_samples(tar)]
-    found = unpack(np.array([label for _, label, _ in samples]))
+    parts = unpack(np.array([label for _, label, _ in samples]))
     places = [meta["row"] for _, _, meta in samples]
     whole = {}
     for name in ("skel_poses", "skel_betas", "skel_trans"):
-        whole[name] = np.full((len(rows), found[name].shape[1]), np.nan, np.float32)
-        whole[name][places] = found[name]
+        whole[name] = np.full((len(rows), parts[name].shape[1]), np.nan, np.float32)
+        whole[name][places] = parts[name]
     return rows, whole
 
 
@@ -119,9 +119,9 @@ def camerahmr(labels: Labels) -> dict[str, Any]:
     }
 
 
-def test_a_fit_has_the_bits_of_a_conversion(tmp_path: Path, labels: Labels, strict: Path) -> None:
-    rows, stored = converted(tmp_path, camerahmr(labels), "--pipeline", strict)
-    people = fit_here(labels, pipeline=strict)
+def test_a_fit_has_the_bits_of_a_conversion(tmp_path: Path, labels: Labels, gated: Path) -> None:
+    rows, stored = converted(tmp_path, camerahmr(labels), "--pipeline", gated)
+    people = fit_here(labels, pipeline=gated)
     assert_as_converted(people, rows, stored)
     # Statuses that differ, or the comparison says little.
     assert {"ok", "bad_input", "residual_above_gate", "limit_violation"} <= set(people.status.tolist())
@@ -268,12 +268,13 @@ def test_who_has_no_fit_has_no_body(labels: Labels) -> None:
 
 def test_some_of_the_people(fitted: NumPyPeople) -> None:
     for index in (2, slice(1, 3), [5, 0], fitted.pve_mm > np.median(fitted.pve_mm), -1):
-        some = fitted[index]
-        assert some.poses.tobytes() == fitted.poses[index].tobytes()
+        few_of = fitted[index]
+        assert few_of.poses.tobytes() == fitted.poses[index].tobytes()
         assert (
-            some.status.shape == fitted.status[index].shape and some.betas.shape == fitted.betas[index].shape
+            few_of.status.shape == fitted.status[index].shape
+            and few_of.betas.shape == fitted.betas[index].shape
         )
-        assert some.vertices().tobytes() == fitted.vertices()[index].tobytes()
+        assert few_of.vertices().tobytes() == fitted.vertices()[index].tobytes()
     assert len(fitted) == 6 and [person.status.shape for person in fitted] == [()] * 6
     with pytest.raises(IndexError):
         fitted[0, 0]
@@ -291,7 +292,7 @@ def test_a_picture(fitted: NumPyPeople, labels: Labels) -> None:
     with pytest.raises(ArgumentError, match="up: expected x, y, z, -x, -y or -z, found 'down'"):
         fitted.plot(up="down")
     nothing = fit(*(labels[k][NAN_ROW] for k in ("pose", "betas")), device="cpu")
-    with pytest.raises(ArgumentError, match="expected somebody with a fit to draw, found none among 1"):
+    with pytest.raises(ArgumentError, match="expected a person with a fit to draw, found none among 1"):
         nothing.plot()
 
 

@@ -23,7 +23,7 @@ from skelfit.bodies.open_body import (
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.fitting.start.warm_start import beta_map
-from skelfit.verification.measures.skin_distance import Surface
+from skelfit.verification.measures.skin_distance import SkinSurface
 
 FLIP = np.array([-1.0, 1.0, 1.0])
 GENDERS = ("neutral", "male", "female")
@@ -280,7 +280,7 @@ def test_bones_lie_inside_usual_people(gender: str, most: float) -> None:
         q[:, dof_index(name)] = angle
     shape = skel.shape(betas)
     skin, bones = skel.forward(shape, q).vertices.numpy(), skel.bones(shape, q).numpy()
-    surface = Surface(skel.asset.faces, skel.asset.v_template)
+    surface = SkinSurface(skel.asset.faces, skel.asset.v_template)
     out = np.stack([surface.signed_distances(*person) > 0 for person in zip(skin, bones, strict=True)])
     assert out.mean() < most
     joint = skel.asset.bone_weights_rigid.argmax(1)

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from job_fakes import FakeFitter, hashes, write_images, write_labels
 from PIL import Image
 
-import skelfit.cli.convert
+import skelfit.api.convert_dataset
 from skelfit.cli import COMMANDS, main
 from skelfit.fitting.backends.backend import is_compiled
 from skelfit.labels.demo_people import write_demo
@@ -39,8 +39,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def fake_fitter(monkeypatch: pytest.MonkeyPatch, models) -> FakeFitter:
     """Commands that find the open body at once and fit with a fake."""
     fitter = FakeFitter(stages=3)
-    monkeypatch.setattr(skelfit.cli.convert, "make_fitter", lambda *_: fitter)
-    monkeypatch.setattr(skelfit.cli.convert, "find_models", lambda _: models)
+    monkeypatch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: fitter)
+    monkeypatch.setattr(skelfit.api.convert_dataset, "find_models", lambda _: models)
     return fitter
 
 
@@ -180,10 +180,10 @@ def test_images_from_tars(fake_fitter: FakeFitter) -> None:
     result = skelfit_(*arguments, "--images", "{000000..000002}.tar", "--out", "from-tars")
     assert result.exit_code == 0, result.output
     assert "000001.tar and 1 more: their images will be missing" in result.stdout
-    assert "images: 19 in 1 tar; tars read anew: 1" in result.stdout
+    assert "images: 19 in 1 tar; tars read again: 1" in result.stdout
     assert hashes(Path("from-tars")) == hashes(Path("from-folder"))
     result = skelfit_(*arguments, "--images", "*.tar", "--out", "from-tars")
-    assert "tars read anew: 0" in result.stdout and "3 shards are finished already" in result.stdout
+    assert "tars read again: 0" in result.stdout and "3 shards are finished already" in result.stdout
     # Cut short: one line, and the rows say so.
     tar.write_bytes(tar.read_bytes()[:9000])
     result = skelfit_(*arguments, "--images", tar, "--out", "from-cut")
@@ -232,7 +232,7 @@ def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitt
             skelfit_("export", "out", "--format", form, "--out", place)
         )
     result = skelfit_("export", "out", "--format", "skel-cf", "--out", "x.npz", "--limit", 2)
-    assert result.exit_code == 2 and "--key and --limit" in result.stderr
+    assert result.exit_code == 2 and "--limit: expected format obj or ply" in result.stderr
     said = skelfit_("card", "out").stdout
     assert "card of 10 people in out/README.md" in said and "next: publish the shards with README.md" in said
     assert "next: skelfit verify out" in skelfit_("status", "out").stdout
@@ -358,7 +358,7 @@ def test_a_folder_of_manifests(fake_fitter: FakeFitter) -> None:
     assert "none: expected a folder of manifests (*.yaml), found none" in error_line(
         skelfit_("convert", "--manifest", "none", "--out", "out")
     )
-    assert "give one manifest" in skelfit_(*arguments, "--images", "data").stderr
+    assert "--images: expected one manifest" in skelfit_(*arguments, "--images", "data").stderr
 
 
 def test_one_of_a_folder_fails_or_is_interrupted(
@@ -449,7 +449,7 @@ def test_usage(tmp_path: Path) -> None:
         ["convert", "--out", "out", "--manifest", "demo", "--labels", "a.npz", "--source", "camerahmr"],
     ):
         result = skelfit_(*arguments)
-        assert result.exit_code == 2 and "either --manifest FILE or --labels FILE" in result.stderr
+        assert result.exit_code == 2 and "--manifest: expected either a manifest, or labels" in result.stderr
     result = skelfit_("convert", "--out", "out", "--manifest", "demo", "--images", "none")
     assert result.exit_code == 2 and "no such folder or tar: none" in result.stderr
     assert skelfit_("--version").stdout.startswith("skelfit, version")
@@ -508,7 +508,7 @@ def test_one_and_two_workers_give_the_same_people(models, monkeypatch: pytest.Mo
     arguments = ["convert", "--labels", "demo/demo-release.npz", "--source", "camerahmr", "--shard-size", 24]
     arguments += ["--pipeline", ROOT / "pipelines" / "hmr-skel.yaml", "--device", "cpu"]
     for workers, known in ((1, False), (2, True)):
-        monkeypatch.setattr(skelfit.cli.convert, "is_compiled", lambda device, known=known: known)
+        monkeypatch.setattr(skelfit.api.convert_dataset, "is_compiled", lambda device, known=known: known)
         result = skelfit_(*arguments, "--workers", workers, "--out", f"out{workers}")
         assert result.exit_code == 0, result.output
         assert ("compiling the kernels" in result.output) is not known

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from job_fakes import FakeFitter, hashes, make_run
 
-from skelfit.cli.convert import convert_run
+from skelfit.api.convert_dataset import convert_run
 from skelfit.config.fit_settings import FirstOrderConfig
 from skelfit.config.identity import mapping_hash
 from skelfit.conversion.run_lock import writing

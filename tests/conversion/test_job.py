@@ -33,7 +33,8 @@ from job_fakes import (
 )
 from PIL import Image
 
-from skelfit.cli.convert import GO_ON, convert_run, this_time
+from skelfit.api.convert_dataset import ShardsFailedError, convert_run, this_time
+from skelfit.cli.convert import GO_ON
 from skelfit.cli.interrupts import interruptible
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import GateConfig, ImageConfig
@@ -280,7 +281,7 @@ def test_a_tar_that_changes_during_a_run_costs_its_shards(
     run = in_tars(make_run(tmp_path, images=True), tmp_path / "tars")
     with open(tmp_path / "tars" / "000000.tar", "ab") as tar:
         tar.write(bytes(10240))
-    with pytest.raises(SystemExit):
+    with pytest.raises(ShardsFailedError):
         convert(run)
     assert "000000.tar: expected the tar that was indexed" in capsys.readouterr().err
     assert not list(Path(run.out).glob("*.tar"))
@@ -361,11 +362,9 @@ def test_a_failed_shard_stops_no_other_and_leaves_no_summary(
     run = make_run(tmp_path)
     convert(run)
     (Path(run.out) / "fake-000001.done.json").unlink()
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(ShardsFailedError, match="1 of 3 shards failed"):
         convert_run(run, work=failing_work)
-    assert exit_.value.code == 1
-    error = capsys.readouterr().err
-    assert "shard fake-000001 failed: RuntimeError: no such luck" in error and "1 of 3 shards failed" in error
+    assert "shard fake-000001 failed: RuntimeError: no such luck" in capsys.readouterr().err
     assert [t.name for t in pending(run, plan_shards(run))] == ["fake-000001"]
     assert not (Path(run.out) / "summary.json").exists()
     assert convert(run).calls == 1
@@ -394,7 +393,7 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path: Path) -> None:
     run = make_run(tmp_path / "killed", people=48)
     script = (
         "import sys; from pathlib import Path; from job_fakes import endless_work, make_run\n"
-        "from skelfit.cli.convert import convert_run\n"
+        "from skelfit.api.convert_dataset import convert_run\n"
         "run = make_run(Path(sys.argv[1]), people=48); Path(run.out).mkdir()\n"
         "convert_run(run, work=endless_work)"
     )

@@ -13,6 +13,7 @@ from job_fakes import FakeFitter
 from label_files import amass, write
 from scipy.spatial.transform import Rotation
 
+from skelfit.api.subsets import file_subset, label_files
 from skelfit.bodies.angle_continuity import (
     FLIPPABLE_TRIPLES,
     WRAPPING_DOFS,
@@ -23,8 +24,6 @@ from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_axes, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.cli import main
-from skelfit.cli.label_options import LabelOptions
-from skelfit.cli.subset_options import file_subset, label_files
 from skelfit.config.manifest import LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.fitting.start.warm_start import root_angles
@@ -305,7 +304,7 @@ def make_folder(folder: Path) -> Path:
 
 def test_a_folder_of_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     make_folder(Path("amass"))
     result = skelfit_("convert", "--labels", "amass", "--out", "out", "--shard-size", 20, "--workers", 0)
     assert result.exit_code == 0, result.output
@@ -381,8 +380,8 @@ def test_what_a_folder_of_sequences_holds_besides_is_said(
     with pytest.raises(LabelError, match=f"expected a folder of sequences .*, found {skipped}"):
         list_sequences(tmp_path)
     write(tmp_path / "subject" / "walk.npz", amass(3))
-    subset = file_subset(LabelOptions(tmp_path, None, ReadOptions()), None)
-    label_files(subset, tmp_path / ".stores", 10.0, None)
+    subset = file_subset(tmp_path, None, ReadOptions(), None)
+    label_files(subset, tmp_path / ".stores", 10.0, None, print)
     assert capsys.readouterr().out.count(skipped) == 1
 
 

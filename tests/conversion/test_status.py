@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 from job_fakes import FakeFitter, failing_work, hashes, make_run
 
+from skelfit.api.convert_dataset import ShardsFailedError, convert_run
 from skelfit.cli import main
-from skelfit.cli.convert import convert_run
 from skelfit.cli.status import duration
 from skelfit.conversion.run_lock import RECORD_NAME, writing
 from skelfit.conversion.run_plan import Run, plan_shards
@@ -50,7 +50,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
 
 def test_a_run_that_was_cut_short(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    with pytest.raises(SystemExit), writing(Path(run.out), run.subset):
+    with pytest.raises(ShardsFailedError), writing(Path(run.out), run.subset):
         convert_run(run, work=failing_work)
     status = read_status(Path(run.out))
     assert (status.state, status.shards_done, status.rows_done) == ("stopped", 2, 12)
@@ -62,7 +62,7 @@ def test_a_run_that_was_cut_short(tmp_path: Path) -> None:
 def test_a_run_that_runs_in_another_process(tmp_path: Path) -> None:
     """The status sees the lock, the shard in progress and who works on it, and leaves all as it is."""
     run = make_run(tmp_path)
-    with pytest.raises(SystemExit), writing(Path(run.out), run.subset):
+    with pytest.raises(ShardsFailedError), writing(Path(run.out), run.subset):
         convert_run(run, work=failing_work)
     task = plan_shards(run)[1]
     with writing(Path(run.out), run.subset), announced(task.files):
@@ -96,7 +96,7 @@ def test_what_cannot_be_told_is_left_open(tmp_path: Path) -> None:
 
 def test_another_machine_may_hold_a_lock_that_we_do_not_see(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    with pytest.raises(SystemExit), writing(Path(run.out), run.subset):
+    with pytest.raises(ShardsFailedError), writing(Path(run.out), run.subset):
         convert_run(run, work=failing_work)
     path = Path(run.out) / RECORD_NAME
     path.write_text(json.dumps({**json.loads(path.read_text()), "host": "node17"}))

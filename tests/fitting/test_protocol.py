@@ -12,11 +12,11 @@ import torch
 from job_fakes import make_run, write_labels
 from torch import Tensor
 
+from skelfit.api.convert_dataset import convert_run
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.cli.convert import convert_run
 from skelfit.config.fit_settings import RootPrior, SpineConfig
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline
@@ -33,7 +33,7 @@ from skelfit.shards.finished_run import open_run
 from skelfit.shards.shard_files import list_shards
 from skelfit.shards.shard_reader import read_rows
 from skelfit.verification.gates import parse_gates
-from skelfit.verification.integrity.run_folder import open_run as open_to_verify
+from skelfit.verification.integrity.run_folder import open_run_folder
 from skelfit.verification.verify_shard import plan_verify, verify_shard
 from tools.studies import betas as betas_study
 from tools.studies import protocol
@@ -173,7 +173,7 @@ def test_shards_say_whose_mesh_was_fitted(
         (None, False),
     }
     assert run.identity()["pipeline"]["fit"]["neutral_target"] == "gendered"
-    runs = [open_to_verify(tmp_path / "out")]
+    runs = [open_run_folder(tmp_path / "out")]
     for task in plan_verify(runs, None, models.sha256, None, parse_gates(()), keep=False):
         report = verify_shard(task)
         assert report.check.damage == () and report.measured > 0

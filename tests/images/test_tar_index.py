@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from job_fakes import picture
 
-from skelfit.cli.image_options import prepare_images
+from skelfit.api.subsets import prepare_images
 from skelfit.config.pipeline import ImageConfig
 from skelfit.images import image_source as source
 from skelfit.images import tar_index as tars
@@ -240,7 +240,7 @@ def test_convert_says_what_tars_hold_besides(
     two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        prepare_images(ImageLocation(None, tuple(two)), "bytes", tmp_path)
+        prepare_images(ImageLocation(None, tuple(two)), "bytes", tmp_path, print)
         said = capsys.readouterr().out
         assert said.count("6 files are skipped, not read as images: 6 .pyd") == 1
 

@@ -66,7 +66,7 @@ def test_no_rows_in_other_shapes(tmp_path: Path, changes: dict[str, Any]) -> Non
 @pytest.mark.parametrize("source", MAKERS)
 def test_every_command_takes_such_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     write(Path("none.npz"), emptied(source))
     result = skelfit_("convert", "--labels", "none.npz", "--out", "out", "--workers", 0)
     assert result.exit_code == 0 and "0 rows in, 0 people out" in result.output
@@ -86,7 +86,7 @@ def test_a_summary_of_no_rows_does_not_hide_lost_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     write(Path("some.npz"), amass(4))
     assert skelfit_("convert", "--labels", "some.npz", "--out", "out", "--workers", 0).exit_code == 0
     for path in Path("out").glob("some-*"):
@@ -117,7 +117,7 @@ def test_an_empty_sequence_leaves_the_others_alone(
 
 def test_a_folder_of_nothing_but_empty_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     for name in ("a", "b"):
         write(Path("motions") / f"{name}.npz", emptied("amass"))
     result = skelfit_("convert", "--labels", "motions", "--out", "out", "--workers", 0)
@@ -127,7 +127,7 @@ def test_a_folder_of_nothing_but_empty_sequences(tmp_path: Path, monkeypatch: py
 
 def test_a_run_that_publishes_nobody_has_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     write(Path("bad.npz"), amass(3) | {"trans": np.full((3, 3), np.nan)})
     assert skelfit_("convert", "--labels", "bad.npz", "--out", "out", "--workers", 0).exit_code == 0
     assert "card of 0 people" in skelfit_("card", "out").output

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from job_fakes import FAR_ROW, NAN_ROW, FakeFitter, make_run
 
-from skelfit.cli.convert import convert_run
-from skelfit.cli.subset_options import check_filters
+from skelfit.api.convert_dataset import convert_run
+from skelfit.api.subsets import check_filters
 from skelfit.config.manifest import Filters, LabelSource
 from skelfit.config.pipeline import GateConfig
 from skelfit.conversion.run_lock import writing
@@ -80,7 +80,7 @@ def test_where_nobody_has_keypoints_nobody_has_too_few(
         np.savez(path, **columns)
         again = make_run_of(run, path, Filters(few_keypoints=4), GateConfig(), tmp_path)
         again = replace(again, out=f"{again.out}-{seen}")
-        check_filters(again)
+        check_filters(again, print)
         said = "people.npz: no row has 2D keypoints, so the filter few_keypoints leaves none of them out"
         assert (said in capsys.readouterr().out) == (seen == 0)
         summary = converted(again, FakeFitter())

@@ -19,8 +19,8 @@ from skelfit.errors import LabelError
 from skelfit.labels.readers.registry import read_label_file
 from skelfit.shards.shard_reader import read_json, read_rows
 from skelfit.verification.measures.person_measures import measure
-from skelfit.verification.measures.remade_bodies import Bodies
-from skelfit.verification.verify_shard import _wrong_errors
+from skelfit.verification.measures.posed_bodies import BodyModels
+from skelfit.verification.verify_shard import wrong_errors
 
 MAKERS = LAYOUTS | {"camerahmr": lambda: camerahmr(N)}
 CAMERA = np.array([[1000.0, 0, 320], [0, 1000, 240], [0, 0, 1]])
@@ -194,12 +194,14 @@ def test_those_far_away_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture(scope="module")
-def bodies(models: ModelSet) -> Bodies:
-    return Bodies(models)
+def bodies(models: ModelSet) -> BodyModels:
+    return BodyModels(models)
 
 
 @pytest.mark.parametrize("distance", [0.0, 100.0, 1000.0, 4900.0])
-def test_a_changed_error_is_found_at_any_distance(models: ModelSet, bodies: Bodies, distance: float) -> None:
+def test_a_changed_error_is_found_at_any_distance(
+    models: ModelSet, bodies: BodyModels, distance: float
+) -> None:
     fields = fitted_fields(models, 12)
     place = np.float32(distance) * np.array([0.6, 0, 0.8], np.float32)
     for name in ("smpl_trans", "skel_trans"):
@@ -207,7 +209,7 @@ def test_a_changed_error_is_found_at_any_distance(models: ModelSet, bodies: Bodi
     # The label's own rounding moves both: what is left is that of the fit.
     before = measure(bodies, as_people(fields))
     fields["errors"] = np.stack([before.accuracy.pve_mm, before.accuracy.max_vertex_mm], 1).astype(np.float32)
-    assert _wrong_errors(measure(bodies, as_people(fields)), Path("x.tar")) == []
+    assert wrong_errors(measure(bodies, as_people(fields)), Path("x.tar")) == []
     fields["errors"][5, 0] += 1.5
-    (damage,) = _wrong_errors(measure(bodies, as_people(fields)), Path("x.tar"))
+    (damage,) = wrong_errors(measure(bodies, as_people(fields)), Path("x.tar"))
     assert damage.kind == "errors" and damage.sample == as_people(fields).keys[5]

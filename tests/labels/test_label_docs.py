@@ -555,6 +555,6 @@ def _(folder: Path) -> None:
 
 @pytest.mark.parametrize("words", CLAIMS, ids=[words[:60] for words in CLAIMS])
 def test_what_the_docs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
-    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     assert words in DOCS, "the docs say something else now"
     CLAIMS[words](tmp_path)

@@ -16,7 +16,7 @@ import webdataset
 from click.testing import CliRunner
 from miniatures import MINIATURES, UNLABELLED, Columns, Trap, write_miniature
 
-import skelfit.cli.convert
+import skelfit.api.convert_dataset
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.config.manifest import load_manifest
@@ -53,8 +53,8 @@ def converted(
     arguments = ["convert", "--manifest", ROOT / "manifests", "--out", folder / "shards", "--workers", 0]
     arguments += ["--device", "cpu", "--pipeline", ROOT / "pipelines" / "hmr-skel.yaml"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(skelfit.cli.convert, "make_fitter", lambda *_: fitter)
-        patch.setattr(skelfit.cli.convert, "find_models", lambda _: models)
+        patch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: fitter)
+        patch.setattr(skelfit.api.convert_dataset, "find_models", lambda _: models)
         patch.setenv("SKELFIT_DATA", str(folder / "data"))
         result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output

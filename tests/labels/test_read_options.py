@@ -176,7 +176,7 @@ def test_a_folder_is_refused_once_not_file_by_file(tmp_path: Path) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     write_images(Path("images"))
     return tmp_path
 

@@ -299,7 +299,7 @@ def test_shards_with_y_up(tmp_path: Path, models: ModelSet, monkeypatch: pytest.
 
 def test_a_manifest_says_what_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     write(Path("data/a.npz"), walk("y"))
     Path("m.yaml").write_text("name: m\nlabels:\n  - path: a.npz\n    read: {up: z}\n")
     assert convert("--manifest", "m.yaml", "--out", "out").exit_code == 0

@@ -171,7 +171,7 @@ def test_the_command_line_refuses_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: object
 ) -> None:
     monkeypatch.setattr(connect, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr("skelfit.cli.convert.find_models", lambda _: models)
+    monkeypatch.setattr("skelfit.api.convert_dataset.find_models", lambda _: models)
     labels = write_labels(tmp_path / "people.npz")
     arguments = ["convert", "--labels", labels, "--source", "camerahmr", "--out", tmp_path / "out"]
 
@@ -186,9 +186,9 @@ def test_the_command_line_refuses_in_one_line(
     assert "tcp://127.0.0.1:9: expected a Dask scheduler" in refused("--scheduler", "tcp://127.0.0.1:9")
     assert "expected certificates, found none" in refused(*there)
     assert "no.pem: expected a certificate" in refused(*there, "--tls-ca", "no.pem", "--tls-cert", "no.pem")
-    assert "give --tls-ca and --tls-cert together" in refused(*there, "--tls-ca", "no.pem")
-    assert "give --scheduler ADDRESS-OR-FILE" in refused("--tls-ca", "no.pem", "--tls-cert", "no.pem")
-    assert "give one of them" in refused(*there, "--workers", 2)
+    assert "--tls-ca: expected tls_ca and tls_cert together" in refused(*there, "--tls-ca", "no.pem")
+    assert "--tls-ca: expected a scheduler" in refused("--tls-ca", "no.pem", "--tls-cert", "no.pem")
+    assert "--workers: expected none beside a scheduler" in refused(*there, "--workers", 2)
 
 
 @pytest.mark.parametrize("who", ["scheduler", "worker"])

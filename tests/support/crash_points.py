@@ -22,7 +22,7 @@ from pathlib import Path
 from job_fakes import FakeFitter, hashes, make_run
 from tqdm import tqdm
 
-from skelfit.cli.convert import convert_run
+from skelfit.api.convert_dataset import convert_run
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
 from skelfit.conversion.shard_task import run_shard

@@ -78,7 +78,7 @@ def write_run(
     folder.mkdir(parents=True, exist_ok=True)
     labels = pack(fields)
     source = {"name": "people.npz", "sha256": "1" * 64, "rows": len(metas), "source": "camerahmr"}
-    identity = {"subset": subset, "labels": [source], "models_sha256": models_sha256}
+    identity: dict[str, Any] = {"subset": subset, "labels": [source], "models_sha256": models_sha256}
     identity |= {"pipeline": {"name": "fake"}, "algorithm": 1, "limits": "hsmr"}
     for start in range(0, len(metas), shard_size):
         stop = min(start + shard_size, len(metas))

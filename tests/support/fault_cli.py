@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 from job_fakes import FakeFitter
 
-import skelfit.cli.convert
+import skelfit.api.convert_dataset
 from skelfit.bodies.model_set import OPEN_BODY
 from skelfit.cli import main
 from skelfit.conversion.run_plan import ShardTask
@@ -48,7 +48,7 @@ if __name__ == "__main__":
     # By its name, so that workers find it.
     import fault_cli
 
-    convert = skelfit.cli.convert
+    convert = skelfit.api.convert_dataset
     convert.find_models = lambda _: SimpleNamespace(source=OPEN_BODY, sha256="0" * 64)  # type: ignore
     convert.make_fitter = lambda *_: None  # type: ignore
     convert.run_shard = partial(fault_cli.fast_work)  # type: ignore

@@ -29,7 +29,7 @@ IMPORTED = (
     "distributed.cli.dask_worker",
     "distributed.dashboard.scheduler",
     "skelfit.cli.convert",
-    "skelfit.cli.progress_bars",
+    "skelfit.executors.progress_bars",
     "skelfit.cli.train",
     "skelfit.executors",
     "skelfit.conversion.shard_task",

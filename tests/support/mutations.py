@@ -47,7 +47,7 @@ MUTATIONS = (
              "flipped_distance[..., dofs].sum(-1) > distance[",
              "conversion/test_sequences.py"),
     Mutation("shards/label_vector.py", "        offset += f.size\n    return parts",
-             "        offset += f.shape[0]\n    return parts", "shards/test_shards.py exports/test_export.py"),
+             "        offset += f.shape[0]\n    return parts", "shards/test_shards.py exports/test_skel_cf_export.py"),
     Mutation("learning/cameras.py", "depth = 2 / (side * s)", "depth = 1 / (side * s)", "learning/test_camera.py learning/test_train_losses.py"),
     # --- the fit ---
     Mutation("fitting/baseline/naive_step.py", "torch.diag_embed(damping[:, None] * diagonal + floor)",
@@ -111,13 +111,13 @@ MUTATIONS = (
     Mutation("executors/dask_connection.py", "        if running != __version__:", "        if running is None:",
              "process/test_cluster_connect.py", "same_version or another_skelfit"),
     # --- what is made of shards ---
-    Mutation("verification/report/aggregate.py", "turned = np.clip(a.angles_deg, -_MOST_DEG, _MOST_DEG)", "turned = a.angles_deg",
-             "verification/test_verify_planted.py", "absurd"),
+    Mutation("verification/report/aggregate.py", "clipped = np.clip(a.angles_deg, -_MAX_DEG, _MAX_DEG)", "clipped = a.angles_deg",
+             "verification/test_planted_errors.py", "absurd"),
     Mutation("verification/integrity/tar_walk.py", 'if padding.strip(b"\\0"):', "if not padding and size < 0:",
-             "verification/test_verify_integrity.py", "each_byte or flipped_bit"),
-    Mutation("exports/opensim.py", 'as_euler("YXZ")', 'as_euler("YZX")', "exports/test_opensim.py"),
-    Mutation("exports/hsmr.py", "poses[..., _PARTNER] * _SIGN", "poses[..., _PARTNER]", "exports/test_hsmr.py"),
-    Mutation("exports/dataset_card/card_facts.py", 'if row["sequence"] is not None:', 'if row["sequence"] is None:', "exports/test_card.py"),
+             "verification/test_shard_integrity.py", "each_byte or flipped_bits"),
+    Mutation("exports/opensim.py", 'as_euler("YXZ")', 'as_euler("YZX")', "exports/test_opensim_export.py"),
+    Mutation("bodies/mirrored_dofs.py", "poses[..., list(OTHER_SIDE)] * MIRROR_SIGN.astype(poses.dtype)", "poses[..., list(OTHER_SIDE)]", "exports/test_hsmr_export.py"),
+    Mutation("exports/dataset_card/card_facts.py", 'if row["sequence"] is not None:', 'if row["sequence"] is None:', "exports/test_dataset_card.py"),
     # --- training and prediction ---
     Mutation("learning/data/person_stream.py", "return names[part.number :: part.of], ALL", "return names[part.number :], ALL",
              "learning/test_loader_data.py"),

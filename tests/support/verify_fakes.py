@@ -1,7 +1,8 @@
-"""Finished runs to damage, and what damages them: for the tests of `skelfit verify`."""
+"""Finished runs, and functions that damage them."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -15,18 +16,23 @@ from typing import Any
 import numpy as np
 from job_fakes import FakeFitter, make_run
 
-from skelfit.cli.convert import convert_run
+from skelfit.api.convert_dataset import convert_run
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
 from skelfit.conversion.shard_task import run_shard
+from skelfit.shards.label_vector import FloatArray
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json
 from skelfit.shards.shard_writer import row_digest, sealed
 from skelfit.storage.hashed_write import FileRecord, write_json
+from skelfit.verification.integrity.damage import Damage
+from skelfit.verification.integrity.folder_check import Integrity, check_run
+from skelfit.verification.integrity.run_folder import open_run_folder
+from skelfit.verification.integrity.shard_check import check_shard
 
 
 def convert(run: Run) -> Path:
-    """Do a run with the fake fitter; where its shards are."""
+    """Convert a run with the fake fitter; returns the folder of its shards."""
     with writing(Path(run.out), run.subset):
         convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
     return Path(run.out)
@@ -37,8 +43,29 @@ def make_shards(folder: Path, people: int = 20, **options: Any) -> Path:
     return convert(make_run(folder, people, images=True, **options))
 
 
+def check_folder(folder: Path) -> Integrity:
+    """The integrity of a run. Raises ShardError where there are no shards."""
+    run = open_run_folder(folder)
+    return check_run(run, [check_shard(files)[0] for files in run.shards])
+
+
+def damage_of(folder: Path) -> tuple[Damage, ...]:
+    """The damage of a run."""
+    return check_folder(folder).damage
+
+
+def damage_kinds(folder: Path) -> set[tuple[str | None, str | None, str]]:
+    """Shard, sample and kind of the damage of a run."""
+    return {(d.shard, d.sample, d.kind) for d in damage_of(folder)}
+
+
+def fake_key(row: int) -> str:
+    """The key of a row."""
+    return f"fake-0-{row:08d}"
+
+
 def files_of(folder: Path) -> list[Path]:
-    """Everything that a run publishes."""
+    """The files that a run publishes."""
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
@@ -50,13 +77,13 @@ def member_spans(tar: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def owner(path: Path, at: int) -> str | None:
-    """The key of the sample or row that a byte of a tar or sidecar is of; None for the end of a tar."""
+    """The key of the sample or row with byte `at` of a tar or sidecar; None for the end of a tar."""
     if path.suffix == ".tar":
         return next(
             (name.split(".")[0] for name, start, stop in member_spans(path) if start <= at < stop), None
         )
     line = path.read_bytes()[:at].count(b"\n")
-    return json.loads(path.read_text().splitlines()[line])["key"]
+    return str(json.loads(path.read_text().splitlines()[line])["key"])
 
 
 def read_tar(tar: Path) -> list[tuple[str, bytes]]:
@@ -66,7 +93,7 @@ def read_tar(tar: Path) -> list[tuple[str, bytes]]:
 
 
 def write_tar(tar: Path, members: list[tuple[str, bytes]]) -> None:
-    """A tar of the same make as those of skelfit."""
+    """Write a tar as skelfit writes it."""
     with tarfile.open(tar, "w|") as opened:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -74,7 +101,7 @@ def write_tar(tar: Path, members: list[tuple[str, bytes]]) -> None:
             opened.addfile(info, io.BytesIO(data))
 
 
-def edit_labels(tar: Path, edit: Callable[[str, np.ndarray], np.ndarray]) -> None:
+def edit_labels(tar: Path, edit: Callable[[str, FloatArray], FloatArray]) -> None:
     """Change label vectors; `edit` gets a key and a vector."""
 
     def changed(name: str, data: bytes) -> bytes:
@@ -88,7 +115,7 @@ def edit_labels(tar: Path, edit: Callable[[str, np.ndarray], np.ndarray]) -> Non
 
 
 def make_consistent(files: ShardFiles) -> None:
-    """What somebody would do who hides a change: new digests, a new sidecar, a new marker."""
+    """Hide a change: new digests, a new sidecar, a new marker."""
     samples: dict[str, dict[str, bytes]] = {}
     for name, data in read_tar(files.tar):
         key, _, ending = name.partition(".")
@@ -103,8 +130,6 @@ def make_consistent(files: ShardFiles) -> None:
 
 def record(path: Path) -> dict[str, Any]:
     """Size and hash, as markers have them."""
-    import hashlib
-
     data = path.read_bytes()
     return vars(FileRecord(len(data), hashlib.sha256(data).hexdigest()))
 

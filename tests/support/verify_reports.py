@@ -1,4 +1,4 @@
-"""A report for the tests of its page: everything measured, its worst people chosen by hand."""
+"""A report with chosen worst people, for the tests of its page."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.shard_reader import read_samples
-from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.person_measures import measure
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.report.aggregate import Aggregate
 from skelfit.verification.report.tables import tables
 from skelfit.verification.report.worst_people import person_to_json
@@ -26,10 +26,12 @@ _DAMAGE = {
 
 
 def make_report(folder: Path, models: ModelSet, worst: Sequence[str]) -> dict[str, Any]:
-    """A report on the first shard of a run; `worst` are keys, also such as are not there."""
+    """A report on the first shard of a run; `worst` are keys, which need not exist."""
     samples = list(read_samples(folder / "people-000000.tar"))
     keys, labels, metas = zip(*samples, strict=True)
-    metrics = measure(Bodies(models), People("people-000000", keys, np.array(labels), metas), bones_every=1)
+    metrics = measure(
+        BodyModels(models), DecodedPeople("people-000000", keys, np.array(labels), metas), bones_every=1
+    )
     measured = {key: person_to_json(metrics, i) for i, key in enumerate(keys)}
     return {
         "version": "skelfit-verify-2",

@@ -20,6 +20,13 @@ ROOT = Path(__file__).parents[2]
 _SOURCES = {page: source for source, page in INCLUDED.items()}
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the pages "how to add one" to the navigation, whichever there are."""
+    pages = sorted(path.name for path in (ROOT / "docs").glob("how-to-add-*.md"))
+    config.nav = [*(config.nav or []), {"Extend": pages}] if pages else config.nav
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that do not lie in docs/, and the files that pages link to."""
     for source, page in INCLUDED.items():

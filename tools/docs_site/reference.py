@@ -80,35 +80,32 @@ def cli_page() -> Iterator[str]:
     """Every command with its arguments and options, as `--help` has them."""
     yield "# Command line"
     yield "`skelfit COMMAND --help` prints the same in the terminal."
-    context = click.Context(main, info_name="skelfit")
-    for name, command in commands(main, context):
+    for name, command in commands():
         yield f"## {name}"
         yield from _help(command.help or "")
-        with click.Context(command, info_name=name) as of_command:
-            yield f"```text\n{command.get_usage(of_command).removeprefix('Usage: ')}\n```"
-            options = list(option_records(command, of_command))
-        yield table(("option", "meaning"), ((f"`{option}`", _plain(text)) for option, text in options))
+        with click.Context(command, info_name=name) as context:
+            yield f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```"
+        yield table(("option", "meaning"), ((f"`{o}`", _plain(text)) for o, text in options_of(command)))
 
 
-def commands(
-    group: click.Group, context: click.Context, prefix: str = "skelfit"
-) -> Iterator[tuple[str, click.Command]]:
+def commands(group: click.Group = main, prefix: str = "skelfit") -> Iterator[tuple[str, click.Command]]:
     """The commands of a group, and those of its groups, with their full names."""
+    context = click.Context(group, info_name=prefix)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
         if isinstance(command, click.Group):
-            yield from commands(command, context, f"{prefix} {name}")
+            yield from commands(command, f"{prefix} {name}")
         else:
             yield f"{prefix} {name}", command
 
 
-def option_records(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+def options_of(command: click.Command) -> list[tuple[str, str]]:
     """The options of a command and their help texts."""
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is not None:
-            yield record
+    with click.Context(command) as context:
+        options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+        records = [option.get_help_record(context) for option in options]
+    return [record for record in records if record is not None]
 
 
 def _help(text: str) -> Iterator[str]:
@@ -121,10 +118,12 @@ def _help(text: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """A text of the terminal, whose signs mean nothing in Markdown."""
-    for sign in ("\\", "<", "*", "_", "[", "]"):
-        text = text.replace(sign, f"\\{sign}")
-    return text
+    """A text of the terminal, whose signs outside of code mean nothing in Markdown."""
+    parts = text.split("`")
+    for i in range(0, len(parts), 2):
+        for sign in ("\\", "<", "*", "_", "[", "]"):
+            parts[i] = parts[i].replace(sign, f"\\{sign}")
+    return "`".join(parts)
 
 
 # Python.
@@ -176,7 +175,8 @@ def configuration_page() -> Iterator[str]:
         yield about
         for section in sections(cls):
             yield f"### {title}: `{section.path}`" if section.path else f"### {title}: the file"
-            yield _plain(section.summary)
+            if section.path:
+                yield _plain(section.summary)
             rows = (
                 (f"`{k.name}`", _plain(k.type), f"`{k.default}`", _plain(k.description)) for k in section.keys
             )

@@ -58,9 +58,9 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 @torch.no_grad()
 def figures(skel: SkelModel, betas: Tensor, q: Tensor) -> dict[str, Any]:
     """Of bodies with betas (N,10) and angles (N,46): shares of bone vertices outside, by joint too, and how far."""
-    from skelfit.verification.measures.skin_distance import Surface  # takes a moment
+    from skelfit.verification.measures.skin_distance import SkinSurface  # takes a moment
 
-    surface = Surface(skel.asset.faces, skel.asset.v_template)
+    surface = SkinSurface(skel.asset.faces, skel.asset.v_template)
     joint = skel.asset.bone_weights_rigid.argmax(1)
     size = np.bincount(joint, minlength=NUM_JOINTS)
     outside, deepest = np.zeros(NUM_JOINTS), []

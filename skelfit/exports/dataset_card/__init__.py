@@ -1,1 +1,1 @@
-"""The dataset card: what a folder of shards holds, written from the shards alone, for people who may want to use it."""
+"""The dataset card: a page that describes finished shards, made from the shards alone."""

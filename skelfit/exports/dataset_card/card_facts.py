@@ -1,4 +1,4 @@
-"""What a card says of finished runs: counts and errors of all rows, joint angles of many people."""
+"""The facts of a card: counts and errors of all rows, joint angles of many people."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, lis
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker, read_rows, read_samples
 from skelfit.shards.shard_schema import ShardMarker
 
-ANGLE_PEOPLE = 50_000  # of each subset, whose angles are read: evenly from all shards
-TOLD = ("keypoints3d", "coordinates")  # of the metadata
+ANGLE_PEOPLE = 50_000  # of each subset, about this many people have their angles read, evenly from all shards
+COUNTED_METADATA = ("keypoints3d", "coordinates")  # of the metadata
 Array = NDArray[np.float32]
 
 
@@ -32,24 +32,24 @@ class SubsetFacts:
     name: str
     summary: Mapping[str, Any]  # summary.json
     rows: Summary  # of all sidecars
-    largest: Mapping[
-        int, int
-    ]  # how many of the published people have a largest vertex error of so many whole mm
-    poses: Array  # (K,46) rad, of the people who were read
-    said: Mapping[str, Mapping[str, int]]  # of TOLD, how often each value is in the metadata of those people
-    sequences: int  # how many the rows are frames of
+    largest: Mapping[int, int]  # numbers of published people by their largest vertex error in whole mm
+    poses: Array  # (K,46) rad, of K people
+    metadata_counts: Mapping[
+        str, Mapping[str, int]
+    ]  # for COUNTED_METADATA, how often each value occurs in the metadata of these K people
+    sequences: int  # of which rows are frames
     shards: int
     bytes: int
 
     @property
     def origins(self) -> Sequence[Mapping[str, str]]:
-        """Whom labels and images come from, as the manifest says: of, name, url, license, citation."""
+        """Sources of labels and images from the manifest: of, name, url, license, citation."""
         origins: Sequence[Mapping[str, str]] = self.summary.get("origins", ())
         return origins
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What the results depend on."""
+        """The identity of the run: all settings that its results depend on."""
         identity: Mapping[str, Any] = self.summary["identity"]
         return identity
 
@@ -60,18 +60,20 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
     for key in ("subset", "shards", "identity"):
         if key not in summary:
             raise ShardError(folder / SUMMARY_NAME, key, "a value", "no such key")
-    found = list_shards(folder, summary["subset"])
-    if len(found) != summary["shards"]:
-        raise ShardError(folder, None, f"the {summary['shards']} shards of the summary", f"{len(found)}")
-    shards = [(files, read_marker(files)) for files in found]
+    shard_files = list_shards(folder, summary["subset"])
+    if len(shard_files) != summary["shards"]:
+        raise ShardError(
+            folder, None, f"the {summary['shards']} shards of the summary", f"{len(shard_files)}"
+        )
+    shards = [(files, read_marker(files)) for files in shard_files]
     for files, marker in shards:
         check_shard(files, marker)
     largest: Counter[int] = Counter()
     sequences: set[tuple[str, str]] = set()
     try:
-        lines = (row for files in found for row in read_rows(files.sidecar))
+        lines = (row for files in shard_files for row in read_rows(files.sidecar))
         rows = Summary.of_rows(_counted(lines, largest, sequences))
-        poses, said = _read_people(shards, angle_people)
+        poses, metadata_counts = _read_people(shards, angle_people)
     except KeyError as error:
         expected = "a value, as rows and metadata of this version of skelfit have it"
         raise ShardError(folder, str(error.args[0]), expected, "no such key") from None
@@ -82,9 +84,9 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
         rows=rows,
         largest=largest,
         poses=poses,
-        said=said,
+        metadata_counts=metadata_counts,
         sequences=len(sequences),
-        shards=len(found),
+        shards=len(shard_files),
         bytes=sum(marker.tar.bytes for _, marker in shards),
     )
 
@@ -92,7 +94,7 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
 def _counted(
     rows: Iterable[dict[str, Any]], largest: Counter[int], sequences: set[tuple[str, str]]
 ) -> Iterator[dict[str, Any]]:
-    """The same rows; counts the largest errors of the published people in whole mm, and collects the sequences."""
+    """Yield the rows; count the largest errors of published people in whole mm, and collect the sequences."""
     for row in rows:
         if row["status"] in PUBLISHED:
             largest[int(row["max_vertex_mm"])] += 1
@@ -105,15 +107,15 @@ def _counted(
 def _read_people(
     shards: Sequence[tuple[ShardFiles, ShardMarker]], people: int
 ) -> tuple[Array, dict[str, Counter[str]]]:
-    """Poses of at least `people` people, of whole shards evenly spread, or of all; and what their metadata say."""
-    wanted = len(shards)
+    """Poses and metadata counts of at least `people` people, or of all, from whole shards evenly spread."""
+    shards_read = len(shards)
     if (total := sum(marker.rows_out for _, marker in shards)) > people:
-        wanted = max(1, -(-people * len(shards) // total))
+        shards_read = max(1, -(-people * len(shards) // total))
     poses: list[Array] = []
-    said: dict[str, Counter[str]] = {name: Counter() for name in TOLD}
-    for index in np.linspace(0, len(shards) - 1, wanted).round().astype(int).tolist():
+    metadata_counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTED_METADATA}
+    for index in np.linspace(0, len(shards) - 1, shards_read).round().astype(int).tolist():
         for _, label, meta in read_samples(shards[index][0].tar):
             poses.append(unpack(label)["skel_poses"])
-            for name in TOLD:
-                said[name][meta[name]] += 1
-    return np.array(poses, np.float32).reshape(-1, NUM_DOFS), said
+            for name in COUNTED_METADATA:
+                metadata_counts[name][meta[name]] += 1
+    return np.array(poses, np.float32).reshape(-1, NUM_DOFS), metadata_counts

@@ -1,4 +1,4 @@
-"""The pictures of a card: histograms of joint angles and of errors."""
+"""The pictures of a card: histograms of joint angles, and cumulative errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def angle_panels() -> list[tuple[str, tuple[int, ...]]]:
 
 
 def draw_angles(subsets: Sequence[SubsetFacts], path: Path) -> None:
-    """Histograms of the 46 angles of all people who were read, in degrees; beyond the limits the ground is tinted."""
+    """Histograms of the 46 angles in degrees; the background beyond the limits is tinted."""
     degrees = np.degrees(np.concatenate([subset.poses for subset in subsets]))
     panels, limits = angle_panels(), np.degrees(dof_limits())
     lines = -(-len(panels) // _COLUMNS)
@@ -68,11 +68,7 @@ def draw_angles(subsets: Sequence[SubsetFacts], path: Path) -> None:
 
 
 def _angle_panel(
-    axes: Axes,
-    title: str,
-    dofs: tuple[int, ...],
-    degrees: NDArray[np.float32],
-    limits: NDArray[np.float64],
+    axes: Axes, title: str, dofs: tuple[int, ...], degrees: NDArray[np.float32], limits: NDArray[np.float64]
 ) -> None:
     values = degrees[:, dofs]
     low, high = (float(v) for v in np.quantile(values, [0.001, 0.999])) if len(values) else (0.0, 0.0)

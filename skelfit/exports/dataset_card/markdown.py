@@ -1,4 +1,4 @@
-"""The text of a card: Markdown with the front matter that Hugging Face reads."""
+"""The text of a card: Markdown with front matter for Hugging Face."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _METHODS = (
 
 
 def card_text(subsets: Sequence[SubsetFacts], title: str, folder: Path, angles: str, errors: str) -> str:
-    """The whole card of some runs, to lie in `folder`; angles and errors are the pictures' paths from there."""
+    """The card of these runs for `folder`; angles and errors: paths of the pictures, relative to it."""
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(subsets, title, folder), sort_keys=False, allow_unicode=True)}---",
         f"# {title}",
@@ -78,7 +78,7 @@ def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> d
 
 
 def _path(subset: SubsetFacts, folder: Path) -> str:
-    """From the card to the shards: '' or a path that ends in '/'."""
+    """The path from the card to the shards: '', or a path that ends in '/'."""
     path = Path(os.path.relpath(subset.folder, folder)).as_posix()
     return "" if path == "." else f"{path}/"
 
@@ -91,37 +91,15 @@ def _introduction(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
         f"degrees of freedom of the SKEL skeleton, fitted by skelfit from {rows:,} labels. "
         f"{_share(with_image, people)} come with their image."
     )
-    header = (
-        "subset",
-        "people",
-        "labels",
-        "kept",
-        "PVE in mm: mean",
-        "median",
-        "95 %",
-        "with image",
-        "shards",
-        "size",
-    )
+    titles = "subset, people, labels, kept, PVE in mm: mean, median, 95 %, with image, shards, size"
     lines = []
     for s in subsets:
         pve = s.rows.pve.to_json()
-        numbers = [_mm(pve[name]) for name in ("mean", "p50", "p95")]
-        share = _share(s.rows.rows_out, s.rows.rows_in)
         size = f"{s.bytes / 1e6:,.0f} MB" if s.bytes < 1e9 else f"{s.bytes / 1e9:,.1f} GB"
-        image = f"{s.rows.images['found']:,}"
-        line = [
-            s.name,
-            f"{s.rows.rows_out:,}",
-            f"{s.rows.rows_in:,}",
-            share,
-            *numbers,
-            image,
-            str(s.shards),
-            size,
-        ]
-        lines.append(line)
-    yield _table(header, lines, left=1)
+        counts = [f"{s.rows.rows_out:,}", f"{s.rows.rows_in:,}", _share(s.rows.rows_out, s.rows.rows_in)]
+        errors = [_mm(pve[name]) for name in ("mean", "p50", "p95")]
+        lines.append([s.name, *counts, *errors, f"{s.rows.images['found']:,}", str(s.shards), size])
+    yield _table(titles.split(", "), lines, left=1)
     yield "PVE is the mean distance of SKEL's 6890 skin vertices to SMPL's."
 
 
@@ -184,14 +162,9 @@ def _accuracy(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
     yield f"![Share of the people below each error]({picture})"
     steps = list(dict.fromkeys(step for s in subsets for step in s.rows.betas))
     header = (
-        "subset",
-        "PVE in mm: mean",
-        "median",
-        "95 %",
-        "max",
-        *(f"at rest, {step}" for step in steps),
-        "SKEL bodies",
-    )
+        *("subset", "PVE in mm: mean", "median", "95 %", "max"),
+        *(f"at rest, {step}" for step in steps), "SKEL bodies",
+    )  # fmt: skip
     lines = []
     for s in subsets:
         numbers = [_mm(value) for value in s.rows.pve.to_json().values()]
@@ -210,12 +183,12 @@ def _accuracy(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
 
 def _angles(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
     read, people = sum(len(s.poses) for s in subsets), sum(s.rows.rows_out for s in subsets)
-    whom = "all people" if read == people else f"{read:,} of the people, of shards evenly spread"
+    people_text = "all people" if read == people else f"{read:,} of the people, of shards evenly spread"
     yield f"![Histograms of the 46 joint angles]({picture})"
     yield (
-        f"The 46 angles of {whom}, in degrees; the tinted ground is beyond the joint limits. The three of "
-        "the pelvis turn the body into the coordinates of the labels: whoever stands upright before a camera has a "
-        "tilt of 180 degrees."
+        f"The 46 angles of {people_text}, in degrees; the tinted background is beyond the joint limits. The three of "
+        "the pelvis turn the body into the coordinates of the labels: a person upright before a camera has a tilt of "
+        "180 degrees."
     )
 
 
@@ -252,22 +225,14 @@ def _format(subsets: Sequence[SubsetFacts], folder: Path) -> Iterator[str]:
 
 
 def _making(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
+    header = "subset, pipeline, algorithm version, body models, joint limits, identity".split(", ")
     lines = []
     for s in subsets:
-        identity = s.identity
-        lines.append(
-            [
-                s.name,
-                f"`{identity['pipeline']['name']}`",
-                f"{identity['algorithm']}",
-                f"`{identity['models_sha256'][:12]}`",
-                f"`{identity['limits']}`",
-                f"`{s.summary['identity_sha256'][:12]}`",
-            ]
-        )
-    yield _table(
-        ("subset", "pipeline", "algorithm version", "body models", "joint limits", "identity"), lines, left=6
-    )
+        about = s.identity
+        pipeline, models = f"`{about['pipeline']['name']}`", f"`{about['models_sha256'][:12]}`"
+        identity = f"`{s.summary['identity_sha256'][:12]}`"
+        lines.append([s.name, pipeline, f"{about['algorithm']}", models, f"`{about['limits']}`", identity])
+    yield _table(header, lines, left=6)
     yield (
         "Each person is fitted on its own (Levenberg-Marquardt on the skin: lower body, upper body, full body; the "
         "root is exact). The done marker beside each tar holds its sha256 and everything that its numbers depend on. "
@@ -276,16 +241,16 @@ def _making(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
 
 
 def _citations(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
-    found = [origin["citation"] for s in subsets for origin in s.origins if origin.get("citation")]
+    citations = [origin["citation"] for s in subsets for origin in s.origins if origin.get("citation")]
     yield "Please cite the sources and the models:"
-    yield "\n".join(f"- {text}" for text in dict.fromkeys([*found, *_METHODS]))
+    yield "\n".join(f"- {text}" for text in dict.fromkeys([*citations, *_METHODS]))
 
 
 def _shares(subsets: Sequence[SubsetFacts], name: str, texts: Mapping[str, str]) -> str:
-    """How often each value of something is in the metadata, as text."""
+    """The shares of the values of a metadata key, as text."""
     counts: Counter[str] = Counter()
     for subset in subsets:
-        counts.update(subset.said[name])
+        counts.update(subset.metadata_counts[name])
     total = counts.total()
     return ", ".join(f"{_share(counts[key], total)} {text}" for key, text in texts.items() if counts[key])
 

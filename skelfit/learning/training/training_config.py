@@ -18,16 +18,14 @@ BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny
 class NetworkConfig:
     """The network; the last three are ablations of the paper."""
 
-    # vitpose-*: ViTPose; tiny: a small ViT for tests; keypoint-tiny: a CNN that finds keypoints, for CPUs and
-    # few people
+    # vitpose-*: ViTPose; tiny: a small ViT, for tests; keypoint-tiny: a small CNN, for CPUs and few people
     backbone: BackboneName = "vitpose-h"
     checkpoint: str | None = local_path(default=None)  # ViTPose's weights, with which a ViT starts
     random: bool = False  # true: a ViT starts with random weights; keypoint-tiny takes neither
     dim: int = bounded(8, default=1024)  # width of the decoder's tokens
     heads: int = bounded(1, default=8)  # attention heads of the decoder
     layers: int = bounded(1, default=6)  # layers of the decoder
-    # whether the network gets the image's intrinsics; false: those of a far camera, for all people
-    camera: bool = True
+    camera: bool = True  # the image's intrinsics; false: those of a far camera, for all people
     coarse_to_fine: bool = True  # false: one estimate, by the decoder's last layer, from the mean pose
     looped_decoder: bool = False  # true: one layer, used again and again
 
@@ -41,8 +39,7 @@ class LossConfig:
     betas: float = bounded(0, default=0.0005)  # weight of betas
     pose: float = bounded(0, default=0.001)  # weight of the pose
     orientation: float = bounded(0, default=0.002)  # weight of the global orientation
-    # weight of the pose of the layers between; 0: without them, an ablation
-    refinement: float = bounded(0, default=0.1)
+    refinement: float = bounded(0, default=0.1)  # weight of the pose of the layers between; 0: an ablation
     full_supervision: bool = False  # an ablation: all terms on every layer, in place of the refinement
 
 

@@ -1,1 +1,1 @@
-"""`skelfit compare`: finished shards beside a label file that holds SKEL's parameters, person by person."""
+"""`skelfit compare`: finished shards against a label file with SKEL's parameters, person by person."""

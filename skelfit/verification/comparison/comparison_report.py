@@ -1,4 +1,4 @@
-"""What a comparison found, as plain data and as lines for the screen."""
+"""The report of a comparison, as plain data and as lines for the terminal."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _WIDTH, _NUMBER = 36, 10
 Report = dict[str, Any]
 
 
-def make_report(run: FinishedRun, labels: SkelLabels, models: ModelSet, found: Comparison) -> Report:
-    """The report as plain data; null where something is not known."""
-    tally, matching = found.tally, found.matching
+def make_report(run: FinishedRun, labels: SkelLabels, models: ModelSet, comparison: Comparison) -> Report:
+    """The report as plain data; None where not known."""
+    tally, matching = comparison.tally, comparison.matching
     matched = matching.row[matching.row >= 0]
     report: Report = {
         "version": VERSION,
@@ -36,25 +36,25 @@ def make_report(run: FinishedRun, labels: SkelLabels, models: ModelSet, found: C
             "pipeline": run.identity["pipeline"].get("name"),
             "people": len(matching.row),
             "example": matching.example,
-            "coordinates": list(found.coordinates),
+            "coordinates": list(comparison.coordinates),
             "matched": matching.counts(MATCHED),
             "unmatched": matching.counts(UNMATCHED),
-            "bad": found.bad_people,
+            "bad": comparison.bad_people,
         },
         "file": {
             "path": str(labels.path),
             "rows": len(labels),
-            "example": described(labels.imgname[0], labels.places[0]),
+            "example": described(labels.imgname[0], labels.sources[0]),
             "coordinates": None if labels.coordinates is None else sorted(set(labels.coordinates)),
             "unmatched_rows": len(labels) - len(matched),
-            "bad": found.bad_rows,
+            "bad": comparison.bad_rows,
             "skel_genders": {"male": int((~labels.female).sum()), "female": int(labels.female.sum())},
             "says_gender": labels.says_gender,
             "says_places": labels.trans is not None,
         },
         "models": {"source": models.source, "sha256": models.sha256},
         "compared": tally.people,
-        "other_coordinates": found.elsewhere,
+        "other_coordinates": comparison.other_coordinates,
     }
     return report | (_measured(tally) if tally.people else {})
 
@@ -88,53 +88,53 @@ def _spread(values: Histogram) -> dict[str, float | int | None]:
 
 
 def _shares(tally: Tally, dof: int) -> dict[str, list[float]]:
-    """By side, the share of people beyond a limit by more than each of BEYOND_DEG."""
+    """By side, the shares of people beyond a limit by more than each of BEYOND_DEG."""
     counts = tally.beyond[:, dof].astype(np.float64) / tally.people
     return {side: counts[k].tolist() for k, side in enumerate(SIDES)}
 
 
-def lines_of(report: Report) -> Iterator[str]:
-    """The report in lines that fit a screen."""
+def report_lines(report: Report) -> Iterator[str]:
+    """The report as lines for the terminal."""
     shards, file = report["shards"], report["file"]
     yield f"{shards['folder']}: {shards['people']} people, pipeline {shards['pipeline']}"
-    places = "" if file["says_places"] else "; it does not say where people are (no skel_trans)"
+    no_translations = "" if file["says_places"] else "; it does not say where people are (no skel_trans)"
     given = "as it says" if file["says_gender"] else "which it does not say"
     bodies = ", ".join(f"{n} {gender}" for gender, n in file["skel_genders"].items() if n)
-    yield f"{file['path']}: {file['rows']} rows; SKEL bodies: {bodies}, {given}{places}"
+    yield f"{file['path']}: {file['rows']} rows; SKEL bodies: {bodies}, {given}{no_translations}"
     yield f"matched: {sum(shards['matched'].values())} people"
     yield from (f"  {n:>8}  {WHY[name]}" for name, n in shards["matched"].items() if n)
     yield f"not matched: {sum(shards['unmatched'].values())} people, {file['unmatched_rows']} rows of the file"
     yield from (f"  {n:>8}  {WHY[name]}" for name, n in shards["unmatched"].items() if n)
-    for what, n in (("people", shards["bad"]), ("rows of the file", file["bad"])):
+    for kind, n in (("people", shards["bad"]), ("rows of the file", file["bad"])):
         if n:
-            yield f"not compared: {n} {what} whose numbers are none"
+            yield f"not compared: {n} {kind} with numbers that are not finite"
     yield f"compared: {report['compared']} people; differences are the file's less the shards'"
-    yield from _worlds(report)
+    yield from _coordinates(report)
     if report["compared"]:
         yield from _tables(report)
 
 
-def _worlds(report: Report) -> Iterator[str]:
-    """Whether the two sides stand in the same coordinates."""
-    ours, theirs = report["shards"]["coordinates"], report["file"]["coordinates"]
-    worlds = [name for name in ours if name.startswith("world_")]
+def _coordinates(report: Report) -> Iterator[str]:
+    """Lines about the coordinates of the two sides, where they differ or are not known."""
+    in_shards, in_file = report["shards"]["coordinates"], report["file"]["coordinates"]
+    worlds = [name for name in in_shards if name.startswith("world_")]
     if n := report["other_coordinates"]:
-        names = f"{' and '.join(ours)} in the shards, {' and '.join(theirs)} in the file"
+        names = f"{' and '.join(in_shards)} in the shards, {' and '.join(in_file)} in the file"
         yield f"warning: {n} people stand in other coordinates ({names})"
         yield "  so their roots, and skins and joints in mm, differ by the turn between these, too;"
         yield "  convert both with the same --up"
-    elif theirs is None and worlds:
+    elif in_file is None and worlds:
         yield f"note: the shards stand in {' and '.join(worlds)}; the file does not say its coordinates"
 
 
 def _tables(report: Report) -> Iterator[str]:
     yield _line("skin, mm", _SPREAD)
-    yield from _rows(_spaced(report["skin_mm"]))
+    yield from _rows(_with_spaces(report["skin_mm"]))
     if report["to_label_mm"]["shards"]["people"]:
         yield _line("skin to the label's mesh, mm", _SPREAD)
         yield from _rows(report["to_label_mm"])
     yield _line("joints, mm", _SPREAD)
-    yield from _rows(_spaced(report["joints_mm"]))
+    yield from _rows(_with_spaces(report["joints_mm"]))
     yield _line("joints as rotations, deg", _SPREAD)
     yield from _rows(report["turns_deg"])
     angles = dict(sorted(report["angles_deg"].items(), key=_by_mean)[:_SHOWN])
@@ -147,13 +147,13 @@ def _tables(report: Report) -> Iterator[str]:
     betas = report["betas"]
     if betas["people"]:
         yield _line(f"betas of {betas['people']} people", _SPREAD)
-        yield from _rows({str(k): found for k, found in enumerate(betas["difference"])})
+        yield from _rows({str(k): spread for k, spread in enumerate(betas["difference"])})
     else:
         yield "betas: not compared, the two sides have other SKEL bodies"
 
 
-def _spaced(spreads: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", " "): found for name, found in spreads.items()}
+def _with_spaces(spreads: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", " "): spread for name, spread in spreads.items()}
 
 
 def _by_mean(angle: tuple[str, Mapping[str, Any]]) -> float:
@@ -161,17 +161,17 @@ def _by_mean(angle: tuple[str, Mapping[str, Any]]) -> float:
 
 
 def _rows(spreads: Mapping[str, Mapping[str, Any]], columns: Sequence[str] = _SPREAD) -> Iterator[str]:
-    """A line for each, but for those without any difference: one for all of them."""
-    known = {name: found for name, found in spreads.items() if found["people"]}
-    different = {name: found for name, found in known.items() if found["max"] > 0}
-    for name, found in different.items():
-        yield _line(f"  {name}", _numbers(found, columns))
+    """A line for each spread, and one line for all without a difference."""
+    known = {name: spread for name, spread in spreads.items() if spread["people"]}
+    different = {name: spread for name, spread in known.items() if spread["max"] > 0}
+    for name, spread in different.items():
+        yield _line(f"  {name}", _numbers(spread, columns))
     if same := len(known) - len(different):
         yield f"  {'all' if same == len(known) else f'the other {same}'}: no difference"
 
 
-def _numbers(found: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return ["-" if found[name] is None else f"{found[name]:.2f}" for name in names]
+def _numbers(spread: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return ["-" if spread[name] is None else f"{spread[name]:.2f}" for name in names]
 
 
 def _line(name: str, numbers: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Where a person without an image comes from: what identifies a frame of motion capture, or a mesh, in any run."""
+"""What identifies a person without an image: a frame of motion capture, or a row of a label file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SourceFrame(NamedTuple):
 
 
 def source_frame_of(meta: Mapping[str, Any]) -> SourceFrame:
-    """Where a sample of shards comes from, by its metadata."""
+    """The source of a sample, by its metadata."""
     if meta["sequence"] is None:
         return SourceFrame(None, str(meta["label_file"]), int(meta["row"]))
     return SourceFrame(str(meta["subject"]), str(meta["sequence"]), int(meta["frame"]))

@@ -1,4 +1,4 @@
-"""What adds up of the differences of people, however many there are; and the people who differ most."""
+"""Sums and histograms of differences over all people, and the people who differ most."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, SKEL_JOINT_NAMES
 from skelfit.verification.comparison.differences import Differences, Skins
 from skelfit.verification.measures.anatomy import BEYOND_DEG
-from skelfit.verification.measures.decoded_samples import People
-from skelfit.verification.measures.remade_bodies import Array, Skin32
+from skelfit.verification.measures.decoded_samples import DecodedPeople
+from skelfit.verification.measures.posed_bodies import Array, Skin32
 from skelfit.verification.report.histogram import Histogram
 
 KEPT = 12  # of those who differ most
@@ -26,12 +26,12 @@ Measure = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Case:
-    """A person who differs."""
+class ComparedPerson:
+    """A person who differs between the two sides."""
 
     pve_mm: float  # of the skins, pelvis joints together
     key: str
-    content: dict[str, Any]  # what a report says of them
+    content: dict[str, Any]  # of the person in the report
     skins: tuple[Skin32, Skin32]  # (V,3) m each
     coordinates: str  # that the skins are in
 
@@ -43,42 +43,42 @@ class Case:
 
 @dataclass
 class Tally:
-    """Of all people so far."""
+    """The differences of all people so far."""
 
     people: int = 0
-    same_gender: int = 0  # of the SKEL body on both sides
+    same_gender: int = 0  # people with the same SKEL body on both sides
     spreads: dict[Measure, Histogram] = field(default_factory=dict)
-    # How many are further beyond a limit than each of BEYOND_DEG, by side and DoF; the last row is of any DoF.
+    # Numbers of people beyond a limit by more than each of BEYOND_DEG, by side and DoF; the last row is of any DoF.
     beyond: NDArray[np.int64] = field(
         default_factory=lambda: np.zeros((len(SIDES), NUM_DOFS + 1, len(BEYOND_DEG)), np.int64)
     )
-    worst: tuple[Case, ...] = ()
+    worst: tuple[ComparedPerson, ...] = ()
 
-    def keep(self, cases: Sequence[Case]) -> None:
-        """Remember those who differ most."""
-        self.worst = tuple(sorted((*self.worst, *cases), key=_order)[:KEPT])
+    def keep(self, people: Sequence[ComparedPerson]) -> None:
+        """Keep the people who differ most."""
+        self.worst = tuple(sorted((*self.worst, *people), key=_order)[:KEPT])
 
-    def add(self, some: Sequence[Differences]) -> None:
-        """Count people."""
-        self.people += sum(map(len, some))
-        self.same_gender += sum(int(np.isfinite(d.betas[:, 0]).sum()) for d in some)
-        for name, values, step in _measures(some):
+    def add(self, batches: Sequence[Differences]) -> None:
+        """Add batches of people."""
+        self.people += sum(map(len, batches))
+        self.same_gender += sum(int(np.isfinite(d.betas[:, 0]).sum()) for d in batches)
+        for name, values, step in _measures(batches):
             new = Histogram.of(values, step)
             self.spreads[name] = self.spreads[name].merge(new) if name in self.spreads else new
-        for d in some:
+        for d in batches:
             excess = np.concatenate([d.excess_deg, d.excess_deg.max(2, keepdims=True)], 2)
             self.beyond += (excess[..., None] > np.array(BEYOND_DEG)).sum(0)
 
 
-def _order(case: Case) -> tuple[float, str]:
-    return case.order
+def _order(person: ComparedPerson) -> tuple[float, str]:
+    return person.order
 
 
-def _measures(some: Sequence[Differences]) -> Iterator[tuple[Measure, Array, float]]:
-    """Names, values and resolutions of what is counted."""
+def _measures(batches: Sequence[Differences]) -> Iterator[tuple[Measure, Array, float]]:
+    """Names, values and bin widths of the histograms."""
 
     def of(name: str) -> Array:
-        return np.concatenate([getattr(d, name) for d in some])
+        return np.concatenate([getattr(d, name) for d in batches])
 
     dofs, turns, joints, skin = of("dofs_deg"), of("turns_deg"), of("joints_mm"), of("skin_mm")
     label, betas = of("to_label_mm"), np.abs(of("betas"))
@@ -98,13 +98,15 @@ def _measures(some: Sequence[Differences]) -> Iterator[tuple[Measure, Array, flo
         yield ("beta", str(k)), betas[:, k], _FINE
 
 
-def cases_of(d: Differences, skins: Skins, people: People, rows: NDArray[np.int64]) -> list[Case]:
-    """The people of a batch who differ most, rounding left out; rows (N,) of the file."""
+def most_different(
+    d: Differences, skins: Skins, people: DecodedPeople, rows: NDArray[np.int64]
+) -> list[ComparedPerson]:
+    """The people of a batch who differ most; rows (N,) of the file."""
     keys = people.keys
     pve = np.round(d.skin_mm[:, 1], 6)
     order = np.lexsort((np.array(keys), -pve))[:KEPT]
     return [
-        Case(
+        ComparedPerson(
             pve_mm=float(pve[i]),
             key=keys[i],
             content=_content(d, i, keys[i], int(rows[i])),

@@ -1,1 +1,1 @@
-"""Whether shards are whole."""
+"""Checks that shards are whole."""

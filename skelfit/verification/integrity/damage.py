@@ -1,4 +1,4 @@
-"""What is wrong with shards, and where."""
+"""Kinds of damage to shards."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Literal
 
 Kind = Literal[
     "missing",  # a file is not there
-    "marker",  # a done marker that is not as skelfit writes it, or does not tell the truth
-    "sidecar",  # a sidecar of other bytes than its marker says
+    "marker",  # a done marker that skelfit did not write, or that contradicts the files
+    "sidecar",  # a sidecar that differs from its marker
     "row",  # a row of a sidecar that is damaged
-    "tar",  # a tar of other bytes than its marker says, or broken between its samples
+    "tar",  # a tar that differs from its marker, or is broken between its samples
     "sample",  # a sample that is damaged, or does not agree with its row
     "parameters",  # numbers that are not finite
-    "lost",  # a row says that it is published, and the tar has no sample of it
-    "duplicate",  # a sample or row that is there twice
-    "foreign",  # a sample or row that does not belong where it is
-    "rows",  # input rows that no shard accounts for, or more than one
+    "lost",  # a published row without a sample in the tar
+    "duplicate",  # a sample or row that occurs twice
+    "foreign",  # a sample or row of another shard
+    "rows",  # input rows that no shard accounts for, or more than one shard
     "configuration",  # shards of different configurations
-    "summary",  # summary.json does not agree with the shards
+    "summary",  # summary.json contradicts the shards
     "schema",  # schema.json is not that of the label vector
     "errors",  # the stored errors are not those of the stored parameters
-    "unfinished",  # no damage: the run still goes on, or was cut short
+    "unfinished",  # no damage: the run is still going, or was interrupted
 ]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One fault: of a shard or of the whole folder, and of which of its samples, where one is to blame."""
+    """One fault of a shard or of the folder; with the sample, where it is known."""
 
-    shard: str | None  # its name; None: a file of the whole folder
+    shard: str | None  # its name; None: of the folder
     sample: str | None  # its key
     kind: Kind
     message: str  # names the file

@@ -1,4 +1,4 @@
-"""A folder of shards as it is found, before anything in it is read: its shards, and whether its run is finished."""
+"""A folder of shards, by its file names alone: its shards, and whether its run is finished."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SHARD_FILE = re.compile(r"(.+)-\d{6}\.(?:tar|rows\.jsonl|done\.json)")
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that is still going on, or that was cut short."""
+    """A run that is still going, or was interrupted."""
 
     running: bool  # as far as this machine can see
-    who: str  # which run wrote last; '' where that is not known
-    rows: int | None  # that it has to do; None: not known
+    writer: str  # the run that wrote last; '' where not known
+    rows: int | None  # of the whole run; None: not known
 
     def damage(self, folder: Path, done: int, rows: int | None) -> Damage:
-        """What there is to say of it, where `done` rows of `rows` are in finished shards."""
-        so_far = f"{self.who}: {done} of {rows or self.rows or 'all'} rows are in finished shards"
+        """The message; `done` of `rows` rows are in finished shards."""
+        so_far = f"{self.writer}: {done} of {rows or self.rows or 'all'} rows are in finished shards"
         if self.running:
             text = f"a run is writing here{so_far}; verify them again when it has finished"
         else:
@@ -36,19 +36,19 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder, its subset and its shards, by the names of the files alone."""
+    """A folder, its subset and its shards."""
 
     path: Path
     subset: str
-    shards: Sequence[ShardFiles]  # of an unfinished run those that are finished
+    shards: Sequence[ShardFiles]  # of an unfinished run, the finished ones
     unfinished: Unfinished | None
 
 
-def open_run(folder: Path) -> RunFolder:
-    """Look into a folder, without waiting for a run that writes there. Raises ShardError where there are no shards."""
+def open_run_folder(folder: Path) -> RunFolder:
+    """The shards of a folder. Does not wait for a run that writes there. Raises ShardError without shards."""
     if not folder.is_dir():
         raise ShardError(folder, None, "a folder of shards", "no such folder")
-    # First of all: a run may finish while the files are looked at.
+    # First, because a run may finish while the files are listed.
     unfinished = _unfinished(folder)
     names = Counter(m[1] for path in folder.iterdir() if (m := SHARD_FILE.fullmatch(path.name)))
     record = read_record(folder)

@@ -1,4 +1,4 @@
-"""One sample and its row: is each whole, and do they say the same."""
+"""One sample and its row: is each whole, and do they agree."""
 
 from __future__ import annotations
 
@@ -17,26 +17,16 @@ from skelfit.shards.row_status import PUBLISHED
 from skelfit.shards.shard_schema import ShardRow
 from skelfit.verification.integrity.damage import Kind
 
-Found = Iterator[tuple[Kind, str]]  # what is wrong: kind and words
+Faults = Iterator[tuple[Kind, str]]  # kind and message of each
 
-ORIGINS = ("labels", "skel", "none")  # of 3D keypoints
+KEYPOINT_ORIGINS = ("labels", "skel", "none")  # of 3D keypoints
 GENDERS = ("neutral", "male", "female")
 _NAMED = ("key", "subset", "label_file", "row", "imgname", "smpl_gender", "skel_gender", "status", "layout")
 _META_KEYS = frozenset((*META, *_NAMED, "keypoints3d"))
 _ROW_KEYS = frozenset(field.name for field in fields(ShardRow))
-# What sample and row both say of a person.
+# Keys that are in both the metadata of a sample and its row.
 _SHARED = (
-    "key",
-    "row",
-    "skel_gender",
-    "target_gender",
-    "root",
-    "status",
-    "sequence",
-    "frame",
-    "frame_rate",
-    "fitted_rate",
-    "subject",
+    "key row skel_gender target_gender root status sequence frame frame_rate fitted_rate subject".split()
 )
 _SAME_MM = 2e-4  # lengths are stored to 1e-4 mm in rows, and as float32 in labels
 
@@ -51,15 +41,15 @@ _NPY_HEADER = _npy_header()
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a sample belongs."""
+class SampleOrigin:
+    """The subset and label file that a sample must be of."""
 
     subset: str
-    label_file: str | None  # its name; None where the marker does not tell
+    label_file: str | None  # its name; None where the marker does not say
 
 
 def read_label(members: Mapping[str, bytes]) -> tuple[FloatArray | None, str]:
-    """The label vector (LABEL_SIZE,) of a sample, or None and why not."""
+    """The label vector (LABEL_SIZE,) of a sample; or None, and what is wrong with it."""
     data = members.get("label.npy")
     if data is None:
         return None, "label.npy: no such member"
@@ -72,7 +62,7 @@ def read_label(members: Mapping[str, bytes]) -> tuple[FloatArray | None, str]:
 
 
 def read_meta(members: Mapping[str, bytes]) -> tuple[dict[str, Any] | None, str]:
-    """The metadata of a sample, or None and why not."""
+    """The metadata of a sample; or None, and what is wrong with them."""
     data = members.get("meta.json")
     if data is None:
         return None, "meta.json: no such member"
@@ -80,43 +70,43 @@ def read_meta(members: Mapping[str, bytes]) -> tuple[dict[str, Any] | None, str]
         meta = json.loads(data)
     except ValueError as error:
         return None, f"meta.json: expected JSON, found {error}"
-    if not isinstance(meta, dict) or (missing := sorted(_META_KEYS - meta.keys())):
-        return None, f"meta.json: expected {missing[0]!r}" if isinstance(
-            meta, dict
-        ) else "meta.json: no object"
+    if not isinstance(meta, dict):
+        return None, f"meta.json: expected an object, found {type(meta).__name__}"
+    if missing := sorted(_META_KEYS - meta.keys()):
+        return None, f"meta.json: expected the key {missing[0]!r}, found none"
     return meta, ""
 
 
-def label_faults(label: FloatArray) -> Found:
-    """Numbers that are not finite, by the parts of the label vector."""
+def label_faults(label: FloatArray) -> Faults:
+    """The parts of the label vector with numbers that are not finite."""
     if not np.isfinite(label).all():
         for name, part in unpack(label).items():
             if wrong := int((~np.isfinite(part)).sum()):
                 yield "parameters", f"label.npy: {name}: {wrong} of {part.size} numbers are not finite"
 
 
-def meta_faults(meta: Mapping[str, Any], label: FloatArray, place: Place) -> Found:
-    """What metadata say that cannot be."""
+def meta_faults(meta: Mapping[str, Any], label: FloatArray, origin: SampleOrigin) -> Faults:
+    """Metadata with values that they cannot have."""
     expected: dict[str, tuple[Any, ...]] = {
-        "subset": (place.subset,),
+        "subset": (origin.subset,),
         "layout": (LAYOUT_VERSION,),
         "smpl_gender": GENDERS,
         "skel_gender": GENDERS[1:],
         "target_gender": (None,) if meta["smpl"] is False else _targets(meta),
         "root": ("free",) if meta["smpl"] is False else get_args(RootMode),
         "status": PUBLISHED,
-        "keypoints3d": ORIGINS,
+        "keypoints3d": KEYPOINT_ORIGINS,
         "coordinates": tuple(COORDINATES),
         "angles": ("canonical" if meta["sequence"] is None else "continuous",),
         **dict.fromkeys(("camera", "smpl", "image"), (True, False)),
     }
-    if place.label_file is not None:
-        expected["label_file"] = (place.label_file,)
-    for name, values in expected.items():
-        if meta[name] not in values:
+    if origin.label_file is not None:
+        expected["label_file"] = (origin.label_file,)
+    for name, allowed in expected.items():
+        if meta[name] not in allowed:
             yield (
                 "sample",
-                f"meta.json: {name}: expected {' or '.join(map(str, values))}, found {meta[name]!r}",
+                f"meta.json: {name}: expected {' or '.join(map(str, allowed))}, found {meta[name]!r}",
             )
     parts = unpack(label)
     if meta["camera"] is False and parts["cam_int"].any():
@@ -126,13 +116,13 @@ def meta_faults(meta: Mapping[str, Any], label: FloatArray, place: Place) -> Fou
 
 
 def _targets(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """The SMPL bodies whose mesh may have been fitted: the label's, and of neutral ones that of SKEL's gender."""
+    """SMPL genders that may have been fitted: the label's own, and for neutral labels also the gender of the SKEL."""
     own, other = str(meta["smpl_gender"]), str(meta["skel_gender"])
     return (own, other) if own == "neutral" else (own,)
 
 
-def image_faults(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Found:
-    """An image that is not there, cannot be decoded, or is not as the metadata say."""
+def image_faults(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Faults:
+    """An image that is missing, cannot be decoded, or contradicts the metadata."""
     endings = [name for name in members if name not in ("label.npy", "meta.json")]
     if len(endings) != int(meta["image"] is True):
         yield "sample", f"image is {json.dumps(meta['image'])}, and there are {len(endings)} images"
@@ -147,8 +137,8 @@ def image_faults(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Found
             yield "sample", f"{ending}: expected {meta['image_size']} px, found {list(picture.size or ())}"
 
 
-def pair_faults(row: Mapping[str, Any], meta: Mapping[str, Any], label: FloatArray) -> Found:
-    """Where a sample and its row differ."""
+def pair_faults(row: Mapping[str, Any], meta: Mapping[str, Any], label: FloatArray) -> Faults:
+    """Differences between a sample and its row."""
     for name in _SHARED:
         if meta[name] != row[name]:
             yield "sample", f"{name}: {row[name]!r} in its row, {meta[name]!r} in meta.json"
@@ -160,7 +150,7 @@ def pair_faults(row: Mapping[str, Any], meta: Mapping[str, Any], label: FloatArr
 
 
 def row_fault(row: Any) -> str:
-    """What is wrong with the form of a row; '' for nothing."""
+    """What is wrong with the keys and types of a row; '' for nothing."""
     if not isinstance(row, dict):
         return f"expected a JSON object, found {type(row).__name__}"
     if wrong := sorted(_ROW_KEYS ^ row.keys()):

@@ -1,4 +1,4 @@
-"""One shard, read once from its files: all that is wrong with it, each fault where it is, and its people."""
+"""One shard, read once: every fault with its location, and the people whose samples are whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from skelfit.storage.hashed_write import FileRecord
 from skelfit.storage.path_checks import describe_non_file
 from skelfit.verification.integrity.damage import Damage, Kind
 from skelfit.verification.integrity.sample_check import (
-    Place,
+    SampleOrigin,
     image_faults,
     label_faults,
     meta_faults,
@@ -33,8 +33,8 @@ from skelfit.verification.integrity.sample_check import (
     read_meta,
     row_fault,
 )
-from skelfit.verification.integrity.tar_walk import Fault, HashedReader, walk
-from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.integrity.tar_walk import HashedReader, TarFault, walk
+from skelfit.verification.measures.decoded_samples import DecodedPeople
 
 Row = dict[str, Any]
 _KEY = re.compile(r"(.+)-(\d+)-(\d{8,})")
@@ -42,21 +42,21 @@ _KEY = re.compile(r"(.+)-(\d+)-(\d{8,})")
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """What was found in a shard."""
+    """The state of one shard."""
 
     name: str
     damage: tuple[Damage, ...]
     people: int  # samples that are whole
-    marker: ShardMarker | None  # None: there is none that can be read
-    label_file: int | None  # index of the label file that its rows are of
-    span: tuple[int, int] | None  # rows [start, stop) of it, by the marker, or else by the rows
-    rows: Summary  # of the rows that are whole
-    reasons: Mapping[str, int]  # of the rows that are not published, as in the marker
+    marker: ShardMarker | None  # None: it cannot be read
+    label_file: int | None  # index of the label file of its rows; None: not known
+    span: tuple[int, int] | None  # rows [start, stop) of that file, by the marker, else by the rows
+    rows: Summary  # statistics of the rows that are whole
+    reasons: Mapping[str, int]  # counts of the reasons why rows are not published
 
 
 @dataclass
-class _Check:
-    """A shard that is being checked."""
+class _DamageLog:
+    """Gathers the damage of a shard while it is checked."""
 
     files: ShardFiles
     damage: list[Damage] = field(default_factory=list)
@@ -67,40 +67,40 @@ class _Check:
 
     @property
     def located(self) -> bool:
-        """Whether a sample, a row or a place in the tar is known to be damaged."""
+        """Whether some damage has a location: a sample, a row, a missing file or a byte of the tar."""
         return any(d.sample is not None or d.kind == "missing" or "byte" in d.message for d in self.damage)
 
-    def say(self, kind: Kind, message: str, sample: str | None = None) -> None:
+    def add(self, kind: Kind, message: str, sample: str | None = None) -> None:
         self.damage.append(Damage(self.files.name, sample or None, kind, message))
 
 
-def check_shard(files: ShardFiles) -> tuple[ShardCheck, People]:
-    """Read a shard's three files, once each, and compare them; also gives the samples that are whole.
+def check_shard(files: ShardFiles) -> tuple[ShardCheck, DecodedPeople]:
+    """Read the three files of a shard once each and compare them; also returns the samples that are whole.
 
-    Never raises for what is in them.
+    Content of the files raises no exception.
     """
-    check = _Check(files)
-    marker = _read_marker(check)
-    rows, sidecar_good = _read_rows(check, marker)
-    people, tar_good = _read_tar(check, marker, rows, sidecar_good)
+    log = _DamageLog(files)
+    marker = _read_marker(log)
+    rows, sidecar_matches = _read_rows(log, marker)
+    people, tar_matches = _read_tar(log, marker, rows, sidecar_matches)
     published = [row for row in rows.values() if row["status"] in PUBLISHED]
     summary, reasons = Summary.of_rows(rows.values()), _reasons(rows.values())
     if marker is not None:
-        _check_counts(check, marker, len(rows), len(published), summary, reasons)
-        if not (tar_good and sidecar_good) and rows and not check.located:
-            check.say("marker", f"{files.marker}: of another time: every sample agrees with its row")
-    files_of = Counter(int(match[2]) for row in rows.values() if (match := _KEY.fullmatch(row["key"])))
-    found = ShardCheck(
+        _check_counts(log, marker, len(rows), len(published), summary, reasons)
+        if not (tar_matches and sidecar_matches) and rows and not log.located:
+            log.add("marker", f"{files.marker}: of another time: every sample agrees with its row")
+    file_indices = Counter(int(match[2]) for row in rows.values() if (match := _KEY.fullmatch(row["key"])))
+    result = ShardCheck(
         name=files.name,
-        damage=tuple(check.damage),
+        damage=tuple(log.damage),
         people=len(people),
         marker=marker,
-        label_file=files_of.most_common(1)[0][0] if files_of else None,
+        label_file=file_indices.most_common(1)[0][0] if file_indices else None,
         span=_span(marker, rows),
         rows=summary,
         reasons=reasons,
     )
-    return found, people
+    return result, people
 
 
 def _span(marker: ShardMarker | None, rows: Mapping[str, Row]) -> tuple[int, int] | None:
@@ -117,77 +117,79 @@ def _reasons(rows: Any) -> dict[str, int]:
     return dict(sorted(kinds.items()))
 
 
-def _read_marker(check: _Check) -> ShardMarker | None:
-    path = check.files.marker
+def _read_marker(log: _DamageLog) -> ShardMarker | None:
+    path = log.files.marker
     if not path.exists():
-        check.say("missing", f"{path}: no such file: the shard is not finished, or the marker was removed")
+        log.add("missing", f"{path}: no such file: the shard is not finished, or the marker was removed")
         return None
     try:
-        marker = read_marker(check.files)
+        marker = read_marker(log.files)
         text = path.read_bytes()
         if text != (json.dumps(json.loads(text), indent=2) + "\n").encode():
-            check.say("marker", f"{path}: not written as skelfit writes it")
+            log.add("marker", f"{path}: not written as skelfit writes it")
         if mapping_hash(marker.identity) != marker.identity_sha256:
-            check.say("marker", f"{path}: 'identity_sha256': it is not the hash of the identity")
+            log.add("marker", f"{path}: 'identity_sha256': it is not the hash of the identity")
         if not all(isinstance(n, int) for n in (marker.start, marker.stop, marker.rows_in, marker.rows_out)):
             raise ShardError(path, "start, stop, rows_in, rows_out", "numbers", "something else")
     except (ShardError, ValueError, OSError) as error:
-        check.say("marker", str(error))
+        log.add("marker", str(error))
         return None
     return marker
 
 
-def _read_rows(check: _Check, marker: ShardMarker | None) -> tuple[dict[str, Row], bool]:
-    """The rows that are whole, by their keys, and whether the sidecar is the one of the marker."""
-    path = check.files.sidecar
+def _read_rows(log: _DamageLog, marker: ShardMarker | None) -> tuple[dict[str, Row], bool]:
+    """The whole rows by key, and whether the sidecar is that of the marker."""
+    path = log.files.sidecar
     try:
         content = path.read_bytes()
     except OSError as error:
-        check.say("missing", f"{path}: {error.strerror}")
+        log.add("missing", f"{path}: {error.strerror}")
         return {}, False
-    good = True
+    matches_marker = True
     if marker is not None:
-        found = FileRecord(len(content), hashlib.sha256(content).hexdigest())
-        good = _compare_files(check, "sidecar", path, marker.sidecar, found)
+        actual = FileRecord(len(content), hashlib.sha256(content).hexdigest())
+        matches_marker = _compare_files(log, "sidecar", path, marker.sidecar, actual)
     rows: dict[str, Row] = {}
     file = _label_file(content)
     number = marker.start if marker is not None else None
     for line in content.splitlines(keepends=True):
         row, fault = _read_row(line)
-        named = -1 if row is None else _number(row["key"], f"{check.subset}-{file}-")
-        if number is None:  # without a marker, the first row says where a shard begins
-            number = max(named, 0)
-        key = f"{check.subset}-{file}-{number:08d}"
+        key_number = -1 if row is None else _number(row["key"], f"{log.subset}-{file}-")
+        if number is None:  # without a marker, the shard begins with its first row
+            number = max(key_number, 0)
+        key = f"{log.subset}-{file}-{number:08d}"
         if row is None:
-            check.say("row", f"{path}: line {line[:40]!r}: {fault}", key)
+            log.add("row", f"{path}: line {line[:40]!r}: {fault}", key)
         elif row["key"] in rows:
-            check.say("duplicate", f"{path}: {row['key']} stands in it twice", row["key"])
+            log.add("duplicate", f"{path}: {row['key']} occurs twice", row["key"])
             continue
-        elif named != row["row"]:
-            check.say("row", f"{path}: {row['key']}: expected row {named} of {key}, found {row['row']}", key)
-        elif named != number:
-            check.say("foreign", f"{path}: expected {key}, found {row['key']}", row["key"])
-            number = named
+        elif key_number != row["row"]:
+            log.add(
+                "row", f"{path}: {row['key']}: expected row {key_number} of {key}, found {row['row']}", key
+            )
+        elif key_number != number:
+            log.add("foreign", f"{path}: expected {key}, found {row['key']}", row["key"])
+            number = key_number
         if row is not None:
             if row["status"] not in PUBLISHED and row_digest(row, {}) != row["digest"]:
-                check.say("row", f"{path}: {row['key']}: its digest is not that of the row", row["key"])
+                log.add("row", f"{path}: {row['key']}: its digest is not that of the row", row["key"])
             rows[row["key"]] = row
         number += 1
     if content and not content.endswith(b"\n"):
-        check.say("sidecar", f"{path}: cut off in its last line")
-    return rows, good
+        log.add("sidecar", f"{path}: cut off in its last line")
+    return rows, matches_marker
 
 
 def _number(key: str, head: str) -> int:
-    """The row that a key names, behind its head; -1 for a key of another form."""
+    """The row number in a key that starts with `head`; -1 for other keys."""
     digits = key[len(head) :]
     return int(digits) if key.startswith(head) and re.fullmatch(r"\d{8,}", digits, re.ASCII) else -1
 
 
 def _label_file(content: bytes) -> int:
-    """The index of the label file that most keys of a sidecar name."""
-    found = Counter(re.findall(rb'^\{"key": "[^"]*-(\d+)-\d{8,}"', content, re.MULTILINE))
-    return int(found.most_common(1)[0][0]) if found else 0
+    """The index of the label file in most keys of a sidecar."""
+    indices = Counter(re.findall(rb'^\{"key": "[^"]*-(\d+)-\d{8,}"', content, re.MULTILINE))
+    return int(indices.most_common(1)[0][0]) if indices else 0
 
 
 def _read_row(line: bytes) -> tuple[Row | None, str]:
@@ -202,69 +204,69 @@ def _read_row(line: bytes) -> tuple[Row | None, str]:
     return row, ""
 
 
-def _compare_files(check: _Check, kind: Kind, path: Any, told: FileRecord, found: FileRecord) -> bool:
-    if found.bytes != told.bytes:
-        check.say(kind, f"{path}: expected {told.bytes} bytes, found {found.bytes}")
-    elif found.sha256 != told.sha256:
-        check.say(kind, f"{path}: expected sha256 {told.sha256}, found {found.sha256}")
-    return found == told
+def _compare_files(log: _DamageLog, kind: Kind, path: Any, expected: FileRecord, actual: FileRecord) -> bool:
+    if actual.bytes != expected.bytes:
+        log.add(kind, f"{path}: expected {expected.bytes} bytes, found {actual.bytes}")
+    elif actual.sha256 != expected.sha256:
+        log.add(kind, f"{path}: expected sha256 {expected.sha256}, found {actual.sha256}")
+    return actual == expected
 
 
 def _read_tar(
-    check: _Check, marker: ShardMarker | None, rows: Mapping[str, Row], sidecar_good: bool
-) -> tuple[People, bool]:
-    """The people of the tar, and whether it is the one of the marker."""
-    path = check.files.tar
+    log: _DamageLog, marker: ShardMarker | None, rows: Mapping[str, Row], sidecar_matches: bool
+) -> tuple[DecodedPeople, bool]:
+    """The people of the tar, and whether the tar is that of the marker."""
+    path = log.files.tar
     order = {key: i for i, key in enumerate(k for k, row in rows.items() if row["status"] in PUBLISHED)}
-    judge = _Judge(check, rows, _place(check, marker, rows))
-    good = True
+    checker = _SampleChecker(log, rows, _origin(log, marker, rows))
+    matches_marker = True
     if other := describe_non_file(path):  # to open a named pipe would block
-        check.say("missing", f"{path}: {other}, not a regular file")
-        return judge.people(), False
+        log.add("missing", f"{path}: {other}, not a regular file")
+        return checker.people(), False
     try:
         with open(path, "rb") as stream:
             reader = HashedReader(stream)
-            seen: dict[str, int] = {}
-            for key, members in _samples(check, reader, rows):
-                if key in seen:
-                    check.say("duplicate", f"{path}: {key}: a second sample of this key", key)
-                elif key in order and seen and order[key] < max(seen.values()):
-                    check.say("foreign", f"{path}: {key}: not in the order of the rows", key)
-                judge.take(key, members, first=key not in seen)
-                seen[key] = order.get(key, -1)
-            found = FileRecord(reader.count, reader.finish())
+            position: dict[str, int] = {}
+            for key, members in _samples(log, reader, rows):
+                if key in position:
+                    log.add("duplicate", f"{path}: {key}: a second sample of this key", key)
+                elif key in order and position and order[key] < max(position.values()):
+                    log.add("foreign", f"{path}: {key}: not in the order of the rows", key)
+                checker.check(key, members, first=key not in position)
+                position[key] = order.get(key, -1)
+            actual = FileRecord(reader.count, reader.finish())
         if marker is not None:
-            found = FileRecord(reader.count, found.sha256)
-            good = _compare_files(check, "tar", path, marker.tar, found)
+            actual = FileRecord(reader.count, actual.sha256)
+            matches_marker = _compare_files(log, "tar", path, marker.tar, actual)
     except OSError as error:
-        check.say("missing", f"{path}: {error.strerror}")
-        return judge.people(), False
+        log.add("missing", f"{path}: {error.strerror}")
+        return checker.people(), False
     for key in order:
-        if key not in seen:
-            check.say("lost", f"{path}: {key}: published, says its row; no sample in the tar", key)
-    # Row and sample share a digest; which of them is damaged, the hashes of the two files tell.
-    for key in judge.strangers:
-        row_only = good and not sidecar_good
+        if key not in position:
+            log.add("lost", f"{path}: {key}: its row is published, and the tar has no sample of it", key)
+    # A digest covers row and sample. The hashes of the two files tell which of them is damaged.
+    for key in checker.digest_mismatches:
+        row_only = matches_marker and not sidecar_matches
         kind: Kind = "row" if row_only else "sample"
-        where = check.files.sidecar if row_only else path
-        check.say(kind, f"{where}: {key}: the digest in its row is not that of row and sample", key)
-    return judge.people(), good
+        damaged_file = log.files.sidecar if row_only else path
+        log.add(kind, f"{damaged_file}: {key}: the digest in its row is not that of row and sample", key)
+    return checker.people(), matches_marker
 
 
 def _samples(
-    check: _Check, reader: HashedReader, rows: Mapping[str, Row]
+    log: _DamageLog, reader: HashedReader, rows: Mapping[str, Row]
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Key and members of each sample; tells of what is between them."""
-    path, key = check.files.tar, ""
+    """Key and members of each sample; logs faults of the tar."""
+    path, key = log.files.tar, ""
     members: dict[str, bytes] = {}
     for item in walk(reader):
         name, _, ending = item.name.partition(".")
-        if isinstance(item, Fault):
-            # The name in a damaged header may be damaged too.
-            check.say("tar", f"{path}: {item.message}", name if name in rows or not rows else None)
+        if isinstance(item, TarFault):
+            # The name in a damaged header may be damaged, too.
+            log.add("tar", f"{path}: {item.message}", name if name in rows or not rows else None)
             continue
-        if item.header:
-            check.say("tar", f"{path}: {item.name}: {item.header}", name)
+        if item.fault:
+            log.add("tar", f"{path}: {item.name}: {item.fault}", name)
         if name != key or ending in members:
             if members:
                 yield key, members
@@ -274,74 +276,74 @@ def _samples(
         yield key, members
 
 
-def _place(check: _Check, marker: ShardMarker | None, rows: Mapping[str, Row]) -> Place:
-    """Where samples of this shard belong, as the marker tells."""
+def _origin(log: _DamageLog, marker: ShardMarker | None, rows: Mapping[str, Row]) -> SampleOrigin:
+    """The subset and label file of the samples, by the marker."""
     try:
         assert marker is not None
         file = next(int(match[2]) for key in rows if (match := _KEY.fullmatch(key)))
-        return Place(check.subset, marker.identity["labels"][file]["name"])
+        return SampleOrigin(log.subset, marker.identity["labels"][file]["name"])
     except (AssertionError, StopIteration, LookupError, TypeError):
-        return Place(check.subset, None)
+        return SampleOrigin(log.subset, None)
 
 
-class _Judge:
-    """Takes the samples of a shard one by one, and keeps those that can be measured."""
+class _SampleChecker:
+    """Checks samples of a shard one by one, and keeps those that can be measured."""
 
-    def __init__(self, check: _Check, rows: Mapping[str, Row], place: Place) -> None:
-        self.check, self.rows, self.place = check, rows, place
-        self.strangers: list[str] = []  # whose digest is not that of row and sample
-        self.kept: list[tuple[str, FloatArray, dict[str, Any]]] = []
+    def __init__(self, log: _DamageLog, rows: Mapping[str, Row], origin: SampleOrigin) -> None:
+        self.log, self.rows, self.origin = log, rows, origin
+        self.digest_mismatches: list[str] = []  # keys whose digest is not that of row and sample
+        self.decoded: list[tuple[str, FloatArray, dict[str, Any]]] = []
 
-    def take(self, key: str, members: Mapping[str, bytes], *, first: bool) -> None:
+    def check(self, key: str, members: Mapping[str, bytes], *, first: bool) -> None:
         """Check a sample against its row."""
         row = self.rows.get(key)
         if row is None and self.rows:
-            self._say(key, "foreign", "the sidecar has no row of it")
+            self._add(key, "foreign", "the sidecar has no row of it")
         elif row is not None and row["status"] not in PUBLISHED:
-            self._say(key, "foreign", f"its row says {row['status']}: not published")
+            self._add(key, "foreign", f"its row says {row['status']}: not published")
         elif row is not None and row_digest(row, members) != row["digest"]:
-            self.strangers.append(key)
+            self.digest_mismatches.append(key)
         label, fault = read_label(members)
         meta, meta_fault = read_meta(members)
         for text in filter(None, (fault, meta_fault)):
-            self._say(key, "sample", text)
+            self._add(key, "sample", text)
         if label is None or meta is None:
             return
         faults = [
             *label_faults(label),
-            *meta_faults(meta, label, self.place),
+            *meta_faults(meta, label, self.origin),
             *image_faults(meta, members),
             *(pair_faults(row, meta, label) if row is not None and row["status"] in PUBLISHED else ()),
         ]
         for kind, text in faults:
-            self._say(key, kind, text)
+            self._add(key, kind, text)
         if first and not faults and meta["key"] == key:
-            self.kept.append((key, label, meta))
+            self.decoded.append((key, label, meta))
 
-    def _say(self, key: str, kind: Kind, text: str) -> None:
-        self.check.say(kind, f"{self.check.files.tar}: {key}: {text}", key)
+    def _add(self, key: str, kind: Kind, text: str) -> None:
+        self.log.add(kind, f"{self.log.files.tar}: {key}: {text}", key)
 
-    def people(self) -> People:
-        """Those who can be measured."""
-        keys, labels, metas = zip(*self.kept, strict=True) if self.kept else ((), (), ())
+    def people(self) -> DecodedPeople:
+        """The people who can be measured."""
+        keys, labels, metas = zip(*self.decoded, strict=True) if self.decoded else ((), (), ())
         array = np.array(labels, np.float32).reshape(-1, LABEL_SIZE)
-        return People(self.check.files.name, tuple(keys), array, tuple(metas))
+        return DecodedPeople(self.log.files.name, tuple(keys), array, tuple(metas))
 
 
 def _check_counts(
-    check: _Check, marker: ShardMarker, rows: int, people: int, summary: Summary, reasons: Mapping[str, int]
+    log: _DamageLog, marker: ShardMarker, rows: int, people: int, summary: Summary, reasons: Mapping[str, int]
 ) -> None:
-    """What the marker counts, against the rows."""
-    told: Sequence[tuple[str, Any, Any]] = (
+    """The counts of the marker against the rows."""
+    counts: Sequence[tuple[str, Any, Any]] = (
         ("rows_in", marker.rows_in, rows),
         ("stop - start", marker.stop - marker.start, rows),
         ("rows_out", marker.rows_out, people),
         ("statuses", dict(marker.statuses), dict(sorted(summary.statuses.items()))),
         ("rejected", dict(marker.rejected), dict(reasons)),
     )
-    for name, said, found in told:
-        if said != found:
-            check.say(
+    for name, stated, actual in counts:
+        if stated != actual:
+            log.add(
                 "marker",
-                f"{check.files.marker}: '{name}': expected {found}, as the sidecar has, found {said}",
+                f"{log.files.marker}: '{name}': expected {actual}, as the sidecar has, found {stated}",
             )

@@ -1,1 +1,1 @@
-"""What is measured of people and of sequences."""
+"""Measures of people and of sequences."""

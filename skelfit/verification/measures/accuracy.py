@@ -1,4 +1,4 @@
-"""How far the fitted skin and joints lie from those of the label: distances in mm, everything made again."""
+"""Distances in mm of the fitted skin and joints to those of the label, both posed again from stored parameters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.assets import SkelAsset
 from skelfit.bodies.joint_distances import JOINT_ERRORS, joint_errors
-from skelfit.verification.measures.decoded_samples import People
-from skelfit.verification.measures.remade_bodies import MOST_M, Array, Bodies, Group, Skin32
+from skelfit.verification.measures.decoded_samples import DecodedPeople
+from skelfit.verification.measures.posed_bodies import MAX_M, Array, BodyModels, PosedGroup, Skin32
 
 VERTICES = 6890
 # Parts of the skin, by the SKEL joint that moves a vertex most.
@@ -24,11 +24,11 @@ _PART_OF_JOINT = (0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6, 7, 8, 9, 10, 11, 12, 12, 13, 
 
 @dataclass(frozen=True)
 class JointSet:
-    """Points by a named regressor of posed skins; `root` are those in whose middle the root is."""
+    """Points that a regressor gives for a posed skin. The root is the mean of the points in `root`."""
 
     regressor: str
     points: tuple[int, ...]
-    root: tuple[int, ...]  # places in `points`
+    root: tuple[int, ...]  # indices in `points`
 
 
 _KEYPOINTS = "keypoints44.npz of the models, on both skins"
@@ -43,18 +43,16 @@ JOINT_SETS: Mapping[str, JointSet] = {
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Errors of N people in mm; NaN where a label has no SMPL parameters, or the models no such regressor."""
+    """Errors of N people in mm; NaN where the label has no SMPL parameters, or the models lack the regressor."""
 
     vertex_mm: Array  # (N,V) distance of each skin vertex
     pve_mm: Array  # (N,) mean of them
     max_vertex_mm: Array  # (N,)
     part_mm: Array  # (N,P) mean over the vertices of each of PARTS
-    joints_mm: Mapping[str, Array]  # by joint set (N,3): as they are, roots matched, similarity-aligned
+    joints_mm: Mapping[str, Array]  # by joint set (N,3): not aligned, roots aligned, similarity-aligned
     stored_off_mm: Array  # (N,2) how far the stored PVE and max vertex error lie from these
-    extremity_deg: Array  # (N,) how far the label bends SMPL's body joints, root mean square
-    smpl_joints: (
-        Array  # (N,2,24,3) m, SMPL's joints of the label's skin and of the fitted one, with translation
-    )
+    extremity_deg: Array  # (N,) root mean square rotation of SMPL's body joints in the label
+    smpl_joints: Array  # (N,2,24,3) m, SMPL's joints of the label's and the fitted skin, with translation
 
 
 def parts_of_vertices(asset: SkelAsset) -> NDArray[np.int64]:
@@ -62,7 +60,7 @@ def parts_of_vertices(asset: SkelAsset) -> NDArray[np.int64]:
     return np.array(_PART_OF_JOINT)[np.asarray(asset.skin_weights).argmax(1)]
 
 
-def measure_accuracy(bodies: Bodies, people: People, groups: list[Group]) -> Accuracy:
+def measure_accuracy(bodies: BodyModels, people: DecodedPeople, groups: list[PosedGroup]) -> Accuracy:
     """The errors of people whose bodies are posed in `groups`."""
     n, fields = len(people), people.fields()
 
@@ -76,21 +74,21 @@ def measure_accuracy(bodies: Bodies, people: People, groups: list[Group]) -> Acc
             continue
         distance = vertex_distances(group)
         vertex[group.rows] = distance
-        which = parts_of_vertices(group.skel.asset)
+        vertex_part = parts_of_vertices(group.skel.asset)
         for p in range(len(PARTS)):
-            part[group.rows, p] = distance[:, which == p].mean(1)
+            part[group.rows, p] = distance[:, vertex_part == p].mean(1)
         regressors = {"smpl24": group.smpl_joints, "skel24": bodies.skel_joints(group.skel.gender)}
         if bodies.has_keypoints:
             regressors["keypoints44"] = bodies.keypoints()
-        moved = group.target_to_skin
-        points = {name: (r(group.target), r.moved(r(group.skin), moved)) for name, r in regressors.items()}
+        offset = group.target_to_skin
+        points = {name: (r(group.target), r.moved(r(group.skin), offset)) for name, r in regressors.items()}
         for name, joint_set in JOINT_SETS.items():
             source = "keypoints44" if joint_set.regressor == _KEYPOINTS else name
             if source in points:
                 label, fit = (x[:, list(joint_set.points)] for x in points[source])
                 joints[name][group.rows] = joint_errors(label, fit, joint_set.root)
-        place = fields["smpl_trans"][group.rows].astype(np.float64)[:, None]
-        joints24[group.rows] = np.stack([x + place for x in points["smpl24"]], 1)
+        trans = fields["smpl_trans"][group.rows].astype(np.float64)[:, None]
+        joints24[group.rows] = np.stack([x + trans for x in points["smpl24"]], 1)
     pve, furthest = vertex.mean(1), vertex.max(1)
     return Accuracy(
         vertex_mm=vertex,
@@ -104,17 +102,17 @@ def measure_accuracy(bodies: Bodies, people: People, groups: list[Group]) -> Acc
     )
 
 
-def vertex_distances(group: Group) -> Skin32:
+def vertex_distances(group: PosedGroup) -> Skin32:
     """Distances (K,V) mm of a group's fitted skins to those of the labels."""
-    moved = np.clip(group.target_to_skin, -MOST_M, MOST_M).astype(np.float32)
-    x, y, z = (group.skin[..., c] - group.target[..., c] + moved[:, None, c] for c in range(3))
-    found: Skin32 = np.float32(1000) * np.sqrt(x * x + y * y + z * z)
-    return found
+    offset = np.clip(group.target_to_skin, -MAX_M, MAX_M).astype(np.float32)
+    x, y, z = (group.skin[..., c] - group.target[..., c] + offset[:, None, c] for c in range(3))
+    distances: Skin32 = np.float32(1000) * np.sqrt(x * x + y * y + z * z)
+    return distances
 
 
 def _extremity(pose: NDArray[np.float32]) -> Array:
     """Root mean square angle (N,) in degrees of SMPL's body joints, 1 to 21, of poses (N,24,3) axis-angle."""
     angle = np.linalg.norm(pose[:, 1:22].astype(np.float64), axis=-1)
     angle = np.abs((angle + np.pi) % (2 * np.pi) - np.pi)  # a whole turn is none
-    found: Array = np.degrees(np.sqrt((angle**2).mean(1)))
-    return found
+    rms: Array = np.degrees(np.sqrt((angle**2).mean(1)))
+    return rms

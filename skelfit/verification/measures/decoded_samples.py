@@ -1,4 +1,4 @@
-"""The people of a shard as the checks and the metrics take them: decoded, and found to be whole."""
+"""The people of a shard whose samples are whole, decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skelfit.shards.label_vector import LABEL_SIZE, FloatArray, unpack
 
 
 @dataclass(frozen=True)
-class People:
+class DecodedPeople:
     """N people of one shard, in the order of their rows."""
 
     shard: str  # its name
@@ -35,8 +35,8 @@ class People:
         """The parts of the labels by name, each (N, *shape)."""
         return unpack(self.labels)
 
-    def chosen(self, some: NDArray[np.bool_]) -> People:
-        """Those of whom `some` (N,) is true."""
-        index = np.flatnonzero(some)
+    def select(self, mask: NDArray[np.bool_]) -> DecodedPeople:
+        """The people for whom `mask` (N,) is true."""
+        index = np.flatnonzero(mask)
         keys, metas = tuple(self.keys[i] for i in index), tuple(self.metas[i] for i in index)
-        return People(self.shard, keys, self.labels[index], metas)
+        return DecodedPeople(self.shard, keys, self.labels[index], metas)

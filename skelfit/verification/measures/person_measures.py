@@ -1,4 +1,4 @@
-"""Everything that is measured of people, from their stored parameters and the body models alone."""
+"""All measures of people, from their stored parameters and the body models alone."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from dataclasses import dataclass
 
 from skelfit.verification.measures.accuracy import Accuracy, measure_accuracy
 from skelfit.verification.measures.anatomy import Anatomy, measure_anatomy
-from skelfit.verification.measures.bone_protrusion import Bones, measure_bones
-from skelfit.verification.measures.decoded_samples import People
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.bone_protrusion import BoneProtrusion, measure_bones
+from skelfit.verification.measures.decoded_samples import DecodedPeople
+from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.measures.reprojection import Reprojection, measure_reprojection
 
-BATCH = 128  # people that are measured at once
-BONES_EVERY = 16  # bones are looked at for one person in so many
+BATCH = 128  # people measured at once
+BONES_EVERY = 16  # bones are measured for one person in so many
 
 
 @dataclass(frozen=True)
 class PersonMetrics:
-    """What was measured of N people; arrays have N rows."""
+    """The measures of N people; arrays have N rows."""
 
-    people: People
+    people: DecodedPeople
     accuracy: Accuracy
     reprojection: Reprojection
     anatomy: Anatomy
-    bones: Bones
+    bones: BoneProtrusion
 
 
-def measure(bodies: Bodies, people: People, *, bones_every: int = BONES_EVERY) -> PersonMetrics:
-    """Measure N people, of whom every label is finite. Raises ModelError when the models lack a gender."""
+def measure(bodies: BodyModels, people: DecodedPeople, *, bones_every: int = BONES_EVERY) -> PersonMetrics:
+    """Measure N people. Raises ModelError when the models lack a gender."""
     groups = bodies.pose(people)
     return PersonMetrics(
         people=people,

@@ -1,6 +1,6 @@
-"""Where label and fit lie in the picture: both skins' keypoints against those that the labels give.
+"""Distances in the image of both skins' keypoints to the 2D keypoints of the labels.
 
-Measured for the SMPL label and the SKEL fit side by side, so that a bad label is told from a bad fit.
+The SMPL label and the SKEL fit are measured side by side, to tell a bad label from a bad fit.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.verification.measures.decoded_samples import People
-from skelfit.verification.measures.remade_bodies import Array, Bodies, Group
+from skelfit.verification.measures.decoded_samples import DecodedPeople
+from skelfit.verification.measures.posed_bodies import Array, BodyModels, PosedGroup
 
 SEEN = 0.3  # confidence from which a given keypoint counts, as in 4D-Humans
 PCK_AT = (0.05, 0.1)  # of the box side
 BAD_LABEL, BAD_FIT = 0.1, 0.05  # of the box side: the label's error, and what the fit adds to it
-_SWAP_GAIN = 0.5  # keypoints are called swapped where exchanging left and right at least halves the error ...
-_SWAP_LEAST = 0.03  # ... and the error is more than this share of the box side
+# Keypoints count as swapped if exchanging left and right at least halves an error that is more than _SWAP_LEAST, as a
+# share of the box side.
+_SWAP_GAIN, _SWAP_LEAST = 0.5, 0.03
 _PAIRS = (
     (2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18), (19, 22), (20, 23), (21, 24),
     (25, 30), (26, 29), (27, 28), (31, 36), (32, 35), (33, 34),
@@ -36,17 +37,17 @@ MIRRORED_KEYPOINTS: tuple[int, ...] = tuple(_mirrored())
 
 @dataclass(frozen=True)
 class Reprojection:
-    """Of N people, the label and the fit in the last dimension; NaN without camera, keypoints or SMPL parameters."""
+    """Of N people; label and fit in the last dimension. NaN without camera, keypoints or SMPL parameters."""
 
     seen: NDArray[np.int64]  # (N,) keypoints that count
-    px: Array  # (N,2) mean distance; NaN where one of them is behind the camera
+    px: Array  # (N,2) mean distance; NaN where a keypoint is behind the camera
     share: Array  # (N,2) the same as a share of the box side
     pck: Array  # (N,2,2) share of keypoints within PCK_AT of the box side: label and fit, threshold
-    swapped: NDArray[np.bool_]  # (N,) left and right of the given keypoints look exchanged
+    swapped: NDArray[np.bool_]  # (N,) the given keypoints seem to have left and right exchanged
 
 
-def measure_reprojection(bodies: Bodies, people: People, groups: list[Group]) -> Reprojection:
-    """Distances in the picture of people whose bodies are posed in `groups`."""
+def measure_reprojection(bodies: BodyModels, people: DecodedPeople, groups: list[PosedGroup]) -> Reprojection:
+    """Distances in the image for people whose bodies are posed in `groups`."""
     n, fields = len(people), people.fields()
     given = fields["gtkps"].astype(np.float64)
     counts = given[..., 2] >= SEEN
@@ -57,8 +58,8 @@ def measure_reprojection(bodies: Bodies, people: People, groups: list[Group]) ->
         for group in groups:
             if group.smpl_joints is not None:
                 for k, (skin, name) in enumerate(((group.target, "smpl_trans"), (group.skin, "skel_trans"))):
-                    place = fields[name][group.rows].astype(np.float64)[:, None]
-                    points[group.rows, k] = bodies.keypoints()(skin) + place
+                    trans = fields[name][group.rows].astype(np.float64)[:, None]
+                    points[group.rows, k] = bodies.keypoints()(skin) + trans
     points[~usable] = np.nan
     counts &= usable[:, None] & np.isfinite(points[:, 0, :, 0])
     box = 200 * fields["scale"].max(1).astype(np.float64)
@@ -88,14 +89,14 @@ def _project(points: Array, camera: Array) -> Array:
     image = points @ np.swapaxes(camera, 1, 2)[:, None]
     depth = image[..., 2:]
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Array = np.where(depth <= 0, np.inf, image[..., :2] / np.where(depth == 0, 1.0, depth))
-    return found
+        pixels: Array = np.where(depth <= 0, np.inf, image[..., :2] / np.where(depth == 0, 1.0, depth))
+    return pixels
 
 
 def _mean_over(values: Array, counts: NDArray[np.bool_]) -> Array:
-    """Mean of values (N,...,K) over those that count (N,K) or (N,...,K); NaN for none, or where one is infinite."""
-    where = counts if counts.ndim == values.ndim else counts[:, None]
-    total = np.where(where, values, 0.0).sum(-1)
-    number = where.sum(-1)
-    found: Array = np.where((number > 0) & np.isfinite(total), total / np.maximum(number, 1), np.nan)
-    return found
+    """Mean of values (N,...,K) where `counts` (N,K) or (N,...,K); NaN where none counts, or one is infinite."""
+    mask = counts if counts.ndim == values.ndim else counts[:, None]
+    total = np.where(mask, values, 0.0).sum(-1)
+    number = mask.sum(-1)
+    means: Array = np.where((number > 0) & np.isfinite(total), total / np.maximum(number, 1), np.nan)
+    return means

@@ -1,1 +1,1 @@
-"""The report of a verification: data, tables, page, terminal."""
+"""The report of a verification: data, tables, page, terminal lines."""

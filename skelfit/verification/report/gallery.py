@@ -1,4 +1,4 @@
-"""The people that a report shows: their meshes, and their photos with the skeleton drawn in."""
+"""Meshes of single people for viewing, and their photos with the projected skeleton."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from skelfit.shards.shard_files import ShardError
 
 Array = NDArray[np.float64]
 
-PHOTO_SIDE = 480  # px; photos are cut to the person and made this small
-_BONE_CELL_M = 0.010  # bones are thinned to one vertex in a cube of this side
+PHOTO_SIDE = 480  # px; the longer side of a photo after cropping
+_BONE_CELL_M = 0.010  # of the cubes in which one bone vertex is kept
 
-# From the coordinates of a label to those of the viewer, whose y is up and whose z is towards whoever looks.
+# Rotations from the coordinates of a label to those of the viewer: y up, z towards the viewer.
 _CAMERA_TO_VIEW = np.diag([1.0, -1.0, -1.0])
-_WORLD_TO_VIEW = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])  # of a world with y up, seen along its -x
+_WORLD_TO_VIEW = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])  # from a world with y up, seen along its -x
 _TO_VIEW: dict[str, Array] = {
     "world_y_up": _WORLD_TO_VIEW,
     "world_z_up": _WORLD_TO_VIEW @ Y_UP_FROM_Z_UP,
@@ -42,13 +42,13 @@ _TO_VIEW: dict[str, Array] = {
 
 
 def to_view(coordinates: str) -> Array:
-    """From the coordinates of a label to those of a viewer: (3,3), whose rows are the viewer's axes."""
+    """The rotation (3,3) from the coordinates of a label to those of a viewer: y up, z towards the viewer."""
     return _TO_VIEW.get(coordinates, _CAMERA_TO_VIEW)
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What a tar holds of a person."""
+class StoredPerson:
+    """The sample of a person, decoded."""
 
     fields: Mapping[str, FloatArray]
     meta: Mapping[str, Any]
@@ -56,39 +56,37 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A person's photo; points are in its pixels."""
+class PersonPhoto:
+    """The photo of a person, cropped and scaled; points are in its pixels."""
 
     jpeg: bytes
     size: tuple[int, int]
     joints: Array  # (24,2) of the fitted skeleton
-    keypoints: Array  # (K,2) those given with some confidence
+    keypoints: Array  # (K,2) of the label, those with a confidence above 0
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A person to look at; points in metres about the person's middle, y up."""
+class PersonDrawing:
+    """A person's meshes; points in metres, y up, centred on the skin."""
 
     key: str
     gender: str  # of SKEL
-    target: (
-        Array | None
-    )  # (V,3) SMPL's skin that was fitted; None where the shards do not hold SMPL's parameters
+    target: Array | None  # (V,3) SMPL's skin that was fitted; None without SMPL parameters
     skin: Array  # (V,3) SKEL's
     bones: Array  # (B,3)
-    photo: Photo | None
+    photo: PersonPhoto | None
 
 
 @dataclass(frozen=True)
 class ThinBones:
-    """Fewer vertices of a bone mesh, and their faces."""
+    """A bone mesh with fewer vertices."""
 
-    vertices: NDArray[np.int64]  # (B,) which of the mesh
+    vertices: NDArray[np.int64]  # (B,) indices into the whole mesh
     faces: NDArray[np.int32]  # (F,3)
 
 
 def thin_bones(asset: SkelAsset) -> ThinBones:
-    """The bone mesh with one vertex in each small cube, never of two bones; for looking at, not for measuring."""
+    """The bone mesh with one vertex of a bone in each small cube; for viewing, not for measuring."""
     bone = asset.bone_weights_rigid.argmax(1)
     cells = np.floor(asset.bone_v_template / _BONE_CELL_M).astype(np.int64)
     _, first, cell = np.unique(np.column_stack([bone, cells]), axis=0, return_index=True, return_inverse=True)
@@ -97,28 +95,28 @@ def thin_bones(asset: SkelAsset) -> ThinBones:
     return ThinBones(first, faces[whole].astype(np.int32))
 
 
-def read_people(tar: Path, keys: Iterable[str]) -> dict[str, Sample]:
-    """The samples of these keys; those that the tar does not have are left out. Raises ShardError."""
-    wanted, found = set(keys), dict[str, dict[str, bytes]]()
+def read_people(tar: Path, keys: Iterable[str]) -> dict[str, StoredPerson]:
+    """The samples with these keys, without those that the tar does not have. Raises ShardError."""
+    wanted, members_of = set(keys), dict[str, dict[str, bytes]]()
     try:
         with tarfile.open(tar) as stream:
             for member in stream:
                 key, _, ending = member.name.partition(".")
                 if key in wanted and (content := stream.extractfile(member)):
-                    found.setdefault(key, {})[ending] = content.read()
-        return {key: _sample(members) for key, members in found.items()}
+                    members_of.setdefault(key, {})[ending] = content.read()
+        return {key: _sample(members) for key, members in members_of.items()}
     except (OSError, tarfile.TarError, ValueError, KeyError) as error:
         raise ShardError(tar, None, "a tar of skelfit samples", repr(error)) from None
 
 
-def _sample(members: dict[str, bytes]) -> Sample:
+def _sample(members: dict[str, bytes]) -> StoredPerson:
     label = np.load(io.BytesIO(members.pop("label.npy")), allow_pickle=False)
     meta = json.loads(members.pop("meta.json"))
-    return Sample(unpack(label), meta, next(iter(members.values()), None))
+    return StoredPerson(unpack(label), meta, next(iter(members.values()), None))
 
 
-class Artist:
-    """Draws people with a set of body models; a model is made when it is first needed."""
+class PersonDrawer:
+    """Poses people for viewing; a body model is made when it is first needed."""
 
     def __init__(self, models: ModelSet) -> None:
         self._models = models
@@ -138,17 +136,17 @@ class Artist:
             self._skel[gender] = SkelModel(asset), thin_bones(asset)
         return self._skel[gender]
 
-    def draw(self, key: str, sample: Sample) -> Drawn:
-        """The person's meshes, and the photo where there is one. Raises ModelError."""
-        figure = Figure(self, sample)
+    def draw(self, key: str, sample: StoredPerson) -> PersonDrawing:
+        """The meshes of a person, and the photo where there is one. Raises ModelError."""
+        figure = PosableFigure(self, sample)
         posed = figure.pose(figure.stored)
         thin = self.skel(figure.gender)[1]
-        photo = photograph(sample, posed.joints_m)
-        return Drawn(key, figure.gender, figure.target, posed.skin, posed.bones[thin.vertices], photo)
+        photo = crop_photo(sample, posed.joints_m)
+        return PersonDrawing(key, figure.gender, figure.target, posed.skin, posed.bones[thin.vertices], photo)
 
     @torch.no_grad()
     def standing(self) -> tuple[Array, NDArray[np.int32]]:
-        """A body that stands with its arms lowered, to paint on: skin (V,3) m and faces (F,3)."""
+        """A body that stands with its arms lowered: skin (V,3) m and faces (F,3)."""
         asset = next(iter(self._models.smpl.values()))
         pose = torch.zeros(1, 24, 3)
         pose[0, 16, 2], pose[0, 17, 2] = -0.9, 0.9  # SMPL's shoulders
@@ -157,52 +155,52 @@ class Artist:
 
 
 @dataclass(frozen=True)
-class Posed:
-    """Skin (V,3) and bones (Vs,3) in metres as they are looked at; joints (24,3) m as the label has them."""
+class PosedMeshes:
+    """Skin (V,3) m and bones (Vs,3) m in the viewer's coordinates; joints (24,3) m in the label's."""
 
     skin: Array
     bones: Array
     joints_m: Array
 
 
-class Figure:
-    """A person to be posed. Raises ModelError when the models lack the person's gender."""
+class PosableFigure:
+    """A person whose pose can be changed. Raises ModelError when the models lack the person's gender."""
 
     @torch.no_grad()
-    def __init__(self, artist: Artist, sample: Sample) -> None:
+    def __init__(self, artist: PersonDrawer, sample: StoredPerson) -> None:
         self._part = {name: torch.tensor(value) for name, value in sample.fields.items()}
         self.gender = str(sample.meta["skel_gender"])
         self.model = artist.skel(self.gender)[0]
         self._shape = self.model.shape(self._part["skel_betas"])
         self.stored: NDArray[np.float32] = sample.fields["skel_poses"]  # (46,) rad
-        self._turn = to_view(sample.meta["coordinates"])
-        self._middle = np.zeros(3)
-        skin = self.pose(self.stored).skin @ self._turn
-        self._middle = (skin.max(0) + skin.min(0)) / 2
+        self._view = to_view(sample.meta["coordinates"])
+        self._center = np.zeros(3)
+        skin = self.pose(self.stored).skin @ self._view
+        self._center = (skin.max(0) + skin.min(0)) / 2
         self.target: Array | None = None  # (V,3) m, of the SMPL label; None where it is not known
         if sample.meta["smpl"]:
             smpl, part = artist.smpl(sample.meta["target_gender"]), self._part
             skin = smpl.vertices(part["smpl_pose"], part["smpl_betas"], part["smpl_trans"]).double().numpy()
-            self.target = self._seen(skin)
+            self.target = self._in_view(skin)
 
-    def _seen(self, points: Array) -> Array:
-        seen: Array = (points - self._middle) @ self._turn.T
-        return seen
+    def _in_view(self, points: Array) -> Array:
+        in_view: Array = (points - self._center) @ self._view.T
+        return in_view
 
     @torch.no_grad()
-    def pose(self, angles: NDArray[np.floating[Any]]) -> Posed:
-        """The person in another pose, angles (46,) rad; the middle stays that of the stored pose."""
+    def pose(self, angles: NDArray[np.floating[Any]]) -> PosedMeshes:
+        """The person in a pose, angles (46,) rad; the centre stays that of the stored pose."""
         q, trans = torch.tensor(angles, dtype=torch.float32), self._part["skel_trans"]
         posed = self.model.forward(self._shape, q, trans)
         skin, bones = (
             posed.vertices.double().numpy(),
             self.model.bones(self._shape, q, trans).double().numpy(),
         )
-        return Posed(self._seen(skin), self._seen(bones), posed.joints.double().numpy())
+        return PosedMeshes(self._in_view(skin), self._in_view(bones), posed.joints.double().numpy())
 
 
-def photograph(sample: Sample, joints_m: Array) -> Photo | None:
-    """The photo cut to the person, with joints (24,3) m of the camera projected; None without image or camera."""
+def crop_photo(sample: StoredPerson, joints_m: Array) -> PersonPhoto | None:
+    """The photo cropped to the person, with projected joints (24,3) m; None without image or camera."""
     meta = sample.meta
     if (
         sample.image is None
@@ -214,7 +212,7 @@ def photograph(sample: Sample, joints_m: Array) -> Photo | None:
     try:
         with open_image(sample.image) as image:
             picture = to_rgb(image)
-    except Exception:  # a decoder may raise anything on bytes that anyone may have made
+    except Exception:  # a decoder may raise anything on damaged bytes
         return None
     projected = joints_m @ sample.fields["cam_int"].astype(np.float64).T
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -224,7 +222,7 @@ def photograph(sample: Sample, joints_m: Array) -> Photo | None:
     joints, keypoints = (p @ affine[:, :2].T + affine[:, 2] for p in (pixels, given[given[:, 2] > 0, :2]))
     if not np.isfinite(joints).all():
         return None
-    box = _frame(joints, picture.size)
+    box = _crop_box(joints, picture.size)
     if box is None:
         return None
     scale = min(PHOTO_SIDE / max(box[2] - box[0], box[3] - box[1]), 2.0)
@@ -232,11 +230,11 @@ def photograph(sample: Sample, joints_m: Array) -> Photo | None:
     stream = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS, box).save(stream, "JPEG", quality=82)
     corner = np.array(box[:2])
-    return Photo(stream.getvalue(), size, (joints - corner) * scale, (keypoints - corner) * scale)
+    return PersonPhoto(stream.getvalue(), size, (joints - corner) * scale, (keypoints - corner) * scale)
 
 
-def _frame(joints: Array, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """The part of the picture to show: about the skeleton, with a margin; None where that misses the picture."""
+def _crop_box(joints: Array, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom px around the skeleton with a margin; None where that is outside of the image."""
     low, high = joints.min(0), joints.max(0)
     margin = 0.2 * float((high - low).max()) + 4
     left, top = np.maximum(np.floor(low - margin), 0).tolist()
@@ -244,33 +242,33 @@ def _frame(joints: Array, size: tuple[int, int]) -> tuple[float, float, float, f
     return (left, top, right, bottom) if right - left >= 8 and bottom - top >= 8 else None
 
 
-def lines_of(photo: Photo) -> list[list[float]]:
-    """The skeleton on the photo: [x, y, x, y] px of each joint's line to its parent."""
+def skeleton_lines(photo: PersonPhoto) -> list[list[float]]:
+    """Lines of the skeleton in the photo: [x, y, x, y] px from each joint's parent to the joint."""
     ends = [(photo.joints[parent], photo.joints[j]) for j, parent in enumerate(SKEL_PARENTS) if parent >= 0]
     return [[round(float(v), 1) for v in (*a, *b)] for a, b in ends]
 
 
 def data_uri(jpeg: bytes) -> str:
-    """A JPEG as it stands in a page."""
+    """A JPEG as the source of an image in a page."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def draw_people(
-    wanted: Sequence[tuple[Path, str]], artist: Artist, skip: Callable[[str, str], object]
-) -> list[Drawn]:
-    """People given by tar and key, in this order; who cannot be drawn is told to `skip` as key and reason."""
+    wanted: Sequence[tuple[Path, str]], artist: PersonDrawer, skip: Callable[[str, str], object]
+) -> list[PersonDrawing]:
+    """The people with these tars and keys, in order. `skip` gets key and reason of people who cannot be drawn."""
     keys: dict[Path, list[str]] = {}
     for tar, key in wanted:
         keys.setdefault(tar, []).append(key)
-    samples: dict[str, Sample] = {}
-    for tar, some in keys.items():
+    samples: dict[str, StoredPerson] = {}
+    for tar, keys_of_tar in keys.items():
         try:
-            samples |= read_people(tar, some)
+            samples |= read_people(tar, keys_of_tar)
         except ShardError as error:
-            for key in some:
+            for key in keys_of_tar:
                 skip(key, str(error))
             continue
-        for key in some:
+        for key in keys_of_tar:
             if key not in samples:
                 skip(key, f"{tar}: no such sample")
     return [artist.draw(key, samples[key]) for _, key in wanted if key in samples]

@@ -1,6 +1,6 @@
-"""Numbers counted so finely that their quantiles are exact for every purpose, and that any two counts add up.
+"""Histograms with bins so fine that quantiles need no raw values, and that can be merged.
 
-Sums are kept in whole units, so that a report does not depend on how the people were divided, nor on their order.
+Sums are kept in whole units, so that a report does not depend on the order of people or their division into shards.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 _UNITS = 10_000  # sums are in ten-thousandths: 0.1 micrometre of a millimetre
-_DIGITS = 6  # of the ends: what rounding in float64 leaves does not show
-_LIMIT = 1e6  # whatever is more counts as this: a kilometre, in mm
+_DIGITS = 6  # to which values are rounded: differences of float64 rounding disappear
+_LIMIT = 1e6  # larger values are clipped to this: a kilometre, in mm
 _BARS = 60
-_NICE = (1, 2, 2.5, 5)
+_ROUND_WIDTHS = (1, 2, 2.5, 5)
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often values occur, to a resolution of `step`."""
+    """Counts of values, in bins of width `step`."""
 
     step: float
     counts: Counter[int] = field(default_factory=Counter)  # by round(value / step)
@@ -32,7 +32,7 @@ class Histogram:
 
     @classmethod
     def of(cls, values: NDArray[np.floating[Any]], step: float = 0.01) -> Histogram:
-        """The values of an array of any shape; NaN is unknown."""
+        """The histogram of an array of any shape; NaN counts as unknown."""
         flat = np.asarray(values, np.float64).ravel()
         known = np.round(np.clip(flat[~np.isnan(flat)], -_LIMIT, _LIMIT), _DIGITS)
         bins, counts = np.unique(np.round(known / step).astype(np.int64), return_counts=True)
@@ -43,11 +43,11 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many numbers there are."""
+        """How many numbers were counted."""
         return self.counts.total()
 
     def merge(self, other: Histogram) -> Histogram:
-        """The values of both; associative and exact."""
+        """The histogram of both; associative and exact."""
         if self.step != other.step:
             raise ValueError(f"step: expected {self.step}, found {other.step}")
         return Histogram(
@@ -69,37 +69,37 @@ class Histogram:
             return [None for _ in shares]
         values = np.array(sorted(self.counts))
         ends = np.cumsum([self.counts[int(v)] for v in values])
-        places = np.searchsorted(ends, np.asarray(shares) * (ends[-1] - 1), side="right")
-        return [float(np.clip(v * self.step, self.low, self.high)) for v in values[places]]
+        positions = np.searchsorted(ends, np.asarray(shares) * (ends[-1] - 1), side="right")
+        return [float(np.clip(v * self.step, self.low, self.high)) for v in values[positions]]
 
     def to_json(self) -> dict[str, Any]:
         """count, unknown, mean, min, p05, p50, p95, p99, max; `bars`: start, width and counts, the last one open."""
         p05, p50, p95, p99 = self.quantiles(0.05, 0.5, 0.95, 0.99)
-        some = self.count > 0
+        known = self.count > 0
         return {
             "count": self.count,
             "unknown": self.unknown,
             "mean": self.mean(),
-            "min": self.low if some else None,
+            "min": self.low if known else None,
             "p05": p05,
             "p50": p50,
             "p95": p95,
             "p99": p99,
-            "max": self.high if some else None,
+            "max": self.high if known else None,
             "bars": self._bars(),
         }
 
     def _bars(self) -> dict[str, Any]:
-        """At most about _BARS bars of a round width up to the 99.9th percentile; what is above is in the last one."""
+        """About _BARS bars of a round width up to the 99.9th percentile; the last one also counts what is above."""
         if not self.count:
             return {"start": 0.0, "width": 1.0, "counts": []}
         bottom, top = (x or 0.0 for x in self.quantiles(0.001, 0.999))
         least = max((top - bottom) / _BARS, self.step)
         power = 10.0 ** np.floor(np.log10(least))
-        width = next(n * power for n in (*_NICE, 10) if n * power >= least * (1 - 1e-9))
+        width = next(n * power for n in (*_ROUND_WIDTHS, 10) if n * power >= least * (1 - 1e-9))
         start = float(np.floor(bottom / width) * width)
         number = max(int(np.floor((top - start) / width + 1e-9)) + 1, 1)
         values = np.array(list(self.counts.keys())) * self.step
-        place = np.clip(np.floor((values - start) / width + 1e-9), 0, number - 1).astype(np.int64)
-        counts = np.bincount(place, np.array(list(self.counts.values())), number)
+        bars = np.clip(np.floor((values - start) / width + 1e-9), 0, number - 1).astype(np.int64)
+        counts = np.bincount(bars, np.array(list(self.counts.values())), number)
         return {"start": start, "width": float(width), "counts": [int(n) for n in counts]}

@@ -1,6 +1,6 @@
-"""The report as one page that needs no network: what was counted, a body painted with errors, the worst people in 3D.
+"""The report as one page that needs no network: tables, charts, a body painted with errors, the worst people in 3D.
 
-The page holds the report's aggregates and some people's meshes, so its size does not grow with the dataset.
+The page holds aggregates and the meshes of a few people, so its size does not grow with the dataset.
 """
 
 from __future__ import annotations
@@ -17,8 +17,15 @@ import numpy as np
 from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.shard_files import ShardError
 from skelfit.storage.hashed_write import write_atomically
-from skelfit.verification.report.array_packing import UNIT_M, Pack
-from skelfit.verification.report.gallery import Artist, Drawn, Photo, data_uri, draw_people, lines_of
+from skelfit.verification.report.array_packing import UNIT_M, ArrayPack
+from skelfit.verification.report.gallery import (
+    PersonDrawer,
+    PersonDrawing,
+    PersonPhoto,
+    data_uri,
+    draw_people,
+    skeleton_lines,
+)
 from skelfit.verification.report.motion_plots import (
     ANGLE_UNIT_DEG,
     DOFS,
@@ -29,7 +36,7 @@ from skelfit.verification.report.motion_plots import (
 )
 
 SHOWN = 24  # people in the gallery
-FAULTS_SHOWN = 200  # the first ones; all of them are in the JSON report
+FAULTS_SHOWN = 200  # the first ones; the JSON report has all
 _SCRIPTS = ("charts.js", "scene.js", "gallery.js", "sections.js", "motions.js", "page.js")
 
 
@@ -40,9 +47,9 @@ def write_html(report: Mapping[str, Any], folders: Sequence[Path], models: Model
 
 
 def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet) -> str:
-    """The page of a report on shards in `folders`; whoever cannot be drawn is named in it. Raises ModelError."""
-    pack, artist, skipped = Pack(), Artist(models), list[dict[str, str]]()
-    measured = {person["key"]: person for person in most_telling(report.get("worst", ()), SHOWN)}
+    """The page of a report on shards in `folders`. It names people who cannot be drawn. Raises ModelError."""
+    pack, artist, skipped = ArrayPack(), PersonDrawer(models), list[dict[str, str]]()
+    measured = {person["key"]: person for person in worst_in_turn(report.get("worst", ()), SHOWN)}
     drawn = draw_people(
         [(_tar(folders, person["shard"]), key) for key, person in measured.items()],
         artist,
@@ -64,7 +71,7 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
     return _fill(
         {
             "STYLE": _asset("style.css"),
-            "REPORT": _json(_for_the_page(report)),
+            "REPORT": _json(_page_report(report)),
             "PEOPLE": _json(people),
             "PACKED": pack.text(),
             "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
@@ -73,9 +80,9 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
 
 
 def _motions(
-    report: Mapping[str, Any], folders: Sequence[Path], pack: Pack, skipped: list[dict[str, str]]
+    report: Mapping[str, Any], folders: Sequence[Path], pack: ArrayPack, skipped: list[dict[str, str]]
 ) -> Iterator[dict[str, Any]]:
-    """The sequences with the largest jumps, for the page's script; who cannot be read is added to `skipped`."""
+    """The sequences with the largest jumps, for the page's script; those that cannot be read go into `skipped`."""
     jumps = (report.get("anatomy") or {}).get("jumps") or {}
     for jump in largest_of_each(jumps.get("worst", ())):
         try:
@@ -84,16 +91,16 @@ def _motions(
             skipped.append({"key": jump["key"], "reason": str(error)})
 
 
-def most_telling(worst: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """Some of the worst people: in turn the next worst by each measure, so that none of the measures is left out."""
+def worst_in_turn(worst: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """`count` of the worst people: in turn the next worst by each measure, so that every measure is represented."""
     names = list(dict.fromkeys(name for person in worst for name in person["worst_by"]))
     lists = [[person for person in worst if name in person["worst_by"]] for name in names]
     in_turn = (person for rank in zip_longest(*lists) for person in rank if person is not None)
     return list({person["key"]: person for person in in_turn}.values())[:count]
 
 
-def _for_the_page(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a report that do not grow with the dataset, nor with what is wrong with it."""
+def _page_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a report that do not grow with the dataset or with its damage."""
     integrity = report["integrity"]
     kept: dict[str, Any] = {name: part for name, part in report.items() if name != "worst"}
     kept["integrity"] = {
@@ -102,7 +109,7 @@ def _for_the_page(report: Mapping[str, Any]) -> dict[str, Any]:
         "damage": integrity["damage"][:FAULTS_SHOWN],
     }
     if "against" in report:
-        # All that is told of the other one is in the comparison, but for its name and its histograms.
+        # The comparison has everything else of the other report.
         other = report["against"]
         accuracy = other.get("accuracy") or {}
         kept["against"] = {"name": _name(other["integrity"])} | {
@@ -112,7 +119,7 @@ def _for_the_page(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(integrity: Mapping[str, Any]) -> str:
-    """The folders of a dataset: two datasets may be of the same subset."""
+    """The folders of a dataset; two datasets may have the same subset."""
     return ", ".join(folder["folder"] for folder in integrity["folders"])
 
 
@@ -122,8 +129,8 @@ def _tar(folders: Sequence[Path], shard: str) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def _person(drawn: Drawn, measured: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
-    """What the page's script takes for a person; the meshes go into `pack`."""
+def _person(drawn: PersonDrawing, measured: Mapping[str, Any], pack: ArrayPack) -> dict[str, Any]:
+    """A person for the page's script; the meshes go into `pack`."""
     return {
         **{name: measured[name] for name in ("key", "shard", "metrics", "worst_by")},
         "topology": drawn.gender,
@@ -134,11 +141,11 @@ def _person(drawn: Drawn, measured: Mapping[str, Any], pack: Pack) -> dict[str, 
     }
 
 
-def _photo(photo: Photo) -> dict[str, Any]:
+def _photo(photo: PersonPhoto) -> dict[str, Any]:
     return {
         "source": data_uri(photo.jpeg),
         "size": photo.size,
-        "lines": lines_of(photo),
+        "lines": skeleton_lines(photo),
         "keypoints": np.round(photo.keypoints, 1).tolist(),
     }
 
@@ -148,16 +155,16 @@ def _asset(name: str) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON that may stand inside a script element: nothing in it ends the element."""
+    """JSON for a script element: without `<`, which could end the element."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _fill(parts: Mapping[str, str]) -> str:
-    """The page with its parts; each has its place once."""
+    """page.html with its marks replaced by the parts, each once and in order."""
     text, rest = "", _asset("page.html")
     for name, content in parts.items():
         before, mark, rest = rest.partition(f"/*{name}*/")
         if not mark:
-            raise ValueError(f"page.html: no place for {name}")
+            raise ValueError(f"page.html: expected the mark /*{name}*/, found none")
         text += before + content
     return text + rest

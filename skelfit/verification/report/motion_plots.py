@@ -1,7 +1,7 @@
-"""Sequences whose angles are shown over time: those with the largest jumps, read again from their shards.
+"""Angles over time of the sequences with the largest jumps, read again from their shards.
 
-A run may have ten thousand sequences, each of any length. So a report keeps the largest jumps, a page shows the first
-few of their sequences, and of each at most MOST_FRAMES frames about its largest jump.
+A run may have thousands of sequences of any length. A page shows SHOWN of them, each with at most MAX_FRAMES frames
+around its largest jump.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from skelfit.verification.measures.joint_turns import (
     lengths,
     turns_between,
 )
-from skelfit.verification.measures.remade_bodies import Array
-from skelfit.verification.report.array_packing import Pack
+from skelfit.verification.measures.posed_bodies import Array
+from skelfit.verification.report.array_packing import ArrayPack
 
 SHOWN = 4  # sequences
-MOST_FRAMES = 600  # of each
+MAX_FRAMES = 600  # of each
 _SIDES = ("r", "l")
 DOFS: tuple[str, ...] = (
     "pelvis_tilt", "pelvis_list", "pelvis_rotation",
@@ -39,44 +39,43 @@ DOFS: tuple[str, ...] = (
     *(f"{name}_{s}" for name in ("elbow_flexion", "hip_flexion", "hip_adduction", "hip_rotation", "knee_angle")
       for s in _SIDES),
 )  # fmt: skip
-ANGLE_UNIT_DEG = 0.05  # 16 bits reach four and a half turns either way
+ANGLE_UNIT_DEG = 0.05  # 16 bits hold up to four and a half turns in either direction
 TURN_UNIT_DEG = 0.01
 _REACH = 32_767
-_NOT_KNOWN = -1  # in units; turns are no less than 0
+_NOT_KNOWN = -1  # in units; known turns are at least 0
 
 Jump = Mapping[str, Any]  # as a report has it
 
 
 @dataclass(frozen=True)
-class Motion:
-    """T frames of a sequence about its largest jump."""
+class PlottedMotion:
+    """T frames of a sequence around its largest jump."""
 
     jump: Jump
     frame_rate: float | None  # Hz
-    frames: tuple[int, ...]  # (T,) their numbers; what was not published is missing
-    angles_deg: Array  # (T,D) of DOFS as they are stored, but for whole turns that all frames share
-    # (T,2) how far the joint of the jump turns from the frame before, fit and label; NaN: not known, or no frame before
-    turns_deg: Array
+    frames: tuple[int, ...]  # (T,) numbers of the published frames
+    angles_deg: Array  # (T,D) of DOFS as stored, less the whole turns that all frames have in common
+    turns_deg: Array  # (T,2) turn of the jump's joint since the frame before, fit and label; NaN: not known
 
 
 def largest_of_each(jumps: Sequence[Jump], count: int = SHOWN) -> list[Jump]:
-    """The largest jumps of so many sequences; the largest comes first."""
-    found: dict[tuple[str, str, str], Jump] = {}
+    """The largest jump of each of `count` sequences, from jumps with the largest first."""
+    largest: dict[tuple[str, str, str], Jump] = {}
     for jump in jumps:
-        found.setdefault((jump["subset"], jump["label_file"], jump["sequence"]), jump)
-    return list(found.values())[:count]
+        largest.setdefault((jump["subset"], jump["label_file"], jump["sequence"]), jump)
+    return list(largest.values())[:count]
 
 
-def read_motion(tar: Path, jump: Jump) -> Motion:
-    """The frames about a jump, of the shard that holds its sequence. Raises ShardError."""
+def read_motion(tar: Path, jump: Jump) -> PlottedMotion:
+    """The frames around a jump, from the shard that holds its sequence. Raises ShardError."""
     names = ("subset", "label_file", "sequence")
     labels: dict[int, FloatArray] = {}
     metas: dict[int, Mapping[str, Any]] = {}
     for _, label, meta in read_samples(tar):
-        near = meta.get("frame") is not None and abs(meta["frame"] - jump["frame"]) <= MOST_FRAMES // 2
+        near = meta.get("frame") is not None and abs(meta["frame"] - jump["frame"]) <= MAX_FRAMES // 2
         if near and all(meta.get(name) == jump[name] for name in names):
             labels[meta["frame"]], metas[meta["frame"]] = label, meta
-    frames = sorted(labels)[:MOST_FRAMES]
+    frames = sorted(labels)[:MAX_FRAMES]
     if not frames:
         raise ShardError(tar, jump["key"], "the frames of a sequence", "none of them")
     fields = unpack(np.array([labels[frame] for frame in frames]))
@@ -90,11 +89,11 @@ def read_motion(tar: Path, jump: Jump) -> Motion:
         turns[1:, k] = np.where(follows, stepped, np.nan)
     angles = np.degrees(fields["skel_poses"][:, [dof_index(name) for name in DOFS]].astype(np.float64))
     angles -= 360 * np.round(np.median(angles, axis=0) / 360)
-    return Motion(jump, metas[frames[0]]["frame_rate"], tuple(frames), angles, turns)
+    return PlottedMotion(jump, metas[frames[0]]["frame_rate"], tuple(frames), angles, turns)
 
 
-def packed(motion: Motion, pack: Pack) -> dict[str, Any]:
-    """What the page's script takes for a motion; the numbers go into `pack`."""
+def packed(motion: PlottedMotion, pack: ArrayPack) -> dict[str, Any]:
+    """A motion for the page's script; the numbers go into `pack`."""
     frames = np.array(motion.frames)
     turns = np.nan_to_num(motion.turns_deg, nan=_NOT_KNOWN * TURN_UNIT_DEG)
     return {

@@ -1,4 +1,4 @@
-"""Two reports side by side: every table of both, with the differences."""
+"""Two reports side by side: the tables of both, with differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 Json = dict[str, Any]
 Report = Mapping[str, Any]
 Cell = float | int | None
-# title, then how its numbers are written: `count`, `share` of 1, or a length, angle or distance with two decimals.
+# Title and unit: `count`, `share` of 1, or a unit whose numbers are written with two decimals.
 Column = tuple[str, str]
 Table = tuple[str, Sequence[Column], Mapping[str, Sequence[Cell]]]
 
@@ -27,10 +27,10 @@ _GROUP_MORE: Sequence[tuple[Column, str, str]] = (
 )
 
 
-def compare(one: Report, other: Report) -> list[Json]:
-    """Tables of two reports: title, columns (title, unit), rows (name, this, against, difference: null where unknown).
+def compare_reports(one: Report, other: Report) -> list[Json]:
+    """Tables of two reports: title, columns (title, unit), rows (name, this, against, difference).
 
-    Rows are those of either report; `difference` is this minus the other.
+    A table has the rows of either report; numbers are None where not known. `difference` is this minus the other.
     """
     tables: dict[str, tuple[Sequence[Column], list[Mapping[str, Sequence[Cell]]]]] = {}
     for k, report in enumerate((one, other)):
@@ -49,10 +49,10 @@ def _side_by_side(
     rows = []
     for name in dict.fromkeys([*one, *other]):
         these, those = one.get(name, missing), other.get(name, missing)
-        apart = [
+        difference = [
             None if a is None or b is None else round(a - b, 8) for a, b in zip(these, those, strict=True)
         ]
-        rows.append({"name": name, "this": list(these), "against": list(those), "difference": apart})
+        rows.append({"name": name, "this": list(these), "against": list(those), "difference": difference})
     return {"title": title, "columns": [{"title": t, "unit": unit} for t, unit in columns], "rows": rows}
 
 
@@ -68,7 +68,10 @@ def _tables(report: Report) -> Iterator[Table]:
     bins = {f"{b['from_deg']} to {b['to_deg']} deg": b for b in report["extremity"]["bins"]}
     for by, groups in (("subset", report["subsets"]), ("bend of the label", bins)):
         for more, measures in (("", _GROUP), (", more", _GROUP_MORE)):
-            rows = {name: [group[key][what] for _, key, what in measures] for name, group in groups.items()}
+            rows = {
+                name: [group[key][statistic] for _, key, statistic in measures]
+                for name, group in groups.items()
+            }
             yield f"by {by}{more}", [column for column, _, _ in measures], rows
     yield from _reprojection(report["reprojection"])
     yield from _violations(anatomy)
@@ -77,19 +80,19 @@ def _tables(report: Report) -> Iterator[Table]:
     yield from _motion(anatomy)
 
 
-def _spread(found: Mapping[str, Cell]) -> Sequence[Cell]:
-    return [found[name] for name in ("mean", "p50", "p95", "max")]
+def _spread(spread: Mapping[str, Cell]) -> Sequence[Cell]:
+    return [spread[name] for name in ("mean", "p50", "p95", "max")]
 
 
 def _counts(report: Report) -> Table:
-    found, keep = report["integrity"], report.get("keep") or {}
+    integrity, keep = report["integrity"], report.get("keep") or {}
     rows: dict[str, Sequence[Cell]] = {
-        "shards": [found["shards"]],
-        "input rows": [found["rows_in"]],
-        **{f"rows: {status}": [count] for status, count in found["statuses"].items()},
-        "people": [found["people"]],
+        "shards": [integrity["shards"]],
+        "input rows": [integrity["rows_in"]],
+        **{f"rows: {status}": [count] for status, count in integrity["statuses"].items()},
+        "people": [integrity["people"]],
         "people measured": [report["people"]["measured"]],
-        "faults": [found["faults"]],
+        "faults": [integrity["faults"]],
     }
     if keep:
         rows |= {"kept by the gates": [keep["kept"]], "dropped by the gates": [keep["dropped"]]}
@@ -100,42 +103,38 @@ def _counts(report: Report) -> Table:
 
 def _joints(joints: Mapping[str, Any]) -> Table:
     columns = [("MPJPE", "mm"), ("root", "mm"), ("PA", "mm"), ("PA p95", "mm")]
-    wanted = (
-        ("mpjpe_mm", "mean"),
-        ("root_mpjpe_mm", "mean"),
-        ("pa_mpjpe_mm", "mean"),
-        ("pa_mpjpe_mm", "p95"),
-    )
-    return (
-        "joints, mm",
-        columns,
-        {name: [found[error][what] for error, what in wanted] for name, found in joints.items()},
-    )
+    shown = [("mpjpe_mm", "mean"), ("root_mpjpe_mm", "mean"), ("pa_mpjpe_mm", "mean"), ("pa_mpjpe_mm", "p95")]
+    rows = {name: [errors[error][statistic] for error, statistic in shown] for name, errors in joints.items()}
+    return "joints, mm", columns, rows
 
 
-def _reprojection(found: Mapping[str, Any]) -> Iterator[Table]:
+def _reprojection(reprojection: Mapping[str, Any]) -> Iterator[Table]:
     columns = [("px mean", "px"), ("px p95", "px"), ("PCK@.05", "share"), ("PCK@.1", "share")]
-    both = {"SMPL label": found["smpl"], "SKEL fit": found["skel"]}
+    both = {"SMPL label": reprojection["smpl"], "SKEL fit": reprojection["skel"]}
     rows = {n: [p["px"]["mean"], p["px"]["p95"], p["pck_05"], p["pck_10"]] for n, p in both.items()}
     yield "2D keypoints", columns, rows
-    people = found["people"]
-    told = ("bad_label", "bad_fit", "keypoints_exchanged", "behind_camera")
+    people = reprojection["people"]
+    names = ("bad_label", "bad_fit", "keypoints_exchanged", "behind_camera")
     shares = {
-        name.replace("_", " "): [found[name], found[name] / people if people else None] for name in told
+        name.replace("_", " "): [reprojection[name], reprojection[name] / people if people else None]
+        for name in names
     }
     rows = {"people": [people, None], **shares}
     yield "2D keypoints, people", [("people", "count"), ("share", "share")], rows
 
 
 def _violations(anatomy: Mapping[str, Any]) -> Iterator[Table]:
-    found, hinges = anatomy["violations"], anatomy["knees_elbows"]
-    columns = [(f">{degrees} deg", "share") for degrees in found["beyond_deg"]]
-    rows = {"any": found["any"], **{dof["dof"]: dof["share"] for dof in found["dofs"] if dof["limits_deg"]}}
+    violations, hinges = anatomy["violations"], anatomy["knees_elbows"]
+    columns = [(f">{degrees} deg", "share") for degrees in violations["beyond_deg"]]
+    rows = {
+        "any": violations["any"],
+        **{dof["dof"]: dof["share"] for dof in violations["dofs"] if dof["limits_deg"]},
+    }
     yield "people beyond a limit", columns, rows
     rows = {
-        f"{name}, {title}": both[who]
+        f"{name}, {title}": both[side]
         for name, both in hinges["joints"].items()
-        for who, title in (("smpl", "label"), ("skel", "fit"))
+        for side, title in (("smpl", "label"), ("skel", "fit"))
     }
     yield "knees, elbows, as HSMR", [(f">{n} deg", "share") for n in hinges["beyond_deg"]], rows
 
@@ -147,30 +146,26 @@ def _bones(bones: Mapping[str, Any]) -> Iterator[Table]:
     yield "bone vertices outside", [("share", "share")], {n: [v] for n, v in shares.items()}
 
 
-def _sides(found: Mapping[str, Any]) -> Iterator[Table]:
+def _sides(asymmetry: Mapping[str, Any]) -> Iterator[Table]:
     columns = [("right", "deg"), ("left", "deg"), ("r >10", "share"), ("l >10", "share")]
-    rows = {dof["dof"]: [*dof["mean_deg"], *dof["beyond_10"]] for dof in found["dofs"]}
+    rows = {dof["dof"]: [*dof["mean_deg"], *dof["beyond_10"]] for dof in asymmetry["dofs"]}
     yield "right/left: mean angle, deg", columns, rows
-    yield "right/left: errors, mm", [("right", "mm"), ("left", "mm")], found["parts_mm"]
-    yield "right/left exchanged", [("people", "count")], {"people": [found["sides_exchanged"]]}
+    yield "right/left: errors, mm", [("right", "mm"), ("left", "mm")], asymmetry["parts_mm"]
+    yield "right/left exchanged", [("people", "count")], {"people": [asymmetry["sides_exchanged"]]}
 
 
 def _motion(anatomy: Mapping[str, Any]) -> Iterator[Table]:
     jumps, jitter = anatomy["jumps"], anatomy["jitter"]
-    rows = {f"turns > {d} deg": [share] for d, share in jumps["turn_above"].items()}
+    rows: dict[str, Sequence[Cell]] = {
+        f"turns > {d} deg": [share] for d, share in jumps["turn_above"].items()
+    }
     rows |= {f"turns > label + {d} deg": [share] for d, share in jumps["added_deg_above"].items()}
     rows |= {f"adds > {mm} mm": [share] for mm, share in jumps["added_mm_above"].items()}
     yield "jumps between frames", [("share", "share")], rows
     names = {"turn_deg": "SKEL fit", "label_turn_deg": "SMPL label", "added_deg": "beyond the label"}
     columns = [(title, "deg") for title, _ in _MM]
-    yield (
-        "largest turn of a joint, deg",
-        columns,
-        {title: _spread(jumps[name]) for name, title in names.items()},
-    )
-    yield (
-        "jitter, deg/frame^2",
-        columns,
-        {"SKEL fit": _spread(jitter["fit_deg"]), "SMPL label": _spread(jitter["label_deg"])},
-    )
+    rows = {title: _spread(jumps[name]) for name, title in names.items()}
+    yield "largest turn of a joint, deg", columns, rows
+    rows = {"SKEL fit": _spread(jitter["fit_deg"]), "SMPL label": _spread(jitter["label_deg"])}
+    yield "jitter, deg/frame^2", columns, rows
     yield "jitter by joint", [("fit", "deg"), ("label", "deg")], jitter["by_joint"]

@@ -1,4 +1,4 @@
-"""The report: everything that was found of some folders of shards, as plain data with a version."""
+"""The report on folders of shards, as plain data with a version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from skelfit import __version__
 from skelfit.verification.gates import KeepCounts
 from skelfit.verification.integrity.damage import Damage
-from skelfit.verification.integrity.folder_check import Integrity, check_run
+from skelfit.verification.integrity.folder_check import Integrity, add_counts, check_run
 from skelfit.verification.integrity.run_folder import RunFolder
 from skelfit.verification.integrity.shard_check import ShardCheck
 from skelfit.verification.report.aggregate import Aggregate
@@ -24,8 +24,8 @@ Report = dict[str, Any]
 
 
 @dataclass
-class Findings:
-    """What was found of shards so far; they are added in the order of their folders and names."""
+class ReportBuilder:
+    """Gathers the results of shards, which are added in the order of their folders and names."""
 
     runs: Sequence[RunFolder]
     checks: dict[str, list[ShardCheck]] = field(default_factory=lambda: defaultdict(list))  # by folder
@@ -34,7 +34,7 @@ class Findings:
     counts: KeepCounts = field(default_factory=KeepCounts)
 
     def add(self, shard: ShardReport) -> None:
-        """Add a shard; what it holds of single people is not kept."""
+        """Add a shard. Measures of single people are not kept."""
         self.checks[shard.folder].append(shard.check)
         self.measured += shard.measured
         self.aggregate = self.aggregate.merge(shard.aggregate)
@@ -43,9 +43,9 @@ class Findings:
     def report(
         self, limits: Mapping[str, float], max_pve: float | None, failures: Iterable[Damage] = ()
     ) -> Report:
-        """The report. limits: of the gates; failures: shards that could not be verified."""
+        """The report; limits: of the gates; failures: shards that could not be verified."""
         runs = [check_run(run, self.checks[str(run.path)]) for run in self.runs]
-        integrity = _integrity(runs, [*_twice(runs), *failures])
+        integrity = _integrity(runs, [*_duplicate_subsets(runs), *failures])
         measures = tables(self.aggregate) if self.measured else {}
         kinds = set(integrity["damaged"])
         verdict = GOOD if not kinds else UNFINISHED if kinds == {UNFINISHED} else DAMAGED
@@ -64,10 +64,10 @@ class Findings:
         }
 
 
-def _integrity(runs: Sequence[Integrity], more: Sequence[Damage]) -> dict[str, Any]:
-    """That of all folders together, and each one's."""
+def _integrity(runs: Sequence[Integrity], other_damage: Sequence[Damage]) -> dict[str, Any]:
+    """The integrity of all folders together, and of each."""
     identities = {run.identity_sha256 for run in runs}
-    damage = [d for run in runs for d in run.damage] + list(more)
+    damage = [d for run in runs for d in run.damage] + list(other_damage)
     return {
         "whole": not damage,
         "unfinished": any(d.kind == UNFINISHED for d in damage),
@@ -76,7 +76,7 @@ def _integrity(runs: Sequence[Integrity], more: Sequence[Damage]) -> dict[str, A
         **{
             name: sum(getattr(run, name) for run in runs) for name in ("shards", "rows_in", "people", "bytes")
         },
-        **{name: _added(getattr(run, name) for run in runs) for name in ("statuses", "rejected")},
+        **{name: add_counts(getattr(run, name) for run in runs) for name in ("statuses", "rejected")},
         "identity_sha256": identities.pop() if len(identities) == 1 else None,
         "damaged": dict(sorted(Counter(d.kind for d in damage).items())),
         "damage": [d.to_json() for d in damage],
@@ -84,8 +84,8 @@ def _integrity(runs: Sequence[Integrity], more: Sequence[Damage]) -> dict[str, A
     }
 
 
-def _twice(runs: Sequence[Integrity]) -> list[Damage]:
-    """Folders of the same subset: their keys are the same."""
+def _duplicate_subsets(runs: Sequence[Integrity]) -> list[Damage]:
+    """Folders of the same subset, whose keys are the same."""
     counts = Counter(run.subset for run in runs)
     folders = {name: ", ".join(str(r.folder) for r in runs if r.subset == name) for name in counts}
     return [
@@ -95,10 +95,3 @@ def _twice(runs: Sequence[Integrity]) -> list[Damage]:
         for name, count in counts.items()
         if count > 1
     ]
-
-
-def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(sorted(total.items()))

@@ -1,4 +1,4 @@
-"""A report in lines that fit a screen; or every table of two reports side by side."""
+"""A report, or two reports side by side, as lines for the terminal."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Report = Mapping[str, Any]
-SHOWN = 10  # faults, and degrees of freedom, that are named
+SHOWN = 10  # faults that are listed
 JOINTS_SHOWN = ("smpl24", "keypoints44")  # joint sets; the others are in the JSON
 _WIDTH, _NUMBER = 34, 9
 _MESSAGE = 300  # characters of a fault
-_NAME, _CELL = 27, 8  # of two reports side by side
+_NAME, _CELL = 27, 8  # widths in a comparison
 VERDICTS = {
     "good": "good",
     "below_gate": "BELOW THE GATE",
@@ -21,7 +21,7 @@ _SPREAD = ("mean", "p50", "p95", "max")
 
 
 def summary_lines(report: Report) -> list[str]:
-    """The lines for one report."""
+    """The lines of one report."""
     lines = list(_integrity("", report))
     for rows in (_accuracy, _reprojection, _anatomy):
         lines += _table(list(rows(report)))
@@ -29,7 +29,7 @@ def summary_lines(report: Report) -> list[str]:
 
 
 def comparison_lines(report: Report, other: Report, comparison: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lines for two reports and their comparison: each number of this one, of the other, and the difference."""
+    """The lines of two reports and their comparison: each number of both, and the difference."""
     lines = [*_integrity("", report), *_integrity("against: ", other)]
     lines.append("each number of these shards | of the others | difference ('=': none)")
     for table in comparison:
@@ -38,7 +38,7 @@ def comparison_lines(report: Report, other: Report, comparison: Sequence[Mapping
 
 
 def _compared(table: Mapping[str, Any]) -> Iterator[str]:
-    """A table, without the rows in which both have nothing but zeros."""
+    """The lines of a table, without rows that are zero or not known in both."""
     units = [column["unit"] for column in table["columns"]]
     titles = [column["title"] for column in table["columns"]]
     rows = [row for row in table["rows"] if any(row["this"]) or any(row["against"])]
@@ -49,8 +49,8 @@ def _compared(table: Mapping[str, Any]) -> Iterator[str]:
         groups = [
             [_written(v, u) for v, u in zip(row[side], units, strict=True)] for side in ("this", "against")
         ]
-        apart = [_written(v, u, "+") for v, u in zip(row["difference"], units, strict=True)]
-        yield _compared_line(f"  {row['name']}", [*groups, apart])
+        difference = [_written(v, u, "+") for v, u in zip(row["difference"], units, strict=True)]
+        yield _compared_line(f"  {row['name']}", [*groups, difference])
     if left := len(table["rows"]) - len(rows):
         yield f"  {left} more: nothing in either"
 
@@ -68,19 +68,19 @@ def _written(value: float | None, unit: str, sign: str = "") -> str:
 
 
 def _integrity(name: str, report: Report) -> Iterator[str]:
-    found = report["integrity"]
-    statuses = ", ".join(f"{status} {count}" for status, count in found["statuses"].items())
+    integrity = report["integrity"]
+    statuses = ", ".join(f"{status} {count}" for status, count in integrity["statuses"].items())
     yield (
-        f"{name}{found['subset']}: {found['shards']} shards, {found['bytes'] / 1e6:.1f} MB, "
-        f"{found['rows_in']} rows ({statuses}), {found['people']} people"
+        f"{name}{integrity['subset']}: {integrity['shards']} shards, {integrity['bytes'] / 1e6:.1f} MB, "
+        f"{integrity['rows_in']} rows ({statuses}), {integrity['people']} people"
     )
-    faults = [fault for fault in found["damage"] if fault["kind"] != "unfinished"]
-    yield from (f"  {fault['message']}" for fault in found["damage"] if fault["kind"] == "unfinished")
+    faults = [fault for fault in integrity["damage"] if fault["kind"] != "unfinished"]
+    yield from (f"  {fault['message']}" for fault in integrity["damage"] if fault["kind"] == "unfinished")
     if not faults:
-        what = "finished shards are whole" if found["unfinished"] else "whole"
-        yield f"  {what}: every byte as it was written, every row accounted for"
+        whole = "finished shards are whole" if integrity["unfinished"] else "whole"
+        yield f"  {whole}: every byte as it was written, every row accounted for"
         return
-    kinds = ", ".join(f"{kind} {n}" for kind, n in found["damaged"].items() if kind != "unfinished")
+    kinds = ", ".join(f"{kind} {n}" for kind, n in integrity["damaged"].items() if kind != "unfinished")
     yield f"  {len(faults)} faults: {kinds}"
     yield from (f"  {fault['kind']}: {_cut(fault['message'])}" for fault in faults[:SHOWN])
     if len(faults) > SHOWN:
@@ -91,54 +91,54 @@ Row = tuple[str, Sequence[str]]  # a name and its numbers
 
 
 def _accuracy(report: Report) -> Iterator[Row]:
-    found = report.get("accuracy")
-    if not found:
+    accuracy = report.get("accuracy")
+    if not accuracy:
         return
-    yield f"errors in mm, {found['people']} people", ("mean", "p50", "p95", "max")
-    yield "  PVE", _numbers(found["pve_mm"], _SPREAD)
-    yield "  largest of a person", _numbers(found["max_vertex_mm"], _SPREAD)
+    yield f"errors in mm, {accuracy['people']} people", ("mean", "p50", "p95", "max")
+    yield "  PVE", _numbers(accuracy["pve_mm"], _SPREAD)
+    yield "  largest of a person", _numbers(accuracy["max_vertex_mm"], _SPREAD)
     for name in JOINTS_SHOWN:
-        joints = found["joints"][name]
+        joints = accuracy["joints"][name]
         for measure, title in (("mpjpe_mm", "MPJPE"), ("pa_mpjpe_mm", "PA-MPJPE")):
             if joints[measure]["mean"] is not None:
                 yield f"  {title} {name}", _numbers(joints[measure], _SPREAD)
 
 
 def _reprojection(report: Report) -> Iterator[Row]:
-    found = report.get("reprojection")
-    if not found or not found["people"]:
+    reprojection = report.get("reprojection")
+    if not reprojection or not reprojection["people"]:
         return
-    yield f"2D keypoints, {found['people']} people", ("px mean", "px p50", "PCK@.05", "PCK@.1")
+    yield f"2D keypoints, {reprojection['people']} people", ("px mean", "px p50", "PCK@.05", "PCK@.1")
     for side, title in (("smpl", "  SMPL label"), ("skel", "  SKEL fit")):
-        part = found[side]
+        part = reprojection[side]
         yield title, (*_numbers(part["px"], ("mean", "p50")), *_shares([part["pck_05"], part["pck_10"]]))
 
 
 def _anatomy(report: Report) -> Iterator[Row]:
-    found = report.get("anatomy")
-    if not found:
+    anatomy = report.get("anatomy")
+    if not anatomy:
         return
-    violations = found["violations"]
+    violations = anatomy["violations"]
     yield "people beyond a limit by more than", tuple(f"{k} deg" for k in violations["beyond_deg"])
     yield "  any degree of freedom", _shares(violations["any"])
     dofs = [dof for dof in violations["dofs"] if dof["share"][0]]
     for dof in sorted(dofs, key=lambda dof: dof["share"], reverse=True)[:3]:
         yield f"  {dof['dof']}", _shares(dof["share"])
-    for name, both in found["knees_elbows"]["joints"].items():
+    for name, both in anatomy["knees_elbows"]["joints"].items():
         for side, title in (("smpl", "SMPL label"), ("skel", "SKEL fit")):
             if both[side][0] is not None:
                 yield f"  {name}, {title}", _shares(both[side])
-    bones = found["bones"]
+    bones = anatomy["bones"]
     if bones["people"]:
         depth = bones["depth_mm"]
         text = f"{bones['share']['mean']:.2%}", "", f"{depth['mean']:.1f} mm", f"{depth['max']:.1f} mm"
         yield "  bones outside the skin; depth", text
-    jumps = found["jumps"]
+    jumps = anatomy["jumps"]
     if jumps["pairs"]:
         yield f"turns between frames, {jumps['pairs']} pairs", ("mean", "p50", "p95", "max")
         for name, title in (("turn", "SKEL fit"), ("label_turn", "SMPL label"), ("added", "beyond label")):
             yield f"  largest of a joint, {title}", _numbers(jumps[f"{name}_deg"], _SPREAD)
-    jitter = found["jitter"]
+    jitter = anatomy["jitter"]
     if jitter["triples"]:
         yield "  jitter, deg/frame^2, SKEL fit", _numbers(jitter["fit_deg"], _SPREAD)
         yield "  jitter, deg/frame^2, SMPL label", _numbers(jitter["label_deg"], _SPREAD)
@@ -160,8 +160,8 @@ def _verdict(name: str, report: Report) -> Iterator[str]:
     gate = report["gate"]
     text = f"{name}verdict: {VERDICTS[report['verdict']]}"
     if gate["max_pve_mm"] is not None:
-        found = "not measured" if gate["pve_mm"] is None else f"{gate['pve_mm']:.2f} mm"
-        text += f" (mean PVE {found}, --max-pve {gate['max_pve_mm']:g})"
+        pve = "not measured" if gate["pve_mm"] is None else f"{gate['pve_mm']:.2f} mm"
+        text += f" (mean PVE {pve}, --max-pve {gate['max_pve_mm']:g})"
     yield text
 
 
@@ -175,12 +175,12 @@ def _compared_line(name: str, groups: Sequence[Sequence[str]]) -> str:
 
 
 def _cut(text: str) -> str:
-    """A message that may quote what somebody else wrote."""
+    """A message, shortened: it may quote damaged files."""
     return text if len(text) <= _MESSAGE else text[: _MESSAGE - 4] + " ..."
 
 
-def _numbers(found: Mapping[str, float | None], names: Sequence[str]) -> tuple[str, ...]:
-    values = [found.get(name) for name in names]
+def _numbers(spread: Mapping[str, float | None], names: Sequence[str]) -> tuple[str, ...]:
+    values = [spread.get(name) for name in names]
     return tuple("-" if value is None else f"{value:.2f}" for value in values)
 
 

@@ -1,4 +1,4 @@
-"""One person in an interactive viewer in the browser, by viser: meshes, photo, and a slider for each DoF."""
+"""One person in an interactive viewer (viser) in the browser: meshes, photo, and a slider for each DoF."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from skelfit.bodies.dofs import DOF_JOINT, DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.shard_files import ShardError, list_shards, list_subsets
 from skelfit.shards.shard_reader import read_rows
-from skelfit.verification.report.gallery import Artist, Figure, Sample, photograph, read_people
+from skelfit.verification.report.gallery import (
+    PersonDrawer,
+    PosableFigure,
+    StoredPerson,
+    crop_photo,
+    read_people,
+)
 
 HOST = "127.0.0.1"
 _TARGET, _SKIN, _BONES = (107, 135, 168), (222, 143, 107), (236, 226, 198)
-# Which joints' DoFs stand together, and whether their sliders are unfolded at first.
+# Title, joints whose DoFs are in the group, and whether its sliders are unfolded at first.
 _GROUPS: tuple[tuple[str, Sequence[int], bool], ...] = (
     ("Pelvis", range(1), False),
     ("Right leg", range(1, 6), True),
@@ -31,8 +37,8 @@ _GROUPS: tuple[tuple[str, Sequence[int], bool], ...] = (
 )
 
 
-def find_person(folder: Path, key: str) -> Sample:
-    """The sample of a key in a folder of shards. Raises ShardError where there is none, and says why."""
+def find_person(folder: Path, key: str) -> StoredPerson:
+    """The sample with this key in a folder of shards. Raises ShardError where there is none, with the reason."""
     shards = [files for subset in list_subsets(folder) for files in list_shards(folder, subset)]
     if not shards:
         raise ShardError(folder, None, "a folder with finished shards", "none")
@@ -42,15 +48,15 @@ def find_person(folder: Path, key: str) -> Sample:
             if person := read_people(files.tar, [key]).get(key):
                 return person
             row = next((row for row in read_rows(files.sidecar) if row["key"] == key), {})
-            found = (
+            status = (
                 f"a row that is not published: {row.get('status')}, {row.get('reason') or 'no reason given'}"
             )
-            raise ShardError(files.tar, key, "a sample", found)
+            raise ShardError(files.tar, key, "a sample", status)
     raise ShardError(folder, key, "a key of one of the shards, such as those in *.rows.jsonl", "no such key")
 
 
 def slider_range(limits_deg: NDArray[np.float64], stored_deg: float) -> tuple[float, float]:
-    """From where to where a slider goes: the limits and some more, all round without limits, and the stored angle."""
+    """The ends of a slider in degrees: the limits with a margin, or a whole turn, and the stored angle."""
     low, high = limits_deg if np.isfinite(limits_deg).all() else (-180.0, 180.0)
     margin = 30.0 if np.isfinite(limits_deg).all() else 0.0
     return float(min(low - margin, np.floor(stored_deg))), float(max(high + margin, np.ceil(stored_deg)))
@@ -59,9 +65,9 @@ def slider_range(limits_deg: NDArray[np.float64], stored_deg: float) -> tuple[fl
 class Viewer:
     """The viewer of one person; it serves from a thread of its own until `stop`."""
 
-    def __init__(self, key: str, sample: Sample, models: ModelSet, port: int) -> None:
-        artist = Artist(models)
-        self._figure = Figure(artist, sample)
+    def __init__(self, key: str, sample: StoredPerson, models: ModelSet, port: int) -> None:
+        artist = PersonDrawer(models)
+        self._figure = PosableFigure(artist, sample)
         self.server = viser.ViserServer(host=HOST, port=port, label=f"skelfit: {key}", verbose=False)
         self.server.scene.set_up_direction("+y")
         self.server.initial_camera.position = (0.62, 0.2, 1.65)
@@ -72,11 +78,11 @@ class Viewer:
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{HOST}:{self.server.get_port()}"
 
     def stop(self) -> None:
-        """Serve no longer."""
+        """Stop serving."""
         self.server.stop()
 
     def _add_meshes(self) -> None:
@@ -93,7 +99,7 @@ class Viewer:
                 "/target", _f4(figure.target), faces, color=_TARGET, opacity=0.25, visible=False
             )
 
-    def _add_switches(self, key: str, sample: Sample) -> None:
+    def _add_switches(self, key: str, sample: StoredPerson) -> None:
         gui = self.server.gui
         gui.add_markdown(f"**{key}**")
         self.figures = gui.add_markdown("")
@@ -104,7 +110,7 @@ class Viewer:
         if (target := self._target) is not None:
             box = gui.add_checkbox("target mesh", False)
             box.on_update(lambda _: setattr(target, "visible", box.value))
-        photo = photograph(sample, self._figure.pose(self._figure.stored).joints_m)
+        photo = crop_photo(sample, self._figure.pose(self._figure.stored).joints_m)
         if photo is not None:
             with gui.add_folder("Photo", expand_by_default=False):
                 gui.add_image(np.asarray(Image.open(io.BytesIO(photo.jpeg))))
@@ -131,19 +137,18 @@ class Viewer:
                     sliders[i].on_update(lambda _: self.repose())
         in_order = [sliders[i] for i in range(NUM_DOFS)]
         self._shown_deg = [slider.value for slider in in_order]
-        self._tell(self._figure.stored)
-
+        self._show_figures(self._figure.stored)
         return in_order
 
     def back(self) -> None:
         """Go back to the stored pose."""
-        handles: list[Any] = list(self.sliders)  # their value can be set, though its type says otherwise
+        handles: list[Any] = list(self.sliders)  # viser types their value as read-only
         for slider, value in zip(handles, self._shown_deg, strict=True):
             slider.value = value
         self.repose()
 
     def repose(self) -> None:
-        """Pose the meshes as the sliders say; a slider that was not moved has its stored angle, to the last digit."""
+        """Pose the meshes by the sliders. Sliders that were not moved give the stored angle exactly."""
         stored = self._figure.stored.astype(np.float64)
         moved = [
             np.radians(s.value) if s.value != at else q
@@ -151,18 +156,18 @@ class Viewer:
         ]
         posed = self._figure.pose(np.array(moved))
         self.skin.vertices, self.bones.vertices = _f4(posed.skin), _f4(posed.bones)
-        self._tell(np.array(moved))
+        self._show_figures(np.array(moved))
 
-    def _tell(self, angles: NDArray[Any]) -> None:
-        """The distance to the target mesh, and which angles lie beyond their limits."""
+    def _show_figures(self, angles: NDArray[Any]) -> None:
+        """Show the distance to the target mesh, and the angles beyond their limits."""
         figure, limits = self._figure, dof_limits()
         lines = [f"{figure.gender} SKEL"]
         if figure.target is not None:
-            apart = 1000 * np.linalg.norm(figure.pose(angles).skin - figure.target, axis=1)
-            lines.append(f"PVE {apart.mean():.2f} mm, largest {apart.max():.1f} mm")
+            distance_mm = 1000 * np.linalg.norm(figure.pose(angles).skin - figure.target, axis=1)
+            lines.append(f"PVE {distance_mm.mean():.2f} mm, largest {distance_mm.max():.1f} mm")
         beyond = np.degrees(np.maximum(limits[:, 0] - angles, angles - limits[:, 1]))
-        out = [f"{DOF_NAMES[i]} {beyond[i]:.1f}°" for i in np.argsort(-beyond) if beyond[i] > 0.05]
-        lines.append("beyond limits: " + (", ".join(out[:4]) or "none"))
+        violations = [f"{DOF_NAMES[i]} {beyond[i]:.1f}°" for i in np.argsort(-beyond) if beyond[i] > 0.05]
+        lines.append("beyond limits: " + (", ".join(violations[:4]) or "none"))
         self.figures.content = "\n\n".join(lines)
 
 

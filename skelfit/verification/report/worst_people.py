@@ -1,4 +1,4 @@
-"""The people that one should look at first: those at the far end of each of a few measures."""
+"""The worst people by each of a few criteria."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.shards.label_vector import FIELDS
 from skelfit.verification.measures.anatomy import KNEES_ELBOWS
 from skelfit.verification.measures.person_measures import PersonMetrics
-from skelfit.verification.measures.remade_bodies import Array
+from skelfit.verification.measures.posed_bodies import Array
 
 KEPT = 12  # per criterion
-# What is needed to draw a person, beside the metadata.
+# Parts of the label vector that are needed to draw a person.
 _DRAWN = tuple(f.name for f in FIELDS if f.name not in ("keypoints3d", "errors"))
 
 
 def criteria(m: PersonMetrics) -> dict[str, Array]:
-    """By name, how bad each person is, (N,), without what rounding leaves; NaN where that is not known."""
+    """Values (N,) by criterion, larger is worse; rounded, so that float64 rounding changes no order. NaN: not known."""
     bones = np.full(len(m.people), np.nan)
     bones[m.bones.rows] = m.bones.depth_mm
-    found = {
+    measures = {
         "pve_mm": m.accuracy.pve_mm,
         "max_vertex_mm": m.accuracy.max_vertex_mm,
         "violation_deg": m.anatomy.excess_deg.max(1),
@@ -32,11 +32,10 @@ def criteria(m: PersonMetrics) -> dict[str, Array]:
         "bone_depth_mm": bones,
         "sides_exchanged": np.where(m.anatomy.swapped, m.accuracy.pve_mm, np.nan),
     }
-    return {name: np.round(values, 6) for name, values in found.items()}
+    return {name: np.round(values, 6) for name, values in measures.items()}
 
 
-# By criterion, from where on somebody is worth looking at: nobody is among the worst with less. mm, degrees, or a share
-# of the box side.
+# Smallest value by criterion with which a person counts as one of the worst; mm, degrees, or a share of the box side.
 LEAST: Mapping[str, float] = {
     "pve_mm": 1.0,
     "max_vertex_mm": 5.0,
@@ -50,12 +49,12 @@ CRITERIA = tuple(LEAST)
 
 
 @dataclass(frozen=True)
-class Case:
-    """A person by one criterion."""
+class WorstCase:
+    """A person who is among the worst by one criterion."""
 
     value: float
     key: str
-    content: Mapping[str, Any]  # what to_json says of the person, but for the criteria
+    content: Mapping[str, Any]  # of the person in the report, without the criteria
 
     @property
     def order(self) -> tuple[float, str]:
@@ -63,41 +62,41 @@ class Case:
         return (-self.value, self.key)
 
 
-Worst = Mapping[str, tuple[Case, ...]]  # by criterion
+Worst = Mapping[str, tuple[WorstCase, ...]]  # by criterion
 
 
 def worst_of(m: PersonMetrics) -> Worst:
-    """The worst of some people, by each criterion; whoever has nothing worth looking at is in none."""
-    found = {}
+    """The worst of a batch by each criterion."""
+    worst = {}
     for name, values in criteria(m).items():
         order = np.lexsort((np.array(m.people.keys), -np.nan_to_num(values)))[:KEPT]
-        bad = [i for i in order if values[i] > LEAST[name]]
-        found[name] = tuple(Case(float(values[i]), m.people.keys[i], _content(m, i)) for i in bad)
-    return found
+        worse = [i for i in order if values[i] > LEAST[name]]
+        worst[name] = tuple(WorstCase(float(values[i]), m.people.keys[i], _content(m, i)) for i in worse)
+    return worst
 
 
-def _order(case: Case) -> tuple[float, str]:
+def _order(case: WorstCase) -> tuple[float, str]:
     return case.order
 
 
 def merge_worst(one: Worst, other: Worst) -> Worst:
-    """The worst of both."""
+    """The worst people of both."""
     both = {name: (*one.get(name, ()), *other.get(name, ())) for name in CRITERIA}
     return {name: tuple(sorted(cases, key=_order)[:KEPT]) for name, cases in both.items()}
 
 
 def worst_to_json(worst: Worst) -> list[dict[str, Any]]:
-    """Each person once, with the criteria they are worst by: first those of the first criterion, then of the next."""
-    found: dict[str, dict[str, Any]] = {}
+    """Each person once with all their criteria, in the order of CRITERIA."""
+    people: dict[str, dict[str, Any]] = {}
     for name in CRITERIA:
         for case in worst.get(name, ()):
-            person = found.setdefault(case.key, {**case.content, "worst_by": []})
+            person = people.setdefault(case.key, {**case.content, "worst_by": []})
             person["worst_by"].append(name)
-    return list(found.values())
+    return list(people.values())
 
 
 def person_to_json(m: PersonMetrics, i: int) -> dict[str, Any]:
-    """What was measured of one person, as plain data; null where it is not known."""
+    """The measures of one person as plain data; None where not known."""
     a, r = m.accuracy, m.reprojection
     dof = int(m.anatomy.excess_deg[i].argmax())
     bones = np.flatnonzero(m.bones.rows == i)
@@ -129,7 +128,7 @@ def person_to_json(m: PersonMetrics, i: int) -> dict[str, Any]:
 
 
 def _content(m: PersonMetrics, i: int) -> dict[str, Any]:
-    fields = m.people.chosen(np.arange(len(m.people)) == i).fields()
+    fields = m.people.select(np.arange(len(m.people)) == i).fields()
     return {
         "key": m.people.keys[i],
         "shard": m.people.shard,

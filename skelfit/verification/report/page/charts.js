@@ -12,13 +12,13 @@ function element(name, html = "", kind = "") {
   return node;
 }
 
-// A count with its thousands apart, as 12,345.
+// A count with separators: 12,345.
 const count = (value) => (known(value) ? Math.round(value).toLocaleString("en") : nothing);
 const several = (value, name) => `${count(value)} ${name}${value === 1 ? "" : "s"}`;
-// So many digits behind the point.
+// A number with so many decimals.
 const fixed = (digits, unit = "") => (value) => (known(value) ? value.toFixed(digits) + unit : nothing);
 const mm = fixed(2), degrees = fixed(1, "°");
-// A share of 1 in %, small ones with more digits.
+// A share of 1 in %; small shares have more decimals.
 function percent(value) {
   if (!known(value)) return nothing;
   const p = 100 * value;
@@ -38,18 +38,18 @@ function table(columns, rows, kind = "") {
   return `<div class="scroll"><table class="${kind}"><thead><tr>${head}</tr></thead><tbody>${body}</tbody></table></div>`;
 }
 
-// Round numbers from low to high, about so many.
-function ticks(low, high, wanted = 5) {
-  const rough = (high - low) / wanted, power = 10 ** Math.floor(Math.log10(rough));
+// About `number` round values from low to high.
+function ticks(low, high, number = 5) {
+  const rough = (high - low) / number, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((k) => k * power >= rough);
-  const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(Number((k * step).toPrecision(12)));
-  return found;
+  const values = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) values.push(Number((k * step).toPrecision(12)));
+  return values;
 }
 
-const places = (values) => values.map((v) => v.toFixed(1)).join(" ");
+const coordinates = (values) => values.map((v) => v.toFixed(1)).join(" ");
 
-// A frame for a chart: `inside(x, y)` draws with scales; axes with ticks below, and at the left where ticksY is given.
+// A chart: `inside(x, y)` draws with the scales. Ticks are below the chart, and left of it where unitY is given.
 function chart({ x: [x0, x1], y: [y0, y1], width = 560, height = 210, label = "", unitY, inside, ticksX }) {
   const left = unitY === undefined ? 8 : 46, right = 12, top = 10, bottom = label ? 40 : 24;
   const x = (v) => left + ((v - x0) / (x1 - x0)) * (width - left - right);
@@ -68,18 +68,18 @@ function chart({ x: [x0, x1], y: [y0, y1], width = 560, height = 210, label = ""
   return `<svg class="chart" viewBox="0 0 ${width} ${height}" role="img">${axes}${inside(x, y)}</svg>`;
 }
 
-// Histograms on one frame. series: [{edges, counts, kind}]; marks: [{at, text}].
+// Histograms in one chart. series: [{edges, counts, kind}]; marks: [{at, text}].
 function histogram({ series, marks = [], label, shadeOutside, width, height, low, high, legend }) {
   const full = series.filter((s) => s.counts.some((c) => c > 0));
   if (!full.length) return `<p class="nothing">No values.</p>`;
   const used = full.map((s) => [s.edges[s.counts.findIndex((c) => c > 0)], s.edges[s.counts.findLastIndex((c) => c > 0) + 1]]);
   const x0 = low ?? Math.min(...used.map((u) => u[0])), x1 = high ?? Math.max(...used.map((u) => u[1]));
-  // Densities, so that series of other counts and bins can be compared.
+  // Densities make series with different counts and bins comparable.
   const dense = full.map((s) => {
     const total = s.counts.reduce((a, b) => a + b, 0);
     return { ...s, total, heights: s.counts.map((c, i) => c / total / (s.edges[i + 1] - s.edges[i])) };
   });
-  // A spike is cut off where it would press the others flat.
+  // A spike is cut off where the other series would become flat.
   const peaks = dense.map((s) => Math.max(...s.heights)), top = Math.min(Math.max(...peaks), 3 * Math.min(...peaks));
   const inside = (x, y) => {
     let drawn = "";
@@ -93,9 +93,9 @@ function histogram({ series, marks = [], label, shadeOutside, width, height, low
       s.heights.forEach((h, i) => {
         if (s.edges[i + 1] <= x0 || s.edges[i] >= x1) return;
         const [a, b] = [Math.max(s.edges[i], x0), Math.min(s.edges[i + 1], x1)];
-        path += `${path ? "L" : `M${x(a).toFixed(1)} ${y(0).toFixed(1)}L`}${places([x(a), y(Math.min(h, top))])}L${places([x(b), y(Math.min(h, top))])}`;
+        path += `${path ? "L" : `M${x(a).toFixed(1)} ${y(0).toFixed(1)}L`}${coordinates([x(a), y(Math.min(h, top))])}L${coordinates([x(b), y(Math.min(h, top))])}`;
       });
-      drawn += `<path class="area ${s.kind}" d="${path}L${places([x(Math.min(x1, s.edges.at(-1))), y(0)])}Z"/>`;
+      drawn += `<path class="area ${s.kind}" d="${path}L${coordinates([x(Math.min(x1, s.edges.at(-1))), y(0)])}Z"/>`;
     }
     for (const m of marks.filter((m) => known(m.at) && m.at >= x0 && m.at <= x1)) {
       const late = x(m.at) > (width || 560) * 0.72;
@@ -107,7 +107,7 @@ function histogram({ series, marks = [], label, shadeOutside, width, height, low
   return chart({ x: [x0, x1], y: [0, top * 1.06], width, height, label, inside }) + (legend || "");
 }
 
-// Lines over x on one frame. series: [{values, kind}], null where a value is missing; what lies outside `limits` is shaded.
+// Lines over x in one chart. series: [{values, kind}], null where a value is missing; the area outside of `limits` is shaded.
 function curves({ x, series, limits = [], mark, label, width, height, least = 0 }) {
   const values = series.flatMap((s) => s.values).filter(known);
   if (!values.length) return `<p class="nothing">No values.</p>`;
@@ -123,7 +123,7 @@ function curves({ x, series, limits = [], mark, label, width, height, least = 0 
       let path = "", on = false;
       s.values.forEach((v, i) => {
         on = on && known(v) && x[i] === x[i - 1] + 1;
-        if (known(v)) path += `${on ? "L" : "M"}${places([px(x[i]), py(v)])}${on ? "" : "h0.01"}`;
+        if (known(v)) path += `${on ? "L" : "M"}${coordinates([px(x[i]), py(v)])}${on ? "" : "h0.01"}`;
         on = known(v);
       });
       drawn += `<path class="line ${s.kind}" d="${path}"/>`;
@@ -133,7 +133,7 @@ function curves({ x, series, limits = [], mark, label, width, height, least = 0 
   return chart({ x: ends, y: [y0, y1], width, height, label, unitY: "°", inside });
 }
 
-// Horizontal bars: rows [{name, value, text, kind}], all against the same end.
+// Horizontal bars with a common scale: rows [{name, value, text, kind}].
 function bars(rows, end = Math.max(...rows.map((r) => r.value || 0))) {
   const line = (r) => `<div class="bar"><span>${escaped(r.name)}</span><i><b class="${r.kind || "one"}" style="width:${((100 * (r.value || 0)) / (end || 1)).toFixed(2)}%"></b></i><em>${escaped(r.text)}</em></div>`;
   return `<div class="bars">${rows.map(line).join("")}</div>`;
@@ -141,7 +141,7 @@ function bars(rows, end = Math.max(...rows.map((r) => r.value || 0))) {
 
 const legend = (entries) => `<p class="legend">${entries.map(([kind, text]) => `<span><i class="${kind}"></i>${escaped(text)}</span>`).join("")}</p>`;
 
-// Yellow to red by 0..1, as in the pictures of a body; the same in the legend below it.
+// The colour scale of painted bodies and its legend: yellow to red for 0..1.
 const HEAT = [[0.93, 0.90, 0.82], [0.98, 0.77, 0.42], [0.91, 0.42, 0.24], [0.62, 0.10, 0.22]];
 function heat(share) {
   const at = Math.max(0, Math.min(1, share || 0)) * (HEAT.length - 1), k = Math.min(Math.floor(at), HEAT.length - 2);

@@ -1,8 +1,8 @@
 "use strict";
-// The worst people: meshes to turn, and photos with the skeleton.
+// The worst people: meshes in 3D, and photos with the skeleton.
 const COLOURS = { target: [0.42, 0.53, 0.66], skin: [0.87, 0.56, 0.42], bones: [0.93, 0.89, 0.78] };
 
-// Arrays of 16-bit numbers as `packing.py` writes them.
+// Arrays of 16-bit numbers as array_packing.py writes them.
 class Packed {
   constructor(bytes) { this.bytes = bytes; }
 
@@ -13,7 +13,7 @@ class Packed {
     return new Packed(new Uint8Array(await new Response(stream).arrayBuffer()));
   }
 
-  // rows x columns, one row after the other; `like` is what the numbers are differences from.
+  // An array (rows, columns), row by row; with `like` the stored numbers are differences from it.
   numbers({ at, rows, columns }, like) {
     const total = rows * columns, result = new Uint16Array(total);
     for (let c = 0; c < columns; c++) {
@@ -27,7 +27,7 @@ class Packed {
   }
 }
 
-// Metres of whole units.
+// Whole units as metres.
 const metres = (numbers, unit) => Float32Array.from(new Int16Array(numbers.buffer), (v) => v * unit);
 
 class Gallery {
@@ -61,27 +61,27 @@ class Gallery {
 
   strip() {
     const strip = this.root.querySelector(".strip");
-    this.data.people.forEach((person, place) => {
+    this.data.people.forEach((person, index) => {
       const picture = person.photo ? `<img src="${person.photo.source}" alt="">` : `<span class="blank">no photo</span>`;
       const button = element("button", `${picture}<b>${escaped(person.headline)}</b><small>${escaped(person.why)}</small>`, "thumb");
       button.title = person.key;
       button.setAttribute("role", "option");
-      button.addEventListener("click", () => this.choose(place));
+      button.addEventListener("click", () => this.choose(index));
       strip.append(button);
     });
   }
 
-  choose(place) {
-    const person = this.data.people[place], unit = this.data.unit, packed = this.packed;
+  choose(index) {
+    const person = this.data.people[index], unit = this.data.unit, packed = this.packed;
     const target = person.target && packed.numbers(person.target);
     const skin = packed.numbers(person.skin, target);
-    // What must be in view, whatever is shown: a label may be far from its fit.
+    // All meshes must be in view, whichever are shown: a label may be far from its fit.
     const frame = metres(target ? Uint16Array.from([...skin, ...target]) : skin, unit);
     this.meshes = {
       frame, target: target && metres(target, unit), skin: metres(skin, unit), bones: metres(packed.numbers(person.bones), unit),
       boneFaces: this.faces[person.topology],
     };
-    this.root.querySelectorAll(".thumb").forEach((b, k) => b.setAttribute("aria-selected", k === place));
+    this.root.querySelectorAll(".thumb").forEach((b, k) => b.setAttribute("aria-selected", k === index));
     for (const name of ["target", "error"]) this.root.querySelector(`label.${name}`).hidden = !target;
     this.root.querySelector(".photo").innerHTML = this.photo(person.photo);
     const rows = person.facts.map(([name, value]) => `<dt>${escaped(name)}</dt><dd>${escaped(value)}</dd>`).join("");
@@ -118,8 +118,8 @@ const ERROR_END_MM = 60;
 function errorColours(target, skin) {
   const colours = new Float32Array(skin.length);
   for (let i = 0; i < skin.length; i += 3) {
-    const apart = Math.hypot(skin[i] - target[i], skin[i + 1] - target[i + 1], skin[i + 2] - target[i + 2]);
-    colours.set(heat((1000 * apart) / ERROR_END_MM), i);
+    const distance = Math.hypot(skin[i] - target[i], skin[i + 1] - target[i + 1], skin[i + 2] - target[i + 2]);
+    colours.set(heat((1000 * distance) / ERROR_END_MM), i);
   }
   return colours;
 }

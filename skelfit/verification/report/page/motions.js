@@ -1,11 +1,11 @@
 "use strict";
-// Angles of some sequences over time, those with the largest jumps.
+// Angles over time of the sequences with the largest jumps.
 const MOTION_SIZE = { width: 360, height: 132 };
 
-// Numbers of a motion, one array per column, in degrees; negative turns are not known.
-function motionColumns(packed, place, unit) {
-  const values = new Int16Array(packed.numbers(place).buffer);
-  return Array.from({ length: place.columns }, (_, c) => Array.from({ length: place.rows }, (_, r) => values[r * place.columns + c] * unit));
+// A packed array of a motion in degrees, one array per column; negative turns are not known.
+function motionColumns(packed, location, unit) {
+  const values = new Int16Array(packed.numbers(location).buffer);
+  return Array.from({ length: location.columns }, (_, c) => Array.from({ length: location.rows }, (_, r) => values[r * location.columns + c] * unit));
 }
 
 const sideKind = (name) => (name.endsWith("_r") ? "two" : name.endsWith("_l") ? "one" : "three");
@@ -31,5 +31,5 @@ function motionsSection({ anatomy }, people, packed) {
   const bounds = Object.fromEntries(entries(anatomy.angles.dofs).map(([name, dof]) => [name, dof.limits_deg]));
   const html = legend([["two", "right"], ["one", "left"], ["three", "middle of the body"], ["grey", "the label's joint"], ["beyond", "beyond the limits"]]) +
     people.motions.map((motion, k) => motionHtml(motion, k === 0, people.motion_dofs, people.motion_units_deg, bounds, packed)).join("");
-  return section("motions", "Angles over time", "The sequences in which a joint jumps furthest beyond its label: the stored angles about that frame (dashed), frame by frame. Lines break where frames were not published. A ball joint that has gone round keeps the description of the frame before, which may lie in the shade though the joint does not.", html);
+  return section("motions", "Angles over time", "The sequences in which a joint jumps furthest beyond its label: the stored angles about that frame (dashed), frame by frame. Lines break where frames were not published. After a whole turn, a ball joint keeps the Euler angles that continue those of the frame before; they may lie in the shaded area although the joint is within its limits.", html);
 }

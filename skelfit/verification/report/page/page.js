@@ -1,5 +1,5 @@
 "use strict";
-// Puts the page together.
+// Builds the page.
 const VERDICTS = { good: ["good", "Whole, and within the gate"], below_gate: ["low", "Below the gate"], unfinished: ["low", "The run is not finished"], damaged: ["bad", "Damaged or incomplete"] };
 
 function head(report) {
@@ -22,15 +22,15 @@ function head(report) {
     `<span class="verdict ${kind}">${text}</span><div class="tiles">${tiles.join("")}</div>`;
 }
 
-const BY = {
+const CRITERIA = {
   pve_mm: ["mean error", (m) => `${fixed(1)(m.pve_mm)} mm`], max_vertex_mm: ["largest error", (m) => `${fixed(0)(m.max_vertex_mm)} mm`],
-  violation_deg: ["beyond limits", (m) => degrees(m.violation_deg)], fit_adds_px_share: ["fit in the picture", (m) => `${fixed(1)(m.skel_px)} px`],
-  label_px_share: ["label in the picture", (m) => `${fixed(1)(m.smpl_px)} px`], bone_depth_mm: ["bones outside", (m) => `${fixed(1)(m.bone_depth_mm)} mm`],
+  violation_deg: ["beyond limits", (m) => degrees(m.violation_deg)], fit_adds_px_share: ["fit in the image", (m) => `${fixed(1)(m.skel_px)} px`],
+  label_px_share: ["label in the image", (m) => `${fixed(1)(m.smpl_px)} px`], bone_depth_mm: ["bones outside", (m) => `${fixed(1)(m.bone_depth_mm)} mm`],
   sides_exchanged: ["sides exchanged", () => "left, right"],
 };
 
 function describe(person) {
-  const m = person.metrics, by = person.worst_by.map((name) => BY[name] || [words(name), () => ""]);
+  const m = person.metrics, by = person.worst_by.map((name) => CRITERIA[name] || [words(name), () => ""]);
   person.why = by[0][0];
   person.headline = by[0][1](m);
   person.facts = [
@@ -38,7 +38,7 @@ function describe(person) {
     ["PVE", `${mm(m.pve_mm)} mm`], ["largest vertex error", `${mm(m.max_vertex_mm)} mm`], ["PA-MPJPE", `${mm(m.pa_mpjpe_mm)} mm`],
     ["furthest beyond a limit", m.violation_deg > 0 ? `${words(m.violation_dof)}, ${degrees(m.violation_deg)}` : "none"],
     ["keypoints: label, fit", `${fixed(1)(m.smpl_px)}, ${fixed(1)(m.skel_px)} px`],
-    ["bends of the label", degrees(m.extremity_deg)],
+    ["joint rotations of the label", degrees(m.extremity_deg)],
     ["shard", person.shard],
   ];
   if (known(m.bone_depth_mm)) person.facts.splice(-1, 0, ["bones outside", `${percent(m.bone_share)}, ${mm(m.bone_depth_mm)} mm`]);
@@ -59,7 +59,7 @@ async function start() {
   const read = (id) => document.getElementById(id).textContent;
   const report = JSON.parse(read("report")), people = JSON.parse(read("people"));
   const packed = await Packed.read(read("packed").trim());
-  const made = [
+  const sections = [
     report.against && againstSection(report),
     integritySection(report),
     report.accuracy && accuracySection(report),
@@ -73,9 +73,9 @@ async function start() {
   ].filter(Boolean);
   document.title = `skelfit verify: ${report.integrity.subset}`;
   document.getElementById("top").innerHTML = head(report);
-  document.getElementById("sections").innerHTML = made.map((s) => `<a href="#${s.id}">${s.title}</a>`).join("");
+  document.getElementById("sections").innerHTML = sections.map((s) => `<a href="#${s.id}">${s.title}</a>`).join("");
   const main = document.getElementById("main");
-  made.forEach((s) => { const node = element("section", s.html); node.id = s.id; main.append(node); });
+  sections.forEach((s) => { const node = element("section", s.html); node.id = s.id; main.append(node); });
   if (report.parts?.vertex_mean_mm.length) paintBody(report, people, packed);
   if (people.people.length) {
     people.people.forEach(describe);

@@ -1,5 +1,5 @@
 "use strict";
-// Meshes that one can turn: WebGL 2, no library. Drawn only when something changed.
+// Meshes that can be rotated: WebGL 2 without a library. Drawn only after a change.
 const VERTEX_SHADER = `#version 300 es
 in vec3 position; in vec3 normal; in vec3 colour;
 uniform mat4 view; uniform mat4 projection;
@@ -21,7 +21,7 @@ void main() {
   float sky = 0.5 + 0.5 * m.y;
   float rim = pow(1.0 - abs(dot(m, e)), 2.5);
   vec3 shaded = c * (0.30 + 0.25 * sky + 0.55 * key) + 0.10 * rim;
-  float a = alpha < 1.0 ? mix(alpha, 0.9, rim) : 1.0;  // what is seen through is solid at its outline
+  float a = alpha < 1.0 ? mix(alpha, 0.9, rim) : 1.0;  // transparent meshes are opaque at their outline
   result = vec4(shaded * a, a);
 }`;
 
@@ -62,7 +62,7 @@ class Scene {
       gl.compileShader(shader);
       gl.attachShader(program, shader);
     }
-    ["position", "normal", "colour"].forEach((name, place) => gl.bindAttribLocation(program, place, name));
+    ["position", "normal", "colour"].forEach((name, location) => gl.bindAttribLocation(program, location, name));
     gl.linkProgram(program);
     if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
     return program;
@@ -91,12 +91,12 @@ class Scene {
       colours = new Float32Array(positions.length);
       for (let i = 0; i < colours.length; i++) colours[i] = colour[i % 3];
     }
-    [positions, vertexNormals(positions, faces), colours].forEach((values, place) => {
+    [positions, vertexNormals(positions, faces), colours].forEach((values, location) => {
       const buffer = gl.createBuffer();
       gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
       gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
-      gl.enableVertexAttribArray(place);
-      gl.vertexAttribPointer(place, 3, gl.FLOAT, false, 0, 0);
+      gl.enableVertexAttribArray(location);
+      gl.vertexAttribPointer(location, 3, gl.FLOAT, false, 0, 0);
       buffers.push(buffer);
     });
     const index = gl.createBuffer();
@@ -105,7 +105,7 @@ class Scene {
     return { array, buffers: [...buffers, index], count: faces.length, alpha };
   }
 
-  // The middle of the points' box, and half its diagonal.
+  // The centre of the points' bounding box, and half its diagonal.
   aim(positions) {
     const low = [Infinity, Infinity, Infinity], high = [-Infinity, -Infinity, -Infinity];
     for (let i = 0; i < positions.length; i++) {
@@ -139,7 +139,7 @@ class Scene {
     for (const mesh of [...this.meshes].sort((a, b) => b.alpha - a.alpha)) {
       gl.uniform1f(gl.getUniformLocation(this.program, "alpha"), mesh.alpha);
       gl.bindVertexArray(mesh.array);
-      if (mesh.alpha < 1) {  // depth first, so that only the nearest layer is blended
+      if (mesh.alpha < 1) {  // depth first: only the nearest layer is blended
         gl.colorMask(false, false, false, false);
         gl.drawElements(gl.TRIANGLES, mesh.count, gl.UNSIGNED_SHORT, 0);
         gl.colorMask(true, true, true, true);
@@ -152,7 +152,7 @@ class Scene {
   setCamera(aspect) {
     const gl = this.gl, tangent = Math.tan(0.22);
     const [ca, sa, cb, sb] = [Math.cos(this.yaw), Math.sin(this.yaw), Math.cos(this.pitch), Math.sin(this.pitch)];
-    // Far enough for the whole body at any turn about the upright axis.
+    // Far enough to see the whole body at any rotation about the vertical axis.
     const across = Math.hypot(this.extent[0], this.extent[2]), up = this.extent[1];
     const distance = 1.12 * (Math.max(up, across / aspect) / tangent + across) / this.zoom;
     const rows = [[ca, 0, -sa], [-sa * sb, cb, -ca * sb], [sa * cb, sb, ca * cb]];
@@ -180,22 +180,22 @@ class Scene {
   }
 
   listen() {
-    const canvas = this.canvas, held = new Map();
+    const canvas = this.canvas, pointers = new Map();
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
-      held.set(event.pointerId, event);
+      pointers.set(event.pointerId, event);
     });
     canvas.addEventListener("pointermove", (event) => {
-      const before = held.get(event.pointerId);
+      const before = pointers.get(event.pointerId);
       if (!before) return;
-      const span = () => { const [a, b] = [...held.values()]; return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY); };
-      const apart = held.size === 2 ? span() : 0;
-      held.set(event.pointerId, event);
-      if (held.size === 2) this.nearer(span() / Math.max(apart, 1));
+      const span = () => { const [a, b] = [...pointers.values()]; return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY); };
+      const previousSpan = pointers.size === 2 ? span() : 0;
+      pointers.set(event.pointerId, event);
+      if (pointers.size === 2) this.nearer(span() / Math.max(previousSpan, 1));
       else this.turn((event.clientX - before.clientX) / 110, (event.clientY - before.clientY) / 110);
     });
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (event) => held.delete(event.pointerId));
-    // Over a canvas that was not clicked, the wheel scrolls the page.
+    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (event) => pointers.delete(event.pointerId));
+    // The wheel zooms only after a click on the canvas; else it scrolls the page.
     canvas.addEventListener("wheel", (event) => {
       if (document.activeElement !== canvas) return;
       event.preventDefault();

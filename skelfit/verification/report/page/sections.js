@@ -1,14 +1,14 @@
 "use strict";
-// The sections of the page, each from a part of the report; a part that the report lacks has no section.
+// The sections of the page, each from one part of the report. Parts that the report lacks have no section.
 const section = (id, title, lead, html) => ({ id, title, html: `<h2>${escaped(title)}</h2><p class="lead">${lead}</p>${html}` });
 const block = (title, html) => `<div><h3>${escaped(title)}</h3>${html}</div>`;
-// A spread has its histogram as `bars`: equally wide ones from `start` on, the last one open.
+// `bars` is a histogram with bins of equal width from `start` on; the last one is open.
 const series = ({ bars: { start, width, counts } }, kind = "one") => ({ edges: [...counts.keys(), counts.length].map((k) => start + k * width), counts, kind });
-const entries = (found) => Object.entries(found || {});
+const entries = (part) => Object.entries(part || {});
 const SUMMARY_COLUMNS = [["mean", "mean"], ["p50", "median"], ["p95", "95 %"], ["max", "max"]].map(
   ([name, title]) => ({ title, of: (row) => mm(row[name]) }));
 const nameColumn = (title) => ({ title, of: (row) => words(row.name), number: false });
-const named = (found) => entries(found).map(([name, value]) => ({ name, ...value }));
+const named = (part) => entries(part).map(([name, value]) => ({ name, ...value }));
 
 function integritySection({ integrity }) {
   const statuses = entries(integrity.statuses).sort((a, b) => b[1] - a[1]);
@@ -35,9 +35,9 @@ function integritySection({ integrity }) {
 
 function accuracySection({ accuracy, subsets, extremity }) {
   const spread = (name, title) => {
-    const found = accuracy[name];
-    const marks = [{ at: found.p50, text: `median ${mm(found.p50)}` }, { at: found.p95, text: `95 % ${mm(found.p95)}`, line: 1 }];
-    return block(title, histogram({ series: [series(found)], marks, label: "mm" }));
+    const errors = accuracy[name];
+    const marks = [{ at: errors.p50, text: `median ${mm(errors.p50)}` }, { at: errors.p95, text: `95 % ${mm(errors.p95)}`, line: 1 }];
+    return block(title, histogram({ series: [series(errors)], marks, label: "mm" }));
   };
   let html = `<div class="columns">${spread("pve_mm", "Mean vertex error (PVE) of each person")}${spread("max_vertex_mm", "Largest vertex error of each person")}</div>`;
   const sets = named(accuracy.joints).filter((set) => known(set.mpjpe_mm?.mean));
@@ -50,9 +50,9 @@ function accuracySection({ accuracy, subsets, extremity }) {
   html += `<div class="columns">`;
   const by = named(subsets);
   if (by.length) html += block("By subset, PVE in mm", table([nameColumn("subset"), { title: "people", of: (r) => count(r.count) }, ...SUMMARY_COLUMNS], by.map((r) => ({ ...r.pve_mm, name: r.name }))));
-  const bent = (extremity?.bins || []).filter((r) => r.pve_mm.count > 0);
-  if (bent.length) {
-    html += block("Mean PVE by how far the label bends the joints (root mean square)", bars(bent.map((r) => ({
+  const bins = (extremity?.bins || []).filter((r) => r.pve_mm.count > 0);
+  if (bins.length) {
+    html += block("Mean PVE by the joint rotations of the label (root mean square)", bars(bins.map((r) => ({
       name: `${r.from_deg}–${r.to_deg}° (${count(r.pve_mm.count)})`, value: r.pve_mm.mean, text: `${mm(r.pve_mm.mean)} mm` }))));
   }
   html += "</div>";
@@ -61,7 +61,7 @@ function accuracySection({ accuracy, subsets, extremity }) {
   return section("accuracy", "Accuracy", lead, html);
 }
 
-// Which joint sets come from which regressor.
+// Joint sets by their regressor.
 function regressors(sets) {
   const by = new Map();
   sets.forEach((set) => by.set(set.regressor, [...(by.get(set.regressor) || []), set.name]));
@@ -85,13 +85,13 @@ function reprojectionSection({ reprojection }) {
     html += `<div>${histogram({ series: [series(smpl.px, "three"), series(skel.px, "two")], label: "px", low: 0, high })}${
       legend([["three", "SMPL label"], ["two", "SKEL fit"]])}</div>`;
   }
-  const told = [["bad_label", "people whose label is far from their keypoints"], ["bad_fit", "people whose fit is farther off than their label"],
+  const measures = [["bad_label", "people whose label is far from their keypoints"], ["bad_fit", "people whose fit is farther off than their label"],
     ["keypoints_exchanged", "people whose keypoints look like those of the other side"]];
-  html += `<div class="tiles">${told.filter(([name]) => known(reprojection[name])).map(([name, text]) => `<div class="tile"><b>${count(reprojection[name])}</b><span>${text}</span></div>`).join("")}</div></div>`;
-  return section("reprojection", "In the picture", `Keypoints of both skins against those that the labels give, of ${count(reprojection.people)} people. A bad label shows in both lines, a bad fit in the second alone.`, html);
+  html += `<div class="tiles">${measures.filter(([name]) => known(reprojection[name])).map(([name, text]) => `<div class="tile"><b>${count(reprojection[name])}</b><span>${text}</span></div>`).join("")}</div></div>`;
+  return section("reprojection", "In the image", `Keypoints of both skins against those that the labels give, of ${count(reprojection.people)} people. A bad label shows in both lines, a bad fit in the second alone.`, html);
 }
 
-// Columns of shares beyond so many degrees; a row has them as `share`.
+// Columns for `share` of a row: shares of people beyond so many degrees.
 const beyondColumns = (degs) => degs.map((d, k) => ({ title: `>${d}°`, of: (r) => percent(r.share[k]), heat: (r) => Math.sqrt(r.share[k] || 0) }));
 
 function anatomySection({ anatomy }) {
@@ -116,7 +116,7 @@ function hingesBlock(hinges) {
 function bonesBlock(bones) {
   if (!bones.people) return "";
   const joints = entries(bones.share_by_joint).filter(([, v]) => v > 0).sort((a, b) => b[1] - a[1]).slice(0, 8);
-  return `<h3>Bones outside the skin</h3><p class="note">Of a sample of ${count(bones.people)} people: ${percent(bones.share.mean)} of the bone vertices are outside; the furthest by ${mm(bones.depth_mm.mean)} mm in the mean, ${mm(bones.depth_mm.max)} mm at most. By bones:</p>` +
+  return `<h3>Bones outside the skin</h3><p class="note">Of a sample of ${count(bones.people)} people: ${percent(bones.share.mean)} of the bone vertices are outside; the furthest by ${mm(bones.depth_mm.mean)} mm on average, ${mm(bones.depth_mm.max)} mm at most. By bones:</p>` +
     bars(joints.map(([name, value]) => ({ name: words(name), value, text: percent(value), kind: "two" })));
 }
 
@@ -125,16 +125,16 @@ function asymmetryBlock({ dofs, sides_exchanged: exchanged }) {
   const rows = [...dofs].sort((a, b) => apart(b) - apart(a)).slice(0, 8);
   const columns = [{ title: "mean angle", of: (r) => words(r.dof), number: false }, { title: "right", of: (r) => degrees(r.mean_deg[0]) }, { title: "left", of: (r) => degrees(r.mean_deg[1]) },
     { title: "apart", of: (r) => degrees(apart(r)), heat: (r) => apart(r) / 30 }];
-  const told = exchanged ? `${count(exchanged)} people have left and right exchanged in the fit. ` : "Nobody has left and right exchanged in the fit. ";
-  return `<h3>Right against left</h3><p class="note">${told}The pairs of angles that differ most in the mean, the left ones mirrored:</p>${table(columns, rows)}`;
+  const exchangedText = exchanged ? `${count(exchanged)} people have left and right exchanged in the fit. ` : "No person has left and right exchanged in the fit. ";
+  return `<h3>Right against left</h3><p class="note">${exchangedText}The pairs of angles that differ most in the mean, the left ones mirrored:</p>${table(columns, rows)}`;
 }
 
 function jumpsBlock(jumps, jitter) {
   if (!jumps.pairs) return "";
-  const lines = (found, unit) => entries(found).map(([name, value]) => ({ name: `more than ${name}${unit}`, value, text: percent(value), kind: "two" }));
+  const lines = (part, unit) => entries(part).map(([name, value]) => ({ name: `more than ${name}${unit}`, value, text: percent(value), kind: "two" }));
   const worst = jumps.worst.slice(0, 5), columns = [{ title: "largest beyond the label", of: (r) => r.key, number: false }, { title: "joint", of: (r) => words(r.joint), number: false },
     { title: "turns", of: (r) => degrees(r.turn_deg) }, { title: "label", of: (r) => degrees(r.label_turn_deg) }];
-  return `<h3>Jumps in sequences</h3><p class="note">${count(jumps.pairs)} pairs of neighbouring frames of ${count(jumps.sequences)} sequences: how often some joint turns by more, turns by more than in the label, and how often the fit moves by more than its label.</p>` +
+  return `<h3>Jumps in sequences</h3><p class="note">${count(jumps.pairs)} pairs of neighbouring frames of ${count(jumps.sequences)} sequences: how often a joint turns by more, turns by more than in the label, and how often the fit moves by more than its label.</p>` +
     bars([...lines(jumps.turn_above, "°"), ...lines(jumps.added_deg_above, "° beyond the label"), ...lines(jumps.added_mm_above, " mm added")], 1) + table(columns, worst) + jitterBlock(jitter);
 }
 
@@ -146,7 +146,7 @@ function jitterBlock(jitter) {
     table([nameColumn("joint"), { title: "fit", of: (r) => two(r.fit) }, { title: "label", of: (r) => two(r.label) }], rows);
 }
 
-// Right and left of a joint in one panel.
+// Panels of joints, with right and left in one.
 function anglePanels(dofs) {
   const panels = new Map();
   for (const [name, angle] of entries(dofs)) {
@@ -172,7 +172,7 @@ function anglesSection({ anatomy }) {
   return section("angles", "Joint angles", "How often each angle occurs, in degrees. Where the limits of right and left differ, the wider one counts.", html);
 }
 
-// The edge of the bar in which a share of a histogram is reached.
+// The edge of the bin in which a share of the histogram is reached.
 function quantile({ edges, counts }, share) {
   const goal = share * counts.reduce((a, b) => a + b, 0);
   let sum = 0;
@@ -181,19 +181,19 @@ function quantile({ edges, counts }, share) {
 }
 
 const UNITS = { count, share: percent, mm, px: mm, deg: fixed(2) };
-const apart = (value, write) => (!known(value) ? nothing : value === 0 ? "=" : `${value < 0 ? "−" : "+"}${write(Math.abs(value))}`);
+const signed = (value, write) => (!known(value) ? nothing : value === 0 ? "=" : `${value < 0 ? "−" : "+"}${write(Math.abs(value))}`);
 
-// A table of both datasets: for each group of numbers the same columns.
+// A table of both datasets and their difference, each with the same columns.
 function comparedTable({ columns, rows }) {
-  const groups = [["this", "this", (v, write) => write(v)], ["against", "against", (v, write) => write(v)], ["difference", "difference", apart]];
-  const told = rows.filter((r) => r.this.some((v) => v) || r.against.some((v) => v));
+  const groups = [["this", "this", (v, write) => write(v)], ["against", "against", (v, write) => write(v)], ["difference", "difference", signed]];
+  const shown = rows.filter((r) => r.this.some((v) => v) || r.against.some((v) => v));
   const cells = (make) => groups.map((group) => columns.map((column, k) => make(group, column, k)).join("")).join("");
   const first = (k) => (k === 0 ? " first" : "");
   const one = columns.length === 1;
   const head = `<tr><th></th>${groups.map(([title]) => `<th class="${one ? "number" : "group"} first" colspan="${columns.length}">${title}</th>`).join("")}</tr>` +
     (one ? "" : `<tr><th></th>${cells((_, column, k) => `<th class="number${first(k)}">${escaped(column.title)}</th>`)}</tr>`);
-  const body = told.map((r) => `<tr><td>${escaped(words(r.name))}</td>${cells(([, side, write], column, k) => `<td class="number ${side}${first(k)}">${escaped(write(r[side][k], UNITS[column.unit]))}</td>`)}</tr>`).join("");
-  const left = rows.length - told.length;
+  const body = shown.map((r) => `<tr><td>${escaped(words(r.name))}</td>${cells(([, side, write], column, k) => `<td class="number ${side}${first(k)}">${escaped(write(r[side][k], UNITS[column.unit]))}</td>`)}</tr>`).join("");
+  const left = rows.length - shown.length;
   return `<div class="scroll"><table class="compared"><thead>${head}</thead><tbody>${body}</tbody></table></div>` +
     (left ? `<p class="note">${several(left, "more row")}: nothing in either.</p>` : "");
 }
@@ -216,11 +216,11 @@ function keepSection({ keep }) {
   if (keep.damaged) rows.push({ name: "damaged", limit: "", unit: "", dropped: keep.damaged, meaning: "something is wrong with the sample or its row" });
   const html = `<div class="tiles"><div class="tile"><b>${count(keep.kept)}</b><span>people are kept</span></div><div class="tile"><b>${count(keep.dropped)}</b><span>people are dropped</span></div></div>` +
     table([nameColumn("gate"), { title: "limit", of: (r) => `${r.limit} ${r.unit}`.trim() }, { title: "people beyond it", of: (r) => count(r.dropped) }, { title: "what it is", of: (r) => r.meaning, number: false }], rows);
-  return section("keep", "Whom to keep", "Named gates, each counted for itself; a person may break several.", html);
+  return section("keep", "Which people to keep", "Gates, each counted by itself; several may drop the same person.", html);
 }
 
 function peopleSection(_, people) {
   const left = people.skipped.map((p) => `${p.key}: ${p.reason}`);
-  return section("people", "The worst people", "Who is furthest from the label, first. Look at them before you train on the rest.",
+  return section("people", "The worst people", "Those furthest from the label come first. Look at them before you train on the others.",
     `<div id="gallery"></div>${left.length ? `<p class="note">Not drawn: ${escaped(left.join("; "))}</p>` : ""}`);
 }

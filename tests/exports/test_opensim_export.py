@@ -76,33 +76,33 @@ def test_angles_joints_and_markers_are_those_of_the_shards(tmp_path: Path, model
     mot = {name: np.concatenate([m[name] for m in mots]) for name in mots[0]}
     assert set(mot) == {"time", *DOF_NAMES, "pelvis_tx", "pelvis_ty", "pelvis_tz"}
     np.testing.assert_array_equal(mot["time"], [*range(8), *range(4)])
-    found = np.stack([mot[name] for name in BODY], 1)
-    np.testing.assert_allclose(found, np.degrees(fields["skel_poses"][:, 3:].astype(float)), atol=1e-6)
+    angles = np.stack([mot[name] for name in BODY], 1)
+    np.testing.assert_allclose(angles, np.degrees(fields["skel_poses"][:, 3:].astype(float)), atol=1e-6)
 
     trcs = [read_trc(path.with_suffix(".trc")) for path in paths]
     assert trcs[0][0]["Units"] == "m" and trcs[0][0]["DataRate"] == "1"
     markers = {name: np.concatenate([t[3][name] for t in trcs]) for name in trcs[0][3]}
     for gender in ("male", "female"):
-        who = [i for i in range(12) if metas[i]["skel_gender"] == gender]
+        rows = [i for i in range(12) if metas[i]["skel_gender"] == gender]
         model = SkelModel(models.skel_of(gender), dtype=torch.float64)
         parts = ("skel_betas", "skel_poses", "skel_trans")
-        betas, q, trans = (torch.tensor(fields[part][who], dtype=torch.float64) for part in parts)
+        betas, q, trans = (torch.tensor(fields[part][rows], dtype=torch.float64) for part in parts)
         body = model.forward(model.shape(betas), q, trans)
         rest = model.forward(model.shape(betas), torch.zeros_like(q)).rotations[:, 0]
         turn = (body.rotations[:, 0] @ rest.mT).numpy()
-        pelvis = rotations(*(mot[name][who] for name in DOF_NAMES[:3]))
+        pelvis = rotations(*(mot[name][rows] for name in DOF_NAMES[:3]))
         np.testing.assert_allclose(pelvis, CAMERA_TO_GROUND @ turn @ PELVIS_AT_REST, atol=1e-7)
         joints = body.joints.numpy() @ CAMERA_TO_GROUND.T
         for j, name in enumerate(SKEL_JOINT_NAMES):
-            np.testing.assert_allclose(markers[f"{name}_jc"][who], joints[:, j], atol=1e-7)
+            np.testing.assert_allclose(markers[f"{name}_jc"][rows], joints[:, j], atol=1e-7)
         for name, vertex in MARKERS.items():
             expected = body.vertices[:, vertex].numpy() @ CAMERA_TO_GROUND.T
-            np.testing.assert_allclose(markers[name][who], expected, atol=1e-7)
+            np.testing.assert_allclose(markers[name][rows], expected, atol=1e-7)
     pelvis = np.stack([mot[f"pelvis_t{axis}"] for axis in "xyz"], 1)
     np.testing.assert_array_equal(pelvis, markers["pelvis_jc"])
 
 
-def test_who_stands_before_the_camera_stands_upright_in_the_ground(tmp_path: Path, models: ModelSet) -> None:
+def test_a_person_who_faces_the_camera_is_upright_in_the_ground(tmp_path: Path, models: ModelSet) -> None:
     fields = make_fields(1)
     fields["skel_poses"][:] = 0
     # The body has y up and z forward; half a turn about x, which is SKEL's -z, lets it face a camera whose y is down.
@@ -119,7 +119,7 @@ def test_who_stands_before_the_camera_stands_upright_in_the_ground(tmp_path: Pat
 
 
 def spinning(frames: int, turns: float) -> np.ndarray:
-    """Poses (frames,46) rad of someone who turns round, the angles within half a turn as a fit gives them."""
+    """Poses (frames,46) rad of a person who turns round, with angles within half a turn as a fit gives them."""
     poses = np.zeros((frames, 46))
     angle = np.linspace(0, 2 * np.pi * turns, frames)
     # Leaning far forward while turning: other tilt and list in every frame, and both descriptions come up.
@@ -143,7 +143,7 @@ def test_a_sequence_is_one_motion_in_time_without_jumps(tmp_path: Path, models: 
         coordinates=["world_z_up"] * (n + 5),
         skel_gender=["male"] * (n + 5),
     )
-    assert np.abs(np.diff(fields["skel_poses"][:n], axis=0)).max() > 3  # there is something to mend
+    assert np.abs(np.diff(fields["skel_poses"][:n], axis=0)).max() > 3  # the angles are not continuous
     run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256, shard_size=25)
     assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 9
     assert sorted(p.stem for p in (tmp_path / "out").glob("*.mot")) == ["walk_01", "walk_01-2", "walk_01-3"]
@@ -152,7 +152,7 @@ def test_a_sequence_is_one_motion_in_time_without_jumps(tmp_path: Path, models: 
     steps = np.diff(np.stack([mot[name] for name in DOF_NAMES]), axis=1)
     assert np.abs(steps).max() < 80  # shoulder_r_x turns by 37 degrees a frame, and twice that past the gap
     assert mot["shoulder_r_x"][-1] - mot["shoulder_r_x"][0] == pytest.approx(3 * 720, abs=1e-3)
-    # The same pelvis as without mending, in a ground whose y is the world's z.
+    # The same pelvis as with the stored angles, in a ground whose y is the world's z.
     ground = np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]])
     local = Rotation.from_euler("zxy", fields["skel_poses"][:n, :3].astype(float)).as_matrix()
     expected = ground @ PELVIS_AT_REST @ local
@@ -166,7 +166,7 @@ def test_a_sequence_is_one_motion_in_time_without_jumps(tmp_path: Path, models: 
 
 
 @pytest.mark.skipif(find_spec("opensim") is None, reason="OpenSim is not installed")
-def test_opensim_itself_reads_them(tmp_path: Path, models: ModelSet) -> None:
+def test_opensim_reads_the_files(tmp_path: Path, models: ModelSet) -> None:
     fields = make_fields(5)
     run = write_run(tmp_path / "run", fields, make_metas(5), models_sha256=models.sha256)
     export("opensim", run, tmp_path / "out", ExportOptions(models))
@@ -183,8 +183,8 @@ numpy.savez("read.npz", labels=table.getColumnLabels(), values=table.getMatrix()
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
     with np.load(tmp_path / "read.npz") as read:
         columns = dict(zip(read["labels"].tolist(), read["values"].T, strict=True))
-    found = np.stack([columns[name] for name in BODY], 1)
-    np.testing.assert_allclose(found, np.degrees(fields["skel_poses"][:, 3:].astype(float)), atol=1e-6)
+    angles = np.stack([columns[name] for name in BODY], 1)
+    np.testing.assert_allclose(angles, np.degrees(fields["skel_poses"][:, 3:].astype(float)), atol=1e-6)
 
 
 @pytest.mark.skipif(find_spec("opensim") is None, reason="OpenSim is not installed")
@@ -196,36 +196,36 @@ def test_a_model_in_opensim_moves_as_the_person_does(tmp_path: Path, models: Mod
     run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
     export("opensim", run, tmp_path / "out", ExportOptions(models))
     stem = tmp_path / "out" / f"{SUBSET}-000000"
-    count = 11  # joints: the others hang on the spine, whose segments bend
+    count = 11  # joints: the others depend on the spine, whose segments are curved
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
     frames = model.frames(torch.tensor(fields["skel_betas"][0]).double())
     turns, joints = frames.frame.numpy(), frames.joints.numpy()
-    places, relative = np.zeros((count, 3)), np.tile(np.eye(3), (count, 1, 1))
+    offsets, relative = np.zeros((count, 3)), np.tile(np.eye(3), (count, 1, 1))
     for j in range(1, count):
         parent = SKEL_PARENTS[j]
-        places[j] = turns[parent].T @ (joints[j] - joints[parent])
+        offsets[j] = turns[parent].T @ (joints[j] - joints[parent])
         relative[j] = turns[parent].T @ turns[j]
     dofs = [dof for dof in DOFS if dof.joint < count]
     np.savez(
         tmp_path / "rig.npz",
         name=SKEL_JOINT_NAMES[:count],
         parent=SKEL_PARENTS[:count],
-        place=places,
+        position=offsets,
         turn=relative,
         dof_name=[dof.name for dof in dofs],
         dof_joint=[dof.joint for dof in dofs],
         dof_axis=[dof.axis for dof in dofs],
     )
     script = Path(__file__).parents[1] / "support" / "opensim_model.py"
-    command = [sys.executable, script, "rig.npz", stem.with_suffix(".mot"), "places.npz"]
+    command = [sys.executable, str(script), "rig.npz", str(stem.with_suffix(".mot")), "positions.npz"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
-    found = np.load(tmp_path / "places.npz")["places"]
+    positions = np.load(tmp_path / "positions.npz")["positions"]
     markers = read_trc(stem.with_suffix(".trc"))[3]
     expected = np.stack([markers[f"{name}_jc"] for name in SKEL_JOINT_NAMES[:count]], 1)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(positions, expected, atol=1e-6)
 
 
-def test_nothing_of_the_user_is_replaced_unasked(tmp_path: Path, models: ModelSet) -> None:
+def test_files_of_the_user_are_not_replaced(tmp_path: Path, models: ModelSet) -> None:
     fields, metas = make_fields(9), make_metas(9)
     run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
     out = tmp_path / "out"
@@ -233,8 +233,8 @@ def test_nothing_of_the_user_is_replaced_unasked(tmp_path: Path, models: ModelSe
     (out / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="holds files already"):
         export("opensim", run, out, ExportOptions(models))
-    few = write_run(tmp_path / "few", make_fields(2), make_metas(2), models_sha256=models.sha256)
-    export("opensim", few, out, ExportOptions(models, overwrite=True))
+    smaller = write_run(tmp_path / "few", make_fields(2), make_metas(2), models_sha256=models.sha256)
+    export("opensim", smaller, out, ExportOptions(models, overwrite=True))
     assert sorted(p.name for p in out.glob("*.mot")) == [f"{SUBSET}-000000.mot"]
     assert (out / "mine.txt").read_text() == "mine"
     with pytest.raises(OutputError, match="expected a folder, found a file"):
@@ -251,7 +251,7 @@ def test_other_models_than_the_runs_are_refused(tmp_path: Path, models: ModelSet
     assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 3
 
 
-def test_nothing_advises_a_model_that_cannot_play_the_files() -> None:
+def test_no_page_advises_a_model_that_cannot_play_the_files() -> None:
     """bsm.osim is named in one place, which says that it is not a model for them, and why."""
     root = Path(__file__).parents[2]
     texts = [path for pattern in ("*.md", "*.cfg", "Makefile") for path in root.glob(pattern)]
@@ -273,5 +273,5 @@ def test_nothing_advises_a_model_that_cannot_play_the_files() -> None:
         assert not re.search(r"\b(load|open|use|take|import|play)s?\b.{0,40}bsm", sentence, re.IGNORECASE), (
             sentence
         )
-    for said in ("SKEL issue 2]", "SKEL issue 24]", "SKEL issue 34]", "AddBiomechanics issue 222]"):
-        assert said in text
+    for reference in ("SKEL issue 2]", "SKEL issue 24]", "SKEL issue 34]", "AddBiomechanics issue 222]"):
+        assert reference in text

@@ -1,4 +1,4 @@
-"""Export to SKEL-CF: a loader of its keys, the way back to shards, and incomplete runs refused."""
+"""Export to SKEL-CF: a loader of its keys, shards from the exported file, and incomplete runs refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,13 +23,13 @@ from job_fakes import (
 )
 from PIL import Image
 
+from skelfit.api.convert_dataset import convert_run
 from skelfit.bodies.model_set import ModelSet
-from skelfit.cli.convert import convert_run
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.conversion.row_fits import LabelFitter
 from skelfit.conversion.run_fitter import make_fitter
-from skelfit.conversion.run_plan import LabelFile
+from skelfit.conversion.run_plan import LabelFile, Run
 from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import OutputError
 from skelfit.exports.exporter import ExportOptions
@@ -68,7 +69,7 @@ class SkelCfDataset:
         self.images, self.rule = images, rule
 
     def __len__(self) -> int:
-        return self.columns["scale"].shape[0]
+        return len(self.columns["scale"])
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         item = {key: column[i] for key, column in self.columns.items()}
@@ -93,7 +94,7 @@ def run_folder(tmp_path: Path) -> Path:
     return Path(run.out)
 
 
-def test_what_was_converted_comes_back(tmp_path: Path, run_folder: Path) -> None:
+def test_exported_arrays_are_those_of_the_labels(tmp_path: Path, run_folder: Path) -> None:
     assert export("skel-cf", run_folder, tmp_path / "new" / "out.npz").people == 17
     kept = [i for i in range(20) if i not in (NAN_ROW, DIVERGED_ROW, FAR_ROW)]
     with np.load(tmp_path / "new" / "out.npz") as out, np.load(tmp_path / "people.npz") as source:
@@ -112,7 +113,7 @@ def test_what_was_converted_comes_back(tmp_path: Path, run_folder: Path) -> None
         np.testing.assert_allclose(out["skel_poses"][:3, 6], 0.5)
 
 
-def test_a_loader_of_its_keys_reads_everybody(tmp_path: Path) -> None:
+def test_a_loader_of_its_keys_reads_all_people(tmp_path: Path) -> None:
     run = make_run(tmp_path, images=True)
     (tmp_path / "images" / "train" / f"{NO_IMAGE_ROW:06d}.jpg").write_bytes(picture(NO_IMAGE_ROW))
     convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
@@ -160,8 +161,12 @@ def test_shards_made_of_the_exported_file_hold_the_same(tmp_path: Path, models: 
             np.testing.assert_array_equal(again[key], out[key], err_msg=key)
 
 
-def test_what_came_in_is_left_out_where_it_was_no_smpl_in_a_camera(tmp_path: Path) -> None:
-    changes = {"smpl": [True, False], "camera": [True, False], "coordinates": ["camera", "world_z_up"]}
+def test_smpl_labels_are_exported_only_in_a_camera_frame(tmp_path: Path) -> None:
+    changes: dict[str, list[Any]] = {
+        "smpl": [True, False],
+        "camera": [True, False],
+        "coordinates": ["camera", "world_z_up"],
+    }
     for name, values in changes.items():
         folder = write_run(tmp_path / name, make_fields(2), make_metas(2, **{name: values}))
         export("skel-cf", folder, tmp_path / f"{name}.npz")
@@ -199,13 +204,13 @@ def test_boxes_that_are_not_square_keep_both_sides(tmp_path: Path) -> None:
         np.testing.assert_array_equal(out["scale"], columns["scale"][out["row"]])
 
 
-def remake(folder: Path, run):
+def remake(folder: Path, run: Run) -> Run:
     """The run of a label file that has changed."""
     store = build_store(LabelSource("people.npz", "camerahmr"), folder / "people.npz", folder / "stores")
     return replace(run, labels=(replace(run.labels[0], store=str(store)),))
 
 
-def test_a_file_is_not_replaced_unasked(tmp_path: Path, run_folder: Path) -> None:
+def test_a_file_is_replaced_only_with_overwrite(tmp_path: Path, run_folder: Path) -> None:
     out = tmp_path / "out.npz"
     out.write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
@@ -217,7 +222,7 @@ def test_a_file_is_not_replaced_unasked(tmp_path: Path, run_folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
+    ("missing", "message"),
     [
         ("summary.json", r"summary\.json: .*no such file"),
         ("fake-000001.done.json", r"fake-000001\.done\.json: .*no such file"),
@@ -225,10 +230,10 @@ def test_a_file_is_not_replaced_unasked(tmp_path: Path, run_folder: Path) -> Non
         ("fake-000001.*", "expected the 3 shards of the summary, found 2"),
     ],
 )
-def test_an_incomplete_run_is_refused(tmp_path: Path, run_folder: Path, missing: str, said: str) -> None:
+def test_an_incomplete_run_is_refused(tmp_path: Path, run_folder: Path, missing: str, message: str) -> None:
     for path in run_folder.glob(missing):
         path.unlink()
-    with pytest.raises(ShardError, match=said):
+    with pytest.raises(ShardError, match=message):
         export("skel-cf", run_folder, tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
 
@@ -253,7 +258,7 @@ def test_a_run_without_people_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, people=4)
 
     class Never(FakeFitter):
-        def fit(self, *args):
+        def fit(self, *args: Any) -> Any:
             result = super().fit(*args)
             result.converged[:] = False
             return result

@@ -1,4 +1,4 @@
-"""Angles over time on the report's page: which sequences, how much of them, and how the page draws them."""
+"""Angles over time on the report's page: choice of sequences and frames, and the drawing in a browser."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from export_fakes import make_fields, make_metas, write_run
+from page_browser import OpenedPage, embedded
 from scipy.spatial.transform import Rotation
-from test_verify_page import Opened, browser, embedded  # noqa: F401 (a fixture)
 from verify_reports import make_report
 
 from skelfit.bodies.dofs import dof_index
@@ -21,7 +21,7 @@ from skelfit.verification.report.html_page import make_page
 from skelfit.verification.report.motion_plots import (
     ANGLE_UNIT_DEG,
     DOFS,
-    MOST_FRAMES,
+    MAX_FRAMES,
     largest_of_each,
     read_motion,
 )
@@ -31,7 +31,7 @@ KNEE = dof_index("knee_angle_r")
 
 
 def write_walk(folder: Path, frames: list[int], jump_at: int, shard_size: int) -> Path:
-    """Some frames of one sequence: a knee that swings, and an elbow that jumps by 50 degrees from a frame on."""
+    """Frames of one sequence: a knee that swings, and an elbow that jumps by 50 degrees at frame `jump_at`."""
     n = len(frames)
     fields = make_fields(n)
     for name in ("skel_poses", "smpl_pose", "skel_betas", "smpl_betas", "skel_trans", "smpl_trans"):
@@ -59,8 +59,8 @@ def jump(frame: int, **changes: Any) -> dict[str, Any]:
 
 def test_one_jump_of_each_sequence_the_largest_first() -> None:
     jumps = [jump(3), jump(9), *(jump(i, sequence=f"s{i}") for i in range(9)), jump(1, subset="other")]
-    found = largest_of_each(jumps, 3)
-    assert [(j["sequence"], j["frame"]) for j in found] == [("made/walk <b>", 3), ("s0", 0), ("s1", 1)]
+    largest = largest_of_each(jumps, 3)
+    assert [(j["sequence"], j["frame"]) for j in largest] == [("made/walk <b>", 3), ("s0", 0), ("s1", 1)]
     assert len(largest_of_each(jumps, 99)) == 11
 
 
@@ -85,7 +85,7 @@ def test_a_motion_is_read_from_its_shard(tmp_path: Path) -> None:
 def test_a_long_sequence_is_shown_about_its_jump(tmp_path: Path) -> None:
     folder = write_walk(tmp_path, list(range(1500)), jump_at=1000, shard_size=1500)
     motion = read_motion(folder / "people-000000.tar", jump(1000))
-    assert len(motion.frames) == MOST_FRAMES and motion.frames[0] == 700
+    assert len(motion.frames) == MAX_FRAMES and motion.frames[0] == 700
     assert motion.turns_deg[300, 0] == pytest.approx(50, abs=1e-3)
 
 
@@ -108,7 +108,7 @@ def test_the_page_holds_the_sequence(page: str) -> None:
     assert people["motion_units_deg"]["angles"] == ANGLE_UNIT_DEG
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path, models: ModelSet) -> None:
+def test_unreadable_sequences_are_named(tmp_path: Path, models: ModelSet) -> None:
     folder = write_walk(tmp_path, list(range(12)), 9, shard_size=12)
     report = make_report(folder, models, [])
     (folder / "people-000000.tar").write_bytes(b"cut")
@@ -118,10 +118,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, models: ModelSet) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
-def test_a_browser_draws_it(browser: Any, page: str, tmp_path: Path, width: int, height: int) -> None:  # noqa: F811
+def test_a_browser_draws_it(browser: Any, page: str, tmp_path: Path, width: int, height: int) -> None:
     path = tmp_path / "report.html"
     path.write_text(page, "utf-8")
-    opened = Opened(browser, path, width, height)
+    opened = OpenedPage(browser, path, width, height)
     section = opened.page.locator("#motions")
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     assert "made/walk <b>" in section.locator("summary").inner_text()

@@ -1,4 +1,4 @@
-"""Options that a run would have no use for: refused, as whoever gives one expects that it does something."""
+"""Options that a run would have no use for: refused, because a caller expects that each does something."""
 
 from __future__ import annotations
 

@@ -9,15 +9,23 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
 from skelfit.bodies.model_set import ModelSet
-from skelfit.cli.label_options import LabelOptions
-from skelfit.cli.progress_bars import Progress
-from skelfit.config.manifest import DemoSpec, Filters, LabelSource, Manifest, Origin, load_manifest
+from skelfit.config.manifest import (
+    DemoSpec,
+    Filters,
+    LabelLayout,
+    LabelSource,
+    Manifest,
+    Origin,
+    ReadOptions,
+    load_manifest,
+)
+from skelfit.config.pipeline import ImageMode
 from skelfit.conversion.run_plan import LabelFile, Run
-from skelfit.errors import ConfigError, LabelError
+from skelfit.errors import ArgumentError, ConfigError, LabelError
+from skelfit.executors.progress_bars import Reporter, Say
 from skelfit.images.image_source import ImageLocation, ImageSource, locate_images, open_images
+from skelfit.images.tar_index import INDEX_NAME, build_index
 from skelfit.labels.filters import FILTER_GROUPS, PUBLISHED_VALUES, REQUIRED_DATA, active_filters
 from skelfit.labels.image_names import image_path
 from skelfit.labels.label_schema import record_sha256
@@ -25,9 +33,10 @@ from skelfit.labels.label_store import build_store, read_rows, store_contents, s
 from skelfit.labels.read_settings import OptionError
 from skelfit.labels.readers.registry import detect_layout
 from skelfit.labels.readers.sequence_folder import describe_skipped_files
-from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local, describe_skipped
 
 IMAGES_LOOKED_FOR = 100  # rows
+_FAULTS_SAID = 10
 FILTER_NAMES = (*PUBLISHED_VALUES, *FILTER_GROUPS)
 
 
@@ -45,15 +54,15 @@ class Subset:
     origins: tuple[Origin, ...] = ()
 
 
-def file_subset(labels: LabelOptions, images: ImageLocation | None) -> Subset:
+def file_subset(
+    path: Path, layout: LabelLayout | None, read: ReadOptions, images: ImageLocation | None
+) -> Subset:
     """The subset of one label file, or of a folder of sequences, named after it."""
-    assert labels.path is not None
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.path.resolve().stem)
-    source = LabelSource(str(labels.path), labels.source, read=labels.read)
-    return Subset(name, (source,), (labels.path,), images)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.resolve().stem)
+    return Subset(name, (LabelSource(str(path), layout, read=read),), (path,), images)
 
 
-def manifest_subset(path: Path, images: ImageLocation | None, models: ModelSet) -> Subset:
+def manifest_subset(path: Path, images: ImageLocation | None, models: ModelSet, reporter: Reporter) -> Subset:
     """The subset of a manifest; the demo's people are made when they are not there.
 
     Raises LabelError when a label file is missing, saying what to download, and where to put it.
@@ -61,14 +70,14 @@ def manifest_subset(path: Path, images: ImageLocation | None, models: ModelSet) 
     manifest, root = load_manifest(path), data_root()
     paths = tuple(root / source.path for source in manifest.labels)
     if manifest.demo is not None:
-        _make_demo(paths[0].parent, manifest.demo, models)
+        _make_demo(paths[0].parent, manifest.demo, models, reporter)
     _check_there(manifest, paths)
     if images is None and manifest.images is not None:
         images = locate_images(manifest.images, root)
         if images is None:
-            click.echo(f"no images {root / manifest.images}: the shards will hold labels without images")
+            reporter.say(f"no images {root / manifest.images}: the shards will hold labels without images")
             if sources := _sources(manifest, "images"):
-                click.echo(f"  to have them, put them there; they come from {sources}")
+                reporter.say(f"  to have them, put them there; they come from {sources}")
     return Subset(
         name=manifest.name,
         sources=manifest.labels,
@@ -84,10 +93,10 @@ def manifest_subset(path: Path, images: ImageLocation | None, models: ModelSet) 
 
 def manifests_of(folder: Path) -> list[Path]:
     """The manifests of a folder but for those that make their people up, by name. Raises ConfigError."""
-    found = [path for path in sorted(folder.glob("*.yaml")) if load_manifest(path).demo is None]
-    if not found:
+    manifests = [path for path in sorted(folder.glob("*.yaml")) if load_manifest(path).demo is None]
+    if not manifests:
         raise ConfigError(folder, None, "a folder of manifests (*.yaml)", "none")
-    return found
+    return manifests
 
 
 def data_root() -> Path:
@@ -99,7 +108,7 @@ def data_root() -> Path:
 
 
 def label_files(
-    subset: Subset, folder: Path, max_abs_beta: float, limit: int | None
+    subset: Subset, folder: Path, max_abs_beta: float, limit: int | None, say: Say
 ) -> tuple[LabelFile, ...]:
     """The validated stores of the label files, in a folder; `limit` counts rows through all of them."""
     files = []
@@ -108,15 +117,15 @@ def label_files(
         store = build_store(source, path, folder, max_abs_beta)
         info = store_info(store)
         told = "" if source.source or path.is_dir() else f" (told by its keys {detect_layout(path)[1]})"
-        click.echo(f"{path}: {info.rows} rows of {info.source} labels{told}")
+        say(f"{path}: {info.rows} rows of {info.source} labels{told}")
         if path.is_dir() and (skipped := describe_skipped_files(path)):
-            click.echo(f"  {skipped}")
+            say(f"  {skipped}")
         up = "" if source.read.up is None else f"; {source.read.up} is up in the shards"
-        click.echo(f"  coordinates of the labels: {info.about.coordinates}{up}")
+        say(f"  coordinates of the labels: {info.about.coordinates}{up}")
         for note in info.about.notes:
-            click.echo(f"  {note}")
+            say(f"  {note}")
         if subset.recorded and (said := record_sha256(path, info.sha256)):
-            click.echo(said)
+            say(said)
         _check_names(source, store, path)
         rows = info.rows if left is None else min(info.rows, left)
         left = None if left is None else left - rows
@@ -150,7 +159,7 @@ def _check_names(source: LabelSource, store: Path, path: Path) -> None:
             )
 
 
-def check_images(run: Run) -> None:
+def check_images(run: Run, say: Say) -> None:
     """Say so where no image of a label file's first rows is found: then its path rule may be the wrong one."""
     if run.images is None:
         return
@@ -160,25 +169,23 @@ def check_images(run: Run) -> None:
             paths = [image_path(name, file.path_rule, file.path_prefix) for name in names]
             if not any(names) or any(path and _is_there(images, path) for path in paths):
                 continue
-            click.echo(f"{file.name}: none of the images of its first {len(paths)} rows is there")
-            click.echo(f"  {names[0]!r} is looked for as {paths[0]!r} (path_rule: {file.path_rule})")
+            say(f"{file.name}: none of the images of its first {len(paths)} rows is there")
+            say(f"  {names[0]!r} is looked for as {paths[0]!r} (path_rule: {file.path_rule})")
             if similar := images.similar(paths[0]):
-                click.echo(
-                    f"  the images have {similar!r}: path_rule or path_prefix of the manifest may be wrong"
-                )
+                say(f"  the images have {similar!r}: path_rule or path_prefix of the manifest may be wrong")
 
 
-def check_filters(run: Run) -> None:
+def check_filters(run: Run, say: Say) -> None:
     """Say so where a filter asks for what a label file does not have."""
     for file in run.labels:
         contents = store_contents(file.store, file.rows)
         for rule in active_filters(run.filters):
             if rule in REQUIRED_DATA and not contents.has(REQUIRED_DATA[rule]):
                 effect = "takes no keypoint away" if rule == "low_confidence" else "leaves none of them out"
-                click.echo(f"{file.name}: no row has {REQUIRED_DATA[rule]}, so the filter {rule} {effect}")
+                say(f"{file.name}: no row has {REQUIRED_DATA[rule]}, so the filter {rule} {effect}")
 
 
-def say_sequences(run: Run) -> None:
+def say_sequences(run: Run, say: Say) -> None:
     """Say how the frames of sequences are fitted, and at what rate where a file does not give one."""
     temporal = run.pipeline.temporal
     for file in run.labels:
@@ -187,11 +194,11 @@ def say_sequences(run: Run) -> None:
             continue
         how = "as one problem (--independent-frames: each by itself)" if temporal else "each by itself"
         count = "1 sequence" if len(sequences) == 1 else f"{len(sequences)} sequences"
-        click.echo(f"{file.name}: {count}; frames are fitted {how}")
+        say(f"{file.name}: {count}; frames are fitted {how}")
         unknown = sum(sequence.frame_rate is None for sequence in sequences)
         if unknown and temporal:
             assumed = f"{temporal.frame_rate:g} Hz assumed (fit.temporal.frame_rate)"
-            click.echo(f"  {unknown} of them without a frame rate: {assumed}")
+            say(f"  {unknown} of them without a frame rate: {assumed}")
 
 
 def _is_there(images: ImageSource, path: str) -> bool:
@@ -199,11 +206,9 @@ def _is_there(images: ImageSource, path: str) -> bool:
     return place.exists() if isinstance(place, Path) else place is not None
 
 
-def filter_values(
-    context: click.Context, option: click.Parameter, texts: Sequence[str]
-) -> tuple[tuple[str, float | None], ...]:
-    """The rules, or groups of them, that --filter names, with their values where it gives any."""
-    found: list[tuple[str, float | None]] = []
+def filter_rules(texts: Sequence[str]) -> tuple[tuple[str, float | None], ...]:
+    """The rules, or groups of them, that texts name, with their values where they give any. Raises ArgumentError."""
+    rules: list[tuple[str, float | None]] = []
     for text in texts:
         name, given, number = text.partition("=")
         try:
@@ -212,9 +217,9 @@ def filter_values(
                 raise ValueError
         except ValueError:
             expected = f"one of {', '.join(FILTER_NAMES)}, or one rule and =NUMBER"
-            raise click.BadParameter(f"expected {expected}, found {text!r}") from None
-        found.append((name, value))
-    return tuple(found)
+            raise ArgumentError("filter", expected, repr(text)) from None
+        rules.append((name, value))
+    return tuple(rules)
 
 
 class MissingError(LabelError):
@@ -249,7 +254,7 @@ def _sources(manifest: Manifest, of: str) -> str:
     return "; or from ".join(texts)
 
 
-def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet) -> None:
+def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet, reporter: Reporter) -> None:
     """Make the demo's people, unless they are there as asked for."""
     # Imported here because only the demo draws people.
     from skelfit.labels.demo_people import demo_is_current, write_demo
@@ -257,6 +262,32 @@ def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet) -> None:
     people, seed, images = demo.people, demo.seed, demo.images
     if demo_is_current(folder, people, seed, images, models=models):
         return
-    click.echo(f"making {people} people in {folder}")
-    with Progress(people, 0) as progress:
+    reporter.say(f"making {people} people in {folder}")
+    with reporter.counting(people) as progress:
         write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
+
+
+def prepare_images(place: ImageLocation | None, mode: ImageMode, stores: Path, say: Say) -> str | None:
+    """What a run reads its images from: a folder, or the index of tars, which is made or renewed in `stores`.
+
+    None for labels only. Raises ImageError when no tar holds an image, OutputError when the index cannot be written.
+    """
+    if place is None or mode == "none":
+        return None
+    if place.folder is not None:
+        return str(place.folder)
+    if place.missing:
+        others = f" and {len(place.missing) - 1} more" if len(place.missing) > 1 else ""
+        say(f"no tar {place.missing[0]}{others}: their images will be missing")
+    index = (stores / INDEX_NAME).absolute()
+    tars = "1 tar" if len(place.tars) == 1 else f"{len(place.tars)} tars"
+    say(f"images: looking into {tars}")
+    report = build_index(place.tars, index)
+    say(f"images: {report.images} in {tars}; tars read again: {report.scanned}")
+    for fault in report.faults[:_FAULTS_SAID]:
+        say(f"  {fault}")
+    if len(report.faults) > _FAULTS_SAID:
+        say(f"  and {len(report.faults) - _FAULTS_SAID} more tars with faults")
+    if report.skipped:
+        say(f"  {describe_skipped(report.skipped, 'images')}")
+    return str(index)

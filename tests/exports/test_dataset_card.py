@@ -6,6 +6,7 @@ import re
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from export_fakes import make_fields, make_metas, write_run
 from job_fakes import FakeFitter, make_run
 from PIL import Image
 
+from skelfit.api.convert_dataset import convert_run
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.cli import main
-from skelfit.cli.convert import convert_run
 from skelfit.conversion.shard_task import run_shard
 from skelfit.exports.dataset_card.card_facts import read_facts
 from skelfit.exports.dataset_card.card_pictures import angle_panels
@@ -37,22 +38,22 @@ def card(*args: object) -> str:
 
 
 def sections(text: str) -> dict[str, str]:
-    """What stands under each heading."""
+    """The text under each heading."""
     parts = re.split(r"^## (.+)\n", text, flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def table(text: str, column: str) -> dict[str, list[str]]:
-    """The table that has a column of that name: its lines by their first cell, the header's under ''."""
+    """The table with this column: its rows by their first cell, the header under ''."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     first = next(i for i, line in enumerate(lines) if column in line)
-    found = {"": [cell.strip() for cell in lines[first].strip("|").split(" | ")]}
+    rows_by_name = {"": [cell.strip() for cell in lines[first].strip("|").split(" | ")]}
     for line in lines[first + 2 :]:
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if len(cells) != len(found[""]):
+        if len(cells) != len(rows_by_name[""]):
             break
-        found.setdefault(cells[0], cells)
-    return found
+        rows_by_name.setdefault(cells[0], cells)
+    return rows_by_name
 
 
 @pytest.fixture
@@ -67,13 +68,13 @@ def folders(tmp_path: Path) -> list[Path]:
 
 def test_one_card_of_several_runs(tmp_path: Path, folders: list[Path]) -> None:
     out = tmp_path / "data" / "README.md"
-    said = card(*folders, "--out", out, "--title", "My people")
-    assert "card of 26 people" in said and "no origin and no licence is named for two" in said
+    output = card(*folders, "--out", out, "--title", "My people")
+    assert "card of 26 people" in output and "no origin and no licence is named for two" in output
     text = out.read_text()
     _, front, body = text.split("---\n", 2)
-    about = yaml.safe_load(front)
-    assert about["pretty_name"] == "My people" and about["size_categories"] == ["n<1K"]
-    for config, count in zip(about["configs"], (3, 1), strict=True):
+    front_matter = yaml.safe_load(front)
+    assert front_matter["pretty_name"] == "My people" and front_matter["size_categories"] == ["n<1K"]
+    for config, count in zip(front_matter["configs"], (3, 1), strict=True):
         assert len(list(out.parent.glob(config["data_files"][0]["path"]))) == count
     for picture in re.findall(r"!\[.+\]\((.+)\)", body):
         with Image.open(out.parent / picture) as image:
@@ -102,17 +103,17 @@ def test_one_card_of_several_runs(tmp_path: Path, folders: list[Path]) -> None:
 
 # webdataset leaves the tars that it read for the garbage collector to close.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_way_to_read_that_it_gives_works(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_in_the_card_reads_the_shards(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "README.md" in card(folders[0])
     code = re.search(r"```python\n(.+?)```", (folders[0] / "README.md").read_text(), re.S)
     assert code
     monkeypatch.chdir(folders[0])
-    names: dict = {}
+    names: dict[str, Any] = {}
     exec(code[1].replace('decode("pil")', 'decode("pil").slice(3)'), names)
     np.testing.assert_array_equal(names["poses"], make_fields(20)["skel_poses"][2])
 
 
-def test_a_card_is_not_replaced_unasked_and_equal_shards_give_equal_cards(folders: list[Path]) -> None:
+def test_a_card_is_replaced_only_with_overwrite(folders: list[Path]) -> None:
     card(folders[0])
     files = [folders[0] / "README.md", *(folders[0] / "card").iterdir()]
     before = [path.read_bytes() for path in files]
@@ -126,9 +127,9 @@ def test_a_card_is_not_replaced_unasked_and_equal_shards_give_equal_cards(folder
 
 def test_angles_of_large_subsets_are_sampled_from_whole_shards(folders: list[Path]) -> None:
     assert len(read_facts(folders[0]).poses) == 20
-    few = read_facts(folders[0], angle_people=10)
-    assert len(few.poses) == 12 and few.rows.rows_out == 20  # the first and the last shard
-    np.testing.assert_array_equal(few.poses[-1], make_fields(20)["skel_poses"][19])
+    sampled = read_facts(folders[0], angle_people=10)
+    assert len(sampled.poses) == 12 and sampled.rows.rows_out == 20  # the first and the last shard
+    np.testing.assert_array_equal(sampled.poses[-1], make_fields(20)["skel_poses"][19])
 
 
 def test_rows_that_are_not_published_are_counted_and_nothing_more(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_rows_that_are_not_published_are_counted_and_nothing_more(tmp_path: Path
     convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
     facts = read_facts(Path(run.out))
     assert facts.rows.rows_in == 20 and facts.rows.rows_out == sum(facts.largest.values()) == 17
-    assert facts.said == {"keypoints3d": {"skel": 17}, "coordinates": {"camera": 17}}
+    assert facts.metadata_counts == {"keypoints3d": {"skel": 17}, "coordinates": {"camera": 17}}
     card(run.out)
     rows = sections((Path(run.out) / "README.md").read_text())["What became of the rows"]
     header, line = (table(rows, "bad_input")[key] for key in ("", "fake"))
@@ -149,13 +150,13 @@ def test_rows_that_are_not_published_are_counted_and_nothing_more(tmp_path: Path
     assert "| fake | `residual_above_gate: pve_mm` | 1 |" in rows and "No filter was on" in rows
 
 
-def test_every_angle_has_its_place_in_the_picture() -> None:
+def test_every_angle_has_a_panel() -> None:
     panels = angle_panels()
     assert sorted(dof for _, dofs in panels for dof in dofs) == list(range(NUM_DOFS))
     assert dict(panels)["shoulder x"] == (29, 39) and dict(panels)["knee angle"] == (6, 13)
 
 
-def test_shards_of_another_version_are_one_message(tmp_path: Path) -> None:
+def test_shards_of_another_version_are_refused(tmp_path: Path) -> None:
     metas = [{k: v for k, v in meta.items() if k != "coordinates"} for meta in make_metas(2)]
     older = write_run(tmp_path / "older", make_fields(2), metas)
     with pytest.raises(

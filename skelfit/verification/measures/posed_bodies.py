@@ -1,8 +1,8 @@
-"""The bodies of people, made again from their stored parameters: skins of the label and of the fit, joints, bones.
+"""Bodies posed again from stored parameters: skins of the label and of the fit, joints, bones.
 
 Joints and bones are computed in float64 by `skelfit.bodies`, whose models the tests compare with `smplx` and
 `body-models`. Skins are posed in float32 from joint transforms in float64, by the kernel that makes the fit's targets;
-nothing else of the fit is used. A skin stands without its translation, which is added where it matters.
+no other code of the fit is used. Skins have no translation; it is added where it matters.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from skelfit.bodies.kinematics import JointFrames, PosedJoints
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel, corrective_feature, skinning_transforms
 from skelfit.bodies.smpl import NUM_SMPL_JOINTS, SmplModel
-from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.measures.decoded_samples import DecodedPeople
 
 if TYPE_CHECKING:
-    from skelfit.verification.measures.skin_distance import Surface
+    from skelfit.verification.measures.skin_distance import SkinSurface
 
 Array = NDArray[np.float64]
 Skin32 = NDArray[np.float32]
 
-MOST_M = 1e6  # whoever is larger has been overwritten, and must not overflow
+MAX_M = 1e6  # larger numbers are damaged; they are clipped so that nothing overflows
 
 
 @dataclass(frozen=True)
 class Regressor:
-    """Points as weighted means of skin vertices, of which few have a weight."""
+    """Points as weighted sums of the few skin vertices that have a weight."""
 
     vertices: NDArray[np.int64]  # (K,)
     weights: csr_array  # (J,K)
@@ -44,14 +44,14 @@ class Regressor:
 
     def __call__(self, skin: Skin32) -> Array:
         """Points (N,J,3) of skins (N,V,3), in float64."""
-        few = skin[:, self.vertices].astype(np.float64).swapaxes(0, 1)
-        found: Array = self.weights @ few.reshape(len(few), -1)
-        return found.reshape(-1, *few.shape[1:]).swapaxes(0, 1)
+        used = skin[:, self.vertices].astype(np.float64).swapaxes(0, 1)
+        points: Array = self.weights @ used.reshape(len(used), -1)
+        return points.reshape(-1, *used.shape[1:]).swapaxes(0, 1)
 
-    def moved(self, points: Array, by: Array) -> Array:
-        """The points (N,J,3) of skins that are moved by (N,3)."""
-        found: Array = points + self.sums[:, None] * by[:, None]
-        return found
+    def moved(self, points: Array, offset: Array) -> Array:
+        """The points (N,J,3) of skins that are moved by offsets (N,3)."""
+        moved: Array = points + self.sums[:, None] * offset[:, None]
+        return moved
 
 
 def make_regressor(dense: Float32) -> Regressor:
@@ -61,17 +61,17 @@ def make_regressor(dense: Float32) -> Regressor:
     return Regressor(vertices, csr_array(weights), weights.sum(1))
 
 
-class SkinMaker:
-    """Poses the skin of one model, a person in each lane; a skin does not depend on who else is there."""
+class SkinPoser:
+    """Poses skins of one model, one person in each vector lane; a skin does not depend on the rest of the batch."""
 
     def __init__(self, model: SkelModel | SmplModel) -> None:
-        # Imported here because it takes a moment, and because commands that measure no one do without.
+        # Imported here because it takes a moment, and commands that measure no people do not need it.
         from skelfit.fitting.backends.backend import make_backend
         from skelfit.fitting.backends.skin_tables import make_skin, sorted_by_joint
 
         self._backend = make_backend("cpu")
         weights = model.weights.numpy()
-        # The largest last: the sum of the others is rounded at its own size.
+        # The largest part comes last: the sum of the others is then rounded at its own magnitude.
         parts = (model.shapedirs, model.posedirs, model.v_template[..., None])
         self._skin = make_skin(
             torch.cat(parts, -1).numpy(), weights, sorted_by_joint(weights, np.arange(len(weights))),
@@ -82,11 +82,11 @@ class SkinMaker:
         """Skins (N,V,3) m of betas (N,n), corrective features (N,p) and skinning transforms (N,24,3,4)."""
         backend, kernels = self._backend, self._backend.kernels
         rows = np.arange(-(-len(betas) // backend.lanes) * backend.lanes)
-        lanes = torch.tensor(rows.clip(max=len(betas) - 1))  # the last person fills what is left
+        lanes = torch.tensor(rows.clip(max=len(betas) - 1))  # copies of the last person fill the last group
         coefficients = torch.cat((betas, feature, betas.new_ones(len(betas), 1)), 1)
         people = kernels.skinning.SkinInputs()
         people.coefficients, people.transforms = (
-            backend.lanes_from(x[lanes].clamp(-MOST_M, MOST_M).float())
+            backend.lanes_from(x[lanes].clamp(-MAX_M, MAX_M).float())
             for x in (coefficients, transforms.flatten(2))
         )
         people.rows = backend.ints(rows.reshape(-1, backend.lanes))
@@ -94,36 +94,36 @@ class SkinMaker:
         people.target = backend.lanes_of(groups, self._skin.count, 3)
         room = backend.room(kernels.skinning.make_skin_scratch, 1, backend.block, 0)
         backend.launch(kernels.skin_errors.target_skin, 1, [self._skin, people, groups, room])
-        found: Skin32 = backend.people_of(people.target, len(betas)).numpy()
-        return found
+        skins: Skin32 = backend.people_of(people.target, len(betas)).numpy()
+        return skins
 
 
 @dataclass(frozen=True)
-class Group:
-    """People of one pair of bodies, posed. NaN where the label has no SMPL parameters."""
+class PosedGroup:
+    """K people with the same SKEL and SMPL model, posed. NaN where the label has no SMPL parameters."""
 
-    rows: NDArray[np.int64]  # (K,) which of the people
+    rows: NDArray[np.int64]  # (K,) indices of the people
     skel: SkelModel
     skin: Skin32  # (K,V,3) m, of SKEL
     joints: Array  # (K,24,3) m, SKEL's
     target: Skin32  # (K,V,3) m, of SMPL
     target_to_skin: Array  # (K,3) m, translation of SKEL minus that of SMPL
-    smpl_joints: Regressor | None  # the 24 of the label's SMPL; None where there is none
+    smpl_joints: Regressor | None  # of the label's SMPL; None where it has no SMPL parameters
     betas: Tensor  # (K,10)
     frames: JointFrames  # of SKEL's joints
     pose: Tensor  # (K,46) rad
 
 
-class Bodies:
-    """The models of a run's people, made when they are needed."""
+class BodyModels:
+    """SMPL and SKEL models with their regressors, each made when it is first needed."""
 
     def __init__(self, models: ModelSet) -> None:
         self.models = models
         self._skel: dict[str, SkelModel] = {}
         self._smpl: dict[str, SmplModel] = {}
         self._regressors: dict[str, Regressor] = {}
-        self._skins: dict[str, SkinMaker] = {}
-        self._surfaces: dict[str, Surface] = {}
+        self._skins: dict[str, SkinPoser] = {}
+        self._surfaces: dict[str, SkinSurface] = {}
 
     @property
     def has_keypoints(self) -> bool:
@@ -155,13 +155,13 @@ class Bodies:
         """SKEL's 24 anatomical joints of a skin, as they are regressed from it."""
         return self._regressor(f"skel {gender}", self.models.skel_of(gender).J_regressor_osim)
 
-    def surface(self, gender: str) -> Surface:
-        """The skin of a SKEL, to which distances can be asked for."""
-        from skelfit.verification.measures.skin_distance import Surface
+    def surface(self, gender: str) -> SkinSurface:
+        """The surface of a SKEL's skin, for distances to it."""
+        from skelfit.verification.measures.skin_distance import SkinSurface
 
         if gender not in self._surfaces:
             asset = self.models.skel_of(gender)
-            self._surfaces[gender] = Surface(asset.faces, asset.v_template)
+            self._surfaces[gender] = SkinSurface(asset.faces, asset.v_template)
         return self._surfaces[gender]
 
     def _regressor(self, name: str, dense: Float32) -> Regressor:
@@ -170,15 +170,17 @@ class Bodies:
         return self._regressors[name]
 
     @torch.no_grad()
-    def pose(self, people: People) -> list[Group]:
-        """All people, posed, in groups of one SKEL and one SMPL gender."""
+    def pose(self, people: DecodedPeople) -> list[PosedGroup]:
+        """All people, posed, in groups of the same SKEL and SMPL gender."""
         pairs = [_genders(meta) for meta in people.metas]
         return [
-            self._group(people, np.array([i for i, found in enumerate(pairs) if found == pair]), *pair)
+            self._group(people, np.array([i for i, genders in enumerate(pairs) if genders == pair]), *pair)
             for pair in sorted(set(pairs))
         ]
 
-    def _group(self, people: People, rows: NDArray[np.int64], smpl_gender: str, skel_gender: str) -> Group:
+    def _group(
+        self, people: DecodedPeople, rows: NDArray[np.int64], smpl_gender: str, skel_gender: str
+    ) -> PosedGroup:
         fields = people.fields()
 
         def tensor(name: str) -> Tensor:
@@ -191,7 +193,7 @@ class Bodies:
         target = np.full_like(skin, np.nan)
         if smpl_gender:
             target = self._smpl_skin(smpl_gender, tensor("smpl_betas"), tensor("smpl_pose"))
-        return Group(
+        return PosedGroup(
             rows=rows,
             skel=skel,
             skin=skin,
@@ -206,30 +208,30 @@ class Bodies:
 
     def _skel_skin(self, skel: SkelModel, betas: Tensor, frames: JointFrames, posed: PosedJoints) -> Skin32:
         feature = corrective_feature(posed.local_rot, skel.corrective_joints)
-        moves = skinning_transforms(posed, frames.joints)
-        return self._skin_maker(f"skel {skel.gender}", skel)(betas, feature, moves)
+        transforms = skinning_transforms(posed, frames.joints)
+        return self._skin_maker(f"skel {skel.gender}", skel)(betas, feature, transforms)
 
     def _smpl_skin(self, gender: str, betas: Tensor, pose: Tensor) -> Skin32:
         smpl = self.smpl(gender)
-        turns = batch_rodrigues(pose.reshape(-1, 3)).unflatten(0, pose.shape[:2])
-        feature = corrective_feature(turns, list(range(1, NUM_SMPL_JOINTS)))
-        return self._skin_maker(f"smpl {gender}", smpl)(betas, feature, smpl.transforms(turns, betas))
+        rotations = batch_rodrigues(pose.reshape(-1, 3)).unflatten(0, pose.shape[:2])
+        feature = corrective_feature(rotations, list(range(1, NUM_SMPL_JOINTS)))
+        return self._skin_maker(f"smpl {gender}", smpl)(betas, feature, smpl.transforms(rotations, betas))
 
-    def _skin_maker(self, name: str, model: SkelModel | SmplModel) -> SkinMaker:
+    def _skin_maker(self, name: str, model: SkelModel | SmplModel) -> SkinPoser:
         if name not in self._skins:
-            self._skins[name] = SkinMaker(model)
+            self._skins[name] = SkinPoser(model)
         return self._skins[name]
 
 
 def _genders(meta: Any) -> tuple[str, str]:
-    """Of the SMPL that a person was fitted to, '' where its parameters are not known, and of the SKEL."""
+    """Gender of the SMPL model, '' where its parameters are not known, and gender of the SKEL model."""
     known = meta["smpl"] and meta["target_gender"] in SMPL_GENDERS
     return (str(meta["target_gender"]) if known else "", str(meta["skel_gender"]))
 
 
 @torch.no_grad()
-def bone_vertices(group: Group, some: Sequence[int], vertices: NDArray[np.int64]) -> Array:
-    """These bone vertices (K,) as (S,K,3) m, of some people of a group, without their translation."""
-    pick = torch.tensor(list(some))
+def bone_vertices(group: PosedGroup, members: Sequence[int], vertices: NDArray[np.int64]) -> Array:
+    """Positions (S,K,3) m of bone vertices (K,), without translation, for S members of a group."""
+    pick = torch.tensor(list(members))
     skel = group.skel.with_bone_vertices(vertices)
     return skel.bones(skel.shape(group.betas[pick]), group.pose[pick]).numpy()

@@ -1,4 +1,4 @@
-"""`skelfit view`: finding a person, sliders that pose the meshes, and what is said where viser is missing."""
+"""`skelfit view`: find a person, pose the meshes by sliders, and the message without viser."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def test_sliders_pose_skin_and_bones(viewer: Viewer, folder: Path, models: Model
     assert len(viewer.sliders) == 46
     before: Any = viewer.skin.vertices.copy()
     bones: Any = viewer.bones.vertices.copy()
-    viewer.sliders[KNEE].value = 90.0
+    slider: Any = viewer.sliders[KNEE]  # viser types its value as read-only
+    slider.value = 90.0
     viewer.repose()
     model = SkelModel(models.skel_of(sample.meta["skel_gender"]))
     moved = np.linalg.norm(viewer.skin.vertices - before, axis=1)
@@ -77,5 +78,5 @@ def test_without_viser_the_command_says_how_to_get_it(monkeypatch: pytest.Monkey
 
 
 def test_the_command_names_a_key_that_is_not_there(folder: Path) -> None:
-    result = CliRunner().invoke(main, ["view", str(folder), "nobody", "--no-open"])
-    assert result.exit_code == 2 and "nobody" in result.output
+    result = CliRunner().invoke(main, ["view", str(folder), "no-such-key", "--no-open"])
+    assert result.exit_code == 2 and "no-such-key" in result.output

@@ -37,7 +37,7 @@ def test_skin_and_bones_come_back(tmp_path: Path, run: Path, models: ModelSet, f
         ("skin", skin, model.asset.faces),
         ("bones", bones, model.asset.bone_faces),
     ):
-        mesh = trimesh.load(tmp_path / "out" / f"{key}-{name}.{form}", process=False)
+        mesh = trimesh.load_mesh(tmp_path / "out" / f"{key}-{name}.{form}", process=False)
         np.testing.assert_allclose(mesh.vertices, expected.numpy() * TO_VIEWER, atol=1e-5)
         np.testing.assert_array_equal(mesh.faces, faces)
     assert mesh.bounds[1, 1] - mesh.bounds[0, 1] > 0.5

@@ -1,4 +1,4 @@
-"""What `skelfit verify` measures, against computations that share no code with it: body-models, smplx, scipy."""
+"""Measures of people, against computations that share no code with them: body-models, smplx, scipy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import smplx
 import torch
 from body_models.skel import _pose as oracle_pose
 from body_models.skel.torch import SKEL as OracleSkel
-from export_fakes import make_fields
+from export_fakes import Fields, make_fields
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 from verify_people import as_people, fitted_fields
@@ -22,7 +22,7 @@ from skelfit.verification.measures.accuracy import JOINT_SETS, PARTS, parts_of_v
 from skelfit.verification.measures.anatomy import KNEES_ELBOWS, euler_angles, smpl_hinges
 from skelfit.verification.measures.bone_protrusion import bone_sample
 from skelfit.verification.measures.person_measures import PersonMetrics, measure
-from skelfit.verification.measures.remade_bodies import Bodies, bone_vertices
+from skelfit.verification.measures.posed_bodies import BodyModels, bone_vertices
 from skelfit.verification.measures.reprojection import MIRRORED_KEYPOINTS
 
 NEAR = 1e-3  # mm, px
@@ -30,18 +30,18 @@ COUNT = 12
 
 
 @pytest.fixture(scope="module")
-def bodies(models: ModelSet) -> Bodies:
-    return Bodies(models)
+def bodies(models: ModelSet) -> BodyModels:
+    return BodyModels(models)
 
 
 @pytest.fixture(scope="module")
-def fields(models: ModelSet) -> dict[str, np.ndarray]:
-    """Fitted people, some metres away, with keypoints that miss a little and some that nobody saw."""
-    found = fitted_fields(models, COUNT)
+def fields(models: ModelSet) -> Fields:
+    """Fitted people, some metres away, with keypoints that miss a little and some without confidence."""
+    people = fitted_fields(models, COUNT)
     rng = np.random.default_rng(0)
-    found["gtkps"][..., :2] += rng.normal(0, 6, (COUNT, 44, 2))
-    found["gtkps"][..., 2] = rng.choice([0, 0.2, 0.3, 1], (COUNT, 44))
-    return found
+    people["gtkps"][..., :2] += rng.normal(0, 6, (COUNT, 44, 2))
+    people["gtkps"][..., 2] = rng.choice([0, 0.2, 0.3, 1], (COUNT, 44))
+    return people
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +50,12 @@ def genders() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def metrics(bodies: Bodies, fields: dict[str, np.ndarray], genders: list[str]) -> PersonMetrics:
+def metrics(bodies: BodyModels, fields: Fields, genders: list[str]) -> PersonMetrics:
     return measure(bodies, as_people(fields, skel_gender=genders), bones_every=1)
 
 
 @pytest.fixture(scope="module")
-def skins(fields: dict[str, np.ndarray], genders: list[str], official: Path) -> tuple[np.ndarray, np.ndarray]:
+def skins(fields: Fields, genders: list[str], official: Path) -> tuple[np.ndarray, np.ndarray]:
     """Skins (N,V,3) m of label and fit, in the camera frame, by smplx and body-models in float64."""
     double = {name: torch.tensor(fields[name], dtype=torch.float64) for name in fields}
     smpl = smplx.SMPL(model_path=str(official / "SMPL_NEUTRAL.pkl"), dtype=torch.float64)
@@ -80,16 +80,16 @@ def test_vertex_errors(
     metrics: PersonMetrics, skins: tuple[np.ndarray, np.ndarray], models: ModelSet
 ) -> None:
     distance = 1000 * np.linalg.norm(skins[1] - skins[0], axis=-1)
-    found = metrics.accuracy
-    assert np.abs(found.vertex_mm - distance).max() < NEAR
-    assert np.abs(found.pve_mm - distance.mean(1)).max() < NEAR
-    assert np.abs(found.max_vertex_mm - distance.max(1)).max() < NEAR
+    accuracy = metrics.accuracy
+    assert np.abs(accuracy.vertex_mm - distance).max() < NEAR
+    assert np.abs(accuracy.pve_mm - distance.mean(1)).max() < NEAR
+    assert np.abs(accuracy.max_vertex_mm - distance.max(1)).max() < NEAR
     stored = np.abs(metrics.people.fields()["errors"] - np.stack([distance.mean(1), distance.max(1)], 1))
-    assert np.abs(found.stored_off_mm - stored).max() < NEAR
+    assert np.abs(accuracy.stored_off_mm - stored).max() < NEAR
     parts = parts_of_vertices(models.skel_of("male"))
     assert set(parts.tolist()) == set(range(len(PARTS)))
     for p in range(len(PARTS)):
-        assert np.abs(found.part_mm[1, p] - distance[1, parts == p].mean()) < NEAR
+        assert np.abs(accuracy.part_mm[1, p] - distance[1, parts == p].mean()) < NEAR
     middle = {name: models.skel_of("male").v_template[parts == p].mean(0) for p, name in enumerate(PARTS)}
     assert middle["head"][1] > middle["chest"][1] > middle["abdomen"][1] > middle["pelvis"][1]
     assert middle["foot_r"][1] < middle["shank_r"][1] < middle["thigh_r"][1] and middle["hand_r"][0] < -0.5
@@ -109,8 +109,8 @@ def test_joint_errors(
             "smpl24": models.smpl_of("neutral").J_regressor,
             "skel24": models.skel_of(genders[i]).J_regressor_osim,
         }.get(name, models.keypoints44)
-        wanted = list(JOINT_SETS[name].points)
-        label, fit = ((np.asarray(dense, np.float64) @ skin[i])[wanted] for skin in skins)
+        points = list(JOINT_SETS[name].points)
+        label, fit = ((np.asarray(dense, np.float64) @ skin[i])[points] for skin in skins)
         root = list(JOINT_SETS[name].root)
         matched = fit - fit[root].mean(0) + label[root].mean(0)
         # scipy scales both to unit size: what is left is a share of the label's.
@@ -122,7 +122,7 @@ def test_joint_errors(
 
 
 def test_alignment_never_mirrors() -> None:
-    """And is the best similarity: scipy's, where that is no reflection."""
+    """Alignment is the best similarity without reflection."""
     rng = np.random.default_rng(1)
     points = rng.normal(size=(4, 14, 3))
     turned = 1.7 * Rotation.random(4, random_state=2).as_matrix() @ points.swapaxes(1, 2) + [
@@ -137,10 +137,7 @@ def test_alignment_never_mirrors() -> None:
 
 
 def test_reprojection(
-    metrics: PersonMetrics,
-    skins: tuple[np.ndarray, np.ndarray],
-    fields: dict[str, np.ndarray],
-    models: ModelSet,
+    metrics: PersonMetrics, skins: tuple[np.ndarray, np.ndarray], fields: Fields, models: ModelSet
 ) -> None:
     """One person and one keypoint at a time."""
     for i in range(COUNT):
@@ -160,8 +157,8 @@ def test_reprojection(
         assert metrics.reprojection.seen[i] == len(distances)
 
 
-def test_what_cannot_be_projected(bodies: Bodies, fields: dict[str, np.ndarray], models: ModelSet) -> None:
-    """No camera, no keypoints, no box, behind the camera, no SMPL parameters: nobody else is touched."""
+def test_what_cannot_be_projected(bodies: BodyModels, fields: Fields, models: ModelSet) -> None:
+    """No camera, no keypoints, no box, behind the camera, no SMPL parameters: other people are unchanged."""
     changed = {name: value.copy() for name, value in fields.items()}
     changed["gtkps"][1, :, 2] = 0
     changed["skel_trans"][2, 2] -= 40
@@ -177,16 +174,19 @@ def test_what_cannot_be_projected(bodies: Bodies, fields: dict[str, np.ndarray],
     assert np.isnan(m.accuracy.pve_mm[4]) and np.isnan(m.accuracy.joints_mm["smpl24"][4]).all()
     assert np.isnan(m.anatomy.smpl_hinges_deg[4]).all() and np.isfinite(m.anatomy.excess_deg).all()
     assert np.abs(m.accuracy.pve_mm[5:] - whole.accuracy.pve_mm[5:]).max() < 1e-9
-    bare = Bodies(make_model_set(models.smpl, models.skel, "bare", None))
-    few = measure(bare, as_people(fields))
-    assert np.isnan(few.reprojection.px).all() and np.isnan(few.accuracy.joints_mm["lsp14"]).all()
-    assert np.isfinite(few.accuracy.joints_mm["skel24"]).all()
+    bare = BodyModels(make_model_set(models.smpl, models.skel, "bare", None))
+    bare_metrics = measure(bare, as_people(fields))
+    assert (
+        np.isnan(bare_metrics.reprojection.px).all()
+        and np.isnan(bare_metrics.accuracy.joints_mm["lsp14"]).all()
+    )
+    assert np.isfinite(bare_metrics.accuracy.joints_mm["skel24"]).all()
 
 
-def test_nobody_depends_on_the_batch(
-    bodies: Bodies, fields: dict[str, np.ndarray], metrics: PersonMetrics
+def test_measures_do_not_depend_on_the_batch(
+    bodies: BodyModels, fields: Fields, metrics: PersonMetrics
 ) -> None:
-    one = measure(bodies, metrics.people.chosen(np.arange(COUNT) == 5), bones_every=1)
+    one = measure(bodies, metrics.people.select(np.arange(COUNT) == 5), bones_every=1)
     assert np.array_equal(one.accuracy.vertex_mm[0], metrics.accuracy.vertex_mm[5])
     assert one.accuracy.pve_mm[0] == metrics.accuracy.pve_mm[5]
     assert one.bones.depth_mm[0] == metrics.bones.depth_mm[metrics.bones.rows.tolist().index(5)]
@@ -196,13 +196,13 @@ def test_nobody_depends_on_the_batch(
 
 @pytest.mark.parametrize("order", ["xyz", "xzy", "yzx", "zyx"])
 def test_euler_angles_against_scipy(order: str) -> None:
-    turns = Rotation.random(50, random_state=3)
-    found = euler_angles(turns.as_matrix(), order)
-    assert np.abs(found - turns.as_euler(order.upper())).max() < 1e-9
+    rotations = Rotation.random(50, random_state=3)
+    angles = euler_angles(rotations.as_matrix(), order)
+    assert np.abs(angles - rotations.as_euler(order.upper())).max() < 1e-9
 
 
 def test_knees_and_elbows_of_smpl_in_their_own_ranges() -> None:
-    """Bent within the range nothing is exceeded; beyond it, or sideways, the angle itself."""
+    """Flexion within the range has no excess; beyond it or sideways, the excess is the angle."""
     pose = np.zeros((6, 24, 3))
     pose[0, [4, 5], 0] = np.radians(100)
     pose[0, 18, 1], pose[0, 19, 1] = np.radians(-120), np.radians(120)
@@ -211,14 +211,14 @@ def test_knees_and_elbows_of_smpl_in_their_own_ranges() -> None:
     pose[3, 18, 1] = np.radians(30)
     pose[4, 19, 0] = np.radians(80)
     pose[5, 5, 0] = np.radians(150)
-    found = smpl_hinges(pose)
+    excess = smpl_hinges(pose)
     expected = np.zeros((6, 4))
     expected[1, 0], expected[2, 1], expected[3, 2], expected[4, 3], expected[5, 1] = 25, 12, 30, 12.5, 15
     assert list(KNEES_ELBOWS) == ["left knee", "right knee", "left elbow", "right elbow"]
-    assert np.abs(found - expected).max() < 1e-9
+    assert np.abs(excess - expected).max() < 1e-9
 
 
-def test_excess_against_a_loop(bodies: Bodies) -> None:
+def test_excess_against_a_loop(bodies: BodyModels) -> None:
     fields = make_fields(5)
     fields["skel_poses"] *= 1.7
     m = measure(bodies, as_people(fields))
@@ -228,7 +228,7 @@ def test_excess_against_a_loop(bodies: Bodies) -> None:
             low, high = limits[d]
             expected = np.degrees(max(low - angle, angle - high, 0))
             assert m.anatomy.excess_deg[i, d] == pytest.approx(expected, abs=1e-6)
-    # A frame of a sequence may be whole turns off, which is no violation.
+    # Angles of a sequence may lie whole turns away without a violation.
     fields["skel_poses"] = np.clip(fields["skel_poses"], *limits.T).astype(np.float32)
     fields["skel_poses"][:, DOF_NAMES.index("knee_angle_r")] += 2 * np.pi
     for angles, largest in (("continuous", 1e-4), ("canonical", 360.1)):
@@ -246,63 +246,63 @@ def winding(corners: np.ndarray, point: np.ndarray) -> float:
 
 
 def distance_to_triangles(corners: np.ndarray, point: np.ndarray) -> float:
-    """Of a point to triangles (F,3,3): to their edges, and to the feet on their planes that lie within them."""
+    """The distance of a point to triangles (F,3,3): to their edges, and to projections that lie within them."""
     a, b, c = corners.swapaxes(0, 1)
     normal = np.cross(b - a, c - a)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     height = ((point - a) * normal).sum(1)
     foot = point - height[:, None] * normal
-    found, within = [], np.ones(len(corners), bool)
+    distances, within = [], np.ones(len(corners), bool)
     for p, q in ((a, b), (b, c), (c, a)):
         along = q - p
         within &= (np.cross(along, foot - p) * normal).sum(1) >= 0
         t = np.clip(((point - p) * along).sum(1) / (along**2).sum(1), 0, 1)
-        found.append(np.linalg.norm(point - p - t[:, None] * along, axis=1).min())
-    return float(min([*found, *np.abs(height[within])]))
+        distances.append(np.linalg.norm(point - p - t[:, None] * along, axis=1).min())
+    return float(min([*distances, *np.abs(height[within])]))
 
 
-@pytest.mark.parametrize("bent", [0.0, 1.0])
-def test_distances_of_bones_to_the_skin(bodies: Bodies, bent: float) -> None:
-    """Against all triangles in float64, with signs; bent: poses in which the skin folds into itself."""
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_distances_of_bones_to_the_skin(bodies: BodyModels, scale: float) -> None:
+    """Against all triangles in float64, with signs. Scale 1: poses in which the skin folds into itself."""
     fields = make_fields(4, seed=4)
     fields["skel_betas"][:] = np.random.default_rng(1).normal(size=(4, 10))
-    fields["skel_poses"] *= bent
+    fields["skel_poses"] *= scale
     genders = ["female", "male", "female", "male"]
     outside = 0
     for group in bodies.pose(as_people(fields, skel_gender=genders)):
         surface = bodies.surface(group.skel.gender)
         vertices = bone_sample(group.skel.asset).vertices
         for k, bones in enumerate(bone_vertices(group, [0, 1], vertices)):
-            found = surface.signed_distances(group.skin[k], bones)
+            distance = surface.signed_distances(group.skin[k], bones)
             corners = group.skin[k].astype(np.float64)[group.skel.asset.faces]
-            few = [*np.flatnonzero(found > 0)[::3], *range(0, len(bones), 40)]
-            rounds = np.array([winding(corners, bones[i]) for i in few])
-            assert ((found[few] > 0) == (rounds < 0.5)).all()
-            expected = np.array([distance_to_triangles(corners, bones[i]) for i in few])
-            assert 1000 * np.abs(np.abs(found[few]) - expected).max() < NEAR
-            outside += int((found[few] > 0).sum())
+            checked = [*np.flatnonzero(distance > 0)[::3], *range(0, len(bones), 40)]
+            rounds = np.array([winding(corners, bones[i]) for i in checked])
+            assert ((distance[checked] > 0) == (rounds < 0.5)).all()
+            expected = np.array([distance_to_triangles(corners, bones[i]) for i in checked])
+            assert 1000 * np.abs(np.abs(distance[checked]) - expected).max() < NEAR
+            outside += int((distance[checked] > 0).sum())
     assert outside > 10
 
 
-def test_shares_of_bones_outside(bodies: Bodies, metrics: PersonMetrics) -> None:
-    found = metrics.bones
-    assert sorted(found.rows.tolist()) == list(range(COUNT))
-    assert 0 < found.share.mean() < 0.1 and found.joint_share.shape == (COUNT, 24)
+def test_shares_of_bones_outside(bodies: BodyModels, metrics: PersonMetrics) -> None:
+    measured = metrics.bones
+    assert sorted(measured.rows.tolist()) == list(range(COUNT))
+    assert 0 < measured.share.mean() < 0.1 and measured.joint_share.shape == (COUNT, 24)
     for group in bodies.pose(metrics.people):
         sample = bone_sample(group.skel.asset)
         whole = bone_vertices(group, [1], np.arange(24752))
         assert np.array_equal(bone_vertices(group, [1], sample.vertices), whole[:, sample.vertices])
         distance = bodies.surface(group.skel.gender).signed_distances(group.skin[1], whole[0])
-        place = found.rows.tolist().index(group.rows[1])
-        few = distance[sample.vertices]
-        assert found.depth_mm[place] == pytest.approx(1000 * max(few.max(), 0))
+        index = measured.rows.tolist().index(group.rows[1])
+        sampled = distance[sample.vertices]
+        assert measured.depth_mm[index] == pytest.approx(1000 * max(sampled.max(), 0))
         for j in range(24):
-            assert found.joint_share[place, j] == pytest.approx((few[sample.joint == j] > 0).mean())
-        assert found.share[place] == pytest.approx((distance > 0).mean(), abs=0.01)  # of all vertices alike
+            assert measured.joint_share[index, j] == pytest.approx((sampled[sample.joint == j] > 0).mean())
+        assert measured.share[index] == pytest.approx((distance > 0).mean(), abs=0.01)
 
 
-def test_bone_samples_see_all_sides(bodies: Bodies) -> None:
-    """Every joint's bones, around and along, right and left alike: a line along a tube would sit at one side."""
+def test_bone_samples_spread_over_the_bones(bodies: BodyModels) -> None:
+    """The samples spread over the bones of every joint, around and along."""
     asset = bodies.skel("male").asset
     sample = bone_sample(asset)
     joint = asset.bone_weights_rigid.argmax(1)
@@ -311,15 +311,15 @@ def test_bone_samples_see_all_sides(bodies: Bodies) -> None:
     )
     assert set(sample.joint.tolist()) == set(range(24)) and len(sample.vertices) < 6000
     for j in range(24):
-        few, all_of_it = (
+        sampled, all_vertices = (
             asset.bone_v_template[i].astype(float) for i in (sample.vertices[sample.joint == j], joint == j)
         )
-        assert len(few) >= min(160, len(all_of_it))
-        assert np.abs(few.mean(0) - all_of_it.mean(0)).max() < 0.25 * all_of_it.std(0).max()
-        assert np.abs(few.std(0) / all_of_it.std(0) - 1).max() < 0.25
+        assert len(sampled) >= min(160, len(all_vertices))
+        assert np.abs(sampled.mean(0) - all_vertices.mean(0)).max() < 0.25 * all_vertices.std(0).max()
+        assert np.abs(sampled.std(0) / all_vertices.std(0) - 1).max() < 0.25
 
 
-def test_keypoints_mirror_as_their_places_do(models: ModelSet) -> None:
+def test_mirrored_keypoints_are_those_of_the_other_side(models: ModelSet) -> None:
     points = np.asarray(models.keypoints44, np.float64) @ models.smpl_of("neutral").v_template
     off = np.linalg.norm(points[list(MIRRORED_KEYPOINTS)] * [-1, 1, 1] - points, axis=1)
     assert off.max() < 0.02

@@ -1,4 +1,4 @@
-"""The report's page: what is packed into it, whom it shows, and how it behaves in a real browser."""
+"""The report's page: its packed arrays, the people it shows, and its behaviour in a real browser."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import base64
 import copy
 import io
 import json
-import os
 import re
 import shutil
-import time
 import zlib
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from export_fakes import make_fields, make_metas, write_run
+from page_browser import OpenedPage, changed, embedded
 from PIL import Image
 from verify_reports import make_report
 
@@ -26,14 +25,13 @@ from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.shards.shard_files import ShardFiles
-from skelfit.verification.report.array_packing import UNIT_M, Pack, to_units
-from skelfit.verification.report.gallery import Artist, photograph, read_people, thin_bones
-from skelfit.verification.report.html_page import FAULTS_SHOWN, SHOWN, make_page, most_telling
-from skelfit.verification.report.report_comparison import compare
+from skelfit.verification.report.array_packing import UNIT_M, ArrayPack, to_units
+from skelfit.verification.report.gallery import PersonDrawer, crop_photo, read_people, thin_bones
+from skelfit.verification.report.html_page import FAULTS_SHOWN, SHOWN, make_page, worst_in_turn
+from skelfit.verification.report.report_comparison import compare_reports
 
 PEOPLE, SIDE = 5, 400
 RED = (230, 20, 20)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def write_people(folder: Path) -> Path:
     fields["skel_poses"][:, :3] = [0.1, 0.2, 0.3]
     fields["smpl_pose"] *= 0.2
     fields["skel_trans"][:], fields["smpl_trans"][:] = [0, 0, 5], [0.02, 0, 5]
-    fields["cam_int"][:] = [[500, 0, SIDE / 2], [0, 500, SIDE / 2], [0, 0, 1]]
+    fields["cam_int"][:] = np.array([[500, 0, SIDE / 2], [0, 500, SIDE / 2], [0, 0, 1]])
     fields["gtkps"][..., :2] = 180
     images: dict[int, tuple[str, bytes]] = {}
     for i in range(PEOPLE):
@@ -60,12 +58,12 @@ def write_people(folder: Path) -> Path:
         picture.save(stream, "PNG")
         images[i] = ("png", stream.getvalue())
     del images[1]
-    has = [i in images for i in range(PEOPLE)]
+    has_image = [i in images for i in range(PEOPLE)]
     metas = make_metas(
         PEOPLE,
-        image=has,
-        image_size=[[SIDE, SIDE] if h else None for h in has],
-        affine=[[[1, 0, 0], [0, 1, 0]] if h else None for h in has],
+        image=has_image,
+        image_size=[[SIDE, SIDE] if present else None for present in has_image],
+        affine=[[[1, 0, 0], [0, 1, 0]] if present else None for present in has_image],
         smpl=[i != 2 for i in range(PEOPLE)],
     )
     return write_run(folder, fields, metas, images=images)
@@ -77,46 +75,41 @@ def keys() -> list[str]:
 
 @pytest.fixture(scope="module")
 def report(folder: Path) -> dict[str, Any]:
-    """Of all people of the folder."""
+    """A report with all people of the folder among the worst."""
     return make_report(folder, open_models(), keys())
 
 
-def worst_of(report: dict[str, Any], *some: str) -> dict[str, Any]:
-    """The same report with other people for the worst."""
+def worst_of(report: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The same report with these keys as the worst people."""
     person = report["worst"][0]
-    return report | {"worst": [person | {"key": key} for key in some]}
+    return report | {"worst": [person | {"key": key} for key in keys]}
 
 
-def embedded(page: str, name: str) -> str:
-    """What stands in a script element of the page."""
-    found = re.search(rf'<script type="[^"]*" id="{name}">(.*?)</script>', page, re.S)
-    assert found
-    return found[1]
-
-
-def unpack(content: bytes, place: dict[str, int], like: np.ndarray | None = None) -> np.ndarray:
-    """The slow twin of the page's own decoder."""
-    size = place["rows"] * place["columns"]
-    part = np.frombuffer(content, np.uint8)[place["at"] : place["at"] + 2 * size].astype(np.uint16)
-    steps = (part[:size] + 256 * part[size:]).reshape(place["columns"], place["rows"])
+def unpack(content: bytes, location: dict[str, int], like: np.ndarray | None = None) -> np.ndarray:
+    """A reference decoder for packed arrays."""
+    size = location["rows"] * location["columns"]
+    part = np.frombuffer(content, np.uint8)[location["at"] : location["at"] + 2 * size].astype(np.uint16)
+    steps = (part[:size] + 256 * part[size:]).reshape(location["columns"], location["rows"])
     numbers = np.cumsum(steps, axis=1, dtype=np.uint16).T
     return numbers if like is None else (numbers + like).astype(np.uint16)
 
 
-def test_what_is_packed_comes_out_again() -> None:
+def test_packed_arrays_are_unpacked() -> None:
     rng = np.random.default_rng(0)
     points, faces = rng.normal(0, 0.7, (500, 3)), rng.integers(0, 60_000, (40, 3))
     near = points + rng.normal(0, 0.01, points.shape)
-    pack = Pack()
-    places = [pack.add(faces), pack.add_points(points), pack.add_points(near, points)]
+    pack = ArrayPack()
+    locations = [pack.add(faces), pack.add_points(points), pack.add_points(near, points)]
     content = zlib.decompress(base64.b64decode(pack.text()))
-    assert (unpack(content, places[0]) == faces).all()
-    first = unpack(content, places[1])
+    assert (unpack(content, locations[0]) == faces).all()
+    first = unpack(content, locations[1])
     assert np.abs(first.astype(np.int16) * UNIT_M - points).max() <= 0.51 * UNIT_M
-    assert np.abs(unpack(content, places[2], first).astype(np.int16) * UNIT_M - near).max() <= 0.51 * UNIT_M
+    assert (
+        np.abs(unpack(content, locations[2], first).astype(np.int16) * UNIT_M - near).max() <= 0.51 * UNIT_M
+    )
 
 
-def test_what_is_out_of_reach_is_moved_to_the_edge() -> None:
+def test_points_out_of_range_are_clipped() -> None:
     far = to_units(np.array([[9.0, -9.0, np.inf], [np.nan, 0.1, 0]]))
     assert far.tolist() == [[32767, -32767, 32767], [0, 1000, 0]]
 
@@ -133,7 +126,7 @@ def test_thin_bones_are_near_the_bones(models: ModelSet) -> None:
 
 def test_meshes_are_those_of_the_parameters(folder: Path, models: ModelSet) -> None:
     sample = read_people(folder / "people-000000.tar", keys())[keys()[1]]
-    drawn = Artist(models).draw("k", sample)
+    drawn = PersonDrawer(models).draw("k", sample)
     part = {name: torch.tensor(value)[None] for name, value in sample.fields.items()}
     skel = SkelModel(models.skel_of("male"))
     skin = (
@@ -161,22 +154,21 @@ def test_the_skeleton_is_drawn_where_the_person_is(folder: Path, models: ModelSe
         torch.tensor(sample.fields["skel_poses"]),
         torch.tensor(sample.fields["skel_trans"]),
     )
-    photo = photograph(sample, posed.joints.double().numpy())
+    photo = crop_photo(sample, posed.joints.double().numpy())
     assert photo is not None
     x, y = photo.joints[0].round().astype(int)
     assert np.abs(np.array(Image.open(io.BytesIO(photo.jpeg)).getpixel((int(x), int(y)))) - RED).max() < 40
     # The picture may be a part of the source image: the affine says which.
-    shifted = copy.deepcopy(sample)
-    shifted.meta["affine"] = [[1, 0, -150], [0, 1, 0]]
-    moved = photograph(shifted, posed.joints.double().numpy())
+    shifted = replace(sample, meta={**sample.meta, "affine": [[1, 0, -150], [0, 1, 0]]})
+    moved = crop_photo(shifted, posed.joints.double().numpy())
     assert moved is not None and moved.joints[0, 0] != photo.joints[0, 0]
 
 
 @pytest.mark.parametrize("change", [{"camera": False}, {"coordinates": "world_z_up"}, {"affine": None}])
 def test_no_photo_without_a_camera(folder: Path, change: dict[str, Any]) -> None:
     sample = read_people(folder / "people-000000.tar", keys())[keys()[0]]
-    sample.meta.update(change)
-    assert photograph(sample, np.full((24, 3), 5.0)) is None
+    changed = replace(sample, meta={**sample.meta, **change})
+    assert crop_photo(changed, np.full((24, 3), 5.0)) is None
 
 
 def test_the_page_stands_alone(folder: Path, models: ModelSet, report: dict[str, Any]) -> None:
@@ -219,14 +211,14 @@ def test_the_page_does_not_grow_with_the_damage(
     assert len(page) < 1_000_000
 
 
-def test_none_of_the_measures_is_left_out() -> None:
+def test_every_measure_is_represented() -> None:
     worst = [{"key": f"a{i}", "worst_by": ["a", "b"] if i == 0 else ["a"]} for i in range(9)]
     worst += [{"key": f"b{i}", "worst_by": ["b"]} for i in range(2)] + [{"key": "c", "worst_by": ["c"]}]
-    assert [person["key"] for person in most_telling(worst, 6)] == ["a0", "c", "a1", "b0", "a2", "b1"]
-    assert len(most_telling(worst, 100)) == len(worst)
+    assert [person["key"] for person in worst_in_turn(worst, 6)] == ["a0", "c", "a1", "b0", "a2", "b1"]
+    assert len(worst_in_turn(worst, 100)) == len(worst)
 
 
-def test_who_cannot_be_drawn_is_named(
+def test_people_who_cannot_be_drawn_are_named(
     folder: Path, models: ModelSet, report: dict[str, Any], tmp_path: Path
 ) -> None:
     lost = "people-0-99999999"
@@ -242,70 +234,6 @@ def test_who_cannot_be_drawn_is_named(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window, drawing in software."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = os.environ.get("SKELFIT_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no Chromium here: install one, or name it in SKELFIT_CHROMIUM")
-    with api.sync_playwright() as play:
-        options = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-        running = play.chromium.launch(executable_path=found, args=options)
-        yield running
-        running.close()
-
-
-class Opened:
-    """The page in a browser, and what it did that it should not."""
-
-    def __init__(self, browser: Any, path: Path, width: int, height: int) -> None:
-        self.faults: list[str] = []
-        self.page = browser.new_page(viewport={"width": width, "height": height})
-        self.page.on("console", lambda message: self.faults.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("request", lambda request: self._note(request.url, path.as_uri()))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("body[data-ready=yes]")
-
-    def _note(self, url: str, own: str) -> None:
-        if url != own and not url.startswith("data:"):
-            self.faults.append(f"request: {url}")
-
-    def picture(self, what: str) -> np.ndarray:
-        """The pixels of an element, when they have come to rest."""
-        before, found = None, self._pixels(what)
-        while before is None or (before != found).any():
-            self.page.wait_for_timeout(200)
-            before, found = found, self._pixels(what)
-        return found
-
-    def picture_other_than(self, before: np.ndarray, what: str, share: float) -> np.ndarray:
-        """The same, once more than a share of its pixels differ clearly: drawing takes its time on a busy machine."""
-        deadline = time.monotonic() + 60
-        while changed(before, found := self.picture(what)) <= share:
-            assert time.monotonic() < deadline, f"{what} stays as it was"
-        return found
-
-    def _pixels(self, what: str) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(self.page.locator(what).screenshot())).convert("RGB"), int)
-
-    def drag(self, what: str, across: int, down: int) -> None:
-        """Draw the pointer across an element, by so many pixels."""
-        self.page.locator(what).scroll_into_view_if_needed()
-        box = self.page.locator(what).bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        self.page.mouse.move(x, y)
-        self.page.mouse.down()
-        self.page.mouse.move(x + across, y + down, steps=4)
-        self.page.mouse.up()
-
-
-def changed(before: np.ndarray, after: np.ndarray) -> float:
-    """The share of the pixels that differ clearly."""
-    return float((np.abs(before - after).max(-1) > 12).mean())
-
-
-@pytest.fixture(scope="module")
 def path(
     folder: Path, models: ModelSet, report: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -316,19 +244,19 @@ def path(
     report["integrity"] |= {
         "faults": many, "damaged": {"tar": many}, "damage": report["integrity"]["damage"] * many,
     }  # fmt: skip
-    report = report | {"against": report, "comparison": compare(report, report)}
+    report = report | {"against": report, "comparison": compare_reports(report, report)}
     path.write_text(make_page(report, [folder], models), "utf-8")
     return path
 
 
 def test_meshes_turn_when_they_are_dragged(browser: Any, path: Path) -> None:
-    opened = Opened(browser, path, 1280, 900)
+    opened = OpenedPage(browser, path, 1280, 900)
     for canvas in ("#person", "#body"):
         opened.page.locator(canvas).scroll_into_view_if_needed()
         still = opened.picture(canvas)
         assert changed(still, opened.picture(canvas)) == 0
-        for way in ((90, 0), (0, 60)):
-            opened.drag(canvas, *way)
+        for drag in ((90, 0), (0, 60)):
+            opened.drag(canvas, *drag)
             still = opened.picture_other_than(still, canvas, 0.02)
     # Another person, and another part of what is shown, are other pictures.
     before = opened.picture("#person")
@@ -344,7 +272,7 @@ def test_meshes_turn_when_they_are_dragged(browser: Any, path: Path) -> None:
 def test_the_page_fits_its_window_and_asks_for_nothing(
     browser: Any, path: Path, width: int, height: int
 ) -> None:
-    opened = Opened(browser, path, width, height)
+    opened = OpenedPage(browser, path, width, height)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     titles = opened.page.locator("nav a").all_inner_texts()
     assert titles[0] == "Side by side" and len(titles) == opened.page.locator("section").count() == 9
@@ -354,7 +282,7 @@ def test_the_page_fits_its_window_and_asks_for_nothing(
     assert "The first 200 of 1,000" in text and "1,000 faults were found in 1 shard." in text
     # Both datasets are the same, so that nothing differs.
     assert set(opened.page.locator("td.difference").all_text_contents()) == {"=", "–"}
-    # The person without SMPL parameters has no target mesh to show, the one without an image no photo.
+    # The person without SMPL parameters has no target mesh; the person without an image has no photo.
     opened.page.locator(".thumb").nth(2).click()
     assert not opened.page.locator("label.target").is_visible()
     opened.page.locator(".thumb").nth(1).click()
@@ -365,8 +293,8 @@ def test_the_page_fits_its_window_and_asks_for_nothing(
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_whole_bodies_are_in_view(browser: Any, path: Path, width: int, height: int) -> None:
-    """Nothing of a person is cut off at the edges, however they are turned."""
-    opened = Opened(browser, path, width, height)
+    """No part of a person is cut off at the edges, from any side."""
+    opened = OpenedPage(browser, path, width, height)
     opened.page.add_style_tag(content="nav { display: none }")  # it may lie over the person
     opened.page.locator("#person").scroll_into_view_if_needed()
     shown = []
@@ -376,10 +304,10 @@ def test_whole_bodies_are_in_view(browser: Any, path: Path, width: int, height: 
         shown.append(opened.picture("#person"))
     for kind in ("target", "skin", "bones"):
         opened.page.locator(f"label.{kind}").click()
-    nobody = opened.picture("#person")
+    empty = opened.picture("#person")
     for picture in shown:
-        drawn = np.abs(picture - nobody).max(-1) > 12
-        assert drawn.mean() > 0.03, "somebody is there"
+        drawn = np.abs(picture - empty).max(-1) > 12
+        assert drawn.mean() > 0.03, "the picture is empty"
         edge = 4
         drawn[edge:-edge, edge:-edge] = False
         assert not drawn.any()
@@ -393,7 +321,7 @@ def test_a_page_without_measured_people(browser: Any, folder: Path, models: Mode
     }
     path = tmp_path / "report.html"
     path.write_text(make_page(left | {"keep": None}, [folder], models), "utf-8")
-    opened = Opened(browser, path, 1280, 900)
+    opened = OpenedPage(browser, path, 1280, 900)
     assert opened.page.locator("nav a").all_inner_texts() == ["Integrity"]
     assert (
         "<b>flipped</b>" in opened.page.locator("#integrity").inner_text()

@@ -14,10 +14,10 @@ from job_fakes import picture
 from scipy.spatial import cKDTree
 
 from skelfit.bodies.dofs import DOF_NAMES, dof_limits
+from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.errors import OutputError
-from skelfit.exports.hsmr import mirrored
 
 # webdataset leaves the tars that it read for the garbage collector to close.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -36,12 +36,12 @@ def load(folder: Path) -> list[dict[str, Any]]:
 def usable(item: dict[str, Any], side: str, worst: float) -> bool:
     """Whether HSMR would use the pose of a side, with its filters."""
     bad = np.isnan(item[f"{side}_poses"]).any() or np.isnan(item[f"{side}_betas"]).any()
-    few = (np.where(item["keypoints_2d"][:, 2] < 0.3, 0, item["keypoints_2d"][:, 2]) > 0).sum() <= 4
+    too_few = (np.where(item["keypoints_2d"][:, 2] < 0.3, 0, item["keypoints_2d"][:, 2]) > 0).sum() <= 4
     loss = item.get("extra_info", {}).get("fitting_loss", np.array({})).item().get("reprojection_loss")
-    return not bad and not few and loss is None and item[f"{side}_pve_max"] < worst
+    return not bad and not too_few and loss is None and item[f"{side}_pve_max"] < worst
 
 
-def test_their_loader_reads_everybody_with_an_image(tmp_path: Path) -> None:
+def test_hsmrs_loader_reads_all_people_with_an_image(tmp_path: Path) -> None:
     fields = make_fields(20)
     fields["gtkps"][..., 2] = 1
     names = [f"train/{max(i, 1):06d}.jpg" for i in range(20)]  # rows 0 and 1 share an image
@@ -82,9 +82,11 @@ def test_a_mirrored_pose_has_the_mirrored_skin(models: ModelSet) -> None:
     low, high = np.clip(dof_limits(), -1.0, 1.0).T
     poses = np.random.default_rng(0).uniform(low, high, (8, 46)).astype(np.float32)
     poses[:, [DOF_NAMES.index(f"ankle_angle_{side}") for side in "rl"]] = 0  # SKEL does not mirror its axis
-    np.testing.assert_array_equal(mirrored(mirrored(poses)), poses)
+    np.testing.assert_array_equal(mirrored_poses(mirrored_poses(poses)), poses)
     shape = model.shape(torch.randn(8, 10, dtype=torch.float64))
-    one, other = (model.forward(shape, torch.tensor(q).double()).vertices for q in (poses, mirrored(poses)))
+    one, other = (
+        model.forward(shape, torch.tensor(q).double()).vertices for q in (poses, mirrored_poses(poses))
+    )
     template = model.v_template.numpy()
     away, partner = cKDTree(template).query(template * [-1, 1, 1])
     assert away.max() < 1e-6  # the open body is symmetric
@@ -92,7 +94,7 @@ def test_a_mirrored_pose_has_the_mirrored_skin(models: ModelSet) -> None:
     assert (one * mirror - other[:, partner]).norm(dim=-1).max() < 1e-3
 
 
-def test_what_is_in_pixels_follows_a_crop(tmp_path: Path) -> None:
+def test_pixels_follow_a_crop(tmp_path: Path) -> None:
     fields = make_fields(2)
     fields["gtkps"] = (fields["gtkps"] * 100 + 300).astype(np.float32)
     affine = [[0.5, 0.0, -30.0], [0.0, 0.5, 12.0]]

@@ -23,10 +23,10 @@ from skelfit.shards.keep_list import COLUMNS, Kept, read_keep, write_keep
 from skelfit.shards.label_vector import LABEL_SIZE, pack
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json
-from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.person_measures import measure
-from skelfit.verification.measures.remade_bodies import Bodies
-from skelfit.verification.report.report_comparison import compare
+from skelfit.verification.measures.posed_bodies import BodyModels
+from skelfit.verification.report.report_comparison import compare_reports
 from skelfit.verification.report.terminal import comparison_lines, summary_lines
 from skelfit.verification.verify_shard import ShardReport, VerifyTask, verify_shard
 
@@ -46,7 +46,7 @@ def write_people(folder: Path, models: ModelSet, seed: int, models_sha256: str |
     fields["smpl_pose"] *= 0.1
     fields["skel_poses"][:, :3] = 0
     keys = tuple(meta["key"] for meta in metas)
-    measured = measure(Bodies(models), People("s", keys, pack(fields), tuple(metas))).accuracy
+    measured = measure(BodyModels(models), DecodedPeople("s", keys, pack(fields), tuple(metas))).accuracy
     fields["errors"] = np.stack([measured.pve_mm, measured.max_vertex_mm], 1).astype(np.float32)
     return write_run(folder, fields, metas, models_sha256=models_sha256 or models.sha256)
 
@@ -95,7 +95,7 @@ def test_a_gate_on_the_mean_error(made: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1 and "verdict: BELOW THE GATE" in result.stdout
 
 
-def test_damage_is_told_and_wins_over_the_gate(folder: Path, tmp_path: Path) -> None:
+def test_damage_wins_over_the_gate(folder: Path, tmp_path: Path) -> None:
     tar = folder / f"{SUBSET}-000001.tar"
     data = bytearray(tar.read_bytes())
     data[1500] ^= 1
@@ -108,7 +108,7 @@ def test_damage_is_told_and_wins_over_the_gate(folder: Path, tmp_path: Path) -> 
     assert verify(folder, "--sample", 0).exit_code == 2
 
 
-def test_edited_parameters_are_found_by_computing_anew_where_all_hashes_were_made_anew(folder: Path) -> None:
+def test_edited_parameters_with_consistent_hashes_are_detected(folder: Path) -> None:
     files = ShardFiles(folder, f"{SUBSET}-000001")
     knee = np.arange(LABEL_SIZE) == 6
     edit_labels(files.tar, lambda name, x: x + np.float32(0.05) * knee if name == key(9) else x)
@@ -119,7 +119,7 @@ def test_edited_parameters_are_found_by_computing_anew_where_all_hashes_were_mad
     assert f"{key(9)}: errors of" in result.stdout
 
 
-def test_swapped_sides_of_all_hashes_made_anew_are_found(folder: Path) -> None:
+def test_swapped_sides_with_consistent_hashes_are_detected(folder: Path) -> None:
     files = ShardFiles(folder, f"{SUBSET}-000000")
     order = np.arange(LABEL_SIZE)
     order[3:10], order[10:17] = np.arange(10, 17), np.arange(3, 10)
@@ -139,19 +139,19 @@ def test_a_report_of_worker_processes_is_the_same(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = report_of(tmp_path, made, "--workers", 0)
-    monkeypatch.setattr("skelfit.cli.verify.FEW", 0)
-    monkeypatch.setattr("skelfit.cli.verify._place", lambda options: Place(2))
+    monkeypatch.setattr("skelfit.verification.verify_folders.FEW", 0)
+    monkeypatch.setattr("skelfit.verification.verify_folders._place", lambda options: Place(2))
     assert report_of(tmp_path, made) == here
 
 
-def test_a_report_does_not_depend_on_who_is_done_first(
+def test_a_report_does_not_depend_on_the_order_of_results(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def last_first(tasks: list[VerifyTask], *_: object) -> Iterator[ShardReport]:
         yield from [verify_shard(task) for task in tasks][::-1]
 
     here = report_of(tmp_path, made)
-    monkeypatch.setattr("skelfit.cli.verify.run_tasks", last_first)
+    monkeypatch.setattr("skelfit.verification.verify_folders.run_tasks", last_first)
     keep = tmp_path / "keep.csv"
     verify(made, "--keep", keep)
     assert [line.split(",")[0] for line in keep.read_text().splitlines()[1:]] == [
@@ -162,8 +162,8 @@ def test_a_report_does_not_depend_on_who_is_done_first(
 
 def rows_of(report: dict[str, Any], title: str) -> dict[str, dict[str, list[Any]]]:
     """The rows of a table of the comparison, by name."""
-    (found,) = [table for table in report["comparison"] if table["title"] == title]
-    return {row["name"]: row for row in found["rows"]}
+    (matching,) = [table for table in report["comparison"] if table["title"] == title]
+    return {row["name"]: row for row in matching["rows"]}
 
 
 def test_two_datasets_side_by_side(made: Path, tmp_path: Path, models: ModelSet) -> None:
@@ -174,10 +174,10 @@ def test_two_datasets_side_by_side(made: Path, tmp_path: Path, models: ModelSet)
     both = (report, alone)
     lines = result.stdout.splitlines()
     (pve,) = [line for line in lines if line.startswith("  PVE ")]
-    this, against, apart = (part.split()[-4] for part in pve.split("|"))
+    this, against, difference = (part.split()[-4] for part in pve.split("|"))
     means = [r["accuracy"]["pve_mm"]["mean"] for r in both]
     assert [this, against] == [f"{mean:.0f}" for mean in means] and this != against
-    assert float(apart) == pytest.approx(means[0] - means[1], abs=0.011)
+    assert float(difference) == pytest.approx(means[0] - means[1], abs=0.011)
     # Every table of the report, and every row of a table.
     assert max(map(len, lines[2:])) <= 130
     dofs = [{d["dof"]: d["share"] for d in r["anatomy"]["violations"]["dofs"]} for r in both]
@@ -210,14 +210,14 @@ def test_two_datasets_side_by_side(made: Path, tmp_path: Path, models: ModelSet)
 def test_a_dataset_beside_one_that_was_not_measured(made: Path, tmp_path: Path) -> None:
     report = report_of(tmp_path, made)
     bare = report_of(tmp_path, made, "--sample", 0)
-    (row,) = [r for t in compare(report, bare) if t["title"] == "errors, mm" for r in t["rows"][:1]]
+    (row,) = [r for t in compare_reports(report, bare) if t["title"] == "errors, mm" for r in t["rows"][:1]]
     assert row["against"] == row["difference"] == [None] * 4 and None not in row["this"]
-    assert [t["title"] for t in compare(bare, bare)] == ["counts"]
-    lines = comparison_lines(report, bare, compare(report, bare))
+    assert [t["title"] for t in compare_reports(bare, bare)] == ["counts"]
+    lines = comparison_lines(report, bare, compare_reports(report, bare))
     assert any(line.startswith("  PVE ") and line.endswith("-") for line in lines)
 
 
-def test_two_folders_are_one_dataset_whose_keys_must_differ(made: Path, tmp_path: Path) -> None:
+def test_two_folders_must_have_different_keys(made: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(made, tmp_path / "copy")
     report = report_of(tmp_path, made, copy, "--sample", 0)
     assert [d["kind"] for d in report["integrity"]["damage"]] == ["duplicate"]
@@ -260,13 +260,16 @@ def stored_errors(folder: Path) -> np.ndarray:
     [
         (("--gate", "nonsense"), "'nonsense': expected one of max_vertex, pve,"),
         (("--gate", "pve=many"), "'pve': expected a number behind '=', found many"),
-        (("--all", "--sample", "3"), "leave --sample out"),
-        (("--sample", "0", "--max-pve", "3"), "leave --sample 0 out"),
-        (("--tls-ca", "ca.pem"), "give --scheduler ADDRESS-OR-FILE"),
-        (("--scheduler", "tls://127.0.0.1:1", "--tls-ca", "ca.pem"), "give --tls-ca and --tls-cert together"),
+        (("--all", "--sample", "3"), "--sample: expected none with all or keep"),
+        (("--sample", "0", "--max-pve", "3"), "--max-pve: expected people who are measured"),
+        (("--tls-ca", "ca.pem"), "--tls-ca: expected a scheduler"),
+        (
+            ("--scheduler", "tls://127.0.0.1:1", "--tls-ca", "ca.pem"),
+            "--tls-ca: expected tls_ca and tls_cert together",
+        ),
     ],
 )
-def test_what_cannot_be_asked_for(made: Path, args: tuple[str, ...], message: str) -> None:
+def test_refused_options(made: Path, args: tuple[str, ...], message: str) -> None:
     result = verify(made, *args)
     assert result.exit_code == 2 and message in result.output
 
@@ -293,7 +296,7 @@ def test_a_keep_list_is_read_back(tmp_path: Path) -> None:
         read_keep(tmp_path / "none.csv")
 
 
-def test_an_unfinished_run_is_said_to_be_one(folder: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run(folder: Path, tmp_path: Path) -> None:
     (folder / "summary.json").unlink()
     for path in folder.glob(f"{SUBSET}-000001.*"):
         path.unlink()
@@ -312,7 +315,7 @@ def test_ctrl_c_leaves_nothing_behind(made: Path, tmp_path: Path, monkeypatch: p
             raise KeyboardInterrupt
         return verify_shard(task)
 
-    monkeypatch.setattr("skelfit.cli.verify.verify_shard", work)
+    monkeypatch.setattr("skelfit.verification.verify_folders.verify_shard", work)
     wanted = [x for name in ("json", "html", "keep") for x in (f"--{name}", tmp_path / "out" / name)]
     (tmp_path / "out").mkdir()
     result = verify(made, *wanted)
@@ -321,7 +324,7 @@ def test_ctrl_c_leaves_nothing_behind(made: Path, tmp_path: Path, monkeypatch: p
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_hundred_thousand_faults_fit_a_screen(made: Path, tmp_path: Path) -> None:
+def test_a_hundred_thousand_faults_give_a_short_output(made: Path, tmp_path: Path) -> None:
     report = report_of(tmp_path, made, "--sample", 0)
     fault = {"shard": "a-000000", "sample": None, "kind": "tar", "message": "a-000000.tar: " + 900 * "x"}
     report["integrity"] |= {
@@ -332,7 +335,7 @@ def test_a_hundred_thousand_faults_fit_a_screen(made: Path, tmp_path: Path) -> N
     assert max(map(len, lines)) <= 400
 
 
-def test_an_export_takes_the_kept_only(made: Path, tmp_path: Path) -> None:
+def test_an_export_takes_kept_people_only(made: Path, tmp_path: Path) -> None:
     keep, out = tmp_path / "keep.csv", tmp_path / "out.npz"
     write_keep(keep, [Kept(key(i), SUBSET, ("pve",) if i % 2 else ()) for i in range(PEOPLE)])
     args = ["export", str(made), "--format", "skel-cf", "--out", str(out), "--keep", str(keep)]

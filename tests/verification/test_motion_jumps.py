@@ -1,4 +1,4 @@
-"""What is measured between the frames of a sequence: turns of joints as rotations, jumps, jitter; however it is cut."""
+"""Measures between frames of a sequence: rotations of joints, jumps and jitter, in any division into shards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skelfit.bodies.dofs import NUM_DOFS, SKEL_JOINT_NAMES, dof_index, dof_limit
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.start.warm_start import root_angles
-from skelfit.verification.measures.decoded_samples import People
+from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.joint_turns import (
     LABEL_JOINTS,
     fit_rotations,
@@ -29,7 +29,7 @@ from skelfit.verification.measures.joint_turns import (
     turns_between,
 )
 from skelfit.verification.measures.person_measures import measure
-from skelfit.verification.measures.remade_bodies import Bodies
+from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.report.aggregate import Aggregate
 from skelfit.verification.report.tables import tables
 
@@ -39,8 +39,8 @@ ELBOW = dof_index("elbow_flexion_l")
 
 
 @pytest.fixture(scope="module")
-def bodies(models: ModelSet) -> Bodies:
-    return Bodies(models)
+def bodies(models: ModelSet) -> BodyModels:
+    return BodyModels(models)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,13 @@ def in_time(lengths: dict[str, int]) -> dict[str, list[Any]]:
     return {"sequence": names, "frame": frames, "angles": ["continuous"] * len(names)}
 
 
-def parts(bodies: Bodies, people: People, size: int) -> list[Aggregate]:
-    place = np.arange(len(people)) // size
-    some = [people.chosen(place == k) for k in range(place.max() + 1)]
-    return [Aggregate.of(measure(bodies, few, bones_every=50)) for few in some]
+def parts(bodies: BodyModels, people: DecodedPeople, size: int) -> list[Aggregate]:
+    batch_of = np.arange(len(people)) // size
+    batches = [people.select(batch_of == k) for k in range(batch_of.max() + 1)]
+    return [Aggregate.of(measure(bodies, batch, bones_every=50)) for batch in batches]
 
 
-def anatomy_of(bodies: Bodies, fields: Fields, **changes: Any) -> Json:
+def anatomy_of(bodies: BodyModels, fields: Fields, **changes: Any) -> Json:
     """The report of the frames of two sequences, the same however they are cut, and in whatever order they come."""
     people = as_people(fields, **(in_time({"one": 20, "two": 20}) | changes))
     whole = parts(bodies, people, 40)
@@ -73,15 +73,15 @@ def anatomy_of(bodies: Bodies, fields: Fields, **changes: Any) -> Json:
     for size in (1, 3, 7):
         cut = parts(bodies, people, size)
         mixed = [cut[i] for i in np.random.default_rng(size).permutation(len(cut))]
-        for some in (cut, mixed):
-            found = tables(reduce(Aggregate.merge, some))["anatomy"]
-            assert found["jumps"] == expected["jumps"] and found["jitter"] == expected["jitter"]
+        for division in (cut, mixed):
+            anatomy = tables(reduce(Aggregate.merge, division))["anatomy"]
+            assert anatomy["jumps"] == expected["jumps"] and anatomy["jitter"] == expected["jitter"]
     assert tables(pickle.loads(pickle.dumps(whole[0])))["anatomy"] == expected
     json.dumps(expected, allow_nan=False)
     return expected
 
 
-def test_jumps_of_sequences(bodies: Bodies, still: Fields) -> None:
+def test_jumps_of_sequences(bodies: BodyModels, still: Fields) -> None:
     """Found at their frames; a gap is no jump, another description is no motion."""
     fields = copied(still)
     fields["skel_poses"][7:20, ELBOW] += math.radians(60)
@@ -95,14 +95,14 @@ def test_jumps_of_sequences(bodies: Bodies, still: Fields) -> None:
     }
     assert jumps["added_deg_above"]["45"] == pytest.approx(1 / 37)
     assert jumps["added_mm_above"]["20"] == pytest.approx(1 / 37)
-    bend, rest = jumps["worst"][:2]
-    assert (bend["sequence"], bend["frame"], bend["joint"]) == ("one", 7, "ulna_l")
-    assert bend["shard"] == "people-000000" and bend["label_turn_deg"] == 0
-    assert bend["turn_deg"] == pytest.approx(60, abs=0.01) and bend["added_mm"] > 20
+    elbow, rest = jumps["worst"][:2]
+    assert (elbow["sequence"], elbow["frame"], elbow["joint"]) == ("one", 7, "ulna_l")
+    assert elbow["shard"] == "people-000000" and elbow["label_turn_deg"] == 0
+    assert elbow["turn_deg"] == pytest.approx(60, abs=0.01) and elbow["added_mm"] > 20
     assert rest["turn_deg"] < 0.01 and rest["added_mm"] < 0.01
 
 
-def test_what_turns_in_the_label_is_no_jump_of_the_fit(bodies: Bodies, still: Fields) -> None:
+def test_turns_of_the_label_are_no_jump_of_the_fit(bodies: BodyModels, still: Fields) -> None:
     """A fast elbow, and a smaller jump of the spine: the spine comes first, the elbow adds nothing."""
     fields = copied(still)
     fields["skel_poses"][7:20, ELBOW] += math.radians(60)
@@ -118,7 +118,7 @@ def test_what_turns_in_the_label_is_no_jump_of_the_fit(bodies: Bodies, still: Fi
     assert spine["turn_deg"] == pytest.approx(12, abs=0.01)
 
 
-def test_a_turn_through_the_pole_is_no_jump(bodies: Bodies, models: ModelSet, still: Fields) -> None:
+def test_a_turn_through_the_pole_is_no_jump(bodies: BodyModels, models: ModelSet, still: Fields) -> None:
     """The pelvis of docs/labels.md, z up: its angles step by 15 degrees and more, its rotation by two."""
     fields = copied(still)
     t = np.linspace(0, 9, 271)[40:80]
@@ -139,16 +139,16 @@ def test_a_turn_through_the_pole_is_no_jump(bodies: Bodies, models: ModelSet, st
         fields[name][:] = fields[name][:1]
     fields["skel_poses"][:, 3:] = fields["skel_poses"][:1, 3:]
     fields["smpl_pose"][:, 1:] = fields["smpl_pose"][:1, 1:]
-    found = anatomy_of(bodies, fields, **changes)
-    assert found["jumps"]["turn_deg"]["max"] < 2.1
-    assert found["jumps"]["added_deg"]["max"] < 1e-3
-    assert found["jitter"]["by_joint"]["pelvis"][0] == pytest.approx(
-        found["jitter"]["by_joint"]["pelvis"][1], abs=1e-4
+    anatomy = anatomy_of(bodies, fields, **changes)
+    assert anatomy["jumps"]["turn_deg"]["max"] < 2.1
+    assert anatomy["jumps"]["added_deg"]["max"] < 1e-3
+    assert anatomy["jitter"]["by_joint"]["pelvis"][0] == pytest.approx(
+        anatomy["jitter"]["by_joint"]["pelvis"][1], abs=1e-4
     )
 
 
-def test_jitter_of_known_motions(bodies: Bodies, still: Fields) -> None:
-    """Constant speed has none; to and fro by a degree has two degrees per frame^2, whatever the way there."""
+def test_jitter_of_known_motions(bodies: BodyModels, still: Fields) -> None:
+    """Constant speed has none; steps of a degree back and forth have two degrees per frame^2."""
     fields = copied(still)
     fields["skel_poses"][:20, ELBOW] += np.radians(np.arange(20))
     fields["skel_poses"][20:, ELBOW] += np.radians(np.arange(20) % 2)
@@ -160,22 +160,22 @@ def test_jitter_of_known_motions(bodies: Bodies, still: Fields) -> None:
     assert jitter["fit_deg"]["max"] == pytest.approx(2 / 23, abs=1e-4)
     assert jitter["fit_deg"]["mean"] == pytest.approx(1 / 23, abs=1e-4)
     assert jitter["label_deg"]["max"] == 0
-    # Of the label by its own 21 joints; the humerus, which follows two of them, tells of both.
+    # The label's mean is over its own 21 joints; the humerus corresponds to two of them.
     fields = copied(still)
     for joint in (13, 16):
         fields["smpl_pose"][:, joint] = np.radians(np.arange(40) % 2)[:, None] * [0, 0, 1]
     jitter = anatomy_of(bodies, fields)["jitter"]
     assert jitter["label_deg"]["max"] == pytest.approx(4 / 21, abs=1e-3)
-    found = {name: label for name, (_, label) in jitter["by_joint"].items() if label > 1e-3}
-    assert found == {"scapula_l": pytest.approx(2, abs=1e-3), "humerus_l": pytest.approx(4, abs=1e-3)}
+    jittering = {name: label for name, (_, label) in jitter["by_joint"].items() if label > 1e-3}
+    assert jittering == {"scapula_l": pytest.approx(2, abs=1e-3), "humerus_l": pytest.approx(4, abs=1e-3)}
 
 
-def test_labels_without_smpl_have_turns_of_the_fit_alone(bodies: Bodies, still: Fields) -> None:
+def test_labels_without_smpl_have_turns_of_the_fit_alone(bodies: BodyModels, still: Fields) -> None:
     fields = copied(still)
     fields["skel_poses"][7:20, ELBOW] += math.radians(30)
     fields["smpl_pose"][:] = 0
-    found = anatomy_of(bodies, fields, smpl=[False] * 40, smpl_gender=[""] * 40)
-    jumps, jitter = found["jumps"], found["jitter"]
+    anatomy = anatomy_of(bodies, fields, smpl=[False] * 40, smpl_gender=[""] * 40)
+    jumps, jitter = anatomy["jumps"], anatomy["jitter"]
     assert jumps["turn_deg"]["max"] == pytest.approx(30, abs=0.01)
     assert jumps["added_deg"]["count"] == 0 and jumps["added_deg"]["unknown"] == 38
     worst = jumps["worst"][0]
@@ -183,8 +183,8 @@ def test_labels_without_smpl_have_turns_of_the_fit_alone(bodies: Bodies, still: 
     assert jitter["by_joint"]["ulna_l"][1] is None and jitter["by_joint"]["ulna_l"][0] > 1
 
 
-def test_what_is_kept_of_a_shard_does_not_grow_with_its_sequences(bodies: Bodies, still: Fields) -> None:
-    """Closed parts, as shards are: the same numbers, and no frame is kept."""
+def test_closed_aggregates_keep_no_frames(bodies: BodyModels, still: Fields) -> None:
+    """Aggregates of whole sequences: the same numbers without frames."""
     people = as_people(still, **in_time({"one": 20, "two": 20}))
     one, two = parts(bodies, people, 20)
     whole, shards = one.merge(two), one.closed().merge(two.closed())
@@ -192,9 +192,9 @@ def test_what_is_kept_of_a_shard_does_not_grow_with_its_sequences(bodies: Bodies
     assert tables(whole) == tables(shards) == tables(whole.closed())
 
 
-def test_no_sequences(bodies: Bodies, still: Fields) -> None:
-    found = tables(parts(bodies, as_people(still), 40)[0])["anatomy"]
-    assert found["jumps"]["pairs"] == found["jitter"]["triples"] == 0 and found["jumps"]["worst"] == []
+def test_no_sequences(bodies: BodyModels, still: Fields) -> None:
+    anatomy = tables(parts(bodies, as_people(still), 40)[0])["anatomy"]
+    assert anatomy["jumps"]["pairs"] == anatomy["jitter"]["triples"] == 0 and anatomy["jumps"]["worst"] == []
 
 
 # Rotations.
@@ -210,18 +210,18 @@ def test_turns_of_the_fit_are_those_of_the_model(models: ModelSet) -> None:
     local = Rotation.from_matrix(
         np.concatenate([model.joints(frames, torch.tensor(q)).local_rot.numpy() for q in poses])
     )
-    apart = [
+    expected = [
         (Rotation(local.as_quat()[24 * i : 24 * i + 24]).inv() * local[24 * i + 24 : 24 * i + 48]).magnitude()
         for i in range(19)
     ]
-    found = fit_rotations(poses)
+    rotations = fit_rotations(poses)
     np.testing.assert_allclose(
-        lengths(turns_between(found[:-1], found[1:])), np.degrees(apart), atol=2e-2
+        lengths(turns_between(rotations[:-1], rotations[1:])), np.degrees(expected), atol=2e-2
     )  # the axes of elbows and forearms have four digits
 
 
-def test_a_label_joint_is_that_which_skel_follows(models: ModelSet) -> None:
-    """One joint of SMPL turns: so do exactly the joints of SKEL that follow it."""
+def test_label_joints_correspond_to_skel_joints(models: ModelSet) -> None:
+    """When one joint of SMPL turns, exactly the corresponding joints of SKEL turn."""
     rest = followed(label_rotations(np.zeros((1, 24, 3)), np.ones(1, bool)))
     for joint in range(24):
         pose = np.zeros((1, 24, 3))
@@ -234,8 +234,8 @@ def test_a_label_joint_is_that_which_skel_follows(models: ModelSet) -> None:
     assert names == ["humerus_l"]
 
 
-def test_no_sequence_takes_all_the_places_among_the_worst(bodies: Bodies, still: Fields) -> None:
-    """Of a sequence that jumps all the time three jumps are kept, so that others are seen, too."""
+def test_at_most_three_jumps_of_a_sequence_are_listed(bodies: BodyModels, still: Fields) -> None:
+    """A sequence that jumps in every frame does not hide the jumps of others."""
     fields = copied(still)
     fields["skel_poses"][:20, ELBOW] += np.radians(40) * (np.arange(20) % 2)
     fields["skel_poses"][24:, ELBOW] += np.radians(12)

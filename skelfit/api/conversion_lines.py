@@ -1,0 +1,63 @@
+"""What is said of a conversion at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from skelfit.shards.row_status import remark_on_targets
+
+
+def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What became of the rows of a run."""
+    yield f"{summary['rows_in']} rows in, {summary['rows_out']} people out"
+    yield from _table(summary["statuses"])
+    if summary["rejected"]:
+        yield "rejected, by reason"
+        yield from _table(summary["rejected"])
+    for rule, count in summary["filters"].items():
+        keypoints = f", {count['keypoints']} keypoints" if "keypoints" in count else ""
+        yield f"filter {rule} ({count['value']:g}): {count['rows']} rows{keypoints}"
+    absent = {kind: n for kind, n in summary["images"].items() if n and kind != "found"}
+    if absent:
+        yield "people without an image"
+        yield from _table(absent)
+    if summary["pve_mm"]["mean"] is not None:
+        stages = {name: mean for name, mean in summary["stage_pve_mm"].items() if mean is not None}
+        yield f"PVE in mm: {_listed(summary['pve_mm'])}{_listed(stages, '; after each stage: ')}"
+        if remark := remark_on_targets(summary["identity"]):
+            yield f"  {remark}"
+        steps = {s: d["mean"] for s, d in summary["betas_mm"].items() if d["mean"] is not None}
+        bodies = ", ".join(f"{count} {gender}" for gender, count in summary["skel_genders"].items())
+        yield f"SKEL bodies: {bodies}{_listed(steps, '; distance at rest in mm, betas ')}"
+    if summary["people_per_second"] is not None:
+        yield f"{summary['people_per_second']:.1f} people/s"
+    if summary["time"] is not None:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["time"]["shares"].items())
+        yield f"time of the shards: {shares}"
+        yield f"the workers were fitting in {summary['time']['fitting']:.0%} of their time"
+
+
+def table_of_subsets(ends: Iterable[tuple[str, Mapping[str, Any] | None, str]]) -> Iterator[str]:
+    """A table of subsets: name, summary (None where there is none), and where it is or what happened."""
+    yield f"\n{'subset':<16} {'rows in':>10} {'people out':>10} {'PVE in mm':>10}   result"
+    for name, summary, end in ends:
+        numbers = ["-"] * 3
+        if summary is not None:
+            mean = summary["pve_mm"]["mean"]
+            numbers = [
+                str(summary["rows_in"]),
+                str(summary["rows_out"]),
+                "-" if mean is None else f"{mean:.2f}",
+            ]
+        yield f"{name:<16} " + " ".join(f"{number:>10}" for number in numbers) + f"   {end}"
+
+
+def _listed(lengths: Mapping[str, float], head: str = "") -> str:
+    """Lengths with their names, behind a head; nothing where there are none."""
+    return head + ", ".join(f"{name} {value:.2f}" for name, value in lengths.items()) if lengths else ""
+
+
+def _table(counts: Mapping[str, int]) -> Iterator[str]:
+    for name, count in counts.items():
+        yield f"  {name:<40} {count:>9}"

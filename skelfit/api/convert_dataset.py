@@ -1,0 +1,373 @@
+"""`skelfit.convert`: a dataset from label files to shards."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skelfit.api.arguments import local_path_of
+from skelfit.api.conversion_lines import summary_lines_of, table_of_subsets
+from skelfit.api.conversion_options import (
+    check_at_least_one,
+    filter_names,
+    has_images,
+    images_at,
+    images_of,
+    watched_place,
+    what_to_read,
+)
+from skelfit.api.refused_options import Given, check_given, check_image_options
+from skelfit.api.subsets import (
+    MissingError,
+    Subset,
+    check_filters,
+    check_images,
+    file_subset,
+    filter_rules,
+    label_files,
+    manifest_subset,
+    manifests_of,
+    prepare_images,
+    say_sequences,
+)
+from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
+from skelfit.config.manifest import load_manifest
+from skelfit.config.pipeline import Pipeline
+from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
+from skelfit.conversion.run_fitter import make_fitter
+from skelfit.conversion.run_lock import write_record, writing
+from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards
+from skelfit.conversion.run_summary import rejected_so_far, write_summary
+from skelfit.conversion.shard_task import ShardResult, run_shard
+from skelfit.conversion.stopwatch import PHASES
+from skelfit.errors import SkelfitError
+from skelfit.executors.dask_tasks import ShardFailure, run_tasks
+from skelfit.executors.dask_worker import Work
+from skelfit.executors.executor import HERE, Place, chosen_place, visible_gpus
+from skelfit.executors.progress_bars import SHOWN, Count, Progress, Reporter, reporter_of
+from skelfit.fitting.backends.backend import is_compiled, make_backend
+from skelfit.fitting.backends.compute_device import find_device
+from skelfit.labels.filters import switch_filters
+from skelfit.labels.label_store import clear_temporaries, store_sequences
+
+STORES = ".stores"  # beside the shards: all workers can read what they write to
+
+
+class ShardsFailedError(SkelfitError):
+    """Shards of a run that could not be made; the same call tries them again."""
+
+
+@dataclass(frozen=True)
+class ConvertedSubset:
+    """What became of one subset."""
+
+    name: str
+    folder: Path  # of its shards
+    summary: Mapping[str, Any] | None  # as in summary.json; None where it was not converted
+    problem: str = ""  # why it was not
+    missing: bool = False  # whether that is because its label files are not there
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of the subsets of a call: one, or those of a folder of manifests."""
+
+    subsets: tuple[ConvertedSubset, ...]
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The summary of the only subset. Raises ValueError where there are several, or it was not converted."""
+        if len(self.subsets) != 1 or self.subsets[0].summary is None:
+            raise ValueError(f"summary: expected one converted subset, found {len(self.subsets)}")
+        return self.subsets[0].summary
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the options ask for, whatever the subset."""
+
+    pipeline: Pipeline
+    models: ModelSet
+    device: str
+    place: Place
+    limit: int | None
+    filters_on: Sequence[tuple[str, float | None]]
+    filters_off: Sequence[str]
+    overwrite: bool
+    given: Given
+    reporter: Reporter
+
+
+def convert(
+    out: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    labels: str | Path | None = None,
+    source: str | None = None,
+    scale_unit: str | None = None,
+    angle_unit: str | None = None,
+    rot6d: str | None = None,
+    length_unit: str | None = None,
+    labels_up: str | None = None,
+    up: str | None = None,
+    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    models: str | Path | None = None,
+    images: str | Path | None = None,
+    image_mode: str | None = None,
+    crop_size: int | None = None,
+    crop_margin: float | None = None,
+    skel_gender: str | None = None,
+    independent_frames: bool = False,
+    filter: Sequence[str] = (),
+    no_filter: Sequence[str] = (),
+    limit: int | None = None,
+    shard_size: int | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    tls_ca: str | Path | None = None,
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
+    max_wait: float | None = None,
+    dashboard: bool = False,
+    performance_report: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool | Count | Reporter = False,
+) -> Conversion:
+    """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was.
+
+    The options are those of `skelfit convert`, which `skelfit convert --help` and docs/labels.md explain. Where workers
+    are processes of this machine, a script needs `if __name__ == "__main__":` around the call; workers=0 needs none.
+
+    Args:
+        out: folder for the shards.
+        manifest: what to convert: a name that comes with skelfit, a file, or a folder of them. Or else:
+        labels: one label file, or a folder of sequences; `source` to `up` say how to read it.
+        filter, no_filter: rules to switch on ("few_keypoints", "few_keypoints=6") and off.
+        progress: True shows a bar; a function is called with the people done and the people there are. What a command
+            prints on its way goes to the log, unless a Reporter is given.
+
+    Returns:
+        What became of each subset, with its summary.
+
+    Raises:
+        ArgumentError: for an option that cannot be used.
+        ShardsFailedError: when some shards failed; the same call tries them again.
+        LabelError, ModelError, ConfigError, OutputError, DeviceError, ClusterError: for files and places of that kind.
+        Of a folder of manifests, a subset that fails does not stop the others, and raises nothing.
+    """
+    reporter = reporter_of(progress)
+    reading = {"scale_unit": scale_unit, "angle_unit": angle_unit, "rot6d": rot6d, "length_unit": length_unit}
+    reading |= {"labels_up": labels_up, "up": up}
+    file, layout, read = what_to_read(manifest, labels, source, reading)
+    picture = {"image_mode": image_mode, "crop_size": crop_size, "crop_margin": crop_margin}
+    found_images = images_at(images, file)
+    check_at_least_one(limit=limit, shard_size=shard_size)
+    settings = chosen_pipeline(pipeline, skel_gender, shard_size, independent_frames)
+    settings = replace(settings, images=images_of(settings.images, picture))
+    rules = filter_rules(filter)
+    given = Given(
+        skel_gender=skel_gender,
+        images=images is not None,
+        image_mode=None if image_mode is None else settings.images.mode,
+        crop_options=tuple(
+            f"--{n.replace('_', '-')}" for n in ("crop_size", "crop_margin") if picture[n] is not None
+        ),
+        filters=tuple(name for name, _ in rules),
+        independent_frames=independent_frames,
+    )
+    check_image_options(given, settings.images.mode, has_images=given.images or has_images(file))
+    body_models = _said_models(models, reporter)
+    kind = device if scheduler is not None else find_device(device)
+    gpus = visible_gpus(torch.cuda.device_count()) if kind == "cuda" else ()
+    place = chosen_place(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
+    options = RunOptions(
+        pipeline=settings,
+        models=body_models,
+        device=kind,
+        place=watched_place(place, dashboard, performance_report),
+        limit=limit,
+        filters_on=rules,
+        filters_off=filter_names(no_filter),
+        overwrite=overwrite,
+        given=given,
+        reporter=reporter,
+    )
+    folder = local_path_of("out", out)
+    if file is not None and file.is_dir():
+        return convert_all(file, folder, options)
+    if file is None:
+        subset = file_subset(local_path_of("labels", labels or ""), layout, read, found_images)
+    else:
+        subset = manifest_subset(file, found_images, body_models, reporter)
+    return Conversion((convert_subset(subset, folder, options),))
+
+
+def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
+    """The models of a run, and whether they are a stand-in."""
+    body_models = find_models(models)
+    reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
+    if body_models.source == OPEN_BODY:
+        reporter.say("  a free stand-in, not SMPL and SKEL; import those with: skelfit models import")
+    return body_models
+
+
+def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedSubset:
+    """Convert one subset. Raises ShardsFailedError when a shard failed."""
+    settings, models, say = options.pipeline, options.models, options.reporter.say
+    with writing(out, subset.name):
+        clear_temporaries(out / STORES)
+        run = Run(
+            subset=subset.name,
+            out=str(out.absolute()),
+            images=prepare_images(subset.images, settings.images.mode, out / STORES, say),
+            models=None if models.source == OPEN_BODY else str(Path(models.source).absolute()),
+            models_sha256=models.sha256,
+            pipeline=settings,
+            device=options.device,
+            labels=label_files(subset, out / STORES, settings.gates.max_abs_beta, options.limit, say),
+            filters=switch_filters(subset.filters, options.filters_on, options.filters_off),
+            description=subset.description,
+            origins=subset.origins,
+        )
+        check_given(run, options.given)
+        check_filters(run, say)
+        check_images(run, say)
+        say_sequences(run, say)
+        if options.place.scheduler is None and not is_compiled(run.device):
+            say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
+            make_backend(run.device).compile()
+        work = run_shard
+        if options.place == HERE:
+            work = partial(run_shard, fitter=make_fitter(models, settings, run.device))
+        overwrite, reporter = options.overwrite, options.reporter
+        summary = convert_run(run, options.place, overwrite=overwrite, work=work, reporter=reporter)
+    for command in (
+        f"verify {out}",
+        f"card {out}",
+        f"export {out} --format skel-cf --out {subset.name}-skel.npz",
+    ):
+        say(f"next: skelfit {command}")
+    return ConvertedSubset(subset.name, out, summary)
+
+
+def convert_all(folder: Path, out: Path, options: RunOptions) -> Conversion:
+    """Convert every manifest of a folder, each to its own folder in `out`, and say a table of them.
+
+    A subset without label files is named with what to do; one that fails does not stop the others.
+    """
+    say, warn = options.reporter.say, options.reporter.warn
+    subsets: list[ConvertedSubset] = []
+    ends: list[str] = []
+    for path in manifests_of(folder):
+        name = load_manifest(path).name
+        say(f"== {name}")
+        try:
+            subset = manifest_subset(path, None, options.models, options.reporter)
+            subsets.append(convert_subset(subset, out / name, options))
+            ends.append(str(out / name))
+            continue
+        except MissingError as error:
+            problem, missing = str(error), True
+            ends.append("not there, see below")
+            say("its label files are not there")
+        except ShardsFailedError as error:
+            problem, missing = str(error), False
+            ends.append("some shards failed, see above")
+            warn(problem)
+        except SkelfitError as error:
+            problem, missing = str(error), False
+            ends.append("failed, see above")
+            warn(f"Error: {error}")
+        subsets.append(ConvertedSubset(name, out / name, None, problem, missing))
+    for line in table_of_subsets((s.name, s.summary, end) for s, end in zip(subsets, ends, strict=True)):
+        say(line)
+    for subset_ in subsets:
+        if subset_.missing:
+            say(subset_.problem)
+    return Conversion(tuple(subsets))
+
+
+def convert_run(
+    run: Run,
+    place: Place = HERE,
+    *,
+    overwrite: bool = False,
+    work: Work = run_shard,
+    reporter: Reporter = SHOWN,
+) -> dict[str, Any]:
+    """Do what is left of a run; writes and returns its summary. Raises ShardsFailedError.
+
+    The caller holds the lock.
+    """
+    sequences = {i: [s.start for s in store_sequences(file.store)] for i, file in enumerate(run.labels)}
+    out, tasks = Path(run.out), plan_shards(run, sequences)
+    device = run.device if run.device != "auto" else "the workers' devices"
+    rows = sum(task.stop - task.start for task in tasks)
+    reporter.say(
+        f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {device}, to {os.path.relpath(out)}"
+    )
+    todo = pending(run, tasks, overwrite=overwrite)
+    write_record(out, run.subset, rows, len(tasks))
+    if len(todo) < len(tasks):
+        reporter.say(f"{len(tasks) - len(todo)} shards are finished already")
+    left = {task.name for task in todo}
+    rejected = rejected_so_far(task for task in tasks if task.name not in left)
+    started = time.perf_counter()
+    with reporter.counting(rows, rows - sum(task.stop - task.start for task in todo), rejected) as progress:
+        results, failures = _work_off(todo, place, work, progress)
+    for failure in failures:
+        reporter.warn(f"{failure.trace}shard {failure.name} failed: {failure.error}")
+    if failures:
+        raise ShardsFailedError(
+            f"{len(failures)} of {len(tasks)} shards failed; the same command tries them again"
+        )
+    summary = write_summary(run, tasks, this_time(results, time.perf_counter() - started))
+    for line in summary_lines_of(summary):
+        reporter.say(line)
+    return summary
+
+
+def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
+    """What the summary says of the shards done in this run, not of earlier ones: speed, and where the time went."""
+    if not results:
+        return {"people_per_second": None, "time": None}
+    total = {phase: sum(result.seconds[phase] for result in results) for phase in PHASES}
+    shares = {phase: round(value / sum(total.values()), 4) for phase, value in total.items()}
+    spans: dict[str, list[float]] = {}
+    for result in results:
+        spans.setdefault(result.process, []).extend(result.span)
+    at_work = sum(max(times) - min(times) for times in spans.values())
+    return {
+        "people_per_second": sum(result.rows_in for result in results) / seconds,
+        "time": {
+            "seconds": round(seconds, 1),
+            "worker_seconds": round(at_work, 1),  # of each process from its first shard to its last
+            "fitting": round(total["fit"] / at_work, 4),
+            "shares": shares,
+        },
+    }
+
+
+def _work_off(
+    todo: Sequence[ShardTask], place: Place, work: Work, progress: Progress
+) -> tuple[list[ShardResult], list[ShardFailure]]:
+    """Run the tasks; returns what was done, and the failures."""
+    done: list[ShardResult] = []
+    failures: list[ShardFailure] = []
+    with closing(run_tasks(todo, place, work, progress.say)) as results:
+        for result in results:
+            if isinstance(result, ShardResult):
+                done.append(result)
+                progress.update(result.rows_in, result.rejected)
+            else:
+                failures.append(result)
+    return done, failures

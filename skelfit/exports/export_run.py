@@ -1,0 +1,75 @@
+"""`skelfit.export`: finished shards to the files of other trainers, of viewers and of OpenSim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from skelfit.bodies.model_set import find_models
+from skelfit.errors import ArgumentError
+from skelfit.executors.progress_bars import Count, Reporter, reporter_of
+from skelfit.exports.exporter import ExportOptions, ExportResult
+from skelfit.exports.formats import EXPORTERS
+from skelfit.shards.finished_run import open_run
+
+
+def export(
+    folder: str | Path,
+    *,
+    format: str,
+    out: str | Path,
+    models: str | Path | None = None,
+    key: Sequence[str] = (),
+    limit: int | None = None,
+    keep: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool | Count | Reporter = False,
+) -> ExportResult:
+    """Write the people of a finished run in the form that others read.
+
+    The options are those of `skelfit export`, which docs/exports.md explains.
+
+    Args:
+        folder: the shards of a finished run.
+        format: skel-cf, one label file; hsmr, tars with images; opensim, .mot and .trc; obj or ply, skin and bones.
+        out: a file (skel-cf), else a folder.
+        models: for opensim, obj and ply: the models of the run. None: as for `convert`.
+        key: for obj and ply: whose meshes; or else
+        limit: those of the first people. None: 10, where no key is given.
+        keep: a keep-list of `verify`: only the people that it keeps.
+        overwrite: whether to replace what an earlier export wrote there.
+        progress: True shows a bar; a function is called with the people done and the people there are.
+
+    Returns:
+        The files that were written, how many people they hold, and how many the format cannot hold.
+
+    Raises:
+        ArgumentError: for an option that cannot be used.
+        ShardError, InputError, ModelError, OutputError: for files and places of that kind.
+    """
+    exporter = EXPORTERS.get(format)
+    if exporter is None:
+        raise ArgumentError("format", f"one of {', '.join(EXPORTERS)}", repr(format))
+    keys = (key,) if isinstance(key, str) else tuple(key)
+    if not exporter.selects_people and (keys or limit is not None):
+        selecting = " or ".join(name for name, other in EXPORTERS.items() if other.selects_people)
+        raise ArgumentError(
+            "key" if keys else "limit", f"format {selecting}, whose people it chooses", format
+        )
+    if keys and limit is not None:
+        raise ArgumentError("limit", "either key or limit", "both")
+    if limit is not None and limit < 1:
+        raise ArgumentError("limit", "at least 1", str(limit))
+    run, reporter = open_run(Path(folder)), reporter_of(progress)
+    if keep is not None:
+        run = run.only(Path(keep))
+    body_models = find_models(models) if exporter.needs_models else None
+    if body_models is not None:
+        reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
+    options = ExportOptions(body_models, keys, limit, overwrite)
+    with reporter.counting(exporter.count(run, options)) as counter:
+        result = exporter.write(run, Path(out), replace(options, step=counter.update))
+    for line in result.notes:
+        reporter.say(line)
+    return result

@@ -1,0 +1,223 @@
+"""`skelfit.verify`: are finished shards whole, accurate and anatomical, and which people to leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
+from skelfit.errors import ArgumentError, ModelError
+from skelfit.executors.dask_tasks import ShardFailure, run_tasks
+from skelfit.executors.executor import HERE, Place, chosen_place
+from skelfit.executors.progress_bars import Count, Reporter, reporter_of
+from skelfit.shards.keep_list import Kept, write_keep
+from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_reader import read_marker
+from skelfit.storage.hashed_write import write_json
+from skelfit.verification.gates import parse_gates
+from skelfit.verification.integrity.damage import Damage
+from skelfit.verification.integrity.run_folder import RunFolder, open_run_folder
+from skelfit.verification.report.html_page import write_html
+from skelfit.verification.report.report_comparison import compare_reports
+from skelfit.verification.report.report_data import Report, ReportBuilder
+from skelfit.verification.report.terminal import comparison_lines, summary_lines
+from skelfit.verification.verify_shard import ShardReport, VerifyTask, plan_verify, verify_shard
+
+FEW = 4000  # people who are verified before worker processes have started
+SAMPLE = 20_000  # people who are measured unless more are asked for: about half a minute
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The result: the report, as `--json` writes it."""
+
+    report: Report
+
+    @property
+    def verdict(self) -> str:
+        """good, below the gate, or damaged, in the words of the report."""
+        return str(self.report["verdict"])
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """The options that hold for every folder."""
+
+    models: ModelSet
+    sample: int | None
+    limits: Mapping[str, float]
+    max_pve: float | None
+    place: Place
+    reporter: Reporter
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Paths of the reports; None: not written."""
+
+    json: Path | None
+    html: Path | None
+    keep: Path | None
+
+
+def verify(
+    folders: str | Path | Sequence[str | Path],
+    *,
+    models: str | Path | None = None,
+    json: str | Path | None = None,
+    html: str | Path | None = None,
+    max_pve: float | None = None,
+    sample: int | None = None,
+    all: bool = False,
+    keep: str | Path | None = None,
+    gate: Sequence[str] = (),
+    against: str | Path | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    tls_ca: str | Path | None = None,
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
+    max_wait: float | None = None,
+    progress: bool | Count | Reporter = False,
+) -> Verification:
+    """Check finished shards: are they whole, accurate and anatomical? Trusts nothing that is stored.
+
+    The options are those of `skelfit verify`, which docs/verify.md explains.
+
+    Args:
+        folders: one folder of shards, or several.
+        max_pve: mm; the verdict is below the gate when the mean PVE is above it.
+        sample: how many people are measured, evenly from all shards; 0: integrity only. None: 20,000.
+        all: everybody is measured, as always with `keep`.
+        keep: where to write the keep-list (CSV). json, html: where to write the report.
+        gate: gates of the keep-list, such as "max_vertex=60".
+        progress: True shows a bar; a function is called with the people done and the people there are.
+
+    Returns:
+        The report, as `json` writes it.
+
+    Raises:
+        ArgumentError: for options that cannot be used together.
+        ShardError, ModelError, OutputError, ClusterError: for files and places of that kind. What is damaged in a shard
+            raises nothing: it is in the report.
+    """
+    if sample is not None and sample < 0:
+        raise ArgumentError("sample", "0 or more people", str(sample))
+    if sample is not None and (all or keep is not None):
+        raise ArgumentError("sample", "none with all or keep, which measure everybody", str(sample))
+    if sample == 0 and (max_pve is not None or html is not None):
+        name = "max_pve" if max_pve is not None else "html"
+        raise ArgumentError(name, "people who are measured", "sample 0")
+    paths = [folders] if isinstance(folders, (str, Path)) else folders
+    everybody = all or keep is not None
+    place = chosen_place(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
+    checks = _Checks(
+        models=find_models(models),
+        sample=None if everybody else SAMPLE if sample is None else sample,
+        limits=parse_gates(gate),
+        max_pve=max_pve,
+        place=_place(place),
+        reporter=reporter_of(progress),
+    )
+    checks.reporter.say(f"models: {checks.models.source} (sha256 {checks.models.sha256[:12]})")
+    files = _Files(*(None if path is None else Path(path) for path in (json, html, keep)))
+    other = None if against is None else Path(against)
+    return Verification(_report([Path(folder) for folder in paths], other, checks, files))
+
+
+def _report(folders: Sequence[Path], against: Path | None, checks: _Checks, files: _Files) -> Report:
+    """Verify, and write the reports."""
+    say = checks.reporter.say
+    keep: list[Kept] | None = None if files.keep is None else []
+    report = _verify(folders, checks, keep)
+    other = None if against is None else _verify((against,), checks, None)
+    if other is None:
+        lines = summary_lines(report)
+    else:
+        comparison = compare_reports(report, other)
+        lines = comparison_lines(report, other, comparison)
+        report |= {"against": other, "comparison": comparison}
+    for line in lines:
+        say(line)
+    if files.keep is not None:
+        write_keep(files.keep, keep or [])
+        say(f"who is kept, and why the others not: {files.keep}")
+    if files.html is not None:
+        write_html(report, folders, checks.models, files.html)
+        say(f"a page to look at: {files.html}")
+    if files.json is not None:
+        write_json(files.json, report)
+        say(f"all of it, for programs: {files.json}")
+    names = " ".join(map(str, folders))
+    if files.keep is None:
+        say(f"next: skelfit verify {names} --html report.html --keep keep.csv")
+    else:
+        say(f"next: skelfit export {folders[0]} --format skel-cf --keep {files.keep} --out kept.npz")
+    return report
+
+
+def _place(place: Place) -> Place:
+    """In this process instead of in one worker, which would not be faster."""
+    return HERE if place.scheduler is None and place.workers == 1 else place
+
+
+def _verify(folders: Sequence[Path], checks: _Checks, keep: list[Kept] | None) -> Report:
+    """The report on these folders; each person is added to `keep`."""
+    models = checks.models
+    if checks.place.scheduler is not None:
+        folders = [folder.absolute() for folder in folders]
+    runs = [open_run_folder(folder) for folder in dict.fromkeys(folders)]
+    if checks.sample != 0:
+        for run in runs:
+            _check_models(run, models)
+    source = None if models.source == OPEN_BODY else str(Path(models.source).absolute())
+    tasks = plan_verify(runs, source, models.sha256, checks.sample, checks.limits, keep is not None)
+    builder, failures = ReportBuilder(runs), []
+    people = tasks[0].sampling.total if tasks else 0
+    place = checks.place if len(tasks) > 1 and people > FEW else HERE
+    with (
+        checks.reporter.counting(people) as progress,
+        closing(run_tasks(tasks, place, verify_shard, progress.say)) as results,
+    ):
+        for result in _in_order(tasks, results):
+            if isinstance(result, ShardFailure):
+                failures.append(Damage(result.name, None, "tar", f"{result.name}: {result.error}"))
+                continue
+            builder.add(result)
+            progress.update(result.check.people)
+            if keep is not None:
+                keep += result.keep
+    return builder.report(checks.limits, checks.max_pve, failures)
+
+
+def _in_order(
+    tasks: Sequence[VerifyTask], results: Iterator[ShardReport | ShardFailure]
+) -> Iterator[ShardReport | ShardFailure]:
+    """The results in the order of their tasks: sums of floats depend on it, and a report must not."""
+    waiting: dict[str, ShardReport | ShardFailure] = {}
+    names = iter([task.name for task in tasks])
+    name = next(names, None)
+    for result in results:
+        waiting[result.name] = result
+        while name is not None and name in waiting:
+            yield waiting.pop(name)
+            name = next(names, None)
+
+
+def _check_models(run: RunFolder, models: ModelSet) -> None:
+    """Raise ModelError unless these are the models of the run, as far as its first marker tells."""
+    for files in run.shards:
+        try:
+            expected = read_marker(files).identity.get("models_sha256")
+        except ShardError:
+            continue
+        if expected != models.sha256:
+            raise ModelError(
+                models.source,
+                "sha256",
+                f"the models of {run.path}, {expected} (--models DIR; or --sample 0)",
+                models.sha256,
+            )
+        return

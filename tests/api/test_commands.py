@@ -1,0 +1,162 @@
+"""`skelfit.convert`, `verify` and `export`: what the commands do, with the same options, and without a word."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from job_fakes import FakeFitter, hashes, write_labels
+
+import skelfit.api.convert_dataset
+from skelfit.api.convert_dataset import ShardsFailedError, convert
+from skelfit.cli import main
+from skelfit.cli.convert import convert_command
+from skelfit.cli.export import export_command
+from skelfit.cli.verify import verify_command
+from skelfit.conversion.shard_task import run_shard
+from skelfit.errors import ArgumentError, LabelError, SkelfitError
+from skelfit.exports.export_run import export
+from skelfit.shards.keep_list import read_keep
+from skelfit.verification.verify_folders import verify
+
+
+@pytest.mark.parametrize(("command", "function", "least"), [
+    (convert_command, convert, ["--out", "o"]),
+    (verify_command, verify, ["d"]),
+    (export_command, export, ["d", "--format", "hsmr", "--out", "o"]),
+], ids=["convert", "verify", "export"])  # fmt: skip
+def test_options_have_one_name(
+    command: click.Command, function: Callable[..., Any], least: list[str]
+) -> None:
+    """Of the command line and of Python; and what holds where one is left out is the same."""
+    parameters = inspect.signature(function).parameters
+    given = command.make_context("skelfit", least).params
+    assert sorted(parameters) == sorted([*given, "progress"])
+    for option in command.params:
+        assert option.name is not None
+        if isinstance(option, click.Option) and not option.required:
+            assert option.opts == [f"--{option.name.replace('_', '-')}"]
+            value, default = given[option.name], parameters[option.name].default
+            assert value == default or (option.name == "pipeline" and value.stem == default), option.name
+
+
+@pytest.fixture
+def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A label file of 20 rows, in a folder without models, and a fake fitter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SKELFIT_MODELS", raising=False)
+    monkeypatch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: FakeFitter(stages=3))
+    return write_labels(Path("people.npz"))
+
+
+def test_a_dataset_without_a_command(labels: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"shard_size": 8, "workers": 0, "device": "cpu"}
+    converted = convert("out", labels=labels, progress=lambda *counts: seen.append(counts), **options)
+    assert seen == [(8, 20), (16, 20), (20, 20)]
+    assert json.loads(json.dumps(converted.summary)) == json.loads(Path("out/summary.json").read_text())
+    (subset,) = converted.subsets
+    assert (subset.name, subset.folder, subset.problem) == ("people", Path("out"), "")
+    checked = verify("out", json="report.json", html="page.html", keep="keep.csv", workers=0)
+    assert json.loads(json.dumps(checked.report)) == json.loads(Path("report.json").read_text())
+    assert Path("page.html").exists()
+    assert checked.verdict == checked.report["verdict"]
+    kept = sum(read_keep(Path("keep.csv")).values())
+    exported = export("out", format="skel-cf", out="skel.npz")
+    with np.load("skel.npz") as arrays:
+        assert exported.people == len(arrays["skel_poses"]) == converted.summary["rows_out"] >= kept
+    assert exported.files == ("skel.npz",)
+    assert capfd.readouterr() == ("", ""), "a library is silent"
+    # The command makes the same files.
+    words = [
+        "convert",
+        "--labels",
+        str(labels),
+        "--out",
+        "again",
+        "--shard-size",
+        "8",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    result = CliRunner().invoke(main, [*words, "--device", "cpu"])
+    assert result.exit_code == 0 and hashes(Path("again")) == hashes(Path("out"))
+    assert convert("out", labels=str(labels), **options).summary["rows_in"] == 20, "finished shards are kept"
+
+
+def test_progress_as_a_bar(labels: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    convert("out", labels=labels, workers=0, device="cpu", progress=True)
+    out, err = capfd.readouterr()
+    assert out == "" and "20/20 people" in err
+
+
+def test_shards_that_fail_are_an_error(labels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(task: Any, **_: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(skelfit.api.convert_dataset, "run_shard", fail)
+    with pytest.raises(ShardsFailedError, match="1 of 1 shards failed; the same command tries them again"):
+        convert("out", labels=labels, workers=0, device="cpu")
+    monkeypatch.setattr(skelfit.api.convert_dataset, "run_shard", run_shard)
+    assert convert("out", labels=labels, workers=0, device="cpu").summary["rows_in"] == 20
+
+
+def test_a_folder_of_manifests_tells_each(labels: Path) -> None:
+    Path("all").mkdir()
+    Path("data").mkdir()
+    labels.rename("data/there.npz")
+    for name in ("there", "gone"):
+        Path(f"all/{name}.yaml").write_text(f"name: {name}\nlabels: [{{path: {name}.npz}}]\n")
+    converted = convert("out", manifest=Path("all"), workers=0, device="cpu")
+    gone, there = converted.subsets
+    assert gone.missing and gone.summary is None and "gone.npz: expected the label file" in gone.problem
+    assert there.summary is not None and there.summary["rows_in"] == 20 and not there.problem
+    with pytest.raises(ValueError, match="expected one converted subset, found 2"):
+        _ = converted.summary
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({}, "manifest: expected either a manifest, or labels, found neither"),
+    ({"manifest": "demo", "labels": "a.npz"}, "manifest: expected either a manifest, or labels, found both"),
+    ({"manifest": "demo", "up": "y"}, "up: expected labels, which it is for"),
+    ({"labels": "a.npz", "source": "coco"}, "source: expected one of camerahmr, .* found 'coco'"),
+    ({"labels": "a.npz", "scale_unit": "cm"}, "scale_unit: expected .*px/200.* found 'cm'"),
+    ({"labels": "a.npz", "crop_size": 8}, "crop_size: expected .*64.* found 8"),
+    ({"labels": "a.npz", "image_mode": "jpeg"}, "image_mode: expected .*crop.* found 'jpeg'"),
+    ({"labels": "a.npz", "limit": 0}, "limit: expected at least 1, found 0"),
+    ({"labels": "a.npz", "filter": ["best=1"]}, "filter: expected one of low_confidence, .* found 'best=1'"),
+    ({"labels": "a.npz", "no_filter": ["best"]}, "no_filter: expected one of low_confidence, .* found 'best'"),
+    ({"labels": "a.npz", "images": "none"}, "images: expected a folder or tars, found no such folder or tar: none"),
+    ({"labels": "a.npz", "workers": -1}, "workers: expected 0 or more, found -1"),
+    ({"labels": "a.npz", "scheduler": "tcp://h:1", "workers": 2}, "workers: expected none beside a scheduler"),
+    ({"labels": "a.npz", "tls_ca": "ca.pem"}, "tls_ca: expected a scheduler, whose certificate it is, found none"),
+    ({"labels": "a.npz", "workers": 0, "dashboard": True}, "dashboard: expected workers, which it watches"),
+    ({"labels": "s3://b/a.npz"}, "labels: expected a path on this machine"),
+])  # fmt: skip
+def test_a_fault_names_the_option(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        convert(tmp_path / "out", **{"device": "cpu", **options})
+
+
+def test_faults_of_files_and_of_the_others(labels: Path) -> None:
+    with pytest.raises(LabelError, match="gone.npz: expected a label file, found no such file"):
+        convert("out", labels="gone.npz", workers=0, device="cpu")
+    with pytest.raises(ArgumentError, match="sample: expected none with all or keep"):
+        verify("out", sample=3, all=True)
+    with pytest.raises(ArgumentError, match="html: expected people who are measured, found sample 0"):
+        verify("out", sample=0, html="page.html")
+    with pytest.raises(ArgumentError, match="format: expected one of skel-cf, .* found 'fbx'"):
+        export("out", format="fbx", out="x")
+    with pytest.raises(ArgumentError, match="key: expected format obj or ply"):
+        export("out", format="hsmr", out="x", key=["a"])
+    with pytest.raises(SkelfitError, match="out"):
+        export("out", format="hsmr", out="x")

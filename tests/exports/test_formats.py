@@ -1,0 +1,27 @@
+"""The registered formats: documented, and refused without the body models that they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from export_fakes import export, make_fields, make_metas, write_run
+
+from skelfit.exports.formats import EXPORTERS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_a_format_is_documented(name: str) -> None:
+    assert EXPORTERS[name].name == name and EXPORTERS[name].summary
+    assert all(ending.startswith(".") for ending in EXPORTERS[name].endings)
+    assert f"`{name}`" in (DOCS / "exports.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", [name for name, exporter in EXPORTERS.items() if exporter.needs_models])
+def test_models_are_required(tmp_path: Path, name: str) -> None:
+    run = write_run(tmp_path / "run", make_fields(1), make_metas(1))
+    with pytest.raises(ValueError, match="models: expected the body models of the run, found None"):
+        export(name, run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
