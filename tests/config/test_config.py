@@ -281,8 +281,8 @@ def test_joint_limits(tmp_path: Path) -> None:
     assert one == other and hash(one) == hash(other) and stable_hash(one) == stable_hash(other)
     assert build(Pipeline, json.loads(json.dumps(dataclasses.asdict(one))), "marker.json") == one
     wider = pipeline(tmp_path, PIPELINE + "  limits: {knee_angle_r: [0, 2.6], hip_flexion_l: [-0.5, 2]}\n")
-    found = difference(dataclasses.asdict(one), dataclasses.asdict(wider))
-    assert found == ["fit.limits.knee_angle_r[1]: 2.5 against 2.6"]
+    differences = difference(dataclasses.asdict(one), dataclasses.asdict(wider))
+    assert differences == ["fit.limits.knee_angle_r[1]: 2.5 against 2.6"]
 
 
 @pytest.mark.parametrize(
@@ -314,8 +314,8 @@ def test_hash_is_the_same_in_another_process(tmp_path: Path) -> None:
     for seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", code, str(tmp_path / "p.yaml")]
-        found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        assert found.stdout.strip() == expected
+        result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        assert result.stdout.strip() == expected
 
 
 def test_difference_names_fields_and_values(tmp_path: Path) -> None:
@@ -323,10 +323,10 @@ def test_difference_names_fields_and_values(tmp_path: Path) -> None:
     fit = dataclasses.replace(config.fit, batch=512, stages=(*config.fit.stages, config.fit.stages[0]))
     a = dataclasses.asdict(config)
     b = json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(config, fit=fit))))
-    found = difference(a, b)
-    assert found[0] == "fit.batch: null against 512"
-    assert 'fit.stages[1].dofs: absent against "all"' in found
-    assert len(found) == 1 + len(dataclasses.fields(StageConfig))
+    differences = difference(a, b)
+    assert differences[0] == "fit.batch: null against 512"
+    assert 'fit.stages[1].dofs: absent against "all"' in differences
+    assert len(differences) == 1 + len(dataclasses.fields(StageConfig))
     assert difference(a, json.loads(json.dumps(a))) == []
 
 

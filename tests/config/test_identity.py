@@ -119,8 +119,8 @@ def test_markers_and_summary_carry_the_hash(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     convert(run)
     summary = read_json(Path(run.out) / "summary.json")
-    found = {read_json(task.files.marker)["identity_sha256"] for task in plan_shards(run)}
-    assert found == {summary["identity_sha256"]} == {mapping_hash(summary["identity"])}
+    identities = {read_json(task.files.marker)["identity_sha256"] for task in plan_shards(run)}
+    assert identities == {summary["identity_sha256"]} == {mapping_hash(summary["identity"])}
     assert summary["identity"]["algorithm"] == ALGORITHM_VERSION
 
 

@@ -111,9 +111,9 @@ def rgb_of(data: bytes) -> np.ndarray:
 def test_shades_stay_what_they_are(kind: str) -> None:
     """Black is 0, white 255, and all between lies between, whatever a file codes its shades with."""
     assert check_image(SHADED[kind], "any").reason == ""
-    found = rgb_of(SHADED[kind])
+    rgb = rgb_of(SHADED[kind])
     # Both codecs of video change a shade a little; a palette and AVIF may change two.
-    assert np.abs(found - BYTES[..., None].astype(int)).max() <= (2 if kind in ("AVIF", "a palette") else 1)
+    assert np.abs(rgb - BYTES[..., None].astype(int)).max() <= (2 if kind in ("AVIF", "a palette") else 1)
 
 
 def everyones(data: bytes, folder: Path) -> dict[str, np.ndarray]:
@@ -133,8 +133,8 @@ def everyones(data: bytes, folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", SHADED)
 def test_convert_loader_and_predict_see_the_same(kind: str, tmp_path: Path) -> None:
-    found, plain = (everyones(SHADED[each], tmp_path) for each in (kind, "8-bit PNG"))
-    for where, shown in found.items():
+    images, plain = (everyones(SHADED[each], tmp_path) for each in (kind, "8-bit PNG"))
+    for where, shown in images.items():
         assert shown.std() > 40, where
         assert np.abs(shown - plain[where]).max() <= 4, where
 
@@ -237,8 +237,8 @@ def test_predict_turns_deep_pixels_and_keeps_their_exif(tmp_path: Path) -> None:
         path.write_bytes(turned(of(wide), form))
         cameras: list[Any] = []
 
-        def find(photo: Image.Image, found: list[Any] = cameras) -> Any:
-            found.append((photo.getexif().get(271), exif_focal(photo)))
+        def find(photo: Image.Image, seen: list[Any] = cameras) -> Any:
+            seen.append((photo.getexif().get(271), exif_focal(photo)))
             return from_diagonal(photo)
 
         (one,) = (look(Photo(path, "a"), Looking(whole_photo, find, 1.0, crop=32)),)

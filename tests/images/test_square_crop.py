@@ -125,8 +125,8 @@ def test_a_crop_is_cut_as_from_the_whole_image(side: float, rng: np.random.Gener
     reach = side * CROP.margin / 2
     around = (box.x - reach, box.y - reach, box.x + reach, box.y + reach)
     expected = image.resize((CROP.size, CROP.size), Image.Resampling.BICUBIC, around)
-    found = cropping._cut(image, 1.0, crop_affine(box, CROP), CROP.size)
-    off = np.abs(np.asarray(found, int) - np.asarray(expected, int))
+    crop = cropping._cut(image, 1.0, crop_affine(box, CROP), CROP.size)
+    off = np.abs(np.asarray(crop, int) - np.asarray(expected, int))
     assert off.max() <= 1 and (off > 0).mean() < 0.01
 
 

@@ -81,10 +81,10 @@ def test_images_of_tars_are_those_of_the_unpacked_folder(
         "",
         "train/00.data.pyd",
     ]
-    found = read(index, *names)
-    assert found == list(read_images(FolderImages(folder), [(n, BOX) for n in names], ImageConfig()))
-    assert [p.data for p in found] == [picture(i) for i in (10, 11, 12, 0, 1, 2)] + [None] * 3
-    assert {p.reason for p in found[6:]} == {MISSING}
+    images = read(index, *names)
+    assert images == list(read_images(FolderImages(folder), [(n, BOX) for n in names], ImageConfig()))
+    assert [p.data for p in images] == [picture(i) for i in (10, 11, 12, 0, 1, 2)] + [None] * 3
+    assert {p.reason for p in images[6:]} == {MISSING}
     assert not Path("sprung").exists()
 
 
@@ -102,8 +102,8 @@ def test_names_are_as_unpacking_makes_them(tmp_path: Path, index: Path) -> None:
         tar.addfile(link)
     two = write_tar(tmp_path / "2.tar", {"d.jpg": picture(6)}, format=tarfile.PAX_FORMAT)
     assert build_index([one, two], index).images == 4
-    found = read(index, "a.jpg", "./b/c.JPG", long, "d.jpg", "link.jpg", "b/../../a.jpg")
-    assert [p.data for p in found] == [picture(i) for i in (4, 2, 3, 6)] + [None, None]
+    images = read(index, "a.jpg", "./b/c.JPG", long, "d.jpg", "link.jpg", "b/../../a.jpg")
+    assert [p.data for p in images] == [picture(i) for i in (4, 2, 3, 6)] + [None, None]
     assert build_index([two, one], index).images == 4
     assert read(index, "d.jpg")[0].data == picture(5)
 
@@ -249,8 +249,8 @@ def test_a_name_that_is_not_read_is_named(two: list[Path], index: Path, tmp_path
     """Alike for tars and for folders, so that a run may go on from one with the other."""
     build_index(two, index)
     names = ["train/a.heic", "train/a", "train/none.jpg", ""]
-    found = read(index, *names)
-    assert [p.why for p in found] == [
+    images = read(index, *names)
+    assert [p.why for p in images] == [
         "image_missing: its name ends with .heic, which is not read",
         "image_missing: its name has no ending",
         "image_missing",
@@ -259,7 +259,7 @@ def test_a_name_that_is_not_read_is_named(two: list[Path], index: Path, tmp_path
     folder = tmp_path / "folder"
     (folder / "train").mkdir(parents=True)
     (folder / "train/a.heic").write_bytes(picture(0))
-    assert list(read_images(FolderImages(folder), [(n, BOX) for n in names], ImageConfig())) == found
+    assert list(read_images(FolderImages(folder), [(n, BOX) for n in names], ImageConfig())) == images
 
 
 def test_a_damaged_header_ends_a_tar(tmp_path: Path, two: list[Path], index: Path) -> None:

@@ -202,9 +202,9 @@ def test_a_turned_camera_turns_the_body_and_places_nothing(tmp_path: Path, extra
     turns = Rotation.random(N, random_state=1)
     columns = split() | {"camera_rotation": turns.as_matrix()} | extra
     batch = read_label_file(save(tmp_path, columns, ".npz"))
-    found = Rotation.from_rotvec(batch.pose[:, 0]).as_matrix()
+    orientations = Rotation.from_rotvec(batch.pose[:, 0]).as_matrix()
     seen = turns.as_matrix() @ Rotation.from_rotvec(POSE[:, 0]).as_matrix()
-    np.testing.assert_allclose(found, seen, atol=1e-5)
+    np.testing.assert_allclose(orientations, seen, atol=1e-5)
     assert not batch.transl.any() and batch.about.coordinates == "camera_axes"
     assert "'camera_translation': not used" in notes_of(batch)
     columns["camera_rotation"] = columns["camera_rotation"].copy()

@@ -216,10 +216,12 @@ def test_one_line_says_what_a_file_is_and_what_to_do(tmp_path: Path, kind: str, 
     path.write_bytes(content)
     with pytest.raises(LabelError) as caught:
         read_label_file(path, source)
-    found = caught.value.found
-    assert found.startswith(facts[0])
-    assert all(fact in found for fact in facts), found
-    assert "\n" not in str(caught.value) and " object at 0x" not in found and "_Scalar" not in found
+    description = caught.value.found
+    assert description.startswith(facts[0])
+    assert all(fact in description for fact in facts), description
+    assert (
+        "\n" not in str(caught.value) and " object at 0x" not in description and "_Scalar" not in description
+    )
 
 
 @pytest.mark.parametrize("kind", ["torch", "npz of ROMP", "groups of integers", "zip", "body model, npz"])
@@ -282,8 +284,8 @@ def test_the_command_of_a_message_makes_a_label_file(tmp_path: Path, kind: str, 
     path.write_bytes(KINDS[kind][0])
     with pytest.raises(LabelError) as caught:
         detect_layout(path)
-    found = caught.value.found
-    command = found[found.index('python -c "') :].rsplit(" (", 1)[0]
+    description = caught.value.found
+    command = description[description.index('python -c "') :].rsplit(" (", 1)[0]
     command = command.replace("python", sys.executable, 1)
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

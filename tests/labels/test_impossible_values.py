@@ -27,10 +27,10 @@ CAMERA = np.array([[1000.0, 0, 320], [0, 1000, 240], [0, 0, 1]])
 
 
 def camera(**changes: float) -> np.ndarray:
-    found = CAMERA.copy()
+    matrix = CAMERA.copy()
     for name, value in changes.items():
-        found[int(name[1]), int(name[2])] = value
-    return found
+        matrix[int(name[1]), int(name[2])] = value
+    return matrix
 
 
 def with_cameras() -> dict[str, Any]:

@@ -543,8 +543,8 @@ def _(folder: Path) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    found = [path.relative_to(folder).as_posix() for path in list_sequences(folder)]
-    assert found == ["a/1.PKL", "a/b/2.h5", "b.hdf5", "c.npz"]
+    paths = [path.relative_to(folder).as_posix() for path in list_sequences(folder)]
+    assert paths == ["a/1.PKL", "a/b/2.h5", "b.hdf5", "c.npz"]
 
 
 @claim("Hz; null where the file does not say")

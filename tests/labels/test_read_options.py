@@ -149,8 +149,8 @@ def test_boxes_in_every_layout(tmp_path: Path, source: LabelLayout, key: str, ma
         for shape in ((N,), (N, 1)):
             path = write(tmp_path / "x.npz", make() | {key: values.reshape(shape)})
             for options in ({}, {"scale_unit": unit}):
-                found = read_label_file(path, source, ReadSettings(options=ReadOptions(**options)))  # type: ignore[arg-type]
-                np.testing.assert_allclose(found.scale, 1.25, rtol=1e-6)
+                batch = read_label_file(path, source, ReadSettings(options=ReadOptions(**options)))  # type: ignore[arg-type]
+                np.testing.assert_allclose(batch.scale, 1.25, rtol=1e-6)
 
 
 def test_keypoints_in_shares_of_an_image_tell_no_unit(tmp_path: Path) -> None:
@@ -271,8 +271,8 @@ def test_a_manifest_settles_units(folder: Path) -> None:
         labels = [label for _, label, _ in read_samples(Path("out/m-000000.tar"))]
         assert len(labels) >= N - 2
         rows = [meta["row"] for _, _, meta in read_samples(Path("out/m-000000.tar"))]
-        found = unpack(np.array(labels))["scale"][:, 0]
-        np.testing.assert_allclose(found, factor * camerahmr(N)["scale"][rows], rtol=1e-6)
+        scales = unpack(np.array(labels))["scale"][:, 0]
+        np.testing.assert_allclose(scales, factor * camerahmr(N)["scale"][rows], rtol=1e-6)
 
 
 def test_expected_keys_count_for_pickles_and_not_for_folders(folder: Path) -> None:

@@ -20,8 +20,8 @@ from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers.registry import detect_layout, read_label_file
 
 
-def same_rotations(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
-    a, b = (Rotation.from_rotvec(x.reshape(-1, 3)) for x in (found, expected))
+def same_rotations(rotvecs: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
+    a, b = (Rotation.from_rotvec(x.reshape(-1, 3)) for x in (rotvecs, expected))
     assert (a * b.inv()).magnitude().max() < tolerance
 
 
@@ -38,10 +38,10 @@ def test_a_layout_is_told_and_read_from_any_container(tmp_path: Path, source: st
     columns = LAYOUTS[source]()
     columns.pop("extra_info", None)  # objects: only an npz can have them
     path = write(tmp_path / f"x{ending}", columns)
-    found, keys = detect_layout(path)
-    assert found == source
+    layout, keys = detect_layout(path)
+    assert layout == source
     assert all(f"'{key}'" in keys for key in list(columns) if key in ("poses", "body_pose", "vertices"))
-    batch, lone = read_label_file(path), read_label_file(write(tmp_path / "y.npz", columns), found)
+    batch, lone = read_label_file(path), read_label_file(write(tmp_path / "y.npz", columns), layout)
     assert batch.bad == [""] * N == lone.bad
     for name in batch.field_shapes():
         np.testing.assert_array_equal(getattr(batch, name), getattr(lone, name), err_msg=name)

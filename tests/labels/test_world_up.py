@@ -226,16 +226,18 @@ def test_a_turn_moves_the_whole_body_rigidly(tmp_path: Path, models: ModelSet) -
     batch = batch_of(tmp_path, motion)
     batch.keypoints3d[:, :5] = [1, 2, 3, 1]
     batch.bad[2] = "bad"
-    found = rotate_to_up(batch, "y", roots)
-    assert found.about.coordinates == "world_y_up" and rotate_to_up(found, "y", roots) is found
+    rotated = rotate_to_up(batch, "y", roots)
+    assert rotated.about.coordinates == "world_y_up" and rotate_to_up(rotated, "y", roots) is rotated
     good = [i for i in range(8) if i != 2]
     expected = skins(models, batch) @ Y_UP_FROM_Z_UP.T
-    np.testing.assert_allclose(skins(models, found)[good], expected[good], rtol=0, atol=1e-6)
-    assert (found.pose[2] == batch.pose[2]).all() and (found.transl[2] == batch.transl[2]).all()
-    assert (found.pose[:, 1:] == batch.pose[:, 1:]).all() and (found.keypoints3d[:, 0] == [1, 3, -2, 1]).all()
-    height = skins(models, found)[good][..., 1]
+    np.testing.assert_allclose(skins(models, rotated)[good], expected[good], rtol=0, atol=1e-6)
+    assert (rotated.pose[2] == batch.pose[2]).all() and (rotated.transl[2] == batch.transl[2]).all()
+    assert (rotated.pose[:, 1:] == batch.pose[:, 1:]).all() and (
+        rotated.keypoints3d[:, 0] == [1, 3, -2, 1]
+    ).all()
+    height = skins(models, rotated)[good][..., 1]
     assert np.ptp(height, axis=1).min() > 1.4 and np.ptp(height, axis=1).max() < 2.0
-    back = rotate_to_up(found, "z", roots)
+    back = rotate_to_up(rotated, "z", roots)
     assert back.about == batch.about
     np.testing.assert_allclose(back.transl, batch.transl, atol=1e-6)
     away = Rotation.from_rotvec(back.pose[:, 0]) * Rotation.from_rotvec(batch.pose[:, 0]).inv()
