@@ -6,6 +6,7 @@ python examples/datasets_loader.py shards/demo-crops
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import load_dataset
@@ -14,7 +15,7 @@ folder = Path(sys.argv[1])
 parts = {f["name"]: f for f in json.loads((folder / "schema.json").read_text())["fields"]}
 
 
-def with_poses(sample):
+def with_poses(sample: dict[str, Any]) -> dict[str, Any]:
     label, f = np.asarray(sample["label.npy"], np.float32), parts["skel_poses"]
     return {"skel_poses": label[f["offset"] : f["offset"] + f["size"]]}
 

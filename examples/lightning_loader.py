@@ -12,7 +12,7 @@ import webdataset
 
 
 class Shards(lightning.LightningDataModule):
-    def train_dataloader(self):
+    def train_dataloader(self) -> torch.utils.data.DataLoader[list[torch.Tensor]]:
         tars = sorted(map(str, Path(sys.argv[1]).glob("*.tar")))
         dataset = webdataset.WebDataset(
             tars, shardshuffle=len(tars), nodesplitter=webdataset.split_by_node, empty_check=False
@@ -22,18 +22,18 @@ class Shards(lightning.LightningDataModule):
 
 
 class Poses(lightning.LightningModule):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         pool, flat = torch.nn.AdaptiveAvgPool2d(8), torch.nn.Flatten()
         self.network = torch.nn.Sequential(pool, flat, torch.nn.Linear(3 * 8 * 8, 46))
 
-    def training_step(self, batch, _):
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
         images, labels = batch  # skel_poses are the first 46 numbers of a label: see schema.json
         loss = torch.nn.functional.l1_loss(self.network(images), labels[:, :46])
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), 1e-3)
 
 

@@ -6,6 +6,7 @@ python examples/torch_loader.py shards/demo-crops    (of skelfit convert --image
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import webdataset
 from torch.utils.data import DataLoader
@@ -14,7 +15,7 @@ folder = Path(sys.argv[1])
 parts = {f["name"]: f for f in json.loads((folder / "schema.json").read_text())["fields"]}
 
 
-def part(labels, name):
+def part(labels: Any, name: str) -> Any:
     f = parts[name]
     return labels[:, f["offset"] : f["offset"] + f["size"]].reshape(-1, *f["shape"])
 

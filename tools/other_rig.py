@@ -1,8 +1,8 @@
-"""The open body on another rig: a second pair of SMPL and SKEL, to measure methods on what they were not made with.
+"""The open body on another rig: a second pair of SMPL and SKEL, to measure methods on other bodies.
 
 Legs are longer, trunk and arms shorter, chests deeper; both bodies have other joints, other skinning weights and other
-shape vectors, and stronger pose correctives. SKEL's skin is a little smoother than SMPL's, so that the two do not meet
-anywhere. Same topology, frame, units and symmetry as the open body.
+shape vectors, and stronger pose correctives. SKEL's skin is smoother than SMPL's, so the two differ
+everywhere. Same topology, frame, units and symmetry as the open body.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ Array = NDArray[np.float64]
 Model = dict[str, Any]
 
 _SEED = 17
-_SMPL_SHIFT, _SKEL_SHIFT = 0.008, 0.010  # m, standard deviation of a joint's place, each way
+_SMPL_SHIFT, _SKEL_SHIFT = 0.008, 0.010  # m, standard deviation of a joint's position in each direction
 _MIXING = 0.35  # rad, how far shape vectors are turned into one another
 _CORRECTIVES = 1.2  # times the open body's
 _SMPL_ROUNDS, _SKEL_ROUNDS = 6, 1  # of smoothing the weights over the mesh
 _SKEL_POWER = 1.4  # of SKEL's weights, before: above 1 joints share less
 _MOST = {"smpl": 4, "skel": 5}  # weights a vertex
-_SMOOTHER = 0.5  # of the way of SKEL's skin to the mean of its neighbours
+_SMOOTHER = 0.5  # share of the distance to the mean of the neighbours
 
 
 def other_rig(models: dict[str, Model]) -> dict[str, Model]:
-    """Of the dicts that `open_body_models` gives, those of the other pair, in the same schemas."""
+    """The other pair of models, in the schemas of `open_body_models`."""
     edges = _neighbours(models["smpl_neutral"]["f"])
-    found = {}
+    others = {}
     for name, model in models.items():
         kind = name.split("_")[0]
-        found[name] = _smpl(model, edges) if kind == "smpl" else _skel(model, edges)
-    return found
+        others[name] = _smpl(model, edges) if kind == "smpl" else _skel(model, edges)
+    return others
 
 
 def _smpl(model: Model, edges: sparse.csr_matrix) -> Model:
@@ -86,7 +86,7 @@ def _skel(model: Model, edges: sparse.csr_matrix) -> Model:
 def _stretched(template: NDArray[Any], shapes: NDArray[Any]) -> tuple[Array, Array]:
     """Template (V, 3) and shape vectors (V, 3, K) of other proportions, the latter turned into one another."""
     x, y, z = template.astype(np.float64).T
-    # Each coordinate by itself, with a gain that passes smoothly from one number to another at a place (m).
+    # Each coordinate by itself, with a gain that changes smoothly from one number to another at a position (m).
     across, gain_x = _stretch(np.abs(x), 1.04, 0.94, 0.22, 0.05)
     along, gain_y = _stretch(y, 1.07, 0.96, -0.25, 0.08)
     points = np.stack((np.sign(x) * (across - _stretch(0.0, 1.04, 0.94, 0.22, 0.05)[0]), along, 1.05 * z), 1)
@@ -98,14 +98,14 @@ def _stretched(template: NDArray[Any], shapes: NDArray[Any]) -> tuple[Array, Arr
     return points, (gain[:, :, None] * shapes) @ turn
 
 
-def _stretch(x: Any, low: float, high: float, place: float, width: float) -> tuple[Any, Any]:
-    """The coordinate x stretched by `low` before a place and by `high` behind it, and the gain there."""
-    u = (x - place) / width
+def _stretch(x: Any, low: float, high: float, position: float, width: float) -> tuple[Any, Any]:
+    """The coordinate x stretched by `low` before a position and by `high` behind it, and the gain there."""
+    u = (x - position) / width
     return low * x + (high - low) * width * np.logaddexp(0.0, u), low + (high - low) / (1 + np.exp(-u))
 
 
 def _shifts(spread: float, partner: Any) -> Array:
-    """How far each joint is moved, (24, 3) m, mirrored."""
+    """The shifts of the joints, (24, 3) m, mirrored."""
     shift = np.random.default_rng(_SEED).normal(0.0, spread, (JOINTS, 3))
     return 0.5 * (shift + shift[np.asarray(partner)] * [-1, 1, 1])
 
@@ -137,8 +137,8 @@ def _settled(weights: Array, edges: sparse.csr_matrix, rounds: int, power: float
         weights = 0.5 * weights + 0.5 * (edges @ weights)
     next_one = np.sort(weights, axis=1)[:, [-most - 1]]  # what ties with it goes, too
     kept = np.where(weights > np.maximum(next_one, 2e-3), weights, 0.0)
-    found: Array = kept / kept.sum(1, keepdims=True)
-    return found
+    normalised: Array = kept / kept.sum(1, keepdims=True)
+    return normalised
 
 
 def other_models() -> ModelSet:

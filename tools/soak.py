@@ -1,11 +1,11 @@
-"""A long run of the real thing: `make soak`. Prints its figures, writes them to soak.json, and fails when one is bad.
+"""A long conversion (`make soak`): prints its figures, writes them to soak.json, and fails when one is bad.
 
-1. Pure fit: as many processes as cores, one thread each, that fit and do nothing else.
+1. Pure fit: one single-threaded process per core that only fits.
 2. A conversion of as many people by `skelfit convert`: speed against the pure fit, memory of each process over time
-   (memory.csv), the books: every row once, no key twice.
-3. The same with random workers killed by SIGKILL on the way: not a byte of the result may differ.
+   (memory.csv), and the accounts: every row once, no key twice.
+3. The same, with random workers killed by SIGKILL: the result has to be the same to the byte.
 
-People are the demo's, a few thousand that repeat; without images.
+People are a few thousand of the demo, repeated, without images.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from skelfit.labels.readers.registry import read_label_file
 from skelfit.resources.catalog import PIPELINES
 from skelfit.shards.shard_reader import read_rows, read_samples
 
-DISTINCT = 4000  # people who differ
+DISTINCT = 4000  # different people
 SAMPLE_SECONDS = 1.0
 LEAST_SHARE = 0.70  # of the pure fit's speed
 MOST_GROWTH_MIB = 64.0  # of any process between the second and the last quarter of a run
@@ -48,7 +48,7 @@ MIB = 2**20
 
 
 def make_labels(folder: Path, rows: int) -> Path:
-    """A label file of so many rows."""
+    """A label file of `rows` rows."""
     path = folder / f"soak-{rows}.npz"
     if path.exists():
         return path
@@ -63,8 +63,8 @@ def make_labels(folder: Path, rows: int) -> Path:
     return path
 
 
-def fit_only(labels: Path, seconds: float, start: Any, found: Any) -> None:
-    """Fit batches for some time and say how many people that were, and in how long."""
+def fit_only(labels: Path, seconds: float, start: Any, speeds: Any) -> None:
+    """Fit batches for `seconds`, then put the people per second into a queue."""
     torch.set_num_threads(1)
     config = load_pipeline(PIPELINES.find("hmr-skel")).fit
     fitter = Fitter(open_models(), config)
@@ -76,19 +76,19 @@ def fit_only(labels: Path, seconds: float, start: Any, found: Any) -> None:
     while time.perf_counter() - began < seconds:
         fitter.fit("neutral", pose, betas, transl)
         people += len(batch)
-    found.put(people / (time.perf_counter() - began))
+    speeds.put(people / (time.perf_counter() - began))
 
 
 def pure_speed(labels: Path, workers: int, seconds: float) -> float:
     """People/s of as many processes that only fit."""
     context = multiprocessing.get_context("spawn")
-    start, found = context.Barrier(workers), context.Queue()
+    start, speeds = context.Barrier(workers), context.Queue()
     processes = [
-        context.Process(target=fit_only, args=(labels, seconds, start, found)) for _ in range(workers)
+        context.Process(target=fit_only, args=(labels, seconds, start, speeds)) for _ in range(workers)
     ]
     for process in processes:
         process.start()
-    speed = sum(found.get(timeout=600) for _ in processes)
+    speed = sum(speeds.get(timeout=600) for _ in processes)
     for process in processes:
         process.join()
     return float(speed)
@@ -96,7 +96,7 @@ def pure_speed(labels: Path, workers: int, seconds: float) -> float:
 
 @dataclass
 class Watched:
-    """A conversion, and what was seen of it."""
+    """A conversion, and its measurements."""
 
     labels: Path
     out: Path
@@ -108,7 +108,7 @@ class Watched:
     seconds: float = 0.0
 
     def run(self, rows: int, kills: int = 0, seed: int = 0) -> None:
-        """Convert; `kills` workers are killed at even distances of progress. A run that gives up is started again."""
+        """Convert; `kills` workers are killed at even steps of progress. A run that gives up is started again."""
         chosen, began = random.Random(seed), time.monotonic()
         while not (self.out / "summary.json").exists():
             assert self.starts < 5, "the run gave up time and again"
@@ -158,7 +158,7 @@ class Watched:
             return
 
     def kill(self, chosen: random.Random, client: int) -> None:
-        """Kill a worker that is at a shard."""
+        """Kill a worker that converts a shard."""
         busy = set()
         for path in self.out.glob(".*.started.json"):
             try:

@@ -14,7 +14,7 @@ from skelfit.config.pipeline import ImageConfig
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ArgumentError, ConfigError
 from skelfit.executors.dask_reports import check_bokeh
-from skelfit.executors.executor import HERE, Place
+from skelfit.executors.executor import THIS_PROCESS, Executor
 from skelfit.images.image_source import ImageLocation, locate_images
 from skelfit.resources.catalog import MANIFESTS
 
@@ -94,13 +94,13 @@ def filter_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def watched_place(place: Place, dashboard: bool, performance_report: str | Path | None) -> Place:
-    """A place with Dask's own ways to watch it. Raises ArgumentError, ClusterError."""
+def watched_executor(executor: Executor, dashboard: bool, performance_report: str | Path | None) -> Executor:
+    """An executor with Dask's own ways to watch it. Raises ArgumentError, ClusterError."""
     if not dashboard and performance_report is None:
-        return place
-    if place == HERE:
+        return executor
+    if executor == THIS_PROCESS:
         name = "dashboard" if dashboard else "performance_report"
         raise ArgumentError(name, "workers, which it watches", "none (workers: 0)")
     check_bokeh()
     report = None if performance_report is None else Path(performance_report)
-    return replace(place, dashboard=dashboard, report=report)
+    return replace(executor, dashboard=dashboard, report=report)

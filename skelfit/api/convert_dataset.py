@@ -21,7 +21,7 @@ from skelfit.api.conversion_options import (
     has_images,
     images_at,
     images_of,
-    watched_place,
+    watched_executor,
     what_to_read,
 )
 from skelfit.api.refused_options import Given, check_given, check_image_options
@@ -51,7 +51,7 @@ from skelfit.conversion.stopwatch import PHASES
 from skelfit.errors import SkelfitError
 from skelfit.executors.dask_tasks import ShardFailure, run_tasks
 from skelfit.executors.dask_worker import Work
-from skelfit.executors.executor import HERE, Place, chosen_place, visible_gpus
+from skelfit.executors.executor import THIS_PROCESS, Executor, chosen_executor, visible_gpus
 from skelfit.executors.progress_bars import SHOWN, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
@@ -97,7 +97,7 @@ class RunOptions:
     pipeline: Pipeline
     models: ModelSet
     device: str
-    place: Place
+    executor: Executor
     limit: int | None
     filters_on: Sequence[tuple[str, float | None]]
     filters_off: Sequence[str]
@@ -188,12 +188,12 @@ def convert(
     body_models = _said_models(models, reporter)
     kind = device if scheduler is not None else find_device(device)
     gpus = visible_gpus(torch.cuda.device_count()) if kind == "cuda" else ()
-    place = chosen_place(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
+    executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
     options = RunOptions(
         pipeline=settings,
         models=body_models,
         device=kind,
-        place=watched_place(place, dashboard, performance_report),
+        executor=watched_executor(executor, dashboard, performance_report),
         limit=limit,
         filters_on=rules,
         filters_off=filter_names(no_filter),
@@ -242,14 +242,14 @@ def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedS
         check_filters(run, say)
         check_images(run, say)
         say_sequences(run, say)
-        if options.place.scheduler is None and not is_compiled(run.device):
+        if options.executor.scheduler is None and not is_compiled(run.device):
             say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
             make_backend(run.device).compile()
         work = run_shard
-        if options.place == HERE:
+        if options.executor == THIS_PROCESS:
             work = partial(run_shard, fitter=make_fitter(models, settings, run.device))
         overwrite, reporter = options.overwrite, options.reporter
-        summary = convert_run(run, options.place, overwrite=overwrite, work=work, reporter=reporter)
+        summary = convert_run(run, options.executor, overwrite=overwrite, work=work, reporter=reporter)
     for command in (
         f"verify {out}",
         f"card {out}",
@@ -298,7 +298,7 @@ def convert_all(folder: Path, out: Path, options: RunOptions) -> Conversion:
 
 def convert_run(
     run: Run,
-    place: Place = HERE,
+    executor: Executor = THIS_PROCESS,
     *,
     overwrite: bool = False,
     work: Work = run_shard,
@@ -323,7 +323,7 @@ def convert_run(
     rejected = rejected_so_far(task for task in tasks if task.name not in left)
     started = time.perf_counter()
     with reporter.counting(rows, rows - sum(task.stop - task.start for task in todo), rejected) as progress:
-        results, failures = _work_off(todo, place, work, progress)
+        results, failures = _work_off(todo, executor, work, progress)
     for failure in failures:
         reporter.warn(f"{failure.trace}shard {failure.name} failed: {failure.error}")
     if failures:
@@ -358,12 +358,12 @@ def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
 
 
 def _work_off(
-    todo: Sequence[ShardTask], place: Place, work: Work, progress: Progress
+    todo: Sequence[ShardTask], executor: Executor, work: Work, progress: Progress
 ) -> tuple[list[ShardResult], list[ShardFailure]]:
     """Run the tasks; returns what was done, and the failures."""
     done: list[ShardResult] = []
     failures: list[ShardFailure] = []
-    with closing(run_tasks(todo, place, work, progress.say)) as results:
+    with closing(run_tasks(todo, executor, work, progress.say)) as results:
         for result in results:
             if isinstance(result, ShardResult):
                 done.append(result)

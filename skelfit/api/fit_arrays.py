@@ -24,7 +24,7 @@ from skelfit.conversion.shard_samples import without_jumps
 from skelfit.errors import ArgumentError
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
-from skelfit.fitting.mesh_labels import MeshPeople
+from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.shards.row_status import PUBLISHED
 
 Models = ModelSet | str | Path | None
@@ -204,7 +204,7 @@ def _fitter(models: ModelSet, pipeline: Pipeline, device: str) -> LabelFitter:
 
 
 @lru_cache(maxsize=2)
-def _mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshPeople:
+def _mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshLabelFitter:
     """The same for meshes."""
     return make_mesh_fitter(models, pipeline, device)
 

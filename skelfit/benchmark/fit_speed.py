@@ -1,7 +1,7 @@
-"""How fast and how well people are fitted, where the time goes, and how far that is from what the device can do.
+"""Speed and accuracy of the fit, the time of its parts, and the distance from the device's roofline.
 
-Made-up people of two kinds, everyday and extreme poses, are fitted in batches of several sizes, and some of them by
-the first-order baseline too. All figures of a report come from one run on one device.
+Made-up people in everyday and in extreme poses are fitted in batches of several sizes, and a part of them by the
+first-order baseline too. All figures of a report come from one run on one device.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from skelfit.labels.demo_people import sample_labels
 REPORT_VERSION = 1
 POSES = {"everyday": 0.0, "extreme": 1.0}  # share of people with a pose anywhere in the joints' ranges
 _SEED = 20_000  # no person of the demo
-_MAX_BATCHES = 16  # a small batch is timed on so many of its size: more only takes longer
+_MAX_BATCHES = 16  # batches that a batch size is timed on, at most
 _MIB = 2**20
 
 
@@ -68,20 +68,20 @@ class Labels:
         return len(self.pose)
 
 
-class Fits(Protocol):
-    """What is measured of a fitter."""
+class PeopleFitter(Protocol):
+    """A fitter that can be measured."""
 
     def fit(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit N people."""
 
 
 def make_labels(people: int, gender: Gender) -> dict[str, Labels]:
-    """The people of a report, by kind of poses; the first ones are the same for any number."""
-    found = {}
+    """The people of a report, by kind of poses; the first people are the same for any number."""
+    labels = {}
     for name, extreme in POSES.items():
         pose, betas, transl = (torch.from_numpy(x) for x in sample_labels(people, _SEED, extreme))
-        found[name] = Labels(gender, pose, betas, transl)
-    return found
+        labels[name] = Labels(gender, pose, betas, transl)
+    return labels
 
 
 def run_bench(
@@ -93,7 +93,7 @@ def run_bench(
 ) -> dict[str, Any]:
     """The whole report, as it goes to JSON; `say` is told what is being measured.
 
-    baseline is a pipeline of the first-order fitter; what its residuals consist of is taken from `pipeline`.
+    baseline: a pipeline of the first-order fitter; its residuals are those of `pipeline`.
     """
     people = make_labels(config.people, config.gender)
     say(f"fitting {config.people} people of each kind on {config.device}")
@@ -107,7 +107,7 @@ def run_bench(
         for name in people
     }
     batch = best["everyday"]["batch"]
-    say(f"taking the time of its parts, in batches of {batch}")
+    say(f"timing its parts, in batches of {batch}")
     breakdown = {
         name: measure_breakdown(
             models, replace(pipeline.fit, batch=batch), config.device, labels.first(4 * batch)
@@ -120,10 +120,10 @@ def run_bench(
         for name, labels in people.items():
             few, speed = labels.first(config.baseline_people), best[name]["people_per_second"]
             for size in sorted({min(len(few), b) for b in (1, _MAX_BATCHES, len(few))}):
-                some = few.first(size * _MAX_BATCHES)
-                found = measure_baseline(models, pipeline, baseline, config.device, some, size)
-                ours = compare(models, pipeline, config.device, some, found, speed)
-                compared.append({"poses": name} | found | {"fit": ours})
+                batch_labels = few.first(size * _MAX_BATCHES)
+                figures = measure_baseline(models, pipeline, baseline, config.device, batch_labels, size)
+                ours = compare(models, pipeline, config.device, batch_labels, figures, speed)
+                compared.append({"poses": name} | figures | {"fit": ours})
     say("measuring what the device can do")
     count = count_work(models, pipeline.fit, config.gender)
     roof = roofline(count, measure_device(config.device), best["everyday"]["people_per_second"])
@@ -142,7 +142,7 @@ def run_bench(
 
 
 def describe_device(device: str) -> dict[str, Any]:
-    """Name of the device, and the threads that torch uses."""
+    """The name of the device, and the number of torch's threads."""
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
     return {"kind": device, "name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
@@ -155,7 +155,7 @@ def _cpu_name() -> str:
         return "unknown CPU"
 
 
-def timed_fit(fitter: Fits, labels: Labels, device: str) -> tuple[FitResult, float]:
+def timed_fit(fitter: PeopleFitter, labels: Labels, device: str) -> tuple[FitResult, float]:
     """A fit and its seconds."""
     wait_for(device)
     started = time.perf_counter()
@@ -191,7 +191,7 @@ def measure_batch(
 
 
 def same_objective(ours: FitConfig, baseline: FitConfig) -> FitConfig:
-    """How the baseline fits, with our bodies, freedoms and residuals."""
+    """The baseline's configuration with our bodies, free variables and residuals."""
     joints = {stage.name: stage.joint_weight for stage in ours.stages}
     return replace(
         baseline,
@@ -214,7 +214,7 @@ def measure_baseline(
 ) -> dict[str, Any]:
     """Speed and accuracy of the first-order baseline in batches of one size.
 
-    One at a time is how the published aligner is run on unrelated images; in a batch people share an optimiser.
+    The published aligner fits unrelated images one at a time; in a batch people share an optimiser.
     """
     if baseline.first_order is None:
         raise ValueError(f"the baseline {baseline.name!r}: expected a first_order section, found none")
@@ -256,13 +256,13 @@ def compare(
 
 
 def _memory(device: str, start: bool = False) -> int:
-    """Peak bytes since the last start, of the GPU's memory or of this process."""
+    """Peak memory in bytes since the last start, of the GPU or of this process."""
     if device == "cuda":
         if start:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
     if start:
-        # On Linux: give freed memory back, then forget the peak. Elsewhere it never falls, which is why batches ascend.
+        # On Linux: free memory, then reset the peak. Elsewhere the peak never falls, so batches ascend.
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
@@ -273,7 +273,7 @@ def _memory(device: str, start: bool = False) -> int:
 def measure_breakdown(models: ModelSet, fit: FitConfig, device: str, labels: Labels) -> dict[str, float]:
     """Seconds per 1000 people of each kernel of the fit, on a CPU on one thread; `other` is the rest of the whole.
 
-    Waits for the device before and after each kernel, which costs a GPU some speed.
+    Waits for the device before and after each kernel, which slows a GPU down.
     """
     parts: dict[str, float] = {}
     started = 0.0
@@ -296,5 +296,5 @@ def measure_breakdown(models: ModelSet, fit: FitConfig, device: str, labels: Lab
         _, seconds = timed_fit(fitter, labels, device)
     finally:
         torch.set_num_threads(threads)
-    found = {"all": seconds, **parts, "other": seconds - sum(parts.values())}
-    return {name: 1000 * value / len(labels) for name, value in found.items()}
+    by_part = {"all": seconds, **parts, "other": seconds - sum(parts.values())}
+    return {name: 1000 * value / len(labels) for name, value in by_part.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import torch
 
-from skelfit.benchmark.device.device_report import ReportConfig, Subject, failures, make_report
+from skelfit.benchmark.device.device_report import ReportConfig, ReportSubject, failures, make_report
 from skelfit.benchmark.fit_speed import BenchConfig, run_bench
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.model_set import find_models
@@ -91,7 +91,7 @@ def bench_command(
         if json_file or baseline_people is not None or gender != "neutral":
             raise click.UsageError("--report takes neither --json nor --baseline-people nor --gender")
         given = {"people": people, "batches": batch, "seconds": seconds, "converted": converted}
-        subject = Subject(find_models(models), models, settings, pipeline)
+        subject = ReportSubject(find_models(models), models, settings, pipeline)
         _device_report(subject, kind, {name: value for name, value in given.items() if value}, report_file)
         return
     if seconds is not None or converted is not None:
@@ -114,7 +114,7 @@ def bench_command(
         click.echo(f"all of it, for programs: {json_file}")
 
 
-def _device_report(subject: Subject, device: str, given: dict[str, Any], file: Path) -> None:
+def _device_report(subject: ReportSubject, device: str, given: dict[str, Any], file: Path) -> None:
     """Exits with 1 when something is not as it has to be."""
     config = ReportConfig(device, **given)
     try:

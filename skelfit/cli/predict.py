@@ -18,18 +18,24 @@ from skelfit.bodies.model_set import find_models
 from skelfit.cli.path_types import FOLDER, PATH
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.inference.intrinsics import (
-    Camera,
-    FindCamera,
+    CameraSource,
+    PhotoCamera,
     from_diagonal,
     from_exif,
-    given,
+    given_camera,
     of_view,
     plugged_in,
 )
-from skelfit.learning.inference.labelled_people import find_people, predict_people
-from skelfit.learning.inference.person_boxes import Box, BoxFile, FindBoxes, whole_photo
-from skelfit.learning.inference.photos import OK, Looking, find_photos, predict_photos
-from skelfit.learning.inference.prediction_files import PEOPLE_NAME, RECORD_NAME, ROWS_NAME, Wanted, Writer
+from skelfit.learning.inference.labelled_people import people_of_shards, predict_people
+from skelfit.learning.inference.person_boxes import BoxFile, FindBoxes, PersonBox, whole_photo
+from skelfit.learning.inference.photos import OK, PhotoSettings, find_photos, predict_photos
+from skelfit.learning.inference.prediction_files import (
+    PEOPLE_NAME,
+    RECORD_NAME,
+    ROWS_NAME,
+    PredictionOutputs,
+    PredictionWriter,
+)
 from skelfit.learning.inference.predictor import Predictor
 from skelfit.learning.training.checkpoint import load_network
 
@@ -139,16 +145,16 @@ def predict_command(
     predictor = Predictor(network, body, config.skel_gender, find_device(device))
     find_boxes, total = _boxes(boxes, boxes_given), limit
     if any(shards):
-        people = find_people(images, config.data.held_out if held_out else None)
+        people = people_of_shards(images, config.data.held_out if held_out else None)
         stream = predict_people(islice(people, limit), predictor, batch_size)
     else:
         margin = margin or (_AROUND_PHOTO if boxes is None and not boxes_given else _AROUND_BOX)
-        looking = Looking(
+        settings = PhotoSettings(
             find_boxes, _camera(fov, intrinsics, source), margin, min_score, network.backbone.crop
         )
         photos = find_photos(images, partial(click.echo, err=True))[:limit]
-        stream, total = predict_photos(photos, looking, predictor, batch_size), len(photos)
-    writer = Writer(out, overwrite, Wanted(meshes, mesh_format, overlays), predictor)
+        stream, total = predict_photos(photos, settings, predictor, batch_size), len(photos)
+    writer = PredictionWriter(out, overwrite, PredictionOutputs(meshes, mesh_format, overlays), predictor)
     click.echo(f"models: {body.source} (sha256 {body.sha256[:12]})")
     if trained_with != body.sha256:
         click.echo(
@@ -157,11 +163,11 @@ def predict_command(
         )
     click.echo(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
     with tqdm(total=total, unit="photo", disable=None) as bar:
-        for seen in stream:
-            for finding in seen.findings:
-                if finding.status != OK:
-                    bar.write(f"{finding.photo}: {finding.status}: {finding.reason}")
-            writer.add(seen)
+        for result in stream:
+            for box in result.boxes:
+                if box.status != OK:
+                    bar.write(f"{box.photo}: {box.status}: {box.reason}")
+            writer.add(result)
             bar.update()
     about = {
         "skelfit": __version__,
@@ -169,7 +175,7 @@ def predict_command(
         "training": config.name,
         "skel_gender": config.skel_gender,
         "models": {"source": body.source, "sha256": body.sha256, "of_training": trained_with},
-        "boxes_of_other_photos": getattr(find_boxes, "left", 0),
+        "boxes_of_other_photos": getattr(find_boxes, "unused", 0),
     }
     writer.finish(about)
     _tell(writer, about)
@@ -179,24 +185,24 @@ def predict_command(
 def _boxes(path: Path | None, given: Sequence[tuple[float, ...]]) -> FindBoxes:
     if path is not None:
         return BoxFile(path)
-    boxes = [Box(x, y, width, height) for x, y, width, height in given]
+    boxes = [PersonBox(x, y, width, height) for x, y, width, height in given]
     return (lambda _path, _size: boxes) if boxes else whole_photo
 
 
-def _camera(fov: float | None, intrinsics: tuple[float, ...] | None, source: str | None) -> FindCamera:
+def _camera(fov: float | None, intrinsics: tuple[float, ...] | None, source: str | None) -> CameraSource:
     """What the options say of cameras; at most one of them may."""
     if sum(option is not None for option in (fov, intrinsics, source)) > 1:
         raise click.UsageError("--fov, --intrinsics and --intrinsics-from say the same: give one of them")
     if fov is not None:
         return of_view(fov)
     if intrinsics is not None:
-        return given(Camera(*intrinsics))
+        return given_camera(PhotoCamera(*intrinsics))
     if source in (None, "exif"):
         return from_exif
     return from_diagonal if source == "diagonal" else plugged_in(str(source))
 
 
-def _tell(writer: Writer, about: Mapping[str, Any]) -> None:
+def _tell(writer: PredictionWriter, about: Mapping[str, Any]) -> None:
     """What became of everything, and where it is."""
     click.echo(f"{writer.photos} photos in, {writer.statuses.get('ok', 0)} people out")
     for status, count in writer.statuses.items():

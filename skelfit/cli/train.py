@@ -20,7 +20,7 @@ from skelfit.errors import OutputError
 from skelfit.executors.progress_bars import Progress
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.data.person_stream import SubsetConfig
-from skelfit.learning.data.process_group import is_first, together
+from skelfit.learning.data.process_group import is_first, process_group
 from skelfit.learning.evaluation.validation import BEYOND_DEG, ERRORS, PCK_AT, Measured
 from skelfit.learning.training.checkpoint import BEST_NAME, FOLDER_NAME
 from skelfit.learning.training.training_config import OptimizerConfig, TrainConfig, load_train_config, ready
@@ -97,10 +97,10 @@ def train_command(
         click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
         click.echo(f"{config.name}: {config.steps} steps on {device}, to {out}")
     with (
-        together(device) as team,
-        Watching(config, out, team.part.of, speaks=team.first) as watch,
+        process_group(device) as group,
+        Watching(config, out, group.part.of, speaks=group.first) as watch,
     ):
-        end = train(config, out, found, team, watch, resume=resume)
+        end = train(config, out, found, group, watch, resume=resume)
     if not is_first():
         return
     if end.skipped:
@@ -184,9 +184,9 @@ class Watching:
         if self.speaks:
             tqdm.write(line)
 
-    def measured(self, done: int, found: Measured) -> None:
+    def measured(self, done: int, figures: Measured) -> None:
         """Print what a validation has found, and draw how it has gone so far."""
-        self.say(f"step {done}: {in_words(found)}")
+        self.say(f"step {done}: {in_words(figures)}")
         if self.speaks:
             draw_curve(self.out)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from skelfit.config.fit_settings import TemporalConfig
 from skelfit.fitting.fit_result import FitResult
-from skelfit.fitting.mesh_labels import MeshPeople
-from skelfit.fitting.sequences.frame_index import Frames
+from skelfit.fitting.mesh_labels import MeshLabelFitter
+from skelfit.fitting.sequences.frame_index import FrameIndex
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.shards.label_vector import FloatArray
 
@@ -27,7 +27,7 @@ class LabelFitter(Protocol):
         pose: torch.Tensor,
         betas: torch.Tensor,
         transl: torch.Tensor,
-        frames: Frames | None = None,
+        frames: FrameIndex | None = None,
     ) -> FitResult:
         """Fit N people: pose (N,24,3) rad, betas (N,10), transl (N,3) m; frames: which rows are one person."""
 
@@ -79,7 +79,7 @@ def fit_rows(batch: LabelBatch, fit: FitRows, stages: int, left_out: Sequence[st
     return fits
 
 
-def labels_fit(batch: LabelBatch, fitter: LabelFitter, frames: Frames | None = None) -> FitRows:
+def labels_fit(batch: LabelBatch, fitter: LabelFitter, frames: FrameIndex | None = None) -> FitRows:
     """Fits rows to their SMPL parameters. Frames of one person are fitted as one problem."""
 
     def fit(gender: str, rows: NDArray[np.int64]) -> FitResult:
@@ -89,14 +89,14 @@ def labels_fit(batch: LabelBatch, fitter: LabelFitter, frames: Frames | None = N
     return fit
 
 
-def meshes_fit(batch: LabelBatch, fitter: MeshPeople) -> FitRows:
+def meshes_fit(batch: LabelBatch, fitter: MeshLabelFitter) -> FitRows:
     """Fits rows to their meshes."""
     vertices = batch.vertices
     assert vertices is not None
     return lambda gender, rows: fitter.fit(gender, torch.tensor(vertices[rows]))
 
 
-def frames_of(batch: LabelBatch, temporal: TemporalConfig | None) -> Frames | None:
+def frames_of(batch: LabelBatch, temporal: TemporalConfig | None) -> FrameIndex | None:
     """The rows of a batch that are frames of one person, with their times; None where there are none."""
     if temporal is None or not batch.sequences:
         return None
@@ -105,7 +105,7 @@ def frames_of(batch: LabelBatch, temporal: TemporalConfig | None) -> Frames | No
         rows = slice(*np.searchsorted(batch.row, [sequence.start, sequence.start + sequence.frames]))
         number[rows] = k
         time[rows] = (batch.row[rows] - sequence.start) / (sequence.frame_rate or temporal.frame_rate)
-    return Frames(number, time)
+    return FrameIndex(number, time)
 
 
 def fitted_rates(

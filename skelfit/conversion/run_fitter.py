@@ -17,7 +17,7 @@ from skelfit.errors import ConfigError, ModelError
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.mesh_labels import MeshPeople
+from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.shards.label_vector import FloatArray
 
 
@@ -28,7 +28,7 @@ def make_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> LabelFitte
     return Fitter(models, pipeline.fit, device)
 
 
-def make_mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshPeople:
+def make_mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshLabelFitter:
     """The fitter of bare meshes. Raises ConfigError for settings that need SMPL parameters."""
     if pipeline.first_order is not None:
         expected = "labels with SMPL parameters, for a pipeline with first_order"
@@ -44,7 +44,7 @@ def make_mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshP
         if (value := getattr(pipeline.fit, key)) not in values:
             expected = f"labels with SMPL parameters, for {key}: {value}"
             raise ConfigError(pipeline.name, f"fit.{key}", expected, "bare meshes")
-    return MeshPeople(models, pipeline.fit, device)
+    return MeshLabelFitter(models, pipeline.fit, device)
 
 
 def fitter_of(run: Run) -> LabelFitter:
@@ -52,7 +52,7 @@ def fitter_of(run: Run) -> LabelFitter:
     return _fitter(run.models, run.models_sha256, run.pipeline, run.device)
 
 
-def mesh_fitter_of(run: Run) -> MeshPeople:
+def mesh_fitter_of(run: Run) -> MeshLabelFitter:
     """The fitter of a run's meshes in this process."""
     return _mesh_fitter(run.models, run.models_sha256, run.pipeline, run.device)
 
@@ -70,7 +70,7 @@ def _fitter(models: str | None, models_sha256: str, pipeline: Pipeline, device: 
 
 
 @lru_cache(maxsize=1)
-def _mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipeline, device: str) -> MeshPeople:
+def _mesh_fitter(models: str | None, models_sha256: str, pipeline: Pipeline, device: str) -> MeshLabelFitter:
     return make_mesh_fitter(_models(models, models_sha256), pipeline, find_device(device))
 
 

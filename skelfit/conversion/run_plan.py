@@ -33,7 +33,7 @@ from skelfit.shards.shard_reader import check_shard, read_json, read_marker
 
 # The version of all that turns a label row into a published row: readers, filters, crops, the fit, the layout of a row.
 # Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
-# tests/fitting/golden_fit.py --record`). Finished shards of another version are never mixed with new ones; an
+# tests/support/golden_fit.py --record`). Finished shards of another version are never mixed with new ones; an
 # edited comment, a new name or a faster loop that gives the same results leaves it as it is.
 ALGORITHM_VERSION = 3
 

@@ -1,1 +1,1 @@
-"""The fit: SMPL parameters in, SKEL parameters out, for large batches of unrelated people."""
+"""The fit: SMPL parameters in, SKEL parameters out, for large batches of independent people."""

@@ -1,4 +1,4 @@
-"""What a fit gives: a row per person, and which of two results of one person is the better."""
+"""The result of a fit, a row per person, and the better of two results of one person."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ class FitResult:
     betas: Tensor  # (N, 10)
     trans: Tensor  # (N, 3) m
     converged: Tensor  # (N,) bool
-    gain: Tensor  # (N,) what one more step still promises to gain, as a share of the objective
+    gain: Tensor  # (N,) the gain that one more step promises, as a share of the objective
     finite: Tensor  # (N,) bool; False: the other fields of the row mean nothing
     pve_mm: Tensor  # (N,) mean vertex error, all vertices
     max_vertex_mm: Tensor  # (N,)
     stage_pve_mm: Tensor  # (N, S) mean vertex error after each stage; before the last on every 32nd vertex
     objective: Tensor  # (N,) m^2, mean squared vertex error, limits and, across genders, betas included
     female: Tensor  # (N,) bool, of the SKEL body that was fitted
-    betas_mm: (
-        Tensor  # (N, 2) RMS distance of SKEL's skin at rest to SMPL's: betas transferred, betas as found
-    )
+    betas_mm: Tensor  # (N, 2) RMS distance of the two skins at rest: of transferred, of fitted betas
     joints: Tensor  # (N, 24, 3) m
     keypoints3d: Tensor | None  # (N, 44, 3) m, regressed from the fitted skin
 
@@ -45,26 +43,22 @@ def map_results(function: Callable[..., Tensor], *results: FitResult) -> FitResu
 
 
 def better(one: FitResult, other: FitResult) -> FitResult:
-    """Of two results of the same people, person by person, the better.
+    """Two results of the same people: for each person the better one.
 
-    That is the finite one; of two that are, the converged one; of two that are, that of the lower objective; on a tie
-    the first.
+    A finite result beats one that is not, then a converged one, then the lower objective. On a tie the first is taken.
     """
     same = one.finite == other.finite
-    alike = same & (one.converged == other.converged)
+    tied = same & (one.converged == other.converged)
     second = (
-        (other.finite & ~same)
-        | (other.converged & same & ~alike)
-        | ((other.objective < one.objective) & alike)
+        (other.finite & ~same) | (other.converged & same & ~tied) | ((other.objective < one.objective) & tied)
     )
-    return map_results(lambda a, b: torch.where(second.view(-1, *[1] * (a.ndim - 1)), b, a), one, other)
+    return _choose(second, one, other)
 
 
 def better_sequences(one: FitResult, other: FitResult, sequences: Sequence[NDArray[np.int64]]) -> FitResult:
-    """Of two results of the same sequences (rows of each), sequence by sequence, the better one as a whole.
+    """Two results of the same sequences (the rows of each): for each sequence the better one as a whole.
 
-    That is the one with more finite frames; of two with as many, that with more converged ones; of two with as many,
-    that of the lower mean objective; on a tie the first.
+    More finite frames win, then more converged ones, then the lower mean objective. On a tie the first is taken.
     """
     second = torch.zeros(len(one.finite), dtype=torch.bool)
     for rows in sequences:
@@ -77,6 +71,11 @@ def better_sequences(one: FitResult, other: FitResult, sequences: Sequence[NDArr
             for r in (one, other)
         )
         second[rows] = last < first
+    return _choose(second, one, other)
+
+
+def _choose(second: Tensor, one: FitResult, other: FitResult) -> FitResult:
+    """Row by row the other result where second (N,) says so."""
     return map_results(lambda a, b: torch.where(second.view(-1, *[1] * (a.ndim - 1)), b, a), one, other)
 
 

@@ -1,8 +1,8 @@
 """From SMPL parameters to SKEL parameters: target, warm start, stages, errors.
 
-A person is fitted in the canonical frame, with the global orientation and translation taken off, so that they cannot
-influence the fit. There the pelvis stands at zero, unless the root is free to turn or to move, which it then does under
-a prior. The root's own SKEL angles and translation are put together at the end in closed form.
+A person is fitted in the canonical frame: without global_orient and transl, which so cannot influence the fit. There
+the pelvis stands at zero, unless the root is free to turn or to move, under a prior. SKEL's root angles and translation
+are composed at the end in closed form.
 """
 
 from __future__ import annotations
@@ -27,50 +27,64 @@ from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.retraction_tables import make_balls
 from skelfit.fitting.backends.skin_tables import SkinPlan, smpl_skin, stage_skin
-from skelfit.fitting.fit_errors import Measured, measure
+from skelfit.fitting.fit_errors import PendingErrors, measure
 from skelfit.fitting.fit_result import FitResult, better, better_sequences, map_results
 from skelfit.fitting.parallel_batches import run_batches
-from skelfit.fitting.passes import Batch, batch_of, chunks, new_status, skinned, whole_groups
+from skelfit.fitting.passes import (
+    DECREASE,
+    VALUE,
+    FitBatch,
+    batch_of,
+    chunks,
+    new_batch,
+    skinned,
+    whole_groups,
+)
 from skelfit.fitting.schedule import Schedule, make_schedule
 from skelfit.fitting.sequences.sequence_fit import fit_sequences
-from skelfit.fitting.start.warm_start import beta_map, root_angles, root_translation
+from skelfit.fitting.start.betas_transfer import beta_map, rest_distance, rest_form
+from skelfit.fitting.start.warm_start import root_angles, root_translation
 from skelfit.fitting.start.warm_start_tables import start_tables
-from skelfit.fitting.terms.betas_transfer import rest_distance, rest_form
+from skelfit.fitting.terms.betas_prior import BetasPriorTerm
+from skelfit.fitting.terms.joint_limits import JointLimitTerm
+from skelfit.fitting.terms.objective_term import BodyState, ObjectiveTerm
+from skelfit.fitting.terms.root_prior import root_prior_terms
 from skelfit.fitting.terms.shoulder_targets import make_locator
-from skelfit.fitting.terms.spine_coupling import spine_couplings
+from skelfit.fitting.terms.spine_coupling import SpineCouplingTerm, spine_couplings
 from skelfit.fitting.terms.vertex_weights import vertex_weights
 
 if TYPE_CHECKING:
     from skelfit.bodies.model_set import ModelSet
     from skelfit.config.fit_settings import FitConfig, TemporalConfig
-    from skelfit.fitting.sequences.frame_index import Frames
+    from skelfit.fitting.sequences.frame_index import FrameIndex
 
-# PVE after the stages before the last is measured on every 32nd vertex: it informs, it decides nothing.
+# The PVE after each stage but the last is measured on every 32nd vertex. It informs and decides nothing.
 PROGRESS_STRIDE = 32
 
 
 class Fitter:
-    """Fits SKEL to SMPL labels on one device. Tables are made at the first use of a pair of genders, then kept."""
+    """Fits SKEL to SMPL labels on one device. The tables of a pair of genders are made once, at the first use."""
 
     def __init__(
         self, models: ModelSet, config: FitConfig, device: str = "cpu", backend: Backend | None = None
     ) -> None:
-        """backend: None: that of the device."""
+        """backend: None for that of the device."""
         self.models, self.config = models, config
         self.backend = backend or make_backend(device)
         self._pairs: dict[str, tuple[PairFitter, ...]] = {}
 
     def fit(
-        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: Frames | None = None
+        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: FrameIndex | None = None
     ) -> FitResult:
         """Fit N people: pose (N, 24, 3) rad axis-angle, betas (N, 10), transl (N, 3) m, as SMPL takes them.
 
-        frames: which of the N rows are frames of one person, and when; None: none are.
+        frames: which of the N rows are frames of one person, with their times; None: all rows are independent.
+        Raises ValueError if frames are of another number of rows.
 
-        A gendered SMPL label is fitted with the SKEL of its gender, a neutral one with the configured gender; `best`
-        fits both and takes, person by person, what `better` says. `neutral_target` says what a neutral label's mesh is.
+        A gendered SMPL label is fitted with the SKEL of its gender, a neutral one with the configured gender. `best`
+        fits both, and `better` decides for each person. `neutral_target` says what the mesh of a neutral label is.
         """
-        if len(pose) == 0:  # the shapes of one person's result, without the person
+        if len(pose) == 0:  # the result of one person, without the person
             one = self.fit(
                 smpl_gender, torch.zeros(1, 24, 3), torch.zeros(1, betas.shape[1]), torch.zeros(1, 3)
             )
@@ -80,14 +94,14 @@ class Fitter:
             raise ValueError(f"frames: expected those of {len(pose)} rows, found {len(frames.sequence)}")
         config = self.config.temporal
         if frames is None or config is None or not (frames.sequence >= 0).any():
-            return self._fit_alone(smpl_gender, *labels)
+            return self._fit_rows(smpl_gender, *labels)
         return self._fit_frames(smpl_gender, labels, frames, config)
 
-    def _fit_alone(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
-        pairs, size = self.prepare(smpl_gender), self.config.batch or self.backend.people
+    def _fit_rows(self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
+        pairs, size = self.prepare(smpl_gender), self.config.batch or self.backend.batch_size
 
         def fit_from(start: int) -> FitResult:
-            # Sums over tensors are rounded in an order that follows their layout.
+            # Contiguous: the layout of a tensor decides the order, and so the rounding, of sums over it.
             labels = [
                 x[start : start + size].to("cpu", torch.float32).contiguous() for x in (pose, betas, transl)
             ]
@@ -100,31 +114,31 @@ class Fitter:
         self,
         smpl_gender: str,
         labels: tuple[Tensor, Tensor, Tensor],
-        frames: Frames,
+        frames: FrameIndex,
         config: TemporalConfig,
     ) -> FitResult:
-        """Sequences each as one problem, and rows that are in none by themselves."""
+        """Each sequence as one problem, and rows that are in none as independent people."""
         sequences = frames.sequences()
-        framed, alone = np.concatenate(sequences), np.flatnonzero(frames.sequence < 0)
+        framed, single = np.concatenate(sequences), np.flatnonzero(frames.sequence < 0)
         ends = np.cumsum([0, *map(len, sequences)])
         chains = [np.arange(a, b) for a, b in pairwise(ends)]
-        few = [x[torch.from_numpy(framed)].to("cpu", torch.float32).contiguous() for x in labels]
+        framed_labels = [x[torch.from_numpy(framed)].to("cpu", torch.float32).contiguous() for x in labels]
         shapes = [frames.shapes.get(int(frames.sequence[rows[0]])) for rows in sequences]
-        found = [
-            fit_sequences(pair, config, few, chains, frames.time[framed], shapes)
+        by_gender = [
+            fit_sequences(pair, config, framed_labels, chains, frames.time[framed], shapes)
             for pair in self.prepare(smpl_gender)
         ]
-        results = [reduce(lambda a, b: better_sequences(a, b, chains), found)]
-        if len(alone):
-            rows = torch.from_numpy(alone)
-            results.append(self._fit_alone(smpl_gender, *(x[rows] for x in labels)))
-        back = torch.from_numpy(np.argsort(np.concatenate((framed, alone))))
-        return map_results(lambda *x: torch.cat(x)[back], *results)
+        results = [reduce(lambda a, b: better_sequences(a, b, chains), by_gender)]
+        if len(single):
+            rows = torch.from_numpy(single)
+            results.append(self._fit_rows(smpl_gender, *(x[rows] for x in labels)))
+        row_order = torch.from_numpy(np.argsort(np.concatenate((framed, single))))
+        return map_results(lambda *x: torch.cat(x)[row_order], *results)
 
     def prepare(self, smpl_gender: str) -> tuple[PairFitter, ...]:
-        """The tables for labels of a gender, one for each SKEL that is tried; made at the first call.
+        """The fitters of labels of a gender, one for each SKEL gender that is tried; made at the first call.
 
-        By one thread: how a matrix product rounds may depend on how many share it, and people's answers with it.
+        One thread makes the tables: the rounding of a matrix product may depend on the number of threads.
         """
         pairs = self._pairs.get(smpl_gender)
         if pairs is None:
@@ -139,16 +153,16 @@ class Fitter:
         return pairs
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
-        """What fits one SKEL to meshes of one SMPL gender; another method of fitting overrides this."""
+        """The fitter of one SKEL to meshes of one SMPL gender; another method of fitting overrides this."""
         return PairFitter(self.models, smpl_gender, skel_gender, self.config, self.backend)
 
     def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
-        """The batches that start at these rows; another method of fitting overrides this."""
+        """Call the function for the batches that start at these rows; another method of fitting overrides this."""
         return run_batches(self.backend, function, starts)
 
 
 class PairFitter:
-    """Fits one SKEL to the meshes that one SMPL makes of labels; holds the tables of both."""
+    """Fits one SKEL to the meshes that one SMPL makes of labels, and has the tables of both."""
 
     def __init__(
         self, models: ModelSet, smpl_gender: str, skel_gender: str, config: FitConfig, backend: Backend
@@ -160,7 +174,14 @@ class PairFitter:
         self.dof_limits = dof_limits(config.limits)
         self.limits = torch.tensor(self.dof_limits, dtype=torch.float32)
         self.middle = torch.tensor(limits_middle(self.dof_limits), dtype=torch.float32)
-        self.couplings = torch.tensor(spine_couplings(config.spine), dtype=torch.float32)
+        free_betas = smpl_gender != skel_gender
+        couplings = torch.tensor(spine_couplings(config.spine), dtype=torch.float32)
+        self.pose_terms: tuple[ObjectiveTerm, ...] = (
+            JointLimitTerm(config.limit_weight, self.limits),
+            SpineCouplingTerm(couplings),
+            *([BetasPriorTerm(config.beta_weight)] if free_betas else []),
+        )
+        self.root_terms = root_prior_terms(config.root_prior)
         self.root_ball = ball_joints((0,), "cpu", torch.float32)
         self.locator = None
         if any(stage.joint_weight > 0 for stage in config.stages):
@@ -177,7 +198,6 @@ class PairFitter:
             )
 
         located = self.locator.joints if self.locator else ()
-        free_betas = smpl_gender != skel_gender
         self.schedule: Schedule = make_schedule(
             backend, config, self.body, skin, self.dof_limits, located, free_betas
         )
@@ -188,58 +208,58 @@ class PairFitter:
     def fit(self, pose: Tensor, betas: Tensor, transl: Tensor) -> FitResult:
         """Fit one batch; arguments as `Fitter.fit` takes them, float32 on the host."""
         batch = self.start(pose, betas)
-        progress: list[Measured] = []
+        progress: list[PendingErrors] = []
         status = self.run(batch, lambda: progress.append(self.progress_of(batch)))
         return self.result(batch, status, progress, pose, betas, transl)
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
-        """All stages; between them a call. Returns the status, on the host; another method overrides this."""
+    def run(self, batch: FitBatch, between: Callable[[], None]) -> Tensor:
+        """All stages, and a call between them. Returns the status, on the host; another method overrides this."""
         return self.schedule.run(batch, between)
 
-    def progress_of(self, batch: Batch) -> Measured:
-        """Where it is, so far."""
+    def progress_of(self, batch: FitBatch) -> PendingErrors:
+        """The errors so far."""
         return measure(self.backend, self.progress, self.body, batch)
 
     def transferred(self, betas: Tensor) -> Tensor:
-        """SKEL's betas (B, K) of a label's (B, 10), in closed form."""
+        """SKEL's betas (B, K) of labels' betas (B, 10), in closed form."""
         return self.beta_offset + (betas[:, None] * self.beta_matrix).sum(-1)
 
     def result(
         self,
-        batch: Batch,
+        batch: FitBatch,
         status: Tensor,
-        progress: list[Measured],
+        progress: list[PendingErrors],
         pose: Tensor,
         betas: Tensor,
         transl: Tensor,
     ) -> FitResult:
-        """What is known of a batch that has been fitted to these labels."""
+        """The result of a batch that has been fitted to these labels."""
         skel_betas = self.transferred(betas)
         measured = [*progress, measure(self.backend, self.whole, self.body, batch)]
         q, fitted, moved, located, *distances = self.backend.read_all(
             batch.q, batch.betas, batch.trans, batch.located, *(m.array for m in measured)
         )
-        errors = [m.errors(x) for m, x in zip(measured, distances, strict=True)]
-        found = errors[-1]
+        stage_errors = [m.errors(x) for m, x in zip(measured, distances, strict=True)]
+        errors = stage_errors[-1]
         q = wrap_near(q, self.middle)
-        value, decrease = status[:, 1], status[:, 2]
+        value, decrease = status[:, VALUE], status[:, DECREASE]
 
         rot = roma.rotvec_to_rotmat(pose[:, 0])
-        # (B, 3, 3): how far the pelvis is turned, in its own frame; moved (B, 3) m is in the canonical one.
+        # (B, 3, 3) of the pelvis, in its own frame; moved (B, 3) m is in the canonical frame.
         turned = angles_to_rotation(self.root_ball, q[:, None, list(ROOT_DOFS)])[:, 0]
         skel_root = self.skel.j_template[0] + blend_shapes(self.skel.j_shapedirs[:1], fitted)[:, 0]
         frozen = root_translation(transl, rot, self.smpl.root_joint(betas), skel_root)
 
-        def place(points: Tensor) -> Tensor:
-            """From the canonical frame to the label's: turned about SKEL's root, then moved."""
+        def to_label_frame(points: Tensor) -> Tensor:
+            """From the canonical frame to the label's: rotated about SKEL's root, then translated."""
             return (points - skel_root[:, None]) @ rot.mT + (skel_root + frozen)[:, None]
 
-        objective = found.mean_square + self._priors(q, fitted) + self._drawn(located, found.joints)
-        objective = objective + self._root_prior(turned, moved)
+        state = BodyState(q, fitted, errors.joints, turned, moved)
+        objective = self._objective(errors.mean_square, state, located)
         rest = [rest_distance(self.rest_form, betas, b) for b in (skel_betas, fitted)]
         q[:, list(ROOT_DOFS)] = root_angles(self.skel.frames(fitted[:1]).frame[0, 0], rot, turned)
         trans = frozen + (rot @ moved[..., None])[..., 0]
-        finite = q.isfinite().all(1) & trans.isfinite().all(1) & found.largest.isfinite()
+        finite = q.isfinite().all(1) & trans.isfinite().all(1) & errors.largest.isfinite()
         return FitResult(
             poses=q,
             betas=fitted,
@@ -247,66 +267,52 @@ class PairFitter:
             converged=finite & self.schedule.converged(status),
             gain=decrease / value,
             finite=finite,
-            pve_mm=1000 * found.mean,
-            max_vertex_mm=1000 * found.largest,
-            stage_pve_mm=1000 * torch.stack([e.mean for e in errors], 1),
+            pve_mm=1000 * errors.mean,
+            max_vertex_mm=1000 * errors.largest,
+            stage_pve_mm=1000 * torch.stack([e.mean for e in stage_errors], 1),
             objective=objective,
             female=torch.full_like(finite, self.skel.gender == "female"),
             betas_mm=1000 * torch.stack(rest, 1),
-            joints=place(found.joints),
-            keypoints3d=place(found.points) if self.whole.num_points else None,
+            joints=to_label_frame(errors.joints),
+            keypoints3d=to_label_frame(errors.points) if self.whole.num_points else None,
         )
 
-    def _priors(self, q: Tensor, betas: Tensor) -> Tensor:
-        """What the objective adds to the mean squared vertex error, (B,) m^2."""
-        low, high = self.limits.unbind(-1)
-        excess = torch.relu(q - high) + torch.relu(low - q)
-        priors = self.config.limit_weight * excess.square().sum(1)
-        priors = priors + (q[:, None] * self.couplings).sum(2).square().sum(1)
-        if self.smpl.gender != self.skel.gender:
-            priors = priors + self.config.beta_weight * betas.square().sum(1)
-        return priors
-
-    def _root_prior(self, turned: Tensor, moved: Tensor) -> Tensor:
-        """What turning (B, 3, 3) and moving (B, 3) m the root adds to it; nothing where it is frozen."""
-        prior, away = self.config.root_prior, turned - torch.eye(3)
-        return prior.turn / 2 * away.square().sum((1, 2)) + prior.move * moved.square().sum(1)
-
-    def _drawn(self, located: Tensor, joints: Tensor) -> Tensor | float:
-        """What drawing joints (B, 24, 3) to their places (B, R, 3) adds to it."""
+    def _objective(self, mean_square: Tensor, state: BodyState, located: Tensor) -> Tensor:
+        """The objective (B,) m^2: the mean squared vertex error (B,) m^2 and all terms; located (B, R, 3) m."""
         weight = self.config.stages[-1].joint_weight
-        if self.locator is None or not weight:
-            return 0.0
-        mine = [k for k, j in enumerate(self.locator.joints) if j in self.schedule.last_joints]
-        off = joints[:, [self.locator.joints[k] for k in mine]] - located[:, mine]
-        return weight * off.square().sum((1, 2))
+        shoulders: tuple[ObjectiveTerm, ...] = ()
+        if self.locator and weight:
+            shoulders = (self.locator.targets(located, self.schedule.last_joints, weight),)
+        objective = mean_square
+        for terms in (self.pose_terms, shoulders, self.root_terms):  # the order decides the rounding
+            objective = objective + sum(term.cost(state) for term in terms)
+        return objective
 
-    def start(self, pose: Tensor, betas: Tensor) -> Batch:
-        """People of labels' pose (B, 24, 3) and betas (B, 10) where the fit starts, on the device."""
+    def start(self, pose: Tensor, betas: Tensor) -> FitBatch:
+        """The batch of labels' pose (B, 24, 3) and betas (B, 10) where the fit starts, on the device."""
         backend, k, count = self.backend, self.backend.kernels, len(pose)
         rows = whole_groups(np.arange(count), backend.lanes)
         groups, parts = len(rows), chunks(backend, len(rows))
-        target = backend.skins(groups, len(self.smpl.v_template))
+        target = backend.target_skins(groups, len(self.smpl.v_template))
         people = skinned(backend, self.target_skin, target, rows)
         skel_betas, q = (
             torch.zeros(count, n, device=backend.device) for n in (self.skel.num_betas, NUM_DOFS)
         )
-        labels = [backend.array(backend.put(x)) for x in (pose.flatten(1), betas)]
+        labels = [backend.array(backend.upload(x)) for x in (pose.flatten(1), betas)]
         backend.launch(
             k.closed_form_start.start,
             groups,
             [
                 *labels, people.rows, self.start_tables, self.body, self.balls,
-                backend.room(k.joint_frames.make_joint_frames, groups),
-                backend.room(k.closed_form_start.make_start_scratch, groups),
+                backend.scratch(k.joint_frames.make_joint_frames, groups),
+                backend.scratch(k.closed_form_start.make_start_scratch, groups),
                 people.transforms, people.coefficients, backend.array(skel_betas), backend.array(q),
             ],
         )  # fmt: skip
-        room = backend.room(k.skinning.make_skin_scratch, parts, backend.block, 0)
+        room = backend.scratch(k.skinning.make_skin_scratch, parts, backend.block, 0)
         backend.launch(k.skin_errors.target_skin, parts, [self.target_skin.skin, people, backend.chunk, room])
-        status = backend.put(new_status(count, self.config.solver.damping))
-        trans = torch.zeros(count, 3, device=backend.device)
-        return Batch(count, target, self._located(target, count), q, skel_betas, trans, q.clone(), status)
+        located = self._located(target, count)
+        return new_batch(backend, target, located, q, skel_betas, self.config.solver.damping)
 
     def solve(self, meshes: Tensor, q: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All stages towards meshes (B, V, 3) m, from q (B, 46) and betas (B, 10).
@@ -314,19 +320,19 @@ class PairFitter:
         Returns q, betas, trans (B, 3) m and status, on the host.
         """
         backend = self.backend
-        nowhere = backend.array(torch.zeros(len(q), 0, 3, device=backend.device))
-        batch = batch_of(backend, meshes, q, betas, nowhere, self.config.solver.damping)
+        no_targets = backend.array(torch.zeros(len(q), 0, 3, device=backend.device))
+        batch = batch_of(backend, meshes, q, betas, no_targets, self.config.solver.damping)
         batch = replace(batch, located=self._located(batch.target, len(q)))
         status = self.schedule.run(batch, lambda: None)
         return backend.read(batch.q), backend.read(batch.betas), backend.read(batch.trans), status
 
     def _located(self, target: Any, count: int) -> Any:
-        """Where joints are drawn to, (B, R, 3) m."""
+        """The targets of joints on the target meshes, (B, R, 3) m."""
         backend, locator = self.backend, self.locator
-        places = torch.zeros(count, len(locator.joints) if locator else 0, 3, device=backend.device)
+        joints = torch.zeros(count, len(locator.joints) if locator else 0, 3, device=backend.device)
         if locator:
             vertices = backend.ints(locator.vertices.numpy())
             weights = backend.array(locator.weights.to(backend.device))
-            inputs = [vertices, weights, target, backend.array(places)]
+            inputs = [vertices, weights, target, backend.array(joints)]
             backend.launch(backend.kernels.regressed_points.locate, -(-count // backend.lanes), inputs)
-        return backend.array(places)
+        return backend.array(joints)

@@ -1,9 +1,9 @@
-"""Fitting SKEL to bare meshes: vertices in SMPL's topology, without any SMPL parameters.
+"""Fitting SKEL to bare meshes: vertices in SMPL's topology, without SMPL parameters.
 
-The start lays each body part onto the target by itself. From there, the passes of a label's fit, but with a free root,
-and with betas beside the pose where they are not known. People are fitted in the frame of the start's pelvis, where its
-angles stay small. Who does not meet the mesh gets a second chance with the joint limits off for some passes: near a
-shoulder's Euler pole the limits are a wall between two descriptions of one rotation.
+The start aligns each body part with the target by itself. Then come the passes of a label's fit, but with a free root,
+and with free betas if they are not known. People are fitted in the frame of the start's pelvis, where the root's angles
+stay small. A mesh that is missed gets retries, which begin with some passes without joint limits: near a shoulder's
+Euler pole the limits are a wall between two descriptions of one rotation.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from skelfit.fitting.passes import (
     DAMPING,
     DECREASE,
     VALUE,
-    Batch,
-    Tables,
+    FitBatch,
+    StageTables,
     make_rules,
     make_tables,
-    new_status,
+    new_batch,
     run_pass,
 )
 from skelfit.fitting.start.mesh_start import MeshStart, mesh_start, mesh_start_tables
-from skelfit.fitting.start.retry import retry_failed
+from skelfit.fitting.start.restarts import retry_failed, unchanged
 from skelfit.fitting.start.warm_start import root_angles
 
 if TYPE_CHECKING:
     from skelfit.config.fit_settings import FitConfig
 
-_SIZES = (NUM_DOFS, 3, 10, 6)  # of an answer: angles, translation, betas, status
+_SIZES = (NUM_DOFS, 3, 10, 6)  # parts of an answer: angles, translation, betas, status
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class MeshFit:
     max_vertex_mm: Tensor  # (N,)
     joints: Tensor  # (N, 24, 3) m
     points: Tensor  # (N, K, 3) m, regressed from the fitted skin
-    retries: Tensor  # (N,) int64, second chances taken
+    retries: Tensor  # (N,) int64, retries made
 
 
 @dataclass(frozen=True)
-class _Pass:
-    tables: Tables
+class _MeshPass:
+    tables: StageTables
     steps: int
     limit_weight: float
-    late: bool = False  # only for those who have not converged
+    late: bool = False  # only for people who have not converged
 
 
 class MeshFitter:
@@ -83,12 +83,11 @@ class MeshFitter:
         points: np.ndarray | None = None,
         couplings: np.ndarray | None = None,
     ) -> None:
-        """config gives the batch, the limits' weight, the step bound and all of `meshes`; its stages play no part.
+        """Use the batch, limit weight, step bound and all of `meshes` of the config; its stages are not used.
 
-        A mesh missed by more than retry_above_mm (RMS) gets a second chance: 0.1 suits meshes that SKEL can make,
-        others should give what they expect of a good fit, as each chance costs as much as the fit itself. beta_weight
-        is what a squared beta costs, m^2; points (K, V) regresses points from the skin; couplings (F, 46) tie angles
-        (`fit.couplings`): meshes that SKEL can make have none.
+        A mesh missed by more than retry_above_mm (RMS) gets retries, each of the cost of the fit itself. 0.1 suits
+        meshes that SKEL can make; for others give the error of a good fit. beta_weight is in m^2 per squared beta;
+        points (K, V) regresses points from the skin; couplings (F, 46) m per rad are those of `spine_couplings`.
         """
         self.model, self.config = model, config
         self.retry_above_mm, self.beta_weight = retry_above_mm, beta_weight
@@ -113,12 +112,12 @@ class MeshFitter:
             for stride, regressor in ((config.meshes.coarse_stride, None), (1, points))
         )
         self.coarse, self.fine = coarse, fine
-        source = torch.Generator().manual_seed(config.meshes.seed)
-        noise = torch.randn(NUM_DOFS, generator=source, dtype=torch.float64)
+        random = torch.Generator().manual_seed(config.meshes.seed)
+        noise = torch.randn(NUM_DOFS, generator=random, dtype=torch.float64)
         self.noise = (config.meshes.perturbation * noise).float()
 
     def fit(self, target: Tensor, betas: Tensor | None = None) -> MeshFit:
-        """Fit N meshes: target (N, V, 3) m, betas (N, 10) SKEL's, or None to seek them too.
+        """Fit N meshes: target (N, V, 3) m, SKEL's betas (N, 10), or None to fit them too.
 
         A mesh that is not finite gets finite = False. Raises ValueError for a wrong shape.
         """
@@ -127,10 +126,10 @@ class MeshFitter:
             raise ValueError(f"target: expected shape (N, {vertices}, 3), found {tuple(target.shape)}")
         if betas is not None and betas.shape != (len(target), count):
             raise ValueError(f"betas: expected shape ({len(target)}, {count}), found {tuple(betas.shape)}")
-        if len(target) == 0:  # the shapes of one mesh's result, without the mesh
+        if len(target) == 0:  # the result of one mesh, without the mesh
             one = self.fit(self.model.v_template[None], self.model.v_template.new_zeros(1, count))
             return MeshFit(**{f.name: getattr(one, f.name)[:0] for f in fields(MeshFit)})
-        size = self.config.batch or self.backend.people
+        size = self.config.batch or self.backend.batch_size
 
         def fit_from(start: int) -> MeshFit:
             rows = slice(start, start + size)
@@ -141,35 +140,34 @@ class MeshFitter:
 
     @torch.no_grad()
     def _fit_batch(self, target: Tensor, betas: Tensor | None) -> MeshFit:
-        meshes, seek = self.config.meshes, betas is None
+        meshes, free_betas = self.config.meshes, betas is None
         target, betas, finite = self._finite(target, betas)
         start = mesh_start(self.backend, self.start_tables, target, betas)
-        batch = self._batch(start, betas)
+        backend, damping = self.backend, self.config.solver.damping
+        no_targets = backend.array(torch.zeros(len(betas), 0, 3, device=backend.device))
+        batch = new_batch(backend, start.target, no_targets, start.q, backend.upload(betas), damping)
         first = torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1).cpu()
 
         weight = self.config.limit_weight
-        fine = [_Pass(self.fine, n, weight) for n in meshes.fine_steps]
-        fine += [_Pass(self.fine, n, weight, late=True) for n in meshes.late_steps]
-        coarse = [_Pass(self.coarse, n, weight) for n in meshes.coarse_steps]
-        free = [_Pass(self.coarse, n, 0.0) for n in meshes.free_steps]
+        fine = [_MeshPass(self.fine, n, weight) for n in meshes.fine_steps]
+        fine += [_MeshPass(self.fine, n, weight, late=True) for n in meshes.late_steps]
+        coarse = [_MeshPass(self.coarse, n, weight) for n in meshes.coarse_steps]
+        free = [_MeshPass(self.coarse, n, 0.0) for n in meshes.free_steps]
 
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            return self._run(batch, rows, x, free + fine, seek)
-
-        def as_found(rows: Tensor, x: Tensor) -> Tensor:
-            return x
+            return self._run(batch, rows, x, free + fine, free_betas)
 
         def perturbed(rows: Tensor, x: Tensor) -> Tensor:
             return torch.cat((first[rows, :NUM_DOFS] + self.noise, first[rows, NUM_DOFS:]), 1)
 
-        x, value = self._run(batch, torch.arange(len(target)), first, coarse + fine, seek)
+        x, value = self._run(batch, torch.arange(len(target)), first, coarse + fine, free_betas)
         goal = (self.retry_above_mm / 1000) ** 2
-        found = retry_failed(attempt, x, value, goal, [as_found, perturbed])
-        self._place(batch, torch.arange(len(target)), found.x)
-        return self._result(batch, found.x, found.retries, start, finite)
+        best = retry_failed(attempt, x, value, goal, [unchanged, perturbed])
+        self._write(batch, torch.arange(len(target)), best.x)
+        return self._result(batch, best.x, best.retries, start, finite)
 
     def _finite(self, target: Tensor, betas: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Meshes and betas without what is not finite, and who is. Who is not is the template."""
+        """Meshes, betas, and which (N,) are finite. Those that are not are replaced by the template and zeros."""
         low, high = target.flatten(1).aminmax(dim=1)
         finite = low.isfinite() & high.isfinite()
         if betas is None:
@@ -180,8 +178,10 @@ class MeshFitter:
             betas = torch.where(finite[:, None], betas, torch.zeros_like(betas))
         return target, betas, finite
 
-    def _result(self, batch: Batch, x: Tensor, retries: Tensor, start: MeshStart, finite: Tensor) -> MeshFit:
-        """Back from the frame of the start's pelvis."""
+    def _result(
+        self, batch: FitBatch, x: Tensor, retries: Tensor, start: MeshStart, finite: Tensor
+    ) -> MeshFit:
+        """The result, moved back from the frame of the start's pelvis."""
         q, shift, betas, status = x.split(_SIZES, 1)
         q = wrap_near(q, self.middle)
         measured = measure(self.backend, self.fine.skin, self.fine.body, batch)
@@ -190,11 +190,11 @@ class MeshFitter:
         turned = angles_to_rotation(self.root_ball, q[:, None, list(ROOT_DOFS)])[:, 0]
         q[:, list(ROOT_DOFS)] = root_angles(frame, start.turn, turned)
 
-        def place(points: Tensor) -> Tensor:
-            return (points - start.rest[:, None]) @ start.turn.mT + start.there[:, None]
+        def to_mesh_frame(points: Tensor) -> Tensor:
+            return (points - start.rest[:, None]) @ start.turn.mT + start.position[:, None]
 
         pelvis = self.model.j_template[0] + blend_shapes(self.model.j_shapedirs[:1], betas)[:, 0]
-        trans = place((pelvis + shift)[:, None])[:, 0] - pelvis
+        trans = to_mesh_frame((pelvis + shift)[:, None])[:, 0] - pelvis
 
         finite = finite & q.isfinite().all(1) & trans.isfinite().all(1) & errors.largest.isfinite()
         return MeshFit(
@@ -205,51 +205,36 @@ class MeshFitter:
             finite=finite,
             pve_mm=1000 * errors.mean,
             max_vertex_mm=1000 * errors.largest,
-            joints=place(errors.joints),
-            points=place(errors.points),
+            joints=to_mesh_frame(errors.joints),
+            points=to_mesh_frame(errors.points),
             retries=retries,
         )
 
-    def _batch(self, start: MeshStart, betas: Tensor) -> Batch:
-        """People on the device, where they start."""
-        backend, count = self.backend, len(betas)
-        return Batch(
-            count=count,
-            target=start.target,
-            located=backend.array(torch.zeros(count, 0, 3, device=backend.device)),
-            q=start.q,
-            betas=backend.put(betas),
-            trans=torch.zeros_like(start.q[:, :3]),
-            origin=start.q.clone(),
-            status=backend.put(new_status(count, self.config.solver.damping)),
-        )
-
-    def _place(self, batch: Batch, rows: Tensor, x: Tensor) -> None:
-        """Put people of rows (K,) where answers x (K, n) have them."""
-        q, trans, betas, status = x.split(_SIZES, 1)
+    def _write(self, batch: FitBatch, rows: Tensor, x: Tensor) -> None:
+        """Write answers x (K, n) of rows (K,) into the batch."""
         index = rows.to(batch.q.device)
-        for there, here in ((batch.q, q), (batch.trans, trans), (batch.betas, betas), (batch.status, status)):
-            there[index] = here.to(there.device)
+        parts = zip((batch.q, batch.trans, batch.betas, batch.status), x.split(_SIZES, 1), strict=True)
+        for target, answer in parts:
+            target[index] = answer.to(target.device)
 
     def _run(
-        self, batch: Batch, rows: Tensor, x: Tensor, passes: Sequence[_Pass], seek_betas: bool
+        self, batch: FitBatch, rows: Tensor, x: Tensor, passes: Sequence[_MeshPass], free_betas: bool
     ) -> tuple[Tensor, Tensor]:
-        """Passes of some people from the answers x (K, n): better answers, and their objective."""
-        self._place(batch, rows, x)
-        for each in passes:
-            few = rows[~self._converged(self.backend.read(batch.status)[rows])] if each.late else rows
-            if len(few) == 0:
+        """Passes of the people of rows (K,) from answers x (K, n): better answers, and their objectives (K,)."""
+        self._write(batch, rows, x)
+        for one in passes:
+            active = rows[~self._converged(self.backend.read(batch.status)[rows])] if one.late else rows
+            if len(active) == 0:
                 continue
-            rules = make_rules(self.backend, self.config, each.steps, self.config.meshes.tolerance, 0.0)
-            rules.free_root, rules.free_betas = 1, int(seek_betas)
-            rules.limit_weight, rules.beta_weight = each.limit_weight, self.beta_weight
-            batch.status[few.to(batch.q.device), DAMPING] = self.config.solver.damping
-            run_pass(self.backend, each.tables, batch, few.numpy(), rules)
-        found = torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1)
-        answers = self.backend.read(found)[rows]
+            rules = make_rules(self.backend, self.config, one.steps, self.config.meshes.tolerance, 0.0)
+            rules.free_root, rules.free_betas = 1, int(free_betas)
+            rules.limit_weight, rules.beta_weight = one.limit_weight, self.beta_weight
+            batch.status[active.to(batch.q.device), DAMPING] = self.config.solver.damping
+            run_pass(self.backend, one.tables, batch, active.numpy(), rules)
+        answers = self.backend.read(torch.cat((batch.q, batch.trans, batch.betas, batch.status), 1))[rows]
         return answers, answers[:, -6 + VALUE]
 
     def _converged(self, status: Tensor) -> Tensor:
-        """Who has, of a status (K, 6)."""
+        """Who has converged, (K,), of a status (K, 6)."""
         meshes = self.config.meshes
         return status[:, DECREASE] < meshes.converged_gain * status[:, VALUE] + meshes.converged_floor

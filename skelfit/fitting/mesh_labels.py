@@ -1,4 +1,4 @@
-"""People of whom there is nothing but a mesh: what a job asks of the fit, answered by the mesh fitter."""
+"""Labels that are meshes without SMPL parameters: `MeshFitter` with the results of `Fitter`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from skelfit.config.fit_settings import FitConfig
 
 
-class MeshPeople:
-    """Fits SKEL to meshes on one device. Tables are made at the first use of a gender, then kept."""
+class MeshLabelFitter:
+    """Fits SKEL to meshes on one device. The tables of a gender are made once, at its first use."""
 
     def __init__(self, models: ModelSet, config: FitConfig, device: str = "cpu") -> None:
         self.models, self.config, self.backend = models, config, make_backend(device)
@@ -29,31 +29,31 @@ class MeshPeople:
     def fit(self, smpl_gender: str, vertices: Tensor) -> FitResult:
         """Fit N meshes (N, V, 3) m; the genders of SKEL are chosen as for labels of this SMPL gender.
 
-        There are no stages and no betas of SMPL: what is measured of them is not a number.
+        There are no stages and no SMPL betas: measures of them are NaN.
         """
         return reduce(better, (self._fit(g, vertices) for g in self.config.skel_genders(smpl_gender)))
 
     def _fit(self, skel_gender: str, vertices: Tensor) -> FitResult:
         fitter = self._fitter(skel_gender)
-        found = fitter.fit(vertices)
-        unknown = torch.full_like(found.pve_mm, torch.nan)
+        fit = fitter.fit(vertices)
+        unknown = torch.full_like(fit.pve_mm, torch.nan)
         stages = unknown[:, None].repeat(1, len(self.config.stages))
-        stages[:, -1] = found.pve_mm
+        stages[:, -1] = fit.pve_mm
         return FitResult(
-            poses=found.poses,
-            betas=found.betas,
-            trans=found.trans,
-            converged=found.converged,
+            poses=fit.poses,
+            betas=fit.betas,
+            trans=fit.trans,
+            converged=fit.converged,
             gain=unknown,
-            finite=found.finite,
-            pve_mm=found.pve_mm,
-            max_vertex_mm=found.max_vertex_mm,
+            finite=fit.finite,
+            pve_mm=fit.pve_mm,
+            max_vertex_mm=fit.max_vertex_mm,
             stage_pve_mm=stages,
-            objective=(found.pve_mm / 1000) ** 2,
-            female=torch.full_like(found.finite, skel_gender == "female"),
+            objective=(fit.pve_mm / 1000) ** 2,
+            female=torch.full_like(fit.finite, skel_gender == "female"),
             betas_mm=unknown[:, None].repeat(1, 2),
-            joints=found.joints,
-            keypoints3d=None if self.models.keypoints44 is None else found.points,
+            joints=fit.joints,
+            keypoints3d=None if self.models.keypoints44 is None else fit.points,
         )
 
     def _fitter(self, skel_gender: str) -> MeshFitter:

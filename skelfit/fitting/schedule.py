@@ -1,12 +1,12 @@
-"""The schedule of a fit: stages and their passes, and what people get who need longer.
+"""The schedule of a fit: stages and their passes, and more passes for people who need them.
 
-A stage's steps are shared out over its vertex passes. People that the coarse passes still move get more of them before
-the last pass: only they pay. So the last one starts where the coarse vertices have their minimum, wherever a person
-came from. With late refreshes, all but the first passes use the whole Hessian, which finds the floor of a valley (from
-afar it misleads), shoulders are tried at three places of the valley of their Euler pole, and those still on their way
-get more of the last pass. Who has not converged then gets passes over all vertices, betas held, so that being late
-changes the pose alone; and where that does not help, other starts, beginning with coarse passes without the joint
-limits.
+1. A stage divides its steps among its vertex passes. All but the last are over coarse vertices. People who still move
+   get extra coarse passes, so that the last pass starts at the coarse vertices' minimum.
+2. With late refreshes, all but the first passes use the whole Hessian, which leads to the floor of a valley but
+   misleads far from it. Shoulders are tried at three points of the valley of their Euler pole. People who still move
+   get more of the last pass.
+3. People who have not converged get passes over all vertices. Betas are held, so that lateness changes the pose alone.
+4. People who still have not converged get restarts, which begin with a coarse pass without the joint limits.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from skelfit.fitting.passes import (
     DECREASE,
     MOVED,
     VALUE,
-    Batch,
-    Moments,
+    FitBatch,
+    PassMoments,
     Rows,
-    Tables,
+    StageTables,
     converged,
     make_rules,
     make_tables,
@@ -39,26 +39,25 @@ from skelfit.fitting.passes import (
     run_pass,
     vertex_pass,
 )
-from skelfit.fitting.start.restarts import other_starts
-from skelfit.fitting.start.retry import retry_failed
+from skelfit.fitting.start.restarts import retry_failed, skel_restarts
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 
 if TYPE_CHECKING:
     from skelfit.config.fit_settings import FitConfig, StageConfig
 
 ROOT = 0  # of SKEL's joints
-_PLACE = NUM_DOFS + 3  # numbers that say where a person is: angles and translation
-# The tables of some vertices for the DoFs of a body part: (DoFs, vertices, stride).
+_ANSWER = NUM_DOFS + 3  # numbers of an answer: angles and translation, then the status
+# (body part of the DoFs, body part of the vertices, stride) -> the tables of those vertices
 MakeSkin = Callable[[str, str, int], SkinPlan]
 
 
 @dataclass(frozen=True)
-class Stage:
+class FitStage:
     """A stage of the fit and its tables."""
 
     config: StageConfig
-    coarse: Tables  # of its vertex passes but the last
-    fine: Tables
+    coarse: StageTables  # of all vertex passes but the last
+    fine: StageTables
     limit_weight: float  # m^2 per rad^2 beyond a joint limit
     free_betas: bool
 
@@ -69,7 +68,7 @@ class Schedule:
 
     backend: Backend
     config: FitConfig
-    stages: tuple[Stage, ...]
+    stages: tuple[FitStage, ...]
 
     @property
     def last_joints(self) -> tuple[int, ...]:
@@ -78,44 +77,44 @@ class Schedule:
 
     @property
     def frees_betas(self) -> bool:
-        """Whether betas are variables of some stage."""
+        """Whether betas are variables of any stage."""
         return any(stage.free_betas for stage in self.stages)
 
     def with_betas_held(self) -> Schedule:
-        """The same stages with betas that stay as they are."""
+        """The same stages with fixed betas."""
         return replace(self, stages=tuple(replace(stage, free_betas=False) for stage in self.stages))
 
     def converged(self, status: Tensor) -> Tensor:
-        """Who has."""
+        """Who has converged, (B,), of a status (B, 6)."""
         return converged(status, self.config.passes)
 
     def run(
-        self, batch: Batch, between: Callable[[], None], keep: Callable[[Moments], None] | None = None
+        self, batch: FitBatch, between: Callable[[], None], keep: Callable[[PassMoments], None] | None = None
     ) -> Tensor:
-        """All stages, then whatever those need who have not converged; between stages a call. Returns the status.
+        """All stages, with a call between them, then more passes for people who have not converged; returns the status.
 
-        keep: is given what passes over all vertices of the last stage find, whoever takes part in them; the last ones
-        that saw a person are of its `origin`.
+        keep: is called with the moments of each pass over the fine vertices of the last stage. The last moments of a
+        person are those at its `origin`.
         """
         for k, stage in enumerate(self.stages):
             if k:
                 between()
-            found = self._run_stage(stage, batch)
+            moments = self._run_stage(stage, batch)
         status = self.backend.read(batch.status)
         late = _rows(~self.converged(status))
         if self.config.retries and len(late):
             status = self._run_longer(batch, late)
-            if keep is not None:  # they have moved on, maybe back from another start
-                found.append(vertex_pass(self.backend, self.stages[-1].fine, batch, late, False))
+            if keep is not None:  # they have moved since
+                moments.append(vertex_pass(self.backend, self.stages[-1].fine, batch, late, False))
                 index = torch.from_numpy(late).to(batch.q.device)
                 batch.origin[index] = batch.q[index]
         if keep is not None:
-            for moments in found:
-                keep(moments)
+            for one in moments:
+                keep(one)
         return status
 
-    def rules(self, stage: Stage, steps: int, free_betas: bool, exact: bool) -> Any:
-        """How a pass of a stage steps; exact: with the whole Hessian of the DoFs; of free betas, its model."""
+    def rules(self, stage: FitStage, steps: int, free_betas: bool, exact: bool) -> Any:
+        """The solver's rules of a pass; exact: with the whole Hessian of the DoFs, and the model of that of betas."""
         rules = make_rules(
             self.backend, self.config, steps, stage.config.tolerance, stage.config.joint_weight
         )
@@ -127,105 +126,104 @@ class Schedule:
         rules.free_betas, rules.exact = int(free_betas), int(exact)
         return rules
 
-    def _run_stage(self, stage: Stage, batch: Batch) -> list[Moments]:
-        """Returns what the passes over the fine vertices found."""
+    def _run_stage(self, stage: FitStage, batch: FitBatch) -> list[PassMoments]:
+        """Returns the moments of the passes over the fine vertices."""
         config, thresholds = stage.config, self.config.passes
         total, passes = config.steps, config.refreshes
         steps = [total * (k + 1) // passes - total * k // passes for k in range(passes)]
-        everybody = np.arange(batch.count)
+        all_rows = np.arange(batch.count)
         batch.status.copy_(new_status(batch.count, self.config.solver.damping))
-        for few in steps[:-1]:
-            run_pass(
-                self.backend, stage.coarse, batch, everybody, self.rules(stage, few, stage.free_betas, False)
-            )
+        for count in steps[:-1]:
+            rules = self.rules(stage, count, stage.free_betas, False)
+            run_pass(self.backend, stage.coarse, batch, all_rows, rules)
         exact = config.late_refreshes > 0
-        tries = self.config.branches.steps if exact else 0
+        branch_steps = self.config.branches.steps if exact else 0
         for k in range(config.extra_refreshes):
             rows = self._unsettled(batch, thresholds.moving, thresholds.gaining)
             if len(rows) == 0:
                 break
             rules = self.rules(stage, steps[0], stage.free_betas, exact)
-            # Betas follow the valley of a shoulder, so that it is chosen before they are held.
+            # Betas depend on the valley of a shoulder, so it is chosen before they are fixed.
             choosing = stage.free_betas and k == self.config.branches.choosing
-            run_pass(self.backend, stage.coarse, batch, rows, rules, tries if choosing else 0)
-        # Ten betas are known from few vertices: the last pass is about the pose, if it is not the only one.
+            run_pass(self.backend, stage.coarse, batch, rows, rules, branch_steps if choosing else 0)
+        # Coarse vertices determine ten betas well enough: the last pass moves the pose alone, if there are others.
         rules = self.rules(stage, steps[-1], stage.free_betas and passes == 1, exact)
-        found = [run_pass(self.backend, stage.fine, batch, everybody, rules, tries)]
+        moments = [run_pass(self.backend, stage.fine, batch, all_rows, rules, branch_steps)]
         for _ in range(config.late_refreshes):
             rows = self._unsettled(batch, thresholds.late_moving, thresholds.late_gaining)
             if len(rows) == 0:
                 break
             rules = self.rules(stage, steps[-1], False, exact)
-            found.append(run_pass(self.backend, stage.fine, batch, rows, rules))
-        return found
+            moments.append(run_pass(self.backend, stage.fine, batch, rows, rules))
+        return moments
 
-    def _run_longer(self, batch: Batch, late: Rows) -> Tensor:
-        """What those get who have not converged; returns the status of all."""
-        again = self._again()
+    def _run_longer(self, batch: FitBatch, late: Rows) -> Tensor:
+        """More passes, then restarts, for people who have not converged; returns the status of all."""
+        stage = self._retry_stage()
         for _ in range(self.config.retries):
-            self._run_again(again, batch, late)
+            self._retry(stage, batch, late)
             status = self.backend.read(batch.status)
             late = _rows(~self.converged(status))
             if len(late) == 0:
                 return status
-        return self._second_chance(again, batch, status)
+        return self._run_restarts(stage, batch, status)
 
-    def _unsettled(self, batch: Batch, moving: float, gaining: float) -> Rows:
-        """People that the last pass moved, or that a step would still help."""
+    def _unsettled(self, batch: FitBatch, moving: float, gaining: float) -> Rows:
+        """Rows of people that the last pass moved, or that one more step would help."""
         status = self.backend.read(batch.status)
         return _rows((status[:, MOVED] > moving) | (status[:, DECREASE] > gaining * status[:, VALUE]))
 
-    def _again(self) -> Stage:
-        """The last stage for those who need longer: one pass over all vertices, betas held."""
+    def _retry_stage(self) -> FitStage:
+        """The last stage as one pass over all vertices, with fixed betas."""
         last = self.stages[-1]
         config = replace(last.config, steps=self.config.restarts.steps)
         return replace(last, config=config, free_betas=False)
 
-    def _run_again(self, again: Stage, batch: Batch, rows: Rows) -> None:
-        self._restart(batch, rows)
-        run_pass(self.backend, again.fine, batch, rows, self.rules(again, again.config.steps, False, False))
+    def _retry(self, stage: FitStage, batch: FitBatch, rows: Rows) -> None:
+        self._reset_damping(batch, rows)
+        run_pass(self.backend, stage.fine, batch, rows, self.rules(stage, stage.config.steps, False, False))
 
-    def _restart(self, batch: Batch, rows: Rows) -> None:
-        """Damping as at the start, for some people."""
+    def _reset_damping(self, batch: FitBatch, rows: Rows) -> None:
         index = torch.from_numpy(rows).to(batch.status.device)
         batch.status[index, DAMPING] = self.config.solver.damping
 
-    def _second_chance(self, again: Stage, batch: Batch, first: Tensor) -> Tensor:
-        """Those who have not converged, from other starts. An answer that converges is taken if it is no worse.
+    def _run_restarts(self, stage: FitStage, batch: FitBatch, first: Tensor) -> Tensor:
+        """Restarts of people who have not converged; first (B, 6) is the status so far. Returns the status.
 
-        A start depends on nothing but the person, and each is tried on those who still fail by then.
+        A converged answer is taken if its objective is no worse than `no_worse` times the first one.
         """
         backend, config = self.backend, self.config
         limit = config.restarts.no_worse * first[:, VALUE]
-        unlimited = replace(again, limit_weight=0.0)
+        unlimited = replace(stage, limit_weight=0.0)
 
         def score(status: Tensor, rows: Tensor | slice) -> Tensor:
-            # Below zero where converged: that is what is wanted, and of two of a kind the lower value.
+            # Below zero for converged answers: they win, and among equals the lower value does.
             good = self.converged(status) & (status[:, VALUE] <= limit[rows])
             return status[:, VALUE] - good.to(status.dtype)
 
-        def put(x: Tensor, index: Tensor) -> None:
+        def write(x: Tensor, index: Tensor) -> None:
             batch.q[index] = x[:, :NUM_DOFS].to(batch.q.device)
-            batch.trans[index] = x[:, NUM_DOFS:_PLACE].to(batch.q.device)
+            batch.trans[index] = x[:, NUM_DOFS:_ANSWER].to(batch.q.device)
 
         def attempt(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            few, index = rows.numpy(), rows.to(batch.q.device)
-            put(x, index)
-            self._restart(batch, few)
-            rules = self.rules(unlimited, again.config.steps, False, False)
-            run_pass(backend, again.coarse, batch, few, rules)
+            write(x, rows.to(batch.q.device))
+            self._reset_damping(batch, rows.numpy())
+            rules = self.rules(unlimited, stage.config.steps, False, False)
+            run_pass(backend, stage.coarse, batch, rows.numpy(), rules)
             for _ in range(config.restarts.passes):
-                self._run_again(again, batch, few)
-            found = backend.read(torch.cat((batch.q, batch.trans, batch.status), 1))[rows]
-            return found, score(found[:, _PLACE:], rows)
+                self._retry(stage, batch, rows.numpy())
+            answers = backend.read(torch.cat((batch.q, batch.trans, batch.status), 1))[rows]
+            return answers, score(answers[:, _ANSWER:], rows)
 
         answers = torch.cat((*backend.read_all(batch.q, batch.trans), first), 1)
-        sought = answers[:, [*range(_PLACE), _PLACE + VALUE, _PLACE + DECREASE]]
-        hopeless = ~sought.isfinite().all(1)
-        start = torch.where(hopeless, -torch.inf, score(first, slice(None)))
-        best = retry_failed(attempt, answers, start, 0.0, other_starts(config.restarts)).x
-        put(best, torch.arange(len(best), device=batch.q.device))
-        return best[:, _PLACE:]
+        needed = answers[:, [*range(_ANSWER), _ANSWER + VALUE, _ANSWER + DECREASE]]
+        finite = needed.isfinite().all(1)
+        scores = torch.where(
+            finite, score(first, slice(None)), -torch.inf
+        )  # no restart for what is not finite
+        best = retry_failed(attempt, answers, scores, 0.0, skel_restarts(config.restarts)).x
+        write(best, torch.arange(len(best), device=batch.q.device))
+        return best[:, _ANSWER:]
 
 
 def _rows(chosen: Tensor) -> NDArray[np.int64]:
@@ -241,13 +239,13 @@ def make_schedule(
     located: tuple[int, ...],
     free_betas: bool,
 ) -> Schedule:
-    """The tables of all stages; limits (46, 2) rad; located: joints drawn to places; free_betas: where a stage says.
+    """The tables of all stages; limits (46, 2) rad; located: SKEL joints with targets.
 
-    The last stage moves the root too, where that is not frozen.
+    free_betas: betas are variables of the stages that refine them. The last stage moves the root unless it is frozen.
     """
     couplings = spine_couplings(config.spine)
 
-    def tables(part: str, stage: StageConfig, stride: int) -> Tables:
+    def tables(part: str, stage: StageConfig, stride: int) -> StageTables:
         skin = make_skin(part, stage.vertices, stride)
         return make_tables(backend, body, skin, part, limits, located, couplings)
 
@@ -258,6 +256,5 @@ def make_schedule(
         fine = coarse = tables(part, stage, stage.stride)
         if stage.refreshes > 1 and stage.coarse_stride not in (None, stage.stride):
             coarse = tables(part, stage, int(stage.coarse_stride or stage.stride))
-        free = stage.refine_betas and free_betas
-        stages.append(Stage(stage, coarse, fine, config.limit_weight, free))
+        stages.append(FitStage(stage, coarse, fine, config.limit_weight, stage.refine_betas and free_betas))
     return Schedule(backend, config, tuple(stages))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from click.testing import CliRunner, Result
 import skelfit.benchmark.fit_speed
 import skelfit.cli.bench
 from skelfit.benchmark.fit_speed import REPORT_VERSION, make_labels, measure_breakdown
-from skelfit.benchmark.roofline import Work, count_work, roofline
+from skelfit.benchmark.roofline import OperationCount, count_work, roofline
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.config.manifest import Gender
@@ -22,6 +24,7 @@ from skelfit.fitting.backends.backend import make_backend
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = ROOT / "pipelines" / "hmr-skel.yaml"
+BenchCommand = Callable[..., Result]
 BASELINE = """
 name: short
 fit:
@@ -34,7 +37,7 @@ first_order: {}
 
 
 @pytest.fixture
-def bench(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def bench(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BenchCommand:
     """The command, with a baseline of a few iterations."""
     (tmp_path / "short.yaml").write_text(BASELINE)
     monkeypatch.setattr(skelfit.cli.bench, "BASELINE", tmp_path / "short.yaml")
@@ -46,7 +49,7 @@ def bench(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-def test_report(bench, tmp_path: Path) -> None:
+def test_report(bench: BenchCommand, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     result = bench("--people", 5, "--batch", 4, "--batch", 2, "--baseline-people", 2, "--json", path)
     assert result.exit_code == 0, result.output
@@ -98,7 +101,7 @@ def test_report(bench, tmp_path: Path) -> None:
         assert text in result.output
 
 
-def test_baseline_can_be_left_out(bench, tmp_path: Path) -> None:
+def test_baseline_can_be_left_out(bench: BenchCommand, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     result = bench("--people", 2, "--baseline-people", 0, "--json", path)
     assert result.exit_code == 0, result.output
@@ -107,14 +110,14 @@ def test_baseline_can_be_left_out(bench, tmp_path: Path) -> None:
     assert {r["batch"] for r in report["fit"]} == {2}
 
 
-def test_what_cannot_be_measured_is_refused(bench, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(bench: BenchCommand, tmp_path: Path) -> None:
     result = bench("--pipeline", ROOT / "pipelines" / "first-order.yaml")
     assert result.exit_code == 2 and "--pipeline" in result.output
     result = bench("--people", 2, "--baseline-people", 0, "--json", tmp_path / "no" / "such.json")
     assert result.exit_code == 2 and "such.json: cannot be written" in result.output
 
 
-def test_people_are_the_same_for_any_number() -> None:
+def test_the_first_people_do_not_depend_on_the_number() -> None:
     few, more = make_labels(3, "male"), make_labels(5, "male")
     for kind in ("everyday", "extreme"):
         for name in ("pose", "betas", "transl"):
@@ -123,7 +126,7 @@ def test_people_are_the_same_for_any_number() -> None:
     assert spread["extreme"] > 1.3 * spread["everyday"]
 
 
-def test_timing_leaves_the_threads_as_they_were(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timing_restores_the_threads(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend that everybody shares is not touched, whatever fails."""
     before, threads = dict(vars(make_backend("cpu"))), torch.get_num_threads()
 
@@ -136,11 +139,11 @@ def test_timing_leaves_the_threads_as_they_were(models: ModelSet, monkeypatch: p
     assert dict(vars(make_backend("cpu"))) == before and torch.get_num_threads() == threads
 
 
-def test_work_follows_the_sizes(models: ModelSet) -> None:
+def test_operations_scale_with_the_sizes(models: ModelSet) -> None:
     fit = load_pipeline(PIPELINE).fit
     last = replace(fit.stages[-1], stride=1, coarse_stride=None, refreshes=1, steps=3)
 
-    def count(gender: Gender, **changes: int) -> dict[str, Work]:
+    def count(gender: Gender, **changes: Any) -> dict[str, OperationCount]:
         return count_work(models, replace(fit, stages=(replace(last, **changes),)), gender)
 
     one, twice = count("male"), count("male", steps=7)  # an evaluation more than steps
@@ -159,7 +162,10 @@ def test_work_follows_the_sizes(models: ModelSet) -> None:
 
 
 def test_roofline_takes_the_slower_of_both() -> None:
-    work = {"counting": Work(flops=100.0, bytes=1.0), "moving": Work(flops=1.0, bytes=30.0)}
-    found = roofline(work, Work(flops=10.0, bytes=3.0), people_per_second=0.01)
-    assert found["seconds_per_1000_people"] == {"counting": 10_000.0, "moving": 10_000.0}
-    assert found["people_per_second"] == pytest.approx(1 / 20) and found["reached"] == pytest.approx(0.2)
+    work = {
+        "counting": OperationCount(flops=100.0, bytes=1.0),
+        "moving": OperationCount(flops=1.0, bytes=30.0),
+    }
+    report = roofline(work, OperationCount(flops=10.0, bytes=3.0), people_per_second=0.01)
+    assert report["seconds_per_1000_people"] == {"counting": 10_000.0, "moving": 10_000.0}
+    assert report["people_per_second"] == pytest.approx(1 / 20) and report["reached"] == pytest.approx(0.2)

@@ -17,7 +17,7 @@ from skelfit.benchmark.device.occupancy import (
 )
 
 
-def test_what_a_multiprocessor_holds() -> None:
+def test_threads_of_a_multiprocessor() -> None:
     """By hand: 512 warps of 32 registers a thread would fill it eight times over; 2048 threads are its most."""
     has = MULTIPROCESSORS[90]
     assert resident_threads(has, 128, 32, 0) == (2048, "threads")
@@ -44,7 +44,7 @@ def test_a_kernel_compiles_without_a_gpu(arch: int, monkeypatch: pytest.MonkeyPa
     assert len(text) == 2 and f"sm_{arch}" in text[1] and "known" in text[1]
 
 
-def test_spills_are_read_from_what_the_assembler_says() -> None:
+def test_spills_are_read_from_the_output_of_ptxas() -> None:
     said = """ptxas info    : Compiling entry function 'a' for 'sm_90'
 ptxas info    : Function properties for a
     400 bytes stack frame, 36 bytes spill stores, 40 bytes spill loads

@@ -22,7 +22,7 @@ from skelfit.bodies.open_body import (
 )
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.fitting.start.warm_start import beta_map
+from skelfit.fitting.start.betas_transfer import beta_map
 from skelfit.verification.measures.skin_distance import SkinSurface
 
 FLIP = np.array([-1.0, 1.0, 1.0])

@@ -18,7 +18,7 @@ from skelfit.cli.path_types import LocalPath, PathPattern, SchedulerPlace
 from skelfit.config.manifest import Manifest, load_manifest
 from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.errors import ConfigError, SkelfitError
-from skelfit.learning.data.person_stream import ALL, Source, find_tars, in_order
+from skelfit.learning.data.person_stream import ALL, PersonSource, find_tars, in_order
 from skelfit.learning.training.training_config import TrainConfig, load_train_config
 from skelfit.resources.catalog import MANIFESTS, PIPELINES, TRAININGS
 from skelfit.storage.path_checks import describe_non_local
@@ -255,7 +255,7 @@ def test_the_loader_opens_files_only() -> None:
     with pytest.raises(SkelfitError, match="gone:1.tar: expected finished shards"):
         find_tars("gone:1.tar")
     tarfile.open("pipe:touch ran", "w").close()
-    source = Source((find_tars("*touch ran"),), None, images=False)
+    source = PersonSource((find_tars("*touch ran"),), None, images=False)
     assert source.tars == (("pipe:touch ran",),) and list(in_order(source, ALL)) == []
     assert not Path("ran").exists()
 

@@ -1,4 +1,4 @@
-"""What pulls a fit towards anatomy besides the skin: where shoulders are, and vertices that count less."""
+"""The anatomical terms of the fit: shoulder targets, and vertices that count less."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def random_poses(count: int, seed: int = 1) -> tuple[Tensor, Tensor]:
     return q, torch.randn(count, 10, dtype=torch.float64)
 
 
-def test_joints_are_found_on_meshes(model: SkelModel) -> None:
-    """On SKEL's own meshes to a few millimetres; whoever moves, the joints move along."""
+def test_joints_are_located_on_meshes(model: SkelModel) -> None:
+    """On SKEL's own meshes to a few millimetres; the joints move along with a mesh."""
     locator = make_locator(model, LIMITS)
     assert locator.joints == SHOULDERS and torch.equal(make_locator(model, LIMITS).weights, locator.weights)
     assert (locator.weights.sum(1) - 1).abs().max() < 1e-9 and locator.weights.norm(dim=1).max() < 1
     q, betas = random_poses(40)
-    found = model.forward(model.shape(betas), q)
-    off = (locator(found.vertices) - found.joints[:, list(SHOULDERS)]).norm(dim=-1).mean(0)
+    posed = model.forward(model.shape(betas), q)
+    off = (locator(posed.vertices) - posed.joints[:, list(SHOULDERS)]).norm(dim=-1).mean(0)
     assert (off[[1, 3]] < 0.003).all() and (off[[0, 2]] < 0.006).all()
     shift = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    assert (locator(found.vertices + shift) - locator(found.vertices) - shift).abs().max() < 1e-9
+    assert (locator(posed.vertices + shift) - locator(posed.vertices) - shift).abs().max() < 1e-9
 
 
-def test_kernels_find_the_joints_that_the_locator_finds(
+def test_kernels_locate_the_joints_as_the_locator_does(
     backend: Backend, models: ModelSet, config: FitConfig
 ) -> None:
     pose, betas = 0.3 * torch.randn(backend.lanes + 3, 24, 3), torch.randn(backend.lanes + 3, 10)
@@ -71,38 +71,38 @@ def test_kernels_find_the_joints_that_the_locator_finds(
     assert (located - expected).abs().max() < 2e-6
 
 
-def test_joints_that_a_stage_does_not_move_are_not_drawn(model: SkelModel) -> None:
+def test_joints_that_a_stage_does_not_move_have_no_target(model: SkelModel) -> None:
     backend = make_backend("cpu")
     body = body_tables(model, backend.device)
     for part, kept in (("all", 4), ("upper_body", 4), ("lower_body", 0)):
         skin = stage_skin(model, part, "all", 25, backend.block)
         tables = make_tables(backend, body, skin, part, dof_limits(), SHOULDERS, np.zeros((0, NUM_DOFS)))
         assert tables.variables.num_located == kept
-        drawn = [tables.tree.joints[k] for k in tables.variables.targets.numpy().reshape(-1, 3)[:, 0]]
-        assert drawn == list(SHOULDERS)[:kept]
+        joints = [tables.tree.joints[k] for k in tables.variables.targets.numpy().reshape(-1, 3)[:, 0]]
+        assert joints == list(SHOULDERS)[:kept]
 
 
-def test_joint_weight_draws_shoulders_to_where_the_mesh_has_them(models: ModelSet, config: FitConfig) -> None:
+def test_joint_weight_draws_shoulders_to_their_targets(models: ModelSet, config: FitConfig) -> None:
     """More weight, nearer joints, at some cost in PVE; all people still converge."""
     pose, betas = 0.3 * torch.randn(24, 24, 3), torch.randn(24, 10)
 
     def run(weight: float) -> tuple[float, float]:
         stages = tuple(replace(s, joint_weight=weight) for s in config.stages)
         fitter = Fitter(models, replace(config, stages=stages))
-        found = fitter.fit("male", pose, betas, torch.zeros(24, 3))
-        assert found.converged.all()
+        result = fitter.fit("male", pose, betas, torch.zeros(24, 3))
+        assert result.converged.all()
         (pair,) = fitter.prepare("male")
         locator = make_locator(pair.skel, pair.limits)
-        place = locator(pair.smpl.vertices(pose, betas))
-        return float((found.joints[:, list(SHOULDERS)] - place).norm(dim=-1).mean()), float(
-            found.pve_mm.mean()
+        targets = locator(pair.smpl.vertices(pose, betas))
+        return float((result.joints[:, list(SHOULDERS)] - targets).norm(dim=-1).mean()), float(
+            result.pve_mm.mean()
         )
 
     (far, pve), (near, cost) = run(0.0), run(0.3)
     assert near < 0.7 * far and pve < cost < 1.3 * pve
 
 
-def test_regions_are_where_they_are_called(models: ModelSet) -> None:
+def test_regions_are_where_their_names_say(models: ModelSet) -> None:
     asset = models.skel_of("female")
     shares = region_shares(asset)
     assert shares.keys() == vars(VertexWeights()).keys()
@@ -133,7 +133,7 @@ def test_vertices_that_count_less(models: ModelSet, config: FitConfig) -> None:
     pose, betas, transl = 0.2 * torch.randn(16, 24, 3), torch.randn(16, 10), torch.zeros(16, 3)
     pose[:, [7, 8]] = 0.6 * torch.randn(16, 2, 3)
     ankles = [k for k, name in enumerate(DOF_NAMES) if name.startswith(("ankle", "subtalar", "mtp"))]
-    found = {}
+    by_weight = {}
     for weight in (1.0, 0.0):
         fitter = Fitter(models, replace(config, vertex_weights=VertexWeights(feet=weight)))
         result = fitter.fit("male", pose, betas, transl)
@@ -141,12 +141,12 @@ def test_vertices_that_count_less(models: ModelSet, config: FitConfig) -> None:
         skin = pair.skel.forward(pair.skel.shape(result.betas), result.poses, result.trans).vertices
         distance = (skin - pair.smpl.vertices(pose, betas)).norm(dim=-1)
         assert (1000 * distance.mean(1) - result.pve_mm).abs().max() < 0.01  # all vertices alike
-        found[weight] = distance[:, feet > 0.9].mean(), distance[:, feet == 0].mean(), result.poses
-    assert found[0.0][0] > 1.2 * found[1.0][0] and found[0.0][1] <= found[1.0][1]
-    assert (found[0.0][2] - found[1.0][2])[:, ankles].abs().max() > 0.01
+        by_weight[weight] = distance[:, feet > 0.9].mean(), distance[:, feet == 0].mean(), result.poses
+    assert by_weight[0.0][0] > 1.2 * by_weight[1.0][0] and by_weight[0.0][1] <= by_weight[1.0][1]
+    assert (by_weight[0.0][2] - by_weight[1.0][2])[:, ankles].abs().max() > 0.01
     rest, betas = torch.zeros(1, 46), torch.zeros(1, 10)
     skin = model.forward(model.shape(betas), rest).vertices
-    nowhere = backend.array(torch.zeros(1, 0, 3))
-    batch = batch_of(backend, skin, rest, betas, nowhere, config.solver.damping)
-    found = measure(backend, plan, body_tables(model, backend.device), batch)
-    assert found.errors(backend.read(found.array)).mean < 1e-6
+    no_targets = backend.array(torch.zeros(1, 0, 3))
+    batch = batch_of(backend, skin, rest, betas, no_targets, config.solver.damping)
+    measured = measure(backend, plan, body_tables(model, backend.device), batch)
+    assert measured.errors(backend.read(measured.array)).mean < 1e-6

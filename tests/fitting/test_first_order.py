@@ -1,19 +1,21 @@
-"""The first-order baseline: the same objective as the solver's, a pipeline of its own, the same kind of result."""
+"""The first-order baseline: the solver's objective, its own pipeline, the same kind of result."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from label_tensors import Labels, labels_from
 from torch import Tensor
 
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.fit_settings import FirstOrderConfig, RootPrior
+from skelfit.config.fit_settings import FirstOrderConfig, RootMode, RootPrior
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.conversion.run_fitter import make_fitter
@@ -21,7 +23,8 @@ from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
 from skelfit.conversion.shard_task import run_shard
 from skelfit.fitting.baseline import first_order
 from skelfit.fitting.baseline.first_order import FirstOrderFitter, judge, minimise
-from skelfit.fitting.baseline.naive_objective import Reference
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
+from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import PairFitter
 from skelfit.labels.demo_people import sample_labels, write_demo
 from skelfit.labels.label_store import build_store, store_info
@@ -30,7 +33,7 @@ from skelfit.shards.shard_reader import read_rows
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 
 
-def short(steps: int, **changes: object) -> Pipeline:
+def short(steps: int, **changes: Any) -> Pipeline:
     """The baseline's pipeline with a few iterations per stage."""
     pipeline = load_pipeline(PIPELINES / "first-order.yaml")
     assert pipeline.first_order is not None
@@ -42,10 +45,8 @@ def short(steps: int, **changes: object) -> Pipeline:
     )
 
 
-def fit(
-    models: ModelSet, pipeline: Pipeline, people: int, gender: str = "male"
-) -> tuple[object, list[Tensor]]:
-    labels = [torch.from_numpy(x) for x in sample_labels(people, 5, 0.0)]
+def fit(models: ModelSet, pipeline: Pipeline, people: int, gender: str = "male") -> tuple[FitResult, Labels]:
+    labels = labels_from(torch.from_numpy(x) for x in sample_labels(people, 5, 0.0))
     assert pipeline.first_order is not None
     fitter = FirstOrderFitter(models, pipeline.fit, pipeline.first_order)
     return fitter.fit(gender, *labels), labels
@@ -53,12 +54,12 @@ def fit(
 
 @pytest.mark.parametrize("root", ["frozen", "turn", "free"])
 def test_objective_is_that_of_the_result(
-    root: str, models: ModelSet, monkeypatch: pytest.MonkeyPatch
+    root: RootMode, models: ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all vertices, pose correctives included, with limits, shoulders and betas: what `Fitter` reports."""
-    seen: list[tuple[Reference, Tensor]] = []
+    """Of all vertices, pose correctives included, with limits, shoulders and betas: the one that `Fitter` reports."""
+    seen: list[tuple[NaiveObjective, Tensor]] = []
 
-    def watched(goal: Reference, x: Tensor) -> tuple[Tensor, Tensor]:
+    def watched(goal: NaiveObjective, x: Tensor) -> tuple[Tensor, Tensor]:
         seen.append((goal, x))
         return judge(goal, x)
 
@@ -73,7 +74,7 @@ def test_objective_is_that_of_the_result(
     torch.testing.assert_close(value, result.objective, rtol=1e-4, atol=0)
     decrease = torch.cat([judge(goal, x)[1] for goal, x in seen[-2:]])
     torch.testing.assert_close(decrease / value, result.gain)
-    # In the last stage alone the root is free, and it goes.
+    # The root is free in the last stage alone, and moves.
     assert [bool((goal.dofs == 0).any()) for goal, _ in seen[::2]] == [False, False, root != "frozen"]
     last, x = seen[-1]
     cost = value[-1:] - replace(last, turn_weight=0.0, move_weight=0.0, free_translation=False).value(x)
@@ -82,14 +83,14 @@ def test_objective_is_that_of_the_result(
     assert (turned > 1e-3) == (root != "frozen") and (cost != 0).any() == (root != "frozen")
 
 
-def test_what_a_step_promises_is_what_it_gains(models: ModelSet) -> None:
-    """Near a minimum; there no step promises anything."""
+def test_a_step_gains_what_it_promises(models: ModelSet) -> None:
+    """Near a minimum; at the minimum no step promises anything."""
     model = SkelModel(models.skel_of("male"), dtype=torch.float64).with_vertices(torch.arange(0, 6890, 20))
     betas = torch.randn(2, 10, dtype=torch.float64)
     q = 0.3 * torch.randn(2, NUM_DOFS, dtype=torch.float64)
     target, om = model.forward(model.shape(betas), q).vertices, torch.full((345,), 1 / 345).double()
     free = torch.tensor([[-torch.inf, torch.inf]]).double().expand(NUM_DOFS, 2)
-    goal = Reference(model, om, target, torch.arange(3, NUM_DOFS), q, betas, free, 0.0)
+    goal = NaiveObjective(model, om, target, torch.arange(3, NUM_DOFS), q, betas, free, 0.0)
     x = goal.start + 1e-3 * torch.randn_like(goal.start)
     value, decrease = judge(goal, x)
     torch.testing.assert_close(decrease, value, rtol=2e-2, atol=0)
@@ -103,7 +104,7 @@ def test_what_a_step_promises_is_what_it_gains(models: ModelSet) -> None:
 def test_both_methods_find_a_known_minimum(
     config: FirstOrderConfig, iterations: int, tolerance: float
 ) -> None:
-    """A quadratic of two variables, as small as squared errors in metres are."""
+    """A quadratic of two variables, as small as squared errors in metres."""
     a, b = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
     curvature = torch.tensor([1.0, 3.0, 10.0, 30.0], dtype=torch.float64)
 
@@ -116,21 +117,21 @@ def test_both_methods_find_a_known_minimum(
 
 
 @pytest.mark.parametrize("changes", [{}, {"method": "adam", "learning_rate": 0.02}])
-def test_more_iterations_fit_better(models: ModelSet, changes: dict[str, object]) -> None:
-    few, _ = fit(models, short(2, **changes), 2)
+def test_more_iterations_fit_better(models: ModelSet, changes: dict[str, Any]) -> None:
+    less, _ = fit(models, short(2, **changes), 2)
     more, _ = fit(models, short(20, **changes), 2)
-    assert (more.pve_mm < 0.7 * few.pve_mm).all()
-    assert few.stage_pve_mm.shape == (2, 3)
-    assert not few.converged.any() and few.finite.all()
+    assert (more.pve_mm < 0.7 * less.pve_mm).all()
+    assert less.stage_pve_mm.shape == (2, 3)
+    assert not less.converged.any() and less.finite.all()
 
 
-def test_it_starts_as_the_configuration_says(models: ModelSet) -> None:
+def test_the_start_is_the_configured_one(models: ModelSet) -> None:
     zero, _ = fit(models, short(1, start="zero"), 2)
     closed_form, _ = fit(models, short(1, start="closed_form"), 2)
     assert (closed_form.stage_pve_mm[:, 0] < 0.6 * zero.stage_pve_mm[:, 0]).all()
 
 
-def test_result_holds_what_the_public_models_give(models: ModelSet) -> None:
+def test_the_result_is_that_of_the_public_models(models: ModelSet) -> None:
     """In the label's frame, betas refined: the root is as exact as the solver's."""
     result, (pose, betas, transl) = fit(models, short(4), 2, "neutral")
     smpl, skel = SmplModel(models.smpl_of("neutral")), SkelModel(models.skel_of("male"))
@@ -156,14 +157,14 @@ def test_the_pipeline_runs_through_the_job(models: ModelSet, tmp_path: Path) -> 
     assert done.rows_in == 2
     for row in read_rows(task.files.sidecar):
         assert list(row["stage_pve_mm"]) == ["lower_body", "upper_body", "full"]
-        # Two iterations are nowhere near a minimum, and the job says so.
+        # Two iterations do not converge, and the job says so.
         assert row["status"] == "not_converged" and row["pve_mm"] > 1
 
 
-def test_a_batch_of_the_baseline_holds_its_people_and_nobody_twice(
+def test_a_batch_of_the_baseline_has_no_person_twice(
     models: ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The solver's batches are filled up with copies; here that would cost time and move the shared line search."""
+    """The solver fills its last group with copies. Here they would cost time and change the shared line search."""
     sizes: list[int] = []
 
     def count(self: PairFitter, pose: Tensor, betas: Tensor, transl: Tensor) -> None:

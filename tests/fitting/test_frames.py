@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skelfit.fitting.sequences.frame_index import Frames
+from skelfit.fitting.sequences.frame_index import FrameIndex
 
 
 def test_sequences_are_their_rows_in_order() -> None:
-    frames = Frames(np.array([7, -1, 2, 7, 2, 7]), np.array([0.0, np.nan, 3.0, 0.5, 3.1, 2.0]))
+    frames = FrameIndex(np.array([7, -1, 2, 7, 2, 7]), np.array([0.0, np.nan, 3.0, 0.5, 3.1, 2.0]))
     assert [rows.tolist() for rows in frames.sequences()] == [[2, 4], [0, 3, 5]]
 
 
@@ -23,8 +23,8 @@ def test_sequences_are_their_rows_in_order() -> None:
 )
 def test_times_rise(sequence: list[int], time: list[float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Frames(np.array(sequence), np.array(time))
+        FrameIndex(np.array(sequence), np.array(time))
 
 
 def test_no_rows_are_no_sequences() -> None:
-    assert Frames(np.zeros(0, np.int64), np.zeros(0)).sequences() == []
+    assert FrameIndex(np.zeros(0, np.int64), np.zeros(0)).sequences() == []

@@ -21,6 +21,7 @@ from golden_fit import (
     read_people,
     run,
 )
+from label_tensors import labels_from
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelfit.bodies.model_set import ModelSet
@@ -46,7 +47,7 @@ def test_results_are_the_same_in_any_batch_and_those_recorded(target: str) -> No
         pytest.skip(f"this processor does not have all of {target}")
     recorded = json.loads(KINDS.read_text())
     assert recorded["algorithm"] == ALGORITHM_VERSION, (
-        "record the results: python tests/fitting/golden_fit.py --record"
+        "record the results: python tests/support/golden_fit.py --record"
     )
     result = run(target, "--batches")
     assert result["batches"] == []
@@ -62,7 +63,7 @@ def test_constants_are_those_recorded() -> None:
     assert recorded == current, (
         f"only recorded: {sorted(recorded - current)}; only now: {sorted(current - recorded)}. "
         "If that changes anyone's result, raise ALGORITHM_VERSION in skelfit/conversion/run_plan.py and run: "
-        "python tests/fitting/golden_fit.py --record; else run it with --constants"
+        "python tests/support/golden_fit.py --record; else run it with --constants"
     )
 
 
@@ -92,14 +93,16 @@ def test_no_matrix_product_has_the_shape_of_the_batch(models: ModelSet) -> None:
     Products of each person's own small matrices are allowed: torch computes those below 400 multiplications one by one
     in its own loop.
     """
-    people = [torch.cat([read_people()[f"neutral/{name}"]] * 3) for name in LABELS]
+    pose, betas, transl = (
+        torch.cat([x] * 3) for x in labels_from(read_people()[f"neutral/{name}"] for name in LABELS)
+    )
     fitter = Fitter(models, fit_config())
     pair = fitter.prepare("neutral")[0]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with MatrixProducts() as products:
-            pair.fit(*people)
+            pair.fit(pose, betas, transl)
     finally:
         torch.set_num_threads(threads)
     assert products.columns == set()
@@ -111,7 +114,7 @@ def test_every_number_of_the_configuration_is_read(part: type, models: ModelSet)
     """By a fit that tries everything: no option is dead."""
     read: set[str] = set()
 
-    class Watched(part):  # type: ignore[misc, valid-type]
+    class Watched(part):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             read.add(name)
             return super().__getattribute__(name)
@@ -123,5 +126,5 @@ def test_every_number_of_the_configuration_is_read(part: type, models: ModelSet)
     Fitter(
         models,
         dataclasses.replace(config, **{field: Watched(**(never_converged if part is PassConfig else {}))}),
-    ).fit("neutral", *(people[f"neutral/{name}"][-8:] for name in LABELS))
+    ).fit("neutral", *labels_from(people[f"neutral/{name}"][-8:] for name in LABELS))
     assert {f.name for f in dataclasses.fields(part)} <= read

@@ -1,4 +1,4 @@
-"""Neutral labels read as another body's, as SKEL-CF reads them: the fit, what rows say, what is refused, the study."""
+"""Neutral labels read as another body's, as SKEL-CF does: the fit, the rows, what is refused, the study."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.start.warm_start import beta_map
+from skelfit.fitting.start.betas_transfer import beta_map
 from skelfit.labels.label_store import build_store, store_info
 from skelfit.shards.finished_run import open_run
 from skelfit.shards.shard_files import list_shards
@@ -52,12 +52,12 @@ def fit(models: ModelSet, pipeline: Pipeline, gender: str, people: int = 8) -> F
     return Fitter(models, pipeline.fit).fit(gender, labels.pose, labels.betas, labels.transl)
 
 
-def skin(models: ModelSet, found: FitResult) -> Tensor:
+def skin(models: ModelSet, result: FitResult) -> Tensor:
     skel = SkelModel(models.skel_of("male"))
-    return skel.forward(skel.shape(found.betas), found.poses, found.trans).vertices
+    return skel.forward(skel.shape(result.betas), result.poses, result.trans).vertices
 
 
-def test_the_pipeline_differs_from_ours_in_what_it_names(theirs: Pipeline) -> None:
+def test_the_pipeline_differs_from_ours_as_it_says(theirs: Pipeline) -> None:
     ours = load_pipeline(PIPELINES / "hmr-skel.yaml")
     held = tuple(replace(stage, refine_betas=False) for stage in ours.fit.stages)
     loose = SpineConfig(*(replace(tie, weight=0.0) for tie in vars(ours.fit.spine).values()))
@@ -69,18 +69,18 @@ def test_the_pipeline_differs_from_ours_in_what_it_names(theirs: Pipeline) -> No
 
 
 def test_neutral_labels_are_fitted_as_those_of_the_male_body(models: ModelSet, theirs: Pipeline) -> None:
-    """To the bit; the errors are those to the male mesh, and the betas the numbers that came in."""
+    """To the bit; errors are those to the male mesh, and betas are the labels' numbers."""
     labels = make_labels(8, "neutral")["everyday"]
-    found, male = fit(models, theirs, "neutral"), fit(models, theirs, "male")
+    result, male = fit(models, theirs, "neutral"), fit(models, theirs, "male")
     for field in dataclasses.fields(FitResult):
-        one, other = getattr(found, field.name), getattr(male, field.name)
+        one, other = getattr(result, field.name), getattr(male, field.name)
         assert torch.equal(one, other), field.name
-    assert torch.equal(found.betas, labels.betas)
+    assert torch.equal(result.betas, labels.betas)
     pve = {}
     for gender in ("male", "neutral"):
         mesh = SmplModel(models.smpl_of(gender)).vertices(labels.pose, labels.betas, labels.transl)
-        pve[gender] = 1000 * (skin(models, found) - mesh).norm(dim=-1).mean(1)
-    torch.testing.assert_close(found.pve_mm, pve["male"], rtol=0, atol=2e-3)
+        pve[gender] = 1000 * (skin(models, result) - mesh).norm(dim=-1).mean(1)
+    torch.testing.assert_close(result.pve_mm, pve["male"], rtol=0, atol=2e-3)
     assert (pve["neutral"] > 2 * pve["male"]).all()
 
 
@@ -97,11 +97,11 @@ def test_copied_betas_are_the_labels_and_may_be_refined(models: ModelSet, theirs
     refined = fit(models, replace(own_mesh, fit=refining), "neutral")
     transferred = fit(models, replace(own_mesh, fit=replace(refining, betas="transfer")), "neutral")
     assert refined.pve_mm.mean() < 0.7 * held.pve_mm.mean()
-    # Where betas start makes no difference to where they end.
+    # The start of betas does not change their end.
     torch.testing.assert_close(refined.pve_mm, transferred.pve_mm, rtol=0.02, atol=0)
 
 
-def test_what_has_no_use_is_refused(models: ModelSet, tmp_path: Path) -> None:
+def test_options_without_effect_are_refused(models: ModelSet, tmp_path: Path) -> None:
     text = (PIPELINES / "skel-cf.yaml").read_text()
     for change, key, expected in (
         (
@@ -133,7 +133,7 @@ def test_meshes_are_refused(models: ModelSet, theirs: Pipeline) -> None:
         make_mesh_fitter(models, copied, "cpu")
 
 
-def test_no_label_holds_the_root_of_a_mesh(models: ModelSet) -> None:
+def test_a_root_prior_is_refused_for_meshes(models: ModelSet) -> None:
     free = load_pipeline(PIPELINES / "free-root.yaml")
     turning = replace(free, fit=replace(free.fit, root="turn"))
     with pytest.raises(ConfigError, match=r"labels with SMPL parameters, for root: turn, found bare meshes"):
@@ -180,7 +180,7 @@ def test_shards_say_whose_mesh_was_fitted(
 
 
 def test_the_study(models: ModelSet, theirs: Pipeline) -> None:
-    """The male target looks the best by its own mesh, and is by far the worst by the label's."""
+    """The male target is best by its own mesh, and by far worst by the label's."""
     ours = load_pipeline(PIPELINES / "hmr-skel.yaml")
     records = protocol.run(Setup(models, ours, "cpu", 8, ("neutral",), None, lambda _: None))
     for kind in ("everyday", "extreme"):

@@ -1,4 +1,4 @@
-"""The naive twin of a stage's objective: against finite differences, sums written out, and closed forms."""
+"""A stage's naive objective: against finite differences, sums written out, and closed forms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.fitting.baseline.naive_objective import Reference
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def model(models: ModelSet) -> SkelModel:
 
 
 @pytest.fixture(params=KINDS)
-def goal(request: pytest.FixtureRequest, model: SkelModel) -> Reference:
+def goal(request: pytest.FixtureRequest, model: SkelModel) -> NaiveObjective:
     return KINDS[request.param](model)
 
 
@@ -45,7 +45,7 @@ def differences(function: Callable[[Tensor], Tensor], x: Tensor, step: float = 1
     return torch.stack([(function(x + h) - function(x - h)) / (2 * step) for h in steps], -1)
 
 
-def test_derivatives_are_those_of_differences(goal: Reference) -> None:
+def test_derivatives_are_those_of_differences(goal: NaiveObjective) -> None:
     x = near(goal)
     gradient = goal.gradient(x)
     expected = differences(goal.value, x)
@@ -56,13 +56,13 @@ def test_derivatives_are_those_of_differences(goal: Reference) -> None:
     hessian = goal.hessian(x)
     assert (hessian - slope).abs().max() < 1e-7 * slope.abs().max()
     assert (hessian - hessian.mT).abs().max() < 1e-12 * slope.abs().max()
-    # Otherwise the two would not be told apart.
+    # Otherwise the test could not tell the two apart.
     assert (hessian - matrix).abs().max() > 1e-3 * slope.abs().max()
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-6, 0.1])
 def test_the_hessian_of_a_straight_spine(model: SkelModel, angle: float) -> None:
-    """Where people start, and where the curve of a spine is 0 / 0."""
+    """At the start, where the curve of a spine is 0 / 0."""
     goal = make(model)
     goal = replace(goal, q=torch.full_like(goal.q, angle), limit_weight=0.0)
     x = goal.start
@@ -70,7 +70,7 @@ def test_the_hessian_of_a_straight_spine(model: SkelModel, angle: float) -> None
     assert (hessian - slope).abs().max() < 1e-6 * slope.abs().max()
 
 
-def test_people_are_evaluated_as_they_are_alone(goal: Reference) -> None:
+def test_people_are_evaluated_as_they_are_alone(goal: NaiveObjective) -> None:
     x = near(goal)
     together = vars(goal.evaluate(x, exact=True))
     n = x.shape[1]
@@ -78,14 +78,14 @@ def test_people_are_evaluated_as_they_are_alone(goal: Reference) -> None:
         "value": (COUNT,), "gradient": (COUNT, n), "matrix": (COUNT, n, n), "hessian": (COUNT, n, n)
     }  # fmt: skip
     rows = torch.tensor([1])
-    for name, few in vars(goal.take(rows).evaluate(x[rows], exact=True)).items():
-        torch.testing.assert_close(few, together[name][rows], rtol=1e-10, atol=1e-13, msg=name)
+    for name, alone in vars(goal.take(rows).evaluate(x[rows], exact=True)).items():
+        torch.testing.assert_close(alone, together[name][rows], rtol=1e-10, atol=1e-13, msg=name)
     assert goal.take(rows).evaluate(x[rows]).hessian is None
     torch.testing.assert_close(goal.take(rows).start, goal.start[rows], rtol=0, atol=0)
 
 
-def test_the_value_is_what_it_says(model: SkelModel) -> None:
-    """Term by term, over a loop of people, vertices weighted, the root's limits infinite."""
+def test_the_value_is_the_sum_of_its_terms(model: SkelModel) -> None:
+    """Term by term, in a loop over people, with vertex weights."""
     goal = replace(make(model, "with_root", betas=True), joints=shoulders(make(model)))
     x = near(goal)
     for k, value in enumerate(goal.value(x).tolist()):
@@ -95,14 +95,14 @@ def test_the_value_is_what_it_says(model: SkelModel) -> None:
         low, high = goal.limits.unbind(-1)
         excess = (q - q.clamp(low, high)).square().sum()
         assert goal.joints is not None
-        away = (body.joints[list(goal.joints.joints)] - goal.joints.place[k]).square().sum()
+        away = (body.joints[list(goal.joints.joints)] - goal.joints.targets[k]).square().sum()
         terms = (skin, LIMIT_WEIGHT * excess, BETA_WEIGHT * betas.square().sum(), JOINT_WEIGHT * away)
         assert min(terms) > 1e-4
         assert value == pytest.approx(float(sum(terms)), rel=1e-10)
 
 
-def test_what_is_held_is_that_of_the_pass(model: SkelModel) -> None:
-    """At the pass both objectives are one; away from it only what is held differs: correctives, and turned betas."""
+def test_a_held_objective_keeps_correctives_and_beta_slopes(model: SkelModel) -> None:
+    """At the pass both objectives are equal; away from it they differ by what is held."""
     free = make(model, betas=True)
     held, x, n = free.hold(), free.start, len(free.dofs)
     torch.testing.assert_close(held.value(x), free.value(x), rtol=1e-10, atol=0)
@@ -116,8 +116,8 @@ def test_what_is_held_is_that_of_the_pass(model: SkelModel) -> None:
     assert ((free.hold().value(near(free)) - free.value(near(free))).abs() > 1e-9).all()
     pose = replace(free, beta_weight=None)
     for name, expected in vars(pose.evaluate(near(pose), exact=True)).items():
-        found = getattr(pose.hold().evaluate(near(pose), exact=True), name)
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        held_value = getattr(pose.hold().evaluate(near(pose), exact=True), name)
+        torch.testing.assert_close(held_value, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("with_joints", [False, True])
@@ -131,15 +131,15 @@ def test_a_free_translation_is_the_best_one(model: SkelModel, with_joints: bool)
     moved = replace(
         goal,
         target=goal.target - best[:, None],
-        joints=goal.joints and replace(goal.joints, place=goal.joints.place - best[:, None]),
+        joints=goal.joints and replace(goal.joints, targets=goal.joints.targets - best[:, None]),
     )
     torch.testing.assert_close(free.value(x), moved.value(x), rtol=1e-10, atol=0)
     assert (free.value(x) < 0.8 * goal.value(x)).all()
     assert replace(moved, free_translation=True).translation(x).abs().max() < 1e-12
 
 
-def test_a_root_is_held_by_what_its_turn_and_its_move_cost(model: SkelModel) -> None:
-    """For small turns that is the squared angle; a move is shorter the more it costs, and is the best for its cost."""
+def test_the_root_prior_costs_turns_and_translations(model: SkelModel) -> None:
+    """A small turn costs its squared angle. A translation is the best one for its cost, and shorter than a free one."""
     goal = replace(make(model, "with_root"), limit_weight=0.0)
     goal = replace(goal, target=goal.target + torch.tensor([0.1, -0.2, 0.3]))
     turned = replace(goal, turn_weight=TURN_WEIGHT)
@@ -167,15 +167,17 @@ def test_a_root_is_held_by_what_its_turn_and_its_move_cost(model: SkelModel) -> 
 
 
 def test_float32_is_as_near_as_its_rounding(models: ModelSet, model: SkelModel) -> None:
-    """Any float type: kernels' inputs may be judged as they are."""
+    """For any float type."""
     goal = make(model, betas=True).hold()
     x = near(goal)
-    few = SkelModel(models.skel_of("male")).with_vertices(np.arange(0, len(model.v_template), STRIDE))
+    single_model = SkelModel(models.skel_of("male")).with_vertices(
+        np.arange(0, len(model.v_template), STRIDE)
+    )
     names = ("om", "target", "q", "betas", "limits")
-    single = replace(goal, model=few, **{k: getattr(goal, k).float() for k in names}).hold()
-    found, expected = single.evaluate(x.float()), goal.evaluate(x)
-    assert found.value.dtype == torch.float32
-    torch.testing.assert_close(found.value.double(), expected.value, rtol=1e-5, atol=0)
+    single = replace(goal, model=single_model, **{k: getattr(goal, k).float() for k in names}).hold()
+    state, expected = single.evaluate(x.float()), goal.evaluate(x)
+    assert state.value.dtype == torch.float32
+    torch.testing.assert_close(state.value.double(), expected.value, rtol=1e-5, atol=0)
     for name in ("gradient", "matrix"):
-        one, other = getattr(found, name).double(), getattr(expected, name)
+        one, other = getattr(state, name).double(), getattr(expected, name)
         assert (one - other).abs().max() < 1e-5 * other.abs().max()

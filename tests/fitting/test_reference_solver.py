@@ -22,28 +22,28 @@ from skelfit.fitting.baseline.naive_step import FLOOR, damped_step, promised_dec
 def test_rosenbrock_valleys_of_a_batch(dtype: torch.dtype) -> None:
     a = torch.linspace(-1.5, 1.5, 31, dtype=dtype)
     start = torch.stack((torch.full_like(a, -1.2), torch.ones_like(a)), -1)
-    found = levenberg_marquardt(Rosenbrock(a), start, 80, straight(0.4))
+    solution = levenberg_marquardt(Rosenbrock(a), start, 80, straight(0.4))
     tolerance = 1e-3 if dtype == torch.float32 else 1e-8
-    assert (found.x - torch.stack((a, a**2), -1)).abs().max() < tolerance
-    assert (found.value < tolerance**2).all()
-    assert (found.decrease.abs() < tolerance**2).all()
+    assert (solution.x - torch.stack((a, a**2), -1)).abs().max() < tolerance
+    assert (solution.value < tolerance**2).all()
+    assert (solution.decrease.abs() < tolerance**2).all()
 
 
 def test_linear_least_squares_in_a_few_steps() -> None:
     matrix, target = torch.randn(5, 8, 4, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)
     start = torch.zeros(5, 4, dtype=torch.float64)
-    found = levenberg_marquardt(Linear(matrix, target), start, 8, straight(100.0))
-    assert (found.x - torch.linalg.lstsq(matrix, target[..., None]).solution[..., 0]).abs().max() < 1e-9
+    solution = levenberg_marquardt(Linear(matrix, target), start, 8, straight(100.0))
+    assert (solution.x - torch.linalg.lstsq(matrix, target[..., None]).solution[..., 0]).abs().max() < 1e-9
     # One step promises what all of them gain.
     state = Linear(matrix, target)(start)
-    torch.testing.assert_close(promised_decrease(state), state.value - found.value)
+    torch.testing.assert_close(promised_decrease(state), state.value - solution.value)
 
 
-def test_a_valley_flatter_than_the_rounding_of_its_value_is_followed_to_its_floor() -> None:
+def test_a_valley_flatter_than_the_rounding_is_followed_to_its_floor() -> None:
     goal = torch.linspace(-1, 1, 6).view(3, 2)
     assert (Flat(goal)(torch.zeros(3, 2)).value == 1).all()  # otherwise the test shows nothing
-    found = levenberg_marquardt(Flat(goal), torch.zeros(3, 2), 6, straight(10.0))
-    assert (found.x - goal).abs().max() < 1e-4
+    solution = levenberg_marquardt(Flat(goal), torch.zeros(3, 2), 6, straight(10.0))
+    assert (solution.x - goal).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(("rise", "accepted"), [(400, 1), (600, 0)])
@@ -60,24 +60,24 @@ def test_a_value_may_rise_by_its_rounding(rise: int, accepted: int) -> None:
 def test_damping_stays_within_its_bounds() -> None:
     goal = Linear(torch.eye(2).double()[None], torch.ones(1, 2).double())
     start = torch.tensor([[0.0, 0.0], [torch.nan, 0.0]], dtype=torch.float64)
-    found = levenberg_marquardt(goal, start, 20, straight(10.0))
-    torch.testing.assert_close(found.damping, torch.tensor([1e-7, 1e7], dtype=torch.float64))
+    solution = levenberg_marquardt(goal, start, 20, straight(10.0))
+    torch.testing.assert_close(solution.damping, torch.tensor([1e-7, 1e7], dtype=torch.float64))
 
 
 def test_damping_is_carried_from_one_solution_to_the_next() -> None:
-    """Two nearly parallel columns: a step with the first damping falls short, one with what was earned does not."""
+    """Two nearly parallel columns: a step with the first damping falls short, one with the carried damping does not."""
     matrix = torch.tensor([[[1.0, 1.0], [0.0, 1e-3]]], dtype=torch.float64)
     goal = Linear(matrix, torch.tensor([[0.0, 1e-3]], dtype=torch.float64))
     start = torch.zeros(1, 2, dtype=torch.float64)
     first = levenberg_marquardt(goal, start, 4, straight(10.0))
     assert first.accepted == 4 and (first.damping < 1e-6).all()
-    afresh = levenberg_marquardt(goal, start, 1, straight(10.0))
+    fresh = levenberg_marquardt(goal, start, 1, straight(10.0))
     carried = levenberg_marquardt(goal, start, 1, straight(10.0), damping=first.damping)
-    assert (carried.x - torch.tensor([-1.0, 1.0])).abs().max() < 0.2 < (afresh.x[:, 1] - 1).abs()
+    assert (carried.x - torch.tensor([-1.0, 1.0])).abs().max() < 0.2 < (fresh.x[:, 1] - 1).abs()
 
 
 def test_a_problem_gives_the_same_alone_and_in_any_batch() -> None:
-    """A hard neighbour, even one that is not a number, changes nothing."""
+    """A hard problem in the batch changes no other one, nor does NaN."""
     a = torch.tensor([0.5, 1.4, -1.0], dtype=torch.float64)
     start = torch.tensor([[0.0, 0.0], [-3.0, 4.0], [torch.nan, 1.0]], dtype=torch.float64)
     together = levenberg_marquardt(Rosenbrock(a), start, 10, straight(0.4))
@@ -92,16 +92,16 @@ def test_no_step_is_longer_than_allowed_and_none_goes_up() -> None:
     goal = Rosenbrock(torch.ones(20, dtype=torch.float64))
     x, values, lengths = 3 * torch.randn(20, 2, dtype=torch.float64), [], []
     for _ in range(15):
-        found = levenberg_marquardt(goal, x, 1, straight(0.25))
-        lengths.append((found.x - x).abs().max())
-        values.append(found.value)
-        x = found.x
+        solution = levenberg_marquardt(goal, x, 1, straight(0.25))
+        lengths.append((solution.x - x).abs().max())
+        values.append(solution.value)
+        x = solution.x
     assert 0.25 - 1e-12 <= max(lengths) <= 0.25 + 1e-12
     assert all((after <= before).all() for before, after in zip(values, values[1:], strict=False))
     assert (values[-1] < values[0]).all()
 
 
-def test_a_step_that_makes_it_worse_is_not_taken() -> None:
+def test_a_step_that_raises_the_value_is_not_taken() -> None:
     """The root of atan from afar: plain Gauss-Newton steps overshoot further each time."""
 
     def atan(x: Tensor) -> Evaluation:
@@ -112,25 +112,25 @@ def test_a_step_that_makes_it_worse_is_not_taken() -> None:
     assert (once.value <= atan(start).value).all() and (once.accepted == torch.tensor([0, 0, 1])).all()
     expected = torch.tensor([1e-3, 1e-3, 1e-5], dtype=torch.float64)
     torch.testing.assert_close(once.damping, expected)
-    found = levenberg_marquardt(atan, start, 30, straight(1000.0))
-    assert found.x.abs().max() < 1e-6
+    solution = levenberg_marquardt(atan, start, 30, straight(1000.0))
+    assert solution.x.abs().max() < 1e-6
 
 
-def test_who_rests_is_left_where_they_are() -> None:
-    """Easy and hard problems together: the easy ones rest at once, all end where they would have without rest."""
+def test_resting_problems_stay_where_they_are() -> None:
+    """Easy and hard problems together: the easy ones rest at once, and all end where they would without rest."""
     a = torch.linspace(-1.5, 1.5, 40, dtype=torch.float64)
     start = torch.stack((a, a**2), -1)
     start[::2] += torch.tensor([0.8, -1.0])  # every second one has work to do
-    found = levenberg_marquardt(Rosenbrock(a), start, 60, straight(0.4), tolerance=1e-10)
-    everybody = levenberg_marquardt(Rosenbrock(a), start, 60, straight(0.4))
-    assert (found.x - everybody.x).abs().max() < 1e-6
-    assert (found.accepted[1::2] == 0).all() and (found.accepted[::2] > 0).all()
-    assert (found.accepted <= everybody.accepted).all() and (found.accepted < 40).all()
+    solution = levenberg_marquardt(Rosenbrock(a), start, 60, straight(0.4), tolerance=1e-10)
+    without_rest = levenberg_marquardt(Rosenbrock(a), start, 60, straight(0.4))
+    assert (solution.x - without_rest.x).abs().max() < 1e-6
+    assert (solution.accepted[1::2] == 0).all() and (solution.accepted[::2] > 0).all()
+    assert (solution.accepted <= without_rest.accepted).all() and (solution.accepted < 40).all()
     # With much damping a step promises little: that is no reason to rest.
     damped = levenberg_marquardt(
         Rosenbrock(a), start, 60, straight(0.4), tolerance=1e-3, damping=torch.full_like(a, 1e6)
     )
-    assert (damped.x - everybody.x)[::2].abs().max() < 0.1
+    assert (damped.x - without_rest.x)[::2].abs().max() < 0.1
 
 
 def one(case: StepCase) -> tuple[Evaluation, Tensor]:
@@ -162,7 +162,7 @@ def test_a_damped_step(name: str, n: int) -> None:
     assert (step[0] @ case.gradient < 0) == bool(case.gradient.any())
 
 
-def test_damped_steps_of_a_batch_are_each_problems_own() -> None:
+def test_damped_steps_of_a_batch_are_independent() -> None:
     cases = [c for c in step_cases(6).values() if c.hessian is not None]
     state = Evaluation(
         torch.zeros(len(cases)).double(),

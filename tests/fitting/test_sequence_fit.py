@@ -1,4 +1,4 @@
-"""Sequences fitted as one problem: smooth without lag, and dependent on nothing but their own frames."""
+"""Sequences fitted as one problem: smooth without lag, and independent of all other frames."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from backends import assert_same_bits, assert_same_fit
+from label_tensors import Labels, labels_from, map_labels
 from sequence_reference import joint_rotation
 from torch import Tensor
 
@@ -20,17 +21,15 @@ from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.fit_result import FitResult, better_sequences, map_results
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.passes import vertex_pass
-from skelfit.fitting.sequences.frame_index import Frames, ShapeLabels
-from skelfit.fitting.sequences.label_jumps import label_jumps
-from skelfit.fitting.sequences.sequence_fit import _Steps
+from skelfit.fitting.passes import PassMoments, vertex_pass
+from skelfit.fitting.sequences.frame_index import FrameIndex, ShapeLabels
+from skelfit.fitting.sequences.sequence_fit import _SequenceSteps
+from skelfit.fitting.terms.label_jumps import label_jumps
 from skelfit.labels.demo_people import sample_labels
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 RATE = 30.0
 JOINTS = range(1, 24)
-
-Labels = tuple[Tensor, Tensor, Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +48,22 @@ def motion(count: int, seed: int, extreme: float = 1.0, gap: float = 0.8) -> Lab
     turned = torch.stack(
         [roma.unitquat_slerp(a, b, e[None])[0] for a, b, e in zip(one, two, eased, strict=True)]
     )
-    found = roma.unitquat_to_rotvec(turned)
-    return found.float(), betas[:1].expand(count, -1).float().contiguous(), torch.zeros(count, 3)
+    rotvec = roma.unitquat_to_rotvec(turned)
+    return rotvec.float(), betas[:1].expand(count, -1).float().contiguous(), torch.zeros(count, 3)
 
 
-def frames_of(*counts: int, rate: float = RATE) -> Frames:
+def frames_of(*counts: int, rate: float = RATE) -> FrameIndex:
     """Sequences one after the other."""
     time = np.concatenate([np.arange(n) / rate for n in counts])
-    return Frames(np.repeat(np.arange(len(counts)), counts), time)
+    return FrameIndex(np.repeat(np.arange(len(counts)), counts), time)
 
 
 def joined(*labels: Labels) -> Labels:
-    pose, betas, transl = (torch.cat(x) for x in zip(*labels, strict=True))
-    return pose, betas, transl
+    return labels_from(torch.cat(x) for x in zip(*labels, strict=True))
 
 
-def rows(found: FitResult, index: object) -> FitResult:
-    return map_results(lambda x: x[index], found)
+def rows(result: FitResult, index: object) -> FitResult:
+    return map_results(lambda x: x[index], result)
 
 
 def rotations(poses: Tensor) -> Tensor:
@@ -83,37 +81,37 @@ def jitter(rot: Tensor) -> float:
     return float(torch.rad2deg(speeds(rot).diff(dim=0).norm(dim=-1)).mean())
 
 
-# What it is for.
+# Smoothness.
 
 
 def test_frames_follow_the_label_without_jitter(models: ModelSet, config: FitConfig) -> None:
-    """Extreme poses, whose spines flip where frames are fitted alone; betas are shared; the skin costs little."""
+    """Extreme poses, whose spines flip if frames are fitted alone. The vertex error hardly rises."""
     labels = motion(40, 20)
     fitter = Fitter(models, config)
-    alone, found = fitter.fit("male", *labels), fitter.fit("male", *labels, frames_of(40))
+    alone, result = fitter.fit("male", *labels), fitter.fit("male", *labels, frames_of(40))
     label = roma.rotvec_to_rotmat(labels[0][:, 1:].double())
-    steps = [float(torch.rad2deg(speeds(r).norm(dim=-1)).max()) for r in (label, rotations(found.poses))]
+    steps = [float(torch.rad2deg(speeds(r).norm(dim=-1)).max()) for r in (label, rotations(result.poses))]
     assert jitter(rotations(alone.poses)) > 1.5 * jitter(label)
-    assert jitter(rotations(found.poses)) < 1.3 * jitter(label)
+    assert jitter(rotations(result.poses)) < 1.3 * jitter(label)
     assert steps[1] < steps[0] + 5
-    assert found.pve_mm.mean() < 1.02 * alone.pve_mm.mean()
-    assert found.converged.all()
+    assert result.pve_mm.mean() < 1.02 * alone.pve_mm.mean()
+    assert result.converged.all()
 
 
 @pytest.mark.parametrize("root", ["turn", "free"])
 def test_a_root_that_is_free_does_not_jump(models: ModelSet, config: FitConfig, root: str) -> None:
-    """Its turn is tied to that of the frame before; its translation follows from all that is."""
+    """Its turn is tied to that of the frame before, and its translation follows."""
     labels = motion(40, 22)
     fitter = Fitter(models, replace(config, root=root))  # type: ignore[arg-type]
-    alone, found = fitter.fit("male", *labels), fitter.fit("male", *labels, frames_of(40))
+    alone, result = fitter.fit("male", *labels), fitter.fit("male", *labels, frames_of(40))
     label = jitter(roma.rotvec_to_rotmat(labels[0][:, :1].double()))
-    turning = [jitter(joint_rotation(fit.poses.double(), 0)[:, None]) / label for fit in (alone, found)]
-    moving = [float(fit.trans.diff(n=2, dim=0).norm(dim=1).max()) for fit in (alone, found)]
+    turning = [jitter(joint_rotation(fit.poses.double(), 0)[:, None]) / label for fit in (alone, result)]
+    moving = [float(fit.trans.diff(n=2, dim=0).norm(dim=1).max()) for fit in (alone, result)]
     assert turning[0] > 1.05 and turning[1] < 1.04
     assert moving[1] < 2e-3
     if root == "free":
         assert moving[0] > 1.3 * moving[1]
-    assert found.converged.all()
+    assert result.converged.all()
 
 
 def kick(count: int = 40) -> Labels:
@@ -127,9 +125,9 @@ def kick(count: int = 40) -> Labels:
 
 def test_a_kick_does_not_lag(models: ModelSet, config: FitConfig) -> None:
     labels = kick()
-    found = Fitter(models, config).fit("male", *labels, frames_of(40))
+    result = Fitter(models, config).fit("male", *labels, frames_of(40))
     for name, label in (("hip_flexion_r", -labels[0][:, 2, 0]), ("knee_angle_r", labels[0][:, 5, 0])):
-        angle = found.poses[:, dof_index(name)]
+        angle = result.poses[:, dof_index(name)]
         middles = []
         for x in (angle, label):
             away = x - 0.5 * (x[:5].mean() + x[-5:].mean())
@@ -143,46 +141,48 @@ def test_a_wrong_label_does_not_drag_its_neighbours(models: ModelSet, config: Fi
     fitter, frames = Fitter(models, config), frames_of(40)
     clean = fitter.fit("male", *labels, frames)
     labels[0][20] = other[0][0]
-    found = fitter.fit("male", *labels, frames)
-    between = rotations(clean.poses) @ rotations(found.poses).mT
+    result = fitter.fit("male", *labels, frames)
+    between = rotations(clean.poses) @ rotations(result.poses).mT
     turned = torch.rad2deg(roma.rotmat_to_rotvec(between).norm(dim=-1))
     assert turned[20].max() > 30
     assert turned[[18, 19, 21, 22]].max() < 4
     bound = replace(config, temporal=replace(config.temporal, jump=1e6))  # type: ignore[type-var]
     dragged = Fitter(models, bound).fit("male", *labels, frames)
-    assert (dragged.pve_mm - clean.pve_mm)[[19, 21]].min() > 5 * (found.pve_mm - clean.pve_mm)[
+    assert (dragged.pve_mm - clean.pve_mm)[[19, 21]].min() > 5 * (result.pve_mm - clean.pve_mm)[
         [19, 21]
     ].abs().max()
 
 
-def test_jumps_are_told_from_fast_motions() -> None:
+def test_jumps_are_distinguished_from_fast_motions() -> None:
     """About one axis at 10 Hz, rad per frame: a turn that begins at once and goes on, one taken back, and a cut."""
     turns = torch.tensor([0, 0, 0.5, 0.5, 0.5, 0, 0, 0, 0.9, -0.9, 0, 0, 0.7, 0, 0]).double()
     angle = torch.cat((torch.zeros(1), turns.cumsum(0)))
     still = torch.zeros_like(angle)
     rot = roma.rotvec_to_rotmat(torch.stack([torch.stack((angle, still, still), -1), torch.zeros(16, 3)], 1))
-    given = rot.flatten(2).numpy().astype(np.float32)
+    turning = rot.flatten(2).numpy().astype(np.float32)
     time = np.arange(16) / 10
-    found = label_jumps(given, [np.arange(16)], time)
+    jumps = label_jumps(turning, [np.arange(16)], time)
     chord = 2 * np.sin(0.45)
     expected = np.zeros(16)
-    # Of one joint of two; the way back is unlike the way there by twice as much.
+    # Of one joint of two; a turn and the turn back differ by twice as much.
     expected[[8, 9]] = 10 * chord / 2
     expected[12] = 10 * 2 * np.sin(0.35) / 2
-    assert np.abs(found - expected).max() < 1e-5
-    assert not label_jumps(given[:2], [np.arange(2)], time[:2]).any()
+    assert np.abs(jumps - expected).max() < 1e-5
+    assert not label_jumps(turning[:2], [np.arange(2)], time[:2]).any()
     # Half a turn and back, of both joints: the axis has no sign there.
     flip = np.tile(np.eye(3, dtype=np.float32).ravel(), (7, 2, 1))
     flip[3] = np.diag([1, -1, -1]).ravel()
     assert np.abs(label_jumps(flip, [np.arange(7)], time[:7]) - [0, 0, 20, 20, 0, 0, 0]).max() < 1e-5
-    # Another sequence, and a rate twice as high, change that of this one as they should.
+    # Another sequence changes nothing; twice the frame rate doubles the jumps.
     both = label_jumps(
-        np.concatenate((given, given)), [np.arange(16), np.arange(16, 32)], np.concatenate((time, time / 2))
+        np.concatenate((turning, turning)),
+        [np.arange(16), np.arange(16, 32)],
+        np.concatenate((time, time / 2)),
     )
-    assert np.array_equal(both[:16], found) and np.allclose(both[16:], 2 * found)
+    assert np.array_equal(both[:16], jumps) and np.allclose(both[16:], 2 * jumps)
 
 
-# On what it depends.
+# Independence.
 
 
 @pytest.fixture(scope="module")
@@ -192,55 +192,58 @@ def two(models: ModelSet, config: FitConfig) -> tuple[Labels, FitResult]:
     return labels, Fitter(models, config).fit("male", *labels, frames_of(23, 40))
 
 
-def test_sequences_are_alike_in_any_company(
+def test_sequences_are_the_same_in_any_batch(
     two: tuple[Labels, FitResult], models: ModelSet, config: FitConfig
 ) -> None:
-    labels, found = two
+    labels, result = two
     threads = torch.get_num_threads()
-    second = [x[23:] for x in labels]
-    alone = Fitter(models, config).fit("male", *second, Frames(np.full(40, 5), 7.5 + np.arange(40) / RATE))
-    # The times of day are other floats: what lies between two of them is almost the same.
-    assert_same_fit(alone, rows(found, slice(23, None)))
+    second = map_labels(lambda x: x[23:], labels)
+    alone = Fitter(models, config).fit(
+        "male", *second, FrameIndex(np.full(40, 5), 7.5 + np.arange(40) / RATE)
+    )
+    # Other times are other floats, with almost the same differences.
+    assert_same_fit(alone, rows(result, slice(23, None)))
     alone = Fitter(models, config).fit("male", *second, frames_of(40))
-    assert_same_bits(alone, rows(found, slice(23, None)))
-    # Rows of both sequences in turns, in batches of 8, by two threads.
+    assert_same_bits(alone, rows(result, slice(23, None)))
+    # Rows of both sequences interleaved, in batches of 8, by two threads.
     turns = torch.argsort(torch.cat((torch.arange(23) * 2.0, torch.arange(40) * 1.1)), stable=True)
     frames = frames_of(23, 40)
-    given = Frames(frames.sequence[turns], frames.time[turns])
+    index = FrameIndex(frames.sequence[turns], frames.time[turns])
     try:
         torch.set_num_threads(2)
         small = Fitter(models, replace(config, batch=8))
-        turned = small.fit("male", *(x[turns] for x in labels), given)
+        turned = small.fit("male", *map_labels(lambda x: x[turns], labels), index)
     finally:
         torch.set_num_threads(threads)
-    assert_same_bits(turned, rows(found, turns))
+    assert_same_bits(turned, rows(result, turns))
 
 
 def test_a_refused_step_leaves_other_sequences_alone(
     models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a free root, whose translation each evaluation moves: to the bit."""
+    """To the bit; with a free root, whose translation each evaluation changes."""
     labels, frames = joined(motion(4, 1), motion(6, 2)), frames_of(4, 6)
     fitter = Fitter(models, replace(config, root="free"))
-    found = fitter.fit("male", *labels, frames)
-    accept = _Steps._no_worse
+    result = fitter.fit("male", *labels, frames)
+    accept = _SequenceSteps._no_worse
     monkeypatch.setattr(
-        _Steps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v)
+        _SequenceSteps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v)
     )
     refused = fitter.fit("male", *labels, frames)
-    assert (rows(refused, slice(4)).poses != rows(found, slice(4)).poses).any()
-    assert_same_bits(rows(refused, slice(4, None)), rows(found, slice(4, None)))
+    assert (rows(refused, slice(4)).poses != rows(result, slice(4)).poses).any()
+    assert_same_bits(rows(refused, slice(4, None)), rows(result, slice(4, None)))
 
 
 @pytest.mark.parametrize("root", ["frozen", "free"])
-def test_sequences_start_from_the_moments_of_where_late_frames_are(
+def test_sequences_start_from_the_last_moments_of_late_frames(
     models: ModelSet, config: FitConfig, root: str
 ) -> None:
-    """All are late here: the last moments that are kept are those of where they end, to the bit."""
+    """All frames are late here: the last moments that are kept are those at their end, to the bit."""
     late = replace(config.passes, converged_gain=0.0, converged_floor=0.0)
     fitter = Fitter(models, replace(config, passes=late, retries=1, root=root))  # type: ignore[arg-type]
     (pair,) = fitter.prepare("male")
-    batch, kept = pair.start(*motion(4, 1)[:2]), []
+    kept: list[PassMoments] = []
+    batch = pair.start(*motion(4, 1)[:2])
     schedule = pair.schedule.with_betas_held()
     schedule.run(batch, lambda: None, kept.append)
     assert torch.equal(batch.origin, batch.q)
@@ -253,59 +256,63 @@ def test_sequences_start_from_the_moments_of_where_late_frames_are(
 def test_rows_of_no_sequence_are_fitted_alone(
     two: tuple[Labels, FitResult], models: ModelSet, config: FitConfig
 ) -> None:
-    labels, found = two
-    some = motion(5, 4, extreme=0.0)
+    labels, result = two
+    single = motion(5, 4, extreme=0.0)
     frames = frames_of(23, 40)
-    mixed = Frames(np.concatenate((frames.sequence, [-1] * 5)), np.concatenate((frames.time, [np.nan] * 5)))
+    mixed = FrameIndex(
+        np.concatenate((frames.sequence, [-1] * 5)), np.concatenate((frames.time, [np.nan] * 5))
+    )
     fitter = Fitter(models, config)
-    both = fitter.fit("male", *joined(labels, some), mixed)
-    alone = fitter.fit("male", *some)
+    both = fitter.fit("male", *joined(labels, single), mixed)
+    alone = fitter.fit("male", *single)
     assert_same_bits(rows(both, slice(63, None)), alone)
-    assert_same_bits(rows(both, slice(63)), found)
+    assert_same_bits(rows(both, slice(63)), result)
     independent = Fitter(models, replace(config, temporal=None))
-    assert_same_bits(independent.fit("male", *some, frames_of(5)), alone)
-    assert_same_bits(fitter.fit("male", *some, Frames(np.full(5, -1), np.zeros(5))), alone)
+    assert_same_bits(independent.fit("male", *single, frames_of(5)), alone)
+    assert_same_bits(fitter.fit("male", *single, FrameIndex(np.full(5, -1), np.zeros(5))), alone)
 
 
 def test_backends_agree(backend: Backend, models: ModelSet, config: FitConfig) -> None:
-    """Everyday people; on extreme ones the last bit of a sum may decide on which side of a ridge a frame is."""
+    """Everyday people; for extreme ones the last bit of a sum may decide on which side of a ridge a frame is."""
     labels = motion(20, 6, extreme=0.0)
     own = Fitter(models, config).fit("male", *labels, frames_of(20))
-    found = Fitter(models, config, backend=backend).fit("male", *labels, frames_of(20))
-    assert_same_fit(found, own)
+    result = Fitter(models, config, backend=backend).fit("male", *labels, frames_of(20))
+    assert_same_fit(result, own)
 
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_threads_that_share_a_group_change_nothing(models: ModelSet, config: FitConfig, threads: int) -> None:
     labels = motion(9, 8)
-    found = [
+    result = [
         Fitter(models, config, backend=make_backend("cpu", lanes, n)).fit("male", *labels, frames_of(9))
         for lanes, n in ((1, 1), (1, threads))
     ]
-    assert_same_bits(*found)
+    assert_same_bits(*result)
 
 
 def test_a_frame_that_is_not_finite_is_left_out(
     two: tuple[Labels, FitResult], models: ModelSet, config: FitConfig
 ) -> None:
-    """Its neighbours are tied to each other, across the gap; to the bit as if it were not there."""
+    """Its neighbours are tied to each other across the gap: to the bit as if the frame were missing."""
     labels, _ = two
-    broken = [x.clone() for x in labels]
+    broken = map_labels(Tensor.clone, labels)
     broken[0][30, 4, 1] = torch.nan
     fitter, frames = Fitter(models, config), frames_of(23, 40)
-    found = fitter.fit("male", *broken, frames)
+    result = fitter.fit("male", *broken, frames)
     kept = torch.cat((torch.arange(30), torch.arange(31, 63)))
-    without = fitter.fit("male", *(x[kept] for x in labels), Frames(frames.sequence[kept], frames.time[kept]))
-    assert not found.finite[30] and not found.converged[30]
-    assert_same_bits(rows(found, kept), without)
+    without = fitter.fit(
+        "male", *map_labels(lambda x: x[kept], labels), FrameIndex(frames.sequence[kept], frames.time[kept])
+    )
+    assert not result.finite[30] and not result.converged[30]
+    assert_same_bits(rows(result, kept), without)
     none = fitter.fit(
         "male", torch.full((3, 24, 3), torch.nan), torch.zeros(3, 10), torch.zeros(3, 3), frames_of(3)
     )
     assert not none.finite.any()
 
 
-def test_what_lies_apart_in_time_is_tied_less(models: ModelSet, config: FitConfig) -> None:
-    """The same frames at 30 Hz and a second apart: then they are fitted as if alone, but for their betas."""
+def test_frames_apart_in_time_are_tied_less(models: ModelSet, config: FitConfig) -> None:
+    """The same frames at 30 Hz and a second apart: the latter are fitted as if alone, except for their betas."""
     labels = motion(30, 7)
     fitter = Fitter(models, config)
     alone = fitter.fit("male", *labels).poses
@@ -320,16 +327,16 @@ def test_what_lies_apart_in_time_is_tied_less(models: ModelSet, config: FitConfi
 
 
 def test_betas_are_shared(models: ModelSet, config: FitConfig) -> None:
-    """The mean of labels that differ; of neutral ones, what fits some frames best (`test_common_betas`)."""
+    """The mean of different betas; for neutral labels the best betas for some frames (see `test_common_betas`)."""
     labels = motion(12, 1, extreme=0.0)
     labels[1][:, 0] += torch.linspace(-0.3, 0.3, 12)
     fitter = Fitter(models, config)
     gendered = fitter.fit("male", *labels, frames_of(12)).betas
     assert (gendered - gendered[0]).abs().max() == 0
     assert (gendered[0] - labels[1].mean(0)).abs().max() < 1e-6
-    few = replace(config, temporal=replace(config.temporal, beta_frames=3))  # type: ignore[type-var]
-    neutral = Fitter(models, few).fit("neutral", *labels, frames_of(12)).betas
-    refined = fitter.fit("neutral", *(x[[0, 6, 11]] for x in labels)).betas
+    three = replace(config, temporal=replace(config.temporal, beta_frames=3))  # type: ignore[type-var]
+    neutral = Fitter(models, three).fit("neutral", *labels, frames_of(12)).betas
+    refined = fitter.fit("neutral", *map_labels(lambda x: x[[0, 6, 11]], labels)).betas
     assert (neutral - neutral[0]).abs().max() == 0
     assert (neutral[0] - refined.mean(0)).abs().max() < (refined - refined[0]).abs().max()
     # The same frames, as labels of the person.
@@ -347,25 +354,25 @@ def test_a_sequence_has_one_gender(models: ModelSet, config: FitConfig) -> None:
     )
     expected = better_sequences(male, female, frames.sequences())
     assert_same_bits(best, expected)
-    for mine in frames.sequences():
-        sums = [float(r.objective[mine].double().mean()) for r in (male, female)]
-        assert best.female[mine].all() if sums[1] < sums[0] else not best.female[mine].any()
+    for index in frames.sequences():
+        sums = [float(r.objective[index].double().mean()) for r in (male, female)]
+        assert best.female[index].all() if sums[1] < sums[0] else not best.female[index].any()
 
 
 def test_frames_are_those_of_the_rows(models: ModelSet, config: FitConfig) -> None:
     labels = motion(3, 1)
     with pytest.raises(ValueError, match="frames: expected those of 3 rows, found 4"):
         Fitter(models, config).fit("male", *labels, frames_of(4))
-    nobody = Fitter(models, config).fit(
-        "male", *(x[:0] for x in labels), Frames(np.zeros(0, np.int64), np.zeros(0))
+    empty = Fitter(models, config).fit(
+        "male", *map_labels(lambda x: x[:0], labels), FrameIndex(np.zeros(0, np.int64), np.zeros(0))
     )
-    assert len(nobody.poses) == 0
+    assert len(empty.poses) == 0
 
 
 def test_short_sequences(models: ModelSet, config: FitConfig) -> None:
     """One frame is tied to nothing."""
     labels = joined(motion(1, 1), motion(2, 2))
-    found = Fitter(models, config).fit("male", *labels, frames_of(1, 2))
-    alone = Fitter(models, config).fit("male", *(x[:1] for x in labels))
-    assert found.converged.all()
-    assert (found.poses[:1] - alone.poses).abs().max() < 1e-2
+    result = Fitter(models, config).fit("male", *labels, frames_of(1, 2))
+    alone = Fitter(models, config).fit("male", *map_labels(lambda x: x[:1], labels))
+    assert result.converged.all()
+    assert (result.poses[:1] - alone.poses).abs().max() < 1e-2

@@ -24,7 +24,7 @@ from skelfit.learning.data.person_crops import Square, read_crop
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.inference.intrinsics import exif_focal, from_diagonal, plugged_in
 from skelfit.learning.inference.person_boxes import whole_photo
-from skelfit.learning.inference.photos import Looking, Photo, look
+from skelfit.learning.inference.photos import PhotoFile, PhotoSettings, prepare_photo
 from skelfit.shards.row_statistics import Summary
 
 SIDE = 32
@@ -122,8 +122,10 @@ def everyones(data: bytes, folder: Path) -> dict[str, np.ndarray]:
     (crop,) = cut_crops(check_image(data, "any"), [CropBox(16, 16, SIDE)], config)
     assert crop.data is not None
     (folder / "a.png").write_bytes(data)
-    seen = look(Photo(folder / "a.png", "a"), Looking(whole_photo, from_diagonal, 1.0, crop=64))
-    (shot,) = seen.shots
+    seen = prepare_photo(
+        PhotoFile(folder / "a.png", "a"), PhotoSettings(whole_photo, from_diagonal, 1.0, crop=64)
+    )
+    (shot,) = seen.inputs
     return {
         "convert": rgb_of(crop.data),
         "loader": np.asarray(read_crop(data, IDENTITY, Square(16, 16, SIDE), 64), int),
@@ -241,7 +243,7 @@ def test_predict_turns_deep_pixels_and_keeps_their_exif(tmp_path: Path) -> None:
             seen.append((photo.getexif().get(271), exif_focal(photo)))
             return from_diagonal(photo)
 
-        (one,) = (look(Photo(path, "a"), Looking(whole_photo, find, 1.0, crop=32)),)
+        (one,) = (prepare_photo(PhotoFile(path, "a"), PhotoSettings(whole_photo, find, 1.0, crop=32)),)
         assert one.image is not None
         shown = rgb_of(one.image)[..., 0]
         assert np.abs(shown - np.rot90(rgb_of(SHADED["8-bit PNG"])[:20, :, 0], -1)).max() <= 1

@@ -25,12 +25,12 @@ def test_singular_values_come_to_about_one(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
 def test_steps_are_those_of_torch(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    start, pulls = torch.randn(shape), torch.randn(4, *shape)
+    start, gradients = torch.randn(shape), torch.randn(4, *shape)
     ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
     mine = Muon([ours], 0.1)
     oracle = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.0)
-    for pull in pulls:
-        ours.grad, theirs.grad = pull.clone(), pull.clone()
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
         mine.step()
         oracle.step()
     assert (theirs - start).abs().max() > 0.05
@@ -39,7 +39,7 @@ def test_steps_are_those_of_torch(shape: tuple[int, int]) -> None:
 
 def test_convolutions_are_matrices_of_their_outputs() -> None:
     torch.manual_seed(0)
-    conv = nn.Conv2d(5, 8, 3, bias=False).to(memory_format=torch.channels_last)
+    conv = nn.Conv2d(5, 8, 3, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     flat = conv.weight.detach().flatten(1).clone().requires_grad_()
     optimizers = Muon([conv.weight], 0.1), Muon([flat], 0.1)
     for _ in range(3):
@@ -50,7 +50,7 @@ def test_convolutions_are_matrices_of_their_outputs() -> None:
     torch.testing.assert_close(conv.weight.flatten(1), flat)
 
 
-def test_who_learns_how() -> None:
+def test_which_optimizer_updates_which_weight() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 2))
     network[3].bias.requires_grad_(False)
     adam, muon = optimizers_of(network, OptimizerConfig(learning_rate=0.1, muon=0.2))

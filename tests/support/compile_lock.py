@@ -30,4 +30,4 @@ def compile_once() -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
             return compile_(module, *args, **options)
 
-    Module._compile = locked
+    Module._compile = locked  # type: ignore[assignment, method-assign]

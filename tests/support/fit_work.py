@@ -1,7 +1,7 @@
-"""What the fit of some people asks for, person by person: `python tests/support/fit_work.py FOLDER PEOPLE`.
+"""Operations and bytes of fits: `python tests/support/fit_work.py FOLDER PEOPLE`.
 
-Prints JSON: MFLOP and MB of each kind of poses, the mean and the most of a person, and the mean by kernel. FOLDER is
-for the compiled kernels. Each is fitted alone, which changes no answer.
+Prints JSON: MFLOP and MB per person for each kind of poses, mean and maximum, and the mean by kernel. FOLDER is for the
+compiled kernels. Each person is fitted alone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from skelfit.fitting.fitter import Fitter
 from skelfit.resources.catalog import PIPELINES
 
 
-class _ByKernel:
-    """Shares out the count among the kernels."""
+class _WorkByKernel:
+    """Adds up the counts of each kernel."""
 
     def __init__(self) -> None:
         self.flops: dict[str, int] = defaultdict(int)
@@ -41,14 +41,14 @@ class _ByKernel:
         self.before = now
 
 
-def main(folder: str, count_of_people: str) -> None:
-    """Count."""
-    people = int(count_of_people)
+def main(folder: str, number: str) -> None:
+    """Fit people one by one and print the counts."""
+    people = int(number)
     kernel_work.start(Path(folder))
-    count = _ByKernel()
+    count = _WorkByKernel()
     fitter = Fitter(open_models(), load_pipeline(PIPELINES.find("hmr-skel")).fit, backend=count.backend)
     fitter.prepare("neutral")
-    found = {}
+    report = {}
     for poses, labels in make_labels(people, "neutral").items():
         count.flops.clear()
         count.moved.clear()
@@ -61,13 +61,13 @@ def main(folder: str, count_of_people: str) -> None:
             persons.append((now.flops - before.flops, now.moved - before.moved))
         assert kernel_work.counted().lost == 0
         flops, moved = zip(*persons, strict=True)
-        found[poses] = {
+        report[poses] = {
             "mflop": {"mean": sum(flops) / people / 1e6, "most": max(flops) / 1e6},
             "mbyte": {"mean": sum(moved) / people / 1e6, "most": max(moved) / 1e6},
             "mflop_by_kernel": {name: value / people / 1e6 for name, value in count.flops.items()},
             "mbyte_by_kernel": {name: value / people / 1e6 for name, value in count.moved.items()},
         }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from skelfit.conversion.run_lock import LOCK_NAME, RECORD_NAME
 from skelfit.conversion.run_plan import LabelFile, Run, ShardTask
 from skelfit.conversion.shard_task import ShardResult, run_shard
 from skelfit.fitting.fit_result import FitResult
-from skelfit.fitting.sequences.frame_index import Frames
+from skelfit.fitting.sequences.frame_index import FrameIndex
 from skelfit.images.tar_index import INDEX_NAME, build_index
 from skelfit.labels.label_store import build_store, store_info
 
@@ -61,7 +61,7 @@ class FakeFitter:
     delay: float = 0.0
     stages: int = 2
     calls: int = 0
-    frames: list[Frames | None] = field(default_factory=list)  # of each call
+    frames: list[FrameIndex | None] = field(default_factory=list)  # of each call
 
     def fit(
         self,
@@ -69,7 +69,7 @@ class FakeFitter:
         pose: torch.Tensor,
         betas: torch.Tensor,
         transl: torch.Tensor,
-        frames: Frames | None = None,
+        frames: FrameIndex | None = None,
     ) -> FitResult:
         self.calls += 1
         self.frames.append(frames)

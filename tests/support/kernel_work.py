@@ -1,6 +1,6 @@
-"""Operations and bytes of kernels, counted while they run on a CPU for one person; in a process of its own.
+"""Counts operations and bytes of kernels while they run on a CPU for one person, in a process of its own.
 
-A program calls `start` before any kernel is compiled: the count is compiled into them.
+A program calls `start` before any kernel is compiled, because the counters are compiled into the kernels.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _FIXED = 0x100000  # MAP_FIXED_NOREPLACE
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What was done since `start`."""
+class KernelWork:
+    """Operations and bytes since `start`."""
 
     flops: int
     asked: int  # bytes that were read and written
@@ -38,7 +38,7 @@ class Counted:
 
 
 def start(folder: Path) -> None:
-    """Compile what comes with a count in it, in this folder."""
+    """From now on compile kernels with counters, into this folder."""
     start_warp()
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
@@ -46,21 +46,21 @@ def start(folder: Path) -> None:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED
     size = 8 * len(_NAMES) + _TABLE
     if libc.mmap(ADDRESS, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != ADDRESS:
-        raise OSError(ctypes.get_errno(), "no memory for the count")
+        raise OSError(ctypes.get_errno(), "no memory for the counters")
     lanes = Path(skelfit.fitting.backends.kernels.__path__[0]) / "lanes.h"
     text = Path(__file__).with_name("counting.h").read_text()
-    header = folder / "skelfit_lanes_counting.h"  # by this name a backend knows that Warp has been started
+    header = folder / "skelfit_lanes_counting.h"  # a backend takes this name as a sign that Warp has started
     header.write_text(text.replace("@LANES@", str(lanes)).replace("@ADDRESS@", hex(ADDRESS)))
     wp.config.kernel_cache_dir = str(folder)
     wp.config.cpu_compiler_flags = f"-march=native -include {header}"
 
 
 def begin_launch() -> None:
-    """What was read before has to be read again: call it before each launch."""
+    """Forget which addresses were touched; call it before each launch."""
     ctypes.memset(ADDRESS + 8 * len(_NAMES), 0, _TABLE)
 
 
-def counted() -> Counted:
+def counted() -> KernelWork:
     """The count so far."""
     numbers = (ctypes.c_uint64 * len(_NAMES)).from_address(ADDRESS)
-    return Counted(**dict(zip(_NAMES, map(int, numbers), strict=True)))
+    return KernelWork(**dict(zip(_NAMES, map(int, numbers), strict=True)))

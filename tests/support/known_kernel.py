@@ -1,4 +1,4 @@
-"""A kernel whose operations and bytes are known: ten products, scaled and summed, a root, a choice, a difference."""
+"""A kernel with known operations and bytes: ten scaled products and their sum, a root, a choice, a difference."""
 
 import warp as wp
 

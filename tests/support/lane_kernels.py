@@ -1,4 +1,6 @@
-"""What the tests of the lane kernels share: how a CPU compiles them, and who is in which lane."""
+"""Shared by tests of the lane kernels: compilation for this CPU, and the people in each lane."""
+
+from typing import Any
 
 import numpy as np
 import warp as wp
@@ -14,7 +16,7 @@ def prepare() -> None:
     wp.config.enable_cpu_blocks = True
 
 
-def rows_of(people: int, lanes: int) -> wp.array:
-    """Who is in each lane of each group, (G, lanes); the last person again and again, until the last group is whole."""
+def rows_of(people: int, lanes: int) -> Any:
+    """The person in each lane of each group, (G, lanes); the last person repeats until the last group is whole."""
     rows = np.arange(-(-people // lanes) * lanes, dtype=np.int32).clip(max=people - 1)
     return wp.array(rows.reshape(-1, lanes), dtype=int, device="cpu")

@@ -1,4 +1,4 @@
-"""What the tests catch: 45 faults, put into a copy of the project one at a time, each with the tests that must fail.
+"""What the tests catch: 46 faults, put into a copy of the project one at a time, each with the tests that must fail.
 
     python tests/support/mutations.py                     all of them
     python tests/support/mutations.py --only 3 17         some
@@ -48,30 +48,32 @@ MUTATIONS = (
              "conversion/test_sequences.py"),
     Mutation("shards/label_vector.py", "        offset += f.size\n    return parts",
              "        offset += f.shape[0]\n    return parts", "shards/test_shards.py exports/test_skel_cf_export.py"),
-    Mutation("learning/cameras.py", "depth = 2 / (side * s)", "depth = 1 / (side * s)", "learning/test_camera.py learning/test_train_losses.py"),
+    Mutation("learning/cameras.py", "depth = 2 / (side * s)", "depth = 1 / (side * s)", "learning/test_cameras.py learning/test_losses.py"),
     # --- the fit ---
     Mutation("fitting/baseline/naive_step.py", "torch.diag_embed(damping[:, None] * diagonal + floor)",
              "torch.diag_embed(0 * diagonal + floor)", "fitting/test_reference_solver.py"),
-    Mutation("fitting/baseline/naive_objective.py", "self.limit_weight**0.5 * excess", "self.limit_weight * excess", "fitting/test_reference.py"),
+    Mutation("fitting/terms/objective_term.py", "self.residuals(state).square()", "self.residuals(state).abs()",
+             "fitting/test_fit.py", "objective_are_those"),
+    Mutation("fitting/baseline/naive_objective.py", "limits.weight**0.5 * limits", "limits.weight * limits", "fitting/test_reference.py"),
     Mutation("fitting/backends/backend.py", 'f"skelfit_lanes_{hashlib.sha256(text).hexdigest()[:16]}.h"', '"skelfit_lanes_.h"',
              "fitting/backends/test_backend.py", "edited_header"),
     Mutation("fitting/backends/kernels/moments.py", "(m(x, x) + m(y, y) + m(z, z))", "(m(x, x) + m(y, y))", "fitting/backends/test_vertex_passes.py",
              "definitions"),
     Mutation("fitting/backends/kernels/damped_step.py", "e0 += m(damping, newton.hessian[h, i, i]) + floor", "e0 += floor",
-             "fitting/backends/test_levenberg_marquardt.py", "damped_steps"),
+             "fitting/backends/test_damped_step.py", "damped_steps"),
     # Threads go on before the others have written their part of a row.
     Mutation("fitting/backends/kernels/damped_step.py", "        sync()\n        pivot = newton.row[s, i]\n", "        pivot = newton.row[s, i]\n",
-             "fitting/backends/test_levenberg_marquardt.py", "damped_steps and 1x4"),
+             "fitting/backends/test_damped_step.py", "damped_steps and 1x4"),
     # One person ends the steps of the whole group.
     Mutation("fitting/backends/kernels/levenberg_marquardt.py", "if any_positive(going):", "if going[0] > 0.0:", "fitting/backends/test_levenberg_marquardt.py",
-             "rests and 16x1"),
-    Mutation("fitting/backends/kernels/objective.py", "weight * m(off, x)", "m(off, x)", "fitting/backends/test_levenberg_marquardt.py",
+             "resting and 16x1"),
+    Mutation("fitting/backends/kernels/joint_priors.py", "weight * m(off, x)", "m(off, x)", "fitting/backends/test_levenberg_marquardt.py",
              "evaluation and joints and 16x1"),
     # Who fills up the last group is also in another one, and takes its steps twice.
     Mutation("fitting/passes.py", "np.repeat(rows[-1:], short)", "np.repeat(rows[:1], short)", "fitting/backends/test_levenberg_marquardt.py",
-             "company and 16x1"),
-    Mutation("fitting/terms/shoulder_targets.py", "found - found.mean() + 1 / len(mine)", "found", "fitting/test_anatomy.py",
-             "joints_are_found"),
+             "on_the_batch and 16x1"),
+    Mutation("fitting/terms/shoulder_targets.py", "solution - solution.mean() + 1 / len(near)", "solution", "fitting/test_anatomy.py",
+             "joints_are_located"),
     Mutation("fitting/backends/kernels/mesh_alignment.py", "c[4] = m11 - m(a1, b1)", "c[4] = m11",
              "fitting/test_mesh_start.py"),
     # --- labels, images, filters ---
@@ -120,12 +122,12 @@ MUTATIONS = (
     Mutation("exports/dataset_card/card_facts.py", 'if row["sequence"] is not None:', 'if row["sequence"] is None:', "exports/test_dataset_card.py"),
     # --- training and prediction ---
     Mutation("learning/data/person_stream.py", "return names[part.number :: part.of], ALL", "return names[part.number :], ALL",
-             "learning/test_loader_data.py"),
+             "learning/test_data_loader.py"),
     Mutation("learning/backbones/heatmaps.py", "(labels[..., :2].abs() <= VIEW / 2).all(-1)",
-             "(labels[..., :2].abs() <= VIEW).all(-1)", "learning/test_train_network.py learning/test_train_losses.py"),
-    Mutation("learning/training/trainer.py", "mean.lerp_(new, 1 - kept)", "mean.lerp_(new, kept)", "learning/test_train_loop.py",
+             "(labels[..., :2].abs() <= VIEW).all(-1)", "learning/test_skel_cf_network.py learning/test_losses.py"),
+    Mutation("learning/training/trainer.py", "mean.lerp_(new, 1 - kept)", "mean.lerp_(new, kept)", "learning/test_trainer.py",
              "mean_of_the_weights"),
-    Mutation("learning/data/process_group.py", "        return values / self.part.of", "        return values", "learning/test_train_loop.py",
+    Mutation("learning/data/process_group.py", "        return total / self.part.of", "        return total", "learning/test_training_loop.py",
              "two_processes"),
     # --- rules about the sources ---
     Mutation("bodies/angle_continuity.py", "import numpy as np\n", "import click\nimport numpy as np\n", "test_architecture.py"),

@@ -1,13 +1,12 @@
-"""The rules of the fit's Levenberg-Marquardt solver, written down naively: what kernels are compared with.
+"""The rules of the fit's Levenberg-Marquardt solver in plain code: the reference for the kernels.
 
 It minimises value(x) of a batch of unrelated problems x (B, n). Damping, step bound and the decision to accept are each
 problem's own. A failure is a status, never an exception: a problem whose matrix cannot be factored takes a damped
 gradient step, and one whose value is not finite keeps its last finite x.
 
-- A step is that of `reference_solver.damped_step`.
-- It is bounded by the move, which follows a manifold: an unbounded Gauss-Newton step of an angle can land whole turns
-  away.
-- A problem rests, for good, when a step with little damping promises to gain no more than `tolerance` of its value.
+- A step is that of `naive_step.damped_step`.
+- The move bounds it: an unbounded Gauss-Newton step of an angle can land whole turns away.
+- A problem rests, for good, when a step with little damping predicts a decrease below `tolerance` of its value.
 - A step is accepted when it does not raise the value by more than its rounding.
 """
 
@@ -26,7 +25,7 @@ from skelfit.config.fit_settings import SolverConfig
 from skelfit.fitting.baseline.naive_objective import Evaluation
 from skelfit.fitting.baseline.naive_step import damped_step, promised_decrease
 
-# Where a step (B, n), bounded, leads from x (B, n).
+# Moves x (B, n) by a step (B, n), bounded.
 Move = Callable[[Tensor, Tensor], Tensor]
 
 _DEFAULTS = SolverConfig()
@@ -34,11 +33,11 @@ _DEFAULTS = SolverConfig()
 
 @dataclass(frozen=True)
 class Solution:
-    """Where the solver stopped."""
+    """The result of the solver."""
 
     x: Tensor  # (B, n)
     value: Tensor  # (B,)
-    decrease: Tensor  # (B,) decrease of the value that one more undamped step promises; 0 at a minimum
+    decrease: Tensor  # (B,) predicted decrease of one more undamped step; 0 at a minimum
     accepted: Tensor  # (B,) int64, number of accepted steps
     damping: Tensor  # (B,) of the next step, had there been one
 
@@ -57,8 +56,8 @@ def levenberg_marquardt(
     damping = torch.full_like(state.value, config.damping) if damping is None else damping
     accepted = torch.zeros_like(state.value, dtype=torch.int64)
     for _ in range(steps):
-        step, promised = damped_step(state, damping)
-        resting = (promised <= tolerance * state.value) & (damping <= config.damping_at_rest)
+        step, predicted = damped_step(state, damping)
+        resting = (predicted <= tolerance * state.value) & (damping <= config.damping_at_rest)
         trial_x, moving = apply_step(x, step), ~resting
         trial = evaluate(trial_x)
         noise = config.noise * torch.finfo(x.dtype).eps * state.value
@@ -71,7 +70,7 @@ def levenberg_marquardt(
 
 
 def _chosen(better: Tensor, trial: Evaluation, state: Evaluation) -> Evaluation:
-    """Of each problem the trial where that is better."""
+    """The trial of each problem where it is better, else the state."""
 
     def choose(one: Tensor, other: Tensor) -> Tensor:
         return torch.where(better.view(-1, *(1,) * (one.dim() - 1)), one, other)
@@ -100,10 +99,10 @@ def straight(max_step: float) -> Move:
 def joint_move(
     dofs: Tensor, limits: np.ndarray, max_step: float, max_beta_step: float = _DEFAULTS.max_beta_step
 ) -> Move:
-    """Of active DoFs (n,), and of betas after them: ball joints along rotations, the others straight.
+    """The move of active DoFs (n,), and of betas after them: ball joints follow rotations, the others add the step.
 
-    No joint turns further than max_step (rad), no beta goes further than max_beta_step; limits (46, 2) rad choose
-    between the two triples of angles of a rotation. So large opposite angles at an Euler pole count as the small turn
+    No joint turns by more than max_step (rad), no beta changes by more than max_beta_step. limits (46, 2) rad choose
+    between the two Euler triples of a rotation. Large opposite angles at an Euler pole count as the small rotation
     that they are.
     """
     active = dofs.tolist()

@@ -1,14 +1,15 @@
-"""Objectives of people that bodies make: what a kernel evaluates, and what the reference says of it.
+"""Objectives of people with known bodies, for kernels and for the reference.
 
 goal = KINDS[kind](model)      of a SkelModel in float64; its tensors, made float32, are a kernel's input
 x = near(goal)                 variables to evaluate at
-goal.evaluate(x, exact=True)   what has to come out
+goal.evaluate(x, exact=True)   the expected result
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from skelfit.bodies.dofs import DOF_JOINT, NUM_DOFS, STAGE_JOINTS, dof_limits
 from skelfit.bodies.skel import SkelModel
-from skelfit.fitting.baseline.naive_objective import Reference
-from skelfit.fitting.terms.shoulder_targets import JointGoal
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
+from skelfit.fitting.terms.shoulder_targets import JointTargets
 
 # m per rad: two that share a DoF, and one of three.
 TIES = ({28: 0.3, 31: -0.2}, {28: 0.1, 32: 0.2}, {27: 0.2, 30: -0.3, 33: 0.1})
@@ -30,8 +31,8 @@ def dofs_of(part: str) -> Tensor:
     return torch.tensor([i for i, j in enumerate(DOF_JOINT) if j in STAGE_JOINTS[part]])
 
 
-def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: object) -> Reference:
-    """Two people of some shape and pose, a target that is neither, unequal vertices, narrow limits."""
+def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: Any) -> NaiveObjective:
+    """Two people, a target of other shape and pose, unequal weights of vertices, narrow limits."""
     source = torch.Generator().manual_seed(3)
 
     def normal(*shape: int) -> Tensor:
@@ -41,7 +42,7 @@ def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: ob
     shape, q = normal(COUNT, model.num_betas), 0.4 * normal(COUNT, NUM_DOFS)
     target = few.forward(few.shape(shape + 0.3), q + 0.1 * normal(COUNT, NUM_DOFS))
     om = 0.5 + torch.rand(len(few.v_template), generator=source, dtype=torch.float64)
-    base = Reference(
+    base = NaiveObjective(
         model=few,
         om=om / om.sum(),
         target=target.vertices,
@@ -55,11 +56,11 @@ def make(model: SkelModel, part: str = "all", *, betas: bool = False, **more: ob
     return replace(base, **more)
 
 
-def shoulders(goal: Reference) -> JointGoal:
-    """The shoulders a little beside where they are."""
+def shoulders(goal: NaiveObjective) -> JointTargets:
+    """Targets a little beside the shoulders."""
     joints = (14, 15, 19, 20)
     at = goal.model.forward(goal.model.shape(goal.betas), goal.q).joints[:, list(joints)]
-    return JointGoal(joints, at + 0.03, JOINT_WEIGHT)
+    return JointTargets(joints, at + 0.03, JOINT_WEIGHT)
 
 
 def ties() -> Tensor:
@@ -70,7 +71,7 @@ def ties() -> Tensor:
     return forms
 
 
-KINDS: dict[str, Callable[[SkelModel], Reference]] = {
+KINDS: dict[str, Callable[[SkelModel], NaiveObjective]] = {
     "pose": make,
     "lower body": lambda m: make(m, "lower_body"),
     "held": lambda m: make(m).hold(),
@@ -90,8 +91,8 @@ KINDS: dict[str, Callable[[SkelModel], Reference]] = {
 }
 
 
-def held_root(model: SkelModel, betas: bool = False) -> Reference:
-    """A free root under its prior, and joints that are drawn to places beside it."""
+def held_root(model: SkelModel, betas: bool = False) -> NaiveObjective:
+    """A free root under its prior, and joint targets."""
     goal = make(
         model,
         "with_root",
@@ -103,7 +104,7 @@ def held_root(model: SkelModel, betas: bool = False) -> Reference:
     return replace(goal, joints=shoulders(goal))
 
 
-def near(goal: Reference) -> Tensor:
+def near(goal: NaiveObjective) -> Tensor:
     """Variables a little off the start, some of them beyond a limit."""
     x = goal.start
     x = x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)

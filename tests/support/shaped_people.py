@@ -1,4 +1,4 @@
-"""People with betas free beside the pose, as the tests of the kernels see them: moments from their definition."""
+"""People with free betas, and the moments of their skins by definition in float64."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DOUBLE = torch.float64
 
 
 class ShapedPeople:
-    """Some of some shape and pose, and a target that is neither; every so many of the vertices count."""
+    """People of any shape and pose with another target; every `stride`-th vertex counts."""
 
     def __init__(self, models: ModelSet, part: str, count: int, stride: int = 20) -> None:
-        source = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         self.model = SkelModel(models.skel_of("male"), dtype=DOUBLE)
         self.chosen = torch.arange(0, len(self.model.v_template), stride)
-        self.betas = torch.randn(count, 10, dtype=DOUBLE, generator=source)
-        self.q = 0.5 * torch.randn(count, NUM_DOFS, dtype=DOUBLE, generator=source)
+        self.betas = torch.randn(count, 10, dtype=DOUBLE, generator=generator)
+        self.q = 0.5 * torch.randn(count, NUM_DOFS, dtype=DOUBLE, generator=generator)
         if part == "all":
             self.q[:, :3] = 0
         target = self.model.forward(self.model.shape(self.betas + 0.3), self.q + 0.05).vertices
@@ -44,7 +44,7 @@ class ShapedPeople:
         return make_tree(part, np.argwhere(shared.numpy()))
 
     def take(self, rows: Tensor) -> ShapedPeople:
-        """Some of them; rows (k,) int64."""
+        """The people of rows (k,) int64."""
         few = copy(self)
         few.betas, few.q, few.target = self.betas[rows], self.q[rows], self.target[rows]
         return few
@@ -70,7 +70,7 @@ class ShapedPeople:
         return torch.cat((rest, torch.ones_like(rest[..., :1])), -1)[:, self.chosen]
 
     def moves(self) -> Tensor:
-        """(B, V, 3, 10) what betas move the skin by at the pass, the joints held."""
+        """(B, V, 3, 10) m per beta: motion of the skin at the pass, the joints held."""
         turned = torch.einsum("vj,bjrc->bvrc", self.weights, self.transforms(self.x)[..., :3])
         return turned @ self.model.shapedirs[self.chosen]
 
@@ -85,7 +85,7 @@ class ShapedPeople:
         return off.flatten(1) / len(self.chosen) ** 0.5
 
     def moments(self) -> dict[str, Tensor]:
-        """What the vertex pass finds, by the names in `QuadraticForm` and `BetaMoments`."""
+        """The moments of the vertex pass, by their names in `QuadraticForm` and `BetaMoments`."""
         a, b = (list(k) for k in self.tree.pairs.T)
         h, f = self.rest(), self.moves()
         active = self.weights[:, list(self.tree.joints)] / len(self.chosen) ** 0.5
@@ -103,7 +103,7 @@ class ShapedPeople:
         }
 
 
-def lanes_of(x: Tensor, lanes: int) -> wp.array:
+def lanes_of(x: Tensor, lanes: int) -> Any:
     """(B, ...) as lane vectors (B / lanes, ...)."""
     array = np.moveaxis(x.numpy().astype(np.float32).reshape(-1, lanes, *x.shape[1:]), 1, -1)
     return wp.array(np.ascontiguousarray(array), dtype=kernels_for(lanes).lanes.V, device="cpu")

@@ -74,7 +74,7 @@ def step_cases(n: int, dtype: torch.dtype = torch.float64) -> dict[str, StepCase
 
     jacobian = 0.1 * normal(4 * n, n) * 10 ** torch.linspace(-2.0, 0.0, n, dtype=torch.float64)
     good, gradient = 2 * jacobian.mT @ jacobian, 1e-3 * normal(n)
-    bend = 0.1 * torch.diag(good.diagonal())
+    second_order = 0.1 * torch.diag(good.diagonal())
     singular = good.clone()
     singular[1] = singular[0]
     singular[:, 1] = singular[:, 0]
@@ -88,12 +88,12 @@ def step_cases(n: int, dtype: torch.dtype = torch.float64) -> dict[str, StepCase
         "a model": StepCase(gradient, good, None, 1e-4, "matrix"),
         "undamped": StepCase(gradient, good, None, 1e-7, "matrix"),
         "much damped": StepCase(gradient, good, None, 1e7, "matrix"),
-        "a Hessian": StepCase(gradient, good, good + bend, 1e-4, "hessian"),
-        "an indefinite Hessian": StepCase(gradient, good, good - 1e3 * bend, 1e-4, "matrix"),
+        "a Hessian": StepCase(gradient, good, good + second_order, 1e-4, "hessian"),
+        "an indefinite Hessian": StepCase(gradient, good, good - 1e3 * second_order, 1e-4, "matrix"),
         "two equal columns": StepCase(gradient, singular, None, 1e-2, "matrix"),
         "a variable that moves nothing": StepCase(still, unmoved, None, 1e-4, "matrix"),
         "an indefinite model": StepCase(gradient, indefinite, None, 1e-4, "gradient"),
-        "indefinite both": StepCase(gradient, indefinite, indefinite - bend, 1e-4, "gradient"),
+        "indefinite both": StepCase(gradient, indefinite, indefinite - second_order, 1e-4, "gradient"),
         "no gradient": StepCase(torch.zeros_like(gradient), good, None, 1e-4, "matrix"),
     }
     return {

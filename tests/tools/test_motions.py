@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.smpl import SMPL_JOINT_NAMES
-from tools.studies.motions import NAMES, Motion, make_motion, make_motions, moves, with_noise
+from tools.studies.motions import NAMES, Motion, make_motion, make_motions, with_noise
+from tools.studies.moving_body import moves
 
 _JOINT = {name: k for k, name in enumerate(SMPL_JOINT_NAMES)}
 
@@ -19,8 +20,8 @@ def local(motion: Motion) -> np.ndarray:
 
 def steps_deg(motion: Motion) -> np.ndarray:
     """Turns (F-1,24,3) deg from frame to frame."""
-    found = local(motion)
-    turn = np.swapaxes(found[:-1], -1, -2) @ found[1:]
+    result = local(motion)
+    turn = np.swapaxes(result[:-1], -1, -2) @ result[1:]
     return np.degrees(Rotation.from_matrix(turn.reshape(-1, 3, 3)).as_rotvec()).reshape(-1, 24, 3)
 
 
@@ -50,13 +51,13 @@ def test_bodies_move_smoothly(name: str) -> None:
     assert fourth < 0.1
 
 
-def test_the_kick_is_as_fast_as_it_says() -> None:
+def test_the_speed_of_the_kick() -> None:
     motion = make_motion("kick")
     speed = motion.frame_rate * np.linalg.norm(steps_deg(motion)[:, _JOINT["r_knee"]], axis=-1)
     assert 1450 < speed.max() < 1600
 
 
-def test_the_spine_bends_as_one() -> None:
+def test_the_joints_of_the_spine_move_together() -> None:
     """In the dance every joint of the spine bends, extends and twists with the two others."""
     turns = Rotation.from_matrix(local(make_motion("dance"))[:, [3, 6, 9]].reshape(-1, 3, 3))
     angles = turns.as_euler("yzx").reshape(-1, 3, 3)
@@ -74,12 +75,12 @@ def test_the_turn_and_the_crawl_pass_the_poles_of_the_pelvis() -> None:
 
 def test_the_arm_circles_pass_the_pole_of_the_shoulder() -> None:
     """The humerus turns about x, y, z: it is at its pole where the arm points straight ahead."""
-    found = local(make_motion("arm circles"))
-    arm = (found[:, _JOINT["l_collar"]] @ found[:, _JOINT["l_shoulder"]])[..., 0]
+    result = local(make_motion("arm circles"))
+    arm = (result[:, _JOINT["l_collar"]] @ result[:, _JOINT["l_shoulder"]])[..., 0]
     assert arm[:, 2].max() > np.cos(np.radians(10))
 
 
-def test_noise_is_as_large_as_asked_for_and_leaves_the_motion() -> None:
+def test_noise_has_the_given_size() -> None:
     motion = make_motion("walk")
     noisy = with_noise(motion, 0.02, 0.01)
     off = (np.swapaxes(local(motion), -1, -2) @ local(noisy)).reshape(-1, 3, 3)

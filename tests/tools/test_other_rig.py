@@ -41,7 +41,7 @@ def parts(model: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return model["skin_template_v"], model["skin_weights"].toarray(), model["J_regressor_osim"].toarray()
 
 
-def test_both_rigs_are_others(raw: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_both_rigs_differ_from_the_open_body(raw: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for name, own in raw[0].items():
         one, two = parts(own), parts(raw[1][name])
         template, weights, regressor = two
@@ -92,9 +92,9 @@ def test_skel_rests_on_its_own_joints(raw: tuple[dict[str, Any], dict[str, Any]]
 def test_its_bodies_fit_each_other_about_as_the_open_bodys_do(other: ModelSet) -> None:
     fitter = Fitter(other, load_pipeline(PIPELINE).fit)
     labels = make_labels(16, "male")["everyday"]
-    found = fitter.fit("male", labels.pose, labels.betas, labels.transl)
-    assert found.converged.all()
-    assert 5 < found.pve_mm.mean() < 8 and found.pve_mm.min() > 2
+    result = fitter.fit("male", labels.pose, labels.betas, labels.transl)
+    assert result.converged.all()
+    assert 5 < result.pve_mm.mean() < 8 and result.pve_mm.min() > 2
 
 
 def test_the_command_writes_it(other: ModelSet, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import tools.studies.__main__
 import tools.studies.sequences as study
 from skelfit.bodies.dofs import NUM_DOFS, dof_index
 from skelfit.bodies.model_set import ModelSet
-from skelfit.cli import main
 from skelfit.verification.measures.joint_turns import LABEL_BODY, fit_rotations, label_rotations
+from tools.studies.__main__ import study_command
 from tools.studies.motion_measures import (
     jitter_deg,
     lag_frames,
@@ -25,7 +25,7 @@ from tools.studies.motion_measures import (
     opposite_share,
     speeds,
 )
-from tools.studies.motions import make_motion
+from tools.studies.motions import Motion, make_motion
 
 
 def turning(angles_deg: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_jitter_and_steps_of_known_turns() -> None:
     assert speeds(turning(3 * time), 0, 60.0) == pytest.approx(180, rel=1e-4)
 
 
-def test_no_euler_angle_enters() -> None:
+def test_measures_do_not_depend_on_euler_angles() -> None:
     """A shoulder whose angles jump to their twins, and by whole turns, stands still."""
     poses = torch.zeros(4, NUM_DOFS)
     x, y, z = (dof_index(f"shoulder_r_{axis}") for axis in "xyz")
@@ -68,8 +68,8 @@ def test_neither_the_root_nor_hands_of_labels_count() -> None:
     pose[1, 22:] = 1.0
     assert jitter_deg(label_rotations(pose, known), LABEL_BODY) == 0
     pose[2, 21, 0] = 0.1
-    found = jitter_deg(label_rotations(pose, known), LABEL_BODY)
-    assert found == pytest.approx(np.degrees(0.1) / 21, rel=1e-4)
+    result = jitter_deg(label_rotations(pose, known), LABEL_BODY)
+    assert result == pytest.approx(np.degrees(0.1) / 21, rel=1e-4)
 
 
 @pytest.mark.parametrize("late", [-2.0, -0.3, 0.0, 0.4, 1.0, 3.6])
@@ -82,7 +82,7 @@ def test_a_lag_is_measured_between_frames_too(late: float) -> None:
     assert lag_frames(bump(40 + late), bump(40)) == pytest.approx(late, abs=0.05)
 
 
-def test_opposite_bending_needs_both_joints() -> None:
+def test_opposite_flexion_needs_both_joints() -> None:
     poses = torch.zeros(5, NUM_DOFS)
     degrees = [
         ("extension", 8, -6),
@@ -97,7 +97,7 @@ def test_opposite_bending_needs_both_joints() -> None:
     assert opposite_share(poses) == pytest.approx(2 / 5)
 
 
-def test_what_is_missed_is_named() -> None:
+def test_missed_goals_are_named() -> None:
     good = {
         "label": {"jitter_deg": 1.0, "largest_step_deg": 10.0},
         "together": {"jitter_deg": 1.29, "largest_step_deg": 14.9, "lag_frames": 0.9},
@@ -116,15 +116,15 @@ def test_what_is_missed_is_named() -> None:
 def test_the_study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two motions, cut short."""
 
-    def cut(name: str, first: int, stop: int):  # type: ignore[no-untyped-def]
+    def cut(name: str, first: int, stop: int) -> Motion:
         whole = make_motion(name)
         return replace(whole, **{k: getattr(whole, k)[first:stop] for k in ("pose", "betas", "transl")})
 
     monkeypatch.setattr(tools.studies.__main__, "find_models", lambda _: models)
     monkeypatch.setattr(study, "make_motions", lambda: (cut("kick", 76, 106), cut("arm circles", 60, 90)))
     path = tmp_path / "study.json"
-    given = ["study", "sequences", "--device", "cpu", "--people", "24", "--json", str(path)]
-    result = CliRunner().invoke(main, given)
+    given = ["sequences", "--device", "cpu", "--people", "24", "--json", str(path)]
+    result = CliRunner().invoke(study_command, given)
     assert result.exit_code == 0, result.output
     kick, arms, long = json.loads(path.read_text())["records"]
     assert [r["sequence"] for r in (kick, arms, long)] == ["kick", "arm circles", "long run"]

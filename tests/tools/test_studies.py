@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,15 +30,17 @@ from tools.studies.__main__ import study_command
 from tools.studies.mesh import make_meshes
 from tools.studies.sensitivity import MovedFitter, fit_from, moved
 
+Records = list[dict[str, Any]]
+StudyCommand = Callable[..., tuple[Result, Records]]
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 
 
 @pytest.fixture
-def study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyCommand:
     """The command, and the records that it writes."""
     monkeypatch.setattr(tools.studies.__main__, "find_models", lambda _: models)
 
-    def run(*args: object) -> tuple[Result, list[dict]]:
+    def run(*args: object) -> tuple[Result, Records]:
         path = tmp_path / "study.json"
         given = ["--device", "cpu", "--json", path, *args]
         result = CliRunner().invoke(study_command, [str(a) for a in given])
@@ -49,7 +53,7 @@ def study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-def test_extreme(study, tmp_path: Path) -> None:
+def test_extreme(study: StudyCommand, tmp_path: Path) -> None:
     result, records = study("extreme", "--people", 24, "--picture", tmp_path / "worst.jpg")
     assert result.exit_code == 0, result.output
     assert [r["gender"] for r in records] == ["male", "neutral"]
@@ -67,7 +71,7 @@ def test_extreme(study, tmp_path: Path) -> None:
     assert pixels.shape[0] == 4 * 144 and pixels.std() > 20  # two lines of ten pairs for each gender
 
 
-def test_sensitivity(study) -> None:
+def test_sensitivity(study: StudyCommand) -> None:
     result, records = study("sensitivity", "--people", 12, "--gender", "male")
     assert result.exit_code == 0, result.output
     assert [(r["gender"], r["poses"]) for r in records] == [("male", "everyday"), ("male", "extreme")]
@@ -79,7 +83,7 @@ def test_sensitivity(study) -> None:
         assert r["worst_dofs"][0]["p99_rad"] >= r["worst_dofs"][-1]["p99_rad"] > 0
 
 
-def test_bones(study) -> None:
+def test_bones(study: StudyCommand) -> None:
     """A body in its T-pose, in its mean shape, has its bones inside; right and left do not differ at rest."""
     result, records = study("bones", "--people", 4, "--gender", "male")
     assert result.exit_code == 0, result.output
@@ -101,12 +105,12 @@ def test_bones_outside_are_counted(models: ModelSet) -> None:
     ribs = skel.asset.bone_weights_rigid.argmax(1) == 12
     skel.bone_v_template = skel.bone_v_template.clone()
     skel.bone_v_template[ribs] += torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
-    found = bones.figures(skel, torch.zeros(2, 10).double(), torch.zeros(2, 46).double())
-    assert found["joint_share"]["thorax"] == 1 and found["share"] == pytest.approx(ribs.mean(), abs=1e-3)
-    assert sum(found["joint_share"].values()) < 1.01 and 600 < found["deepest_mm"]["mean"] < 1000
+    result = bones.figures(skel, torch.zeros(2, 10).double(), torch.zeros(2, 46).double())
+    assert result["joint_share"]["thorax"] == 1 and result["share"] == pytest.approx(ribs.mean(), abs=1e-3)
+    assert sum(result["joint_share"].values()) < 1.01 and 600 < result["deepest_mm"]["mean"] < 1000
 
 
-def test_mesh(study) -> None:
+def test_mesh(study: StudyCommand) -> None:
     result, records = study("mesh", "--people", 8)
     assert result.exit_code == 0, result.output
     assert [r["betas"] for r in records] == ["known", "unknown"]
@@ -115,7 +119,7 @@ def test_mesh(study) -> None:
         assert r["share_below_mm"]["0.1"] >= 0.75 and r["pve_mm"]["p50"] < 0.1
 
 
-def test_images(study) -> None:
+def test_images(study: StudyCommand) -> None:
     result, records = study("images", "--people", 12)
     assert result.exit_code == 0, result.output
     assert [(r["mode"], r["source"]) for r in records] == [
@@ -131,7 +135,7 @@ def test_images(study) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_loader(study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools.studies.loader, "_WORKERS", (0,))
     monkeypatch.setattr(tools.studies.loader, "_DRAWN", 5)
     result, records = study("loader", "--people", 130)
@@ -142,7 +146,7 @@ def test_loader(study, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()  # webdataset leaves its files to the garbage collector, who says so
 
 
-def test_what_cannot_be_measured_is_refused(study, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(study: StudyCommand, tmp_path: Path) -> None:
     assert study("nothing")[0].exit_code == 2
     result, _ = study("mesh", "--picture", tmp_path / "a.jpg")
     assert result.exit_code == 2 and "draws nothing" in result.output
@@ -155,7 +159,7 @@ def test_help_names_the_studies() -> None:
     assert result.exit_code == 0 and all(f"{n}: {s.help}" in result.output for n, s in STUDIES.items())
 
 
-def test_starts_are_moved_by_what_is_said(models: ModelSet) -> None:
+def test_starts_are_moved_by_the_offset(models: ModelSet) -> None:
     """No offset is the fitter itself; an offset starts elsewhere and ends near; half a turn is the longest move."""
     config = load_pipeline(PIPELINE).fit
     labels = make_labels(6, "male")["everyday"]
@@ -172,7 +176,7 @@ def test_starts_are_moved_by_what_is_said(models: ModelSet) -> None:
     assert moved(plain, replace(plain, poses=around)).angles[:, 5] == pytest.approx(0.25, abs=1e-5)
 
 
-def test_extreme_people_lie_where_they_should() -> None:
+def test_ranges_of_extreme_people() -> None:
     """The same for any number, in ranges that are wider by what is asked, turned anyhow."""
     few, more = extreme_labels(3, 1, 0.1), extreme_labels(200, 1, 0.1)
     assert all(np.array_equal(a, b[:3]) for a, b in zip(few, more, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
+from skelfit.config.manifest import Gender
 from skelfit.config.pipeline import load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.fitting.fitter import Fitter
@@ -24,7 +26,7 @@ from tools.studies.setup import Setup
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 
 
-def setup(models: ModelSet, people: int, gender: str) -> Setup:
+def setup(models: ModelSet, people: int, gender: Gender) -> Setup:
     return Setup(models, load_pipeline(PIPELINE), "cpu", people, (gender,), None, lambda _: None)
 
 
@@ -53,9 +55,9 @@ def test_violations_are_counted_by_dof() -> None:
     poses[:, :3] = 50  # the root has no limits
     knee = DOF_NAMES.index("knee_angle_r")
     poses[:, knee] = np.radians([-4, -7, -12, 166])
-    found = limits.violations(poses, dof_limits())
-    assert found["beyond_deg_by_dof"]["knee_angle_r"] == {"5": 0.75, "10": 0.5, "20": 0.25, "30": 0.25}
-    assert found["beyond_deg"]["10"] == pytest.approx(0.5 / 43)
+    result = limits.violations(poses, dof_limits())
+    assert result["beyond_deg_by_dof"]["knee_angle_r"] == {"5": 0.75, "10": 0.5, "20": 0.25, "30": 0.25}
+    assert result["beyond_deg"]["10"] == pytest.approx(0.5 / 43)
     assert limits.violations(poses, dof_limits({"knee_angle_r": (-1, 3)}))["beyond_deg"]["5"] == 0
 
 
@@ -101,7 +103,7 @@ def test_neutral(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neutral, "WEIGHTS", (0.0, 1e-5))
     records = neutral.run(setup(models, 16, "neutral"))
 
-    def of(what: str, kind: str) -> list[dict]:
+    def of(what: str, kind: str) -> list[dict[str, Any]]:
         return [r for r in records if r["what"] == what and r.get("poses", kind) == kind]
 
     for kind in ("everyday", "extreme"):
@@ -133,7 +135,7 @@ def test_neutral(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.soak
-def test_the_reference_finds_what_it_was_made_from(models: ModelSet) -> None:
+def test_the_reference_recovers_known_people(models: ModelSet) -> None:
     """SKEL's own meshes: pose and betas together, to far below what float32 resolves."""
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
     true_q, true_betas = (
@@ -146,20 +148,22 @@ def test_the_reference_finds_what_it_was_made_from(models: ModelSet) -> None:
     assert (target - whole).abs().max() < 1e-12  # the same body as the product's
     free = Priors(torch.tensor(dof_limits()), 0.0, 0.0)
     start = true_q + 0.05 * torch.randn_like(true_q)
-    found = converge(model, target, start, torch.zeros_like(true_betas), free)
-    assert (found.pve < 1e-6).all() and (found.betas - true_betas).abs().max() < 1e-3
+    result = converge(model, target, start, torch.zeros_like(true_betas), free)
+    assert (result.pve < 1e-6).all() and (result.betas - true_betas).abs().max() < 1e-3
     # Joints that the mesh has elsewhere draw the answer away from it.
     locator = make_locator(model, free.limits)
     drawn = converge(model, target, start, true_betas, replace(free, locator=locator, joint_weight=0.3))
-    place = locator(target)
+    shoulders = locator(target)
     off = [
-        (skin(model, torch.cat((r.q, r.betas), 1))[1][:, list(locator.joints)] - place).norm(dim=-1).mean()
-        for r in (found, drawn)
+        (skin(model, torch.cat((r.q, r.betas), 1))[1][:, list(locator.joints)] - shoulders)
+        .norm(dim=-1)
+        .mean()
+        for r in (result, drawn)
     ]
-    assert (drawn.pve > found.pve).all() and off[1] < off[0]
+    assert (drawn.pve > result.pve).all() and off[1] < off[0]
     worse = converge(model, target, start, torch.zeros_like(true_betas), Priors(free.limits, 0.0, 1e-3))
-    assert (worse.objective > found.objective).all()
-    assert torch.equal(lower(worse, found).q, found.q) and torch.equal(lower(found, worse).q, found.q)
+    assert (worse.objective > result.objective).all()
+    assert torch.equal(lower(worse, result).q, result.q) and torch.equal(lower(result, worse).q, result.q)
 
 
 @pytest.mark.soak
@@ -174,15 +178,15 @@ def test_shoulders(models: ModelSet) -> None:
     assert len(shoulders.text(records)) == 2 + len(records)
 
 
-def test_known_meshes_differ_from_skel_by_what_fits_leave(models: ModelSet) -> None:
+def test_known_meshes_have_the_residuals_of_fits(models: ModelSet) -> None:
     config = load_pipeline(PIPELINE).fit
     labels = make_labels(6, "male")["everyday"]
     fitter = Fitter(models, config)
-    found = fitter.fit("male", labels.pose, labels.betas, labels.transl)
+    result = fitter.fit("male", labels.pose, labels.betas, labels.transl)
     (pair,) = fitter.prepare("male")
-    known = shoulders.make_known(pair, labels, found)
+    known = shoulders.make_known(pair, labels, result)
     skin = pair.skel.forward(pair.skel.shape(known.betas), known.q).vertices
     off = 1000 * (skin - known.meshes).norm(dim=-1).mean(1)
-    assert (off - found.pve_mm.roll(1, 0)).abs().max() < 0.05  # carried over, turned, not stretched
+    assert (off - result.pve_mm.roll(1, 0)).abs().max() < 0.05  # carried over, turned, not stretched
     low, high = pair.limits.unbind(-1)
     assert ((known.q >= low) & (known.q <= high)).all() and (known.q[:, :3] == 0).all()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from skelfit.benchmark.fit_speed import Labels, make_labels, same_objective
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.fit_settings import RootPrior
+from skelfit.config.fit_settings import FitConfig, RootPrior
 from skelfit.config.manifest import Gender
 from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fit_result import map_results
 from skelfit.fitting.fitter import Fitter
 from tools.studies import rivals, root
@@ -52,41 +54,41 @@ def only(labels: Labels, k: int) -> Labels:
 
 
 @pytest.mark.parametrize("gender", ["male", "neutral"])
-def test_how_far_a_root_went(gender: Gender, setup: Setup) -> None:
+def test_changes_of_a_root(gender: Gender, setup: Setup) -> None:
     """From where the label has it, whatever the betas: they move its joint, and that is no move."""
     labels, config = make_labels(4, gender)["everyday"], replace(setup.fit, root="frozen")
-    found = Fitter(setup.models, config).fit(gender, labels.pose, labels.betas, labels.transl)
-    still = root.measure(setup.models, config, labels, found)
+    result = Fitter(setup.models, config).fit(gender, labels.pose, labels.betas, labels.transl)
+    still = root.measure(setup.models, config, labels, result)
     assert (still["turn_deg"] < 0.1).all() and (still["move_mm"] < 0.01).all()
-    poses, trans = found.poses.clone(), found.trans.clone()
+    poses, trans = result.poses.clone(), result.trans.clone()
     poses[1, 2] += 0.2  # the last axis applied: a turn by so much, whatever the others
     trans[2] += torch.tensor([0.0, 0.03, 0.04])
-    off = root.measure(setup.models, config, labels, replace(found, poses=poses, trans=trans))
+    off = root.measure(setup.models, config, labels, replace(result, poses=poses, trans=trans))
     assert off["turn_deg"][1] == pytest.approx(11.459, abs=0.1)
     assert off["move_mm"][2] == pytest.approx(50, abs=0.01)
 
 
-def test_bodies_are_those_that_people_were_fitted_with(setup: Setup) -> None:
+def test_pairs_have_the_bodies_of_the_fit(setup: Setup) -> None:
     labels, config = make_labels(6, "neutral")["everyday"], replace(setup.fit, skel_gender="best")
-    found = Fitter(setup.models, config).fit("neutral", labels.pose, labels.betas, labels.transl)
-    assert found.female.any() and not found.female.all()
-    measured = root.measure(setup.models, config, labels, found)
-    for k, female in enumerate(found.female.tolist()):  # each is told of themselves
-        one = map_results(lambda x, k=k: x[k : k + 1], found)
+    result = Fitter(setup.models, config).fit("neutral", labels.pose, labels.betas, labels.transl)
+    assert result.female.any() and not result.female.all()
+    measured = root.measure(setup.models, config, labels, result)
+    for k, female in enumerate(result.female.tolist()):  # each is told of themselves
+        one = map_results(lambda x, k=k: x[k : k + 1], result)
         alone = root.measure(setup.models, config, only(labels, k), one)
         assert alone["turn_deg"] == pytest.approx(float(measured["turn_deg"][k]), abs=1e-3), female
     assert (measured["turn_deg"] < 15).all() and (measured["picture_px"] < 3).all()
     gendered = replace(config, neutral_target="gendered")
-    genders = [(p.smpl.gender, p.skel.gender) for p in root.pairs(setup.models, gendered, labels, found)]
+    genders = [(p.smpl.gender, p.skel.gender) for p in root.pairs(setup.models, gendered, labels, result)]
     assert genders == [("male", "male"), ("female", "female")]
 
 
-def test_a_picture_moves_by_what_a_person_moves(setup: Setup) -> None:
+def test_distances_in_the_picture(setup: Setup) -> None:
     """Sideways, in pixels of a crop whose side is 1.2 times the person's extent."""
     labels, config = make_labels(4, "male")["everyday"], replace(setup.fit, root="frozen")
-    found = Fitter(setup.models, config).fit("male", labels.pose, labels.betas, labels.transl)
-    aside = replace(found, trans=found.trans + torch.tensor([0.5, 0.0, 0.0]))
-    near, far = (root.measure(setup.models, config, labels, x)["picture_px"] for x in (found, aside))
+    result = Fitter(setup.models, config).fit("male", labels.pose, labels.betas, labels.transl)
+    aside = replace(result, trans=result.trans + torch.tensor([0.5, 0.0, 0.0]))
+    near, far = (root.measure(setup.models, config, labels, x)["picture_px"] for x in (result, aside))
     assert (near < 3).all()
     # Half a metre, of persons of 0.7 to 2.2 m.
     assert ((far > 256 / 1.2 * 0.5 / 2.4) & (far < 256 / 1.2 * 0.5 / 0.6)).all()
@@ -101,8 +103,8 @@ def test_rivals(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     def shortened(_: object) -> Pipeline:
         return replace(hurried, fit=replace(hurried.fit, stages=stages, batch=2))
 
-    class Watched(rivals.FirstOrderFitter):
-        def __init__(self, models: ModelSet, config: object, *rest: object) -> None:
+    class Watched(FirstOrderFitter):
+        def __init__(self, models: ModelSet, config: FitConfig, *rest: Any) -> None:
             asked.append((config.root, config.root_prior))
             super().__init__(models, config, *rest)
 
@@ -122,7 +124,7 @@ def test_rivals(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(rivals.text(records)) == 1 + 8 + 4
 
 
-def test_people_of_rivals_are_the_first_of_each_seed() -> None:
+def test_people_of_rivals_are_from_all_seeds() -> None:
     few, more = rivals.draw(3, "male", "extreme"), rivals.draw(6, "male", "extreme")
     assert len(few) == 3 and len(more) == 6
     assert torch.equal(few.pose, more.pose[::2]) and few.pose.unique(dim=0).shape == few.pose.shape

@@ -18,7 +18,7 @@ from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.errors import InputError
-from skelfit.executors.executor import Place
+from skelfit.executors.executor import Executor
 from skelfit.shards.keep_list import COLUMNS, Kept, read_keep, write_keep
 from skelfit.shards.label_vector import LABEL_SIZE, pack
 from skelfit.shards.shard_files import ShardFiles
@@ -140,7 +140,7 @@ def test_a_report_of_worker_processes_is_the_same(
 ) -> None:
     here = report_of(tmp_path, made, "--workers", 0)
     monkeypatch.setattr("skelfit.verification.verify_folders.FEW", 0)
-    monkeypatch.setattr("skelfit.verification.verify_folders._place", lambda options: Place(2))
+    monkeypatch.setattr("skelfit.verification.verify_folders._place", lambda options: Executor(2))
     assert report_of(tmp_path, made) == here
 
 

@@ -57,13 +57,13 @@ def build(source: Source) -> dict[str, np.ndarray]:
     )
     posedirs = correctives.posedirs(neutral.template, smpl_joints, smpl_weights, partner)
 
-    place = np.empty(len(ids), np.int64)
-    place[sequence] = np.arange(len(ids))
+    position = np.empty(len(ids), np.int64)
+    position[sequence] = np.arange(len(ids))
     left_faces = faces[(neutral.template[faces, 0] > -1e-9).all(1)]
     arrays: dict[str, np.ndarray] = {
         "order": order_in_halves.astype(np.uint16),
         "middle": np.array(middle),
-        "faces": place[left_faces].astype(np.uint16),
+        "faces": position[left_faces].astype(np.uint16),
         **pack.posedir_arrays(posedirs[half]),
         **pack.table("J_regressor", smpl_regressor[:, order]),
         **pack.table("J_regressor_osim", skel_regressor[:, order]),

@@ -97,7 +97,7 @@ def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _inside(vertices: np.ndarray, body: Body, faces: np.ndarray) -> np.ndarray:
-    """Push what comes too near the skin back in, along the normal of the nearest skin."""
+    """Move vertices that are too near the skin inside, along the normal of the nearest skin."""
     face_normal = _normals(body.skin, faces)
     points = np.concatenate([body.skin, body.skin[faces].mean(1)])
     normal = np.concatenate([face_normal, face_normal[faces].mean(1)])
@@ -115,20 +115,20 @@ def _filled(
     """Split the longest edges, as judged on the first body, until the count is met."""
     points, triangles = [*vertices[0]], {}
     owner: dict[tuple[int, int], int] = {}
-    heap: list[tuple[float, int, int]] = []
+    queue: list[tuple[float, int, int]] = []
 
     def add(index: int, triangle: tuple[int, int, int]) -> None:
         triangles[index] = triangle
         for k in range(3):
             a, b = triangle[k - 1], triangle[k]
             owner[a, b] = index
-            heapq.heappush(heap, (-float(((points[a] - points[b]) ** 2).sum()), a, b))
+            heapq.heappush(queue, (-float(((points[a] - points[b]) ** 2).sum()), a, b))
 
     for i, f in enumerate(faces):
         add(i, (int(f[0]), int(f[1]), int(f[2])))
     number, split = len(triangles), []
     while len(points) < COUNT:
-        _, a, b = heapq.heappop(heap)
+        _, a, b = heapq.heappop(queue)
         if (a, b) not in owner or (b, a) not in owner:
             continue
         middle = len(points)

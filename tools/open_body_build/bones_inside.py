@@ -1,10 +1,10 @@
 """Bones kept inside the skin of usual people, not of the template alone.
 
 SKEL scales a bone by the distance of two joints, and moves it rigidly; skin does neither. So bones that fill the
-template stick out of others: ribs of people with long trunks and narrow chests, an ulna when the forearm turns. Here
-the bones of made-up people are posed by the forward model, what lies outside is pushed in along the normal of the
-nearest skin, and the push is brought back to the bone's own frame. Pushes are blurred along each solid, so that a bone
-moves and bends but keeps its thickness.
+template are outside of other bodies: ribs of people with long trunks and narrow chests, an ulna when the forearm turns.
+Here the bones of made-up people are posed by the forward model. Vertices outside get a correction along the normal of
+the nearest skin, brought back to the bone's own frame. Corrections are blurred along each solid, so a bone moves and
+curves but keeps its thickness.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class Skin:
     areas: Array  # (F,3) m^2, along the normals of the triangles
 
     def pushes(self, points: Array) -> Array:
-        """What brings points (P,3) m inside, the clearance included; zero for those inside."""
+        """Corrections that bring points (P,3) m inside, with the clearance; zero for those inside."""
         near = self.points.query(points)[1]
         height = ((points - self.points.data[near]) * self.normals[near]).sum(1)
         # Beside a sharp fold the nearest triangle may face away from a point that is inside: ask those around.
         doubtful = np.flatnonzero(height > 0)
         around = self.middles.query(points[doubtful], _NEAR_FACES)[1]
-        way = self.middles.data[around] - points[doubtful][:, None]
-        winding = (way * self.areas[around]).sum(2) / np.linalg.norm(way, axis=2).clip(min=2e-3) ** 3
+        offset = self.middles.data[around] - points[doubtful][:, None]
+        winding = (offset * self.areas[around]).sum(2) / np.linalg.norm(offset, axis=2).clip(min=2e-3) ** 3
         height[doubtful[winding.sum(1) > 0]] = -CLEARANCE_M
         out: Array = -(height + CLEARANCE_M).clip(min=0)[:, None] * self.normals[near]
         return out
@@ -119,7 +119,7 @@ def pushed_in(asset: SkelAsset, neutral: SmplAsset) -> Array:
     shape = skel.shape(betas)
     skins = [make_skin(v, asset.faces) for v in skel.forward(shape, q).vertices.numpy()]
     bone = asset.bone_weights_rigid.argmax(1)
-    # How a posed bone vertex moves with its place in the frame of its bone.
+    # How a posed bone vertex moves with its position in the frame of its bone.
     turn = torch.einsum(
         "vj,...jrc->...vrc", torch.tensor(asset.bone_weights).double(), skel.joints(shape.frames, q).rot
     )
@@ -131,16 +131,16 @@ def pushed_in(asset: SkelAsset, neutral: SmplAsset) -> Array:
     def pushes(people: slice) -> Array:
         skel.bone_v_template = torch.tensor(local)
         posed = skel.bones(skel.shape(betas[people]), q[people]).numpy()
-        found = [s.pushes(p) for s, p in zip(skins[people], posed, strict=True)]
-        return np.einsum("pvij,pvj->pvi", back[people], np.stack(found))
+        pushed = [s.pushes(p) for s, p in zip(skins[people], posed, strict=True)]
+        return np.einsum("pvij,pvj->pvi", back[people], np.stack(pushed))
 
     for people, spared in [(slice(None), SPARED)] * ROUNDS + [(slice(1), 0)] * (ROUNDS // 4):
         all_pushes = pushes(people)
         size = np.linalg.norm(all_pushes, axis=2)
         chosen = np.argsort(size, axis=0, kind="stable")[-1 - spared]
-        push = np.take_along_axis(all_pushes, chosen[None, :, None], 0)[0]
-        length = np.linalg.norm(push, axis=1, keepdims=True)
-        local = local + blur @ (push * np.minimum(1.0, MOST_M / length.clip(min=1e-9)))
+        correction = np.take_along_axis(all_pushes, chosen[None, :, None], 0)[0]
+        length = np.linalg.norm(correction, axis=1, keepdims=True)
+        local = local + blur @ (correction * np.minimum(1.0, MOST_M / length.clip(min=1e-9)))
     return local
 
 

@@ -1,5 +1,4 @@
-"""Pose correctives: what linear blend skinning takes away at bent and twisted joints, given back by (R -
-I)."""
+"""Pose correctives, linear in (R - I): they restore the volume that linear blend skinning loses at flexed joints."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Vertex order: ids that public code hard-codes for the SMPL topology sit at the right place of the open
-body."""
+"""Vertex order: ids that public code hard-codes for the SMPL topology are at the right position of the open body."""
 
 from __future__ import annotations
 
@@ -50,8 +49,8 @@ def _fingers(take, extreme, at, template, taken) -> None:  # type: ignore[no-unt
     for k, (left, right) in tips.items():
         for public, side in ((left, "l"), (right, "r")):
             end, before = at[f"{side}-finger-{k}-4"], at[f"{side}-finger-{k}-3"]
-            way = (end - before) / np.linalg.norm(end - before)
-            extreme(public, way, end, 0.016)
+            direction = (end - before) / np.linalg.norm(end - before)
+            extreme(public, direction, end, 0.016)
     take(5906, template[taken[5905]])
     palm = 0.5 * (at["r-hand"] + at["r-finger-3-1"])
     take(6179, palm + [0, 0.05, 0])

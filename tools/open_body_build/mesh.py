@@ -143,20 +143,20 @@ def _thin(triangles: np.ndarray, shape: np.ndarray, mirror: np.ndarray, vertices
     mesh = _HalfMesh(triangles, mirror)
     quadric = _quadrics(triangles, shape)
     stamp: dict[int, int] = defaultdict(int)
-    heap: list[tuple[float, int, int, int, int]] = []
+    queue: list[tuple[float, int, int, int, int]] = []
 
-    def push(gone: int, stays: int) -> None:
+    def add_collapse(gone: int, stays: int) -> None:
         point = np.append(shape[stays], 1.0)
         length = float(((shape[gone] - shape[stays]) ** 2).sum())
         # The length term spends the collapses evenly where the surface is flat.
         cost = float(point @ (quadric[gone] + quadric[stays]) @ point) + 2e-2 * length**2
-        heapq.heappush(heap, (cost, gone, stays, stamp[gone], stamp[stays]))
+        heapq.heappush(queue, (cost, gone, stays, stamp[gone], stamp[stays]))
 
     for x in list(mesh.fan):
         for y in mesh.neighbours(x):
-            push(x, y)
+            add_collapse(x, y)
     while mesh.count > vertices:
-        _, gone, stays, at_gone, at_stays = heapq.heappop(heap)
+        _, gone, stays, at_gone, at_stays = heapq.heappop(queue)
         if (
             gone not in mesh.fan
             or stays not in mesh.fan
@@ -174,8 +174,8 @@ def _thin(triangles: np.ndarray, shape: np.ndarray, mirror: np.ndarray, vertices
             stamp[x] += 1
         for x in around & set(mesh.fan):
             for y in mesh.neighbours(x):
-                push(x, y)
-                push(y, x)
+                add_collapse(x, y)
+                add_collapse(y, x)
     return np.array(list(mesh.faces.values()))
 
 

@@ -28,9 +28,9 @@ def halves(partner: np.ndarray, left: np.ndarray, order: np.ndarray) -> tuple[np
     middle = np.flatnonzero(partner == np.arange(count))
     left_ids = np.flatnonzero(left & (partner != np.arange(count)))
     sequence = np.concatenate([middle, left_ids, partner[left_ids]])
-    place = np.empty(count, np.int64)
-    place[sequence] = np.arange(count)
-    return sequence, place[order], len(middle)
+    position = np.empty(count, np.int64)
+    position[sequence] = np.arange(count)
+    return sequence, position[order], len(middle)
 
 
 def shape_arrays(gender: str, template: np.ndarray, shapedirs: np.ndarray) -> dict[str, np.ndarray]:

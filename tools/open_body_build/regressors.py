@@ -7,7 +7,7 @@ from scipy.optimize import nnls
 
 from tools.open_body_build.shapes import ShapeSpace
 
-EVEN = 0.02  # pull of the weights towards an even ring, so that posed skin moves the joint little
+EVEN = 0.02  # weight of an even ring, so that posed skin moves the joint little
 
 
 def fit_regressor(
@@ -29,16 +29,16 @@ def fit_regressor(
         near = np.flatnonzero(
             (np.abs(away @ axis) < thickness) & (np.linalg.norm(away, axis=1) < radius) & sources[j]
         )
-        columns, wanted = [], []
+        columns, targets = [], []
         for space, (centre, motion) in zip(spaces, joints, strict=True):
             columns += [
                 space.template[near].T,
                 space.shapedirs[near].transpose(2, 1, 0).reshape(-1, len(near)),
             ]
-            wanted += [centre[j], motion[j].T.reshape(-1)]
+            targets += [centre[j], motion[j].T.reshape(-1)]
         n = len(near)
         matrix = np.concatenate([*columns, EVEN * np.eye(n), 100.0 * np.ones((1, n))])
-        target = np.concatenate([*wanted, np.full(n, EVEN / n), [100.0]])
+        target = np.concatenate([*targets, np.full(n, EVEN / n), [100.0]])
         weights, _ = nnls(matrix, target, maxiter=50 * n)
         weights[weights < 1e-4] = 0.0
         rows[j, near] = weights / weights.sum()

@@ -92,13 +92,13 @@ def regressor(spaces: list[ShapeSpace], partner: np.ndarray) -> np.ndarray:
 
 def bone_matrix(source: Source, ids: np.ndarray) -> dict[str, np.ndarray]:
     """MakeHuman's weight of each bone on the skin vertices: name -> (V,)."""
-    place = np.full(len(source.vertices), -1)
-    place[ids] = np.arange(len(ids))
+    row_of = np.full(len(source.vertices), -1)
+    row_of[ids] = np.arange(len(ids))
     out = {}
     for bone, (vertices, values) in source.bone_weights.items():
         column = np.zeros(len(ids))
-        here = place[vertices] >= 0
-        column[place[vertices[here]]] = values[here]
+        here = row_of[vertices] >= 0
+        column[row_of[vertices[here]]] = values[here]
         out[bone] = column
     out["head"] = out["head"] + (1.0 - sum(out.values()))  # the corneas are helper vertices without weights
     return out

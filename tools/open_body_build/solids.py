@@ -103,22 +103,24 @@ def tube(
     size = size[:, None].repeat(2, 1) if size.ndim == 1 else size
     # Two more rings at each end, closer together, make a round cap.
     path, size = smooth_path(points, rings), np.abs(smooth_path(size, rings))
-    way = np.gradient(path, axis=0)
-    way /= np.linalg.norm(way, axis=1, keepdims=True)
+    direction = np.gradient(path, axis=0)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     first, last = 0.6 * size[0].min(), 0.6 * size[-1].min()
-    path = np.concatenate([[path[0] - 0.7 * first * way[0]], path, [path[-1] + 0.7 * last * way[-1]]])
+    path = np.concatenate(
+        [[path[0] - 0.7 * first * direction[0]], path, [path[-1] + 0.7 * last * direction[-1]]]
+    )
     size = np.concatenate([[0.6 * size[0]], size, [0.6 * size[-1]]])
-    way = np.concatenate([way[:1], way, way[-1:]])
-    side = np.asarray(wide, float) - (way @ np.asarray(wide, float))[:, None] * way
+    direction = np.concatenate([direction[:1], direction, direction[-1:]])
+    side = np.asarray(wide, float) - (direction @ np.asarray(wide, float))[:, None] * direction
     side /= np.linalg.norm(side, axis=1, keepdims=True)
-    other = np.cross(way, side)
+    other = np.cross(direction, side)
     angle = np.linspace(0, 2 * np.pi, around, endpoint=False)
     ring = (
         path[:, None]
         + size[:, :1, None] * np.cos(angle)[None, :, None] * side[:, None]
         + size[:, 1:, None] * np.sin(angle)[None, :, None] * other[:, None]
     )
-    ends = np.stack([path[0] - 0.3 * first * way[0], path[-1] + 0.3 * last * way[-1]])
+    ends = np.stack([path[0] - 0.3 * first * direction[0], path[-1] + 0.3 * last * direction[-1]])
     vertices = np.concatenate([ring.reshape(-1, 3), ends])
     faces = grid_faces(len(path), around)
     return Solid(vertices, turned_into(vertices, faces), bone, weights)
@@ -174,6 +176,8 @@ def long_bone(
     start, end = start + gap * (end - start), end - gap * (end - start)
     points = np.linspace(start, end, 5)
     size = radius * np.array([1.25, 1.0, 0.72, 0.85, 1.1])
-    way = end - start
-    across = np.cross(way, [0.0, 1.0, 0.0] if abs(way[1]) < 0.8 * np.linalg.norm(way) else [0.0, 0.0, 1.0])
+    direction = end - start
+    across = np.cross(
+        direction, [0.0, 1.0, 0.0] if abs(direction[1]) < 0.8 * np.linalg.norm(direction) else [0.0, 0.0, 1.0]
+    )
     return tube(bone, points, size, around, rings, across)

@@ -53,7 +53,7 @@ def segment_weights(source: Source, ids: np.ndarray) -> np.ndarray:
     """Share of each left segment, then of each right one, in the given vertices: (V, 2S). Trunk takes the
     rest."""
     names = list(SEGMENTS)
-    place = {int(v): k for k, v in enumerate(ids)}
+    row_of = {int(v): k for k, v in enumerate(ids)}
     weights = np.zeros((len(ids), 2 * len(names)))
     for bone, (vertices, values) in source.bone_weights.items():
         stem, _, side = bone.partition(".")
@@ -61,8 +61,8 @@ def segment_weights(source: Source, ids: np.ndarray) -> np.ndarray:
             if side and stem.startswith(bones) and bones:
                 column = s + (len(names) if side == "R" else 0)
                 for v, w in zip(vertices, values, strict=True):
-                    if int(v) in place:
-                        weights[place[int(v)], column] += w
+                    if int(v) in row_of:
+                        weights[row_of[int(v)], column] += w
     weights[:, 0] = 1.0 - weights.sum(1)
     return weights
 

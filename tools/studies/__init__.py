@@ -1,4 +1,4 @@
-"""What `python -m tools.studies NAME` measures: one module per study. To add one, write it and name it here."""
+"""The studies of `python -m tools.studies NAME`, one module each. To add one, write its module and list it here."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which motions a skin hardly tells apart: the flat directions of the objective, and minima found from other starts.
+"""Motions that a skin hardly determines: flat directions of the objective, and minima from other starts.
 
-At a person's answer the eigenvectors of the objective's Hessian (float64, every 25th vertex) with the smallest
-eigenvalues say what can move together, and how far for one per cent of the objective. Answers from starts that are far
-off say which minima there are: how far apart, and by how much the objective differs.
+At the result of a fit, the eigenvectors of the objective's Hessian (float64, every 25th vertex) with the smallest
+eigenvalues give the angles that can move together, and how far for one per cent of the objective. Fits from distant
+starts give other minima: their distance, and the difference of their objectives.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS, dof_limits
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.fitting.baseline.naive_objective import Reference
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
 from skelfit.fitting.fit_result import FitResult
-from skelfit.fitting.terms.shoulder_targets import JointGoal, make_locator
+from skelfit.fitting.terms.shoulder_targets import JointTargets, make_locator
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 from tools.studies.sensitivity import MovedFitter, fit_from
 from tools.studies.setup import SEED, Setup, Study, percent
@@ -46,16 +46,16 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     for gender in setup.genders:
         for kind, labels in make_labels(setup.people, gender).items():
             setup.say(f"{setup.people} {kind} people, {gender} labels")
-            found = fit_from(fitter, labels, torch.zeros_like(offset))
+            result = fit_from(fitter, labels, torch.zeros_like(offset))
             other = fit_from(fitter, labels, offset)
             group = {"gender": gender, "poses": kind, "people": setup.people}
-            records += [group | r for r in flat_directions(*curvatures(setup, labels, found))]
-            records += [group | r for r in minima(found, other)]
+            records += [group | r for r in flat_directions(*curvatures(setup, labels, result))]
+            records += [group | r for r in minima(result, other)]
     return records
 
 
-def curvatures(setup: Setup, labels: Labels, found: FitResult) -> tuple[Tensor, Tensor]:
-    """The objective (N,) m^2 at people's answers and its Hessian (N, 43, 43); betas held."""
+def curvatures(setup: Setup, labels: Labels, result: FitResult) -> tuple[Tensor, Tensor]:
+    """The objective (N,) m^2 at the results and its Hessian (N, 43, 43), for fixed betas."""
     config, limits = setup.fit, torch.tensor(dof_limits(setup.fit.limits))
     skel = SkelModel(
         setup.models.skel_of(config.skel_genders(labels.gender)[0]),
@@ -70,14 +70,14 @@ def curvatures(setup: Setup, labels: Labels, found: FitResult) -> tuple[Tensor, 
         still = labels.pose[rows].double()
         still[:, 0] = 0
         target = smpl.vertices(still, labels.betas[rows].double())
-        joints = JointGoal(tuple(locator.joints), locator(target), config.stages[-1].joint_weight)
-        goal = Reference(
+        joints = JointTargets(tuple(locator.joints), locator(target), config.stages[-1].joint_weight)
+        goal = NaiveObjective(
             model=few,
             om=om,
             target=target[:, ::STRIDE],
             dofs=torch.tensor(BODY),
-            q=found.poses[rows].double().index_fill(1, torch.tensor(ROOT_DOFS), 0.0),
-            betas=found.betas[rows].double(),
+            q=result.poses[rows].double().index_fill(1, torch.tensor(ROOT_DOFS), 0.0),
+            betas=result.betas[rows].double(),
             limits=limits,
             limit_weight=config.limit_weight,
             joints=joints,
@@ -93,26 +93,28 @@ def flat_directions(value: Tensor, hessian: Tensor) -> list[dict[str, Any]]:
     curvature, directions = torch.linalg.eigh(hessian)
     reach = (2 * SHARE * value[:, None] / curvature.clamp(min=1e-9)).sqrt()
     degrees = torch.rad2deg(reach * directions.abs().amax(1))
-    found: dict[str, list[float]] = defaultdict(list)
+    degrees_by_name: dict[str, list[float]] = defaultdict(list)
     for person, k in (degrees > FLAT_DEG).nonzero().tolist():
         most = directions[person, :, k].abs().argsort(descending=True)[:2]
-        found[_name([BODY[i] for i in most.tolist()])].append(float(degrees[person, k].clamp(max=180)))
-    return _records("flat direction", found, len(value), {})
+        degrees_by_name[_name([BODY[i] for i in most.tolist()])].append(
+            float(degrees[person, k].clamp(max=180))
+        )
+    return _records("flat direction", degrees_by_name, len(value), {})
 
 
 def minima(one: FitResult, other: FitResult) -> list[dict[str, Any]]:
-    """Pairs of answers that are apart, by the two DoFs that are furthest: distance, and difference of objectives."""
+    """Pairs of different results, by the two DoFs that differ most: distance, and difference of objectives."""
     turn = (one.poses - other.poses).abs().remainder(2 * pi)
     apart = torch.rad2deg(torch.minimum(turn, 2 * pi - turn))[:, BODY]
     higher = (one.objective - other.objective).abs() / torch.minimum(one.objective, other.objective)
-    found: dict[str, list[float]] = defaultdict(list)
+    degrees_by_name: dict[str, list[float]] = defaultdict(list)
     costs: dict[str, list[float]] = defaultdict(list)
     for person in (apart.amax(1) > APART_DEG).nonzero()[:, 0].tolist():
         most = apart[person].argsort(descending=True)[:2]
         name = _name([BODY[i] for i in most.tolist()])
-        found[name].append(float(apart[person].max()))
+        degrees_by_name[name].append(float(apart[person].max()))
         costs[name].append(float(higher[person]))
-    return _records("two minima", found, len(apart), costs)
+    return _records("two minima", degrees_by_name, len(apart), costs)
 
 
 def _name(dofs: list[int]) -> str:
@@ -123,7 +125,7 @@ def _name(dofs: list[int]) -> str:
 
 
 def _records(
-    kind: str, found: dict[str, list[float]], people: int, costs: dict[str, list[float]]
+    kind: str, degrees_by_name: dict[str, list[float]], people: int, costs: dict[str, list[float]]
 ) -> list[dict[str, Any]]:
     """A record for each name, the most frequent first."""
     return [
@@ -135,7 +137,7 @@ def _records(
             "max_deg": max(degrees),
             "median_objective": float(np.median(costs[name])) if costs else SHARE,
         }
-        for name, degrees in sorted(found.items(), key=lambda item: -len(item[1]))
+        for name, degrees in sorted(degrees_by_name.items(), key=lambda item: -len(item[1]))
     ]
 
 

@@ -1,7 +1,7 @@
-"""Neutral labels: how near the fit's betas and pose come to those of a slow reference, and what plausible betas cost.
+"""Neutral labels: distance of the fit's betas and pose from a slow reference, and the cost of plausible betas.
 
-The reference refines pose and betas together in float64 (`tools.studies.reference`), from the fit's answer and from
-the closed-form start, and keeps the better; then once more without the prior on betas.
+The reference refines pose and betas together in float64 (`tools.studies.reference`), from the fit's result and from
+the closed-form start, and keeps the better one; then again without the prior on betas.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from skelfit.config.fit_settings import FitConfig
 from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.start.warm_start import beta_map, body_angles
-from skelfit.fitting.terms.betas_transfer import rest_distance, rest_form
+from skelfit.fitting.start.betas_transfer import beta_map, rest_distance, rest_form
+from skelfit.fitting.start.warm_start import body_angles
 from skelfit.fitting.terms.shoulder_targets import make_locator
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 from tools.studies.reference import Priors, Reference, converge, lower
@@ -68,9 +68,9 @@ def _methods(setup: Setup, body: Any, labels: Labels) -> dict[str, dict[str, Any
     slow = {SLOW: _reference(smpl, skel, labels, fits[PRODUCT], config)}
     slow[FREE] = _reference(smpl, skel, labels, slow[SLOW], replace(config, beta_weight=0.0))
     form, smpl_betas = rest_form(smpl, skel), labels.betas.double()
-    found = {name: (fit.pve_mm, fit.betas, fit.betas_mm[:, 1]) for name, fit in fits.items()}
+    answers = {name: (fit.pve_mm, fit.betas, fit.betas_mm[:, 1]) for name, fit in fits.items()}
     for name, one in slow.items():
-        found[name] = 1000 * one.pve, one.betas, 1000 * rest_distance(form, smpl_betas, one.betas)
+        answers[name] = 1000 * one.pve, one.betas, 1000 * rest_distance(form, smpl_betas, one.betas)
     return {
         name: {
             "pve_mm": distribution(pve),
@@ -78,7 +78,7 @@ def _methods(setup: Setup, body: Any, labels: Labels) -> dict[str, dict[str, Any
             "at_rest_mm": distribution(at_rest),
             "steps": distribution(slow[name].steps) if name in slow else None,
         }
-        for name, (pve, betas, at_rest) in found.items()
+        for name, (pve, betas, at_rest) in answers.items()
     }
 
 

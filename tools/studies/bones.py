@@ -1,8 +1,8 @@
-"""Bones outside the skin, taken apart: at rest with the mean shape, with people's shapes, posed.
+"""Bone vertices outside the skin, by their cause: at rest with the mean shape, with people's shapes, and posed.
 
-All bone vertices, of fits of made-up people. What lies outside at rest with the mean shape is the model file's; what
-shape adds is SKEL's scaling of bones, which knows the lengths between joints and few widths; what pose adds is that
-bones are rigid, and where joints turn.
+Of fits of made-up people. Bones outside at rest with the mean shape come from the model file. Those that shape adds
+come from SKEL's scaling of bones, by lengths between joints and few widths. Those that pose adds come from rigid bones
+and from the positions of the joints' axes.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     for gender in setup.genders:
         for kind, labels in make_labels(setup.people, gender).items():
             setup.say(f"bones of {setup.people} {kind} people, {gender} labels")
-            found = Fitter(setup.models, setup.fit, setup.device).fit(
+            result = Fitter(setup.models, setup.fit, setup.device).fit(
                 gender, labels.pose, labels.betas, labels.transl
             )
-            q = found.poses.double().index_fill(1, torch.tensor(ROOT_DOFS), 0.0)
-            for body, whose in (("male", ~found.female), ("female", found.female)):
+            q = result.poses.double().index_fill(1, torch.tensor(ROOT_DOFS), 0.0)
+            for body, whose in (("male", ~result.female), ("female", result.female)):
                 if not whose.any():
                     continue
                 skel = SkelModel(setup.models.skel_of(body), dtype=torch.float64)
-                betas, angles = found.betas[whose].double(), q[whose]
+                betas, angles = result.betas[whose].double(), q[whose]
                 states = {
                     MEAN: (torch.zeros_like(betas[:1]), torch.zeros_like(angles[:1])),
                     SHAPED: (betas, torch.zeros_like(angles)),

@@ -1,6 +1,6 @@
-"""Extreme poses: every joint anywhere within and somewhat beyond its range, any global rotation.
+"""Extreme poses: every joint anywhere within and slightly beyond its range, any global rotation.
 
-What becomes of people is judged as a job judges them. An exception would end the study: one that ends has had none.
+Statuses are those of a conversion. A study that ends has had no exception.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CHUNK = 4096  # people between two reports
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender of the labels: who converged, statuses, PVE, and the worst people with what is said of them."""
+    """Per gender of the labels: convergence, statuses, PVE, and the worst people with their statuses."""
     fitter = Fitter(setup.models, setup.fit, setup.device)
     records, pictures = [], []
     for gender in setup.genders:
@@ -42,20 +42,20 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             fitted.append(fit_rows(few, labels_fit(few, fitter), len(setup.fit.stages)))
             cpu += time.process_time() - started
             verdicts += judge_rows(few, fitted[-1], setup.pipeline)
-        found = RowFits(
+        fits = RowFits(
             **{f.name: np.concatenate([getattr(part, f.name) for part in fitted]) for f in fields(RowFits)}
         )
-        worst = worst_people(found, verdicts)
-        records.append(summary(gender, found, verdicts, worst, cpu))
+        worst = worst_people(fits, verdicts)
+        records.append(summary(gender, fits, verdicts, worst, cpu))
         if setup.picture is not None:
-            pictures.append(draw_pairs(fitter.prepare(gender), batch, found, worst))
+            pictures.append(draw_pairs(fitter.prepare(gender), batch, fits, worst))
     if setup.picture is not None:
         write_picture(setup.picture, np.concatenate(pictures))
     return records
 
 
 def make_batch(people: int, gender: Gender) -> LabelBatch:
-    """The people of the study as label rows; the first ones are the same for any number."""
+    """The people of the study as label rows; the first people are the same for any number."""
     pose, betas, transl = extreme_labels(people, SEED, BEYOND)
     given: dict[str, Any] = {"pose": pose, "betas": betas, "transl": transl}
     rest: dict[str, Any] = {
@@ -67,14 +67,14 @@ def make_batch(people: int, gender: Gender) -> LabelBatch:
     return LabelBatch(np.arange(people), names, gender=[gender] * people, bad=names, **given, **rest)
 
 
-def worst_people(found: RowFits, verdicts: list[Judgement]) -> list[int]:
-    """The rows of those who are not finite, then not converged, then of the largest PVE."""
-    order = np.lexsort((-found.pve_mm, found.converged, found.finite))
+def worst_people(fits: RowFits, verdicts: list[Judgement]) -> list[int]:
+    """Rows of the worst people: those not finite, then not converged, then with the largest PVE."""
+    order = np.lexsort((-fits.pve_mm, fits.converged, fits.finite))
     return [int(k) for k in order[:WORST]]
 
 
 def summary(
-    gender: str, found: RowFits, verdicts: list[Judgement], worst: list[int], cpu: float
+    gender: str, fits: RowFits, verdicts: list[Judgement], worst: list[int], cpu: float
 ) -> dict[str, Any]:
     """The figures of one gender."""
     people = len(verdicts)
@@ -82,20 +82,20 @@ def summary(
         "gender": gender,
         "people": people,
         "beyond": BEYOND,
-        "not_finite": int((~found.finite).sum()),
-        "not_converged": int((~found.converged).sum()),
-        "converged": float(found.converged.mean()),
+        "not_finite": int((~fits.finite).sum()),
+        "not_converged": int((~fits.converged).sum()),
+        "converged": float(fits.converged.mean()),
         "statuses": dict(sorted(Counter(v.status for v in verdicts).items())),
-        "pve_mm": distribution(torch.tensor(found.pve_mm)),
-        "max_vertex_mm": distribution(torch.tensor(found.max_vertex_mm)),
+        "pve_mm": distribution(torch.tensor(fits.pve_mm)),
+        "max_vertex_mm": distribution(torch.tensor(fits.max_vertex_mm)),
         "cpu_ms_per_person": 1000 * cpu / people,
         "worst": [
             {
                 "person": k,
                 "status": verdicts[k].status,
                 "reason": verdicts[k].reason,
-                "pve_mm": round(float(found.pve_mm[k]), 2),
-                "max_vertex_mm": round(float(found.max_vertex_mm[k]), 2),
+                "pve_mm": round(float(fits.pve_mm[k]), 2),
+                "max_vertex_mm": round(float(fits.max_vertex_mm[k]), 2),
             }
             for k in worst
         ],
@@ -121,5 +121,5 @@ def text(records: list[dict[str, Any]]) -> list[str]:
 
 
 STUDY = Study(
-    "extreme poses: who converges, and the worst", 20_000, ("male", "neutral"), run, text, draws=True
+    "extreme poses: convergence, and the worst people", 20_000, ("male", "neutral"), run, text, draws=True
 )

@@ -1,4 +1,4 @@
-"""Images into shards: from a folder and from tars, as bytes and as crops, and whether they stay as they are."""
+"""Images into shards: from a folder and from tars, as bytes and as crops; speed, and whether pixels change."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ _MODES: tuple[ImageMode, ...] = ("bytes", "crop")
 
 @dataclass(frozen=True)
 class _Demo:
-    """The demo's pictures twice, as files and in tars, and who is in them."""
+    """The demo's pictures, as files and in tars, and the boxes of their people."""
 
     folder: Path
     index: Path
-    wanted: list[tuple[str, CropBox]]
+    crops: list[tuple[str, CropBox]]
     index_seconds: float
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Images and bytes per second of each source and mode, and how many images came out other than they went in."""
+    """Images and bytes per second of each source and mode, and the number of images that changed."""
     with tempfile.TemporaryDirectory(prefix="skelfit-images-") as folder:
         demo = _make(setup, Path(folder))
         records = []
         for mode in _MODES:
             config = replace(setup.pipeline.images, mode=mode)
-            for kind, place in (("folder", demo.folder), ("tars", demo.index)):
-                setup.say(f"{len(demo.wanted)} images from {kind}, mode {mode}")
+            for kind, location in (("folder", demo.folder), ("tars", demo.index)):
+                setup.say(f"{len(demo.crops)} images from {kind}, mode {mode}")
                 out = Path(folder) / f"{kind}-{mode}.tar"
-                timed = _pass_through(place, demo.wanted, config, out)
+                timed = _pass_through(location, demo.crops, config, out)
                 records.append({"source": kind, "mode": mode} | timed)
             setup.say("looking at what came out")
             one, other = (Path(folder) / f"{kind}-{mode}.tar" for kind in ("folder", "tars"))
@@ -79,21 +79,21 @@ def _make(setup: Setup, folder: Path) -> _Demo:
     started = time.perf_counter()
     build_index(tars, folder / INDEX_NAME)
     seconds = time.perf_counter() - started
-    wanted = [(name, CropBox(*box)) for name, box in zip(names, boxes, strict=True)]
-    return _Demo(images, folder / INDEX_NAME, wanted, seconds)
+    crops = [(name, CropBox(*box)) for name, box in zip(names, boxes, strict=True)]
+    return _Demo(images, folder / INDEX_NAME, crops, seconds)
 
 
 def _pass_through(
-    place: Path, wanted: list[tuple[str, CropBox]], config: ImageConfig, out: Path
+    location: Path, crops: list[tuple[str, CropBox]], config: ImageConfig, out: Path
 ) -> dict[str, Any]:
     """Read, check and, in crop mode, cut the images, and write them to a tar as a shard has them."""
     count = bytes_out = 0
     started, cpu = time.perf_counter(), time.process_time()
     with (
-        closing(open_images(place)) as source,
+        closing(open_images(location)) as source,
         webdataset.TarWriter(str(out), user="", group="", mtime=0, encoder=False) as tar,
     ):
-        for (name, _), picture in zip(wanted, read_images(source, wanted, config), strict=True):
+        for (name, _), picture in zip(crops, read_images(source, crops, config), strict=True):
             if picture.data is not None:
                 tar.write({"__key__": name.partition(".")[0], picture.ending: picture.data})
                 count += 1
@@ -101,11 +101,11 @@ def _pass_through(
     seconds = time.perf_counter() - started
     return {
         "images": count,
-        "lost": len(wanted) - count,
+        "lost": len(crops) - count,
         "bytes_out": bytes_out,
         "seconds": seconds,
         "images_per_second": count / seconds,
-        "cpu_ms_per_image": 1000 * (time.process_time() - cpu) / len(wanted),
+        "cpu_ms_per_image": 1000 * (time.process_time() - cpu) / len(crops),
     }
 
 
@@ -131,7 +131,7 @@ def _decoded(data: bytes) -> Any:
 
 
 def text(records: list[dict[str, Any]]) -> list[str]:
-    """A row per mode and source, and what did not stay the same."""
+    """A row per mode and source, and what changed."""
     heads = (
         "mode",
         "source",

@@ -1,4 +1,4 @@
-"""How often joints end up beyond their limits, and what keeping them within costs in accuracy.
+"""Joints beyond their limits, and the cost of the limits in accuracy.
 
 The same people are fitted with several weights of the soft limits; the first, 0, is the fit without them.
 """
@@ -33,14 +33,14 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             for weight in sorted({*WEIGHTS, own}):
                 setup.say(f"{setup.people} {kind} people, {gender} labels, limit_weight {weight:g}")
                 fitter = Fitter(setup.models, replace(setup.fit, limit_weight=weight), setup.device)
-                found = fitter.fit(gender, labels.pose, labels.betas, labels.transl)
-                pve = distribution(found.pve_mm)
+                result = fitter.fit(gender, labels.pose, labels.betas, labels.transl)
+                pve = distribution(result.pve_mm)
                 free = free or pve["mean"]
                 records.append(
                     {"gender": gender, "poses": kind, "people": setup.people, "limit_weight": weight}
                     | {"of_the_pipeline": weight == own, "pve_mm": pve, "pve_cost": pve["mean"] / free - 1}
-                    | violations(found.poses.double().numpy(), limits)
-                    | {"converged": float(found.converged.double().mean())}
+                    | violations(result.poses.double().numpy(), limits)
+                    | {"converged": float(result.converged.double().mean())}
                 )
     return records
 

@@ -34,7 +34,7 @@ _PASSES = {False: 4, True: 1}  # labels alone are read fast
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Medians of some rounds in which plain webdataset and the loader take turns."""
+    """Medians of several rounds in which plain webdataset and the loader alternate."""
     with tempfile.TemporaryDirectory(prefix="skelfit-loader-") as folder:
         setup.say(f"writing {setup.people} people with crops of 384 px")
         tars = _write(setup, Path(folder))
@@ -43,22 +43,25 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             for workers in _WORKERS:
                 setup.say(f"{'images' if images else 'labels'}, {workers} workers")
                 samples = setup.people * _PASSES[images]
-                ways = {
+                methods = {
                     "plain": _plain(tars, workers, images),
                     "skelfit": _ours(tars, workers, images, samples),
                 }
-                rounds = [{way: _timed(make, samples) for way, make in ways.items()} for _ in range(_ROUNDS)]
+                rounds = [
+                    {method: _timed(make, samples) for method, make in methods.items()}
+                    for _ in range(_ROUNDS)
+                ]
                 medians = {
-                    f"{way}_{what}": median(each[way][what] for each in rounds)
-                    for way in ways
-                    for what in rounds[0][way]
+                    f"{method}_{what}": median(each[method][what] for each in rounds)
+                    for method in methods
+                    for what in rounds[0][method]
                 }
                 records.append({"images": images, "workers": workers, "samples": samples} | medians)
     return records
 
 
 def _write(setup: Setup, folder: Path) -> list[str]:
-    """Shards of made-up labels with crops of demo people, as mode `crop` has them."""
+    """Shards of made-up labels with crops of demo people, as of mode `crop`."""
     with np.load(write_demo(folder / "demo", _DRAWN, models=setup.models)) as labels:
         names, given = labels["imgname"].tolist(), {k: labels[k] for k in ("center", "gtkps", "cam_int")}
         sides = 200 * labels["scale"].reshape(_DRAWN, -1).max(axis=1)
@@ -94,7 +97,7 @@ def _write(setup: Setup, folder: Path) -> list[str]:
 
 
 def _plain(tars: list[str], workers: int, images: bool) -> Callable[[], Iterable[Any]]:
-    """webdataset as its documentation has it: shuffled, decoded, batched; images as they are in the tars."""
+    """webdataset as in its documentation: shuffled, decoded, batched; images as stored."""
 
     def make() -> Iterable[Any]:
         members = ("jpg", "label.npy", "meta.json") if images else ("label.npy", "meta.json")
@@ -136,7 +139,7 @@ def text(records: list[dict[str, Any]]) -> list[str]:
     rows = [
         ("labels and crops" if r["images"] else "labels", r["workers"], f"{r['plain_per_second']:.0f}")
         + (f"{r['skelfit_per_second']:.0f}", f"{r['skelfit_per_second'] / r['plain_per_second']:.2f}")
-        + tuple("-" if r["workers"] else f"{r[f'{way}_cpu_ms']:.3f}" for way in ("plain", "skelfit"))
+        + tuple("-" if r["workers"] else f"{r[f'{method}_cpu_ms']:.3f}" for method in ("plain", "skelfit"))
         for r in records
     ]
     return table(heads, rows)

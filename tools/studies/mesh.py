@@ -1,4 +1,4 @@
-"""A mesh alone: meshes that SKEL made, at random poses within the limits, fitted without any SMPL parameters."""
+"""Bare meshes: SKEL meshes at random poses within the limits, fitted without SMPL parameters."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _FEW = 50  # meshes made at once
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """The share of meshes met within 0.1 and 1 mm, with their betas known and unknown."""
+    """The share of meshes fitted within 0.1 and 1 mm, with known and unknown betas."""
     records = []
     for gender in setup.genders:
         model = SkelModel(setup.models.skel_of(gender))
         fitter = MeshFitter(model, replace(setup.fit, batch=_BATCH), backend=make_backend(setup.device))
         for known in (True, False):
             setup.say(f"{setup.people} {gender} meshes, betas {'known' if known else 'unknown'}")
-            found, cpu = [], 0.0
+            results, cpu = [], 0.0
             for start in range(0, setup.people, _BATCH):
                 betas, mesh = make_meshes(model, min(_BATCH, setup.people - start), SEED + start)
                 started = time.process_time()
-                found.append(fitter.fit(mesh, betas if known else None))
+                results.append(fitter.fit(mesh, betas if known else None))
                 cpu += time.process_time() - started
-            pve = torch.cat([f.pve_mm for f in found])
+            pve = torch.cat([f.pve_mm for f in results])
             records.append(
                 {
                     "gender": gender,
@@ -44,8 +44,8 @@ def run(setup: Setup) -> list[dict[str, Any]]:
                     "meshes": len(pve),
                     "pve_mm": distribution(pve),
                     "share_below_mm": share_below(pve, 0.1, 1.0),
-                    "finite": float(torch.cat([f.finite for f in found]).double().mean()),
-                    "second_chances": int((torch.cat([f.retries for f in found]) > 0).sum()),
+                    "finite": float(torch.cat([f.finite for f in results]).double().mean()),
+                    "second_chances": int((torch.cat([f.retries for f in results]) > 0).sum()),
                     "cpu_ms_per_mesh": 1000 * cpu / len(pve),
                 }
             )
@@ -53,7 +53,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 
 def make_meshes(model: SkelModel, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Betas (count, 10) and skins (count, V, 3) m of people within the limits, anyhow turned, within metres."""
+    """Betas (count, 10) and skins (count, V, 3) m of people within the limits, with any rotation."""
     like, source = model.v_template, torch.Generator().manual_seed(seed)
     low, high = torch.tensor(dof_limits()).float().unbind(-1)
     betas = torch.randn(count, model.num_betas, generator=source).clamp(-2, 2)

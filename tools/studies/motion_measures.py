@@ -1,7 +1,7 @@
-"""How much a motion trembles, jumps and lags, measured on rotations of joints as `verify` does: no Euler angle enters.
+"""Jitter, jumps and lag of a motion, measured on rotations of joints as in `verify`, without Euler angles.
 
-A label's jitter is that of its own joints; its steps and speeds are those that SKEL's joints follow: the spine's two
-upper joints together, the shoulder with the collar.
+The jitter of a label is that of its own joints. Its steps and speeds are those of the joints that SKEL's joints follow:
+the two upper joints of the spine together, the shoulder with the collar.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from skelfit.bodies.dofs import dof_index
 from skelfit.verification.measures.joint_turns import BODY, Quaternions, lengths, turns_between
 
 Array = NDArray[np.float64]
-OPPOSITE_DEG = 5.0  # lumbar and thorax bend against each other where both bend by more, in opposite ways
+OPPOSITE_DEG = 5.0  # lumbar and thorax oppose each other if both turn by more, in opposite directions
 _MOTIONS = ("bending", "extension", "twist")
 _MOST_LAG = 6  # frames
 
@@ -41,19 +41,19 @@ def speeds(rotations: Quaternions, joint: int, frame_rate: float) -> Array:
 
 
 def lag_frames(speed: Array, of: Array) -> float:
-    """By how many frames a curve (F,) comes later than another: the peak of their correlation, between frames too."""
+    """The lag of a curve (F,) behind another in frames: the interpolated peak of their correlation."""
     one, other = speed - speed.mean(), of - of.mean()
     lags = np.arange(-_MOST_LAG, _MOST_LAG + 1)
     inner = slice(_MOST_LAG, len(of) - _MOST_LAG)
-    found = np.array([other[inner] @ one[inner.start + k : inner.stop + k] for k in lags])
-    k = int(found[1:-1].argmax()) + 1
-    before, peak, after = found[k - 1 : k + 2]
+    correlations = np.array([other[inner] @ one[inner.start + k : inner.stop + k] for k in lags])
+    k = int(correlations[1:-1].argmax()) + 1
+    before, peak, after = correlations[k - 1 : k + 2]
     curve = before - 2 * peak + after  # of the parabola through the three
     return float(lags[k] + (0.5 * (before - after) / curve if curve < 0 else 0.0))
 
 
 def opposite_share(poses: Tensor) -> float:
-    """Share of frames in which lumbar and thorax bend, extend or twist against each other; poses (F,46) rad."""
+    """Share of frames in which lumbar and thorax flex or rotate against each other; poses (F,46) rad."""
     lumbar, thorax = (
         torch.rad2deg(poses[:, [dof_index(f"{segment}_{m}") for m in _MOTIONS]])
         for segment in ("lumbar", "thorax")

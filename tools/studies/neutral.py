@@ -1,11 +1,11 @@
-"""Neutral labels: how much of their error is the shape, and what gets below it.
+"""Neutral labels: the part of their error that is due to the shape, and ways to lower it.
 
-Four questions: which SKEL body is fitted (`bodies`; with labels of SKEL's own gender beside them, whose betas need no
-transfer), how far the shape spaces are apart at rest with 1 to all of SKEL's betas (`floor`), what one shape for
-several rows of a person costs (`rows`), and what the prior on betas costs (`prior`).
+Four questions: the SKEL body to fit (`bodies`, beside labels of SKEL's own gender, whose betas need no transfer); the
+distance of the shape spaces at rest with 1 to all of SKEL's betas (`floor`); the cost of one shape for several rows of
+a person (`rows`); and the cost of the prior on betas (`prior`).
 
-The floor of the shapes is what the fit leaves of the same people in SMPL's T-pose, where only shapes differ: angles are
-free there too, and take up some of what betas alone would leave.
+The floor of the shapes is the error of fits of the same people in SMPL's T-pose, where only shapes differ. Angles are
+free there too, and reduce a part of that error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from skelfit.fitting.fitter import Fitter
 from tools.studies.setup import Setup, Study, check_own_targets, distribution, percent
 
 WEIGHTS = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)  # m^2 per squared beta; the pipeline's is measured, too
-ROWS = 16  # of a made-up person who has several
+ROWS = 16  # of each made-up person in `rows`
 SHARED = (2, 4, ROWS)  # rows that a shape is averaged over
 _CHUNK = 32  # skins at a time
 
@@ -59,7 +59,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 
 def _fitted(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult, float]:
-    """A fit and its CPU milliseconds a person, tables and compilation apart."""
+    """A fit and its CPU milliseconds a person, without tables and compilation."""
     fitter = Fitter(setup.models, config, setup.device)
     few = labels.first(1)
     fitter.fit(few.gender, few.pose, few.betas, few.transl)
@@ -69,24 +69,24 @@ def _fitted(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult,
 
 
 def _bodies(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
-    """Each body for neutral labels, the better of both, and labels of each body's own gender."""
+    """Each body for neutral labels, the better of the two, and labels of each body's own gender."""
     own: list[tuple[SkelGender, Gender]] = [("male", "male"), ("female", "female")]
     for body, gender in [*own, ("male", "neutral"), ("female", "neutral"), ("best", "neutral")]:
         config = replace(setup.fit, skel_gender=body)
         people = replace(labels, gender=gender)
-        found, cpu = _fitted(setup, config, people)
+        result, cpu = _fitted(setup, config, people)
         rest, _ = _fitted(setup, config, replace(people, pose=torch.zeros_like(labels.pose)))
         yield {
             "labels": gender,
             "skel_gender": body,
             "people": len(labels),
-            "pve_mm": distribution(found.pve_mm),
+            "pve_mm": distribution(result.pve_mm),
             "rest_pve_mm": distribution(rest.pve_mm),
             "cpu_ms": cpu,
-            "female": float(found.female.double().mean()),
-            "largest_beta": distribution(found.betas.abs().amax(1)),
+            "female": float(result.female.double().mean()),
+            "largest_beta": distribution(result.betas.abs().amax(1)),
             "rms_at_rest_mm": {
-                name: distribution(found.betas_mm[:, k]) for k, name in enumerate(("transferred", "refined"))
+                name: distribution(result.betas_mm[:, k]) for k, name in enumerate(("transferred", "refined"))
             },
         }
 
@@ -103,8 +103,8 @@ def floor(setup: Setup, betas: Tensor) -> Iterator[dict[str, Any]]:
         missing = (target - skel.v_template[..., None]).flatten(0, 1)
         space = skel.shapedirs.flatten(0, 1)
         for count in range(1, skel.num_betas + 1):
-            found = torch.linalg.lstsq(space[:, :count], missing).solution
-            apart = 1000 * (missing - space[:, :count] @ found).unflatten(0, (-1, 3)).norm(dim=1).mean(0)
+            result = torch.linalg.lstsq(space[:, :count], missing).solution
+            apart = 1000 * (missing - space[:, :count] @ result).unflatten(0, (-1, 3)).norm(dim=1).mean(0)
             yield {"skel_gender": body, "betas": count, "at_rest_mm": distribution(apart)}
         nearest = apart if nearest is None else torch.minimum(nearest, apart)
     assert nearest is not None
@@ -113,7 +113,7 @@ def floor(setup: Setup, betas: Tensor) -> Iterator[dict[str, Any]]:
 
 @torch.no_grad()
 def _rows(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
-    """Several rows of one person, in unrelated poses: their own betas, and the mean of some rows' for all of them."""
+    """Several rows of one person in unrelated poses: with their own betas, and with the mean of several rows' betas."""
     subjects = max(len(labels) // ROWS, 1)
     rows = labels.first(subjects * ROWS)
     if len(rows) < ROWS:
@@ -127,8 +127,8 @@ def _rows(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
     closed = still.fit("neutral", rows.pose, rows.betas, rows.transl)
     people = {"people": subjects, "rows": ROWS}
     spread = own.betas.unflatten(0, (subjects, ROWS)).std(1).mean()
-    for name, found, off in (("closed form", closed, torch.zeros(())), ("each row's own", own, spread)):
-        yield people | {"betas": name, "pve_mm": distribution(found.pve_mm), "spread": float(off)}
+    for name, result, off in (("closed form", closed, torch.zeros(())), ("each row's own", own, spread)):
+        yield people | {"betas": name, "pve_mm": distribution(result.pve_mm), "spread": float(off)}
     if setup.fit.skel_gender == "best":
         return  # a person's rows may then be of both bodies
     (pair,) = still.prepare("neutral")
@@ -158,13 +158,13 @@ def _rows(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
 def _prior(setup: Setup, labels: Labels) -> Iterator[dict[str, Any]]:
     """Weights of the prior on betas."""
     for weight in sorted({*WEIGHTS, setup.fit.beta_weight}):
-        found, _ = _fitted(setup, replace(setup.fit, beta_weight=weight), labels)
+        result, _ = _fitted(setup, replace(setup.fit, beta_weight=weight), labels)
         yield {
             "beta_weight": weight,
             "of_the_pipeline": weight == setup.fit.beta_weight,
-            "pve_mm": distribution(found.pve_mm),
-            "largest_beta": distribution(found.betas.abs().amax(1)),
-            "rms_at_rest_mm": distribution(found.betas_mm[:, 1]),
+            "pve_mm": distribution(result.pve_mm),
+            "largest_beta": distribution(result.betas.abs().amax(1)),
+            "rms_at_rest_mm": distribution(result.betas_mm[:, 1]),
         }
 
 

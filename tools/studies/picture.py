@@ -25,13 +25,13 @@ _COLUMNS = 10  # pairs in a line
 _TURN = 0.5  # rad, seen from a little aside
 
 
-def draw_pairs(pairs: Sequence[PairFitter], people: LabelBatch, found: RowFits, who: list[int]) -> Array:
+def draw_pairs(pairs: Sequence[PairFitter], people: LabelBatch, fits: RowFits, rows: list[int]) -> Array:
     """Lines of pairs, (H, W, 3) of 0..255: SMPL's mesh left, SKEL's right, both turned upright."""
     surface, pictures = make_surface(pairs[0].smpl.asset), []
     by_gender = {pair.skel.gender == "female": pair for pair in pairs}
-    for k in who:
-        pair = by_gender.get(bool(found.female[k]), pairs[0])  # who was not fitted has no gender
-        target, fit = _skins(pair, people, found, k)
+    for k in rows:
+        pair = by_gender.get(bool(fits.female[k]), pairs[0])  # a person without a fit has no gender
+        target, fit = _skins(pair, people, fits, k)
         pictures.append(np.concatenate([_draw(surface, skin, k) for skin in (target, fit)], axis=1))
     pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % _COLUMNS)
     lines = [np.concatenate(pictures[i : i + _COLUMNS], 1) for i in range(0, len(pictures), _COLUMNS)]
@@ -47,14 +47,14 @@ def write_picture(path: Path, picture: Array) -> None:
 
 
 @torch.no_grad()
-def _skins(pair: PairFitter, people: LabelBatch, found: RowFits, k: int) -> tuple[Array, Array]:
+def _skins(pair: PairFitter, people: LabelBatch, fits: RowFits, k: int) -> tuple[Array, Array]:
     """Target and fit of person k, (V, 3) m each, upright in front of the camera."""
 
     def row(values: Array) -> torch.Tensor:
         return torch.tensor(values[k : k + 1])
 
     target = pair.smpl.vertices(row(people.pose), row(people.betas), row(people.transl))
-    fit = pair.skel.forward(pair.skel.shape(row(found.betas)), row(found.poses), row(found.trans)).vertices
+    fit = pair.skel.forward(pair.skel.shape(row(fits.betas)), row(fits.poses), row(fits.trans)).vertices
     # SMPL's y points up and its z forward; the camera's y points down and its z away from it.
     turn = Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec([0, _TURN, 0])
     turn = turn * Rotation.from_rotvec(people.pose[k, 0]).inv()

@@ -1,8 +1,8 @@
-"""Neutral labels read as SKEL-CF reads them: what it does to the people, beside the pipeline's way.
+"""Neutral labels read as SKEL-CF reads them, compared with the pipeline.
 
-SKEL-CF's tool takes the neutral betas' numbers for those of SMPL's male body, fits the mesh of that one, and gives SKEL
-the same numbers. Its errors look small, since its target is of SKEL's own shape space; how far its people are from the
-labels shows against the labels' neutral meshes. The choices are made one after the other.
+SKEL-CF's tool uses the neutral betas as betas of SMPL's male body, fits the mesh of that body, and gives SKEL the same
+betas. Its errors look small, since its target is in SKEL's own shape space; the neutral meshes of the labels show its
+real errors. The study makes these choices one after the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OURS, COPIED, HELD, THEIRS = (
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per kind of poses and way of reading neutral labels: errors to three meshes, and turns of the joints."""
+    """Per kind of poses and reading of neutral labels: errors to three meshes, and turns of the joints."""
     check_own_targets(setup)
     fit, records = setup.fit, list[dict[str, Any]]()
     if fit.skel_gender == "best":
@@ -39,15 +39,15 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     for kind, labels in make_labels(setup.people, "neutral").items():
         setup.say(f"{setup.people} {kind} people, neutral labels, four fits")
         ours: Tensor | None = None
-        for way, config in _ways(fit).items():
+        for reading, config in _readings(fit).items():
             figures, turns = _figures(setup, config, labels, ours)
             ours = turns if ours is None else ours
-            records.append({"poses": kind, "people": setup.people, "way": way} | figures)
+            records.append({"poses": kind, "people": setup.people, "way": reading} | figures)
     return records
 
 
-def _ways(fit: FitConfig) -> dict[str, FitConfig]:
-    """The pipeline's way first; then SKEL-CF's choices, each on top of those before it."""
+def _readings(fit: FitConfig) -> dict[str, FitConfig]:
+    """The pipeline's reading; then SKEL-CF's choices, each added to those before it."""
     copied = replace(fit, betas="copy")
     held = replace(copied, stages=tuple(replace(s, refine_betas=False) for s in fit.stages))
     return {OURS: fit, COPIED: copied, HELD: held, THEIRS: replace(held, neutral_target="gendered")}
@@ -62,12 +62,12 @@ def _figures(
     to_target: as the fit has it; to_label: the label's own neutral mesh, as it stands (`pve`) and moved to where the
     two skins' middles meet (`moved`); turned_deg: the largest turn of a body joint against those of `ours`.
     """
-    found = Fitter(setup.models, config, setup.device).fit(
+    result = Fitter(setup.models, config, setup.device).fit(
         "neutral", labels.pose, labels.betas, labels.transl
     )
     skel = SkelModel(setup.models.skel_of(config.skel_gender), dtype=torch.float64)
     smpl = SmplModel(setup.models.smpl_of("neutral"), dtype=torch.float64)
-    betas, q, trans = found.betas.double(), found.poses.double(), found.trans.double()
+    betas, q, trans = result.betas.double(), result.poses.double(), result.trans.double()
     frames = skel.frames(betas)
     turns = frames.frame.mT @ skel.joints(frames, q).local_rot @ frames.frame
     skin = skel.forward(skel.shape(betas), q, trans).vertices
@@ -76,11 +76,11 @@ def _figures(
     moved = apart - apart.mean(1, keepdim=True)
     return {
         "target": config.target_gender("neutral", str(config.skel_gender)),
-        "to_target_mm": distribution(found.pve_mm),
+        "to_target_mm": distribution(result.pve_mm),
         "to_label_mm": distribution(1000 * apart.norm(dim=-1).mean(1)),
         "to_label_moved_mm": distribution(1000 * moved.norm(dim=-1).mean(1)),
         "turned_deg": None if ours is None else distribution(_largest_turn(ours, turns)),
-        "converged": float(found.converged.double().mean()),
+        "converged": float(result.converged.double().mean()),
     }, turns
 
 
@@ -91,7 +91,7 @@ def _largest_turn(one: Tensor, other: Tensor) -> Tensor:
 
 
 def text(records: list[dict[str, Any]]) -> list[str]:
-    """A row per kind of poses and way."""
+    """A row per kind of poses and reading."""
     heads = ("poses", "neutral labels", "target", "PVE to it, mm", "p95", "PVE to the label, mm", "p95")
     rows = []
     for r in records:

@@ -1,7 +1,7 @@
 """A slow reference for the fit: pose and betas of each person together, in float64, on all vertices, to convergence.
 
-It shares the forward model and the objective with the product and nothing else: no moments, no held correctives, no
-stages. The gradient is autograd's; the curvature is Gauss-Newton's, by differences over every 8th vertex, which only
+It shares only the forward model and the objective with the product: no moments, no fixed correctives, no stages.
+The gradient is autograd's; the curvature is Gauss-Newton's, by differences over every 8th vertex, which only
 decides how fast it converges.
 """
 
@@ -25,7 +25,7 @@ _DONE = 1e-6  # a person rests when a step promises less than this share of the 
 
 @dataclass(frozen=True)
 class Priors:
-    """What the objective adds to the mean squared vertex error."""
+    """The terms that the objective adds to the mean squared vertex error."""
 
     limits: Tensor  # (46, 2) rad
     limit_weight: float  # m^2 per rad^2
@@ -37,7 +37,7 @@ class Priors:
 
 @dataclass(frozen=True)
 class Reference:
-    """Where the reference ends; float64, a row per person."""
+    """The results of the reference, float64, a row per person."""
 
     q: Tensor  # (N, 46) rad, the root at zero
     betas: Tensor  # (N, 10)
@@ -56,7 +56,7 @@ def converge(model: SkelModel, target: Tensor, q: Tensor, betas: Tensor, priors:
 
 
 def lower(one: Reference, other: Reference) -> Reference:
-    """Person by person, the one of the lower objective."""
+    """For each person, the reference with the lower objective."""
     second = other.objective < one.objective
 
     def choose(a: Tensor, b: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def skin(model: SkelModel, x: Tensor, stride: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def _converge(model: SkelModel, target: Tensor, q: Tensor, betas: Tensor, priors: Priors) -> Reference:
-    """Levenberg-Marquardt, each person by themselves; those at rest leave the batch."""
+    """Levenberg-Marquardt for each person alone; those that converged leave the batch."""
     x = torch.cat((q, betas), 1)
     x[:, list(ROOT_DOFS)] = 0
     steps = torch.full((len(x),), _STEPS, dtype=torch.int64, device=x.device)
@@ -128,8 +128,8 @@ def _slope(model: SkelModel, x: Tensor, target: Tensor, priors: Priors) -> tuple
         vertices, joints = skin(model, x)
         value = (vertices - target).square().sum(-1).mean(1)
         if priors.locator is not None:
-            place = priors.locator(target)
-            off = joints[:, list(priors.locator.joints)] - place
+            shoulder = priors.locator(target)
+            off = joints[:, list(priors.locator.joints)] - shoulder
             value = value + priors.joint_weight * off.square().sum((1, 2))
         value = value + priors.limit_weight * _excess(x, priors).square().sum(1)
         if priors.couplings is not None:

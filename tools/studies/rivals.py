@@ -1,7 +1,7 @@
 """The fit beside the first-order baseline, each with a frozen and with a free root: same people, objective and bodies.
 
 The people are drawn from three seeds. The baseline is `first-order.yaml` with the residuals of the pipeline that is
-measured; it takes one or two seconds of a core a person, so the default is a handful.
+measured; it takes one or two CPU seconds a person, so the default number is small.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from skelfit.benchmark.fit_speed import POSES, Fits, Labels, same_objective
+from skelfit.benchmark.fit_speed import POSES, Labels, PeopleFitter, same_objective
 from skelfit.benchmark.text_table import table
 from skelfit.config.fit_settings import RootMode
 from skelfit.config.manifest import Gender
@@ -28,7 +28,7 @@ ROOTS: tuple[RootMode, ...] = ("frozen", "free")
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender, kind of poses and root: PVE and objective of both, who is ahead how often, and their time."""
+    """Per gender, kind of poses and root: PVE and objective of both, how often each is better, and their time."""
     baseline = load_pipeline(PIPELINES.find("first-order"))
     assert baseline.first_order is not None
     records = []
@@ -40,12 +40,13 @@ def run(setup: Setup) -> list[dict[str, Any]]:
                 theirs = FirstOrderFitter(
                     setup.models, same_objective(fit, baseline.fit), baseline.first_order, setup.device
                 )
-                found = {}
+                measured = {}
                 for name, fitter in (("ours", Fitter(setup.models, fit, setup.device)), ("baseline", theirs)):
                     setup.say(f"{len(labels)} {kind} people, {gender} labels, {root} root: {name}")
-                    found[name] = _measure(fitter, labels, theirs.config.batch or len(labels))
+                    measured[name] = _measure(fitter, labels, theirs.config.batch or len(labels))
                 records.append(
-                    {"gender": gender, "poses": kind, "people": len(labels), "root": root} | compared(**found)
+                    {"gender": gender, "poses": kind, "people": len(labels), "root": root}
+                    | compared(**measured)
                 )
     return records
 
@@ -57,27 +58,27 @@ def draw(people: int, gender: Gender, kind: str) -> Labels:
     return Labels(gender, *(torch.cat([torch.from_numpy(x) for x in parts]) for parts in drawn))
 
 
-def _measure(fitter: Fits, labels: Labels, batch: int) -> dict[str, Any]:
-    """What a fitter finds of people, in their batches, and the time that it takes."""
+def _measure(fitter: PeopleFitter, labels: Labels, batch: int) -> dict[str, Any]:
+    """The results of a fitter in batches, and its time."""
     rows = torch.arange(len(labels)).split(batch)
     started = time.process_time()
-    found = [fitter.fit(labels.gender, labels.pose[r], labels.betas[r], labels.transl[r]) for r in rows]
+    results = [fitter.fit(labels.gender, labels.pose[r], labels.betas[r], labels.transl[r]) for r in rows]
     return {
-        "pve_mm": torch.cat([f.pve_mm for f in found]),
-        "objective": torch.cat([f.objective for f in found]),
+        "pve_mm": torch.cat([f.pve_mm for f in results]),
+        "objective": torch.cat([f.objective for f in results]),
         "cpu_ms": 1000 * (time.process_time() - started) / len(labels),
     }
 
 
 def compared(ours: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
-    """The figures of both, and the share of people of whom ours has the lower PVE, and the lower objective."""
+    """The figures of both, and the shares of people for which ours has the lower PVE and objective."""
     figures = {
         name: {
-            "pve_mm": distribution(found["pve_mm"]),
-            "objective_mm2": distribution(1e6 * found["objective"]),
-            "cpu_ms_per_person": found["cpu_ms"],
+            "pve_mm": distribution(measured["pve_mm"]),
+            "objective_mm2": distribution(1e6 * measured["objective"]),
+            "cpu_ms_per_person": measured["cpu_ms"],
         }
-        for name, found in (("ours", ours), ("baseline", baseline))
+        for name, measured in (("ours", ours), ("baseline", baseline))
     }
     ahead = {k: float((ours[k] <= baseline[k] * (1 + 1e-6)).double().mean()) for k in ("pve_mm", "objective")}
     return {**figures, "ahead": ahead}

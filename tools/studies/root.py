@@ -1,8 +1,8 @@
-"""A root that may turn and move: what each freedom brings, how far the root goes, and what that does to the picture.
+"""A free root: the gain in accuracy, how far the root moves, and the errors in the image.
 
-The same people are fitted with a root that is frozen, free to turn, and free, and then with the prior that holds a free
-one made weaker and stronger. In the picture, keypoints of the fitted skin are compared with those of the label's, as a
-camera sees them that stands where the label says, in crops of 256 px that the label's skin just fills, with a margin.
+The same people are fitted with a root that is frozen, free to turn, and free; then with a weaker and a stronger prior
+on the free root. Errors in the image compare keypoints of the fitted skin with those of the label's skin, through the
+label's camera, in crops of 256 px around the label's skin.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _FEW = 64  # skins at a time
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender, kind of poses, root and prior: PVE, turn and move of the root, error in the picture, time."""
+    """Per gender, kind of poses, root and prior: PVE, changes of the root, error in the image, time."""
     records = []
     for gender in setup.genders:
         for kind, labels in make_labels(setup.people, gender).items():
             for config in variants(setup.fit):
                 setup.say(f"{setup.people} {kind} people, {gender} labels: {name_of(config)}")
-                found, cpu = _fit(setup, config, labels)
+                result, cpu = _fit(setup, config, labels)
                 records.append(
                     {"gender": gender, "poses": kind, "people": setup.people, "root": config.root}
                     | {"prior": {"turn": config.root_prior.turn, "move": config.root_prior.move}}
                     | {"of_the_pipeline": config.root_prior == setup.fit.root_prior}
-                    | {"pve_mm": distribution(found.pve_mm), "cpu_ms_per_person": cpu}
-                    | {"converged": float(found.converged.double().mean())}
-                    | {k: distribution(x) for k, x in measure(setup.models, config, labels, found).items()}
+                    | {"pve_mm": distribution(result.pve_mm), "cpu_ms_per_person": cpu}
+                    | {"converged": float(result.converged.double().mean())}
+                    | {k: distribution(x) for k, x in measure(setup.models, config, labels, result).items()}
                 )
     return records
 
 
 def variants(fit: FitConfig) -> Iterator[FitConfig]:
-    """The frozen root first; then what is freed, and then what holds it, changed."""
+    """The frozen root, the freed roots, then other priors."""
     own = fit.root_prior
     for root in ("frozen", "turn", "free"):
         yield replace(fit, root=root)
@@ -70,39 +70,39 @@ def name_of(config: FitConfig) -> str:
 
 
 def _fit(setup: Setup, config: FitConfig, labels: Labels) -> tuple[FitResult, float]:
-    """The fit, and what it took, CPU ms a person."""
+    """The fit, and its CPU ms a person."""
     fitter = Fitter(setup.models, config, setup.device)
     one = labels.first(1)
     fitter.fit(one.gender, one.pose, one.betas, one.transl)  # tables and kernels are made
     started = time.process_time()
-    found = fitter.fit(labels.gender, labels.pose, labels.betas, labels.transl)
-    return found, 1000 * (time.process_time() - started) / len(labels)
+    result = fitter.fit(labels.gender, labels.pose, labels.betas, labels.transl)
+    return result, 1000 * (time.process_time() - started) / len(labels)
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Some people, and the bodies that they were fitted with."""
+    """People, and the pair of bodies of their fit."""
 
     smpl: SmplModel
     skel: SkelModel
     rows: Tensor  # (n,) int64
 
 
-def measure(models: ModelSet, config: FitConfig, labels: Labels, found: FitResult) -> dict[str, Tensor]:
-    """How far roots went, and how far off the picture is, each of all people (N,)."""
-    few = list(pairs(models, config, labels, found))
+def measure(models: ModelSet, config: FitConfig, labels: Labels, result: FitResult) -> dict[str, Tensor]:
+    """Changes of the root, and errors in the image, each of all people (N,)."""
+    few = list(pairs(models, config, labels, result))
     parts = [
-        went(pair, labels, found) | {"picture_px": in_the_picture(models, pair, labels, found)}
+        went(pair, labels, result) | {"picture_px": in_the_picture(models, pair, labels, result)}
         for pair in few
     ]
     order = torch.cat([pair.rows for pair in few]).argsort()
     return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
 
-def pairs(models: ModelSet, config: FitConfig, labels: Labels, found: FitResult) -> Iterator[_Pair]:
-    """The bodies that people were fitted with, and which people, a few at a time."""
+def pairs(models: ModelSet, config: FitConfig, labels: Labels, result: FitResult) -> Iterator[_Pair]:
+    """Pairs of bodies, each with a few of its people."""
     for gender in ("male", "female"):
-        rows = (found.female == (gender == "female")).nonzero()[:, 0]
+        rows = (result.female == (gender == "female")).nonzero()[:, 0]
         if len(rows):
             smpl = SmplModel(models.smpl_of(config.target_gender(labels.gender, gender)))
             skel = SkelModel(models.skel_of(gender))
@@ -110,28 +110,28 @@ def pairs(models: ModelSet, config: FitConfig, labels: Labels, found: FitResult)
 
 
 @torch.no_grad()
-def went(pair: _Pair, labels: Labels, found: FitResult) -> dict[str, Tensor]:
-    """How far roots turn and move from where labels have them, (n,) degrees and mm."""
+def went(pair: _Pair, labels: Labels, result: FitResult) -> dict[str, Tensor]:
+    """Rotation and translation of the roots from those of the labels, (n,) degrees and mm."""
     rows, skel = pair.rows, pair.skel
     rot = roma.rotvec_to_rotmat(labels.pose[rows, 0])
-    frames = skel.frames(found.betas[rows])
-    turned = skel.joints(frames, found.poses[rows]).rot[:, 0] @ rot.mT
+    frames = skel.frames(result.betas[rows])
+    turned = skel.joints(frames, result.poses[rows]).rot[:, 0] @ rot.mT
     pivot = pair.smpl.root_joint(labels.betas[rows])
     there = root_translation(labels.transl[rows], rot, pivot, frames.joints[:, 0])
     return {
         "turn_deg": torch.rad2deg(roma.rotmat_to_rotvec(turned).norm(dim=-1)),
-        "move_mm": 1000 * (found.trans[rows] - there).norm(dim=-1),
+        "move_mm": 1000 * (result.trans[rows] - there).norm(dim=-1),
     }
 
 
 @torch.no_grad()
-def in_the_picture(models: ModelSet, pair: _Pair, labels: Labels, found: FitResult) -> Tensor:
+def in_the_picture(models: ModelSet, pair: _Pair, labels: Labels, result: FitResult) -> Tensor:
     """Mean distance (n,) px of the 44 keypoints of fit and label; of SMPL's 24 joints where there is no regressor."""
     rows, smpl, skel = pair.rows, pair.smpl, pair.skel
     dense = smpl.asset.J_regressor if models.keypoints44 is None else models.keypoints44
     regressor = torch.tensor(dense, dtype=torch.float32)
     target = smpl.vertices(labels.pose[rows], labels.betas[rows], labels.transl[rows])
-    skin = skel.forward(skel.shape(found.betas[rows]), found.poses[rows], found.trans[rows]).vertices
+    skin = skel.forward(skel.shape(result.betas[rows]), result.poses[rows], result.trans[rows]).vertices
     view = _project(target)
     side = MARGIN * (view.amax(1) - view.amin(1)).amax(1)
     off = _project(regressor @ skin) - _project(regressor @ target)
@@ -139,7 +139,7 @@ def in_the_picture(models: ModelSet, pair: _Pair, labels: Labels, found: FitResu
 
 
 def _project(points: Tensor) -> Tensor:
-    """Points (N, K, 3) m as a camera of focal length 1 sees them, (N, K, 2)."""
+    """Points (N, K, 3) m projected with focal length 1, (N, K, 2)."""
     return points[..., :2] / points[..., 2:]
 
 

@@ -1,6 +1,6 @@
-"""How far an answer moves when its start does.
+"""The change of a fit when its start changes.
 
-Every start angle but the root's is moved by its own normal number times 0.1 rad, and people are fitted again.
+Normal noise of 0.1 rad is added to every start angle except the root's, and people are fitted again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, ROOT_DOFS
 from skelfit.fitting.fit_result import FitResult, map_results
 from skelfit.fitting.fitter import Fitter, PairFitter
-from skelfit.fitting.passes import Batch
+from skelfit.fitting.passes import FitBatch
 from tools.studies.setup import SEED, Setup, Study, distribution, percent, quantiles, share_below
 
 SPREAD = 0.1  # rad
@@ -27,11 +27,11 @@ _WORST_DOFS = 8
 
 
 class Moved(PairFitter):
-    """A fitter whose starts are off."""
+    """A fitter whose starts are moved by an offset."""
 
     offset: Tensor  # (B, 46) rad
 
-    def start(self, pose: Tensor, betas: Tensor) -> Batch:
+    def start(self, pose: Tensor, betas: Tensor) -> FitBatch:
         batch = super().start(pose, betas)
         batch.q.add_(self.offset.to(batch.q.device))
         return batch
@@ -44,14 +44,14 @@ class MovedFitter(Fitter):
 
 @dataclass(frozen=True)
 class Moves:
-    """What changed of N people."""
+    """The changes of N people."""
 
     angles: Tensor  # (N, 46) rad, at most half a turn
     pve_mm: Tensor  # (N,)
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender and kind of poses: the share of people who move less than some bounds, DoF by DoF, and their PVE."""
+    """Per gender and kind of poses: the share of people that move less than a few bounds, DoF by DoF, and their PVE."""
     fitter = MovedFitter(setup.models, setup.fit, setup.device)
     source = torch.Generator().manual_seed(SEED)
     offset = SPREAD * torch.randn(setup.people, NUM_DOFS, generator=source)
@@ -70,8 +70,8 @@ def run(setup: Setup) -> list[dict[str, Any]]:
 
 
 def fit_from(fitter: Fitter, labels: Labels, offset: Tensor) -> FitResult:
-    """The people fitted from starts that are off by offset (N, 46) rad."""
-    pairs, size = fitter.prepare(labels.gender), fitter.config.batch or fitter.backend.people
+    """The fits from starts moved by offset (N, 46) rad."""
+    pairs, size = fitter.prepare(labels.gender), fitter.config.batch or fitter.backend.batch_size
     parts = []
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)
@@ -83,7 +83,7 @@ def fit_from(fitter: Fitter, labels: Labels, offset: Tensor) -> FitResult:
 
 
 def moved(one: FitResult, other: FitResult) -> Moves:
-    """How far two answers are apart."""
+    """The difference of two results."""
     turn = (other.poses - one.poses).abs().remainder(2 * pi)
     return Moves(torch.minimum(turn, 2 * pi - turn), (other.pve_mm - one.pve_mm).abs())
 

@@ -1,4 +1,4 @@
-"""What studies share: what a study is, what it is given, and how figures become text."""
+"""The base of all studies: a study, its setup, and functions for its figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEED = 30_000  # no person of the demo or the bench
 
 @dataclass(frozen=True)
 class Setup:
-    """What a study is given."""
+    """The models, the pipeline and the options of a study."""
 
     models: ModelSet
     pipeline: Pipeline
@@ -33,7 +33,7 @@ class Setup:
 
     @property
     def fit(self) -> FitConfig:
-        """How people are fitted."""
+        """The configuration of the fit."""
         return self.pipeline.fit
 
 
@@ -59,8 +59,8 @@ def check_own_targets(setup: Setup) -> None:
 
 def quantiles(values: Tensor, **shares: float) -> dict[str, float]:
     """Quantiles by name of a (N,) tensor."""
-    found = values.double().quantile(torch.tensor(list(shares.values()), dtype=torch.float64))
-    return dict(zip(shares, found.tolist(), strict=True))
+    quantile_values = values.double().quantile(torch.tensor(list(shares.values()), dtype=torch.float64))
+    return dict(zip(shares, quantile_values.tolist(), strict=True))
 
 
 def distribution(values: Tensor) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""What it brings to draw shoulders to where the mesh has them: `joint_weight` against accuracy and anatomy.
+"""Shoulder targets from the mesh: the effect of `joint_weight` on accuracy and anatomy.
 
-Of SMPL's meshes nobody knows where SKEL's joints are. So besides the fits themselves, meshes are made of which that is
-known: SKEL's own, at the angles that the closed-form start reads off a label, within the limits; and on top of it what
-a fit left of another person, carried over in the skin's own frame.
+SKEL's joints are unknown in SMPL's meshes. So the study also makes meshes with known joints: SKEL's own skin at the
+angles of a label's closed-form start, within the limits, plus the residual of another person's fit, carried over in the
+skin's own frame.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FEW = 64  # people at a time
 
 @dataclass(frozen=True)
 class Known:
-    """Meshes of people whose angles are known."""
+    """Meshes of people with known angles."""
 
     meshes: Tensor  # (N, V, 3) m
     betas: Tensor  # (N, 10)
@@ -44,7 +44,7 @@ class Known:
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender, kind of poses and weight: PVE and violations of fits, and how far off known shoulders are found."""
+    """Per gender, kind of poses and weight: PVE and violations of fits, and errors of known shoulders."""
     limits, records = dof_limits(setup.fit.limits), []
     for gender in setup.genders:
         for kind, labels in make_labels(setup.people, gender).items():
@@ -52,17 +52,17 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             for weight in WEIGHTS:
                 setup.say(f"{setup.people} {kind} people, {gender} labels, joint_weight {weight:g}")
                 fitter = Fitter(setup.models, with_weight(setup.fit, weight), setup.device)
-                found = fitter.fit(gender, labels.pose, labels.betas, labels.transl)
+                result = fitter.fit(gender, labels.pose, labels.betas, labels.transl)
                 pair = fitter.prepare(gender)[0]
-                known = known or make_known(pair, labels, found)
-                counts = violations(found.poses.double().numpy(), limits)
+                known = known or make_known(pair, labels, result)
+                counts = violations(result.poses.double().numpy(), limits)
                 scapulae = [v["10"] for k, v in counts["beyond_deg_by_dof"].items() if "scapula" in k]
                 records.append(
                     {"gender": gender, "poses": kind, "people": setup.people, "joint_weight": weight}
-                    | {"pve_mm": distribution(found.pve_mm), "beyond_deg": counts["beyond_deg"]}
+                    | {"pve_mm": distribution(result.pve_mm), "beyond_deg": counts["beyond_deg"]}
                     | {"scapulae_beyond_10_deg": sum(scapulae) / len(scapulae)}
                     | {"known": off_known(pair, known)}
-                    | {"converged": float(found.converged.double().mean())}
+                    | {"converged": float(result.converged.double().mean())}
                 )
     return records
 
@@ -73,11 +73,11 @@ def with_weight(config: FitConfig, weight: float) -> FitConfig:
 
 
 @torch.no_grad()
-def make_known(pair: PairFitter, labels: Labels, found: FitResult) -> Known:
-    """Meshes at closed-form angles, each with what the fit left of the person before; moved starts."""
+def make_known(pair: PairFitter, labels: Labels, result: FitResult) -> Known:
+    """Meshes at closed-form angles, each with the residual of the person before; and moved starts."""
     skel = pair.skel
-    fitted = found.poses.index_fill(1, torch.tensor(ROOT_DOFS), 0.0)
-    betas, still = found.betas, labels.pose.clone()
+    fitted = result.poses.index_fill(1, torch.tensor(ROOT_DOFS), 0.0)
+    betas, still = result.betas, labels.pose.clone()
     still[:, 0] = 0
     low, high = pair.limits.unbind(-1)
     q = body_angles(skel.frames(betas).frame, roma.rotvec_to_rotmat(still), pair.dof_limits).clamp(low, high)
@@ -97,7 +97,7 @@ def make_known(pair: PairFitter, labels: Labels, found: FitResult) -> Known:
 
 
 def _skin_turns(skel: SkelModel, frames: JointFrames, q: Tensor) -> Tensor:
-    """How the skin at each vertex is turned from rest, (B, V, 3, 3)."""
+    """Rotations of the skin at each vertex from rest, (B, V, 3, 3)."""
     transforms = skinning_transforms(skel.joints(frames, q), frames.joints)
     return roma.special_procrustes((skel.weights @ transforms.flatten(2)).unflatten(2, (3, 4))[..., :3])
 
@@ -106,9 +106,9 @@ def _skin_turns(skel: SkelModel, frames: JointFrames, q: Tensor) -> Tensor:
 def off_known(pair: PairFitter, known: Known) -> dict[str, float]:
     """Mean errors of shoulders: joints in mm, and rotations against the bone above in degrees."""
     q, betas, trans, _ = pair.solve(known.meshes, known.start, known.betas)
-    found = pair.skel.joints(pair.skel.frames(betas), q).pos + trans[:, None]
+    positions = pair.skel.joints(pair.skel.frames(betas), q).pos + trans[:, None]
     expected = pair.skel.joints(pair.skel.frames(known.betas), known.q).pos
-    off = 1000 * (found - expected).norm(dim=-1)
+    off = 1000 * (positions - expected).norm(dim=-1)
     return {
         "scapula_mm": float(off[:, list(_SCAPULAE)].mean()),
         "humerus_mm": float(off[:, list(_HUMERI)].mean()),

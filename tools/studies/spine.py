@@ -1,8 +1,8 @@
-"""What it brings, and costs, to tie lumbar and thorax to a share of the trunk's motion: `fit.spine` of a pipeline.
+"""Spine coupling (`fit.spine` of a pipeline): its effect on opposite motions of lumbar and thorax, and its cost.
 
-People in everyday and extreme poses, made-up motions, and people who go smoothly from one posture to the next, half of
-these extreme. The last bend their own trunks against themselves, as SMPL's three joints of the spine are drawn one by
-one. Each is fitted with several multiples of the pipeline's weights, from two starts.
+People in everyday and extreme poses, made-up motions, and people that move smoothly between postures, half of these
+extreme. The latter have opposite flexions in their labels, since SMPL's three joints of the spine are drawn
+independently. Each is fitted with several multiples of the pipeline's weights, from two starts.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tools.studies.setup import SEED, Setup, Study, distribution, percent
 TIMES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # the pipeline's weights
 OPPOSITE_DEG = 5.0
 MOTIONS = ("bending", "extension", "twist")
-FRAMES, POSTURES = 64, 3  # of a person who goes from posture to posture
+FRAMES, POSTURES = 64, 3  # of a person that moves between postures
 _SAME = 1e-3  # rad
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """Per gender, kind of people and multiple of the weights: opposite motions, PVE, and answers from two starts."""
+    """Per gender, kind of people and multiple of the weights: opposite motions, PVE, and results from two starts."""
     records = []
     for gender in setup.genders:
         for kind, labels in make_people(setup.people, gender).items():
@@ -47,16 +47,16 @@ def run(setup: Setup) -> list[dict[str, Any]]:
                 setup.say(f"{len(labels)} {kind} people, {gender} labels, {times:g} times the weights")
                 config = replace(setup.fit, spine=scaled(setup.fit.spine, times))
                 fitter = MovedFitter(setup.models, config, setup.device)
-                found = fit_from(fitter, labels, torch.zeros_like(offset))
-                moves = moved(found, fit_from(fitter, labels, offset)).angles
-                pve = distribution(found.pve_mm)
+                result = fit_from(fitter, labels, torch.zeros_like(offset))
+                moves = moved(result, fit_from(fitter, labels, offset)).angles
+                pve = distribution(result.pve_mm)
                 free = free or pve["mean"]
                 records.append(
                     {"gender": gender, "poses": kind, "people": len(labels), "times": times}
-                    | {"opposite": opposite(found.poses), "pve_mm": pve, "pve_cost": pve["mean"] / free - 1}
+                    | {"opposite": opposite(result.poses), "pve_mm": pve, "pve_cost": pve["mean"] / free - 1}
                     | {"same_from_another_start": float((moves.amax(1) < _SAME).double().mean())}
                     | {"spine_moves_deg": float(torch.rad2deg(moves[:, _SPINE].amax()))}
-                    | {"converged": float(found.converged.double().mean())}
+                    | {"converged": float(result.converged.double().mean())}
                 )
     return records
 
@@ -71,15 +71,15 @@ def scaled(spine: SpineConfig, times: float) -> SpineConfig:
 
 
 def opposite(poses: Tensor) -> dict[str, float]:
-    """Shares of people (N, 46) rad whose lumbar and thorax both go further than 5 degrees, against each other."""
+    """Shares of poses (N, 46) rad with lumbar and thorax turned by more than 5 degrees in opposite directions."""
     lumbar, thorax = torch.rad2deg(poses[:, _SPINE]).split(len(MOTIONS), 1)
-    found = (lumbar * thorax < 0) & (torch.minimum(lumbar.abs(), thorax.abs()) > OPPOSITE_DEG)
-    by_motion = {name: float(found[:, k].double().mean()) for k, name in enumerate(MOTIONS)}
-    return by_motion | {"any": float(found.any(1).double().mean())}
+    against = (lumbar * thorax < 0) & (torch.minimum(lumbar.abs(), thorax.abs()) > OPPOSITE_DEG)
+    by_motion = {name: float(against[:, k].double().mean()) for k, name in enumerate(MOTIONS)}
+    return by_motion | {"any": float(against.any(1).double().mean())}
 
 
 def make_people(people: int, gender: Gender) -> dict[str, Labels]:
-    """So many of each kind, or about as many frames."""
+    """People of each kind, or about as many frames."""
     motions = make_motions()
     every = max(1, sum(map(len, motions)) // people)
     frames = (
@@ -93,7 +93,7 @@ def make_people(people: int, gender: Gender) -> dict[str, Labels]:
 
 
 def postures(count: int) -> tuple[NDArray[np.float32], ...]:
-    """People who go from posture to posture: pose (N, 24, 3) rad, betas (N, 10), transl (N, 3) m of all frames."""
+    """People that move between postures: pose (N, 24, 3) rad, betas (N, 10), transl (N, 3) m of all frames."""
     pose, betas, transl = sample_labels(count * POSTURES, SEED, 0.5)
     time = np.linspace(0, POSTURES - 1, FRAMES)
     whole = np.floor(time).clip(max=POSTURES - 2)
@@ -106,8 +106,8 @@ def postures(count: int) -> tuple[NDArray[np.float32], ...]:
         )
         for mine in pose.reshape(count, POSTURES, 24, 3)
     ]
-    shape, place = (np.repeat(x[::POSTURES], FRAMES, 0) for x in (betas, transl))
-    return np.concatenate(frames).astype(np.float32), shape, place
+    shape, position = (np.repeat(x[::POSTURES], FRAMES, 0) for x in (betas, transl))
+    return np.concatenate(frames).astype(np.float32), shape, position
 
 
 def text(records: list[dict[str, Any]]) -> list[str]:

@@ -1,5 +1,4 @@
-"""Whether a device fits people as a CPU does, and how fast: one report, made by one command within ten minutes.
+"""The report on a device: whether it fits people as a CPU does, and how fast. One command, within ten minutes.
 
-`skelfit bench --device cuda --report FILE` is for the day a GPU is at hand: it leaves nothing to ask for later. The
-same report can be made of a CPU.
+`skelfit bench --device cuda --report FILE` measures all that is of interest about a GPU. It works for a CPU too.
 """

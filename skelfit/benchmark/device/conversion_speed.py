@@ -1,4 +1,4 @@
-"""Label files to shards by the command itself, with and without images: what reading and writing leave of the speed."""
+"""Speed of `skelfit convert` from label files to shards, with and without images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 from skelfit.bodies.model_set import ModelSet
 from skelfit.labels.demo_people import write_demo
 
-_SECONDS = 240.0  # that a command may take
+_SECONDS = 240.0  # limit of a command
 
 
 def measure_conversion(
     models: ModelSet, folder: Path | None, pipeline: Path, device: str, people: int
 ) -> list[dict[str, Any]]:
-    """People per second of `skelfit convert` on the demo's people; folder: where the models are, as given."""
-    found = []
-    with tempfile.TemporaryDirectory(prefix="skelfit-report-") as place:
-        labels = write_demo(Path(place) / "demo", people, models=models)
+    """People per second of `skelfit convert` on the demo's people; folder: of the models, if one was given."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="skelfit-report-") as folder_name:
+        labels = write_demo(Path(folder_name) / "demo", people, models=models)
         images = labels.parent / "images"
         for name, more in (("labels only", []), ("with images", ["--images", str(images)])):
-            out = Path(place) / name.replace(" ", "-")
+            out = Path(folder_name) / name.replace(" ", "-")
             command = [sys.executable, "-m", "skelfit", "convert", "--labels", str(labels), "--out", str(out)]
             command += ["--device", device, "--pipeline", str(pipeline), *more]
             command += ["--models", str(folder)] if folder else []
@@ -35,7 +35,7 @@ def measure_conversion(
             if done.returncode:
                 raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
             summary = json.loads((out / "summary.json").read_text("utf-8"))
-            found.append(
+            rows.append(
                 {
                     "what": name,
                     "people": people,
@@ -44,4 +44,4 @@ def measure_conversion(
                     "time": summary["time"],
                 }
             )
-    return found
+    return rows

@@ -1,4 +1,4 @@
-"""What a compiled GPU module says of its kernels: the registers, stack and shared memory of each.
+"""The registers, stack and shared memory of the kernels in a compiled GPU module.
 
 A cubin is an ELF file. The code of kernel K is its section `.text.K`, whose `info` field has the registers in its high
 byte on sm_80; from sm_90 on they stand in `.nv.info`, a list of attributes: (format, attribute, size or value), for
@@ -17,13 +17,11 @@ _CODE, _SHARED = ".text.", ".nv.shared."
 
 @dataclass(frozen=True)
 class KernelCode:
-    """What a kernel takes of a multiprocessor."""
+    """The resources that a kernel takes."""
 
     registers: int  # of a thread
     stack_bytes: int  # of a thread: arrays with indices known only at run time, and spilled registers
-    shared_bytes: (
-        int  # of a block, as far as the code fixes it; on sm_90 with the 1 KiB that the system reserves
-    )
+    shared_bytes: int  # static, of a block; on sm_90 with the 1 KiB that the system reserves
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,16 @@ def read_cubin(data: bytes) -> dict[str, KernelCode]:
     symbols = _symbols(data, sections)
     values = _attributes(data, next(s for s in sections if s.name == ".nv.info"))
     shared = {s.name: s.size for s in sections if s.name.startswith(_SHARED)}
-    found = {}
+    kernels = {}
     for section in sections:
         if section.name.startswith(_CODE):
             name = section.name.removeprefix(_CODE)
             number = symbols.index(name)
             registers = values.get((_REGISTERS, number), section.info >> 24)
-            found[name] = KernelCode(
+            kernels[name] = KernelCode(
                 registers, values.get((_STACK, number), 0), shared.get(_SHARED + name, 0)
             )
-    return found
+    return kernels
 
 
 def _sections(data: bytes) -> list[_Section]:
@@ -73,16 +71,16 @@ def _symbols(data: bytes, sections: list[_Section]) -> list[str]:
 
 def _attributes(data: bytes, section: _Section) -> dict[tuple[int, int], int]:
     """Values of symbols, by attribute and number of the symbol."""
-    found, at = {}, section.offset
+    values, at = {}, section.offset
     while at < section.offset + section.size:
         kind, attribute, size = struct.unpack_from("<BBH", data, at)
         at += 4
         if kind == _HAS_VALUES:
             if size == 8:
                 symbol, value = struct.unpack_from("<II", data, at)
-                found[attribute, symbol] = value
+                values[attribute, symbol] = value
             at += size
-    return found
+    return values
 
 
 def _text(data: bytes, start: int) -> str:

@@ -1,4 +1,4 @@
-"""The report: its sections one after the other, and what there is of it after each, in two files."""
+"""The report: it is written to two files after each of its sections."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ class ReportConfig:
     """What is measured; the defaults take a GPU less than ten minutes."""
 
     device: str
-    people: int = 512  # of each gender and kind of poses, that are compared with a CPU
+    people: int = 512  # of each gender and kind of poses, compared with a CPU
     batches: tuple[int, ...] = (1024, 4096, 16384, 65536)
-    seconds: float = 60.0  # on end
+    seconds: float = 60.0  # of continuous fitting
     converted: int = 2000
-    different: int = 4096  # people of a batch who are not repetitions
+    different: int = 4096  # different people in a batch; the others are copies
     tolerances: Tolerances = Tolerances()
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is fitted with."""
+class ReportSubject:
+    """The models and the pipeline."""
 
     models: ModelSet
-    folder: Path | None  # where the models are, as given
+    folder: Path | None  # of the models, if one was given
     pipeline: Pipeline
     pipeline_file: Path
 
 
 def make_report(
-    subject: Subject, config: ReportConfig, file: Path, say: Callable[[str], None]
+    subject: ReportSubject, config: ReportConfig, file: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Measure everything and write `file`, in Markdown, and the same as JSON beside it; both after each section.
 
-    A section that fails says so in the report, and the others follow: a GPU is not at hand every day.
+    A section that fails is reported as failed, and the others follow: GPU time is scarce.
     """
     fit, device, models = subject.pipeline.fit, config.device, subject.models
     started = time.perf_counter()
@@ -93,11 +93,11 @@ def make_report(
         "kernels": lambda: kernel_uses(device),
     }
     for name, measure in measures.items():
-        say(f"{name}: {SAID[name]}")
+        say(f"{name}: {QUESTIONS[name]}")
         begun = time.perf_counter()
         try:
             section: dict[str, Any] = {"found": measure()}
-        except Exception as error:  # whatever a device that nobody has tried comes up with
+        except Exception as error:  # an untested device may raise anything
             section = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
             say(f"{name} failed: {section['error']}")
         sections[name] = section | {"seconds": time.perf_counter() - begun}
@@ -106,33 +106,33 @@ def make_report(
     return report
 
 
-SAID = {
+QUESTIONS = {
     "agreement": "the same people as on a CPU?",
     "batches": "people per second in calls of each size",
     "parts": "the time of each kernel",
-    "sustained": "people per second for a while on end",
+    "sustained": "people per second of continuous fitting",
     "conversion": "label files to shards, by the command",
     "kernels": "what they take of the device",
 }
 
 
-def measure_agreement(subject: Subject, config: ReportConfig) -> list[dict[str, Any]]:
+def measure_agreement(subject: ReportSubject, config: ReportConfig) -> list[dict[str, Any]]:
     """How far the device is from a CPU, by gender and kind of poses; and whether it gives the same bits twice.
 
-    In a batch of all and in another order, so that answers that depend on company show, too.
+    Fits them in two orders, to detect results that depend on the other people of a batch.
     """
     fitters = {
         device: Fitter(subject.models, subject.pipeline.fit, device) for device in ("cpu", config.device)
     }
-    found = []
+    rows = []
     for gender in GENDERS:
         for poses, labels in make_labels(config.people, gender).items():
             expected, cpu_seconds = timed_fit(fitters["cpu"], labels, "cpu")
             result, _ = timed_fit(fitters[config.device], labels, config.device)
             order = torch.arange(len(labels)).flip(0)
-            turned = Labels(gender, labels.pose[order], labels.betas[order], labels.transl[order])
-            again, _ = timed_fit(fitters[config.device], turned, config.device)
-            found.append(
+            reordered = Labels(gender, labels.pose[order], labels.betas[order], labels.transl[order])
+            again, _ = timed_fit(fitters[config.device], reordered, config.device)
+            rows.append(
                 {
                     "gender": gender,
                     "poses": poses,
@@ -144,21 +144,21 @@ def measure_agreement(subject: Subject, config: ReportConfig) -> list[dict[str, 
                 }
                 | as_dict(compare(expected, result), config.tolerances)
             )
-    return found
+    return rows
 
 
 def failures(report: dict[str, Any]) -> list[str]:
-    """What is not as it has to be, a sentence each: sections that failed, and devices that disagree."""
-    said = []
+    """Sections that failed and devices that disagree, a sentence each."""
+    sentences = []
     for name, section in report["sections"].items():
         if "error" in section:
-            said.append(f"{name} failed: {section['error']}")
+            sentences.append(f"{name} failed: {section['error']}")
     for row in report["sections"].get("agreement", {}).get("found", []):
-        who = f"{row['gender']} labels, {row['poses']} poses"
-        said += [f"{who}: {text}" for text in row["beyond"]]
+        group = f"{row['gender']} labels, {row['poses']} poses"
+        sentences += [f"{group}: {text}" for text in row["beyond"]]
         if not row["same_bits_in_other_order"]:
-            said.append(f"{who}: other bits in another order")
-    return said
+            sentences.append(f"{group}: other bits in another order")
+    return sentences
 
 
 def write(report: dict[str, Any], file: Path) -> None:
@@ -168,7 +168,7 @@ def write(report: dict[str, Any], file: Path) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no word for what is not a number."""
+    """The value with None for NaN and infinities, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _finite(x) for key, x in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""How fast a device fits: in batches of each size, and for a minute on end."""
+"""The speed of a device: in batches of each size, and over a minute of continuous fitting."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from skelfit.config.fit_settings import FitConfig
 from skelfit.fitting.fitter import Fitter
 
 _MIB = 2**20
-_RUNS, _SECONDS = 3, 20.0  # of a batch: so many runs at most, and no more once so long
+_RUNS, _SECONDS = 3, 20.0  # limits of a batch: its runs, and the time after which no run starts
 _QUERY = "clocks.sm,temperature.gpu,power.draw,utilization.gpu"
 
 
 def repeated(labels: Labels, count: int) -> Labels:
-    """So many people: these, over and over."""
+    """`count` people: copies of some labels."""
     times = -(-count // len(labels))
     more = (x.repeat(times, *[1] * (x.ndim - 1))[:count] for x in (labels.pose, labels.betas, labels.transl))
     return Labels(labels.gender, *more)
@@ -31,7 +31,7 @@ def measure_batches(
     models: ModelSet, fit: FitConfig, device: str, labels: Labels, batches: tuple[int, ...]
 ) -> list[dict[str, Any]]:
     """People per second, accuracy and memory for one call of each size: the fastest of a few, and the first."""
-    found = []
+    rows = []
     for batch in sorted(batches):
         fitter, people = Fitter(models, replace(fit, batch=batch), device), repeated(labels, batch)
         started = time.perf_counter()
@@ -42,7 +42,7 @@ def measure_batches(
         seconds = [first]
         while len(seconds) < _RUNS and sum(seconds) < _SECONDS:
             seconds.append(timed_fit(fitter, people, device)[1])
-        found.append(
+        rows.append(
             {
                 "batch": batch,
                 "people_per_second": batch / min(seconds),
@@ -53,7 +53,7 @@ def measure_batches(
                 "memory": memory(device),
             }
         )
-    return found
+    return rows
 
 
 def measure_sustained(
@@ -82,13 +82,13 @@ def measure_sustained(
 
 
 def forget_peak(device: str) -> None:
-    """The peak of a GPU's memory is counted from here, by torch; Warp's pool keeps its own."""
+    """Reset torch's peak of GPU memory; the peak of Warp's pool stays."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
 
 def memory(device: str) -> dict[str, float] | None:
-    """MiB: at most taken by torch and by Warp, and in use on the whole GPU; None on a CPU."""
+    """MiB: peaks of torch and Warp, and the memory in use on the whole GPU; None on a CPU."""
     if device != "cuda":
         return None
     free, total = torch.cuda.mem_get_info()
@@ -101,12 +101,12 @@ def memory(device: str) -> dict[str, float] | None:
 
 
 def gpu_state(device: str) -> dict[str, str] | None:
-    """Clock, temperature, power and load as the driver's own tool tells them; None without it."""
+    """Clock, temperature, power and load by nvidia-smi; None without it."""
     if device != "cuda":
         return None
     command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader", "--id=0"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return dict(zip(_QUERY.split(","), (x.strip() for x in said.split(",")), strict=False))
+    return dict(zip(_QUERY.split(","), (x.strip() for x in output.split(",")), strict=False))

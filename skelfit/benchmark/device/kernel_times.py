@@ -1,4 +1,4 @@
-"""Where the time of a fit goes, kernel by kernel, and what each kernel takes of a GPU."""
+"""The time of each kernel of a fit, and the GPU resources of each."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def measure_parts(
 
 
 def kernel_uses(device: str) -> list[dict[str, Any]]:
-    """What the kernels take of this GPU, or of the nearest one below that is known; of a CPU nothing is to be said."""
+    """GPU resources of the kernels, on this GPU or the nearest known older one; none on a CPU."""
     if device != "cuda":
         return []
     backend, (major, minor) = make_backend(device), torch.cuda.get_device_capability()

@@ -1,8 +1,4 @@
-"""What a fit asks of its device: launches, copies from and to it, and the time of each kernel.
-
-A backend has one method for launches, one for reading what is on the device, and two for putting something there; a
-`Recording` is one that counts them.
-"""
+"""Counts what a fit does on its device: launches, copies from and to it, and the time of each kernel."""
 
 from __future__ import annotations
 
@@ -20,9 +16,9 @@ from skelfit.fitting.backends.backend import Backend
 
 @dataclass(frozen=True)
 class Recording(Backend):
-    """A backend that keeps count of what it does. `before` is called before each launch, `after` with its name.
+    """A backend that counts its calls. `before` is called before each launch, `after` after it with the kernel's name.
 
-    The seconds are those of a CPU, where a launch returns when it is done; not those that compiling takes.
+    The seconds are valid on a CPU, where a launch returns when it is done, and do not include compilation.
     """
 
     before: Callable[[], object] = field(default=lambda: None, compare=False)
@@ -33,7 +29,7 @@ class Recording(Backend):
     writes: list[int] = field(default_factory=list, compare=False)  # bytes of each
 
     def launch(self, kernel: Any, groups: int, inputs: Sequence[Any]) -> None:
-        """Start a kernel, if on any group; counted by its name."""
+        """Start a kernel on some groups, or on none; counted by its name."""
         self.before()
         started = time.perf_counter()
         super().launch(kernel, groups, inputs)
@@ -43,15 +39,15 @@ class Recording(Backend):
             self.after(kernel.key)
 
     def read(self, array: Any) -> Tensor:
-        """Read it, counted."""
-        found = super().read(array)
-        self.reads.append(found.nbytes)
-        return found
+        """Read an array from the device, counted."""
+        values = super().read(array)
+        self.reads.append(values.nbytes)
+        return values
 
-    def put(self, x: Tensor) -> Tensor:
+    def upload(self, x: Tensor) -> Tensor:
         """Floats on the device, counted."""
         self.writes.append(4 * x.numel())
-        return super().put(x)
+        return super().upload(x)
 
     def ints(self, x: NDArray[Any]) -> Any:
         """Whole numbers on the device, counted."""
@@ -69,6 +65,6 @@ def recording(
     before: Callable[[], object] = lambda: None,
     after: Callable[[str], object] = lambda kernel: None,
 ) -> Recording:
-    """The same backend, counting."""
+    """A backend that counts the calls of another."""
     own = {f.name: getattr(backend, f.name) for f in fields(Backend)}
     return Recording(**own, before=before, after=after)

@@ -1,8 +1,8 @@
-"""How well the kernels of the fit fill a GPU, found without one: `python -m skelfit.benchmark.device.occupancy`.
+"""Occupancy of a GPU by the kernels of the fit, computed without one: `python -m skelfit.benchmark.device.occupancy`.
 
-The compiler inside Warp makes the code of any GPU on any machine. The code says what a thread and a block take, and
-that how many threads a multiprocessor holds at once. Speed it does not say. Spilled registers are counted where there
-is a `ptxas` (PyPI: nvidia-cuda-nvcc); elsewhere the stack, which holds them, is their upper bound.
+Warp's compiler makes the code for any GPU on any machine. The code has the resources of a thread and a block, which
+give the number of threads that a multiprocessor holds at once; they do not give the speed. Spilled registers are
+counted if there is a `ptxas` (PyPI: nvidia-cuda-nvcc); otherwise the stack, which holds them, is their upper bound.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from skelfit.fitting.backends.backend import GPU_LANES, GPU_THREADS, kernel_modu
 _WARP = 32  # threads that run in step
 _REGISTER_UNIT = 256  # registers are given to 32 threads in multiples of this
 _SHARED_UNIT = 128  # bytes
-_RESERVED = 1024  # bytes of shared memory that the system takes of each block
+_RESERVED = 1024  # bytes of shared memory that the system reserves in each block
 _NAME = re.compile(r"(?P<kernel>.+)_[0-9a-f]{8}_cuda_kernel_forward")
 
 
 @dataclass(frozen=True)
 class Multiprocessor:
-    """What the threads of a multiprocessor share."""
+    """The resources of a multiprocessor."""
 
     threads: int
     blocks: int
@@ -54,19 +54,19 @@ MULTIPROCESSORS = {
 
 @dataclass(frozen=True)
 class KernelUse:
-    """What a kernel takes of a GPU."""
+    """The GPU resources of a kernel."""
 
     family: str  # its file
     kernel: str
     arch: int
     block: int  # threads
     registers: int  # of a thread
-    spilled_bytes: int | None  # of a thread, stored; None: there is no ptxas to tell
+    spilled_bytes: int | None  # of a thread, stored; None without ptxas
     stack_bytes: int  # of a thread
     shared_bytes: int  # of a block, without what the system reserves
     threads: int  # of a multiprocessor at once
     occupancy: float  # of those that it can hold
-    limit: str  # what keeps them from being more
+    limit: str  # the resource that limits them
     seconds: float  # to compile its file
 
 
@@ -93,7 +93,7 @@ def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
             spilled = _spilled(module, arch, Path(folder))
     finally:
         wp.set_module_options({"block_dim": before}, module)
-    found = []
+    uses = []
     for name, of_thread in sorted(code.items()):
         named = _NAME.fullmatch(name)
         if named is None:
@@ -103,7 +103,7 @@ def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
         )  # is in the code's own figure there
         shared = of_thread.shared_bytes - reserved + dynamic.get(f"{name}_smem_bytes", 0)
         threads, limit = resident_threads(MULTIPROCESSORS[arch], block, of_thread.registers, shared)
-        found.append(
+        uses.append(
             KernelUse(
                 family=module.name.rpartition(".")[2],
                 kernel=named["kernel"],
@@ -119,20 +119,20 @@ def module_report(module: Any, arch: int, block: int) -> list[KernelUse]:
                 seconds=seconds,
             )
         )
-    return found
+    return uses
 
 
-def resident_threads(has: Multiprocessor, block: int, registers: int, shared_bytes: int) -> tuple[int, str]:
-    """How many threads a multiprocessor holds at once, and what keeps them from being more."""
+def resident_threads(sm: Multiprocessor, block: int, registers: int, shared_bytes: int) -> tuple[int, str]:
+    """The threads that a multiprocessor holds at once, and the resource that limits them."""
     warps = -(-block // _WARP)
     shared = _round_up(shared_bytes + _RESERVED, _SHARED_UNIT)
     of_a_warp = _round_up(registers * _WARP, _REGISTER_UNIT)
-    quarter = has.registers // has.quarters // of_a_warp  # warps
+    quarter = sm.registers // sm.quarters // of_a_warp  # warps
     blocks = {
-        "threads": has.threads // (_WARP * warps),
-        "blocks": has.blocks,
-        "registers": quarter * has.quarters // warps,
-        "shared memory": has.shared_bytes // shared if shared_bytes <= has.block_shared_bytes else 0,
+        "threads": sm.threads // (_WARP * warps),
+        "blocks": sm.blocks,
+        "registers": quarter * sm.quarters // warps,
+        "shared memory": sm.shared_bytes // shared if shared_bytes <= sm.block_shared_bytes else 0,
     }
     limit = min(blocks, key=lambda name: blocks[name])
     return blocks[limit] * block, limit
@@ -143,7 +143,7 @@ def _round_up(number: int, unit: int) -> int:
 
 
 def find_ptxas() -> str | None:
-    """The assembler of CUDA's toolkit: on the PATH, or of the PyPI package in this environment."""
+    """The path of CUDA's assembler: on PATH, or of the PyPI package in this environment; None without one."""
     packaged = Path(sysconfig.get_path("purelib"), "nvidia").glob("*/bin/ptxas")
     return shutil.which("ptxas") or next((str(path) for path in packaged), None)
 
@@ -156,19 +156,19 @@ def _spilled(module: Any, arch: int, folder: Path) -> dict[str, int]:
     (ptx,) = wp.compile_aot_module(module, arch=arch, module_dir=folder, use_ptx=True)
     ptx.write_bytes(ptx.read_bytes().rstrip(b"\0"))  # Warp ends it with a zero, which ptxas does not read
     command = [ptxas, "-v", f"-arch=sm_{arch}", str(ptx), "-o", str(folder / "spilled.cubin")]
-    said = subprocess.run(command, capture_output=True, text=True)
-    if said.returncode:
-        if "Unsupported .version" in said.stderr:  # an older toolkit's than Warp's
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        if "Unsupported .version" in result.stderr:  # an older toolkit's than Warp's
             return {}
-        raise RuntimeError(f"ptxas does not take the code that Warp made: {said.stderr.strip()}")
-    return dict(read_spills(said.stderr))
+        raise RuntimeError(f"ptxas refuses the code that Warp made: {result.stderr.strip()}")
+    return dict(read_spills(result.stderr))
 
 
-def read_spills(said: str) -> Iterator[tuple[str, int]]:
-    """Names and spilled bytes of the entry functions in what `ptxas -v` says."""
-    entries = set(re.findall(r"Compiling entry function '(\w+)'", said))
+def read_spills(output: str) -> Iterator[tuple[str, int]]:
+    """Names and spilled bytes of the entry functions in the output of `ptxas -v`."""
+    entries = set(re.findall(r"Compiling entry function '(\w+)'", output))
     pattern = r"Function properties for (\w+)\s+\d+ bytes stack frame, (\d+) bytes spill stores"
-    yield from ((name, int(size)) for name, size in re.findall(pattern, said) if name in entries)
+    yield from ((name, int(size)) for name, size in re.findall(pattern, output) if name in entries)
 
 
 def as_text(uses: Sequence[KernelUse]) -> list[str]:

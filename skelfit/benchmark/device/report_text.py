@@ -9,14 +9,14 @@ Lines = list[str]
 
 
 def as_markdown(report: dict[str, Any], failures: Sequence[str]) -> str:
-    """All sections that there are so far; what is wrong comes first."""
+    """The sections so far, after the failures."""
     device = report["device"]
     lines = [f"# skelfit {report['skelfit']} on {device['kind']}: {device['name']}", ""]
     facts = {k: v for k, v in device.items() if k not in ("kind", "name")}
     lines += [", ".join(f"{name} {_number(value)}" for name, value in facts.items()) + "."]
     lines += [f"Models: {report['models']['source']}. Pipeline: {report['pipeline']}.", ""]
     if failures:
-        lines += ["**Not as it has to be:**", "", *(f"- {text}" for text in failures), ""]
+        lines += ["**Failures:**", "", *(f"- {text}" for text in failures), ""]
     else:
         lines += ["Nothing failed so far, and the device agrees with the CPU where they were compared.", ""]
     for name, section in report["sections"].items():
@@ -66,30 +66,32 @@ def _batches(rows: list[dict[str, Any]]) -> Lines:
     return table(heads, body)
 
 
-def _parts(found: dict[str, Any]) -> Lines:
+def _parts(figures: dict[str, Any]) -> Lines:
+    of_person = {name: figures[name] / figures["batch"] for name in ("read_bytes", "written_bytes")}
     lines = [
-        f"A call of {found['batch']} people takes {found['milliseconds']:.1f} ms, {found['in_kernels']:.1f} of them in "
-        f"what follows. It launches {found['launches']} kernels, reads {found['reads']} times from the device "
-        f"({found['read_bytes'] / found['batch']:.0f} bytes a person) and writes to it {found['writes']} times "
-        f"({found['written_bytes'] / found['batch']:.0f}).",
+        f"A call of {figures['batch']} people takes {figures['milliseconds']:.1f} ms, "
+        f"{figures['in_kernels']:.1f} of them in the kernels below. "
+        f"It launches {figures['launches']} kernels, reads {figures['reads']} times from the device "
+        f"({of_person['read_bytes']:.0f} bytes a person) and writes to it {figures['writes']} times "
+        f"({of_person['written_bytes']:.0f}).",
         "",
     ]
-    whole = found["milliseconds"]
+    whole = figures["milliseconds"]
     body = [
         [e["name"], e["number"], f"{e['milliseconds']:.3f}", _share(e["milliseconds"] / whole)]
-        for e in found["kernels"]
+        for e in figures["kernels"]
     ]
     return lines + table(["what", "number", "ms", "of the call"], body)
 
 
-def _sustained(found: dict[str, Any]) -> Lines:
+def _sustained(figures: dict[str, Any]) -> Lines:
     lines = [
-        f"{found['people_per_second']:.0f} people/s over {found['seconds']:.0f} s in calls of {found['batch']}; "
-        f"{found['first_quarter']:.0f} in the first quarter, {found['last_quarter']:.0f} in the last.",
+        f"{figures['people_per_second']:.0f} people/s over {figures['seconds']:.0f} s in calls of {figures['batch']}; "
+        f"{figures['first_quarter']:.0f} in the first quarter, {figures['last_quarter']:.0f} in the last.",
     ]
     for when in ("gpu_before", "gpu_after"):
-        if found[when]:
-            lines += ["", f"{when}: " + ", ".join(f"{k} {v}" for k, v in found[when].items())]
+        if figures[when]:
+            lines += ["", f"{when}: " + ", ".join(f"{k} {v}" for k, v in figures[when].items())]
     return lines
 
 
@@ -110,7 +112,7 @@ def _conversion(rows: list[dict[str, Any]]) -> Lines:
 
 def _kernels(rows: list[dict[str, Any]]) -> Lines:
     if not rows:
-        return ["Of a CPU there is nothing to say."]
+        return ["None on a CPU."]
     names = list(rows[0])
     return table(names, ([_number(r[name]) for name in names] for r in rows))
 
@@ -119,9 +121,9 @@ TITLES = {
     "agreement": "The same people as on a CPU",
     "batches": "Calls of each size",
     "parts": "Where the time goes",
-    "sustained": "On end",
+    "sustained": "Continuous fitting",
     "conversion": "Label files to shards",
-    "kernels": "What the kernels take of the device",
+    "kernels": "GPU resources of the kernels",
 }
 WRITERS: dict[str, Callable[[Any], Lines]] = {
     "agreement": _agreement,

@@ -1,1 +1,1 @@
-"""Where the fit runs: kernels, their tables, and the device."""
+"""The backend of the fit: kernels, their tables, and the device."""

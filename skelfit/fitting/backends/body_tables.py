@@ -1,4 +1,4 @@
-"""What all people of a SKEL model share of joints and betas, as the kernels take it."""
+"""The joints and betas of a SKEL model, as tables for the kernels."""
 
 # Warp reads annotations when it makes a struct, so that they cannot be postponed.
 from typing import Any
@@ -23,7 +23,7 @@ class BodyTables:
     level: wp.array(dtype=int)  # (levels + 1,) where each depth starts in `order`
     joints: wp.array2d(dtype=float)  # (24, 3) m, at rest, of betas 0
     speeds: wp.array3d(dtype=float)  # (24, 3, K) m per beta
-    offsets: wp.array2d(dtype=float)  # (24, 3) m, from the parent, of betas 0; the root's place
+    offsets: wp.array2d(dtype=float)  # (24, 3) m, from the parent, of betas 0; for the root its position
     offset_speeds: wp.array3d(dtype=float)  # (24, 3, K) m per beta
     bones: wp.array2d(dtype=int)  # (24, 2) joints whose offsets add up to a joint's bone vector; -1: none
     stretches: wp.array3d(dtype=float)  # (24, 3, K) m per beta, of a joint's bone vector
@@ -64,7 +64,7 @@ def body_tables(model: SkelModel, device: str) -> BodyTables:
 
 
 def _from_parents(x: np.ndarray) -> np.ndarray:
-    """Of joints (24, ...), what they have more than their parents."""
+    """Joints (24, ...) relative to their parents."""
     return np.concatenate((x[:1], x[1:] - x[list(SKEL_PARENTS[1:])]))
 
 

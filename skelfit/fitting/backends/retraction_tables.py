@@ -1,4 +1,4 @@
-"""The ball joints among the variables of a fit, as a table of the kernels: `kernels/chart.py` moves them."""
+"""The ball joints among the variables of a fit, as a table for `kernels/retraction.py`."""
 
 # Warp reads the annotations of a struct, so that they cannot be postponed here.
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from skelfit.bodies.dofs import dof_axes, dof_limits, dofs_of_joint, limits_midd
 
 @wp.struct
 class BallTables:
-    """Which variables turn a ball joint, and which stand alone; made by `make_balls`."""
+    """Which variables turn a ball joint, and which are single angles; made by `make_balls`."""
 
     index: wp.array2d(dtype=int)  # (k, 3) a joint's angles among the variables, first applied first
     straight: wp.array(dtype=int)  # (m,) the other angles

@@ -1,8 +1,8 @@
-"""The tables of the vertex passes: which vertices take part, what holds them, and which sums they go into.
+"""The tables of the vertex passes: the vertices, the joints that hold them, and the sums they go into.
 
 Vertices are sorted by the joints that hold them and cut into blocks. Few vertices of a block then add to few sums, and
-each sum of a block is one item of work: a list of vertices with weights. Blocks are whole quads of vertices; what the
-last quad lacks is filled up with vertices that no joint holds and no list names.
+each sum of a block is one item of work: a list of vertices with weights. Blocks are whole quads of vertices; the last
+quad is filled with vertices that no joint holds and no list names.
 """
 
 # Warp reads annotations of structs when it compiles, so that they cannot be postponed here.
@@ -62,7 +62,7 @@ class SkinTables:
 class SkinPlan:
     """The vertices and joints of a stage on one device."""
 
-    skin: Any  # Skin
+    skin: Any  # SkinTables
     joints: tuple[int, ...]  # (J,) active joints
     pairs: IntArray  # (P, 2) pairs of active joints, as positions, that share a vertex or are one
     vertices: IntArray  # (N,) of the mesh
@@ -119,7 +119,7 @@ def smpl_skin(model: SmplModel, size: int, device: str = "cpu") -> SkinPlan:
 
 
 def _basis(model: SkelModel | SmplModel) -> FloatArray:
-    """What a model's rest skin is linear in, (V, 3, k)."""
+    """The basis (V, 3, k) of a model's rest skin: template, shape and pose components."""
     parts = (model.v_template[..., None], model.shapedirs, model.posedirs)
     return np.concatenate([p.cpu().numpy() for p in parts], -1)
 

@@ -1,7 +1,7 @@
-"""Which variables a stage has, and how its joints hang together: tables for the kernels of `quadratic` and `solve`.
+"""The variables of a stage and the tree of its joints, as tables for the kernels `quadratic` and `objective`.
 
-Second moments are kept for those pairs of subtrees only that some entry of the matrix needs: each is a *cell*. They
-are made by a program of sums: cells of pairs of joints first, then, level by level up the tree, cells that are sums of
+Second moments are kept only for the pairs of subtrees that an entry of the matrix needs: each is a *cell*. They are
+made by a program of sums: cells of pairs of joints first, then, level by level up the tree, cells that are sums of
 others. The tables are lists, so that the threads of a GPU can share the work of a level.
 """
 
@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 
 @wp.struct
 class IndexLists:
-    """Lists of numbers, one after the other: list k is values[first[k]:first[k + 1]]."""
+    """Lists of numbers in one array: list k is indices[first[k] : first[k + 1]]."""
 
     first: wp.array(dtype=int)
     indices: wp.array(dtype=int)
@@ -32,7 +32,7 @@ class IndexLists:
 
 @wp.struct
 class LevelSums:
-    """Sums to make level by level: those of level l are first[l]..first[l + 1], each adds its sources to a place."""
+    """Sums by level: those of level l are first[l] .. first[l + 1]; each adds its sources to its target."""
 
     levels: int
     first: wp.array(dtype=int)
@@ -114,9 +114,10 @@ def make_tree(part: str, pairs: IntArray) -> JointTree:
 def make_variables(
     tree: JointTree, limits: NDArray[Any], joint_targets: Sequence[int], couplings: NDArray[Any], device: str
 ) -> StageVariables:
-    """The tables of a stage; limits (46, 2) rad; located: SKEL joints that are drawn to places, in their order.
+    """The tables of a stage.
 
-    couplings: forms (K, 46), m per rad.
+    limits (46, 2) rad; joint_targets: the SKEL joints with a target, in the order of the targets; couplings (K, 46):
+    linear forms of the angles, m per rad.
     """
 
     def ints(numbers: Iterable[Any], *shape: int) -> Any:
@@ -184,7 +185,7 @@ def _sums_up(tree: JointTree) -> list[dict[int, list[int]]]:
 
 @dataclass(frozen=True)
 class MomentProgram:
-    """How the second moments of the pairs of subtrees come about."""
+    """The sums that give the second moments of pairs of subtrees."""
 
     count: int  # cells
     cells: IntArray  # (J, J) of subtree k and subtree l, k <= l where both have DoFs; -1: not needed or nothing there
@@ -194,11 +195,10 @@ class MomentProgram:
 
 
 def moment_program(tree: JointTree) -> MomentProgram:
-    """Second moments N_kl = sum over a below k, b below l of M_ab, from M_ab: first sums over b, then over a.
+    """The sums that make N_kl = sum over a below k, b below l of M_ab from M_ab: first over b, then over a.
 
-    Cells (0, j, b) are of joint j alone and the subtree of b, cells (1, k, b) of two subtrees. The pairs' cells are the
-    first of (0, j, b), to which the children of b add theirs; and N_kl begins as (0, k, l). So both share a place:
-    N_kl is made after everything of the first kind has been read... unless it is read again, which `order` rules out.
+    A cell (k, l) holds M_kl first, then the sum over the subtree of l, then N_kl. Each level reads the cells of
+    children, which the levels before have completed.
     """
     count, above, depth = len(tree.joints), tree.above, tree.depth
     below = np.array([[b in descendants(a) for b in tree.joints] for a in tree.joints])
@@ -212,13 +212,13 @@ def moment_program(tree: JointTree) -> MomentProgram:
         if up >= 0:
             children[up].append(k)
 
-    # What is needed of the second kind: entries with owners k <= l, and what they are summed from.
+    # The cells of two subtrees: the entries with owners k <= l, and the cells they are summed from.
     wanted = {(k, b) for k in owners for b in owners if k <= b and second[k, b]}
     for k in sorted(range(count), key=lambda k: depth[k]):
         for b in range(count):
             if (k, b) in wanted:
                 wanted |= {(c, b) for c in children[k] if second[c, b]}
-    # And of the first kind, in turn. A cell serves both: the sum over a adds to the sum over b in place.
+    # The cells of a joint and a subtree, which the former begin as.
     needed = {(j, b) for j, b in wanted if first[j, b]}
     for b in sorted(range(count), key=lambda b: depth[b]):
         for j in range(count):

@@ -1,10 +1,10 @@
-"""The published way to fit SKEL, as a baseline: L-BFGS, or Adam, over a whole batch of people by backpropagation.
+"""The published way to fit SKEL, as a baseline: L-BFGS or Adam over a whole batch of people, by backpropagation.
 
 The protocol of the SKEL aligner (Keller et al., TOG 2023) and of SKEL-CF's fitter (Li et al., 2025): stage by stage,
-one optimiser for the sum of all people's objectives, and in L-BFGS one strong-Wolfe line search, so that one person's
-step is everybody's and a person's result depends on the others in the batch. All angles but the root's start from
-zero, as published. Stages, residuals, betas, the root and its prior, and the measured errors are those of `Fitter`, so
-that the two differ in the optimisation alone.
+one optimiser for the sum of all objectives. L-BFGS has one strong-Wolfe line search, so all people take the same step
+length, and a result depends on the others in the batch. All angles but the root's start from zero, as published.
+Stages, residuals, betas, the root and its prior, and the measured errors are those of `Fitter`: only the optimisation
+differs.
 """
 
 from __future__ import annotations
@@ -17,62 +17,60 @@ import torch
 from torch import Tensor
 
 from skelfit.bodies.skel import SkelModel
-from skelfit.fitting.baseline.naive_objective import Reference
+from skelfit.fitting.baseline.naive_objective import NaiveObjective
 from skelfit.fitting.baseline.naive_step import promised_decrease
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter, PairFitter
-from skelfit.fitting.passes import DECREASE, VALUE, Batch, new_status
-from skelfit.fitting.schedule import Stage
-from skelfit.fitting.terms.shoulder_targets import JointGoal
+from skelfit.fitting.passes import DECREASE, VALUE, FitBatch, new_status
+from skelfit.fitting.schedule import FitStage
 from skelfit.fitting.terms.spine_coupling import coupled, spine_couplings
 
 if TYPE_CHECKING:
     from skelfit.bodies.model_set import ModelSet
     from skelfit.config.fit_settings import FirstOrderConfig, FitConfig
-    from skelfit.fitting.sequences.frame_index import Frames
+    from skelfit.fitting.sequences.frame_index import FrameIndex
 
 # Evaluations per iteration of L-BFGS: its line search mostly takes the first trial.
 _EVALUATIONS = 1.25
 _HISTORY = 100
-# The sum of squared errors is in m^2, where torch's own tolerances would stop at once.
+# For sums of squared errors in m^2, torch's default tolerances would stop at once.
 _TOLERANCE = 1e-14
-# People whose matrices are made at a time: a Jacobian has a row for each coordinate of the skin.
-_JUDGED = 2
+_JUDGED = 2  # people at a time: a Jacobian has a row for each coordinate of the skin
 
 
 class FirstOrderFitter(Fitter):
-    """Fits SKEL to SMPL labels by a first-order method; takes and gives what `Fitter` does."""
+    """Fits SKEL to SMPL labels by a first-order method; arguments and results are those of `Fitter`."""
 
     def __init__(
         self, models: ModelSet, config: FitConfig, first_order: FirstOrderConfig, device: str = "cpu"
     ) -> None:
-        super().__init__(models, replace(config, temporal=None), device)  # published for frames by themselves
+        super().__init__(models, replace(config, temporal=None), device)  # published for single frames
         self.first_order = first_order
 
     def fit(
-        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: Frames | None = None
+        self, smpl_gender: str, pose: Tensor, betas: Tensor, transl: Tensor, frames: FrameIndex | None = None
     ) -> FitResult:
-        """Fit N people; the baseline has no term between frames, so that it takes none."""
+        """Fit N people as `Fitter.fit` does. Raises ValueError for frames: the baseline has no term between them."""
         if frames is not None:
-            raise ValueError("frames: expected none, as the baseline fits every frame by itself")
+            raise ValueError("frames: expected None, as the baseline fits every frame by itself")
         return super().fit(smpl_gender, pose, betas, transl)
 
     def make_pair(self, smpl_gender: str, skel_gender: str) -> PairFitter:
-        """What fits labels of one SMPL gender with one SKEL gender."""
+        """The fitter of labels of one SMPL gender with one SKEL gender."""
         pair = _FirstOrderPair(self.models, smpl_gender, skel_gender, self.config, self.backend)
         pair.first_order = self.first_order
         return pair
 
     def run_batches(self, function: Callable[[int], FitResult], starts: Sequence[int]) -> list[FitResult]:
-        """The batches one after the other, all threads on one: they are few, and long."""
+        """The batches one after the other, each with all threads: they are few and long."""
         return [function(start) for start in starts]
 
 
 class _FirstOrderPair(PairFitter):
     first_order: FirstOrderConfig
 
-    def run(self, batch: Batch, between: Callable[[], None]) -> Tensor:
-        """All stages of the baseline; who has converged is judged as `Fitter` judges it."""
+    def run(self, batch: FitBatch, between: Callable[[], None]) -> Tensor:
+        """All stages of the baseline; the status has what `Fitter` judges convergence by."""
         status = new_status(batch.count, self.config.solver.damping)
         for k, stage in enumerate(self.schedule.stages):
             if k:
@@ -90,20 +88,18 @@ class _FirstOrderPair(PairFitter):
             status[:, VALUE], status[:, DECREASE] = (torch.cat(e).cpu() for e in zip(*judged, strict=True))
         return status
 
-    def goal(self, stage: Stage, batch: Batch) -> Reference:
-        """What a stage minimises, from where people are: pose correctives follow the pose."""
+    def goal(self, stage: FitStage, batch: FitBatch) -> NaiveObjective:
+        """The objective of a stage, from the batch's q and betas; pose correctives follow the pose."""
         config, skin, backend = self.config, stage.fine.skin, self.backend
         device, vertices = backend.device, torch.from_numpy(skin.vertices)
         skins = backend.people_of(batch.target, batch.count)[:, vertices]
         joints = None
         if self.locator and stage.config.joint_weight:
-            mine = [k for k, j in enumerate(self.locator.joints) if j in stage.fine.tree.joints]
-            place = backend.read(batch.located)[:, mine].to(device)
-            names = tuple(self.locator.joints[k] for k in mine)
-            joints = JointGoal(names, place, stage.config.joint_weight)
-        tied = coupled(spine_couplings(config.spine), stage.fine.tree.dofs)
+            located = backend.read(batch.located).to(device)
+            joints = self.locator.targets(located, stage.fine.tree.joints, stage.config.joint_weight)
+        couplings = coupled(spine_couplings(config.spine), stage.fine.tree.dofs)
         last, root = stage is self.schedule.stages[-1], config.root_prior
-        return Reference(
+        return NaiveObjective(
             model=SkelModel(self.skel.asset, device).with_vertices(vertices.to(device)),
             om=backend.read(skin.skin.om)[: len(vertices)].to(device),
             target=skins.to(device),
@@ -114,29 +110,29 @@ class _FirstOrderPair(PairFitter):
             limit_weight=config.limit_weight,
             beta_weight=config.beta_weight if stage.free_betas else None,
             joints=joints,
-            couplings=torch.tensor(tied, dtype=torch.float32, device=device),
+            couplings=torch.tensor(couplings, dtype=torch.float32, device=device),
             free_translation=last and config.root == "free",
             turn_weight=root.turn,
             move_weight=root.move,
         )
 
 
-def judge(goal: Reference, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The objective (B,) m^2 at variables x (B, n), and by how much one step more would lower it."""
-    found = goal.evaluate(x)
-    return found.value, promised_decrease(found)
+def judge(goal: NaiveObjective, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The objective (B,) m^2 at variables x (B, n), and the decrease that one more step promises."""
+    state = goal.evaluate(x)
+    return state.value, promised_decrease(state)
 
 
 def minimise(
     goal: Callable[..., Tensor], start: Sequence[Tensor], iterations: int, config: FirstOrderConfig
 ) -> list[Tensor]:
-    """The variables, each (B, ...), that one optimiser finds for the sum of all people's goal(*variables), (B,)."""
+    """Variables, each (B, ...), at which one optimiser ends for the sum of all people's goal(*variables), (B,)."""
     variables = [v.detach().clone().requires_grad_() for v in start]
     optimiser: torch.optim.Optimizer
     if config.method == "adam":
         optimiser, calls = torch.optim.Adam(variables, lr=config.learning_rate), iterations
     else:
-        calls = 1  # which iterates by itself
+        calls = 1  # it iterates by itself
         optimiser = torch.optim.LBFGS(
             variables,
             lr=config.learning_rate,

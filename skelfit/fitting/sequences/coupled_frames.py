@@ -1,7 +1,7 @@
-"""The frames of sequences and the equations that ties make of them, on the device.
+"""The frames of sequences, and the equations that the temporal term makes of them, on the device.
 
-`Coupled` evaluates frames, from the moments of vertex passes that `Held` knows, solves for the steps of chains of
-them, and moves them. Work is shared by threads, in groups of frames.
+`CoupledFrames` evaluates frames from the moments that `FrameMoments` keeps, solves for the steps of chains of frames,
+and takes the steps. Threads share the work, in groups of frames.
 """
 
 from __future__ import annotations
@@ -18,94 +18,69 @@ from torch import Tensor
 
 from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.parallel_batches import Each
-from skelfit.fitting.passes import Moments, Tables, whole_groups
+from skelfit.fitting.passes import PassMoments, StageTables, solver_scratch, whole_groups
 from skelfit.fitting.sequences.elimination_order import Elimination, make_elimination
-from skelfit.fitting.sequences.temporal_tables import make_tied
+from skelfit.fitting.terms.temporal_smoothness import FrameTies, make_tied
 
 Indices = NDArray[np.int64]
-_GROUPS = 64  # of frames, per call of a kernel on a CPU: enough work to hand it to a thread
+FrameGroups = tuple[Any, Any, Any]  # (G, L) frames, and those before and after them
+_GROUPS = 64  # of frames, per call of a kernel on a CPU: enough work for a thread
 
 
 @dataclass(frozen=True)
-class People:
-    """Where the N frames are, on the device."""
+class FrameStates:
+    """The states of N frames, on the device."""
 
     q: Tensor  # (N, 46) rad
     origin: Tensor  # (N, 46) rad, q at the last vertex pass
     betas: Tensor  # (N, K)
     trans: Tensor  # (N, 3) m
     status: Tensor  # (N, 6)
-    start: Tensor  # (N, 46) rad, of the labels in closed form
+    start: Tensor  # (N, 46) rad, the closed-form start from the labels
     located: Tensor  # (N, R, 3) m
 
 
-class Held:
-    """The moments of N frames: of each, those of the vertex pass that was the last to see it."""
+class FrameMoments:
+    """The moments of N frames, each from its last vertex pass."""
 
     def __init__(self, count: int) -> None:
-        self._moments: dict[int, Moments] = {}
+        self._moments: dict[int, PassMoments] = {}
         self._passes = 0
-        self._which, self._place = (np.full(count, -1) for _ in range(2))
+        self._pass_of, self._position = (np.full(count, -1) for _ in range(2))
 
-    def hold(self, moments: Moments, frames: Indices) -> None:
-        """Moments of a pass; frames: which each of the people of the pass is, group by group.
-
-        Those of passes that were the last to see no frame any more are dropped.
-        """
-        self._which[frames], self._place[frames] = self._passes, np.arange(len(frames))
+    def add(self, moments: PassMoments, frames: Indices) -> None:
+        """Add the moments of a pass of these frames, group by group. Passes that no frame needs are dropped."""
+        self._pass_of[frames], self._position[frames] = self._passes, np.arange(len(frames))
         self._moments[self._passes] = moments
         self._passes += 1
-        used = np.unique(self._which).tolist()
-        self._moments = {k: found for k, found in self._moments.items() if k in used}
+        used = np.unique(self._pass_of).tolist()
+        self._moments = {k: kept for k, kept in self._moments.items() if k in used}
 
-    def passes(self, frames: Indices) -> list[tuple[Moments, Indices, Indices]]:
-        """Some frames by the pass that saw them: its moments, the frames, and their places in it."""
-        found = []
-        for k in np.unique(self._which[frames]):
-            few = frames[self._which[frames] == k]
-            found.append((self._moments[k], few, self._place[few]))
-        return found
-
-
-@dataclass(frozen=True)
-class Ties:
-    """What ties each of N frames to those before and after it."""
-
-    before: Indices  # (N,) -1: none
-    after: Indices
-    weight: Tensor  # (N, 2) m^2 / rad^2
-
-
-def make_ties(sequences: Sequence[Indices], time: NDArray[np.float64], weight: NDArray[np.float64]) -> Ties:
-    """Ties along the frames of sequences; time (N,) s.
-
-    weight (N,) m^2 s^2 / rad^2 of the tie to the frame after, over the square of the time between the two.
-    """
-    before, after = np.full(len(time), -1), np.full(len(time), -1)
-    weights = np.zeros((len(time), 2))
-    for frames in sequences:
-        one, two = frames[:-1], frames[1:]
-        before[two], after[one] = one, two
-        weights[two, 0] = weights[one, 1] = weight[one] / (time[two] - time[one]) ** 2
-    return Ties(before, after, torch.tensor(weights, dtype=torch.float32))
+    def passes(self, frames: Indices) -> list[tuple[PassMoments, Indices, Indices]]:
+        """Some frames by their last pass: its moments, the frames, and their positions in it."""
+        parts = []
+        for k in np.unique(self._pass_of[frames]):
+            seen = frames[self._pass_of[frames] == k]
+            parts.append((self._moments[k], seen, self._position[seen]))
+        return parts
 
 
 @dataclass(frozen=True)
-class Chains:
-    """Frames that move together, as kernels take them; made by `Coupled.chains`."""
+class FrameChains:
+    """Chains of frames that step together, as inputs of the kernels; made by `CoupledFrames.chains`."""
 
     frames: Indices
-    parts: list[
-        tuple[Any, Any, Any]
-    ]  # (G, L) frames, and those before and after them: what a thread does at a time
+    parts: list[FrameGroups]  # each is the work of one thread at a time
     elimination: Elimination
 
 
-class Coupled:
-    """N frames with n variables each, those of a fit's stage."""
+class CoupledFrames:
+    """N frames with n variables each: those of a stage of the fit."""
 
-    def __init__(self, backend: Backend, tables: Tables, rules: Any, people: People, each: Each) -> None:
-        """rules: of the stage that the tables are of; betas are held."""
+    def __init__(
+        self, backend: Backend, tables: StageTables, rules: Any, people: FrameStates, each: Each
+    ) -> None:
+        """rules: of the stage of these tables; betas are fixed."""
         k, count = backend.kernels, len(people.q)
         self.backend, self.people, self.each = backend, people, each
         self.tables, self.rules = tables, rules
@@ -118,47 +93,47 @@ class Coupled:
         state.q, state.betas, state.trans = (backend.array(x) for x in (people.q, people.betas, people.trans))
         state.origin, state.status = state.q, backend.array(people.status)
         none = np.full(count, -1)
-        self.ties = Ties(none, none, torch.zeros(count, 2))
+        self.ties = FrameTies(none, none, torch.zeros(count, 2))
         self.factors: Any = None
         self.state, self.located = state, backend.array(people.located)
 
     def label_rotations(self) -> NDArray[np.float32]:
-        """The rotations (N, K, 9) of joints that the labels say, row by row.
+        """The labels' rotations (N, K, 9) of the joints, row by row.
 
-        Without the root: in the canonical frame it never turns, and would only dilute a mean.
+        Without the root: it never turns in the canonical frame, and would only dilute a mean.
         """
-        everybody = self._parts(np.arange(len(self.people.start)))
-        # What deviates from angles of zero are the rotations themselves.
+        all_parts = self._parts(np.arange(len(self.people.start)))
+        # The deviations from angles of zero are the rotations themselves.
         self.sequences.start = self.backend.array(torch.zeros_like(self.people.start))
-        found = np.asarray(self._deviations(everybody, self.people.start).numpy())
-        return found[:, int(0 in self.tables.tree.joints) :]
+        rotations = np.asarray(self._deviations(all_parts, self.people.start).numpy())
+        return rotations[:, int(0 in self.tables.tree.joints) :]
 
-    def tie(self, ties: Ties) -> None:
-        """From now on, these are the ties."""
+    def set_ties(self, ties: FrameTies) -> None:
+        """Use these ties between frames."""
         self.ties = ties
         self.sequences.start = self.backend.array(self.people.start)
         wp.to_torch(self.sequences.weight).copy_(ties.weight)
 
-    def chains(self, chains: Sequence[Indices]) -> Chains:
-        """Chains of frames that move together; what is tied to them, and is in none, stays."""
+    def chains(self, chains: Sequence[Indices]) -> FrameChains:
+        """Chains of frames that step together. Neighbours that are in no chain stay where they are."""
         frames = np.concatenate(chains)
         elimination = make_elimination(self.backend, chains)
         if self.factors is None or self.factors.y.shape[0] < elimination.groups:
             self.factors = self.backend.kernels.cyclic_reduction.make_chain_factors(
                 elimination.groups, self.n, self.backend.device
             )
-        return Chains(frames, self._parts(frames), elimination)
+        return FrameChains(frames, self._parts(frames), elimination)
 
-    def evaluate(self, held: Held, chains: Chains) -> Tensor:
-        """Make the equations of chains from their frames' moments; the values (N, 3) m^2 of all, on the host.
+    def evaluate(self, moments_of: FrameMoments, chains: FrameChains) -> Tensor:
+        """Make the equations of chains from their frames' moments; returns all values (N, 3) m^2, on the host.
 
-        The columns: of the frame alone, of its ties to the frames before and after it.
+        Columns: the frame's own objective, its tie to the frame before, its tie to the frame after.
         """
         size = self._size
         calls = [
-            (moments, few[a : a + size], places[a : a + size])
-            for moments, few, places in held.passes(chains.frames)
-            for a in range(0, len(few), size)
+            (moments, frames[a : a + size], positions[a : a + size])
+            for moments, frames, positions in moments_of.passes(chains.frames)
+            for a in range(0, len(frames), size)
         ]
         self.each(lambda i: self._evaluate(*calls[i]), range(len(calls)))
         self._deviate(chains.parts, self.people.q)
@@ -166,18 +141,18 @@ class Coupled:
         self._share(chains.parts, lambda part: self._launch(kernel, *part, *inputs))
         return self.backend.read(self.sequences.value)
 
-    def step(self, chains: Chains, damping: Tensor) -> None:
-        """Move chains by a damped step, damping (N,); the equations are used up."""
+    def step(self, chains: FrameChains, damping: Tensor) -> None:
+        """Move chains by a damped step, damping (N,); overwrites the equations."""
         kernel = self.backend.kernels.temporal_terms.damp
         wp.to_torch(self.sequences.damping).copy_(damping)
         self._share(chains.parts, lambda part: self._launch(kernel, part[0], self.sequences, self.system))
         chains.elimination.solve(self.system, self.factors, self._share_groups)
         self._share(chains.parts, lambda part: self._move(part[0]))
 
-    def moved(self, chains: Chains) -> Tensor:
-        """How far the joint of each frame has turned that has since the last vertex pass turned most, (N,) rad.
+    def moved(self, chains: FrameChains) -> Tensor:
+        """The largest turn of a joint of each frame since its last vertex pass, (N,) rad, by the chord of the arc.
 
-        Of frames that are in no chain, anything; by the chord, which is shorter than the arc.
+        Frames that are in no chain have arbitrary values.
         """
         before = self._deviations(chains.parts, self.people.origin)
         after = self._deviations(chains.parts, self.people.q)
@@ -185,15 +160,15 @@ class Coupled:
 
     @property
     def promise(self) -> Tensor:
-        """What the last step promised of each frame, (N,) m^2, on the host."""
+        """The decrease that the last step promised of each frame, (N,) m^2, on the host."""
         return self.backend.read(self.sequences.predicted).abs()
 
     @property
     def _size(self) -> int:
         """Frames per call of a kernel."""
-        return self.backend.lanes * _GROUPS if self.backend.workers is None else self.backend.people
+        return self.backend.lanes * _GROUPS if self.backend.workers is None else self.backend.batch_size
 
-    def _parts(self, frames: Indices) -> list[tuple[Any, Any, Any]]:
+    def _parts(self, frames: Indices) -> list[FrameGroups]:
         groups = whole_groups(frames, self.backend.lanes)
         around = [groups, *(x[groups] for x in (self.ties.before, self.ties.after))]
         lists, count = [self.backend.ints(x) for x in around], len(groups)
@@ -201,8 +176,8 @@ class Coupled:
         parts = [slice(a, min(a + size, count)) for a in range(0, count, size)]
         return [(lists[0][part], lists[1][part], lists[2][part]) for part in parts]
 
-    def _share(self, parts: list[tuple[Any, Any, Any]], work: Callable[[tuple[Any, Any, Any]], None]) -> None:
-        """Some work for all parts, in threads, until it is done."""
+    def _share(self, parts: list[FrameGroups], work: Callable[[FrameGroups], None]) -> None:
+        """Do the work of all parts, in threads."""
         self.each(lambda k: work(parts[k]), range(len(parts)))
 
     def _share_groups(self, work: Callable[[int, int], None], groups: int) -> None:
@@ -212,39 +187,34 @@ class Coupled:
     def _launch(self, kernel: Any, frames: Any, *inputs: Any) -> None:
         self.backend.launch(kernel, frames.shape[0], [frames, *inputs])
 
-    def _deviate(self, parts: list[tuple[Any, Any, Any]], q: Tensor) -> None:
-        """How joints deviate at q (N, 46) from the labels'."""
-        kernel, inputs = (
-            self.backend.kernels.temporal_terms.compute_deviations,
-            [self.backend.array(q), self.tied, self.sequences],
-        )
+    def _deviate(self, parts: list[FrameGroups], q: Tensor) -> None:
+        """Write the deviations of joints at q (N, 46) from the labels'."""
+        kernel = self.backend.kernels.temporal_terms.compute_deviations
+        inputs = [self.backend.array(q), self.tied, self.sequences]
         self._share(parts, lambda part: self._launch(kernel, part[0], *inputs))
 
-    def _deviations(self, parts: list[tuple[Any, Any, Any]], q: Tensor) -> Tensor:
+    def _deviations(self, parts: list[FrameGroups], q: Tensor) -> Tensor:
         """The same, (N, K, 9) on the host."""
         self._deviate(parts, q)
         return self.backend.read(self.sequences.deviation)
 
-    def _evaluate(self, found: Moments, frames: Indices, places: Indices) -> None:
-        backend, k, tables = self.backend, self.backend.kernels, self.tables
-        where = backend.ints(whole_groups(places, backend.lanes))
-        groups = where.shape[0]
-        joints, pairs = len(tables.tree.joints), len(tables.tree.pairs)
+    def _evaluate(self, moments: PassMoments, frames: Indices, positions: Indices) -> None:
+        backend, tables = self.backend, self.tables
+        indices = backend.ints(whole_groups(positions, backend.lanes))
+        groups = indices.shape[0]
         self._launch(
-            k.frame_steps.evaluate_frames,
+            backend.kernels.frame_steps.evaluate_frames,
             backend.ints(whole_groups(frames, backend.lanes)),
-            where, backend.slots(groups), self.rules, self.state, self.located, found.moments, found.beta_moments,
-            tables.variables, tables.body, backend.room(k.joint_frames.make_joint_frames, groups),
-            backend.room(k.quadratic.make_quadratic_form, groups, joints, pairs, tables.variables.num_cells),
-            backend.room(k.betas_terms.make_beta_terms, 0, joints),
-            backend.room(k.objective.make_variable_scratch, groups, self.n, tables.balls.index.shape[0]),
-            backend.room(k.damped_step.make_newton_scratch, groups, self.n),
+            indices, backend.slots(groups), self.rules, self.state, self.located, moments.moments, moments.beta_moments,
+            tables.variables, tables.body, *solver_scratch(backend, tables, groups, False),
             self.sequences, self.system,
         )  # fmt: skip
 
     def _move(self, frames: Any) -> None:
         backend, tables, k, groups = self.backend, self.tables, self.backend.kernels, frames.shape[0]
-        moving = backend.room(k.frame_steps.make_frame_scratch, groups, self.n, tables.balls.index.shape[0])
+        moving = backend.scratch(
+            k.frame_steps.make_frame_scratch, groups, self.n, tables.balls.index.shape[0]
+        )
         self._launch(
             k.frame_steps.move_frames, frames, backend.slots(groups), self.rules.max_angle_step, tables.variables,
             tables.balls, self.sequences, self.system, self.state.q, moving,

@@ -1,7 +1,7 @@
-"""Chains of frames as block tridiagonal systems, solved by cyclic reduction: which frames are eliminated when.
+"""Chains of frames as block tridiagonal systems, solved by cyclic reduction: when each frame is eliminated.
 
-The place of a frame in its chain alone says when it is eliminated, so that its numbers depend neither on other chains
-nor on how many threads there are. Chains of any lengths are solved side by side.
+The index of a frame in its chain alone decides that, so its numbers depend neither on other chains nor on the number of
+threads. Chains of any lengths are solved in parallel.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.passes import whole_groups
 
 Indices = NDArray[np.int64]
-# Calls a function with the first and the last but one of some groups, until all have been; in threads.
+# Calls a function (first, stop) for parts of so many groups, in threads.
 Share = Callable[[Callable[[int, int], None], int], None]
 
 
 @dataclass(frozen=True)
-class Level:
-    """Frames that are eliminated at once, and those before and after them by then; -1: none."""
+class EliminationLevel:
+    """Frames that are eliminated together, and their neighbours at that time; -1: none."""
 
     frames: Indices
     before: Indices
     after: Indices
 
 
-def levels_of(chains: Sequence[Indices]) -> list[Level]:
-    """The levels of some chains; each is its frames in their order, and not empty."""
+def levels_of(chains: Sequence[Indices]) -> list[EliminationLevel]:
+    """The levels of some chains; a chain is its frames in order, and not empty."""
     levels: list[list[Indices]] = []
     for chain in chains:
-        left, level = chain, 0
-        while len(left):
+        remaining, level = chain, 0
+        while len(remaining):
             if level == len(levels):
                 levels.append([])
-            out, kept = left[1::2], left[::2]
-            if len(left) == 1:
-                out, kept = left, left[:0]
-            after = np.full(len(out), -1)
-            before = np.concatenate((kept, after))[: len(out)]
+            eliminated, kept = remaining[1::2], remaining[::2]
+            if len(remaining) == 1:
+                eliminated, kept = remaining, remaining[:0]
+            after = np.full(len(eliminated), -1)
+            before = np.concatenate((kept, after))[: len(eliminated)]
             after[: max(len(kept) - 1, 0)] = kept[1:]
-            levels[level].append(np.stack((out, before, after)))
-            left, level = kept, level + 1
-    return [Level(*np.concatenate(parts, 1)) for parts in levels]
+            levels[level].append(np.stack((eliminated, before, after)))
+            remaining, level = kept, level + 1
+    return [EliminationLevel(*np.concatenate(parts, 1)) for parts in levels]
 
 
 @dataclass(frozen=True)
 class Elimination:
-    """The order of some chains' elimination, as kernels take it."""
+    """The elimination of some chains, as input of the kernels."""
 
     backend: Backend
-    levels: tuple[tuple[int, Any, Any, Any], ...]  # place of the first group; frames, before and after (G, L)
+    levels: tuple[tuple[int, Any, Any, Any], ...]  # index of the first group; frames, before and after (G, L)
     groups: int
 
     def solve(self, system: Any, factors: Any, share: Share) -> None:
-        """Write `system.x`; the rest of the system is used up. factors: room for as many groups."""
+        """Write `system.x`; overwrites the rest of the system. factors: scratch memory for as many groups."""
         k = self.backend.kernels.cyclic_reduction
         for level in self.levels:
             self._launch(k.eliminate, level, level[1:], system, factors, share)
@@ -70,14 +70,14 @@ class Elimination:
         self, kernel: Any, level: Any, lists: Sequence[Any], system: Any, factors: Any, share: Share
     ) -> None:
         def launch(start: int, stop: int) -> None:
-            few = [x[start:stop] for x in lists]
-            self.backend.launch(kernel, stop - start, [level[0] + start, *few, system, factors])
+            parts = [x[start:stop] for x in lists]
+            self.backend.launch(kernel, stop - start, [level[0] + start, *parts, system, factors])
 
         share(launch, level[1].shape[0])
 
 
 def make_elimination(backend: Backend, chains: Sequence[Indices]) -> Elimination:
-    """The order of some chains' elimination."""
+    """The elimination of some chains."""
     levels, first = [], 0
     for level in levels_of(chains):
         lists = [

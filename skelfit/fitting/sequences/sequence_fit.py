@@ -1,14 +1,15 @@
 """Sequences: the frames of one person as one problem.
 
-The frames share their betas: the mean of the labels', or where SKEL's gender is not the label's what fits some frames
-of a sequence best (`common_betas`). With these, each frame is first fitted by itself. Then come steps of Levenberg and
-Marquardt over whole sequences, from the moments of the last vertex pass that saw each frame: `kernels/ties.py` says
-what is added to the frames' own objectives, and `kernels/tridiagonal.py` how steps are found, at a cost that is linear
-in the frames. Frames that have moved far, and those that a step would still help, get another vertex pass and further
-steps, with the frames around them.
+1. The frames share their betas: the mean of the labels', or, where SKEL's gender is not the label's, the best ones for
+   some frames (`shared_betas`). With these, each frame is fitted by itself.
+2. Levenberg-Marquardt steps over whole sequences, from the moments of each frame's last vertex pass.
+   `terms/temporal_smoothness.py` says what the objective adds between frames. `kernels/cyclic_reduction.py` solves for
+   the steps, at a cost that is linear in the frames.
+3. Frames that moved far, or that one more step would help, get another vertex pass and more steps, with the frames
+   around them.
 
-A step is accepted where it does not raise the sum of its chain of frames. Damping is each frame's own and rises where
-the frame and its ties got worse, so that a bad frame does not hold up all others.
+A step is accepted if it does not raise the sum over its chain of frames. Each frame has its own damping, which rises
+when the frame and its ties get worse. So a bad frame does not slow down the others.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.fitting.fit_errors import Measured
+from skelfit.fitting.fit_errors import PendingErrors
 from skelfit.fitting.fit_result import FitResult, map_results
 from skelfit.fitting.parallel_batches import Each, side_by_side
-from skelfit.fitting.passes import DECREASE, MOVED, VALUE, Batch, Moments, vertex_pass
-from skelfit.fitting.sequences.coupled_frames import Coupled, Held, Indices, People, make_ties
+from skelfit.fitting.passes import DECREASE, MOVED, VALUE, FitBatch, PassMoments, vertex_pass
+from skelfit.fitting.sequences.coupled_frames import CoupledFrames, FrameMoments, FrameStates, Indices
 from skelfit.fitting.sequences.frame_index import ShapeLabels, evenly
-from skelfit.fitting.sequences.label_jumps import label_jumps
-from skelfit.fitting.sequences.shared_betas import Known, alike, know_betas, together
+from skelfit.fitting.sequences.shared_betas import BetasSystems, betas_systems, concatenate, equal_systems
+from skelfit.fitting.terms.label_jumps import label_jumps
+from skelfit.fitting.terms.temporal_smoothness import make_frame_ties
 
 if TYPE_CHECKING:
     from skelfit.config.fit_settings import TemporalConfig
@@ -44,32 +46,31 @@ def fit_sequences(
 ) -> FitResult:  # fmt: skip
     """Fit N frames: labels as `PairFitter.fit` takes them, the frames of each sequence, and their times (N,) s.
 
-    shapes: of each sequence, what its betas are refined from; None: its own frames.
-    Frames that are not finite are left out of what ties the others.
+    shapes: for each sequence, the labels for its refined betas; None: its own frames.
+    Frames that are not finite have no ties.
     """
-    size = pair.config.batch or pair.backend.people
+    size = pair.config.batch or pair.backend.batch_size
     firsts = range(0, len(time), size)
     with side_by_side(pair.backend) as each:
         betas = shared_betas(pair, config, labels, sequences, shapes or [None] * len(sequences), each)
-        alone = each(lambda a: _fit_alone(pair, labels, betas, slice(a, a + size)), firsts)
-        people = _together([a.people for a in alone])
-        known = people.status[:, VALUE].isfinite() & people.q.isfinite().all(1)
-        finite = known.cpu().numpy()
+        fits = each(lambda a: _fit_independent(pair, labels, betas, slice(a, a + size)), firsts)
+        people = _concatenate([fit.people for fit in fits])
+        finite = (people.status[:, VALUE].isfinite() & people.q.isfinite().all(1)).cpu().numpy()
         chains = [kept for frames in sequences if len(kept := frames[finite[frames]])]
         if chains:
-            held = Held(len(time))
-            for first, one in zip(firsts, alone, strict=True):
-                for moments in one.moments:
-                    held.hold(moments, first + moments.rows)
-            _Steps(pair, config, labels, people, chains, time, held, each).run()
+            moments_of = FrameMoments(len(time))
+            for first, fit in zip(firsts, fits, strict=True):
+                for moments in fit.moments:
+                    moments_of.add(moments, first + moments.rows)
+            _SequenceSteps(pair, config, labels, people, chains, time, moments_of, each).run()
 
         def result(k: int) -> FitResult:
             rows = slice(firsts[k], firsts[k] + size)
-            given = [x[rows] for x in labels]
-            batch = pair.start(*given[:2])
-            _put(people, rows, batch)
+            batch_labels = [x[rows] for x in labels]
+            batch = pair.start(*batch_labels[:2])
+            _copy(people, rows, batch)
             status = pair.backend.read(batch.status)
-            return pair.result(batch, status, alone[k].progress, *given)
+            return pair.result(batch, status, fits[k].progress, *batch_labels)
 
         return map_results(lambda *x: torch.cat(x), *each(result, range(len(firsts))))
 
@@ -78,59 +79,64 @@ def shared_betas(
     pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], sequences: Sequence[Indices],
     shapes: Sequence[ShapeLabels | None], each: Each,
 ) -> Tensor:  # fmt: skip
-    """SKEL's betas (N, K) of each frame, alike within a sequence: what its frames have in common.
+    """SKEL's betas (N, K) of each frame, equal within a sequence.
 
-    Where betas are refined: what its person's labels (shapes) have, else `beta_frames` frames of the sequence, evenly
-    spread. Where not, it is the mean.
+    Refined betas are those of the person's labels (shapes), or of `beta_frames` frames of the sequence, evenly spread.
+    Betas that are not refined are the mean of the sequence's.
     """
-    size, refined = pair.config.batch or pair.backend.people, pair.schedule.frees_betas
-    # Whose labels betas are taken from: a person's, of whom each is asked once, or the sequence's by its number.
-    of = [shape if refined and shape is not None else k for k, shape in enumerate(shapes)]
+    size, refined = pair.config.batch or pair.backend.batch_size, pair.schedule.frees_betas
+    # The source of each sequence's betas: labels of a person, each used once, or the sequence itself, by its number.
+    keys = [shape if refined and shape is not None else k for k, shape in enumerate(shapes)]
     sources: dict[ShapeLabels | int, tuple[Tensor, Tensor]] = {}
-    for frames, whose in zip(sequences, of, strict=True):
-        if isinstance(whose, ShapeLabels):
-            sources[whose] = torch.tensor(whose.pose).float(), torch.tensor(whose.betas).float()
+    for frames, key in zip(sequences, keys, strict=True):
+        if isinstance(key, ShapeLabels):
+            sources[key] = torch.tensor(key.pose).float(), torch.tensor(key.betas).float()
         else:
-            few = evenly(frames, config.beta_frames) if refined else frames
-            sources[whose] = labels[0][few], labels[1][few]
-    pose, given = (torch.cat(x) for x in zip(*sources.values(), strict=True))
+            chosen = evenly(frames, config.beta_frames) if refined else frames
+            sources[key] = labels[0][chosen], labels[1][chosen]
+    pose, smpl_betas = (torch.cat(x) for x in zip(*sources.values(), strict=True))
 
-    def known(first: int) -> Known:
+    def systems_from(first: int) -> BetasSystems:
+        rows = slice(first, first + size)
         if not refined:
-            return alike(pair.transferred(given[first : first + size]))
-        batch = pair.start(pose[first : first + size], given[first : first + size])
+            return equal_systems(pair.transferred(smpl_betas[rows]))
+        batch = pair.start(pose[rows], smpl_betas[rows])
         pair.run(batch, lambda: None)
-        return know_betas(pair.backend, pair.schedule, batch)
+        return betas_systems(pair.backend, pair.schedule, batch)
 
-    found = together(each(known, range(0, len(pose), size)))
+    systems = concatenate(each(systems_from, range(0, len(pose), size)))
     ends = np.cumsum([0, *(len(x) for x, _ in sources.values())])
-    common = {w: found.take(slice(a, b)).common() for w, (a, b) in zip(sources, pairwise(ends), strict=True)}
-    betas = torch.zeros(len(labels[0]), found.right.shape[1], dtype=torch.float64)
-    for frames, whose in zip(sequences, of, strict=True):
-        betas[frames] = common[whose]
+    common = {
+        key: systems.take(slice(a, b)).common() for key, (a, b) in zip(sources, pairwise(ends), strict=True)
+    }
+    betas = torch.zeros(len(labels[0]), systems.right.shape[1], dtype=torch.float64)
+    for frames, key in zip(sequences, keys, strict=True):
+        betas[frames] = common[key]
     return betas.float()
 
 
 @dataclass(frozen=True)
-class _Alone:
-    """A batch of frames, each fitted by itself."""
+class _IndependentFit:
+    """A batch of frames that were fitted independently."""
 
-    people: People
-    moments: list[Moments]  # of all of them, then of some
-    progress: list[Measured]
+    people: FrameStates
+    moments: list[PassMoments]  # of all frames, then of some
+    progress: list[PendingErrors]
 
 
-def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: slice) -> _Alone:
-    """Some frames, with these betas (N, K)."""
+def _fit_independent(
+    pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: slice
+) -> _IndependentFit:
+    """Fit some frames independently, with betas (N, K)."""
     batch = pair.start(*(x[rows] for x in labels[:2]))
     batch.betas.copy_(betas[rows])
     start = batch.q.clone()
-    moments: list[Moments] = []
-    progress: list[Measured] = []
+    moments: list[PassMoments] = []
+    progress: list[PendingErrors] = []
     status = pair.schedule.with_betas_held().run(
         batch, lambda: progress.append(pair.progress_of(batch)), moments.append
     )
-    people = People(
+    people = FrameStates(
         q=batch.q,
         origin=batch.origin,
         betas=batch.betas,
@@ -139,116 +145,116 @@ def _fit_alone(pair: PairFitter, labels: Sequence[Tensor], betas: Tensor, rows: 
         start=start,
         located=wp.to_torch(batch.located),
     )
-    return _Alone(people, moments, progress)
+    return _IndependentFit(people, moments, progress)
 
 
-def _together(people: Sequence[People]) -> People:
-    return People(*(torch.cat(x) for x in zip(*(vars(p).values() for p in people), strict=True)))
+def _concatenate(people: Sequence[FrameStates]) -> FrameStates:
+    return FrameStates(*(torch.cat(x) for x in zip(*(vars(p).values() for p in people), strict=True)))
 
 
-def _put(people: People, rows: slice | Tensor, batch: Batch) -> None:
-    """Where some frames are, into a batch of theirs."""
+def _copy(people: FrameStates, rows: slice | Tensor, batch: FitBatch) -> None:
+    """Copy the states of some frames into their batch."""
     for name in ("q", "origin", "betas", "trans", "status"):
         getattr(batch, name).copy_(getattr(people, name)[rows])
 
 
-class _Steps:
-    """All that is done to sequences together."""
+class _SequenceSteps:
+    """The steps over whole sequences."""
 
     def __init__(
-        self, pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], people: People,
-        sequences: Sequence[Indices], time: NDArray[np.float64], held: Held, each: Each,
+        self, pair: PairFitter, config: TemporalConfig, labels: Sequence[Tensor], people: FrameStates,
+        sequences: Sequence[Indices], time: NDArray[np.float64], moments_of: FrameMoments, each: Each,
     ) -> None:  # fmt: skip
         self.pair, self.config, self.labels, self.people = pair, config, labels, people
-        self.sequences, self.held, self.each = sequences, held, each
+        self.sequences, self.moments_of, self.each = sequences, moments_of, each
         self.time = time
         stage = pair.schedule.stages[-1]
         rules = pair.schedule.rules(stage, 0, False, False)
-        self.coupled = Coupled(pair.backend, stage.fine, rules, people, each)
+        self.coupled = CoupledFrames(pair.backend, stage.fine, rules, people, each)
         jumps = label_jumps(self.coupled.label_rotations(), sequences, time)
         weight = config.weight / (1 + (jumps / config.jump) ** 2) ** 2
-        self.coupled.tie(make_ties(sequences, time, weight))
+        self.coupled.set_ties(make_frame_ties(sequences, time, weight))
         self.damping = torch.full((len(time),), pair.config.solver.damping)
 
     def run(self) -> None:
-        """All passes, the first from the moments that are held."""
+        """All rounds of steps; all but the first follow vertex passes."""
         chains, steps = list(self.sequences), self.config.steps
-        for left in reversed(range(self.config.passes)):
+        for rounds_left in reversed(range(self.config.passes)):
             self._steps(chains, steps)
-            if not left:
+            if not rounds_left:
                 break
             status = self.pair.backend.read(self.people.status)
             moved = (status[:, MOVED] > self.config.moving).numpy()
-            going = moved | (status[:, DECREASE] > self.config.gaining * status[:, VALUE]).numpy()
-            chains, steps = self._windows(going), self.config.later_steps
+            active = moved | (status[:, DECREASE] > self.config.gaining * status[:, VALUE]).numpy()
+            chains, steps = self._windows(active), self.config.later_steps
             if not chains:
                 break
             frames = np.concatenate(chains)
             self._vertex_pass(frames[moved[frames]])
 
-    def _windows(self, going: NDArray[np.bool_]) -> list[Indices]:
-        """The frames that go on (N,), with those around them."""
+    def _windows(self, active: NDArray[np.bool_]) -> list[Indices]:
+        """Chains of the active frames (N,) and the frames around them."""
         chains = []
         for frames in self.sequences:
             time = self.time[frames]
-            here = time[going[frames]]
-            opened = np.searchsorted(time, here - self.config.margin)
-            closed = np.searchsorted(time, here + self.config.margin, "right")
+            centres = time[active[frames]]
             depth = np.zeros(len(frames) + 1, dtype=np.int64)
-            np.add.at(depth, opened, 1)
-            np.add.at(depth, closed, -1)
+            np.add.at(depth, np.searchsorted(time, centres - self.config.margin), 1)
+            np.add.at(depth, np.searchsorted(time, centres + self.config.margin, "right"), -1)
             edges = np.flatnonzero(np.diff(np.cumsum(depth) > 0, prepend=False))
             chains += [frames[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
         return chains
 
     def _vertex_pass(self, frames: Indices) -> None:
-        """New moments of some frames, where they are."""
-        pair, size, people = self.pair, self.pair.config.batch or self.pair.backend.people, self.people
+        """New moments of some frames where they are."""
+        pair, size, people = self.pair, self.pair.config.batch or self.pair.backend.batch_size, self.people
 
-        def found(first: int) -> Moments:
+        def pass_from(first: int) -> PassMoments:
             rows = torch.from_numpy(frames[first : first + size])
             batch = pair.start(*(x[rows] for x in self.labels[:2]))
-            _put(people, rows.to(people.q.device), batch)
+            _copy(people, rows.to(people.q.device), batch)
             return vertex_pass(pair.backend, self.coupled.tables, batch, np.arange(batch.count), False)
 
         firsts = range(0, len(frames), size)
-        for first, moments in zip(firsts, self.each(found, firsts), strict=True):
-            self.held.hold(moments, frames[first + moments.rows])
+        for first, moments in zip(firsts, self.each(pass_from, firsts), strict=True):
+            self.moments_of.add(moments, frames[first + moments.rows])
         index = torch.from_numpy(frames).to(people.q.device)
         people.origin[index] = people.q[index]
 
     def _steps(self, chains: Sequence[Indices], steps: int) -> None:
-        """Some steps of chains."""
+        """Take some steps of chains."""
         solver, people, coupled = self.pair.config.solver, self.people, self.coupled
-        places = people.q, people.trans  # an evaluation moves the translation too, where it is free
-        together = coupled.chains(chains)
-        index = torch.from_numpy(together.frames)
-        value = coupled.evaluate(self.held, together)
+        variables = people.q, people.trans  # an evaluation changes a free translation too
+        active = coupled.chains(chains)
+        index = torch.from_numpy(active.frames)
+        value = coupled.evaluate(self.moments_of, active)
         for _ in range(steps):
-            before = [x.clone() for x in places]
-            coupled.step(together, self.damping)
-            tried = coupled.evaluate(self.held, together)
+            before = [x.clone() for x in variables]
+            coupled.step(active, self.damping)
+            tried = coupled.evaluate(self.moments_of, active)
             rose = _shares(tried) > _shares(value)
             factor = torch.where(rose, solver.damping_up, solver.damping_down)
             self.damping[index] = (self.damping * factor).clamp(solver.damping_min, solver.damping_max)[index]
             refused = [c for c in chains if not self._no_worse(c, value, tried)]
             if refused:
                 rows = torch.from_numpy(np.concatenate(refused)).to(people.q.device)
-                for x, was in zip(places, before, strict=True):
-                    x[rows] = was[rows]
-                tried = coupled.evaluate(self.held, coupled.chains(refused))  # no other chain may notice
+                for x, previous in zip(variables, before, strict=True):
+                    x[rows] = previous[rows]
+                tried = coupled.evaluate(
+                    self.moments_of, coupled.chains(refused)
+                )  # of the refused chains alone
             value = tried
-        found = torch.zeros(len(people.q), 3)
-        found[:, MOVED] = coupled.moved(together)
-        found[:, VALUE], found[:, DECREASE] = _shares(value), coupled.promise
-        people.status[index.to(people.q.device), :3] = found[index].to(people.q.device)
+        status = torch.zeros(len(people.q), 3)
+        status[:, MOVED] = coupled.moved(active)
+        status[:, VALUE], status[:, DECREASE] = _shares(value), coupled.promise
+        people.status[index.to(people.q.device), :3] = status[index].to(people.q.device)
 
     def _no_worse(self, chain: Indices, value: Tensor, tried: Tensor) -> bool:
-        """Whether the sum of a chain, with the tie to a frame before it that is held, is no higher than before."""
+        """Whether the sum of a chain is no higher than before; with the tie to the fixed frame before the chain."""
         one, two = (float(v[chain][:, [0, 2]].double().sum()) + float(v[chain[0], 1]) for v in (value, tried))
         return two <= one + float(self.coupled.rules.noise) * one
 
 
 def _shares(value: Tensor) -> Tensor:
-    """Each frame with half of its ties, (N,) m^2."""
+    """Each frame's objective and half of its ties, (N,) m^2."""
     return value[:, 0] + 0.5 * (value[:, 1] + value[:, 2])

@@ -1,1 +1,1 @@
-"""Where a fit starts, and where it starts again."""
+"""Where a fit starts, and where it restarts."""

@@ -1,6 +1,6 @@
-"""What SMPL's rotations tell of SKEL's angles, as `kernels/angles.py` takes it."""
+"""How SKEL's angles follow from SMPL's rotations, as tables for `kernels/angles.py`."""
 
-# Warp reads the annotations of a struct, so that they cannot be postponed here.
+# Warp reads the annotations of a struct, so they cannot be postponed here.
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,23 @@ _FOREARM_AXES = np.eye(3)[[0, 2, 1]]
 
 
 @wp.struct
-class Angles:
-    """Which of SMPL's joints turn which of SKEL's. Ball joints are rows of the table of all DoFs."""
+class AngleTables:
+    """Which of SMPL's joints rotate which of SKEL's. Ball joints are rows of the table of all DoFs."""
 
     limits: wp.array2d(dtype=float)  # (46, 2) rad
     middle: wp.array(dtype=float)  # (46,) rad
-    eulers: wp.array2d(dtype=int)  # (5, 3) ball joint, the SMPL joints that turn it; -1: no second one
+    eulers: wp.array2d(dtype=int)  # (5, 3) ball joint, the SMPL joints that rotate it; -1: no second one
     twists: wp.array2d(dtype=int)  # (4, 2) DoF, SMPL joint
     ankles: wp.array2d(dtype=int)  # (2, 4) ankle DoF, subtalar DoF, SMPL joint, talus
-    subtalars: wp.array2d(
-        dtype=float
-    )  # (2, 3) axes of subtalar DoFs, as if the talus had them, T-posed template
+    subtalars: wp.array2d(dtype=float)  # (2, 3) axes of subtalar DoFs in the talus' frame, T-posed template
     arms: wp.array2d(dtype=int)  # (2, 11) see _arm
     arm_signs: wp.array(dtype=float)  # (2,) of pronation and wrist flexion
     ulnae: wp.array2d(dtype=float)  # (2, 9) axes (columns) of a forearm in the frame of the T-posed template
-    hands: wp.array2d(dtype=float)  # (2, 9) the same of a hand, which has them whatever the shape
+    hands: wp.array2d(dtype=float)  # (2, 9) the same of a hand; they do not depend on the shape
 
 
-def angle_tables(skel: SkelModel, device: str, limits: np.ndarray | None = None) -> Angles:
-    """The tables of a model, on a device of Warp; limits (46, 2) rad, None: the usual ones."""
+def angle_tables(skel: SkelModel, device: str, limits: np.ndarray | None = None) -> AngleTables:
+    """The tables of a model, on a device of Warp; limits (46, 2) rad, None: those of `dof_limits`."""
     limits = dof_limits() if limits is None else limits
     rig = skel.rig
     frame = (rig.per_joint_rot @ rig.apose_rot.mT).double().cpu().numpy()
@@ -51,7 +49,7 @@ def angle_tables(skel: SkelModel, device: str, limits: np.ndarray | None = None)
         "ulnae": np.reshape(ulnae, (2, 9)),
         "hands": np.reshape(hands, (2, 9)),
     }
-    angles = Angles()
+    angles = AngleTables()
     for name, values in tables.items():
         setattr(angles, name, table(values, device))
     return angles
@@ -65,12 +63,12 @@ def _arm(scapula: int, sources: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _ball(joint: int) -> int:
-    """Which of all the ball joints it is."""
+    """The row of a joint among the ball joints."""
     return BALL_JOINTS.index(joint)
 
 
 def table(values: Any, device: str) -> Any:
-    """Numbers on a device, floats or whole ones."""
+    """Numbers as an array on a device: float32 or int32."""
     values = np.asarray(values)
     dtype = float if values.dtype.kind == "f" else int
     return wp.array(values.astype(np.float32 if dtype is float else np.int32), dtype=dtype, device=device)

@@ -1,1 +1,1 @@
-"""What a network sees pictures with: ViTPose, or a small network for processors. Knows no body and no training."""
+"""Backbones, one file each: ViTPose, and a small one for CPUs. They know no body and no training."""

@@ -1,12 +1,12 @@
-"""A backbone for processors and a few thousand people: it finds the keypoints, and says where they are.
+"""A backbone for CPUs and a few thousand people: it detects 2D keypoints and gives features of their positions.
 
-SKEL-CF begins with a backbone that has learnt keypoints from hundreds of thousands of pictures (ViTPose); what begins
-with nothing needs to be told them. So an eye, a small network (down to 1/32 and up again), makes a heatmap of each
-keypoint, and all that follows sees where keypoints are, not pixels. The place is the mean of the heatmap's cells (Sun
-et al., "Integral Human Pose Regression", 2018), in the picture and in its mirror image.
+SKEL-CF starts from a backbone that has learnt keypoints from hundreds of thousands of pictures (ViTPose). A backbone
+that starts from nothing has to be taught them. So a detector, a small network (down to 1/32 and up again), makes a
+heatmap of each keypoint. The rest of the network gets the positions of keypoints, not pixels. A position is the mean
+over the heatmap's cells (Sun et al., "Integral Human Pose Regression", 2018), of the crop and of its mirror image.
 
-The eye learns first, from heatmaps of the labels alone. Then it stays as it is and looks at everyone once; the rest
-learns from what it found, which takes a tenth of the time that looking does.
+The detector learns first, from heatmaps of the labels alone. Then it is frozen and observes every person once. The rest
+learns from these observations, which takes a tenth of the time of a step with images.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from skelfit.learning.backbones.vitpose import Features
+from skelfit.learning.backbones.backbone import Backbone, Features
 from skelfit.learning.data.mirror import MIRRORED
 
 KEYPOINTS = 44
-VIEW = 0.75  # sides of the crop, of the square in its middle that is looked at: labels' boxes are that large
-CELLS = 24  # of a heatmap, along each side of the view
-FINDINGS = (
-    5  # of a keypoint: x and y, as keypoints2d of a Batch; their deviations; how high the heatmap is there
+VIEW = (
+    0.75  # side of the observed square in the middle of the crop, in sides of the crop: labels' boxes fill it
 )
+CELLS = 24  # of a heatmap, along each side of the view
+# Numbers of a keypoint: x and y, as keypoints2d of a batch; their deviations; the height of the heatmap's peak.
+OBSERVED = 5
 _STEM = 8  # channels at 48 x 48
 _CHANNELS = (32, 64, 128, 128)  # at 24 x 24, 12 x 12, 6 x 6 and 3 x 3
 _UP = 48  # channels on the way up
-_SCALE = (4.0, 4.0, 8.0, 8.0, 1.0)  # brings what is found to about 1
-_SHIFT, _STIR = 0.01, 0.003  # in training, of all keypoints together and of each; deviations
+_SCALE = (4.0, 4.0, 8.0, 8.0, 1.0)  # scales observations to about 1
+_SHIFT, _JITTER = 0.01, 0.003  # in training, of all keypoints together and of each; deviations
 
 
-class Eye(nn.Module):
+class KeypointDetector(nn.Module):
     """From the middle 96 x 96 px of crops of 128 x 128 px to heatmaps."""
 
     def __init__(self) -> None:
@@ -61,53 +62,53 @@ class Eye(nn.Module):
         return self.heatmaps(features)
 
 
-class KeypointBackbone(nn.Module):
-    """From crops to what the eye finds, and from that to a feature for each of the 44 keypoints."""
+class KeypointBackbone(Backbone):
+    """From crops to detected keypoints, and from these to a feature of each of the 44 keypoints."""
 
     width, crop = 512, 128
-    summary, hidden = FINDINGS * KEYPOINTS, 2
-    _places: Tensor
+    summary, hidden = OBSERVED * KEYPOINTS, 2
+    _cells: Tensor
     _mirror: Tensor
     _scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.eye = Eye()
-        self.token = nn.Linear(FINDINGS, self.width)
+        self.eye = KeypointDetector()  # the name that checkpoints have
+        self.token = nn.Linear(OBSERVED, self.width)
         self.kinds = nn.Parameter(0.02 * torch.randn(KEYPOINTS, self.width))
-        self.register_buffer("_places", cell_places().flatten(0, 1), persistent=False)
+        self.register_buffer("_cells", cell_centers().flatten(0, 1), persistent=False)
         self.register_buffer("_mirror", torch.from_numpy(MIRRORED), persistent=False)
         self.register_buffer("_scale", torch.tensor(_SCALE), persistent=False)
 
-    def forward(self, image: Tensor) -> Features:
-        """Features of crops (B, 3, 128, 128), normalised."""
-        return self.describe(self.find(image))
+    @property
+    def detector(self) -> nn.Module:
+        return self.eye
 
     @torch.no_grad()
-    def find(self, image: Tensor) -> Tensor:
-        """What the eye finds, (B, 44, FINDINGS)."""
+    def observe(self, image: Tensor) -> Tensor:
+        """The keypoints in crops (B, 3, 128, 128), normalised: (B, 44, OBSERVED)."""
         logits = (self.eye(image) + self.eye(image.flip(-1)).flip(-1)[:, self._mirror]) / 2
         shares = logits.float().flatten(2).softmax(-1)
-        places = shares @ self._places
-        wide = (shares @ self._places.square() - places.square()).clamp_min(0).sqrt()
-        return torch.cat((places, wide, shares.amax(-1, keepdim=True)), -1)
+        points = shares @ self._cells
+        deviations = (shares @ self._cells.square() - points.square()).clamp_min(0).sqrt()
+        return torch.cat((points, deviations, shares.amax(-1, keepdim=True)), -1)
 
-    def describe(self, found: Tensor) -> Features:
-        """Features of what was found: in training moved a little, and else in a mirror as well."""
+    def describe(self, observations: Tensor) -> Features:
+        """Features of keypoints (B, 44, OBSERVED): jittered in training, with their mirror image otherwise."""
         if self.training:
-            shift, stir = torch.randn_like(found[:, :1, :2]), torch.randn_like(found[..., :2])
-            places = found[..., :2] + _SHIFT * shift + _STIR * stir
-            return self._features(torch.cat((places, found[..., 2:]), -1))
-        mirrored = torch.cat((-found[..., :1], found[..., 1:]), -1)[:, self._mirror]
-        return self._features(found)._replace(mirrored=self._features(mirrored))
+            shift, jitter = torch.randn_like(observations[:, :1, :2]), torch.randn_like(observations[..., :2])
+            points = observations[..., :2] + _SHIFT * shift + _JITTER * jitter
+            return self._features(torch.cat((points, observations[..., 2:]), -1))
+        mirrored = torch.cat((-observations[..., :1], observations[..., 1:]), -1)[:, self._mirror]
+        return self._features(observations)._replace(mirrored=self._features(mirrored))
 
-    def _features(self, found: Tensor) -> Features:
-        found = found * self._scale
-        return Features(self.token(found) + self.kinds, found.flatten(1))
+    def _features(self, observations: Tensor) -> Features:
+        scaled = observations * self._scale
+        return Features(self.token(scaled) + self.kinds, scaled.flatten(1))
 
 
-def cell_places() -> Tensor:
-    """The middles of a heatmap's cells, (CELLS, CELLS, 2): x and y of the crop, as keypoints2d of a Batch."""
+def cell_centers() -> Tensor:
+    """The centers of a heatmap's cells, (CELLS, CELLS, 2): x and y of the crop, as keypoints2d of a batch."""
     along = ((torch.arange(CELLS) + 0.5) / CELLS - 0.5) * VIEW
     y, x = torch.meshgrid(along, along, indexing="ij")
     return torch.stack((x, y), -1)

@@ -1,4 +1,4 @@
-"""How convolutions that begin with nothing learn from two thirds as many pictures: Muon (Jordan et al., 2024)."""
+"""Muon (Jordan et al., 2024): convolutions without pretrained weights learn from two thirds as many pictures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 _MOMENTUM = 0.95
-_TURNS = 5
+_ITERATIONS = 5
 _QUINTIC = 3.4445, -4.7750, 2.0315  # takes singular values from 0 to 1 to about 1 fastest
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose directions are made equally large (Jordan et al., "Muon", 2024), of weights as matrices.
+    """Momentum with orthogonalised updates of weights as matrices (Jordan et al., "Muon", 2024).
 
-    That of torch takes no convolutions, and rounds to bfloat16, which takes processors twenty times as long.
+    torch's own takes no convolutions, and rounds to bfloat16, which is twenty times slower on CPUs.
     """
 
     def __init__(self, weights: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float) -> None:
@@ -24,7 +24,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take the gradients in, and move the weights."""
+        """Update the momentum and the weights."""
         assert closure is None
         for group in self.param_groups:
             for weight in (p for p in group["params"] if p.grad is not None):
@@ -39,11 +39,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix (m, n) with all singular values alike, from 0.7 to 1.2."""
+    """Approximately the nearest orthogonal matrix (m, n): its singular values are from 0.7 to 1.2."""
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     wide = wide / wide.norm().clamp_min(1e-7)
     a, b, c = _QUINTIC
-    for _ in range(_TURNS):
+    for _ in range(_ITERATIONS):
         square = wide @ wide.T
         wide = torch.addmm(wide, torch.addmm(square, square, square, beta=b, alpha=c), wide, beta=a)
     return wide if len(matrix) <= matrix.shape[1] else wide.T

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skelfit.errors import ModelError, SkelfitError
+from skelfit.learning.backbones.backbone import Backbone, Features
 from skelfit.learning.data.training_batch import CROP
 from skelfit.storage.tensor_files import read_tensor_file
 
@@ -21,7 +22,7 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "tiny": (64, 2, 2),
 }
 _HEIGHT, _WIDTH, _PATCH = 256, 192, 16
-_SLOWEST = 0.01  # rad per patch, of the waves that say where a patch is; the fastest has 1
+_SLOWEST = 0.01  # rad per patch, of the waves that encode positions; the fastest has 1
 # From ViTPose's own names to those of `transformers`, but for a block's `attn.qkv`, which is three there.
 _NAMES = {
     "pos_embed": "embeddings.position_embeddings",
@@ -34,22 +35,13 @@ _NAMES = {
 }
 
 
-class Features(NamedTuple):
-    """What a backbone says of B crops."""
-
-    patches: Tensor  # (B, N, width) of parts of the crop, or of keypoints: what the decoder looks at
-    whole: Tensor  # (B, summary) of all of it, for the first estimate
-    mirrored: Features | None = None  # of the crops' mirror images, where they count as well
-
-
-class Backbone(nn.Module):
+class VitPose(Backbone):
     """From the middle 256 x 192 px of crops to features of their 16 x 12 patches."""
 
     def __init__(self, size: str) -> None:
         super().__init__()
         self.size, self.crop = size, CROP
         self.width, layers, heads = SIZES[size]
-        # Numbers of `whole`, and the normalised layers of an encoder that make something of them.
         self.summary, self.hidden = self.width, 0
         try:
             from transformers import VitPoseBackbone, VitPoseBackboneConfig
@@ -65,48 +57,44 @@ class Backbone(nn.Module):
         )
         self.vit = VitPoseBackbone(config)
         embeddings: Any = self.vit.embeddings
-        with torch.no_grad():  # random ones, which say little, would first have to be learnt
+        with torch.no_grad():  # random ones would first have to be learnt
             embeddings.position_embeddings[:, :1] = 0
             embeddings.position_embeddings[0, 1:] = _waves(_HEIGHT // _PATCH, _WIDTH // _PATCH, self.width)
 
-    def forward(self, image: Tensor) -> Features:
-        """Features of crops (B, 3, 256, 256), normalised."""
-        return self.describe(self.find(image))
-
-    def find(self, image: Tensor) -> Tensor:
-        """The patches (B, 192, width) as ViTPose sees them."""
+    def observe(self, image: Tensor) -> Tensor:
+        """The patches (B, 192, width) of crops (B, 3, 256, 256), normalised."""
         aside = (image.shape[-1] - _WIDTH) // 2
         return self.vit(image[..., aside : aside + _WIDTH]).feature_maps[0]
 
-    def describe(self, found: Tensor) -> Features:
-        """Features of patches."""
-        return Features(found, found.mean(1))
+    def describe(self, observations: Tensor) -> Features:
+        """Features of patches (B, 192, width)."""
+        return Features(observations, observations.mean(1))
 
     def load(self, path: str | Path) -> None:
-        """Take the weights of a ViTPose checkpoint: the original's, or that of `transformers`; heads are left out.
+        """Take the weights of a ViTPose checkpoint, without heads; it may be the original's or that of `transformers`.
 
         Raises ModelError when the file cannot be read or is of another backbone.
         """
-        found = _renamed(_read(path), path)
+        weights = _renamed(_read(path), path)
         for name, tensor in self.vit.state_dict().items():
-            if name not in found:
-                raise ModelError(path, name, f"the weights of {self.size}", f"none{_looks_like(found)}")
-            if found[name].shape != tensor.shape:
+            if name not in weights:
+                raise ModelError(path, name, f"the weights of {self.size}", f"none{_looks_like(weights)}")
+            if weights[name].shape != tensor.shape:
                 expected = f"shape {tuple(tensor.shape)} of {self.size}"
-                shape = f"shape {tuple(found[name].shape)}{_looks_like(found)}"
+                shape = f"shape {tuple(weights[name].shape)}{_looks_like(weights)}"
                 raise ModelError(path, name, expected, shape)
-        # What is left over is heads, or layers that this size does not have.
-        over = [name for name in found if name.startswith("encoder.layer.")]
-        if len(over) > sum(name.startswith("encoder.layer.") for name in self.vit.state_dict()):
-            raise ModelError(path, None, f"the layers of {self.size}", f"more{_looks_like(found)}")
-        self.vit.load_state_dict({name: found[name] for name in self.vit.state_dict()})
+        # The rest is heads, or layers that this size does not have.
+        layers = [name for name in weights if name.startswith("encoder.layer.")]
+        if len(layers) > sum(name.startswith("encoder.layer.") for name in self.vit.state_dict()):
+            raise ModelError(path, None, f"the layers of {self.size}", f"more{_looks_like(weights)}")
+        self.vit.load_state_dict({name: weights[name] for name in self.vit.state_dict()})
 
 
 def _waves(rows: int, columns: int, width: int) -> Tensor:
-    """Sines and cosines of the patches' places, (rows * columns, width): first of rows, then of columns."""
+    """Sines and cosines of the patches' positions, (rows * columns, width): first of rows, then of columns."""
     speed = _SLOWEST ** (torch.arange(width // 4) / (width // 4))
-    places = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    angles = [place.flatten()[:, None] * speed for place in places]
+    positions = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    angles = [position.flatten()[:, None] * speed for position in positions]
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
 
 
@@ -122,10 +110,10 @@ def _read(path: str | Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def _renamed(found: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+def _renamed(weights: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     """A checkpoint's tensors under the names of `transformers`."""
     renamed: dict[str, Tensor] = {}
-    for original, tensor in found.items():
+    for original, tensor in weights.items():
         name = original.removeprefix("module.").removeprefix("backbone.")
         if ".experts." in name:
             raise ModelError(path, original, "a ViTPose backbone", "a mixture of experts (ViTPose+)")
@@ -141,10 +129,10 @@ def _renamed(found: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     return renamed
 
 
-def _looks_like(found: dict[str, Tensor]) -> str:
+def _looks_like(weights: dict[str, Tensor]) -> str:
     """Which backbone the tensors are of, as the end of a message; nothing when it is none of ours."""
-    patches = found.get("embeddings.patch_embeddings.projection.weight")
-    depth = len({name.split(".")[2] for name in found if name.startswith("encoder.layer.")})
+    patches = weights.get("embeddings.patch_embeddings.projection.weight")
+    depth = len({name.split(".")[2] for name in weights if name.startswith("encoder.layer.")})
     for size, (width, layers, _) in SIZES.items():
         if patches is not None and patches.shape[0] == width and depth == layers:
             return f": it looks like {size}; give network.backbone: {size}"

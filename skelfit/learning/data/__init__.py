@@ -1,1 +1,1 @@
-"""Finished shards to batches of tensors, for any trainer. Knows shards and bodies' facts, no network."""
+"""From finished shards to batches of tensors, for any trainer. Knows shards and bodies, but no network."""

@@ -1,7 +1,6 @@
-"""How a training sample varies: size, colours, and now and then only the upper body, the shoulders or the head.
+"""Augmentation of training samples: scale, colours, flips, and crops of the upper body, the shoulders or the head.
 
-The values are those of 4D-Humans and those after it, without rotations, and without flips unless they are asked for:
-cameras stay upright, and bodies are those of the shard, or their mirror images.
+The defaults are those of 4D-Humans, without rotations and flips: cameras stay upright. Flips have to be asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _AROUND = 1.3  # sides of what is left, in sides of the box about its keypoints
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How much samples vary; 0 switches a kind off."""
+    """The amount of augmentation; 0 switches a kind off."""
 
     scale: float = bounded(0, 0.9, default=0.1)  # the side of the square changes by up to this share
     # red, green and blue change by up to this share, each by itself
@@ -43,12 +42,12 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Variation:
-    """How one sample is shown."""
+    """The augmentation of one sample."""
 
     square: Square
     colors: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of red, green, blue
     flip: bool = False
-    roughen: int | None = None  # the seed of what albumentations does; None: nothing
+    roughen: int | None = None  # seed for albumentations; None: not used
 
 
 def draw(
@@ -56,7 +55,9 @@ def draw(
 ) -> Variation:
     """A variation of a person with keypoints (44,3), px of the source image."""
     factor = 1 + config.scale * min(1.0, max(-1.0, rng.standard_normal()))
-    *colors, extreme, part, rough, seed, flip = rng.random(8).tolist()  # as many for everyone
+    *colors, extreme, part, rough, seed, flip = rng.random(
+        8
+    ).tolist()  # the same number of draws for every person
     if extreme < config.extreme_crop:
         square = _part_of(square, keypoints, part)
     red, green, blue = (1 + config.color * (2 * c - 1) for c in colors)
@@ -69,20 +70,20 @@ def draw(
 
 
 def _part_of(square: Square, keypoints: NDArray[np.float32], chance: float) -> Square:
-    """The square of a part of the body: of those who are seen whole, or without legs; others stay as they are."""
-    seen = keypoints[:, 2] > 0
-    if seen[list(_ARMS_AND_LEGS)].all():
-        wanted = _UPPER_BODY if chance < 0.7 else _SHOULDERS if chance < 0.9 else _HEAD
-    elif not seen[list(_LEGS)].any():
-        wanted = _SHOULDERS if chance < 0.9 else _HEAD
+    """The square of a part of the body, for people seen whole or without legs; the same square for others."""
+    visible = keypoints[:, 2] > 0
+    if visible[list(_ARMS_AND_LEGS)].all():
+        part = _UPPER_BODY if chance < 0.7 else _SHOULDERS if chance < 0.9 else _HEAD
+    elif not visible[list(_LEGS)].any():
+        part = _SHOULDERS if chance < 0.9 else _HEAD
     else:
         return square
-    points = keypoints[[k for k in wanted if seen[k]], :2]
+    points = keypoints[[k for k in part if visible[k]], :2]
     if len(points) < 2:
         return square
     low, high = points.min(axis=0), points.max(axis=0)
-    part = square_around(*((low + high) / 2).tolist(), *(_AROUND * (high - low)).tolist())
-    return part if part.side >= 1 else square  # keypoints that are all in one place show nothing
+    cut = square_around(*((low + high) / 2).tolist(), *(_AROUND * (high - low)).tolist())
+    return cut if cut.side >= 1 else square  # keypoints at one point show nothing
 
 
 def recolored(image: Image.Image, colors: tuple[float, float, float]) -> Image.Image:
@@ -102,12 +103,14 @@ def roughen(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def _albumentations() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or it asks the network for a newer version
+    os.environ.setdefault(
+        "NO_ALBUMENTATIONS_UPDATE", "1"
+    )  # otherwise it asks the internet for a newer version
     try:
         import albumentations as a
     except ImportError:
-        found = "no such package (pip install albumentations)"
-        raise ConfigError("data", "augment.albumentations", "0, or albumentations", found) from None
+        missing = "no such package (pip install albumentations)"
+        raise ConfigError("data", "augment.albumentations", "0, or albumentations", missing) from None
     blur = a.OneOf([a.MotionBlur(p=1), a.GaussianBlur(p=1), a.Downscale(p=1)], p=0.5)
     noise = a.OneOf([a.ImageCompression(quality_range=(20, 80), p=1), a.GaussNoise(p=1)], p=0.5)
     light = a.OneOf([a.RandomBrightnessContrast(p=1), a.RandomGamma(p=1), a.CLAHE(p=1)], p=0.5)

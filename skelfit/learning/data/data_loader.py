@@ -1,7 +1,8 @@
-"""People of finished shards to batches, deterministic and resumable.
+"""From the people of finished shards to batches, deterministic and resumable.
 
-A position is an epoch and a number of batches. Worker w of W makes the batches w, w + W, ... of its process, always of
-the same samples, so going on means: the first worker is another one, and each leaves out, undecoded, what it has given.
+A position is an epoch and a number of batches. Worker w of W makes the batches w, w + W, ... of its process, always
+from the same samples. To resume at a position, the worker of the next batch starts, and each worker skips the samples
+of the batches before, without decoding them.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from skelfit.learning.data.person_crops import Square, read_crop, square_around
 from skelfit.learning.data.person_stream import (
     ALL,
     Part,
-    Person,
-    Source,
+    PersonSample,
+    PersonSource,
     SubsetConfig,
-    find_source,
     in_order,
+    person_source,
     shuffled,
     weigh,
 )
-from skelfit.learning.data.training_batch import CROP, Batch
+from skelfit.learning.data.training_batch import CROP, TrainingBatch
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_files import ShardError
 
@@ -44,7 +45,7 @@ Pixels = NDArray[np.uint8]  # (crop,crop,3), or (0,0,3) where images are not wan
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is read, and how."""
+    """The data, and how it is read."""
 
     subsets: tuple[SubsetConfig, ...] = bounded(1, default=())  # the shards; also by --shards
     # a keep-list of `skelfit verify --keep`; people that it drops are left out
@@ -61,7 +62,7 @@ class DataConfig:
 
 
 class Loader:
-    """The training batches of one process, an epoch per iteration; the first goes on where a state was."""
+    """The training batches of one process, one epoch per iteration; after `resume` the rest of an epoch comes first."""
 
     def __init__(
         self,
@@ -73,8 +74,8 @@ class Loader:
         memory: bool = False,
         only: Collection[str] | None = None,
     ) -> None:
-        """part: which of how many processes; crop: side of the crops, px; memory: read shards once and keep them there
-        (each worker its own, for an epoch); only: keys of people, of whom nobody else is wanted.
+        """part: this process of all; crop: side of the crops, px; memory: keep shards in memory after the first read
+        (in each worker, for an epoch); only: keys of the only people to read.
 
         Raises ConfigError, ShardError.
         """
@@ -89,10 +90,10 @@ class Loader:
             raise ConfigError("data", "epoch_samples", f"at least a batch, {each}", f"{self.samples}")
         self.epoch = self.done = 0
         if config.augment.albumentations:
-            roughen(np.zeros((8, 8, 3), np.uint8), 0)  # whether it is there is better said now
+            roughen(np.zeros((8, 8, 3), np.uint8), 0)  # raises now if it is missing
 
-    def __iter__(self) -> Iterator[Batch]:
-        """The rest of the epoch; with its last batch the next one begins."""
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        """The batches that are left of the epoch; the last one moves the position to the next epoch."""
         span = _Span(self.weights, self.epoch, self.done, self.batches)
         batches = _Batches(self.source, self.config, self.part, self.crop, span)
         for batch in _loader(batches, self.config.workers):
@@ -102,12 +103,12 @@ class Loader:
             yield batch
 
     def state(self) -> dict[str, Any]:
-        """Where it is, the same in all processes, as plain data."""
+        """The position, the same in all processes, as plain data."""
         samples = self.done * self.config.batch_size * self.part.of
         return {"epoch": self.epoch, "samples": samples, "order": self._order()}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on there. Raises ConfigError when what determines the order of the samples is not as it was."""
+        """Continue at a state. Raises ConfigError when something that determines the order of the samples changed."""
         for key, value in self._order().items():
             if state["order"].get(key) != value:
                 raise ConfigError("data", key, f"{state['order'].get(key)}, to go on in order", f"{value}")
@@ -115,7 +116,7 @@ class Loader:
         self.done = state["samples"] // (self.config.batch_size * self.part.of)
 
     def _order(self) -> dict[str, Any]:
-        """What the order of the samples depends on, beside the content of the shards."""
+        """What determines the order of the samples, beside the content of the shards."""
         return {
             "seed": self.config.seed,
             "held_out": self.config.held_out,
@@ -137,33 +138,33 @@ def each_once(
     images: bool = True,
     crop: int = CROP,
     held_out: bool = False,
-) -> DataLoader[Batch]:
-    """Batches of everyone once, as they are; the last ones of a reader may be smaller.
+) -> DataLoader[TrainingBatch]:
+    """Batches of all people once, without augmentation; a reader's last batch may be smaller.
 
-    held_out: of those whom training never sees, in place of those whom it does.
+    held_out: the people that training never sees, in place of the others.
     """
     source = _source(config, images=images, validation=held_out)
     return _loader(_Batches(source, config, part, crop, None), config.workers)
 
 
-def _source(config: DataConfig, **which: bool) -> Source:
+def _source(config: DataConfig, **options: bool) -> PersonSource:
     keep = None if config.keep is None else Path(config.keep)
-    return find_source(config.subsets, keep, held_out=config.held_out, **which)
+    return person_source(config.subsets, keep, held_out=config.held_out, **options)
 
 
-def _loader(batches: _Batches, workers: int) -> DataLoader[Batch]:
+def _loader(batches: _Batches, workers: int) -> DataLoader[TrainingBatch]:
     return DataLoader(
         batches,
         batch_size=None,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        # Seeds for the workers, who have no use for them; the default takes them from what seeds the network's dropout.
+        # Workers need no seeds; the default would draw some from the generator of the network's dropout.
         generator=torch.Generator(),
     )
 
 
 class _Span(NamedTuple):
-    """A part of an epoch: which of its batches."""
+    """A range of an epoch's batches."""
 
     weights: tuple[float, ...]
     epoch: int
@@ -171,13 +172,15 @@ class _Span(NamedTuple):
     stop: int
 
 
-class _Batches(IterableDataset[Batch]):
-    """What a worker makes: of a part of an epoch, or of everyone once."""
+class _Batches(IterableDataset[TrainingBatch]):
+    """The batches that a worker makes: of a range of an epoch, or of all people once (span None)."""
 
-    def __init__(self, source: Source, config: DataConfig, part: Part, crop: int, span: _Span | None) -> None:
+    def __init__(
+        self, source: PersonSource, config: DataConfig, part: Part, crop: int, span: _Span | None
+    ) -> None:
         self.source, self.config, self.part, self.crop, self.span = source, config, part, crop, span
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TrainingBatch]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         if self.span is not None:
@@ -187,79 +190,82 @@ class _Batches(IterableDataset[Batch]):
     def _reader(self, worker: int, workers: int) -> Part:
         return Part(self.part.number * workers + worker, self.part.of * workers)
 
-    def _epoch(self, span: _Span, worker: int, workers: int) -> Iterator[Batch]:
+    def _epoch(self, span: _Span, worker: int, workers: int) -> Iterator[TrainingBatch]:
         size = self.config.batch_size
-        role = (span.first + worker) % workers  # whose batches these would be, had the epoch begun here
+        role = (span.first + worker) % workers  # number of the worker with these batches in a whole epoch
         reader = self._reader(role, workers)
         seed = f"{self.config.seed} {span.epoch}"
         people = shuffled(self.source, span.weights, reader, self.config.shuffle, seed)
-        given = len(range(role, span.first, workers))
-        people = islice(people, given * size, None)
-        for number in range(given, len(range(role, span.stop, workers))):
+        skipped = len(range(role, span.first, workers))
+        people = islice(people, skipped * size, None)
+        for number in range(skipped, len(range(role, span.stop, workers))):
             rng = np.random.default_rng([self.config.seed, span.epoch, reader.number, number])
-            yield self._varied(list(islice(people, size)), rng)
+            yield self._augmented(list(islice(people, size)), rng)
 
-    def _once(self, people: Iterator[Person]) -> Iterator[Batch]:
+    def _once(self, people: Iterator[PersonSample]) -> Iterator[TrainingBatch]:
         while chunk := list(islice(people, self.config.batch_size)):
-            shown = [Variation(square) for square in _squares(chunk)]
-            pixels = self._pixels(chunk, shown)
-            good = [i for i, one in enumerate(pixels) if one is not None]
+            variations = [Variation(square) for square in _squares(chunk)]
+            pixels = self._pixels(chunk, variations)
+            good = [i for i, image in enumerate(pixels) if image is not None]
             if good:
-                yield _collate(chunk, shown, pixels, good)
+                yield _collate(chunk, variations, pixels, good)
 
-    def _varied(self, people: list[Person], rng: np.random.Generator) -> Batch:
-        """A batch of augmented people; one whose image cannot be decoded is replaced by another of them."""
+    def _augmented(self, people: list[PersonSample], rng: np.random.Generator) -> TrainingBatch:
+        """A batch of augmented people; a person whose image cannot be decoded is replaced by another of the batch."""
         keypoints = unpack(np.stack([person.label for person in people]))["gtkps"]
         squares = _squares(people)
-        shown = [draw(*pair, self.config.augment, rng) for pair in zip(squares, keypoints, strict=True)]
-        pixels = self._pixels(people, shown)
-        good = [i for i, one in enumerate(pixels) if one is not None]
+        variations = [draw(*pair, self.config.augment, rng) for pair in zip(squares, keypoints, strict=True)]
+        pixels = self._pixels(people, variations)
+        good = [i for i, image in enumerate(pixels) if image is not None]
         if not good:
             raise ShardError(
                 people[0].key, None, "an image that can be decoded, here or in its batch", "none"
             )
         chosen = [i if pixels[i] is not None else good[i % len(good)] for i in range(len(people))]
-        return _collate(people, shown, pixels, chosen)
+        return _collate(people, variations, pixels, chosen)
 
-    def _pixels(self, people: list[Person], shown: list[Variation]) -> list[Pixels | None]:
+    def _pixels(self, people: list[PersonSample], variations: list[Variation]) -> list[Pixels | None]:
         if not self.source.images:
             return [np.zeros((0, 0, 3), np.uint8)] * len(people)
-        return [_see(*pair, self.crop) for pair in zip(people, shown, strict=True)]
+        return [_crop_pixels(*pair, self.crop) for pair in zip(people, variations, strict=True)]
 
 
-def _squares(people: Sequence[Person]) -> list[Square]:
-    """The squares about people's boxes."""
+def _squares(people: Sequence[PersonSample]) -> list[Square]:
+    """The squares around people's boxes."""
     parts = unpack(np.stack([person.label for person in people]))
     boxes = np.concatenate([parts["center"], 200 * parts["scale"]], axis=1).tolist()
     return [square_around(*box) for box in boxes]
 
 
-def _see(person: Person, shown: Variation, size: int) -> Pixels | None:
+def _crop_pixels(person: PersonSample, variation: Variation, size: int) -> Pixels | None:
     """The pixels of a person's crop; None, and a line in the log, where the image cannot be decoded."""
     try:
-        crop = read_crop(person.image, person.meta["affine"], shown.square, size)
-        crop = recolored(crop, shown.colors)
-    except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
+        crop = read_crop(person.image, person.meta["affine"], variation.square, size)
+        crop = recolored(crop, variation.colors)
+    except Exception as error:  # a decoder may raise anything on damaged bytes
         _log.warning("%s: left out, its image cannot be decoded: %r", person.key, error)
         return None
     pixels = np.asarray(crop)
-    pixels = pixels[:, ::-1] if shown.flip else pixels
-    return pixels if shown.roughen is None else roughen(pixels, shown.roughen)
+    pixels = pixels[:, ::-1] if variation.flip else pixels
+    return pixels if variation.roughen is None else roughen(pixels, variation.roughen)
 
 
 def _collate(
-    people: Sequence[Person], shown: Sequence[Variation], pixels: Sequence[Pixels | None], chosen: list[int]
-) -> Batch:
+    people: Sequence[PersonSample],
+    variations: Sequence[Variation],
+    pixels: Sequence[Pixels | None],
+    chosen: list[int],
+) -> TrainingBatch:
     """The batch of some of the people."""
     parts = unpack(np.stack([people[i].label for i in chosen]))
-    squares = np.array([shown[i].square for i in chosen], np.float32)
+    squares = np.array([variations[i].square for i in chosen], np.float32)
     center, side = squares[:, :2], squares[:, 2]
     keypoints2d, keypoints3d = parts["gtkps"].copy(), parts["keypoints3d"].copy()
     keypoints2d[..., :2] = (keypoints2d[..., :2] - center[:, None]) / side[:, None, None]
     for keypoints in (keypoints2d, keypoints3d):
-        keypoints[~(keypoints[..., -1] > 0)] = 0  # coordinates that mean nothing may be anything
+        keypoints[~(keypoints[..., -1] > 0)] = 0  # coordinates without confidence are undefined
     poses = parts["skel_poses"].copy()
-    flipped = np.array([shown[i].flip for i in chosen])
+    flipped = np.array([variations[i].flip for i in chosen])
     keypoints2d[flipped], keypoints3d[flipped] = map(
         mirrored_keypoints, (keypoints2d[flipped], keypoints3d[flipped])
     )
@@ -267,14 +273,11 @@ def _collate(
     metas = [people[i].meta for i in chosen]
     sizes = np.array([meta["image_size"] or (0, 0) for meta in metas], np.float32)
     known = np.array([meta["camera"] for meta in metas])
-    cameras = np.where(known[:, None, None], parts["cam_int"], _guessed_cameras(sizes))
-    for x in (
-        center[:, 0],
-        cameras[:, 0, 2],
-    ):  # in the mirrored image; where its width is unknown, it begins at 0
+    cameras = np.where(known[:, None, None], parts["cam_int"], _diagonal_cameras(sizes))
+    for x in (center[:, 0], cameras[:, 0, 2]):  # of the mirrored image, at x = 0 where its width is unknown
         x[flipped] = sizes[flipped, 0] - x[flipped]
     stacked = np.stack([image for i in chosen if (image := pixels[i]) is not None])
-    return Batch(
+    return TrainingBatch(
         pixels=torch.from_numpy(stacked).permute(0, 3, 1, 2),
         keypoints2d=torch.from_numpy(keypoints2d),
         keypoints3d=torch.from_numpy(keypoints3d),
@@ -290,8 +293,8 @@ def _collate(
     )
 
 
-def _guessed_cameras(sizes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intrinsics (N,3,3) of images (N,2) px whose camera is not known: with CLIFF's focal length, the diagonal."""
+def _diagonal_cameras(sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intrinsics (N,3,3) of images (N,2) px of unknown cameras: the focal length is the diagonal, as in CLIFF."""
     cameras = np.zeros((len(sizes), 3, 3), np.float32)
     cameras[:, 0, 0] = cameras[:, 1, 1] = np.hypot(sizes[:, 0], sizes[:, 1])
     cameras[:, :2, 2] = sizes / 2

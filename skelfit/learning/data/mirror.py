@@ -1,7 +1,7 @@
-"""People as a mirror shows them: what was on the left is on the right, and turns go the other way round.
+"""Mirror images of people: left and right are swapped, and rotations change their direction.
 
-SKEL's sides mirror each other but for the ankles' axes, so that mirrored toes are some millimetres off; everything else
-is exact, on bodies whose two sides are alike.
+SKEL's two sides mirror each other but for the axes of the ankles, so mirrored toes are off by some millimetres. All
+else is exact on bodies with symmetric shapes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 from skelfit.bodies.continuous_pose import angles_to_pose, pose_to_angles
 from skelfit.bodies.dofs import DOF_NAMES, DOFS
 
-# Of the 44 keypoints: OpenPose's 25, then 19 extra; the middle ones are their own.
+# Of the 44 keypoints: OpenPose's 25, then 19 extra; those in the middle map to themselves.
 _PAIRS = (
     *((2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18), (19, 22), (20, 23), (21, 24)),
     *((25, 30), (26, 29), (27, 28), (31, 36), (32, 35), (33, 34)),
 )
-MIRRORED = np.arange(44)  # which keypoint each one is in a mirror
+MIRRORED = np.arange(44)  # the keypoint that each one becomes
 for _one, _other in _PAIRS:
     MIRRORED[[_one, _other]] = _other, _one
 Floats = NDArray[np.float32]
@@ -29,9 +29,9 @@ Floats = NDArray[np.float32]
 
 @cache
 def _angles() -> tuple[NDArray[np.int64], Floats]:
-    """Of people in a mirror, which angle each one comes from, (46,), and its sign, (46,)."""
+    """For each angle of a mirrored person: the index of its source, (46,), and its sign, (46,)."""
     index = [DOF_NAMES.index(_other_side(name)) for name in DOF_NAMES]
-    # Joint frames have z to the side. A turn is an axial vector: in a mirror across z it keeps its z alone.
+    # Joint frames have z to the side. A rotation is an axial vector: mirrored across z it keeps only its z.
     mirrored = np.array([DOFS[i].axis for i in index]) * (-1, -1, 1)
     sign = np.sign((mirrored * [dof.axis for dof in DOFS]).sum(1))
     return np.array(index), sign.astype(np.float32)
@@ -46,19 +46,19 @@ def _other_side(name: str) -> str:
 
 
 def mirrored_angles(poses: Floats) -> Floats:
-    """The 46 angles (..., 46) rad of people in a mirror."""
+    """The angles (..., 46) rad of mirrored people."""
     index, sign = _angles()
     return poses[..., index] * sign
 
 
 def mirrored_pose(pose: Tensor) -> Tensor:
-    """Continuous poses (..., 24, 6) of people in a mirror, their vectors of length 1."""
+    """Continuous poses (..., 24, 6) of mirrored people, with vectors of length 1."""
     index, sign = map(torch.from_numpy, _angles())
     return angles_to_pose(pose_to_angles(pose)[..., index] * sign.to(pose))
 
 
 def mirrored_keypoints(keypoints: Floats) -> Floats:
-    """The 44 keypoints (..., 44, n) of people in a mirror at x = 0; the first column is x."""
+    """The keypoints (..., 44, n) of people mirrored at x = 0; the first column is x."""
     swapped = keypoints[..., MIRRORED, :]
     swapped[..., 0] *= -1
     return swapped

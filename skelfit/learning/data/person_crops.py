@@ -1,7 +1,7 @@
-"""A person cut out of an image: which square of it, and its pixels.
+"""The crop of a person: its square of the image, and its pixels.
 
-Coordinates are those of the shards: px of the source image, (0, 0) the corner of its top left pixel. Images are taken
-as they are stored: an EXIF orientation turns nothing.
+Coordinates are those of the shards: px of the source image, (0, 0) the corner of its top left pixel. EXIF
+orientations are ignored.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from PIL import Image
 
 from skelfit.images.decoding import open_image, to_rgb
 
-# The network looks at the middle 192 of a crop's 256 columns: there the person's box has to be.
+# ViTPose sees the middle 192 of a crop's 256 columns: the person's box has to fit there.
 ASPECT = 192 / 256
 
 
 class Square(NamedTuple):
-    """What a crop shows: a square of the source image by its centre and side, px."""
+    """A square of the source image by its centre and side, px."""
 
     x: float
     y: float
@@ -27,7 +27,7 @@ class Square(NamedTuple):
 
 
 def square_around(x: float, y: float, width: float, height: float) -> Square:
-    """The least square whose middle 192/256 hold a box, given by its centre, width and height. All in px."""
+    """The smallest square whose middle 192/256 contain a box, given by its centre, width and height. All in px."""
     return Square(x, y, max(height, width / ASPECT))
 
 
@@ -35,7 +35,7 @@ def read_crop(data: bytes, affine: Sequence[Sequence[float]], square: Square, si
     """The square of a coded image as (size, size) px, RGB; black outside of the image.
 
     affine: (2,3), from px of the source image to px of this one, which may be a crop itself. Raises TooLargeError,
-    UnknownPixelsError, and whatever Pillow raises on an image that it cannot read.
+    UnknownPixelsError, and what Pillow raises on an image that it cannot read.
     """
     (scale, _, right), (_, _, down) = affine
     side = scale * square.side
@@ -50,7 +50,7 @@ def read_crop(data: bytes, affine: Sequence[Sequence[float]], square: Square, si
 
 
 def _cut(image: Image.Image, left: float, top: float, side: float, size: int) -> Image.Image:
-    """A square of an image, scaled with an antialiasing filter; pixels that are not wholly inside are black."""
+    """A square of an image, scaled with antialiasing; pixels that are not completely inside are black."""
     pixel = side / size
     x0, x1 = _inside(left, pixel, image.width, size)
     y0, y1 = _inside(top, pixel, image.height, size)
@@ -58,7 +58,7 @@ def _cut(image: Image.Image, left: float, top: float, side: float, size: int) ->
         return image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
     crop = Image.new("RGB", (size, size))
     if x0 < x1 and y0 < y1:
-        # Rounding must not lead out of the image by a hair, which resize refuses.
+        # resize refuses a box that rounding puts slightly outside of the image.
         corner = max(0.0, left + x0 * pixel), max(0.0, top + y0 * pixel)
         far = min(image.width, left + x1 * pixel), min(image.height, top + y1 * pixel)
         crop.paste(image.resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR, (*corner, *far)), (x0, y0))

@@ -1,8 +1,8 @@
-"""Finished shards to a stream of people: a function of a seed, an epoch and who of several reads it.
+"""From finished shards to a stream of people: a function of a seed, an epoch and the number of the reader.
 
-Training reads without end. Each reader goes through its share of a subset's shards, anew ordered and shared out in each
-pass, so that nobody comes twice in a pass; it takes the next person from a subset by the subsets' weights, and shuffles
-what it has taken. How many make an epoch is up to who asks for them.
+Training reads without end. Each reader goes through its share of a subset's shards; every pass has another order and
+other shares, and each person once. The reader draws the next subset by the subsets' weights, and shuffles the people
+in a buffer. The caller says how many people make an epoch.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from skelfit.storage.path_checks import LOCAL_PATH, describe_non_file, describe_
 
 _log = logging.getLogger(__name__)
 _LABEL, _META = "label.npy", "meta.json"
-_IN_CAMERA = ("camera", "camera_axes", "crop_camera")  # coordinates that can be seen in an image
+_IN_CAMERA = ("camera", "camera_axes", "crop_camera")  # coordinates that belong to an image
 
 
 @dataclass(frozen=True)
 class SubsetConfig:
-    """The shards of a subset, and how often its people come."""
+    """The shards of a subset, and its weight."""
 
     shards: str = local_path()  # tars: a path with *, ? or [0-9], or with {000000..000312}
     # how often its people come, relative to the others; null: its number of people
@@ -46,7 +46,7 @@ class SubsetConfig:
 
 
 class Part(NamedTuple):
-    """One of several readers that share the work."""
+    """One of several readers that share the data."""
 
     number: int
     of: int
@@ -55,7 +55,7 @@ class Part(NamedTuple):
 ALL = Part(0, 1)
 
 
-class Person(NamedTuple):
+class PersonSample(NamedTuple):
     """A sample before its image is decoded."""
 
     key: str
@@ -65,34 +65,32 @@ class Person(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is read: the tars of each subset, whom of them, and whether with images."""
+class PersonSource:
+    """The tars of each subset, which of their people to read, and whether with images."""
 
     tars: tuple[tuple[str, ...], ...]
     keep: NDArray[np.bytes_] | None  # sorted keys; None: everyone
     images: bool
-    held_out: float = 0.0  # of those, the share that only validation sees
+    held_out: float = 0.0  # the share of people that only validation reads
     validation: bool = False  # read that share, in place of the others
-    memory: dict[str, list[Person | None]] | None = (
-        None  # people of tars that have been read; None: read anew
-    )
+    memory: dict[str, list[PersonSample | None]] | None = None  # people by tar, once read; None: not kept
 
     def wants(self, key: str) -> bool:
-        """Whether this is somebody to be read. Who is held out follows from the key alone."""
+        """Whether to read the person of a key; the key alone decides whether it is held out."""
         held = crc32(key.encode()) < self.held_out * 2**32
         return held == self.validation and (self.keep is None or _holds(self.keep, key))
 
 
-def find_source(subsets: Sequence[SubsetConfig], keep: Path | None, **which: Any) -> Source:
-    """Look where the shards are, and read the keep-list; `which`: the other fields. Raises InputError."""
+def person_source(subsets: Sequence[SubsetConfig], keep: Path | None, **options: Any) -> PersonSource:
+    """The source of some subsets, with a keep-list; options: the other fields. Raises InputError."""
     tars = tuple(find_tars(subset.shards) for subset in subsets)
-    return Source(tars, None if keep is None else _keys_of(keep), **which)
+    return PersonSource(tars, None if keep is None else _keys_of(keep), **options)
 
 
 def weigh(
-    source: Source, subsets: Sequence[SubsetConfig], samples: int | None
+    source: PersonSource, subsets: Sequence[SubsetConfig], samples: int | None
 ) -> tuple[tuple[float, ...], int]:
-    """The subsets' weights, and the samples of an epoch: by the done markers, where they are not given.
+    """The subsets' weights, and the samples of an epoch; those that are not given are counted in the done markers.
 
     Raises ShardError when a marker is missing.
     """
@@ -105,16 +103,16 @@ def weigh(
 
 
 def find_tars(pattern: str) -> tuple[str, ...]:
-    """The tars of a pattern, in order. Raises ShardError when one is not there, or none is."""
-    if (found := describe_non_local(pattern)) is not None:
-        raise ShardError("shards", None, LOCAL_PATH, found)
+    """The tars of a pattern, in order. Raises ShardError when one is missing, or none matches."""
+    if (problem := describe_non_local(pattern)) is not None:
+        raise ShardError("shards", None, LOCAL_PATH, problem)
     tars: list[str] = []
     for piece in braceexpand(pattern):
         tars += sorted(glob.glob(piece, recursive=True)) if glob.has_magic(piece) else [piece]
     missing = [path for path in tars if not Path(path).is_file()]
     if missing or not tars:
-        where = missing[0] if missing else pattern
-        raise ShardError(where, None, "finished shards (tar)", describe_non_file(where) or "no such file")
+        name = missing[0] if missing else pattern
+        raise ShardError(name, None, "finished shards (tar)", describe_non_file(name) or "no such file")
     return tuple(tars)
 
 
@@ -124,17 +122,17 @@ def _people_in(tar: str) -> int:
 
 
 def _keys_of(path: Path) -> NDArray[np.bytes_]:
-    """The sorted keys whom a keep-list keeps. Raises InputError."""
+    """The sorted keys that a keep-list keeps. Raises InputError."""
     keys = [key for key, kept in read_keep(path).items() if kept]
     if not keys:
-        raise ShardError(path, "keep", "somebody who is kept", "nobody")
+        raise ShardError(path, "keep", "at least one kept person", "none")
     return np.sort(np.array(keys, np.bytes_))
 
 
 def share(names: Sequence[str], part: Part) -> tuple[Sequence[str], Part]:
-    """A reader's tars; where there are fewer than readers, one of them, and which of its samples.
+    """A reader's tars; where there are more readers than tars, one tar, and the reader's part of its samples.
 
-    All shares together hold each sample once.
+    All shares together have each sample once.
     """
     if part.of <= len(names):
         return names[part.number :: part.of], ALL
@@ -142,59 +140,61 @@ def share(names: Sequence[str], part: Part) -> tuple[Sequence[str], Part]:
     return names[tar : tar + 1], Part(part.number // len(names), len(range(tar, part.of, len(names))))
 
 
-def in_order(source: Source, part: Part) -> Iterator[Person]:
-    """Each person once, as they stand in the shards."""
+def in_order(source: PersonSource, part: Part) -> Iterator[PersonSample]:
+    """Each person once, in the order of the shards."""
     for tars in source.tars:
         mine, of_each = share(tars, part)
         yield from read_people(mine, of_each, source)
 
 
-def shuffled(source: Source, weights: Sequence[float], part: Part, size: int, seed: str) -> Iterator[Person]:
-    """People without end: by the subsets' weights, each the pick of `size`. Raises ShardError where there is nobody."""
+def shuffled(
+    source: PersonSource, weights: Sequence[float], part: Part, size: int, seed: str
+) -> Iterator[PersonSample]:
+    """People without end, by the subsets' weights, shuffled in a buffer of `size`. Raises ShardError without people."""
     rng = random.Random(f"{seed} {part.number}")
     streams = [_endless(tars, source, part, f"{seed} {i}") for i, tars in enumerate(source.tars)]
-    waiting: list[Person] = []
+    buffer: list[PersonSample] = []
     while True:
         person = next(rng.choices(streams, weights)[0])
-        if len(waiting) < size:
-            waiting.append(person)
+        if len(buffer) < size:
+            buffer.append(person)
         else:
             i = rng.randrange(size)
-            waiting[i], person = person, waiting[i]
+            buffer[i], person = person, buffer[i]
             yield person
 
 
-def _endless(tars: tuple[str, ...], source: Source, part: Part, seed: str) -> Iterator[Person]:
-    """Pass after pass over a subset, of which each reader has another share every time."""
-    fruitless = 0
+def _endless(tars: tuple[str, ...], source: PersonSource, part: Part, seed: str) -> Iterator[PersonSample]:
+    """Pass after pass over a subset; every pass gives each reader another share."""
+    empty_passes = 0
     for number in count():
         order = random.Random(f"{seed} {number}").sample(tars, len(tars))
         mine, of_each = share(order, Part((part.number + number) % part.of, part.of))
         people = read_people(mine, of_each, source)
         for person in people:
-            fruitless = -1
+            empty_passes = -1
             yield person
-        fruitless += 1
-        if fruitless == part.of:  # this reader has had every share
+        empty_passes += 1
+        if empty_passes == part.of:  # this reader has had every share
             what = "an image" if source.images else "coordinates of a camera"
-            whom = " whom the keep-list keeps" if source.keep is not None else ""
+            kept = " that the keep-list keeps" if source.keep is not None else ""
             raise ShardError(
-                tars[0], None, f"people{whom} with {what}, here or in {len(tars) - 1} more", "none"
+                tars[0], None, f"people{kept} with {what}, here or in {len(tars) - 1} more", "none"
             )
 
 
-def read_people(tars: Iterable[str], part: Part, source: Source) -> Iterator[Person]:
-    """Every n-th of the people of some tars, of those who can be trained on: in camera coordinates, with an image.
+def read_people(tars: Iterable[str], part: Part, source: PersonSource) -> Iterator[PersonSample]:
+    """Every n-th person of some tars, if it can be trained on: in camera coordinates, and with an image.
 
-    What is damaged is left out, and the log says so. Raises ShardError for labels of another layout.
+    Damaged samples are left out and logged. Raises ShardError for labels of another layout.
     """
     for i, person in enumerate(chain.from_iterable(_people_of(tar, source) for tar in tars)):
         if i % part.of == part.number and person is not None and source.wants(person.key):
             yield person
 
 
-def _people_of(tar: str, source: Source) -> Iterable[Person | None]:
-    """A tar's samples, from memory where that is wanted; None for one that cannot be trained on."""
+def _people_of(tar: str, source: PersonSource) -> Iterable[PersonSample | None]:
+    """A tar's samples, from memory if the source has one; None for a sample that cannot be trained on."""
     if source.memory is None:
         return _read(tar, source)
     if tar not in source.memory:
@@ -202,7 +202,7 @@ def _people_of(tar: str, source: Source) -> Iterable[Person | None]:
     return source.memory[tar]
 
 
-def _read(tar: str, source: Source) -> Iterator[Person | None]:
+def _read(tar: str, source: PersonSource) -> Iterator[PersonSample | None]:
     for sample in _samples(tar, images=source.images):
         key = sample["__key__"]
         if not source.wants(key):
@@ -219,22 +219,22 @@ def _read(tar: str, source: Source) -> Iterator[Person | None]:
             raise ShardError(sample["__url__"], f"{key}: layout", LAYOUT_VERSION, f"{layout} {label.shape}")
         images = [v for k, v in sample.items() if not k.startswith("__") and k not in (_LABEL, _META)]
         good = coordinates in _IN_CAMERA and (images or not source.images)
-        yield Person(key, label, meta, images[0] if images else b"") if good else None
+        yield PersonSample(key, label, meta, images[0] if images else b"") if good else None
 
 
 def _samples(tar: str, *, images: bool) -> Iterator[dict[str, Any]]:
     """The members of each sample by their endings, its key, and its tar."""
-    wanted = None if images else lambda name: name.endswith((_LABEL, _META))
+    selected = None if images else lambda name: name.endswith((_LABEL, _META))
     try:
         # Not webdataset's gopen, which runs a file named "pipe:..." as a command.
         with open(tar, "rb") as stream:
-            members = tar_file_expander([{"url": tar, "stream": stream}], _go_on, select_files=wanted)
-            yield from group_by_keys(members, handler=_go_on)
+            members = tar_file_expander([{"url": tar, "stream": stream}], _log_damage, select_files=selected)
+            yield from group_by_keys(members, handler=_log_damage)
     except OSError as error:
-        _go_on(error)
+        _log_damage(error)
 
 
-def _go_on(error: Exception) -> bool:
+def _log_damage(error: Exception) -> bool:
     _log.warning("a damaged shard, or a part of one, is left out: %s", error)
     return True
 
@@ -254,7 +254,7 @@ _HEADER = _npy_header()
 
 
 def _read_label(data: bytes) -> FloatArray:
-    """A label vector; its header is compared where it is as we write it: to read it takes longer than all the rest."""
+    """A label vector; comparing the header with the one that skelfit writes is much faster than parsing it."""
     if data.startswith(_HEADER) and len(data) == len(_HEADER) + 4 * LABEL_SIZE:
         return np.frombuffer(data, "<f4", offset=len(_HEADER))
     return np.load(io.BytesIO(data), allow_pickle=False)

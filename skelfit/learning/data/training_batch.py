@@ -1,4 +1,4 @@
-"""What the network is given: a batch of people as tensors."""
+"""The input of a network: a batch of people as tensors, with their labels."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalised(pixels: Tensor) -> Tensor:
-    """What backbones are given, float32, of pixels (..., 3, H, W), bytes."""
+    """The input of backbones, float32, from pixels (..., 3, H, W), uint8."""
     mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (MEAN, STD))
     return pixels.float().sub_(255 * mean).div_(255 * std)  # in place: memory is what takes time here
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """B people. Pixels of the source image have their origin at its top left corner, also where shards hold crops."""
 
     pixels: Tensor  # (B,3,256,256) uint8, RGB; (B,3,0,0) where images were not wanted
-    keypoints2d: (
-        Tensor  # (B,44,3) of the crop: -0.5 to 0.5 from left to right and from top to bottom; confidence
-    )
+    keypoints2d: Tensor  # (B,44,3) of the crop: x and y from -0.5 (left, top) to 0.5; confidence
     keypoints3d: Tensor  # (B,44,4) m, in the axes of the camera; confidence
     poses: Tensor  # (B,46) rad
     betas: Tensor  # (B,10) of the SKEL body that `female` names
@@ -36,9 +34,9 @@ class Batch:
     center: Tensor  # (B,2) of the crop, px of the source image
     box_size: Tensor  # (B,) side of the crop, px of the source image
     image_size: Tensor  # (B,2) width and height of the source image, px; 0 where unknown
-    flipped: Tensor  # (B,) bool: shown as in a mirror, of which all else is true
+    flipped: Tensor  # (B,) bool: mirrored; all other fields are those of the mirror image
     keys: tuple[str, ...]
-    found: Tensor | None = None  # (B,...) what a backbone that has learnt sees in images, in place of them
+    observations: Tensor | None = None  # (B,N,n) of a frozen backbone, in place of images
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -48,15 +46,15 @@ class Batch:
         """(B,3,256,256) float32, normalised; made on the device of the pixels, which travel as bytes."""
         return normalised(self.pixels)
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> TrainingBatch:
         """The same on a device; does not wait for copies of pinned memory."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> TrainingBatch:
         """The same in pinned memory; DataLoader calls it."""
         return self._with(Tensor.pin_memory)
 
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors: dict[str, Any] = {n: change(v) for n, v in values.items() if isinstance(v, Tensor)}
+    def _with(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        members = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors: dict[str, Any] = {n: change(v) for n, v in members.items() if isinstance(v, Tensor)}
         return replace(self, **tensors)

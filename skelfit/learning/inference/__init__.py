@@ -1,1 +1,1 @@
-"""`skelfit predict`: people in photos, by a trained network. Knows that network, and nothing of the fit."""
+"""`skelfit predict`: people in photos, by a trained network. Knows nothing of the fit."""

@@ -1,4 +1,4 @@
-"""Which camera took a photo: its focal lengths and principal point, from wherever they are known.
+"""The camera of a photo: focal lengths and principal point, from EXIF, options or a plug-in.
 
 Depth is proportional to the focal length: a person who is predicted at 4 m with f = 800 px stands at 8 m with 1600 px.
 """
@@ -25,7 +25,7 @@ _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0}
 _SAME_SHAPE = 0.02  # of the sides' ratio: a picture of another shape than its EXIF says was cut
 
 
-class Camera(NamedTuple):
+class PhotoCamera(NamedTuple):
     """Focal lengths and principal point, px of the photo, whose top left corner is (0, 0)."""
 
     fx: float
@@ -34,88 +34,88 @@ class Camera(NamedTuple):
     cy: float
 
 
-class Intrinsics(Protocol):
-    """Tells the camera of a photo: fx, fy, cx, cy in px. What `--intrinsics-from package.module:callable` names."""
+class IntrinsicsFunction(Protocol):
+    """Gives the camera of a photo: fx, fy, cx, cy in px. `--intrinsics-from package.module:callable` names one."""
 
     def __call__(self, photo: Image.Image, /) -> tuple[float, float, float, float]:
         """photo: upright, RGB; its `getexif()` is that of the file."""
 
 
-class KnownCamera(NamedTuple):
-    """A photo's camera, and where it is from."""
+class SourcedCamera(NamedTuple):
+    """A photo's camera, and its source."""
 
-    camera: Camera
+    camera: PhotoCamera
     source: str
 
 
-FindCamera = Callable[[Image.Image], KnownCamera]  # raises InputError
+CameraSource = Callable[[Image.Image], SourcedCamera]  # raises InputError
 
 
-def from_exif(photo: Image.Image) -> KnownCamera:
-    """By the EXIF's focal length; where there is none that can be used, by the diagonal."""
+def from_exif(photo: Image.Image) -> SourcedCamera:
+    """By the EXIF's focal length; without a usable one, by the diagonal."""
     focal = exif_focal(photo)
-    return KnownCamera(_centred(photo, focal), "exif") if focal else from_diagonal(photo)
+    return SourcedCamera(_centred(photo, focal), "exif") if focal else from_diagonal(photo)
 
 
-def from_diagonal(photo: Image.Image) -> KnownCamera:
+def from_diagonal(photo: Image.Image) -> SourcedCamera:
     """The photo's diagonal as focal length, a view of 53 degrees from corner to corner (Li et al., CLIFF, 2022)."""
-    return KnownCamera(_centred(photo, math.hypot(photo.width, photo.height)), "diagonal")
+    return SourcedCamera(_centred(photo, math.hypot(photo.width, photo.height)), "diagonal")
 
 
-def of_view(degrees: float) -> FindCamera:
+def of_view(degrees: float) -> CameraSource:
     """A vertical field of view, as HumanFoV and the like estimate it."""
 
-    def find(photo: Image.Image) -> KnownCamera:
+    def find(photo: Image.Image) -> SourcedCamera:
         focal = photo.height / 2 / math.tan(math.radians(degrees) / 2)
-        return KnownCamera(_centred(photo, focal), "given field of view")
+        return SourcedCamera(_centred(photo, focal), "given field of view")
 
     return find
 
 
-def given(camera: Camera) -> FindCamera:
-    """The same for all photos."""
-    return lambda photo: KnownCamera(camera, "given")
+def given_camera(camera: PhotoCamera) -> CameraSource:
+    """The same camera for all photos."""
+    return lambda photo: SourcedCamera(camera, "given")
 
 
-def plugged_in(name: str) -> FindCamera:
-    """The user's own, 'package.module:callable', imported from the current folder too. Raises InputError."""
+def plugged_in(name: str) -> CameraSource:
+    """A user's function, 'package.module:callable'; the current folder is searched too. Raises InputError."""
     expected = "package.module:callable, which takes a PIL image and returns fx, fy, cx, cy in px"
     module, _, attribute = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # importing runs the user's code
         raise InputError("--intrinsics-from", name, expected, repr(error)) from None
-    if not callable(found):
-        raise InputError("--intrinsics-from", name, expected, type(found).__name__)
-    tell = cast(Intrinsics, found)
+    if not callable(function):
+        raise InputError("--intrinsics-from", name, expected, type(function).__name__)
+    intrinsics = cast(IntrinsicsFunction, function)
 
-    def find(photo: Image.Image) -> KnownCamera:
+    def find(photo: Image.Image) -> SourcedCamera:
         try:
-            answer = [float(value) for value in tell(rgb_with_exif(photo))]
+            answer = [float(number) for number in intrinsics(rgb_with_exif(photo))]
         except Exception as error:
             raise InputError(name, None, "fx, fy, cx, cy in px", repr(error)) from error
         if len(answer) != 4 or not all(map(math.isfinite, answer)) or min(answer[:2]) <= 0:
             raise InputError(name, None, "fx, fy, cx, cy in px", str(answer))
-        return KnownCamera(Camera(*answer), name)
+        return SourcedCamera(PhotoCamera(*answer), name)
 
     return find
 
 
 def rgb_with_exif(photo: Image.Image) -> Image.Image:
-    """A photo in 8-bit RGB that has the EXIF of its file, whatever the file's format."""
+    """A photo in 8-bit RGB with the EXIF of its file, for any format."""
     rgb = to_rgb(photo)
-    with suppress(Exception):  # anyone may have written anything there
+    with suppress(Exception):  # EXIF may hold anything
         rgb.info["exif"] = photo.getexif().tobytes()
     return rgb
 
 
 def exif_focal(photo: Image.Image) -> float | None:
-    """The focal length in px by a photo's EXIF; None where it does not tell, or tells of another picture.
+    """The focal length in px by a photo's EXIF; None where EXIF has none, or describes another picture.
 
-    By the focal length on 35 mm film, whose diagonal the photo's own stands for (CIPA DC-008), else by millimetres
-    and the sensor's resolution.
+    By the 35 mm equivalent, which scales with the diagonal (CIPA DC-008); else by the focal length in mm and the
+    sensor's resolution.
     """
     try:
         tags = photo.getexif().get_ifd(_EXIF_IFD)
@@ -129,16 +129,16 @@ def exif_focal(photo: Image.Image) -> float | None:
         if not focal and width:
             per_mm = resolution / _UNIT_MM[int(tags.get(_PLANE_UNIT) or 2)]
             focal = lens * per_mm * max(photo.size) / max(width, height)
-    except Exception:  # anyone may have written anything there
+    except Exception:  # EXIF may hold anything
         return None
     return focal if math.isfinite(focal) and focal > 0 else None
 
 
 def _same_shape(recorded: tuple[float, float], size: tuple[int, int]) -> bool:
-    """Whether two pictures have sides of the same ratio, be one of them turned."""
+    """Whether two pictures have the same aspect ratio, also if one is rotated by 90 degrees."""
     one, other = (max(sides) / min(sides) for sides in (recorded, size))
     return abs(one / other - 1) < _SAME_SHAPE
 
 
-def _centred(photo: Image.Image, focal: float) -> Camera:
-    return Camera(focal, focal, photo.width / 2, photo.height / 2)
+def _centred(photo: Image.Image, focal: float) -> PhotoCamera:
+    return PhotoCamera(focal, focal, photo.width / 2, photo.height / 2)

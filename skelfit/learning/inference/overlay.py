@@ -1,4 +1,4 @@
-"""Pictures of people drawn over their photo: the skin, see-through, and the skeleton's joints."""
+"""Pictures of people over their photo: the transparent skin, and the skeleton's joints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skelfit.images.decoding import to_rgb
 
 Array = NDArray[np.float32]
 LONGEST = 1280  # px of a picture's longer side; larger photos are made smaller
-_SMOOTH = 640  # up to this size it is drawn at twice the size, for smooth edges
+_SMOOTH = 640  # pictures up to this size are drawn at twice the size, for smooth edges
 _NEAREST = 0.1  # m; faces that reach nearer to the camera, or behind it, are left out
 _OPACITY = 0.6
 _LIGHT = np.array([0.3, -0.5, -0.8], np.float32) / np.float32(np.sqrt(0.98))
@@ -24,7 +24,7 @@ _COLOURS = np.array(
 )
 
 
-class Painter:
+class OverlayPainter:
     """Draws bodies of one topology."""
 
     def __init__(self, faces: NDArray[np.int32], vertices: int) -> None:
@@ -33,9 +33,9 @@ class Painter:
     def draw(
         self, photo: Image.Image, skins: Sequence[Array], joints: Sequence[Array], cam_int: Sequence[Array]
     ) -> Image.Image:
-        """People over a photo, as large as that or LONGEST px long: skins (V,3) and joints (24,3) m, cameras (3,3) px.
+        """People over a photo, of its size or LONGEST px long: skins (V,3) and joints (24,3) m, cameras (3,3) px.
 
-        Where people overlap, the nearest is seen.
+        Where people overlap, the nearest one shows.
         """
         scale = min(1.0, LONGEST / max(photo.size))
         size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
@@ -43,7 +43,7 @@ class Painter:
         canvas = canvas if size == photo.size else canvas.resize(size, Image.Resampling.LANCZOS)
         fine = 2 if max(size) <= _SMOOTH else 1
         stretch = np.array([size[0] / photo.width, size[1] / photo.height], np.float32)
-        colours, depth = self._skins(skins, cam_int, stretch * fine, (size[1] * fine, size[0] * fine))
+        colours, depth = self._shaded_skins(skins, cam_int, stretch * fine, (size[1] * fine, size[0] * fine))
         alpha = _OPACITY * _halved(np.isfinite(depth)[..., None].astype(np.float32), fine)
         pixels = np.asarray(canvas, np.float32) * (1 - alpha) + _OPACITY * _halved(colours, fine)
         canvas = Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
@@ -52,10 +52,10 @@ class Painter:
                 _draw_skeleton(canvas, _projected(points, camera) * stretch)
         return canvas
 
-    def _skins(
+    def _shaded_skins(
         self, skins: Sequence[Array], cam_int: Sequence[Array], stretch: Array, shape: tuple[int, int]
     ) -> tuple[Array, Array]:
-        """Colours (*shape,3) of what is nearest, black where nobody is, and its depth (*shape) m, inf there."""
+        """Colours (*shape,3) of what is nearest, black where there is no person, and depth (*shape) m, inf there."""
         colours, nearest = np.zeros((*shape, 3), np.float32), np.full(shape, np.inf, np.float32)
         for i, (skin, camera) in enumerate(zip(skins, cam_int, strict=True)):
             normals = vertex_normals(skin, self._faces, self._faces_of)
@@ -71,8 +71,8 @@ class Painter:
 
 def _projected(points: Array, camera: Array) -> Array:
     """Points (N,2) px of points (N,3) m before a camera (3,3) px."""
-    seen: Array = points @ camera.T
-    return seen[:, :2] / seen[:, 2:]
+    homogeneous: Array = points @ camera.T
+    return homogeneous[:, :2] / homogeneous[:, 2:]
 
 
 def _halved(image: Array, fine: int) -> Array:

@@ -1,4 +1,4 @@
-"""Where people are in photos: boxes that a detector found, or the photo as a whole."""
+"""The boxes of people in photos: a detector's, or the whole photo."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _EXPECTED = (
 )
 
 
-class Box(NamedTuple):
-    """A person's box, px of the upright photo; `fault` says why it is none."""
+class PersonBox(NamedTuple):
+    """A person's box, px of the upright photo; `fault` says why it cannot be used."""
 
     x: float  # its left side
     y: float  # its top
@@ -32,13 +32,13 @@ class Box(NamedTuple):
 class FindBoxes(Protocol):
     """The boxes of a photo, given its path and its size (width, height) px."""
 
-    def __call__(self, path: Path, size: tuple[int, int], /) -> Sequence[Box]: ...
+    def __call__(self, path: Path, size: tuple[int, int], /) -> Sequence[PersonBox]: ...
 
 
-def whole_photo(_: Path, size: tuple[int, int]) -> Sequence[Box]:
-    """One box, of all that is to be seen."""
+def whole_photo(_: Path, size: tuple[int, int]) -> Sequence[PersonBox]:
+    """One box: the whole photo."""
     width, height = size
-    return (Box(0.0, 0.0, width, height),)
+    return (PersonBox(0.0, 0.0, width, height),)
 
 
 class BoxFile:
@@ -53,15 +53,15 @@ class BoxFile:
             raise InputError(path, None, _EXPECTED, "no such file") from None
         except (OSError, ValueError) as error:
             raise InputError(path, None, _EXPECTED, str(error)) from None
-        self._by_name: dict[str, list[Box]] = {}
+        self._by_name: dict[str, list[PersonBox]] = {}
         for name, box in _entries(content, path):
             self._by_name.setdefault(name, [])
             if box is not None:
                 self._by_name[name].append(box)
         self._used: set[str] = set()
 
-    def __call__(self, path: Path, _: tuple[int, int]) -> Sequence[Box]:
-        """Those of the entry that names most of the path; else of its stem, or the number that its stem ends with."""
+    def __call__(self, path: Path, _: tuple[int, int]) -> Sequence[PersonBox]:
+        """Boxes of the entry that matches most of the path; else its stem, or the number at the end of its stem."""
         for name in _names_of(path):
             if name in self._by_name:
                 self._used.add(name)
@@ -69,13 +69,13 @@ class BoxFile:
         return ()
 
     @property
-    def left(self) -> int:
-        """How many boxes are of photos that nobody asked for so far."""
+    def unused(self) -> int:
+        """How many boxes are of photos that were not asked for so far."""
         return sum(len(boxes) for name, boxes in self._by_name.items() if name not in self._used)
 
 
 def _names_of(path: Path) -> Iterable[str]:
-    """What a file may call a photo, from the most exact on."""
+    """The names that a file may have for a photo, the most exact first."""
     parts = path.absolute().parts[1:]
     yield path.as_posix()
     yield from ("/".join(parts[i:]) for i in range(len(parts)))
@@ -84,8 +84,8 @@ def _names_of(path: Path) -> Iterable[str]:
         yield str(int(number[0]))
 
 
-def _entries(content: Any, path: Path) -> Iterable[tuple[str, Box | None]]:
-    """Names of photos, each with a box; None for one that has none."""
+def _entries(content: Any, path: Path) -> Iterable[tuple[str, PersonBox | None]]:
+    """Names of photos, each with a box; None for a photo without one."""
     if isinstance(content, list):
         yield from _detections(content, {}, path)
     elif isinstance(content, dict) and {"images", "annotations"} <= content.keys():
@@ -105,31 +105,33 @@ def _entries(content: Any, path: Path) -> Iterable[tuple[str, Box | None]]:
         raise InputError(path, None, _EXPECTED, type(content).__name__)
 
 
-def _detections(found: Any, names: Mapping[Any, str], path: Path) -> Iterable[tuple[str, Box | None]]:
-    if not isinstance(found, list):
-        raise InputError(path, "annotations", "a list", type(found).__name__)
-    for i, one in enumerate(found):
-        photo = (one.get("file_name") or one.get("image_id")) if isinstance(one, dict) else None
+def _detections(
+    detections: Any, names: Mapping[Any, str], path: Path
+) -> Iterable[tuple[str, PersonBox | None]]:
+    if not isinstance(detections, list):
+        raise InputError(path, "annotations", "a list", type(detections).__name__)
+    for i, entry in enumerate(detections):
+        photo = (entry.get("file_name") or entry.get("image_id")) if isinstance(entry, dict) else None
         if not isinstance(photo, str | int):
             expected = "a detection with image_id (or file_name) and bbox"
-            raise InputError(path, f"entry {i}", expected, str(one)[:80])
+            raise InputError(path, f"entry {i}", expected, str(entry)[:80])
         name = names.get(photo, str(photo))
-        if one.get("category_id", _PERSON) == _PERSON:
-            yield name, _box(one.get("bbox"), one.get("score", 1.0))
+        if entry.get("category_id", _PERSON) == _PERSON:
+            yield name, _box(entry.get("bbox"), entry.get("score", 1.0))
         else:
             yield name, None
 
 
-def _box(values: Any, score: Any = 1.0) -> Box:
+def _box(content: Any, score: Any = 1.0) -> PersonBox:
     """A box of x, y, width, height and perhaps a score."""
     try:
-        numbers = [float(value) for value in values]
+        numbers = [float(number) for number in content]
         if len(numbers) == 4:
             numbers.append(float(score))
-        x, y, width, height, likely = numbers
+        x, y, width, height, confidence = numbers
         if all(map(math.isfinite, numbers)) and min(width, height) > 0:
-            return Box(x, y, width, height, likely)
+            return PersonBox(x, y, width, height, confidence)
     except (TypeError, ValueError):
         pass
-    fault = f"expected x, y, width, height in px, found {str(values)[:80]}"
-    return Box(math.nan, math.nan, math.nan, math.nan, 0.0, fault)
+    fault = f"expected x, y, width, height in px, found {str(content)[:80]}"
+    return PersonBox(math.nan, math.nan, math.nan, math.nan, 0.0, fault)

@@ -1,4 +1,4 @@
-"""Photos to people: read ahead, cut to the people's boxes, and shown to the network in batches across photos."""
+"""From photos to people: photos are read ahead, people are cut out, and the network gets batches across photos."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from skelfit.images.image_bytes import IDENTITY, MISSING, ending_of, faulty_imag
 from skelfit.images.image_source import read_image
 from skelfit.learning.data.person_crops import Square, read_crop, square_around
 from skelfit.learning.data.training_batch import CROP
-from skelfit.learning.inference.intrinsics import FindCamera, KnownCamera, rgb_with_exif
-from skelfit.learning.inference.person_boxes import Box, FindBoxes
-from skelfit.learning.inference.predictor import People, Predictor, Shot
+from skelfit.learning.inference.intrinsics import CameraSource, SourcedCamera, rgb_with_exif
+from skelfit.learning.inference.person_boxes import FindBoxes, PersonBox
+from skelfit.learning.inference.predictor import CropInput, PredictedPeople, Predictor
 from skelfit.storage.path_checks import count_endings, describe_skipped
 
 _AHEAD, _THREADS = 16, 4
@@ -31,115 +31,115 @@ _MISSING = "no such file"
 
 
 @dataclass(frozen=True)
-class Photo:
-    """An image file, and what its results are called."""
+class PhotoFile:
+    """An image file, and the name of its results."""
 
     path: Path
     name: str
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What became of one box, or of a photo as a whole."""
+class BoxResult:
+    """The outcome of one box, or of a whole photo without boxes."""
 
     photo: str  # its path
-    person: int | None  # which of the photo's boxes; None: the photo as a whole
+    person: int | None  # number of the box in its photo; None: the whole photo
     status: str
     reason: str = ""
     box: tuple[float, ...] | None = None  # x, y, width, height px
-    square: Square | None = None  # what was cut out
-    camera: KnownCamera | None = None
+    square: Square | None = None  # the crop
+    camera: SourcedCamera | None = None
 
-    def failed(self, status: str, reason: str) -> Finding:
-        """The same with another end."""
+    def failed(self, status: str, reason: str) -> BoxResult:
+        """The same box with another status."""
         return replace(self, status=status, reason=reason)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A photo and what is to be shown to the network: a shot for each finding that is ok so far."""
+class PhotoResult:
+    """A photo, its boxes, and an input of the network for each box that is ok so far."""
 
-    photo: Photo
-    findings: tuple[Finding, ...]
+    photo: PhotoFile
+    boxes: tuple[BoxResult, ...]
     image: bytes | None = None  # upright
-    shots: tuple[Shot, ...] = ()
-    people: People | None = None  # of the findings that are ok, once they are known
-    labels: People | None = None  # the same people as their labels have them, where there are labels
+    inputs: tuple[CropInput, ...] = ()
+    people: PredictedPeople | None = None  # of the boxes that are ok, once they are predicted
+    labels: PredictedPeople | None = None  # the same people by their labels, where there are labels
     affine: NDArray[np.float32] | None = (
         None  # (2,3) from px of the photo to px of `image`, where that is a crop
     )
 
     @property
-    def good(self) -> list[int]:
-        """Which findings are ok."""
-        return [i for i, finding in enumerate(self.findings) if finding.status == OK]
+    def ok_boxes(self) -> list[int]:
+        """Numbers of the boxes that are ok."""
+        return [i for i, box in enumerate(self.boxes) if box.status == OK]
 
 
 @dataclass(frozen=True)
-class Looking:
-    """How photos are looked at."""
+class PhotoSettings:
+    """How people are cut out of photos."""
 
     find_boxes: FindBoxes
-    find_camera: FindCamera
-    margin: float = 1.2  # sides of the square that is shown, in the longer side of a box
+    find_camera: CameraSource
+    margin: float = 1.2  # side of the crop, in the longer side of a box
     min_score: float = 0.0  # of boxes
-    crop: int = CROP  # side of what is cut out, px
+    crop: int = CROP  # side of the crops, px
 
-    def square(self, box: Box) -> Square:
-        """What is cut out for a box: as of labels, whose boxes are squares."""
+    def square(self, box: PersonBox) -> Square:
+        """The square that is cut out for a box, as for the square boxes of labels."""
         side = self.margin * max(box.width, box.height)
         return square_around(box.x + box.width / 2, box.y + box.height / 2, side, side)
 
 
-def find_photos(paths: Sequence[Path], say: Callable[[str], None] | None = None) -> list[Photo]:
+def find_photos(paths: Sequence[Path], say: Callable[[str], None] | None = None) -> list[PhotoFile]:
     """The images of files and folders, each once, in order; say: is told what is skipped in a folder.
 
-    Whatever has an image's name but is no file is found as well, to be a finding. Raises InputError for a folder
-    without any image.
+    Something with the name of an image that is no file is included, and gets a status. Raises InputError for a folder
+    without images.
     """
     files: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if not p.is_dir()]
-            found = [p for p in inside if ending_of(p.name) in ENDINGS]
-            skipped = describe_skipped(count_endings(set(inside).difference(found)), "images")
-            if not found:
+            images = [p for p in inside if ending_of(p.name) in ENDINGS]
+            skipped = describe_skipped(count_endings(set(inside).difference(images)), "images")
+            if not images:
                 raise InputError(path, None, f"images ({', '.join(sorted(ENDINGS))})", skipped or "none")
-            files |= dict.fromkeys(found)
+            files |= dict.fromkeys(images)
             if skipped and say is not None:
                 say(f"{path}: {skipped}")
         else:
             files[path] = None
-    photos, taken = list[Photo](), set[str]()
+    photos, used = list[PhotoFile](), set[str]()
     for path in files:
         name, number = path.stem, 1
-        while name in taken:
+        while name in used:
             number += 1
             name = f"{path.stem}-{number}"
-        taken.add(name)
-        photos.append(Photo(path, name))
+        used.add(name)
+        photos.append(PhotoFile(path, name))
     return photos
 
 
 def predict_photos(
-    photos: Iterable[Photo], looking: Looking, predictor: Predictor, batch_size: int
-) -> Iterator[Seen]:
-    """All photos, in order, with their people. Every box is a finding, so is each photo that has none or is no use."""
-    held: list[Seen] = []
-    for seen in _look_ahead(photos, looking):
-        held.append(seen)
-        if sum(len(one.shots) for one in held) >= batch_size or len(held) >= _AHEAD:
-            yield from with_people(held, predictor, batch_size)
-            held = []
-    yield from with_people(held, predictor, batch_size)
+    photos: Iterable[PhotoFile], settings: PhotoSettings, predictor: Predictor, batch_size: int
+) -> Iterator[PhotoResult]:
+    """All photos, in order, with their people. Each box has a status, as has a photo without boxes or image."""
+    waiting: list[PhotoResult] = []
+    for result in _read_ahead(photos, settings):
+        waiting.append(result)
+        if sum(len(each.inputs) for each in waiting) >= batch_size or len(waiting) >= _AHEAD:
+            yield from add_predictions(waiting, predictor, batch_size)
+            waiting = []
+    yield from add_predictions(waiting, predictor, batch_size)
 
 
-def _look_ahead(photos: Iterable[Photo], looking: Looking) -> Iterator[Seen]:
-    ahead: deque[Future[Seen]] = deque()
+def _read_ahead(photos: Iterable[PhotoFile], settings: PhotoSettings) -> Iterator[PhotoResult]:
+    ahead: deque[Future[PhotoResult]] = deque()
     with ThreadPoolExecutor(_THREADS, "photos") as pool:
         try:
             for photo in photos:
-                ahead.append(pool.submit(look, photo, looking))
+                ahead.append(pool.submit(prepare_photo, photo, settings))
                 if len(ahead) > _AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -149,94 +149,101 @@ def _look_ahead(photos: Iterable[Photo], looking: Looking) -> Iterator[Seen]:
                 future.cancel()
 
 
-def look(photo: Photo, looking: Looking) -> Seen:
-    """A photo's boxes, cut out. Nothing that is wrong with a photo, a box or a camera raises."""
+def prepare_photo(photo: PhotoFile, settings: PhotoSettings) -> PhotoResult:
+    """A photo with its people cut out. Errors of a photo, box or camera do not raise: they become a status."""
     name = str(photo.path)
     picture = read_image(photo.path)
     if picture.data is None:
         reason = picture.detail or (_MISSING if picture.reason == MISSING else "the image cannot be decoded")
-        return Seen(photo, (Finding(name, None, picture.reason, reason),))
+        return PhotoResult(photo, (BoxResult(name, None, picture.reason, reason),))
     try:
-        image, size, camera = _upright(picture.data, looking.find_camera)
+        image, size, camera = _upright(picture.data, settings.find_camera)
     except InputError as error:
-        return Seen(photo, (Finding(name, None, "no_camera", str(error)),))
+        return PhotoResult(photo, (BoxResult(name, None, "no_camera", str(error)),))
     except Exception as error:  # a decoder may raise anything
-        return Seen(photo, (Finding(name, None, *no_image(error)),))
-    boxes = looking.find_boxes(photo.path, size)
+        return PhotoResult(photo, (BoxResult(name, None, *no_image(error)),))
+    boxes = settings.find_boxes(photo.path, size)
     if not boxes:
-        return Seen(photo, (Finding(name, None, "no_box", "no box of this photo was given"),), image)
-    findings, shots = [], []
+        return PhotoResult(photo, (BoxResult(name, None, "no_box", "no box of this photo was given"),), image)
+    results, inputs = [], []
     for i, box in enumerate(boxes):
-        finding, shot = _cut(
-            box, Finding(name, i, OK, box=None if box.fault else box[:4], camera=camera), image, size, looking
+        result, crop = _cut(
+            box,
+            BoxResult(name, i, OK, box=None if box.fault else box[:4], camera=camera),
+            image,
+            size,
+            settings,
         )
-        findings.append(finding)
-        shots += [shot] if shot else []
-    return Seen(photo, tuple(findings), image, tuple(shots))
+        results.append(result)
+        inputs += [crop] if crop else []
+    return PhotoResult(photo, tuple(results), image, tuple(inputs))
 
 
-def _upright(data: bytes, find_camera: FindCamera) -> tuple[bytes, tuple[int, int], KnownCamera]:
-    """The image as one looks at it, its size, and its camera; the same bytes where no EXIF orientation turns it."""
+def _upright(data: bytes, find_camera: CameraSource) -> tuple[bytes, tuple[int, int], SourcedCamera]:
+    """The upright image, its size, and its camera; the same bytes where no EXIF orientation turns it."""
     with open_image(data) as image:
         if image.getexif().get(_ORIENTATION, 1) == 1:
             return data, image.size, find_camera(image)
         turned = ImageOps.exif_transpose(rgb_with_exif(image))
     stream = io.BytesIO()
-    turned.save(stream, "BMP")  # quick, and nothing is lost
+    turned.save(stream, "BMP")  # fast and lossless
     return stream.getvalue(), turned.size, find_camera(turned)
 
 
 def no_image(error: Exception) -> tuple[str, str]:
-    """Status and reason of an image of which decoding raised an error."""
+    """Status and reason for an error that decoding an image raised."""
     picture = faulty_image(error)
     return picture.reason, picture.detail or repr(error)
 
 
 def _cut(
-    box: Box, finding: Finding, image: bytes, size: tuple[int, int], looking: Looking
-) -> tuple[Finding, Shot | None]:
-    """What becomes of a box at first, and what the network is to be shown of it."""
+    box: PersonBox, result: BoxResult, image: bytes, size: tuple[int, int], settings: PhotoSettings
+) -> tuple[BoxResult, CropInput | None]:
+    """A box with its status before the prediction, and its input for the network."""
 
-    def failed(status: str, reason: str) -> tuple[Finding, None]:
-        return finding.failed(status, reason), None
+    def failed(status: str, reason: str) -> tuple[BoxResult, None]:
+        return result.failed(status, reason), None
 
     if box.fault:
         return failed("bad_box", box.fault)
-    if box.score < looking.min_score:
-        return failed("low_score", f"{box.score:g} is less than {looking.min_score:g}")
-    square, (width, height) = looking.square(box), size
+    if box.score < settings.min_score:
+        return failed("low_score", f"{box.score:g} is less than {settings.min_score:g}")
+    square, (width, height) = settings.square(box), size
     if box.x >= width or box.y >= height or box.x + box.width <= 0 or box.y + box.height <= 0:
         return failed("bad_box", f"outside of the photo, whose size is {width} x {height} px")
     if not 1 <= square.side <= 8 * max(size):
         return failed("bad_box", f"{box.width:g} x {box.height:g} px in a photo of {width} x {height} px")
     try:
-        pixels = np.asarray(read_crop(image, IDENTITY, square, looking.crop))
+        pixels = np.asarray(read_crop(image, IDENTITY, square, settings.crop))
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
         return failed(*no_image(error))
-    assert finding.camera is not None
-    return replace(finding, square=square), Shot(pixels, square, finding.camera.camera)
+    assert result.camera is not None
+    return replace(result, square=square), CropInput(pixels, square, result.camera.camera)
 
 
-def with_people(held: Sequence[Seen], predictor: Predictor, batch_size: int) -> Iterator[Seen]:
-    """Some photos with what the network says of their people."""
-    shots = [shot for seen in held for shot in seen.shots]
-    batches = [predictor(shots[i : i + batch_size]) for i in range(0, len(shots), batch_size)]
-    people = People.of(batches) if batches else None
+def add_predictions(
+    photos: Sequence[PhotoResult], predictor: Predictor, batch_size: int
+) -> Iterator[PhotoResult]:
+    """Photos with the predictions of their people, in order."""
+    inputs = [crop for photo in photos for crop in photo.inputs]
+    batches = [predictor(inputs[i : i + batch_size]) for i in range(0, len(inputs), batch_size)]
+    people = PredictedPeople.joined(batches) if batches else None
     start = 0
-    for seen in held:
-        mine = None
-        if people is not None and seen.shots:
-            mine, start = people.rows(slice(start, start + len(seen.shots))), start + len(seen.shots)
-        yield _answered(seen, mine)
+    for photo in photos:
+        of_photo = None
+        if people is not None and photo.inputs:
+            stop = start + len(photo.inputs)
+            of_photo, start = people.rows(slice(start, stop)), stop
+        yield _with_people(photo, of_photo)
 
 
-def _answered(seen: Seen, people: People | None) -> Seen:
-    """A photo with its people, of whom those without a finite answer are left out, with their status."""
+def _with_people(photo: PhotoResult, people: PredictedPeople | None) -> PhotoResult:
+    """A photo with its people; those without a finite prediction are left out and get that status."""
     if people is None:
-        return replace(seen, shots=())
-    finite, findings = people.finite, list(seen.findings)
-    for i, good in zip(seen.good, finite, strict=True):
+        return replace(photo, inputs=())
+    finite, boxes = people.finite, list(photo.boxes)
+    for i, good in zip(photo.ok_boxes, finite, strict=True):
         if not good:
-            findings[i] = findings[i].failed("not_finite", "no finite answer")
-    left = people.rows(np.flatnonzero(finite)) if finite.any() else None
-    return replace(seen, findings=tuple(findings), people=left, shots=())
+            boxes[i] = boxes[i].failed("not_finite", "no finite answer")
+    kept = people.rows(np.flatnonzero(finite)) if finite.any() else None
+    return replace(photo, boxes=tuple(boxes), people=kept, inputs=())

@@ -1,4 +1,4 @@
-"""From crops to people: the network, and the SKEL body that its estimate stands for."""
+"""From crops to people: the network, and the SKEL bodies of its estimates."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.learning.cameras import crop_to_translation, project
 from skelfit.learning.data.person_crops import Square
 from skelfit.learning.data.training_batch import normalised
-from skelfit.learning.inference.intrinsics import Camera
-from skelfit.learning.networks.skel_cf_network import Network
+from skelfit.learning.inference.intrinsics import PhotoCamera
+from skelfit.learning.networks.network import Network
 
 Array = NDArray[np.float32]
 
 
-class Shot(NamedTuple):
-    """A person as the network is shown it."""
+class CropInput(NamedTuple):
+    """The crop of a person, as input of the network."""
 
     pixels: NDArray[np.uint8]  # (crop,crop,3) RGB
     square: Square  # of the photo, px
-    camera: Camera  # of the photo
+    camera: PhotoCamera  # of the photo
 
 
 @dataclass(frozen=True)
-class People:
-    """What is said of N people. Lengths in metres in the photo's camera: x right, y down, z forward."""
+class PredictedPeople:
+    """Predictions of N people. Lengths in metres in the photo's camera: x right, y down, z forward."""
 
     skel_poses: Array  # (N,46) rad; the first three are the global orientation
     skel_betas: Array  # (N,10)
     skel_trans: Array  # (N,3)
-    global_orient: Array  # (N,3,3) what takes the body's axes in the T-pose to the camera's
+    global_orient: Array  # (N,3,3) rotation from the T-pose's axes to the camera's
     crop_camera: Array  # (N,3) s, tx, ty of the crop
-    cam_int: Array  # (N,3,3) px of the photo, with which all this is seen
+    cam_int: Array  # (N,3,3) intrinsics, px of the photo
     joints: Array  # (N,24,3)
     keypoints3d: Array  # (N,44,3); NaN where the models have no regressor of the keypoints
     keypoints2d: Array  # (N,44,2) px of the photo
@@ -50,13 +50,18 @@ class People:
         return len(self.skel_poses)
 
     @staticmethod
-    def of(several: Sequence[People]) -> People:
-        """All together, in order."""
-        return People(*(np.concatenate([getattr(p, f.name) for p in several]) for f in fields(People)))
+    def joined(several: Sequence[PredictedPeople]) -> PredictedPeople:
+        """The people of several predictions, in order."""
+        return PredictedPeople(
+            *(
+                np.concatenate([getattr(people, f.name) for people in several])
+                for f in fields(PredictedPeople)
+            )
+        )
 
-    def rows(self, which: slice | NDArray[np.int64]) -> People:
-        """Some of them."""
-        return People(*(getattr(self, f.name)[which] for f in fields(self)))
+    def rows(self, index: slice | NDArray[np.int64]) -> PredictedPeople:
+        """Some of the people."""
+        return PredictedPeople(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def parameters(self) -> dict[str, Array]:
         """All but the skin, by name."""
@@ -64,10 +69,9 @@ class People:
 
     @property
     def finite(self) -> NDArray[np.bool_]:
-        """(N,) whether there is an answer."""
-        given = (self.skel_poses, self.skel_betas, self.skel_trans)
-        finite: Any = np.isfinite(np.concatenate(given, 1)).all(1)
-        return np.asarray(finite, np.bool_)
+        """(N,) whether the parameters of a person are finite."""
+        parameters = np.concatenate((self.skel_poses, self.skel_betas, self.skel_trans), 1)
+        return np.asarray(np.isfinite(parameters).all(1), np.bool_)
 
 
 class Predictor:
@@ -86,13 +90,13 @@ class Predictor:
         return self.body.asset.faces
 
     @torch.inference_mode()
-    def __call__(self, shots: Sequence[Shot]) -> People:
+    def __call__(self, crops: Sequence[CropInput]) -> PredictedPeople:
         """The people of some crops, at least one."""
-        pixels = torch.from_numpy(np.stack([shot.pixels for shot in shots])).permute(0, 3, 1, 2)
-        cameras = np.zeros((len(shots), 3, 3), np.float32)
-        cameras[:, [0, 1, 0, 1], [0, 1, 2, 2]] = [shot.camera for shot in shots]
+        pixels = torch.from_numpy(np.stack([crop.pixels for crop in crops])).permute(0, 3, 1, 2)
+        cameras = np.zeros((len(crops), 3, 3), np.float32)
+        cameras[:, [0, 1, 0, 1], [0, 1, 2, 2]] = [crop.camera for crop in crops]
         cameras[:, 2, 2] = 1
-        squares = self._tensor([shot.square for shot in shots])
+        squares = self._tensor([crop.square for crop in crops])
         center, side = squares[:, :2], squares[:, 2]
         prediction = self.network(normalised(pixels.to(self.device)), self._tensor(cameras), center, side)
         estimate, cam_int = prediction.final, prediction.cam_int
@@ -100,23 +104,23 @@ class Predictor:
         return self._people(pose_to_angles(estimate.pose), estimate.betas, trans, estimate.camera, cam_int)
 
     @torch.inference_mode()
-    def posed(self, poses: Array, betas: Array, trans: Array, cam_int: Array) -> People:
-        """People whose parameters are known, before cameras (N,3,3) px; of no crop."""
+    def posed(self, poses: Array, betas: Array, trans: Array, cam_int: Array) -> PredictedPeople:
+        """People of known parameters, in cameras (N,3,3) px; their crop_camera is NaN."""
         crop_camera = np.full((len(poses), 3), np.nan, np.float32)
         return self._people(*map(self._tensor, (poses, betas, trans, crop_camera, cam_int)))
 
     def _people(
         self, angles: Tensor, betas: Tensor, trans: Tensor, crop_camera: Tensor, cam_int: Tensor
-    ) -> People:
+    ) -> PredictedPeople:
         posed = self.body.forward(self.body.shape(betas), angles, trans)
         points = self._keypoints(posed.vertices)
         body = (posed.rotations[:, 0], crop_camera, cam_int, posed.joints, points, project(points, cam_int))
-        found = (angles, betas, trans, *body, posed.vertices)
-        return People(*(tensor.float().cpu().numpy() for tensor in found))
+        tensors = (angles, betas, trans, *body, posed.vertices)
+        return PredictedPeople(*(tensor.float().cpu().numpy() for tensor in tensors))
 
     @torch.inference_mode()
-    def bones(self, people: People) -> tuple[Array, NDArray[np.int32]]:
-        """Vertices (N,Vs,3) m of the bone meshes of people, and their faces (Fs,3)."""
+    def bones(self, people: PredictedPeople) -> tuple[Array, NDArray[np.int32]]:
+        """Vertices (N,Vs,3) m of people's bone meshes, in the camera, and their faces (Fs,3)."""
         betas, poses, trans = (
             self._tensor(v) for v in (people.skel_betas, people.skel_poses, people.skel_trans)
         )

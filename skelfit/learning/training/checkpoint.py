@@ -1,8 +1,8 @@
-"""Checkpoints: a training at a step, whole or absent, and read without running anything.
+"""Checkpoints of a training, written atomically and read without running code.
 
-One is a dict that torch.save wrote: `format`, `step`, `config` (plain data), `models` (the sha256 of the body models),
-`measured` (of the last validation, or nothing), `weights` (those to predict with: the running mean, where there is one)
-and `training` (what going on needs; None in best.pt).
+A checkpoint is a dict that torch.save wrote: `format`, `step`, `config` (plain data), `models` (the sha256 of the body
+models), `measured` (the last validation, or None), `weights` (those to predict with: the running mean, where there is
+one) and `training` (what a training needs to continue; None in best.pt).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 from skelfit.config.identity import difference
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import InputError
-from skelfit.learning.networks.skel_cf_network import Network
+from skelfit.learning.networks.network import Network
+from skelfit.learning.networks.network_registry import make_network
 from skelfit.learning.training.training_config import TrainConfig
 from skelfit.storage.atomic_write import atomic_write, remove_file
 from skelfit.storage.tensor_files import read_tensor_file
@@ -25,7 +26,7 @@ from skelfit.storage.tensor_files import read_tensor_file
 FORMAT = "skelfit-train-4"
 BEST_NAME = "best.pt"
 FOLDER_NAME = "checkpoints"
-# What may change while a training goes on: neither what is learnt nor from whom.
+# Options that may change when a training continues: they affect neither what is learnt nor the data.
 _FREE = ("name", "network.checkpoint", "network.random", "output.", "validation.")
 
 
@@ -33,8 +34,8 @@ class CheckpointError(InputError):
     """A checkpoint that cannot be used."""
 
 
-class Trained(NamedTuple):
-    """A network to predict with, how it was trained, and the sha256 of the body models that it was trained with."""
+class TrainedNetwork(NamedTuple):
+    """A network to predict with, the configuration of its training, and the sha256 of the body models used there."""
 
     network: Network
     config: TrainConfig
@@ -64,18 +65,18 @@ def _numbered(out: Path) -> list[Path]:
 
 
 def load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint, on the processor; mapped: without reading its tensors. Raises CheckpointError."""
+    """The content of a checkpoint, on the CPU; mapped: without reading its tensors. Raises CheckpointError."""
     content = read_tensor_file(path, "a checkpoint of skelfit train", CheckpointError, mapped=mapped)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(path, "format", FORMAT, str(found))
+        kind = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(path, "format", FORMAT, str(kind))
     return content
 
 
-def load_network(path: str | Path) -> Trained:
-    """The network to predict with, in evaluation mode, and how it was trained.
+def load_network(path: str | Path) -> TrainedNetwork:
+    """The network to predict with, in evaluation mode, and its training.
 
-    path: a checkpoint, or a training's folder: its best one or, without validation, its last. Raises InputError.
+    path: a checkpoint, or a training's folder: its best checkpoint or, without validation, its last. Raises InputError.
     """
     path = Path(path)
     if path.is_dir():
@@ -83,31 +84,31 @@ def load_network(path: str | Path) -> Trained:
         path = best if best.is_file() else latest(path) or best
     content = load(path)
     config = build(TrainConfig, content["config"], path, "config")
-    network = Network(config.network)
+    network = make_network(config.network)
     try:
         network.load_state_dict(content["weights"])
     except RuntimeError as error:
         raise CheckpointError(path, "weights", "those of its network", str(error)[:200]) from None
-    return Trained(network.eval(), config, content["models"])
+    return TrainedNetwork(network.eval(), config, content["models"])
 
 
-class Begun(NamedTuple):
-    """How far a training is."""
+class CheckpointProgress(NamedTuple):
+    """The progress of a training."""
 
     done: int  # steps
     last_steps: int  # of its last stage, as it was configured
 
 
-def begun(path: Path, config: TrainConfig, models: str) -> Begun:
-    """How far the training of a checkpoint is, with a configuration to go on with, and body models of this sha256.
+def progress(path: Path, config: TrainConfig, models: str) -> CheckpointProgress:
+    """The progress of a checkpoint's training, to continue it with a configuration and body models of this sha256.
 
-    The last stage may have more steps than before. Reads no weights. Raises CheckpointError where all this would be
-    another training, naming what differs.
+    The last stage may have more steps than before. Reads no weights. Raises CheckpointError where that would be a
+    different training, and names the differences.
     """
     content = load(path, mapped=True)
-    was = build(TrainConfig, content["config"], path, "config")
-    differs = [line for line in difference(asdict(was), asdict(config)) if not _is_free(line)]
-    if config.optimizer.steps > was.optimizer.steps:
+    earlier = build(TrainConfig, content["config"], path, "config")
+    differs = [line for line in difference(asdict(earlier), asdict(config)) if not _is_free(line)]
+    if config.optimizer.steps > earlier.optimizer.steps:
         differs = [line for line in differs if not line.startswith("optimizer.steps:")]
     if differs:
         expected = "the configuration as it was (optimizer.steps may be raised)"
@@ -115,7 +116,7 @@ def begun(path: Path, config: TrainConfig, models: str) -> Begun:
     if models != content["models"]:
         expected = f"the body models that it was trained with (sha256 {content['models'][:12]})"
         raise CheckpointError(path, "models", expected, f"others (sha256 {models[:12]})")
-    return Begun(content["step"], was.optimizer.steps)
+    return CheckpointProgress(content["step"], earlier.optimizer.steps)
 
 
 def _is_free(line: str) -> bool:

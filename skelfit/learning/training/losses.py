@@ -1,9 +1,8 @@
-"""What training minimises: keypoints in the image and in space, betas and pose, all as absolute differences (L1).
+"""The training loss: absolute differences (L1) of 2D and 3D keypoints, betas and pose.
 
-After Li et al., "SKEL-CF", 2025, eqs. 1 to 6: all terms for the coarse estimate and for the final one, and the pose of
-the layers between. A sum runs over a person's keypoints or parameters, a mean over people, so that
-two processes with half a batch each find together what one finds with all of it. The refinement is a mean over the
-pose's numbers as well.
+After Li et al., "SKEL-CF", 2025, eqs. 1 to 6: all terms for the first and the final estimate, and the pose of the
+layers between (refinement). Terms are sums over a person's keypoints or parameters and means over people, so two
+processes with half a batch each get the loss of the whole batch. The refinement is a mean over the pose's numbers too.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from torch import Tensor
 from skelfit.bodies.continuous_pose import angles_to_pose, pose_to_angles, used_numbers
 from skelfit.bodies.posed_keypoints import ROOT_KEYPOINT, SkelKeypoints
 from skelfit.learning.cameras import body_to_crop
-from skelfit.learning.data.training_batch import Batch
-from skelfit.learning.networks.skel_cf_network import Estimate, Prediction
+from skelfit.learning.data.training_batch import TrainingBatch
+from skelfit.learning.networks.network import Estimate, Prediction
 from skelfit.learning.training.training_config import LossConfig
 
 
 def training_loss(
-    prediction: Prediction, batch: Batch, body: SkelKeypoints, config: LossConfig
+    prediction: Prediction, batch: TrainingBatch, body: SkelKeypoints, config: LossConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss, and its terms before they are weighted, by name: 'decoder/pose'."""
-    # In float32 also where the network is not: a millimetre at 30 m is less than half precision tells.
+    """The loss, and its unweighted terms by name, such as 'decoder/pose'."""
+    # In float32 even under autocast: half precision does not resolve a millimetre at 30 m.
     with torch.autocast(prediction.cam_int.device.type, enabled=False):
         supervised = {"encoder": prediction.encoder, "decoder": prediction.final}
         between = prediction.layers[:-1]
@@ -35,8 +34,8 @@ def training_loss(
         terms: dict[str, Tensor] = {}
         total = prediction.cam_int.new_zeros(())
         estimates = {name: estimate for name, estimate in supervised.items() if estimate is not None}
-        found = estimate_terms(stacked(estimates.values()), prediction.cam_int, batch, body)
-        for term, values in found.items():
+        of_estimates = estimate_terms(stacked(estimates.values()), prediction.cam_int, batch, body)
+        for term, values in of_estimates.items():
             total = total + getattr(config, term) * values.sum()
             terms |= {f"{name}/{term}": value for name, value in zip(estimates, values, strict=True)}
         if between and config.refinement:
@@ -48,15 +47,15 @@ def training_loss(
 
 
 def stacked(estimates: Iterable[Estimate]) -> Estimate:
-    """Several estimates as one, of leading dims (of them, B): small bodies cost little more together than alone."""
+    """S estimates as one with leading dims (S, B): posing all bodies at once costs little more than posing one."""
     parts = zip(*((e.pose, e.betas, e.camera) for e in estimates), strict=True)
     return Estimate(*map(torch.stack, parts))
 
 
 def estimate_terms(
-    estimate: Estimate, cam_int: Tensor, batch: Batch, body: SkelKeypoints
+    estimate: Estimate, cam_int: Tensor, batch: TrainingBatch, body: SkelKeypoints
 ) -> dict[str, Tensor]:
-    """The terms of an estimate, each () and a mean over people; of several, stacked, each (of them,)."""
+    """The terms of an estimate, each () and a mean over people; of S stacked estimates, each (S,)."""
     points = body(pose_to_angles(estimate.pose), estimate.betas)
     in_crop = body_to_crop(points, estimate.camera, cam_int, batch.center, batch.box_size)
     return {
@@ -66,8 +65,8 @@ def estimate_terms(
     }
 
 
-def parameter_terms(estimate: Estimate, batch: Batch, gender: str) -> dict[str, Tensor]:
-    """Those of its betas and pose; gender: of the estimated body."""
+def parameter_terms(estimate: Estimate, batch: TrainingBatch, gender: str) -> dict[str, Tensor]:
+    """The terms of betas and pose; gender: of the estimated body."""
     target = angles_to_pose(batch.poses)
     of_this_body = batch.female == (gender == "female")
     return {
@@ -85,12 +84,12 @@ def keypoints2d_loss(points: Tensor, labels: Tensor) -> Tensor:
 def keypoints3d_loss(points: Tensor, labels: Tensor) -> Tensor:
     """Of points (..., B, 44, 3) m against labels (B, 44, 4), both from the pelvis; the last column is confidence.
 
-    Without the label's pelvis nothing is known of a person.
+    People without a labelled pelvis do not count.
     """
     root = slice(ROOT_KEYPOINT, ROOT_KEYPOINT + 1)
     confidence = labels[..., 3:] * (labels[..., root, 3:] > 0)
-    off = (points - points[..., root, :]) - (labels[..., :3] - labels[..., root, :3])
-    return (confidence * off.abs()).sum((-2, -1)).mean(-1)
+    error = (points - points[..., root, :]) - (labels[..., :3] - labels[..., root, :3])
+    return (confidence * error.abs()).sum((-2, -1)).mean(-1)
 
 
 def betas_loss(betas: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
@@ -99,11 +98,11 @@ def betas_loss(betas: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
 
 
 def pose_loss(pose: Tensor, target: Tensor, joints: slice) -> Tensor:
-    """Of continuous poses (..., B, 24, 6), some joints; the target's vectors have length 1, so these come to it."""
+    """Of continuous poses (..., B, 24, 6), of some joints; the target's vectors have length 1."""
     used = used_numbers(pose.device)
     return ((pose - target).abs() * used)[..., joints, :].sum((-2, -1)).mean(-1)
 
 
 def refinement_loss(pose: Tensor, target: Tensor) -> Tensor:
-    """Of continuous poses (B, 24, 6): the mean over the numbers that mean something."""
+    """Of continuous poses (B, 24, 6): the mean over the numbers that a joint uses."""
     return pose_loss(pose, target, slice(None)) / used_numbers(pose.device).sum()

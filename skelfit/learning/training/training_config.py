@@ -1,4 +1,4 @@
-"""How a training goes, from `pipelines/train-*.yaml`."""
+"""The configuration of a training, from `pipelines/train-*.yaml`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from skelfit.config.yaml_dataclasses import bounded, build, load_yaml, local_path
+from skelfit.config.yaml_dataclasses import bounded, build, load_yaml
 from skelfit.errors import ConfigError
+from skelfit.learning.backbones.backbone_registry import BACKBONES
 from skelfit.learning.data.data_loader import DataConfig
 from skelfit.learning.data.person_stream import SubsetConfig
-
-BackboneName = Literal["vitpose-h", "vitpose-l", "vitpose-b", "vitpose-s", "tiny", "keypoint-tiny"]
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The network; the last three are ablations of the paper."""
-
-    # vitpose-*: ViTPose; tiny: a small ViT, for tests; keypoint-tiny: a small CNN, for CPUs and few people
-    backbone: BackboneName = "vitpose-h"
-    checkpoint: str | None = local_path(default=None)  # ViTPose's weights, with which a ViT starts
-    random: bool = False  # true: a ViT starts with random weights; keypoint-tiny takes neither
-    dim: int = bounded(8, default=1024)  # width of the decoder's tokens
-    heads: int = bounded(1, default=8)  # attention heads of the decoder
-    layers: int = bounded(1, default=6)  # layers of the decoder
-    camera: bool = True  # the image's intrinsics; false: those of a far camera, for all people
-    coarse_to_fine: bool = True  # false: one estimate, by the decoder's last layer, from the mean pose
-    looped_decoder: bool = False  # true: one layer, used again and again
+from skelfit.learning.networks.network import NetworkConfig
+from skelfit.learning.networks.network_registry import NETWORKS
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of what is minimised. Sums over keypoints and parameters, means over people."""
+    """Weights of the loss's terms, which are sums over keypoints and parameters, and means over people."""
 
     keypoints2d: float = bounded(0, default=0.05)  # weight of 2D keypoints
     keypoints3d: float = bounded(0, default=0.05)  # weight of 3D keypoints
@@ -45,7 +30,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW, and how its learning rate goes: up in a line, then down along a cosine."""
+    """AdamW; its learning rate rises in a line, then falls along a cosine."""
 
     steps: int = bounded(1, default=100_000)  # number of steps
     learning_rate: float = bounded(0, default=1e-5)  # largest learning rate of AdamW
@@ -96,7 +81,7 @@ class TrainConfig:
 
     @property
     def steps(self) -> int:
-        """All of them."""
+        """The steps of all stages."""
         return sum(part.steps for part in (self.keypoints, self.coarse, self.optimizer) if part is not None)
 
 
@@ -106,33 +91,40 @@ def load_train_config(path: str | Path) -> TrainConfig:
 
 
 def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
-    """The same, of which each value is good for itself. Raises ConfigError where two do not go together."""
-    if config.network.dim % config.network.heads:
-        expected = f"a multiple of network.heads, {config.network.heads}"
-        raise ConfigError(path, "network.dim", expected, str(config.network.dim))
-    backbone = config.network.backbone
-    if (config.keypoints is not None) != (backbone == "keypoint-tiny"):
+    """The same configuration. Raises ConfigError for an unknown network or backbone, or options that do not fit."""
+    network = config.network
+    for option, names in (("kind", NETWORKS), ("backbone", BACKBONES)):
+        if (value := getattr(network, option)) not in names:
+            raise ConfigError(path, f"network.{option}", "one of " + ", ".join(names), value)
+    if network.dim % network.heads:
+        expected = f"a multiple of network.heads, {network.heads}"
+        raise ConfigError(path, "network.dim", expected, str(network.dim))
+    backbone = BACKBONES[network.backbone]
+    if (config.keypoints is not None) != backbone.keypoints_first:
         expected = "how network.backbone: keypoint-tiny learns them, and nothing with other backbones"
-        found = f"{'nothing' if config.keypoints is None else 'that'} with {backbone}"
-        raise ConfigError(path, "keypoints", expected, found)
-    if config.coarse is not None and not (config.keypoints and config.network.coarse_to_fine):
+        given = f"{'nothing' if config.keypoints is None else 'that'} with {network.backbone}"
+        raise ConfigError(path, "keypoints", expected, given)
+    if config.coarse is not None and not (config.keypoints and network.coarse_to_fine):
         expected = "network.backbone: keypoint-tiny, and network.coarse_to_fine"
-        raise ConfigError(path, "coarse", expected, f"{backbone}, {config.network.coarse_to_fine}")
-    starts = (config.network.checkpoint is not None) + config.network.random
-    if starts > (0 if backbone == "keypoint-tiny" else 1):
+        raise ConfigError(path, "coarse", expected, f"{network.backbone}, {network.coarse_to_fine}")
+    starts = (network.checkpoint is not None) + network.random
+    if starts > backbone.pretrained:
         expected = "nothing with keypoint-tiny, which learns from nothing; of ViTs, checkpoint or random"
-        found = f"checkpoint: {config.network.checkpoint}, random: {config.network.random} with {backbone}"
-        raise ConfigError(path, "network.checkpoint", expected, found)
+        given = f"checkpoint: {network.checkpoint}, random: {network.random} with {network.backbone}"
+        raise ConfigError(path, "network.checkpoint", expected, given)
     return config
 
 
 def ready(config: TrainConfig, path: str | Path) -> TrainConfig:
-    """The same, which says what a ViT begins with: random weights are never taken unasked. Raises ConfigError."""
+    """As `checked`, of a configuration to train with. Raises ConfigError where a ViT has no weights to start from.
+
+    Random weights have to be asked for.
+    """
     network = checked(config, path).network
-    if network.backbone != "keypoint-tiny" and network.checkpoint is None and not network.random:
+    if BACKBONES[network.backbone].pretrained and network.checkpoint is None and not network.random:
         expected = (
             f"the weights of {network.backbone} (a ViTPose checkpoint, there or by --vitpose FILE), or "
+            "network.random: true, to begin with random ones"
         )
-        expected += "network.random: true, to begin with random ones"
         raise ConfigError(path, "network.checkpoint", expected, "neither")
     return config

@@ -1,4 +1,4 @@
-"""What a training writes down: scalars for TensorBoard, the same as lines of JSON."""
+"""The log of a training: scalars for TensorBoard, and the same as lines of JSON."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LOG_NAME = "log.jsonl"
 BOARD_NAME = "tensorboard"
 
 
-class Log:
-    """The log of a training's folder, from a step on: what a run that was cut short wrote later is forgotten."""
+class TrainingLog:
+    """The log in a training's folder, from a step on; later lines of an interrupted run are removed."""
 
     def __init__(self, out: Path, step: int) -> None:
         """Raises SkelfitError without TensorBoard, OutputError."""
@@ -29,19 +29,19 @@ class Log:
         self._file = open(out / LOG_NAME, "a")  # noqa: SIM115  # closed by close()
         self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step + 1)
 
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Write down what was found at a step: numbers, and mappings of them."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+    def write(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Log the figures of a step: numbers, and mappings of them."""
+        self._file.write(json.dumps({"step": step, **figures}) + "\n")
         self._file.flush()
-        self._show(step, values, "")
+        self._show(step, figures, "")
         self._board.flush()
 
-    def _show(self, step: int, values: Mapping[str, Any], where: str) -> None:
-        for name, value in values.items():
+    def _show(self, step: int, figures: Mapping[str, Any], prefix: str) -> None:
+        for name, value in figures.items():
             if isinstance(value, Mapping):
-                self._show(step, value, f"{where}{name}/")
+                self._show(step, value, f"{prefix}{name}/")
             elif isinstance(value, (int, float)):
-                self._board.add_scalar(where + name, value, step)
+                self._board.add_scalar(prefix + name, value, step)
 
     def close(self) -> None:
         """Finish the files."""
@@ -50,12 +50,12 @@ class Log:
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:
-    """The lines of a training's log; a last one that was cut short is left out."""
+    """The lines of a training's log, without a last line that was cut short."""
     path = out / LOG_NAME
-    found = []
+    lines = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
-            found.append(json.loads(line))
+            lines.append(json.loads(line))
         except ValueError:
             break
-    return found
+    return lines

@@ -19,38 +19,38 @@ from skelfit.bodies.continuous_pose import POSE_SIZE, angles_to_pose
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skins import SkelSkins
 from skelfit.errors import ConfigError
-from skelfit.learning.backbones.vitpose import Backbone
 from skelfit.learning.data.data_loader import Loader, each_once
-from skelfit.learning.data.process_group import Team
-from skelfit.learning.data.training_batch import Batch
+from skelfit.learning.data.process_group import ProcessGroup
+from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.evaluation.validation import Measured, validate
-from skelfit.learning.networks.skel_cf_network import NUM_BETAS, POSE_NUMBERS, Network
+from skelfit.learning.networks.network import NUM_BETAS, POSE_NUMBERS, Network
+from skelfit.learning.networks.network_registry import make_network
 from skelfit.learning.training import checkpoint
 from skelfit.learning.training.trainer import Trainer
 from skelfit.learning.training.training_config import TrainConfig, ready
-from skelfit.learning.training.training_log import Log
-from skelfit.learning.training.training_stages import Course, Stage
+from skelfit.learning.training.training_log import TrainingLog
+from skelfit.learning.training.training_stages import TrainingStage, TrainingStages
 
-MEAN_OF = 2000  # people of the labels
+MEAN_OF = 2000  # people
 
 
-class Watch(Protocol):
-    """Who is told how it goes."""
+class TrainingObserver(Protocol):
+    """Is told of the progress of a training, and may end it."""
 
     def step(self, done: int, loss: float) -> None:
         """After each step."""
 
     def say(self, line: str) -> None:
-        """Now and then."""
+        """A line for the user."""
 
-    def measured(self, done: int, found: Measured) -> None:
+    def measured(self, done: int, figures: Measured) -> None:
         """After each validation."""
 
     def stop(self) -> bool:
-        """Whether to end after this step."""
+        """Whether the training is to end after this step."""
 
 
-class Ended(NamedTuple):
+class TrainingEnd(NamedTuple):
     """How a training ended."""
 
     step: int
@@ -60,41 +60,46 @@ class Ended(NamedTuple):
 
 
 def train(
-    config: TrainConfig, out: Path, models: ModelSet, team: Team, watch: Watch, *, resume: bool = False
-) -> Ended:
-    """Train, and write to a folder. resume: go on from the folder's last checkpoint, if there is one.
+    config: TrainConfig,
+    out: Path,
+    models: ModelSet,
+    group: ProcessGroup,
+    observer: TrainingObserver,
+    *,
+    resume: bool = False,
+) -> TrainingEnd:
+    """Train, and write checkpoints and a log to a folder. resume: continue from its last checkpoint, if there is one.
 
     Raises ConfigError, ShardError, CheckpointError, ModelError, OutputError, and SkelfitError when nothing is learnt.
     """
     ready(config, config.name)
     content = None
     if path := checkpoint.latest(out) if resume else None:
-        begun = checkpoint.begun(path, config, models.sha256)
-        if begun.done >= config.steps:
-            watch.say(
-                f"finished already: step {begun.done} of {config.steps}; to go on, raise optimizer.steps"
+        progress = checkpoint.progress(path, config, models.sha256)
+        if progress.done >= config.steps:
+            observer.say(
+                f"finished already: step {progress.done} of {config.steps}; to go on, raise optimizer.steps"
             )
-            return Ended(begun.done, True, 0, path)
-        if config.optimizer.steps > begun.last_steps:
-            more = f"optimizer.steps: {begun.last_steps} before, now {config.optimizer.steps}"
-            watch.say(f"{more}; the learning rate is that of the longer schedule from here on")
+            return TrainingEnd(progress.done, True, 0, path)
+        if config.optimizer.steps > progress.last_steps:
+            more = f"optimizer.steps: {progress.last_steps} before, now {config.optimizer.steps}"
+            observer.say(f"{more}; the learning rate is that of the longer schedule from here on")
         content = checkpoint.load(path)
     if not config.data.subsets:
         raise ConfigError(config.name, "data.subsets", "shards, there or by --shards", "none")
     torch.manual_seed(config.data.seed)
-    network = Network(config.network)
+    network = make_network(config.network)
     if content is None:
         if config.network.checkpoint is not None:
-            assert isinstance(network.backbone, Backbone)  # keypoint-tiny has none
             network.backbone.load(config.network.checkpoint)
         set_mean(network, config)
     else:
-        watch.say(f"going on after step {content['step']}, from {path}")
-    return _Run(config, out, network, models, team, watch).to_the_end(content)
+        observer.say(f"going on after step {content['step']}, from {path}")
+    return _TrainingRun(config, out, network, models, group, observer).to_the_end(content)
 
 
 def set_mean(network: Network, config: TrainConfig) -> None:
-    """Let a network start from the mean pose and betas of the labels; the body faces the camera all the same."""
+    """Let a network start from the mean pose and betas of the labels; the orientation still faces the camera."""
     data = replace(config.data, workers=0, batch_size=100, epoch_samples=MEAN_OF)
     batches = list(Loader(data, images=False))
     pose = torch.cat([angles_to_pose(batch.poses) for batch in batches]).mean(0).flatten()
@@ -104,47 +109,53 @@ def set_mean(network: Network, config: TrainConfig) -> None:
         network.mean[POSE_NUMBERS : POSE_NUMBERS + NUM_BETAS] = betas.mean(0)
 
 
-def validation_people(config: TrainConfig, team: Team, crop: int) -> Iterable[Batch]:
-    """Those to measure, this process's share of them; crop: side of their crops, px."""
+def validation_people(config: TrainConfig, group: ProcessGroup, crop: int) -> Iterable[TrainingBatch]:
+    """Batches of this process's share of the people to validate on; crop: side of their crops, px."""
     subsets = config.validation.subsets
     if subsets:
-        return each_once(replace(config.data, subsets=subsets, held_out=0.0), team.part, crop=crop)
-    return each_once(config.data, team.part, crop=crop, held_out=True) if config.data.held_out else ()
+        return each_once(replace(config.data, subsets=subsets, held_out=0.0), group.part, crop=crop)
+    return each_once(config.data, group.part, crop=crop, held_out=True) if config.data.held_out else ()
 
 
 class _Step(NamedTuple):
-    """What was found in a step, of how many people in all processes, and seconds: for the loader, and in all."""
+    """A step, for the log."""
 
-    found: dict[str, float]
-    people: int
-    waited: float
-    seconds: float
+    terms: dict[str, float]  # losses, learning rate, gradient norm
+    people: int  # in all processes
+    waited: float  # s for the loader
+    seconds: float  # in all
 
 
-class _Run:
-    """The loop, and what it has to remember."""
+class _TrainingRun:
+    """The loop, and its state."""
 
     def __init__(
-        self, config: TrainConfig, out: Path, network: Network, models: ModelSet, team: Team, watch: Watch
+        self,
+        config: TrainConfig,
+        out: Path,
+        network: Network,
+        models: ModelSet,
+        group: ProcessGroup,
+        observer: TrainingObserver,
     ) -> None:
-        self.config, self.out, self.models, self.team, self.watch = config, out, models, team, watch
-        self.network = network.to(team.device)
-        self.skins = SkelSkins(models, config.skel_gender, team.device)
+        self.config, self.out, self.models, self.group, self.observer = config, out, models, group, observer
+        self.network = network.to(group.device)
+        self.skins = SkelSkins(models, config.skel_gender, group.device)
         self.measured: Measured | None = None
         self.best: float | None = None  # PA-MPJPE, mm
-        self.log: Log | None = None
-        self.skipped = 0  # steps of stages that are over
+        self.log: TrainingLog | None = None
+        self.skipped = 0  # steps of finished stages
 
-    def to_the_end(self, content: Mapping[str, Any] | None) -> Ended:
-        """All steps, or those that are left after a checkpoint, or those until the watch says stop."""
-        course, first, done = Course(self.config, self.network, self.models, self.team), 0, 0
+    def to_the_end(self, content: Mapping[str, Any] | None) -> TrainingEnd:
+        """All steps that are left after a checkpoint, or those until the observer stops the training."""
+        stages, first, done = TrainingStages(self.config, self.network, self.models, self.group), 0, 0
         if content is not None:
             self.network.load_state_dict(content["weights"])
             self.measured, done, training = content["measured"], content["step"], content["training"]
             self.best, self.skipped, first = training["best"], training["skipped"], training["stage"]
-        with closing(Log(self.out, done)) if self.team.first else nullcontext() as self.log:
-            for number in range(first, len(course.stages)):
-                stage = course.stages[number]()
+        with closing(TrainingLog(self.out, done)) if self.group.first else nullcontext() as self.log:
+            for number in range(first, len(stages.makers)):
+                stage = stages.makers[number]()
                 if content is not None and number == first:
                     stage.trainer.resume(content["training"]["trainer"])
                     stage.loader.resume(content["training"]["loader"])
@@ -153,19 +164,21 @@ class _Run:
                 if stopped:
                     break
                 self.network.load_state_dict(stage.weights(self.network))
-        return Ended(done, done >= self.config.steps, self.skipped, checkpoint.latest(self.out) or self.out)
+        return TrainingEnd(
+            done, done >= self.config.steps, self.skipped, checkpoint.latest(self.out) or self.out
+        )
 
-    def _steps(self, stage: Stage, number: int) -> bool:
-        """Those of a stage; whether the watch said stop."""
+    def _steps(self, stage: TrainingStage, number: int) -> bool:
+        """The steps of a stage; returns whether the observer stopped the training."""
         every, stream = self.config.output, stage.batches()
         window: list[_Step] = []
         stop = False
         while not stage.finished and not stop:
             window.append(self._step(stage.trainer, stream))
             done = stage.done
-            self.watch.step(done, window[-1].found["loss"])
-            wish = torch.tensor(float(self.watch.stop()), device=self.team.device)
-            stop = bool(self.team.mean(wish) > 0)  # they all end after the same step
+            self.observer.step(done, window[-1].terms["loss"])
+            asked = torch.tensor(float(self.observer.stop()), device=self.group.device)
+            stop = bool(self.group.mean(asked) > 0)  # all processes end after the same step
             if done % every.log == 0 or stage.finished:
                 skipped = {"skipped": self.skipped + stage.trainer.skipped}
                 self._write(done, _means(window) | skipped | self._memory())
@@ -176,50 +189,50 @@ class _Run:
                 self._save(stage, number)
         return stop
 
-    def _step(self, trainer: Trainer[Any], stream: Iterator[Batch]) -> _Step:
+    def _step(self, trainer: Trainer[Any], stream: Iterator[TrainingBatch]) -> _Step:
         began = perf_counter()
-        batches = [batch.to(self.team.device) for batch in islice(stream, trainer.settings.accumulate)]
+        batches = [batch.to(self.group.device) for batch in islice(stream, trainer.settings.accumulate)]
         waited = perf_counter() - began
-        found = trainer.step(batches)
-        people = sum(map(len, batches)) * self.team.part.of
-        return _Step(found, people, waited, perf_counter() - began)
+        terms = trainer.step(batches)
+        people = sum(map(len, batches)) * self.group.part.of
+        return _Step(terms, people, waited, perf_counter() - began)
 
     def _memory(self) -> dict[str, float]:
-        if self.team.device.type != "cuda":
+        if self.group.device.type != "cuda":
             return {}
-        return {"memory_gib": torch.cuda.max_memory_allocated(self.team.device) / 2**30}
+        return {"memory_gib": torch.cuda.max_memory_allocated(self.group.device) / 2**30}
 
     def _write(self, step: int, values: Mapping[str, Any]) -> None:
         if self.log is not None:
             self.log.write(step, values)
 
-    def _validate(self, stage: Stage) -> None:
-        """Measure those held out; keep the network if it is the best so far."""
+    def _validate(self, stage: TrainingStage) -> None:
+        """Validate; write a checkpoint if the network is the best so far."""
         stage.trainer.even_out()
-        people = validation_people(self.config, self.team, self.network.backbone.crop)
+        people = validation_people(self.config, self.group, self.network.backbone.crop)
         network = stage.trainer.best_network
         if stage.prefix:  # what learns is a part; a large network that learns as a whole is not copied
             network = deepcopy(self.network)
             network.load_state_dict(stage.weights(self.network))
-        self.measured = validate(network, people, self.skins, self.team)
+        self.measured = validate(network, people, self.skins, self.group)
         if self.measured is None:
             return
         self._write(stage.done, {"validation": self.measured})
         if self.best is None or self.measured["pa_mpjpe_mm"] < self.best:
             self.best = self.measured["pa_mpjpe_mm"]
-            if self.team.first:
+            if self.group.first:
                 checkpoint.save(self.out / checkpoint.BEST_NAME, self._content(stage, training=None))
-        self.watch.measured(stage.done, self.measured)
+        self.observer.measured(stage.done, self.measured)
 
-    def _save(self, stage: Stage, number: int) -> None:
+    def _save(self, stage: TrainingStage, number: int) -> None:
         stage.trainer.even_out()
-        if self.team.first:
+        if self.group.first:
             training: dict[str, Any] = {"stage": number, "best": self.best, "skipped": self.skipped}
             training |= {"trainer": stage.trainer.state(), "loader": stage.loader.state()}
             content, keep = self._content(stage, training), self.config.output.keep
             checkpoint.save_numbered(self.out, stage.done, content, keep)
 
-    def _content(self, stage: Stage, training: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _content(self, stage: TrainingStage, training: Mapping[str, Any] | None) -> dict[str, Any]:
         return {
             "step": stage.done,
             "config": asdict(self.config),
@@ -231,13 +244,13 @@ class _Run:
 
 
 def _means(window: Sequence[_Step]) -> dict[str, float]:
-    """Means over the steps that were finite, the last learning rate, and how fast it went."""
-    good = [step.found for step in window if all(map(isfinite, step.found.values()))]
-    good = good or [step.found for step in window]
-    means = {name: fmean(found[name] for found in good) for name in good[0]}
+    """Means over the finite steps, the last learning rate, and the speed."""
+    every = [step.terms for step in window]
+    finite = [terms for terms in every if all(map(isfinite, terms.values()))] or every
+    means = {name: fmean(terms[name] for terms in finite) for name in finite[0]}
     seconds = sum(step.seconds for step in window)
     return means | {
-        "learning_rate": window[-1].found["learning_rate"],
+        "learning_rate": window[-1].terms["learning_rate"],
         "samples_per_second": sum(step.people for step in window) / seconds,
         "waiting_share": sum(step.waited for step in window) / seconds,
     }

@@ -1,4 +1,4 @@
-"""What is learnt, one after the other: keypoints, by a backbone that begins with nothing; then all the rest."""
+"""The stages of a training: a backbone that begins with nothing learns keypoints first, then all the rest learns."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from torch import Tensor, nn
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
-from skelfit.learning.backbones.heatmaps import heatmap_lesson
-from skelfit.learning.backbones.keypoint_cnn import KeypointBackbone
-from skelfit.learning.data.backbone_cache import Findings, look
+from skelfit.learning.backbones.heatmaps import heatmap_training_loss
+from skelfit.learning.data.backbone_cache import BackboneCache, observe_batches
 from skelfit.learning.data.data_loader import Loader, each_once
-from skelfit.learning.data.process_group import Team
-from skelfit.learning.data.training_batch import Batch
-from skelfit.learning.networks.skel_cf_network import Network, estimate_of
+from skelfit.learning.data.process_group import ProcessGroup
+from skelfit.learning.data.training_batch import TrainingBatch
+from skelfit.learning.networks.network import Network
 from skelfit.learning.training.losses import parameter_terms, training_loss
 from skelfit.learning.training.trainer import Trainer
 from skelfit.learning.training.training_config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A part of a training: what learns, and from whom."""
+class TrainingStage:
+    """A stage: the part of the network that learns, and its data."""
 
     trainer: Trainer[Any]
     loader: Loader
     before: int = 0  # steps of the stages before it
-    prefix: str = ""  # of the names of what learns in the whole network, which may be all of it
-    findings: Findings | None = None  # in place of images
+    prefix: str = ""  # of the part's names in the state dict of the whole network
+    cache: BackboneCache | None = None  # in place of images
 
     @property
     def done(self) -> int:
@@ -45,77 +44,82 @@ class Stage:
         """Whether no step is left."""
         return self.trainer.steps >= self.trainer.settings.steps
 
-    def batches(self) -> Iterator[Batch]:
-        """From where the loader is, without end."""
+    def batches(self) -> Iterator[TrainingBatch]:
+        """Batches from the loader's position on, without end."""
         batches = chain.from_iterable(repeat(self.loader))
-        return batches if self.findings is None else map(self.findings.beside, batches)
+        return batches if self.cache is None else map(self.cache.add_to, batches)
 
     def weights(self, network: Network) -> dict[str, Tensor]:
-        """Those of the whole network, with what has been learnt."""
+        """The state dict of the whole network, with what the part has learnt."""
         learnt = self.trainer.best_network.state_dict()
-        return network.state_dict() | {self.prefix + name: values for name, values in learnt.items()}
+        return network.state_dict() | {self.prefix + name: tensor for name, tensor in learnt.items()}
 
 
-class Course:
-    """The stages of a training, each to be made when the network has learnt what those before it teach."""
+class TrainingStages:
+    """The stages of a training; each is made when the network has the weights of those before it."""
 
-    def __init__(self, config: TrainConfig, network: Network, models: ModelSet, team: Team) -> None:
+    def __init__(self, config: TrainConfig, network: Network, models: ModelSet, group: ProcessGroup) -> None:
         """Raises ModelError when the models lack the SKEL or its keypoints."""
-        self.config, self.network, self.team = config, network, team
-        self.body = SkelKeypoints(models, config.skel_gender, team.device)
-        parts = (config.keypoints, self.keypoints), (config.coarse, self.coarse), (config.optimizer, self.all)
-        self.stages = tuple(make for settings, make in parts if settings is not None)
+        self.config, self.network, self.group = config, network, group
+        self.body = SkelKeypoints(models, config.skel_gender, group.device)
+        makers = (
+            (config.keypoints, self.keypoints),
+            (config.coarse, self.coarse),
+            (config.optimizer, self.all),
+        )
+        self.makers = tuple(make for settings, make in makers if settings is not None)
 
-    def keypoints(self) -> Stage:
-        """The eye of a backbone learns, from images and the heatmaps of their labels."""
-        backbone, config = self.network.backbone, self.config
-        assert isinstance(backbone, KeypointBackbone) and config.keypoints is not None
-        trainer = Trainer(backbone.eye, heatmap_lesson, config.keypoints, self.team, config.data.seed)
-        return Stage(trainer, self._loader(None), prefix="backbone.eye.")
+    def keypoints(self) -> TrainingStage:
+        """The backbone's detector learns, from images and the heatmaps of their labels."""
+        config, detector = self.config, self.network.backbone.detector
+        assert detector is not None and config.keypoints is not None
+        trainer = Trainer(detector, heatmap_training_loss, config.keypoints, self.group, config.data.seed)
+        return TrainingStage(trainer, self._loader(None), prefix="backbone.eye.")
 
-    def coarse(self) -> Stage:
-        """The first estimate learns, from what the eye finds and by parameters alone."""
+    def coarse(self) -> TrainingStage:
+        """The first estimate learns, from cached observations, with the losses of pose and betas alone."""
         config, network = self.config, self.network
         assert config.coarse is not None and config.keypoints is not None
 
-        def lesson(encoder: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-            assert batch.found is not None
-            _, place = network.camera(batch.cam_int, batch.center, batch.box_size)
-            coarse = network.coarse(encoder, network.backbone.describe(batch.found), place)
-            terms = parameter_terms(estimate_of(coarse), batch, config.skel_gender)
-            loss = torch.stack([getattr(config.losses, name) * value for name, value in terms.items()]).sum()
-            return loss, {f"encoder/{name}": value for name, value in terms.items()}
+        def loss_function(encoder: nn.Module, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
+            terms = parameter_terms(network.first_estimate(encoder, batch), batch, config.skel_gender)
+            loss = torch.stack([getattr(config.losses, name) * term for name, term in terms.items()]).sum()
+            return loss, {f"encoder/{name}": term for name, term in terms.items()}
 
-        trainer = Trainer(network.encoder, lesson, config.coarse, self.team, config.data.seed)
-        return Stage(trainer, self._loader(self.findings), config.keypoints.steps, "encoder.", self.findings)
+        trainer = Trainer(network.encoder, loss_function, config.coarse, self.group, config.data.seed)
+        return TrainingStage(
+            trainer, self._loader(self.cache), config.keypoints.steps, "encoder.", self.cache
+        )
 
-    def all(self) -> Stage:
-        """Everything learns but an eye that has, from images or from what it finds in them."""
+    def all(self) -> TrainingStage:
+        """All weights learn, but for a detector that has; from images, or from the detector's observations."""
         config = self.config
 
-        def lesson(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-            place = batch.cam_int, batch.center, batch.box_size
-            prediction = model(batch.image, *place, batch.found)
+        def loss_function(network: nn.Module, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
+            crop = batch.cam_int, batch.center, batch.box_size
+            prediction = network(batch.image, *crop, batch.observations)
             return training_loss(prediction, batch, self.body, config.losses)
 
-        findings = None if config.keypoints is None else self.findings  # first: the eye learns no more then
-        trainer = Trainer(self.network, lesson, config.optimizer, self.team, config.data.seed)
+        cache = (
+            None if config.keypoints is None else self.cache
+        )  # before the trainer: this freezes the detector
+        trainer = Trainer(self.network, loss_function, config.optimizer, self.group, config.data.seed)
         before = config.steps - config.optimizer.steps
-        return Stage(trainer, self._loader(findings), before, findings=findings)
+        return TrainingStage(trainer, self._loader(cache), before, cache=cache)
 
-    def _loader(self, findings: Findings | None) -> Loader:
-        """Of images or, where they have been looked at, of labels."""
-        if findings is None:
-            return Loader(self.config.data, self.team.part, crop=self.network.backbone.crop)
-        return Loader(self.config.data, self.team.part, images=False, memory=True, only=findings.rows)
+    def _loader(self, cache: BackboneCache | None) -> Loader:
+        """With images or, of people in the cache, without."""
+        if cache is None:
+            return Loader(self.config.data, self.group.part, crop=self.network.backbone.crop)
+        return Loader(self.config.data, self.group.part, images=False, memory=True, only=cache.rows)
 
     @cached_property
-    def findings(self) -> Findings:
-        """What an eye that has learnt finds of everyone; it stays as it is from then on."""
+    def cache(self) -> BackboneCache:
+        """What the trained detector observes of all people; it is frozen from then on."""
         backbone = self.network.backbone
-        assert isinstance(backbone, KeypointBackbone)
-        backbone.eye.requires_grad_(False)
-        everyone = each_once(self.config.data, self.team.part, crop=backbone.crop)
-        found = list(look(backbone.eval().find, everyone, self.team.device))
+        assert backbone.detector is not None
+        backbone.detector.requires_grad_(False)
+        people = each_once(self.config.data, self.group.part, crop=backbone.crop)
+        observations = list(observe_batches(backbone.eval().observe, people, self.group.device))
         backbone.train()
-        return Findings(self.team.gather(found))
+        return BackboneCache(self.group.gather(observations))

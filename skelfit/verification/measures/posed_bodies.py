@@ -92,7 +92,7 @@ class SkinPoser:
         people.rows = backend.ints(rows.reshape(-1, backend.lanes))
         groups = len(people.rows)
         people.target = backend.lanes_of(groups, self._skin.count, 3)
-        room = backend.room(kernels.skinning.make_skin_scratch, 1, backend.block, 0)
+        room = backend.scratch(kernels.skinning.make_skin_scratch, 1, backend.block, 0)
         backend.launch(kernels.skin_errors.target_skin, 1, [self._skin, people, groups, room])
         skins: Skin32 = backend.people_of(people.target, len(betas)).numpy()
         return skins

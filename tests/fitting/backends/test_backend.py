@@ -1,4 +1,4 @@
-"""What is compiled for whom, and when: targets, lane counts, edited sources, and several processes at once."""
+"""Backends: which kernels are compiled, for which target and lanes, when, and by several processes at once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import warp as wp
 
+from skelfit.errors import DeviceError, OutputError
 from skelfit.fitting.backends import backend as backend_module
 from skelfit.fitting.backends import kernels
 from skelfit.fitting.backends.backend import cpu_flags, is_compiled, kernel_modules, make_backend, start_warp
 
 ROOT = Path(__file__).parents[3]
 FOLDER = Path(kernels.__file__).parent
-# Compiles the smallest file of kernels, all that there is as far as this process knows.
+# A program whose only kernels are those of the smallest file.
 COMPILE = """
 import skelfit.fitting.backends.backend as backend
 small = [m for m in backend.kernel_modules(8) if m.name.endswith(".regressed_points")]
@@ -28,13 +31,18 @@ made = backend.make_backend("cpu", 8)
 
 
 def program(code: str, cache: Path) -> subprocess.Popen[str]:
-    """A Python of its own, whose kernels are kept in this folder."""
+    """A process of its own with a cache of kernels in this folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WARP_CACHE_PATH": str(cache)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
-def said(running: subprocess.Popen[str]) -> str:
+def output_of(running: subprocess.Popen[str]) -> str:
     out, errors = running.communicate(timeout=120)
     assert (running.returncode, errors) == (0, "")
     return out.strip()
@@ -57,8 +65,8 @@ def edited(folder: Path, name: str, old: str, new: str) -> Path:
     return folder
 
 
-def test_a_target_once_given_stays(tmp_path: Path) -> None:
-    """Whoever makes a backend afterwards gets it too, and nobody another one. Nothing is said of a missing GPU."""
+def test_a_process_has_one_target(tmp_path: Path) -> None:
+    """A second target is refused. A missing GPU causes no warning."""
     code = """
 import warp as wp
 from skelfit.fitting.backends.backend import make_backend, start_warp
@@ -72,14 +80,14 @@ try:
 except ValueError as error:
     print(error)
 """
-    line = said(program(code, tmp_path / "cache"))
+    line = output_of(program(code, tmp_path / "cache"))
     assert line.startswith("target native: this process compiles by -target-cpu x86-64-v2 ")
 
 
-def test_what_warp_says_beside_the_missing_driver_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
-    with backend_module._without_word_of_a_driver():
+def test_only_the_warning_of_a_missing_driver_is_filtered(capfd: pytest.CaptureFixture[str]) -> None:
+    with backend_module._without_driver_warning():
         os.write(2, b"before\n")
-        os.write(2, backend_module._NO_DRIVER + b". GPU execution will not be available.\n")
+        os.write(2, backend_module._NO_DRIVER_WARNING + b". GPU execution will not be available.\n")
         os.write(2, b"after\n")
     os.write(2, b"later\n")
     assert capfd.readouterr().err == "before\nafter\nlater\n"
@@ -88,7 +96,7 @@ def test_what_warp_says_beside_the_missing_driver_is_passed_on(capfd: pytest.Cap
 def test_an_edited_header_is_another_module(
     cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Of included files Warp knows nothing: without other flags the old code would run. Its place does not matter."""
+    """Warp does not hash included files: without other flags the old code would run. The path does not matter."""
     flags = cpu_flags("native")
     elsewhere = edited(tmp_path / "elsewhere", "lanes.h", "lanes_fma", "lanes_fma")
     monkeypatch.setattr(backend_module, "_HEADER", elsewhere / "lanes.h")
@@ -103,19 +111,19 @@ def test_an_edited_header_is_another_module(
 
 
 def test_flags_and_lanes_make_other_modules(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+    hashes = []
     for lanes in (8, 16):
         module = kernel_modules(lanes)[0]
         for target in ("native", "x86-64-v3", "x86-64-v4"):
             monkeypatch.setattr(wp.config, "cpu_compiler_flags", cpu_flags(target))
             module.mark_modified()
-            found.append(module.get_module_hash(1))
+            hashes.append(module.get_module_hash(1))
         module.mark_modified()
-    assert len(set(found)) == 6
+    assert len(set(hashes)) == 6
 
 
 def hash_of(folder: Path) -> bytes:
-    """What Warp calls the module of `levenberg_marquardt` in a copy of the kernels."""
+    """Warp's hash of the module `levenberg_marquardt` in a copy of the kernels."""
     package = kernels._Kernels(f"copy_of_kernels_{folder.name}")
     package.__path__, package.LANES = [str(folder)], 8
     sys.modules[package.__name__] = package
@@ -125,7 +133,7 @@ def hash_of(folder: Path) -> bytes:
 
 
 def test_edits_within_a_function_compile_it_again(tmp_path: Path) -> None:
-    """Warp hashes the text of each function that a kernel calls, its comments too; what stands outside is free."""
+    """Warp hashes the text of each function that a kernel calls, comments included, and nothing outside."""
     start_warp()
     constant, line = "0.15915494309189535", "    h = within_half_turn(a) * 0.5\n"
     first = hash_of(edited(tmp_path / "same", "lanes.py", constant, constant))
@@ -135,33 +143,58 @@ def test_edits_within_a_function_compile_it_again(tmp_path: Path) -> None:
         assert hash_of(edited(tmp_path / name, "lanes.py", old, new)) != first
 
 
-def test_compiled_is_what_has_been_compiled_of_these_sources(tmp_path: Path) -> None:
-    """Not before, nor once a source is another, nor for other lanes."""
+def test_is_compiled_depends_on_sources_and_lanes(tmp_path: Path) -> None:
+    """Not before, not for other sources and not for other lanes."""
     cache, changed = tmp_path / "cache", tmp_path / "fit"
     shutil.copytree(FOLDER.parent, changed, ignore=shutil.ignore_patterns("__pycache__"))
     source = changed / "kernels" / "regressed_points.py"
     source.write_text(source.read_text() + "\nCHANGED = 1\n")
     code = f"""{COMPILE}
 from pathlib import Path
-found = [backend._note(made).exists()]
+states = [backend._marker(made).exists()]
 made.compile()
-found += [backend._note(made).exists(), backend._note(backend.make_backend("cpu", 16)).exists()]
+states += [backend._marker(made).exists(), backend._marker(backend.make_backend("cpu", 16)).exists()]
 backend._HEADER = Path({str(changed)!r}, "kernels", "lanes.h")
-print(*found, backend._note(made).exists())
+print(*states, backend._marker(made).exists())
 """
-    assert said(program(code, cache)) == "False True False False"
+    assert output_of(program(code, cache)) == "False True False False"
     assert len(list(cache.glob("*/wp_*"))) == 1
 
 
-def test_the_fit_asks_for_its_own_backend() -> None:
-    assert is_compiled("cpu") is backend_module._note(make_backend()).exists()
+def test_is_compiled_is_asked_of_the_usual_backend() -> None:
+    assert is_compiled("cpu") is backend_module._marker(make_backend()).exists()
 
 
 def test_processes_that_compile_at_once_lose_nothing(tmp_path: Path) -> None:
-    """Each ends well, and what is left is one module and no unfinished files."""
+    """Each succeeds, and the cache has one module and no unfinished files."""
     cache = tmp_path / "cache"
     running = [program(f"{COMPILE}\nmade.compile()", cache) for _ in range(3)]
-    assert [said(one) for one in running] == [""] * 3
+    assert [output_of(one) for one in running] == [""] * 3
     (folder,) = cache.glob("*/wp_*")
     assert {path.suffix for path in folder.iterdir()} == {".cpp", ".meta", ".o"}
     assert not list(cache.glob("*/*.tmp"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_device_is_refused() -> None:
+    for device in ("cuda", "cuda:3"):
+        with pytest.raises(DeviceError, match=f"device {device}: "):
+            make_backend(device)
+
+
+def test_a_cache_that_cannot_be_written_is_refused() -> None:
+    """A full disk, or a folder without permission to write."""
+
+    class Module:
+        def load(self, *where: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(
+        OutputError, match=r"cannot write compiled kernels there .*No space left.* WARP_CACHE_PATH"
+    ):
+        make_backend("cpu").launch(SimpleNamespace(module=Module()), 1, [])
+
+
+def test_tensors_with_gradients_are_taken_without_them() -> None:
+    x = torch.zeros(3, requires_grad=True)
+    assert make_backend("cpu").array(x).requires_grad is False and x.grad is None

@@ -1,6 +1,5 @@
-"""Betas in the lane kernels: the body at rest and its twists, and betas as variables beside the pose."""
+"""Betas as variables beside the pose: the body at rest, its twists and the evaluation, against float64."""
 
-from functools import lru_cache
 from typing import Any
 
 import lane_kernels
@@ -9,57 +8,24 @@ import pytest
 import torch
 import warp as wp
 from lane_kernels import SHAPES
+from sample_kernels import beta_moments_kernel, evaluation_kernel
 from shaped_people import ShapedPeople, lanes_of, people_of
 from torch import Tensor
 
 from skelfit.bodies.axis_rotations import cross_matrix
 from skelfit.bodies.dofs import DOF_JOINT
 from skelfit.bodies.model_set import ModelSet
-from skelfit.fitting.backends.body_tables import BodyTables, body_tables
+from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.kernels import kernels_for
-from skelfit.fitting.backends.variable_tables import StageVariables, make_variables
+from skelfit.fitting.backends.variable_tables import make_variables
 
 lane_kernels.prepare()
 COUNT, BETA_WEIGHT = 16, 1e-3
 NO_LIMITS, NO_FORMS = np.array([[-np.inf, np.inf]] * 46), np.zeros((0, 46))
 
 
-@lru_cache
-def evaluator(lanes: int) -> Any:
-    """The kernel that evaluates people, with so many lanes a group."""
-    of = kernels_for(lanes)
-    A1, A2, joint_means, evaluate = of.lanes.A1, of.lanes.A2, of.quadratic.joint_means, of.objective.evaluate
-    StepRules, SkinMoments, VariableScratch, NewtonScratch = (
-        of.objective.StepRules,
-        of.moments.SkinMoments,
-        of.objective.VariableScratch,
-        of.damped_step.NewtonScratch,
-    )
-    JointFrames, QuadraticForm, BetaTerms = (
-        of.joint_frames.JointFrames,
-        of.quadratic.QuadraticForm,
-        of.betas_terms.BetaTerms,
-    )
-
-    @wp.kernel(module="unique", enable_backward=False)
-    def evaluate_all(
-        x: A2, rules: StepRules, moments: SkinMoments, variables: StageVariables, body: BodyTables,
-        joints: JointFrames, form: QuadraticForm, beta_terms: BetaTerms, scratch: VariableScratch,
-        newton: NewtonScratch, value: A1,
-    ):  # fmt: skip
-        g, t = wp.tid()
-        joint_means(g, t, variables, form)
-        found = evaluate(
-            g, t, 2 * g, g, x, rules, moments, variables, body, joints, form, beta_terms, scratch, newton
-        )
-        if t == 0:
-            value[g] = found
-
-    return evaluate_all
-
-
 class KernelEvaluation:
-    """What the kernel finds at x (B, n + 10)."""
+    """The kernel's evaluation at x (B, n + 10)."""
 
     def __init__(self, people: ShapedPeople, x: Tensor, lanes: int, threads: int = 1) -> None:
         of, groups, num_joints = kernels_for(lanes), len(x) // lanes, len(people.tree.joints)
@@ -92,7 +58,9 @@ class KernelEvaluation:
             lanes_of(x, lanes), rules, of.moments.SkinMoments(), variables, body_tables(people.model, "cpu"),
             joints, form, beta_terms, scratch, newton, value,
         ]  # fmt: skip
-        wp.launch_tiled(evaluator(lanes), dim=[groups], inputs=inputs, block_dim=threads, device="cpu")
+        wp.launch_tiled(
+            evaluation_kernel(lanes), dim=[groups], inputs=inputs, block_dim=threads, device="cpu"
+        )
         self.joints, self.twists, self.value = joints, people_of(beta_terms.twists.twist), people_of(value)
         self.gradient, self.hessian = people_of(newton.gradient[::2]), people_of(newton.hessian[::2])
 
@@ -103,7 +71,7 @@ def people(models: ModelSet, request: pytest.FixtureRequest) -> ShapedPeople:
 
 
 def away(people: ShapedPeople) -> Tensor:
-    """Variables some way off those of the vertex pass."""
+    """Variables at a distance from those of the vertex pass."""
     generator = torch.Generator().manual_seed(1)
     return people.x + 0.1 * torch.randn(people.x.shape, dtype=people.x.dtype, generator=generator)
 
@@ -115,14 +83,14 @@ def jacobian(people: ShapedPeople, x: Tensor) -> Tensor:
     def speed(along: Tensor) -> Tensor:
         return torch.func.jvp(lambda by: people.residuals(x + by), (shift,), (along,))[1]
 
-    rows = [torch.func.vmap(speed)(some) for some in torch.eye(len(shift), dtype=x.dtype).split(8)]
+    rows = [torch.func.vmap(speed)(part) for part in torch.eye(len(shift), dtype=x.dtype).split(8)]
     return torch.cat(rows).permute(1, 2, 0)
 
 
 @pytest.mark.parametrize("lanes", [1, 8, 16])
-def test_evaluation_is_that_of_the_skin(people: ShapedPeople, lanes: int) -> None:
+def test_evaluation_agrees_with_the_skin(people: ShapedPeople, lanes: int) -> None:
     x = away(people)
-    found = KernelEvaluation(people, x, lanes)
+    evaluation = KernelEvaluation(people, x, lanes)
     off, speed = people.residuals(x), jacobian(people, x)
     betas = torch.cat((torch.zeros_like(x[:, : people.n]), x[:, people.n :]), 1)
     value = off.square().sum(1) + BETA_WEIGHT * betas.square().sum(1)
@@ -131,17 +99,17 @@ def test_evaluation_is_that_of_the_skin(people: ShapedPeople, lanes: int) -> Non
     prior[people.n :] = 2 * BETA_WEIGHT
     hessian = 2 * speed.mT @ speed + torch.diag(prior)
     errors = (
-        ((found.value - value) / value).abs().max(),
-        ((found.gradient - gradient).abs().amax(1) / gradient.abs().amax(1)).max(),
-        ((found.hessian.triu() - hessian.triu()).abs().amax((1, 2)) / hessian.amax((1, 2))).max(),
+        ((evaluation.value - value) / value).abs().max(),
+        ((evaluation.gradient - gradient).abs().amax(1) / gradient.abs().amax(1)).max(),
+        ((evaluation.hessian.triu() - hessian.triu()).abs().amax((1, 2)) / hessian.amax((1, 2))).max(),
     )
     assert errors[0] < 1e-5
     assert errors[1] < 1e-4
     assert errors[2] < 1e-5
 
 
-def test_answers_depend_neither_on_threads_nor_on_company(people: ShapedPeople) -> None:
-    """The same bits; in the second call others share a person's group."""
+def test_bits_depend_neither_on_batch_nor_threads(people: ShapedPeople) -> None:
+    """In the second call other people share a group."""
     x, order = away(people), torch.randperm(COUNT, generator=torch.Generator().manual_seed(2))
     first = KernelEvaluation(people, x, 8)
     for lanes, threads in SHAPES:
@@ -153,22 +121,22 @@ def test_answers_depend_neither_on_threads_nor_on_company(people: ShapedPeople) 
             assert torch.equal(getattr(moved, name), expected[order])
 
 
-def test_body_at_rest_is_the_models(people: ShapedPeople) -> None:
+def test_body_at_rest_agrees_with_the_model(people: ShapedPeople) -> None:
     x = away(people)
-    found, frames = KernelEvaluation(people, x, 8), people.model.frames(x[:, people.n :])
+    evaluation, frames = KernelEvaluation(people, x, 8), people.model.frames(x[:, people.n :])
     axes = frames.frame[:, list(DOF_JOINT)] @ people.model.rig.axes[..., None]
     thorax = torch.stack((frames.thorax_width, frames.thorax_height), 1)
     for name, expected in (
         ("rest", frames.joints), ("offsets", frames.offsets), ("axes", axes[..., 0]), ("spine", frames.spine_length),
         ("thorax", thorax),
     ):  # fmt: skip
-        torch.testing.assert_close(people_of(getattr(found.joints, name)), expected, rtol=0, atol=3e-7)
+        torch.testing.assert_close(people_of(getattr(evaluation.joints, name)), expected, rtol=0, atol=3e-7)
 
 
-def test_twists_are_those_of_differences(people: ShapedPeople) -> None:
+def test_twists_agree_with_finite_differences(people: ShapedPeople) -> None:
     x, step = away(people), 1e-6
-    found, at = KernelEvaluation(people, x, 8), people.transforms(x)
-    turn, v = found.twists.unflatten(2, (2, 3, 10)).unbind(2)
+    evaluation, at = KernelEvaluation(people, x, 8), people.transforms(x)
+    turn, v = evaluation.twists.unflatten(2, (2, 3, 10)).unbind(2)
     for k in range(10):
         along = torch.zeros_like(x)
         along[:, people.n + k] = step
@@ -179,22 +147,13 @@ def test_twists_are_those_of_differences(people: ShapedPeople) -> None:
 
 
 @pytest.mark.parametrize("lanes", [1, 8])
-def test_levers_are_found_where_the_pass_put_them(lanes: int) -> None:
+def test_moments_of_betas_are_read_from_the_rows_of_the_pass(lanes: int) -> None:
     of, generator = kernels_for(lanes), torch.Generator().manual_seed(3)
-    BetaMoments, BetaTerms, I2, load_beta_moments = (
-        of.betas_moments.BetaMoments,
-        of.betas_terms.BetaTerms,
-        of.lanes.I2,
-        of.betas_terms.load_beta_moments,
-    )
-
-    @wp.kernel(module="unique", enable_backward=False)
-    def load(pass_rows: I2, source_moments: BetaMoments, beta_terms: BetaTerms):
-        g, t = wp.tid()
-        load_beta_moments(g, t, g, pass_rows, source_moments, beta_terms)
-
     pass_rows = torch.randperm(COUNT, generator=generator)
-    source_moments, beta_terms = BetaMoments(), of.betas_terms.make_beta_terms(COUNT // lanes, 3, "cpu")
+    source, beta_terms = (
+        of.betas_moments.BetaMoments(),
+        of.betas_terms.make_beta_terms(COUNT // lanes, 3, "cpu"),
+    )
     numbers = {
         "betas": torch.randn(COUNT, 10, generator=generator),
         "cross": torch.randn(COUNT, 3, 12, 10, generator=generator),
@@ -202,10 +161,14 @@ def test_levers_are_found_where_the_pass_put_them(lanes: int) -> None:
         "residual": torch.randn(COUNT, 10, generator=generator),
     }
     for name, x in numbers.items():
-        setattr(source_moments, name, lanes_of(x, lanes))
-    rows = wp.array(pass_rows.numpy().astype(np.int32).reshape(-1, lanes), dtype=int, device="cpu")
+        setattr(source, name, lanes_of(x, lanes))
+    rows: Any = wp.array(pass_rows.numpy().astype(np.int32).reshape(-1, lanes), dtype=int, device="cpu")
     wp.launch_tiled(
-        load, dim=[COUNT // lanes], inputs=[rows, source_moments, beta_terms], block_dim=4, device="cpu"
+        beta_moments_kernel(lanes),
+        dim=[COUNT // lanes],
+        inputs=[rows, source, beta_terms],
+        block_dim=4,
+        device="cpu",
     )
     for name, x in numbers.items():
         assert torch.equal(people_of(getattr(beta_terms.moments, name)).float(), x[pass_rows])

@@ -1,4 +1,4 @@
-"""Where a fit starts, by the lane kernels: SMPL's joints and SKEL's angles of the float64 torch functions."""
+"""The start kernel against float64 torch functions: SMPL's joints and SKEL's betas and angles."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,8 @@ from skelfit.bodies.smpl import SmplModel
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.kernels import kernels_for
 from skelfit.fitting.backends.retraction_tables import make_balls
-from skelfit.fitting.start.warm_start import beta_map, body_angles
+from skelfit.fitting.start.betas_transfer import beta_map
+from skelfit.fitting.start.warm_start import body_angles
 from skelfit.fitting.start.warm_start_tables import start_tables
 
 lane_kernels.prepare()
@@ -28,8 +29,8 @@ WIDER = dof_limits({"scapula_elevation_r": (-0.8, 0.3), "head_twist": (-1.5, 1.5
 
 
 @dataclass(frozen=True)
-class Start:
-    """Of B people, all of them rows of numbers."""
+class StartResult:
+    """The start of B people."""
 
     transforms: np.ndarray  # (B, 24, 3, 4)
     coefficients: np.ndarray  # (B, 218)
@@ -50,16 +51,16 @@ def start(
     threads: int = 1,
     limits: np.ndarray | None = None,
     slots: int | None = None,
-) -> Start:
-    """What the kernel makes of labels: pose (B, 24, 3) rad, betas (B, 10)."""
+) -> StartResult:
+    """The kernel's start of labels: pose (B, 24, 3) rad, betas (B, 10)."""
     smpl, skel = pair(torch.float32)
     kernels, people, rows = kernels_for(lanes), len(pose), lane_kernels.rows_of(len(pose), lanes)
     groups, vector = len(rows), kernels.lanes.V
     # Groups of one thread run one after the other and may share a slot.
     slots = slots or (1 if threads == 1 else groups)
-    moved = wp.zeros((groups, NUM_JOINTS, 12), dtype=vector, device="cpu")
+    transforms = wp.zeros((groups, NUM_JOINTS, 12), dtype=vector, device="cpu")
     coefficients = wp.zeros((groups, 218), dtype=vector, device="cpu")
-    found = [wp.zeros((people, n), dtype=float, device="cpu") for n in (10, NUM_DOFS)]
+    actual = [wp.zeros((people, n), dtype=float, device="cpu") for n in (10, NUM_DOFS)]
     inputs = [
         wp.array(pose.reshape(people, 72), dtype=float, device="cpu"),
         wp.array(betas, dtype=float, device="cpu"),
@@ -69,21 +70,21 @@ def start(
         make_balls(range(NUM_JOINTS), range(NUM_DOFS), "cpu", limits),
         kernels.joint_frames.make_joint_frames(slots, "cpu"),
         kernels.closed_form_start.make_start_scratch(slots, "cpu"),
-        moved,
+        transforms,
         coefficients,
-        *found,
+        *actual,
     ]
     wp.launch_tiled(
         kernels.closed_form_start.start, dim=[groups], inputs=inputs, block_dim=threads, device="cpu"
     )
-    return Start(
-        np.moveaxis(moved.numpy(), -1, 1).reshape(-1, NUM_JOINTS, 3, 4)[:people],
+    return StartResult(
+        np.moveaxis(transforms.numpy(), -1, 1).reshape(-1, NUM_JOINTS, 3, 4)[:people],
         np.moveaxis(coefficients.numpy(), -1, 1).reshape(-1, 218)[:people],
-        *(x.numpy() for x in found),
+        *(x.numpy() for x in actual),
     )
 
 
-def reference(pose: np.ndarray, betas: np.ndarray, limits: np.ndarray | None = None) -> Start:
+def reference(pose: np.ndarray, betas: np.ndarray, limits: np.ndarray | None = None) -> StartResult:
     """The same by torch, in doubles."""
     smpl, skel = pair(torch.float64)
     p, b = torch.from_numpy(pose).double(), torch.from_numpy(betas).double()
@@ -95,17 +96,17 @@ def reference(pose: np.ndarray, betas: np.ndarray, limits: np.ndarray | None = N
     feature = (local[:, 1:] - torch.eye(3)).flatten(1)
     q = body_angles(skel.frames(skel_betas).frame, local, limits)
     coefficients = torch.cat((torch.ones(len(b), 1), b, feature), 1)
-    found = (smpl.transforms(still, b), coefficients, skel_betas, q)
-    return Start(*(x.numpy() for x in found))
+    actual = (smpl.transforms(still, b), coefficients, skel_betas, q)
+    return StartResult(*(x.numpy() for x in actual))
 
 
 def labels(name: str, people: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    found = make_labels(people, "neutral")[name]
-    return found.pose.numpy(), found.betas.numpy()
+    actual = make_labels(people, "neutral")[name]
+    return actual.pose.numpy(), actual.betas.numpy()
 
 
-def anything(people: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    """Joints anywhere, by rotation vectors of up to three turns, some of none at all."""
+def random_labels(people: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """Random rotation vectors of up to three turns, some of them zero."""
     rng = np.random.default_rng(0)
     pose = rng.normal(0, 1, (people, NUM_JOINTS, 3))
     pose *= rng.uniform(0, 6 * pi, (people, NUM_JOINTS, 1)) / np.linalg.norm(pose, axis=-1, keepdims=True)
@@ -114,57 +115,57 @@ def anything(people: int = 500) -> tuple[np.ndarray, np.ndarray]:
     return pose.astype(np.float32), rng.normal(0, 1.5, (people, 10)).astype(np.float32)
 
 
-PEOPLE = {"everyday": labels("everyday"), "extreme": labels("extreme"), "anything": anything()}
+PEOPLE = {"everyday": labels("everyday"), "extreme": labels("extreme"), "random": random_labels()}
 
 
 def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How far apart angles are, whole turns aside."""
+    """The difference of angles, modulo whole turns."""
     return np.abs((a.astype(np.float64) - b + pi) % (2 * pi) - pi)
 
 
 @pytest.mark.parametrize("name", PEOPLE)
-def test_smpl_stands_as_in_doubles(name: str) -> None:
-    found, wanted = start(*PEOPLE[name]), reference(*PEOPLE[name])
-    loss = 3.0 if name == "anything" else 1.0  # of angles of several turns, digits are lost
-    assert np.abs(found.transforms - wanted.transforms).max() < 2e-6 * loss
-    assert np.abs(found.coefficients - wanted.coefficients).max() < 1e-6 * loss
-    assert np.abs(found.betas - wanted.betas).max() < 3e-6
+def test_smpl_agrees_with_float64(name: str) -> None:
+    actual, expected = start(*PEOPLE[name]), reference(*PEOPLE[name])
+    loss = 3.0 if name == "random" else 1.0  # of angles of several turns, digits are lost
+    assert np.abs(actual.transforms - expected.transforms).max() < 2e-6 * loss
+    assert np.abs(actual.coefficients - expected.coefficients).max() < 1e-6 * loss
+    assert np.abs(actual.betas - expected.betas).max() < 3e-6
 
 
 @pytest.mark.parametrize("limits", [None, WIDER], ids=["usual", "wider"])
 @pytest.mark.parametrize("name", PEOPLE)
-def test_angles_start_as_in_doubles(name: str, limits: np.ndarray | None) -> None:
-    found, wanted = start(*PEOPLE[name], limits=limits), reference(*PEOPLE[name], limits)
-    apart = gap(found.q, wanted.q)
-    # Near an Euler pole and near a half turn of a twist, angles have an error of more than a float's digits.
-    assert np.median(apart.max(1)) < (3e-6 if name == "anything" else 5e-7)
-    assert apart.max() < (1e-4 if name == "anything" else 1e-5)
-    assert (found.q[:, :3] == 0).all()
+def test_angles_agree_with_float64(name: str, limits: np.ndarray | None) -> None:
+    actual, expected = start(*PEOPLE[name], limits=limits), reference(*PEOPLE[name], limits)
+    distance = gap(actual.q, expected.q)
+    # Near an Euler pole, and near a half turn of a twist, angles lose digits.
+    assert np.median(distance.max(1)) < (3e-6 if name == "random" else 5e-7)
+    assert distance.max() < (1e-4 if name == "random" else 1e-5)
+    assert (actual.q[:, :3] == 0).all()
     middle = limits_middle(limits)
-    assert (np.abs(found.q - middle)[:, 3:] < pi + 1e-5).all()
+    assert (np.abs(actual.q - middle)[:, 3:] < pi + 1e-5).all()
 
 
 @pytest.mark.parametrize("lanes, threads", SHAPES)
-def test_the_same_bits_in_any_company(lanes: int, threads: int) -> None:
-    pose, betas = (x[:37] for x in PEOPLE["anything"])
-    found = start(pose, betas, lanes, threads)
+def test_bits_depend_neither_on_batch_nor_threads(lanes: int, threads: int) -> None:
+    pose, betas = (x[:37] for x in PEOPLE["random"])
+    actual = start(pose, betas, lanes, threads)
     order = np.random.default_rng(1).permutation(37)
     for other, rows in (
         (start(pose[order], betas[order], lanes, threads), order),
         (start(pose, betas, lanes, 1), slice(None)),
         (start(pose, betas, lanes, 1, slots=3), slice(None)),
     ):
-        for name, values in vars(found).items():
-            assert np.array_equal(getattr(other, name), values[rows]), name
+        for name, rows_of_start in vars(actual).items():
+            assert np.array_equal(getattr(other, name), rows_of_start[rows]), name
 
 
 @pytest.mark.parametrize("lanes, threads", [(8, 1), (16, 4)])
-def test_a_lost_person_harms_no_other(lanes: int, threads: int) -> None:
+def test_a_person_that_is_not_finite_changes_no_other(lanes: int, threads: int) -> None:
     pose, betas = (x[:32].copy() for x in PEOPLE["everyday"])
-    found = start(pose, betas, lanes, threads)
+    actual = start(pose, betas, lanes, threads)
     pose[5, 3], betas[21, 0] = np.nan, np.inf
     lost = np.isin(np.arange(32), (5, 21))
     again = start(pose, betas, lanes, threads)
-    for name, values in vars(found).items():
-        assert np.array_equal(getattr(again, name)[~lost], values[~lost]), name
+    for name, rows_of_start in vars(actual).items():
+        assert np.array_equal(getattr(again, name)[~lost], rows_of_start[~lost]), name
     assert not np.isfinite(again.coefficients[lost]).all(1).any()

@@ -1,6 +1,5 @@
-"""A solver step in the lane kernels: the rotations and angles of the float64 torch functions, at poles too."""
+"""The retraction kernels against float64 torch functions, also at Euler poles."""
 
-from functools import lru_cache
 from math import pi
 from typing import Any
 
@@ -11,13 +10,14 @@ import torch
 import warp as wp
 from lane_kernels import SHAPES
 from naive_solver import joint_move
+from sample_kernels import pole_kernel, retraction_kernel
 from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints
 from skelfit.bodies.dofs import dof_limits, dofs_of_joint, limits_middle
 from skelfit.bodies.lazy_roma import roma
 from skelfit.fitting.backends.kernels import kernels_for
-from skelfit.fitting.backends.retraction_tables import BallTables, make_balls
+from skelfit.fitting.backends.retraction_tables import make_balls
 
 lane_kernels.prepare()
 JOINTS = list(range(1, 24))
@@ -27,62 +27,27 @@ COLUMNS = [[DOFS.index(i) for i in dofs_of_joint(j)] for j in BALL]
 BETAS, MAX_STEP, MAX_BETA_STEP = 10, 0.4, 2.0
 
 
-@lru_cache
-def mover(lanes: int) -> Any:
-    """The kernel that moves people's variables, with so many lanes a group."""
-    lane, retraction = kernels_for(lanes).lanes, kernels_for(lanes).retraction
-    A2, F2, I2 = lane.A2, lane.F2, lane.I2
-    gather, scatter, sync = lane.gather, lane.scatter, lane.sync
-    retract, retract_betas = retraction.retract, retraction.retract_betas
-
-    @wp.kernel(module="unique", enable_backward=False)
-    def move(
-        x: F2,
-        step: F2,
-        rows: I2,
-        balls: BallTables,
-        betas: int,
-        longest: float,
-        scratch: A2,
-        here: A2,
-        by: A2,
-        out: F2,
-    ):
-        g, t = wp.tid()
-        for i in range(t, x.shape[1], wp.block_dim()):
-            here[g, i] = gather(x, rows, g, i)
-            by[g, i] = gather(step, rows, g, i)
-        sync()
-        retract(g, t, here, by, longest, balls, scratch, here)
-        retract_betas(g, t, here, by, x.shape[1] - betas, betas, 2.0, here)
-        sync()
-        for i in range(t, x.shape[1], wp.block_dim()):
-            scatter(out, rows, g, i, here[g, i])
-
-    return move
-
-
 def move(
     x: np.ndarray, step: np.ndarray, lanes: int = 8, threads: int = 1, longest: float = MAX_STEP
 ) -> np.ndarray:
-    """Where the kernel takes people (B, 43 or 53)."""
+    """The kernel's retraction of x (B, 43 or 53) by a step."""
     balls, rows = make_balls(JOINTS, DOFS, "cpu"), lane_kernels.rows_of(len(x), lanes)
     groups, columns = len(rows), x.shape[1]
     vector = kernels_for(lanes).lanes.V
-    scratch, here, by = (
+    scratch, at, by = (
         wp.zeros((groups, n), dtype=vector, device="cpu") for n in (len(BALL), columns, columns)
     )
     out = wp.zeros(x.shape, dtype=float, device="cpu")
-    arrays = [wp.array(a, dtype=float, device="cpu") for a in (x, step)]
-    inputs = [*arrays, rows, balls, columns - len(DOFS), longest, scratch, here, by, out]
-    wp.launch_tiled(mover(lanes), dim=[groups], inputs=inputs, block_dim=threads, device="cpu")
+    arrays: list[Any] = [wp.array(a, dtype=float, device="cpu") for a in (x, step)]
+    inputs = [*arrays, rows, balls, columns - len(DOFS), longest, scratch, at, by, out]
+    wp.launch_tiled(retraction_kernel(lanes), dim=[groups], inputs=inputs, block_dim=threads, device="cpu")
     return out.numpy()
 
 
 def reference(x: np.ndarray, step: np.ndarray, longest: float = MAX_STEP) -> np.ndarray:
     """The same by torch, in doubles."""
-    pole_point = joint_move(torch.tensor(DOFS), dof_limits(), longest, MAX_BETA_STEP)
-    moved = pole_point(torch.from_numpy(x).double(), torch.from_numpy(step).double())
+    move = joint_move(torch.tensor(DOFS), dof_limits(), longest, MAX_BETA_STEP)
+    moved = move(torch.from_numpy(x).double(), torch.from_numpy(step).double())
     return moved.numpy()
 
 
@@ -114,21 +79,21 @@ def rotations(x: np.ndarray) -> torch.Tensor:
 
 
 def turned_apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The largest turn between the ball joints' rotations of two sets of people, rad."""
+    """The largest angle between the ball joints' rotations of two sets of people, rad."""
     return roma.rotmat_geodesic_distance(rotations(a), rotations(b)).numpy()
 
 
 def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Between angles, or betas, whole turns aside; how far from equal, elementwise."""
+    """The difference of angles or betas, modulo whole turns, elementwise."""
     distance = np.abs(a.astype(np.float64) - b)
     return np.minimum(distance, np.abs(distance - 2 * pi))
 
 
 @pytest.mark.parametrize("betas", [0, BETAS])
-def test_the_angles_are_those_of_doubles(betas: int) -> None:
+def test_angles_agree_with_float64(betas: int) -> None:
     x, step = people(500, 1, betas=betas)
     moved, expected = move(x, step), reference(x, step)
-    # Of two triples that are as near to the limits, either will do; few people are that close.
+    # If both Euler triples are equally near to the limits, either is right; that is rare.
     other_triple = (gap(moved, expected) > 1e-3).any(1)
     assert other_triple.mean() < 0.01
     cosine = np.abs(np.cos(expected[:, [k for _, k, _ in COLUMNS]])).min(1)
@@ -146,7 +111,7 @@ def test_a_small_step_is_not_lost_in_rounding() -> None:
 
 @pytest.mark.parametrize("off", [0.0, 1e-6, 1e-4, 1e-2])
 @pytest.mark.parametrize("size", [1e-3, 0.3])
-def test_poles(off: float, size: float) -> None:
+def test_steps_at_poles_agree_with_float64(off: float, size: float) -> None:
     x, step = people(500, 3, size)
     x = at_poles(x, 4, off)
     moved, expected = move(x, step), reference(x, step)
@@ -156,7 +121,7 @@ def test_poles(off: float, size: float) -> None:
 
 @pytest.mark.parametrize("far", [0.0, 0.05])
 def test_a_pole_keeps_the_first_angle(far: float) -> None:
-    """Steps that end at a pole, from as far away as that: there the first angle and the third are the same turn."""
+    """Steps that end at a pole, from a distance of `far`; there the first and third angles turn about one axis."""
     rng = np.random.default_rng(5)
     x = at_poles(people(200, 5)[0], 6, far)
     step = np.zeros_like(x)
@@ -171,7 +136,7 @@ def test_a_pole_keeps_the_first_angle(far: float) -> None:
     moved = move(x, step)
     assert turned_apart(moved, reference(x, step)).max() < 4e-6
     distance = gap(moved, x)
-    for a, _, _ in COLUMNS:  # that triple, or the other one of the rotation, half a turn away
+    for a, _, _ in COLUMNS:  # the same triple, or the other one, half a turn away
         assert np.minimum(distance[:, a], np.abs(distance[:, a] - pi)).max() < 1e-5
 
 
@@ -186,7 +151,7 @@ def test_no_joint_turns_further_than_the_bound() -> None:
     assert np.isclose(np.abs(moved - x)[:, len(DOFS) :].max(), MAX_BETA_STEP, atol=1e-5)
 
 
-def test_angles_are_within_half_a_turn_of_the_middle_and_the_nearer_triple() -> None:
+def test_angles_are_near_the_middle_and_of_the_nearer_euler_triple() -> None:
     x, step = people(500, 8)
     moved = move(x + np.float32(4 * pi) * (np.arange(500) % 3 - 1)[:, None].astype(np.float32), step)
     for j, columns in zip(BALL, COLUMNS, strict=True):
@@ -194,16 +159,16 @@ def test_angles_are_within_half_a_turn_of_the_middle_and_the_nearer_triple() -> 
         middle = limits_middle()[list(dofs_of_joint(j))]
         angles = moved[:, columns].astype(np.float64)
         assert (np.abs(angles - middle) < pi + 1e-5).all()
-        twin = np.stack((angles[:, 0] + pi, pi - angles[:, 1], angles[:, 2] + pi), 1)
-        twin = middle + (twin - middle + pi) % (2 * pi) - pi
+        other_triple = np.stack((angles[:, 0] + pi, pi - angles[:, 1], angles[:, 2] + pi), 1)
+        other_triple = middle + (other_triple - middle + pi) % (2 * pi) - pi
         excess, other = (
-            ((np.maximum(y - high, 0) + np.maximum(low - y, 0)) ** 2).sum(1) for y in (angles, twin)
+            ((np.maximum(y - high, 0) + np.maximum(low - y, 0)) ** 2).sum(1) for y in (angles, other_triple)
         )
         assert (excess <= other + 1e-4).all()
 
 
 @pytest.mark.parametrize("lanes, threads", SHAPES)
-def test_the_same_bits_in_any_company(lanes: int, threads: int) -> None:
+def test_bits_depend_neither_on_batch_nor_threads(lanes: int, threads: int) -> None:
     x, step = people(37, 9, betas=BETAS)
     x[10:] = at_poles(x, 10, 1e-5)[10:]
     moved = move(x, step, lanes, threads)
@@ -214,7 +179,7 @@ def test_the_same_bits_in_any_company(lanes: int, threads: int) -> None:
 
 
 @pytest.mark.parametrize("lanes, threads", [(8, 1), (16, 4)])
-def test_a_lost_person_harms_no_other(lanes: int, threads: int) -> None:
+def test_a_person_that_is_not_finite_changes_no_other(lanes: int, threads: int) -> None:
     x, step = people(32, 12)
     moved = move(x, step, lanes, threads)
     x[5], step[21] = np.nan, np.inf
@@ -224,55 +189,36 @@ def test_a_lost_person_harms_no_other(lanes: int, threads: int) -> None:
     assert np.isnan(again[lost]).any(1).all()
 
 
-# The valley of a pole.
-
-
-@lru_cache
-def pole_kernel(lanes: int) -> Any:
-    """The kernel that places people along the valley."""
-    lane, retraction = kernels_for(lanes).lanes, kernels_for(lanes).retraction
-    A2, F2, I2, V = lane.A2, lane.F2, lane.I2, lane.V
-    gather, scatter, move_along_pole = lane.gather, lane.scatter, retraction.move_along_pole
-
-    @wp.kernel(module="unique", enable_backward=False)
-    def move_to_pole(x: F2, rows: I2, limits: F2, pole_point: int, here: A2, out: F2):
-        g, t = wp.tid()
-        for i in range(3):
-            here[g, i] = gather(x, rows, g, i)
-        move_along_pole(g, 0, 1, 2, pole_point, limits, V(1.0), here)
-        for i in range(3):
-            scatter(out, rows, g, i, here[g, i])
-
-    return move_to_pole
+# Along an Euler pole.
 
 
 def move_along_pole(x: np.ndarray, limits: np.ndarray, pole_point: int, lanes: int = 8) -> np.ndarray:
-    """Where the kernel places angles (B, 3)."""
+    """The kernel's angles (B, 3) at a point along the pole."""
     rows = lane_kernels.rows_of(len(x), lanes)
-    here = wp.zeros((len(rows), 3), dtype=kernels_for(lanes).lanes.V, device="cpu")
+    at = wp.zeros((len(rows), 3), dtype=kernels_for(lanes).lanes.V, device="cpu")
     out = wp.zeros(x.shape, dtype=float, device="cpu")
-    floats = [wp.array(a.astype(np.float32), dtype=float, device="cpu") for a in (x, limits)]
-    groups = wp.array(rows, dtype=int, ndim=2, device="cpu")
-    inputs = [floats[0], groups, floats[1], pole_point, here, out]
+    floats: list[Any] = [wp.array(a.astype(np.float32), dtype=float, device="cpu") for a in (x, limits)]
+    groups: Any = wp.array(rows, dtype=int, ndim=2, device="cpu")
+    inputs = [floats[0], groups, floats[1], pole_point, at, out]
     wp.launch_tiled(pole_kernel(lanes), dim=[len(rows)], inputs=inputs, block_dim=1, device="cpu")
     return out.numpy().astype(np.float64)
 
 
 @pytest.mark.parametrize("joint", [15, 20])
-def test_along_the_valley_a_rotation_at_the_pole_stays_the_same(joint: int) -> None:
+def test_moves_along_the_pole_keep_the_rotation(joint: int) -> None:
     """Within the limits, from end to end and in the middle; whole turns make no difference."""
     limits = dof_limits()[list(dofs_of_joint(joint))]
     source = np.random.default_rng(3)
-    inside = source.uniform(*limits.T, (40, 3))
+    inside = source.uniform(limits[:, 0], limits[:, 1], (40, 3))
     inside[:, 1] = np.where(np.arange(40) % 2, 1, -1) * pi / 2
     shift = source.uniform(-2, 2, (40, 1)) * np.stack((np.ones(40), np.zeros(40), np.sign(inside[:, 1])), 1)
     x = inside + shift + 2 * pi * source.integers(-1, 2, (40, 3)) * [1, 0, 1]
-    places = [move_along_pole(x, limits, pole_point) for pole_point in range(3)]
-    for moved in places:
+    moved_to = [move_along_pole(x, limits, pole_point) for pole_point in range(3)]
+    for moved in moved_to:
         assert (moved > limits[:, 0] - 1e-6).all() and (moved < limits[:, 1] + 1e-6).all()
         turned = Rotation.from_euler("xyz", moved).inv() * Rotation.from_euler("xyz", inside)
         assert turned.magnitude().max() < 1e-5
-    low, high, middle = places
+    low, high, middle = moved_to
     assert np.abs(middle - (low + high) / 2).max() < 1e-5 and (high[:, 2] >= low[:, 2]).all()
-    for end in (low, high):  # nothing further along is within the limits
+    for end in (low, high):  # beyond it is outside the limits
         assert (np.abs(end[:, [0, 2], None] - limits[[0, 2]]) < 1e-5).any((1, 2)).all()

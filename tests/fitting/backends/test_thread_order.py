@@ -33,45 +33,45 @@ _TID = re.compile(r"^( +)([gc], t = wp\.tid\(\))$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Turned(Backend):
-    """One person a group, whose threads run in the reverse order."""
+class ReversedThreads(Backend):
+    """One person per group, by threads in the reverse order."""
 
     package: Any = None
 
     @property
     def kernels(self) -> Any:
-        """The kernels made for it."""
+        """The kernels with reversed threads."""
         return self.package
 
 
 @pytest.fixture(scope="module")
-def turned(tmp_path_factory: pytest.TempPathFactory) -> Turned:
+def reversed_threads(tmp_path_factory: pytest.TempPathFactory) -> ReversedThreads:
     folder, count = tmp_path_factory.mktemp("kernels"), 0
     for file in Path(kernels.__file__).parent.glob("*.py"):
-        text, found = _TID.subn(r"\1\2\n\1t = wp.block_dim() - 1 - t", file.read_text(encoding="utf-8"))
+        text, replaced = _TID.subn(r"\1\2\n\1t = wp.block_dim() - 1 - t", file.read_text(encoding="utf-8"))
         (folder / file.name).write_text(text, encoding="utf-8")
-        count += found
+        count += replaced
     assert count >= 8
-    package = _Kernels("skelfit.fitting.backends.kernels.turned_1")
+    package = _Kernels("skelfit.fitting.backends.kernels.reversed_1")
     package.__path__ = [str(folder)]
     package.LANES = 1
     sys.modules[package.__name__] = package
-    like = make_backend("cpu", 1, THREADS)
-    return Turned(**{f.name: getattr(like, f.name) for f in fields(Backend)}, package=package)
+    base = make_backend("cpu", 1, THREADS)
+    return ReversedThreads(**{f.name: getattr(base, f.name) for f in fields(Backend)}, package=package)
 
 
-def test_the_order_of_threads_changes_no_bit(turned: Turned, models: ModelSet) -> None:
+def test_the_order_of_threads_changes_no_bit(reversed_threads: ReversedThreads, models: ModelSet) -> None:
     config = load_pipeline(PIPELINES.find("hmr-skel")).fit
     labels = make_labels(2, "neutral")["extreme"]
     usual = make_backend("cpu", 1, 1)
-    expected, found = (
+    expected, replaced = (
         Fitter(models, config, backend=b).fit("neutral", labels.pose, labels.betas, labels.transl)
-        for b in (usual, turned)
+        for b in (usual, reversed_threads)
     )
-    assert_same_bits(found, expected)
+    assert_same_bits(replaced, expected)
     # And with free betas beside a free root.
     skel = SkelModel(models.skel_of("male"))
     out = skel.forward(skel.shape(expected.betas), expected.poses, expected.trans)
-    one, other = (MeshFitter(skel, config, backend=b).fit(out.vertices) for b in (usual, turned))
+    one, other = (MeshFitter(skel, config, backend=b).fit(out.vertices) for b in (usual, reversed_threads))
     for f in fields(one):
         assert torch.equal(getattr(one, f.name), getattr(other, f.name)), f.name

@@ -1,4 +1,4 @@
-"""The vertex passes of the lane kernels: the sums that plain float64 loops over vertices give."""
+"""The vertex passes against plain float64 sums over vertices."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -90,12 +90,12 @@ def people_of(x: Any, rows: np.ndarray) -> np.ndarray:
 
 
 def whole(rows: np.ndarray, lanes: int) -> np.ndarray:
-    """People in groups of lanes, the last one again and again until the last group is whole."""
+    """People in groups of lanes; the last person repeats until the last group is whole."""
     return rows[np.arange(-(-len(rows) // lanes) * lanes).clip(max=len(rows) - 1)].reshape(-1, lanes)
 
 
 def skinned(people: SkinnedPeople, lanes: int, rows: np.ndarray) -> Any:
-    """What a pass reads and, of joints, writes first."""
+    """The inputs of a pass; transforms and coefficients are written by the pass."""
     at, groups = kernels_for(lanes).skinning.SkinInputs(), len(rows)
     at.coefficients = unwritten(lanes, groups, people.coefficients.shape[1])
     at.transforms = unwritten(lanes, groups, 24, 12)
@@ -105,7 +105,7 @@ def skinned(people: SkinnedPeople, lanes: int, rows: np.ndarray) -> Any:
 
 
 def unwritten(lanes: int, *shape: int) -> Any:
-    """Lane vectors; of any number, as kernels are to write all that they leave."""
+    """Lane vectors filled with a number that kernels have to overwrite."""
     return wp.full(shape, value=kernels_for(lanes).lanes.V(7.0), dtype=kernels_for(lanes).lanes.V)
 
 
@@ -117,7 +117,7 @@ def run(
     rows: np.ndarray | None = None,
     chunk: int = 3,
 ) -> Arrays:
-    """All passes over people's skins: what each gives, (B, ...)."""
+    """All passes over people's skins: the results of each, (B, ...)."""
     rows = whole(np.arange(len(people.q)) if rows is None else rows, lanes)
     kernels, groups = kernels_for(lanes), len(rows)
     at, joints = skinned(people, lanes, rows), len(tables.joints)
@@ -157,7 +157,7 @@ def run(
         inputs = [tables.skin, at, posing, chunk, scratch, *results]
         wp.launch_tiled(kernel, dim=[chunks], inputs=inputs, block_dim=threads, device="cpu")
 
-    sums = {}
+    sums: Arrays = {}
     launch(kernels.moments.moments, out)
     sums |= {name: people_of(getattr(out, name), rows) for name in shapes[out]}
     launch(kernels.betas_moments.shaped_moments, out, beta_moments)
@@ -182,7 +182,7 @@ def naive(people: SkinnedPeople, tables: SkinPlan) -> Arrays:
     blended = np.einsum("vj,bjx->bvx", weights, people.transforms).reshape(COUNT, -1, 3, 4)
     skin = np.einsum("bvrc,bvc->bvr", blended[..., :3], rest) + blended[..., 3]
     h = np.concatenate((rest, np.ones_like(rest[..., :1])), -1)[:, v]
-    residual, active = (skin - people.target)[:, v], weights[np.ix_(v, joints)]
+    residual, active = (skin - people.target)[:, v], weights[np.ix_(v, np.array(joints))]
     moves = np.einsum("bvrc,vck->bvrk", blended[:, v, :, :3], basis[v, :, 1 : 1 + BETAS])
     a, b = tables.pairs.T
     block = np.einsum("vp,bvx,bvy->bpxy", om[:, None] * active[:, a] * active[:, b], h, h, optimize=True)
@@ -218,12 +218,12 @@ def same(one: Arrays, other: Arrays, one_rows: Any = slice(None), other_rows: An
 
 @pytest.mark.parametrize("lanes", [1, 8, 16])
 @pytest.mark.parametrize("stage", [("all", "all", 8), ("lower_body", "lower_body", 16)])
-def test_passes_give_the_sums_of_their_definitions(lanes: int, stage: tuple[str, str, int]) -> None:
+def test_passes_agree_with_their_definitions(lanes: int, stage: tuple[str, str, int]) -> None:
     tables = plan(*stage)
     sums, expected = run(skinned_people(), tables, lanes), naive(skinned_people(), tables)
     for name, x in expected.items():
         assert sums[name].shape == x.shape
-        # Residuals of 20 mm are differences of places of a metre, which are known to half a micrometre.
+        # Residuals of 20 mm are differences of positions of about 1 m, which are known to half a micrometre.
         tolerance = 5e-5 if name in ("d", "residual") else 4e-6
         assert np.abs(sums[name] - x).max() < tolerance * np.abs(x).max(), name
 
@@ -240,7 +240,7 @@ def test_chunks_change_no_bit(lanes: int, chunk: int) -> None:
 
 
 @pytest.mark.parametrize("lanes", [8, 16])
-def test_company_changes_no_bit(lanes: int) -> None:
+def test_batches_change_no_bit(lanes: int) -> None:
     alone, rng = run(skinned_people(), plan(), lanes), np.random.default_rng(1)
     rows = np.concatenate((rng.permutation(COUNT), rng.integers(COUNT, size=9)))
     same(run(skinned_people(), plan(), lanes, rows=rows), alone)
@@ -249,7 +249,7 @@ def test_company_changes_no_bit(lanes: int) -> None:
 
 
 @pytest.mark.parametrize("broken", ["q", "target"])
-def test_a_broken_person_harms_no_other(broken: str) -> None:
+def test_a_person_that_is_not_finite_changes_no_other(broken: str) -> None:
     people, sick, well = skinned_people(), 5, np.delete(np.arange(COUNT), 5)
     target, q = people.target.copy(), people.q.copy()
     if broken == "target":
@@ -262,7 +262,7 @@ def test_a_broken_person_harms_no_other(broken: str) -> None:
 
 
 @pytest.mark.parametrize("lanes, threads", SHAPES)
-def test_target_skins_are_those_of_smpl(lanes: int, threads: int) -> None:
+def test_target_skins_agree_with_smpl(lanes: int, threads: int) -> None:
     model, rng = SmplModel(body()[0].smpl_of("neutral"), dtype=torch.float64), np.random.default_rng(2)
     pose, betas = (torch.tensor(rng.normal(0, s, (COUNT, *n))) for s, n in ((0.4, (24, 3)), (1, (10,))))
     rotation = torch.matrix_exp(
@@ -289,7 +289,7 @@ def test_target_skins_are_those_of_smpl(lanes: int, threads: int) -> None:
 
 
 def test_each_joint_is_a_pair_with_itself() -> None:
-    """Also one that holds none of the vertices: there the root's cells would have holes, which kernels read."""
+    """Also a joint that holds none of the vertices: kernels read all cells of the root."""
     plan = stage_skin(body()[1], "with_root", "all", 2000, SIZE)
     tree = make_tree("with_root", plan.pairs)
     assert {(k, k) for k in range(len(tree.joints))} <= {tuple(pair) for pair in plan.pairs.tolist()}

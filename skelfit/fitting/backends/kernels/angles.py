@@ -1,8 +1,8 @@
 """SKEL's joint angles from SMPL's local rotations, in closed form.
 
-The angles follow the rules of `fit/warm_start.py`. A rotation R that a ball joint with world axes d_0, d_1, d_2 (its
-DoFs' in the T-posed person, the columns of D) takes over is Rz(c) Ry(b) Rx(a) when seen in them, D^T R D. Of a joint
-with one axis u, the rotation's twist about u is taken: of a quaternion (w, v) the angle 2 atan2(v . u, w).
+The angles follow the rules of `start/warm_start.py`. A ball joint with world axes d_0, d_1, d_2 (its DoFs' in the
+T-posed person, the columns of D) takes a rotation R, seen in its axes, as Rz(c) Ry(b) Rx(a) = D^T R D. A joint with one
+axis u takes the twist of the rotation about u: of a quaternion (w, v) the angle 2 atan2(v . u, w).
 """
 
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
@@ -10,7 +10,7 @@ import warp as wp
 
 from skelfit.fitting.backends.body_tables import BodyTables
 from skelfit.fitting.backends.retraction_tables import BallTables
-from skelfit.fitting.start.angle_tables import Angles
+from skelfit.fitting.start.angle_tables import AngleTables
 
 from .joint_frames import JointFrames
 from .lanes import A2, A3, F2, V, angle_of, m, sine_and_cosine
@@ -34,16 +34,10 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.func
 def write_angles(
-    s: int,
-    t: int,
-    rotations: A3,
-    tables: Angles,
-    body: BodyTables,
-    balls: BallTables,
-    joints: JointFrames,
+    s: int, t: int, rotations: A3, tables: AngleTables, body: BodyTables, balls: BallTables, joints: JointFrames,
     q: A2,
-):
-    """SKEL's angles q (S, 46) of SMPL's local rotations, quaternions turns (S, 24, 4); the root's zero."""
+):  # fmt: skip
+    """SKEL's angles q (S, 46) of SMPL's local rotations (S, 24, 4), quaternions; 0 for the root."""
     for i in range(t, 3, wp.block_dim()):
         q[s, i] = V(0.0)
     for i in range(t, tables.arms.shape[0], wp.block_dim()):
@@ -62,11 +56,13 @@ def write_angles(
 
 
 @wp.func
-def _write_ankle(s: int, i: int, tables: Angles, body: BodyTables, joints: JointFrames, rotations: A3, q: A2):
-    """The ankle's twist, then that of the subtalar joint of what is left."""
+def _write_ankle(
+    s: int, i: int, tables: AngleTables, body: BodyTables, joints: JointFrames, rotations: A3, q: A2
+):
+    """The twist of the ankle; then the twist of the remainder in the subtalar joint."""
     rotation = quaternion_at(rotations, s, tables.ankles[i, 2])
     remainder = _write_twist(s, tables.ankles[i, 0], rotation, tables, joints, q)
-    # The subtalar axis is seen in the frame of the talus, where the ankle's is.
+    # The subtalar axis is given in the frame of the talus, as that of the ankle.
     r = _bone_rotation(s, tables.ankles[i, 3], body, joints)
     x = tables.subtalars[i, 0]
     y = tables.subtalars[i, 1]
@@ -79,13 +75,13 @@ def _write_ankle(s: int, i: int, tables: Angles, body: BodyTables, joints: Joint
 
 
 @wp.func
-def _write_angle(s: int, i: int, a: V, tables: Angles, q: A2):
+def _write_angle(s: int, i: int, a: V, tables: AngleTables, q: A2):
     q[s, i] = near_middle(a, tables.middle[i])
 
 
 @wp.func
 def _write_twist(
-    s: int, i: int, rotation: Quaternion, tables: Angles, joints: JointFrames, q: A2
+    s: int, i: int, rotation: Quaternion, tables: AngleTables, joints: JointFrames, q: A2
 ) -> Quaternion:
     """Write the angle of DoF i, the twist of a rotation about its axis; returns the rotation without it."""
     x = joints.axes[s, i, 0]
@@ -113,7 +109,7 @@ def _ball_frame(s: int, j: int, balls: BallTables, joints: JointFrames) -> Matri
 
 @wp.func
 def _write_ball(s: int, j: int, rot: Matrix, balls: BallTables, joints: JointFrames, q: A2):
-    """The angles of ball joint j that turn it by a rotation of the T-posed person."""
+    """The angles of ball joint j for a rotation in the frame of the T-posed person."""
     a, b, c = angles_of(in_frame(_ball_frame(s, j, balls, joints), rot))
     hand = balls.hand[j]
     write_ball(s, j, hand * a, hand * b, hand * c, balls, q)
@@ -121,9 +117,9 @@ def _write_ball(s: int, j: int, rot: Matrix, balls: BallTables, joints: JointFra
 
 @wp.func
 def _write_shoulder(
-    s: int, i: int, tables: Angles, balls: BallTables, joints: JointFrames, rotations: A3, q: A2
+    s: int, i: int, tables: AngleTables, balls: BallTables, joints: JointFrames, rotations: A3, q: A2
 ):
-    """A shoulder blade moves little: it takes what its limits allow, the humerus takes the rest."""
+    """The scapula moves little: it takes what its limits allow, and the humerus takes the rest."""
     scapula = tables.arms[i, 0]
     collar = quaternion_at(rotations, s, tables.arms[i, 2])
     _write_ball(s, scapula, matrix_of(collar), balls, joints, q)
@@ -147,7 +143,7 @@ def _write_shoulder(
 
 @wp.func
 def _write_forearm(
-    s: int, i: int, tables: Angles, body: BodyTables, joints: JointFrames, rotations: A3, q: A2
+    s: int, i: int, tables: AngleTables, body: BodyTables, joints: JointFrames, rotations: A3, q: A2
 ):
     """Flexion of the elbow, then pro_sup about y, then the hand about x and z, all in the forearm's frame."""
     elbow = quaternion_at(rotations, s, tables.arms[i, 4])
@@ -167,7 +163,7 @@ def _write_forearm(
 
 @wp.func
 def _same_for_all(x: F2, i: int) -> Matrix:
-    """The same matrix x[i] (9,) for all."""
+    """The matrix x[i] (9,) in every lane."""
     r = Matrix()
     for k in range(9):
         r[k] = V(x[i, k])
@@ -176,7 +172,7 @@ def _same_for_all(x: F2, i: int) -> Matrix:
 
 @wp.func
 def _bone_rotation(s: int, j: int, body: BodyTables, joints: JointFrames) -> Matrix:
-    """The smallest rotation from the template's bone to the person's: see `shape.py`."""
+    """The smallest rotation from the template's bone to the person's: see `rest_joints.py`."""
     x = body.directions[j, 0]
     y = body.directions[j, 1]
     z = body.directions[j, 2]

@@ -1,9 +1,9 @@
-"""The vertex pass of a stage whose betas are free: the moments, and how betas move the skin around the same transforms.
+"""The vertex pass of a stage with free betas: the moments, and how betas move the skin around the same transforms.
 
-Let f_k be what beta k moves a posed vertex by, the joints held: f_k = (sum_j w_j R_j) s_k with the shape component
-s_k. Beside the sums of `moments`, with the same weights om, residuals r and h = [v_rest; 1],
+Beta k, with the joints held, moves a posed vertex by f_k = (sum_j w_j R_j) s_k, with the shape component s_k. Beside
+the sums of `moments`, with the same weights om, residuals r and h = [v_rest; 1],
 
-    lever_jk = sum om w_j f_k h^T  (3 x 4),    products_kl = sum om f_k f_l,    pull_k = sum om f_k r.
+    cross_jk = sum om w_j f_k h^T  (3 x 4),    products_kl = sum om f_k f_l,    residual_k = sum om f_k r.
 """
 
 import warp as wp
@@ -20,7 +20,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.struct
 class BetaMoments:
-    """How K betas move the skin of G groups."""
+    """Moments of the motion of the skin by K betas, of G groups."""
 
     betas: A2  # (G, K) of the pass
     cross: A4  # (G, J, 12, K) row by row
@@ -59,7 +59,7 @@ def _turned_row(skin: SkinTables, people: SkinInputs, g: int, v: int, r: int):
 
 @wp.func
 def _move_block(skin: SkinTables, people: SkinInputs, g: int, b: int, s: int, t: int, scratch: SkinScratch):
-    """What betas move the vertices of block b by, into room."""
+    """f of the vertices of block b, into scratch."""
     begin = b * skin.size
     for i in range(t, vertices_of(skin, b), wp.block_dim()):
         quad = (begin + i) // 4
@@ -73,7 +73,7 @@ def _move_block(skin: SkinTables, people: SkinInputs, g: int, b: int, s: int, t:
 
 @wp.func
 def _add_cross(skin: SkinTables, g: int, e: int, k: int, s: int, scratch: SkinScratch, out: BetaMoments):
-    """The lever of one joint and beta k."""
+    """`cross` of one joint and beta k."""
     ax = V()
     ay = V()
     az = V()
@@ -115,7 +115,7 @@ def _add_cross(skin: SkinTables, g: int, e: int, k: int, s: int, scratch: SkinSc
 
 @wp.func
 def _add_row(g: int, j: int, r: int, k: int, x: V, y: V, z: V, h: V, out: BetaMoments):
-    """Add to the row of a lever that starts at r."""
+    """Add to the row of `cross` that starts at r."""
     out.cross[g, j, r, k] = out.cross[g, j, r, k] + x
     out.cross[g, j, r + 1, k] = out.cross[g, j, r + 1, k] + y
     out.cross[g, j, r + 2, k] = out.cross[g, j, r + 2, k] + z
@@ -124,7 +124,7 @@ def _add_row(g: int, j: int, r: int, k: int, x: V, y: V, z: V, h: V, out: BetaMo
 
 @wp.func
 def _add_residual(skin: SkinTables, g: int, b: int, k: int, s: int, scratch: SkinScratch, out: BetaMoments):
-    """The pull of beta k."""
+    """`residual` of beta k."""
     begin = b * skin.size
     total = V()
     for v in range(vertices_of(skin, b)):
@@ -196,7 +196,7 @@ def shaped_moments(
     skin: SkinTables, people: SkinInputs, posing: PoseInputs, chunk: int, scratch: SkinScratch, out: SkinMoments,
     beta_moments: BetaMoments
 ):  # fmt: skip
-    """As `moments.moments`, and the levers."""
+    """As `moments.moments`, and the moments of betas."""
     c, t = wp.tid()
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])

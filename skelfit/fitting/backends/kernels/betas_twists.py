@@ -1,10 +1,10 @@
 """How betas move a posed body: the twists of the skinning transforms.
 
-A beta moves the joints at rest, and with them the bone vectors that the joint frames follow. A frame's turn n (see
-`shape`) changes with the bone's direction b by theta = b x db - (n . db) / (1 + c) b. Turning joint j's frame by theta
-turns its DoFs' axes, so that its global rotation G_j turns by w_j = w_parent + (G_parent - G_j) theta. The rest is the
-chain rule: what slides with a length of spine or thorax does so in proportion, so that its change is found from where
-the joints are.
+A beta moves the joints at rest, and with them the bone vectors that the joint frames follow. The rotation n of a frame
+(see `rest_joints`) changes with the bone's direction b by theta = b x db - (n . db) / (1 + c) b. If the frame of joint
+j turns by theta, so do the axes of its DoFs, and its global rotation G_j turns by w_j = w_parent + (G_parent - G_j)
+theta. The rest is the chain rule. A slide is proportional to a length of spine or thorax, so its change follows from
+the positions of the joints.
 """
 
 import warp as wp
@@ -25,19 +25,19 @@ K: int = NUM_BETAS
 
 @wp.struct
 class BetaTwists:
-    """Of each slot, what a beta changes; entry K r + k of 3 K is component r of beta k."""
+    """Derivatives with respect to K betas, for each slot; entry K r + k of 3 K is component r of beta k."""
 
     bones: A3  # (S, 24, 7) direction of the bone, n / (1 + c), and one over the length, 1/m
     spins: A3  # (S, 24, 3 K) rad per beta, of the joint frames
     lengths: A3  # (S, 5, K) m per beta: the three of the spine, width and height of the thorax
-    slides: A3  # (S, 5, 3) how far spine joints and scapulae slide, in the parent, over the length that they go with
+    slides: A3  # (S, 5, 3) slides of spine joints and scapulae, in the parent, per length that scales them
     velocity: A3  # (S, 24, 3 K) m per beta, of the joints
     # (S, 24, 6 K) omega and v, rad and m per beta: a joint's transform A changes by dA = [omega]x A + [0 | v]
     twist: A3
 
 
 def make_beta_twists(slots: int, device: str) -> BetaTwists:
-    """Room for so many groups at a time."""
+    """Scratch for so many groups at a time."""
     twists = BetaTwists()
     for name, rows, columns in (
         ("bones", NUM_JOINTS, 7), ("spins", NUM_JOINTS, 3 * K), ("lengths", 5, K), ("slides", 5, 3),
@@ -81,7 +81,7 @@ def _write_bone(s: int, j: int, body: BodyTables, joints: JointFrames, twists: B
 
 @wp.func
 def _stretch(s: int, i: int, k: int, body: BodyTables, joints: JointFrames) -> V:
-    """What beta k changes of length i of `Sway.lengths`."""
+    """The derivative of length i of `BetaTwists.lengths` by beta k."""
     speed = V()
     if i < 3:
         j = wp.static(LUMBAR) + i
@@ -102,7 +102,7 @@ def _stretch(s: int, i: int, k: int, body: BodyTables, joints: JointFrames) -> V
 
 @wp.func
 def _spin(s: int, j: int, k: int, body: BodyTables, twists: BetaTwists):
-    """What beta k turns of joint j's frame."""
+    """The rotation of joint j's frame by beta k."""
     x = V()
     y = V()
     z = V()
@@ -115,7 +115,7 @@ def _spin(s: int, j: int, k: int, body: BodyTables, twists: BetaTwists):
         b2 = twists.bones[s, j, 2]
         along = b0 * u + b1 * v + b2 * w
         over = twists.bones[s, j, 6]
-        d0 = m(V(u) - m(b0, along), over)  # what is left of the bone's change, across it
+        d0 = m(V(u) - m(b0, along), over)  # the change of the bone, across it
         d1 = m(V(v) - m(b1, along), over)
         d2 = m(V(w) - m(b2, along), over)
         back = m(twists.bones[s, j, 3], d0) + m(twists.bones[s, j, 4], d1) + m(twists.bones[s, j, 5], d2)
@@ -129,7 +129,7 @@ def _spin(s: int, j: int, k: int, body: BodyTables, twists: BetaTwists):
 
 @wp.func
 def shape_twists(s: int, t: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
-    """Fill the twists of a slot that is posed and whose `shape_speeds` are known; the angles are held."""
+    """Fill the twists of a posed slot after `shape_speeds`; the angles are held."""
     for i in range(t, 15, wp.block_dim()):
         _write_slide(s, i // 3, i % 3, body, joints, twists)
     sync()
@@ -147,7 +147,7 @@ def shape_twists(s: int, t: int, body: BodyTables, joints: JointFrames, twists: 
 
 @wp.func
 def _write_slide(s: int, i: int, r: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
-    """Component r of slide i: the joint's place in its parent, less its offset; over the length that it goes with."""
+    """Component r of slide i: the joint's position in its parent, less its offset, over the length that scales it."""
     joint = wp.static(LUMBAR) + i
     if i == 3:
         joint = wp.static(SCAPULA_R)
@@ -157,7 +157,7 @@ def _write_slide(s: int, i: int, r: int, body: BodyTables, joints: JointFrames, 
     x = -joints.offsets[s, joint, r]
     for c in range(3):
         x += m(joints.rot[s, up, 3 * c + r], joints.pos[s, joint, c] - joints.pos[s, up, c])
-    length = joints.thorax[s, r % 2]  # sideways and forward with the width, upward with the height
+    length = joints.thorax[s, r % 2]  # the width scales sideways and forward, the height upward
     if i < 3:
         length = joints.spine[s, i]
     twists.slides[s, i, r] = wp.cw_div(x, length)
@@ -167,7 +167,7 @@ def _write_slide(s: int, i: int, r: int, body: BodyTables, joints: JointFrames, 
 def _move_root(
     s: int, j: int, first: int, step: int, body: BodyTables, joints: JointFrames, twists: BetaTwists
 ):
-    """The root turns about itself, as far as its frame does; for the betas from first on, in steps."""
+    """The root turns about itself, with its frame; for the betas from first on, in steps."""
     for k in range(first, wp.static(K), step):
         for r in range(3):
             turn = twists.spins[s, j, wp.static(K) * r + k]
@@ -179,7 +179,7 @@ def _move_root(
 
 @wp.func
 def _move(s: int, j: int, first: int, step: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
-    """A joint's motion from its parent's, row by row; for the betas from first on, in steps."""
+    """The motion of a joint from that of its parent, row by row; for the betas from first on, in steps."""
     up = body.parents[j]
     for r in range(3):
         a = (r + 1) % 3
@@ -217,7 +217,7 @@ def _move_slide(
     s: int, j: int, up: int, slide: int, wide: int, high: int, first: int, step: int, joints: JointFrames,
     twists: BetaTwists
 ):  # fmt: skip
-    """Add to a joint's motion how its slide changes: sideways and forward with one length, upward with another."""
+    """Add the change of a joint's slide: sideways and forward with one length, upward with another."""
     for r in range(3):
         across_x = m(joints.rot[s, up, 3 * r], twists.slides[s, slide, 0])
         across_z = m(joints.rot[s, up, 3 * r + 2], twists.slides[s, slide, 2])
@@ -230,7 +230,7 @@ def _move_slide(
 
 @wp.func
 def _twist(s: int, j: int, first: int, step: int, body: BodyTables, joints: JointFrames, twists: BetaTwists):
-    """The velocity that a joint's transform gives to the origin, from its joint's motion."""
+    """The velocity of the origin under a joint's transform, from the motion of the joint."""
     for r in range(3):
         a = (r + 1) % 3
         b = (r + 2) % 3

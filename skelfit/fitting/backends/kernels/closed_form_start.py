@@ -1,7 +1,7 @@
-"""Where a fit starts: SMPL's joints posed as a label says, and SKEL's betas and angles in closed form from it.
+"""The start of a fit from a label: SMPL's joints posed, and SKEL's betas and angles in closed form.
 
-SMPL is posed without its root's rotation, which puts people into the frame that they are fitted in. A SMPL joint's
-rotation vector v is a unit quaternion; its matrix R_j turns all below it, and its skin is moved by [R | p - R J].
+SMPL is posed without the rotation of its root, in the canonical frame of the fit. The rotation vector of a SMPL joint
+is a unit quaternion here; the joint's matrix R_j turns its subtree, and the skin is moved by [R | p - R J].
 """
 
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
@@ -10,7 +10,7 @@ import warp as wp
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS
 from skelfit.fitting.backends.body_tables import BodyTables
 from skelfit.fitting.backends.retraction_tables import BallTables
-from skelfit.fitting.start.warm_start_tables import Start
+from skelfit.fitting.start.warm_start_tables import WarmStartTables
 
 from .angles import write_angles
 from .joint_frames import JointFrames
@@ -23,7 +23,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.struct
 class StartScratch:
-    """Scratch of each slot s, in which one group is worked on at a time."""
+    """The labels and the start of a group, for each of S slots."""
 
     smpl_betas: A2  # (S, 10) SMPL's betas
     betas: A2  # (S, 10) SKEL's
@@ -33,7 +33,7 @@ class StartScratch:
 
 
 def make_start_scratch(slots: int, device: str) -> StartScratch:
-    """Room for so many groups at a time."""
+    """Scratch for so many groups at a time."""
     scratch = StartScratch()
     for name, shape in (
         ("smpl_betas", (10,)),
@@ -48,23 +48,13 @@ def make_start_scratch(slots: int, device: str) -> StartScratch:
 
 @wp.kernel
 def start(
-    pose: F2,
-    smpl_betas: F2,
-    rows: I2,
-    tables: Start,
-    body: BodyTables,
-    balls: BallTables,
-    joints: JointFrames,
-    scratch: StartScratch,
-    transforms: A3,
-    coefficients: A2,
-    betas: F2,
-    q: F2,
-):
-    """The start of groups of people, from labels: pose (B, 72) rad, rotation vectors, and SMPL's betas given (B, 10).
+    pose: F2, smpl_betas: F2, rows: I2, tables: WarmStartTables, body: BodyTables, balls: BallTables,
+    joints: JointFrames, scratch: StartScratch, transforms: A3, coefficients: A2, betas: F2, q: F2,
+):  # fmt: skip
+    """The start of people of rows (G, L), from labels: pose (B, 72) rad, rotation vectors, and smpl_betas (B, 10).
 
-    Fills of each group of rows (G, L): of SMPL the transforms (G, 24, 12) and the coefficients (G, 218) [1, betas,
-    R - I of joints 1 .. 23]; of SKEL betas (B, 10) and angles q (B, 46), those of the root zero. balls: of all DoFs.
+    Writes of SMPL the transforms (G, 24, 12) and the coefficients (G, 218) [1, betas,
+    R - I of joints 1 .. 23]; of SKEL betas (B, 10) and angles q (B, 46), 0 for the root. balls: of all DoFs.
     """
     g, t = wp.tid()
     s = g % scratch.q.shape[0]
@@ -109,7 +99,7 @@ def _write_coefficients(s: int, t: int, g: int, scratch: StartScratch, coefficie
 
 
 @wp.func
-def _pose_smpl(s: int, t: int, g: int, tables: Start, scratch: StartScratch, transforms: A3):
+def _pose_smpl(s: int, t: int, g: int, tables: WarmStartTables, scratch: StartScratch, transforms: A3):
     """[R | p - R J] of SMPL's joints, one depth after the other; the root's R is the identity."""
     for depth in range(tables.level.shape[0] - 1):
         for i in range(tables.level[depth] + t, tables.level[depth + 1], wp.block_dim()):
@@ -118,7 +108,7 @@ def _pose_smpl(s: int, t: int, g: int, tables: Start, scratch: StartScratch, tra
 
 
 @wp.func
-def _pose_joint(s: int, g: int, j: int, tables: Start, scratch: StartScratch, transforms: A3):
+def _pose_joint(s: int, g: int, j: int, tables: WarmStartTables, scratch: StartScratch, transforms: A3):
     up = tables.parents[j]
     r = Matrix()
     if up < 0:

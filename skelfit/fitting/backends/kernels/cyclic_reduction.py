@@ -1,23 +1,23 @@
-"""Chains of frames as one system of linear equations, block tridiagonal, by cyclic reduction.
+"""Chains of frames as one block-tridiagonal system of linear equations, solved by cyclic reduction.
 
-Of each frame f: a symmetric matrix D_f (n, n), the coupling E_f = H[f, next] to the frame after it, and a right side
-r_f. The equations are E_p^T x_p + D_f x_f + E_f x_q = r_f, with p the frame before f, and q the one after it.
+Each frame f has a symmetric matrix D_f (n, n), the coupling E_f = H[f, next] to the frame after it, and a right side
+r_f. With p the frame before f and q the frame after it, the equations are E_p^T x_p + D_f x_f + E_f x_q = r_f.
 
-Every second frame of a chain is eliminated at once, then every second one of those that are left, until one is left.
-With D_f = U^T U, the eliminated frame has
+Every second frame of a chain is eliminated at once, then every second one of the rest, until one is left. With
+D_f = U^T U, the eliminated frame has
 
     W_l = U^-T E_p^T,   W_r = U^-T E_f,   y = U^-T r_f,
 
-and its neighbours, which then are each other's, get
+and its neighbours, which become adjacent, are updated:
 
     D_p -= W_l^T W_l,   D_q -= W_r^T W_r,   E_p = -W_l^T W_r,   r_p -= W_l^T y,   r_q -= W_r^T y.
 
-Back again, x_f = U^-1 (y - W_l x_p - W_r x_q). Both neighbours of a frame change it: `eliminate` does what concerns the
-frame before an eliminated one, `pass_on` what concerns the frame after it, so that no two groups write the same and the
+Back substitution gives x_f = U^-1 (y - W_l x_p - W_r x_q). Both neighbours of a frame update it: `eliminate` updates
+the frame before an eliminated one, `update_after` the frame after it. So no two groups write the same numbers, and the
 order of sums is fixed.
 
-A pivot is no less than a small share of its diagonal entry, so that U exists of any finite matrix; that is more damping
-where rounding has left nothing.
+A pivot is at least a small share of its diagonal entry, so that U exists for any finite matrix. This damps variables
+that have no curvature left after rounding.
 """
 
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
@@ -35,7 +35,7 @@ _TINY = 1.0e-30
 
 @wp.struct
 class ChainSystem:
-    """Of N frames; the solver uses up all but x."""
+    """The equations of N frames; the solver overwrites all but x."""
 
     matrix: F3  # (N, n, n) D, upper triangle
     coupling: F3  # (N, n, n) E
@@ -45,7 +45,7 @@ class ChainSystem:
 
 @wp.struct
 class ChainFactors:
-    """Of eliminated frames, in groups (G, L)."""
+    """The factors of eliminated frames, in G groups."""
 
     upper: A3  # (G, n, n) U
     before: A3  # (G, n, n) W_l
@@ -54,7 +54,7 @@ class ChainFactors:
 
 
 def make_chain_system(frames: int, n: int, device: str) -> Any:
-    """Room for so many frames of n variables."""
+    """Scratch for so many frames of n variables."""
     system = ChainSystem()
     system.matrix, system.coupling = (wp.empty((frames, n, n), dtype=float, device=device) for _ in range(2))
     system.right, system.x = (wp.empty((frames, n), dtype=float, device=device) for _ in range(2))
@@ -62,7 +62,7 @@ def make_chain_system(frames: int, n: int, device: str) -> Any:
 
 
 def make_chain_factors(groups: int, n: int, device: str) -> Any:
-    """Room for so many groups."""
+    """Scratch for so many groups."""
     factors = ChainFactors()
     for name in ("upper", "before", "after"):
         setattr(factors, name, wp.empty((groups, n, n), dtype=V, device=device))
@@ -83,7 +83,7 @@ def entry(x: F3, frames: I2, g: int, i: int, j: int) -> V:
 
 @wp.func
 def _coupling(x: F3, frames: I2, after: I2, g: int, i: int, j: int) -> V:
-    """x[frame, i, j] of each lane; 0 where nothing comes after the frame: that may be coupled to one that is held."""
+    """x[frame, i, j] of each lane; 0 where the chain ends: that frame may be coupled to a frame that is held."""
     r = V()
     for k in range(wp.static(L)):
         if after[g, k] >= 0:
@@ -120,17 +120,10 @@ def _write_vector_entry(x: F2, frames: I2, g: int, i: int, a: V):
 
 @wp.func
 def _load(
-    e: int,
-    t: int,
-    g: int,
-    n: int,
-    frames: I2,
-    before: I2,
-    after: I2,
-    system: ChainSystem,
+    e: int, t: int, g: int, n: int, frames: I2, before: I2, after: I2, system: ChainSystem,
     factors: ChainFactors,
-):
-    """The frames of group g and their couplings, into place e."""
+):  # fmt: skip
+    """Read the frames of group g and their couplings into factors e."""
     for i in range(t, n, wp.block_dim()):
         for j in range(i, n):
             factors.upper[e, i, j] = entry(system.matrix, frames, g, i, j)
@@ -144,11 +137,11 @@ def _load(
 
 @wp.func
 def _factor(e: int, t: int, n: int, u: A3):
-    """U of the matrix u[e], in its place."""
+    """Replace the matrix u[e] by its U."""
     for i in range(n):
         least = wp.static(_PIVOT) * wp.abs(u[e, i, i]) + V(wp.static(_TINY))
         sync()
-        # Four columns at a time: what row k of U has in column i is read once for all of them.
+        # Four columns at a time share one read of U[k, i].
         for b in range(t, (n - i + 3) / 4, wp.block_dim()):
             j = i + 4 * b
             j1 = wp.min(j + 1, n - 1)
@@ -224,17 +217,8 @@ def _substitute_one(e: int, j: int, n: int, u: A3, x: A3):
 
 
 @wp.func
-def _product(e: int, i: int, j: int, n: int, one: A3, two: A3) -> V:
-    """(one^T two)[i, j] of place e."""
-    total = V()
-    for k in range(n):
-        total += m(one[e, k, i], two[e, k, j])
-    return total
-
-
-@wp.func
-def _four_products(e: int, i: int, j: int, n: int, one: A3, two: A3):
-    """(one^T two)[i, j .. j + 3]; beyond the last column, that again."""
+def _four_products(e: int, i: int, j: int, n: int, left: A3, right: A3):
+    """(one^T two)[i, j .. j + 3]; the last column again beyond it."""
     j1 = wp.min(j + 1, n - 1)
     j2 = wp.min(j + 2, n - 1)
     j3 = wp.min(j + 3, n - 1)
@@ -243,11 +227,11 @@ def _four_products(e: int, i: int, j: int, n: int, one: A3, two: A3):
     e2 = V()
     e3 = V()
     for k in range(n):
-        a = one[e, k, i]
-        e0 += m(a, two[e, k, j])
-        e1 += m(a, two[e, k, j1])
-        e2 += m(a, two[e, k, j2])
-        e3 += m(a, two[e, k, j3])
+        a = left[e, k, i]
+        e0 += m(a, right[e, k, j])
+        e1 += m(a, right[e, k, j1])
+        e2 += m(a, right[e, k, j2])
+        e3 += m(a, right[e, k, j3])
     return e0, e1, e2, e3
 
 
@@ -260,7 +244,7 @@ def _subtract_entry(frames: I2, g: int, i: int, j: int, a: V, system: ChainSyste
 def _subtract_square(
     e: int, t: int, g: int, n: int, frames: I2, w: A3, factors: ChainFactors, system: ChainSystem
 ):
-    """W^T W and W^T y off the matrix and the right side of frames (G, L)."""
+    """Subtract W^T W from the matrix and W^T y from the right side of frames (G, L)."""
     for i in range(t, n, wp.block_dim()):
         total = V()
         for k in range(n):
@@ -280,7 +264,7 @@ def _subtract_square(
 
 @wp.kernel
 def eliminate(first: int, frames: I2, before: I2, after: I2, system: ChainSystem, factors: ChainFactors):
-    """Eliminate frames (G, L), whose factors have their places from first on; before, after (G, L): -1 where none."""
+    """Eliminate frames (G, L) into factors from `first` on; before, after (G, L): their neighbours, -1: none."""
     g, t = wp.tid()
     e = first + g
     n = system.right.shape[1]
@@ -313,7 +297,7 @@ def eliminate(first: int, frames: I2, before: I2, after: I2, system: ChainSystem
 
 @wp.kernel
 def update_after(first: int, after: I2, system: ChainSystem, factors: ChainFactors):
-    """What eliminated frames do to those after them, (G, L)."""
+    """Update the frames (G, L) after eliminated ones."""
     g, t = wp.tid()
     n = system.right.shape[1]
     _subtract_square(first + g, t, g, n, after, factors.after, factors, system)
@@ -321,7 +305,7 @@ def update_after(first: int, after: I2, system: ChainSystem, factors: ChainFacto
 
 @wp.kernel
 def substitute(first: int, frames: I2, before: I2, after: I2, system: ChainSystem, factors: ChainFactors):
-    """x of frames (G, L), from those of their neighbours."""
+    """x of frames (G, L), from the x of their neighbours."""
     g, t = wp.tid()
     e = first + g
     n = system.right.shape[1]

@@ -1,9 +1,9 @@
-"""A damped Newton step for a group of people: factorise, substitute, promise.
+"""A damped Newton step for a group of people: factorise, substitute, predict the decrease.
 
-With the model M of the Hessian, E = M + bend the Hessian itself where it is wanted, and damping c, the step d solves
-(E + c diag M + floor) d = -g, by U^T U = matrix with U upper triangular. Where that matrix is not positive definite, M
-takes the place of E; where that is not either, d is the gradient scaled by the largest curvature. The decrease that d
-promises is -g . d - d . (E d) / 2.
+With M the Gauss-Newton matrix, C the second-order part of the Hessian, E = M + C (or M, if C is not wanted) and the
+damping c, the step d solves (E + c diag M + floor) d = -g, by U^T U = matrix with U upper triangular. If that matrix
+is not positive definite, M replaces E. If that one is not either, d is the gradient scaled by the largest curvature.
+The predicted decrease of d is -g . d - d . (E d) / 2.
 """
 
 from typing import Any
@@ -20,12 +20,12 @@ _TINY = 1.1754943508222875e-38
 
 @wp.struct
 class NewtonScratch:
-    """Of each slot S: what N variables need."""
+    """The equations of a step in N variables, for each of S slots."""
 
-    # Two buffers a slot, h = 2 s and 2 s + 1: where a person is, and where a step may lead.
+    # Two buffers a slot, h = 2 s and 2 s + 1: the accepted variables, and the trial.
     gradient: A2  # (2 S, N)
     hessian: A3  # (2 S, N, N) M, upper triangle
-    curvature: A3  # (2 S, N, N) what the Hessian is more, upper triangle
+    curvature: A3  # (2 S, N, N) C, upper triangle
     factor: A3  # (S, N, N) U
     row: A2  # (S, N) a row of U before it is scaled
     step: A2  # (S, N)
@@ -34,7 +34,7 @@ class NewtonScratch:
 
 
 def make_newton_scratch(slots: int, variables: int, device: str) -> Any:
-    """Room for so many groups."""
+    """Scratch for so many groups."""
     newton = NewtonScratch()
     for name in ("row", "step", "plain_step", "decrease_part"):
         setattr(newton, name, wp.zeros((slots, variables), dtype=V, device=device))
@@ -69,7 +69,7 @@ def _factor(
     """U of the damped matrix; returns 1 where it is positive definite."""
     definite = V(1.0)
     for i in range(n):
-        # Four columns at a time: what row k of U has in column i is read once for all of them.
+        # Four columns at a time share one read of U[k, i].
         for b in range(t, (n - i + 3) / 4, wp.block_dim()):
             j = i + 4 * b
             j1 = wp.min(j + 1, n - 1)
@@ -107,7 +107,7 @@ def _factor(
 
 @wp.func
 def _substitute(s: int, t: int, h: int, n: int, definite: V, newton: NewtonScratch, x: A2) -> V:
-    """x = -(U^T U)^-1 g; returns good where that is finite, else 0. `row` holds what is left of the right side."""
+    """x = -(U^T U)^-1 g; returns `definite` where x is finite, else 0. `row` holds the rest of the right side."""
     for i in range(t, n, wp.block_dim()):
         newton.row[s, i] = -newton.gradient[h, i]
     sync()
@@ -136,7 +136,7 @@ def _substitute(s: int, t: int, h: int, n: int, definite: V, newton: NewtonScrat
 
 @wp.func
 def damped_step(s: int, t: int, h: int, n: int, full_hessian: int, damping: V, newton: NewtonScratch) -> V:
-    """Write the step from buffer h; returns the promise. bent 0: without bend."""
+    """Write the step from buffer h; returns the predicted decrease. full_hessian 0: without C."""
     largest = largest_curvature(h, n, newton.hessian)
     floor = largest * wp.static(FLOOR) + V(wp.static(_TINY))
     exact = V(0.0)

@@ -1,6 +1,6 @@
-"""A step of frames that are tied to each other: what each frame is alone, and where the solution of all leads it.
+"""A step of frames that are tied to each other: the equations of each frame alone, and the move along the solution.
 
-Between `evaluate_frames` and `move_frames`, `ties` adds what ties them, and `tridiagonal` solves.
+Between `evaluate_frames` and `move_frames`, `temporal_terms` adds the ties and `cyclic_reduction` solves.
 """
 
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
@@ -33,7 +33,7 @@ def evaluate_frames(
     form: QuadraticForm, beta_terms: BetaTerms, scratch: VariableScratch, newton: NewtonScratch,
     sequences: SequenceTerms, system: ChainSystem,
 ):  # fmt: skip
-    """Value, gradient and matrix of frames of rows (G, L), each alone; places: as `solve` has them."""
+    """Value, gradient and matrix of frames of rows (G, L), each alone; pass_rows: as in `solve`."""
     g, t = wp.tid()
     s = g % slots
     load_people(s, t, g, rows, rules, state, variables, joints, scratch)
@@ -60,7 +60,7 @@ def evaluate_frames(
 
 @wp.struct
 class FrameScratch:
-    """Scratch of each slot s."""
+    """The variables of a move, for each of S slots."""
 
     x: A2  # (S, n)
     step: A2  # (S, n)
@@ -68,7 +68,7 @@ class FrameScratch:
 
 
 def make_frame_scratch(slots: int, n: int, balls: int, device: str) -> FrameScratch:
-    """Room for so many groups at a time."""
+    """Scratch for so many groups at a time."""
     scratch = FrameScratch()
     for name, size in (("x", n), ("step", n), ("balls", balls)):
         setattr(scratch, name, wp.zeros((slots, size), dtype=V, device=device))
@@ -80,9 +80,9 @@ def move_frames(
     frames: I2, slots: int, max_step: float, variables: StageVariables, balls: BallTables, sequences: SequenceTerms,
     system: ChainSystem, q: F2, scratch: FrameScratch,
 ):  # fmt: skip
-    """Where the solution leads frames (G, L), and each one's part of what it promises, in sum -g . d - d . H d / 2.
+    """Move frames (G, L) along the solution d, and write each frame's part of the predicted decrease.
 
-    With H + C the damped matrix of all frames, that is (d . C d - g . d) / 2.
+    The decrease is -g . d - d . H d / 2. As (H + C) d = -g with the damping C, it equals (d . C d - g . d) / 2.
     """
     g, t = wp.tid()
     s = g % slots

@@ -1,7 +1,8 @@
-"""What the Hessian of the quadratic form is more than the Gauss-Newton matrix: 2 <slope, d2A>.
+"""The second-order part C of the Hessian: what it has beyond the Gauss-Newton matrix, 2 <slope, d2A>.
 
-Where DoF i acts from outside of DoF j, d2A is [omega_i]x dA_j, so that the entry of i and j is 2 omega_i . t_j with
-t_j = sum dA_j x slope over j's subtree: no more work than the gradient. The sliding of spine and scapulae bends too.
+If DoF i turns the axis of DoF j, then d2A is [omega_i]x dA_j, and the entry of i and j is 2 omega_i . t_j with
+t_j = sum dA_j x slope over the subtree of j: no more work than the gradient. The sliding of spine and scapulae has
+second derivatives of its own.
 """
 
 import warp as wp
@@ -21,15 +22,14 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 def curvature_column(
     s: int, h: int, j: int, variables: StageVariables, joints: JointFrames, form: QuadraticForm, curvature: A3
 ):
-    """What the Hessian is more than the matrix, for DoF j and all i that turn its axis: into bend[h, i, j], i <= j.
+    """The entries of C for DoF j and all DoFs i that turn its axis, into curvature[h, i, j], i <= j.
 
-    The entry is 2 omega_i . t_j, with t_j = sum dA_j x slope over j's subtree. Of one joint, i does not turn the
-    sliding that comes with j: there v_j is that of the turn alone.
+    If i and j belong to one joint, then i does not turn the sliding of j: v_j is then that of the rotation alone.
     """
     k = variables.owner[j]
     d = variables.dofs[j]
     joint = variables.joints[k]
-    trace = form.force_moment[s, k, 0] + form.force_moment[s, k, 4] + form.force_moment[s, k, 8]
+    trace = form.moment[s, k, 0] + form.moment[s, k, 4] + form.moment[s, k, 8]
     w0 = joints.omega[s, d, 0]
     w1 = joints.omega[s, d, 1]
     w2 = joints.omega[s, d, 2]
@@ -37,22 +37,13 @@ def curvature_column(
     f1 = form.force[s, k, 1]
     f2 = form.force[s, k, 2]
     x0 = (
-        m(form.force_moment[s, k, 0], w0)
-        + m(form.force_moment[s, k, 1], w1)
-        + m(form.force_moment[s, k, 2], w2)
-        - m(trace, w0)
+        m(form.moment[s, k, 0], w0) + m(form.moment[s, k, 1], w1) + m(form.moment[s, k, 2], w2) - m(trace, w0)
     )
     x1 = (
-        m(form.force_moment[s, k, 3], w0)
-        + m(form.force_moment[s, k, 4], w1)
-        + m(form.force_moment[s, k, 5], w2)
-        - m(trace, w1)
+        m(form.moment[s, k, 3], w0) + m(form.moment[s, k, 4], w1) + m(form.moment[s, k, 5], w2) - m(trace, w1)
     )
     x2 = (
-        m(form.force_moment[s, k, 6], w0)
-        + m(form.force_moment[s, k, 7], w1)
-        + m(form.force_moment[s, k, 8], w2)
-        - m(trace, w2)
+        m(form.moment[s, k, 6], w0) + m(form.moment[s, k, 7], w1) + m(form.moment[s, k, 8], w2) - m(trace, w2)
     )
     v0 = joints.v[s, d, 0]
     v1 = joints.v[s, d, 1]
@@ -93,16 +84,10 @@ def curvature_column(
 
 @wp.func
 def add_slide_curvature(
-    s: int,
-    h: int,
-    q: A2,
-    variables: StageVariables,
-    body: BodyTables,
-    joints: JointFrames,
-    form: QuadraticForm,
-    curvature: A3,
-):
-    """Add to bend[h] what the sliding offsets of joints bend; by one thread."""
+    s: int, h: int, q: A2, variables: StageVariables, body: BodyTables, joints: JointFrames,
+    form: QuadraticForm, curvature: A3,
+):  # fmt: skip
+    """Add the second derivatives of the sliding offsets to curvature[h]; by one thread."""
     for n in range(variables.num_slides):
         i = variables.slides[n, 1]
         j = variables.slides[n, 2]

@@ -1,9 +1,9 @@
-"""Where a person's joints stand and what each DoF moves: `body.kinematics` for a group of people.
+"""The forward kinematics of a group of people, and the twist of each DoF: `bodies.kinematics` in lanes.
 
 A joint's DoFs turn it one after the other, the last one outermost: its global rotation is that of its parent times
 R_last ... R_first. A DoF with world axis omega at a joint at p moves a point x of its subtree by omega x x + v with
-v = p x omega, to which the sliding of spine and scapulae adds. A spine segment of length l bent by an angle a is an
-arc: its end moves sideways by l (1 - cos a) / a and along by l sin a / a; a scapula slides on an ellipsoid.
+v = p x omega, plus the sliding of spine and scapulae. A spine segment of length l bent by an angle a is an arc: its end
+moves sideways by l (1 - cos a) / a and along by l sin a / a; a scapula slides on an ellipsoid.
 """
 
 from math import cos, pi
@@ -48,25 +48,25 @@ def scapula_side(j: int) -> int:
 
 @wp.func
 def lateral_flexion_dof(k: int) -> int:
-    """The DoF that bends a spine segment."""
+    """The DoF of the lateral flexion of a spine segment."""
     return wp.static(SPINE_BENDING[0]) + k * wp.static(SPINE_BENDING[1] - SPINE_BENDING[0])
 
 
 @wp.func
 def extension_dof(k: int) -> int:
-    """The DoF that extends a spine segment."""
+    """The DoF of the extension of a spine segment."""
     return wp.static(SPINE_EXTENSION[0]) + k * wp.static(SPINE_EXTENSION[1] - SPINE_EXTENSION[0])
 
 
 @wp.func
 def abduction_dof(k: int) -> int:
-    """The DoF that abducts a scapula."""
+    """The DoF of the abduction of a scapula."""
     return wp.static(ABDUCTION[0]) + k * wp.static(ABDUCTION[1] - ABDUCTION[0])
 
 
 @wp.func
 def elevation_dof(k: int) -> int:
-    """The DoF that elevates a scapula."""
+    """The DoF of the elevation of a scapula."""
     return wp.static(ELEVATION[0]) + k * wp.static(ELEVATION[1] - ELEVATION[0])
 
 
@@ -113,7 +113,7 @@ def arc_second_derivatives(a: V):
 
 @wp.func
 def slide(s: int, j: int, q: A2, spine: A2, thorax: A2):
-    """What the sliding of joint j adds to its offset, in its parent, m; spine (S, 3) and thorax (S, 2) are lengths."""
+    """The sliding of joint j, added to its offset, in its parent, m; spine (S, 3) and thorax (S, 2) are lengths."""
     x = V()
     y = V()
     z = V()
@@ -170,7 +170,7 @@ def _add_slide_derivatives(s: int, j: int, q: A2, joints: JointFrames, up: int):
 
 @wp.func
 def _attach_joint(s: int, j: int, q: A2, body: BodyTables, joints: JointFrames):
-    """Write where joint j stands, and its rotation before its own DoFs turn it: its parent's."""
+    """Write the position of joint j, and its rotation before its own DoFs: that of its parent."""
     x, y, z = slide(s, j, q, joints.spine, joints.thorax)
     x += joints.offsets[s, j, 0]
     y += joints.offsets[s, j, 1]
@@ -195,7 +195,7 @@ def _attach_joint(s: int, j: int, q: A2, body: BodyTables, joints: JointFrames):
 
 @wp.func
 def _turn(s: int, j: int, i: int, q: A2, joints: JointFrames):
-    """Write the twist of DoF i, then turn its joint j by it."""
+    """Write the twist of DoF i, then turn joint j by its angle."""
     x = joints.axes[s, i, 0]
     y = joints.axes[s, i, 1]
     z = joints.axes[s, i, 2]
@@ -232,7 +232,7 @@ def _turn(s: int, j: int, i: int, q: A2, joints: JointFrames):
 def pose(s: int, t: int, q: A2, body: BodyTables, joints: JointFrames):
     """Global rotations and positions of the joints, and the world twists of the DoFs, at angles q (S, 46) rad.
 
-    The person is moved by `place.trans`.
+    The whole person is moved by `joints.trans`.
     """
     for level in range(body.level.shape[0] - 1):
         for n in range(body.level[level] + t, body.level[level + 1], wp.block_dim()):
@@ -249,8 +249,7 @@ def pose(s: int, t: int, q: A2, body: BodyTables, joints: JointFrames):
 def slide_second_derivative(s: int, p: int, q: A2, body: BodyTables, joints: JointFrames):
     """The second derivative, in the world, of the sliding offset with respect to pair p of kinematics.SLIDE_PAIRS.
 
-    These are the bendings, the extensions, the abductions and the elevations, each with itself, then elevation with
-    abduction.
+    The pairs: lateral flexion, extension, abduction, elevation, each with itself, then elevation with abduction.
     """
     x = V()
     y = V()

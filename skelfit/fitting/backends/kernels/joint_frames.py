@@ -1,4 +1,4 @@
-"""Where the joints of a group of people are, at rest and posed: room that the kernels of a pass fill and read."""
+"""The joints of a group of people, at rest and posed: scratch of the kernels of a pass."""
 
 import warp as wp
 
@@ -9,10 +9,10 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.struct
 class JointFrames:
-    """Of each slot s, in which one group is worked on at a time. The T-posed frame and the world: x left, y up."""
+    """For each of S slots. The T-posed frame and the world have x to the left, y up, z forward."""
 
     rest: A3  # (S, 24, 3) m, the joints of the T-posed person
-    offsets: A3  # (S, 24, 3) m, from the parent; the root's own place for the root
+    offsets: A3  # (S, 24, 3) m, from the parent; for the root its position
     axes: A3  # (S, 46, 3) unit, the DoFs' axes in the frame of the T-posed person
     spine: A2  # (S, 3) m, lengths: lumbar, thorax, head
     thorax: A2  # (S, 2) m, width and height
@@ -24,7 +24,7 @@ class JointFrames:
 
 
 def make_joint_frames(slots: int, device: str) -> JointFrames:
-    """Room for so many groups at a time."""
+    """Scratch for so many groups at a time."""
     joints = JointFrames()
     for name, shape in (
         ("rest", (24, 3)), ("offsets", (24, 3)), ("axes", (46, 3)), ("spine", (3,)), ("thorax", (2,)),

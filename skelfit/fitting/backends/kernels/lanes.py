@@ -1,8 +1,8 @@
-"""Lane vectors: a number of each person of a group, and the arithmetic that Warp's vectors lack.
+"""Lane vectors: one number for each person of a group, and the arithmetic that Warp's vectors lack.
 
-V is a vector of L floats; + and - and the product with a plain number are Warp's own, `m` is the product lane by lane.
-Conditions are lane vectors too: positive where they hold. Sines, cosines and angles are polynomials, so that all lanes
-take the same way, on every processor and every library.
+V is a vector of L floats. + and - and the product with a plain number are Warp's own; `m` is the product lane by lane.
+Conditions are lane vectors too: positive where they hold. Sines, cosines and angles are polynomials, so every lane,
+processor and library computes the same bits.
 """
 
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
@@ -15,8 +15,7 @@ L: int = getattr(sys.modules[__package__], "LANES", 1)
 V: Any = wp.types.vector(length=L, dtype=float)
 A1, A2, A3, A4 = wp.array(dtype=V), wp.array2d(dtype=V), wp.array3d(dtype=V), wp.array4d(dtype=V)
 F1, F2, F3 = wp.array(dtype=float), wp.array2d(dtype=float), wp.array3d(dtype=float)
-I1, I2, I3 = wp.array(dtype=int), wp.array2d(dtype=int), wp.array3d(dtype=int)
-B1 = wp.array(dtype=wp.int8)
+I1, I2 = wp.array(dtype=int), wp.array2d(dtype=int)
 
 
 def _lanewise(name: str, loop: str) -> str:
@@ -61,7 +60,7 @@ def rounded(a: V) -> V:
 
 @wp.func_native("WP_TILE_SYNC();")
 def sync():
-    """Wait until all threads of the group are here: what they wrote before is read after."""
+    """Wait for all threads of the group: what they wrote before is visible after."""
 
 
 @wp.func

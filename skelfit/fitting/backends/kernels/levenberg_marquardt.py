@@ -1,11 +1,11 @@
-"""The steps of a stage for a group of people: Levenberg-Marquardt in which nothing couples two of them.
+"""The steps of a stage for a group of people: Levenberg-Marquardt, each person on their own.
 
-After a vertex pass everything happens here: evaluation, damped step, retraction, acceptance, all steps of a person. A
-step solves with the damping as a share of the matrix's diagonal, is bounded by the largest turn of a joint, and is
-accepted where it does not raise the objective; the damping then falls, else it rises. A person rests when a step with
-little damping promises to gain less than a tolerance. Damping, bound and decision are each person's own: a hard problem
-cannot slow an easy one, and a group gives what its members give alone. The value never rises above that of the start,
-but for rounding. Who is not finite keeps their last finite variables.
+After a vertex pass everything happens here: evaluation, damped step, retraction, acceptance, all steps of a person.
+A step is damped by a share of the matrix's diagonal and bounded by the largest turn of a joint. It is accepted unless
+it raises the objective; the damping then falls, else it rises. A person rests when a step with little damping predicts
+a decrease below a tolerance. Damping, bound and decision are per person: a hard problem does not slow an easy one, and
+results do not depend on the batch. The value never rises above that of the start, but for rounding. A person whose
+value is not finite keeps their last finite variables.
 """
 
 import warp as wp
@@ -16,9 +16,7 @@ from skelfit.fitting.backends.retraction_tables import BallTables
 from skelfit.fitting.backends.variable_tables import StageVariables
 
 from .betas_moments import BetaMoments
-from .betas_terms import (
-    BetaTerms,
-)
+from .betas_terms import BetaTerms
 from .damped_step import NewtonScratch, damped_step
 from .joint_frames import JointFrames
 from .lanes import F2, F3, I2, V, any_positive, choose, exceeds, gather, m, scatter, sync
@@ -36,15 +34,15 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 # Columns of `State.status`.
 MOVED = 0  # rad, the largest change of an angle in the last pass
 VALUE = 1  # m^2, the objective
-DECREASE = 2  # m^2, what one more step promises
+DECREASE = 2  # m^2, predicted for one more step
 DAMPING = 3  # of the next step
-DOUBT = 4  # and 5: how far a joint with two branches is beyond its limits, rad
+DOUBT = 4  # and 5: rad, how far each joint with two Euler branches is beyond its limits
 STATUS_SIZE = 6
 
 
 @wp.struct
 class FitState:
-    """Where B people are."""
+    """The variables of B people."""
 
     q: F2  # (B, 46) rad
     betas: F2  # (B, K) SKEL's
@@ -55,16 +53,10 @@ class FitState:
 
 @wp.func
 def _accept(
-    s: int,
-    t: int,
-    h: int,
-    n: int,
-    full_hessian: int,
-    better: V,
-    scratch: VariableScratch,
+    s: int, t: int, h: int, n: int, full_hessian: int, better: V, scratch: VariableScratch,
     newton: NewtonScratch,
-):
-    """Of each lane the trial where that is better: x, and into the buffer that is not h what was evaluated there."""
+):  # fmt: skip
+    """Take the trial in the lanes where it is better; else copy the evaluation of buffer h to the other buffer."""
     for i in range(t, n, wp.block_dim()):
         scratch.x[s, i] = choose(better, scratch.trial[s, i], scratch.x[s, i])
     if any_positive(V(1.0) - better):
@@ -86,17 +78,10 @@ def _accept(
 
 @wp.func
 def load_people(
-    s: int,
-    t: int,
-    g: int,
-    rows: I2,
-    rules: StepRules,
-    state: FitState,
-    variables: StageVariables,
-    joints: JointFrames,
-    scratch: VariableScratch,
-):
-    """Where the people of group g are, and their variables."""
+    s: int, t: int, g: int, rows: I2, rules: StepRules, state: FitState, variables: StageVariables,
+    joints: JointFrames, scratch: VariableScratch,
+):  # fmt: skip
+    """Read the variables of the people of group g."""
     for i in range(t, NUM_DOFS, wp.block_dim()):
         scratch.q[s, i] = gather(state.q, rows, g, i)
     for i in range(t, scratch.betas.shape[1], wp.block_dim()):
@@ -119,10 +104,10 @@ def _minimise(
     balls: BallTables, body: BodyTables, joints: JointFrames, form: QuadraticForm, beta_terms: BetaTerms,
     scratch: VariableScratch, newton: NewtonScratch,
 ):  # fmt: skip
-    """All steps: the buffer where people are, their value, damping, number of accepted steps, and the last promise.
+    """All steps. Returns the buffer of the accepted evaluations, value, damping, accepted steps, predicted decrease.
 
-    The last solution, with the least damping, is not stepped along. Evaluation and solution stand here once: they are
-    what compilers take long for.
+    The last solution has the least damping and only predicts. Evaluation and solution appear once in this loop: their
+    code takes compilers longest.
     """
     n = variables.num_dofs
     size = n + rules.free_betas * scratch.betas.shape[1]
@@ -140,21 +125,9 @@ def _minimise(
         if moved == 1:
             other = 4 * s + 1 - h
             trial = evaluate(
-                s,
-                t,
-                other,
-                g,
-                scratch.trial,
-                rules,
-                moments,
-                variables,
-                body,
-                joints,
-                form,
-                beta_terms,
-                scratch,
-                newton,
-            )
+                s, t, other, g, scratch.trial, rules, moments, variables, body, joints, form, beta_terms,
+                scratch, newton,
+            )  # fmt: skip
             better = m(going, V(1.0) - exceeds(trial, value + rules.noise * value))
             better = m(better, exceeds(V(wp.static(3.0e38)), trial))
             if steps_left > rules.steps:
@@ -201,10 +174,10 @@ def solve(
     joints: JointFrames, form: QuadraticForm, beta_terms: BetaTerms, scratch: VariableScratch,
     newton: NewtonScratch,
 ):  # fmt: skip
-    """Some steps of the people of rows (G, L), from the moments of a vertex pass, in which places (G, L) finds them.
+    """Steps of the people of rows (G, L), from the moments of a vertex pass; pass_rows (G, L): their rows in the pass.
 
-    With a branch, from elsewhere in the valley of one ball joint's pole, those who are beyond its limits alone, and
-    only those who end lower are changed. branches (2, 3): the variables of the joints that have two.
+    With `rules.branch`, people whose ball joint is beyond its limits start from another point along its Euler pole, and
+    keep the result only if their value falls. branches (2, 3): the variables of the joints with two Euler branches.
     """
     g, t = wp.tid()
     s = g % slots
@@ -224,38 +197,12 @@ def solve(
                 rules.pole_point, variables.limits, selected, scratch.x,
             )  # fmt: skip
         load_objective(
-            s,
-            t,
-            g,
-            rows,
-            pass_rows,
-            rules,
-            joint_targets,
-            moments,
-            beta_moments,
-            variables,
-            body,
-            joints,
-            form,
-            beta_terms,
-            scratch,
-        )
+            s, t, g, rows, pass_rows, rules, joint_targets, moments, beta_moments, variables, body, joints,
+            form, beta_terms, scratch,
+        )  # fmt: skip
         h, value, damping, accepted, predicted = _minimise(
-            s,
-            t,
-            g,
-            damping,
-            rules,
-            moments,
-            variables,
-            balls,
-            body,
-            joints,
-            form,
-            beta_terms,
-            scratch,
-            newton,
-        )
+            s, t, g, damping, rules, moments, variables, balls, body, joints, form, beta_terms, scratch, newton,
+        )  # fmt: skip
         if rules.branch >= 0:
             selected = m(selected, exceeds(before, value))
         if rules.free_root != 0:
@@ -264,23 +211,17 @@ def solve(
                 scatter(state.trans, rows, g, r, choose(selected, moved, gather(state.trans, rows, g, r)))
         _store(s, t, g, variables.num_dofs, rows, rules, selected, state, variables, branches, scratch)
         if t == 0:
-            # A new pass is a new chance, but for those whose steps were all refused: they would be again.
+            # A new pass starts with little damping, but not after steps that were all refused.
             damping = choose(accepted, wp.min(damping, V(rules.damping)), damping)
             scatter(
-                state.status,
-                rows,
-                g,
-                wp.static(DAMPING),
+                state.status, rows, g, wp.static(DAMPING),
                 choose(selected, damping, gather(state.status, rows, g, wp.static(DAMPING))),
-            )
+            )  # fmt: skip
             scatter(state.status, rows, g, wp.static(VALUE), choose(selected, value, before))
             scatter(
-                state.status,
-                rows,
-                g,
-                wp.static(DECREASE),
+                state.status, rows, g, wp.static(DECREASE),
                 choose(selected, predicted, gather(state.status, rows, g, wp.static(DECREASE))),
-            )
+            )  # fmt: skip
 
 
 @wp.func
@@ -288,7 +229,7 @@ def _store(
     s: int, t: int, g: int, n: int, rows: I2, rules: StepRules, selected: V, state: FitState,
     variables: StageVariables, branches: I2, scratch: VariableScratch,
 ):  # fmt: skip
-    """Write the variables of those lanes that are tried, how far they moved in this pass, and their doubts."""
+    """Write the variables of the selected lanes, how far they moved in this pass, and the excess of each branch."""
     for i in range(t, n, wp.block_dim()):
         d = variables.dofs[i]
         old = gather(state.q, rows, g, d)
@@ -298,12 +239,8 @@ def _store(
     if rules.free_betas != 0:
         for i in range(t, scratch.betas.shape[1], wp.block_dim()):
             scatter(
-                state.betas,
-                rows,
-                g,
-                i,
-                choose(selected, scratch.x[s, n + i], gather(state.betas, rows, g, i)),
-            )
+                state.betas, rows, g, i, choose(selected, scratch.x[s, n + i], gather(state.betas, rows, g, i)),
+            )  # fmt: skip
     sync()
     if t == 0:
         moved = V()

@@ -1,9 +1,9 @@
-"""Where the fit of a bare mesh starts: body parts laid onto it one by one, and the mesh in the frame of its pelvis.
+"""The start of a fit to a bare mesh: body parts aligned to it one by one, and the mesh in the frame of its pelvis.
 
-A part is laid by the rotation R that makes sum w |y - c_y - R (x - c_x)|^2 least: x at rest, y on the mesh, w weights
+A part is aligned by the rotation R that minimises sum w |y - c_y - R (x - c_x)|^2: x at rest, y on the mesh, w weights
 that sum to 1, c weighted means. With M = sum w (x - c_x) (y - c_y)^T the unit quaternion of R is the eigenvector of the
-largest eigenvalue of a symmetric 4 x 4 matrix N of M's entries, without a trace (Horn 1987). Squared again and again,
-N + c I, whose eigenvalues are not negative, becomes the projection onto that eigenvector.
+largest eigenvalue of a symmetric 4 x 4 matrix N of M's entries, with trace 0 (Horn 1987). Repeated squaring turns
+N + c I, whose eigenvalues are not negative, into the projection onto that eigenvector.
 """
 
 # Warp reads annotations when it compiles, so that they cannot be postponed in the files of kernels.
@@ -14,8 +14,8 @@ import warp as wp
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS
 from skelfit.fitting.backends.body_tables import BodyTables
 from skelfit.fitting.backends.retraction_tables import BallTables
-from skelfit.fitting.start.angle_tables import Angles
-from skelfit.fitting.start.mesh_parts import Parts
+from skelfit.fitting.start.angle_tables import AngleTables
+from skelfit.fitting.start.mesh_parts import BodyParts
 
 from .angles import write_angles
 from .joint_frames import JointFrames
@@ -26,14 +26,14 @@ from .rotations import Matrix, Quaternion, compose, matrix_of, normalized, quate
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 Symmetric: Any = wp.types.matrix(shape=(10, L), dtype=float)  # 4 x 4, the upper triangle row by row
-# Of eigenvalues that are 1 % of their sum apart, the smaller one's share is then below a float's digits.
+# If two eigenvalues differ by 1 % of their sum, the share of the smaller one is then below the digits of a float.
 _SQUARINGS = 12
 _TINY = 1.0e-30  # m^2; what is smaller has no direction
 
 
 @wp.struct
 class AlignmentScratch:
-    """Scratch of each slot s, in which one group is worked on at a time."""
+    """The alignment of a group, for each of S slots."""
 
     betas: A2  # (S, 10)
     parts: A3  # (S, P, 4) quaternions of parts
@@ -43,7 +43,7 @@ class AlignmentScratch:
 
 
 def make_alignment_scratch(slots: int, parts: int, device: str) -> AlignmentScratch:
-    """Room for so many groups at a time."""
+    """Scratch for so many groups at a time."""
     scratch = AlignmentScratch()
     for name, shape in (
         ("betas", (10,)),
@@ -58,22 +58,12 @@ def make_alignment_scratch(slots: int, parts: int, device: str) -> AlignmentScra
 
 @wp.kernel
 def align_parts(
-    mesh: F3,
-    betas: F2,
-    rows: I2,
-    parts: Parts,
-    angles: Angles,
-    body: BodyTables,
-    balls: BallTables,
-    joints: JointFrames,
-    scratch: AlignmentScratch,
-    target: A3,
-    q: F2,
-    motion: F2,
-):
-    """The start of groups of people rows (G, L), from meshes (B, V, 3) m and SKEL's betas (B, 10).
+    mesh: F3, betas: F2, rows: I2, parts: BodyParts, angles: AngleTables, body: BodyTables, balls: BallTables,
+    joints: JointFrames, scratch: AlignmentScratch, target: A3, q: F2, motion: F2,
+):  # fmt: skip
+    """The start of people of rows (G, L), from meshes (B, V, 3) m and SKEL's betas (B, 10).
 
-    Fills angles q (B, 46), the root's zero, and the motion (B, 15) of the first part: R row by row, its mean c_x at
+    Writes angles q (B, 46), 0 for the root, and the motion (B, 15) of the first part: R row by row, its mean c_x at
     rest and c_y on the mesh, m. target (G, V, 3) gets the mesh before that motion, R^T (y - c_y) + c_x. balls: of all
     DoFs.
     """
@@ -114,11 +104,11 @@ def align_parts(
     return r;
 """)
 def _mesh_coordinate(mesh: F3, rows: I2, g: int, v: int, i: int) -> V:
-    """A coordinate of vertex v of each lane's mesh, m. Told to the compiler directly: a fit reads each vertex so."""
+    """A coordinate of vertex v of each lane's mesh, m. In C++ for speed: a fit reads every vertex by it."""
 
 
 @wp.func
-def _rest_coordinate(s: int, n: int, i: int, parts: Parts, scratch: AlignmentScratch) -> V:
+def _rest_coordinate(s: int, n: int, i: int, parts: BodyParts, scratch: AlignmentScratch) -> V:
     """A coordinate of row n of the parts' vertices at rest, m."""
     moved = V()
     for k in range(scratch.betas.shape[1]):
@@ -127,11 +117,11 @@ def _rest_coordinate(s: int, n: int, i: int, parts: Parts, scratch: AlignmentScr
 
 
 @wp.func
-def _align_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, scratch: AlignmentScratch):
+def _align_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: BodyParts, scratch: AlignmentScratch):
     """The quaternion of part p, and of the first part the means."""
     first = parts.first[p]
     last = parts.first[p + 1]
-    # Counted from the part's first vertex, so that no digits are lost far from the origin.
+    # Relative to the part's first vertex, so that no digits are lost far from the origin.
     v = parts.vertices[first]
     x0 = _rest_coordinate(s, first, 0, parts, scratch)
     x1 = _rest_coordinate(s, first, 1, parts, scratch)
@@ -202,7 +192,7 @@ def _align_part(s: int, g: int, p: int, mesh: F3, rows: I2, parts: Parts, scratc
 
 @wp.func
 def nearest_rotation(c: Matrix) -> Quaternion:
-    """The rotation R for which the trace of R c is largest: it lays x onto y, c = sum w x y^T; of zeros, no turn."""
+    """The rotation R with the largest trace of R c: it aligns x to y, c = sum w x y^T; the identity for c = 0."""
     a = Symmetric()
     # In the order of the quaternion, (x, y, z, w).
     a[0] = c[0] - c[4] - c[8]
@@ -226,7 +216,7 @@ def nearest_rotation(c: Matrix) -> Quaternion:
     a[9] = a[9] + up + V(wp.static(_TINY))
     for _k in range(wp.static(_SQUARINGS)):
         a = _squared(a)
-    # Each column is a multiple of the eigenvector: the longest one.
+    # Each column is a multiple of the eigenvector; take the longest.
     q = _column(a[0], a[1], a[2], a[3])
     best = a[0]
     q = _longer(q, best, _column(a[1], a[4], a[5], a[6]), a[4])
@@ -279,8 +269,8 @@ def _longer(p: Quaternion, a: V, q: Quaternion, b: V) -> Quaternion:
 
 
 @wp.func
-def _write_rotations(s: int, t: int, parts: Parts, scratch: AlignmentScratch):
-    """SMPL's joints turn as the parts do, each against the part before it; those without a part not at all."""
+def _write_rotations(s: int, t: int, parts: BodyParts, scratch: AlignmentScratch):
+    """SMPL's local rotations: that of each part relative to the part above; the identity for joints without a part."""
     for j in range(t, wp.static(NUM_JOINTS), wp.block_dim()):
         rotation = Quaternion()
         rotation[3] = V(1.0)

@@ -1,7 +1,7 @@
 """Moment space: one pass over the vertices, after which an iteration costs a few thousandths of a pass.
 
 A linear-blend-skinned vertex is linear in the joints' skinning transforms A = [A_1 ... A_J] (3 x 4J). With
-h = [v_rest; 1], u = (w_j h)_j in R^4J, target y and weight om (a stage's weights sum to 1), the objective
+h = [v_rest; 1], u = (w_j h)_j in R^4J, target y and weight om (the weights of a stage sum to 1), the objective
 
     E(q) = sum_v om |A(q) u - y|^2        (m^2, mean squared vertex error)
 
@@ -9,9 +9,9 @@ is quadratic in A. Around the transforms A0 of the last pass, with dA = A - A0 a
 
     E = E0 + 2 <D0, dA> + <dA M, dA>,     E0 = sum om |r|^2,  D0 = sum om r u^T,  M = sum om u u^T.
 
-Expanding about A0, not about 0, keeps the small numbers small: float32 resolves a residual of 0.1 um.
-M's 4x4 block of two joints is zero unless they share a vertex, so only those pairs are summed. Pose correctives move
-v_rest slowly and are held between passes.
+The expansion is about A0, not about 0, because dA is small: so float32 resolves a residual of 0.1 um. The 4 x 4 block
+of M for two joints is zero unless they share a vertex, so only those pairs are summed. Pose correctives move v_rest
+slowly and are held between passes.
 """
 
 import warp as wp
@@ -37,7 +37,7 @@ class SkinMoments:
 
 @wp.func
 def clear_moments(skin: SkinTables, people: SkinInputs, g: int, t: int, out: SkinMoments):
-    """Zero the sums of group g, and write what is known before."""
+    """Zero the sums of group g; write its transforms and the masses, which are known before the pass."""
     for i in range(t, skin.mass.shape[0], wp.block_dim()):
         for k in range(9):
             out.pairs[g, i, k] = V()
@@ -145,13 +145,9 @@ def add_moments(skin: SkinTables, g: int, b: int, s: int, t: int, scratch: SkinS
 
 @wp.kernel
 def moments(
-    skin: SkinTables,
-    people: SkinInputs,
-    posing: PoseInputs,
-    chunk: int,
-    scratch: SkinScratch,
+    skin: SkinTables, people: SkinInputs, posing: PoseInputs, chunk: int, scratch: SkinScratch,
     out: SkinMoments,
-):
+):  # fmt: skip
     """The vertex pass: reads each target vertex once. Launched over chunks of groups."""
     c, t = wp.tid()
     begin = c * chunk

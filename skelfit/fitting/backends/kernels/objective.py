@@ -1,12 +1,9 @@
-"""What the people of a group minimise in a pass, and its evaluation at any variables.
+"""The objective of a group of people in a pass, and its evaluation at any variables.
 
-The moments of the vertex pass, and what draws joints to their places: a joint's position is linear in its skinning
-transform, p = A_k [J_k; 1], so that weight |p - place|^2 just adds to M, D0 and E0. What holds a root that may turn to
-the label's is of the same kind: its axes are drawn to the world's, turn_weight |G - I|^2 / 2, or about turn_weight
-times the squared angle. Then the quadratic form at the variables, what free betas add to it, the best translation of a
-free root, and the soft limits: an angle beyond its limits costs limit_weight (m^2 / rad^2) times the squared excess.
-Linear forms f of the angles, m per rad, cost (f . q)^2: a gradient of 2 (f . q) f and a matrix of 2 f f^T, which is all
-of their Hessian.
+The value is the quadratic form of `quadratic`, with the priors of `joint_priors` in its moments; what free betas add to
+it; the best translation of a free root; and two costs on angles. An angle beyond its limits costs limit_weight
+(m^2 / rad^2) times the squared excess. A linear form f of the angles, m per rad, costs (f . q)^2: its gradient is
+2 (f . q) f and its Hessian 2 f f^T.
 """
 
 from typing import Any
@@ -17,14 +14,13 @@ from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.fitting.backends.body_tables import NUM_BETAS, BodyTables
 from skelfit.fitting.backends.variable_tables import StageVariables
 
+from .betas_matrix import beta_columns, beta_speed
 from .betas_moments import BetaMoments
 from .betas_terms import (
     BetaTerms,
-    beta_columns,
     beta_gradient,
     beta_parts,
     beta_slopes,
-    beta_speed,
     beta_value,
     clear_beta_curvature,
     load_beta_moments,
@@ -33,6 +29,7 @@ from .damped_step import NewtonScratch
 from .hessian import add_slide_curvature, curvature_column
 from .joint_chain import pose
 from .joint_frames import JointFrames
+from .joint_priors import add_joint_targets, add_root_prior, add_translation_prior
 from .lanes import A2, A3, F3, I2, L, V, m, sync
 from .moments import SkinMoments
 from .quadratic import (
@@ -61,7 +58,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.struct
 class StepRules:
-    """How a pass steps; from `config.SolverConfig` and its stage."""
+    """How a pass steps: the numbers of `SolverConfig` and of the stage."""
 
     steps: int
     exact: int  # 1: with the whole Hessian
@@ -78,7 +75,7 @@ class StepRules:
     damping_up: float
     damping_down: float
     damping_at_rest: float
-    noise: float  # share of the value that counts as its rounding
+    noise: float  # share of the value that counts as rounding
     limit_weight: float
     beta_weight: float
     joint_weight: float
@@ -89,7 +86,7 @@ class StepRules:
 
 @wp.struct
 class VariableScratch:
-    """Of each slot S, what the N variables of a group need beside `Steps`."""
+    """The N variables of a group, for each of S slots."""
 
     q: A2  # (S, 46)
     betas: A2  # (S, K)
@@ -97,16 +94,16 @@ class VariableScratch:
     trial: A2  # (S, N)
     balls: A2  # (S, joints)
     speeds: A3  # (S, N, 3) of the mean of the skin
-    mean: A2  # (2 S, 3) m, what the best translation takes off; in two buffers as in `Steps`
+    mean: A2  # (2 S, 3) m, subtracted by the best translation; two buffers as in `NewtonScratch`
 
 
 @wp.func
 def _load_moments(s: int, t: int, g: int, pass_rows: I2, moments: SkinMoments, form: QuadraticForm):
-    """The moments of the people of group g; places (G, L): where each is among the people of the vertex pass."""
-    apart = pass_rows[g, 0] % wp.static(L)
+    """Read the moments of the people of group g; pass_rows (G, L): their rows in the vertex pass."""
+    scattered = pass_rows[g, 0] % wp.static(L)
     for k in range(wp.static(L)):
-        apart += wp.abs(pass_rows[g, k] - pass_rows[g, 0] - k)
-    if apart == 0:
+        scattered += wp.abs(pass_rows[g, k] - pass_rows[g, 0] - k)
+    if scattered == 0:
         b = pass_rows[g, 0] / wp.static(L)
         for i in range(t, moments.start.shape[1], wp.block_dim()):
             for c in range(12):
@@ -148,111 +145,9 @@ def _gather(x: A3, pass_rows: I2, g: int, i: int, c: int) -> V:
 
 
 @wp.func
-def _add_joint_target(
-    s: int,
-    n: int,
-    g: int,
-    rows: I2,
-    weight: float,
-    joint_targets: F3,
-    variables: StageVariables,
-    joints: JointFrames,
-    form: QuadraticForm,
-):
-    """Add weight |p - place|^2 of a joint, whose position is A_k [rest; 1], to the moments; returns its E0."""
-    k = variables.targets[n, 0]
-    pair = variables.targets[n, 1]
-    j = variables.joints[k]
-    x = joints.rest[s, j, 0]
-    y = joints.rest[s, j, 1]
-    z = joints.rest[s, j, 2]
-    form.pairs[s, pair, 0] = form.pairs[s, pair, 0] + weight * m(x, x)
-    form.pairs[s, pair, 1] = form.pairs[s, pair, 1] + weight * m(x, y)
-    form.pairs[s, pair, 2] = form.pairs[s, pair, 2] + weight * m(x, z)
-    form.pairs[s, pair, 3] = form.pairs[s, pair, 3] + weight * m(y, y)
-    form.pairs[s, pair, 4] = form.pairs[s, pair, 4] + weight * m(y, z)
-    form.pairs[s, pair, 5] = form.pairs[s, pair, 5] + weight * m(z, z)
-    form.pairs[s, pair, 6] = form.pairs[s, pair, 6] + weight * x
-    form.pairs[s, pair, 7] = form.pairs[s, pair, 7] + weight * y
-    form.pairs[s, pair, 8] = form.pairs[s, pair, 8] + weight * z
-    form.pairs[s, pair, 9] = form.pairs[s, pair, 9] + V(weight)
-    total = V()
-    for r in range(3):
-        goal = V()
-        for lane in range(wp.static(L)):
-            goal[lane] = joint_targets[rows[g, lane], variables.targets[n, 2], r]
-        off = (
-            m(form.start[s, k, 4 * r], x)
-            + m(form.start[s, k, 4 * r + 1], y)
-            + m(form.start[s, k, 4 * r + 2], z)
-        )
-        off += form.start[s, k, 4 * r + 3] - goal
-        form.d[s, k, 4 * r] = form.d[s, k, 4 * r] + weight * m(off, x)
-        form.d[s, k, 4 * r + 1] = form.d[s, k, 4 * r + 1] + weight * m(off, y)
-        form.d[s, k, 4 * r + 2] = form.d[s, k, 4 * r + 2] + weight * m(off, z)
-        form.d[s, k, 4 * r + 3] = form.d[s, k, 4 * r + 3] + weight * off
-        total += weight * m(off, off)
-        for c in range(4):
-            form.d_with_betas[s, k, 4 * r + c] = form.d[s, k, 4 * r + c]
-    return total
-
-
-@wp.func
-def _add_joint_targets(
-    s: int,
-    t: int,
-    g: int,
-    rows: I2,
-    weight: float,
-    joint_targets: F3,
-    variables: StageVariables,
-    joints: JointFrames,
-    form: QuadraticForm,
-):
-    """Add what draws joints to their places; by one thread, as they are few."""
-    if t == 0 and weight > 0.0:
-        for n in range(variables.num_targets):
-            form.energy[s] = form.energy[s] + _add_joint_target(
-                s, n, g, rows, weight, joint_targets, variables, joints, form
-            )
-    sync()
-
-
-@wp.func
-def _add_root_prior(s: int, t: int, weight: float, form: QuadraticForm):
-    """Draw the axes of the root, the first joint, to the world's: they have a direction, but no place and no mass."""
-    if t == 0 and weight > 0.0:
-        half = 0.5 * weight
-        total = V()
-        for r in range(3):
-            for c in range(3):
-                off = form.start[s, 0, 4 * r + c] - V(wp.where(r == c, 1.0, 0.0))
-                form.d[s, 0, 4 * r + c] = form.d[s, 0, 4 * r + c] + half * off
-                form.d_with_betas[s, 0, 4 * r + c] = form.d[s, 0, 4 * r + c]
-                total += half * m(off, off)
-        # The first pair is that of the first joint with itself.
-        form.pairs[s, 0, 0] = form.pairs[s, 0, 0] + V(half)
-        form.pairs[s, 0, 3] = form.pairs[s, 0, 3] + V(half)
-        form.pairs[s, 0, 5] = form.pairs[s, 0, 5] + V(half)
-        form.energy[s] = form.energy[s] + total
-    sync()
-
-
-@wp.func
 def _total_mass(rules: StepRules, variables: StageVariables) -> float:
-    """What a free translation is weighed with: the vertices' 1, drawn joints, and what holds it."""
+    """W of a free translation: 1 for the vertices, the joint targets, and its prior."""
     return 1.0 + rules.joint_weight * float(variables.num_targets) + rules.move_weight
-
-
-@wp.func
-def _add_translation_prior(s: int, t: int, weight: float, joints: JointFrames, form: QuadraticForm):
-    """What it costs to be where people are moved to."""
-    if t == 0:
-        total = m(joints.trans[s, 0], joints.trans[s, 0])
-        total += m(joints.trans[s, 1], joints.trans[s, 1])
-        total += m(joints.trans[s, 2], joints.trans[s, 2])
-        form.energy[s] = form.energy[s] + weight * total
-    sync()
 
 
 @wp.func
@@ -261,18 +156,18 @@ def load_objective(
     beta_moments: BetaMoments, variables: StageVariables, body: BodyTables, joints: JointFrames,
     form: QuadraticForm, beta_terms: BetaTerms, scratch: VariableScratch,
 ):  # fmt: skip
-    """What the people of group g minimise."""
+    """Set up the objective of the people of group g."""
     _load_moments(s, t, g, pass_rows, moments, form)
     if rules.free_betas != 0:
-        # People may have moved since the vertex pass; what it holds of their shape is that of its betas.
+        # The moments belong to the betas of the vertex pass, which may have changed since.
         load_beta_moments(s, t, g, pass_rows, beta_moments, beta_terms)
         shape_joints(s, t, beta_terms.moments.betas, body, joints)
     else:
         shape_joints(s, t, scratch.betas, body, joints)
-    _add_joint_targets(s, t, g, rows, rules.joint_weight, joint_targets, variables, joints, form)
-    _add_root_prior(s, t, rules.turn_weight, form)
+    add_joint_targets(s, t, g, rows, rules.joint_weight, joint_targets, variables, joints, form)
+    add_root_prior(s, t, rules.turn_weight, form)
     if rules.free_root != 0:
-        _add_translation_prior(s, t, rules.move_weight, joints, form)
+        add_translation_prior(s, t, rules.move_weight, joints, form)
         joint_means(s, t, variables, form)
 
 
@@ -280,10 +175,10 @@ def load_objective(
 def _best_translation(
     s: int, r: int, rules: StepRules, variables: StageVariables, joints: JointFrames, form: QuadraticForm
 ) -> V:
-    """Component r of what the best translation takes off, m."""
-    pull = mean_residual(s, r, variables, form)
-    pull += rules.move_weight * joints.trans[s, r]
-    return (1.0 / _total_mass(rules, variables)) * pull
+    """Component r that the best translation subtracts, m."""
+    residual = mean_residual(s, r, variables, form)
+    residual += rules.move_weight * joints.trans[s, r]
+    return (1.0 / _total_mass(rules, variables)) * residual
 
 
 @wp.func
@@ -291,7 +186,7 @@ def _centre_matrix(
     s: int, t: int, h: int, rules: StepRules, variables: StageVariables, joints: JointFrames, form: QuadraticForm,
     beta_terms: BetaTerms, scratch: VariableScratch, newton: NewtonScratch,
 ):  # fmt: skip
-    """The matrix for the best translation."""
+    """Correct the matrix for the best translation."""
     free_betas = rules.free_betas
     n = variables.num_dofs
     for i in range(t, n, wp.block_dim()):
@@ -312,7 +207,7 @@ def _centre_matrix(
 def _add_limits(
     t: int, s: int, h: int, weight: float, x: A2, variables: StageVariables, newton: NewtonScratch
 ) -> V:
-    """Add the limits to gradient and matrix; returns what they add to the value, in each thread."""
+    """Add the limits to gradient and matrix; returns their value, in each thread."""
     total = V()
     for i in range(variables.num_dofs):
         excess = limit_excess(x[s, i], variables.limits[i, 0], variables.limits[i, 1])
@@ -353,7 +248,7 @@ def evaluate(
     body: BodyTables, joints: JointFrames, form: QuadraticForm, beta_terms: BetaTerms, scratch: VariableScratch,
     newton: NewtonScratch,
 ) -> V:  # fmt: skip
-    """The value at x (S, N); gradient, matrix and bend into buffer h of steps."""
+    """The value at x (S, N); gradient, matrix and second-order part into buffer h of newton."""
     n = variables.num_dofs
     for i in range(t, n, wp.block_dim()):
         scratch.q[s, variables.dofs[i]] = x[s, i]
@@ -414,7 +309,7 @@ def evaluate(
 
 
 def make_variable_scratch(slots: int, variables: int, balls: int, device: str) -> Any:
-    """Room for so many groups."""
+    """Scratch for so many groups."""
     scratch = VariableScratch()
     scratch.mean = wp.zeros((2 * slots, 3), dtype=V, device=device)
     for name, shape in (

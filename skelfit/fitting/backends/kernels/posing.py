@@ -1,4 +1,4 @@
-"""People of a group as a vertex pass needs them: from angles and betas to skinning transforms and coefficients."""
+"""Pose the people of a group for a vertex pass: skinning transforms and coefficients from angles and betas."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.struct
 class PoseInputs:
-    """Where B people are, and room for a group's joints in each of S slots."""
+    """The variables of B people, and scratch for the joints of a group in each of S slots."""
 
     q: F2  # (B, 46) rad
     betas: F2  # (B, K)
@@ -31,7 +31,7 @@ class PoseInputs:
 
 
 def make_pose_inputs(slots: int, device: str) -> Any:
-    """Room for so many groups; where people are is for the caller to say."""
+    """Scratch for so many groups; the caller sets q, betas, trans and body."""
     posing = PoseInputs()
     posing.joints = make_joint_frames(slots, device)
     posing.angles = wp.empty((slots, NUM_DOFS), dtype=V, device=device)
@@ -41,7 +41,7 @@ def make_pose_inputs(slots: int, device: str) -> Any:
 
 @wp.func
 def pose_people(g: int, s: int, t: int, skin: SkinTables, posing: PoseInputs, people: SkinInputs):
-    """Coefficients and transforms of the people of group g; their joints stay in slot s of `posing.place`."""
+    """Coefficients and transforms of the people of group g; their joints are left in slot s of `posing.joints`."""
     for i in range(t, posing.angles.shape[1], wp.block_dim()):
         posing.angles[s, i] = gather(posing.q, people.rows, g, i)
     for i in range(t, posing.shape.shape[1], wp.block_dim()):
@@ -57,15 +57,9 @@ def pose_people(g: int, s: int, t: int, skin: SkinTables, posing: PoseInputs, pe
 
 @wp.func
 def write_skinned(
-    g: int,
-    s: int,
-    t: int,
-    betas: A2,
-    skin: SkinTables,
-    body: BodyTables,
-    joints: JointFrames,
+    g: int, s: int, t: int, betas: A2, skin: SkinTables, body: BodyTables, joints: JointFrames,
     people: SkinInputs,
-):
+):  # fmt: skip
     """Coefficients and transforms of group g, whose betas (S, K) and posed joints are in slot s."""
     for j in range(t, 24, wp.block_dim()):
         for r in range(3):

@@ -5,14 +5,14 @@ Around the transforms A0 of the last vertex pass, with dA = A - A0, the objectiv
     E = E0 + 2 <D0, dA> + <dA M, dA>,      slope = D0 + dA M,      E = E0 + <D0 + slope, dA>.
 
 A DoF i of joint k is a world twist (omega, v) that acts on the subtree of k: dA_j = [omega]x A_j + [0 | v] for j below
-k. With the force f_k = sum slope_j e and the torque of P_k = sum A_j slope_j^T over the subtree, the gradient is
-2 (omega . torque + v . f). The Gauss-Newton matrix 2 <dA_i M, dA_j> needs, of each two subtrees, the second moments
-N_kl = sum A_a M_ab A_b^T over a below k and b below l, sixteen numbers: of the points x and x' that a and b hold,
-sum x x'^T (9), sum x (3), sum x' (3) and the mass.
+k. With the force f_k = sum slope_j e, the force moment P_k = sum A_j slope_j^T over the subtree and the torque, which
+is the antisymmetric part of P_k, the gradient is 2 (omega . torque + v . f). The Gauss-Newton matrix 2 <dA_i M, dA_j>
+needs, of each two subtrees, the second moments N_kl = sum A_a M_ab A_b^T over a below k and b below l. These are
+sixteen numbers of the points x and x' that a and b hold: sum x x'^T (9), sum x (3), sum x' (3) and the mass.
 
-A free translation t turns E into E + 2 t . s + W |t|^2 with s = sum_j slope_j e and the mass W of all that moves: 1 of
-a stage's vertices, and that of drawn joints. What holds it, w |T + t|^2 of people who are moved by T, adds w T to s
-and w to W. The minimum over t is E - |s|^2 / W at t = -s / W: the slope loses (s / W) (M e)^T, and the matrix
+A free translation t turns E into E + 2 t . s + W |t|^2, with s = sum_j slope_j e and the mass W: 1 for the vertices of
+a stage, plus the weights of joint targets. A prior w |T + t|^2 on people moved by T adds w T to s and w to W. The
+minimum over t is E - |s|^2 / W at t = -s / W: the slope loses (s / W) (M e)^T, and the matrix loses
 2 (ds / dq_i) . (ds / dq_j) / W.
 """
 
@@ -32,7 +32,7 @@ MOMENT_SIZE = 16
 
 @wp.struct
 class QuadraticForm:
-    """Of each slot S: the moments of a stage of J joints and P pairs, and what an evaluation makes of them."""
+    """The moments of a stage of J joints and P pairs, and the parts of an evaluation, for each of S slots."""
 
     start: A3  # (S, J, 12) A0, row by row of 3 x 4
     d: A3  # (S, J, 12) D0 of the pass
@@ -45,17 +45,17 @@ class QuadraticForm:
     slope: A3  # (S, J, 12) D0 + dA M
     value_part: A2  # (S, J) of the value
     force: A3  # (S, J, 3) of the subtrees
-    force_moment: A3  # (S, J, 9) P of the subtrees, row by row
+    moment: A3  # (S, J, 9) P of the subtrees, row by row
     cells: A3  # (S, C, 16) second moments
 
 
 def make_quadratic_form(slots: int, joints: int, pairs: int, cells: int, device: str) -> Any:
-    """Room for so many groups."""
+    """Scratch for so many groups."""
     form = QuadraticForm()
     shapes = {
         "start": (joints, 12), "d": (joints, 12), "d_with_betas": (joints, 12), "pairs": (pairs, 10), "energy": (),
         "mean": (joints, 4), "transform": (joints, 12), "change": (joints, 12), "slope": (joints, 12),
-        "value_part": (joints,), "force": (joints, 3), "force_moment": (joints, 9), "cells": (cells, MOMENT_SIZE),
+        "value_part": (joints,), "force": (joints, 3), "moment": (joints, 9), "cells": (cells, MOMENT_SIZE),
     }  # fmt: skip
     for name, shape in shapes.items():
         setattr(form, name, wp.zeros((slots, *shape), dtype=V, device=device))
@@ -140,7 +140,7 @@ def _slope_of_joint(s: int, k: int, variables: StageVariables, form: QuadraticFo
 
 @wp.func
 def slopes(s: int, t: int, variables: StageVariables, joints: JointFrames, form: QuadraticForm):
-    """The transforms, their changes and slopes, for D0 as `room.given` has it; `place` is posed."""
+    """The transforms, their changes and slopes, for D0 in `form.d_with_betas`; `joints` are posed."""
     for k in range(t, variables.num_joints, wp.block_dim()):
         _transform_joint(s, k, variables.joints[k], joints, form)
     sync()
@@ -160,7 +160,7 @@ def value_of(s: int, variables: StageVariables, form: QuadraticForm) -> V:
 
 @wp.func
 def mean_residual(s: int, r: int, variables: StageVariables, form: QuadraticForm) -> V:
-    """s_r, the sum of the slopes' translations: of a free translation, what it would take off."""
+    """s_r, the sum of the translations of the slopes."""
     total = V()
     for k in range(variables.num_joints):
         total += form.slope[s, k, 4 * r + 3]
@@ -202,7 +202,7 @@ def joint_means(s: int, t: int, variables: StageVariables, form: QuadraticForm):
 
 @wp.func
 def sum_levels(t: int, s: int, size: int, sums: LevelSums, x: A3):
-    """Each place of x (S, N, size) adds its sources, level by level."""
+    """Each target in x (S, N, size) adds its sources, level by level."""
     for level in range(sums.levels):
         for n in range(sums.first[level] + t, sums.first[level + 1], wp.block_dim()):
             k = sums.target[n]
@@ -216,7 +216,7 @@ def sum_levels(t: int, s: int, size: int, sums: LevelSums, x: A3):
 
 @wp.func
 def forces(s: int, t: int, variables: StageVariables, form: QuadraticForm):
-    """Forces and pulls of the slopes on the subtrees."""
+    """Forces and force moments of the slopes on the subtrees."""
     for k in range(t, variables.num_joints, wp.block_dim()):
         for r in range(3):
             form.force[s, k, r] = form.slope[s, k, 4 * r + 3]
@@ -225,10 +225,10 @@ def forces(s: int, t: int, variables: StageVariables, form: QuadraticForm):
                 total += m(form.transform[s, k, 4 * r + 1], form.slope[s, k, 4 * c + 1])
                 total += m(form.transform[s, k, 4 * r + 2], form.slope[s, k, 4 * c + 2])
                 total += m(form.transform[s, k, 4 * r + 3], form.slope[s, k, 4 * c + 3])
-                form.force_moment[s, k, 3 * r + c] = total
+                form.moment[s, k, 3 * r + c] = total
     sync()
     sum_levels(t, s, 3, variables.up, form.force)
-    sum_levels(t, s, 9, variables.up, form.force_moment)
+    sum_levels(t, s, 9, variables.up, form.moment)
 
 
 @wp.func
@@ -236,9 +236,9 @@ def gradient_entry(s: int, i: int, variables: StageVariables, joints: JointFrame
     """The gradient along DoF i."""
     k = variables.owner[i]
     d = variables.dofs[i]
-    e = m(joints.omega[s, d, 0], form.force_moment[s, k, 5] - form.force_moment[s, k, 7])
-    e += m(joints.omega[s, d, 1], form.force_moment[s, k, 6] - form.force_moment[s, k, 2])
-    e += m(joints.omega[s, d, 2], form.force_moment[s, k, 1] - form.force_moment[s, k, 3])
+    e = m(joints.omega[s, d, 0], form.moment[s, k, 5] - form.moment[s, k, 7])
+    e += m(joints.omega[s, d, 1], form.moment[s, k, 6] - form.moment[s, k, 2])
+    e += m(joints.omega[s, d, 2], form.moment[s, k, 1] - form.moment[s, k, 3])
     for r in range(3):
         e += m(joints.v[s, d, r], form.force[s, k, r])
     return 2.0 * e
@@ -249,19 +249,14 @@ def _pair_moment(s: int, p: int, variables: StageVariables, form: QuadraticForm)
     """The second moments of the two joints of a pair, into the cells of both orders."""
     j = variables.pairs[p, 0]
     i = variables.pairs[p, 1]
-    one = variables.pair_cells[p, 0]
-    two = variables.pair_cells[p, 1]
+    cell = variables.pair_cells[p, 0]
+    swapped = variables.pair_cells[p, 1]
     mass = form.pairs[s, p, 9]
     for r in range(3):
         x, y, z, w = times_moment(
-            s,
-            p,
-            form,
-            form.transform[s, j, 4 * r],
-            form.transform[s, j, 4 * r + 1],
-            form.transform[s, j, 4 * r + 2],
-            form.transform[s, j, 4 * r + 3],
-        )
+            s, p, form, form.transform[s, j, 4 * r], form.transform[s, j, 4 * r + 1],
+            form.transform[s, j, 4 * r + 2], form.transform[s, j, 4 * r + 3],
+        )  # fmt: skip
         other = m(form.transform[s, i, 4 * r], form.pairs[s, p, 6]) + m(
             form.transform[s, i, 4 * r + 1], form.pairs[s, p, 7]
         )
@@ -271,25 +266,25 @@ def _pair_moment(s: int, p: int, variables: StageVariables, form: QuadraticForm)
         for c in range(3):
             e = m(x, form.transform[s, i, 4 * c]) + m(y, form.transform[s, i, 4 * c + 1])
             e += m(z, form.transform[s, i, 4 * c + 2]) + m(w, form.transform[s, i, 4 * c + 3])
-            if one >= 0:
-                form.cells[s, one, 3 * r + c] = e
-            if two >= 0:
-                form.cells[s, two, 3 * c + r] = e
-        if one >= 0:
-            form.cells[s, one, 9 + r] = w
-            form.cells[s, one, 12 + r] = other
-        if two >= 0:
-            form.cells[s, two, 9 + r] = other
-            form.cells[s, two, 12 + r] = w
-    if one >= 0:
-        form.cells[s, one, 15] = mass
-    if two >= 0:
-        form.cells[s, two, 15] = mass
+            if cell >= 0:
+                form.cells[s, cell, 3 * r + c] = e
+            if swapped >= 0:
+                form.cells[s, swapped, 3 * c + r] = e
+        if cell >= 0:
+            form.cells[s, cell, 9 + r] = w
+            form.cells[s, cell, 12 + r] = other
+        if swapped >= 0:
+            form.cells[s, swapped, 9 + r] = other
+            form.cells[s, swapped, 12 + r] = w
+    if cell >= 0:
+        form.cells[s, cell, 15] = mass
+    if swapped >= 0:
+        form.cells[s, swapped, 15] = mass
 
 
 @wp.func
 def pair_moments(s: int, t: int, variables: StageVariables, form: QuadraticForm):
-    """Cells of pairs of joints; the others are zero. What is left for `second_moments` is to add them up."""
+    """Cells of pairs of joints, before they are summed up the tree; the other cells are zero."""
     for p in range(t, variables.num_pairs, wp.block_dim()):
         _pair_moment(s, p, variables, form)
     for n in range(t, variables.empty.shape[0], wp.block_dim()):
@@ -328,7 +323,7 @@ def matrix_row(
     f2 = V()
     for j in range(i, variables.num_dofs):
         other = variables.owner[j]
-        if other != last:  # of all DoFs of a joint
+        if other != last:  # the DoFs of a joint share this
             last = other
             cell = variables.cells[k, other]
             if cell >= 0:
@@ -361,7 +356,7 @@ def matrix_row(
 def mean_speed(
     s: int, i: int, r: int, variables: StageVariables, joints: JointFrames, form: QuadraticForm
 ) -> V:
-    """ds_r / dq_i: how DoF i moves the mean of the skin; the root is the first active joint."""
+    """ds_r / dq_i; the root is the first active joint."""
     cell = variables.cells[0, variables.owner[i]]
     d = variables.dofs[i]
     r1 = (r + 1) % 3
@@ -382,7 +377,7 @@ def centre_row(s: int, h: int, i: int, n: int, share: float, speeds: A3, hessian
 
 @wp.func
 def limit_excess(x: V, low: float, high: float) -> V:
-    """How far an angle is beyond its limits, rad, with its sign."""
+    """The excess of an angle over its limits, rad, with its sign."""
     return wp.max(x - V(high), V(0.0)) - wp.max(V(low) - x, V(0.0))
 
 

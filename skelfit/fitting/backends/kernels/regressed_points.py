@@ -1,4 +1,4 @@
-"""Points on a skin that are fixed combinations of its vertices, such as where its joints are."""
+"""Points on a skin that are fixed combinations of its vertices, such as joints."""
 
 import warp as wp
 
@@ -9,7 +9,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 @wp.kernel
 def locate(vertices: I1, weights: F2, target: A3, points: F3):
-    """Places (B, R, 3) m of the people of all blocks of target (., V, 3): sums of vertices (n,) with weights (R, n)."""
+    """Points (B, R, 3) m of the people of all blocks of target (., V, 3): sums of vertices (n,) with weights (R, n)."""
     g, t = wp.tid()
     for i in range(t, 3 * weights.shape[0], wp.block_dim()):
         total = V()

@@ -1,9 +1,9 @@
-"""What betas make of the joints at rest.
+"""The joints of the T-posed person, from betas.
 
 Joints and their offsets are linear in betas. A joint's frame follows its bone vector: it turns by the smallest rotation
 from the template's bone t to the person's b (both of unit length), which with n = t x b and c = t . b is
 I + [n] + [n]^2 / (1 + c). The axes of its DoFs turn with it. Offsets have tables of their own: as differences of
-places they would lose a digit, and with it the direction of a short bone.
+positions they would lose a digit, and with it the direction of a short bone.
 """
 
 import warp as wp
@@ -17,7 +17,7 @@ from .lanes import A2, V, m, square_root, sync
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
-# What the thorax measures is then told by offsets alone.
+# So offsets alone give the width and height of the thorax.
 assert SKEL_PARENTS[THORAX] == LUMBAR and SKEL_PARENTS[SCAPULA_L] == SKEL_PARENTS[SCAPULA_R]
 
 

@@ -20,7 +20,7 @@ _TINY = 1.0e-30  # of a square, so small that the square is still a float
 
 @wp.func
 def from_rotation_vector(x: V, y: V, z: V) -> Quaternion:
-    """Of a rotation vector (3,) rad of any length."""
+    """The quaternion of a rotation vector (3,) rad of any length."""
     angle = square_root(wp.max(m(x, x) + m(y, y) + m(z, z), V(wp.static(_TINY))))
     sine, cosine = sine_and_cosine(0.5 * angle)
     share = wp.cw_div(sine, angle)

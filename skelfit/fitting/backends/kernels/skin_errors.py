@@ -1,4 +1,4 @@
-"""The vertex passes that fit nothing: the skins that people are fitted to, and how far a posed skin is from them."""
+"""The vertex passes that do not fit: the target skins, and the distances of posed skins to them."""
 
 import warp as wp
 
@@ -54,17 +54,10 @@ def target_skin(skin: SkinTables, people: SkinInputs, chunk: int, scratch: SkinS
 
 @wp.func
 def _pose_block(
-    skin: SkinTables,
-    people: SkinInputs,
-    begin: int,
-    g: int,
-    end: int,
-    b: int,
-    s: int,
-    t: int,
+    skin: SkinTables, people: SkinInputs, begin: int, g: int, end: int, b: int, s: int, t: int,
     scratch: SkinScratch,
-):
-    """As `skin.pose_block`, but posed vertices in place of rest ones."""
+):  # fmt: skip
+    """As `skinning.pose_block`, but with posed vertices instead of rest vertices."""
     rest_block(skin, people, begin, g, end, b, s, t, scratch)
     first = b * skin.size
     one_block = is_one_block(people.rows, g)
@@ -105,7 +98,7 @@ def _add_distances(skin: SkinTables, g: int, b: int, s: int, scratch: SkinScratc
 
 @wp.func
 def _add_point(skin: SkinTables, g: int, e: int, s: int, scratch: SkinScratch, out: SkinErrors):
-    """What block entries add to one regressed point."""
+    """Add entry e of a block to its regressed point."""
     for r in range(3):
         total = V()
         for k in range(skin.points.start[e], skin.points.start[e + 1]):
@@ -115,13 +108,8 @@ def _add_point(skin: SkinTables, g: int, e: int, s: int, scratch: SkinScratch, o
 
 @wp.kernel
 def errors(
-    skin: SkinTables,
-    people: SkinInputs,
-    posing: PoseInputs,
-    chunk: int,
-    scratch: SkinScratch,
-    out: SkinErrors,
-):
+    skin: SkinTables, people: SkinInputs, posing: PoseInputs, chunk: int, scratch: SkinScratch, out: SkinErrors,
+):  # fmt: skip
     """Distances, points and joints."""
     c, t = wp.tid()
     begin = c * chunk

@@ -5,10 +5,10 @@ A rest vertex is a linear function of the coefficients c = [1, betas, corrective
     v = sum_k basis_k c_k,        feature = vec(R_parent^T R_j - I) of the joints that drive correctives,
 
 and a posed one is linear blend skinning of it, sum_j w_j A_j [v, 1], by transforms A_j = [R_j | p_j - R_j J_j] of 24
-joints (J_j the joint's rest place). Lengths in metres.
+joints (J_j the joint at rest). Lengths in metres.
 
 A pass goes over blocks of vertices and within a block over its *chunk* of groups, so that the block's basis stays in
-the cache; first the quads of a block are posed into scratch, then each sum over the block's vertices is an item.
+the cache: first the quads of a block are posed into scratch, then each sum over the block's vertices is an item.
 """
 
 from typing import Any
@@ -22,13 +22,13 @@ from .lanes import A2, A3, A4, I2, L, V, m
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 Quads = wp.array2d(dtype=Quad)
-# Groups that share a load of the basis: as many as there are registers for their sums.
+# Groups that share one read of the basis: as many as the registers hold sums of.
 GROUPS_AT_ONCE = 2 if L == 16 else 1
 
 
 @wp.struct
 class SkinInputs:
-    """What a pass reads of people: G groups, rows whose target they have."""
+    """The people of a pass, in G groups."""
 
     coefficients: A2  # (G, k)
     transforms: A3  # (G, 24, 12) [R | p - R J], row by row
@@ -38,7 +38,7 @@ class SkinInputs:
 
 @wp.struct
 class SkinScratch:
-    """Scratch of a block of vertices, for each slot; groups that are abreast have slots side by side."""
+    """A block of vertices for each slot; groups that share a read of the basis have adjacent slots."""
 
     rest: A3  # (slots, size, 3) rest vertices
     residual: A3  # (slots, size, 3) posed vertex - target
@@ -46,7 +46,7 @@ class SkinScratch:
 
 
 def make_skin_scratch(slots: int, size: int, betas: int, device: Any) -> Any:
-    """Scratch for so many chunks at once and blocks of so many vertices; betas: 0 if they are not free."""
+    """Scratch for so many chunks at once and blocks of so many vertices; betas 0: they are held."""
     slots *= GROUPS_AT_ONCE
     scratch = SkinScratch()
     scratch.rest = wp.empty((slots, size, 3), dtype=V, device=device)
@@ -79,7 +79,7 @@ def target_at(people: SkinInputs, g: int, one_block: bool, v: int, c: int) -> V:
 
 @wp.func
 def vertices_of(skin: SkinTables, b: int) -> int:
-    """How many vertices block b has."""
+    """The number of vertices in block b."""
     return wp.min(skin.size, skin.count - b * skin.size)
 
 
@@ -112,7 +112,7 @@ def rest_quad(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: in
 
 @wp.func_native(_rest(GROUPS_AT_ONCE))
 def rest_quads(basis: Quads, quad: int, coefficients: A2, g: int, rest: A3, s: int, at: int):
-    """As `rest_quad`, of ABREAST groups from g on, into slots from s on."""
+    """As `rest_quad`, of GROUPS_AT_ONCE groups from g on, into slots from s on."""
 
 
 @wp.func
@@ -124,16 +124,9 @@ def slot_of(begin: int, g: int, c: int, scratch: SkinScratch) -> int:
 
 @wp.func
 def rest_block(
-    skin: SkinTables,
-    people: SkinInputs,
-    begin: int,
-    g: int,
-    end: int,
-    b: int,
-    s: int,
-    t: int,
+    skin: SkinTables, people: SkinInputs, begin: int, g: int, end: int, b: int, s: int, t: int,
     scratch: SkinScratch,
-):
+):  # fmt: skip
     """Rest vertices of block b of group g in slot s, of groups begin..end of a chunk: several groups at once."""
     first = b * (skin.size // 4)
     n = (vertices_of(skin, b) + 3) // 4
@@ -174,17 +167,10 @@ def _row(transforms: A3, g: int, j: int, r: int, x: V, y: V, z: V) -> V:
 
 @wp.func
 def pose_block(
-    skin: SkinTables,
-    people: SkinInputs,
-    begin: int,
-    g: int,
-    end: int,
-    b: int,
-    s: int,
-    t: int,
+    skin: SkinTables, people: SkinInputs, begin: int, g: int, end: int, b: int, s: int, t: int,
     scratch: SkinScratch,
-):
-    """Rest vertices and residuals of block b into slot s of room, for group g of a chunk begin..end."""
+):  # fmt: skip
+    """Rest vertices and residuals of block b into slot s of scratch, for group g of a chunk begin..end."""
     rest_block(skin, people, begin, g, end, b, s, t, scratch)
     first = b * skin.size
     one_block = is_one_block(people.rows, g)

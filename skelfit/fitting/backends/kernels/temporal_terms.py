@@ -1,18 +1,17 @@
-"""What ties the frames of a sequence to each other: how the fit deviates from the label's own motion.
+"""The ties between the frames of a sequence: a cost on deviations from the label's own motion.
 
-A joint's rotation R(q) deviates from R(s), that of the label in closed form, by D = R(s)^T R(q). Of two frames f and g
-that follow each other, each joint adds
+A joint's rotation R(q) deviates from R(s), the label's in closed form, by D = R(s)^T R(q). Of two consecutive frames f
+and g, each joint adds
 
     w |D_g - D_f|^2 / 2,   w = weight / dt^2   (m^2 / rad^2),
 
-which for small angles is w times the square of the angle between the deviations: a motion of the label costs nothing,
-however fast. With u_i = R(s)^T a_i, and a_i the axis of variable i as moved by the joint's later ones, dD / dx_i is
-[u_i]x D.
-So, with M = D_g D_f^T, the gradient along a variable of f is
+which for small angles is w times the squared angle between the deviations. A motion of the label costs nothing, however
+fast. With u_i = R(s)^T a_i, and a_i the axis of variable i as moved by the joint's later ones, dD / dx_i is [u_i]x D.
+With M = D_g D_f^T, the gradient along a variable of f is
 
     -w (u_x (M_21 - M_12) + u_y (M_02 - M_20) + u_z (M_10 - M_01)),
 
-along one of g the same of M^T, and Gauss-Newton's matrix is 2 w u_i . u_j within a frame and
+and along a variable of g the same of M^T. The Gauss-Newton matrix is 2 w u_i . u_j within a frame and
 -w ((u_i . v_j) tr M - u_i^T M v_j), for u of f and v of g, across.
 """
 
@@ -21,7 +20,7 @@ from typing import Any
 
 import warp as wp
 
-from skelfit.fitting.sequences.temporal_tables import Tied
+from skelfit.fitting.terms.temporal_smoothness import TiedJoints
 
 from .cyclic_reduction import ChainSystem, entry, write_entry
 from .lanes import F1, F2, F3, I2, L, V, gather, m, scatter, sine_and_turn, sync
@@ -35,7 +34,7 @@ _TINY = 1.1754943508222875e-38
 
 @wp.struct
 class SequenceTerms:
-    """Of N frames with n variables."""
+    """The ties and equations of N frames with n variables."""
 
     start: F2  # (N, 46) rad, s
     weight: F2  # (N, 2) m^2 / rad^2, of the ties to the frame before and to the frame after
@@ -46,11 +45,11 @@ class SequenceTerms:
     value: F2  # (N, 3) m^2: the frame alone, its tie to the frame before, its tie to the frame after
     gradient: F2  # (N, n)
     added: F2  # (N, n) what damping adds to the diagonal
-    predicted: F1  # (N,) m^2, a frame's part of what a step promises
+    predicted: F1  # (N,) m^2, a frame's part of the predicted decrease
 
 
 def make_sequence_terms(frames: int, n: int, joints: int, device: str) -> Any:
-    """Room for so many frames."""
+    """Scratch for so many frames."""
     sequences = SequenceTerms()
     shapes: Any = {
         "start": (46,), "weight": (2,), "damping": (), "deviation": (joints, 9), "turns": (n, 3), "parts": (joints,
@@ -79,7 +78,7 @@ def _about(x: float, y: float, z: float, a: V) -> Matrix:
 
 
 @wp.func
-def _joint(first: int, stop: int, g: int, frames: I2, q: F2, tied: Tied) -> Matrix:
+def _joint(first: int, stop: int, g: int, frames: I2, q: F2, tied: TiedJoints) -> Matrix:
     """The rotation of a joint with variables first .. stop; q (N, 46)."""
     r = _about(
         tied.axes[first, 0], tied.axes[first, 1], tied.axes[first, 2], gather(q, frames, g, tied.dofs[first])
@@ -99,8 +98,8 @@ def _matrix(x: F3, frames: I2, g: int, k: int) -> Matrix:
 
 
 @wp.kernel
-def compute_deviations(frames: I2, q: F2, tied: Tied, sequences: SequenceTerms):
-    """The deviations of frames (G, L), and how they turn."""
+def compute_deviations(frames: I2, q: F2, tied: TiedJoints, sequences: SequenceTerms):
+    """D and u of frames (G, L)."""
     g, t = wp.tid()
     for k in range(t, tied.first.shape[0] - 1, wp.block_dim()):
         first = tied.first[k]
@@ -110,19 +109,15 @@ def compute_deviations(frames: I2, q: F2, tied: Tied, sequences: SequenceTerms):
         for i in range(9):
             write_entry(sequences.deviation, frames, g, k, i, d[i])
         for n in range(first, stop):
-            i = first + stop - 1 - n  # the last one first, whose axis no other moves
+            i = first + stop - 1 - n  # the last one first: no other variable moves its axis
             x = tied.axes[i, 0]
             y = tied.axes[i, 1]
             z = tied.axes[i, 2]
             for r in range(3):
                 write_entry(
-                    sequences.turns,
-                    frames,
-                    g,
-                    i,
-                    r,
-                    back[3 * r] * x + back[3 * r + 1] * y + back[3 * r + 2] * z,
-                )
+                    sequences.turns, frames, g, i, r, back[3 * r] * x + back[3 * r + 1] * y + back[3 * r + 2] *
+                    z,
+                )  # fmt: skip
             back = times(back, _about(x, y, z, gather(q, frames, g, tied.dofs[i])))
 
 
@@ -146,7 +141,7 @@ def _along(u: Matrix, i: int, n: Matrix) -> V:
 
 
 @wp.func
-def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: SequenceTerms) -> Matrix:
+def _turns_of(k: int, g: int, frames: I2, tied: TiedJoints, sequences: SequenceTerms) -> Matrix:
     """u of a joint's variables, one after the other."""
     u = Matrix()
     for i in range(tied.first[k], tied.first[k + 1]):
@@ -157,60 +152,71 @@ def _turns_of(k: int, g: int, frames: I2, tied: Tied, sequences: SequenceTerms) 
 
 @wp.func
 def _tie_joint(
-    k: int, g: int, frames: I2, before: I2, after: I2, one: V, two: V, tied: Tied, sequences: SequenceTerms,
-    system: ChainSystem
+    k: int, g: int, frames: I2, before: I2, after: I2, before_weight: V, after_weight: V, tied: TiedJoints,
+    sequences: SequenceTerms, system: ChainSystem
 ):  # fmt: skip
-    """What joint k adds to gradient and matrices, and to the values of the ties."""
+    """Add joint k to gradient and matrices, and to the values of the ties."""
     d = _matrix(sequences.deviation, frames, g, k)
-    last = _matrix(sequences.deviation, before, g, k)
-    next = _matrix(sequences.deviation, after, g, k)
+    before_deviation = _matrix(sequences.deviation, before, g, k)
+    after_deviation = _matrix(sequences.deviation, after, g, k)
     u = _turns_of(k, g, frames, tied, sequences)
     v = _turns_of(k, g, after, tied, sequences)
     back = transposed(d)
-    from_last = times(last, back)
-    to_next = times(next, back)
+    from_before = times(before_deviation, back)
+    to_after = times(after_deviation, back)
     first = tied.first[k]
     count = tied.first[k + 1] - first
     for i in range(count):
-        e = m(one, _along(u, i, from_last)) + m(two, _along(u, i, to_next))
+        e = m(before_weight, _along(u, i, from_before)) + m(after_weight, _along(u, i, to_after))
         scatter(
             sequences.gradient, frames, g, first + i, gather(sequences.gradient, frames, g, first + i) - e
         )
         for j in range(i, count):
             dot = m(u[3 * i], u[3 * j]) + m(u[3 * i + 1], u[3 * j + 1]) + m(u[3 * i + 2], u[3 * j + 2])
-            e = entry(system.matrix, frames, g, first + i, first + j) + 2.0 * m(one + two, dot)
+            e = entry(system.matrix, frames, g, first + i, first + j) + 2.0 * m(
+                before_weight + after_weight, dot
+            )
             write_entry(system.matrix, frames, g, first + i, first + j, e)
         for j in range(count):
             write_entry(
-                system.coupling, frames, g, first + i, first + j, -m(two, _across(u, i, v, j, to_next))
+                system.coupling,
+                frames,
+                g,
+                first + i,
+                first + j,
+                -m(after_weight, _across(u, i, v, j, to_after)),
             )
-    write_entry(sequences.parts, frames, g, k, 0, 0.5 * m(one, _apart(last, d)))
-    write_entry(sequences.parts, frames, g, k, 1, 0.5 * m(two, _apart(next, d)))
+    write_entry(
+        sequences.parts, frames, g, k, 0, 0.5 * m(before_weight, _squared_difference(before_deviation, d))
+    )
+    write_entry(
+        sequences.parts, frames, g, k, 1, 0.5 * m(after_weight, _squared_difference(after_deviation, d))
+    )
 
 
 @wp.func
-def _apart(one: Matrix, two: Matrix) -> V:
-    """The sum of the squares of the difference."""
+def _squared_difference(a: Matrix, b: Matrix) -> V:
+    """The sum of squares of the difference."""
     total = V()
     for i in range(9):
-        off = one[i] - two[i]
-        total += m(off, off)
+        difference = a[i] - b[i]
+        total += m(difference, difference)
     return total
 
 
 @wp.kernel
-def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: SequenceTerms, system: ChainSystem):
-    """Add the ties of frames (G, L) to what each is alone; before, after (G, L): -1 where there is none."""
+def tie(frames: I2, before: I2, after: I2, tied: TiedJoints, sequences: SequenceTerms, system: ChainSystem):
+    """Add the ties to the equations of frames (G, L); before, after (G, L): their neighbours, -1: none."""
     g, t = wp.tid()
     n = system.right.shape[1]
     for i in range(t, n, wp.block_dim()):
         for j in range(n):
             write_entry(system.coupling, frames, g, i, j, V())
     sync()
-    one = gather(sequences.weight, frames, g, 0)
-    two = gather(sequences.weight, frames, g, 1)
+    before_weight = gather(sequences.weight, frames, g, 0)
+    after_weight = gather(sequences.weight, frames, g, 1)
     for k in range(t, tied.first.shape[0] - 1, wp.block_dim()):
-        _tie_joint(k, g, frames, before, after, one, two, tied, sequences, system)
+        _tie_joint(k, g, frames, before, after, before_weight, after_weight, tied, sequences, system)
     sync()
     for c in range(t, 2, wp.block_dim()):
         total = V()
@@ -221,7 +227,7 @@ def tie(frames: I2, before: I2, after: I2, tied: Tied, sequences: SequenceTerms,
 
 @wp.kernel
 def damp(frames: I2, sequences: SequenceTerms, system: ChainSystem):
-    """Damp the matrices of frames (G, L), and make the right sides."""
+    """Damp the matrices of frames (G, L), and set the right sides."""
     g, t = wp.tid()
     n = system.right.shape[1]
     largest = V()

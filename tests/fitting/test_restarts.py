@@ -1,11 +1,11 @@
-"""Second chances: only the failed, never worse, each by itself."""
+"""Retries: of failed problems only, never worse, each by itself."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from skelfit.fitting.start.retry import retry_failed
+from skelfit.fitting.start.restarts import retry_failed
 
 
 def test_only_the_failed_are_retried_and_no_score_rises() -> None:
@@ -26,12 +26,12 @@ def test_only_the_failed_are_retried_and_no_score_rises() -> None:
     def no_number(rows: Tensor, best: Tensor) -> Tensor:
         return torch.full_like(best, torch.nan)
 
-    found = retry_failed(attempt, x, score, 0.1, [worse, near, no_number])
+    best = retry_failed(attempt, x, score, 0.1, [worse, near, no_number])
     assert seen == [[1, 2, 3], [1, 2, 3], [2, 3]]
-    # Row 3 had no score: whatever has one is better. The second answer then improves on it.
-    assert found.x[:, 0].tolist() == [0.0, 0.0, 5.0, 16.0]
-    assert torch.equal(found.score, torch.tensor([0.05, 0.0, 5.0, 16.0]))
-    assert found.retries.tolist() == [0, 2, 3, 3]
+    # Row 3 had no score: any score is better. The second answer then improves on it.
+    assert best.x[:, 0].tolist() == [0.0, 0.0, 5.0, 16.0]
+    assert torch.equal(best.score, torch.tensor([0.05, 0.0, 5.0, 16.0]))
+    assert best.retries.tolist() == [0, 2, 3, 3]
     assert x[1, 0] == 5 and score[1] == 5  # the caller's tensors are its own
 
 
@@ -43,29 +43,29 @@ def test_a_local_minimum_is_left() -> None:
             x = x - 0.05 * (4 * x * (x * x - 1) + 0.3)
         return x, ((x * x - 1) ** 2 + 0.3 * x)[:, 0]
 
-    everybody = torch.arange(50)
-    x, score = descend(everybody, torch.linspace(-1.5, 1.5, 50)[:, None])
+    rows = torch.arange(50)
+    x, score = descend(rows, torch.linspace(-1.5, 1.5, 50)[:, None])
     assert 10 < int((x > 0).sum()) < 40
-    found = retry_failed(descend, x, score, 0.0, [lambda rows, best: -best])
-    assert (found.x + 1.035).abs().max() < 1e-2
-    assert torch.equal(found.retries, (x[:, 0] > 0).long())
+    best = retry_failed(descend, x, score, 0.0, [lambda rows, best: -best])
+    assert (best.x + 1.035).abs().max() < 1e-2
+    assert torch.equal(best.retries, (x[:, 0] > 0).long())
 
 
 def test_each_problem_may_have_its_own_goal() -> None:
     score = torch.tensor([1.0, 1.0])
-    found = retry_failed(
+    best = retry_failed(
         lambda rows, x: (x, torch.zeros(len(rows))),
         torch.zeros(2, 1),
         score,
         torch.tensor([2.0, 0.5]),
         [lambda rows, x: x],
     )
-    assert found.retries.tolist() == [0, 1] and found.score.tolist() == [1.0, 0.0]
+    assert best.retries.tolist() == [0, 1] and best.score.tolist() == [1.0, 0.0]
 
 
-def test_nobody_failed() -> None:
+def test_no_problem_failed() -> None:
     def never(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         raise AssertionError("nothing to retry")
 
-    found = retry_failed(never, torch.zeros(3, 2), torch.zeros(3), 0.1, [lambda rows, x: x])
-    assert not found.retries.any()
+    best = retry_failed(never, torch.zeros(3, 2), torch.zeros(3), 0.1, [lambda rows, x: x])
+    assert not best.retries.any()

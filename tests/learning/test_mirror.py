@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from test_loader_data import STILL, config_of, same, write_people
 from train_fakes import labelled_people
+from train_shards import STILL, data_config, same, write_people
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
@@ -23,17 +23,17 @@ _TOES = [19, 20, 22, 23]
 def test_a_mirrored_pose_is_the_mirrored_body(models: ModelSet) -> None:
     batch, _ = labelled_people(models, 8)
     body = SkelKeypoints(models, "male", dtype=torch.float64)
-    seen = mirrored_keypoints(body(batch.poses, batch.betas).numpy())
+    mirrored = mirrored_keypoints(body(batch.poses, batch.betas).numpy())
     posed = body(torch.from_numpy(mirrored_angles(batch.poses.numpy())), batch.betas).numpy()
-    off = np.linalg.norm((posed - posed[:, 39:40]) - (seen - seen[:, 39:40]), axis=-1)
+    off = np.linalg.norm((posed - posed[:, 39:40]) - (mirrored - mirrored[:, 39:40]), axis=-1)
     feet = [*_TOES, 21, 24]
     assert np.delete(off, feet, axis=1).max() < 2e-3  # m; ankles' correctives know of the feet
     assert 0.005 < off[:, feet].max() < 0.06  # the ankles' axes are no mirror images
 
 
-def test_twice_is_as_it_was() -> None:
+def test_mirroring_twice_changes_nothing() -> None:
     rng = np.random.default_rng(0)
-    angles, points = rng.normal(size=(3, 46)), rng.normal(size=(3, 44, 3))
+    angles, points = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 46), (3, 44, 3)))
     assert np.array_equal(mirrored_angles(mirrored_angles(angles)), angles)
     assert np.array_equal(mirrored_keypoints(mirrored_keypoints(points)), points)
     assert not np.array_equal(mirrored_angles(angles), angles)
@@ -42,7 +42,7 @@ def test_twice_is_as_it_was() -> None:
 def test_a_flipped_batch_is_the_batch_in_a_mirror(tmp_path: Path) -> None:
     folder = write_people(tmp_path)
     plain, flipped, half = (
-        next(iter(Loader(config_of(folder, batch_size=20, augment=replace(STILL, flip=flip)))))
+        next(iter(Loader(data_config(folder, batch_size=20, augment=replace(STILL, flip=flip)))))
         for flip in (0.0, 1.0, 0.5)
     )
     assert torch.equal(flipped.pixels, plain.pixels.flip(-1))
@@ -62,6 +62,6 @@ def test_a_flipped_batch_is_the_batch_in_a_mirror(tmp_path: Path) -> None:
     assert torch.equal(half.poses, torch.where(turned[:, None], flipped.poses, plain.poses))
 
 
-def test_nobody_is_flipped_unless_it_is_asked_for() -> None:
+def test_flips_are_off_by_default() -> None:
     rng, keypoints = np.random.default_rng(0), np.ones((44, 3), np.float32)
     assert not any(draw(Square(0, 0, 1), keypoints, STILL, rng).flip for _ in range(100))

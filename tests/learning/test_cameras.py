@@ -21,7 +21,7 @@ K = torch.tensor([[1000.0, 0, 320], [0, 1000, 240], [0, 0, 1]], dtype=torch.floa
 CENTER, SIDE = torch.tensor([420.0, 190.0], dtype=torch.float64), torch.tensor(200.0, dtype=torch.float64)
 
 
-def test_the_place_of_a_crop() -> None:
+def test_box_features_of_a_crop() -> None:
     torch.testing.assert_close(box_features(K, CENTER, SIDE), torch.tensor([0.1, -0.05, 0.2]).double())
 
 
@@ -46,31 +46,31 @@ def test_different_focal_lengths_in_x_and_y() -> None:
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 2, 2)])
-def test_a_body_at_the_centre_of_the_crop_is_seen_there(batch: tuple[int, ...]) -> None:
+def test_a_body_at_the_center_of_the_crop_projects_to_it(batch: tuple[int, ...]) -> None:
     """The meaning of (s, tx, ty), whatever the crop's place: a point beside the origin in sides of the crop."""
     center = torch.rand(*batch, 2, dtype=torch.float64) * 600
     side = 50 + 300 * torch.rand(batch, dtype=torch.float64)
     k = K.expand(*batch, 3, 3)
     camera = torch.tensor([0.8, 0.0, 0.0], dtype=torch.float64).expand(*batch, 3)
     points = torch.tensor([[0.0, 0, 0], [1, 0, 0]], dtype=torch.float64)
-    found = body_to_crop(points.expand(*batch, 2, 3), camera, k, center, side)
+    result = body_to_crop(points.expand(*batch, 2, 3), camera, k, center, side)
     expected = torch.tensor([[0.0, 0], [0.4, 0]], dtype=torch.float64)
-    torch.testing.assert_close(found, expected.expand(*batch, 2, 2))
+    torch.testing.assert_close(result, expected.expand(*batch, 2, 2))
 
 
 def test_crop_units_by_hand() -> None:
     corners = torch.tensor([[320.0, 90], [520, 290], [420, 190]], dtype=torch.float64)
-    found = image_to_crop(corners, CENTER, SIDE)
-    torch.testing.assert_close(found, torch.tensor([[-0.5, -0.5], [0.5, 0.5], [0, 0]]).double())
+    result = image_to_crop(corners, CENTER, SIDE)
+    torch.testing.assert_close(result, torch.tensor([[-0.5, -0.5], [0.5, 0.5], [0, 0]]).double())
 
 
 def test_unknown_intrinsics_are_those_of_a_far_camera() -> None:
     k = torch.stack((K, torch.zeros(3, 3, dtype=torch.float64)))
     center, side = CENTER.expand(2, 2), SIDE.expand(2)
-    found = known_or_far(k, center, side)
-    assert torch.equal(found[0], K)
+    result = known_or_far(k, center, side)
+    assert torch.equal(result[0], K)
     expected = [[FAR_FOCAL * 200, 0, 420], [0, FAR_FOCAL * 200, 190], [0, 0, 1]]
-    torch.testing.assert_close(found[1], torch.tensor(expected).double())
+    torch.testing.assert_close(result[1], torch.tensor(expected).double())
     # It says nothing of where the crop is.
     features = box_features(far_camera(center, side), center, side)
     torch.testing.assert_close(features, torch.tensor([0, 0, 1 / FAR_FOCAL]).double().expand(2, 3))
@@ -78,9 +78,9 @@ def test_unknown_intrinsics_are_those_of_a_far_camera() -> None:
 
 def test_points_behind_the_camera_are_finite() -> None:
     points = torch.tensor([[0.1, 0.1, -1.0], [0.1, 0.1, 0.0]], dtype=torch.float64, requires_grad=True)
-    found = project(points, K)
-    found.sum().backward()
-    assert torch.isfinite(found).all() and points.grad is not None and torch.isfinite(points.grad).all()
+    result = project(points, K)
+    result.sum().backward()
+    assert torch.isfinite(result).all() and points.grad is not None and torch.isfinite(points.grad).all()
 
 
 def test_gradients() -> None:
@@ -89,7 +89,7 @@ def test_gradients() -> None:
     points = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
     k, center, side = K.expand(2, 3, 3), CENTER.expand(2, 2), SIDE.expand(2)
 
-    def seen(camera: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def in_crop(camera: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         return body_to_crop(points, camera, k, center, side)
 
-    torch.autograd.gradcheck(seen, (camera, points))
+    torch.autograd.gradcheck(in_crop, (camera, points))

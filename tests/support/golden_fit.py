@@ -1,8 +1,8 @@
 """Recorded results of the fit for a few dozen people: a change of results is noticed, and its version is raised.
 
-    python tests/fitting/golden_fit.py --record                    records the results of this processor
-    python tests/fitting/golden_fit.py --constants                 records the constants alone
-    python tests/fitting/golden_fit.py --check TARGET [--batches]  prints how far this process is from it, as JSON
+    python tests/support/golden_fit.py --record                    records the results of this processor
+    python tests/support/golden_fit.py --constants                 records the constants alone
+    python tests/support/golden_fit.py --check TARGET [--batches]  prints the distance of this process from the record
 
 `--record` also computes what older processors would. `--check` compiles the kernels for TARGET; with `--batches` it
 also compares people fitted in batches of different sizes. torch and Warp choose their loops once per process, so the
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import warp as wp
+from label_tensors import labels_from, map_labels
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.bodies.smpl import SmplModel
 from skelfit.config.fit_settings import FitConfig
+from skelfit.config.manifest import Gender
 from skelfit.config.pipeline import load_pipeline
 from skelfit.conversion.run_plan import ALGORITHM_VERSION
 from skelfit.fitting.backends import kernels
@@ -42,11 +44,11 @@ from skelfit.fitting.backends.backend import cpu_lanes, start_warp
 from skelfit.fitting.backends.kernels import kernels_for
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
-from skelfit.fitting.mesh_labels import MeshPeople
+from skelfit.fitting.mesh_labels import MeshLabelFitter
 
 Array = NDArray[Any]
 ROOT = Path(__file__).parents[2]
-FOLDER = Path(__file__).with_name("golden")
+FOLDER = ROOT / "tests" / "fitting" / "golden"
 PEOPLE, ANSWERS, KINDS = FOLDER / "people.npz", FOLDER / "answers.npz", FOLDER / "kinds.json"
 LABELS = ("pose", "betas", "transl")
 RECORDED = ("poses", "betas", "trans", "pve_mm", "objective")
@@ -76,19 +78,22 @@ CAPABILITIES = {  # by the target of the kernels
 RESULTS_CHANGED = (
     "the fit gives other results than those recorded. If that is intended, raise ALGORITHM_VERSION in "
     "skelfit/conversion/run_plan.py, so that shards of both are never mixed, and run: "
-    "python tests/fitting/golden_fit.py --record"
+    "python tests/support/golden_fit.py --record"
 )
 
 
 def make_people() -> dict[str, Tensor]:
     """The labels, made once: everyday poses, extreme poses, and extreme poses that need a retry."""
     labels = {}
-    for gender, rows in (("neutral", (12, [1631, 2046, 3028, 3059])), ("male", (15, [3493]))):
-        few, late = rows
+    extremes: tuple[tuple[Gender, int, list[int]], ...] = (
+        ("neutral", 12, [1631, 2046, 3028, 3059]),
+        ("male", 15, [3493]),
+    )
+    for gender, count, late in extremes:
         everyday, extreme = (make_labels(max(late) + 1, gender)[kind] for kind in ("everyday", "extreme"))
         for name in LABELS:
             one, other = getattr(everyday, name), getattr(extreme, name)
-            labels[f"{gender}/{name}"] = torch.cat((one[:16], other[:few], other[late]))
+            labels[f"{gender}/{name}"] = torch.cat((one[:16], other[:count], other[late]))
     return labels
 
 
@@ -109,14 +114,15 @@ def read_people() -> dict[str, Tensor]:
 
 def fit_all(models: ModelSet, people: Mapping[str, Tensor], fitter: Fitter) -> dict[str, Array]:
     """Fields of the fitted people, by "set/field"."""
-    arrays = {}
-    male = [people[f"male/{name}"] for name in LABELS]
-    neutral = [people[f"neutral/{name}"] for name in LABELS]
+    arrays: dict[str, Array] = {}
+    male, neutral = (
+        labels_from(people[f"{gender}/{name}"] for name in LABELS) for gender in ("male", "neutral")
+    )
     results = {
         "neutral": fitter.fit("neutral", *neutral),
         "male": fitter.fit("male", *male),
-        "hurried": Fitter(models, hurried(fit_config())).fit("male", *(x[16:] for x in male)),
-        "mesh": MeshPeople(models, fit_config()).fit(
+        "hurried": Fitter(models, hurried(fit_config())).fit("male", *map_labels(lambda x: x[16:], male)),
+        "mesh": MeshLabelFitter(models, fit_config()).fit(
             "male", SmplModel(models.smpl_of("male")).vertices(*(x[14:18] for x in male))
         ),
     }
@@ -198,12 +204,12 @@ def batch_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[str]
     differences = []
     threads = torch.get_num_threads()
     for gender, batches in (("neutral", (1, 7, 512)), ("male", (7, 20, 512))):
-        labels = [people[f"{gender}/{name}"] for name in LABELS]
+        labels = labels_from(people[f"{gender}/{name}"] for name in LABELS)
         base = fitter.fit(gender, *labels)
         for batch in batches:
             torch.set_num_threads(3 - min(threads, 2))
             fitter.config = replace(fit_config(), batch=batch)  # its tables are those of any batch
-            other = fitter.fit(gender, *(x.flip(0) for x in labels))
+            other = fitter.fit(gender, *map_labels(lambda x: x.flip(0), labels))
             torch.set_num_threads(threads)
             for field in fields(FitResult):
                 one, two = getattr(base, field.name), getattr(other, field.name).flip(0)
@@ -270,16 +276,20 @@ def atypical(off: Mapping[str, list[float]]) -> list[str]:
     return reasons
 
 
+def save(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
+
+
 def record() -> None:
     """Record this processor's results; refuses to replace those of a known kind without a new version."""
     known = json.loads(KINDS.read_text()) if KINDS.exists() else {"algorithm": None, "kinds": {}}
     fresh = known["algorithm"] != ALGORITHM_VERSION
     if not PEOPLE.exists():
         FOLDER.mkdir(exist_ok=True)
-        np.savez(PEOPLE, **{name: x.numpy() for name, x in make_people().items()})
+        save(PEOPLE, {name: x.numpy() for name, x in make_people().items()})
     if fresh:
         models = open_models()
-        np.savez(ANSWERS, **fit_all(models, read_people(), Fitter(models, fit_config())))
+        save(ANSWERS, fit_all(models, read_people(), Fitter(models, fit_config())))
     kinds = {} if fresh else known["kinds"]
     for target in (target for target, capability in CAPABILITIES.items() if capability.here):
         result = run(target)

@@ -17,10 +17,10 @@ from skelfit.bodies.dofs import NUM_DOFS, dof_index
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.errors import ModelError
-from skelfit.learning.backbones.heatmaps import heatmap_lesson, heatmap_loss
+from skelfit.learning.backbones.heatmaps import heatmap_loss, heatmap_training_loss
 from skelfit.learning.backbones.keypoint_cnn import CELLS, VIEW
-from skelfit.learning.data.training_batch import Batch
-from skelfit.learning.networks.skel_cf_network import Estimate, Prediction
+from skelfit.learning.data.training_batch import TrainingBatch
+from skelfit.learning.networks.network import Estimate, Prediction
 from skelfit.learning.training.losses import (
     betas_loss,
     estimate_terms,
@@ -41,7 +41,7 @@ def body(models: ModelSet) -> SkelKeypoints:
 
 
 @pytest.fixture(scope="module")
-def people(models: ModelSet) -> tuple[Batch, Estimate]:
+def people(models: ModelSet) -> tuple[TrainingBatch, Estimate]:
     """Three people, and the estimate that is true."""
     batch, trans = labelled_people(models, 3)
     return batch, Estimate(angles_to_pose(batch.poses), batch.betas, true_camera(batch, trans))
@@ -101,7 +101,7 @@ def test_pose_by_hand() -> None:
     torch.testing.assert_close(refinement_loss(pose, target), torch.tensor((2.3 + 4.0) / 2 / 88))
 
 
-def test_the_truth_costs_nothing(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+def test_true_parameters_have_no_loss(people: tuple[TrainingBatch, Estimate], body: SkelKeypoints) -> None:
     """Against labels from the whole skin, another projection and another camera formula."""
     batch, truth = people
     terms = estimate_terms(truth, batch.cam_int, batch, body)
@@ -114,7 +114,9 @@ def test_the_truth_costs_nothing(people: tuple[Batch, Estimate], body: SkelKeypo
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_gradients_of_an_estimate(name: str, people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+def test_gradients_of_an_estimate(
+    name: str, people: tuple[TrainingBatch, Estimate], body: SkelKeypoints
+) -> None:
     batch, truth = people
     one = batch._with(lambda tensor: tensor[:1])
     pose, betas, camera = (v[:1].clone().requires_grad_() for v in vars(off(truth)).values())
@@ -125,7 +127,7 @@ def test_gradients_of_an_estimate(name: str, people: tuple[Batch, Estimate], bod
     torch.autograd.gradcheck(term, (pose, betas, camera), fast_mode=True)
 
 
-def test_gradients_of_the_refinement(people: tuple[Batch, Estimate]) -> None:
+def test_gradients_of_the_refinement(people: tuple[TrainingBatch, Estimate]) -> None:
     batch, truth = people
     target = angles_to_pose(batch.poses)
     torch.autograd.gradcheck(lambda pose: refinement_loss(pose, target), off(truth).pose.requires_grad_())
@@ -134,10 +136,10 @@ def test_gradients_of_the_refinement(people: tuple[Batch, Estimate]) -> None:
 def test_heatmaps_by_hand() -> None:
     logits, labels = torch.zeros(2, 44, CELLS, CELLS), torch.zeros(2, 44, 3)
     cell = VIEW / CELLS
-    place = ((12.5 - CELLS / 2) * cell, (7.5 - CELLS / 2) * cell)  # the middle of column 12, row 7
-    labels[0, 3] = torch.tensor([*place, 1.0])  # the heatmap says nothing
-    labels[0, 4] = torch.tensor([*place, 0.5])
-    labels[1, 5] = torch.tensor([*place, 1.0])  # the heatmap is right
+    cell_center = ((12.5 - CELLS / 2) * cell, (7.5 - CELLS / 2) * cell)  # the middle of column 12, row 7
+    labels[0, 3] = torch.tensor([*cell_center, 1.0])  # the heatmap says nothing
+    labels[0, 4] = torch.tensor([*cell_center, 0.5])
+    labels[1, 5] = torch.tensor([*cell_center, 1.0])  # the heatmap is right
     labels[1, 6] = torch.tensor([0.3, 0.45, 1.0])  # in the crop, but out of view
     bell = np.array(
         [[exp(-((c - 12) ** 2 + (r - 7) ** 2) / (2 * 0.7**2)) for c in range(CELLS)] for r in range(CELLS)]
@@ -156,24 +158,24 @@ def test_gradients_of_heatmaps() -> None:
     torch.autograd.gradcheck(lambda maps: heatmap_loss(maps, labels), (logits,), fast_mode=True)
 
 
-def test_what_an_eye_learns(people: tuple[Batch, Estimate]) -> None:
+def test_the_loss_of_a_detector(people: tuple[TrainingBatch, Estimate]) -> None:
     batch, _ = people
     maps = torch.randn(3, 44, CELLS, CELLS, dtype=torch.float64)
     eye: Any = lambda image: maps + image.mean()  # noqa: E731  # a constant means nothing
-    loss, terms = heatmap_lesson(eye, batch)
+    loss, terms = heatmap_training_loss(eye, batch)
     torch.testing.assert_close(
         loss, heatmap_loss(maps, batch.keypoints2d), rtol=1e-5, atol=0, check_dtype=False
     )
     assert terms == {"heatmaps": loss}
 
 
-def made(truth: Estimate, batch: Batch, encoder: bool = True) -> Prediction:
+def made(truth: Estimate, batch: TrainingBatch, encoder: bool = True) -> Prediction:
     layers = (off(truth, 0.2), off(truth, 0.1), off(truth, 0.05))
     return Prediction(off(truth, 0.3) if encoder else None, layers, batch.cam_int)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(
-    people: tuple[Batch, Estimate], body: SkelKeypoints
+    people: tuple[TrainingBatch, Estimate], body: SkelKeypoints
 ) -> None:
     batch, truth = people
     prediction = made(truth, batch)
@@ -188,7 +190,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
     torch.testing.assert_close(terms["refinement"], between)
 
 
-def test_without_the_refinement(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+def test_without_the_refinement(people: tuple[TrainingBatch, Estimate], body: SkelKeypoints) -> None:
     batch, truth = people
     with_it, terms = training_loss(made(truth, batch), batch, body, LossConfig())
     without, fewer = training_loss(made(truth, batch), batch, body, LossConfig(refinement=0))
@@ -196,7 +198,9 @@ def test_without_the_refinement(people: tuple[Batch, Estimate], body: SkelKeypoi
     torch.testing.assert_close(with_it - without, 0.1 * terms["refinement"])
 
 
-def test_full_supervision_is_on_every_layer(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+def test_full_supervision_is_on_every_layer(
+    people: tuple[TrainingBatch, Estimate], body: SkelKeypoints
+) -> None:
     batch, truth = people
     _, terms = training_loss(made(truth, batch), batch, body, LossConfig(full_supervision=True))
     parts = ("encoder", "layer1", "layer2", "decoder")
@@ -204,15 +208,15 @@ def test_full_supervision_is_on_every_layer(people: tuple[Batch, Estimate], body
     assert terms["layer1/pose"] > terms["layer2/pose"] > terms["decoder/pose"]
 
 
-def test_without_an_encoder(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+def test_without_an_encoder(people: tuple[TrainingBatch, Estimate], body: SkelKeypoints) -> None:
     batch, truth = people
     prediction = replace(made(truth, batch, encoder=False), layers=(truth,))
     _, terms = training_loss(prediction, batch, body, LossConfig())
     assert set(terms) == {f"decoder/{term}" for term in TERMS}
 
 
-def test_two_halves_are_the_whole(
-    people: tuple[Batch, Estimate], body: SkelKeypoints, models: ModelSet
+def test_the_loss_of_two_halves_is_that_of_the_batch(
+    people: tuple[TrainingBatch, Estimate], body: SkelKeypoints, models: ModelSet
 ) -> None:
     """What two processes find, on average, is what one finds with both batches."""
     batch, trans = labelled_people(models, 4)
@@ -230,7 +234,9 @@ def test_two_halves_are_the_whole(
     torch.testing.assert_close(halves, loss(slice(0, 4)))
 
 
-def test_betas_of_the_other_body_do_not_count(people: tuple[Batch, Estimate], body: SkelKeypoints) -> None:
+def test_betas_of_the_other_body_do_not_count(
+    people: tuple[TrainingBatch, Estimate], body: SkelKeypoints
+) -> None:
     batch, truth = people
     women = replace(batch, female=torch.ones(3, dtype=torch.bool))
     terms = estimate_terms(off(truth), batch.cam_int, women, body)
@@ -242,7 +248,7 @@ def test_keypoints_need_their_regressor(models: ModelSet) -> None:
         SkelKeypoints(replace(models, keypoints44=None), "male")
 
 
-def test_a_loss_under_half_precision_is_the_same(models: ModelSet) -> None:
+def test_autocast_does_not_change_the_loss(models: ModelSet) -> None:
     """Autocast around the loss leaves it in float32."""
     batch, trans = labelled_people(models, 2)
     batch = batch._with(lambda t: t.float() if t.is_floating_point() else t)

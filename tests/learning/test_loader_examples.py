@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from test_loader_data import PEOPLE, write_people
+from train_shards import PEOPLE, write_people
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -40,8 +40,8 @@ def test_plain_torch(crops: Path) -> None:
 
 @pytest.mark.skipif(find_spec("lightning") is None, reason="Lightning is not installed")
 def test_lightning(crops: Path) -> None:
-    found = re.search(r"^8 steps, loss (0\.\d+)$", run("lightning_loader.py", crops), re.M)
-    assert found is not None and 0.05 < float(found[1]) < 2
+    last_line = re.search(r"^8 steps, loss (0\.\d+)$", run("lightning_loader.py", crops), re.M)
+    assert last_line is not None and 0.05 < float(last_line[1]) < 2
 
 
 @pytest.mark.skipif(find_spec("datasets") is None, reason="Hugging Face datasets is not installed")

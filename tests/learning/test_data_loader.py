@@ -1,8 +1,7 @@
-"""The trainer's loader: whom it reads, in which order, and what it shows of them."""
+"""The trainer's loader: which people it reads, in which order, and their batches."""
 
 from __future__ import annotations
 
-import io
 import logging
 from collections import Counter
 from dataclasses import replace
@@ -13,62 +12,22 @@ from typing import IO
 import numpy as np
 import pytest
 import torch
-from export_fakes import make_fields, make_metas, write_run
-from PIL import Image
 from torch.nn.functional import avg_pool2d
+from train_shards import HEIGHT, PEOPLE, STILL, WIDTH, data_config, ramp, same, write_people
 
-from skelfit.config.pipeline import ImageConfig
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ConfigError
-from skelfit.images.image_bytes import IDENTITY, check_image
-from skelfit.images.square_crop import CropBox, cut_crops
+from skelfit.images.image_bytes import IDENTITY
 from skelfit.learning.data import person_stream as people_module
 from skelfit.learning.data.augmentation import AugmentConfig, draw
 from skelfit.learning.data.data_loader import DataConfig, Loader, each_once
 from skelfit.learning.data.person_crops import Square, read_crop, square_around
-from skelfit.learning.data.person_stream import Part, SubsetConfig, find_source, shuffled
-from skelfit.learning.data.training_batch import MEAN, STD, Batch
+from skelfit.learning.data.person_stream import Part, SubsetConfig, person_source, shuffled
+from skelfit.learning.data.training_batch import MEAN, STD
 from skelfit.shards.keep_list import Kept, write_keep
-from skelfit.shards.label_vector import LAYOUT_VERSION, unpack
+from skelfit.shards.label_vector import LAYOUT_VERSION, FloatArray, unpack
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_samples
-
-WIDTH, HEIGHT, PEOPLE = 240, 200, 22
-STILL = AugmentConfig(scale=0, color=0, extreme_crop=0)
-
-
-def ramp(form: str = "PNG") -> bytes:
-    """An image whose red and green are the x and y of a pixel; blue is 255."""
-    pixels = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
-    pixels[..., 0], pixels[..., 1] = np.arange(WIDTH), np.arange(HEIGHT)[:, None]
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, form)
-    return stream.getvalue()
-
-
-def write_people(
-    folder: Path, people: int = PEOPLE, subset: str = "people", *, crops: bool = False, **meta
-) -> Path:
-    """Finished shards of 4 people each, with a ramp as everyone's image, or crops of it."""
-    rng = np.random.default_rng(1)
-    fields = make_fields(people)
-    fields["center"] = rng.uniform((80, 80), (150, 120), (people, 2)).astype(np.float32)
-    fields["scale"] = rng.uniform(0.2, 0.6, (people, 2)).astype(np.float32)
-    fields["gtkps"][..., :2] = rng.uniform(0, 200, (people, 44, 2))
-    fields["gtkps"][..., 2] = rng.integers(0, 2, (people, 44))
-    pictures = [check_image(ramp(), "png")] * people
-    if crops:
-        sides = 200 * fields["scale"].max(axis=1)
-        boxes = [CropBox(*c, s) for c, s in zip(fields["center"].tolist(), sides.tolist(), strict=True)]
-        pictures = cut_crops(pictures[0], boxes, ImageConfig(mode="crop", quality=100))
-    given = {
-        "image": [True] * people,
-        "image_size": [p.size for p in pictures],
-        "affine": [p.affine for p in pictures],
-    }
-    metas = [m | {"key": f"{subset}-{m['key']}"} for m in make_metas(people, **given | meta)]
-    images = {i: (p.ending, p.data) for i, p in enumerate(pictures)}
-    return write_run(folder, fields, metas, images=images, shard_size=4, subset=subset)
 
 
 @pytest.fixture(scope="module")
@@ -76,28 +35,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_people(tmp_path_factory.mktemp("shards"))
 
 
-def config_of(folder: Path, **changes: object) -> DataConfig:
-    config = DataConfig((SubsetConfig(f"{folder}/*.tar"),), batch_size=3, workers=0, shuffle=5)
-    return replace(config, **changes)
-
-
-def same(one: Batch, other: Batch) -> bool:
-    return one.keys == other.keys and all(
-        torch.equal(a, b)
-        for a, b in zip(vars(one).values(), vars(other).values(), strict=True)
-        if isinstance(a, torch.Tensor)
-    )
-
-
 @pytest.mark.parametrize("people_of_a_shard", [4, 100], ids=["shards enough", "a shard for two readers"])
-def test_what_is_in_memory_is_not_read_again(
+def test_shards_in_memory_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people_of_a_shard: int
 ) -> None:
     folder = write_people(tmp_path)
     if people_of_a_shard > PEOPLE:
         for tar in sorted(folder.glob("*.tar"))[1:]:
             tar.unlink()
-    config = config_of(folder, keep=None, held_out=0.2, batch_size=2, epoch_samples=8)
+    config = data_config(folder, keep=None, held_out=0.2, batch_size=2, epoch_samples=8)
     part = Part(1, 2)
     plain, kept = (Loader(config, part, images=False, memory=memory) for memory in (False, True))
     opened: list[str] = []
@@ -117,22 +63,22 @@ def test_what_is_in_memory_is_not_read_again(
 @pytest.mark.parametrize(
     "augment", [STILL, AugmentConfig(color=0, extreme_crop=0.5)], ids=["still", "varied"]
 )
-def test_keypoints_lie_where_they_lie_in_the_image(
-    tmp_path: Path, crops: bool, augment: AugmentConfig
-) -> None:
+def test_keypoints_of_the_crop_match_the_image(tmp_path: Path, crops: bool, augment: AugmentConfig) -> None:
     """At a keypoint of the crop stands the colour that the source image has there, whatever the shards hold."""
-    batch = next(iter(Loader(config_of(write_people(tmp_path, crops=crops), batch_size=20, augment=augment))))
+    batch = next(
+        iter(Loader(data_config(write_people(tmp_path, crops=crops), batch_size=20, augment=augment)))
+    )
     assert batch.pixels.shape == (20, 3, 256, 256) and batch.pixels.dtype == torch.uint8
-    labels = {}
+    labels: dict[str, dict[str, FloatArray]] = {}
     for path in sorted(tmp_path.glob("*.tar")):
         labels |= {key: unpack(label) for key, label, _ in read_samples(path)}
     compared = 0
     for i, key in enumerate(batch.keys):
         source = labels[key]["gtkps"]
         assert torch.equal(batch.keypoints2d[i, :, 2], torch.from_numpy(source[:, 2].copy()))
-        for (u, v, seen), (x, y, _) in zip(batch.keypoints2d[i].tolist(), source.tolist(), strict=True):
+        for (u, v, streams), (x, y, _) in zip(batch.keypoints2d[i].tolist(), source.tolist(), strict=True):
             column, row = int((u + 0.5) * 256), int((v + 0.5) * 256)
-            if seen and 2 <= column < 254 and 2 <= row < 254 and 2 < x < WIDTH - 2 and 2 < y < HEIGHT - 2:
+            if streams and 2 <= column < 254 and 2 <= row < 254 and 2 < x < WIDTH - 2 and 2 < y < HEIGHT - 2:
                 red, green, blue = batch.pixels[i, :, row, column].tolist()
                 if crops and blue < 250:
                     continue  # beyond the stored crop
@@ -147,8 +93,8 @@ def test_keypoints_lie_where_they_lie_in_the_image(
         assert torch.equal(batch.center[0], torch.from_numpy(labels[batch.keys[0]]["center"].copy()))
 
 
-def test_crops_of_another_size_show_the_same(shards: Path) -> None:
-    config = config_of(shards, batch_size=4)
+def test_crops_of_another_size_have_the_same_content(shards: Path) -> None:
+    config = data_config(shards, batch_size=4)
     for readers in (lambda **size: Loader(config, **size), lambda **size: each_once(config, **size)):
         large, small = next(iter(readers())), next(iter(readers(crop=64)))
         assert small.pixels.shape == (4, 3, 64, 64) and small.keys == large.keys
@@ -158,10 +104,10 @@ def test_crops_of_another_size_show_the_same(shards: Path) -> None:
         assert (small.pixels[..., 1:-1, 1:-1] - means).abs().median() < 2
 
 
-def test_the_batch_says_what_is_known(tmp_path: Path) -> None:
+def test_unknown_values_of_a_batch(tmp_path: Path) -> None:
     cameras = [i % 2 == 0 for i in range(PEOPLE)]
     folder = write_people(tmp_path, camera=cameras, coordinates=["camera"] * 18 + ["world_z_up"] * 4)
-    batch = next(iter(each_once(config_of(folder, batch_size=99))))
+    batch = next(iter(each_once(data_config(folder, batch_size=99))))
     assert len(batch) == 18, "who stands in a room, not before a camera, is left out"
     assert batch.female.tolist() == [i % 3 == 0 for i in range(18)]
     assert batch.image_size.tolist() == [[WIDTH, HEIGHT]] * 18
@@ -189,7 +135,7 @@ def test_crops_are_black_outside_and_small_where_large_jpegs_are() -> None:
     assert square_around(5, 6, 30, 80).side == 80 and square_around(5, 6, 90, 80).side == 120
 
 
-def test_samples_vary_by_as_much_as_is_said() -> None:
+def test_augmentation_keeps_to_its_bounds() -> None:
     rng = np.random.default_rng(0)
     keypoints = np.ones((44, 3), np.float32)
     keypoints[:, 0], keypoints[:, 1] = 100, np.linspace(0, 300, 44)
@@ -220,32 +166,32 @@ def test_samples_vary_by_as_much_as_is_said() -> None:
 
 
 @pytest.mark.parametrize("readers", [1, 2, 4, 7, 13])
-def test_everyone_is_read_once_by_one_of_the_readers(shards: Path, readers: int) -> None:
+def test_each_person_is_read_by_one_reader(shards: Path, readers: int) -> None:
     """Also where readers outnumber the 6 shards."""
     parts = [Part(k, readers) for k in range(readers)]
-    keys = [key for part in parts for batch in each_once(config_of(shards), part) for key in batch.keys]
+    keys = [key for part in parts for batch in each_once(data_config(shards), part) for key in batch.keys]
     assert len(keys) == PEOPLE == len(set(keys))
 
 
 @pytest.mark.parametrize("readers", [1, 3, 8])
-def test_a_pass_has_everyone_once(shards: Path, readers: int) -> None:
-    source = find_source([SubsetConfig(f"{shards}/*.tar")], None, images=False)
+def test_a_pass_has_each_person_once(shards: Path, readers: int) -> None:
+    source = person_source([SubsetConfig(f"{shards}/*.tar")], None, images=False)
     # With a buffer of one, order is that of the shards; a share is at most all of it.
-    seen = []
+    streams = []
     for k in range(readers):
         stream = shuffled(source, [1.0], Part(k, readers), 1, "a seed")
         first = next(stream).key
         mine = [first]
-        seen.append((mine, stream))
-    taken = [key for mine, stream in seen for key in mine + [p.key for p in islice(stream, PEOPLE)]]
-    assert set(Counter(taken)) == {f"people-people-0-{i:08d}" for i in range(PEOPLE)}
+        streams.append((mine, stream))
+    keys = [key for mine, stream in streams for key in mine + [p.key for p in islice(stream, PEOPLE)]]
+    assert set(Counter(keys)) == {f"people-people-0-{i:08d}" for i in range(PEOPLE)}
     if readers == 1:
-        assert len(set(taken[:PEOPLE])) == PEOPLE
+        assert len(set(keys[:PEOPLE])) == PEOPLE
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_is_the_same_again_and_goes_on_where_it_was(shards: Path, workers: int) -> None:
-    config = config_of(shards, workers=workers)
+def test_an_epoch_is_repeatable_and_resumable(shards: Path, workers: int) -> None:
+    config = data_config(shards, workers=workers)
     loader = Loader(config)
     first, second = list(loader), list(loader)
     assert len(first) == len(second) == loader.batches == PEOPLE // 3
@@ -263,34 +209,34 @@ def test_an_epoch_is_the_same_again_and_goes_on_where_it_was(shards: Path, worke
 
 
 def test_resuming_in_another_order_is_refused(shards: Path) -> None:
-    state = Loader(config_of(shards)).state()
+    state = Loader(data_config(shards)).state()
     with pytest.raises(ConfigError, match=r"'seed': expected 0, to go on in order, found 3"):
-        Loader(config_of(shards, seed=3)).resume(state)
+        Loader(data_config(shards, seed=3)).resume(state)
     with pytest.raises(ConfigError, match="processes"):
-        Loader(config_of(shards), Part(0, 2)).resume(state)
+        Loader(data_config(shards), Part(0, 2)).resume(state)
     with pytest.raises(ConfigError, match="at least a batch, 1 x 99, found 22"):
-        Loader(config_of(shards, batch_size=99))
+        Loader(data_config(shards, batch_size=99))
 
 
-def test_reading_leaves_the_networks_random_numbers_alone(shards: Path) -> None:
+def test_reading_keeps_the_random_state_of_torch(shards: Path) -> None:
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
-    list(Loader(config_of(shards, workers=1), images=False))
+    list(Loader(data_config(shards, workers=1), images=False))
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_processes_have_as_many_batches_of_other_people(shards: Path) -> None:
-    epochs = [list(Loader(config_of(shards, shuffle=1), Part(k, 2))) for k in range(2)]
+def test_processes_have_equally_many_batches_of_different_people(shards: Path) -> None:
+    epochs = [list(Loader(data_config(shards, shuffle=1), Part(k, 2))) for k in range(2)]
     assert len(epochs[0]) == len(epochs[1]) == PEOPLE // 6
     one, other = ({key for batch in epoch for key in batch.keys} for epoch in epochs)
     assert len(one & other) <= 4  # a pass later they read the other's shards
 
 
-def test_subsets_come_by_their_weights(shards: Path, tmp_path: Path) -> None:
+def test_subsets_are_drawn_by_weight(shards: Path, tmp_path: Path) -> None:
     few = write_people(tmp_path, 6, "few")
     subsets = (SubsetConfig(f"{shards}/*.tar", 1), SubsetConfig(f"{few}/few-{{000000..000001}}.tar", 3))
-    config = config_of(shards, subsets=subsets, epoch_samples=600)
+    config = data_config(shards, subsets=subsets, epoch_samples=600)
 
     def share_of_few(config: DataConfig) -> float:
         keys = [key for batch in Loader(config, images=False) for key in batch.keys]
@@ -302,26 +248,26 @@ def test_subsets_come_by_their_weights(shards: Path, tmp_path: Path) -> None:
     assert Loader(replace(natural, epoch_samples=None)).samples == 28
 
 
-def test_only_those_who_are_kept(shards: Path, tmp_path: Path) -> None:
+def test_a_keep_list_selects_people(shards: Path, tmp_path: Path) -> None:
     keys = [f"people-people-0-{i:08d}" for i in range(PEOPLE)]
     table = tmp_path / "keep.csv"
     write_keep(
         table, [Kept(key, "people-000000", () if i % 5 == 0 else ("why",)) for i, key in enumerate(keys)]
     )
-    config = config_of(shards, keep=str(table))
+    config = data_config(shards, keep=str(table))
     assert [k for b in each_once(config) for k in b.keys] == keys[::5]
     assert {k for b in Loader(config) for k in b.keys} <= set(keys[::5])
     write_keep(table, [Kept("nobody", "people-000000")])
     with pytest.raises(
-        ShardError, match=r"people-000000.tar: expected people whom the keep-list keeps with an image"
+        ShardError, match=r"people-000000.tar: expected people that the keep-list keeps with an image"
     ):
         list(Loader(config))
     write_keep(table, [Kept(keys[0], "people-000000", ("why",))])
-    with pytest.raises(ShardError, match=r"keep.csv: 'keep': expected somebody"):
+    with pytest.raises(ShardError, match=r"keep.csv: 'keep': expected at least one kept person"):
         each_once(config)
 
 
-def test_what_is_damaged_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_samples_are_left_out_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_people(tmp_path)
     tar = folder / "people-000001.tar"
     data = tar.read_bytes()
@@ -332,31 +278,31 @@ def test_what_is_damaged_is_left_out_and_said(tmp_path: Path, caplog: pytest.Log
     assert content.count(image) == 4
     broken.write_bytes(content.replace(image, b"\0" * len(image), 1))
     with caplog.at_level(logging.WARNING):
-        keys = [k for b in each_once(config_of(folder)) for k in b.keys]
+        keys = [k for b in each_once(data_config(folder)) for k in b.keys]
     assert len(keys) == PEOPLE - 2 and not {"people-people-0-00000007", "people-people-0-00000008"} & set(
         keys
     )
     assert "image cannot be decoded" in caplog.text and "damaged shard" in caplog.text
-    loader = Loader(config_of(folder))
+    loader = Loader(data_config(folder))
     assert all(len(batch) == 3 for _ in range(3) for batch in loader), "another person takes the place"
 
 
-def test_another_layout_and_no_shards_are_one_message(tmp_path: Path) -> None:
+def test_another_layout_and_missing_shards_are_refused(tmp_path: Path) -> None:
     folder = write_people(tmp_path, layout=["skelfit-label-9"] * PEOPLE)
     with pytest.raises(ShardError, match=f"expected {LAYOUT_VERSION}, found skelfit-label-9"):
-        list(Loader(config_of(folder)))
+        list(Loader(data_config(folder)))
     with pytest.raises(ShardError, match="expected finished shards"):
-        Loader(config_of(tmp_path / "nowhere"))
+        Loader(data_config(tmp_path / "nowhere"))
     (folder / "people-000003.done.json").unlink()
     with pytest.raises(ShardError, match="people-000003.done.json"):
-        Loader(config_of(folder))
+        Loader(data_config(folder))
 
 
-def test_rough_images(shards: Path) -> None:
+def test_albumentations(shards: Path) -> None:
     pytest.importorskip("albumentations", reason="albumentations is not installed")
-    config = config_of(shards, batch_size=20, augment=replace(STILL, albumentations=0.5))
+    config = data_config(shards, batch_size=20, augment=replace(STILL, albumentations=0.5))
     batch, again, still = (
-        next(iter(Loader(c))) for c in (config, config, config_of(shards, batch_size=20, augment=STILL))
+        next(iter(Loader(c))) for c in (config, config, data_config(shards, batch_size=20, augment=STILL))
     )
     changed = (batch.pixels != still.pixels).flatten(1).any(1)
     assert same(batch, again) and 2 < changed.sum() < 18 and torch.equal(batch.keypoints2d, still.keypoints2d)

@@ -1,0 +1,64 @@
+"""The backbone of detected keypoints."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from skelfit.learning.backbones.keypoint_cnn import CELLS, OBSERVED, KeypointBackbone
+from skelfit.learning.data.mirror import MIRRORED
+from skelfit.learning.data.training_batch import TrainingBatch
+
+
+def one_hot_maps(people: int, row: int, column: int) -> Tensor:
+    maps = torch.zeros(people, 44, CELLS, CELLS)
+    maps[..., row, column] = 1
+    return maps
+
+
+def test_keypoints_are_the_mean_of_heatmaps(batch: TrainingBatch) -> None:
+    backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
+    observations = backbone.observe(image)
+    assert observations.shape == (3, 44, OBSERVED) and not observations.requires_grad
+    features = backbone(image)
+    assert features.patches.shape == (3, 44, backbone.width) and features.whole.shape == (3, backbone.summary)
+    assert torch.equal(features.whole, backbone.describe(observations).whole)
+    sides = image.clone()  # what is out of view does not matter
+    sides[..., :16] = sides[..., -16:] = sides[..., :16, :] = sides[..., -16:, :] = 0
+    assert torch.equal(backbone.observe(sides), observations)
+    # A heatmap with all its weight in one cell, or half of it in each of two.
+    columns = iter((5, CELLS - 1 - 5))  # of the picture and of its mirror image
+    vars(backbone.eye)["forward"] = lambda x: 100.0 * one_hot_maps(len(x), 20, next(columns))
+    x, y, *wide, sure = backbone.observe(image).unbind(-1)
+    torch.testing.assert_close(x, torch.full_like(x, (5.5 / 24 - 0.5) * 0.75))
+    torch.testing.assert_close(y, torch.full_like(y, (20.5 / 24 - 0.5) * 0.75))
+    torch.testing.assert_close(sure, torch.ones_like(sure))
+    for width in wide:
+        torch.testing.assert_close(width, torch.zeros_like(width), atol=1e-3, rtol=0)
+    columns = iter((5, CELLS - 1 - 9))
+    x, y, *wide, sure = backbone.observe(image).unbind(-1)
+    torch.testing.assert_close(x, torch.full_like(x, (7.5 / 24 - 0.5) * 0.75))
+    torch.testing.assert_close(wide[0], torch.full_like(x, 2 / 24 * 0.75))
+    torch.testing.assert_close(wide[1], torch.zeros_like(y), atol=1e-3, rtol=0)
+    torch.testing.assert_close(sure, torch.full_like(sure, 0.5))
+
+
+def test_a_mirror_image_has_mirrored_keypoints(batch: TrainingBatch) -> None:
+    backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
+    there, mirrored = backbone.observe(image), backbone.observe(image.flip(-1))
+    torch.testing.assert_close(mirrored, there[:, MIRRORED] * torch.tensor([-1.0, 1, 1, 1, 1]))
+    assert not torch.allclose(mirrored, there)
+
+
+def test_observations_are_jittered_in_training_only() -> None:
+    torch.manual_seed(0)
+    backbone, observations = KeypointBackbone(), torch.rand(200, 44, OBSERVED)
+    features = backbone.train().describe(observations), backbone.eval().describe(observations)
+    scale = torch.tensor([4.0, 4.0, 8.0, 8.0, 1.0])
+    shaken, as_it_is = (x.whole.view(200, 44, OBSERVED) / scale for x in features)
+    torch.testing.assert_close(as_it_is, observations)
+    torch.testing.assert_close(shaken[..., 2:], observations[..., 2:])
+    off = (shaken - observations)[..., :2]
+    assert 0.008 < off.mean(1).std() < 0.012  # all together ...
+    assert 0.0025 < (off - off.mean(1, keepdim=True)).std() < 0.0035  # ... and each
+    assert not torch.equal(features[0].patches, features[1].patches)

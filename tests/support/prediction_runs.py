@@ -1,0 +1,38 @@
+"""Runs of `skelfit predict`, and what they write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from click.testing import CliRunner, Result
+
+from skelfit.cli import main
+from skelfit.learning.inference.photos import (
+    PhotoSettings,
+    find_photos,
+    prepare_photo,
+)
+from skelfit.learning.inference.predictor import CropInput
+from skelfit.learning.networks.network import NetworkConfig
+
+TINY_VIT = NetworkConfig(backbone="tiny", dim=32, heads=2, layers=2)
+
+
+def run_predict(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["predict", *map(str, arguments)])
+
+
+def parameters_of(out: Path) -> dict[str, np.ndarray]:
+    with np.load(out / "people.npz") as content:
+        return dict(content)
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+
+
+def crops_of(photos: Path, settings: PhotoSettings) -> list[CropInput]:
+    return [prepare_photo(photo, settings).inputs[0] for photo in find_photos([photos])]
