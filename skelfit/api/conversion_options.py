@@ -86,6 +86,16 @@ def check_at_least_one(**counts: int | None) -> None:
             raise ArgumentError(name, "at least 1", str(count))
 
 
+def check_speed(people_per_second: float | None, dry_run: bool) -> None:
+    """Raise ArgumentError for a speed that is none, or that no dry run reckons with."""
+    if people_per_second is None:
+        return
+    if not dry_run:
+        raise ArgumentError("people_per_second", "a dry run, which it is for", "none")
+    if not people_per_second > 0:
+        raise ArgumentError("people_per_second", "a number above 0", f"{people_per_second:g}")
+
+
 def filter_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names of rules, or groups of them, that are switched off. Raises ArgumentError."""
     for name in names:

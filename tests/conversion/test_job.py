@@ -277,14 +277,14 @@ def test_a_crop_that_shows_nothing_is_a_reason(tmp_path: Path) -> None:
 
 
 def test_a_tar_that_changes_during_a_run_costs_its_shards(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = in_tars(make_run(tmp_path, images=True), tmp_path / "tars")
     with open(tmp_path / "tars" / "000000.tar", "ab") as tar:
         tar.write(bytes(10240))
     with pytest.raises(ShardsFailedError):
         convert(run)
-    assert "000000.tar: expected the tar that was indexed" in capsys.readouterr().err
+    assert "000000.tar: expected the tar that was indexed" in caplog.text
     assert not list(Path(run.out).glob("*.tar"))
 
 
@@ -358,14 +358,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_failed_shard_stops_no_other_and_leaves_no_summary(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_run(tmp_path)
     convert(run)
     (Path(run.out) / "fake-000001.done.json").unlink()
     with pytest.raises(ShardsFailedError, match="1 of 3 shards failed"):
         convert_run(run, work=failing_work)
-    assert "shard fake-000001 failed: RuntimeError: no such luck" in capsys.readouterr().err
+    assert "shard fake-000001 failed: RuntimeError: no such luck" in caplog.text
     assert [t.name for t in pending(run, plan_shards(run))] == ["fake-000001"]
     assert not (Path(run.out) / "summary.json").exists()
     assert convert(run).calls == 1
