@@ -39,8 +39,9 @@ from skelfit.api.subsets import (
     manifests_of,
 )
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
+from skelfit.config.manifest import load_manifest
+from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
-from skelfit.config.settings import Pipeline, load_manifest
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_lock import write_record, writing
 from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards

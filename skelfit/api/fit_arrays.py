@@ -15,8 +15,8 @@ from torch import Tensor
 from skelfit.api.arguments import GivenPeople, given_labels, given_meshes
 from skelfit.api.fitted_people import FittedPeople
 from skelfit.bodies.model_set import ModelSet, find_models
+from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
-from skelfit.config.settings import Pipeline
 from skelfit.conversion.row_fits import FitRows, LabelFitter, fit_rows, frames_of, labels_fit, meshes_fit
 from skelfit.conversion.row_judgement import judge_rows
 from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from skelfit.config.settings import ImageMode
+from skelfit.config.pipeline import ImageMode
 from skelfit.conversion.run_plan import Run
 from skelfit.errors import ConfigError
-from skelfit.labels.filters import NEEDS
-from skelfit.labels.label_store import Contents, store_contents
-from skelfit.labels.readers.base import OptionError
+from skelfit.labels.filters import REQUIRED_DATA
+from skelfit.labels.label_store import StoreContents, store_contents
+from skelfit.labels.read_settings import OptionError
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def check_given(run: Run, given: GivenOptions) -> None:
     files = [(file, store_contents(file.store, file.rows)) for file in run.labels if file.rows]
     if not files:
         return
-    uses: list[tuple[bool, str, str, str, Callable[[Contents], bool]]] = [
+    uses: list[tuple[bool, str, str, str, Callable[[StoreContents], bool]]] = [
         (
             given.skel_gender is not None,
             f"--skel-gender {given.skel_gender}",
@@ -67,7 +67,7 @@ def check_given(run: Run, given: GivenOptions) -> None:
         ),
         *(
             (True, f"--filter {rule}", what, "none", lambda content, what=what: content.has(what))
-            for rule, what in NEEDS.items()
+            for rule, what in REQUIRED_DATA.items()
             if rule in given.filters
         ),
     ]

@@ -18,7 +18,8 @@ from skelfit.benchmark.fit_speed import REPORT_VERSION, make_labels, measure_bre
 from skelfit.benchmark.roofline import OperationCount, count_work, roofline
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.settings import Gender, load_pipeline
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import make_backend
 
 ROOT = Path(__file__).parents[2]

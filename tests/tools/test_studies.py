@@ -22,7 +22,7 @@ import tools.studies.loader
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import extreme_labels
 from tools.studies import STUDIES, bones
