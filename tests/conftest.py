@@ -8,7 +8,7 @@ not, because a program compiles it meanwhile.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Modules to processes, and the tests of some modules one by one, in our order."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByModule(LoadScopeScheduling):
+    class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
             return nodeid if Path(module).stem in SPLIT else module
@@ -107,7 +107,7 @@ def _locators() -> Iterator[None]:
     """Where shoulders are on a body's skin is learnt once and not for each fitter: it takes most of making one."""
     learnt: dict[tuple[object, ...], tuple[SkelModel, JointLocator]] = {}
 
-    def make_once(model: SkelModel, limits: Tensor, *how: Hashable, **options: Hashable) -> JointLocator:
+    def make_once(model: SkelModel, limits: Tensor, *how: Any, **options: Any) -> JointLocator:
         rest, more = model.v_template, (how, *options.items())
         key = (id(model.asset), rest.dtype, rest.device, limits.dtype, tuple(limits.flatten().tolist()), more)
         if key not in learnt:

@@ -19,6 +19,7 @@ ONLY_IN = {
     "dask": "executors",
     "distributed": "executors",
     "click": "cli",
+    "rich": "cli",
     "tqdm": "cli executors",
     "smplx": "bodies verification",
     "trimesh": "exports",

@@ -66,7 +66,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     hooks = "from setuptools import build_meta; print(build_meta.build_sdist({!r}))"
     call(sys.executable, "-c", hooks.format(str(folder)), cwd=source)
     (sdist,) = folder.glob("*.tar.gz")
-    wheels = []
+    wheels: list[Path] = []
     for name, what in (("wheel", source), ("wheel-of-sdist", sdist)):
         offline = ("--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder / name)
         call(sys.executable, "-m", "pip", "wheel", "--quiet", *offline, what, cwd=folder)

@@ -36,11 +36,11 @@ _SMOOTHER = 0.5  # share of the distance to the mean of the neighbours
 def other_rig(models: dict[str, Model]) -> dict[str, Model]:
     """The other pair of models, in the schemas of `open_body_models`."""
     edges = _neighbours(models["smpl_neutral"]["f"])
-    models = {}
+    others = {}
     for name, model in models.items():
         kind = name.split("_")[0]
-        models[name] = _smpl(model, edges) if kind == "smpl" else _skel(model, edges)
-    return models
+        others[name] = _smpl(model, edges) if kind == "smpl" else _skel(model, edges)
+    return others
 
 
 def _smpl(model: Model, edges: sparse.csr_matrix) -> Model:

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from skelfit.executors.report_table import ReportTable, table_of_counts
 from skelfit.shards.row_status import remark_on_targets
 
 
-def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
+def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str | ReportTable]:
     """What became of the rows of a run."""
     yield f"{summary['rows_in']} rows in, {summary['rows_out']} people out"
-    yield from _table(summary["statuses"])
+    yield from _table("status", summary["statuses"])
     if summary["rejected"]:
         yield "rejected, by reason"
-        yield from _table(summary["rejected"])
+        yield from _table("reason", summary["rejected"])
     for rule, count in summary["filters"].items():
         keypoints = f", {count['keypoints']} keypoints" if "keypoints" in count else ""
         yield f"filter {rule} ({count['value']:g}): {count['rows']} rows{keypoints}"
     absent = {kind: n for kind, n in summary["images"].items() if n and kind != "found"}
     if absent:
         yield "people without an image"
-        yield from _table(absent)
+        yield from _table("image", absent)
     if summary["pve_mm"]["mean"] is not None:
         stages = {name: mean for name, mean in summary["stage_pve_mm"].items() if mean is not None}
         yield f"PVE in mm: {_listed(summary['pve_mm'])}{_listed(stages, '; after each stage: ')}"
@@ -38,9 +39,10 @@ def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"the workers were fitting in {summary['time']['fitting']:.0%} of their time"
 
 
-def table_of_subsets(ends: Iterable[tuple[str, Mapping[str, Any] | None, str]]) -> Iterator[str]:
+def table_of_subsets(ends: Iterable[tuple[str, Mapping[str, Any] | None, str]]) -> ReportTable:
     """A table of subsets: name, summary (None where there is none), and where it is or what happened."""
-    yield f"\n{'subset':<16} {'rows in':>10} {'people out':>10} {'PVE in mm':>10}   result"
+    heads = ("subset", "rows in", "people out", "PVE in mm", "result")
+    rows: list[tuple[str, ...]] = []
     for name, summary, end in ends:
         numbers = ["-"] * 3
         if summary is not None:
@@ -50,7 +52,12 @@ def table_of_subsets(ends: Iterable[tuple[str, Mapping[str, Any] | None, str]]) 
                 str(summary["rows_out"]),
                 "-" if mean is None else f"{mean:.2f}",
             ]
-        yield f"{name:<16} " + " ".join(f"{number:>10}" for number in numbers) + f"   {end}"
+        rows.append((name, *numbers, end))
+    lines = [
+        f"{name:<16} " + " ".join(f"{number:>10}" for number in numbers) + f"   {end}"
+        for name, *numbers, end in (heads, *rows)
+    ]
+    return ReportTable(heads, tuple(rows), "\n" + "\n".join(lines))
 
 
 def _listed(lengths: Mapping[str, float], head: str = "") -> str:
@@ -58,6 +65,6 @@ def _listed(lengths: Mapping[str, float], head: str = "") -> str:
     return head + ", ".join(f"{name} {value:.2f}" for name, value in lengths.items()) if lengths else ""
 
 
-def _table(counts: Mapping[str, int]) -> Iterator[str]:
-    for name, count in counts.items():
-        yield f"  {name:<40} {count:>9}"
+def _table(name: str, counts: Mapping[str, int]) -> Iterator[ReportTable]:
+    if counts:
+        yield table_of_counts((name, "rows"), list(counts.items()))

@@ -13,7 +13,7 @@ from skelfit.config.settings import ImageConfig, ReadOptions, Source, load_manif
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ArgumentError, ConfigError
 from skelfit.executors.dask_reports import check_bokeh
-from skelfit.executors.executor import HERE, Place
+from skelfit.executors.executor import THIS_PROCESS, Executor
 from skelfit.images.image_source import ImagePlace, find_images
 from skelfit.resources.catalog import MANIFESTS
 
@@ -82,6 +82,16 @@ def check_at_least_one(**counts: int | None) -> None:
             raise ArgumentError(name, "at least 1", str(count))
 
 
+def check_speed(people_per_second: float | None, dry_run: bool) -> None:
+    """Raise ArgumentError for a speed that is none, or that no dry run reckons with."""
+    if people_per_second is None:
+        return
+    if not dry_run:
+        raise ArgumentError("people_per_second", "a dry run, which it is for", "none")
+    if not people_per_second > 0:
+        raise ArgumentError("people_per_second", "a number above 0", f"{people_per_second:g}")
+
+
 def filter_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names of rules, or groups of them, that are switched off. Raises ArgumentError."""
     for name in names:
@@ -90,13 +100,13 @@ def filter_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def watched_place(place: Place, dashboard: bool, performance_report: str | Path | None) -> Place:
-    """A place with Dask's own ways to watch it. Raises ArgumentError, ClusterError."""
+def watched_executor(executor: Executor, dashboard: bool, performance_report: str | Path | None) -> Executor:
+    """An executor with Dask's own ways to watch it. Raises ArgumentError, ClusterError."""
     if not dashboard and performance_report is None:
-        return place
-    if place == HERE:
+        return executor
+    if executor == THIS_PROCESS:
         name = "dashboard" if dashboard else "performance_report"
         raise ArgumentError(name, "workers, which it watches", "none (workers: 0)")
     check_bokeh()
     report = None if performance_report is None else Path(performance_report)
-    return replace(place, dashboard=dashboard, report=report)
+    return replace(executor, dashboard=dashboard, report=report)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,26 +18,25 @@ from skelfit.api.arguments import local_path_of
 from skelfit.api.conversion_lines import summary_lines_of, table_of_subsets
 from skelfit.api.conversion_options import (
     check_at_least_one,
+    check_speed,
     filter_names,
     has_images,
     images_at,
     images_of,
-    watched_place,
+    watched_executor,
     what_to_read,
 )
-from skelfit.api.refused_options import Given, check_given, check_image_options
+from skelfit.api.conversion_result import Conversion, ConvertedSubset
+from skelfit.api.dry_run import plan_conversion
+from skelfit.api.refused_options import Given, check_image_options
+from skelfit.api.run_making import STORES, RunOptions, make_run
 from skelfit.api.subsets import (
     MissingError,
     Subset,
-    check_filters,
-    check_images,
     file_subset,
     filter_rules,
-    label_files,
     manifest_subset,
     manifests_of,
-    prepare_images,
-    say_sequences,
 )
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
@@ -50,59 +50,17 @@ from skelfit.conversion.stopwatch import PHASES
 from skelfit.errors import SkelfitError
 from skelfit.executors.dask_tasks import ShardFailure, run_tasks
 from skelfit.executors.dask_worker import Work
-from skelfit.executors.executor import HERE, Place, chosen_place, visible_gpus
-from skelfit.executors.progress_bars import SHOWN, Count, Progress, Reporter, reporter_of
+from skelfit.executors.executor import THIS_PROCESS, Executor, chosen_executor, visible_gpus
+from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
-from skelfit.labels.filters import switched
 from skelfit.labels.label_store import clear_temporaries, store_sequences
 
-STORES = ".stores"  # beside the shards: all workers can read what they write to
+_log = logging.getLogger(__name__)
 
 
 class ShardsFailedError(SkelfitError):
     """Shards of a run that could not be made; the same call tries them again."""
-
-
-@dataclass(frozen=True)
-class ConvertedSubset:
-    """What became of one subset."""
-
-    name: str
-    folder: Path  # of its shards
-    summary: Mapping[str, Any] | None  # as in summary.json; None where it was not converted
-    problem: str = ""  # why it was not
-    missing: bool = False  # whether that is because its label files are not there
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What became of the subsets of a call: one, or those of a folder of manifests."""
-
-    subsets: tuple[ConvertedSubset, ...]
-
-    @property
-    def summary(self) -> Mapping[str, Any]:
-        """The summary of the only subset. Raises ValueError where there are several, or it was not converted."""
-        if len(self.subsets) != 1 or self.subsets[0].summary is None:
-            raise ValueError(f"summary: expected one converted subset, found {len(self.subsets)}")
-        return self.subsets[0].summary
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What the options ask for, whatever the subset."""
-
-    pipeline: Pipeline
-    models: ModelSet
-    device: str
-    place: Place
-    limit: int | None
-    filters_on: Sequence[tuple[str, float | None]]
-    filters_off: Sequence[str]
-    overwrite: bool
-    given: Given
-    reporter: Reporter
 
 
 def convert(
@@ -139,6 +97,8 @@ def convert(
     dashboard: bool = False,
     performance_report: str | Path | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
+    people_per_second: float | None = None,
     progress: bool | Count | Reporter = False,
 ) -> Conversion:
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was.
@@ -150,6 +110,8 @@ def convert(
         out: folder for the shards.
         manifest: what to convert: a name that comes with skelfit, a file, or a folder of them. Or else:
         labels: one label file, or a folder of sequences; `source` to `up` say how to read it.
+        dry_run: read the labels, say what a run would do, and write nothing; the subsets have a `plan` then.
+        people_per_second: of a dry run: the speed to reckon with. None: that of the last run in the folder.
         filter, no_filter: rules to switch on ("few_keypoints", "few_keypoints=6") and off.
         progress: True shows a bar; a function is called with the people done and the people there are. What a command
             prints on its way goes to the log, unless a Reporter is given.
@@ -170,6 +132,7 @@ def convert(
     picture = {"image_mode": image_mode, "crop_size": crop_size, "crop_margin": crop_margin}
     found_images = images_at(images, file)
     check_at_least_one(limit=limit, shard_size=shard_size)
+    check_speed(people_per_second, dry_run)
     settings = chosen_pipeline(pipeline, skel_gender, shard_size, independent_frames)
     settings = replace(settings, images=images_of(settings.images, picture))
     rules = filter_rules(filter)
@@ -187,12 +150,12 @@ def convert(
     body_models = _said_models(models, reporter)
     kind = device if scheduler is not None else find_device(device)
     gpus = visible_gpus(torch.cuda.device_count()) if kind == "cuda" else ()
-    place = chosen_place(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
+    executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
     options = RunOptions(
         pipeline=settings,
         models=body_models,
         device=kind,
-        place=watched_place(place, dashboard, performance_report),
+        executor=watched_executor(executor, dashboard, performance_report),
         limit=limit,
         filters_on=rules,
         filters_off=filter_names(no_filter),
@@ -201,6 +164,13 @@ def convert(
         reporter=reporter,
     )
     folder = local_path_of("out", out)
+    if dry_run:
+        labelled = (
+            None
+            if labels is None
+            else file_subset(local_path_of("labels", labels), layout, read, found_images)
+        )
+        return plan_conversion(labelled or file, found_images, folder, options, people_per_second)
     if file is not None and file.is_dir():
         return convert_all(file, folder, options)
     if file is None:
@@ -221,34 +191,18 @@ def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
 
 def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedSubset:
     """Convert one subset. Raises ShardsFailedError when a shard failed."""
-    settings, models, say = options.pipeline, options.models, options.reporter.say
+    models, say = options.models, options.reporter.say
     with writing(out, subset.name):
         clear_temporaries(out / STORES)
-        run = Run(
-            subset=subset.name,
-            out=str(out.absolute()),
-            images=prepare_images(subset.images, settings.images.mode, out / STORES, say),
-            models=None if models.source == OPEN_BODY else str(Path(models.source).absolute()),
-            models_sha256=models.sha256,
-            pipeline=settings,
-            device=options.device,
-            labels=label_files(subset, out / STORES, settings.gates.max_abs_beta, options.limit, say),
-            filters=switched(subset.filters, options.filters_on, options.filters_off),
-            description=subset.description,
-            origins=subset.origins,
-        )
-        check_given(run, options.given)
-        check_filters(run, say)
-        check_images(run, say)
-        say_sequences(run, say)
-        if options.place.scheduler is None and not is_compiled(run.device):
+        run = make_run(subset, out, out / STORES, options)
+        if options.executor.scheduler is None and not is_compiled(run.device):
             say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
             make_backend(run.device).compile()
         work = run_shard
-        if options.place == HERE:
-            work = partial(run_shard, fitter=make_fitter(models, settings, run.device))
+        if options.executor == THIS_PROCESS:
+            work = partial(run_shard, fitter=make_fitter(models, run.pipeline, run.device))
         overwrite, reporter = options.overwrite, options.reporter
-        summary = convert_run(run, options.place, overwrite=overwrite, work=work, reporter=reporter)
+        summary = convert_run(run, options.executor, overwrite=overwrite, work=work, reporter=reporter)
     for command in (
         f"verify {out}",
         f"card {out}",
@@ -287,8 +241,7 @@ def convert_all(folder: Path, out: Path, options: RunOptions) -> Conversion:
             ends.append("failed, see above")
             warn(f"Error: {error}")
         subsets.append(ConvertedSubset(name, out / name, None, problem, missing))
-    for line in table_of_subsets((s.name, s.summary, end) for s, end in zip(subsets, ends, strict=True)):
-        say(line)
+    say(table_of_subsets((s.name, s.summary, end) for s, end in zip(subsets, ends, strict=True)))
     for subset_ in subsets:
         if subset_.missing:
             say(subset_.problem)
@@ -297,11 +250,11 @@ def convert_all(folder: Path, out: Path, options: RunOptions) -> Conversion:
 
 def convert_run(
     run: Run,
-    place: Place = HERE,
+    executor: Executor = THIS_PROCESS,
     *,
     overwrite: bool = False,
     work: Work = run_shard,
-    reporter: Reporter = SHOWN,
+    reporter: Reporter = LOGGED,
 ) -> dict[str, Any]:
     """Do what is left of a run; writes and returns its summary. Raises ShardsFailedError.
 
@@ -322,7 +275,7 @@ def convert_run(
     rejected = rejected_so_far(task for task in tasks if task.name not in left)
     started = time.perf_counter()
     with reporter.counting(rows, rows - sum(task.stop - task.start for task in todo), rejected) as progress:
-        results, failures = _work_off(todo, place, work, progress)
+        results, failures = _work_off(todo, executor, work, progress)
     for failure in failures:
         reporter.warn(f"{failure.trace}shard {failure.name} failed: {failure.error}")
     if failures:
@@ -357,16 +310,17 @@ def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
 
 
 def _work_off(
-    todo: Sequence[ShardTask], place: Place, work: Work, progress: Progress
+    todo: Sequence[ShardTask], executor: Executor, work: Work, progress: Progress
 ) -> tuple[list[ShardResult], list[ShardFailure]]:
     """Run the tasks; returns what was done, and the failures."""
     done: list[ShardResult] = []
     failures: list[ShardFailure] = []
-    with closing(run_tasks(todo, place, work, progress.say)) as results:
+    with closing(run_tasks(todo, executor, work, progress.say)) as results:
         for result in results:
             if isinstance(result, ShardResult):
                 done.append(result)
                 progress.update(result.rows_in, result.rejected)
+                _log.debug("%s: %d rows, seconds by phase: %s", result.name, result.rows_in, result.seconds)
             else:
                 failures.append(result)
     return done, failures

@@ -52,6 +52,7 @@ class Subset:
     recorded: bool = False  # whether the sha256 of its files is kept beside them
     description: str = ""
     origins: tuple[Origin, ...] = ()
+    missing_images: Path | None = None  # images that the manifest names and that are not there
 
 
 def file_subset(path: Path, layout: Source | None, read: ReadOptions, images: ImagePlace | None) -> Subset:
@@ -60,19 +61,23 @@ def file_subset(path: Path, layout: Source | None, read: ReadOptions, images: Im
     return Subset(name, (LabelSource(str(path), layout, read=read),), (path,), images)
 
 
-def manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet, reporter: Reporter) -> Subset:
-    """The subset of a manifest; the demo's people are made when they are not there.
+def manifest_subset(
+    path: Path, images: ImagePlace | None, models: ModelSet, reporter: Reporter, *, make_demo: bool = True
+) -> Subset:
+    """The subset of a manifest; the demo's people are made when they are not there, unless not `make_demo`.
 
     Raises LabelError when a label file is missing, saying what to download, and where to put it.
     """
     manifest, root = load_manifest(path), data_root()
     paths = tuple(root / source.path for source in manifest.labels)
-    if manifest.demo is not None:
+    if manifest.demo is not None and make_demo:
         _make_demo(paths[0].parent, manifest.demo, models, reporter)
     _check_there(manifest, paths)
+    missing_images = None
     if images is None and manifest.images is not None:
         images = find_images(manifest.images, root)
         if images is None:
+            missing_images = root / manifest.images
             reporter.say(f"no images {root / manifest.images}: the shards will hold labels without images")
             if sources := _sources(manifest, "images"):
                 reporter.say(f"  to have them, put them there; they come from {sources}")
@@ -86,6 +91,7 @@ def manifest_subset(path: Path, images: ImagePlace | None, models: ModelSet, rep
         recorded=manifest.demo is None,
         description=manifest.description,
         origins=manifest.origins,
+        missing_images=missing_images,
     )
 
 

@@ -1,13 +1,18 @@
-"""The command line: `skelfit COMMAND`. What a user can mend is one line on stderr and exit code 2."""
+"""The command line: `skelfit COMMAND`. An error that the user can fix is one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from skelfit import __version__
+from skelfit.cli.console import Console
+from skelfit.cli.manners import manners, with_manners
+from skelfit.cli.version_option import version_option
 from skelfit.errors import ArgumentError, SkelfitError
 
 # In the order of use: where a command is, and what the list of commands says of it. A command is imported when it is
@@ -28,6 +33,7 @@ COMMANDS = {
     "train": ("train:train_command", "Train a network on finished shards."),
     "predict": ("predict:predict_command", "People in photos, by a trained network."),
     "bench": ("bench:bench_command", "Measure the fit on this machine, beside a baseline."),
+    "completion": ("completion:completion_command", "Print the script that completes words in a shell."),
 }
 
 
@@ -35,6 +41,10 @@ class Fault(click.ClickException):
     """A SkelfitError as click shows it."""
 
     exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        """Print it."""
+        Console().error(self.format_message())  # in the log file already
 
 
 class Commands(click.Group):
@@ -49,25 +59,61 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name][0].split(":")
-        return getattr(import_module(f"{__name__}.{module}"), name)
+        return with_manners(getattr(import_module(f"{__name__}.{module}"), name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command without importing any; options as click does."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        names = (name for name in COMMANDS if name.startswith(incomplete))
+        return [CompletionItem(name, help=COMMANDS[name][1]) for name in names]
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the options before the command."""
+        with _shown_as_faults():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a SkelfitError becomes its message."""
-        try:
-            return super().invoke(ctx)
-        except ArgumentError as error:
-            option = f"--{error.argument.replace('_', '-')}"
-            raise Fault(f"{option}: expected {error.expected}, found {error.found}") from error
-        except SkelfitError as error:
-            raise Fault(" ".join(str(error).split())) from error
+        console = ctx.ensure_object(Console)
+        with _shown_as_faults(), console.listening():
+            try:
+                with _shown_as_faults():
+                    return super().invoke(ctx)
+            except click.ClickException as error:
+                console.record_error(error.format_message())
+                raise
+            except (click.exceptions.Exit, click.Abort):
+                raise
+            except Exception:
+                console.record_bug()
+                raise
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="skelfit")
+@contextmanager
+def _shown_as_faults() -> Iterator[None]:
+    """Make a SkelfitError the one line that click prints; an argument is an option here."""
+    try:
+        yield
+    except ArgumentError as error:
+        option = f"--{error.argument.replace('_', '-')}"
+        raise Fault(f"{option}: expected {error.expected}, found {error.found}") from error
+    except SkelfitError as error:
+        raise Fault(" ".join(str(error).split())) from error
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    params=[*manners(hidden=False), version_option()],
+    epilog="--quiet, --verbose and --log-file may also stand after the command.",
+)
 def main() -> None:
     """SMPL labels in, SKEL-fitted WebDataset shards out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from skelfit.benchmark.device.device_report import ReportConfig, ReportSubject, 
 from skelfit.benchmark.fit_speed import BenchConfig, run_bench
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.model_set import find_models
-from skelfit.cli.convert import COUNT
-from skelfit.cli.path_types import FILE, FOLDER, PIPELINE
-from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
+from skelfit.cli.console import Console, pass_console
+from skelfit.cli.path_types import FILE
+from skelfit.cli.shared_options import COUNT, device_option, json_option, models_option, pipeline_option
+from skelfit.config.pipeline_choice import chosen_pipeline
 from skelfit.config.settings import load_pipeline
 from skelfit.errors import OutputError
 from skelfit.executors.allocator import keep_freed_memory
+from skelfit.executors.report_table import ReportTable
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.resources.catalog import PIPELINES
 
@@ -31,7 +34,7 @@ BATCHES = {"cpu": (128, 256, 512), "cuda": (64, 256, 1024, 4096, 16384)}
 
 
 @click.command("bench")
-@click.option("--json", "json_file", type=FILE, help="Write the report here, too.")
+@json_option()
 @click.option(
     "--report",
     "report_file",
@@ -52,13 +55,13 @@ BATCHES = {"cpu": (128, 256, 512), "cuda": (64, 256, 1024, 4096, 16384)}
 @click.option(
     "--gender", type=click.Choice(["neutral", "male", "female"]), default="neutral", show_default=True
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
-@click.option(
-    "--pipeline", type=PIPELINE, default=DEFAULT_PIPELINE, show_default=True, help="What is measured."
-)
+@device_option
+@models_option
+@pipeline_option
 @click.option("--threads", type=COUNT, help="CPU threads  [default: all cores].")
+@pass_console
 def bench_command(
+    console: Console,
     json_file: Path | None,
     report_file: Path | None,
     seconds: float | None,
@@ -92,7 +95,9 @@ def bench_command(
             raise click.UsageError("--report takes neither --json nor --baseline-people nor --gender")
         given = {"people": people, "batches": batch, "seconds": seconds, "converted": converted}
         subject = ReportSubject(find_models(models), models, settings, pipeline)
-        _device_report(subject, kind, {name: value for name, value in given.items() if value}, report_file)
+        _device_report(
+            console, subject, kind, {name: value for name, value in given.items() if value}, report_file
+        )
         return
     if seconds is not None or converted is not None:
         raise click.UsageError("--seconds and --converted belong to --report")
@@ -103,34 +108,41 @@ def bench_command(
     config = BenchConfig(kind, people, batches, few, gender)
     baseline = load_pipeline(PIPELINES.find(BASELINE))
     report = run_bench(
-        find_models(models), settings, baseline, config, lambda text: click.echo(f"... {text}", err=True)
+        find_models(models), settings, baseline, config, lambda text: console.note(f"... {text}")
     )
-    click.echo(as_text(report))
+    for line in report_lines(report):
+        console.say(line)
+    best = max(report["fit"], key=lambda r: r["people_per_second"])
+    console.in_short(
+        f"{best['people_per_second']:.1f} people/s ({best['poses']} poses, batch {best['batch']})"
+    )
     if json_file is not None:
         try:
             json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{json_file}: cannot be written: {error}") from None
-        click.echo(f"all of it, for programs: {json_file}")
+        console.say(f"all of it, for programs: {json_file}")
 
 
-def _device_report(subject: ReportSubject, device: str, given: dict[str, Any], file: Path) -> None:
+def _device_report(
+    console: Console, subject: ReportSubject, device: str, given: dict[str, Any], file: Path
+) -> None:
     """Exits with 1 when something is not as it has to be."""
     config = ReportConfig(device, **given)
     try:
-        report = make_report(subject, config, file, lambda text: click.echo(f"... {text}", err=True))
+        report = make_report(subject, config, file, lambda text: console.note(f"... {text}"))
     except OSError as error:
         raise OutputError(f"{file}: cannot be written: {error}") from None
-    click.echo(file.read_text(encoding="utf-8"))
-    click.echo(f"in {file}, and for programs in {file.with_suffix('.json')}")
+    console.say(file.read_text(encoding="utf-8"))
+    console.result(f"in {file}, and for programs in {file.with_suffix('.json')}")
     if failures(report):
         sys.exit(1)
 
 
-def as_text(report: dict[str, Any]) -> str:
-    """The report as tables."""
+def report_lines(report: dict[str, Any]) -> list[str | ReportTable]:
+    """The report as lines and tables."""
     device = report["device"]
-    lines = [
+    lines: list[str | ReportTable] = [
         f"skelfit {report['skelfit']} on {device['kind']} ({device['name']}, {device['threads']} threads, "
         f"torch {device['torch']})",
         f"models: {report['models']['source']}; pipeline {report['pipeline']}; {report['gender']} labels; PVE in mm",
@@ -142,20 +154,26 @@ def as_text(report: dict[str, Any]) -> str:
         + (f"{100 * r['converged']:.2f} %", f"{r['peak_memory_mib']:.0f}")
         for r in sorted(report["fit"], key=lambda r: (r["poses"], r["batch"]))
     ]
-    lines += table(heads, rows)
+    lines.append(_table(heads, rows))
     if report["baseline"]:
         lines += ["", "beside the first-order baseline, on the same people"]
-        lines += _baseline_table(report["baseline"])
+        lines.append(_baseline_table(report["baseline"]))
+    batch = report["breakdown"]["batch"]
+    lines += ["", f"seconds per 1000 people, in batches of {batch} (on a CPU: one thread)"]
     lines += [
-        "",
-        *_breakdown_table(report["breakdown"], report["roofline"]),
+        _breakdown_table(report["breakdown"], report["roofline"]),
         "",
         _roofline_text(report["roofline"]),
     ]
-    return "\n".join(lines)
+    return lines
 
 
-def _baseline_table(baseline: list[dict[str, Any]]) -> list[str]:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> ReportTable:
+    cells = tuple(tuple(map(str, row)) for row in rows)
+    return ReportTable(tuple(heads), cells, "\n".join(table(heads, rows)))
+
+
+def _baseline_table(baseline: list[dict[str, Any]]) -> ReportTable:
     heads = ("poses", "fitted by", "batch", "people/s", "PVE mean", "p95", "max", "converged")
     rows: list[tuple[object, ...]] = []
     for r in baseline:
@@ -167,10 +185,10 @@ def _baseline_table(baseline: list[dict[str, Any]]) -> list[str]:
         )
         ratio = [f"{ours['ratio'][name]:.3f}" for name in ("pve_mean", "pve_p95")]
         rows.append((r["poses"], "ratio", "", f"{ours['ratio']['people_per_second']:.0f}", *ratio, "", ""))
-    return table(heads, rows)
+    return _table(heads, rows)
 
 
-def _breakdown_table(breakdown: dict[str, Any], roof: dict[str, Any]) -> list[str]:
+def _breakdown_table(breakdown: dict[str, Any], roof: dict[str, Any]) -> ReportTable:
     seconds = breakdown["seconds_per_1000_people"]
     bound = {**roof["seconds_per_1000_people"], "all": 1000 / roof["people_per_second"]}
     rows = [
@@ -178,8 +196,7 @@ def _breakdown_table(breakdown: dict[str, Any], roof: dict[str, Any]) -> list[st
         + (f"{bound[part]:.3f}" if part in bound else "",)
         for part in next(iter(seconds.values()))
     ]
-    title = f"seconds per 1000 people, in batches of {breakdown['batch']} (on a CPU: one thread)"
-    return [title, *table(("part", *seconds, "roofline of all threads"), rows)]
+    return _table(("part", *seconds, "roofline of all threads"), rows)
 
 
 def _roofline_text(roof: dict[str, Any]) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FILE, FOLDER
+from skelfit.cli.shared_options import out_option, overwrite_option
 from skelfit.errors import OutputError
 from skelfit.exports.dataset_card.card_facts import read_facts
 from skelfit.exports.dataset_card.markdown import card_text
@@ -17,10 +19,13 @@ NAME, PICTURES = "README.md", "card"
 
 @click.command("card")
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", type=FILE, help="Card  [default: DIR/README.md].")
+@out_option(FILE, default="DIR/README.md")
 @click.option("--title", help="Its title  [default: made of the names of the subsets].")
-@click.option("--overwrite", is_flag=True, help="Replace a card that is there.")
-def card_command(folders: tuple[Path, ...], out: Path | None, title: str | None, overwrite: bool) -> None:
+@overwrite_option
+@pass_console
+def card_command(
+    console: Console, folders: tuple[Path, ...], out: Path | None, title: str | None, overwrite: bool
+) -> None:
     """Write the dataset card of one or several finished runs, from their shards alone; pictures go beside it."""
     # Imported here because matplotlib takes a moment, which other commands need not wait for.
     from skelfit.exports.dataset_card.card_pictures import draw_angles, draw_errors
@@ -42,10 +47,10 @@ def card_command(folders: tuple[Path, ...], out: Path | None, title: str | None,
     text = card_text(subsets, title, out.parent, *places)
     write_atomically(out, lambda stream: stream.write(text.encode()))
     people = sum(subset.rows.rows_out for subset in subsets)
-    click.echo(f"card of {people} people in {out}, its pictures in {pictures}")
+    console.result(f"card of {people} people in {out}, its pictures in {pictures}")
     unnamed = [subset.name for subset in subsets if not subset.origins]
     if unnamed:
-        click.echo(
+        console.say(
             f"no origin and no licence is named for {', '.join(unnamed)}: add `origins` to the manifest"
         )
-    click.echo(f"next: publish the shards with {out.name} and {pictures.name}/")
+    console.say(f"next: publish the shards with {out.name} and {pictures.name}/")

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from skelfit.bodies.model_set import find_models
+from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.path_types import FILE, FOLDER
+from skelfit.cli.shared_options import json_option, keep_option, models_option
 from skelfit.errors import OutputError
-from skelfit.executors.progress_bars import Progress
 from skelfit.exports.exported_bodies import check_models
 from skelfit.shards.finished_run import open_run
 from skelfit.storage.hashed_write import write_atomically, write_json
@@ -27,7 +28,7 @@ WITHIN_PX = 1.0
 @click.command("compare")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("file", metavar="FILE", type=FILE)
-@click.option("--models", type=FOLDER, help="The models of the run  [default: as convert].")
+@models_option
 @click.option(
     "--gender",
     type=click.Choice(["male", "female"]),
@@ -40,10 +41,12 @@ WITHIN_PX = 1.0
     show_default=True,
     help="px; so near are two centres of one person's box.",
 )
-@click.option("--keep", type=FILE, help="Only people that this list of verify keeps (CSV).")
-@click.option("--json", "json_file", type=FILE, help="Write all of it for programs.")
+@keep_option
+@json_option()
 @click.option("--picture", type=FILE, help="Draw those who differ most here, side by side (JPEG).")
+@pass_console
 def compare_command(
+    console: Console,
     folder: Path,
     file: Path,
     models: Path | None,
@@ -66,23 +69,27 @@ def compare_command(
     found_models = find_models(models)
     check_models(run, found_models)
     labels = read_skel_labels(file, gender)
-    click.echo(f"models: {found_models.source} (sha256 {found_models.sha256[:12]})")
+    console.say(f"models: {found_models.source} (sha256 {found_models.sha256[:12]})")
     bodies = BodyModels(found_models)
-    with interruptible("interrupted: nothing was written"), Progress(run.rows_out, 0) as progress:
+    with (
+        interruptible("interrupted: nothing was written"),
+        console.reporter().counting(run.rows_out) as progress,
+    ):
         found = compare(run, labels, bodies, within, progress.update)
     report = make_report(run, labels, found_models, found)
     for line in report_lines(report):
-        click.echo(line)
+        console.say(line)
+    console.in_short(f"compared: {report['compared']} people, of {len(labels)} rows of {file}")
     if json_file is not None:
         write_json(json_file, report)
-        click.echo(f"all of it, for programs: {json_file}")
+        console.say(f"all of it, for programs: {json_file}")
     worst = found.tally.worst
     if picture is not None and worst:
         jpeg = draw_worst(worst, next(iter(found_models.skel.values())).faces)
         write_atomically(picture, lambda stream: stream.write(jpeg))
-        click.echo(f"the {len(worst)} people who differ most: {picture}")
+        console.say(f"the {len(worst)} people who differ most: {picture}")
     for line in _next(report, folder, file, picture):
-        click.echo(line)
+        console.say(line)
 
 
 def _next(report: Report, folder: Path, file: Path, picture: Path | None) -> Iterator[str]:

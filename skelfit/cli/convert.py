@@ -8,19 +8,27 @@ from typing import Any
 
 import click
 
+from skelfit.api.conversion_result import ConvertedSubset
 from skelfit.api.convert_dataset import ShardsFailedError, convert
 from skelfit.api.subsets import FILTER_NAMES
+from skelfit.cli.console import Console, pass_console
 from skelfit.cli.image_options import image_options
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.label_options import label_options
-from skelfit.cli.path_types import FILE, FOLDER, MANIFEST, PIPELINE
+from skelfit.cli.path_types import FILE, FOLDER, MANIFEST
+from skelfit.cli.shared_options import (
+    COUNT,
+    device_option,
+    limit_option,
+    models_option,
+    out_option,
+    overwrite_option,
+    pipeline_option,
+)
 from skelfit.cli.worker_options import worker_options
-from skelfit.config.pipeline_choice import DEFAULT_PIPELINE
-from skelfit.executors.progress_bars import SHOWN
 from skelfit.labels.filters import PUBLISHED_VALUES
 from skelfit.resources.catalog import MANIFESTS
 
-COUNT = click.IntRange(min=1)
 SHARDS_FAILED, NOTHING_THERE = 1, 2
 GO_ON = "interrupted; the same command goes on from the finished shards"
 
@@ -32,11 +40,9 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
     help=f"What to convert: {', '.join(MANIFESTS.names)}; a file; all, or a folder of them, each to a folder in --out.",
 )
 @label_options
-@click.option("--out", type=FOLDER, required=True, help="Folder for the shards.")
-@click.option(
-    "--pipeline", type=PIPELINE, default=DEFAULT_PIPELINE, show_default=True, help="How to convert."
-)
-@click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
+@out_option(FOLDER)
+@pipeline_option
+@models_option
 @image_options
 @click.option(
     "--skel-gender",
@@ -55,22 +61,46 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
     help=f"Switch a filter on: {', '.join(PUBLISHED_VALUES)}; or 4dhumans, hsmr, all.",
 )
 @click.option("--no-filter", multiple=True, type=click.Choice(FILTER_NAMES), help="Switch one off.")
-@click.option("--limit", type=COUNT, help="Take the first rows only.")
+@limit_option()
 @click.option("--shard-size", type=COUNT, help="Label rows per shard.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @worker_options
 @click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
 @click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
-@click.option("--overwrite", is_flag=True, help="Replace finished shards of another configuration.")
-def convert_command(out: Path, **options: Any) -> None:
+@overwrite_option
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be read and written, how long it takes and what is missing; write nothing.",
+)
+@click.option(
+    "--people-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --dry-run: the speed to reckon with  [default: that of the last run in --out].",
+)
+@pass_console
+def convert_command(console: Console, /, out: Path, **options: Any) -> None:
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
     with interruptible(GO_ON):
         try:
-            subsets = convert(out, **options, progress=SHOWN).subsets
+            subsets = convert(out, **options, progress=console.reporter()).subsets
         except ShardsFailedError as error:
-            click.echo(str(error), err=True)
+            console.warn(error)
             sys.exit(SHARDS_FAILED)
+    for subset in subsets:
+        console.in_short(f"{subset.name}: {in_short(subset)}")
     if any(subset.problem and not subset.missing for subset in subsets):
         sys.exit(SHARDS_FAILED)
-    if all(subset.missing for subset in subsets):
+    dry = options["dry_run"]
+    if (any if dry else all)(subset.missing for subset in subsets):
         sys.exit(NOTHING_THERE)
+
+
+def in_short(subset: ConvertedSubset) -> str:
+    """What became of a subset, in one line."""
+    if subset.plan is not None:
+        problem = f"; missing: {subset.problem}" if subset.problem else ""
+        return f"{subset.plan.rows} rows in {subset.plan.shards} shards{problem}"
+    if subset.summary is None:
+        return subset.problem
+    return f"{subset.summary['rows_in']} rows in, {subset.summary['rows_out']} people out, in {subset.folder}"

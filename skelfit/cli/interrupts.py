@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
+from skelfit.cli.console import current_console
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 TERMINATED = 143  # and after SIGTERM, which is how clusters take a machine back
@@ -27,7 +27,7 @@ def interruptible(message: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(message, err=True)
+        current_console().warn(message)
         sys.exit(code)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -10,7 +10,9 @@ from skelfit.bodies.keypoint_regressor import import_keypoints
 from skelfit.bodies.model_set import KEYPOINTS_NAME, open_models, refuse_existing, save_models
 from skelfit.bodies.official_files import import_models
 from skelfit.bodies.open_body import open_body_models, write_official
+from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FILE, FOLDER
+from skelfit.cli.shared_options import out_option, overwrite_option
 
 
 @click.group("models")
@@ -24,46 +26,50 @@ def models_group() -> None:
 @click.option(
     "--keypoints", type=FILE, help="Regressor of 44 keypoints, or of the 19 extra: .npy, .npz, .pkl."
 )
-@click.option("--out", type=FOLDER, required=True, help="Folder for the assets.")
-@click.option("--overwrite", is_flag=True, help="Replace assets that exist.")
+@out_option(FOLDER)
+@overwrite_option
+@pass_console
 def import_command(
-    smpl: Path | None, skel: Path | None, keypoints: Path | None, out: Path, overwrite: bool
+    console: Console, smpl: Path | None, skel: Path | None, keypoints: Path | None, out: Path, overwrite: bool
 ) -> None:
     """Convert official SMPL and SKEL files, and a keypoint regressor, to assets that need no unpickling."""
     if smpl is not None or skel is not None or keypoints is None:
-        _import_bodies(smpl, skel, out, overwrite)
+        _import_bodies(console, smpl, skel, out, overwrite)
     if keypoints is not None:
         found = import_keypoints(keypoints, out, overwrite=overwrite)
-        click.echo(f"keypoints: {found.source}")
-        click.echo(f"  source sha256 {found.source_sha256}")
-        click.echo(f"  {found.asset}")
+        console.say(f"keypoints: {found.source}")
+        console.say(f"  source sha256 {found.source_sha256}")
+        console.say(f"  {found.asset}")
         for note in found.notes:
-            click.echo(f"  note: {note}")
+            console.say(f"  note: {note}")
     elif not (out / KEYPOINTS_NAME).exists():
-        click.echo(
+        console.say(
             "no keypoint regressor: labels without 3D keypoints stay without; --keypoints FILE adds one"
         )
-    _say_next(out)
+    _say_next(console, out)
 
 
-def _say_next(out: Path) -> None:
-    click.echo(f"next: name them with --models {out}, or once and for all: export SKELFIT_MODELS={out}")
+def _say_next(console: Console, out: Path) -> None:
+    console.say(f"next: name them with --models {out}, or once and for all: export SKELFIT_MODELS={out}")
 
 
-def _import_bodies(smpl: Path | None, skel: Path | None, out: Path, overwrite: bool) -> None:
+def _import_bodies(
+    console: Console, smpl: Path | None, skel: Path | None, out: Path, overwrite: bool
+) -> None:
     for record in import_models(smpl, skel, out, overwrite=overwrite):
-        click.echo(f"{record.kind} {record.gender}, version {record.version}: {record.source}")
-        click.echo(f"  source sha256 {record.source_sha256}")
-        click.echo(f"  {record.asset}")
+        console.say(f"{record.kind} {record.gender}, version {record.version}: {record.source}")
+        console.say(f"  source sha256 {record.source_sha256}")
+        console.say(f"  {record.asset}")
         for note in record.notes:
-            click.echo(f"  note: {note}")
+            console.say(f"  note: {note}")
 
 
 @models_group.command("open-body")
-@click.option("--out", type=FOLDER, required=True, help="Folder for the files.")
+@out_option(FOLDER)
 @click.option("--official", is_flag=True, help="Write files in the official SMPL and SKEL v1.1.1 schemas.")
-@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-def open_body_command(out: Path, official: bool, overwrite: bool) -> None:
+@overwrite_option
+@pass_console
+def open_body_command(console: Console, out: Path, official: bool, overwrite: bool) -> None:
     """Write the open body that skelfit ships; it has SMPL's sizes, and is not SMPL."""
     if official:
         raw = open_body_models()
@@ -74,8 +80,8 @@ def open_body_command(out: Path, official: bool, overwrite: bool) -> None:
     else:
         paths = save_models(open_models(), out, overwrite=overwrite)
     for path in paths:
-        click.echo(path)
+        console.say(path)
     if official:
-        click.echo(f"next: skelfit models import --smpl {out} --skel {out} --out models")
+        console.say(f"next: skelfit models import --smpl {out} --skel {out} --out models")
     else:
-        _say_next(out)
+        _say_next(console, out)

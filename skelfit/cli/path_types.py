@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from skelfit.errors import InputError
 from skelfit.resources.catalog import MANIFESTS, PIPELINES, TRAININGS, Shipped
@@ -69,6 +70,13 @@ class ShippedPath(LocalPath):
         """Its path."""
         _refuse_address(os.fspath(value), param)
         return super().convert(self.shipped.find(os.fspath(value)), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names; where none begins like this, paths."""
+        names = [CompletionItem(name) for name in self.shipped.names if name.startswith(incomplete)]
+        return names or super().shell_complete(ctx, param, incomplete)
 
 
 def _refuse_address(text: str, param: click.Parameter | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,17 @@ from tqdm import tqdm
 
 from skelfit import __version__
 from skelfit.bodies.model_set import find_models
+from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FOLDER, PATH
+from skelfit.cli.shared_options import (
+    COUNT,
+    device_option,
+    limit_option,
+    models_option,
+    out_option,
+    overwrite_option,
+)
+from skelfit.executors.report_table import table_of_counts
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.inference.intrinsics import (
     CameraSource,
@@ -64,7 +73,7 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
 @click.command("predict")
 @click.argument("checkpoint", type=PATH)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
-@click.option("--out", type=FOLDER, required=True, help="Folder for parameters, meshes and pictures.")
+@out_option(FOLDER)
 @click.option(
     "--boxes", type=PATH, help="People's boxes (JSON): COCO's detections or annotations, or by name."
 )
@@ -101,13 +110,15 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
 )
 @click.option("--mesh-format", type=click.Choice(["ply", "obj"]), default="ply", show_default=True)
 @click.option("--overlays/--no-overlays", default=True, help="A picture of each photo with its people.")
-@click.option("--models", type=FOLDER, help="The models of the training  [default: as convert].")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@models_option
+@device_option
+@click.option("--batch-size", type=COUNT, default=32, show_default=True)
 @click.option("--held-out", is_flag=True, help="Of shards: only people whom the training held out.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many photos, or people of shards.")
-@click.option("--overwrite", is_flag=True, help="Replace what an earlier prediction wrote there.")
+@limit_option()
+@overwrite_option
+@pass_console
 def predict_command(
+    console: Console,
     checkpoint: Path,
     images: tuple[Path, ...],
     out: Path,
@@ -152,21 +163,20 @@ def predict_command(
         settings = PhotoSettings(
             find_boxes, _camera(fov, intrinsics, source), margin, min_score, network.backbone.crop
         )
-        photos = find_photos(images, partial(click.echo, err=True))[:limit]
+        photos = find_photos(images, console.warn)[:limit]
         stream, total = predict_photos(photos, settings, predictor, batch_size), len(photos)
     writer = PredictionWriter(out, overwrite, PredictionOutputs(meshes, mesh_format, overlays), predictor)
-    click.echo(f"models: {body.source} (sha256 {body.sha256[:12]})")
+    console.say(f"models: {body.source} (sha256 {body.sha256[:12]})")
     if trained_with != body.sha256:
-        click.echo(
-            f"models: not those of the training (sha256 {trained_with[:12]}): betas and keypoints are of other bodies",
-            err=True,
+        console.warn(
+            f"models: not those of the training (sha256 {trained_with[:12]}): betas and keypoints are of other bodies"
         )
-    click.echo(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
-    with tqdm(total=total, unit="photo", disable=None) as bar:
+    console.say(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
+    with tqdm(total=total, unit="photo", disable=console.quiet or None) as bar:
         for result in stream:
             for box in result.boxes:
                 if box.status != OK:
-                    bar.write(f"{box.photo}: {box.status}: {box.reason}")
+                    console.warn(f"{box.photo}: {box.status}: {box.reason}")
             writer.add(result)
             bar.update()
     about = {
@@ -178,7 +188,7 @@ def predict_command(
         "boxes_of_other_photos": getattr(find_boxes, "unused", 0),
     }
     writer.finish(about)
-    _tell(writer, about)
+    _tell(console, writer, about)
     sys.exit(0 if writer.statuses.get(OK) else 1)
 
 
@@ -202,11 +212,12 @@ def _camera(fov: float | None, intrinsics: tuple[float, ...] | None, source: str
     return from_diagonal if source == "diagonal" else plugged_in(str(source))
 
 
-def _tell(writer: PredictionWriter, about: Mapping[str, Any]) -> None:
+def _tell(console: Console, writer: PredictionWriter, about: Mapping[str, Any]) -> None:
     """What became of everything, and where it is."""
-    click.echo(f"{writer.photos} photos in, {writer.statuses.get('ok', 0)} people out")
-    for status, count in writer.statuses.items():
-        click.echo(f"  {status:<40} {count:>9}")
-    if about["boxes_of_other_photos"]:
-        click.echo(f"  boxes of photos that were not given      {about['boxes_of_other_photos']:>9}")
-    click.echo(f"{writer.out}: {PEOPLE_NAME}, {ROWS_NAME}, {RECORD_NAME}{writer.folders}")
+    console.result(f"{writer.photos} photos in, {writer.statuses.get('ok', 0)} people out")
+    counts = list(writer.statuses.items())
+    if others := about["boxes_of_other_photos"]:
+        counts.append(("boxes of photos that were not given", others))
+    if counts:
+        console.say(table_of_counts(("status", "people"), counts))
+    console.say(f"{writer.out}: {PEOPLE_NAME}, {ROWS_NAME}, {RECORD_NAME}{writer.folders}")

@@ -8,24 +8,33 @@ from pathlib import Path
 
 import click
 
+from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import PATH
+from skelfit.cli.shared_options import JSON_HELP
 from skelfit.conversion.run_status import Status, read_status
-from skelfit.executors.progress_bars import rejections
+from skelfit.executors.progress_bars import duration, rejections
+from skelfit.executors.report_table import ReportTable, table_of_counts
 
 SHOWN = 8  # shards in progress that are listed
 
 
 @click.command("status")
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def status_command(folder: Path, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@pass_console
+def status_command(console: Console, folder: Path, as_json: bool) -> None:
     """How far the run in DIR is, from its files alone; it may run on another machine."""
     status = read_status(folder)
-    click.echo(json.dumps(status.to_json(), indent=2) if as_json else "\n".join(_lines(folder, status)))
+    if as_json:
+        console.result(json.dumps(status.to_json(), indent=2))
+        return
+    console.result(f"{status.subset} in {folder}: {_state(status)}")
+    for line in _details(folder, status):
+        console.say(line)
 
 
-def _lines(folder: Path, status: Status) -> list[str]:
-    lines = [f"{status.subset} in {folder}: {_state(status)}"]
+def _details(folder: Path, status: Status) -> list[str | ReportTable]:
+    lines: list[str | ReportTable] = []
     total = "?" if status.shards is None else status.shards
     shards = f"shards: {status.shards_done} of {total} done"
     if status.in_progress:
@@ -33,7 +42,8 @@ def _lines(folder: Path, status: Status) -> list[str]:
     lines.append(shards)
     rows = "?" if status.rows is None else status.rows
     lines.append(f"rows: {status.rows_done} of {rows} done, {status.rows_out} people out")
-    lines += [f"  {name:<40} {count:>9}" for name, count in status.statuses.items()]
+    if status.statuses:
+        lines.append(table_of_counts(("status", "rows"), list(status.statuses.items())))
     if status.rejected:
         lines.append(rejections(status.rejected))
     if status.people_per_second is not None:
@@ -65,14 +75,3 @@ def _state(status: Status) -> str:
         # Not all network file systems show the locks of other machines.
         return f"no run is seen from this machine; the last was {record.process}, since {record.started}"
     return f"stopped{process}; the same command goes on"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 12 s, 3 min 5 s, 2 h 7 min, 3 d 4 h."""
-    whole = round(seconds)
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    for (name, size), (smaller, small) in zip(units, units[1:], strict=False):
-        if whole >= size:
-            rest = whole % size // small
-            return f"{whole // size} {name}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"

@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from skelfit.bodies.model_set import find_models
+from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
 from skelfit.cli.path_types import FOLDER, PATH, PATTERN, TRAINING
+from skelfit.cli.shared_options import COUNT, device_option, models_option, out_option, overwrite_option
 from skelfit.cli.training_curve import CURVE_NAME, draw_curve
 from skelfit.errors import OutputError
 from skelfit.executors.progress_bars import Progress
@@ -45,15 +46,15 @@ from skelfit.storage.atomic_write import remove
     help="Shards to measure with  [default: people whom data.held_out holds out].",
 )
 @click.option("--vitpose", type=PATH, help="ViTPose's weights, in place of network.checkpoint.")
-@click.option("--out", type=FOLDER, required=True, help="Folder for checkpoints and logs.")
+@out_option(FOLDER)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
-@click.option("--overwrite", is_flag=True, help="Remove the training that is in --out.")
-@click.option(
-    "--steps", type=click.IntRange(min=1), help="In place of optimizer.steps, and of the stages' before."
-)
-@click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@overwrite_option
+@click.option("--steps", type=COUNT, help="In place of optimizer.steps, and of the stages' before.")
+@models_option
+@device_option
+@pass_console
 def train_command(
+    console: Console,
     config_file: Path | None,
     config_option: Path | None,
     shards: tuple[str, ...],
@@ -94,23 +95,23 @@ def train_command(
     found, device = find_models(models), find_device(device)
     if is_first():
         prepare(out, resume=resume, overwrite=overwrite)
-        click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
-        click.echo(f"{config.name}: {config.steps} steps on {device}, to {out}")
+        console.say(f"models: {found.source} (sha256 {found.sha256[:12]})")
+        console.say(f"{config.name}: {config.steps} steps on {device}, to {out}")
     with (
         process_group(device) as group,
-        Watching(config, out, group.part.of, speaks=group.first) as watch,
+        Watching(config, out, group.part.of, console if group.first else None) as watch,
     ):
         end = train(config, out, found, group, watch, resume=resume)
     if not is_first():
         return
     if end.skipped:
-        click.echo(f"{end.skipped} steps were skipped: their losses or gradients were not finite")
-    click.echo(f"checkpoint: {end.checkpoint}")
+        console.say(f"{end.skipped} steps were skipped: their losses or gradients were not finite")
+    console.result(f"checkpoint: {end.checkpoint}")
     if not end.finished:
-        click.echo(f"stopped after step {end.step}; the same command with --resume goes on there", err=True)
+        console.warn(f"stopped after step {end.step}; the same command with --resume goes on there")
         sys.exit(watch.code)
-    click.echo(f"log: {out}/log.jsonl, {out}/curve.png; tensorboard --logdir {out}")
-    click.echo(f"next: skelfit predict {out} IMAGE... --out predictions")
+    console.say(f"log: {out}/log.jsonl, {out}/curve.png; tensorboard --logdir {out}")
+    console.say(f"next: skelfit predict {out} IMAGE... --out predictions")
 
 
 def tars_of(shards: str) -> str:
@@ -136,11 +137,12 @@ def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
 class Watching:
     """People, people/s, time left and the loss on stderr.
 
+    console: None in the processes that say nothing.
     Within it, Ctrl-C and SIGTERM end the training after the step, with a checkpoint; a second one at once.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, processes: int, *, speaks: bool) -> None:
-        self.config, self.out, self.processes, self.speaks, self.code = config, out, processes, speaks, 0
+    def __init__(self, config: TrainConfig, out: Path, processes: int, console: Console | None) -> None:
+        self.config, self.out, self.processes, self.console, self.code = config, out, processes, console, 0
         self.progress: Progress | None = None
         self.stage = ""
 
@@ -164,13 +166,14 @@ class Watching:
 
     def step(self, done: int, loss: float) -> None:
         """Count a step of a stage. The speed is that of the steps after the first seen of it, which takes longer."""
-        if not self.speaks:
+        if self.console is None:
             return
         name, before, part = stage_at(done, self.config)
         each = self.processes * self.config.data.batch_size * part.accumulate
         if name != self.stage or self.progress is None:
             self.close()
-            self.stage, self.progress = name, Progress(part.steps * each, (done - before) * each)
+            self.stage = name
+            self.progress = self.console.reporter().counting(part.steps * each, (done - before) * each)
         new = (done - before) * each - self.progress.done
         self.progress.show(new, f"{name}, step {done}/{self.config.steps}, loss {loss:.4f}")
 
@@ -181,13 +184,13 @@ class Watching:
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
-        if self.speaks:
-            tqdm.write(line)
+        if self.console is not None:
+            self.console.say(line)
 
     def measured(self, done: int, figures: Measured) -> None:
         """Print what a validation has found, and draw how it has gone so far."""
         self.say(f"step {done}: {in_words(figures)}")
-        if self.speaks:
+        if self.console is not None:
             draw_curve(self.out)
 
 

@@ -8,19 +8,21 @@ from typing import Any
 
 import click
 
+from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.path_types import FILE, FOLDER
+from skelfit.cli.shared_options import json_option, models_option
 from skelfit.cli.worker_options import worker_options
-from skelfit.executors.progress_bars import SHOWN
 from skelfit.verification.gates import GATES
 from skelfit.verification.report.report_data import EXIT_CODES
+from skelfit.verification.report.terminal import verdict_line
 from skelfit.verification.verify_folders import SAMPLE, verify
 
 
 @click.command("verify")
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
-@click.option("--models", type=FOLDER, help="The models of the run  [default: as convert].")
-@click.option("--json", type=FILE, help="Write the whole report for programs.")
+@models_option
+@json_option("json")
 @click.option("--html", type=FILE, help="Write it as one page for the browser, with pictures.")
 @click.option("--max-pve", type=float, help="Exit with 1 when the mean PVE is above so many mm.")
 @click.option(
@@ -38,11 +40,13 @@ from skelfit.verification.verify_folders import SAMPLE, verify
 )
 @click.option("--against", type=FOLDER, help="Compare with the shards in another folder.")
 @worker_options
-def verify_command(folders: tuple[Path, ...], **options: Any) -> None:
+@pass_console
+def verify_command(console: Console, /, folders: tuple[Path, ...], **options: Any) -> None:
     """Check finished shards: are they whole, accurate and anatomical? Trusts nothing that is stored.
 
     Exits with 0 when all is good, with 1 below the gate (--max-pve), with 2 when something is damaged or missing.
     """
     with interruptible("interrupted: nothing was changed; reports are written at the end"):
-        verdict = verify(folders, **options, progress=SHOWN).verdict
-    sys.exit(EXIT_CODES[verdict])
+        verification = verify(folders, **options, progress=console.reporter())
+    console.in_short(verdict_line(verification.report))
+    sys.exit(EXIT_CODES[verification.verdict])

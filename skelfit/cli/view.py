@@ -10,22 +10,23 @@ from pathlib import Path
 import click
 
 from skelfit.bodies.model_set import find_models
+from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FOLDER
+from skelfit.cli.shared_options import models_option
 
 
 @click.command("view")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("key")
-@click.option(
-    "--models",
-    type=FOLDER,
-    help="The models of the run  [default: as convert].",
-)
+@models_option
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of this machine."
 )
 @click.option("--open/--no-open", "show", default=True, help="Open the page in the browser.")
-def view_command(folder: Path, key: str, models: Path | None, port: int, show: bool) -> None:
+@pass_console
+def view_command(
+    console: Console, folder: Path, key: str, models: Path | None, port: int, show: bool
+) -> None:
     """Turn the person KEY of the shards in DIR: skin, bones, the label's mesh, and a slider for each of 46 DoFs."""
     if importlib.util.find_spec("viser") is None:
         raise click.UsageError("this command needs the package viser: pip install 'skelfit[view]'")
@@ -34,9 +35,9 @@ def view_command(folder: Path, key: str, models: Path | None, port: int, show: b
 
     sample = find_person(folder, key)
     found = find_models(models)
-    click.echo(f"models: {found.source} (sha256 {found.sha256[:12]})")
+    console.say(f"models: {found.source} (sha256 {found.sha256[:12]})")
     viewer = Viewer(key, sample, found, port)
-    click.echo(f"{key} at {viewer.address}; Ctrl-C ends it")
+    console.result(f"{key} at {viewer.address}; Ctrl-C ends it")
     if show:
         webbrowser.open(viewer.address)
     try:

@@ -135,20 +135,32 @@ def _spans(rows: int, size: int, sequences: Sequence[int]) -> list[tuple[int, in
 def pending(run: Run, tasks: Sequence[ShardTask], *, overwrite: bool = False) -> list[ShardTask]:
     """The tasks that are not finished. Damaged and unfinished shards are removed.
 
-    Raises OutputError when the folder has finished shards of another configuration, naming the difference, unless
-    `overwrite`, and when it has shards of another subset.
+    Raises OutputError as `check_subset` and, unless `overwrite`, `finished_shards` do.
     """
+    check_subset(run)
+    finished = set() if overwrite else finished_shards(run)
     folder = Path(run.out)
-    if others := [name for name in list_subsets(folder) if name != run.subset]:
-        raise OutputError(f"{folder}: holds shards of another subset ({others[0]}); choose another folder")
-    shards = list_shards(folder, run.subset)
-    finished = set() if overwrite else {files.name for files in shards if _is_finished(files, run)}
     # The summary marks a complete run. It is written again at the end, also when nothing is left to do.
     (folder / SUMMARY_NAME).unlink(missing_ok=True)
-    for files in shards:
+    for files in list_shards(folder, run.subset):
         if files.name not in finished:
             remove_shard(files)
     return [task for task in tasks if task.name not in finished]
+
+
+def finished_shards(run: Run) -> set[str]:
+    """The names of the finished shards of a run.
+
+    Raises OutputError when its folder has finished shards of another configuration, naming the difference.
+    """
+    return {files.name for files in list_shards(Path(run.out), run.subset) if _is_finished(files, run)}
+
+
+def check_subset(run: Run) -> None:
+    """Raise OutputError when the folder of a run has shards of another subset."""
+    folder = Path(run.out)
+    if others := [name for name in list_subsets(folder) if name != run.subset]:
+        raise OutputError(f"{folder}: holds shards of another subset ({others[0]}); choose another folder")
 
 
 def _is_finished(files: ShardFiles, run: Run) -> bool:

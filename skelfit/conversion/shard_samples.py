@@ -12,7 +12,7 @@ import numpy as np
 from skelfit.bodies.angle_continuity import continuous
 from skelfit.conversion.row_fits import RowFits, fitted_rates
 from skelfit.conversion.row_judgement import Judgement, judge_rows
-from skelfit.conversion.run_plan import ShardTask
+from skelfit.conversion.run_plan import LabelFile, ShardTask
 from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.images.image_bytes import Picture
 from skelfit.images.image_source import open_images, read_pictures
@@ -68,17 +68,21 @@ def _pictures(
 ) -> Generator[Picture, None, None]:
     """The pictures of a shard's published people, in order. To be closed."""
     run = task.run
-    file = run.labels[task.file_index]
-    sides = 200.0 * labels.scale.max(axis=1)
-    boxes = np.column_stack([labels.center, sides]).astype(float).tolist()
-    wanted = [
-        (image_path(name, file.path_rule, file.path_prefix), Box(*box))
-        for name, box, good in zip(labels.imgname, boxes, published, strict=True)
-        if good
-    ]
+    people = zip(images_of_people(labels, run.labels[task.file_index]), published, strict=True)
+    wanted = [person for person, good in people if good]
     if run.images is not None:
         with closing(open_images(run.images)) as source:
             yield from read_pictures(source, wanted, run.pipeline.images)
+
+
+def images_of_people(labels: LabelBatch, file: LabelFile) -> list[tuple[str, Box]]:
+    """The path of each person's image, '' where there is none, and the box in it."""
+    sides = 200.0 * labels.scale.max(axis=1)
+    boxes = np.column_stack([labels.center, sides]).astype(float).tolist()
+    return [
+        (image_path(name, file.path_rule, file.path_prefix), Box(*box))
+        for name, box in zip(labels.imgname, boxes, strict=True)
+    ]
 
 
 def without_jumps(labels: LabelBatch, poses: FloatArray, published: Sequence[bool]) -> FloatArray:

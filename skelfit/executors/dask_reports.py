@@ -10,7 +10,7 @@ from pathlib import Path
 from distributed import Client, performance_report
 
 from skelfit.errors import ClusterError
-from skelfit.executors.executor import Place
+from skelfit.executors.executor import Executor
 
 
 def check_bokeh() -> None:
@@ -22,12 +22,12 @@ def check_bokeh() -> None:
 
 
 @contextmanager
-def watched(client: Client, place: Place, say: Callable[[str], None]) -> Iterator[None]:
+def watched(client: Client, executor: Executor, say: Callable[[str], None]) -> Iterator[None]:
     """Say where the dashboard of a cluster is, and write a performance report at the end of the block."""
     # Our own scheduler has its port open also where no dashboard was asked for.
-    if (place.dashboard or place.scheduler is not None) and (link := _dashboard(client)):
+    if (executor.dashboard or executor.scheduler is not None) and (link := _dashboard(client)):
         say(f"dashboard: {link}")
-    with nullcontext() if place.report is None else _reported(place.report, say):
+    with nullcontext() if executor.report is None else _reported(executor.report, say):
         yield
 
 

@@ -19,7 +19,7 @@ from skelfit.errors import ClusterError, SkelfitError
 from skelfit.executors.dask_connection import running_client
 from skelfit.executors.dask_reports import watched
 from skelfit.executors.dask_worker import Work, do
-from skelfit.executors.executor import HERE, Place, cores
+from skelfit.executors.executor import THIS_PROCESS, Executor, cores
 from skelfit.executors.worker_processes import local_client
 
 Results = Generator[Any, None, None]  # what the work gives of each task, or a ShardFailure
@@ -50,16 +50,16 @@ class ShardFailure:
 
 
 def run_tasks(
-    tasks: Sequence[Task], place: Place = HERE, work: Work = run_shard, say: Say = print
+    tasks: Sequence[Task], executor: Executor = THIS_PROCESS, work: Work = run_shard, say: Say = print
 ) -> Results:
     """Run the tasks and yield their results as they come; a task that fails does not stop the others.
 
     `work` must be importable on the workers. `say` gets what a user should know while they wait. Raises
     ClusterError when the cluster cannot be reached or is lost; what is finished is on disk then.
     """
-    if not tasks or (place.scheduler is None and place.workers == 0):
+    if not tasks or (executor.scheduler is None and executor.workers == 0):
         return _run_here(tasks, work)
-    return _run_on_dask(tasks, place, work, say)
+    return _run_on_dask(tasks, executor, work, say)
 
 
 def _run_here(tasks: Sequence[Task], work: Work) -> Results:
@@ -70,11 +70,11 @@ def _run_here(tasks: Sequence[Task], work: Work) -> Results:
             yield _failure(task.name, error)
 
 
-def _run_on_dask(tasks: Sequence[Task], place: Place, work: Work, say: Say) -> Results:
-    threads = max(1, cores() // place.workers) if place.scheduler is None else None
+def _run_on_dask(tasks: Sequence[Task], executor: Executor, work: Work, say: Say) -> Results:
+    threads = max(1, cores() // executor.workers) if executor.scheduler is None else None
     names = {_task_key(task): task.name for task in tasks}
-    with _client(place) as client, watched(client, place, say):
-        watch = _Watch(client, place, say)
+    with _client(executor) as client, watched(client, executor, say):
+        watch = _Watch(client, executor, say)
         futures = client.map(
             partial(do, work, __version__, threads), tasks, key=list(names), retries=RETRIES, pure=True
         )
@@ -91,10 +91,10 @@ def _run_on_dask(tasks: Sequence[Task], place: Place, work: Work, say: Say) -> R
             yield _failure(names[str(future.key)], result[1]) if future.status == "error" else result
 
 
-def _client(place: Place) -> AbstractContextManager[Client]:
-    if place.scheduler is None:
-        return local_client(place.workers, place.gpus, place.dashboard)
-    return running_client(place.scheduler, place.tls)
+def _client(executor: Executor) -> AbstractContextManager[Client]:
+    if executor.scheduler is None:
+        return local_client(executor.workers, executor.gpus, executor.dashboard)
+    return running_client(executor.scheduler, executor.tls)
 
 
 def _as_completed(completed: as_completed, watch: _Watch) -> Iterator[tuple[Future[Any], Any]]:
@@ -110,8 +110,8 @@ def _as_completed(completed: as_completed, watch: _Watch) -> Iterator[tuple[Futu
 class _Watch:
     """Says when no worker is left and when they are back; gives up when the patience of the executor ends."""
 
-    def __init__(self, client: Client, place: Place, say: Say) -> None:
-        self.client, self.place, self.say = client, place, say
+    def __init__(self, client: Client, executor: Executor, say: Say) -> None:
+        self.client, self.executor, self.say = client, executor, say
         self.where = client.scheduler_info()["address"]
         self.looked = time.monotonic()
         self.alone_since: float | None = None
@@ -135,7 +135,7 @@ class _Watch:
         if self.alone_since is None:
             self.alone_since, self.reminded = now, now - REMIND_SECONDS
         alone = now - self.alone_since
-        if self.place.patience is not None and alone >= self.place.patience:
+        if self.executor.patience is not None and alone >= self.executor.patience:
             raise ClusterError(
                 f"{self.where}: no worker for {alone:.0f} s, {left} shards left; "
                 "the finished ones are kept, and the same command goes on when there are workers"
@@ -145,7 +145,7 @@ class _Watch:
             self.say(f"{self.where}: no worker is connected, {left} shards wait for one{self._how()}")
 
     def _how(self) -> str:
-        if self.place.scheduler is None:
+        if self.executor.scheduler is None:
             return ""
         return f"; start one with: dask worker --nthreads 1 {self.where}"
 

@@ -1,4 +1,4 @@
-"""Where a run takes place: in this process, in processes of this machine, or on a Dask cluster that runs already."""
+"""Where tasks run: in this process, in processes of this machine, or on a Dask cluster that runs already."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Place:
+class Executor:
     """Where tasks run.
 
     workers: 0 is this process, N as many processes of this machine, one per GPU with `gpus`. scheduler: the address
-    or file of a Dask cluster that runs already, in place of them. tls: for `scheduler`; None is what Dask's own
+    or file of a Dask cluster that runs already, instead. tls: for `scheduler`; None is what Dask's own
     configuration says. patience: seconds to go on without any worker; None is for ever. dashboard: of the processes
     of this machine; a running cluster has one or not. report: file for Dask's performance report.
     """
@@ -67,7 +67,7 @@ class Place:
     report: Path | None = None
 
 
-HERE = Place()
+THIS_PROCESS = Executor()
 
 
 def cores() -> int:
@@ -83,7 +83,7 @@ def visible_gpus(count: int) -> tuple[str, ...]:
     return tuple(str(i) for i in range(count)) if names is None else tuple(names.split(",")[:count])
 
 
-def chosen_place(
+def chosen_executor(
     workers: int | None = None,
     scheduler: str | None = None,
     tls_ca: str | Path | None = None,
@@ -91,7 +91,7 @@ def chosen_place(
     tls_key: str | Path | None = None,
     max_wait: float | None = None,
     gpus: Sequence[str] = (),
-) -> Place:
+) -> Executor:
     """Where tasks run, by the options of a command; by default in a process of this machine for each GPU, or core.
 
     max_wait: minutes without any worker. Raises ArgumentError.
@@ -105,10 +105,14 @@ def chosen_place(
     tls = _certificates(scheduler, tls_ca, tls_cert, tls_key)
     patience = None if max_wait is None else 60 * max_wait
     if scheduler is not None:
-        return Place(scheduler=scheduler, tls=tls, patience=patience)
+        return Executor(scheduler=scheduler, tls=tls, patience=patience)
     count = (len(gpus) or cores()) if workers is None else workers
     # Our own processes are there within a minute, or never.
-    return HERE if count == 0 else Place(count, tuple(gpus), patience=60.0 if patience is None else patience)
+    return (
+        THIS_PROCESS
+        if count == 0
+        else Executor(count, tuple(gpus), patience=60.0 if patience is None else patience)
+    )
 
 
 def _certificates(

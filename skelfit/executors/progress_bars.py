@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-Say = Callable[[str], object]
+Say = Callable[[object], object]  # called with a text, or a table (ReportTable)
 Count = Callable[[int, int], object]  # called with how many people are done, and how many there are
 _log = logging.getLogger(__name__)
 PLAIN_PROGRESS_SECONDS = 10.0
@@ -27,7 +27,8 @@ class Reporter:
 
     say: Say = _log.info
     warn: Say = _log.warning
-    # True: people done, people/s and time left on stderr, a bar on a terminal, else a line now and then.
+    note: Say = _log.info  # of lines about the progress, where there is no bar
+    # True: people done, people/s and time left: a bar on stderr if it is a terminal, else a line now and then.
     progress: bool | Count = False
 
     def counting(self, total: int, initial: int = 0, rejected: Mapping[str, int] | None = None) -> Progress:
@@ -35,16 +36,18 @@ class Reporter:
         return Progress(total, initial, rejected, self)
 
 
-def _print_error(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-SHOWN = Reporter(print, _print_error, True)  # what a command does: lines on stdout and stderr
+LOGGED = Reporter()  # lines go to the log
 
 
 def reporter_of(progress: bool | Count | Reporter) -> Reporter:
     """The reporter of an argument: itself, or one that shows progress so."""
-    return progress if isinstance(progress, Reporter) else Reporter(progress=progress)
+    if isinstance(progress, Reporter):
+        return progress
+    return Reporter(progress=progress, note=_print_error if progress is True else _log.info)
+
+
+def _print_error(line: object) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -55,7 +58,7 @@ class Progress:
         total: int,
         initial: int,
         rejected: Mapping[str, int] | None = None,
-        reporter: Reporter = SHOWN,
+        reporter: Reporter = LOGGED,
     ) -> None:
         self.reporter, self.shown = reporter, reporter.progress is True
         self.plain = self.shown and not sys.stderr.isatty()
@@ -84,7 +87,7 @@ class Progress:
         if callable(self.reporter.progress):
             self.reporter.progress(self.done, self.total)
         now = time.monotonic()
-        if self.plain and (now - self.printed > PLAIN_PROGRESS_SECONDS or self.done == self.total):
+        if self.shown and (now - self.printed > PLAIN_PROGRESS_SECONDS or self.done == self.total):
             self.printed = now
             form = "{n_fmt}/{total_fmt} people, {rate_fmt}, {remaining} left"
             line = tqdm.format_meter(
@@ -95,13 +98,12 @@ class Progress:
                 unit=" people",
                 bar_format=form,
             )
-            _print_error(f"{line}, {note}" if note else line)
+            tell = self.reporter.note if self.plain else _log.info
+            tell(f"{line}, {note}" if note else line)
 
     def say(self, line: str) -> None:
         """Show a line, above the bar where there is one."""
-        if self.shown:
-            tqdm.write(line, file=sys.stderr)
-        else:
+        with tqdm.external_write_mode(file=sys.stderr):
             self.reporter.warn(line)
 
 
@@ -111,3 +113,14 @@ def rejections(counts: Mapping[str, int]) -> str:
     others = len(counts) - len(most)
     reasons = ", ".join(f"{reason} {count}" for reason, count in most)
     return f"{sum(counts.values())} rejected ({reasons}{f', {others} more reasons' if others else ''})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 12 s, 3 min 5 s, 2 h 7 min, 3 d 4 h."""
+    whole = round(seconds)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    for (name, size), (smaller, small) in zip(units, units[1:], strict=False):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {name}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"

@@ -10,7 +10,7 @@ from pathlib import Path
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.errors import ArgumentError, ModelError
 from skelfit.executors.dask_tasks import ShardFailure, run_tasks
-from skelfit.executors.executor import HERE, Place, chosen_place
+from skelfit.executors.executor import THIS_PROCESS, Executor, chosen_executor
 from skelfit.executors.progress_bars import Count, Reporter, reporter_of
 from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.shard_files import ShardError
@@ -49,7 +49,7 @@ class _Checks:
     sample: int | None
     limits: Mapping[str, float]
     max_pve: float | None
-    place: Place
+    executor: Executor
     reporter: Reporter
 
 
@@ -112,13 +112,13 @@ def verify(
         raise ArgumentError(name, "people who are measured", "sample 0")
     paths = [folders] if isinstance(folders, (str, Path)) else folders
     everybody = all or keep is not None
-    place = chosen_place(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
+    executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
     checks = _Checks(
         models=find_models(models),
         sample=None if everybody else SAMPLE if sample is None else sample,
         limits=parse_gates(gate),
         max_pve=max_pve,
-        place=_place(place),
+        executor=_executor(executor),
         reporter=reporter_of(progress),
     )
     checks.reporter.say(f"models: {checks.models.source} (sha256 {checks.models.sha256[:12]})")
@@ -158,15 +158,15 @@ def _report(folders: Sequence[Path], against: Path | None, checks: _Checks, file
     return report
 
 
-def _place(place: Place) -> Place:
+def _executor(executor: Executor) -> Executor:
     """In this process instead of in one worker, which would not be faster."""
-    return HERE if place.scheduler is None and place.workers == 1 else place
+    return THIS_PROCESS if executor.scheduler is None and executor.workers == 1 else executor
 
 
 def _verify(folders: Sequence[Path], checks: _Checks, keep: list[Kept] | None) -> Report:
     """The report on these folders; each person is added to `keep`."""
     models = checks.models
-    if checks.place.scheduler is not None:
+    if checks.executor.scheduler is not None:
         folders = [folder.absolute() for folder in folders]
     runs = [open_run_folder(folder) for folder in dict.fromkeys(folders)]
     if checks.sample != 0:
@@ -176,10 +176,10 @@ def _verify(folders: Sequence[Path], checks: _Checks, keep: list[Kept] | None) -
     tasks = plan_verify(runs, source, models.sha256, checks.sample, checks.limits, keep is not None)
     builder, failures = ReportBuilder(runs), []
     people = tasks[0].sampling.total if tasks else 0
-    place = checks.place if len(tasks) > 1 and people > FEW else HERE
+    executor = checks.executor if len(tasks) > 1 and people > FEW else THIS_PROCESS
     with (
         checks.reporter.counting(people) as progress,
-        closing(run_tasks(tasks, place, verify_shard, progress.say)) as results,
+        closing(run_tasks(tasks, executor, verify_shard, progress.say)) as results,
     ):
         for result in _in_order(tasks, results):
             if isinstance(result, ShardFailure):

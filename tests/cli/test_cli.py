@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -19,8 +20,10 @@ from job_fakes import FakeFitter, hashes, write_images, write_labels
 from PIL import Image
 
 import skelfit.api.convert_dataset
+from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import COMMANDS, main
 from skelfit.fitting.backends.backend import is_compiled
+from skelfit.fitting.fit_result import FitResult
 from skelfit.labels.demo_people import write_demo
 from skelfit.shards.shard_reader import read_rows
 
@@ -36,7 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fake_fitter(monkeypatch: pytest.MonkeyPatch, models) -> FakeFitter:
+def fake_fitter(monkeypatch: pytest.MonkeyPatch, models: ModelSet) -> FakeFitter:
     """Commands that find the open body at once and fit with a fake."""
     fitter = FakeFitter(stages=3)
     monkeypatch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: fitter)
@@ -370,9 +373,10 @@ def test_one_of_a_folder_fails_or_is_interrupted(
     for name in ("one", "two"):
         write_labels(Path(f"data/{name}.npz"))
         Path(f"all/{name}.yaml").write_text(f"name: {name}\nlabels: [{{path: {name}.npz}}]\n")
-    fit, fault = fake_fitter.fit, RuntimeError("no such luck")
+    fit = fake_fitter.fit
+    fault: BaseException = RuntimeError("no such luck")
 
-    def fit_or_fail(*people):
+    def fit_or_fail(*people: Any) -> FitResult:
         if fake_fitter.calls == 0:
             fake_fitter.calls += 1
             raise fault
@@ -460,7 +464,7 @@ def test_usage(tmp_path: Path) -> None:
     )
 
 
-def test_the_open_body_goes_out_and_comes_in(models) -> None:
+def test_the_open_body_goes_out_and_comes_in(models: ModelSet) -> None:
     result = skelfit_("models", "open-body", "--out", "official", "--official")
     assert result.exit_code == 0, result.output
     assert {p.name for p in Path("official").iterdir()} == {
@@ -473,6 +477,7 @@ def test_the_open_body_goes_out_and_comes_in(models) -> None:
     assert "skel female, version 1.1.1" in result.stdout and "sha256" in result.stdout
     assert Path("imported/models.json").exists() and Path("imported/smpl_neutral.npz").exists()
     assert "no keypoint regressor" in result.stdout
+    assert models.keypoints44 is not None
     np.save("J_regressor_extra.npy", models.keypoints44[25:])
     result = skelfit_("models", "import", "--keypoints", "J_regressor_extra.npy", "--out", "imported")
     assert result.exit_code == 0 and "note: 19 extra joints" in result.stdout, result.output
@@ -502,7 +507,7 @@ def test_converts_for_real() -> None:
     assert genders.count(None) == 1 and len(genders) == 4
 
 
-def test_one_and_two_workers_give_the_same_people(models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_and_two_workers_give_the_same_people(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real fit by Dask workers that have two threads or one: the same bytes. Before the first, it is compiled."""
     write_demo(Path("demo"), 48, seed=3, images=False, models=models)
     arguments = ["convert", "--labels", "demo/demo-release.npz", "--source", "camerahmr", "--shard-size", 24]

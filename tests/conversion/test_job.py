@@ -11,6 +11,7 @@ import time
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import programs
@@ -38,35 +39,35 @@ from skelfit.cli.convert import GO_ON
 from skelfit.cli.interrupts import interruptible
 from skelfit.config.settings import GateConfig, ImageConfig, LabelSource
 from skelfit.conversion.run_lock import writing
-from skelfit.conversion.run_plan import Run, pending, plan_shards
+from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards
 from skelfit.conversion.shard_samples import _pictures
 from skelfit.conversion.shard_task import ShardResult, run_shard
 from skelfit.conversion.stopwatch import PHASES
 from skelfit.errors import OutputError
 from skelfit.labels.label_store import build_store
 from skelfit.labels.label_store import read_rows as read_label_rows
-from skelfit.shards.label_vector import unpack
+from skelfit.shards.label_vector import FloatArray, unpack
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json, read_marker, read_rows, read_samples
 
 
-def convert(run: Run, fitter: FakeFitter | None = None, **options: bool) -> FakeFitter:
+def convert(run: Run, fitter: FakeFitter | None = None, *, overwrite: bool = False) -> FakeFitter:
     """Convert with a fake fitter; returns it."""
     fitter = fitter or FakeFitter()
     with writing(Path(run.out), run.subset):
-        convert_run(run, work=partial(run_shard, fitter=fitter), **options)
+        convert_run(run, work=partial(run_shard, fitter=fitter), overwrite=overwrite)
     return fitter
 
 
-def with_pipeline(run: Run, **changes: object) -> Run:
+def with_pipeline(run: Run, **changes: Any) -> Run:
     return dataclasses.replace(run, pipeline=dataclasses.replace(run.pipeline, **changes))
 
 
-def all_rows(run: Run) -> list[dict]:
+def all_rows(run: Run) -> list[dict[str, Any]]:
     return [row for task in plan_shards(run) for row in read_rows(task.files.sidecar)]
 
 
-def all_samples(run: Run) -> dict[str, tuple[np.ndarray, dict]]:
+def all_samples(run: Run) -> dict[str, tuple[FloatArray, dict[str, Any]]]:
     samples = [s for task in plan_shards(run) for s in read_samples(task.files.tar)]
     assert len({key for key, _, _ in samples}) == len(samples)
     return {key: (label, meta) for key, label, meta in samples}
@@ -202,7 +203,7 @@ def test_a_second_run_fits_nothing_and_says_the_same(tmp_path: Path) -> None:
     assert {**summary, **of_that_time} == {**again, "content_sha256": None}
 
 
-def with_images(run: Run, **changes: object) -> Run:
+def with_images(run: Run, **changes: Any) -> Run:
     return with_pipeline(run, images=ImageConfig(**changes))
 
 
@@ -275,14 +276,14 @@ def test_a_crop_that_shows_nothing_is_a_reason(tmp_path: Path) -> None:
 
 
 def test_a_tar_that_changes_during_a_run_costs_its_shards(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = in_tars(make_run(tmp_path, images=True), tmp_path / "tars")
     with open(tmp_path / "tars" / "000000.tar", "ab") as tar:
         tar.write(bytes(10240))
     with pytest.raises(ShardsFailedError):
         convert(run)
-    assert "000000.tar: expected the tar that was indexed" in capsys.readouterr().err
+    assert "000000.tar: expected the tar that was indexed" in caplog.text
     assert not list(Path(run.out).glob("*.tar"))
 
 
@@ -356,14 +357,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_failed_shard_stops_no_other_and_leaves_no_summary(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_run(tmp_path)
     convert(run)
     (Path(run.out) / "fake-000001.done.json").unlink()
     with pytest.raises(ShardsFailedError, match="1 of 3 shards failed"):
         convert_run(run, work=failing_work)
-    assert "shard fake-000001 failed: RuntimeError: no such luck" in capsys.readouterr().err
+    assert "shard fake-000001 failed: RuntimeError: no such luck" in caplog.text
     assert [t.name for t in pending(run, plan_shards(run))] == ["fake-000001"]
     assert not (Path(run.out) / "summary.json").exists()
     assert convert(run).calls == 1
@@ -373,7 +374,7 @@ def test_a_failed_shard_stops_no_other_and_leaves_no_summary(
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path)
 
-    def work(task):
+    def work(task: ShardTask) -> ShardResult:
         if task.name == "fake-000001":
             raise KeyboardInterrupt
         return run_shard(task, FakeFitter())

@@ -225,8 +225,10 @@ def test_without_the_sequence_every_row_is_fitted_as_it_always_was(folder: Path,
     people = list(published("out"))
     for gender in ("male", "neutral"):
         label = unpack(np.array([label for meta, label in people if meta["smpl_gender"] == gender]))
-        labels = (torch.tensor(label[name]) for name in ("smpl_pose", "smpl_betas", "smpl_trans"))
-        found = fitter.fit(gender, *labels)
+        pose, betas, transl = (
+            torch.tensor(label[name]) for name in ("smpl_pose", "smpl_betas", "smpl_trans")
+        )
+        found = fitter.fit(gender, pose, betas, transl)
         np.testing.assert_array_equal(label["skel_betas"], found.betas.numpy())
         np.testing.assert_array_equal(label["skel_trans"], found.trans.numpy())
         np.testing.assert_array_equal(label["errors"][:, 0], found.pve_mm.numpy())

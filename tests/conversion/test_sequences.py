@@ -78,7 +78,7 @@ def test_continuous_takes_the_motion_back_from_any_descriptions() -> None:
     for k, (a, b, c) in enumerate(TWINNED):
         rows = rng.random(len(t)) < 0.1 * (k + 1)
         rows[0] = False
-        other[np.ix_(rows, [a, c])] += pi
+        other[np.flatnonzero(rows)[:, None], [a, c]] += pi
         other[rows, b] = pi - other[rows, b]
     dofs = list(TURNING)
     turns = rng.integers(-3, 4, (len(t), len(dofs)))
@@ -144,7 +144,7 @@ def test_straight_through_a_pole(side: float, dtype: type) -> None:
     motion = at_poles(41, side)
     motion[:, MIDDLES] += t[:, None]
     motion[:, OUTERS] += 0.3 * t[:, None]
-    other = described_anyhow(motion, slice(20, 21), np.random.default_rng(0)).astype(dtype)
+    other: np.ndarray = described_anyhow(motion, slice(20, 21), np.random.default_rng(0)).astype(dtype)
     assert apart(other.astype(float), motion) < 3e-6 and np.abs(np.diff(other, axis=0)).max() > 1
     found = continuous(other)
     assert apart(found, other.astype(float)) < 1e-6

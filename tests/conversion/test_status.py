@@ -14,11 +14,11 @@ from job_fakes import FakeFitter, failing_work, hashes, make_run
 
 from skelfit.api.convert_dataset import ShardsFailedError, convert_run
 from skelfit.cli import main
-from skelfit.cli.status import duration
 from skelfit.conversion.run_lock import RECORD_NAME, writing
 from skelfit.conversion.run_plan import Run, plan_shards
 from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_task import announced, run_shard
+from skelfit.executors.progress_bars import duration
 from skelfit.shards.shard_files import ShardError
 
 

@@ -89,6 +89,12 @@ def test_output_options_may_change(shards: Path, config_file: Path, whole: Path,
     assert result.exit_code == 0 and "finished already: step 10 of 10" in result.output
 
 
+def last_checkpoint(out: Path) -> Path:
+    path = latest(out)
+    assert path is not None
+    return path
+
+
 @pytest.fixture(scope="module")
 def longer(shards: Path, config_file: Path) -> TrainConfig:
     """The training of `whole`, with 16 steps in place of 10."""
@@ -124,7 +130,7 @@ def test_a_training_is_extended_from_where_it_ended(
     assert rates[9] < rates[10] / 5
     assert load(extended / "checkpoints/step-00000016.pt")["config"]["optimizer"]["steps"] == 16
 
-    end = load(latest(whole))  # type: ignore[arg-type]
+    end = load(last_checkpoint(whole))
     network = SkelCfNetwork(longer.network)
     stage = TrainingStages(longer, network, models, CPU).all()
     stage.trainer.resume(end["training"]["trainer"])
@@ -147,10 +153,10 @@ def test_a_killed_extension_resumes(
     shutil.copytree(whole, out)
     with pytest.raises(KeyboardInterrupt):
         train(longer, out, models, CPU, Killed(), resume=True)
-    assert latest(out).name == f"step-{10 if until == 11 else 12:08d}.pt"  # type: ignore[union-attr]
+    assert last_checkpoint(out).name == f"step-{10 if until == 11 else 12:08d}.pt"
     assert train(longer, out, models, CPU, SilentObserver(), resume=True).finished
     assert log_lines(out) == log_lines(extended)
-    one, other = (load(latest(folder))["weights"] for folder in (out, extended))  # type: ignore[arg-type]
+    one, other = (load(last_checkpoint(folder))["weights"] for folder in (out, extended))
     assert all(torch.equal(one[name], values) for name, values in other.items())
 
 

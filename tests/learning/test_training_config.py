@@ -27,6 +27,7 @@ def test_shipped_trainings(path: Path) -> None:
     [
         ("network: {dim: 100}", "'network.dim': expected a multiple of network.heads, 8, found 100"),
         ("network: {backbone: resnet}", "'network.backbone': expected one of vitpose-h, "),
+        ("network: {kind: hmr}", "'network.kind': expected one of skel-cf, found hmr"),
         ("losses: {pose: -1}", "'losses.pose': expected at least 0, found -1"),
         (
             "keypoints: {steps: 3}",

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import dask
 import psutil
@@ -22,7 +23,7 @@ from cluster_by_hand import (
     slowly_written_work,
     wait_until,
 )
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, as_completed
 from job_fakes import failing_work, hashes, in_tars, make_run, work
 
 from skelfit import __version__
@@ -34,7 +35,7 @@ from skelfit.executors import dask_tasks as tasks
 from skelfit.executors import dask_worker as worker
 from skelfit.executors import worker_processes as local
 from skelfit.executors.dask_tasks import RETRIES, ShardFailure, run_tasks
-from skelfit.executors.executor import Place, cores, visible_gpus
+from skelfit.executors.executor import Executor, cores, visible_gpus
 from skelfit.shards.shard_files import remove_temporaries
 from skelfit.shards.shard_reader import read_rows
 
@@ -44,7 +45,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, logger="distributed")
 
 
-def run_in(folder: Path, **options: int) -> Run:
+def run_in(folder: Path, **options: Any) -> Run:
     run = make_run(folder, **options)
     Path(run.out).mkdir()
     return run
@@ -90,7 +91,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
         crops = ImageConfig("crop", size=64)
         run = dataclasses.replace(run, pipeline=dataclasses.replace(run.pipeline, images=crops))
         Path(run.out).mkdir()
-        results = list(run_tasks(plan_shards(run), Place(workers), work))
+        results = list(run_tasks(plan_shards(run), Executor(workers), work))
         assert all(isinstance(r, ShardResult) for r in results)
         assert sorted(r.name for r in results) == ["fake-000000", "fake-000001", "fake-000002"]
         found.append(hashes(Path(run.out)))
@@ -104,7 +105,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("in_two_workers")
 def test_a_failing_shard_is_named_and_the_others_go_on(tmp_path: Path, workers: int) -> None:
     run = run_in(tmp_path)
-    results = {r.name: r for r in run_tasks(plan_shards(run), Place(workers), failing_work)}
+    results = {r.name: r for r in run_tasks(plan_shards(run), Executor(workers), failing_work)}
     failure = results.pop("fake-000001")
     assert isinstance(failure, ShardFailure) and failure.error == "RuntimeError: no such luck"
     assert "failing_work" in failure.trace
@@ -127,7 +128,7 @@ def test_keys_tell_runs_apart(tmp_path: Path) -> None:
 def test_exceptions_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "local_client", lambda workers, *_: threads_as_workers(workers))
     run = run_in(tmp_path)
-    results = list(run_tasks(plan_shards(run), Place(1), flaky_work))
+    results = list(run_tasks(plan_shards(run), Executor(1), flaky_work))
     assert all(isinstance(r, ShardResult) for r in results) and len(results) == 3
     assert set(Counter(notes(tmp_path)).values()) == {RETRIES + 1}
 
@@ -137,7 +138,7 @@ def test_a_shard_that_ends_its_workers_fails_alone(tmp_path: Path, monkeypatch: 
     allowed = 1
     monkeypatch.setitem(local.SETTINGS, "distributed.scheduler.allowed-failures", allowed)
     run = run_in(tmp_path)
-    results = {r.name: r for r in run_tasks(plan_shards(run), Place(1), deadly_work)}
+    results = {r.name: r for r in run_tasks(plan_shards(run), Executor(1), deadly_work)}
     failure = results.pop("fake-000001")
     assert isinstance(failure, ShardFailure) and failure.trace == ""
     assert f"{allowed + 1} workers died while they had it" in failure.error
@@ -150,7 +151,7 @@ def test_a_killed_worker_comes_back_and_the_bytes_are_the_same(tmp_path: Path) -
     expected = run_in(tmp_path / "one")
     assert len(list(run_tasks(plan_shards(expected), work=work))) == 3
     run = run_in(tmp_path / "two")
-    results = list(run_tasks(plan_shards(run), Place(1), interrupted_workers_work))
+    results = list(run_tasks(plan_shards(run), Executor(1), interrupted_workers_work))
     assert all(isinstance(r, ShardResult) for r in results) and len(results) == 3
     assert Counter(notes(tmp_path / "two"))["fake-000001"] == 2
     remove_temporaries(Path(run.out), run.subset)  # of the shard that was being written beside it
@@ -184,7 +185,7 @@ def test_tasks_wait_at_the_scheduler(tmp_path: Path, saturation: float, most: in
 def test_each_worker_has_its_gpu_its_threads_and_one_set_of_models(tmp_path: Path) -> None:
     """No GPU is needed: what counts is which of them a process may see."""
     run = run_in(tmp_path, shard_size=2)
-    assert len(list(run_tasks(plan_shards(run), Place(2, ("3", "GPU-5")), noting_work))) == 10
+    assert len(list(run_tasks(plan_shards(run), Executor(2, ("3", "GPU-5")), noting_work))) == 10
     lines = [line.split() for line in notes(tmp_path)]
     shards = [line[1:] for line in lines if line[0].startswith("fake")]
     workers = {process: gpu for process, _, gpu in shards}
@@ -240,16 +241,16 @@ def test_a_run_without_any_worker_left_says_so_and_ends(
     todo = plan_shards(run_in(tmp_path))
     with local.local_client(0, ()) as client:
         futures = client.map(work, todo)
-        watch = tasks._Watch(client, Place(scheduler="x", patience=0.5), said.append)
+        watch = tasks._Watch(client, Executor(scheduler="x", patience=0.5), said.append)
         with pytest.raises(ClusterError, match=r"no worker for \d+ s, 3 shards left"):
-            list(tasks._as_completed(tasks.as_completed(futures), watch))
+            list(tasks._as_completed(as_completed(futures), watch))
     assert len(said) == 1 and "no worker is connected, 3 shards wait for one; start one with: dask" in said[0]
 
 
 def test_a_shard_is_written_while_the_next_is_fitted(tmp_path: Path) -> None:
     """And by no more than one: a slow disk holds the fit up."""
     run = run_in(tmp_path, shard_size=4)
-    assert len(list(run_tasks(plan_shards(run), Place(1), slowly_written_work))) == 5
+    assert len(list(run_tasks(plan_shards(run), Executor(1), slowly_written_work))) == 5
     lines = notes(tmp_path)
     for what in ("fit", "write"):  # one at a time
         assert [line for line in lines if line.startswith(what)] == [f"{what} begins", f"{what} ends"] * 5
@@ -281,9 +282,10 @@ def test_a_shard_that_was_lost_has_its_worker_for_itself(tmp_path: Path) -> None
 
 
 def test_the_dashboard_and_the_report(tmp_path: Path) -> None:
-    run, said = run_in(tmp_path), []
+    run = run_in(tmp_path)
+    said: list[str] = []
     report = tmp_path / "report.html"
-    place = Place(1, dashboard=True, report=report)
-    assert len(list(run_tasks(plan_shards(run), place, work, said.append))) == 3
+    executor = Executor(1, dashboard=True, report=report)
+    assert len(list(run_tasks(plan_shards(run), executor, work, said.append))) == 3
     assert said[0].startswith("dashboard: http://127.0.0.1:") and said[-1] == f"performance report: {report}"
     assert "run_shard" in report.read_text() or "fake" in report.read_text()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -26,7 +27,7 @@ from skelfit.errors import ClusterError
 from skelfit.executors import dask_connection as connect
 from skelfit.executors import dask_tasks as tasks
 from skelfit.executors.dask_tasks import run_tasks
-from skelfit.executors.executor import Place, Tls
+from skelfit.executors.executor import Executor, Tls
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, own: Tls) -> Iterator[ByHa
         yield programs
 
 
-def run_in(folder: Path, **options: int) -> Run:
+def run_in(folder: Path, **options: Any) -> Run:
     run = make_run(folder, **options)
     Path(run.out).mkdir()
     return run
@@ -63,7 +64,7 @@ def refusal(tmp_path: Path, scheduler: object, tls: Tls | None = None) -> str:
     """The message of a run that cannot connect; it comes soon."""
     started = time.monotonic()
     with pytest.raises(ClusterError) as found:
-        list(run_tasks(plan_shards(make_run(tmp_path)), Place(scheduler=str(scheduler), tls=tls), work))
+        list(run_tasks(plan_shards(make_run(tmp_path)), Executor(scheduler=str(scheduler), tls=tls), work))
     assert time.monotonic() - started < 60
     return str(found.value)
 
@@ -77,7 +78,7 @@ def test_one_worker_joins_late_and_one_leaves_early(tmp_path: Path) -> None:
         programs.scheduler()
         programs.worker("early")
         # The scheduler file is waited for.
-        results = run_tasks(plan_shards(run), Place(scheduler=str(programs.file)), waiting_work)
+        results = run_tasks(plan_shards(run), Executor(scheduler=str(programs.file)), waiting_work)
         assert isinstance(next(results), ShardResult)
         programs.worker("late")
         joined = False
@@ -101,7 +102,7 @@ def test_a_lost_scheduler_ends_the_run(tmp_path: Path) -> None:
     with by_hand(tmp_path) as programs:
         programs.scheduler()
         programs.worker("worker")
-        results = run_tasks(plan_shards(run), Place(scheduler=str(programs.file)), slow_work)
+        results = run_tasks(plan_shards(run), Executor(scheduler=str(programs.file)), slow_work)
         assert isinstance(next(results), ShardResult)
         programs.stop("scheduler", signal.SIGKILL)
         started = time.monotonic()
@@ -115,7 +116,7 @@ def test_a_run_with_certificates(tmp_path: Path, secured: ByHand, own: Tls) -> N
     address = address_of(secured)
     assert address.startswith("tls://127.0.0.1:")
     for scheduler in (str(secured.file), address, address.removeprefix("tls://")):
-        results = list(run_tasks(plan_shards(run), Place(scheduler=scheduler, tls=own), work))
+        results = list(run_tasks(plan_shards(run), Executor(scheduler=scheduler, tls=own), work))
         assert len(results) == 3 and all(isinstance(r, ShardResult) for r in results)
 
 
@@ -191,11 +192,11 @@ def test_the_command_line_refuses_in_one_line(
     assert "--workers: expected none beside a scheduler" in refused(*there, "--workers", 2)
 
 
-@pytest.mark.parametrize("who", ["scheduler", "worker"])
+@pytest.mark.parametrize("process", ["scheduler", "worker"])
 @pytest.mark.parametrize("version", ["0.0.1", None])
-def test_everyone_runs_the_same_version(who: str, version: str | None) -> None:
+def test_everyone_runs_the_same_version(process: str, version: str | None) -> None:
     def check(scheduler: str | None, worker: str | None) -> None:
-        client = SimpleNamespace(
+        client: Any = SimpleNamespace(
             run_on_scheduler=lambda _: scheduler,
             run=lambda _, on_error: {"tcp://w:1": __version__, "tcp://w:2": worker},
         )
@@ -203,9 +204,9 @@ def test_everyone_runs_the_same_version(who: str, version: str | None) -> None:
 
     check(__version__, __version__)
     with pytest.raises(ClusterError) as error:
-        check(*(version if name == who else __version__ for name in ("scheduler", "worker")))
-    place = "scheduler at tcp://s:1" if who == "scheduler" else "worker at tcp://w:2"
-    said = f"the {place}: expected skelfit {__version__}, as here, found {version or 'none'}"
+        check(*(version if name == process else __version__ for name in ("scheduler", "worker")))
+    running = "scheduler at tcp://s:1" if process == "scheduler" else "worker at tcp://w:2"
+    said = f"the {running}: expected skelfit {__version__}, as here, found {version or 'none'}"
     assert str(error.value).startswith(said)
 
 
@@ -254,7 +255,7 @@ def test_a_cluster_without_workers_says_so_until_one_comes(
             if len(said) == 1:
                 programs.worker("worker")
 
-        place = Place(scheduler=str(programs.file), patience=60)
-        assert len(list(run_tasks(plan_shards(run), place, slow_work, say))) == 3
+        executor = Executor(scheduler=str(programs.file), patience=60)
+        assert len(list(run_tasks(plan_shards(run), executor, slow_work, say))) == 3
         assert f"start one with: dask worker --nthreads 1 {address_of(programs)}" in said[0]
     assert "no worker is connected, 3 shards wait" in said[0] and "1 workers are here again" in said[1]

@@ -453,11 +453,13 @@ def test_images_of_every_kind(people: Path, tmp_path: Path) -> None:
     assert summary["images"] == expected
     assert summary["rows_out"] == len(good), "an image does not decide about its person"
     assert "people without an image" in said
-    for path in faults:
-        (folder / f"{path:06d}.jpg").rmdir() if faults[path] == "folder" else (
-            folder / f"{path:06d}.jpg"
-        ).unlink(missing_ok=True)
-        shutil.copy(people / "images" / "train" / f"{path:06d}.jpg", folder)
+    for number, fault in faults.items():
+        image = folder / f"{number:06d}.jpg"
+        if fault == "folder":
+            image.rmdir()
+        else:
+            image.unlink(missing_ok=True)
+        shutil.copy(people / "images" / "train" / image.name, folder)
     code, _, errors = job.run("--overwrite")
     assert code == 0, errors
     # A finished shard does not look at its images again; --overwrite does.

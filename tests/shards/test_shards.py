@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,7 +126,7 @@ def test_a_failed_write_leaves_nothing_and_an_old_marker_goes_first(tmp_path: Pa
     files = a_shard(tmp_path)
     before = files.tar.read_bytes()
 
-    def samples():
+    def samples() -> Iterator[tuple[ShardRow, ShardSample | None]]:
         yield a_row(0), ShardSample("s-0-00000000", a_label(7), {})
         raise RuntimeError("the disk of the images is gone")
 
@@ -197,7 +199,7 @@ def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> No
         write_atomically(tmp_path / "taken" / "file", lambda stream: stream.write(b""))
 
 
-def rows_of(seed: int, count: int) -> list[dict]:
+def rows_of(seed: int, count: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     statuses = ["ok", "limit_violation", "bad_input", "not_converged"]
     rows = []

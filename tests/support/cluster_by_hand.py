@@ -204,5 +204,5 @@ def slowly_written_work(task: ShardTask) -> ShardResult:
         note(task, "write ends")
         return marker
 
-    skelfit.conversion.shard_task.write_shard = slow_write
+    vars(skelfit.conversion.shard_task)["write_shard"] = slow_write
     return run_shard(task, _NotingFitter(task))

@@ -19,6 +19,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 
+import webdataset
 from job_fakes import FakeFitter, hashes, make_run
 from tqdm import tqdm
 
@@ -26,7 +27,6 @@ from skelfit.api.convert_dataset import convert_run
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
 from skelfit.conversion.shard_task import run_shard
-from skelfit.shards.shard_files import webdataset
 
 WATCHED = ("open", "os.rename", "os.remove")
 FINAL = (".tar", ".rows.jsonl", ".done.json", "schema.json", "summary.json")

@@ -6,6 +6,8 @@ runs Python with these arguments and PYTHONPATH, hands SIGINT and SIGTERM on, an
 killed, so is the program.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -13,8 +15,19 @@ import socket
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # without typing, which would take as long to import as all else
+    from collections.abc import Mapping, Sequence
 
-def request(server, arguments, environment, folder, files, limits=()):
+
+def request(
+    server: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: str,
+    files: Sequence[int],
+    limits: Sequence[tuple[int, int]] = (),
+) -> socket.socket:
     """The connection to a new program, whose process id and exit code are its lines.
 
     arguments: as those of `python`; files: descriptors of its input, output and errors; limits: (resource, value).
@@ -37,7 +50,7 @@ def request(server, arguments, environment, folder, files, limits=()):
     return connection
 
 
-def main():
+def main() -> None:
     between = sys.argv.index("--")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.argv[2:between])}
     connection = request(sys.argv[1], sys.argv[between + 1 :], environment, os.getcwd(), [0, 1, 2])

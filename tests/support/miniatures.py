@@ -149,10 +149,10 @@ def write_miniature(name: str, root: Path, people: Columns, pictures: list[bytes
             pickles = [pickle.dumps([person(columns, i)]) for i in range(count)]
         write_tars(root / mini.images, images.items(), pickles)
         return
-    for place, data in images.items():
-        path = root / mini.images / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    for name, data in images.items():
+        file = root / mini.images / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
 
 
 def person(columns: Columns, i: int) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import tools.studies.__main__
 import tools.studies.sequences as study
 from skelfit.bodies.dofs import NUM_DOFS, dof_index
 from skelfit.bodies.model_set import ModelSet
-from skelfit.cli import main
 from skelfit.verification.measures.joint_turns import LABEL_BODY, fit_rotations, label_rotations
+from tools.studies.__main__ import study_command
 from tools.studies.motion_measures import (
     jitter_deg,
     lag_frames,
@@ -25,7 +25,7 @@ from tools.studies.motion_measures import (
     opposite_share,
     speeds,
 )
-from tools.studies.motions import make_motion
+from tools.studies.motions import Motion, make_motion
 
 
 def turning(angles_deg: np.ndarray) -> np.ndarray:
@@ -116,15 +116,15 @@ def test_missed_goals_are_named() -> None:
 def test_the_study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two motions, cut short."""
 
-    def cut(name: str, first: int, stop: int):  # type: ignore[no-untyped-def]
+    def cut(name: str, first: int, stop: int) -> Motion:
         whole = make_motion(name)
         return replace(whole, **{k: getattr(whole, k)[first:stop] for k in ("pose", "betas", "transl")})
 
     monkeypatch.setattr(tools.studies.__main__, "find_models", lambda _: models)
     monkeypatch.setattr(study, "make_motions", lambda: (cut("kick", 76, 106), cut("arm circles", 60, 90)))
     path = tmp_path / "study.json"
-    given = ["study", "sequences", "--device", "cpu", "--people", "24", "--json", str(path)]
-    result = CliRunner().invoke(main, given)
+    given = ["sequences", "--device", "cpu", "--people", "24", "--json", str(path)]
+    result = CliRunner().invoke(study_command, given)
     assert result.exit_code == 0, result.output
     kick, arms, long = json.loads(path.read_text())["records"]
     assert [r["sequence"] for r in (kick, arms, long)] == ["kick", "arm circles", "long run"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.errors import InputError
-from skelfit.executors.executor import Place
+from skelfit.executors.executor import Executor
 from skelfit.shards.keep_list import COLUMNS, Kept, read_keep, write_keep
 from skelfit.shards.label_vector import LABEL_SIZE, pack
 from skelfit.shards.shard_files import ShardFiles
@@ -140,7 +140,7 @@ def test_a_report_of_worker_processes_is_the_same(
 ) -> None:
     here = report_of(tmp_path, made, "--workers", 0)
     monkeypatch.setattr("skelfit.verification.verify_folders.FEW", 0)
-    monkeypatch.setattr("skelfit.verification.verify_folders._place", lambda options: Place(2))
+    monkeypatch.setattr("skelfit.verification.verify_folders._place", lambda options: Executor(2))
     assert report_of(tmp_path, made) == here
 
 
@@ -207,13 +207,18 @@ def test_two_datasets_side_by_side(made: Path, tmp_path: Path, models: ModelSet)
     assert len(rows_of(report, "knees, elbows, as HSMR")) == 8
 
 
+def plain(parts: Iterable[object]) -> list[str]:
+    """Lines and tables as lines of text."""
+    return [line for part in parts for line in str(part).splitlines()]
+
+
 def test_a_dataset_beside_one_that_was_not_measured(made: Path, tmp_path: Path) -> None:
     report = report_of(tmp_path, made)
     bare = report_of(tmp_path, made, "--sample", 0)
     (row,) = [r for t in compare_reports(report, bare) if t["title"] == "errors, mm" for r in t["rows"][:1]]
     assert row["against"] == row["difference"] == [None] * 4 and None not in row["this"]
     assert [t["title"] for t in compare_reports(bare, bare)] == ["counts"]
-    lines = comparison_lines(report, bare, compare_reports(report, bare))
+    lines = plain(comparison_lines(report, bare, compare_reports(report, bare)))
     assert any(line.startswith("  PVE ") and line.endswith("-") for line in lines)
 
 
@@ -330,7 +335,7 @@ def test_a_hundred_thousand_faults_give_a_short_output(made: Path, tmp_path: Pat
     report["integrity"] |= {
         "whole": False, "faults": 100_000, "damaged": {"tar": 100_000}, "damage": [fault] * 100_000,
     }  # fmt: skip
-    lines = summary_lines(report)
+    lines = plain(summary_lines(report))
     assert len(lines) <= 40 and "  and 99990 more; all of them: --json FILE" in lines
     assert max(map(len, lines)) <= 400
 

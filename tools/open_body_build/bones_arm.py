@@ -215,8 +215,8 @@ def _hand(body: Body) -> list[Solid]:
                 + step * (knuckle - wrist)
                 + k * vec(0.0, 0.001, (0.010 - 0.0067 * c) * (0.9 - 0.25 * row))
             )
-            size = (0.0082, 0.0074, 0.0072) if (row + c) % 2 else (0.0076, 0.0080, 0.0078)
-            solids.append(ball("hand_l", centre, tuple(k * s for s in size), 10, 7))  # type: ignore[arg-type]
+            a, b, h = (0.0082, 0.0074, 0.0072) if (row + c) % 2 else (0.0076, 0.0080, 0.0078)
+            solids.append(ball("hand_l", centre, (k * a, k * b, k * h), 10, 7))
     for f in range(1, 6):
         joints = [at[f"l-finger-{f}-{n}"] for n in range(1, 5)]
         if f > 1:

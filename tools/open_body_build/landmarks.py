@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from tools.open_body_build.tpose import joint_names
 
+Array = NDArray[Any]
 
-def landmark_vertices(template: np.ndarray, joints: np.ndarray) -> dict[int, int]:
+
+def landmark_vertices(template: Array, joints: Array) -> dict[int, int]:
     """Published id -> vertex of the unordered template (V,3), given the MakeHuman joints (J,3)."""
     at = dict(zip(joint_names(), joints, strict=True))
     taken: dict[int, int] = {}
 
-    def best(score: np.ndarray) -> int:
+    def best(score: Array) -> int:
         order = np.argsort(score)
         return next(int(v) for v in order if int(v) not in taken.values())
 
-    def take(public: int, point: np.ndarray) -> None:
+    def take(public: int, point: Array) -> None:
         taken[public] = best(((template - point) ** 2).sum(1))
 
-    def extreme(public: int, direction: np.ndarray, near: np.ndarray, radius: float) -> None:
+    def extreme(public: int, direction: Array, near: Array, radius: float) -> None:
         far = np.linalg.norm(template - near, axis=1) > radius
         taken[public] = best(-(template @ direction) + 1e3 * far)
 
@@ -44,7 +50,13 @@ def landmark_vertices(template: np.ndarray, joints: np.ndarray) -> dict[int, int
     return taken
 
 
-def _fingers(take, extreme, at, template, taken) -> None:  # type: ignore[no-untyped-def]
+def _fingers(
+    take: Callable[[int, Array], None],
+    extreme: Callable[[int, Array, Array, float], None],
+    at: dict[str, Array],
+    template: Array,
+    taken: dict[int, int],
+) -> None:
     tips = {1: (2746, 6191), 2: (2319, 5782), 3: (2445, 5905), 4: (2556, 6016), 5: (2673, 6133)}
     for k, (left, right) in tips.items():
         for public, side in ((left, "l"), (right, "r")):
@@ -58,7 +70,7 @@ def _fingers(take, extreme, at, template, taken) -> None:  # type: ignore[no-unt
     take(5670, at["r-hand"] + [0.0, 0.03, 0.0])
 
 
-def _feet(extreme, at) -> None:  # type: ignore[no-untyped-def]
+def _feet(extreme: Callable[[int, Array, Array, float], None], at: dict[str, Array]) -> None:
     z = np.array([0, 0, 1.0])
     for side, big, small, heel in (("l", 3216, 3226, 3387), ("r", 6617, 6624, 6787)):
         extreme(big, z, at[f"{side}-toe-1-3"], 0.03)
@@ -67,7 +79,7 @@ def _feet(extreme, at) -> None:  # type: ignore[no-untyped-def]
         extreme(heel, -z, ankle + [0, -0.05, -0.04], 0.05)
 
 
-def ordering(template: np.ndarray, joints: np.ndarray) -> np.ndarray:
+def ordering(template: Array, joints: Array) -> Array:
     """order (V,): new vertex i is old vertex order[i]. All but the landmarks keep their sequence."""
     fixed = landmark_vertices(template, joints)
     rest = iter(sorted(set(range(len(template))) - set(fixed.values())))

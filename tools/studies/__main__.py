@@ -12,9 +12,9 @@ import torch
 from skelfit import __version__
 from skelfit.benchmark.fit_speed import describe_device
 from skelfit.bodies.model_set import find_models
-from skelfit.cli.convert import COUNT
-from skelfit.cli.path_types import FILE, FOLDER, PIPELINE
-from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
+from skelfit.cli.path_types import FILE
+from skelfit.cli.shared_options import COUNT, device_option, json_option, models_option, pipeline_option
+from skelfit.config.pipeline_choice import chosen_pipeline
 from skelfit.errors import OutputError
 from skelfit.fitting.backends.compute_device import find_device
 from tools.studies import STUDIES
@@ -37,13 +37,11 @@ _NAMES = "\n\n".join(f"\b\n{name}: {study.help}" for name, study in STUDIES.item
     multiple=True,
     help="Of the labels; may be repeated  [default: the study's].",
 )
-@click.option("--json", "json_file", type=FILE, help="Write the figures here, too.")
+@json_option()
 @click.option("--picture", type=FILE, help="Draw the worst people here, target beside fit (JPEG).")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--models", type=FOLDER, help="Assets  [default: $SKELFIT_MODELS, ./models, the open body].")
-@click.option(
-    "--pipeline", type=PIPELINE, default=DEFAULT_PIPELINE, show_default=True, help="What is measured."
-)
+@device_option
+@models_option
+@pipeline_option
 @click.option("--threads", type=COUNT, help="CPU threads  [default: all cores].")
 def study_command(
     name: str,

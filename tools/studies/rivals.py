@@ -72,11 +72,11 @@ def compared(ours: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
     """The figures of both, and the shares of people for which ours has the lower PVE and objective."""
     figures = {
         name: {
-            "pve_mm": distribution(figures["pve_mm"]),
-            "objective_mm2": distribution(1e6 * figures["objective"]),
-            "cpu_ms_per_person": figures["cpu_ms"],
+            "pve_mm": distribution(measured["pve_mm"]),
+            "objective_mm2": distribution(1e6 * measured["objective"]),
+            "cpu_ms_per_person": measured["cpu_ms"],
         }
-        for name, figures in (("ours", ours), ("baseline", baseline))
+        for name, measured in (("ours", ours), ("baseline", baseline))
     }
     ahead = {k: float((ours[k] <= baseline[k] * (1 + 1e-6)).double().mean()) for k in ("pve_mm", "objective")}
     return {**figures, "ahead": ahead}

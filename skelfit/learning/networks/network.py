@@ -32,16 +32,14 @@ class NetworkConfig:
     """The network; the last three options are ablations of the paper."""
 
     kind: str = "skel-cf"  # the network; skel-cf is the only one so far
-    # vitpose-h, -l, -b, -s: ViTPose; tiny: a small ViT for tests; keypoint-tiny: a CNN that detects keypoints, for
-    # CPUs and few people
+    # vitpose-h, -l, -b, -s: ViTPose; tiny: a small ViT, for tests; keypoint-tiny: a small CNN, for CPUs and few people
     backbone: str = "vitpose-h"
     checkpoint: str | None = local_path(default=None)  # ViTPose's weights, with which a ViT starts
     random: bool = False  # true: a ViT starts with random weights; keypoint-tiny takes neither
     dim: int = bounded(8, default=1024)  # width of the decoder's tokens
     heads: int = bounded(1, default=8)  # attention heads of the decoder
     layers: int = bounded(1, default=6)  # layers of the decoder
-    # whether the network gets the image's intrinsics; false: those of a far camera, for all people
-    camera: bool = True
+    camera: bool = True  # the image's intrinsics; false: those of a far camera, for all people
     coarse_to_fine: bool = True  # false: one estimate, by the decoder's last layer, from the mean pose
     looped_decoder: bool = False  # true: one layer, used again and again
 

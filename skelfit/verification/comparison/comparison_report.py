@@ -9,6 +9,7 @@ import numpy as np
 
 from skelfit.bodies.dofs import DOF_NAMES, SKEL_JOINT_NAMES
 from skelfit.bodies.model_set import ModelSet
+from skelfit.executors.report_table import ReportTable, Row
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.verification.comparison.compare_run import Comparison
 from skelfit.verification.comparison.matching import MATCHED, UNMATCHED, WHY, described
@@ -93,8 +94,8 @@ def _shares(tally: Tally, dof: int) -> dict[str, list[float]]:
     return {side: counts[k].tolist() for k, side in enumerate(SIDES)}
 
 
-def report_lines(report: Report) -> Iterator[str]:
-    """The report as lines for the terminal."""
+def report_lines(report: Report) -> Iterator[str | ReportTable]:
+    """The report as lines and tables for the terminal."""
     shards, file = report["shards"], report["file"]
     yield f"{shards['folder']}: {shards['people']} people, pipeline {shards['pipeline']}"
     no_translations = "" if file["says_places"] else "; it does not say where people are (no skel_trans)"
@@ -127,27 +128,21 @@ def _coordinates(report: Report) -> Iterator[str]:
         yield f"note: the shards stand in {' and '.join(worlds)}; the file does not say its coordinates"
 
 
-def _tables(report: Report) -> Iterator[str]:
-    yield _line("skin, mm", _SPREAD)
-    yield from _rows(_with_spaces(report["skin_mm"]))
+def _tables(report: Report) -> Iterator[str | ReportTable]:
+    yield from _table("skin, mm", _with_spaces(report["skin_mm"]))
     if report["to_label_mm"]["shards"]["people"]:
-        yield _line("skin to the label's mesh, mm", _SPREAD)
-        yield from _rows(report["to_label_mm"])
-    yield _line("joints, mm", _SPREAD)
-    yield from _rows(_with_spaces(report["joints_mm"]))
-    yield _line("joints as rotations, deg", _SPREAD)
-    yield from _rows(report["turns_deg"])
+        yield from _table("skin to the label's mesh, mm", report["to_label_mm"])
+    yield from _table("joints, mm", _with_spaces(report["joints_mm"]))
+    yield from _table("joints as rotations, deg", report["turns_deg"])
     angles = dict(sorted(report["angles_deg"].items(), key=_by_mean)[:_SHOWN])
-    yield _line(f"angles, deg: the {_SHOWN} most different", (*_SPREAD, "bias"))
-    yield from _rows(angles, (*_SPREAD, "bias"))
+    yield from _table(f"angles, deg: the {_SHOWN} most different", angles, (*_SPREAD, "bias"))
     beyond = report["beyond_limits"]
-    yield _line("people beyond a limit by more than", [f"{deg} deg" for deg in beyond["deg"]])
-    for side in SIDES:
-        yield _line(f"  {side}", [f"{share:.2%}" for share in beyond["any"][side]])
+    heads = ("people beyond a limit by more than", *(f"{deg} deg" for deg in beyond["deg"]))
+    yield _drawn(heads, [(f"  {side}", *(f"{share:.2%}" for share in beyond["any"][side])) for side in SIDES])
     betas = report["betas"]
     if betas["people"]:
-        yield _line(f"betas of {betas['people']} people", _SPREAD)
-        yield from _rows({str(k): spread for k, spread in enumerate(betas["difference"])})
+        differences = {str(k): spread for k, spread in enumerate(betas["difference"])}
+        yield from _table(f"betas of {betas['people']} people", differences)
     else:
         yield "betas: not compared, the two sides have other SKEL bodies"
 
@@ -160,12 +155,14 @@ def _by_mean(angle: tuple[str, Mapping[str, Any]]) -> float:
     return -float(angle[1]["mean"] or 0)
 
 
-def _rows(spreads: Mapping[str, Mapping[str, Any]], columns: Sequence[str] = _SPREAD) -> Iterator[str]:
-    """A line for each spread, and one line for all without a difference."""
+def _table(
+    title: str, spreads: Mapping[str, Mapping[str, Any]], columns: Sequence[str] = _SPREAD
+) -> Iterator[str | ReportTable]:
+    """A row for each, but for those without any difference: one line for all of them."""
     known = {name: spread for name, spread in spreads.items() if spread["people"]}
     different = {name: spread for name, spread in known.items() if spread["max"] > 0}
-    for name, spread in different.items():
-        yield _line(f"  {name}", _numbers(spread, columns))
+    rows = [(f"  {name}", *_numbers(spread, columns)) for name, spread in different.items()]
+    yield _drawn((title, *columns), rows)
     if same := len(known) - len(different):
         yield f"  {'all' if same == len(known) else f'the other {same}'}: no difference"
 
@@ -174,5 +171,9 @@ def _numbers(spread: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return ["-" if spread[name] is None else f"{spread[name]:.2f}" for name in names]
 
 
-def _line(name: str, numbers: Sequence[str]) -> str:
-    return f"{name:<{_WIDTH}}" + "".join(f"{number:>{_NUMBER}}" for number in numbers)
+def _drawn(heads: Row, rows: Sequence[Row]) -> ReportTable:
+    lines = [
+        f"{name:<{_WIDTH}}" + "".join(f"{number:>{_NUMBER}}" for number in numbers)
+        for name, *numbers in (heads, *rows)
+    ]
+    return ReportTable(heads, tuple(rows), "\n".join(lines))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
+
+from skelfit.executors.report_table import ReportTable
 
 Report = Mapping[str, Any]
 SHOWN = 10  # faults that are listed
@@ -20,37 +23,42 @@ VERDICTS = {
 _SPREAD = ("mean", "p50", "p95", "max")
 
 
-def summary_lines(report: Report) -> list[str]:
+def summary_lines(report: Report) -> list[str | ReportTable]:
     """The lines of one report."""
-    lines = list(_integrity("", report))
+    lines: list[str | ReportTable] = list(_integrity("", report))
     for rows in (_accuracy, _reprojection, _anatomy):
-        lines += _table(list(rows(report)))
-    return [*lines, *_keep(report), *_verdict("", report)]
+        lines += _tables(list(rows(report)))
+    return [*lines, *_keep(report), verdict_line(report)]
 
 
-def comparison_lines(report: Report, other: Report, comparison: Sequence[Mapping[str, Any]]) -> list[str]:
+def comparison_lines(
+    report: Report, other: Report, comparison: Sequence[Mapping[str, Any]]
+) -> list[str | ReportTable]:
     """The lines of two reports and their comparison: each number of both, and the difference."""
-    lines = [*_integrity("", report), *_integrity("against: ", other)]
+    lines: list[str | ReportTable] = [*_integrity("", report), *_integrity("against: ", other)]
     lines.append("each number of these shards | of the others | difference ('=': none)")
     for table in comparison:
         lines += _compared(table)
-    return [*lines, *_verdict("against: ", other), *_verdict("", report)]
+    return [*lines, f"against: {verdict_line(other)}", verdict_line(report)]
 
 
-def _compared(table: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of a table, without rows that are zero or not known in both."""
+def _compared(table: Mapping[str, Any]) -> Iterator[str | ReportTable]:
+    """A table, without rows that are zero or not known in both."""
     units = [column["unit"] for column in table["columns"]]
     titles = [column["title"] for column in table["columns"]]
     rows = [row for row in table["rows"] if any(row["this"]) or any(row["against"])]
     if not rows:
         return
-    yield _compared_line(table["title"], [titles] * 3)
+    lines = [_compared_line(table["title"], [titles] * 3)]
+    cells: list[tuple[str, ...]] = []
     for row in rows:
         groups = [
             [_written(v, u) for v, u in zip(row[side], units, strict=True)] for side in ("this", "against")
         ]
         difference = [_written(v, u, "+") for v, u in zip(row["difference"], units, strict=True)]
-        yield _compared_line(f"  {row['name']}", [*groups, difference])
+        lines.append(_compared_line(f"  {row['name']}", [*groups, difference]))
+        cells.append((row["name"], *groups[0], *groups[1], *difference))
+    yield ReportTable((table["title"], *titles * 3), tuple(cells), "\n".join(lines))
     if left := len(table["rows"]) - len(rows):
         yield f"  {left} more: nothing in either"
 
@@ -156,17 +164,25 @@ def _keep(report: Report) -> Iterator[str]:
         yield f"gates: {keep['kept']} people kept, {keep['dropped']} dropped ({'; '.join(dropped)})"
 
 
-def _verdict(name: str, report: Report) -> Iterator[str]:
+def verdict_line(report: Report) -> str:
+    """The verdict in one line."""
     gate = report["gate"]
-    text = f"{name}verdict: {VERDICTS[report['verdict']]}"
+    text = f"verdict: {VERDICTS[report['verdict']]}"
     if gate["max_pve_mm"] is not None:
         pve = "not measured" if gate["pve_mm"] is None else f"{gate['pve_mm']:.2f} mm"
         text += f" (mean PVE {pve}, --max-pve {gate['max_pve_mm']:g})"
-    yield text
+    return text
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
-    return [f"{name:<{_WIDTH}}" + "".join(f"{text:>{_NUMBER}}" for text in group) for name, group in rows]
+def _tables(rows: Sequence[Row]) -> Iterator[ReportTable]:
+    """A table for each row whose name is not indented: that row holds its heads."""
+    starts = [i for i, (name, _) in enumerate(rows) if not name.startswith(" ")]
+    for start, stop in pairwise([*starts, len(rows)]):
+        cells = [(name, *group) for name, group in rows[start:stop]]
+        lines = [
+            f"{name:<{_WIDTH}}" + "".join(f"{text:>{_NUMBER}}" for text in group) for name, *group in cells
+        ]
+        yield ReportTable(cells[0], tuple(cells[1:]), "\n".join(lines))
 
 
 def _compared_line(name: str, groups: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,69 @@
+"""What a conversion gives back: what became of each subset, or what a dry run says would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A label file, or a folder of sequences, that a run would read."""
+
+    path: Path
+    layout: str
+    rows: int  # that the run takes of it
+    sequences: int
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """What a run would do with one subset, by a dry run. Nothing of it was written."""
+
+    files: tuple[PlannedFile, ...]  # none of a demo whose people are not made yet
+    rows: int
+    shards: int
+    rows_done: int  # in shards that are finished already
+    shards_done: int
+    label_bytes: int  # of all rows, estimated
+    image_bytes: int  # of all rows, estimated from the images looked at
+    images_looked_at: int
+    images_there: int  # of those looked at
+    people_per_second: float | None  # None: no run in the folder tells it
+    speed_from: str
+    missing: tuple[str, ...]  # what is not there, each in a sentence
+
+    @property
+    def hours_left(self) -> float | None:
+        """The time for the rows that are left; None where the speed is not known."""
+        return (
+            (self.rows - self.rows_done) / self.people_per_second / 3600 if self.people_per_second else None
+        )
+
+
+@dataclass(frozen=True)
+class ConvertedSubset:
+    """What became of one subset."""
+
+    name: str
+    folder: Path  # of its shards
+    summary: Mapping[str, Any] | None  # as in summary.json; None where it was not converted
+    problem: str = ""  # why it was not
+    missing: bool = False  # whether that is because its label files are not there
+    plan: ConversionPlan | None = None  # of a dry run
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of the subsets of a call: one, or those of a folder of manifests."""
+
+    subsets: tuple[ConvertedSubset, ...]
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The summary of the only subset. Raises ValueError where there are several, or it was not converted."""
+        if len(self.subsets) != 1 or self.subsets[0].summary is None:
+            raise ValueError(f"summary: expected one converted subset, found {len(self.subsets)}")
+        return self.subsets[0].summary

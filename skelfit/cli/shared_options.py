@@ -1,0 +1,57 @@
+"""The options that several commands take: each has one text, wherever it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from skelfit.cli.path_types import FILE, FOLDER, PIPELINE
+from skelfit.config.pipeline_choice import DEFAULT_PIPELINE
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+COUNT = click.IntRange(min=1)
+
+JSON_HELP = "Everything as JSON, for programs."
+
+models_option = click.option(
+    "--models",
+    type=FOLDER,
+    help="Body models  [default: $SKELFIT_MODELS, ./models, the open body].",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto: on a GPU if there is one.",
+)
+pipeline_option = click.option(
+    "--pipeline",
+    type=PIPELINE,
+    default=DEFAULT_PIPELINE,
+    show_default=True,
+    help="How to fit: a name or a file.",
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace earlier results.")
+keep_option = click.option("--keep", type=FILE, help="Take only people that this list of verify keeps (CSV).")
+
+
+def out_option(path: click.Path, default: str | None = None) -> Decorator:
+    """--out; default: the text for one that a command chooses itself."""
+    text = "Where to write the results" + (f"  [default: {default}]." if default else ".")
+    return click.option("--out", type=path, required=default is None, help=text)
+
+
+def json_option(name: str = "json_file") -> Decorator:
+    """--json FILE."""
+    return click.option("--json", name, type=FILE, help=JSON_HELP)
+
+
+def limit_option(default: str = "") -> Decorator:
+    """--limit; default: the text for one that a command chooses itself."""
+    text = "Take only so many, the first ones" + (f"  [default: {default}]." if default else ".")
+    return click.option("--limit", type=COUNT, help=text)

@@ -1,0 +1,149 @@
+"""`skelfit convert --dry-run`: says what a run would do, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from job_fakes import FakeFitter, write_images, write_labels
+
+import skelfit
+import skelfit.api.convert_dataset
+from skelfit.api.conversion_result import ConversionPlan
+from skelfit.bodies.model_set import ModelSet
+from skelfit.cli import main
+from skelfit.errors import ArgumentError
+
+MANIFEST = """
+name: some
+labels: [{path: some/a.npz, source: camerahmr}]
+images: some/images
+origins: [{of: labels, name: The Project, get: a.npz}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: ModelSet) -> Iterator[None]:
+    """A working folder without data, and one for temporary files, which is empty at the end."""
+    folder, temporary = tmp_path / "work", tmp_path / "temporary"
+    for path in (folder, temporary):
+        path.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.delenv("SKELFIT_DATA", raising=False)
+    monkeypatch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr(skelfit.api.convert_dataset, "find_models", lambda _: models)
+    yield
+    assert list(temporary.iterdir()) == []
+
+
+def convert(*words: object) -> Result:
+    result = CliRunner().invoke(main, ["convert", "--workers", "0", "--device", "cpu", *map(str, words)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def dry_run(*words: object) -> Result:
+    """A dry run, which leaves the working folder as it was."""
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    result = convert(*words, "--dry-run")
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+    return result
+
+
+def plan_of(**options: object) -> ConversionPlan:
+    (subset,) = skelfit.convert("out", dry_run=True, device="cpu", workers=0, **options).subsets  # type: ignore[arg-type]
+    assert subset.plan is not None and subset.summary is None
+    return subset.plan
+
+
+def test_before_and_after_a_run() -> None:
+    words = ["--labels", write_labels(Path("people.npz"), 300), "--shard-size", 120, "--out", "out"]
+    words += ["--images", write_images(Path("images"), 300, side=96)]
+    before = dry_run(*words)
+    assert before.exit_code == 0 and "300 rows in 3 shards, to out" in before.stdout
+    assert "finished already" not in before.stdout and "missing: nothing" in before.stdout
+    assert "time: not known: measure it with `skelfit bench`" in before.stdout
+    assert "time: about 5 min at 1.0 people/s" in dry_run(*words, "--people-per-second", 1).stdout
+    assert convert(*words).exit_code == 0
+    written = sum(path.stat().st_size for end in ("tar", "jsonl") for path in Path("out").glob(f"*.{end}"))
+    plan = plan_of(labels="people.npz", images="images", shard_size=120)
+    assert plan.label_bytes + plan.image_bytes == pytest.approx(written, rel=0.1)
+    assert (plan.rows_done, plan.shards_done, plan.hours_left) == (300, 3, 0.0)
+    assert plan.people_per_second and plan.speed_from == "the last run in this folder"
+    Path("out/people-000001.done.json").unlink()
+    after = dry_run(*words)
+    assert "2 shards with 180 rows are finished already" in after.stdout
+    assert re.search(r"time: about \d+ s at \d+\.\d people/s \(the last run in this folder\)", after.stdout)
+    other = dry_run(*words, "--skel-gender", "female")
+    assert other.exit_code == 2 and "finished shards of another configuration" in other.stderr
+    assert "finished already" not in dry_run(*words, "--skel-gender", "female", "--overwrite").stdout
+
+
+def test_what_is_missing_ends_with_2() -> None:
+    Path("some.yaml").write_text(MANIFEST)
+    words = ["--manifest", "some.yaml", "--out", "out"]
+    nothing = dry_run(*words)
+    assert nothing.exit_code == 2
+    assert "missing: data/some/a.npz: expected the label file of the subset some" in nothing.stdout
+    Path("data/some").mkdir(parents=True)
+    write_labels(Path("data/some/a.npz"))
+    labels_only = dry_run(*words)  # nor does it record the file's sha256
+    assert labels_only.exit_code == 2 and "missing: the images data/some/images" in labels_only.stdout
+    short = "some: 20 rows in 1 shards; missing: the images data/some/images\n"
+    assert dry_run(*words, "-q").stdout == short
+    Path("data/some/images").mkdir()
+    others = dry_run(*words)
+    assert others.exit_code == 2 and "none of the 20 looked at is there" in others.stdout
+    write_images(Path("data/some/images"))
+    assert dry_run(*words).exit_code == 0
+    gone = dry_run("--labels", "gone.npz", "--out", "out")
+    assert gone.exit_code == 2 and gone.stderr.startswith("Error: gone.npz: expected a label file")
+
+
+def test_a_folder_of_manifests_ends_with_a_table() -> None:
+    Path("all").mkdir()
+    Path("all/some.yaml").write_text(MANIFEST)
+    Path("all/two.yaml").write_text("name: two\nlabels: [{path: two.npz, source: camerahmr}]\n")
+    Path("data").mkdir()
+    write_labels(Path("data/two.npz"))
+    result = dry_run("--manifest", "./all", "--out", "out", "--people-per-second", 1)
+    assert result.exit_code == 2
+    rows = [line.split() for line in result.stdout.splitlines()[-3:]]
+    assert rows[0][0] == "subset" and rows[1] == ["some", *"-----", "label", "files"]
+    assert rows[2][:4] == ["two", "20", "1", "0"] and rows[2][5:] == ["0.0056", "nothing"]
+
+
+def test_a_demo_is_not_made() -> None:
+    result = dry_run("--manifest", "demo", "--out", "out", "--limit", 1500)
+    assert result.exit_code == 0 and "2000 people are not made yet" in result.stdout
+    assert "1500 rows in 2 shards" in result.stdout
+
+
+def test_from_python() -> None:
+    write_labels(Path("people.npz"))
+    plan = plan_of(labels="people.npz", limit=15, people_per_second=3.0)
+    assert [(file.rows, file.layout) for file in plan.files] == [(15, "camerahmr")]
+    assert plan.hours_left == pytest.approx(5 / 3600) and plan.missing == ()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.rows = 1  # type: ignore[misc]
+    for options in ({"people_per_second": 3.0}, {"people_per_second": -1.0, "dry_run": True}):
+        with pytest.raises(ArgumentError, match="people_per_second: expected"):
+            skelfit.convert("out", labels="people.npz", **options)  # type: ignore[arg-type]
+
+
+def test_a_quiet_run_says_one_line_and_logs_the_rest() -> None:
+    words = ["--labels", write_labels(Path("people.npz")), "--out", "out"]
+    result = convert(*words, "--quiet", "--log-file", "all.log")
+    assert result.exit_code == 0
+    assert result.stdout == "people: 20 rows in, 18 people out, in out\n" and result.stderr == ""
+    log = Path("all.log").read_text()
+    for line in ("people.npz: 20 rows of camerahmr labels", "bad_input", "next: skelfit verify out"):
+        assert line in log
+    verdict = CliRunner().invoke(main, ["-q", "verify", "out", "--sample", "0"])
+    assert verdict.stdout == "verdict: good\n" and verdict.stderr == ""
