@@ -127,7 +127,7 @@ def test_the_first_people_do_not_depend_on_the_number() -> None:
 
 
 def test_timing_restores_the_threads(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backend that everybody shares is not touched, whatever fails."""
+    """The shared backend is not changed, whatever fails."""
     before, threads = dict(vars(make_backend("cpu"))), torch.get_num_threads()
 
     def fail(*_: object) -> None:

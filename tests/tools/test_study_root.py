@@ -95,7 +95,7 @@ def test_distances_in_the_picture(setup: Setup) -> None:
 
 
 def test_rivals(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few iterations of the baseline lose; both fit the same people, who come from all seeds."""
+    """A few iterations of the baseline lose; both fit the same people, from all seeds."""
     hurried = load_pipeline(PIPELINES / "first-order.yaml")
     stages = tuple(replace(s, steps=3) for s in hurried.fit.stages)
     asked: list[tuple[str, RootPrior]] = []
