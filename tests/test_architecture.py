@@ -106,6 +106,16 @@ def test_no_two_modules_share_a_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_two_classes_share_a_name() -> None:
+    names = Counter(
+        node.name
+        for path in MODULES.values()
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_no_loose_module_but_the_face_and_errors() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} <= {"__init__", "__main__", "api", "errors"}
 

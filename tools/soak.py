@@ -33,10 +33,10 @@ import psutil
 import torch
 
 from skelfit.bodies.model_set import open_models
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import LABELS_NAME, write_demo
-from skelfit.labels.readers.registry import read
+from skelfit.labels.readers.registry import read_label_file
 from skelfit.resources.catalog import PIPELINES
 from skelfit.shards.shard_reader import read_rows, read_samples
 
@@ -68,7 +68,7 @@ def fit_only(labels: Path, seconds: float, start: Any, speeds: Any) -> None:
     torch.set_num_threads(1)
     config = load_pipeline(PIPELINES.find("hmr-skel")).fit
     fitter = Fitter(open_models(), config)
-    batch = read(labels).rows(0, config.batch or 256)
+    batch = read_label_file(labels).rows(0, config.batch or 256)
     pose, betas, transl = (torch.tensor(a) for a in (batch.pose, batch.betas, batch.transl))
     fitter.fit("neutral", pose, betas, transl)
     start.wait()

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from skelfit.errors import ArgumentError
 from skelfit.labels.impossible_values import LIMITS
-from skelfit.labels.label_batch import VERTICES, About, LabelBatch, Sequence, nothing_known
-from skelfit.labels.readers.bare_meshes import checked_meshes
-from skelfit.labels.readers.base import Reasons, gender_of
+from skelfit.labels.label_batch import VERTICES, LabelBatch, LabelProperties, MotionSequence, empty_fields
+from skelfit.labels.readers.bare_meshes import check_meshes
+from skelfit.labels.readers.common_fields import parse_gender
+from skelfit.labels.row_faults import RowFaults
 from skelfit.labels.unit_inference import matrices_to_axis_angle, to_float32
-from skelfit.storage.atomic_write import LOCAL, not_local
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
 BETAS = 10
 _POSE = "axis-angles (..., 24, 3) or (..., 72) in rad, or rotation matrices (..., 24, 3, 3)"
@@ -30,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenPeople:
     """The people of a call: N rows, and the leading dimensions that N is the product of."""
 
     leading: Leading
@@ -44,7 +45,7 @@ def given_labels(
     gender: object,
     max_abs_beta: float,
     frames_per_second: float | None = None,
-) -> Given:
+) -> GivenPeople:
     """People of SMPL parameters, as `skelfit.fit` takes them. Raises ArgumentError."""
     angles = numbers(pose, "pose", _POSE)
     matrices = angles.shape[-3:] == (24, 3, 3)
@@ -64,9 +65,9 @@ def given_labels(
     for name, value, inner in (("betas", shapes, 1), ("transl", places, 1), ("gender", genders, 0)):
         leading = _together(leading, value, inner, name)
     count = int(np.prod(leading))
-    reasons = Reasons(count)
+    reasons = RowFaults(count)
     flat = np.broadcast_to(angles, leading + angles.shape[-own:]).reshape(count, *angles.shape[-own:])
-    filled = nothing_known(count)
+    filled = empty_fields(count)
     filled["pose"][:] = to_float32(matrices_to_axis_angle("pose", flat, reasons) if matrices else flat)
     for key, value in (("betas", shapes[..., :BETAS]), ("transl", places)):
         filled[key][:] = to_float32(
@@ -80,13 +81,13 @@ def given_labels(
         gender=np.broadcast_to(genders, leading).reshape(-1).tolist(),
         bad=reasons.texts(),
         sequences=_motions(leading, frames_per_second),
-        about=About("unknown", has_camera=False, has_keypoints=False, notes=notes),
+        about=LabelProperties("unknown", has_camera=False, has_keypoints=False, notes=notes),
         **filled,
     )
-    return Given(leading, batch)
+    return GivenPeople(leading, batch)
 
 
-def given_meshes(vertices: object, gender: object) -> Given:
+def given_meshes(vertices: object, gender: object) -> GivenPeople:
     """People given by meshes alone, as `skelfit.fit_mesh` takes them. Raises ArgumentError."""
     expected = f"shape (..., {VERTICES}, 3) in m, SMPL's topology"
     meshes = numbers(vertices, "vertices", expected)
@@ -97,18 +98,18 @@ def given_meshes(vertices: object, gender: object) -> Given:
     if _together(leading, genders, 0, "gender") != leading:
         raise ArgumentError("gender", f"one for all or one for each of the meshes {leading}", _shape(genders))
     count = int(np.prod(leading))
-    reasons = Reasons(count)
-    checked = checked_meshes(to_float32(meshes.reshape(count, VERTICES, 3)), "vertices", reasons)
+    reasons = RowFaults(count)
+    checked = check_meshes(to_float32(meshes.reshape(count, VERTICES, 3)), "vertices", reasons)
     batch = LabelBatch(
         row=np.arange(count, dtype=np.int64),
         imgname=[""] * count,
         gender=np.broadcast_to(genders, leading).reshape(-1).tolist(),
         bad=reasons.texts(),
         vertices=checked,
-        about=About("unknown", has_camera=False, has_smpl=False, has_keypoints=False),
-        **nothing_known(count),
+        about=LabelProperties("unknown", has_camera=False, has_smpl=False, has_keypoints=False),
+        **empty_fields(count),
     )
-    return Given(leading, batch)
+    return GivenPeople(leading, batch)
 
 
 def numbers(value: object, name: str, expected: str) -> Array:
@@ -146,7 +147,7 @@ def _genders(gender: object) -> NDArray[np.str_]:
         texts = texts.astype(np.str_)  # a column of a table
     if texts.dtype.kind != "U" and texts.size:
         raise ArgumentError("gender", _GENDER, f"dtype {texts.dtype}")
-    names = {text: gender_of(text) for text in np.unique(texts).tolist()}
+    names = {text: parse_gender(text) for text in np.unique(texts).tolist()}
     for text, name in names.items():
         if name is None:
             raise ArgumentError("gender", _GENDER, repr(text))
@@ -163,7 +164,7 @@ def _together(leading: Leading, value: NDArray[Any], own: int, name: str) -> Lea
         raise ArgumentError(name, expected, _shape(value)) from None
 
 
-def _motions(leading: Leading, frames_per_second: float | None) -> tuple[Sequence, ...]:
+def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionSequence, ...]:
     """A motion for each of the people whose frames the last leading dimension holds; none without a frame rate."""
     if frames_per_second is None:
         return ()
@@ -176,7 +177,9 @@ def _motions(leading: Leading, frames_per_second: float | None) -> tuple[Sequenc
     frames = leading[-1]
     people = int(np.prod(leading[:-1])) if frames else 0
     rate = float(frames_per_second)
-    return tuple(Sequence(f"motion {k}", f"person {k}", rate, k * frames, frames) for k in range(people))
+    return tuple(
+        MotionSequence(f"motion {k}", f"person {k}", rate, k * frames, frames) for k in range(people)
+    )
 
 
 def _shape(value: NDArray[Any]) -> str:
@@ -185,6 +188,6 @@ def _shape(value: NDArray[Any]) -> str:
 
 def local_path_of(name: str, value: str | Path) -> Path:
     """A path of this machine. Raises ArgumentError for an address (s3://...)."""
-    if (other := not_local(str(value))) is not None:
-        raise ArgumentError(name, LOCAL, other)
+    if (other := describe_non_local(str(value))) is not None:
+        raise ArgumentError(name, LOCAL_PATH, other)
     return Path(value)

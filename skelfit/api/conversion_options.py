@@ -9,12 +9,13 @@ from typing import Any, TypeVar, get_args
 
 from skelfit.api.arguments import local_path_of
 from skelfit.api.subsets import FILTER_NAMES, data_root
-from skelfit.config.settings import ImageConfig, ReadOptions, Source, load_manifest
+from skelfit.config.manifest import LabelLayout, ReadOptions, load_manifest
+from skelfit.config.pipeline import ImageConfig
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ArgumentError, ConfigError
 from skelfit.executors.dask_reports import check_bokeh
 from skelfit.executors.executor import THIS_PROCESS, Executor
-from skelfit.images.image_source import ImagePlace, find_images
+from skelfit.images.image_source import ImageLocation, locate_images
 from skelfit.resources.catalog import MANIFESTS
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 def what_to_read(
     manifest: str | Path | None, labels: str | Path | None, source: str | None, reading: dict[str, str | None]
-) -> tuple[Path | None, Source | None, ReadOptions]:
+) -> tuple[Path | None, LabelLayout | None, ReadOptions]:
     """The manifest, or a folder of them; layout and options of labels that are given without. Raises ArgumentError."""
     if (manifest is None) == (labels is None):
         expected = "either a manifest, or labels"
@@ -30,9 +31,12 @@ def what_to_read(
     given = [name for name, value in {"source": source, **reading}.items() if value is not None]
     if manifest is not None and given:
         raise ArgumentError(given[0], "labels, which it is for", "a manifest, which says itself how to read")
-    layouts: dict[str | None, Source | None] = {None: None, **{layout: layout for layout in get_args(Source)}}
+    layouts: dict[str | None, LabelLayout | None] = {
+        None: None,
+        **{layout: layout for layout in get_args(LabelLayout)},
+    }
     if source not in layouts:
-        raise ArgumentError("source", f"one of {', '.join(get_args(Source))}", repr(source))
+        raise ArgumentError("source", f"one of {', '.join(get_args(LabelLayout))}", repr(source))
     read = built_of(ReadOptions, reading, {})
     if manifest is None:
         return None, layouts[source], read
@@ -42,13 +46,13 @@ def what_to_read(
     return file, None, read
 
 
-def images_at(images: str | Path | None, file: Path | None) -> ImagePlace | None:
+def images_at(images: str | Path | None, file: Path | None) -> ImageLocation | None:
     """Where images are, by a folder or a pattern of tars. Raises ArgumentError."""
     if images is None:
         return None
     if file is not None and file.is_dir():
         raise ArgumentError("images", "one manifest, as images are those of one subset", "a folder of them")
-    place = find_images(str(local_path_of("images", images)))
+    place = locate_images(str(local_path_of("images", images)))
     if place is None:
         raise ArgumentError("images", "a folder or tars", f"no such folder or tar: {images}")
     return place

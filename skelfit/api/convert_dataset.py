@@ -28,7 +28,7 @@ from skelfit.api.conversion_options import (
 )
 from skelfit.api.conversion_result import Conversion, ConvertedSubset
 from skelfit.api.dry_run import plan_conversion
-from skelfit.api.refused_options import Given, check_image_options
+from skelfit.api.refused_options import GivenOptions, check_image_options
 from skelfit.api.run_making import STORES, RunOptions, make_run
 from skelfit.api.subsets import (
     MissingError,
@@ -39,8 +39,9 @@ from skelfit.api.subsets import (
     manifests_of,
 )
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
+from skelfit.config.manifest import load_manifest
+from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
-from skelfit.config.settings import Pipeline, load_manifest
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_lock import write_record, writing
 from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards
@@ -136,7 +137,7 @@ def convert(
     settings = chosen_pipeline(pipeline, skel_gender, shard_size, independent_frames)
     settings = replace(settings, images=images_of(settings.images, picture))
     rules = filter_rules(filter)
-    given = Given(
+    given = GivenOptions(
         skel_gender=skel_gender,
         images=images is not None,
         image_mode=None if image_mode is None else settings.images.mode,

@@ -16,14 +16,14 @@ import numpy as np
 from skelfit.api.conversion_result import Conversion, ConversionPlan, ConvertedSubset, PlannedFile
 from skelfit.api.run_making import RunOptions, make_run
 from skelfit.api.subsets import MissingError, Subset, data_root, manifest_subset, manifests_of
-from skelfit.config.settings import load_manifest
+from skelfit.config.manifest import load_manifest
 from skelfit.conversion.run_plan import Run, ShardTask, check_subset, finished_shards, plan_shards
 from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_samples import images_of_people
 from skelfit.executors.progress_bars import duration
 from skelfit.executors.report_table import ReportTable
-from skelfit.images.image_source import ImagePlace, open_images, read_pictures
-from skelfit.labels.label_store import read_some, store_contents, store_sequences
+from skelfit.images.image_source import ImageLocation, open_images, read_images
+from skelfit.labels.label_store import read_selected_rows, store_contents, store_sequences
 from skelfit.shards.label_vector import LABEL_SIZE
 from skelfit.shards.shard_files import ShardError
 
@@ -37,7 +37,7 @@ NO_SPEED = "not known: measure it with `skelfit bench` and give --people-per-sec
 
 def plan_conversion(
     source: Subset | Path | None,
-    images: ImagePlace | None,
+    images: ImageLocation | None,
     out: Path,
     options: RunOptions,
     people_per_second: float | None,
@@ -71,7 +71,7 @@ Load = Callable[[Path, "float | None"], ConversionPlan]
 
 
 def _subsets(
-    source: Subset | Path | None, images: ImagePlace | None, out: Path, options: RunOptions
+    source: Subset | Path | None, images: ImageLocation | None, out: Path, options: RunOptions
 ) -> Iterator[tuple[str, Path, Load]]:
     """Name and folder of each subset, and what makes its plan."""
     if isinstance(source, Subset):
@@ -83,7 +83,7 @@ def _subsets(
 
 
 def _plan_manifest(
-    path: Path, images: ImagePlace | None, options: RunOptions, out: Path, people_per_second: float | None
+    path: Path, images: ImageLocation | None, options: RunOptions, out: Path, people_per_second: float | None
 ) -> ConversionPlan:
     manifest = load_manifest(path)
     labels = [data_root() / source.path for source in manifest.labels]
@@ -173,8 +173,8 @@ def _image_sizes(run: Run) -> Iterator[list[int]]:
                 if count
                 else np.zeros(0, int)
             )
-            people = images_of_people(read_some(file.store, rows), file) if count else []
-            with closing(read_pictures(images, people, run.pipeline.images)) as pictures:
+            people = images_of_people(read_selected_rows(file.store, rows), file) if count else []
+            with closing(read_images(images, people, run.pipeline.images)) as pictures:
                 yield [len(picture.data or b"") for picture in pictures]
 
 

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from skelfit.api.arguments import Given, given_labels, given_meshes
+from skelfit.api.arguments import GivenPeople, given_labels, given_meshes
 from skelfit.api.fitted_people import FittedPeople
 from skelfit.bodies.model_set import ModelSet, find_models
+from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
-from skelfit.config.settings import Pipeline
 from skelfit.conversion.row_fits import FitRows, LabelFitter, fit_rows, frames_of, labels_fit, meshes_fit
 from skelfit.conversion.row_judgement import judge_rows
 from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter
@@ -210,7 +210,7 @@ def _mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshLabel
 
 
 def _fitted(
-    given: Given, rows: FitRows, pipeline: Pipeline, models: ModelSet, like: object
+    given: GivenPeople, rows: FitRows, pipeline: Pipeline, models: ModelSet, like: object
 ) -> FittedPeople[Any]:
     """Fit the rows of a call as a job fits those of a shard, and give them their shape back."""
     batch, leading = given.batch, given.leading

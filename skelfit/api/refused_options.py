@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from skelfit.config.settings import ImageMode
+from skelfit.config.pipeline import ImageMode
 from skelfit.conversion.run_plan import Run
 from skelfit.errors import ConfigError
-from skelfit.labels.filters import NEEDS
-from skelfit.labels.label_store import Contents, store_contents
-from skelfit.labels.readers.base import OptionError
+from skelfit.labels.filters import REQUIRED_DATA
+from skelfit.labels.label_store import StoreContents, store_contents
+from skelfit.labels.read_settings import OptionError
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenOptions:
     """What the command line asks for by name; a group of filters asks for none of them."""
 
     skel_gender: str | None = None
@@ -25,7 +25,7 @@ class Given:
     independent_frames: bool = False
 
 
-def check_image_options(given: Given, mode: ImageMode, *, has_images: bool) -> None:
+def check_image_options(given: GivenOptions, mode: ImageMode, *, has_images: bool) -> None:
     """Raise ConfigError for options of images that the mode, or no images at all, leaves without use."""
     if given.crop_options and mode != "crop":
         expected = f"--image-mode crop (images.mode of the pipeline), for {' and '.join(given.crop_options)}"
@@ -37,12 +37,12 @@ def check_image_options(given: Given, mode: ImageMode, *, has_images: bool) -> N
         raise ConfigError("command line", None, f"images, for {option}", "neither --images nor a manifest's")
 
 
-def check_given(run: Run, given: Given) -> None:
+def check_given(run: Run, given: GivenOptions) -> None:
     """Raise OptionError for an option that fits none of the label files of a run; with no rows, any may be given."""
     files = [(file, store_contents(file.store, file.rows)) for file in run.labels if file.rows]
     if not files:
         return
-    uses: list[tuple[bool, str, str, str, Callable[[Contents], bool]]] = [
+    uses: list[tuple[bool, str, str, str, Callable[[StoreContents], bool]]] = [
         (
             given.skel_gender is not None,
             f"--skel-gender {given.skel_gender}",
@@ -67,7 +67,7 @@ def check_given(run: Run, given: Given) -> None:
         ),
         *(
             (True, f"--filter {rule}", what, "none", lambda content, what=what: content.has(what))
-            for rule, what in NEEDS.items()
+            for rule, what in REQUIRED_DATA.items()
             if rule in given.filters
         ),
     ]

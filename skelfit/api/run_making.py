@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skelfit.api.refused_options import Given, check_given
+from skelfit.api.refused_options import GivenOptions, check_given
 from skelfit.api.subsets import (
     Subset,
     check_filters,
@@ -16,11 +16,11 @@ from skelfit.api.subsets import (
     say_sequences,
 )
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet
-from skelfit.config.settings import Pipeline
+from skelfit.config.pipeline import Pipeline
 from skelfit.conversion.run_plan import Run
 from skelfit.executors.executor import Executor
 from skelfit.executors.progress_bars import Reporter
-from skelfit.labels.filters import switched
+from skelfit.labels.filters import switch_filters
 
 STORES = ".stores"  # beside the shards: all workers can read what they write to
 
@@ -37,7 +37,7 @@ class RunOptions:
     filters_on: Sequence[tuple[str, float | None]]
     filters_off: Sequence[str]
     overwrite: bool
-    given: Given
+    given: GivenOptions
     reporter: Reporter
 
 
@@ -56,7 +56,7 @@ def make_run(subset: Subset, out: Path, stores: Path, options: RunOptions) -> Ru
         pipeline=settings,
         device=options.device,
         labels=label_files(subset, stores, settings.gates.max_abs_beta, options.limit, say),
-        filters=switched(subset.filters, options.filters_on, options.filters_off),
+        filters=switch_filters(subset.filters, options.filters_on, options.filters_off),
         description=subset.description,
         origins=subset.origins,
     )

@@ -10,34 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import (
+from skelfit.config.manifest import (
     DemoSpec,
     Filters,
-    ImageMode,
+    LabelLayout,
     LabelSource,
     Manifest,
     Origin,
     ReadOptions,
-    Source,
     load_manifest,
 )
+from skelfit.config.pipeline import ImageMode
 from skelfit.conversion.run_plan import LabelFile, Run
 from skelfit.errors import ArgumentError, ConfigError, LabelError
 from skelfit.executors.progress_bars import Reporter, Say
-from skelfit.images.image_source import ImagePlace, ImageSource, find_images, open_images
+from skelfit.images.image_source import ImageLocation, ImageSource, locate_images, open_images
 from skelfit.images.tar_index import INDEX_NAME, build_index
-from skelfit.labels.filters import GROUPS, NEEDS, PUBLISHED_VALUES, active
+from skelfit.labels.filters import FILTER_GROUPS, PUBLISHED_VALUES, REQUIRED_DATA, active_filters
 from skelfit.labels.image_names import image_path
 from skelfit.labels.label_schema import record_sha256
 from skelfit.labels.label_store import build_store, read_rows, store_contents, store_info
-from skelfit.labels.readers.base import OptionError
-from skelfit.labels.readers.registry import find_source
-from skelfit.labels.readers.sequence_folder import skipped_in
-from skelfit.storage.atomic_write import LOCAL, not_local, skipped_line
+from skelfit.labels.read_settings import OptionError
+from skelfit.labels.readers.registry import detect_layout
+from skelfit.labels.readers.sequence_folder import describe_skipped_files
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local, describe_skipped
 
 IMAGES_LOOKED_FOR = 100  # rows
 _FAULTS_SAID = 10
-FILTER_NAMES = (*PUBLISHED_VALUES, *GROUPS)
+FILTER_NAMES = (*PUBLISHED_VALUES, *FILTER_GROUPS)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Subset:
     name: str
     sources: tuple[LabelSource, ...]
     paths: tuple[Path, ...]  # of the label files
-    images: ImagePlace | None
+    images: ImageLocation | None
     filters: Filters = Filters()
     recorded: bool = False  # whether the sha256 of its files is kept beside them
     description: str = ""
@@ -55,14 +55,16 @@ class Subset:
     missing_images: Path | None = None  # images that the manifest names and that are not there
 
 
-def file_subset(path: Path, layout: Source | None, read: ReadOptions, images: ImagePlace | None) -> Subset:
+def file_subset(
+    path: Path, layout: LabelLayout | None, read: ReadOptions, images: ImageLocation | None
+) -> Subset:
     """The subset of one label file, or of a folder of sequences, named after it."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.resolve().stem)
     return Subset(name, (LabelSource(str(path), layout, read=read),), (path,), images)
 
 
 def manifest_subset(
-    path: Path, images: ImagePlace | None, models: ModelSet, reporter: Reporter, *, make_demo: bool = True
+    path: Path, images: ImageLocation | None, models: ModelSet, reporter: Reporter, *, make_demo: bool = True
 ) -> Subset:
     """The subset of a manifest; the demo's people are made when they are not there, unless not `make_demo`.
 
@@ -75,7 +77,7 @@ def manifest_subset(
     _check_there(manifest, paths)
     missing_images = None
     if images is None and manifest.images is not None:
-        images = find_images(manifest.images, root)
+        images = locate_images(manifest.images, root)
         if images is None:
             missing_images = root / manifest.images
             reporter.say(f"no images {root / manifest.images}: the shards will hold labels without images")
@@ -106,8 +108,8 @@ def manifests_of(folder: Path) -> list[Path]:
 def data_root() -> Path:
     """The folder that manifests speak of. Raises ConfigError."""
     named = os.environ.get("SKELFIT_DATA") or "data"
-    if (found := not_local(named)) is not None:
-        raise ConfigError("$SKELFIT_DATA", None, LOCAL, found)
+    if (found := describe_non_local(named)) is not None:
+        raise ConfigError("$SKELFIT_DATA", None, LOCAL_PATH, found)
     return Path(named)
 
 
@@ -120,9 +122,9 @@ def label_files(
     for source, path in zip(subset.sources, subset.paths, strict=True):
         store = build_store(source, path, folder, max_abs_beta)
         info = store_info(store)
-        told = "" if source.source or path.is_dir() else f" (told by its keys {find_source(path)[1]})"
+        told = "" if source.source or path.is_dir() else f" (told by its keys {detect_layout(path)[1]})"
         say(f"{path}: {info.rows} rows of {info.source} labels{told}")
-        if path.is_dir() and (skipped := skipped_in(path)):
+        if path.is_dir() and (skipped := describe_skipped_files(path)):
             say(f"  {skipped}")
         up = "" if source.read.up is None else f"; {source.read.up} is up in the shards"
         say(f"  coordinates of the labels: {info.about.coordinates}{up}")
@@ -183,10 +185,10 @@ def check_filters(run: Run, say: Say) -> None:
     """Say so where a filter asks for what a label file does not have."""
     for file in run.labels:
         contents = store_contents(file.store, file.rows)
-        for rule in active(run.filters):
-            if rule in NEEDS and not contents.has(NEEDS[rule]):
+        for rule in active_filters(run.filters):
+            if rule in REQUIRED_DATA and not contents.has(REQUIRED_DATA[rule]):
                 effect = "takes no keypoint away" if rule == "low_confidence" else "leaves none of them out"
-                say(f"{file.name}: no row has {NEEDS[rule]}, so the filter {rule} {effect}")
+                say(f"{file.name}: no row has {REQUIRED_DATA[rule]}, so the filter {rule} {effect}")
 
 
 def say_sequences(run: Run, say: Say) -> None:
@@ -243,7 +245,7 @@ def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
     found += ". Put it there" if one else ". Put them there"
     found += " (the folder for data is ./data, or $SKELFIT_DATA)"
     images = manifest.images
-    if images and find_images(images, data_root()) is None and (sources := _sources(manifest, "images")):
+    if images and locate_images(images, data_root()) is None and (sources := _sources(manifest, "images")):
         found += f". The images, {data_root() / images}, come from {sources}"
     raise MissingError(" and ".join(missing), None, expected, found)
 
@@ -271,7 +273,7 @@ def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet, reporter: Reporte
         write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
 
 
-def prepare_images(place: ImagePlace | None, mode: ImageMode, stores: Path, say: Say) -> str | None:
+def prepare_images(place: ImageLocation | None, mode: ImageMode, stores: Path, say: Say) -> str | None:
     """What a run reads its images from: a folder, or the index of tars, which is made or renewed in `stores`.
 
     None for labels only. Raises ImageError when no tar holds an image, OutputError when the index cannot be written.
@@ -293,5 +295,5 @@ def prepare_images(place: ImagePlace | None, mode: ImageMode, stores: Path, say:
     if len(report.faults) > _FAULTS_SAID:
         say(f"  and {len(report.faults) - _FAULTS_SAID} more tars with faults")
     if report.skipped:
-        say(f"  {skipped_line(report.skipped, 'images')}")
+        say(f"  {describe_skipped(report.skipped, 'images')}")
     return str(index)

@@ -24,7 +24,9 @@ from skelfit import __version__
 from skelfit.benchmark.device.launch_counter import recording
 from skelfit.benchmark.roofline import count_work, measure_device, roofline, wait_for
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import FitConfig, Gender, Pipeline
+from skelfit.config.fit_settings import FitConfig
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import Pipeline
 from skelfit.fitting.backends.backend import make_backend
 from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fit_result import FitResult

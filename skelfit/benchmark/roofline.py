@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from skelfit.bodies.dofs import DOF_JOINT, STAGE_JOINTS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import corrective_sources
-from skelfit.config.settings import FitConfig, Gender
+from skelfit.config.fit_settings import FitConfig
+from skelfit.config.manifest import Gender
 from skelfit.fitting.backends.skin_tables import part_vertices
 from skelfit.fitting.fitter import PROGRESS_STRIDE
 

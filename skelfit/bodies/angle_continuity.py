@@ -1,16 +1,17 @@
-"""Angles of neighbouring frames without jumps, and back: one rotation has many descriptions.
+"""Angles of neighbouring frames without jumps, and back: several sets of angles describe one rotation.
 
-A hinge's angle may be any whole turns off. A ball joint has besides a second triple of angles for every rotation,
-(a + pi, pi - b, c + pi). Whether frames are fitted as one problem or each by itself, the fit describes each by the
-angles nearest to the joint limits (canonical), so a fast turn may jump from one description to another. `continuous`
-takes, frame by frame, the description nearest to the frame before; the pose does not change.
+A hinge's angle may be off by whole turns. A ball joint has a second triple of angles for every rotation, the flipped
+one: (a + pi, pi - b, c + pi). Each frame is fitted by itself and described by the angles nearest to the joint limits
+(canonical), so a fast turn may jump from one description to another. `make_continuous` takes, frame by frame, the
+description nearest to the frame before. The pose does not change.
 
-At a pole of a ball joint, its middle angle b at 90 degrees, the first and the third axis are parallel: only a - c is
-fixed there (a + c at -90), and the rotation has a whole line of descriptions, (a + d, b, c + d) for every d. Of these,
-too, the one nearest to the frame before is taken, so that a and c share what the joint turns about the axis. While a
-joint stays at the pole, a and c go over evenly to what they have to be when it leaves. Near a pole every description
-runs: two angles change by far more there than the bone turns. Of the spine's joints, whose segments bend with the
-angles, every pose has one description only.
+At a pole of a ball joint, where its middle angle b is 90 degrees, the first and the third axis are parallel. Only
+a - c is fixed there (a + c at -90), so a line of triples (a + d, b, c + d) describes the same rotation. Of these, too,
+the one nearest to the frame before is taken: a and c share the turn about the common axis. While a joint stays at the
+pole, a and c move linearly to the values that they have when it leaves. Close to a pole every description changes
+fast: two angles change by far more than the bone turns.
+
+The spine's joints are left out: their segments bend with the angles, so every pose has one description only.
 """
 
 from __future__ import annotations
@@ -34,132 +35,138 @@ from skelfit.bodies.dofs import (
 
 Array = NDArray[np.float64]
 _SPINE = ("lumbar_body", "thorax", "head")
-# The shoulder blades glide on the trunk as their angles say: a second triple would put them elsewhere.
-_ONE_TRIPLE = (*_SPINE, "scapula_r", "scapula_l")
+# The shoulder blades slide on the trunk with their angles: the flipped triple would put them elsewhere.
+_NOT_FLIPPABLE = (*_SPINE, "scapula_r", "scapula_l")
 
 
 def _joints(left_out: tuple[str, ...]) -> list[list[int]]:
     return [list(dofs_of_joint(j)) for j in range(NUM_JOINTS) if SKEL_JOINT_NAMES[j] not in left_out]
 
 
-# DoFs that may turn round, and the triples that have a twin.
-TURNING: tuple[int, ...] = tuple(dof for dofs in _joints(_SPINE) for dof in dofs)
-TWINNED: tuple[tuple[int, ...], ...] = tuple(tuple(dofs) for dofs in _joints(_ONE_TRIPLE) if len(dofs) == 3)
-_FIRST, _MIDDLE, _THIRD = np.array(TWINNED).T  # (5,) DoFs of the triples each
-# +1 or -1: whether the triples' axes are right-handed.
-_HAND = np.round(np.linalg.det(dof_axes()[np.array(TWINNED)]))
-# rad; a middle angle this near to 90 degrees is at the pole. Whatever d is, the pose then turns by no more than twice
-# this, 1e-6 rad; angles of float32 are as near when they mean the pole.
-AT_POLE = 5e-7
+# DoFs whose angles may be off by whole turns, and the triples of DoFs that have a flipped triple.
+WRAPPING_DOFS: tuple[int, ...] = tuple(dof for dofs in _joints(_SPINE) for dof in dofs)
+FLIPPABLE_TRIPLES: tuple[tuple[int, ...], ...] = tuple(
+    tuple(dofs) for dofs in _joints(_NOT_FLIPPABLE) if len(dofs) == 3
+)
+_FIRST, _MIDDLE, _THIRD = np.array(FLIPPABLE_TRIPLES).T  # (5,) DoFs of the triples each
+# +1 where a triple's axes are right-handed, else -1.
+_HANDEDNESS = np.round(np.linalg.det(dof_axes()[np.array(FLIPPABLE_TRIPLES)]))
+# rad; a middle angle this near to 90 degrees is at the pole. A move along the line then turns the pose by at most twice
+# this, 1e-6 rad. Angles in float32 are as near when they mean the pole.
+POLE_TOLERANCE = 5e-7
 
 
-def continuous(poses: NDArray[np.floating[Any]]) -> Array:
-    """The same poses (T,46) rad, every frame as near to the one before as its rotations allow.
+def make_continuous(poses: NDArray[np.floating[Any]]) -> Array:
+    """The same poses (T,46) rad, with the angles of every frame as near to those of the frame before as possible.
 
-    The first frame stays as it is. What turns by more than half a turn between two frames cannot be followed.
+    The first frame stays as it is. A joint that turns by more than half a turn between two frames cannot be followed.
+    Raises ValueError for another shape.
     """
-    found = np.array(poses, np.float64)
-    if found.ndim != 2 or found.shape[1] != NUM_DOFS:
-        raise ValueError(f"poses: expected shape (T, {NUM_DOFS}), found {found.shape}")
-    for before, frame in zip(found[:-1], found[1:], strict=True):
-        frame[:] = nearest_to(frame, before)
-    for triple in range(len(TWINNED)):
-        _go_over_evenly(found, triple)
-    return found
+    angles = np.array(poses, np.float64)
+    if angles.ndim != 2 or angles.shape[1] != NUM_DOFS:
+        raise ValueError(f"poses: expected shape (T, {NUM_DOFS}), found {angles.shape}")
+    for before, frame in zip(angles[:-1], angles[1:], strict=True):
+        frame[:] = nearest_angles(frame, before)
+    for triple in range(len(FLIPPABLE_TRIPLES)):
+        _interpolate_at_poles(angles, triple)
+    return angles
 
 
-def nearest_to(pose: Array, other: Array) -> Array:
+def nearest_angles(pose: Array, other: Array) -> Array:
     """The description of a pose (...,46) rad that is nearest to another (...,46), joint by joint."""
-    one = _along_poles(_turned(pose, other), other)
-    two = _along_poles(_turned(_twins(pose), other), other)
-    away, away_two = (one - other) ** 2, (two - other) ** 2
-    for dofs in map(list, TWINNED):
-        is_two = away_two[..., dofs].sum(-1) < away[..., dofs].sum(-1)
-        one[..., dofs] = np.where(is_two[..., None], two[..., dofs], one[..., dofs])
-    return one
+    angles = _shift_at_poles(_wrapped(pose, other), other)
+    flipped = _shift_at_poles(_wrapped(_flipped(pose), other), other)
+    distance, flipped_distance = (angles - other) ** 2, (flipped - other) ** 2
+    for dofs in map(list, FLIPPABLE_TRIPLES):
+        flip = flipped_distance[..., dofs].sum(-1) < distance[..., dofs].sum(-1)
+        angles[..., dofs] = np.where(flip[..., None], flipped[..., dofs], angles[..., dofs])
+    return angles
 
 
-def canonical(poses: NDArray[np.floating[Any]], limits: Array | None = None) -> Array:
-    """The same poses (...,46) rad as every frame has them by itself: nearest to the limits (46,2) rad.
+def canonical_angles(poses: NDArray[np.floating[Any]], limits: Array | None = None) -> Array:
+    """The same poses (...,46) rad, every frame by itself: described by the angles nearest to the limits.
 
-    limits None: the table's.
+    limits: (46,2) rad; None: the table's.
     """
     limits = dof_limits() if limits is None else limits
     middle = limits_middle(limits)
-    angles: Array = np.asarray(poses, np.float64)
-    one, two = (_along_poles(_turned(x, middle), middle) for x in (angles, _twins(angles)))
-    excess, excess_two = (_beyond(x, limits) for x in (one, two))
-    for dofs in map(list, TWINNED):
+    given: Array = np.asarray(poses, np.float64)
+    angles, flipped = (_shift_at_poles(_wrapped(x, middle), middle) for x in (given, _flipped(given)))
+    excess, flipped_excess = (_squared_excess(x, limits) for x in (angles, flipped))
+    for dofs in map(list, FLIPPABLE_TRIPLES):
         # The pelvis has no limits: its middle angle stays within a quarter turn.
         if dofs == list(ROOT_DOFS):
-            is_two = np.cos(one[..., dofs[1]]) < 0
+            flip = np.cos(angles[..., dofs[1]]) < 0
         else:
-            is_two = excess_two[..., dofs].sum(-1) < excess[..., dofs].sum(-1)
-        one[..., dofs] = np.where(is_two[..., None], two[..., dofs], one[..., dofs])
-    return one
+            flip = flipped_excess[..., dofs].sum(-1) < excess[..., dofs].sum(-1)
+        angles[..., dofs] = np.where(flip[..., None], flipped[..., dofs], angles[..., dofs])
+    return angles
 
 
-def _free_way(poses: Array) -> Array:
-    """How c moves with a while a triple at its pole stays the same rotation (...,5): +1 or -1; 0 away from the pole."""
+def _pole_signs(poses: Array) -> Array:
+    """How c changes with a along a pole's line (...,5): +1 or -1; 0 for triples that are not at a pole."""
     middle = poses[..., _MIDDLE]
-    found: Array = np.where(np.abs(np.cos(middle)) <= AT_POLE, _HAND * np.sign(np.sin(middle)), 0.0)
-    return found
+    signs: Array = np.where(
+        np.abs(np.cos(middle)) <= POLE_TOLERANCE, _HANDEDNESS * np.sign(np.sin(middle)), 0.0
+    )
+    return signs
 
 
-def _along_poles(poses: Array, other: Array) -> Array:
-    """Triples at a pole moved along their line of descriptions, to the one nearest to another's.
+def _shift_at_poles(poses: Array, other: Array) -> Array:
+    """Triples at a pole moved along their line, to the point nearest to another pose.
 
-    Whole turns need no thought: of a triple and its twin, one is less than half a turn off in what is fixed.
+    Whole turns need no care: of a triple and its flipped triple, one is within half a turn in what is fixed.
     """
-    way = _free_way(poses)
-    if not way.any():
+    sign = _pole_signs(poses)
+    if not sign.any():
         return poses
-    found = np.array(poses)
+    moved = np.array(poses)
     off_first, off_third = (other[..., dofs] - poses[..., dofs] for dofs in (_FIRST, _THIRD))
-    along = (off_first + way * off_third) / 2
-    found[..., _FIRST] += np.where(way != 0, along, 0.0)
-    found[..., _THIRD] += way * along
-    return found
+    shift = (off_first + sign * off_third) / 2
+    moved[..., _FIRST] += np.where(sign != 0, shift, 0.0)
+    moved[..., _THIRD] += sign * shift
+    return moved
 
 
-def _go_over_evenly(poses: Array, triple: int) -> None:
-    """While a triple of poses (T,46) stays at its pole, move it evenly from the frame before to the frame after.
+def _interpolate_at_poles(poses: Array, triple: int) -> None:
+    """While a triple of poses (T,46) stays at its pole, interpolate it from the frame before to the frame after.
 
-    Only along its line of descriptions. The first frame stays as it is; who never leaves the pole needs no move.
+    It moves along its line only. The first frame stays as it is. A triple that never leaves the pole is not moved.
     """
     a, c = _FIRST[triple], _THIRD[triple]
-    ways = _free_way(poses)[:, triple]
-    at_pole = np.flatnonzero(ways)
+    signs = _pole_signs(poses)[:, triple]
+    at_pole = np.flatnonzero(signs)
     for run in np.split(at_pole, np.flatnonzero(np.diff(at_pole) != 1) + 1) if len(at_pole) else ():
-        before, after = max(run[0] - 1, 0), run[-1] + 1
-        if after == len(poses):
+        first, last = max(run[0] - 1, 0), run[-1] + 1
+        if last == len(poses):
             continue
-        way, frames = ways[run[0]], np.arange(before + 1, after)
-        place = (poses[:, a] + way * poses[:, c]) / 2
-        along = np.interp(frames, (before, after), place[[before, after]]) - place[frames]
-        poses[frames, a] += along
-        poses[frames, c] += way * along
+        sign, frames = signs[run[0]], np.arange(first + 1, last)
+        position = (poses[:, a] + sign * poses[:, c]) / 2
+        shift = np.interp(frames, (first, last), position[[first, last]]) - position[frames]
+        poses[frames, a] += shift
+        poses[frames, c] += sign * shift
 
 
-def _turned(poses: Array, other: Array) -> Array:
-    """Whole turns added, so that every angle is within half a turn of another."""
-    found = np.array(poses)
-    dofs = list(TURNING)
-    off = found[..., dofs] - other[..., dofs]
-    found[..., dofs] -= 2 * pi * np.round(off / (2 * pi))
-    return found
+def _wrapped(poses: Array, other: Array) -> Array:
+    """The angles with whole turns added, so that each is within half a turn of the other pose's."""
+    wrapped = np.array(poses)
+    dofs = list(WRAPPING_DOFS)
+    offset = wrapped[..., dofs] - other[..., dofs]
+    wrapped[..., dofs] -= 2 * pi * np.round(offset / (2 * pi))
+    return wrapped
 
 
-def _twins(poses: Array) -> Array:
-    """Every triple that has a twin, exchanged for it."""
-    found = np.array(poses)
-    for a, b, c in TWINNED:
-        found[..., a] += pi
-        found[..., b] = pi - found[..., b]
-        found[..., c] += pi
-    return found
+def _flipped(poses: Array) -> Array:
+    """The poses with every flippable triple replaced by its flipped triple."""
+    flipped = np.array(poses)
+    for a, b, c in FLIPPABLE_TRIPLES:
+        flipped[..., a] += pi
+        flipped[..., b] = pi - flipped[..., b]
+        flipped[..., c] += pi
+    return flipped
 
 
-def _beyond(angles: Array, limits: Array) -> Array:
+def _squared_excess(angles: Array, limits: Array) -> Array:
+    """Squares of how far angles (...,46) are beyond limits (46,2), rad^2."""
     low, high = limits.T
     return np.maximum(np.maximum(low - angles, angles - high), 0.0) ** 2

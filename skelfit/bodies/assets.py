@@ -1,7 +1,7 @@
-"""Body-model assets: what the official SMPL and SKEL files hold, as plain arrays in files without pickles.
+"""Body-model assets: the content of the official SMPL and SKEL files, as plain arrays in files without pickles.
 
 An asset is an uncompressed npz of little-endian float32 and int32 arrays and of strings. Reading one never
-executes anything, and equal assets give byte-identical files. Lengths are in metres. Arrays are read-only:
+executes code, and equal assets give byte-identical files. Lengths are in metres. Arrays are read-only:
 make tensors with `torch.tensor(array)`, which copies.
 """
 
@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from skelfit.errors import ModelError
-from skelfit.storage.atomic_write import regular_file, replacing
+from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.path_checks import require_regular_file
 
 FORMAT_VERSION = 1
 SKEL_VERSION = "1.1.1"
@@ -78,7 +79,7 @@ class SkelAsset:
 Asset = TypeVar("Asset", SmplAsset, SkelAsset)
 AnyAsset: TypeAlias = "SmplAsset | SkelAsset"
 
-# Per field: the dtype and the shape. A letter is a free size, the same wherever it stands.
+# Per field: the dtype and the shape. A letter is a free size, the same in all fields of an asset.
 _FieldSpec: TypeAlias = tuple[str, tuple[int | str, ...]]
 _SPECS: dict[type, dict[str, _FieldSpec]] = {
     SmplAsset: {
@@ -108,7 +109,7 @@ _SPECS: dict[type, dict[str, _FieldSpec]] = {
         "bone_faces": ("<i4", ("Fs", 3)),
         "bone_weights": ("<f4", ("Vs", 24)),
         "bone_weights_rigid": ("<f4", ("Vs", 24)),
-        # The names inform people; the order of joints and DoFs is fixed by the version.
+        # These names are for people to read: the version fixes the order of joints and DoFs.
         "joints_name": ("text", ("joints",)),
         "bone_names": ("text", ("bones",)),
         "pose_params_name": ("text", ("params",)),
@@ -165,17 +166,17 @@ def build_asset(cls: type[Asset], values: Mapping[str, Any], path: str | Path) -
 def checked_field(
     path: str | Path, name: str, array: Any, dtype: str, shape: tuple[int | str, ...], sizes: dict[str, int]
 ) -> Any:
-    """The array, if it has that dtype and shape and is finite, else ModelError. Text becomes str or tuple.
+    """The array, if it has that dtype and shape and is finite; else raises ModelError. Text becomes str or tuple.
 
-    A letter in `shape` stands for the size in `sizes`; the first field that has it sets it.
+    A letter in `shape` stands for its size in `sizes`; the first field with that letter sets it.
     """
-    wanted = "text" if dtype == "text" else np.dtype(dtype).name
+    kind = "text" if dtype == "text" else np.dtype(dtype).name
     if (array.dtype.kind != "U") if dtype == "text" else (array.dtype != np.dtype(dtype)):
-        raise ModelError(path, name, f"{wanted} data", f"dtype {array.dtype}")
+        raise ModelError(path, name, f"{kind} data", f"dtype {array.dtype}")
     if array.ndim == len(shape):
-        for size, found in zip(shape, array.shape, strict=True):
+        for size, length in zip(shape, array.shape, strict=True):
             if isinstance(size, str):
-                sizes.setdefault(size, found)
+                sizes.setdefault(size, length)
     expected = tuple(sizes.get(size, size) if isinstance(size, str) else size for size in shape)
     if array.shape != expected:
         raise ModelError(path, name, f"shape {_shape_text(expected)}", f"shape {_shape_text(array.shape)}")
@@ -194,8 +195,8 @@ def _shape_text(shape: tuple[Any, ...]) -> str:
 
 def _check_indices(path: str | Path, name: str, faces: Int32, vertices: int) -> None:
     if faces.size and (faces.min() < 0 or faces.max() >= vertices):
-        found = f"indices from {faces.min()} to {faces.max()}"
-        raise ModelError(path, name, f"vertex indices from 0 to {vertices - 1}", found)
+        actual = f"indices from {faces.min()} to {faces.max()}"
+        raise ModelError(path, name, f"vertex indices from 0 to {vertices - 1}", actual)
 
 
 def _check_parents(path: str | Path, parents: Int32) -> None:
@@ -205,7 +206,7 @@ def _check_parents(path: str | Path, parents: Int32) -> None:
 
 
 def asset_sha256(asset: AnyAsset) -> str:
-    """Hash of the content: names, dtypes, shapes and bytes of all fields, whatever the container."""
+    """Hash of the content: names, dtypes, shapes and bytes of all fields."""
     digest = hashlib.sha256(f"{asset_kind(asset)} {FORMAT_VERSION}\n".encode())
     for name, (dtype, _) in sorted(_SPECS[type(asset)].items()):
         value = getattr(asset, name)
@@ -226,25 +227,15 @@ def save_asset(asset: AnyAsset, path: str | Path) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays as an uncompressed npz without timestamps, atomically. Raises OutputError."""
-
-    def write(stream: IO[bytes]) -> None:
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            for name, value in arrays.items():
-                info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-                info.create_system, info.external_attr = 3, 0o644 << 16
-                with archive.open(info, "w", force_zip64=True) as member:
-                    # np.ascontiguousarray would turn scalars into vectors.
-                    np.lib.format.write_array(
-                        member, np.array(value, order="C"), version=(1, 0), allow_pickle=False
-                    )
-
-    write_atomically(path, write)
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill the file, which is then whole or absent. Raises OutputError."""
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
-        write(stream)
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, value in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system, info.external_attr = 3, 0o644 << 16
+            with archive.open(info, "w", force_zip64=True) as member:
+                # np.ascontiguousarray would turn scalars into vectors.
+                np.lib.format.write_array(
+                    member, np.array(value, order="C"), version=(1, 0), allow_pickle=False
+                )
 
 
 def load_smpl(path: str | Path) -> SmplAsset:
@@ -270,7 +261,7 @@ def _load_asset(cls: type[Asset], path: Path) -> Asset:
 def read_npz(path: Path, names: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
     """The arrays of an npz file (or those of `names` that it has), never pickles. Raises ModelError."""
     key = None
-    regular_file(path, "an npz file", ModelError)
+    require_regular_file(path, "an npz file", ModelError)
     try:
         with open(path, "rb") as stream:
             if not zipfile.is_zipfile(stream):

@@ -1,7 +1,4 @@
-"""Rotations about fixed axes, from tables made once: cheaper than the general formula, and the same rotation.
-
-And what the joint tables are made with.
-"""
+"""Rotations about fixed axes from precomputed tables, cheaper than the general formula; helpers for the tables."""
 
 from __future__ import annotations
 
@@ -17,16 +14,16 @@ def cross_matrix(a: Tensor) -> Tensor:
 
 
 def nearest_rotation(a: Tensor) -> Tensor:
-    """The rotation (..., 3, 3) nearest to each matrix (..., 3, 3), in the sum of squares."""
+    """The rotation (..., 3, 3) nearest to each matrix (..., 3, 3), in the Frobenius norm."""
     u, _, vt = torch.linalg.svd(a)
-    turned = torch.cat((u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt).sign()[..., None, None]), -1)
-    return turned @ vt
+    proper = torch.cat((u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt).sign()[..., None, None]), -1)
+    return proper @ vt
 
 
-def combined(directions: Tensor, betas: Tensor) -> Tensor:
-    """Sum of the directions (J, 3, K) times betas (..., K): (..., J, 3).
+def blend_shapes(directions: Tensor, betas: Tensor) -> Tensor:
+    """Blend shapes: the sum of directions (J, 3, K) times betas (..., K), as (..., J, 3).
 
-    Not a matrix product: its rounding may depend on how many people are in the batch.
+    This is no matrix product, whose rounding may depend on the size of the batch.
     """
     return (directions * betas[..., None, None, :]).sum(-1)
 

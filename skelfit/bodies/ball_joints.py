@@ -1,7 +1,7 @@
 """Ball joints: the three Euler angles of a rotation, and steps that do not stall at the Euler poles.
 
-Near a pole (middle angle +-90 degrees) the first and the third axis of a joint are parallel: a small turn of the bone
-needs large, opposite changes of two angles. So a step is taken as a rotation, and the angles are read off afterwards.
+Near a pole (middle angle +-90 degrees) the first and the third axis of a joint are almost parallel: a small turn of the
+bone needs large, opposite changes of two angles. So a step is applied as a rotation and read back as angles.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _POLE = 10.0
 
 @dataclass(frozen=True)
 class BallJoints:
-    """Some ball joints' axes; made by `ball_joints`. Three orthonormal axes each, in the order of application."""
+    """The axes of n ball joints; made by `ball_joints`. Three orthonormal axes each, in the order of application."""
 
     axes: Tensor  # (n, 3, 3), rows are axes in the joint frame
     cross: Tensor  # (n, 3, 3, 3) the axes' cross-product matrices K
     cross2: Tensor  # (n, 3, 3, 3) K @ K
-    hand: Tensor  # (n, 1), +1 or -1: determinant of the axes
+    handedness: Tensor  # (n, 1), +1 or -1: determinant of the axes
     limits: Tensor  # (n, 3, 2) rad
     middle: Tensor  # (n, 3) rad, of the limits; angles are given within half a turn of it
 
@@ -41,7 +41,7 @@ def ball_joints(
     dtype: torch.dtype,
     limits: np.ndarray | None = None,
 ) -> BallJoints:
-    """The axes of these ball joints, and their limits: those of (46, 2) rad; None: the table's."""
+    """The axes of these ball joints, and their limits. limits: of all DoFs (46, 2) rad; None: the table's."""
     dofs = [list(dofs_of_joint(j)) for j in joints]
     limits = dof_limits() if limits is None else limits
     axes = torch.tensor(dof_axes()[dofs], device=device, dtype=dtype)
@@ -50,7 +50,7 @@ def ball_joints(
         axes=axes,
         cross=cross,
         cross2=cross @ cross,
-        hand=torch.linalg.det(axes)[:, None].round(),
+        handedness=torch.linalg.det(axes)[:, None].round(),
         limits=torch.tensor(limits[dofs], device=device, dtype=dtype),
         middle=torch.tensor(limits_middle(limits)[dofs], device=device, dtype=dtype),
     )
@@ -58,21 +58,21 @@ def ball_joints(
 
 def angles_to_rotation(ball: BallJoints, angles: Tensor) -> Tensor:
     """Joint rotations (..., n, 3, 3) of angles (..., n, 3)."""
-    first, second, third = _turns(ball, angles)
+    first, second, third = _axis_rotations(ball, angles)
     return third @ second @ first
 
 
 def rotation_to_angles(ball: BallJoints, rot: Tensor, near: Tensor) -> Tensor:
-    """Angles (..., n, 3) of joint rotations (..., n, 3, 3): of the two triples, the one nearer to the limits.
+    """Angles (..., n, 3) rad of joint rotations (..., n, 3, 3): of the two triples, the one nearer to the limits.
 
-    At a pole only the sum or difference of the outer angles is fixed; the first is then taken from near (..., n, 3).
+    At a pole only the sum or difference of the outer angles is fixed: the first is then taken from near (..., n, 3).
     """
     # In the basis of the axes the rotation is Rz(c) Ry(b) Rx(a), up to the handedness of the basis.
     local = ball.axes @ rot @ ball.axes.mT
     cos_b = torch.hypot(local[..., 2, 1], local[..., 2, 2])
     pole = _POLE * torch.finfo(rot.dtype).eps
     a = torch.where(
-        cos_b > pole, torch.atan2(local[..., 2, 1], local[..., 2, 2]), ball.hand[:, 0] * near[..., 0]
+        cos_b > pole, torch.atan2(local[..., 2, 1], local[..., 2, 2]), ball.handedness[:, 0] * near[..., 0]
     )
     sin_a, cos_a = torch.sin(a), torch.cos(a)
     # Columns of local @ Rx(-a) = Rz(c) Ry(b).
@@ -80,25 +80,25 @@ def rotation_to_angles(ball: BallJoints, rot: Tensor, near: Tensor) -> Tensor:
     z22 = sin_a * local[..., 2, 1] + cos_a * local[..., 2, 2]
     c = torch.atan2(-y[..., 0], y[..., 1])
     b = torch.atan2(-local[..., 2, 0], z22)
-    one = nearest_turn(torch.stack((a, b, c), -1) * ball.hand, ball.middle)
-    twin = nearest_turn(torch.stack((a + pi, pi - b, c + pi), -1) * ball.hand, ball.middle)
-    return torch.where((_excess(ball, one) <= _excess(ball, twin))[..., None], one, twin)
+    angles = wrap_near(torch.stack((a, b, c), -1) * ball.handedness, ball.middle)
+    flipped = wrap_near(torch.stack((a + pi, pi - b, c + pi), -1) * ball.handedness, ball.middle)
+    return torch.where((_excess(ball, angles) <= _excess(ball, flipped))[..., None], angles, flipped)
 
 
 def _excess(ball: BallJoints, angles: Tensor) -> Tensor:
-    """Sum of squares of what is beyond the limits, (..., n)."""
+    """Sum of squares of how far angles (..., n, 3) are beyond the limits, (..., n)."""
     low, high = ball.limits.unbind(-1)
     return (torch.relu(angles - high) + torch.relu(low - angles)).square().sum(-1)
 
 
-def nearest_turn(angles: Tensor, middle: Tensor) -> Tensor:
-    """The same angles, within half a turn of middle."""
+def wrap_near(angles: Tensor, middle: Tensor) -> Tensor:
+    """The same angles, moved by whole turns to within half a turn of middle."""
     return middle + torch.remainder(angles - middle + pi, 2 * pi) - pi
 
 
 @dataclass(frozen=True)
 class BallStep:
-    """A step of some ball joints, as rotations; made by `ball_step`."""
+    """A step of n ball joints, as rotations; made by `ball_step`."""
 
     rot: Tensor  # (..., n, 3, 3) joint rotations where the step starts
     rotvec: Tensor  # (..., n, 3) the step, in the joint frames
@@ -107,28 +107,28 @@ class BallStep:
 
 def ball_step(ball: BallJoints, angles: Tensor, step: Tensor) -> BallStep:
     """The rotations that steps (..., n, 3) of the angles (..., n, 3) are to first order."""
-    first, second, third = _turns(ball, angles)
+    first, second, third = _axis_rotations(ball, angles)
     later = third @ second
-    return BallStep(later @ first, (step[..., None] * _moved(ball, later, third)).sum(-2), angles)
+    return BallStep(later @ first, (step[..., None] * _moved_axes(ball, later, third)).sum(-2), angles)
 
 
 def moved_axes(ball: BallJoints, angles: Tensor) -> Tensor:
-    """The joints' axes (..., n, 3, 3), a row each, as moved by the turns about those after them."""
-    _, second, third = _turns(ball, angles)
-    return _moved(ball, third @ second, third)
+    """The joints' axes (..., n, 3, 3), one a row, as moved by the rotations about the later axes."""
+    _, second, third = _axis_rotations(ball, angles)
+    return _moved_axes(ball, third @ second, third)
 
 
-def _moved(ball: BallJoints, later: Tensor, third: Tensor) -> Tensor:
+def _moved_axes(ball: BallJoints, later: Tensor, third: Tensor) -> Tensor:
     first_axis, second_axis = later @ ball.axes[:, 0, :, None], third @ ball.axes[:, 1, :, None]
     third_axis = ball.axes[:, 2].expand(second_axis.shape[:-1])
     return torch.stack((first_axis[..., 0], second_axis[..., 0], third_axis), -2)
 
 
-def move(ball: BallJoints, step: BallStep, share: Tensor) -> Tensor:
+def apply_step(ball: BallJoints, step: BallStep, share: Tensor) -> Tensor:
     """Angles (..., n, 3) after a share (...) of the step."""
     turned = roma.rotvec_to_rotmat(share[..., None, None] * step.rotvec) @ step.rot
     return rotation_to_angles(ball, turned, step.angles)
 
 
-def _turns(ball: BallJoints, angles: Tensor) -> tuple[Tensor, ...]:
+def _axis_rotations(ball: BallJoints, angles: Tensor) -> tuple[Tensor, ...]:
     return rotations_about(angles, ball.cross, ball.cross2).unbind(-3)

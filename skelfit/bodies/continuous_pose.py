@@ -1,9 +1,9 @@
-"""Poses as networks predict them: six continuous numbers per joint, and the 46 angles that they mean.
+"""The pose that networks predict: six continuous numbers per joint, and the conversion to and from the 46 angles.
 
-A joint of three DoFs is the first two columns of its rotation; of one, the cosine and sine of its angle; of two, the
-angles themselves. What is left of the six means nothing. Angles jump, at half a turn and at the Euler poles; these
-numbers do not. On the way back no gradient grows without bound: neither at the poles, where small turns of a bone
-need large changes of two angles, nor for vectors of almost no length.
+A joint of three DoFs is the first two columns of its rotation matrix; of one DoF, the cosine and sine of its angle; of
+two DoFs, the angles themselves. The rest of the six numbers is unused. Angles jump at half a turn and at the Euler
+poles; these numbers do not. On the way back all gradients are bounded: at the poles, where a small turn of a bone needs
+large changes of two angles, and for vectors of almost no length.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _BALL = list(BALL_JOINTS)
 _HINGE = [j for j in range(NUM_JOINTS) if len(dofs_of_joint(j)) == 1]
 _PAIR = [j for j in range(NUM_JOINTS) if len(dofs_of_joint(j)) == 2]
 _BALL_DOFS, _HINGE_DOFS, _PAIR_DOFS = ([list(dofs_of_joint(j)) for j in js] for js in (_BALL, _HINGE, _PAIR))
-_SHORTEST = 0.1  # gradients of the direction of a vector are those of one at least this long
-_POLE = 0.01  # and near a pole those of 1 - |sin| of the middle angle at least this
+_SHORTEST = 0.1  # the gradient of a vector's direction is that of a vector at least this long
+_POLE = 0.01  # near a pole, gradients are those where 1 - |sin| of the middle angle is at least this
 
 
 @cache
@@ -39,7 +39,7 @@ def _tables(device: torch.device, dtype: torch.dtype) -> BallJoints:
 
 @cache
 def used_numbers(device: torch.device) -> Tensor:
-    """Which of a pose's numbers mean something, (24, 6) bool."""
+    """Which of a pose's numbers are used, (24, 6) bool."""
     used = torch.zeros(NUM_JOINTS, POSE_SIZE, dtype=torch.bool, device=device)
     used[_BALL] = True
     used[_HINGE + _PAIR, :2] = True
@@ -47,7 +47,7 @@ def used_numbers(device: torch.device) -> Tensor:
 
 
 def angles_to_pose(q: Tensor) -> Tensor:
-    """The continuous pose (..., 24, 6) of angles (..., 46) rad; numbers that mean nothing are 0."""
+    """The continuous pose (..., 24, 6) of angles (..., 46) rad; unused numbers are 0."""
     pose = q.new_zeros(*q.shape[:-1], NUM_JOINTS, POSE_SIZE)
     rotation = angles_to_rotation(_tables(q.device, q.dtype), q[..., _BALL_DOFS])
     pose[..., _BALL, :] = rotation[..., :2].mT.flatten(-2)
@@ -58,9 +58,9 @@ def angles_to_pose(q: Tensor) -> Tensor:
 
 
 def pose_to_angles(pose: Tensor) -> Tensor:
-    """The angles (..., 46) rad of a continuous pose (..., 24, 6), of whatever length its vectors are.
+    """The angles (..., 46) rad of a continuous pose (..., 24, 6), whose vectors may have any length.
 
-    Of the two triples of angles that are one rotation, the one nearer to the joint limits, as in shards.
+    Of the two triples of angles that describe a rotation, the one nearer to the joint limits is taken, as in shards.
     """
     q = pose.new_zeros(*pose.shape[:-2], NUM_DOFS)
     first, second = pose[..., _BALL, :3], pose[..., _BALL, 3:]
@@ -74,20 +74,20 @@ def pose_to_angles(pose: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Vectors (..., n) at length 1; of 0 the first axis. The gradient is bounded: that of vectors not too short."""
+    """Vectors (..., n) scaled to length 1; 0 becomes the first axis. The gradient is bounded for short vectors."""
     still = x.detach()
     length = still.norm(dim=-1, keepdim=True)
     tiny = torch.finfo(x.dtype).tiny
     direction = torch.where(length > tiny, still / length.clamp_min(tiny), torch.eye(x.shape[-1]).to(x)[0])
     across = x - (x * direction).sum(-1, keepdim=True) * direction
-    return _moving_with(direction, across / length.clamp_min(_SHORTEST))
+    return _with_gradient_of(direction, across / length.clamp_min(_SHORTEST))
 
 
 def _euler_angles(rotation: Tensor) -> Tensor:
     """Angles (..., 10, 3) of the ball joints' rotations (..., 10, 3, 3).
 
     A small turn of a joint is J dq, with J's columns its three axes as moved by the angles after them, so dq is
-    (J^T J)^-1 J^T turn. The first and the third axis alone are not at right angles: near a pole, where they are all but
+    (J^T J)^-1 J^T turn. Only the first and the third axis are not at right angles: near a pole, where they are almost
     parallel, J^T J is damped.
     """
     still = rotation.detach()
@@ -97,11 +97,11 @@ def _euler_angles(rotation: Tensor) -> Tensor:
     squares = axes @ axes.mT
     damping = (_POLE - (1 - squares[..., 0, 2].abs())).clamp_min(0)
     squares = squares + damping[..., None, None] * torch.eye(3).to(still)
-    moved = rotation @ still.mT  # by no turn, but it has a gradient
+    moved = rotation @ still.mT  # the identity, but it has a gradient
     turn = (moved - moved.mT)[..., (2, 0, 1), (1, 2, 0)] / 2
-    return _moving_with(angles, torch.linalg.solve_ex(squares, axes @ turn[..., None]).result[..., 0])
+    return _with_gradient_of(angles, torch.linalg.solve_ex(squares, axes @ turn[..., None]).result[..., 0])
 
 
-def _moving_with(value: Tensor, other: Tensor) -> Tensor:
-    """A value, with the gradient of another."""
+def _with_gradient_of(value: Tensor, other: Tensor) -> Tensor:
+    """A value with the gradient of another tensor."""
     return value + (other - other.detach())

@@ -24,12 +24,12 @@ SKEL_PARENTS: tuple[int, ...] = (
 )  # fmt: skip
 NUM_JOINTS = len(SKEL_JOINT_NAMES)
 
-# Entry j is the SMPL joint whose pose correctives SKEL joint j drives; 0 drives none, later entries win.
+# Entry j is the SMPL joint whose pose correctives SKEL joint j drives. 0 drives none; of two entries the later counts.
 SMPL_JOINT_OF_SKEL: tuple[int, ...] = (
     0, 2, 5, 8, 8, 11, 1, 4, 7, 7, 10, 3, 6, 15, 14, 17, 19, 0, 21, 13, 16, 18, 0, 20,
 )  # fmt: skip
 
-# Raised with any change of a limit below: it is part of what a run's results depend on.
+# Change it with any limit below: it is part of a run's identity.
 LIMITS_VERSION = "hsmr-2025.1"
 LIMITS_SOURCE = "Xia et al., HSMR, CVPR 2025; pro_sup as on the right on both sides"
 
@@ -48,11 +48,11 @@ _SUBTALAR_L = _tilted_z(1.76818999, -0.906223)
 _MTP_R = _tilted_z(-3.141589999, 0.619901)
 _MTP_L = _tilted_z(-3.141589999, -0.619901)
 
-Limits = tuple[float, float]
-_QUARTER: Limits = (-pi / 4, pi / 4)
-_HALF: Limits = (-pi / 2, pi / 2)
-_FREE: Limits = (-np.inf, np.inf)
-_BEND: Limits = (0.0, 3 * pi / 4)
+AngleRange = tuple[float, float]
+_QUARTER: AngleRange = (-pi / 4, pi / 4)
+_HALF: AngleRange = (-pi / 2, pi / 2)
+_FREE: AngleRange = (-np.inf, np.inf)
+_FLEXION: AngleRange = (0.0, 3 * pi / 4)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Dof:
     name: str
     joint: int
     axis: tuple[float, float, float]
-    limits: Limits
+    limits: AngleRange
 
 
 def _arm(side: str, joint: int) -> list[Dof]:
@@ -71,14 +71,14 @@ def _arm(side: str, joint: int) -> list[Dof]:
     s = 1.0 if right else -1.0
     upward = (-0.190, 0.319) if right else (-0.210, 0.219)
     shoulder_x = (-pi / 2, pi / 2 + 1.5) if right else (-pi / 2 - 1.5, pi / 2)
-    rows: list[tuple[str, int, tuple[float, float, float], Limits]] = [
+    rows: list[tuple[str, int, tuple[float, float, float], AngleRange]] = [
         ("scapula_abduction", 0, _Y, (-0.628, 0.628)),
         ("scapula_elevation", 0, _NZ if right else _Z, (-0.4, -0.1)),
         ("scapula_upward_rot", 0, _NX if right else _X, upward),
         ("shoulder_x", 1, _X, shoulder_x),
         ("shoulder_y", 1, _Y, _HALF),
         ("shoulder_z", 1, _Z, _HALF),
-        ("elbow_flexion", 2, (s * 0.0494, s * 0.0366, 0.99810825), _BEND),
+        ("elbow_flexion", 2, (s * 0.0494, s * 0.0366, 0.99810825), _FLEXION),
         # The source gives +-3pi/8 on the right and +-pi/2 on the left; anatomy has no such asymmetry, and the
         # narrower range covers human pronation and supination (about 80 degrees each way), so both sides get it.
         ("pro_sup", 3, (s * -0.01716099, s * 0.99266564, -0.11966796), (-3 * pi / 8, 3 * pi / 8)),
@@ -96,11 +96,11 @@ def _arm(side: str, joint: int) -> list[Dof]:
 def _leg(side: str, joint: int) -> list[Dof]:
     """Seven DoFs of a leg; `joint` is the index of its femur."""
     right = side == "r"
-    rows: list[tuple[str, int, tuple[float, float, float], Limits]] = [
+    rows: list[tuple[str, int, tuple[float, float, float], AngleRange]] = [
         ("hip_flexion", 0, _Z, (-pi / 4, 3 * pi / 4)),
         ("hip_adduction", 0, _X if right else _NX, (-pi / 4, pi / 6)),
         ("hip_rotation", 0, _Y if right else _NY, _QUARTER),
-        ("knee_angle", 1, _NZ, _BEND),
+        ("knee_angle", 1, _NZ, _FLEXION),
         ("ankle_angle", 2, _ANKLE, _QUARTER),
         ("subtalar_angle", 3, _SUBTALAR_R if right else _SUBTALAR_L, _QUARTER),
         ("mtp_angle", 4, _MTP_R if right else _MTP_L, _QUARTER),
@@ -108,7 +108,7 @@ def _leg(side: str, joint: int) -> list[Dof]:
     return [Dof(f"{name}_{side}", joint + k, axis, limits) for name, k, axis, limits in rows]
 
 
-def _spine(name: str, joint: int, bending: Limits = _QUARTER) -> list[Dof]:
+def _spine(name: str, joint: int, bending: AngleRange = _QUARTER) -> list[Dof]:
     axes = (("bending", _X, bending), ("extension", _Z, _QUARTER), ("twist", _Y, _QUARTER))
     return [Dof(f"{name}_{motion}", joint, axis, limits) for motion, axis, limits in axes]
 
@@ -144,10 +144,10 @@ def dof_axes() -> np.ndarray:
     return np.array([d.axis for d in DOFS])
 
 
-def dof_limits(changed: Mapping[str, Limits] = MappingProxyType({})) -> np.ndarray:
+def dof_limits(changed: Mapping[str, AngleRange] = MappingProxyType({})) -> np.ndarray:
     """[low, high] of the 46 DoFs, (46, 2) float64 rad; the three root DoFs are unbounded. Source: LIMITS_SOURCE.
 
-    changed: DoF name -> [low, high] that stands in for the table's.
+    changed: DoF name -> [low, high] in place of the table's.
     """
     return np.array([changed.get(d.name, d.limits) for d in DOFS])
 
@@ -168,19 +168,19 @@ def dofs_of_joint(joint: int) -> tuple[int, ...]:
     return tuple(i for i, j in enumerate(DOF_JOINT) if j == joint)
 
 
-def turns(dofs: Sequence[int]) -> np.ndarray:
-    """Which of some DoFs turn the axes of which: (n, n) bool, true at i, j where i acts from outside of j or is j."""
+def axis_dependence(dofs: Sequence[int]) -> np.ndarray:
+    """Which of n DoFs turn the axes of which: (n, n) bool, true at i, j where DoF i is applied outside of j or is j."""
     index = np.array(dofs)
     owner = np.array(DOF_JOINT)[index]
     above = np.array([[a != b and b in descendants(a) for b in owner] for a in owner])
-    found: np.ndarray = above | ((owner[:, None] == owner) & (index[:, None] >= index))
-    return found
+    dependence: np.ndarray = above | ((owner[:, None] == owner) & (index[:, None] >= index))
+    return dependence
 
 
 def descendants(joint: int) -> tuple[int, ...]:
-    """A joint and everything that hangs on it, in joint order."""
-    found = [joint]
+    """A joint and all joints below it in the tree, in joint order."""
+    subtree = [joint]
     for j in range(joint + 1, NUM_JOINTS):
-        if SKEL_PARENTS[j] in found:
-            found.append(j)
-    return tuple(found)
+        if SKEL_PARENTS[j] in subtree:
+            subtree.append(j)
+    return tuple(subtree)

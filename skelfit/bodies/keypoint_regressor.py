@@ -1,9 +1,9 @@
-"""The 44 keypoints of the skin: 25 of OpenPose, then 19 extra; from a regressor file that users bring.
+"""The regressor of the 44 keypoints (25 of OpenPose, then 19 extra) from the skin; users bring its file.
 
-A regressor holds, for each keypoint, weights of the posed skin vertices. Two kinds of files are about: the whole one,
-(44, 6890), and the 19 extra joints alone (19, 6890), as `SMPL_to_J19.pkl` of 4D-Humans and `J_regressor_extra.npy` of
-SPIN have them. OpenPose's 25 are then made as those codes make them: SMPL's own joints, by the regressor of the SMPL
-file, and single vertices of face and feet.
+A regressor holds, for each keypoint, weights of the posed skin vertices. Two kinds of files exist: all keypoints,
+(44, 6890), and the 19 extra joints alone, (19, 6890), as in `SMPL_to_J19.pkl` of 4D-Humans and `J_regressor_extra.npy`
+of SPIN. For the latter, OpenPose's 25 are made as those codes make them: SMPL's own joints, by the regressor of the
+SMPL file, and single vertices of face and feet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from skelfit.bodies.assets import SMPL_GENDERS, Float32, asset_name, load_smpl, 
 from skelfit.bodies.model_set import KEYPOINTS_NAME, refuse_existing, write_provenance
 from skelfit.bodies.official_files import SKIN_VERTICES, file_sha256
 from skelfit.errors import ModelError
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 from skelfit.storage.unpickle import as_array, read_pickle
 
 KEYPOINTS, OPENPOSE, EXTRA = 44, 25, 19
@@ -32,13 +32,13 @@ _OPENPOSE: tuple[tuple[str, int], ...] = (
     *(("vertex", v) for v in (3216, 3226, 3387)),  # left big toe, small toe, heel
     *(("vertex", v) for v in (6617, 6624, 6787)),  # the right ones
 )
-_MAX_OFF = 0.05  # a row that sums to less or more than 1 by this moves with the choice of the origin
+_MAX_OFF = 0.05  # a row whose sum is further from 1 gives a keypoint that depends on the choice of the origin
 _NOTED_OFF = 1e-3
 
 
 @dataclass(frozen=True)
 class KeypointsRecord:
-    """An imported regressor: where it came from, and what became of it."""
+    """An imported regressor: its source file and its asset."""
 
     source: Path
     source_sha256: str
@@ -55,12 +55,12 @@ def import_keypoints(path: Path, out: Path, *, overwrite: bool = False) -> Keypo
     """
     target = out / KEYPOINTS_NAME
     refuse_existing([target], overwrite)
-    found = _checked(path, _read(path))
-    notes = _notes(found)
-    if len(found) == EXTRA:
-        found = np.concatenate([_openpose(path, out), found])
+    array = _checked(path, _read(path))
+    notes = _notes(array)
+    if len(array) == EXTRA:
+        array = np.concatenate([_openpose(path, out), array])
         notes = ("19 extra joints; OpenPose's 25 are SMPL's joints and vertices of face and feet", *notes)
-    regressor: Float32 = np.ascontiguousarray(found, dtype="<f4")
+    regressor: Float32 = np.ascontiguousarray(array, dtype="<f4")
     write_npz(target, {"keypoints44": regressor})
     record = KeypointsRecord(
         path, file_sha256(path), target, hashlib.sha256(regressor.tobytes()).hexdigest(), notes
@@ -72,9 +72,9 @@ def import_keypoints(path: Path, out: Path, *, overwrite: bool = False) -> Keypo
 
 
 def _read(path: Path) -> Any:
-    """The array of a file; nothing in it is executed."""
+    """The array of a file, read without executing code from it."""
     ending = path.suffix.lower()
-    regular_file(path, "a keypoint regressor", ModelError)
+    require_regular_file(path, "a keypoint regressor", ModelError)
     try:
         if ending == ".pkl":
             with open(path, "rb") as stream:
@@ -109,8 +109,8 @@ def _checked(path: Path, array: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
         raise ModelError(path, None, "finite numbers", f"{int((~np.isfinite(array)).sum())} NaN or infinite")
     off = np.abs(array.sum(axis=1, dtype=np.float64) - 1)
     if off.max() > _MAX_OFF:
-        found = f"row {int(off.argmax())} with the sum {float(array[off.argmax()].sum()):.4g}"
-        raise ModelError(path, None, "rows that sum to 1", found)
+        actual = f"row {int(off.argmax())} with the sum {float(array[off.argmax()].sum()):.4g}"
+        raise ModelError(path, None, "rows that sum to 1", actual)
     return np.asarray(array, np.float64)
 
 

@@ -25,13 +25,13 @@ from skelfit.bodies.dofs import (
 )
 
 LUMBAR, THORAX, HEAD, SCAPULA_R, SCAPULA_L = 11, 12, 13, 14, 19
-# Of an ulna: the forearm as a whole, to the radius and then to the hand.
+# The bone of an ulna is the whole forearm: to the radius and then to the hand.
 FOREARM_BONES = {16: (17, 18), 21: (22, 23)}
-# These keep the learned template orientation whatever the shape.
+# Joints that keep the template's learned orientation for every shape.
 _FIXED_ORIENTATION = (0, 5, 10, 13, 18, 23)
 SPINE = (LUMBAR, THORAX, HEAD)
-SPINE_BEND = tuple(dof_index(f"{n}_bending") for n in ("lumbar", "thorax", "head"))
-SPINE_EXT = tuple(dof_index(f"{n}_extension") for n in ("lumbar", "thorax", "head"))
+SPINE_BENDING = tuple(dof_index(f"{n}_bending") for n in ("lumbar", "thorax", "head"))
+SPINE_EXTENSION = tuple(dof_index(f"{n}_extension") for n in ("lumbar", "thorax", "head"))
 SCAPULAE = (SCAPULA_R, SCAPULA_L)
 ABDUCTION = tuple(dof_index(f"scapula_abduction_{s}") for s in "rl")
 ELEVATION = tuple(dof_index(f"scapula_elevation_{s}") for s in "rl")
@@ -53,7 +53,7 @@ _JOINT_OF_ORDER = [_LEVEL_ORDER.index(j) for j in range(NUM_JOINTS)]
 
 @dataclass(frozen=True)
 class Rig:
-    """What SKEL's joints share for all people; made once from an asset by `make_rig`."""
+    """The tables of SKEL's joints that do not depend on the person; made once from an asset by `make_rig`."""
 
     axes: Tensor  # (46, 3) DoF axes in their joint frames
     axis_cross: Tensor  # (46, 3, 3) the axes' cross-product matrices K
@@ -72,8 +72,8 @@ class Rig:
 
 
 @dataclass(frozen=True)
-class Frames:
-    """What a person's shape fixes of the joints; made by `shape_frames`."""
+class JointFrames:
+    """The joints' positions and frames in the T-pose, which follow from the shape; made by `shape_frames`."""
 
     joints: Tensor  # (..., 24, 3) m, T-pose positions
     offsets: Tensor  # (..., 24, 3) m, from the parent; the root's own position for the root
@@ -83,17 +83,17 @@ class Frames:
     thorax_width: Tensor  # (...,) m
     thorax_height: Tensor  # (...,) m
 
-    def take(self, rows: Tensor) -> Frames:
+    def take(self, rows: Tensor) -> JointFrames:
         """The frames of some people of a batch; rows (K,) int64."""
-        return Frames(**{k: v[rows] for k, v in vars(self).items()})
+        return JointFrames(**{k: v[rows] for k, v in vars(self).items()})
 
-    def put(self, rows: Tensor, few: Frames) -> Frames:
+    def put(self, rows: Tensor, new: JointFrames) -> JointFrames:
         """These frames with those of some people replaced; rows (K,) int64."""
-        return Frames(**{k: v.index_copy(0, rows, getattr(few, k)) for k, v in vars(self).items()})
+        return JointFrames(**{k: v.index_copy(0, rows, getattr(new, k)) for k, v in vars(self).items()})
 
 
 @dataclass(frozen=True)
-class Posed:
+class PosedJoints:
     """Joint transforms of posed people; made by `pose_joints`."""
 
     local_rot: Tensor  # (..., 24, 3, 3) relative to the parent
@@ -117,13 +117,13 @@ def minimal_rotation(a: Tensor, b: Tensor) -> Tensor:
 def make_rig(asset: SkelAsset) -> Rig:
     """The joint tables of a SKEL asset, float64 on the CPU."""
     axes = torch.tensor(dof_axes(), dtype=torch.float64)
-    # The listed axes of ulna and radius miss unit length by 1e-8: nothing to see, but a rotation should be one.
+    # The listed axes of ulna and radius are off unit length by 1e-8; normalised, their rotations are exact.
     axes = axes / axes.norm(dim=-1, keepdim=True)
     cross = cross_matrix(axes)
     slots = torch.full((NUM_JOINTS, 3), NUM_DOFS, dtype=torch.int64)
     for j in range(NUM_JOINTS):
-        mine = dofs_of_joint(j)
-        slots[j, : len(mine)] = torch.tensor(mine)
+        dofs = dofs_of_joint(j)
+        slots[j, : len(dofs)] = torch.tensor(dofs)
     apose = torch.tensor(asset.apose_rel_transfo, dtype=torch.float64)
     # The files hold float32 rotations; made exact, a joint's frame is a rotation in float64 too.
     apose_rot = nearest_rotation(apose[:, :3, :3])
@@ -149,7 +149,7 @@ def make_rig(asset: SkelAsset) -> Rig:
     )
 
 
-def shape_frames(rig: Rig, joints: Tensor) -> Frames:
+def shape_frames(rig: Rig, joints: Tensor) -> JointFrames:
     """Joint frames of people with T-pose joints (..., 24, 3) m."""
     parents = list(SKEL_PARENTS[1:])
     offsets = torch.cat((joints[..., :1, :], joints[..., 1:, :] - joints[..., parents, :]), -2)
@@ -159,7 +159,7 @@ def shape_frames(rig: Rig, joints: Tensor) -> Frames:
     }
     bone = torch.stack([forearm.get(j, bone[..., j, :]) for j in range(NUM_JOINTS)], -2)
     eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
-    # The fixed joints' bone vectors mean nothing; give them a harmless one, so that their gradient is finite too.
+    # The bone vectors of the fixed joints are not used; a constant one keeps their gradient finite.
     safe_bone = torch.where(rig.free[:, None], bone, rig.template_bone.new_tensor((0.0, 1.0, 0.0)))
     safe_template = torch.where(
         rig.free[:, None], rig.template_bone, rig.template_bone.new_tensor((0.0, 1.0, 0.0))
@@ -169,7 +169,7 @@ def shape_frames(rig: Rig, joints: Tensor) -> Frames:
     bone_rot = turn @ rig.per_joint_rot
     spine = list(SPINE)
     above, below = joints[..., spine, 1], joints[..., [SKEL_PARENTS[j] for j in spine], 1]
-    return Frames(
+    return JointFrames(
         joints=joints,
         offsets=offsets,
         bone_rot=bone_rot,
@@ -188,7 +188,7 @@ def dof_rotations(rig: Rig, q: Tensor) -> Tensor:
 
 
 def _spine_curve(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Sideways and upward displacement of a constant-curvature segment of unit length bent by an angle."""
+    """Sideways and upward displacement of the end of a circular arc of unit length that turns by an angle."""
     return angle / 2 * _sine_share(angle / 2) ** 2, _sine_share(angle)
 
 
@@ -206,10 +206,10 @@ def _scapula_angles(q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return sign, sign * q[..., list(ABDUCTION)], sign * q[..., list(ELEVATION)] - pi / 4
 
 
-def _joint_offsets(frames: Frames, q: Tensor) -> Tensor:
+def _joint_offsets(frames: JointFrames, q: Tensor) -> Tensor:
     """Local joint translations (..., 24, 3) m: the shaped offsets, plus the sliding of spine and scapulae."""
-    side_b, up_b = _spine_curve(q[..., list(SPINE_BEND)])
-    side_e, up_e = _spine_curve(q[..., list(SPINE_EXT)])
+    side_b, up_b = _spine_curve(q[..., list(SPINE_BENDING)])
+    side_e, up_e = _spine_curve(q[..., list(SPINE_EXTENSION)])
     spine = torch.stack((-side_b, up_b + up_e - 2, -side_e), -1) * frames.spine_length[..., None]
 
     sign, a, e = _scapula_angles(q)
@@ -229,8 +229,8 @@ def _joint_offsets(frames: Frames, q: Tensor) -> Tensor:
     return frames.offsets + slide
 
 
-# The pairs of DoFs along which a sliding offset bends: those that slide, each with itself, then these.
-SLIDE_PAIRS = tuple((i, i) for i in (*SPINE_BEND, *SPINE_EXT, *ABDUCTION, *ELEVATION)) + tuple(
+# The pairs of DoFs in which a sliding offset has second derivatives: each sliding DoF with itself, then mixed pairs.
+SLIDE_PAIRS = tuple((i, i) for i in (*SPINE_BENDING, *SPINE_EXTENSION, *ABDUCTION, *ELEVATION)) + tuple(
     zip(ELEVATION, ABDUCTION, strict=True)
 )
 
@@ -246,10 +246,10 @@ def _compose(local_rot: Tensor, local_pos: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(rots, -3)[..., _JOINT_OF_ORDER, :, :], torch.cat(poss, -2)[..., _JOINT_OF_ORDER, :]
 
 
-def pose_joints(rig: Rig, frames: Frames, q: Tensor) -> Posed:
+def pose_joints(rig: Rig, frames: JointFrames, q: Tensor) -> PosedJoints:
     """Joint transforms of people posed by q (..., 46) rad, root included, translation not."""
     turns = dof_rotations(rig, q)
     first, second, third = (turns[..., rig.slots[:, k], :, :] for k in range(3))
     local_rot = frames.frame @ (third @ second @ first) @ frames.frame.mT
     rot, pos = _compose(local_rot, _joint_offsets(frames, q))
-    return Posed(local_rot, rot, pos)
+    return PosedJoints(local_rot, rot, pos)

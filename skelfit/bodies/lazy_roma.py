@@ -1,4 +1,4 @@
-"""roma, imported at its first use: it brings torch's compiler along, more than a second of every process's start."""
+"""roma, imported at its first use: it imports torch's compiler, which takes a second at the start of every process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 
 
-class _Later:
-    """A module that is not there yet."""
+class _LazyModule:
+    """A module that is imported when one of its attributes is first used."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -16,4 +16,4 @@ class _Later:
         return getattr(import_module(self._name), name)
 
 
-roma = _Later("roma")
+roma = _LazyModule("roma")

@@ -1,4 +1,4 @@
-"""The set of body models that a run uses: a folder of assets, or the open body when there is none.
+"""The set of body models that a run uses: a folder of assets, or the open body where no folder is given.
 
 A models folder holds `smpl_GENDER.npz`, `skel_GENDER.npz`, optionally `keypoints44.npz`, and `models.json`,
 which says where each asset comes from.
@@ -33,16 +33,16 @@ from skelfit.bodies.assets import (
     load_smpl,
     read_npz,
     save_asset,
-    write_atomically,
     write_npz,
 )
 from skelfit.errors import ModelError, OutputError
-from skelfit.storage.atomic_write import LOCAL, not_local
+from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
 PROVENANCE_NAME = "models.json"
 KEYPOINTS_NAME = "keypoints44.npz"
 OPEN_BODY = "open body"
-Record: TypeAlias = dict[str, str]
+ProvenanceEntry: TypeAlias = dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def make_model_set(
 
 
 def load_models(folder: str | Path) -> ModelSet:
-    """Read the assets that a models folder has; any subset of genders will do. Raises ModelError."""
+    """Read the assets of a models folder, which may hold any subset of genders. Raises ModelError."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ModelError(folder, None, "a models folder", "a file" if folder.exists() else "no such folder")
@@ -144,10 +144,10 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
             )
 
 
-def write_provenance(folder: Path, records: Iterable[Record]) -> None:
-    """Write models.json; it keeps what it said of other assets. Raises ModelError, OutputError."""
+def write_provenance(folder: Path, records: Iterable[ProvenanceEntry]) -> None:
+    """Write models.json; entries of other assets in it stay. Raises ModelError, OutputError."""
     path = folder / PROVENANCE_NAME
-    entries: dict[str, Record] = {}
+    entries: dict[str, ProvenanceEntry] = {}
     if path.exists():
         try:
             entries = {entry["asset"]: entry for entry in json.loads(path.read_text("utf-8"))["models"]}
@@ -182,12 +182,12 @@ def models_from_official(raw: Mapping[str, Any], source: str) -> ModelSet:
 def find_models(folder: str | Path | None = None) -> ModelSet:
     """The models of a run: `folder`, else $SKELFIT_MODELS, else ./models, else the open body.
 
-    Callers print `source` of the result, so that nobody takes the open body for SMPL. Raises ModelError.
+    Callers print `source` of the result, so that users do not take the open body for SMPL. Raises ModelError.
     """
     if folder is not None:
         return load_models(folder)
-    if named := os.environ.get("SKELFIT_MODELS"):
-        if (found := not_local(named)) is not None:
-            raise ModelError("$SKELFIT_MODELS", None, LOCAL, found)
-        return load_models(named)
+    if variable := os.environ.get("SKELFIT_MODELS"):
+        if (actual := describe_non_local(variable)) is not None:
+            raise ModelError("$SKELFIT_MODELS", None, LOCAL_PATH, actual)
+        return load_models(variable)
     return load_models("models") if Path("models").exists() else open_models()

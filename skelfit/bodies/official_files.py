@@ -1,7 +1,7 @@
-"""From official SMPL and SKEL v1.1.1 files, which users bring, to assets: found, read, checked, converted.
+"""Import of the official SMPL and SKEL v1.1.1 files, which users bring: locate, read, check, convert to assets.
 
-Every array that the official schema names must be there, with its shape and finite numbers; anything else is
-one error that says which file, which array, what was expected and what was found.
+Every array of the official schema must be there, with its shape and finite numbers. Anything else is one error that
+names the file, the array, what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from skelfit.bodies.assets import (
     save_asset,
 )
 from skelfit.bodies.dofs import DOF_NAMES, SKEL_JOINT_NAMES, SKEL_PARENTS
-from skelfit.bodies.model_set import Record, refuse_existing, write_provenance
+from skelfit.bodies.model_set import ProvenanceEntry, refuse_existing, write_provenance
 from skelfit.errors import ModelError
 from skelfit.storage.unpickle import as_array, as_texts, load_pickle, read_pickle
 
@@ -54,7 +54,7 @@ _SEARCH_DEPTH = 2
 
 @dataclass(frozen=True)
 class ImportRecord:
-    """One imported file: what it is, where it came from, and what became of it."""
+    """One imported file: its kind, its source file and its asset."""
 
     kind: str
     gender: str
@@ -63,9 +63,9 @@ class ImportRecord:
     source_sha256: str
     asset: Path
     asset_sha256: str
-    notes: tuple[str, ...]  # what is unusual about the file, yet no error
+    notes: tuple[str, ...]  # what is unusual about the file but no error
 
-    def provenance(self) -> Record:
+    def provenance(self) -> ProvenanceEntry:
         """The entry for models.json: file names without folders, so that equal imports give equal files."""
         names = ("kind", "gender", "version", "source_sha256", "asset_sha256")
         record = {name: getattr(self, name) for name in names}
@@ -73,7 +73,7 @@ class ImportRecord:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _OfficialFile:
     kind: str
     gender: str
     version: str
@@ -90,8 +90,8 @@ def import_models(
     """
     if smpl_dir is None and skel_dir is None:
         raise ModelError(out, None, "an SMPL or a SKEL folder to import from", "neither")
-    sources = find_sources("smpl", smpl_dir) if smpl_dir is not None else []
-    sources += find_sources("skel", skel_dir) if skel_dir is not None else []
+    sources = find_official_files("smpl", smpl_dir) if smpl_dir is not None else []
+    sources += find_official_files("skel", skel_dir) if skel_dir is not None else []
     targets = [out / asset_name(source.kind, source.gender) for source in sources]
     refuse_existing(targets, overwrite)
     assets = [_read_source(source) for source in sources]
@@ -114,15 +114,15 @@ def import_models(
     return records
 
 
-def find_sources(kind: str, folder: Path) -> list[_Source]:
+def find_official_files(kind: str, folder: Path) -> list[_OfficialFile]:
     """The official files of a kind in a folder and two levels below it, one per gender. Raises ModelError.
 
-    Of several for one gender the highest in the tree wins, then SMPL_GENDER, then the newest version.
+    Of several files for one gender the one highest in the tree is taken, then SMPL_GENDER, then the newest version.
     """
     if not folder.is_dir():
         raise ModelError(folder, None, f"a folder with {kind.upper()} files", "no such folder")
     pattern, genders = (_SMPL_FILE, SMPL_GENDERS) if kind == "smpl" else (_SKEL_FILE, SKEL_GENDERS)
-    found: dict[str, tuple[tuple[Any, ...], _Source]] = {}
+    best: dict[str, tuple[tuple[Any, ...], _OfficialFile]] = {}
     for depth, path in _files(folder, 0):
         if not (match := pattern.fullmatch(path.name)):
             continue
@@ -132,13 +132,13 @@ def find_sources(kind: str, folder: Path) -> list[_Source]:
         version = groups.get("version") or (SKEL_VERSION if kind == "skel" else "unknown")
         numbers = tuple(-int(part) for part in version.split(".")) if groups.get("version") else ()
         rank = (depth, bool(letter), numbers, path.suffix.lower() != ".pkl", str(path))
-        if gender not in found or rank < found[gender][0]:
-            found[gender] = rank, _Source(kind, gender, version, path)
-    if not found:
+        if gender not in best or rank < best[gender][0]:
+            best[gender] = rank, _OfficialFile(kind, gender, version, path)
+    if not best:
         names = "SMPL_NEUTRAL, SMPL_MALE or SMPL_FEMALE (.pkl or .npz) or basicModel_*_lbs_10_207_0_v*.pkl"
         expected = names if kind == "smpl" else "skel_male.pkl or skel_female.pkl"
         raise ModelError(folder, None, expected, "none of them")
-    return [found[gender][1] for gender in genders if gender in found]
+    return [best[gender][1] for gender in genders if gender in best]
 
 
 def _files(folder: Path, depth: int) -> Iterator[tuple[int, Path]]:
@@ -149,7 +149,7 @@ def _files(folder: Path, depth: int) -> Iterator[tuple[int, Path]]:
             yield from _files(path, depth + 1)
 
 
-def _read_source(source: _Source) -> AnyAsset:
+def _read_source(source: _OfficialFile) -> AnyAsset:
     if source.kind == "skel":
         return skel_from_official(load_pickle(source.path), source.gender, source.path)
     is_npz = source.path.suffix.lower() == ".npz"
@@ -158,7 +158,7 @@ def _read_source(source: _Source) -> AnyAsset:
 
 
 def _load_npz(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The wanted members of an official npz file; pickled ones go through the restricted unpickler."""
+    """The members `keys` of an official npz file; pickled ones go through the restricted unpickler."""
     values: dict[str, Any] = {}
     key = None
     try:
@@ -203,7 +203,7 @@ def skel_from_official(raw: Mapping[str, Any], gender: str, path: str | Path) ->
     """A SKEL asset from the entries of an official v1.1.1 file; `path` is for errors. Raises ModelError."""
     entries = _Entries(raw, path)
     entries.version()
-    for key in ("tpose_transfo", "apose_transfo"):  # part of the schema, and of no use here
+    for key in ("tpose_transfo", "apose_transfo"):  # part of the schema, but not used here
         entries.floats(key, None)
     values = {
         "gender": gender,
@@ -273,8 +273,8 @@ class _Entries:
         """Vertex indices below `limit`."""
         array = self._integers(key, shape)
         if array.size == 0 or array.min() < 0 or array.max() >= limit:
-            found = f"indices from {array.min()} to {array.max()}" if array.size else "none"
-            raise ModelError(self.path, key, f"vertex indices from 0 to {limit - 1}", found)
+            actual = f"indices from {array.min()} to {array.max()}" if array.size else "none"
+            raise ModelError(self.path, key, f"vertex indices from 0 to {limit - 1}", actual)
         return array.astype("<i4")
 
     def _integers(self, key: str, shape: tuple[int | None, ...]) -> npt.NDArray[np.int64]:
@@ -288,8 +288,8 @@ class _Entries:
         array = self.floats(key, (vertices, JOINTS))
         off = np.abs(array.sum(axis=1) - 1)
         if off.max() > 1e-3:
-            found = f"row {int(off.argmax())} with the sum {float(array[off.argmax()].sum()):.4g}"
-            raise ModelError(self.path, key, "rows that sum to 1", found)
+            actual = f"row {int(off.argmax())} with the sum {float(array[off.argmax()].sum()):.4g}"
+            raise ModelError(self.path, key, "rows that sum to 1", actual)
         return array
 
     def parents(self, key: str, expected: tuple[int, ...]) -> Int32:
@@ -313,18 +313,18 @@ class _Entries:
     def version(self) -> None:
         """The SKEL version, which must be the one whose arrays we know."""
         try:
-            found = as_texts([self._entry("version", f"'{SKEL_VERSION}'")])[0]
+            version = as_texts([self._entry("version", f"'{SKEL_VERSION}'")])[0]
         except ValueError as error:
             raise ModelError(self.path, "version", f"'{SKEL_VERSION}'", str(error)) from error
-        if found != SKEL_VERSION:
-            raise ModelError(self.path, "version", f"'{SKEL_VERSION}'", repr(found))
+        if version != SKEL_VERSION:
+            raise ModelError(self.path, "version", f"'{SKEL_VERSION}'", repr(version))
 
 
 def _notes(asset: AnyAsset) -> tuple[str, ...]:
     notes = []
     for name in ("J_regressor", "J_regressor_osim"):
         regressor = getattr(asset, name, None)
-        # Such a joint would move with the choice of the origin.
+        # The position of such a joint depends on the choice of the origin.
         if regressor is not None and (off := float(np.abs(regressor.sum(axis=1) - 1).max())) > 1e-2:
             notes.append(f"{name}: rows sum to 1 only within {off:.2g}")
     if isinstance(asset, SkelAsset):

@@ -1,7 +1,6 @@
-"""The open body: a human-looking stand-in for SMPL and SKEL, free of licensed data, in their official
-schemas.
+"""The open body: a substitute for SMPL and SKEL, free of licensed data, in their official schemas.
 
-The compact file beside this module is made by `python -m tools.open_body_build` from CC0 MakeHuman
+The compact file in `resources/` is made by `python -m tools.open_body_build` from CC0 MakeHuman
 geometry (see docs/open-body.md). Frame and units are SMPL's: metres, y up, z forward, x to the person's
 left, T-pose.
 """
@@ -134,9 +133,9 @@ def _mirror_map(packed: dict[str, np.ndarray]) -> np.ndarray:
 
 def _faces(packed: dict[str, np.ndarray]) -> np.ndarray:
     left = packed["faces"].astype(np.int64)
-    place = np.empty(VERTICES, np.int64)
-    place[packed["order"]] = np.arange(VERTICES)
-    return place[np.concatenate([left, _mirror_map(packed)[left][:, [0, 2, 1]]])].astype(np.int32)
+    new_index = np.empty(VERTICES, np.int64)
+    new_index[packed["order"]] = np.arange(VERTICES)
+    return new_index[np.concatenate([left, _mirror_map(packed)[left][:, [0, 2, 1]]])].astype(np.int32)
 
 
 def _skin(packed: dict[str, np.ndarray], gender: str) -> tuple[np.ndarray, np.ndarray]:

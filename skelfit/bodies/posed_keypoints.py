@@ -1,9 +1,9 @@
 """The 44 keypoints of SKEL bodies, without posing the skin that they are regressed from.
 
-A keypoint is sum_v r_v sum_j w_vj (R_j x_v + t_j) of vertices x_v at rest, with r its row of the regressor and w the
-weights of skinning. So it is the sum over joints of R_j u_j + m_j t_j, with u_j = sum_v r_v w_vj x_v and m_j = sum_v
-r_v w_vj. As x_v is affine in betas and pose correctives, so is u_j; its tables are small, for few joints move a
-keypoint.
+A keypoint is sum_v r_v sum_j w_vj (R_j x_v + t_j) over vertices x_v at rest, with r_v its row of the regressor and w_vj
+the skinning weights. This equals the sum over joints of R_j u_j + m_j t_j, with u_j = sum_v r_v w_vj x_v and
+m_j = sum_v r_v w_vj. As x_v is affine in betas and pose correctives, so is u_j. The tables are small, because few
+joints move a keypoint.
 """
 
 from __future__ import annotations

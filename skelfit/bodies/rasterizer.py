@@ -1,4 +1,4 @@
-"""Triangles to pixels: a z-buffer in numpy, for the demo's people and for meshes drawn over photos."""
+"""A z-buffer rasteriser in numpy, for the pictures of the demo and for meshes drawn over photos."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def vertex_normals(vertices: Array, faces: NDArray[np.int32], faces_of: sparse.c
 def rasterise(
     points: Array, depth: Array, faces: NDArray[np.int32], colours: Array, shape: tuple[int, int]
 ) -> tuple[Array, Array]:
-    """Triangles as they are seen: colours (*shape,3) and depth (*shape) of each pixel; black and inf where none is.
+    """Rasterised triangles: colours (*shape,3) and depth (*shape) of each pixel; black and inf where there is none.
 
-    points: (V,2) px, pixel centres at half-integers; depth: (V,); faces: (F,3), of which those are seen whose corners
-    run counter-clockwise in a picture with y up; colours: (V,3); shape: height and width of the picture, px.
+    points: (V,2) px, pixel centres at half-integers; depth: (V,); faces: (F,3), drawn where their corners run
+    counter-clockwise in a picture with y up; colours: (V,3); shape: height and width of the picture, px.
     """
     a, b, c = (points[faces[:, k]] for k in range(3))
     edge1, edge2 = b - a, c - a

@@ -1,7 +1,7 @@
 """SKEL's forward model: from betas and 46 angles to skin, joints, joint orientations and bones.
 
-Ours, batched and differentiable; every table is dense or gathered, so that it runs on any device. Prepare a person's
-shape once with `shape`, then pose it as often as wanted. Lengths in metres, angles in radians, frame as in
+Batched and differentiable; every table is dense or gathered, so it runs on any device. Prepare a person's shape once
+with `shape`, then pose it any number of times. Lengths in metres, angles in radians, frame as in
 `skelfit.bodies.kinematics`. Source: Keller et al., TOG 2023, and the v1.1.1 model file.
 """
 
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.bodies.assets import SkelAsset
-from skelfit.bodies.axis_rotations import combined
+from skelfit.bodies.axis_rotations import blend_shapes
 from skelfit.bodies.dofs import NUM_DOFS, SMPL_JOINT_OF_SKEL
 from skelfit.bodies.kinematics import (
     LUMBAR,
     THORAX,
-    Frames,
-    Posed,
+    JointFrames,
+    PosedJoints,
     Rig,
     make_rig,
     pose_joints,
@@ -60,7 +60,7 @@ class SkelShape:
     """A person's shape, prepared once: rest skin (..., V, 3) m and joint frames."""
 
     v_rest: Tensor
-    frames: Frames
+    frames: JointFrames
 
 
 @dataclass(frozen=True)
@@ -106,18 +106,18 @@ class SkelModel:
         return int(self.shapedirs.shape[-1])
 
     def with_vertices(self, vertices: NDArray[np.int64] | Tensor) -> SkelModel:
-        """The same body with these skin vertices (K,) alone; its bones cannot be scaled any more."""
-        few = copy(self)
+        """The same body with only these skin vertices (K,). `bone_scale` needs the whole skin: do not use it here."""
+        reduced = copy(self)
         for table in ("v_template", "shapedirs", "weights", "posedirs"):
-            setattr(few, table, getattr(self, table)[vertices])
-        return few
+            setattr(reduced, table, getattr(self, table)[vertices])
+        return reduced
 
     def with_bone_vertices(self, vertices: NDArray[np.int64] | Tensor) -> SkelModel:
-        """The same body with these bone vertices (K,) alone."""
-        few = copy(self)
+        """The same body with only these bone vertices (K,)."""
+        reduced = copy(self)
         for table in ("bone_v_template", "_bone_rigid", "_bone_weights"):
-            setattr(few, table, getattr(self, table)[vertices])
-        return few
+            setattr(reduced, table, getattr(self, table)[vertices])
+        return reduced
 
     def shape(self, betas: Tensor) -> SkelShape:
         """Prepare people of shape betas (..., 10)."""
@@ -125,9 +125,9 @@ class SkelModel:
         v_rest = self.v_template + torch.einsum("vcb,...b->...vc", self.shapedirs, betas)
         return SkelShape(v_rest, self.frames(betas))
 
-    def frames(self, betas: Tensor) -> Frames:
+    def frames(self, betas: Tensor) -> JointFrames:
         """Joint frames of people of shape betas (..., 10), without their skin."""
-        joints = self.j_template + combined(self.j_shapedirs, betas)
+        joints = self.j_template + blend_shapes(self.j_shapedirs, betas)
         return shape_frames(self.rig, joints)
 
     def correctives(self, local_rot: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class SkelModel:
         feature = corrective_feature(local_rot, self.corrective_joints)
         return torch.einsum("vcp,...p->...vc", self.posedirs, feature)
 
-    def joints(self, frames: Frames, q: Tensor) -> Posed:
+    def joints(self, frames: JointFrames, q: Tensor) -> PosedJoints:
         """Joint transforms of people posed by q (..., 46), without translation."""
         _expect_last(q, NUM_DOFS, "q")
         return pose_joints(self.rig, frames, q)
@@ -165,7 +165,7 @@ class SkelModel:
         """Scale of each bone along its own axes, (..., 24, 3): joint distances, and skin widths for head and hands."""
         offsets, v = shape.frames.offsets, shape.v_rest
         apose = torch.tensor(self.asset.apose_rel_transfo[:, :3, 3], device=v.device, dtype=v.dtype)
-        # Leaves keep their size; index 1 stands in for the child that they lack.
+        # Joints without a child keep their size; index 1 is only a placeholder for them.
         child = [_LENGTH_CHILD.get(j, int(c)) for j, c in enumerate(self.rig.bone_child.tolist())]
         ratio = (offsets.norm(dim=-1)[..., 1:] / apose.norm(dim=-1)[1:])[..., [max(c, 1) - 1 for c in child]]
         ratio = torch.where(
@@ -191,13 +191,13 @@ def corrective_feature(local_rot: Tensor, joints: list[int]) -> Tensor:
     return (local_rot[..., joints, :, :] - eye).flatten(-3)
 
 
-def skinning_transforms(posed: Posed, rest_joints: Tensor) -> Tensor:
+def skinning_transforms(posed: PosedJoints, rest_joints: Tensor) -> Tensor:
     """A = [R | p - R J] of each joint, (..., 24, 3, 4): takes rest points to posed ones."""
     shift = posed.pos - (posed.rot @ rest_joints[..., None])[..., 0]
     return torch.cat((posed.rot, shift[..., None]), -1)
 
 
-def _skin(points: Tensor, weights: Tensor, posed: Posed, rest_joints: Tensor) -> Tensor:
+def _skin(points: Tensor, weights: Tensor, posed: PosedJoints, rest_joints: Tensor) -> Tensor:
     """Linear blend skinning of points (..., N, 3) with weights (N, 24)."""
     blended = torch.einsum("vj,...jrc->...vrc", weights, skinning_transforms(posed, rest_joints))
     return (blended[..., :3] @ points[..., None])[..., 0] + blended[..., 3]

@@ -1,4 +1,4 @@
-"""Skins of SKEL bodies of either gender, and the keypoints that are regressed from them."""
+"""Skins of SKEL bodies of both genders, and the keypoints that are regressed from them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 
 
-class Skins:
-    """Bodies of a model set, each made when it is first asked for."""
+class SkelSkins:
+    """The SKEL bodies of a model set, each made at its first use."""
 
     def __init__(self, models: ModelSet, gender: str, device: torch.device | str = "cpu") -> None:
-        """gender: of most bodies. Those of the other are made only where there are some."""
-        assert models.keypoints44 is not None  # SkelKeypoints, which says what is missing, comes first
+        """gender: of the batch, unless a call says otherwise."""
+        assert models.keypoints44 is not None  # SkelKeypoints is made first and says what is missing
         self.models, self.gender, self.device = models, gender, device
         self._regressor = torch.tensor(models.keypoints44, device=device)
         self._bodies: dict[str, SkelModel] = {}
@@ -27,7 +27,7 @@ class Skins:
         return body.forward(body.shape(betas), angles).vertices
 
     def of_either(self, female: Tensor, angles: Tensor, betas: Tensor) -> Tensor:
-        """The same of women and men, female: (B,) bool."""
+        """The same for a batch of both genders; female: (B,) bool."""
         skin = angles.new_empty(len(angles), self._regressor.shape[1], 3)
         for gender in ("male", "female"):
             rows = female == (gender == "female")

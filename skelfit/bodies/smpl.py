@@ -12,7 +12,7 @@ from smplx.lbs import batch_rigid_transform, lbs
 from torch import Tensor
 
 from skelfit.bodies.assets import SmplAsset
-from skelfit.bodies.axis_rotations import combined
+from skelfit.bodies.axis_rotations import blend_shapes
 
 SMPL_JOINT_NAMES: tuple[str, ...] = tuple(
     "pelvis l_hip r_hip spine1 l_knee r_knee spine2 l_ankle r_ankle spine3 l_foot r_foot neck l_collar r_collar "
@@ -79,7 +79,7 @@ class SmplModel:
 
     def transforms(self, local_rot: Tensor, betas: Tensor) -> Tensor:
         """Skinning transforms (B, 24, 3, 4) of local rotations (B, 24, 3, 3) and betas (B, num_betas)."""
-        joints = self.j_template + combined(self.j_shapedirs, betas)
+        joints = self.j_template + blend_shapes(self.j_shapedirs, betas)
         _, relative = batch_rigid_transform(local_rot, joints, self.parents, dtype=betas.dtype)
         return relative[:, :, :3]
 

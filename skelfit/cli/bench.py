@@ -18,8 +18,8 @@ from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FILE
 from skelfit.cli.shared_options import COUNT, device_option, json_option, models_option, pipeline_option
+from skelfit.config.pipeline import load_pipeline
 from skelfit.config.pipeline_choice import chosen_pipeline
-from skelfit.config.settings import load_pipeline
 from skelfit.errors import OutputError
 from skelfit.executors.allocator import keep_freed_memory
 from skelfit.executors.report_table import ReportTable

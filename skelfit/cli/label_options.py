@@ -8,12 +8,12 @@ from typing import Any, get_args
 import click
 
 from skelfit.cli.path_types import PATH
-from skelfit.config.settings import Source
+from skelfit.config.manifest import LabelLayout
 
 OPTIONS = (
     click.option("--labels", type=PATH, help="Or one label file, or a folder of sequences."),
     click.option(
-        "--source", type=click.Choice(get_args(Source)), help="Its layout  [default: told by its keys]."
+        "--source", type=click.Choice(get_args(LabelLayout)), help="Its layout  [default: told by its keys]."
     ),
     click.option(
         "--scale-unit", type=click.Choice(["px", "px/200"]), help="Of its boxes  [default: by value]."

@@ -13,8 +13,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from skelfit.errors import InputError
-from skelfit.resources.catalog import MANIFESTS, PIPELINES, TRAININGS, Shipped
-from skelfit.storage.atomic_write import LOCAL, not_local
+from skelfit.resources.catalog import MANIFESTS, PIPELINES, TRAININGS, ResourceFolder
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
 _OF_DASK = ("tcp://", "tls://", "ws://", "wss://", "ucx://", "ucxx://")
 
@@ -51,15 +51,15 @@ class SchedulerPlace(click.types.StringParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The address or path."""
-        if not value.startswith(_OF_DASK) and (found := not_local(value)) is not None:
-            raise InputError(named(param), None, f"an address like tcp://HOST:PORT, or {LOCAL}", found)
+        if not value.startswith(_OF_DASK) and (found := describe_non_local(value)) is not None:
+            raise InputError(named(param), None, f"an address like tcp://HOST:PORT, or {LOCAL_PATH}", found)
         return value
 
 
 class ShippedPath(LocalPath):
     """A file that comes with skelfit, by name, or a path. Raises ConfigError, which lists the names."""
 
-    def __init__(self, shipped: Shipped, **options: Any) -> None:
+    def __init__(self, shipped: ResourceFolder, **options: Any) -> None:
         super().__init__(**options)
         self.shipped = shipped
         self.name = "name|path"
@@ -80,8 +80,8 @@ class ShippedPath(LocalPath):
 
 
 def _refuse_address(text: str, param: click.Parameter | None) -> None:
-    if (found := not_local(text)) is not None:
-        raise InputError(named(param), None, LOCAL, found)
+    if (found := describe_non_local(text)) is not None:
+        raise InputError(named(param), None, LOCAL_PATH, found)
 
 
 def named(param: click.Parameter | None) -> str:

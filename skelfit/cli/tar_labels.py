@@ -13,7 +13,7 @@ from skelfit.cli.path_types import PATH, PATTERN
 from skelfit.cli.shared_options import out_option, overwrite_option
 from skelfit.errors import OutputError
 from skelfit.images.fourdhumans_tars import read_tar_labels
-from skelfit.images.image_source import find_images
+from skelfit.images.image_source import locate_images
 
 
 @click.command("tar-labels")
@@ -30,7 +30,7 @@ def tar_labels_command(console: Console, tars: str, out: Path, overwrite: bool) 
         raise OutputError(f"{out}: expected a file name that ends in .npz")
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: exists already; choose another name or --overwrite")
-    place = find_images(tars)
+    place = locate_images(tars)
     if place is None or not place.tars:
         raise click.BadParameter(f"no such tar: {tars}", param_hint="TARS")
     with tqdm(total=len(place.tars), unit="tar", disable=console.quiet or None) as bar:

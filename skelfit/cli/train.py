@@ -27,7 +27,7 @@ from skelfit.learning.training.checkpoint import BEST_NAME, FOLDER_NAME
 from skelfit.learning.training.training_config import OptimizerConfig, TrainConfig, load_train_config, ready
 from skelfit.learning.training.training_log import BOARD_NAME, LOG_NAME
 from skelfit.learning.training.training_loop import train
-from skelfit.storage.atomic_write import remove
+from skelfit.storage.atomic_write import remove_file
 
 
 @click.command("train")
@@ -123,7 +123,7 @@ def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Make the folder. Raises OutputError where it holds something and nobody said what to do with it."""
     if overwrite:
         for name in (BEST_NAME, LOG_NAME, CURVE_NAME):
-            remove(out / name)
+            remove_file(out / name)
         for name in (FOLDER_NAME, BOARD_NAME):
             shutil.rmtree(out / name, ignore_errors=True)
     elif not resume and out.is_dir() and any(out.iterdir()):

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from skelfit.learning.training.training_log import read_log
-from skelfit.storage.atomic_write import replacing
+from skelfit.storage.atomic_write import atomic_write
 
 CURVE_NAME = "curve.png"
 STAGES = {"keypoints": "#8d6a9f", "first estimate": "#dda15e", "network": "#28666e"}  # and their colours
@@ -41,5 +41,5 @@ def draw_curve(out: Path) -> None:
     right.plot(steps, [value / 2 for value in mean], ":", color="#888888", label="half of it")
     right.set(title="PA-MPJPE of people held out, mm", xlabel="step", ylim=(0, None))
     right.legend(frameon=False)
-    with replacing(out / CURVE_NAME) as temporary:
+    with atomic_write(out / CURVE_NAME) as temporary:
         figure.savefig(temporary, dpi=110, format="png")

@@ -1,4 +1,4 @@
-"""The pipeline that a caller names, with what they change of it."""
+"""The pipeline that a caller names, with the settings that they override."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from skelfit.config.settings import Pipeline, check_neutral_target, load_pipeline
+from skelfit.config.fit_settings import check_neutral_target
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.resources.catalog import PIPELINES
 
@@ -19,10 +20,10 @@ def chosen_pipeline(
     shard_size: int | None = None,
     independent_frames: bool = False,
 ) -> Pipeline:
-    """The pipeline of a name or of a YAML file (a Path is never a name), or as it is, with what is changed of it.
+    """The pipeline of a name or of a YAML file (a Path is never a name), or the given one, with the overrides applied.
 
     skel_gender: male, female or best, of the SKEL for neutral labels; shard_size: label rows per shard;
-    independent_frames: frames of a sequence are each fitted by itself. Raises ConfigError.
+    independent_frames: each frame of a sequence is fitted by itself. Raises ConfigError.
     """
     if isinstance(given, Pipeline):
         pipeline, path = given, Path(given.name)
@@ -32,8 +33,8 @@ def chosen_pipeline(
     if independent_frames:
         if pipeline.temporal is None:
             expected = "a pipeline that fits frames of a sequence as one problem, for --independent-frames"
-            found = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
-            raise ConfigError(path, "fit.temporal", expected, found)
+            actual = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
+            raise ConfigError(path, "fit.temporal", expected, actual)
         pipeline = replace(pipeline, fit=replace(pipeline.fit, temporal=None))
     if skel_gender is not None:
         if skel_gender not in ("male", "female", "best"):

@@ -1,13 +1,12 @@
 """Strict YAML into frozen dataclasses.
 
-A misspelt key must not silently become a default in a job of a million people: unknown keys, repeated keys,
-missing keys and wrong types are each one ConfigError that names the file and the dotted key.
+In a job of a million people a misspelt key must not silently become a default. Unknown keys, repeated keys, missing
+keys and wrong types are each one ConfigError that names the file and the dotted key.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 import types
@@ -18,7 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from skelfit.errors import ConfigError
-from skelfit.storage.atomic_write import LOCAL, not_local, regular_file
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local, require_regular_file
 
 T = TypeVar("T")
 
@@ -29,15 +28,15 @@ def bounded(minimum: float, maximum: float = math.inf, **default: Any) -> Any:
 
 
 def local_path(**default: Any) -> Any:
-    """A dataclass field that holds a path, or a pattern of paths: no address may stand in it."""
+    """A dataclass field that holds a path or a pattern of paths; addresses are refused."""
     return dataclasses.field(metadata={"local": True}, **default)
 
 
 def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T:
     """Make the dataclass `cls` of a mapping read from `path`; `where` is the dotted key of the mapping in it.
 
-    Raises ConfigError for an unknown or missing key, a wrong type, a number below its least value or an address in
-    place of a path.
+    Raises ConfigError for an unknown or missing key, a wrong type, a number out of bounds, or an address in place of
+    a path.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(path, where or None, "a mapping", describe(mapping))
@@ -54,8 +53,8 @@ def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T
             values[name] = convert(hints[name], mapping[name], path, key)
             if "min" in spec.metadata:
                 _check_limits(values[name], spec.metadata["min"], spec.metadata["max"], path, key)
-            if "local" in spec.metadata and (found := not_local(values[name] or "")) is not None:
-                raise ConfigError(path, key, LOCAL, found)
+            if "local" in spec.metadata and (actual := describe_non_local(values[name] or "")) is not None:
+                raise ConfigError(path, key, LOCAL_PATH, actual)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise ConfigError(path, key, type_name(hints[name]), "nothing (the key is missing)")
     return cls(**values)
@@ -125,7 +124,7 @@ def type_name(hint: Any) -> str:
 
 
 def describe(value: object) -> str:
-    """A value that was found, and what it is."""
+    """A value and its type, for a message."""
     if value is None:
         return "nothing (null)"
     names = {str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
@@ -133,36 +132,7 @@ def describe(value: object) -> str:
     return f"{value!r:.60} ({kind})"
 
 
-def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The fields, dotted and sorted, in which two configurations differ: 'fit.batch: 256 against 512'."""
-    flat_a, flat_b = _flatten(canonical(a)), _flatten(canonical(b))
-    keys = sorted(k for k in flat_a.keys() | flat_b.keys() if flat_a.get(k) != flat_b.get(k))
-    return [f"{k}: {flat_a.get(k, 'absent')} against {flat_b.get(k, 'absent')}" for k in keys]
-
-
-def canonical(value: Any) -> Any:
-    """Nested plain data in which equal configurations are equal: lists for tuples, 1 for 1.0."""
-    if isinstance(value, Mapping):
-        return {str(k): canonical(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [canonical(v) for v in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-def _flatten(value: Any, where: str = "") -> dict[str, str]:
-    """Leaves by dotted key, as JSON text (which tells 1 from true and '1' from 1)."""
-    if isinstance(value, dict) and value:
-        parts = [_flatten(v, dotted(where, k)) for k, v in value.items()]
-    elif isinstance(value, list) and value:
-        parts = [_flatten(v, f"{where}[{i}]") for i, v in enumerate(value)]
-    else:
-        return {where: json.dumps(value)}
-    return {k: v for part in parts for k, v in part.items()}
-
-
-class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """SafeLoader that refuses repeated keys and reads 1e-4 as a number (YAML 1.1 reads it as text)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -178,7 +148,7 @@ class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
         return mapping
 
 
-_StrictLoader.add_implicit_resolver(
+_UniqueKeyLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
@@ -187,7 +157,7 @@ _StrictLoader.add_implicit_resolver(
 
 def load_yaml(path: str | Path) -> object:
     """The content of a YAML file as plain data. Raises ConfigError."""
-    regular_file(path, "a YAML file", ConfigError)
+    require_regular_file(path, "a YAML file", ConfigError)
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -195,6 +165,6 @@ def load_yaml(path: str | Path) -> object:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(path, None, "a readable YAML file", str(error)) from None
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # a SafeLoader: builds plain data only
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader: builds plain data only
     except (yaml.YAMLError, TypeError) as error:  # TypeError: a list or mapping used as a key
         raise ConfigError(path, None, "valid YAML", " ".join(str(error).split())) from None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skelfit.config.settings import TemporalConfig
+from skelfit.config.fit_settings import TemporalConfig
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.fitting.sequences.frame_index import FrameIndex

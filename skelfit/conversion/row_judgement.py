@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from skelfit.bodies.dofs import dof_limits
-from skelfit.bodies.joint_limits import limit_excess
-from skelfit.config.settings import GateConfig, Pipeline
+from skelfit.bodies.limit_excess import limit_excess
+from skelfit.config.pipeline import GateConfig, Pipeline
 from skelfit.conversion.row_fits import RowFits
-from skelfit.labels.filters import Screening, vertex_fault
+from skelfit.labels.filters import FilterResult, vertex_error_reason
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.shards.row_status import (
     ABOVE_GATE,
@@ -37,7 +37,7 @@ class Judgement:
 
 
 def judge_rows(
-    batch: LabelBatch, fits: RowFits, pipeline: Pipeline, screening: Screening | None = None
+    batch: LabelBatch, fits: RowFits, pipeline: Pipeline, screening: FilterResult | None = None
 ) -> list[Judgement]:
     """Judge each row. Of several faults the first counts: of the label, of the fit, of the pose."""
     excess, worst = limit_excess(np.nan_to_num(fits.poses), dof_limits(pipeline.fit.limits))
@@ -51,7 +51,7 @@ def judge_rows(
         else:
             judgement = _judge_fit(fits, i, pipeline.gates)
         if judgement.status == OK and screening:
-            fault = vertex_fault(float(fits.max_vertex_mm[i]), screening.filters)
+            fault = vertex_error_reason(float(fits.max_vertex_mm[i]), screening.filters)
             judgement = Judgement(FILTERED, fault) if fault else judgement
         if judgement.status == OK and limit is not None and excess[i] > limit:
             judgement = Judgement(LIMIT_VIOLATION, f"{worst[i]} {excess[i]:.1f} deg beyond its limit")

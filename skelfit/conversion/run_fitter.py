@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.model_set import ModelSet, load_models, open_models
 from skelfit.bodies.smpl import root_joint_tables
-from skelfit.config.settings import Pipeline, RootPrior
+from skelfit.config.fit_settings import RootPrior
+from skelfit.config.pipeline import Pipeline
 from skelfit.conversion.row_fits import LabelFitter
 from skelfit.conversion.run_plan import Run
 from skelfit.errors import ConfigError, ModelError

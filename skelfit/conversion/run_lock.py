@@ -16,7 +16,7 @@ from pathlib import Path
 from skelfit.errors import OutputError
 from skelfit.shards.shard_files import ShardError, remove_temporaries
 from skelfit.shards.shard_reader import read_json
-from skelfit.storage.atomic_write import remove
+from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_json
 
 LOCK_NAME = ".run.lock"  # held while a run writes; never removed, for that would let two runs hold it
@@ -53,7 +53,7 @@ def writing(folder: Path, subset: str) -> Iterator[None]:
 def _clear(folder: Path, subset: str) -> None:
     remove_temporaries(folder, subset)
     for path in folder.glob(f".{RECORD_NAME}.*.tmp"):
-        remove(path)
+        remove_file(path)
 
 
 def _lock(lock: int, folder: Path) -> None:

@@ -15,8 +15,9 @@ from types import MappingProxyType
 from typing import Any
 
 from skelfit.bodies.dofs import LIMITS_VERSION
-from skelfit.config.settings import Filters, Origin, PathRule, Pipeline, ReadOptions, mapping_hash
-from skelfit.config.yaml_dataclasses import difference
+from skelfit.config.identity import difference, mapping_hash
+from skelfit.config.manifest import Filters, Origin, PathRule, ReadOptions
+from skelfit.config.pipeline import Pipeline
 from skelfit.errors import OutputError
 from skelfit.shards.label_vector import LAYOUT_VERSION
 from skelfit.shards.shard_files import (

@@ -11,7 +11,7 @@ from typing import Any
 
 from skelfit import __version__
 from skelfit.conversion.run_plan import Run, ShardTask
-from skelfit.labels.filters import active
+from skelfit.labels.filters import active_filters
 from skelfit.shards.label_vector import schema
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.shard_files import (
@@ -53,7 +53,8 @@ def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, 
 def _filter_counts(run: Run, summary: Summary) -> dict[str, dict[str, float]]:
     """For each active rule, the rows that it left out or changed."""
     counts = {
-        rule: {"value": value, "rows": summary.filters[rule]} for rule, value in active(run.filters).items()
+        rule: {"value": value, "rows": summary.filters[rule]}
+        for rule, value in active_filters(run.filters).items()
     }
     if "low_confidence" in counts:
         counts["low_confidence"]["keypoints"] = summary.unseen_keypoints

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from skelfit.bodies.angle_continuity import continuous
+from skelfit.bodies.angle_continuity import make_continuous
 from skelfit.conversion.row_fits import RowFits, fitted_rates
 from skelfit.conversion.row_judgement import Judgement, judge_rows
 from skelfit.conversion.run_plan import LabelFile, ShardTask
 from skelfit.conversion.stopwatch import Stopwatch
-from skelfit.images.image_bytes import Picture
-from skelfit.images.image_source import open_images, read_pictures
-from skelfit.images.square_crop import Box
-from skelfit.labels.filters import Screening
+from skelfit.images.image_bytes import ShardImage
+from skelfit.images.image_source import open_images, read_images
+from skelfit.images.square_crop import CropBox
+from skelfit.labels.filters import FilterResult
 from skelfit.labels.image_names import image_path
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.shards.label_vector import LAYOUT_VERSION, FloatArray, pack
@@ -33,7 +33,7 @@ class FittedBatch:
 
     task: ShardTask
     labels: LabelBatch
-    screening: Screening
+    screening: FilterResult
     fits: RowFits
 
 
@@ -55,7 +55,7 @@ def shard_entries(batch: FittedBatch, stopwatch: Stopwatch) -> Iterator[tuple[Sh
             row = _row(batch, i, judgement, picture, rates[i])
             sample = None
             if published[i]:
-                picture = picture or Picture(None)
+                picture = picture or ShardImage(None)
                 meta = _meta(batch, row, i) | {"keypoints3d": origins[i]} | _image_meta(picture)
                 sample = ShardSample(
                     row.key, vectors[i], {**meta, "layout": LAYOUT_VERSION}, picture.data, picture.ending
@@ -65,22 +65,22 @@ def shard_entries(batch: FittedBatch, stopwatch: Stopwatch) -> Iterator[tuple[Sh
 
 def _pictures(
     task: ShardTask, labels: LabelBatch, published: Sequence[bool]
-) -> Generator[Picture, None, None]:
+) -> Generator[ShardImage, None, None]:
     """The pictures of a shard's published people, in order. To be closed."""
     run = task.run
     people = zip(images_of_people(labels, run.labels[task.file_index]), published, strict=True)
     wanted = [person for person, good in people if good]
     if run.images is not None:
         with closing(open_images(run.images)) as source:
-            yield from read_pictures(source, wanted, run.pipeline.images)
+            yield from read_images(source, wanted, run.pipeline.images)
 
 
-def images_of_people(labels: LabelBatch, file: LabelFile) -> list[tuple[str, Box]]:
+def images_of_people(labels: LabelBatch, file: LabelFile) -> list[tuple[str, CropBox]]:
     """The path of each person's image, '' where there is none, and the box in it."""
     sides = 200.0 * labels.scale.max(axis=1)
     boxes = np.column_stack([labels.center, sides]).astype(float).tolist()
     return [
-        (image_path(name, file.path_rule, file.path_prefix), Box(*box))
+        (image_path(name, file.path_rule, file.path_prefix), CropBox(*box))
         for name, box in zip(labels.imgname, boxes, strict=True)
     ]
 
@@ -91,7 +91,7 @@ def without_jumps(labels: LabelBatch, poses: FloatArray, published: Sequence[boo
     for sequence in labels.sequences:
         frames = (labels.row >= sequence.start) & (labels.row < sequence.start + sequence.frames)
         frames &= np.array(published, bool)
-        poses[frames] = continuous(poses[frames])
+        poses[frames] = make_continuous(poses[frames])
     return poses
 
 
@@ -126,7 +126,7 @@ def _label_vectors(labels: LabelBatch, fits: RowFits, keypoints: FloatArray) -> 
 
 
 def _row(
-    batch: FittedBatch, i: int, judgement: Judgement, picture: Picture | None, fitted_rate: float | None
+    batch: FittedBatch, i: int, judgement: Judgement, picture: ShardImage | None, fitted_rate: float | None
 ) -> ShardRow:
     """The sidecar row of row i of a shard; its picture is None where none was wanted."""
     task, labels, fits = batch.task, batch.labels, batch.fits
@@ -202,6 +202,6 @@ def _meta(batch: FittedBatch, row: ShardRow, i: int) -> dict[str, Any]:
     }
 
 
-def _image_meta(picture: Picture) -> dict[str, Any]:
+def _image_meta(picture: ShardImage) -> dict[str, Any]:
     """What a sample's metadata says of its image."""
     return {"image": picture.data is not None, "image_size": picture.size, "affine": picture.affine}

@@ -26,10 +26,10 @@ from skelfit.conversion.shard_samples import FittedBatch, shard_entries
 from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.conversion.subject_shapes import subject_shapes
 from skelfit.errors import ConfigError, OutputError
-from skelfit.labels.filters import Screening, screen
+from skelfit.labels.filters import FilterResult, apply_filters
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import read_rows
-from skelfit.labels.world_up import turned
+from skelfit.labels.world_up import rotate_to_up
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_writer import write_shard
 
@@ -113,12 +113,12 @@ def announced(files: ShardFiles) -> Iterator[bool]:
             files.started.unlink()
 
 
-def _read(task: ShardTask) -> tuple[LabelBatch, Screening]:
+def _read(task: ShardTask) -> tuple[LabelBatch, FilterResult]:
     """The rows of a task in the world that the run asks for, and what the filters say of them."""
     file = task.run.labels[task.file_index]
-    labels, screening = screen(read_rows(file.store, task.start, task.stop), task.run.filters)
+    labels, screening = apply_filters(read_rows(file.store, task.start, task.stop), task.run.filters)
     if file.read.up is not None:
-        labels = turned(labels, file.read.up, partial(root_joints, task.run))
+        labels = rotate_to_up(labels, file.read.up, partial(root_joints, task.run))
     return labels, screening
 
 

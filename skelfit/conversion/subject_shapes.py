@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.config.settings import Filters
+from skelfit.config.manifest import Filters
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.fitting.sequences.frame_index import ShapeLabels, evenly
-from skelfit.labels.filters import screen
-from skelfit.labels.label_batch import FloatArray, LabelBatch, Sequence
-from skelfit.labels.label_store import read_column, read_some, store_sequences
+from skelfit.labels.filters import apply_filters
+from skelfit.labels.label_batch import FloatArray, LabelBatch, MotionSequence
+from skelfit.labels.label_store import read_field, read_selected_rows, store_sequences
 
 Rows = NDArray[np.int64]
 
@@ -52,11 +52,11 @@ def _neutral(batch: LabelBatch, number: int) -> Rows:
     return np.array([i for i in rows if not batch.bad[i] and batch.gender[i] == "neutral"], np.int64)
 
 
-def _of_shape(motions: list[Sequence], betas: FloatArray, file: LabelFile) -> list[Rows]:
+def _of_shape(motions: list[MotionSequence], betas: FloatArray, file: LabelFile) -> list[Rows]:
     """The rows of those sequences of a label file that begin with these betas (10,)."""
     if len(motions) < 2:
         return []
-    first = read_column(file.store, "betas", np.array([m.start for m in motions]))
+    first = read_field(file.store, "betas", np.array([m.start for m in motions]))
     return [
         np.arange(m.start, min(m.start + m.frames, file.rows))
         for m, its in zip(motions, first, strict=True)
@@ -68,7 +68,9 @@ def _shape_labels(
     sequences: list[Rows], betas: FloatArray, file: LabelFile, filters: Filters, count: int
 ) -> ShapeLabels | None:
     """The labels of frames evenly spread over some sequences; None where no good one has these betas."""
-    few, screening = screen(read_some(file.store, evenly(np.concatenate(sequences), count)), filters)
+    few, screening = apply_filters(
+        read_selected_rows(file.store, evenly(np.concatenate(sequences), count)), filters
+    )
     good = [
         i
         for i, reason in enumerate(screening.reasons)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from skelfit.bodies.angle_continuity import continuous
+from skelfit.bodies.angle_continuity import make_continuous
 from skelfit.bodies.dofs import DOF_NAMES, ROOT_DOFS, SKEL_JOINT_NAMES
 from skelfit.exports.exported_bodies import (
     GROUND_AXES,
@@ -137,7 +137,7 @@ def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies) -> 
         times=np.array(frames) / rate,
         frames=frames,
         rate=rate,
-        angles=continuous(angles) if in_time else angles,
+        angles=make_continuous(angles) if in_time else angles,
         pelvis=points.joints[:, 0] @ GROUND_AXES[coordinates].T,
         markers=_markers(points) @ GROUND_AXES[coordinates].T,
         coordinates=coordinates,

@@ -11,7 +11,7 @@ from skelfit.errors import OutputError
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_json
-from skelfit.storage.atomic_write import remove
+from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_json
 
 RECORD_NAME = "export.json"
@@ -41,7 +41,7 @@ def _remove_earlier(out: Path, record: str) -> None:
         return  # no record of ours: files of the same names are replaced, the others stay
     for name in (record, *names):
         if ".." not in Path(name).parts and not Path(name).is_absolute():
-            remove(out / name)
+            remove_file(out / name)
 
 
 def write_record(

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skelfit.bodies.axis_rotations import combined
-from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints, nearest_turn
+from skelfit.bodies.axis_rotations import blend_shapes
+from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints, wrap_near
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.bodies.lazy_roma import roma
 from skelfit.bodies.skel import SkelModel
@@ -55,7 +55,7 @@ from skelfit.fitting.terms.vertex_weights import vertex_weights
 
 if TYPE_CHECKING:
     from skelfit.bodies.model_set import ModelSet
-    from skelfit.config.settings import FitConfig, TemporalConfig
+    from skelfit.config.fit_settings import FitConfig, TemporalConfig
     from skelfit.fitting.sequences.frame_index import FrameIndex
 
 # The PVE after each stage but the last is measured on every 32nd vertex. It informs and decides nothing.
@@ -241,13 +241,13 @@ class PairFitter:
         )
         stage_errors = [m.errors(x) for m, x in zip(measured, distances, strict=True)]
         errors = stage_errors[-1]
-        q = nearest_turn(q, self.middle)
+        q = wrap_near(q, self.middle)
         value, decrease = status[:, VALUE], status[:, DECREASE]
 
         rot = roma.rotvec_to_rotmat(pose[:, 0])
         # (B, 3, 3) of the pelvis, in its own frame; moved (B, 3) m is in the canonical frame.
         turned = angles_to_rotation(self.root_ball, q[:, None, list(ROOT_DOFS)])[:, 0]
-        skel_root = self.skel.j_template[0] + combined(self.skel.j_shapedirs[:1], fitted)[:, 0]
+        skel_root = self.skel.j_template[0] + blend_shapes(self.skel.j_shapedirs[:1], fitted)[:, 0]
         frozen = root_translation(transl, rot, self.smpl.root_joint(betas), skel_root)
 
         def to_label_frame(points: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skelfit.bodies.axis_rotations import combined
-from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints, nearest_turn
+from skelfit.bodies.axis_rotations import blend_shapes
+from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints, wrap_near
 from skelfit.bodies.dofs import NUM_DOFS, ROOT_DOFS, dof_limits, limits_middle
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.backends.backend import Backend, make_backend
@@ -41,7 +41,7 @@ from skelfit.fitting.start.restarts import retry_failed, unchanged
 from skelfit.fitting.start.warm_start import root_angles
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import FitConfig
+    from skelfit.config.fit_settings import FitConfig
 
 _SIZES = (NUM_DOFS, 3, 10, 6)  # parts of an answer: angles, translation, betas, status
 
@@ -183,7 +183,7 @@ class MeshFitter:
     ) -> MeshFit:
         """The result, moved back from the frame of the start's pelvis."""
         q, shift, betas, status = x.split(_SIZES, 1)
-        q = nearest_turn(q, self.middle)
+        q = wrap_near(q, self.middle)
         measured = measure(self.backend, self.fine.skin, self.fine.body, batch)
         errors = measured.errors(self.backend.read(measured.array))
         frame = self.model.frames(betas[:1]).frame[0, 0]  # the pelvis', the same for all shapes
@@ -193,7 +193,7 @@ class MeshFitter:
         def to_mesh_frame(points: Tensor) -> Tensor:
             return (points - start.rest[:, None]) @ start.turn.mT + start.position[:, None]
 
-        pelvis = self.model.j_template[0] + combined(self.model.j_shapedirs[:1], betas)[:, 0]
+        pelvis = self.model.j_template[0] + blend_shapes(self.model.j_shapedirs[:1], betas)[:, 0]
         trans = to_mesh_frame((pelvis + shift)[:, None])[:, 0] - pelvis
 
         finite = finite & q.isfinite().all(1) & trans.isfinite().all(1) & errors.largest.isfinite()

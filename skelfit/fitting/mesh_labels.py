@@ -16,7 +16,7 @@ from skelfit.fitting.terms.spine_coupling import spine_couplings
 
 if TYPE_CHECKING:
     from skelfit.bodies.model_set import ModelSet
-    from skelfit.config.settings import FitConfig
+    from skelfit.config.fit_settings import FitConfig
 
 
 class MeshLabelFitter:

@@ -18,7 +18,7 @@ from skelfit.fitting.backends.skin_tables import SkinPlan
 from skelfit.fitting.backends.variable_tables import JointTree, make_tree, make_variables
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import FitConfig, PassConfig
+    from skelfit.config.fit_settings import FitConfig, PassConfig
 
 Rows = NDArray[np.int64]
 

@@ -43,7 +43,7 @@ from skelfit.fitting.start.restarts import retry_failed, skel_restarts
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import FitConfig, StageConfig
+    from skelfit.config.fit_settings import FitConfig, StageConfig
 
 ROOT = 0  # of SKEL's joints
 _ANSWER = NUM_DOFS + 3  # numbers of an answer: angles and translation, then the status

@@ -1,1 +1,1 @@
-"""Images for the shards, from a folder or from tars: their own bytes, or crops of the people, read ahead."""
+"""Images for the shards, from a folder or from tars: their bytes, or crops of the people, read ahead."""

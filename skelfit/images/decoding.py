@@ -1,11 +1,11 @@
-"""From the bytes of an image file to 8-bit RGB: the one way in which skelfit decodes images.
+"""From the bytes of an image file to 8-bit RGB. All of skelfit decodes images here.
 
-Pillow's own `convert("RGB")` clips pixels of more than 8 bits instead of scaling them, so that a 16-bit PNG becomes a
-white picture. Here they are scaled: 16 bits (and 12, in TIFF) by the full range of their bits. 32-bit integers and
-floats do not say their range, so it is told from the values, and a picture whose range cannot be told is refused.
+Pillow's `convert("RGB")` clips pixels of more than 8 bits, so that a 16-bit PNG becomes white. Here they are scaled:
+16 bits (and 12, in TIFF) by their full range. The range of 32-bit integers and floats is inferred from the values, or
+the image is refused.
 
-Transparency is left out: the colours that are stored count, as in Pillow and OpenCV. Of several frames or pages the
-first counts. An EXIF orientation turns nothing.
+Transparency is dropped: the stored colours count, as in Pillow and OpenCV. Of several frames the first is used. An EXIF
+orientation is not applied.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 MAX_PIXELS = 100_000_000  # 300 MB when decoded
-# Ranges that 32-bit pixels come in: floats from 0 to 1, and numbers of 8 or of 16 bits.
+# Possible ranges of 32-bit pixels: floats from 0 to 1, and numbers of 8 or 16 bits.
 _UNIT, _BYTE, _WORD = 1.0, 255.0, 65535.0
-_OVERSHOOT = 2  # times a range; up to there, floats beyond it may still be of it, so the range is not known
+_OVERSHOOT = 2  # floats of up to this times a range may still belong to it, so the range is not known
 _TIFF_BITS, _TIFF_MEANING, _WHITE_IS_ZERO = 258, 262, 0
 
 
 class TooLargeError(ValueError):
-    """An image of more pixels than are decoded; says how many, and the limit."""
+    """An image with too many pixels; says how many, and the limit."""
 
 
 class UnknownPixelsError(ValueError):
-    """An image whose pixels do not say which colours they are; says what they are."""
+    """An image whose pixels do not determine colours; says what they are."""
 
 
 def _reads(codec: str) -> bool:
-    """Whether this Pillow has a codec; one that it has never heard of gives a warning in place of an answer."""
+    """Whether this Pillow has a codec. Asking Pillow about an unknown codec would warn."""
     return codec in (features.modules | features.codecs) and bool(features.check(codec))
 
 
-# The formats that are read, as Pillow calls them, and the endings of their files.
+# The formats that are read, by Pillow's names, and the endings of their files.
 _FORMATS = {
     "BMP": ("bmp",),
     "GIF": ("gif",),
@@ -59,11 +59,11 @@ ENDINGS = frozenset(ending for endings in _FORMATS.values() for ending in ending
 
 @contextmanager
 def open_image(data: bytes) -> Iterator[Image.Image]:
-    """An image file's picture, not decoded yet; what is odd but can be read gives no warning.
+    """The image of a file's bytes, not decoded yet; warnings are suppressed.
 
-    Raises TooLargeError, and whatever Pillow raises on bytes that it cannot read.
+    Raises TooLargeError, and any error of Pillow for bytes that it cannot read.
     """
-    Image.init()  # once; until then Pillow knows some of the formats only
+    Image.init()  # until then Pillow knows only some of the formats
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -82,14 +82,14 @@ def _too_large(size: str) -> str:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image in 8-bit RGB, decoded; the same one where it is that already.
+    """An image decoded to 8-bit RGB; the same object where it is RGB already.
 
-    Raises UnknownPixelsError, and whatever Pillow raises on an image that it cannot decode.
+    Raises UnknownPixelsError, and any error of Pillow for an image that it cannot decode.
     """
     image.load()
     if image.mode == "RGB":
         return image
-    if image.mode[0] in "IF":  # I;16 and its kin, I, F
+    if image.mode[0] in "IF":  # I;16 and variants, I, F
         rgb = Image.fromarray(_gray(image)).convert("RGB")
         rgb.info = dict(image.info)
         return rgb
@@ -100,7 +100,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def is_usual(image: Image.Image) -> bool:
-    """Whether an image's pixels certainly can be made RGB, be they decoded or not."""
+    """Whether the mode of an image guarantees that it can be converted to RGB, without decoding it."""
     return image.mode in {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"} or (
         image.mode.startswith("I;16")
     )
@@ -121,7 +121,7 @@ def _gray(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _range_of(values: NDArray[np.generic], *, of_png: bool) -> float:
-    """What is white among 32-bit pixels. Raises UnknownPixelsError."""
+    """The value of white for 32-bit pixels. Raises UnknownPixelsError."""
     kind = "floats" if values.dtype.kind == "f" else "32-bit integers"
     if not np.isfinite(values).all():
         raise UnknownPixelsError("pixels that are not finite numbers")

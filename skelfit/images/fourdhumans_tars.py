@@ -1,4 +1,4 @@
-"""The SMPL labels inside 4D-Humans' tars, as one npz in its own layout: the form that `skelfit convert` reads.
+"""The SMPL labels inside 4D-Humans' tars, as one npz in 4D-Humans' layout, which `skelfit convert` reads.
 
 Beside each image, KEY.jpg, such a tar has KEY.data.pyd: a pickled list with a dictionary for each person. The pickles
 are read without being run (`skelfit.storage.unpickle`); one that names anything but arrays is an error.
@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.errors import LabelError, ModelError
-from skelfit.images.tar_index import members
-from skelfit.labels.files.file_signatures import what_file
-from skelfit.labels.files.foreign_files import what_global
-from skelfit.storage.atomic_write import regular_file
+from skelfit.images.tar_index import tar_members
+from skelfit.labels.files.file_signatures import describe_file
+from skelfit.labels.files.foreign_files import describe_global
+from skelfit.storage.path_checks import require_regular_file
 from skelfit.storage.unpickle import GlobalError, as_array, as_key, kind_of, read_pickle
 
 ENDING = ".data.pyd"
 OPENPOSE = 25  # keypoints; the extra ones follow
-# What each person has, and how much of it.
-_PERSON: dict[str, tuple[int, ...]] = {
+# The fields of each person, and their shapes.
+_FIELDS: dict[str, tuple[int, ...]] = {
     "center": (2,),  # px
     "scale": (2,),  # px / 200
     "body_pose": (72,),  # rad, axis-angle
@@ -38,21 +38,21 @@ Array = NDArray[Any]
 
 
 def read_tar_labels(tars: Sequence[Path], progress: Callable[[Path], None] | None = None) -> dict[str, Array]:
-    """All people of some tars, in order, as columns of 4D-Humans' npz layout (boxes in px); see docs/labels.md.
+    """All people of the tars, in order, as arrays of 4D-Humans' npz layout (boxes in px); see docs/labels.md.
 
-    Raises LabelError for a tar that is damaged or cut short, and for a person who is not as expected; names the member.
+    progress: called with each tar done. Raises LabelError, which names the member, for a damaged tar or person.
     """
     parts = []
     for tar in tars:
         parts.append(_stacked(*_people(tar)))
         if progress is not None:
             progress(tar)
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if len(columns["imgname"]) == 0:
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if len(arrays["imgname"]) == 0:
         raise LabelError(tars[0], None, f"members KEY{ENDING} in it or in {len(tars) - 1} more tars", "none")
-    points2d, points3d = columns.pop("keypoints_2d"), columns.pop("keypoints_3d")
-    return columns | {
-        "scale": columns["scale"] * np.float32(200),
+    points2d, points3d = arrays.pop("keypoints_2d"), arrays.pop("keypoints_3d")
+    return arrays | {
+        "scale": arrays["scale"] * np.float32(200),
         "body_keypoints_2d": points2d[:, :OPENPOSE],
         "extra_keypoints_2d": points2d[:, OPENPOSE:],
         "body_keypoints_3d": points3d[:, :OPENPOSE],
@@ -61,25 +61,25 @@ def read_tar_labels(tars: Sequence[Path], progress: Callable[[Path], None] | Non
 
 
 def _people(tar: Path) -> tuple[list[str], list[dict[str, Array]]]:
-    """The keys of a tar's images, one for each person, and the people."""
+    """The image keys (one for each person) and the people of a tar."""
     names: list[str] = []
     people: list[dict[str, Array]] = []
-    regular_file(tar, "a tar that can be read", LabelError)
+    require_regular_file(tar, "a tar that can be read", LabelError)
     try:
         with open(tar, "rb") as stream, open(tar, "rb") as content:
-            for member in members(stream):
+            for member in tar_members(stream):
                 if member.isreg() and member.name.endswith(ENDING):
                     content.seek(member.offset_data)
-                    found = _read(tar, member.name, content.read(member.size))
-                    people += found
-                    names += [member.name.removesuffix(ENDING).removeprefix("./")] * len(found)
+                    image_people = _read(tar, member.name, content.read(member.size))
+                    people += image_people
+                    names += [member.name.removesuffix(ENDING).removeprefix("./")] * len(image_people)
     except LabelError:
         raise
     except OSError as error:
         raise LabelError(tar, None, "a tar that can be read", error.strerror or str(error)) from None
-    except Exception as error:  # tarfile may raise anything on bytes that anyone may have made
+    except Exception as error:  # tarfile may raise anything on damaged bytes
         raise LabelError(
-            tar, None, "a whole tar, not compressed", what_file(tar, but="tar") or str(error)
+            tar, None, "a whole tar, not compressed", describe_file(tar, but="tar") or str(error)
         ) from None
     return names, people
 
@@ -89,7 +89,7 @@ def _read(tar: Path, name: str, data: bytes) -> list[dict[str, Array]]:
     try:
         content = read_pickle(io.BytesIO(data), tar, name)
     except GlobalError as error:
-        raise LabelError(tar, name, error.expected, what_global(error.name, Path(name))) from None
+        raise LabelError(tar, name, error.expected, describe_global(error.name, Path(name))) from None
     except ModelError as error:
         raise LabelError(tar, name, error.expected, error.found) from None
     if not isinstance(content, list) or not all(isinstance(person, dict) for person in content):
@@ -97,28 +97,28 @@ def _read(tar: Path, name: str, data: bytes) -> list[dict[str, Array]]:
     return [_person(tar, f"{name}[{i}]", person) for i, person in enumerate(content)]
 
 
-def _person(tar: Path, where: str, person: dict[Any, Any]) -> dict[str, Array]:
-    values = {}
-    for key, shape in _PERSON.items():
+def _person(tar: Path, key_path: str, person: dict[Any, Any]) -> dict[str, Array]:
+    fields = {}
+    for key, shape in _FIELDS.items():
         if key not in person:
-            found = "no such key; there is " + ", ".join(sorted(map(as_key, person)))
-            raise LabelError(tar, f"{where}.{key}", f"numbers of shape {shape}", found)
+            actual = "no such key; there is " + ", ".join(sorted(map(as_key, person)))
+            raise LabelError(tar, f"{key_path}.{key}", f"numbers of shape {shape}", actual)
         try:
             value = as_array(person[key])
         except ValueError as error:
-            raise LabelError(tar, f"{where}.{key}", f"numbers of shape {shape}", str(error)) from None
+            raise LabelError(tar, f"{key_path}.{key}", f"numbers of shape {shape}", str(error)) from None
         if value.dtype.kind not in "fiub" or value.size != int(np.prod(shape)):
-            found = f"shape {value.shape}, dtype {value.dtype}"
-            raise LabelError(tar, f"{where}.{key}", f"numbers of shape {shape}", found)
+            actual = f"shape {value.shape}, dtype {value.dtype}"
+            raise LabelError(tar, f"{key_path}.{key}", f"numbers of shape {shape}", actual)
         with np.errstate(over="ignore"):  # beyond float32 becomes inf, and `convert` reports the row
-            values[key] = value.reshape(shape).astype(np.float32)
-    return values
+            fields[key] = value.reshape(shape).astype(np.float32)
+    return fields
 
 
 def _stacked(names: Iterable[str], people: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """Columns (N, ...) of N people."""
-    columns: dict[str, Array] = {"imgname": np.array(list(names), dtype=np.str_)}
-    for key, shape in _PERSON.items():
-        values = [person[key] for person in people]
-        columns[key] = np.stack(values) if values else np.zeros((0, *shape), np.float32)
-    return columns
+    """Arrays (N, ...) of N people."""
+    arrays: dict[str, Array] = {"imgname": np.array(list(names), dtype=np.str_)}
+    for key, shape in _FIELDS.items():
+        rows = [person[key] for person in people]
+        arrays[key] = np.stack(rows) if rows else np.zeros((0, *shape), np.float32)
+    return arrays

@@ -1,7 +1,7 @@
-"""What an image file is worth: its bytes and size, or the reason why a sample goes without them.
+"""The image of a sample: its bytes and size, or the reason why the sample has none.
 
-An image that a trainer's loader would stumble over does not enter a shard, and nothing that is wrong with an image
-stops a job. Whole files are told by their ends, which costs nothing; only one that looks wrong is decoded.
+An image that a trainer's loader cannot read does not enter a shard, and no fault of an image stops a job. The end of a
+file shows cheaply whether the file is whole; only a file that looks damaged is decoded.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ IDENTITY: Affine = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image as a shard holds it, and the ending of its name; or none, and why."""
+class ShardImage:
+    """An image as a shard holds it, with the ending of its name; or the reason why there is none."""
 
     data: bytes | None
     ending: str = ""
     reason: str = ""
     size: tuple[int, int] | None = None  # width and height of the source image, px
     affine: Affine | None = None  # (2,3), from pixels of the source image to pixels of `data`
-    detail: str = ""  # of the reason: what was found, and the limit
+    detail: str = ""  # of the reason: the value and the limit
 
     @property
     def why(self) -> str:
@@ -41,33 +41,33 @@ def ending_of(name: str) -> str:
     return os.path.splitext(name)[1][1:].lower()
 
 
-def check(data: bytes, ending: str) -> Picture:
-    """The picture of an image file of these bytes, or what is wrong with it. Never raises."""
+def check_image(data: bytes, ending: str) -> ShardImage:
+    """The image of these bytes, or what is wrong with them. Never raises."""
     try:
         with open_image(data) as image:
             if not is_usual(image):
                 to_rgb(image)
             elif not _ends_well(data, image.format):
                 image.load()
-            return Picture(data, ending, size=image.size, affine=IDENTITY)
-    except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
-        return no_picture(error)
+            return ShardImage(data, ending, size=image.size, affine=IDENTITY)
+    except Exception as error:  # a decoder may raise anything on damaged bytes
+        return faulty_image(error)
 
 
-def no_picture(error: Exception) -> Picture:
-    """What an image is worth of which decoding raised an error."""
+def faulty_image(error: Exception) -> ShardImage:
+    """The result for an image whose decoding raised an error."""
     if isinstance(error, TooLargeError):
-        return Picture(None, reason=TOO_LARGE, detail=str(error))
+        return ShardImage(None, reason=TOO_LARGE, detail=str(error))
     if isinstance(error, UnknownPixelsError):
-        return Picture(None, reason=UNKNOWN_PIXELS, detail=str(error))
-    return Picture(None, reason=DAMAGED)
+        return ShardImage(None, reason=UNKNOWN_PIXELS, detail=str(error))
+    return ShardImage(None, reason=DAMAGED)
 
 
 def _ends_well(data: bytes, form: str | None) -> bool:
-    """Whether the end of the file is there. Says no when in doubt."""
+    """Whether the end of the file is there; False when in doubt."""
     if form == "PNG":
         return data[-12:] == b"\0\0\0\0IEND\xaeB`\x82"
-    if form in ("JPEG", "MPO"):  # MPO: a JPEG with more pictures behind it
-        # Neither marker occurs in the coded picture itself, which is between the two.
+    if form in ("JPEG", "MPO"):  # MPO: a JPEG followed by more images
+        # The coded image is between the two markers and contains neither.
         return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0
     return False

@@ -1,4 +1,4 @@
-"""Where images are: a folder, or tars that stand for one. Reads those that a shard wants, in order and ahead of it."""
+"""Sources of images: a folder, or tars that stand for one. A shard's images are read in order and ahead of use."""
 
 from __future__ import annotations
 
@@ -14,34 +14,42 @@ from typing import Protocol
 
 from braceexpand import braceexpand
 
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images.decoding import ENDINGS
-from skelfit.images.image_bytes import MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture, check, ending_of
-from skelfit.images.square_crop import Box, cut_crops
-from skelfit.images.tar_index import ImageError, Member, TarImages
-from skelfit.storage.atomic_write import other_than_file
+from skelfit.images.image_bytes import (
+    MAX_BYTES,
+    MISSING,
+    TOO_LARGE,
+    UNREADABLE,
+    ShardImage,
+    check_image,
+    ending_of,
+)
+from skelfit.images.square_crop import CropBox, cut_crops
+from skelfit.images.tar_index import ImageError, TarImages, TarMember
+from skelfit.storage.path_checks import describe_non_file
 
-# Read at the same time: a network drive answers late, but many at once. Bounds the memory, too.
+# Images read at the same time: a network drive answers late, but many at once. This also bounds the memory.
 AHEAD, THREADS = 16, 4
 
 
 @dataclass(frozen=True)
-class ImagePlace:
-    """What a manifest or a command line says of the images: a folder, or tars in their order."""
+class ImageLocation:
+    """The images that a manifest or a command line names: a folder, or tars in their order."""
 
     folder: Path | None
     tars: tuple[Path, ...] = ()
-    missing: tuple[Path, ...] = ()  # tars that a pattern names one by one and that are not there
+    missing: tuple[Path, ...] = ()  # tars that a pattern names one by one but that do not exist
 
 
-def find_images(text: str, root: Path | None = None) -> ImagePlace | None:
+def locate_images(text: str, root: Path | None = None) -> ImageLocation | None:
     """The folder or tars of a text such as `coco/train2014`, `h36m/*.tar` or `h36m/{000000..000312}.tar`.
 
-    Relative paths are below `root`. None when nothing is there; ImageError for a pattern that is none.
+    Relative paths are below `root`. None when nothing is there. Raises ImageError for a malformed pattern.
     """
     base = Path() if root is None else root
     if (base / text).is_dir():
-        return ImagePlace((base / text).absolute())
+        return ImageLocation((base / text).absolute())
     try:
         pieces = list(braceexpand(text))
     except ValueError:
@@ -51,27 +59,27 @@ def find_images(text: str, root: Path | None = None) -> ImagePlace | None:
     for piece in pieces:
         path = (base / piece).absolute()
         if path.exists():
-            found = [path]
+            matches = [path]
         elif glob.has_magic(piece):
-            found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+            matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
         else:
-            found = []
+            matches = []
             missing.append(path)
-        tars.update(dict.fromkeys(found))
-    return ImagePlace(None, tuple(tars), tuple(missing)) if tars else None
+        tars.update(dict.fromkeys(matches))
+    return ImageLocation(None, tuple(tars), tuple(missing)) if tars else None
 
 
 class ImageSource(Protocol):
-    """Images by name, from wherever they are."""
+    """Images by name."""
 
-    def find(self, name: str) -> Path | Member | None:
-        """Where an image is, as far as that is known without looking at it."""
+    def find(self, name: str) -> Path | TarMember | None:
+        """Where an image is, as far as that is known without opening it."""
 
     def similar(self, name: str) -> str | None:
-        """An image of the same base name elsewhere, as far as that can be told quickly."""
+        """An image of the same base name in another folder, where it is quick to search."""
 
     def close(self) -> None:
-        """Be done with it."""
+        """Release open files."""
 
 
 class FolderImages:
@@ -91,28 +99,28 @@ class FolderImages:
         """Nothing is open."""
 
 
-def open_images(place: str | Path) -> ImageSource:
+def open_images(location: str | Path) -> ImageSource:
     """The images of a folder, or of the index of tars. Raises ImageError when an index cannot be used."""
-    place = Path(place)
-    return TarImages(place) if place.is_file() else FolderImages(place)
+    location = Path(location)
+    return TarImages(location) if location.is_file() else FolderImages(location)
 
 
-def read_pictures(
-    source: ImageSource, wanted: Iterable[tuple[str, Box]], config: ImageConfig
-) -> Generator[Picture, None, None]:
-    """The pictures of some people, in order, a few images read ahead.
+def read_images(
+    source: ImageSource, requests: Iterable[tuple[str, CropBox]], config: ImageConfig
+) -> Generator[ShardImage, None, None]:
+    """The images of people, in order, a few read ahead.
 
-    wanted: of each person the name of the image ('' where there is none) and the box. An image that several people in
-    a row share is read once. Raises ImageError when a tar is not the one that was indexed.
+    requests: of each person the name of the image ('' where there is none) and the box. An image that consecutive
+    people share is read once. Raises ImageError when a tar is not the one that was indexed.
     """
-    ahead: deque[Future[list[Picture]]] = deque()
+    ahead: deque[Future[list[ShardImage]]] = deque()
     with ThreadPoolExecutor(THREADS, "images") as pool:
         try:
-            for name, people in groupby(wanted, key=lambda person: person[0]):
-                place = source.find(name) if name else None
-                # Why an image is not there follows from its name alike, whether a folder or tars hold images.
-                lost = _other_name(name) if name else None
-                ahead.append(pool.submit(_pictures, place, lost, [box for _, box in people], config))
+            for name, people in groupby(requests, key=lambda person: person[0]):
+                location = source.find(name) if name else None
+                # A bad name gives the same reason for a folder and for tars.
+                fault = _name_fault(name) if name else None
+                ahead.append(pool.submit(_pictures, location, fault, [box for _, box in people], config))
                 if len(ahead) > AHEAD:
                     yield from ahead.popleft().result()
             while ahead:
@@ -123,75 +131,75 @@ def read_pictures(
 
 
 def _pictures(
-    place: Path | Member | None, lost: Picture | None, boxes: list[Box], config: ImageConfig
-) -> list[Picture]:
+    location: Path | TarMember | None, fault: ShardImage | None, boxes: list[CropBox], config: ImageConfig
+) -> list[ShardImage]:
     """The pictures of the people of one image; lost: what is known of it by its name."""
-    picture = lost or read_picture(place)
+    picture = fault or read_image(location)
     if picture.data is None or config.mode != "crop":
         return [picture] * len(boxes)
     return cut_crops(picture, boxes, config)
 
 
-def read_picture(place: Path | Member | None) -> Picture:
+def read_image(location: Path | TarMember | None) -> ShardImage:
     """Read and check an image; None is one that there is not. Raises ImageError when a tar is not as indexed."""
-    if place is None:
-        return Picture(None, reason=MISSING)
-    if other := _other_name(place.name):
-        return other
+    if location is None:
+        return ShardImage(None, reason=MISSING)
+    if fault := _name_fault(location.name):
+        return fault
     try:
-        data = _member_bytes(place) if isinstance(place, Member) else _file_bytes(place)
-    except _Lost as lost:
-        return lost.picture
-    return check(data, ending_of(place.name))
+        data = _member_bytes(location) if isinstance(location, TarMember) else _file_bytes(location)
+    except _UnreadableImageError as error:
+        return error.result
+    return check_image(data, ending_of(location.name))
 
 
-def _other_name(name: str) -> Picture | None:
-    """None for a name that ends as images do: one of another kind could pass for a label."""
+def _name_fault(name: str) -> ShardImage | None:
+    """The fault of a name without the ending of an image, which could pass for a label; None for a good name."""
     ending = ending_of(name)
     if ending in ENDINGS:
         return None
     detail = f"its name ends with .{ending}, which is not read" if ending else "its name has no ending"
-    return Picture(None, reason=MISSING, detail=detail)
+    return ShardImage(None, reason=MISSING, detail=detail)
 
 
-class _Lost(Exception):
-    """An image that cannot be read, and why."""
+class _UnreadableImageError(Exception):
+    """An image that cannot be read; holds the result with the reason."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        self.picture = Picture(None, reason=reason, detail=detail)
+        self.result = ShardImage(None, reason=reason, detail=detail)
 
 
 def _file_bytes(path: Path) -> bytes:
-    if other := other_than_file(path):  # to open a named pipe would block
-        raise _Lost(UNREADABLE, f"{other}, not a regular file")
+    if other := describe_non_file(path):  # to open a named pipe would block
+        raise _UnreadableImageError(UNREADABLE, f"{other}, not a regular file")
     try:
         with open(path, "rb") as file:
             _check_size(os.fstat(file.fileno()).st_size)
             return file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
-        raise _Lost(MISSING) from None
+        raise _UnreadableImageError(MISSING) from None
     except OSError as error:
-        raise _Lost(UNREADABLE, error.strerror or "") from None
+        raise _UnreadableImageError(UNREADABLE, error.strerror or "") from None
 
 
 def _check_size(size: int) -> None:
     if size > MAX_BYTES:
-        raise _Lost(TOO_LARGE, f"{size:,} bytes, at most {MAX_BYTES:,} are read")
+        raise _UnreadableImageError(TOO_LARGE, f"{size:,} bytes, at most {MAX_BYTES:,} are read")
 
 
-def _member_bytes(member: Member) -> bytes:
+def _member_bytes(member: TarMember) -> bytes:
     _check_size(member.bytes)
-    if other := other_than_file(member.tar):
+    if other := describe_non_file(member.tar):
         raise ImageError(member.tar, None, "the tar that was indexed", other)
-    expected = "the tar that was indexed (give the same command again: it is indexed anew)"
+    expected = "the tar that was indexed (give the same command again: it is indexed again)"
     try:
         with open(member.tar, "rb") as file:
-            found = os.fstat(file.fileno())
-            if (found.st_size, found.st_mtime_ns) != (member.tar_bytes, member.tar_mtime_ns):
+            status = os.fstat(file.fileno())
+            if (status.st_size, status.st_mtime_ns) != (member.tar_bytes, member.tar_mtime_ns):
                 raise ImageError(member.tar, None, expected, "one of another size or time")
             file.seek(member.start)
             return file.read(member.bytes)  # less where the tar is cut short: a damaged image
     except FileNotFoundError:
         raise ImageError(member.tar, None, expected, "no such file") from None
     except OSError as error:
-        raise _Lost(UNREADABLE, error.strerror or "") from None
+        raise _UnreadableImageError(UNREADABLE, error.strerror or "") from None

@@ -1,8 +1,8 @@
 """Images in tars that are never unpacked: an index says where each begins and how long it is.
 
-Tars stand for what unpacking them, in their order, into one folder would give: of two members of one name the later
-counts. Only names of images enter the index, so what else a tar holds (4D-Humans' pickled `data.pyd`) is not even
-read. The index is a SQLite file: it is written under a temporary name and moved into place, and then only read.
+The tars stand for the folder that unpacking them in order would give: of two members of one name the later counts. Only
+the names of images enter the index, so other members (4D-Humans' pickled `data.pyd`) are not read. The index is a
+SQLite file: it is written under a temporary name, moved into place, and then only read.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from zlib import crc32
 from skelfit.errors import InputError
 from skelfit.images.decoding import ENDINGS
 from skelfit.images.image_bytes import ending_of
-from skelfit.storage.atomic_write import other_than_file, replacing, skipped_line
+from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.path_checks import describe_non_file, describe_skipped
 
 INDEX_NAME = "images.sqlite"
-# Of the index, and of the endings that it was made for: another Pillow may read more of them.
+# Version of the index, and of the endings that it was made for: another Pillow may read more formats.
 _FORMAT = 2 << 16 | crc32(" ".join(sorted(ENDINGS)).encode()) & 0xFFFF
 _TABLES = """
     CREATE TABLE tars (tar INTEGER PRIMARY KEY, path TEXT, bytes INTEGER, mtime_ns INTEGER, fault TEXT);
@@ -37,12 +38,12 @@ _BLOCK = 512
 
 
 class ImageError(InputError):
-    """A tar of images, or the index of some, that cannot be used."""
+    """A tar of images, or an index of tars, that cannot be used."""
 
 
 @dataclass(frozen=True)
-class Member:
-    """Where an image stands in a tar, and what the tar was like when that was so."""
+class TarMember:
+    """Where an image is in a tar, and the size and time of the tar when it was indexed."""
 
     name: str
     tar: str
@@ -54,23 +55,23 @@ class Member:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an index holds."""
+    """The content of an index, in numbers."""
 
     images: int
-    scanned: int  # tars that were read now; the others were known
+    scanned: int  # tars that were read now; the others were in the old index
     faults: tuple[str, ...]  # one line for each tar that is damaged, cut short or no tar
-    skipped: Counter[str]  # files in them that are not read as images, by ending
+    skipped: Counter[str]  # other files in the tars, by ending
 
 
 def build_index(tars: Sequence[Path], path: Path) -> IndexReport:
-    """Make or renew the index of some tars; those that have kept their size and time are not read again.
+    """Make or update the index of the tars; tars with the same size and time as before are not read again.
 
     Raises ImageError when no tar holds an image, OutputError when the index cannot be written.
     """
     states = [_state(tar) for tar in tars]
     known = _known(path)
     if list(known) != states:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             try:
                 scanned = _write(temporary, path, states, known)
             except sqlite3.Error as error:  # such as a full disk
@@ -82,18 +83,18 @@ def build_index(tars: Sequence[Path], path: Path) -> IndexReport:
         faults = [f"{tar}: {fault}" for tar, fault in index.execute("SELECT path, fault FROM tars") if fault]
         skipped = Counter(dict(index.execute("SELECT ending, sum(files) FROM skipped GROUP BY ending")))
     if not images:
-        found = "; ".join(faults[:3]) or skipped_line(skipped, "images") or "none"
-        raise ImageError(tars[0], None, "a tar of images" if len(tars) == 1 else "tars of images", found)
+        actual = "; ".join(faults[:3]) or describe_skipped(skipped, "images") or "none"
+        raise ImageError(tars[0], None, "a tar of images" if len(tars) == 1 else "tars of images", actual)
     return IndexReport(images, scanned, tuple(faults), skipped)
 
 
 class TarImages:
-    """The images of an index, by name. For one thread; to be closed."""
+    """The images of an index, by name. Use it in one thread, and close it."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._index = path, _open(path)
 
-    def find(self, name: str) -> Member | None:
+    def find(self, name: str) -> TarMember | None:
         """Where an image is. Raises ImageError when the index is damaged."""
         query = (
             "SELECT name, path, images.start, images.bytes, tars.bytes, mtime_ns FROM images JOIN tars USING (tar) "
@@ -103,10 +104,10 @@ class TarImages:
             row = self._index.execute(query, (_storable(_normal(name)),)).fetchone()
         except sqlite3.Error as error:
             raise _damaged(self._path, error) from None
-        return None if row is None else Member(*row)
+        return None if row is None else TarMember(*row)
 
     def similar(self, name: str) -> str | None:
-        """An image of the same base name elsewhere. Raises ImageError when the index is damaged."""
+        """An image of the same base name in another folder. Raises ImageError when the index is damaged."""
         base = _storable(posixpath.basename(name))
         query = "SELECT name FROM images WHERE name = ?1 OR substr(name, -length(?1) - 1) = '/' || ?1 LIMIT 1"
         try:
@@ -121,15 +122,15 @@ class TarImages:
 
 
 def _normal(name: str) -> str:
-    """A name as it would be after unpacking: './a//b' is 'a/b'."""
+    """The path of a name after unpacking: './a//b' is 'a/b'."""
     return posixpath.normpath(name)
 
 
 def _state(tar: Path) -> tuple[str, int, int]:
-    """Path, size and time of a tar; -1 where it cannot be looked at."""
+    """Path, size and time of a tar; -1 for size and time where they cannot be read."""
     with suppress(OSError):
-        found = tar.stat()
-        return str(tar), found.st_size, found.st_mtime_ns
+        status = tar.stat()
+        return str(tar), status.st_size, status.st_mtime_ns
     return str(tar), -1, -1
 
 
@@ -142,18 +143,18 @@ def _open(path: Path) -> sqlite3.Connection:
     """A finished index for reading."""
     try:
         index = sqlite3.connect(_uri(path), uri=True)
-        found = index.execute("PRAGMA user_version").fetchone()[0]
+        version = index.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.Error as error:
         raise _damaged(path, error) from None
-    if found != _FORMAT:
+    if version != _FORMAT:
         index.close()
-        raise ImageError(path, "user_version", str(_FORMAT), str(found))
+        raise ImageError(path, "user_version", str(_FORMAT), str(version))
     return index
 
 
 def _damaged(path: Path, error: Exception) -> ImageError:
     return ImageError(
-        path, None, "an index of images (remove it, and the next run makes it anew)", str(error)
+        path, None, "an index of images (remove it, and the next run makes it again)", str(error)
     )
 
 
@@ -174,10 +175,10 @@ def _known(path: Path) -> dict[tuple[str, int, int], int]:
 def _write(
     path: Path, old: Path, states: Sequence[tuple[str, int, int]], known: dict[tuple[str, int, int], int]
 ) -> int:
-    """Write an index of tars in these states, with what the old one knows of them; returns how many were read."""
+    """Write an index of tars in these states, reusing the old index; returns how many tars were read."""
     scanned = 0
     with closing(sqlite3.connect(path, isolation_level=None, uri=True)) as index:
-        # Nobody else sees the file before it is whole.
+        # No other process opens the file before it is whole.
         index.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
         index.execute(f"PRAGMA user_version = {_FORMAT}")
         if known:
@@ -185,65 +186,65 @@ def _write(
         index.execute("BEGIN")
         for number, state in enumerate(states):
             if state in known:
-                was = known[state]
+                old_number = known[state]
                 index.execute(
                     "INSERT INTO tars SELECT ?, path, bytes, mtime_ns, fault FROM old.tars WHERE tar = ?",
-                    (number, was),
+                    (number, old_number),
                 )
                 index.execute(
                     "INSERT INTO images SELECT name, ?, start, bytes FROM old.images WHERE tar = ?",
-                    (number, was),
+                    (number, old_number),
                 )
                 index.execute(
                     "INSERT INTO skipped SELECT ?, ending, files FROM old.skipped WHERE tar = ?",
-                    (number, was),
+                    (number, old_number),
                 )
                 continue
             scanned += 1
-            found = scan(Path(state[0]))
-            index.execute("INSERT INTO tars VALUES (?, ?, ?, ?, ?)", (number, *state, found.fault))
-            rows = ((name, number, start, size) for name, (start, size) in sorted(found.images.items()))
+            content = scan_tar(Path(state[0]))
+            index.execute("INSERT INTO tars VALUES (?, ?, ?, ?, ?)", (number, *state, content.fault))
+            rows = ((name, number, start, size) for name, (start, size) in sorted(content.images.items()))
             index.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
-            others = ((number, ending, files) for ending, files in sorted(found.skipped.items()))
+            others = ((number, ending, files) for ending, files in sorted(content.skipped.items()))
             index.executemany("INSERT INTO skipped VALUES (?, ?, ?)", others)
         index.execute("COMMIT")
     return scanned
 
 
-class Scan(NamedTuple):
-    """What is in a tar."""
+class TarScan(NamedTuple):
+    """The content of a tar."""
 
     images: dict[str, tuple[int, int]]  # where each begins and how long it is, bytes
     fault: str  # what is wrong with the tar; '' when it is whole
     skipped: Counter[str]  # other files, by ending
 
 
-def scan(tar: Path) -> Scan:
-    """Find the images of a tar; of one that is cut short or damaged, those before the fault. Never raises for it."""
+def scan_tar(tar: Path) -> TarScan:
+    """The images of a tar; in a damaged tar, those before the fault. Never raises for damage."""
     images: dict[str, tuple[int, int]] = {}
     skipped: Counter[str] = Counter()
-    if other := other_than_file(tar):  # to open a named pipe would block
-        return Scan(images, f"expected a tar that can be read, found {other}", skipped)
+    if other := describe_non_file(tar):  # to open a named pipe would block
+        return TarScan(images, f"expected a tar that can be read, found {other}", skipped)
     try:
         with open(tar, "rb") as stream:
             try:
-                for member in members(stream):
+                for member in tar_members(stream):
                     name = _normal(member.name)
-                    # Links and sparse files have no bytes of their own in one place.
+                    # Links and sparse files have no contiguous bytes of their own.
                     plain = member.isreg() and not member.issparse()
                     if plain and ending_of(name) in ENDINGS:
                         images[_storable(name)] = member.offset_data, member.size
                     elif member.isreg():
                         skipped[_storable(ending_of(name))] += 1
-            except Exception as error:  # tarfile may raise anything on bytes that anyone may have made
+            except Exception as error:  # tarfile may raise anything on damaged bytes
                 used = f"; its images before that are used: {len(images)}" if images else ""
-                return Scan(images, f"expected a whole tar, not compressed, found {error}{used}", skipped)
+                return TarScan(images, f"expected a whole tar, not compressed, found {error}{used}", skipped)
     except OSError as error:
-        return Scan(images, f"expected a tar that can be read, found {error.strerror or error}", skipped)
-    return Scan(images, "", skipped)
+        return TarScan(images, f"expected a tar that can be read, found {error.strerror or error}", skipped)
+    return TarScan(images, "", skipped)
 
 
-def members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+def tar_members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """The members of a tar; raises when it does not end as a tar ends."""
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         end = 0
@@ -253,7 +254,7 @@ def members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
             end = member.offset_data
             tar.members = []  # type: ignore[attr-defined]  # or it keeps them all
             yield member
-        # tarfile ends quietly at a damaged header and where the file stops: a tar ends with a block of zeros.
+        # tarfile ends silently at a damaged header or a cut file: a whole tar ends with a block of zeros.
         stream.seek(tar.offset)
         if (block := stream.read(_BLOCK)) != bytes(_BLOCK):
             what = "a damaged header" if len(block) == _BLOCK else "one that is cut short"
@@ -261,5 +262,5 @@ def members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
 
 
 def _storable(name: str) -> str:
-    """A name that SQLite takes; bytes that are no UTF-8 become '?'."""
+    """A name that SQLite can store; bytes that are no UTF-8 become '?'."""
     return name.encode("utf-8", "replace").decode()

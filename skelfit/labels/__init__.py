@@ -1,1 +1,1 @@
-"""SMPL labels of people in images: one reader per source, one typed batch, one store that can be sliced."""
+"""SMPL labels of people in images: one reader per layout, one typed batch, one store that can be sliced."""

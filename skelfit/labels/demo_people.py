@@ -1,7 +1,7 @@
-"""Made-up people: a label file of exactly the CameraHMR schema, with pictures, for any SMPL body.
+"""Made-up people: a label file in exactly the CameraHMR layout, with pictures, for any SMPL body.
 
-Everything about person i follows from (seed, i) alone, so that a larger demo begins with the smaller one.
-Joint angles are written as turns about SMPL's axes (x to the person's left, y up, z forward), applied y, z, x.
+Person i follows from (seed, i) alone, so a larger demo begins with the people of a smaller one. Joint angles are
+written as rotations about SMPL's axes (x to the person's left, y up, z forward), applied in the order y, z, x.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from skelfit.labels.demo_pictures import draw_person, make_surface
 Array = NDArray[np.float32]
 LABELS_NAME = "demo-release.npz"
 _SPEC_NAME = "demo.json"
-_VERSION = 1  # raise it when the same seed would give other people
+_VERSION = 1  # raise it when the same seed gives other people
 _SIZE = 256  # px, width and height of a picture
 _FOCAL = 1.2 * _SIZE
-# Posed together, whatever the number of people: rounding in a matrix product depends on its size.
+# People are always posed in blocks of this size: rounding in a matrix product depends on the size.
 _BLOCK = 32
 
 _JOINT = {name: i for i, name in enumerate(SMPL_JOINT_NAMES)}
-# Spread (rad) and range of the turns about x, y, z, for the left side; the right side mirrors y and z.
+# Spread (rad) and range of the angles about x, y, z, for the left side; the right side mirrors y and z.
 _JOINTS: dict[str, tuple[tuple[float, float, float], tuple[float, ...]]] = {
     "hip": ((0.18, 0.15, 0.10), (-2.0, 0.6, -0.6, 0.6, -0.3, 0.7)),
     "knee": ((0.15, 0.03, 0.02), (0.0, 2.3, -0.1, 0.1, -0.1, 0.1)),
@@ -53,12 +53,12 @@ _JOINTS: dict[str, tuple[tuple[float, float, float], tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class _Person:
-    """The parameters of one person and what is left of their random numbers."""
+    """The parameters of one person, and the generator for the random numbers of their picture."""
 
     pose: Array  # (24,3) rad, axis-angle
     betas: Array  # (10,)
     pelvis: Array  # (3,) m, root joint in the camera frame
-    up: Array  # (3,) the room's up in the camera frame
+    up: Array  # (3,) the up direction of the room, in the camera frame
     kept: NDArray[np.bool_]  # (44,) keypoints that an annotator saw
     rng: np.random.Generator
 
@@ -92,25 +92,27 @@ def write_demo(
         raise ModelError(models.source, "keypoints44", "a (44, V) keypoint regressor", "none")
     surface = make_surface(asset)
     camera = np.array([[_FOCAL, 0, _SIZE / 2], [0, _FOCAL, _SIZE / 2], [0, 0, 1]], np.float32)
-    columns: dict[str, list[Array]] = {}
+    rows_by_key: dict[str, list[Array]] = {}
     names = [f"{i:012d}.jpg" for i in range(people)]
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        (folder / _SPEC_NAME).unlink(missing_ok=True)  # until it is whole again
+        (folder / _SPEC_NAME).unlink(missing_ok=True)  # written again when everything else is
         posed = _posed(SmplModel(asset), seed, extreme)
         for done, (name, (person, transl, vertices)) in enumerate(zip(names, posed, strict=False), 1):
             keypoints = models.keypoints44 @ vertices
             for key, value in _labels(person, transl, vertices, keypoints, camera).items():
-                columns.setdefault(key, []).append(value)
+                rows_by_key.setdefault(key, []).append(value)
             if images:
                 picture = draw_person(surface, vertices, camera, person.up, _SIZE, person.rng)
                 picture.save(folder / "images" / name, quality=85)
             if progress is not None:
                 progress(done)
-        arrays = {key: np.stack(values) for key, values in columns.items()}
+        arrays = {key: np.stack(rows) for key, rows in rows_by_key.items()}
         write_npz(folder / LABELS_NAME, {"imgname": np.array(names), **arrays})
         spec = _spec(people, seed, images, models, extreme)
-        (folder / _SPEC_NAME).write_text(json.dumps(spec, indent=1) + "\n")  # last: says that all is there
+        (folder / _SPEC_NAME).write_text(
+            json.dumps(spec, indent=1) + "\n"
+        )  # last: it marks the demo as whole
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error}") from error
     return folder / LABELS_NAME
@@ -119,19 +121,19 @@ def write_demo(
 def sample_labels(people: int, seed: int, extreme: float) -> tuple[Array, Array, Array]:
     """The people of a demo without files: pose (N,24,3) rad axis-angle, betas (N,10), pelvis (N,3) m.
 
-    The pelvis is the root joint's place in the camera frame; it follows from no body model.
+    The pelvis is the root joint's position in the camera frame; it needs no body model.
     """
-    found = [_person(seed, i, extreme) for i in range(people)]
+    sampled = [_person(seed, i, extreme) for i in range(people)]
     pose, betas, pelvis = (
-        np.stack([getattr(p, name) for p in found]) for name in ("pose", "betas", "pelvis")
+        np.stack([getattr(p, name) for p in sampled]) for name in ("pose", "betas", "pelvis")
     )
     return pose, betas, pelvis
 
 
 def extreme_labels(people: int, seed: int, beyond: float) -> tuple[Array, Array, Array]:
-    """People as hard as they come: pose (N,24,3) rad axis-angle, betas (N,10), transl (N,3) m.
+    """People in extreme poses: pose (N,24,3) rad axis-angle, betas (N,10), transl (N,3) m.
 
-    Every joint anywhere in its range, which is widened at both ends by `beyond` times its width; any global rotation.
+    Joints are uniform in their ranges, widened at both ends by `beyond` times the width; global rotations are random.
     """
     _, low, high = _ranges()
     margin = beyond * (high - low)
@@ -144,8 +146,8 @@ def extreme_labels(people: int, seed: int, beyond: float) -> tuple[Array, Array,
         poses.append(rotvec)
         betas.append(rng.standard_normal(10).clip(-2.5, 2.5))
         transl.append(rng.normal(0, 1, 3) + [0.0, 0.0, 4.0])
-    pose, shape, place = (np.stack(rows).astype(np.float32) for rows in (poses, betas, transl))
-    return pose, shape, place
+    pose, shape, translation = (np.stack(rows).astype(np.float32) for rows in (poses, betas, transl))
+    return pose, shape, translation
 
 
 def demo_is_current(
@@ -154,10 +156,10 @@ def demo_is_current(
     """Whether `write_demo` has finished in this folder with these arguments."""
     folder = Path(folder)
     try:
-        found = json.loads((folder / _SPEC_NAME).read_text())
+        spec = json.loads((folder / _SPEC_NAME).read_text())
     except (OSError, ValueError):
         return False
-    return bool(found == _spec(people, seed, images, models, extreme)) and (folder / LABELS_NAME).is_file()
+    return bool(spec == _spec(people, seed, images, models, extreme)) and (folder / LABELS_NAME).is_file()
 
 
 def _spec(people: int, seed: int, images: bool, models: ModelSet, extreme: float) -> dict[str, object]:
@@ -172,26 +174,27 @@ def _spec(people: int, seed: int, images: bool, models: ModelSet, extreme: float
 
 
 def _posed(model: SmplModel, seed: int, extreme: float) -> Iterator[tuple[_Person, Array, Array]]:
-    """Person, translation (3,) and skin (V,3) in the camera frame, without end."""
+    """An endless sequence of person, translation (3,) m and skin (V,3) m in the camera frame."""
     start = 0
     while True:
-        block = [_person(seed, i, extreme) for i in range(start, start + _BLOCK)]
-        # Copies, which lie where a matrix product always rounds alike; where numpy puts arrays is chance.
+        persons = [_person(seed, i, extreme) for i in range(start, start + _BLOCK)]
+        # torch.tensor copies to aligned memory: rounding in a matrix product depends on the alignment.
         pose, betas, pelvis = (
-            torch.tensor(np.stack([getattr(p, name) for p in block])) for name in ("pose", "betas", "pelvis")
+            torch.tensor(np.stack([getattr(p, name) for p in persons]))
+            for name in ("pose", "betas", "pelvis")
         )
         with torch.no_grad():
-            # SMPL turns the body about its root joint and moves it afterwards.
+            # SMPL rotates the body about its root joint, then translates it.
             transl = pelvis - model.root_joint(betas)
             vertices = model.vertices(pose, betas, transl)
-        yield from zip(block, transl.numpy(), vertices.numpy(), strict=True)
+        yield from zip(persons, transl.numpy(), vertices.numpy(), strict=True)
         start += _BLOCK
 
 
 def _labels(
     person: _Person, transl: Array, vertices: Array, keypoints: Array, camera: Array
 ) -> dict[str, Array]:
-    """The columns of one row. vertices (V,3) and keypoints (44,3) m in the camera frame."""
+    """The fields of one row. vertices (V,3) and keypoints (44,3) m in the camera frame."""
     points = _project(keypoints, camera)
     seen = person.kept & ((points >= 0) & (points < _SIZE)).all(axis=1)
     corners = _project(vertices, camera)
@@ -204,7 +207,7 @@ def _labels(
         "shape": person.betas,
         "trans_cam": transl,
         "cam_int": camera,
-        # What was not seen is zeros, as in COCO.
+        # Unseen keypoints are zeros, as in COCO.
         "gtkps": np.concatenate([points, confidence], axis=1) * seen[:, None],
         "keypoints3d": np.concatenate([keypoints, confidence], axis=1),
     }
@@ -220,12 +223,12 @@ def _person(seed: int, index: int, extreme: float) -> _Person:
     angles = _angles(rng, extreme)
     pose = Rotation.from_euler("yzx", angles[:, [1, 2, 0]])
     yaw = Rotation.from_euler("y", rng.uniform(-np.pi, np.pi))
-    lean = Rotation.from_euler("xz", rng.normal(0, [0.08, 0.05]))
-    if rng.random() < 0.04:  # now and then somebody lies down
-        lean = Rotation.from_euler("xz", [rng.choice([-1, 1]) * rng.normal(1.5, 0.1), rng.normal(0, 0.2)])
+    tilt = Rotation.from_euler("xz", rng.normal(0, [0.08, 0.05]))
+    if rng.random() < 0.04:  # a few people lie down
+        tilt = Rotation.from_euler("xz", [rng.choice([-1, 1]) * rng.normal(1.5, 0.1), rng.normal(0, 0.2)])
     # SMPL's y points up and its z forward; the camera's y points down and its z away from it.
-    room = Rotation.from_euler("x", rng.normal(0.12, 0.1)) * Rotation.from_euler("x", np.pi)
-    root = room * yaw * lean * pose[0]
+    room_to_camera = Rotation.from_euler("x", rng.normal(0.12, 0.1)) * Rotation.from_euler("x", np.pi)
+    root = room_to_camera * yaw * tilt * pose[0]
     rotvec = pose.as_rotvec()
     rotvec[0] = root.as_rotvec()
     distance = 3.0 + 5.0 * rng.random() ** 2.5  # m; most people are near
@@ -235,19 +238,19 @@ def _person(seed: int, index: int, extreme: float) -> _Person:
         pose=rotvec.astype(np.float32),
         betas=rng.standard_normal(10).clip(-2.5, 2.5).astype(np.float32),
         pelvis=pelvis.astype(np.float32),
-        up=room.apply([0.0, 1.0, 0.0]).astype(np.float32),
+        up=room_to_camera.apply([0.0, 1.0, 0.0]).astype(np.float32),
         kept=rng.random(44) > 0.06,
         rng=rng,
     )
 
 
 def _angles(rng: np.random.Generator, extreme: float) -> NDArray[np.float64]:
-    """(24,3) turns about x, y, z of one person, within the joints' ranges."""
+    """(24,3) rad about x, y, z of one person, within the joints' ranges."""
     spread, low, high = _ranges()
     if rng.random() < extreme:
         return rng.uniform(low, high)
-    doing = rng.choice(["stand", "walk", "sit", "reach", "crouch"], p=[0.3, 0.25, 0.15, 0.2, 0.1])
-    turns = _posture(str(doing), rng) + rng.normal(0, 1, (24, 3)) * spread
+    activity = rng.choice(["stand", "walk", "sit", "reach", "crouch"], p=[0.3, 0.25, 0.15, 0.2, 0.1])
+    turns = _posture(str(activity), rng) + rng.normal(0, 1, (24, 3)) * spread
     return np.clip(turns, low, high)
 
 
@@ -264,44 +267,44 @@ def _ranges() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floa
     return spread, low, high
 
 
-def _posture(doing: str, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(24,3) mean turns of an activity. Negative x swings a hip or a hanging arm forward, bends an ankle up."""
+def _posture(activity: str, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(24,3) rad, mean angles of an activity. Negative x swings a hip or a hanging arm forward, bends an ankle up."""
     turns = np.zeros((24, 3))
 
-    def both(
+    def set_both(
         part: str, left: tuple[float, float, float], right: tuple[float, float, float] | None = None
     ) -> None:
         turns[_JOINT[f"l_{part}"]] = left
         turns[_JOINT[f"r_{part}"]] = np.array(right or left) * [1, -1, -1]
 
-    both("shoulder", (-0.05, -0.1, -1.2))
-    both("elbow", (0.0, -0.35, 0.0))
-    both("hip", (-0.05, 0.08, 0.05))
-    both("knee", (0.12, 0.0, 0.0))
-    if doing == "walk":
+    set_both("shoulder", (-0.05, -0.1, -1.2))
+    set_both("elbow", (0.0, -0.35, 0.0))
+    set_both("hip", (-0.05, 0.08, 0.05))
+    set_both("knee", (0.12, 0.0, 0.0))
+    if activity == "walk":
         swing = rng.uniform(-0.6, 0.6)
-        both("hip", (-swing - 0.1, 0, 0.02), (swing - 0.1, 0, 0.02))
-        both("knee", (0.25 + max(-swing, 0), 0, 0), (0.25 + max(swing, 0), 0, 0))
-        both("shoulder", (swing * 0.8, -0.1, -1.25), (-swing * 0.8, -0.1, -1.25))
-        both("elbow", (0, -0.5 - max(-swing, 0), 0), (0, -0.5 - max(swing, 0), 0))
-    elif doing == "sit":
-        both("hip", (-1.45, 0.15, 0.15))
-        both("knee", (1.5, 0, 0))
-        both("shoulder", (-0.5, -0.2, -1.15))
-        both("elbow", (0, -0.9, 0))
+        set_both("hip", (-swing - 0.1, 0, 0.02), (swing - 0.1, 0, 0.02))
+        set_both("knee", (0.25 + max(-swing, 0), 0, 0), (0.25 + max(swing, 0), 0, 0))
+        set_both("shoulder", (swing * 0.8, -0.1, -1.25), (-swing * 0.8, -0.1, -1.25))
+        set_both("elbow", (0, -0.5 - max(-swing, 0), 0), (0, -0.5 - max(swing, 0), 0))
+    elif activity == "sit":
+        set_both("hip", (-1.45, 0.15, 0.15))
+        set_both("knee", (1.5, 0, 0))
+        set_both("shoulder", (-0.5, -0.2, -1.15))
+        set_both("elbow", (0, -0.9, 0))
         turns[_JOINT["spine1"], 0] = 0.15
-    elif doing == "reach":
+    elif activity == "reach":
         reaching = (rng.uniform(-0.5, 0.2), rng.uniform(-1.4, 0.0), rng.uniform(-0.7, 0.9))
         resting = (-0.1, -0.1, -1.2)
         other = reaching if rng.random() < 0.4 else resting
-        both("shoulder", reaching, other)
+        set_both("shoulder", reaching, other)
         if rng.random() < 0.5:
-            both("shoulder", other, reaching)
-    elif doing == "crouch":
+            set_both("shoulder", other, reaching)
+    elif activity == "crouch":
         depth = rng.uniform(0.4, 1.0)
-        both("hip", (-1.7 * depth, 0.2, 0.25))
-        both("knee", (2.0 * depth, 0, 0))
-        both("ankle", (-0.35 * depth, 0, 0))
-        both("shoulder", (-0.9 * depth, -0.2, -1.0))
+        set_both("hip", (-1.7 * depth, 0.2, 0.25))
+        set_both("knee", (2.0 * depth, 0, 0))
+        set_both("ankle", (-0.35 * depth, 0, 0))
+        set_both("shoulder", (-0.9 * depth, -0.2, -1.0))
         turns[[_JOINT["spine1"], _JOINT["spine2"]], 0] = 0.25 * depth
     return turns

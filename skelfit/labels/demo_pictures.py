@@ -1,6 +1,6 @@
-"""Small pictures of a posed body, for the demo data: a person, and a room to stand in.
+"""Small pictures of a posed body in a room, for the demo data.
 
-It is no renderer to grow: trainers need something to see, on any machine, with the same bytes for the same seed.
+Trainers need images on any machine, with the same bytes for the same seed; nothing more is wanted of this renderer.
 Camera frame throughout: OpenCV (x right, y down, z forward); pixel centres at half-integers.
 """
 
@@ -40,30 +40,30 @@ _MATERIAL = np.array([3, 3, 3, 2, 3, 3, 2, 4, 4, 2, 4, 4, 0, 2, 2, 0, 2, 2, 0, 0
 
 
 @dataclass(frozen=True, eq=False)
-class Surface:
-    """What pictures of one body model share."""
+class RenderSurface:
+    """The faces and materials of one body model, for all pictures of it."""
 
     faces: NDArray[np.int32]  # (F,3)
     faces_of: sparse.csr_matrix  # (V,F) 1 where a face touches a vertex
     material: NDArray[np.int64]  # (V,) 0 skin, 1 hair, 2 shirt, 3 trousers, 4 shoes
 
 
-def make_surface(asset: SmplAsset) -> Surface:
-    """Faces and materials of a body; the parts are told apart by their skinning weights."""
+def make_surface(asset: SmplAsset) -> RenderSurface:
+    """Faces and materials of a body; its parts follow from the skinning weights."""
     vertices, faces = asset.v_template, asset.faces
     part = asset.weights.argmax(axis=1)
     material = _MATERIAL[part]
     head = np.flatnonzero(part == 15)
     if len(head):
         low, high = vertices[head].min(axis=0), vertices[head].max(axis=0)
-        place = (vertices[head] - low) / np.maximum(high - low, 1e-6)
-        up, front = place[:, 1], place[:, 2]
+        relative = (vertices[head] - low) / np.maximum(high - low, 1e-6)
+        up, front = relative[:, 1], relative[:, 2]
         material[head[(up > 0.83) | ((up > 0.35) & (front < 0.45))]] = 1
-    return Surface(faces, faces_of_vertices(faces, len(vertices)), material)
+    return RenderSurface(faces, faces_of_vertices(faces, len(vertices)), material)
 
 
 def draw_person(
-    surface: Surface, vertices: Array, camera: Array, up: Array, size: int, rng: np.random.Generator
+    surface: RenderSurface, vertices: Array, camera: Array, up: Array, size: int, rng: np.random.Generator
 ) -> Image.Image:
     """A square picture of one posed body in a room.
 
@@ -115,7 +115,7 @@ def _palette(rng: np.random.Generator) -> Array:
     return np.array(colours, np.float32) * rng.uniform(0.92, 1.08, (5, 1)).astype(np.float32)
 
 
-def _shade(surface: Surface, vertices: Array, light: Array) -> Array:
+def _shade(surface: RenderSurface, vertices: Array, light: Array) -> Array:
     """(V,) brightness: Lambert with a half-lit shadow side, so that the far limbs stay visible."""
     normals = vertex_normals(vertices, surface.faces, surface.faces_of)
     wrapped = (normals @ light) * np.float32(0.5) + np.float32(0.5)

@@ -8,8 +8,8 @@
 | `vertex_error` | 60 mm (HSMR) | a fit with a vertex that is this far off, or further, is left out |
 
 A row that a rule leaves out has the status `filtered` and names every rule that it breaks. All but the last rule are
-asked before the fit. `few_keypoints` asks nothing of a label file that has no 2D keypoint at all: nobody knows
-there who is seen.
+applied before the fit. `few_keypoints` is not applied to a label file without any 2D keypoint: its people may well be
+visible.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.config.settings import Filters
+from skelfit.config.manifest import Filters
 from skelfit.labels.label_batch import LabelBatch
 
 PUBLISHED_VALUES: dict[str, float] = {
@@ -30,13 +30,13 @@ PUBLISHED_VALUES: dict[str, float] = {
     "large_betas": 3.0,
     "vertex_error": 60.0,
 }
-# What of the labels a rule is about; `vertex_error` is about the fit.
-NEEDS = {
+# The labels that a rule needs; `vertex_error` needs the fit.
+REQUIRED_DATA = {
     "low_confidence": "2D keypoints",
     "few_keypoints": "2D keypoints",
     "large_betas": "SMPL betas",
 }
-GROUPS = {
+FILTER_GROUPS = {
     "4dhumans": ("low_confidence", "few_keypoints", "large_betas"),
     "hsmr": ("vertex_error",),
     "all": tuple(PUBLISHED_VALUES),
@@ -44,36 +44,37 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Screening:
-    """What the rules that need no fit say of N rows."""
+class FilterResult:
+    """What the rules that need no fit decide about N rows."""
 
     filters: Filters
-    reasons: list[str]  # (N,) the rules that a row breaks, with numbers; '' for one that stays
+    reasons: list[str]  # (N,) the rules that a row breaks, with numbers; '' for a row that stays
     unseen: NDArray[np.int64]  # (N,) 2D keypoints that `low_confidence` made unseen
 
 
-def switched(filters: Filters, on: Iterable[tuple[str, float | None]], off: Iterable[str]) -> Filters:
-    """Filters with some rules (or GROUPS of them) switched on, at a value or the published one, and some off.
+def switch_filters(filters: Filters, on: Iterable[tuple[str, float | None]], off: Iterable[str]) -> Filters:
+    """Filters with rules, or FILTER_GROUPS of rules, switched on or off.
 
-    A single rule counts more than a group with it, and a small group more than a large one.
+    on: names with values; None is the published value. A rule overrides the group that has it, and a small group
+    overrides a large one.
     """
     changes: dict[str, Any] = {}
     switches: list[tuple[tuple[str, ...], bool, float | None]]
-    switches = [(GROUPS.get(name, (name,)), False, None) for name in off]
-    switches += [(GROUPS.get(name, (name,)), True, value) for name, value in on]
-    for rules, wanted, value in sorted(switches, key=lambda switch: -len(switch[0])):
+    switches = [(FILTER_GROUPS.get(name, (name,)), False, None) for name in off]
+    switches += [(FILTER_GROUPS.get(name, (name,)), True, value) for name, value in on]
+    for rules, is_on, value in sorted(switches, key=lambda switch: -len(switch[0])):
         for rule in rules:
-            changes[rule] = (PUBLISHED_VALUES[rule] if value is None else value) if wanted else None
+            changes[rule] = (PUBLISHED_VALUES[rule] if value is None else value) if is_on else None
     return replace(filters, **changes)
 
 
-def active(filters: Filters) -> dict[str, float]:
+def active_filters(filters: Filters) -> dict[str, float]:
     """The rules that are on, with their values."""
     return {rule: value for rule, value in asdict(filters).items() if value is not None}
 
 
-def screen(batch: LabelBatch, filters: Filters) -> tuple[LabelBatch, Screening]:
-    """The batch without the confidence of doubtful keypoints, and what is to be said of its rows."""
+def apply_filters(batch: LabelBatch, filters: Filters) -> tuple[LabelBatch, FilterResult]:
+    """The batch with confidence 0 for doubtful keypoints, and what the rules decide about its rows."""
     keypoints = batch.gtkps
     reasons: list[list[str]] = [[] for _ in range(len(batch))]
     unseen = np.zeros(len(batch), np.int64)
@@ -91,10 +92,10 @@ def screen(batch: LabelBatch, filters: Filters) -> tuple[LabelBatch, Screening]:
         for i in np.flatnonzero(beta > filters.large_betas):
             reasons[i].append(f"large_betas: |beta| max {beta[i]:.2f} > {filters.large_betas:g}")
     texts = ["; ".join(reason) for reason in reasons]
-    return replace(batch, gtkps=keypoints), Screening(filters, texts, unseen)
+    return replace(batch, gtkps=keypoints), FilterResult(filters, texts, unseen)
 
 
-def vertex_fault(max_vertex_mm: float, filters: Filters) -> str:
+def vertex_error_reason(max_vertex_mm: float, filters: Filters) -> str:
     """Why a fit is left out by `vertex_error`; '' where it stays."""
     limit = filters.vertex_error
     if limit is None or max_vertex_mm < limit:

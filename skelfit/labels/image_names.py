@@ -1,7 +1,7 @@
-"""From the image names of label files to files: the fix-ups that some datasets need, as named rules.
+"""From the image names of label files to image files: the changes that some datasets need, as named rules.
 
-The labels of a dataset and its images were packed by different people. What has to be done to a name is a property
-of the subset, so its manifest names the rule.
+The labels and the images of a dataset were packed by different people. How a name must be changed is a property of the
+subset, so its manifest names the rule.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from skelfit.config.settings import PathRule
+from skelfit.config.manifest import PathRule
 
 
 def image_path(imgname: str, rule: PathRule, prefix: str = "") -> str:
     """Path of an image below the image folder: its name in the label file under a manifest's `path_rule`.
 
-    prefix: what stands before it, as tars may have it.
-
-    '' for a name that the rule does not fit, or that would leave the folder: a label file must not choose which
-    other files enter a dataset.
+    prefix: put before the result, for tars that keep their images deeper. Returns '' for a name that the rule does not
+    fit, or that leads out of the folder: a label file must not choose which other files enter a dataset.
     """
     name = _RULES[rule](imgname)
     path = PurePosixPath(name)
@@ -42,8 +40,8 @@ def _aic(name: str) -> str:
 def _insta(name: str) -> str:
     """insta-train/12/a_bbb_ccc_d_z/7.jpg -> 12/a_bb_cc_z/0007.jpg (InstaVariety).
 
-    In the third part of the path, the image archives keep of a_b_c_..._z two letters each of b and c, and the last;
-    frames have four digits at least.
+    In the third part of the path, a_b_c_..._z, the image archives keep two letters each of b and c, and the last word.
+    Frame numbers have at least four digits.
     """
     parts = name.split("/")
     if len(parts) < 4:

@@ -1,7 +1,7 @@
-"""Values that are impossible, whatever the file: each makes a bad row, with a reason that names the quantity.
+"""Impossible values: each makes a bad row, with a reason that names the quantity.
 
-The limits are far beyond what real files hold. They are there for numbers in other units, in other coordinates, or
-of damaged rows.
+The limits are far beyond what real files hold. They catch numbers in other units, in other coordinates, or of damaged
+rows.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from skelfit.labels.label_batch import Coordinates, FloatArray
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a row may hold at most."""
+class ValueLimits:
+    """The bounds of possible values."""
 
     # m from the origin. HMR2's cameras (a focal length of 5000 / 256 of the image's longer side) put a person of 50 px
     # in an image of 4K at 3.7 km; beyond 5 km float32 would round positions to more than 0.5 mm.
     distance_m: float = 5000.0
-    # m. A camera at arm's length may have the pelvis beside or behind it; 2 m behind, nothing of a body is before it.
+    # m. A camera at arm's length may have the pelvis beside or behind it; 2 m behind, no part of a body is before it.
     behind_m: float = 2.0
     # px. A fisheye lens on a thumbnail has 20; HMR2's camera of an image of 16K has 300,000. A focal length in mm or in
     # widths of the image is below it.
@@ -45,11 +45,11 @@ class Limits:
     frame_rate_hz: tuple[float, float] = (0.1, 1e4)  # below it are the seconds of a frame
 
 
-LIMITS = Limits()
+LIMITS = ValueLimits()
 
 
-class Report(Protocol):
-    """Takes a reason for some rows (N,) bool; values (N,) fill its braces."""
+class RowReporter(Protocol):
+    """Records a reason for the rows where a mask (N,) is true; values (N,) fill the braces of the text."""
 
     def __call__(
         self, where: NDArray[np.bool_], text: str, values: NDArray[np.floating] | None = None, /
@@ -57,11 +57,11 @@ class Report(Protocol):
 
 
 def check_values(
-    numbers: Mapping[str, FloatArray], keys: Mapping[str, str], coordinates: Coordinates, report: Report
+    numbers: Mapping[str, FloatArray], keys: Mapping[str, str], coordinates: Coordinates, report: RowReporter
 ) -> None:
-    """Report the rows with an impossible value. Numbers that are not finite are left to others.
+    """Report the rows with an impossible value. Numbers that are not finite are reported elsewhere.
 
-    keys: what the file calls the fields that it has; keypoints are checked without a name, where any is seen.
+    keys: field -> the file's key for it, for the fields that the file has; keypoints are always checked.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         if "transl" in keys:
@@ -83,8 +83,8 @@ def check_values(
         _check_keypoints(numbers["gtkps"], numbers["keypoints3d"], report)
 
 
-def check_image_size(size: FloatArray, key: str, report: Report) -> None:
-    """Report the rows whose image (N,2) px cannot be."""
+def check_image_size(size: FloatArray, key: str, report: RowReporter) -> None:
+    """Report the rows with an impossible image size (N,2) px."""
     finite = np.asarray(np.isfinite(size).all(axis=1))
     report(~finite, f"non_finite:{key}")
     low, high = LIMITS.image_px
@@ -93,28 +93,30 @@ def check_image_size(size: FloatArray, key: str, report: Report) -> None:
     report(finite & (size.max(axis=1) > high), text, size.max(axis=1))
 
 
-def check_mesh_place(vertices: FloatArray, report: Report) -> None:
+def check_mesh_position(vertices: FloatArray, report: RowReporter) -> None:
     """Report the meshes (N,V,3) m that are too far off."""
-    away = np.abs(vertices).max(axis=(1, 2), initial=0)
+    distance = np.abs(vertices).max(axis=(1, 2), initial=0)
     limit = LIMITS.distance_m
-    report(_beyond(away, limit), f"absurd_mesh: {{:.0f}} m from the origin, more than {limit:.0f}", away)
+    report(
+        _beyond(distance, limit), f"absurd_mesh: {{:.0f}} m from the origin, more than {limit:.0f}", distance
+    )
 
 
 def _beyond(values: FloatArray, limit: float) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(values) & (values > limit))
 
 
-def _check_translation(transl: FloatArray, key: str, coordinates: Coordinates, report: Report) -> None:
-    away = np.linalg.norm(transl.astype(np.float64), axis=1).astype(np.float32)
+def _check_translation(transl: FloatArray, key: str, coordinates: Coordinates, report: RowReporter) -> None:
+    distance = np.linalg.norm(transl.astype(np.float64), axis=1).astype(np.float32)
     limit = LIMITS.distance_m
     text = f"bad_translation: {key} is {{:.0f}} m from the origin, more than {limit:.0f}"
-    report(_beyond(away, limit), text, away)
+    report(_beyond(distance, limit), text, distance)
     if coordinates in ("camera", "crop_camera"):
         text = f"bad_translation: {key} is {{:.1f}} m behind the camera, more than {LIMITS.behind_m:g}"
         report(_beyond(-transl[:, 2], LIMITS.behind_m), text, -transl[:, 2])
 
 
-def _check_camera(cam_int: FloatArray, report: Report) -> None:
+def _check_camera(cam_int: FloatArray, report: RowReporter) -> None:
     finite = np.asarray(np.isfinite(cam_int).all(axis=(1, 2)))
     focal = cam_int[:, [0, 1], [0, 1]]
     low, high = LIMITS.focal_px
@@ -129,14 +131,14 @@ def _check_camera(cam_int: FloatArray, report: Report) -> None:
     centre = np.abs(cam_int[:, :2, 2]).max(axis=1)
     text = f"bad_camera: principal point at {{:.0f}} px, more than {LIMITS.point_px:.0f} px off"
     report(finite & (centre > LIMITS.point_px), text, centre)
-    # 0 0 1 below, and hardly a skew: another matrix, or a transposed one, projects to anywhere.
+    # The last row is 0 0 1 and the skew small: any other matrix, such as a transposed one, is no camera.
     below = np.abs(cam_int[:, 2] - np.array([0, 0, 1], np.float32)).max(axis=1)
     skew = np.abs(cam_int[:, [0, 1], [1, 0]]).max(axis=1)
     report(good & ((below > 1e-3) | (skew > small)), "bad_camera: not an intrinsic matrix")
 
 
-def _check_keypoints(gtkps: FloatArray, keypoints3d: FloatArray, report: Report) -> None:
-    """Of 2D (N,44,3) and 3D (N,44,4) keypoints, with their confidences; positions count where one is seen."""
+def _check_keypoints(gtkps: FloatArray, keypoints3d: FloatArray, report: RowReporter) -> None:
+    """Check 2D (N,44,3) and 3D (N,44,4) keypoints with confidences; positions are checked where confidence > 0."""
     low, high = LIMITS.confidence
     for points, kind in ((gtkps, "2D"), (keypoints3d, "3D")):
         confidence = points[..., -1]
@@ -148,13 +150,13 @@ def _check_keypoints(gtkps: FloatArray, keypoints3d: FloatArray, report: Report)
     report(
         _beyond(most, limit), f"bad_keypoints: a 2D keypoint at {{:.3g}} px, more than {limit:g} off", most
     )
-    place = keypoints3d[..., :3]
-    away = np.where(keypoints3d[..., 3] > 0, np.abs(place).max(axis=2), 0).max(axis=1)
+    points = keypoints3d[..., :3]
+    distance = np.where(keypoints3d[..., 3] > 0, np.abs(points).max(axis=2), 0).max(axis=1)
     text = f"bad_keypoints3d: one is {{:.0f}} m from the origin, more than {LIMITS.distance_m:.0f}"
-    report(_beyond(away, LIMITS.distance_m), text, away)
+    report(_beyond(distance, LIMITS.distance_m), text, distance)
     # Files without confidences have 0 0 0 where a point is missing.
-    seen = ((keypoints3d[..., 3] > 0) & place.any(axis=2))[..., None]
-    extent = (np.where(seen, place, -np.inf).max(axis=1) - np.where(seen, place, np.inf).min(axis=1)).max(
+    seen = ((keypoints3d[..., 3] > 0) & points.any(axis=2))[..., None]
+    extent = (np.where(seen, points, -np.inf).max(axis=1) - np.where(seen, points, np.inf).min(axis=1)).max(
         axis=1
     )
     text = f"bad_keypoints3d: {{:.1f}} m apart, more than {LIMITS.extent_m:g}"

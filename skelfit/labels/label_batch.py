@@ -1,4 +1,4 @@
-"""The one form that labels take after they are read, whatever file they came from."""
+"""The one form that labels have after reading, whatever the layout of their file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
-# Where SMPL's numbers stand. camera: OpenCV (x right, y down, z forward), of the whole image. camera_axes: the same
-# axes, the translation unknown and 0. crop_camera: the same axes, translation as the crop's own camera sees it.
-# world_y_up, world_z_up: a room, y or z up. unknown: as the file has it.
+# The frame of SMPL's numbers. camera: OpenCV (x right, y down, z forward), of the whole image. camera_axes: the same
+# axes; the translation is unknown and 0. crop_camera: the same axes; the translation is relative to the crop's camera.
+# world_y_up, world_z_up: a room, with y or z up. unknown: as in the file.
 Coordinates = Literal["camera", "camera_axes", "crop_camera", "world_y_up", "world_z_up", "unknown"]
 
 # Shapes of the numeric fields, without the leading number of people.
@@ -33,23 +33,23 @@ VERTICES = 6890
 
 
 @dataclass(frozen=True)
-class About:
+class LabelProperties:
     """What holds for all rows of a label file."""
 
     coordinates: Coordinates = "camera"
     has_camera: bool = True  # False: cam_int is all 0, because the file does not say
     has_smpl: bool = True  # False: pose, betas and transl are all 0; the target is `vertices`
     has_keypoints: bool = True  # False: no row of the file has a 2D keypoint
-    notes: tuple[str, ...] = ()  # what was found by value, and what was not used
-    # Sum over the rows of the directions from limbs to trunk; 0 where they stand in no world.
+    notes: tuple[str, ...] = ()  # what was inferred from values, and what was not used
+    # Sum over the rows of the unit vectors from limbs to trunk; 0 for labels in no world.
     upright: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    telling: int = 0  # rows that it is the sum of
-    told_up: tuple[int, int] = (0, 0)  # how many of its files tell that y, that z is up
-    first_up: tuple[str, str] = ("", "")  # names of the first of either
+    telling: int = 0  # the number of rows in this sum
+    told_up: tuple[int, int] = (0, 0)  # number of its files that tell y up, and of those that tell z up
+    first_up: tuple[str, str] = ("", "")  # the names of the first such files
 
 
 @dataclass(frozen=True)
-class Sequence:
+class MotionSequence:
     """Rows start..start+frames-1 of a label file, which are neighbouring frames of one motion."""
 
     name: str
@@ -63,7 +63,7 @@ class Sequence:
 class LabelBatch:
     """N people, in the coordinates that `about` names.
 
-    A row with a reason in `bad` keeps its values as they were found; they must not be fitted.
+    A row with a reason in `bad` keeps the values of the file and must not be fitted.
     """
 
     row: NDArray[np.int64]  # (N,) index in the source file
@@ -78,9 +78,11 @@ class LabelBatch:
     keypoints3d: FloatArray  # (N,44,4) m, m, m, confidence; confidence 0 where the source has none
     gender: list[str]  # (N,) gender of the SMPL body: neutral, male or female
     bad: list[str]  # (N,) why the row cannot be used; '' for a good one
-    vertices: FloatArray | None = None  # (N,6890,3) m, where meshes are what is to be fitted
-    sequences: tuple[Sequence, ...] = ()  # in the order of rows; those that rows of the batch belong to
-    about: About = About()
+    vertices: FloatArray | None = None  # (N,6890,3) m, the target of a fit to bare meshes
+    sequences: tuple[
+        MotionSequence, ...
+    ] = ()  # the sequences that rows of the batch belong to, in the order of rows
+    about: LabelProperties = LabelProperties()
 
     def __post_init__(self) -> None:
         n = len(self.row)
@@ -88,9 +90,9 @@ class LabelBatch:
             if len(getattr(self, name)) != n:
                 raise ValueError(f"{name}: expected {n} entries, found {len(getattr(self, name))}")
         for name, shape in self.field_shapes().items():
-            found = getattr(self, name).shape
-            if found != (n, *shape):
-                raise ValueError(f"{name}: expected shape {(n, *shape)}, found {found}")
+            actual = getattr(self, name).shape
+            if actual != (n, *shape):
+                raise ValueError(f"{name}: expected shape {(n, *shape)}, found {actual}")
 
     def __len__(self) -> int:
         return len(self.row)
@@ -103,23 +105,25 @@ class LabelBatch:
         """The people start..stop-1 of this batch (views, no copies)."""
         names = ("row", *TEXT_FIELDS, *self.field_shapes())
         parts: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in names}
-        few = overlapping(self.sequences, self.row[start:stop])
-        return dataclasses.replace(self, **parts, sequences=few)
+        sequences = sequences_of_rows(self.sequences, self.row[start:stop])
+        return dataclasses.replace(self, **parts, sequences=sequences)
 
-    def sequence_of(self, row: int) -> Sequence | None:
+    def sequence_of(self, row: int) -> MotionSequence | None:
         """The sequence that a row of the source file belongs to."""
         k = bisect_right(self.sequences, row, key=lambda s: s.start) - 1
-        found = self.sequences[k] if k >= 0 else None
-        return found if found is not None and row < found.start + found.frames else None
+        sequence = self.sequences[k] if k >= 0 else None
+        return sequence if sequence is not None and row < sequence.start + sequence.frames else None
 
 
-def overlapping(sequences: tuple[Sequence, ...], rows: NDArray[np.int64]) -> tuple[Sequence, ...]:
-    """Those of the sequences that any of the rows, which are neighbours, belongs to."""
+def sequences_of_rows(
+    sequences: tuple[MotionSequence, ...], rows: NDArray[np.int64]
+) -> tuple[MotionSequence, ...]:
+    """The sequences that consecutive rows belong to."""
     if len(rows) == 0:
         return ()
     return tuple(s for s in sequences if s.start <= rows[-1] and rows[0] < s.start + s.frames)
 
 
-def nothing_known(rows: int) -> dict[str, Any]:
-    """Zeros for every numeric field: what a reader starts from."""
+def empty_fields(rows: int) -> dict[str, Any]:
+    """Zeros for every numeric field; a reader starts from them."""
     return {name: np.zeros((rows, *shape), np.float32) for name, shape in FIELD_SHAPES.items()}

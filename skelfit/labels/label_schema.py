@@ -1,7 +1,7 @@
-"""What is known of a label file before it is read: its keys, and its sha256.
+"""What is known of a label file before it is read: its keys and its sha256.
 
-The sha256 of a file is pinned in its manifest, or recorded at its first use in a file beside it, `NAME.sha256`, in
-the form of sha256sum. A record is never changed here: whoever replaces a file on purpose removes its record.
+The sha256 of a file is pinned in its manifest, or recorded at its first use in a file beside it, `NAME.sha256`, in the
+format of sha256sum. A record is never changed here: users who replace a file on purpose remove its record.
 """
 
 from __future__ import annotations
@@ -13,62 +13,63 @@ from pathlib import Path
 
 import h5py
 
-from skelfit.config.settings import LabelSource
+from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError, OutputError
-from skelfit.labels.files.array_files import open_columns
-from skelfit.labels.files.foreign_files import what_archive, what_instead
-from skelfit.storage.atomic_write import regular_file, replacing
+from skelfit.labels.files.array_files import open_label_file
+from skelfit.labels.files.foreign_files import describe_archive, describe_by_keys
+from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.path_checks import require_regular_file
 
 
 def check_keys(path: Path, keys: Sequence[str]) -> None:
-    """Raise LabelError unless a label file has all these keys, as the file itself names them."""
+    """Raise LabelError unless a label file has all these keys."""
     if path.is_dir() and keys:
         raise LabelError(
             path, None, "a label file, for the manifest's expected_keys", "a folder of sequences"
         )
     if not path.is_file() or not keys:
-        return  # its reader says so
+        return  # a missing file is reported by its reader
     if zipfile.is_zipfile(path):
-        if instead := what_archive(path):
-            raise LabelError(path, None, "an .npz file with the keys of the manifest", instead)
+        if actual := describe_archive(path):
+            raise LabelError(path, None, "an .npz file with the keys of the manifest", actual)
         with zipfile.ZipFile(path) as archive:
-            kind, found = "npz", [name.removesuffix(".npy") for name in archive.namelist()]
+            kind, names = "npz", [name.removesuffix(".npy") for name in archive.namelist()]
     elif h5py.is_hdf5(path):
         with h5py.File(path, "r", locking=False) as file:
-            kind, found = "hdf5", list(file)
+            kind, names = "hdf5", list(file)
     else:
-        with open_columns(path) as columns:
-            kind, found = columns.kind, [*columns.keys, *columns.names]
+        with open_label_file(path) as arrays:
+            kind, names = arrays.kind, [*arrays.keys, *arrays.names]
     for key in keys:
-        if key not in found:
-            have = ", ".join(sorted(found)[:20]) or "no keys at all"
-            instead = what_instead(path, kind, found) or f"none; the file has {have}"
-            raise LabelError(path, key, "a key of this file (by the manifest)", instead)
+        if key not in names:
+            listed = ", ".join(sorted(names)[:20]) or "no keys at all"
+            actual = describe_by_keys(path, kind, names) or f"none; the file has {listed}"
+            raise LabelError(path, key, "a key of this file (by the manifest)", actual)
 
 
-def check_sha256(source: LabelSource, path: Path, found: str) -> None:
-    """Raise LabelError unless a file's sha256 is that of the manifest and that of the record, where there are any."""
-    if source.sha256 is not None and source.sha256.lower() != found:
-        raise LabelError(path, None, f"sha256 {source.sha256} (by the manifest)", found)
+def check_sha256(source: LabelSource, path: Path, actual: str) -> None:
+    """Raise LabelError unless a file's sha256 agrees with the manifest and with the record, where they exist."""
+    if source.sha256 is not None and source.sha256.lower() != actual:
+        raise LabelError(path, None, f"sha256 {source.sha256} (by the manifest)", actual)
     recorded = recorded_sha256(path)
-    if recorded is not None and recorded != found:
+    if recorded is not None and recorded != actual:
         raise LabelError(
             path,
             None,
             f"sha256 {recorded}, as recorded in {record_path(path).name} beside it",
-            f"{found}. If the file was replaced on purpose, remove {record_path(path)}",
+            f"{actual}. If the file was replaced on purpose, remove {record_path(path)}",
         )
 
 
 def record_path(path: Path) -> Path:
-    """Where the sha256 of a label file is recorded."""
+    """The file that records the sha256 of a label file."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def recorded_sha256(path: Path) -> str | None:
     """The recorded sha256 of a label file; None where there is no record. Raises LabelError."""
     record = record_path(path)
-    regular_file(record, "a readable file", LabelError)
+    require_regular_file(record, "a readable file", LabelError)
     try:
         text = record.read_text("utf-8", errors="replace")
     except FileNotFoundError:
@@ -83,12 +84,12 @@ def recorded_sha256(path: Path) -> str | None:
 
 
 def record_sha256(path: Path, sha256: str) -> str:
-    """Record the sha256 of a label file that has none; returns what to tell the user, '' where there is a record."""
+    """Record the sha256 of a label file without a record; returns a message for the user, '' where one exists."""
     record = record_path(path)
     if record.exists():
         return ""
     try:
-        with replacing(record) as temporary:
+        with atomic_write(record) as temporary:
             temporary.write_text(f"{sha256}  {path.name}\n")
     except OutputError as error:
         return f"sha256 {sha256} of {path} could not be recorded ({error}): the next run will not notice a change"

@@ -1,9 +1,9 @@
-"""Label files, checked once and kept as HDF5, so that every worker reads just its slice.
+"""Label files, checked once and kept as HDF5, so that every worker reads only its rows.
 
-An `.npz` cannot be sliced: each of a thousand shard tasks would read the whole file. A store is immutable: it
-is written under a temporary name and moved into place, and its name holds the hash of what it was made from,
-so two processes that build it at once, or a source that has changed, do no harm. Its chunks carry checksums.
-A folder of sequences makes one store, written file by file, so that it need not fit into memory.
+An `.npz` cannot be sliced: each of a thousand shard tasks would read the whole file. A store is immutable. It is
+written under a temporary name and moved into place, and its name holds the hash of its inputs, so neither two
+processes that build it at once nor a changed source do harm. Its chunks carry checksums. A folder of sequences makes
+one store, written file by file, so that it need not fit into memory.
 """
 
 from __future__ import annotations
@@ -22,49 +22,57 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.config.settings import LabelSource, Source, mapping_hash
+from skelfit.config.identity import mapping_hash
+from skelfit.config.manifest import LabelLayout, LabelSource
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import (
     FIELD_SHAPES,
     TEXT_FIELDS,
-    About,
     Coordinates,
     FloatArray,
     LabelBatch,
-    Sequence,
-    overlapping,
+    LabelProperties,
+    MotionSequence,
+    sequences_of_rows,
 )
 from skelfit.labels.label_schema import check_keys, check_sha256
-from skelfit.labels.readers.base import Request
-from skelfit.labels.readers.registry import READERS, find_source, read
-from skelfit.labels.readers.sequence_folder import BAD_FILE, LAYOUT, list_sequences, named, read_folder
-from skelfit.labels.world_up import check_up, world_of
-from skelfit.storage.atomic_write import regular_file, remove, replacing
+from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
+from skelfit.labels.readers.sequence_folder import (
+    BAD_FILE,
+    LAYOUT,
+    list_sequences,
+    name_sequence,
+    read_folder,
+)
+from skelfit.labels.world_up import check_up, infer_world
+from skelfit.storage.atomic_write import atomic_write, remove_file
+from skelfit.storage.path_checks import require_regular_file
 
 _FORMAT = 6  # of the HDF5 layout
-_SLACK = 1 << 16  # what HDF5 adds to the arrays, and some room
-_CHUNK_ROWS = 1024  # about one shard: few chunks are read in vain
+_SLACK = 1 << 16  # bytes that HDF5 adds to the arrays, and a margin
+_CHUNK_ROWS = 1024  # about one shard, so that little is read in vain
 _CHUNK_BYTES = 1 << 22  # at most: meshes are large
 _NOTES = 20  # at most, the most frequent: they are part of every marker
-_EXTRA = "extra"  # dataset of what is no column, as JSON
+_EXTRA = "extra"  # dataset of the properties and sequences, as JSON
 
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What a store holds and what it was made from."""
+    """The content of a store and the file that it was made from."""
 
     rows: int
     sha256: str  # of the source file, or of the names and hashes of a folder's files
     source_path: str
-    source: Source  # the layout
+    source: LabelLayout
     reader: str  # name and version of the reader
-    about: About
+    about: LabelProperties
 
 
 def build_store(
     source: LabelSource, label_path: str | Path, store_dir: str | Path, max_abs_beta: float = 10.0
 ) -> Path:
-    """The store of a label file or folder below `store_dir`: built when it is not there, else reused.
+    """The store of a label file or folder below `store_dir`; built if it is missing.
 
     Raises LabelError when the file cannot be used or is not the one of `source` (sha256, row count), OutputError
     when the store cannot be written.
@@ -77,21 +85,21 @@ def build_store(
     check_sha256(source, label_path, sha256)
     check_keys(label_path, source.expected_keys)
     layout = _layout(source, label_path, is_folder)
-    request = Request(source.gender, max_abs_beta, source.read)
+    settings = ReadSettings(source.gender, max_abs_beta, source.read)
     if layout == LAYOUT and not is_folder:
-        request = named(request, label_path)
-    tag = mapping_hash({"format": _FORMAT, **asdict(request)})[:8]
+        settings = name_sequence(settings, label_path)
+    tag = mapping_hash({"format": _FORMAT, **asdict(settings)})[:8]
     reader = READERS[layout].version
     path = store_dir / f"{reader}-{sha256[:16]}-{tag}.h5"
     rows = _valid_rows(path, sha256)
     if rows is None:
         pieces = (
-            read_folder(label_path, files, request)
+            read_folder(label_path, files, settings)
             if is_folder
-            else iter([read(label_path, layout, request)])
+            else iter([read_label_file(label_path, layout, settings)])
         )
         unchanged = zip(pieces, map(_check_unchanged, files, before), strict=True)
-        info = StoreInfo(0, sha256, str(label_path), layout, reader, About())
+        info = StoreInfo(0, sha256, str(label_path), layout, reader, LabelProperties())
         rows = _write(path, (piece for piece, _ in unchanged), info)
     if source.expected_rows is not None and rows != source.expected_rows:
         raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
@@ -99,9 +107,9 @@ def build_store(
     return path
 
 
-def _layout(source: LabelSource, path: Path, is_folder: bool) -> Source:
+def _layout(source: LabelSource, path: Path, is_folder: bool) -> LabelLayout:
     if not is_folder:
-        return source.source or find_source(path)[0]
+        return source.source or detect_layout(path)[0]
     if source.source not in (None, LAYOUT):
         expected = f"a label file (a folder is for sequences, source {LAYOUT})"
         raise LabelError(path, None, expected, "a folder")
@@ -114,25 +122,25 @@ def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
 
 
 def _folder_sha256(folder: Path, files: Iterable[Path]) -> str:
-    """One hash of the files' names in the folder and of their content, or of why they cannot be read."""
+    """One hash of the names and contents of the files; of a file that cannot be read, of the reason."""
     digest = hashlib.sha256()
     for path in files:
         try:
             content = file_sha256(path)
-        except LabelError as error:  # its reader makes a bad row of it
+        except LabelError as error:  # read_folder makes a bad row of it
             content = f"unreadable: {error.found}"
         digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()
 
 
 def clear_temporaries(store_dir: str | Path) -> None:
-    """Remove what killed builders left, of any kind of file. Nobody may be building there. Raises OutputError."""
+    """Remove the temporary files of killed processes. No process may be writing there. Raises OutputError."""
     for path in Path(store_dir).glob(".*.tmp"):
-        remove(path)
+        remove_file(path)
 
 
 def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
-    """The people start..stop-1 of a store, exactly as the reader gave them. Raises LabelError."""
+    """The rows start..stop-1 of a store, exactly as the reader returned them. Raises LabelError."""
     with _open(store_path) as file:
         rows = int(file.attrs["rows"])
         if not 0 <= start <= stop <= rows:
@@ -140,36 +148,36 @@ def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
         return _read(store_path, file, slice(start, stop))
 
 
-def read_some(store_path: str | Path, rows: NDArray[np.int64]) -> LabelBatch:
-    """Some people of a store; rows (K,) rise. Raises LabelError."""
+def read_selected_rows(store_path: str | Path, rows: NDArray[np.int64]) -> LabelBatch:
+    """The given rows (K,), in ascending order, of a store. Raises LabelError."""
     with _open(store_path) as file:
         return _read(store_path, file, rows)
 
 
-def read_column(store_path: str | Path, name: str, rows: NDArray[np.int64]) -> FloatArray:
-    """One numeric field of some rows (K,), which rise: (K,...). Raises LabelError."""
+def read_field(store_path: str | Path, name: str, rows: NDArray[np.int64]) -> FloatArray:
+    """One numeric field of the given rows (K,), in ascending order: (K,...). Raises LabelError."""
     with _open(store_path) as file:
         return _slice(store_path, file, name, rows)
 
 
 def _read(store_path: str | Path, file: h5py.File, rows: slice | NDArray[np.int64]) -> LabelBatch:
-    values: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     optional = ("vertices",) if "vertices" in file else ()
     for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
-        found = _slice(store_path, file, name, rows)
-        values[name] = [t.decode() for t in found.tolist()] if name in TEXT_FIELDS else found
+        field = _slice(store_path, file, name, rows)
+        fields[name] = [t.decode() for t in field.tolist()] if name in TEXT_FIELDS else field
     about, sequences = _extra(store_path, file)
-    return LabelBatch(**values, sequences=overlapping(sequences, values["row"]), about=about)
+    return LabelBatch(**fields, sequences=sequences_of_rows(sequences, fields["row"]), about=about)
 
 
-def store_sequences(store_path: str | Path) -> tuple[Sequence, ...]:
+def store_sequences(store_path: str | Path) -> tuple[MotionSequence, ...]:
     """The sequences of a store, in the order of rows. Raises LabelError."""
     with _open(store_path) as file:
         return _extra(store_path, file)[1]
 
 
 def store_info(store_path: str | Path) -> StoreInfo:
-    """What a store holds and what it was made from. Raises LabelError."""
+    """The content of a store and its source. Raises LabelError."""
     with _open(store_path) as file:
         attrs = file.attrs
         return StoreInfo(
@@ -183,58 +191,58 @@ def store_info(store_path: str | Path) -> StoreInfo:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What the first rows of a store have, any of them."""
+class StoreContents:
+    """What at least one of the first rows of a store has."""
 
     genders: frozenset[str]
     has_names: bool  # of images
     has_boxes: bool
     has_keypoints: bool  # 2D
     has_smpl: bool
-    sequences: tuple[Sequence, ...]  # without the rows that stand for files which cannot be used
+    sequences: tuple[MotionSequence, ...]  # without the rows that stand for unusable files
 
-    def has(self, what: str) -> bool:
-        """Whether there is what a filter needs (`skelfit.labels.filters.NEEDS`)."""
-        return {"2D keypoints": self.has_keypoints, "SMPL betas": self.has_smpl}[what]
+    def has(self, data: str) -> bool:
+        """Whether the labels have the data that a filter needs (`skelfit.labels.filters.REQUIRED_DATA`)."""
+        return {"2D keypoints": self.has_keypoints, "SMPL betas": self.has_smpl}[data]
 
 
-def store_contents(store_path: str | Path, rows: int) -> Contents:
+def store_contents(store_path: str | Path, rows: int) -> StoreContents:
     """What the first rows of a store have. Raises LabelError."""
     with _open(store_path) as file:
-        some = slice(0, rows)
+        selection = slice(0, rows)
         about, sequences = _extra(store_path, file)
-        reasons = _slice(store_path, file, "bad", some) if sequences else np.zeros(0, "S1")
+        reasons = _slice(store_path, file, "bad", selection) if sequences else np.zeros(0, "S1")
         unusable = set(np.flatnonzero(np.char.startswith(reasons, f"{BAD_FILE}:".encode())).tolist())
-        return Contents(
+        return StoreContents(
             genders=frozenset(
-                g.decode() for g in np.unique(_slice(store_path, file, "gender", some)).tolist()
+                g.decode() for g in np.unique(_slice(store_path, file, "gender", selection)).tolist()
             ),
-            has_names=bool((_slice(store_path, file, "imgname", some) != b"").any()),
-            has_boxes=bool(_slice(store_path, file, "scale", some).any()),
+            has_names=bool((_slice(store_path, file, "imgname", selection) != b"").any()),
+            has_boxes=bool(_slice(store_path, file, "scale", selection).any()),
             has_keypoints=about.has_keypoints,
             has_smpl=about.has_smpl,
             sequences=tuple(s for s in sequences if s.start < rows and s.start not in unusable),
         )
 
 
-def _extra(store_path: str | Path, file: h5py.File) -> tuple[About, tuple[Sequence, ...]]:
+def _extra(store_path: str | Path, file: h5py.File) -> tuple[LabelProperties, tuple[MotionSequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
     lists = ("notes", "upright", "told_up", "first_up")
-    about = About(**content["about"] | {name: tuple(content["about"][name]) for name in lists})
-    return about, tuple(Sequence(**values) for values in content["sequences"])
+    about = LabelProperties(**content["about"] | {name: tuple(content["about"][name]) for name in lists})
+    return about, tuple(MotionSequence(**values) for values in content["sequences"])
 
 
 def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice | NDArray[np.int64]) -> np.ndarray:
     try:
         return np.asarray(file[name][rows])
     except (OSError, KeyError, ValueError) as error:
-        expected = "a whole label store (remove it and start again: it is made anew)"
+        expected = "a whole label store (remove it and start again: it is rebuilt)"
         raise LabelError(store_path, name, expected, f"a damaged one ({error})") from None
 
 
 def file_sha256(path: str | Path) -> str:
     """sha256 (hex) of a file. Raises LabelError when it cannot be read."""
-    regular_file(path, "a label file", LabelError)
+    require_regular_file(path, "a label file", LabelError)
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -248,12 +256,12 @@ def file_sha256(path: str | Path) -> str:
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is written to or replaced; None when it is not there."""
+    """Numbers that change when a file is written to or replaced; None when it does not exist."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open(path: str | Path) -> Any:
@@ -269,7 +277,7 @@ def _open(path: str | Path) -> Any:
 
 
 def _valid_rows(path: Path, sha256: str) -> int | None:
-    """Rows of the store, or None when it has to be built. The short hash in its name is not trusted alone."""
+    """Rows of the store, or None when it has to be built. The short hash in its name is not enough."""
     if not path.exists():
         return None
     try:
@@ -280,16 +288,16 @@ def _valid_rows(path: Path, sha256: str) -> int | None:
 
 
 def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
-    """Write the batches one after another; returns how many rows they have."""
+    """Write the batches one after another; returns the number of rows."""
     texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
-    sequences: list[Sequence] = []
+    sequences: list[MotionSequence] = []
     notes: Counter[str] = Counter()
     rows, count, has_keypoints, upright, telling = 0, 0, False, np.zeros(3), 0
     worlds: set[Coordinates] = set()
     told_up, first_up = np.zeros(2, np.int64), ("", "")
     stream = iter(pieces)
-    first = next(stream)  # before anything is written: most files that are of no use show it here
-    with replacing(path) as temporary:
+    first = next(stream)  # before anything is written: most unusable files fail here
+    with atomic_write(path) as temporary:
         _reserve(temporary, _size(first))
         try:
             with h5py.File(temporary, "w") as file:
@@ -297,7 +305,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     _check_room(temporary, _size(piece))
                     _append(file, piece, rows)
                     for name in TEXT_FIELDS:
-                        # Text of a fixed length, because HDF5 has no checksums for other.
+                        # Text of fixed length: HDF5 has no checksums for other text.
                         texts[name].append(
                             np.array([t.encode() for t in getattr(piece, name)] or [b""])[: len(piece)]
                         )
@@ -307,8 +315,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     telling += piece.about.telling
                     worlds.add(piece.about.coordinates)
                     told_up += piece.about.told_up
-                    one, other = piece.about.first_up
-                    first_up = (first_up[0] or one, first_up[1] or other)
+                    y_name, z_name = piece.about.first_up
+                    first_up = (first_up[0] or y_name, first_up[1] or z_name)
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
@@ -320,7 +328,7 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                 x, y, z = upright.tolist()
                 about = replace(
                     first.about,
-                    coordinates=_agreed(worlds, (x, y, z), telling),
+                    coordinates=_common_coordinates(worlds, (x, y, z), telling),
                     has_keypoints=has_keypoints,
                     notes=told,
                     upright=(x, y, z),
@@ -333,16 +341,18 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                 for name in ("sha256", "source_path", "source", "reader"):
                     file.attrs[name] = getattr(info, name)
                 file.attrs["rows"] = rows
-        except RuntimeError as error:  # what HDF5 makes of a failed write on closing a file
+        except RuntimeError as error:  # raised by HDF5 for a failed write when the file is closed
             raise OSError(f"HDF5: {error}") from error
     return rows
 
 
-def _agreed(worlds: set[Coordinates], upright: tuple[float, float, float], telling: int) -> Coordinates:
-    """The coordinates of a store; those of files that cannot be used, which are unknown, do not count."""
+def _common_coordinates(
+    worlds: set[Coordinates], upright: tuple[float, float, float], telling: int
+) -> Coordinates:
+    """The coordinates of a store. Unusable files, whose coordinates are unknown, do not count."""
     known = [world for world in worlds if world != "unknown"]
     if len(known) > 1:
-        return world_of(upright, telling, None)
+        return infer_world(upright, telling, None)
     return known[0] if known else "unknown"
 
 
@@ -352,13 +362,13 @@ def _and_then(first: LabelBatch, others: Iterator[LabelBatch]) -> Iterator[Label
 
 
 def _append(file: h5py.File, piece: LabelBatch, start: int) -> None:
-    """Add the numbers of a batch below those of the batches before."""
+    """Append the numbers of a batch to the datasets."""
     for name in ("row", *piece.field_shapes()):
         column = getattr(piece, name)
         if name not in file:
             _create(file, name, column[:0], len(column) or _CHUNK_ROWS)
         file[name].resize(start + len(column), axis=0)
-        # What was never written reads as 0 and takes no room: many sources lack many fields.
+        # Rows that were never written read as 0 and take no space: most layouts lack some fields.
         if column.any():
             file[name][start:] = column
 
@@ -367,7 +377,7 @@ def _create(file: h5py.File, name: str, column: np.ndarray, rows: int | None = N
     """A dataset with checksums, made for about so many rows."""
     width = max(1, column.dtype.itemsize * int(np.prod(column.shape[1:])))
     most = min(max(len(column) if rows is None else rows, 1), _CHUNK_ROWS, max(1, _CHUNK_BYTES // width))
-    # No rows could not be cut into chunks otherwise.
+    # A dataset without rows has no chunks unless it can grow.
     limits = (None, *column.shape[1:])
     file.create_dataset(name, data=column, chunks=(most, *column.shape[1:]), maxshape=limits, fletcher32=True)
 
@@ -383,7 +393,7 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _check_room(path: Path, size: int) -> None:
-    """The same for more of it, where the file is being written already."""
-    found = os.statvfs(path)
-    if found.f_bavail * found.f_frsize < size + _SLACK:
+    """Raise OSError unless the disk has room for more of a store that is being written."""
+    disk = os.statvfs(path)
+    if disk.f_bavail * disk.f_frsize < size + _SLACK:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,7 +1,7 @@
-"""Which axis of a world is up, told by the people in it, and labels turned to a world of the other axis.
+"""The axis of a world that is up, inferred from the people in it; rotation of labels to a world with another axis up.
 
-People stand, walk, sit and crawl with the trunk above knees, feet and hands. The mean of that direction over all
-frames is close to the axis that is up, however they turn; only who lies or tumbles for most of the frames tells none.
+People stand, walk, sit and crawl with the trunk above knees, feet and hands. The mean of that direction over all frames
+is close to the axis that is up. It tells nothing only if the person lies or tumbles in most of the frames.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP, Array, Up
-from skelfit.config.settings import ReadOptions
+from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP, Array, UpAxis
+from skelfit.config.manifest import ReadOptions
 from skelfit.errors import LabelError
-from skelfit.labels.label_batch import About, Coordinates, FloatArray, LabelBatch
+from skelfit.labels.label_batch import Coordinates, FloatArray, LabelBatch, LabelProperties
 
-# An axis is up where the mean of the unit vectors from limbs to trunk is within 45 degrees of it, and is at least this
-# long: who lies and rolls over has a short one.
+# An axis is up where the mean of the unit vectors from limbs to trunk is within 45 degrees of it and at least this
+# long. It is shorter for a person who lies and rolls over.
 _ALONG, _LENGTH = 0.7, 0.4
-# Who lies with the head towards -y looks the same.
+# A person who lies with the head towards -y looks the same.
 _Y_DOWN = (
     "if they stand, y points down, as in a camera's coordinates, and no option says so: "
     "turn global orientations and 'trans' by 180 degrees about x first"
@@ -45,99 +45,102 @@ RootJoints = Callable[[str, FloatArray], Array]
 
 def trunk_over_limbs(pose: FloatArray) -> Array:
     """Unit vectors (N,3) from the middle of the limbs to that of the trunk, of poses (N,24,3) rad; 0 if not finite."""
-    found = np.zeros((len(pose), 3))
-    good = np.isfinite(pose).all(axis=(1, 2))
-    if good.any():
-        places = _places(pose[good].astype(np.float64))
-        away = places[:, _TRUNK].mean(1) - places[:, _LIMBS].mean(1)
-        found[good] = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
-    return found
+    directions = np.zeros((len(pose), 3))
+    finite = np.isfinite(pose).all(axis=(1, 2))
+    if finite.any():
+        positions = _joint_positions(pose[finite].astype(np.float64))
+        direction = positions[:, _TRUNK].mean(1) - positions[:, _LIMBS].mean(1)
+        directions[finite] = direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-9)
+    return directions
 
 
-def _places(pose: Array) -> Array:
-    """Where SMPL's joints are about (N,24,3) cm, in poses (N,24,3) rad; the pelvis at 0."""
-    places, turns = np.zeros_like(pose), {0: Rotation.from_rotvec(pose[:, 0])}
+def _joint_positions(pose: Array) -> Array:
+    """Approximate positions (N,24,3) cm of SMPL's joints in poses (N,24,3) rad; the pelvis is at 0."""
+    positions, rotations = np.zeros_like(pose), {0: Rotation.from_rotvec(pose[:, 0])}
     for joint, (parent, offset) in _OFFSETS_CM.items():
-        places[:, joint] = places[:, parent] + turns[parent].apply(offset)
-        turns[joint] = turns[parent] * Rotation.from_rotvec(pose[:, joint])
-    return places
+        positions[:, joint] = positions[:, parent] + rotations[parent].apply(offset)
+        rotations[joint] = rotations[parent] * Rotation.from_rotvec(pose[:, joint])
+    return positions
 
 
-def clear_up(upright: tuple[float, float, float], rows: int) -> Up | None:
-    """The axis that is up, by the sum of so many rows' directions; None where trunks are above limbs along neither."""
+def infer_up(upright: tuple[float, float, float], rows: int) -> UpAxis | None:
+    """The axis that is up, from the sum of the directions of so many rows; None where neither y nor z is clearly up."""
     mean = np.array(upright) / max(rows, 1)
     least = max(_ALONG * float(np.linalg.norm(mean)), _ALONG * _LENGTH)
     return "y" if mean[1] >= least else "z" if mean[2] >= least else None
 
 
 def _is_y_down(upright: tuple[float, float, float], rows: int) -> bool:
-    """Whether, by the same sum, trunks are below limbs along y."""
+    """Whether trunks are below limbs along y, from the same sum."""
     x, y, z = upright
-    return clear_up((-x, -y, -z), rows) == "y"
+    return infer_up((-x, -y, -z), rows) == "y"
 
 
-def world_of(upright: tuple[float, float, float], rows: int, given: Up | None) -> Coordinates:
-    """The world that labels stand in: the one that is given, else by value, else AMASS's own, whose z is up."""
-    up = given or clear_up(upright, rows) or "z"
+def infer_world(upright: tuple[float, float, float], rows: int, given: UpAxis | None) -> Coordinates:
+    """The world of labels: as given, else inferred from the poses, else AMASS's, with z up."""
+    up = given or infer_up(upright, rows) or "z"
     return "world_y_up" if up == "y" else "world_z_up"
 
 
 def notes_on_up(upright: tuple[float, float, float], rows: int, options: ReadOptions) -> list[str]:
-    """What is said of the axis that is up, in a file of so many rows."""
+    """The note on the axis that is up in a file of so many rows."""
     if not rows or options.labels_up is not None:
         return []
-    if up := clear_up(upright, rows):
+    if up := infer_up(upright, rows):
         return [f"{up} is up: along it people's trunks are above their limbs"]
-    taken = "z is taken to be up, as in AMASS"
+    assumption = "z is taken to be up, as in AMASS"
     if _is_y_down(upright, rows):
-        return [f"{taken}, but people's trunks are below their limbs along y: {_Y_DOWN}"]
-    return [f"{taken}: the people do not tell"]
+        return [f"{assumption}, but people's trunks are below their limbs along y: {_Y_DOWN}"]
+    return [f"{assumption}: the people do not tell"]
 
 
-def check_up(path: Path, options: ReadOptions, about: About, rows: int) -> None:
-    """Raise LabelError where labels are to be turned, and neither an option nor their values tell how they stand."""
+def check_up(path: Path, options: ReadOptions, about: LabelProperties, rows: int) -> None:
+    """Raise LabelError where labels must be rotated but neither an option nor the poses tell which axis is up."""
     if options.up is None or options.labels_up is not None or not rows:
         return
-    say = "say which is up with --labels-up y or z (read.labels_up in a manifest)"
+    advice = "say which is up with --labels-up y or z (read.labels_up in a manifest)"
     if all(about.told_up):
         (y, z), (one, other) = about.told_up, about.first_up
-        found = f"y in {y} of them (the first: {one}) and z in {z} (the first: {other}); convert these apart, or {say}"
-        raise LabelError(path, None, f"files with the same axis up, for --up {options.up}", found)
-    if clear_up(about.upright, about.telling) is None:
+        actual = (
+            f"y in {y} of them (the first: {one}) and z in {z} (the first: {other}); "
+            f"convert these apart, or {advice}"
+        )
+        raise LabelError(path, None, f"files with the same axis up, for --up {options.up}", actual)
+    if infer_up(about.upright, about.telling) is None:
         mean = np.array(about.upright) / max(about.telling, 1)
-        found = "their mean direction ({:.2f}, {:.2f}, {:.2f}); ".format(*mean) + say
+        actual = "their mean direction ({:.2f}, {:.2f}, {:.2f}); ".format(*mean) + advice
         if _is_y_down(about.upright, about.telling):
-            found = f"them below along y: {_Y_DOWN}, or drop --up; if they lie, {say}"
-        raise LabelError(path, None, f"trunks above limbs along y or z, for --up {options.up}", found)
+            actual = f"them below along y: {_Y_DOWN}, or drop --up; if they lie, {advice}"
+        raise LabelError(path, None, f"trunks above limbs along y or z, for --up {options.up}", actual)
 
 
-def turned(batch: LabelBatch, up: Up, root_joints: RootJoints) -> LabelBatch:
-    """The same people in a world whose `up` is up: everything that stands in the world turned by 90 degrees about x.
+def rotate_to_up(batch: LabelBatch, up: UpAxis, root_joints: RootJoints) -> LabelBatch:
+    """The same people in a world with the axis `up` up: rotated by 90 degrees about x if it is the other one.
 
-    SMPL turns a body about its root joint J and moves it by t, so that with Q the turn of the world t becomes
-    Q t + Q J - J. Bad rows stay as they are. Raises ValueError for labels that stand in no world.
+    SMPL rotates a body about its root joint J and moves it by t. A rotation Q of the world therefore turns t into
+    Q t + Q J - J. Bad rows stay as they are. Raises ValueError for labels that are in no world.
     """
-    wanted: Coordinates = "world_y_up" if up == "y" else "world_z_up"
+    target: Coordinates = "world_y_up" if up == "y" else "world_z_up"
     about = batch.about
     if about.coordinates not in ("world_y_up", "world_z_up") or batch.vertices is not None:
         raise ValueError(f"expected labels in a world, found {about.coordinates}")
-    if about.coordinates == wanted:
+    if about.coordinates == target:
         return batch
-    turn = Y_UP_FROM_Z_UP if up == "y" else Y_UP_FROM_Z_UP.T
+    rotation = Y_UP_FROM_Z_UP if up == "y" else Y_UP_FROM_Z_UP.T
     good = np.array([not bad for bad in batch.bad], bool)
     pose, transl, keypoints = batch.pose.copy(), batch.transl.copy(), batch.keypoints3d.copy()
-    pose[good, 0] = (Rotation.from_matrix(turn) * Rotation.from_rotvec(pose[good, 0])).as_rotvec()
+    pose[good, 0] = (Rotation.from_matrix(rotation) * Rotation.from_rotvec(pose[good, 0])).as_rotvec()
     roots = _roots(batch, good, root_joints)
-    transl[good] = transl[good] @ turn.T + (roots @ turn.T - roots)
-    keypoints[..., :3] = keypoints[..., :3] @ turn.T
+    transl[good] = transl[good] @ rotation.T + (roots @ rotation.T - roots)
+    keypoints[..., :3] = keypoints[..., :3] @ rotation.T
     return replace(
-        batch, pose=pose, transl=transl, keypoints3d=keypoints, about=replace(about, coordinates=wanted)
+        batch, pose=pose, transl=transl, keypoints3d=keypoints, about=replace(about, coordinates=target)
     )
 
 
 def _roots(batch: LabelBatch, good: NDArray[np.bool_], root_joints: RootJoints) -> Array:
     """Root joints at rest (K,3) m of the K good rows."""
-    genders, found = np.array(batch.gender)[good], np.zeros((int(good.sum()), 3))
+    genders, roots = np.array(batch.gender)[good], np.zeros((int(good.sum()), 3))
     for gender in sorted(set(genders.tolist())):
-        found[genders == gender] = root_joints(gender, batch.betas[good][genders == gender])
-    return found
+        roots[genders == gender] = root_joints(gender, batch.betas[good][genders == gender])
+    return roots

@@ -1,6 +1,6 @@
-"""Files that come with skelfit, by name. A path does as well, so commands take either.
+"""Files that come with skelfit, by name. Commands take a name or a path.
 
-In a checkout they are those of `manifests/` and `pipelines/` at the top: the folders beside this module are links.
+In a checkout the folders beside this module are links to `manifests/` and `pipelines/` at the top.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from skelfit.errors import ConfigError
 
 _HERE = Path(__file__).parent
-_TRAINING = "train-"  # how the names of trainings begin, which lie among the pipelines
+_TRAINING_PREFIX = "train-"  # of the names of training configurations, which lie among the pipelines
 
 
 @dataclass(frozen=True)
-class Shipped:
-    """One kind of them."""
+class ResourceFolder:
+    """The files of one kind."""
 
     kind: str  # as messages name it
     folder: Path
@@ -28,12 +28,12 @@ class Shipped:
     def names(self) -> list[str]:
         """All names, in alphabetical order."""
         stems = sorted(path.stem for path in self.folder.glob("*.yaml"))
-        return [stem for stem in stems if stem.startswith(_TRAINING) == self.trainings]
+        return [stem for stem in stems if stem.startswith(_TRAINING_PREFIX) == self.trainings]
 
     def find(self, given: str | Path) -> Path:
         """The file of a name or path. A name comes first, so that it means the same in every working folder.
 
-        Raises ConfigError, which lists the names, where there is neither.
+        Raises ConfigError, which lists the names, for a text that is neither.
         """
         text, names = str(given), self.names
         if text in names:
@@ -49,6 +49,6 @@ class Shipped:
         raise ConfigError(text or "''", None, expected, f"no such name or file{hint}")
 
 
-MANIFESTS = Shipped("manifest", _HERE / "manifests", all=True)
-PIPELINES = Shipped("pipeline", _HERE / "pipelines")
-TRAININGS = Shipped("training", _HERE / "pipelines", trainings=True)
+MANIFESTS = ResourceFolder("manifest", _HERE / "manifests", all=True)
+PIPELINES = ResourceFolder("pipeline", _HERE / "pipelines")
+TRAININGS = ResourceFolder("training", _HERE / "pipelines", trainings=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from skelfit.errors import InputError
-from skelfit.storage.atomic_write import regular_file, replacing
+from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.path_checks import require_regular_file
 
 COLUMNS = ("key", "shard", "keep", "reasons")
 
@@ -34,7 +35,7 @@ class Kept:
 
 def write_keep(path: Path, people: Iterable[Kept]) -> None:
     """Write a keep-list, whole or not at all. Raises OutputError."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         lines = csv.writer(stream, lineterminator="\n")
         lines.writerow(COLUMNS)
         lines.writerows((p.key, p.shard, int(p.keep), "; ".join(p.reasons)) for p in people)
@@ -42,7 +43,7 @@ def write_keep(path: Path, people: Iterable[Kept]) -> None:
 
 def read_keep(path: Path) -> dict[str, bool]:
     """Whether each person is kept, by key. Raises InputError."""
-    regular_file(path, "a readable keep-list", InputError)
+    require_regular_file(path, "a readable keep-list", InputError)
     try:
         with open(path, encoding="utf-8", newline="") as stream:
             return _read(path, stream)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skelfit.errors import InputError
-from skelfit.storage.atomic_write import remove
+from skelfit.storage.atomic_write import remove_file
 
 SCHEMA_NAME = "schema.json"
 
@@ -51,7 +51,7 @@ class ShardFiles:
 def remove_temporaries(folder: Path, subset: str) -> None:
     """Remove what a killed run left of a subset under temporary names. Raises OutputError."""
     for path in _temporaries(folder, subset):
-        remove(path)
+        remove_file(path)
 
 
 def _temporaries(folder: Path, subset: str) -> Iterator[Path]:
@@ -65,7 +65,7 @@ def _temporaries(folder: Path, subset: str) -> Iterator[Path]:
 def remove_shard(files: ShardFiles) -> None:
     """Remove a shard, its marker first. Raises OutputError."""
     for path in (files.marker, files.tar, files.sidecar):
-        remove(path)
+        remove_file(path)
 
 
 def list_shards(folder: Path, subset: str) -> list[ShardFiles]:

@@ -16,13 +16,13 @@ import numpy as np
 from skelfit.shards.label_vector import FloatArray
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_schema import ShardMarker
-from skelfit.storage.atomic_write import regular_file
 from skelfit.storage.hashed_write import FileRecord
+from skelfit.storage.path_checks import require_regular_file
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises ShardError."""
-    regular_file(path, "a JSON file", ShardError)
+    require_regular_file(path, "a JSON file", ShardError)
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -74,7 +74,7 @@ def _sha256(stream: IO[bytes]) -> str:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a sidecar as plain data. Raises ShardError."""
-    regular_file(path, "a readable sidecar", ShardError)
+    require_regular_file(path, "a readable sidecar", ShardError)
     try:
         with open(path, encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
@@ -89,7 +89,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]:
     """Key, label vector (LABEL_SIZE,) and metadata of each sample; skips images. Raises ShardError."""
     labels: dict[str, FloatArray] = {}
-    regular_file(path, "a tar of skelfit samples", ShardError)
+    require_regular_file(path, "a tar of skelfit samples", ShardError)
     try:
         with tarfile.open(path) as tar:
             for member in tar:
@@ -110,7 +110,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]
 
 def read_members(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key and all members of each sample, by their endings, images too. Raises ShardError."""
-    regular_file(path, "a tar of skelfit samples", ShardError)
+    require_regular_file(path, "a tar of skelfit samples", ShardError)
     try:
         with tarfile.open(path) as tar:
             for key, group in groupby(tar, lambda member: member.name.partition(".")[0]):

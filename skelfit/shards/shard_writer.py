@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import webdataset
 
-from skelfit.config.settings import mapping_hash
+from skelfit.config.identity import mapping_hash
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_schema import ShardMarker, ShardRow, ShardSample
-from skelfit.storage.atomic_write import remove
+from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_atomically, write_json
 
 # Made once: making an encoder takes as long as a row's JSON.
@@ -42,7 +42,7 @@ def write_shard(
     span: first row of the label file, and one past the last; the rows must be exactly these.
     """
     # A marker of an earlier attempt must not stand beside files that are being replaced.
-    remove(files.marker)
+    remove_file(files.marker)
     rows: list[ShardRow] = []
     rejected: Counter[str] = Counter()
 

@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, and read without running anything."""
+"""Files: written whole or not at all, and read without running code from them."""

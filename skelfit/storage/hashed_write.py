@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from skelfit.storage.atomic_write import replacing
+from skelfit.storage.atomic_write import atomic_write
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Hashing(io.RawIOBase):
 
 def write_atomically(path: Path, write: Callable[[io.RawIOBase], object]) -> FileRecord:
     """Let `write` fill the file, which is then whole or absent. Raises OutputError."""
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
+    with atomic_write(path) as temporary, open(temporary, "wb") as stream:
         hashing = _Hashing(stream)
         write(hashing)
     return FileRecord(hashing.count, hashing.digest.hexdigest())

@@ -1,4 +1,4 @@
-"""Files of plain data and tensors (torch.save, safetensors), read without running anything."""
+"""Files of plain data and tensors (torch.save, safetensors), read without running code from them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import torch
 
 from skelfit.errors import InputError
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 
 
-def read_tensors(
-    path: str | Path, expected: str, fault: type[InputError], more: str = "", *, mapped: bool = False
+def read_tensor_file(
+    path: str | Path, expected: str, error: type[InputError], advice: str = "", *, mapped: bool = False
 ) -> Any:
-    """The content of a file, on the processor; more: what a message adds of a file with objects. Raises the fault.
+    """The content of a file, with tensors on the CPU. Raises the error.
 
-    mapped: tensors are read when they are looked at, and only while the file stays as it is (not of safetensors).
+    expected: for its message. advice: added to the message about a file with objects. mapped: tensors are
+    memory-mapped: each is read when it is used, and the file must not change meanwhile (no effect for safetensors).
     """
-    regular_file(path, expected, fault)
+    require_regular_file(path, expected, error)
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -27,9 +28,9 @@ def read_tensors(
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
-        raise fault(path, None, expected, "no such file") from None
+        raise error(path, None, expected, "no such file") from None
     except pickle.UnpicklingError:
-        how = f"more than plain data and tensors, which is not read{more}"
-        raise fault(path, None, expected, how) from None
-    except Exception as error:  # torch and safetensors have no error of their own for a damaged file
-        raise fault(path, None, expected, " ".join(str(error).split())[:200]) from None
+        actual = f"more than plain data and tensors, which is not read{advice}"
+        raise error(path, None, expected, actual) from None
+    except Exception as problem:  # torch and safetensors have no error of their own for a damaged file
+        raise error(path, None, expected, " ".join(str(problem).split())[:200]) from None

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skelfit.errors import ModelError
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 
 _MAX_DEPTH = 16
 _DTYPE_CODE = re.compile(r"b1|[iu][1248]|f(2|4|8|16)|[SU][0-9]{1,6}|O[48]?")
@@ -184,7 +184,7 @@ class _PassiveUnpickler(pickle._Unpickler):
 def load_pickle(path: str | Path) -> dict[str, Any]:
     """The dictionary in a pickle file; read its entries with `as_array` and `as_texts`. Raises ModelError."""
     path = Path(path)
-    regular_file(path, "a pickle file", ModelError)
+    require_regular_file(path, "a pickle file", ModelError)
     try:
         with open(path, "rb") as stream:
             content = read_pickle(stream, path, None)
@@ -203,8 +203,8 @@ def read_pickle(stream: IO[bytes], path: Path, key: str | None) -> Any:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-        found = f"one that is cut off, damaged or no pickle at all ({reason})"
-        raise ModelError(path, key, "a whole pickle", found) from error
+        actual = f"one that is cut off, damaged or no pickle at all ({reason})"
+        raise ModelError(path, key, "a whole pickle", actual) from error
 
 
 def as_array(value: Any) -> npt.NDArray[Any]:

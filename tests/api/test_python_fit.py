@@ -18,8 +18,8 @@ from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.smpl import SmplModel
 from skelfit.cli import main
+from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import chosen_pipeline
-from skelfit.config.settings import Pipeline
 from skelfit.errors import ArgumentError, DeviceError, SkelfitError
 from skelfit.labels.demo_people import sample_labels
 from skelfit.shards.label_vector import unpack

@@ -18,7 +18,8 @@ from skelfit.benchmark.fit_speed import REPORT_VERSION, make_labels, measure_bre
 from skelfit.benchmark.roofline import OperationCount, count_work, roofline
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.settings import Gender, load_pipeline
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import make_backend
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +127,7 @@ def test_the_first_people_do_not_depend_on_the_number() -> None:
 
 
 def test_timing_restores_the_threads(models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backend that everybody shares is not touched, whatever fails."""
+    """The shared backend is not changed, whatever fails."""
     before, threads = dict(vars(make_backend("cpu"))), torch.get_num_threads()
 
     def fail(*_: object) -> None:

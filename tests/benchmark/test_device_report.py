@@ -19,7 +19,7 @@ from skelfit.benchmark.device.device_report import ReportConfig, ReportSubject, 
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
 from skelfit.resources.catalog import PIPELINES

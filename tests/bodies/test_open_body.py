@@ -61,7 +61,7 @@ def winding(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.n
 
 
 def shaped(model: dict[str, Any], beta: np.ndarray) -> np.ndarray:
-    template = model.get("v_template", model.get("skin_template_v"))
+    template = model["v_template"] if "v_template" in model else model["skin_template_v"]
     return template.astype(np.float64) + model["shapedirs"] @ beta
 
 
@@ -179,7 +179,7 @@ def test_joints_lie_inside_all_usual_bodies(models: dict[str, dict[str, Any]], n
     regressor = m["J_regressor_osim" if "J_regressor_osim" in m else "J_regressor"].toarray()
     assert (regressor >= 0).all()
     assert np.abs(regressor.sum(1) - 1).max() < 1e-9
-    faces = m.get("f", m.get("skin_template_f"))
+    faces = m["f"] if "f" in m else m["skin_template_f"]
     rng = np.random.default_rng(0)
     for beta in (np.zeros(10), *rng.uniform(-2, 2, (4, 10))):
         v = shaped(m, beta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,20 +29,20 @@ def random_people(count: int, spread: float = 2.5) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("gender", ["male", "female"])
 def test_forward_agrees_with_body_models(models: ModelSet, official: Path, gender: str) -> None:
-    oracle = OracleSkel(model_path=official / f"skel_{gender}.pkl", gender=gender)
+    oracle: Any = OracleSkel(model_path=official / f"skel_{gender}.pkl", gender=gender)
     model = SkelModel(models.skel_of(gender))
     q, betas = random_people(24)
     body, head = oracle_pose.unpack_pose(oracle._runtime.xp, q)
     vertices = oracle.forward_vertices(body, head, shape=betas)
     transforms = oracle.forward_skeleton(body, head, shape=betas)
-    found = model.forward(model.shape(betas), q)
-    assert (found.vertices - vertices).norm(dim=-1).max() < 1e-5  # 0.01 mm
-    assert (found.joints - transforms[..., :3, 3]).norm(dim=-1).max() < 1e-5
-    assert (found.rotations - transforms[..., :3, :3]).abs().max() < 1e-5
+    output = model.forward(model.shape(betas), q)
+    assert (output.vertices - vertices).norm(dim=-1).max() < 1e-5  # 0.01 mm
+    assert (output.joints - transforms[..., :3, 3]).norm(dim=-1).max() < 1e-5
+    assert (output.rotations - transforms[..., :3, :3]).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", DOF_NAMES)
-def test_each_dof_alone_agrees_with_body_models(models: ModelSet, oracle_male: OracleSkel, name: str) -> None:
+def test_each_dof_alone_agrees_with_body_models(models: ModelSet, oracle_male: Any, name: str) -> None:
     """One DoF at a time: a wrong sign or order cannot hide behind another."""
     model = SkelModel(models.skel_of("male"))
     q = torch.zeros(NUM_DOFS)
@@ -54,16 +55,16 @@ def test_each_dof_alone_agrees_with_body_models(models: ModelSet, oracle_male: O
 
 
 @pytest.fixture(scope="module")
-def oracle_male(official: Path) -> OracleSkel:
+def oracle_male(official: Path) -> Any:
     return OracleSkel(model_path=official / "skel_male.pkl", gender="male")
 
 
 def test_zero_pose_is_the_rest_pose(models: ModelSet) -> None:
     model = SkelModel(models.skel_of("female"))
     shape = model.shape(torch.randn(3, 10))
-    found = model.forward(shape, torch.zeros(3, NUM_DOFS))
-    assert (found.vertices - shape.v_rest).abs().max() < 2e-6
-    assert (found.joints - shape.frames.joints).abs().max() < 2e-6
+    output = model.forward(shape, torch.zeros(3, NUM_DOFS))
+    assert (output.vertices - shape.v_rest).abs().max() < 2e-6
+    assert (output.joints - shape.frames.joints).abs().max() < 2e-6
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 2, 2)])
@@ -71,15 +72,15 @@ def test_any_leading_batch_dimensions(models: ModelSet, batch: tuple[int, ...]) 
     model = SkelModel(models.skel_of("male"))
     q, betas, trans = torch.randn(*batch, NUM_DOFS), torch.randn(*batch, 10), torch.randn(*batch, 3)
     shape = model.shape(betas)
-    found = model.forward(shape, q, trans)
-    assert found.vertices.shape == (*batch, 6890, 3)
-    assert found.joints.shape == (*batch, NUM_JOINTS, 3)
-    assert found.rotations.shape == (*batch, NUM_JOINTS, 3, 3)
+    output = model.forward(shape, q, trans)
+    assert output.vertices.shape == (*batch, 6890, 3)
+    assert output.joints.shape == (*batch, NUM_JOINTS, 3)
+    assert output.rotations.shape == (*batch, NUM_JOINTS, 3, 3)
     assert model.bones(shape, q, trans).shape == (*batch, 24752, 3)
     last = model.forward(
         model.shape(betas.reshape(-1, 10)[-1]), q.reshape(-1, NUM_DOFS)[-1], trans.reshape(-1, 3)[-1]
     )
-    assert (found.vertices.reshape(-1, 6890, 3)[-1] - last.vertices).abs().max() < 1e-5
+    assert (output.vertices.reshape(-1, 6890, 3)[-1] - last.vertices).abs().max() < 1e-5
 
 
 def test_wrong_sizes_are_named(models: ModelSet) -> None:
@@ -135,8 +136,8 @@ def naive_bones(model: SkelModel, betas: Tensor, q: Tensor) -> np.ndarray:
 def test_bone_mesh_against_a_naive_one(models: ModelSet, gender: str) -> None:
     model = SkelModel(models.skel_of(gender))
     for q, betas in zip(*random_people(3, spread=1.5), strict=True):
-        found = model.bones(model.shape(betas), q).double().numpy()
-        assert np.abs(found - naive_bones(model, betas, q)).max() < 1e-5
+        bones = model.bones(model.shape(betas), q).double().numpy()
+        assert np.abs(bones - naive_bones(model, betas, q)).max() < 1e-5
 
 
 def test_skin_is_differentiable(models: ModelSet) -> None:

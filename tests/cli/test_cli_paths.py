@@ -15,12 +15,13 @@ from click.testing import CliRunner
 from skelfit.bodies.model_set import find_models
 from skelfit.cli import COMMANDS, main
 from skelfit.cli.path_types import LocalPath, PathPattern, SchedulerPlace
-from skelfit.config.settings import Manifest, Pipeline, load_manifest, load_pipeline
+from skelfit.config.manifest import Manifest, load_manifest
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.errors import ConfigError, SkelfitError
 from skelfit.learning.data.person_stream import ALL, PersonSource, find_tars, in_order
 from skelfit.learning.training.training_config import TrainConfig, load_train_config
 from skelfit.resources.catalog import MANIFESTS, PIPELINES, TRAININGS
-from skelfit.storage.atomic_write import not_local
+from skelfit.storage.path_checks import describe_non_local
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "s3://bucket/demo"
@@ -143,7 +144,9 @@ def test_every_path_refuses_an_address() -> None:
     ],
 )
 def test_what_is_an_address(text: str, found: str | None) -> None:
-    assert (not_local(text) or "").startswith(found or "") and (not_local(text) is None) == (found is None)
+    assert (describe_non_local(text) or "").startswith(found or "") and (
+        describe_non_local(text) is None
+    ) == (found is None)
 
 
 def test_schedulers_have_addresses_and_files() -> None:

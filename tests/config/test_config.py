@@ -8,33 +8,30 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from skelfit.config.settings import (
+from skelfit.config.fit_settings import (
     BranchConfig,
-    DemoSpec,
     FitConfig,
     JointLimits,
     LocatorConfig,
-    Manifest,
     MeshConfig,
     PassConfig,
-    Pipeline,
-    ReadOptions,
     RestartConfig,
     RootPrior,
     SolverConfig,
     SpineConfig,
-    SpineTie,
+    SpineCoupling,
     StageConfig,
     TemporalConfig,
     VertexWeights,
-    load_manifest,
-    load_pipeline,
-    stable_hash,
 )
-from skelfit.config.yaml_dataclasses import build, difference
+from skelfit.config.identity import difference, stable_hash
+from skelfit.config.manifest import DemoSpec, Manifest, ReadOptions, load_manifest
+from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -244,7 +241,7 @@ def test_hash_ignores_the_order_of_fields_in_the_code() -> None:
 def test_hash_changes_with_every_field(tmp_path: Path) -> None:
     config = pipeline(tmp_path)
     fit = config.fit
-    changes = {
+    changes: dict[str, Any] = {
         "name": "q",
         "skel_gender": "female",
         "neutral_target": "gendered",
@@ -265,7 +262,7 @@ def test_hash_changes_with_every_field(tmp_path: Path) -> None:
         "locator": LocatorConfig(seed=1),
         "meshes": MeshConfig(coarse_steps=(4, 4)),
         "temporal": TemporalConfig(steps=3),
-        "spine": SpineConfig(bending=SpineTie(1e-4, 0.4)),
+        "spine": SpineConfig(bending=SpineCoupling(1e-4, 0.4)),
     }
     variants = [dataclasses.replace(fit, **{k: v}) for k, v in changes.items() if k != "name"]
     assert {f.name for f in dataclasses.fields(FitConfig)} == changes.keys() - {"name"} | {"stages"}
@@ -284,8 +281,8 @@ def test_joint_limits(tmp_path: Path) -> None:
     assert one == other and hash(one) == hash(other) and stable_hash(one) == stable_hash(other)
     assert build(Pipeline, json.loads(json.dumps(dataclasses.asdict(one))), "marker.json") == one
     wider = pipeline(tmp_path, PIPELINE + "  limits: {knee_angle_r: [0, 2.6], hip_flexion_l: [-0.5, 2]}\n")
-    found = difference(dataclasses.asdict(one), dataclasses.asdict(wider))
-    assert found == ["fit.limits.knee_angle_r[1]: 2.5 against 2.6"]
+    differences = difference(dataclasses.asdict(one), dataclasses.asdict(wider))
+    assert differences == ["fit.limits.knee_angle_r[1]: 2.5 against 2.6"]
 
 
 @pytest.mark.parametrize(
@@ -309,12 +306,16 @@ def test_joint_limits_that_cannot_be(tmp_path: Path, text: str, key: str, expect
 
 def test_hash_is_the_same_in_another_process(tmp_path: Path) -> None:
     expected = stable_hash(pipeline(tmp_path))
-    code = "import sys; from skelfit.config.settings import *; print(stable_hash(load_pipeline(sys.argv[1])))"
+    code = (
+        "import sys; from skelfit.config.identity import stable_hash; "
+        "from skelfit.config.pipeline import load_pipeline; "
+        "print(stable_hash(load_pipeline(sys.argv[1])))"
+    )
     for seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", code, str(tmp_path / "p.yaml")]
-        found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        assert found.stdout.strip() == expected
+        result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        assert result.stdout.strip() == expected
 
 
 def test_difference_names_fields_and_values(tmp_path: Path) -> None:
@@ -322,10 +323,10 @@ def test_difference_names_fields_and_values(tmp_path: Path) -> None:
     fit = dataclasses.replace(config.fit, batch=512, stages=(*config.fit.stages, config.fit.stages[0]))
     a = dataclasses.asdict(config)
     b = json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(config, fit=fit))))
-    found = difference(a, b)
-    assert found[0] == "fit.batch: null against 512"
-    assert 'fit.stages[1].dofs: absent against "all"' in found
-    assert len(found) == 1 + len(dataclasses.fields(StageConfig))
+    differences = difference(a, b)
+    assert differences[0] == "fit.batch: null against 512"
+    assert 'fit.stages[1].dofs: absent against "all"' in differences
+    assert len(differences) == 1 + len(dataclasses.fields(StageConfig))
     assert difference(a, json.loads(json.dumps(a))) == []
 
 

@@ -13,7 +13,8 @@ import pytest
 from job_fakes import FakeFitter, hashes, make_run
 
 from skelfit.api.convert_dataset import convert_run
-from skelfit.config.settings import FirstOrderConfig, mapping_hash
+from skelfit.config.fit_settings import FirstOrderConfig
+from skelfit.config.identity import mapping_hash
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, pending, plan_shards
 from skelfit.conversion.shard_task import run_shard
@@ -118,8 +119,8 @@ def test_markers_and_summary_carry_the_hash(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     convert(run)
     summary = read_json(Path(run.out) / "summary.json")
-    found = {read_json(task.files.marker)["identity_sha256"] for task in plan_shards(run)}
-    assert found == {summary["identity_sha256"]} == {mapping_hash(summary["identity"])}
+    identities = {read_json(task.files.marker)["identity_sha256"] for task in plan_shards(run)}
+    assert identities == {summary["identity_sha256"]} == {mapping_hash(summary["identity"])}
     assert summary["identity"]["algorithm"] == ALGORITHM_VERSION
 
 

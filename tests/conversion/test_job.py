@@ -37,7 +37,8 @@ from PIL import Image
 from skelfit.api.convert_dataset import ShardsFailedError, convert_run, this_time
 from skelfit.cli.convert import GO_ON
 from skelfit.cli.interrupts import interruptible
-from skelfit.config.settings import GateConfig, ImageConfig, LabelSource
+from skelfit.config.manifest import LabelSource
+from skelfit.config.pipeline import GateConfig, ImageConfig
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards
 from skelfit.conversion.shard_samples import _pictures

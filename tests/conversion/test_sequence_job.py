@@ -14,15 +14,17 @@ from click.testing import CliRunner, Result
 from job_fakes import FakeFitter, hashes, write_labels
 from label_files import write
 
-from skelfit.bodies.angle_continuity import canonical
+from skelfit.bodies.angle_continuity import canonical_angles
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.settings import Filters, LabelSource, TemporalConfig, load_pipeline
+from skelfit.config.fit_settings import TemporalConfig
+from skelfit.config.manifest import Filters, LabelSource
+from skelfit.config.pipeline import load_pipeline
 from skelfit.conversion.row_fits import RowFits, fit_rows, fitted_rates, frames_of, labels_fit
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.conversion.subject_shapes import subject_shapes
 from skelfit.fitting.fitter import Fitter
-from skelfit.labels.label_batch import LabelBatch, Sequence, nothing_known
+from skelfit.labels.label_batch import LabelBatch, MotionSequence, empty_fields
 from skelfit.labels.label_store import build_store, read_rows
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples
@@ -93,7 +95,7 @@ def sidecar(out: str) -> list[dict[str, Any]]:
 def made_up_batch(rates: tuple[float | None, ...] = (50.0, None)) -> LabelBatch:
     """Rows 100 to 111 of a file: the last 4 of a sequence of 10 frames, one of 6, and two by themselves."""
     n = 12
-    sequences = (Sequence("one", "s", rates[0], 94, 10), Sequence("two", "s", rates[1], 104, 6))
+    sequences = (MotionSequence("one", "s", rates[0], 94, 10), MotionSequence("two", "s", rates[1], 104, 6))
     gender, bad = ["male"] * n, [""] * n
     bad[5] = "non_finite: pose"
     return LabelBatch(
@@ -102,7 +104,7 @@ def made_up_batch(rates: tuple[float | None, ...] = (50.0, None)) -> LabelBatch:
         gender=gender,
         bad=bad,
         sequences=sequences,
-        **nothing_known(n),
+        **empty_fields(n),
     )
 
 
@@ -232,7 +234,9 @@ def test_without_the_sequence_every_row_is_fitted_as_it_always_was(folder: Path,
         np.testing.assert_array_equal(label["skel_betas"], found.betas.numpy())
         np.testing.assert_array_equal(label["skel_trans"], found.trans.numpy())
         np.testing.assert_array_equal(label["errors"][:, 0], found.pve_mm.numpy())
-        np.testing.assert_allclose(canonical(label["skel_poses"]), canonical(found.poses.numpy()), atol=1e-6)
+        np.testing.assert_allclose(
+            canonical_angles(label["skel_poses"]), canonical_angles(found.poses.numpy()), atol=1e-6
+        )
 
 
 def test_every_worker_count_and_shard_size_gives_the_same_people(folder: Path) -> None:

@@ -14,23 +14,28 @@ from label_files import amass, write
 from scipy.spatial.transform import Rotation
 
 from skelfit.api.subsets import file_subset, label_files
-from skelfit.bodies.angle_continuity import TURNING, TWINNED, canonical, continuous
+from skelfit.bodies.angle_continuity import (
+    FLIPPABLE_TRIPLES,
+    WRAPPING_DOFS,
+    canonical_angles,
+    make_continuous,
+)
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_axes, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.cli import main
-from skelfit.config.settings import LabelSource, ReadOptions
+from skelfit.config.manifest import LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.fitting.start.warm_start import root_angles
 from skelfit.labels.label_store import build_store, read_rows, store_sequences
-from skelfit.labels.readers.sequence_folder import list_sequences, skipped_in
+from skelfit.labels.readers.sequence_folder import describe_skipped_files, list_sequences
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples
 from skelfit.shards.shard_reader import read_rows as read_sidecar
 
 FRAMES = 150
 AXES = dof_axes()
-FIRSTS, MIDDLES, THIRDS = (list(dofs) for dofs in zip(*TWINNED, strict=True))
+FIRSTS, MIDDLES, THIRDS = (list(dofs) for dofs in zip(*FLIPPABLE_TRIPLES, strict=True))
 OUTERS = [*FIRSTS, *THIRDS]
 
 
@@ -53,18 +58,22 @@ def test_a_description_changes_nobodys_pose(models: ModelSet) -> None:
     model = SkelModel(models.skel_of("male"), dtype=torch.float64)
     poses, rng = random_poses(8), np.random.default_rng(1)
     other = poses.copy()
-    for a, b, c in TWINNED:
+    for a, b, c in FLIPPABLE_TRIPLES:
         other[:4, [a, c]] += pi
         other[:4, b] = pi - other[:4, b]
-    dofs = list(TURNING)
+    dofs = list(WRAPPING_DOFS)
     other[:, dofs] += 2 * pi * rng.integers(-3, 4, (8, len(dofs)))
     shape = model.shape(torch.zeros(10, dtype=torch.float64))
     one, two = (model.forward(shape, torch.tensor(q)) for q in (poses, other))
     torch.testing.assert_close(one.vertices, two.vertices, rtol=0, atol=1e-9)
     torch.testing.assert_close(one.joints, two.joints, rtol=0, atol=1e-9)
-    assert len(TWINNED) == 5 and not {DOF_NAMES[d][:6] for d in TURNING} & {"lumbar", "thorax", "head_b"}
-    np.testing.assert_allclose(canonical(other)[:, 3:], poses[:, 3:], atol=1e-9)
-    again = model.forward(shape, torch.tensor(canonical(other)))
+    assert len(FLIPPABLE_TRIPLES) == 5 and not {DOF_NAMES[d][:6] for d in WRAPPING_DOFS} & {
+        "lumbar",
+        "thorax",
+        "head_b",
+    }
+    np.testing.assert_allclose(canonical_angles(other)[:, 3:], poses[:, 3:], atol=1e-9)
+    again = model.forward(shape, torch.tensor(canonical_angles(other)))
     torch.testing.assert_close(again.vertices, one.vertices, rtol=0, atol=1e-9)
 
 
@@ -72,28 +81,28 @@ def test_continuous_takes_the_motion_back_from_any_descriptions() -> None:
     """A motion through poles and many turns, every frame described anyhow: the angles come back, but for a start."""
     rng, t = np.random.default_rng(0), np.linspace(0, 1, 400)[:, None]
     speed = np.zeros(NUM_DOFS)
-    speed[list(TURNING)] = rng.uniform(-20, 20, len(TURNING))
+    speed[list(WRAPPING_DOFS)] = rng.uniform(-20, 20, len(WRAPPING_DOFS))
     motion = random_poses(1) + speed * t
     other = motion.copy()
-    for k, (a, b, c) in enumerate(TWINNED):
+    for k, (a, b, c) in enumerate(FLIPPABLE_TRIPLES):
         rows = rng.random(len(t)) < 0.1 * (k + 1)
         rows[0] = False
         other[np.flatnonzero(rows)[:, None], [a, c]] += pi
         other[rows, b] = pi - other[rows, b]
-    dofs = list(TURNING)
+    dofs = list(WRAPPING_DOFS)
     turns = rng.integers(-3, 4, (len(t), len(dofs)))
     turns[0] = 0
     other[:, dofs] += 2 * pi * turns
     assert np.abs(np.diff(other, axis=0)).max() > 6
-    np.testing.assert_allclose(continuous(other), motion, atol=1e-9)
+    np.testing.assert_allclose(make_continuous(other), motion, atol=1e-9)
 
 
 def test_one_frame_and_none_and_wrong_shapes() -> None:
     pose = random_poses(1)
-    np.testing.assert_array_equal(continuous(pose), pose)
-    assert continuous(pose[:0]).shape == (0, NUM_DOFS)
+    np.testing.assert_array_equal(make_continuous(pose), pose)
+    assert make_continuous(pose[:0]).shape == (0, NUM_DOFS)
     with pytest.raises(ValueError, match=r"poses: expected shape \(T, 46\), found \(2, 45\)"):
-        continuous(np.zeros((2, 45)))
+        make_continuous(np.zeros((2, 45)))
 
 
 # Poles.
@@ -105,7 +114,7 @@ def rotations(poses: np.ndarray) -> list[Rotation]:
         Rotation.from_rotvec(poses[:, [c]] * AXES[c])
         * Rotation.from_rotvec(poses[:, [b]] * AXES[b])
         * Rotation.from_rotvec(poses[:, [a]] * AXES[a])
-        for a, b, c in TWINNED
+        for a, b, c in FLIPPABLE_TRIPLES
     ]
 
 
@@ -125,7 +134,7 @@ def at_poles(frames: int, side: float) -> np.ndarray:
 def described_anyhow(poses: np.ndarray, frames: slice, rng: np.random.Generator) -> np.ndarray:
     """The same poses; in some frames, all at their poles, each in any of its descriptions."""
     other = poses.copy()
-    for k, (a, b, c) in enumerate(TWINNED):
+    for k, (a, b, c) in enumerate(FLIPPABLE_TRIPLES):
         d = rng.uniform(-pi, pi, len(other[frames]))
         other[frames, a] += d
         other[frames, c] += np.sign(np.sin(poses[frames, b])) * d + 2 * pi * rng.integers(-1, 2, len(d))
@@ -146,7 +155,7 @@ def test_straight_through_a_pole(side: float, dtype: type) -> None:
     motion[:, OUTERS] += 0.3 * t[:, None]
     other: np.ndarray = described_anyhow(motion, slice(20, 21), np.random.default_rng(0)).astype(dtype)
     assert apart(other.astype(float), motion) < 3e-6 and np.abs(np.diff(other, axis=0)).max() > 1
-    found = continuous(other)
+    found = make_continuous(other)
     assert apart(found, other.astype(float)) < 1e-6
     np.testing.assert_allclose(found, motion, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-12)
 
@@ -158,7 +167,7 @@ def test_turning_at_a_pole_is_shared_by_both_outer_angles(side: float) -> None:
     motion = at_poles(181, side)
     motion[:, FIRSTS] += t[:, None]
     other = described_anyhow(motion, slice(1, None), np.random.default_rng(1))
-    found = continuous(other)
+    found = make_continuous(other)
     assert apart(found, motion) < 1e-6
     expected = at_poles(181, side)
     expected[:, FIRSTS] += t[:, None] / 2
@@ -186,7 +195,7 @@ def test_a_joint_that_leaves_its_pole_another_way(side: float, start: int) -> No
     other = described_anyhow(motion, slice(30, 50), np.random.default_rng(2))
     other[60:, MIDDLES] = pi - other[60:, MIDDLES]
     other[60:, OUTERS] += pi
-    found = continuous(other[start:])
+    found = make_continuous(other[start:])
     assert apart(found, motion[start:]) < 1e-6
     assert np.abs(np.diff(found, axis=0)).max() < (0.12 if start == 0 else 0.4)
     np.testing.assert_array_equal(found[0], other[start])
@@ -197,17 +206,17 @@ def test_away_from_a_pole_nothing_is_free() -> None:
     motion = at_poles(2, 1.0)
     motion[:, MIDDLES] -= 1e-5
     motion[1, OUTERS] += 1.0
-    np.testing.assert_array_equal(continuous(motion), motion)
+    np.testing.assert_array_equal(make_continuous(motion), motion)
 
 
 def test_the_canonical_description_of_a_pole_is_within_the_limits() -> None:
     """Shoulders at 90 degrees, the outer angles moved along the pole's line: no limit is broken by that."""
     motion = at_poles(6, 1.0)
     other = described_anyhow(motion, slice(None), np.random.default_rng(3))
-    found = canonical(other)
+    found = canonical_angles(other)
     assert apart(found, motion) < 1e-6
     low, high = dof_limits().T
-    shoulders = [d for triple in TWINNED[3:] for d in triple]
+    shoulders = [d for triple in FLIPPABLE_TRIPLES[3:] for d in triple]
     beyond = np.maximum(low - found, found - high)[:, shoulders]
     assert beyond.max() < 1e-6
 
@@ -264,7 +273,7 @@ def test_a_fast_motion_has_no_jumps(
     frames = np.diff([meta["frame"] for meta in metas])
     assert steps.max() < 0.9 * pi
     assert steps[frames == 1][:, :3].max() < 0.6  # the pelvis turns by under 25 degrees a frame
-    alone = canonical(poses)
+    alone = canonical_angles(poses)
     jumps = np.abs(np.diff(alone, axis=0))
     assert (jumps[:, :3] > 3).any(), "a motion that shows nothing: its canonical angles do not jump either"
     # The pose is the same, whichever way it is described.
@@ -367,7 +376,7 @@ def test_what_a_folder_of_sequences_holds_besides_is_said(
     for name in ("LICENSE", "a.c3d", "b.C3D", ".hidden", "subject/shape.npz"):
         (tmp_path / name).touch()
     skipped = "3 files are skipped, not read as sequences: 2 .c3d, 1 without an ending"
-    assert skipped_in(tmp_path) == skipped
+    assert describe_skipped_files(tmp_path) == skipped
     with pytest.raises(LabelError, match=f"expected a folder of sequences .*, found {skipped}"):
         list_sequences(tmp_path)
     write(tmp_path / "subject" / "walk.npz", amass(3))
@@ -393,7 +402,7 @@ def test_the_pelvis_near_its_pole(models: ModelSet, up: str) -> None:
     frame = SkelModel(models.skel_of("male"), dtype=torch.float64).frames(torch.zeros(10).double()).frame[0]
     poses = random_poses(1).repeat(len(t), 0)
     poses[:, :3] = root_angles(frame.expand(len(t), 3, 3), torch.tensor(turned.as_matrix())).numpy()
-    found = continuous(poses)
+    found = make_continuous(poses)
     steps = np.degrees(np.abs(np.diff(found, axis=0))).max(0)
     assert np.degrees((turned[:-1].inv() * turned[1:]).magnitude()).max() < 2.1
     assert (steps[3:] == 0).all()

@@ -25,7 +25,8 @@ from PIL import Image
 
 from skelfit.api.convert_dataset import convert_run
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import LabelSource, Pipeline, load_pipeline
+from skelfit.config.manifest import LabelSource
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.conversion.row_fits import LabelFitter
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile, Run

@@ -13,7 +13,8 @@ from torch import Tensor
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import FitConfig, VertexWeights, load_pipeline
+from skelfit.config.fit_settings import FitConfig, VertexWeights
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.skin_tables import stage_skin

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import skelfit.fitting.sequences.sequence_fit
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import FirstOrderConfig, load_pipeline
+from skelfit.config.fit_settings import FirstOrderConfig
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.baseline.first_order import _FirstOrderPair
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.sequences.frame_index import FrameIndex

@@ -15,7 +15,9 @@ from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FirstOrderConfig, LabelSource, Pipeline, Root, RootPrior, load_pipeline
+from skelfit.config.fit_settings import FirstOrderConfig, RootMode, RootPrior
+from skelfit.config.manifest import LabelSource
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
 from skelfit.conversion.shard_task import run_shard
@@ -52,7 +54,7 @@ def fit(models: ModelSet, pipeline: Pipeline, people: int, gender: str = "male")
 
 @pytest.mark.parametrize("root", ["frozen", "turn", "free"])
 def test_objective_is_that_of_the_result(
-    root: Root, models: ModelSet, monkeypatch: pytest.MonkeyPatch
+    root: RootMode, models: ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all vertices, pose correctives included, with limits, shoulders and betas: the one that `Fitter` reports."""
     seen: list[tuple[NaiveObjective, Tensor]] = []

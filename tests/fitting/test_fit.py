@@ -23,7 +23,9 @@ from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_limits, limits_middle
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, Gender, JointLimits, RestartConfig, load_pipeline
+from skelfit.config.fit_settings import FitConfig, JointLimits, RestartConfig
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.skin_tables import stage_skin

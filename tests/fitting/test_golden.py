@@ -25,7 +25,7 @@ from label_tensors import labels_from
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import (
+from skelfit.config.fit_settings import (
     BranchConfig,
     FitConfig,
     LocatorConfig,

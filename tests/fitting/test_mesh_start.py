@@ -16,7 +16,8 @@ from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS, ROOT_DOFS, dof_index, dof_
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, load_pipeline
+from skelfit.config.fit_settings import FitConfig
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.mesh_fitter import MeshFit, MeshFitter

@@ -17,8 +17,10 @@ from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
+from skelfit.config.fit_settings import RootPrior, SpineConfig
+from skelfit.config.manifest import LabelSource
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.config.pipeline_choice import chosen_pipeline
-from skelfit.config.settings import LabelSource, Pipeline, RootPrior, SpineConfig, load_pipeline
 from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.conversion.shard_task import run_shard

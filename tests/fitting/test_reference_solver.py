@@ -210,7 +210,7 @@ def test_opposite_angles_at_an_euler_pole_count_as_the_small_turn_that_they_are(
     x, step = torch.zeros(2, 1, 43, dtype=torch.float64)
     ball = ball_joints(tuple(BALLS), "cpu", torch.float64)
     step[:, REST] = 0.3
-    for (first, middle, third), hand in zip(COLUMNS, ball.hand[:, 0], strict=True):
+    for (first, middle, third), hand in zip(COLUMNS, ball.handedness[:, 0], strict=True):
         x[:, middle], step[:, first], step[:, third] = pi / 2, 3.0, 3.0 * hand
     far = joint_move(ACTIVE, dof_limits(), 0.4)(x, step)
     assert ((far - x)[:, REST] - 0.3).abs().max() < 1e-12

@@ -20,7 +20,9 @@ from skelfit.bodies.dofs import dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, Gender, Root, RootPrior, load_pipeline
+from skelfit.config.fit_settings import FitConfig, RootMode, RootPrior
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.fitting import schedule
 from skelfit.fitting.fit_result import FitResult, map_results
@@ -50,7 +52,7 @@ def labels(gender: Gender = "male", count: int = PEOPLE) -> Labels:
 
 @pytest.fixture(scope="module")
 def by_root(models: ModelSet, config: FitConfig) -> dict[str, FitResult]:
-    roots: tuple[Root, ...] = ("frozen", "turn", "free")
+    roots: tuple[RootMode, ...] = ("frozen", "turn", "free")
     return {root: Fitter(models, replace(config, root=root)).fit("male", *labels()) for root in roots}
 
 
@@ -150,7 +152,7 @@ def test_a_label_that_is_moved_moves_the_root_and_nothing_else(models: ModelSet,
 
 
 @pytest.mark.parametrize("root", ["turn", "free"])
-def test_answers_do_not_depend_on_the_batch(root: Root, models: ModelSet, config: FitConfig) -> None:
+def test_answers_do_not_depend_on_the_batch(root: RootMode, models: ModelSet, config: FitConfig) -> None:
     """Also of people with restarts: with few steps many need them."""
     short = replace(hurried(config), root=root, batch=16)
     people = labels()

@@ -16,7 +16,8 @@ from torch import Tensor
 from skelfit.bodies.dofs import dof_index
 from skelfit.bodies.lazy_roma import roma
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import FitConfig, load_pipeline
+from skelfit.config.fit_settings import FitConfig
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.fit_result import FitResult, better_sequences, map_results
 from skelfit.fitting.fitter import Fitter

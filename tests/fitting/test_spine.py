@@ -14,7 +14,8 @@ from skelfit.benchmark.fit_speed import Labels, make_labels
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_axes, dof_index, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import FitConfig, SpineConfig, SpineTie, load_pipeline
+from skelfit.config.fit_settings import FitConfig, SpineConfig, SpineCoupling
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.terms.objective_term import BodyState
@@ -24,7 +25,7 @@ from tools.studies.reference import Priors, converge
 from tools.studies.setup import Setup
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
-FREE = SpineConfig(SpineTie(0.0, 1.0), SpineTie(0.0, 1.0), SpineTie(0.0, 1.0))
+FREE = SpineConfig(SpineCoupling(0.0, 1.0), SpineCoupling(0.0, 1.0), SpineCoupling(0.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def fitted(models: ModelSet, config: FitConfig, labels: Labels) -> FitResult:
 
 
 def test_a_form_is_the_distance_from_a_share() -> None:
-    ties = SpineConfig(SpineTie(4e-4, 0.5), SpineTie(1e-4, 0.0), SpineTie(0.0, 1.0))
+    ties = SpineConfig(SpineCoupling(4e-4, 0.5), SpineCoupling(1e-4, 0.0), SpineCoupling(0.0, 1.0))
     forms = spine_couplings(ties)
     assert forms.shape == (2, NUM_DOFS) and spine_couplings(FREE).shape == (0, NUM_DOFS)
     q = np.zeros(NUM_DOFS)
@@ -82,7 +83,9 @@ def test_lumbar_and_thorax_are_seldom_opposite(models: ModelSet, config: FitConf
 
 def test_the_objective_of_a_person_has_the_coupling(models: ModelSet, config: FitConfig) -> None:
     labels = make_labels(4, "male")["extreme"]
-    heavy = replace(config, spine=SpineConfig(SpineTie(1.0, 0.4), SpineTie(0.0, 1.0), SpineTie(0.0, 1.0)))
+    heavy = replace(
+        config, spine=SpineConfig(SpineCoupling(1.0, 0.4), SpineCoupling(0.0, 1.0), SpineCoupling(0.0, 1.0))
+    )
     result = fitted(models, heavy, labels)
     off = result.poses[:, dof_index("lumbar_bending")] - 0.4 * result.poses[:, dof_index("thorax_bending")]
     assert off.abs().max() < 2e-3
@@ -103,7 +106,9 @@ def test_the_slow_reference_has_the_coupling(models: ModelSet) -> None:
     q[0, dof_index("lumbar_bending")], q[0, dof_index("thorax_bending")] = 0.2, -0.2
     betas = torch.zeros(1, model.num_betas, dtype=torch.float64)
     target = model.forward(model.shape(betas), q).vertices
-    forms = torch.tensor(spine_couplings(SpineConfig(SpineTie(0.1, 1.0), SpineTie(0, 1), SpineTie(0, 1))))
+    forms = torch.tensor(
+        spine_couplings(SpineConfig(SpineCoupling(0.1, 1.0), SpineCoupling(0, 1), SpineCoupling(0, 1)))
+    )
     limits = torch.tensor(dof_limits())
     free, tied = (
         converge(model, target, q, betas, Priors(limits, 0.0, 1e-9, couplings=f)) for f in (None, forms)

@@ -12,7 +12,8 @@ import torch
 
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import FitConfig, load_pipeline
+from skelfit.config.fit_settings import FitConfig
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting import terms
 from skelfit.fitting.backends.backend import make_backend
 from skelfit.fitting.fitter import Fitter, PairFitter

@@ -12,9 +12,9 @@ from torch import Tensor
 from skelfit.bodies.ball_joints import (
     BALL_JOINTS,
     angles_to_rotation,
+    apply_step,
     ball_joints,
     ball_step,
-    move,
     rotation_to_angles,
 )
 from skelfit.bodies.dofs import NUM_DOFS, dof_limits, limits_middle
@@ -116,4 +116,4 @@ def test_a_ball_joint_moves_as_a_rotation() -> None:
     share = torch.rand(50, dtype=torch.float64)
     turn = roma.rotvec_to_rotmat(share[:, None, None] * step.rotvec)
     expected = turn @ angles_to_rotation(ball, angles)
-    assert (angles_to_rotation(ball, move(ball, step, share)) - expected).abs().max() < 1e-9
+    assert (angles_to_rotation(ball, apply_step(ball, step, share)) - expected).abs().max() < 1e-9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,19 @@ from job_fakes import FAR_ROW, NAN_ROW, FakeFitter, make_run
 
 from skelfit.api.convert_dataset import convert_run
 from skelfit.api.subsets import check_filters
-from skelfit.config.settings import Filters, GateConfig, LabelSource
+from skelfit.config.manifest import Filters, LabelSource
+from skelfit.config.pipeline import GateConfig
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run, plan_shards
 from skelfit.conversion.shard_task import run_shard
-from skelfit.labels.filters import GROUPS, PUBLISHED_VALUES, active, screen, switched, vertex_fault
+from skelfit.labels.filters import (
+    FILTER_GROUPS,
+    PUBLISHED_VALUES,
+    active_filters,
+    apply_filters,
+    switch_filters,
+    vertex_error_reason,
+)
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store, read_rows, store_info
 from skelfit.shards.shard_reader import read_json, read_samples
@@ -39,7 +48,7 @@ def test_doubtful_keypoints_count_as_unseen(batch: LabelBatch) -> None:
     batch.gtkps[2, :3, 2] = 0.29
     batch.gtkps[3, 0, 2] = np.float32(0.3)
     before = batch.gtkps.copy()
-    screened, screening = screen(batch, Filters(low_confidence=0.3))
+    screened, screening = apply_filters(batch, Filters(low_confidence=0.3))
     assert screening.unseen.tolist() == [0, 0, 3] + [0] * 17
     assert (screened.gtkps[2, :3, 2] == 0).all() and (screened.gtkps[2, :3, :2] == [10, 20]).all()
     assert screened.gtkps[3, 0, 2] == np.float32(0.3)
@@ -51,9 +60,9 @@ def test_too_few_keypoints_are_counted_after_the_doubtful_ones(batch: LabelBatch
     batch.gtkps[1, 4:6, 2] = 0  # four left
     batch.gtkps[2, 5:6, 2] = 0  # five left
     batch.gtkps[3, :2, 2] = 0.1  # four left of six
-    reasons = screen(batch, Filters(few_keypoints=4))[1].reasons
+    reasons = apply_filters(batch, Filters(few_keypoints=4))[1].reasons
     assert reasons[:4] == ["", "few_keypoints: 4 seen, needs more than 4", "", ""]
-    reasons = screen(batch, Filters(few_keypoints=4, low_confidence=0.3))[1].reasons
+    reasons = apply_filters(batch, Filters(few_keypoints=4, low_confidence=0.3))[1].reasons
     assert [i for i, reason in enumerate(reasons) if reason] == [1, 3]
 
 
@@ -82,36 +91,40 @@ def test_where_nobody_has_keypoints_nobody_has_too_few(
 
 def test_large_betas(batch: LabelBatch) -> None:
     batch.betas[4, 9], batch.betas[5, 0] = -3.25, 3.0
-    reasons = screen(batch, Filters(large_betas=3.0))[1].reasons
+    reasons = apply_filters(batch, Filters(large_betas=3.0))[1].reasons
     assert {i: reason for i, reason in enumerate(reasons) if reason} == {
         4: "large_betas: |beta| max 3.25 > 3"
     }
 
 
 def test_a_fit_must_stay_below_the_vertex_error() -> None:
-    assert vertex_fault(59.99, ALL) == vertex_fault(1e9, Filters()) == ""
-    assert vertex_fault(60.0, ALL) == "vertex_error: 60.00 mm, not below 60"
+    assert vertex_error_reason(59.99, ALL) == vertex_error_reason(1e9, Filters()) == ""
+    assert vertex_error_reason(60.0, ALL) == "vertex_error: 60.00 mm, not below 60"
 
 
 def test_without_rules_nothing_changes(batch: LabelBatch) -> None:
     batch.gtkps[:, :, 2] *= 0.1
-    screened, screening = screen(batch, Filters())
+    screened, screening = apply_filters(batch, Filters())
     assert screened == batch or np.array_equal(screened.gtkps, batch.gtkps)
     assert screening.reasons == [""] * 20 and not screening.unseen.any()
 
 
 def test_switching() -> None:
-    assert switched(Filters(), [("all", None)], []) == ALL
-    assert active(switched(Filters(), [("4dhumans", None)], [])).keys() == set(GROUPS["4dhumans"])
-    assert switched(ALL, [], ["all"]) == Filters()
+    assert switch_filters(Filters(), [("all", None)], []) == ALL
+    assert active_filters(switch_filters(Filters(), [("4dhumans", None)], [])).keys() == set(
+        FILTER_GROUPS["4dhumans"]
+    )
+    assert switch_filters(ALL, [], ["all"]) == Filters()
     # A single rule counts more than a group, and a group more than all.
-    assert switched(ALL, [("hsmr", None)], ["all"]) == Filters(vertex_error=60.0)
-    assert switched(Filters(), [("all", None)], ["few_keypoints"]) == replace(ALL, few_keypoints=None)
-    assert switched(ALL, [("large_betas", 4.0)], ["4dhumans"]) == Filters(large_betas=4.0, vertex_error=60.0)
+    assert switch_filters(ALL, [("hsmr", None)], ["all"]) == Filters(vertex_error=60.0)
+    assert switch_filters(Filters(), [("all", None)], ["few_keypoints"]) == replace(ALL, few_keypoints=None)
+    assert switch_filters(ALL, [("large_betas", 4.0)], ["4dhumans"]) == Filters(
+        large_betas=4.0, vertex_error=60.0
+    )
     assert set(PUBLISHED_VALUES) == set(Filters.__dataclass_fields__)
 
 
-def converted(run: Run, fitter: FakeFitter) -> dict:
+def converted(run: Run, fitter: FakeFitter) -> dict[str, Any]:
     with writing(Path(run.out), run.subset):
         return convert_run(run, work=lambda task: run_shard(task, fitter))
 

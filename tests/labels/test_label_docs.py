@@ -10,16 +10,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from camerahmr_file import camerahmr_arrays as camerahmr
 from click.testing import CliRunner
 from job_fakes import FakeFitter
 from label_files import LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from test_labels import columns as camerahmr
 
 from skelfit.cli import main
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
-from skelfit.labels.readers.registry import READERS, find_source, read
+from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
 from skelfit.labels.readers.sequence_folder import list_sequences
 from skelfit.shards.shard_reader import read_json
 
@@ -42,7 +43,7 @@ def claim(words: str) -> Callable[[Callable[[Path], None]], Callable[[Path], Non
 
 def good(folder: Path, columns: Columns, source: str | None = None, name: str = "x.npz") -> LabelBatch:
     """The rows of a file, none of which is bad."""
-    batch = read(write(folder / name, columns), source)  # type: ignore[arg-type]
+    batch = read_label_file(write(folder / name, columns), source)  # type: ignore[arg-type]
     assert batch.bad == [""] * len(batch) and len(batch) > 0
     return batch
 
@@ -50,7 +51,7 @@ def good(folder: Path, columns: Columns, source: str | None = None, name: str = 
 def fault(folder: Path, columns: Columns, source: str) -> LabelError:
     """The one error of a file."""
     with pytest.raises(LabelError) as caught:
-        read(write(folder / "bad.npz", columns), source)  # type: ignore[arg-type]
+        read_label_file(write(folder / "bad.npz", columns), source)  # type: ignore[arg-type]
     return caught.value
 
 
@@ -77,14 +78,14 @@ def _(folder: Path) -> None:
     for ending in (".npz", ".h5", ".pkl"):
         path = write(folder / f"x{ending}", without(hmr2(), "extra_info"))
         same = path.rename(folder / f"{ending[1:]}.txt")
-        assert len(read(same)) == N
-    assert len(read(write(folder / "x.npy", mesh()).rename(folder / "npy.npz"))) == N
+        assert len(read_label_file(same)) == N
+    assert len(read_label_file(write(folder / "x.npy", mesh()).rename(folder / "npy.npz"))) == N
 
 
 @claim("The keys of a file tell its layout.")
 def _(folder: Path) -> None:
     for source, make in MAKERS.items():
-        assert find_source(write(folder / "x.npz", make()))[0] == source
+        assert detect_layout(write(folder / "x.npz", make()))[0] == source
     assert MAKERS.keys() == READERS.keys()
 
 
@@ -92,29 +93,35 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     both = hmr2() | {"scale": people()["side"], "center": people()["center"]}
     with pytest.raises(LabelError, match="say which with --source 4dhumans or hmr2"):
-        read(write(folder / "x.npz", both))
+        read_label_file(write(folder / "x.npz", both))
     good(folder, both, "hmr2")
 
 
 @claim("`imgname`, `center`, `scale`, `pose`, `shape`; no `trans_cam`")
 def _(folder: Path) -> None:
     more = {"trans_cam": np.tile([0, 0, 5.0], (N, 1)), "cam_int": camerahmr(N)["cam_int"]}
-    assert find_source(write(folder / "x.npz", spin() | more))[0] == "camerahmr"
+    assert detect_layout(write(folder / "x.npz", spin() | more))[0] == "camerahmr"
 
 
 @claim("`global_orient`, `body_pose`, `betas`; no `has_*`")
 def _(folder: Path) -> None:
     path = write(folder / "x.npz", hmr2() | {"has_betas": np.ones(N)})
     with pytest.raises(LabelError, match="also has"):
-        find_source(path)
+        detect_layout(path)
+
+
+def vertices_of(batch: LabelBatch) -> NDArray[np.float32]:
+    """The meshes of a batch that has some."""
+    assert batch.vertices is not None
+    return batch.vertices
 
 
 @claim("`vertices`, `verts` or `pred_vertices`; or an .npy")
 def _(folder: Path) -> None:
     for key in ("vertices", "verts", "pred_vertices"):
         batch = good(folder, {key: mesh()["vertices"]})
-        np.testing.assert_allclose(batch.vertices, mesh()["vertices"])
-    np.testing.assert_allclose(good(folder, mesh(), name="x.npy").vertices, mesh()["vertices"])
+        np.testing.assert_allclose(vertices_of(batch), mesh()["vertices"])
+    np.testing.assert_allclose(vertices_of(good(folder, mesh(), name="x.npy")), mesh()["vertices"])
 
 
 # Keys and units.
@@ -142,10 +149,10 @@ def _(folder: Path) -> None:
 )
 def _(folder: Path) -> None:
     objects = np.array([{"a": 1}] * N, dtype=object)
-    for source in MAKERS:
+    for source, reader in READERS.items():
         columns = MAKERS[source]()
         good(folder, columns | {"of_no_use": objects}, source)
-        for key in READERS[source].keys:  # type: ignore[index]
+        for key in reader.required_keys:
             asked = next(k for k in key if k in columns)
             assert "object array" in fault(folder, columns | {asked: objects}, source).found
 
@@ -165,7 +172,7 @@ def _(folder: Path) -> None:
             file[f"a/b/{key}"] = value
     (folder / "x.pkl").write_bytes(pickle.dumps({"a": {"b": columns}}))
     for name in ("x.h5", "x.pkl"):
-        np.testing.assert_allclose(read(folder / name).betas, columns["betas"])
+        np.testing.assert_allclose(read_label_file(folder / name).betas, columns["betas"])
     twice = {f"{above}.{k}": v for above in ("pred", "true") for k, v in columns.items()}
     assert "pred.betas" in fault(folder, twice, "hmr2").found
 
@@ -174,7 +181,7 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     persons = [{k: hmr2()[k][i] for k in ("global_orient", "body_pose", "betas")} for i in range(N)]
     (folder / "x.pkl").write_bytes(pickle.dumps(persons))
-    np.testing.assert_allclose(read(folder / "x.pkl").betas, hmr2()["betas"])
+    np.testing.assert_allclose(read_label_file(folder / "x.pkl").betas, hmr2()["betas"])
 
 
 @claim("A layout needs every key that is not marked optional, and ignores other keys.")
@@ -283,7 +290,7 @@ def _(folder: Path) -> None:
     flags = np.array([1, 0, 1, 1, 1, 1])
     for key in ("has_body_pose", "has_betas"):
         for value in (flags, flags[:, None], flags.astype(bool)):
-            batch = read(write(folder / "x.npz", fourdhumans() | {key: value}))
+            batch = read_label_file(write(folder / "x.npz", fourdhumans() | {key: value}))
             assert [bad for bad in batch.bad if bad] == [f"no_label: {key} is 0"] and batch.bad[1]
     good(folder, without(fourdhumans(), "has_body_pose", "has_betas"), "4dhumans")
 
@@ -328,7 +335,7 @@ def _(folder: Path) -> None:
 @claim("`pose` of 24 joints (or 52 or 55), `shape` (N,10+); `has_smpl` (N), optional")
 def _(folder: Path) -> None:
     good(folder, without(spin(), "has_smpl"), "spin")
-    batch = read(write(folder / "x.npz", spin() | {"has_smpl": np.array([1, 1, 0, 1, 1, 1])}))
+    batch = read_label_file(write(folder / "x.npz", spin() | {"has_smpl": np.array([1, 1, 0, 1, 1, 1])}))
     assert batch.bad[2] == "no_label: has_smpl is 0" and sum(map(bool, batch.bad)) == 1
 
 
@@ -417,8 +424,11 @@ def _(folder: Path) -> None:
                 assert good(folder, MAKERS[source]() | {"gender": one}, source).gender == [gender] * N
     columns = without(hmr2(), "imgname")
     (folder / "x.pkl").write_bytes(pickle.dumps(columns | {"gender": "male"}))
-    assert read(folder / "x.pkl").gender == ["male"] * N
-    assert read(write(folder / "x.npz", hmr2() | {"gender": np.array("x")})).bad == ["bad_gender: 'x'"] * N
+    assert read_label_file(folder / "x.pkl").gender == ["male"] * N
+    assert (
+        read_label_file(write(folder / "x.npz", hmr2() | {"gender": np.array("x")})).bad
+        == ["bad_gender: 'x'"] * N
+    )
 
 
 # Found by value.
@@ -477,7 +487,7 @@ def _(folder: Path) -> None:
     for length in (0.5, 2.5):
         for factor in (1, 100, 1000):
             batch = good(folder, {"vertices": vertices * length * factor})
-            np.testing.assert_allclose(batch.vertices, vertices * length, rtol=1e-5)
+            np.testing.assert_allclose(vertices_of(batch), vertices * length, rtol=1e-5)
     for length in (0.3, 20.0):
         assert "--length-unit" in fault(folder, {"vertices": vertices * length}, "mesh").found
 
@@ -533,8 +543,8 @@ def _(folder: Path) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    found = [path.relative_to(folder).as_posix() for path in list_sequences(folder)]
-    assert found == ["a/1.PKL", "a/b/2.h5", "b.hdf5", "c.npz"]
+    paths = [path.relative_to(folder).as_posix() for path in list_sequences(folder)]
+    assert paths == ["a/1.PKL", "a/b/2.h5", "b.hdf5", "c.npz"]
 
 
 @claim("Hz; null where the file does not say")

@@ -19,7 +19,8 @@ from miniatures import MINIATURES, UNLABELLED, Columns, Trap, write_miniature
 import skelfit.api.convert_dataset
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.settings import load_manifest, load_pipeline
+from skelfit.config.manifest import load_manifest
+from skelfit.config.pipeline import load_pipeline
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.labels.demo_people import write_demo
 from skelfit.labels.label_schema import recorded_sha256
@@ -103,7 +104,7 @@ def test_a_trainer_finds_every_image_beside_its_labels(
         file_index = mini.labels.index(f"{Path(mini.labels[0]).parent}/{meta['label_file']}")
         person = int(halves[file_index][meta["row"]])
         assert sample["jpg"] == images[mini.place(person)] and meta["image"] is True
-        assert meta["imgname"] == mini.imgname(person) and sample["__key__"].startswith(f"{name}-")
+        assert meta["imgname"] == mini.imgname(person) and str(sample["__key__"]).startswith(f"{name}-")
         label = np.load(io.BytesIO(sample["label.npy"]))
         part = {k: label[f["offset"] : f["offset"] + f["size"]] for k, f in fields.items()}
         np.testing.assert_array_equal(part["smpl_pose"], columns["pose_cam"][person])

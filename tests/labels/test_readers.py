@@ -12,16 +12,16 @@ import pytest
 from label_files import FOCAL, LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
 from scipy.spatial.transform import Rotation
 
-from skelfit.config.settings import ReadOptions
+from skelfit.config.manifest import ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.files import hdf5_probe as hdf5
 from skelfit.labels.label_batch import LabelBatch
-from skelfit.labels.readers.base import Request
-from skelfit.labels.readers.registry import find_source, read
+from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers.registry import detect_layout, read_label_file
 
 
-def same_rotations(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
-    a, b = (Rotation.from_rotvec(x.reshape(-1, 3)) for x in (found, expected))
+def same_rotations(rotvecs: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
+    a, b = (Rotation.from_rotvec(x.reshape(-1, 3)) for x in (rotvecs, expected))
     assert (a * b.inv()).magnitude().max() < tolerance
 
 
@@ -38,10 +38,10 @@ def test_a_layout_is_told_and_read_from_any_container(tmp_path: Path, source: st
     columns = LAYOUTS[source]()
     columns.pop("extra_info", None)  # objects: only an npz can have them
     path = write(tmp_path / f"x{ending}", columns)
-    found, keys = find_source(path)
-    assert found == source
+    layout, keys = detect_layout(path)
+    assert layout == source
     assert all(f"'{key}'" in keys for key in list(columns) if key in ("poses", "body_pose", "vertices"))
-    batch, lone = read(path), read(write(tmp_path / "y.npz", columns), found)
+    batch, lone = read_label_file(path), read_label_file(write(tmp_path / "y.npz", columns), layout)
     assert batch.bad == [""] * N == lone.bad
     for name in batch.field_shapes():
         np.testing.assert_array_equal(getattr(batch, name), getattr(lone, name), err_msg=name)
@@ -52,7 +52,7 @@ def test_a_layout_is_told_and_read_from_any_container(tmp_path: Path, source: st
 def test_4dhumans(tmp_path: Path, dtype: type) -> None:
     p, columns = people(), fourdhumans()
     columns |= {k: v.astype(dtype) for k, v in columns.items() if getattr(v, "dtype", None) == np.float64}
-    batch = read(write(tmp_path / "x.npz", columns))
+    batch = read_label_file(write(tmp_path / "x.npz", columns))
     np.testing.assert_allclose(batch.pose, p["pose"], atol=1e-6)
     np.testing.assert_allclose(batch.betas, p["betas"], atol=1e-6)
     np.testing.assert_allclose(batch.scale, np.stack([p["side"] / 200] * 2, 1), rtol=1e-6)
@@ -65,7 +65,7 @@ def test_4dhumans(tmp_path: Path, dtype: type) -> None:
 
 def test_spin(tmp_path: Path) -> None:
     p, columns = people(), spin()
-    batch = read(write(tmp_path / "x.npz", columns))
+    batch = read_label_file(write(tmp_path / "x.npz", columns))
     np.testing.assert_allclose(batch.pose, p["pose"], atol=1e-6)
     np.testing.assert_allclose(batch.scale[:, 0], p["side"] / 200, rtol=1e-6)
     np.testing.assert_allclose(batch.gtkps, p["gtkps"], rtol=1e-6)
@@ -78,7 +78,7 @@ def test_spin(tmp_path: Path) -> None:
 def test_amass(tmp_path: Path, joints: int, said: str) -> None:
     columns = amass(joints=joints)
     path = write(tmp_path / "KIT" / "3" / "walk_poses.npz", columns)
-    batch = read(path)
+    batch = read_label_file(path)
     kept = 24 if joints == 24 else 22
     np.testing.assert_allclose(batch.pose[:, :kept], columns["poses"].reshape(N, -1, 3)[:, :kept], atol=1e-6)
     assert not batch.pose[:, kept:].any()
@@ -102,18 +102,20 @@ def test_amass_variants(tmp_path: Path) -> None:
         "betas": np.tile(np.arange(16.0) / 10, (N, 1)),
         "subject": np.array("s7"),
     }
-    batch = read(write(tmp_path / "x.npz", columns))
+    batch = read_label_file(write(tmp_path / "x.npz", columns))
     assert batch.gender == ["male"] * N
     assert (batch.sequences[0].frame_rate, batch.sequences[0].subject) == (60.0, "s7")
     np.testing.assert_allclose(batch.betas, columns["betas"][:, :10], rtol=1e-6)
-    batch = read(write(tmp_path / "y.npz", amass() | {"mocap_framerate": None}), None, Request(subject="a"))
+    batch = read_label_file(
+        write(tmp_path / "y.npz", amass() | {"mocap_framerate": None}), None, ReadSettings(subject="a")
+    )
     assert (batch.sequences[0].frame_rate, batch.sequences[0].subject) == (None, "a")
     assert "no frame rate" in notes_of(batch)
 
 
 def test_hmr2_with_the_camera_of_the_image(tmp_path: Path) -> None:
     p, columns = people(), hmr2()
-    batch = read(write(tmp_path / "x.npz", columns))
+    batch = read_label_file(write(tmp_path / "x.npz", columns))
     same_rotations(batch.pose, p["pose"])
     assert batch.about.coordinates == "camera" and batch.about.has_camera
     # SMPL's origin must be seen where the crop's weak perspective sees it, and a metre there as large.
@@ -126,23 +128,23 @@ def test_hmr2_with_the_camera_of_the_image(tmp_path: Path) -> None:
 
 def test_hmr2_says_where_translations_are(tmp_path: Path) -> None:
     columns = hmr2() | {"scaled_focal_length": None}
-    batch = read(write(tmp_path / "a.npz", columns))
+    batch = read_label_file(write(tmp_path / "a.npz", columns))
     assert batch.about.coordinates == "crop_camera" and not batch.about.has_camera
     np.testing.assert_array_equal(batch.transl, columns["pred_cam_t"])
-    batch = read(write(tmp_path / "b.npz", columns | {"pred_cam_t": None}))
+    batch = read_label_file(write(tmp_path / "b.npz", columns | {"pred_cam_t": None}))
     assert batch.about.coordinates == "camera_axes" and not batch.transl.any()
     camera = np.tile(np.array([[FOCAL, 0, 320], [0, FOCAL, 240], [0, 0, 1]]), (N, 1, 1))
-    known = read(
+    known = read_label_file(
         write(tmp_path / "e.npz", columns | {"pred_cam_t": None, "box_size": None, "cam_int": camera})
     )
     assert known.about.coordinates == "camera_axes" and known.about.has_camera
     np.testing.assert_array_equal(known.cam_int, camera)
     full = hmr2() | {"pred_cam_t_full": columns["pred_cam_t"] + 1}
-    batch = read(write(tmp_path / "c.npz", full))
+    batch = read_label_file(write(tmp_path / "c.npz", full))
     assert batch.about.coordinates == "camera" and batch.about.has_camera
     np.testing.assert_array_equal(batch.transl, full["pred_cam_t_full"])
     bare = {k: v for k, v in hmr2().items() if k in ("global_orient", "body_pose", "betas")}
-    batch = read(write(tmp_path / "d.npz", bare | {"transl": columns["pred_cam_t"]}))
+    batch = read_label_file(write(tmp_path / "d.npz", bare | {"transl": columns["pred_cam_t"]}))
     assert batch.about.coordinates == "unknown" and "does not say relative to what" in notes_of(batch)
     np.testing.assert_array_equal(batch.transl, columns["pred_cam_t"])
 
@@ -155,7 +157,7 @@ def test_hmr2_as_a_list_of_people_and_with_nested_keys(tmp_path: Path) -> None:
     persons = [{k: columns[k][i] for k in names} | {"imgname": f"{i}.jpg"} for i in range(N)]
     (tmp_path / "b.pkl").write_bytes(pickle.dumps(persons))
     for name in ("a.pkl", "b.pkl"):
-        batch = read(tmp_path / name)
+        batch = read_label_file(tmp_path / name)
         same_rotations(batch.pose, people()["pose"])
     assert batch.imgname == [f"{i}.jpg" for i in range(N)]
 
@@ -178,19 +180,19 @@ def test_rotations_in_any_form(tmp_path: Path) -> None:
     ]
     for k, (form, value) in enumerate(forms):
         path = write(tmp_path / f"{k}.npz", fourdhumans() | {"body_pose": value})
-        batch = read(path, None, Request(options=ReadOptions(rot6d=form)))
+        batch = read_label_file(path, None, ReadSettings(options=ReadOptions(rot6d=form)))
         same_rotations(batch.pose, pose)
         assert batch.bad == [""] * N
     assert "in degrees" in notes_of(batch)
     apart = fourdhumans() | {"global_orient": pose[:, 0], "body_pose": pose[:, 1:].reshape(N, 69)}
-    same_rotations(read(write(tmp_path / "apart.npz", apart)).pose, pose)
+    same_rotations(read_label_file(write(tmp_path / "apart.npz", apart)).pose, pose)
 
 
 @pytest.mark.parametrize(("factor", "unit"), [(1, "m"), (100, "cm"), (1000, "mm")])
 def test_meshes_in_any_unit(tmp_path: Path, factor: float, unit: str) -> None:
     vertices = mesh()["vertices"]
     for path in (tmp_path / "x.npz", tmp_path / "x.npy"):
-        batch = read(write(path, {"vertices": vertices * factor}))
+        batch = read_label_file(write(path, {"vertices": vertices * factor}))
         assert batch.vertices is not None and batch.about.coordinates == "unknown"
         np.testing.assert_allclose(batch.vertices, vertices, rtol=1e-5)
         assert not batch.about.has_smpl and not batch.pose.any()
@@ -199,7 +201,7 @@ def test_meshes_in_any_unit(tmp_path: Path, factor: float, unit: str) -> None:
 
 def test_units_are_found_by_value_and_said(tmp_path: Path) -> None:
     def scale_note(columns: dict[str, Any], **changes: Any) -> str:
-        batch = read(
+        batch = read_label_file(
             write(tmp_path / "x.npz", columns | changes), "4dhumans" if "betas" in columns else "spin"
         )
         np.testing.assert_allclose(batch.scale[:, 1], people()["side"] / 200, rtol=1e-5)
@@ -220,15 +222,17 @@ def test_options_settle_what_values_do_not(tmp_path: Path) -> None:
     path = write(tmp_path / "x.npz", blind)
     for unit, expected in (("px", 0.1), ("px/200", 20.0)):
         options = ReadOptions(scale_unit=unit)  # type: ignore[arg-type]
-        np.testing.assert_allclose(read(path, "spin", Request(options=options)).scale, expected)
+        np.testing.assert_allclose(
+            read_label_file(path, "spin", ReadSettings(options=options)).scale, expected
+        )
     path = write(tmp_path / "y.npz", spin() | {"pose": np.full((N, 72), 5.0)})
-    batch = read(path, "spin", Request(options=ReadOptions(angle_unit="deg")))
+    batch = read_label_file(path, "spin", ReadSettings(options=ReadOptions(angle_unit="deg")))
     np.testing.assert_allclose(batch.pose, np.radians(5.0), rtol=1e-6)
 
 
 def test_only_ten_betas_are_used_and_it_is_said(tmp_path: Path) -> None:
     betas = np.random.default_rng(0).normal(size=(N, 300))
-    batch = read(write(tmp_path / "x.npz", hmr2() | {"betas": betas}))
+    batch = read_label_file(write(tmp_path / "x.npz", hmr2() | {"betas": betas}))
     np.testing.assert_allclose(batch.betas, betas[:, :10], rtol=1e-6)
     assert "'betas': using 10 of 300 columns" in batch.about.notes
 
@@ -287,10 +291,10 @@ BAD_ROWS: list[tuple[str, str, Any, str]] = [
 def test_a_bad_row_gets_a_reason_and_spoils_no_other(
     tmp_path: Path, source: str, key: str, value: Any, reason: str
 ) -> None:
-    batch = read(write(tmp_path / "x.npz", set_row(LAYOUTS[source](), key, value)))
+    batch = read_label_file(write(tmp_path / "x.npz", set_row(LAYOUTS[source](), key, value)))
     assert [*batch.bad[:2], *batch.bad[3:]] == [""] * (N - 1)
     assert batch.bad[2].split("; ")[0] == reason
-    good = read(write(tmp_path / "y.npz", LAYOUTS[source]()))
+    good = read_label_file(write(tmp_path / "y.npz", LAYOUTS[source]()))
     np.testing.assert_array_equal(batch.rows(3, N).pose, good.rows(3, N).pose)
 
 
@@ -299,7 +303,7 @@ def test_rows_of_a_flagged_file_tell_nothing_of_its_units(tmp_path: Path) -> Non
     columns = fourdhumans()
     flags = np.array([0, 0, 1, 0, 0, 0])
     pose = np.degrees(columns["body_pose"]) * flags[:, None]
-    batch = read(write(tmp_path / "x.npz", columns | {"body_pose": pose, "has_body_pose": flags}))
+    batch = read_label_file(write(tmp_path / "x.npz", columns | {"body_pose": pose, "has_body_pose": flags}))
     assert [i for i, bad in enumerate(batch.bad) if not bad] == [2]
     same_rotations(batch.pose[2], people()["pose"][2])
 
@@ -424,7 +428,7 @@ def test_a_bad_file_is_one_clear_error(
 ) -> None:
     path = write(tmp_path / "x.npz", LAYOUTS[source]() | changes)
     with pytest.raises(LabelError) as caught:
-        read(path, source)
+        read_label_file(path, source)
     error = caught.value
     assert (error.path, error.key) == (str(path), key)
     assert error.expected.startswith(expected)
@@ -458,7 +462,7 @@ BAD_CONTAINERS: list[tuple[str, bytes, str]] = [
 def test_a_file_of_another_kind(tmp_path: Path, name: str, content: bytes, found: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(LabelError) as caught:
-        read(tmp_path / name)
+        read_label_file(tmp_path / name)
     assert caught.value.found.startswith(found)
     assert "\n" not in str(caught.value)
 
@@ -475,7 +479,7 @@ def test_an_hdf5_file_that_would_be_read_for_ever(tmp_path: Path, monkeypatch: p
     with pytest.raises(
         LabelError, match=r"x\.h5: .*a damaged hdf5 file \(reading it does not end within 3 s\)"
     ):
-        read(path)
+        read_label_file(path)
 
 
 def test_an_hdf5_file_that_would_end_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,13 +488,13 @@ def test_an_hdf5_file_that_would_end_the_process(tmp_path: Path, monkeypatch: py
         file["imgname"] = 1
     monkeypatch.setattr(hdf5, "_READ_ALL", "import os; os.abort()")
     with pytest.raises(LabelError, match=r"a damaged hdf5 file \(reading it ends the process, by signal 6\)"):
-        read(path)
+        read_label_file(path)
 
 
 def test_objects_in_an_npy_are_not_run(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([_Harm()], dtype=object))
     with pytest.raises(LabelError, match="an object array"):
-        read(tmp_path / "x.npy")
+        read_label_file(tmp_path / "x.npy")
 
 
 def test_a_layout_that_cannot_be_told(tmp_path: Path) -> None:
@@ -499,14 +503,14 @@ def test_a_layout_that_cannot_be_told(tmp_path: Path) -> None:
     with pytest.raises(
         LabelError, match=r"keys that fit 4dhumans and hmr2; say which with --source 4dhumans or"
     ):
-        find_source(path)
-    assert read(path, "hmr2").about.coordinates == "camera"
+        detect_layout(path)
+    assert read_label_file(path, "hmr2").about.coordinates == "camera"
     path = write(tmp_path / "y.npz", {"poses": np.zeros((N, 72)), "betas": np.zeros(10)})
     with pytest.raises(LabelError) as caught:
-        find_source(path)
+        detect_layout(path)
     assert caught.value.expected == (
         "the keys of labels of one of these kinds: camerahmr, 4dhumans, spin, amass, hmr2, mesh"
     )
     assert caught.value.found == "the keys betas, poses (nearest is amass, which also has 'trans')"
     with pytest.raises(LabelError, match="found the keys a$"):
-        find_source(write(tmp_path / "z.npz", {"a": np.zeros(3)}))
+        detect_layout(write(tmp_path / "z.npz", {"a": np.zeros(3)}))

@@ -20,15 +20,15 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel, root_joint_tables
 from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP
 from skelfit.cli import main
-from skelfit.config.settings import LabelSource, ReadOptions
+from skelfit.config.manifest import LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.exports.exporter import ExportOptions
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store, read_rows, store_info
-from skelfit.labels.readers.base import Request
-from skelfit.labels.readers.registry import read
+from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers.registry import read_label_file
 from skelfit.labels.readers.sequence_folder import read_folder
-from skelfit.labels.world_up import turned
+from skelfit.labels.world_up import rotate_to_up
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples
 
@@ -56,7 +56,9 @@ def walk(up: str, frames: int = FRAMES, tilt: Any = (0, 0, 0)) -> dict[str, np.n
 
 
 def batch_of(folder: Path, columns: dict[str, Any], **options: Any) -> LabelBatch:
-    return read(write(folder / "x.npz", columns), "amass", Request(options=ReadOptions(**options)))
+    return read_label_file(
+        write(folder / "x.npz", columns), "amass", ReadSettings(options=ReadOptions(**options))
+    )
 
 
 # By value.
@@ -85,11 +87,12 @@ def bent(motion: dict[str, np.ndarray], pelvis: float, joints: dict[tuple[int, .
 @pytest.mark.parametrize("turning", [True, False])
 def test_trunks_are_above_limbs_whatever_the_back_does(tmp_path: Path, up: str, turning: bool) -> None:
     """Bent down over straight legs, on a chair, on hands and knees: the trunk's own direction would not tell."""
-    for pelvis, joints in (
+    flexions: tuple[tuple[float, dict[tuple[int, ...], list[float]]], ...] = (
         (80, {(1, 2): [-80, 0, 0]}),
         (-10, {(1, 2): [-80, 0, 0], (4, 5): [90, 0, 0]}),
         (86, {(1, 2): [-83, 0, 0], (4, 5): [89, 0, 0], (16,): [0, -90, 0], (17,): [0, 90, 0]}),
-    ):
+    )
+    for pelvis, joints in flexions:
         motion = walk(up)
         if not turning:
             motion["poses"][:, :3] = motion["poses"][:1, :3]
@@ -104,8 +107,8 @@ def test_who_lies_tells_nothing(tmp_path: Path) -> None:
     """AMASS's own is taken then, and said; to turn such labels is refused until an option tells."""
     said = "z is taken to be up, as in AMASS: the people do not tell"
     path = write(tmp_path / "x.npz", walk("y", tilt=LIE))
-    assert read(path, "amass").about.coordinates == "world_z_up"
-    assert said in read(path, "amass").about.notes
+    assert read_label_file(path, "amass").about.coordinates == "world_z_up"
+    assert said in read_label_file(path, "amass").about.notes
     build_store(LabelSource("x.npz"), path, tmp_path / "stores")
     with pytest.raises(LabelError) as caught:
         build_store(LabelSource("x.npz", read=ReadOptions(up="y")), path, tmp_path / "stores")
@@ -130,7 +133,7 @@ def test_who_stands_upside_down_is_told_that_y_points_down(tmp_path: Path) -> No
         "turn global orientations and 'trans' by 180 degrees about x first"
     )
     said = "z is taken to be up, as in AMASS, but people's trunks are below their limbs"
-    assert f"{said} {do}" in read(path, "amass").about.notes
+    assert f"{said} {do}" in read_label_file(path, "amass").about.notes
     with pytest.raises(LabelError) as caught:
         build_store(LabelSource("x.npz", read=ReadOptions(up="y")), path, tmp_path / "stores")
     assert str(caught.value) == (
@@ -144,7 +147,7 @@ def test_files_that_cannot_be_used_stand_in_no_world(tmp_path: Path) -> None:
     write(folder / "b.npz", walk("y", 6))
     (folder / "a.npz").write_bytes(b"cut")
     files = [folder / "a.npz", folder / "b.npz"]
-    stub, whole = read_folder(folder, files, Request())
+    stub, whole = read_folder(folder, files, ReadSettings())
     assert stub.about.coordinates == "unknown" and whole.about.coordinates == "world_y_up"
     store = build_store(LabelSource("motions"), folder, tmp_path / "stores")
     assert store_info(store).about.coordinates == "world_y_up"
@@ -223,16 +226,18 @@ def test_a_turn_moves_the_whole_body_rigidly(tmp_path: Path, models: ModelSet) -
     batch = batch_of(tmp_path, motion)
     batch.keypoints3d[:, :5] = [1, 2, 3, 1]
     batch.bad[2] = "bad"
-    found = turned(batch, "y", roots)
-    assert found.about.coordinates == "world_y_up" and turned(found, "y", roots) is found
+    rotated = rotate_to_up(batch, "y", roots)
+    assert rotated.about.coordinates == "world_y_up" and rotate_to_up(rotated, "y", roots) is rotated
     good = [i for i in range(8) if i != 2]
     expected = skins(models, batch) @ Y_UP_FROM_Z_UP.T
-    np.testing.assert_allclose(skins(models, found)[good], expected[good], rtol=0, atol=1e-6)
-    assert (found.pose[2] == batch.pose[2]).all() and (found.transl[2] == batch.transl[2]).all()
-    assert (found.pose[:, 1:] == batch.pose[:, 1:]).all() and (found.keypoints3d[:, 0] == [1, 3, -2, 1]).all()
-    height = skins(models, found)[good][..., 1]
+    np.testing.assert_allclose(skins(models, rotated)[good], expected[good], rtol=0, atol=1e-6)
+    assert (rotated.pose[2] == batch.pose[2]).all() and (rotated.transl[2] == batch.transl[2]).all()
+    assert (rotated.pose[:, 1:] == batch.pose[:, 1:]).all() and (
+        rotated.keypoints3d[:, 0] == [1, 3, -2, 1]
+    ).all()
+    height = skins(models, rotated)[good][..., 1]
     assert np.ptp(height, axis=1).min() > 1.4 and np.ptp(height, axis=1).max() < 2.0
-    back = turned(found, "z", roots)
+    back = rotate_to_up(rotated, "z", roots)
     assert back.about == batch.about
     np.testing.assert_allclose(back.transl, batch.transl, atol=1e-6)
     away = Rotation.from_rotvec(back.pose[:, 0]) * Rotation.from_rotvec(batch.pose[:, 0]).inv()
@@ -304,4 +309,4 @@ def test_a_manifest_says_what_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {m["coordinates"] for m in metas} == {"world_z_up"}
     np.testing.assert_allclose(fields["smpl_trans"][:, 2].mean(), 0.9, atol=0.5)
     result = convert("--manifest", "m.yaml", "--out", "out", "--up", "y")
-    assert result.exit_code == 2 and "a manifest has its own" in result.output
+    assert result.exit_code == 2 and "found a manifest, which says itself how to read" in result.output

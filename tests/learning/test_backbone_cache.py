@@ -1,4 +1,4 @@
-"""What a backbone has found once: true of every crop of the same people, whole, varied or in a mirror."""
+"""Cached observations of a backbone: valid for every crop of the same people, augmented or mirrored."""
 
 from __future__ import annotations
 

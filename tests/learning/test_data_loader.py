@@ -108,7 +108,7 @@ def test_unknown_values_of_a_batch(tmp_path: Path) -> None:
     cameras = [i % 2 == 0 for i in range(PEOPLE)]
     folder = write_people(tmp_path, camera=cameras, coordinates=["camera"] * 18 + ["world_z_up"] * 4)
     batch = next(iter(each_once(data_config(folder, batch_size=99))))
-    assert len(batch) == 18, "who stands in a room, not before a camera, is left out"
+    assert len(batch) == 18, "people without camera coordinates are left out"
     assert batch.female.tolist() == [i % 3 == 0 for i in range(18)]
     assert batch.image_size.tolist() == [[WIDTH, HEIGHT]] * 18
     focal = float(np.hypot(WIDTH, HEIGHT))
@@ -257,7 +257,7 @@ def test_a_keep_list_selects_people(shards: Path, tmp_path: Path) -> None:
     config = data_config(shards, keep=str(table))
     assert [k for b in each_once(config) for k in b.keys] == keys[::5]
     assert {k for b in Loader(config) for k in b.keys} <= set(keys[::5])
-    write_keep(table, [Kept("nobody", "people-000000")])
+    write_keep(table, [Kept("unknown", "people-000000")])
     with pytest.raises(
         ShardError, match=r"people-000000.tar: expected people that the keep-list keeps with an image"
     ):

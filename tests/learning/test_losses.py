@@ -161,8 +161,8 @@ def test_gradients_of_heatmaps() -> None:
 def test_the_loss_of_a_detector(people: tuple[TrainingBatch, Estimate]) -> None:
     batch, _ = people
     maps = torch.randn(3, 44, CELLS, CELLS, dtype=torch.float64)
-    eye: Any = lambda image: maps + image.mean()  # noqa: E731  # a constant means nothing
-    loss, terms = heatmap_training_loss(eye, batch)
+    detector: Any = lambda image: maps + image.mean()  # noqa: E731  # a constant means nothing
+    loss, terms = heatmap_training_loss(detector, batch)
     torch.testing.assert_close(
         loss, heatmap_loss(maps, batch.keypoints2d), rtol=1e-5, atol=0, check_dtype=False
     )

@@ -106,7 +106,7 @@ def test_only_the_middle_of_the_crop_counts(batch: TrainingBatch) -> None:
 def test_gradients_reach_every_weight(config: NetworkConfig, batch: TrainingBatch, models: ModelSet) -> None:
     """Otherwise DistributedDataParallel would wait for ever."""
     network = make(config)
-    if isinstance(network.backbone, KeypointBackbone):  # the eye has learnt before, from all of its heatmaps
+    if isinstance(network.backbone, KeypointBackbone):  # the detector learns before, from all of its heatmaps
         network.backbone.eye(batch.image[..., ::2, ::2]).square().mean().backward()
     loss, _ = training_loss(predict(network, batch), batch, SkelKeypoints(models, "male"), LossConfig())
     loss.backward()
@@ -155,7 +155,7 @@ def test_a_looped_decoder_is_one_layer_used_again(batch: TrainingBatch) -> None:
 
 
 def test_a_layer_embeds_the_previous_estimate(batch: TrainingBatch) -> None:
-    """Residual updates are embedded anew: without that, what the encoder says would only be carried along."""
+    """Each layer embeds the current estimate; otherwise the first estimate would only be added to the result."""
     network = make(TINY)
     before = predict(network, batch)
     with torch.no_grad():

@@ -132,7 +132,7 @@ def test_a_stopped_training_resumes_exactly(
 def test_two_processes_equal_one_with_twice_the_batch(
     shards: Path, config_file: Path, tmp_path: Path
 ) -> None:
-    """Batches of everybody, so that both ways see the same people in each step."""
+    """Batches of all people, so both runs see the same people in each step."""
     text = config_file.read_text().replace(
         "held_out: 0.2", "held_out: 0, augment: {scale: 0, color: 0, extreme_crop: 0}"
     )

@@ -39,11 +39,11 @@ def test_keypoints_learn_first_and_are_then_frozen(keypoints_first: Path) -> Non
     measured = [line["step"] for line in log_lines(keypoints_first) if "validation" in line]
     assert measured == [5, 10, 13]
     weights = load(keypoints_first / "checkpoints/step-00000013.pt")
-    eyes = [
+    detectors = [
         {name: values for name, values in state.items() if name.startswith("backbone.eye.")}
         for state in (weights["weights"], weights["training"]["trainer"]["network"])
     ]
-    assert all(torch.equal(eyes[0][name], values) for name, values in eyes[1].items())
+    assert all(torch.equal(detectors[0][name], values) for name, values in detectors[1].items())
 
 
 def test_each_stage_has_its_own_progress_bar() -> None:
@@ -70,8 +70,10 @@ def test_each_stage_resumes_exactly(
     resumed, expected = (load_network(out).network.state_dict() for out in (tmp_path, keypoints_first))
     assert all(torch.equal(resumed[name], values) for name, values in expected.items())
     if until >= 4:  # what was learnt, in the mean, is what the next stage begins with
-        eye = {name: values for name, values in half.items() if name.startswith("backbone.eye.")}
-        assert len(eye) > 50 and all(torch.equal(resumed[name], values) for name, values in eye.items())
+        detector = {name: values for name, values in half.items() if name.startswith("backbone.eye.")}
+        assert len(detector) > 50 and all(
+            torch.equal(resumed[name], values) for name, values in detector.items()
+        )
 
 
 def sum_of_others(shards: Path, config_file: Path) -> int:

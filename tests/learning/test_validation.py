@@ -18,7 +18,7 @@ from training_runs import (
 from skelfit.bodies.continuous_pose import angles_to_pose
 from skelfit.bodies.dofs import dof_index
 from skelfit.bodies.model_set import ModelSet
-from skelfit.bodies.skins import Skins
+from skelfit.bodies.skins import SkelSkins
 from skelfit.learning.evaluation.validation import validate
 from skelfit.learning.networks.network import Estimate, Prediction
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
@@ -44,7 +44,7 @@ def test_figures_of_known_errors(models: ModelSet) -> None:
     people, trans = labelled_people(models, 3)
     camera = true_camera(people, trans).float()
     batch = people._with(lambda t: t.float() if t.is_floating_point() else t)
-    skins = Skins(models, "male")
+    skins = SkelSkins(models, "male")
 
     def measured(poses: torch.Tensor, camera: torch.Tensor = camera) -> dict[str, Any]:
         network: Any = Knowing(poses, batch.betas, camera)
@@ -77,7 +77,7 @@ def test_each_label_uses_its_own_body(models: ModelSet) -> None:
     made, _ = labelled_people(models, 3)
     batch = made._with(lambda t: t.float() if t.is_floating_point() else t)
     mixed = replace(batch, female=torch.tensor([True, False, True]))
-    skins = Skins(models, "male")
+    skins = SkelSkins(models, "male")
     male, both = (skins.of_either(b.female, b.poses, b.betas) for b in (batch, mixed))
     # Alone or among others: products of matrices differ by rounding on some processors.
     torch.testing.assert_close(male[1], both[1], rtol=0, atol=1e-6)
@@ -91,8 +91,8 @@ def test_a_checkpoint_has_the_weights_that_were_validated(
     content = load(keypoints_first / "checkpoints/step-00000013.pt")
     network = SkelCfNetwork(config.network)
     network.load_state_dict(content["weights"])
-    figures = validate(network, validation_people(config, CPU, 128), Skins(models, "male"), CPU)
+    figures = validate(network, validation_people(config, CPU, 128), SkelSkins(models, "male"), CPU)
     assert figures is not None and figures["pve_mm"] == pytest.approx(content["measured"]["pve_mm"], rel=1e-5)
     network.load_state_dict(content["training"]["trainer"]["network"])
-    other = validate(network, validation_people(config, CPU, 128), Skins(models, "male"), CPU)
+    other = validate(network, validation_people(config, CPU, 128), SkelSkins(models, "male"), CPU)
     assert other is not None and abs(other["pve_mm"] - figures["pve_mm"]) > 1e-3

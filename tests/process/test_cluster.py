@@ -27,7 +27,7 @@ from distributed import Client, LocalCluster, as_completed
 from job_fakes import failing_work, hashes, in_tars, make_run, work
 
 from skelfit import __version__
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.conversion.run_plan import Run, plan_shards
 from skelfit.conversion.shard_task import ShardResult, writing_behind
 from skelfit.errors import ClusterError

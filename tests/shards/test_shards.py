@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from skelfit.bodies.dofs import dof_limits
-from skelfit.bodies.joint_limits import limit_excess
+from skelfit.bodies.limit_excess import limit_excess
 from skelfit.errors import OutputError
 from skelfit.shards.label_vector import FIELDS, LABEL_SIZE, pack, schema, unpack
 from skelfit.shards.row_statistics import Distribution, Summary, round_mm

@@ -11,7 +11,7 @@ from job_fakes import CAMERA_META
 from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import dof_limits
-from skelfit.config.settings import mapping_hash
+from skelfit.config.identity import mapping_hash
 from skelfit.exports.exporter import ExportOptions, ExportResult
 from skelfit.exports.formats import EXPORTERS
 from skelfit.shards.finished_run import open_run

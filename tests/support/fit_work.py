@@ -16,7 +16,7 @@ import kernel_work
 from skelfit.benchmark.device.launch_counter import Recording, recording
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import open_models
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import make_backend
 from skelfit.fitting.fitter import Fitter
 from skelfit.resources.catalog import PIPELINES

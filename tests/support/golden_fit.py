@@ -35,7 +35,9 @@ from torch import Tensor
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, Gender, load_pipeline
+from skelfit.config.fit_settings import FitConfig
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import load_pipeline
 from skelfit.conversion.run_plan import ALGORITHM_VERSION
 from skelfit.fitting.backends import kernels
 from skelfit.fitting.backends.backend import cpu_lanes, start_warp

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skelfit.config.settings import FitConfig, GateConfig, LabelSource, Pipeline, StageConfig
+from skelfit.config.fit_settings import FitConfig, StageConfig
+from skelfit.config.manifest import LabelSource
+from skelfit.config.pipeline import GateConfig, Pipeline
 from skelfit.conversion.run_lock import LOCK_NAME, RECORD_NAME
 from skelfit.conversion.run_plan import LabelFile, Run, ShardTask
 from skelfit.conversion.shard_task import ShardResult, run_shard

@@ -16,7 +16,7 @@ from reference_cases import STRIDE, dofs_of
 from torch import Tensor
 
 from skelfit.bodies.dofs import NUM_DOFS, STAGE_JOINTS
-from skelfit.config.settings import FitConfig, StageConfig
+from skelfit.config.fit_settings import FitConfig, StageConfig
 from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.skin_tables import stage_skin

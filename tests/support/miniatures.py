@@ -150,9 +150,9 @@ def write_miniature(name: str, root: Path, people: Columns, pictures: list[bytes
         write_tars(root / mini.images, images.items(), pickles)
         return
     for name, data in images.items():
-        file = root / mini.images / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+        target = root / mini.images / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
 
 
 def person(columns: Columns, i: int) -> dict[str, Any]:

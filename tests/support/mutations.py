@@ -41,9 +41,10 @@ class Mutation:
 MUTATIONS = (
     # --- bodies, and what is known of them ---
     Mutation("bodies/ball_joints.py", "torch.stack((a + pi, pi - b, c + pi)", "torch.stack((a + pi, pi + b, c + pi)",
-             "bodies/test_continuous.py"),
-    Mutation("bodies/keypoint_regressor.py", "off.max() > _MAX_OFF", "off.min() > _MAX_OFF", "bodies/test_keypoints.py"),
-    Mutation("bodies/angle_continuity.py", "away_two[..., dofs].sum(-1) < away[", "away_two[..., dofs].sum(-1) > away[",
+             "bodies/test_continuous_pose.py"),
+    Mutation("bodies/keypoint_regressor.py", "off.max() > _MAX_OFF", "off.min() > _MAX_OFF", "bodies/test_keypoint_regressor.py"),
+    Mutation("bodies/angle_continuity.py", "flipped_distance[..., dofs].sum(-1) < distance[",
+             "flipped_distance[..., dofs].sum(-1) > distance[",
              "conversion/test_sequences.py"),
     Mutation("shards/label_vector.py", "        offset += f.size\n    return parts",
              "        offset += f.shape[0]\n    return parts", "shards/test_shards.py exports/test_skel_cf_export.py"),
@@ -77,10 +78,10 @@ MUTATIONS = (
              "fitting/test_mesh_start.py"),
     # --- labels, images, filters ---
     Mutation("labels/image_names.py", 'path.is_absolute() or ".." in path.parts', "path.is_absolute()",
-             "labels/test_paths.py conversion/test_job.py"),
+             "labels/test_image_names.py conversion/test_job.py"),
     Mutation("images/tar_index.py", "if (block := stream.read(_BLOCK)) != bytes(_BLOCK):",
-             "if (block := stream.read(_BLOCK)) is None:", "images/test_image_tars.py process/test_faults.py", "cut"),
-    Mutation("images/square_crop.py", "scale * (side / 2 - box.y)", "scale * (side / 2 - box.x)", "images/test_crops.py"),
+             "if (block := stream.read(_BLOCK)) is None:", "images/test_tar_index.py process/test_faults.py", "cut"),
+    Mutation("images/square_crop.py", "scale * (side / 2 - box.y)", "scale * (side / 2 - box.x)", "images/test_square_crop.py"),
     Mutation("labels/filters.py", "np.flatnonzero(seen <= filters.few_keypoints)",
              "np.flatnonzero(seen < filters.few_keypoints)", "labels/test_filters.py"),
     # --- a run, its shards and their books ---

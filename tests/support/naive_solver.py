@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skelfit.bodies.ball_joints import BALL_JOINTS, ball_joints, ball_step, move
+from skelfit.bodies.ball_joints import BALL_JOINTS, apply_step, ball_joints, ball_step
 from skelfit.bodies.dofs import dofs_of_joint
-from skelfit.config.settings import SolverConfig
+from skelfit.config.fit_settings import SolverConfig
 from skelfit.fitting.baseline.naive_objective import Evaluation
 from skelfit.fitting.baseline.naive_step import damped_step, promised_decrease
 
@@ -46,7 +46,7 @@ def levenberg_marquardt(
     evaluate: Callable[[Tensor], Evaluation],
     x: Tensor,
     steps: int,
-    move: Move,
+    apply_step: Move,
     tolerance: float = 0.0,
     damping: Tensor | None = None,
     config: SolverConfig = _DEFAULTS,
@@ -58,7 +58,7 @@ def levenberg_marquardt(
     for _ in range(steps):
         step, predicted = damped_step(state, damping)
         resting = (predicted <= tolerance * state.value) & (damping <= config.damping_at_rest)
-        trial_x, moving = move(x, step), ~resting
+        trial_x, moving = apply_step(x, step), ~resting
         trial = evaluate(trial_x)
         noise = config.noise * torch.finfo(x.dtype).eps * state.value
         better = (trial.value <= state.value + noise) & moving
@@ -119,7 +119,7 @@ def joint_move(
         share = max_step / longest.clamp(min=max_step)
         n = len(active)
         moved = x[:, :n] + share[:, None] * step[:, :n]
-        moved = moved.index_copy(1, index.flatten(), move(ball, turn, share).flatten(1))
+        moved = moved.index_copy(1, index.flatten(), apply_step(ball, turn, share).flatten(1))
         if x.shape[1] == n:
             return moved
         return torch.cat((moved, betas_move(x[:, n:], step[:, n:])), 1)

@@ -13,9 +13,9 @@ import torch
 from export_fakes import make_fields, make_metas, write_run
 from PIL import Image
 
-from skelfit.config.settings import ImageConfig
-from skelfit.images.image_bytes import check
-from skelfit.images.square_crop import Box, cut_crops
+from skelfit.config.pipeline import ImageConfig
+from skelfit.images.image_bytes import check_image
+from skelfit.images.square_crop import CropBox, cut_crops
 from skelfit.learning.data.augmentation import AugmentConfig
 from skelfit.learning.data.data_loader import DataConfig
 from skelfit.learning.data.person_stream import SubsetConfig
@@ -46,10 +46,12 @@ def write_people(
     fields["scale"] = rng.uniform(0.2, 0.6, (people, 2)).astype(np.float32)
     fields["gtkps"][..., :2] = rng.uniform(0, 200, (people, 44, 2))
     fields["gtkps"][..., 2] = rng.integers(0, 2, (people, 44))
-    pictures = [check(ramp(), "png")] * people
+    pictures = [check_image(ramp(), "png")] * people
     if crops:
         sides = 200 * fields["scale"].max(axis=1)
-        boxes = [Box(x, y, s) for (x, y), s in zip(fields["center"].tolist(), sides.tolist(), strict=True)]
+        boxes = [
+            CropBox(x, y, s) for (x, y), s in zip(fields["center"].tolist(), sides.tolist(), strict=True)
+        ]
         pictures = cut_crops(pictures[0], boxes, ImageConfig(mode="crop", quality=100))
     given: dict[str, Sequence[Any]] = {
         "image": [True] * people,

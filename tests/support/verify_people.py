@@ -12,7 +12,7 @@ from export_fakes import Fields, make_metas
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import sample_labels
 from skelfit.shards.label_vector import FIELDS, pack

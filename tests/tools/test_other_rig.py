@@ -14,7 +14,7 @@ from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet, load_models, open_models
 from skelfit.bodies.open_body import SMPL_PARTNER, open_body_models
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.fitter import Fitter
 from tools.open_body_build.skel_rig import PARTNER as SKEL_PARTNER
 from tools.other_rig import other_models, other_rig, write_other_rig

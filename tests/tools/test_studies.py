@@ -22,7 +22,7 @@ import tools.studies.loader
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import extreme_labels
 from tools.studies import STUDIES, bones
@@ -100,7 +100,7 @@ def test_bones(study: StudyCommand) -> None:
 
 
 def test_bones_outside_are_counted(models: ModelSet) -> None:
-    """One bone moved out of the skin: its share, nobody else's, and how far."""
+    """One bone moved out of the skin: its share, no other bone's, and how far."""
     skel = copy(SkelModel(models.skel_of("male"), dtype=torch.float64))
     ribs = skel.asset.bone_weights_rigid.argmax(1) == 12
     skel.bone_v_template = skel.bone_v_template.clone()
@@ -143,7 +143,7 @@ def test_loader(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(r["images"], r["workers"], r["samples"]) for r in records] == [(False, 0, 520), (True, 0, 130)]
     assert all(value > 0 for r in records for name, value in r.items() if name.endswith(("_second", "_ms")))
     assert "labels and crops" in result.output
-    gc.collect()  # webdataset leaves its files to the garbage collector, who says so
+    gc.collect()  # webdataset leaves its files to the garbage collector, which warns
 
 
 def test_invalid_options_are_refused(study: StudyCommand, tmp_path: Path) -> None:

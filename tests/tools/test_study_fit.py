@@ -14,7 +14,8 @@ from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import Gender, load_pipeline
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.terms.shoulder_targets import make_locator

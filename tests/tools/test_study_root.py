@@ -11,7 +11,9 @@ import torch
 
 from skelfit.benchmark.fit_speed import Labels, make_labels, same_objective
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import FitConfig, Gender, Pipeline, RootPrior, load_pipeline
+from skelfit.config.fit_settings import FitConfig, RootPrior
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fit_result import map_results
 from skelfit.fitting.fitter import Fitter
@@ -93,7 +95,7 @@ def test_distances_in_the_picture(setup: Setup) -> None:
 
 
 def test_rivals(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few iterations of the baseline lose; both fit the same people, who come from all seeds."""
+    """A few iterations of the baseline lose; both fit the same people, from all seeds."""
     hurried = load_pipeline(PIPELINES / "first-order.yaml")
     stages = tuple(replace(s, steps=3) for s in hurried.fit.stages)
     asked: list[tuple[str, RootPrior]] = []

@@ -14,7 +14,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from verify_people import as_people, fitted_fields
 
-from skelfit.bodies.angle_continuity import continuous
+from skelfit.bodies.angle_continuity import make_continuous
 from skelfit.bodies.dofs import NUM_DOFS, SKEL_JOINT_NAMES, dof_index, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
@@ -131,7 +131,7 @@ def test_a_turn_through_the_pole_is_no_jump(bodies: BodyModels, models: ModelSet
     fields["smpl_pose"][:, 0] = turned.as_rotvec()
     frame = SkelModel(models.skel_of("male"), dtype=torch.float64).frames(torch.zeros(10).double()).frame[0]
     fields["skel_poses"][:, :3] = root_angles(frame.expand(40, 3, 3), torch.tensor(turned.as_matrix()))
-    fields["skel_poses"] = continuous(fields["skel_poses"]).astype(np.float32)
+    fields["skel_poses"] = make_continuous(fields["skel_poses"]).astype(np.float32)
     steps = np.degrees(np.abs(np.diff(fields["skel_poses"][:, :3], axis=0)))
     assert steps.max() > 15
     changes = {"sequence": ["walk"] * 40, "frame": list(range(40))}

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from verify_people import as_people, fitted_fields
 
 from skelfit.bodies.dofs import DOF_NAMES, dof_limits
-from skelfit.bodies.joint_distances import aligned
+from skelfit.bodies.joint_distances import procrustes_aligned
 from skelfit.bodies.model_set import ModelSet, make_model_set
 from skelfit.verification.measures.accuracy import JOINT_SETS, PARTS, parts_of_vertices
 from skelfit.verification.measures.anatomy import KNEES_ELBOWS, euler_angles, smpl_hinges
@@ -131,9 +131,9 @@ def test_alignment_never_mirrors() -> None:
         [[3]],
         [[4]],
     ]
-    assert np.abs(aligned(points, turned.swapaxes(1, 2)) - turned.swapaxes(1, 2)).max() < 1e-12
+    assert np.abs(procrustes_aligned(points, turned.swapaxes(1, 2)) - turned.swapaxes(1, 2)).max() < 1e-12
     mirrored = points * [-1, 1, 1]
-    assert np.linalg.norm(aligned(points, mirrored) - mirrored, axis=-1).mean() > 0.3
+    assert np.linalg.norm(procrustes_aligned(points, mirrored) - mirrored, axis=-1).mean() > 0.3
 
 
 def test_reprojection(

@@ -31,7 +31,8 @@ from verify_fakes import (
     write_tar,
 )
 
-from skelfit.config.settings import Filters, ImageConfig
+from skelfit.config.manifest import Filters
+from skelfit.config.pipeline import ImageConfig
 from skelfit.conversion.run_plan import Run
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import read_json

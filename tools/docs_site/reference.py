@@ -16,7 +16,8 @@ import skelfit
 from skelfit import FittedPeople
 from skelfit.bodies.dofs import DOF_NAMES, dof_limits
 from skelfit.cli import main
-from skelfit.config.settings import Manifest, Pipeline
+from skelfit.config.manifest import Manifest
+from skelfit.config.pipeline import Pipeline
 from skelfit.config.yaml_dataclasses import type_name
 from skelfit.learning.training.training_config import TrainConfig
 from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, schema

@@ -18,7 +18,7 @@ from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import ROOT_DOFS, dof_limits
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig
+from skelfit.config.fit_settings import FitConfig
 from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter

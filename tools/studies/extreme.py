@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from skelfit.benchmark.text_table import table
-from skelfit.config.settings import Gender
+from skelfit.config.manifest import Gender
 from skelfit.conversion.row_fits import RowFits, fit_rows, labels_fit
 from skelfit.conversion.row_judgement import Judgement, judge_rows
 from skelfit.fitting.fitter import Fitter

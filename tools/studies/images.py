@@ -18,9 +18,9 @@ import webdataset
 from PIL import Image
 
 from skelfit.benchmark.text_table import table
-from skelfit.config.settings import ImageConfig, ImageMode
-from skelfit.images.image_source import open_images, read_pictures
-from skelfit.images.square_crop import Box
+from skelfit.config.pipeline import ImageConfig, ImageMode
+from skelfit.images.image_source import open_images, read_images
+from skelfit.images.square_crop import CropBox
 from skelfit.images.tar_index import INDEX_NAME, build_index
 from skelfit.labels.demo_people import write_demo
 from tools.studies.setup import Setup, Study
@@ -35,7 +35,7 @@ class _Demo:
 
     folder: Path
     index: Path
-    crops: list[tuple[str, Box]]
+    crops: list[tuple[str, CropBox]]
     index_seconds: float
 
 
@@ -79,12 +79,12 @@ def _make(setup: Setup, folder: Path) -> _Demo:
     started = time.perf_counter()
     build_index(tars, folder / INDEX_NAME)
     seconds = time.perf_counter() - started
-    crops = [(name, Box(*box)) for name, box in zip(names, boxes, strict=True)]
+    crops = [(name, CropBox(*box)) for name, box in zip(names, boxes, strict=True)]
     return _Demo(images, folder / INDEX_NAME, crops, seconds)
 
 
 def _pass_through(
-    location: Path, crops: list[tuple[str, Box]], config: ImageConfig, out: Path
+    location: Path, crops: list[tuple[str, CropBox]], config: ImageConfig, out: Path
 ) -> dict[str, Any]:
     """Read, check and, in crop mode, cut the images, and write them to a tar as a shard has them."""
     count = bytes_out = 0
@@ -93,7 +93,7 @@ def _pass_through(
         closing(open_images(location)) as source,
         webdataset.TarWriter(str(out), user="", group="", mtime=0, encoder=False) as tar,
     ):
-        for (name, _), picture in zip(crops, read_pictures(source, crops, config), strict=True):
+        for (name, _), picture in zip(crops, read_images(source, crops, config), strict=True):
             if picture.data is not None:
                 tar.write({"__key__": name.partition(".")[0], picture.ending: picture.data})
                 count += 1

@@ -14,9 +14,9 @@ import webdataset
 from torch.utils.data import DataLoader
 
 from skelfit.benchmark.text_table import table
-from skelfit.config.settings import ImageConfig
-from skelfit.images.image_bytes import check
-from skelfit.images.square_crop import Box, cut_crops
+from skelfit.config.pipeline import ImageConfig
+from skelfit.images.image_bytes import check_image
+from skelfit.images.square_crop import CropBox, cut_crops
 from skelfit.labels.demo_people import write_demo
 from skelfit.learning.data.data_loader import DataConfig, Loader
 from skelfit.learning.data.person_stream import SubsetConfig
@@ -66,8 +66,8 @@ def _write(setup: Setup, folder: Path) -> list[str]:
         names, given = labels["imgname"].tolist(), {k: labels[k] for k in ("center", "gtkps", "cam_int")}
         sides = 200 * labels["scale"].reshape(_DRAWN, -1).max(axis=1)
     config = ImageConfig(mode="crop")
-    boxes = [Box(*box) for box in np.column_stack([given["center"], sides]).tolist()]
-    shown = [check((folder / "demo" / "images" / name).read_bytes(), "jpg") for name in names]
+    boxes = [CropBox(*box) for box in np.column_stack([given["center"], sides]).tolist()]
+    shown = [check_image((folder / "demo" / "images" / name).read_bytes(), "jpg") for name in names]
     pictures = [cut_crops(picture, [box], config)[0] for picture, box in zip(shown, boxes, strict=True)]
     fields = {f.name: np.zeros((_DRAWN, *f.shape), np.float32) for f in FIELDS} | given
     fields["scale"] = np.repeat(sides[:, None] / 200, 2, axis=1)

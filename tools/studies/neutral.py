@@ -23,7 +23,8 @@ from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import ROOT_DOFS
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, Gender, SkelGender
+from skelfit.config.fit_settings import FitConfig, SkelGender
+from skelfit.config.manifest import Gender
 from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from skelfit.conversion.row_fits import RowFits
 from skelfit.errors import OutputError
 from skelfit.fitting.fitter import PairFitter
-from skelfit.labels.demo_pictures import Surface, draw_person, make_surface
+from skelfit.labels.demo_pictures import RenderSurface, draw_person, make_surface
 from skelfit.labels.label_batch import LabelBatch
 
 Array = NDArray[np.float32]
@@ -66,7 +66,7 @@ def _skins(pair: PairFitter, people: LabelBatch, fits: RowFits, k: int) -> tuple
     return first, second
 
 
-def _draw(surface: Surface, skin: Array, k: int) -> Array:
+def _draw(surface: RenderSurface, skin: Array, k: int) -> Array:
     camera = np.array([[_FOCAL, 0, _SIZE / 2], [0, _FOCAL, _SIZE / 2], [0, 0, 1]], np.float32)
     up, rng = np.array([0, -1, 0], np.float32), np.random.default_rng(k)
     picture = np.asarray(draw_person(surface, skin, camera, up, _SIZE, rng), np.float32)

@@ -17,7 +17,7 @@ from skelfit.benchmark.fit_speed import Labels, make_labels
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig
+from skelfit.config.fit_settings import FitConfig
 from skelfit.errors import ConfigError
 from skelfit.fitting.fitter import Fitter
 from tools.studies.setup import Setup, Study, check_own_targets, distribution

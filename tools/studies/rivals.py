@@ -14,7 +14,9 @@ import torch
 
 from skelfit.benchmark.fit_speed import POSES, Labels, PeopleFitter, same_objective
 from skelfit.benchmark.text_table import table
-from skelfit.config.settings import Gender, Root, load_pipeline
+from skelfit.config.fit_settings import RootMode
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import sample_labels
@@ -22,7 +24,7 @@ from skelfit.resources.catalog import PIPELINES
 from tools.studies.setup import Setup, Study, distribution, percent
 
 SEEDS = (41_000, 42_000, 43_000)  # no person of the demo, the bench or another study
-ROOTS: tuple[Root, ...] = ("frozen", "free")
+ROOTS: tuple[RootMode, ...] = ("frozen", "free")
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:

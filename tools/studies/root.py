@@ -21,7 +21,7 @@ from skelfit.bodies.lazy_roma import roma
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import FitConfig, RootPrior
+from skelfit.config.fit_settings import FitConfig, RootPrior
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.start.warm_start import root_translation

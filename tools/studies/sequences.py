@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES
-from skelfit.config.settings import Gender
+from skelfit.config.manifest import Gender
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.sequences.frame_index import FrameIndex

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import FitConfig, Gender, Pipeline
+from skelfit.config.fit_settings import FitConfig
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import Pipeline
 from skelfit.errors import ConfigError
 
 SEED = 30_000  # no person of the demo or the bench

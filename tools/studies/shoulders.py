@@ -18,9 +18,9 @@ from skelfit.benchmark.fit_speed import Labels, make_labels
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints
 from skelfit.bodies.dofs import ROOT_DOFS, dof_limits, dofs_of_joint
-from skelfit.bodies.kinematics import Frames
+from skelfit.bodies.kinematics import JointFrames
 from skelfit.bodies.skel import SkelModel, skinning_transforms
-from skelfit.config.settings import FitConfig
+from skelfit.config.fit_settings import FitConfig
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter, PairFitter
 from skelfit.fitting.start.warm_start import body_angles
@@ -96,7 +96,7 @@ def make_known(pair: PairFitter, labels: Labels, result: FitResult) -> Known:
     return Known(torch.cat(skins) + carried, betas, q, start)
 
 
-def _skin_turns(skel: SkelModel, frames: Frames, q: Tensor) -> Tensor:
+def _skin_turns(skel: SkelModel, frames: JointFrames, q: Tensor) -> Tensor:
     """Rotations of the skin at each vertex from rest, (B, V, 3, 3)."""
     transforms = skinning_transforms(skel.joints(frames, q), frames.joints)
     return roma.special_procrustes((skel.weights @ transforms.flatten(2)).unflatten(2, (3, 4))[..., :3])

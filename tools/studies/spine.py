@@ -19,7 +19,8 @@ from torch import Tensor
 from skelfit.benchmark.fit_speed import Labels, make_labels
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.dofs import NUM_DOFS, ROOT_DOFS, dof_index
-from skelfit.config.settings import Gender, SpineConfig
+from skelfit.config.fit_settings import SpineConfig
+from skelfit.config.manifest import Gender
 from skelfit.labels.demo_people import sample_labels
 from tools.studies.motions import make_motions
 from tools.studies.sensitivity import SPREAD, MovedFitter, fit_from, moved

@@ -22,7 +22,8 @@ from skelfit.benchmark.device.kernel_times import kernel_uses, measure_parts
 from skelfit.benchmark.device.report_text import as_markdown
 from skelfit.benchmark.fit_speed import Labels, describe_device, make_labels, timed_fit
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import Gender, Pipeline
+from skelfit.config.manifest import Gender
+from skelfit.config.pipeline import Pipeline
 from skelfit.fitting.fitter import Fitter
 
 REPORT_VERSION = 1

@@ -12,7 +12,7 @@ import warp as wp
 
 from skelfit.benchmark.fit_speed import Labels, accuracy, timed_fit
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import FitConfig
+from skelfit.config.fit_settings import FitConfig
 from skelfit.fitting.fitter import Fitter
 
 _MIB = 2**20

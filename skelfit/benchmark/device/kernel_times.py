@@ -14,7 +14,7 @@ from skelfit.benchmark.device.launch_counter import recording
 from skelfit.benchmark.device.occupancy import MULTIPROCESSORS, kernel_report
 from skelfit.benchmark.fit_speed import Labels, timed_fit
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import FitConfig
+from skelfit.config.fit_settings import FitConfig
 from skelfit.fitting.backends.backend import make_backend
 from skelfit.fitting.fitter import Fitter
 

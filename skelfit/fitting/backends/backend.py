@@ -28,7 +28,7 @@ from torch import Tensor
 from skelfit.errors import DeviceError, OutputError, SkelfitError
 from skelfit.fitting.backends import kernels
 from skelfit.fitting.backends.kernels import kernels_for
-from skelfit.storage.atomic_write import replacing
+from skelfit.storage.atomic_write import atomic_write
 
 _HEADER = Path(kernels.__file__).with_name("lanes.h")
 _START_LOCK, _COMPILE_LOCK = threading.Lock(), threading.Lock()
@@ -233,7 +233,7 @@ def cpu_flags(target: str) -> str:
     if len(str(copy).split()) > 1:
         raise SkelfitError(f"WARP_CACHE_PATH: expected a folder without spaces, found {copy.parent}")
     if not copy.exists():
-        with replacing(copy) as temporary:
+        with atomic_write(copy) as temporary:
             temporary.write_bytes(text)
     processor = "-march=native" if target == "native" else f"-target-cpu {target}"
     if platform.machine() in ("x86_64", "AMD64"):

@@ -15,7 +15,7 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from skelfit.bodies.dofs import DOF_JOINT, SKEL_PARENTS, STAGE_JOINTS, descendants, turns
+from skelfit.bodies.dofs import DOF_JOINT, SKEL_PARENTS, STAGE_JOINTS, axis_dependence, descendants
 from skelfit.bodies.kinematics import SLIDE_PAIRS
 from skelfit.fitting.terms.spine_coupling import coupled
 
@@ -145,7 +145,7 @@ def make_variables(
     ]
     own = {a: p for p, (a, b) in enumerate(tree.pairs.tolist()) if a == b}
     targets = [(tree.joints.index(j), row) for row, j in enumerate(joint_targets) if j in tree.joints]
-    turned = turns(list(tree.dofs)).astype(int)
+    turned = axis_dependence(list(tree.dofs)).astype(int)
     alike = np.equal.outer(tree.owner, tree.owner)
     v = StageVariables()
     v.num_joints, v.num_dofs, v.num_pairs = count, n, len(tree.pairs)

@@ -27,7 +27,7 @@ from skelfit.fitting.terms.spine_coupling import coupled, spine_couplings
 
 if TYPE_CHECKING:
     from skelfit.bodies.model_set import ModelSet
-    from skelfit.config.settings import FirstOrderConfig, FitConfig
+    from skelfit.config.fit_settings import FirstOrderConfig, FitConfig
     from skelfit.fitting.sequences.frame_index import FrameIndex
 
 # Evaluations per iteration of L-BFGS: its line search mostly takes the first trial.

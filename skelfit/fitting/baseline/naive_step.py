@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skelfit.config.settings import SolverConfig
+from skelfit.config.fit_settings import SolverConfig
 from skelfit.fitting.baseline.naive_objective import Evaluation
 
 FLOOR = 1e-8  # of the damping, as a share of the largest curvature

@@ -36,7 +36,7 @@ from skelfit.fitting.terms.label_jumps import label_jumps
 from skelfit.fitting.terms.temporal_smoothness import make_frame_ties
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import TemporalConfig
+    from skelfit.config.fit_settings import TemporalConfig
     from skelfit.fitting.fitter import PairFitter
 
 

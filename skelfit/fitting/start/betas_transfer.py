@@ -16,10 +16,10 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import FirstBetas
+    from skelfit.config.fit_settings import InitialBetas
 
 
-def beta_map(smpl: SmplModel, skel: SkelModel, how: FirstBetas = "transfer") -> tuple[Tensor, Tensor]:
+def beta_map(smpl: SmplModel, skel: SkelModel, how: InitialBetas = "transfer") -> tuple[Tensor, Tensor]:
     """Affine map of betas: SKEL's = offset (10,) + matrix (10, 10) @ SMPL's.
 
     transfer: least squares between the two shape spaces at rest; the identity where the spaces are the same.

@@ -18,7 +18,7 @@ from torch import Tensor
 from skelfit.bodies.dofs import dof_index
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import RestartConfig
+    from skelfit.config.fit_settings import RestartConfig
 
 # From the rows (K,) int64 of the failed problems and their best answers (K, n) to where they begin again (K, n). The
 # first 46 numbers of SKEL's answers are the angles in rad.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints, nearest_turn, rotation_to_angles
+from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints, rotation_to_angles, wrap_near
 from skelfit.bodies.dofs import dof_axes, dof_index, dof_limits, dofs_of_joint, limits_middle
 from skelfit.bodies.lazy_roma import roma
 
@@ -31,7 +31,7 @@ def _twist(rot: Tensor, axis: Tensor) -> Tensor:
     """Angle of the rotation's twist about a unit axis (3,), in [-pi, pi]."""
     quat = roma.rotmat_to_unitquat(rot)  # XYZW
     angle = 2 * torch.atan2((quat[..., :3] * axis).sum(-1), quat[..., 3])
-    return nearest_turn(angle, torch.zeros_like(angle))
+    return wrap_near(angle, torch.zeros_like(angle))
 
 
 def _ball(rot: Tensor, joint: int, limits: np.ndarray) -> Tensor:
@@ -92,7 +92,7 @@ def body_angles(frame: Tensor, local_rot: Tensor, limits: np.ndarray | None = No
     for scapula, sources in ARMS.items():
         _arm_angles(q, frame, [local_rot[..., s, :, :] for s in sources], scapula, axes, limits)
     middle = torch.tensor(limits_middle(limits), dtype=q.dtype, device=q.device)
-    return nearest_turn(q, middle)
+    return wrap_near(q, middle)
 
 
 def _arm_angles(

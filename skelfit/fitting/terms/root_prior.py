@@ -14,7 +14,7 @@ from torch import Tensor
 from skelfit.fitting.terms.objective_term import BodyState, ObjectiveTerm
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import RootPrior
+    from skelfit.config.fit_settings import RootPrior
 
 
 @dataclass(frozen=True)

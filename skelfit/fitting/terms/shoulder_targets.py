@@ -20,7 +20,7 @@ from torch import Tensor
 
 from skelfit.bodies.dofs import NUM_DOFS, ROOT_DOFS
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import LocatorConfig
+from skelfit.config.fit_settings import LocatorConfig
 from skelfit.fitting.terms.objective_term import BodyState, ObjectiveTerm
 
 SHOULDERS: tuple[int, ...] = (14, 15, 19, 20)  # scapula and humerus, right and left

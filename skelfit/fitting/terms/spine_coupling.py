@@ -26,7 +26,7 @@ from skelfit.bodies.dofs import NUM_DOFS, dof_index
 from skelfit.fitting.terms.objective_term import BodyState, ObjectiveTerm
 
 if TYPE_CHECKING:
-    from skelfit.config.settings import SpineConfig
+    from skelfit.config.fit_settings import SpineConfig
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.assets import SkelAsset
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES
-from skelfit.config.settings import VertexWeights
+from skelfit.config.fit_settings import VertexWeights
 
 FloatArray = NDArray[np.float64]
 

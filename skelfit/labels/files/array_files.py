@@ -1,7 +1,7 @@
-"""The columns of a label file, whatever holds them: npz, npy, HDF5, or a pickle, which is read without being run.
+"""The named arrays of a label file: npz, npy, HDF5, or a pickle, which is read without being run.
 
-What a file is, its first bytes tell, not its name. Nested names become their last part: `pred_smpl_params.betas` is
-`betas`. Arrays are read when they are asked for, so a key that nobody asks for may hold anything.
+The first bytes of a file tell its kind, not its name. Nested names become their last part: `pred_smpl_params.betas` is
+`betas`. Arrays are read when they are used, so unused keys may hold anything.
 """
 
 from __future__ import annotations
@@ -18,56 +18,55 @@ from numpy.typing import DTypeLike, NDArray
 
 from skelfit.errors import LabelError, ModelError
 from skelfit.labels.files import foreign_files as foreign
-from skelfit.labels.files.file_signatures import what_file
-from skelfit.labels.files.foreign_files import OBJECTS
+from skelfit.labels.files.file_signatures import describe_file
+from skelfit.labels.files.foreign_files import OBJECT_ARRAY
 from skelfit.labels.files.hdf5_probe import fatal_fault
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 from skelfit.storage.unpickle import GlobalError, as_array, as_key, as_texts, kind_of, read_pickle
 
-ARRAY = "array"  # the key of what an .npy file holds
-KINDS = "an .npz, .npy, HDF5 or pickle file"
+NPY_KEY = "array"  # the key of what an .npy file holds
+FILE_KINDS = "an .npz, .npy, HDF5 or pickle file"
 T = TypeVar("T")
 Shape = tuple[int | str, ...]  # after the number of people; '44+' is 44 or more
 
 _MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x80": "pickle"}
 
 
-class Columns:
-    """The named arrays of a file, each checked when it is read; raises LabelError for whatever is wrong."""
+class LabelArrays:
+    """The named arrays of a file, each checked when it is read. All methods raise LabelError."""
 
     def __init__(
         self,
         path: Path,
         kind: str,
         arrays: Mapping[str, Any],
-        instead: Callable[[], str],
+        describe_contents: Callable[[], str],
         names: Iterable[str] = (),
     ) -> None:
         self.path, self.kind = path, kind
         self._arrays = arrays
-        self.instead = (
-            instead  # what the file is if it lacks what is asked for; '' where its keys do not tell
-        )
-        # Keys with a value, those too that not every person of a list has: they tell whose parameters these are.
+        # What kind of file this is, for the error about a missing key; '' where its keys do not tell.
+        self.describe_contents = describe_contents
+        # All keys with a value. A pickled list of people may have keys that some people lack: they tell the body model.
         self.names = frozenset(names or arrays)
         self.rows: int | None = None  # set by the first column that has one row per person
         self._rows_of = ""
-        self.settled: set[str] = set()  # the options whose question the file's numbers raise
+        self.used_options: set[str] = set()  # the reading options that a reader asked for
 
     @property
     def keys(self) -> list[str]:
-        """What there is, sorted."""
+        """All keys, sorted."""
         return sorted(self._arrays)
 
     def __contains__(self, key: str) -> bool:
         return key in self._arrays
 
-    def first_of(self, *keys: str) -> str | None:
-        """The first of some keys that there is."""
+    def first_key(self, *keys: str) -> str | None:
+        """The first of the keys that the file has, or None."""
         return next((key for key in keys if key in self), None)
 
     def numbers(self, key: str, *shapes: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Numbers of N rows; beyond the range of the dtype they are inf."""
+        """Numbers (N, ...) of one of the shapes; those beyond the range of the dtype become inf."""
         value = self._checked(key, f"numbers of shape {_either(shapes)}", shapes, "fiub")
         with np.errstate(over="ignore"):
             return value.astype(dtype)
@@ -91,35 +90,39 @@ class Columns:
         return float(value.reshape(()))
 
     def raw(self, key: str, expected: str) -> NDArray[Any]:
-        """An array as it is, of no objects."""
+        """An array of any shape and dtype but object."""
         if key not in self._arrays:
-            raise self.error(key, expected, self.instead() or f"no such key; the file has {self.listed()}")
+            raise self.error(
+                key, expected, self.describe_contents() or f"no such key; the file has {self.list_keys()}"
+            )
         try:
             value = _load(self._arrays[key])
         except Exception as error:  # a damaged file can raise anything
-            # Loading an array of objects would run a pickle, that is, code of whoever made the file.
-            found = OBJECTS if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
-            raise self.error(key, expected, found) from None
+            # Loading an array of objects would run a pickle, that is, code from the file.
+            actual = (
+                OBJECT_ARRAY if "Object arrays" in str(error) else f"a damaged array ({_one_line(error)})"
+            )
+            raise self.error(key, expected, actual) from None
         if value.dtype.hasobject:
-            raise self.error(key, expected, OBJECTS)
+            raise self.error(key, expected, OBJECT_ARRAY)
         return value
 
-    def option(self, name: str, value: T) -> T:
-        """An option's value, of which a reader makes use."""
-        self.settled.add(name)
+    def use_option(self, name: str, value: T) -> T:
+        """The value of a reading option; records that the reader uses the option."""
+        self.used_options.add(name)
         return value
 
-    def error(self, key: str | None, expected: str, found: str) -> LabelError:
-        """A fault of this file."""
-        return LabelError(self.path, key, expected, found)
+    def error(self, key: str | None, expected: str, actual: str) -> LabelError:
+        """An error about this file."""
+        return LabelError(self.path, key, expected, actual)
 
-    def listed(self) -> str:
-        """The keys, for a message."""
+    def list_keys(self) -> str:
+        """The first keys, for a message."""
         return ", ".join(self.keys[:20]) + (", ..." if len(self.keys) > 20 else "") or "no keys at all"
 
     def _checked(self, key: str, expected: str, shapes: Iterable[Shape], kinds: str) -> NDArray[Any]:
         value, shapes = self.raw(key, expected), tuple(shapes)
-        if value.shape == (0,):  # how `np.array([])` stores no rows, whatever they would have been
+        if value.shape == (0,):  # `np.array([])`: no rows, of any shape
             value = np.zeros((0, *map(_least, shapes[0])), "U1" if "U" in kinds else np.float64)
         if not any(_fits(value.shape, shape) for shape in shapes):
             raise self.error(key, expected, f"shape {value.shape}")
@@ -133,15 +136,15 @@ class Columns:
 
 
 @contextmanager
-def open_columns(path: str | Path) -> Iterator[Columns]:
-    """The columns of a label file, while it is open. Raises LabelError."""
+def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
+    """The arrays of a label file, while it is open. Raises LabelError."""
     path = Path(path)
-    regular_file(path, f"a label file ({KINDS})", LabelError)
+    require_regular_file(path, f"a label file ({FILE_KINDS})", LabelError)
     try:
         with open(path, "rb") as stream:
             head = stream.read(8)
     except FileNotFoundError:
-        raise LabelError(path, None, f"a label file ({KINDS})", "no such file") from None
+        raise LabelError(path, None, f"a label file ({FILE_KINDS})", "no such file") from None
     except OSError as error:
         raise LabelError(path, None, "a readable label file", error.strerror or str(error)) from None
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
@@ -149,48 +152,48 @@ def open_columns(path: str | Path) -> Iterator[Columns]:
         try:
             named, valued = _opened(path, kind, stack)
         except GlobalError as error:
-            raise LabelError(path, None, KINDS, foreign.what_global(error.name, path)) from None
+            raise LabelError(path, None, FILE_KINDS, foreign.describe_global(error.name, path)) from None
         except ModelError as error:
             raise LabelError(path, error.key, error.expected, error.found) from None
         except _UnusableError as error:
-            raise LabelError(path, None, KINDS, str(error)) from None
+            raise LabelError(path, None, FILE_KINDS, str(error)) from None
         except Exception as error:  # a damaged file can raise anything
-            found = f"a damaged {kind} file ({_one_line(error)})"
-            raise LabelError(path, None, KINDS, found) from None
+            actual = f"a damaged {kind} file ({_one_line(error)})"
+            raise LabelError(path, None, FILE_KINDS, actual) from None
         arrays = {short: named[name] for short, name in _leaves(named).items()}
-        instead = partial(foreign.what_instead, path, kind, list(named))
-        yield Columns(path, kind, arrays, instead, valued)
+        describe_contents = partial(foreign.describe_by_keys, path, kind, list(named))
+        yield LabelArrays(path, kind, arrays, describe_contents, valued)
 
 
 def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], set[str]]:
-    """What a file of a kind has, by whole names, while the stack is open; and the names with a value, if others.
+    """The arrays of a file, by full names, while the stack is open; and the names with a value, if these are others.
 
-    Raises whatever a damaged file raises.
+    A damaged file may raise any error.
     """
     if kind == "npz":
-        if found := foreign.what_archive(path):
-            raise _UnusableError(found)
+        if description := foreign.describe_archive(path):
+            raise _UnusableError(description)
         archive = stack.enter_context(np.load(path, allow_pickle=False))
         return {name: partial(archive.__getitem__, name) for name in archive.files}, set()
     if kind == "npy":
-        if found := foreign.what_objects(path):
-            raise _UnusableError(found)
-        return {ARRAY: np.load(path, allow_pickle=False, mmap_mode="r")}, set()
+        if description := foreign.describe_object_arrays(path):
+            raise _UnusableError(description)
+        return {NPY_KEY: np.load(path, allow_pickle=False, mmap_mode="r")}, set()
     if kind == "hdf5":
         if fault := fatal_fault(path):
             raise _UnusableError(f"a damaged hdf5 file ({fault})")
         return _datasets(stack.enter_context(h5py.File(path, "r", locking=False))), set()
     if kind == "pickle":
-        if found := foreign.what_pickle(path):
-            raise _UnusableError(found)
+        if description := foreign.describe_pickle(path):
+            raise _UnusableError(description)
         return _pickled(path)
     with open(path, "rb") as stream:
         begins = f"a file of another kind, or a damaged one (it begins with {stream.read(8)!r})"
-    raise _UnusableError(what_file(path) or begins)
+    raise _UnusableError(describe_file(path) or begins)
 
 
 class _UnusableError(Exception):
-    """A file that holds no columns, and what it holds."""
+    """A file that holds no arrays; says what it is."""
 
 
 def _one_line(error: Exception) -> str:
@@ -205,9 +208,11 @@ def _leaves(names: Iterable[str]) -> dict[str, str]:
 
 
 def _datasets(file: h5py.File) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-    return found
+    datasets: dict[str, Any] = {}
+    file.visititems(
+        lambda name, item: datasets.update({name: item}) if isinstance(item, h5py.Dataset) else None
+    )
+    return datasets
 
 
 def _pickled(path: Path) -> tuple[dict[str, Any], set[str]]:
@@ -250,7 +255,7 @@ def _load(value: Any) -> NDArray[Any]:
 
 
 def _array(value: Any) -> NDArray[Any]:
-    """What a pickle has: arrays, numbers, texts, or lists of them."""
+    """The array of a pickled value: an array, a number, a text, or a list of them."""
     if isinstance(value, (str, bytes)):
         return np.array(value if isinstance(value, str) else value.decode("utf-8", "replace"))
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, bytes)):
@@ -267,11 +272,11 @@ def to_texts(column: NDArray[Any]) -> list[str]:
     ]
 
 
-def _fits(found: tuple[int, ...], expected: Shape) -> bool:
-    if len(found) != len(expected) + 1:
+def _fits(actual: tuple[int, ...], expected: Shape) -> bool:
+    if len(actual) != len(expected) + 1:
         return False
     return all(
-        a >= _least(b) if isinstance(b, str) else a == b for a, b in zip(found[1:], expected, strict=True)
+        a >= _least(b) if isinstance(b, str) else a == b for a, b in zip(actual[1:], expected, strict=True)
     )
 
 

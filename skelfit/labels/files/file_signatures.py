@@ -1,4 +1,4 @@
-"""Files of kinds that never hold labels: what one is by its first bytes, who writes it, and what to do with it."""
+"""Files of kinds that never hold labels, told by their first bytes: what the file is, and what to do with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from skelfit.labels.files.foreign_files import COLUMNS, HEAD, READ, SAVE, TRUST, UNPACK, command, of_joblib
+from skelfit.labels.files.foreign_files import (
+    HEAD_BYTES,
+    IF_TRUSTED,
+    READABLE_KEYS,
+    SAVE_CODE,
+    SAVE_COLUMNS,
+    UNPACK_ADVICE,
+    conversion_command,
+    describe_joblib,
+)
 
 _DEPTH = 2  # compressed files inside compressed files
 
@@ -36,8 +45,8 @@ _BINARY: tuple[tuple[bytes, str, str], ...] = (
 _ADVICE = {
     "image": "skelfit does not find people in it; give labels as --labels and images as --images",
     "motion": "it holds a skeleton or a mesh, not SMPL parameters; fit SMPL to it first",
-    "unpack": UNPACK,
-    "": COLUMNS,
+    "unpack": UNPACK_ADVICE,
+    "": SAVE_COLUMNS,
 }
 # How texts begin, in the same way; the first that fits counts.
 _TEXTS: tuple[tuple[str, str, str], ...] = (
@@ -62,13 +71,13 @@ _ADVICE_ON_TEXT = _ADVICE | {
 _OLD_PICKLE = re.compile(rb"\(?[dl]p\d+\n|\(dp|\(lp|[\]}]q\x00|c[\w.]+\n[\w.]+\n")
 
 
-def what_file(path: Path, but: str = "") -> str:
-    """What a file is that is none of npz, npy, HDF5 and pickle; '' where its bytes tell nothing.
+def describe_file(path: Path, but: str = "") -> str:
+    """A description of a file that is no npz, npy, HDF5 or pickle; '' where its bytes tell nothing.
 
-    but: 'tar' where a tar is what is expected.
+    but: 'tar' where a tar is expected.
     """
     with open(path, "rb") as stream:
-        head = stream.read(HEAD)
+        head = stream.read(HEAD_BYTES)
     if but == "tar" and _tar(head, path):
         return ""
     return _what_bytes(head, path, _DEPTH)
@@ -79,59 +88,59 @@ def _what_bytes(head: bytes, path: Path, depth: int) -> str:
         return "an empty file (0 bytes); copy, download or write it again"
     if not head.strip(b"\0"):
         return "a file that begins with zeros only, as a broken download leaves it; copy or download it again"
-    if depth and (found := _compressed(head, path, depth)):
-        return found
+    if depth and (description := _compressed(head, path, depth)):
+        return description
     for magic, what, kind in _BINARY:
         if head.startswith(magic):
             return f"{what}; {_ADVICE[kind]}"
-    special = (_tar, _safetensors, _matlab, _media, _c3d, _old_pickle, _json, _text)
-    return next((found for look in special if (found := look(head, path))), "")
+    describers = (_tar, _safetensors, _matlab, _media, _c3d, _old_pickle, _json, _text)
+    return next((description for describe in describers if (description := describe(head, path))), "")
 
 
 def _inflate(head: bytes) -> bytes:
-    return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(head, HEAD)
+    return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(head, HEAD_BYTES)
 
 
 def _old_joblib(head: bytes) -> bytes:
     return _inflate(head[21:])  # 'ZF', and the length in hexadecimal digits of a fixed width
 
 
-# A damaged length in a head must not allocate: each takes a limit of what it may put out, or of memory.
+# A damaged length must not allocate much memory: each decompressor has a limit of its output or its memory.
 _PACKERS: tuple[tuple[re.Pattern[bytes], str, Callable[[bytes], bytes] | None], ...] = (
     (re.compile(rb"\x1f\x8b"), "gzip", _inflate),
     (re.compile(rb"\x78[\x01\x5e\x9c\xda]"), "zlib", _inflate),
     (re.compile(rb"ZF0x"), "zlib", _old_joblib),
-    (re.compile(rb"BZh[1-9]1AY&SY"), "bz2", lambda head: bz2.BZ2Decompressor().decompress(head, HEAD)),
+    (re.compile(rb"BZh[1-9]1AY&SY"), "bz2", lambda head: bz2.BZ2Decompressor().decompress(head, HEAD_BYTES)),
     (
         re.compile(rb"\xfd7zXZ\0|\x5d\0\0"),
         "lzma",
-        lambda head: lzma.LZMADecompressor(memlimit=2**28).decompress(head, HEAD),
+        lambda head: lzma.LZMADecompressor(memlimit=2**28).decompress(head, HEAD_BYTES),
     ),
     (re.compile(rb"\x04\x22\x4d\x18"), "lz4", None),
 )
 
 
 def _compressed(head: bytes, path: Path, depth: int) -> str:
-    """What a compressed file holds, as far as its beginning tells; '' where it is not compressed."""
+    """A description of a compressed file and of what it holds; '' for a file that is not compressed."""
     for magic, packer, unpack in _PACKERS:
         if not magic.match(head):
             continue
         try:
             inner = unpack(head) if unpack else b""
-        except Exception:  # bytes that anyone may have made
+        except Exception:  # the bytes may be anything
             return f"a damaged file compressed by {packer}; copy or download it again"
         how = f" compressed by {packer}"
         if (
             inner.startswith(b"\x80") or not inner
         ):  # of a large block of bz2, nothing comes out of the beginning
-            return of_joblib(path, how) if inner or packer in ("lz4", "bz2") else _packed(packer, "")
+            return describe_joblib(path, how) if inner or packer in ("lz4", "bz2") else _packed(packer, "")
         return _packed(packer, _what_bytes(inner, path, depth - 1).split("; ")[0].split(", as ")[0])
     return ""
 
 
 def _packed(packer: str, inner: str) -> str:
     holds = f" that holds {inner}" if inner else ""
-    return f"a file compressed by {packer}{holds}; {UNPACK}"
+    return f"a file compressed by {packer}{holds}; {UNPACK_ADVICE}"
 
 
 def _tar(head: bytes, path: Path) -> str:
@@ -147,8 +156,13 @@ def _tar(head: bytes, path: Path) -> str:
 def _safetensors(head: bytes, path: Path) -> str:
     if not (head[8:10] == b'{"' and 2 <= int.from_bytes(head[:8], "little") <= 2**27):
         return ""
-    line = command(path, "safetensors.numpy", "np.savez(argv[2], **safetensors.numpy.load_file(argv[1]))")
-    return f"a safetensors file, as networks are kept on the web; if it holds labels, save an npz: {line} ({READ})"
+    line = conversion_command(
+        path, "safetensors.numpy", "np.savez(argv[2], **safetensors.numpy.load_file(argv[1]))"
+    )
+    return (
+        "a safetensors file, as networks are kept on the web; if it holds labels, save an npz: "
+        f"{line} ({READABLE_KEYS})"
+    )
 
 
 def _matlab(head: bytes, path: Path) -> str:
@@ -157,12 +171,12 @@ def _matlab(head: bytes, path: Path) -> str:
     if head.startswith(b"MATLAB 7.3"):
         return (
             "a MATLAB 7.3 file (.mat, HDF5 behind a header); its arrays are transposed for Python: "
-            f"read it with h5py or mat73, and save plain arrays with np.savez. {READ}"
+            f"read it with h5py or mat73, and save plain arrays with np.savez. {READABLE_KEYS}"
         )
     code = "np.savez(argv[2], **{k: v for k, v in scipy.io.loadmat(argv[1]).items() if k[0] != '_'})"
     return (
         "a MATLAB 5 file (.mat), as MATLAB and SURREAL have it; save its arrays as an npz: "
-        f"{command(path, 'scipy.io', code)} ({READ})"
+        f"{conversion_command(path, 'scipy.io', code)} ({READABLE_KEYS})"
     )
 
 
@@ -186,8 +200,10 @@ def _old_pickle(head: bytes, path: Path) -> str:
     if not _OLD_PICKLE.match(head):
         return ""
     what = "a pickle of protocol 0 or 1, as Python 2 wrote it"
-    code = "d = pickle.load(open(argv[1], 'rb'), encoding='latin1'); " + SAVE
-    return f"{what}; save its arrays, {TRUST}: {command(path, 'pickle', code)} ({READ})"
+    code = "d = pickle.load(open(argv[1], 'rb'), encoding='latin1'); " + SAVE_CODE
+    return (
+        f"{what}; save its arrays, {IF_TRUSTED}: {conversion_command(path, 'pickle', code)} ({READABLE_KEYS})"
+    )
 
 
 def _json(head: bytes, path: Path) -> str:
@@ -199,11 +215,11 @@ def _json(head: bytes, path: Path) -> str:
     except RecursionError:
         return ""
     except ValueError:
-        if len(head) < HEAD and not re.match(r'(?s)\{\s*"|\[\s*[\[{"\d-]', text):
+        if len(head) < HEAD_BYTES and not re.match(r'(?s)\{\s*"|\[\s*[\[{"\d-]', text):
             return ""
     return (
         "a JSON file, as COCO, detectors and EasyMocap write it; read it with json.load, "
-        f"and save its numbers as arrays with np.savez. {READ}"
+        f"and save its numbers as arrays with np.savez. {READABLE_KEYS}"
     )
 
 
@@ -216,7 +232,7 @@ def _text(head: bytes, path: Path) -> str:
 
 
 def _decoded(head: bytes) -> str:
-    """The text that a file begins with, without spaces before it; '' where it is no text."""
+    """The text at the beginning of a file, without leading spaces; '' for a file that is no text."""
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = head.decode(encoding)

@@ -1,7 +1,8 @@
-"""Archives, pickles and arrays that are not label files: what one is, who writes it, how to make a label file of it.
+"""Archives, pickles and arrays that are no label files: what the file is, and how to make a label file of it.
 
-All is told by the first bytes, the names inside an archive, and the headers of arrays. Nothing is unpickled, run or
-read whole here. A description is the second half of an error message, on one line. `magic`: files of other kinds.
+Descriptions follow from the first bytes, the names inside an archive, and the headers of arrays. Nothing is unpickled,
+run or read whole here. A description is the second half of an error message, on one line. Files of other kinds:
+`file_signatures`.
 """
 
 from __future__ import annotations
@@ -14,24 +15,27 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-HEAD = 2**16  # bytes of a file, or of a member, that are looked at
-OBJECTS = (
+HEAD_BYTES = 2**16  # bytes of a file, or of an archive's member, that are inspected
+OBJECT_ARRAY = (
     "an object array, as numpy saves dictionaries and lists of unequal lengths; loading it runs code of the file. "
     "If you trust the file, load it with np.load(FILE, allow_pickle=True) and save plain arrays with np.savez"
 )
-_HEADER = 1024  # bytes that the header of an array usually has, or fewer
-_MEMBERS = 1000  # of an archive, that are looked at
-READ = "skelfit reads global_orient, body_pose, betas and transl, or the keys of another layout in docs/labels.md"
-UNPACK = "unpack it, and give a label file that is in it"
-COLUMNS = f"save its columns as arrays with np.savez; {READ}"
-TRUST = "if you trust the file, as loading it runs its code"
-# One dictionary of arrays out of nested ones; names are joined by dots.
+_HEADER = 1024  # bytes, enough for the header of most arrays
+_MEMBERS = 1000  # members of an archive, at most, that are inspected
+READABLE_KEYS = (
+    "skelfit reads global_orient, body_pose, betas and transl, "
+    "or the keys of another layout in docs/labels.md"
+)
+UNPACK_ADVICE = "unpack it, and give a label file that is in it"
+SAVE_COLUMNS = f"save its columns as arrays with np.savez; {READABLE_KEYS}"
+IF_TRUSTED = "if you trust the file, as loading it runs its code"
+# Flattens nested dictionaries of arrays; names are joined by dots.
 _FLAT = (
     "f = lambda d, p='': {k: v for n, x in d.items() for k, v in "
     "(f(x, f'{p}{n}.') if isinstance(x, dict) else {f'{p}{n}': np.asarray(x)}).items()}; "
 )
-SAVE = _FLAT + "np.savez(argv[2], **f(d))"
-# The first person of many; 72 numbers of a pose are split, as the layout hmr2 has them.
+SAVE_CODE = _FLAT + "np.savez(argv[2], **f(d))"
+# The first person of many; the 72 numbers of a pose are split as in the layout hmr2.
 _FIRST = (
     "d = d if 'betas' in d else next(iter(d.values())); p = d.get('pose'); "
     "t = {'transl': d[k] for k in ['trans'] if k in d}; d = d if p is None else "
@@ -39,18 +43,18 @@ _FIRST = (
 )
 _TORCH_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of torch.save before zip, pickled
 
-# The package that a pickled class is of -> who writes such pickles.
+# The package of a pickled class -> a description of such pickles.
 _PICKLED_BY = {
     "torch": "a pickle of torch tensors, as pickle.dump writes the output of a network",
     "pandas": "a pickled pandas table",
 }
 
 
-def what_archive(path: Path) -> str:
-    """What a zip file is beside an npz; '' for an npz."""
-    if not zipfile.is_zipfile(path):  # its table of contents stands at the end
+def describe_archive(path: Path) -> str:
+    """A description of a zip file that is no npz; '' for an npz."""
+    if not zipfile.is_zipfile(path):  # its table of contents is at the end
         with open(path, "rb") as stream:
-            head = stream.read(HEAD)
+            head = stream.read(HEAD_BYTES)
         kind = "torch file" if re.search(rb"/(data\.pkl|byteorder|version)", head[:512]) else ".npz file"
         return f"a truncated {kind}: its end is missing; copy, download or write it again"
     with zipfile.ZipFile(path) as archive:
@@ -58,40 +62,41 @@ def what_archive(path: Path) -> str:
         pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
         if pickles and any(re.search(r"(^|/)(version|byteorder|\.format_version)$", name) for name in names):
             with archive.open(pickles[0]) as member:
-                return _torch(path, member.read(HEAD))
+                return _torch(path, member.read(HEAD_BYTES))
     if not names or any(name.endswith(".npy") for name in names):
         return ""
     if any(name.startswith(("xl/", "word/")) for name in names):
-        return f"an office document; {COLUMNS}"
-    return f"a zip archive of {', '.join(names[:3])}{', ...' * (len(names) > 3)}; {UNPACK}"
+        return f"an office document; {SAVE_COLUMNS}"
+    return f"a zip archive of {', '.join(names[:3])}{', ...' * (len(names) > 3)}; {UNPACK_ADVICE}"
 
 
-def what_pickle(path: Path) -> str:
-    """What a pickle is by its first bytes; '' for one that is to be read."""
+def describe_pickle(path: Path) -> str:
+    """A description of a pickle that holds no labels, by its first bytes; '' for one to read."""
     with open(path, "rb") as stream:
-        head = stream.read(HEAD)
+        head = stream.read(HEAD_BYTES)
     return _torch(path, head) if _TORCH_LEGACY in head[:32] else ""
 
 
-def what_global(name: str, path: Path) -> str:
-    """What a pickle is that names a class or function ('package.module.name'); it is not run."""
+def describe_global(name: str, path: Path) -> str:
+    """A description of a pickle that names a class or function ('package.module.name'), which is not run."""
     package = name.split(".")[0]
     if package == "joblib":
-        return of_joblib(path)
+        return describe_joblib(path)
     known = _PICKLED_BY.get(package, f"a pickle with objects of the package '{package}'")
-    line = command(path, "pickle", "d = pickle.load(open(argv[1], 'rb')); " + SAVE)
+    line = conversion_command(path, "pickle", "d = pickle.load(open(argv[1], 'rb')); " + SAVE_CODE)
     return (
-        f"{known} (it names the global '{name}', which is not run); save its arrays, {TRUST}: {line} ({READ})"
+        f"{known} (it names the global '{name}', which is not run); "
+        f"save its arrays, {IF_TRUSTED}: {line} ({READABLE_KEYS})"
     )
 
 
-def what_instead(path: Path, kind: str, names: Sequence[str]) -> str:
-    """What a file is that lacks a key, by the keys that it has; '' where they do not tell.
+def describe_by_keys(path: Path, kind: str, names: Sequence[str]) -> str:
+    """A description of a file that lacks a key, by the keys that it has; '' where they do not tell.
 
     Nested names are joined by dots or slashes.
     """
     try:
-        objects = what_objects(path) if kind == "npz" else ""
+        objects = describe_object_arrays(path) if kind == "npz" else ""
     except Exception:  # a damaged array, which its reader reports
         objects = ""
     return objects or _what_keys(path, kind, names)
@@ -108,7 +113,7 @@ def _what_keys(path: Path, kind: str, names: Sequence[str]) -> str:
     if names and all(re.fullmatch(r"arr_\d+", name) for name in names):
         return (
             f"an npz whose arrays have no names ({', '.join(names[:3])}), as np.savez(FILE, a, b) writes; "
-            f"name them: np.savez(FILE, body_pose=a, betas=b). {READ}"
+            f"name them: np.savez(FILE, body_pose=a, betas=b). {READABLE_KEYS}"
         )
     numbers = sorted((part for part in parts if re.fullmatch(r"-?[0-9]{1,18}", part)), key=int)
     if not numbers:
@@ -118,13 +123,13 @@ def _what_keys(path: Path, kind: str, names: Sequence[str]) -> str:
         f"{article} {kind} with integer keys ({listed}), as trackers write with an entry per person or frame"
     )
     if kind != "pickle":
-        return f"{what} (WHAM, PHALP); save one entry as a file of its own with np.savez. {READ}"
-    line = command(path, "pickle", "d = pickle.load(open(argv[1], 'rb')); " + _FIRST)
-    return f"{what} (WHAM, PHALP); save each entry as an npz, {TRUST}: {line} ({READ})"
+        return f"{what} (WHAM, PHALP); save one entry as a file of its own with np.savez. {READABLE_KEYS}"
+    line = conversion_command(path, "pickle", "d = pickle.load(open(argv[1], 'rb')); " + _FIRST)
+    return f"{what} (WHAM, PHALP); save each entry as an npz, {IF_TRUSTED}: {line} ({READABLE_KEYS})"
 
 
-def what_objects(path: Path) -> str:
-    """What an npz or npy is whose arrays hold Python objects; '' where one holds plain numbers or text.
+def describe_object_arrays(path: Path) -> str:
+    """A description of an npz or npy whose arrays hold Python objects; '' where one holds plain numbers or text.
 
     Single plain numbers and texts beside the objects do not count.
     """
@@ -149,15 +154,15 @@ def what_objects(path: Path) -> str:
         load += ".item(); r = np.asarray(d['pred_rotmat'])"
         code = f"{load}; np.savez(argv[2], global_orient=r[:, :1], body_pose=r[:, 1:], betas=d['pred_shape'])"
     else:
-        code = f"{load}.item(); {SAVE}"
-    return f"{what}; save plain arrays, {TRUST}: {command(path, '', code)} ({READ})"
+        code = f"{load}.item(); {SAVE_CODE}"
+    return f"{what}; save plain arrays, {IF_TRUSTED}: {conversion_command(path, '', code)} ({READABLE_KEYS})"
 
 
 def _heads(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The beginnings of the arrays of an npz, by name, or of the one of an npy, whose name is ''."""
+    """Names and first bytes of the arrays of an npz, or of the one array of an npy, whose name is ''."""
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as stream:
-            yield "", stream.read(HEAD)
+            yield "", stream.read(HEAD_BYTES)
         return
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist()[:_MEMBERS]:
@@ -165,12 +170,12 @@ def _heads(path: Path) -> Iterator[tuple[str, bytes]]:
                 head = member.read(_HEADER)
                 yield (
                     name.removesuffix(".npy"),
-                    head + (member.read(HEAD) if b"'|O'" in _header(head) else b""),
+                    head + (member.read(HEAD_BYTES) if b"'|O'" in _header(head) else b""),
                 )
 
 
 def _header(head: bytes) -> bytes:
-    """The part of an npy that says what is in it; b'' for other bytes."""
+    """The header of an npy; b'' for other bytes."""
     if not head.startswith(b"\x93NUMPY"):
         return b""
     size = int.from_bytes(head[8:10] if head[6:7] == b"\x01" else head[8:12], "little")
@@ -181,15 +186,15 @@ def _is_array(head: bytes) -> bool:
     return b"'shape': ()" not in _header(head)
 
 
-def command(path: Path, package: str, code: str) -> str:
-    """A command that makes an npz beside a file; the names of files are arguments, so they may hold anything."""
+def conversion_command(path: Path, package: str, code: str) -> str:
+    """A command that makes an npz beside a file. File names are quoted arguments, so they may hold any character."""
     modules = f"{package}, numpy as np" if package else "numpy as np"
     files = f"{shlex.quote(str(path))} {shlex.quote(str(path.with_name(path.stem + '-arrays.npz')))}"
     return f'python -c "from sys import argv; import {modules}; {code}" {files}'
 
 
 def _texts(head: bytes) -> Iterable[str]:
-    """The texts and names of classes in the beginning of some pickles in a row, without making anything of them."""
+    """The texts and names of classes at the beginning of consecutive pickles, without running them."""
     stream = io.BytesIO(head)
     try:
         while stream.tell() < len(head):
@@ -212,13 +217,13 @@ def _torch(path: Path, head: bytes) -> str:
         line = f"{load}['smpl_params_incam']; np.savez(argv[2], **{{**d, 'betas': 0 * d['betas']}})"
         more = "GVHMR's betas are SMPL-X's, which are not SMPL's: the command sets them to 0"
     else:
-        line, more = f"{load}; {SAVE}", READ
+        line, more = f"{load}; {SAVE_CODE}", READABLE_KEYS
     what = "a torch file, as GVHMR (hmr4d_results.pt), trackers and trainers write with torch.save"
-    return f"{what}; save its parameters as an npz: {command(path, 'torch', line)} ({more})"
+    return f"{what}; save its parameters as an npz: {conversion_command(path, 'torch', line)} ({more})"
 
 
-def of_joblib(path: Path, how: str = "") -> str:
-    """What a joblib pickle is; how: how it is compressed."""
+def describe_joblib(path: Path, how: str = "") -> str:
+    """A description of a joblib pickle; how: its compression."""
     what = f"a joblib pickle{how}, as VIBE, WHAM (wham_output.pkl) and PHALP write with joblib.dump"
-    line = command(path, "joblib", f"d = joblib.load(argv[1]); {_FIRST}")
-    return f"{what}; save each person as an npz, {TRUST}: {line} ({READ})"
+    line = conversion_command(path, "joblib", f"d = joblib.load(argv[1]); {_FIRST}")
+    return f"{what}; save each person as an npz, {IF_TRUSTED}: {line} ({READABLE_KEYS})"

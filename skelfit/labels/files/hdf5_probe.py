@@ -1,7 +1,7 @@
-"""HDF5 files of others, which are tried in a process of their own before they are read here.
+"""HDF5 files are read in a process of their own before they are read here.
 
-libhdf5 is made for files that it has written itself: on some damaged ones it never comes back, or ends its process. A
-strange file is worth an error message, and must not cost a run.
+libhdf5 trusts its files: on some damaged ones it never returns, or crashes the process. A damaged file should cost an
+error message, not a run.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-SECONDS = 60.0  # in which a file must be read, beside what its size takes
+SECONDS = 60.0  # to read a file, plus the time for its size
 _SLOWEST = 10e6  # bytes per second
 
-# What can be read and what not, the reader says later, key by key.
+# Errors of single keys are ignored here: the reader reports them.
 _READ_ALL = """
 import sys, h5py
 def read(name, item):
@@ -28,17 +28,17 @@ with h5py.File(sys.argv[1], "r", locking=False) as file:
 
 
 def fatal_fault(path: Path) -> str:
-    """What reading a file would do to this process; '' where that is no more than an exception."""
-    found = path.stat()
-    return _tried(path.absolute(), found.st_size, found.st_mtime_ns, SECONDS + found.st_size / _SLOWEST)
+    """How reading a file would hang or crash this process; '' where it raises an exception at worst."""
+    status = path.stat()
+    return _probe(path.absolute(), status.st_size, status.st_mtime_ns, SECONDS + status.st_size / _SLOWEST)
 
 
 @lru_cache(maxsize=64)
-def _tried(path: Path, size: int, changed: int, seconds: float) -> str:
-    """The same of a file of this size and time of change: whoever looks at its keys reads it a moment later."""
+def _probe(path: Path, size: int, changed: int, seconds: float) -> str:
+    """The same, cached by size and time of change: a file is opened several times in a row."""
     command = [sys.executable, "-c", _READ_ALL, str(path)]
     try:
-        done = subprocess.run(command, check=False, capture_output=True, timeout=seconds)
+        process = subprocess.run(command, check=False, capture_output=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         return f"reading it does not end within {seconds:.0f} s"
-    return f"reading it ends the process, by signal {-done.returncode}" if done.returncode < 0 else ""
+    return f"reading it ends the process, by signal {-process.returncode}" if process.returncode < 0 else ""

@@ -1,8 +1,8 @@
 """Reader of AMASS sequences: one file is one motion, one row is one frame.
 
-`poses` are those of SMPL, SMPL+H or SMPL-X; the 22 joints of the body are taken, hands (and face) are dropped. The
-coordinates are the file's: a room, mostly with z up, which its people tell. SMPL+H shares SMPL's betas; those of SMPL-X
-are another body's.
+`poses` are those of SMPL, SMPL+H or SMPL-X. The 22 joints of the body are used; hands and face are dropped. The
+coordinates are those of the file: a room, mostly with z up, which is inferred from the poses. SMPL+H shares SMPL's
+betas; those of SMPL-X belong to another body.
 """
 
 from __future__ import annotations
@@ -11,80 +11,95 @@ import math
 
 import numpy as np
 
-from skelfit.labels.body_family import BODY, JOINTS, body_of, kept_but_off
-from skelfit.labels.files.array_files import Columns
+from skelfit.labels.body_family import (
+    BODY_JOINTS,
+    MODEL_OF_JOINTS,
+    infer_body_model,
+    note_shifted_translation,
+)
+from skelfit.labels.files.array_files import LabelArrays
 from skelfit.labels.impossible_values import LIMITS
-from skelfit.labels.label_batch import About, FloatArray, LabelBatch, Sequence, nothing_known
-from skelfit.labels.readers.base import Reasons, Request, gender_of
+from skelfit.labels.label_batch import FloatArray, LabelBatch, LabelProperties, MotionSequence, empty_fields
+from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers.base import LabelReader
+from skelfit.labels.readers.common_fields import parse_gender
+from skelfit.labels.row_faults import RowFaults
 from skelfit.labels.unit_inference import angle_unit, to_float32
-from skelfit.labels.world_up import clear_up, notes_on_up, trunk_over_limbs, world_of
+from skelfit.labels.world_up import infer_up, infer_world, notes_on_up, trunk_over_limbs
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
-_JOINTS = (BODY, 24, *JOINTS)
+_JOINTS = (BODY_JOINTS, 24, *MODEL_OF_JOINTS)
 
 
-def read(columns: Columns, request: Request) -> LabelBatch:
-    """All frames of a sequence, checked. Raises LabelError for a fault of the file."""
-    notes: list[str] = []
-    shapes = [shape for j in _JOINTS for shape in ((3 * j,), (j, 3))]
-    poses = columns.numbers("poses", *shapes, dtype=np.float64)
-    n = len(poses)
-    joints = math.prod(poses.shape[1:]) // 3
-    angles = poses.reshape(n, joints, 3)
-    numbers = nothing_known(n)
-    body = body_of(columns, "poses", joints, notes)
-    kept = 24 if joints == 24 and body.model == "SMPL" else BODY
-    turned = angles[:, :kept] * angle_unit(columns, "poses", angles[:, :kept], request, notes)
-    numbers["pose"][:, :kept] = to_float32(turned)
-    numbers["betas"][:] = _betas(columns, body.is_smplx, notes)
-    numbers["transl"] = columns.numbers("trans", (3,))
-    if body.is_smplx:
-        notes.append(kept_but_off("trans"))
-    reasons = Reasons(n)
-    keys = {"pose": "poses", "betas": "betas", "transl": "trans"}
-    given = columns.option("labels_up", request.options.labels_up)
-    # Turned by the job, which knows where the bodies' root joints are.
-    columns.option("up", request.options.up)
-    directions = trunk_over_limbs(numbers["pose"])
-    x, y, z = directions.sum(0).tolist()
-    telling = int(directions.any(1).sum())
-    coordinates = world_of((x, y, z), telling, given)
-    told = clear_up((x, y, z), telling)
-    notes += notes_on_up((x, y, z), telling or n, request.options)
-    reasons.check(numbers, keys, coordinates, request.max_abs_beta)
-    name, rate = request.name or columns.path.stem, _frame_rate(columns, notes)
-    subject = request.subject
-    if (key := columns.first_of("subject", "subject_id")) is not None:
-        subject = columns.text(key)
-    return LabelBatch(
-        row=np.arange(n, dtype=np.int64),
-        imgname=[""] * n,
-        gender=[_gender(columns, request)] * n,
-        bad=reasons.texts(),
-        sequences=(Sequence(name, subject, rate, 0, n),) if n else (),
-        about=About(
-            coordinates,
-            has_camera=False,
-            notes=tuple(notes),
-            upright=(x, y, z),
-            telling=telling,
-            told_up=(int(told == "y"), int(told == "z")),
-            first_up=(name if told == "y" else "", name if told == "z" else ""),
-        ),
-        **numbers,
-    )
+class AmassReader(LabelReader):
+    """The layout of AMASS: one motion a file."""
+
+    layout = "amass"
+    version = "amass-3"
+    required_keys = (("poses",), ("betas",), ("trans",))
+
+    def read(self, arrays: LabelArrays, settings: ReadSettings) -> LabelBatch:
+        """All frames of a sequence, checked. Raises LabelError for a fault of the file."""
+        notes: list[str] = []
+        shapes = [shape for j in _JOINTS for shape in ((3 * j,), (j, 3))]
+        poses = arrays.numbers("poses", *shapes, dtype=np.float64)
+        n = len(poses)
+        joints = math.prod(poses.shape[1:]) // 3
+        angles = poses.reshape(n, joints, 3)
+        numbers = empty_fields(n)
+        model = infer_body_model(arrays, "poses", joints, notes)
+        kept = 24 if joints == 24 and model == "SMPL" else BODY_JOINTS
+        turned = angles[:, :kept] * angle_unit(arrays, "poses", angles[:, :kept], settings, notes)
+        numbers["pose"][:, :kept] = to_float32(turned)
+        numbers["betas"][:] = _betas(arrays, model == "SMPL-X", notes)
+        numbers["transl"] = arrays.numbers("trans", (3,))
+        if model == "SMPL-X":
+            notes.append(note_shifted_translation("trans"))
+        faults = RowFaults(n)
+        keys = {"pose": "poses", "betas": "betas", "transl": "trans"}
+        given = arrays.use_option("labels_up", settings.options.labels_up)
+        # Applied by the job, which has the positions of the bodies' root joints.
+        arrays.use_option("up", settings.options.up)
+        directions = trunk_over_limbs(numbers["pose"])
+        x, y, z = directions.sum(0).tolist()
+        telling = int(directions.any(1).sum())
+        coordinates = infer_world((x, y, z), telling, given)
+        told = infer_up((x, y, z), telling)
+        notes += notes_on_up((x, y, z), telling or n, settings.options)
+        faults.check(numbers, keys, coordinates, settings.max_abs_beta)
+        name, rate = settings.name or arrays.path.stem, _frame_rate(arrays, notes)
+        subject = settings.subject
+        if (key := arrays.first_key("subject", "subject_id")) is not None:
+            subject = arrays.text(key)
+        return LabelBatch(
+            row=np.arange(n, dtype=np.int64),
+            imgname=[""] * n,
+            gender=[_gender(arrays, settings)] * n,
+            bad=faults.texts(),
+            sequences=(MotionSequence(name, subject, rate, 0, n),) if n else (),
+            about=LabelProperties(
+                coordinates,
+                has_camera=False,
+                notes=tuple(notes),
+                upright=(x, y, z),
+                telling=telling,
+                told_up=(int(told == "y"), int(told == "z")),
+                first_up=(name if told == "y" else "", name if told == "z" else ""),
+            ),
+            **numbers,
+        )
 
 
-def _betas(columns: Columns, other_body: bool, notes: list[str]) -> FloatArray:
+def _betas(arrays: LabelArrays, other_body: bool, notes: list[str]) -> FloatArray:
     """Betas of the person (10,), or of every frame (N,10)."""
     expected = "10 or more numbers, for the sequence or for every frame"
-    betas = columns.raw("betas", expected)
-    if columns.rows == 0 and betas.size == 0:
+    betas = arrays.raw("betas", expected)
+    if arrays.rows == 0 and betas.size == 0:
         return np.zeros(10, np.float32)
     if betas.dtype.kind not in "fiu" or betas.ndim not in (1, 2) or betas.shape[-1] < 10:
-        raise columns.error("betas", expected, f"dtype {betas.dtype} of shape {betas.shape}")
-    if betas.ndim == 2 and len(betas) not in (1, columns.rows):
-        raise columns.error("betas", f"1 or {columns.rows} rows", f"{len(betas)} rows")
+        raise arrays.error("betas", expected, f"dtype {betas.dtype} of shape {betas.shape}")
+    if betas.ndim == 2 and len(betas) not in (1, arrays.rows):
+        raise arrays.error("betas", f"1 or {arrays.rows} rows", f"{len(betas)} rows")
     if other_body:
         return np.zeros(10, np.float32)
     if betas.shape[-1] > 10:
@@ -93,24 +108,24 @@ def _betas(columns: Columns, other_body: bool, notes: list[str]) -> FloatArray:
         return betas[..., :10].astype(np.float32)
 
 
-def _gender(columns: Columns, request: Request) -> str:
-    if "gender" not in columns:
-        return request.gender
-    text = columns.text("gender")
-    gender = gender_of(text.removeprefix("b'").removesuffix("'"))
+def _gender(arrays: LabelArrays, settings: ReadSettings) -> str:
+    if "gender" not in arrays:
+        return settings.gender
+    text = arrays.text("gender")
+    gender = parse_gender(text.removeprefix("b'").removesuffix("'"))
     if gender is None:
-        raise columns.error("gender", "neutral, male or female", repr(text))
+        raise arrays.error("gender", "neutral, male or female", repr(text))
     return gender
 
 
-def _frame_rate(columns: Columns, notes: list[str]) -> float | None:
+def _frame_rate(arrays: LabelArrays, notes: list[str]) -> float | None:
     """Frames per second (Hz)."""
-    key = columns.first_of(*RATES)
+    key = arrays.first_key(*RATES)
     if key is None:
         notes.append("no frame rate: the frames have an order, but no times")
         return None
-    rate = columns.number(key)
+    rate = arrays.number(key)
     low, high = LIMITS.frame_rate_hz
     if not low <= rate <= high:
-        raise columns.error(key, f"frames per second, {low:g} to {high:g}", f"{rate:g}")
+        raise arrays.error(key, f"frames per second, {low:g} to {high:g}", f"{rate:g}")
     return rate

@@ -1,52 +1,60 @@
-"""Reader of bare meshes in SMPL's topology: what SKEL is to be fitted to, where nobody knows SMPL's parameters."""
+"""Reader of bare meshes in SMPL's topology, to be fitted where SMPL's parameters are not known."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from skelfit.errors import LabelError
-from skelfit.labels.body_family import named_mesh
-from skelfit.labels.files.array_files import ARRAY, Columns
-from skelfit.labels.impossible_values import check_mesh_place
-from skelfit.labels.label_batch import VERTICES, About, FloatArray, LabelBatch, nothing_known
-from skelfit.labels.readers.base import Reasons, Request, read_genders
+from skelfit.labels.body_family import explain_mesh_error
+from skelfit.labels.files.array_files import NPY_KEY, LabelArrays
+from skelfit.labels.impossible_values import check_mesh_position
+from skelfit.labels.label_batch import VERTICES, FloatArray, LabelBatch, LabelProperties, empty_fields
+from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers.base import LabelReader
+from skelfit.labels.readers.common_fields import read_genders, read_image_names
+from skelfit.labels.row_faults import RowFaults
 from skelfit.labels.unit_inference import to_metres
 
-KEYS = ("vertices", "verts", "pred_vertices", ARRAY)
-_NAMES = ("imgname", "img_path", "image")
+KEYS = ("vertices", "verts", "pred_vertices", NPY_KEY)
 
 
-def read(columns: Columns, request: Request) -> LabelBatch:
-    """All meshes of a file, checked. Raises LabelError for a fault of the file."""
-    notes: list[str] = []
-    key = columns.first_of(*KEYS) or KEYS[0]
-    try:
-        given = columns.numbers(key, (VERTICES, 3))
-    except LabelError as error:
-        raise named_mesh(columns, error, key) from None
-    vertices = to_metres(columns, key, given, request, notes)
-    n = len(vertices)
-    reasons = Reasons(n)
-    vertices = checked_meshes(vertices, key, reasons)
-    name = columns.first_of(*_NAMES)
-    return LabelBatch(
-        row=np.arange(n, dtype=np.int64),
-        imgname=columns.texts(name) if name else [""] * n,
-        gender=read_genders(columns, request.gender, reasons),
-        bad=reasons.texts(),
-        vertices=vertices,
-        about=About("unknown", has_camera=False, has_smpl=False, notes=tuple(notes)),
-        **nothing_known(n),
-    )
+class MeshReader(LabelReader):
+    """Meshes without parameters."""
+
+    layout = "mesh"
+    version = "mesh-2"
+    required_keys = (KEYS,)
+
+    def read(self, arrays: LabelArrays, settings: ReadSettings) -> LabelBatch:
+        """All meshes of a file, checked. Raises LabelError for a fault of the file."""
+        notes: list[str] = []
+        key = arrays.first_key(*KEYS) or KEYS[0]
+        try:
+            given = arrays.numbers(key, (VERTICES, 3))
+        except LabelError as error:
+            raise explain_mesh_error(arrays, error, key) from None
+        vertices = to_metres(arrays, key, given, settings, notes)
+        n = len(vertices)
+        faults = RowFaults(n)
+        vertices = check_meshes(vertices, key, faults)
+        return LabelBatch(
+            row=np.arange(n, dtype=np.int64),
+            imgname=read_image_names(arrays, n),
+            gender=read_genders(arrays, settings.gender, faults),
+            bad=faults.texts(),
+            vertices=vertices,
+            about=LabelProperties("unknown", has_camera=False, has_smpl=False, notes=tuple(notes)),
+            **empty_fields(n),
+        )
 
 
-def checked_meshes(vertices: FloatArray, key: str, reasons: Reasons) -> FloatArray:
-    """Meshes (N,6890,3) m, zeros where one is not finite; reports those, and those no person can be."""
+def check_meshes(vertices: FloatArray, key: str, faults: RowFaults) -> FloatArray:
+    """Meshes (N,6890,3) m with zeros for those that are not finite; reports these and meshes of impossible size."""
     finite = np.asarray(np.isfinite(vertices).all(axis=(1, 2)))
-    reasons.report(~finite, f"non_finite:{key}")
+    faults.report(~finite, f"non_finite:{key}")
     size = np.zeros(len(vertices), np.float32)
     size[finite] = (vertices[finite].max(axis=1) - vertices[finite].min(axis=1)).max(axis=1)
-    reasons.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
+    faults.report(finite & ((size < 0.2) | (size > 4)), "absurd_mesh: {:.2f} m long", size)
     safe: FloatArray = np.where(finite[:, None, None], vertices, np.float32(0))
-    check_mesh_place(safe, reasons.report)
+    check_mesh_position(safe, faults.report)
     return safe

@@ -1,111 +1,83 @@
-"""Which reader a label file needs: its layout, told by its keys, or asked for where they fit several."""
+"""All readers, and the choice among them: by the keys of a file, or by the layout that the user names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from skelfit.config.settings import Source
-from skelfit.labels.body_family import refuse_parts
-from skelfit.labels.files.array_files import Columns, open_columns
+from skelfit.config.manifest import LabelLayout
+from skelfit.labels.body_family import refuse_hands_and_heads
+from skelfit.labels.files.array_files import LabelArrays, open_label_file
 from skelfit.labels.label_batch import LabelBatch
-from skelfit.labels.readers import amass, bare_meshes, camerahmr, hmr2, spin_4dhumans
-from skelfit.labels.readers.base import Request, check_options
+from skelfit.labels.read_settings import ReadSettings, check_options
+from skelfit.labels.readers.amass import AmassReader
+from skelfit.labels.readers.bare_meshes import MeshReader
+from skelfit.labels.readers.base import LabelReader
+from skelfit.labels.readers.camerahmr import CameraHmrReader
+from skelfit.labels.readers.fourdhumans import FourDHumansReader
+from skelfit.labels.readers.hmr2 import Hmr2Reader
+from skelfit.labels.readers.spin import SpinReader
 
 NO_ROWS = "warning: 0 rows, so there is nothing to convert"
 
-
-@dataclass(frozen=True)
-class Reader:
-    """How one layout is told and read."""
-
-    version: str  # raise the number when the same file would be read differently
-    keys: tuple[tuple[str, ...], ...]  # of each group a file of this layout has one
-    never: tuple[str, ...]  # keys that make it another layout
-    read: Callable[[Columns, Request], LabelBatch]
-
-
-READERS: dict[Source, Reader] = {
-    "camerahmr": Reader(
-        "camerahmr-4",
-        (("imgname",), ("pose_cam", "pose"), ("shape",), ("trans_cam",), ("cam_int",)),
-        (),
-        camerahmr.read,
-    ),
-    "4dhumans": Reader(
-        "4dhumans-2",
-        (("imgname",), ("body_pose",), ("betas",), ("center",), ("scale",)),
-        (),
-        spin_4dhumans.read_fourdhumans,
-    ),
-    "spin": Reader(
-        "spin-2",
-        (("imgname",), ("pose",), ("shape",), ("center",), ("scale",)),
-        ("trans_cam",),
-        spin_4dhumans.read_spin,
-    ),
-    "amass": Reader("amass-3", (("poses",), ("betas",), ("trans",)), (), amass.read),
-    "hmr2": Reader(
-        "hmr2-2",
-        (("global_orient",), ("body_pose",), ("betas",)),
-        ("has_body_pose", "has_betas"),
-        hmr2.read,
-    ),
-    "mesh": Reader("mesh-2", (bare_meshes.KEYS,), (), bare_meshes.read),
+READERS: dict[LabelLayout, LabelReader] = {
+    reader.layout: reader
+    for reader in (
+        CameraHmrReader(),
+        FourDHumansReader(),
+        SpinReader(),
+        AmassReader(),
+        Hmr2Reader(),
+        MeshReader(),
+    )
 }
-assert set(READERS) == set(get_args(Source))
+assert set(READERS) == set(get_args(LabelLayout))
 
 
-def detect(columns: Columns) -> tuple[Source, str]:
-    """The layout of a file, and the keys that tell it. Raises LabelError when none or several fit."""
-    fitting = [name for name, reader in READERS.items() if not _missing(reader, columns)]
-    if len(fitting) > 1:
-        found = f"keys that fit {' and '.join(fitting)}; say which with --source {' or '.join(fitting)}"
-        raise columns.error(None, "the keys of one kind of labels", found)
-    if not fitting:
-        refuse_parts(columns)
-        expected = f"the keys of labels of one of these kinds: {', '.join(READERS)}"
-        if instead := columns.instead():
-            raise columns.error(None, expected, instead)
-        nearest = min(
-            READERS, key=lambda name: len(_missing(READERS[name], columns)) / len(READERS[name].keys)
-        )
-        lacks = ", ".join(_missing(READERS[nearest], columns))
-        found = f"the keys {columns.listed()}" if columns.keys else "no keys at all"
-        if len(_missing(READERS[nearest], columns)) < len(READERS[nearest].keys):
-            found += f" (nearest is {nearest}, which also has {lacks})"
-        raise columns.error(None, expected, found)
-    (name,) = fitting
-    return name, ", ".join(f"'{columns.first_of(*group)}'" for group in READERS[name].keys)
-
-
-def _missing(reader: Reader, columns: Columns) -> list[str]:
-    """What a file lacks of a layout, or has too much."""
-    lacking = [" or ".join(f"'{k}'" for k in group) for group in reader.keys if not columns.first_of(*group)]
-    return lacking + [f"no '{key}'" for key in reader.never if key in columns]
-
-
-def find_source(path: str | Path) -> tuple[Source, str]:
+def detect_layout(path: str | Path) -> tuple[LabelLayout, str]:
     """The layout of a label file, and the keys that tell it. Raises LabelError."""
-    with open_columns(path) as columns:
-        return detect(columns)
+    with open_label_file(path) as arrays:
+        reader = _matching_reader(arrays)
+        return reader.layout, reader.matching_keys(arrays)
 
 
-def read(path: str | Path, source: Source | None = None, request: Request | None = None) -> LabelBatch:
-    """Read and check a whole label file; None: of the layout that its keys tell.
+def read_label_file(
+    path: str | Path, layout: LabelLayout | None = None, settings: ReadSettings | None = None
+) -> LabelBatch:
+    """Read and check a whole label file. layout None: the one that its keys tell.
 
-    Raises LabelError for a fault of the file; a fault of a row is in the batch's `bad`. No rows are no fault: a note
-    says so.
+    Raises LabelError for a fault of the file; a fault of a row is in the batch's `bad`. A file without rows is no
+    fault: a note says so.
     """
-    with open_columns(path) as columns:
-        source = source or detect(columns)[0]
-        if source != "mesh":
-            refuse_parts(columns)
-        request = request or Request()
-        batch = READERS[source].read(columns, request)
-        check_options(columns, source, request.options)
+    settings = settings or ReadSettings()
+    with open_label_file(path) as arrays:
+        reader = READERS[layout] if layout else _matching_reader(arrays)
+        if reader.layout != "mesh":
+            refuse_hands_and_heads(arrays)
+        batch = reader.read(arrays, settings)
+        check_options(arrays, reader.layout, settings.options)
     if len(batch) == 0:
         batch = replace(batch, about=replace(batch.about, notes=(*batch.about.notes, NO_ROWS)))
     return batch
+
+
+def _matching_reader(arrays: LabelArrays) -> LabelReader:
+    """The reader whose layout the keys of a file fit. Raises LabelError when none or several fit."""
+    fitting = [reader for reader in READERS.values() if not reader.mismatches(arrays)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = [reader.layout for reader in fitting]
+        actual = f"keys that fit {' and '.join(names)}; say which with --source {' or '.join(names)}"
+        raise arrays.error(None, "the keys of one kind of labels", actual)
+    refuse_hands_and_heads(arrays)
+    expected = f"the keys of labels of one of these kinds: {', '.join(READERS)}"
+    if contents := arrays.describe_contents():
+        raise arrays.error(None, expected, contents)
+    actual = f"the keys {arrays.list_keys()}" if arrays.keys else "no keys at all"
+    nearest = min(READERS.values(), key=lambda r: len(r.mismatches(arrays)) / len(r.required_keys))
+    mismatches = nearest.mismatches(arrays)
+    if len(mismatches) < len(nearest.required_keys):
+        actual += f" (nearest is {nearest.layout}, which also has {', '.join(mismatches)})"
+    raise arrays.error(None, expected, actual)

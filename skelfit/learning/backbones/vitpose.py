@@ -11,7 +11,7 @@ from torch import Tensor
 from skelfit.errors import ModelError, SkelfitError
 from skelfit.learning.backbones.backbone import Backbone, Features
 from skelfit.learning.data.training_batch import CROP
-from skelfit.storage.tensor_files import read_tensors
+from skelfit.storage.tensor_files import read_tensor_file
 
 # Width, layers and heads; `tiny` is for tests.
 SIZES: dict[str, tuple[int, int, int]] = {
@@ -101,7 +101,7 @@ def _waves(rows: int, columns: int, width: int) -> Tensor:
 def _read(path: str | Path) -> dict[str, Tensor]:
     """The named tensors of a checkpoint; nothing in it is executed."""
     expected = "a ViTPose checkpoint (.pth or .safetensors)"
-    content = read_tensors(path, expected, ModelError, ": save its 'state_dict' alone")
+    content = read_tensor_file(path, expected, ModelError, ": save its 'state_dict' alone")
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

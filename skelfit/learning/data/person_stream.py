@@ -29,7 +29,7 @@ from skelfit.shards.keep_list import read_keep
 from skelfit.shards.label_vector import LABEL_SIZE, LAYOUT_VERSION, FloatArray
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import read_marker
-from skelfit.storage.atomic_write import LOCAL, not_local, other_than_file
+from skelfit.storage.path_checks import LOCAL_PATH, describe_non_file, describe_non_local
 
 _log = logging.getLogger(__name__)
 _LABEL, _META = "label.npy", "meta.json"
@@ -104,15 +104,15 @@ def weigh(
 
 def find_tars(pattern: str) -> tuple[str, ...]:
     """The tars of a pattern, in order. Raises ShardError when one is missing, or none matches."""
-    if (problem := not_local(pattern)) is not None:
-        raise ShardError("shards", None, LOCAL, problem)
+    if (problem := describe_non_local(pattern)) is not None:
+        raise ShardError("shards", None, LOCAL_PATH, problem)
     tars: list[str] = []
     for piece in braceexpand(pattern):
         tars += sorted(glob.glob(piece, recursive=True)) if glob.has_magic(piece) else [piece]
     missing = [path for path in tars if not Path(path).is_file()]
     if missing or not tars:
         name = missing[0] if missing else pattern
-        raise ShardError(name, None, "finished shards (tar)", other_than_file(name) or "no such file")
+        raise ShardError(name, None, "finished shards (tar)", describe_non_file(name) or "no such file")
     return tuple(tars)
 
 

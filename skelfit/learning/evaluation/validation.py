@@ -18,8 +18,8 @@ from torch import Tensor
 from skelfit.bodies.continuous_pose import pose_to_angles
 from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.bodies.joint_distances import joint_errors
-from skelfit.bodies.joint_limits import excess_deg
-from skelfit.bodies.skins import Skins
+from skelfit.bodies.limit_excess import excess_deg
+from skelfit.bodies.skins import SkelSkins
 from skelfit.learning.cameras import body_to_crop
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
@@ -37,7 +37,7 @@ Array = NDArray[Any]
 
 @torch.no_grad()
 def validate(
-    network: Network, batches: Iterable[TrainingBatch], skins: Skins, group: ProcessGroup
+    network: Network, batches: Iterable[TrainingBatch], skins: SkelSkins, group: ProcessGroup
 ) -> Measured | None:
     """The figures of a network; None where there are no people. batches: this process's share of the people."""
     network.eval()
@@ -55,7 +55,7 @@ def validate(
 
 
 def errors_of_people(
-    prediction: Prediction, batch: TrainingBatch, skins: Skins, mean_skin: Tensor
+    prediction: Prediction, batch: TrainingBatch, skins: SkelSkins, mean_skin: Tensor
 ) -> dict[str, Array]:
     """The errors of each of B people, by name."""
     label = skins.of_either(batch.female, batch.poses, batch.betas)
@@ -72,12 +72,12 @@ def errors_of_people(
     return {name: values.cpu().numpy() for name, values in tensors.items()} | {"excess": excess}
 
 
-def skin_of(estimate: Estimate, skins: Skins) -> Tensor:
+def skin_of(estimate: Estimate, skins: SkelSkins) -> Tensor:
     """Skins (B, V, 3) m of estimates, before the camera's translation."""
     return skins.of(skins.gender, pose_to_angles(estimate.pose), estimate.betas)
 
 
-def skin_errors(skins: Skins, label: Tensor, estimated: Tensor) -> Tensor:
+def skin_errors(skins: SkelSkins, label: Tensor, estimated: Tensor) -> Tensor:
     """ERRORS (B, 3) mm of skins (B, V, 3) m."""
     points = [skins.keypoints(skin)[:, _LSP] for skin in (label, estimated)]
     of_label, of_estimate = (x.double().cpu().numpy() for x in points)

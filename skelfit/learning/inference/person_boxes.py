@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from skelfit.errors import InputError
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 
 _PERSON = 1  # COCO's category
 _EXPECTED = (
@@ -46,7 +46,7 @@ class BoxFile:
 
     def __init__(self, path: Path) -> None:
         """Raises InputError."""
-        regular_file(path, _EXPECTED, InputError)
+        require_regular_file(path, _EXPECTED, InputError)
         try:
             content = json.loads(path.read_bytes())
         except FileNotFoundError:

@@ -15,14 +15,14 @@ from PIL import ImageOps
 
 from skelfit.errors import InputError
 from skelfit.images.decoding import ENDINGS, open_image
-from skelfit.images.image_bytes import IDENTITY, MISSING, ending_of, no_picture
-from skelfit.images.image_source import read_picture
+from skelfit.images.image_bytes import IDENTITY, MISSING, ending_of, faulty_image
+from skelfit.images.image_source import read_image
 from skelfit.learning.data.person_crops import Square, read_crop, square_around
 from skelfit.learning.data.training_batch import CROP
 from skelfit.learning.inference.intrinsics import CameraSource, SourcedCamera, rgb_with_exif
 from skelfit.learning.inference.person_boxes import FindBoxes, PersonBox
 from skelfit.learning.inference.predictor import CropInput, PredictedPeople, Predictor
-from skelfit.storage.atomic_write import endings_of, skipped_line
+from skelfit.storage.path_checks import count_endings, describe_skipped
 
 _AHEAD, _THREADS = 16, 4
 OK = "ok"
@@ -102,7 +102,7 @@ def find_photos(paths: Sequence[Path], say: Callable[[str], None] | None = None)
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if not p.is_dir()]
             images = [p for p in inside if ending_of(p.name) in ENDINGS]
-            skipped = skipped_line(endings_of(set(inside).difference(images)), "images")
+            skipped = describe_skipped(count_endings(set(inside).difference(images)), "images")
             if not images:
                 raise InputError(path, None, f"images ({', '.join(sorted(ENDINGS))})", skipped or "none")
             files |= dict.fromkeys(images)
@@ -152,7 +152,7 @@ def _read_ahead(photos: Iterable[PhotoFile], settings: PhotoSettings) -> Iterato
 def prepare_photo(photo: PhotoFile, settings: PhotoSettings) -> PhotoResult:
     """A photo with its people cut out. Errors of a photo, box or camera do not raise: they become a status."""
     name = str(photo.path)
-    picture = read_picture(photo.path)
+    picture = read_image(photo.path)
     if picture.data is None:
         reason = picture.detail or (_MISSING if picture.reason == MISSING else "the image cannot be decoded")
         return PhotoResult(photo, (BoxResult(name, None, picture.reason, reason),))
@@ -192,7 +192,7 @@ def _upright(data: bytes, find_camera: CameraSource) -> tuple[bytes, tuple[int, 
 
 def no_image(error: Exception) -> tuple[str, str]:
     """Status and reason for an error that decoding an image raised."""
-    picture = no_picture(error)
+    picture = faulty_image(error)
     return picture.reason, picture.detail or repr(error)
 
 

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skelfit.config.yaml_dataclasses import build, difference
+from skelfit.config.identity import difference
+from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import InputError
 from skelfit.learning.networks.network import Network
 from skelfit.learning.networks.network_registry import make_network
 from skelfit.learning.training.training_config import TrainConfig
-from skelfit.storage.atomic_write import remove, replacing
-from skelfit.storage.tensor_files import read_tensors
+from skelfit.storage.atomic_write import atomic_write, remove_file
+from skelfit.storage.tensor_files import read_tensor_file
 
 FORMAT = "skelfit-train-4"
 BEST_NAME = "best.pt"
@@ -43,7 +44,7 @@ class TrainedNetwork(NamedTuple):
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint. Raises OutputError."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save({"format": FORMAT, **content}, temporary)
 
 
@@ -51,7 +52,7 @@ def save_numbered(out: Path, step: int, content: Mapping[str, Any], keep: int) -
     """Write the checkpoint of a step, and remove all but the last ones. Raises OutputError."""
     save(out / FOLDER_NAME / f"step-{step:08d}.pt", content)
     for old in _numbered(out)[:-keep]:
-        remove(old)
+        remove_file(old)
 
 
 def latest(out: Path) -> Path | None:
@@ -65,7 +66,7 @@ def _numbered(out: Path) -> list[Path]:
 
 def load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU; mapped: without reading its tensors. Raises CheckpointError."""
-    content = read_tensors(path, "a checkpoint of skelfit train", CheckpointError, mapped=mapped)
+    content = read_tensor_file(path, "a checkpoint of skelfit train", CheckpointError, mapped=mapped)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         kind = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(path, "format", FORMAT, str(kind))

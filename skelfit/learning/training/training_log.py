@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skelfit.errors import SkelfitError
-from skelfit.storage.atomic_write import replacing
+from skelfit.storage.atomic_write import atomic_write
 
 LOG_NAME = "log.jsonl"
 BOARD_NAME = "tensorboard"
@@ -24,7 +24,7 @@ class TrainingLog:
         except ImportError as error:
             raise SkelfitError(f"training needs: pip install 'skelfit[train]' ({error})") from None
         kept = [line for line in read_log(out) if line["step"] <= step]
-        with replacing(out / LOG_NAME) as temporary:
+        with atomic_write(out / LOG_NAME) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(out / LOG_NAME, "a")  # noqa: SIM115  # closed by close()
         self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step + 1)

@@ -17,7 +17,7 @@ import torch
 
 from skelfit.bodies.continuous_pose import POSE_SIZE, angles_to_pose
 from skelfit.bodies.model_set import ModelSet
-from skelfit.bodies.skins import Skins
+from skelfit.bodies.skins import SkelSkins
 from skelfit.errors import ConfigError
 from skelfit.learning.data.data_loader import Loader, each_once
 from skelfit.learning.data.process_group import ProcessGroup
@@ -140,7 +140,7 @@ class _TrainingRun:
     ) -> None:
         self.config, self.out, self.models, self.group, self.observer = config, out, models, group, observer
         self.network = network.to(group.device)
-        self.skins = Skins(models, config.skel_gender, group.device)
+        self.skins = SkelSkins(models, config.skel_gender, group.device)
         self.measured: Measured | None = None
         self.best: float | None = None  # PA-MPJPE, mm
         self.log: TrainingLog | None = None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skelfit.bodies.angle_continuity import canonical
+from skelfit.bodies.angle_continuity import canonical_angles
 from skelfit.bodies.dofs import DOF_JOINT, dof_limits, limits_middle
 from skelfit.bodies.joint_distances import joint_errors
 from skelfit.shards.label_vector import pack
@@ -110,7 +110,7 @@ def _posed(bodies: BodyModels, people: DecodedPeople) -> _PosedSide:
     n, poses = len(people), people.fields()["skel_poses"].astype(np.float64)
     # Angles of a sequence are continuous in time: they may lie whole turns away, or on the other Euler branch.
     is_continuous = np.array([meta["angles"] == "continuous" for meta in people.metas], bool)
-    poses[is_continuous] = canonical(poses[is_continuous])
+    poses[is_continuous] = canonical_angles(poses[is_continuous])
     joints, rotations = np.empty((n, JOINTS, 3)), np.empty((n, JOINTS, 3, 3))
     skins: list[Skin32] = []
     groups = bodies.pose(people)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.errors import LabelError
-from skelfit.labels.files.array_files import Columns, open_columns
-from skelfit.labels.files.file_signatures import what_file
+from skelfit.labels.files.array_files import LabelArrays, open_label_file
+from skelfit.labels.files.file_signatures import describe_file
 from skelfit.shards.label_vector import FloatArray
-from skelfit.storage.atomic_write import regular_file
+from skelfit.storage.path_checks import require_regular_file
 from skelfit.verification.comparison.source_frame import SourceFrame
 
 EXPECTED = "an .npz file, such as SKEL-CF's X-release-skel.npz"
@@ -54,7 +54,7 @@ def read_skel_labels(path: Path, gender: str | None) -> SkelLabels:
     Raises LabelError, also for a gender that is given although the file has one.
     """
     _expect_npz(path)
-    with open_columns(path) as columns:
+    with open_label_file(path) as columns:
         poses = columns.numbers("skel_poses", (NUM_DOFS,))
         betas = columns.numbers("skel_betas", ("10+",))[:, :10]
         names = columns.texts("imgname")
@@ -82,7 +82,7 @@ def read_skel_labels(path: Path, gender: str | None) -> SkelLabels:
 
 def _expect_npz(path: Path) -> None:
     """Raise LabelError for a file of another kind; pickles are not read."""
-    regular_file(path, EXPECTED, LabelError)
+    require_regular_file(path, EXPECTED, LabelError)
     try:
         with open(path, "rb") as stream:
             head = stream.read(8)
@@ -92,10 +92,10 @@ def _expect_npz(path: Path) -> None:
         raise LabelError(path, None, EXPECTED, error.strerror or str(error)) from None
     if not head.startswith(b"PK"):
         other_kind = f"a file of another kind (it begins with {head!r})" if head else "an empty file"
-        raise LabelError(path, None, EXPECTED, what_file(path) or other_kind)
+        raise LabelError(path, None, EXPECTED, describe_file(path) or other_kind)
 
 
-def _genders(columns: Columns, given: str | None, rows: int) -> NDArray[np.str_]:
+def _genders(columns: LabelArrays, given: str | None, rows: int) -> NDArray[np.str_]:
     if "skel_gender" not in columns:
         return np.full(rows, given or "male")
     if given is not None:
@@ -108,7 +108,9 @@ def _bad(numbers: FloatArray, most: float) -> NDArray[np.bool_]:
     return np.asarray(~(np.isfinite(numbers) & (np.abs(numbers) <= most)).all(1), bool)
 
 
-def _sources(columns: Columns, names: list[str], row: NDArray[np.int64] | None) -> list[SourceFrame | None]:
+def _sources(
+    columns: LabelArrays, names: list[str], row: NDArray[np.int64] | None
+) -> list[SourceFrame | None]:
     """The sources of rows without an image's name, as far as the file has them."""
     files = columns.texts("label_file") if "label_file" in columns and row is not None else None
     frames = _integers(columns, "frame") if "sequence" in columns else None
@@ -123,7 +125,7 @@ def _sources(columns: Columns, names: list[str], row: NDArray[np.int64] | None) 
     return sources
 
 
-def _integers(columns: Columns, key: str) -> NDArray[np.int64] | None:
+def _integers(columns: LabelArrays, key: str) -> NDArray[np.int64] | None:
     """A column as whole numbers; None where the file has no such key."""
     return _whole(columns.numbers(key, (), dtype=np.float64)) if key in columns else None
 

@@ -11,8 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from skelfit.config.settings import mapping_hash
-from skelfit.config.yaml_dataclasses import difference
+from skelfit.config.identity import difference, mapping_hash
 from skelfit.shards.label_vector import schema
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME, ShardError, ShardFiles, shard_name

@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from skelfit.config.settings import Root
-from skelfit.images.image_bytes import IDENTITY, check
+from skelfit.config.fit_settings import RootMode
+from skelfit.images.image_bytes import IDENTITY, check_image
 from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, FloatArray, unpack
 from skelfit.shards.row_status import PUBLISHED
 from skelfit.shards.shard_schema import ShardRow
@@ -93,7 +93,7 @@ def meta_faults(meta: Mapping[str, Any], label: FloatArray, origin: SampleOrigin
         "smpl_gender": GENDERS,
         "skel_gender": GENDERS[1:],
         "target_gender": (None,) if meta["smpl"] is False else _targets(meta),
-        "root": ("free",) if meta["smpl"] is False else get_args(Root),
+        "root": ("free",) if meta["smpl"] is False else get_args(RootMode),
         "status": PUBLISHED,
         "keypoints3d": KEYPOINT_ORIGINS,
         "coordinates": tuple(COORDINATES),
@@ -127,7 +127,7 @@ def image_faults(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Fault
     if len(endings) != int(meta["image"] is True):
         yield "sample", f"image is {json.dumps(meta['image'])}, and there are {len(endings)} images"
     for ending in endings:
-        picture = check(members[ending], ending)
+        picture = check_image(members[ending], ending)
         if picture.data is None:
             yield "sample", f"{ending}: {picture.why}"
         elif (

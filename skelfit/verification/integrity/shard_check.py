@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skelfit.config.settings import mapping_hash
+from skelfit.config.identity import mapping_hash
 from skelfit.shards.label_vector import LABEL_SIZE, FloatArray
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.row_status import PUBLISHED
@@ -20,8 +20,8 @@ from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import read_marker
 from skelfit.shards.shard_schema import ShardMarker
 from skelfit.shards.shard_writer import reason_kind, row_digest
-from skelfit.storage.atomic_write import other_than_file
 from skelfit.storage.hashed_write import FileRecord
+from skelfit.storage.path_checks import describe_non_file
 from skelfit.verification.integrity.damage import Damage, Kind
 from skelfit.verification.integrity.sample_check import (
     SampleOrigin,
@@ -220,7 +220,7 @@ def _read_tar(
     order = {key: i for i, key in enumerate(k for k, row in rows.items() if row["status"] in PUBLISHED)}
     checker = _SampleChecker(log, rows, _origin(log, marker, rows))
     matches_marker = True
-    if other := other_than_file(path):  # to open a named pipe would block
+    if other := describe_non_file(path):  # to open a named pipe would block
         log.add("missing", f"{path}: {other}, not a regular file")
         return checker.people(), False
     try:

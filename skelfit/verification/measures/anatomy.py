@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from skelfit.bodies.angle_continuity import canonical
+from skelfit.bodies.angle_continuity import canonical_angles
 from skelfit.bodies.dofs import NUM_DOFS, dof_index, dof_limits
 from skelfit.bodies.mirrored_dofs import MIRROR_SIGN, OTHER_SIDE
 from skelfit.verification.measures.decoded_samples import DecodedPeople
@@ -47,7 +47,7 @@ def measure_anatomy(bodies: BodyModels, people: DecodedPeople, groups: list[Pose
     stored = fields["skel_poses"].astype(np.float64)
     # Angles of a sequence are continuous in time: they may lie whole turns away, or on the other Euler branch.
     is_continuous = np.array([m["angles"] == "continuous" for m in people.metas], bool)
-    poses = np.where(is_continuous[:, None], canonical(stored), stored)
+    poses = np.where(is_continuous[:, None], canonical_angles(stored), stored)
     excess = np.degrees(beyond(poses, limits))
     known = np.array([bool(m["smpl"]) for m in people.metas], bool)
     hinges = smpl_hinges(fields["smpl_pose"].astype(np.float64))

@@ -19,7 +19,7 @@ import warp as wp
 from skelfit.benchmark.device.launch_counter import recording
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import make_backend
 from skelfit.fitting.fitter import Fitter
 from skelfit.resources.catalog import PIPELINES

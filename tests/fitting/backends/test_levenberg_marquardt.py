@@ -17,7 +17,7 @@ from torch import Tensor
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_index, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import FitConfig
+from skelfit.config.fit_settings import FitConfig
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.baseline.naive_objective import Evaluation, NaiveObjective
 from skelfit.fitting.passes import DAMPING, EXCESS, MOVED, VALUE, run_pass, solve

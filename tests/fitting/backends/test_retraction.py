@@ -125,7 +125,9 @@ def test_a_pole_keeps_the_first_angle(far: float) -> None:
     rng = np.random.default_rng(5)
     x = at_poles(people(200, 5)[0], 6, far)
     step = np.zeros_like(x)
-    for hand, (a, b, c) in zip(ball_joints(BALL, "cpu", torch.float64).hand.flatten(), COLUMNS, strict=True):
+    for hand, (a, b, c) in zip(
+        ball_joints(BALL, "cpu", torch.float64).handedness.flatten(), COLUMNS, strict=True
+    ):
         middle = float(hand) * x[:, b].astype(np.float64)
         # exp(t) Ry(b) = Rz(c') Ry(pole), and t of the step in turn.
         pole = np.sign(middle) * pi / 2

@@ -19,7 +19,7 @@ from backends import assert_same_bits
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
-from skelfit.config.settings import load_pipeline
+from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends import kernels
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.kernels import _Kernels

@@ -10,7 +10,7 @@ from math import cos, pi
 
 import warp as wp
 
-from skelfit.bodies.kinematics import ABDUCTION, ELEVATION, SCAPULAE, SPINE, SPINE_BEND, SPINE_EXT
+from skelfit.bodies.kinematics import ABDUCTION, ELEVATION, SCAPULAE, SPINE, SPINE_BENDING, SPINE_EXTENSION
 from skelfit.fitting.backends.body_tables import BodyTables
 
 from .joint_frames import JointFrames
@@ -49,13 +49,13 @@ def scapula_side(j: int) -> int:
 @wp.func
 def lateral_flexion_dof(k: int) -> int:
     """The DoF of the lateral flexion of a spine segment."""
-    return wp.static(SPINE_BEND[0]) + k * wp.static(SPINE_BEND[1] - SPINE_BEND[0])
+    return wp.static(SPINE_BENDING[0]) + k * wp.static(SPINE_BENDING[1] - SPINE_BENDING[0])
 
 
 @wp.func
 def extension_dof(k: int) -> int:
     """The DoF of the extension of a spine segment."""
-    return wp.static(SPINE_EXT[0]) + k * wp.static(SPINE_EXT[1] - SPINE_EXT[0])
+    return wp.static(SPINE_EXTENSION[0]) + k * wp.static(SPINE_EXTENSION[1] - SPINE_EXTENSION[0])
 
 
 @wp.func

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from camerahmr_file import camerahmr_arrays as camerahmr
 from click.testing import CliRunner, Result
 from job_fakes import FakeFitter, write_images
 from label_files import LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
 from scipy.spatial.transform import Rotation
-from test_labels import columns as camerahmr
 
 from skelfit.cli import main
-from skelfit.config.settings import LabelSource, ReadOptions, Source
+from skelfit.config.manifest import LabelLayout, LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store
-from skelfit.labels.readers.base import OPTIONS, OptionError, Request
-from skelfit.labels.readers.registry import READERS, read
+from skelfit.labels.read_settings import OPTIONS, OptionError, ReadSettings
+from skelfit.labels.readers.registry import READERS, read_label_file
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_samples
 
@@ -59,7 +59,7 @@ POSE = {
 
 
 def read_with(path: Path, **options: Any) -> LabelBatch:
-    return read(path, None, Request(options=ReadOptions(**options)))
+    return read_label_file(path, None, ReadSettings(options=ReadOptions(**options)))
 
 
 def posed(source: str, form: str) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def test_an_option_is_used_or_refused(tmp_path: Path, source: str, option: str) 
     path = write(tmp_path / "x.npz", MAKERS[source]())
     if source in USED[option]:
         one, two = (
-            read(path, source, Request(options=ReadOptions(**{option: value})))  # type: ignore[arg-type]
+            read_label_file(path, source, ReadSettings(options=ReadOptions(**{option: value})))  # type: ignore[arg-type]
             for value in (VALUES[option], OTHER_VALUES[option])
         )
         numbers = any(
@@ -108,7 +108,7 @@ def test_an_option_is_used_or_refused(tmp_path: Path, source: str, option: str) 
         assert numbers or (one.about != two.about) == (option != "up")
         return
     with pytest.raises(OptionError) as caught:
-        read(path, source, Request(options=ReadOptions(**{option: VALUES[option]})))  # type: ignore[arg-type]
+        read_label_file(path, source, ReadSettings(options=ReadOptions(**{option: VALUES[option]})))  # type: ignore[arg-type]
     what, flag = OPTIONS[option]
     assert str(caught.value) == (
         f"{path}: expected {what}, for {flag} {VALUES[option]} (in a manifest: read.{option}), "
@@ -143,21 +143,21 @@ def test_six_numbers_in_every_layout(tmp_path: Path, source: str) -> None:
     ("camerahmr", "scale", lambda: camerahmr(N) | {"scale": np.full(N, 1.25)}),
     ("4dhumans", "scale", fourdhumans), ("spin", "scale", spin), ("hmr2", "box_size", hmr2),
 ])  # fmt: skip
-def test_boxes_in_every_layout(tmp_path: Path, source: Source, key: str, make: Any) -> None:
+def test_boxes_in_every_layout(tmp_path: Path, source: LabelLayout, key: str, make: Any) -> None:
     side = np.full(N, 250.0)
     for unit, values in (("px", side), ("px/200", side / 200)):
         for shape in ((N,), (N, 1)):
             path = write(tmp_path / "x.npz", make() | {key: values.reshape(shape)})
             for options in ({}, {"scale_unit": unit}):
-                found = read(path, source, Request(options=ReadOptions(**options)))  # type: ignore[arg-type]
-                np.testing.assert_allclose(found.scale, 1.25, rtol=1e-6)
+                batch = read_label_file(path, source, ReadSettings(options=ReadOptions(**options)))  # type: ignore[arg-type]
+                np.testing.assert_allclose(batch.scale, 1.25, rtol=1e-6)
 
 
 def test_keypoints_in_shares_of_an_image_tell_no_unit(tmp_path: Path) -> None:
     """Nor do those that are all in one place: then the size itself tells."""
     points = camerahmr(N)["gtkps"] / [200, 200, 1]
     for gtkps in (points, points * [0, 0, 1], 2 * points - [1, 1, 0.5]):
-        batch = read(write(tmp_path / "x.npz", camerahmr(N) | {"gtkps": gtkps}))
+        batch = read_label_file(write(tmp_path / "x.npz", camerahmr(N) | {"gtkps": gtkps}))
         np.testing.assert_allclose(batch.scale[:, 0], camerahmr(N)["scale"], rtol=1e-6)
 
 
@@ -271,8 +271,8 @@ def test_a_manifest_settles_units(folder: Path) -> None:
         labels = [label for _, label, _ in read_samples(Path("out/m-000000.tar"))]
         assert len(labels) >= N - 2
         rows = [meta["row"] for _, _, meta in read_samples(Path("out/m-000000.tar"))]
-        found = unpack(np.array(labels))["scale"][:, 0]
-        np.testing.assert_allclose(found, factor * camerahmr(N)["scale"][rows], rtol=1e-6)
+        scales = unpack(np.array(labels))["scale"][:, 0]
+        np.testing.assert_allclose(scales, factor * camerahmr(N)["scale"][rows], rtol=1e-6)
 
 
 def test_expected_keys_count_for_pickles_and_not_for_folders(folder: Path) -> None:

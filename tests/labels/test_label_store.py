@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import multiprocessing
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from test_labels import changed, columns, write
+from camerahmr_file import camerahmr_arrays, with_value, write_camerahmr
 
-import skelfit.storage.atomic_write
-from skelfit.config.settings import LabelSource
+from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError, OutputError
 from skelfit.labels import label_store as store
 from skelfit.labels.label_batch import FIELD_SHAPES, TEXT_FIELDS, LabelBatch
 from skelfit.labels.label_store import StoreInfo, build_store, read_rows, store_info
-from skelfit.labels.readers.registry import read
+from skelfit.labels.readers.registry import read_label_file
 
 SOURCE = LabelSource("x-release.npz", "camerahmr")
 
@@ -36,16 +36,16 @@ def assert_same(a: LabelBatch, b: LabelBatch) -> None:
 
 
 def test_any_slice_equals_the_reader(tmp_path: Path) -> None:
-    path = write(tmp_path, **changed("pose_cam", 3, np.nan))
+    path = write_camerahmr(tmp_path, **with_value("pose_cam", 3, np.nan))
     built = build_store(SOURCE, path, tmp_path / "store")
-    batch = read(path)
+    batch = read_label_file(path)
     for start in range(6):
         for stop in range(start, 6):
             assert_same(read_rows(built, start, stop), batch.rows(start, stop))
 
 
 def test_info_names_the_source(tmp_path: Path) -> None:
-    path = write(tmp_path)
+    path = write_camerahmr(tmp_path)
     built = build_store(SOURCE, path, tmp_path / "store")
     info = store_info(built)
     assert info.rows == 5
@@ -56,18 +56,18 @@ def test_info_names_the_source(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_makes_an_empty_store(tmp_path: Path) -> None:
-    path = write(tmp_path, **{k: v[:0] for k, v in columns().items()})
+    path = write_camerahmr(tmp_path, **{k: v[:0] for k, v in camerahmr_arrays().items()})
     assert len(read_rows(build_store(SOURCE, path, tmp_path), 0, 0)) == 0
 
 
 def test_a_range_beyond_the_rows_is_refused(tmp_path: Path) -> None:
-    built = build_store(SOURCE, write(tmp_path), tmp_path)
+    built = build_store(SOURCE, write_camerahmr(tmp_path), tmp_path)
     with pytest.raises(LabelError, match="expected a range within its 5 rows, found 3 to 6"):
         read_rows(built, 3, 6)
 
 
 def test_reused_when_valid_and_rebuilt_when_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path)
+    path = write_camerahmr(tmp_path)
     built = build_store(SOURCE, path, tmp_path / "store")
     whole = built.read_bytes()
     with monkeypatch.context() as patch:
@@ -77,15 +77,15 @@ def test_reused_when_valid_and_rebuilt_when_damaged(tmp_path: Path, monkeypatch:
     with pytest.raises(LabelError, match="expected a label store"):
         read_rows(built, 0, 1)
     assert build_store(SOURCE, path, tmp_path / "store") == built
-    assert_same(read_rows(built, 0, 5), read(path))
+    assert_same(read_rows(built, 0, 5), read_label_file(path))
 
 
 def test_a_changed_source_or_option_makes_another_store(tmp_path: Path) -> None:
-    path = write(tmp_path)
+    path = write_camerahmr(tmp_path)
     first = build_store(SOURCE, path, tmp_path / "store")
     male = build_store(dataclasses.replace(SOURCE, gender="male"), path, tmp_path / "store")
     strict = build_store(SOURCE, path, tmp_path / "store", max_abs_beta=0.01)
-    write(tmp_path, **changed("shape", 0, 0.5))
+    write_camerahmr(tmp_path, **with_value("shape", 0, 0.5))
     second = build_store(SOURCE, path, tmp_path / "store")
     assert len({first, male, strict, second}) == 4
     assert (read_rows(second, 0, 1).betas == 0.5).all()
@@ -95,7 +95,7 @@ def test_a_changed_source_or_option_makes_another_store(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_checked(tmp_path: Path) -> None:
-    path = write(tmp_path)
+    path = write_camerahmr(tmp_path)
     good = hashlib.sha256(path.read_bytes()).hexdigest()
     build_store(dataclasses.replace(SOURCE, sha256=good.upper(), expected_rows=5), path, tmp_path)
     with pytest.raises(LabelError, match=f"expected sha256 {'0' * 64} .by the manifest., found {good}"):
@@ -118,14 +118,14 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(skelfit.storage.atomic_write.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OutputError, match="cannot be written: disk full"):
-        build_store(SOURCE, write(tmp_path), tmp_path / "store")
+        build_store(SOURCE, write_camerahmr(tmp_path), tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []
 
 
 def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path)
+    path = write_camerahmr(tmp_path)
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     folder = tmp_path / "store"
@@ -136,14 +136,14 @@ def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
         worker.join(60)
         assert worker.exitcode == 0
     (built,) = folder.iterdir()
-    assert_same(read_rows(built, 0, 5), read(path))
+    assert_same(read_rows(built, 0, 5), read_label_file(path))
 
 
 def _build_once(path: Path, folder: Path, start: multiprocessing.synchronize.Barrier) -> None:
     # Both hold the finished batch before either moves its file into place: the worst case.
     write_store = store._write
 
-    def together(path: Path, pieces: Iterator[LabelBatch], info: StoreInfo) -> int:
+    def together(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
         ready = list(pieces)
         start.wait(50)
         return write_store(path, ready, info)
@@ -156,20 +156,20 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its hash would be that of the old content, and the rows those of the new."""
-    path = write(tmp_path)
+    path = write_camerahmr(tmp_path)
 
     def replaced(*asked: Any) -> LabelBatch:
-        write(tmp_path, **changed("shape", 0, 0.5))
-        return read(*asked)
+        write_camerahmr(tmp_path, **with_value("shape", 0, 0.5))
+        return read_label_file(*asked)
 
-    monkeypatch.setattr(store, "read", replaced)
+    monkeypatch.setattr(store, "read_label_file", replaced)
     with pytest.raises(LabelError, match="expected a file that stays the same"):
         build_store(SOURCE, path, tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
 
 def test_any_damaged_byte_of_the_data_is_noticed(tmp_path: Path) -> None:
-    path = write(tmp_path)
+    path = write_camerahmr(tmp_path)
     built = build_store(SOURCE, path, tmp_path / "store")
     whole = built.read_bytes()
     with h5py.File(built) as file:
@@ -186,11 +186,11 @@ def test_any_damaged_byte_of_the_data_is_noticed(tmp_path: Path) -> None:
             with pytest.raises(LabelError, match="expected a whole label store .remove it and start again"):
                 read_rows(built, 0, 5)
     built.write_bytes(whole)
-    assert_same(read_rows(built, 0, 5), read(path))
+    assert_same(read_rows(built, 0, 5), read_label_file(path))
 
 
 def test_killed_builders_leave_nothing_for_long(tmp_path: Path) -> None:
-    built = build_store(SOURCE, write(tmp_path), tmp_path / "store")
+    built = build_store(SOURCE, write_camerahmr(tmp_path), tmp_path / "store")
     left = built.with_name(f".{built.name}.0123456789ab.tmp")
     left.write_bytes(b"half")
     (tmp_path / "store" / "notes.tmp").touch()

@@ -27,7 +27,7 @@ from skelfit.bodies.dofs import DOF_NAMES, SKEL_JOINT_NAMES, SKEL_PARENTS
 from skelfit.bodies.model_set import find_models, load_models, open_models, save_models
 from skelfit.bodies.official_files import (
     SMPL_PARENTS,
-    find_sources,
+    find_official_files,
     import_models,
     skel_from_official,
     smpl_from_official,
@@ -188,15 +188,15 @@ def test_every_protocol_and_array_type(tmp_path: Path, protocol: int) -> None:
         "array": np.array(["x", "yz"]),
         "objects": np.array(["x", "yz"], dtype=object),
     }
-    found = load_pickle(write_pickle(tmp_path / "a.pkl", content | {"texts": texts}, protocol))
+    loaded = load_pickle(write_pickle(tmp_path / "a.pkl", content | {"texts": texts}, protocol))
     for key, value in content.items():
-        array = as_array(found[key])
+        array = as_array(loaded[key])
         expected = table.toarray() if key[0] == "s" and "object" in key else value
         expected = np.asarray(expected.toarray() if sp.issparse(expected) else expected)
         assert array.dtype == expected.dtype and array.shape == expected.shape, key
         assert (array == expected).all(), key
     for key, value in texts.items():
-        assert as_texts(found["texts"][key]) == tuple(value)
+        assert as_texts(loaded["texts"][key]) == tuple(value)
 
 
 class Calls:
@@ -315,8 +315,8 @@ def test_damaged_bytes_give_no_other_error(tmp_path: Path) -> None:
             damaged = bytearray(whole)
             damaged[rng.randrange(len(whole))] = rng.randrange(256)
             try:
-                found = read_pickle(io.BytesIO(damaged), tmp_path, None)
-                for value in found.values() if isinstance(found, dict) else ():
+                loaded = read_pickle(io.BytesIO(damaged), tmp_path, None)
+                for value in loaded.values() if isinstance(loaded, dict) else ():
                     as_array(value)
                 outcomes["good"] += 1
             except (ModelError, ValueError):
@@ -409,10 +409,10 @@ def test_one_bad_file_writes_nothing(tmp_path: Path, smpl_raw: dict[str, Any]) -
 
 def test_finding_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such folder"):
-        find_sources("smpl", tmp_path / "none")
+        find_official_files("smpl", tmp_path / "none")
     for kind in ("smpl", "skel"):
         with pytest.raises(ModelError, match="found none of them"):
-            find_sources(kind, tmp_path)
+            find_official_files(kind, tmp_path)
     with pytest.raises(ModelError, match="an SMPL or a SKEL folder to import from, found neither"):
         import_models(None, None, tmp_path / "out")
     for name in (
@@ -428,13 +428,15 @@ def test_finding_files(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = [(s.gender, s.version, s.path.name) for s in find_sources("smpl", tmp_path)]
-    assert found == [
+    files = [(s.gender, s.version, s.path.name) for s in find_official_files("smpl", tmp_path)]
+    assert files == [
         ("neutral", "unknown", "smpl_neutral.PKL"),
         ("male", "1.1.0", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl"),
         ("female", "1.0.0", "basicModel_f_lbs_10_207_0_v1.0.0.pkl"),
     ]
-    assert [(s.gender, s.path.name) for s in find_sources("skel", tmp_path)] == [("male", "Skel_Male.pkl")]
+    assert [(s.gender, s.path.name) for s in find_official_files("skel", tmp_path)] == [
+        ("male", "Skel_Male.pkl")
+    ]
 
 
 def with_value(array: Any, value: float) -> np.ndarray:

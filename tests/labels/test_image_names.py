@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from skelfit.config.settings import PathRule
+from skelfit.config.manifest import PathRule
 from skelfit.labels.image_names import image_path
 
 GOOD = [

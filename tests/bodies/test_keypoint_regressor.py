@@ -39,9 +39,9 @@ def write(path: Path, content: Any) -> Path:
 
 
 def imported(folder: Path) -> np.ndarray:
-    found = load_models(folder).keypoints44
-    assert found is not None
-    return found
+    regressor = load_models(folder).keypoints44
+    assert regressor is not None
+    return regressor
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_the_19_extra_joints_are_completed_by_smpl(
 ) -> None:
     record = import_keypoints(write(tmp_path / name, WHOLE[25:]), folder, overwrite=True)
     assert "19 extra joints" in record.notes[0]
-    found, smpl = imported(folder), models.smpl["neutral"]
-    np.testing.assert_array_equal(found[25:], WHOLE[25:])
-    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    regressor, smpl = imported(folder), models.smpl["neutral"]
+    np.testing.assert_array_equal(regressor[25:], WHOLE[25:])
+    np.testing.assert_allclose(regressor.sum(1), 1, atol=1e-5)
     # OpenPose's order: the open body has keypoints of its own making, its neck and hips a few cm away from SMPL's.
-    places, own = found @ smpl.v_template, WHOLE @ smpl.v_template
+    places, own = regressor @ smpl.v_template, WHOLE @ smpl.v_template
     assert np.linalg.norm(places - own, axis=1).max() < 0.06
-    np.testing.assert_array_equal(found[0].nonzero()[0], [332])
-    np.testing.assert_array_equal(found[8], smpl.J_regressor[0])
+    np.testing.assert_array_equal(regressor[0].nonzero()[0], [332])
+    np.testing.assert_array_equal(regressor[8], smpl.J_regressor[0])
 
 
 def changed(**entries: float) -> np.ndarray:

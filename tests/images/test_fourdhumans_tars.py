@@ -15,7 +15,7 @@ from miniatures import Columns, Trap, fourdhumans, person, write_tars
 from skelfit.cli import main
 from skelfit.errors import LabelError
 from skelfit.images.fourdhumans_tars import read_tar_labels
-from skelfit.labels.readers.registry import read
+from skelfit.labels.readers.registry import read_label_file
 
 
 @pytest.fixture
@@ -44,12 +44,12 @@ def test_the_labels_of_tars_are_those_of_the_layout(tmp_path: Path, columns: Col
     arguments = ["tar-labels", str(tmp_path / "tars" / "*.tar"), "--out", str(tmp_path / "x" / "labels.npz")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0 and "10 people in 10 images of 3 tars" in result.stdout, result.output
-    with np.load(tmp_path / "x" / "labels.npz") as found:
-        assert set(found) == set(columns)
+    with np.load(tmp_path / "x" / "labels.npz") as archive:
+        assert set(archive) == set(columns)
         for key in set(columns) - {"scale"}:
-            np.testing.assert_array_equal(found[key], columns[key])
-        np.testing.assert_allclose(found["scale"], np.stack([columns["scale"]] * 2, 1), rtol=1e-6)
-    batch = read(tmp_path / "x" / "labels.npz")
+            np.testing.assert_array_equal(archive[key], columns[key])
+        np.testing.assert_allclose(archive["scale"], np.stack([columns["scale"]] * 2, 1), rtol=1e-6)
+    batch = read_label_file(tmp_path / "x" / "labels.npz")
     assert [bool(bad) for bad in batch.bad] == [i == 7 for i in range(10)]
     assert "exists already" in CliRunner().invoke(main, arguments).stderr
     assert CliRunner().invoke(main, [*arguments, "--overwrite"]).exit_code == 0
@@ -60,9 +60,9 @@ def test_the_labels_of_tars_are_those_of_the_layout(tmp_path: Path, columns: Col
 def test_several_people_and_none_in_an_image(tmp_path: Path, columns: Columns) -> None:
     one, two, three = (person(columns, i) for i in range(3))
     pickles = [pickle.dumps([]), pickle.dumps([one, two]), pickle.dumps([three])]
-    found = read_tar_labels(write(tmp_path, columns, pickles))
-    assert found["imgname"].tolist() == columns["imgname"][[1, 1, 2]].tolist()
-    np.testing.assert_array_equal(found["betas"], columns["betas"][:3])
+    arrays = read_tar_labels(write(tmp_path, columns, pickles))
+    assert arrays["imgname"].tolist() == columns["imgname"][[1, 1, 2]].tolist()
+    np.testing.assert_array_equal(arrays["betas"], columns["betas"][:3])
 
 
 def test_a_pickle_is_not_run(tmp_path: Path, columns: Columns) -> None:

@@ -13,7 +13,7 @@ import pytest
 from job_fakes import picture
 from PIL import Image
 
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images import image_source as source
 from skelfit.images.image_bytes import (
     DAMAGED,
@@ -24,16 +24,16 @@ from skelfit.images.image_bytes import (
     TOO_LARGE,
     UNKNOWN_PIXELS,
     UNREADABLE,
-    Picture,
-    check,
+    ShardImage,
+    check_image,
 )
-from skelfit.images.image_source import FolderImages, read_picture, read_pictures
-from skelfit.images.square_crop import Box
+from skelfit.images.image_source import FolderImages, read_image, read_images
+from skelfit.images.square_crop import CropBox
 from skelfit.shards.row_status import IMAGE_KINDS
 
 
 def fault(data: bytes) -> str:
-    return check(data, "jpg").reason
+    return check_image(data, "jpg").reason
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
@@ -79,30 +79,28 @@ def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
 def test_every_fault_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = tmp_path / "good.JPG"
     good.write_bytes(picture(0))
-    assert read_picture(good) == Picture(picture(0), "jpg", "", (16, 16), IDENTITY)
-    assert read_picture(None).reason == MISSING
-    assert read_picture(tmp_path / "none.jpg").reason == MISSING
-    assert read_picture(good / "below a file.jpg").reason == MISSING
-    assert read_picture(tmp_path / "a\0b.jpg").reason == MISSING
+    assert read_image(good) == ShardImage(picture(0), "jpg", "", (16, 16), IDENTITY)
+    assert read_image(None).reason == MISSING
+    assert read_image(tmp_path / "none.jpg").reason == MISSING
+    assert read_image(good / "below a file.jpg").reason == MISSING
+    assert read_image(tmp_path / "a\0b.jpg").reason == MISSING
     (tmp_path / "label.npy").write_bytes(picture(0))
-    assert (
-        read_picture(tmp_path / "label.npy").why == f"{MISSING}: its name ends with .npy, which is not read"
-    )
+    assert read_image(tmp_path / "label.npy").why == f"{MISSING}: its name ends with .npy, which is not read"
     (tmp_path / "empty.jpg").touch()
-    assert read_picture(tmp_path / "empty.jpg").reason == DAMAGED
+    assert read_image(tmp_path / "empty.jpg").reason == DAMAGED
     (tmp_path / "folder.jpg").mkdir()
-    assert read_picture(tmp_path / "folder.jpg").why == f"{UNREADABLE}: a folder, not a regular file"
+    assert read_image(tmp_path / "folder.jpg").why == f"{UNREADABLE}: a folder, not a regular file"
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert read_picture(tmp_path / "pipe.jpg").why == f"{UNREADABLE}: a named pipe, not a regular file"
+    assert read_image(tmp_path / "pipe.jpg").why == f"{UNREADABLE}: a named pipe, not a regular file"
     (tmp_path / "device.jpg").symlink_to("/dev/zero")
-    assert read_picture(tmp_path / "device.jpg").why == f"{UNREADABLE}: a device, not a regular file"
+    assert read_image(tmp_path / "device.jpg").why == f"{UNREADABLE}: a device, not a regular file"
     (tmp_path / "ring.jpg").symlink_to(tmp_path / "ring.jpg")
-    assert read_picture(tmp_path / "ring.jpg").why == f"{UNREADABLE}: Too many levels of symbolic links"
-    assert read_picture(tmp_path / f"{'long' * 100}.jpg").reason == UNREADABLE
+    assert read_image(tmp_path / "ring.jpg").why == f"{UNREADABLE}: Too many levels of symbolic links"
+    assert read_image(tmp_path / f"{'long' * 100}.jpg").reason == UNREADABLE
     with open(tmp_path / "huge.jpg", "wb") as file:
         file.truncate(MAX_BYTES + 1)
     huge = f"{TOO_LARGE}: 67,108,865 bytes, at most 67,108,864 are read"
-    assert read_picture(tmp_path / "huge.jpg").why == huge
+    assert read_image(tmp_path / "huge.jpg").why == huge
     assert {f"image_{kind}" for kind in IMAGE_KINDS} - {"image_found"} == {
         MISSING,
         UNREADABLE,
@@ -116,19 +114,19 @@ def test_every_fault_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_pictures_come_in_order_and_only_a_few_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
-    def read(path: Path) -> Picture:
+    def read(path: Path) -> ShardImage:
         begun.append(path)
         time.sleep(0.02 if path.stem.endswith("0") else 0)
-        return Picture(path.stem.encode())
+        return ShardImage(path.stem.encode())
 
-    monkeypatch.setattr(source, "read_picture", read)
-    folder, box = FolderImages(Path("images")), Box(8, 8, 8)
+    monkeypatch.setattr(source, "read_image", read)
+    folder, box = FolderImages(Path("images")), CropBox(8, 8, 8)
     wanted = [(f"{i}.jpg", box) for i in range(100)]
-    pictures = read_pictures(folder, wanted, ImageConfig())
+    pictures = read_images(folder, wanted, ImageConfig())
     assert next(pictures).data == b"0"
     assert len(begun) <= source.AHEAD + 1
     assert [p.data for p in pictures] == [str(i).encode() for i in range(1, 100)]
-    stopped = read_pictures(folder, wanted, ImageConfig())
+    stopped = read_images(folder, wanted, ImageConfig())
     next(stopped)
     begun.clear()
     stopped.close()
@@ -138,12 +136,12 @@ def test_pictures_come_in_order_and_only_a_few_are_read_ahead(monkeypatch: pytes
 def test_people_of_one_image_in_a_row_share_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
-    def read(path: Path) -> Picture:
+    def read(path: Path) -> ShardImage:
         begun.append(path.stem)
-        return Picture(path.stem.encode())
+        return ShardImage(path.stem.encode())
 
-    monkeypatch.setattr(source, "read_picture", read)
-    wanted = [(f"{name}.jpg", Box(8, 8, 8)) for name in "aabbbca"]
-    pictures = read_pictures(FolderImages(Path("images")), wanted, ImageConfig())
+    monkeypatch.setattr(source, "read_image", read)
+    wanted = [(f"{name}.jpg", CropBox(8, 8, 8)) for name in "aabbbca"]
+    pictures = read_images(FolderImages(Path("images")), wanted, ImageConfig())
     assert b"".join(p.data or b"" for p in pictures) == b"aabbbca"
     assert sorted(begun) == sorted("abca")

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from camerahmr_file import camerahmr_arrays as camerahmr
 from click.testing import CliRunner, Result
 from job_fakes import FakeFitter
 from label_files import LAYOUTS, amass, hmr2, write
-from test_labels import columns as camerahmr
 
 from skelfit.cli import main
-from skelfit.config.settings import LabelSource, Source
+from skelfit.config.manifest import LabelLayout, LabelSource
 from skelfit.labels.label_store import build_store, read_rows, store_sequences
-from skelfit.labels.readers.registry import NO_ROWS, READERS, read
+from skelfit.labels.readers.registry import NO_ROWS, READERS, read_label_file
 from skelfit.shards.shard_reader import read_json
 
 MAKERS = LAYOUTS | {"camerahmr": camerahmr}
@@ -45,9 +45,9 @@ def test_all_layouts_are_here() -> None:
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("ending", [".npz", ".h5", ".pkl"])
 @pytest.mark.parametrize("source", MAKERS)
-def test_every_reader_takes_no_rows(tmp_path: Path, source: Source, ending: str, flat: bool) -> None:
-    batch = read(write(tmp_path / f"x{ending}", emptied(source, flat=flat)))
-    good = read(write(tmp_path / "good.npz", MAKERS[source]()), source)
+def test_every_reader_takes_no_rows(tmp_path: Path, source: LabelLayout, ending: str, flat: bool) -> None:
+    batch = read_label_file(write(tmp_path / f"x{ending}", emptied(source, flat=flat)))
+    good = read_label_file(write(tmp_path / "good.npz", MAKERS[source]()), source)
     assert len(batch) == 0 and batch.sequences == () and batch.about.notes[-1] == NO_ROWS
     assert batch.field_shapes() == good.field_shapes()
     assert batch.about.coordinates == good.about.coordinates
@@ -60,7 +60,7 @@ def test_every_reader_takes_no_rows(tmp_path: Path, source: Source, ending: str,
 ])  # fmt: skip
 def test_no_rows_in_other_shapes(tmp_path: Path, changes: dict[str, Any]) -> None:
     empty = {k: v[:0] for k, v in hmr2().items()} | changes
-    assert len(read(write(tmp_path / "x.npz", empty))) == 0
+    assert len(read_label_file(write(tmp_path / "x.npz", empty))) == 0
 
 
 @pytest.mark.parametrize("source", MAKERS)

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from camerahmr_file import camerahmr_arrays as camerahmr
 from click.testing import CliRunner
 from label_files import LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
-from test_labels import columns as camerahmr
 from verify_people import as_people, fitted_fields
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
-from skelfit.config.settings import Source
+from skelfit.config.manifest import LabelLayout
 from skelfit.errors import LabelError
-from skelfit.labels.readers.registry import read
+from skelfit.labels.readers.registry import read_label_file
 from skelfit.shards.shard_reader import read_json, read_rows
 from skelfit.verification.measures.person_measures import measure
 from skelfit.verification.measures.posed_bodies import BodyModels
@@ -27,10 +27,10 @@ CAMERA = np.array([[1000.0, 0, 320], [0, 1000, 240], [0, 0, 1]])
 
 
 def camera(**changes: float) -> np.ndarray:
-    found = CAMERA.copy()
+    matrix = CAMERA.copy()
     for name, value in changes.items():
-        found[int(name[1]), int(name[2])] = value
-    return found
+        matrix[int(name[1]), int(name[2])] = value
+    return matrix
 
 
 def with_cameras() -> dict[str, Any]:
@@ -134,21 +134,21 @@ CASES: list[tuple[str, Any, str, Any, Any, str, Any]] = [
 
 @pytest.mark.parametrize(("source", "make", "key", "where", "bad", "reason", "good"), CASES)
 def test_what_is_impossible_is_a_bad_row(
-    tmp_path: Path, source: Source, make: Any, key: str, where: Any, bad: Any, reason: str, good: Any
+    tmp_path: Path, source: LabelLayout, make: Any, key: str, where: Any, bad: Any, reason: str, good: Any
 ) -> None:
-    batch = read(write(tmp_path / "x.npz", far(make(), key, where, bad)), source)
+    batch = read_label_file(write(tmp_path / "x.npz", far(make(), key, where, bad)), source)
     assert [*batch.bad[:2], *batch.bad[3:]] == [""] * (N - 1)
     assert batch.bad[2].startswith(reason) and bool(batch.bad[2]) == bool(reason)
-    assert read(write(tmp_path / "y.npz", far(make(), key, where, good)), source).bad == [""] * N
+    assert read_label_file(write(tmp_path / "y.npz", far(make(), key, where, good)), source).bad == [""] * N
 
 
 @pytest.mark.parametrize(("key", "source", "make"), [
     ("gtkps", "camerahmr", MAKERS["camerahmr"]), ("openpose", "spin", spin),
 ])  # fmt: skip
 def test_a_keypoint_without_a_label_has_no_confidence(
-    tmp_path: Path, key: str, source: Source, make: Any
+    tmp_path: Path, key: str, source: LabelLayout, make: Any
 ) -> None:
-    batch = read(write(tmp_path / "x.npz", far(make(), key, (3, 2), -1)), source)
+    batch = read_label_file(write(tmp_path / "x.npz", far(make(), key, (3, 2), -1)), source)
     assert batch.gtkps[2, 3, 2] == 0 and (batch.gtkps[..., 2] >= 0).all()
     np.testing.assert_allclose(batch.gtkps[2, 3, :2], make()[key][2, 3, :2], rtol=1e-6)
 
@@ -159,13 +159,13 @@ def test_impossible_frame_rates(tmp_path: Path, rate: float) -> None:
     with pytest.raises(
         LabelError, match=r"'mocap_framerate': expected frames per second, 0\.1 to 10000, found"
     ):
-        read(path)
+        read_label_file(path)
 
 
 @pytest.mark.parametrize("rate", [0.1, 1000.0])
 def test_possible_frame_rates(tmp_path: Path, rate: float) -> None:
     path = write(tmp_path / "x.npz", amass() | {"mocap_framerate": np.array(rate)})
-    assert read(path).sequences[0].frame_rate == rate
+    assert read_label_file(path).sequences[0].frame_rate == rate
 
 
 # What is far away, and how verify sees it.

@@ -14,11 +14,11 @@ from PIL import Image
 from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.bodies.rasterizer import rasterise
 from skelfit.bodies.smpl import SmplModel
-from skelfit.config.settings import load_manifest
+from skelfit.config.manifest import load_manifest
 from skelfit.errors import ModelError, OutputError
 from skelfit.labels.demo_people import LABELS_NAME, demo_is_current, write_demo
 from skelfit.labels.label_batch import LabelBatch
-from skelfit.labels.readers.registry import read
+from skelfit.labels.readers.registry import read_label_file
 
 PEOPLE = 40  # more than one block of people posed together
 
@@ -37,7 +37,7 @@ def demo(models: ModelSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def labels(demo: Path) -> LabelBatch:
-    return read(demo / LABELS_NAME)
+    return read_label_file(demo / LABELS_NAME)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_person_does_not_depend_on_the_number_of_people(
     demo: Path, labels: LabelBatch, models: ModelSet, tmp_path: Path
 ) -> None:
     write_demo(tmp_path, 5, seed=3, models=models)
-    few, many = read(tmp_path / LABELS_NAME), labels.rows(0, 5)
+    few, many = read_label_file(tmp_path / LABELS_NAME), labels.rows(0, 5)
     for name in ("pose", "betas", "transl", "center", "scale", "gtkps", "keypoints3d"):
         np.testing.assert_array_equal(getattr(few, name), getattr(many, name), err_msg=name)
     pictures = {k: v for k, v in files(tmp_path).items() if k.startswith("images")}
@@ -99,7 +99,7 @@ def test_a_person_does_not_depend_on_the_number_of_people(
 
 
 def test_another_seed_makes_other_people(labels: LabelBatch, models: ModelSet, tmp_path: Path) -> None:
-    other = read(write_demo(tmp_path, 5, seed=4, images=False, models=models))
+    other = read_label_file(write_demo(tmp_path, 5, seed=4, images=False, models=models))
     assert (np.abs(other.pose - labels.pose[:5]).max(axis=(1, 2)) > 0.1).all()
 
 
@@ -192,7 +192,7 @@ def test_pictures_show_the_body_where_the_labels_say(
         good = (x >= 0) & (x < 256) & (y >= 0) & (y < 256)
         mask[y[good], x[good]] = True
         # The room beside the body, in the same rows.
-        rows = mask.any(axis=1)
+        rows = np.asarray(mask.any(axis=1))
         around = ~mask & rows[:, None]
         columns = np.abs(np.arange(256) - x.mean()) > np.ptp(x)
         around &= columns

@@ -26,12 +26,12 @@ import scipy.io
 import torch
 from safetensors.numpy import save as save_tensors
 
-from skelfit.config.settings import LabelSource
+from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError
 from skelfit.images.fourdhumans_tars import read_tar_labels
 from skelfit.labels.label_schema import check_keys
 from skelfit.labels.label_store import build_store, read_rows
-from skelfit.labels.readers.registry import find_source, read
+from skelfit.labels.readers.registry import detect_layout, read_label_file
 
 
 def zipped(**members: bytes) -> bytes:
@@ -89,11 +89,15 @@ def hdf5(**arrays: Any) -> bytes:
 
 PERSON = {"global_orient": np.zeros((2, 3)), "body_pose": np.zeros((2, 63)), "betas": np.ones((2, 10))}
 TENSORS = {name: torch.tensor(value) for name, value in PERSON.items()}
-TRACK = {"pose": np.zeros((2, 72)), "betas": np.zeros((2, 10)), "trans": np.ones((2, 3))}
+TRACK: dict[str, Any] = {"pose": np.zeros((2, 72)), "betas": np.zeros((2, 10)), "trans": np.ones((2, 3))}
 TRACKS = defaultdict(dict, {np.int64(3): TRACK, np.int64(11): TRACK})
 ROMP = {"smpl_thetas": np.zeros((2, 72)), "smpl_betas": np.zeros((2, 10))}
 NETWORK = {"state_dict": {"head.weight": torch.zeros(2, 2)}}
-MODEL = {"v_template": np.zeros((9, 3)), "shapedirs": np.zeros((9, 3, 10)), "weights": np.zeros((9, 2))}
+MODEL: dict[str, Any] = {
+    "v_template": np.zeros((9, 3)),
+    "shapedirs": np.zeros((9, 3, 10)),
+    "weights": np.zeros((9, 2)),
+}
 JOBLIB, SAVEZ = "a joblib pickle", "np.savez"
 
 # The content, and what the line says of it: what it is first.
@@ -211,11 +215,13 @@ def test_one_line_says_what_a_file_is_and_what_to_do(tmp_path: Path, kind: str, 
     path = tmp_path / "labels.npz"
     path.write_bytes(content)
     with pytest.raises(LabelError) as caught:
-        read(path, source)
-    found = caught.value.found
-    assert found.startswith(facts[0])
-    assert all(fact in found for fact in facts), found
-    assert "\n" not in str(caught.value) and " object at 0x" not in found and "_Scalar" not in found
+        read_label_file(path, source)
+    description = caught.value.found
+    assert description.startswith(facts[0])
+    assert all(fact in description for fact in facts), description
+    assert (
+        "\n" not in str(caught.value) and " object at 0x" not in description and "_Scalar" not in description
+    )
 
 
 @pytest.mark.parametrize("kind", ["torch", "npz of ROMP", "groups of integers", "zip", "body model, npz"])
@@ -253,7 +259,7 @@ def test_nothing_is_run(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.pkl"
         path.write_bytes(bomb)
         with pytest.raises(LabelError):
-            read(path)
+            read_label_file(path)
     assert not flag.exists()
     pickle.loads(whole[4])  # the bomb would have gone off
     assert flag.exists()
@@ -277,15 +283,15 @@ def test_the_command_of_a_message_makes_a_label_file(tmp_path: Path, kind: str, 
     path = tmp_path / "my $file's.npz"
     path.write_bytes(KINDS[kind][0])
     with pytest.raises(LabelError) as caught:
-        find_source(path)
-    found = caught.value.found
-    command = found[found.index('python -c "') :].rsplit(" (", 1)[0]
+        detect_layout(path)
+    description = caught.value.found
+    command = description[description.index('python -c "') :].rsplit(" (", 1)[0]
     command = command.replace("python", sys.executable, 1)
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made = tmp_path / "my $file's-arrays.npz"
-    assert find_source(made)[0] == layout
-    batch = read(made)
+    assert detect_layout(made)[0] == layout
+    batch = read_label_file(made)
     assert batch.bad == [""] * 2
     if kind == "tracks":
         np.testing.assert_array_equal(batch.transl, TRACK["trans"])
@@ -301,7 +307,7 @@ def test_heads_of_large_files_are_enough(tmp_path: Path) -> None:
         stream.write(b"\x89PNG\r\n\x1a\n")
         stream.truncate(2**30)
     with pytest.raises(LabelError, match="a PNG image"):
-        read(path)
+        read_label_file(path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -311,7 +317,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(folder / "x.npz")
     expected = "found a named pipe, not a regular file"
     with pytest.raises(LabelError, match=expected):
-        read(folder / "x.npz")
+        read_label_file(folder / "x.npz")
     with pytest.raises(LabelError, match=expected):
         build_store(LabelSource(path="x.npz"), folder / "x.npz", tmp_path / "stores", 10.0)
     np.savez(folder / "y.npz", poses=np.zeros((3, 72)), betas=np.zeros(10), trans=np.zeros((3, 3)))

@@ -51,11 +51,12 @@ def test_skel_meets_the_meshes(folder: Path, models: ModelSet) -> None:
     rows = [meta["row"] for _, _, meta in samples]
     model = SkelModel(models.skel_of("male"))
     shape = model.shape(torch.tensor(label["skel_betas"]))
-    found = model.forward(shape, torch.tensor(label["skel_poses"]), torch.tensor(label["skel_trans"]))
-    distance = 1000 * np.linalg.norm(found.vertices.numpy() - truth[rows], axis=2)
+    output = model.forward(shape, torch.tensor(label["skel_poses"]), torch.tensor(label["skel_trans"]))
+    distance = 1000 * np.linalg.norm(output.vertices.numpy() - truth[rows], axis=2)
     np.testing.assert_allclose(label["errors"][:, 0], distance.mean(1), rtol=1e-3)
     assert distance.mean() < 7  # labels on the same people leave 4 mm
-    points = np.einsum("kv,nvc->nkc", models.keypoints44, found.vertices.numpy())
+    assert models.keypoints44 is not None
+    points = np.einsum("kv,nvc->nkc", models.keypoints44, output.vertices.numpy())
     np.testing.assert_allclose(label["keypoints3d"][..., :3], points, atol=1e-4)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from job_fakes import write_labels
 
-from skelfit.config.settings import LabelSource
+from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError
 from skelfit.labels.label_schema import check_keys, check_sha256, record_path, record_sha256
 from skelfit.labels.label_store import build_store, file_sha256
@@ -46,11 +46,11 @@ def test_a_file_that_is_not_the_recorded_one_is_refused(tmp_path: Path) -> None:
 
 def test_a_pinned_hash_counts_whatever_the_record_says(tmp_path: Path) -> None:
     path = write_labels(tmp_path / "people.npz")
-    found = file_sha256(path)
+    sha256 = file_sha256(path)
     pinned = LabelSource("people.npz", "camerahmr", sha256="ab" * 32)
     with pytest.raises(LabelError, match=r"expected sha256 abab.* \(by the manifest\), found"):
-        check_sha256(pinned, path, found)
-    check_sha256(LabelSource("people.npz", "camerahmr", sha256=found.upper()), path, found)
+        check_sha256(pinned, path, sha256)
+    check_sha256(LabelSource("people.npz", "camerahmr", sha256=sha256.upper()), path, sha256)
 
 
 def test_a_record_that_is_none_and_one_that_cannot_be_written(tmp_path: Path) -> None:

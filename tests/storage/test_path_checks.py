@@ -15,15 +15,21 @@ from label_files import amass, write
 from skelfit.bodies.assets import read_npz
 from skelfit.bodies.keypoint_regressor import import_keypoints
 from skelfit.cli import main
-from skelfit.config.settings import LabelSource, load_manifest, load_pipeline
+from skelfit.config.manifest import LabelSource, load_manifest
+from skelfit.config.pipeline import load_pipeline
 from skelfit.errors import ConfigError, InputError, LabelError
 from skelfit.images.fourdhumans_tars import read_tar_labels
 from skelfit.labels.label_schema import recorded_sha256
 from skelfit.labels.label_store import build_store, read_rows
-from skelfit.labels.readers.registry import find_source, read
+from skelfit.labels.readers.registry import detect_layout, read_label_file
 from skelfit.learning.inference.person_boxes import BoxFile
-from skelfit.storage.atomic_write import endings_of, other_than_file, regular_file, skipped_line
-from skelfit.storage.tensor_files import read_tensors
+from skelfit.storage.path_checks import (
+    count_endings,
+    describe_non_file,
+    describe_skipped,
+    require_regular_file,
+)
+from skelfit.storage.tensor_files import read_tensor_file
 from skelfit.storage.unpickle import load_pickle
 
 
@@ -44,7 +50,7 @@ def make_device(path: Path) -> None:
     path.symlink_to("/dev/zero")  # links are followed
 
 
-OTHERS = {
+NON_FILES: dict[Callable[[Path], None], str] = {
     make_pipe: "a named pipe",
     make_socket: "a socket",
     make_folder: "a folder",
@@ -59,15 +65,15 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path()
 
 
-@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.parametrize("make", NON_FILES)
 def test_what_is_no_regular_file_is_named(short: Path, make: Callable[[Path], None]) -> None:
     path = short / "x"
     make(path)
-    assert other_than_file(path) == OTHERS[make]
+    assert describe_non_file(path) == NON_FILES[make]
     with pytest.raises(LabelError) as caught:
-        regular_file(path, "a label file", LabelError)
+        require_regular_file(path, "a label file", LabelError)
     assert str(caught.value) == f"x: expected a label file, found {caught.value.found}"
-    assert caught.value.found == f"{OTHERS[make]}, not a regular file"
+    assert caught.value.found == f"{NON_FILES[make]}, not a regular file"
 
 
 def test_files_and_what_is_not_there_are_left_alone(tmp_path: Path) -> None:
@@ -75,35 +81,37 @@ def test_files_and_what_is_not_there_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "y").symlink_to(tmp_path / "x")
     (tmp_path / "z").symlink_to(tmp_path / "gone")
     for name in ("x", "y", "z", "gone", "a\0b"):
-        assert other_than_file(tmp_path / name) == ""
-        regular_file(tmp_path / name, "a YAML file", ConfigError)
+        assert describe_non_file(tmp_path / name) == ""
+        require_regular_file(tmp_path / name, "a YAML file", ConfigError)
 
 
 def test_what_is_skipped_is_one_line() -> None:
     names = ["a.HEIC", "b.heic", "c", ".hidden", "d.txt", "e.a", "f.b", "g.c"]
-    endings = endings_of(map(Path, names))
-    assert skipped_line(endings, "images") == (
+    endings = count_endings(map(Path, names))
+    assert describe_skipped(endings, "images") == (
         "7 files are skipped, not read as images: 2 .heic, 1 .a, 1 .b, 1 .c, 1 .txt, 1 more"
     )
-    assert skipped_line(endings_of([Path("x.txt")]), "sequences") == (
+    assert describe_skipped(count_endings([Path("x.txt")]), "sequences") == (
         "1 file is skipped, not read as sequences: 1 .txt"
     )
-    assert skipped_line(endings_of([Path("c")]), "images").endswith("not read as images: 1 without an ending")
-    assert skipped_line(endings_of([Path(".DS_Store")]), "images") == ""
+    assert describe_skipped(count_endings([Path("c")]), "images").endswith(
+        "not read as images: 1 without an ending"
+    )
+    assert describe_skipped(count_endings([Path(".DS_Store")]), "images") == ""
 
 
 # What opens files of others: a process that waits for a pipe is woken after some seconds, and the test fails.
 
 OPENERS: dict[str, Callable[[Path], object]] = {
-    "x.npz": read,
-    "a.npz": find_source,
+    "x.npz": read_label_file,
+    "a.npz": detect_layout,
     "b.npz": lambda path: build_store(LabelSource(str(path)), path, path.parent / "stores"),
     "c.npz.sha256": lambda path: recorded_sha256(path.with_suffix("")),
     "x.yaml": load_manifest,
     "y.yaml": load_pipeline,
     "x.tar": lambda path: read_tar_labels([path]),
-    "x.pt": lambda path: read_tensors(path, "a checkpoint", InputError),
-    "x.safetensors": lambda path: read_tensors(path, "a checkpoint", InputError),
+    "x.pt": lambda path: read_tensor_file(path, "a checkpoint", InputError),
+    "x.safetensors": lambda path: read_tensor_file(path, "a checkpoint", InputError),
     "x.pkl": load_pickle,
     "d.npz": read_npz,
     "x.npy": lambda path: import_keypoints(path, path.parent / "models"),
@@ -124,7 +132,7 @@ def impatient() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", OPENERS)
-@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.parametrize("make", NON_FILES)
 def test_no_reader_waits_for_what_is_no_file(
     short: Path, impatient: None, make: Callable[[Path], None], name: str
 ) -> None:
@@ -135,7 +143,7 @@ def test_no_reader_waits_for_what_is_no_file(
     with pytest.raises(InputError) as caught:
         OPENERS[name](path)
     assert caught.value.path == name
-    assert caught.value.found == f"{OTHERS[make]}, not a regular file" and "\n" not in str(caught.value)
+    assert caught.value.found == f"{NON_FILES[make]}, not a regular file" and "\n" not in str(caught.value)
 
 
 def test_a_pipe_among_sequences_is_a_bad_row(short: Path, impatient: None) -> None:

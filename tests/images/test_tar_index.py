@@ -13,20 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from job_fakes import picture
 
 from skelfit.api.subsets import prepare_images
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images import image_source as source
 from skelfit.images import tar_index as tars
-from skelfit.images.image_bytes import DAMAGED, MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, Picture
-from skelfit.images.image_source import FolderImages, ImagePlace, find_images, open_images, read_pictures
-from skelfit.images.square_crop import Box
-from skelfit.images.tar_index import INDEX_NAME, ImageError, TarImages, build_index, scan
+from skelfit.images.image_bytes import DAMAGED, MAX_BYTES, MISSING, TOO_LARGE, UNREADABLE, ShardImage
+from skelfit.images.image_source import FolderImages, ImageLocation, locate_images, open_images, read_images
+from skelfit.images.square_crop import CropBox
+from skelfit.images.tar_index import INDEX_NAME, ImageError, TarImages, build_index, scan_tar
 
-BOX = Box(8, 8, 8)
+BOX = CropBox(8, 8, 8)
 
 
 class Trap:
@@ -36,7 +37,7 @@ class Trap:
         return Path.touch, (Path("sprung"),)
 
 
-def write_tar(path: Path, members: Mapping[str, bytes], **options: object) -> Path:
+def write_tar(path: Path, members: Mapping[str, bytes], **options: Any) -> Path:
     """A tar as 4D-Humans has them: beside each image a pickle."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", **options) as tar:
@@ -48,9 +49,9 @@ def write_tar(path: Path, members: Mapping[str, bytes], **options: object) -> Pa
     return path
 
 
-def read(index: Path, *names: str) -> list[Picture]:
+def read(index: Path, *names: str) -> list[ShardImage]:
     with closing(open_images(index)) as images:
-        return list(read_pictures(images, [(name, BOX) for name in names], ImageConfig()))
+        return list(read_images(images, [(name, BOX) for name in names], ImageConfig()))
 
 
 @pytest.fixture
@@ -80,10 +81,10 @@ def test_images_of_tars_are_those_of_the_unpacked_folder(
         "",
         "train/00.data.pyd",
     ]
-    found = read(index, *names)
-    assert found == list(read_pictures(FolderImages(folder), [(n, BOX) for n in names], ImageConfig()))
-    assert [p.data for p in found] == [picture(i) for i in (10, 11, 12, 0, 1, 2)] + [None] * 3
-    assert {p.reason for p in found[6:]} == {MISSING}
+    images = read(index, *names)
+    assert images == list(read_images(FolderImages(folder), [(n, BOX) for n in names], ImageConfig()))
+    assert [p.data for p in images] == [picture(i) for i in (10, 11, 12, 0, 1, 2)] + [None] * 3
+    assert {p.reason for p in images[6:]} == {MISSING}
     assert not Path("sprung").exists()
 
 
@@ -101,8 +102,8 @@ def test_names_are_as_unpacking_makes_them(tmp_path: Path, index: Path) -> None:
         tar.addfile(link)
     two = write_tar(tmp_path / "2.tar", {"d.jpg": picture(6)}, format=tarfile.PAX_FORMAT)
     assert build_index([one, two], index).images == 4
-    found = read(index, "a.jpg", "./b/c.JPG", long, "d.jpg", "link.jpg", "b/../../a.jpg")
-    assert [p.data for p in found] == [picture(i) for i in (4, 2, 3, 6)] + [None, None]
+    images = read(index, "a.jpg", "./b/c.JPG", long, "d.jpg", "link.jpg", "b/../../a.jpg")
+    assert [p.data for p in images] == [picture(i) for i in (4, 2, 3, 6)] + [None, None]
     assert build_index([two, one], index).images == 4
     assert read(index, "d.jpg")[0].data == picture(5)
 
@@ -199,7 +200,7 @@ def test_what_is_no_regular_file_is_no_tar(two: list[Path], index: Path, tmp_pat
     """Nor does it block, before the tar is indexed or after."""
     pipe = tmp_path / "pipe.tar"
     os.mkfifo(pipe)
-    assert find_images(str(pipe)) == ImagePlace(None, (pipe,))
+    assert locate_images(str(pipe)) == ImageLocation(None, (pipe,))
     report = build_index([pipe, *two], index)
     assert report.images == 6
     assert report.faults == (f"{pipe}: expected a tar that can be read, found a named pipe",)
@@ -239,7 +240,7 @@ def test_convert_says_what_tars_hold_besides(
     two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        prepare_images(ImagePlace(None, tuple(two)), "bytes", tmp_path, print)
+        prepare_images(ImageLocation(None, tuple(two)), "bytes", tmp_path, print)
         said = capsys.readouterr().out
         assert said.count("6 files are skipped, not read as images: 6 .pyd") == 1
 
@@ -248,8 +249,8 @@ def test_a_name_that_is_not_read_is_named(two: list[Path], index: Path, tmp_path
     """Alike for tars and for folders, so that a run may go on from one with the other."""
     build_index(two, index)
     names = ["train/a.heic", "train/a", "train/none.jpg", ""]
-    found = read(index, *names)
-    assert [p.why for p in found] == [
+    images = read(index, *names)
+    assert [p.why for p in images] == [
         "image_missing: its name ends with .heic, which is not read",
         "image_missing: its name has no ending",
         "image_missing",
@@ -258,7 +259,7 @@ def test_a_name_that_is_not_read_is_named(two: list[Path], index: Path, tmp_path
     folder = tmp_path / "folder"
     (folder / "train").mkdir(parents=True)
     (folder / "train/a.heic").write_bytes(picture(0))
-    assert list(read_pictures(FolderImages(folder), [(n, BOX) for n in names], ImageConfig())) == found
+    assert list(read_images(FolderImages(folder), [(n, BOX) for n in names], ImageConfig())) == images
 
 
 def test_a_damaged_header_ends_a_tar(tmp_path: Path, two: list[Path], index: Path) -> None:
@@ -267,7 +268,7 @@ def test_a_damaged_header_ends_a_tar(tmp_path: Path, two: list[Path], index: Pat
         second = tar.getmember("train/01.jpg").offset
     data[second : second + 100] = b"x" * 100
     two[0].write_bytes(data)
-    assert scan(two[0]) == (
+    assert scan_tar(two[0]) == (
         {"train/00.jpg": (512, len(picture(0)))},
         f"expected a whole tar, not compressed, found a damaged header at byte {second}; its images before "
         "that are used: 1",
@@ -280,13 +281,13 @@ def test_bytes_that_anyone_may_have_made(tmp_path: Path, two: list[Path]) -> Non
     data, path = two[0].read_bytes(), tmp_path / "odd.tar"
     for place in range(0, 1536, 3):
         path.write_bytes(data[:place] + bytes([255 - data[place]]) + data[place + 1 :])
-        images = scan(path).images
+        images = scan_tar(path).images
         assert len(images) <= 3
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("a.jpg")
         info.pax_headers = {"size": "-4096", "path": "a.jpg"}
         tar.addfile(info, io.BytesIO(b""))
-    assert "expected a whole tar" in scan(path)[1]
+    assert "expected a whole tar" in scan_tar(path)[1]
 
 
 def test_a_tar_that_leads_back_ends(two: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +295,7 @@ def test_a_tar_that_leads_back_ends(two: list[Path], monkeypatch: pytest.MonkeyP
     member = tarfile.TarInfo("a.jpg")
     member.offset_data = 512
     monkeypatch.setattr(tarfile.TarFile, "next", lambda _: member)
-    images, fault, _ = scan(two[0])
+    images, fault, _ = scan_tar(two[0])
     assert list(images) == ["a.jpg"] and "a member that leads back, at byte 0" in fault
 
 
@@ -339,16 +340,16 @@ def test_where_images_are(tmp_path: Path, two: list[Path]) -> None:
     one, other = (path.absolute() for path in two)
     (tmp_path / "set{1..2}").mkdir()
     (tmp_path / "folder").mkdir()
-    assert find_images("folder", tmp_path) == ImagePlace(tmp_path / "folder")
-    assert find_images("set{1..2}", tmp_path) == ImagePlace(tmp_path / "set{1..2}")
-    assert find_images("000001.tar", tmp_path) == ImagePlace(None, (other,))
-    assert find_images("*.tar", tmp_path) == ImagePlace(None, (one, other))
-    assert find_images(str(tmp_path / "00000?.tar")) == ImagePlace(None, (one, other))
-    assert find_images("{000000..000003}.tar", tmp_path) == ImagePlace(
+    assert locate_images("folder", tmp_path) == ImageLocation(tmp_path / "folder")
+    assert locate_images("set{1..2}", tmp_path) == ImageLocation(tmp_path / "set{1..2}")
+    assert locate_images("000001.tar", tmp_path) == ImageLocation(None, (other,))
+    assert locate_images("*.tar", tmp_path) == ImageLocation(None, (one, other))
+    assert locate_images(str(tmp_path / "00000?.tar")) == ImageLocation(None, (one, other))
+    assert locate_images("{000000..000003}.tar", tmp_path) == ImageLocation(
         None, (one, other), (tmp_path / "000002.tar", tmp_path / "000003.tar")
     )
-    assert find_images("{000001,0*}.tar", tmp_path) == ImagePlace(None, (other, one))
-    assert find_images("nothing", tmp_path) is find_images("*.zip", tmp_path) is None
-    assert find_images("{000005..000009}.tar", tmp_path) is None
+    assert locate_images("{000001,0*}.tar", tmp_path) == ImageLocation(None, (other, one))
+    assert locate_images("nothing", tmp_path) is locate_images("*.zip", tmp_path) is None
+    assert locate_images("{000005..000009}.tar", tmp_path) is None
     with pytest.raises(ImageError, match="as many { as }"):
-        find_images("{000000..000003.tar", tmp_path)
+        locate_images("{000000..000003.tar", tmp_path)

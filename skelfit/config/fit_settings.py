@@ -1,40 +1,23 @@
-"""Manifests (WHAT a subset is) and pipelines (HOW a job runs), from strict YAML; their hashes."""
+"""How people are fitted: the stages of a fit and the settings of the solver, as a pipeline file gives them."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from skelfit.bodies.dofs import DOF_NAMES, ROOT_DOFS
-from skelfit.config.yaml_dataclasses import (
-    bounded,
-    build,
-    canonical,
-    convert,
-    describe,
-    dotted,
-    load_yaml,
-    local_path,
-)
+from skelfit.config.yaml_dataclasses import bounded, convert, describe, dotted
 from skelfit.errors import ConfigError
 
 BodyPart = Literal["lower_body", "upper_body", "all"]
-Gender = Literal["neutral", "male", "female"]
 SkelGender = Literal["male", "female", "best"]
 NeutralTarget = Literal["neutral", "gendered"]
-FirstBetas = Literal["transfer", "copy"]
-Root = Literal["frozen", "turn", "free"]
-PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
-ImageMode = Literal["bytes", "crop", "none"]
-Source = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
-
+InitialBetas = Literal["transfer", "copy"]
+RootMode = Literal["frozen", "turn", "free"]
 _TURN = 2 * math.pi
 
 
@@ -59,7 +42,7 @@ class JointLimits(dict[str, tuple[float, float]]):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
                 raise ConfigError(path, where, "[low, high] in rad", describe(pair))
             low, high = (convert(float, x, path, f"{where}[{i}]") for i, x in enumerate(pair))
-            # Nobody bends a joint by a whole turn: such a number is in degrees.
+            # No joint turns by a whole turn: such a number is in degrees.
             if not -_TURN <= low < high <= _TURN:
                 raise ConfigError(
                     path, where, "low < high, in rad, within a turn of 0", f"[{low:g}, {high:g}]"
@@ -85,7 +68,7 @@ class StageConfig:
     # how many more last passes there are for people who have not settled. Above 0, all passes but the first
     # use the whole Hessian, and shoulders beyond their limits are tried all along their valley
     late_refreshes: int = bounded(0, default=0)
-    # a person rests when a step would gain less than this share of the objective
+    # a person is done when a step would gain less than this share of the objective
     tolerance: float = bounded(0, default=1e-6)
     # betas are free too, for labels whose gender SKEL does not have: in all passes but the last, or in the
     # only one
@@ -96,7 +79,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class VertexWeights:
-    """How much the vertices of a region count in the fit, against 1 elsewhere; PVE counts all alike."""
+    """Weights of the vertices of a region in the fit, against 1 elsewhere. PVE weights all vertices alike."""
 
     armpits: float = bounded(0, default=1.0)  # weight of the vertices of the armpits
     groin: float = bounded(0, default=1.0)  # weight of the vertices of the groin
@@ -141,7 +124,7 @@ class PassConfig:
 
 @dataclass(frozen=True)
 class RestartConfig:
-    """What is tried with people who have not converged."""
+    """Restarts of people who have not converged."""
 
     steps: int = bounded(1, default=12)  # solver steps of a pass over all vertices
     passes: int = bounded(1, default=3)  # passes over all vertices after each other start
@@ -154,7 +137,7 @@ class RestartConfig:
 
 @dataclass(frozen=True)
 class BranchConfig:
-    """When a shoulder is tried from elsewhere in the valley of its Euler pole."""
+    """When a shoulder is restarted from another point of the valley at its Euler pole."""
 
     beyond: float = bounded(0, default=0.02)  # rad beyond a limit, from which a shoulder is tried elsewhere
     steps: int = bounded(1, default=8)  # solver steps from there
@@ -165,7 +148,7 @@ class BranchConfig:
 
 @dataclass(frozen=True)
 class LocatorConfig:
-    """How the shoulder joints' places on a mesh are learnt, from random people."""
+    """How the positions of shoulder joints in a mesh are learnt from random people."""
 
     vertices: int = bounded(1, default=256)  # how many vertices, the nearest to the joint at rest
     # m^2, of the regression; SKEL's own humeri are then located to 1.5 mm, scapulae to 4 mm
@@ -175,7 +158,7 @@ class LocatorConfig:
 
 
 @dataclass(frozen=True)
-class SpineTie:
+class SpineCoupling:
     """How lumbar and thorax share one motion of the trunk."""
 
     weight: float = bounded(0)  # m^2 per squared rad off the ratio; 0: off
@@ -184,16 +167,16 @@ class SpineTie:
 
 @dataclass(frozen=True)
 class SpineConfig:
-    """The ties of the spine; see `fit.couplings` for where the ratios come from."""
+    """The couplings of the spine; `fitting.terms.spine_coupling` has the source of the ratios."""
 
-    bending: SpineTie = SpineTie(4e-4, 0.4)  # bending to the side
-    extension: SpineTie = SpineTie(1e-4, 1.0)  # flexion and extension
-    twist: SpineTie = SpineTie(2e-4, 0.13)  # twist about the long axis
+    bending: SpineCoupling = SpineCoupling(4e-4, 0.4)  # bending to the side
+    extension: SpineCoupling = SpineCoupling(1e-4, 1.0)  # flexion and extension
+    twist: SpineCoupling = SpineCoupling(2e-4, 0.13)  # twist about the long axis
 
 
 @dataclass(frozen=True)
 class RootPrior:
-    """How a root that is not frozen is held to the label's; against the mean squared vertex error, m^2."""
+    """How a root that is not frozen is held to the label's, against the mean squared vertex error (m^2)."""
 
     turn: float = bounded(0, default=2e-4)  # m^2 per rad^2 of the pelvis' turn (as 2 - 2 cos of it)
     move: float = bounded(0, default=1e-2)  # m^2 per m^2 of its joint's movement
@@ -204,13 +187,13 @@ class RootPrior:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How bare meshes are fitted, whose root is free; the stages play no part there."""
+    """How bare meshes are fitted, with a free root and without the stages."""
 
     coarse_stride: int = bounded(1, default=8)  # coarse passes use every so-many-th vertex, fine passes all
     coarse_steps: tuple[int, ...] = (4, 4, 4, 4, 4, 4)  # solver steps of each coarse pass
     fine_steps: tuple[int, ...] = (4,)  # solver steps of each pass over all vertices
     late_steps: tuple[int, ...] = (4, 4)  # solver steps of further passes for people who have not converged
-    tolerance: float = bounded(0, default=1e-5)  # a mesh rests when a step would gain less than this share
+    tolerance: float = bounded(0, default=1e-5)  # a mesh is done when a step would gain less than this share
     # solver steps of the coarse passes of a second try, without joint limits
     free_steps: tuple[int, ...] = (10, 10)
     perturbation: float = bounded(0, default=0.3)  # rad; the start of the last try is moved by so much
@@ -238,7 +221,7 @@ class TemporalConfig:
     # rounds of steps; all but the first follow a vertex pass of the frames that go on
     passes: int = bounded(1, default=8)
     later_steps: int = bounded(1, default=3)  # solver steps of each of these later rounds
-    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more goes on
+    moving: float = bounded(0, default=1e-1)  # rad; a frame that a pass moves by more continues
     # so does a frame that a step would still improve by more than this share
     gaining: float = bounded(0, default=1e-3)
     margin: float = bounded(0, default=0.5)  # s; the frames this near to a frame that goes on go on too
@@ -257,10 +240,10 @@ class FitConfig:
     neutral_target: NeutralTarget = "neutral"
     # SKEL's betas before any refinement; transfer: those nearest to SMPL's body at rest; copy: the same
     # numbers
-    betas: FirstBetas = "transfer"
+    betas: InitialBetas = "transfer"
     # the pelvis in the last stage; frozen: as in the label; turn: its orientation is fitted; free: its
     # position too
-    root: Root = "frozen"
+    root: RootMode = "frozen"
     root_prior: RootPrior = RootPrior()  # how strongly the label holds a root that is not frozen
     # people per solver call; null: what suits the device (512 per CPU core, 16,384 on a GPU). All frames of a
     # sequence are held at once, about 50 kB each
@@ -284,18 +267,18 @@ class FitConfig:
     # how the frames of a sequence are fitted as one problem; null: each frame by itself
     temporal: TemporalConfig | None = TemporalConfig()
 
-    def root_of(self, smpl: bool) -> Root:
-        """What becomes of the root: meshes have no label (smpl: false) that could hold it."""
+    def root_of(self, smpl: bool) -> RootMode:
+        """What the root may do. A bare mesh (smpl: false) has no label to hold the root to."""
         return self.root if smpl else "free"
 
     def skel_genders(self, smpl_gender: str) -> tuple[str, ...]:
-        """Of the SKEL bodies that labels of a gender are fitted with."""
+        """The genders of the SKEL bodies that labels of an SMPL gender are fitted with."""
         if smpl_gender != "neutral":
             return (smpl_gender,)
         return ("male", "female") if self.skel_gender == "best" else (self.skel_gender,)
 
     def target_gender(self, smpl_gender: str, skel_gender: str) -> str:
-        """Of the SMPL body whose mesh a SKEL is fitted to, for labels of a gender."""
+        """The gender of the SMPL body whose mesh a SKEL is fitted to, for labels of an SMPL gender."""
         return skel_gender if smpl_gender == "neutral" and self.neutral_target == "gendered" else smpl_gender
 
 
@@ -309,144 +292,8 @@ class FirstOrderConfig:
     start: Literal["zero", "closed_form"] = "zero"
 
 
-@dataclass(frozen=True)
-class GateConfig:
-    """What a fitted person must meet to enter the shards; None switches a gate off."""
-
-    # mm; a larger mean vertex error keeps a person out of the shards
-    max_pve_mm: float | None = bounded(0, default=None)
-    # mm; a larger error of one vertex keeps a person out of the shards
-    max_vertex_mm: float | None = bounded(0, default=None)
-    # degrees; an angle further beyond its limit is reported as limit_violation
-    limit_deg: float | None = bounded(0, default=None)
-    max_abs_beta: float = bounded(0, default=10.0)  # a label with a larger beta is a bad row
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """What of an image enters the shards: its own bytes, a square crop of the person, or nothing."""
-
-    mode: ImageMode = "bytes"  # the image file itself, a square crop of the person, or no image
-    size: int = bounded(64, 4096, default=384)  # px, side of a crop
-    # side of the square that is cut out, in longer sides of the box
-    margin: float = bounded(0.1, 10, default=1.5)
-    quality: int = bounded(1, 100, default=90)  # JPEG quality of a crop
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """How a job runs: `pipelines/*.yaml`."""
-
-    name: str  # free text
-    fit: FitConfig  # how people are fitted
-    first_order: FirstOrderConfig | None = None  # fit with the first-order baseline in place of the solver
-    gates: GateConfig = GateConfig()  # limits of the errors of people in the shards
-    images: ImageConfig = ImageConfig()  # what of an image enters the shards
-    shard_size: int = bounded(1, default=1000)  # label rows per shard
-
-    @property
-    def temporal(self) -> TemporalConfig | None:
-        """How the frames of a sequence are fitted as one problem; None: each by itself, as by the baseline always."""
-        return None if self.first_order is not None else self.fit.temporal
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What a label file's numbers cannot tell; None: found by value, or asked for."""
-
-    scale_unit: Literal["px", "px/200"] | None = None  # unit of the boxes' scale
-    angle_unit: Literal["rad", "deg"] | None = None  # unit of axis-angles
-    rot6d: Literal["rows", "columns", "interleaved"] | None = None  # order of the six numbers of a rotation
-    length_unit: Literal["m", "cm", "mm"] | None = None  # unit of meshes
-    labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up
-    up: Literal["y", "z"] | None = None  # which axis is up in the shards; null: as in the labels
-
-
-@dataclass(frozen=True)
-class LabelSource:
-    """One label file of a subset, or a folder of sequences; `path` is relative to the data root."""
-
-    path: str = local_path()  # the label file, or a folder of sequences, below the data folder
-    source: Source | None = None  # its layout; null: told by its keys
-    # hash that the file must have; null: the one recorded beside the file at its first use
-    sha256: str | None = None
-    expected_keys: tuple[str, ...] = ()  # keys that the file must have, besides those that its reader needs
-    expected_rows: int | None = bounded(0, default=None)  # number of rows that the file must have
-    gender: Gender = "neutral"  # the SMPL body, where the file does not name one
-    path_rule: PathRule = "none"  # how an image's name in the label file becomes its path
-    # put before the result of the rule, for tars that keep their images deeper
-    path_prefix: str = local_path(default="")
-    read: ReadOptions = ReadOptions()  # answers that the numbers of the file do not give
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Rules by which rows, or 2D keypoints, are left out; None: the rule is off. See `skelfit.labels.filters`."""
-
-    # 2D keypoints with a lower confidence count as unseen
-    low_confidence: float | None = bounded(0, default=None)
-    few_keypoints: int | None = bounded(0, default=None)  # a row needs more seen 2D keypoints than this
-    large_betas: float | None = bounded(0, default=None)  # a larger |beta| leaves the row out
-    # mm; a fit with a vertex this far off or further is left out
-    vertex_error: float | None = bounded(0, default=None)
-
-
-@dataclass(frozen=True)
-class DemoSpec:
-    """Asks for the subset to be generated when it is not there."""
-
-    people: int = bounded(1, default=2000)  # how many people to make
-    seed: int = bounded(0, default=0)  # seed of the made-up people
-    images: bool = True  # whether to draw their images
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Whom the labels or the images of a subset come from: said when they are missing, and kept with the results."""
-
-    of: Literal["labels", "images"]  # what comes from there
-    name: str  # name of the project
-    url: str = ""  # its page
-    get: str = ""  # what to download there, and how
-    license: str = ""  # licence, for the dataset card
-    citation: str = ""  # citation, for the dataset card
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a subset is: `manifests/*.yaml`."""
-
-    name: str  # prefix of shards and keys: letters, digits, - and _
-    labels: tuple[LabelSource, ...] = bounded(1)  # the label files
-    # a folder or tars (a pattern with * or {a..b}), below the data folder
-    images: str | None = local_path(default=None)
-    filters: Filters = Filters()  # rules that leave rows or keypoints out
-    description: str = ""  # free text, kept in summary.json
-    origins: tuple[Origin, ...] = ()  # where the labels and the images come from
-    demo: DemoSpec | None = None  # generate the subset when its files are missing
-
-
-def load_pipeline(path: str | Path) -> Pipeline:
-    """Read a pipeline file. Raises ConfigError."""
-    pipeline = build(Pipeline, load_yaml(path), path)
-    names = [stage.name for stage in pipeline.fit.stages]
-    if len(set(names)) != len(names):
-        raise ConfigError(path, "fit.stages", "stages of different names", ", ".join(names))
-    check_neutral_target(pipeline.fit, path)
-    _check_root_prior(pipeline.fit, path)
-    if pipeline.first_order is not None and pipeline.fit.temporal not in (None, TemporalConfig()):
-        expected = "null or no such key, with first_order: it fits each frame by itself"
-        raise ConfigError(path, "fit.temporal", expected, str(pipeline.fit.temporal))
-    last = pipeline.fit.stages[-1].dofs
-    if pipeline.fit.root != "frozen" and last != "all":
-        raise ConfigError(
-            path, "fit.root", f"frozen, as the last stage moves the {last} alone", pipeline.fit.root
-        )
-    return pipeline
-
-
-def _check_root_prior(fit: FitConfig, path: str | Path) -> None:
-    """Raise ConfigError for a prior on what the root may not do."""
+def check_root_prior(fit: FitConfig, path: str | Path) -> None:
+    """Raise ConfigError for a prior on a motion of the root that is not free."""
     prior, usual = fit.root_prior, RootPrior()
     if fit.root == "frozen" and prior != usual:
         expected = "no such key, with root: frozen: the pelvis is as the label has it"
@@ -457,34 +304,14 @@ def _check_root_prior(fit: FitConfig, path: str | Path) -> None:
 
 
 def check_neutral_target(fit: FitConfig, path: str | Path) -> None:
-    """Raise ConfigError for what has no use, or no meaning, with gendered targets of neutral labels."""
+    """Raise ConfigError for settings without a meaning where neutral labels have gendered targets."""
     if fit.neutral_target == "neutral":
         return
-    why = "with neutral_target: gendered"
+    condition = "with neutral_target: gendered"
     if fit.skel_gender == "best":
-        expected = f"male or female, {why}: two targets cannot tell which SKEL is the better"
+        expected = f"male or female, {condition}: two targets cannot tell which SKEL is the better"
         raise ConfigError(path, "fit.skel_gender", expected, "best")
     for k, stage in enumerate(fit.stages):
         if stage.refine_betas:
-            expected = f"false, {why}: the betas of a label of SKEL's gender are held"
+            expected = f"false, {condition}: the betas of a label of SKEL's gender are held"
             raise ConfigError(path, f"fit.stages[{k}].refine_betas", expected, "true")
-
-
-def load_manifest(path: str | Path) -> Manifest:
-    """Read a manifest file. Raises ConfigError."""
-    manifest = build(Manifest, load_yaml(path), path)
-    # The name becomes a file name and part of the WebDataset keys, which end at the first dot.
-    if not manifest.name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in manifest.name):
-        raise ConfigError(path, "name", "letters, digits, '-' and '_' only", repr(manifest.name))
-    return manifest
-
-
-def stable_hash(config: Any) -> str:
-    """sha256 (hex) of a dataclass, the same in every process, for every order of keys, and for 1 and 1.0."""
-    return mapping_hash(dataclasses.asdict(config))
-
-
-def mapping_hash(config: Mapping[str, Any]) -> str:
-    """The same of a mapping."""
-    text = json.dumps(canonical(config), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -8,53 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from camerahmr_file import camerahmr_arrays, with_value, write_camerahmr
 
 from skelfit.errors import LabelError
-from skelfit.labels.label_batch import About, LabelBatch
+from skelfit.labels.label_batch import LabelBatch, LabelProperties
+from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers import registry as readers
-from skelfit.labels.readers.base import Request
-
-
-def columns(n: int = 5, seed: int = 0) -> dict[str, Any]:
-    """A good label file of n people, as columns."""
-    rng = np.random.default_rng(seed)
-    camera = np.array([[500.0, 0, 128], [0, 510.0, 96], [0, 0, 1]])
-    return {
-        "imgname": np.array([f"train/{i:012d}.jpg" for i in range(n)]),
-        "center": rng.uniform(50, 150, (n, 2)),
-        "scale": rng.uniform(0.5, 1.5, n),
-        "pose_cam": rng.normal(0, 0.3, (n, 72)),
-        "shape": rng.normal(0, 1, (n, 10)),
-        "trans_cam": rng.normal(0, 1, (n, 3)) + [0, 0, 5],
-        "cam_int": np.repeat(camera[None], n, 0),
-        "gtkps": rng.uniform(0, 1, (n, 44, 3)) * [200, 200, 1],
-    }
 
 
 def read(path: Path, **asked: Any) -> LabelBatch:
-    return readers.read(path, "camerahmr", Request(**asked))
-
-
-def write(folder: Path, **changes: Any) -> Path:
-    """A good label file with some columns changed; None removes a column."""
-    data = columns() | changes
-    path = folder / "x-release.npz"
-    np.savez(path, **{k: v for k, v in data.items() if v is not None})
-    return path
+    return readers.read_label_file(path, "camerahmr", ReadSettings(**asked))
 
 
 def read_changed(folder: Path, **changes: Any) -> LabelBatch:
-    return read(write(folder, **changes))
-
-
-def changed(key: str, row: int, value: Any) -> Any:
-    array = columns()[key].copy()
-    array[row] = value
-    return {key: array}
+    return read(write_camerahmr(folder, **changes))
 
 
 def test_reads_a_good_file(tmp_path: Path) -> None:
-    data = columns()
+    data = camerahmr_arrays()
     batch = read_changed(tmp_path)
     assert len(batch) == 5
     assert batch.bad == [""] * 5
@@ -71,7 +42,7 @@ def test_reads_a_good_file(tmp_path: Path) -> None:
 
 
 def test_reads_the_variants(tmp_path: Path) -> None:
-    data = columns()
+    data = camerahmr_arrays()
     rng = np.random.default_rng(1)
     extrinsic = np.repeat(np.eye(4)[None], 5, 0)
     extrinsic[:, :3, 3] = [0.1, 0.2, 0.3]
@@ -100,11 +71,11 @@ def test_reads_the_variants(tmp_path: Path) -> None:
     scale, betas = batch.about.notes
     assert re.fullmatch(r"'scale': in px/200 \(0\.00\d+ of the keypoints' extent\)", scale)
     assert betas == "'shape': using 10 of 11 columns"
-    assert batch.about == About(notes=(scale, betas))
+    assert batch.about == LabelProperties(notes=(scale, betas))
 
 
 def test_gender_of_the_manifest_is_used_where_the_file_has_none(tmp_path: Path) -> None:
-    assert read(write(tmp_path), gender="female").gender == ["female"] * 5
+    assert read(write_camerahmr(tmp_path), gender="female").gender == ["female"] * 5
 
 
 BAD_ROWS = [
@@ -127,25 +98,25 @@ BAD_ROWS = [
 def test_a_bad_row_gets_a_reason_and_spoils_no_other(
     tmp_path: Path, key: str, value: Any, reason: str
 ) -> None:
-    batch = read_changed(tmp_path, **changed(key, 3, value))
+    batch = read_changed(tmp_path, **with_value(key, 3, value))
     assert batch.bad == ["", "", "", reason, ""]
     assert len(batch) == 5
 
 
 def test_bad_gender_and_several_reasons(tmp_path: Path) -> None:
-    changes = changed("pose_cam", 1, np.nan) | {"gender": np.array(["m", "x", "f", "", "n"])}
+    changes = with_value("pose_cam", 1, np.nan) | {"gender": np.array(["m", "x", "f", "", "n"])}
     batch = read_changed(tmp_path, **changes)
     assert batch.bad == ["", "non_finite:pose_cam; bad_gender: 'x'", "", "bad_gender: ''", ""]
 
 
 def test_the_beta_limit_is_a_parameter(tmp_path: Path) -> None:
-    path = write(tmp_path, **changed("shape", 2, 5.0))
+    path = write_camerahmr(tmp_path, **with_value("shape", 2, 5.0))
     assert read(path).bad[2] == ""
     assert read(path, max_abs_beta=3.0).bad[2] == "absurd_betas: |beta| max 5.0 > 3"
 
 
 def test_a_keypoint_that_is_not_finite_is_absent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keypoints = columns()["gtkps"]
+    keypoints = camerahmr_arrays()["gtkps"]
     keypoints[2, 7, 0] = np.nan
     batch = read_changed(tmp_path, gtkps=keypoints)
     assert batch.bad == [""] * 5
@@ -155,7 +126,7 @@ def test_a_keypoint_that_is_not_finite_is_absent(tmp_path: Path, caplog: pytest.
 
 
 def test_text_that_is_no_utf8_is_kept_readable(tmp_path: Path) -> None:
-    names = columns()["imgname"].copy()
+    names = camerahmr_arrays()["imgname"].copy()
     names[0] = "a\0b.jpg"
     names[1] = "c\ud800.jpg"
     assert read_changed(tmp_path, imgname=names).imgname[:2] == ["a?b.jpg", "c?.jpg"]
@@ -201,10 +172,10 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 100, 5000, -30])
 def test_a_truncated_file(tmp_path: Path, keep: int) -> None:
-    path = write(tmp_path)
+    path = write_camerahmr(tmp_path)
     path.write_bytes(path.read_bytes()[:keep])
-    found = "a truncated .npz file" if keep else "an empty file (0 bytes)"
-    expected = f"{path}: expected an .npz, .npy, HDF5 or pickle file, found {found}"
+    beginning = "a truncated .npz file" if keep else "an empty file (0 bytes)"
+    expected = f"{path}: expected an .npz, .npy, HDF5 or pickle file, found {beginning}"
     with pytest.raises(LabelError, match=re.escape(expected)):
         read(path)
 
@@ -217,7 +188,7 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
-    path = write(tmp_path)
+    path = write_camerahmr(tmp_path)
     raw = bytearray(path.read_bytes())
     raw[raw.index(b"pose_cam.npy") + 1000] ^= 1
     path.write_bytes(raw)
@@ -226,7 +197,7 @@ def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_has_no_people(tmp_path: Path) -> None:
-    empty = {k: v[:0] for k, v in columns().items()}
+    empty = {k: v[:0] for k, v in camerahmr_arrays().items()}
     assert len(read_changed(tmp_path, **empty)) == 0
 
 

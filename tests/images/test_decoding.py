@@ -14,11 +14,11 @@ import torch
 from export_fakes import make_fields, make_metas, write_run
 from PIL import Image
 
-from skelfit.config.settings import ImageConfig
+from skelfit.config.pipeline import ImageConfig
 from skelfit.images import decoding as pixels
 from skelfit.images.decoding import TooLargeError, UnknownPixelsError, open_image, to_rgb
-from skelfit.images.image_bytes import IDENTITY, TOO_LARGE, UNKNOWN_PIXELS, check
-from skelfit.images.square_crop import Box, cut_crops
+from skelfit.images.image_bytes import IDENTITY, TOO_LARGE, UNKNOWN_PIXELS, check_image
+from skelfit.images.square_crop import CropBox, cut_crops
 from skelfit.learning.data.data_loader import DataConfig, each_once
 from skelfit.learning.data.person_crops import Square, read_crop
 from skelfit.learning.data.person_stream import SubsetConfig
@@ -110,16 +110,16 @@ def rgb_of(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("kind", SHADED)
 def test_shades_stay_what_they_are(kind: str) -> None:
     """Black is 0, white 255, and all between lies between, whatever a file codes its shades with."""
-    assert check(SHADED[kind], "any").reason == ""
-    found = rgb_of(SHADED[kind])
+    assert check_image(SHADED[kind], "any").reason == ""
+    rgb = rgb_of(SHADED[kind])
     # Both codecs of video change a shade a little; a palette and AVIF may change two.
-    assert np.abs(found - BYTES[..., None].astype(int)).max() <= (2 if kind in ("AVIF", "a palette") else 1)
+    assert np.abs(rgb - BYTES[..., None].astype(int)).max() <= (2 if kind in ("AVIF", "a palette") else 1)
 
 
 def everyones(data: bytes, folder: Path) -> dict[str, np.ndarray]:
     """The pixels that convert, the loader and predict make of an image."""
     config = ImageConfig(mode="crop", size=64, margin=1.0, quality=100)
-    (crop,) = cut_crops(check(data, "any"), [Box(16, 16, SIDE)], config)
+    (crop,) = cut_crops(check_image(data, "any"), [CropBox(16, 16, SIDE)], config)
     assert crop.data is not None
     (folder / "a.png").write_bytes(data)
     seen = prepare_photo(
@@ -135,8 +135,8 @@ def everyones(data: bytes, folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", SHADED)
 def test_convert_loader_and_predict_see_the_same(kind: str, tmp_path: Path) -> None:
-    found, plain = (everyones(SHADED[each], tmp_path) for each in (kind, "8-bit PNG"))
-    for where, shown in found.items():
+    images, plain = (everyones(SHADED[each], tmp_path) for each in (kind, "8-bit PNG"))
+    for where, shown in images.items():
         assert shown.std() > 40, where
         assert np.abs(shown - plain[where]).max() <= 4, where
 
@@ -150,20 +150,20 @@ def test_bits_are_told_by_the_first_two_bytes_of_the_range() -> None:
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        (np.float32([[-0.5, 0.5]]), "floats from -0.5 to 0.5"),
-        (np.float32([[0, 1.3]]), "floats from 0 to 1.3"),
-        (np.float32([[0, 300]]), "floats from 0 to 300"),
-        (np.float32([[0, 1e9]]), "floats from 0 to 1e+09"),
-        (np.float32([[0, np.nan]]), "not finite"),
-        (np.int32([[-1, 9]]), "32-bit integers from -1 to 9"),
-        (np.int32([[0, 70000]]), "32-bit integers from 0 to 70000"),
+        (np.array([[-0.5, 0.5]], np.float32), "floats from -0.5 to 0.5"),
+        (np.array([[0, 1.3]], np.float32), "floats from 0 to 1.3"),
+        (np.array([[0, 300]], np.float32), "floats from 0 to 300"),
+        (np.array([[0, 1e9]], np.float32), "floats from 0 to 1e+09"),
+        (np.array([[0, np.nan]], np.float32), "not finite"),
+        (np.array([[-1, 9]], np.int32), "32-bit integers from -1 to 9"),
+        (np.array([[0, 70000]], np.int32), "32-bit integers from 0 to 70000"),
     ],
 )
 def test_pixels_of_no_known_range_are_refused(values: np.ndarray, found: str) -> None:
     data = coded(of(values), "TIFF")
     with open_image(data) as image, pytest.raises(UnknownPixelsError, match=found.replace("+", r"\+")):
         to_rgb(image)
-    picture = check(data, "tif")
+    picture = check_image(data, "tif")
     assert (picture.data, picture.reason) == (None, UNKNOWN_PIXELS) and found in picture.detail
     assert picture.why == f"image_unknown_pixels: {picture.detail}"
 
@@ -214,13 +214,13 @@ def test_the_loader_reads_deep_pixels_of_finished_shards(tmp_path: Path) -> None
 def test_an_overlarge_image_names_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     data = coded(Image.new("L", (60, 50)), "PNG")
     monkeypatch.setattr(pixels, "MAX_PIXELS", 2999)
-    picture = check(data, "png")
+    picture = check_image(data, "png")
     assert picture.why == f"{TOO_LARGE}: 60 x 50 px, at most 2,999 pixels are read"
     with pytest.raises(TooLargeError, match="60 x 50 px, at most 2,999"):
         read_crop(data, IDENTITY, Square(9, 9, 9), 16)
     monkeypatch.setattr(pixels, "MAX_PIXELS", 1000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own error comes at twice that
-    assert check(data, "png").why == f"{TOO_LARGE}: 3,000 pixels, at most 1,000 pixels are read"
+    assert check_image(data, "png").why == f"{TOO_LARGE}: 3,000 pixels, at most 1,000 pixels are read"
 
 
 def turned(data: Image.Image, form: str) -> bytes:
@@ -237,10 +237,10 @@ def test_predict_turns_deep_pixels_and_keeps_their_exif(tmp_path: Path) -> None:
     for form in ("PNG", "TIFF"):
         path = tmp_path / f"a.{form.lower()}"
         path.write_bytes(turned(of(wide), form))
-        cameras = []
+        cameras: list[Any] = []
 
-        def find(photo: Image.Image, found: list[Any] = cameras) -> Any:
-            found.append((photo.getexif().get(271), exif_focal(photo)))
+        def find(photo: Image.Image, seen: list[Any] = cameras) -> Any:
+            seen.append((photo.getexif().get(271), exif_focal(photo)))
             return from_diagonal(photo)
 
         (one,) = (prepare_photo(PhotoFile(path, "a"), PhotoSettings(whole_photo, find, 1.0, crop=32)),)
