@@ -162,7 +162,7 @@ def label_bytes_per_person() -> int:
 
 
 def _image_sizes(run: Run) -> Iterator[list[int]]:
-    """Of some people of each label file, the bytes that their image takes in a shard; 0 where there is none."""
+    """For a sample of each label file: the bytes of each person's image in a shard, 0 where there is none."""
     if run.images is None:
         return
     with closing(open_images(run.images)) as images:

@@ -43,8 +43,8 @@ def card_command(
     angles, errors = pictures / "angles.png", pictures / "errors.png"
     draw_angles(subsets, angles)
     draw_errors(subsets, errors)
-    places = (path.relative_to(out.parent).as_posix() for path in (angles, errors))
-    text = card_text(subsets, title, out.parent, *places)
+    pictures_in_card = (path.relative_to(out.parent).as_posix() for path in (angles, errors))
+    text = card_text(subsets, title, out.parent, *pictures_in_card)
     write_atomically(out, lambda stream: stream.write(text.encode()))
     people = sum(subset.rows.rows_out for subset in subsets)
     console.result(f"card of {people} people in {out}, its pictures in {pictures}")

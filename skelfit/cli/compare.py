@@ -43,7 +43,7 @@ WITHIN_PX = 1.0
 )
 @keep_option
 @json_option()
-@click.option("--picture", type=FILE, help="Draw those who differ most here, side by side (JPEG).")
+@click.option("--picture", type=FILE, help="Draw here the people who differ most, side by side (JPEG).")
 @pass_console
 def compare_command(
     console: Console,
@@ -66,26 +66,26 @@ def compare_command(
     run = open_run(folder)
     if keep is not None:
         run = run.only(keep)
-    found_models = find_models(models)
-    check_models(run, found_models)
+    body_models = find_models(models)
+    check_models(run, body_models)
     labels = read_skel_labels(file, gender)
-    console.say(f"models: {found_models.source} (sha256 {found_models.sha256[:12]})")
-    bodies = BodyModels(found_models)
+    console.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
+    bodies = BodyModels(body_models)
     with (
         interruptible("interrupted: nothing was written"),
         console.reporter().counting(run.rows_out) as progress,
     ):
-        found = compare(run, labels, bodies, within, progress.update)
-    report = make_report(run, labels, found_models, found)
+        comparison = compare(run, labels, bodies, within, progress.update)
+    report = make_report(run, labels, body_models, comparison)
     for line in report_lines(report):
         console.say(line)
     console.in_short(f"compared: {report['compared']} people, of {len(labels)} rows of {file}")
     if json_file is not None:
         write_json(json_file, report)
         console.say(f"all of it, for programs: {json_file}")
-    worst = found.tally.worst
+    worst = comparison.tally.worst
     if picture is not None and worst:
-        jpeg = draw_worst(worst, next(iter(found_models.skel.values())).faces)
+        jpeg = draw_worst(worst, next(iter(body_models.skel.values())).faces)
         write_atomically(picture, lambda stream: stream.write(jpeg))
         console.say(f"the {len(worst)} people who differ most: {picture}")
     for line in _next(report, folder, file, picture):
@@ -93,7 +93,7 @@ def compare_command(
 
 
 def _next(report: Report, folder: Path, file: Path, picture: Path | None) -> Iterator[str]:
-    """What to do with what was found."""
+    """The next commands, by what differs."""
     if not report["compared"]:
         yield f"next: is {file} of this subset? The shards have, for example, {report['shards']['example']};"
         yield f"  the file has {report['file']['example']}"

@@ -36,11 +36,11 @@ def import_command(
     if smpl is not None or skel is not None or keypoints is None:
         _import_bodies(console, smpl, skel, out, overwrite)
     if keypoints is not None:
-        found = import_keypoints(keypoints, out, overwrite=overwrite)
-        console.say(f"keypoints: {found.source}")
-        console.say(f"  source sha256 {found.source_sha256}")
-        console.say(f"  {found.asset}")
-        for note in found.notes:
+        regressor = import_keypoints(keypoints, out, overwrite=overwrite)
+        console.say(f"keypoints: {regressor.source}")
+        console.say(f"  source sha256 {regressor.source_sha256}")
+        console.say(f"  {regressor.asset}")
+        for note in regressor.notes:
             console.say(f"  note: {note}")
     elif not (out / KEYPOINTS_NAME).exists():
         console.say(

@@ -51,8 +51,10 @@ class SchedulerPlace(click.types.StringParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The address or path."""
-        if not value.startswith(_OF_DASK) and (found := describe_non_local(value)) is not None:
-            raise InputError(named(param), None, f"an address like tcp://HOST:PORT, or {LOCAL_PATH}", found)
+        if not value.startswith(_OF_DASK) and (described := describe_non_local(value)) is not None:
+            raise InputError(
+                named(param), None, f"an address like tcp://HOST:PORT, or {LOCAL_PATH}", described
+            )
         return value
 
 
@@ -80,8 +82,8 @@ class ShippedPath(LocalPath):
 
 
 def _refuse_address(text: str, param: click.Parameter | None) -> None:
-    if (found := describe_non_local(text)) is not None:
-        raise InputError(named(param), None, LOCAL_PATH, found)
+    if (described := describe_non_local(text)) is not None:
+        raise InputError(named(param), None, LOCAL_PATH, described)
 
 
 def named(param: click.Parameter | None) -> str:

@@ -30,13 +30,13 @@ def tar_labels_command(console: Console, tars: str, out: Path, overwrite: bool) 
         raise OutputError(f"{out}: expected a file name that ends in .npz")
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: exists already; choose another name or --overwrite")
-    place = locate_images(tars)
-    if place is None or not place.tars:
+    source = locate_images(tars)
+    if source is None or not source.tars:
         raise click.BadParameter(f"no such tar: {tars}", param_hint="TARS")
-    with tqdm(total=len(place.tars), unit="tar", disable=console.quiet or None) as bar:
-        columns = read_tar_labels(place.tars, lambda _: bar.update(1))
+    with tqdm(total=len(source.tars), unit="tar", disable=console.quiet or None) as bar:
+        columns = read_tar_labels(source.tars, lambda _: bar.update(1))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_npz(out, columns)
     people, images = len(columns["imgname"]), len(set(columns["imgname"].tolist()))
-    console.result(f"{people} people in {images} images of {len(place.tars)} tars: {out}")
+    console.result(f"{people} people in {images} images of {len(source.tars)} tars: {out}")
     console.say(f"next: skelfit convert --labels {out} --images '{tars}' --out DIR, or a manifest")

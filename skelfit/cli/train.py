@@ -43,7 +43,7 @@ from skelfit.storage.atomic_write import remove_file
     "--val",
     type=PATTERN,
     multiple=True,
-    help="Shards to measure with  [default: people whom data.held_out holds out].",
+    help="Shards to measure with  [default: people that data.held_out holds out].",
 )
 @click.option("--vitpose", type=PATH, help="ViTPose's weights, in place of network.checkpoint.")
 @out_option(FOLDER)
@@ -83,7 +83,7 @@ def train_command(
     if val:
         subsets = tuple(SubsetConfig(tars_of(each)) for each in val)
         config = replace(config, validation=replace(config.validation, subsets=subsets))
-        config = replace(config, data=replace(config.data, held_out=0.0))  # nobody need be held out
+        config = replace(config, data=replace(config.data, held_out=0.0))  # no people need be held out
     if vitpose is not None:
         config = replace(config, network=replace(config.network, checkpoint=str(vitpose)))
     if steps is not None:
@@ -92,16 +92,16 @@ def train_command(
             if (part := getattr(config, name)) is not None:
                 config = replace(config, **{name: replace(part, steps=steps)})
     ready(config, path or "the configuration of SKEL-CF (no CONFIG was given)")
-    found, device = find_models(models), find_device(device)
+    body_models, device = find_models(models), find_device(device)
     if is_first():
         prepare(out, resume=resume, overwrite=overwrite)
-        console.say(f"models: {found.source} (sha256 {found.sha256[:12]})")
+        console.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
         console.say(f"{config.name}: {config.steps} steps on {device}, to {out}")
     with (
         process_group(device) as group,
         Watching(config, out, group.part.of, console if group.first else None) as watch,
     ):
-        end = train(config, out, found, group, watch, resume=resume)
+        end = train(config, out, body_models, group, watch, resume=resume)
     if not is_first():
         return
     if end.skipped:
@@ -120,7 +120,7 @@ def tars_of(shards: str) -> str:
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder. Raises OutputError where it holds something and nobody said what to do with it."""
+    """Make the folder. Raises OutputError where it holds files, without --resume or --overwrite."""
     if overwrite:
         for name in (BEST_NAME, LOG_NAME, CURVE_NAME):
             remove_file(out / name)
@@ -188,7 +188,7 @@ class Watching:
             self.console.say(line)
 
     def measured(self, done: int, figures: Measured) -> None:
-        """Print what a validation has found, and draw how it has gone so far."""
+        """Print the figures of a validation, and draw those so far."""
         self.say(f"step {done}: {in_words(figures)}")
         if self.console is not None:
             draw_curve(self.out)
@@ -207,13 +207,13 @@ def stage_at(step: int, config: TrainConfig) -> tuple[str, int, OptimizerConfig]
 def in_words(measured: Measured) -> str:
     """The figures in two lines."""
 
-    def errors(found: Mapping[str, float]) -> str:
-        return ", ".join(f"{name} {found[key]:.1f}" for key, name in ERRORS.items())
+    def errors(figures: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {figures[key]:.1f}" for key, name in ERRORS.items())
 
     pck = ", ".join(f"PCK@{at} {measured[f'pck_{at}'] or 0:.1%}" for at in PCK_AT)
-    some = zip(measured["violations"]["any"], BEYOND_DEG, strict=True)
+    shares = zip(measured["violations"]["any"], BEYOND_DEG, strict=True)
     return (
         f"{measured['people']} people held out, mm: {errors(measured)}; {pck}\n"
         f"  the mean pose: {errors(measured['mean_pose'])}; people beyond a joint limit: "
-        f"{', '.join(f'{share:.1%} by {deg}' for share, deg in some)} degrees"
+        f"{', '.join(f'{share:.1%} by {deg}' for share, deg in shares)} degrees"
     )

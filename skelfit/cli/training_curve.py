@@ -35,8 +35,10 @@ def draw_curve(out: Path) -> None:
     left.set(title="training loss", xlabel="step", yscale="log")
     left.legend(frameon=False)
     steps = [step for step, _ in measured]
-    right.plot(steps, [found["pa_mpjpe_mm"] for _, found in measured], "o-", color="#c8553d", label="network")
-    mean = [found["mean_pose"]["pa_mpjpe_mm"] for _, found in measured]
+    right.plot(
+        steps, [figures["pa_mpjpe_mm"] for _, figures in measured], "o-", color="#c8553d", label="network"
+    )
+    mean = [figures["mean_pose"]["pa_mpjpe_mm"] for _, figures in measured]
     right.plot(steps, mean, "--", color="#4a4e69", label="mean pose")
     right.plot(steps, [value / 2 for value in mean], ":", color="#888888", label="half of it")
     right.set(title="PA-MPJPE of people held out, mm", xlabel="step", ylim=(0, None))

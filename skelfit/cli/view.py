@@ -34,9 +34,9 @@ def view_command(
     from skelfit.verification.report.viewer import Viewer, find_person
 
     sample = find_person(folder, key)
-    found = find_models(models)
-    console.say(f"models: {found.source} (sha256 {found.sha256[:12]})")
-    viewer = Viewer(key, sample, found, port)
+    body_models = find_models(models)
+    console.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
+    viewer = Viewer(key, sample, body_models, port)
     console.result(f"{key} at {viewer.address}; Ctrl-C ends it")
     if show:
         webbrowser.open(viewer.address)

@@ -18,7 +18,7 @@ OPTIONS = (
     click.option(
         "--scheduler",
         type=SCHEDULER,
-        help="In place of them: address or scheduler file of a running Dask cluster.",
+        help="Instead of --workers: address or scheduler file of a running Dask cluster.",
     ),
     click.option("--tls-ca", type=FILE, help="For --scheduler: the certificate authority of the cluster,"),
     click.option("--tls-cert", type=FILE, help="a certificate signed by it,"),

@@ -52,7 +52,7 @@ def skelfit_(*args: object) -> Result:
     if args[0] == "convert" and "--workers" not in args:
         args = (*args, "--workers", 0)
     result = CliRunner().invoke(main, [str(arg) for arg in args])
-    # Only what a user can mend, or an exit, may end a command.
+    # Only an error that the user can fix, or an exit, may end a command.
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 
@@ -79,7 +79,7 @@ def test_help_waits_for_no_heavy_module(word: str) -> None:
 
 
 def test_commands_do_without_the_compiler_of_torch() -> None:
-    """roma brings it along: more than a second, which a command that fits nobody need not take."""
+    """roma brings it along: more than a second, which a command without a fit need not take."""
     code = "import sys, skelfit.cli.convert; print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
@@ -130,7 +130,7 @@ def test_help_lists_every_command() -> None:
     for name in COMMANDS:
         command = main.get_command(click.Context(main), name)
         assert command is not None and command.name == name and f"  {name} " in listed
-    parts = {module for module, _ in (place.split(":") for place, _ in COMMANDS.values())}
+    parts = {module for module, _ in (path.split(":") for path, _ in COMMANDS.values())}
     cli = ROOT / "skelfit" / "cli"
     assert parts == {path.stem for path in cli.glob("*.py") if "@click.command(" in path.read_text()} | {
         "models"
@@ -192,8 +192,8 @@ def test_images_from_tars(fake_fitter: FakeFitter) -> None:
     result = skelfit_(*arguments, "--images", tar, "--out", "from-cut")
     assert result.exit_code == 0, result.output
     assert result.stdout.count("000000.tar: expected a whole tar, not compressed, found") == 1
-    found = json.loads(Path("from-cut/summary.json").read_text())["images"]
-    assert found["found"] == 3 and found["missing"] > 9
+    images_of_rows = json.loads(Path("from-cut/summary.json").read_text())["images"]
+    assert images_of_rows["found"] == 3 and images_of_rows["missing"] > 9
     tar.write_bytes(b"404 not found")
     said = error_line(skelfit_(*arguments, "--images", tar, "--out", "from-nothing"))
     assert "000000.tar: expected a tar of images, found" in said
@@ -223,17 +223,15 @@ def test_what_of_the_images_is_wanted(fake_fitter: FakeFitter) -> None:
 def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitter) -> None:
     labels, images = write_labels(Path("people.npz"), 12), write_images(Path("images"), 12)
     skelfit_("convert", "--labels", labels, "--images", images, "--out", "out", "--device", "cpu")
-    for form, place, said in (
+    for form, out, said in (
         ("hsmr", "tars", "next: name the tars"),
         ("opensim", "motions", "next: plot a .mot"),
         ("ply", "meshes", "skin and bones of 10 people in meshes"),
         ("obj", "others", "next: open a skin"),
     ):
-        result = skelfit_("export", "out", "--format", form, "--out", place)
+        result = skelfit_("export", "out", "--format", form, "--out", out)
         assert result.exit_code == 0 and said in result.stdout, result.output
-        assert "holds files already" in error_line(
-            skelfit_("export", "out", "--format", form, "--out", place)
-        )
+        assert "holds files already" in error_line(skelfit_("export", "out", "--format", form, "--out", out))
     result = skelfit_("export", "out", "--format", "skel-cf", "--out", "x.npz", "--limit", 2)
     assert result.exit_code == 2 and "--limit: expected format obj or ply" in result.stderr
     said = skelfit_("card", "out").stdout
@@ -331,7 +329,7 @@ def test_a_path_rule_that_finds_nothing_is_noticed(fake_fitter: FakeFitter) -> N
 
 
 def test_a_folder_of_manifests(fake_fitter: FakeFitter) -> None:
-    """Each subset that has its files is converted; the others are named, and stop nobody."""
+    """Each subset that has its files is converted; the others are named, and do not stop the others."""
     Path("all").mkdir()
     Path("all/gone.yaml").write_text(MISSING)
     demo = "name: demo\nlabels: [{path: demo/x.npz, source: camerahmr}]\ndemo: {people: 3}\n"
@@ -352,7 +350,7 @@ def test_a_folder_of_manifests(fake_fitter: FakeFitter) -> None:
     assert [row[:3] + row[4:] for row in table[1:]] == [
         [name, "20", "18", f"out/{name}"] for name in ("one", "two")
     ]
-    assert not Path("data/demo").exists()  # nobody asked for made-up people
+    assert not Path("data/demo").exists()  # the demo is not asked for
     Path("data/one.npz").write_bytes(b"damaged")
     result = skelfit_(*arguments)
     assert result.exit_code == 1 and "Error: data/one.npz: expected" in result.stderr

@@ -125,7 +125,7 @@ def test_every_path_refuses_an_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "description"),
     [
         (
             "file:///data/a%20b/x.npz",
@@ -143,10 +143,10 @@ def test_every_path_refuses_an_address() -> None:
         ("", None),
     ],
 )
-def test_what_is_an_address(text: str, found: str | None) -> None:
-    assert (describe_non_local(text) or "").startswith(found or "") and (
+def test_what_is_an_address(text: str, description: str | None) -> None:
+    assert (describe_non_local(text) or "").startswith(description or "") and (
         describe_non_local(text) is None
-    ) == (found is None)
+    ) == (description is None)
 
 
 def test_schedulers_have_addresses_and_files() -> None:
@@ -180,14 +180,14 @@ def local_texts(cls: Any, where: str = "") -> Iterator[tuple[str, bool]]:
 
 
 def test_no_field_was_overlooked() -> None:
-    found = {
+    texts = {
         name
         for config in (Manifest, Pipeline, TrainConfig)
         for name, local in local_texts(config)
         if not local
     }
     origin = {f"origins.{name}" for name in ("name", "url", "get", "license", "citation")}
-    assert found == origin | {
+    assert texts == origin | {
         "name",
         "description",
         "labels.sha256",
