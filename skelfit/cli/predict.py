@@ -113,7 +113,7 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
 @models_option
 @device_option
 @click.option("--batch-size", type=COUNT, default=32, show_default=True)
-@click.option("--held-out", is_flag=True, help="Of shards: only people whom the training held out.")
+@click.option("--held-out", is_flag=True, help="Of shards: only people that the training held out.")
 @limit_option()
 @overwrite_option
 @pass_console
@@ -142,7 +142,7 @@ def predict_command(
     """People in photos as SKEL bodies, by a CHECKPOINT of `skelfit train` (or the training's folder).
 
     IMAGE: files and folders of photos; or shards (.tar), whose boxes, cameras and labels are used. Photos without
-    boxes are looked at as a whole, as of one person. Exits with 1 when there is nobody at all.
+    boxes are read as a whole, as of one person. Exits with 1 when there are no people at all.
     """
     if boxes is not None and boxes_given:
         raise click.UsageError("--boxes has them by photo, --box gives one for all: leave one of them out")

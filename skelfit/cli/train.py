@@ -43,7 +43,7 @@ from skelfit.storage.atomic_write import remove_file
     "--val",
     type=PATTERN,
     multiple=True,
-    help="Shards to measure with  [default: people whom data.held_out holds out].",
+    help="Shards to measure with  [default: people that data.held_out holds out].",
 )
 @click.option("--vitpose", type=PATH, help="ViTPose's weights, in place of network.checkpoint.")
 @out_option(FOLDER)
@@ -83,7 +83,7 @@ def train_command(
     if val:
         subsets = tuple(SubsetConfig(tars_of(each)) for each in val)
         config = replace(config, validation=replace(config.validation, subsets=subsets))
-        config = replace(config, data=replace(config.data, held_out=0.0))  # nobody need be held out
+        config = replace(config, data=replace(config.data, held_out=0.0))  # other shards are measured
     if vitpose is not None:
         config = replace(config, network=replace(config.network, checkpoint=str(vitpose)))
     if steps is not None:
@@ -120,7 +120,7 @@ def tars_of(shards: str) -> str:
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder. Raises OutputError where it holds something and nobody said what to do with it."""
+    """Make the folder. Raises OutputError where it holds files and no option says what to do with them."""
     if overwrite:
         for name in (BEST_NAME, LOG_NAME, CURVE_NAME):
             remove_file(out / name)
