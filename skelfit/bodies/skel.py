@@ -21,8 +21,8 @@ from skelfit.bodies.dofs import NUM_DOFS, SMPL_JOINT_OF_SKEL
 from skelfit.bodies.kinematics import (
     LUMBAR,
     THORAX,
-    RestFrames,
     PosedJoints,
+    RestFrames,
     Rig,
     make_rig,
     pose_joints,

@@ -19,7 +19,7 @@ from smplx.lbs import batch_rodrigues
 from torch import Tensor
 
 from skelfit.bodies.assets import SMPL_GENDERS, Float32
-from skelfit.bodies.kinematics import RestFrames, PosedJoints
+from skelfit.bodies.kinematics import PosedJoints, RestFrames
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel, corrective_feature, skinning_transforms
 from skelfit.bodies.smpl import NUM_SMPL_JOINTS, SmplModel
