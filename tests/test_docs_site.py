@@ -164,7 +164,7 @@ def test_every_field_of_the_formats_is_described() -> None:
 
 
 def test_the_summary_has_the_documented_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skelfit.cli.convert.make_fitter", lambda *_: FakeFitter(stages=3))
+    monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     labels = write_labels(tmp_path / "people.npz", 4)
     words = ["convert", "--labels", str(labels), "--out", str(tmp_path / "out"), "--workers", "0"]
     assert CliRunner().invoke(main, words).exit_code == 0

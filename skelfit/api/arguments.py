@@ -56,20 +56,20 @@ def given_labels(
     shapes = numbers(betas, "betas", "shape (..., 10) or more numbers each")
     if shapes.ndim < 1 or shapes.shape[-1] < BETAS:
         raise ArgumentError("betas", "shape (..., 10) or more numbers each", _shape(shapes))
-    places = np.zeros(3) if transl is None else numbers(transl, "transl", "shape (..., 3) in m")
-    if places.shape[-1:] != (3,):
-        raise ArgumentError("transl", "shape (..., 3) in m", _shape(places))
+    translations = np.zeros(3) if transl is None else numbers(transl, "transl", "shape (..., 3) in m")
+    if translations.shape[-1:] != (3,):
+        raise ArgumentError("transl", "shape (..., 3) in m", _shape(translations))
     genders = _genders(gender)
     own = 3 if matrices else 2
     leading = angles.shape[:-own]
-    for name, value, inner in (("betas", shapes, 1), ("transl", places, 1), ("gender", genders, 0)):
+    for name, value, inner in (("betas", shapes, 1), ("transl", translations, 1), ("gender", genders, 0)):
         leading = _together(leading, value, inner, name)
     count = int(np.prod(leading))
     reasons = RowFaults(count)
     flat = np.broadcast_to(angles, leading + angles.shape[-own:]).reshape(count, *angles.shape[-own:])
     filled = empty_fields(count)
     filled["pose"][:] = to_float32(matrices_to_axis_angle("pose", flat, reasons) if matrices else flat)
-    for key, value in (("betas", shapes[..., :BETAS]), ("transl", places)):
+    for key, value in (("betas", shapes[..., :BETAS]), ("transl", translations)):
         filled[key][:] = to_float32(
             np.broadcast_to(value, leading + value.shape[-1:]).reshape(count, value.shape[-1])
         )

@@ -40,8 +40,8 @@ def what_to_read(
     read = built_of(ReadOptions, reading, {})
     if manifest is None:
         return None, layouts[source], read
-    place = local_path_of("manifest", manifest)
-    file = place if isinstance(manifest, Path) else MANIFESTS.find(manifest)
+    path = local_path_of("manifest", manifest)
+    file = path if isinstance(manifest, Path) else MANIFESTS.find(manifest)
     data_root()  # said before anything is read
     return file, None, read
 
@@ -52,10 +52,10 @@ def images_at(images: str | Path | None, file: Path | None) -> ImageLocation | N
         return None
     if file is not None and file.is_dir():
         raise ArgumentError("images", "one manifest, as images are those of one subset", "a folder of them")
-    place = locate_images(str(local_path_of("images", images)))
-    if place is None:
+    location = locate_images(str(local_path_of("images", images)))
+    if location is None:
         raise ArgumentError("images", "a folder or tars", f"no such folder or tar: {images}")
-    return place
+    return location
 
 
 def has_images(file: Path | None) -> bool:

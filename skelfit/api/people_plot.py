@@ -84,7 +84,7 @@ def _upright(joints: Array, up: str | None) -> Array:
 
 
 def _box(axes: Any, skin: Array) -> None:
-    """A cube about a skin (V, 3), without axes: who is drawn is about as large as anybody else."""
+    """A cube around a skin (V, 3), without axes, so that all people are drawn at the same scale."""
     middle = (skin.max(axis=0) + skin.min(axis=0)) / 2
     half = float((skin.max(axis=0) - skin.min(axis=0)).max()) / 2
     for set_limits, at in zip((axes.set_xlim, axes.set_ylim, axes.set_zlim), middle, strict=True):

@@ -71,9 +71,9 @@ def check_given(run: Run, given: GivenOptions) -> None:
             if rule in given.filters
         ),
     ]
-    for is_given, option, needed, found, has_use in uses:
+    for is_given, option, needed, present, has_use in uses:
         if is_given and not any(has_use(content) for _, content in files):
             kinds = " and ".join(dict.fromkeys(file.source for file, _ in files))
             names = ", ".join(file.name for file, _ in files)
-            found = f"{found} in these {kinds} labels; drop {option}"
-            raise OptionError(names, None, f"{needed}, for {option}", found)
+            present = f"{present} in these {kinds} labels; drop {option}"
+            raise OptionError(names, None, f"{needed}, for {option}", present)

@@ -128,22 +128,22 @@ def load_shards(
     Raises:
         ArgumentError: for what is no path.
         ShardError: for shards that are not there, not finished, or damaged.
-        InputError: for a keep-list that cannot be used, or that does not name everybody.
+        InputError: for a keep-list that cannot be used, or that does not name all people.
     """
     given = [shards] if isinstance(shards, (str, Path)) else shards
-    usable = isinstance(given, (list, tuple)) and all(isinstance(place, (str, Path)) for place in given)
+    usable = isinstance(given, (list, tuple)) and all(isinstance(item, (str, Path)) for item in given)
     if not given or not usable:
         raise ArgumentError("shards", _EXPECTED, repr(shards))
-    pairs = tuple(pair for place in given for pair in _shards_at(place))
+    pairs = tuple(pair for item in given for pair in _shards_at(item))
     kept = None if keep is None else kept_keys([files for files, _ in pairs], Path(keep))
     return ShardPeople(pairs, kept, images)
 
 
-def _shards_at(place: str | Path) -> tuple[tuple[ShardFiles, ShardMarker], ...]:
+def _shards_at(folder_or_tars: str | Path) -> tuple[tuple[ShardFiles, ShardMarker], ...]:
     """The shards of a folder, or of a pattern, each with its marker. Raises ShardError."""
-    if Path(place).is_dir():
-        return open_run(Path(place)).shards
-    shards = [ShardFiles(Path(tar).parent, Path(tar).stem) for tar in find_tars(str(place))]
+    if Path(folder_or_tars).is_dir():
+        return open_run(Path(folder_or_tars)).shards
+    shards = [ShardFiles(Path(tar).parent, Path(tar).stem) for tar in find_tars(str(folder_or_tars))]
     pairs = tuple((files, read_marker(files)) for files in shards)
     for files, marker in pairs:
         check_shard(files, marker)

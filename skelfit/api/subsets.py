@@ -108,8 +108,8 @@ def manifests_of(folder: Path) -> list[Path]:
 def data_root() -> Path:
     """The folder that manifests speak of. Raises ConfigError."""
     named = os.environ.get("SKELFIT_DATA") or "data"
-    if (found := describe_non_local(named)) is not None:
-        raise ConfigError("$SKELFIT_DATA", None, LOCAL_PATH, found)
+    if (problem := describe_non_local(named)) is not None:
+        raise ConfigError("$SKELFIT_DATA", None, LOCAL_PATH, problem)
     return Path(named)
 
 
@@ -208,8 +208,8 @@ def say_sequences(run: Run, say: Say) -> None:
 
 
 def _is_there(images: ImageSource, path: str) -> bool:
-    place = images.find(path)
-    return place.exists() if isinstance(place, Path) else place is not None
+    image = images.find(path)
+    return image.exists() if isinstance(image, Path) else image is not None
 
 
 def filter_rules(texts: Sequence[str]) -> tuple[tuple[str, float | None], ...]:
@@ -239,15 +239,15 @@ def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
         return
     one = len(missing) == 1
     expected = f"{'the label file' if one else 'label files'} of the subset {manifest.name}"
-    found = f"no such file{'' if one else 's'}"
+    advice = f"no such file{'' if one else 's'}"
     if sources := _sources(manifest, "labels"):
-        found += f". {'It comes' if one else 'They come'} from {sources}"
-    found += ". Put it there" if one else ". Put them there"
-    found += " (the folder for data is ./data, or $SKELFIT_DATA)"
+        advice += f". {'It comes' if one else 'They come'} from {sources}"
+    advice += ". Put it there" if one else ". Put them there"
+    advice += " (the folder for data is ./data, or $SKELFIT_DATA)"
     images = manifest.images
     if images and locate_images(images, data_root()) is None and (sources := _sources(manifest, "images")):
-        found += f". The images, {data_root() / images}, come from {sources}"
-    raise MissingError(" and ".join(missing), None, expected, found)
+        advice += f". The images, {data_root() / images}, come from {sources}"
+    raise MissingError(" and ".join(missing), None, expected, advice)
 
 
 def _sources(manifest: Manifest, of: str) -> str:
@@ -273,22 +273,22 @@ def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet, reporter: Reporte
         write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
 
 
-def prepare_images(place: ImageLocation | None, mode: ImageMode, stores: Path, say: Say) -> str | None:
+def prepare_images(location: ImageLocation | None, mode: ImageMode, stores: Path, say: Say) -> str | None:
     """What a run reads its images from: a folder, or the index of tars, which is made or renewed in `stores`.
 
     None for labels only. Raises ImageError when no tar holds an image, OutputError when the index cannot be written.
     """
-    if place is None or mode == "none":
+    if location is None or mode == "none":
         return None
-    if place.folder is not None:
-        return str(place.folder)
-    if place.missing:
-        others = f" and {len(place.missing) - 1} more" if len(place.missing) > 1 else ""
-        say(f"no tar {place.missing[0]}{others}: their images will be missing")
+    if location.folder is not None:
+        return str(location.folder)
+    if location.missing:
+        others = f" and {len(location.missing) - 1} more" if len(location.missing) > 1 else ""
+        say(f"no tar {location.missing[0]}{others}: their images will be missing")
     index = (stores / INDEX_NAME).absolute()
-    tars = "1 tar" if len(place.tars) == 1 else f"{len(place.tars)} tars"
+    tars = "1 tar" if len(location.tars) == 1 else f"{len(location.tars)} tars"
     say(f"images: looking into {tars}")
-    report = build_index(place.tars, index)
+    report = build_index(location.tars, index)
     say(f"images: {report.images} in {tars}; tars read again: {report.scanned}")
     for fault in report.faults[:_FAULTS_SAID]:
         say(f"  {fault}")

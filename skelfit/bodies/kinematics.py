@@ -72,7 +72,7 @@ class Rig:
 
 
 @dataclass(frozen=True)
-class JointFrames:
+class RestFrames:
     """The joints' positions and frames in the T-pose, which follow from the shape; made by `shape_frames`."""
 
     joints: Tensor  # (..., 24, 3) m, T-pose positions
@@ -83,13 +83,13 @@ class JointFrames:
     thorax_width: Tensor  # (...,) m
     thorax_height: Tensor  # (...,) m
 
-    def take(self, rows: Tensor) -> JointFrames:
+    def take(self, rows: Tensor) -> RestFrames:
         """The frames of some people of a batch; rows (K,) int64."""
-        return JointFrames(**{k: v[rows] for k, v in vars(self).items()})
+        return RestFrames(**{k: v[rows] for k, v in vars(self).items()})
 
-    def put(self, rows: Tensor, new: JointFrames) -> JointFrames:
+    def put(self, rows: Tensor, new: RestFrames) -> RestFrames:
         """These frames with those of some people replaced; rows (K,) int64."""
-        return JointFrames(**{k: v.index_copy(0, rows, getattr(new, k)) for k, v in vars(self).items()})
+        return RestFrames(**{k: v.index_copy(0, rows, getattr(new, k)) for k, v in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def make_rig(asset: SkelAsset) -> Rig:
     )
 
 
-def shape_frames(rig: Rig, joints: Tensor) -> JointFrames:
+def shape_frames(rig: Rig, joints: Tensor) -> RestFrames:
     """Joint frames of people with T-pose joints (..., 24, 3) m."""
     parents = list(SKEL_PARENTS[1:])
     offsets = torch.cat((joints[..., :1, :], joints[..., 1:, :] - joints[..., parents, :]), -2)
@@ -169,7 +169,7 @@ def shape_frames(rig: Rig, joints: Tensor) -> JointFrames:
     bone_rot = turn @ rig.per_joint_rot
     spine = list(SPINE)
     above, below = joints[..., spine, 1], joints[..., [SKEL_PARENTS[j] for j in spine], 1]
-    return JointFrames(
+    return RestFrames(
         joints=joints,
         offsets=offsets,
         bone_rot=bone_rot,
@@ -206,7 +206,7 @@ def _scapula_angles(q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return sign, sign * q[..., list(ABDUCTION)], sign * q[..., list(ELEVATION)] - pi / 4
 
 
-def _joint_offsets(frames: JointFrames, q: Tensor) -> Tensor:
+def _joint_offsets(frames: RestFrames, q: Tensor) -> Tensor:
     """Local joint translations (..., 24, 3) m: the shaped offsets, plus the sliding of spine and scapulae."""
     side_b, up_b = _spine_curve(q[..., list(SPINE_BENDING)])
     side_e, up_e = _spine_curve(q[..., list(SPINE_EXTENSION)])
@@ -246,7 +246,7 @@ def _compose(local_rot: Tensor, local_pos: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(rots, -3)[..., _JOINT_OF_ORDER, :, :], torch.cat(poss, -2)[..., _JOINT_OF_ORDER, :]
 
 
-def pose_joints(rig: Rig, frames: JointFrames, q: Tensor) -> PosedJoints:
+def pose_joints(rig: Rig, frames: RestFrames, q: Tensor) -> PosedJoints:
     """Joint transforms of people posed by q (..., 46) rad, root included, translation not."""
     turns = dof_rotations(rig, q)
     first, second, third = (turns[..., rig.slots[:, k], :, :] for k in range(3))

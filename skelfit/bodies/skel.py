@@ -21,8 +21,8 @@ from skelfit.bodies.dofs import NUM_DOFS, SMPL_JOINT_OF_SKEL
 from skelfit.bodies.kinematics import (
     LUMBAR,
     THORAX,
-    JointFrames,
     PosedJoints,
+    RestFrames,
     Rig,
     make_rig,
     pose_joints,
@@ -60,7 +60,7 @@ class SkelShape:
     """A person's shape, prepared once: rest skin (..., V, 3) m and joint frames."""
 
     v_rest: Tensor
-    frames: JointFrames
+    frames: RestFrames
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class SkelModel:
         v_rest = self.v_template + torch.einsum("vcb,...b->...vc", self.shapedirs, betas)
         return SkelShape(v_rest, self.frames(betas))
 
-    def frames(self, betas: Tensor) -> JointFrames:
+    def frames(self, betas: Tensor) -> RestFrames:
         """Joint frames of people of shape betas (..., 10), without their skin."""
         joints = self.j_template + blend_shapes(self.j_shapedirs, betas)
         return shape_frames(self.rig, joints)
@@ -135,7 +135,7 @@ class SkelModel:
         feature = corrective_feature(local_rot, self.corrective_joints)
         return torch.einsum("vcp,...p->...vc", self.posedirs, feature)
 
-    def joints(self, frames: JointFrames, q: Tensor) -> PosedJoints:
+    def joints(self, frames: RestFrames, q: Tensor) -> PosedJoints:
         """Joint transforms of people posed by q (..., 46), without translation."""
         _expect_last(q, NUM_DOFS, "q")
         return pose_joints(self.rig, frames, q)

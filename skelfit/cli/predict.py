@@ -142,7 +142,7 @@ def predict_command(
     """People in photos as SKEL bodies, by a CHECKPOINT of `skelfit train` (or the training's folder).
 
     IMAGE: files and folders of photos; or shards (.tar), whose boxes, cameras and labels are used. Photos without
-    boxes are taken as a whole, as of one person. Exits with 1 when there is no person at all.
+    boxes are read as a whole, as of one person. Exits with 1 when there are no people at all.
     """
     if boxes is not None and boxes_given:
         raise click.UsageError("--boxes has them by photo, --box gives one for all: leave one of them out")

@@ -83,7 +83,7 @@ def train_command(
     if val:
         subsets = tuple(SubsetConfig(tars_of(each)) for each in val)
         config = replace(config, validation=replace(config.validation, subsets=subsets))
-        config = replace(config, data=replace(config.data, held_out=0.0))  # no people need be held out
+        config = replace(config, data=replace(config.data, held_out=0.0))  # other shards are measured
     if vitpose is not None:
         config = replace(config, network=replace(config.network, checkpoint=str(vitpose)))
     if steps is not None:
@@ -120,7 +120,7 @@ def tars_of(shards: str) -> str:
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder. Raises OutputError where it holds files, without --resume or --overwrite."""
+    """Make the folder. Raises OutputError where it holds files and no option says what to do with them."""
     if overwrite:
         for name in (BEST_NAME, LOG_NAME, CURVE_NAME):
             remove_file(out / name)

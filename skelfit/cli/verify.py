@@ -31,11 +31,7 @@ from skelfit.verification.verify_folders import SAMPLE, verify
     help=f"Measure so many people, evenly from all shards; 0: integrity only  [default: {SAMPLE}].",
 )
 @click.option("--all", is_flag=True, help="Measure all people.")
-@click.option(
-    "--keep",
-    type=FILE,
-    help="Write who passes the gates, and who does not (CSV); measures all people.",
-)
+@click.option("--keep", type=FILE, help="Write which people pass the gates (CSV); measures all people.")
 @click.option(
     "--gate",
     metavar="NAME[=LIMIT]",

@@ -112,7 +112,7 @@ def open_run(folder: Path) -> FinishedRun:
 
 
 def kept_keys(shards: Iterable[ShardFiles], path: Path) -> frozenset[str]:
-    """The keys of those people of some shards whom a keep-list keeps. Raises InputError, also when it lacks anybody."""
+    """The keys of the people of some shards that a keep-list keeps. Raises InputError, also when it lacks a key."""
     keep = read_keep(path)
     keys = [row["key"] for files in shards for row in read_rows(files.sidecar) if row["status"] in PUBLISHED]
     if missing := next((key for key in keys if key not in keep), None):

@@ -90,7 +90,7 @@ def verify(
         folders: one folder of shards, or several.
         max_pve: mm; the verdict is below the gate when the mean PVE is above it.
         sample: how many people are measured, evenly from all shards; 0: integrity only. None: 20,000.
-        all: everybody is measured, as always with `keep`.
+        all: all people are measured, as always with `keep`.
         keep: where to write the keep-list (CSV). json, html: where to write the report.
         gate: gates of the keep-list, such as "max_vertex=60".
         progress: True shows a bar; a function is called with the people done and the people there are.
@@ -106,16 +106,16 @@ def verify(
     if sample is not None and sample < 0:
         raise ArgumentError("sample", "0 or more people", str(sample))
     if sample is not None and (all or keep is not None):
-        raise ArgumentError("sample", "none with all or keep, which measure everybody", str(sample))
+        raise ArgumentError("sample", "none with all or keep, which measure all people", str(sample))
     if sample == 0 and (max_pve is not None or html is not None):
         name = "max_pve" if max_pve is not None else "html"
         raise ArgumentError(name, "people who are measured", "sample 0")
     paths = [folders] if isinstance(folders, (str, Path)) else folders
-    everybody = all or keep is not None
+    all_people = all or keep is not None
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
     checks = _Checks(
         models=find_models(models),
-        sample=None if everybody else SAMPLE if sample is None else sample,
+        sample=None if all_people else SAMPLE if sample is None else sample,
         limits=parse_gates(gate),
         max_pve=max_pve,
         executor=_executor(executor),

@@ -37,7 +37,7 @@ class Sampling:
     total: int
 
     def mask(self, first: int, people: int) -> NDArray[np.bool_]:
-        """A mask (people,) of those measured, for consecutive people of whom the first has number `first`."""
+        """A mask (people,) of those measured, for consecutive people, the first of which has number `first`."""
         number = np.arange(first, first + people + 1, dtype=np.int64)
         if self.wanted is None or self.wanted >= self.total:
             return np.ones(people, bool)

@@ -29,7 +29,7 @@ origins: [{of: labels, name: The Project, get: a.npz}]
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: ModelSet) -> Iterator[None]:
-    """A working folder without data, and one for temporary files, which is empty at the end."""
+    """A working folder without data, and one for temporary files; no label store is left there."""
     folder, temporary = tmp_path / "work", tmp_path / "temporary"
     for path in (folder, temporary):
         path.mkdir()
@@ -39,7 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: ModelSet)
     monkeypatch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: FakeFitter(stages=3))
     monkeypatch.setattr(skelfit.api.convert_dataset, "find_models", lambda _: models)
     yield
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.glob("skelfit-dry-run-*")) == []
 
 
 def convert(*words: object) -> Result:

@@ -67,7 +67,7 @@ def changed(value: Any, path: str, new: Any) -> Any:
 
 
 def test_every_field_of_a_run_is_identity_or_a_place(tmp_path: Path) -> None:
-    """A field that somebody adds must be one or the other: this test asks them which."""
+    """A new field must be one or the other: this test asks which."""
     run = make_run(tmp_path)
     run = dataclasses.replace(run, pipeline=dataclasses.replace(run.pipeline, first_order=FirstOrderConfig()))
     convert(run)

@@ -410,7 +410,7 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path: Path) -> None:
     assert finished == 2 and not (out / "summary.json").exists()
     # What a kill in the middle of a write leaves: a temporary file, and a tar without its marker.
     (out / ".fake-000004.tar.0123456789ab.tmp").write_bytes(b"half")
-    (out / "fake-000005.tar").write_bytes(b"whole, but nobody says so")
+    (out / "fake-000005.tar").write_bytes(b"whole, but no marker says so")
     assert convert(run).calls == 6 - finished
     assert hashes(out) == hashes(Path(reference.out))
 

@@ -1,4 +1,4 @@
-"""Sequences through a job: frames of one person are fitted as one problem, whoever does it, unless it is turned off."""
+"""Sequences through a job: frames of one person are fitted as one problem, by any executor, unless it is turned off."""
 
 from __future__ import annotations
 

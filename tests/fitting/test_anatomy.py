@@ -77,7 +77,7 @@ def test_joints_that_a_stage_does_not_move_have_no_target(model: SkelModel) -> N
     for part, kept in (("all", 4), ("upper_body", 4), ("lower_body", 0)):
         skin = stage_skin(model, part, "all", 25, backend.block)
         tables = make_tables(backend, body, skin, part, dof_limits(), SHOULDERS, np.zeros((0, NUM_DOFS)))
-        assert tables.variables.num_located == kept
+        assert tables.variables.num_targets == kept
         joints = [tables.tree.joints[k] for k in tables.variables.targets.numpy().reshape(-1, 3)[:, 0]]
         assert joints == list(SHOULDERS)[:kept]
 

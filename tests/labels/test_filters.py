@@ -129,8 +129,9 @@ def converted(run: Run, fitter: FakeFitter) -> dict[str, Any]:
         return convert_run(run, work=lambda task: run_shard(task, fitter))
 
 
-def test_a_filtered_row_is_a_row_with_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_filtered_row_is_a_row_with_a_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One row per rule, one that breaks two, and a bad one that stays bad input."""
+    caplog.set_level("INFO")
     run = make_run(tmp_path)
     path = tmp_path / "people.npz"
     with np.load(path) as source:
@@ -156,7 +157,7 @@ def test_a_filtered_row_is_a_row_with_a_reason(tmp_path: Path, capsys: pytest.Ca
         FAR_ROW: "vertex_error: 75.00 mm, not below 60",
     }
     assert rows[NAN_ROW]["status"] == "bad_input"
-    assert rows[1]["pve_mm"] is None and rows[4]["pve_mm"] == 21.0  # nobody fits who is left out anyhow
+    assert rows[1]["pve_mm"] is None and rows[4]["pve_mm"] == 21.0  # row 1 was left out before the fit
     assert summary["statuses"]["filtered"] == 4 and summary["rows_in"] == sum(summary["statuses"].values())
     assert summary["filters"] == {
         "low_confidence": {"value": 0.25, "rows": 2, "keypoints": 10 + 41},
@@ -167,9 +168,8 @@ def test_a_filtered_row_is_a_row_with_a_reason(tmp_path: Path, capsys: pytest.Ca
     assert summary["rejected"]["filtered: large_betas"] == 1
     assert summary["rejected"]["filtered: few_keypoints"] == 1
     assert [row["unseen_keypoints"] for row in rows[:3]] == [10, 41, 0]
-    said = capsys.readouterr().out
-    assert "filter few_keypoints (4): 1 rows" in said
-    assert "filter low_confidence (0.25): 2 rows, 51 keypoints" in said
+    assert "filter few_keypoints (4): 1 rows" in caplog.text
+    assert "filter low_confidence (0.25): 2 rows, 51 keypoints" in caplog.text
     label = next(iter(read_samples(plan_shards(again)[0].files.tar)))[1]
     assert (label[157 : 157 + 132].reshape(44, 3)[:10, 2] == 0).all()
     assert read_json(Path(again.out) / "summary.json")["identity"]["filters"]["low_confidence"] == 0.25

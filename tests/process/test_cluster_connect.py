@@ -92,7 +92,7 @@ def test_one_worker_joins_late_and_one_leaves_early(tmp_path: Path) -> None:
     lines = [line.split() for line in notes(tmp_path / "there")]
     assert sorted(line[1] for line in lines if line[0] == "loaded") == sorted(processes)
     assert {line[2] for line in lines if line[0].startswith("fake")} == {"1"}, (
-        "threads, where nobody says how many"
+        "threads, where no option says how many"
     )
     assert hashes(Path(run.out)) == hashes(Path(expected.out))
 

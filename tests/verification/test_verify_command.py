@@ -41,7 +41,7 @@ def verify(*args: object) -> Result:
 
 
 def write_people(folder: Path, models: ModelSet, seed: int, models_sha256: str | None = None) -> Path:
-    """Shards whose stored errors are those of their parameters; everybody is 200 mm off or so."""
+    """Shards whose stored errors are those of their parameters; all people are about 200 mm off."""
     fields, metas = make_fields(PEOPLE, seed), make_metas(PEOPLE)
     fields["smpl_pose"] *= 0.1
     fields["skel_poses"][:, :3] = 0
@@ -140,7 +140,7 @@ def test_a_report_of_worker_processes_is_the_same(
 ) -> None:
     here = report_of(tmp_path, made, "--workers", 0)
     monkeypatch.setattr("skelfit.verification.verify_folders.FEW", 0)
-    monkeypatch.setattr("skelfit.verification.verify_folders._place", lambda options: Executor(2))
+    monkeypatch.setattr("skelfit.verification.verify_folders._executor", lambda _: Executor(2))
     assert report_of(tmp_path, made) == here
 
 

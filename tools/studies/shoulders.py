@@ -18,7 +18,7 @@ from skelfit.benchmark.fit_speed import Labels, make_labels
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.ball_joints import angles_to_rotation, ball_joints
 from skelfit.bodies.dofs import ROOT_DOFS, dof_limits, dofs_of_joint
-from skelfit.bodies.kinematics import JointFrames
+from skelfit.bodies.kinematics import RestFrames
 from skelfit.bodies.skel import SkelModel, skinning_transforms
 from skelfit.config.fit_settings import FitConfig
 from skelfit.fitting.fit_result import FitResult
@@ -96,7 +96,7 @@ def make_known(pair: PairFitter, labels: Labels, result: FitResult) -> Known:
     return Known(torch.cat(skins) + carried, betas, q, start)
 
 
-def _skin_turns(skel: SkelModel, frames: JointFrames, q: Tensor) -> Tensor:
+def _skin_turns(skel: SkelModel, frames: RestFrames, q: Tensor) -> Tensor:
     """Rotations of the skin at each vertex from rest, (B, V, 3, 3)."""
     transforms = skinning_transforms(skel.joints(frames, q), frames.joints)
     return roma.special_procrustes((skel.weights @ transforms.flatten(2)).unflatten(2, (3, 4))[..., :3])

@@ -39,7 +39,7 @@ class Comparison:
     bad_people: int  # people of the shards with numbers that are not finite
     bad_rows: int  # bad rows of the file among those matched with whole people
     coordinates: tuple[str, ...]  # of the compared people in the shards
-    other_coordinates: int  # compared people for whom the file has other coordinates
+    other_coordinates: int  # compared people with other coordinates in the file
 
 
 def compare(

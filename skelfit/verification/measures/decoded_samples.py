@@ -36,7 +36,7 @@ class DecodedPeople:
         return unpack(self.labels)
 
     def select(self, mask: NDArray[np.bool_]) -> DecodedPeople:
-        """The people for whom `mask` (N,) is true."""
+        """The people where `mask` (N,) is true."""
         index = np.flatnonzero(mask)
         keys, metas = tuple(self.keys[i] for i in index), tuple(self.metas[i] for i in index)
         return DecodedPeople(self.shard, keys, self.labels[index], metas)

@@ -19,7 +19,7 @@ from smplx.lbs import batch_rodrigues
 from torch import Tensor
 
 from skelfit.bodies.assets import SMPL_GENDERS, Float32
-from skelfit.bodies.kinematics import JointFrames, PosedJoints
+from skelfit.bodies.kinematics import PosedJoints, RestFrames
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel, corrective_feature, skinning_transforms
 from skelfit.bodies.smpl import NUM_SMPL_JOINTS, SmplModel
@@ -110,7 +110,7 @@ class PosedGroup:
     target_to_skin: Array  # (K,3) m, translation of SKEL minus that of SMPL
     smpl_joints: Regressor | None  # of the label's SMPL; None where it has no SMPL parameters
     betas: Tensor  # (K,10)
-    frames: JointFrames  # of SKEL's joints
+    frames: RestFrames  # of SKEL's joints
     pose: Tensor  # (K,46) rad
 
 
@@ -206,7 +206,7 @@ class BodyModels:
             pose=pose,
         )
 
-    def _skel_skin(self, skel: SkelModel, betas: Tensor, frames: JointFrames, posed: PosedJoints) -> Skin32:
+    def _skel_skin(self, skel: SkelModel, betas: Tensor, frames: RestFrames, posed: PosedJoints) -> Skin32:
         feature = corrective_feature(posed.local_rot, skel.corrective_joints)
         transforms = skinning_transforms(posed, frames.joints)
         return self._skin_maker(f"skel {skel.gender}", skel)(betas, feature, transforms)
