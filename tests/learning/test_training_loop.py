@@ -253,7 +253,7 @@ def test_a_training_that_is_finished_ends_at_once(
     def never(*_: object, **__: object) -> Any:
         pytest.fail("this takes time")
 
-    for name in ("make_network", "Loader", "each_once", "TrainingLog", "Skins"):
+    for name in ("make_network", "Loader", "each_once", "TrainingLog", "SkelSkins"):
         monkeypatch.setattr(loop_module, name, never)
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     result = run_train(config_file, "--shards", shards, "--out", whole, "--resume")
