@@ -30,7 +30,7 @@ from skelfit.shards.shard_files import ShardError
 IMAGES_LOOKED_AT = 32  # of each label file, evenly from all its rows
 _TAR_BLOCK = 512
 _NPY_HEADER = 128
-# Measured on shards of all layouts: metadata of 530 to 700 bytes, and a line of 480 in the sidecar.
+# Measured on one small run of demo people: metadata of 530 to 700 bytes, and a line of 480 in the sidecar.
 _META_BYTES, _ROW_BYTES = 700, 480
 NO_SPEED = "not known: measure it with `skelfit bench` and give --people-per-second N"
 
