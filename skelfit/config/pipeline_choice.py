@@ -34,6 +34,7 @@ def chosen_pipeline(
         if pipeline.temporal is None:
             expected = "a pipeline that fits frames of a sequence as one problem, for --independent-frames"
             actual = "each fitted by itself" + (" (first_order)" if pipeline.first_order else "")
+            actual += "; drop --independent-frames"
             raise ConfigError(path, "fit.temporal", expected, actual)
         pipeline = replace(pipeline, fit=replace(pipeline.fit, temporal=None))
     if skel_gender is not None:

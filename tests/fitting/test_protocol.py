@@ -148,7 +148,7 @@ def test_a_root_prior_is_refused_for_meshes(models: ModelSet) -> None:
 
 
 def test_shards_say_whose_mesh_was_fitted(
-    models: ModelSet, theirs: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: ModelSet, theirs: Pipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In rows, metadata, identity and on the screen; and `verify` measures against that mesh."""
     labels = write_labels(tmp_path / "people.npz", 6)
@@ -161,9 +161,10 @@ def test_shards_say_whose_mesh_was_fitted(
         pipeline=theirs,
         labels=(LabelFile(str(store), labels.name, info.sha256, info.rows, "camerahmr", "neutral", "none"),),
     )
-    convert_run(run, work=partial(run_shard, fitter=make_fitter(models, theirs, "cpu")))
-    said = capsys.readouterr().out
-    assert "neutral labels were read as male ones: errors are to those meshes, not to the labels' own" in said
+    with caplog.at_level("INFO", logger="skelfit"):
+        convert_run(run, work=partial(run_shard, fitter=make_fitter(models, theirs, "cpu")))
+    remark = "neutral labels were read as male ones: errors are to those meshes, not to the labels' own"
+    assert remark in caplog.text
     people = list(open_run(tmp_path / "out").people())
     assert people and all(p.meta["target_gender"] == "male" for p in people)
     assert all(p.meta["smpl_gender"] == "neutral" for p in people)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from skelfit.bodies.model_set import find_models
 from skelfit.cli.path_types import FILE
 from skelfit.cli.shared_options import COUNT, device_option, json_option, models_option, pipeline_option
 from skelfit.config.pipeline_choice import chosen_pipeline
-from skelfit.errors import OutputError
+from skelfit.errors import OutputError, SkelfitError
 from skelfit.fitting.backends.compute_device import find_device
 from tools.studies import STUDIES
 from tools.studies.setup import Setup
@@ -60,7 +61,7 @@ def study_command(
         raise click.BadParameter(f"the study {name} draws nothing", param_hint="--picture")
     for path in (json_file, picture):  # said before minutes are spent, not after
         if path is not None and not path.parent.is_dir():
-            raise OutputError(f"{path}: cannot be written: no such folder")
+            raise click.UsageError(f"{path}: cannot be written: no such folder")
     if threads is not None:
         torch.set_num_threads(threads)
     setup = Setup(
@@ -97,5 +98,14 @@ def study_command(
         click.echo(f"all of it, for programs: {json_file}")
 
 
+def main() -> None:
+    """Run the command; an error of skelfit is one line and exit code 2."""
+    try:
+        study_command()
+    except SkelfitError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    study_command()
+    main()
