@@ -113,17 +113,18 @@ def given_meshes(vertices: object, gender: object) -> GivenPeople:
 
 
 def numbers(value: object, name: str, expected: str) -> Array:
-    """An argument as numbers in float64; a tensor may be of any device. Raises ArgumentError."""
+    """An argument as float64, NaN where it is masked; a tensor may be of any device. Raises ArgumentError."""
     array = _from_tensor(value)
     if array is None:
         try:
-            array = np.asarray(value)
+            array = np.asanyarray(value)
         except ValueError as error:  # rows of different length
             raise ArgumentError(name, expected, f"no array ({error})") from None
     if array.dtype.kind not in "fiu":
         raise ArgumentError(name, f"numbers, {expected}", f"dtype {array.dtype}")
     with np.errstate(over="ignore"):
-        return array.astype(np.float64)
+        # A masked number is one that is not there.
+        return np.asarray(np.ma.filled(array.astype(np.float64), np.nan))
 
 
 def _from_tensor(value: object) -> NDArray[Any] | None:
@@ -140,9 +141,12 @@ def _from_tensor(value: object) -> NDArray[Any] | None:
 def _genders(gender: object) -> NDArray[np.str_]:
     """Genders of any shape, in full. Raises ArgumentError."""
     try:
-        texts = np.asarray(gender)
+        texts = np.asanyarray(gender)
     except ValueError as error:
         raise ArgumentError("gender", _GENDER, f"no array ({error})") from None
+    if np.ma.is_masked(texts):
+        raise ArgumentError("gender", _GENDER, "masked ones")
+    texts = np.asarray(texts)
     if texts.dtype == object and all(isinstance(text, str) for text in texts.flat):
         texts = texts.astype(np.str_)  # a column of a table
     if texts.dtype.kind != "U" and texts.size:

@@ -96,7 +96,8 @@ def fit(
 
     Returns:
         A FittedPeople, whose arrays are tensors on pose's device where pose is a tensor, else NumPy arrays; float32.
-        A person with a number that is not finite, or that no person has, gets the status `bad_input` and NaN.
+        A person with a number that is not finite, is masked (numpy.ma), or that no person has, gets the status
+        `bad_input` and NaN. All numbers of a person whose fit is not finite are NaN.
 
     Raises:
         ArgumentError: for a wrong shape, dtype or gender.
@@ -220,7 +221,9 @@ def _fitted(
     genders = np.where(fitted.finite, np.where(fitted.female, "female", "male"), "")
 
     def shaped(array: NDArray[Any]) -> Any:
-        whole = array.reshape(leading + array.shape[1:])
+        # A fit that is not finite may have numbers that are; they mean nothing.
+        finite = fitted.finite.reshape(-1, *[1] * (array.ndim - 1)) if array.size else True
+        whole = np.where(finite, array, np.float32(np.nan)).reshape(leading + array.shape[1:])
         return torch.from_numpy(whole).to(like.device) if isinstance(like, Tensor) else whole
 
     return FittedPeople(

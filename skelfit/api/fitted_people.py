@@ -37,8 +37,9 @@ class FittedPeople(Generic[ArrayT]):
     `people[index]` is some of them, by any index of the leading dimensions.
 
     `status` is what a conversion writes of a row: `ok`; `limit_violation`: a joint beyond its limits by more than the
-    pipeline allows; `residual_above_gate`, `not_converged`: the fit is there, and must not be used as a label;
-    `bad_input`: nothing was fitted, the numbers are NaN. `usable` says which people enter a conversion's shards.
+    pipeline allows; `residual_above_gate`, `not_converged`: the fit must not be used as a label, and all numbers of a
+    fit that is not finite are NaN; `bad_input`: nothing was fitted, the numbers are NaN. `usable` says which people
+    enter a conversion's shards.
     """
 
     poses: ArrayT  # (..., 46) rad, in the order of DOF_NAMES
@@ -144,8 +145,8 @@ class FittedPeople(Generic[ArrayT]):
         leading, people = self.status.shape, self.status.size
         points = np.full((people, count, 3), np.nan, np.float32)
         parameters = [
-            torch.tensor(_numpy(value).reshape(people, -1), dtype=torch.float64)
-            for value in (self.betas, self.poses, self.trans)
+            torch.tensor(array.reshape(people, array.shape[-1]), dtype=torch.float64)
+            for array in map(_numpy, (self.betas, self.poses, self.trans))
         ]
         genders = self.skel_gender.reshape(-1)
         for gender in sorted(set(genders.tolist()) - {""}):
