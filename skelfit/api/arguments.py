@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.errors import ArgumentError
+from skelfit.errors import ArgumentError, found_text
 from skelfit.labels.impossible_values import LIMITS
 from skelfit.labels.label_batch import VERTICES, LabelBatch, LabelProperties, MotionSequence, empty_fields
 from skelfit.labels.readers.bare_meshes import check_meshes
@@ -74,13 +74,16 @@ def given_labels(
             np.broadcast_to(value, leading + value.shape[-1:]).reshape(count, value.shape[-1])
         )
     reasons.check(filled, {key: key for key in ("pose", "betas", "transl")}, "unknown", max_abs_beta)
+    people_genders = np.broadcast_to(genders, leading).reshape(-1).tolist()
+    motions = _motions(leading, frames_per_second)
+    _check_motions(motions, people_genders, filled["betas"])
     notes = () if shapes.shape[-1] == BETAS else (f"'betas': using 10 of {shapes.shape[-1]} columns",)
     batch = LabelBatch(
         row=np.arange(count, dtype=np.int64),
         imgname=[""] * count,
-        gender=np.broadcast_to(genders, leading).reshape(-1).tolist(),
+        gender=people_genders,
         bad=reasons.texts(),
-        sequences=_motions(leading, frames_per_second),
+        sequences=motions,
         about=LabelProperties("unknown", has_camera=False, has_keypoints=False, notes=notes),
         **filled,
     )
@@ -114,11 +117,11 @@ def given_meshes(vertices: object, gender: object) -> GivenPeople:
 
 def numbers(value: object, name: str, expected: str) -> Array:
     """An argument as float64, NaN where it is masked; a tensor may be of any device. Raises ArgumentError."""
-    array = _from_tensor(value)
+    array = _from_tensor(value, name)
     if array is None:
         try:
             array = np.asanyarray(value)
-        except ValueError as error:  # rows of different length
+        except (ValueError, TypeError, RuntimeError) as error:  # rows of different length, lists of tensors
             raise ArgumentError(name, expected, f"no array ({error})") from None
     if array.dtype.kind not in "fiu":
         raise ArgumentError(name, f"numbers, {expected}", f"dtype {array.dtype}")
@@ -127,11 +130,15 @@ def numbers(value: object, name: str, expected: str) -> Array:
         return np.asarray(np.ma.filled(array.astype(np.float64), np.nan))
 
 
-def _from_tensor(value: object) -> NDArray[Any] | None:
-    """The array of a tensor; None for anything else. Who has a tensor has imported torch."""
+def _from_tensor(value: object, name: str) -> NDArray[Any] | None:
+    """The array of a tensor; None for anything else. Who has a tensor has imported torch. Raises ArgumentError."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         return None
+    if value.layout is not torch.strided or value.is_meta or value.is_quantized:
+        raise ArgumentError(
+            name, "a dense tensor with numbers", f"{value.dtype}, {value.layout}, {value.device}"
+        )
     tensor: Any = value.detach().cpu()
     # NumPy has no bfloat16.
     array: NDArray[Any] = (tensor.double() if tensor.is_floating_point() else tensor).numpy()
@@ -162,10 +169,14 @@ def _together(leading: Leading, value: NDArray[Any], own: int, name: str) -> Lea
     """The leading dimensions of people and of an argument, whose last `own` dimensions are a person's."""
     its = value.shape[: value.ndim - own]
     try:
-        return np.broadcast_shapes(leading, its)
+        whole = np.broadcast_shapes(leading, its)
     except ValueError:
+        whole = None
+    # NumPy would make nothing of one and none: people would be lost.
+    if whole is None or (0 in whole and 0 not in leading):
         expected = f"leading dimensions that go with {leading}, those of the arguments before it"
-        raise ArgumentError(name, expected, _shape(value)) from None
+        raise ArgumentError(name, expected, _shape(value))
+    return whole
 
 
 def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionSequence, ...]:
@@ -173,8 +184,10 @@ def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionS
     if frames_per_second is None:
         return ()
     low, high = LIMITS.frame_rate_hz
-    if not low <= frames_per_second <= high:
-        raise ArgumentError("frames_per_second", f"a rate of {low:g} to {high:g} Hz", f"{frames_per_second}")
+    is_number = isinstance(frames_per_second, (int, float, np.integer, np.floating))
+    if not is_number or not low <= frames_per_second <= high:
+        expected = f"a rate of {low:g} to {high:g} Hz"
+        raise ArgumentError("frames_per_second", expected, found_text(frames_per_second))
     if not leading:
         expected = "poses of at least two frames, for frames_per_second"
         raise ArgumentError("pose", expected, "one person without a dimension of frames")
@@ -184,6 +197,21 @@ def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionS
     return tuple(
         MotionSequence(f"motion {k}", f"person {k}", rate, k * frames, frames) for k in range(people)
     )
+
+
+def _check_motions(
+    motions: tuple[MotionSequence, ...], genders: list[str], betas: NDArray[np.float32]
+) -> None:
+    """Raise ArgumentError unless the frames of each motion are of one gender and one shape, as a person is."""
+    for motion in motions:
+        rows = slice(motion.start, motion.start + motion.frames)
+        expected = "the same for all frames of a motion, with frames_per_second"
+        if len(own := sorted(set(genders[rows]))) > 1:
+            raise ArgumentError("gender", expected, " and ".join(own))
+        shapes = betas[rows][np.isfinite(betas[rows]).all(axis=1)]  # other frames are bad input
+        if (shapes != shapes[:1]).any():
+            count = len(np.unique(shapes, axis=0))
+            raise ArgumentError("betas", expected, f"{count} shapes in {motion.frames} frames")
 
 
 def _shape(value: NDArray[Any]) -> str:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.api.angle_names import angle_index
+from skelfit.api.angle_names import AnglesByName, angle_index
 from skelfit.bodies.dofs import DOF_NAMES, NUM_JOINTS
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet
 from skelfit.bodies.skel import SkelModel
@@ -55,6 +55,10 @@ class FittedPeople(Generic[ArrayT]):
 
     def __len__(self) -> int:
         """The first leading dimension. Raises TypeError for one person, as an array does."""
+        if self.status.ndim == 0:
+            raise TypeError(
+                "expected people along a dimension, found one person, who has no length and no items"
+            )
         return len(self.status)
 
     def __getitem__(self, index: Any) -> FittedPeople[ArrayT]:
@@ -83,14 +87,20 @@ class FittedPeople(Generic[ArrayT]):
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """(...) whose status is ok or limit_violation: those who enter a conversion's shards."""
+        """(...) whose status is ok or limit_violation: those who enter a conversion's shards.
+
+        It is no judgement of accuracy, unless the pipeline has a gate for it: look at `pve_mm`.
+        """
         return np.isin(self.status, PUBLISHED)
 
     @property
     def angles(self) -> Mapping[str, ArrayT]:
-        """The 46 angles (...) in rad, by the names of DOF_NAMES: `people.angles["knee_angle_l"]`."""
+        """The 46 angles (...) in rad, by the names of DOF_NAMES: `people.angles["knee_angle_l"]`.
+
+        Another name raises ArgumentError.
+        """
         poses: Any = self.poses
-        return MappingProxyType({name: poses[..., i] for i, name in enumerate(DOF_NAMES)})
+        return MappingProxyType(AnglesByName((name, poses[..., i]) for i, name in enumerate(DOF_NAMES)))
 
     def angle(self, name: str, *, degrees: bool = False) -> ArrayT:
         """One of the 46 angles (...), in rad, or in degrees. Raises ArgumentError for another name."""

@@ -72,7 +72,12 @@ def test_tars_by_pattern_and_labels_alone(folder: Path) -> None:
         people = load_shards(shards, images=False)
         assert [person.key for person in people] == whole and len(people) == PEOPLE
         assert all(person.image is None for person in people)
-    assert len(load_shards([folder, folder])) == 2 * PEOPLE
+    second: list[str | Path]
+    for second in ([folder], [f"{folder}/fake-000001.tar"]):
+        with pytest.raises(
+            ArgumentError, match=r"shards: expected each shard once, found fake-\d+.tar 2 times"
+        ):
+            load_shards([folder, *second])
 
 
 def test_a_keep_list(folder: Path, tmp_path: Path) -> None:
@@ -92,6 +97,8 @@ def test_what_cannot_be_read_is_told(folder: Path, tmp_path: Path) -> None:
         load_shards(3)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"shards: expected .* found \[\]"):
         load_shards([])
+    with pytest.raises(ArgumentError, match="keep: expected the path of a keep-list, or None, found 3"):
+        load_shards(folder, keep=3)  # type: ignore[arg-type]
     with pytest.raises(ShardError, match="expected finished shards"):
         load_shards(tmp_path / "gone-*.tar")
     with pytest.raises(ShardError, match="expected a path of this machine|s3://"):
