@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.api.angle_names import AnglesByName, angle_index
+from skelfit.api.model_reference import reference_to
 from skelfit.bodies.dofs import DOF_NAMES, NUM_JOINTS
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet
 from skelfit.bodies.skel import SkelModel
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ArrayT = TypeVar("ArrayT")
 _BLOCK = 16  # people who are posed at once: their bones take 10 MB
 _NAMES = ("status", "reason", "skel_gender")
+_REFERENCE = "_reference"  # instead of `models` in a pickle
 _NUMBERS = ("poses", "betas", "trans", "pve_mm", "max_vertex_mm")
 
 
@@ -34,7 +36,8 @@ class FittedPeople(Generic[ArrayT]):
     """People as SKEL, with the leading dimensions `...` of what was fitted.
 
     Numbers are float32, in NumPy arrays or, where tensors were given, in tensors; texts are NumPy arrays always.
-    `people[index]` is some of them, by any index of the leading dimensions.
+    `people[index]` is some of them, by any index of the leading dimensions. A pickle holds no models of the open body
+    or of a folder: they are loaded again where they are needed, and must be there, and the same, or it is a ModelError.
 
     `status` is what a conversion writes of a row: `ok`; `limit_violation`: a joint beyond its limits by more than the
     pipeline allows; `residual_above_gate`, `not_converged`: the fit must not be used as a label, and all numbers of a
@@ -71,19 +74,43 @@ class FittedPeople(Generic[ArrayT]):
             few = value.reshape(self.status.size, *value.shape[self.status.ndim :])[rows.reshape(-1)]
             return few.reshape(rows.shape + few.shape[1:])
 
-        return replace(self, **{name: taken(getattr(self, name)) for name in (*_NUMBERS, *_NAMES)})
+        few: FittedPeople[ArrayT] = object.__new__(type(self))
+        few.__setstate__(self.__dict__ | {name: taken(getattr(self, name)) for name in (*_NUMBERS, *_NAMES)})
+        return few
 
     def __iter__(self) -> Iterator[FittedPeople[ArrayT]]:
         """Along the first leading dimension."""
         return (self[i] for i in range(len(self)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles: of models that can be loaded again, only where they come from."""
+        state = dict(self.__dict__)
+        if "models" in state and (reference := reference_to(state["models"])) is not None:
+            del state["models"]
+            state[_REFERENCE] = reference
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    if not TYPE_CHECKING:  # a checker knows the field
+
+        def __getattr__(self, name: str) -> ModelSet:
+            """The models of people from a pickle, loaded at their first use. Raises ModelError."""
+            if name != "models" or _REFERENCE not in self.__dict__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            models = self.__dict__["models"] = self.__dict__[_REFERENCE].load()
+            return models
+
     def __repr__(self) -> str:
         statuses = ", ".join(f"{count} {name}" for name, count in Counter(self.status.flat).items())
         errors = _numpy(self.pve_mm)[self.usable]
         pve = f", PVE mean {errors.mean():.2f} mm" if errors.size else ""
-        stand_in = " (a free stand-in, not SMPL and SKEL)" if self.models.source == OPEN_BODY else ""
+        # Of people from a pickle the models need not be there.
+        source = (self.__dict__.get(_REFERENCE) or self.models).source
+        stand_in = " (a free stand-in, not SMPL and SKEL)" if source == OPEN_BODY else ""
         shape = self.status.shape
-        return f"<FittedPeople {shape}: {statuses or 'none'}{pve}; models: {self.models.source}{stand_in}>"
+        return f"<FittedPeople {shape}: {statuses or 'none'}{pve}; models: {source}{stand_in}>"
 
     @property
     def usable(self) -> NDArray[np.bool_]:

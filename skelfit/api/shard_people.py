@@ -42,6 +42,10 @@ class LabelledPerson:
     meta: Mapping[str, Any]
     image: bytes | None  # an image file's bytes; None where there is none, or none was asked for
 
+    def __repr__(self) -> str:
+        image = "no image" if self.image is None else f"an image of {len(self.image)} bytes"
+        return f"<LabelledPerson {self.key}: {self.status}; labels: {', '.join(self.labels)}; {image}>"
+
     @property
     def poses(self) -> FloatArray:
         """SKEL's angles (46,) rad, in the order of DOF_NAMES."""
@@ -74,6 +78,9 @@ class ShardPeople:
     shards: tuple[tuple[ShardFiles, ShardMarker], ...]
     kept: frozenset[str] | None = None  # keys of the people who are wanted; None: all
     images: bool = True
+
+    def __repr__(self) -> str:
+        return f"<ShardPeople: {len(self)} people in {len(self.shards)} shards>"
 
     def __len__(self) -> int:
         """How many people there are, by the done markers and the keep-list."""

@@ -62,6 +62,10 @@ class ModelSet:
     def __hash__(self) -> int:
         return hash(self.sha256)
 
+    def __repr__(self) -> str:
+        genders = f"SMPL {', '.join(self.smpl) or 'none'}; SKEL {', '.join(self.skel) or 'none'}"
+        return f"<ModelSet of {self.source}: {genders}; sha256 {self.sha256[:12]}>"
+
     def smpl_of(self, gender: str) -> SmplAsset:
         """The SMPL of 'neutral', 'male' or 'female'. Raises ModelError when the set has none."""
         return self._of(self.smpl, "smpl", gender, SMPL_GENDERS)

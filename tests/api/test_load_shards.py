@@ -59,6 +59,10 @@ def test_everybody_comes_with_arrays_by_name(folder: Path) -> None:
         assert person.angle("knee_angle_r", degrees=True) == pytest.approx(knee * 180 / np.pi)
         assert (person.image is None) == (meta["row"] == NO_IMAGE_ROW)
         assert person.image is None or person.image[:2] == b"\xff\xd8"
+    said = [repr(person) for person in listed]
+    assert said[0].startswith(f"<LabelledPerson {listed[0].key}: ok; labels: skel_poses, ")
+    assert max(map(len, said)) < 400 and sum("; no image>" in text for text in said) == 1
+    assert repr(people) == f"<ShardPeople: {PEOPLE} people in 3 shards>"
     statuses = {person.meta["row"]: person.status for person in listed}
     assert statuses[BENT_ROW] == "limit_violation" and statuses[0] == "ok"
     with pytest.raises(ArgumentError, match="name: expected a name of DOF_NAMES"):

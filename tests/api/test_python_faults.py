@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import torch
 
 from skelfit.api.convert_dataset import convert
 from skelfit.api.fit_arrays import NumPyPeople, fit, fit_mesh, load_models
-from skelfit.bodies.model_set import ModelSet
+from skelfit.bodies.model_set import ModelSet, make_model_set, save_models
+from skelfit.bodies.model_set import load_models as load_folder
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.errors import ArgumentError
+from skelfit.errors import ArgumentError, ModelError
 from skelfit.labels.demo_people import sample_labels
 from skelfit.verification.verify_folders import verify
 
@@ -158,3 +161,34 @@ def test_noise_is_ok_and_far_off() -> None:
     noise = np.random.default_rng(0).normal(0, 0.2, (6890, 3))
     one = fit_mesh(noise, gender="male", device="cpu")
     assert one.status == "ok" and one.pve_mm > 100
+
+
+def test_a_pickle_holds_no_models(people: NumPyPeople, models: ModelSet, tmp_path: Path) -> None:
+    pickled = pickle.dumps(people)
+    again = pickle.loads(pickled)
+    assert len(pickled) < 10_000 and "models" not in again.__dict__
+    assert repr(again) == repr(people) and again[0].poses.tobytes() == people[0].poses.tobytes()
+    assert len(pickle.dumps(again)) < 10_000 and not hasattr(again, "model")
+    assert again.joints().tobytes() == people.joints().tobytes() and again.models == people.models
+    # A set of a folder, which is moved and then changed; and a set that is in memory alone.
+    save_models(models, tmp_path / "models")
+    own = replace(people, models=load_folder(tmp_path / "models"))
+    there = pickle.loads(pickle.dumps(own))
+    (tmp_path / "models").rename(tmp_path / "moved")
+    with pytest.raises(ModelError, match="models: expected a models folder, found no such folder"):
+        there.models  # noqa: B018
+    male = {"male": models.skel_of("male")}
+    save_models(make_model_set(models.smpl, male, "memory", None), tmp_path / "models")
+    assert there[2].trans.tobytes() == people[2].trans.tobytes() and str(tmp_path / "models") in repr(there)
+    with pytest.raises(
+        ModelError, match="expected the models that the people were fitted with .* found others"
+    ):
+        there[2].vertices()
+    memory = replace(people, models=make_model_set(models.smpl, male, "memory", None))
+    assert pickle.loads(pickle.dumps(memory)).models.source == "memory"
+
+
+def test_a_set_of_models_is_a_line(models: ModelSet) -> None:
+    text = repr(models)
+    genders = "SMPL neutral, male, female; SKEL male, female"
+    assert text == f"<ModelSet of {models.source}: {genders}; sha256 {models.sha256[:12]}>"
