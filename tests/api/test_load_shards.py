@@ -76,12 +76,12 @@ def test_tars_by_pattern_and_labels_alone(folder: Path) -> None:
         people = load_shards(shards, images=False)
         assert [person.key for person in people] == whole and len(people) == PEOPLE
         assert all(person.image is None for person in people)
-    second: list[str | Path]
-    for second in ([folder], [f"{folder}/fake-000001.tar"]):
+    again: tuple[str | Path, ...] = (folder, f"{folder}/fake-000001.tar")
+    for second in again:
         with pytest.raises(
             ArgumentError, match=r"shards: expected each shard once, found fake-\d+.tar 2 times"
         ):
-            load_shards([folder, *second])
+            load_shards([folder, second])
 
 
 def test_a_keep_list(folder: Path, tmp_path: Path) -> None:
