@@ -135,9 +135,9 @@ def _from_tensor(value: object, name: str) -> NDArray[Any] | None:
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         return None
-    if value.layout is not torch.strided or value.is_meta or value.is_quantized:
+    if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_complex():
         raise ArgumentError(
-            name, "a dense tensor with numbers", f"{value.dtype}, {value.layout}, {value.device}"
+            name, "a dense tensor of real numbers", f"{value.dtype}, {value.layout}, {value.device}"
         )
     tensor: Any = value.detach().cpu()
     # NumPy has no bfloat16.
@@ -184,8 +184,9 @@ def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionS
     if frames_per_second is None:
         return ()
     low, high = LIMITS.frame_rate_hz
-    is_number = isinstance(frames_per_second, (int, float, np.integer, np.floating))
-    if not is_number or not low <= frames_per_second <= high:
+    number = (int, float, np.integer, np.floating)
+    is_rate = isinstance(frames_per_second, number) and not isinstance(frames_per_second, bool)
+    if not is_rate or not low <= frames_per_second <= high:
         expected = f"a rate of {low:g} to {high:g} Hz"
         raise ArgumentError("frames_per_second", expected, found_text(frames_per_second))
     if not leading:
@@ -219,7 +220,9 @@ def _shape(value: NDArray[Any]) -> str:
 
 
 def local_path_of(name: str, value: str | Path) -> Path:
-    """A path of this machine. Raises ArgumentError for an address (s3://...)."""
+    """A path of this machine. Raises ArgumentError for an address (s3://...), and for what is no path."""
+    if not isinstance(value, (str, Path)):
+        raise ArgumentError(name, LOCAL_PATH, found_text(value))
     if (other := describe_non_local(str(value))) is not None:
         raise ArgumentError(name, LOCAL_PATH, other)
     return Path(value)

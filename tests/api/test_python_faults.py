@@ -65,18 +65,20 @@ def test_masked_numbers_are_bad_input() -> None:
 
 RATE = r"frames_per_second: expected a rate of 0\.1 to 10000 Hz, found "
 SAME = "expected the same for all frames of a motion, with frames_per_second, found"
-DENSE = "pose: expected a dense tensor with numbers, found torch.float32, "
+DENSE = "pose: expected a dense tensor of real numbers, found torch.float32, "
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
     ({"frames_per_second": "30"}, RATE + "'30'"),
     ({"frames_per_second": np.array([30.0, 25.0])}, RATE + r"array\(\[30\., 25\.\]\)"),
+    ({"frames_per_second": True}, RATE + "True"),
     ({"frames_per_second": np.nan}, RATE + "nan"),
     ({"frames_per_second": 30, "gender": ["male", "male", "female"]}, f"gender: {SAME} female and male"),
     ({"frames_per_second": 30, "betas": BETAS}, f"betas: {SAME} 3 shapes in 3 frames"),
     ({"models": 3}, "models: expected a set of load_models, the path of a models folder, or None, found 3"),
     ({"pose": torch.zeros(3, 72).to_sparse()}, f"{DENSE}torch.sparse_coo, cpu"),
     ({"pose": torch.zeros(3, 72, device="meta")}, f"{DENSE}torch.strided, meta"),
+    ({"pose": torch.zeros(3, 72, dtype=torch.complex64).conj()}, "pose: .* of real numbers, found torch.complex64"),
     ({"pose": [torch.zeros(72, requires_grad=True)]}, "pose: expected axis-angles .*, found no array"),
     ({"gender": []}, r"gender: expected leading dimensions that go with \(3,\), .* found shape \(0,\)"),
     ({"pose": POSE[:1], "gender": []}, r"gender: expected leading dimensions that go with \(1,\), .* \(0,\)"),
@@ -112,6 +114,8 @@ def test_a_set_of_models_is_for_fits_alone(models: ModelSet, tmp_path: Path) -> 
     with pytest.raises(ArgumentError, match=said):
         convert(tmp_path / "out", labels=tmp_path / "people.npz", models=wrong)
     three: Any = 3
+    with pytest.raises(ArgumentError, match="labels: expected .* found 3"):
+        convert(tmp_path / "out", labels=three)
     with pytest.raises(ArgumentError, match="models: expected the path of a models folder, or None, found 3"):
         load_models(three)
 
