@@ -59,3 +59,9 @@ class DeviceError(SkelfitError):
 
 class ClusterError(SkelfitError):
     """A cluster that cannot be reached, or does not do its part."""
+
+
+def found_text(value: object) -> str:
+    """What an argument is, for the end of a message: its repr where that is short, else its type."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a value of type {type(value).__name__}"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.errors import ArgumentError
+from skelfit.errors import ArgumentError, found_text
 from skelfit.labels.impossible_values import LIMITS
 from skelfit.labels.label_batch import VERTICES, LabelBatch, LabelProperties, MotionSequence, empty_fields
 from skelfit.labels.readers.bare_meshes import check_meshes
@@ -74,13 +74,16 @@ def given_labels(
             np.broadcast_to(value, leading + value.shape[-1:]).reshape(count, value.shape[-1])
         )
     reasons.check(filled, {key: key for key in ("pose", "betas", "transl")}, "unknown", max_abs_beta)
+    people_genders = np.broadcast_to(genders, leading).reshape(-1).tolist()
+    motions = _motions(leading, frames_per_second)
+    _check_motions(motions, people_genders, filled["betas"])
     notes = () if shapes.shape[-1] == BETAS else (f"'betas': using 10 of {shapes.shape[-1]} columns",)
     batch = LabelBatch(
         row=np.arange(count, dtype=np.int64),
         imgname=[""] * count,
-        gender=np.broadcast_to(genders, leading).reshape(-1).tolist(),
+        gender=people_genders,
         bad=reasons.texts(),
-        sequences=_motions(leading, frames_per_second),
+        sequences=motions,
         about=LabelProperties("unknown", has_camera=False, has_keypoints=False, notes=notes),
         **filled,
     )
@@ -113,24 +116,29 @@ def given_meshes(vertices: object, gender: object) -> GivenPeople:
 
 
 def numbers(value: object, name: str, expected: str) -> Array:
-    """An argument as numbers in float64; a tensor may be of any device. Raises ArgumentError."""
-    array = _from_tensor(value)
+    """An argument as float64, NaN where it is masked; a tensor may be of any device. Raises ArgumentError."""
+    array = _from_tensor(value, name)
     if array is None:
         try:
-            array = np.asarray(value)
-        except ValueError as error:  # rows of different length
+            array = np.asanyarray(value)
+        except (ValueError, TypeError, RuntimeError) as error:  # rows of different length, lists of tensors
             raise ArgumentError(name, expected, f"no array ({error})") from None
     if array.dtype.kind not in "fiu":
         raise ArgumentError(name, f"numbers, {expected}", f"dtype {array.dtype}")
     with np.errstate(over="ignore"):
-        return array.astype(np.float64)
+        # A masked number is one that is not there.
+        return np.asarray(np.ma.filled(array.astype(np.float64), np.nan))
 
 
-def _from_tensor(value: object) -> NDArray[Any] | None:
-    """The array of a tensor; None for anything else. Who has a tensor has imported torch."""
+def _from_tensor(value: object, name: str) -> NDArray[Any] | None:
+    """The array of a tensor; None for anything else. Who has a tensor has imported torch. Raises ArgumentError."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         return None
+    if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        raise ArgumentError(
+            name, "a dense tensor of real numbers", f"{value.dtype}, {value.layout}, {value.device}"
+        )
     tensor: Any = value.detach().cpu()
     # NumPy has no bfloat16.
     array: NDArray[Any] = (tensor.double() if tensor.is_floating_point() else tensor).numpy()
@@ -140,9 +148,12 @@ def _from_tensor(value: object) -> NDArray[Any] | None:
 def _genders(gender: object) -> NDArray[np.str_]:
     """Genders of any shape, in full. Raises ArgumentError."""
     try:
-        texts = np.asarray(gender)
+        texts = np.asanyarray(gender)
     except ValueError as error:
         raise ArgumentError("gender", _GENDER, f"no array ({error})") from None
+    if np.ma.is_masked(texts):
+        raise ArgumentError("gender", _GENDER, "masked ones")
+    texts = np.asarray(texts)
     if texts.dtype == object and all(isinstance(text, str) for text in texts.flat):
         texts = texts.astype(np.str_)  # a column of a table
     if texts.dtype.kind != "U" and texts.size:
@@ -158,10 +169,14 @@ def _together(leading: Leading, value: NDArray[Any], own: int, name: str) -> Lea
     """The leading dimensions of people and of an argument, whose last `own` dimensions are a person's."""
     its = value.shape[: value.ndim - own]
     try:
-        return np.broadcast_shapes(leading, its)
+        whole = np.broadcast_shapes(leading, its)
     except ValueError:
+        whole = None
+    # NumPy would make nothing of one and none: people would be lost.
+    if whole is None or (0 in whole and 0 not in leading):
         expected = f"leading dimensions that go with {leading}, those of the arguments before it"
-        raise ArgumentError(name, expected, _shape(value)) from None
+        raise ArgumentError(name, expected, _shape(value))
+    return whole
 
 
 def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionSequence, ...]:
@@ -169,8 +184,11 @@ def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionS
     if frames_per_second is None:
         return ()
     low, high = LIMITS.frame_rate_hz
-    if not low <= frames_per_second <= high:
-        raise ArgumentError("frames_per_second", f"a rate of {low:g} to {high:g} Hz", f"{frames_per_second}")
+    number = (int, float, np.integer, np.floating)
+    is_rate = isinstance(frames_per_second, number) and not isinstance(frames_per_second, bool)
+    if not is_rate or not low <= frames_per_second <= high:
+        expected = f"a rate of {low:g} to {high:g} Hz"
+        raise ArgumentError("frames_per_second", expected, found_text(frames_per_second))
     if not leading:
         expected = "poses of at least two frames, for frames_per_second"
         raise ArgumentError("pose", expected, "one person without a dimension of frames")
@@ -182,12 +200,29 @@ def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionS
     )
 
 
+def _check_motions(
+    motions: tuple[MotionSequence, ...], genders: list[str], betas: NDArray[np.float32]
+) -> None:
+    """Raise ArgumentError unless the frames of each motion are of one gender and one shape, as a person is."""
+    for motion in motions:
+        rows = slice(motion.start, motion.start + motion.frames)
+        expected = "the same for all frames of a motion, with frames_per_second"
+        if len(own := sorted(set(genders[rows]))) > 1:
+            raise ArgumentError("gender", expected, " and ".join(own))
+        shapes = betas[rows][np.isfinite(betas[rows]).all(axis=1)]  # other frames are bad input
+        if (shapes != shapes[:1]).any():
+            count = len(np.unique(shapes, axis=0))
+            raise ArgumentError("betas", expected, f"{count} shapes in {motion.frames} frames")
+
+
 def _shape(value: NDArray[Any]) -> str:
     return f"shape {value.shape}"
 
 
 def local_path_of(name: str, value: str | Path) -> Path:
-    """A path of this machine. Raises ArgumentError for an address (s3://...)."""
+    """A path of this machine. Raises ArgumentError for an address (s3://...), and for what is no path."""
+    if not isinstance(value, (str, Path)):
+        raise ArgumentError(name, LOCAL_PATH, found_text(value))
     if (other := describe_non_local(str(value))) is not None:
         raise ArgumentError(name, LOCAL_PATH, other)
     return Path(value)

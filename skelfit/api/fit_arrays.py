@@ -21,7 +21,7 @@ from skelfit.conversion.row_fits import FitRows, LabelFitter, fit_rows, frames_o
 from skelfit.conversion.row_judgement import judge_rows
 from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter
 from skelfit.conversion.shard_samples import without_jumps
-from skelfit.errors import ArgumentError
+from skelfit.errors import ArgumentError, found_text
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.fitting.mesh_labels import MeshLabelFitter
@@ -92,11 +92,13 @@ def fit(
         skel_gender: of the SKEL for neutral people: male, female, or best, whichever fits a person better. None: as
             the pipeline has it.
         frames_per_second: the last leading dimension holds the frames of one motion, this many a second. They are
-            fitted as one problem, with one shape. None: every row is a person by themselves.
+            fitted as one problem, with one shape: betas and gender are the same for all frames of a motion. None:
+            every row is a person by themselves.
 
     Returns:
         A FittedPeople, whose arrays are tensors on pose's device where pose is a tensor, else NumPy arrays; float32.
-        A person with a number that is not finite, or that no person has, gets the status `bad_input` and NaN.
+        A person with a number that is not finite, is masked (numpy.ma), or that no person has, gets the status
+        `bad_input` and NaN. All numbers of a person whose fit is not finite are NaN.
 
     Raises:
         ArgumentError: for a wrong shape, dtype or gender.
@@ -182,8 +184,13 @@ def load_models(folder: str | Path | None = None) -> ModelSet:
 
 
 def usable_models(models: Models) -> ModelSet:
-    """The models of an argument. Raises ModelError."""
-    return models if isinstance(models, ModelSet) else find_models(models)
+    """The models of an argument. Raises ArgumentError, ModelError."""
+    if isinstance(models, ModelSet):
+        return models
+    if models is not None and not isinstance(models, (str, Path)):
+        expected = "a set of load_models, the path of a models folder, or None"
+        raise ArgumentError("models", expected, found_text(models))
+    return find_models(models)
 
 
 def usable_device(device: str) -> str:
@@ -220,7 +227,9 @@ def _fitted(
     genders = np.where(fitted.finite, np.where(fitted.female, "female", "male"), "")
 
     def shaped(array: NDArray[Any]) -> Any:
-        whole = array.reshape(leading + array.shape[1:])
+        # A fit that is not finite may have numbers that are; they mean nothing.
+        finite = fitted.finite.reshape(-1, *[1] * (array.ndim - 1)) if array.size else True
+        whole = np.where(finite, array, np.float32(np.nan)).reshape(leading + array.shape[1:])
         return torch.from_numpy(whole).to(like.device) if isinstance(like, Tensor) else whole
 
     return FittedPeople(

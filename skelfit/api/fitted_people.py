@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.api.angle_names import angle_index
+from skelfit.api.angle_names import AnglesByName, angle_index
+from skelfit.api.model_reference import reference_to
 from skelfit.bodies.dofs import DOF_NAMES, NUM_JOINTS
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet
 from skelfit.bodies.skel import SkelModel
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ArrayT = TypeVar("ArrayT")
 _BLOCK = 16  # people who are posed at once: their bones take 10 MB
 _NAMES = ("status", "reason", "skel_gender")
+_REFERENCE = "_reference"  # instead of `models` in a pickle
 _NUMBERS = ("poses", "betas", "trans", "pve_mm", "max_vertex_mm")
 
 
@@ -34,11 +36,13 @@ class FittedPeople(Generic[ArrayT]):
     """People as SKEL, with the leading dimensions `...` of what was fitted.
 
     Numbers are float32, in NumPy arrays or, where tensors were given, in tensors; texts are NumPy arrays always.
-    `people[index]` is some of them, by any index of the leading dimensions.
+    `people[index]` is some of them, by any index of the leading dimensions. A pickle holds no models of the open body
+    or of a folder: they are loaded again where they are needed, and must be there, and the same, or it is a ModelError.
 
     `status` is what a conversion writes of a row: `ok`; `limit_violation`: a joint beyond its limits by more than the
-    pipeline allows; `residual_above_gate`, `not_converged`: the fit is there, and must not be used as a label;
-    `bad_input`: nothing was fitted, the numbers are NaN. `usable` says which people enter a conversion's shards.
+    pipeline allows; `residual_above_gate`, `not_converged`: the fit must not be used as a label, and all numbers of a
+    fit that is not finite are NaN; `bad_input`: nothing was fitted, the numbers are NaN. `usable` says which people
+    enter a conversion's shards.
     """
 
     poses: ArrayT  # (..., 46) rad, in the order of DOF_NAMES
@@ -54,6 +58,10 @@ class FittedPeople(Generic[ArrayT]):
 
     def __len__(self) -> int:
         """The first leading dimension. Raises TypeError for one person, as an array does."""
+        if self.status.ndim == 0:
+            raise TypeError(
+                "expected people along a dimension, found one person, who has no length and no items"
+            )
         return len(self.status)
 
     def __getitem__(self, index: Any) -> FittedPeople[ArrayT]:
@@ -66,30 +74,60 @@ class FittedPeople(Generic[ArrayT]):
             few = value.reshape(self.status.size, *value.shape[self.status.ndim :])[rows.reshape(-1)]
             return few.reshape(rows.shape + few.shape[1:])
 
-        return replace(self, **{name: taken(getattr(self, name)) for name in (*_NUMBERS, *_NAMES)})
+        few: FittedPeople[ArrayT] = object.__new__(type(self))
+        few.__setstate__(self.__dict__ | {name: taken(getattr(self, name)) for name in (*_NUMBERS, *_NAMES)})
+        return few
 
     def __iter__(self) -> Iterator[FittedPeople[ArrayT]]:
         """Along the first leading dimension."""
         return (self[i] for i in range(len(self)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles: of models that can be loaded again, only where they come from."""
+        state = dict(self.__dict__)
+        if "models" in state and (reference := reference_to(state["models"])) is not None:
+            del state["models"]
+            state[_REFERENCE] = reference
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    if not TYPE_CHECKING:  # a checker knows the field
+
+        def __getattr__(self, name: str) -> ModelSet:
+            """The models of people from a pickle, loaded at their first use. Raises ModelError."""
+            if name != "models" or _REFERENCE not in self.__dict__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            models = self.__dict__["models"] = self.__dict__[_REFERENCE].load()
+            return models
+
     def __repr__(self) -> str:
         statuses = ", ".join(f"{count} {name}" for name, count in Counter(self.status.flat).items())
         errors = _numpy(self.pve_mm)[self.usable]
         pve = f", PVE mean {errors.mean():.2f} mm" if errors.size else ""
-        stand_in = " (a free stand-in, not SMPL and SKEL)" if self.models.source == OPEN_BODY else ""
+        # Of people from a pickle the models need not be there.
+        source = (self.__dict__.get(_REFERENCE) or self.models).source
+        stand_in = " (a free stand-in, not SMPL and SKEL)" if source == OPEN_BODY else ""
         shape = self.status.shape
-        return f"<FittedPeople {shape}: {statuses or 'none'}{pve}; models: {self.models.source}{stand_in}>"
+        return f"<FittedPeople {shape}: {statuses or 'none'}{pve}; models: {source}{stand_in}>"
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """(...) whose status is ok or limit_violation: those who enter a conversion's shards."""
+        """(...) whose status is ok or limit_violation: those who enter a conversion's shards.
+
+        It is no judgement of accuracy, unless the pipeline has a gate for it: look at `pve_mm`.
+        """
         return np.isin(self.status, PUBLISHED)
 
     @property
     def angles(self) -> Mapping[str, ArrayT]:
-        """The 46 angles (...) in rad, by the names of DOF_NAMES: `people.angles["knee_angle_l"]`."""
+        """The 46 angles (...) in rad, by the names of DOF_NAMES: `people.angles["knee_angle_l"]`.
+
+        Another name raises ArgumentError.
+        """
         poses: Any = self.poses
-        return MappingProxyType({name: poses[..., i] for i, name in enumerate(DOF_NAMES)})
+        return MappingProxyType(AnglesByName((name, poses[..., i]) for i, name in enumerate(DOF_NAMES)))
 
     def angle(self, name: str, *, degrees: bool = False) -> ArrayT:
         """One of the 46 angles (...), in rad, or in degrees. Raises ArgumentError for another name."""
@@ -144,8 +182,8 @@ class FittedPeople(Generic[ArrayT]):
         leading, people = self.status.shape, self.status.size
         points = np.full((people, count, 3), np.nan, np.float32)
         parameters = [
-            torch.tensor(_numpy(value).reshape(people, -1), dtype=torch.float64)
-            for value in (self.betas, self.poses, self.trans)
+            torch.tensor(array.reshape(people, array.shape[-1]), dtype=torch.float64)
+            for array in map(_numpy, (self.betas, self.poses, self.trans))
         ]
         genders = self.skel_gender.reshape(-1)
         for gender in sorted(set(genders.tolist()) - {""}):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES, SKEL_PARENTS
-from skelfit.errors import ArgumentError, SkelfitError
+from skelfit.errors import ArgumentError, SkelfitError, found_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,8 +33,8 @@ def draw_people(people: FittedPeople[Any], limit: int, up: str | None) -> Figure
         raise SkelfitError(
             f"plot: expected matplotlib, which draws; install it with: pip install matplotlib ({error})"
         ) from error
-    if limit < 1:
-        raise ArgumentError("limit", "at least 1", str(limit))
+    if not isinstance(limit, (int, np.integer)) or limit < 1:
+        raise ArgumentError("limit", "a number of people, at least 1", found_text(limit))
     rows = np.flatnonzero(people.skel_gender.reshape(-1) != "")[:limit]
     if len(rows) == 0:
         raise ArgumentError("people", "a person with a fit to draw", f"none among {people.status.size}")
@@ -72,10 +72,10 @@ def _upright(joints: Array, up: str | None) -> Array:
         mean = (joints[:, _HEAD] - joints[:, _PELVIS]).mean(axis=0)
         axis = int(np.abs(mean).argmax())
         sign = 1.0 if mean[axis] >= 0 else -1.0
-    elif up.removeprefix("-") in _AXES:
+    elif isinstance(up, str) and up.removeprefix("-") in _AXES:
         axis, sign = _AXES[up.removeprefix("-")], -1.0 if up.startswith("-") else 1.0
     else:
-        raise ArgumentError("up", "x, y, z, -x, -y or -z", repr(up))
+        raise ArgumentError("up", "x, y, z, -x, -y or -z", found_text(up))
     turn = np.zeros((3, 3))
     turn[2, axis] = sign
     turn[0, (axis + 1) % 3] = 1.0

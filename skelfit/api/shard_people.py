@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from skelfit.api.angle_names import angle_index
-from skelfit.errors import ArgumentError
+from skelfit.errors import ArgumentError, found_text
 from skelfit.learning.data.person_stream import find_tars
 from skelfit.shards.finished_run import kept_keys, open_run
 from skelfit.shards.label_vector import LABEL_SIZE, LAYOUT_VERSION, FloatArray, unpack
@@ -40,6 +41,10 @@ class LabelledPerson:
     labels: Mapping[str, FloatArray]
     meta: Mapping[str, Any]
     image: bytes | None  # an image file's bytes; None where there is none, or none was asked for
+
+    def __repr__(self) -> str:
+        image = "no image" if self.image is None else f"an image of {len(self.image)} bytes"
+        return f"<LabelledPerson {self.key}: {self.status}; labels: {', '.join(self.labels)}; {image}>"
 
     @property
     def poses(self) -> FloatArray:
@@ -73,6 +78,9 @@ class ShardPeople:
     shards: tuple[tuple[ShardFiles, ShardMarker], ...]
     kept: frozenset[str] | None = None  # keys of the people who are wanted; None: all
     images: bool = True
+
+    def __repr__(self) -> str:
+        return f"<ShardPeople: {len(self)} people in {len(self.shards)} shards>"
 
     def __len__(self) -> int:
         """How many people there are, by the done markers and the keep-list."""
@@ -126,15 +134,20 @@ def load_shards(
         For batches on several processes, shuffled and augmented, see docs/loaders.md.
 
     Raises:
-        ArgumentError: for what is no path.
+        ArgumentError: for what is no path, and for a shard that is there twice.
         ShardError: for shards that are not there, not finished, or damaged.
         InputError: for a keep-list that cannot be used, or that does not name all people.
     """
     given = [shards] if isinstance(shards, (str, Path)) else shards
     usable = isinstance(given, (list, tuple)) and all(isinstance(item, (str, Path)) for item in given)
     if not given or not usable:
-        raise ArgumentError("shards", _EXPECTED, repr(shards))
+        raise ArgumentError("shards", _EXPECTED, found_text(shards))
+    if keep is not None and not isinstance(keep, (str, Path)):
+        raise ArgumentError("keep", "the path of a keep-list, or None", found_text(keep))
     pairs = tuple(pair for item in given for pair in _shards_at(item))
+    for tar, count in Counter(files.tar.resolve() for files, _ in pairs).items():
+        if count > 1:
+            raise ArgumentError("shards", "each shard once", f"{tar.name} {count} times")
     kept = None if keep is None else kept_keys([files for files, _ in pairs], Path(keep))
     return ShardPeople(pairs, kept, images)
 

@@ -35,7 +35,7 @@ from skelfit.bodies.assets import (
     save_asset,
     write_npz,
 )
-from skelfit.errors import ModelError, OutputError
+from skelfit.errors import ArgumentError, ModelError, OutputError, found_text
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
@@ -61,6 +61,10 @@ class ModelSet:
 
     def __hash__(self) -> int:
         return hash(self.sha256)
+
+    def __repr__(self) -> str:
+        genders = f"SMPL {', '.join(self.smpl) or 'none'}; SKEL {', '.join(self.skel) or 'none'}"
+        return f"<ModelSet of {self.source}: {genders}; sha256 {self.sha256[:12]}>"
 
     def smpl_of(self, gender: str) -> SmplAsset:
         """The SMPL of 'neutral', 'male' or 'female'. Raises ModelError when the set has none."""
@@ -182,9 +186,14 @@ def models_from_official(raw: Mapping[str, Any], source: str) -> ModelSet:
 def find_models(folder: str | Path | None = None) -> ModelSet:
     """The models of a run: `folder`, else $SKELFIT_MODELS, else ./models, else the open body.
 
-    Callers print `source` of the result, so that users do not take the open body for SMPL. Raises ModelError.
+    Callers print `source` of the result, so that users do not take the open body for SMPL. Raises ModelError, and
+    ArgumentError for what is no path.
     """
     if folder is not None:
+        if not isinstance(folder, (str, Path)):
+            found = "a set of models, which fit and fit_mesh alone take"
+            found = found if isinstance(folder, ModelSet) else found_text(folder)
+            raise ArgumentError("models", "the path of a models folder, or None", found)
         return load_models(folder)
     if variable := os.environ.get("SKELFIT_MODELS"):
         if (actual := describe_non_local(variable)) is not None:

@@ -28,6 +28,7 @@ from skelfit.bodies.kinematics import (
     pose_joints,
     shape_frames,
 )
+from skelfit.errors import ArgumentError, found_text
 
 # Bone scale along a bone's own axis from the distance of two skin vertices along a world axis:
 # (joint, bone axis, world axis, vertex, vertex). The vertex numbers belong to SMPL's topology.
@@ -78,6 +79,10 @@ class SkelModel:
     def __init__(
         self, asset: SkelAsset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
+        if not isinstance(asset, SkelAsset):
+            expected = "a SkelAsset, as load_models().skel_of(gender) gives it"
+            raise ArgumentError("asset", expected, found_text(asset))
+
         def tensor(array: object) -> Tensor:
             return torch.tensor(array, device=device, dtype=dtype)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skelfit.bodies.assets import SmplAsset
 from skelfit.bodies.axis_rotations import blend_shapes
+from skelfit.errors import ArgumentError, found_text
 
 SMPL_JOINT_NAMES: tuple[str, ...] = tuple(
     "pelvis l_hip r_hip spine1 l_knee r_knee spine2 l_ankle r_ankle spine3 l_foot r_foot neck l_collar r_collar "
@@ -37,6 +38,10 @@ class SmplModel:
         dtype: torch.dtype = torch.float32,
         num_betas: int = 10,
     ) -> None:
+        if not isinstance(asset, SmplAsset):
+            expected = "a SmplAsset, as load_models().smpl_of(gender) gives it"
+            raise ArgumentError("asset", expected, found_text(asset))
+
         def tensor(array: object) -> Tensor:
             return torch.tensor(array, device=device, dtype=dtype)
 

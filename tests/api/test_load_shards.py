@@ -59,6 +59,10 @@ def test_everybody_comes_with_arrays_by_name(folder: Path) -> None:
         assert person.angle("knee_angle_r", degrees=True) == pytest.approx(knee * 180 / np.pi)
         assert (person.image is None) == (meta["row"] == NO_IMAGE_ROW)
         assert person.image is None or person.image[:2] == b"\xff\xd8"
+    said = [repr(person) for person in listed]
+    assert said[0].startswith(f"<LabelledPerson {listed[0].key}: ok; labels: skel_poses, ")
+    assert max(map(len, said)) < 400 and sum("; no image>" in text for text in said) == 1
+    assert repr(people) == f"<ShardPeople: {PEOPLE} people in 3 shards>"
     statuses = {person.meta["row"]: person.status for person in listed}
     assert statuses[BENT_ROW] == "limit_violation" and statuses[0] == "ok"
     with pytest.raises(ArgumentError, match="name: expected a name of DOF_NAMES"):
@@ -72,7 +76,12 @@ def test_tars_by_pattern_and_labels_alone(folder: Path) -> None:
         people = load_shards(shards, images=False)
         assert [person.key for person in people] == whole and len(people) == PEOPLE
         assert all(person.image is None for person in people)
-    assert len(load_shards([folder, folder])) == 2 * PEOPLE
+    again: tuple[str | Path, ...] = (folder, f"{folder}/fake-000001.tar")
+    for second in again:
+        with pytest.raises(
+            ArgumentError, match=r"shards: expected each shard once, found fake-\d+.tar 2 times"
+        ):
+            load_shards([folder, second])
 
 
 def test_a_keep_list(folder: Path, tmp_path: Path) -> None:
@@ -92,6 +101,8 @@ def test_what_cannot_be_read_is_told(folder: Path, tmp_path: Path) -> None:
         load_shards(3)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"shards: expected .* found \[\]"):
         load_shards([])
+    with pytest.raises(ArgumentError, match="keep: expected the path of a keep-list, or None, found 3"):
+        load_shards(folder, keep=3)  # type: ignore[arg-type]
     with pytest.raises(ShardError, match="expected finished shards"):
         load_shards(tmp_path / "gone-*.tar")
     with pytest.raises(ShardError, match="expected a path of this machine|s3://"):
