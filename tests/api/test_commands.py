@@ -198,7 +198,37 @@ def test_faults_of_files_and_of_the_others(labels: Path) -> None:
         verify("out", sample=0, html="page.html")
     with pytest.raises(ArgumentError, match="format: expected one of skel-cf, .* found 'fbx'"):
         export("out", format="fbx", out="x")
-    with pytest.raises(ArgumentError, match="key: expected format obj or ply"):
+    with pytest.raises(
+        ArgumentError, match="key: expected none, except for the formats obj and ply, found the format hsmr"
+    ):
         export("out", format="hsmr", out="x", key=["a"])
     with pytest.raises(SkelfitError, match="out"):
         export("out", format="hsmr", out="x")
+
+
+def test_paths_of_verify_and_export_are_of_this_machine() -> None:
+    address, expected = "s3://bucket/x", ": expected a path on this machine"
+    for name in ("folders", "models", "json", "html", "keep", "against"):
+        with pytest.raises(ArgumentError, match=name + expected):
+            verify(**{"folders": "gone", name: address})
+    for name in ("folder", "out", "models", "keep"):
+        with pytest.raises(ArgumentError, match=name + expected):
+            export(**{"folder": "gone", "out": "x", "format": "obj", name: address})  # type: ignore[arg-type]
+    for wrong in (3, [3]):
+        with pytest.raises(ArgumentError, match="folders: expected"):
+            verify(wrong)  # type: ignore[arg-type]
+
+
+def test_verify_needs_a_folder() -> None:
+    for options in ({}, {"keep": "keep.csv"}):
+        with pytest.raises(ArgumentError, match="folders: expected at least one folder, found none"):
+            verify([], **options)  # type: ignore[arg-type]
+
+
+def test_numbers_of_verify_and_export() -> None:
+    with pytest.raises(ArgumentError, match="sample: expected a whole number, 0 or more, found '3'"):
+        verify("gone", sample="3")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="max_pve: expected a number of mm, found '3'"):
+        verify("gone", max_pve="3")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="limit: expected a whole number, 1 or more, found 3.5"):
+        export("gone", format="obj", out="x", limit=3.5)  # type: ignore[arg-type]
