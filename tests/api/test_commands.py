@@ -210,7 +210,7 @@ def test_paths_of_verify_and_export_are_of_this_machine() -> None:
     address, expected = "s3://bucket/x", ": expected a path on this machine"
     for name in ("folders", "models", "json", "html", "keep", "against"):
         with pytest.raises(ArgumentError, match=name + expected):
-            verify(**{"folders": "gone", name: address})
+            verify(**{"folders": "gone", name: address})  # type: ignore[arg-type]
     for name in ("folder", "out", "models", "keep"):
         with pytest.raises(ArgumentError, match=name + expected):
             export(**{"folder": "gone", "out": "x", "format": "obj", name: address})  # type: ignore[arg-type]
