@@ -147,6 +147,7 @@ def test_a_folder_of_manifests_tells_each(labels: Path) -> None:
     ({"labels": "a.npz", "workers": "2"}, "workers: expected a whole number, 0 or more, found '2'"),
     ({"labels": "a.npz", "dry_run": True, "people_per_second": "3"}, "people_per_second: expected a number above 0"),
     ({"labels": "a.npz", "people_per_second": 3.0}, "people_per_second: expected none, except for a dry run"),
+    ({"labels": "a.npz", "pipeline": 3}, "pipeline: expected a path on this machine, found 3"),
     ({"labels": 3, "workers": 0}, "labels: expected a path on this machine, found 3"),
     ({"labels": "a.npz", "skel_gender": "x"}, "skel_gender: expected male, female or best, found 'x'"),
     ({"labels": "a.npz", "filter": "few"}, "filter: expected one of .*, found 'few'"),
@@ -181,7 +182,10 @@ def test_a_summary_that_no_run_wrote_stays(labels: Path) -> None:
     assert Path("mine/summary.json").read_text() == '{"mine": 1}'
 
 
-def test_a_child_that_imports_its_parents_script_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_imports_its_parents_script_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
     for call in (lambda: convert("out", labels="people.npz", workers=2, device="cpu"), lambda: verify("out")):
         with pytest.raises(SystemExit, match='under `if __name__ == "__main__":`'):
