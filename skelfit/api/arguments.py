@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from skelfit.labels.readers.bare_meshes import check_meshes
 from skelfit.labels.readers.common_fields import parse_gender
 from skelfit.labels.row_faults import RowFaults
 from skelfit.labels.unit_inference import matrices_to_axis_angle, to_float32
-from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
 BETAS = 10
 _POSE = "axis-angles (..., 24, 3) or (..., 72) in rad, or rotation matrices (..., 24, 3, 3)"
@@ -217,12 +215,3 @@ def _check_motions(
 
 def _shape(value: NDArray[Any]) -> str:
     return f"shape {value.shape}"
-
-
-def local_path_of(name: str, value: str | Path) -> Path:
-    """A path of this machine. Raises ArgumentError for an address (s3://...), and for what is no path."""
-    if not isinstance(value, (str, Path)):
-        raise ArgumentError(name, LOCAL_PATH, found_text(value))
-    if (other := describe_non_local(str(value))) is not None:
-        raise ArgumentError(name, LOCAL_PATH, other)
-    return Path(value)

@@ -19,8 +19,7 @@ def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str | ReportTable]:
     for rule, count in summary["filters"].items():
         keypoints = f", {count['keypoints']} keypoints" if "keypoints" in count else ""
         yield f"filter {rule} ({count['value']:g}): {count['rows']} rows{keypoints}"
-    absent = {kind: n for kind, n in summary["images"].items() if n and kind != "found"}
-    if absent:
+    if absent := absent_images(summary):
         yield "people without an image"
         yield from _table("image", absent)
     if summary["pve_mm"]["mean"] is not None:
@@ -37,6 +36,30 @@ def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str | ReportTable]:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["time"]["shares"].items())
         yield f"time of the shards: {shares}"
         yield f"the workers were fitting in {summary['time']['fitting']:.0%} of their time"
+
+
+def summary_in_short(summary: Mapping[str, Any]) -> str:
+    """What became of the rows of a run, in one line, with what was lost."""
+    rejected, absent = sum(summary["rejected"].values()), sum(absent_images(summary).values())
+    parts = [f"{summary['rows_in']} rows in, {summary['rows_out']} people out"]
+    parts += [f"{rejected} rejected"] if rejected else []
+    parts += [f"{absent} without an image"] if absent else []
+    return ", ".join(parts)
+
+
+def absent_images(summary: Mapping[str, Any]) -> dict[str, int]:
+    """How many people have no image, by kind of reason; of a run without images, none."""
+    return {kind: n for kind, n in summary["images"].items() if n and kind != "found"}
+
+
+def counted_shards(count: int) -> str:
+    """1 shard, 2 shards."""
+    return "1 shard" if count == 1 else f"{count} shards"
+
+
+def finished_already(count: int, rows: str = "") -> str:
+    """How many shards are left from an earlier run; rows: how many rows they hold, in words."""
+    return f"{counted_shards(count)}{rows} {'is' if count == 1 else 'are'} finished already"
 
 
 def table_of_subsets(ends: Iterable[tuple[str, Mapping[str, Any] | None, str]]) -> ReportTable:

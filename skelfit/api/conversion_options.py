@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from skelfit.api.arguments import local_path_of
 from skelfit.api.subsets import FILTER_NAMES, data_root
 from skelfit.config.manifest import LabelLayout, ReadOptions, load_manifest
 from skelfit.config.pipeline import ImageConfig
@@ -17,6 +16,13 @@ from skelfit.executors.dask_reports import check_bokeh
 from skelfit.executors.executor import THIS_PROCESS, Executor
 from skelfit.images.image_source import ImageLocation, locate_images
 from skelfit.resources.catalog import MANIFESTS
+from skelfit.storage.checked_arguments import (
+    local_path_of,
+    local_path_or_none,
+    number_of,
+    texts_of,
+    whole_number,
+)
 
 T = TypeVar("T")
 
@@ -30,7 +36,7 @@ def what_to_read(
         raise ArgumentError("manifest", expected, "neither" if manifest is None else "both")
     given = [name for name, value in {"source": source, **reading}.items() if value is not None]
     if manifest is not None and given:
-        raise ArgumentError(given[0], "labels, which it is for", "a manifest, which says itself how to read")
+        raise ArgumentError(given[0], "none with a manifest, which says how to read its labels", "one")
     layouts: dict[str | None, LabelLayout | None] = {
         None: None,
         **{layout: layout for layout in get_args(LabelLayout)},
@@ -82,8 +88,14 @@ def built_of(cls: type[T], values: Mapping[str, Any], names: Mapping[str, str]) 
 def check_at_least_one(**counts: int | None) -> None:
     """Raise ArgumentError for a count below 1."""
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ArgumentError(name, "at least 1", str(count))
+        if count is not None:
+            whole_number(name, count, 1)
+
+
+def check_skel_gender(skel_gender: str | None) -> None:
+    """Raise ArgumentError for a gender that no SKEL has."""
+    if skel_gender not in (None, "male", "female", "best"):
+        raise ArgumentError("skel_gender", "male, female or best", repr(skel_gender))
 
 
 def check_speed(people_per_second: float | None, dry_run: bool) -> None:
@@ -91,17 +103,19 @@ def check_speed(people_per_second: float | None, dry_run: bool) -> None:
     if people_per_second is None:
         return
     if not dry_run:
-        raise ArgumentError("people_per_second", "a dry run, which it is for", "none")
-    if not people_per_second > 0:
-        raise ArgumentError("people_per_second", "a number above 0", f"{people_per_second:g}")
+        raise ArgumentError("people_per_second", "none, except for a dry run", repr(people_per_second))
+    expected = "a number above 0"
+    if not number_of("people_per_second", people_per_second, expected) > 0:
+        raise ArgumentError("people_per_second", expected, f"{people_per_second:g}")
 
 
-def filter_names(names: Sequence[str]) -> tuple[str, ...]:
+def filter_names(names: str | Sequence[str]) -> tuple[str, ...]:
     """Names of rules, or groups of them, that are switched off. Raises ArgumentError."""
-    for name in names:
+    texts = texts_of("no_filter", names)
+    for name in texts:
         if name not in FILTER_NAMES:
             raise ArgumentError("no_filter", f"one of {', '.join(FILTER_NAMES)}", repr(name))
-    return tuple(names)
+    return texts
 
 
 def watched_executor(executor: Executor, dashboard: bool, performance_report: str | Path | None) -> Executor:
@@ -112,5 +126,5 @@ def watched_executor(executor: Executor, dashboard: bool, performance_report: st
         name = "dashboard" if dashboard else "performance_report"
         raise ArgumentError(name, "workers, which it watches", "none (workers: 0)")
     check_bokeh()
-    report = None if performance_report is None else Path(performance_report)
+    report = local_path_or_none("performance_report", performance_report)
     return replace(executor, dashboard=dashboard, report=report)

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from skelfit.api.arguments import local_path_of
-from skelfit.api.conversion_lines import summary_lines_of, table_of_subsets
+from skelfit.api.conversion_lines import counted_shards, finished_already, summary_lines_of, table_of_subsets
 from skelfit.api.conversion_options import (
     check_at_least_one,
+    check_skel_gender,
     check_speed,
     filter_names,
     has_images,
@@ -28,6 +28,7 @@ from skelfit.api.conversion_options import (
 )
 from skelfit.api.conversion_result import Conversion, ConvertedSubset
 from skelfit.api.dry_run import plan_conversion
+from skelfit.api.fit_arrays import check_device
 from skelfit.api.refused_options import GivenOptions, check_image_options
 from skelfit.api.run_making import STORES, RunOptions, make_run
 from skelfit.api.subsets import (
@@ -44,7 +45,7 @@ from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_lock import write_record, writing
-from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards
+from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, plan_shards
 from skelfit.conversion.run_summary import rejected_so_far, write_summary
 from skelfit.conversion.shard_task import ShardResult, run_shard
 from skelfit.conversion.stopwatch import PHASES
@@ -56,6 +57,7 @@ from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, r
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries, store_sequences
+from skelfit.storage.checked_arguments import local_path_of, local_path_or_none
 
 _log = logging.getLogger(__name__)
 
@@ -84,8 +86,8 @@ def convert(
     crop_margin: float | None = None,
     skel_gender: str | None = None,
     independent_frames: bool = False,
-    filter: Sequence[str] = (),
-    no_filter: Sequence[str] = (),
+    filter: str | Sequence[str] = (),
+    no_filter: str | Sequence[str] = (),
     limit: int | None = None,
     shard_size: int | None = None,
     device: str = "auto",
@@ -126,7 +128,7 @@ def convert(
         LabelError, ModelError, ConfigError, OutputError, DeviceError, ClusterError: for files and places of that kind.
         Of a folder of manifests, a subset that fails does not stop the others, and raises nothing.
     """
-    reporter = reporter_of(progress)
+    reporter, folder = reporter_of(progress), local_path_of("out", out)
     reading = {"scale_unit": scale_unit, "angle_unit": angle_unit, "rot6d": rot6d, "length_unit": length_unit}
     reading |= {"labels_up": labels_up, "up": up}
     file, layout, read = what_to_read(manifest, labels, source, reading)
@@ -134,6 +136,8 @@ def convert(
     found_images = images_at(images, file)
     check_at_least_one(limit=limit, shard_size=shard_size)
     check_speed(people_per_second, dry_run)
+    check_device(device)
+    check_skel_gender(skel_gender)
     settings = chosen_pipeline(pipeline, skel_gender, shard_size, independent_frames)
     settings = replace(settings, images=images_of(settings.images, picture))
     rules = filter_rules(filter)
@@ -148,10 +152,10 @@ def convert(
         independent_frames=independent_frames,
     )
     check_image_options(given, settings.images.mode, has_images=given.images or has_images(file))
-    body_models = _said_models(models, reporter)
     kind = device if scheduler is not None else find_device(device)
     gpus = visible_gpus(torch.cuda.device_count()) if kind == "cuda" else ()
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
+    body_models = _said_models(models, reporter)
     options = RunOptions(
         pipeline=settings,
         models=body_models,
@@ -164,7 +168,6 @@ def convert(
         given=given,
         reporter=reporter,
     )
-    folder = local_path_of("out", out)
     if dry_run:
         labelled = (
             None
@@ -183,7 +186,7 @@ def convert(
 
 def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
     """The models of a run, and whether they are a stand-in."""
-    body_models = find_models(models)
+    body_models = find_models(local_path_or_none("models", models))
     reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
     if body_models.source == OPEN_BODY:
         reporter.say("  a free stand-in, not SMPL and SKEL; import those with: skelfit models import")
@@ -193,6 +196,7 @@ def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
 def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedSubset:
     """Convert one subset. Raises ShardsFailedError when a shard failed."""
     models, say = options.models, options.reporter.say
+    check_summary(out)
     with writing(out, subset.name):
         clear_temporaries(out / STORES)
         run = make_run(subset, out, out / STORES, options)
@@ -266,12 +270,12 @@ def convert_run(
     device = run.device if run.device != "auto" else "the workers' devices"
     rows = sum(task.stop - task.start for task in tasks)
     reporter.say(
-        f"{run.subset}: {rows} rows in {len(tasks)} shards, fitted on {device}, to {os.path.relpath(out)}"
+        f"{run.subset}: {rows} rows in {counted_shards(len(tasks))}, fitted on {device}, to {os.path.relpath(out)}"
     )
     todo = pending(run, tasks, overwrite=overwrite)
     write_record(out, run.subset, rows, len(tasks))
     if len(todo) < len(tasks):
-        reporter.say(f"{len(tasks) - len(todo)} shards are finished already")
+        reporter.say(finished_already(len(tasks) - len(todo)))
     left = {task.name for task in todo}
     rejected = rejected_so_far(task for task in tasks if task.name not in left)
     started = time.perf_counter()

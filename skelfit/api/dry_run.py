@@ -13,13 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
+from skelfit.api.conversion_lines import counted_shards, finished_already
 from skelfit.api.conversion_result import Conversion, ConversionPlan, ConvertedSubset, PlannedFile
 from skelfit.api.run_making import RunOptions, make_run
 from skelfit.api.subsets import MissingError, Subset, data_root, manifest_subset, manifests_of
 from skelfit.config.manifest import load_manifest
-from skelfit.conversion.run_plan import Run, ShardTask, check_subset, finished_shards, plan_shards
+from skelfit.conversion.run_plan import (
+    Run,
+    ShardTask,
+    check_subset,
+    check_summary,
+    finished_shards,
+    plan_shards,
+)
 from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_samples import images_of_people
+from skelfit.errors import SkelfitError
 from skelfit.executors.progress_bars import duration
 from skelfit.executors.report_table import ReportTable
 from skelfit.images.image_source import ImageLocation, open_images, read_images
@@ -45,11 +54,12 @@ def plan_conversion(
     """Say what a conversion would do, and write nothing.
 
     source: a subset, a manifest or a folder of manifests. Raises as `convert`, but for label files that are not there:
-    these are in the result, and so is what else is missing.
+    these are in the result, and so is what else is missing. Of a folder, a subset that fails does not stop the others.
     """
     say = options.reporter.say
     say("dry run: nothing is written")
     results = []
+    several = isinstance(source, Path) and source.is_dir()
     for name, folder, load in _subsets(source, images, out, options):
         say(f"== {name}")
         try:
@@ -57,6 +67,12 @@ def plan_conversion(
         except MissingError as error:
             say(f"missing: {error}")
             results.append(ConvertedSubset(name, folder, None, str(error), missing=True))
+            continue
+        except SkelfitError as error:
+            if not several:
+                raise
+            options.reporter.warn(f"Error: {error}")
+            results.append(ConvertedSubset(name, folder, None, str(error)))
             continue
         for line in _lines(plan, folder):
             say(line)
@@ -121,6 +137,7 @@ def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: flo
         sequences = [[s.start for s in store_sequences(file.store)] for file in run.labels]
         tasks = plan_shards(run, dict(enumerate(sequences)))
         check_subset(run)
+        check_summary(out)
         finished = set() if options.overwrite else finished_shards(run)
         done = [task for task in tasks if task.name in finished]
         sizes = list(chain.from_iterable(_image_sizes(run)))
@@ -195,13 +212,15 @@ def _missing(subset: Subset, looked_at: int, there: int) -> Iterator[str]:
         yield f"{len(subset.images.missing)} tars of images, such as {subset.images.missing[0]}"
     if looked_at and not there:
         yield f"images: none of the {looked_at} looked at is there, or can be read"
+    elif there < looked_at:
+        yield f"images: {looked_at - there} of the {looked_at} looked at are not there, or cannot be read"
 
 
 def _lines(plan: ConversionPlan, out: Path) -> Iterator[str]:
     """The plan in words."""
-    yield f"{plan.rows} rows in {plan.shards} shards, to {out}"
+    yield f"{plan.rows} rows in {counted_shards(plan.shards)}, to {out}"
     if plan.shards_done:
-        yield f"  {plan.shards_done} shards with {plan.rows_done} rows are finished already"
+        yield f"  {finished_already(plan.shards_done, f' with {plan.rows_done} rows')}"
     kilobytes = label_bytes_per_person() / 1000
     yield f"labels: about {_size(plan.label_bytes)} ({kilobytes:.1f} kB a person, the size of the label vector)"
     if plan.images_looked_at:
@@ -242,7 +261,7 @@ def _table(results: Sequence[ConvertedSubset]) -> ReportTable:
 def _cells(result: ConvertedSubset) -> tuple[str, ...]:
     plan = result.plan
     if plan is None:
-        return (*"-----", "label files")
+        return (*"-----", "label files" if result.missing else "cannot be read, see above")
     hours = "-" if plan.hours_left is None else f"{plan.hours_left:.2g}"
     gigabytes = f"{(plan.label_bytes + plan.image_bytes) / 1e9:.2g}"
     missing = "images" if plan.missing else "nothing"

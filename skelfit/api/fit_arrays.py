@@ -193,10 +193,15 @@ def usable_models(models: Models) -> ModelSet:
     return find_models(models)
 
 
-def usable_device(device: str) -> str:
-    """cpu or cuda. The kernels for it are compiled where they are not. Raises ArgumentError, DeviceError."""
+def check_device(device: str) -> None:
+    """Raise ArgumentError for a name that is none of a device."""
     if device not in ("auto", "cpu", "cuda"):
         raise ArgumentError("device", "auto, cpu or cuda", repr(device))
+
+
+def usable_device(device: str) -> str:
+    """cpu or cuda. The kernels for it are compiled where they are not. Raises ArgumentError, DeviceError."""
+    check_device(device)
     kind = find_device(device)
     if not is_compiled(kind):
         _log.warning("compiling the kernels of the fit for this machine; that takes up to a minute, once")

@@ -33,6 +33,7 @@ from skelfit.labels.label_store import build_store, read_rows, store_contents, s
 from skelfit.labels.read_settings import OptionError
 from skelfit.labels.readers.registry import detect_layout
 from skelfit.labels.readers.sequence_folder import describe_skipped_files
+from skelfit.storage.checked_arguments import texts_of
 from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local, describe_skipped
 
 IMAGES_LOOKED_FOR = 100  # rows
@@ -212,10 +213,10 @@ def _is_there(images: ImageSource, path: str) -> bool:
     return image.exists() if isinstance(image, Path) else image is not None
 
 
-def filter_rules(texts: Sequence[str]) -> tuple[tuple[str, float | None], ...]:
+def filter_rules(texts: str | Sequence[str]) -> tuple[tuple[str, float | None], ...]:
     """The rules, or groups of them, that texts name, with their values where they give any. Raises ArgumentError."""
     rules: list[tuple[str, float | None]] = []
-    for text in texts:
+    for text in texts_of("filter", texts):
         name, given, number = text.partition("=")
         try:
             value = float(number) if given else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -107,6 +110,13 @@ def _shown_as_faults() -> Iterator[None]:
         raise Fault(f"{option}: expected {error.expected}, found {error.found}") from error
     except SkelfitError as error:
         raise Fault(" ".join(str(error).split())) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # Where it was stdout, what it still holds would fail once more at the end of the process.
+        if sys.stdout is sys.__stdout__:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise Fault(f"{error.filename or 'the output'}: cannot be written: {error.strerror}") from error
 
 
 @click.group(

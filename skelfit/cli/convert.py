@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from skelfit.api.conversion_lines import counted_shards, summary_in_short
 from skelfit.api.conversion_result import ConvertedSubset
 from skelfit.api.convert_dataset import ShardsFailedError, convert
 from skelfit.api.subsets import FILTER_NAMES
@@ -89,10 +90,11 @@ def convert_command(console: Console, /, out: Path, **options: Any) -> None:
             sys.exit(SHARDS_FAILED)
     for subset in subsets:
         console.in_short(f"{subset.name}: {in_short(subset)}")
+    if options["dry_run"]:
+        sys.exit(NOTHING_THERE if any(subset.problem for subset in subsets) else 0)
     if any(subset.problem and not subset.missing for subset in subsets):
         sys.exit(SHARDS_FAILED)
-    dry = options["dry_run"]
-    if (any if dry else all)(subset.missing for subset in subsets):
+    if all(subset.missing for subset in subsets):
         sys.exit(NOTHING_THERE)
 
 
@@ -100,7 +102,7 @@ def in_short(subset: ConvertedSubset) -> str:
     """What became of a subset, in one line."""
     if subset.plan is not None:
         problem = f"; missing: {subset.problem}" if subset.problem else ""
-        return f"{subset.plan.rows} rows in {subset.plan.shards} shards{problem}"
+        return f"{subset.plan.rows} rows in {counted_shards(subset.plan.shards)}{problem}"
     if subset.summary is None:
         return subset.problem
-    return f"{subset.summary['rows_in']} rows in, {subset.summary['rows_out']} people out, in {subset.folder}"
+    return f"{summary_in_short(subset.summary)}, in {subset.folder}"

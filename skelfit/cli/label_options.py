@@ -13,31 +13,35 @@ from skelfit.config.manifest import LabelLayout
 OPTIONS = (
     click.option("--labels", type=PATH, help="Or one label file, or a folder of sequences."),
     click.option(
-        "--source", type=click.Choice(get_args(LabelLayout)), help="Its layout  [default: told by its keys]."
+        "--source",
+        type=click.Choice(get_args(LabelLayout)),
+        help="Layout of the label file  [default: told by its keys].",
     ),
     click.option(
-        "--scale-unit", type=click.Choice(["px", "px/200"]), help="Of its boxes  [default: by value]."
+        "--scale-unit",
+        type=click.Choice(["px", "px/200"]),
+        help="Unit of the boxes' scale  [default: by value].",
     ),
     click.option(
-        "--angle-unit", type=click.Choice(["rad", "deg"]), help="Of its axis-angles  [default: by value]."
+        "--angle-unit", type=click.Choice(["rad", "deg"]), help="Unit of axis-angles  [default: by value]."
     ),
     click.option(
         "--rot6d",
         type=click.Choice(["rows", "columns", "interleaved"]),
-        help="How its 6 numbers are a rotation  [default: by value].",
+        help="How 6 numbers give a rotation  [default: by value].",
     ),
     click.option(
-        "--length-unit", type=click.Choice(["m", "cm", "mm"]), help="Of its meshes  [default: by value]."
+        "--length-unit", type=click.Choice(["m", "cm", "mm"]), help="Unit of meshes  [default: by value]."
     ),
     click.option(
         "--labels-up",
         type=click.Choice(["y", "z"]),
-        help="Up in the world of its people  [default: by value].",
+        help="Axis that is up in the labels' world  [default: by value].",
     ),
     click.option(
         "--up",
         type=click.Choice(["y", "z"]),
-        help="Up in the shards' world: turns them  [default: as it is].",
+        help="Axis that is up in the shards; people are turned  [default: as it is].",
     ),
 )
 

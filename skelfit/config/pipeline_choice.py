@@ -10,6 +10,7 @@ from skelfit.config.fit_settings import check_neutral_target
 from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.resources.catalog import PIPELINES
+from skelfit.storage.checked_arguments import local_path_of
 
 DEFAULT_PIPELINE = "hmr-skel"
 
@@ -23,11 +24,13 @@ def chosen_pipeline(
     """The pipeline of a name or of a YAML file (a Path is never a name), or the given one, with the overrides applied.
 
     skel_gender: male, female or best, of the SKEL for neutral labels; shard_size: label rows per shard;
-    independent_frames: each frame of a sequence is fitted by itself. Raises ConfigError.
+    independent_frames: each frame of a sequence is fitted by itself. Raises ConfigError, and
+    ArgumentError for what is no path.
     """
     if isinstance(given, Pipeline):
         pipeline, path = given, Path(given.name)
     else:
+        local_path_of("pipeline", given)  # only checked: a text may also be a name
         path = given if isinstance(given, Path) else PIPELINES.find(given)
         pipeline = load_pipeline(path)
     if independent_frames:

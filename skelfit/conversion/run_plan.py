@@ -164,6 +164,19 @@ def check_subset(run: Run) -> None:
         raise OutputError(f"{folder}: holds shards of another subset ({others[0]}); choose another folder")
 
 
+def check_summary(folder: Path) -> None:
+    """Raise OutputError when a folder without shards has a summary.json that no run wrote: a run would replace it."""
+    path = folder / SUMMARY_NAME
+    if not path.exists() or list_subsets(folder):
+        return
+    try:
+        ours = "identity_sha256" in read_json(path)
+    except ShardError:
+        ours = False
+    if not ours:
+        raise OutputError(f"{path}: expected the summary of a run, found another file; choose another folder")
+
+
 def _is_finished(files: ShardFiles, run: Run) -> bool:
     """Whether a shard is whole; OutputError when its marker is of another run."""
     # Through JSON, as the marker went: tuples are lists there.

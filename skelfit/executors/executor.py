@@ -11,6 +11,8 @@ from pathlib import Path
 from distributed.security import Security
 
 from skelfit.errors import ArgumentError, ClusterError
+from skelfit.executors.main_guard import refuse_import_by_worker
+from skelfit.storage.checked_arguments import local_path_of, local_path_or_none, number_of, whole_number
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Executor:
 
 
 THIS_PROCESS = Executor()
+_MINUTES = "0 minutes or more"
 
 
 def cores() -> int:
@@ -96,10 +99,10 @@ def chosen_executor(
 
     max_wait: minutes without any worker. Raises ArgumentError.
     """
-    if workers is not None and workers < 0:
-        raise ArgumentError("workers", "0 or more", str(workers))
-    if max_wait is not None and max_wait < 0:
-        raise ArgumentError("max_wait", "0 minutes or more", f"{max_wait:g}")
+    if workers is not None:
+        workers = whole_number("workers", workers, 0)
+    if max_wait is not None and not number_of("max_wait", max_wait, _MINUTES) >= 0:
+        raise ArgumentError("max_wait", _MINUTES, f"{max_wait:g}")
     if scheduler is not None and workers:
         raise ArgumentError("workers", "none beside a scheduler, which has its own", str(workers))
     tls = _certificates(scheduler, tls_ca, tls_cert, tls_key)
@@ -107,12 +110,11 @@ def chosen_executor(
     if scheduler is not None:
         return Executor(scheduler=scheduler, tls=tls, patience=patience)
     count = (len(gpus) or cores()) if workers is None else workers
+    if count == 0:
+        return THIS_PROCESS
+    refuse_import_by_worker()
     # Our own processes are there within a minute, or never.
-    return (
-        THIS_PROCESS
-        if count == 0
-        else Executor(count, tuple(gpus), patience=60.0 if patience is None else patience)
-    )
+    return Executor(count, tuple(gpus), patience=60.0 if patience is None else patience)
 
 
 def _certificates(
@@ -127,4 +129,6 @@ def _certificates(
         raise ArgumentError(names[0], "a scheduler, whose certificate it is", "none")
     if ca is None or cert is None:
         raise ArgumentError(names[0], "tls_ca and tls_cert together", " and ".join(names))
-    return Tls(Path(ca), Path(cert), None if key is None else Path(key))
+    return Tls(
+        local_path_of("tls_ca", ca), local_path_of("tls_cert", cert), local_path_or_none("tls_key", key)
+    )

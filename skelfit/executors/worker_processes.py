@@ -27,7 +27,14 @@ class _Workers(LocalCluster):
     def __init__(self, count: int, gpus: Sequence[str], dashboard: bool, **options: Any) -> None:
         self.gpus, self.own = list(gpus), {"dashboard": dashboard}
         super().__init__(n_workers=0, **options)
-        self.scale(count)
+        # As `scale` does, which does not wait for the processes and would not raise when they end at once.
+        while len(self.worker_spec) < count:
+            self.worker_spec.update(self.new_worker_spec())
+        try:
+            self.sync(self._correct_state)
+        except BaseException:
+            self.close()
+            raise
 
     def new_worker_spec(self) -> dict[int, dict[str, Any]]:
         """The next process; its first visible GPU is its own."""
@@ -62,6 +69,6 @@ def local_client(workers: int, gpus: Sequence[str], dashboard: bool = False) -> 
                 silence_logs=logging.ERROR,  # a worker that is slow to stop is no news
             )
         except (OSError, RuntimeError) as error:
-            raise ClusterError(f"{workers} worker processes on 127.0.0.1 do not start: {error}") from error
+            raise ClusterError(f"{workers} worker processes on 127.0.0.1 do not start: {error}") from None
         with cluster, Client(cluster) as client:
             yield client

@@ -12,6 +12,7 @@ from skelfit.executors.progress_bars import Count, Reporter, reporter_of
 from skelfit.exports.exporter import ExportOptions, ExportResult
 from skelfit.exports.formats import EXPORTERS
 from skelfit.shards.finished_run import open_run
+from skelfit.storage.checked_arguments import local_path_of, local_path_or_none, texts_of, whole_number
 
 
 def export(
@@ -20,7 +21,7 @@ def export(
     format: str,
     out: str | Path,
     models: str | Path | None = None,
-    key: Sequence[str] = (),
+    key: str | Sequence[str] = (),
     limit: int | None = None,
     keep: str | Path | None = None,
     overwrite: bool = False,
@@ -51,25 +52,27 @@ def export(
     exporter = EXPORTERS.get(format)
     if exporter is None:
         raise ArgumentError("format", f"one of {', '.join(EXPORTERS)}", repr(format))
-    keys = (key,) if isinstance(key, str) else tuple(key)
+    source, target = local_path_of("folder", folder), local_path_of("out", out)
+    keep_list, keys = local_path_or_none("keep", keep), texts_of("key", key)
     if not exporter.selects_people and (keys or limit is not None):
-        selecting = " or ".join(name for name, other in EXPORTERS.items() if other.selects_people)
+        selecting = " and ".join(name for name, other in EXPORTERS.items() if other.selects_people)
         raise ArgumentError(
-            "key" if keys else "limit", f"format {selecting}, whose people it chooses", format
+            "key" if keys else "limit", f"none, except for the formats {selecting}", f"the format {format}"
         )
     if keys and limit is not None:
         raise ArgumentError("limit", "either key or limit", "both")
-    if limit is not None and limit < 1:
-        raise ArgumentError("limit", "at least 1", str(limit))
-    run, reporter = open_run(Path(folder)), reporter_of(progress)
-    if keep is not None:
-        run = run.only(Path(keep))
-    body_models = find_models(models) if exporter.needs_models else None
+    if limit is not None:
+        limit = whole_number("limit", limit, 1)
+    model_folder = local_path_or_none("models", models)
+    run, reporter = open_run(source), reporter_of(progress)
+    if keep_list is not None:
+        run = run.only(keep_list)
+    body_models = find_models(model_folder) if exporter.needs_models else None
     if body_models is not None:
         reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
     options = ExportOptions(body_models, keys, limit, overwrite)
     with reporter.counting(exporter.count(run, options)) as counter:
-        result = exporter.write(run, Path(out), replace(options, step=counter.update))
+        result = exporter.write(run, target, replace(options, step=counter.update))
     for line in result.notes:
         reporter.say(line)
     return result

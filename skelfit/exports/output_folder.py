@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from skelfit.conversion.run_lock import LOCK_NAME
 from skelfit.errors import OutputError
 from skelfit.shards.finished_run import FinishedRun
-from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_files import ShardError, list_subsets
 from skelfit.shards.shard_reader import read_json
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_json
@@ -20,10 +21,12 @@ RECORD_NAME = "export.json"
 def prepare_folder(out: Path, overwrite: bool, record: str = RECORD_NAME) -> None:
     """Make an empty folder; `overwrite` removes the files that the record of an earlier export names, and no others.
 
-    Raises OutputError for a folder that holds files, unless `overwrite` is set.
+    Raises OutputError for a folder that holds files, unless `overwrite` is set, and always for one with shards.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: expected a folder, found a file; choose another name")
+    if (out / LOCK_NAME).exists() or list_subsets(out):
+        raise OutputError(f"{out}: holds the shards of a run; choose another folder")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise OutputError(f"{out}: holds files already; choose another folder or --overwrite")

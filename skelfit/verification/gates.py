@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from skelfit.errors import InputError
 from skelfit.shards.keep_list import Kept
+from skelfit.storage.checked_arguments import texts_of
 from skelfit.verification.measures.person_measures import PersonMetrics
 
 Measure = NDArray[np.floating[Any]]
@@ -61,10 +62,10 @@ DAMAGED = "damaged"  # the reason for people who are dropped whatever the gates 
 DEFAULT_GATES: Mapping[str, float] = {"max_vertex": GATES["max_vertex"].limit}
 
 
-def parse_gates(texts: Sequence[str]) -> dict[str, float]:
+def parse_gates(texts: str | Sequence[str]) -> dict[str, float]:
     """Limits by name, from texts NAME or NAME=LIMIT; without texts the default gates. Raises InputError."""
     limits: dict[str, float] = {}
-    for text in texts:
+    for text in texts_of("gate", texts):
         name, equals, limit = text.partition("=")
         if name not in GATES:
             raise InputError("--gate", name, f"one of {', '.join(GATES)}", text)

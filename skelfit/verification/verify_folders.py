@@ -15,6 +15,7 @@ from skelfit.executors.progress_bars import Count, Reporter, reporter_of
 from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_marker
+from skelfit.storage.checked_arguments import local_path_of, local_path_or_none, number_of, whole_number
 from skelfit.storage.hashed_write import write_json
 from skelfit.verification.gates import parse_gates
 from skelfit.verification.integrity.damage import Damage
@@ -23,6 +24,7 @@ from skelfit.verification.report.html_page import write_html
 from skelfit.verification.report.report_comparison import compare_reports
 from skelfit.verification.report.report_data import Report, ReportBuilder
 from skelfit.verification.report.terminal import comparison_lines, summary_lines
+from skelfit.verification.report_files import ReportFiles, report_files
 from skelfit.verification.verify_shard import ShardReport, VerifyTask, plan_verify, verify_shard
 
 FEW = 4000  # people who are verified before worker processes have started
@@ -53,15 +55,6 @@ class _Checks:
     reporter: Reporter
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Paths of the reports; None: not written."""
-
-    json: Path | None
-    html: Path | None
-    keep: Path | None
-
-
 def verify(
     folders: str | Path | Sequence[str | Path],
     *,
@@ -72,7 +65,7 @@ def verify(
     sample: int | None = None,
     all: bool = False,
     keep: str | Path | None = None,
-    gate: Sequence[str] = (),
+    gate: str | Sequence[str] = (),
     against: str | Path | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -103,18 +96,27 @@ def verify(
         ShardError, ModelError, OutputError, ClusterError: for files and places of that kind. What is damaged in a shard
             raises nothing: it is in the report.
     """
-    if sample is not None and sample < 0:
-        raise ArgumentError("sample", "0 or more people", str(sample))
+    if sample is not None:
+        sample = whole_number("sample", sample, 0)
+    if max_pve is not None:
+        max_pve = number_of("max_pve", max_pve, "a number of mm")
     if sample is not None and (all or keep is not None):
         raise ArgumentError("sample", "none with all or keep, which measure all people", str(sample))
     if sample == 0 and (max_pve is not None or html is not None):
         name = "max_pve" if max_pve is not None else "html"
         raise ArgumentError(name, "people who are measured", "sample 0")
-    paths = [folders] if isinstance(folders, (str, Path)) else folders
+    given = [folders] if isinstance(folders, (str, Path)) else folders
+    if not isinstance(given, Sequence):
+        raise ArgumentError("folders", "a folder, or a list of them", repr(given))
+    if not given:
+        raise ArgumentError("folders", "at least one folder", "none")
+    paths = [local_path_of("folders", folder) for folder in given]
+    other = local_path_or_none("against", against)
+    files = report_files(json, html, keep)
     all_people = all or keep is not None
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
     checks = _Checks(
-        models=find_models(models),
+        models=find_models(local_path_or_none("models", models)),
         sample=None if all_people else SAMPLE if sample is None else sample,
         limits=parse_gates(gate),
         max_pve=max_pve,
@@ -122,12 +124,10 @@ def verify(
         reporter=reporter_of(progress),
     )
     checks.reporter.say(f"models: {checks.models.source} (sha256 {checks.models.sha256[:12]})")
-    files = _Files(*(None if path is None else Path(path) for path in (json, html, keep)))
-    other = None if against is None else Path(against)
-    return Verification(_report([Path(folder) for folder in paths], other, checks, files))
+    return Verification(_report(paths, other, checks, files))
 
 
-def _report(folders: Sequence[Path], against: Path | None, checks: _Checks, files: _Files) -> Report:
+def _report(folders: Sequence[Path], against: Path | None, checks: _Checks, files: ReportFiles) -> Report:
     """Verify, and write the reports."""
     say = checks.reporter.say
     keep: list[Kept] | None = None if files.keep is None else []

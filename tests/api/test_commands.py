@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from skelfit.cli.convert import convert_command
 from skelfit.cli.export import export_command
 from skelfit.cli.verify import verify_command
 from skelfit.conversion.shard_task import run_shard
-from skelfit.errors import ArgumentError, LabelError, SkelfitError
+from skelfit.errors import ArgumentError, LabelError, OutputError, SkelfitError
 from skelfit.exports.export_run import export
 from skelfit.shards.keep_list import read_keep
 from skelfit.verification.verify_folders import verify
@@ -127,24 +128,69 @@ def test_a_folder_of_manifests_tells_each(labels: Path) -> None:
 @pytest.mark.parametrize(("options", "said"), [
     ({}, "manifest: expected either a manifest, or labels, found neither"),
     ({"manifest": "demo", "labels": "a.npz"}, "manifest: expected either a manifest, or labels, found both"),
-    ({"manifest": "demo", "up": "y"}, "up: expected labels, which it is for"),
+    ({"manifest": "demo", "up": "y"}, "up: expected none with a manifest"),
     ({"labels": "a.npz", "source": "coco"}, "source: expected one of camerahmr, .* found 'coco'"),
     ({"labels": "a.npz", "scale_unit": "cm"}, "scale_unit: expected .*px/200.* found 'cm'"),
     ({"labels": "a.npz", "crop_size": 8}, "crop_size: expected .*64.* found 8"),
     ({"labels": "a.npz", "image_mode": "jpeg"}, "image_mode: expected .*crop.* found 'jpeg'"),
-    ({"labels": "a.npz", "limit": 0}, "limit: expected at least 1, found 0"),
+    ({"labels": "a.npz", "limit": 0}, "limit: expected a whole number, 1 or more, found 0"),
     ({"labels": "a.npz", "filter": ["best=1"]}, "filter: expected one of low_confidence, .* found 'best=1'"),
     ({"labels": "a.npz", "no_filter": ["best"]}, "no_filter: expected one of low_confidence, .* found 'best'"),
     ({"labels": "a.npz", "images": "none"}, "images: expected a folder or tars, found no such folder or tar: none"),
-    ({"labels": "a.npz", "workers": -1}, "workers: expected 0 or more, found -1"),
+    ({"labels": "a.npz", "workers": -1}, "workers: expected a whole number, 0 or more, found -1"),
     ({"labels": "a.npz", "scheduler": "tcp://h:1", "workers": 2}, "workers: expected none beside a scheduler"),
     ({"labels": "a.npz", "tls_ca": "ca.pem"}, "tls_ca: expected a scheduler, whose certificate it is, found none"),
     ({"labels": "a.npz", "workers": 0, "dashboard": True}, "dashboard: expected workers, which it watches"),
+    ({"labels": "a.npz", "limit": "3"}, "limit: expected a whole number, 1 or more, found '3'"),
+    ({"labels": "a.npz", "limit": 3.5}, "limit: expected a whole number, 1 or more, found 3.5"),
+    ({"labels": "a.npz", "shard_size": 2.5}, "shard_size: expected a whole number"),
+    ({"labels": "a.npz", "workers": "2"}, "workers: expected a whole number, 0 or more, found '2'"),
+    ({"labels": "a.npz", "dry_run": True, "people_per_second": "3"}, "people_per_second: expected a number above 0"),
+    ({"labels": "a.npz", "people_per_second": 3.0}, "people_per_second: expected none, except for a dry run"),
+    ({"labels": "a.npz", "pipeline": 3}, "pipeline: expected a path on this machine, found 3"),
+    ({"labels": 3, "workers": 0}, "labels: expected a path on this machine, found 3"),
+    ({"labels": "a.npz", "skel_gender": "x"}, "skel_gender: expected male, female or best, found 'x'"),
+    ({"labels": "a.npz", "filter": "few"}, "filter: expected one of .*, found 'few'"),
+    ({"labels": "a.npz", "no_filter": "few"}, "no_filter: expected one of .*, found 'few'"),
+    ({"labels": "a.npz", "device": "gpu"}, "device: expected auto, cpu or cuda, found 'gpu'"),
     ({"labels": "s3://b/a.npz"}, "labels: expected a path on this machine"),
 ])  # fmt: skip
 def test_a_fault_names_the_option(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
         convert(tmp_path / "out", **{"device": "cpu", **options})
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_is_a_path_of_this_machine(labels: Path) -> None:
+    for out in (3, "s3://b/out"):
+        with pytest.raises(ArgumentError, match="out: expected a path on this machine"):
+            convert(out, labels=labels, workers=0, device="cpu")  # type: ignore[arg-type]
+
+
+def test_one_filter_may_be_a_text(labels: Path) -> None:
+    summary = convert("out", labels=labels, filter="few_keypoints", workers=0, device="cpu").summary
+    assert list(summary["filters"]) == ["few_keypoints"]
+
+
+def test_a_summary_that_no_run_wrote_stays(labels: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/summary.json").write_text('{"mine": 1}')
+    for dry in (True, False):
+        with pytest.raises(OutputError, match="summary.json: expected the summary of a run"):
+            convert("mine", labels=labels, workers=0, device="cpu", dry_run=dry)
+    assert [path.name for path in Path("mine").iterdir()] == ["summary.json"]
+    assert Path("mine/summary.json").read_text() == '{"mine": 1}'
+
+
+def test_a_child_that_imports_its_parents_script_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    for call in (lambda: convert("out", labels="people.npz", workers=2, device="cpu"), lambda: verify("out")):
+        with pytest.raises(SystemExit, match='under `if __name__ == "__main__":`'):
+            call()
+    assert not Path("out").exists()
 
 
 def test_faults_of_files_and_of_the_others(labels: Path) -> None:
@@ -156,7 +202,37 @@ def test_faults_of_files_and_of_the_others(labels: Path) -> None:
         verify("out", sample=0, html="page.html")
     with pytest.raises(ArgumentError, match="format: expected one of skel-cf, .* found 'fbx'"):
         export("out", format="fbx", out="x")
-    with pytest.raises(ArgumentError, match="key: expected format obj or ply"):
+    with pytest.raises(
+        ArgumentError, match="key: expected none, except for the formats obj and ply, found the format hsmr"
+    ):
         export("out", format="hsmr", out="x", key=["a"])
     with pytest.raises(SkelfitError, match="out"):
         export("out", format="hsmr", out="x")
+
+
+def test_paths_of_verify_and_export_are_of_this_machine() -> None:
+    address, expected = "s3://bucket/x", ": expected a path on this machine"
+    for name in ("folders", "models", "json", "html", "keep", "against"):
+        with pytest.raises(ArgumentError, match=name + expected):
+            verify(**{"folders": "gone", name: address})  # type: ignore[arg-type]
+    for name in ("folder", "out", "models", "keep"):
+        with pytest.raises(ArgumentError, match=name + expected):
+            export(**{"folder": "gone", "out": "x", "format": "obj", name: address})  # type: ignore[arg-type]
+    for wrong in (3, [3]):
+        with pytest.raises(ArgumentError, match="folders: expected"):
+            verify(wrong)  # type: ignore[arg-type]
+
+
+def test_verify_needs_a_folder() -> None:
+    for options in ({}, {"keep": "keep.csv"}):
+        with pytest.raises(ArgumentError, match="folders: expected at least one folder, found none"):
+            verify([], **options)  # type: ignore[arg-type]
+
+
+def test_numbers_of_verify_and_export() -> None:
+    with pytest.raises(ArgumentError, match="sample: expected a whole number, 0 or more, found '3'"):
+        verify("gone", sample="3")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="max_pve: expected a number of mm, found '3'"):
+        verify("gone", max_pve="3")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="limit: expected a whole number, 1 or more, found 3.5"):
+        export("gone", format="obj", out="x", limit=3.5)  # type: ignore[arg-type]

@@ -233,7 +233,10 @@ def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitt
         assert result.exit_code == 0 and said in result.stdout, result.output
         assert "holds files already" in error_line(skelfit_("export", "out", "--format", form, "--out", out))
     result = skelfit_("export", "out", "--format", "skel-cf", "--out", "x.npz", "--limit", 2)
-    assert result.exit_code == 2 and "--limit: expected format obj or ply" in result.stderr
+    assert (
+        result.exit_code == 2
+        and "--limit: expected none, except for the formats obj and ply" in result.stderr
+    )
     said = skelfit_("card", "out").stdout
     assert "card of 10 people in out/README.md" in said and "next: publish the shards with README.md" in said
     assert "next: skelfit verify out" in skelfit_("status", "out").stdout

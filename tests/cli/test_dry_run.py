@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from job_fakes import FakeFitter, write_images, write_labels
+from job_fakes import NO_IMAGE_ROW, FakeFitter, picture, write_images, write_labels
 
 import skelfit
 import skelfit.api.convert_dataset
@@ -62,9 +62,16 @@ def plan_of(**options: object) -> ConversionPlan:
     return subset.plan
 
 
+def write_all_images(folder: Path, people: int = 20, side: int = 16) -> Path:
+    """An image file for each row."""
+    write_images(folder, people, side)
+    (folder / f"train/{NO_IMAGE_ROW:06d}.jpg").write_bytes(picture(NO_IMAGE_ROW, side))
+    return folder
+
+
 def test_before_and_after_a_run() -> None:
     words = ["--labels", write_labels(Path("people.npz"), 300), "--shard-size", 120, "--out", "out"]
-    words += ["--images", write_images(Path("images"), 300, side=96)]
+    words += ["--images", write_all_images(Path("images"), 300, side=96)]
     before = dry_run(*words)
     assert before.exit_code == 0 and "300 rows in 3 shards, to out" in before.stdout
     assert "finished already" not in before.stdout and "missing: nothing" in before.stdout
@@ -95,13 +102,18 @@ def test_what_is_missing_ends_with_2() -> None:
     write_labels(Path("data/some/a.npz"))
     labels_only = dry_run(*words)  # nor does it record the file's sha256
     assert labels_only.exit_code == 2 and "missing: the images data/some/images" in labels_only.stdout
-    short = "some: 20 rows in 1 shards; missing: the images data/some/images\n"
+    short = "some: 20 rows in 1 shard; missing: the images data/some/images\n"
     assert dry_run(*words, "-q").stdout == short
     Path("data/some/images").mkdir()
     others = dry_run(*words)
     assert others.exit_code == 2 and "none of the 20 looked at is there" in others.stdout
-    write_images(Path("data/some/images"))
+    write_all_images(Path("data/some/images"))
     assert dry_run(*words).exit_code == 0
+    for image in sorted(Path("data/some/images/train").iterdir())[:3]:
+        image.unlink()
+    some = dry_run(*words)
+    assert some.exit_code == 2 and "missing: nothing" not in some.stdout
+    assert "missing: images: 3 of the 20 looked at are not there" in some.stdout
     gone = dry_run("--labels", "gone.npz", "--out", "out")
     assert gone.exit_code == 2 and gone.stderr.startswith("Error: gone.npz: expected a label file")
 
@@ -109,13 +121,20 @@ def test_what_is_missing_ends_with_2() -> None:
 def test_a_folder_of_manifests_ends_with_a_table() -> None:
     Path("all").mkdir()
     Path("all/some.yaml").write_text(MANIFEST)
+    sha256 = "0" * 64
+    Path("all/changed.yaml").write_text(f"name: changed\nlabels: [{{path: two.npz, sha256: '{sha256}'}}]\n")
+    Path("all/damaged.yaml").write_text("name: damaged\nlabels: [{path: damaged.npz}]\n")
     Path("all/two.yaml").write_text("name: two\nlabels: [{path: two.npz, source: camerahmr}]\n")
     Path("data").mkdir()
     write_labels(Path("data/two.npz"))
+    Path("data/damaged.npz").write_bytes(b"PK\x03\x04 and no more")
     result = dry_run("--manifest", "./all", "--out", "out", "--people-per-second", 1)
     assert result.exit_code == 2
-    rows = [line.split() for line in result.stdout.splitlines()[-3:]]
-    assert rows[0][0] == "subset" and rows[1] == ["some", *"-----", "label", "files"]
+    assert "Error: data/two.npz" in result.stderr and "Error: data/damaged.npz" in result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()[-5:]]
+    assert rows[0][0] == "subset" and rows[3] == ["some", *"-----", "label", "files"]
+    assert [row[0] for row in rows[1:3]] == ["changed", "damaged"] and rows[1][6] == rows[2][6] == "cannot"
+    rows = rows[2:]
     assert rows[2][:4] == ["two", "20", "1", "0"] and rows[2][5:] == ["0.0056", "nothing"]
 
 
@@ -141,9 +160,12 @@ def test_a_quiet_run_says_one_line_and_logs_the_rest() -> None:
     words = ["--labels", write_labels(Path("people.npz")), "--out", "out"]
     result = convert(*words, "--quiet", "--log-file", "all.log")
     assert result.exit_code == 0
-    assert result.stdout == "people: 20 rows in, 18 people out, in out\n" and result.stderr == ""
+    assert result.stdout == "people: 20 rows in, 18 people out, 2 rejected, in out\n" and result.stderr == ""
     log = Path("all.log").read_text()
     for line in ("people.npz: 20 rows of camerahmr labels", "bad_input", "next: skelfit verify out"):
         assert line in log
+    words += ["--images", write_images(Path("images")), "--overwrite", "-q"]
+    lossy = "people: 20 rows in, 18 people out, 2 rejected, 1 without an image, in out\n"
+    assert convert(*words).stdout == lossy
     verdict = CliRunner().invoke(main, ["-q", "verify", "out", "--sample", "0"])
     assert verdict.stdout == "verdict: good\n" and verdict.stderr == ""

@@ -8,6 +8,7 @@ import pty
 import re
 import shutil
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,3 +211,15 @@ def test_an_option_has_the_same_words_everywhere() -> None:
                 texts[word].add((option.help or "").partition("  [default")[0].rstrip("."))
     shared = "--models --device --out --overwrite --json --keep --workers --limit --pipeline".split()
     assert {word: texts[word] for word in shared if len(texts[word]) != 1} == {}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["status", "gone"]], ids=["help", "status"])
+def test_a_full_disk_is_one_line(words: list[str], tmp_path: Path) -> None:
+    write_record(tmp_path / "gone", "some", 3, 1)
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "skelfit", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    assert done.returncode == 2
+    assert done.stderr == "Error: the output: cannot be written: No space left on device\n"

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from export_fakes import export, make_fields, make_metas, write_run
 
+from skelfit.bodies.model_set import ModelSet
+from skelfit.errors import OutputError
+from skelfit.exports.exporter import ExportOptions
 from skelfit.exports.formats import EXPORTERS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -25,3 +28,13 @@ def test_models_are_required(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="models: expected the body models of the run, found None"):
         export(name, run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["hsmr", "opensim", "obj"])
+def test_no_folder_of_shards_is_written_to(tmp_path: Path, models: ModelSet, name: str) -> None:
+    metas = make_metas(1)
+    run = write_run(tmp_path / "run", make_fields(1), metas, models_sha256=models.sha256)
+    before = sorted(run.iterdir())
+    with pytest.raises(OutputError, match="run: holds the shards of a run; choose another folder"):
+        export(name, run, run, ExportOptions(models, overwrite=True))
+    assert sorted(run.iterdir()) == before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -289,3 +291,18 @@ def test_the_dashboard_and_the_report(tmp_path: Path) -> None:
     assert len(list(run_tasks(plan_shards(run), executor, work, said.append))) == 3
     assert said[0].startswith("dashboard: http://127.0.0.1:") and said[-1] == f"performance report: {report}"
     assert "run_shard" in report.read_text() or "fake" in report.read_text()
+
+
+def test_a_script_without_a_main_guard_ends_with_a_sentence(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from skelfit.executors.executor import chosen_executor\n"
+        "from skelfit.executors.worker_processes import local_client\n"
+        "with local_client(chosen_executor(workers=1).workers, ()):\n"
+        "    print('begun')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=55)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count('put its calls under `if __name__ == "__main__":`, or give workers=0\n') == 1
+    last = done.stderr.splitlines()[-1]
+    assert "ClusterError: 1 worker processes on 127.0.0.1 do not start" in last

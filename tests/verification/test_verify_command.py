@@ -350,3 +350,20 @@ def test_an_export_takes_kept_people_only(made: Path, tmp_path: Path) -> None:
     write_keep(keep, [Kept(key(i), SUBSET) for i in range(PEOPLE - 1)])
     result = CliRunner().invoke(main, [*args, "--overwrite"])
     assert result.exit_code == 2 and f"'{key(PEOPLE - 1)}': expected a line for each person" in result.output
+
+
+def test_reports_replace_earlier_ones_and_no_other_file(made: Path, tmp_path: Path) -> None:
+    kinds = {"--json": tmp_path / "r.json", "--html": tmp_path / "r.html", "--keep": tmp_path / "keep.csv"}
+    words = [word for pair in kinds.items() for word in pair]
+    assert [verify(made, *words).exit_code for _ in range(2)] == [0, 0]
+    mine = tmp_path / "people.npz"
+    mine.write_bytes(b"mine")
+    summary = tmp_path / "summary.json"
+    shutil.copyfile(made / "summary.json", summary)
+    others = [*kinds.values(), mine, summary]
+    before = {path: path.read_bytes() for path in others}
+    for option, own in kinds.items():
+        for path in set(others) - {own}:
+            result = verify(made, option, path)
+            assert result.exit_code == 2 and "expected a new file or an earlier" in result.stderr
+    assert {path: path.read_bytes() for path in others} == before
