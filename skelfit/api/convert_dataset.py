@@ -57,7 +57,7 @@ from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, r
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries, store_sequences
-from skelfit.storage.checked_arguments import local_path_of, local_path_or_none
+from skelfit.storage.checked_arguments import local_path_of
 
 _log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def convert(
 
 def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
     """The models of a run, and whether they are a stand-in."""
-    body_models = find_models(local_path_or_none("models", models))
+    body_models = find_models(models)
     reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
     if body_models.source == OPEN_BODY:
         reporter.say("  a free stand-in, not SMPL and SKEL; import those with: skelfit models import")

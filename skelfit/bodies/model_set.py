@@ -194,6 +194,8 @@ def find_models(folder: str | Path | None = None) -> ModelSet:
             found = "a set of models, which fit and fit_mesh alone take"
             found = found if isinstance(folder, ModelSet) else found_text(folder)
             raise ArgumentError("models", "the path of a models folder, or None", found)
+        if (address := describe_non_local(str(folder))) is not None:
+            raise ArgumentError("models", LOCAL_PATH, address)
         return load_models(folder)
     if variable := os.environ.get("SKELFIT_MODELS"):
         if (actual := describe_non_local(variable)) is not None:

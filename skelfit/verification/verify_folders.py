@@ -116,7 +116,7 @@ def verify(
     all_people = all or keep is not None
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
     checks = _Checks(
-        models=find_models(local_path_or_none("models", models)),
+        models=find_models(models),
         sample=None if all_people else SAMPLE if sample is None else sample,
         limits=parse_gates(gate),
         max_pve=max_pve,

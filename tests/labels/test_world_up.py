@@ -309,4 +309,8 @@ def test_a_manifest_says_what_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {m["coordinates"] for m in metas} == {"world_z_up"}
     np.testing.assert_allclose(fields["smpl_trans"][:, 2].mean(), 0.9, atol=0.5)
     result = convert("--manifest", "m.yaml", "--out", "out", "--up", "y")
-    assert result.exit_code == 2 and "found a manifest, which says itself how to read" in result.output
+    assert result.exit_code == 2
+    assert "--up: expected none with a manifest, which says how to read its labels" in result.output
+        result.exit_code == 2
+        and "--up: expected none with a manifest, which says how to read its labels" in result.output
+    )
