@@ -311,6 +311,3 @@ def test_a_manifest_says_what_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     result = convert("--manifest", "m.yaml", "--out", "out", "--up", "y")
     assert result.exit_code == 2
     assert "--up: expected none with a manifest, which says how to read its labels" in result.output
-        result.exit_code == 2
-        and "--up: expected none with a manifest, which says how to read its labels" in result.output
-    )
