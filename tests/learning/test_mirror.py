@@ -10,11 +10,12 @@ import torch
 from train_fakes import labelled_people
 from train_shards import STILL, data_config, same, write_people
 
+from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.learning.data.augmentation import draw
 from skelfit.learning.data.data_loader import Loader
-from skelfit.learning.data.mirror import mirrored_angles, mirrored_keypoints
+from skelfit.learning.data.mirror import mirrored_keypoints
 from skelfit.learning.data.person_crops import Square
 
 _TOES = [19, 20, 22, 23]
@@ -24,7 +25,7 @@ def test_a_mirrored_pose_is_the_mirrored_body(models: ModelSet) -> None:
     batch, _ = labelled_people(models, 8)
     body = SkelKeypoints(models, "male", dtype=torch.float64)
     mirrored = mirrored_keypoints(body(batch.poses, batch.betas).numpy())
-    posed = body(torch.from_numpy(mirrored_angles(batch.poses.numpy())), batch.betas).numpy()
+    posed = body(torch.from_numpy(mirrored_poses(batch.poses.numpy())), batch.betas).numpy()
     off = np.linalg.norm((posed - posed[:, 39:40]) - (mirrored - mirrored[:, 39:40]), axis=-1)
     feet = [*_TOES, 21, 24]
     assert np.delete(off, feet, axis=1).max() < 2e-3  # m; ankles' correctives know of the feet
@@ -34,9 +35,9 @@ def test_a_mirrored_pose_is_the_mirrored_body(models: ModelSet) -> None:
 def test_mirroring_twice_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     angles, points = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 46), (3, 44, 3)))
-    assert np.array_equal(mirrored_angles(mirrored_angles(angles)), angles)
+    assert np.array_equal(mirrored_poses(mirrored_poses(angles)), angles)
     assert np.array_equal(mirrored_keypoints(mirrored_keypoints(points)), points)
-    assert not np.array_equal(mirrored_angles(angles), angles)
+    assert not np.array_equal(mirrored_poses(angles), angles)
 
 
 def test_a_flipped_batch_is_the_batch_in_a_mirror(tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_a_flipped_batch_is_the_batch_in_a_mirror(tmp_path: Path) -> None:
     )
     assert torch.equal(flipped.pixels, plain.pixels.flip(-1))
     wanted = {
-        "poses": mirrored_angles(plain.poses.numpy()),
+        "poses": mirrored_poses(plain.poses.numpy()),
         "keypoints2d": mirrored_keypoints(plain.keypoints2d.numpy()),
         "keypoints3d": mirrored_keypoints(plain.keypoints3d.numpy()),
     }

@@ -10,11 +10,11 @@ import torch
 
 from skelfit.bodies.continuous_pose import pose_to_angles
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES
+from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.bodies.skel import SkelModel
 from skelfit.learning.backbones.keypoint_cnn import KeypointBackbone
-from skelfit.learning.data.mirror import mirrored_angles
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.networks.network import NetworkConfig, Prediction
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
@@ -200,7 +200,7 @@ def test_a_mirror_image_has_a_mirrored_person(batch: TrainingBatch, coarse_to_fi
     there = network(image.flip(-1), batch.cam_int, center, batch.box_size)
     assert (here.encoder is None) == (there.encoder is None) == (not coarse_to_fine)
     angles, mirrored = (pose_to_angles(p.final.pose).detach().numpy() for p in (here, there))
-    np.testing.assert_allclose(mirrored, mirrored_angles(angles), atol=1e-4)
+    np.testing.assert_allclose(mirrored, mirrored_poses(angles), atol=1e-4)
     assert np.abs(mirrored - angles).max() > 0.01
     torch.testing.assert_close(there.final.betas, here.final.betas)
     torch.testing.assert_close(there.final.camera, here.final.camera * torch.tensor([1.0, -1.0, 1.0]))

@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.config.yaml_dataclasses import bounded, local_path
 from skelfit.errors import ConfigError
 from skelfit.learning.data.augmentation import AugmentConfig, Variation, draw, recolored, roughen
-from skelfit.learning.data.mirror import mirrored_angles, mirrored_keypoints
+from skelfit.learning.data.mirror import mirrored_keypoints
 from skelfit.learning.data.person_crops import Square, read_crop, square_around
 from skelfit.learning.data.person_stream import (
     ALL,
@@ -269,7 +270,7 @@ def _collate(
     keypoints2d[flipped], keypoints3d[flipped] = map(
         mirrored_keypoints, (keypoints2d[flipped], keypoints3d[flipped])
     )
-    poses[flipped] = mirrored_angles(poses[flipped])
+    poses[flipped] = mirrored_poses(poses[flipped])
     metas = [people[i].meta for i in chosen]
     sizes = np.array([meta["image_size"] or (0, 0) for meta in metas], np.float32)
     known = np.array([meta["camera"] for meta in metas])
