@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "docs/*.ipynb", "*/README.md", ".github/ISSUE_TEMPLATE/*.md")
+    for pattern in ("*.md", "docs/*.md", "docs/*.ipynb", "[!.]*/README.md", ".github/ISSUE_TEMPLATE/*.md")
     for path in ROOT.glob(pattern)
 )
 # Words that make a sentence old or hard to read; a sentence without them is plainer.
