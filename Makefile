@@ -47,5 +47,5 @@ clean:
 # The stamp is written last, so an installation that was cut short is repeated.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,loaders,test,lint,docs]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,loaders,hub,test,lint,docs]'
 	touch $(STAMP)
