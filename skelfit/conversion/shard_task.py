@@ -63,7 +63,7 @@ def run_shard(task: ShardTask, fitter: LabelFitter | None = None) -> ShardResult
         # The fault of a shard that was lost with its worker may lie in its neighbour: now it has a worker to itself.
         behind = nullcontext if tried_before else writing_behind.get()
         with stopwatch.phase("labels"):
-            labels, screening = _read(task)
+            labels, screening, labels_sha256 = _read(task)
         with stopwatch.phase("waiting"), _DEVICE:
             with stopwatch.phase("preparing"):
                 fit = _fit_of(task, labels, fitter)
@@ -72,7 +72,8 @@ def run_shard(task: ShardTask, fitter: LabelFitter | None = None) -> ShardResult
         batch = FittedBatch(task, labels, screening, fits)
         with stopwatch.phase("waiting"), behind(), stopwatch.phase("writing"):
             entries = shard_entries(batch, stopwatch)
-            marker = write_shard(task.files, entries, task.run.identity(), (task.start, task.stop))
+            span = task.start, task.stop
+            marker = write_shard(task.files, entries, task.run.identity(), span, labels_sha256)
     return ShardResult(
         name=task.name,
         rows_in=marker.rows_in,
@@ -113,13 +114,14 @@ def announced(files: ShardFiles) -> Iterator[bool]:
             files.started.unlink()
 
 
-def _read(task: ShardTask) -> tuple[LabelBatch, FilterResult]:
-    """The rows of a task in the world that the run asks for, and what the filters say of them."""
+def _read(task: ShardTask) -> tuple[LabelBatch, FilterResult, str]:
+    """The rows of a task in the world that the run asks for, what the filters say of them, and their hash."""
     file = task.run.labels[task.file_index]
-    labels, screening = apply_filters(read_rows(file.store, task.start, task.stop), task.run.filters)
+    rows = read_rows(file.store, task.start, task.stop)
+    labels, screening = apply_filters(rows, task.run.filters)
     if file.read.up is not None:
         labels = rotate_to_up(labels, file.read.up, partial(root_joints, task.run))
-    return labels, screening
+    return labels, screening, rows.sha256()
 
 
 def _fit_of(task: ShardTask, labels: LabelBatch, fitter: LabelFitter | None) -> FitRows:
