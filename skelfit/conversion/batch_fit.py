@@ -49,7 +49,8 @@ def fit_shards(
     fitted, start = [], 0
     for shard in shards:
         stop = start + len(shard.rows)
-        fitted.append(FittedBatch(shard.task, shard.labels, shard.screening, fits.rows(start, stop)))
+        its_fits = fits.rows(start, stop)
+        fitted.append(FittedBatch(shard.task, shard.labels, shard.screening, its_fits, shard.labels_sha256))
         start = stop
     return fitted
 

@@ -35,6 +35,7 @@ class FittedBatch:
     labels: LabelBatch
     screening: FilterResult
     fits: RowFits
+    labels_sha256: str = ""  # of the label rows as they came in
 
 
 def shard_entries(batch: FittedBatch, stopwatch: Stopwatch) -> Iterator[tuple[ShardRow, ShardSample | None]]:

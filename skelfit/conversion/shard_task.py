@@ -45,6 +45,7 @@ class ReadShard:
 
     task: ShardTask
     labels: LabelBatch
+    labels_sha256: str  # of the label rows as they came in
     screening: FilterResult
     rows: RowsToFit
     began: float  # s since the epoch
@@ -110,7 +111,9 @@ def read_shard(task: ShardTask) -> ReadShard:
     """Read the label rows of a shard, in the world that the run asks for. Raises LabelError."""
     began, started = time.time(), time.perf_counter()
     run, file = task.run, task.run.labels[task.file_index]
-    labels, screening = apply_filters(read_rows(file.store, task.start, task.stop), run.filters)
+    labels = read_rows(file.store, task.start, task.stop)
+    labels_sha256 = labels.sha256()
+    labels, screening = apply_filters(labels, run.filters)
     if file.read.up is not None:
         labels = rotate_to_up(labels, file.read.up, partial(root_joints, run))
     temporal = run.pipeline.temporal
@@ -121,7 +124,7 @@ def read_shard(task: ShardTask) -> ReadShard:
     rows = RowsToFit.of(labels, screening.reasons, frames)
     # Meshes are large, and nothing but the fit needs them.
     labels = replace(labels, vertices=None)
-    return ReadShard(task, labels, screening, rows, began, time.perf_counter() - started)
+    return ReadShard(task, labels, labels_sha256, screening, rows, began, time.perf_counter() - started)
 
 
 def write_fitted(shard: FittedBatch, stop: Event | None = None) -> WrittenShard:
@@ -132,7 +135,8 @@ def write_fitted(shard: FittedBatch, stop: Event | None = None) -> WrittenShard:
     stopwatch, task = Stopwatch(), shard.task
     with stopwatch.phase("writing"):
         entries = _until(stop, shard_entries(shard, stopwatch))
-        marker = write_shard(task.files, entries, task.run.identity(), (task.start, task.stop))
+        span = task.start, task.stop
+        marker = write_shard(task.files, entries, task.run.identity(), span, shard.labels_sha256)
     return WrittenShard(marker, stopwatch.seconds, time.time())
 
 
