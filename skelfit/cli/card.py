@@ -42,3 +42,5 @@ def card_command(
             f"no origin and no licence is named for {', '.join(unnamed)}: add `origins` to the manifest"
         )
     console.say(f"next: publish the shards with {out.name} and {pictures.name}/")
+    if len(folders) == 1:
+        console.say(f"  or with tables, too: skelfit publish {folders[0]} hf://datasets/OWNER/NAME")
