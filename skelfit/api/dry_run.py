@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,17 +17,23 @@ from skelfit.api.run_costs import Amount, run_costs
 from skelfit.api.run_making import RunOptions, make_run
 from skelfit.api.subsets import MissingError, Subset, data_root, manifest_subset, manifests_of
 from skelfit.api.trial_shards import TAR_END, TAR_RECORD, TrialShards, try_shards
-from skelfit.config.manifest import load_manifest
-from skelfit.conversion.run_plan import ShardTask, check_subset, check_summary, finished_shards, plan_shards
+from skelfit.config.manifest import Manifest, load_manifest
+from skelfit.conversion.run_plan import (
+    LabelFile,
+    Run,
+    ShardTask,
+    check_subset,
+    check_summary,
+    finished_shards,
+    plan_shards,
+)
 from skelfit.conversion.run_status import read_status
+from skelfit.conversion.shard_batch import cut_batches, default_rows
 from skelfit.errors import SkelfitError
 from skelfit.executors.executor import cores
 from skelfit.images.image_source import ImageLocation
 from skelfit.labels.label_store import store_contents, store_sequences
 from skelfit.shards.shard_files import ShardError
-
-# Of labels that are not there yet, as those of the demo have them: bytes of a row in tar and sidecar.
-_NOT_TRIED = TrialShards(tar_bytes=4200, sidecar_bytes=480, marker_bytes=6000, labels_ms=0.02, writing_ms=0.2)
 
 
 def plan_conversion(
@@ -90,38 +96,29 @@ def _plan_manifest(
     manifest = load_manifest(path)
     labels = [data_root() / source.path for source in manifest.labels]
     if manifest.demo is not None and not all(path.exists() for path in labels):
-        return _plan_demo(manifest.demo.people, options, people_per_second)
+        return _plan_demo(manifest, manifest.demo.people, options, out, people_per_second)
     subset = manifest_subset(path, images, options.models, options.reporter, make_demo=False)
     return _plan(subset, options, out, people_per_second)
 
 
-def _plan_demo(people: int, options: RunOptions, people_per_second: float | None) -> ConversionPlan:
+def _plan_demo(
+    manifest: Manifest, people: int, options: RunOptions, out: Path, people_per_second: float | None
+) -> ConversionPlan:
     """The plan of a demo whose people a run would make first."""
     options.reporter.say(f"{people} people are not made yet; a run makes them, and their images, first")
     rows = people if options.limit is None else min(people, options.limit)
-    shard_size = min(options.pipeline.shard_size, rows)
-    shards = math.ceil(rows / shard_size)
-    amount = _amount(options, rows, shards, shard_size, _NOT_TRIED, ImagesLook(), 0.0)
-    return ConversionPlan(
-        files=(),
-        rows=rows,
-        shards=shards,
-        fit_batches=shards,
-        rows_done=0,
-        shards_done=0,
-        label_file_bytes=0,
-        source_image_bytes=0,
-        store_bytes=0,
-        label_bytes=shards * _shard_bytes(shard_size, _NOT_TRIED),
-        image_bytes=0,
-        images_looked_at=0,
-        images_there=0,
-        workers=amount.workers,
-        people_per_second=people_per_second,
-        last_people_per_second=None,
-        costs=run_costs(amount, people_per_second),
-        missing=(),
+    file = LabelFile("", manifest.labels[0].path, "", rows, "camerahmr", "neutral", "none")
+    run = Run(
+        manifest.name,
+        str(out),
+        None,
+        None,
+        options.models.sha256,
+        options.pipeline,
+        options.device,
+        (file,),
     )
+    return _planned(plan_shards(run), set(), options, Samples(), people_per_second)
 
 
 def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: float | None) -> ConversionPlan:
@@ -136,59 +133,77 @@ def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: flo
         check_subset(run)
         check_summary(out)
         finished = set() if options.overwrite else finished_shards(run)
-        look = look_at_images(run)
-        trial = try_shards(run, Path(stores))
+        samples = Samples(try_shards(run, Path(stores)), look_at_images(run), validated)
         files = tuple(
             PlannedFile(path, file.source, file.rows, len(store_contents(file.store, file.rows).sequences))
             for path, file in zip(subset.paths, run.labels, strict=True)
         )
         store_bytes = sum(map(_bytes_of, {Path(file.store) for file in run.labels}))
-    rows, left = _rows(tasks), [task for task in tasks if task.name not in finished]
-    largest = max((task.stop - task.start for task in left), default=0)
-    amount = _amount(options, _rows(left), len(left), largest, trial, look, validated)
-    return ConversionPlan(
+    return replace(
+        _planned(tasks, finished, options, samples, people_per_second),
         files=files,
+        label_file_bytes=sum(map(_bytes_of, subset.paths)),
+        store_bytes=store_bytes,
+        last_people_per_second=_last_speed(out),
+        missing=tuple(_missing(subset, samples.look.looked_at, samples.look.there)),
+    )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was measured on some rows. As it stands: of labels that are not there yet, much as those of the demo."""
+
+    trial: TrialShards = TrialShards(
+        tar_bytes=4200, sidecar_bytes=480, marker_bytes=6000, reading_ms=0.02, writing_ms=0.2
+    )
+    look: ImagesLook = ImagesLook()
+    validated: float = 0.0  # seconds in which the labels were checked
+
+
+def _planned(
+    tasks: Sequence[ShardTask],
+    finished: Set[str],
+    options: RunOptions,
+    samples: Samples,
+    people_per_second: float | None,
+) -> ConversionPlan:
+    """The plan of some shards, without what is known of their label files."""
+    executor, trial, look = options.executor, samples.trial, samples.look
+    rows, left = _rows(tasks), [task for task in tasks if task.name not in finished]
+    usual = default_rows(options.device, _rows(left), executor.workers)
+    batches = cut_batches(left, options.fit_batch or usual)
+    workers = max(1, executor.workers)
+    amount = Amount(
+        rows=_rows(left),
+        batches=len(batches),
+        batch_rows=max((batch.rows for batch in batches), default=0),
+        workers=workers,
+        device="cuda" if options.device == "cuda" else "cpu",
+        threads=max(1, cores() // workers),
+        # 0 is a thread.
+        writers=None if executor.writers is None else max(1, executor.writers),
+        core_ms={"reading": trial.reading_ms, "images": look.core_ms, "writing": trial.writing_ms},
+        alone_seconds=samples.validated,
+    )
+    return ConversionPlan(
+        files=(),
         rows=rows,
         shards=len(tasks),
-        fit_batches=len(left),
+        fit_batches=len(batches),
         rows_done=rows - _rows(left),
         shards_done=len(tasks) - len(left),
-        label_file_bytes=sum(map(_bytes_of, subset.paths)),
+        label_file_bytes=0,
         source_image_bytes=round(rows * look.source_bytes),
-        store_bytes=store_bytes,
+        store_bytes=0,
         label_bytes=sum(_shard_bytes(task.stop - task.start, trial) for task in tasks),
         image_bytes=round(rows * look.tar_bytes),
         images_looked_at=look.looked_at,
         images_there=look.there,
-        workers=amount.workers,
-        people_per_second=people_per_second,
-        last_people_per_second=_last_speed(out),
-        costs=run_costs(amount, people_per_second),
-        missing=tuple(_missing(subset, look.looked_at, look.there)),
-    )
-
-
-def _amount(
-    options: RunOptions,
-    rows: int,
-    batches: int,
-    batch_rows: int,
-    trial: TrialShards,
-    look: ImagesLook,
-    validated: float,
-) -> Amount:
-    """What is left to do; validated: the seconds that the check of the labels took."""
-    workers = max(1, options.executor.workers)
-    return Amount(
-        rows=rows,
-        batches=batches,
-        batch_rows=batch_rows,
         workers=workers,
-        device="cuda" if options.device == "cuda" else "cpu",
-        threads=max(1, cores() // workers),
-        writers=None,
-        core_ms={"labels": trial.labels_ms, "images": look.core_ms, "writing": trial.writing_ms},
-        alone_seconds=validated,
+        people_per_second=people_per_second,
+        last_people_per_second=None,
+        costs=run_costs(amount, people_per_second),
+        missing=(),
     )
 
 

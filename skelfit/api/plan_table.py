@@ -72,7 +72,7 @@ def _cost(plan: ConversionPlan) -> Iterator[Cells]:
 
 
 _SOURCES = {
-    "labels": "some rows, on this machine",
+    "reading": "labels of some rows, on this machine",
     "writing": "some rows, on this machine",
     "images": "the images looked at, on this machine",
     "fit": "--people-per-second",

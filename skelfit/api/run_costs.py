@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from skelfit.executors.worker_line import READERS
+
 # What one process does alone, of a row: a line of a sidecar is read again for the summary (docs/benchmarks.md).
 MERGE_MS = 0.02
 # Bytes of a worker: Python, torch, the kernels, the models and their tables; and of each row that it holds.
@@ -27,7 +29,9 @@ class Amount:
     device: str  # cpu or cuda
     threads: int  # of each worker's fit, on a CPU
     writers: int | None  # of each worker beside a GPU; None: as many as keep up with it
-    core_ms: Mapping[str, float]  # of a person: labels, images, writing, as one core of this machine does it
+    core_ms: Mapping[
+        str, float
+    ]  # of a person: reading (labels), images, writing, as one core of this machine does it
     alone_seconds: float  # in which the labels are validated, by one process
 
 
@@ -35,7 +39,7 @@ class Amount:
 class RunCosts:
     """What a run needs, estimated."""
 
-    core_hours: Mapping[str, float]  # labels, images, writing; and fit, where it is on a CPU of known speed
+    core_hours: Mapping[str, float]  # as core_ms; and fit, where it is on a CPU of known speed
     gpu_hours: float | None  # None: it is fitted on a CPU, or the speed is not known
     cores_per_worker: int | None  # with which its fit does not wait; None: the speed is not known
     bytes_per_worker: int  # of memory, without what images take
@@ -71,7 +75,7 @@ def _wall_clock(amount: Amount, fit_ms: float) -> tuple[float, str]:
     if amount.device == "cuda":  # beside the fit, on cores of their own
         longer = max("images", "writing", key=beside.__getitem__)
         behind = 0.0 if amount.writers is None else (beside["images"] + beside["writing"]) / amount.writers
-        stages = {"fit": fit_ms, "labels": beside["labels"], longer: behind}
+        stages = {"fit": fit_ms, "reading": beside["reading"] / READERS, longer: behind}
         person_ms = max(stages.values())
     else:  # on the same cores
         stages = {"fit": fit_ms} | {name: ms / amount.threads for name, ms in beside.items()}

@@ -13,14 +13,11 @@ import numpy as np
 
 from skelfit.bodies.dofs import dof_limits, limits_middle
 from skelfit.config.pipeline import GateConfig
-from skelfit.conversion.row_fits import RowFits
+from skelfit.conversion.fitted_rows import RowFits
 from skelfit.conversion.run_plan import Run, ShardTask
-from skelfit.conversion.shard_samples import FittedBatch, shard_entries
-from skelfit.conversion.stopwatch import Stopwatch
-from skelfit.labels.filters import apply_filters
-from skelfit.labels.label_store import read_rows
+from skelfit.conversion.shard_samples import FittedBatch
+from skelfit.conversion.shard_task import read_shard, write_fitted
 from skelfit.shards.shard_files import shard_name
-from skelfit.shards.shard_writer import write_shard
 
 TAR_END, TAR_RECORD = 1024, 10_240  # a tar ends with some zeros, and is filled up to whole records
 _BLOCKS, _BLOCK_ROWS = 4, 128  # of each label file, evenly from all its rows
@@ -34,7 +31,7 @@ class TrialShards:
     tar_bytes: float
     sidecar_bytes: float
     marker_bytes: float  # of a shard
-    labels_ms: float  # to read it from its store, of a core of this machine
+    reading_ms: float  # from its label store, of a core of this machine
     writing_ms: float
 
 
@@ -67,13 +64,10 @@ def _tasks(run: Run) -> Iterator[ShardTask]:
 def _try(task: ShardTask) -> tuple[float, ...]:
     """Bytes of tar, sidecar and marker, and seconds of a core for reading and writing."""
     began = time.process_time()
-    store = task.run.labels[task.file_index].store
-    labels, screening = apply_filters(read_rows(store, task.start, task.stop), task.run.filters)
+    shard = read_shard(task)
     read = time.process_time()
-    batch = FittedBatch(task, labels, screening, _made_up_fits(task))
-    marker = write_shard(
-        task.files, shard_entries(batch, Stopwatch()), task.run.identity(), (task.start, task.stop)
-    )
+    fits = _made_up_fits(task)
+    marker = write_fitted(FittedBatch(task, shard.labels, shard.screening, fits, shard.labels_sha256)).marker
     written = time.process_time()
     tar = marker.tar.bytes - (TAR_END + TAR_RECORD) / 2  # what a tar is filled up with, on average
     return tar, marker.sidecar.bytes, task.files.marker.stat().st_size, read - began, written - read

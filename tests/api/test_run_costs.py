@@ -17,7 +17,7 @@ GPUS = Amount(
     device="cuda",
     threads=1,
     writers=None,
-    core_ms={"labels": 0.05, "images": 0.75, "writing": 0.2},
+    core_ms={"reading": 0.05, "images": 0.75, "writing": 0.2},
     alone_seconds=0.0,
 )
 MERGE_HOURS = 8_000_000 * MERGE_MS / 3_600_000
@@ -27,7 +27,7 @@ def test_gpus_with_cores_that_keep_up() -> None:
     costs = run_costs(GPUS, 20_000)
     assert costs.cores_per_worker == 1 + 20  # of which 20 read, cut and write
     assert costs.gpu_hours == pytest.approx(8_000_000 / 20_000 / 3600)
-    assert costs.core_hours == pytest.approx({"labels": 1 / 9, "images": 5 / 3, "writing": 4 / 9})
+    assert costs.core_hours == pytest.approx({"reading": 1 / 9, "images": 5 / 3, "writing": 4 / 9})
     assert costs.bound == ALONE  # of 50 s, the summary's 160 come after
     fewer = run_costs(replace(GPUS, workers=1), 20_000)
     assert fewer.bound == "fit" and fewer.hours == pytest.approx(400 / 3600 + MERGE_HOURS)
@@ -37,10 +37,10 @@ def test_gpus_with_cores_that_keep_up() -> None:
 @pytest.mark.parametrize(
     ("core_ms", "writers", "bound", "person_ms"),
     [
-        ({"labels": 0.0, "images": 0.75, "writing": 0.25}, 4, "images", 0.25),
-        ({"labels": 0.0, "images": 0.0, "writing": 0.2}, 2, "writing", 0.1),
-        ({"labels": 0.0, "images": 0.0, "writing": 0.2}, 8, "fit", 0.05),
-        ({"labels": 0.2, "images": 0.0, "writing": 0.2}, 8, "labels", 0.2),
+        ({"reading": 0.0, "images": 0.75, "writing": 0.25}, 4, "images", 0.25),
+        ({"reading": 0.0, "images": 0.0, "writing": 0.2}, 2, "writing", 0.1),
+        ({"reading": 0.0, "images": 0.0, "writing": 0.2}, 8, "fit", 0.05),
+        ({"reading": 0.4, "images": 0.0, "writing": 0.2}, 8, "reading", 0.2),
     ],
 )
 def test_what_a_gpu_waits_for(core_ms: dict[str, float], writers: int, bound: str, person_ms: float) -> None:

@@ -91,15 +91,25 @@ def test_before_and_after_a_run() -> None:
     assert "finished already" not in dry_run(*words, "--skel-gender", "female", "--overwrite").stdout
 
 
-@pytest.mark.parametrize("images", [{}, {"images": "images"}, {"images": "images", "image_mode": "crop"}])
-def test_the_plan_is_what_a_run_then_does(images: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("images", "batches"),
+    [
+        ({}, 3),
+        ({"images": "images", "fit_batch": 256}, 2),
+        ({"images": "images", "image_mode": "crop", "fit_batch": 300}, 1),
+    ],
+)
+def test_the_plan_is_what_a_run_then_does(
+    images: dict[str, object], batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_labels(Path("people.npz"), 300)
     write_all_images(Path("images"), 300, side=96)
     options = {"labels": "people.npz", "shard_size": 120, **images}
     plan, fitter = plan_of(**options), FakeFitter(stages=3)
     monkeypatch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: fitter)
     summary = skelfit.convert("out", device="cpu", workers=0, **options).summary  # type: ignore[arg-type]
-    assert (plan.rows, plan.shards, plan.fit_batches) == (300, summary["shards"], fitter.calls) == (300, 3, 3)
+    assert (plan.rows, plan.shards, plan.fit_batches) == (300, 3, batches)
+    assert (summary["rows_in"], summary["shards"], fitter.calls) == (300, 3, batches)
     shards = [path for end in ("tar", "jsonl", "done.json") for path in Path("out").glob(f"*.{end}")]
     stores = [path for path in Path("out/.stores").rglob("*") if path.is_file()]
     for planned, paths in ((plan.label_bytes + plan.image_bytes, shards), (plan.store_bytes, stores)):
