@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,11 +107,9 @@ class LabelBatch:
         sequences = sequences_of_rows(self.sequences, self.row[start:stop])
         return dataclasses.replace(self, **parts, sequences=sequences)
 
-    def sequence_of(self, row: int) -> MotionSequence | None:
-        """The sequence that a row of the source file belongs to."""
-        k = bisect_right(self.sequences, row, key=lambda s: s.start) - 1
-        sequence = self.sequences[k] if k >= 0 else None
-        return sequence if sequence is not None and row < sequence.start + sequence.frames else None
+    def frames_of(self, sequence: MotionSequence) -> slice:
+        """Which of the N people are frames of a sequence."""
+        return slice(*np.searchsorted(self.row, [sequence.start, sequence.start + sequence.frames]).tolist())
 
 
 def sequences_of_rows(
