@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skelfit.bodies.dofs import dof_limits
 from skelfit.bodies.limit_excess import limit_excess
 from skelfit.config.pipeline import Pipeline
-from skelfit.conversion.row_fits import RowFits
+from skelfit.conversion.fitted_rows import RowFits
 from skelfit.labels.filters import FilterResult, vertex_error_reason
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.shards.row_status import (

@@ -23,9 +23,9 @@ from skelfit.api.convert_dataset import convert_run
 from skelfit.benchmark.text_table import table
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import ImageMode
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile, Run
-from skelfit.conversion.shard_task import run_shard
 from skelfit.executors.progress_bars import Reporter
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.sequences.frame_index import FrameIndex
@@ -134,7 +134,7 @@ class _Made:
             memory.append((done, process.memory_info().rss / _MIB))
 
         summary = convert_run(
-            run, work=partial(run_shard, fitter=self.fitter), reporter=Reporter(progress=watch)
+            run, work=partial(convert_batch, fitter=self.fitter), reporter=Reporter(progress=watch)
         )
         ended, cpu = time.perf_counter(), time.process_time() - cpu
         written = sum(path.stat().st_size for path in Path(run.out).glob("*.tar"))
