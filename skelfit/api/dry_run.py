@@ -18,21 +18,15 @@ from skelfit.api.conversion_result import Conversion, ConversionPlan, ConvertedS
 from skelfit.api.run_making import RunOptions, make_run
 from skelfit.api.subsets import MissingError, Subset, data_root, manifest_subset, manifests_of
 from skelfit.config.manifest import load_manifest
-from skelfit.conversion.run_plan import (
-    Run,
-    ShardTask,
-    check_subset,
-    check_summary,
-    finished_shards,
-    plan_shards,
-)
+from skelfit.conversion.run_extension import plan_run
+from skelfit.conversion.run_plan import Run, check_subset, check_summary, finished_shards, rows_of
 from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_samples import images_of_people
 from skelfit.errors import SkelfitError
 from skelfit.executors.progress_bars import duration
 from skelfit.executors.report_table import ReportTable
 from skelfit.images.image_source import ImageLocation, open_images, read_images
-from skelfit.labels.label_store import read_selected_rows, store_contents, store_sequences
+from skelfit.labels.label_store import read_selected_rows, store_contents
 from skelfit.shards.label_vector import LABEL_SIZE
 from skelfit.shards.shard_files import ShardError
 
@@ -134,11 +128,11 @@ def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: flo
     with tempfile.TemporaryDirectory(prefix="skelfit-dry-run-") as stores:
         # Its sha256 is compared with the record, but no record is written.
         run = make_run(replace(subset, recorded=False), out, Path(stores), options)
-        sequences = [[s.start for s in store_sequences(file.store)] for file in run.labels]
-        tasks = plan_shards(run, dict(enumerate(sequences)))
         check_subset(run)
         check_summary(out)
-        finished = set() if options.overwrite else finished_shards(run)
+        planned = plan_run(run, overwrite=options.overwrite, extend=options.extend)
+        run, tasks = planned.run, planned.tasks
+        finished = set() if options.overwrite else finished_shards(run, tasks, planned.identities)
         done = [task for task in tasks if task.name in finished]
         sizes = list(chain.from_iterable(_image_sizes(run)))
         files = tuple(
@@ -146,13 +140,13 @@ def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: flo
             for path, file in zip(subset.paths, run.labels, strict=True)
         )
     there = [size for size in sizes if size]
-    rows = _rows(tasks)
+    rows = rows_of(tasks)
     speed, speed_from = _speed(out, people_per_second)
     return ConversionPlan(
         files=files,
         rows=rows,
         shards=len(tasks),
-        rows_done=_rows(done),
+        rows_done=rows_of(done),
         shards_done=len(done),
         label_bytes=rows * label_bytes_per_person(),
         image_bytes=round(rows * sum(map(_in_tar, there)) / len(sizes)) if there else 0,
@@ -162,10 +156,6 @@ def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: flo
         speed_from=speed_from,
         missing=tuple(_missing(subset, len(sizes), len(there))),
     )
-
-
-def _rows(tasks: Sequence[ShardTask]) -> int:
-    return sum(task.stop - task.start for task in tasks)
 
 
 def _in_tar(size: int) -> int:

@@ -70,6 +70,11 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
 @click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
 @overwrite_option
 @click.option(
+    "--extend",
+    is_flag=True,
+    help="Add rows to the run in --out: of a raised --limit, a label file that grew, or more label files.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Say what would be read and written, how long it takes and what is missing; write nothing.",
@@ -103,6 +108,8 @@ def in_short(subset: ConvertedSubset) -> str:
     if subset.plan is not None:
         problem = f"; missing: {subset.problem}" if subset.problem else ""
         return f"{subset.plan.rows} rows in {counted_shards(subset.plan.shards)}{problem}"
+    if subset.waits:
+        return f"this rank is done, others are not, in {subset.folder}"
     if subset.summary is None:
         return subset.problem
     return f"{summary_in_short(subset.summary)}, in {subset.folder}"

@@ -16,7 +16,6 @@ from PIL import Image
 from skelfit.config.fit_settings import FitConfig, StageConfig
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import GateConfig, Pipeline
-from skelfit.conversion.run_lock import LOCK_NAME, RECORD_NAME
 from skelfit.conversion.run_plan import LabelFile, Run, ShardTask
 from skelfit.conversion.shard_task import ShardResult, run_shard
 from skelfit.fitting.fit_result import FitResult
@@ -197,6 +196,9 @@ def failing_work(task: ShardTask) -> ShardResult:
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of each file of a folder, hidden ones too, by name; without those that hold times or nothing."""
-    leave = ("summary.json", LOCK_NAME, RECORD_NAME)
-    paths = [p for p in folder.iterdir() if p.name not in leave and p.is_file()]
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.name != "summary.json" and not path.name.startswith(".run.") and path.is_file()
+    ]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}
