@@ -139,35 +139,37 @@ def _check_rows(before: Run, now: Run, finished: Iterable[str], starts: Mapping[
 
     before: the run without the new rows; finished: names of its finished shards.
     """
+    grown = [old.sha256 != file.sha256 for old, file in zip(before.labels, now.labels, strict=False)]
+    for task in plan_shards(before, starts) if any(grown) else ():
+        if grown[task.file_index] and task.name in finished:
+            _check_same(task)
     for old, file in zip(before.labels, now.labels, strict=False):
         for motion in store_sequences(file.store) if file.rows > old.rows else ():
             if motion.start < old.rows < motion.start + motion.frames:
                 where = f"its {old.rows} rows of {file.name} end inside of the sequence {motion.name}"
                 raise _refusal(now.out, f"{where}, which would be cut")
-    grown = [old.sha256 != file.sha256 for old, file in zip(before.labels, now.labels, strict=False)]
-    for task in plan_shards(before, starts) if any(grown) else ():
-        if grown[task.file_index] and task.name in finished:
-            _check_same(task)
 
 
 def _check_same(task: ShardTask) -> None:
     """Raise OutputError unless a label file of today begins with the rows of a finished shard."""
     file = task.run.labels[task.file_index]
     try:
-        known = read_marker(task.files).labels_sha256
+        marker = read_marker(task.files)
     except ShardError:  # it is made again, of the rows as they are now
         return
-    if not known:
+    if not marker.labels_sha256:
         raise _refusal(
             task.run.out,
             f"{file.name} is another file than that of its shards, and {task.files.marker.name} has no hash of the "
             "label rows to compare with (an older skelfit wrote it)",
         )
-    if read_rows(file.store, task.start, task.stop).sha256() != known:
+    # Of another file, the sequences may begin elsewhere.
+    span = task.start, task.stop
+    if span != (marker.start, marker.stop) or read_rows(file.store, *span).sha256() != marker.labels_sha256:
         raise _refusal(
             task.run.out,
-            f"rows {task.start} to {task.stop - 1} of {file.name}, or their coordinates, are not those of the finished "
-            f"shard {task.name}",
+            f"rows {marker.start} to {marker.stop - 1} of {file.name}, or their coordinates, are not those of the "
+            f"finished shard {task.name}",
         )
 
 

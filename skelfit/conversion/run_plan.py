@@ -182,8 +182,8 @@ def pending(
 ) -> list[ShardTask]:
     """The tasks that are not finished, of a rank or of all. Damaged and unfinished shards of these are removed.
 
-    identities: as `read_identities` has them; None: they are read. Raises OutputError as `check_subset` and, unless `overwrite`,
-    `finished_shards` do.
+    identities: as `read_identities` has them; None: they are read. Raises OutputError as `check_subset` and, unless
+    `overwrite`, `finished_shards` do.
     """
     check_subset(run)
     if identities is None:

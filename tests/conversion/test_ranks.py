@@ -218,7 +218,9 @@ def test_one_rank_at_a_time_makes_what_all_use(tmp_path: Path) -> None:
         thread.start()
         assert not entered.wait(0.2)
     thread.join(60)
-    assert entered.is_set() and said == ["waiting for another rank, which reads the labels or writes the summary"]
+    assert entered.is_set() and said == [
+        "waiting for another rank, which reads the labels or writes the summary"
+    ]
 
 
 def test_the_status_of_ranks(tmp_path: Path) -> None:

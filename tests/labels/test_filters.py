@@ -126,7 +126,9 @@ def test_switching() -> None:
 
 def converted(run: Run, fitter: FakeFitter) -> dict[str, Any]:
     with writing(Path(run.out), run.subset):
-        return convert_run(run, work=lambda task: run_shard(task, fitter))
+        summary = convert_run(run, work=lambda task: run_shard(task, fitter))
+    assert summary is not None
+    return summary
 
 
 def test_a_filtered_row_is_a_row_with_a_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -127,6 +127,14 @@ class _FolderCheck:
         identity = None if shard.marker is None else mapping_hash(shard.marker.identity)
         return self.step_hashes.index(identity) if identity in self.step_hashes else len(self.steps) - 1
 
+    def _rows_of_step(self, step: int, file: int) -> tuple[int, int]:
+        """The first row of a label file, and one past the last, that an extension added; or those of a run before."""
+
+        def rows(labels: Sequence[Mapping[str, Any]]) -> int:
+            return labels[file]["rows"] if file < len(labels) else 0
+
+        return rows(self.steps[step - 1]["labels"]) if step else 0, rows(self.steps[step]["labels"])
+
     @property
     def rows_expected(self) -> int | None:
         """How many rows the label files have, by the identity; None where it is not known."""
@@ -178,6 +186,12 @@ class _FolderCheck:
             if shard.span is None or not file < len(names):
                 continue
             start, stop = shard.span
+            first, end = self._rows_of_step(step, file)
+            if not first <= start <= stop <= end:
+                text = f"rows {start} to {stop - 1} of {names[file]}, expected some of {first} to {end - 1}"
+                self._add(
+                    "configuration", f"{self.folder}: {shard.name}: {text}, by its configuration", shard.name
+                )
             if file < last_file:
                 text = f"rows of {names[file]}, behind those of {names[last_file]}"
                 self._add("foreign", f"{self.folder}: {shard.name}: {text}", shard.name)
