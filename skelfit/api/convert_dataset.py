@@ -40,6 +40,7 @@ from skelfit.api.dry_run import plan_conversion
 from skelfit.api.fit_arrays import check_device
 from skelfit.api.refused_options import GivenOptions, check_image_options
 from skelfit.api.run_making import STORES, RunOptions, make_run
+from skelfit.api.run_time import this_time
 from skelfit.api.subsets import (
     MissingError,
     Subset,
@@ -52,23 +53,23 @@ from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.config.manifest import load_manifest
 from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_extension import plan_run
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_lock import keep_results, sharing, write_record, writing
 from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, rows_of, unfinished_shards
 from skelfit.conversion.run_summary import rejected_so_far, results_of_ranks, write_summary
-from skelfit.conversion.shard_task import ShardResult, run_shard
-from skelfit.conversion.stopwatch import PHASES
+from skelfit.conversion.shard_batch import ShardBatch, cut_batches, default_rows
+from skelfit.conversion.shard_outcome import ShardFailure, ShardResult
 from skelfit.errors import SkelfitError
-from skelfit.executors.dask_tasks import ShardFailure, run_tasks
-from skelfit.executors.dask_worker import Work
-from skelfit.executors.executor import THIS_PROCESS, Executor, chosen_executor, visible_gpus
+from skelfit.executors.dask_tasks import run_tasks
+from skelfit.executors.executor import THIS_PROCESS, Executor, Work, chosen_executor, visible_gpus
 from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries
-from skelfit.storage.checked_arguments import local_path_of
+from skelfit.storage.checked_arguments import local_path_of, whole_number
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ def convert(
     limit: int | None = None,
     shard_size: int | None = None,
     device: str = "auto",
+    fit_batch: int | None = None,
+    writers: int | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     tls_ca: str | Path | None = None,
@@ -151,7 +154,9 @@ def convert(
     file, layout, read = what_to_read(manifest, labels, source, reading)
     picture = {"image_mode": image_mode, "crop_size": crop_size, "crop_margin": crop_margin}
     found_images = images_at(images, file)
-    check_at_least_one(limit=limit, shard_size=shard_size)
+    check_at_least_one(limit=limit, shard_size=shard_size, fit_batch=fit_batch)
+    if writers is not None:
+        writers = whole_number("writers", writers, 0)
     check_speed(people_per_second, dry_run)
     check_device(device)
     check_skel_gender(skel_gender)
@@ -179,7 +184,8 @@ def convert(
         pipeline=settings,
         models=body_models,
         device=kind,
-        executor=watched_executor(executor, dashboard, performance_report),
+        executor=watched_executor(replace(executor, writers=writers), dashboard, performance_report),
+        fit_batch=fit_batch,
         limit=limit,
         filters_on=rules,
         filters_off=filter_names(no_filter),
@@ -225,15 +231,16 @@ def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedS
         if options.executor.scheduler is None and not is_compiled(run.device):
             say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
             make_backend(run.device).compile()
-        work = run_shard
-        if options.executor == THIS_PROCESS:
-            work = partial(run_shard, fitter=make_fitter(models, run.pipeline, run.device))
+        work: Work = convert_batch
+        if options.executor.is_here:
+            work = partial(convert_batch, fitter=make_fitter(models, run.pipeline, run.device))
         summary = convert_run(
             run,
             options.executor,
             overwrite=options.overwrite,
             work=work,
             reporter=options.reporter,
+            fit_batch=options.fit_batch,
             rank=rank,
             extend=options.extend,
         )
@@ -290,14 +297,16 @@ def convert_run(
     executor: Executor = THIS_PROCESS,
     *,
     overwrite: bool = False,
-    work: Work = run_shard,
+    work: Work = convert_batch,
     reporter: Reporter = LOGGED,
+    fit_batch: int | None = None,
     rank: Rank | None = None,
     extend: bool = False,
 ) -> dict[str, Any] | None:
     """Do what is left of a run; writes and returns its summary. Raises ShardsFailedError.
 
     Of a rank, what is left of its share; None while shards of other ranks are not finished. The caller holds the lock.
+    fit_batch: about how many rows are fitted together; None: what suits the device.
     """
     plan = plan_run(run, overwrite=overwrite, extend=extend)
     run, tasks, out = plan.run, plan.tasks, Path(run.out)
@@ -315,9 +324,10 @@ def convert_run(
         reporter.say(finished_already(len(own) - len(todo)))
     left = {task.name for task in todo}
     rejected = rejected_so_far(task for task in own if task.name not in left)
+    batches = cut_batches(todo, fit_batch or _usual_batch(todo, run, executor))
     started = time.perf_counter()
     with reporter.counting(rows_of(own), rows_of(own) - rows_of(todo), rejected) as progress:
-        results, failures = _work_off(todo, executor, work, progress)
+        results, failures = _work_off(batches, executor, work, progress)
     seconds = time.perf_counter() - started
     if rank is not None:
         keep_results(out, rank, [asdict(result) for result in results])
@@ -339,31 +349,15 @@ def convert_run(
     return summary
 
 
-def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
-    """What the summary says of the shards done in this run, not of earlier ones: speed, and where the time went."""
-    if not results:
-        return {"people_per_second": None, "time": None}
-    total = {phase: sum(result.seconds[phase] for result in results) for phase in PHASES}
-    shares = {phase: round(value / sum(total.values()), 4) for phase, value in total.items()}
-    spans: dict[str, list[float]] = {}
-    for result in results:
-        spans.setdefault(result.process, []).extend(result.span)
-    at_work = sum(max(times) - min(times) for times in spans.values())
-    return {
-        "people_per_second": sum(result.rows_in for result in results) / seconds,
-        "time": {
-            "seconds": round(seconds, 1),
-            "worker_seconds": round(at_work, 1),  # of each process from its first shard to its last
-            "fitting": round(total["fit"] / at_work, 4),
-            "shares": shares,
-        },
-    }
+def _usual_batch(todo: Sequence[ShardTask], run: Run, executor: Executor) -> int | None:
+    """About how many rows are fitted together where no option says so."""
+    return default_rows(run.device, rows_of(todo), executor.workers)
 
 
 def _work_off(
-    todo: Sequence[ShardTask], executor: Executor, work: Work, progress: Progress
+    todo: Sequence[ShardBatch], executor: Executor, work: Work, progress: Progress
 ) -> tuple[list[ShardResult], list[ShardFailure]]:
-    """Run the tasks; returns what was done, and the failures."""
+    """Convert the batches; returns what was done, and the failures."""
     done: list[ShardResult] = []
     failures: list[ShardFailure] = []
     with closing(run_tasks(todo, executor, work, progress.say)) as results:

@@ -11,6 +11,7 @@ from skelfit.cli.path_types import FILE, FOLDER
 from skelfit.cli.shared_options import out_option, overwrite_option
 from skelfit.errors import OutputError
 from skelfit.exports.dataset_card.card_facts import read_facts
+from skelfit.exports.dataset_card.markdown import CARD_NAME
 
 
 @click.command("card")
@@ -24,7 +25,7 @@ def card_command(
 ) -> None:
     """Write the dataset card of one or several finished runs, from their shards alone; pictures go beside it."""
     # Imported here because matplotlib takes a moment, which other commands need not wait for.
-    from skelfit.exports.dataset_card.write_card import CARD_NAME, write_card
+    from skelfit.exports.dataset_card.write_card import write_card
 
     if out is None:
         if len(folders) > 1:
@@ -42,3 +43,5 @@ def card_command(
             f"no origin and no licence is named for {', '.join(unnamed)}: add `origins` to the manifest"
         )
     console.say(f"next: publish the shards with {out.name} and {pictures.name}/")
+    if len(folders) == 1:
+        console.say(f"  or with tables, too: skelfit publish {folders[0]} hf://datasets/OWNER/NAME")

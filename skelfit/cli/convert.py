@@ -65,6 +65,18 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
 @limit_option()
 @click.option("--shard-size", type=COUNT, help="Label rows per shard.")
 @device_option
+@click.option(
+    "--fit-batch",
+    type=COUNT,
+    metavar="ROWS",
+    help="Label rows that a worker fits together, in whole shards  [default: GPU: 32768; CPU: one shard].",
+)
+@click.option(
+    "--writers",
+    type=click.IntRange(min=0),
+    help="Processes of each worker that read images and write shards; 0: a thread  [default: GPU: its cores "
+    "but two, at most 32; CPU: 0].",
+)
 @worker_options
 @click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
 @click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")

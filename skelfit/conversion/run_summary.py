@@ -13,7 +13,7 @@ from typing import Any
 from skelfit import __version__
 from skelfit.conversion.run_lock import read_records
 from skelfit.conversion.run_plan import Run, ShardTask
-from skelfit.conversion.shard_task import ShardResult
+from skelfit.conversion.shard_outcome import ShardResult
 from skelfit.labels.filters import active_filters
 from skelfit.shards.label_vector import schema
 from skelfit.shards.row_statistics import Summary

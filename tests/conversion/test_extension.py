@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from job_fakes import FakeFitter, hashes, make_run, write_labels
+from job_fakes import FakeFitter, hashes, make_run, work, write_labels
 from label_files import amass, write
 from verify_fakes import damage_kinds, damage_of, edit_json
 
@@ -19,11 +19,12 @@ import skelfit
 from skelfit.api.convert_dataset import ShardsFailedError, convert_run
 from skelfit.cli import main
 from skelfit.config.manifest import LabelSource
+from skelfit.conversion.batch_fit import BatchJob
 from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_lock import writing
-from skelfit.conversion.run_plan import LabelFile, Run, ShardTask
+from skelfit.conversion.run_plan import LabelFile, Run
 from skelfit.conversion.run_status import read_status
-from skelfit.conversion.shard_task import ShardResult, run_shard
+from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.errors import OutputError
 from skelfit.labels.label_store import build_store, store_info
 from skelfit.shards.shard_files import ShardFiles
@@ -39,12 +40,12 @@ class Made:
         self.names: list[int] = []
         self.failing = failing
 
-    def __call__(self, task: ShardTask) -> ShardResult:
-        number = int(task.name[-6:])
-        if number in self.failing:
+    def __call__(self, batch: ShardBatch) -> BatchJob:
+        numbers = [int(task.name[-6:]) for task in batch.tasks]
+        if set(numbers) & set(self.failing):
             raise RuntimeError("no such luck")
-        self.names.append(number)
-        return run_shard(task, FakeFitter())
+        self.names += numbers
+        return work(batch)
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from job_fakes import FakeFitter, failing_work, hashes, make_run, work
+from job_fakes import failing_work, hashes, make_run, work
 
 from skelfit.api.convert_dataset import ShardsFailedError, convert_run
 from skelfit.cli import main
+from skelfit.conversion.batch_fit import BatchJob
 from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_lock import sharing, writing
-from skelfit.conversion.run_plan import Run, ShardTask, plan_shards
+from skelfit.conversion.run_plan import Run, plan_shards
 from skelfit.conversion.run_status import read_status
-from skelfit.conversion.shard_task import ShardResult, announced, run_shard
+from skelfit.conversion.shard_batch import ShardBatch
+from skelfit.conversion.shard_task import announce
 from skelfit.errors import OutputError
 from skelfit.shards.shard_reader import read_json
 
@@ -95,13 +97,10 @@ def test_any_order_of_ranks_and_deaths_gives_the_same_bytes(tmp_path: Path, alon
     run, world = make_run(tmp_path, people=46, shard_size=5), 1 + seed % 4
     turns, made = Turns(seed, deaths=0.15 if seed % 2 else 0.0), []
 
-    def shard(task: ShardTask, number: int) -> ShardResult:
+    def shard(batch: ShardBatch, number: int) -> BatchJob:
         turns.wait(number)
-        made.append(task.name)
-        try:
-            return run_shard(task, FakeFitter())
-        finally:
-            turns.wait(number)
+        made.append(batch.name)
+        return work(batch)
 
     def rank(number: int) -> bool:
         try:
@@ -175,9 +174,9 @@ def test_a_rank_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     for path in [*others, *own]:
         path.write_bytes(b"half")
     tasks[2].files.marker.unlink()
-    with announced(tasks[1].files):
-        convert(run, Rank(0, 2))
-        assert tasks[1].files.started.exists() and not tasks[2].files.started.exists()
+    announce(tasks[1].files)
+    convert(run, Rank(0, 2))
+    assert tasks[1].files.started.exists() and not tasks[2].files.started.exists()
     assert tasks[2].files.marker.exists()
     assert all(path.exists() for path in others) and not any(path.exists() for path in own)
     convert(run, Rank(1, 2))

@@ -27,7 +27,9 @@ from distributed import Scheduler, Worker
 
 from skelfit.config.identity import mapping_hash
 from skelfit.conversion.run_plan import ShardTask
-from skelfit.conversion.shard_task import ShardResult, announced
+from skelfit.conversion.shard_batch import ShardBatch
+from skelfit.conversion.shard_outcome import ShardResult
+from skelfit.conversion.shard_task import announce, withdraw
 from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.executors.worker_processes import SETTINGS
 from skelfit.shards.shard_schema import ShardMarker, ShardRow
@@ -181,18 +183,23 @@ def write_kinds(folder: Path, rows: int, seed: int) -> None:
         write_json(folder / f"{kind}.json", asdict(record))
 
 
-def pretend(seconds: float, task: ShardTask) -> ShardResult:
-    """Sleep in place of a fit, then link a sidecar and write the real marker."""
+def pretend(seconds: float, batch: ShardBatch) -> list[ShardResult]:
+    """For each shard sleep in place of a fit, then link a sidecar and write the real marker."""
+    return [_pretend(seconds, task) for task in batch.tasks]
+
+
+def _pretend(seconds: float, task: ShardTask) -> ShardResult:
     stopwatch, began = Stopwatch(), time.time()
-    with announced(task.files):
-        with stopwatch.phase("fit"):
-            time.sleep(seconds * random.Random(task.name).uniform(0.5, 1.5))
-        with stopwatch.phase("writing"):
-            _write(task)
+    announce(task.files)
+    with stopwatch.phase("fit"):
+        time.sleep(seconds * random.Random(task.name).uniform(0.5, 1.5))
+    with stopwatch.phase("writing"):
+        _write(task)
+    withdraw(task.files)
     rows = task.stop - task.start
     process = f"{os.getpid()} {threading.get_ident()}"  # a worker has one thread
     return ShardResult(
-        task.name, rows, rows, {"ok": rows}, {}, stopwatch.seconds, process, (began, time.time())
+        task.name, rows, rows, {"ok": rows}, {}, stopwatch.seconds, process, 1, (began, time.time())
     )
 
 

@@ -16,6 +16,7 @@ from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.shards.label_vector import COORDINATES, schema
 from skelfit.shards.row_status import remark_on_targets
 
+CARD_NAME = "README.md"  # what the Hub shows of a dataset
 _SIZES = (
     (10**3, "n<1K"),
     (10**4, "1K<n<10K"),
@@ -48,7 +49,7 @@ def card_text(
 
     front: more keys of the front matter, or other values for some; sections: paragraphs by heading, which come first.
     """
-    matter = _front_matter(subsets, title, folder) | front
+    matter = {**_front_matter(subsets, title, folder), **front}
     parts = [
         f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---",
         f"# {title}",
@@ -77,7 +78,7 @@ def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> d
     size = next((name for limit, name in _SIZES if people < limit), "n>10M")
     return {
         "pretty_name": title,
-        **_license(subsets),
+        "license": "unknown",  # a user may give one; those of the sources are in the text
         "tags": ["webdataset", "biomechanics", "human-mesh-recovery", "skel", "smpl", "pseudo-ground-truth"],
         "size_categories": [size],
         "configs": [
@@ -88,13 +89,6 @@ def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> d
             for subset in subsets
         ],
     }
-
-
-def _license(subsets: Sequence[SubsetFacts]) -> dict[str, str]:
-    """What the Hub shows as the licence where the user names none: that of each source is in the card."""
-    if any(origin.get("license") for s in subsets for origin in s.origins):
-        return {"license": "other", "license_name": "see-the-sources"}
-    return {"license": "unknown"}
 
 
 def _path(subset: SubsetFacts, folder: Path) -> str:
@@ -256,7 +250,7 @@ def _making(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
     yield (
         "Each person is fitted on its own (Levenberg-Marquardt on the skin: lower body, upper body, full body; the "
         "root is exact). The done marker beside each tar holds its sha256 and everything that its numbers depend on. "
-        "`skelfit card` wrote this card from the shards."
+        "skelfit wrote this card from the shards."
     )
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.exports.dataset_card.card_pictures import draw_angles, draw_errors
-from skelfit.exports.dataset_card.markdown import card_text
+from skelfit.exports.dataset_card.markdown import CARD_NAME, card_text
 from skelfit.storage.hashed_write import write_atomically
 
-CARD_NAME, PICTURES = "README.md", "card"
+PICTURES = "card"
 
 
 def write_card(
@@ -31,8 +31,15 @@ def write_card(
     angles, errors = folder / "angles.png", folder / "errors.png"
     draw_angles(subsets, angles)
     draw_errors(subsets, errors)
-    names = (path.relative_to(out.parent).as_posix() for path in (angles, errors))
     title = title or "SKEL labels of " + ", ".join(subset.name for subset in subsets)
-    text = card_text(subsets, title, out.parent, *names, front, sections)
+    text = card_text(
+        subsets,
+        title,
+        out.parent,
+        angles.relative_to(out.parent).as_posix(),
+        errors.relative_to(out.parent).as_posix(),
+        front,
+        sections,
+    )
     write_atomically(out, lambda stream: stream.write(text.encode()))
     return angles, errors
