@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 
 from skelfit.api.conversion_lines import (
-    counted_shards,
     finished_already,
     lines_of_plan,
     rank_is_done,
@@ -55,7 +53,7 @@ from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.rank import Rank
-from skelfit.conversion.run_extension import plan_run
+from skelfit.conversion.run_extension import RunPlan, plan_run
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_lock import keep_results, sharing, write_record, writing
 from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, rows_of, unfinished_shards
@@ -134,7 +132,7 @@ def convert(
             that finishes the last shard writes the summary.
         extend: add rows to a run: those behind a raised limit, at the end of a label file, or of further label files.
         dry_run: read the labels, say what a run would do, and write nothing; the subsets have a `plan` then.
-        people_per_second: of a dry run: the speed to reckon with. None: that of the last run in the folder.
+        people_per_second: of a dry run: how fast one worker fits. None: the last run in the folder tells the time.
         filter, no_filter: rules to switch on ("few_keypoints", "few_keypoints=6") and off.
         progress: True shows a bar; a function is called with the people done and the people there are. What a command
             prints on its way goes to the log, unless a Reporter is given.
@@ -176,8 +174,10 @@ def convert(
         independent_frames=independent_frames,
     )
     check_image_options(given, settings.images.mode, has_images=given.images or has_images(file))
-    kind = device if scheduler is not None else find_device(device)
-    gpus = visible_gpus(torch.cuda.device_count()) if kind == "cuda" else ()
+    # A dry run plans for a GPU also where there is none.
+    elsewhere = scheduler is not None or (dry_run and device != "auto")
+    kind = device if elsewhere else find_device(device)
+    gpus = visible_gpus(max(torch.cuda.device_count(), dry_run)) if kind == "cuda" else ()
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
     body_models = _said_models(models, reporter)
     options = RunOptions(
@@ -234,16 +234,17 @@ def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedS
         work: Work = convert_batch
         if options.executor.is_here:
             work = partial(convert_batch, fitter=make_fitter(models, run.pipeline, run.device))
-        summary = convert_run(
-            run,
-            options.executor,
-            overwrite=options.overwrite,
-            work=work,
-            reporter=options.reporter,
-            fit_batch=options.fit_batch,
-            rank=rank,
-            extend=options.extend,
-        )
+        more: dict[str, Any] = {
+            "overwrite": options.overwrite,
+            "extend": options.extend,
+            "fit_batch": options.fit_batch,
+            "reporter": options.reporter,
+        }
+        summary: dict[str, Any] | None
+        if rank is None:
+            summary = convert_run(run, options.executor, work=work, **more)
+        else:
+            summary = convert_rank(run, rank, options.executor, work=work, **more)
     if summary is None:
         say(f"next: skelfit status {out}")
         return ConvertedSubset(subset.name, out, None, waits=True)
@@ -296,28 +297,68 @@ def convert_run(
     run: Run,
     executor: Executor = THIS_PROCESS,
     *,
-    overwrite: bool = False,
     work: Work = convert_batch,
     reporter: Reporter = LOGGED,
-    fit_batch: int | None = None,
-    rank: Rank | None = None,
-    extend: bool = False,
-) -> dict[str, Any] | None:
+    **options: Any,
+) -> dict[str, Any]:
     """Do what is left of a run; writes and returns its summary. Raises ShardsFailedError.
 
-    Of a rank, what is left of its share; None while shards of other ranks are not finished. The caller holds the lock.
+    The caller holds the lock. options: those of `_make_shards`.
+    """
+    made = _make_shards(run, None, executor, work, reporter, **options)
+    return _summarised(made.plan, made.results, made.seconds, reporter)
+
+
+def convert_rank(
+    run: Run,
+    rank: Rank,
+    executor: Executor = THIS_PROCESS,
+    *,
+    work: Work = convert_batch,
+    reporter: Reporter = LOGGED,
+    **options: Any,
+) -> dict[str, Any] | None:
+    """Do what is left of a rank's share; the summary of the run, or None while shards of other ranks are not finished.
+
+    As `convert_run` otherwise.
+    """
+    made = _make_shards(run, rank, executor, work, reporter, **options)
+    tasks, out = made.plan.tasks, Path(run.out)
+    with sharing(out, rank, reporter.say):
+        if unfinished := unfinished_shards(made.plan.run, tasks):
+            own = sum(rank.owns(task.name) for task in tasks)
+            reporter.say(rank_is_done(rank, own, len(unfinished)))
+            return None
+        return _summarised(made.plan, *results_of_ranks(out), reporter)
+
+
+@dataclass(frozen=True)
+class _Made:
+    plan: RunPlan
+    results: Sequence[ShardResult]
+    seconds: float
+
+
+def _make_shards(
+    run: Run,
+    rank: Rank | None,
+    executor: Executor,
+    work: Work,
+    reporter: Reporter,
+    *,
+    overwrite: bool = False,
+    extend: bool = False,
+    fit_batch: int | None = None,
+) -> _Made:
+    """Make the shards of a run, or of a rank, that are not finished. Raises ShardsFailedError.
+
     fit_batch: about how many rows are fitted together; None: what suits the device.
     """
     plan = plan_run(run, overwrite=overwrite, extend=extend)
     run, tasks, out = plan.run, plan.tasks, Path(run.out)
     own = [task for task in tasks if rank is None or rank.owns(task.name)]
-    device = run.device if run.device != "auto" else "the workers' devices"
-    reporter.say(
-        f"{run.subset}: {rows_of(tasks)} rows in {counted_shards(len(tasks))}, fitted on {device}, "
-        f"to {os.path.relpath(out)}"
-    )
-    for about in lines_of_plan(plan, rank, len(own), rows_of(own)):
-        reporter.say(about)
+    for line in lines_of_plan(plan, rank, own):
+        reporter.say(line)
     todo = pending(run, tasks, plan.identities, overwrite=overwrite, rank=rank)
     write_record(out, run.subset, rows_of(tasks), len(tasks), rank)
     if len(todo) < len(own):
@@ -337,13 +378,13 @@ def convert_run(
         raise ShardsFailedError(
             f"{len(failures)} of {len(own)} shards failed; the same command tries them again"
         )
-    with sharing(out, rank, reporter.say):
-        if rank is not None:
-            if unfinished := unfinished_shards(run, tasks):
-                reporter.say(rank_is_done(rank, len(own), len(unfinished)))
-                return None
-            results, seconds = results_of_ranks(out)
-        summary = write_summary(run, tasks, this_time(results, seconds))
+    return _Made(plan, results, seconds)
+
+
+def _summarised(
+    plan: RunPlan, results: Sequence[ShardResult], seconds: float, reporter: Reporter
+) -> dict[str, Any]:
+    summary = write_summary(plan.run, plan.tasks, this_time(results, seconds))
     for line in summary_lines_of(summary):
         reporter.say(line)
     return summary

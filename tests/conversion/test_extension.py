@@ -16,9 +16,9 @@ from label_files import amass, write
 from verify_fakes import damage_kinds, damage_of, edit_json
 
 import skelfit
-from skelfit.api.convert_dataset import ShardsFailedError, convert_run
+from skelfit.api.convert_dataset import ShardsFailedError, convert_rank, convert_run
 from skelfit.cli import main
-from skelfit.config.manifest import LabelSource
+from skelfit.config.manifest import LabelLayout, LabelSource
 from skelfit.conversion.batch_fit import BatchJob
 from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_lock import writing
@@ -64,7 +64,7 @@ def cut(labels: Path, path: Path, start: int, stop: int, **changes: Any) -> Path
     return path
 
 
-def run_of(out: Path, *files: tuple[Path, int | None], source: str = "camerahmr") -> Run:
+def run_of(out: Path, *files: tuple[Path, int | None], source: LabelLayout = "camerahmr") -> Run:
     """A run of label files, with as many of their rows; None: all of them."""
     made = []
     for path, rows in files:
@@ -82,7 +82,10 @@ def convert(
     """Convert; returns the numbers of the shards that were made."""
     made = made or Made()
     with writing(Path(run.out), run.subset, rank):
-        convert_run(run, work=made, extend=extend, rank=rank)
+        if rank is None:
+            convert_run(run, work=made, extend=extend)
+        else:
+            convert_rank(run, rank, work=made, extend=extend)
     return made.names
 
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from job_fakes import failing_work, hashes, make_run, work
 
-from skelfit.api.convert_dataset import ShardsFailedError, convert_run
+from skelfit.api.convert_dataset import ShardsFailedError, convert_rank, convert_run
 from skelfit.cli import main
 from skelfit.conversion.batch_fit import BatchJob
 from skelfit.conversion.rank import Rank
@@ -31,7 +31,9 @@ OF_THAT_TIME = ("people_per_second", "time", "content_sha256")
 
 def convert(run: Run, rank: Rank | None = None, work: Any = work, **options: Any) -> dict[str, Any] | None:
     with writing(Path(run.out), run.subset, rank):
-        return convert_run(run, work=work, rank=rank, **options)
+        if rank is None:
+            return convert_run(run, work=work, **options)
+        return convert_rank(run, rank, work=work, **options)
 
 
 def summary_of(run: Run) -> dict[str, Any]:
@@ -62,7 +64,8 @@ class Turns:
 
     def play(self, rank: Callable[[int], bool], count: int) -> None:
         """Let each rank run to its end, those that die again; `rank` says whether it came to its end."""
-        left, threads = set(range(count)), {}
+        left: set[int] = set(range(count))
+        threads: dict[int, threading.Thread] = {}
 
         def life(number: int) -> None:
             self.gates[number].acquire()
@@ -206,7 +209,8 @@ def test_overwriting_ranks_do_not_count_the_shards_of_the_other_configuration(tm
 
 
 def test_one_rank_at_a_time_makes_what_all_use(tmp_path: Path) -> None:
-    entered, said = threading.Event(), []
+    entered = threading.Event()
+    said: list[str] = []
 
     def other() -> None:
         with sharing(tmp_path, Rank(1, 2), said.append):
