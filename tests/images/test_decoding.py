@@ -138,7 +138,7 @@ def everyones(data: bytes, folder: Path) -> dict[str, np.ndarray]:
     (shot,) = seen.inputs
     return {
         "convert": rgb_of(crop.data),
-        "loader": np.asarray(read_crop(data, IDENTITY, Square(16, 16, SIDE), 64), int),
+        "loader": read_crop(data, IDENTITY, Square(16, 16, SIDE), 64).astype(int),
         "predict": np.asarray(shot.pixels, int),
     }
 
