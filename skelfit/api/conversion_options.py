@@ -13,7 +13,7 @@ from skelfit.config.pipeline import ImageConfig
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ArgumentError, ConfigError
 from skelfit.executors.dask_reports import check_bokeh
-from skelfit.executors.executor import THIS_PROCESS, Executor
+from skelfit.executors.executor import Executor
 from skelfit.images.image_source import ImageLocation, locate_images
 from skelfit.resources.catalog import MANIFESTS
 from skelfit.storage.checked_arguments import (
@@ -122,7 +122,7 @@ def watched_executor(executor: Executor, dashboard: bool, performance_report: st
     """An executor with Dask's own ways to watch it. Raises ArgumentError, ClusterError."""
     if not dashboard and performance_report is None:
         return executor
-    if executor == THIS_PROCESS:
+    if executor.is_here:
         name = "dashboard" if dashboard else "performance_report"
         raise ArgumentError(name, "workers, which it watches", "none (workers: 0)")
     check_bokeh()

@@ -31,6 +31,7 @@ from skelfit.api.dry_run import plan_conversion
 from skelfit.api.fit_arrays import check_device
 from skelfit.api.refused_options import GivenOptions, check_image_options
 from skelfit.api.run_making import STORES, RunOptions, make_run
+from skelfit.api.run_time import this_time
 from skelfit.api.subsets import (
     MissingError,
     Subset,
@@ -43,21 +44,21 @@ from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.config.manifest import load_manifest
 from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_lock import write_record, writing
 from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, plan_shards
 from skelfit.conversion.run_summary import rejected_so_far, write_summary
-from skelfit.conversion.shard_task import ShardResult, run_shard
-from skelfit.conversion.stopwatch import PHASES
+from skelfit.conversion.shard_batch import ShardBatch, cut_batches, default_rows
+from skelfit.conversion.shard_outcome import ShardFailure, ShardResult
 from skelfit.errors import SkelfitError
-from skelfit.executors.dask_tasks import ShardFailure, run_tasks
-from skelfit.executors.dask_worker import Work
-from skelfit.executors.executor import THIS_PROCESS, Executor, chosen_executor, visible_gpus
+from skelfit.executors.dask_tasks import run_tasks
+from skelfit.executors.executor import THIS_PROCESS, Executor, Work, chosen_executor, visible_gpus
 from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries, store_sequences
-from skelfit.storage.checked_arguments import local_path_of
+from skelfit.storage.checked_arguments import local_path_of, whole_number
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ def convert(
     limit: int | None = None,
     shard_size: int | None = None,
     device: str = "auto",
+    fit_batch: int | None = None,
+    writers: int | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     tls_ca: str | Path | None = None,
@@ -114,7 +117,7 @@ def convert(
         manifest: what to convert: a name that comes with skelfit, a file, or a folder of them. Or else:
         labels: one label file, or a folder of sequences; `source` to `up` say how to read it.
         dry_run: read the labels, say what a run would do, and write nothing; the subsets have a `plan` then.
-        people_per_second: of a dry run: the speed to reckon with. None: that of the last run in the folder.
+        people_per_second: of a dry run: how fast one worker fits. None: the last run in the folder tells the time.
         filter, no_filter: rules to switch on ("few_keypoints", "few_keypoints=6") and off.
         progress: True shows a bar; a function is called with the people done and the people there are. What a command
             prints on its way goes to the log, unless a Reporter is given.
@@ -134,7 +137,9 @@ def convert(
     file, layout, read = what_to_read(manifest, labels, source, reading)
     picture = {"image_mode": image_mode, "crop_size": crop_size, "crop_margin": crop_margin}
     found_images = images_at(images, file)
-    check_at_least_one(limit=limit, shard_size=shard_size)
+    check_at_least_one(limit=limit, shard_size=shard_size, fit_batch=fit_batch)
+    if writers is not None:
+        writers = whole_number("writers", writers, 0)
     check_speed(people_per_second, dry_run)
     check_device(device)
     check_skel_gender(skel_gender)
@@ -152,15 +157,18 @@ def convert(
         independent_frames=independent_frames,
     )
     check_image_options(given, settings.images.mode, has_images=given.images or has_images(file))
-    kind = device if scheduler is not None else find_device(device)
-    gpus = visible_gpus(torch.cuda.device_count()) if kind == "cuda" else ()
+    # A dry run plans for a GPU also where there is none.
+    elsewhere = scheduler is not None or (dry_run and device != "auto")
+    kind = device if elsewhere else find_device(device)
+    gpus = visible_gpus(max(torch.cuda.device_count(), dry_run)) if kind == "cuda" else ()
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
     body_models = _said_models(models, reporter)
     options = RunOptions(
         pipeline=settings,
         models=body_models,
         device=kind,
-        executor=watched_executor(executor, dashboard, performance_report),
+        executor=watched_executor(replace(executor, writers=writers), dashboard, performance_report),
+        fit_batch=fit_batch,
         limit=limit,
         filters_on=rules,
         filters_off=filter_names(no_filter),
@@ -203,11 +211,13 @@ def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedS
         if options.executor.scheduler is None and not is_compiled(run.device):
             say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
             make_backend(run.device).compile()
-        work = run_shard
-        if options.executor == THIS_PROCESS:
-            work = partial(run_shard, fitter=make_fitter(models, run.pipeline, run.device))
-        overwrite, reporter = options.overwrite, options.reporter
-        summary = convert_run(run, options.executor, overwrite=overwrite, work=work, reporter=reporter)
+        work: Work = convert_batch
+        if options.executor.is_here:
+            work = partial(convert_batch, fitter=make_fitter(models, run.pipeline, run.device))
+        overwrite, reporter, fit_batch = options.overwrite, options.reporter, options.fit_batch
+        summary = convert_run(
+            run, options.executor, overwrite=overwrite, work=work, reporter=reporter, fit_batch=fit_batch
+        )
     for command in (
         f"verify {out}",
         f"card {out}",
@@ -258,12 +268,13 @@ def convert_run(
     executor: Executor = THIS_PROCESS,
     *,
     overwrite: bool = False,
-    work: Work = run_shard,
+    work: Work = convert_batch,
     reporter: Reporter = LOGGED,
+    fit_batch: int | None = None,
 ) -> dict[str, Any]:
     """Do what is left of a run; writes and returns its summary. Raises ShardsFailedError.
 
-    The caller holds the lock.
+    The caller holds the lock. fit_batch: about how many rows are fitted together; None: what suits the device.
     """
     sequences = {i: [s.start for s in store_sequences(file.store)] for i, file in enumerate(run.labels)}
     out, tasks = Path(run.out), plan_shards(run, sequences)
@@ -278,9 +289,10 @@ def convert_run(
         reporter.say(finished_already(len(tasks) - len(todo)))
     left = {task.name for task in todo}
     rejected = rejected_so_far(task for task in tasks if task.name not in left)
+    batches = cut_batches(todo, fit_batch or _usual_batch(todo, run, executor))
     started = time.perf_counter()
     with reporter.counting(rows, rows - sum(task.stop - task.start for task in todo), rejected) as progress:
-        results, failures = _work_off(todo, executor, work, progress)
+        results, failures = _work_off(batches, executor, work, progress)
     for failure in failures:
         reporter.warn(f"{failure.trace}shard {failure.name} failed: {failure.error}")
     if failures:
@@ -293,31 +305,15 @@ def convert_run(
     return summary
 
 
-def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
-    """What the summary says of the shards done in this run, not of earlier ones: speed, and where the time went."""
-    if not results:
-        return {"people_per_second": None, "time": None}
-    total = {phase: sum(result.seconds[phase] for result in results) for phase in PHASES}
-    shares = {phase: round(value / sum(total.values()), 4) for phase, value in total.items()}
-    spans: dict[str, list[float]] = {}
-    for result in results:
-        spans.setdefault(result.process, []).extend(result.span)
-    at_work = sum(max(times) - min(times) for times in spans.values())
-    return {
-        "people_per_second": sum(result.rows_in for result in results) / seconds,
-        "time": {
-            "seconds": round(seconds, 1),
-            "worker_seconds": round(at_work, 1),  # of each process from its first shard to its last
-            "fitting": round(total["fit"] / at_work, 4),
-            "shares": shares,
-        },
-    }
+def _usual_batch(todo: Sequence[ShardTask], run: Run, executor: Executor) -> int | None:
+    """About how many rows are fitted together where no option says so."""
+    return default_rows(run.device, sum(task.stop - task.start for task in todo), executor.workers)
 
 
 def _work_off(
-    todo: Sequence[ShardTask], executor: Executor, work: Work, progress: Progress
+    todo: Sequence[ShardBatch], executor: Executor, work: Work, progress: Progress
 ) -> tuple[list[ShardResult], list[ShardFailure]]:
-    """Run the tasks; returns what was done, and the failures."""
+    """Convert the batches; returns what was done, and the failures."""
     done: list[ShardResult] = []
     failures: list[ShardFailure] = []
     with closing(run_tasks(todo, executor, work, progress.say)) as results:

@@ -65,6 +65,18 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
 @limit_option()
 @click.option("--shard-size", type=COUNT, help="Label rows per shard.")
 @device_option
+@click.option(
+    "--fit-batch",
+    type=COUNT,
+    metavar="ROWS",
+    help="Label rows that a worker fits together, in whole shards  [default: GPU: 32768; CPU: one shard].",
+)
+@click.option(
+    "--writers",
+    type=click.IntRange(min=0),
+    help="Processes of each worker that read images and write shards; 0: a thread  [default: GPU: its cores "
+    "but two, at most 32; CPU: 0].",
+)
 @worker_options
 @click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
 @click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
@@ -72,12 +84,12 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be read and written, how long it takes and what is missing; write nothing.",
+    help="Say what would be read and written, what it costs, how long it takes and what is missing; write nothing.",
 )
 @click.option(
     "--people-per-second",
     type=click.FloatRange(min=0, min_open=True),
-    help="With --dry-run: the speed to reckon with  [default: that of the last run in --out].",
+    help="With --dry-run: how fast one worker fits  [default: as the last run in --out, with its workers].",
 )
 @pass_console
 def convert_command(console: Console, /, out: Path, **options: Any) -> None:

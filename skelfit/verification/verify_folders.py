@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
+from skelfit.conversion.shard_outcome import ShardFailure
 from skelfit.errors import ArgumentError, ModelError
-from skelfit.executors.dask_tasks import ShardFailure, run_tasks
+from skelfit.executors.dask_tasks import run_tasks
 from skelfit.executors.executor import THIS_PROCESS, Executor, chosen_executor
 from skelfit.executors.progress_bars import Count, Reporter, reporter_of
 from skelfit.shards.keep_list import Kept, write_keep
