@@ -19,6 +19,9 @@ from skelfit.images.decoding import Pixels, decode, shrink_for
 from skelfit.images.image_bytes import NO_CROP, Affine, ShardImage, faulty_image
 from skelfit.images.resampling import cut_square
 
+# The version of a crop's bytes. Raise it by one when the same image and box give others than before: finished shards
+# with crops of another version are never mixed with new ones.
+CROP_VERSION = 2
 _MAX_RELATIVE_SIDE = 8  # times the image's longer side: in a wider square a person would be a few pixels
 
 
