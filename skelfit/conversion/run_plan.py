@@ -21,6 +21,7 @@ from skelfit.config.manifest import Filters, Origin, PathRule, ReadOptions
 from skelfit.config.pipeline import Pipeline
 from skelfit.conversion.rank import Rank
 from skelfit.errors import OutputError
+from skelfit.images.square_crop import CROP_VERSION
 from skelfit.shards.label_vector import LAYOUT_VERSION
 from skelfit.shards.shard_files import (
     SUMMARY_NAME,
@@ -33,8 +34,8 @@ from skelfit.shards.shard_files import (
 )
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker
 
-# The version of all that turns a label row into a published row: readers, filters, crops, the fit, the layout of a row.
-# Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
+# The version of all that turns a label row into a published row: readers, filters, the fit, the layout of a row. Crops
+# have one of their own (CROP_VERSION). Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
 # tests/support/golden_fit.py --record`). Finished shards of another version are never mixed with new ones; an
 # edited comment, a new name or a faster loop that gives the same results leaves it as it is.
 ALGORITHM_VERSION = 3
@@ -76,8 +77,7 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What the results depend on, without places: a run may go on in another folder or machine."""
-        # Only an extended run has it, so that all others have the identity that they always had.
-        extends = {"extends": [_plain(labels) for labels in self.earlier]} if self.earlier else {}
+        crops = self.images is not None and self.pipeline.images.mode == "crop"
         return {
             "subset": self.subset,
             "labels": _plain(self.labels),
@@ -88,7 +88,10 @@ class Run:
             "limits": LIMITS_VERSION,
             "layout": LAYOUT_VERSION,
             "algorithm": self.algorithm,
-            **extends,
+            # Shards without crops are the same whatever the version of crops.
+            **({"crops": CROP_VERSION} if crops else {}),
+            # Only an extended run has it: the others keep the identity that they had.
+            **({"extends": [_plain(labels) for labels in self.earlier]} if self.earlier else {}),
         }
 
     @property
