@@ -78,6 +78,12 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
     "but two, at most 32; CPU: 0].",
 )
 @worker_options
+@click.option(
+    "--rank",
+    type=click.IntRange(min=0),
+    help="Make only this rank's share of the shards, from 0 on; other processes make the others.",
+)
+@click.option("--world", type=click.IntRange(min=1), help="How many ranks there are.")
 @click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
 @click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
 @overwrite_option

@@ -28,12 +28,6 @@ OPTIONS = (
         type=click.FloatRange(min=0),
         help="Minutes to wait while the cluster has no worker  [default: for ever; own processes: 1].",
     ),
-    click.option(
-        "--rank",
-        type=click.IntRange(min=0),
-        help="Make only this rank's share of the shards; other processes make the others. From 0 on.",
-    ),
-    click.option("--world", type=click.IntRange(min=1), help="How many ranks there are."),
 )
 
 
