@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,18 +48,30 @@ class ShardFiles:
         return self.folder / f".{self.name}.started.json"
 
 
-def remove_temporaries(folder: Path, subset: str) -> None:
-    """Remove what a killed run left of a subset under temporary names. Raises OutputError."""
-    for path in _temporaries(folder, subset):
-        remove_file(path)
+def remove_temporaries(folder: Path, subset: str, owns: Callable[[str], bool] | None = None) -> None:
+    """Remove what a killed run left of shards under temporary names. Raises OutputError.
+
+    owns: of which shards, by name; None: of all.
+    """
+    for files in list_started(folder, subset):
+        if owns is None or owns(files.name):
+            remove_file(files.started)
+    for path, final in _temporaries(folder):
+        if (name := _shard_name(final, subset)) and (owns is None or owns(name)):
+            remove_file(path)
 
 
-def _temporaries(folder: Path, subset: str) -> Iterator[Path]:
-    yield from (files.started for files in list_started(folder, subset))
+def remove_shared_temporaries(folder: Path) -> None:
+    """Remove what a killed run left of the files beside the shards. Raises OutputError."""
+    for path, final in _temporaries(folder):
+        if final in (SCHEMA_NAME, SUMMARY_NAME):
+            remove_file(path)
+
+
+def _temporaries(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Files under temporary names, and the names that they were to have."""
     for path in folder.glob(".*.tmp"):
-        final = path.name[1:].rsplit(".", 2)[0]
-        if final in (SCHEMA_NAME, SUMMARY_NAME) or _shard_name(final, subset):
-            yield path
+        yield path, path.name[1:].rsplit(".", 2)[0]
 
 
 def remove_shard(files: ShardFiles) -> None:
