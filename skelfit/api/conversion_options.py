@@ -17,12 +17,14 @@ from skelfit.executors.executor import THIS_PROCESS, Executor
 from skelfit.images.image_source import ImageLocation, locate_images
 from skelfit.resources.catalog import MANIFESTS
 from skelfit.storage.checked_arguments import (
-    local_path_of,
     local_path_or_none,
+    location_argument,
     number_of,
     texts_of,
     whole_number,
 )
+from skelfit.storage.local_cache import fetched
+from skelfit.storage.locations import protocol_of
 
 T = TypeVar("T")
 
@@ -46,8 +48,9 @@ def what_to_read(
     read = built_of(ReadOptions, reading, {})
     if manifest is None:
         return None, layouts[source], read
-    path = local_path_of("manifest", manifest)
-    file = path if isinstance(manifest, Path) else MANIFESTS.find(manifest)
+    path = location_argument("manifest", manifest)
+    is_name = isinstance(manifest, str) and not protocol_of(manifest)
+    file = MANIFESTS.find(manifest) if is_name else fetched(path, "a manifest", ConfigError)
     data_root()  # said before anything is read
     return file, None, read
 
@@ -58,7 +61,8 @@ def images_at(images: str | Path | None, file: Path | None) -> ImageLocation | N
         return None
     if file is not None and file.is_dir():
         raise ArgumentError("images", "one manifest, as images are those of one subset", "a folder of them")
-    location = locate_images(str(local_path_of("images", images)))
+    place = location_argument("images", images)
+    location = locate_images(str(place) if isinstance(place, Path) else place.address)
     if location is None:
         raise ArgumentError("images", "a folder or tars", f"no such folder or tar: {images}")
     return location

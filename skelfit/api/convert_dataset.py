@@ -57,7 +57,8 @@ from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, r
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries, store_sequences
-from skelfit.storage.checked_arguments import local_path_of
+from skelfit.storage.checked_arguments import location_argument
+from skelfit.storage.locations import Location, location_of
 
 _log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def convert(
         LabelError, ModelError, ConfigError, OutputError, DeviceError, ClusterError: for files and places of that kind.
         Of a folder of manifests, a subset that fails does not stop the others, and raises nothing.
     """
-    reporter, folder = reporter_of(progress), local_path_of("out", out)
+    reporter, folder = reporter_of(progress), location_argument("out", out, writing=True)
     reading = {"scale_unit": scale_unit, "angle_unit": angle_unit, "rot6d": rot6d, "length_unit": length_unit}
     reading |= {"labels_up": labels_up, "up": up}
     file, layout, read = what_to_read(manifest, labels, source, reading)
@@ -172,13 +173,13 @@ def convert(
         labelled = (
             None
             if labels is None
-            else file_subset(local_path_of("labels", labels), layout, read, found_images)
+            else file_subset(location_argument("labels", labels), layout, read, found_images)
         )
         return plan_conversion(labelled or file, found_images, folder, options, people_per_second)
     if file is not None and file.is_dir():
         return convert_all(file, folder, options)
     if file is None:
-        subset = file_subset(local_path_of("labels", labels or ""), layout, read, found_images)
+        subset = file_subset(location_argument("labels", labels or ""), layout, read, found_images)
     else:
         subset = manifest_subset(file, found_images, body_models, reporter)
     return Conversion((convert_subset(subset, folder, options),))
@@ -193,7 +194,7 @@ def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
     return body_models
 
 
-def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedSubset:
+def convert_subset(subset: Subset, out: Location, options: RunOptions) -> ConvertedSubset:
     """Convert one subset. Raises ShardsFailedError when a shard failed."""
     models, say = options.models, options.reporter.say
     check_summary(out)
@@ -217,7 +218,7 @@ def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedS
     return ConvertedSubset(subset.name, out, summary)
 
 
-def convert_all(folder: Path, out: Path, options: RunOptions) -> Conversion:
+def convert_all(folder: Path, out: Location, options: RunOptions) -> Conversion:
     """Convert every manifest of a folder, each to its own folder in `out`, and say a table of them.
 
     A subset without label files is named with what to do; one that fails does not stop the others.
@@ -266,11 +267,11 @@ def convert_run(
     The caller holds the lock.
     """
     sequences = {i: [s.start for s in store_sequences(file.store)] for i, file in enumerate(run.labels)}
-    out, tasks = Path(run.out), plan_shards(run, sequences)
+    out, tasks = location_of(run.out), plan_shards(run, sequences)
     device = run.device if run.device != "auto" else "the workers' devices"
     rows = sum(task.stop - task.start for task in tasks)
     reporter.say(
-        f"{run.subset}: {rows} rows in {counted_shards(len(tasks))}, fitted on {device}, to {os.path.relpath(out)}"
+        f"{run.subset}: {rows} rows in {counted_shards(len(tasks))}, fitted on {device}, to {_shown(out)}"
     )
     todo = pending(run, tasks, overwrite=overwrite)
     write_record(out, run.subset, rows, len(tasks))
@@ -291,6 +292,10 @@ def convert_run(
     for line in summary_lines_of(summary):
         reporter.say(line)
     return summary
+
+
+def _shown(out: Location) -> str:
+    return os.path.relpath(out) if isinstance(out, Path) else str(out)
 
 
 def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:

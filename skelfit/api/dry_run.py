@@ -35,6 +35,7 @@ from skelfit.images.image_source import ImageLocation, open_images, read_images
 from skelfit.labels.label_store import read_selected_rows, store_contents, store_sequences
 from skelfit.shards.label_vector import LABEL_SIZE
 from skelfit.shards.shard_files import ShardError
+from skelfit.storage.locations import Location
 
 IMAGES_LOOKED_AT = 32  # of each label file, evenly from all its rows
 _TAR_BLOCK = 512
@@ -47,7 +48,7 @@ NO_SPEED = "not known: measure it with `skelfit bench` and give --people-per-sec
 def plan_conversion(
     source: Subset | Path | None,
     images: ImageLocation | None,
-    out: Path,
+    out: Location,
     options: RunOptions,
     people_per_second: float | None,
 ) -> Conversion:
@@ -83,12 +84,12 @@ def plan_conversion(
     return Conversion(tuple(results))
 
 
-Load = Callable[[Path, "float | None"], ConversionPlan]
+Load = Callable[[Location, "float | None"], ConversionPlan]
 
 
 def _subsets(
-    source: Subset | Path | None, images: ImageLocation | None, out: Path, options: RunOptions
-) -> Iterator[tuple[str, Path, Load]]:
+    source: Subset | Path | None, images: ImageLocation | None, out: Location, options: RunOptions
+) -> Iterator[tuple[str, Location, Load]]:
     """Name and folder of each subset, and what makes its plan."""
     if isinstance(source, Subset):
         yield source.name, out, partial(_plan, source, options)
@@ -99,7 +100,11 @@ def _subsets(
 
 
 def _plan_manifest(
-    path: Path, images: ImageLocation | None, options: RunOptions, out: Path, people_per_second: float | None
+    path: Path,
+    images: ImageLocation | None,
+    options: RunOptions,
+    out: Location,
+    people_per_second: float | None,
 ) -> ConversionPlan:
     manifest = load_manifest(path)
     labels = [data_root() / source.path for source in manifest.labels]
@@ -129,7 +134,9 @@ def _plan_demo(people: int, options: RunOptions, people_per_second: float | None
     )
 
 
-def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: float | None) -> ConversionPlan:
+def _plan(
+    subset: Subset, options: RunOptions, out: Location, people_per_second: float | None
+) -> ConversionPlan:
     """The plan of a subset whose label files are there. They are read into a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="skelfit-dry-run-") as stores:
         # Its sha256 is compared with the record, but no record is written.
@@ -195,7 +202,7 @@ def _image_sizes(run: Run) -> Iterator[list[int]]:
                 yield [len(picture.data or b"") for picture in pictures]
 
 
-def _speed(out: Path, people_per_second: float | None) -> tuple[float | None, str]:
+def _speed(out: Location, people_per_second: float | None) -> tuple[float | None, str]:
     if people_per_second is not None:
         return people_per_second, "--people-per-second"
     try:
@@ -216,7 +223,7 @@ def _missing(subset: Subset, looked_at: int, there: int) -> Iterator[str]:
         yield f"images: {looked_at - there} of the {looked_at} looked at are not there, or cannot be read"
 
 
-def _lines(plan: ConversionPlan, out: Path) -> Iterator[str]:
+def _lines(plan: ConversionPlan, out: Location) -> Iterator[str]:
     """The plan in words."""
     yield f"{plan.rows} rows in {counted_shards(plan.shards)}, to {out}"
     if plan.shards_done:

@@ -20,6 +20,7 @@ from skelfit.shards.label_vector import LABEL_SIZE, LAYOUT_VERSION, FloatArray, 
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import check_shard, read_marker, read_members, read_samples
 from skelfit.shards.shard_schema import ShardMarker
+from skelfit.storage.locations import Location
 
 _LABEL, _META = "label.npy", "meta.json"
 _EXPECTED = "a folder of a finished run, tars as a path with * or {000000..000009}, or several of them"
@@ -100,7 +101,7 @@ class ShardPeople:
             if count != marker.rows_out:
                 raise ShardError(files.tar, None, f"{marker.rows_out} samples", f"{count}")
 
-    def _samples(self, tar: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any], bytes | None]]:
+    def _samples(self, tar: Location) -> Iterator[tuple[str, FloatArray, dict[str, Any], bytes | None]]:
         """Key, label vector, metadata and image of each sample."""
         if not self.images:
             yield from ((key, label, meta, None) for key, label, meta in read_samples(tar))

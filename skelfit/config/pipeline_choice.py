@@ -10,7 +10,9 @@ from skelfit.config.fit_settings import check_neutral_target
 from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.resources.catalog import PIPELINES
-from skelfit.storage.checked_arguments import local_path_of
+from skelfit.storage.checked_arguments import location_argument
+from skelfit.storage.local_cache import fetched
+from skelfit.storage.locations import protocol_of
 
 DEFAULT_PIPELINE = "hmr-skel"
 
@@ -30,8 +32,9 @@ def chosen_pipeline(
     if isinstance(given, Pipeline):
         pipeline, path = given, Path(given.name)
     else:
-        local_path_of("pipeline", given)  # only checked: a text may also be a name
-        path = given if isinstance(given, Path) else PIPELINES.find(given)
+        place = location_argument("pipeline", given)
+        is_name = isinstance(given, str) and not protocol_of(given)
+        path = PIPELINES.find(given) if is_name else fetched(place, "a pipeline", ConfigError)
         pipeline = load_pipeline(path)
     if independent_frames:
         if pipeline.temporal is None:

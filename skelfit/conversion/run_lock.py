@@ -18,6 +18,7 @@ from skelfit.shards.shard_files import ShardError, remove_temporaries
 from skelfit.shards.shard_reader import read_json
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_json
+from skelfit.storage.locations import Location
 
 LOCK_NAME = ".run.lock"  # held while a run writes; never removed, for that would let two runs hold it
 RECORD_NAME = ".run.json"  # which run wrote last; it only informs
@@ -27,8 +28,11 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def writing(folder: Path, subset: str) -> Iterator[None]:
+def writing(folder: Location, subset: str) -> Iterator[None]:
     """Make the output folder and keep other runs out; clear up after killed ones. Raises OutputError."""
+    if not isinstance(folder, Path):
+        yield from _in_store(folder, subset)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A file, not the folder: NFS locks only what is open for writing.
@@ -50,7 +54,16 @@ def writing(folder: Path, subset: str) -> Iterator[None]:
         os.close(lock)
 
 
-def _clear(folder: Path, subset: str) -> None:
+def _in_store(folder: Location, subset: str) -> Iterator[None]:
+    _clear(folder, subset)
+    try:
+        yield
+    finally:
+        with suppress(OutputError):
+            _clear(folder, subset)
+
+
+def _clear(folder: Location, subset: str) -> None:
     remove_temporaries(folder, subset)
     for path in folder.glob(f".{RECORD_NAME}.*.tmp"):
         remove_file(path)
@@ -94,14 +107,14 @@ class RunRecord:
         return f"process {self.pid} on {self.host}"
 
 
-def write_record(folder: Path, subset: str, rows: int, shards: int) -> None:
+def write_record(folder: Location, subset: str, rows: int, shards: int) -> None:
     """Say in the output folder that this process makes these shards of so many rows. Raises OutputError."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     record = RunRecord(subset, rows, shards, socket.gethostname(), os.getpid(), now)
     write_json(folder / RECORD_NAME, asdict(record))
 
 
-def read_record(folder: Path) -> RunRecord | None:
+def read_record(folder: Location) -> RunRecord | None:
     """The record of a folder; None when there is none that can be read."""
     try:
         return RunRecord(**read_json(folder / RECORD_NAME))
@@ -109,8 +122,10 @@ def read_record(folder: Path) -> RunRecord | None:
         return None
 
 
-def is_locked(folder: Path) -> bool:
+def is_locked(folder: Location) -> bool:
     """Whether a run writes to the folder, as far as this machine can see."""
+    if not isinstance(folder, Path):
+        return False
     try:
         lock = os.open(folder / LOCK_NAME, os.O_RDONLY)
     except OSError:

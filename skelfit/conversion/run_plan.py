@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -30,6 +29,8 @@ from skelfit.shards.shard_files import (
     shard_name,
 )
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker
+from skelfit.storage.atomic_write import remove_file
+from skelfit.storage.locations import Location, location_of, side_by_side
 
 # The version of all that turns a label row into a published row: readers, filters, crops, the fit, the layout of a row.
 # Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
@@ -106,7 +107,7 @@ class ShardTask:
     @property
     def files(self) -> ShardFiles:
         """Where the shard goes."""
-        return ShardFiles(Path(self.run.out), self.name)
+        return ShardFiles(location_of(self.run.out), self.name)
 
 
 def plan_shards(run: Run, sequences: Mapping[int, Sequence[int]] = MappingProxyType({})) -> list[ShardTask]:
@@ -140,9 +141,9 @@ def pending(run: Run, tasks: Sequence[ShardTask], *, overwrite: bool = False) ->
     """
     check_subset(run)
     finished = set() if overwrite else finished_shards(run)
-    folder = Path(run.out)
+    folder = location_of(run.out)
     # The summary marks a complete run. It is written again at the end, also when nothing is left to do.
-    (folder / SUMMARY_NAME).unlink(missing_ok=True)
+    remove_file(folder / SUMMARY_NAME)
     for files in list_shards(folder, run.subset):
         if files.name not in finished:
             remove_shard(files)
@@ -154,17 +155,20 @@ def finished_shards(run: Run) -> set[str]:
 
     Raises OutputError when its folder has finished shards of another configuration, naming the difference.
     """
-    return {files.name for files in list_shards(Path(run.out), run.subset) if _is_finished(files, run)}
+    folder = location_of(run.out)
+    listed = list_shards(folder, run.subset)
+    whole = side_by_side(lambda files: _is_finished(files, run), listed, folder)
+    return {files.name for files, finished in zip(listed, whole, strict=True) if finished}
 
 
 def check_subset(run: Run) -> None:
     """Raise OutputError when the folder of a run has shards of another subset."""
-    folder = Path(run.out)
+    folder = location_of(run.out)
     if others := [name for name in list_subsets(folder) if name != run.subset]:
         raise OutputError(f"{folder}: holds shards of another subset ({others[0]}); choose another folder")
 
 
-def check_summary(folder: Path) -> None:
+def check_summary(folder: Location) -> None:
     """Raise OutputError when a folder without shards has a summary.json that no run wrote: a run would replace it."""
     path = folder / SUMMARY_NAME
     if not path.exists() or list_subsets(folder):

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, Literal
 
 from skelfit.conversion.run_lock import RECORD_NAME, RunRecord, is_locked, read_record
@@ -22,6 +21,7 @@ from skelfit.shards.shard_files import (
 )
 from skelfit.shards.shard_reader import read_json, read_marker
 from skelfit.shards.shard_schema import ShardMarker
+from skelfit.storage.locations import Location, side_by_side
 
 State = Literal["running", "finished", "stopped"]
 
@@ -82,7 +82,7 @@ class Status:
         }
 
 
-def read_status(folder: Path) -> Status:
+def read_status(folder: Location) -> Status:
     """The status of the run in a folder. Raises ShardError when there is none."""
     record, locked = read_record(folder), is_locked(folder)
     subset = record.subset if record else next(iter(list_subsets(folder)), None)
@@ -123,13 +123,16 @@ def read_status(folder: Path) -> Status:
     )
 
 
-def _finished(folder: Path, subset: str) -> list[tuple[ShardMarker, float]]:
+def _finished(folder: Location, subset: str) -> list[tuple[ShardMarker, float]]:
     """The markers of the finished shards, and when each was written."""
-    finished = []
-    for files in list_shards(folder, subset):
-        with suppress(ShardError):
-            finished.append((read_marker(files), _changed(files.marker) or 0.0))
-    return finished
+    shards = side_by_side(_finished_shard, list_shards(folder, subset), folder)
+    return [shard for shard in shards if shard is not None]
+
+
+def _finished_shard(files: ShardFiles) -> tuple[ShardMarker, float] | None:
+    with suppress(ShardError):
+        return read_marker(files), _changed(files.marker) or 0.0
+    return None
 
 
 def _in_progress(files: ShardFiles, at: float) -> InProgress:
@@ -146,7 +149,7 @@ def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _changed(path: Path) -> float | None:
+def _changed(path: Location) -> float | None:
     """When a file was written, in seconds; None when it is not there."""
     try:
         return path.stat().st_mtime

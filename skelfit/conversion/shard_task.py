@@ -25,7 +25,7 @@ from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, ShardTask
 from skelfit.conversion.shard_samples import FittedBatch, shard_entries
 from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.conversion.subject_shapes import subject_shapes
-from skelfit.errors import ConfigError, OutputError
+from skelfit.errors import ConfigError, OutputError, StoreError
 from skelfit.labels.filters import FilterResult, apply_filters
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import read_rows
@@ -103,13 +103,13 @@ def announced(files: ShardFiles) -> Iterator[bool]:
     try:
         tried_before = files.started.exists()
         files.started.write_text(json.dumps(process) + "\n")
-    except OSError as error:
+    except (OSError, StoreError) as error:
         raise OutputError(f"{files.folder}: cannot be written to: {error}") from error
     try:
         yield tried_before
     finally:
         # It only informs. Where it cannot be removed, that must not cost a finished shard.
-        with suppress(OSError):
+        with suppress(OSError, StoreError):
             files.started.unlink()
 
 

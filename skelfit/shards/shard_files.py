@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from skelfit.errors import InputError
 from skelfit.storage.atomic_write import remove_file
+from skelfit.storage.locations import Location
 
 SCHEMA_NAME = "schema.json"
 
@@ -24,37 +24,37 @@ class ShardError(InputError):
 class ShardFiles:
     """The three files of the shard `name` in `folder`."""
 
-    folder: Path
+    folder: Location
     name: str
 
     @property
-    def tar(self) -> Path:
+    def tar(self) -> Location:
         """The samples."""
         return self.folder / f"{self.name}.tar"
 
     @property
-    def sidecar(self) -> Path:
+    def sidecar(self) -> Location:
         """Every input row, as JSON Lines."""
         return self.folder / f"{self.name}.rows.jsonl"
 
     @property
-    def marker(self) -> Path:
+    def marker(self) -> Location:
         """What was done, written when the other two are in place."""
         return self.folder / f"{self.name}.done.json"
 
     @property
-    def started(self) -> Path:
+    def started(self) -> Location:
         """There while the shard is being made. A killed process leaves it behind."""
         return self.folder / f".{self.name}.started.json"
 
 
-def remove_temporaries(folder: Path, subset: str) -> None:
+def remove_temporaries(folder: Location, subset: str) -> None:
     """Remove what a killed run left of a subset under temporary names. Raises OutputError."""
     for path in _temporaries(folder, subset):
         remove_file(path)
 
 
-def _temporaries(folder: Path, subset: str) -> Iterator[Path]:
+def _temporaries(folder: Location, subset: str) -> Iterator[Location]:
     yield from (files.started for files in list_started(folder, subset))
     for path in folder.glob(".*.tmp"):
         final = path.name[1:].rsplit(".", 2)[0]
@@ -68,19 +68,19 @@ def remove_shard(files: ShardFiles) -> None:
         remove_file(path)
 
 
-def list_shards(folder: Path, subset: str) -> list[ShardFiles]:
+def list_shards(folder: Location, subset: str) -> list[ShardFiles]:
     """The shards of a subset of which the folder has a tar, sidecar or marker, in order."""
     names = {_shard_name(path.name, subset) for path in folder.glob(f"{subset}-*")}
     return [ShardFiles(folder, name) for name in sorted(names) if name]
 
 
-def list_started(folder: Path, subset: str) -> list[ShardFiles]:
+def list_started(folder: Location, subset: str) -> list[ShardFiles]:
     """The shards of a subset that a task began, in order."""
     names = {_shard_name(path.name[1:], subset) for path in folder.glob(f".{subset}-*.started.json")}
     return [ShardFiles(folder, name) for name in sorted(names) if name]
 
 
-def list_subsets(folder: Path) -> list[str]:
+def list_subsets(folder: Location) -> list[str]:
     """The subsets of which the folder has finished shards, in order."""
     ending = "-[0-9][0-9][0-9][0-9][0-9][0-9].done.json"
     return sorted({path.name[: -len("-000000.done.json")] for path in folder.glob("*" + ending)})
