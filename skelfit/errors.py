@@ -77,6 +77,10 @@ class ClusterError(SkelfitError):
     """A cluster that cannot be reached, or does not do its part."""
 
 
+class HubError(SkelfitError):
+    """A dataset repository that cannot be reached, or must not be written to."""
+
+
 def found_text(value: object) -> str:
     """What an argument is, for the end of a message: its repr where that is short, else its type."""
     text = repr(value)

@@ -35,7 +35,15 @@ def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str | ReportTable]:
     if summary["time"] is not None:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["time"]["shares"].items())
         yield f"time of the shards: {shares}"
-        yield f"the workers were fitting in {summary['time']['fitting']:.0%} of their time"
+        yield _bound_by(summary["time"])
+
+
+def _bound_by(time: Mapping[str, Any]) -> str:
+    """What bound the run, and how busy each part of its workers was."""
+    names = {"fit": "the fit", "reading": "reading labels", "images": "reading images", "writing": "writing"}
+    bound, busy = time["bound"], {name: f"{share:.0%}" for name, share in time["busy"].items()}
+    others = ", ".join(f"{names[name]} {share}" for name, share in busy.items() if name != bound)
+    return f"bound by {names[bound]}: it was busy {busy[bound]} of the time; {others}"
 
 
 def summary_in_short(summary: Mapping[str, Any]) -> str:

@@ -13,24 +13,24 @@ from skelfit.config.pipeline import ImageConfig
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ArgumentError, ConfigError
 from skelfit.executors.dask_reports import check_bokeh
-from skelfit.executors.executor import THIS_PROCESS, Executor
+from skelfit.executors.executor import Executor
 from skelfit.images.image_source import ImageLocation, locate_images
 from skelfit.resources.catalog import MANIFESTS
 from skelfit.storage.checked_arguments import (
+    file_argument,
     local_path_or_none,
     location_argument,
     number_of,
     texts_of,
     whole_number,
 )
-from skelfit.storage.local_cache import fetched
-from skelfit.storage.locations import protocol_of
+from skelfit.storage.locations import Place
 
 T = TypeVar("T")
 
 
 def what_to_read(
-    manifest: str | Path | None, labels: str | Path | None, source: str | None, reading: dict[str, str | None]
+    manifest: Place | None, labels: Place | None, source: str | None, reading: dict[str, str | None]
 ) -> tuple[Path | None, LabelLayout | None, ReadOptions]:
     """The manifest, or a folder of them; layout and options of labels that are given without. Raises ArgumentError."""
     if (manifest is None) == (labels is None):
@@ -48,14 +48,12 @@ def what_to_read(
     read = built_of(ReadOptions, reading, {})
     if manifest is None:
         return None, layouts[source], read
-    path = location_argument("manifest", manifest)
-    is_name = isinstance(manifest, str) and not protocol_of(manifest)
-    file = MANIFESTS.find(manifest) if is_name else fetched(path, "a manifest", ConfigError)
+    file = file_argument("manifest", manifest, MANIFESTS.find)
     data_root()  # said before anything is read
     return file, None, read
 
 
-def images_at(images: str | Path | None, file: Path | None) -> ImageLocation | None:
+def images_at(images: Place | None, file: Path | None) -> ImageLocation | None:
     """Where images are, by a folder or a pattern of tars. Raises ArgumentError."""
     if images is None:
         return None
@@ -126,7 +124,7 @@ def watched_executor(executor: Executor, dashboard: bool, performance_report: st
     """An executor with Dask's own ways to watch it. Raises ArgumentError, ClusterError."""
     if not dashboard and performance_report is None:
         return executor
-    if executor == THIS_PROCESS:
+    if executor.is_here:
         name = "dashboard" if dashboard else "performance_report"
         raise ArgumentError(name, "workers, which it watches", "none (workers: 0)")
     check_bokeh()

@@ -31,6 +31,7 @@ from skelfit.api.dry_run import plan_conversion
 from skelfit.api.fit_arrays import check_device
 from skelfit.api.refused_options import GivenOptions, check_image_options
 from skelfit.api.run_making import STORES, RunOptions, make_run
+from skelfit.api.run_time import this_time
 from skelfit.api.subsets import (
     MissingError,
     Subset,
@@ -43,22 +44,22 @@ from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.config.manifest import load_manifest
 from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_lock import write_record, writing
 from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, plan_shards
 from skelfit.conversion.run_summary import rejected_so_far, write_summary
-from skelfit.conversion.shard_task import ShardResult, run_shard
-from skelfit.conversion.stopwatch import PHASES
+from skelfit.conversion.shard_batch import ShardBatch, cut_batches, default_rows
+from skelfit.conversion.shard_outcome import ShardFailure, ShardResult
 from skelfit.errors import SkelfitError
-from skelfit.executors.dask_tasks import ShardFailure, run_tasks
-from skelfit.executors.dask_worker import Work
-from skelfit.executors.executor import THIS_PROCESS, Executor, chosen_executor, visible_gpus
+from skelfit.executors.dask_tasks import run_tasks
+from skelfit.executors.executor import THIS_PROCESS, Executor, Work, chosen_executor, visible_gpus
 from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries, store_sequences
-from skelfit.storage.checked_arguments import location_argument
-from skelfit.storage.locations import Location, location_of
+from skelfit.storage.checked_arguments import location_argument, whole_number
+from skelfit.storage.locations import Location, Place, location_of
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +69,10 @@ class ShardsFailedError(SkelfitError):
 
 
 def convert(
-    out: str | Path,
+    out: Place,
     *,
-    manifest: str | Path | None = None,
-    labels: str | Path | None = None,
+    manifest: Place | None = None,
+    labels: Place | None = None,
     source: str | None = None,
     scale_unit: str | None = None,
     angle_unit: str | None = None,
@@ -79,9 +80,9 @@ def convert(
     length_unit: str | None = None,
     labels_up: str | None = None,
     up: str | None = None,
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
-    models: str | Path | None = None,
-    images: str | Path | None = None,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
+    models: Place | None = None,
+    images: Place | None = None,
     image_mode: str | None = None,
     crop_size: int | None = None,
     crop_margin: float | None = None,
@@ -92,6 +93,8 @@ def convert(
     limit: int | None = None,
     shard_size: int | None = None,
     device: str = "auto",
+    fit_batch: int | None = None,
+    writers: int | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     tls_ca: str | Path | None = None,
@@ -135,7 +138,9 @@ def convert(
     file, layout, read = what_to_read(manifest, labels, source, reading)
     picture = {"image_mode": image_mode, "crop_size": crop_size, "crop_margin": crop_margin}
     found_images = images_at(images, file)
-    check_at_least_one(limit=limit, shard_size=shard_size)
+    check_at_least_one(limit=limit, shard_size=shard_size, fit_batch=fit_batch)
+    if writers is not None:
+        writers = whole_number("writers", writers, 0)
     check_speed(people_per_second, dry_run)
     check_device(device)
     check_skel_gender(skel_gender)
@@ -161,7 +166,8 @@ def convert(
         pipeline=settings,
         models=body_models,
         device=kind,
-        executor=watched_executor(executor, dashboard, performance_report),
+        executor=watched_executor(replace(executor, writers=writers), dashboard, performance_report),
+        fit_batch=fit_batch,
         limit=limit,
         filters_on=rules,
         filters_off=filter_names(no_filter),
@@ -185,7 +191,7 @@ def convert(
     return Conversion((convert_subset(subset, folder, options),))
 
 
-def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
+def _said_models(models: Place | None, reporter: Reporter) -> ModelSet:
     """The models of a run, and whether they are a stand-in."""
     body_models = find_models(models)
     reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
@@ -204,11 +210,13 @@ def convert_subset(subset: Subset, out: Location, options: RunOptions) -> Conver
         if options.executor.scheduler is None and not is_compiled(run.device):
             say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
             make_backend(run.device).compile()
-        work = run_shard
-        if options.executor == THIS_PROCESS:
-            work = partial(run_shard, fitter=make_fitter(models, run.pipeline, run.device))
-        overwrite, reporter = options.overwrite, options.reporter
-        summary = convert_run(run, options.executor, overwrite=overwrite, work=work, reporter=reporter)
+        work: Work = convert_batch
+        if options.executor.is_here:
+            work = partial(convert_batch, fitter=make_fitter(models, run.pipeline, run.device))
+        overwrite, reporter, fit_batch = options.overwrite, options.reporter, options.fit_batch
+        summary = convert_run(
+            run, options.executor, overwrite=overwrite, work=work, reporter=reporter, fit_batch=fit_batch
+        )
     for command in (
         f"verify {out}",
         f"card {out}",
@@ -259,12 +267,13 @@ def convert_run(
     executor: Executor = THIS_PROCESS,
     *,
     overwrite: bool = False,
-    work: Work = run_shard,
+    work: Work = convert_batch,
     reporter: Reporter = LOGGED,
+    fit_batch: int | None = None,
 ) -> dict[str, Any]:
     """Do what is left of a run; writes and returns its summary. Raises ShardsFailedError.
 
-    The caller holds the lock.
+    The caller holds the lock. fit_batch: about how many rows are fitted together; None: what suits the device.
     """
     sequences = {i: [s.start for s in store_sequences(file.store)] for i, file in enumerate(run.labels)}
     out, tasks = location_of(run.out), plan_shards(run, sequences)
@@ -279,9 +288,10 @@ def convert_run(
         reporter.say(finished_already(len(tasks) - len(todo)))
     left = {task.name for task in todo}
     rejected = rejected_so_far(task for task in tasks if task.name not in left)
+    batches = cut_batches(todo, fit_batch or _usual_batch(todo, run, executor))
     started = time.perf_counter()
     with reporter.counting(rows, rows - sum(task.stop - task.start for task in todo), rejected) as progress:
-        results, failures = _work_off(todo, executor, work, progress)
+        results, failures = _work_off(batches, executor, work, progress)
     for failure in failures:
         reporter.warn(f"{failure.trace}shard {failure.name} failed: {failure.error}")
     if failures:
@@ -298,31 +308,15 @@ def _shown(out: Location) -> str:
     return os.path.relpath(out) if isinstance(out, Path) else str(out)
 
 
-def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
-    """What the summary says of the shards done in this run, not of earlier ones: speed, and where the time went."""
-    if not results:
-        return {"people_per_second": None, "time": None}
-    total = {phase: sum(result.seconds[phase] for result in results) for phase in PHASES}
-    shares = {phase: round(value / sum(total.values()), 4) for phase, value in total.items()}
-    spans: dict[str, list[float]] = {}
-    for result in results:
-        spans.setdefault(result.process, []).extend(result.span)
-    at_work = sum(max(times) - min(times) for times in spans.values())
-    return {
-        "people_per_second": sum(result.rows_in for result in results) / seconds,
-        "time": {
-            "seconds": round(seconds, 1),
-            "worker_seconds": round(at_work, 1),  # of each process from its first shard to its last
-            "fitting": round(total["fit"] / at_work, 4),
-            "shares": shares,
-        },
-    }
+def _usual_batch(todo: Sequence[ShardTask], run: Run, executor: Executor) -> int | None:
+    """About how many rows are fitted together where no option says so."""
+    return default_rows(run.device, sum(task.stop - task.start for task in todo), executor.workers)
 
 
 def _work_off(
-    todo: Sequence[ShardTask], executor: Executor, work: Work, progress: Progress
+    todo: Sequence[ShardBatch], executor: Executor, work: Work, progress: Progress
 ) -> tuple[list[ShardResult], list[ShardFailure]]:
-    """Run the tasks; returns what was done, and the failures."""
+    """Convert the batches; returns what was done, and the failures."""
     done: list[ShardResult] = []
     failures: list[ShardFailure] = []
     with closing(run_tasks(todo, executor, work, progress.say)) as results:

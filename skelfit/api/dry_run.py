@@ -35,7 +35,7 @@ from skelfit.images.image_source import ImageLocation, open_images, read_images
 from skelfit.labels.label_store import read_selected_rows, store_contents, store_sequences
 from skelfit.shards.label_vector import LABEL_SIZE
 from skelfit.shards.shard_files import ShardError
-from skelfit.storage.locations import Location
+from skelfit.storage.locations import Location, below
 
 IMAGES_LOOKED_AT = 32  # of each label file, evenly from all its rows
 _TAR_BLOCK = 512
@@ -107,7 +107,7 @@ def _plan_manifest(
     people_per_second: float | None,
 ) -> ConversionPlan:
     manifest = load_manifest(path)
-    labels = [data_root() / source.path for source in manifest.labels]
+    labels = [below(data_root(), source.path) for source in manifest.labels]
     if manifest.demo is not None and not all(path.exists() for path in labels):
         return _plan_demo(manifest.demo.people, options, people_per_second)
     subset = manifest_subset(path, images, options.models, options.reporter, make_demo=False)

@@ -33,6 +33,7 @@ class RunOptions:
     models: ModelSet
     device: str
     executor: Executor
+    fit_batch: int | None  # label rows that are fitted together
     limit: int | None
     filters_on: Sequence[tuple[str, float | None]]
     filters_off: Sequence[str]

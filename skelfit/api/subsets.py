@@ -36,7 +36,7 @@ from skelfit.labels.readers.registry import detect_layout
 from skelfit.labels.readers.sequence_folder import describe_skipped_files
 from skelfit.storage.checked_arguments import texts_of
 from skelfit.storage.local_cache import fetched, kept_for, upload_named
-from skelfit.storage.locations import LOCATION, Location, address_of, describe_unusable, location_of
+from skelfit.storage.locations import LOCATION, Location, address_of, below, describe_unusable, location_of
 from skelfit.storage.path_checks import describe_skipped
 
 IMAGES_LOOKED_FOR = 100  # rows
@@ -75,7 +75,7 @@ def manifest_subset(
     Raises LabelError when a label file is missing, saying what to download, and where to put it.
     """
     manifest, root = load_manifest(path), data_root()
-    paths = tuple(root / source.path for source in manifest.labels)
+    paths = tuple(below(root, source.path) for source in manifest.labels)
     if manifest.demo is not None and make_demo:
         _make_demo(paths[0].parent, manifest.demo, models, reporter)
     _check_there(manifest, paths)
@@ -83,8 +83,8 @@ def manifest_subset(
     if images is None and manifest.images is not None:
         images = locate_images(manifest.images, root)
         if images is None:
-            missing_images = root / manifest.images
-            reporter.say(f"no images {root / manifest.images}: the shards will hold labels without images")
+            missing_images = below(root, manifest.images)
+            reporter.say(f"no images {missing_images}: the shards will hold labels without images")
             if sources := _sources(manifest, "images"):
                 reporter.say(f"  to have them, put them there; they come from {sources}")
     return Subset(
@@ -250,7 +250,7 @@ def _check_there(manifest: Manifest, paths: Sequence[Location]) -> None:
     advice += " (the folder for data is ./data, or $SKELFIT_DATA)"
     images = manifest.images
     if images and locate_images(images, data_root()) is None and (sources := _sources(manifest, "images")):
-        advice += f". The images, {data_root() / images}, come from {sources}"
+        advice += f". The images, {below(data_root(), images)}, come from {sources}"
     raise MissingError(" and ".join(missing), None, expected, advice)
 
 

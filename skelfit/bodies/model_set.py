@@ -35,10 +35,11 @@ from skelfit.bodies.assets import (
     save_asset,
     write_npz,
 )
-from skelfit.errors import ArgumentError, ModelError, OutputError, found_text
+from skelfit.errors import ArgumentError, ModelError, OutputError
+from skelfit.storage.checked_arguments import location_argument
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.local_cache import fetched
-from skelfit.storage.locations import LOCATION, describe_unusable, location_of
+from skelfit.storage.locations import LOCATION, Place, describe_unusable, location_of
 
 PROVENANCE_NAME = "models.json"
 KEYPOINTS_NAME = "keypoints44.npz"
@@ -98,7 +99,7 @@ def make_model_set(
     return ModelSet(dict(smpl), dict(skel), source, digest.hexdigest(), keypoints44)
 
 
-def load_models(place: str | Path) -> ModelSet:
+def load_models(place: Place) -> ModelSet:
     """Read the assets of a models folder, which may hold any subset of genders. Raises ModelError, StoreError."""
     location = location_of(place)
     folder = fetched(location, "a models folder", ModelError)
@@ -187,20 +188,17 @@ def models_from_official(raw: Mapping[str, Any], source: str) -> ModelSet:
     return make_model_set(smpl, skel, source, keypoints)
 
 
-def find_models(folder: str | Path | None = None) -> ModelSet:
+def find_models(folder: Place | None = None) -> ModelSet:
     """The models of a run: `folder`, else $SKELFIT_MODELS, else ./models, else the open body.
 
     Callers print `source` of the result, so that users do not take the open body for SMPL. Raises ModelError, and
     ArgumentError for what is no path.
     """
     if folder is not None:
-        if not isinstance(folder, (str, Path)):
+        if isinstance(folder, ModelSet):
             found = "a set of models, which fit and fit_mesh alone take"
-            found = found if isinstance(folder, ModelSet) else found_text(folder)
             raise ArgumentError("models", "the path of a models folder, or None", found)
-        if (fault := describe_unusable(str(folder))) is not None:
-            raise ArgumentError("models", LOCATION, fault)
-        return load_models(folder)
+        return load_models(location_argument("models", folder))
     if variable := os.environ.get("SKELFIT_MODELS"):
         if (fault := describe_unusable(variable)) is not None:
             raise ModelError("$SKELFIT_MODELS", None, LOCATION, fault)

@@ -9,7 +9,7 @@ import numpy as np
 from skelfit.bodies.dofs import dof_limits
 from skelfit.bodies.limit_excess import limit_excess
 from skelfit.config.pipeline import GateConfig, Pipeline
-from skelfit.conversion.row_fits import RowFits
+from skelfit.conversion.fitted_rows import RowFits
 from skelfit.labels.filters import FilterResult, vertex_error_reason
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.shards.row_status import (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skelfit.bodies.angle_continuity import make_continuous
-from skelfit.conversion.row_fits import RowFits, fitted_rates
+from skelfit.conversion.fitted_rows import RowFits, fitted_rates
 from skelfit.conversion.row_judgement import Judgement, judge_rows
 from skelfit.conversion.run_plan import LabelFile, ShardTask
 from skelfit.conversion.stopwatch import Stopwatch
@@ -35,6 +35,7 @@ class FittedBatch:
     labels: LabelBatch
     screening: FilterResult
     fits: RowFits
+    labels_sha256: str = ""  # of the label rows as they came in
 
 
 def shard_entries(batch: FittedBatch, stopwatch: Stopwatch) -> Iterator[tuple[ShardRow, ShardSample | None]]:

@@ -8,11 +8,12 @@ from skelfit.exports.exporter import Exporter
 from skelfit.exports.hsmr import HsmrExporter
 from skelfit.exports.mesh_files import MeshExporter
 from skelfit.exports.opensim import OpenSimExporter
+from skelfit.exports.parquet import ParquetExporter
 from skelfit.exports.skel_cf import SkelCfExporter
 
 EXPORTERS: Mapping[str, Exporter] = {
     exporter.name: exporter
     for exporter in (
-        SkelCfExporter(), HsmrExporter(), OpenSimExporter(), MeshExporter("obj"), MeshExporter("ply")
+        SkelCfExporter(), ParquetExporter(), HsmrExporter(), OpenSimExporter(), MeshExporter("obj"), MeshExporter("ply")
     )
 }  # fmt: skip

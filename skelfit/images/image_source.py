@@ -31,9 +31,9 @@ from skelfit.storage.local_cache import local_copy
 from skelfit.storage.locations import (
     Location,
     Place,
+    below,
     files_matching,
     location_of,
-    protocol_of,
     side_by_side,
 )
 from skelfit.storage.path_checks import describe_non_file
@@ -57,7 +57,7 @@ def locate_images(text: str, root: Location | None = None) -> ImageLocation | No
     Relative paths are below `root`. None when nothing is there. Raises ImageError for a malformed pattern.
     """
     base = Path() if root is None else root
-    if (whole := _below(base, text)).is_dir():
+    if (whole := below(base, text)).is_dir():
         return ImageLocation(whole.absolute())
     try:
         pieces = list(braceexpand(text))
@@ -65,7 +65,7 @@ def locate_images(text: str, root: Location | None = None) -> ImageLocation | No
         raise ImageError(whole, None, "a pattern with as many { as }", text) from None
     tars: dict[Location, None] = {}
     missing: list[Location] = []
-    paths = [_below(base, piece).absolute() for piece in pieces]
+    paths = [below(base, piece).absolute() for piece in pieces]
     there = side_by_side(lambda path: path.exists(), paths, paths[0])
     for piece, path, exists in zip(pieces, paths, there, strict=True):
         if exists:
@@ -77,10 +77,6 @@ def locate_images(text: str, root: Location | None = None) -> ImageLocation | No
             missing.append(path)
         tars.update(dict.fromkeys(matches))
     return ImageLocation(None, tuple(tars), tuple(missing)) if tars else None
-
-
-def _below(base: Location, text: str) -> Location:
-    return location_of(text) if protocol_of(text) else base / text
 
 
 class ImageSource(Protocol):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -107,6 +109,21 @@ class LabelBatch:
         parts: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in names}
         sequences = sequences_of_rows(self.sequences, self.row[start:stop])
         return dataclasses.replace(self, **parts, sequences=sequences)
+
+    def sha256(self) -> str:
+        """A hash (hex) of all that people are fitted and described by: equal for equal rows of another label file."""
+        about = self.about
+        known = (about.coordinates, about.has_camera, about.has_smpl, about.has_keypoints)
+        texts = [getattr(self, name) for name in TEXT_FIELDS]
+        sequences = [dataclasses.asdict(sequence) for sequence in self.sequences]
+        digest = hashlib.sha256(json.dumps([known, texts, sequences]).encode())
+        for name in ("row", *self.field_shapes()):
+            column = getattr(self, name)
+            digest.update(f"{name} {column.shape}".encode())
+            # Most layouts lack some fields, which are all 0.
+            if column.any():
+                digest.update(np.ascontiguousarray(column, column.dtype.newbyteorder("<")).data)
+        return digest.hexdigest()
 
     def sequence_of(self, row: int) -> MotionSequence | None:
         """The sequence that a row of the source file belongs to."""

@@ -98,7 +98,7 @@ def open_run(folder: Location) -> FinishedRun:
     listed = list_shards(folder, summary["subset"])
     if len(listed) != summary["shards"]:
         raise ShardError(folder, None, f"the {summary['shards']} shards of the summary", f"{len(listed)}")
-    shards = tuple(side_by_side(_checked, listed, folder))
+    shards = tuple(side_by_side(checked_shard, listed, folder))
     people = sum(marker.rows_out for _, marker in shards)
     if people != summary["rows_out"]:
         raise ShardError(path, "rows_out", f"{people}, as the shards have", str(summary["rows_out"]))
@@ -107,7 +107,8 @@ def open_run(folder: Location) -> FinishedRun:
     return FinishedRun(folder, summary, shards)
 
 
-def _checked(files: ShardFiles) -> tuple[ShardFiles, ShardMarker]:
+def checked_shard(files: ShardFiles) -> tuple[ShardFiles, ShardMarker]:
+    """A shard with its marker. Raises ShardError unless its files are those that the marker tells of."""
     marker = read_marker(files)
     check_shard(files, marker)
     return files, marker

@@ -48,6 +48,11 @@ class ShardFiles:
         return self.folder / f".{self.name}.started.json"
 
 
+def shard_of(tar: Location) -> ShardFiles:
+    """The shard of a tar."""
+    return ShardFiles(tar.parent, tar.stem)
+
+
 def remove_temporaries(folder: Location, subset: str) -> None:
     """Remove what a killed run left of a subset under temporary names. Raises OutputError."""
     for path in _temporaries(folder, subset):

@@ -65,3 +65,5 @@ class ShardMarker:
     identity_sha256: str  # hash of the identity
     # what the run's results depend on: labels, pipeline, models, layout, algorithm
     identity: Mapping[str, Any]
+    # hash of the label rows that came in; --extend compares it where a label file grew. Empty: not known
+    labels_sha256: str = ""

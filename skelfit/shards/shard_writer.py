@@ -35,11 +35,13 @@ def write_shard(
     entries: Iterable[tuple[ShardRow, ShardSample | None]],
     identity: Mapping[str, Any],
     span: tuple[int, int],
+    labels_sha256: str = "",
 ) -> ShardMarker:
     """Write tar, sidecar and, last, the marker. Raises OutputError.
 
     entries: every input row, in order, and its sample, None where the row is not published; taken one by one.
     span: first row of the label file, and one past the last; the rows must be exactly these.
+    labels_sha256: hash of the label rows that came in, for the marker.
     """
     # A marker of an earlier attempt must not stand beside files that are being replaced.
     remove_file(files.marker)
@@ -75,6 +77,7 @@ def write_shard(
         sidecar=sidecar_record,
         identity_sha256=mapping_hash(identity),
         identity=identity,
+        labels_sha256=labels_sha256,
     )
     write_json(files.marker, asdict(marker))
     return marker

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from skelfit.errors import ArgumentError, found_text
+from skelfit.errors import ArgumentError, ConfigError, found_text
 from skelfit.storage.local_cache import fetched
 from skelfit.storage.locations import (
     LOCATION,
@@ -15,6 +15,7 @@ from skelfit.storage.locations import (
     Location,
     describe_unusable,
     location_of,
+    protocol_of,
 )
 from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
@@ -30,9 +31,15 @@ def location_argument(name: str, value: object, *, writing: bool = False) -> Loc
     return location_of(os.fspath(text))
 
 
-def fetched_argument(name: str, value: object) -> Path:
-    """A path, or a copy of what an address names. Raises ArgumentError, InputError, StoreError."""
-    return fetched(location_argument(name, value))
+def file_argument(name: str, value: object, find: Callable[[str], Path]) -> Path:
+    """The file of a text, as `find` has it by name or path; a Path as it is; a copy of what an address names.
+
+    Raises ArgumentError, ConfigError, StoreError.
+    """
+    place = location_argument(name, value)
+    if isinstance(value, str) and not protocol_of(value):
+        return find(value)
+    return fetched(place, f"a {name}", ConfigError)
 
 
 def location_or_none(name: str, value: object, *, writing: bool = False) -> Location | None:

@@ -91,6 +91,11 @@ def location_of(place: Place) -> Location:
     return StorePath.of(place)
 
 
+def below(folder: Location, text: str) -> Location:
+    """What a text names that is relative to a folder, unless it is an address or an absolute path."""
+    return location_of(text) if protocol_of(text) else folder / text
+
+
 def is_writable(location: Location) -> bool:
     """Whether files can be written there; of web servers and the Hub none can."""
     return isinstance(location, Path) or location.protocol not in _ONLY_READ
@@ -103,9 +108,14 @@ def files_matching(pattern: Location) -> list[Location]:
     return list(pattern.matches())
 
 
+def text_of(location: Location) -> str:
+    """The text of a location as it was given; of an address with all that it takes to read it."""
+    return str(location) if isinstance(location, Path) else location.address
+
+
 def address_of(location: Location) -> str:
     """The text that names a location on every machine that sees it: absolute, and with all that it takes to read it."""
-    return str(location.absolute()) if isinstance(location, Path) else location.address
+    return text_of(location.absolute())
 
 
 def side_by_side(function: Callable[[T], U], items: Iterable[T], place: Location) -> Iterator[U]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from fsspec import AbstractFileSystem, filesystem
 from upath.extensions import ProxyUPath
 
 from skelfit.errors import StoreError, without_secrets
@@ -65,6 +66,11 @@ class StorePath(ProxyUPath):
     def suffix(self) -> str:
         """The ending of the name, with its dot."""
         return PurePosixPath(self.name).suffix
+
+    @property
+    def fs(self) -> AbstractFileSystem:
+        """The file system of fsspec. It is asked for each time, as those of a process do not work in its forks."""
+        return filesystem(self.protocol, **self.storage_options)
 
     def read_info(self) -> dict[str, Any]:
         """What the store says of the file. Raises StoreError."""

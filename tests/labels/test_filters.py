@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from skelfit.api.convert_dataset import convert_run
 from skelfit.api.subsets import check_filters
 from skelfit.config.manifest import Filters, LabelSource
 from skelfit.config.pipeline import GateConfig
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run, plan_shards
-from skelfit.conversion.shard_task import run_shard
 from skelfit.labels.filters import (
     FILTER_GROUPS,
     PUBLISHED_VALUES,
@@ -126,7 +127,7 @@ def test_switching() -> None:
 
 def converted(run: Run, fitter: FakeFitter) -> dict[str, Any]:
     with writing(Path(run.out), run.subset):
-        return convert_run(run, work=lambda task: run_shard(task, fitter))
+        return convert_run(run, work=partial(convert_batch, fitter=fitter))
 
 
 def test_a_filtered_row_is_a_row_with_a_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from job_fakes import FakeFitter, make_run
 
 from skelfit.api.convert_dataset import convert_run
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
-from skelfit.conversion.shard_task import run_shard
 from skelfit.shards.label_vector import FloatArray
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json
@@ -35,7 +35,7 @@ from skelfit.verification.integrity.shard_check import check_shard
 def convert(run: Run) -> Path:
     """Convert a run with the fake fitter; returns the folder of its shards."""
     with writing(Path(run.out), run.subset):
-        convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+        convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
     return Path(run.out)
 
 

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -14,6 +15,7 @@ from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.shards.label_vector import COORDINATES, schema
 from skelfit.shards.row_status import remark_on_targets
+from skelfit.storage.locations import Location
 
 _SIZES = (
     (10**3, "n<1K"),
@@ -34,12 +36,25 @@ _METHODS = (
 )
 
 
-def card_text(subsets: Sequence[SubsetFacts], title: str, folder: Path, angles: str, errors: str) -> str:
-    """The card of these runs for `folder`; angles and errors: paths of the pictures, relative to it."""
+def card_text(
+    subsets: Sequence[SubsetFacts],
+    title: str,
+    folder: Location,
+    angles: str,
+    errors: str,
+    front: Mapping[str, Any] = MappingProxyType({}),
+    sections: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> str:
+    """The card of these runs for `folder`; angles and errors: paths of the pictures, relative to it.
+
+    front: more keys of the front matter, or other values for some; sections: paragraphs by heading, which come first.
+    """
+    matter = {**_front_matter(subsets, title, folder), **front}
     parts = [
-        f"---\n{yaml.safe_dump(_front_matter(subsets, title, folder), sort_keys=False, allow_unicode=True)}---",
+        f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---",
         f"# {title}",
         *_introduction(subsets),
+        *(part for heading, texts in sections.items() for part in (f"## {heading}", *texts)),
         "## Sources and licences",
         *_sources(subsets),
         "## What became of the rows",
@@ -58,13 +73,12 @@ def card_text(subsets: Sequence[SubsetFacts], title: str, folder: Path, angles: 
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> dict[str, Any]:
+def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Location) -> dict[str, Any]:
     people = sum(subset.rows.rows_out for subset in subsets)
     size = next((name for limit, name in _SIZES if people < limit), "n>10M")
     return {
         "pretty_name": title,
-        "license": "other",
-        "license_name": "see-the-sources",
+        "license": "unknown",  # a user may give one; those of the sources are in the text
         "tags": ["webdataset", "biomechanics", "human-mesh-recovery", "skel", "smpl", "pseudo-ground-truth"],
         "size_categories": [size],
         "configs": [
@@ -77,8 +91,10 @@ def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> d
     }
 
 
-def _path(subset: SubsetFacts, folder: Path) -> str:
+def _path(subset: SubsetFacts, folder: Location) -> str:
     """The path from the card to the shards: '', or a path that ends in '/'."""
+    if not (isinstance(subset.folder, Path) and isinstance(folder, Path)):
+        return "" if subset.folder == folder else f"{subset.folder}/"
     path = Path(os.path.relpath(subset.folder, folder)).as_posix()
     return "" if path == "." else f"{path}/"
 
@@ -99,7 +115,7 @@ def _introduction(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
         counts = [f"{s.rows.rows_out:,}", f"{s.rows.rows_in:,}", _share(s.rows.rows_out, s.rows.rows_in)]
         errors = [_mm(pve[name]) for name in ("mean", "p50", "p95")]
         lines.append([s.name, *counts, *errors, f"{s.rows.images['found']:,}", str(s.shards), size])
-    yield _table(titles.split(", "), lines, left=1)
+    yield markdown_table(titles.split(", "), lines, left=1)
     yield "PVE is the mean distance of SKEL's 6890 skin vertices to SMPL's."
 
 
@@ -113,7 +129,7 @@ def _sources(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
         for origin in s.origins
     ]
     if lines:
-        yield _table(("subset", "what", "from", "licence"), lines, left=4)
+        yield markdown_table(("subset", "what", "from", "licence"), lines, left=4)
     nameless = [s.name for s in subsets if not s.origins]
     if nameless:
         yield f"The manifest of {', '.join(nameless)} names no origin and no licence."
@@ -124,13 +140,13 @@ def _sources(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
         for label in s.identity["labels"]:
             line = [s.name, f"`{label['name']}`", f"{label['rows']:,}"]
             lines.append([*line, str(label.get("source") or ""), f"`{label['sha256'][:16]}`"])
-    yield _table(header, lines, left=2)
+    yield markdown_table(header, lines, left=2)
 
 
 def _rows(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
     statuses = sorted({status for s in subsets for status in s.rows.statuses}, key=lambda x: (x != "ok", x))
     lines = [[s.name, *(f"{s.rows.statuses[status]:,}" for status in statuses)] for s in subsets]
-    yield _table(("subset", *(f"`{status}`" for status in statuses)), lines, left=1)
+    yield markdown_table(("subset", *(f"`{status}`" for status in statuses)), lines, left=1)
     yield (
         "People of status `ok` and `limit_violation` are in the tars; every row, also of the others, is in a "
         "`.rows.jsonl` with its reason."
@@ -145,7 +161,7 @@ def _rows(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
     ]
     if reasons:
         yield "Rows left out, by their most frequent reasons:"
-        yield _table(("subset", "reason", "rows"), reasons, left=2)
+        yield markdown_table(("subset", "reason", "rows"), reasons, left=2)
     filters = [
         [s.name, f"`{rule}`", f"{about['value']:g}", f"{about['rows']:,}"]
         for s in subsets
@@ -153,7 +169,7 @@ def _rows(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
     ]
     if filters:
         yield "Filters that were on, and how many rows each left out or changed:"
-        yield _table(("subset", "filter", "value", "rows"), filters, left=2)
+        yield markdown_table(("subset", "filter", "value", "rows"), filters, left=2)
     else:
         yield "No filter was on."
 
@@ -171,7 +187,7 @@ def _accuracy(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
         rest = [_mm(s.rows.betas[step].mean()) if step in s.rows.betas else "" for step in steps]
         bodies = ", ".join(f"{count:,} {gender}" for gender, count in sorted(s.rows.skel_genders.items()))
         lines.append([s.name, *numbers, *rest, bodies])
-    yield _table(header, lines, left=1)
+    yield markdown_table(header, lines, left=1)
     for s in subsets:
         if remark := remark_on_targets(s.identity):
             yield f"{s.name}: {remark}."
@@ -192,7 +208,7 @@ def _angles(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
     )
 
 
-def _format(subsets: Sequence[SubsetFacts], folder: Path) -> Iterator[str]:
+def _format(subsets: Sequence[SubsetFacts], folder: Location) -> Iterator[str]:
     first = subsets[0]
     yield (
         "[WebDataset](https://github.com/webdataset/webdataset) tars. A sample has `KEY.label.npy` (a flat float32 "
@@ -203,7 +219,7 @@ def _format(subsets: Sequence[SubsetFacts], folder: Path) -> Iterator[str]:
         [f"`{f['name']}`", str(f["offset"]), " x ".join(map(str, f["shape"])), f["unit"], f["meaning"]]
         for f in layout["fields"]
     ]
-    yield _table(("part", "offset", "shape", "unit", "meaning"), lines, left=5)
+    yield markdown_table(("part", "offset", "shape", "unit", "meaning"), lines, left=5)
     yield f"Layout `{layout['layout']}`, {layout['size']} numbers. The order of the 46 angles:"
     yield ", ".join(f"`{name}`" for name in DOF_NAMES)
     texts = {
@@ -232,11 +248,11 @@ def _making(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
         pipeline, models = f"`{about['pipeline']['name']}`", f"`{about['models_sha256'][:12]}`"
         identity = f"`{s.summary['identity_sha256'][:12]}`"
         lines.append([s.name, pipeline, f"{about['algorithm']}", models, f"`{about['limits']}`", identity])
-    yield _table(header, lines, left=6)
+    yield markdown_table(header, lines, left=6)
     yield (
         "Each person is fitted on its own (Levenberg-Marquardt on the skin: lower body, upper body, full body; the "
         "root is exact). The done marker beside each tar holds its sha256 and everything that its numbers depend on. "
-        "`skelfit card` wrote this card from the shards."
+        "skelfit wrote this card from the shards."
     )
 
 
@@ -255,7 +271,7 @@ def _shares(subsets: Sequence[SubsetFacts], name: str, texts: Mapping[str, str])
     return ", ".join(f"{_share(counts[key], total)} {text}" for key, text in texts.items() if counts[key])
 
 
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]], left: int) -> str:
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], left: int) -> str:
     """A Markdown table; the first `left` columns to the left, the others to the right."""
     rule = ["---" if i < left else "---:" for i in range(len(header))]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in (header, rule, *lines))

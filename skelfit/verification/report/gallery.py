@@ -8,7 +8,6 @@ import json
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -255,10 +254,10 @@ def data_uri(jpeg: bytes) -> str:
 
 
 def draw_people(
-    wanted: Sequence[tuple[Path, str]], artist: PersonDrawer, skip: Callable[[str, str], object]
+    wanted: Sequence[tuple[Location, str]], artist: PersonDrawer, skip: Callable[[str, str], object]
 ) -> list[PersonDrawing]:
     """The people with these tars and keys, in order. `skip` gets key and reason of people who cannot be drawn."""
-    keys: dict[Path, list[str]] = {}
+    keys: dict[Location, list[str]] = {}
     for tar, key in wanted:
         keys.setdefault(tar, []).append(key)
     samples: dict[str, StoredPerson] = {}

@@ -1,0 +1,1 @@
+"""People and rows as tables with named columns, in Parquet files."""

@@ -1,0 +1,225 @@
+"""A real Dask scheduler, and workers that pretend: their fit sleeps, their tars are empty, their sidecars are copies.
+
+Dozens of workers live in one process. Some of them die without a word, time and again, and others come in their place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import psutil
+from distributed import Scheduler, Worker
+
+from skelfit.config.identity import mapping_hash
+from skelfit.conversion.run_plan import ShardTask
+from skelfit.conversion.shard_batch import ShardBatch
+from skelfit.conversion.shard_outcome import ShardResult
+from skelfit.conversion.shard_task import announce, withdraw
+from skelfit.conversion.stopwatch import Stopwatch
+from skelfit.executors.worker_processes import SETTINGS
+from skelfit.shards.shard_schema import ShardMarker, ShardRow
+from skelfit.storage.hashed_write import FileRecord, write_atomically, write_json
+from skelfit.storage.locations import address_of
+
+KINDS_FOLDER = "kinds"  # beside the folder of the shards
+KINDS = 200  # different sidecars
+_PROCESSES = 4  # that hold the workers
+# Of the workers, which share a machine here; on a cluster each has its own. The scheduler has what it always has.
+_WORKER_SETTINGS = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "60s",
+    "distributed.admin.tick.interval": "5s",
+}
+
+
+@dataclass(frozen=True)
+class Role:
+    """A process of the simulation, and the pipe to it."""
+
+    process: psutil.Process
+    pipe: Connection
+
+    def cpu_seconds(self) -> float:
+        """What the process has used of a core."""
+        return cpu_seconds(self.process)
+
+    def mib(self) -> float:
+        """The memory of the process that is not swapped out."""
+        return float(self.process.memory_info().rss / 2**20)
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """What a process has used of a core."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+@contextmanager
+def role(target: Callable[..., None], *args: object) -> Iterator[Role]:
+    """A process of its own that runs `target` with one end of a pipe; it is killed at the end of the block."""
+    # Their server imports what they need once; forks of this process would begin with its threads and memory.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tools.studies"])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *args), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield Role(psutil.Process(process.pid), ours)
+    finally:
+        process.kill()
+        process.join()
+
+
+def run_scheduler(pipe: Connection) -> None:
+    """Be a scheduler, as skelfit sets it up; sends its address."""
+
+    async def serve() -> None:
+        async with Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0") as s:
+            pipe.send(s.address)
+            await asyncio.Event().wait()
+
+    _keep_quiet()
+    with dask.config.set(SETTINGS):
+        asyncio.run(serve())
+
+
+def _keep_quiet() -> None:
+    """Dask says each worker that comes and goes."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
+
+def split(workers: int) -> list[int]:
+    """How many workers each process holds."""
+    shares = [workers // _PROCESSES + (i < workers % _PROCESSES) for i in range(_PROCESSES)]
+    return [share for share in shares if share]
+
+
+def run_workers(pipe: Connection, scheduler: str, count: int, folder: str) -> None:
+    """Be some workers; sends a word when they are connected. See `Flock` for what it takes then."""
+    _keep_quiet()
+    with dask.config.set(_WORKER_SETTINGS):
+        asyncio.run(Flock(pipe, scheduler, folder).live(count))
+
+
+class Flock:
+    """The workers of a process. A number on the pipe starts the deaths, so many seconds apart on average; the next word
+    ends them, and is answered by their count.
+    """
+
+    def __init__(self, pipe: Connection, scheduler: str, folder: str) -> None:
+        self.pipe, self.scheduler, self.folder = pipe, scheduler, folder
+        self.workers: list[Worker] = []
+        self.chosen = random.Random(os.getpid())
+
+    async def live(self, count: int) -> None:
+        """Start, and die now and then."""
+        for start in range(0, count, 10):
+            born = [self._born() for _ in range(min(10, count - start))]
+            self.workers += await asyncio.gather(*born)
+        self.pipe.send("connected")
+        pause = await self._received()
+        deaths, word = 0, asyncio.create_task(self._received())
+        while not word.done():
+            await asyncio.wait([word], timeout=self.chosen.expovariate(1 / pause))
+            if not word.done():
+                await self._die()
+                deaths += 1
+        self.pipe.send(deaths)
+        await asyncio.Event().wait()
+
+    async def _received(self) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, self.pipe.recv)
+
+    async def _born(self) -> Worker:
+        """A worker of one thread, as `dask worker --nthreads 1` has it."""
+        return await Worker(
+            self.scheduler,
+            nthreads=1,
+            host="127.0.0.1",
+            dashboard=False,
+            memory_limit=0,
+            local_directory=self.folder,
+        )
+
+    async def _die(self) -> None:
+        """A worker's connections break, as when its machine is lost; another one comes."""
+        worker = self.workers.pop(self.chosen.randrange(len(self.workers)))
+        worker.batched_stream.comm.abort()
+        self.workers.append(await self._born())
+
+
+def write_kinds(folder: Path, rows: int, seed: int) -> None:
+    """Sidecars of a shard of some rows, with errors much as the demo's people have them, and their records."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    for kind in range(KINDS):
+        lines = []
+        for row, pve in enumerate(rng.gamma(9.0, 1.0, rows).round(4).tolist()):
+            stages = {
+                "lower_body": round(2.5 * pve, 4),
+                "upper_body": round(1.1 * pve, 4),
+                "full": pve,
+            }
+            betas = {"transferred": round(pve + 2, 4), "refined": round(pve + 1, 4)}
+            line = ShardRow(f"made-0-{row:08d}", row, "ok", "", pve, 3 * pve, stages, "male", betas, 0, None)
+            lines.append(json.dumps(vars(line)) + "\n")
+        text = "".join(lines).encode()
+        record = write_atomically(folder / f"{kind}.jsonl", lambda stream, text=text: stream.write(text))
+        write_json(folder / f"{kind}.json", asdict(record))
+
+
+def pretend(seconds: float, batch: ShardBatch) -> list[ShardResult]:
+    """For each shard sleep in place of a fit, then link a sidecar and write the real marker."""
+    return [_pretend(seconds, task) for task in batch.tasks]
+
+
+def _pretend(seconds: float, task: ShardTask) -> ShardResult:
+    stopwatch, began = Stopwatch(), time.time()
+    announce(task.files)
+    with stopwatch.phase("fit"):
+        time.sleep(seconds * random.Random(task.name).uniform(0.5, 1.5))
+    with stopwatch.phase("writing"):
+        _write(task)
+    withdraw(task.files)
+    rows = task.stop - task.start
+    process = f"{os.getpid()} {threading.get_ident()}"  # a worker has one thread
+    return ShardResult(
+        task.name, rows, rows, {"ok": rows}, {}, stopwatch.seconds, process, 1, (began, time.time())
+    )
+
+
+def _write(task: ShardTask) -> None:
+    files, rows, identity = task.files, task.stop - task.start, task.run.identity()
+    kind = files.folder.parent / KINDS_FOLDER / str(random.Random(task.name).randrange(KINDS))
+    files.sidecar.unlink(missing_ok=True)
+    os.link(address_of(kind.with_suffix(".jsonl")), address_of(files.sidecar))
+    marker = ShardMarker(
+        name=task.name,
+        start=task.start,
+        stop=task.stop,
+        rows_in=rows,
+        rows_out=rows,
+        statuses={"ok": rows},
+        rejected={},
+        tar=write_atomically(files.tar, lambda stream: stream.write(b"")),
+        sidecar=FileRecord(**json.loads(kind.with_suffix(".json").read_text())),
+        identity_sha256=mapping_hash(identity),
+        identity=identity,
+    )
+    write_json(files.marker, asdict(marker))

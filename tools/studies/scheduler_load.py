@@ -1,0 +1,192 @@
+"""What Dask's scheduler, the client and the merge cost as shards and workers become many: pretended workers.
+
+The scheduler, the client's way through a conversion and the markers are the real ones (`pretended_workers`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from skelfit.api.convert_dataset import convert_run
+from skelfit.benchmark.text_table import table
+from skelfit.config.manifest import LabelSource
+from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
+from skelfit.conversion.run_summary import write_summary
+from skelfit.executors.executor import Executor
+from skelfit.executors.progress_bars import Reporter
+from skelfit.labels.demo_people import write_demo
+from skelfit.labels.label_store import build_store, store_info
+from tools.studies.pretended_workers import (
+    KINDS_FOLDER,
+    Role,
+    cpu_seconds,
+    pretend,
+    role,
+    run_scheduler,
+    run_workers,
+    split,
+    write_kinds,
+)
+from tools.studies.setup import SEED, Setup, Study
+
+SHARD_SIZE = 1000
+SECONDS_PER_SHARD = 2.0  # which a worker sleeps, on average
+DEATHS_PER_SECOND = 1.0  # of all workers
+IDLE_SECONDS = 8.0  # in which the cost of workers without work is measured
+_SAMPLE_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much is simulated."""
+
+    shards: int
+    workers: int
+
+
+def loads(rows: int) -> list[Load]:
+    """A tenth, a third and all of the rows on 200 workers; then a third on fewer workers, and on more."""
+    shards = max(1, rows // SHARD_SIZE)
+    tenth, third = max(1, shards // 10), max(1, shards // 3)
+    return [Load(n, 200) for n in (tenth, third, shards)] + [Load(third, n) for n in (50, 1000)]
+
+
+def run(setup: Setup) -> list[dict[str, Any]]:
+    """The figures of each load."""
+    records = []
+    for load in loads(setup.people):
+        setup.say(f"{load.shards} shards on {load.workers} workers")
+        with tempfile.TemporaryDirectory(prefix="skelfit-load-") as folder:
+            records.append(asdict(load) | simulate(_made_run(setup, Path(folder), load.shards), load))
+    return records
+
+
+def _made_run(setup: Setup, folder: Path, shards: int) -> Run:
+    """A run of so many shards. Its label store has two rows, which nothing reads."""
+    labels = write_demo(folder / "people", 2, SEED, images=False, models=setup.models)
+    store = build_store(LabelSource(labels.name, "camerahmr"), labels, folder / "stores")
+    write_kinds(folder / KINDS_FOLDER, SHARD_SIZE, SEED)
+    (folder / "out").mkdir()
+    (folder / "workers").mkdir()
+    rows, sha256 = shards * SHARD_SIZE, store_info(store).sha256
+    file = LabelFile(str(store), labels.name, sha256, rows, "camerahmr", "neutral", "none")
+    return Run(
+        "made", str(folder / "out"), None, None, setup.models.sha256, setup.pipeline, "cpu", labels=(file,)
+    )
+
+
+def simulate(run: Run, load: Load) -> dict[str, Any]:
+    """Scheduler, workers and client, each in processes of their own; what they cost."""
+    with ExitStack() as stack:
+        client = stack.enter_context(role(run_client, run))
+        with ExitStack() as cluster:
+            scheduler = cluster.enter_context(role(run_scheduler))
+            address, folder = scheduler.pipe.recv(), str(Path(run.out).parent / "workers")
+            flocks = [
+                cluster.enter_context(role(run_workers, address, n, folder)) for n in split(load.workers)
+            ]
+            for flock in flocks:
+                flock.pipe.recv()
+            idle = _idle(scheduler)
+            for flock in flocks:
+                flock.pipe.send(len(flocks) / DEATHS_PER_SECOND)
+            figures = _watched(client, address, scheduler, idle)
+            for flock in flocks:
+                flock.pipe.send("end")
+            figures["deaths"] = sum(flock.pipe.recv() for flock in flocks)
+        client.pipe.send("merge")
+        merged: dict[str, Any] = client.pipe.recv()
+        own = figures["client_cpu_seconds"] - merged["merge_cpu_seconds"]
+        return figures | merged | {"client_cpu_ms_per_task": 1000 * own / figures["tasks"]}
+
+
+def _idle(scheduler: Role) -> float:
+    """The share of a core that the scheduler uses for its workers without work."""
+    before = scheduler.cpu_seconds()
+    time.sleep(IDLE_SECONDS)
+    return (scheduler.cpu_seconds() - before) / IDLE_SECONDS
+
+
+def _watched(client: Role, address: str, scheduler: Role, idle: float) -> dict[str, Any]:
+    """Let the client convert, and note what it and the scheduler use until it ends."""
+    used, began = scheduler.cpu_seconds(), time.monotonic()
+    client.pipe.send(address)
+    samples, most = [], 0.0
+    while not client.pipe.poll(_SAMPLE_SECONDS):
+        samples.append((time.monotonic() - began, client.mib()))
+        most = max(most, scheduler.mib())
+    figures: dict[str, Any] = client.pipe.recv()
+    used, seconds = scheduler.cpu_seconds() - used, time.monotonic() - began
+    working = [mib for at, mib in samples if at < figures["tasks_seconds"]]
+    return figures | {
+        "scheduler_cpu_seconds": used,
+        "scheduler_idle_share": idle,
+        "scheduler_cpu_ms_per_task": 1000 * (used - idle * seconds) / figures["tasks"],
+        "scheduler_mib": most,
+        "client_mib_quarters": [float(max(part)) for part in np.array_split(working, 4) if len(part)],
+        "client_mib_most": max(mib for _, mib in samples),
+    }
+
+
+def run_client(pipe: Connection, run: Run) -> None:
+    """Convert as `skelfit convert --scheduler` does. When it is asked to, merge and begin the finished run again."""
+    executor, work = Executor(scheduler=pipe.recv()), partial(pretend, SECONDS_PER_SHARD)
+    tasks, started, ended = plan_shards(run), time.monotonic(), [0.0]
+
+    def count(done: int, total: int) -> None:
+        if done == total:
+            ended[0] = time.monotonic()
+
+    process = psutil.Process()
+    used = cpu_seconds(process)
+    summary = convert_run(run, executor, work=work, reporter=Reporter(progress=count))
+    used = cpu_seconds(process) - used
+    if summary["rows_in"] != len(tasks) * SHARD_SIZE:
+        raise ValueError(f"expected {len(tasks) * SHARD_SIZE} rows, found {summary['rows_in']}")
+    pipe.send({"tasks": len(tasks), "tasks_seconds": ended[0] - started, "client_cpu_seconds": used})
+    pipe.recv()
+    pipe.send(
+        _timed("merge", lambda: write_summary(run, tasks, {}))
+        | _timed("again", lambda: convert_run(run, executor, work=work))
+    )
+
+
+def _timed(name: str, call: Callable[[], object]) -> dict[str, float]:
+    process, started = psutil.Process(), time.monotonic()
+    used = cpu_seconds(process)
+    call()
+    return {
+        f"{name}_cpu_seconds": cpu_seconds(process) - used,
+        f"{name}_seconds": time.monotonic() - started,
+    }
+
+
+def text(records: list[dict[str, Any]]) -> list[str]:
+    """A row per load."""
+    heads = ("shards", "workers", "deaths", "tasks s", "scheduler idle", "CPU ms per task", "MiB")
+    heads += ("client CPU ms per task", "MiB by quarters", "merge CPU s", "begin again CPU s", "MiB")
+    rows = [
+        (r["shards"], r["workers"], r["deaths"], f"{r['tasks_seconds']:.1f}")
+        + (f"{r['scheduler_idle_share']:.1%}", f"{r['scheduler_cpu_ms_per_task']:.2f}")
+        + (f"{r['scheduler_mib']:.0f}", f"{r['client_cpu_ms_per_task']:.2f}")
+        + (", ".join(f"{mib:.0f}" for mib in r["client_mib_quarters"]), f"{r['merge_cpu_seconds']:.1f}")
+        + (f"{r['again_cpu_seconds']:.1f}", f"{r['client_mib_most']:.0f}")
+        for r in records
+    ]
+    return table(heads, rows)
+
+
+STUDY = Study(
+    "the work of Dask's scheduler and of the client for many shards and workers", 3_000_000, (), run, text
+)
