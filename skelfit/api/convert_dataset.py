@@ -118,7 +118,7 @@ def convert(
         manifest: what to convert: a name that comes with skelfit, a file, or a folder of them. Or else:
         labels: one label file, or a folder of sequences; `source` to `up` say how to read it.
         dry_run: read the labels, say what a run would do, and write nothing; the subsets have a `plan` then.
-        people_per_second: of a dry run: the speed to reckon with. None: that of the last run in the folder.
+        people_per_second: of a dry run: how fast one worker fits. None: the last run in the folder tells the time.
         filter, no_filter: rules to switch on ("few_keypoints", "few_keypoints=6") and off.
         progress: True shows a bar; a function is called with the people done and the people there are. What a command
             prints on its way goes to the log, unless a Reporter is given.
@@ -158,8 +158,10 @@ def convert(
         independent_frames=independent_frames,
     )
     check_image_options(given, settings.images.mode, has_images=given.images or has_images(file))
-    kind = device if scheduler is not None else find_device(device)
-    gpus = visible_gpus(torch.cuda.device_count()) if kind == "cuda" else ()
+    # A dry run plans for a GPU also where there is none.
+    elsewhere = scheduler is not None or (dry_run and device != "auto")
+    kind = device if elsewhere else find_device(device)
+    gpus = visible_gpus(max(torch.cuda.device_count(), dry_run)) if kind == "cuda" else ()
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
     body_models = _said_models(models, reporter)
     options = RunOptions(

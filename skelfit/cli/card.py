@@ -9,6 +9,7 @@ from skelfit.cli.path_types import FOLDER_PLACE, OUT_FILE
 from skelfit.cli.shared_options import out_option, overwrite_option
 from skelfit.errors import OutputError
 from skelfit.exports.dataset_card.card_facts import read_facts
+from skelfit.exports.dataset_card.markdown import CARD_NAME
 from skelfit.storage.locations import Location
 
 
@@ -23,7 +24,7 @@ def card_command(
 ) -> None:
     """Write the dataset card of one or several finished runs, from their shards alone; pictures go beside it."""
     # Imported here because matplotlib takes a moment, which other commands need not wait for.
-    from skelfit.exports.dataset_card.write_card import CARD_NAME, write_card
+    from skelfit.exports.dataset_card.write_card import write_card
 
     if out is None:
         if len(folders) > 1:

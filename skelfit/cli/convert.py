@@ -84,12 +84,12 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be read and written, how long it takes and what is missing; write nothing.",
+    help="Say what would be read and written, what it costs, how long it takes and what is missing; write nothing.",
 )
 @click.option(
     "--people-per-second",
     type=click.FloatRange(min=0, min_open=True),
-    help="With --dry-run: the speed to reckon with  [default: that of the last run in --out].",
+    help="With --dry-run: how fast one worker fits  [default: as the last run in --out, with its workers].",
 )
 @pass_console
 def convert_command(console: Console, /, out: Location, **options: Any) -> None:

@@ -18,6 +18,7 @@ from skelfit.config.identity import difference, mapping_hash
 from skelfit.config.manifest import Filters, Origin, PathRule, ReadOptions
 from skelfit.config.pipeline import Pipeline
 from skelfit.errors import OutputError
+from skelfit.images.square_crop import CROP_VERSION
 from skelfit.shards.label_vector import LAYOUT_VERSION
 from skelfit.shards.shard_files import (
     SUMMARY_NAME,
@@ -32,8 +33,8 @@ from skelfit.shards.shard_reader import check_shard, read_json, read_marker
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.locations import Location, location_of, side_by_side
 
-# The version of all that turns a label row into a published row: readers, filters, crops, the fit, the layout of a row.
-# Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
+# The version of all that turns a label row into a published row: readers, filters, the fit, the layout of a row. Crops
+# have one of their own (CROP_VERSION). Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
 # tests/support/golden_fit.py --record`). Finished shards of another version are never mixed with new ones; an
 # edited comment, a new name or a faster loop that gives the same results leaves it as it is.
 ALGORITHM_VERSION = 3
@@ -76,6 +77,7 @@ class Run:
         """What the results depend on, without places: a run may go on in another folder or machine."""
         # Not the store: it is a place, and follows from the rest.
         labels = [{k: v for k, v in asdict(f).items() if k != "store"} for f in self.labels]
+        crops = self.images is not None and self.pipeline.images.mode == "crop"
         return {
             "subset": self.subset,
             "labels": labels,
@@ -86,6 +88,8 @@ class Run:
             "limits": LIMITS_VERSION,
             "layout": LAYOUT_VERSION,
             "algorithm": self.algorithm,
+            # Shards without crops are the same whatever the version of crops.
+            **({"crops": CROP_VERSION} if crops else {}),
         }
 
     @property

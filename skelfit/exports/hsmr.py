@@ -18,7 +18,6 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import webdataset
 
 from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.errors import OutputError
@@ -26,6 +25,7 @@ from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.shards.label_vector import FloatArray, unpack
+from skelfit.shards.sample_tar import sample_tar
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_members
 from skelfit.storage.hashed_write import write_atomically
@@ -122,11 +122,11 @@ def _in_image(fields: dict[str, FloatArray], affine: list[list[float]] | None) -
 
 def _write_tar(path: Location, people: Sequence[_HsmrPerson]) -> None:
     def write(stream: Any) -> None:
-        with webdataset.TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
+        with sample_tar(stream) as tar:
             # Same name and same bytes: crops of one picture have the same name.
             for _, same_image in groupby(people, lambda person: (person.imgname, person.image)):
                 first, *others = same_image
                 records = pickle.dumps([person.record for person in (first, *others)], protocol=4)
-                tar.write({"__key__": first.key, first.ending: first.image, "data.pyd": records})
+                tar.write(first.key, {first.ending: first.image, "data.pyd": records})
 
     write_atomically(path, write)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -116,6 +117,10 @@ class HubRepository:
             if isinstance(entry, RepoFile) and entry.path != ".gitattributes"
         }
 
+    def check_card(self, text: str) -> None:
+        """Ask the Hub whether it takes the front matter of a card: its licence, for one."""
+        self._call(self.address, lambda: DatasetCard(text).validate(repo_type=_KIND))
+
     def create(self, state: RepositoryState, private: bool) -> None:
         """Make the repository and the branch, where they are not there."""
 
@@ -173,6 +178,10 @@ class HubRepository:
 
 def _told(error: Exception) -> str:
     """An error of the library in one line, without the token."""
+    if isinstance(error, ValueError) and (
+        faults := re.findall(r'"message":\s*"((?:[^"\\]|\\.)*)"', str(error))
+    ):
+        return f"the Hub does not take the card: {'; '.join(faults)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # The first line of an HTTP error is the code; what the server says comes last.
     text = " ".join(dict.fromkeys((lines[0], lines[-1]))) if lines else type(error).__name__

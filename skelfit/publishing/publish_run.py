@@ -11,6 +11,7 @@ from pathlib import Path
 
 from skelfit.errors import ArgumentError
 from skelfit.executors.progress_bars import Count, Reporter, reporter_of
+from skelfit.exports.dataset_card.markdown import CARD_NAME
 from skelfit.exports.parquet import require_packages
 from skelfit.publishing.dry_run_folder import complete_dry_run, prepare_dry_run
 from skelfit.publishing.hub_address import HubAddress, parse_address
@@ -174,6 +175,7 @@ def _send(job: _Job, revision: str | None, private: bool, overwrite: bool) -> Pu
     run = _checked_run(job)
     with tempfile.TemporaryDirectory(prefix="skelfit-publish-") as folder:
         made = _made(job, run, Path(folder), repository.address.repository)
+        repository.check_card((Path(folder) / CARD_NAME).read_text("utf-8"))
         repository.create(state, private)
         job.reporter.say(f"sending to {repository.address}")
         with job.reporter.counting(sum(file.people for file in made.files)) as counter:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skelfit.errors import HubError
+from skelfit.exports.dataset_card.markdown import CARD_NAME
 from skelfit.publishing.hub_address import HubAddress
 from skelfit.publishing.hub_repository import HubRepository, RepositoryState
 from skelfit.publishing.publication import Publication, PublishedFile
@@ -14,7 +15,7 @@ from skelfit.shards.finished_run import Step
 from skelfit.shards.shard_files import SUMMARY_NAME
 
 FILES_PER_COMMIT = 90  # the Hub recommends less than 100
-_LAST = (SUMMARY_NAME, "README.md")  # they say that all is there, so they come last
+_LAST = (SUMMARY_NAME, CARD_NAME)  # they say that all is there, so they come last
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class FakeFitter:
     stages: int = 2
     calls: int = 0
     frames: list[FrameIndex | None] = field(default_factory=list)  # of each call
+    rows: list[int] = field(default_factory=list)  # that each call fitted
 
     def fit(
         self,
@@ -74,6 +75,7 @@ class FakeFitter:
     ) -> FitResult:
         self.calls += 1
         self.frames.append(frames)
+        self.rows.append(len(pose))
         time.sleep(self.delay)
         n = len(pose)
         poses = torch.zeros(n, 46)

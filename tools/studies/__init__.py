@@ -8,6 +8,7 @@ from tools.studies import (
     bones,
     extreme,
     images,
+    job_speed,
     limits,
     loader,
     mesh,
@@ -37,6 +38,7 @@ STUDIES: dict[str, Study] = {
     "spine": spine.STUDY,
     "ambiguities": ambiguities.STUDY,
     "images": images.STUDY,
+    "job-speed": job_speed.STUDY,
     "loader": loader.STUDY,
     "sequences": sequences.STUDY,
 }

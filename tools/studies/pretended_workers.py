@@ -6,6 +6,7 @@ Dozens of workers live in one process. Some of them die without a word, time and
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import multiprocessing
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -160,7 +162,9 @@ class Flock:
     async def _die(self) -> None:
         """A worker's connections break, as when its machine is lost; another one comes."""
         worker = self.workers.pop(self.chosen.randrange(len(self.workers)))
-        worker.batched_stream.comm.abort()
+        stream = worker.batched_stream
+        if stream is not None and stream.comm is not None:
+            stream.comm.abort()
         self.workers.append(await self._born())
 
 
@@ -179,9 +183,12 @@ def write_kinds(folder: Path, rows: int, seed: int) -> None:
             betas = {"transferred": round(pve + 2, 4), "refined": round(pve + 1, 4)}
             line = ShardRow(f"made-0-{row:08d}", row, "ok", "", pve, 3 * pve, stages, "male", betas, 0, None)
             lines.append(json.dumps(vars(line)) + "\n")
-        text = "".join(lines).encode()
-        record = write_atomically(folder / f"{kind}.jsonl", lambda stream, text=text: stream.write(text))
+        record = write_atomically(folder / f"{kind}.jsonl", partial(_write_text, "".join(lines)))
         write_json(folder / f"{kind}.json", asdict(record))
+
+
+def _write_text(text: str, stream: io.RawIOBase) -> None:
+    stream.write(text.encode())
 
 
 def pretend(seconds: float, batch: ShardBatch) -> list[ShardResult]:

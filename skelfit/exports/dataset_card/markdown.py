@@ -17,6 +17,7 @@ from skelfit.shards.label_vector import COORDINATES, schema
 from skelfit.shards.row_status import remark_on_targets
 from skelfit.storage.locations import Location
 
+CARD_NAME = "README.md"  # what the Hub shows of a dataset
 _SIZES = (
     (10**3, "n<1K"),
     (10**4, "1K<n<10K"),

@@ -8,11 +8,11 @@ from typing import Any
 
 from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.exports.dataset_card.card_pictures import draw_angles, draw_errors
-from skelfit.exports.dataset_card.markdown import card_text
+from skelfit.exports.dataset_card.markdown import CARD_NAME, card_text
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.locations import Location
 
-CARD_NAME, PICTURES = "README.md", "card"
+PICTURES = "card"
 
 
 def write_card(

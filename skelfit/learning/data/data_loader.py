@@ -241,12 +241,11 @@ def _squares(people: Sequence[PersonSample]) -> list[Square]:
 def _crop_pixels(person: PersonSample, variation: Variation, size: int) -> Pixels | None:
     """The pixels of a person's crop; None, and a line in the log, where the image cannot be decoded."""
     try:
-        crop = read_crop(person.image, person.meta["affine"], variation.square, size)
-        crop = recolored(crop, variation.colors)
+        pixels = read_crop(person.image, person.meta["affine"], variation.square, size)
+        pixels = recolored(pixels, variation.colors)
     except Exception as error:  # a decoder may raise anything on damaged bytes
         _log.warning("%s: left out, its image cannot be decoded: %r", person.key, error)
         return None
-    pixels = np.asarray(crop)
     pixels = pixels[:, ::-1] if variation.flip else pixels
     return pixels if variation.roughen is None else roughen(pixels, variation.roughen)
 

@@ -1,0 +1,58 @@
+"""A finished run with images, and publishing it without the card's pictures, which take seconds to draw."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from job_fakes import FakeFitter, make_run
+
+from skelfit.api.convert_dataset import convert_run
+from skelfit.conversion.shard_task import run_shard
+
+FILES_PER_COMMIT = 4
+
+
+def finished_run(folder: Path, **options: Any) -> Path:
+    """A run of 20 rows, of which 17 are published, 16 with an image, in three shards below a folder."""
+    run = make_run(folder, **{"images": True, **options})
+    convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+    return Path(run.out)
+
+
+def _no_picture(_: Sequence[Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"a picture")
+
+
+@contextmanager
+def quickly() -> Iterator[None]:
+    """Within it, cards have no real pictures, commits are small, and a failed one is tried again at once."""
+    import skelfit.exports.dataset_card.write_card as write_card
+    import skelfit.publishing.hub_repository as hub_repository
+    import skelfit.publishing.upload as upload
+
+    with (
+        mock.patch.object(write_card, "draw_angles", _no_picture),
+        mock.patch.object(write_card, "draw_errors", _no_picture),
+        mock.patch.object(upload, "FILES_PER_COMMIT", FILES_PER_COMMIT),
+        mock.patch.object(hub_repository, "PAUSES", (0.0, 0.0)),
+    ):
+        yield
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`skelfit ARGUMENTS`, quickly."""
+    import skelfit.cli
+
+    with quickly():
+        skelfit.cli.main(list(arguments))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
