@@ -11,6 +11,7 @@ from skelfit.api.subsets import FILTER_NAMES, data_root
 from skelfit.config.manifest import LabelLayout, ReadOptions, load_manifest
 from skelfit.config.pipeline import ImageConfig
 from skelfit.config.yaml_dataclasses import build
+from skelfit.conversion.rank import Rank
 from skelfit.errors import ArgumentError, ConfigError
 from skelfit.executors.dask_reports import check_bokeh
 from skelfit.executors.executor import Executor
@@ -109,6 +110,30 @@ def check_speed(people_per_second: float | None, dry_run: bool) -> None:
     expected = "a number above 0"
     if not number_of("people_per_second", people_per_second, expected) > 0:
         raise ArgumentError("people_per_second", expected, f"{people_per_second:g}")
+
+
+def rank_of(rank: int | None, world: int | None, *, scheduler: str | None, dry_run: bool) -> Rank | None:
+    """The rank of this process; None where it makes all shards. Raises ArgumentError."""
+    if rank is None and world is None:
+        return None
+    if rank is None or world is None:
+        missing, given = ("rank", "world") if rank is None else ("world", "rank")
+        raise ArgumentError(missing, f"a number beside {given}", "none")
+    if scheduler is not None:
+        raise ArgumentError("rank", "none with a scheduler, which shares out the shards itself", str(rank))
+    if dry_run:
+        raise ArgumentError("rank", "none with a dry run, which is of all ranks", str(rank))
+    world = whole_number("world", world, 1)
+    rank = whole_number("rank", rank, 0)
+    if rank >= world:
+        raise ArgumentError("rank", f"a number from 0 to {world - 1}, for a world of {world}", str(rank))
+    return Rank(rank, world)
+
+
+def check_extension(extend: bool, overwrite: bool) -> None:
+    """Raise ArgumentError for an extension of shards that are to be replaced."""
+    if extend and overwrite:
+        raise ArgumentError("extend", "none with overwrite, which makes all shards again", "both")
 
 
 def filter_names(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ class ConvertedSubset:
     problem: str = ""  # why it was not
     missing: bool = False  # whether that is because its label files are not there
     plan: ConversionPlan | None = None  # of a dry run
+    waits: bool = False  # of a rank that is done: whether shards of other ranks are not finished
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ class Conversion:
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """The summary of the only subset. Raises ValueError where there are several, or it was not converted."""
+        """The summary of the only subset. Raises ValueError where there are several, or there is no summary (yet)."""
+        if len(self.subsets) == 1 and self.subsets[0].waits:
+            raise ValueError("summary: expected the shards of all ranks, found some that are not finished")
         if len(self.subsets) != 1 or self.subsets[0].summary is None:
             raise ValueError(f"summary: expected one converted subset, found {len(self.subsets)}")
         return self.subsets[0].summary

@@ -18,6 +18,7 @@ from skelfit.api.run_making import RunOptions, make_run
 from skelfit.api.subsets import MissingError, Subset, data_root, manifest_subset, manifests_of
 from skelfit.api.trial_shards import TAR_END, TAR_RECORD, TrialShards, try_shards
 from skelfit.config.manifest import Manifest, load_manifest
+from skelfit.conversion.run_extension import plan_run
 from skelfit.conversion.run_plan import (
     LabelFile,
     Run,
@@ -26,13 +27,14 @@ from skelfit.conversion.run_plan import (
     check_summary,
     finished_shards,
     plan_shards,
+    rows_of,
 )
 from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_batch import cut_batches, default_rows
 from skelfit.errors import SkelfitError
 from skelfit.executors.executor import cores
 from skelfit.images.image_source import ImageLocation
-from skelfit.labels.label_store import store_contents, store_sequences
+from skelfit.labels.label_store import store_contents
 from skelfit.shards.shard_files import ShardError
 from skelfit.storage.local_cache import fetched
 from skelfit.storage.locations import Location, below
@@ -136,11 +138,11 @@ def _plan(
         # Its sha256 is compared with the record, but no record is written.
         run = make_run(replace(subset, recorded=False), out, Path(stores), options)
         validated = time.monotonic() - began
-        sequences = [[s.start for s in store_sequences(file.store)] for file in run.labels]
-        tasks = plan_shards(run, dict(enumerate(sequences)))
         check_subset(run)
         check_summary(out)
-        finished = set() if options.overwrite else finished_shards(run)
+        plan = plan_run(run, overwrite=options.overwrite, extend=options.extend)
+        run, tasks = plan.run, plan.tasks
+        finished = set() if options.overwrite else finished_shards(run, tasks, plan.identities)
         samples = Samples(try_shards(run, Path(stores)), look_at_images(run), validated)
         files = tuple(
             PlannedFile(path, file.source, file.rows, len(store_contents(file.store, file.rows).sequences))
@@ -177,12 +179,12 @@ def _planned(
 ) -> ConversionPlan:
     """The plan of some shards, without what is known of their label files."""
     executor, trial, look = options.executor, samples.trial, samples.look
-    rows, left = _rows(tasks), [task for task in tasks if task.name not in finished]
-    usual = default_rows(options.device, _rows(left), executor.workers)
+    rows, left = rows_of(tasks), [task for task in tasks if task.name not in finished]
+    usual = default_rows(options.device, rows_of(left), executor.workers)
     batches = cut_batches(left, options.fit_batch or usual)
     workers = max(1, executor.workers)
     amount = Amount(
-        rows=_rows(left),
+        rows=rows_of(left),
         batches=len(batches),
         batch_rows=max((batch.rows for batch in batches), default=0),
         workers=workers,
@@ -198,7 +200,7 @@ def _planned(
         rows=rows,
         shards=len(tasks),
         fit_batches=len(batches),
-        rows_done=rows - _rows(left),
+        rows_done=rows - rows_of(left),
         shards_done=len(tasks) - len(left),
         label_file_bytes=0,
         source_image_bytes=round(rows * look.source_bytes),
@@ -213,10 +215,6 @@ def _planned(
         costs=run_costs(amount, people_per_second),
         missing=(),
     )
-
-
-def _rows(tasks: Sequence[ShardTask]) -> int:
-    return sum(task.stop - task.start for task in tasks)
 
 
 def _bytes_of(path: Path) -> int:

@@ -16,6 +16,7 @@ from skelfit.api.subsets import (
 )
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet
 from skelfit.config.pipeline import Pipeline
+from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_plan import Run
 from skelfit.executors.executor import Executor
 from skelfit.executors.progress_bars import Reporter
@@ -38,6 +39,8 @@ class RunOptions:
     filters_on: Sequence[tuple[str, float | None]]
     filters_off: Sequence[str]
     overwrite: bool
+    extend: bool
+    rank: Rank | None
     given: GivenOptions
     reporter: Reporter
 

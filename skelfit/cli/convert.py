@@ -78,9 +78,20 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
     "but two, at most 32; CPU: 0].",
 )
 @worker_options
+@click.option(
+    "--rank",
+    type=click.IntRange(min=0),
+    help="Make only this rank's share of the shards, from 0 on; other processes make the others.",
+)
+@click.option("--world", type=click.IntRange(min=1), help="How many ranks there are.")
 @click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
 @click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
 @overwrite_option
+@click.option(
+    "--extend",
+    is_flag=True,
+    help="Add rows to the run in --out: of a raised --limit, a label file that grew, or more label files.",
+)
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -115,6 +126,8 @@ def in_short(subset: ConvertedSubset) -> str:
     if subset.plan is not None:
         problem = f"; missing: {subset.problem}" if subset.problem else ""
         return f"{subset.plan.rows} rows in {counted_shards(subset.plan.shards)}{problem}"
+    if subset.waits:
+        return f"this rank is done, others are not, in {subset.folder}"
     if subset.summary is None:
         return subset.problem
     return f"{summary_in_short(subset.summary)}, in {subset.folder}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from skelfit.errors import InputError
@@ -53,18 +53,30 @@ def shard_of(tar: Location) -> ShardFiles:
     return ShardFiles(tar.parent, tar.stem)
 
 
-def remove_temporaries(folder: Location, subset: str) -> None:
-    """Remove what a killed run left of a subset under temporary names. Raises OutputError."""
-    for path in _temporaries(folder, subset):
-        remove_file(path)
+def remove_temporaries(folder: Location, subset: str, owns: Callable[[str], bool] | None = None) -> None:
+    """Remove what a killed run left of shards under temporary names. Raises OutputError.
+
+    owns: of which shards, by name; None: of all.
+    """
+    for files in list_started(folder, subset):
+        if owns is None or owns(files.name):
+            remove_file(files.started)
+    for path, final in _temporaries(folder):
+        if (name := _shard_name(final, subset)) and (owns is None or owns(name)):
+            remove_file(path)
 
 
-def _temporaries(folder: Location, subset: str) -> Iterator[Location]:
-    yield from (files.started for files in list_started(folder, subset))
+def remove_shared_temporaries(folder: Location) -> None:
+    """Remove what a killed run left of the files beside the shards. Raises OutputError."""
+    for path, final in _temporaries(folder):
+        if final in (SCHEMA_NAME, SUMMARY_NAME):
+            remove_file(path)
+
+
+def _temporaries(folder: Location) -> Iterator[tuple[Location, str]]:
+    """Files under temporary names, and the names that they were to have."""
     for path in folder.glob(".*.tmp"):
-        final = path.name[1:].rsplit(".", 2)[0]
-        if final in (SCHEMA_NAME, SUMMARY_NAME) or _shard_name(final, subset):
-            yield path
+        yield path, path.name[1:].rsplit(".", 2)[0]
 
 
 def remove_shard(files: ShardFiles) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skelfit.conversion.run_lock import is_locked, read_record
+from skelfit.conversion.run_lock import is_written_to, read_record
 from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards
 from skelfit.shards.shard_reader import read_json
 from skelfit.storage.locations import Location
@@ -65,7 +65,7 @@ def open_run_folder(folder: Location) -> RunFolder:
 
 
 def _unfinished(folder: Location) -> Unfinished | None:
-    running = is_locked(folder)
+    running = is_written_to(folder)
     if not running and (folder / SUMMARY_NAME).exists():
         return None
     record = read_record(folder)
