@@ -1,8 +1,7 @@
-"""What is done for each shard by itself: its labels are read, and it is written when its rows are fitted.
+"""The work on one shard before its rows are fitted: it is announced, and its labels are read.
 
-Between the two, `batch_fit` fits its rows, mostly with those of other shards. A task holds names and numbers, never
-arrays, so it travels cheaply. It may run twice, or on another machine, and then writes the same bytes. A row that
-cannot be used or fitted is data: it gets a status and a reason.
+A task holds names and numbers, never arrays, so it travels cheaply. It may run twice, or on another machine, and then
+gives the same bytes. `batch_fit` fits the rows, mostly with those of other shards, and `shard_output` writes them.
 """
 
 from __future__ import annotations
@@ -11,22 +10,17 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Event
-from typing import TypeVar
 
 from skelfit import __version__
 from skelfit.conversion.fitted_rows import RowsToFit, frames_of
 from skelfit.conversion.run_fitter import root_joints
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, ShardTask
-from skelfit.conversion.shard_samples import FittedBatch, shard_entries
-from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.conversion.subject_shapes import subject_shapes
-from skelfit.errors import ConfigError, OutputError
+from skelfit.errors import ConfigError, OutputError, StoreError
 from skelfit.labels.filters import FilterResult, apply_filters
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import read_rows
@@ -34,9 +28,7 @@ from skelfit.labels.world_up import rotate_to_up
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker
 from skelfit.shards.shard_schema import ShardMarker
-from skelfit.shards.shard_writer import write_shard
-
-T = TypeVar("T")
+from skelfit.storage.locations import Location
 
 
 @dataclass(frozen=True)
@@ -50,19 +42,6 @@ class ReadShard:
     rows: RowsToFit
     began: float  # s since the epoch
     seconds: float  # that reading took
-
-
-@dataclass(frozen=True)
-class WrittenShard:
-    """A shard on disk, and what its writing took."""
-
-    marker: ShardMarker
-    seconds: Mapping[str, float]  # of each phase
-    ended: float  # s since the epoch
-
-
-class StoppedError(Exception):
-    """The run was ended while a shard was being written."""
 
 
 def check_algorithm(run: Run) -> None:
@@ -82,7 +61,7 @@ def announce(files: ShardFiles) -> int:
         tries = _tries(files.started)
         process = {"host": platform.node(), "process": os.getpid(), "tries": tries + 1}
         files.started.write_text(json.dumps(process) + "\n")
-    except OSError as error:
+    except (OSError, StoreError) as error:
         raise OutputError(f"{files.folder}: cannot be written to: {error}") from error
     return tries
 
@@ -90,7 +69,7 @@ def announce(files: ShardFiles) -> int:
 def withdraw(files: ShardFiles) -> None:
     """Say no longer that the shard is being made."""
     # It only informs. Where it cannot be removed, that must not cost a finished shard.
-    with suppress(OSError):
+    with suppress(OSError, StoreError):
         files.started.unlink()
 
 
@@ -127,31 +106,9 @@ def read_shard(task: ShardTask) -> ReadShard:
     return ReadShard(task, labels, labels_sha256, screening, rows, began, time.perf_counter() - started)
 
 
-def write_fitted(shard: FittedBatch, stop: Event | None = None) -> WrittenShard:
-    """Judge the rows of a fitted shard, read its images, and write it.
-
-    stop: ends it with StoppedError before the next row. Raises OutputError, ImageError.
-    """
-    stopwatch, task = Stopwatch(), shard.task
-    with stopwatch.phase("writing"):
-        entries = _until(stop, shard_entries(shard, stopwatch))
-        span = task.start, task.stop
-        marker = write_shard(task.files, entries, task.run.identity(), span, shard.labels_sha256)
-    return WrittenShard(marker, stopwatch.seconds, time.time())
-
-
-def _until(stop: Event | None, entries: Iterable[T]) -> Iterator[T]:
-    for entry in entries:
-        if stop is not None and stop.is_set():
-            raise StoppedError
-        yield entry
-
-
-def _tries(path: Path) -> int:
+def _tries(path: Location) -> int:
     """How many tasks began a shard without an end, as the last of them noted it."""
-    if not path.exists():
-        return 0
     try:
         return int(read_json(path).get("tries", 1))
     except (ShardError, TypeError, ValueError):
-        return 1
+        return int(path.exists())

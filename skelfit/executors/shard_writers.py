@@ -7,8 +7,8 @@ from queue import SimpleQueue
 from threading import Condition, Event
 
 from skelfit.conversion.shard_outcome import ShardFailure, failure_of
+from skelfit.conversion.shard_output import WrittenShard, write_fitted
 from skelfit.conversion.shard_samples import FittedBatch
-from skelfit.conversion.shard_task import WrittenShard, write_fitted
 from skelfit.executors.writer_process import WriterDiedError, WriterProcess
 
 # So many deaths of a writer are not a shard's fault.

@@ -18,9 +18,9 @@ import torch
 from skelfit.conversion.batch_fit import BatchJob, calls_of, fit_shards
 from skelfit.conversion.run_plan import ShardTask
 from skelfit.conversion.shard_outcome import ShardFailure, ShardOutcome, ShardResult, failure_of
+from skelfit.conversion.shard_output import WrittenShard
 from skelfit.conversion.shard_task import (
     ReadShard,
-    WrittenShard,
     announce,
     check_algorithm,
     finished_marker,

@@ -16,8 +16,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from skelfit.conversion.shard_outcome import ShardFailure, failure_of
+from skelfit.conversion.shard_output import WrittenShard, write_fitted
 from skelfit.conversion.shard_samples import FittedBatch
-from skelfit.conversion.shard_task import WrittenShard, write_fitted
 from skelfit.executors.allocator import keep_freed_memory
 
 _END_SECONDS = 5.0

@@ -22,7 +22,7 @@ import trustme
 from job_fakes import FakeFitter, work
 from programs import Program
 
-import skelfit.conversion.shard_task
+import skelfit.conversion.shard_output
 from skelfit.conversion.batch_fit import BatchJob, convert_batch
 from skelfit.conversion.run_plan import plan_shards
 from skelfit.conversion.shard_batch import ShardBatch
@@ -205,5 +205,5 @@ def slowly_written_work(batch: ShardBatch) -> BatchJob:
         note(batch, "write ends")
         return marker
 
-    vars(skelfit.conversion.shard_task)["write_shard"] = slow_write
+    vars(skelfit.conversion.shard_output)["write_shard"] = slow_write
     return convert_batch(batch, _NotingFitter(batch))

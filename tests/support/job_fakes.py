@@ -17,7 +17,6 @@ from skelfit.config.fit_settings import FitConfig, StageConfig
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import GateConfig, Pipeline
 from skelfit.conversion.batch_fit import BatchJob, convert_batch
-from skelfit.conversion.run_lock import LOCK_NAME, RECORD_NAME
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
 from skelfit.conversion.shard_batch import ShardBatch, cut_batches
 from skelfit.fitting.fit_result import FitResult
@@ -63,6 +62,7 @@ class FakeFitter:
     stages: int = 2
     calls: int = 0
     frames: list[FrameIndex | None] = field(default_factory=list)  # of each call
+    rows: list[int] = field(default_factory=list)  # that each call fitted
 
     def fit(
         self,
@@ -74,6 +74,7 @@ class FakeFitter:
     ) -> FitResult:
         self.calls += 1
         self.frames.append(frames)
+        self.rows.append(len(pose))
         time.sleep(self.delay)
         n = len(pose)
         poses = torch.zeros(n, 46)
@@ -203,6 +204,9 @@ def failing_work(batch: ShardBatch) -> BatchJob:
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of each file of a folder, hidden ones too, by name; without those that hold times or nothing."""
-    leave = ("summary.json", LOCK_NAME, RECORD_NAME)
-    paths = [p for p in folder.iterdir() if p.name not in leave and p.is_file()]
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.name != "summary.json" and not path.name.startswith(".run.") and path.is_file()
+    ]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}
