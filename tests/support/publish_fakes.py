@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,6 +38,7 @@ def quickly(endpoint: str = "http://127.0.0.1:1") -> Iterator[None]:
     import skelfit.exports.dataset_card.write_card as write_card
     import skelfit.publishing.hub_repository as hub_repository
     import skelfit.publishing.upload as upload
+    import skelfit.verification.verify_folders as verify_folders
 
     # The library reads its environment when it is imported, which it may have been.
     constants = {
@@ -48,6 +50,7 @@ def quickly(endpoint: str = "http://127.0.0.1:1") -> Iterator[None]:
     with (
         mock.patch.object(write_card, "draw_angles", _no_picture),
         mock.patch.object(write_card, "draw_errors", _no_picture),
+        mock.patch.object(verify_folders, "find_models", cache(verify_folders.find_models)),
         mock.patch.object(upload, "FILES_PER_COMMIT", FILES_PER_COMMIT),
         mock.patch.object(hub_repository, "PAUSES", (0.0, 0.0)),
         mock.patch.multiple("huggingface_hub.constants", **constants),
