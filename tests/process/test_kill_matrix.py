@@ -55,14 +55,17 @@ class Tried:
     ways: tuple[Words, ...]
     environment: dict[str, str]
     runs: int = 0
+    folder: str = ""  # of the last run
     killed: list[str] = field(default_factory=list)
 
     def start(self, out: str) -> list[Program]:
         """The processes of a run."""
         words = ["convert", "--labels", self.people / "people.npz", "--source", "camerahmr"]
-        words += ["--images", self.people / "images", "--shard-size", SHARD, "--device", "cpu", "--out", out]
+        words += ["--images", self.people / "images", "--shard-size", SHARD, "--device", "cpu", "--out"]
         cli = programs.SUPPORT / "fault_cli.py"
         self.runs += 1
+        self.folder = out
+        words += [self.place(out)]
         return [
             programs.start(cli, *words, *way, environment=self.environment, log=self.log(i))
             for i, way in enumerate(self.ways)
@@ -86,37 +89,47 @@ class Tried:
         """What the processes of the last run said."""
         return "\n".join(self.log(i).read_text() for i in range(len(self.ways)))
 
-    def undisturbed(self) -> tuple[float, float]:
-        """Run once; seconds until the first shard was finished, and until the end."""
-        out, began, first = f"{self.out}/undisturbed", time.monotonic(), 0.0
-        running = self.start(out)
-        while any(program.poll() is None for program in running):
-            if not first and any(path.name.endswith(".done.json") for path in listed(out)):
-                first = time.monotonic() - began
-            time.sleep(0.05)
+    def undisturbed(self) -> float:
+        """Run once; seconds until the first shard was finished."""
+        began, running = time.monotonic(), self.start("undisturbed")
+        self.wait_for_shards(1, running)
+        first = time.monotonic() - began
         assert self.end(running) == [0] * len(running), self.said()
-        return first, time.monotonic() - began
+        return first
 
-    def kill_once(self, chosen: random.Random, first: float, end: float) -> bool:
-        """Run with a kill, and again until it is complete. False where the run had ended before the kill."""
-        out = f"{self.out}/{len(self.killed):03d}"
-        moment = chosen.uniform(0, first) if chosen.random() < 0.15 else chosen.uniform(first, end)
-        running = self.start(out)
-        time.sleep(moment)
+    def kill_once(self, chosen: random.Random, first: float) -> str | None:
+        """Run with a kill, and again until it is complete. None where the run had ended before the kill.
+
+        first: seconds until there is a shard; some are killed before.
+        """
+        out = f"killed-{self.runs:03d}"
+        running, shards = self.start(out), chosen.randrange(-3, PEOPLE // SHARD)
+        if shards < 0:
+            time.sleep(chosen.uniform(0, first))
+        else:
+            self.wait_for_shards(shards, running)
+            time.sleep(chosen.uniform(0, 0.3))
         victims = [process for program in running for process in family(program)]
         if not victims:
-            return False
+            return None
         victim = chosen.choice(victims)
-        self.killed.append(f"{role_of(victim)} at {moment:.2f} s of {end:.2f}")
+        self.killed.append(f"{role_of(victim)} with {len(finished(self.place(out)))} shards")
         victim.kill()
         for _ in range(RERUNS):
             if self.end(running) == [0] * len(running):
-                break
+                return out
             # At once: workers of a client that was killed may still be there.
             running = self.start(out)
-        else:
-            pytest.fail(f"{self.killed[-1]}: {RERUNS} reruns were not enough: {self.said()}")
-        return True
+        pytest.fail(f"{self.killed[-1]}: {RERUNS} reruns were not enough: {self.said()}")
+
+    def wait_for_shards(self, count: int, running: Sequence[Program]) -> None:
+        """Wait until so many shards are finished, or the run."""
+        while len(finished(self.place(self.folder))) < count and any(p.poll() is None for p in running):
+            time.sleep(0.05)
+
+    def place(self, out: str) -> str:
+        """The address of an output folder."""
+        return f"{self.out}/{out}"
 
 
 def listed(out: str) -> list[UPath]:
@@ -125,6 +138,11 @@ def listed(out: str) -> list[UPath]:
     if hasattr(folder.fs, "invalidate_cache"):
         folder.fs.invalidate_cache()
     return [path for path in folder.iterdir() if path.name.endswith(FINAL)] if folder.exists() else []
+
+
+def finished(out: str) -> list[str]:
+    """The markers of a folder."""
+    return [path.name for path in listed(out) if path.name.endswith(".done.json")]
 
 
 def bytes_of(out: str) -> dict[str, str]:
@@ -169,7 +187,7 @@ def expected(people: Path) -> dict[str, str]:
     """The bytes of a run in one process, onto a disk, to which nothing happened."""
     job = Tried(people, str(people / "out"), people, WAYS["here"], {})
     job.undisturbed()
-    return bytes_of(f"{job.out}/undisturbed")
+    return bytes_of(job.place("undisturbed"))
 
 
 @pytest.mark.timeout(7200)
@@ -190,13 +208,13 @@ def test_kills(
     ways = len(WAYS) * len(PLACES)
     kills = KILLS // ways + (number < KILLS % ways)
     chosen = random.Random(SEED * ways + number)
-    first, end = job.undisturbed()
-    assert bytes_of(f"{job.out}/undisturbed") == expected
+    first = job.undisturbed()
+    assert bytes_of(job.place("undisturbed")) == expected
     late = 0
     while len(job.killed) < kills:
-        if not job.kill_once(chosen, first, end):
+        if (out := job.kill_once(chosen, first)) is not None:
+            assert bytes_of(job.place(out)) == expected, job.killed[-1]
+        else:
             late += 1
             assert late < 10, "the runs ended before the kills"
-            continue
-        assert bytes_of(f"{job.out}/{len(job.killed) - 1:03d}") == expected, job.killed[-1]
     print(f"\n{way}, {place}: {len(job.killed)} kills: {'; '.join(job.killed)}")

@@ -36,6 +36,7 @@ from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.executors.worker_processes import SETTINGS
 from skelfit.shards.shard_schema import ShardMarker, ShardRow
 from skelfit.storage.hashed_write import FileRecord, write_atomically, write_json
+from skelfit.storage.locations import address_of
 
 KINDS_FOLDER = "kinds"  # beside the folder of the shards
 _PROCESSES = 4  # that hold the workers
@@ -217,7 +218,7 @@ def _write(task: ShardTask, kind: int) -> ShardMarker:
     files, rows, identity = task.files, task.stop - task.start, task.run.identity()
     sidecar = files.folder.parent / KINDS_FOLDER / f"{kind}.jsonl"
     files.sidecar.unlink(missing_ok=True)
-    os.link(sidecar, files.sidecar)
+    os.link(address_of(sidecar), address_of(files.sidecar))
     marker = ShardMarker(
         name=task.name,
         start=task.start,
