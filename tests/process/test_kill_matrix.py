@@ -21,6 +21,7 @@ import psutil
 import pytest
 from job_fakes import write_images, write_labels
 from programs import Program
+from s3_server import s3, s3_server  # noqa: F401  fixtures
 from upath import UPath
 
 PEOPLE, SHARD = 768, 32
@@ -201,9 +202,9 @@ def test_kills(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    s3 = request.getfixturevalue("s3") if place == "s3" else None
-    environment = DELAY | (s3.environment if s3 else {})
-    job = Tried(people, s3.folder("out") if s3 else str(tmp_path), tmp_path, WAYS[way], environment)
+    server = request.getfixturevalue("s3") if place == "s3" else None
+    environment = DELAY | (server.environment if server else {})
+    job = Tried(people, server.folder("out") if server else str(tmp_path), tmp_path, WAYS[way], environment)
     number = list(WAYS).index(way) * len(PLACES) + PLACES.index(place)
     ways = len(WAYS) * len(PLACES)
     kills = KILLS // ways + (number < KILLS % ways)

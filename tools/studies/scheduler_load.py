@@ -193,8 +193,8 @@ def text(records: list[dict[str, Any]]) -> list[str]:
         + (f"{r['client_mib_most']:.0f}", f"{r['again_cpu_seconds'] - r['merge_cpu_seconds']:.1f}")
         for r in records
     ]
-    client_heads = ("shards", "workers", "tasks", "ms of a shard", "MiB by quarters", "merge s")
-    client_heads += ("MiB with the merge", "check of a finished run, s")
+    client_heads: tuple[str, ...] = ("shards", "workers", "tasks", "ms of a shard", "MiB by quarters")
+    client_heads += ("merge s", "MiB with the merge", "check of a finished run, s")
     return ["scheduler", *table(heads, schedulers), "", "client", *table(client_heads, clients)]
 
 
