@@ -57,7 +57,7 @@ from skelfit.executors.executor import THIS_PROCESS, Executor, Work, chosen_exec
 from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
-from skelfit.labels.label_store import clear_temporaries, store_sequences
+from skelfit.labels.label_store import clear_temporaries, store_info, store_sequences
 from skelfit.storage.checked_arguments import local_path_of, whole_number
 
 _log = logging.getLogger(__name__)
@@ -305,7 +305,9 @@ def convert_run(
 
 def _usual_batch(todo: Sequence[ShardTask], run: Run, executor: Executor) -> int | None:
     """About how many rows are fitted together where no option says so."""
-    return default_rows(run.device, sum(task.stop - task.start for task in todo), executor.workers)
+    rows = sum(task.stop - task.start for task in todo)
+    meshes = any(not store_info(file.store).about.has_smpl for file in run.labels)
+    return default_rows(run.device, rows, executor.workers, meshes)
 
 
 def _work_off(
