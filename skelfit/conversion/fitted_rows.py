@@ -110,7 +110,7 @@ def frames_of(batch: LabelBatch, temporal: TemporalConfig | None) -> FrameIndex 
         return None
     number, time = np.full(len(batch), -1, np.int64), np.zeros(len(batch))
     for k, sequence in enumerate(batch.sequences):
-        rows = slice(*np.searchsorted(batch.row, [sequence.start, sequence.start + sequence.frames]))
+        rows = batch.frames_of(sequence)
         number[rows] = k
         time[rows] = (batch.row[rows] - sequence.start) / (sequence.frame_rate or temporal.frame_rate)
     return FrameIndex(number, time)

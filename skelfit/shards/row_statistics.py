@@ -6,7 +6,6 @@ how the people were divided into shards or on the order in which the shards were
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skelfit.shards.row_status import FILTERED, IMAGE_KINDS, PUBLISHED
 
@@ -22,9 +22,12 @@ UNITS_PER_MM = 10_000
 _LOST_IMAGE = re.compile(r"(?:^|; )image_(\w+)(?:: .*)?$", re.DOTALL)
 
 
-def round_mm(value: float) -> float | None:
-    """A length in mm as it is stored: to 0.1 micrometre; None for what is not a finite number."""
-    return round(float(value) * UNITS_PER_MM) / UNITS_PER_MM if math.isfinite(value) else None
+def round_mm(values: NDArray[np.floating[Any]]) -> list[Any]:
+    """Lengths in mm (N,...) as they are stored, as nested lists: to 0.1 micrometre; None for what is not finite."""
+    exact = values.astype(np.float64)
+    rounded = np.rint(exact * UNITS_PER_MM) / UNITS_PER_MM + 0.0  # 0.0: no -0.0
+    lengths: list[Any] = np.where(np.isfinite(exact), rounded, None).tolist()
+    return lengths
 
 
 @dataclass

@@ -15,12 +15,13 @@ from job_fakes import FakeFitter, batches_of, hashes, make_run
 
 from skelfit.api.convert_dataset import convert_run
 from skelfit.config.fit_settings import FirstOrderConfig
-from skelfit.config.identity import mapping_hash
+from skelfit.config.identity import difference, mapping_hash
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, pending, plan_shards
 from skelfit.errors import ConfigError, OutputError
 from skelfit.executors.worker_line import WorkerLine
+from skelfit.images.square_crop import CROP_VERSION
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json
 
@@ -135,3 +136,15 @@ def test_a_worker_of_another_algorithm_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=expected):
         WorkerLine(0).begin(convert_batch(batches_of(run)[0], FakeFitter()), SimpleQueue())
     assert list(Path(run.out).iterdir()) == []
+
+
+def test_only_runs_with_crops_have_a_version_of_crops(tmp_path: Path) -> None:
+    """So finished shards without crops stay finished, and crops of two versions are never mixed."""
+    run = make_run(tmp_path)
+    pictures = dataclasses.replace(run, images=str(tmp_path))
+    plain = [run, pictures, changed(run, "pipeline.images.mode", "crop")]
+    assert ["crops" in each.identity() for each in plain] == [False] * 3
+    crops = changed(pictures, "pipeline.images.mode", "crop")
+    assert crops.identity()["crops"] == CROP_VERSION
+    former = {key: value for key, value in crops.identity().items() if key != "crops"}
+    assert difference(former, crops.identity()) == [f"crops: absent against {CROP_VERSION}"]

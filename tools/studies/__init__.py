@@ -7,7 +7,9 @@ from tools.studies import (
     betas,
     bones,
     extreme,
+    image_libraries,
     images,
+    job_speed,
     limits,
     loader,
     mesh,
@@ -37,6 +39,8 @@ STUDIES: dict[str, Study] = {
     "spine": spine.STUDY,
     "ambiguities": ambiguities.STUDY,
     "images": images.STUDY,
+    "image-libraries": image_libraries.STUDY,
+    "job-speed": job_speed.STUDY,
     "loader": loader.STUDY,
     "sequences": sequences.STUDY,
 }

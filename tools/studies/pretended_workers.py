@@ -6,6 +6,7 @@ Dozens of workers live in one process. Some of them die without a word, time and
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import multiprocessing
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.executors.worker_processes import SETTINGS
 from skelfit.shards.shard_schema import ShardMarker, ShardRow
 from skelfit.storage.hashed_write import FileRecord, write_atomically, write_json
+from skelfit.storage.locations import address_of
 
 KINDS_FOLDER = "kinds"  # beside the folder of the shards
 KINDS = 200  # different sidecars
@@ -159,7 +162,9 @@ class Flock:
     async def _die(self) -> None:
         """A worker's connections break, as when its machine is lost; another one comes."""
         worker = self.workers.pop(self.chosen.randrange(len(self.workers)))
-        worker.batched_stream.comm.abort()
+        stream = worker.batched_stream
+        if stream is not None and stream.comm is not None:
+            stream.comm.abort()
         self.workers.append(await self._born())
 
 
@@ -178,9 +183,12 @@ def write_kinds(folder: Path, rows: int, seed: int) -> None:
             betas = {"transferred": round(pve + 2, 4), "refined": round(pve + 1, 4)}
             line = ShardRow(f"made-0-{row:08d}", row, "ok", "", pve, 3 * pve, stages, "male", betas, 0, None)
             lines.append(json.dumps(vars(line)) + "\n")
-        text = "".join(lines).encode()
-        record = write_atomically(folder / f"{kind}.jsonl", lambda stream, text=text: stream.write(text))
+        record = write_atomically(folder / f"{kind}.jsonl", partial(_write_text, "".join(lines)))
         write_json(folder / f"{kind}.json", asdict(record))
+
+
+def _write_text(text: str, stream: io.RawIOBase) -> None:
+    stream.write(text.encode())
 
 
 def pretend(seconds: float, batch: ShardBatch) -> list[ShardResult]:
@@ -207,7 +215,7 @@ def _write(task: ShardTask) -> None:
     files, rows, identity = task.files, task.stop - task.start, task.run.identity()
     kind = files.folder.parent / KINDS_FOLDER / str(random.Random(task.name).randrange(KINDS))
     files.sidecar.unlink(missing_ok=True)
-    os.link(kind.with_suffix(".jsonl"), files.sidecar)
+    os.link(address_of(kind.with_suffix(".jsonl")), address_of(files.sidecar))
     marker = ShardMarker(
         name=task.name,
         start=task.start,

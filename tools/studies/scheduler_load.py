@@ -174,8 +174,8 @@ def _timed(name: str, call: Callable[[], object]) -> dict[str, float]:
 
 def text(records: list[dict[str, Any]]) -> list[str]:
     """A row per load."""
-    heads = ("shards", "workers", "deaths", "tasks s", "scheduler idle", "CPU ms per task", "MiB")
-    heads += ("client CPU ms per task", "MiB by quarters", "merge CPU s", "begin again CPU s", "MiB")
+    heads: tuple[str, ...] = ("shards", "workers", "deaths", "tasks s", "scheduler idle", "CPU ms per task")
+    heads += ("MiB", "client CPU ms per task", "MiB by quarters", "merge CPU s", "begin again CPU s", "MiB")
     rows = [
         (r["shards"], r["workers"], r["deaths"], f"{r['tasks_seconds']:.1f}")
         + (f"{r['scheduler_idle_share']:.1%}", f"{r['scheduler_cpu_ms_per_task']:.2f}")
