@@ -36,6 +36,7 @@ from skelfit.executors.executor import cores
 from skelfit.images.image_source import ImageLocation
 from skelfit.labels.label_store import store_contents
 from skelfit.shards.shard_files import ShardError
+from skelfit.storage.local_cache import fetched
 from skelfit.storage.locations import Location, below
 
 
@@ -151,7 +152,7 @@ def _plan(
     return replace(
         _planned(tasks, finished, options, samples, people_per_second),
         files=files,
-        label_file_bytes=sum(map(_bytes_of, subset.paths)),
+        label_file_bytes=sum(_bytes_of(fetched(path)) for path in subset.paths),
         store_bytes=store_bytes,
         last_people_per_second=_last_speed(out),
         missing=tuple(_missing(subset, samples.look.looked_at, samples.look.there)),

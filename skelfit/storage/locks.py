@@ -22,10 +22,8 @@ from skelfit.storage.locations import Location
 if TYPE_CHECKING:
     from skelfit.storage.store_path import StorePath
 
-RENEW_SECONDS, LEASE_SECONDS = (
-    60.0,
-    300.0,
-)  # an object that is not renewed for so long is what a dead process left
+# An object that is not renewed for so long is what a dead process left.
+RENEW_SECONDS, LEASE_SECONDS = 60.0, 300.0
 _POLL_SECONDS = 2.0
 _PROCESS = uuid.uuid4().hex  # tells this process from an earlier one of its number
 _log = logging.getLogger(__name__)
