@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # An object that is not renewed for so long is what a dead process left.
 RENEW_SECONDS, LEASE_SECONDS = 60.0, 300.0
-_POLL_SECONDS = 2.0
+_POLL_SECONDS, _SETTLE_SECONDS = 2.0, 1.0
 _PROCESS = uuid.uuid4().hex  # tells this process from an earlier one of its number
 _log = logging.getLogger(__name__)
 
@@ -66,6 +66,13 @@ def is_locked(path: Location) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+class NoLock:
+    """Keeps nothing out."""
+
+    def release(self) -> None:
+        """Nothing."""
 
 
 class FileLock:
@@ -136,7 +143,8 @@ class LeaseLock:
 
 def _take_lease(path: StorePath) -> Lock | None:
     token = uuid.uuid4().hex
-    if _is_left_behind(path, owner := _owner_of(path)) and owner is not None:
+    removed = _is_left_behind(path, owner := _owner_of(path)) and owner is not None
+    if removed:
         path.unlink(missing_ok=True)
     try:
         path.create(_owner(token))
@@ -144,6 +152,10 @@ def _take_lease(path: StorePath) -> Lock | None:
         pass
     except StoreError as error:
         _warn(path.parent, error)
+        return NoLock()
+    if removed:
+        # Another may have found it left behind at the same time, and remove ours: of the two, the later one has it.
+        time.sleep(_SETTLE_SECONDS)
     # Also where the object was there: its answer to us may have been lost, and the request made again.
     return LeaseLock(path, token) if (_owner_of(path) or {}).get("token") == token else None
 
