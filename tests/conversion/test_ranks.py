@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from job_fakes import failing_work, hashes, make_run, work
+from job_fakes import failing_work, hashes, make_run, work, write_labels
 
 from skelfit.api.convert_dataset import ShardsFailedError, convert_rank, convert_run
 from skelfit.cli import main
+from skelfit.config.manifest import LabelSource
 from skelfit.conversion.batch_fit import BatchJob
 from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_lock import is_written_to, sharing, writing
@@ -25,6 +27,9 @@ from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.conversion.shard_task import announce
 from skelfit.errors import OutputError
+from skelfit.labels import known_hashes
+from skelfit.labels.known_hashes import file_sha256
+from skelfit.labels.label_store import build_store
 from skelfit.shards.shard_reader import read_json
 from skelfit.storage.locations import location_of
 
@@ -289,3 +294,24 @@ def test_options_that_do_not_apply_are_refused(tmp_path: Path, words: str, messa
     options = ["convert", "--labels", str(tmp_path / "x.npz"), "--out", str(tmp_path / "out"), *words.split()]
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_label_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next rank takes the hash of a file of the same size and time; of another one, it does not."""
+    labels, read = write_labels(tmp_path / "people.npz"), []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(known_hashes, "file_sha256", counted)
+    source = LabelSource("people.npz")
+    first = build_store(source, labels, tmp_path / "stores", shared=True)
+    assert build_store(source, labels, tmp_path / "stores", shared=True) == first and len(read) == 1
+    os.utime(labels, ns=(0, 0))
+    assert build_store(source, labels, tmp_path / "stores", shared=True) == first and len(read) == 2
+    write_labels(labels, 21)
+    assert build_store(source, labels, tmp_path / "stores", shared=True) != first and len(read) == 3
+    (tmp_path / "stores" / known_hashes.NAME).write_text("{")
+    build_store(source, labels, tmp_path / "stores", shared=True)
+    assert len(read) == 4
