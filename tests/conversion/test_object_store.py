@@ -21,8 +21,10 @@ import skelfit.api.convert_dataset
 from skelfit.api.convert_dataset import ShardsFailedError, convert
 from skelfit.cli import main
 from skelfit.errors import ArgumentError, SkelfitError, StoreError
+from skelfit.exports.dataset_card import write_card
 from skelfit.learning.data.person_stream import ALL, PersonSource, find_tars, in_order
 from skelfit.resources.catalog import PIPELINES
+from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.locations import Location, location_of
 
 PEOPLE, SHARD = 20, 8
@@ -53,14 +55,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def on_disk(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The shards of a run in which all is on a disk."""
+def disk(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run in which all is on a disk."""
     out = tmp_path_factory.mktemp("disk") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: FakeFitter(stages=3))
         patch.setattr(skelfit.api.convert_dataset, "is_compiled", lambda _: True)
         convert(out, labels=data / "people.npz", images=data / "images", **options(data))
-    return shards(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def on_disk(disk: Path) -> dict[str, str]:
+    """Its shards."""
+    return shards(disk)
 
 
 def options(data: Path | str) -> dict[str, Any]:
@@ -175,7 +183,7 @@ def test_a_server_killed_during_an_upload_and_empty_afterwards(
 def test_a_multipart_upload_is_there_when_it_is_complete(s3: S3Server, tmp_path: Path) -> None:  # noqa: F811
     place: Any = location_of(s3.folder("out")) / "large.tar"
     file = tmp_path / "large.tar"
-    file.write_bytes(bytes(range(256)) * (1 << 12) * 12)  # 12 MiB in parts of 5
+    file.write_bytes(bytes(range(256)) * (1 << 12) * 6)  # 6 MiB in parts of 5
     upload = place.fs.put_file
     place.fs.put_file = lambda here, there, **_: upload(here, there, chunksize=5 << 20)
     s3.faults(cut=2)
@@ -191,13 +199,13 @@ def test_the_requests_of_a_run(s3: S3Server, data: Path) -> None:  # noqa: F811
     """Few for a shard, of which some cost money."""
     out = s3.folder("out")
     run: dict[str, Any] = {"labels": data / "people.npz", "workers": 0}
-    convert(out, **run, shard_size=10)
+    convert(out, **run, shard_size=20)
     few = s3.faults()
-    convert(s3.folder("out"), **run, shard_size=1)
+    convert(s3.folder("out"), **run, shard_size=4)
     many = s3.faults()
-    each = {method: (many[method] - few[method]) / 18 for method in ("PUT", "GET", "HEAD", "DELETE")}
-    assert each["PUT"] == 4 and each["HEAD"] <= 12 and each["GET"] <= 9 and each["DELETE"] <= 2, each
-    convert(out, **run, shard_size=10)
+    each = {method: (many[method] - few[method]) / 4 for method in ("PUT", "GET", "HEAD", "DELETE")}
+    assert each["PUT"] == 4 and each["HEAD"] <= 10 and each["GET"] <= 7 and each["DELETE"] == 2, each
+    convert(out, **run, shard_size=20)
     assert s3.faults().get("PUT", 0) <= 4  # summary, schema, record
 
 
@@ -207,40 +215,34 @@ def said(*words: object) -> str:
     return result.stdout
 
 
-def test_every_command_reads_and_writes_there(data: Path, tmp_path: Path) -> None:
+def test_every_command_reads_and_writes_there(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("draw_angles", "draw_errors"):  # they take long
+        draw = lambda _, path: write_atomically(path, lambda stream: stream.write(b"a picture"))  # noqa: E731
+        monkeypatch.setattr(write_card, name, draw)
     store = f"memory://{tmp_path.name}/run"
-    convert(store, labels=data / "people.npz", images=data / "images", **options(data))
-    disk = tmp_path / "run"
-    convert(disk, labels=data / "people.npz", images=data / "images", **options(data))
+    for path in disk.iterdir():
+        if path.is_file():
+            (location_of(store) / path.name).write_bytes(path.read_bytes())
     assert f"people in {store}: finished" in said("status", store)
     report = f"{store}-report.json"
     assert report in said("verify", store, "--sample", 0, "--workers", 0, "--json", report)
-    said("verify", disk, "--sample", 0, "--workers", 0, "--json", tmp_path / "report.json")
-    there = json.loads(location_of(report).read_text().replace(store, str(disk)))
-    here = json.loads((tmp_path / "report.json").read_text())
-    assert there["verdict"] == here["verdict"] == "good" and there["integrity"] == here["integrity"]
+    assert json.loads(location_of(report).read_bytes())["verdict"] == "good"
     card = f"{store}-card/README.md"
     said("card", store, "--out", card)
-    assert "# SKEL labels of people" in location_of(card).read_text()
-    assert location_of(f"{store}-card/card/angles.png").read_bytes()[:4] == b"\x89PNG"
-    for name in ("skel.npz", "hsmr"):
-        form = "hsmr" if name == "hsmr" else "skel-cf"
-        said("export", store, "--format", form, "--out", f"{store}-{name}")
-        said("export", disk, "--format", form, "--out", tmp_path / name)
-    there_npz: Any = location_of(f"{store}-skel.npz")
-    assert there_npz.read_bytes() == (tmp_path / "skel.npz").read_bytes()
-    exported: Any = location_of(f"{store}-hsmr")
-    written = [path for path in (tmp_path / "hsmr").rglob("*") if path.is_file()]
-    names = {path.below(exported) for path in exported.files_below()}
-    assert names == {path.relative_to(tmp_path / "hsmr").as_posix() for path in written}
+    assert f"path: {store}/people-*.tar" in location_of(card).read_text()
+    assert location_of(f"{store}-card/card/angles.png").read_bytes() == b"a picture"
     assert "exists already" in CliRunner().invoke(main, ["card", store, "--out", card]).output
+    said("export", store, "--format", "skel-cf", "--out", f"{store}.npz")
+    said("export", disk, "--format", "skel-cf", "--out", tmp_path / "skel.npz")
+    assert location_of(f"{store}.npz").read_bytes() == (tmp_path / "skel.npz").read_bytes()
     people = [person.key for person in skelfit.load_shards(store)]
     assert people == [person.key for person in skelfit.load_shards(f"{store}/*.tar", images=False)]
     tars = find_tars(f"{store}/people-{{000000..000002}}.tar")
-    assert len(tars) == 3
-    assert [p.key for p in in_order(PersonSource((tars,), None, images=True), ALL)] == [
-        p.key for p in in_order(PersonSource((find_tars(f"{disk}/*.tar"),), None, images=True), ALL)
-    ]
+    there = PersonSource((tars,), None, images=True)
+    here = PersonSource((find_tars(f"{disk}/*.tar"),), None, images=True)
+    assert [(p.key, p.image) for p in in_order(there, ALL)] == [(p.key, p.image) for p in in_order(here, ALL)]
 
 
 def test_labels_that_are_not_there_are_named_by_their_address(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDTESTS", "AWS_SECRET_ACCESS_KEY": "sesame-open-secret"}
 _CONTROL = "/_faults"
+_BUSY = b"<Error><Code>ServiceUnavailable</Code><Message>Please reduce your request rate</Message></Error>"
 _SECONDS = 60.0  # until it answers
 
 
@@ -120,7 +121,7 @@ def speaking_to(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # of botocore
     monkeypatch.setattr(S3FileSystem, "retries", 1)
-    monkeypatch.setattr(skelfit.storage.patience, "PAUSES", [0.05, 0.1, 0.2])
+    monkeypatch.setattr(skelfit.storage.patience, "PAUSES", [0.02, 0.05, 0.1, 0.1, 0.1])
     S3FileSystem.clear_instance_cache()
     server.faults()
     yield
@@ -155,8 +156,8 @@ class _Faults:
                 return self.hang_up(environ)
         if self.is_turn("busy", self.count):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("503 Service Unavailable", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>ServiceUnavailable</Code><Message>Please reduce</Message></Error>"]
+            start_response("503 Service Unavailable", [("Content-Length", str(len(_BUSY)))])
+            return [_BUSY]
         answer: Iterable[bytes] = self.application(environ, start_response)
         return answer
 
