@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.shards.row_status import PUBLISHED
 from skelfit.storage.locations import Place
 
-Models = ModelSet | Place | None
+Models: TypeAlias = "ModelSet | Place | None"
 NumPyPeople = FittedPeople[NDArray[np.float32]]
 _log = logging.getLogger(__name__)
 
