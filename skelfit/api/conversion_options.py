@@ -18,18 +18,20 @@ from skelfit.executors.executor import Executor
 from skelfit.images.image_source import ImageLocation, locate_images
 from skelfit.resources.catalog import MANIFESTS
 from skelfit.storage.checked_arguments import (
-    local_path_of,
+    file_argument,
     local_path_or_none,
+    location_argument,
     number_of,
     texts_of,
     whole_number,
 )
+from skelfit.storage.locations import Place
 
 T = TypeVar("T")
 
 
 def what_to_read(
-    manifest: str | Path | None, labels: str | Path | None, source: str | None, reading: dict[str, str | None]
+    manifest: Place | None, labels: Place | None, source: str | None, reading: dict[str, str | None]
 ) -> tuple[Path | None, LabelLayout | None, ReadOptions]:
     """The manifest, or a folder of them; layout and options of labels that are given without. Raises ArgumentError."""
     if (manifest is None) == (labels is None):
@@ -47,19 +49,19 @@ def what_to_read(
     read = built_of(ReadOptions, reading, {})
     if manifest is None:
         return None, layouts[source], read
-    path = local_path_of("manifest", manifest)
-    file = path if isinstance(manifest, Path) else MANIFESTS.find(manifest)
+    file = file_argument("manifest", manifest, MANIFESTS.find)
     data_root()  # said before anything is read
     return file, None, read
 
 
-def images_at(images: str | Path | None, file: Path | None) -> ImageLocation | None:
+def images_at(images: Place | None, file: Path | None) -> ImageLocation | None:
     """Where images are, by a folder or a pattern of tars. Raises ArgumentError."""
     if images is None:
         return None
     if file is not None and file.is_dir():
         raise ArgumentError("images", "one manifest, as images are those of one subset", "a folder of them")
-    location = locate_images(str(local_path_of("images", images)))
+    place = location_argument("images", images)
+    location = locate_images(str(place) if isinstance(place, Path) else place.address)
     if location is None:
         raise ArgumentError("images", "a folder or tars", f"no such folder or tar: {images}")
     return location

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from skelfit.api.run_costs import RunCosts
+from skelfit.storage.locations import Location
 
 
 @dataclass(frozen=True)
 class PlannedFile:
     """A label file, or a folder of sequences, that a run would read."""
 
-    path: Path
+    path: Location
     layout: str
     rows: int  # that the run takes of it
     sequences: int
@@ -66,7 +66,7 @@ class ConvertedSubset:
     """What became of one subset."""
 
     name: str
-    folder: Path  # of its shards
+    folder: Location  # of its shards
     summary: Mapping[str, Any] | None  # as in summary.json; None where it was not converted
     problem: str = ""  # why it was not
     missing: bool = False  # whether that is because its label files are not there

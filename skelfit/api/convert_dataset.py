@@ -67,7 +67,8 @@ from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, r
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries
-from skelfit.storage.checked_arguments import local_path_of, whole_number
+from skelfit.storage.checked_arguments import location_argument, whole_number
+from skelfit.storage.locations import Location, Place, location_of
 
 _log = logging.getLogger(__name__)
 
@@ -77,10 +78,10 @@ class ShardsFailedError(SkelfitError):
 
 
 def convert(
-    out: str | Path,
+    out: Place,
     *,
-    manifest: str | Path | None = None,
-    labels: str | Path | None = None,
+    manifest: Place | None = None,
+    labels: Place | None = None,
     source: str | None = None,
     scale_unit: str | None = None,
     angle_unit: str | None = None,
@@ -88,9 +89,9 @@ def convert(
     length_unit: str | None = None,
     labels_up: str | None = None,
     up: str | None = None,
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
-    models: str | Path | None = None,
-    images: str | Path | None = None,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
+    models: Place | None = None,
+    images: Place | None = None,
     image_mode: str | None = None,
     crop_size: int | None = None,
     crop_margin: float | None = None,
@@ -146,7 +147,7 @@ def convert(
         LabelError, ModelError, ConfigError, OutputError, DeviceError, ClusterError: for files and places of that kind.
         Of a folder of manifests, a subset that fails does not stop the others, and raises nothing.
     """
-    reporter, folder = reporter_of(progress), local_path_of("out", out)
+    reporter, folder = reporter_of(progress), location_argument("out", out, writing=True)
     reading = {"scale_unit": scale_unit, "angle_unit": angle_unit, "rot6d": rot6d, "length_unit": length_unit}
     reading |= {"labels_up": labels_up, "up": up}
     file, layout, read = what_to_read(manifest, labels, source, reading)
@@ -199,19 +200,19 @@ def convert(
         labelled = (
             None
             if labels is None
-            else file_subset(local_path_of("labels", labels), layout, read, found_images)
+            else file_subset(location_argument("labels", labels), layout, read, found_images)
         )
         return plan_conversion(labelled or file, found_images, folder, options, people_per_second)
     if file is not None and file.is_dir():
         return convert_all(file, folder, options)
     if file is None:
-        subset = file_subset(local_path_of("labels", labels or ""), layout, read, found_images)
+        subset = file_subset(location_argument("labels", labels or ""), layout, read, found_images)
     else:
         subset = manifest_subset(file, found_images, body_models, reporter)
     return Conversion((convert_subset(subset, folder, options),))
 
 
-def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
+def _said_models(models: Place | None, reporter: Reporter) -> ModelSet:
     """The models of a run, and whether they are a stand-in."""
     body_models = find_models(models)
     reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
@@ -220,7 +221,7 @@ def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
     return body_models
 
 
-def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedSubset:
+def convert_subset(subset: Subset, out: Location, options: RunOptions) -> ConvertedSubset:
     """Convert one subset. Raises ShardsFailedError when a shard failed."""
     models, say, rank = options.models, options.reporter.say, options.rank
     check_summary(out)
@@ -257,7 +258,7 @@ def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedS
     return ConvertedSubset(subset.name, out, summary)
 
 
-def convert_all(folder: Path, out: Path, options: RunOptions) -> Conversion:
+def convert_all(folder: Path, out: Location, options: RunOptions) -> Conversion:
     """Convert every manifest of a folder, each to its own folder in `out`, and say a table of them.
 
     A subset without label files is named with what to do; one that fails does not stop the others.
@@ -323,7 +324,7 @@ def convert_rank(
     As `convert_run` otherwise.
     """
     made = _make_shards(run, rank, executor, work, reporter, **options)
-    tasks, out = made.plan.tasks, Path(run.out)
+    tasks, out = made.plan.tasks, location_of(run.out)
     with sharing(out, rank, reporter.say):
         if unfinished := unfinished_shards(made.plan.run, tasks):
             own = sum(rank.owns(task.name) for task in tasks)
@@ -355,7 +356,7 @@ def _make_shards(
     fit_batch: about how many rows are fitted together; None: what suits the device.
     """
     plan = plan_run(run, overwrite=overwrite, extend=extend)
-    run, tasks, out = plan.run, plan.tasks, Path(run.out)
+    run, tasks, out = plan.run, plan.tasks, location_of(run.out)
     own = [task for task in tasks if rank is None or rank.owns(task.name)]
     for line in lines_of_plan(plan, rank, own):
         reporter.say(line)

@@ -36,12 +36,14 @@ from skelfit.executors.executor import cores
 from skelfit.images.image_source import ImageLocation
 from skelfit.labels.label_store import store_contents
 from skelfit.shards.shard_files import ShardError
+from skelfit.storage.local_cache import fetched
+from skelfit.storage.locations import Location, below
 
 
 def plan_conversion(
     source: Subset | Path | None,
     images: ImageLocation | None,
-    out: Path,
+    out: Location,
     options: RunOptions,
     people_per_second: float | None,
 ) -> Conversion:
@@ -77,12 +79,12 @@ def plan_conversion(
     return Conversion(tuple(results))
 
 
-Load = Callable[[Path, "float | None"], ConversionPlan]
+Load = Callable[[Location, "float | None"], ConversionPlan]
 
 
 def _subsets(
-    source: Subset | Path | None, images: ImageLocation | None, out: Path, options: RunOptions
-) -> Iterator[tuple[str, Path, Load]]:
+    source: Subset | Path | None, images: ImageLocation | None, out: Location, options: RunOptions
+) -> Iterator[tuple[str, Location, Load]]:
     """Name and folder of each subset, and what makes its plan."""
     if isinstance(source, Subset):
         yield source.name, out, partial(_plan, source, options)
@@ -93,10 +95,14 @@ def _subsets(
 
 
 def _plan_manifest(
-    path: Path, images: ImageLocation | None, options: RunOptions, out: Path, people_per_second: float | None
+    path: Path,
+    images: ImageLocation | None,
+    options: RunOptions,
+    out: Location,
+    people_per_second: float | None,
 ) -> ConversionPlan:
     manifest = load_manifest(path)
-    labels = [data_root() / source.path for source in manifest.labels]
+    labels = [below(data_root(), source.path) for source in manifest.labels]
     if manifest.demo is not None and not all(path.exists() for path in labels):
         return _plan_demo(manifest, manifest.demo.people, options, out, people_per_second)
     subset = manifest_subset(path, images, options.models, options.reporter, make_demo=False)
@@ -104,7 +110,7 @@ def _plan_manifest(
 
 
 def _plan_demo(
-    manifest: Manifest, people: int, options: RunOptions, out: Path, people_per_second: float | None
+    manifest: Manifest, people: int, options: RunOptions, out: Location, people_per_second: float | None
 ) -> ConversionPlan:
     """The plan of a demo whose people a run would make first."""
     options.reporter.say(f"{people} people are not made yet; a run makes them, and their images, first")
@@ -123,7 +129,9 @@ def _plan_demo(
     return _planned(plan_shards(run), set(), options, Samples(), people_per_second)
 
 
-def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: float | None) -> ConversionPlan:
+def _plan(
+    subset: Subset, options: RunOptions, out: Location, people_per_second: float | None
+) -> ConversionPlan:
     """The plan of a subset whose label files are there. They are read into a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="skelfit-dry-run-") as stores:
         began = time.monotonic()
@@ -144,7 +152,7 @@ def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: flo
     return replace(
         _planned(tasks, finished, options, samples, people_per_second),
         files=files,
-        label_file_bytes=sum(map(_bytes_of, subset.paths)),
+        label_file_bytes=sum(_bytes_of(fetched(path)) for path in subset.paths),
         store_bytes=store_bytes,
         last_people_per_second=_last_speed(out),
         missing=tuple(_missing(subset, samples.look.looked_at, samples.look.there)),
@@ -222,7 +230,7 @@ def _shard_bytes(rows: int, trial: TrialShards) -> int:
     return tar + round(rows * trial.sidecar_bytes + trial.marker_bytes)
 
 
-def _last_speed(out: Path) -> float | None:
+def _last_speed(out: Location) -> float | None:
     """People/s of the last run in a folder."""
     try:
         return read_status(out).people_per_second

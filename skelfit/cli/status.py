@@ -6,25 +6,25 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 from skelfit.cli.console import Console, pass_console
-from skelfit.cli.path_types import PATH
+from skelfit.cli.path_types import PLACE
 from skelfit.cli.shared_options import JSON_HELP
 from skelfit.conversion.run_status import RankStatus, Status, read_status
 from skelfit.executors.progress_bars import duration, rejections
 from skelfit.executors.report_table import ReportTable, table_of_counts
+from skelfit.storage.locations import Location
 
 SHOWN = 8  # shards in progress that are listed
 
 
 @click.command("status")
-@click.argument("folder", metavar="DIR", type=PATH)
+@click.argument("folder", metavar="DIR", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 @pass_console
-def status_command(console: Console, folder: Path, as_json: bool) -> None:
+def status_command(console: Console, folder: Location, as_json: bool) -> None:
     """How far the run in DIR is, from its files alone; it may run on another machine."""
     status = read_status(folder)
     if as_json:
@@ -35,7 +35,7 @@ def status_command(console: Console, folder: Path, as_json: bool) -> None:
         console.say(line)
 
 
-def _details(folder: Path, status: Status) -> list[str | ReportTable]:
+def _details(folder: Location, status: Status) -> list[str | ReportTable]:
     lines: list[str | ReportTable] = []
     total = "?" if status.shards is None else status.shards
     shards = f"shards: {status.shards_done} of {total} done"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +25,7 @@ from skelfit.errors import OutputError
 from skelfit.labels.label_store import read_rows, store_sequences
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_marker
+from skelfit.storage.locations import location_of
 
 # What may change of a label file that grew: its content is another, and so may be what is said of its values.
 _GROWING = ("sha256", "rows", "notes")
@@ -50,7 +50,7 @@ class RunPlan:
 def plan_run(run: Run, *, overwrite: bool = False, extend: bool = False) -> RunPlan:
     """The shards of a run, with regard to those that its folder has. Raises OutputError as `continued` does."""
     starts = {i: [s.start for s in store_sequences(file.store)] for i, file in enumerate(run.labels)}
-    identities = read_identities(Path(run.out), run.subset)
+    identities = read_identities(location_of(run.out), run.subset)
     if not overwrite:
         run = continued(run, identities, starts, extend=extend)
     return RunPlan(run, plan_shards(run, starts), identities)

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from os import getpid
-from pathlib import Path
 from typing import Any
 
 from skelfit.conversion.rank import Rank
@@ -24,6 +23,7 @@ from skelfit.shards.shard_files import ShardError, remove_shared_temporaries, re
 from skelfit.shards.shard_reader import read_json
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_json
+from skelfit.storage.locations import Location
 from skelfit.storage.locks import FileLock, is_locked, take_lock
 
 LOCK_NAME = ".run.lock"  # held while a run without ranks writes
@@ -34,7 +34,7 @@ _TRIES, _PAUSE_SECONDS = 5, 0.2  # a process that looks at a lock holds it for a
 
 
 @contextmanager
-def writing(folder: Path, subset: str, rank: Rank | None = None) -> Iterator[None]:
+def writing(folder: Location, subset: str, rank: Rank | None = None) -> Iterator[None]:
     """Make the output folder and keep others out; clear up after killed ones. Raises OutputError.
 
     A rank clears up what is its own. What ranks share, `sharing` clears up.
@@ -59,7 +59,7 @@ def writing(folder: Path, subset: str, rank: Rank | None = None) -> Iterator[Non
 
 
 @contextmanager
-def sharing(folder: Path, rank: Rank | None, say: Callable[[str], object]) -> Iterator[None]:
+def sharing(folder: Location, rank: Rank | None, say: Callable[[str], object]) -> Iterator[None]:
     """Let one rank at a time into a block that makes what all ranks use; the others wait. Raises OutputError."""
     if rank is None:
         yield
@@ -79,7 +79,7 @@ def sharing(folder: Path, rank: Rank | None, say: Callable[[str], object]) -> It
         lock.release()
 
 
-def _clear(folder: Path, subset: str, rank: Rank | None) -> None:
+def _clear(folder: Location, subset: str, rank: Rank | None) -> None:
     if rank is None:
         remove_shared_temporaries(folder)
     remove_temporaries(folder, subset, None if rank is None else rank.owns)
@@ -92,14 +92,14 @@ def _named(rank: Rank | None, ending: str) -> str:
     return f".run.{ending}" if rank is None else f".run.{rank.number}-of-{rank.world}.{ending}"
 
 
-def _ranks(folder: Path, ending: str) -> list[Rank]:
+def _ranks(folder: Location, ending: str) -> list[Rank]:
     """The ranks that left a lock or a record, by their number."""
     names = (_OF_RANK.fullmatch(path.name) for path in folder.glob(f".run.*-of-*.{ending}"))
     ranks = [Rank(int(name[1]), int(name[2])) for name in names if name]
     return sorted(ranks, key=lambda rank: (rank.world, rank.number))
 
 
-def _lock(folder: Path, rank: Rank | None) -> FileLock:
+def _lock(folder: Location, rank: Rank | None) -> FileLock:
     """The lock of a run without ranks, or of a rank. Raises OutputError when another process excludes it."""
     for trial in range(_TRIES):
         if trial:
@@ -122,23 +122,23 @@ def _lock(folder: Path, rank: Rank | None) -> FileLock:
     raise OutputError(f"{folder}: {who} is writing here{writer}; {advice}")
 
 
-def _excluded(folder: Path, rank: Rank | None) -> Sequence[Rank | None]:
+def _excluded(folder: Location, rank: Rank | None) -> Sequence[Rank | None]:
     """Which other ranks, or None for a run without, must not write at the same time."""
     if rank is None:
         return _ranks(folder, "lock")
     return [None, *(other for other in _ranks(folder, "lock") if other.world != rank.world)]
 
 
-def _is_writing(folder: Path, rank: Rank | None) -> bool:
+def _is_writing(folder: Location, rank: Rank | None) -> bool:
     return is_locked(folder / _named(rank, "lock"))
 
 
-def is_written_to(folder: Path) -> bool:
+def is_written_to(folder: Location) -> bool:
     """Whether a run, or a rank of one, writes to the folder, as far as this machine can see."""
     return _is_writing(folder, None) or any(_is_writing(folder, rank) for rank in _ranks(folder, "lock"))
 
 
-def ranks_at_work(folder: Path, world: int) -> set[int]:
+def ranks_at_work(folder: Location, world: int) -> set[int]:
     """The numbers of the ranks that write to the folder, as far as this machine can see."""
     ranks = [rank for rank in _ranks(folder, "lock") if rank.world == world]
     return {rank.number for rank in ranks if _is_writing(folder, rank)}
@@ -165,7 +165,7 @@ class RunRecord:
         return f"process {self.pid} on {self.host}"
 
 
-def write_record(folder: Path, subset: str, rows: int, shards: int, rank: Rank | None = None) -> None:
+def write_record(folder: Location, subset: str, rows: int, shards: int, rank: Rank | None = None) -> None:
     """Say in the output folder that this process makes these shards of so many rows. Raises OutputError.
 
     The records of earlier runs, with other ranks or without, are removed.
@@ -182,20 +182,20 @@ def write_record(folder: Path, subset: str, rows: int, shards: int, rank: Rank |
             remove_file(folder / _named(other, "json"))
 
 
-def keep_results(folder: Path, rank: Rank, results: Sequence[Mapping[str, Any]]) -> None:
+def keep_results(folder: Location, rank: Rank, results: Sequence[Mapping[str, Any]]) -> None:
     """Keep what a rank did in its record, unless that is nothing. Raises OutputError."""
     if results and (record := _read_record(folder, rank)) is not None:
         _write_record(folder, RunRecord(**{**vars(record), "results": results}), rank)
 
 
-def _write_record(folder: Path, record: RunRecord, rank: Rank | None) -> None:
+def _write_record(folder: Location, record: RunRecord, rank: Rank | None) -> None:
     content = asdict(record)
     if rank is None:
         content = {key: value for key, value in content.items() if key not in ("rank", "world", "results")}
     write_json(folder / _named(rank, "json"), content)
 
 
-def _read_record(folder: Path, rank: Rank | None) -> RunRecord | None:
+def _read_record(folder: Location, rank: Rank | None) -> RunRecord | None:
     """The record of a run without ranks, or of a rank; None when there is none that can be read."""
     try:
         return RunRecord(**read_json(folder / _named(rank, "json")))
@@ -203,7 +203,7 @@ def _read_record(folder: Path, rank: Rank | None) -> RunRecord | None:
         return None
 
 
-def read_records(folder: Path) -> list[RunRecord]:
+def read_records(folder: Location) -> list[RunRecord]:
     """The records of a folder: of a run without ranks, or of each rank that began, by its number."""
     ranks = [_read_record(folder, rank) for rank in _ranks(folder, "json")]
     records = [record for record in (_read_record(folder, None), *ranks) if record is not None]
@@ -212,12 +212,12 @@ def read_records(folder: Path) -> list[RunRecord]:
     return [record for record in records if last is not None and record.world == last.world]
 
 
-def read_record(folder: Path) -> RunRecord | None:
+def read_record(folder: Location) -> RunRecord | None:
     """The record of the run, or the rank, that was started last; None when there is none that can be read."""
     return max(read_records(folder), key=lambda record: record.started, default=None)
 
 
-def record_path(folder: Path, record: RunRecord) -> Path:
+def record_path(folder: Location, record: RunRecord) -> Location:
     """The file of a record."""
     rank = None
     if record.rank is not None and record.world is not None:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +32,8 @@ from skelfit.shards.shard_files import (
     shard_name,
 )
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker
+from skelfit.storage.atomic_write import remove_file
+from skelfit.storage.locations import Location, location_of, side_by_side
 
 # The version of all that turns a label row into a published row: readers, filters, the fit, the layout of a row. Crops
 # have one of their own (CROP_VERSION). Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
@@ -123,7 +124,7 @@ class ShardTask:
     @property
     def files(self) -> ShardFiles:
         """Where the shard goes."""
-        return ShardFiles(Path(self.run.out), self.name)
+        return ShardFiles(location_of(self.run.out), self.name)
 
 
 def rows_of(tasks: Iterable[ShardTask]) -> int:
@@ -160,19 +161,23 @@ def _spans(first: int, rows: int, size: int, sequences: Sequence[int]) -> list[t
     return list(pairwise([*starts, rows])) if rows > first else []
 
 
-def read_identities(folder: Path, subset: str) -> dict[str, Mapping[str, Any]]:
+def read_identities(folder: Location, subset: str) -> dict[str, Mapping[str, Any]]:
     """The identities in the markers of a subset, by the names of their shards; equal ones are one object."""
     known: dict[str, Mapping[str, Any]] = {}
     identities = {}
-    for files in list_shards(folder, subset):
-        try:
-            # Nothing else of the marker: one that another version of skelfit wrote may be of another form.
-            identity = read_json(files.marker).get("identity")
-        except ShardError:
-            continue
+    listed = list_shards(folder, subset)
+    for files, identity in zip(listed, side_by_side(_identity, listed, folder), strict=True):
         if isinstance(identity, dict):
             identities[files.name] = known.setdefault(json.dumps(identity), identity)
     return identities
+
+
+def _identity(files: ShardFiles) -> Any:
+    """The identity in a marker, if there is one. Nothing else: another version of skelfit may have another form."""
+    try:
+        return read_json(files.marker).get("identity")
+    except ShardError:
+        return None
 
 
 def pending(
@@ -190,14 +195,14 @@ def pending(
     """
     check_subset(run)
     if identities is None:
-        identities = read_identities(Path(run.out), run.subset)
+        identities = read_identities(location_of(run.out), run.subset)
     finished = set() if overwrite else finished_shards(run, tasks, identities, rank)
     todo = [task for task in tasks if task.name not in finished and (rank is None or rank.owns(task.name))]
-    folder = Path(run.out)
+    folder = location_of(run.out)
     # The summary marks a complete run. It is written again at the end, also when nothing is left to do; but a rank
     # that has nothing to do leaves that of a run that is complete.
     if rank is None or todo:
-        (folder / SUMMARY_NAME).unlink(missing_ok=True)
+        remove_file(folder / SUMMARY_NAME)
     for files in list_shards(folder, run.subset):
         if files.name not in finished and (rank is None or rank.owns(files.name)):
             remove_shard(files)
@@ -220,17 +225,19 @@ def finished_shards(
             f"{'; '.join(changed)}. Choose another --out, or --overwrite"
         )
     own = [task for task in tasks if rank is None or rank.owns(task.name)]
-    return {task.name for task in own if task.name in identities and _is_whole(task.files)}
+    marked = [task for task in own if task.name in identities]
+    whole = side_by_side(lambda task: _is_whole(task.files), marked, location_of(run.out))
+    return {task.name for task, is_whole in zip(marked, whole, strict=True) if is_whole}
 
 
 def unfinished_shards(run: Run, tasks: Sequence[ShardTask]) -> set[str]:
     """The names of the shards of a run that are not finished, and of those that another run left."""
     names = {task.name for task in tasks}
-    listed = list_shards(Path(run.out), run.subset)
+    listed = list_shards(location_of(run.out), run.subset)
     # Names alone first: where others are at work, most often some are missing.
     if left := names.symmetric_difference(files.name for files in listed if files.marker.exists()):
         return left
-    identities = read_identities(Path(run.out), run.subset)
+    identities = read_identities(location_of(run.out), run.subset)
     foreign = {name for name, _ in _foreign(run, tasks, identities)}
     return foreign | {task.name for task in tasks if task.name not in identities or not _is_whole(task.files)}
 
@@ -255,12 +262,12 @@ def _foreign(
 
 def check_subset(run: Run) -> None:
     """Raise OutputError when the folder of a run has shards of another subset."""
-    folder = Path(run.out)
+    folder = location_of(run.out)
     if others := [name for name in list_subsets(folder) if name != run.subset]:
         raise OutputError(f"{folder}: holds shards of another subset ({others[0]}); choose another folder")
 
 
-def check_summary(folder: Path) -> None:
+def check_summary(folder: Location) -> None:
     """Raise OutputError when a folder without shards has a summary.json that no run wrote: a run would replace it."""
     path = folder / SUMMARY_NAME
     if not path.exists() or list_subsets(folder):

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, Literal
 
 from skelfit.conversion.rank import Rank
@@ -29,6 +28,7 @@ from skelfit.shards.shard_files import (
 )
 from skelfit.shards.shard_reader import read_json, read_marker
 from skelfit.shards.shard_schema import ShardMarker
+from skelfit.storage.locations import Location, side_by_side
 
 State = Literal["running", "finished", "stopped"]
 Finished = tuple[ShardMarker, float]  # a shard, and when its marker was written
@@ -120,7 +120,7 @@ class Status:
         }
 
 
-def read_status(folder: Path) -> Status:
+def read_status(folder: Location) -> Status:
     """The status of the run in a folder. Raises ShardError when there is none."""
     records, locked = read_records(folder), is_written_to(folder)
     record = max(records, key=lambda record: record.started, default=None)
@@ -166,7 +166,7 @@ def read_status(folder: Path) -> Status:
     )
 
 
-def _rate(folder: Path, record: RunRecord, done: Sequence[Finished]) -> float | None:
+def _rate(folder: Location, record: RunRecord, done: Sequence[Finished]) -> float | None:
     """The people per second of a run, or a rank, since it began; by what a rank kept of its last run, if by nothing."""
     began = _changed(record_path(folder, record))
     since = [(marker.rows_in, at) for marker, at in done if began is not None and at >= began]
@@ -180,7 +180,7 @@ def _rate(folder: Path, record: RunRecord, done: Sequence[Finished]) -> float | 
     return None
 
 
-def _ranks(folder: Path, records: Sequence[RunRecord], done: Sequence[Finished]) -> Iterator[RankStatus]:
+def _ranks(folder: Location, records: Sequence[RunRecord], done: Sequence[Finished]) -> Iterator[RankStatus]:
     world, shards = records[0].world or 0, max(record.shards for record in records)
     by_number = {record.rank: record for record in records}
     at_work = ranks_at_work(folder, world)
@@ -215,13 +215,16 @@ def _pace_of_ranks(ranks: Sequence[RankStatus], rows: float) -> tuple[float | No
     return sum(rates) if rates else None, max(left, default=None) if known else None
 
 
-def _finished(folder: Path, subset: str) -> list[Finished]:
+def _finished(folder: Location, subset: str) -> list[Finished]:
     """The markers of the finished shards, and when each was written."""
-    finished = []
-    for files in list_shards(folder, subset):
-        with suppress(ShardError):
-            finished.append((read_marker(files), _changed(files.marker) or 0.0))
-    return finished
+    shards = side_by_side(_finished_shard, list_shards(folder, subset), folder)
+    return [shard for shard in shards if shard is not None]
+
+
+def _finished_shard(files: ShardFiles) -> tuple[ShardMarker, float] | None:
+    with suppress(ShardError):
+        return read_marker(files), _changed(files.marker) or 0.0
+    return None
 
 
 def _in_progress(files: ShardFiles, at: float) -> InProgress:
@@ -238,7 +241,7 @@ def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _changed(path: Path) -> float | None:
+def _changed(path: Location) -> float | None:
     """When a file was written, in seconds; None when it is not there."""
     try:
         return path.stat().st_mtime

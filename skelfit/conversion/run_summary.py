@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from skelfit import __version__
@@ -24,6 +23,7 @@ from skelfit.shards.shard_files import (
 from skelfit.shards.shard_reader import read_marker, read_rows
 from skelfit.shards.shard_writer import sealed
 from skelfit.storage.hashed_write import write_json
+from skelfit.storage.locations import Location, location_of, side_by_side
 
 
 def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,8 +32,9 @@ def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, 
     All but `this_time` (people_per_second and the time of each phase) comes from the sidecars, so a continued run
     says the same as one without a break. Raises ShardError, OutputError.
     """
-    folder = Path(run.out)
-    summary = Summary.of_rows(chain.from_iterable(read_rows(task.files.sidecar) for task in tasks))
+    folder = location_of(run.out)
+    sidecars = side_by_side(lambda task: list(read_rows(task.files.sidecar)), tasks, folder)
+    summary = Summary.of_rows(chain.from_iterable(sidecars))
     content = {
         "subset": run.subset,
         "description": run.description,
@@ -53,7 +54,7 @@ def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, 
     return content
 
 
-def results_of_ranks(folder: Path) -> tuple[list[ShardResult], float]:
+def results_of_ranks(folder: Location) -> tuple[list[ShardResult], float]:
     """What the ranks of a run did when they last made shards, and the seconds from the first to the last of it.
 
     The times are those of their machines' clocks.

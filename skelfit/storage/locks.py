@@ -7,6 +7,8 @@ import logging
 import os
 from pathlib import Path
 
+from skelfit.storage.locations import Location
+
 _log = logging.getLogger(__name__)
 
 
@@ -24,11 +26,13 @@ class FileLock:
         os.close(self._descriptor)
 
 
-def take_lock(path: Path, *, wait: bool = False) -> FileLock | None:
+def take_lock(path: Location, *, wait: bool = False) -> FileLock | None:
     """The lock of this path; None where another process holds it, unless `wait`. Raises OSError.
 
     On a file system without locks it warns, and gives a lock that keeps nothing out.
     """
+    if not isinstance(path, Path):
+        return FileLock(os.open(os.devnull, os.O_RDONLY))
     # A file, not a folder: NFS locks only what is open for writing.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -45,8 +49,10 @@ def take_lock(path: Path, *, wait: bool = False) -> FileLock | None:
     return FileLock(descriptor)
 
 
-def is_locked(path: Path) -> bool:
+def is_locked(path: Location) -> bool:
     """Whether a process holds the lock of this path, as far as this machine can see. It holds it for a moment."""
+    if not isinstance(path, Path):
+        return False
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from skelfit.config.identity import difference, identities_of, mapping_hash
@@ -17,6 +16,7 @@ from skelfit.shards.row_statistics import Summary
 from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME, ShardError, ShardFiles, shard_name
 from skelfit.shards.shard_reader import read_json
 from skelfit.shards.shard_writer import sealed
+from skelfit.storage.locations import Location
 from skelfit.verification.integrity.damage import Damage, Kind
 from skelfit.verification.integrity.run_folder import SHARD_FILE, RunFolder
 from skelfit.verification.integrity.shard_check import ShardCheck
@@ -28,7 +28,7 @@ _SHOWN = 5  # differences of two configurations in a message
 class Integrity:
     """The state of a folder. Counts are of the shards, never from summary.json."""
 
-    folder: Path
+    folder: Location
     subset: str
     damage: tuple[Damage, ...]
     shards: int
@@ -247,7 +247,7 @@ class _FolderCheck:
                 self._add("summary", f"{path}: '{key}': {text}")
 
 
-def _is_as_written(path: Path, content: Mapping[str, Any]) -> bool:
+def _is_as_written(path: Location, content: Mapping[str, Any]) -> bool:
     return path.read_bytes() == (json.dumps(content, indent=2) + "\n").encode()
 
 
