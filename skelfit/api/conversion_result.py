@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from skelfit.api.run_costs import RunCosts
+from skelfit.storage.locations import Location
 
 
 @dataclass(frozen=True)
 class PlannedFile:
     """A label file, or a folder of sequences, that a run would read."""
 
-    path: Path
+    path: Location
     layout: str
     rows: int  # that the run takes of it
     sequences: int
@@ -66,11 +66,12 @@ class ConvertedSubset:
     """What became of one subset."""
 
     name: str
-    folder: Path  # of its shards
+    folder: Location  # of its shards
     summary: Mapping[str, Any] | None  # as in summary.json; None where it was not converted
     problem: str = ""  # why it was not
     missing: bool = False  # whether that is because its label files are not there
     plan: ConversionPlan | None = None  # of a dry run
+    waits: bool = False  # of a rank that is done: whether shards of other ranks are not finished
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ class Conversion:
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """The summary of the only subset. Raises ValueError where there are several, or it was not converted."""
+        """The summary of the only subset. Raises ValueError where there are several, or there is no summary (yet)."""
+        if len(self.subsets) == 1 and self.subsets[0].waits:
+            raise ValueError("summary: expected the shards of all ranks, found some that are not finished")
         if len(self.subsets) != 1 or self.subsets[0].summary is None:
             raise ValueError(f"summary: expected one converted subset, found {len(self.subsets)}")
         return self.subsets[0].summary

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from skelfit.api.conversion_lines import counted_shards, finished_already, summary_lines_of, table_of_subsets
+from skelfit.api.conversion_lines import (
+    finished_already,
+    lines_of_plan,
+    rank_is_done,
+    summary_lines_of,
+    table_of_subsets,
+)
 from skelfit.api.conversion_options import (
     check_at_least_one,
+    check_extension,
     check_skel_gender,
     check_speed,
     filter_names,
     has_images,
     images_at,
     images_of,
+    rank_of,
     watched_executor,
     what_to_read,
 )
@@ -45,10 +52,12 @@ from skelfit.config.manifest import load_manifest
 from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.rank import Rank
+from skelfit.conversion.run_extension import RunPlan, plan_run
 from skelfit.conversion.run_fitter import make_fitter
-from skelfit.conversion.run_lock import write_record, writing
-from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, plan_shards
-from skelfit.conversion.run_summary import rejected_so_far, write_summary
+from skelfit.conversion.run_lock import keep_results, sharing, write_record, writing
+from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, rows_of, unfinished_shards
+from skelfit.conversion.run_summary import rejected_so_far, results_of_ranks, write_summary
 from skelfit.conversion.shard_batch import ShardBatch, cut_batches, default_rows
 from skelfit.conversion.shard_outcome import ShardFailure, ShardResult
 from skelfit.errors import SkelfitError
@@ -57,8 +66,9 @@ from skelfit.executors.executor import THIS_PROCESS, Executor, Work, chosen_exec
 from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
-from skelfit.labels.label_store import clear_temporaries, store_sequences
-from skelfit.storage.checked_arguments import local_path_of, whole_number
+from skelfit.labels.label_store import clear_temporaries
+from skelfit.storage.checked_arguments import location_argument, whole_number
+from skelfit.storage.locations import Location, Place, location_of
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +78,10 @@ class ShardsFailedError(SkelfitError):
 
 
 def convert(
-    out: str | Path,
+    out: Place,
     *,
-    manifest: str | Path | None = None,
-    labels: str | Path | None = None,
+    manifest: Place | None = None,
+    labels: Place | None = None,
     source: str | None = None,
     scale_unit: str | None = None,
     angle_unit: str | None = None,
@@ -79,9 +89,9 @@ def convert(
     length_unit: str | None = None,
     labels_up: str | None = None,
     up: str | None = None,
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
-    models: str | Path | None = None,
-    images: str | Path | None = None,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
+    models: Place | None = None,
+    images: Place | None = None,
     image_mode: str | None = None,
     crop_size: int | None = None,
     crop_margin: float | None = None,
@@ -102,7 +112,10 @@ def convert(
     max_wait: float | None = None,
     dashboard: bool = False,
     performance_report: str | Path | None = None,
+    rank: int | None = None,
+    world: int | None = None,
     overwrite: bool = False,
+    extend: bool = False,
     dry_run: bool = False,
     people_per_second: float | None = None,
     progress: bool | Count | Reporter = False,
@@ -116,6 +129,9 @@ def convert(
         out: folder for the shards.
         manifest: what to convert: a name that comes with skelfit, a file, or a folder of them. Or else:
         labels: one label file, or a folder of sequences; `source` to `up` say how to read it.
+        rank, world: make every world-th shard only, from shard `rank` on; other processes make the others. The one
+            that finishes the last shard writes the summary.
+        extend: add rows to a run: those behind a raised limit, at the end of a label file, or of further label files.
         dry_run: read the labels, say what a run would do, and write nothing; the subsets have a `plan` then.
         people_per_second: of a dry run: how fast one worker fits. None: the last run in the folder tells the time.
         filter, no_filter: rules to switch on ("few_keypoints", "few_keypoints=6") and off.
@@ -131,7 +147,7 @@ def convert(
         LabelError, ModelError, ConfigError, OutputError, DeviceError, ClusterError: for files and places of that kind.
         Of a folder of manifests, a subset that fails does not stop the others, and raises nothing.
     """
-    reporter, folder = reporter_of(progress), local_path_of("out", out)
+    reporter, folder = reporter_of(progress), location_argument("out", out, writing=True)
     reading = {"scale_unit": scale_unit, "angle_unit": angle_unit, "rot6d": rot6d, "length_unit": length_unit}
     reading |= {"labels_up": labels_up, "up": up}
     file, layout, read = what_to_read(manifest, labels, source, reading)
@@ -143,6 +159,8 @@ def convert(
     check_speed(people_per_second, dry_run)
     check_device(device)
     check_skel_gender(skel_gender)
+    of_ranks = rank_of(rank, world, scheduler=scheduler, dry_run=dry_run)
+    check_extension(extend, overwrite)
     settings = chosen_pipeline(pipeline, skel_gender, shard_size, independent_frames)
     settings = replace(settings, images=images_of(settings.images, picture))
     rules = filter_rules(filter)
@@ -173,6 +191,8 @@ def convert(
         filters_on=rules,
         filters_off=filter_names(no_filter),
         overwrite=overwrite,
+        extend=extend,
+        rank=of_ranks,
         given=given,
         reporter=reporter,
     )
@@ -180,19 +200,19 @@ def convert(
         labelled = (
             None
             if labels is None
-            else file_subset(local_path_of("labels", labels), layout, read, found_images)
+            else file_subset(location_argument("labels", labels), layout, read, found_images)
         )
         return plan_conversion(labelled or file, found_images, folder, options, people_per_second)
     if file is not None and file.is_dir():
         return convert_all(file, folder, options)
     if file is None:
-        subset = file_subset(local_path_of("labels", labels or ""), layout, read, found_images)
+        subset = file_subset(location_argument("labels", labels or ""), layout, read, found_images)
     else:
         subset = manifest_subset(file, found_images, body_models, reporter)
     return Conversion((convert_subset(subset, folder, options),))
 
 
-def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
+def _said_models(models: Place | None, reporter: Reporter) -> ModelSet:
     """The models of a run, and whether they are a stand-in."""
     body_models = find_models(models)
     reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
@@ -201,23 +221,34 @@ def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
     return body_models
 
 
-def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedSubset:
+def convert_subset(subset: Subset, out: Location, options: RunOptions) -> ConvertedSubset:
     """Convert one subset. Raises ShardsFailedError when a shard failed."""
-    models, say = options.models, options.reporter.say
+    models, say, rank = options.models, options.reporter.say, options.rank
     check_summary(out)
-    with writing(out, subset.name):
-        clear_temporaries(out / STORES)
-        run = make_run(subset, out, out / STORES, options)
+    with writing(out, subset.name, rank):
+        with sharing(out, rank, say):
+            clear_temporaries(out / STORES)
+            run = make_run(subset, out, out / STORES, options)
         if options.executor.scheduler is None and not is_compiled(run.device):
             say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
             make_backend(run.device).compile()
         work: Work = convert_batch
         if options.executor.is_here:
             work = partial(convert_batch, fitter=make_fitter(models, run.pipeline, run.device))
-        overwrite, reporter, fit_batch = options.overwrite, options.reporter, options.fit_batch
-        summary = convert_run(
-            run, options.executor, overwrite=overwrite, work=work, reporter=reporter, fit_batch=fit_batch
-        )
+        more: dict[str, Any] = {
+            "overwrite": options.overwrite,
+            "extend": options.extend,
+            "fit_batch": options.fit_batch,
+            "reporter": options.reporter,
+        }
+        summary: dict[str, Any] | None
+        if rank is None:
+            summary = convert_run(run, options.executor, work=work, **more)
+        else:
+            summary = convert_rank(run, rank, options.executor, work=work, **more)
+    if summary is None:
+        say(f"next: skelfit status {out}")
+        return ConvertedSubset(subset.name, out, None, waits=True)
     for command in (
         f"verify {out}",
         f"card {out}",
@@ -227,7 +258,7 @@ def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedS
     return ConvertedSubset(subset.name, out, summary)
 
 
-def convert_all(folder: Path, out: Path, options: RunOptions) -> Conversion:
+def convert_all(folder: Path, out: Location, options: RunOptions) -> Conversion:
     """Convert every manifest of a folder, each to its own folder in `out`, and say a table of them.
 
     A subset without label files is named with what to do; one that fails does not stop the others.
@@ -267,39 +298,94 @@ def convert_run(
     run: Run,
     executor: Executor = THIS_PROCESS,
     *,
-    overwrite: bool = False,
     work: Work = convert_batch,
     reporter: Reporter = LOGGED,
-    fit_batch: int | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Do what is left of a run; writes and returns its summary. Raises ShardsFailedError.
 
-    The caller holds the lock. fit_batch: about how many rows are fitted together; None: what suits the device.
+    The caller holds the lock. options: those of `_make_shards`.
     """
-    sequences = {i: [s.start for s in store_sequences(file.store)] for i, file in enumerate(run.labels)}
-    out, tasks = Path(run.out), plan_shards(run, sequences)
-    device = run.device if run.device != "auto" else "the workers' devices"
-    rows = sum(task.stop - task.start for task in tasks)
-    reporter.say(
-        f"{run.subset}: {rows} rows in {counted_shards(len(tasks))}, fitted on {device}, to {os.path.relpath(out)}"
-    )
-    todo = pending(run, tasks, overwrite=overwrite)
-    write_record(out, run.subset, rows, len(tasks))
-    if len(todo) < len(tasks):
-        reporter.say(finished_already(len(tasks) - len(todo)))
+    made = _make_shards(run, None, executor, work, reporter, **options)
+    return _summarised(made.plan, made.results, made.seconds, reporter)
+
+
+def convert_rank(
+    run: Run,
+    rank: Rank,
+    executor: Executor = THIS_PROCESS,
+    *,
+    work: Work = convert_batch,
+    reporter: Reporter = LOGGED,
+    **options: Any,
+) -> dict[str, Any] | None:
+    """Do what is left of a rank's share; the summary of the run, or None while shards of other ranks are not finished.
+
+    As `convert_run` otherwise.
+    """
+    made = _make_shards(run, rank, executor, work, reporter, **options)
+    tasks, out = made.plan.tasks, location_of(run.out)
+    with sharing(out, rank, reporter.say):
+        if unfinished := unfinished_shards(made.plan.run, tasks):
+            own = sum(rank.owns(task.name) for task in tasks)
+            reporter.say(rank_is_done(rank, own, len(unfinished)))
+            return None
+        return _summarised(made.plan, *results_of_ranks(out), reporter)
+
+
+@dataclass(frozen=True)
+class _Made:
+    plan: RunPlan
+    results: Sequence[ShardResult]
+    seconds: float
+
+
+def _make_shards(
+    run: Run,
+    rank: Rank | None,
+    executor: Executor,
+    work: Work,
+    reporter: Reporter,
+    *,
+    overwrite: bool = False,
+    extend: bool = False,
+    fit_batch: int | None = None,
+) -> _Made:
+    """Make the shards of a run, or of a rank, that are not finished. Raises ShardsFailedError.
+
+    fit_batch: about how many rows are fitted together; None: what suits the device.
+    """
+    plan = plan_run(run, overwrite=overwrite, extend=extend)
+    run, tasks, out = plan.run, plan.tasks, location_of(run.out)
+    own = [task for task in tasks if rank is None or rank.owns(task.name)]
+    for line in lines_of_plan(plan, rank, own):
+        reporter.say(line)
+    todo = pending(run, tasks, plan.identities, overwrite=overwrite, rank=rank)
+    write_record(out, run.subset, rows_of(tasks), len(tasks), rank)
+    if len(todo) < len(own):
+        reporter.say(finished_already(len(own) - len(todo)))
     left = {task.name for task in todo}
-    rejected = rejected_so_far(task for task in tasks if task.name not in left)
+    rejected = rejected_so_far(task for task in own if task.name not in left)
     batches = cut_batches(todo, fit_batch or _usual_batch(todo, run, executor))
     started = time.perf_counter()
-    with reporter.counting(rows, rows - sum(task.stop - task.start for task in todo), rejected) as progress:
+    with reporter.counting(rows_of(own), rows_of(own) - rows_of(todo), rejected) as progress:
         results, failures = _work_off(batches, executor, work, progress)
+    seconds = time.perf_counter() - started
+    if rank is not None:
+        keep_results(out, rank, [asdict(result) for result in results])
     for failure in failures:
         reporter.warn(f"{failure.trace}shard {failure.name} failed: {failure.error}")
     if failures:
         raise ShardsFailedError(
-            f"{len(failures)} of {len(tasks)} shards failed; the same command tries them again"
+            f"{len(failures)} of {len(own)} shards failed; the same command tries them again"
         )
-    summary = write_summary(run, tasks, this_time(results, time.perf_counter() - started))
+    return _Made(plan, results, seconds)
+
+
+def _summarised(
+    plan: RunPlan, results: Sequence[ShardResult], seconds: float, reporter: Reporter
+) -> dict[str, Any]:
+    summary = write_summary(plan.run, plan.tasks, this_time(results, seconds))
     for line in summary_lines_of(summary):
         reporter.say(line)
     return summary
@@ -307,7 +393,7 @@ def convert_run(
 
 def _usual_batch(todo: Sequence[ShardTask], run: Run, executor: Executor) -> int | None:
     """About how many rows are fitted together where no option says so."""
-    return default_rows(run.device, sum(task.stop - task.start for task in todo), executor.workers)
+    return default_rows(run.device, rows_of(todo), executor.workers)
 
 
 def _work_off(

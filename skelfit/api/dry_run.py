@@ -18,6 +18,7 @@ from skelfit.api.run_making import RunOptions, make_run
 from skelfit.api.subsets import MissingError, Subset, data_root, manifest_subset, manifests_of
 from skelfit.api.trial_shards import TAR_END, TAR_RECORD, TrialShards, try_shards
 from skelfit.config.manifest import Manifest, load_manifest
+from skelfit.conversion.run_extension import plan_run
 from skelfit.conversion.run_plan import (
     LabelFile,
     Run,
@@ -26,20 +27,23 @@ from skelfit.conversion.run_plan import (
     check_summary,
     finished_shards,
     plan_shards,
+    rows_of,
 )
 from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_batch import cut_batches, default_rows
 from skelfit.errors import SkelfitError
 from skelfit.executors.executor import cores
 from skelfit.images.image_source import ImageLocation
-from skelfit.labels.label_store import store_contents, store_sequences
+from skelfit.labels.label_store import store_contents
 from skelfit.shards.shard_files import ShardError
+from skelfit.storage.local_cache import fetched
+from skelfit.storage.locations import Location, below
 
 
 def plan_conversion(
     source: Subset | Path | None,
     images: ImageLocation | None,
-    out: Path,
+    out: Location,
     options: RunOptions,
     people_per_second: float | None,
 ) -> Conversion:
@@ -75,12 +79,12 @@ def plan_conversion(
     return Conversion(tuple(results))
 
 
-Load = Callable[[Path, "float | None"], ConversionPlan]
+Load = Callable[[Location, "float | None"], ConversionPlan]
 
 
 def _subsets(
-    source: Subset | Path | None, images: ImageLocation | None, out: Path, options: RunOptions
-) -> Iterator[tuple[str, Path, Load]]:
+    source: Subset | Path | None, images: ImageLocation | None, out: Location, options: RunOptions
+) -> Iterator[tuple[str, Location, Load]]:
     """Name and folder of each subset, and what makes its plan."""
     if isinstance(source, Subset):
         yield source.name, out, partial(_plan, source, options)
@@ -91,10 +95,14 @@ def _subsets(
 
 
 def _plan_manifest(
-    path: Path, images: ImageLocation | None, options: RunOptions, out: Path, people_per_second: float | None
+    path: Path,
+    images: ImageLocation | None,
+    options: RunOptions,
+    out: Location,
+    people_per_second: float | None,
 ) -> ConversionPlan:
     manifest = load_manifest(path)
-    labels = [data_root() / source.path for source in manifest.labels]
+    labels = [below(data_root(), source.path) for source in manifest.labels]
     if manifest.demo is not None and not all(path.exists() for path in labels):
         return _plan_demo(manifest, manifest.demo.people, options, out, people_per_second)
     subset = manifest_subset(path, images, options.models, options.reporter, make_demo=False)
@@ -102,7 +110,7 @@ def _plan_manifest(
 
 
 def _plan_demo(
-    manifest: Manifest, people: int, options: RunOptions, out: Path, people_per_second: float | None
+    manifest: Manifest, people: int, options: RunOptions, out: Location, people_per_second: float | None
 ) -> ConversionPlan:
     """The plan of a demo whose people a run would make first."""
     options.reporter.say(f"{people} people are not made yet; a run makes them, and their images, first")
@@ -121,18 +129,20 @@ def _plan_demo(
     return _planned(plan_shards(run), set(), options, Samples(), people_per_second)
 
 
-def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: float | None) -> ConversionPlan:
+def _plan(
+    subset: Subset, options: RunOptions, out: Location, people_per_second: float | None
+) -> ConversionPlan:
     """The plan of a subset whose label files are there. They are read into a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="skelfit-dry-run-") as stores:
         began = time.monotonic()
         # Its sha256 is compared with the record, but no record is written.
         run = make_run(replace(subset, recorded=False), out, Path(stores), options)
         validated = time.monotonic() - began
-        sequences = [[s.start for s in store_sequences(file.store)] for file in run.labels]
-        tasks = plan_shards(run, dict(enumerate(sequences)))
         check_subset(run)
         check_summary(out)
-        finished = set() if options.overwrite else finished_shards(run)
+        plan = plan_run(run, overwrite=options.overwrite, extend=options.extend)
+        run, tasks = plan.run, plan.tasks
+        finished = set() if options.overwrite else finished_shards(run, tasks, plan.identities)
         samples = Samples(try_shards(run, Path(stores)), look_at_images(run), validated)
         files = tuple(
             PlannedFile(path, file.source, file.rows, len(store_contents(file.store, file.rows).sequences))
@@ -142,7 +152,7 @@ def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: flo
     return replace(
         _planned(tasks, finished, options, samples, people_per_second),
         files=files,
-        label_file_bytes=sum(map(_bytes_of, subset.paths)),
+        label_file_bytes=sum(_bytes_of(fetched(path)) for path in subset.paths),
         store_bytes=store_bytes,
         last_people_per_second=_last_speed(out),
         missing=tuple(_missing(subset, samples.look.looked_at, samples.look.there)),
@@ -169,12 +179,12 @@ def _planned(
 ) -> ConversionPlan:
     """The plan of some shards, without what is known of their label files."""
     executor, trial, look = options.executor, samples.trial, samples.look
-    rows, left = _rows(tasks), [task for task in tasks if task.name not in finished]
-    usual = default_rows(options.device, _rows(left), executor.workers)
+    rows, left = rows_of(tasks), [task for task in tasks if task.name not in finished]
+    usual = default_rows(options.device, rows_of(left), executor.workers)
     batches = cut_batches(left, options.fit_batch or usual)
     workers = max(1, executor.workers)
     amount = Amount(
-        rows=_rows(left),
+        rows=rows_of(left),
         batches=len(batches),
         batch_rows=max((batch.rows for batch in batches), default=0),
         workers=workers,
@@ -190,7 +200,7 @@ def _planned(
         rows=rows,
         shards=len(tasks),
         fit_batches=len(batches),
-        rows_done=rows - _rows(left),
+        rows_done=rows - rows_of(left),
         shards_done=len(tasks) - len(left),
         label_file_bytes=0,
         source_image_bytes=round(rows * look.source_bytes),
@@ -207,10 +217,6 @@ def _planned(
     )
 
 
-def _rows(tasks: Sequence[ShardTask]) -> int:
-    return sum(task.stop - task.start for task in tasks)
-
-
 def _bytes_of(path: Path) -> int:
     """The bytes of a file, or of all files of a folder."""
     return sum(
@@ -224,7 +230,7 @@ def _shard_bytes(rows: int, trial: TrialShards) -> int:
     return tar + round(rows * trial.sidecar_bytes + trial.marker_bytes)
 
 
-def _last_speed(out: Path) -> float | None:
+def _last_speed(out: Location) -> float | None:
     """People/s of the last run in a folder."""
     try:
         return read_status(out).people_per_second

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.shards.row_status import PUBLISHED
+from skelfit.storage.locations import Place
 
-Models = ModelSet | str | Path | None
+Models: TypeAlias = "ModelSet | Place | None"
 NumPyPeople = FittedPeople[NDArray[np.float32]]
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def fit(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
     frames_per_second: float | None = None,
 ) -> FittedPeople[Tensor]: ...
@@ -57,7 +58,7 @@ def fit(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
     frames_per_second: float | None = None,
 ) -> NumPyPeople: ...
@@ -71,7 +72,7 @@ def fit(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
     frames_per_second: float | None = None,
 ) -> FittedPeople[Any]:
@@ -120,7 +121,7 @@ def fit_mesh(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
 ) -> FittedPeople[Tensor]: ...
 
@@ -132,7 +133,7 @@ def fit_mesh(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
 ) -> NumPyPeople: ...
 
@@ -143,7 +144,7 @@ def fit_mesh(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
 ) -> FittedPeople[Any]:
     """Fit SKEL to people given by meshes alone, in SMPL's topology.
@@ -169,7 +170,7 @@ def fit_mesh(
     return _fitted(given, fits, chosen, model_set, vertices)
 
 
-def load_models(folder: str | Path | None = None) -> ModelSet:
+def load_models(folder: Place | None = None) -> ModelSet:
     """The body models to fit and to pose with.
 
     Args:

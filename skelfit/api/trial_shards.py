@@ -15,8 +15,9 @@ from skelfit.bodies.dofs import dof_limits, limits_middle
 from skelfit.config.pipeline import GateConfig
 from skelfit.conversion.fitted_rows import RowFits
 from skelfit.conversion.run_plan import Run, ShardTask
+from skelfit.conversion.shard_output import write_fitted
 from skelfit.conversion.shard_samples import FittedBatch
-from skelfit.conversion.shard_task import read_shard, write_fitted
+from skelfit.conversion.shard_task import read_shard
 from skelfit.shards.shard_files import shard_name
 
 TAR_END, TAR_RECORD = 1024, 10_240  # a tar ends with some zeros, and is filled up to whole records

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import interruptible
-from skelfit.cli.path_types import FOLDER
+from skelfit.cli.path_types import FOLDER, FOLDER_PLACE
 from skelfit.cli.shared_options import keep_option, overwrite_option
 from skelfit.publishing.publish_run import publish
+from skelfit.storage.locations import Location
 
 
 @click.command("publish")
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("folder", metavar="DIR", type=FOLDER_PLACE)
 @click.argument("to", metavar="hf://datasets/OWNER/NAME")
 @click.option(
     "--private/--public",
@@ -36,7 +36,7 @@ from skelfit.publishing.publish_run import publish
     help="Processes that check the shards  [default: one per core]; 0: no other than this.",
 )
 @pass_console
-def publish_command(console: Console, /, folder: Path, to: str, **options: Any) -> None:
+def publish_command(console: Console, /, folder: Location, to: str, **options: Any) -> None:
     """Publish a finished run on the Hugging Face Hub: Parquet tables beside the tars, and the card.
 
     Every byte is checked first. Files that are there already are not sent again. The token is that of `hf auth login`

@@ -67,7 +67,8 @@ def cut_batches(tasks: Sequence[ShardTask], rows: int | None) -> list[ShardBatch
     room = 0
     for task in tasks:
         count = task.stop - task.start
-        if batches and count <= room:
+        # Shards from before an extension, and those after it, are of two runs.
+        if batches and count <= room and task.run is batches[-1][0].run:
             batches[-1].append(task)
         else:
             batches.append([task])

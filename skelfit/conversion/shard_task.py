@@ -20,7 +20,7 @@ from skelfit.conversion.fitted_rows import RowsToFit, frames_of
 from skelfit.conversion.run_fitter import root_joints
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, ShardTask
 from skelfit.conversion.subject_shapes import subject_shapes
-from skelfit.errors import ConfigError, OutputError
+from skelfit.errors import ConfigError, OutputError, StoreError
 from skelfit.labels.filters import FilterResult, apply_filters
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import read_rows
@@ -28,6 +28,7 @@ from skelfit.labels.world_up import rotate_to_up
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker
 from skelfit.shards.shard_schema import ShardMarker
+from skelfit.storage.locations import Location
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def announce(files: ShardFiles) -> int:
         tries = _tries(files.started)
         process = {"host": platform.node(), "process": os.getpid(), "tries": tries + 1}
         files.started.write_text(json.dumps(process) + "\n")
-    except OSError as error:
+    except (OSError, StoreError) as error:
         raise OutputError(f"{files.folder}: cannot be written to: {error}") from error
     return tries
 
@@ -68,7 +69,7 @@ def announce(files: ShardFiles) -> int:
 def withdraw(files: ShardFiles) -> None:
     """Say no longer that the shard is being made."""
     # It only informs. Where it cannot be removed, that must not cost a finished shard.
-    with suppress(OSError):
+    with suppress(OSError, StoreError):
         files.started.unlink()
 
 
@@ -105,11 +106,9 @@ def read_shard(task: ShardTask) -> ReadShard:
     return ReadShard(task, labels, labels_sha256, screening, rows, began, time.perf_counter() - started)
 
 
-def _tries(path: Path) -> int:
+def _tries(path: Location) -> int:
     """How many tasks began a shard without an end, as the last of them noted it."""
-    if not path.exists():
-        return 0
     try:
         return int(read_json(path).get("tries", 1))
     except (ShardError, TypeError, ValueError):
-        return 1
+        return int(path.exists())

@@ -15,7 +15,6 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from skelfit.shards.sample_tar import sample_tar
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_members
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 
 _IMAGE_ENDINGS = ("jpg", "jpeg", "png")  # what HSMR's loader takes
 
@@ -52,7 +52,7 @@ class HsmrExporter(Exporter):
     endings = (".tar",)
     summary = "tars with images"
 
-    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+    def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
         """Write the tars into the folder `out`. Raises OutputError also when no person has an image.
 
         People without an image, or with one that HSMR's loader does not take, are left out. Neighbours in a shard
@@ -120,7 +120,7 @@ def _in_image(fields: dict[str, FloatArray], affine: list[list[float]] | None) -
     return {"keypoints_2d": points, "center": center, "scale": scale}
 
 
-def _write_tar(path: Path, people: Sequence[_HsmrPerson]) -> None:
+def _write_tar(path: Location, people: Sequence[_HsmrPerson]) -> None:
     def write(stream: Any) -> None:
         with sample_tar(stream) as tar:
             # Same name and same bytes: crops of one picture have the same name.

@@ -15,6 +15,7 @@ from skelfit.exports.tables.table_columns import ANGLES, Column
 from skelfit.publishing.dataset_features import card_features
 from skelfit.publishing.dataset_tables import PEOPLE_TABLE, PREVIEW_TABLE, ROW_TABLE, DatasetTable
 from skelfit.shards.finished_run import FinishedRun
+from skelfit.storage.locations import Location
 
 TAR_FEATURES = "tar-features.json"
 _TASKS = ("keypoint-detection", "image-to-3d")
@@ -34,7 +35,7 @@ def write_hub_card(
     title: str | None,
     licence: str | None,
     keep_list: str | None,
-) -> tuple[Path, ...]:
+) -> tuple[Location, ...]:
     """Write the card of a run and its pictures to a folder, whose paths it returns; keep_list: its name there.
 
     Raises ShardError, OutputError.

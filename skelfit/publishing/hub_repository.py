@@ -6,8 +6,8 @@ The token is that of the library's configuration (`hf auth login`, or HF_TOKEN);
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -178,15 +178,26 @@ class HubRepository:
 
 def _told(error: Exception) -> str:
     """An error of the library in one line, without the token."""
-    if isinstance(error, ValueError) and (
-        faults := re.findall(r'"message":\s*"((?:[^"\\]|\\.)*)"', str(error))
-    ):
-        return f"the Hub does not take the card: {'; '.join(faults)}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # The first line of an HTTP error is the code; what the server says comes last.
-    text = " ".join(dict.fromkeys((lines[0], lines[-1]))) if lines else type(error).__name__
+    text = _card_faults(error) or ": ".join(filter(None, (_in_a_line(error), _in_a_line(error.__cause__))))
     token = get_token()
     return text.replace(token, "***") if token else text
+
+
+def _in_a_line(error: BaseException | None) -> str:
+    """The first and last line of an error: of one of HTTP they are the code, and what the server says."""
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+    if error is None or lines:
+        return " ".join(dict.fromkeys((*lines[:1], *lines[-1:])))
+    return type(error).__name__
+
+
+def _card_faults(error: Exception) -> str:
+    """What the Hub has against a card; '' where the error says nothing of that."""
+    try:
+        faults = [str(fault["message"]) for fault in json.loads(str(error))["errors"]]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return f"the Hub does not take the card: {'; '.join(faults)}"
 
 
 def _is_passing(error: BaseException | None) -> bool:

@@ -74,7 +74,7 @@ def _images(files: ShardFiles, keys: Collection[str]) -> Mapping[str, dict[str, 
     images = {}
     wanted = set(keys)
     try:
-        with tarfile.open(files.tar) as tar:
+        with files.tar.open("rb") as content, tarfile.open(fileobj=content) as tar:
             for member in tar if wanted else ():
                 key, _, ending = member.name.partition(".")
                 is_image = ending not in ("label.npy", "meta.json") and member.size <= _LARGEST

@@ -20,8 +20,9 @@ from skelfit.publishing.publication_record import RECORD_NAME
 from skelfit.shards.finished_run import FinishedRun, open_run
 from skelfit.shards.shard_files import SUMMARY_NAME, ShardError
 from skelfit.shards.shard_reader import read_json
-from skelfit.storage.checked_arguments import local_path_of, local_path_or_none
+from skelfit.storage.checked_arguments import local_path_or_none, location_argument, location_or_none
 from skelfit.storage.hashed_write import FileRecord
+from skelfit.storage.locations import Location, Place
 from skelfit.verification.report.report_data import GOOD
 from skelfit.verification.verify_folders import verify
 
@@ -41,16 +42,16 @@ class PublishedDataset:
 
 
 def publish(
-    folder: str | Path,
+    folder: Place,
     to: str,
     *,
     private: bool = True,
     revision: str | None = None,
     license: str | None = None,
     title: str | None = None,
-    keep: str | Path | None = None,
+    keep: Place | None = None,
     dry_run: bool = False,
-    out: str | Path | None = None,
+    out: Place | None = None,
     overwrite: bool = False,
     workers: int | None = None,
     progress: bool | Count | Reporter = False,
@@ -80,8 +81,8 @@ def publish(
         HubError: for a repository that cannot be reached, or that holds something else.
         ShardError, InputError, OutputError: for a run that is not finished and whole, and for other files.
     """
-    source, address = local_path_of("folder", folder), parse_address(to)
-    keep_list, target = local_path_or_none("keep", keep), local_path_or_none("out", out)
+    source, address = location_argument("folder", folder), parse_address(to)
+    keep_list, target = location_or_none("keep", keep), local_path_or_none("out", out)
     if dry_run and target is None:
         raise ArgumentError("out", "a folder for what a dry run writes", "none")
     if target is not None and not dry_run:
@@ -101,11 +102,11 @@ def publish(
 class _Job:
     """The options that a dry run has, too."""
 
-    folder: Path
+    folder: Location
     address: HubAddress
     title: str | None
     licence: str | None
-    keep: Path | None
+    keep: Location | None
     workers: int | None
     reporter: Reporter
 

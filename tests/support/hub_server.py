@@ -21,6 +21,7 @@ import yaml
 
 TOKEN = "hf_standIn0123456789"
 ACCOUNT = "someone"
+LICENCES = ["unknown", "cc-by-4.0"]
 SMALL = 4000  # bytes: smaller files that are text are no LFS files
 
 
@@ -57,9 +58,9 @@ class StandInHub:
 class _Refusal(Exception):
     """An HTTP error: code, and the name of it that the library looks at."""
 
-    def __init__(self, code: int, name: str = "", text: str = "") -> None:
+    def __init__(self, code: int, name: str = "", text: str = "", errors: Any = ()) -> None:
         super().__init__(text or name)
-        self.code, self.name = code, name
+        self.code, self.name, self.errors = code, name, list(errors)
 
 
 @contextmanager
@@ -71,8 +72,7 @@ def stand_in_hub() -> Iterator[StandInHub]:
         pass
 
     Handler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -82,6 +82,15 @@ def stand_in_hub() -> Iterator[StandInHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing of clients that go away: some are killed."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Says nothing."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -107,11 +116,14 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.hub.failures.get(request, 0) > 0:
                     self.hub.failures[request] -= 1
                     raise _Refusal(503, text="the stand-in is out of order")
-            if not path.startswith("/objects/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if (
+                not path.startswith(("/objects/", "/api/validate-yaml"))
+                and self.headers.get("Authorization") != f"Bearer {TOKEN}"
+            ):
                 raise _Refusal(401, text="Invalid username or password.")
             code, answer = 200, self._answer(path, parse_qs(url.query), body, headers)
         except _Refusal as refusal:
-            code, answer = refusal.code, {"error": str(refusal)}
+            code, answer = refusal.code, {"error": str(refusal), "errors": refusal.errors}
             headers = {"X-Error-Code": refusal.name, "X-Error-Message": str(refusal)}
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(code)
@@ -235,9 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _checked_card(text: str) -> Any:
     """What the Hub says of a card's front matter."""
-    matter = yaml.safe_load(text.split("---\n")[1])
-    errors = [] if isinstance(matter.get("license"), str) else [{"message": '"license" must be a string'}]
-    return {"errors": errors, "warnings": []}
+    if yaml.safe_load(text.split("---\n")[1])["license"] not in LICENCES:
+        raise _Refusal(400, errors=[{"message": f'"license" must be one of {LICENCES}'}])
+    return {"errors": [], "warnings": []}
 
 
 def _is_lfs(path: str, size: int) -> bool:

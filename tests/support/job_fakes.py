@@ -17,7 +17,6 @@ from skelfit.config.fit_settings import FitConfig, StageConfig
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import GateConfig, Pipeline
 from skelfit.conversion.batch_fit import BatchJob, convert_batch
-from skelfit.conversion.run_lock import LOCK_NAME, RECORD_NAME
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
 from skelfit.conversion.shard_batch import ShardBatch, cut_batches
 from skelfit.fitting.fit_result import FitResult
@@ -205,6 +204,9 @@ def failing_work(batch: ShardBatch) -> BatchJob:
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of each file of a folder, hidden ones too, by name; without those that hold times or nothing."""
-    leave = ("summary.json", LOCK_NAME, RECORD_NAME)
-    paths = [p for p in folder.iterdir() if p.name not in leave and p.is_file()]
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.name != "summary.json" and not path.name.startswith(".run.") and path.is_file()
+    ]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}

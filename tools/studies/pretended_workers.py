@@ -36,6 +36,7 @@ from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.executors.worker_processes import SETTINGS
 from skelfit.shards.shard_schema import ShardMarker, ShardRow
 from skelfit.storage.hashed_write import FileRecord, write_atomically, write_json
+from skelfit.storage.locations import address_of
 
 KINDS_FOLDER = "kinds"  # beside the folder of the shards
 KINDS = 200  # different sidecars
@@ -214,7 +215,7 @@ def _write(task: ShardTask) -> None:
     files, rows, identity = task.files, task.stop - task.start, task.run.identity()
     kind = files.folder.parent / KINDS_FOLDER / str(random.Random(task.name).randrange(KINDS))
     files.sidecar.unlink(missing_ok=True)
-    os.link(kind.with_suffix(".jsonl"), files.sidecar)
+    os.link(address_of(kind.with_suffix(".jsonl")), address_of(files.sidecar))
     marker = ShardMarker(
         name=task.name,
         start=task.start,

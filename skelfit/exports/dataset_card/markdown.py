@@ -15,6 +15,7 @@ from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.shards.label_vector import COORDINATES, schema
 from skelfit.shards.row_status import remark_on_targets
+from skelfit.storage.locations import Location
 
 CARD_NAME = "README.md"  # what the Hub shows of a dataset
 _SIZES = (
@@ -39,7 +40,7 @@ _METHODS = (
 def card_text(
     subsets: Sequence[SubsetFacts],
     title: str,
-    folder: Path,
+    folder: Location,
     angles: str,
     errors: str,
     front: Mapping[str, Any] = MappingProxyType({}),
@@ -73,7 +74,7 @@ def card_text(
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> dict[str, Any]:
+def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Location) -> dict[str, Any]:
     people = sum(subset.rows.rows_out for subset in subsets)
     size = next((name for limit, name in _SIZES if people < limit), "n>10M")
     return {
@@ -91,8 +92,10 @@ def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> d
     }
 
 
-def _path(subset: SubsetFacts, folder: Path) -> str:
+def _path(subset: SubsetFacts, folder: Location) -> str:
     """The path from the card to the shards: '', or a path that ends in '/'."""
+    if not (isinstance(subset.folder, Path) and isinstance(folder, Path)):
+        return "" if subset.folder == folder else f"{subset.folder}/"
     path = Path(os.path.relpath(subset.folder, folder)).as_posix()
     return "" if path == "." else f"{path}/"
 
@@ -206,7 +209,7 @@ def _angles(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
     )
 
 
-def _format(subsets: Sequence[SubsetFacts], folder: Path) -> Iterator[str]:
+def _format(subsets: Sequence[SubsetFacts], folder: Location) -> Iterator[str]:
     first = subsets[0]
     yield (
         "[WebDataset](https://github.com/webdataset/webdataset) tars. A sample has `KEY.label.npy` (a flat float32 "

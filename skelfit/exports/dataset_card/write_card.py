@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,17 +10,18 @@ from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.exports.dataset_card.card_pictures import draw_angles, draw_errors
 from skelfit.exports.dataset_card.markdown import CARD_NAME, card_text
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 
 PICTURES = "card"
 
 
 def write_card(
     subsets: Sequence[SubsetFacts],
-    out: Path,
+    out: Location,
     title: str | None = None,
     front: Mapping[str, Any] = MappingProxyType({}),
     sections: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> tuple[Path, Path]:
+) -> tuple[Location, Location]:
     """Write the card of some runs and, first, the pictures beside it, whose paths it returns. Raises OutputError.
 
     title: None is made of the names of the subsets; front and sections: as in `card_text`.
@@ -36,8 +36,8 @@ def write_card(
         subsets,
         title,
         out.parent,
-        angles.relative_to(out.parent).as_posix(),
-        errors.relative_to(out.parent).as_posix(),
+        f"{folder.name}/{angles.name}",
+        f"{folder.name}/{errors.name}",
         front,
         sections,
     )
