@@ -196,8 +196,9 @@ def test_a_client_that_is_ended_takes_its_workers_with_it(
     job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     process = job.start("--workers", 1)
     job.wait_for(1, process)
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert family
+    job.wait_until(lambda: begun_by(job), process)
+    worker = psutil.Process(begun_by(job))
+    assert worker.pid != process.pid
     process.send_signal(number)
     found, _, errors = job.end(process)
     assert found == code, errors
@@ -210,7 +211,7 @@ def test_a_client_that_is_ended_takes_its_workers_with_it(
     assert not (job.out / "summary.json").exists()
     # At once: its workers may still be there.
     assert_finishes(job, people)
-    assert_all_end(family)
+    assert_all_end([worker])
     assert_complete(job, people)
 
 
