@@ -9,6 +9,7 @@ What the command line does, a function of the same name does, with the same opti
 | `convert` | label files to WebDataset shards |
 | `verify` | are shards whole, accurate and anatomical |
 | `export` | shards in the form that others read |
+| `publish` | a finished run as a dataset of the Hugging Face Hub |
 | `load_models` | the body models: official ones after `skelfit models import`, or the open body |
 | `load_shards` | the people of finished shards, one by one |
 | `SkelModel`, `SmplModel` | the bodies: parameters to vertices, joints and bones |
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from skelfit.bodies.smpl import SmplModel
     from skelfit.errors import SkelfitError
     from skelfit.exports.export_run import export
+    from skelfit.publishing.publish_run import publish
     from skelfit.verification.verify_folders import verify
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "fit_mesh",
     "load_models",
     "load_shards",
+    "publish",
     "verify",
 ]
 
@@ -69,6 +72,7 @@ _MODULES = {
     "fit_mesh": "skelfit.api.fit_arrays",
     "load_models": "skelfit.api.fit_arrays",
     "load_shards": "skelfit.api.shard_people",
+    "publish": "skelfit.publishing.publish_run",
     "verify": "skelfit.verification.verify_folders",
 }
 

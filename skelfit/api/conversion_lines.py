@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from skelfit.conversion.rank import Rank
+from skelfit.conversion.run_extension import RunPlan
+from skelfit.conversion.run_plan import ShardTask, rows_of
 from skelfit.executors.report_table import ReportTable, table_of_counts
 from skelfit.shards.row_status import remark_on_targets
+from skelfit.storage.locations import location_of
 
 
 def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str | ReportTable]:
@@ -35,7 +41,15 @@ def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str | ReportTable]:
     if summary["time"] is not None:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["time"]["shares"].items())
         yield f"time of the shards: {shares}"
-        yield f"the workers were fitting in {summary['time']['fitting']:.0%} of their time"
+        yield _bound_by(summary["time"])
+
+
+def _bound_by(time: Mapping[str, Any]) -> str:
+    """What bound the run, and how busy each part of its workers was."""
+    names = {"fit": "the fit", "reading": "reading labels", "images": "reading images", "writing": "writing"}
+    bound, busy = time["bound"], {name: f"{share:.0%}" for name, share in time["busy"].items()}
+    others = ", ".join(f"{names[name]} {share}" for name, share in busy.items() if name != bound)
+    return f"bound by {names[bound]}: it was busy {busy[bound]} of the time; {others}"
 
 
 def summary_in_short(summary: Mapping[str, Any]) -> str:
@@ -60,6 +74,34 @@ def counted_shards(count: int) -> str:
 def finished_already(count: int, rows: str = "") -> str:
     """How many shards are left from an earlier run; rows: how many rows they hold, in words."""
     return f"{counted_shards(count)}{rows} {'is' if count == 1 else 'are'} finished already"
+
+
+def lines_of_plan(plan: RunPlan, rank: Rank | None, own: Sequence[ShardTask]) -> Iterator[str]:
+    """What is to be said of a run before its shards are made; own: those of the rank."""
+    run, tasks, out = plan.run, plan.tasks, location_of(plan.run.out)
+    device = run.device if run.device != "auto" else "the workers' devices"
+    yield (
+        f"{run.subset}: {rows_of(tasks)} rows in {counted_shards(len(tasks))}, fitted on {device}, "
+        f"to {os.path.relpath(out) if isinstance(out, Path) else out}"
+    )
+    if plan.new_rows:
+        yield f"extended: the last {plan.new_rows} rows have shards of their own, behind the others"
+    if rank is not None:
+        share = f"{rows_of(own)} rows in {counted_shards(len(own))}"
+        yield f"{rank}: {share}, every {_nth(rank.world)} from number {rank.number} on"
+
+
+def rank_is_done(rank: Rank, own: int, left: int) -> str:
+    """What is said of a rank that is done before others are."""
+    return (
+        f"{rank} is done ({counted_shards(own)}); {counted_shards(left)} of other ranks "
+        f"{'is' if left == 1 else 'are'} not finished. The rank that finishes the last one writes the summary"
+    )
+
+
+def _nth(number: int) -> str:
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    return f"{number}{'th' if number // 10 % 10 == 1 else endings.get(number % 10, 'th')}"
 
 
 def table_of_subsets(ends: Iterable[tuple[str, Mapping[str, Any] | None, str]]) -> ReportTable:

@@ -11,24 +11,27 @@ from skelfit.api.subsets import FILTER_NAMES, data_root
 from skelfit.config.manifest import LabelLayout, ReadOptions, load_manifest
 from skelfit.config.pipeline import ImageConfig
 from skelfit.config.yaml_dataclasses import build
+from skelfit.conversion.rank import Rank
 from skelfit.errors import ArgumentError, ConfigError
 from skelfit.executors.dask_reports import check_bokeh
-from skelfit.executors.executor import THIS_PROCESS, Executor
+from skelfit.executors.executor import Executor
 from skelfit.images.image_source import ImageLocation, locate_images
 from skelfit.resources.catalog import MANIFESTS
 from skelfit.storage.checked_arguments import (
-    local_path_of,
+    file_argument,
     local_path_or_none,
+    location_argument,
     number_of,
     texts_of,
     whole_number,
 )
+from skelfit.storage.locations import Place
 
 T = TypeVar("T")
 
 
 def what_to_read(
-    manifest: str | Path | None, labels: str | Path | None, source: str | None, reading: dict[str, str | None]
+    manifest: Place | None, labels: Place | None, source: str | None, reading: dict[str, str | None]
 ) -> tuple[Path | None, LabelLayout | None, ReadOptions]:
     """The manifest, or a folder of them; layout and options of labels that are given without. Raises ArgumentError."""
     if (manifest is None) == (labels is None):
@@ -46,19 +49,19 @@ def what_to_read(
     read = built_of(ReadOptions, reading, {})
     if manifest is None:
         return None, layouts[source], read
-    path = local_path_of("manifest", manifest)
-    file = path if isinstance(manifest, Path) else MANIFESTS.find(manifest)
+    file = file_argument("manifest", manifest, MANIFESTS.find)
     data_root()  # said before anything is read
     return file, None, read
 
 
-def images_at(images: str | Path | None, file: Path | None) -> ImageLocation | None:
+def images_at(images: Place | None, file: Path | None) -> ImageLocation | None:
     """Where images are, by a folder or a pattern of tars. Raises ArgumentError."""
     if images is None:
         return None
     if file is not None and file.is_dir():
         raise ArgumentError("images", "one manifest, as images are those of one subset", "a folder of them")
-    location = locate_images(str(local_path_of("images", images)))
+    place = location_argument("images", images)
+    location = locate_images(str(place) if isinstance(place, Path) else place.address)
     if location is None:
         raise ArgumentError("images", "a folder or tars", f"no such folder or tar: {images}")
     return location
@@ -109,6 +112,30 @@ def check_speed(people_per_second: float | None, dry_run: bool) -> None:
         raise ArgumentError("people_per_second", expected, f"{people_per_second:g}")
 
 
+def rank_of(rank: int | None, world: int | None, *, scheduler: str | None, dry_run: bool) -> Rank | None:
+    """The rank of this process; None where it makes all shards. Raises ArgumentError."""
+    if rank is None and world is None:
+        return None
+    if rank is None or world is None:
+        missing, given = ("rank", "world") if rank is None else ("world", "rank")
+        raise ArgumentError(missing, f"a number beside {given}", "none")
+    if scheduler is not None:
+        raise ArgumentError("rank", "none with a scheduler, which shares out the shards itself", str(rank))
+    if dry_run:
+        raise ArgumentError("rank", "none with a dry run, which is of all ranks", str(rank))
+    world = whole_number("world", world, 1)
+    rank = whole_number("rank", rank, 0)
+    if rank >= world:
+        raise ArgumentError("rank", f"a number from 0 to {world - 1}, for a world of {world}", str(rank))
+    return Rank(rank, world)
+
+
+def check_extension(extend: bool, overwrite: bool) -> None:
+    """Raise ArgumentError for an extension of shards that are to be replaced."""
+    if extend and overwrite:
+        raise ArgumentError("extend", "none with overwrite, which makes all shards again", "both")
+
+
 def filter_names(names: str | Sequence[str]) -> tuple[str, ...]:
     """Names of rules, or groups of them, that are switched off. Raises ArgumentError."""
     texts = texts_of("no_filter", names)
@@ -122,7 +149,7 @@ def watched_executor(executor: Executor, dashboard: bool, performance_report: st
     """An executor with Dask's own ways to watch it. Raises ArgumentError, ClusterError."""
     if not dashboard and performance_report is None:
         return executor
-    if executor == THIS_PROCESS:
+    if executor.is_here:
         name = "dashboard" if dashboard else "performance_report"
         raise ArgumentError(name, "workers, which it watches", "none (workers: 0)")
     check_bokeh()

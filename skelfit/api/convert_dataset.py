@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from skelfit.api.conversion_lines import counted_shards, finished_already, summary_lines_of, table_of_subsets
+from skelfit.api.conversion_lines import (
+    finished_already,
+    lines_of_plan,
+    rank_is_done,
+    summary_lines_of,
+    table_of_subsets,
+)
 from skelfit.api.conversion_options import (
     check_at_least_one,
+    check_extension,
     check_skel_gender,
     check_speed,
     filter_names,
     has_images,
     images_at,
     images_of,
+    rank_of,
     watched_executor,
     what_to_read,
 )
@@ -31,6 +38,7 @@ from skelfit.api.dry_run import plan_conversion
 from skelfit.api.fit_arrays import check_device
 from skelfit.api.refused_options import GivenOptions, check_image_options
 from skelfit.api.run_making import STORES, RunOptions, make_run
+from skelfit.api.run_time import this_time
 from skelfit.api.subsets import (
     MissingError,
     Subset,
@@ -43,21 +51,24 @@ from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.config.manifest import load_manifest
 from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
+from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.rank import Rank
+from skelfit.conversion.run_extension import RunPlan, plan_run
 from skelfit.conversion.run_fitter import make_fitter
-from skelfit.conversion.run_lock import write_record, writing
-from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, plan_shards
-from skelfit.conversion.run_summary import rejected_so_far, write_summary
-from skelfit.conversion.shard_task import ShardResult, run_shard
-from skelfit.conversion.stopwatch import PHASES
+from skelfit.conversion.run_lock import keep_results, sharing, write_record, writing
+from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, rows_of, unfinished_shards
+from skelfit.conversion.run_summary import rejected_so_far, results_of_ranks, write_summary
+from skelfit.conversion.shard_batch import ShardBatch, cut_batches, default_rows
+from skelfit.conversion.shard_outcome import ShardFailure, ShardResult
 from skelfit.errors import SkelfitError
-from skelfit.executors.dask_tasks import ShardFailure, run_tasks
-from skelfit.executors.dask_worker import Work
-from skelfit.executors.executor import THIS_PROCESS, Executor, chosen_executor, visible_gpus
+from skelfit.executors.dask_tasks import run_tasks
+from skelfit.executors.executor import THIS_PROCESS, Executor, Work, chosen_executor, visible_gpus
 from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
-from skelfit.labels.label_store import clear_temporaries, store_sequences
-from skelfit.storage.checked_arguments import local_path_of
+from skelfit.labels.label_store import clear_temporaries, store_info
+from skelfit.storage.checked_arguments import location_argument, whole_number
+from skelfit.storage.locations import Location, Place, location_of
 
 _log = logging.getLogger(__name__)
 
@@ -67,10 +78,10 @@ class ShardsFailedError(SkelfitError):
 
 
 def convert(
-    out: str | Path,
+    out: Place,
     *,
-    manifest: str | Path | None = None,
-    labels: str | Path | None = None,
+    manifest: Place | None = None,
+    labels: Place | None = None,
     source: str | None = None,
     scale_unit: str | None = None,
     angle_unit: str | None = None,
@@ -78,9 +89,9 @@ def convert(
     length_unit: str | None = None,
     labels_up: str | None = None,
     up: str | None = None,
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
-    models: str | Path | None = None,
-    images: str | Path | None = None,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
+    models: Place | None = None,
+    images: Place | None = None,
     image_mode: str | None = None,
     crop_size: int | None = None,
     crop_margin: float | None = None,
@@ -91,6 +102,8 @@ def convert(
     limit: int | None = None,
     shard_size: int | None = None,
     device: str = "auto",
+    fit_batch: int | None = None,
+    writers: int | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     tls_ca: str | Path | None = None,
@@ -99,7 +112,10 @@ def convert(
     max_wait: float | None = None,
     dashboard: bool = False,
     performance_report: str | Path | None = None,
+    rank: int | None = None,
+    world: int | None = None,
     overwrite: bool = False,
+    extend: bool = False,
     dry_run: bool = False,
     people_per_second: float | None = None,
     progress: bool | Count | Reporter = False,
@@ -113,8 +129,11 @@ def convert(
         out: folder for the shards.
         manifest: what to convert: a name that comes with skelfit, a file, or a folder of them. Or else:
         labels: one label file, or a folder of sequences; `source` to `up` say how to read it.
+        rank, world: make every world-th shard only, from shard `rank` on; other processes make the others. The one
+            that finishes the last shard writes the summary.
+        extend: add rows to a run: those behind a raised limit, at the end of a label file, or of further label files.
         dry_run: read the labels, say what a run would do, and write nothing; the subsets have a `plan` then.
-        people_per_second: of a dry run: the speed to reckon with. None: that of the last run in the folder.
+        people_per_second: of a dry run: how fast one worker fits. None: the last run in the folder tells the time.
         filter, no_filter: rules to switch on ("few_keypoints", "few_keypoints=6") and off.
         progress: True shows a bar; a function is called with the people done and the people there are. What a command
             prints on its way goes to the log, unless a Reporter is given.
@@ -128,16 +147,20 @@ def convert(
         LabelError, ModelError, ConfigError, OutputError, DeviceError, ClusterError: for files and places of that kind.
         Of a folder of manifests, a subset that fails does not stop the others, and raises nothing.
     """
-    reporter, folder = reporter_of(progress), local_path_of("out", out)
+    reporter, folder = reporter_of(progress), location_argument("out", out, writing=True)
     reading = {"scale_unit": scale_unit, "angle_unit": angle_unit, "rot6d": rot6d, "length_unit": length_unit}
     reading |= {"labels_up": labels_up, "up": up}
     file, layout, read = what_to_read(manifest, labels, source, reading)
     picture = {"image_mode": image_mode, "crop_size": crop_size, "crop_margin": crop_margin}
     found_images = images_at(images, file)
-    check_at_least_one(limit=limit, shard_size=shard_size)
+    check_at_least_one(limit=limit, shard_size=shard_size, fit_batch=fit_batch)
+    if writers is not None:
+        writers = whole_number("writers", writers, 0)
     check_speed(people_per_second, dry_run)
     check_device(device)
     check_skel_gender(skel_gender)
+    of_ranks = rank_of(rank, world, scheduler=scheduler, dry_run=dry_run)
+    check_extension(extend, overwrite)
     settings = chosen_pipeline(pipeline, skel_gender, shard_size, independent_frames)
     settings = replace(settings, images=images_of(settings.images, picture))
     rules = filter_rules(filter)
@@ -152,19 +175,24 @@ def convert(
         independent_frames=independent_frames,
     )
     check_image_options(given, settings.images.mode, has_images=given.images or has_images(file))
-    kind = device if scheduler is not None else find_device(device)
-    gpus = visible_gpus(torch.cuda.device_count()) if kind == "cuda" else ()
+    # A dry run plans for a GPU also where there is none.
+    elsewhere = scheduler is not None or (dry_run and device != "auto")
+    kind = device if elsewhere else find_device(device)
+    gpus = visible_gpus(max(torch.cuda.device_count(), dry_run)) if kind == "cuda" else ()
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
     body_models = _said_models(models, reporter)
     options = RunOptions(
         pipeline=settings,
         models=body_models,
         device=kind,
-        executor=watched_executor(executor, dashboard, performance_report),
+        executor=watched_executor(replace(executor, writers=writers), dashboard, performance_report),
+        fit_batch=fit_batch,
         limit=limit,
         filters_on=rules,
         filters_off=filter_names(no_filter),
         overwrite=overwrite,
+        extend=extend,
+        rank=of_ranks,
         given=given,
         reporter=reporter,
     )
@@ -172,19 +200,19 @@ def convert(
         labelled = (
             None
             if labels is None
-            else file_subset(local_path_of("labels", labels), layout, read, found_images)
+            else file_subset(location_argument("labels", labels), layout, read, found_images)
         )
         return plan_conversion(labelled or file, found_images, folder, options, people_per_second)
     if file is not None and file.is_dir():
         return convert_all(file, folder, options)
     if file is None:
-        subset = file_subset(local_path_of("labels", labels or ""), layout, read, found_images)
+        subset = file_subset(location_argument("labels", labels or ""), layout, read, found_images)
     else:
         subset = manifest_subset(file, found_images, body_models, reporter)
     return Conversion((convert_subset(subset, folder, options),))
 
 
-def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
+def _said_models(models: Place | None, reporter: Reporter) -> ModelSet:
     """The models of a run, and whether they are a stand-in."""
     body_models = find_models(models)
     reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
@@ -193,21 +221,34 @@ def _said_models(models: str | Path | None, reporter: Reporter) -> ModelSet:
     return body_models
 
 
-def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedSubset:
+def convert_subset(subset: Subset, out: Location, options: RunOptions) -> ConvertedSubset:
     """Convert one subset. Raises ShardsFailedError when a shard failed."""
-    models, say = options.models, options.reporter.say
+    models, say, rank = options.models, options.reporter.say, options.rank
     check_summary(out)
-    with writing(out, subset.name):
-        clear_temporaries(out / STORES)
-        run = make_run(subset, out, out / STORES, options)
+    with writing(out, subset.name, rank):
+        with sharing(out, rank, say):
+            clear_temporaries(out / STORES)
+            run = make_run(subset, out, out / STORES, options)
         if options.executor.scheduler is None and not is_compiled(run.device):
             say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
             make_backend(run.device).compile()
-        work = run_shard
-        if options.executor == THIS_PROCESS:
-            work = partial(run_shard, fitter=make_fitter(models, run.pipeline, run.device))
-        overwrite, reporter = options.overwrite, options.reporter
-        summary = convert_run(run, options.executor, overwrite=overwrite, work=work, reporter=reporter)
+        work: Work = convert_batch
+        if options.executor.is_here:
+            work = partial(convert_batch, fitter=make_fitter(models, run.pipeline, run.device))
+        more: dict[str, Any] = {
+            "overwrite": options.overwrite,
+            "extend": options.extend,
+            "fit_batch": options.fit_batch,
+            "reporter": options.reporter,
+        }
+        summary: dict[str, Any] | None
+        if rank is None:
+            summary = convert_run(run, options.executor, work=work, **more)
+        else:
+            summary = convert_rank(run, rank, options.executor, work=work, **more)
+    if summary is None:
+        say(f"next: skelfit status {out}")
+        return ConvertedSubset(subset.name, out, None, waits=True)
     for command in (
         f"verify {out}",
         f"card {out}",
@@ -217,7 +258,7 @@ def convert_subset(subset: Subset, out: Path, options: RunOptions) -> ConvertedS
     return ConvertedSubset(subset.name, out, summary)
 
 
-def convert_all(folder: Path, out: Path, options: RunOptions) -> Conversion:
+def convert_all(folder: Path, out: Location, options: RunOptions) -> Conversion:
     """Convert every manifest of a folder, each to its own folder in `out`, and say a table of them.
 
     A subset without label files is named with what to do; one that fails does not stop the others.
@@ -257,67 +298,109 @@ def convert_run(
     run: Run,
     executor: Executor = THIS_PROCESS,
     *,
-    overwrite: bool = False,
-    work: Work = run_shard,
+    work: Work = convert_batch,
     reporter: Reporter = LOGGED,
+    **options: Any,
 ) -> dict[str, Any]:
     """Do what is left of a run; writes and returns its summary. Raises ShardsFailedError.
 
-    The caller holds the lock.
+    The caller holds the lock. options: those of `_make_shards`.
     """
-    sequences = {i: [s.start for s in store_sequences(file.store)] for i, file in enumerate(run.labels)}
-    out, tasks = Path(run.out), plan_shards(run, sequences)
-    device = run.device if run.device != "auto" else "the workers' devices"
-    rows = sum(task.stop - task.start for task in tasks)
-    reporter.say(
-        f"{run.subset}: {rows} rows in {counted_shards(len(tasks))}, fitted on {device}, to {os.path.relpath(out)}"
-    )
-    todo = pending(run, tasks, overwrite=overwrite)
-    write_record(out, run.subset, rows, len(tasks))
-    if len(todo) < len(tasks):
-        reporter.say(finished_already(len(tasks) - len(todo)))
+    made = _make_shards(run, None, executor, work, reporter, **options)
+    return _summarised(made.plan, made.results, made.seconds, reporter)
+
+
+def convert_rank(
+    run: Run,
+    rank: Rank,
+    executor: Executor = THIS_PROCESS,
+    *,
+    work: Work = convert_batch,
+    reporter: Reporter = LOGGED,
+    **options: Any,
+) -> dict[str, Any] | None:
+    """Do what is left of a rank's share; the summary of the run, or None while shards of other ranks are not finished.
+
+    As `convert_run` otherwise.
+    """
+    made = _make_shards(run, rank, executor, work, reporter, **options)
+    tasks, out = made.plan.tasks, location_of(run.out)
+    with sharing(out, rank, reporter.say):
+        if unfinished := unfinished_shards(made.plan.run, tasks):
+            own = sum(rank.owns(task.name) for task in tasks)
+            reporter.say(rank_is_done(rank, own, len(unfinished)))
+            return None
+        return _summarised(made.plan, *results_of_ranks(out), reporter)
+
+
+@dataclass(frozen=True)
+class _Made:
+    plan: RunPlan
+    results: Sequence[ShardResult]
+    seconds: float
+
+
+def _make_shards(
+    run: Run,
+    rank: Rank | None,
+    executor: Executor,
+    work: Work,
+    reporter: Reporter,
+    *,
+    overwrite: bool = False,
+    extend: bool = False,
+    fit_batch: int | None = None,
+) -> _Made:
+    """Make the shards of a run, or of a rank, that are not finished. Raises ShardsFailedError.
+
+    fit_batch: about how many rows are fitted together; None: what suits the device.
+    """
+    plan = plan_run(run, overwrite=overwrite, extend=extend)
+    run, tasks, out = plan.run, plan.tasks, location_of(run.out)
+    own = [task for task in tasks if rank is None or rank.owns(task.name)]
+    for line in lines_of_plan(plan, rank, own):
+        reporter.say(line)
+    todo = pending(run, tasks, plan.identities, overwrite=overwrite, rank=rank)
+    write_record(out, run.subset, rows_of(tasks), len(tasks), rank)
+    if len(todo) < len(own):
+        reporter.say(finished_already(len(own) - len(todo)))
     left = {task.name for task in todo}
-    rejected = rejected_so_far(task for task in tasks if task.name not in left)
+    rejected = rejected_so_far(task for task in own if task.name not in left)
+    batches = cut_batches(todo, fit_batch or _usual_batch(todo, run, executor))
     started = time.perf_counter()
-    with reporter.counting(rows, rows - sum(task.stop - task.start for task in todo), rejected) as progress:
-        results, failures = _work_off(todo, executor, work, progress)
+    with reporter.counting(rows_of(own), rows_of(own) - rows_of(todo), rejected) as progress:
+        results, failures = _work_off(batches, executor, work, progress)
+    seconds = time.perf_counter() - started
+    if rank is not None:
+        keep_results(out, rank, [asdict(result) for result in results])
     for failure in failures:
         reporter.warn(f"{failure.trace}shard {failure.name} failed: {failure.error}")
     if failures:
         raise ShardsFailedError(
-            f"{len(failures)} of {len(tasks)} shards failed; the same command tries them again"
+            f"{len(failures)} of {len(own)} shards failed; the same command tries them again"
         )
-    summary = write_summary(run, tasks, this_time(results, time.perf_counter() - started))
+    return _Made(plan, results, seconds)
+
+
+def _summarised(
+    plan: RunPlan, results: Sequence[ShardResult], seconds: float, reporter: Reporter
+) -> dict[str, Any]:
+    summary = write_summary(plan.run, plan.tasks, this_time(results, seconds))
     for line in summary_lines_of(summary):
         reporter.say(line)
     return summary
 
 
-def this_time(results: Sequence[ShardResult], seconds: float) -> dict[str, Any]:
-    """What the summary says of the shards done in this run, not of earlier ones: speed, and where the time went."""
-    if not results:
-        return {"people_per_second": None, "time": None}
-    total = {phase: sum(result.seconds[phase] for result in results) for phase in PHASES}
-    shares = {phase: round(value / sum(total.values()), 4) for phase, value in total.items()}
-    spans: dict[str, list[float]] = {}
-    for result in results:
-        spans.setdefault(result.process, []).extend(result.span)
-    at_work = sum(max(times) - min(times) for times in spans.values())
-    return {
-        "people_per_second": sum(result.rows_in for result in results) / seconds,
-        "time": {
-            "seconds": round(seconds, 1),
-            "worker_seconds": round(at_work, 1),  # of each process from its first shard to its last
-            "fitting": round(total["fit"] / at_work, 4),
-            "shares": shares,
-        },
-    }
+def _usual_batch(todo: Sequence[ShardTask], run: Run, executor: Executor) -> int | None:
+    """About how many rows are fitted together where no option says so."""
+    meshes = any(not store_info(file.store).about.has_smpl for file in run.labels)
+    return default_rows(run.device, rows_of(todo), executor.workers, meshes)
 
 
 def _work_off(
-    todo: Sequence[ShardTask], executor: Executor, work: Work, progress: Progress
+    todo: Sequence[ShardBatch], executor: Executor, work: Work, progress: Progress
 ) -> tuple[list[ShardResult], list[ShardFailure]]:
-    """Run the tasks; returns what was done, and the failures."""
+    """Convert the batches; returns what was done, and the failures."""
     done: list[ShardResult] = []
     failures: list[ShardFailure] = []
     with closing(run_tasks(todo, executor, work, progress.say)) as results:

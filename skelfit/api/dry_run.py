@@ -4,50 +4,46 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from skelfit.api.conversion_lines import counted_shards, finished_already
 from skelfit.api.conversion_result import Conversion, ConversionPlan, ConvertedSubset, PlannedFile
+from skelfit.api.images_look import ImagesLook, look_at_images
+from skelfit.api.plan_table import plan_lines, table_of_plans
+from skelfit.api.run_costs import Amount, run_costs
 from skelfit.api.run_making import RunOptions, make_run
 from skelfit.api.subsets import MissingError, Subset, data_root, manifest_subset, manifests_of
-from skelfit.config.manifest import load_manifest
+from skelfit.api.trial_shards import TAR_END, TAR_RECORD, TrialShards, try_shards
+from skelfit.config.manifest import Manifest, load_manifest
+from skelfit.conversion.run_extension import plan_run
 from skelfit.conversion.run_plan import (
+    LabelFile,
     Run,
     ShardTask,
     check_subset,
     check_summary,
     finished_shards,
     plan_shards,
+    rows_of,
 )
 from skelfit.conversion.run_status import read_status
-from skelfit.conversion.shard_samples import images_of_people
+from skelfit.conversion.shard_batch import cut_batches, default_rows
 from skelfit.errors import SkelfitError
-from skelfit.executors.progress_bars import duration
-from skelfit.executors.report_table import ReportTable
-from skelfit.images.image_source import ImageLocation, open_images, read_images
-from skelfit.labels.label_store import read_selected_rows, store_contents, store_sequences
-from skelfit.shards.label_vector import LABEL_SIZE
+from skelfit.executors.executor import cores
+from skelfit.images.image_source import ImageLocation
+from skelfit.labels.label_store import store_contents
 from skelfit.shards.shard_files import ShardError
-
-IMAGES_LOOKED_AT = 32  # of each label file, evenly from all its rows
-_TAR_BLOCK = 512
-_NPY_HEADER = 128
-# Measured on one small run of demo people: metadata of 530 to 700 bytes, and a line of 480 in the sidecar.
-_META_BYTES, _ROW_BYTES = 700, 480
-NO_SPEED = "not known: measure it with `skelfit bench` and give --people-per-second N"
+from skelfit.storage.local_cache import fetched
+from skelfit.storage.locations import Location, below
 
 
 def plan_conversion(
     source: Subset | Path | None,
     images: ImageLocation | None,
-    out: Path,
+    out: Location,
     options: RunOptions,
     people_per_second: float | None,
 ) -> Conversion:
@@ -74,21 +70,21 @@ def plan_conversion(
             options.reporter.warn(f"Error: {error}")
             results.append(ConvertedSubset(name, folder, None, str(error)))
             continue
-        for line in _lines(plan, folder):
+        for line in plan_lines(plan, folder):
             say(line)
         problem = "; ".join(plan.missing)
         results.append(ConvertedSubset(name, folder, None, problem, missing=bool(problem), plan=plan))
     if len(results) > 1:
-        say(_table(results))
+        say(table_of_plans(results))
     return Conversion(tuple(results))
 
 
-Load = Callable[[Path, "float | None"], ConversionPlan]
+Load = Callable[[Location, "float | None"], ConversionPlan]
 
 
 def _subsets(
-    source: Subset | Path | None, images: ImageLocation | None, out: Path, options: RunOptions
-) -> Iterator[tuple[str, Path, Load]]:
+    source: Subset | Path | None, images: ImageLocation | None, out: Location, options: RunOptions
+) -> Iterator[tuple[str, Location, Load]]:
     """Name and folder of each subset, and what makes its plan."""
     if isinstance(source, Subset):
         yield source.name, out, partial(_plan, source, options)
@@ -99,110 +95,147 @@ def _subsets(
 
 
 def _plan_manifest(
-    path: Path, images: ImageLocation | None, options: RunOptions, out: Path, people_per_second: float | None
+    path: Path,
+    images: ImageLocation | None,
+    options: RunOptions,
+    out: Location,
+    people_per_second: float | None,
 ) -> ConversionPlan:
     manifest = load_manifest(path)
-    labels = [data_root() / source.path for source in manifest.labels]
+    labels = [below(data_root(), source.path) for source in manifest.labels]
     if manifest.demo is not None and not all(path.exists() for path in labels):
-        return _plan_demo(manifest.demo.people, options, people_per_second)
+        return _plan_demo(manifest, manifest.demo.people, options, out, people_per_second)
     subset = manifest_subset(path, images, options.models, options.reporter, make_demo=False)
     return _plan(subset, options, out, people_per_second)
 
 
-def _plan_demo(people: int, options: RunOptions, people_per_second: float | None) -> ConversionPlan:
+def _plan_demo(
+    manifest: Manifest, people: int, options: RunOptions, out: Location, people_per_second: float | None
+) -> ConversionPlan:
     """The plan of a demo whose people a run would make first."""
     options.reporter.say(f"{people} people are not made yet; a run makes them, and their images, first")
     rows = people if options.limit is None else min(people, options.limit)
-    return ConversionPlan(
-        files=(),
-        rows=rows,
-        shards=math.ceil(rows / options.pipeline.shard_size),
-        rows_done=0,
-        shards_done=0,
-        label_bytes=rows * label_bytes_per_person(),
-        image_bytes=0,
-        images_looked_at=0,
-        images_there=0,
-        people_per_second=people_per_second,
-        speed_from="--people-per-second" if people_per_second else NO_SPEED,
-        missing=(),
+    file = LabelFile("", manifest.labels[0].path, "", rows, "camerahmr", "neutral", "none")
+    run = Run(
+        manifest.name,
+        str(out),
+        None,
+        None,
+        options.models.sha256,
+        options.pipeline,
+        options.device,
+        (file,),
     )
+    return _planned(plan_shards(run), set(), options, Samples(), people_per_second)
 
 
-def _plan(subset: Subset, options: RunOptions, out: Path, people_per_second: float | None) -> ConversionPlan:
+def _plan(
+    subset: Subset, options: RunOptions, out: Location, people_per_second: float | None
+) -> ConversionPlan:
     """The plan of a subset whose label files are there. They are read into a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="skelfit-dry-run-") as stores:
+        began = time.monotonic()
         # Its sha256 is compared with the record, but no record is written.
         run = make_run(replace(subset, recorded=False), out, Path(stores), options)
-        sequences = [[s.start for s in store_sequences(file.store)] for file in run.labels]
-        tasks = plan_shards(run, dict(enumerate(sequences)))
+        validated = time.monotonic() - began
         check_subset(run)
         check_summary(out)
-        finished = set() if options.overwrite else finished_shards(run)
-        done = [task for task in tasks if task.name in finished]
-        sizes = list(chain.from_iterable(_image_sizes(run)))
+        plan = plan_run(run, overwrite=options.overwrite, extend=options.extend)
+        run, tasks = plan.run, plan.tasks
+        finished = set() if options.overwrite else finished_shards(run, tasks, plan.identities)
+        samples = Samples(try_shards(run, Path(stores)), look_at_images(run), validated)
         files = tuple(
             PlannedFile(path, file.source, file.rows, len(store_contents(file.store, file.rows).sequences))
             for path, file in zip(subset.paths, run.labels, strict=True)
         )
-    there = [size for size in sizes if size]
-    rows = _rows(tasks)
-    speed, speed_from = _speed(out, people_per_second)
-    return ConversionPlan(
+        store_bytes = sum(map(_bytes_of, {Path(file.store) for file in run.labels}))
+    return replace(
+        _planned(tasks, finished, options, samples, people_per_second),
         files=files,
-        rows=rows,
-        shards=len(tasks),
-        rows_done=_rows(done),
-        shards_done=len(done),
-        label_bytes=rows * label_bytes_per_person(),
-        image_bytes=round(rows * sum(map(_in_tar, there)) / len(sizes)) if there else 0,
-        images_looked_at=len(sizes),
-        images_there=len(there),
-        people_per_second=speed,
-        speed_from=speed_from,
-        missing=tuple(_missing(subset, len(sizes), len(there))),
+        label_file_bytes=sum(_bytes_of(fetched(path)) for path in subset.paths),
+        store_bytes=store_bytes,
+        last_people_per_second=_last_speed(out),
+        missing=tuple(_missing(subset, samples.look.looked_at, samples.look.there)),
     )
 
 
-def _rows(tasks: Sequence[ShardTask]) -> int:
-    return sum(task.stop - task.start for task in tasks)
+@dataclass(frozen=True)
+class Samples:
+    """What was measured on some rows. As it stands: of labels that are not there yet, much as those of the demo."""
+
+    trial: TrialShards = TrialShards(
+        tar_bytes=4200, sidecar_bytes=480, marker_bytes=6000, reading_ms=0.02, writing_ms=0.2
+    )
+    look: ImagesLook = ImagesLook()
+    validated: float = 0.0  # seconds in which the labels were checked
 
 
-def _in_tar(size: int) -> int:
-    """Bytes that a file takes in a tar: a header and whole blocks."""
-    return _TAR_BLOCK * (1 + math.ceil(size / _TAR_BLOCK))
+def _planned(
+    tasks: Sequence[ShardTask],
+    finished: Set[str],
+    options: RunOptions,
+    samples: Samples,
+    people_per_second: float | None,
+) -> ConversionPlan:
+    """The plan of some shards, without what is known of their label files."""
+    executor, trial, look = options.executor, samples.trial, samples.look
+    rows, left = rows_of(tasks), [task for task in tasks if task.name not in finished]
+    usual = default_rows(options.device, rows_of(left), executor.workers)
+    batches = cut_batches(left, options.fit_batch or usual)
+    workers = max(1, executor.workers)
+    amount = Amount(
+        rows=rows_of(left),
+        batches=len(batches),
+        batch_rows=max((batch.rows for batch in batches), default=0),
+        workers=workers,
+        device="cuda" if options.device == "cuda" else "cpu",
+        threads=max(1, cores() // workers),
+        # 0 is a thread.
+        writers=None if executor.writers is None else max(1, executor.writers),
+        core_ms={"reading": trial.reading_ms, "images": look.core_ms, "writing": trial.writing_ms},
+        alone_seconds=samples.validated,
+    )
+    return ConversionPlan(
+        files=(),
+        rows=rows,
+        shards=len(tasks),
+        fit_batches=len(batches),
+        rows_done=rows - rows_of(left),
+        shards_done=len(tasks) - len(left),
+        label_file_bytes=0,
+        source_image_bytes=round(rows * look.source_bytes),
+        store_bytes=0,
+        label_bytes=sum(_shard_bytes(task.stop - task.start, trial) for task in tasks),
+        image_bytes=round(rows * look.tar_bytes),
+        images_looked_at=look.looked_at,
+        images_there=look.there,
+        workers=workers,
+        people_per_second=people_per_second,
+        last_people_per_second=None,
+        costs=run_costs(amount, people_per_second),
+        missing=(),
+    )
 
 
-def label_bytes_per_person() -> int:
-    """Bytes of a person without an image: label vector and metadata in the tar, and a line of the sidecar."""
-    return _in_tar(4 * LABEL_SIZE + _NPY_HEADER) + _in_tar(_META_BYTES) + _ROW_BYTES
+def _bytes_of(path: Path) -> int:
+    """The bytes of a file, or of all files of a folder."""
+    return sum(
+        file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()
+    )
 
 
-def _image_sizes(run: Run) -> Iterator[list[int]]:
-    """For a sample of each label file: the bytes of each person's image in a shard, 0 where there is none."""
-    if run.images is None:
-        return
-    with closing(open_images(run.images)) as images:
-        for file in run.labels:
-            count = min(file.rows, IMAGES_LOOKED_AT)
-            rows = (
-                np.unique(np.linspace(0, file.rows - 1, count).astype(np.int64))
-                if count
-                else np.zeros(0, int)
-            )
-            people = images_of_people(read_selected_rows(file.store, rows), file) if count else []
-            with closing(read_images(images, people, run.pipeline.images)) as pictures:
-                yield [len(picture.data or b"") for picture in pictures]
+def _shard_bytes(rows: int, trial: TrialShards) -> int:
+    """Bytes of a shard without images: tar, sidecar and marker."""
+    tar = TAR_RECORD * math.ceil((rows * trial.tar_bytes + TAR_END) / TAR_RECORD)
+    return tar + round(rows * trial.sidecar_bytes + trial.marker_bytes)
 
 
-def _speed(out: Path, people_per_second: float | None) -> tuple[float | None, str]:
-    if people_per_second is not None:
-        return people_per_second, "--people-per-second"
+def _last_speed(out: Location) -> float | None:
+    """People/s of the last run in a folder."""
     try:
-        measured = read_status(out).people_per_second
+        return read_status(out).people_per_second
     except ShardError:  # no run yet
-        measured = None
-    return measured, NO_SPEED if measured is None else "the last run in this folder"
+        return None
 
 
 def _missing(subset: Subset, looked_at: int, there: int) -> Iterator[str]:
@@ -214,55 +247,3 @@ def _missing(subset: Subset, looked_at: int, there: int) -> Iterator[str]:
         yield f"images: none of the {looked_at} looked at is there, or can be read"
     elif there < looked_at:
         yield f"images: {looked_at - there} of the {looked_at} looked at are not there, or cannot be read"
-
-
-def _lines(plan: ConversionPlan, out: Path) -> Iterator[str]:
-    """The plan in words."""
-    yield f"{plan.rows} rows in {counted_shards(plan.shards)}, to {out}"
-    if plan.shards_done:
-        yield f"  {finished_already(plan.shards_done, f' with {plan.rows_done} rows')}"
-    kilobytes = label_bytes_per_person() / 1000
-    yield f"labels: about {_size(plan.label_bytes)} ({kilobytes:.1f} kB a person, the size of the label vector)"
-    if plan.images_looked_at:
-        looked = f"{plan.images_there} of {plan.images_looked_at} images looked at are there"
-        yield f"images: about {_size(plan.image_bytes)} ({looked}; measured on these)"
-    elif plan.files:
-        yield "images: none"
-    else:
-        yield "images: not known before they are made"
-    if plan.hours_left is None:
-        yield f"time: {plan.speed_from}"
-    else:
-        took = duration(3600 * plan.hours_left)
-        yield f"time: about {took} at {plan.people_per_second:.1f} people/s ({plan.speed_from})"
-    for each in plan.missing:
-        yield f"missing: {each}"
-    if not plan.missing:
-        yield "missing: nothing"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.1f} kB"
-
-
-def _table(results: Sequence[ConvertedSubset]) -> ReportTable:
-    heads = ("subset", "rows", "shards", "finished", "GB", "hours", "missing")
-    rows = tuple((result.name, *_cells(result)) for result in results)
-    lines = [
-        f"{name:<16} " + " ".join(f"{cell:>9}" for cell in cells) + f"   {missing}"
-        for name, *cells, missing in (heads, *rows)
-    ]
-    return ReportTable(heads, rows, "\n" + "\n".join(lines))
-
-
-def _cells(result: ConvertedSubset) -> tuple[str, ...]:
-    plan = result.plan
-    if plan is None:
-        return (*"-----", "label files" if result.missing else "cannot be read, see above")
-    hours = "-" if plan.hours_left is None else f"{plan.hours_left:.2g}"
-    gigabytes = f"{(plan.label_bytes + plan.image_bytes) / 1e9:.2g}"
-    missing = "images" if plan.missing else "nothing"
-    return str(plan.rows), str(plan.shards), str(plan.shards_done), gigabytes, hours, missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from skelfit.api.fitted_people import FittedPeople
 from skelfit.bodies.model_set import ModelSet, find_models
 from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
-from skelfit.conversion.row_fits import FitRows, LabelFitter, fit_rows, frames_of, labels_fit, meshes_fit
+from skelfit.conversion.fitted_rows import RowFits, RowsToFit, frames_of
+from skelfit.conversion.row_fits import LabelFitter, fit_rows, labels_fit, meshes_fit
 from skelfit.conversion.row_judgement import judge_rows
 from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter
 from skelfit.conversion.shard_samples import without_jumps
@@ -26,8 +27,9 @@ from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.shards.row_status import PUBLISHED
+from skelfit.storage.locations import Place
 
-Models = ModelSet | str | Path | None
+Models: TypeAlias = "ModelSet | Place | None"
 NumPyPeople = FittedPeople[NDArray[np.float32]]
 _log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def fit(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
     frames_per_second: float | None = None,
 ) -> FittedPeople[Tensor]: ...
@@ -56,7 +58,7 @@ def fit(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
     frames_per_second: float | None = None,
 ) -> NumPyPeople: ...
@@ -70,7 +72,7 @@ def fit(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
     frames_per_second: float | None = None,
 ) -> FittedPeople[Any]:
@@ -107,9 +109,9 @@ def fit(
     chosen = chosen_pipeline(pipeline, skel_gender)
     given = given_labels(pose, betas, transl, gender, chosen.gates.max_abs_beta, frames_per_second)
     model_set, kind = usable_models(models), usable_device(device)
-    batch = given.batch
-    rows = labels_fit(batch, _fitter(model_set, chosen, kind), frames_of(batch, chosen.temporal))
-    return _fitted(given, rows, chosen, model_set, pose)
+    rows = RowsToFit.of(given.batch, frames=frames_of(given.batch, chosen.temporal))
+    fits = fit_rows(rows, labels_fit(rows, _fitter(model_set, chosen, kind)), len(chosen.fit.stages))
+    return _fitted(given, fits, chosen, model_set, pose)
 
 
 @overload
@@ -119,7 +121,7 @@ def fit_mesh(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
 ) -> FittedPeople[Tensor]: ...
 
@@ -131,7 +133,7 @@ def fit_mesh(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
 ) -> NumPyPeople: ...
 
@@ -142,7 +144,7 @@ def fit_mesh(
     gender: ArrayLike = "neutral",
     models: Models = None,
     device: str = "auto",
-    pipeline: str | Path | Pipeline = DEFAULT_PIPELINE,
+    pipeline: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
 ) -> FittedPeople[Any]:
     """Fit SKEL to people given by meshes alone, in SMPL's topology.
@@ -163,11 +165,12 @@ def fit_mesh(
     chosen = chosen_pipeline(pipeline, skel_gender)
     given = given_meshes(vertices, gender)
     model_set, kind = usable_models(models), usable_device(device)
-    rows = meshes_fit(given.batch, _mesh_fitter(model_set, chosen, kind))
-    return _fitted(given, rows, chosen, model_set, vertices)
+    rows = RowsToFit.of(given.batch)
+    fits = fit_rows(rows, meshes_fit(rows, _mesh_fitter(model_set, chosen, kind)), len(chosen.fit.stages))
+    return _fitted(given, fits, chosen, model_set, vertices)
 
 
-def load_models(folder: str | Path | None = None) -> ModelSet:
+def load_models(folder: Place | None = None) -> ModelSet:
     """The body models to fit and to pose with.
 
     Args:
@@ -222,11 +225,10 @@ def _mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshLabel
 
 
 def _fitted(
-    given: GivenPeople, rows: FitRows, pipeline: Pipeline, models: ModelSet, like: object
+    given: GivenPeople, fitted: RowFits, pipeline: Pipeline, models: ModelSet, like: object
 ) -> FittedPeople[Any]:
-    """Fit the rows of a call as a job fits those of a shard, and give them their shape back."""
+    """Judge the fits of a call as a job judges those of a shard, and give them the shape of the call."""
     batch, leading = given.batch, given.leading
-    fitted = fit_rows(batch, rows, len(pipeline.fit.stages))
     verdicts = judge_rows(batch, fitted, pipeline)
     poses = without_jumps(batch, fitted.poses, [verdict.status in PUBLISHED for verdict in verdicts])
     genders = np.where(fitted.finite, np.where(fitted.female, "female", "male"), "")

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,13 @@ import numpy as np
 from skelfit.api.angle_names import angle_index
 from skelfit.errors import ArgumentError, found_text
 from skelfit.learning.data.person_stream import find_tars
-from skelfit.shards.finished_run import kept_keys, open_run
+from skelfit.shards.finished_run import checked_shard, kept_keys, open_run
 from skelfit.shards.label_vector import LABEL_SIZE, LAYOUT_VERSION, FloatArray, unpack
-from skelfit.shards.shard_files import ShardError, ShardFiles
-from skelfit.shards.shard_reader import check_shard, read_marker, read_members, read_samples
+from skelfit.shards.shard_files import ShardError, ShardFiles, shard_of
+from skelfit.shards.shard_reader import read_members, read_samples
 from skelfit.shards.shard_schema import ShardMarker
+from skelfit.storage.checked_arguments import location_argument, location_or_none
+from skelfit.storage.locations import Location, Place, location_of, side_by_side, text_of
 
 _LABEL, _META = "label.npy", "meta.json"
 _EXPECTED = "a folder of a finished run, tars as a path with * or {000000..000009}, or several of them"
@@ -100,7 +101,7 @@ class ShardPeople:
             if count != marker.rows_out:
                 raise ShardError(files.tar, None, f"{marker.rows_out} samples", f"{count}")
 
-    def _samples(self, tar: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any], bytes | None]]:
+    def _samples(self, tar: Location) -> Iterator[tuple[str, FloatArray, dict[str, Any], bytes | None]]:
         """Key, label vector, metadata and image of each sample."""
         if not self.images:
             yield from ((key, label, meta, None) for key, label, meta in read_samples(tar))
@@ -116,16 +117,16 @@ class ShardPeople:
 
 
 def load_shards(
-    shards: str | Path | Sequence[str | Path],
+    shards: Place | Sequence[Place],
     *,
-    keep: str | Path | None = None,
+    keep: Place | None = None,
     images: bool = True,
 ) -> ShardPeople:
     """The people of finished shards, for any trainer or for plain Python.
 
     Args:
         shards: the folder of a finished run, or tars by pattern ("shards/demo/*.tar", "demo-{000000..000009}.tar"),
-            or several of them. Paths are those of this machine.
+            or several of them; each a path or an address (s3://...).
         keep: a keep-list of `skelfit verify --keep`: only the people that it keeps.
         images: whether the images are read too.
 
@@ -138,26 +139,22 @@ def load_shards(
         ShardError: for shards that are not there, not finished, or damaged.
         InputError: for a keep-list that cannot be used, or that does not name all people.
     """
-    given = [shards] if isinstance(shards, (str, Path)) else shards
-    usable = isinstance(given, (list, tuple)) and all(isinstance(item, (str, Path)) for item in given)
-    if not given or not usable:
+    given: Sequence[Any] = shards if isinstance(shards, (list, tuple)) else [shards]
+    if not given:
         raise ArgumentError("shards", _EXPECTED, found_text(shards))
-    if keep is not None and not isinstance(keep, (str, Path)):
-        raise ArgumentError("keep", "the path of a keep-list, or None", found_text(keep))
+    keep_list = location_or_none("keep", keep)
     pairs = tuple(pair for item in given for pair in _shards_at(item))
     for tar, count in Counter(files.tar.resolve() for files, _ in pairs).items():
         if count > 1:
             raise ArgumentError("shards", "each shard once", f"{tar.name} {count} times")
-    kept = None if keep is None else kept_keys([files for files, _ in pairs], Path(keep))
+    kept = None if keep_list is None else kept_keys([files for files, _ in pairs], keep_list)
     return ShardPeople(pairs, kept, images)
 
 
-def _shards_at(folder_or_tars: str | Path) -> tuple[tuple[ShardFiles, ShardMarker], ...]:
-    """The shards of a folder, or of a pattern, each with its marker. Raises ShardError."""
-    if Path(folder_or_tars).is_dir():
-        return open_run(Path(folder_or_tars)).shards
-    shards = [ShardFiles(Path(tar).parent, Path(tar).stem) for tar in find_tars(str(folder_or_tars))]
-    pairs = tuple((files, read_marker(files)) for files in shards)
-    for files, marker in pairs:
-        check_shard(files, marker)
-    return pairs
+def _shards_at(folder_or_tars: Place) -> tuple[tuple[ShardFiles, ShardMarker], ...]:
+    """The shards of a folder, or of a pattern, each with its marker. Raises ArgumentError, ShardError."""
+    location = location_argument("shards", folder_or_tars)
+    if location.is_dir():
+        return open_run(location).shards
+    shards = [shard_of(location_of(tar)) for tar in find_tars(text_of(location))]
+    return tuple(side_by_side(checked_shard, shards, location))

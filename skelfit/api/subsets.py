@@ -29,12 +29,15 @@ from skelfit.images.tar_index import INDEX_NAME, build_index
 from skelfit.labels.filters import FILTER_GROUPS, PUBLISHED_VALUES, REQUIRED_DATA, active_filters
 from skelfit.labels.image_names import image_path
 from skelfit.labels.label_schema import record_sha256
-from skelfit.labels.label_store import build_store, read_rows, store_contents, store_info
+from skelfit.labels.label_store import read_rows, store_contents, store_info
+from skelfit.labels.placed_store import place_store
 from skelfit.labels.read_settings import OptionError
 from skelfit.labels.readers.registry import detect_layout
 from skelfit.labels.readers.sequence_folder import describe_skipped_files
 from skelfit.storage.checked_arguments import texts_of
-from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local, describe_skipped
+from skelfit.storage.local_cache import fetched, kept_for, upload_named
+from skelfit.storage.locations import LOCATION, Location, address_of, below, describe_unusable, location_of
+from skelfit.storage.path_checks import describe_skipped
 
 IMAGES_LOOKED_FOR = 100  # rows
 _FAULTS_SAID = 10
@@ -47,17 +50,17 @@ class Subset:
 
     name: str
     sources: tuple[LabelSource, ...]
-    paths: tuple[Path, ...]  # of the label files
+    paths: tuple[Location, ...]  # of the label files
     images: ImageLocation | None
     filters: Filters = Filters()
     recorded: bool = False  # whether the sha256 of its files is kept beside them
     description: str = ""
     origins: tuple[Origin, ...] = ()
-    missing_images: Path | None = None  # images that the manifest names and that are not there
+    missing_images: Location | None = None  # images that the manifest names and that are not there
 
 
 def file_subset(
-    path: Path, layout: LabelLayout | None, read: ReadOptions, images: ImageLocation | None
+    path: Location, layout: LabelLayout | None, read: ReadOptions, images: ImageLocation | None
 ) -> Subset:
     """The subset of one label file, or of a folder of sequences, named after it."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.resolve().stem)
@@ -72,7 +75,7 @@ def manifest_subset(
     Raises LabelError when a label file is missing, saying what to download, and where to put it.
     """
     manifest, root = load_manifest(path), data_root()
-    paths = tuple(root / source.path for source in manifest.labels)
+    paths = tuple(below(root, source.path) for source in manifest.labels)
     if manifest.demo is not None and make_demo:
         _make_demo(paths[0].parent, manifest.demo, models, reporter)
     _check_there(manifest, paths)
@@ -80,8 +83,8 @@ def manifest_subset(
     if images is None and manifest.images is not None:
         images = locate_images(manifest.images, root)
         if images is None:
-            missing_images = root / manifest.images
-            reporter.say(f"no images {root / manifest.images}: the shards will hold labels without images")
+            missing_images = below(root, manifest.images)
+            reporter.say(f"no images {missing_images}: the shards will hold labels without images")
             if sources := _sources(manifest, "images"):
                 reporter.say(f"  to have them, put them there; they come from {sources}")
     return Subset(
@@ -106,26 +109,26 @@ def manifests_of(folder: Path) -> list[Path]:
     return manifests
 
 
-def data_root() -> Path:
+def data_root() -> Location:
     """The folder that manifests speak of. Raises ConfigError."""
     named = os.environ.get("SKELFIT_DATA") or "data"
-    if (problem := describe_non_local(named)) is not None:
-        raise ConfigError("$SKELFIT_DATA", None, LOCAL_PATH, problem)
-    return Path(named)
+    if (problem := describe_unusable(named)) is not None:
+        raise ConfigError("$SKELFIT_DATA", None, LOCATION, problem)
+    return location_of(named)
 
 
 def label_files(
-    subset: Subset, folder: Path, max_abs_beta: float, limit: int | None, say: Say
+    subset: Subset, folder: Location, max_abs_beta: float, limit: int | None, say: Say
 ) -> tuple[LabelFile, ...]:
     """The validated stores of the label files, in a folder; `limit` counts rows through all of them."""
     files = []
     left = limit
     for source, path in zip(subset.sources, subset.paths, strict=True):
-        store = build_store(source, path, folder, max_abs_beta)
-        info = store_info(store)
-        told = "" if source.source or path.is_dir() else f" (told by its keys {detect_layout(path)[1]})"
+        store = place_store(source, path, folder, max_abs_beta)
+        info, local = store_info(store), fetched(path)
+        told = "" if source.source or local.is_dir() else f" (told by its keys {detect_layout(local)[1]})"
         say(f"{path}: {info.rows} rows of {info.source} labels{told}")
-        if path.is_dir() and (skipped := describe_skipped_files(path)):
+        if local.is_dir() and (skipped := describe_skipped_files(local)):
             say(f"  {skipped}")
         up = "" if source.read.up is None else f"; {source.read.up} is up in the shards"
         say(f"  coordinates of the labels: {info.about.coordinates}{up}")
@@ -138,7 +141,7 @@ def label_files(
         left = None if left is None else left - rows
         files.append(
             LabelFile(
-                store=str(store.absolute()),
+                store=address_of(store),
                 name=path.name,
                 sha256=info.sha256,
                 rows=rows,
@@ -153,7 +156,7 @@ def label_files(
     return tuple(files)
 
 
-def _check_names(source: LabelSource, store: Path, path: Path) -> None:
+def _check_names(source: LabelSource, store: Location, path: Location) -> None:
     """Raise OptionError for rules on names of images where a label file has none."""
     info = store_info(store)
     for rule in (name for name in ("path_rule", "path_prefix") if getattr(source, name) not in ("none", "")):
@@ -233,7 +236,7 @@ class MissingError(LabelError):
     """Label files of a manifest that are not there."""
 
 
-def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
+def _check_there(manifest: Manifest, paths: Sequence[Location]) -> None:
     """Raise one MissingError that names every label file that is not there."""
     missing = [str(path) for path in paths if not path.exists()]
     if not missing:
@@ -247,7 +250,7 @@ def _check_there(manifest: Manifest, paths: Sequence[Path]) -> None:
     advice += " (the folder for data is ./data, or $SKELFIT_DATA)"
     images = manifest.images
     if images and locate_images(images, data_root()) is None and (sources := _sources(manifest, "images")):
-        advice += f". The images, {data_root() / images}, come from {sources}"
+        advice += f". The images, {below(data_root(), images)}, come from {sources}"
     raise MissingError(" and ".join(missing), None, expected, advice)
 
 
@@ -261,8 +264,11 @@ def _sources(manifest: Manifest, of: str) -> str:
     return "; or from ".join(texts)
 
 
-def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet, reporter: Reporter) -> None:
-    """Make the demo's people, unless they are there as asked for."""
+def _make_demo(folder: Location, demo: DemoSpec, models: ModelSet, reporter: Reporter) -> None:
+    """Make the demo's people, unless they are there as asked for. Raises ConfigError."""
+    if not isinstance(folder, Path):
+        expected = "a folder of this machine, in which the demo's people are made"
+        raise ConfigError("$SKELFIT_DATA", None, expected, f"the address {folder}")
     # Imported here because only the demo draws people.
     from skelfit.labels.demo_people import demo_is_current, write_demo
 
@@ -274,7 +280,7 @@ def _make_demo(folder: Path, demo: DemoSpec, models: ModelSet, reporter: Reporte
         write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
 
 
-def prepare_images(location: ImageLocation | None, mode: ImageMode, stores: Path, say: Say) -> str | None:
+def prepare_images(location: ImageLocation | None, mode: ImageMode, stores: Location, say: Say) -> str | None:
     """What a run reads its images from: a folder, or the index of tars, which is made or renewed in `stores`.
 
     None for labels only. Raises ImageError when no tar holds an image, OutputError when the index cannot be written.
@@ -282,11 +288,11 @@ def prepare_images(location: ImageLocation | None, mode: ImageMode, stores: Path
     if location is None or mode == "none":
         return None
     if location.folder is not None:
-        return str(location.folder)
+        return address_of(location.folder)
     if location.missing:
         others = f" and {len(location.missing) - 1} more" if len(location.missing) > 1 else ""
         say(f"no tar {location.missing[0]}{others}: their images will be missing")
-    index = (stores / INDEX_NAME).absolute()
+    index = stores / INDEX_NAME if isinstance(stores, Path) else kept_for(stores) / INDEX_NAME
     tars = "1 tar" if len(location.tars) == 1 else f"{len(location.tars)} tars"
     say(f"images: looking into {tars}")
     report = build_index(location.tars, index)
@@ -297,4 +303,4 @@ def prepare_images(location: ImageLocation | None, mode: ImageMode, stores: Path
         say(f"  and {len(report.faults) - _FAULTS_SAID} more tars with faults")
     if report.skipped:
         say(f"  {describe_skipped(report.skipped, 'images')}")
-    return str(index)
+    return address_of(index if isinstance(stores, Path) else upload_named(index, stores))

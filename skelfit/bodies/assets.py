@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from skelfit.errors import ModelError
 from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.locations import Location
 from skelfit.storage.path_checks import require_regular_file
 
 FORMAT_VERSION = 1
@@ -225,7 +226,7 @@ def save_asset(asset: AnyAsset, path: str | Path) -> None:
     write_npz(Path(path), arrays)
 
 
-def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+def write_npz(path: Location, arrays: Mapping[str, Any]) -> None:
     """Write arrays as an uncompressed npz without timestamps, atomically. Raises OutputError."""
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, value in arrays.items():

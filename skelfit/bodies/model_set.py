@@ -35,9 +35,11 @@ from skelfit.bodies.assets import (
     save_asset,
     write_npz,
 )
-from skelfit.errors import ArgumentError, ModelError, OutputError, found_text
+from skelfit.errors import ArgumentError, ModelError, OutputError
+from skelfit.storage.checked_arguments import location_argument
 from skelfit.storage.hashed_write import write_atomically
-from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
+from skelfit.storage.local_cache import fetched
+from skelfit.storage.locations import LOCATION, Place, describe_unusable, location_of
 
 PROVENANCE_NAME = "models.json"
 KEYPOINTS_NAME = "keypoints44.npz"
@@ -97,9 +99,10 @@ def make_model_set(
     return ModelSet(dict(smpl), dict(skel), source, digest.hexdigest(), keypoints44)
 
 
-def load_models(folder: str | Path) -> ModelSet:
-    """Read the assets of a models folder, which may hold any subset of genders. Raises ModelError."""
-    folder = Path(folder)
+def load_models(place: Place) -> ModelSet:
+    """Read the assets of a models folder, which may hold any subset of genders. Raises ModelError, StoreError."""
+    location = location_of(place)
+    folder = fetched(location, "a models folder", ModelError)
     if not folder.is_dir():
         raise ModelError(folder, None, "a models folder", "a file" if folder.exists() else "no such folder")
     smpl = {g: load_smpl(p) for g in SMPL_GENDERS if (p := folder / asset_name("smpl", g)).exists()}
@@ -110,7 +113,9 @@ def load_models(folder: str | Path) -> ModelSet:
     path = folder / KEYPOINTS_NAME
     assets: list[AnyAsset] = [*smpl.values(), *skel.values()]
     vertices = assets[0].v_template.shape[0]
-    return make_model_set(smpl, skel, str(folder), _load_keypoints(path, vertices) if path.exists() else None)
+    return make_model_set(
+        smpl, skel, str(location), _load_keypoints(path, vertices) if path.exists() else None
+    )
 
 
 def _load_keypoints(path: Path, vertices: int) -> Float32:
@@ -183,22 +188,19 @@ def models_from_official(raw: Mapping[str, Any], source: str) -> ModelSet:
     return make_model_set(smpl, skel, source, keypoints)
 
 
-def find_models(folder: str | Path | None = None) -> ModelSet:
+def find_models(folder: Place | None = None) -> ModelSet:
     """The models of a run: `folder`, else $SKELFIT_MODELS, else ./models, else the open body.
 
     Callers print `source` of the result, so that users do not take the open body for SMPL. Raises ModelError, and
     ArgumentError for what is no path.
     """
     if folder is not None:
-        if not isinstance(folder, (str, Path)):
+        if isinstance(folder, ModelSet):
             found = "a set of models, which fit and fit_mesh alone take"
-            found = found if isinstance(folder, ModelSet) else found_text(folder)
             raise ArgumentError("models", "the path of a models folder, or None", found)
-        if (address := describe_non_local(str(folder))) is not None:
-            raise ArgumentError("models", LOCAL_PATH, address)
-        return load_models(folder)
+        return load_models(location_argument("models", folder))
     if variable := os.environ.get("SKELFIT_MODELS"):
-        if (actual := describe_non_local(variable)) is not None:
-            raise ModelError("$SKELFIT_MODELS", None, LOCAL_PATH, actual)
+        if (fault := describe_unusable(variable)) is not None:
+            raise ModelError("$SKELFIT_MODELS", None, LOCATION, fault)
         return load_models(variable)
     return load_models("models") if Path("models").exists() else open_models()

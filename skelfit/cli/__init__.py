@@ -33,6 +33,7 @@ COMMANDS = {
     "view": ("view:view_command", "One person of the shards in the browser, with sliders."),
     "export": ("export:export_command", "Write the people of a run in the form that others read."),
     "card": ("card:card_command", "Write the dataset card of finished runs."),
+    "publish": ("publish:publish_command", "A run as a dataset of the Hugging Face Hub, with tables."),
     "train": ("train:train_command", "Train a network on finished shards."),
     "predict": ("predict:predict_command", "People in photos, by a trained network."),
     "bench": ("bench:bench_command", "Measure the fit on this machine, beside a baseline."),

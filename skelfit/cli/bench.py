@@ -25,6 +25,7 @@ from skelfit.executors.allocator import keep_freed_memory
 from skelfit.executors.report_table import ReportTable
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.resources.catalog import PIPELINES
+from skelfit.storage.locations import Location
 
 # Of each kind of poses.
 PEOPLE = {"cpu": 2048, "cuda": 32768}
@@ -71,7 +72,7 @@ def bench_command(
     batch: tuple[int, ...],
     gender: Any,
     device: str,
-    models: Path | None,
+    models: Location | None,
     pipeline: Path,
     threads: int | None,
 ) -> None:
@@ -88,7 +89,7 @@ def bench_command(
             "the baseline itself; give the pipeline to compare it with", param_hint="--pipeline"
         )
     for file in (json_file, report_file):
-        if file is not None and not file.parent.is_dir():  # said before minutes are spent, not after
+        if isinstance(file, Path) and not file.parent.is_dir():  # said before minutes are spent, not after
             raise OutputError(f"{file}: cannot be written: no such folder")
     if report_file is not None:
         if json_file or baseline_people is not None or gender != "neutral":

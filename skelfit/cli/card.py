@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from skelfit.cli.console import Console, pass_console
-from skelfit.cli.path_types import FILE, FOLDER
+from skelfit.cli.path_types import FOLDER_PLACE, OUT_FILE
 from skelfit.cli.shared_options import out_option, overwrite_option
 from skelfit.errors import OutputError
 from skelfit.exports.dataset_card.card_facts import read_facts
+from skelfit.exports.dataset_card.markdown import CARD_NAME
+from skelfit.storage.locations import Location
 
 
 @click.command("card")
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
-@out_option(FILE, default="DIR/README.md")
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER_PLACE)
+@out_option(OUT_FILE, default="DIR/README.md")
 @click.option("--title", help="Its title  [default: made of the names of the subsets].")
 @overwrite_option
 @pass_console
 def card_command(
-    console: Console, folders: tuple[Path, ...], out: Path | None, title: str | None, overwrite: bool
+    console: Console, folders: tuple[Location, ...], out: Location | None, title: str | None, overwrite: bool
 ) -> None:
     """Write the dataset card of one or several finished runs, from their shards alone; pictures go beside it."""
     # Imported here because matplotlib takes a moment, which other commands need not wait for.
-    from skelfit.exports.dataset_card.write_card import CARD_NAME, write_card
+    from skelfit.exports.dataset_card.write_card import write_card
 
     if out is None:
         if len(folders) > 1:
@@ -42,3 +42,5 @@ def card_command(
             f"no origin and no licence is named for {', '.join(unnamed)}: add `origins` to the manifest"
         )
     console.say(f"next: publish the shards with {out.name} and {pictures.name}/")
+    if len(folders) == 1:
+        console.say(f"  or with tables, too: skelfit publish {folders[0]} hf://datasets/OWNER/NAME")

@@ -10,12 +10,14 @@ import click
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import interruptible
-from skelfit.cli.path_types import FILE, FOLDER
+from skelfit.cli.path_types import FILE_PLACE, FOLDER_PLACE, OUT_FILE
 from skelfit.cli.shared_options import json_option, keep_option, models_option
 from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import check_models
 from skelfit.shards.finished_run import open_run
 from skelfit.storage.hashed_write import write_atomically, write_json
+from skelfit.storage.local_cache import fetched
+from skelfit.storage.locations import Location
 from skelfit.verification.comparison.compare_run import compare
 from skelfit.verification.comparison.comparison_picture import draw_worst
 from skelfit.verification.comparison.comparison_report import Report, make_report, report_lines
@@ -26,8 +28,8 @@ WITHIN_PX = 1.0
 
 
 @click.command("compare")
-@click.argument("folder", metavar="DIR", type=FOLDER)
-@click.argument("file", metavar="FILE", type=FILE)
+@click.argument("folder", metavar="DIR", type=FOLDER_PLACE)
+@click.argument("file", metavar="FILE", type=FILE_PLACE)
 @models_option
 @click.option(
     "--gender",
@@ -43,32 +45,32 @@ WITHIN_PX = 1.0
 )
 @keep_option
 @json_option()
-@click.option("--picture", type=FILE, help="Draw here the people who differ most, side by side (JPEG).")
+@click.option("--picture", type=OUT_FILE, help="Draw here the people who differ most, side by side (JPEG).")
 @pass_console
 def compare_command(
     console: Console,
-    folder: Path,
-    file: Path,
-    models: Path | None,
+    folder: Location,
+    file: Location,
+    models: Location | None,
     gender: str | None,
     within: float,
-    keep: Path | None,
-    json_file: Path | None,
-    picture: Path | None,
+    keep: Location | None,
+    json_file: Location | None,
+    picture: Location | None,
 ) -> None:
     """Set the people of a finished run beside FILE, an .npz as SKEL-CF's trainer reads it (X-release-skel.npz).
 
     Tells how many are the same person, and how far angles, joints, skins, limits and betas are apart.
     """
     for path in (json_file, picture):  # said before minutes are spent, not after
-        if path is not None and not path.parent.is_dir():
+        if isinstance(path, Path) and not path.parent.is_dir():
             raise OutputError(f"{path}: cannot be written: no such folder")
     run = open_run(folder)
     if keep is not None:
         run = run.only(keep)
     body_models = find_models(models)
     check_models(run, body_models)
-    labels = read_skel_labels(file, gender)
+    labels = read_skel_labels(fetched(file, "a label file"), gender)
     console.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
     bodies = BodyModels(body_models)
     with (
@@ -92,7 +94,7 @@ def compare_command(
         console.say(line)
 
 
-def _next(report: Report, folder: Path, file: Path, picture: Path | None) -> Iterator[str]:
+def _next(report: Report, folder: Location, file: Location, picture: Location | None) -> Iterator[str]:
     """The next commands, by what differs."""
     if not report["compared"]:
         yield f"next: is {file} of this subset? The shards have, for example, {report['shards']['example']};"

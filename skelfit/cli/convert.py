@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ from skelfit.cli.console import Console, pass_console
 from skelfit.cli.image_options import image_options
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.label_options import label_options
-from skelfit.cli.path_types import FILE, FOLDER, MANIFEST
+from skelfit.cli.path_types import FILE, MANIFEST, OUT_FOLDER
 from skelfit.cli.shared_options import (
     COUNT,
     device_option,
@@ -29,6 +28,7 @@ from skelfit.cli.shared_options import (
 from skelfit.cli.worker_options import worker_options
 from skelfit.labels.filters import PUBLISHED_VALUES
 from skelfit.resources.catalog import MANIFESTS
+from skelfit.storage.locations import Location
 
 SHARDS_FAILED, NOTHING_THERE = 1, 2
 GO_ON = "interrupted; the same command goes on from the finished shards"
@@ -41,7 +41,7 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
     help=f"What to convert: {', '.join(MANIFESTS.names)}; a file; all, or a folder of them, each to a folder in --out.",
 )
 @label_options
-@out_option(FOLDER)
+@out_option(OUT_FOLDER)
 @pipeline_option
 @models_option
 @image_options
@@ -65,22 +65,45 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
 @limit_option()
 @click.option("--shard-size", type=COUNT, help="Label rows per shard.")
 @device_option
+@click.option(
+    "--fit-batch",
+    type=COUNT,
+    metavar="ROWS",
+    help="Label rows that a worker fits together, in whole shards  [default: GPU: 32768; CPU: one shard].",
+)
+@click.option(
+    "--writers",
+    type=click.IntRange(min=0),
+    help="Processes of each worker that read images and write shards; 0: a thread  [default: GPU: its cores "
+    "but two, at most 32; CPU: 0].",
+)
 @worker_options
+@click.option(
+    "--rank",
+    type=click.IntRange(min=0),
+    help="Make only this rank's share of the shards, from 0 on; other processes make the others.",
+)
+@click.option("--world", type=click.IntRange(min=1), help="How many ranks there are.")
 @click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
 @click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
 @overwrite_option
 @click.option(
+    "--extend",
+    is_flag=True,
+    help="Add rows to the run in --out: of a raised --limit, a label file that grew, or more label files.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be read and written, how long it takes and what is missing; write nothing.",
+    help="Say what would be read and written, what it costs, how long it takes and what is missing; write nothing.",
 )
 @click.option(
     "--people-per-second",
     type=click.FloatRange(min=0, min_open=True),
-    help="With --dry-run: the speed to reckon with  [default: that of the last run in --out].",
+    help="With --dry-run: how fast one worker fits  [default: as the last run in --out, with its workers].",
 )
 @pass_console
-def convert_command(console: Console, /, out: Path, **options: Any) -> None:
+def convert_command(console: Console, /, out: Location, **options: Any) -> None:
     """Fit SKEL to SMPL labels and write WebDataset shards. A run that was cut short goes on where it was."""
     with interruptible(GO_ON):
         try:
@@ -103,6 +126,8 @@ def in_short(subset: ConvertedSubset) -> str:
     if subset.plan is not None:
         problem = f"; missing: {subset.problem}" if subset.problem else ""
         return f"{subset.plan.rows} rows in {counted_shards(subset.plan.shards)}{problem}"
+    if subset.waits:
+        return f"this rank is done, others are not, in {subset.folder}"
     if subset.summary is None:
         return subset.problem
     return f"{summary_in_short(subset.summary)}, in {subset.folder}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from skelfit.cli.console import Console, pass_console
-from skelfit.cli.path_types import FOLDER, PATH
+from skelfit.cli.path_types import FOLDER_PLACE, OUT_PLACE
 from skelfit.cli.shared_options import (
     keep_option,
     limit_option,
@@ -19,24 +18,25 @@ from skelfit.cli.shared_options import (
 from skelfit.exports.export_run import export
 from skelfit.exports.formats import EXPORTERS
 from skelfit.exports.mesh_files import DEFAULT_LIMIT
+from skelfit.storage.locations import Location
 
 
 @click.command("export")
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("folder", metavar="DIR", type=FOLDER_PLACE)
 @click.option(
     "--format",
     type=click.Choice(list(EXPORTERS)),
     required=True,
     help="; ".join(f"{name}: {exporter.summary}" for name, exporter in EXPORTERS.items()) + ".",
 )
-@out_option(PATH)
+@out_option(OUT_PLACE)
 @models_option
 @click.option("--key", multiple=True, help="obj, ply: whose meshes; may be given several times.")
 @limit_option(f"of meshes, {DEFAULT_LIMIT}")
 @keep_option
 @overwrite_option
 @pass_console
-def export_command(console: Console, /, folder: Path, **options: Any) -> None:
+def export_command(console: Console, /, folder: Location, **options: Any) -> None:
     """Write the people of a finished run in the form that others read."""
     result = export(folder, **options, progress=console.reporter())
     console.in_short(result.notes[0])

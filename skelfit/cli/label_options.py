@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 import click
 
-from skelfit.cli.path_types import PATH
+from skelfit.cli.path_types import PLACE
 from skelfit.config.manifest import LabelLayout
 
 OPTIONS = (
-    click.option("--labels", type=PATH, help="Or one label file, or a folder of sequences."),
+    click.option("--labels", type=PLACE, help="Or one label file, or a folder of sequences."),
     click.option(
         "--source",
         type=click.Choice(get_args(LabelLayout)),

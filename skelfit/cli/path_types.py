@@ -1,6 +1,7 @@
 """Paths on the command line. All options and arguments that are paths have one of these types.
 
-An address (s3://bucket/demo) is no path. pathlib would make a folder `s3:` of it, so it is refused before that.
+Some of them take an address (s3://bucket/demo) in place of a path. pathlib would make a folder `s3:` of one, so the
+others refuse it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,18 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from skelfit.errors import InputError
+from skelfit.errors import ConfigError, InputError
 from skelfit.resources.catalog import MANIFESTS, PIPELINES, TRAININGS, ResourceFolder
+from skelfit.storage.local_cache import fetched
+from skelfit.storage.locations import (
+    LOCATION,
+    WRITABLE,
+    Location,
+    describe_unusable,
+    location_of,
+    protocol_of,
+    text_of,
+)
 from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
 
 _OF_DASK = ("tcp://", "tls://", "ws://", "wss://", "ucx://", "ucxx://")
@@ -33,15 +44,29 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class LocationPath(click.Path):
+    """A path, as a pathlib.Path, or an address, as a StorePath. Raises InputError for an address that is of no use."""
+
+    def __init__(self, *, writing: bool = False, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+        self.writing = writing
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """The path or address."""
+        location = _location(os.fspath(value), param, writing=self.writing)
+        return super().convert(location, param, ctx) if isinstance(location, Path) else location
+
+
 class PathPattern(click.types.StringParamType):
-    """A path on this machine in which * and {a..b} stand for several, as text. Raises InputError for an address."""
+    """A path or an address in which * and {a..b} stand for several, as text. Raises InputError."""
 
     name = "pattern"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The pattern."""
-        _refuse_address(value, param)
-        return value
+        return text_of(_location(value, param)) if protocol_of(value) else str(value)
 
 
 class SchedulerPlace(click.types.StringParamType):
@@ -58,8 +83,8 @@ class SchedulerPlace(click.types.StringParamType):
         return value
 
 
-class ShippedPath(LocalPath):
-    """A file that comes with skelfit, by name, or a path. Raises ConfigError, which lists the names."""
+class ShippedPath(LocationPath):
+    """A file that comes with skelfit, by name, or a path, or an address. Raises ConfigError, which lists the names."""
 
     def __init__(self, shipped: ResourceFolder, **options: Any) -> None:
         super().__init__(**options)
@@ -69,9 +94,10 @@ class ShippedPath(LocalPath):
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> Any:
-        """Its path."""
-        _refuse_address(os.fspath(value), param)
-        return super().convert(self.shipped.find(os.fspath(value)), param, ctx)
+        """Its path on this machine."""
+        text = os.fspath(value)
+        location = fetched(_location(text, param), f"a {self.shipped.kind}", ConfigError)
+        return super().convert(location if protocol_of(text) else self.shipped.find(text), param, ctx)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -86,6 +112,12 @@ def _refuse_address(text: str, param: click.Parameter | None) -> None:
         raise InputError(named(param), None, LOCAL_PATH, described)
 
 
+def _location(text: str, param: click.Parameter | None, *, writing: bool = False) -> Location:
+    if (fault := describe_unusable(text, writing=writing)) is not None:
+        raise InputError(named(param), None, WRITABLE if writing else LOCATION, fault)
+    return location_of(text)
+
+
 def named(param: click.Parameter | None) -> str:
     """A parameter as its user knows it: --out, DIR."""
     if param is None:
@@ -97,9 +129,17 @@ def named(param: click.Parameter | None) -> str:
     )
 
 
+# On this machine only.
 PATH = LocalPath()
 FILE = LocalPath(dir_okay=False)
 FOLDER = LocalPath(file_okay=False)
+# Here or in a store: to be read, and to be written.
+PLACE = LocationPath()
+FILE_PLACE = LocationPath(dir_okay=False)
+FOLDER_PLACE = LocationPath(file_okay=False)
+OUT_PLACE = LocationPath(writing=True)
+OUT_FILE = LocationPath(dir_okay=False, writing=True)
+OUT_FOLDER = LocationPath(file_okay=False, writing=True)
 PATTERN = PathPattern()
 SCHEDULER = SchedulerPlace()
 MANIFEST = ShippedPath(MANIFESTS)

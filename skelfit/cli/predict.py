@@ -47,6 +47,7 @@ from skelfit.learning.inference.prediction_files import (
 )
 from skelfit.learning.inference.predictor import Predictor
 from skelfit.learning.training.checkpoint import load_network
+from skelfit.storage.locations import Location
 
 _AROUND_BOX, _AROUND_PHOTO = 1.2, 1.0  # margins
 
@@ -132,7 +133,7 @@ def predict_command(
     meshes: Literal["none", "skin", "all"],
     mesh_format: Literal["ply", "obj"],
     overlays: bool,
-    models: Path | None,
+    models: Location | None,
     device: str,
     batch_size: int,
     held_out: bool,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from skelfit.cli.path_types import FILE, FOLDER, PIPELINE
+from skelfit.cli.path_types import FILE_PLACE, FOLDER_PLACE, OUT_FILE, PIPELINE
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE
 
 Command = Callable[..., Any]
@@ -19,7 +19,7 @@ JSON_HELP = "Everything as JSON, for programs."
 
 models_option = click.option(
     "--models",
-    type=FOLDER,
+    type=FOLDER_PLACE,
     help="Body models  [default: $SKELFIT_MODELS, ./models, the open body].",
 )
 device_option = click.option(
@@ -37,7 +37,9 @@ pipeline_option = click.option(
     help="How to fit: a name or a file.",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace earlier results.")
-keep_option = click.option("--keep", type=FILE, help="Take only people that this list of verify keeps (CSV).")
+keep_option = click.option(
+    "--keep", type=FILE_PLACE, help="Take only people that this list of verify keeps (CSV)."
+)
 
 
 def out_option(path: click.Path, default: str | None = None) -> Decorator:
@@ -48,7 +50,7 @@ def out_option(path: click.Path, default: str | None = None) -> Decorator:
 
 def json_option(name: str = "json_file") -> Decorator:
     """--json FILE."""
-    return click.option("--json", name, type=FILE, help=JSON_HELP)
+    return click.option("--json", name, type=OUT_FILE, help=JSON_HELP)
 
 
 def limit_option(default: str = "") -> Decorator:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 from tqdm import tqdm
 
 from skelfit.bodies.assets import write_npz
 from skelfit.cli.console import Console, pass_console
-from skelfit.cli.path_types import PATH, PATTERN
+from skelfit.cli.path_types import OUT_PLACE, PATTERN
 from skelfit.cli.shared_options import out_option, overwrite_option
 from skelfit.errors import OutputError
 from skelfit.images.fourdhumans_tars import read_tar_labels
 from skelfit.images.image_source import locate_images
+from skelfit.storage.locations import Location
 
 
 @click.command("tar-labels")
 @click.argument("tars", type=PATTERN)
-@out_option(PATH)
+@out_option(OUT_PLACE)
 @overwrite_option
 @pass_console
-def tar_labels_command(console: Console, tars: str, out: Path, overwrite: bool) -> None:
+def tar_labels_command(console: Console, tars: str, out: Location, overwrite: bool) -> None:
     """Collect the SMPL labels of TARS (4D-Humans'; 'DIR/*.tar', quoted) in one label file, --out (.npz).
 
     Their pickles are read without being run.

@@ -28,6 +28,7 @@ from skelfit.learning.training.training_config import OptimizerConfig, TrainConf
 from skelfit.learning.training.training_log import BOARD_NAME, LOG_NAME
 from skelfit.learning.training.training_loop import train
 from skelfit.storage.atomic_write import remove_file
+from skelfit.storage.locations import Location, location_of
 
 
 @click.command("train")
@@ -64,7 +65,7 @@ def train_command(
     resume: bool,
     overwrite: bool,
     steps: int | None,
-    models: Path | None,
+    models: Location | None,
     device: str,
 ) -> None:
     """Train the network of CONFIG (train-tiny, train-skel-cf or a file; default: SKEL-CF's) on finished shards.
@@ -116,7 +117,7 @@ def train_command(
 
 def tars_of(shards: str) -> str:
     """The pattern of the tars of a folder; what is no folder is a pattern already."""
-    return f"{shards}/*.tar" if Path(shards).is_dir() else shards
+    return f"{shards.rstrip('/')}/*.tar" if location_of(shards).is_dir() else shards
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.util
 import threading
 import webbrowser
-from pathlib import Path
 
 import click
 
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
-from skelfit.cli.path_types import FOLDER
+from skelfit.cli.path_types import FOLDER_PLACE
 from skelfit.cli.shared_options import models_option
+from skelfit.storage.locations import Location
 
 
 @click.command("view")
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("folder", metavar="DIR", type=FOLDER_PLACE)
 @click.argument("key")
 @models_option
 @click.option(
@@ -25,7 +25,7 @@ from skelfit.cli.shared_options import models_option
 @click.option("--open/--no-open", "show", default=True, help="Open the page in the browser.")
 @pass_console
 def view_command(
-    console: Console, folder: Path, key: str, models: Path | None, port: int, show: bool
+    console: Console, folder: Location, key: str, models: Location | None, port: int, show: bool
 ) -> None:
     """Turn the person KEY of the shards in DIR: skin, bones, the label's mesh, and a slider for each of 46 DoFs."""
     if importlib.util.find_spec("viser") is None:

@@ -29,6 +29,20 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return [f"{k}: {flat_a.get(k, 'absent')} against {flat_b.get(k, 'absent')}" for k in keys]
 
 
+def identities_of(identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The identity that a run's shards have: before each --extend, by which its labels grew, and as it is now.
+
+    A run that was never extended has one. The shards of each go on behind the rows of the one before.
+    """
+    extends = identity.get("extends")
+    earlier = extends if isinstance(extends, list) else []
+    rest = {key: value for key, value in identity.items() if key != "extends"}
+    return [
+        {**rest, "labels": labels, **({"extends": earlier[:i]} if i else {})}
+        for i, labels in enumerate([*earlier, identity.get("labels") or []])
+    ]
+
+
 def canonical(value: Any) -> Any:
     """Nested plain data that is equal for equal configurations: lists for tuples, 1 for 1.0."""
     if isinstance(value, Mapping):

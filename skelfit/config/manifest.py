@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from skelfit.config.yaml_dataclasses import bounded, build, load_yaml, local_path
+from skelfit.config.yaml_dataclasses import bounded, build, load_yaml, local_path, location
 from skelfit.errors import ConfigError
 
 Gender = Literal["neutral", "male", "female"]
@@ -30,7 +30,7 @@ class ReadOptions:
 class LabelSource:
     """One label file of a subset, or a folder of sequences; `path` is relative to the data root."""
 
-    path: str = local_path()  # the label file, or a folder of sequences, below the data folder
+    path: str = location()  # the label file, or a folder of sequences, below the data folder
     source: LabelLayout | None = None  # its layout; null: told by its keys
     # hash that the file must have; null: the one recorded beside the file at its first use
     sha256: str | None = None
@@ -83,7 +83,7 @@ class Manifest:
     name: str  # prefix of shards and keys: letters, digits, - and _
     labels: tuple[LabelSource, ...] = bounded(1)  # the label files
     # a folder or tars (a pattern with * or {a..b}), below the data folder
-    images: str | None = local_path(default=None)
+    images: str | None = location(default=None)
     filters: Filters = Filters()  # rules that leave rows or keypoints out
     description: str = ""  # free text, kept in summary.json
     origins: tuple[Origin, ...] = ()  # where the labels and the images come from

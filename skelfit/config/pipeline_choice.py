@@ -10,13 +10,14 @@ from skelfit.config.fit_settings import check_neutral_target
 from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.errors import ConfigError
 from skelfit.resources.catalog import PIPELINES
-from skelfit.storage.checked_arguments import local_path_of
+from skelfit.storage.checked_arguments import file_argument
+from skelfit.storage.locations import Place
 
 DEFAULT_PIPELINE = "hmr-skel"
 
 
 def chosen_pipeline(
-    given: str | Path | Pipeline = DEFAULT_PIPELINE,
+    given: Place | Pipeline = DEFAULT_PIPELINE,
     skel_gender: str | None = None,
     shard_size: int | None = None,
     independent_frames: bool = False,
@@ -30,8 +31,7 @@ def chosen_pipeline(
     if isinstance(given, Pipeline):
         pipeline, path = given, Path(given.name)
     else:
-        local_path_of("pipeline", given)  # only checked: a text may also be a name
-        path = given if isinstance(given, Path) else PIPELINES.find(given)
+        path = file_argument("pipeline", given, PIPELINES.find)
         pipeline = load_pipeline(path)
     if independent_frames:
         if pipeline.temporal is None:

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from skelfit.errors import ConfigError
+from skelfit.storage.locations import LOCATION, describe_unusable
 from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local, require_regular_file
 
 T = TypeVar("T")
@@ -32,11 +33,16 @@ def local_path(**default: Any) -> Any:
     return dataclasses.field(metadata={"local": True}, **default)
 
 
+def location(**default: Any) -> Any:
+    """A dataclass field that holds a path, an address, or a pattern of either."""
+    return dataclasses.field(metadata={"location": True}, **default)
+
+
 def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T:
     """Make the dataclass `cls` of a mapping read from `path`; `where` is the dotted key of the mapping in it.
 
-    Raises ConfigError for an unknown or missing key, a wrong type, a number out of bounds, or an address in place of
-    a path.
+    Raises ConfigError for an unknown or missing key, a wrong type, a number out of bounds, an address in place of a
+    path, or one that cannot be used.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(path, where or None, "a mapping", describe(mapping))
@@ -55,6 +61,8 @@ def build(cls: type[T], mapping: object, path: str | Path, where: str = "") -> T
                 _check_limits(values[name], spec.metadata["min"], spec.metadata["max"], path, key)
             if "local" in spec.metadata and (actual := describe_non_local(values[name] or "")) is not None:
                 raise ConfigError(path, key, LOCAL_PATH, actual)
+            if "location" in spec.metadata and (fault := describe_unusable(values[name] or "")) is not None:
+                raise ConfigError(path, key, LOCATION, fault)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise ConfigError(path, key, type_name(hints[name]), "nothing (the key is missing)")
     return cls(**values)

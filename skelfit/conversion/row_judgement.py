@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import dof_limits
 from skelfit.bodies.limit_excess import limit_excess
-from skelfit.config.pipeline import GateConfig, Pipeline
-from skelfit.conversion.row_fits import RowFits
+from skelfit.config.pipeline import Pipeline
+from skelfit.conversion.fitted_rows import RowFits
 from skelfit.labels.filters import FilterResult, vertex_error_reason
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.shards.row_status import (
@@ -40,35 +42,49 @@ def judge_rows(
     batch: LabelBatch, fits: RowFits, pipeline: Pipeline, screening: FilterResult | None = None
 ) -> list[Judgement]:
     """Judge each row. Of several faults the first counts: of the label, of the fit, of the pose."""
-    excess, worst = limit_excess(np.nan_to_num(fits.poses), dof_limits(pipeline.fit.limits))
-    limit = pipeline.gates.limit_deg
-    judgements = []
-    for i in range(len(batch)):
-        if batch.bad[i]:
-            judgement = Judgement(BAD_INPUT, batch.bad[i])
-        elif screening and screening.reasons[i]:
-            judgement = Judgement(FILTERED, screening.reasons[i])
-        else:
-            judgement = _judge_fit(fits, i, pipeline.gates)
-        if judgement.status == OK and screening:
-            fault = vertex_error_reason(float(fits.max_vertex_mm[i]), screening.filters)
-            judgement = Judgement(FILTERED, fault) if fault else judgement
-        if judgement.status == OK and limit is not None and excess[i] > limit:
-            judgement = Judgement(LIMIT_VIOLATION, f"{worst[i]} {excess[i]:.1f} deg beyond its limit")
-        judgements.append(judgement)
+    judgements = [Judgement(OK)] * len(batch)
+    faults = [*_label_faults(batch, screening), *_fit_faults(fits, pipeline, screening)]
+    for fault in reversed(faults):
+        for i in np.flatnonzero(fault.rows):
+            judgements[i] = Judgement(fault.status, fault.reason(i))
     return judgements
 
 
-def _judge_fit(fits: RowFits, i: int, gates: GateConfig) -> Judgement:
-    if not fits.finite[i]:
-        return Judgement(NOT_CONVERGED, "the fit is not finite")
-    if not fits.converged[i]:
-        if not np.isfinite(fits.gain[i]):
-            return Judgement(NOT_CONVERGED, "the fit to the mesh was still gaining")
-        return Judgement(NOT_CONVERGED, f"gain {100 * fits.gain[i]:.2f} % of the objective in one more step")
-    pve, furthest = float(fits.pve_mm[i]), float(fits.max_vertex_mm[i])
-    if gates.max_pve_mm is not None and pve > gates.max_pve_mm:
-        return Judgement(ABOVE_GATE, f"pve_mm {pve:.2f} > {gates.max_pve_mm:g}")
-    if gates.max_vertex_mm is not None and furthest > gates.max_vertex_mm:
-        return Judgement(ABOVE_GATE, f"max_vertex_mm {furthest:.2f} > {gates.max_vertex_mm:g}")
-    return Judgement(OK)
+@dataclass(frozen=True)
+class _Fault:
+    """A fault that rows may have."""
+
+    status: str
+    rows: NDArray[np.bool_]  # (N,) which have it
+    reason: Callable[[int], str]  # of a row
+
+
+def _label_faults(batch: LabelBatch, screening: FilterResult | None) -> Iterator[_Fault]:
+    yield _Fault(BAD_INPUT, np.array(batch.bad, bool), batch.bad.__getitem__)
+    if screening:
+        yield _Fault(FILTERED, np.array(screening.reasons, bool), screening.reasons.__getitem__)
+
+
+def _fit_faults(fits: RowFits, pipeline: Pipeline, screening: FilterResult | None) -> Iterator[_Fault]:
+    gates, diverged = pipeline.gates, ~fits.converged
+    # In float64, as the limits are.
+    pve, furthest = fits.pve_mm.astype(np.float64), fits.max_vertex_mm.astype(np.float64)
+    yield _Fault(NOT_CONVERGED, ~fits.finite, lambda _: "the fit is not finite")
+    yield _Fault(
+        NOT_CONVERGED, diverged & ~np.isfinite(fits.gain), lambda _: "the fit to the mesh was still gaining"
+    )
+    yield _Fault(
+        NOT_CONVERGED,
+        diverged,
+        lambda i: f"gain {100 * fits.gain[i]:.2f} % of the objective in one more step",
+    )
+    if (most := gates.max_pve_mm) is not None:
+        yield _Fault(ABOVE_GATE, pve > most, lambda i: f"pve_mm {pve[i]:.2f} > {most:g}")
+    if (far := gates.max_vertex_mm) is not None:
+        yield _Fault(ABOVE_GATE, furthest > far, lambda i: f"max_vertex_mm {furthest[i]:.2f} > {far:g}")
+    if screening and (bound := screening.filters.vertex_error) is not None:
+        yield _Fault(FILTERED, ~(furthest < bound), lambda i: vertex_error_reason(furthest[i], bound))
+    if (limit := gates.limit_deg) is not None:
+        excess, worst = limit_excess(np.nan_to_num(fits.poses), dof_limits(pipeline.fit.limits))
+        reason = "{} {:.1f} deg beyond its limit"
+        yield _Fault(LIMIT_VIOLATION, excess > limit, lambda i: reason.format(worst[i], excess[i]))

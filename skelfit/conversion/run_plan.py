@@ -7,10 +7,10 @@ that its results depend on. Finished shards of another identity are never mixed 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,9 @@ from skelfit.bodies.dofs import LIMITS_VERSION
 from skelfit.config.identity import difference, mapping_hash
 from skelfit.config.manifest import Filters, Origin, PathRule, ReadOptions
 from skelfit.config.pipeline import Pipeline
+from skelfit.conversion.rank import Rank
 from skelfit.errors import OutputError
+from skelfit.images.square_crop import CROP_VERSION
 from skelfit.shards.label_vector import LAYOUT_VERSION
 from skelfit.shards.shard_files import (
     SUMMARY_NAME,
@@ -30,9 +32,11 @@ from skelfit.shards.shard_files import (
     shard_name,
 )
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker
+from skelfit.storage.atomic_write import remove_file
+from skelfit.storage.locations import Location, location_of, side_by_side
 
-# The version of all that turns a label row into a published row: readers, filters, crops, the fit, the layout of a row.
-# Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
+# The version of all that turns a label row into a published row: readers, filters, the fit, the layout of a row. Crops
+# have one of their own (CROP_VERSION). Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
 # tests/support/golden_fit.py --record`). Finished shards of another version are never mixed with new ones; an
 # edited comment, a new name or a faster loop that gives the same results leaves it as it is.
 ALGORITHM_VERSION = 3
@@ -70,14 +74,14 @@ class Run:
     description: str = ""  # as the manifest has it; no result depends on it, nor on the next
     origins: tuple[Origin, ...] = ()
     algorithm: int = ALGORITHM_VERSION
+    earlier: tuple[tuple[LabelFile, ...], ...] = ()  # the labels before each --extend, in order
 
     def identity(self) -> dict[str, Any]:
         """What the results depend on, without places: a run may go on in another folder or machine."""
-        # Not the store: it is a place, and follows from the rest.
-        labels = [{k: v for k, v in asdict(f).items() if k != "store"} for f in self.labels]
+        crops = self.images is not None and self.pipeline.images.mode == "crop"
         return {
             "subset": self.subset,
-            "labels": labels,
+            "labels": _plain(self.labels),
             "images": self.images is not None,
             "filters": asdict(self.filters),
             "pipeline": asdict(self.pipeline),
@@ -85,12 +89,26 @@ class Run:
             "limits": LIMITS_VERSION,
             "layout": LAYOUT_VERSION,
             "algorithm": self.algorithm,
+            # Shards without crops are the same whatever the version of crops.
+            **({"crops": CROP_VERSION} if crops else {}),
+            # Only an extended run has it: the others keep the identity that they had.
+            **({"extends": [_plain(labels) for labels in self.earlier]} if self.earlier else {}),
         }
 
     @property
     def identity_sha256(self) -> str:
         """One hash of the identity."""
         return mapping_hash(self.identity())
+
+    def steps(self) -> list[Run]:
+        """The run as it was before each --extend, and as it is."""
+        labels = [*self.earlier, self.labels]
+        return [replace(self, labels=files, earlier=self.earlier[:i]) for i, files in enumerate(labels)]
+
+
+def _plain(labels: Sequence[LabelFile]) -> list[dict[str, Any]]:
+    # Not the store: it is a place, and follows from the rest.
+    return [{k: v for k, v in asdict(file).items() if k != "store"} for file in labels]
 
 
 @dataclass(frozen=True)
@@ -106,7 +124,12 @@ class ShardTask:
     @property
     def files(self) -> ShardFiles:
         """Where the shard goes."""
-        return ShardFiles(Path(self.run.out), self.name)
+        return ShardFiles(location_of(self.run.out), self.name)
+
+
+def rows_of(tasks: Iterable[ShardTask]) -> int:
+    """How many rows some shards have."""
+    return sum(task.stop - task.start for task in tasks)
 
 
 def plan_shards(run: Run, sequences: Mapping[int, Sequence[int]] = MappingProxyType({})) -> list[ShardTask]:
@@ -114,57 +137,137 @@ def plan_shards(run: Run, sequences: Mapping[int, Sequence[int]] = MappingProxyT
 
     sequences: index of a label file -> first rows of its sequences. None of these is cut: a shard holds as many whole
     ones as it has room for, and one at least, so that their angles can be made continuous within it.
+
+    Rows that an extended run added have shards of their own, behind all others. These stay as they were.
     """
     size = run.pipeline.shard_size
-    spans = [
-        (i, *span) for i, f in enumerate(run.labels) for span in _spans(f.rows, size, sequences.get(i, ()))
-    ]
-    return [ShardTask(run, shard_name(run.subset, number), *span) for number, span in enumerate(spans)]
+    spans: list[tuple[Run, int, int, int]] = []
+    done: Counter[int] = Counter()
+    for step in run.steps():
+        for i, file in enumerate(step.labels):
+            spans += [(step, i, *span) for span in _spans(done[i], file.rows, size, sequences.get(i, ()))]
+            done[i] = file.rows
+    return [ShardTask(of, shard_name(run.subset, k), *span) for k, (of, *span) in enumerate(spans)]
 
 
-def _spans(rows: int, size: int, sequences: Sequence[int]) -> list[tuple[int, int]]:
-    """First rows of a file's shards, each with one past its last."""
+def _spans(first: int, rows: int, size: int, sequences: Sequence[int]) -> list[tuple[int, int]]:
+    """First rows of the shards of a file's rows from `first` on, each with one past its last."""
     if not sequences:
-        return [(start, min(start + size, rows)) for start in range(0, rows, size)]
-    starts = [0]
-    for start, stop in pairwise([*(first for first in sequences if first < rows), rows]):
+        return [(start, min(start + size, rows)) for start in range(first, rows, size)]
+    starts = [first]
+    for start, stop in pairwise([*(start for start in sequences if first <= start < rows), rows]):
         if stop - starts[-1] > size and start > starts[-1]:
             starts.append(start)
-    return list(pairwise([*starts, rows])) if rows else []
+    return list(pairwise([*starts, rows])) if rows > first else []
 
 
-def pending(run: Run, tasks: Sequence[ShardTask], *, overwrite: bool = False) -> list[ShardTask]:
-    """The tasks that are not finished. Damaged and unfinished shards are removed.
+def read_identities(folder: Location, subset: str) -> dict[str, Mapping[str, Any]]:
+    """The identities in the markers of a subset, by the names of their shards; equal ones are one object."""
+    known: dict[str, Mapping[str, Any]] = {}
+    identities = {}
+    listed = list_shards(folder, subset)
+    for files, identity in zip(listed, side_by_side(_identity, listed, folder), strict=True):
+        if isinstance(identity, dict):
+            identities[files.name] = known.setdefault(json.dumps(identity), identity)
+    return identities
 
-    Raises OutputError as `check_subset` and, unless `overwrite`, `finished_shards` do.
+
+def _identity(files: ShardFiles) -> Any:
+    """The identity in a marker, if there is one. Nothing else: another version of skelfit may have another form."""
+    try:
+        return read_json(files.marker).get("identity")
+    except ShardError:
+        return None
+
+
+def pending(
+    run: Run,
+    tasks: Sequence[ShardTask],
+    identities: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    overwrite: bool = False,
+    rank: Rank | None = None,
+) -> list[ShardTask]:
+    """The tasks that are not finished, of a rank or of all. Damaged and unfinished shards of these are removed.
+
+    identities: as `read_identities` has them; None: they are read. Raises OutputError as `check_subset` and, unless
+    `overwrite`, `finished_shards` do.
     """
     check_subset(run)
-    finished = set() if overwrite else finished_shards(run)
-    folder = Path(run.out)
-    # The summary marks a complete run. It is written again at the end, also when nothing is left to do.
-    (folder / SUMMARY_NAME).unlink(missing_ok=True)
+    if identities is None:
+        identities = read_identities(location_of(run.out), run.subset)
+    finished = set() if overwrite else finished_shards(run, tasks, identities, rank)
+    todo = [task for task in tasks if task.name not in finished and (rank is None or rank.owns(task.name))]
+    folder = location_of(run.out)
+    # The summary marks a complete run. It is written again at the end, also when nothing is left to do; but a rank
+    # that has nothing to do leaves that of a run that is complete.
+    if rank is None or todo:
+        remove_file(folder / SUMMARY_NAME)
     for files in list_shards(folder, run.subset):
-        if files.name not in finished:
+        if files.name not in finished and (rank is None or rank.owns(files.name)):
             remove_shard(files)
-    return [task for task in tasks if task.name not in finished]
+    return todo
 
 
-def finished_shards(run: Run) -> set[str]:
-    """The names of the finished shards of a run.
+def finished_shards(
+    run: Run,
+    tasks: Sequence[ShardTask],
+    identities: Mapping[str, Mapping[str, Any]],
+    rank: Rank | None = None,
+) -> set[str]:
+    """The names of the finished shards of a run, or of a rank; identities: as `read_identities` has them.
 
     Raises OutputError when its folder has finished shards of another configuration, naming the difference.
     """
-    return {files.name for files in list_shards(Path(run.out), run.subset) if _is_finished(files, run)}
+    for name, changed in _foreign(run, tasks, identities):
+        raise OutputError(
+            f"{run.out}: has finished shards of another configuration ({name}, found against wanted): "
+            f"{'; '.join(changed)}. Choose another --out, or --overwrite"
+        )
+    own = [task for task in tasks if rank is None or rank.owns(task.name)]
+    marked = [task for task in own if task.name in identities]
+    whole = side_by_side(lambda task: _is_whole(task.files), marked, location_of(run.out))
+    return {task.name for task, is_whole in zip(marked, whole, strict=True) if is_whole}
+
+
+def unfinished_shards(run: Run, tasks: Sequence[ShardTask]) -> set[str]:
+    """The names of the shards of a run that are not finished, and of those that another run left."""
+    names = {task.name for task in tasks}
+    listed = list_shards(location_of(run.out), run.subset)
+    # Names alone first: where others are at work, most often some are missing.
+    if left := names.symmetric_difference(files.name for files in listed if files.marker.exists()):
+        return left
+    identities = read_identities(location_of(run.out), run.subset)
+    foreign = {name for name, _ in _foreign(run, tasks, identities)}
+    return foreign | {task.name for task in tasks if task.name not in identities or not _is_whole(task.files)}
+
+
+def _foreign(
+    run: Run, tasks: Sequence[ShardTask], identities: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, list[str]]]:
+    """The finished shards of another configuration than they are to have, and the fields that differ."""
+    of = {task.name: task.run for task in tasks}
+    wanted: dict[int, Any] = {}  # through JSON, as the markers went: tuples are lists there
+    differences: dict[tuple[int, int], list[str]] = {}
+    for name, identity in identities.items():
+        step = of.get(name, run)
+        pair = id(identity), id(step)
+        if pair not in differences:
+            if id(step) not in wanted:
+                wanted[id(step)] = json.loads(json.dumps(step.identity()))
+            differences[pair] = difference(identity, wanted[id(step)])
+        if differences[pair]:
+            yield name, differences[pair]
 
 
 def check_subset(run: Run) -> None:
     """Raise OutputError when the folder of a run has shards of another subset."""
-    folder = Path(run.out)
+    folder = location_of(run.out)
     if others := [name for name in list_subsets(folder) if name != run.subset]:
         raise OutputError(f"{folder}: holds shards of another subset ({others[0]}); choose another folder")
 
 
-def check_summary(folder: Path) -> None:
+def check_summary(folder: Location) -> None:
     """Raise OutputError when a folder without shards has a summary.json that no run wrote: a run would replace it."""
     path = folder / SUMMARY_NAME
     if not path.exists() or list_subsets(folder):
@@ -177,18 +280,8 @@ def check_summary(folder: Path) -> None:
         raise OutputError(f"{path}: expected the summary of a run, found another file; choose another folder")
 
 
-def _is_finished(files: ShardFiles, run: Run) -> bool:
-    """Whether a shard is whole; OutputError when its marker is of another run."""
-    # Through JSON, as the marker went: tuples are lists there.
-    identity = json.loads(json.dumps(run.identity()))
+def _is_whole(files: ShardFiles) -> bool:
     try:
-        # Before the rest is looked at: a marker that another version of skelfit wrote may be of another form.
-        marked = read_json(files.marker).get("identity")
-        if isinstance(marked, dict) and (changed := difference(marked, identity)):
-            raise OutputError(
-                f"{files.folder}: has finished shards of another configuration ({files.name}, found against "
-                f"wanted): {'; '.join(changed)}. Choose another --out, or --overwrite"
-            )
         check_shard(files, read_marker(files))
     except ShardError:
         return False

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from skelfit import __version__
+from skelfit.conversion.run_lock import read_records
 from skelfit.conversion.run_plan import Run, ShardTask
+from skelfit.conversion.shard_outcome import ShardResult
 from skelfit.labels.filters import active_filters
 from skelfit.shards.label_vector import schema
 from skelfit.shards.row_statistics import Summary
@@ -21,6 +23,7 @@ from skelfit.shards.shard_files import (
 from skelfit.shards.shard_reader import read_marker, read_rows
 from skelfit.shards.shard_writer import sealed
 from skelfit.storage.hashed_write import write_json
+from skelfit.storage.locations import Location, location_of, side_by_side
 
 
 def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,8 +32,9 @@ def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, 
     All but `this_time` (people_per_second and the time of each phase) comes from the sidecars, so a continued run
     says the same as one without a break. Raises ShardError, OutputError.
     """
-    folder = Path(run.out)
-    summary = Summary.of_rows(chain.from_iterable(read_rows(task.files.sidecar) for task in tasks))
+    folder = location_of(run.out)
+    sidecars = side_by_side(lambda task: list(read_rows(task.files.sidecar)), tasks, folder)
+    summary = Summary.of_rows(chain.from_iterable(sidecars))
     content = {
         "subset": run.subset,
         "description": run.description,
@@ -48,6 +52,21 @@ def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, 
     write_json(folder / SCHEMA_NAME, schema())
     write_json(folder / SUMMARY_NAME, content)
     return content
+
+
+def results_of_ranks(folder: Location) -> tuple[list[ShardResult], float]:
+    """What the ranks of a run did when they last made shards, and the seconds from the first to the last of it.
+
+    The times are those of their machines' clocks.
+    """
+    results = []
+    for record in read_records(folder):
+        with suppress(TypeError):  # of another version of skelfit
+            results += [ShardResult(**result) for result in record.results]
+    spans = [tuple(result.span) for result in results]
+    return results, max((stop for _, stop in spans), default=0.0) - min(
+        (start for start, _ in spans), default=0.0
+    )
 
 
 def _filter_counts(run: Run, summary: Summary) -> dict[str, dict[str, float]]:

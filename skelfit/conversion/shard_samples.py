@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skelfit.bodies.angle_continuity import make_continuous
-from skelfit.conversion.row_fits import RowFits, fitted_rates
+from skelfit.conversion.fitted_rows import RowFits, fitted_rates
 from skelfit.conversion.row_judgement import Judgement, judge_rows
 from skelfit.conversion.run_plan import LabelFile, ShardTask
 from skelfit.conversion.stopwatch import Stopwatch
@@ -35,6 +35,7 @@ class FittedBatch:
     labels: LabelBatch
     screening: FilterResult
     fits: RowFits
+    labels_sha256: str = ""  # of the label rows as they came in
 
 
 def shard_entries(batch: FittedBatch, stopwatch: Stopwatch) -> Iterator[tuple[ShardRow, ShardSample | None]]:
@@ -45,22 +46,20 @@ def shard_entries(batch: FittedBatch, stopwatch: Stopwatch) -> Iterator[tuple[Sh
     keypoints, origins = _keypoints3d(labels, fits)
     fits = replace(fits, poses=without_jumps(labels, fits.poses, published))
     vectors = _label_vectors(labels, fits, keypoints)
-    rates = fitted_rates(labels, task.run.pipeline.temporal, batch.screening.reasons, fits.finite)
+    facts = _row_facts(batch)
     with closing(_pictures(task, labels, published)) as pictures:
         for i, judgement in enumerate(judgements):
+            if not published[i]:
+                yield ShardRow(status=judgement.status, reason=judgement.reason, image=None, **facts[i]), None
+                continue
             picture = None
-            if published[i] and task.run.images is not None:
+            if task.run.images is not None:
                 with stopwatch.phase("images"):
                     picture = next(pictures)
-            row = _row(batch, i, judgement, picture, rates[i])
-            sample = None
-            if published[i]:
-                picture = picture or ShardImage(None)
-                meta = _meta(batch, row, i) | {"keypoints3d": origins[i]} | _image_meta(picture)
-                sample = ShardSample(
-                    row.key, vectors[i], {**meta, "layout": LAYOUT_VERSION}, picture.data, picture.ending
-                )
-            yield row, sample
+            row = _published_row(judgement, facts[i], picture)
+            picture = picture or ShardImage(None)
+            meta = _meta(batch, row, i, origins[i], picture)
+            yield row, ShardSample(row.key, vectors[i], meta, picture.data, picture.ending)
 
 
 def _pictures(
@@ -87,11 +86,11 @@ def images_of_people(labels: LabelBatch, file: LabelFile) -> list[tuple[str, Cro
 
 def without_jumps(labels: LabelBatch, poses: FloatArray, published: Sequence[bool]) -> FloatArray:
     """Angles (N,46) rad that do not jump between the published neighbouring frames of a sequence."""
-    poses = poses.copy()
+    poses, good = poses.copy(), np.array(published, bool)
     for sequence in labels.sequences:
-        frames = (labels.row >= sequence.start) & (labels.row < sequence.start + sequence.frames)
-        frames &= np.array(published, bool)
-        poses[frames] = make_continuous(poses[frames])
+        frames = labels.frames_of(sequence)
+        rows = frames.start + np.flatnonzero(good[frames])
+        poses[rows] = make_continuous(poses[rows])
     return poses
 
 
@@ -125,58 +124,56 @@ def _label_vectors(labels: LabelBatch, fits: RowFits, keypoints: FloatArray) -> 
     )
 
 
-def _row(
-    batch: FittedBatch, i: int, judgement: Judgement, picture: ShardImage | None, fitted_rate: float | None
-) -> ShardRow:
-    """The sidecar row of row i of a shard; its picture is None where none was wanted."""
+def _row_facts(batch: FittedBatch) -> list[dict[str, Any]]:
+    """What the sidecar says of each row of a shard, besides its status and its image."""
     task, labels, fits = batch.task, batch.labels, batch.fits
-    stages = [stage.name for stage in task.run.pipeline.fit.stages]
-    row, skel_gender = int(labels.row[i]), _skel_gender(fits, i)
-    return ShardRow(
-        key=f"{task.run.subset}-{task.file_index}-{row:08d}",
-        row=row,
-        status=judgement.status,
-        reason="; ".join(filter(None, (judgement.reason, picture.why if picture else ""))),
-        pve_mm=round_mm(fits.pve_mm[i]),
-        max_vertex_mm=round_mm(fits.max_vertex_mm[i]),
-        stage_pve_mm=dict(zip(stages, map(round_mm, fits.stage_pve_mm[i]), strict=True)),
-        skel_gender=skel_gender,
-        target_gender=_target_gender(batch, i, skel_gender),
-        root=None if skel_gender is None else task.run.pipeline.fit.root_of(labels.about.has_smpl),
-        betas_mm=dict(zip(BETAS_STEPS, map(round_mm, fits.betas_mm[i]), strict=True)),
-        unseen_keypoints=int(batch.screening.unseen[i]),
-        image=None if picture is None else picture.data is not None,
-        fitted_rate=fitted_rate,
-        **_frame(labels, row),
-    )
-
-
-def _frame(labels: LabelBatch, row: int) -> dict[str, Any]:
-    """Which frame of which sequence a row is; all None where it is none."""
-    sequence = labels.sequence_of(row)
-    if sequence is None:
-        return dict.fromkeys(("sequence", "frame", "frame_rate", "subject"))
-    return {
-        "sequence": sequence.name,
-        "frame": row - sequence.start,
-        "frame_rate": sequence.frame_rate,
-        "subject": sequence.subject,
+    fit, smpl, rows = task.run.pipeline.fit, labels.about.has_smpl, labels.row.tolist()
+    stages, root = [stage.name for stage in fit.stages], fit.root_of(smpl)
+    bodies = np.where(fits.finite, np.where(fits.female, "female", "male"), None).tolist()
+    targets = [
+        fit.target_gender(gender, body) if body and smpl else None
+        for gender, body in zip(labels.gender, bodies, strict=True)
+    ]
+    columns: dict[str, list[Any]] = {
+        "key": [f"{task.run.subset}-{task.file_index}-{row:08d}" for row in rows],
+        "row": rows,
+        "pve_mm": round_mm(fits.pve_mm),
+        "max_vertex_mm": round_mm(fits.max_vertex_mm),
+        "stage_pve_mm": [dict(zip(stages, mm, strict=True)) for mm in round_mm(fits.stage_pve_mm)],
+        "skel_gender": bodies,
+        "target_gender": targets,
+        "root": [root if body else None for body in bodies],
+        "betas_mm": [dict(zip(BETAS_STEPS, mm, strict=True)) for mm in round_mm(fits.betas_mm)],
+        "unseen_keypoints": batch.screening.unseen.tolist(),
+        "fitted_rate": fitted_rates(labels, task.run.pipeline.temporal, batch.screening.reasons, fits.finite),
+        **_frames(labels),
     }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _skel_gender(fits: RowFits, i: int) -> str | None:
-    """The gender of the SKEL body that row i was fitted with; None where there is no finite fit."""
-    return ("female" if fits.female[i] else "male") if fits.finite[i] else None
+def _frames(labels: LabelBatch) -> dict[str, list[Any]]:
+    """Which frame of which sequence each row is, by key of the sidecar; None where it is none."""
+    keys = ("sequence", "frame", "frame_rate", "subject")
+    columns: dict[str, list[Any]] = {key: [None] * len(labels) for key in keys}
+    for sequence in labels.sequences:
+        frames = labels.frames_of(sequence)
+        numbers = (labels.row[frames] - sequence.start).tolist()
+        columns["sequence"][frames] = [sequence.name] * len(numbers)
+        columns["frame"][frames] = numbers
+        columns["frame_rate"][frames] = [sequence.frame_rate] * len(numbers)
+        columns["subject"][frames] = [sequence.subject] * len(numbers)
+    return columns
 
 
-def _target_gender(batch: FittedBatch, i: int, skel_gender: str | None) -> str | None:
-    """The gender of the SMPL body that row i was fitted to; None without a finite fit, or without SMPL."""
-    if skel_gender is None or not batch.labels.about.has_smpl:
-        return None
-    return batch.task.run.pipeline.fit.target_gender(batch.labels.gender[i], skel_gender)
+def _published_row(judgement: Judgement, facts: dict[str, Any], picture: ShardImage | None) -> ShardRow:
+    """The sidecar row of a published person; the picture is None where none was wanted."""
+    if picture is None:
+        return ShardRow(status=judgement.status, reason=judgement.reason, image=None, **facts)
+    reason = "; ".join(filter(None, (judgement.reason, picture.why)))
+    return ShardRow(status=judgement.status, reason=reason, image=picture.data is not None, **facts)
 
 
-def _meta(batch: FittedBatch, row: ShardRow, i: int) -> dict[str, Any]:
+def _meta(batch: FittedBatch, row: ShardRow, i: int, keypoints3d: str, picture: ShardImage) -> dict[str, Any]:
     """What a sample's metadata says of where it comes from."""
     task, labels = batch.task, batch.labels
     return {
@@ -199,9 +196,9 @@ def _meta(batch: FittedBatch, row: ShardRow, i: int) -> dict[str, Any]:
         "fitted_rate": row.fitted_rate,
         "subject": row.subject,
         "angles": "canonical" if row.sequence is None else "continuous",
+        "keypoints3d": keypoints3d,
+        "image": picture.data is not None,
+        "image_size": picture.size,
+        "affine": picture.affine,
+        "layout": LAYOUT_VERSION,
     }
-
-
-def _image_meta(picture: ShardImage) -> dict[str, Any]:
-    """What a sample's metadata says of its image."""
-    return {"image": picture.data is not None, "image_size": picture.size, "affine": picture.affine}

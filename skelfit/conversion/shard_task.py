@@ -1,7 +1,7 @@
-"""One shard from end to end: read label rows, fit them, judge them, write the shard. It knows no scheduler.
+"""The work on one shard before its rows are fitted: it is announced, and its labels are read.
 
-A task holds names and numbers, never arrays, so it travels cheaply. It may run twice, or on another machine, and
-then writes the same bytes. A row that cannot be used or fitted is data: it gets a status and a reason.
+A task holds names and numbers, never arrays, so it travels cheaply. It may run twice, or on another machine, and then
+gives the same bytes. `batch_fit` fits the rows, mostly with those of other shards, and `shard_output` writes them.
 """
 
 from __future__ import annotations
@@ -9,81 +9,39 @@ from __future__ import annotations
 import json
 import os
 import platform
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from skelfit import __version__
-from skelfit.conversion.row_fits import FitRows, LabelFitter, fit_rows, frames_of, labels_fit, meshes_fit
-from skelfit.conversion.run_fitter import fitter_of, mesh_fitter_of, root_joints
+from skelfit.conversion.fitted_rows import RowsToFit, frames_of
+from skelfit.conversion.run_fitter import root_joints
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, ShardTask
-from skelfit.conversion.shard_samples import FittedBatch, shard_entries
-from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.conversion.subject_shapes import subject_shapes
-from skelfit.errors import ConfigError, OutputError
+from skelfit.errors import ConfigError, OutputError, StoreError
 from skelfit.labels.filters import FilterResult, apply_filters
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import read_rows
 from skelfit.labels.world_up import rotate_to_up
-from skelfit.shards.shard_files import ShardFiles
-from skelfit.shards.shard_writer import write_shard
-
-# The shards of a process share one device: one is fitted at a time.
-_DEVICE = threading.Lock()
-# Entered while a fitted shard is written. An executor sets it, to begin the next shard meanwhile.
-writing_behind: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
-    "writing_behind", default=nullcontext
-)
+from skelfit.shards.shard_files import ShardError, ShardFiles
+from skelfit.shards.shard_reader import check_shard, read_json, read_marker
+from skelfit.shards.shard_schema import ShardMarker
+from skelfit.storage.locations import Location
 
 
 @dataclass(frozen=True)
-class ShardResult:
-    """What a task did."""
+class ReadShard:
+    """The rows of a shard that are to be fitted, screened."""
 
-    name: str
-    rows_in: int
-    rows_out: int
-    statuses: Mapping[str, int]
-    rejected: Mapping[str, int]  # as in the marker
-    seconds: Mapping[str, float]  # of each phase of the stopwatch
-    process: str  # host and process id
-    span: tuple[float, float]  # from when to when, in seconds by the clock of that host
-
-
-def run_shard(task: ShardTask, fitter: LabelFitter | None = None) -> ShardResult:
-    """Convert one shard and write it. Raises SkelfitError when a file cannot be read or written."""
-    stopwatch, began = Stopwatch(), time.time()
-    check_algorithm(task.run)
-    with announced(task.files) as tried_before:
-        # The fault of a shard that was lost with its worker may lie in its neighbour: now it has a worker to itself.
-        behind = nullcontext if tried_before else writing_behind.get()
-        with stopwatch.phase("labels"):
-            labels, screening, labels_sha256 = _read(task)
-        with stopwatch.phase("waiting"), _DEVICE:
-            with stopwatch.phase("preparing"):
-                fit = _fit_of(task, labels, fitter)
-            with stopwatch.phase("fit"):
-                fits = fit_rows(labels, fit, len(task.run.pipeline.fit.stages), screening.reasons)
-        batch = FittedBatch(task, labels, screening, fits)
-        with stopwatch.phase("waiting"), behind(), stopwatch.phase("writing"):
-            entries = shard_entries(batch, stopwatch)
-            span = task.start, task.stop
-            marker = write_shard(task.files, entries, task.run.identity(), span, labels_sha256)
-    return ShardResult(
-        name=task.name,
-        rows_in=marker.rows_in,
-        rows_out=marker.rows_out,
-        statuses=marker.statuses,
-        rejected=marker.rejected,
-        seconds=stopwatch.seconds,
-        process=f"{platform.node()} {os.getpid()}",
-        span=(began, time.time()),
-    )
+    task: ShardTask
+    labels: LabelBatch
+    labels_sha256: str  # of the label rows as they came in
+    screening: FilterResult
+    rows: RowsToFit
+    began: float  # s since the epoch
+    seconds: float  # that reading took
 
 
 def check_algorithm(run: Run) -> None:
@@ -94,44 +52,63 @@ def check_algorithm(run: Run) -> None:
         raise ConfigError(Path(__file__).parent, "algorithm version", expected, here)
 
 
-@contextmanager
-def announced(files: ShardFiles) -> Iterator[bool]:
-    """Say beside the shard that it is being made. Gives whether an earlier task began it and did not end.
+def announce(files: ShardFiles) -> int:
+    """Say beside the shard that it is being made; returns how many tasks began it before, and did not end.
 
     Raises OutputError before any time goes into the fit of a shard that cannot be written.
     """
-    process = {"host": platform.node(), "process": os.getpid()}
     try:
-        tried_before = files.started.exists()
+        tries = _tries(files.started)
+        process = {"host": platform.node(), "process": os.getpid(), "tries": tries + 1}
         files.started.write_text(json.dumps(process) + "\n")
-    except OSError as error:
+    except (OSError, StoreError) as error:
         raise OutputError(f"{files.folder}: cannot be written to: {error}") from error
+    return tries
+
+
+def withdraw(files: ShardFiles) -> None:
+    """Say no longer that the shard is being made."""
+    # It only informs. Where it cannot be removed, that must not cost a finished shard.
+    with suppress(OSError, StoreError):
+        files.started.unlink()
+
+
+def finished_marker(task: ShardTask) -> ShardMarker | None:
+    """The marker of a shard that another try of its run has finished; None where none has."""
+    files = task.files
+    if not files.marker.exists():
+        return None
     try:
-        yield tried_before
-    finally:
-        # It only informs. Where it cannot be removed, that must not cost a finished shard.
-        with suppress(OSError):
-            files.started.unlink()
+        marker = read_marker(files)
+        check_shard(files, marker)
+    except ShardError:
+        return None
+    return marker if marker.identity_sha256 == task.run.identity_sha256 else None
 
 
-def _read(task: ShardTask) -> tuple[LabelBatch, FilterResult, str]:
-    """The rows of a task in the world that the run asks for, what the filters say of them, and their hash."""
-    file = task.run.labels[task.file_index]
-    rows = read_rows(file.store, task.start, task.stop)
-    labels, screening = apply_filters(rows, task.run.filters)
+def read_shard(task: ShardTask) -> ReadShard:
+    """Read the label rows of a shard, in the world that the run asks for. Raises LabelError."""
+    began, started = time.time(), time.perf_counter()
+    run, file = task.run, task.run.labels[task.file_index]
+    labels = read_rows(file.store, task.start, task.stop)
+    labels_sha256 = labels.sha256()
+    labels, screening = apply_filters(labels, run.filters)
     if file.read.up is not None:
-        labels = rotate_to_up(labels, file.read.up, partial(root_joints, task.run))
-    return labels, screening, rows.sha256()
-
-
-def _fit_of(task: ShardTask, labels: LabelBatch, fitter: LabelFitter | None) -> FitRows:
-    """What fits rows of a task: to their SMPL parameters, or to their meshes."""
-    run = task.run
-    if labels.vertices is not None:
-        return meshes_fit(labels, mesh_fitter_of(run))
+        labels = rotate_to_up(labels, file.read.up, partial(root_joints, run))
     temporal = run.pipeline.temporal
     frames = frames_of(labels, temporal)
     if temporal is not None and frames is not None:
-        file = run.labels[task.file_index]
-        frames = replace(frames, shapes=subject_shapes(labels, file, run.filters, temporal.beta_frames))
-    return labels_fit(labels, fitter or fitter_of(run), frames)
+        shapes = subject_shapes(labels, file, run.filters, temporal.beta_frames)
+        frames = replace(frames, shapes=shapes)
+    rows = RowsToFit.of(labels, screening.reasons, frames)
+    # Meshes are large, and nothing but the fit needs them.
+    labels = replace(labels, vertices=None)
+    return ReadShard(task, labels, labels_sha256, screening, rows, began, time.perf_counter() - started)
+
+
+def _tries(path: Location) -> int:
+    """How many tasks began a shard without an end, as the last of them noted it."""
+    try:
+        return int(read_json(path).get("tries", 1))
+    except (ShardError, TypeError, ValueError):
+        return int(path.exists())

@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# `waiting`: for the shard before it, which is being fitted or written.
-PHASES = ("labels", "preparing", "waiting", "fit", "images", "writing")
+PHASES = ("labels", "preparing", "fit", "images", "writing")
 
 
 class Stopwatch:
-    """Adds up the seconds of phases. The time of an inner phase does not count for the outer one."""
+    """Adds up the seconds of phases, in one thread. The time of an inner phase does not count for the outer one."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0)

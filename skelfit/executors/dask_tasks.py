@@ -4,91 +4,105 @@ from __future__ import annotations
 
 import hashlib
 import time
-import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from distributed import Client, Future, KilledWorker, as_completed
 
 from skelfit import __version__
-from skelfit.conversion.shard_task import run_shard
+from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.shard_batch import ShardBatch
+from skelfit.conversion.shard_outcome import ShardFailure, failure_of
 from skelfit.errors import ClusterError, SkelfitError
 from skelfit.executors.dask_connection import running_client
 from skelfit.executors.dask_reports import watched
-from skelfit.executors.dask_worker import Work, do
-from skelfit.executors.executor import THIS_PROCESS, Executor, cores
+from skelfit.executors.dask_worker import do
+from skelfit.executors.executor import THIS_PROCESS, Executor, Task, Work, cores
+from skelfit.executors.this_process import Results, run_here, shard_names
 from skelfit.executors.worker_processes import local_client
 
-Results = Generator[Any, None, None]  # what the work gives of each task, or a ShardFailure
 Say = Callable[[str], None]
-# An exception is tried again: file systems of clusters fail now and then. A wrong label file is not such a case,
-# but fails within moments.
+# An exception is tried again, and so is a shard of a batch that failed: file systems of clusters fail now and then. A
+# wrong label file is not such a case, but fails within moments.
 RETRIES = 2
 _POLL_SECONDS = 0.1
 WATCH_SECONDS = 5.0  # between two counts of the workers
 REMIND_SECONDS = 60.0  # between two messages that there is none
 
 
-class Task(Protocol):
-    """What is handed to a worker: a shard to make, or to verify."""
-
-    @property
-    def name(self) -> str:
-        """Names it to the user."""
-
-
-@dataclass(frozen=True)
-class ShardFailure:
-    """A shard that was not finished, and why. `trace` is empty for errors that a user can fix."""
-
-    name: str
-    error: str
-    trace: str = ""
-
-
 def run_tasks(
-    tasks: Sequence[Task], executor: Executor = THIS_PROCESS, work: Work = run_shard, say: Say = print
+    tasks: Sequence[Task],
+    executor: Executor = THIS_PROCESS,
+    work: Work = convert_batch,
+    say: Say = print,
 ) -> Results:
     """Run the tasks and yield their results as they come; a task that fails does not stop the others.
 
-    `work` must be importable on the workers. `say` gets what a user should know while they wait. Raises
-    ClusterError when the cluster cannot be reached or is lost; what is finished is on disk then.
+    Of a batch of shards, each shard has a result. `work` must be importable on the workers. `say` gets what a user
+    should know while they wait. Raises ClusterError when the cluster cannot be reached or is lost; what is finished is
+    on disk then.
     """
-    if not tasks or (executor.scheduler is None and executor.workers == 0):
-        return _run_here(tasks, work)
+    if not tasks or executor.is_here:
+        return run_here(tasks, executor, work)
     return _run_on_dask(tasks, executor, work, say)
-
-
-def _run_here(tasks: Sequence[Task], work: Work) -> Results:
-    for task in tasks:
-        try:
-            yield work(task)
-        except Exception as error:
-            yield _failure(task.name, error)
 
 
 def _run_on_dask(tasks: Sequence[Task], executor: Executor, work: Work, say: Say) -> Results:
     threads = max(1, cores() // executor.workers) if executor.scheduler is None else None
-    names = {_task_key(task): task.name for task in tasks}
+    call = partial(do, work, __version__, threads, executor.writers)
+    given = {_task_key(task): task for task in tasks}
+    tries: Counter[str] = Counter()
     with _client(executor) as client, watched(client, executor, say):
         watch = _Watch(client, executor, say)
-        futures = client.map(
-            partial(do, work, __version__, threads), tasks, key=list(names), retries=RETRIES, pure=True
-        )
+        futures = client.map(call, tasks, key=list(given), retries=RETRIES, pure=True)
         # Results are fetched at once: one that is lost with its worker is asked for again.
         completed = as_completed(futures, with_results=True, raise_errors=False)
         # The only reference to a future is now in `completed`: what is done leaves the scheduler's memory.
         del futures
-        for future, result in _as_completed(completed, watch):
+        for future, result in _as_completed(completed, watch, given):
             if future.cancelled():
                 raise ClusterError(
                     f"{watch.where}: lost the scheduler; "
                     "the finished shards are kept, and the same command goes on when a scheduler is there"
                 )
-            yield _failure(names[str(future.key)], result[1]) if future.status == "error" else result
+            task = given.pop(str(future.key))
+            error = result[1] if future.status == "error" else None
+            for again, outcome in _ends(task, result, error, tries):
+                if again is None:
+                    yield outcome
+                    continue
+                key = f"{_task_key(again)}-{tries[again.name]}"
+                given[key] = again
+                completed.add(client.submit(call, again, key=key, retries=RETRIES, pure=True))
+
+
+def _ends(
+    task: Task, result: Any, error: BaseException | None, tries: Counter[str]
+) -> Iterator[tuple[Task | None, Any]]:
+    """What is to be done again of a task, each with nothing; and, with None, the results of what is not.
+
+    tries: how often each shard was tried again; counts those that are now.
+    """
+    if not isinstance(task, ShardBatch):
+        yield None, result if error is None else _failure(task.name, error)
+        return
+    single = {batch.name: batch for batch in task.single_shards()}
+    if error is not None and len(single) > 1 and not isinstance(error, SkelfitError):
+        for batch in single.values():
+            yield batch, None
+    elif error is not None:
+        for name in single:
+            yield None, _failure(name, error)
+    else:
+        for outcome in result:
+            if isinstance(outcome, ShardFailure) and tries[outcome.name] < RETRIES:
+                tries[outcome.name] += 1
+                yield single[outcome.name], None
+            else:
+                yield None, outcome
 
 
 def _client(executor: Executor) -> AbstractContextManager[Client]:
@@ -97,14 +111,16 @@ def _client(executor: Executor) -> AbstractContextManager[Client]:
     return running_client(executor.scheduler, executor.tls)
 
 
-def _as_completed(completed: as_completed, watch: _Watch) -> Iterator[tuple[Future[Any], Any]]:
+def _as_completed(
+    completed: as_completed, watch: _Watch, given: Mapping[str, Task]
+) -> Iterator[tuple[Future[Any], Any]]:
     """The futures and their results as they complete; the workers are counted now and then in between."""
     while not completed.is_empty():
         if completed.has_ready():
             yield from completed.next_batch(block=False)
         else:
             time.sleep(_POLL_SECONDS)
-            watch.look(completed.count())
+            watch.look(lambda: sum(len(shard_names(task)) for task in given.values()))
 
 
 class _Watch:
@@ -117,8 +133,8 @@ class _Watch:
         self.alone_since: float | None = None
         self.reminded = 0.0
 
-    def look(self, left: int) -> None:
-        """Count the workers, unless that was just now; `left` shards are to do. Raises ClusterError."""
+    def look(self, shards_left: Callable[[], int]) -> None:
+        """Count the workers, unless that was just now. Raises ClusterError."""
         now = time.monotonic()
         if now - self.looked < WATCH_SECONDS:
             return
@@ -137,12 +153,14 @@ class _Watch:
         alone = now - self.alone_since
         if self.executor.patience is not None and alone >= self.executor.patience:
             raise ClusterError(
-                f"{self.where}: no worker for {alone:.0f} s, {left} shards left; "
+                f"{self.where}: no worker for {alone:.0f} s, {shards_left()} shards left; "
                 "the finished ones are kept, and the same command goes on when there are workers"
             )
         if now - self.reminded >= REMIND_SECONDS:
             self.reminded = now
-            self.say(f"{self.where}: no worker is connected, {left} shards wait for one{self._how()}")
+            self.say(
+                f"{self.where}: no worker is connected, {shards_left()} shards wait for one{self._how()}"
+            )
 
     def _how(self) -> str:
         if self.executor.scheduler is None:
@@ -156,13 +174,10 @@ def _task_key(task: Task) -> str:
 
 
 def _failure(name: str, error: BaseException) -> ShardFailure:
-    if isinstance(error, SkelfitError):
-        return ShardFailure(name, str(error))
     if isinstance(error, KilledWorker):
         return ShardFailure(
             name,
             f"{error.allowed_failures + 1} workers died while they had it, the last at "
             f"{error.last_worker.address}: out of memory, or stopped from outside",
         )
-    trace = "".join(traceback.format_exception(error))
-    return ShardFailure(name, f"{type(error).__name__}: {error}", trace)
+    return failure_of(name, error)

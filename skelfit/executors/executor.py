@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from distributed.security import Security
 
 from skelfit.errors import ArgumentError, ClusterError
 from skelfit.executors.main_guard import refuse_import_by_worker
 from skelfit.storage.checked_arguments import local_path_of, local_path_or_none, number_of, whole_number
+
+# One task -> what came of it, or a BatchJob, which an executor takes through its stages. It travels between processes.
+Work = Callable[[Any], Any]
+
+
+class Task(Protocol):
+    """What is handed to a worker: a batch of shards to make, or a shard to verify."""
+
+    @property
+    def name(self) -> str:
+        """Names it to the user."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,8 @@ class Executor:
     workers: 0 is this process, N as many processes of this machine, one per GPU with `gpus`. scheduler: the address
     or file of a Dask cluster that runs already, instead. tls: for `scheduler`; None is what Dask's own
     configuration says. patience: seconds to go on without any worker; None is for ever. dashboard: of the processes
-    of this machine; a running cluster has one or not. report: file for Dask's performance report.
+    of this machine; a running cluster has one or not. report: file for Dask's performance report. writers: processes
+    of each worker that write shards; 0 is a thread, None is what suits the worker's device.
     """
 
     workers: int = 0
@@ -67,6 +80,12 @@ class Executor:
     patience: float | None = None
     dashboard: bool = False
     report: Path | None = None
+    writers: int | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether that is this process."""
+        return self.scheduler is None and self.workers == 0
 
 
 THIS_PROCESS = Executor()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from skelfit.bodies.model_set import find_models
 from skelfit.errors import ArgumentError
@@ -12,18 +11,19 @@ from skelfit.executors.progress_bars import Count, Reporter, reporter_of
 from skelfit.exports.exporter import ExportOptions, ExportResult
 from skelfit.exports.formats import EXPORTERS
 from skelfit.shards.finished_run import open_run
-from skelfit.storage.checked_arguments import local_path_of, local_path_or_none, texts_of, whole_number
+from skelfit.storage.checked_arguments import location_argument, location_or_none, texts_of, whole_number
+from skelfit.storage.locations import Place
 
 
 def export(
-    folder: str | Path,
+    folder: Place,
     *,
     format: str,
-    out: str | Path,
-    models: str | Path | None = None,
+    out: Place,
+    models: Place | None = None,
     key: str | Sequence[str] = (),
     limit: int | None = None,
-    keep: str | Path | None = None,
+    keep: Place | None = None,
     overwrite: bool = False,
     progress: bool | Count | Reporter = False,
 ) -> ExportResult:
@@ -52,8 +52,8 @@ def export(
     exporter = EXPORTERS.get(format)
     if exporter is None:
         raise ArgumentError("format", f"one of {', '.join(EXPORTERS)}", repr(format))
-    source, target = local_path_of("folder", folder), local_path_of("out", out)
-    keep_list, keys = local_path_or_none("keep", keep), texts_of("key", key)
+    source, target = location_argument("folder", folder), location_argument("out", out, writing=True)
+    keep_list, keys = location_or_none("keep", keep), texts_of("key", key)
     if not exporter.selects_people and (keys or limit is not None):
         selecting = " and ".join(name for name, other in EXPORTERS.items() if other.selects_people)
         raise ArgumentError(
@@ -63,11 +63,10 @@ def export(
         raise ArgumentError("limit", "either key or limit", "both")
     if limit is not None:
         limit = whole_number("limit", limit, 1)
-    model_folder = local_path_or_none("models", models)
     run, reporter = open_run(source), reporter_of(progress)
     if keep_list is not None:
         run = run.only(keep_list)
-    body_models = find_models(model_folder) if exporter.needs_models else None
+    body_models = find_models(models) if exporter.needs_models else None
     if body_models is not None:
         reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
     options = ExportOptions(body_models, keys, limit, overwrite)

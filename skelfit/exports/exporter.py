@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.finished_run import FinishedRun, Step, no_step
+from skelfit.storage.locations import Location
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Exporter(ABC):
         return run.rows_out
 
     @abstractmethod
-    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+    def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
         """Write the people of `run` to `out`, a file or a folder.
 
         Raises OutputError when `out` holds files and `overwrite` is not set, ShardError for damaged shards, and

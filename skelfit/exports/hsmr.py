@@ -15,11 +15,9 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import webdataset
 
 from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.errors import OutputError
@@ -27,9 +25,11 @@ from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.shards.label_vector import FloatArray, unpack
+from skelfit.shards.sample_tar import sample_tar
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_members
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 
 _IMAGE_ENDINGS = ("jpg", "jpeg", "png")  # what HSMR's loader takes
 
@@ -52,7 +52,7 @@ class HsmrExporter(Exporter):
     endings = (".tar",)
     summary = "tars with images"
 
-    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+    def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
         """Write the tars into the folder `out`. Raises OutputError also when no person has an image.
 
         People without an image, or with one that HSMR's loader does not take, are left out. Neighbours in a shard
@@ -120,13 +120,13 @@ def _in_image(fields: dict[str, FloatArray], affine: list[list[float]] | None) -
     return {"keypoints_2d": points, "center": center, "scale": scale}
 
 
-def _write_tar(path: Path, people: Sequence[_HsmrPerson]) -> None:
+def _write_tar(path: Location, people: Sequence[_HsmrPerson]) -> None:
     def write(stream: Any) -> None:
-        with webdataset.TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
+        with sample_tar(stream) as tar:
             # Same name and same bytes: crops of one picture have the same name.
             for _, same_image in groupby(people, lambda person: (person.imgname, person.image)):
                 first, *others = same_image
                 records = pickle.dumps([person.record for person in (first, *others)], protocol=4)
-                tar.write({"__key__": first.key, first.ending: first.image, "data.pyd": records})
+                tar.write(first.key, {first.ending: first.image, "data.pyd": records})
 
     write_atomically(path, write)

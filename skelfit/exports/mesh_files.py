@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 
 DEFAULT_LIMIT = 10  # people that are written when no key and no limit is given: two files of 1 MB each
 # From GROUND_AXES to what viewers show at first: y up, and z towards the viewer.
@@ -36,7 +36,7 @@ class MeshExporter(Exporter):
     def count(self, run: FinishedRun, options: ExportOptions) -> int:
         return len(set(options.keys)) or min(options.limit or DEFAULT_LIMIT, run.rows_out)
 
-    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+    def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
         """Write the people with these keys, or else the first `limit`. Raises OutputError for an unknown key."""
         models = options.required_models()
         check_models(run, models)
@@ -62,14 +62,14 @@ class MeshExporter(Exporter):
         write_record(out, run, self.name, files)
         return ExportResult(people, tuple(files), self._notes(run, out, options, people))
 
-    def _notes(self, run: FinishedRun, out: Path, options: ExportOptions, people: int) -> tuple[str, ...]:
+    def _notes(self, run: FinishedRun, out: Location, options: ExportOptions, people: int) -> tuple[str, ...]:
         notes = [f"skin and bones of {people} people in {out} (.{self.name}, metres, y up)"]
         if not options.keys and options.limit is None and people < run.rows_out:
             notes.append(f"these are the first of {run.rows_out}; others with --limit N or --key KEY")
         return (*notes, "next: open a skin and its bones together, in Blender or MeshLab, say")
 
 
-def write_mesh(path: Path, vertices: NDArray[np.floating[Any]], faces: NDArray[np.int32]) -> None:
+def write_mesh(path: Location, vertices: NDArray[np.floating[Any]], faces: NDArray[np.int32]) -> None:
     """Write vertices (V,3) and faces (F,3) in the format that the name ends with. Raises OutputError."""
     import trimesh  # takes a moment to import, and other formats do not need it
 

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -33,6 +32,7 @@ from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Person
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 
 TIME_STEP = 1.0  # s from one row to the next, where people are not frames of a sequence
 TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
@@ -76,7 +76,7 @@ class OpenSimExporter(Exporter):
     summary = ".mot and .trc"
     needs_models = True
 
-    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+    def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
         """Write the files into the folder `out`."""
         models = options.required_models()
         check_models(run, models)
@@ -207,5 +207,5 @@ def _people_text(motion: OpenSimMotion, people: Sequence[Person]) -> str:
     return stream.getvalue()
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Location, text: str) -> None:
     write_atomically(path, lambda stream: stream.write(text.encode()))

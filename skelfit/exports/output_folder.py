@@ -14,11 +14,12 @@ from skelfit.shards.shard_files import ShardError, list_subsets
 from skelfit.shards.shard_reader import read_json
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_json
+from skelfit.storage.locations import Location
 
 RECORD_NAME = "export.json"
 
 
-def prepare_folder(out: Path, overwrite: bool, record: str = RECORD_NAME) -> None:
+def prepare_folder(out: Location, overwrite: bool, record: str = RECORD_NAME) -> None:
     """Make an empty folder; `overwrite` removes the files that the record of an earlier export names, and no others.
 
     Raises OutputError for a folder that holds files, unless `overwrite` is set, and always for one with shards.
@@ -37,7 +38,7 @@ def prepare_folder(out: Path, overwrite: bool, record: str = RECORD_NAME) -> Non
         raise OutputError(f"{out}: cannot be made: {error}") from error
 
 
-def _remove_earlier(out: Path, record: str) -> None:
+def _remove_earlier(out: Location, record: str) -> None:
     try:
         names = read_json(out / record)["files"]
     except (ShardError, KeyError):
@@ -48,7 +49,7 @@ def _remove_earlier(out: Path, record: str) -> None:
 
 
 def write_record(
-    out: Path, run: FinishedRun, export_format: str, files: Iterable[str], **details: Any
+    out: Location, run: FinishedRun, export_format: str, files: Iterable[str], **details: Any
 ) -> None:
     """Write `export.json`, the last file: what the folder holds, and of which run. Raises OutputError."""
     content = {

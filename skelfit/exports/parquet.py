@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 from skelfit.errors import OutputError, SkelfitError
 from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
 from skelfit.shards.finished_run import FinishedRun
+from skelfit.storage.locations import Location
 
 
 def require_packages(what: str, *names: str) -> None:
@@ -23,7 +23,7 @@ class ParquetExporter(Exporter):
     endings = (".parquet",)
     summary = "one table with named columns"
 
-    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+    def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
         """Write the file `out`. Raises OutputError also for a name that does not end in .parquet."""
         require_packages("a Parquet table", "pyarrow")
         # Imported here because pyarrow is no requirement of skelfit.

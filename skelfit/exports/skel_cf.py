@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
 from skelfit.shards.finished_run import FinishedRun, Person, Step
 from skelfit.shards.label_vector import FIELDS
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 
 # Keys of the file, and the parts of a label vector in them: those of SKEL-CF's `X-release-skel.npz`, and skel_trans.
 _PARTS = {
@@ -40,7 +40,7 @@ class SkelCfExporter(Exporter):
     endings = (".npz",)
     summary = "one label file"
 
-    def write(self, run: FinishedRun, out: Path, options: ExportOptions) -> ExportResult:
+    def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
         """Write the file `out`. Raises OutputError also for a name that does not end in .npz."""
         if out.suffix != ".npz":
             raise OutputError(f"{out}: expected a file name that ends in .npz")

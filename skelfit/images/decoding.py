@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, features
 
+Pixels = NDArray[np.uint8]  # (H,W,4): red, green, blue, and a fourth that means nothing and makes work faster
 MAX_PIXELS = 100_000_000  # 300 MB when decoded
 # Possible ranges of 32-bit pixels: floats from 0 to 1, and numbers of 8 or 16 bits.
 _UNIT, _BYTE, _WORD = 1.0, 255.0, 65535.0
@@ -97,6 +99,48 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     except ValueError:
         raise UnknownPixelsError(f"pixels of mode {image.mode}, which have no conversion to RGB") from None
+
+
+def decode(data: bytes, shrink: int = 1) -> tuple[Pixels, int]:
+    """The pixels (H,W,4) of a file's bytes, and how many of the file's pixels, along a side, are one of them.
+
+    shrink: 1, 2, 4 or 8, by which a JPEG is made smaller in decoding, rounded up. Files of other kinds are not made
+    smaller. Raises TooLargeError, UnknownPixelsError, and any error of Pillow for bytes that it cannot read.
+    """
+    pixels = _decode_sound_jpeg(data, shrink)
+    if pixels is not None:
+        return pixels, shrink
+    with open_image(data) as image:
+        width = image.width
+        drafted = image.draft(None, (max(1, width // shrink), max(1, image.height // shrink)))
+        unit = 1 if drafted is None else round(width / drafted[1][2])
+        return np.asarray(to_rgb(image).convert("RGBX")), unit
+
+
+def shrink_for(scale: float) -> int:
+    """The power of two by which a JPEG can be shrunk in decoding and still have the resolution of its crop.
+
+    scale: pixels of the crop along one of the image.
+    """
+    return next((shrink for shrink in (8, 4, 2) if scale * shrink <= 1), 1)
+
+
+def _decode_sound_jpeg(data: bytes, shrink: int) -> Pixels | None:
+    """The pixels of a JPEG, gray or YCbCr, in which nothing is amiss; None for any other file, which is for Pillow.
+
+    Both have libjpeg-turbo, so the pixels are the same, but Pillow copies them around. simplejpeg refuses what makes
+    libjpeg warn; Pillow, which accepts some of that, has the last word.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        if colors not in ("YCbCr", "Gray") or width * height > MAX_PIXELS:
+            return None
+        least = {"min_height": -(-height // shrink), "min_width": -(-width // shrink)}
+        return simplejpeg.decode_jpeg(data, "RGBX", min_factor=shrink, **least)
+    except ValueError:
+        return None
 
 
 def is_usual(image: Image.Image) -> bool:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.errors import LabelError, ModelError
+from skelfit.errors import LabelError, ModelError, StoreError
 from skelfit.images.tar_index import tar_members
 from skelfit.labels.files.file_signatures import describe_file
 from skelfit.labels.files.foreign_files import describe_global
+from skelfit.storage.locations import Location
 from skelfit.storage.path_checks import require_regular_file
 from skelfit.storage.unpickle import GlobalError, as_array, as_key, kind_of, read_pickle
 
@@ -37,7 +38,9 @@ _FIELDS: dict[str, tuple[int, ...]] = {
 Array = NDArray[Any]
 
 
-def read_tar_labels(tars: Sequence[Path], progress: Callable[[Path], None] | None = None) -> dict[str, Array]:
+def read_tar_labels(
+    tars: Sequence[Location], progress: Callable[[Location], None] | None = None
+) -> dict[str, Array]:
     """All people of the tars, in order, as arrays of 4D-Humans' npz layout (boxes in px); see docs/labels.md.
 
     progress: called with each tar done. Raises LabelError, which names the member, for a damaged tar or person.
@@ -60,34 +63,33 @@ def read_tar_labels(tars: Sequence[Path], progress: Callable[[Path], None] | Non
     }
 
 
-def _people(tar: Path) -> tuple[list[str], list[dict[str, Array]]]:
+def _people(tar: Location) -> tuple[list[str], list[dict[str, Array]]]:
     """The image keys (one for each person) and the people of a tar."""
     names: list[str] = []
     people: list[dict[str, Array]] = []
     require_regular_file(tar, "a tar that can be read", LabelError)
     try:
-        with open(tar, "rb") as stream, open(tar, "rb") as content:
+        with tar.open("rb") as stream, tar.open("rb") as content:
             for member in tar_members(stream):
                 if member.isreg() and member.name.endswith(ENDING):
                     content.seek(member.offset_data)
                     image_people = _read(tar, member.name, content.read(member.size))
                     people += image_people
                     names += [member.name.removesuffix(ENDING).removeprefix("./")] * len(image_people)
-    except LabelError:
+    except (LabelError, StoreError):
         raise
     except OSError as error:
         raise LabelError(tar, None, "a tar that can be read", error.strerror or str(error)) from None
     except Exception as error:  # tarfile may raise anything on damaged bytes
-        raise LabelError(
-            tar, None, "a whole tar, not compressed", describe_file(tar, but="tar") or str(error)
-        ) from None
+        kind = describe_file(tar, but="tar") if isinstance(tar, Path) else ""
+        raise LabelError(tar, None, "a whole tar, not compressed", kind or str(error)) from None
     return names, people
 
 
-def _read(tar: Path, name: str, data: bytes) -> list[dict[str, Array]]:
+def _read(tar: Location, name: str, data: bytes) -> list[dict[str, Array]]:
     """The people of one pickle."""
     try:
-        content = read_pickle(io.BytesIO(data), tar, name)
+        content = read_pickle(io.BytesIO(data), Path(tar.name), name)
     except GlobalError as error:
         raise LabelError(tar, name, error.expected, describe_global(error.name, Path(name))) from None
     except ModelError as error:
@@ -97,7 +99,7 @@ def _read(tar: Path, name: str, data: bytes) -> list[dict[str, Array]]:
     return [_person(tar, f"{name}[{i}]", person) for i, person in enumerate(content)]
 
 
-def _person(tar: Path, key_path: str, person: dict[Any, Any]) -> dict[str, Array]:
+def _person(tar: Location, key_path: str, person: dict[Any, Any]) -> dict[str, Array]:
     fields = {}
     for key, shape in _FIELDS.items():
         if key not in person:

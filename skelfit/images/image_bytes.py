@@ -68,6 +68,8 @@ def _ends_well(data: bytes, form: str | None) -> bool:
     if form == "PNG":
         return data[-12:] == b"\0\0\0\0IEND\xaeB`\x82"
     if form in ("JPEG", "MPO"):  # MPO: a JPEG followed by more images
-        # The coded image is between the two markers and contains neither.
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0
+        # The coded image is between the two markers and contains neither. The last start is not searched for from
+        # the end: that looks at every byte.
+        end = data.rfind(b"\xff\xd9")
+        return data.find(b"\xff\xda", 1, max(end, 0)) > 0 > data.find(b"\xff\xda", max(end, 0))
     return False

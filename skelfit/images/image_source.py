@@ -26,7 +26,16 @@ from skelfit.images.image_bytes import (
     ending_of,
 )
 from skelfit.images.square_crop import CropBox, cut_crops
-from skelfit.images.tar_index import ImageError, TarImages, TarMember
+from skelfit.images.tar_index import INDEX_ENDING, ImageError, TarImages, TarMember, tar_state
+from skelfit.storage.local_cache import local_copy
+from skelfit.storage.locations import (
+    Location,
+    Place,
+    below,
+    files_matching,
+    location_of,
+    side_by_side,
+)
 from skelfit.storage.path_checks import describe_non_file
 
 # Images read at the same time: a network drive answers late, but many at once. This also bounds the memory.
@@ -37,31 +46,32 @@ AHEAD, THREADS = 16, 4
 class ImageLocation:
     """The images that a manifest or a command line names: a folder, or tars in their order."""
 
-    folder: Path | None
-    tars: tuple[Path, ...] = ()
-    missing: tuple[Path, ...] = ()  # tars that a pattern names one by one but that do not exist
+    folder: Location | None
+    tars: tuple[Location, ...] = ()
+    missing: tuple[Location, ...] = ()  # tars that a pattern names one by one but that do not exist
 
 
-def locate_images(text: str, root: Path | None = None) -> ImageLocation | None:
-    """The folder or tars of a text such as `coco/train2014`, `h36m/*.tar` or `h36m/{000000..000312}.tar`.
+def locate_images(text: str, root: Location | None = None) -> ImageLocation | None:
+    """The folder or tars of a text such as `coco/train2014`, `h36m/*.tar` or `s3://b/h36m/{000000..000312}.tar`.
 
     Relative paths are below `root`. None when nothing is there. Raises ImageError for a malformed pattern.
     """
     base = Path() if root is None else root
-    if (base / text).is_dir():
-        return ImageLocation((base / text).absolute())
+    if (whole := below(base, text)).is_dir():
+        return ImageLocation(whole.absolute())
     try:
         pieces = list(braceexpand(text))
     except ValueError:
-        raise ImageError(base / text, None, "a pattern with as many { as }", text) from None
-    tars: dict[Path, None] = {}
-    missing = []
-    for piece in pieces:
-        path = (base / piece).absolute()
-        if path.exists():
+        raise ImageError(whole, None, "a pattern with as many { as }", text) from None
+    tars: dict[Location, None] = {}
+    missing: list[Location] = []
+    paths = [below(base, piece).absolute() for piece in pieces]
+    there = side_by_side(lambda path: path.exists(), paths, paths[0])
+    for piece, path, exists in zip(pieces, paths, there, strict=True):
+        if exists:
             matches = [path]
         elif glob.has_magic(piece):
-            matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+            matches = files_matching(path)
         else:
             matches = []
             missing.append(path)
@@ -72,7 +82,7 @@ def locate_images(text: str, root: Path | None = None) -> ImageLocation | None:
 class ImageSource(Protocol):
     """Images by name."""
 
-    def find(self, name: str) -> Path | TarMember | None:
+    def find(self, name: str) -> Location | TarMember | None:
         """Where an image is, as far as that is known without opening it."""
 
     def similar(self, name: str) -> str | None:
@@ -85,10 +95,10 @@ class ImageSource(Protocol):
 class FolderImages:
     """The images below a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Location) -> None:
         self._folder = folder
 
-    def find(self, name: str) -> Path | None:
+    def find(self, name: str) -> Location:
         """The file of an image, whether or not it exists."""
         return self._folder / name
 
@@ -99,10 +109,11 @@ class FolderImages:
         """Nothing is open."""
 
 
-def open_images(location: str | Path) -> ImageSource:
+def open_images(place: Place) -> ImageSource:
     """The images of a folder, or of the index of tars. Raises ImageError when an index cannot be used."""
-    location = Path(location)
-    return TarImages(location) if location.is_file() else FolderImages(location)
+    location = location_of(place)
+    is_index = location.is_file() if isinstance(location, Path) else location.suffix == INDEX_ENDING
+    return TarImages(local_copy(location)) if is_index else FolderImages(location)
 
 
 def read_images(
@@ -131,7 +142,7 @@ def read_images(
 
 
 def _pictures(
-    location: Path | TarMember | None, fault: ShardImage | None, boxes: list[CropBox], config: ImageConfig
+    location: Location | TarMember | None, fault: ShardImage | None, boxes: list[CropBox], config: ImageConfig
 ) -> list[ShardImage]:
     """The pictures of the people of one image; lost: what is known of it by its name."""
     picture = fault or read_image(location)
@@ -140,7 +151,7 @@ def _pictures(
     return cut_crops(picture, boxes, config)
 
 
-def read_image(location: Path | TarMember | None) -> ShardImage:
+def read_image(location: Location | TarMember | None) -> ShardImage:
     """Read and check an image; None is one that there is not. Raises ImageError when a tar is not as indexed."""
     if location is None:
         return ShardImage(None, reason=MISSING)
@@ -169,10 +180,14 @@ class _UnreadableImageError(Exception):
         self.result = ShardImage(None, reason=reason, detail=detail)
 
 
-def _file_bytes(path: Path) -> bytes:
+def _file_bytes(path: Location) -> bytes:
     if other := describe_non_file(path):  # to open a named pipe would block
         raise _UnreadableImageError(UNREADABLE, f"{other}, not a regular file")
     try:
+        if not isinstance(path, Path):  # in one request
+            data = path.read_bytes()
+            _check_size(len(data))
+            return data
         with open(path, "rb") as file:
             _check_size(os.fstat(file.fileno()).st_size)
             return file.read(MAX_BYTES + 1)
@@ -192,7 +207,12 @@ def _member_bytes(member: TarMember) -> bytes:
     if other := describe_non_file(member.tar):
         raise ImageError(member.tar, None, "the tar that was indexed", other)
     expected = "the tar that was indexed (give the same command again: it is indexed again)"
+    tar = location_of(member.tar)
     try:
+        if not isinstance(tar, Path):
+            if tar_state(tar)[1:] != (member.tar_bytes, member.tar_mtime_ns):
+                raise ImageError(tar, None, expected, "one of another size or time")
+            return tar.read_range(member.start, member.start + member.bytes)
         with open(member.tar, "rb") as file:
             status = os.fstat(file.fileno())
             if (status.st_size, status.st_mtime_ns) != (member.tar_bytes, member.tar_mtime_ns):

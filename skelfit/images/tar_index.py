@@ -23,9 +23,11 @@ from skelfit.errors import InputError
 from skelfit.images.decoding import ENDINGS
 from skelfit.images.image_bytes import ending_of
 from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.locations import Location, address_of, location_of, side_by_side
 from skelfit.storage.path_checks import describe_non_file, describe_skipped
 
-INDEX_NAME = "images.sqlite"
+INDEX_ENDING = ".sqlite"
+INDEX_NAME = f"images{INDEX_ENDING}"
 # Version of the index, and of the endings that it was made for: another Pillow may read more formats.
 _FORMAT = 2 << 16 | crc32(" ".join(sorted(ENDINGS)).encode()) & 0xFFFF
 _TABLES = """
@@ -63,12 +65,12 @@ class IndexReport:
     skipped: Counter[str]  # other files in the tars, by ending
 
 
-def build_index(tars: Sequence[Path], path: Path) -> IndexReport:
+def build_index(tars: Sequence[Location], path: Path) -> IndexReport:
     """Make or update the index of the tars; tars with the same size and time as before are not read again.
 
     Raises ImageError when no tar holds an image, OutputError when the index cannot be written.
     """
-    states = [_state(tar) for tar in tars]
+    states = list(side_by_side(tar_state, tars, tars[0]))
     known = _known(path)
     if list(known) != states:
         with atomic_write(path) as temporary:
@@ -126,12 +128,12 @@ def _normal(name: str) -> str:
     return posixpath.normpath(name)
 
 
-def _state(tar: Path) -> tuple[str, int, int]:
-    """Path, size and time of a tar; -1 for size and time where they cannot be read."""
+def tar_state(tar: Location) -> tuple[str, int, int]:
+    """Path, size and time of a tar; -1 for size and time where they cannot be read. Raises StoreError."""
     with suppress(OSError):
         status = tar.stat()
-        return str(tar), status.st_size, status.st_mtime_ns
-    return str(tar), -1, -1
+        return address_of(tar), status.st_size, status.st_mtime_ns
+    return address_of(tar), -1, -1
 
 
 def _uri(path: Path) -> str:
@@ -201,7 +203,7 @@ def _write(
                 )
                 continue
             scanned += 1
-            content = scan_tar(Path(state[0]))
+            content = scan_tar(location_of(state[0]))
             index.execute("INSERT INTO tars VALUES (?, ?, ?, ?, ?)", (number, *state, content.fault))
             rows = ((name, number, start, size) for name, (start, size) in sorted(content.images.items()))
             index.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
@@ -219,14 +221,14 @@ class TarScan(NamedTuple):
     skipped: Counter[str]  # other files, by ending
 
 
-def scan_tar(tar: Path) -> TarScan:
+def scan_tar(tar: Location) -> TarScan:
     """The images of a tar; in a damaged tar, those before the fault. Never raises for damage."""
     images: dict[str, tuple[int, int]] = {}
     skipped: Counter[str] = Counter()
     if other := describe_non_file(tar):  # to open a named pipe would block
         return TarScan(images, f"expected a tar that can be read, found {other}", skipped)
     try:
-        with open(tar, "rb") as stream:
+        with tar.open("rb") as stream:
             try:
                 for member in tar_members(stream):
                     name = _normal(member.name)

@@ -95,9 +95,6 @@ def apply_filters(batch: LabelBatch, filters: Filters) -> tuple[LabelBatch, Filt
     return replace(batch, gtkps=keypoints), FilterResult(filters, texts, unseen)
 
 
-def vertex_error_reason(max_vertex_mm: float, filters: Filters) -> str:
-    """Why a fit is left out by `vertex_error`; '' where it stays."""
-    limit = filters.vertex_error
-    if limit is None or max_vertex_mm < limit:
-        return ""
+def vertex_error_reason(max_vertex_mm: float, limit: float) -> str:
+    """Why a fit is left out by `vertex_error`."""
     return f"vertex_error: {max_vertex_mm:.2f} mm, not below {limit:g}"

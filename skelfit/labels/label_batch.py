@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -110,6 +109,10 @@ class LabelBatch:
         sequences = sequences_of_rows(self.sequences, self.row[start:stop])
         return dataclasses.replace(self, **parts, sequences=sequences)
 
+    def frames_of(self, sequence: MotionSequence) -> slice:
+        """Which of the N people are frames of a sequence."""
+        return slice(*np.searchsorted(self.row, [sequence.start, sequence.start + sequence.frames]).tolist())
+
     def sha256(self) -> str:
         """A hash (hex) of all that people are fitted and described by: equal for equal rows of another label file."""
         about = self.about
@@ -124,12 +127,6 @@ class LabelBatch:
             if column.any():
                 digest.update(np.ascontiguousarray(column, column.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
-
-    def sequence_of(self, row: int) -> MotionSequence | None:
-        """The sequence that a row of the source file belongs to."""
-        k = bisect_right(self.sequences, row, key=lambda s: s.start) - 1
-        sequence = self.sequences[k] if k >= 0 else None
-        return sequence if sequence is not None and row < sequence.start + sequence.frames else None
 
 
 def sequences_of_rows(

@@ -18,6 +18,7 @@ from skelfit.errors import LabelError, OutputError
 from skelfit.labels.files.array_files import open_label_file
 from skelfit.labels.files.foreign_files import describe_archive, describe_by_keys
 from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.locations import Location, is_writable
 from skelfit.storage.path_checks import require_regular_file
 
 
@@ -47,7 +48,7 @@ def check_keys(path: Path, keys: Sequence[str]) -> None:
             raise LabelError(path, key, "a key of this file (by the manifest)", actual)
 
 
-def check_sha256(source: LabelSource, path: Path, actual: str) -> None:
+def check_sha256(source: LabelSource, path: Location, actual: str) -> None:
     """Raise LabelError unless a file's sha256 agrees with the manifest and with the record, where they exist."""
     if source.sha256 is not None and source.sha256.lower() != actual:
         raise LabelError(path, None, f"sha256 {source.sha256} (by the manifest)", actual)
@@ -61,13 +62,15 @@ def check_sha256(source: LabelSource, path: Path, actual: str) -> None:
         )
 
 
-def record_path(path: Path) -> Path:
+def record_path(path: Location) -> Location:
     """The file that records the sha256 of a label file."""
     return path.with_name(f"{path.name}.sha256")
 
 
-def recorded_sha256(path: Path) -> str | None:
+def recorded_sha256(path: Location) -> str | None:
     """The recorded sha256 of a label file; None where there is no record. Raises LabelError."""
+    if not is_writable(path):
+        return None
     record = record_path(path)
     require_regular_file(record, "a readable file", LabelError)
     try:
@@ -83,10 +86,10 @@ def recorded_sha256(path: Path) -> str | None:
     return match[0].lower()
 
 
-def record_sha256(path: Path, sha256: str) -> str:
+def record_sha256(path: Location, sha256: str) -> str:
     """Record the sha256 of a label file without a record; returns a message for the user, '' where one exists."""
     record = record_path(path)
-    if record.exists():
+    if not is_writable(path) or record.exists():
         return ""
     try:
         with atomic_write(record) as temporary:

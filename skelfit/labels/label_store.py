@@ -47,6 +47,8 @@ from skelfit.labels.readers.sequence_folder import (
 )
 from skelfit.labels.world_up import check_up, infer_world
 from skelfit.storage.atomic_write import atomic_write, remove_file
+from skelfit.storage.local_cache import local_copy
+from skelfit.storage.locations import Location, Place
 from skelfit.storage.path_checks import require_regular_file
 
 _FORMAT = 6  # of the HDF5 layout
@@ -133,13 +135,13 @@ def _folder_sha256(folder: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def clear_temporaries(store_dir: str | Path) -> None:
+def clear_temporaries(store_dir: Location) -> None:
     """Remove the temporary files of killed processes. No process may be writing there. Raises OutputError."""
-    for path in Path(store_dir).glob(".*.tmp"):
+    for path in store_dir.glob(".*.tmp"):
         remove_file(path)
 
 
-def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
+def read_rows(store_path: Place, start: int, stop: int) -> LabelBatch:
     """The rows start..stop-1 of a store, exactly as the reader returned them. Raises LabelError."""
     with _open(store_path) as file:
         rows = int(file.attrs["rows"])
@@ -148,19 +150,19 @@ def read_rows(store_path: str | Path, start: int, stop: int) -> LabelBatch:
         return _read(store_path, file, slice(start, stop))
 
 
-def read_selected_rows(store_path: str | Path, rows: NDArray[np.int64]) -> LabelBatch:
+def read_selected_rows(store_path: Place, rows: NDArray[np.int64]) -> LabelBatch:
     """The given rows (K,), in ascending order, of a store. Raises LabelError."""
     with _open(store_path) as file:
         return _read(store_path, file, rows)
 
 
-def read_field(store_path: str | Path, name: str, rows: NDArray[np.int64]) -> FloatArray:
+def read_field(store_path: Place, name: str, rows: NDArray[np.int64]) -> FloatArray:
     """One numeric field of the given rows (K,), in ascending order: (K,...). Raises LabelError."""
     with _open(store_path) as file:
         return _slice(store_path, file, name, rows)
 
 
-def _read(store_path: str | Path, file: h5py.File, rows: slice | NDArray[np.int64]) -> LabelBatch:
+def _read(store_path: Place, file: h5py.File, rows: slice | NDArray[np.int64]) -> LabelBatch:
     fields: dict[str, Any] = {}
     optional = ("vertices",) if "vertices" in file else ()
     for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
@@ -170,13 +172,13 @@ def _read(store_path: str | Path, file: h5py.File, rows: slice | NDArray[np.int6
     return LabelBatch(**fields, sequences=sequences_of_rows(sequences, fields["row"]), about=about)
 
 
-def store_sequences(store_path: str | Path) -> tuple[MotionSequence, ...]:
+def store_sequences(store_path: Place) -> tuple[MotionSequence, ...]:
     """The sequences of a store, in the order of rows. Raises LabelError."""
     with _open(store_path) as file:
         return _extra(store_path, file)[1]
 
 
-def store_info(store_path: str | Path) -> StoreInfo:
+def store_info(store_path: Place) -> StoreInfo:
     """The content of a store and its source. Raises LabelError."""
     with _open(store_path) as file:
         attrs = file.attrs
@@ -206,7 +208,7 @@ class StoreContents:
         return {"2D keypoints": self.has_keypoints, "SMPL betas": self.has_smpl}[data]
 
 
-def store_contents(store_path: str | Path, rows: int) -> StoreContents:
+def store_contents(store_path: Place, rows: int) -> StoreContents:
     """What the first rows of a store have. Raises LabelError."""
     with _open(store_path) as file:
         selection = slice(0, rows)
@@ -225,14 +227,14 @@ def store_contents(store_path: str | Path, rows: int) -> StoreContents:
         )
 
 
-def _extra(store_path: str | Path, file: h5py.File) -> tuple[LabelProperties, tuple[MotionSequence, ...]]:
+def _extra(store_path: Place, file: h5py.File) -> tuple[LabelProperties, tuple[MotionSequence, ...]]:
     content = json.loads(_slice(store_path, file, _EXTRA, slice(None)).tobytes())
     lists = ("notes", "upright", "told_up", "first_up")
     about = LabelProperties(**content["about"] | {name: tuple(content["about"][name]) for name in lists})
     return about, tuple(MotionSequence(**values) for values in content["sequences"])
 
 
-def _slice(store_path: str | Path, file: h5py.File, name: str, rows: slice | NDArray[np.int64]) -> np.ndarray:
+def _slice(store_path: Place, file: h5py.File, name: str, rows: slice | NDArray[np.int64]) -> np.ndarray:
     try:
         return np.asarray(file[name][rows])
     except (OSError, KeyError, ValueError) as error:
@@ -264,10 +266,10 @@ def _signature(path: Path) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _open(path: str | Path) -> Any:
+def _open(path: Place) -> Any:
     try:
         # No lock: the file never changes, and many file systems of clusters have no locks.
-        file = h5py.File(path, "r", locking=False)
+        file = h5py.File(local_copy(path), "r", locking=False)
     except OSError as error:
         raise LabelError(path, "rows", "a label store (HDF5)", f"an unreadable file ({error})") from None
     if "rows" not in file.attrs:

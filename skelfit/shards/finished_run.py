@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from skelfit.errors import InputError
@@ -14,6 +13,7 @@ from skelfit.shards.row_status import PUBLISHED
 from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker, read_rows, read_samples
 from skelfit.shards.shard_schema import ShardMarker
+from skelfit.storage.locations import Location, side_by_side
 
 Step = Callable[[int], object]  # called with how many more people are done
 
@@ -36,7 +36,7 @@ class Person:
 class FinishedRun:
     """A folder of shards that is complete."""
 
-    folder: Path
+    folder: Location
     summary: Mapping[str, Any]
     shards: tuple[tuple[ShardFiles, ShardMarker], ...]
     kept: frozenset[str] | None = None  # keys of the people to read; None: all
@@ -55,7 +55,7 @@ class FinishedRun:
         """Whether a person is read."""
         return self.kept is None or key in self.kept
 
-    def only(self, path: Path) -> FinishedRun:
+    def only(self, path: Location) -> FinishedRun:
         """The run without the people that a keep-list drops. Raises InputError, also where the list lacks a key."""
         return replace(self, kept=kept_keys([files for files, _ in self.shards], path))
 
@@ -85,7 +85,7 @@ class FinishedRun:
                 raise ShardError(files.tar, None, f"{marker.rows_out} samples", f"{count}")
 
 
-def open_run(folder: Path) -> FinishedRun:
+def open_run(folder: Location) -> FinishedRun:
     """The run in a folder; every shard is there, of the size and with the sidecar that its marker says.
 
     Raises ShardError when the folder is not a complete run.
@@ -98,20 +98,23 @@ def open_run(folder: Path) -> FinishedRun:
     listed = list_shards(folder, summary["subset"])
     if len(listed) != summary["shards"]:
         raise ShardError(folder, None, f"the {summary['shards']} shards of the summary", f"{len(listed)}")
-    shards = []
-    for files in listed:
-        marker = read_marker(files)
-        check_shard(files, marker)
-        shards.append((files, marker))
+    shards = tuple(side_by_side(checked_shard, listed, folder))
     people = sum(marker.rows_out for _, marker in shards)
     if people != summary["rows_out"]:
         raise ShardError(path, "rows_out", f"{people}, as the shards have", str(summary["rows_out"]))
     if not people:
         raise ShardError(folder, None, "at least one person in the shards", "none")
-    return FinishedRun(folder, summary, tuple(shards))
+    return FinishedRun(folder, summary, shards)
 
 
-def kept_keys(shards: Iterable[ShardFiles], path: Path) -> frozenset[str]:
+def checked_shard(files: ShardFiles) -> tuple[ShardFiles, ShardMarker]:
+    """A shard with its marker. Raises ShardError unless its files are those that the marker tells of."""
+    marker = read_marker(files)
+    check_shard(files, marker)
+    return files, marker
+
+
+def kept_keys(shards: Iterable[ShardFiles], path: Location) -> frozenset[str]:
     """The keys of the people of some shards that a keep-list keeps. Raises InputError, also when it lacks a key."""
     keep = read_keep(path)
     keys = [row["key"] for files in shards for row in read_rows(files.sidecar) if row["status"] in PUBLISHED]

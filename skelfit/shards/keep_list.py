@@ -9,11 +9,11 @@ import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from skelfit.errors import InputError
 from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.locations import Location
 from skelfit.storage.path_checks import require_regular_file
 
 COLUMNS = ("key", "shard", "keep", "reasons")
@@ -33,7 +33,7 @@ class Kept:
         return not self.reasons
 
 
-def write_keep(path: Path, people: Iterable[Kept]) -> None:
+def write_keep(path: Location, people: Iterable[Kept]) -> None:
     """Write a keep-list, whole or not at all. Raises OutputError."""
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         lines = csv.writer(stream, lineterminator="\n")
@@ -41,19 +41,19 @@ def write_keep(path: Path, people: Iterable[Kept]) -> None:
         lines.writerows((p.key, p.shard, int(p.keep), "; ".join(p.reasons)) for p in people)
 
 
-def read_keep(path: Path) -> dict[str, bool]:
+def read_keep(path: Location) -> dict[str, bool]:
     """Whether each person is kept, by key. Raises InputError."""
     require_regular_file(path, "a readable keep-list", InputError)
     try:
-        with open(path, encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8", newline="") as stream:
             return _read(path, stream)
     except OSError as error:
-        raise InputError(path, None, "a readable keep-list", str(error.strerror)) from None
+        raise InputError(path, None, "a readable keep-list", error.strerror or str(error)) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(path, None, "a keep-list (CSV)", str(error)) from None
 
 
-def _read(path: Path, stream: IO[str] | io.StringIO) -> dict[str, bool]:
+def _read(path: Location, stream: IO[str] | io.StringIO) -> dict[str, bool]:
     lines = csv.reader(stream)
     if (head := next(lines, [])) != list(COLUMNS):
         raise InputError(path, "line 1", ",".join(COLUMNS), ",".join(head)[:80] or "nothing")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from skelfit.errors import InputError
 from skelfit.storage.atomic_write import remove_file
+from skelfit.storage.locations import Location
 
 SCHEMA_NAME = "schema.json"
 
@@ -24,42 +24,59 @@ class ShardError(InputError):
 class ShardFiles:
     """The three files of the shard `name` in `folder`."""
 
-    folder: Path
+    folder: Location
     name: str
 
     @property
-    def tar(self) -> Path:
+    def tar(self) -> Location:
         """The samples."""
         return self.folder / f"{self.name}.tar"
 
     @property
-    def sidecar(self) -> Path:
+    def sidecar(self) -> Location:
         """Every input row, as JSON Lines."""
         return self.folder / f"{self.name}.rows.jsonl"
 
     @property
-    def marker(self) -> Path:
+    def marker(self) -> Location:
         """What was done, written when the other two are in place."""
         return self.folder / f"{self.name}.done.json"
 
     @property
-    def started(self) -> Path:
+    def started(self) -> Location:
         """There while the shard is being made. A killed process leaves it behind."""
         return self.folder / f".{self.name}.started.json"
 
 
-def remove_temporaries(folder: Path, subset: str) -> None:
-    """Remove what a killed run left of a subset under temporary names. Raises OutputError."""
-    for path in _temporaries(folder, subset):
-        remove_file(path)
+def shard_of(tar: Location) -> ShardFiles:
+    """The shard of a tar."""
+    return ShardFiles(tar.parent, tar.stem)
 
 
-def _temporaries(folder: Path, subset: str) -> Iterator[Path]:
-    yield from (files.started for files in list_started(folder, subset))
+def remove_temporaries(folder: Location, subset: str, owns: Callable[[str], bool] | None = None) -> None:
+    """Remove what a killed run left of shards under temporary names. Raises OutputError.
+
+    owns: of which shards, by name; None: of all.
+    """
+    for files in list_started(folder, subset):
+        if owns is None or owns(files.name):
+            remove_file(files.started)
+    for path, final in _temporaries(folder):
+        if (name := _shard_name(final, subset)) and (owns is None or owns(name)):
+            remove_file(path)
+
+
+def remove_shared_temporaries(folder: Location) -> None:
+    """Remove what a killed run left of the files beside the shards. Raises OutputError."""
+    for path, final in _temporaries(folder):
+        if final in (SCHEMA_NAME, SUMMARY_NAME):
+            remove_file(path)
+
+
+def _temporaries(folder: Location) -> Iterator[tuple[Location, str]]:
+    """Files under temporary names, and the names that they were to have."""
     for path in folder.glob(".*.tmp"):
-        final = path.name[1:].rsplit(".", 2)[0]
-        if final in (SCHEMA_NAME, SUMMARY_NAME) or _shard_name(final, subset):
-            yield path
+        yield path, path.name[1:].rsplit(".", 2)[0]
 
 
 def remove_shard(files: ShardFiles) -> None:
@@ -68,19 +85,19 @@ def remove_shard(files: ShardFiles) -> None:
         remove_file(path)
 
 
-def list_shards(folder: Path, subset: str) -> list[ShardFiles]:
+def list_shards(folder: Location, subset: str) -> list[ShardFiles]:
     """The shards of a subset of which the folder has a tar, sidecar or marker, in order."""
     names = {_shard_name(path.name, subset) for path in folder.glob(f"{subset}-*")}
     return [ShardFiles(folder, name) for name in sorted(names) if name]
 
 
-def list_started(folder: Path, subset: str) -> list[ShardFiles]:
+def list_started(folder: Location, subset: str) -> list[ShardFiles]:
     """The shards of a subset that a task began, in order."""
     names = {_shard_name(path.name[1:], subset) for path in folder.glob(f".{subset}-*.started.json")}
     return [ShardFiles(folder, name) for name in sorted(names) if name]
 
 
-def list_subsets(folder: Path) -> list[str]:
+def list_subsets(folder: Location) -> list[str]:
     """The subsets of which the folder has finished shards, in order."""
     ending = "-[0-9][0-9][0-9][0-9][0-9][0-9].done.json"
     return sorted({path.name[: -len("-000000.done.json")] for path in folder.glob("*" + ending)})

@@ -7,8 +7,8 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from itertools import groupby
-from pathlib import Path
+from contextlib import suppress
+from itertools import groupby, islice
 from typing import IO, Any
 
 import numpy as np
@@ -17,10 +17,13 @@ from skelfit.shards.label_vector import FloatArray
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_schema import ShardMarker
 from skelfit.storage.hashed_write import FileRecord
+from skelfit.storage.locations import Location
 from skelfit.storage.path_checks import require_regular_file
 
+_ROWS_AT_A_TIME = 1000
 
-def read_json(path: Path) -> dict[str, Any]:
+
+def read_json(path: Location) -> dict[str, Any]:
     """Read a JSON object. Raises ShardError."""
     require_regular_file(path, "a JSON file", ShardError)
     try:
@@ -53,13 +56,18 @@ def check_shard(files: ShardFiles, marker: ShardMarker, *, hash_tar: bool = Fals
     The tar is compared by size, and by content only with `hash_tar`, which reads all images.
     """
     for path, record in ((files.tar, marker.tar), (files.sidecar, marker.sidecar)):
-        size = path.stat().st_size if path.exists() else None
+        try:
+            size: int | None = path.stat().st_size
+        except FileNotFoundError:
+            size = None
+        except OSError as error:
+            raise ShardError(path, None, f"{record.bytes} bytes", str(error)) from None
         if size != record.bytes:
             raise ShardError(
                 path, None, f"{record.bytes} bytes", "no such file" if size is None else f"{size}"
             )
         if path == files.sidecar or hash_tar:
-            with open(path, "rb") as stream:
+            with path.open("rb") as stream:
                 sha256 = _sha256(stream)
             if sha256 != record.sha256:
                 raise ShardError(path, "sha256", record.sha256, sha256)
@@ -72,26 +80,40 @@ def _sha256(stream: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: Location) -> Iterator[dict[str, Any]]:
     """The rows of a sidecar as plain data. Raises ShardError."""
     require_regular_file(path, "a readable sidecar", ShardError)
     try:
-        with open(path, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise ShardError(path, f"line {number}", "a JSON object", str(error)) from None
+        with path.open(encoding="utf-8") as stream:
+            first = 1
+            while lines := list(islice(stream, _ROWS_AT_A_TIME)):
+                yield from _parsed(path, lines, first)
+                first += len(lines)
     except OSError as error:
         raise ShardError(path, None, "a readable sidecar", str(error)) from None
 
 
-def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]:
+def _parsed(path: Location, lines: list[str], first: int) -> list[dict[str, Any]]:
+    """The rows of lines, of which the first has this number. Many together take half the time of each by itself."""
+    with suppress(ValueError):
+        rows: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
+        if len(rows) == len(lines):
+            return rows
+    rows = []
+    for number, line in enumerate(lines, first):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ShardError(path, f"line {number}", "a JSON object", str(error)) from None
+    return rows
+
+
+def read_samples(path: Location) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]:
     """Key, label vector (LABEL_SIZE,) and metadata of each sample; skips images. Raises ShardError."""
     labels: dict[str, FloatArray] = {}
     require_regular_file(path, "a tar of skelfit samples", ShardError)
     try:
-        with tarfile.open(path) as tar:
+        with path.open("rb") as content_of_tar, tarfile.open(fileobj=content_of_tar) as tar:
             for member in tar:
                 key, _, ending = member.name.partition(".")
                 if ending not in ("label.npy", "meta.json"):
@@ -108,11 +130,11 @@ def read_samples(path: Path) -> Iterator[tuple[str, FloatArray, dict[str, Any]]]
         raise ShardError(path, next(iter(labels)), "a meta.json beside each label.npy", "none")
 
 
-def read_members(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_members(path: Location) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key and all members of each sample, by their endings, images too. Raises ShardError."""
     require_regular_file(path, "a tar of skelfit samples", ShardError)
     try:
-        with tarfile.open(path) as tar:
+        with path.open("rb") as stream, tarfile.open(fileobj=stream) as tar:
             for key, group in groupby(tar, lambda member: member.name.partition(".")[0]):
                 streams = {member.name.partition(".")[2]: tar.extractfile(member) for member in group}
                 yield key, {ending: stream.read() for ending, stream in streams.items() if stream}

@@ -13,21 +13,22 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import webdataset
 
 from skelfit.config.identity import mapping_hash
+from skelfit.shards.sample_tar import sample_tar
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_schema import ShardMarker, ShardRow, ShardSample
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_atomically, write_json
 
 # Made once: making an encoder takes as long as a row's JSON.
-_to_json = json.JSONEncoder(allow_nan=False).encode
+_to_json = json.JSONEncoder(allow_nan=False, check_circular=False).encode
+_NO_DIGEST = ', "digest": ""}'  # the end of a row's JSON before it has its digest
 
 
 def write_shard(
@@ -45,32 +46,33 @@ def write_shard(
     """
     # A marker of an earlier attempt must not stand beside files that are being replaced.
     remove_file(files.marker)
-    rows: list[ShardRow] = []
+    numbers: list[int] = []
+    lines: list[bytes] = []
+    statuses: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
 
     def write_tar(stream: io.RawIOBase) -> None:
-        # An integer mtime and no user make the tar reproducible; the defaults are the clock and a name.
-        with webdataset.TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
+        with sample_tar(stream) as tar:
             for row, sample in entries:
                 members = {} if sample is None else _members(sample)
-                rows.append(replace(row, digest=row_digest(vars(row), members)))
+                numbers.append(row.row)
+                lines.append(_line(row, members))
+                statuses[row.status] += 1
                 if sample is not None:
-                    tar.write({"__key__": sample.key, **members})
+                    tar.write(sample.key, members)
                 else:
                     rejected[f"{row.status}: {reason_kind(row.reason)}"] += 1
-        if [row.row for row in rows] != list(range(*span)):
+        if numbers != list(range(*span)):
             raise ValueError(f"{files.name}: the sidecar rows are not those of {span}")
 
     tar_record = write_atomically(files.tar, write_tar)
-    lines = "".join(_to_json(vars(row)) + "\n" for row in rows).encode()
-    sidecar_record = write_atomically(files.sidecar, lambda stream: stream.write(lines))
-    statuses = Counter(row.status for row in rows)
+    sidecar_record = write_atomically(files.sidecar, lambda stream: stream.write(b"".join(lines)))
     marker = ShardMarker(
         name=files.name,
         start=span[0],
         stop=span[1],
-        rows_in=len(rows),
-        rows_out=len(rows) - rejected.total(),
+        rows_in=len(lines),
+        rows_out=len(lines) - rejected.total(),
         statuses=dict(sorted(statuses.items())),
         rejected=dict(sorted(rejected.items())),
         tar=tar_record,
@@ -94,12 +96,21 @@ def row_digest(row: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
     The first 16 hex digits of the sha256 of the row's JSON without its digest, and of the name and bytes of each
     member of its sample, in the order of the tar.
     """
-    line = _to_json({key: value for key, value in row.items() if key != "digest"})
+    return _digest(_to_json({key: value for key, value in row.items() if key != "digest"}), members)
+
+
+def _digest(line: str, members: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256(line.encode())
     for name in sorted(members):
         digest.update(name.encode())
         digest.update(members[name])
     return digest.hexdigest()[:16]
+
+
+def _line(row: ShardRow, members: Mapping[str, bytes]) -> bytes:
+    """The line of a row in the sidecar. The digest is its last key, so that its JSON is made once."""
+    text = _to_json(vars(row)).removesuffix(_NO_DIGEST)
+    return f'{text}, "digest": "{_digest(text + "}", members)}"}}\n'.encode()
 
 
 def _members(sample: ShardSample) -> dict[str, bytes]:

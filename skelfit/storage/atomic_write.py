@@ -1,22 +1,30 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, on a disk or in a store."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from skelfit.errors import OutputError
+from skelfit.errors import OutputError, StoreError
+from skelfit.storage.locations import Location
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`: the file written there replaces `path` when the block ends without an error.
+def atomic_write(path: Location) -> Iterator[Path]:
+    """A temporary path of this machine: the file written there replaces `path` when the block ends without an error.
 
-    The name is unique because Dask may run one task on two workers at a time. Raises OutputError.
+    It is beside `path`, and renamed. A store has no such thing: there it is uploaded at once, and a store shows an
+    upload when all of it has arrived. The name is unique because Dask may run one task on two workers at a time.
+    Raises OutputError.
     """
+    if not isinstance(path, Path):
+        with _uploaded(path) as temporary:
+            yield temporary
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,9 +39,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path}: cannot be written: {error}") from error
 
 
-def remove_file(path: Path) -> None:
+@contextmanager
+def _uploaded(location: Location) -> Iterator[Path]:
+    """A path in a folder that exists for the block; at its end the file goes to a store. Raises OutputError."""
+    assert not isinstance(location, Path)
+    try:
+        with tempfile.TemporaryDirectory(prefix="skelfit-upload-") as folder:
+            file = Path(folder, location.name)
+            yield file  # a StoreError in the block is of something else, which is read
+            try:
+                location.upload(file)
+            except StoreError as error:
+                raise OutputError(f"cannot be written: {error}") from error
+    except OSError as error:
+        raise OutputError(f"{location}: cannot be written: {error}") from error
+
+
+def remove_file(path: Location) -> None:
     """Remove a file if it is there. Raises OutputError."""
     try:
         path.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, StoreError) as error:
         raise OutputError(f"{path}: cannot be removed: {error}") from error

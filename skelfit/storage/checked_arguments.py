@@ -4,11 +4,47 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from skelfit.errors import ArgumentError, found_text
+from skelfit.errors import ArgumentError, ConfigError, found_text
+from skelfit.storage.local_cache import fetched
+from skelfit.storage.locations import (
+    LOCATION,
+    WRITABLE,
+    Location,
+    describe_unusable,
+    location_of,
+    protocol_of,
+)
 from skelfit.storage.path_checks import LOCAL_PATH, describe_non_local
+
+
+def location_argument(name: str, value: object, *, writing: bool = False) -> Location:
+    """A path or an address. Raises ArgumentError for an address that cannot be used, and for what is neither."""
+    expected = WRITABLE if writing else LOCATION
+    text = getattr(value, "address", value)
+    if not isinstance(text, (str, os.PathLike)):
+        raise ArgumentError(name, expected, found_text(value))
+    if (fault := describe_unusable(os.fspath(text), writing=writing)) is not None:
+        raise ArgumentError(name, expected, fault)
+    return location_of(os.fspath(text))
+
+
+def file_argument(name: str, value: object, find: Callable[[str], Path]) -> Path:
+    """The file of a text, as `find` has it by name or path; a Path as it is; a copy of what an address names.
+
+    Raises ArgumentError, ConfigError, StoreError.
+    """
+    place = location_argument(name, value)
+    if isinstance(value, str) and not protocol_of(value):
+        return find(value)
+    return fetched(place, f"a {name}", ConfigError)
+
+
+def location_or_none(name: str, value: object, *, writing: bool = False) -> Location | None:
+    """The same for an argument that may be None."""
+    return None if value is None else location_argument(name, value, writing=writing)
 
 
 def local_path_of(name: str, value: object) -> Path:

@@ -7,10 +7,10 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.locations import Location
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Hashing(io.RawIOBase):
         return self.stream.write(data)
 
 
-def write_atomically(path: Path, write: Callable[[io.RawIOBase], object]) -> FileRecord:
+def write_atomically(path: Location, write: Callable[[io.RawIOBase], object]) -> FileRecord:
     """Let `write` fill the file, which is then whole or absent. Raises OutputError."""
     with atomic_write(path) as temporary, open(temporary, "wb") as stream:
         hashing = _Hashing(stream)
@@ -44,7 +44,7 @@ def write_atomically(path: Path, write: Callable[[io.RawIOBase], object]) -> Fil
     return FileRecord(hashing.count, hashing.digest.hexdigest())
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Location, content: Mapping[str, Any]) -> None:
     """Write indented JSON atomically. Raises OutputError."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda stream: stream.write(text.encode()))

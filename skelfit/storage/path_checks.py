@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from skelfit.errors import InputError
+from skelfit.storage.locations import Location
 
 LOCAL_PATH = "a path on this machine"
 # Searched for anywhere in a text: patterns and chained addresses (simplecache::s3://...) have them further inside.
@@ -27,8 +28,13 @@ _NON_FILES = (
 )
 
 
-def describe_non_file(path: str | Path) -> str:
-    """What a path leads to if it is not a regular file (links are followed); '' for a regular file or nothing."""
+def describe_non_file(path: str | Location) -> str:
+    """What a path leads to if it is not a regular file (links are followed); '' for a regular file or nothing.
+
+    '' for an address, too: what a store has can be read, or opening it raises the right error.
+    """
+    if not isinstance(path, (str, Path)):
+        return ""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: a zero byte in the path
@@ -38,7 +44,7 @@ def describe_non_file(path: str | Path) -> str:
     return next((words for is_kind, words in _NON_FILES if is_kind(mode)), "something other than a file")
 
 
-def require_regular_file(path: str | Path, expected: str, error: type[InputError]) -> None:
+def require_regular_file(path: str | Location, expected: str, error: type[InputError]) -> None:
     """Raise the error for a path that leads to something other than a regular file. Call it before opening the path.
 
     Opening a named pipe waits for its writer for ever, reading a device may never end, and neither can be read
@@ -59,7 +65,7 @@ def describe_non_local(text: str) -> str | None:
     return None
 
 
-def count_endings(paths: Iterable[Path]) -> Counter[str]:
+def count_endings(paths: Iterable[Location]) -> Counter[str]:
     """How many files have each ending, in lower case and without the dot; hidden files do not count."""
     return Counter(path.suffix[1:].lower() for path in paths if not path.name.startswith("."))
 

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
+from skelfit.conversion.shard_outcome import ShardFailure
 from skelfit.errors import ArgumentError, ModelError
-from skelfit.executors.dask_tasks import ShardFailure, run_tasks
+from skelfit.executors.dask_tasks import run_tasks
 from skelfit.executors.executor import THIS_PROCESS, Executor, chosen_executor
 from skelfit.executors.progress_bars import Count, Reporter, reporter_of
 from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_marker
-from skelfit.storage.checked_arguments import local_path_of, local_path_or_none, number_of, whole_number
+from skelfit.storage.checked_arguments import location_argument, location_or_none, number_of, whole_number
 from skelfit.storage.hashed_write import write_json
+from skelfit.storage.locations import Location, Place, address_of, location_of
 from skelfit.verification.gates import parse_gates
 from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.run_folder import RunFolder, open_run_folder
@@ -56,17 +58,17 @@ class _Checks:
 
 
 def verify(
-    folders: str | Path | Sequence[str | Path],
+    folders: Place | Sequence[Place],
     *,
-    models: str | Path | None = None,
-    json: str | Path | None = None,
-    html: str | Path | None = None,
+    models: Place | None = None,
+    json: Place | None = None,
+    html: Place | None = None,
     max_pve: float | None = None,
     sample: int | None = None,
     all: bool = False,
-    keep: str | Path | None = None,
+    keep: Place | None = None,
     gate: str | Sequence[str] = (),
-    against: str | Path | None = None,
+    against: Place | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     tls_ca: str | Path | None = None,
@@ -105,13 +107,11 @@ def verify(
     if sample == 0 and (max_pve is not None or html is not None):
         name = "max_pve" if max_pve is not None else "html"
         raise ArgumentError(name, "people who are measured", "sample 0")
-    given = [folders] if isinstance(folders, (str, Path)) else folders
-    if not isinstance(given, Sequence):
-        raise ArgumentError("folders", "a folder, or a list of them", repr(given))
+    given = folders if isinstance(folders, (list, tuple)) else [folders]
     if not given:
         raise ArgumentError("folders", "at least one folder", "none")
-    paths = [local_path_of("folders", folder) for folder in given]
-    other = local_path_or_none("against", against)
+    paths = [location_argument("folders", folder) for folder in given]
+    other = location_or_none("against", against)
     files = report_files(json, html, keep)
     all_people = all or keep is not None
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
@@ -127,7 +127,9 @@ def verify(
     return Verification(_report(paths, other, checks, files))
 
 
-def _report(folders: Sequence[Path], against: Path | None, checks: _Checks, files: ReportFiles) -> Report:
+def _report(
+    folders: Sequence[Location], against: Location | None, checks: _Checks, files: ReportFiles
+) -> Report:
     """Verify, and write the reports."""
     say = checks.reporter.say
     keep: list[Kept] | None = None if files.keep is None else []
@@ -163,16 +165,16 @@ def _executor(executor: Executor) -> Executor:
     return THIS_PROCESS if executor.scheduler is None and executor.workers == 1 else executor
 
 
-def _verify(folders: Sequence[Path], checks: _Checks, keep: list[Kept] | None) -> Report:
+def _verify(folders: Sequence[Location], checks: _Checks, keep: list[Kept] | None) -> Report:
     """The report on these folders; each person is added to `keep`."""
     models = checks.models
     if checks.executor.scheduler is not None:
-        folders = [folder.absolute() for folder in folders]
+        folders = [location_of(address_of(folder)) for folder in folders]
     runs = [open_run_folder(folder) for folder in dict.fromkeys(folders)]
     if checks.sample != 0:
         for run in runs:
             _check_models(run, models)
-    source = None if models.source == OPEN_BODY else str(Path(models.source).absolute())
+    source = None if models.source == OPEN_BODY else address_of(location_of(models.source))
     tasks = plan_verify(runs, source, models.sha256, checks.sample, checks.limits, keep is not None)
     builder, failures = ReportBuilder(runs), []
     people = tasks[0].sampling.total if tasks else 0

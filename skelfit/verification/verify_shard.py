@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from skelfit.shards.keep_list import Kept
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import read_marker
 from skelfit.shards.shard_schema import ShardMarker
+from skelfit.storage.locations import Location, location_of
 from skelfit.verification.gates import DAMAGED, KeepCounts, apply_gates
 from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.run_folder import RunFolder
@@ -105,7 +105,7 @@ def _people_count(files: ShardFiles) -> int:
 
 def verify_shard(task: VerifyTask) -> ShardReport:
     """Check a shard, and measure its people. Raises ModelError when the models are not those of the task."""
-    check, people = check_shard(ShardFiles(Path(task.folder), task.shard))
+    check, people = check_shard(ShardFiles(location_of(task.folder), task.shard))
     measured = people.select(task.sampling.mask(task.first, len(people)))
     if task.sampling.wanted == 0 or not _same_models(check.marker, task):
         measured = people.select(np.zeros(len(people), bool))
@@ -113,7 +113,7 @@ def verify_shard(task: VerifyTask) -> ShardReport:
     for metrics in _metrics(task, measured):
         aggregate = aggregate.merge(Aggregate.of(metrics))
         verdicts += apply_gates(metrics, task.limits)
-        damage += wrong_errors(metrics, Path(task.folder) / f"{task.shard}.tar")
+        damage += wrong_errors(metrics, location_of(task.folder) / f"{task.shard}.tar")
     verdicts = _drop_damaged(verdicts, damage, task.shard)
     return ShardReport(
         name=task.name,
@@ -161,7 +161,7 @@ def _rounding_mm(*translations: NDArray[np.float32]) -> NDArray[np.float64]:
     return 1000 * np.asarray(np.linalg.norm(half, axis=-1))
 
 
-def wrong_errors(metrics: PersonMetrics, path: Path) -> list[Damage]:
+def wrong_errors(metrics: PersonMetrics, path: Location) -> list[Damage]:
     """People whose stored errors are not those of their stored parameters: one of the two was changed."""
     off = metrics.accuracy.stored_off_mm.max(1)
     fields = metrics.people.fields()

@@ -47,6 +47,10 @@ API = {
     "fit_mesh": f"(vertices, *, {_FIT})",
     "load_models": "(folder=None)",
     "load_shards": "(shards, *, keep=None, images=True)",
+    "publish": (
+        "(folder, to, *, private=True, revision=None, license=None, title=None, keep=None, dry_run=False, out=None, "
+        "overwrite=False, workers=None, progress=False)"
+    ),
     "verify": (
         "(folders, *, models=None, json=None, html=None, max_pve=None, sample=None, all=False, keep=None, gate=(), "
         f"against=None, {_WORKERS}, progress=False)"

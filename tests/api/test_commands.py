@@ -21,7 +21,7 @@ from skelfit.cli import main
 from skelfit.cli.convert import convert_command
 from skelfit.cli.export import export_command
 from skelfit.cli.verify import verify_command
-from skelfit.conversion.shard_task import run_shard
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.errors import ArgumentError, LabelError, OutputError, SkelfitError
 from skelfit.exports.export_run import export
 from skelfit.shards.keep_list import read_keep
@@ -104,10 +104,10 @@ def test_shards_that_fail_are_an_error(labels: Path, monkeypatch: pytest.MonkeyP
     def fail(task: Any, **_: Any) -> Any:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(skelfit.api.convert_dataset, "run_shard", fail)
+    monkeypatch.setattr(skelfit.api.convert_dataset, "convert_batch", fail)
     with pytest.raises(ShardsFailedError, match="1 of 1 shards failed; the same command tries them again"):
         convert("out", labels=labels, workers=0, device="cpu")
-    monkeypatch.setattr(skelfit.api.convert_dataset, "run_shard", run_shard)
+    monkeypatch.setattr(skelfit.api.convert_dataset, "convert_batch", convert_batch)
     assert convert("out", labels=labels, workers=0, device="cpu").summary["rows_in"] == 20
 
 

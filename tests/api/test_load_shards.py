@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from job_fakes import BENT_ROW, NO_IMAGE_ROW, FakeFitter, make_run
+from job_fakes import BENT_ROW, NO_IMAGE_ROW, batches_of, make_run, work
 
 from skelfit.api.shard_people import load_shards
 from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.conversion.run_plan import plan_shards
 from skelfit.conversion.run_summary import write_summary
-from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import ArgumentError, InputError
+from skelfit.executors.dask_tasks import run_tasks
 from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.label_vector import FIELDS
 from skelfit.shards.shard_files import ShardError
@@ -30,8 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = Path(run.out)
     out.mkdir()
     tasks = plan_shards(run)
-    for task in tasks:
-        partial(run_shard, fitter=FakeFitter())(task)
+    assert len(list(run_tasks(batches_of(run), work=work))) == len(tasks)
     write_summary(run, tasks, {"people_per_second": None, "time": None})
     return out
 

@@ -86,7 +86,7 @@ def assert_as_converted(people: NumPyPeople, rows: list[dict[str, Any]], stored:
     """The people of a call, flat, are those of a conversion: every status, and every bit of who was stored."""
     assert people.status.tolist() == [row["status"] for row in rows]
     assert [gender or None for gender in people.skel_gender.tolist()] == [row["skel_gender"] for row in rows]
-    assert [round_mm(value) for value in people.pve_mm] == [row["pve_mm"] for row in rows]
+    assert round_mm(people.pve_mm) == [row["pve_mm"] for row in rows]
     published = people.usable
     assert published.tolist() == [row["status"] in PUBLISHED for row in rows] and published.any()
     for name, value in (

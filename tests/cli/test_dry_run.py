@@ -75,21 +75,49 @@ def test_before_and_after_a_run() -> None:
     before = dry_run(*words)
     assert before.exit_code == 0 and "300 rows in 3 shards, to out" in before.stdout
     assert "finished already" not in before.stdout and "missing: nothing" in before.stdout
-    assert "time: not known: measure it with `skelfit bench`" in before.stdout
-    assert "time: about 5 min at 1.0 people/s" in dry_run(*words, "--people-per-second", 1).stdout
+    assert re.search(r"time +\? +not known: measure it with `skelfit bench`", before.stdout)
+    timed = dry_run(*words, "--people-per-second", 1).stdout
+    assert re.search(r"time +5 min +at 1 x 1.0 people/s \(--people-per-second\)\n +bound by +fit\n", timed)
     assert convert(*words).exit_code == 0
-    written = sum(path.stat().st_size for end in ("tar", "jsonl") for path in Path("out").glob(f"*.{end}"))
     plan = plan_of(labels="people.npz", images="images", shard_size=120)
-    assert plan.label_bytes + plan.image_bytes == pytest.approx(written, rel=0.1)
-    assert (plan.rows_done, plan.shards_done, plan.hours_left) == (300, 3, 0.0)
-    assert plan.people_per_second and plan.speed_from == "the last run in this folder"
+    assert (plan.rows_done, plan.shards_done, plan.fit_batches, plan.hours_left) == (300, 3, 0, 0.0)
+    assert plan.last_people_per_second and plan.people_per_second is None
     Path("out/people-000001.done.json").unlink()
     after = dry_run(*words)
     assert "2 shards with 180 rows are finished already" in after.stdout
-    assert re.search(r"time: about \d+ s at \d+\.\d people/s \(the last run in this folder\)", after.stdout)
+    assert re.search(r"time +\d+ s +at \d+\.\d people/s \(the last run in this folder", after.stdout)
     other = dry_run(*words, "--skel-gender", "female")
     assert other.exit_code == 2 and "finished shards of another configuration" in other.stderr
     assert "finished already" not in dry_run(*words, "--skel-gender", "female", "--overwrite").stdout
+
+
+@pytest.mark.parametrize(
+    ("images", "batches"),
+    [
+        ({}, 3),
+        ({"images": "images", "fit_batch": 256}, 2),
+        ({"images": "images", "image_mode": "crop", "fit_batch": 300}, 1),
+    ],
+)
+def test_the_plan_is_what_a_run_then_does(
+    images: dict[str, object], batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_labels(Path("people.npz"), 300)
+    write_all_images(Path("images"), 300, side=96)
+    options = {"labels": "people.npz", "shard_size": 120, **images}
+    plan, fitter = plan_of(**options), FakeFitter(stages=3)
+    monkeypatch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: fitter)
+    summary = skelfit.convert("out", device="cpu", workers=0, **options).summary  # type: ignore[arg-type]
+    assert (plan.rows, plan.shards, plan.fit_batches) == (300, 3, batches)
+    assert (summary["rows_in"], summary["shards"], fitter.calls) == (300, 3, batches)
+    shards = [path for end in ("tar", "jsonl", "done.json") for path in Path("out").glob(f"*.{end}")]
+    stores = [path for path in Path("out/.stores").rglob("*") if path.is_file()]
+    for planned, paths in ((plan.label_bytes + plan.image_bytes, shards), (plan.store_bytes, stores)):
+        assert planned == pytest.approx(sum(path.stat().st_size for path in paths), rel=0.05)
+    assert plan.label_file_bytes == Path("people.npz").stat().st_size
+    sources = sum(path.stat().st_size for path in Path("images").rglob("*.jpg")) if images else 0
+    assert plan.source_image_bytes == pytest.approx(sources, rel=0.05)
+    assert (plan.costs.core_hours["images"] > 0) == bool(images)
 
 
 def test_what_is_missing_ends_with_2() -> None:
@@ -148,7 +176,7 @@ def test_from_python() -> None:
     write_labels(Path("people.npz"))
     plan = plan_of(labels="people.npz", limit=15, people_per_second=3.0)
     assert [(file.rows, file.layout) for file in plan.files] == [(15, "camerahmr")]
-    assert plan.hours_left == pytest.approx(5 / 3600) and plan.missing == ()
+    assert plan.hours_left and 5 / 3600 <= plan.hours_left < 8 / 3600 and plan.missing == ()
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.rows = 1  # type: ignore[misc]
     for options in ({"people_per_second": 3.0}, {"people_per_second": -1.0, "dry_run": True}):

@@ -7,18 +7,21 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
-from job_fakes import FakeFitter, hashes, make_run
+from job_fakes import FakeFitter, batches_of, hashes, make_run
 
 from skelfit.api.convert_dataset import convert_run
 from skelfit.config.fit_settings import FirstOrderConfig
-from skelfit.config.identity import mapping_hash
+from skelfit.config.identity import difference, mapping_hash
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, pending, plan_shards
-from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import ConfigError, OutputError
+from skelfit.executors.worker_line import WorkerLine
+from skelfit.images.square_crop import CROP_VERSION
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json
 
@@ -29,7 +32,7 @@ PLACES = {"out", "images", "models", "device", "labels[0].store", "description",
 
 def convert(run: Run) -> None:
     with writing(Path(run.out), run.subset):
-        convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+        convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
 
 
 def leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,5 +134,17 @@ def test_a_worker_of_another_algorithm_refuses(tmp_path: Path) -> None:
         f"algorithm version.*expected {ALGORITHM_VERSION + 1}, that of the run.*found {ALGORITHM_VERSION} on"
     )
     with pytest.raises(ConfigError, match=expected):
-        run_shard(plan_shards(run)[0], FakeFitter())
+        WorkerLine(0).begin(convert_batch(batches_of(run)[0], FakeFitter()), SimpleQueue())
     assert list(Path(run.out).iterdir()) == []
+
+
+def test_only_runs_with_crops_have_a_version_of_crops(tmp_path: Path) -> None:
+    """So finished shards without crops stay finished, and crops of two versions are never mixed."""
+    run = make_run(tmp_path)
+    pictures = dataclasses.replace(run, images=str(tmp_path))
+    plain = [run, pictures, changed(run, "pipeline.images.mode", "crop")]
+    assert ["crops" in each.identity() for each in plain] == [False] * 3
+    crops = changed(pictures, "pipeline.images.mode", "crop")
+    assert crops.identity()["crops"] == CROP_VERSION
+    former = {key: value for key, value in crops.identity().items() if key != "crops"}
+    assert difference(former, crops.identity()) == [f"crops: absent against {CROP_VERSION}"]

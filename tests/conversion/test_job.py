@@ -39,10 +39,12 @@ from skelfit.cli.convert import GO_ON
 from skelfit.cli.interrupts import interruptible
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import GateConfig, ImageConfig
+from skelfit.conversion.batch_fit import BatchJob, convert_batch
 from skelfit.conversion.run_lock import writing
-from skelfit.conversion.run_plan import Run, ShardTask, pending, plan_shards
+from skelfit.conversion.run_plan import Run, pending, plan_shards
+from skelfit.conversion.shard_batch import ShardBatch
+from skelfit.conversion.shard_outcome import ShardResult
 from skelfit.conversion.shard_samples import _pictures
-from skelfit.conversion.shard_task import ShardResult, run_shard
 from skelfit.conversion.stopwatch import PHASES
 from skelfit.errors import OutputError
 from skelfit.labels.label_store import build_store
@@ -56,7 +58,7 @@ def convert(run: Run, fitter: FakeFitter | None = None, *, overwrite: bool = Fal
     """Convert with a fake fitter; returns it."""
     fitter = fitter or FakeFitter()
     with writing(Path(run.out), run.subset):
-        convert_run(run, work=partial(run_shard, fitter=fitter), overwrite=overwrite)
+        convert_run(run, work=partial(convert_batch, fitter=fitter), overwrite=overwrite)
     return fitter
 
 
@@ -375,10 +377,10 @@ def test_a_failed_shard_stops_no_other_and_leaves_no_summary(
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path)
 
-    def work(task: ShardTask) -> ShardResult:
-        if task.name == "fake-000001":
+    def work(batch: ShardBatch) -> BatchJob:
+        if batch.name == "fake-000002":  # while the first is written, and the second read
             raise KeyboardInterrupt
-        return run_shard(task, FakeFitter())
+        return convert_batch(batch, FakeFitter())
 
     Path(run.out).mkdir()
     with pytest.raises(SystemExit) as exit_, interruptible(GO_ON):
@@ -429,7 +431,7 @@ def test_where_the_time_went() -> None:
 
     def result(process: str, span: tuple[float, float], fit: float) -> ShardResult:
         seconds = dict.fromkeys(PHASES, 0.0) | {"fit": fit, "writing": 1.0}
-        return ShardResult("x", 10, 9, {"ok": 9}, {}, seconds, process, span)
+        return ShardResult("x", 10, 9, {"ok": 9}, {}, seconds, process, 1, span)
 
     results = [result("a", (0, 4), 3.0), result("a", (3, 7), 3.0), result("b", (5, 9), 3.0)]
     found = this_time(results, 10.0)

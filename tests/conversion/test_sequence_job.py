@@ -20,7 +20,8 @@ from skelfit.cli import main
 from skelfit.config.fit_settings import TemporalConfig
 from skelfit.config.manifest import Filters, LabelSource
 from skelfit.config.pipeline import load_pipeline
-from skelfit.conversion.row_fits import RowFits, fit_rows, fitted_rates, frames_of, labels_fit
+from skelfit.conversion.fitted_rows import RowFits, RowsToFit, fitted_rates, frames_of
+from skelfit.conversion.row_fits import fit_rows, labels_fit
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.conversion.subject_shapes import subject_shapes
 from skelfit.fitting.fitter import Fitter
@@ -134,7 +135,8 @@ def test_bad_and_filtered_rows_are_gaps_in_time() -> None:
     batch, fitter, temporal = made_up_batch(), FakeFitter(), TemporalConfig(frame_rate=25.0)
     left_out = [""] * 12
     left_out[2] = left_out[8] = left_out[9] = "large_betas: 4 > 3"
-    fitted = fit_rows(batch, labels_fit(batch, fitter, frames_of(batch, temporal)), 2, left_out)
+    rows = RowsToFit.of(batch, left_out, frames_of(batch, temporal))
+    fitted = fit_rows(rows, labels_fit(rows, fitter), 2)
     (frames,) = fitter.frames
     assert frames is not None
     assert frames.sequence.tolist() == [0, 0, 0, 1, 1, 1, -1, -1]
@@ -155,7 +157,8 @@ def test_genders_and_single_frames_are_problems_of_their_own() -> None:
     assert fitted_rates(batch, temporal)[:4] == [None, 50.0, 50.0, 50.0]
     assert fitted_rates(batch, None) == [None] * 12
     fitter = FakeFitter()
-    fit_rows(batch, labels_fit(batch, fitter, frames_of(batch, temporal)), 2)
+    rows = RowsToFit.of(batch, frames=frames_of(batch, temporal))
+    fit_rows(rows, labels_fit(rows, fitter), 2)
     assert [len(frames.sequence) for frames in fitter.frames if frames] == [1, 10]
 
 
@@ -253,11 +256,12 @@ def test_without_the_sequence_every_row_is_fitted_as_it_always_was(folder: Path,
 
 @pytest.mark.usefixtures("converted")
 def test_every_worker_count_and_shard_size_gives_the_same_people(folder: Path) -> None:
-    """No worker, and two with a thread each; and all sequences in one shard, or each in its own."""
+    """No worker, or two with a thread each; sequences in one shard or each in its own, fitted together or not."""
     out = folder.parent / "out"
+    assert convert(folder, "--fit-batch", 100, out="out1").exit_code == 0
     assert convert(folder, "--workers", 2, out="out2").exit_code == 0
     one = hashes(out)
-    assert len(one) >= 10 and one == hashes(Path("out2"))
+    assert len(one) >= 10 and one == hashes(Path("out1")) == hashes(Path("out2"))
     assert convert(folder, "--shard-size", 100, out="whole").exit_code == 0
     assert len(list(Path("whole").glob("*.tar"))) == 1 < len(list(out.glob("*.tar")))
     for (meta, label), (other_meta, other) in zip(published(out), published("whole"), strict=True):

@@ -343,10 +343,9 @@ def test_a_folder_is_one_store_of_which_any_rows_can_be_read(tmp_path: Path) -> 
     assert [s.start for s in store_sequences(store)] == [0, 5, 35, 36, 43, 44]
     batch = read_rows(store, 33, 46)
     assert batch.row.tolist() == list(range(33, 46))
-    names = [batch.sequence_of(int(row)) for row in batch.row]
-    assert [s.name if s else None for s in names] == ["a/two"] * 2 + ["b/cut"] + ["b/one"] * 7 + [
-        "b/other"
-    ] + ["top"] * 2
+    frames = {s.name: batch.row[batch.frames_of(s)].tolist() for s in batch.sequences}
+    names = {"a/two": [33, 34], "b/cut": [35], "b/one": list(range(36, 43)), "b/other": [43], "top": [44, 45]}
+    assert frames == names
     expected = amass(30)["poses"].reshape(30, -1, 3)[28:, :22]
     np.testing.assert_allclose(batch.pose[:2, :22], expected, atol=1e-6)
     assert build_store(LabelSource("amass"), folder, tmp_path / "stores") == store

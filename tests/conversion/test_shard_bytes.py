@@ -18,7 +18,7 @@ from job_fakes import PIPELINE
 from skelfit.config.fit_settings import TemporalConfig
 from skelfit.config.manifest import Filters
 from skelfit.config.pipeline import ImageConfig
-from skelfit.conversion.row_fits import RowFits
+from skelfit.conversion.fitted_rows import RowFits
 from skelfit.conversion.run_plan import LabelFile, Run, ShardTask
 from skelfit.conversion.shard_samples import FittedBatch, shard_entries
 from skelfit.conversion.stopwatch import Stopwatch

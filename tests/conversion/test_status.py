@@ -14,17 +14,18 @@ from job_fakes import FakeFitter, failing_work, hashes, make_run
 
 from skelfit.api.convert_dataset import ShardsFailedError, convert_run
 from skelfit.cli import main
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import RECORD_NAME, writing
 from skelfit.conversion.run_plan import Run, plan_shards
 from skelfit.conversion.run_status import read_status
-from skelfit.conversion.shard_task import announced, run_shard
+from skelfit.conversion.shard_task import announce
 from skelfit.executors.progress_bars import duration
 from skelfit.shards.shard_files import ShardError
 
 
 def convert(run: Run) -> None:
     with writing(Path(run.out), run.subset):
-        convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+        convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
 
 
 def status_text(folder: str, *options: str) -> str:
@@ -65,7 +66,8 @@ def test_a_run_that_runs_in_another_process(tmp_path: Path) -> None:
     with pytest.raises(ShardsFailedError), writing(Path(run.out), run.subset):
         convert_run(run, work=failing_work)
     task = plan_shards(run)[1]
-    with writing(Path(run.out), run.subset), announced(task.files):
+    with writing(Path(run.out), run.subset):
+        announce(task.files)
         before = hashes(Path(run.out))
         code, said, errors = programs.run("-m", "skelfit", "status", run.out, "--json")
         assert code == 0, errors

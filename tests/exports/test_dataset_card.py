@@ -19,7 +19,7 @@ from PIL import Image
 from skelfit.api.convert_dataset import convert_run
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.cli import main
-from skelfit.conversion.shard_task import run_shard
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.exports.dataset_card.card_facts import read_facts
 from skelfit.exports.dataset_card.card_pictures import angle_panels
 from skelfit.shards.finished_run import open_run
@@ -134,7 +134,7 @@ def test_angles_of_large_subsets_are_sampled_from_whole_shards(folders: list[Pat
 
 def test_rows_that_are_not_published_are_counted_and_nothing_more(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+    convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
     facts = read_facts(Path(run.out))
     assert facts.rows.rows_in == 20 and facts.rows.rows_out == sum(facts.largest.values()) == 17
     assert facts.metadata_counts == {"keypoints3d": {"skel": 17}, "coordinates": {"camera": 17}}

@@ -27,10 +27,10 @@ from skelfit.api.convert_dataset import convert_run
 from skelfit.bodies.model_set import ModelSet
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.row_fits import LabelFitter
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile, Run
-from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import OutputError
 from skelfit.exports.exporter import ExportOptions
 from skelfit.labels.label_store import build_store, store_info
@@ -90,7 +90,7 @@ class SkelCfDataset:
 def run_folder(tmp_path: Path) -> Path:
     """A finished run of 20 rows, of which 17 people are published."""
     run = make_run(tmp_path)
-    convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+    convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
     return Path(run.out)
 
 
@@ -116,7 +116,7 @@ def test_exported_arrays_are_those_of_the_labels(tmp_path: Path, run_folder: Pat
 def test_a_loader_of_its_keys_reads_all_people(tmp_path: Path) -> None:
     run = make_run(tmp_path, images=True)
     (tmp_path / "images" / "train" / f"{NO_IMAGE_ROW:06d}.jpg").write_bytes(picture(NO_IMAGE_ROW))
-    convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+    convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
     export("skel-cf", Path(run.out), tmp_path / "out.npz")
     people = SkelCfDataset(tmp_path / "out.npz", tmp_path / "images")
     assert len(people) == 17
@@ -187,7 +187,7 @@ def convert(folder: Path, labels: Path, pipeline: Pipeline, models: ModelSet, fi
         pipeline=pipeline,
         labels=(LabelFile(str(store), labels.name, info.sha256, info.rows, "camerahmr", "neutral", "none"),),
     )
-    convert_run(run, work=partial(run_shard, fitter=fitter))
+    convert_run(run, work=partial(convert_batch, fitter=fitter))
     return folder
 
 
@@ -198,7 +198,7 @@ def test_boxes_that_are_not_square_keep_both_sides(tmp_path: Path) -> None:
     columns["scale"] = np.stack([columns["scale"], columns["scale"] * 2], axis=1)
     np.savez(tmp_path / "people.npz", **columns)
     run = remake(tmp_path, run)
-    convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+    convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
     export("skel-cf", Path(run.out), tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as out:
         np.testing.assert_array_equal(out["scale"], columns["scale"][out["row"]])
@@ -263,6 +263,6 @@ def test_a_run_without_people_is_refused(tmp_path: Path) -> None:
             result.converged[:] = False
             return result
 
-    convert_run(run, work=partial(run_shard, fitter=Never()))
+    convert_run(run, work=partial(convert_batch, fitter=Never()))
     with pytest.raises(ShardError, match="at least one person"):
         export("skel-cf", Path(run.out), tmp_path / "out.npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from skelfit.bodies.smpl import SmplModel
 from skelfit.config.fit_settings import FirstOrderConfig, RootMode, RootPrior
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
-from skelfit.conversion.shard_task import run_shard
+from skelfit.conversion.shard_batch import cut_batches
+from skelfit.conversion.shard_outcome import ShardResult
+from skelfit.executors.dask_tasks import run_tasks
 from skelfit.fitting.baseline import first_order
 from skelfit.fitting.baseline.first_order import FirstOrderFitter, judge, minimise
 from skelfit.fitting.baseline.naive_objective import NaiveObjective
@@ -153,7 +157,8 @@ def test_the_pipeline_runs_through_the_job(models: ModelSet, tmp_path: Path) -> 
     label_file = LabelFile(str(store), path.name, store_info(store).sha256, 2, "camerahmr", "neutral", "none")
     run = Run("demo", str(tmp_path), None, None, models.sha256, pipeline, "cpu", (label_file,))
     (task,) = plan_shards(run)
-    done = run_shard(task, fitter)
+    (done,) = run_tasks(cut_batches([task], None), work=partial(convert_batch, fitter=fitter))
+    assert isinstance(done, ShardResult)
     assert done.rows_in == 2
     for row in read_rows(task.files.sidecar):
         assert list(row["stage_pve_mm"]) == ["lower_body", "upper_body", "full"]

@@ -21,9 +21,9 @@ from skelfit.config.fit_settings import RootPrior, SpineConfig
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline
 from skelfit.config.pipeline_choice import chosen_pipeline
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter
 from skelfit.conversion.run_plan import LabelFile
-from skelfit.conversion.shard_task import run_shard
 from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
@@ -162,7 +162,7 @@ def test_shards_say_whose_mesh_was_fitted(
         labels=(LabelFile(str(store), labels.name, info.sha256, info.rows, "camerahmr", "neutral", "none"),),
     )
     with caplog.at_level("INFO", logger="skelfit"):
-        convert_run(run, work=partial(run_shard, fitter=make_fitter(models, theirs, "cpu")))
+        convert_run(run, work=partial(convert_batch, fitter=make_fitter(models, theirs, "cpu")))
     remark = "neutral labels were read as male ones: errors are to those meshes, not to the labels' own"
     assert remark in caplog.text
     people = list(open_run(tmp_path / "out").people())

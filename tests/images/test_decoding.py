@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,15 @@ from PIL import Image
 
 from skelfit.config.pipeline import ImageConfig
 from skelfit.images import decoding as pixels
-from skelfit.images.decoding import TooLargeError, UnknownPixelsError, open_image, to_rgb
-from skelfit.images.image_bytes import IDENTITY, TOO_LARGE, UNKNOWN_PIXELS, check_image
+from skelfit.images.decoding import TooLargeError, UnknownPixelsError, decode, open_image, shrink_for, to_rgb
+from skelfit.images.image_bytes import (
+    DAMAGED,
+    IDENTITY,
+    TOO_LARGE,
+    UNKNOWN_PIXELS,
+    check_image,
+    faulty_image,
+)
 from skelfit.images.square_crop import CropBox, cut_crops
 from skelfit.learning.data.data_loader import DataConfig, each_once
 from skelfit.learning.data.person_crops import Square, read_crop
@@ -128,7 +138,7 @@ def everyones(data: bytes, folder: Path) -> dict[str, np.ndarray]:
     (shot,) = seen.inputs
     return {
         "convert": rgb_of(crop.data),
-        "loader": np.asarray(read_crop(data, IDENTITY, Square(16, 16, SIDE), 64), int),
+        "loader": read_crop(data, IDENTITY, Square(16, 16, SIDE), 64).astype(int),
         "predict": np.asarray(shot.pixels, int),
     }
 
@@ -270,3 +280,101 @@ def test_a_camera_of_ones_own_is_shown_rgb(tmp_path: Path, monkeypatch: pytest.M
 
     assert own_camera_of_pixels.SEEN == [("RGB", "maker")] * 3
     json.dumps(own_camera_of_pixels.SEEN)
+
+
+def as_pillow(data: bytes, shrink: int) -> np.ndarray:
+    with open_image(data) as image:
+        image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
+        return np.asarray(to_rgb(image))
+
+
+def rough_jpeg(mode: str = "RGB", size: tuple[int, int] = (131, 97), **options: Any) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 255, (size[1] // 8 + 1, size[0] // 8 + 1, 3), dtype=np.uint8)
+    return coded(Image.fromarray(noise).resize(size).convert(mode), "JPEG", **options)
+
+
+JPEGS = {
+    "usual": rough_jpeg(quality=90),
+    "gray": rough_jpeg("L"),
+    "CMYK": rough_jpeg("CMYK"),
+    "progressive": rough_jpeg(progressive=True),
+    "whole colours": rough_jpeg(subsampling=0),
+    "RGB inside": rough_jpeg(keep_rgb=True),
+    "a pixel": rough_jpeg(size=(1, 1)),
+    "a line": rough_jpeg(size=(1, 300)),
+    "bytes behind it": rough_jpeg() + b"what some cameras leave",
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_jpegs_have_the_pixels_that_pillow_gives(kind: str) -> None:
+    for shrink in (1, 2, 4, 8):
+        seen, unit = decode(JPEGS[kind], shrink)
+        assert seen.shape[2] == 4
+        if unit == shrink:  # Pillow shrinks no image of a few pixels
+            shown = as_pillow(JPEGS[kind], shrink)
+            if shown.shape == seen[..., :3].shape:
+                np.testing.assert_array_equal(seen[..., :3], shown)
+        with open_image(JPEGS[kind]) as image:
+            assert seen.shape[1::-1] == tuple(-(-side // unit) for side in image.size)
+
+
+def test_a_damaged_jpeg_is_what_pillow_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast decoder refuses whatever makes libjpeg warn, and Pillow has the last word."""
+    whole = rough_jpeg(quality=90)
+    rng = np.random.default_rng(0)
+    files = [whole[:cut] for cut in range(0, len(whole), len(whole) // 12)]
+    for _ in range(40):
+        data = bytearray(whole)
+        for at in rng.integers(20, len(whole), rng.integers(1, 4)):
+            data[at] = rng.integers(0, 256)
+        files.append(bytes(data))
+
+    def seen() -> list[str]:
+        results = []
+        for data in files:
+            try:
+                results.append(decode(data)[0][..., :3].tobytes().hex())
+            except Exception as error:
+                results.append(faulty_image(error).reason)
+        return results
+
+    fast = seen()
+    monkeypatch.setattr(pixels, "_decode_sound_jpeg", lambda *_: None)
+    assert fast == seen()
+    assert fast.count(DAMAGED) >= 12 and len(set(fast)) > 12
+
+
+def test_a_sound_jpeg_is_not_for_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "open_image", lambda _: pytest.fail("decoded by Pillow"))
+    for kind in ("usual", "gray", "progressive", "whole colours"):
+        assert decode(JPEGS[kind], 2)[0].shape == (49, 66, 4)
+
+
+@pytest.mark.parametrize(("scale", "shrink"), [(2, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4), (0.1, 8)])
+def test_a_crop_never_gets_more_pixels_than_were_decoded(scale: float, shrink: int) -> None:
+    assert shrink_for(scale) == shrink
+
+
+def test_every_processor_gives_the_same_crops() -> None:
+    """Decoder and coder, with and without the processor's vectors. The environment counts when they are loaded."""
+    script = (
+        "import hashlib, sys; from skelfit.config.pipeline import ImageConfig\n"
+        "from skelfit.images.image_bytes import check_image\n"
+        "from skelfit.images.square_crop import CropBox, cut_crops\n"
+        "picture = check_image(sys.stdin.buffer.read(), 'jpg')\n"
+        "boxes = [CropBox(60, 50, side) for side in (20, 60, 90, 400)]\n"
+        "crops = cut_crops(picture, boxes, ImageConfig(mode='crop', size=64))\n"
+        "print(*(hashlib.sha256(crop.data).hexdigest() for crop in crops))"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            input=JPEGS["usual"],
+            env=os.environ | {"JSIMD_FORCENONE": off},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for off in ("0", "1")
+    }
+    assert len(seen) == 1 and len(seen.pop().split()) == 4

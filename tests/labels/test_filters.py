@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from job_fakes import FAR_ROW, NAN_ROW, FakeFitter, make_run
+from job_fakes import FAR_ROW, NAN_ROW, PIPELINE, FakeFitter, make_run
 
 from skelfit.api.convert_dataset import convert_run
 from skelfit.api.subsets import check_filters
 from skelfit.config.manifest import Filters, LabelSource
 from skelfit.config.pipeline import GateConfig
+from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.fitted_rows import RowFits
+from skelfit.conversion.row_judgement import Judgement, judge_rows
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run, plan_shards
-from skelfit.conversion.shard_task import run_shard
 from skelfit.labels.filters import (
     FILTER_GROUPS,
     PUBLISHED_VALUES,
     active_filters,
     apply_filters,
     switch_filters,
-    vertex_error_reason,
 )
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store, read_rows, store_info
@@ -97,9 +99,16 @@ def test_large_betas(batch: LabelBatch) -> None:
     }
 
 
-def test_a_fit_must_stay_below_the_vertex_error() -> None:
-    assert vertex_error_reason(59.99, ALL) == vertex_error_reason(1e9, Filters()) == ""
-    assert vertex_error_reason(60.0, ALL) == "vertex_error: 60.00 mm, not below 60"
+def test_a_fit_must_stay_below_the_vertex_error(batch: LabelBatch) -> None:
+    fits = RowFits.unfitted(2, 2)
+    fits.finite[:] = fits.converged[:] = True
+    fits.poses[:, [27, 37]] = -0.2  # scapula elevation, whose limits do not hold 0
+    fits.max_vertex_mm[:] = 59.99, 60.0
+    people, screening = apply_filters(batch.rows(0, 2), ALL)
+    screening = replace(screening, reasons=["", ""])
+    judged = judge_rows(people, fits, PIPELINE, screening)
+    assert judged == [Judgement("ok"), Judgement("filtered", "vertex_error: 60.00 mm, not below 60")]
+    assert judge_rows(people, fits, PIPELINE, replace(screening, filters=Filters())) == [Judgement("ok")] * 2
 
 
 def test_without_rules_nothing_changes(batch: LabelBatch) -> None:
@@ -126,7 +135,7 @@ def test_switching() -> None:
 
 def converted(run: Run, fitter: FakeFitter) -> dict[str, Any]:
     with writing(Path(run.out), run.subset):
-        return convert_run(run, work=lambda task: run_shard(task, fitter))
+        return convert_run(run, work=partial(convert_batch, fitter=fitter))
 
 
 def test_a_filtered_row_is_a_row_with_a_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,18 @@ from cluster_by_hand import (
     wait_until,
 )
 from distributed import Client, LocalCluster, as_completed
-from job_fakes import failing_work, hashes, in_tars, make_run, work
+from job_fakes import batches_of, failing_work, hashes, in_tars, make_run, work
 
 from skelfit import __version__
 from skelfit.config.pipeline import ImageConfig
 from skelfit.conversion.run_plan import Run, plan_shards
-from skelfit.conversion.shard_task import ShardResult, writing_behind
+from skelfit.conversion.shard_outcome import ShardFailure, ShardResult
+from skelfit.conversion.shard_task import announce
 from skelfit.errors import ClusterError
 from skelfit.executors import dask_tasks as tasks
 from skelfit.executors import dask_worker as worker
 from skelfit.executors import worker_processes as local
-from skelfit.executors.dask_tasks import RETRIES, ShardFailure, run_tasks
+from skelfit.executors.dask_tasks import RETRIES, run_tasks
 from skelfit.executors.executor import Executor, cores, visible_gpus
 from skelfit.shards.shard_files import remove_temporaries
 from skelfit.shards.shard_reader import read_rows
@@ -94,7 +96,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
         crops = ImageConfig("crop", size=64)
         run = dataclasses.replace(run, pipeline=dataclasses.replace(run.pipeline, images=crops))
         Path(run.out).mkdir()
-        results = list(run_tasks(plan_shards(run), Executor(workers), work))
+        results = list(run_tasks(batches_of(run), Executor(workers), work))
         assert all(isinstance(r, ShardResult) for r in results)
         assert sorted(r.name for r in results) == ["fake-000000", "fake-000001", "fake-000002"]
         found.append(hashes(Path(run.out)))
@@ -108,7 +110,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("in_two_workers")
 def test_a_failing_shard_is_named_and_the_others_go_on(tmp_path: Path, workers: int) -> None:
     run = run_in(tmp_path)
-    results = {r.name: r for r in run_tasks(plan_shards(run), Executor(workers), failing_work)}
+    results = {r.name: r for r in run_tasks(batches_of(run), Executor(workers), failing_work)}
     failure = results.pop("fake-000001")
     assert isinstance(failure, ShardFailure) and failure.error == "RuntimeError: no such luck"
     assert "failing_work" in failure.trace
@@ -118,7 +120,7 @@ def test_a_failing_shard_is_named_and_the_others_go_on(tmp_path: Path, workers: 
 def test_an_error_of_ours_comes_without_a_trace(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (Path(run.out) / "fake-000000.tar").mkdir(parents=True)  # in the way
-    failure = next(run_tasks(plan_shards(run), work=work))
+    failure = next(run_tasks(batches_of(run), work=work))
     assert isinstance(failure, ShardFailure)
     assert "cannot be written" in failure.error and failure.trace == ""
 
@@ -131,7 +133,7 @@ def test_keys_tell_runs_apart(tmp_path: Path) -> None:
 def test_exceptions_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "local_client", lambda workers, *_: threads_as_workers(workers))
     run = run_in(tmp_path)
-    results = list(run_tasks(plan_shards(run), Executor(1), flaky_work))
+    results = list(run_tasks(batches_of(run), Executor(1), flaky_work))
     assert all(isinstance(r, ShardResult) for r in results) and len(results) == 3
     assert set(Counter(notes(tmp_path)).values()) == {RETRIES + 1}
 
@@ -141,7 +143,7 @@ def test_a_shard_that_ends_its_workers_fails_alone(tmp_path: Path, monkeypatch: 
     allowed = 1
     monkeypatch.setitem(local.SETTINGS, "distributed.scheduler.allowed-failures", allowed)
     run = run_in(tmp_path)
-    results = {r.name: r for r in run_tasks(plan_shards(run), Executor(1), deadly_work)}
+    results = {r.name: r for r in run_tasks(batches_of(run), Executor(1), deadly_work)}
     failure = results.pop("fake-000001")
     assert isinstance(failure, ShardFailure) and failure.trace == ""
     assert f"{allowed + 1} workers died while they had it" in failure.error
@@ -152,9 +154,9 @@ def test_a_shard_that_ends_its_workers_fails_alone(tmp_path: Path, monkeypatch: 
 
 def test_a_killed_worker_comes_back_and_the_bytes_are_the_same(tmp_path: Path) -> None:
     expected = run_in(tmp_path / "one")
-    assert len(list(run_tasks(plan_shards(expected), work=work))) == 3
+    assert len(list(run_tasks(batches_of(expected), work=work))) == 3
     run = run_in(tmp_path / "two")
-    results = list(run_tasks(plan_shards(run), Executor(1), interrupted_workers_work))
+    results = list(run_tasks(batches_of(run), Executor(1), interrupted_workers_work))
     assert all(isinstance(r, ShardResult) for r in results) and len(results) == 3
     assert Counter(notes(tmp_path / "two"))["fake-000001"] == 2
     remove_temporaries(Path(run.out), run.subset)  # of the shard that was being written beside it
@@ -163,12 +165,14 @@ def test_a_killed_worker_comes_back_and_the_bytes_are_the_same(tmp_path: Path) -
 
 def test_a_task_that_runs_twice_at_once_writes_the_same_bytes(tmp_path: Path) -> None:
     expected = run_in(tmp_path / "one", shard_size=20)
-    assert len(list(run_tasks(plan_shards(expected), work=work))) == 1
+    assert len(list(run_tasks(batches_of(expected), work=work))) == 1
     run = run_in(tmp_path / "two", shard_size=20)
-    (task,) = plan_shards(run)
+    (task,) = batches_of(run)
+    do = partial(worker.do, work, __version__, None, 0)
     with threads_as_workers(2) as client:
         for _ in range(5):
-            futures = [client.submit(work, task, workers=[w], pure=False) for w in client.nthreads()]
+            task.tasks[0].files.marker.unlink(missing_ok=True)  # or it is not done again
+            futures = [client.submit(do, task, workers=[w], pure=False) for w in client.nthreads()]
             client.gather(futures)
             assert hashes(Path(run.out)) == hashes(Path(expected.out))
 
@@ -176,7 +180,7 @@ def test_a_task_that_runs_twice_at_once_writes_the_same_bytes(tmp_path: Path) ->
 @pytest.mark.parametrize(("saturation", "most"), [(1.0, 1), (3.0, 3)])
 def test_tasks_wait_at_the_scheduler(tmp_path: Path, saturation: float, most: int) -> None:
     """Our keys form one group of tasks, which Dask queues; and worker-saturation means what we think."""
-    todo = plan_shards(run_in(tmp_path, shard_size=1))[:10]
+    todo = batches_of(run_in(tmp_path, shard_size=1))[:10]
     with threads_as_workers(1, saturation) as client:
         futures = client.map(slow_work, todo, key=[tasks._task_key(task) for task in todo])
         wait_until(lambda: len(notes(tmp_path)) > 1)
@@ -188,7 +192,7 @@ def test_tasks_wait_at_the_scheduler(tmp_path: Path, saturation: float, most: in
 def test_each_worker_has_its_gpu_its_threads_and_one_set_of_models(tmp_path: Path) -> None:
     """No GPU is needed: what counts is which of them a process may see."""
     run = run_in(tmp_path, shard_size=2)
-    assert len(list(run_tasks(plan_shards(run), Executor(2, ("3", "GPU-5")), noting_work))) == 10
+    assert len(list(run_tasks(batches_of(run), Executor(2, ("3", "GPU-5")), noting_work))) == 10
     lines = [line.split() for line in notes(tmp_path)]
     shards = [line[1:] for line in lines if line[0].startswith("fake")]
     workers = {process: gpu for process, _, gpu in shards}
@@ -221,9 +225,9 @@ def test_only_this_machine_can_reach_the_workers_and_only_with_their_key(two_wor
 
 
 def test_a_worker_of_another_version_says_so(tmp_path: Path) -> None:
-    task = plan_shards(run_in(tmp_path))[0]
+    task = batches_of(run_in(tmp_path))[0]
     with pytest.raises(ClusterError, match=f"a worker runs skelfit {__version__}, expected 9.9"):
-        worker.do(work, "9.9", None, task)
+        worker.do(work, "9.9", None, 0, task)
     assert not list(Path(task.run.out).iterdir())
 
 
@@ -240,47 +244,40 @@ def test_a_run_without_any_worker_left_says_so_and_ends(
 ) -> None:
     monkeypatch.setattr(tasks, "WATCH_SECONDS", 0.2)
     said: list[str] = []
-    todo = plan_shards(run_in(tmp_path))
+    todo = batches_of(run_in(tmp_path))
     with local.local_client(0, ()) as client:
         futures = client.map(work, todo)
         watch = tasks._Watch(client, Executor(scheduler="x", patience=0.5), said.append)
         with pytest.raises(ClusterError, match=r"no worker for \d+ s, 3 shards left"):
-            list(tasks._as_completed(as_completed(futures), watch))
+            list(tasks._as_completed(as_completed(futures), watch, {task.name: task for task in todo}))
     assert len(said) == 1 and "no worker is connected, 3 shards wait for one; start one with: dask" in said[0]
 
 
 def test_a_shard_is_written_while_the_next_is_fitted(tmp_path: Path) -> None:
-    """And by no more than one: a slow disk holds the fit up."""
+    """And no more than one waits to be written: a slow disk holds the fit up."""
     run = run_in(tmp_path, shard_size=4)
-    assert len(list(run_tasks(plan_shards(run), Executor(1), slowly_written_work))) == 5
+    assert len(list(run_tasks(batches_of(run), Executor(1), slowly_written_work))) == 5
     lines = notes(tmp_path)
     for what in ("fit", "write"):  # one at a time
         assert [line for line in lines if line.startswith(what)] == [f"{what} begins", f"{what} ends"] * 5
     ends = [k for k, line in enumerate(lines) if line == "write ends"]
-    assert [lines[:k].count("fit ends") for k in ends] == [2, 3, 4, 5, 5]
-    assert [lines[:k].count("fit begins") for k in ends] == [2, 3, 4, 5, 5]
+    assert [lines[:k].count("fit ends") for k in ends] == [3, 4, 5, 5, 5]
+    assert [lines[:k].count("fit begins") for k in ends] == [3, 4, 5, 5, 5]
 
 
-def test_a_shard_that_was_lost_has_its_worker_for_itself(tmp_path: Path) -> None:
+def test_a_batch_that_was_lost_has_its_worker_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A neighbour that ends all its workers must not take a good shard with it time and again."""
     run = run_in(tmp_path, shard_size=10)
-    first = plan_shards(run)[0]
-    asked = []
-
-    @contextmanager
-    def behind() -> Iterator[None]:
-        asked.append(first.name)
-        yield
-
-    token = writing_behind.set(behind)
-    try:
-        work(first)
-        assert asked == [first.name]
-        first.files.started.write_text("{}")
-        work(first)
-        assert asked == [first.name]
-    finally:
-        writing_behind.reset(token)
+    first, second = batches_of(run)
+    asked: list[bool] = []
+    monkeypatch.setattr(worker, "secede", lambda: asked.append(True))
+    worker.do(work, __version__, None, 0, first)
+    assert asked == [True]
+    announce(second.tasks[0].files)  # by a worker that ended
+    worker.do(work, __version__, None, 0, second)
+    assert asked == [True] and second.tasks[0].files.marker.exists()
 
 
 def test_the_dashboard_and_the_report(tmp_path: Path) -> None:
@@ -288,9 +285,9 @@ def test_the_dashboard_and_the_report(tmp_path: Path) -> None:
     said: list[str] = []
     report = tmp_path / "report.html"
     executor = Executor(1, dashboard=True, report=report)
-    assert len(list(run_tasks(plan_shards(run), executor, work, said.append))) == 3
+    assert len(list(run_tasks(batches_of(run), executor, work, said.append))) == 3
     assert said[0].startswith("dashboard: http://127.0.0.1:") and said[-1] == f"performance report: {report}"
-    assert "run_shard" in report.read_text() or "fake" in report.read_text()
+    assert "convert" in report.read_text() or "fake" in report.read_text()
 
 
 def test_a_script_without_a_main_guard_ends_with_a_sentence(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from cluster_by_hand import ByHand, by_hand, certificates, notes, slow_work, wait_until, waiting_work
-from job_fakes import hashes, make_run, work, write_labels
+from job_fakes import batches_of, hashes, make_run, work, write_labels
 
 from skelfit import __version__
 from skelfit.cli import main
-from skelfit.conversion.run_plan import Run, plan_shards
-from skelfit.conversion.shard_task import ShardResult
+from skelfit.conversion.run_plan import Run
+from skelfit.conversion.shard_outcome import ShardResult
 from skelfit.errors import ClusterError
 from skelfit.executors import dask_connection as connect
 from skelfit.executors import dask_tasks as tasks
@@ -64,21 +64,21 @@ def refusal(tmp_path: Path, scheduler: object, tls: Tls | None = None) -> str:
     """The message of a run that cannot connect; it comes soon."""
     started = time.monotonic()
     with pytest.raises(ClusterError) as found:
-        list(run_tasks(plan_shards(make_run(tmp_path)), Executor(scheduler=str(scheduler), tls=tls), work))
+        list(run_tasks(batches_of(make_run(tmp_path)), Executor(scheduler=str(scheduler), tls=tls), work))
     assert time.monotonic() - started < 60
     return str(found.value)
 
 
 def test_one_worker_joins_late_and_one_leaves_early(tmp_path: Path) -> None:
     expected = run_in(tmp_path / "here", shard_size=1)
-    assert len(list(run_tasks(plan_shards(expected), work=work))) == 20
+    assert len(list(run_tasks(batches_of(expected), work=work))) == 20
     run = run_in(tmp_path / "there", shard_size=1)
     processes = set()
     with by_hand(tmp_path) as programs:
         programs.scheduler()
         programs.worker("early")
         # The scheduler file is waited for.
-        results = run_tasks(plan_shards(run), Executor(scheduler=str(programs.file)), waiting_work)
+        results = run_tasks(batches_of(run), Executor(scheduler=str(programs.file)), waiting_work)
         assert isinstance(next(results), ShardResult)
         programs.worker("late")
         joined = False
@@ -102,7 +102,7 @@ def test_a_lost_scheduler_ends_the_run(tmp_path: Path) -> None:
     with by_hand(tmp_path) as programs:
         programs.scheduler()
         programs.worker("worker")
-        results = run_tasks(plan_shards(run), Executor(scheduler=str(programs.file)), slow_work)
+        results = run_tasks(batches_of(run), Executor(scheduler=str(programs.file)), slow_work)
         assert isinstance(next(results), ShardResult)
         programs.stop("scheduler", signal.SIGKILL)
         started = time.monotonic()
@@ -116,7 +116,7 @@ def test_a_run_with_certificates(tmp_path: Path, secured: ByHand, own: Tls) -> N
     address = address_of(secured)
     assert address.startswith("tls://127.0.0.1:")
     for scheduler in (str(secured.file), address, address.removeprefix("tls://")):
-        results = list(run_tasks(plan_shards(run), Executor(scheduler=scheduler, tls=own), work))
+        results = list(run_tasks(batches_of(run), Executor(scheduler=scheduler, tls=own), work))
         assert len(results) == 3 and all(isinstance(r, ShardResult) for r in results)
 
 
@@ -256,6 +256,6 @@ def test_a_cluster_without_workers_says_so_until_one_comes(
                 programs.worker("worker")
 
         executor = Executor(scheduler=str(programs.file), patience=60)
-        assert len(list(run_tasks(plan_shards(run), executor, slow_work, say))) == 3
+        assert len(list(run_tasks(batches_of(run), executor, slow_work, say))) == 3
         assert f"start one with: dask worker --nthreads 1 {address_of(programs)}" in said[0]
     assert "no worker is connected, 3 shards wait" in said[0] and "1 workers are here again" in said[1]

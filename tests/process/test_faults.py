@@ -175,7 +175,7 @@ def assert_all_end(processes: list[psutil.Process]) -> None:
 
 def test_a_worker_that_is_killed_costs_nothing(people: Path, tmp_path: Path) -> None:
     job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
-    process = job.start("--workers", 1)
+    process = job.start("--workers", 1, "--writers", 1, "--fit-batch", 16)
     job.wait_for(1, process)
     job.wait_until(lambda: begun_by(job), process)
     victim = begun_by(job)
@@ -194,11 +194,13 @@ def test_a_client_that_is_ended_takes_its_workers_with_it(
     people: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
-    process = job.start("--workers", 1)
+    process = job.start("--workers", 1, "--writers", 1)
     job.wait_for(1, process)
     job.wait_until(lambda: begun_by(job), process)
     worker = psutil.Process(begun_by(job))
     assert worker.pid != process.pid
+    family = [worker, *worker.children(recursive=True)]
+    assert any("writer_process" in " ".join(member.cmdline()) for member in family)
     process.send_signal(number)
     found, _, errors = job.end(process)
     assert found == code, errors
@@ -211,7 +213,7 @@ def test_a_client_that_is_ended_takes_its_workers_with_it(
     assert not (job.out / "summary.json").exists()
     # At once: its workers may still be there.
     assert_finishes(job, people)
-    assert_all_end([worker])
+    assert_all_end(family)
     assert_complete(job, people)
 
 

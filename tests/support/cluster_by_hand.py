@@ -22,9 +22,10 @@ import trustme
 from job_fakes import FakeFitter, work
 from programs import Program
 
-import skelfit.conversion.shard_task
-from skelfit.conversion.run_plan import ShardTask, plan_shards
-from skelfit.conversion.shard_task import ShardResult, run_shard
+import skelfit.conversion.shard_output
+from skelfit.conversion.batch_fit import BatchJob, convert_batch
+from skelfit.conversion.run_plan import plan_shards
+from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.executors.executor import Tls
 from skelfit.shards.shard_writer import write_shard
 
@@ -109,9 +110,9 @@ def wait_until(what: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def note(task: ShardTask, text: str) -> None:
+def note(batch: ShardBatch, text: str) -> None:
     """Append a line to the file `notes` beside the output folder."""
-    with open(Path(task.run.out).parent / "notes", "a") as file:
+    with open(Path(batch.run.out).parent / "notes", "a") as file:
         file.write(text + "\n")
 
 
@@ -129,80 +130,80 @@ def _loaded(folder: str) -> FakeFitter:
     return FakeFitter(0.1)
 
 
-def noting_work(task: ShardTask) -> ShardResult:
+def noting_work(batch: ShardBatch) -> BatchJob:
     """Notes the process, its threads and which GPUs it may see; slow enough to be watched."""
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-    note(task, f"{task.name} {os.getpid()} {torch.get_num_threads()} {gpus}")
-    return run_shard(task, _loaded(str(Path(task.run.out).parent)))
+    note(batch, f"{batch.name} {os.getpid()} {torch.get_num_threads()} {gpus}")
+    return convert_batch(batch, _loaded(str(Path(batch.run.out).parent)))
 
 
-def waiting_work(task: ShardTask) -> ShardResult:
+def waiting_work(batch: ShardBatch) -> BatchJob:
     """The same, but after some shards it waits until there are two workers."""
-    folder = Path(task.run.out).parent
+    folder = Path(batch.run.out).parent
     # Before the shard is begun: while one is written, the worker begins its next.
-    note(task, f"waiting {os.getpid()}")
+    note(batch, f"waiting {os.getpid()}")
     if len(notes(folder)) > 9:
         wait_until(lambda: len({line.split()[1] for line in notes(folder)}) > 1)
-    return noting_work(task)
+    return noting_work(batch)
 
 
-def slow_work(task: ShardTask) -> ShardResult:
+def slow_work(batch: ShardBatch) -> BatchJob:
     """Takes a third of a second."""
-    note(task, f"{task.name} {os.getpid()}")
+    note(batch, f"{batch.name} {os.getpid()}")
     time.sleep(0.3)
-    return work(task)
+    return work(batch)
 
 
-def flaky_work(task: ShardTask) -> ShardResult:
+def flaky_work(batch: ShardBatch) -> BatchJob:
     """Fails twice on each shard, then does it."""
-    note(task, task.name)
-    if notes(Path(task.run.out).parent).count(task.name) <= 2:
+    note(batch, batch.name)
+    if notes(Path(batch.run.out).parent).count(batch.name) <= 2:
         raise OSError("the network is away")
-    return work(task)
+    return work(batch)
 
 
-def deadly_work(task: ShardTask) -> ShardResult:
+def deadly_work(batch: ShardBatch) -> BatchJob:
     """Ends its worker on the second shard."""
-    note(task, task.name)
-    if task.name == "fake-000001":
+    note(batch, batch.name)
+    if batch.name == "fake-000001":
         os._exit(1)
-    return work(task)
+    return work(batch)
 
 
-def interrupted_workers_work(task: ShardTask) -> ShardResult:
+def interrupted_workers_work(batch: ShardBatch) -> BatchJob:
     """Ends its worker the first time that it has the second shard."""
-    note(task, task.name)
-    if task.name == "fake-000001" and notes(Path(task.run.out).parent).count(task.name) == 1:
+    note(batch, batch.name)
+    if batch.name == "fake-000001" and notes(Path(batch.run.out).parent).count(batch.name) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    return work(task)
+    return work(batch)
 
 
 class _NotingFitter(FakeFitter):
     """Says when a fit begins and ends."""
 
-    def __init__(self, task: ShardTask) -> None:
+    def __init__(self, batch: ShardBatch) -> None:
         super().__init__()
-        self.task = task
+        self.batch = batch
 
     def fit(self, *args: Any) -> Any:
-        note(self.task, "fit begins")
+        note(self.batch, "fit begins")
         found = super().fit(*args)
-        note(self.task, "fit ends")
+        note(self.batch, "fit ends")
         return found
 
 
-def slowly_written_work(task: ShardTask) -> ShardResult:
+def slowly_written_work(batch: ShardBatch) -> BatchJob:
     """Notes what begins and ends; a write takes until the next shard is fitted. For worker processes only."""
-    folder = Path(task.run.out).parent
+    folder = Path(batch.run.out).parent
 
     def slow_write(*args: Any) -> Any:
-        note(task, "write begins")
-        fits = min(notes(folder).count("write ends") + 2, len(plan_shards(task.run)))
+        note(batch, "write begins")
+        fits = min(notes(folder).count("write ends") + 3, len(plan_shards(batch.run)))
         wait_until(lambda: notes(folder).count("fit ends") >= fits, seconds=60)
         time.sleep(0.2)  # the shard after that would begin now, if it did not wait
         marker = write_shard(*args)
-        note(task, "write ends")
+        note(batch, "write ends")
         return marker
 
-    vars(skelfit.conversion.shard_task)["write_shard"] = slow_write
-    return run_shard(task, _NotingFitter(task))
+    vars(skelfit.conversion.shard_output)["write_shard"] = slow_write
+    return convert_batch(batch, _NotingFitter(batch))

@@ -24,9 +24,9 @@ from job_fakes import FakeFitter, hashes, make_run
 from tqdm import tqdm
 
 from skelfit.api.convert_dataset import convert_run
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
-from skelfit.conversion.shard_task import run_shard
 
 WATCHED = ("open", "os.rename", "os.remove")
 FINAL = (".tar", ".rows.jsonl", ".done.json", "schema.json", "summary.json")
@@ -71,7 +71,7 @@ def convert(run: Run) -> None:
         redirect_stderr(null),
         writing(Path(run.out), run.subset),
     ):
-        convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+        convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
 
 
 def in_child(run: Run, kill_at: int = 0) -> bool:

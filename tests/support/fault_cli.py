@@ -21,8 +21,8 @@ from job_fakes import FakeFitter
 import skelfit.api.convert_dataset
 from skelfit.bodies.model_set import OPEN_BODY
 from skelfit.cli import main
-from skelfit.conversion.run_plan import ShardTask
-from skelfit.conversion.shard_task import ShardResult, run_shard
+from skelfit.conversion.batch_fit import BatchJob, convert_batch
+from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.executors import worker_processes as local
 
 
@@ -34,12 +34,12 @@ def _eat() -> None:
         time.sleep(0.05)
 
 
-def fast_work(task: ShardTask, fitter: object = None) -> ShardResult:
-    """Do a shard with the fake fitter."""
-    if task.name == os.environ.get("FAULT_HUNGRY"):
+def fast_work(batch: ShardBatch, fitter: object = None) -> BatchJob:
+    """Convert shards with the fake fitter."""
+    if batch.name == os.environ.get("FAULT_HUNGRY"):
         _eat()
     delay = float(os.environ.get("FAULT_DELAY", "0"))
-    return run_shard(task, FakeFitter(delay, len(task.run.pipeline.fit.stages)))
+    return convert_batch(batch, FakeFitter(delay, len(batch.run.pipeline.fit.stages)))
 
 
 if __name__ == "__main__":
@@ -51,6 +51,6 @@ if __name__ == "__main__":
     convert = skelfit.api.convert_dataset
     convert.find_models = lambda _: SimpleNamespace(source=OPEN_BODY, sha256="0" * 64)  # type: ignore
     convert.make_fitter = lambda *_: None  # type: ignore
-    convert.run_shard = partial(fault_cli.fast_work)  # type: ignore
+    convert.convert_batch = partial(fault_cli.fast_work)  # type: ignore
     local.SETTINGS["distributed.scheduler.allowed-failures"] = 1
     main()

@@ -16,9 +16,9 @@ from PIL import Image
 from skelfit.config.fit_settings import FitConfig, StageConfig
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import GateConfig, Pipeline
-from skelfit.conversion.run_lock import LOCK_NAME, RECORD_NAME
-from skelfit.conversion.run_plan import LabelFile, Run, ShardTask
-from skelfit.conversion.shard_task import ShardResult, run_shard
+from skelfit.conversion.batch_fit import BatchJob, convert_batch
+from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
+from skelfit.conversion.shard_batch import ShardBatch, cut_batches
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.sequences.frame_index import FrameIndex
 from skelfit.images.tar_index import INDEX_NAME, build_index
@@ -62,6 +62,7 @@ class FakeFitter:
     stages: int = 2
     calls: int = 0
     frames: list[FrameIndex | None] = field(default_factory=list)  # of each call
+    rows: list[int] = field(default_factory=list)  # that each call fitted
 
     def fit(
         self,
@@ -73,6 +74,7 @@ class FakeFitter:
     ) -> FitResult:
         self.calls += 1
         self.frames.append(frames)
+        self.rows.append(len(pose))
         time.sleep(self.delay)
         n = len(pose)
         poses = torch.zeros(n, 46)
@@ -178,25 +180,33 @@ def make_run(
     )
 
 
-def work(task: ShardTask) -> ShardResult:
-    """Do a shard with the fake fitter."""
-    return run_shard(task, FakeFitter())
+def batches_of(run: Run, rows: int | None = None) -> list[ShardBatch]:
+    """All shards of a run, each by itself; rows: about so many rows in a batch."""
+    return cut_batches(plan_shards(run), rows)
 
 
-def endless_work(task: ShardTask) -> ShardResult:
+def work(batch: ShardBatch) -> BatchJob:
+    """Convert shards with the fake fitter."""
+    return convert_batch(batch, FakeFitter())
+
+
+def endless_work(batch: ShardBatch) -> BatchJob:
     """The same, but with the third shard it never comes to an end: there it is to be killed."""
-    return run_shard(task, FakeFitter(delay=3600.0 if task.name == "fake-000002" else 0.0))
+    return convert_batch(batch, FakeFitter(delay=3600.0 if batch.name == "fake-000002" else 0.0))
 
 
-def failing_work(task: ShardTask) -> ShardResult:
+def failing_work(batch: ShardBatch) -> BatchJob:
     """Fails on the second shard."""
-    if task.name == "fake-000001":
+    if batch.name == "fake-000001":
         raise RuntimeError("no such luck")
-    return work(task)
+    return work(batch)
 
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of each file of a folder, hidden ones too, by name; without those that hold times or nothing."""
-    leave = ("summary.json", LOCK_NAME, RECORD_NAME)
-    paths = [p for p in folder.iterdir() if p.name not in leave and p.is_file()]
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.name != "summary.json" and not path.name.startswith(".run.") and path.is_file()
+    ]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}

@@ -16,9 +16,14 @@ from multiprocessing.process import BaseProcess
 import programs
 from fork_client import request
 
+# The environment of a program that spawns as ever, so that its processes are its children.
+REAL = {"SKELFIT_TESTS_SPAWN": "real"}
+
 
 def fork_spawned() -> None:
-    """From now on, what this process spawns is forked from the server."""
+    """From now on, what this process spawns is forked from the server; not with the environment REAL."""
+    if REAL.items() <= os.environ.items():
+        return
     popen_spawn_posix.Popen = ForkedPopen  # type: ignore[assignment, misc]
 
 

@@ -17,14 +17,15 @@ import numpy as np
 from job_fakes import FakeFitter, make_run
 
 from skelfit.api.convert_dataset import convert_run
+from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
-from skelfit.conversion.shard_task import run_shard
 from skelfit.shards.label_vector import FloatArray
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json
 from skelfit.shards.shard_writer import row_digest, sealed
 from skelfit.storage.hashed_write import FileRecord, write_json
+from skelfit.storage.locations import Location
 from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.folder_check import Integrity, check_run
 from skelfit.verification.integrity.run_folder import open_run_folder
@@ -34,7 +35,7 @@ from skelfit.verification.integrity.shard_check import check_shard
 def convert(run: Run) -> Path:
     """Convert a run with the fake fitter; returns the folder of its shards."""
     with writing(Path(run.out), run.subset):
-        convert_run(run, work=partial(run_shard, fitter=FakeFitter()))
+        convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
     return Path(run.out)
 
 
@@ -71,7 +72,7 @@ def files_of(folder: Path) -> list[Path]:
 
 def member_spans(tar: Path) -> Iterator[tuple[str, int, int]]:
     """Name, first byte and one past the last of each member, header and padding included."""
-    with tarfile.open(tar) as opened:
+    with tar.open("rb") as stream, tarfile.open(fileobj=stream) as opened:
         for member in opened:
             yield member.name, member.offset, member.offset_data + -(-member.size // 512) * 512
 
@@ -86,22 +87,22 @@ def owner(path: Path, at: int) -> str | None:
     return str(json.loads(path.read_text().splitlines()[line])["key"])
 
 
-def read_tar(tar: Path) -> list[tuple[str, bytes]]:
+def read_tar(tar: Location) -> list[tuple[str, bytes]]:
     """Names and contents of the members."""
-    with tarfile.open(tar) as opened:
+    with tar.open("rb") as stream, tarfile.open(fileobj=stream) as opened:
         return [(m.name, opened.extractfile(m).read()) for m in opened]  # type: ignore[union-attr]
 
 
-def write_tar(tar: Path, members: list[tuple[str, bytes]]) -> None:
+def write_tar(tar: Location, members: list[tuple[str, bytes]]) -> None:
     """Write a tar as skelfit writes it."""
-    with tarfile.open(tar, "w|") as opened:
+    with tarfile.open(str(tar), "w|") as opened:
         for name, data in members:
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(data), 0o444
             opened.addfile(info, io.BytesIO(data))
 
 
-def edit_labels(tar: Path, edit: Callable[[str, FloatArray], FloatArray]) -> None:
+def edit_labels(tar: Location, edit: Callable[[str, FloatArray], FloatArray]) -> None:
     """Change label vectors; `edit` gets a key and a vector."""
 
     def changed(name: str, data: bytes) -> bytes:
@@ -128,13 +129,13 @@ def make_consistent(files: ShardFiles) -> None:
     write_json(files.marker, marker)
 
 
-def record(path: Path) -> dict[str, Any]:
+def record(path: Location) -> dict[str, Any]:
     """Size and hash, as markers have them."""
     data = path.read_bytes()
     return vars(FileRecord(len(data), hashlib.sha256(data).hexdigest()))
 
 
-def edit_json(path: Path, *, seal: bool = False, **changes: Any) -> None:
+def edit_json(path: Location, *, seal: bool = False, **changes: Any) -> None:
     """Change values of a JSON file, written as skelfit writes it."""
     content = {**read_json(path), **changes}
     if seal:

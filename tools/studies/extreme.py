@@ -15,7 +15,8 @@ import torch
 
 from skelfit.benchmark.text_table import table
 from skelfit.config.manifest import Gender
-from skelfit.conversion.row_fits import RowFits, fit_rows, labels_fit
+from skelfit.conversion.fitted_rows import RowFits, RowsToFit
+from skelfit.conversion.row_fits import fit_rows, labels_fit
 from skelfit.conversion.row_judgement import Judgement, judge_rows
 from skelfit.fitting.fitter import Fitter
 from skelfit.labels.demo_people import extreme_labels
@@ -39,7 +40,8 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             setup.say(f"{start} of {setup.people} people, {gender} labels")
             few = batch.rows(start, start + _CHUNK)
             started = time.process_time()
-            fitted.append(fit_rows(few, labels_fit(few, fitter), len(setup.fit.stages)))
+            rows = RowsToFit.of(few)
+            fitted.append(fit_rows(rows, labels_fit(rows, fitter), len(setup.fit.stages)))
             cpu += time.process_time() - started
             verdicts += judge_rows(few, fitted[-1], setup.pipeline)
         fits = RowFits(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from skelfit.conversion.row_fits import RowFits
+from skelfit.conversion.fitted_rows import RowFits
 from skelfit.errors import OutputError
 from skelfit.fitting.fitter import PairFitter
 from skelfit.labels.demo_pictures import RenderSurface, draw_person, make_surface

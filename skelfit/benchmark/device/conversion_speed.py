@@ -12,12 +12,13 @@ from typing import Any
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.labels.demo_people import write_demo
+from skelfit.storage.locations import Location
 
 _SECONDS = 240.0  # limit of a command
 
 
 def measure_conversion(
-    models: ModelSet, folder: Path | None, pipeline: Path, device: str, people: int
+    models: ModelSet, folder: Location | None, pipeline: Path, device: str, people: int
 ) -> list[dict[str, Any]]:
     """People per second of `skelfit convert` on the demo's people; folder: of the models, if one was given."""
     rows = []

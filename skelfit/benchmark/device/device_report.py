@@ -25,6 +25,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.config.manifest import Gender
 from skelfit.config.pipeline import Pipeline
 from skelfit.fitting.fitter import Fitter
+from skelfit.storage.locations import Location
 
 REPORT_VERSION = 1
 GENDERS: tuple[Gender, ...] = ("neutral", "female", "male")
@@ -48,7 +49,7 @@ class ReportSubject:
     """The models and the pipeline."""
 
     models: ModelSet
-    folder: Path | None  # of the models, if one was given
+    folder: Location | None  # of the models, if one was given
     pipeline: Pipeline
     pipeline_file: Path
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import NUM_DOFS
+from skelfit.shards.finished_run import checked_shard
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.row_status import PUBLISHED
 from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards
-from skelfit.shards.shard_reader import check_shard, read_json, read_marker, read_rows, read_samples
+from skelfit.shards.shard_reader import read_json, read_rows, read_samples
 from skelfit.shards.shard_schema import ShardMarker
+from skelfit.storage.locations import Location, side_by_side
 
 ANGLE_PEOPLE = 50_000  # of each subset, about this many people have their angles read, evenly from all shards
 COUNTED_METADATA = ("keypoints3d", "coordinates")  # of the metadata
@@ -28,7 +30,7 @@ Array = NDArray[np.float32]
 class SubsetFacts:
     """One finished run."""
 
-    folder: Path
+    folder: Location
     name: str
     summary: Mapping[str, Any]  # summary.json
     rows: Summary  # of all sidecars
@@ -54,7 +56,7 @@ class SubsetFacts:
         return identity
 
 
-def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
+def read_facts(folder: Location, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
     """The facts of a finished run. Raises ShardError when the folder is not one, or is damaged."""
     summary = read_json(folder / SUMMARY_NAME)
     for key in ("subset", "shards", "identity"):
@@ -65,14 +67,12 @@ def read_facts(folder: Path, angle_people: int = ANGLE_PEOPLE) -> SubsetFacts:
         raise ShardError(
             folder, None, f"the {summary['shards']} shards of the summary", f"{len(shard_files)}"
         )
-    shards = [(files, read_marker(files)) for files in shard_files]
-    for files, marker in shards:
-        check_shard(files, marker)
+    shards = list(side_by_side(checked_shard, shard_files, folder))
     largest: Counter[int] = Counter()
     sequences: set[tuple[str, str]] = set()
     try:
-        lines = (row for files in shard_files for row in read_rows(files.sidecar))
-        rows = Summary.of_rows(_counted(lines, largest, sequences))
+        sidecars = side_by_side(lambda files: list(read_rows(files.sidecar)), shard_files, folder)
+        rows = Summary.of_rows(_counted(chain.from_iterable(sidecars), largest, sequences))
         poses, metadata_counts = _read_people(shards, angle_people)
     except KeyError as error:
         expected = "a value, as rows and metadata of this version of skelfit have it"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -20,6 +19,7 @@ from skelfit.bodies.dofs import DOF_NAMES, dof_index, dof_limits
 from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.shards.row_statistics import UNITS_PER_MM
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 
 _RIGHT, _LEFT, _MIDDLE, _BEYOND = "#c8553d", "#28666e", "#4a4e69", "#f3e9e4"
 _COLUMNS, _BINS = 6, 72
@@ -44,7 +44,7 @@ def angle_panels() -> list[tuple[str, tuple[int, ...]]]:
     return panels
 
 
-def draw_angles(subsets: Sequence[SubsetFacts], path: Path) -> None:
+def draw_angles(subsets: Sequence[SubsetFacts], path: Location) -> None:
     """Histograms of the 46 angles in degrees; the background beyond the limits is tinted."""
     degrees = np.degrees(np.concatenate([subset.poses for subset in subsets]))
     panels, limits = angle_panels(), np.degrees(dof_limits())
@@ -93,7 +93,7 @@ def _angle_panel(
     axes.xaxis.set_major_formatter("{x:.0f}°")
 
 
-def draw_errors(subsets: Sequence[SubsetFacts], path: Path) -> None:
+def draw_errors(subsets: Sequence[SubsetFacts], path: Location) -> None:
     """Share of the people below each mean and each largest vertex error, a line per subset."""
     with matplotlib.rc_context({**_STYLE, "axes.spines.left": True}):
         figure = Figure(figsize=(11, 2.9), layout="constrained")
@@ -118,7 +118,7 @@ def draw_errors(subsets: Sequence[SubsetFacts], path: Path) -> None:
         _save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Location) -> None:
     FigureCanvasAgg(figure)
     stream = io.BytesIO()
     # Without the version of matplotlib in it, equal numbers give equal bytes.

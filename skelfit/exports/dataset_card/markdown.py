@@ -15,7 +15,9 @@ from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.shards.label_vector import COORDINATES, schema
 from skelfit.shards.row_status import remark_on_targets
+from skelfit.storage.locations import Location
 
+CARD_NAME = "README.md"  # what the Hub shows of a dataset
 _SIZES = (
     (10**3, "n<1K"),
     (10**4, "1K<n<10K"),
@@ -38,7 +40,7 @@ _METHODS = (
 def card_text(
     subsets: Sequence[SubsetFacts],
     title: str,
-    folder: Path,
+    folder: Location,
     angles: str,
     errors: str,
     front: Mapping[str, Any] = MappingProxyType({}),
@@ -48,7 +50,7 @@ def card_text(
 
     front: more keys of the front matter, or other values for some; sections: paragraphs by heading, which come first.
     """
-    matter = _front_matter(subsets, title, folder) | front
+    matter = {**_front_matter(subsets, title, folder), **front}
     parts = [
         f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---",
         f"# {title}",
@@ -72,12 +74,12 @@ def card_text(
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> dict[str, Any]:
+def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Location) -> dict[str, Any]:
     people = sum(subset.rows.rows_out for subset in subsets)
     size = next((name for limit, name in _SIZES if people < limit), "n>10M")
     return {
         "pretty_name": title,
-        **_license(subsets),
+        "license": "unknown",  # a user may give one; those of the sources are in the text
         "tags": ["webdataset", "biomechanics", "human-mesh-recovery", "skel", "smpl", "pseudo-ground-truth"],
         "size_categories": [size],
         "configs": [
@@ -90,15 +92,10 @@ def _front_matter(subsets: Sequence[SubsetFacts], title: str, folder: Path) -> d
     }
 
 
-def _license(subsets: Sequence[SubsetFacts]) -> dict[str, str]:
-    """What the Hub shows as the licence where the user names none: that of each source is in the card."""
-    if any(origin.get("license") for s in subsets for origin in s.origins):
-        return {"license": "other", "license_name": "see-the-sources"}
-    return {"license": "unknown"}
-
-
-def _path(subset: SubsetFacts, folder: Path) -> str:
+def _path(subset: SubsetFacts, folder: Location) -> str:
     """The path from the card to the shards: '', or a path that ends in '/'."""
+    if not (isinstance(subset.folder, Path) and isinstance(folder, Path)):
+        return "" if subset.folder == folder else f"{subset.folder}/"
     path = Path(os.path.relpath(subset.folder, folder)).as_posix()
     return "" if path == "." else f"{path}/"
 
@@ -212,7 +209,7 @@ def _angles(subsets: Sequence[SubsetFacts], picture: str) -> Iterator[str]:
     )
 
 
-def _format(subsets: Sequence[SubsetFacts], folder: Path) -> Iterator[str]:
+def _format(subsets: Sequence[SubsetFacts], folder: Location) -> Iterator[str]:
     first = subsets[0]
     yield (
         "[WebDataset](https://github.com/webdataset/webdataset) tars. A sample has `KEY.label.npy` (a flat float32 "
@@ -256,7 +253,7 @@ def _making(subsets: Sequence[SubsetFacts]) -> Iterator[str]:
     yield (
         "Each person is fitted on its own (Levenberg-Marquardt on the skin: lower body, upper body, full body; the "
         "root is exact). The done marker beside each tar holds its sha256 and everything that its numbers depend on. "
-        "`skelfit card` wrote this card from the shards."
+        "skelfit wrote this card from the shards."
     )
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from skelfit.exports.dataset_card.card_facts import SubsetFacts
 from skelfit.exports.dataset_card.card_pictures import draw_angles, draw_errors
-from skelfit.exports.dataset_card.markdown import card_text
+from skelfit.exports.dataset_card.markdown import CARD_NAME, card_text
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 
-CARD_NAME, PICTURES = "README.md", "card"
+PICTURES = "card"
 
 
 def write_card(
     subsets: Sequence[SubsetFacts],
-    out: Path,
+    out: Location,
     title: str | None = None,
     front: Mapping[str, Any] = MappingProxyType({}),
     sections: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> tuple[Path, Path]:
+) -> tuple[Location, Location]:
     """Write the card of some runs and, first, the pictures beside it, whose paths it returns. Raises OutputError.
 
     title: None is made of the names of the subsets; front and sections: as in `card_text`.
@@ -31,8 +31,15 @@ def write_card(
     angles, errors = folder / "angles.png", folder / "errors.png"
     draw_angles(subsets, angles)
     draw_errors(subsets, errors)
-    names = (path.relative_to(out.parent).as_posix() for path in (angles, errors))
     title = title or "SKEL labels of " + ", ".join(subset.name for subset in subsets)
-    text = card_text(subsets, title, out.parent, *names, front, sections)
+    text = card_text(
+        subsets,
+        title,
+        out.parent,
+        f"{folder.name}/{angles.name}",
+        f"{folder.name}/{errors.name}",
+        front,
+        sections,
+    )
     write_atomically(out, lambda stream: stream.write(text.encode()))
     return angles, errors

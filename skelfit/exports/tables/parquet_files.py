@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 
 from skelfit.storage.atomic_write import atomic_write
+from skelfit.storage.locations import Location
 
 # Zstandard is read everywhere. The page index lets a viewer fetch some rows of a large file.
 _SETTINGS: dict[str, Any] = {"compression": "zstd", "write_page_index": True}
@@ -19,13 +19,13 @@ _SETTINGS: dict[str, Any] = {"compression": "zstd", "write_page_index": True}
 class WrittenTable:
     """What became of a table."""
 
-    files: tuple[Path, ...]
+    files: tuple[Location, ...]
     lines: int
     bytes: int  # in memory, as Arrow has it
 
 
 def write_parquet(
-    path_of: Callable[[int], Path],
+    path_of: Callable[[int], Location],
     schema: Any,
     batches: Iterable[Any],
     step: Callable[[int], object],
@@ -35,7 +35,7 @@ def write_parquet(
 
     path_of: the path of file 0, 1 ...; lines_per_file: a file is closed when it has as many; None: one file.
     """
-    files, lines, size = list[Path](), 0, 0
+    files, lines, size = list[Location](), 0, 0
     source = iter(batches)
     batch = next(source, None)
     while batch is not None or not files:

@@ -62,14 +62,22 @@ OF_METADATA: Mapping[str, Column] = {
     "imgname": Column("imgname", "string", "", "name of the image, as the label file has it"),
     "image": Column("has_image", "bool", "", META["image"]),
     "image_size": Column("image_size", "int64", "px", META["image_size"], (2,)),
-    "affine": Column("affine", "float64", "px", META["affine"], (2, 3)),
+    "affine": Column(
+        "affine",
+        "float64",
+        "px",
+        "from px of the source image, whose numbers the label holds, to px of the image",
+        (2, 3),
+    ),
     "smpl_gender": Column("smpl_gender", "string", "", "gender of the SMPL label"),
     "skel_gender": Column("skel_gender", "string", "", "gender of the SKEL body that was fitted"),
     "target_gender": Column("target_gender", "string", "", META["target_gender"]),
     "root": Column("root", "string", "", META["root"]),
-    "coordinates": Column("coordinates", "string", "", META["coordinates"]),
-    "camera": Column("has_camera", "bool", "", META["camera"]),
-    "smpl": Column("has_smpl", "bool", "", META["smpl"]),
+    "coordinates": Column("coordinates", "string", "", "what poses, translations and points are relative to"),
+    "camera": Column("has_camera", "bool", "", "whether cam_int is known"),
+    "smpl": Column(
+        "has_smpl", "bool", "", "whether SMPL parameters are known; false: SKEL was fitted to a mesh"
+    ),
     "keypoints3d": Column(
         "keypoints3d", "string", "", "where the 3D keypoints in the tar are from: labels, skel or none"
     ),

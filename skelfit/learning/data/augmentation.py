@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from skelfit.config.yaml_dataclasses import bounded
 from skelfit.errors import ConfigError
@@ -86,19 +85,22 @@ def _part_of(square: Square, keypoints: NDArray[np.float32], chance: float) -> S
     return cut if cut.side >= 1 else square  # keypoints at one point show nothing
 
 
-def recolored(image: Image.Image, colors: tuple[float, float, float]) -> Image.Image:
-    """An RGB image whose channels are multiplied by a factor each."""
+def recolored(pixels: NDArray[np.uint8], colors: tuple[float, float, float]) -> NDArray[np.uint8]:
+    """Pixels (H,W,3) whose channels are multiplied by a factor each."""
     if colors == (1.0, 1.0, 1.0):
-        return image
-    red, green, blue = colors
-    return image.convert("RGB", (red, 0, 0, 0, 0, green, 0, 0, 0, 0, blue, 0))
+        return pixels
+    shades = np.clip(np.outer(colors, np.arange(256)) + 0.5, 0, 255).astype(np.uint8)
+    result = np.empty_like(pixels)
+    for channel in range(3):
+        np.take(shades[channel], pixels[..., channel], out=result[..., channel], mode="clip")
+    return result
 
 
 def roughen(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     """Pixels (H,W,3) with blur, noise, compression or other light. Raises ConfigError without albumentations."""
     change = _albumentations()
     change.set_random_seed(seed)
-    return change(image=pixels)["image"]
+    return change(image=np.ascontiguousarray(pixels))["image"]
 
 
 @lru_cache(maxsize=1)

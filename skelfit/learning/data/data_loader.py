@@ -11,7 +11,6 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from skelfit.bodies.mirrored_dofs import mirrored_poses
-from skelfit.config.yaml_dataclasses import bounded, local_path
+from skelfit.config.yaml_dataclasses import bounded, location
 from skelfit.errors import ConfigError
 from skelfit.learning.data.augmentation import AugmentConfig, Variation, draw, recolored, roughen
 from skelfit.learning.data.mirror import mirrored_keypoints
@@ -39,6 +38,7 @@ from skelfit.learning.data.person_stream import (
 from skelfit.learning.data.training_batch import CROP, TrainingBatch
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_files import ShardError
+from skelfit.storage.locations import location_of
 
 _log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]  # (crop,crop,3), or (0,0,3) where images are not wanted
@@ -50,7 +50,7 @@ class DataConfig:
 
     subsets: tuple[SubsetConfig, ...] = bounded(1, default=())  # the shards; also by --shards
     # a keep-list of `skelfit verify --keep`; people that it drops are left out
-    keep: str | None = local_path(default=None)
+    keep: str | None = location(default=None)
     held_out: float = bounded(0, 0.9, default=0.0)  # share of the people that training never sees
     batch_size: int = bounded(1, default=64)  # people per batch, of each process
     workers: int = bounded(0, default=4)  # reading processes of each process; 0: it reads by itself
@@ -149,7 +149,7 @@ def each_once(
 
 
 def _source(config: DataConfig, **options: bool) -> PersonSource:
-    keep = None if config.keep is None else Path(config.keep)
+    keep = None if config.keep is None else location_of(config.keep)
     return person_source(config.subsets, keep, held_out=config.held_out, **options)
 
 
@@ -241,12 +241,11 @@ def _squares(people: Sequence[PersonSample]) -> list[Square]:
 def _crop_pixels(person: PersonSample, variation: Variation, size: int) -> Pixels | None:
     """The pixels of a person's crop; None, and a line in the log, where the image cannot be decoded."""
     try:
-        crop = read_crop(person.image, person.meta["affine"], variation.square, size)
-        crop = recolored(crop, variation.colors)
+        pixels = read_crop(person.image, person.meta["affine"], variation.square, size)
+        pixels = recolored(pixels, variation.colors)
     except Exception as error:  # a decoder may raise anything on damaged bytes
         _log.warning("%s: left out, its image cannot be decoded: %r", person.key, error)
         return None
-    pixels = np.asarray(crop)
     pixels = pixels[:, ::-1] if variation.flip else pixels
     return pixels if variation.roughen is None else roughen(pixels, variation.roughen)
 

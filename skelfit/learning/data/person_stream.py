@@ -15,7 +15,6 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
-from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -24,12 +23,21 @@ from braceexpand import braceexpand
 from numpy.typing import NDArray
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from skelfit.config.yaml_dataclasses import bounded, local_path
+from skelfit.config.yaml_dataclasses import bounded, location
 from skelfit.shards.keep_list import read_keep
 from skelfit.shards.label_vector import LABEL_SIZE, LAYOUT_VERSION, FloatArray
-from skelfit.shards.shard_files import ShardError, ShardFiles
+from skelfit.shards.shard_files import ShardError, shard_of
 from skelfit.shards.shard_reader import read_marker
-from skelfit.storage.path_checks import LOCAL_PATH, describe_non_file, describe_non_local
+from skelfit.storage.locations import (
+    LOCATION,
+    Location,
+    describe_unusable,
+    files_matching,
+    location_of,
+    side_by_side,
+    text_of,
+)
+from skelfit.storage.path_checks import describe_non_file
 
 _log = logging.getLogger(__name__)
 _LABEL, _META = "label.npy", "meta.json"
@@ -40,7 +48,7 @@ _IN_CAMERA = ("camera", "camera_axes", "crop_camera")  # coordinates that belong
 class SubsetConfig:
     """The shards of a subset, and its weight."""
 
-    shards: str = local_path()  # tars: a path with *, ? or [0-9], or with {000000..000312}
+    shards: str = location()  # tars: a path with *, ? or [0-9], or with {000000..000312}
     # how often its people come, relative to the others; null: its number of people
     weight: float | None = bounded(1e-9, default=None)
 
@@ -81,7 +89,7 @@ class PersonSource:
         return held == self.validation and (self.keep is None or _holds(self.keep, key))
 
 
-def person_source(subsets: Sequence[SubsetConfig], keep: Path | None, **options: Any) -> PersonSource:
+def person_source(subsets: Sequence[SubsetConfig], keep: Location | None, **options: Any) -> PersonSource:
     """The source of some subsets, with a keep-list; options: the other fields. Raises InputError."""
     tars = tuple(find_tars(subset.shards) for subset in subsets)
     return PersonSource(tars, None if keep is None else _keys_of(keep), **options)
@@ -104,12 +112,13 @@ def weigh(
 
 def find_tars(pattern: str) -> tuple[str, ...]:
     """The tars of a pattern, in order. Raises ShardError when one is missing, or none matches."""
-    if (problem := describe_non_local(pattern)) is not None:
-        raise ShardError("shards", None, LOCAL_PATH, problem)
+    if (problem := describe_unusable(pattern)) is not None:
+        raise ShardError("shards", None, LOCATION, problem)
     tars: list[str] = []
     for piece in braceexpand(pattern):
-        tars += sorted(glob.glob(piece, recursive=True)) if glob.has_magic(piece) else [piece]
-    missing = [path for path in tars if not Path(path).is_file()]
+        tars += map(text_of, files_matching(location_of(piece))) if glob.has_magic(piece) else [piece]
+    there = side_by_side(lambda path: location_of(path).is_file(), tars, location_of(tars[0] if tars else ""))
+    missing = [path for path, exists in zip(tars, there, strict=True) if not exists]
     if missing or not tars:
         name = missing[0] if missing else pattern
         raise ShardError(name, None, "finished shards (tar)", describe_non_file(name) or "no such file")
@@ -118,10 +127,10 @@ def find_tars(pattern: str) -> tuple[str, ...]:
 
 def _people_in(tar: str) -> int:
     """How many samples a tar has, by its marker."""
-    return read_marker(ShardFiles(Path(tar).parent, Path(tar).stem)).rows_out
+    return read_marker(shard_of(location_of(tar))).rows_out
 
 
-def _keys_of(path: Path) -> NDArray[np.bytes_]:
+def _keys_of(path: Location) -> NDArray[np.bytes_]:
     """The sorted keys that a keep-list keeps. Raises InputError."""
     keys = [key for key, kept in read_keep(path).items() if kept]
     if not keys:
@@ -227,7 +236,7 @@ def _samples(tar: str, *, images: bool) -> Iterator[dict[str, Any]]:
     selected = None if images else lambda name: name.endswith((_LABEL, _META))
     try:
         # Not webdataset's gopen, which runs a file named "pipe:..." as a command.
-        with open(tar, "rb") as stream:
+        with location_of(tar).open("rb") as stream:
             members = tar_file_expander([{"url": tar, "stream": stream}], _log_damage, select_files=selected)
             yield from group_by_keys(members, handler=_log_damage)
     except OSError as error:

@@ -62,7 +62,7 @@ def prepare_sample(person: PersonSample, label: dict[str, FloatArray], crop: int
             photo, (box.failed("no_camera", "neither intrinsics nor the image's size are known"),)
         )
     try:
-        pixels = np.asarray(read_crop(person.image, meta["affine"], square, crop))
+        pixels = read_crop(person.image, meta["affine"], square, crop)
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
         return PhotoResult(photo, (box.failed(*no_image(error)),))
     affine = np.array(meta["affine"], np.float32)

@@ -214,7 +214,7 @@ def _cut(
     if not 1 <= square.side <= 8 * max(size):
         return failed("bad_box", f"{box.width:g} x {box.height:g} px in a photo of {width} x {height} px")
     try:
-        pixels = np.asarray(read_crop(image, IDENTITY, square, settings.crop))
+        pixels = read_crop(image, IDENTITY, square, settings.crop)
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
         return failed(*no_image(error))
     assert result.camera is not None

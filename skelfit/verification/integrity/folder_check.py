@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
-from skelfit.config.identity import difference, mapping_hash
+from skelfit.config.identity import difference, identities_of, mapping_hash
 from skelfit.shards.label_vector import schema
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME, ShardError, ShardFiles, shard_name
 from skelfit.shards.shard_reader import read_json
 from skelfit.shards.shard_writer import sealed
+from skelfit.storage.locations import Location
 from skelfit.verification.integrity.damage import Damage, Kind
 from skelfit.verification.integrity.run_folder import SHARD_FILE, RunFolder
 from skelfit.verification.integrity.shard_check import ShardCheck
@@ -28,7 +28,7 @@ _SHOWN = 5  # differences of two configurations in a message
 class Integrity:
     """The state of a folder. Counts are of the shards, never from summary.json."""
 
-    folder: Path
+    folder: Location
     subset: str
     damage: tuple[Damage, ...]
     shards: int
@@ -100,6 +100,8 @@ class _FolderCheck:
         self.damage: list[Damage] = []
         self.rows = _merge_pairwise([shard.rows for shard in shards])
         self.identity = self._identity()
+        self.steps = identities_of(self.identity or {})
+        self.step_hashes = [mapping_hash(step) for step in self.steps]
 
     def _add(self, kind: Kind, message: str, shard: str | None = None) -> None:
         self.damage.append(Damage(shard, None, kind, message))
@@ -112,8 +114,26 @@ class _FolderCheck:
                 return identity if isinstance(identity, Mapping) else None
         identities = [s.marker.identity for s in self.shards if s.marker is not None]
         hashes = Counter(map(mapping_hash, identities))
-        most_common = hashes.most_common(1)[0][0] if hashes else None
-        return next((i for i in identities if mapping_hash(i) == most_common), None)
+        by_hash = {mapping_hash(identity): identity for identity in identities}
+        covered = {
+            key: sum(hashes[h] for h in {mapping_hash(step) for step in identities_of(identity)})
+            for key, identity in by_hash.items()
+        }
+        # That of an extended run covers the shards from before. Of equal ones, the first in the order of the shards.
+        return by_hash[max(covered, key=lambda key: covered[key])] if covered else None
+
+    def _step_of(self, shard: ShardCheck) -> int:
+        """Which of the run's identities a shard has: before an extension, or the last; that also where it has none."""
+        identity = None if shard.marker is None else mapping_hash(shard.marker.identity)
+        return self.step_hashes.index(identity) if identity in self.step_hashes else len(self.steps) - 1
+
+    def _rows_of_step(self, step: int, file: int) -> tuple[int, int]:
+        """The first row of a label file, and one past the last, that an extension added; or those of a run before."""
+
+        def rows(labels: Sequence[Mapping[str, Any]]) -> int:
+            return labels[file]["rows"] if file < len(labels) else 0
+
+        return rows(self.steps[step - 1]["labels"]) if step else 0, rows(self.steps[step]["labels"])
 
     @property
     def rows_expected(self) -> int | None:
@@ -122,11 +142,11 @@ class _FolderCheck:
         return sum(rows) if rows and all(isinstance(n, int) for n in rows) else None
 
     def check_identities(self) -> None:
-        """All shards have one configuration and one subset."""
+        """All shards have one subset and one configuration, or that from before an extension."""
         for shard in self.shards:
             if self.identity is None or shard.marker is None:
                 continue
-            if changed := difference(shard.marker.identity, self.identity):
+            if changed := difference(shard.marker.identity, self.steps[self._step_of(shard)]):
                 text = "; ".join(changed[:_SHOWN]) + (" ..." if len(changed) > _SHOWN else "")
                 path = ShardFiles(self.folder, shard.name).marker
                 self._add("configuration", f"{path}: of another configuration than most: {text}", shard.name)
@@ -147,17 +167,31 @@ class _FolderCheck:
     def check_rows(self) -> None:
         """Every row of every label file is in exactly one shard, and the shards are in the order of the rows.
 
-        In an unfinished run, rows may be in no shard.
+        Those that an extension added begin again with the first label file, behind its earlier rows. In an unfinished
+        run, rows may be in no shard.
         """
         files = (self.identity or {}).get("labels", [])
         names = [f"{file.get('name')}" for file in files]
         ends = [0] * len(names)
-        last_file = 0
+        last_file = last_step = 0
         for shard in self.shards:
+            step = self._step_of(shard)
+            if step != last_step:
+                last_file = 0
+            if step < last_step:
+                text = "of the run before an extension, behind shards that it added"
+                self._add("foreign", f"{self.folder}: {shard.name}: {text}", shard.name)
+            last_step = step
             file = last_file if shard.label_file is None else shard.label_file
             if shard.span is None or not file < len(names):
                 continue
             start, stop = shard.span
+            first, end = self._rows_of_step(step, file)
+            if not first <= start <= stop <= end:
+                text = f"rows {start} to {stop - 1} of {names[file]}, expected some of {first} to {end - 1}"
+                self._add(
+                    "configuration", f"{self.folder}: {shard.name}: {text}, by its configuration", shard.name
+                )
             if file < last_file:
                 text = f"rows of {names[file]}, behind those of {names[last_file]}"
                 self._add("foreign", f"{self.folder}: {shard.name}: {text}", shard.name)
@@ -213,7 +247,7 @@ class _FolderCheck:
                 self._add("summary", f"{path}: '{key}': {text}")
 
 
-def _is_as_written(path: Path, content: Mapping[str, Any]) -> bool:
+def _is_as_written(path: Location, content: Mapping[str, Any]) -> bool:
     return path.read_bytes() == (json.dumps(content, indent=2) + "\n").encode()
 
 

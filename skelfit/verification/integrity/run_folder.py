@@ -6,11 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from skelfit.conversion.run_lock import is_locked, read_record
+from skelfit.conversion.run_lock import is_written_to, read_record
 from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards
 from skelfit.shards.shard_reader import read_json
+from skelfit.storage.locations import Location
 from skelfit.verification.integrity.damage import Damage
 
 SHARD_FILE = re.compile(r"(.+)-\d{6}\.(?:tar|rows\.jsonl|done\.json)")
@@ -24,7 +24,7 @@ class Unfinished:
     writer: str  # the run that wrote last; '' where not known
     rows: int | None  # of the whole run; None: not known
 
-    def damage(self, folder: Path, done: int, rows: int | None) -> Damage:
+    def damage(self, folder: Location, done: int, rows: int | None) -> Damage:
         """The message; `done` of `rows` rows are in finished shards."""
         so_far = f"{self.writer}: {done} of {rows or self.rows or 'all'} rows are in finished shards"
         if self.running:
@@ -38,13 +38,13 @@ class Unfinished:
 class RunFolder:
     """A folder, its subset and its shards."""
 
-    path: Path
+    path: Location
     subset: str
     shards: Sequence[ShardFiles]  # of an unfinished run, the finished ones
     unfinished: Unfinished | None
 
 
-def open_run_folder(folder: Path) -> RunFolder:
+def open_run_folder(folder: Location) -> RunFolder:
     """The shards of a folder. Does not wait for a run that writes there. Raises ShardError without shards."""
     if not folder.is_dir():
         raise ShardError(folder, None, "a folder of shards", "no such folder")
@@ -64,8 +64,8 @@ def open_run_folder(folder: Path) -> RunFolder:
     return RunFolder(folder, subset, shards, unfinished)
 
 
-def _unfinished(folder: Path) -> Unfinished | None:
-    running = is_locked(folder)
+def _unfinished(folder: Location) -> Unfinished | None:
+    running = is_written_to(folder)
     if not running and (folder / SUMMARY_NAME).exists():
         return None
     record = read_record(folder)

@@ -224,7 +224,7 @@ def _read_tar(
         log.add("missing", f"{path}: {other}, not a regular file")
         return checker.people(), False
     try:
-        with open(path, "rb") as stream:
+        with path.open("rb") as stream:
             reader = HashedReader(stream)
             position: dict[str, int] = {}
             for key, members in _samples(log, reader, rows):

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
+from skelfit.shards.sample_tar import BLOCK, RECORD, member_header
+
 _EMPTY = bytes(BLOCK)
 _MAX_BYTES = 1 << 30  # of a member: a larger size is a damaged header
 
@@ -76,7 +77,7 @@ def walk(reader: HashedReader) -> Iterator[TarEntry | TarFault]:
         if len(data) + len(padding) < size + -size % BLOCK:
             yield TarFault(name, f"cut off at byte {reader.count}, inside {name}")
             return
-        fault = "its header is not as it was written" if raw != _written(name, size) else ""
+        fault = "its header is not as it was written" if raw != member_header(name, size) else ""
         if padding.strip(b"\0"):
             fault = "the bytes behind it, which fill its block, are not 0"
         yield TarEntry(name, data, fault)
@@ -103,13 +104,6 @@ def _parse(block: bytes, reader: HashedReader) -> tuple[str, int, bytes] | None:
         )
     except (tarfile.HeaderError, ValueError):
         return None
-
-
-def _written(name: str, size: int) -> bytes:
-    """The header of a member as `write_shard` writes it."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o444
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def _name_in(block: bytes) -> str:

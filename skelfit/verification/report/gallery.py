@@ -8,7 +8,6 @@ import json
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP
 from skelfit.images.decoding import open_image, to_rgb
 from skelfit.shards.label_vector import FloatArray, unpack
 from skelfit.shards.shard_files import ShardError
+from skelfit.storage.locations import Location
 
 Array = NDArray[np.float64]
 
@@ -95,11 +95,11 @@ def thin_bones(asset: SkelAsset) -> ThinBones:
     return ThinBones(first, faces[whole].astype(np.int32))
 
 
-def read_people(tar: Path, keys: Iterable[str]) -> dict[str, StoredPerson]:
+def read_people(tar: Location, keys: Iterable[str]) -> dict[str, StoredPerson]:
     """The samples with these keys, without those that the tar does not have. Raises ShardError."""
     wanted, members_of = set(keys), dict[str, dict[str, bytes]]()
     try:
-        with tarfile.open(tar) as stream:
+        with tar.open("rb") as content_of_tar, tarfile.open(fileobj=content_of_tar) as stream:
             for member in stream:
                 key, _, ending = member.name.partition(".")
                 if key in wanted and (content := stream.extractfile(member)):
@@ -254,10 +254,10 @@ def data_uri(jpeg: bytes) -> str:
 
 
 def draw_people(
-    wanted: Sequence[tuple[Path, str]], artist: PersonDrawer, skip: Callable[[str, str], object]
+    wanted: Sequence[tuple[Location, str]], artist: PersonDrawer, skip: Callable[[str, str], object]
 ) -> list[PersonDrawing]:
     """The people with these tars and keys, in order. `skip` gets key and reason of people who cannot be drawn."""
-    keys: dict[Path, list[str]] = {}
+    keys: dict[Location, list[str]] = {}
     for tar, key in wanted:
         keys.setdefault(tar, []).append(key)
     samples: dict[str, StoredPerson] = {}

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.shard_files import ShardError
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 from skelfit.verification.report.array_packing import UNIT_M, ArrayPack
 from skelfit.verification.report.gallery import (
     PersonDrawer,
@@ -40,13 +40,15 @@ FAULTS_SHOWN = 200  # the first ones; the JSON report has all
 _SCRIPTS = ("charts.js", "scene.js", "gallery.js", "sections.js", "motions.js", "page.js")
 
 
-def write_html(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet, path: Path) -> None:
+def write_html(
+    report: Mapping[str, Any], folders: Sequence[Location], models: ModelSet, path: Location
+) -> None:
     """Write the page of a report on shards in `folders`. Raises ModelError, OutputError."""
     text = make_page(report, folders, models)
     write_atomically(path, lambda stream: stream.write(text.encode()))
 
 
-def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelSet) -> str:
+def make_page(report: Mapping[str, Any], folders: Sequence[Location], models: ModelSet) -> str:
     """The page of a report on shards in `folders`. It names people who cannot be drawn. Raises ModelError."""
     pack, artist, skipped = ArrayPack(), PersonDrawer(models), list[dict[str, str]]()
     measured = {person["key"]: person for person in worst_in_turn(report.get("worst", ()), SHOWN)}
@@ -80,7 +82,7 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Path], models: ModelS
 
 
 def _motions(
-    report: Mapping[str, Any], folders: Sequence[Path], pack: ArrayPack, skipped: list[dict[str, str]]
+    report: Mapping[str, Any], folders: Sequence[Location], pack: ArrayPack, skipped: list[dict[str, str]]
 ) -> Iterator[dict[str, Any]]:
     """The sequences with the largest jumps, for the page's script; those that cannot be read go into `skipped`."""
     jumps = (report.get("anatomy") or {}).get("jumps") or {}
@@ -123,7 +125,7 @@ def _name(integrity: Mapping[str, Any]) -> str:
     return ", ".join(folder["folder"] for folder in integrity["folders"])
 
 
-def _tar(folders: Sequence[Path], shard: str) -> Path:
+def _tar(folders: Sequence[Location], shard: str) -> Location:
     """The tar of a shard, in the first folder that has it."""
     paths = [folder / f"{shard}.tar" for folder in folders]
     return next((path for path in paths if path.exists()), paths[0])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from skelfit.bodies.dofs import SKEL_JOINT_NAMES, dof_index
 from skelfit.shards.label_vector import FloatArray, unpack
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_samples
+from skelfit.storage.locations import Location
 from skelfit.verification.measures.joint_turns import (
     fit_rotations,
     followed,
@@ -66,7 +66,7 @@ def largest_of_each(jumps: Sequence[Jump], count: int = SHOWN) -> list[Jump]:
     return list(largest.values())[:count]
 
 
-def read_motion(tar: Path, jump: Jump) -> PlottedMotion:
+def read_motion(tar: Location, jump: Jump) -> PlottedMotion:
     """The frames around a jump, from the shard that holds its sequence. Raises ShardError."""
     names = ("subset", "label_file", "sequence")
     labels: dict[int, FloatArray] = {}

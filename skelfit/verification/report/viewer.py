@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from skelfit.bodies.dofs import DOF_JOINT, DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.shard_files import ShardError, list_shards, list_subsets
 from skelfit.shards.shard_reader import read_rows
+from skelfit.storage.locations import Location
 from skelfit.verification.report.gallery import (
     PersonDrawer,
     PosableFigure,
@@ -37,7 +37,7 @@ _GROUPS: tuple[tuple[str, Sequence[int], bool], ...] = (
 )
 
 
-def find_person(folder: Path, key: str) -> StoredPerson:
+def find_person(folder: Location, key: str) -> StoredPerson:
     """The sample with this key in a folder of shards. Raises ShardError where there is none, with the reason."""
     shards = [files for subset in list_subsets(folder) for files in list_shards(folder, subset)]
     if not shards:
