@@ -197,7 +197,10 @@ def test_a_client_that_is_ended_takes_its_workers_with_it(
     job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     process = job.start("--workers", 1, "--writers", 1)
     job.wait_for(1, process)
-    family = psutil.Process(process.pid).children(recursive=True)
+    job.wait_until(lambda: begun_by(job), process)
+    worker = psutil.Process(begun_by(job))
+    assert worker.pid != process.pid
+    family = [worker, *worker.children(recursive=True)]
     assert any("writer_process" in " ".join(member.cmdline()) for member in family)
     process.send_signal(number)
     found, _, errors = job.end(process)
