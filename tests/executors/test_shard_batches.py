@@ -94,6 +94,7 @@ def test_the_batch_that_a_device_gets_by_itself() -> None:
     assert default_rows("cpu", 10**9, 2) is None and default_rows("auto", 10**9, 0) is None
     assert default_rows("cuda", 10**9, 2) == GPU_ROWS
     assert default_rows("cuda", 80_000, 8) == 2500, "all workers have some to do"
+    assert default_rows("cuda", 10**9, 2, meshes=True) * 6890 * 3 * 4 < 400e6, "bytes of a batch"  # type: ignore
 
 
 def test_the_writers_that_a_device_gets_by_itself() -> None:
