@@ -44,8 +44,9 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find skelfit tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last, so an installation that was cut short is repeated.
+# The stamp is written last, so an installation that was cut short is repeated. Python compiles what it imports, at the
+# first import: far less than all that is installed.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,loaders,hub,test,lint,docs]'
+	$(VENV)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[train,loaders,hub,test,lint,docs]'
 	touch $(STAMP)

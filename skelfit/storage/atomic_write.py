@@ -46,12 +46,13 @@ def _uploaded(location: Location) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix="skelfit-upload-") as folder:
             file = Path(folder, location.name)
-            yield file
-            location.upload(file)
+            yield file  # a StoreError in the block is of something else, which is read
+            try:
+                location.upload(file)
+            except StoreError as error:
+                raise OutputError(f"cannot be written: {error}") from error
     except OSError as error:
         raise OutputError(f"{location}: cannot be written: {error}") from error
-    except StoreError as error:
-        raise OutputError(f"cannot be written: {error}") from error
 
 
 def remove_file(path: Location) -> None:

@@ -78,7 +78,7 @@ def location_of(place: Place) -> Location:
     """The location that a text names; one that is one already stays. Raises InputError for an unusable address."""
     if not isinstance(place, str):
         return Path(place) if isinstance(place, os.PathLike) else place
-    if (fault := describe_unusable(place)) is not None:
+    if "://" in place and (fault := describe_unusable(place)) is not None:
         raise InputError("location", None, LOCATION, fault)
     protocol = protocol_of(place)
     if protocol == "file":

@@ -19,6 +19,7 @@ from pathlib import Path
 import programs
 import psutil
 import pytest
+import spawned
 from job_fakes import write_images, write_labels
 from programs import Program
 from s3_server import s3, s3_server  # noqa: F401  fixtures
@@ -206,7 +207,7 @@ def test_kills(
     request: pytest.FixtureRequest,
 ) -> None:
     server = request.getfixturevalue("s3") if place == "s3" else None
-    environment = DELAY | (server.environment if server else {})
+    environment = DELAY | spawned.REAL | (server.environment if server else {})
     job = Tried(people, server.folder("out") if server else str(tmp_path), tmp_path, WAYS[way], environment)
     turns = [(each, to) for to in PLACES for each in WAYS for _ in range(SHARES.get(each, 1))]
     kills = sum(turns[turn % len(turns)] == (way, place) for turn in range(KILLS))

@@ -21,6 +21,7 @@ import pytest
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDTESTS", "AWS_SECRET_ACCESS_KEY": "sesame-open-secret"}
 _CONTROL = "/_faults"
+_BUSY = b"<Error><Code>ServiceUnavailable</Code><Message>Please reduce your request rate</Message></Error>"
 _SECONDS = 60.0  # until it answers
 
 
@@ -53,11 +54,20 @@ class S3Server:
         self._process.kill()
         self._process.wait()
 
-    def bucket(self) -> str:
+    def bucket(self, name: str = "") -> str:
         """A new bucket."""
-        name = f"tests-{uuid.uuid4().hex[:12]}"
+        name = name or f"tests-{uuid.uuid4().hex[:12]}"
         self._send("PUT", f"/{name}", b"")
         return name
+
+    def signed(self, address: str) -> str:
+        """A web address of an object that is good for an hour."""
+        import boto3
+
+        client = boto3.client("s3", endpoint_url=self.web, region_name="us-east-1", **_as_boto(KEYS))
+        bucket, _, key = address.removeprefix("s3://").partition("/")
+        url: str = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key})
+        return url
 
     def folder(self, name: str = "out") -> str:
         """The address of a folder in a new bucket."""
@@ -102,18 +112,24 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
 
 @contextmanager
 def speaking_to(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Within it, s3:// addresses of this process are those of a server."""
+    """Within it, s3:// addresses of this process are those of a server, and attempts follow each other fast."""
     from s3fs import S3FileSystem
 
     import skelfit.storage.patience
 
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(skelfit.storage.patience, "PAUSES", [0.05, 0.1, 0.2, 0.4, 0.8])
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # of botocore
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    monkeypatch.setattr(skelfit.storage.patience, "PAUSES", [0.02, 0.05, 0.1, 0.1, 0.1])
     S3FileSystem.clear_instance_cache()
     server.faults()
     yield
     S3FileSystem.clear_instance_cache()
+
+
+def _as_boto(keys: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in keys.items()}
 
 
 class _Faults:
@@ -140,8 +156,8 @@ class _Faults:
                 return self.hang_up(environ)
         if self.is_turn("busy", self.count):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("503 Service Unavailable", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>ServiceUnavailable</Code><Message>Please reduce</Message></Error>"]
+            start_response("503 Service Unavailable", [("Content-Length", str(len(_BUSY)))])
+            return [_BUSY]
         answer: Iterable[bytes] = self.application(environ, start_response)
         return answer
 
