@@ -1,7 +1,7 @@
 # Every target first makes .venv when it is missing or older than the package metadata.
 #   make convert SUBSET=demo|coco|...|all [OUT=DIR] [WORKERS=N] [MODELS=DIR] [LIMIT=N] [ARGS='--overwrite ...']
 #   make test [ARGS='-k shards'] | make lint | make docs | make bench | make clean
-#   make soak [ARGS='--rows 10000 --kills 5']: hours on a slow machine; figures in build/soak
+#   make soak [ARGS='--rows 10000 --kills 5', or --replayed]: hours on a slow machine; figures in build/soak
 PYTHON = python3
 SUBSET = demo
 OUT = $(if $(filter all,$(SUBSET)),shards,shards/$(SUBSET))
@@ -37,15 +37,16 @@ bench: $(STAMP)
 
 soak: $(STAMP)
 	$(VENV)/bin/python -m pytest -m soak
-	$(VENV)/bin/python tools/soak.py $(ARGS)
+	$(VENV)/bin/python -m tools.soak $(ARGS)
 
 # Leaves the results in shards/, models/ and data/ alone.
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find skelfit tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last, so an installation that was cut short is repeated.
+# The stamp is written last, so an installation that was cut short is repeated. Python compiles what it imports, at the
+# first import: far less than all that is installed.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,loaders,hub,test,lint,docs]'
+	$(VENV)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[train,loaders,hub,test,lint,docs]'
 	touch $(STAMP)

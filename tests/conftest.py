@@ -17,6 +17,7 @@ import programs
 import pytest
 import torch
 from backends import backend  # noqa: F401  a fixture
+from spawned import fork_spawned
 from torch import Tensor
 
 import skelfit.fitting.fitter
@@ -39,6 +40,7 @@ SPLIT = ("test_golden", "test_study_fit", "test_fit", "test_bench")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # of each of several processes
 
 compile_lock.compile_once()
+fork_spawned()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,7 +12,7 @@ from skelfit.conversion.run_extension import RunPlan
 from skelfit.conversion.run_plan import ShardTask, rows_of
 from skelfit.executors.report_table import ReportTable, table_of_counts
 from skelfit.shards.row_status import remark_on_targets
-from skelfit.storage.locations import location_of
+from skelfit.storage.locations import Location, location_of
 
 
 def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str | ReportTable]:
@@ -78,17 +78,21 @@ def finished_already(count: int, rows: str = "") -> str:
 
 def lines_of_plan(plan: RunPlan, rank: Rank | None, own: Sequence[ShardTask]) -> Iterator[str]:
     """What is to be said of a run before its shards are made; own: those of the rank."""
-    run, tasks, out = plan.run, plan.tasks, location_of(plan.run.out)
+    run, tasks = plan.run, plan.tasks
     device = run.device if run.device != "auto" else "the workers' devices"
     yield (
         f"{run.subset}: {rows_of(tasks)} rows in {counted_shards(len(tasks))}, fitted on {device}, "
-        f"to {os.path.relpath(out) if isinstance(out, Path) else out}"
+        f"to {_shown(location_of(run.out))}"
     )
     if plan.new_rows:
         yield f"extended: the last {plan.new_rows} rows have shards of their own, behind the others"
     if rank is not None:
         share = f"{rows_of(own)} rows in {counted_shards(len(own))}"
         yield f"{rank}: {share}, every {_nth(rank.world)} from number {rank.number} on"
+
+
+def _shown(out: Location) -> str:
+    return os.path.relpath(out) if isinstance(out, Path) else str(out)
 
 
 def rank_is_done(rank: Rank, own: int, left: int) -> str:

@@ -66,7 +66,7 @@ from skelfit.executors.executor import THIS_PROCESS, Executor, Work, chosen_exec
 from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
 from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
-from skelfit.labels.label_store import clear_temporaries
+from skelfit.labels.label_store import clear_temporaries, store_info
 from skelfit.storage.checked_arguments import location_argument, whole_number
 from skelfit.storage.locations import Location, Place, location_of
 
@@ -393,7 +393,8 @@ def _summarised(
 
 def _usual_batch(todo: Sequence[ShardTask], run: Run, executor: Executor) -> int | None:
     """About how many rows are fitted together where no option says so."""
-    return default_rows(run.device, rows_of(todo), executor.workers)
+    meshes = any(not store_info(file.store).about.has_smpl for file in run.labels)
+    return default_rows(run.device, rows_of(todo), executor.workers, meshes)
 
 
 def _work_off(

@@ -217,7 +217,7 @@ def _planned(
     )
 
 
-def _bytes_of(path: Path) -> int:
+def _bytes_of(path: Location) -> int:
     """The bytes of a file, or of all files of a folder."""
     return sum(
         file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()

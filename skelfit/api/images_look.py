@@ -6,7 +6,6 @@ import math
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -49,9 +48,12 @@ def look_at_images(run: Run) -> ImagesLook:
         before = time.process_time()
         written = _read(run, source, people)
         seconds = time.process_time() - before
-        read = [
-            _file_bytes(source, name) if size else 0 for (name, _), size in zip(people, written, strict=True)
-        ]
+        read = written
+        if run.pipeline.images.mode == "crop":
+            names = (name for name, _ in people)
+            read = [
+                _file_bytes(source, name) if size else 0 for name, size in zip(names, written, strict=True)
+            ]
     count, there = len(people), [size for size in written if size]
     return ImagesLook(
         count,
@@ -81,4 +83,4 @@ def _file_bytes(source: ImageSource, name: str) -> int:
     location = source.find(name)
     if isinstance(location, TarMember):
         return location.bytes
-    return location.stat().st_size if isinstance(location, Path) else 0
+    return 0 if location is None else location.stat().st_size

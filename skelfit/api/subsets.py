@@ -37,9 +37,11 @@ from skelfit.labels.readers.sequence_folder import describe_skipped_files
 from skelfit.storage.checked_arguments import texts_of
 from skelfit.storage.local_cache import fetched, kept_for, upload_named
 from skelfit.storage.locations import LOCATION, Location, address_of, below, describe_unusable, location_of
+from skelfit.storage.locks import take_lock
 from skelfit.storage.path_checks import describe_skipped
 
 IMAGES_LOOKED_FOR = 100  # rows
+DEMO_LOCK = ".making.lock"
 _FAULTS_SAID = 10
 FILTER_NAMES = (*PUBLISHED_VALUES, *FILTER_GROUPS)
 
@@ -118,13 +120,22 @@ def data_root() -> Location:
 
 
 def label_files(
-    subset: Subset, folder: Location, max_abs_beta: float, limit: int | None, say: Say
+    subset: Subset,
+    folder: Location,
+    max_abs_beta: float,
+    limit: int | None,
+    say: Say,
+    *,
+    shared: bool = False,
 ) -> tuple[LabelFile, ...]:
-    """The validated stores of the label files, in a folder; `limit` counts rows through all of them."""
+    """The validated stores of the label files, in a folder; `limit` counts rows through all of them.
+
+    shared: ranks make them, one after another.
+    """
     files = []
     left = limit
     for source, path in zip(subset.sources, subset.paths, strict=True):
-        store = place_store(source, path, folder, max_abs_beta)
+        store = place_store(source, path, folder, max_abs_beta, shared=shared)
         info, local = store_info(store), fetched(path)
         told = "" if source.source or local.is_dir() else f" (told by its keys {detect_layout(local)[1]})"
         say(f"{path}: {info.rows} rows of {info.source} labels{told}")
@@ -275,9 +286,18 @@ def _make_demo(folder: Location, demo: DemoSpec, models: ModelSet, reporter: Rep
     people, seed, images = demo.people, demo.seed, demo.images
     if demo_is_current(folder, people, seed, images, models=models):
         return
-    reporter.say(f"making {people} people in {folder}")
-    with reporter.counting(people) as progress:
-        write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = take_lock(folder / DEMO_LOCK, wait=True)
+    try:
+        # Of several processes that begin at once, one makes them.
+        if demo_is_current(folder, people, seed, images, models=models):
+            return
+        reporter.say(f"making {people} people in {folder}")
+        with reporter.counting(people) as progress:
+            write_demo(folder, people, seed, images, models=models, progress=lambda _: progress.update(1))
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def prepare_images(location: ImageLocation | None, mode: ImageMode, stores: Location, say: Say) -> str | None:

@@ -54,6 +54,7 @@ _HANDEDNESS = np.round(np.linalg.det(dof_axes()[np.array(FLIPPABLE_TRIPLES)]))
 # rad; a middle angle this near to 90 degrees is at the pole. A move along the line then turns the pose by at most twice
 # this, 1e-6 rad. Angles in float32 are as near when they mean the pole.
 POLE_TOLERANCE = 5e-7
+_GUESSED, _ONE_BY_ONE = 1024, 32  # frames
 
 
 def make_continuous(poses: NDArray[np.floating[Any]]) -> Array:
@@ -65,11 +66,50 @@ def make_continuous(poses: NDArray[np.floating[Any]]) -> Array:
     angles = np.array(poses, np.float64)
     if angles.ndim != 2 or angles.shape[1] != NUM_DOFS:
         raise ValueError(f"poses: expected shape (T, {NUM_DOFS}), found {angles.shape}")
-    for before, frame in zip(angles[:-1], angles[1:], strict=True):
-        frame[:] = nearest_angles(frame, before)
+    _follow(angles)
     for triple in range(len(FLIPPABLE_TRIPLES)):
         _interpolate_at_poles(angles, triple)
     return angles
+
+
+def _follow(angles: Array) -> None:
+    """Describe each frame (T,46) but the first as `nearest_angles` to the one before, in place.
+
+    Frame by frame that is slow. So many frames are guessed together; where each of them is the nearest to the guess
+    before it, all are what they would be one by one. It goes on one by one where the first is not: at a pole.
+    """
+    done = 1
+    while done < len(angles):
+        before, frames = angles[done - 1], angles[done : done + _GUESSED]
+        guess = _guess(frames, before)
+        nearest = nearest_angles(frames, np.concatenate([before[None], guess[:-1]]))
+        right = int(np.append((guess == nearest).all(axis=1), False).argmin())
+        frames[:right] = guess[:right]
+        done += right
+        for t in range(done, min(done + _ONE_BY_ONE, len(angles)) if right < len(frames) else done):
+            angles[t] = nearest_angles(angles[t], angles[t - 1])
+            done = t + 1
+
+
+def _guess(frames: Array, before: Array) -> Array:
+    """Descriptions of frames (T,46) that follow one (46,), as if none were at a pole: flips and whole turns add up."""
+    guess, flipped = np.array(frames), _flipped(frames)
+    flips = _flips(frames, np.concatenate([before[None], frames[:-1]]))
+    for triple, dofs in enumerate(map(list, FLIPPABLE_TRIPLES)):
+        is_flipped = np.logical_xor.accumulate(flips[:, triple])
+        guess[:, dofs] = np.where(is_flipped[:, None], flipped[:, dofs], guess[:, dofs])
+    dofs = list(WRAPPING_DOFS)
+    steps = np.diff(guess[:, dofs], axis=0, prepend=before[None, dofs])
+    guess[:, dofs] -= 2 * pi * np.round(steps / (2 * pi)).cumsum(axis=0)
+    return guess
+
+
+def _flips(poses: Array, other: Array) -> NDArray[np.bool_]:
+    """Which triples (...,5) of poses are nearer to another pose's when they are flipped."""
+    distances = [(_wrapped(x, other) - other) ** 2 for x in (_flipped(poses), poses)]
+    near, far = (np.stack([d[..., list(dofs)].sum(-1) for dofs in FLIPPABLE_TRIPLES], -1) for d in distances)
+    flips: NDArray[np.bool_] = near < far
+    return flips
 
 
 def nearest_angles(pose: Array, other: Array) -> Array:

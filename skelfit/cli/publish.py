@@ -9,7 +9,8 @@ import click
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.path_types import FOLDER, FOLDER_PLACE
-from skelfit.cli.shared_options import keep_option, overwrite_option
+from skelfit.cli.shared_options import keep_option, out_option, overwrite_option
+from skelfit.cli.worker_options import workers_option
 from skelfit.publishing.publish_run import publish
 from skelfit.storage.locations import Location
 
@@ -28,13 +29,9 @@ from skelfit.storage.locations import Location
 @click.option("--title", help="Of the card  [default: made of the name of the subset].")
 @keep_option
 @click.option("--dry-run", is_flag=True, help="Send nothing: write all that would be sent to --out.")
-@click.option("--out", type=FOLDER, help="For --dry-run: a folder.")
+@out_option(FOLDER, default="none; a dry run needs it, and nothing else takes it")
 @overwrite_option
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    help="Processes that check the shards  [default: one per core]; 0: no other than this.",
-)
+@workers_option
 @pass_console
 def publish_command(console: Console, /, folder: Location, to: str, **options: Any) -> None:
     """Publish a finished run on the Hugging Face Hub: Parquet tables beside the tars, and the card.

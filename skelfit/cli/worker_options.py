@@ -9,12 +9,13 @@ import click
 
 from skelfit.cli.path_types import FILE, SCHEDULER
 
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes on this machine  [default: one per GPU, or else per core]; 0: no other than this.",
+)
 OPTIONS = (
-    click.option(
-        "--workers",
-        type=click.IntRange(min=0),
-        help="Processes on this machine  [default: one per GPU, or else per core]; 0: no other than this.",
-    ),
+    workers_option,
     click.option(
         "--scheduler",
         type=SCHEDULER,

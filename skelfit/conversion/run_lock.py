@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from os import getpid
 from typing import Any
 
@@ -23,8 +24,8 @@ from skelfit.shards.shard_files import ShardError, remove_shared_temporaries, re
 from skelfit.shards.shard_reader import read_json
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_json
-from skelfit.storage.locations import Location
-from skelfit.storage.locks import FileLock, is_locked, take_lock
+from skelfit.storage.locations import Location, side_by_side
+from skelfit.storage.locks import Lock, is_locked, take_lock
 
 LOCK_NAME = ".run.lock"  # held while a run without ranks writes
 RECORD_NAME = ".run.json"  # which run without ranks wrote last; it only informs
@@ -99,7 +100,7 @@ def _ranks(folder: Location, ending: str) -> list[Rank]:
     return sorted(ranks, key=lambda rank: (rank.world, rank.number))
 
 
-def _lock(folder: Location, rank: Rank | None) -> FileLock:
+def _lock(folder: Location, rank: Rank | None) -> Lock:
     """The lock of a run without ranks, or of a rank. Raises OutputError when another process excludes it."""
     for trial in range(_TRIES):
         if trial:
@@ -135,13 +136,15 @@ def _is_writing(folder: Location, rank: Rank | None) -> bool:
 
 def is_written_to(folder: Location) -> bool:
     """Whether a run, or a rank of one, writes to the folder, as far as this machine can see."""
-    return _is_writing(folder, None) or any(_is_writing(folder, rank) for rank in _ranks(folder, "lock"))
+    ranks: list[Rank | None] = [None, *_ranks(folder, "lock")]
+    return any(side_by_side(partial(_is_writing, folder), ranks, folder))
 
 
 def ranks_at_work(folder: Location, world: int) -> set[int]:
     """The numbers of the ranks that write to the folder, as far as this machine can see."""
     ranks = [rank for rank in _ranks(folder, "lock") if rank.world == world]
-    return {rank.number for rank in ranks if _is_writing(folder, rank)}
+    at_work = side_by_side(partial(_is_writing, folder), ranks, folder)
+    return {rank.number for rank, is_at_work in zip(ranks, at_work, strict=True) if is_at_work}
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ def _read_record(folder: Location, rank: Rank | None) -> RunRecord | None:
 
 def read_records(folder: Location) -> list[RunRecord]:
     """The records of a folder: of a run without ranks, or of each rank that began, by its number."""
-    ranks = [_read_record(folder, rank) for rank in _ranks(folder, "json")]
+    ranks = side_by_side(partial(_read_record, folder), _ranks(folder, "json"), folder)
     records = [record for record in (_read_record(folder, None), *ranks) if record is not None]
     # Those of another run are there for a moment, while a new one removes them.
     last = max(records, key=lambda record: record.started, default=None)

@@ -36,9 +36,10 @@ from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.locations import Location, location_of, side_by_side
 
 # The version of all that turns a label row into a published row: readers, filters, the fit, the layout of a row. Crops
-# have one of their own (CROP_VERSION). Raise it by one when the same input gives other results than before, and record the golden parameters again (`python
-# tests/support/golden_fit.py --record`). Finished shards of another version are never mixed with new ones; an
-# edited comment, a new name or a faster loop that gives the same results leaves it as it is.
+# have one of their own (CROP_VERSION). Raise it by one when the same input gives other results than before, and record
+# the golden parameters again (`python tests/support/golden_fit.py --record`). Finished shards of another version are
+# never mixed with new ones; an edited comment, a new name or a faster loop that gives the same results leaves it as it
+# is.
 ALGORITHM_VERSION = 3
 
 
@@ -164,20 +165,22 @@ def _spans(first: int, rows: int, size: int, sequences: Sequence[int]) -> list[t
 def read_identities(folder: Location, subset: str) -> dict[str, Mapping[str, Any]]:
     """The identities in the markers of a subset, by the names of their shards; equal ones are one object."""
     known: dict[str, Mapping[str, Any]] = {}
-    identities = {}
     listed = list_shards(folder, subset)
-    for files, identity in zip(listed, side_by_side(_identity, listed, folder), strict=True):
-        if isinstance(identity, dict):
-            identities[files.name] = known.setdefault(json.dumps(identity), identity)
-    return identities
+    identities = zip(listed, side_by_side(_identity_of, listed, folder), strict=True)
+    return {
+        files.name: known.setdefault(json.dumps(identity), identity)
+        for files, identity in identities
+        if identity is not None
+    }
 
 
-def _identity(files: ShardFiles) -> Any:
-    """The identity in a marker, if there is one. Nothing else: another version of skelfit may have another form."""
+def _identity_of(files: ShardFiles) -> dict[str, Any] | None:
     try:
-        return read_json(files.marker).get("identity")
+        # Nothing else of the marker: one that another version of skelfit wrote may be of another form.
+        identity = read_json(files.marker).get("identity")
     except ShardError:
         return None
+    return identity if isinstance(identity, dict) else None
 
 
 def pending(
@@ -224,10 +227,7 @@ def finished_shards(
             f"{run.out}: has finished shards of another configuration ({name}, found against wanted): "
             f"{'; '.join(changed)}. Choose another --out, or --overwrite"
         )
-    own = [task for task in tasks if rank is None or rank.owns(task.name)]
-    marked = [task for task in own if task.name in identities]
-    whole = side_by_side(lambda task: _is_whole(task.files), marked, location_of(run.out))
-    return {task.name for task, is_whole in zip(marked, whole, strict=True) if is_whole}
+    return _whole(run, [task for task in tasks if rank is None or rank.owns(task.name)], identities)
 
 
 def unfinished_shards(run: Run, tasks: Sequence[ShardTask]) -> set[str]:
@@ -235,11 +235,18 @@ def unfinished_shards(run: Run, tasks: Sequence[ShardTask]) -> set[str]:
     names = {task.name for task in tasks}
     listed = list_shards(location_of(run.out), run.subset)
     # Names alone first: where others are at work, most often some are missing.
-    if left := names.symmetric_difference(files.name for files in listed if files.marker.exists()):
+    if left := names.symmetric_difference(files.name for files in listed):
         return left
     identities = read_identities(location_of(run.out), run.subset)
     foreign = {name for name, _ in _foreign(run, tasks, identities)}
-    return foreign | {task.name for task in tasks if task.name not in identities or not _is_whole(task.files)}
+    return foreign | (names - _whole(run, tasks, identities))
+
+
+def _whole(run: Run, tasks: Sequence[ShardTask], identities: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The names of the shards whose files are those that their markers tell of."""
+    marked = [task for task in tasks if task.name in identities]
+    whole = side_by_side(lambda task: _is_whole(task.files), marked, location_of(run.out))
+    return {task.name for task, is_whole in zip(marked, whole, strict=True) if is_whole}
 
 
 def _foreign(

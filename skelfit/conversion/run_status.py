@@ -221,7 +221,7 @@ def _finished(folder: Location, subset: str) -> list[Finished]:
     return [shard for shard in shards if shard is not None]
 
 
-def _finished_shard(files: ShardFiles) -> tuple[ShardMarker, float] | None:
+def _finished_shard(files: ShardFiles) -> Finished | None:
     with suppress(ShardError):
         return read_marker(files), _changed(files.marker) or 0.0
     return None

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from skelfit.conversion.run_plan import Run, ShardTask
 
 GPU_ROWS = 32768
-# Of batches that nobody asked for by size, as many for each worker: the last ones end at about the same time.
+MESH_ROWS = 4096  # of bare meshes, which take 83 KB each
+# At least as many batches for each worker: then the last ones end at about the same time.
 _BATCHES_PER_WORKER = 4
 
 
@@ -48,14 +49,15 @@ class ShardBatch:
         return f"ShardBatch({spans}, {self.run!r})"
 
 
-def default_rows(device: str, rows: int, workers: int) -> int | None:
-    """About how many rows a batch has where nobody says; None: one shard.
+def default_rows(device: str, rows: int, workers: int, meshes: bool = False) -> int | None:
+    """About how many rows a batch has where no option says so; None: one shard.
 
-    device: cpu, cuda or auto, which is a matter of each worker. workers: 0 where their number is not known.
+    device: cpu, cuda or auto, which is a matter of each worker. rows: of all batches. workers: 0 where their number is
+    not known. meshes: whether some of the labels are bare meshes.
     """
     if device != "cuda":
         return None
-    return min(GPU_ROWS, math.ceil(rows / (_BATCHES_PER_WORKER * max(1, workers))))
+    return min(MESH_ROWS if meshes else GPU_ROWS, math.ceil(rows / (_BATCHES_PER_WORKER * max(1, workers))))
 
 
 def cut_batches(tasks: Sequence[ShardTask], rows: int | None) -> list[ShardBatch]:

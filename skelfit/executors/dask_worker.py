@@ -17,7 +17,7 @@ from skelfit.conversion.shard_outcome import ShardOutcome
 from skelfit.errors import ClusterError
 from skelfit.executors.allocator import keep_freed_memory
 from skelfit.executors.executor import Work
-from skelfit.executors.worker_line import LOST_TOO_OFTEN, Outcomes, WorkerLine, writers_for
+from skelfit.executors.worker_line import LOST_TOO_OFTEN, BegunBatch, Outcomes, WorkerLine, writers_for
 
 _SETUP = Lock()
 # The batches of a process share one device: one is fitted at a time.
@@ -48,16 +48,25 @@ def _converted(job: BatchJob, writers: int | None) -> list[ShardOutcome]:
     outcomes: Outcomes = SimpleQueue()
     begun = line.begin(job, outcomes)
     begun.wait_for_labels()
-    if begun.tries >= LOST_TOO_OFTEN and len(job.batch.tasks) > 1:
+    several = len(job.batch.tasks) > 1
+    if several and begun.tries >= LOST_TOO_OFTEN:
         begun.give_back()
     else:
         with _DEVICE:
-            # The worker may begin its next batch, which waits for the device. But the fault of a batch that was lost
-            # may lie in its neighbour: now it has its worker to itself.
-            if not begun.tries:
-                secede()
+            if several:
+                _step_aside(begun)
             begun.fit()
+        # The labels of one shard are soon read. Until here another worker may take the next one.
+        if not several:
+            _step_aside(begun)
     return [outcomes.get() for _ in job.batch.tasks]
+
+
+def _step_aside(begun: BegunBatch) -> None:
+    """Let the worker begin its next batch, which waits for the device."""
+    # But the fault of a batch that was lost may lie in its neighbour: now it has its worker to itself.
+    if not begun.tries:
+        secede()
 
 
 @lru_cache(maxsize=1)

@@ -27,8 +27,8 @@ class ParquetExporter(Exporter):
         """Write the file `out`. Raises OutputError also for a name that does not end in .parquet."""
         require_packages("a Parquet table", "pyarrow")
         # Imported here because pyarrow is no requirement of skelfit.
-        from skelfit.exports.tables.parquet_files import write_parquet
-        from skelfit.exports.tables.people_table import people_batches, people_schema
+        from skelfit.exports.parquet_tables.parquet_files import write_parquet
+        from skelfit.exports.parquet_tables.people_table import people_batches, people_schema
 
         if out.suffix != ".parquet":
             raise OutputError(f"{out}: expected a file name that ends in .parquet")

@@ -26,6 +26,11 @@ MAX_PIXELS = 100_000_000  # 300 MB when decoded
 # Possible ranges of 32-bit pixels: floats from 0 to 1, and numbers of 8 or 16 bits.
 _UNIT, _BYTE, _WORD = 1.0, 255.0, 65535.0
 _OVERSHOOT = 2  # floats of up to this times a range may still belong to it, so the range is not known
+# How a plain JPEG begins (a JFIF header of 20 bytes), and the markers of tables and of usual frames.
+_JFIF = b"\xff\xd8\xff\xe0\x00\x10JFIF\0"
+_TABLES = (b"\xff\xdb", b"\xff\xc4", b"\xff\xdd")
+_FRAMES = (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2")
+_USUAL_COLORS = ("YCbCr", "Gray")  # of a JPEG
 _TIFF_BITS, _TIFF_MEANING, _WHITE_IS_ZERO = 258, 262, 0
 
 
@@ -135,12 +140,32 @@ def _decode_sound_jpeg(data: bytes, shrink: int) -> Pixels | None:
         return None
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-        if colors not in ("YCbCr", "Gray") or width * height > MAX_PIXELS:
+        if colors not in _USUAL_COLORS or width * height > MAX_PIXELS:
             return None
         least = {"min_height": -(-height // shrink), "min_width": -(-width // shrink)}
         return simplejpeg.decode_jpeg(data, "RGBX", min_factor=shrink, **least)
     except ValueError:
         return None
+
+
+def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG that is as plain as most are; None for any other file, which is for Pillow.
+
+    Plain: nothing but tables between a JFIF header and the frame; 8 bits of gray or YCbCr. libjpeg-turbo then reads
+    what Pillow reads, but in a twentieth of the time.
+    """
+    if not data.startswith(_JFIF):
+        return None
+    at = 20
+    while data[at : at + 2] in _TABLES:
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    if data[at : at + 2] not in _FRAMES or data[at + 4 : at + 5] != b"\x08":
+        return None
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return (width, height) if colors in _USUAL_COLORS and width * height <= MAX_PIXELS else None
 
 
 def is_usual(image: Image.Image) -> bool:

@@ -9,7 +9,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from skelfit.images.decoding import TooLargeError, UnknownPixelsError, is_usual, open_image, to_rgb
+from skelfit.images.decoding import (
+    TooLargeError,
+    UnknownPixelsError,
+    is_usual,
+    open_image,
+    plain_jpeg_size,
+    to_rgb,
+)
 
 MISSING, UNREADABLE, DAMAGED = "image_missing", "image_unreadable", "image_damaged"
 TOO_LARGE, NO_CROP, UNKNOWN_PIXELS = "image_too_large", "image_no_crop", "image_unknown_pixels"
@@ -43,6 +50,9 @@ def ending_of(name: str) -> str:
 
 def check_image(data: bytes, ending: str) -> ShardImage:
     """The image of these bytes, or what is wrong with them. Never raises."""
+    size = plain_jpeg_size(data)
+    if size is not None and _ends_well(data, "JPEG"):
+        return ShardImage(data, ending, size=size, affine=IDENTITY)
     try:
         with open_image(data) as image:
             if not is_usual(image):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import glob
 import os
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +39,8 @@ from skelfit.storage.locations import (
 from skelfit.storage.path_checks import describe_non_file
 
 # Images read at the same time: a network drive answers late, but many at once. This also bounds the memory.
-AHEAD, THREADS = 16, 4
+THREADS, TOGETHER = 4, 4
+AHEAD = 4  # times as many as one thread reads together, which costs less than one by one
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,9 @@ def read_images(
     ahead: deque[Future[list[ShardImage]]] = deque()
     with ThreadPoolExecutor(THREADS, "images") as pool:
         try:
-            for name, people in groupby(requests, key=lambda person: person[0]):
-                location = source.find(name) if name else None
-                # A bad name gives the same reason for a folder and for tars.
-                fault = _name_fault(name) if name else None
-                ahead.append(pool.submit(_pictures, location, fault, [box for _, box in people], config))
+            wanted = _wanted(source, requests)
+            while few := list(islice(wanted, TOGETHER)):
+                ahead.append(pool.submit(_pictures, few, config))
                 if len(ahead) > AHEAD:
                     yield from ahead.popleft().result()
             while ahead:
@@ -141,14 +140,33 @@ def read_images(
                 future.cancel()
 
 
-def _pictures(
-    location: Location | TarMember | None, fault: ShardImage | None, boxes: list[CropBox], config: ImageConfig
-) -> list[ShardImage]:
-    """The pictures of the people of one image; lost: what is known of it by its name."""
-    picture = fault or read_image(location)
-    if picture.data is None or config.mode != "crop":
-        return [picture] * len(boxes)
-    return cut_crops(picture, boxes, config)
+@dataclass(frozen=True)
+class _WantedImage:
+    """An image, and the boxes of its people."""
+
+    location: Location | TarMember | None
+    fault: ShardImage | None  # what is known of it by its name
+    boxes: list[CropBox]
+
+
+def _wanted(source: ImageSource, requests: Iterable[tuple[str, CropBox]]) -> Iterator[_WantedImage]:
+    for name, people in groupby(requests, key=lambda person: person[0]):
+        boxes = [box for _, box in people]
+        # A bad name gives the same reason for a folder and for tars.
+        fault = _name_fault(name) if name else None
+        yield _WantedImage(source.find(name) if name else None, fault, boxes)
+
+
+def _pictures(images: list[_WantedImage], config: ImageConfig) -> list[ShardImage]:
+    """The pictures of the people of some images, in order."""
+    pictures = []
+    for image in images:
+        picture = image.fault or read_image(image.location)
+        if picture.data is None or config.mode != "crop":
+            pictures += [picture] * len(image.boxes)
+        else:
+            pictures += cut_crops(picture, image.boxes, config)
+    return pictures
 
 
 def read_image(location: Location | TarMember | None) -> ShardImage:
@@ -189,8 +207,9 @@ def _file_bytes(path: Location) -> bytes:
             _check_size(len(data))
             return data
         with open(path, "rb") as file:
-            _check_size(os.fstat(file.fileno()).st_size)
-            return file.read(MAX_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size
+            _check_size(size)
+            return file.read(size)  # asking for more takes new memory for all of it, page by page
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
         raise _UnreadableImageError(MISSING) from None
     except OSError as error:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from skelfit.config.identity import mapping_hash
 from skelfit.config.manifest import LabelLayout, LabelSource
 from skelfit.errors import LabelError
+from skelfit.labels.known_hashes import KnownHashes, file_sha256
 from skelfit.labels.label_batch import (
     FIELD_SHAPES,
     TEXT_FIELDS,
@@ -49,7 +50,6 @@ from skelfit.labels.world_up import check_up, infer_world
 from skelfit.storage.atomic_write import atomic_write, remove_file
 from skelfit.storage.local_cache import local_copy
 from skelfit.storage.locations import Location, Place
-from skelfit.storage.path_checks import require_regular_file
 
 _FORMAT = 6  # of the HDF5 layout
 _SLACK = 1 << 16  # bytes that HDF5 adds to the arrays, and a margin
@@ -72,18 +72,28 @@ class StoreInfo:
 
 
 def build_store(
-    source: LabelSource, label_path: str | Path, store_dir: str | Path, max_abs_beta: float = 10.0
+    source: LabelSource,
+    label_path: str | Path,
+    store_dir: str | Path,
+    max_abs_beta: float = 10.0,
+    *,
+    shared: bool = False,
 ) -> Path:
     """The store of a label file or folder below `store_dir`; built if it is missing.
 
-    Raises LabelError when the file cannot be used or is not the one of `source` (sha256, row count), OutputError
-    when the store cannot be written.
+    shared: several ranks build it, one after another: each takes the hashes that an earlier one computed. Raises
+    LabelError when the file cannot be used or is not the one of `source` (sha256, row count), OutputError when the
+    store cannot be written.
     """
     label_path, store_dir = Path(label_path), Path(store_dir)
     is_folder = label_path.is_dir()
     files = list_sequences(label_path) if is_folder else [label_path]
     before = [_signature(file) for file in files]
-    sha256 = _folder_sha256(label_path, files) if is_folder else file_sha256(label_path)
+    known = KnownHashes(store_dir) if shared else None
+    hashed = file_sha256 if known is None else known.sha256
+    sha256 = _folder_sha256(label_path, files, hashed) if is_folder else hashed(label_path)
+    if known is not None:
+        known.save()
     check_sha256(source, label_path, sha256)
     check_keys(label_path, source.expected_keys)
     layout = _layout(source, label_path, is_folder)
@@ -123,12 +133,12 @@ def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
         raise LabelError(path, None, "a file that stays the same", "one that was changed meanwhile")
 
 
-def _folder_sha256(folder: Path, files: Iterable[Path]) -> str:
+def _folder_sha256(folder: Path, files: Iterable[Path], hashed: Callable[[Path], str]) -> str:
     """One hash of the names and contents of the files; of a file that cannot be read, of the reason."""
     digest = hashlib.sha256()
     for path in files:
         try:
-            content = file_sha256(path)
+            content = hashed(path)
         except LabelError as error:  # read_folder makes a bad row of it
             content = f"unreadable: {error.found}"
         digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
@@ -240,21 +250,6 @@ def _slice(store_path: Place, file: h5py.File, name: str, rows: slice | NDArray[
     except (OSError, KeyError, ValueError) as error:
         expected = "a whole label store (remove it and start again: it is rebuilt)"
         raise LabelError(store_path, name, expected, f"a damaged one ({error})") from None
-
-
-def file_sha256(path: str | Path) -> str:
-    """sha256 (hex) of a file. Raises LabelError when it cannot be read."""
-    require_regular_file(path, "a label file", LabelError)
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    except FileNotFoundError:
-        raise LabelError(path, None, "a label file", "no such file") from None
-    except OSError as error:
-        raise LabelError(path, None, "a readable label file", str(error)) from None
-    return digest.hexdigest()
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:

@@ -12,16 +12,18 @@ from skelfit.storage.local_cache import cache_folder, fetched, upload_named
 from skelfit.storage.locations import Location
 
 
-def place_store(source: LabelSource, labels: Location, folder: Location, max_abs_beta: float) -> Location:
+def place_store(
+    source: LabelSource, labels: Location, folder: Location, max_abs_beta: float, *, shared: bool = False
+) -> Location:
     """The store of labels in a folder, each at a path or at an address.
 
     Labels at an address are fetched. A store that belongs at one is built on this machine and uploaded, so that each
-    worker's machine fetches it once. Raises as `build_store`, and StoreError.
+    worker's machine fetches it once. shared: as for `build_store`. Raises as it does, and StoreError.
     """
     local = fetched(labels, "a label file", LabelError)
     stores = folder if isinstance(folder, Path) else cache_folder() / "labels"
     try:
-        built = build_store(source, local, stores, max_abs_beta)
+        built = build_store(source, local, stores, max_abs_beta, shared=shared)
     except LabelError as error:
         if error.path != str(local):
             raise

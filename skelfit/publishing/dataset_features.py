@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from skelfit.exports.tables.table_columns import OF_METADATA, Column
+from skelfit.exports.parquet_tables.table_columns import OF_METADATA, Column
 from skelfit.shards.label_vector import LABEL_SIZE
 
 # Texts of a sample's metadata that the people's table has as columns of their own names, or not at all.

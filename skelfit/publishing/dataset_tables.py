@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skelfit.exports.tables.parquet_files import WrittenTable, write_parquet
-from skelfit.exports.tables.people_table import people_batches, people_schema
-from skelfit.exports.tables.row_table import columns_of, row_batches, row_schema
-from skelfit.exports.tables.table_columns import PEOPLE, Column
+from skelfit.exports.parquet_tables.parquet_files import WrittenTable, write_parquet
+from skelfit.exports.parquet_tables.people_table import people_batches, people_schema
+from skelfit.exports.parquet_tables.row_table import columns_of, row_batches, row_schema
+from skelfit.exports.parquet_tables.table_columns import PEOPLE, Column
 from skelfit.images.image_bytes import ending_of
 from skelfit.publishing import preview_table
 from skelfit.shards.finished_run import FinishedRun, Step, no_step

@@ -11,6 +11,7 @@ from skelfit.publishing.publication import Publication
 from skelfit.publishing.publication_record import RECORD_NAME, read_record
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
 
 
 def prepare_dry_run(out: Path, overwrite: bool) -> None:
@@ -32,7 +33,7 @@ def prepare_dry_run(out: Path, overwrite: bool) -> None:
 
 
 def complete_dry_run(publication: Publication, out: Path) -> None:
-    """Put the shards beside what was made in a folder, as hard links where possible. Raises OutputError."""
+    """Put the shards beside what was made in a folder, as hard links where possible. Raises OutputError, StoreError."""
     for file in publication.files:
         if file.path != out / file.name:
             _link(file.path, out / file.name)
@@ -40,8 +41,10 @@ def complete_dry_run(publication: Publication, out: Path) -> None:
     write_atomically(out / RECORD_NAME, lambda stream: stream.write(record))
 
 
-def _link(path: Path, link: Path) -> None:
+def _link(path: Location, link: Path) -> None:
     try:
+        if not isinstance(path, Path):
+            return path.download(link)
         try:
             os.link(path, link)
         except OSError:  # another disk, or one without hard links

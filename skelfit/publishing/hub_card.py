@@ -11,7 +11,7 @@ from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.exports.dataset_card.card_facts import read_facts
 from skelfit.exports.dataset_card.markdown import CARD_NAME, markdown_table
 from skelfit.exports.dataset_card.write_card import write_card
-from skelfit.exports.tables.table_columns import ANGLES, Column
+from skelfit.exports.parquet_tables.table_columns import ANGLES, Column
 from skelfit.publishing.dataset_features import card_features
 from skelfit.publishing.dataset_tables import PEOPLE_TABLE, PREVIEW_TABLE, ROW_TABLE, DatasetTable
 from skelfit.shards.finished_run import FinishedRun

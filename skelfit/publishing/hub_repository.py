@@ -147,7 +147,9 @@ class HubRepository:
 
         def send() -> None:
             # Made for each trial: the library notes in them how far they are.
-            added = [CommitOperationAdd(file.name, str(file.path)) for file in files]
+            added = [
+                CommitOperationAdd(file.name, str(path)) for file, path in zip(files, paths, strict=True)
+            ]
             if record is not None:
                 added.append(CommitOperationAdd(RECORD_NAME, record.to_bytes()))
             self._api.create_commit(
@@ -158,7 +160,7 @@ class HubRepository:
                 revision=self.revision,
             )
 
-        with _without_bars():
+        with _without_bars(), _on_this_machine(files) as paths:
             for pause in (*PAUSES, None):
                 try:
                     return self._call(self.address, send)
@@ -209,6 +211,20 @@ def _is_passing(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+@contextmanager
+def _on_this_machine(files: Sequence[PublishedFile]) -> Iterator[list[Path]]:
+    """The paths of files; those of a store are fetched for as long. Raises StoreError."""
+    with tempfile.TemporaryDirectory(prefix="skelfit-publish-") as folder:
+        paths = []
+        for number, file in enumerate(files):
+            if isinstance(file.path, Path):
+                paths.append(file.path)
+            else:
+                paths.append(Path(folder) / str(number))
+                file.path.download(paths[-1])
+        yield paths
 
 
 @contextmanager

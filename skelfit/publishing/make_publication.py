@@ -12,7 +12,6 @@ from skelfit.publishing.publication import Publication, PublishedFile, published
 from skelfit.shards.finished_run import FinishedRun, Step
 from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME
 from skelfit.storage.hashed_write import write_atomically, write_json
-from skelfit.storage.local_cache import fetched
 from skelfit.storage.locations import Location
 
 KEEP_NAME = "keep.csv"
@@ -48,21 +47,13 @@ def make_publication(
         licence=licence,
         keep_list=None if keep is None else KEEP_NAME,
     )
-    made = [published_file(fetched(path), folder) for path in (*tables, *others, *pictures)]
-    schema, summary = (_copied(run.folder / name) for name in (SCHEMA_NAME, SUMMARY_NAME))
-    return Publication(
-        run, tuple(_shard_files(run)), (*made, schema, summary, published_file(fetched(card), folder))
-    )
+    made = [published_file(path, folder) for path in (*tables, *others, *pictures)]
+    schema, summary = (published_file(run.folder / name, run.folder) for name in (SCHEMA_NAME, SUMMARY_NAME))
+    return Publication(run, tuple(_shard_files(run)), (*made, schema, summary, published_file(card, folder)))
 
 
 def _shard_files(run: FinishedRun) -> Iterator[PublishedFile]:
     for files, marker in run.shards:
-        yield PublishedFile(files.tar.name, fetched(files.tar), marker.tar, marker.rows_out)
-        yield PublishedFile(files.sidecar.name, fetched(files.sidecar), marker.sidecar)
-        yield _copied(files.marker)
-
-
-def _copied(place: Location) -> PublishedFile:
-    """A file of the run's folder, on this machine: the Hub's client sends files of disks only."""
-    path = fetched(place)
-    return published_file(path, path.parent)
+        yield PublishedFile(files.tar.name, files.tar, marker.tar, marker.rows_out)
+        yield PublishedFile(files.sidecar.name, files.sidecar, marker.sidecar)
+        yield published_file(files.marker, run.folder)

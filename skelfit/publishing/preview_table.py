@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from skelfit.exports.tables.column_arrays import table_schema
-from skelfit.exports.tables.people_table import TablePerson, people_batch, people_schema, reasons_of
-from skelfit.exports.tables.table_columns import PEOPLE, Column
+from skelfit.exports.parquet_tables.column_arrays import table_schema
+from skelfit.exports.parquet_tables.people_table import TablePerson, people_batch, people_schema, reasons_of
+from skelfit.exports.parquet_tables.table_columns import PEOPLE, Column
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.shards.row_status import PUBLISHED
 from skelfit.shards.shard_files import ShardError, ShardFiles

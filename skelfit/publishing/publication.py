@@ -10,6 +10,7 @@ from skelfit.errors import OutputError
 from skelfit.publishing.publication_record import PublicationRecord
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.storage.hashed_write import FileRecord
+from skelfit.storage.locations import Location
 
 MOST_IN_FOLDER = 10_000  # files that the Hub takes in one folder
 
@@ -19,7 +20,7 @@ class PublishedFile:
     """A file of a dataset."""
 
     name: str  # its path there
-    path: Path  # where it is now
+    path: Location  # where it is now
     record: FileRecord
     people: int = 0  # of a tar: how many it holds
 
@@ -59,14 +60,15 @@ def check_size(run: FinishedRun) -> None:
         )
 
 
-def published_file(path: Path, folder: Path) -> PublishedFile:
+def published_file(path: Location, folder: Location) -> PublishedFile:
     """A file in a folder, which has the same path in the dataset."""
+    name = path.relative_to(folder).as_posix() if isinstance(path, Path) else path.name
     digest, size = hashlib.sha256(), 0
-    with open(path, "rb") as stream:
+    with path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
             size += len(block)
-    return PublishedFile(path.relative_to(folder).as_posix(), path, FileRecord(size, digest.hexdigest()))
+    return PublishedFile(name, path, FileRecord(size, digest.hexdigest()))
 
 
 def size_text(size: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from skelfit.config.identity import identities_of, mapping_hash
 from skelfit.errors import ArgumentError
 from skelfit.executors.progress_bars import Count, Reporter, reporter_of
 from skelfit.exports.dataset_card.markdown import CARD_NAME
@@ -51,7 +52,7 @@ def publish(
     title: str | None = None,
     keep: Place | None = None,
     dry_run: bool = False,
-    out: Place | None = None,
+    out: str | Path | None = None,
     overwrite: bool = False,
     workers: int | None = None,
     progress: bool | Count | Reporter = False,
@@ -170,8 +171,9 @@ def _send(job: _Job, revision: str | None, private: bool, overwrite: bool) -> Pu
     state = repository.state()
     summary = job.folder / SUMMARY_NAME
     if summary.exists():  # else the check of the run says what is the matter
-        identity = str(read_json(summary).get("identity_sha256"))
-        check_target(repository.address, state, identity, private=private, overwrite=overwrite)
+        identity = read_json(summary).get("identity")
+        known = {mapping_hash(step) for step in identities_of(identity if isinstance(identity, dict) else {})}
+        check_target(repository.address, state, known, private=private, overwrite=overwrite)
     run = _checked_run(job)
     with tempfile.TemporaryDirectory(prefix="skelfit-publish-") as folder:
         made = _made(job, run, Path(folder), repository.address.repository)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from skelfit.errors import HubError
@@ -27,9 +27,17 @@ class Upload:
 
 
 def check_target(
-    address: HubAddress, state: RepositoryState, identity: str, *, private: bool, overwrite: bool
+    address: HubAddress,
+    state: RepositoryState,
+    identities: Collection[str],
+    *,
+    private: bool,
+    overwrite: bool,
 ) -> None:
-    """Raise HubError where a repository must not be written to: of other visibility, or with other files."""
+    """Raise HubError where a repository must not be written to: of other visibility, or with other files.
+
+    identities: hashes of the run's identity, as it is and as it was before each --extend.
+    """
     if not state.exists:
         return
     if state.private != private:
@@ -42,7 +50,7 @@ def check_target(
         raise HubError(
             f"{address}: holds files that skelfit did not publish ({some}); choose another name, or --overwrite"
         )
-    if state.record.identity_sha256 != identity:
+    if state.record.identity_sha256 not in identities:
         raise HubError(
             f"{address}: holds another run ({state.record.subset}, identity {state.record.identity_sha256[:12]}); "
             "choose another name, or --overwrite"

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from skelfit.shards.row_status import FILTERED, IMAGE_KINDS, PUBLISHED
 
 UNITS_PER_MM = 10_000
+_ROWS_AT_A_TIME = 1000
 
 _LOST_IMAGE = re.compile(r"(?:^|; )image_(\w+)(?:: .*)?$", re.DOTALL)
 
@@ -36,14 +38,9 @@ class Distribution:
 
     counts: Counter[int] = field(default_factory=Counter)
 
-    def add(self, value_mm: float) -> None:
-        """Count one finite length."""
-        self.counts[round(value_mm * UNITS_PER_MM)] += 1
-
-    def add_known(self, value_mm: float | None) -> None:
-        """Count a length that not every row has: meshes have no stages and no betas to compare with."""
-        if value_mm is not None:
-            self.add(value_mm)
+    def add(self, values_mm: Iterable[float | None]) -> None:
+        """Count finite lengths. Not every row has each: meshes have no stages and no betas to compare with."""
+        self.counts.update([round(value * UNITS_PER_MM) for value in values_mm if value is not None])
 
     def merge(self, other: Distribution) -> Distribution:
         """The lengths of both."""
@@ -89,29 +86,31 @@ class Summary:
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Summary:
         """The summary of rows as they stand in the sidecars."""
-        summary = cls()
-        for row in rows:
-            summary.rows_in += 1
-            summary.statuses[row["status"]] += 1
-            if row["status"] == FILTERED:
-                summary.filters.update(reason.partition(":")[0] for reason in row["reason"].split("; "))
-            if row["unseen_keypoints"]:
-                summary.filters["low_confidence"] += 1
-                summary.unseen_keypoints += row["unseen_keypoints"]
-            if row["status"] not in PUBLISHED:
-                continue
-            summary.pve.add(row["pve_mm"])
-            for stage, value in row["stage_pve_mm"].items():
-                summary.stage_pve.setdefault(stage, Distribution()).add_known(value)
-            summary.skel_genders[row["skel_gender"]] += 1
-            for step, value in row["betas_mm"].items():
-                summary.betas.setdefault(step, Distribution()).add_known(value)
-            if row["image"] is not None:
-                # Why an image is not there is the last of a row's reasons, perhaps with a detail behind it.
-                lost = _LOST_IMAGE.search(row["reason"])
-                kind = "found" if row["image"] else lost[1] if lost else ""
-                summary.images[kind] += 1
+        summary, stream = cls(), iter(rows)
+        while block := list(islice(stream, _ROWS_AT_A_TIME)):
+            summary._count(block)
         return summary
+
+    def _count(self, rows: list[Mapping[str, Any]]) -> None:
+        """Count rows, key by key: that is several times faster than row by row."""
+        self.rows_in += len(rows)
+        self.statuses.update([row["status"] for row in rows])
+        left_out = [row["reason"].split("; ") for row in rows if row["status"] == FILTERED]
+        self.filters.update(reason.partition(":")[0] for reasons in left_out for reason in reasons)
+        if unseen := [row["unseen_keypoints"] for row in rows if row["unseen_keypoints"]]:
+            self.filters["low_confidence"] += len(unseen)
+            self.unseen_keypoints += sum(unseen)
+        published = [row for row in rows if row["status"] in PUBLISHED]
+        self.pve.add(_column(published, "pve_mm"))
+        self.skel_genders.update(_column(published, "skel_gender"))
+        for distributions, lengths in (
+            (self.stage_pve, _column(published, "stage_pve_mm")),
+            (self.betas, _column(published, "betas_mm")),
+        ):
+            for name in dict.fromkeys(chain.from_iterable(lengths)):
+                distribution = distributions.setdefault(name, Distribution())
+                distribution.add(of_row.get(name) for of_row in lengths)
+        self.images.update(_image_kind(row) for row in published if row["image"] is not None)
 
     @property
     def rows_out(self) -> int:
@@ -144,6 +143,19 @@ class Summary:
             "betas_mm": {step: d.to_json() for step, d in self.betas.items()},
             "images": {kind: self.images[kind] for kind in IMAGE_KINDS},
         }
+
+
+def _column(rows: list[Mapping[str, Any]], key: str) -> list[Any]:
+    return [row[key] for row in rows]
+
+
+def _image_kind(row: Mapping[str, Any]) -> str:
+    """What became of an image that was wanted."""
+    if row["image"]:
+        return "found"
+    # Why an image is not there is the last of a row's reasons, perhaps with a detail behind it.
+    lost = _LOST_IMAGE.search(row["reason"])
+    return lost[1] if lost else ""
 
 
 def _merged(one: dict[str, Distribution], other: dict[str, Distribution]) -> dict[str, Distribution]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 _BUFFER = 1 << 18  # bytes that are hashed and written together; they stay in a core's cache
+_LARGE = 1 << 15  # bytes of a member that are not worth a copy, to be written with others
 
 
 class SampleTar:
@@ -27,7 +28,11 @@ class SampleTar:
         for ending in sorted(members):
             data = members[ending]
             self._add(member_header(f"{key}.{ending}", len(data)))
-            self._add(data)
+            if len(data) < _LARGE:
+                self._add(data)
+            else:
+                self._flush()
+                self._put(data)
             self._add(bytes(-len(data) % BLOCK))
         if self._waiting >= _BUFFER:
             self._flush()
@@ -43,9 +48,13 @@ class SampleTar:
         self._waiting += len(part)
 
     def _flush(self) -> None:
-        self._stream.write(b"".join(self._parts))
+        self._put(b"".join(self._parts))
         self._parts.clear()
-        self._written, self._waiting = self._written + self._waiting, 0
+        self._waiting = 0
+
+    def _put(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._written += len(data)
 
 
 @contextmanager

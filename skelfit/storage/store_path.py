@@ -211,6 +211,10 @@ class StorePath(ProxyUPath):
         patiently(self, lambda: self.fs.pipe_file(self.path, data))
         return len(data)
 
+    def create(self, data: bytes) -> None:
+        """Write a small file where none is: of two that do so at once, one gets FileExistsError. Raises StoreError."""
+        patiently(self, lambda: self.fs.pipe_file(self.path, data, mode="create"))
+
     def write_text(self, data: str, encoding: str | None = None, *_: Any, **__: Any) -> int:
         """Write a small text. Raises StoreError."""
         return self.write_bytes(data.encode(encoding or "utf-8"))

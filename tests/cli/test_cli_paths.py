@@ -48,17 +48,17 @@ LOCAL = {
         for name in ("tls-ca", "tls-cert", "tls-key")
     ),
 }
-# Text that is no path: names of people and rules, numbers, a title, a function.
+# Text that is no path: names of people and rules, numbers, a title, a function, a repository of the Hub.
 TEXTS = {
     "convert --filter",
     "verify --gate",
     "view KEY",
     "export --key",
     "card --title",
-    "publish hf://datasets/OWNER/NAME",
-    "publish --revision",
-    "publish --license",
     "publish --title",
+    "publish --license",
+    "publish --revision",
+    "publish hf://datasets/OWNER/NAME",
     "predict --box",
     "predict --intrinsics",
     "predict --intrinsics-from",

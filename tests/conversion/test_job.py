@@ -34,7 +34,8 @@ from job_fakes import (
 )
 from PIL import Image
 
-from skelfit.api.convert_dataset import ShardsFailedError, convert_run, this_time
+from skelfit.api.convert_dataset import ShardsFailedError, convert_run
+from skelfit.api.run_time import this_time
 from skelfit.cli.convert import GO_ON
 from skelfit.cli.interrupts import interruptible
 from skelfit.config.manifest import LabelSource

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -12,25 +14,30 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from job_fakes import failing_work, hashes, make_run, work
+from job_fakes import failing_work, hashes, make_run, work, write_labels
 
 from skelfit.api.convert_dataset import ShardsFailedError, convert_rank, convert_run
 from skelfit.cli import main
+from skelfit.config.manifest import LabelSource
 from skelfit.conversion.batch_fit import BatchJob
 from skelfit.conversion.rank import Rank
-from skelfit.conversion.run_lock import sharing, writing
+from skelfit.conversion.run_lock import is_written_to, sharing, writing
 from skelfit.conversion.run_plan import Run, plan_shards
 from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.conversion.shard_task import announce
 from skelfit.errors import OutputError
+from skelfit.labels import known_hashes
+from skelfit.labels.known_hashes import file_sha256
+from skelfit.labels.label_store import build_store
 from skelfit.shards.shard_reader import read_json
+from skelfit.storage.locations import location_of
 
 OF_THAT_TIME = ("people_per_second", "time", "content_sha256")
 
 
 def convert(run: Run, rank: Rank | None = None, work: Any = work, **options: Any) -> dict[str, Any] | None:
-    with writing(Path(run.out), run.subset, rank):
+    with writing(location_of(run.out), run.subset, rank):
         if rank is None:
             return convert_run(run, work=work, **options)
         return convert_rank(run, rank, work=work, **options)
@@ -120,6 +127,25 @@ def test_any_order_of_ranks_and_deaths_gives_the_same_bytes(tmp_path: Path, alon
     assert set(made) == {task.name for task in plan_shards(run)}
     if not turns.deaths:
         assert len(made) == len(set(made)) == 10
+
+
+def test_ranks_in_a_store_write_what_a_run_on_a_disk_does(tmp_path: Path, alone: Run) -> None:
+    """And leave no lock behind."""
+    out = location_of("memory://tests-of-ranks/out")
+    run = dataclasses.replace(make_run(tmp_path, people=46, shard_size=5), out="memory://tests-of-ranks/out")
+    with writing(out, run.subset, Rank(1, 2)):
+        (other,) = [path.name for path in out.glob("*.lock")]
+        assert other == ".run.1-of-2.lock" and is_written_to(out)
+        assert convert(run, Rank(0, 2)) is None
+        with pytest.raises(OutputError, match="rank 1 of 2 is writing here"):
+            convert(run)
+    assert [rank.state for rank in read_status(out).ranks] == ["finished", "not started"]
+    assert convert(run, Rank(1, 2)) is not None
+    found = {path.name: path.read_bytes() for path in out.iterdir() if not path.name.startswith(".run.")}
+    here = Path(alone.out)
+    expected = {path.name: path.read_bytes() for path in here.iterdir() if not path.name.startswith(".run.")}
+    del found["summary.json"], expected["summary.json"]
+    assert found == expected and not list(out.glob("*.lock"))
 
 
 def test_the_rank_that_ends_last_writes_the_summary_with_the_times_of_all(tmp_path: Path) -> None:
@@ -268,3 +294,24 @@ def test_options_that_do_not_apply_are_refused(tmp_path: Path, words: str, messa
     options = ["convert", "--labels", str(tmp_path / "x.npz"), "--out", str(tmp_path / "out"), *words.split()]
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_label_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next rank takes the hash of a file of the same size and time; of another one, it does not."""
+    labels, read = write_labels(tmp_path / "people.npz"), []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(known_hashes, "file_sha256", counted)
+    source = LabelSource("people.npz")
+    first = build_store(source, labels, tmp_path / "stores", shared=True)
+    assert build_store(source, labels, tmp_path / "stores", shared=True) == first and len(read) == 1
+    os.utime(labels, ns=(0, 0))
+    assert build_store(source, labels, tmp_path / "stores", shared=True) == first and len(read) == 2
+    write_labels(labels, 21)
+    assert build_store(source, labels, tmp_path / "stores", shared=True) != first and len(read) == 3
+    (tmp_path / "stores" / known_hashes.NAME).write_text("{")
+    build_store(source, labels, tmp_path / "stores", shared=True)
+    assert len(read) == 4

@@ -79,14 +79,27 @@ def convert(labels: Path, *options: object, out: str = "out") -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-def published(out: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+@pytest.fixture(scope="module")
+def converted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """The folder in this process, to `out`, and each frame by itself, to `alone`; both beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("converted"))
+        patch.delenv("SKELFIT_MODELS", raising=False)
+        results = {"out": convert(folder), "alone": convert(folder, "--independent-frames", out="alone")}
+        for name, result in results.items():
+            assert result.exit_code == 0, result.output
+            shutil.copytree(name, folder.parent / name)
+    return results
+
+
+def published(out: str | Path) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Metadata and label of every sample, in order."""
     for tar in sorted(Path(out).glob("*.tar")):
         for _, label, meta in read_samples(tar):
             yield meta, label
 
 
-def sidecar(out: str) -> list[dict[str, Any]]:
+def sidecar(out: str | Path) -> list[dict[str, Any]]:
     return [row for path in sorted(Path(out).glob("*.rows.jsonl")) for row in read_sidecar(path)]
 
 
@@ -180,9 +193,10 @@ def test_a_subjects_sequences_tell_its_shape(folder: Path) -> None:
 # A folder, converted.
 
 
-def test_frames_are_fitted_as_one_problem_and_rows_say_so(folder: Path) -> None:
-    result = convert(folder)
-    assert result.exit_code == 0, result.output
+def test_frames_are_fitted_as_one_problem_and_rows_say_so(folder: Path, converted: dict[str, Result]) -> None:
+    result, alone = converted["out"], converted["alone"]
+    for name in converted:
+        shutil.copytree(folder.parent / name, name)
     assert "amass: 5 sequences; frames are fitted as one problem (--independent-frames: each" in result.output
     assert "  1 of them without a frame rate: 30 Hz assumed (fit.temporal.frame_rate)" in result.output
     rows = sidecar("out")
@@ -208,8 +222,6 @@ def test_frames_are_fitted_as_one_problem_and_rows_say_so(folder: Path) -> None:
     identity = read_json(Path("out/summary.json"))["identity"]["pipeline"]["fit"]["temporal"]
     assert identity["frame_rate"] == 30.0
 
-    alone = convert(folder, "--independent-frames", out="alone")
-    assert alone.exit_code == 0, alone.output
     assert "amass: 5 sequences; frames are fitted each by itself" in alone.output
     assert "assumed" not in alone.output
     assert {row["fitted_rate"] for row in sidecar("alone")} == {None}
@@ -223,11 +235,11 @@ def test_frames_are_fitted_as_one_problem_and_rows_say_so(folder: Path) -> None:
     assert refused.exit_code == 2 and "fit.temporal" in refused.stderr
 
 
+@pytest.mark.usefixtures("converted")
 def test_without_the_sequence_every_row_is_fitted_as_it_always_was(folder: Path, models: ModelSet) -> None:
     """Bit by bit what a fitter gives that knows of no frames."""
-    assert convert(folder, "--independent-frames").exit_code == 0
     fitter = Fitter(models, load_pipeline(PIPELINES / "hmr-skel.yaml").fit)
-    people = list(published("out"))
+    people = list(published(folder.parent / "alone"))
     for gender in ("male", "neutral"):
         label = unpack(np.array([label for meta, label in people if meta["smpl_gender"] == gender]))
         pose, betas, transl = (
@@ -242,23 +254,25 @@ def test_without_the_sequence_every_row_is_fitted_as_it_always_was(folder: Path,
         )
 
 
+@pytest.mark.usefixtures("converted")
 def test_every_worker_count_and_shard_size_gives_the_same_people(folder: Path) -> None:
-    """One worker with two threads, two with one; sequences in one shard or each in its own, fitted together or not."""
-    assert convert(folder, "--workers", 1, "--fit-batch", 100, out="out1").exit_code == 0
+    """No worker, or two with a thread each; sequences in one shard or each in its own, fitted together or not."""
+    out = folder.parent / "out"
+    assert convert(folder, "--fit-batch", 100, out="out1").exit_code == 0
     assert convert(folder, "--workers", 2, out="out2").exit_code == 0
-    one = hashes(Path("out1"))
-    assert len(one) >= 10 and one == hashes(Path("out2"))
+    one = hashes(out)
+    assert len(one) >= 10 and one == hashes(Path("out1")) == hashes(Path("out2"))
     assert convert(folder, "--shard-size", 100, out="whole").exit_code == 0
-    assert len(list(Path("whole").glob("*.tar"))) == 1 < len(list(Path("out1").glob("*.tar")))
-    for (meta, label), (other_meta, other) in zip(published("out1"), published("whole"), strict=True):
+    assert len(list(Path("whole").glob("*.tar"))) == 1 < len(list(out.glob("*.tar")))
+    for (meta, label), (other_meta, other) in zip(published(out), published("whole"), strict=True):
         assert meta == other_meta
         np.testing.assert_array_equal(label, other)
 
 
+@pytest.mark.usefixtures("converted")
 def test_a_run_that_was_cut_short_goes_on_with_the_same_bytes(folder: Path) -> None:
-    assert convert(folder).exit_code == 0
-    before = hashes(Path("out"))
-    shutil.copytree("out", "cut")
+    before = hashes(folder.parent / "out")
+    shutil.copytree(folder.parent / "out", "cut")
     tars = sorted(Path("cut").glob("*.tar"))
     tars[1].with_name(tars[1].stem + ".done.json").unlink()
     tars[2].unlink()

@@ -14,11 +14,13 @@ from label_files import amass, write
 from scipy.spatial.transform import Rotation
 
 from skelfit.api.subsets import file_subset, label_files
+from skelfit.bodies import angle_continuity
 from skelfit.bodies.angle_continuity import (
     FLIPPABLE_TRIPLES,
     WRAPPING_DOFS,
     canonical_angles,
     make_continuous,
+    nearest_angles,
 )
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_axes, dof_limits
 from skelfit.bodies.model_set import ModelSet
@@ -95,6 +97,27 @@ def test_continuous_takes_the_motion_back_from_any_descriptions() -> None:
     other[:, dofs] += 2 * pi * turns
     assert np.abs(np.diff(other, axis=0)).max() > 6
     np.testing.assert_allclose(make_continuous(other), motion, atol=1e-9)
+
+
+@pytest.mark.parametrize(("guessed", "one_by_one"), [(1024, 32), (7, 3)])
+def test_many_frames_are_described_as_one_by_one(
+    guessed: int, one_by_one: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(angle_continuity, "_GUESSED", guessed)
+    monkeypatch.setattr(angle_continuity, "_ONE_BY_ONE", one_by_one)
+    monkeypatch.setattr(angle_continuity, "_interpolate_at_poles", lambda *_: None)
+    rng, t = np.random.default_rng(0), np.linspace(0, 1, 150)[:, None]
+    smooth = random_poses(1) + rng.uniform(-30, 30, NUM_DOFS) * t
+    through_poles = smooth.copy()
+    through_poles[40:60, MIDDLES[:3]] = pi / 2
+    through_poles[90:91, MIDDLES[3]] = -pi / 2
+    described = described_anyhow(smooth, slice(20, 130), rng)
+    turned = smooth + 2 * pi * rng.integers(-2, 3, smooth.shape)
+    for given in (smooth, described, turned, through_poles, random_poses(150), at_poles(20, 1.0)):
+        expected = np.array(given)
+        for before, frame in zip(expected[:-1], expected[1:], strict=True):
+            frame[:] = nearest_angles(frame, before)
+        np.testing.assert_array_equal(make_continuous(given), expected)
 
 
 def test_one_frame_and_none_and_wrong_shapes() -> None:

@@ -26,8 +26,16 @@ demo: {{people: {PEOPLE}, images: false}}
 """
 SBATCH = """#!/bin/bash
 # The job has an output of its own: who submits waits for the end of ours.
-cp "$1" "job.$$"
-bash "job.$$" > "job.$$.log" 2>&1 &
+last=$(sed -n 's/^#SBATCH --array=0-//p' "${@: -1}")
+if [ -n "$last" ]; then
+    for ((i = 0; i <= last; i++)); do
+        SLURM_ARRAY_TASK_ID=$i SLURM_ARRAY_TASK_COUNT=$((last + 1)) bash "${@: -1}" >> ranks.out 2>&1 &
+    done
+    wait
+else
+    cp "$1" "job.$$"
+    bash "job.$$" > "job.$$.log" 2>&1 &
+fi
 echo "Submitted batch job $!"
 """
 SCANCEL = """#!/bin/bash
@@ -122,6 +130,9 @@ def test_a_block_runs_as_written(title: str, place: Path) -> None:
     (out,) = re.findall(r"shards/\w+", blocks()[title])
     assert f"{PEOPLE} rows in" in run(blocks()[title], place)
     assert json.loads((place / out / "summary.json").read_text())["rows_in"] == PEOPLE
+    if "--rank" in blocks()[title]:
+        assert len(list((place / out).glob(".run.*-of-2.json"))) == 2
+        assert len(list((place / out).glob("*.tar"))) == 4
     if title == "SLURM":
         scripts = [path.read_text() for path in place.glob("job.*") if path.suffix != ".log"]
         assert len(scripts) == 2

@@ -84,7 +84,7 @@ def test_a_batch_has_whole_shards_and_about_so_many_rows(tmp_path: Path) -> None
     assert sizes(batches_of(run, 17)) == [16, 12, 12]
     assert sizes(batches_of(run, 1000)) == [40]
     (whole,) = batches_of(run, 1000)
-    assert whole.name == "fake-000000..000005" and whole.run is run
+    assert whole.name == "fake-000000..000005" and whole.run == run
     assert [batch.name for batch in whole.single_shards()] == NAMES
     assert cut_batches([], 8) == []
     assert repr(whole).count("models_sha256") == 1, "the run comes once"
@@ -94,6 +94,7 @@ def test_the_batch_that_a_device_gets_by_itself() -> None:
     assert default_rows("cpu", 10**9, 2) is None and default_rows("auto", 10**9, 0) is None
     assert default_rows("cuda", 10**9, 2) == GPU_ROWS
     assert default_rows("cuda", 80_000, 8) == 2500, "all workers have some to do"
+    assert default_rows("cuda", 10**9, 2, meshes=True) * 6890 * 3 * 4 < 400e6, "bytes of a batch"  # type: ignore
 
 
 def test_the_writers_that_a_device_gets_by_itself() -> None:

@@ -96,8 +96,8 @@ def test_the_documentation_lists_every_column(table: Any) -> None:
 
 
 def test_equal_tables_have_equal_bytes_and_rows_in_groups(run: Path, tmp_path: Path) -> None:
-    from skelfit.exports.tables.parquet_files import write_parquet
-    from skelfit.exports.tables.people_table import people_batches, people_schema
+    from skelfit.exports.parquet_tables.parquet_files import write_parquet
+    from skelfit.exports.parquet_tables.people_table import people_batches, people_schema
 
     finished, counts = open_run(run), list[int]()
     written = [

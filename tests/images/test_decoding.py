@@ -19,6 +19,7 @@ from PIL import Image
 
 from skelfit.config.pipeline import ImageConfig
 from skelfit.images import decoding as pixels
+from skelfit.images import image_bytes
 from skelfit.images.decoding import TooLargeError, UnknownPixelsError, decode, open_image, shrink_for, to_rgb
 from skelfit.images.image_bytes import (
     DAMAGED,
@@ -349,6 +350,22 @@ def test_a_sound_jpeg_is_not_for_pillow(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(pixels, "open_image", lambda _: pytest.fail("decoded by Pillow"))
     for kind in ("usual", "gray", "progressive", "whole colours"):
         assert decode(JPEGS[kind], 2)[0].shape == (49, 66, 4)
+
+
+def test_the_check_of_a_plain_jpeg_is_the_one_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its header has of damage: of each byte before the coded image, a bit is turned."""
+    files = list(JPEGS.values())
+    for whole in (JPEGS["usual"], JPEGS["gray"], JPEGS["progressive"]):
+        for at in range(2, whole.index(b"\xff\xda") + 8):
+            files.append(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        files += [whole[:at] for at in range(20, len(whole), 97)]
+    with monkeypatch.context() as patch:
+        patch.setattr(image_bytes, "open_image", lambda _: pytest.fail("opened by Pillow"))
+        assert check_image(JPEGS["usual"], "jpg").size == check_image(JPEGS["gray"], "jpg").size == (131, 97)
+    fast = [check_image(data, "jpg") for data in files]
+    monkeypatch.setattr(image_bytes, "plain_jpeg_size", lambda _: None)
+    assert fast == [check_image(data, "jpg") for data in files]
+    assert sum(image.reason == DAMAGED for image in fast) > 100
 
 
 @pytest.mark.parametrize(("scale", "shrink"), [(2, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4), (0.1, 8)])

@@ -124,13 +124,13 @@ def test_pictures_come_in_order_and_only_a_few_are_read_ahead(monkeypatch: pytes
     wanted = [(f"{i}.jpg", box) for i in range(100)]
     pictures = read_images(folder, wanted, ImageConfig())
     assert next(pictures).data == b"0"
-    assert len(begun) <= source.AHEAD + 1
+    assert len(begun) <= (source.AHEAD + 1) * source.TOGETHER
     assert [p.data for p in pictures] == [str(i).encode() for i in range(1, 100)]
     stopped = read_images(folder, wanted, ImageConfig())
     next(stopped)
     begun.clear()
     stopped.close()
-    assert len(begun) <= source.AHEAD
+    assert len(begun) <= source.AHEAD * source.TOGETHER
 
 
 def test_people_of_one_image_in_a_row_share_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:

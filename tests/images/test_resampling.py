@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from PIL import Image
 from skelfit.images import resampling
 from skelfit.images.resampling import cut_square
 
-cykooz_resizer = pytest.importorskip("cykooz_resizer", reason="no wheel for this machine: Pillow stands in")
+cykooz_resizer: Any = pytest.importorskip(
+    "cykooz_resizer", reason="no wheel for this machine: Pillow stands in"
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +70,13 @@ def test_every_processor_gives_the_same_bytes(
     usual = cut_square(photo, *SQUARES[where])
     used = []
 
-    class Plain(cykooz_resizer.Resizer):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            used.append(self.cpu_extensions)
-            self.cpu_extensions = cykooz_resizer.CpuExtensions.none
+    def plain() -> Any:
+        resizer = cykooz_resizer.Resizer()
+        used.append(resizer.cpu_extensions)
+        resizer.cpu_extensions = cykooz_resizer.CpuExtensions.none
+        return resizer
 
-    monkeypatch.setattr(resampling, "Resizer", Plain)
+    monkeypatch.setattr(resampling, "Resizer", plain)
     np.testing.assert_array_equal(cut_square(photo, *SQUARES[where]), usual)
     assert used
 
@@ -90,9 +93,13 @@ def test_a_huge_square_costs_no_more_than_the_image(
     photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The box of a wrong label may be a million pixels wide: nothing of that size is made."""
-    made = []
-    usual = resampling._region
-    monkeypatch.setattr(resampling, "_region", lambda *a: made.append(usual(*a).size) or usual(*a))
+    made, usual = [], resampling._region
+
+    def region(*corners: Any) -> np.ndarray:
+        made.append(usual(*corners).size)
+        return usual(*corners)
+
+    monkeypatch.setattr(resampling, "_region", region)
     for side in (500.0, 1200.0, 5000.0, 1e6, 1e12):
         square = cut_square(photo, -side / 2, -side / 2, side, 64)[..., :3]
         assert square.any() == (side <= 1200), side

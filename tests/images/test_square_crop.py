@@ -10,7 +10,8 @@ from job_fakes import picture
 from PIL import Image
 
 from skelfit.config.pipeline import ImageConfig
-from skelfit.images.decoding import shrink_for
+from skelfit.images import square_crop
+from skelfit.images.decoding import decode, shrink_for
 from skelfit.images.image_bytes import DAMAGED, NO_CROP, ShardImage, check_image
 from skelfit.images.square_crop import CropBox, crop_affine, cut_crops
 
@@ -202,6 +203,19 @@ def test_a_crop_is_its_own_whoever_else_is_in_the_image() -> None:
         ShardImage(None, reason=NO_CROP, size=(1200, 900))
     ]
     assert len({c.data for c in together}) == 4
+
+
+def test_people_of_one_image_share_its_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    def decode_once(data: bytes, shrink: int) -> tuple[np.ndarray, int]:
+        decoded.append(shrink)
+        return decode(data, shrink)
+
+    monkeypatch.setattr(square_crop, "decode", decode_once)
+    whole = check_image(encoded(blob(1200, 900, 500, 400, 90), "JPEG"), "jpg")
+    crops = cut_crops(whole, [CropBox(500 + i, 400, side) for i, side in enumerate((40, 60, 700, 690))], CROP)
+    assert decoded == [1, 8] and all(crop.data for crop in crops)
 
 
 def test_size_and_quality_are_as_asked() -> None:

@@ -64,8 +64,13 @@ def test_no_rows_in_other_shapes(tmp_path: Path, changes: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("source", MAKERS)
-def test_every_command_takes_such_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+def test_every_layout_is_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
+    convert_nothing(source, monkeypatch)
+
+
+def convert_nothing(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert a file without rows to `out`."""
     monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     write(Path("none.npz"), emptied(source))
     result = skelfit_("convert", "--labels", "none.npz", "--out", "out", "--workers", 0)
@@ -73,6 +78,13 @@ def test_every_command_takes_such_a_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert f"none.npz: 0 rows of {source} labels" in result.output and f"  {NO_ROWS}\n" in result.output
     summary = read_json(Path("out/summary.json"))
     assert (summary["rows_in"], summary["rows_out"], summary["shards"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("source", ["amass", "camerahmr"])
+def test_every_command_takes_such_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """Of sequences, and of people of images."""
+    monkeypatch.chdir(tmp_path)
+    convert_nothing(source, monkeypatch)
     result = skelfit_("verify", "out", "--html", "page.html", "--keep", "keep.csv")
     assert result.exit_code == 0 and "whole: every byte as it was written" in result.output
     assert skelfit_("card", "out").exit_code == 0

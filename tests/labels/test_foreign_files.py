@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from programs import shell_words
 from safetensors.numpy import save as save_tensors
 
 from skelfit.config.manifest import LabelSource
@@ -286,7 +287,7 @@ def test_the_command_of_a_message_makes_a_label_file(tmp_path: Path, kind: str, 
         detect_layout(path)
     description = caught.value.found
     command = description[description.index('python -c "') :].rsplit(" (", 1)[0]
-    command = command.replace("python", sys.executable, 1)
+    command = command.replace("python", shell_words(), 1)
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made = tmp_path / "my $file's-arrays.npz"

@@ -12,8 +12,9 @@ from job_fakes import write_labels
 
 from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError
+from skelfit.labels.known_hashes import file_sha256
 from skelfit.labels.label_schema import check_keys, check_sha256, record_path, record_sha256
-from skelfit.labels.label_store import build_store, file_sha256
+from skelfit.labels.label_store import build_store
 
 SOURCE = LabelSource("people.npz", "camerahmr")
 

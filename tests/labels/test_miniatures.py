@@ -23,8 +23,8 @@ from skelfit.config.manifest import load_manifest
 from skelfit.config.pipeline import load_pipeline
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.labels.demo_people import write_demo
+from skelfit.labels.known_hashes import file_sha256
 from skelfit.labels.label_schema import recorded_sha256
-from skelfit.labels.label_store import file_sha256
 
 ROOT = Path(__file__).parents[2]
 PEOPLE = 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -211,14 +212,13 @@ def test_gpus_are_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_only_this_machine_can_reach_the_workers_and_only_with_their_key(two_workers: Client) -> None:
     assert all(address.startswith("tls://127.0.0.1:") for address in two_workers.nthreads())
-    own = psutil.Process()
     listening = [
         connection.laddr.ip
-        for process in (own, *own.children(recursive=True))
-        for connection in process.net_connections()
+        for process in (os.getpid(), *two_workers.run(os.getpid).values())
+        for connection in psutil.Process(process).net_connections()
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert len(listening) >= 4 and set(listening) == {"127.0.0.1"}
+    assert len(listening) >= 5 and set(listening) == {"127.0.0.1"}
     plain = two_workers.scheduler_info()["address"].replace("tls:", "tcp:")
     with pytest.raises(OSError):
         Client(plain, timeout=1)

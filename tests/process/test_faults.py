@@ -27,6 +27,7 @@ from cluster_by_hand import by_hand
 from job_fakes import hashes, picture, write_labels
 from programs import Program
 
+from skelfit.conversion.run_status import read_status
 from skelfit.images.image_bytes import MAX_BYTES
 from skelfit.shards.shard_reader import read_rows, read_samples
 
@@ -196,7 +197,10 @@ def test_a_client_that_is_ended_takes_its_workers_with_it(
     job = make_job(people, tmp_path, images=True, environment={"FAULT_DELAY": "0.2"})
     process = job.start("--workers", 1, "--writers", 1)
     job.wait_for(1, process)
-    family = psutil.Process(process.pid).children(recursive=True)
+    job.wait_until(lambda: begun_by(job), process)
+    worker = psutil.Process(begun_by(job))
+    assert worker.pid != process.pid
+    family = [worker, *worker.children(recursive=True)]
     assert any("writer_process" in " ".join(member.cmdline()) for member in family)
     process.send_signal(number)
     found, _, errors = job.end(process)
@@ -228,6 +232,23 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_message(people: Path, tm
         assert "lost the scheduler; the finished shards are kept" in errors.strip().splitlines()[-1]
         assert_whole(job, people)
     assert_finishes(job, people)
+
+
+def test_ranks_share_a_run_and_one_that_dies_is_named(people: Path, tmp_path: Path) -> None:
+    """Both begin at once, on nothing. The other one ends well, and the dead one is started again."""
+    job = make_job(people, tmp_path, environment={"FAULT_DELAY": "0.4"})
+    first, second = (job.start("--rank", number, "--world", 2) for number in (0, 1))
+    job.wait_until(lambda: "people-000001" in job.done(), second)
+    os.killpg(second.pid, signal.SIGKILL)
+    assert job.end(second)[0] == -9
+    code, said, errors = job.end(first)
+    assert code == 0, errors
+    assert "rank 0 of 2 is done (3 shards); 1 shard of other ranks is not finished" in said
+    assert f"next: skelfit status {job.out}" in said
+    assert [rank.state for rank in read_status(job.out).ranks] == ["finished", "dead"]
+    code, said, errors = job.run("--rank", 1, "--world", 2)
+    assert code == 0 and "40 rows in, " in said, errors
+    assert_complete(job, people)
 
 
 def test_a_run_may_be_killed_at_any_point(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """SIGKILL at random moments, of random processes, in each way that a run can go; then a rerun has the same bytes.
 
 All ways together: in this process, by Dask with batches and writers of several sizes, by ranks, onto a disk and onto
-S3. `make soak` kills once in each; SKELFIT_KILLS=50 says how often in all, SKELFIT_KILL_SEED which moments.
+S3. `make soak` kills once or twice in each; SKELFIT_KILLS=50 says how often in all, SKELFIT_KILL_SEED which moments.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from pathlib import Path
 import programs
 import psutil
 import pytest
+import spawned
 from job_fakes import write_images, write_labels
 from programs import Program
+from s3_server import s3, s3_server  # noqa: F401  fixtures
 from upath import UPath
 
 PEOPLE, SHARD = 768, 32
@@ -39,7 +41,8 @@ WAYS: dict[str, tuple[Words, ...]] = {  # the options of each process
     "ranks": tuple(("--workers", 0, "--rank", rank, "--world", 2) for rank in (0, 1)),
 }
 PLACES = ("disk", "s3")
-KILLS = max(int(os.environ.get("SKELFIT_KILLS", "0")), len(WAYS) * len(PLACES))
+SHARES = {"here": 2, "ranks": 2}  # of the kills, beside 1 of the others: Dask's processes take long to start
+KILLS = int(os.environ.get("SKELFIT_KILLS", "16"))
 SEED = int(os.environ.get("SKELFIT_KILL_SEED", "0"))
 
 pytestmark = pytest.mark.soak
@@ -55,17 +58,20 @@ class Tried:
     ways: tuple[Words, ...]
     environment: dict[str, str]
     runs: int = 0
+    folder: str = ""  # of the last run
     killed: list[str] = field(default_factory=list)
 
-    def start(self, out: str) -> list[Program]:
-        """The processes of a run."""
+    def start(self, out: str, ways: tuple[Words, ...] | None = None) -> list[Program]:
+        """The processes of a run; ways: other than usually."""
         words = ["convert", "--labels", self.people / "people.npz", "--source", "camerahmr"]
-        words += ["--images", self.people / "images", "--shard-size", SHARD, "--device", "cpu", "--out", out]
+        words += ["--images", self.people / "images", "--shard-size", SHARD, "--device", "cpu", "--out"]
         cli = programs.SUPPORT / "fault_cli.py"
         self.runs += 1
+        self.folder = out
+        words += [self.place(out)]
         return [
             programs.start(cli, *words, *way, environment=self.environment, log=self.log(i))
-            for i, way in enumerate(self.ways)
+            for i, way in enumerate(ways or self.ways)
         ]
 
     def log(self, number: int) -> Path:
@@ -84,39 +90,51 @@ class Tried:
 
     def said(self) -> str:
         """What the processes of the last run said."""
-        return "\n".join(self.log(i).read_text() for i in range(len(self.ways)))
+        return "\n".join(log.read_text() for log in sorted(self.logs.glob(f"{self.runs:03d}-*.log")))
 
-    def undisturbed(self) -> tuple[float, float]:
-        """Run once; seconds until the first shard was finished, and until the end."""
-        out, began, first = f"{self.out}/undisturbed", time.monotonic(), 0.0
-        running = self.start(out)
-        while any(program.poll() is None for program in running):
-            if not first and any(path.name.endswith(".done.json") for path in listed(out)):
-                first = time.monotonic() - began
-            time.sleep(0.05)
+    def undisturbed(self) -> float:
+        """Run once; seconds until the first shard was finished."""
+        began, running = time.monotonic(), self.start("undisturbed")
+        self.wait_for_shards(1, running)
+        first = time.monotonic() - began
         assert self.end(running) == [0] * len(running), self.said()
-        return first, time.monotonic() - began
+        return first
 
-    def kill_once(self, chosen: random.Random, first: float, end: float) -> bool:
-        """Run with a kill, and again until it is complete. False where the run had ended before the kill."""
-        out = f"{self.out}/{len(self.killed):03d}"
-        moment = chosen.uniform(0, first) if chosen.random() < 0.15 else chosen.uniform(first, end)
-        running = self.start(out)
-        time.sleep(moment)
+    def kill_once(self, chosen: random.Random, first: float) -> str | None:
+        """Run with a kill, and again until it is complete. None where the run had ended before the kill.
+
+        first: seconds until there is a shard; some are killed before. It is continued in the same way or in this
+        process, as both must give the same bytes.
+        """
+        out = f"killed-{self.runs:03d}"
+        running, shards = self.start(out), chosen.randrange(-3, PEOPLE // SHARD)
+        if shards < 0:
+            time.sleep(chosen.uniform(0, first))
+        else:
+            self.wait_for_shards(shards, running)
+            time.sleep(chosen.uniform(0, 0.3))
         victims = [process for program in running for process in family(program)]
         if not victims:
-            return False
+            return None
         victim = chosen.choice(victims)
-        self.killed.append(f"{role_of(victim)} at {moment:.2f} s of {end:.2f}")
+        self.killed.append(f"{role_of(victim)} with {len(finished(self.place(out)))} shards")
         victim.kill()
+        again = chosen.choice((self.ways, WAYS["here"]))
         for _ in range(RERUNS):
             if self.end(running) == [0] * len(running):
-                break
+                return out
             # At once: workers of a client that was killed may still be there.
-            running = self.start(out)
-        else:
-            pytest.fail(f"{self.killed[-1]}: {RERUNS} reruns were not enough: {self.said()}")
-        return True
+            running = self.start(out, again)
+        pytest.fail(f"{self.killed[-1]}: {RERUNS} reruns were not enough: {self.said()}")
+
+    def wait_for_shards(self, count: int, running: Sequence[Program]) -> None:
+        """Wait until so many shards are finished, or the run."""
+        while len(finished(self.place(self.folder))) < count and any(p.poll() is None for p in running):
+            time.sleep(0.05)
+
+    def place(self, out: str) -> str:
+        """The address of an output folder."""
+        return f"{self.out}/{out}"
 
 
 def listed(out: str) -> list[UPath]:
@@ -125,6 +143,11 @@ def listed(out: str) -> list[UPath]:
     if hasattr(folder.fs, "invalidate_cache"):
         folder.fs.invalidate_cache()
     return [path for path in folder.iterdir() if path.name.endswith(FINAL)] if folder.exists() else []
+
+
+def finished(out: str) -> list[str]:
+    """The markers of a folder."""
+    return [path.name for path in listed(out) if path.name.endswith(".done.json")]
 
 
 def bytes_of(out: str) -> dict[str, str]:
@@ -169,7 +192,7 @@ def expected(people: Path) -> dict[str, str]:
     """The bytes of a run in one process, onto a disk, to which nothing happened."""
     job = Tried(people, str(people / "out"), people, WAYS["here"], {})
     job.undisturbed()
-    return bytes_of(f"{job.out}/undisturbed")
+    return bytes_of(job.place("undisturbed"))
 
 
 @pytest.mark.timeout(7200)
@@ -183,20 +206,19 @@ def test_kills(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    s3 = request.getfixturevalue("s3") if place == "s3" else None
-    environment = DELAY | (s3.environment if s3 else {})
-    job = Tried(people, s3.folder("out") if s3 else str(tmp_path), tmp_path, WAYS[way], environment)
-    number = list(WAYS).index(way) * len(PLACES) + PLACES.index(place)
-    ways = len(WAYS) * len(PLACES)
-    kills = KILLS // ways + (number < KILLS % ways)
-    chosen = random.Random(SEED * ways + number)
-    first, end = job.undisturbed()
-    assert bytes_of(f"{job.out}/undisturbed") == expected
+    server = request.getfixturevalue("s3") if place == "s3" else None
+    environment = DELAY | spawned.REAL | (server.environment if server else {})
+    job = Tried(people, server.folder("out") if server else str(tmp_path), tmp_path, WAYS[way], environment)
+    turns = [(each, to) for to in PLACES for each in WAYS for _ in range(SHARES.get(each, 1))]
+    kills = sum(turns[turn % len(turns)] == (way, place) for turn in range(KILLS))
+    chosen = random.Random(f"{SEED} {way} {place}")
+    first = job.undisturbed()
+    assert bytes_of(job.place("undisturbed")) == expected
     late = 0
     while len(job.killed) < kills:
-        if not job.kill_once(chosen, first, end):
+        if (out := job.kill_once(chosen, first)) is not None:
+            assert bytes_of(job.place(out)) == expected, job.killed[-1]
+        else:
             late += 1
             assert late < 10, "the runs ended before the kills"
-            continue
-        assert bytes_of(f"{job.out}/{len(job.killed) - 1:03d}") == expected, job.killed[-1]
     print(f"\n{way}, {place}: {len(job.killed)} kills: {'; '.join(job.killed)}")

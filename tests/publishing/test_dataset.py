@@ -16,7 +16,7 @@ from publish_fakes import finished_run, quickly
 import skelfit
 from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.errors import ArgumentError, HubError, InputError, OutputError
-from skelfit.exports.tables.table_columns import PEOPLE
+from skelfit.exports.parquet_tables.table_columns import PEOPLE
 from skelfit.publishing.publish_run import PublishedDataset
 from skelfit.shards.finished_run import open_run
 from skelfit.shards.keep_list import Kept, write_keep

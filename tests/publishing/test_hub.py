@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import programs
 import pytest
 from click.testing import CliRunner
 from hub_server import ACCOUNT, TOKEN, Repository, StandInHub, stand_in_hub
+from job_fakes import make_run, work
 from publish_fakes import finished_run, quickly
 
 import skelfit
+from skelfit.api.convert_dataset import convert_run
 from skelfit.cli import main
 from skelfit.errors import HubError
 from skelfit.publishing.publication_record import read_record
@@ -137,6 +140,18 @@ def test_what_replaces_another_run_never_looks_complete_on_the_way(
     hub.on_object, hub.failures = lambda: None, {}
     publish(run)  # the same run goes on: no --overwrite is needed
     assert hub.files(NAME) == expected
+
+
+def test_of_a_run_that_grew_only_the_new_shards_are_sent(hub: StandInHub, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    out = Path(run.out)
+    convert_run(replace(run, labels=(replace(run.labels[0], rows=16),)), work=work)
+    publish(out)
+    convert_run(run, work=work, extend=True)
+    result = publish(out)
+    assert [name for name in result.sent if name.endswith(".tar")] == ["fake-000002.tar"]
+    record = read_record(hub.files(NAME)["publish.json"])
+    assert record is not None and record.complete and set(hub.files(NAME)) == set(result.files)
 
 
 def test_files_of_others_are_not_touched(hub: StandInHub, run: Path, expected: dict[str, bytes]) -> None:

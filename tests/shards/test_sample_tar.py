@@ -29,9 +29,10 @@ def theirs(samples: list[tuple[str, dict[str, bytes]]]) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("buffer", [1, 5000, 1 << 18])
-def test_a_tar_is_the_one_of_webdataset(buffer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("buffer", "large"), [(1, 1 << 15), (5000, 600), (1 << 18, 0), (1 << 18, 1 << 15)])
+def test_a_tar_is_the_one_of_webdataset(buffer: int, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BUFFER", buffer)
+    monkeypatch.setattr(module, "_LARGE", large)
     for count in range(len(SAMPLES) + 1):
         stream = io.BytesIO()
         with sample_tar(stream) as tar:

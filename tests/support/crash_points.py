@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +24,9 @@ import webdataset
 from job_fakes import FakeFitter, hashes, make_run
 from tqdm import tqdm
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.convert_dataset import convert_rank, convert_run
 from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
 
@@ -63,25 +65,29 @@ class Countdown:
         webdataset.TarWriter.write = counted
 
 
-def convert(run: Run) -> None:
-    """A run, without its words."""
+def convert(run: Run, rank: Rank | None = None, *, extend: bool = False) -> None:
+    """A run, or a rank of it, without its words."""
+    work = partial(convert_batch, fitter=FakeFitter())
     with (
         open(os.devnull, "w") as null,
         redirect_stdout(null),
         redirect_stderr(null),
-        writing(Path(run.out), run.subset),
+        writing(Path(run.out), run.subset, rank),
     ):
-        convert_run(run, work=partial(convert_batch, fitter=FakeFitter()))
+        if rank is None:
+            convert_run(run, work=work, extend=extend)
+        else:
+            convert_rank(run, rank, work=work, extend=extend)
 
 
-def in_child(run: Run, kill_at: int = 0) -> bool:
+def in_child(run: Run, kill_at: int = 0, rank: Rank | None = None, *, extend: bool = False) -> bool:
     """Run in a child; True when it ended well, False when it was killed, and an error when it ended otherwise."""
     child = os.fork()
     if child == 0:
         try:
             if kill_at:
                 Countdown(Path(run.out), kill_at).start()
-            convert(run)
+            convert(run, rank, extend=extend)
             os._exit(0)
         except BaseException:
             os._exit(1)
@@ -133,7 +139,35 @@ def main(folder: Path) -> None:
         in_child(run, pair[1])
         check(out, expected, pair)
         assert in_child(run) and hashes(out) == expected, f"other files after kills at {pair}"
+    kill_ranks(run, expected, count, chosen)
+    kill_extensions(run, count, chosen)
     print(count)
+
+
+def kill_ranks(run: Run, expected: dict[str, str], count: int, chosen: random.Random) -> None:
+    """Two ranks, each of which is killed once, and started again."""
+    for _ in range(6):
+        shutil.rmtree(run.out)
+        pair = chosen.randint(1, count), chosen.randint(1, count)
+        ranks = [Rank(0, 2), Rank(1, 2)]
+        for rank, n in zip(ranks, pair, strict=True):
+            in_child(run, n, rank)
+        assert in_child(run, rank=ranks[0]) and in_child(run, rank=ranks[1])
+        assert hashes(Path(run.out)) == expected, f"other files after kills of ranks at {pair}"
+        assert (Path(run.out) / "summary.json").exists()
+
+
+def kill_extensions(run: Run, count: int, chosen: random.Random) -> None:
+    """An extension that is killed and started again."""
+    narrow = replace(run, labels=(replace(run.labels[0], rows=7),))
+    expected: dict[str, str] = {}
+    for n in [0, *(chosen.randint(1, count // 2) for _ in range(6))]:
+        shutil.rmtree(run.out)
+        convert(narrow)
+        in_child(run, n, extend=True)
+        assert in_child(run, extend=True)
+        expected = expected or hashes(Path(run.out))
+        assert len(expected) == 3 * 3 + 1 and hashes(Path(run.out)) == expected, f"other files after {n}"
 
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ def request(
     folder: str,
     files: Sequence[int],
     limits: Sequence[tuple[int, int]] = (),
+    outlives: bool = False,
 ) -> socket.socket:
     """The connection to a new program, whose process id and exit code are its lines.
 
-    arguments: as those of `python`; files: descriptors of its input, output and errors; limits: (resource, value).
+    arguments: as those of `python`; files: descriptors of its input, output and errors, and others, which keep their
+    numbers; limits: (resource, value); outlives: whether it goes on when the asker is killed.
     """
     connection = socket.socket(socket.AF_UNIX)
     deadline = time.monotonic() + 120
@@ -42,7 +44,14 @@ def request(
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
-    asked = {"arguments": arguments, "environment": environment, "folder": folder, "limits": limits}
+    asked = {
+        "arguments": arguments,
+        "environment": environment,
+        "folder": folder,
+        "limits": limits,
+        "numbers": [0, 1, 2, *files[3:]],
+        "outlives": outlives,
+    }
     line = json.dumps(asked).encode() + b"\n"
     # The descriptors travel with the first byte; the rest may come in pieces.
     socket.send_fds(connection, [line[:1]], files)

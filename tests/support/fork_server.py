@@ -6,6 +6,7 @@ It has one thread, so that a fork copies no lock that somebody holds. It ends wh
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -23,6 +24,7 @@ from typing import Any
 
 import compile_lock
 import torch
+from spawned import fork_spawned
 
 IMPORTED = (
     "distributed.cli.dask_scheduler",
@@ -73,26 +75,29 @@ class Server:
                     self.reap()
                 elif key.fileobj is self.listener:
                     self.begin(self.listener.accept()[0])
-                else:  # nobody waits any longer: whoever asked has been killed
-                    end(key.data)
+                else:  # the asker has been killed
+                    process, outlives = key.data
+                    if not outlives:
+                        end(process)
                     self.selector.unregister(key.fileobj)
 
     def begin(self, asker: socket.socket) -> None:
         """Fork a program."""
-        line, files, *_ = socket.recv_fds(asker, 1, 3)
+        line, files, *_ = socket.recv_fds(asker, 1, 64)
         while not line.endswith(b"\n"):
             line += asker.recv(1 << 16)
+        asked = json.loads(line)
         process = os.fork()
         if process == 0:
             self.selector.close()
             self.listener.close()
             for other in (asker, *self.askers.values()):
                 other.close()
-            become(json.loads(line), files)
+            become(asked, files)
         for file in files:
             os.close(file)
         self.askers[process] = asker
-        self.selector.register(asker, selectors.EVENT_READ, process)
+        self.selector.register(asker, selectors.EVENT_READ, (process, asked["outlives"]))
         asker.sendall(f"{process}\n".encode())
 
     def reap(self) -> None:
@@ -127,11 +132,15 @@ def become(asked: dict[str, Any], files: list[int]) -> None:
             (signal.SIGINT, signal.default_int_handler),
         ):
             signal.signal(number, handler)
-        for into, file in enumerate(files):
+        high = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 1000) for file in files]  # out of the way
+        for file in files:
+            os.close(file)
+        for into, file in zip(asked["numbers"], high, strict=True):
             os.dup2(file, into)
             os.close(file)
         os.environ.clear()
         os.environ.update(asked["environment"])
+        fork_spawned()
         os.chdir(asked["folder"])
         if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
             torch.set_num_threads(int(threads))  # which has read it already

@@ -46,11 +46,11 @@ class Program:
             return self.wait(0.0)
         return None
 
-    def wait(self, timeout: float = SECONDS) -> int:
-        """The exit code, when there is one. Raises TimeoutExpired."""
+    def wait(self, timeout: float | None = SECONDS) -> int:
+        """The exit code, when there is one; None waits for ever. Raises TimeoutExpired."""
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired("a program", timeout)
+                raise subprocess.TimeoutExpired("a program", timeout or 0)
             self.returncode = int(self._answers.readline())
             self._answers.close()
             self._connection.close()
@@ -83,7 +83,8 @@ def start(
     environment: what differs from that, None for what is not set; limits: those of `resource`; log: where all that it
     says goes.
     """
-    variables = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **environment}
+    own = {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", SERVER_VARIABLE: server()}
+    variables = {**os.environ, **own, **environment}
     asked = (
         [str(word) for word in arguments],
         {name: value for name, value in variables.items() if value is not None},

@@ -16,7 +16,7 @@ SUMMARY: dict[str, str] = {
     "images": "Number of people whose image was found, and of those without one, by reason",
     "rejected": "Number of rows that are not in the shards, by 'status: kind of reason'",
     "filters": "For each active filter, its value, and how many rows or keypoints it left out",
-    "people_per_second": "Speed of the last run; null if it had no shard to make",
+    "people_per_second": "Speed of the last run, or of all ranks; null if it had no shard to make",
     "time": "Shares of the time of the last run's shards, and of its workers' time spent in the fit",
     "shards": "Number of shards",
     "skelfit": "Version of skelfit",

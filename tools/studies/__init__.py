@@ -17,6 +17,7 @@ from tools.studies import (
     protocol,
     rivals,
     root,
+    scheduler_load,
     sensitivity,
     sequences,
     shoulders,
@@ -42,5 +43,6 @@ STUDIES: dict[str, Study] = {
     "image-libraries": image_libraries.STUDY,
     "job-speed": job_speed.STUDY,
     "loader": loader.STUDY,
+    "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
 }

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,7 +31,7 @@ from skelfit.config.identity import mapping_hash
 from skelfit.conversion.run_plan import ShardTask
 from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.conversion.shard_outcome import ShardResult
-from skelfit.conversion.shard_task import announce, withdraw
+from skelfit.conversion.shard_task import announce, finished_marker, withdraw
 from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.executors.worker_processes import SETTINGS
 from skelfit.shards.shard_schema import ShardMarker, ShardRow
@@ -39,7 +39,6 @@ from skelfit.storage.hashed_write import FileRecord, write_atomically, write_jso
 from skelfit.storage.locations import address_of
 
 KINDS_FOLDER = "kinds"  # beside the folder of the shards
-KINDS = 200  # different sidecars
 _PROCESSES = 4  # that hold the workers
 # Of the workers, which share a machine here; on a cluster each has its own. The scheduler has what it always has.
 _WORKER_SETTINGS = {
@@ -72,8 +71,11 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 @contextmanager
-def role(target: Callable[..., None], *args: object) -> Iterator[Role]:
-    """A process of its own that runs `target` with one end of a pipe; it is killed at the end of the block."""
+def role(target: Callable[..., None], *args: object, patience: float = 0.0) -> Iterator[Role]:
+    """A process of its own that runs `target` with one end of a pipe.
+
+    It is killed at the end of the block, unless it ends by itself within a patience of some seconds.
+    """
     # Their server imports what they need once; forks of this process would begin with its threads and memory.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.studies"])
@@ -84,6 +86,7 @@ def role(target: Callable[..., None], *args: object) -> Iterator[Role]:
     try:
         yield Role(psutil.Process(process.pid), ours)
     finally:
+        process.join(patience)
         process.kill()
         process.join()
 
@@ -168,11 +171,11 @@ class Flock:
         self.workers.append(await self._born())
 
 
-def write_kinds(folder: Path, rows: int, seed: int) -> None:
-    """Sidecars of a shard of some rows, with errors much as the demo's people have them, and their records."""
+def write_kinds(folder: Path, kinds: int, rows: int, seed: int) -> None:
+    """Different sidecars of a shard, with errors much as the demo's people have them, and their records."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
-    for kind in range(KINDS):
+    for kind in range(kinds):
         lines = []
         for row, pve in enumerate(rng.gamma(9.0, 1.0, rows).round(4).tolist()):
             stages = {
@@ -191,31 +194,31 @@ def _write_text(text: str, stream: io.RawIOBase) -> None:
     stream.write(text.encode())
 
 
-def pretend(seconds: float, batch: ShardBatch) -> list[ShardResult]:
-    """For each shard sleep in place of a fit, then link a sidecar and write the real marker."""
-    return [_pretend(seconds, task) for task in batch.tasks]
+def pretend(seconds: float, kinds: int, batch: ShardBatch) -> list[ShardResult]:
+    """For each shard sleep in place of a fit, then link one of the sidecars and write the real marker."""
+    return [_pretend(seconds, kinds, task) for task in batch.tasks]
 
 
-def _pretend(seconds: float, task: ShardTask) -> ShardResult:
-    stopwatch, began = Stopwatch(), time.time()
-    announce(task.files)
-    with stopwatch.phase("fit"):
-        time.sleep(seconds * random.Random(task.name).uniform(0.5, 1.5))
-    with stopwatch.phase("writing"):
-        _write(task)
+def _pretend(seconds: float, kinds: int, task: ShardTask) -> ShardResult:
+    stopwatch, began, chosen = Stopwatch(), time.time(), random.Random(task.name)
+    marker = finished_marker(task)  # of a worker that was lost, perhaps
+    if marker is None:
+        announce(task.files)
+        with stopwatch.phase("fit"):
+            time.sleep(seconds * chosen.uniform(0.5, 1.5))
+        with stopwatch.phase("writing"):
+            marker = _write(task, chosen.randrange(kinds))
     withdraw(task.files)
-    rows = task.stop - task.start
-    process = f"{os.getpid()} {threading.get_ident()}"  # a worker has one thread
-    return ShardResult(
-        task.name, rows, rows, {"ok": rows}, {}, stopwatch.seconds, process, 1, (began, time.time())
-    )
+    result = ShardResult.of(marker, stopwatch.seconds, 1, (began, time.time()))
+    # A worker has one thread, and is one of many in this process.
+    return replace(result, process=f"{result.process} {threading.get_ident()}")
 
 
-def _write(task: ShardTask) -> None:
+def _write(task: ShardTask, kind: int) -> ShardMarker:
     files, rows, identity = task.files, task.stop - task.start, task.run.identity()
-    kind = files.folder.parent / KINDS_FOLDER / str(random.Random(task.name).randrange(KINDS))
+    sidecar = files.folder.parent / KINDS_FOLDER / f"{kind}.jsonl"
     files.sidecar.unlink(missing_ok=True)
-    os.link(address_of(kind.with_suffix(".jsonl")), address_of(files.sidecar))
+    os.link(address_of(sidecar), address_of(files.sidecar))
     marker = ShardMarker(
         name=task.name,
         start=task.start,
@@ -225,8 +228,9 @@ def _write(task: ShardTask) -> None:
         statuses={"ok": rows},
         rejected={},
         tar=write_atomically(files.tar, lambda stream: stream.write(b"")),
-        sidecar=FileRecord(**json.loads(kind.with_suffix(".json").read_text())),
+        sidecar=FileRecord(**json.loads(sidecar.with_suffix(".json").read_text())),
         identity_sha256=mapping_hash(identity),
         identity=identity,
     )
     write_json(files.marker, asdict(marker))
+    return marker

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,8 +20,8 @@ import psutil
 from skelfit.api.convert_dataset import convert_run
 from skelfit.benchmark.text_table import table
 from skelfit.config.manifest import LabelSource
-from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
-from skelfit.conversion.run_summary import write_summary
+from skelfit.conversion.run_plan import LabelFile, Run, plan_shards, unfinished_shards
+from skelfit.conversion.shard_batch import cut_batches
 from skelfit.executors.executor import Executor
 from skelfit.executors.progress_bars import Reporter
 from skelfit.labels.demo_people import write_demo
@@ -40,10 +39,9 @@ from tools.studies.pretended_workers import (
 )
 from tools.studies.setup import SEED, Setup, Study
 
-SHARD_SIZE = 1000
-SECONDS_PER_SHARD = 2.0  # which a worker sleeps, on average
-DEATHS_PER_SECOND = 1.0  # of all workers
-IDLE_SECONDS = 8.0  # in which the cost of workers without work is measured
+_ROWS = 1000  # of a shard
+_WORKERS = 200
+_KINDS = 200  # different sidecars
 _SAMPLE_SECONDS = 0.2
 
 
@@ -52,70 +50,71 @@ class Load:
     """How much is simulated."""
 
     shards: int
-    workers: int
+    workers: int = _WORKERS
+    batch_shards: int = 1  # that a task has
+    seconds_per_shard: float = 2.0  # which a worker sleeps, on average
+    deaths_per_second: float = 1.0  # of all workers
+    idle_seconds: float = 8.0  # in which the cost of workers without work is measured
 
 
 def loads(rows: int) -> list[Load]:
-    """A tenth, a third and all of the rows on 200 workers; then a third on fewer workers, and on more."""
-    shards = max(1, rows // SHARD_SIZE)
+    """A tenth, a third and all of the rows; then a third in larger tasks, and on more workers."""
+    shards = max(1, rows // _ROWS)
     tenth, third = max(1, shards // 10), max(1, shards // 3)
-    return [Load(n, 200) for n in (tenth, third, shards)] + [Load(third, n) for n in (50, 1000)]
+    return [Load(tenth), Load(third), Load(shards), Load(third, batch_shards=4), Load(third, workers=1000)]
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
     """The figures of each load."""
     records = []
     for load in loads(setup.people):
-        setup.say(f"{load.shards} shards on {load.workers} workers")
-        with tempfile.TemporaryDirectory(prefix="skelfit-load-") as folder:
-            records.append(asdict(load) | simulate(_made_run(setup, Path(folder), load.shards), load))
+        setup.say(f"{load.shards} shards on {load.workers} workers, {load.batch_shards} in a task")
+        records.append(simulate(setup, load))
     return records
 
 
-def _made_run(setup: Setup, folder: Path, shards: int) -> Run:
+def simulate(setup: Setup, load: Load, kinds: int = _KINDS) -> dict[str, Any]:
+    """Scheduler, workers and client, each in processes of their own; what they cost."""
+    with tempfile.TemporaryDirectory(prefix="skelfit-load-") as folder, ExitStack() as stack:
+        run = _made_run(setup, Path(folder), load.shards, kinds)
+        client = stack.enter_context(role(run_client, run, load, kinds, patience=10.0))
+        with ExitStack() as cluster:
+            scheduler = cluster.enter_context(role(run_scheduler))
+            address, own = scheduler.pipe.recv(), str(Path(folder) / "workers")
+            flocks = [cluster.enter_context(role(run_workers, address, n, own)) for n in split(load.workers)]
+            for flock in flocks:
+                flock.pipe.recv()
+            idle = _idle(scheduler, load.idle_seconds)
+            for flock in flocks:
+                flock.pipe.send(len(flocks) / load.deaths_per_second)
+            figures = _watched(client, address, scheduler, idle)
+            for flock in flocks:
+                flock.pipe.send("end")
+            figures["deaths"] = sum(flock.pipe.recv() for flock in flocks)
+        client.pipe.send("check")
+        checked: dict[str, Any] = client.pipe.recv()
+    return asdict(load) | figures | checked
+
+
+def _made_run(setup: Setup, folder: Path, shards: int, kinds: int) -> Run:
     """A run of so many shards. Its label store has two rows, which nothing reads."""
     labels = write_demo(folder / "people", 2, SEED, images=False, models=setup.models)
     store = build_store(LabelSource(labels.name, "camerahmr"), labels, folder / "stores")
-    write_kinds(folder / KINDS_FOLDER, SHARD_SIZE, SEED)
+    write_kinds(folder / KINDS_FOLDER, kinds, _ROWS, SEED)
     (folder / "out").mkdir()
     (folder / "workers").mkdir()
-    rows, sha256 = shards * SHARD_SIZE, store_info(store).sha256
+    rows, sha256 = shards * _ROWS, store_info(store).sha256
     file = LabelFile(str(store), labels.name, sha256, rows, "camerahmr", "neutral", "none")
     return Run(
         "made", str(folder / "out"), None, None, setup.models.sha256, setup.pipeline, "cpu", labels=(file,)
     )
 
 
-def simulate(run: Run, load: Load) -> dict[str, Any]:
-    """Scheduler, workers and client, each in processes of their own; what they cost."""
-    with ExitStack() as stack:
-        client = stack.enter_context(role(run_client, run))
-        with ExitStack() as cluster:
-            scheduler = cluster.enter_context(role(run_scheduler))
-            address, folder = scheduler.pipe.recv(), str(Path(run.out).parent / "workers")
-            flocks = [
-                cluster.enter_context(role(run_workers, address, n, folder)) for n in split(load.workers)
-            ]
-            for flock in flocks:
-                flock.pipe.recv()
-            idle = _idle(scheduler)
-            for flock in flocks:
-                flock.pipe.send(len(flocks) / DEATHS_PER_SECOND)
-            figures = _watched(client, address, scheduler, idle)
-            for flock in flocks:
-                flock.pipe.send("end")
-            figures["deaths"] = sum(flock.pipe.recv() for flock in flocks)
-        client.pipe.send("merge")
-        merged: dict[str, Any] = client.pipe.recv()
-        own = figures["client_cpu_seconds"] - merged["merge_cpu_seconds"]
-        return figures | merged | {"client_cpu_ms_per_task": 1000 * own / figures["tasks"]}
-
-
-def _idle(scheduler: Role) -> float:
+def _idle(scheduler: Role, seconds: float) -> float:
     """The share of a core that the scheduler uses for its workers without work."""
     before = scheduler.cpu_seconds()
-    time.sleep(IDLE_SECONDS)
-    return (scheduler.cpu_seconds() - before) / IDLE_SECONDS
+    time.sleep(seconds)
+    return (scheduler.cpu_seconds() - before) / seconds
 
 
 def _watched(client: Role, address: str, scheduler: Role, idle: float) -> dict[str, Any]:
@@ -139,54 +138,61 @@ def _watched(client: Role, address: str, scheduler: Role, idle: float) -> dict[s
     }
 
 
-def run_client(pipe: Connection, run: Run) -> None:
-    """Convert as `skelfit convert --scheduler` does. When it is asked to, merge and begin the finished run again."""
-    executor, work = Executor(scheduler=pipe.recv()), partial(pretend, SECONDS_PER_SHARD)
-    tasks, started, ended = plan_shards(run), time.monotonic(), [0.0]
+def run_client(pipe: Connection, run: Run, load: Load, kinds: int) -> None:
+    """Convert as `skelfit convert --scheduler` does. When it is asked to, check what is finished, as a rerun does."""
+    executor, work = Executor(scheduler=pipe.recv()), partial(pretend, load.seconds_per_shard, kinds)
+    rows, process = load.batch_shards * _ROWS, psutil.Process()
+    # When the last shard was done, which is when the merge begins: seconds by the clock, and of a core.
+    last = [0.0, 0.0]
 
     def count(done: int, total: int) -> None:
         if done == total:
-            ended[0] = time.monotonic()
+            last[:] = time.monotonic(), cpu_seconds(process)
 
-    process = psutil.Process()
-    used = cpu_seconds(process)
-    summary = convert_run(run, executor, work=work, reporter=Reporter(progress=count))
-    used = cpu_seconds(process) - used
-    if summary["rows_in"] != len(tasks) * SHARD_SIZE:
-        raise ValueError(f"expected {len(tasks) * SHARD_SIZE} rows, found {summary['rows_in']}")
-    pipe.send({"tasks": len(tasks), "tasks_seconds": ended[0] - started, "client_cpu_seconds": used})
-    pipe.recv()
-    pipe.send(
-        _timed("merge", lambda: write_summary(run, tasks, {}))
-        | _timed("again", lambda: convert_run(run, executor, work=work))
-    )
-
-
-def _timed(name: str, call: Callable[[], object]) -> dict[str, float]:
-    process, started = psutil.Process(), time.monotonic()
-    used = cpu_seconds(process)
-    call()
-    return {
-        f"{name}_cpu_seconds": cpu_seconds(process) - used,
-        f"{name}_seconds": time.monotonic() - started,
+    started, used = time.monotonic(), cpu_seconds(process)
+    summary = convert_run(run, executor, work=work, reporter=Reporter(progress=count), fit_batch=rows)
+    if summary["rows_in"] != load.shards * _ROWS:
+        raise ValueError(f"expected {load.shards * _ROWS} rows, found {summary['rows_in']}")
+    figures = {
+        "tasks": len(cut_batches(plan_shards(run), rows)),
+        "tasks_seconds": last[0] - started,
+        "client_cpu_ms_per_shard": 1000 * (last[1] - used) / load.shards,
+        "merge_seconds": time.monotonic() - last[0],
+        "merge_cpu_seconds": cpu_seconds(process) - last[1],
     }
+    pipe.send(figures)
+    pipe.recv()
+    used = cpu_seconds(process)
+    if unfinished := unfinished_shards(run, plan_shards(run)):
+        raise ValueError(f"expected no unfinished shards, found {len(unfinished)}")
+    pipe.send({"check_cpu_seconds": cpu_seconds(process) - used})
 
 
 def text(records: list[dict[str, Any]]) -> list[str]:
-    """A row per load."""
-    heads: tuple[str, ...] = ("shards", "workers", "deaths", "tasks s", "scheduler idle", "CPU ms per task")
-    heads += ("MiB", "client CPU ms per task", "MiB by quarters", "merge CPU s", "begin again CPU s", "MiB")
-    rows = [
-        (r["shards"], r["workers"], r["deaths"], f"{r['tasks_seconds']:.1f}")
-        + (f"{r['scheduler_idle_share']:.1%}", f"{r['scheduler_cpu_ms_per_task']:.2f}")
-        + (f"{r['scheduler_mib']:.0f}", f"{r['client_cpu_ms_per_task']:.2f}")
-        + (", ".join(f"{mib:.0f}" for mib in r["client_mib_quarters"]), f"{r['merge_cpu_seconds']:.1f}")
-        + (f"{r['again_cpu_seconds']:.1f}", f"{r['client_mib_most']:.0f}")
+    """Two rows per load: of the scheduler, and of the client."""
+    heads: tuple[str, ...] = ("shards", "workers", "tasks", "deaths", "s", "idle share of a core")
+    heads += ("CPU s", "ms of a task", "MiB")
+    schedulers = [
+        (r["shards"], r["workers"], r["tasks"], r["deaths"], f"{r['tasks_seconds']:.1f}")
+        + (f"{r['scheduler_idle_share']:.1%}", f"{r['scheduler_cpu_seconds']:.1f}")
+        + (f"{r['scheduler_cpu_ms_per_task']:.2f}", f"{r['scheduler_mib']:.0f}")
         for r in records
     ]
-    return table(heads, rows)
+    clients = [
+        (r["shards"], r["workers"], r["tasks"], f"{r['client_cpu_ms_per_shard']:.2f}")
+        + (", ".join(f"{mib:.0f}" for mib in r["client_mib_quarters"]), f"{r['merge_cpu_seconds']:.1f}")
+        + (f"{r['client_mib_most']:.0f}", f"{r['check_cpu_seconds']:.1f}")
+        for r in records
+    ]
+    client_heads: tuple[str, ...] = ("shards", "workers", "tasks", "ms of a shard", "MiB by quarters")
+    client_heads += ("merge s", "MiB with the merge", "check when begun again, s")
+    return ["scheduler", *table(heads, schedulers), "", "client", *table(client_heads, clients)]
 
 
 STUDY = Study(
-    "the work of Dask's scheduler and of the client for many shards and workers", 3_000_000, (), run, text
+    "what Dask's scheduler, the client and the summary cost with many shards and workers",
+    3_000_000,
+    (),
+    run,
+    text,
 )

@@ -92,7 +92,7 @@ def recolored(pixels: NDArray[np.uint8], colors: tuple[float, float, float]) -> 
     shades = np.clip(np.outer(colors, np.arange(256)) + 0.5, 0, 255).astype(np.uint8)
     result = np.empty_like(pixels)
     for channel in range(3):
-        result[..., channel] = shades[channel][pixels[..., channel]]
+        np.take(shades[channel], pixels[..., channel], out=result[..., channel], mode="clip")
     return result
 
 
@@ -100,7 +100,7 @@ def roughen(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     """Pixels (H,W,3) with blur, noise, compression or other light. Raises ConfigError without albumentations."""
     change = _albumentations()
     change.set_random_seed(seed)
-    return change(image=pixels)["image"]
+    return change(image=np.ascontiguousarray(pixels))["image"]
 
 
 @lru_cache(maxsize=1)

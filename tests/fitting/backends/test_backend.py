@@ -5,21 +5,21 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import programs
 import pytest
 import torch
 import warp as wp
+from programs import Program
 
 from skelfit.errors import DeviceError, OutputError
 from skelfit.fitting.backends import backend as backend_module
 from skelfit.fitting.backends import kernels
 from skelfit.fitting.backends.backend import cpu_flags, is_compiled, kernel_modules, make_backend, start_warp
 
-ROOT = Path(__file__).parents[3]
 FOLDER = Path(kernels.__file__).parent
 # A program whose only kernels are those of the smallest file.
 COMPILE = """
@@ -30,22 +30,15 @@ made = backend.make_backend("cpu", 8)
 """
 
 
-def program(code: str, cache: Path) -> subprocess.Popen[str]:
-    """A process of its own with a cache of kernels in this folder."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WARP_CACHE_PATH": str(cache)}
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def output_of(running: subprocess.Popen[str]) -> str:
-    out, errors = running.communicate(timeout=120)
+def output_of(running: Program) -> str:
+    out, errors = running.communicate()
     assert (running.returncode, errors) == (0, "")
     return out.strip()
+
+
+def program(code: str, cache: Path) -> Program:
+    """A process of its own with a cache of kernels in this folder."""
+    return programs.start("-c", code, environment={"WARP_CACHE_PATH": str(cache)})
 
 
 @pytest.fixture
@@ -168,8 +161,8 @@ def test_is_compiled_is_asked_of_the_usual_backend() -> None:
 def test_processes_that_compile_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each succeeds, and the cache has one module and no unfinished files."""
     cache = tmp_path / "cache"
-    running = [program(f"{COMPILE}\nmade.compile()", cache) for _ in range(3)]
-    assert [output_of(one) for one in running] == [""] * 3
+    running = [program(f"{COMPILE}\nmade.compile()", cache) for _ in range(2)]
+    assert [output_of(one) for one in running] == [""] * 2
     (folder,) = cache.glob("*/wp_*")
     assert {path.suffix for path in folder.iterdir()} == {".cpp", ".meta", ".o"}
     assert not list(cache.glob("*/*.tmp"))

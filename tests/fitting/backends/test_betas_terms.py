@@ -87,11 +87,17 @@ def jacobian(people: ShapedPeople, x: Tensor) -> Tensor:
     return torch.cat(rows).permute(1, 2, 0)
 
 
-@pytest.mark.parametrize("lanes", [1, 8, 16])
-def test_evaluation_agrees_with_the_skin(people: ShapedPeople, lanes: int) -> None:
+@pytest.fixture(scope="module")
+def speed(people: ShapedPeople) -> Tensor:
+    return jacobian(people, away(people))
+
+
+@pytest.mark.parametrize("lanes, threads", SHAPES)
+def test_evaluation_agrees_with_the_skin(
+    people: ShapedPeople, speed: Tensor, lanes: int, threads: int
+) -> None:
     x = away(people)
-    evaluation = KernelEvaluation(people, x, lanes)
-    off, speed = people.residuals(x), jacobian(people, x)
+    evaluation, off = KernelEvaluation(people, x, lanes, threads), people.residuals(x)
     betas = torch.cat((torch.zeros_like(x[:, : people.n]), x[:, people.n :]), 1)
     value = off.square().sum(1) + BETA_WEIGHT * betas.square().sum(1)
     gradient = 2 * (speed.mT @ off[..., None])[..., 0] + 2 * BETA_WEIGHT * betas
@@ -146,8 +152,8 @@ def test_twists_agree_with_finite_differences(people: ShapedPeople) -> None:
         torch.testing.assert_close(expected, speed, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("lanes", [1, 8])
-def test_moments_of_betas_are_read_from_the_rows_of_the_pass(lanes: int) -> None:
+@pytest.mark.parametrize("lanes, threads", [(8, 1), (1, 4)])
+def test_moments_of_betas_are_read_from_the_rows_of_the_pass(lanes: int, threads: int) -> None:
     of, generator = kernels_for(lanes), torch.Generator().manual_seed(3)
     pass_rows = torch.randperm(COUNT, generator=generator)
     source, beta_terms = (
@@ -167,7 +173,7 @@ def test_moments_of_betas_are_read_from_the_rows_of_the_pass(lanes: int) -> None
         beta_moments_kernel(lanes),
         dim=[COUNT // lanes],
         inputs=[rows, source, beta_terms],
-        block_dim=4,
+        block_dim=threads,
         device="cpu",
     )
     for name, x in numbers.items():

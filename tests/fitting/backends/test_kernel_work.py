@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +40,9 @@ print(kernel_work.counted())
 
 def kernel_program(text: str, *arguments: object) -> str:
     """The output of a program in a fresh process, because counters are compiled into its kernels."""
-    command = [sys.executable, "-c", text, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": programs.PATHS}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    code, said, errors = programs.run("-c", text, *arguments)
+    assert code == 0, errors
+    return said
 
 
 def test_launches_and_copies_are_counted() -> None:

@@ -176,11 +176,10 @@ def test_bits_depend_neither_on_batch_nor_threads(lanes: int, threads: int) -> N
     moved = move(x, step, lanes, threads)
     order = np.random.default_rng(11).permutation(37)
     assert np.array_equal(move(x[order], step[order], lanes, threads), moved[order])
-    assert np.array_equal(move(x, step, lanes), moved)
-    assert np.abs(np.sin(moved - move(x, step)))[:, : len(DOFS)].max() < 1e-5
+    assert np.array_equal(move(x, step), moved)
 
 
-@pytest.mark.parametrize("lanes, threads", [(8, 1), (16, 4)])
+@pytest.mark.parametrize("lanes, threads", [(8, 1), (16, 1)])
 def test_a_person_that_is_not_finite_changes_no_other(lanes: int, threads: int) -> None:
     x, step = people(32, 12)
     moved = move(x, step, lanes, threads)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from skelfit.exports.tables.column_arrays import numbers, record_batch, table_schema
-from skelfit.exports.tables.table_columns import ANGLES, ERRORS, OF_METADATA, PEOPLE, VECTORS
+from skelfit.exports.parquet_tables.column_arrays import numbers, record_batch, table_schema
+from skelfit.exports.parquet_tables.table_columns import ANGLES, ERRORS, OF_METADATA, PEOPLE, VECTORS
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.shards.label_vector import FloatArray, unpack
 from skelfit.shards.shard_files import ShardFiles

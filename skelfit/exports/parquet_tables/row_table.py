@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from skelfit.errors import SkelfitError
-from skelfit.exports.tables.column_arrays import record_batch, table_schema
-from skelfit.exports.tables.table_columns import Column, row_columns
+from skelfit.exports.parquet_tables.column_arrays import record_batch, table_schema
+from skelfit.exports.parquet_tables.table_columns import Column, row_columns
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.shards.row_status import PUBLISHED
 from skelfit.shards.shard_files import ShardError

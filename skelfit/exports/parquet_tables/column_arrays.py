@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from skelfit.exports.tables.table_columns import TABLE_VERSION, Column
+from skelfit.exports.parquet_tables.table_columns import TABLE_VERSION, Column
 from skelfit.shards.finished_run import FinishedRun
 
 
