@@ -92,7 +92,7 @@ class BegunBatch:
             self._reading = []
 
     def give_back(self) -> None:
-        """Leave the shards undone: somebody is to try each by itself."""
+        """Leave the shards undone: each is to be tried by itself."""
         for shard in self._shards:
             error = f"it was in a batch that was lost with {self.tries} workers"
             self.outcomes.put(ShardFailure(shard.task.name, error))

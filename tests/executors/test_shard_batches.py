@@ -1,4 +1,4 @@
-"""Batches of shards: the same bytes however shards are fitted together and by whomever they are written."""
+"""Batches of shards: the same bytes however shards are fitted together, and whatever writes them."""
 
 from __future__ import annotations
 
@@ -325,7 +325,7 @@ def test_of_a_batch_that_failed_each_shard_is_tried_by_itself(tmp_path: Path) ->
     done = [ShardFailure(NAMES[1], "the network is away"), "a result"]
     assert _ends(whole, done) == ([NAMES[1]], ["a result"])
     assert _ends(whole, done, tried=dask_tasks.RETRIES) == ([], done)
-    # What ends workers, and what nobody expects.
+    # What ends workers, and errors that are not ours.
     assert _ends(whole, None, RuntimeError("no such luck")) == (NAMES, [])
     again, (failure,) = _ends(one, None, RuntimeError("no such luck"))
     assert again == [] and failure.name == NAMES[1] and "no such luck" in failure.error
