@@ -18,6 +18,8 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     # So many deaths of a worker are not a shard's fault; a shard that is too large for the memory ends here.
     "distributed.scheduler.allowed-failures": 5,
+    # A lost process is started again. Dask's own value, 15 s, gives it up on a busy machine, and for good.
+    "distributed.deploy.lost-worker-timeout": "10 minutes",
 }
 
 

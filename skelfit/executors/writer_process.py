@@ -95,6 +95,7 @@ def serve(file: int) -> None:
     with suppress(EOFError, OSError):
         while True:
             connection.send(_written(connection.recv()))
+    os._exit(0)  # at once: a thread waits for the end of the input
 
 
 def _written(shard: FittedBatch) -> WrittenShard | ShardFailure:
@@ -105,5 +106,5 @@ def _written(shard: FittedBatch) -> WrittenShard | ShardFailure:
 
 
 def _end_with_worker() -> None:
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)
     os._exit(1)

@@ -84,7 +84,7 @@ def test_a_batch_has_whole_shards_and_about_so_many_rows(tmp_path: Path) -> None
     assert sizes(batches_of(run, 17)) == [16, 12, 12]
     assert sizes(batches_of(run, 1000)) == [40]
     (whole,) = batches_of(run, 1000)
-    assert whole.name == "fake-000000..000005" and whole.run is run
+    assert whole.name == "fake-000000..000005" and whole.run == run
     assert [batch.name for batch in whole.single_shards()] == NAMES
     assert cut_batches([], 8) == []
     assert repr(whole).count("models_sha256") == 1, "the run comes once"
