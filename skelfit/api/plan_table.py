@@ -46,13 +46,12 @@ def _reading(plan: ConversionPlan) -> Iterator[Cells]:
 
 
 def _writing(plan: ConversionPlan) -> Iterator[Cells]:
-    yield (
-        "label store",
-        size(plan.store_bytes),
-        "its size" if plan.store_bytes else "not known before it is made",
-    )
+    if plan.files:
+        yield "label store", size(plan.store_bytes), "exact"
+    else:
+        yield "label store", "?", "not known before it is made"
     person = plan.label_bytes / plan.rows / 1000 if plan.rows else 0
-    yield "labels in shards", size(plan.label_bytes), f"{person:.1f} kB a person"
+    yield "labels in shards", size(plan.label_bytes), f"{person:.1f} kB a person, {_trial(plan)}"
     if plan.images_looked_at:
         yield "images in shards", size(plan.image_bytes), "the images looked at"
 
@@ -61,9 +60,9 @@ def _cost(plan: ConversionPlan) -> Iterator[Cells]:
     costs = plan.costs
     for name, hours in costs.core_hours.items():
         if hours:
-            yield f"core-hours, {name}", _hours(hours), _SOURCES[name]
+            yield f"core-hours, {name}", _hours(hours), _sources(plan)[name]
     if costs.gpu_hours is not None:
-        yield "GPU-hours, fit", _hours(costs.gpu_hours), _SOURCES["fit"]
+        yield "GPU-hours, fit", _hours(costs.gpu_hours), _sources(plan)["fit"]
     idle = f"; {plan.workers - costs.workers_used} have no batch" if costs.workers_used < plan.workers else ""
     yield "workers", f"{plan.workers}", f"--workers, or one for each GPU or core{idle}"
     if costs.cores_per_worker is not None:
@@ -71,12 +70,15 @@ def _cost(plan: ConversionPlan) -> Iterator[Cells]:
     yield "memory of a worker", size(costs.bytes_per_worker), "without what a GPU or large images take"
 
 
-_SOURCES = {
-    "reading": "labels of some rows, on this machine",
-    "writing": "some rows, on this machine",
-    "images": "the images looked at, on this machine",
-    "fit": "--people-per-second",
-}
+def _trial(plan: ConversionPlan) -> str:
+    return "of some rows" if plan.files else "as the demo's people usually have"
+
+
+def _sources(plan: ConversionPlan) -> dict[str, str]:
+    """Where core-hours come from."""
+    rows = "some rows, on this machine" if plan.files else "a usual figure"
+    looked = "the images looked at, on this machine"
+    return {"reading": rows, "writing": rows, "images": looked, "fit": "--people-per-second"}
 
 
 def _time(plan: ConversionPlan) -> Iterator[Cells]:

@@ -183,7 +183,7 @@ def test_a_server_killed_during_an_upload_and_empty_afterwards(
 def test_a_multipart_upload_is_there_when_it_is_complete(s3: S3Server, tmp_path: Path) -> None:  # noqa: F811
     place: Any = location_of(s3.folder("out")) / "large.tar"
     file = tmp_path / "large.tar"
-    file.write_bytes(bytes(range(256)) * (1 << 12) * 6)  # 6 MiB in parts of 5
+    file.write_bytes(bytes(range(256)) * (1 << 12) * 11)  # 11 MiB in parts of 5
     upload = place.fs.put_file
     place.fs.put_file = lambda here, there, **_: upload(here, there, chunksize=5 << 20)
     s3.faults(cut=2)

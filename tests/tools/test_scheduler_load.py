@@ -18,7 +18,7 @@ def test_a_small_load(models: ModelSet) -> None:
     record = simulate(setup, load, kinds=2)  # raises where a row is lost
     assert (record["shards"], record["tasks"]) == (40, 20) and record["deaths"] >= 1
     assert record["tasks_seconds"] >= 40 * 0.1 / 8 and record["scheduler_cpu_seconds"] > 0
-    assert 0 < record["merge_cpu_seconds"] < record["client_cpu_seconds"]
+    assert record["merge_cpu_seconds"] > 0 < record["check_cpu_seconds"]
     assert (
         len(record["client_mib_quarters"]) and max(record["client_mib_quarters"]) <= record["client_mib_most"]
     )
@@ -34,6 +34,5 @@ def test_loads_of_the_study() -> None:
     assert {(load.workers, load.batch_shards) for load in loads(3_000_000)} == {
         (200, 1),
         (200, 4),
-        (50, 1),
         (1000, 1),
     }
