@@ -28,7 +28,7 @@ def test_gpus_with_cores_that_keep_up() -> None:
     assert costs.cores_per_worker == 1 + 20  # of which 20 read, cut and write
     assert costs.gpu_hours == pytest.approx(8_000_000 / 20_000 / 3600)
     assert costs.core_hours == pytest.approx({"reading": 1 / 9, "images": 5 / 3, "writing": 4 / 9})
-    assert costs.bound == ALONE  # of 50 s, the summary's 160 come after
+    assert costs.bound == ALONE  # 50 s, and the summary's 240 after them
     fewer = run_costs(replace(GPUS, workers=1), 20_000)
     assert fewer.bound == "fit" and fewer.hours == pytest.approx(400 / 3600 + MERGE_HOURS)
     assert fewer.bytes_per_worker == WORKER_BYTES + 40_000 * ROW_BYTES
