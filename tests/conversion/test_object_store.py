@@ -252,5 +252,7 @@ def test_labels_that_are_not_there_are_named_by_their_address(tmp_path: Path) ->
     location_of(place).write_text("no labels")
     with pytest.raises(SkelfitError, match=f"^{place}: expected"):
         convert(tmp_path / "out", labels=place, workers=0)
+    with pytest.raises(ArgumentError, match="out: expected what other processes see too, or workers: 0"):
+        convert(f"memory://{tmp_path.name}/out", labels=place, workers=2)
     with pytest.raises(ArgumentError, match=r"images: expected a folder or tars"):
         convert(tmp_path / "out", labels=place, images=f"{place}/nowhere", workers=0)
