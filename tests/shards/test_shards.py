@@ -245,7 +245,9 @@ def test_nothing_has_no_mean() -> None:
 
 
 def test_lengths_are_rounded_as_python_rounds() -> None:
-    given = np.float32([[np.nan, 1.00004999], [np.inf, -1e-6], [0.00005, 1e30], [12345.678, 2.00015]])
+    given = np.array(
+        [[np.nan, 1.00004999], [np.inf, -1e-6], [0.00005, 1e30], [12345.678, 2.00015]], np.float32
+    )
     expected = [
         [round(float(x) * 10_000) / 10_000 if np.isfinite(x) else None for x in pair] for pair in given
     ]

@@ -73,7 +73,7 @@ class ReplayedFitter:
     ) -> FitResult:
         """The answers for N people."""
         rows = torch.from_numpy(self.order[np.searchsorted(self.keys, pose[:, 1, 0].numpy())])
-        columns = {
+        columns: dict[str, Any] = {
             name: None if column is None else column[rows] for name, column in vars(self.answers).items()
         }
         return replace(self.answers, **columns)
@@ -181,8 +181,8 @@ def _make(setup: Setup, folder: Path) -> _Made:
     store = build_store(source, folder / "people.npz", folder / "stores")
     labels = read_rows(store, 0, min(_DISTINCT, len(rows)))
     fitter = make_fitter(setup.models, setup.pipeline, setup.device)
-    parameters = (torch.tensor(a) for a in (labels.pose, labels.betas, labels.transl))
-    answers = ReplayedFitter.of(labels.pose, fitter.fit("neutral", *parameters))
+    pose, betas, transl = (torch.tensor(a) for a in (labels.pose, labels.betas, labels.transl))
+    answers = ReplayedFitter.of(labels.pose, fitter.fit("neutral", pose, betas, transl))
     return _Made(folder, store, store_info(store).sha256, len(rows), answers)
 
 
