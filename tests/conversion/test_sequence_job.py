@@ -20,7 +20,7 @@ from skelfit.cli import main
 from skelfit.config.fit_settings import TemporalConfig
 from skelfit.config.manifest import Filters, LabelSource
 from skelfit.config.pipeline import load_pipeline
-from skelfit.conversion.fitted_rows import RowFits, RowsToFit, fitted_rates, frames_of
+from skelfit.conversion.fitted_rows import RowFits, RowsToFit, fitted_rates, frames_of, joined
 from skelfit.conversion.row_fits import fit_rows, labels_fit
 from skelfit.conversion.run_plan import LabelFile
 from skelfit.conversion.subject_shapes import subject_shapes
@@ -160,6 +160,14 @@ def test_genders_and_single_frames_are_problems_of_their_own() -> None:
     rows = RowsToFit.of(batch, frames=frames_of(batch, temporal))
     fit_rows(rows, labels_fit(rows, fitter), 2)
     assert [len(frames.sequence) for frames in fitter.frames if frames] == [1, 10]
+
+
+def test_sequences_of_several_shards_stay_apart() -> None:
+    batch = made_up_batch()
+    rows = RowsToFit.of(batch, frames=frames_of(batch, TemporalConfig(frame_rate=25.0)))
+    frames = joined([rows, rows]).frames
+    assert frames is not None
+    assert frames.sequence.tolist() == [*[0] * 4, *[1] * 6, -1, -1, *[2] * 4, *[3] * 6, -1, -1]
 
 
 # What tells a subject's shape.

@@ -98,7 +98,7 @@ MUTATIONS = (
     # Shards are cut from a batch's fits where the one before them began.
     Mutation("conversion/batch_fit.py", "        start = stop\n", "", "executors/test_shard_batches.py", "any_batch"),
     Mutation("conversion/fitted_rows.py", "first += int(frames.sequence.max(initial=-1)) + 1", "first += 0",
-             "conversion/test_sequence_job.py", "every_worker_count"),
+             "conversion/test_sequence_job.py", "stay_apart"),
     Mutation("executors/worker_line.py", "if (marker := finished_marker(task)) is not None:", "if (marker := None) is not None:",
              "executors/test_shard_batches.py", "not_done_again"),
     Mutation("executors/shard_writers.py", "self._under_way < self.count + places", "self._under_way < 1000",
