@@ -60,7 +60,7 @@ from skelfit.conversion.run_plan import Run, ShardTask, check_summary, pending, 
 from skelfit.conversion.run_summary import rejected_so_far, results_of_ranks, write_summary
 from skelfit.conversion.shard_batch import ShardBatch, cut_batches, default_rows
 from skelfit.conversion.shard_outcome import ShardFailure, ShardResult
-from skelfit.errors import SkelfitError
+from skelfit.errors import ArgumentError, SkelfitError
 from skelfit.executors.dask_tasks import run_tasks
 from skelfit.executors.executor import THIS_PROCESS, Executor, Work, chosen_executor, visible_gpus
 from skelfit.executors.progress_bars import LOGGED, Count, Progress, Reporter, reporter_of
@@ -68,7 +68,7 @@ from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries, store_info
 from skelfit.storage.checked_arguments import location_argument, whole_number
-from skelfit.storage.locations import Location, Place, location_of
+from skelfit.storage.locations import Location, Place, address_of, location_of, protocol_of
 
 _log = logging.getLogger(__name__)
 
@@ -180,6 +180,8 @@ def convert(
     kind = device if elsewhere else find_device(device)
     gpus = visible_gpus(max(torch.cuda.device_count(), dry_run)) if kind == "cuda" else ()
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait, gpus)
+    if not executor.is_here and protocol_of(address_of(folder)) == "memory":
+        raise ArgumentError("out", "what other processes see too, or workers: 0", f"the address {folder}")
     body_models = _said_models(models, reporter)
     options = RunOptions(
         pipeline=settings,

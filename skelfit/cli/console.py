@@ -12,7 +12,7 @@ from typing import TextIO
 import click
 from tqdm import tqdm
 
-from skelfit.errors import OutputError
+from skelfit.errors import OutputError, without_secrets
 from skelfit.executors.progress_bars import Reporter
 
 _ROOT = logging.getLogger("skelfit")
@@ -124,12 +124,12 @@ class Console:
         return record.levelno >= least
 
     def _record(self, level: int, line: object) -> None:
-        for each in str(line).splitlines():
+        for each in without_secrets(str(line)).splitlines():
             _log.log(level, "%s", each)
 
     def _print(self, line: object, stream: TextIO, style: str = "") -> None:
         if not stream.isatty():
-            click.echo(str(line), file=stream)
+            click.echo(without_secrets(str(line)), file=stream)
             return
         # Imported here because a pipe does without.
         from skelfit.cli.terminal_drawing import draw

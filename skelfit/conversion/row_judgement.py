@@ -45,7 +45,7 @@ def judge_rows(
     judgements = [Judgement(OK)] * len(batch)
     faults = [*_label_faults(batch, screening), *_fit_faults(fits, pipeline, screening)]
     for fault in reversed(faults):
-        for i in np.flatnonzero(fault.rows):
+        for i in np.flatnonzero(fault.rows).tolist():
             judgements[i] = Judgement(fault.status, fault.reason(i))
     return judgements
 

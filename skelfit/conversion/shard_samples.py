@@ -129,7 +129,10 @@ def _row_facts(batch: FittedBatch) -> list[dict[str, Any]]:
     task, labels, fits = batch.task, batch.labels, batch.fits
     fit, smpl, rows = task.run.pipeline.fit, labels.about.has_smpl, labels.row.tolist()
     stages, root = [stage.name for stage in fit.stages], fit.root_of(smpl)
-    bodies = np.where(fits.finite, np.where(fits.female, "female", "male"), None).tolist()
+    bodies = [
+        ("female" if female else "male") if finite else None
+        for finite, female in zip(fits.finite.tolist(), fits.female.tolist(), strict=True)
+    ]
     targets = [
         fit.target_gender(gender, body) if body and smpl else None
         for gender, body in zip(labels.gender, bodies, strict=True)

@@ -18,7 +18,7 @@ _OTHER_THREADS = 2  # of a worker beside a GPU: one drives it, one reads labels
 
 
 def default_writers(device: str, threads: int) -> int:
-    """How many writer processes a worker with so many threads has where nobody says: none beside a fit on the CPU."""
+    """How many writer processes a worker with so many threads has by default: none beside a fit on the CPU."""
     return 0 if device == "cpu" else min(MOST_WRITERS, max(1, threads - _OTHER_THREADS))
 
 

@@ -92,7 +92,7 @@ class BegunBatch:
             self._reading = []
 
     def give_back(self) -> None:
-        """Leave the shards undone: somebody is to try each by itself."""
+        """Leave the shards undone: each is to be tried by itself."""
         for shard in self._shards:
             error = f"it was in a batch that was lost with {self.tries} workers"
             self.outcomes.put(ShardFailure(shard.task.name, error))
@@ -131,11 +131,11 @@ class BegunBatch:
                 self._fit_together([shard])
             return None
         rows = sum(len(shard.rows) for shard in shards)
-        for read, shard in zip(shards, fitted, strict=True):
+        for read, ready in zip(shards, fitted, strict=True):
             part = len(read.rows) / rows
             seconds = {phase: part * spent for phase, spent in stopwatch.seconds.items()}
             seconds["labels"] = read.seconds
-            writing = self.line.writers.put(shard, len(self.job.batch.tasks))
+            writing = self.line.writers.put(ready, len(self.job.batch.tasks))
             writing.add_done_callback(partial(self._written, read, seconds))
 
     def _written(

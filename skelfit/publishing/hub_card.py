@@ -80,7 +80,7 @@ def _table_texts(
     yield markdown_table(("configuration", "what", "lines"), lines, left=2)
     if keep_list is not None:
         yield (
-            f"The tables of people have only those whom the keep-list `{keep_list}` keeps. The tars hold all: give "
+            f"The tables of people have only those that the keep-list `{keep_list}` keeps. The tars hold all: give "
             "the list to what reads them."
         )
     yield (

@@ -62,7 +62,9 @@ def check_size(run: FinishedRun) -> None:
 
 def published_file(path: Location, folder: Location) -> PublishedFile:
     """A file in a folder, which has the same path in the dataset."""
-    name = path.relative_to(folder).as_posix() if isinstance(path, Path) else path.name
+    name = path.name
+    if isinstance(path, Path) and isinstance(folder, Path):
+        name = path.relative_to(folder).as_posix()
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -28,8 +28,10 @@ def round_mm(values: NDArray[np.floating[Any]]) -> list[Any]:
     """Lengths in mm (N,...) as they are stored, as nested lists: to 0.1 micrometre; None for what is not finite."""
     exact = values.astype(np.float64)
     rounded = np.rint(exact * UNITS_PER_MM) / UNITS_PER_MM + 0.0  # 0.0: no -0.0
-    lengths: list[Any] = np.where(np.isfinite(exact), rounded, None).tolist()
-    return lengths
+    lengths = rounded.astype(object)
+    lengths[~np.isfinite(exact)] = None
+    nested: list[Any] = lengths.tolist()
+    return nested
 
 
 @dataclass

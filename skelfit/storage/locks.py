@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RENEW_SECONDS, LEASE_SECONDS = 60.0, 300.0
 _POLL_SECONDS, _SETTLE_SECONDS = 2.0, 1.0
 _PROCESS = uuid.uuid4().hex  # tells this process from an earlier one of its number
+_HELD: set[str] = set()  # tokens of this process; an object that could not be removed is none of them
 _log = logging.getLogger(__name__)
 
 
@@ -116,6 +117,7 @@ class LeaseLock:
     def __init__(self, path: StorePath, token: str) -> None:
         self._path, self._token = path, token
         self._ended = threading.Event()
+        _HELD.add(token)
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
@@ -123,6 +125,7 @@ class LeaseLock:
         """Let others have it."""
         self._ended.set()
         self._thread.join()
+        _HELD.discard(self._token)
         # An object that stays is one that nothing renews.
         with suppress(StoreError, OSError):
             if (_owner_of(self._path) or {}).get("token") == self._token:
@@ -183,7 +186,7 @@ def _is_left_behind(path: StorePath, owner: Mapping[str, Any] | None) -> bool:
         return True
     if owner.get("host") == socket.gethostname():
         if owner.get("pid") == os.getpid():
-            return owner.get("of") != _PROCESS
+            return owner.get("of") != _PROCESS or owner.get("token") not in _HELD
         if not _is_alive(owner.get("pid")):
             return True
     try:

@@ -37,8 +37,8 @@ API = {
     "convert": (
         f"(out, *, manifest=None, labels=None, {_READING}, pipeline='hmr-skel', models=None, {_IMAGES}, "
         "skel_gender=None, independent_frames=False, filter=(), no_filter=(), limit=None, shard_size=None, "
-        f"device='auto', {_WORKERS}, dashboard=False, performance_report=None, overwrite=False, "
-        "dry_run=False, people_per_second=None, progress=False)"
+        f"device='auto', fit_batch=None, writers=None, {_WORKERS}, dashboard=False, performance_report=None, "
+        "rank=None, world=None, overwrite=False, extend=False, dry_run=False, people_per_second=None, progress=False)"
     ),
     "export": (
         "(folder, *, format, out, models=None, key=(), limit=None, keep=None, overwrite=False, progress=False)"

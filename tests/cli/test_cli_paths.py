@@ -308,7 +308,7 @@ def test_addresses_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SKELFIT_MODELS")
     # The demo's people are made, which needs a folder.
     monkeypatch.setenv("SKELFIT_DATA", "memory://data")
-    line = said("convert", "--manifest", "demo", "--out", "out", "--workers", "0")
+    line = said("-q", "convert", "--manifest", "demo", "--out", "out", "--workers", "0")
     assert line.startswith("Error: $SKELFIT_DATA: expected a folder of this machine")
 
 

@@ -1,4 +1,4 @@
-"""Batches of shards: the same bytes however shards are fitted together and by whomever they are written."""
+"""Batches of shards: the same bytes however shards are fitted together, and whatever writes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 from job_fakes import FakeFitter, batches_of, hashes, in_tars, make_run
 
+from skelfit import __version__
 from skelfit.api.conversion_lines import summary_lines_of
 from skelfit.api.convert_dataset import convert_run
 from skelfit.api.run_time import this_time
@@ -253,7 +255,12 @@ def test_a_slow_disk_holds_the_fit_up(
     monkeypatch.setattr(shard_writers, "write_fitted", slow)
     fitter, handed = FakeFitter(), []
     put = ShardWriters.put
-    monkeypatch.setattr(ShardWriters, "put", lambda *args: (handed.append(args), put(*args))[1])
+
+    def counted(self: ShardWriters, shard: Any, places: int) -> Any:
+        handed.append(shard)
+        return put(self, shard, places)
+
+    monkeypatch.setattr(ShardWriters, "put", counted)
     runner = threading.Thread(
         target=lambda: list(run_tasks(batches_of(run, rows), work=partial(convert_batch, fitter=fitter)))
     )
@@ -300,7 +307,7 @@ def test_a_batch_that_was_lost_too_often_is_given_back(
     for _ in range(LOST_TOO_OFTEN):
         announce(batch.tasks[2].files)
     fitter = FakeFitter()
-    do = partial(worker.do, partial(convert_batch, fitter=fitter), dask_tasks.__version__, None, 0)
+    do = partial(worker.do, partial(convert_batch, fitter=fitter), __version__, None, 0)
     outcomes = do(batch)
     assert sorted(outcome.name for outcome in outcomes) == NAMES and fitter.calls == 0
     assert all("lost with 2 workers" in outcome.error for outcome in outcomes)
@@ -312,7 +319,7 @@ def _ends(
     batch: ShardBatch, result: Any, error: BaseException | None = None, tried: int = 0
 ) -> tuple[list[str], list[Any]]:
     """The names of the batches that are done again, and the results."""
-    tries = dask_tasks.Counter(dict.fromkeys(NAMES, tried))
+    tries = Counter(dict.fromkeys(NAMES, tried))
     found = list(dask_tasks._ends(batch, result, error, tries))
     return [again.name for again, _ in found if again is not None], [
         outcome for again, outcome in found if again is None
@@ -325,7 +332,7 @@ def test_of_a_batch_that_failed_each_shard_is_tried_by_itself(tmp_path: Path) ->
     done = [ShardFailure(NAMES[1], "the network is away"), "a result"]
     assert _ends(whole, done) == ([NAMES[1]], ["a result"])
     assert _ends(whole, done, tried=dask_tasks.RETRIES) == ([], done)
-    # What ends workers, and what nobody expects.
+    # What ends workers, and errors that are not ours.
     assert _ends(whole, None, RuntimeError("no such luck")) == (NAMES, [])
     again, (failure,) = _ends(one, None, RuntimeError("no such luck"))
     assert again == [] and failure.name == NAMES[1] and "no such luck" in failure.error

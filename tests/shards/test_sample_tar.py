@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from typing import cast
 
 import pytest
 import webdataset
@@ -35,7 +36,7 @@ def test_a_tar_is_the_one_of_webdataset(buffer: int, large: int, monkeypatch: py
     monkeypatch.setattr(module, "_LARGE", large)
     for count in range(len(SAMPLES) + 1):
         stream = io.BytesIO()
-        with sample_tar(stream) as tar:
+        with sample_tar(cast(io.RawIOBase, stream)) as tar:
             for key, members in SAMPLES[:count]:
                 tar.write(key, members)
         assert stream.getvalue() == theirs(SAMPLES[:count])

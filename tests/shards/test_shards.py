@@ -19,7 +19,13 @@ from skelfit.bodies.limit_excess import limit_excess
 from skelfit.errors import OutputError
 from skelfit.shards.label_vector import FIELDS, LABEL_SIZE, pack, schema, unpack
 from skelfit.shards.row_statistics import Distribution, Summary, round_mm
-from skelfit.shards.shard_files import ShardError, ShardFiles, list_shards, remove_temporaries
+from skelfit.shards.shard_files import (
+    ShardError,
+    ShardFiles,
+    list_shards,
+    remove_shared_temporaries,
+    remove_temporaries,
+)
 from skelfit.shards.shard_reader import check_shard, read_marker, read_members, read_rows, read_samples
 from skelfit.shards.shard_schema import ShardRow, ShardSample
 from skelfit.shards.shard_writer import row_digest, write_shard
@@ -189,6 +195,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".summary.json.0123.tmp").touch()
     (tmp_path / ".s-000001.started.json").touch()
     remove_temporaries(tmp_path, "s")
+    remove_shared_temporaries(tmp_path)
     assert {p.name for p in tmp_path.iterdir() if p.stat().st_size == 0} == set(strange)
     assert [files.name for files in list_shards(tmp_path, "s")] == ["s-000000"]
 
@@ -238,7 +245,9 @@ def test_nothing_has_no_mean() -> None:
 
 
 def test_lengths_are_rounded_as_python_rounds() -> None:
-    given = np.float32([[np.nan, 1.00004999], [np.inf, -1e-6], [0.00005, 1e30], [12345.678, 2.00015]])
+    given = np.array(
+        [[np.nan, 1.00004999], [np.inf, -1e-6], [0.00005, 1e30], [12345.678, 2.00015]], np.float32
+    )
     expected = [
         [round(float(x) * 10_000) / 10_000 if np.isfinite(x) else None for x in pair] for pair in given
     ]

@@ -21,6 +21,7 @@ from skelfit.storage.hashed_write import write_json
 from skelfit.storage.local_cache import cache_folder, fetched, local_copy, upload_named
 from skelfit.storage.locations import Location, address_of, location_of, side_by_side
 from skelfit.storage.patience import patiently
+from skelfit.storage.store_path import StorePath
 
 SIGNED = "https://data.example.org/labels/people.npz?X-Amz-Signature=open-sesame&X-Amz-Expires=9"
 
@@ -32,15 +33,15 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Any]:
+def store(tmp_path: Path) -> Iterator[StorePath]:
     """A folder in a store of its own."""
-    folder: Any = location_of(f"memory://{tmp_path.name}/run")
+    folder = StorePath.of(f"memory://{tmp_path.name}/run")
     yield folder
     for path in folder.parent.files_below():
         path.unlink()
 
 
-def test_a_path_stays_a_path_and_an_address_behaves_as_one(store: Any) -> None:
+def test_a_path_stays_a_path_and_an_address_behaves_as_one(store: StorePath) -> None:
     assert location_of("a/b.npz") == Path("a/b.npz") and isinstance(location_of("a"), Path)
     assert (
         location_of("file:///data/a%20b") == Path("/data/a b") == location_of("FILE://localhost/data/a%20b")
@@ -169,7 +170,7 @@ def test_what_a_store_says_of_a_file_is_no_fault_of_it() -> None:
         patiently("s3://b/x", asked(ZeroDivisionError()))
 
 
-def test_a_file_is_uploaded_whole_or_not_at_all(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_uploaded_whole_or_not_at_all(store: StorePath, monkeypatch: pytest.MonkeyPatch) -> None:
     path = store / "summary.json"
     with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
         temporary.write_text("half")
@@ -188,7 +189,7 @@ def test_a_file_is_uploaded_whole_or_not_at_all(store: Any, monkeypatch: pytest.
         write_json(path, {"a": 2})
 
 
-def test_a_copy_is_fetched_once_and_again_when_the_file_changes(store: Any) -> None:
+def test_a_copy_is_fetched_once_and_again_when_the_file_changes(store: StorePath) -> None:
     path = store / "people.npz"
     with pytest.raises(LabelError, match=r"people\.npz: expected a label file, found no such file"):
         fetched(path, "a label file", LabelError)
@@ -207,7 +208,7 @@ def test_a_copy_is_fetched_once_and_again_when_the_file_changes(store: Any) -> N
     assert not list(cache_folder().rglob(".*.tmp"))
 
 
-def test_a_store_of_labels_is_told_by_its_hash(store: Any, tmp_path: Path) -> None:
+def test_a_store_of_labels_is_told_by_its_hash(store: StorePath, tmp_path: Path) -> None:
     built = tmp_path / "spin-1.h5"
     built.write_bytes(b"labels")
     placed = upload_named(built, store)
@@ -221,7 +222,7 @@ def test_a_store_of_labels_is_told_by_its_hash(store: Any, tmp_path: Path) -> No
     assert local.read_bytes() == b"labels"  # the good copy stays
 
 
-def test_requests_side_by_side_keep_their_order(store: Any) -> None:
+def test_requests_side_by_side_keep_their_order(store: StorePath) -> None:
     def work(number: int) -> int:
         if number == 30:
             raise StoreError("gone")

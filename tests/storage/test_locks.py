@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from s3_server import S3Server, s3, s3_server  # noqa: F401  fixtures
 
+from skelfit.errors import StoreError
 from skelfit.storage import locks
 from skelfit.storage.locations import Location, location_of
 from skelfit.storage.locks import is_locked, take_lock
@@ -77,12 +79,12 @@ def test_what_a_dead_process_left_is_no_lock(path: StorePath, monkeypatch: pytes
 def test_a_process_of_this_machine_that_is_gone_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     path = location_of("memory://tests-of-locks/.run.lock")
     assert isinstance(path, StorePath)
-    monkeypatch.setattr(locks.socket, "gethostname", lambda: "here")
-    left_by(path, host="here", pid=locks.os.getppid())
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    left_by(path, host="here", pid=os.getppid())
     assert is_locked(path)
     left_by(path, host="here", pid=2**22 + 1)
     assert not is_locked(path)
-    left_by(path, host="here", pid=locks.os.getpid())  # a container's processes have the same numbers again
+    left_by(path, host="here", pid=os.getpid())  # a container's processes have the same numbers again
     assert not is_locked(path)
     path.write_bytes(b"no JSON")
     assert is_locked(path)
@@ -123,4 +125,4 @@ def test_a_store_without_locks_is_told(
 
 
 def refuse(path: StorePath, data: bytes) -> None:
-    raise locks.StoreError(f"{path}: the store refuses: not implemented")
+    raise StoreError(f"{path}: the store refuses: not implemented")

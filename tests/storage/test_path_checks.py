@@ -153,7 +153,7 @@ def test_a_pipe_among_sequences_is_a_bad_row(short: Path, impatient: None) -> No
     make_pipe(short / "motions/pipe.npz")
     (short / "motions/gone.npz").symlink_to("nowhere")
     batch = read_rows(build_store(LabelSource("motions"), short / "motions", short / "stores"), 0, 7)
-    names = [s.name for s in map(batch.sequence_of, range(7)) if s is not None]
+    names = [sequence.name for sequence in batch.sequences for _ in range(sequence.frames)]
     assert names == ["gone", *["good"] * 3, "pipe", *["walks.npz/one"] * 2]
     assert batch.bad[0].startswith("bad_file: expected a label file (an .npz, .npy, HDF5 or pickle file)")
     assert batch.bad[0].endswith("found no such file")

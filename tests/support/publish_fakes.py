@@ -13,6 +13,7 @@ from unittest import mock
 from job_fakes import make_run, work
 
 from skelfit.api.convert_dataset import convert_run
+from skelfit.bodies.model_set import find_models
 
 FILES_PER_COMMIT = 4
 
@@ -41,7 +42,7 @@ def quickly(endpoint: str = "http://127.0.0.1:1") -> Iterator[None]:
     import skelfit.verification.verify_folders as verify_folders
 
     # The library reads its environment when it is imported, which it may have been.
-    constants = {
+    constants: dict[str, Any] = {
         "ENDPOINT": endpoint,
         "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
         "HF_HUB_DISABLE_XET": True,
@@ -50,7 +51,7 @@ def quickly(endpoint: str = "http://127.0.0.1:1") -> Iterator[None]:
     with (
         mock.patch.object(write_card, "draw_angles", _no_picture),
         mock.patch.object(write_card, "draw_errors", _no_picture),
-        mock.patch.object(verify_folders, "find_models", cache(verify_folders.find_models)),
+        mock.patch.object(verify_folders, "find_models", cache(find_models)),
         mock.patch.object(upload, "FILES_PER_COMMIT", FILES_PER_COMMIT),
         mock.patch.object(hub_repository, "PAUSES", (0.0, 0.0)),
         mock.patch.multiple("huggingface_hub.constants", **constants),

@@ -142,7 +142,7 @@ def test_loader(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     assert [(r["images"], r["workers"], r["samples"]) for r in records] == [(False, 0, 520), (True, 0, 130)]
     assert all(value > 0 for r in records for name, value in r.items() if name.endswith(("_second", "_ms")))
-    assert "labels and crops" in result.output
+    assert "labels and photographs" in result.output
     gc.collect()  # webdataset leaves its files to the garbage collector, which warns
 
 

@@ -6,6 +6,7 @@ store and the images are read, checked and written as in any run, in this proces
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from skelfit.config.pipeline import ImageMode
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.run_plan import LabelFile, Run
+from skelfit.executors.allocator import keep_freed_memory
 from skelfit.executors.progress_bars import Reporter
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.sequences.frame_index import FrameIndex
@@ -35,11 +37,14 @@ from tools.studies.setup import Setup, Study
 
 _DISTINCT = 250  # people, who come over and over
 _STORE_ROWS = 50_000  # at most: more rows are the same label file several times
-_SIZE = (640, 480)  # px, of the images
-_WANTED: dict[str, tuple[ImageMode, int | None]] = {  # what is converted, and how many people at most
-    "labels only": ("none", None),
-    "image bytes": ("bytes", 20_000),
-    "crops": ("crop", 5_000),
+_SIZE = (640, 480)  # px, of the photographs
+_MOST_IMAGES = 5000  # people with images, at most
+# What is converted: what becomes of images, and whether they are photographs or the demo's pictures.
+_KINDS: dict[str, tuple[ImageMode, str]] = {
+    "labels only": ("none", ""),
+    "image bytes, 256 px": ("bytes", "demo/images"),
+    "image bytes, 640 x 480": ("bytes", "photographs"),
+    "crops of 640 x 480": ("crop", "photographs"),
 }
 _MIB = 2**20
 
@@ -68,7 +73,7 @@ class ReplayedFitter:
     ) -> FitResult:
         """The answers for N people."""
         rows = torch.from_numpy(self.order[np.searchsorted(self.keys, pose[:, 1, 0].numpy())])
-        columns = {
+        columns: dict[str, Any] = {
             name: None if column is None else column[rows] for name, column in vars(self.answers).items()
         }
         return replace(self.answers, **columns)
@@ -82,11 +87,12 @@ def run(setup: Setup) -> list[dict[str, Any]]:
         made = _make(setup, Path(folder))
         records = []
         torch.set_num_threads(1)
+        keep_freed_memory()  # as workers do
         try:
-            for name, (mode, most) in _WANTED.items():
-                people = min(setup.people, most or setup.people)
+            for name, (_, images) in _KINDS.items():
+                people = min(setup.people, _MOST_IMAGES) if images else setup.people
                 setup.say(f"{people} people, {name}")
-                records.append({"kind": name} | made.converted(setup, mode, people))
+                records.append({"kind": name} | made.converted(setup, name, people))
         finally:
             torch.set_num_threads(threads)
     return records
@@ -102,8 +108,9 @@ class _Made:
     rows: int
     fitter: ReplayedFitter
 
-    def run_of(self, setup: Setup, mode: ImageMode, people: int) -> Run:
+    def run_of(self, setup: Setup, kind: str, people: int) -> Run:
         """A run of so many people; the label file comes as often as they need."""
+        mode, images = _KINDS[kind]
         file = LabelFile(
             str(self.store), "people.npz", self.sha256, self.rows, "camerahmr", "neutral", "none"
         )
@@ -111,8 +118,8 @@ class _Made:
         pictures = replace(setup.pipeline.images, mode=mode, size=256)
         return Run(
             subset="made",
-            out=str(self.folder / mode),
-            images=None if mode == "none" else str(self.folder / "images"),
+            out=str(self.folder / "out"),
+            images=str(self.folder / images) if images else None,
             models=None,
             models_sha256=setup.models.sha256,
             pipeline=replace(setup.pipeline, images=pictures),
@@ -120,9 +127,10 @@ class _Made:
             labels=tuple(files),
         )
 
-    def converted(self, setup: Setup, mode: ImageMode, people: int) -> dict[str, Any]:
+    def converted(self, setup: Setup, kind: str, people: int) -> dict[str, Any]:
         """Speed, the share of each phase, and memory over time."""
-        run, process = self.run_of(setup, mode, people), psutil.Process()
+        run, process = self.run_of(setup, kind, people), psutil.Process()
+        shutil.rmtree(run.out, ignore_errors=True)
         Path(run.out).mkdir()
         memory: list[tuple[int, float]] = []
         started, cpu = time.perf_counter(), time.process_time()
@@ -160,12 +168,12 @@ def _at(memory: list[tuple[int, float]], rows: float) -> float:
 def _make(setup: Setup, folder: Path) -> _Made:
     with np.load(write_demo(folder / "demo", _DISTINCT, models=setup.models)) as archive:
         columns = {name: archive[name] for name in archive.files}
-    (folder / "images").mkdir()
+    (folder / "photographs").mkdir()
     corner = np.array([0, 0])
     for name in columns["imgname"].tolist():
         with Image.open(folder / "demo" / "images" / name) as picture:
             corner = (np.array(_SIZE) - picture.size) // 2
-            _photograph(picture, corner).save(folder / "images" / name, quality=90)
+            _photograph(picture, corner).save(folder / "photographs" / name, quality=90)
     columns["center"] = columns["center"] + corner.astype(np.float32)
     rows = np.arange(min(setup.people, _STORE_ROWS)) % _DISTINCT
     np.savez(folder / "people.npz", **{name: column[rows] for name, column in columns.items()})
@@ -173,8 +181,8 @@ def _make(setup: Setup, folder: Path) -> _Made:
     store = build_store(source, folder / "people.npz", folder / "stores")
     labels = read_rows(store, 0, min(_DISTINCT, len(rows)))
     fitter = make_fitter(setup.models, setup.pipeline, setup.device)
-    parameters = (torch.tensor(a) for a in (labels.pose, labels.betas, labels.transl))
-    answers = ReplayedFitter.of(labels.pose, fitter.fit("neutral", *parameters))
+    pose, betas, transl = (torch.tensor(a) for a in (labels.pose, labels.betas, labels.transl))
+    answers = ReplayedFitter.of(labels.pose, fitter.fit("neutral", pose, betas, transl))
     return _Made(folder, store, store_info(store).sha256, len(rows), answers)
 
 

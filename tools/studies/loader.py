@@ -14,19 +14,17 @@ import webdataset
 from torch.utils.data import DataLoader
 
 from skelfit.benchmark.text_table import table
-from skelfit.config.pipeline import ImageConfig
 from skelfit.images.image_bytes import check_image
-from skelfit.images.square_crop import CropBox, cut_crops
-from skelfit.labels.demo_people import write_demo
 from skelfit.learning.data.data_loader import DataConfig, Loader
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.shards.label_vector import FIELDS, LAYOUT_VERSION, pack
 from skelfit.shards.shard_files import ShardFiles, shard_name
 from skelfit.shards.shard_schema import ShardRow, ShardSample
 from skelfit.shards.shard_writer import write_shard
+from tools.studies.photographs import photograph
 from tools.studies.setup import Setup, Study
 
-_DRAWN = 250  # people whose pictures come over and over
+_DRAWN = 50  # people whose photographs come over and over
 _SHARD, _BATCH, _SHUFFLE = 500, 64, 500
 _WORKERS = (0, 1, 2, 4)
 _ROUNDS = 3
@@ -36,8 +34,8 @@ _PASSES = {False: 4, True: 1}  # labels alone are read fast
 def run(setup: Setup) -> list[dict[str, Any]]:
     """Medians of several rounds in which plain webdataset and the loader alternate."""
     with tempfile.TemporaryDirectory(prefix="skelfit-loader-") as folder:
-        setup.say(f"writing {setup.people} people with crops of 384 px")
-        tars = _write(setup, Path(folder))
+        setup.say(f"writing {setup.people} people with photographs of 640 x 480 px")
+        tars = _write(Path(folder), setup.people)
         records = []
         for images in (False, True):
             for workers in _WORKERS:
@@ -60,21 +58,17 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     return records
 
 
-def _write(setup: Setup, folder: Path) -> list[str]:
-    """Shards of made-up labels with crops of demo people, as of mode `crop`."""
-    with np.load(write_demo(folder / "demo", _DRAWN, models=setup.models)) as labels:
-        names, given = labels["imgname"].tolist(), {k: labels[k] for k in ("center", "gtkps", "cam_int")}
-        sides = 200 * labels["scale"].reshape(_DRAWN, -1).max(axis=1)
-    config = ImageConfig(mode="crop")
-    boxes = [CropBox(*box) for box in np.column_stack([given["center"], sides]).tolist()]
-    shown = [check_image((folder / "demo" / "images" / name).read_bytes(), "jpg") for name in names]
-    pictures = [cut_crops(picture, [box], config)[0] for picture, box in zip(shown, boxes, strict=True)]
-    fields = {f.name: np.zeros((_DRAWN, *f.shape), np.float32) for f in FIELDS} | given
-    fields["scale"] = np.repeat(sides[:, None] / 200, 2, axis=1)
+def _write(folder: Path, people: int) -> list[str]:
+    """Shards of made-up labels with whole photographs, as of mode `bytes`."""
+    rng = np.random.default_rng(0)
+    pictures = [check_image(photograph(i, 3), "jpg") for i in range(_DRAWN)]
+    fields = {f.name: np.zeros((_DRAWN, *f.shape), np.float32) for f in FIELDS}
+    fields["center"] = rng.uniform((200, 150), (440, 330), (_DRAWN, 2)).astype(np.float32)
+    fields["scale"] = np.repeat(rng.uniform(0.5, 2, (_DRAWN, 1)), 2, axis=1).astype(np.float32)
     packed = pack(fields)
     tars = []
-    for start in range(0, setup.people, _SHARD):
-        stop = min(start + _SHARD, setup.people)
+    for start in range(0, people, _SHARD):
+        stop = min(start + _SHARD, people)
         files = ShardFiles(folder, shard_name("made", start // _SHARD))
         entries = []
         for row in range(start, stop):
@@ -87,7 +81,7 @@ def _write(setup: Setup, folder: Path) -> list[str]:
                 "camera": True,
                 "skel_gender": "male",
             }
-            meta |= {"status": "ok", "imgname": names[i], "layout": LAYOUT_VERSION}
+            meta |= {"status": "ok", "imgname": f"{i}.jpg", "layout": LAYOUT_VERSION}
             meta |= {"image_size": picture.size, "affine": picture.affine}
             line = ShardRow(key, row, "ok", "", 0, 0, {}, "male", {}, 0, True)
             entries.append((line, ShardSample(key, packed[i], meta, picture.data, "jpg")))
@@ -137,7 +131,7 @@ def text(records: list[dict[str, Any]]) -> list[str]:
     """A row per kind and number of workers."""
     heads = ("read", "workers", "plain/s", "skelfit/s", "ratio", "plain CPU ms", "skelfit CPU ms")
     rows = [
-        ("labels and crops" if r["images"] else "labels", r["workers"], f"{r['plain_per_second']:.0f}")
+        ("labels and photographs" if r["images"] else "labels", r["workers"], f"{r['plain_per_second']:.0f}")
         + (f"{r['skelfit_per_second']:.0f}", f"{r['skelfit_per_second'] / r['plain_per_second']:.2f}")
         + tuple("-" if r["workers"] else f"{r[f'{method}_cpu_ms']:.3f}" for method in ("plain", "skelfit"))
         for r in records
@@ -145,6 +139,4 @@ def text(records: list[dict[str, Any]]) -> list[str]:
     return table(heads, rows)
 
 
-STUDY = Study(
-    "the trainer's loader beside plain webdataset: labels, and images as crops", 5000, (), run, text
-)
+STUDY = Study("the trainer's loader beside plain webdataset: labels, and photographs", 5000, (), run, text)
