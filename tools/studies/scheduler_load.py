@@ -91,6 +91,8 @@ def simulate(setup: Setup, load: Load, kinds: int = _KINDS) -> dict[str, Any]:
             for flock in flocks:
                 flock.pipe.send("end")
             figures["deaths"] = sum(flock.pipe.recv() for flock in flocks)
+            merged, most = _until_merged(client)
+            figures |= merged | {"client_mib_most": most}
         client.pipe.send("check")
         checked: dict[str, Any] = client.pipe.recv()
     return asdict(load) | figures | checked
@@ -118,44 +120,50 @@ def _idle(scheduler: Role, seconds: float) -> float:
 
 
 def _watched(client: Role, address: str, scheduler: Role, idle: float) -> dict[str, Any]:
-    """Let the client convert, and note what it and the scheduler use until it ends."""
+    """Let the client convert, and note what it and the scheduler use until the last shard is done."""
     used, began = scheduler.cpu_seconds(), time.monotonic()
     client.pipe.send(address)
-    samples, most = [], 0.0
+    samples, most = [client.mib()], 0.0
     while not client.pipe.poll(_SAMPLE_SECONDS):
-        samples.append((time.monotonic() - began, client.mib()))
+        samples.append(client.mib())
         most = max(most, scheduler.mib())
-    figures: dict[str, Any] = client.pipe.recv()
+    tasks = client.pipe.recv()
     used, seconds = scheduler.cpu_seconds() - used, time.monotonic() - began
-    working = [mib for at, mib in samples if at < figures["tasks_seconds"]]
-    return figures | {
+    return {
+        "tasks": tasks,
+        "tasks_seconds": seconds,
         "scheduler_cpu_seconds": used,
         "scheduler_idle_share": idle,
-        "scheduler_cpu_ms_per_task": 1000 * (used - idle * seconds) / figures["tasks"],
+        "scheduler_cpu_ms_per_task": 1000 * (used - idle * seconds) / tasks,
         "scheduler_mib": most,
-        "client_mib_quarters": [float(max(part)) for part in np.array_split(working, 4) if len(part)],
-        "client_mib_most": max(mib for _, mib in samples),
+        "client_mib_quarters": [float(max(part)) for part in np.array_split(samples, 4) if len(part)],
     }
+
+
+def _until_merged(client: Role) -> tuple[dict[str, Any], float]:
+    """What the client sends at its end, and its largest memory meanwhile."""
+    most = client.mib()
+    while not client.pipe.poll(_SAMPLE_SECONDS):
+        most = max(most, client.mib())
+    return client.pipe.recv(), most
 
 
 def run_client(pipe: Connection, run: Run, load: Load, kinds: int) -> None:
     """Convert as `skelfit convert --scheduler` does. When it is asked to, check what is finished, as a rerun does."""
     executor, work = Executor(scheduler=pipe.recv()), partial(pretend, load.seconds_per_shard, kinds)
     rows, process = load.batch_shards * _ROWS, psutil.Process()
-    # When the last shard was done, which is when the merge begins: seconds by the clock, and of a core.
-    last = [0.0, 0.0]
+    tasks, last = len(cut_batches(plan_shards(run), rows)), [0.0, 0.0]
 
     def count(done: int, total: int) -> None:
-        if done == total:
+        if done == total:  # the merge begins
             last[:] = time.monotonic(), cpu_seconds(process)
+            pipe.send(tasks)
 
-    started, used = time.monotonic(), cpu_seconds(process)
+    used = cpu_seconds(process)
     summary = convert_run(run, executor, work=work, reporter=Reporter(progress=count), fit_batch=rows)
     if summary["rows_in"] != load.shards * _ROWS:
         raise ValueError(f"expected {load.shards * _ROWS} rows, found {summary['rows_in']}")
     figures = {
-        "tasks": len(cut_batches(plan_shards(run), rows)),
-        "tasks_seconds": last[0] - started,
         "client_cpu_ms_per_shard": 1000 * (last[1] - used) / load.shards,
         "merge_seconds": time.monotonic() - last[0],
         "merge_cpu_seconds": cpu_seconds(process) - last[1],
