@@ -74,22 +74,27 @@ def test_every_field_of_a_run_is_identity_or_a_place(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run = dataclasses.replace(run, pipeline=dataclasses.replace(run.pipeline, first_order=FirstOrderConfig()))
     convert(run)
-    before, tasks = hashes(Path(run.out)), plan_shards(run)
+    before = hashes(Path(run.out))
     fields = dict(leaves(run))
     assert set(fields) >= PLACES and len(fields) > 40
+    # What a run was before it was extended is told by its shards: the first of them would have had fewer rows.
+    assert fields.pop("earlier") == ()
+    extended = dataclasses.replace(run, earlier=((dataclasses.replace(run.labels[0], rows=8),),))
+    with pytest.raises(OutputError, match=r"labels\[0\].rows: 20 against 8"):
+        pending(extended, plan_shards(extended))
     for path, value in fields.items():
         other = changed(run, path, another(value))
         if path in PLACES - {"out", "images"}:
-            assert pending(other, tasks) == [], path
+            assert pending(other, plan_shards(other)) == [], path
         elif path not in PLACES:
             if path == "subset":  # tells folders apart, not shards
                 continue
             with pytest.raises(OutputError, match="another configuration") as refused:
-                pending(other, tasks)
+                pending(other, plan_shards(other))
             assert f" {path}" in str(refused.value) and " against " in str(refused.value), path
     with_images = dataclasses.replace(run, images=str(tmp_path))
     with pytest.raises(OutputError, match="images: false against true"):
-        pending(with_images, tasks)
+        pending(with_images, plan_shards(with_images))
     assert hashes(Path(run.out)) == {k: v for k, v in before.items() if k != "summary.json"}
 
 
@@ -98,7 +103,7 @@ def test_every_difference_is_named_at_once(tmp_path: Path) -> None:
     convert(run)
     other = dataclasses.replace(changed(run, "pipeline.fit.batch", 77), models_sha256="1" * 64)
     with pytest.raises(OutputError) as refused:
-        pending(other, plan_shards(run))
+        pending(other, plan_shards(other))
     assert "pipeline.fit.batch: null against 77" in str(refused.value)
     assert "models_sha256" in str(refused.value) and "--overwrite" in str(refused.value)
 

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.label_vector import LAYOUT_VERSION, FloatArray, unpack
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_samples
+from skelfit.storage.locations import Location, location_of
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +48,11 @@ def test_shards_in_memory_are_read_once(
     plain, kept = (Loader(config, part, images=False, memory=memory) for memory in (False, True))
     opened: list[str] = []
 
-    def noted(tar: str, mode: str) -> IO[bytes]:
+    def noted(tar: str) -> Location:
         opened.append(tar)
-        return open(tar, mode)
+        return location_of(tar)
 
-    monkeypatch.setattr(people_module, "open", noted, raising=False)
+    monkeypatch.setattr(people_module, "location_of", noted)
     one = [batch for _ in range(9) for batch in kept]
     assert len(opened) == len(set(opened)) > 0
     assert all(map(same, [batch for _ in range(9) for batch in plain], one)) and len(one) == 18
