@@ -63,6 +63,8 @@ def export(
         raise ArgumentError("limit", "either key or limit", "both")
     if limit is not None:
         limit = whole_number("limit", limit, 1)
+    # Before the run is read: an option that cannot be used is said at once.
+    location_or_none("models", models)
     run, reporter = open_run(source), reporter_of(progress)
     if keep_list is not None:
         run = run.only(keep_list)

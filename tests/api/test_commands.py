@@ -147,13 +147,13 @@ def test_a_folder_of_manifests_tells_each(labels: Path) -> None:
     ({"labels": "a.npz", "workers": "2"}, "workers: expected a whole number, 0 or more, found '2'"),
     ({"labels": "a.npz", "dry_run": True, "people_per_second": "3"}, "people_per_second: expected a number above 0"),
     ({"labels": "a.npz", "people_per_second": 3.0}, "people_per_second: expected none, except for a dry run"),
-    ({"labels": "a.npz", "pipeline": 3}, "pipeline: expected a path on this machine, found 3"),
-    ({"labels": 3, "workers": 0}, "labels: expected a path on this machine, found 3"),
+    ({"labels": "a.npz", "pipeline": 3}, "pipeline: expected a path, or an address .*, found 3"),
+    ({"labels": 3, "workers": 0}, "labels: expected a path, or an address .*, found 3"),
     ({"labels": "a.npz", "skel_gender": "x"}, "skel_gender: expected male, female or best, found 'x'"),
     ({"labels": "a.npz", "filter": "few"}, "filter: expected one of .*, found 'few'"),
     ({"labels": "a.npz", "no_filter": "few"}, "no_filter: expected one of .*, found 'few'"),
     ({"labels": "a.npz", "device": "gpu"}, "device: expected auto, cpu or cuda, found 'gpu'"),
-    ({"labels": "s3://b/a.npz"}, "labels: expected a path on this machine"),
+    ({"labels": "ftp:/x://b/a.npz"}, "labels: expected a path, or an address"),
 ])  # fmt: skip
 def test_a_fault_names_the_option(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
@@ -161,9 +161,11 @@ def test_a_fault_names_the_option(tmp_path: Path, options: dict[str, Any], said:
     assert not (tmp_path / "out").exists()
 
 
-def test_out_is_a_path_of_this_machine(labels: Path) -> None:
-    for out in (3, "s3://b/out"):
-        with pytest.raises(ArgumentError, match="out: expected a path on this machine"):
+def test_out_is_where_files_can_be_written(labels: Path) -> None:
+    for out in (3, "https://b/out", "hf://datasets/a/b"):
+        with pytest.raises(
+            ArgumentError, match=r"out: expected a path, or an address \(s3://, gs://, file://\)"
+        ):
             convert(out, labels=labels, workers=0, device="cpu")  # type: ignore[arg-type]
 
 
@@ -210,14 +212,14 @@ def test_faults_of_files_and_of_the_others(labels: Path) -> None:
         export("out", format="hsmr", out="x")
 
 
-def test_paths_of_verify_and_export_are_of_this_machine() -> None:
-    address, expected = "s3://bucket/x", ": expected a path on this machine"
+def test_paths_of_verify_and_export_are_paths_or_addresses() -> None:
+    wrong, expected = "ftp://bucket/x", ": expected a path, or an address"
     for name in ("folders", "models", "json", "html", "keep", "against"):
         with pytest.raises(ArgumentError, match=name + expected):
-            verify(**{"folders": "gone", name: address})  # type: ignore[arg-type]
+            verify(**{"folders": "gone", name: wrong})  # type: ignore[arg-type]
     for name in ("folder", "out", "models", "keep"):
         with pytest.raises(ArgumentError, match=name + expected):
-            export(**{"folder": "gone", "out": "x", "format": "obj", name: address})  # type: ignore[arg-type]
+            export(**{"folder": "gone", "out": "x", "format": "obj", name: wrong})  # type: ignore[arg-type]
     for wrong in (3, [3]):
         with pytest.raises(ArgumentError, match="folders: expected"):
             verify(wrong)  # type: ignore[arg-type]

@@ -95,16 +95,14 @@ def test_a_keep_list(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="shards: expected a folder of a finished run, tars .* found 3"):
+    with pytest.raises(ArgumentError, match="shards: expected a path, or an address .* found 3"):
         load_shards(3)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"shards: expected .* found \[\]"):
         load_shards([])
-    with pytest.raises(ArgumentError, match="keep: expected the path of a keep-list, or None, found 3"):
+    with pytest.raises(ArgumentError, match="keep: expected a path, or an address .* found 3"):
         load_shards(folder, keep=3)  # type: ignore[arg-type]
     with pytest.raises(ShardError, match="expected finished shards"):
         load_shards(tmp_path / "gone-*.tar")
-    with pytest.raises(ShardError, match="expected a path of this machine|s3://"):
-        load_shards("s3://bucket/demo/*.tar")
     (tmp_path / "part").mkdir()
     for path in folder.glob("fake-000000.*"):
         (tmp_path / "part" / path.name).write_bytes(path.read_bytes())

@@ -116,7 +116,7 @@ def test_a_set_of_models_is_for_fits_alone(models: ModelSet, tmp_path: Path) -> 
     three: Any = 3
     with pytest.raises(ArgumentError, match="labels: expected .* found 3"):
         convert(tmp_path / "out", labels=three)
-    with pytest.raises(ArgumentError, match="models: expected the path of a models folder, or None, found 3"):
+    with pytest.raises(ArgumentError, match="models: expected a path, or an address .* found 3"):
         load_models(three)
 
 

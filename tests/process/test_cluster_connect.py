@@ -28,6 +28,7 @@ from skelfit.executors import dask_connection as connect
 from skelfit.executors import dask_tasks as tasks
 from skelfit.executors.dask_tasks import run_tasks
 from skelfit.executors.executor import Executor, Tls
+from skelfit.shards.shard_files import remove_temporaries
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,8 @@ def test_one_worker_joins_late_and_one_leaves_early(tmp_path: Path) -> None:
     assert {line[2] for line in lines if line[0].startswith("fake")} == {"1"}, (
         "threads, where no option says how many"
     )
+    # What the killed one was writing is removed by the command, which holds the folder's lock.
+    remove_temporaries(Path(run.out), run.subset)
     assert hashes(Path(run.out)) == hashes(Path(expected.out))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from multiprocessing import popen_spawn_posix, util
+from multiprocessing import popen_spawn_posix, resource_tracker, util
 from multiprocessing.process import BaseProcess
 
 import programs
@@ -37,6 +37,8 @@ class ForkedPopen(popen_spawn_posix.Popen):
         super().__init__(process)
 
     def _launch(self, process: BaseProcess) -> None:
+        # The first launch would start the tracker of resources, too, and take it for the program.
+        resource_tracker.ensure_running()
         own = util.spawnv_passfds
         with _LAUNCHING:
             util.spawnv_passfds = self._fork  # type: ignore[assignment]

@@ -76,9 +76,8 @@ def role(target: Callable[..., None], *args: object, patience: float = 0.0) -> I
 
     It is killed at the end of the block, unless it ends by itself within a patience of some seconds.
     """
-    # Their server imports what they need once; forks of this process would begin with its threads and memory.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tools.studies"])
+    # Forks of this process would begin with its threads and memory.
+    context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, *args), daemon=True)
     process.start()
