@@ -13,7 +13,7 @@ ARGS =
 VENV = .venv
 STAMP = $(VENV)/.installed
 
-.PHONY: convert test lint docs bench soak clean
+.PHONY: convert test lint style docs bench soak clean
 
 convert: $(STAMP)
 	$(VENV)/bin/skelfit convert --manifest $(SUBSET) --out $(OUT) \
@@ -23,10 +23,12 @@ convert: $(STAMP)
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest $(or $(ARGS),-n logical --maxprocesses 4 --dist loadscope)
 
-lint: $(STAMP)
+lint: style
+	$(VENV)/bin/mypy
+
+style: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
 
 # The site is build/site; open its index.html. Warnings are errors.
 docs: $(STAMP)

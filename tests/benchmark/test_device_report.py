@@ -72,6 +72,7 @@ def test_nan_is_beyond_any_tolerance() -> None:
     assert [t.split()[0] for t in compare(one, other).beyond(Tolerances())] == ["trans_mm_p99"]
 
 
+@pytest.mark.soak
 def test_a_report_of_this_cpu(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(skelfit.cli.bench, "find_models", lambda _: models)
     file = tmp_path / "cpu.md"

@@ -83,6 +83,7 @@ def test_all_files_arrive_and_are_sent_once(
     assert not [request for request in hub.requests if "commit" in request or request.startswith("PUT")]
 
 
+@pytest.mark.soak
 def test_a_killed_upload_goes_on_with_what_is_not_there(
     hub: StandInHub, run: Path, expected: dict[str, bytes]
 ) -> None:

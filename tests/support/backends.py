@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from skelfit.fitting.backends.backend import GPU_LANES, GPU_THREADS, Backend, make_backend
+from skelfit.fitting.backends.backend import GPU_LANES, GPU_THREADS, Backend, cpu_lanes, make_backend
 from skelfit.fitting.baseline.naive_objective import Evaluation
 from skelfit.fitting.fit_result import FitResult
 
@@ -31,11 +31,15 @@ class BackendKind:
 
 
 # The lanes of AVX-512, those of AVX2, and one person per group by several threads, as on a GPU. Each kind compiles all
-# kernels, for a minute of a core.
+# kernels, for a minute of a core, so the lanes of other processors than this one are left to `make soak`.
 CPU = (BackendKind("cpu", 16, 1), BackendKind("cpu", 8, 1), BackendKind("cpu", 1, 4))
+OF_OTHERS = BackendKind("cpu", 24 - cpu_lanes(), 1)
 GPU = (BackendKind("cuda", GPU_LANES, GPU_THREADS),)
 KINDS = [
-    *(pytest.param(kind, id=kind.name) for kind in CPU),
+    *(
+        pytest.param(kind, id=kind.name, marks=[pytest.mark.soak] if kind == OF_OTHERS else [])
+        for kind in CPU
+    ),
     *(pytest.param(kind, id=kind.name, marks=pytest.mark.gpu) for kind in GPU),
 ]
 

@@ -158,6 +158,7 @@ def test_is_compiled_is_asked_of_the_usual_backend() -> None:
     assert is_compiled("cpu") is backend_module._marker(make_backend()).exists()
 
 
+@pytest.mark.soak
 def test_processes_that_compile_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each succeeds, and the cache has one module and no unfinished files."""
     cache = tmp_path / "cache"
