@@ -213,13 +213,13 @@ def test_faults_of_files_and_of_the_others(labels: Path) -> None:
 
 
 def test_paths_of_verify_and_export_are_paths_or_addresses() -> None:
-    wrong, expected = "ftp://bucket/x", ": expected a path, or an address"
+    address, expected = "ftp://bucket/x", ": expected a path, or an address"
     for name in ("folders", "models", "json", "html", "keep", "against"):
         with pytest.raises(ArgumentError, match=name + expected):
-            verify(**{"folders": "gone", name: wrong})  # type: ignore[arg-type]
+            verify(**{"folders": "gone", name: address})  # type: ignore[arg-type]
     for name in ("folder", "out", "models", "keep"):
         with pytest.raises(ArgumentError, match=name + expected):
-            export(**{"folder": "gone", "out": "x", "format": "obj", name: wrong})  # type: ignore[arg-type]
+            export(**{"folder": "gone", "out": "x", "format": "obj", name: address})  # type: ignore[arg-type]
     for wrong in (3, [3]):
         with pytest.raises(ArgumentError, match="folders: expected"):
             verify(wrong)  # type: ignore[arg-type]

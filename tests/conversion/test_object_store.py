@@ -137,6 +137,7 @@ def test_a_busy_server_gives_the_bytes_of_a_disk(
     assert shards(local) == on_disk and b"Signature=" not in told and b"people.npz?..." in told
 
 
+@pytest.mark.soak
 def test_a_server_that_is_gone_costs_no_finished_shard(
     s3: S3Server,  # noqa: F811
     data: Path,
@@ -158,6 +159,7 @@ def test_a_server_that_is_gone_costs_no_finished_shard(
     assert {name: (location / name).version() for name in finished} == written
 
 
+@pytest.mark.soak
 def test_a_server_killed_during_an_upload_and_empty_afterwards(
     s3: S3Server,  # noqa: F811
     data: Path,

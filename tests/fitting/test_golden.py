@@ -36,8 +36,13 @@ from skelfit.config.fit_settings import (
 from skelfit.conversion.run_plan import ALGORITHM_VERSION
 from skelfit.fitting.fitter import Fitter
 
+# Code for processors older than this one takes as long to compile and run, and is left to `make soak`.
+OLD = {"x86-64-v2"} if CAPABILITIES["x86-64-v3"].here else set()
 
-@pytest.mark.parametrize("target", CAPABILITIES)
+
+@pytest.mark.parametrize(
+    "target", [pytest.param(t, marks=[pytest.mark.soak] if t in OLD else []) for t in CAPABILITIES]
+)
 def test_results_are_the_same_in_any_batch_and_those_recorded(target: str) -> None:
     """The same bits in batches of 1, 7, 20 and 512, in another order, by one thread and by two.
 

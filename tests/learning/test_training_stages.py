@@ -82,6 +82,7 @@ def sum_of_others(shards: Path, config_file: Path) -> int:
     return sum(len(batch) for batch in each_once(data, images=False))
 
 
+@pytest.mark.soak
 def test_two_processes_learn_in_three_stages(shards: Path, three_stages: Path, tmp_path: Path) -> None:
     command = ["train", three_stages, "--shards", shards, "--out", tmp_path / "out", "--device", "cpu"]
     torchrun(*command)

@@ -94,6 +94,7 @@ def test_distances_in_the_picture(setup: Setup) -> None:
     assert ((far > 256 / 1.2 * 0.5 / 2.4) & (far < 256 / 1.2 * 0.5 / 0.6)).all()
 
 
+@pytest.mark.soak
 def test_rivals(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few iterations of the baseline lose; both fit the same people, from all seeds."""
     hurried = load_pipeline(PIPELINES / "first-order.yaml")
