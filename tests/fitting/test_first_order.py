@@ -34,6 +34,8 @@ from skelfit.labels.demo_people import sample_labels, write_demo
 from skelfit.labels.label_store import build_store, store_info
 from skelfit.shards.shard_reader import read_rows
 
+pytestmark = pytest.mark.soak  # half a minute of a core and more, of code that seldom changes
+
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 
 

@@ -28,6 +28,8 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.baseline.naive_objective import NaiveObjective
 
+pytestmark = pytest.mark.soak  # half a minute of a core and more, of code that seldom changes
+
 
 @pytest.fixture(scope="module")
 def model(models: ModelSet) -> SkelModel:

@@ -80,6 +80,7 @@ def samples_of(shards: list[str]) -> list[dict[str, bytes]]:
     return samples
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", MINIATURES)
 def test_a_trainer_finds_every_image_beside_its_labels(
     converted: tuple[Path, str], people: tuple[Columns, list[bytes]], name: str
