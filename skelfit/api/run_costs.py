@@ -10,7 +10,8 @@ from skelfit.executors.worker_line import READERS
 
 # What one process does alone, of a row: a line of a sidecar is read again for the summary (docs/benchmarks.md).
 MERGE_MS = 0.03
-# Bytes of a worker: Python, torch, the kernels, the models and their tables; and of each row that it holds.
+# Bytes of a worker: Python, torch, the kernels, the models and their tables, as one run had them; and of each row that
+# it holds, which is a guess.
 WORKER_BYTES, ROW_BYTES = 900_000_000, 25_000
 ALONE = "labels and summary, by one process"
 TOO_FEW_BATCHES = "too few batches for the workers"

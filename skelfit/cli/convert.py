@@ -9,7 +9,8 @@ import click
 
 from skelfit.api.conversion_lines import counted_shards, summary_in_short
 from skelfit.api.conversion_result import ConvertedSubset
-from skelfit.api.convert_dataset import ShardsFailedError, convert
+from skelfit.api.convert_dataset import convert
+from skelfit.api.run_shards import ShardsFailedError
 from skelfit.api.subsets import FILTER_NAMES
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.image_options import image_options

@@ -12,7 +12,7 @@ from skelfit.shards.finished_run import FinishedRun
 from skelfit.storage.hashed_write import FileRecord
 from skelfit.storage.locations import Location
 
-MOST_IN_FOLDER = 10_000  # files that the Hub takes in one folder
+MOST_IN_FOLDER = 10_000  # files that the Hub recommends in one folder
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Publication:
 
 
 def check_size(run: FinishedRun) -> None:
-    """Raise OutputError for a run that has more files than the Hub takes in a folder."""
+    """Raise OutputError for a run that has more files than the Hub recommends in a folder."""
     files = 3 * len(run.shards)
     if files > MOST_IN_FOLDER - 100:
         raise OutputError(
-            f"{run.folder}: {files} files in {len(run.shards)} shards, and the Hub takes {MOST_IN_FOLDER} in a folder; "
-            "convert with a larger --shard-size"
+            f"{run.folder}: {files} files in {len(run.shards)} shards, and the Hub recommends at most "
+            f"{MOST_IN_FOLDER} in a folder; convert with a larger --shard-size"
         )
 
 

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from job_fakes import FakeFitter, hashes, write_labels
 
 import skelfit.api.convert_dataset
-from skelfit.api.convert_dataset import ShardsFailedError, convert
+from skelfit.api.convert_dataset import convert
+from skelfit.api.run_shards import ShardsFailedError
 from skelfit.cli import main
 from skelfit.cli.convert import convert_command
 from skelfit.cli.export import export_command

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from job_fakes import FakeFitter, batches_of, hashes, make_run
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.config.fit_settings import FirstOrderConfig
 from skelfit.config.identity import difference, mapping_hash
 from skelfit.conversion.batch_fit import convert_batch

@@ -16,7 +16,7 @@ from label_files import amass, write
 from verify_fakes import damage_kinds, damage_of, edit_json
 
 import skelfit
-from skelfit.api.convert_dataset import ShardsFailedError, convert_rank, convert_run
+from skelfit.api.run_shards import ShardsFailedError, convert_rank, convert_run
 from skelfit.cli import main
 from skelfit.config.manifest import LabelLayout, LabelSource
 from skelfit.conversion.batch_fit import BatchJob

@@ -34,7 +34,7 @@ from job_fakes import (
 )
 from PIL import Image
 
-from skelfit.api.convert_dataset import ShardsFailedError, convert_run
+from skelfit.api.run_shards import ShardsFailedError, convert_run
 from skelfit.api.run_time import this_time
 from skelfit.cli.convert import GO_ON
 from skelfit.cli.interrupts import interruptible
@@ -397,7 +397,7 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path: Path) -> None:
     run = make_run(tmp_path / "killed", people=48)
     script = (
         "import sys; from pathlib import Path; from job_fakes import endless_work, make_run\n"
-        "from skelfit.api.convert_dataset import convert_run\n"
+        "from skelfit.api.run_shards import convert_run\n"
         "run = make_run(Path(sys.argv[1]), people=48); Path(run.out).mkdir()\n"
         "convert_run(run, work=endless_work)"
     )

@@ -18,7 +18,8 @@ from s3_server import KEYS, S3Server, s3, s3_server  # noqa: F401  fixtures
 
 import skelfit
 import skelfit.api.convert_dataset
-from skelfit.api.convert_dataset import ShardsFailedError, convert
+from skelfit.api.convert_dataset import convert
+from skelfit.api.run_shards import ShardsFailedError
 from skelfit.cli import main
 from skelfit.errors import ArgumentError, SkelfitError, StoreError
 from skelfit.exports.dataset_card import write_card

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from job_fakes import failing_work, hashes, make_run, work, write_labels
 
-from skelfit.api.convert_dataset import ShardsFailedError, convert_rank, convert_run
+from skelfit.api.run_shards import ShardsFailedError, convert_rank, convert_run
 from skelfit.cli import main
 from skelfit.config.manifest import LabelSource
 from skelfit.conversion.batch_fit import BatchJob

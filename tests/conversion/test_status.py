@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from job_fakes import FakeFitter, failing_work, hashes, make_run
 
-from skelfit.api.convert_dataset import ShardsFailedError, convert_run
+from skelfit.api.run_shards import ShardsFailedError, convert_run
 from skelfit.cli import main
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import RECORD_NAME, writing

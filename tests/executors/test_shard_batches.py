@@ -20,7 +20,7 @@ from job_fakes import FakeFitter, batches_of, hashes, in_tars, make_run
 
 from skelfit import __version__
 from skelfit.api.conversion_lines import summary_lines_of
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.api.run_time import this_time
 from skelfit.config.pipeline import ImageConfig
 from skelfit.conversion.batch_fit import convert_batch

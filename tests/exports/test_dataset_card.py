@@ -16,7 +16,7 @@ from export_fakes import make_fields, make_metas, write_run
 from job_fakes import FakeFitter, make_run
 from PIL import Image
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.cli import main
 from skelfit.conversion.batch_fit import convert_batch

@@ -23,7 +23,7 @@ from job_fakes import (
 )
 from PIL import Image
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.bodies.model_set import ModelSet
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import Pipeline, load_pipeline

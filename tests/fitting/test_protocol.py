@@ -12,7 +12,7 @@ import torch
 from job_fakes import make_run, write_labels
 from torch import Tensor
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from job_fakes import FAR_ROW, NAN_ROW, PIPELINE, FakeFitter, make_run
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.api.subsets import check_filters
 from skelfit.config.manifest import Filters, LabelSource
 from skelfit.config.pipeline import GateConfig

@@ -205,7 +205,9 @@ def test_options_that_do_not_fit(run: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(InputError, match="give it as --revision"):
         skelfit.publish(run, f"{ADDRESS}@main")
     monkeypatch.setattr("skelfit.publishing.publication.MOST_IN_FOLDER", 108)
-    with pytest.raises(OutputError, match="9 files in 3 shards, and the Hub takes 108 in a folder"):
+    with pytest.raises(
+        OutputError, match="9 files in 3 shards, and the Hub recommends at most 108 in a folder"
+    ):
         dry_run(run, tmp_path / "out")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.delenv("HF_TOKEN", raising=False)

@@ -18,7 +18,7 @@ from job_fakes import make_run, work
 from publish_fakes import finished_run, quickly
 
 import skelfit
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.cli import main
 from skelfit.errors import HubError
 from skelfit.publishing.publication_record import read_record

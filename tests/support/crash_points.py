@@ -24,7 +24,7 @@ import webdataset
 from job_fakes import FakeFitter, hashes, make_run
 from tqdm import tqdm
 
-from skelfit.api.convert_dataset import convert_rank, convert_run
+from skelfit.api.run_shards import convert_rank, convert_run
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_lock import writing

@@ -166,6 +166,8 @@ def run_tests(copy: Path, mutation: Mutation) -> int:
         "pytest",
         "-x",
         "-q",
+        "-m",
+        "not gpu",  # those of `make soak`, too
         "-p",
         "no:cacheprovider",
         "-p",

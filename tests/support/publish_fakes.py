@@ -12,7 +12,7 @@ from unittest import mock
 
 from job_fakes import make_run, work
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.bodies.model_set import find_models
 
 FILES_PER_COMMIT = 4

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from job_fakes import FakeFitter, make_run
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.benchmark.text_table import table
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import ImageMode

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from skelfit.api.convert_dataset import convert_run
+from skelfit.api.run_shards import convert_run
 from skelfit.benchmark.text_table import table
 from skelfit.config.manifest import LabelSource
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards, unfinished_shards
