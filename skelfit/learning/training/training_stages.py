@@ -42,7 +42,7 @@ class TrainingStage:
     @property
     def finished(self) -> bool:
         """Whether no step is left."""
-        return self.trainer.steps >= self.trainer.settings.steps
+        return self.trainer.steps >= self.trainer.settings.length
 
     def batches(self) -> Iterator[TrainingBatch]:
         """Batches from the loader's position on, without end."""
@@ -82,13 +82,14 @@ class TrainingStages:
         assert config.coarse is not None and config.keypoints is not None
 
         def loss_function(encoder: nn.Module, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
-            terms = parameter_terms(network.first_estimate(encoder, batch), batch, config.skel_gender)
+            estimate = network.first_estimate(encoder, batch)
+            terms = parameter_terms(estimate, batch, config.skel_gender, config.losses)
             loss = torch.stack([getattr(config.losses, name) * term for name, term in terms.items()]).sum()
             return loss, {f"encoder/{name}": term for name, term in terms.items()}
 
         trainer = Trainer(network.encoder, loss_function, config.coarse, self.group, config.data.seed)
         return TrainingStage(
-            trainer, self._loader(self.cache), config.keypoints.steps, "encoder.", self.cache
+            trainer, self._loader(self.cache), config.keypoints.length, "encoder.", self.cache
         )
 
     def all(self) -> TrainingStage:
@@ -104,7 +105,7 @@ class TrainingStages:
             None if config.keypoints is None else self.cache
         )  # before the trainer: this freezes the detector
         trainer = Trainer(self.network, loss_function, config.optimizer, self.group, config.data.seed)
-        before = config.steps - config.optimizer.steps
+        before = config.steps - config.optimizer.length
         return TrainingStage(trainer, self._loader(cache), before, cache=cache)
 
     def _loader(self, cache: BackboneCache | None) -> Loader:
