@@ -32,7 +32,9 @@ class NetworkConfig:
     layers: int = bounded(1, default=6)  # layers of the decoder
     heads: int = bounded(1, default=8)  # attention heads of the decoder
     head_dim: int = bounded(1, default=64)  # width of each attention head
-    feed_forward: int = bounded(1, default=1024)  # width of the hidden layer of the decoder's feed-forward parts
+    feed_forward: int = bounded(
+        1, default=1024
+    )  # width of the hidden layer of the decoder's feed-forward parts
     hidden: int = bounded(1, default=256)  # width of the hidden layer that turns tokens into estimates
     camera: bool = True  # the image's intrinsics; false: those of a far camera, for all people
     coarse_to_fine: bool = True  # false: one estimate, by the decoder's last layer, from the mean pose
@@ -106,5 +108,7 @@ def first_start() -> tuple[Tensor, Tensor, Tensor]:
     Upright, facing the camera, with the arms stretched out, of mean shape.
     """
     q = torch.zeros(1, NUM_DOFS)
-    q[:, dof_index("pelvis_tilt")] = pi  # a half turn about the body's left: y down and z forward, as in cameras
+    q[:, dof_index("pelvis_tilt")] = (
+        pi  # a half turn about the body's left: y down and z forward, as in cameras
+    )
     return angles_to_pose(q).flatten(1), torch.zeros(1, NUM_BETAS), torch.tensor([[_FIRST_SCALE, 0.0, 0.0]])

@@ -102,7 +102,9 @@ def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
         given = f"{'nothing' if config.keypoints is None else 'that'} with {network.backbone}"
         raise ConfigError(path, "keypoints", expected, given)
     if config.coarse is not None and config.keypoints is None:
-        raise ConfigError(path, "coarse", "nothing but with network.backbone: keypoint-tiny", network.backbone)
+        raise ConfigError(
+            path, "coarse", "nothing but with network.backbone: keypoint-tiny", network.backbone
+        )
     starts = (network.checkpoint is not None) + network.random
     if starts > backbone.pretrained:
         expected = "nothing with keypoint-tiny, which learns from nothing; of ViTs, checkpoint or random"

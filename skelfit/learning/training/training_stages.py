@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import chain, repeat
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from skelfit.bodies.model_set import ModelSet
