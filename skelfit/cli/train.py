@@ -30,7 +30,7 @@ from skelfit.learning.training.training_loop import train
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.locations import Location, location_of
 
-_LEARNT = {"keypoints": "keypoints", "coarse": "first estimate", "optimizer": "network"}  # in each stage
+_LEARNT = {"keypoints": "keypoints", "coarse": "pose and betas"}  # in the stages before the last
 
 
 @click.command("train")
@@ -210,11 +210,11 @@ class Watching:
 def stage_at(step: int, config: TrainConfig) -> tuple[str, int, OptimizerConfig]:
     """What is learnt in a step, counted from 1: its name, the steps before it, and how."""
     before = 0
-    for key, stage in config.stages.items():
+    for key, stage in list(config.stages.items())[:-1]:
         if step <= before + stage.length:
-            break
+            return _LEARNT[key], before, stage
         before += stage.length
-    return _LEARNT[key], before, stage
+    return "network", before, config.optimizer
 
 
 def in_words(measured: Measured) -> str:

@@ -96,9 +96,9 @@ def test_the_mean_of_the_weights(models: ModelSet, people: TrainingBatch) -> Non
         kept = 0.4 * (1 - np.exp(-(step + 1) / 2))
         expected = kept * expected + (1 - kept) * flat_weights(trainer.network)
     torch.testing.assert_close(flat_weights(trainer.best_network), expected)
-    trainer.network.mean += 1  # as statistics of batches change
+    trainer.network.start.camera[:] += 1  # as statistics of batches change
     trainer.step([people])
-    assert torch.equal(trainer.best_network.mean, trainer.network.mean)
+    assert torch.equal(trainer.best_network.start.camera, trainer.network.start.camera)
     assert make(models, ema=0.0).best_network is not None
     at_once = make(models, ema=0.75, ema_ramp=0)
     before = flat_weights(at_once.network)

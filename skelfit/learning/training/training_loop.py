@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from skelfit.bodies.continuous_pose import POSE_SIZE, angles_to_pose
+from skelfit.bodies.continuous_pose import angles_to_pose
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skins import SkelSkins
 from skelfit.errors import ConfigError
@@ -24,7 +24,7 @@ from skelfit.learning.data.data_loader import Loader, each_once
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.evaluation.validation import Measured, validate
-from skelfit.learning.networks.network import NUM_BETAS, POSE_NUMBERS, Network
+from skelfit.learning.networks.network import Network
 from skelfit.learning.networks.network_registry import make_network
 from skelfit.learning.training import checkpoint
 from skelfit.learning.training.trainer import Trainer
@@ -116,9 +116,9 @@ def set_mean(network: Network, config: TrainConfig) -> None:
     poses = torch.cat([angles_to_pose(batch.poses[batch.has_pose]) for batch in batches])
     betas = torch.cat([batch.betas[batch.has_betas & (batch.female == female)] for batch in batches])
     if len(poses):
-        network.mean[POSE_SIZE:POSE_NUMBERS] = poses.mean(0).flatten()[POSE_SIZE:]
+        network.start.pose[:, 1:] = poses.mean(0)[1:]
     if len(betas):
-        network.mean[POSE_NUMBERS : POSE_NUMBERS + NUM_BETAS] = betas.mean(0)
+        network.start.betas[:] = betas.mean(0)
 
 
 def validation_people(config: TrainConfig, group: ProcessGroup, crop: int) -> Iterable[TrainingBatch]:
