@@ -101,7 +101,7 @@ def _waves(rows: int, columns: int, width: int) -> Tensor:
 def _read(path: str | Path) -> dict[str, Tensor]:
     """The named tensors of a checkpoint; nothing in it is executed."""
     expected = "a ViTPose checkpoint (.pth or .safetensors)"
-    content = read_tensor_file(path, expected, ModelError, ": save its 'state_dict' alone")
+    content = read_tensor_file(path, expected, ModelError, objects=True)
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
