@@ -158,11 +158,14 @@ def predict_command(
     find_boxes, total = _boxes(boxes, boxes_given), limit
     if any(shards):
         people = people_of_shards(images, config.data.held_out if held_out else None)
-        stream = predict_people(islice(people, limit), predictor, batch_size)
+        stream = predict_people(
+            islice(people, limit), predictor, batch_size, widen=config.data.widen
+        )
     else:
         margin = margin or (_AROUND_PHOTO if boxes is None and not boxes_given else _AROUND_BOX)
+        crop, widen = network.backbone.crop, config.data.widen
         settings = PhotoSettings(
-            find_boxes, _camera(fov, intrinsics, source), margin, min_score, network.backbone.crop
+            find_boxes, _camera(fov, intrinsics, source), margin, min_score, crop, widen
         )
         photos = find_photos(images, console.warn)[:limit]
         stream, total = predict_photos(photos, settings, predictor, batch_size), len(photos)
