@@ -96,13 +96,20 @@ def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
     for option, names in (("kind", NETWORKS), ("backbone", BACKBONES)):
         if (value := getattr(network, option)) not in names:
             raise ConfigError(path, f"network.{option}", "one of " + ", ".join(names), value)
+    for option in NETWORKS[network.kind].not_for:
+        if (value := getattr(network, option)) != getattr(NetworkConfig(), option):
+            raise ConfigError(
+                path, f"network.{option}", f"nothing with network.kind: {network.kind}", str(value)
+            )
     backbone = BACKBONES[network.backbone]
     if (config.keypoints is not None) != backbone.keypoints_first:
         expected = "how network.backbone: keypoint-tiny learns them, and nothing with other backbones"
         given = f"{'nothing' if config.keypoints is None else 'that'} with {network.backbone}"
         raise ConfigError(path, "keypoints", expected, given)
     if config.coarse is not None and config.keypoints is None:
-        raise ConfigError(path, "coarse", "nothing but with network.backbone: keypoint-tiny", network.backbone)
+        raise ConfigError(
+            path, "coarse", "nothing but with network.backbone: keypoint-tiny", network.backbone
+        )
     starts = (network.checkpoint is not None) + network.random
     if starts > backbone.pretrained:
         expected = "nothing with keypoint-tiny, which learns from nothing; of ViTs, checkpoint or random"
@@ -119,7 +126,7 @@ def ready(config: TrainConfig, path: str | Path) -> TrainConfig:
     network = checked(config, path).network
     if BACKBONES[network.backbone].pretrained and network.checkpoint is None and not network.random:
         expected = (
-            f"the weights of {network.backbone} (a ViTPose checkpoint, there or by --vitpose FILE), or "
+            f"the weights of {network.backbone} (ViTPose's, or a checkpoint's, there or by --checkpoint FILE), or "
             "network.random: true, to begin with random ones"
         )
         raise ConfigError(path, "network.checkpoint", expected, "neither")
