@@ -22,7 +22,7 @@ from skelfit.errors import OutputError
 from skelfit.executors.progress_bars import Progress
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.data.person_stream import SubsetConfig
-from skelfit.learning.data.process_group import is_first, process_group
+from skelfit.learning.data.process_group import ProcessGroup, is_first, process_group
 from skelfit.learning.evaluation.validation import BEYOND_DEG, ERRORS, PCK_AT, Measured
 from skelfit.learning.published.checkpoint_import import HEAD_DIM, import_checkpoint
 from skelfit.learning.published.published_kinds import KINDS
@@ -32,6 +32,8 @@ from skelfit.learning.training.training_log import BOARD_NAME, LOG_NAME
 from skelfit.learning.training.training_loop import train
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.locations import Location, location_of
+
+_LEARNT = {"keypoints": "keypoints", "coarse": "pose and betas"}  # in the stages before the last
 
 
 @click.command("train", cls=CommandWithCommands)
@@ -58,7 +60,10 @@ from skelfit.storage.locations import Location, location_of
 @out_option(FOLDER)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
 @overwrite_option
-@click.option("--steps", type=COUNT, help="In place of optimizer.steps, and of the stages' before.")
+@click.option(
+    "--epochs", type=COUNT, help="Length of the main stage, in place of optimizer.epochs or .steps."
+)
+@click.option("--steps", type=COUNT, help="Length of each stage, for a trial.")
 @models_option
 @device_option
 @pass_console
@@ -72,6 +77,7 @@ def train_command(
     out: Path,
     resume: bool,
     overwrite: bool,
+    epochs: int | None,
     steps: int | None,
     models: Location | None,
     device: str,
@@ -84,6 +90,8 @@ def train_command(
         raise click.UsageError("give the configuration once: as CONFIG or as --config")
     if resume and overwrite:
         raise click.UsageError("--resume goes on with what --overwrite removes: give one of them")
+    if epochs is not None and steps is not None:
+        raise click.UsageError("give one length: --epochs or --steps")
     path = config_file or config_option
     config = TrainConfig() if path is None else load_train_config(path)
     if shards:
@@ -95,20 +103,19 @@ def train_command(
         config = replace(config, data=replace(config.data, held_out=0.0))  # other shards are measured
     if start is not None:
         config = replace(config, network=replace(config.network, checkpoint=str(start)))
+    if epochs is not None:
+        config = replace(config, optimizer=replace(config.optimizer, epochs=epochs, steps=None))
     if steps is not None:
-        config = replace(config, optimizer=replace(config.optimizer, steps=steps))
-        for name in ("keypoints", "coarse"):
-            if (part := getattr(config, name)) is not None:
-                config = replace(config, **{name: replace(part, steps=steps)})
+        length = {"steps": steps, "epochs": None}
+        config = replace(config, **{name: replace(stage, **length) for name, stage in config.stages.items()})
     ready(config, path or "the configuration of SKEL-CF (no CONFIG was given)")
     body_models, device = find_models(models), find_device(device)
     if is_first():
         prepare(out, resume=resume, overwrite=overwrite)
         console.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
-        console.say(f"{config.name}: {config.steps} steps on {device}, to {out}")
     with (
         process_group(device) as group,
-        Watching(config, out, group.part.of, console if group.first else None) as watch,
+        Watching(config, out, group, console if group.first else None) as watch,
     ):
         end = train(config, out, body_models, group, watch, resume=resume)
     if not is_first():
@@ -184,8 +191,8 @@ class Watching:
     Within it, Ctrl-C and SIGTERM end the training after the step, with a checkpoint; a second one at once.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, processes: int, console: Console | None) -> None:
-        self.config, self.out, self.processes, self.console, self.code = config, out, processes, console, 0
+    def __init__(self, config: TrainConfig, out: Path, group: ProcessGroup, console: Console | None) -> None:
+        self.config, self.out, self.group, self.console, self.code = config, out, group, console, 0
         self.progress: Progress | None = None
         self.stage = ""
 
@@ -207,16 +214,21 @@ class Watching:
         """Whether a signal has come."""
         return bool(self.code)
 
+    def begins(self, config: TrainConfig) -> None:
+        """Take the configuration whose lengths are in steps, and print them."""
+        self.config = config
+        self.say(f"{config.name}: {config.steps} steps on {self.group.device}, to {self.out}")
+
     def step(self, done: int, loss: float) -> None:
         """Count a step of a stage. The speed is that of the steps after the first seen of it, which takes longer."""
         if self.console is None:
             return
         name, before, part = stage_at(done, self.config)
-        each = self.processes * self.config.data.batch_size * part.accumulate
+        each = self.group.part.of * self.config.data.batch_size * part.accumulate
         if name != self.stage or self.progress is None:
             self.close()
             self.stage = name
-            self.progress = self.console.reporter().counting(part.steps * each, (done - before) * each)
+            self.progress = self.console.reporter().counting(part.length * each, (done - before) * each)
         new = (done - before) * each - self.progress.done
         self.progress.show(new, f"{name}, step {done}/{self.config.steps}, loss {loss:.4f}")
 
@@ -240,10 +252,10 @@ class Watching:
 def stage_at(step: int, config: TrainConfig) -> tuple[str, int, OptimizerConfig]:
     """What is learnt in a step, counted from 1: its name, the steps before it, and how."""
     before = 0
-    for name, part in (("keypoints", config.keypoints), ("first estimate", config.coarse)):
-        if part is not None and step <= before + part.steps:
-            return name, before, part
-        before += 0 if part is None else part.steps
+    for key, stage in list(config.stages.items())[:-1]:
+        if step <= before + stage.length:
+            return _LEARNT[key], before, stage
+        before += stage.length
     return "network", before, config.optimizer
 
 

@@ -91,6 +91,8 @@ def test_keypoints_of_the_crop_match_the_image(tmp_path: Path, crops: bool, augm
                 assert (red, green) == pytest.approx((x - 0.5, y - 0.5), abs=3 if crops else 1.2), key
                 compared += 1
     assert compared > 60
+    if augment.rotation:
+        return  # the labels of turned images have a test of their own
     assert torch.equal(batch.cam_int[0], torch.from_numpy(labels[batch.keys[0]]["cam_int"].copy()))
     assert torch.equal(batch.poses[3], torch.from_numpy(labels[batch.keys[3]]["skel_poses"].copy()))
     if augment == STILL:

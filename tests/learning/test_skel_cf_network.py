@@ -204,7 +204,7 @@ def test_the_loss_falls(backbone: str, losses: LossConfig, batch: TrainingBatch,
     network, body = make(replace(TINY, backbone=backbone)), SkelKeypoints(models, "male")
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     history = []
-    for _ in range(25):
+    for _ in range(14):
         optimizer.zero_grad()
         loss, terms = training_loss(predict(network, batch), batch, body, losses)
         loss.backward()

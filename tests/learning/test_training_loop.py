@@ -32,6 +32,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.errors import ConfigError, ModelError, SkelfitError
 from skelfit.learning.backbones.vitpose import VitPose
 from skelfit.learning.data.data_loader import Loader, each_once
+from skelfit.learning.networks.network import first_start
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training import training_loop as loop_module
 from skelfit.learning.training.checkpoint import load, load_network
@@ -64,14 +65,14 @@ def test_held_out_people_are_never_trained_on(shards: Path) -> None:
 def test_the_network_starts_from_the_mean_of_the_labels(shards: Path) -> None:
     config = train_config(shards)
     network = SkelCfNetwork(TINY_VIT)
-    first = network.mean.clone()
+    first = first_start()
     set_mean(network, config)
     batch = next(iter(each_once(replace(config.data, batch_size=PEOPLE), images=False)))
-    pose = angles_to_pose(batch.poses).mean(0).flatten()
-    assert torch.equal(network.mean[:6], first[:6]) and torch.equal(network.mean[154:], first[154:])
+    pose, start = angles_to_pose(batch.poses).mean(0), network.start
+    assert torch.equal(start.pose[0, 0], first[0][0, :6]) and torch.equal(start.camera, first[2])
     # 2000 are 83 passes over 24 people, and some of them once more.
-    torch.testing.assert_close(network.mean[6:144], pose[6:], rtol=0, atol=0.02)
-    torch.testing.assert_close(network.mean[144:154], batch.betas[~batch.female].mean(0), rtol=0, atol=0.05)
+    torch.testing.assert_close(start.pose[0, 1:], pose[1:], rtol=0, atol=0.02)
+    torch.testing.assert_close(start.betas[0], batch.betas[~batch.female].mean(0), rtol=0, atol=0.05)
 
 
 def test_the_files_of_a_training(whole: Path, models: ModelSet) -> None:
@@ -260,3 +261,35 @@ def test_a_training_that_is_finished_ends_at_once(
     assert result.exit_code == 0
     assert result.output.count("finished already: step 10 of 10; to go on, raise optimizer.steps") == 1
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_a_training_in_epochs_is_extended(shards: Path, models: ModelSet, tmp_path: Path) -> None:
+    """Two epochs, which end at once when they are asked for again, then a third; labels left out are counted."""
+    path, out = tmp_path / "epochs.yaml", tmp_path / "out"
+    path.write_text(
+        f"""
+name: epochs
+data: {{batch_size: 5, workers: 0, shuffle: 4, supervision: {{min_confidence: 1, max_abs_beta: 0.01}}}}
+network: {{backbone: tiny, random: true, dim: 16, heads: 2, layers: 2}}
+optimizer: {{epochs: 2, warm_up_epochs: 0.5, accumulate: 2, learning_rate: 1e-3}}
+validation: {{subsets: [{{shards: "{shards}/*.tar"}}], every: 100}}
+output: {{log: 1}}
+"""
+    )
+    arguments = (path, "--shards", shards, "--out", out, "--resume")
+    result = run_train(*arguments)
+    assert f"an epoch: {PEOPLE} people, 4 batches" in result.output, result.output
+    assert "epochs: 4 steps on cpu" in result.output
+    steps = [line for line in read_log(out) if "loss" in line]
+    assert [line["learning_rate"] for line in steps] == [1e-3] * 4  # half an epoch of two steps is one
+    for line in steps:
+        assert line["left_out"]["of_people"] == 10 and line["left_out"]["poses"] == 10
+        assert line["left_out"]["betas"] == 10 and line["decoder/pose"] == 0 < line["decoder/keypoints3d"]
+    again = run_train(*arguments)
+    assert "finished already: step 4 of 4; to go on, raise optimizer.epochs" in again.output
+    longer = run_train(*arguments, "--epochs", 3)
+    assert longer.exit_code == 0 and "optimizer.epochs: 2 before, now 3" in longer.output, longer.output
+    assert [line["step"] for line in read_log(out) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    for fewer in (("--epochs", 2), ("--steps", 9)):
+        assert run_train(*arguments, *fewer).exit_code == 2, "neither shorter nor in another unit"
+    assert "give one length" in run_train(*arguments, "--epochs", 4, "--steps", 9).output

@@ -35,7 +35,9 @@ def decoder_layer(layer: str, dim: int, context: int, inner: int = 512, hidden: 
     shapes |= linear(f"{layer}.0.fn.to_qkv", dim, 3 * inner, bias=False)
     shapes |= linear(f"{layer}.0.fn.to_out.0", inner, dim)
     shapes |= linear(f"{layer}.1.fn.to_kv", context, 2 * inner, bias=False)
-    shapes |= linear(f"{layer}.1.fn.to_q", dim, inner, bias=False) | linear(f"{layer}.1.fn.to_out.0", inner, dim)
+    shapes |= linear(f"{layer}.1.fn.to_q", dim, inner, bias=False) | linear(
+        f"{layer}.1.fn.to_out.0", inner, dim
+    )
     return shapes | linear(f"{layer}.2.fn.net.0", dim, hidden) | linear(f"{layer}.2.fn.net.3", hidden, dim)
 
 

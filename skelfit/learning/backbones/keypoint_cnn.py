@@ -77,7 +77,9 @@ class KeypointBackbone(Backbone):
         self.eye = KeypointDetector()  # the name that checkpoints have
         self.token = nn.Linear(OBSERVED, self.width)
         self.kinds = nn.Parameter(0.02 * torch.randn(KEYPOINTS, self.width))
-        self.together = nn.Sequential(*_dense(OBSERVED * KEYPOINTS, self.width), *_dense(self.width, self.width))
+        self.together = nn.Sequential(
+            *_dense(OBSERVED * KEYPOINTS, self.width), *_dense(self.width, self.width)
+        )
         self.register_buffer("_cells", cell_centers().flatten(0, 1), persistent=False)
         self.register_buffer("_mirror", torch.from_numpy(MIRRORED), persistent=False)
         self.register_buffer("_scale", torch.tensor(_SCALE), persistent=False)

@@ -19,7 +19,7 @@ class VitBlock(nn.Module):
         super().__init__()
         self.drop_path = drop_path
         self.norm1, self.norm2 = nn.LayerNorm(width, EPS), nn.LayerNorm(width, EPS)
-        self.attn, self.mlp = _Attention(width, heads), _FeedForward(width)
+        self.attn, self.mlp = _Attention(width, heads), _Mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Of patches (B, N, width), the same shape."""
@@ -45,7 +45,7 @@ class _Attention(nn.Module):
         return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class _FeedForward(nn.Module):
+class _Mlp(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fc1, self.act, self.fc2 = nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)

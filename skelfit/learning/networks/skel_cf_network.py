@@ -1,9 +1,9 @@
 """SKEL-CF's network: a coarse estimate of pose, betas and camera from the whole crop, refined layer by layer.
 
-After Li et al., "SKEL-CF", 2025, and their public code. The backbone (ViTPose) gives features of the crop's patches. One
-set of heads turns the mean of them into a first estimate, and what a layer makes of the tokens into a correction of
-it. The decoder has a token for the pose, one for the betas and one for the camera. Each is made from the current
-estimate and the crop's place in the camera's view, and made again after each layer.
+After Li et al., "SKEL-CF", 2025, and their public code. The backbone (ViTPose) gives features of the crop's patches.
+One set of heads turns the mean of them into a first estimate, and what a layer makes of the tokens into a correction.
+The decoder has a token for the pose, one for the betas and one for the camera. Each is made from the current estimate
+and the crop's place in the camera's view, and made again after each layer.
 
 Names, shapes and the order of what is computed are those of the public code of SKEL-CF, so its checkpoints load as they
 are, but for the frozen camera network and body model that they contain. The published code takes the middle of the
@@ -93,8 +93,8 @@ class SkelCfDecoder(nn.Module):
     def forward(self, patches: Tensor, box: Tensor) -> list[_Parts]:
         """Estimates of B people: the first (without coarse-to-fine, the start), then those after each layer.
 
-        patches: (B, N, width); box: (B, 3), see `cameras.box_features`. Without coarse-to-fine, tokens go on from layer to layer, and only the
-        last one's are turned into an estimate.
+        patches: (B, N, width); box: (B, 3), see `cameras.box_features`. Without coarse-to-fine, tokens go on from layer
+        to layer, and only the last one's are turned into an estimate.
         """
         coarse, layers = self.config.coarse_to_fine, self.transformer.layers
         pose, betas, camera = (mean.expand(len(box), -1) for mean in self.start)

@@ -2,9 +2,9 @@
 
 A checkpoint is a dict that torch.save wrote: `format`, `step`, `config` (plain data), `models` (the sha256 of the body
 models; '' where they are not known), `measured` (the last validation, or None), `weights` (those to predict with: the
-running mean, where there is one) and `training` (what a training needs to continue; None in best.pt). One that
-`skelfit train import` made has `imported` as well: the kind and name of the published file, and the names of weights
-that it has nothing for.
+running mean, where there is one) and `training` (what a training needs to continue, and the `steps` that it is to have;
+None in best.pt). One that `skelfit train import` made has `imported` as well: the kind and name of the published file,
+and the names of weights that it has nothing for.
 """
 
 from __future__ import annotations
@@ -126,27 +126,33 @@ class CheckpointProgress(NamedTuple):
     """The progress of a training."""
 
     done: int  # steps
-    last_steps: int  # of its last stage, as it was configured
+    steps: int  # that it was to have in all
+    longer: str  # how its last stage is longer than before, in words; empty where it is as long
 
 
 def progress(path: Path, config: TrainConfig, models: str) -> CheckpointProgress:
     """The progress of a checkpoint's training, to continue it with a configuration and body models of this sha256.
 
-    The last stage may have more steps than before. Reads no weights. Raises CheckpointError where that would be a
-    different training, and names the differences.
+    The last stage may have more epochs or steps than before. Reads no weights. Raises CheckpointError where that would
+    be a different training, and names the differences.
     """
     content = load(path, mapped=True)
     earlier = build(TrainConfig, content["config"], path, "config")
     differs = [line for line in difference(asdict(earlier), asdict(config)) if not _is_free(line)]
-    if config.optimizer.steps > earlier.optimizer.steps:
-        differs = [line for line in differs if not line.startswith("optimizer.steps:")]
+    longer = ""
+    for unit in ("epochs", "steps"):
+        before, now = getattr(earlier.optimizer, unit), getattr(config.optimizer, unit)
+        if before is not None and now is not None and now > before:
+            longer = f"optimizer.{unit}: {before} before, now {now}"
+            differs = [line for line in differs if not line.startswith(f"optimizer.{unit}:")]
     if differs:
-        expected = "the configuration as it was (optimizer.steps may be raised)"
+        expected = "the configuration as it was (optimizer.epochs or .steps may be raised)"
         raise CheckpointError(path, "config", expected, ", ".join(differs[:5]))
     if models != content["models"]:
         expected = f"the body models that it was trained with (sha256 {content['models'][:12]})"
         raise CheckpointError(path, "models", expected, f"others (sha256 {models[:12]})")
-    return CheckpointProgress(content["step"], earlier.optimizer.steps)
+    training = content["training"]
+    return CheckpointProgress(content["step"], training["steps"], longer)
 
 
 def _is_free(line: str) -> bool:
