@@ -48,7 +48,7 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CheckpointError, match="expected a checkpoint of skelfit train"):
         load_network(path)
     torch.save({"a": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-4, found none"):
+    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-5, found none"):
         load_network(path)
     torch.save({"format": Harmful()}, path, pickle_module=pickle)
     with pytest.raises(CheckpointError, match="not read"):
