@@ -1,4 +1,4 @@
-"""`skelfit train`: SKEL-CF's network on finished shards."""
+"""`skelfit train`: a network on finished shards; `skelfit train import`: one that others have trained."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 import click
 
 from skelfit.bodies.model_set import find_models
+from skelfit.cli.command_with_commands import CommandWithCommands
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
-from skelfit.cli.path_types import FOLDER, PATH, PATTERN, TRAINING
+from skelfit.cli.path_types import FILE, FOLDER, PATH, PATTERN, TRAINING
 from skelfit.cli.shared_options import COUNT, device_option, models_option, out_option, overwrite_option
 from skelfit.cli.training_curve import CURVE_NAME, draw_curve
 from skelfit.errors import OutputError
@@ -23,7 +24,9 @@ from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.data.process_group import ProcessGroup, is_first, process_group
 from skelfit.learning.evaluation.validation import BEYOND_DEG, ERRORS, PCK_AT, Measured
-from skelfit.learning.training.checkpoint import BEST_NAME, FOLDER_NAME
+from skelfit.learning.published.checkpoint_import import HEAD_DIM, import_checkpoint
+from skelfit.learning.published.published_kinds import KINDS
+from skelfit.learning.training import checkpoint
 from skelfit.learning.training.training_config import OptimizerConfig, TrainConfig, load_train_config, ready
 from skelfit.learning.training.training_log import BOARD_NAME, LOG_NAME
 from skelfit.learning.training.training_loop import train
@@ -33,7 +36,7 @@ from skelfit.storage.locations import Location, location_of
 _LEARNT = {"keypoints": "keypoints", "coarse": "pose and betas"}  # in the stages before the last
 
 
-@click.command("train")
+@click.command("train", cls=CommandWithCommands)
 @click.argument("config_file", metavar="[CONFIG]", required=False, type=TRAINING)
 @click.option("--config", "config_option", type=TRAINING, help="The same as CONFIG.")
 @click.option(
@@ -48,7 +51,12 @@ _LEARNT = {"keypoints": "keypoints", "coarse": "pose and betas"}  # in the stage
     multiple=True,
     help="Shards to measure with  [default: people that data.held_out holds out].",
 )
-@click.option("--vitpose", type=PATH, help="ViTPose's weights, in place of network.checkpoint.")
+@click.option(
+    "--checkpoint",
+    "start",
+    type=PATH,
+    help="Weights to start with, in place of network.checkpoint: ViTPose's, or a checkpoint.",
+)
 @out_option(FOLDER)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
 @overwrite_option
@@ -65,7 +73,7 @@ def train_command(
     config_option: Path | None,
     shards: tuple[str, ...],
     val: tuple[str, ...],
-    vitpose: Path | None,
+    start: Path | None,
     out: Path,
     resume: bool,
     overwrite: bool,
@@ -93,8 +101,8 @@ def train_command(
         subsets = tuple(SubsetConfig(tars_of(each)) for each in val)
         config = replace(config, validation=replace(config.validation, subsets=subsets))
         config = replace(config, data=replace(config.data, held_out=0.0))  # other shards are measured
-    if vitpose is not None:
-        config = replace(config, network=replace(config.network, checkpoint=str(vitpose)))
+    if start is not None:
+        config = replace(config, network=replace(config.network, checkpoint=str(start)))
     if epochs is not None:
         config = replace(config, optimizer=replace(config.optimizer, epochs=epochs, steps=None))
     if steps is not None:
@@ -122,6 +130,40 @@ def train_command(
     console.say(f"next: skelfit predict {out} IMAGE... --out predictions")
 
 
+@train_command.command("import")
+@click.argument("file", type=FILE)
+@out_option(FILE)
+@click.option(
+    "--kind", type=click.Choice(list(KINDS)), help="Of which network FILE is  [default: what its names say]."
+)
+@overwrite_option
+@pass_console
+def import_command(console: Console, file: Path, out: Path, kind: str | None, overwrite: bool) -> None:
+    """Make a checkpoint of FILE, which the authors of SKEL-CF, HSMR or 4D-Humans published.
+
+    `skelfit predict` and `skelfit evaluate` take it, and trainings begin with it (network.checkpoint). Nothing in FILE
+    is run. Of ViTPose's backbone it says how to use the file as it is.
+    """
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: exists already; choose another file or --overwrite")
+    imported = import_checkpoint(file, kind)
+    checkpoint.save(out, imported.content)
+    network, published = imported.network, KINDS[imported.kind]
+    under = f" (its {imported.place})" if imported.place else ""
+    console.say(f"{published.title}: {len(imported.content['weights'])} weights of {file}{under}")
+    console.say(
+        f"  network.kind: {network.kind}, {network.backbone}, {network.layers} layers; {HEAD_DIM} numbers a head"
+    )
+    for what, count in imported.beside.items():
+        console.say(f"  left: {what} ({count} tensor{'s' if count > 1 else ''})")
+    console.result(f"checkpoint: {out}")
+    if imported.missing:
+        console.warn(f"no weights for {', '.join(imported.missing)}: it can begin a training, no more")
+        console.say(f"next: skelfit train train-hsmr --checkpoint {out} --shards DIR --out DIR")
+    else:
+        console.say(f"next: skelfit predict {out} IMAGE... --out predictions")
+
+
 def tars_of(shards: str) -> str:
     """The pattern of the tars of a folder; what is no folder is a pattern already."""
     return f"{shards.rstrip('/')}/*.tar" if location_of(shards).is_dir() else shards
@@ -130,9 +172,9 @@ def tars_of(shards: str) -> str:
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Make the folder. Raises OutputError where it holds files and no option says what to do with them."""
     if overwrite:
-        for name in (BEST_NAME, LOG_NAME, CURVE_NAME):
+        for name in (checkpoint.BEST_NAME, LOG_NAME, CURVE_NAME):
             remove_file(out / name)
-        for name in (FOLDER_NAME, BOARD_NAME):
+        for name in (checkpoint.FOLDER_NAME, BOARD_NAME):
             shutil.rmtree(out / name, ignore_errors=True)
     elif not resume and out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out}: holds files already; choose another folder, --resume or --overwrite")

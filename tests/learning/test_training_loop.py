@@ -160,7 +160,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
 def test_a_training_starts_from_the_weights_of_vitpose(
     shards: Path, config_file: Path, models: ModelSet, tmp_path: Path
 ) -> None:
-    weights = VitPose("tiny").vit.state_dict()
+    weights = VitPose("tiny").state_dict()
     torch.save(weights, tmp_path / "vitpose.pth")
     config = short_config(config_file, shards)
     config = replace(
@@ -173,7 +173,7 @@ def test_a_training_starts_from_the_weights_of_vitpose(
     (tmp_path / "vitpose.pth").unlink()
     backbone = load_network(tmp_path / "out").network.backbone
     assert isinstance(backbone, VitPose)
-    trained = backbone.vit.state_dict()
+    trained = backbone.state_dict()
     for name, tensor in weights.items():
         torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-6)
     with pytest.raises(ModelError, match="expected a ViTPose checkpoint .* found no such file"):
@@ -218,7 +218,7 @@ def test_random_weights_have_to_be_asked_for(
     with pytest.raises(ConfigError, match=message):
         train(short_config(neither, shards), tmp_path / "out", models, CPU, SilentObserver())
     assert not (tmp_path / "out").exists()
-    torch.save(VitPose("tiny").vit.state_dict(), tmp_path / "vitpose.pth")
+    torch.save(VitPose("tiny").state_dict(), tmp_path / "vitpose.pth")
     given = (
         "--vitpose",
         tmp_path / "vitpose.pth",

@@ -1,8 +1,10 @@
 """Checkpoints of a training, written atomically and read without running code.
 
 A checkpoint is a dict that torch.save wrote: `format`, `step`, `config` (plain data), `models` (the sha256 of the body
-models), `measured` (the last validation, or None), `weights` (those to predict with: the running mean, where there is
-one) and `training` (what a training needs to continue, and the `steps` that it is to have; None in best.pt).
+models; '' where they are not known), `measured` (the last validation, or None), `weights` (those to predict with: the
+running mean, where there is one) and `training` (what a training needs to continue, and the `steps` that it is to have;
+None in best.pt). One that `skelfit train import` made has `imported` as well: the kind and name of the published file,
+and the names of weights that it has nothing for.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class TrainedNetwork(NamedTuple):
 
     network: Network
     config: TrainConfig
-    models: str
+    models: str  # '' where they are not known
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -84,12 +86,40 @@ def load_network(path: str | Path) -> TrainedNetwork:
         path = best if best.is_file() else latest(path) or best
     content = load(path)
     config = build(TrainConfig, content["config"], path, "config")
+    if missing := _missing(content):
+        found = f"the start of a training: no {missing[0]} and {len(missing) - 1} more"
+        raise CheckpointError(path, "weights", "those of a whole network", found)
     network = make_network(config.network)
     try:
         network.load_state_dict(content["weights"])
     except RuntimeError as error:
         raise CheckpointError(path, "weights", "those of its network", str(error)[:200]) from None
     return TrainedNetwork(network.eval(), config, content["models"])
+
+
+def load_start(network: Network, path: str | Path) -> bool:
+    """Let a training begin with the weights of a file; returns whether where estimates start is among them.
+
+    path: a checkpoint of this network, or what its backbone takes. Raises InputError.
+    """
+    content = read_tensor_file(path, "weights to start with", CheckpointError, mapped=True, objects=True)
+    if not (isinstance(content, dict) and "format" in content):
+        network.backbone.load(path)
+        return False
+    content = load(Path(path), mapped=True)
+    earlier = build(TrainConfig, content["config"], path, "config").network
+    pairs = difference(asdict(earlier), asdict(network.config))
+    if differs := [line for line in pairs if not line.startswith(("checkpoint:", "random:"))]:
+        raise CheckpointError(path, "config", "the network that is trained", ", ".join(differs[:5]))
+    missing = _missing(content)
+    own = network.state_dict()
+    network.load_state_dict({name: own[name] for name in missing} | content["weights"])
+    return not missing
+
+
+def _missing(content: Mapping[str, Any]) -> list[str]:
+    """The weights that an imported checkpoint has nothing for."""
+    return list((content.get("imported") or {}).get("missing", ()))
 
 
 class CheckpointProgress(NamedTuple):

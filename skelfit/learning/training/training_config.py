@@ -134,6 +134,11 @@ def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
     for option, names in (("kind", NETWORKS), ("backbone", BACKBONES)):
         if (value := getattr(network, option)) not in names:
             raise ConfigError(path, f"network.{option}", "one of " + ", ".join(names), value)
+    for option in NETWORKS[network.kind].not_for:
+        if (value := getattr(network, option)) != getattr(NetworkConfig(), option):
+            raise ConfigError(
+                path, f"network.{option}", f"nothing with network.kind: {network.kind}", str(value)
+            )
     backbone = BACKBONES[network.backbone]
     if (config.keypoints is not None) != backbone.keypoints_first:
         expected = "how network.backbone: keypoint-tiny learns them, and nothing with other backbones"
@@ -170,7 +175,7 @@ def ready(config: TrainConfig, path: str | Path) -> TrainConfig:
     network = checked(config, path).network
     if BACKBONES[network.backbone].pretrained and network.checkpoint is None and not network.random:
         expected = (
-            f"the weights of {network.backbone} (a ViTPose checkpoint, there or by --vitpose FILE), or "
+            f"the weights of {network.backbone} (ViTPose's, or a checkpoint's, there or by --checkpoint FILE), or "
             "network.random: true, to begin with random ones"
         )
         raise ConfigError(path, "network.checkpoint", expected, "neither")

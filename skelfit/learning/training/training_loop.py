@@ -101,9 +101,9 @@ def train(
     torch.manual_seed(config.data.seed)
     network = make_network(config.network)
     if content is None:
-        if config.network.checkpoint is not None:
-            network.backbone.load(config.network.checkpoint)
-        set_mean(network, config)
+        start = config.network.checkpoint
+        if start is None or not checkpoint.load_start(network, start):
+            set_mean(network, config)
     else:
         observer.say(f"going on after step {content['step']}, from {path}")
     return _TrainingRun(config, in_steps, out, network, models, group, observer).to_the_end(content)
