@@ -60,7 +60,7 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("change", "named"),
     [
         (("learning_rate: 1e-3", "learning_rate: 2e-3"), "optimizer.learning_rate: 0.001 against 0.002"),
-        (("head_dim: 8", "head_dim: 16"), "network.head_dim: 8 against 16"),
+        (("head_dim: 8", "head_dim: 4"), "network.head_dim: 8 against 4"),
         (("batch_size: 4", "batch_size: 5"), "data.batch_size: 4 against 5"),
     ],
 )

@@ -270,7 +270,7 @@ def test_a_training_in_epochs_is_extended(shards: Path, models: ModelSet, tmp_pa
         f"""
 name: epochs
 data: {{batch_size: 5, workers: 0, shuffle: 4, supervision: {{min_confidence: 1, max_abs_beta: 0.01}}}}
-network: {{backbone: tiny, random: true, dim: 16, heads: 2, layers: 2}}
+network: {{backbone: tiny, random: true, heads: 2, head_dim: 8, layers: 2}}
 optimizer: {{epochs: 2, warm_up_epochs: 0.5, accumulate: 2, learning_rate: 1e-3}}
 validation: {{subsets: [{{shards: "{shards}/*.tar"}}], every: 100}}
 output: {{log: 1}}
