@@ -41,7 +41,9 @@ def test_names_and_shapes_at_full_size_are_those_of_published_checkpoints() -> N
     found = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     assert found == {n: s for n, s in shapes_of("hsmr", FULL).items() if n.startswith(("backbone.", "head."))}
     assert {f"head.{name}" for name in hsmr_head(FULL)} < set(found)
-    assert sum(weight.numel() for weight in network.head.parameters()) == 6 * 6_563_840 + 3 * 1024 + 157 * 1025
+    assert (
+        sum(weight.numel() for weight in network.head.parameters()) == 6 * 6_563_840 + 3 * 1024 + 157 * 1025
+    )
 
 
 def test_estimates_are_those_of_a_plain_forward_pass(batch: TrainingBatch) -> None:

@@ -299,7 +299,8 @@ def short(folder: Path, network: str, start: Path) -> Path:
     lines = [line for line in SHORT_TRAINING.splitlines() if not line.startswith("network:")]
     text = "\n".join(lines).replace("steps: 10, learning_rate: 1e-3", "steps: 1, learning_rate: 0")
     path = folder / "short.yaml"
-    path.write_text(f"{text}\nnetwork: {{{network}, checkpoint: {start}}}\n")
+    losses = "losses: {refinement: 0}\n" if "hsmr" in network else ""
+    path.write_text(f"{text}\n{losses}network: {{{network}, checkpoint: {start}}}\n")
     return path
 
 

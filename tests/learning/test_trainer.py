@@ -132,6 +132,9 @@ def test_the_gradient_is_clipped(models: ModelSet, people: TrainingBatch) -> Non
     trainer.optimizers[0].step = spy  # type: ignore[method-assign]
     terms = trainer.step([people])
     assert terms["gradient_norm"] > 0.01 and norms == [pytest.approx(1e-3, rel=1e-2)]
+    trainer.settings = replace(trainer.settings, clip=None)
+    terms = trainer.step([people])
+    assert norms[1] == pytest.approx(terms["gradient_norm"], rel=1e-5)
 
 
 def test_steps_that_are_not_finite_are_skipped(

@@ -47,7 +47,7 @@ def test_defaults_are_those_of_skel_cf() -> None:
     ("text", "message"),
     [
         ("network: {backbone: resnet}", "'network.backbone': expected one of vitpose-h, "),
-        ("network: {kind: hmr}", "'network.kind': expected one of skel-cf, found hmr"),
+        ("network: {kind: hmr}", "'network.kind': expected one of skel-cf, hsmr, found hmr"),
         ("losses: {pose: -1}", "'losses.pose': expected at least 0, found -1"),
         (
             "keypoints: {steps: 3}",
@@ -81,6 +81,14 @@ def test_defaults_are_those_of_skel_cf() -> None:
         (
             "optimizer: {steps: 3, warm_up: 1, warm_up_epochs: 0.5}",
             "'optimizer.warm_up': expected either that or optimizer.warm_up_epochs, found both",
+        ),
+        (
+            "network: {kind: hsmr}",
+            "'losses.refinement': expected 0, and no .*, with network.kind: hsmr, which has one .*, found 0.1, False",
+        ),
+        (
+            "network: {kind: hsmr}\nlosses: {refinement: 0, full_supervision: true}",
+            "'losses.refinement': expected 0, and .* found 0, True",
         ),
         ("network: {decoder: 6}", "'network.decoder': expected one of .*, found an unknown key"),
     ],

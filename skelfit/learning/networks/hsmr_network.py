@@ -30,6 +30,7 @@ class HsmrNetwork(Network):
     """The network of HSMR."""
 
     not_for = ("hidden", "camera", "coarse_to_fine", "looped_decoder")
+    refines = False
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)

@@ -79,6 +79,7 @@ class Network(nn.Module, ABC):
     """Base class of the networks; `network_registry` lists them by the name in `network.kind`."""
 
     not_for: ClassVar[tuple[str, ...]] = ()  # options of NetworkConfig that mean nothing to this kind
+    refines: ClassVar[bool] = True  # gives an estimate after each of several layers
 
     def __init__(self, config: NetworkConfig) -> None:
         """A network with random weights."""

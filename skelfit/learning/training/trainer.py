@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from math import cos, exp, pi
+from math import cos, exp, inf, pi
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -70,7 +70,7 @@ class Trainer(Generic[M]):
         values = self.group.mean(values)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip or inf)
         terms = dict(zip(of_batches[0], values.tolist(), strict=True))
         if bool(torch.isfinite(values).all() & torch.isfinite(norm)):
             for optimizer in self.optimizers:

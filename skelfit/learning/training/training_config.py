@@ -48,7 +48,7 @@ class OptimizerConfig:
     warm_up: int = bounded(0, default=0)  # steps in which the learning rate rises
     warm_up_epochs: float = bounded(0, default=0.0)  # the same in epochs; give one of them
     weight_decay: float = bounded(0, default=1e-4)  # weight decay of AdamW
-    clip: float = bounded(1e-9, default=1.0)  # largest norm of the gradient
+    clip: float | None = bounded(1e-9, default=1.0)  # largest norm of the gradient; null: any
     accumulate: int = bounded(1, default=1)  # batches per step
     # decay per step of the running mean of the weights; 0: no mean
     ema: float = bounded(0, 0.999999, default=0.9995)
@@ -139,6 +139,11 @@ def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
             raise ConfigError(
                 path, f"network.{option}", f"nothing with network.kind: {network.kind}", str(value)
             )
+    losses = config.losses
+    if not NETWORKS[network.kind].refines and (losses.refinement or losses.full_supervision):
+        expected = f"0, and no full_supervision, with network.kind: {network.kind}, which has one estimate"
+        found = f"{losses.refinement:g}, {losses.full_supervision}"
+        raise ConfigError(path, "losses.refinement", expected, found)
     backbone = BACKBONES[network.backbone]
     if (config.keypoints is not None) != backbone.keypoints_first:
         expected = "how network.backbone: keypoint-tiny learns them, and nothing with other backbones"
