@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_files import FULL, HEADS, hsmr_head, shapes_of
 from plain_networks import plain_hsmr, plain_vitpose
-from published_files import FULL, HEADS, hsmr_head, shapes_of
 from training_runs import SHORT_TRAINING, log_lines, run_train
 
 from skelfit.bodies.model_set import ModelSet

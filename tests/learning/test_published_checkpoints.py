@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from plain_networks import plain_hsmr, plain_skel_cf, plain_vitpose
-from published_files import (
+from checkpoint_files import (
     FULL,
     HEADS,
     Sizes,
@@ -24,6 +22,8 @@ from published_files import (
     without_bytes,
     write_published,
 )
+from click.testing import CliRunner, Result
+from plain_networks import plain_hsmr, plain_skel_cf, plain_vitpose
 from safetensors.torch import save_file
 from training_runs import SHORT_TRAINING, log_lines, run_train
 
