@@ -232,7 +232,7 @@ class Harmful:
 def test_nothing_in_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     weights = weights_of("hsmr")
-    content = {"state_dict": {**weights, "tail": Harmful()}, "hyper_parameters": Harmful()}
+    content: dict[str, Any] = {"state_dict": {**weights, "tail": Harmful()}, "hyper_parameters": Harmful()}
     torch.save(content, tmp_path / "x.ckpt", pickle_module=pickle)
     assert "harm" not in os.listdir()
     taken = import_checkpoint(tmp_path / "x.ckpt").content["weights"]
