@@ -38,6 +38,19 @@ class ImageTargets:
     depth: Tensor  # (B,) m, of the start
 
 
+@dataclass(frozen=True)
+class _Run:
+    """People on the device while they are refined."""
+
+    groups: Any  # (G, L) rows
+    people: Any
+    tensors: dict[str, Tensor]  # what `people` points to
+
+    @property
+    def x(self) -> Tensor:
+        return self.tensors["x"]
+
+
 class KeypointSolver:
     """Refines people with one SKEL body; holds its tables on a backend's device."""
 
@@ -72,22 +85,30 @@ class KeypointSolver:
     def solve(self, x: Tensor, targets: ImageTargets) -> tuple[Tensor, Tensor]:
         """All phases from variables x (B, 59): variables, and (B, 4) the objective of the last phase at x and at the
         end, the decrease that one more step promises, and the accepted steps of the last phase."""
-        backend = self.backend
-        rows = whole_groups(np.arange(len(x)), backend.lanes)
-        people = backend.kernels.refinement_solver.RefinePeople()
-        moved = backend.upload(x)
-        status = torch.zeros(len(x), 3, device=backend.device)
-        points = torch.from_numpy(self.keypoints(targets.label))
-        keep = [backend.upload(a) for a in (targets.label, points, targets.given, targets.camera, targets.depth)]
-        people.x, people.status = backend.array(moved), backend.array(status)
-        for name, a in zip(("label", "label_points", "given", "camera", "depth"), keep, strict=True):
-            setattr(people, name, backend.array(a))
-        groups = backend.ints(rows)
-        self._launch(groups, people, self.config.phases[-1], steps=0)
-        before = backend.read(status)[:, :1]
+        run = self._run(x, targets)
+        before = self._stepped(run, self.config.phases[-1], 0)[:, :1].clone()
         for phase in self.config.phases:
-            self._launch(groups, people, phase, phase.steps)
-        return backend.read(moved), torch.cat((before, backend.read(status)), 1)
+            status = self._stepped(run, phase, phase.steps)
+        return self.backend.read(run.x), self.backend.read(torch.cat((before, status), 1))
+
+    def judge(self, x: Tensor, targets: ImageTargets) -> Tensor:
+        """Of variables x (B, 59) in the last phase, (B, 3): objective, the decrease that a step promises, and 0."""
+        return self.backend.read(self._stepped(self._run(x, targets), self.config.phases[-1], 0))
+
+    def _run(self, x: Tensor, targets: ImageTargets) -> _Run:
+        backend = self.backend
+        people = backend.kernels.refinement_solver.RefinePeople()
+        tensors = {"x": x, "status": torch.zeros(len(x), 3), **vars(targets)}
+        tensors["label_points"] = torch.from_numpy(self.keypoints(targets.label))
+        tensors = {name: backend.upload(a) for name, a in tensors.items()}
+        for name, a in tensors.items():
+            setattr(people, name, backend.array(a))
+        groups = backend.ints(whole_groups(np.arange(len(x)), backend.lanes))
+        return _Run(groups, people, tensors)
+
+    def _stepped(self, run: _Run, phase: RefinePhase, steps: int) -> Tensor:
+        self._launch(run.groups, run.people, phase, steps)
+        return run.tensors["status"]
 
     def _launch(self, groups: Any, people: Any, phase: RefinePhase, steps: int) -> None:
         backend, count = self.backend, groups.shape[0]
@@ -100,7 +121,11 @@ class KeypointSolver:
         """The constants of a phase for kernels."""
         config, solver, anchor = self.config, self.config.solver, self.config.anchor
         rules = self.backend.kernels.refinement_terms.RefineRules()
-        rules.steps, rules.camera, rules.torso = steps, int(phase.moves == "camera"), int(phase.points == "torso")
+        rules.steps, rules.camera, rules.torso = (
+            steps,
+            int(phase.moves == "camera"),
+            int(phase.points == "torso"),
+        )
         rules.sigma2, rules.reprojection = phase.sigma**2, phase.reprojection**2
         rules.depth, rules.shape, rules.angles = phase.depth**2, phase.shape**2, phase.angles**2
         rules.limits, rules.spine = config.limit_weight, config.spine_weight
@@ -110,7 +135,14 @@ class KeypointSolver:
         rules.nearest, rules.tolerance = config.nearest, config.tolerance
         rules.max_angle_step, rules.max_move_step = config.max_angle_step, config.max_move_step
         rules.max_beta_step, rules.noise = solver.max_beta_step, solver.noise * _FLOAT_EPS
-        for name in ("damping", "damping_min", "damping_max", "damping_up", "damping_down", "damping_at_rest"):
+        for name in (
+            "damping",
+            "damping_min",
+            "damping_max",
+            "damping_up",
+            "damping_down",
+            "damping_at_rest",
+        ):
             setattr(rules, name, getattr(solver, name))
         return rules
 

@@ -63,7 +63,9 @@ def place_keypoints(
         up = body.parents[j]
         x = joints.rot[s, j, 3 * r + c]
         if up >= 0:
-            x = m(joints.rot[s, up, r], joints.rot[s, j, c]) + m(joints.rot[s, up, 3 + r], joints.rot[s, j, 3 + c])
+            x = m(joints.rot[s, up, r], joints.rot[s, j, c]) + m(
+                joints.rot[s, up, 3 + r], joints.rot[s, j, 3 + c]
+            )
             x += m(joints.rot[s, up, 6 + r], joints.rot[s, j, 6 + c])
         if r == c:
             x -= V(1.0)
@@ -141,14 +143,22 @@ def _write_dof_spin(
     up = body.parents[tables.dof_joint[i]]
     x = joints.omega[s, i, r]
     if up >= 0:
-        x = m(joints.rot[s, up, r], joints.omega[s, i, 0]) + m(joints.rot[s, up, 3 + r], joints.omega[s, i, 1])
+        x = m(joints.rot[s, up, r], joints.omega[s, i, 0]) + m(
+            joints.rot[s, up, 3 + r], joints.omega[s, i, 1]
+        )
         x += m(joints.rot[s, up, 6 + r], joints.omega[s, i, 2])
     scratch.dof_spins[s, i, r] = x
 
 
 @wp.func
 def _write_beta_spins(
-    s: int, j: int, r: int, body: BodyTables, joints: JointFrames, twists: BetaTwists, scratch: KeypointScratch
+    s: int,
+    j: int,
+    r: int,
+    body: BodyTables,
+    joints: JointFrames,
+    twists: BetaTwists,
+    scratch: KeypointScratch,
 ):
     """Component r of R_up^T (omega_j - omega_up) of all betas."""
     up = body.parents[j]
@@ -162,7 +172,9 @@ def _write_beta_spins(
 
 
 @wp.func
-def _write_spin(s: int, e: int, a: int, tables: KeypointTables, joints: JointFrames, scratch: KeypointScratch):
+def _write_spin(
+    s: int, e: int, a: int, tables: KeypointTables, joints: JointFrames, scratch: KeypointScratch
+):
     """Column a of E: how the keypoint moves when the local rotation R of the driver turns about axis a of the parent.
 
     The rows of R turn into one another: row a + 1 becomes less row a + 2, and that one row a + 1.
@@ -198,9 +210,7 @@ def _write_spin(s: int, e: int, a: int, tables: KeypointTables, joints: JointFra
 
 
 @wp.func
-def _write_dof_column(
-    s: int, c: int, tables: KeypointTables, joints: JointFrames, scratch: KeypointScratch
-):
+def _write_dof_column(s: int, c: int, tables: KeypointTables, joints: JointFrames, scratch: KeypointScratch):
     i = tables.column_dof[c]
     e = tables.column_carrier[c]
     spin = tables.column_spin[c]

@@ -113,7 +113,13 @@ def _take(s: int, t: int, h: int, n: int, better: V, scratch: RefineScratch, new
 
 @wp.func
 def _try(
-    s: int, t: int, n: int, rules: RefineRules, balls: BallTables, scratch: RefineScratch, newton: NewtonScratch
+    s: int,
+    t: int,
+    n: int,
+    rules: RefineRules,
+    balls: BallTables,
+    scratch: RefineScratch,
+    newton: NewtonScratch,
 ):
     """Write the trial: x after the step."""
     for i in range(t, wp.static(VARIABLES), wp.block_dim()):
@@ -181,7 +187,9 @@ def refine(
         else:
             going = m(
                 going,
-                wp.max(exceeds(predicted, rules.tolerance * value), exceeds(damping, V(rules.damping_at_rest))),
+                wp.max(
+                    exceeds(predicted, rules.tolerance * value), exceeds(damping, V(rules.damping_at_rest))
+                ),
             )
             moved = int(0)
             if any_positive(going):

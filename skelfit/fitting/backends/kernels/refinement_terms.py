@@ -154,9 +154,7 @@ def _joint_rotation(
 
 
 @wp.func
-def write_label_joints(
-    s: int, t: int, tables: KeypointTables, body: BodyTables, scratch: RefineScratch
-):
+def write_label_joints(s: int, t: int, tables: KeypointTables, body: BodyTables, scratch: RefineScratch):
     """The rotations of the anchor's joints."""
     for j in range(t, 24, wp.block_dim()):
         r = _joint_rotation(s, j, scratch.label, tables, body, scratch)
@@ -279,7 +277,9 @@ def _turning_row(
             v = _column_variable(d, k, tables)
             if v < n:
                 newton.hessian[h, row, v] = newton.hessian[h, row, v] + (
-                    m(x, scratch.scaled[s, d, 0]) + m(y, scratch.scaled[s, d, 1]) + m(z, scratch.scaled[s, d, 2])
+                    m(x, scratch.scaled[s, d, 0])
+                    + m(y, scratch.scaled[s, d, 1])
+                    + m(z, scratch.scaled[s, d, 2])
                 )
     newton.gradient[h, row] = force
 
