@@ -14,7 +14,7 @@ from skelfit.storage.unpickle import read_pickle
 
 
 def read_entries(path: Path, keys: Iterable[str]) -> dict[str, Any]:
-    """Those of the entries that the file has; objects as passive records, for `unpickle.as_array`. Raises ModelError."""
+    """Those of the entries that a file has; objects as passive records, for `as_array`. Raises ModelError."""
     values: dict[str, Any] = {}
     key = None
     try:
