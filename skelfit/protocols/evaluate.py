@@ -137,15 +137,9 @@ def evaluate(
     body_models = models if isinstance(models, ModelSet) else find_models(models)
     people = read_labels(label_path, chosen)
     scorer = Scorer(chosen, people, _bodies(body_models, kind))
-    status, reason = _row_states(people, chosen, label_path, limit)
-    wanted = np.array([each == OK for each in status])
-    source = _source(path, wanted, scorer, options, reporter)
-    for row, failed in enumerate(source.status or ()):
-        if failed and status[row] == OK:
-            status[row], reason[row] = failed, source.reason[row]
-    scores = RowScores.unknown(chosen, len(source.estimates.stages), status, reason)
-    with reporter.counting(len(scores.ok)) as counted:
-        scorer.score(source.estimates, scores, counted.update)
+    states = _row_states(people, chosen, label_path, limit)
+    source = _source(path, np.array([status == OK for status in states[0]]), scorer, options, reporter)
+    scores = _scored(scorer, source, *states, reporter)
     about = {
         "labels": {"path": str(labels)},
         "predictions": {"path": str(predictions), **source.about},
@@ -191,10 +185,23 @@ def _row_states(
     return status, reason
 
 
+def _scored(
+    scorer: Scorer, source: _Source, status: list[str], reason: list[str], reporter: Reporter
+) -> RowScores:
+    """The scores of all rows. Raises InputError, ModelError."""
+    for row, failed in enumerate(source.status or ()):
+        if failed and status[row] == OK:
+            status[row], reason[row] = failed, source.reason[row]
+    scores = RowScores.unknown(scorer.protocol, len(source.estimates.stages), status, reason)
+    with reporter.counting(len(scores.ok)) as counted:
+        scorer.score(source.estimates, scores, counted.update)
+    return scores
+
+
 def _source(
     path: Path, wanted: NDArray[np.bool_], scorer: Scorer, options: _Options, reporter: Reporter
 ) -> _Source:
-    """The estimates of a path; wanted: (N,) the label rows to be scored. Raises ArgumentError, InputError, ModelError."""
+    """The estimates of a path; wanted: (N,) the rows to be scored. Raises ArgumentError, InputError, ModelError."""
     people, of_predict = scorer.labels, path / PEOPLE_NAME
     if path.is_dir() and of_predict.is_file():
         path = of_predict
