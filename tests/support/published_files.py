@@ -53,12 +53,17 @@ def made_people(count: int, seed: int = 0) -> MadePeople:
     low, high = low.copy(), high.copy()
     low[[dof_index("knee_angle_l"), dof_index("elbow_flexion_r")]] -= 0.6  # some are beyond their ranges
     high[[dof_index("pro_sup_l"), dof_index("pro_sup_r")]] += 0.6
+    poses = rng.uniform(low, high, (count, 46))
+    poses[:2, [dof_index(f"elbow_flexion_{side}") for side in "lr"]] = 1.0
+    poses[0, dof_index("pro_sup_l")] = poses[1, dof_index("pro_sup_r")] = np.radians(
+        80
+    )  # in range, and beyond it
     cam_int = np.tile(np.array([[1000.0, 0, 320], [0, 1000, 240], [0, 0, 1]]), (count, 1, 1))
     return MadePeople(
         pose=rng.normal(0, 0.4, (count, 24, 3)),
         betas=rng.normal(0, 1, (count, 10)),
         gender=["m" if i % 3 else "f" for i in range(count)],
-        skel_poses=rng.uniform(low, high, (count, 46)),
+        skel_poses=poses,
         skel_betas=rng.normal(0, 1, (count, 10)),
         skel_gender=["female" if i % 2 else "male" for i in range(count)],
         trans=rng.normal(0, 0.2, (count, 3)) + (0, 0, 5),
