@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from skelfit import __version__
-from skelfit.bodies.model_set import find_models
+from skelfit.bodies.model_set import OPEN_BODY, find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FOLDER, PATH
 from skelfit.cli.shared_options import (
@@ -158,19 +158,19 @@ def predict_command(
     find_boxes, total = _boxes(boxes, boxes_given), limit
     if any(shards):
         people = people_of_shards(images, config.data.held_out if held_out else None)
-        stream = predict_people(islice(people, limit), predictor, batch_size)
+        stream = predict_people(islice(people, limit), predictor, batch_size, widen=config.data.widen)
     else:
         margin = margin or (_AROUND_PHOTO if boxes is None and not boxes_given else _AROUND_BOX)
-        settings = PhotoSettings(
-            find_boxes, _camera(fov, intrinsics, source), margin, min_score, network.backbone.crop
-        )
+        crop, widen = network.backbone.crop, config.data.widen
+        settings = PhotoSettings(find_boxes, _camera(fov, intrinsics, source), margin, min_score, crop, widen)
         photos = find_photos(images, console.warn)[:limit]
         stream, total = predict_photos(photos, settings, predictor, batch_size), len(photos)
     writer = PredictionWriter(out, overwrite, PredictionOutputs(meshes, mesh_format, overlays), predictor)
     console.say(f"models: {body.source} (sha256 {body.sha256[:12]})")
-    if trained_with != body.sha256:
+    of_training = f"sha256 {trained_with[:12]}" if trained_with else "SKEL v1.1.1"
+    if trained_with != body.sha256 and (trained_with or body.source == OPEN_BODY):
         console.warn(
-            f"models: not those of the training (sha256 {trained_with[:12]}): betas and keypoints are of other bodies"
+            f"models: not those of the training ({of_training}): betas and keypoints are of other bodies"
         )
     console.say(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
     with tqdm(total=total, unit="photo", disable=console.quiet or None) as bar:

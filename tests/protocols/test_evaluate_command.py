@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from published_files import (
+from evaluation_people import (
     MadePeople,
     made_people,
     write_camerahmr,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from published_files import (
+from evaluation_people import (
     OF_LAYOUT,
     MadePeople,
     made_people,

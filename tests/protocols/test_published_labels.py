@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from published_files import MadePeople, made_people, write_camerahmr, write_hmr2, write_moyo
+from evaluation_people import MadePeople, made_people, write_camerahmr, write_hmr2, write_moyo
 
 from skelfit.errors import LabelError
 from skelfit.protocols.protocol_table import PROTOCOLS

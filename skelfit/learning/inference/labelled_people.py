@@ -32,14 +32,18 @@ def people_of_shards(tars: Sequence[Path], held_out: float | None) -> Iterator[P
 
 
 def predict_people(
-    people: Iterable[PersonSample], predictor: Predictor, batch_size: int
+    people: Iterable[PersonSample], predictor: Predictor, batch_size: int, *, widen: bool
 ) -> Iterator[PhotoResult]:
-    """All people in order, with predictions and labels, by the boxes and cameras of the labels."""
+    """All people in order, with predictions and labels, by the boxes and cameras of the labels.
+
+    widen: as the training's data.widen.
+    """
     people = iter(people)
     while chunk := list(islice(people, batch_size)):
         labels = [unpack(person.label) for person in chunk]
         crop = predictor.network.backbone.crop
-        prepared = [prepare_sample(person, label, crop) for person, label in zip(chunk, labels, strict=True)]
+        pairs = zip(chunk, labels, strict=True)
+        prepared = [prepare_sample(person, label, crop, widen=widen) for person, label in pairs]
         results = add_predictions(prepared, predictor, batch_size)
         for person, label, result in zip(chunk, labels, results, strict=True):
             if result.people is None or person.meta["skel_gender"] != predictor.body.gender:
@@ -49,10 +53,12 @@ def predict_people(
             yield replace(result, labels=predictor.posed(pose, betas, trans, result.people.cam_int))
 
 
-def prepare_sample(person: PersonSample, label: dict[str, FloatArray], crop: int = CROP) -> PhotoResult:
+def prepare_sample(
+    person: PersonSample, label: dict[str, FloatArray], crop: int = CROP, *, widen: bool = False
+) -> PhotoResult:
     """A person, cut out as for validation; crop: its side, px. An unreadable image becomes a status."""
     (x, y), (width, height) = label["center"].tolist(), (200 * label["scale"]).tolist()
-    square = square_around(x, y, width, height)
+    square = square_around(x, y, width, height, widen=widen)
     box = BoxResult(person.key, 0, OK, box=(x - width / 2, y - height / 2, width, height), square=square)
     meta = person.meta
     camera = _camera(label["cam_int"], meta["camera"], meta["image_size"])
