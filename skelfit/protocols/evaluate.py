@@ -28,7 +28,7 @@ from skelfit.protocols.evaluation_lines import report_lines
 from skelfit.protocols.evaluation_page import make_page
 from skelfit.protocols.evaluation_report import Report, make_report
 from skelfit.protocols.file_estimates import FittedEstimates, SkelEstimates
-from skelfit.protocols.network_estimates import NetworkEstimates
+from skelfit.protocols.network_estimates import CropRule, NetworkEstimates
 from skelfit.protocols.prediction_reader import SkelPredictions, SmplPredictions, read_predictions
 from skelfit.protocols.protocol import Protocol
 from skelfit.protocols.protocol_table import PROTOCOLS
@@ -258,7 +258,9 @@ def _network(
     predictor = Predictor(network, models, config.skel_gender, scorer.bodies.device, every_layer=True)
     size = _BATCH if options.batch_size is None else whole_number("batch_size", options.batch_size, 1)
     camera = _camera(options.intrinsics_from)
-    estimates = NetworkEstimates(predictor, people, folder, camera, size)
+    widen = config.data.widen
+    crops = CropRule(True, False) if scorer.protocol.widened_crops else CropRule(widen, widen)
+    estimates = NetworkEstimates(predictor, people, folder, camera, crops, size)
     about = {
         "kind": "checkpoint",
         "training": config.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,13 @@ _SIDE = 256  # px, of a crop that shows nothing
 _LARGEST = 8  # sides of a crop, in the longer side of its image
 
 
+class CropRule(NamedTuple):
+    """Whether squares about boxes are widened."""
+
+    cut: bool  # the one that is cut out
+    told: bool  # the one whose place and size the network is told
+
+
 class NetworkEstimates:
     """What a network says of the people of label rows."""
 
@@ -36,13 +44,14 @@ class NetworkEstimates:
         labels: PublishedLabels,
         images: Path,
         find_camera: CameraSource | None,
+        crops: CropRule,
         batch_size: int,
     ) -> None:
         """predictor: with the estimates of every layer; images: below it are those that the labels name; find_camera:
         None: the intrinsics of the labels.
         """
         self.predictor, self._labels, self._images = predictor, labels, images
-        self._find_camera, self._batch_size = find_camera, batch_size
+        self._find_camera, self._crops, self._batch_size = find_camera, crops, batch_size
         self.stages = _stages(predictor)
 
     def of_rows(self, rows: NDArray[np.int64]) -> ChunkEstimates:
@@ -97,7 +106,8 @@ class NetworkEstimates:
         try:
             with open_image(image.data) as opened:
                 camera, longer = self._camera(row, opened), max(opened.size)
-            square = square_around(*labels.center[row].tolist(), *labels.size[row].tolist())
+            box = (*labels.center[row].tolist(), *labels.size[row].tolist())
+            square, told = (square_around(*box, widen=widen) for widen in self._crops)
             if not 1 <= square.side <= _LARGEST * longer:
                 return RowFailure(row, "bad_box", f"a box of {square.side:.0f} px in an image of {longer} px")
             pixels = read_crop(image.data, IDENTITY, square, self.predictor.network.backbone.crop)
@@ -105,7 +115,7 @@ class NetworkEstimates:
             return RowFailure(row, "no_camera", str(error))
         except Exception as error:  # a decoder may raise anything
             return RowFailure(row, *no_image(error))
-        return CropInput(pixels, square, camera)
+        return CropInput(pixels, told, camera)
 
     def _camera(self, row: int, image: object) -> PhotoCamera:
         """Raises InputError."""

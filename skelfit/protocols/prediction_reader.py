@@ -1,12 +1,13 @@
 """Predictions in a file: SKEL's parameters, as `skelfit predict` writes them; or SMPL's, of any network.
 
-SKEL: `skel_poses`, `skel_betas`, `skel_gender`, and `skel_trans` and `cam_int` where 2D keypoints are measured. SMPL: a
+SKEL: `skel_poses`, `skel_betas`, `skel_gender` (or predict.json beside the file), and `skel_trans` and `cam_int` where 2D keypoints are measured. SMPL: a
 file of any layout that the readers of label files know. In both, people are found by `imgname` or `photo`, and `box`
 or `center`; or by `row`, their row in the labels.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from skelfit.errors import InputError, LabelError
 from skelfit.labels.files.array_files import LabelArrays, open_label_file
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.readers.registry import read_label_file
+from skelfit.learning.inference.prediction_files import PEOPLE_NAME, RECORD_NAME
 from skelfit.protocols.row_matching import PredictionKeys
 
 Array = NDArray[np.float64]
@@ -94,12 +96,27 @@ def _skel(arrays: LabelArrays) -> SkelPredictions:
 
 def _female(arrays: LabelArrays, rows: int) -> NDArray[np.bool_]:
     """Which people are of the female SKEL; `skel_gender` is one text, or one for each."""
-    expected = "male or female, once or for each person"
-    whole = arrays.raw("skel_gender", expected).ndim == 0
-    texts = [arrays.text("skel_gender")] * rows if whole else arrays.texts("skel_gender")
+    expected = "male or female, once or for each person; or predict.json beside the file, which says it"
+    if "skel_gender" not in arrays:
+        texts = [_gender_of_record(Path(arrays.path))] * rows
+    elif arrays.raw("skel_gender", expected).ndim == 0:
+        texts = [arrays.text("skel_gender")] * rows
+    else:
+        texts = arrays.texts("skel_gender")
     if wrong := [text for text in texts if text not in ("male", "female")]:
-        raise arrays.error("skel_gender", expected, repr(wrong[0]))
+        raise arrays.error("skel_gender", expected, repr(wrong[0]) if wrong[0] else "nothing")
     return np.array([text == "female" for text in texts], bool)
+
+
+def _gender_of_record(path: Path) -> str:
+    """The gender that `skelfit predict` recorded for a file of its; '' where there is no such record."""
+    if path.name != PEOPLE_NAME:
+        return ""
+    try:
+        record = json.loads((path.parent / RECORD_NAME).read_bytes())
+        return str(record["skel_gender"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def _centers(arrays: LabelArrays) -> Array | None:

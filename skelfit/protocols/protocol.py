@@ -27,6 +27,8 @@ class Protocol:
     joints: tuple[int, ...]  # of the points, those that are measured
     root: tuple[int, ...] = ()  # of the points: both sides are moved so that the mean of these is the origin
     subset: Subset = "all"
+    # The published code cuts widened crops for every network, and tells it the box; False: as the network was trained.
+    widened_crops: bool = False
     source: str = ""  # the code that it is read from
     remark: str = ""  # what a reader of its figures should know
 

@@ -16,7 +16,7 @@ _ALL_17, _ALL_24, _ALL_44 = tuple(range(17)), tuple(range(24)), tuple(range(44))
 _J14 = H36M_TO_J17[:14]
 _LSP14 = (*range(25, 38), 43)  # of the 44 keypoints: 12 limb joints, the neck, and the head as in Human3.6M
 
-_MOYO = Protocol("moyo", "moyo", "neutral", "smpl24_posed", _ALL_24, (0,), source=_HSMR)
+_MOYO = Protocol("moyo", "moyo", "neutral", "smpl24_posed", _ALL_24, (0,), widened_crops=True, source=_HSMR)
 _HMR2_3D = Protocol("hmr2-3dpw", "hmr2", "keypoints3d", "keypoints44", _LSP14, (ROOT_KEYPOINT,), source=_HMR2)
 _HMR2_2D = Protocol("hmr2-coco", "hmr2", "keypoints2d", "keypoints44", _ALL_44, source=_HMR2)
 

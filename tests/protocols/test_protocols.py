@@ -10,7 +10,6 @@ import naive_protocols as naive
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from evaluation_people import (
     OF_LAYOUT,
     MadePeople,
@@ -21,6 +20,7 @@ from evaluation_people import (
     write_skel,
     write_smpl,
 )
+from numpy.typing import NDArray
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
