@@ -1,8 +1,8 @@
 """Predictions in a file: SKEL's parameters, as `skelfit predict` writes them; or SMPL's, of any network.
 
-SKEL: `skel_poses`, `skel_betas`, `skel_gender` (or predict.json beside the file), and `skel_trans` and `cam_int` where 2D keypoints are measured. SMPL: a
-file of any layout that the readers of label files know. In both, people are found by `imgname` or `photo`, and `box`
-or `center`; or by `row`, their row in the labels.
+SKEL: `skel_poses`, `skel_betas`, `skel_gender` (or predict.json beside the file), and `skel_trans` and `cam_int` where
+2D keypoints are measured. SMPL: a file of any layout that the readers of label files know. In both, people are found
+by `imgname` or `photo`, and `box` or `center`; or by `row`, their row in the labels.
 """
 
 from __future__ import annotations

@@ -2,16 +2,18 @@
 
 | layout | keys |
 |---|---|
-| camerahmr | `imgname`, `center` px, `scale` px/200, `pose_cam` (72) rad, `shape` or `betas`; `gender` and `cam_int` if there |
+| camerahmr | `imgname`, `center` px, `scale` px/200, `pose_cam` (72) rad, `shape` or `betas`; `gender` if there |
 | hmr2 | `imgname`, `center`, `scale` px, `body_keypoints_2d`, `extra_keypoints_2d`, `body_keypoints_3d`, `extra_keypoints_3d` |
 | moyo | `names`, `img_paths`, `centers`, `scales` px, `smpl`: `global_orient`, `body_pose`, `betas` |
+
+All may have `cam_int`, px.
 """  # noqa: E501
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,8 @@ def read_labels(path: Path, protocol: Protocol) -> PublishedLabels:
     """The label file of a protocol. Raises LabelError, which names the key that is missing or wrong."""
     with open_label_file(path) as arrays:
         labels = _READERS[protocol.layout](arrays, protocol)
+        if "cam_int" in arrays:
+            labels = replace(labels, cam_int=_numbers(arrays, "cam_int", (3, 3)))
     if len(labels) == 0:
         raise LabelError(path, None, "rows", "none")
     return labels
@@ -65,14 +69,12 @@ def _camerahmr(arrays: LabelArrays, protocol: Protocol) -> PublishedLabels:
     faults, rows = RowFaults(len(names)), len(names)
     pose = _numbers(arrays, "pose_cam", ("72+",), (24, 3)).reshape(rows, -1)[:, :72].reshape(rows, 24, 3)
     betas = _numbers(arrays, arrays.first_key("shape", "betas") or "shape", ("10+",))[:, :10]
-    cameras = _numbers(arrays, "cam_int", (3, 3)) if "cam_int" in arrays else None
     faults.check_finite({"pose": pose, "betas": betas}, {"pose": "pose_cam", "betas": "shape"})
     return PublishedLabels(
         *_boxes(arrays, names, "center", "scale", 200, faults),
         pose=pose,
         betas=betas,
         gender=tuple(_published_genders(arrays, rows)),
-        cam_int=cameras,
     )
 
 
