@@ -258,6 +258,8 @@ def _network(
     predictor = Predictor(network, models, config.skel_gender, scorer.bodies.device, every_layer=True)
     size = _BATCH if options.batch_size is None else whole_number("batch_size", options.batch_size, 1)
     camera = _camera(options.intrinsics_from)
+    if camera is None and people.cam_int is None:
+        raise InputError("labels", "cam_int", "intrinsics, for intrinsics_from 'label'", "no such key")
     widen = config.data.widen
     crops = CropRule(True, False) if scorer.protocol.widened_crops else CropRule(widen, widen)
     estimates = NetworkEstimates(predictor, people, folder, camera, crops, size)

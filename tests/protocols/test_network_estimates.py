@@ -215,3 +215,9 @@ def test_images_that_are_not_a_folder(made: Made, models: ModelSet, tmp_path: Pa
         report_of(made, models, images=tmp_path / "none")
     with pytest.raises(InputError, match="expected a folder of images, found a file"):
         report_of(made, models, images=made.labels)
+
+
+def test_labels_without_cameras(made: Made, models: ModelSet, tmp_path: Path) -> None:
+    labels = labels_with(made, tmp_path / "labels.npz", cam_int=None)
+    with pytest.raises(InputError, match="'cam_int': expected intrinsics, for intrinsics_from 'label'"):
+        report_of(made, models, labels=labels, intrinsics_from="label")
