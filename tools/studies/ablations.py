@@ -58,7 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """A record per variant, with errors of people held out. Raises SkelfitError when nobody is."""
+    """A record per variant, with errors of people held out. Raises SkelfitError where there are none."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="skelfit-ablations-") as folder:
         shards = setup.shards or _made_up(setup, Path(folder))
