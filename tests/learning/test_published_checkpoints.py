@@ -31,6 +31,7 @@ from training_runs import SHORT_TRAINING, log_lines, run_train
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.errors import ModelError
+from skelfit.labels.demo_people import LABELS_NAME
 from skelfit.learning.cameras import box_features
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.networks.network import Estimate, NetworkConfig
@@ -277,23 +278,20 @@ def test_the_command_says_what_it_took_and_left(tmp_path: Path) -> None:
     assert wrong.exit_code == 2 and "expected the weights of HSMR, found those of SKEL-CF" in wrong.output
 
 
-def test_predict_takes_an_imported_network(tmp_path: Path, photos: Path) -> None:
+def test_predict_and_evaluate_take_an_imported_network(tmp_path: Path, photos: Path) -> None:
     path, _ = imported("hsmr", tmp_path)
-    arguments = [
-        "predict",
-        path,
-        photos,
-        "--out",
-        tmp_path / "out",
-        "--fov",
-        60,
-        "--meshes",
-        "none",
-        "--no-overlays",
+    predicting = [
+        *("predict", path, photos, "--out", tmp_path / "out"),
+        *("--meshes", "none", "--no-overlays"),
     ]
-    result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == 0 and "2 photos in, 2 people out" in result.output, result.output
-    assert "models: not those of the training (SKEL v1.1.1)" in result.output
+    measuring = ["evaluate", path, "--protocol", "camerahmr-3dpw", "--labels", photos.parent / LABELS_NAME]
+    for words, line in (
+        (predicting, "2 photos in, 2 people out"),
+        ([*measuring, "--images", photos], "camerahmr-3dpw, mm, 2 people"),
+    ):
+        result = CliRunner().invoke(main, list(map(str, words)), catch_exceptions=False)
+        assert result.exit_code == 0 and line in result.output, result.output
+        assert "models: not those of the training (" in result.output
 
 
 def short(folder: Path, network: str, start: Path) -> Path:
