@@ -96,12 +96,15 @@ def test_the_running_mean_counts_not_the_raw_weights(tmp_path: Path) -> None:
     assert import_checkpoint(tmp_path / "raw.pth").place == "model"
 
 
-@pytest.mark.parametrize("kind", list(NETWORK_OF))
-def test_files_of_full_size_are_those_of_published_networks(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "backbone"), [*((kind, "vitpose-h") for kind in NETWORK_OF), ("skel-cf", "vitpose-b")]
+)
+def test_files_of_full_size_are_those_of_published_networks(kind: str, backbone: str, tmp_path: Path) -> None:
     path = tmp_path / "full.pth"
-    write_published(kind, path, without_bytes(shapes_of(kind, FULL)))
+    sizes = FULL if backbone == "vitpose-h" else FULL._replace(width=768, depth=12)
+    write_published(kind, path, without_bytes(shapes_of(kind, sizes)))
     found = import_checkpoint(path)
-    assert found.network == NetworkConfig("skel-cf" if kind == "skel-cf" else "hsmr", "vitpose-h")
+    assert found.network == NetworkConfig("skel-cf" if kind == "skel-cf" else "hsmr", backbone)
     assert len(found.missing) == (6 if kind == "4d-humans" else 0)
 
 
@@ -260,7 +263,7 @@ def run_import(*arguments: object) -> Result:
 
 def test_the_command_says_what_it_took_and_left(tmp_path: Path) -> None:
     write_published("skel-cf", tmp_path / "x.pth")
-    out = tmp_path / "checkpoint.pt"
+    out = tmp_path / "new folder" / "checkpoint.pt"
     result = run_import(tmp_path / "x.pth", "--out", out)
     assert result.exit_code == 0, result.output
     for line in (
