@@ -1,4 +1,4 @@
-"""`skelfit.convert`, `verify`, `export` and `evaluate`: what the commands do, with the same options, and without a word."""
+"""`skelfit.convert`, `verify`, `export`, `evaluate`: what the commands do, with the same options, without a word."""
 
 from __future__ import annotations
 
