@@ -104,7 +104,7 @@ def _female(arrays: LabelArrays, rows: int) -> NDArray[np.bool_]:
     else:
         texts = arrays.texts("skel_gender")
     if wrong := [text for text in texts if text not in ("male", "female")]:
-        raise arrays.error("skel_gender", expected, repr(wrong[0]) if wrong[0] else "nothing")
+        raise arrays.error("skel_gender", expected, repr(wrong[0]) if wrong[0] else "no such key")
     return np.array([text == "female" for text in texts], bool)
 
 

@@ -26,7 +26,7 @@ from skelfit.cli.verify import verify_command
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.errors import ArgumentError, LabelError, OutputError, SkelfitError
 from skelfit.exports.export_run import export
-from skelfit.protocols.evaluate import evaluate
+from skelfit.protocols.evaluation_run import evaluate
 from skelfit.shards.keep_list import read_keep
 from skelfit.verification.verify_folders import verify
 

@@ -27,7 +27,7 @@ from skelfit.learning.inference.predictor import CropInput, Predictor
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training import checkpoint
 from skelfit.learning.training.training_config import TrainConfig
-from skelfit.protocols.evaluate import evaluate
+from skelfit.protocols.evaluation_run import evaluate
 from skelfit.protocols.network_estimates import CropRule, NetworkEstimates
 from skelfit.protocols.protocol_table import PROTOCOLS
 from skelfit.protocols.published_labels import read_labels
