@@ -212,7 +212,7 @@ def _source(
     _check_camera(predictions, scorer.protocol)
     matches = match_rows(people, predictions.keys)
     prediction = np.where(wanted, matches.prediction, -1)
-    about = {"count": len(predictions.keys), "unused": matches.unused}
+    about: dict[str, Any] = {"count": len(predictions.keys), "unused": matches.unused}
     estimates: Estimates
     if isinstance(predictions, SkelPredictions):
         options.refuse(("pipeline", "skel_gender"), "SMPL predictions, to which SKEL is fitted", "SKEL's")

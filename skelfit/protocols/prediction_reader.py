@@ -44,8 +44,7 @@ class SkelPredictions:
     @property
     def finite(self) -> NDArray[np.bool_]:
         """(M,) whether all numbers of a person are finite."""
-        finite: NDArray[np.bool_] = np.isfinite(np.concatenate((self.poses, self.betas), 1)).all(1)
-        return finite
+        return np.asarray(np.isfinite(np.concatenate((self.poses, self.betas), 1)).all(1), np.bool_)
 
 
 @dataclass(frozen=True)
