@@ -32,9 +32,11 @@ LOCAL = {
     "bench --report",
     "models import --smpl",
     "models import --skel",
+    "models import --joints",
     "models import --keypoints",
     "models import --out",
     "models open-body --out",
+    "evaluate --images",
     "predict CHECKPOINT",
     "predict IMAGE",
     "predict --out",
@@ -64,6 +66,7 @@ TEXTS = {
     "predict --box",
     "predict --intrinsics",
     "predict --intrinsics-from",
+    "evaluate --intrinsics-from",
 }
 
 
