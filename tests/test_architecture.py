@@ -23,7 +23,7 @@ ONLY_IN = {
     "tqdm": "cli executors",
     "smplx": "bodies verification",
     "trimesh": "exports",
-    "matplotlib": "api exports cli",
+    "matplotlib": "api exports learning cli",
     "mpl_toolkits": "api",
     "pyarrow": "exports publishing",
     "huggingface_hub": "publishing",
@@ -31,6 +31,7 @@ ONLY_IN = {
     "safetensors": "storage",
     "tensorboard": "learning",
     "viser": "verification",
+    "av": "learning",
     "warp": "benchmark fitting verification",
 }
 NEVER = {"body_models", "chumpy", "opensim", "pytest", "tools"}
