@@ -26,7 +26,7 @@ class VideoFrame:
     """A frame, or why there is none."""
 
     number: int  # among all frames of the video, from 0
-    seconds: float  # since the start of the video
+    seconds: float  # since the first frame
     pixels: Pixels | None
     status: str = ""
     reason: str = ""
@@ -65,11 +65,12 @@ def read_frames(path: Path, every: int = 1) -> Iterator[VideoFrame]:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         step = 1 / float(stream.average_rate or stream.guessed_rate or _PROBED_RATE)
-        start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
-        before = -step
+        start, before = None, -step
         for number, frame in enumerate(_decoded(container, stream)):
-            stamp = None if isinstance(frame, str) or frame.time is None else frame.time - start
-            seconds = stamp if stamp is not None and stamp > before else before + step
+            stamp = None if isinstance(frame, str) else frame.time
+            if start is None and stamp is not None:
+                start = stamp - (before + step)
+            seconds = before + step if stamp is None or stamp - start <= before else stamp - start
             before = seconds
             if number % every == 0:
                 yield _as_frame(frame, number, seconds, _stretch(stream))
