@@ -1,9 +1,12 @@
-"""The pose that networks predict: six continuous numbers per joint, and the conversion to and from the 46 angles.
+"""The pose that networks predict: six continuous numbers per joint; to and from angles, and to rotations.
 
-A joint of three DoFs is the first two columns of its rotation matrix; of one DoF, the cosine and sine of its angle; of
-two DoFs, the angles themselves. The rest of the six numbers is unused. Angles jump at half a turn and at the Euler
-poles; these numbers do not. On the way back all gradients are bounded: at the poles, where a small turn of a bone needs
-large changes of two angles, and for vectors of almost no length.
+The six numbers are those of HSMR (Xia et al., CVPR 2025) and of SKEL-CF (Li et al., 2025), so the weights of published
+networks mean the same here. A joint of three DoFs is the first two rows of its rotation matrix (Zhou et al., 2019); of
+one DoF, the cosine and minus the sine of its angle; of two DoFs, the angles themselves. The rest of the six is 0 and
+means nothing. Signs and order of the angles are those of `dofs`, which are SKEL's.
+
+Angles jump at half a turn and at the Euler poles; these numbers do not. On the way back all gradients are bounded: at
+the poles, where a small turn of a bone needs large changes of two angles, and for vectors of almost no length.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from skelfit.bodies.axis_rotations import cross_matrix, rotations_about
 from skelfit.bodies.ball_joints import (
     BALL_JOINTS,
     BallJoints,
@@ -21,7 +25,7 @@ from skelfit.bodies.ball_joints import (
     moved_axes,
     rotation_to_angles,
 )
-from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS, dofs_of_joint
+from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS, dof_axes, dofs_of_joint
 
 POSE_SIZE = 6  # numbers per joint
 _BALL = list(BALL_JOINTS)
@@ -38,6 +42,12 @@ def _tables(device: torch.device, dtype: torch.dtype) -> BallJoints:
 
 
 @cache
+def _cross(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The cross-product matrices (46, 3, 3) of the DoFs' axes."""
+    return cross_matrix(torch.tensor(dof_axes(), device=device, dtype=dtype))
+
+
+@cache
 def used_numbers(device: torch.device) -> Tensor:
     """Which of a pose's numbers are used, (24, 6) bool."""
     used = torch.zeros(NUM_JOINTS, POSE_SIZE, dtype=torch.bool, device=device)
@@ -50,9 +60,9 @@ def angles_to_pose(q: Tensor) -> Tensor:
     """The continuous pose (..., 24, 6) of angles (..., 46) rad; unused numbers are 0."""
     pose = q.new_zeros(*q.shape[:-1], NUM_JOINTS, POSE_SIZE)
     rotation = angles_to_rotation(_tables(q.device, q.dtype), q[..., _BALL_DOFS])
-    pose[..., _BALL, :] = rotation[..., :2].mT.flatten(-2)
+    pose[..., _BALL, :] = rotation[..., :2, :].flatten(-2)
     hinge = q[..., _HINGE_DOFS]
-    pose[..., _HINGE, :2] = torch.cat((torch.cos(hinge), torch.sin(hinge)), -1)
+    pose[..., _HINGE, :2] = torch.cat((torch.cos(hinge), -torch.sin(hinge)), -1)
     pose[..., _PAIR, :2] = q[..., _PAIR_DOFS]
     return pose
 
@@ -63,14 +73,50 @@ def pose_to_angles(pose: Tensor) -> Tensor:
     Of the two triples of angles that describe a rotation, the one nearer to the joint limits is taken, as in shards.
     """
     q = pose.new_zeros(*pose.shape[:-2], NUM_DOFS)
-    first, second = pose[..., _BALL, :3], pose[..., _BALL, 3:]
-    x = unit(first)
-    y = unit(second - (x * second).sum(-1, keepdim=True) * x)
-    q[..., _BALL_DOFS] = _euler_angles(torch.stack((x, y, torch.linalg.cross(x, y)), -1))
-    cos, sin = unit(pose[..., _HINGE, :2]).split(1, -1)
-    q[..., _HINGE_DOFS] = torch.atan2(sin, cos)
+    q[..., _BALL_DOFS] = _euler_angles(_rows_to_rotation(pose[..., _BALL, :]))
+    cos, minus_sin = unit(pose[..., _HINGE, :2]).split(1, -1)
+    q[..., _HINGE_DOFS] = torch.atan2(-minus_sin, cos)
     q[..., _PAIR_DOFS] = pose[..., _PAIR, :2]
     return q
+
+
+def pose_to_matrices(pose: Tensor) -> Tensor:
+    """Rotations (..., 24, 3, 3) of the joints of a continuous pose (..., 24, 6), whose vectors may have any length.
+
+    They are those of its angles, but no Euler angle is on the way, so gradients are right at the poles too.
+    """
+    hinge_cross, pair_cross = (
+        _cross(pose.device, pose.dtype)[dofs, :, :] for dofs in (_HINGE_DOFS, _PAIR_DOFS)
+    )
+    cos, minus_sin = unit(pose[..., _HINGE, :2])[..., None, None].unbind(-3)
+    eye, hinge_cross = torch.eye(3).to(pose), hinge_cross[:, 0]
+    matrices = pose.new_zeros(*pose.shape[:-1], 3, 3)
+    matrices[..., _BALL, :, :] = _rows_to_rotation(pose[..., _BALL, :])
+    matrices[..., _HINGE, :, :] = eye - minus_sin * hinge_cross + (1 - cos) * hinge_cross @ hinge_cross
+    first, second = rotations_about(pose[..., _PAIR, :2], pair_cross, pair_cross @ pair_cross).unbind(-3)
+    matrices[..., _PAIR, :, :] = second @ first
+    return matrices
+
+
+def angles_to_matrices(q: Tensor) -> Tensor:
+    """Rotations (..., 24, 3, 3) of the joints of angles (..., 46) rad, each in the frame of its joint."""
+    cross = _cross(q.device, q.dtype)
+    turns = rotations_about(q, cross, cross @ cross)
+    matrices = q.new_zeros(*q.shape[:-1], NUM_JOINTS, 3, 3)
+    for joints, dofs in ((_BALL, _BALL_DOFS), (_HINGE, _HINGE_DOFS), (_PAIR, _PAIR_DOFS)):
+        first, *later = turns[..., dofs, :, :].unbind(-3)
+        for turn in later:
+            first = turn @ first
+        matrices[..., joints, :, :] = first
+    return matrices
+
+
+def _rows_to_rotation(rows: Tensor) -> Tensor:
+    """Rotations (..., 3, 3) whose first two rows are those of (..., 6), made orthonormal from the first on."""
+    first, second = rows[..., :3], rows[..., 3:]
+    x = unit(first)
+    y = unit(second - (x * second).sum(-1, keepdim=True) * x)
+    return torch.stack((x, y, torch.linalg.cross(x, y)), -2)
 
 
 def unit(x: Tensor) -> Tensor:

@@ -198,7 +198,7 @@ class Watching:
 def stage_at(step: int, config: TrainConfig) -> tuple[str, int, OptimizerConfig]:
     """What is learnt in a step, counted from 1: its name, the steps before it, and how."""
     before = 0
-    for name, part in (("keypoints", config.keypoints), ("first estimate", config.coarse)):
+    for name, part in (("keypoints", config.keypoints), ("pose and betas", config.coarse)):
         if part is not None and step <= before + part.steps:
             return name, before, part
         before += 0 if part is None else part.steps

@@ -12,14 +12,14 @@ from skelfit.learning.training.training_log import read_log
 from skelfit.storage.atomic_write import atomic_write
 
 CURVE_NAME = "curve.png"
-STAGES = {"keypoints": "#8d6a9f", "first estimate": "#dda15e", "network": "#28666e"}  # and their colours
+STAGES = {"keypoints": "#8d6a9f", "pose and betas": "#dda15e", "network": "#28666e"}  # and their colours
 
 
 def stage_of(line: Mapping[str, Any]) -> str:
     """What was learnt in the steps of a line of the log, by its terms."""
     if "heatmaps" in line:
         return "keypoints"
-    return "network" if "decoder/pose" in line else "first estimate"
+    return "network" if "decoder/keypoints2d" in line else "pose and betas"
 
 
 def draw_curve(out: Path) -> None:

@@ -2,7 +2,9 @@
 
 A network predicts the size and position of the person in the crop, (s, tx, ty): a metre is s / 2 sides of the crop, and
 the body's origin is (tx, ty) m beside the crop's centre. With the crop's position and the intrinsics of the image this
-gives a translation in the image's camera, so the perspective is that of the image (Li et al., CLIFF, ECCV 2022).
+gives a translation in the image's camera, so the perspective is that of the image (Li et al., CLIFF, ECCV 2022). The
+scale is the network's number as it is. It may cross 0 while a network learns: the person is then far away, or behind
+the camera, where points are projected through it, so what is minimised does not jump.
 Camera frames as in OpenCV: x right, y down, z forward. Lengths in metres, image points in pixels.
 """
 
@@ -13,7 +15,8 @@ from torch import Tensor
 
 # Focal length without intrinsics, in sides of the crop: the usual 5000 px for 256 px.
 FAR_FOCAL = 5000 / 256
-_NEAREST = 0.1  # m; the least depth of points in a projection
+_NEAREST = 0.1  # m; the least distance of points in a projection, before or behind the camera
+_SMALLEST = 1e-4  # the least size of a crop's camera, of either sign
 
 
 def far_camera(center: Tensor, box_size: Tensor) -> Tensor:
@@ -37,17 +40,22 @@ def box_features(cam_int: Tensor, center: Tensor, box_size: Tensor) -> Tensor:
 
 
 def crop_to_translation(camera: Tensor, cam_int: Tensor, center: Tensor, box_size: Tensor) -> Tensor:
-    """Translation (..., 3) m in the image's camera of a crop's camera (..., 3): s > 0, tx, ty."""
+    """Translation (..., 3) m in the image's camera of a crop's camera (..., 3): s, tx, ty."""
     s, tx, ty = camera.unbind(-1)
     right, down, side = box_features(cam_int, center, box_size).unbind(-1)
-    depth = 2 / (side * s)
+    depth = 2 / (side * _off_zero(s, _SMALLEST))
     return torch.stack((tx + depth * right, ty + depth * down, depth), -1)
 
 
 def project(points: Tensor, cam_int: Tensor) -> Tensor:
     """Image points (..., N, 2) px of points (..., N, 3) m in the camera (..., 3, 3)."""
-    flat = points[..., :2] / points[..., 2:].clamp_min(_NEAREST)
+    flat = points[..., :2] / _off_zero(points[..., 2:], _NEAREST)
     return flat @ cam_int[..., :2, :2].mT + cam_int[..., None, :2, 2]
+
+
+def _off_zero(x: Tensor, least: float) -> Tensor:
+    """The same, but at least this far from 0, on its side."""
+    return torch.where(x < 0, x.clamp_max(-least), x.clamp_min(least))
 
 
 def image_to_crop(points: Tensor, center: Tensor, box_size: Tensor) -> Tensor:

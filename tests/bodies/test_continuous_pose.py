@@ -7,9 +7,17 @@ from math import pi
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.ball_joints import BALL_JOINTS
-from skelfit.bodies.continuous_pose import angles_to_pose, pose_to_angles, unit, used_numbers
+from skelfit.bodies.continuous_pose import (
+    angles_to_matrices,
+    angles_to_pose,
+    pose_to_angles,
+    pose_to_matrices,
+    unit,
+    used_numbers,
+)
 from skelfit.bodies.dofs import NUM_DOFS, ROOT_DOFS, dof_index, dof_limits, dofs_of_joint
 from skelfit.bodies.kinematics import dof_rotations, make_rig
 from skelfit.bodies.model_set import ModelSet
@@ -44,14 +52,63 @@ def test_lengths_of_predicted_vectors_do_not_matter() -> None:
 
 
 def test_rotations_are_those_of_the_body(models: ModelSet) -> None:
-    """A joint's first two columns against the product of the turns of its DoFs."""
+    """Rotations, and a joint's first two rows, against the product of the turns of its DoFs."""
     q = random_angles(20)
     turns = dof_rotations(make_rig(models.skel_of("male")), q)
     pose = angles_to_pose(q)
-    for j in BALL_JOINTS:
-        a, b, c = dofs_of_joint(j)
-        rotation = turns[:, c] @ turns[:, b] @ turns[:, a]
-        torch.testing.assert_close(pose[:, j], torch.cat((rotation[..., 0], rotation[..., 1]), -1))
+    for j in range(24):
+        expected = torch.eye(3, dtype=q.dtype)
+        for i in dofs_of_joint(j):
+            expected = turns[:, i] @ expected
+        torch.testing.assert_close(angles_to_matrices(q)[:, j], expected)
+        torch.testing.assert_close(pose_to_matrices(pose)[:, j], expected)
+        if j in BALL_JOINTS:
+            torch.testing.assert_close(pose[:, j], torch.cat((expected[:, 0], expected[:, 1]), -1))
+
+
+# The conventions of HSMR's public code: the order and the signs of a joint's Euler angles, outermost turn first.
+CONVENTIONS = {
+    "YXZ": {0: (1, 1, 1), 1: (1, 1, 1), 6: (1, -1, -1)},
+    "YZX": {11: (1, 1, 1), 12: (1, 1, 1), 13: (1, 1, 1)},
+    "XZY": {14: (1, -1, -1), 19: (1, 1, 1)},
+    "ZYX": {15: (1, 1, 1), 20: (1, 1, 1)},
+}
+
+
+def test_numbers_mean_what_they_mean_in_published_networks() -> None:
+    """Against scipy's Euler angles, in the published conventions: another convention would scramble their weights."""
+    q = random_angles(20)
+    pose = angles_to_pose(q)
+    for convention, joints in CONVENTIONS.items():
+        for joint, signs in joints.items():
+            angles = (q[:, dofs_of_joint(joint)] * torch.tensor(signs)).numpy()[:, ::-1]
+            rows = Rotation.from_euler(convention, angles).as_matrix()[:, :2].reshape(-1, 6)
+            np.testing.assert_allclose(pose[:, joint].numpy(), rows, atol=1e-12)
+    assert sorted(j for joints in CONVENTIONS.values() for j in joints) == list(BALL_JOINTS)
+    for joint in (2, 3, 4, 5, 7, 8, 9, 10, 16, 17, 21, 22):
+        (dof,) = dofs_of_joint(joint)
+        torch.testing.assert_close(pose[:, joint, 0], torch.cos(q[:, dof]))
+        torch.testing.assert_close(pose[:, joint, 1], -torch.sin(q[:, dof]))
+    for joint in (18, 23):
+        assert torch.equal(pose[:, joint, :2], q[:, dofs_of_joint(joint)])
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 2, 2)])
+def test_rotations_of_any_batch_and_any_length(batch: tuple[int, ...]) -> None:
+    """Numbers as networks predict them: no orthonormal rows."""
+    pose = torch.randn(*batch, 24, 6, dtype=torch.float64)
+    rotations = pose_to_matrices(pose)
+    assert rotations.shape == (*batch, 24, 3, 3)
+    torch.testing.assert_close(rotations, angles_to_matrices(pose_to_angles(pose)))
+    torch.testing.assert_close(rotations @ rotations.mT, torch.eye(3, dtype=pose.dtype).expand_as(rotations))
+    torch.testing.assert_close(torch.linalg.det(rotations), torch.ones(*batch, 24, dtype=pose.dtype))
+
+
+def test_gradients_of_rotations_are_right_at_the_poles() -> None:
+    q = random_angles(2)
+    q[:, [dofs_of_joint(j)[1] for j in BALL_JOINTS]] = pi / 2
+    torch.autograd.gradcheck(angles_to_matrices, q.requires_grad_())
+    torch.autograd.gradcheck(pose_to_matrices, angles_to_pose(q).detach().requires_grad_())
 
 
 def test_half_turns_are_no_jump() -> None:

@@ -84,10 +84,9 @@ def network() -> SkelCfNetwork:
     torch.manual_seed(0)
     made = SkelCfNetwork(PREDICTED_VIT)
     weights = made.state_dict()
-    weights["place.weight"].zero_()
-    weights["encoder.0.weight"][:, -3:] = 0
-    for i in range(len(made.readout)):  # as if it had learnt something
-        weights[f"readout.{i}.heads.0.weight"].mul_(20)
+    for part in ("pose", "betas", "cam"):
+        weights[f"decoder.to_{part}_embedding.weight"][:, -3:] = 0
+    weights["decoder.poses_decoder.2.weight"].mul_(2)  # as if it had learnt something
     return made.eval()
 
 

@@ -83,6 +83,18 @@ def test_points_behind_the_camera_are_finite() -> None:
     assert torch.isfinite(result).all() and points.grad is not None and torch.isfinite(points.grad).all()
 
 
+def test_points_do_not_jump_where_the_scale_crosses_zero() -> None:
+    """A person who grows small, and is then far behind the camera: a network may pass by there as it learns."""
+    scales = torch.linspace(-0.3, 0.3, 601, dtype=torch.float64)
+    camera = torch.stack((scales, torch.full_like(scales, 0.2), torch.zeros_like(scales)), -1)
+    points = torch.tensor([[0.1, -0.4, 0.3]], dtype=torch.float64).expand(601, 1, 3)
+    in_crop = body_to_crop(points, camera, K.expand(601, 3, 3), CENTER.expand(601, 2), SIDE.expand(601))
+    assert in_crop.diff(dim=0).abs().max() < 0.001
+    # Off by less than the perspective of 0.3 m at 30 m and more.
+    across = torch.outer(scales / 2, torch.tensor([0.3, -0.4], dtype=torch.float64))
+    torch.testing.assert_close(in_crop[:, 0], across, rtol=0, atol=0.01)
+
+
 def test_gradients() -> None:
     torch.manual_seed(1)
     camera = torch.tensor([[0.7, 0.1, 0.2], [1.1, -0.3, 0.0]], dtype=torch.float64, requires_grad=True)

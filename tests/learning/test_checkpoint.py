@@ -48,7 +48,7 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CheckpointError, match="expected a checkpoint of skelfit train"):
         load_network(path)
     torch.save({"a": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-4, found none"):
+    with pytest.raises(CheckpointError, match="'format': expected skelfit-train-5, found none"):
         load_network(path)
     torch.save({"format": Harmful()}, path, pickle_module=pickle)
     with pytest.raises(CheckpointError, match="not read"):
@@ -60,7 +60,7 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("change", "named"),
     [
         (("learning_rate: 1e-3", "learning_rate: 2e-3"), "optimizer.learning_rate: 0.001 against 0.002"),
-        (("dim: 16", "dim: 32"), "network.dim: 16 against 32"),
+        (("head_dim: 8", "head_dim: 16"), "network.head_dim: 8 against 16"),
         (("batch_size: 4", "batch_size: 5"), "data.batch_size: 4 against 5"),
     ],
 )

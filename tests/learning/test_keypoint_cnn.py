@@ -20,9 +20,9 @@ def test_keypoints_are_the_mean_of_heatmaps(batch: TrainingBatch) -> None:
     backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
     observations = backbone.observe(image)
     assert observations.shape == (3, 44, OBSERVED) and not observations.requires_grad
-    features = backbone(image)
-    assert features.patches.shape == (3, 44, backbone.width) and features.whole.shape == (3, backbone.summary)
-    assert torch.equal(features.whole, backbone.describe(observations).whole)
+    patches = backbone(image)
+    assert patches.shape == (3, 44, backbone.width)
+    assert torch.equal(patches, backbone.describe(observations))
     sides = image.clone()  # what is out of view does not matter
     sides[..., :16] = sides[..., -16:] = sides[..., :16, :] = sides[..., -16:, :] = 0
     assert torch.equal(backbone.observe(sides), observations)
@@ -50,15 +50,26 @@ def test_a_mirror_image_has_mirrored_keypoints(batch: TrainingBatch) -> None:
     assert not torch.allclose(mirrored, there)
 
 
+def test_the_mean_of_features_knows_which_keypoint_is_where() -> None:
+    """A sum over keypoints alone would not: it is the same for hands that change places."""
+    torch.manual_seed(0)
+    backbone, observations = KeypointBackbone().eval(), torch.rand(2, 44, OBSERVED)
+    swapped = observations[:, MIRRORED]
+    means = [backbone.describe(x).mean(1) for x in (observations, swapped)]
+    assert (means[0] - means[1]).abs().max() > 0.01
+
+
 def test_observations_are_jittered_in_training_only() -> None:
     torch.manual_seed(0)
     backbone, observations = KeypointBackbone(), torch.rand(200, 44, OBSERVED)
+    seen: list[Tensor] = []
+    backbone.together.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     features = backbone.train().describe(observations), backbone.eval().describe(observations)
     scale = torch.tensor([4.0, 4.0, 8.0, 8.0, 1.0])
-    shaken, as_it_is = (x.whole.view(200, 44, OBSERVED) / scale for x in features)
+    shaken, as_it_is = (x.view(200, 44, OBSERVED) / scale for x in seen)
     torch.testing.assert_close(as_it_is, observations)
     torch.testing.assert_close(shaken[..., 2:], observations[..., 2:])
     off = (shaken - observations)[..., :2]
     assert 0.008 < off.mean(1).std() < 0.012  # all together ...
     assert 0.0025 < (off - off.mean(1, keepdim=True)).std() < 0.0035  # ... and each
-    assert not torch.equal(features[0].patches, features[1].patches)
+    assert not torch.equal(features[0], features[1])

@@ -47,8 +47,7 @@ def test_the_batch_size_does_not_change_results(predictor: Predictor, photos: Pa
 def test_a_prediction_that_is_not_finite(network: SkelCfNetwork, models: ModelSet, photos: Path) -> None:
     broken = SkelCfNetwork(TINY_VIT)
     broken.load_state_dict(network.state_dict())
-    last = len(broken.readout) - 1
-    broken.state_dict()[f"readout.{last}.heads.1.bias"].fill_(torch.nan)
+    broken.start.betas[:] = torch.nan
     images = find_images([photos]).images(StepTimes())
     results = predict_photos(
         images, PhotoSettings(whole_photo, of_view(60)), Predictor(broken, models, "male"), 2
@@ -80,4 +79,4 @@ def test_a_network_without_camera_predicts_a_far_camera(models: ModelSet, photos
     crop = crops_of(photos, PhotoSettings(whole_photo, of_view(60)))[0]
     people = far([crop])
     assert people.cam_int[0, 0, 0] > 20 * crop.camera.fx
-    assert np.abs(people.keypoints2d[0] - 128).max() < 200
+    assert np.abs(people.keypoints2d[0] - 128).max() < 400

@@ -95,9 +95,9 @@ def test_the_mean_of_the_weights(models: ModelSet, people: TrainingBatch) -> Non
     for new, kept in zip(history[1:], (2 / 11, 3 / 12), strict=True):  # (n + 1) / (n + 10), at most 0.4
         expected = kept * expected + (1 - kept) * new
     torch.testing.assert_close(flat_weights(trainer.best_network), expected)
-    trainer.network.mean += 1  # as statistics of batches change
+    trainer.network.start.camera[:] += 1  # as statistics of batches change
     trainer.step([people])
-    assert torch.equal(trainer.best_network.mean, trainer.network.mean)
+    assert torch.equal(trainer.best_network.start.camera, trainer.network.start.camera)
     assert make(models, ema=0.0).best_network is not None
 
 

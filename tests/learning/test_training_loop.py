@@ -32,6 +32,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.errors import ConfigError, ModelError, SkelfitError
 from skelfit.learning.backbones.vitpose import VitPose
 from skelfit.learning.data.data_loader import Loader, each_once
+from skelfit.learning.networks.network import first_start
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training import training_loop as loop_module
 from skelfit.learning.training.checkpoint import load, load_network
@@ -64,14 +65,14 @@ def test_held_out_people_are_never_trained_on(shards: Path) -> None:
 def test_the_network_starts_from_the_mean_of_the_labels(shards: Path) -> None:
     config = train_config(shards)
     network = SkelCfNetwork(TINY_VIT)
-    first = network.mean.clone()
+    first = first_start()
     set_mean(network, config)
     batch = next(iter(each_once(replace(config.data, batch_size=PEOPLE), images=False)))
-    pose = angles_to_pose(batch.poses).mean(0).flatten()
-    assert torch.equal(network.mean[:6], first[:6]) and torch.equal(network.mean[154:], first[154:])
+    pose, start = angles_to_pose(batch.poses).mean(0), network.start
+    assert torch.equal(start.pose[0, 0], first[0][0, :6]) and torch.equal(start.camera, first[2])
     # 2000 are 83 passes over 24 people, and some of them once more.
-    torch.testing.assert_close(network.mean[6:144], pose[6:], rtol=0, atol=0.02)
-    torch.testing.assert_close(network.mean[144:154], batch.betas[~batch.female].mean(0), rtol=0, atol=0.05)
+    torch.testing.assert_close(start.pose[0, 1:], pose[1:], rtol=0, atol=0.02)
+    torch.testing.assert_close(start.betas[0], batch.betas[~batch.female].mean(0), rtol=0, atol=0.05)
 
 
 def test_the_files_of_a_training(whole: Path, models: ModelSet) -> None:
@@ -159,7 +160,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
 def test_a_training_starts_from_the_weights_of_vitpose(
     shards: Path, config_file: Path, models: ModelSet, tmp_path: Path
 ) -> None:
-    weights = VitPose("tiny").vit.state_dict()
+    weights = VitPose("tiny").state_dict()
     torch.save(weights, tmp_path / "vitpose.pth")
     config = short_config(config_file, shards)
     config = replace(
@@ -172,7 +173,7 @@ def test_a_training_starts_from_the_weights_of_vitpose(
     (tmp_path / "vitpose.pth").unlink()
     backbone = load_network(tmp_path / "out").network.backbone
     assert isinstance(backbone, VitPose)
-    trained = backbone.vit.state_dict()
+    trained = backbone.state_dict()
     for name, tensor in weights.items():
         torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-6)
     with pytest.raises(ModelError, match="expected a ViTPose checkpoint .* found no such file"):
@@ -217,7 +218,7 @@ def test_random_weights_have_to_be_asked_for(
     with pytest.raises(ConfigError, match=message):
         train(short_config(neither, shards), tmp_path / "out", models, CPU, SilentObserver())
     assert not (tmp_path / "out").exists()
-    torch.save(VitPose("tiny").vit.state_dict(), tmp_path / "vitpose.pth")
+    torch.save(VitPose("tiny").state_dict(), tmp_path / "vitpose.pth")
     given = (
         "--vitpose",
         tmp_path / "vitpose.pth",

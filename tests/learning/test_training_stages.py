@@ -1,4 +1,4 @@
-"""A training in three stages: keypoints, the first estimate, then all weights."""
+"""A training in three stages: keypoints, pose and betas, then all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_keypoints_learn_first_and_are_then_frozen(keypoints_first: Path) -> Non
     assert [line["step"] for line in lines] == list(range(1, 14))
     assert ["heatmaps" in line for line in lines] == [True] * 4 + [False] * 9
     assert ["encoder/pose" in line for line in lines] == [False] * 4 + [True] * 9
-    assert ["decoder/pose" in line for line in lines] == [False] * 7 + [True] * 6
+    assert ["decoder/keypoints3d" in line for line in lines] == [False] * 7 + [True] * 6
     measured = [line["step"] for line in log_lines(keypoints_first) if "validation" in line]
     assert measured == [5, 10, 13]
     weights = load(keypoints_first / "checkpoints/step-00000013.pt")
@@ -51,13 +51,13 @@ def test_each_stage_has_its_own_progress_bar() -> None:
     assert config.keypoints is not None and config.coarse is not None
     first, second = config.keypoints.steps, config.keypoints.steps + config.coarse.steps
     assert stage_at(1, config) == stage_at(first, config) == ("keypoints", 0, config.keypoints)
-    assert stage_at(first + 1, config) == stage_at(second, config) == ("first estimate", first, config.coarse)
+    assert stage_at(first + 1, config) == stage_at(second, config) == ("pose and betas", first, config.coarse)
     assert stage_at(second + 1, config) == ("network", second, config.optimizer)
     assert stage_at(config.steps, config)[0] == "network"
     assert stage_at(1, train_config()) == ("network", 0, train_config().optimizer)
 
 
-@pytest.mark.parametrize("until", [3, 4, 6, 9], ids=["keypoints", "between", "first estimate", "all"])
+@pytest.mark.parametrize("until", [3, 4, 6, 9], ids=["keypoints", "between", "pose and betas", "all"])
 def test_each_stage_resumes_exactly(
     until: int, shards: Path, three_stages: Path, keypoints_first: Path, tmp_path: Path, models: ModelSet
 ) -> None:
@@ -107,7 +107,7 @@ def test_the_last_stage_is_extended(
     )
     steps = [line for line in log_lines(out) if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, 17))
-    assert ["decoder/pose" in line for line in steps] == [False] * 7 + [True] * 9
+    assert ["decoder/keypoints3d" in line for line in steps] == [False] * 7 + [True] * 9
     for few, many in (("steps: 4,", "steps: 5,"), ("steps: 3,", "steps: 4,")):
         other.write_text(text.replace(few, many))
         result = run_train(other, "--shards", shards, "--out", keypoints_first, "--resume")

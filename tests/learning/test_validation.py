@@ -34,7 +34,7 @@ class Knowing(nn.Module):
     def __init__(self, poses: torch.Tensor, betas: torch.Tensor, camera: torch.Tensor) -> None:
         super().__init__()
         self.estimate = Estimate(angles_to_pose(poses), betas, camera)
-        self.mean = torch.cat((angles_to_pose(poses[0]).flatten(), betas[0], camera[0]))
+        self.start = Estimate(angles_to_pose(poses[:1]), betas[:1], camera[:1])
 
     def forward(self, image: torch.Tensor, cam_int: torch.Tensor, *_: torch.Tensor) -> Prediction:
         return Prediction(None, (self.estimate,), cam_int)

@@ -5,62 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import published_shapes
 import pytest
 import torch
+from plain_networks import plain_vitpose
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, linear
 
 from skelfit.errors import ModelError
+from skelfit.learning.backbones.vit_block import VitBlock
 from skelfit.learning.backbones.vitpose import SIZES, VitPose
 from skelfit.learning.data.training_batch import TrainingBatch
 
 
 def original_names(size: str, make: Any = torch.randn) -> dict[str, Tensor]:
     """A checkpoint with the published names and shapes of ViTPose's, heads included."""
-    width, layers, _ = SIZES[size]
-    shapes: dict[str, tuple[int, ...]] = {
-        "backbone.pos_embed": (1, 193, width),
-        "backbone.patch_embed.proj.weight": (width, 3, 16, 16),
-        "backbone.patch_embed.proj.bias": (width,),
-        "backbone.last_norm.weight": (width,),
-        "backbone.last_norm.bias": (width,),
+    width, layers, *_ = SIZES[size]
+    shapes = published_shapes.prefixed("backbone.", published_shapes.vitpose(width, layers))
+    shapes |= {
         "keypoint_head.deconv_layers.0.weight": (width, 256, 4, 4),
         "keypoint_head.final_layer.bias": (17,),
     }
-    parts = {
-        "norm1": (width,),
-        "norm2": (width,),
-        "attn.qkv": (3 * width, width),
-        "attn.proj": (width, width),
-    }
-    parts |= {"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
-    for i in range(layers):
-        for part, shape in parts.items():
-            shapes[f"backbone.blocks.{i}.{part}.weight"] = shape
-            shapes[f"backbone.blocks.{i}.{part}.bias"] = shape[:1]
     return {name: 0.1 * make(*shape) for name, shape in shapes.items()}
-
-
-def naive_vit(weights: dict[str, Tensor], image: Tensor, heads: int) -> Tensor:
-    """ViTPose's backbone as its paper has it, on weights under their published names."""
-
-    def apply(name: str, x: Tensor) -> Tensor:
-        weight, bias = weights[f"backbone.{name}.weight"], weights[f"backbone.{name}.bias"]
-        return layer_norm(x, x.shape[-1:], weight, bias, 1e-6) if "norm" in name else linear(x, weight, bias)
-
-    kernel, bias = (weights[f"backbone.patch_embed.proj.{name}"] for name in ("weight", "bias"))
-    x = torch.nn.functional.conv2d(image, kernel, bias, stride=16, padding=2).flatten(2).mT
-    positions = weights["backbone.pos_embed"]
-    x = x + positions[:, 1:] + positions[:, :1]
-    for i in range(len([n for n in weights if n.endswith("norm1.bias")])):
-        block = f"blocks.{i}"
-        qkv = apply(f"{block}.attn.qkv", apply(f"{block}.norm1", x))
-        q, k, v = (p.unflatten(-1, (heads, -1)).transpose(1, 2) for p in qkv.chunk(3, -1))
-        attended = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1) @ v
-        x = x + apply(f"{block}.attn.proj", attended.transpose(1, 2).flatten(2))
-        x = x + apply(f"{block}.mlp.fc2", gelu(apply(f"{block}.mlp.fc1", apply(f"{block}.norm2", x))))
-    return apply("last_norm", x)
 
 
 def test_a_published_checkpoint_gives_the_published_features(tmp_path: Path, batch: TrainingBatch) -> None:
@@ -71,30 +37,79 @@ def test_a_published_checkpoint_gives_the_published_features(tmp_path: Path, bat
     torch.save({"state_dict": weights, "meta": {"epoch": 210}}, tmp_path / "vitpose.pth")
     backbone = VitPose("tiny")
     backbone.load(tmp_path / "vitpose.pth")
-    expected = naive_vit(weights, batch.image[..., 32:-32], heads=2)
-    features = backbone(batch.image)
-    torch.testing.assert_close(features.patches, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(features.whole, expected.mean(1), rtol=1e-4, atol=1e-4)
+    bare = {name.removeprefix("backbone."): weight.double() for name, weight in weights.items()}
+    expected = plain_vitpose(bare, batch.image[..., 32:-32].double(), heads=2)
+    torch.testing.assert_close(backbone.double()(batch.image.double()), expected, rtol=0, atol=1e-9)
+
+
+def of_transformers(name: str, weight: Tensor) -> dict[str, Tensor]:
+    """A tensor of ViTPose under the names that `transformers` has for it."""
+    parts = name.split(".")
+    if parts[0] != "blocks":
+        roots = {"pos_embed": "embeddings.position_embeddings", "last_norm": "layernorm"}
+        roots["patch_embed"] = "embeddings.patch_embeddings.projection"
+        return {".".join((roots[parts[0]], *(part for part in parts[1:] if part != "proj"))): weight}
+    layer, rest = f"encoder.layer.{parts[1]}", ".".join(parts[2:-1])
+    if rest == "attn.qkv":
+        names = [f"{layer}.attention.attention.{part}.{parts[-1]}" for part in ("query", "key", "value")]
+        return dict(zip(names, weight.chunk(3), strict=True))
+    names_of = {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attn.proj": "attention.output.dense",
+    }
+    return {f"{layer}.{names_of.get(rest, rest)}.{parts[-1]}": weight}
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".bin"])
 def test_checkpoints_of_transformers_and_without_prefix(tmp_path: Path, ending: str) -> None:
-    trained = VitPose("tiny")
-    weights = {f"backbone.{name}": tensor for name, tensor in trained.vit.state_dict().items()}
+    bare = {
+        name.removeprefix("backbone."): weight
+        for name, weight in original_names("tiny").items()
+        if name.startswith("backbone.")
+    }
+    weights = {
+        f"backbone.{other}": part.contiguous()
+        for name, weight in bare.items()
+        for other, part in of_transformers(name, weight).items()
+    }
     weights["head.conv.weight"] = torch.zeros(17, 64, 3, 3)
     path = tmp_path / f"model{ending}"
     if ending == ".bin":
         torch.save(weights, path)
     else:
         save_file(weights, path)
-    backbone = VitPose("tiny")
-    backbone.load(path)
-    for name, tensor in backbone.vit.state_dict().items():
-        assert torch.equal(tensor, trained.vit.state_dict()[name]), name
-    bare = {name.removeprefix("backbone."): t for name, t in original_names("tiny").items()}
     torch.save(bare, tmp_path / "bare.pth")
-    trained.load(tmp_path / "bare.pth")
-    assert torch.equal(trained.vit.layernorm.weight, bare["last_norm.weight"])
+    for file in (path, tmp_path / "bare.pth"):
+        backbone = VitPose("tiny")
+        backbone.load(file)
+        for name, tensor in backbone.state_dict().items():
+            assert torch.equal(tensor, bare[name]), name
+    del weights["backbone.encoder.layer.1.attention.attention.value.bias"]
+    torch.save(weights, tmp_path / "incomplete.pth")
+    with pytest.raises(
+        ModelError, match="'blocks.1.attention.attention.value.bias': expected .*, found none"
+    ):
+        VitPose("tiny").load(tmp_path / "incomplete.pth")
+
+
+def test_parts_of_late_blocks_are_left_out_in_training() -> None:
+    """Stochastic depth: by person, more often the later the block, and with the same mean; never in evaluation."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        shares = [block.drop_path for block in VitPose("vitpose-h").blocks]
+    assert shares == pytest.approx([0.55 * i / 31 for i in range(32)])
+    block, x = VitBlock(8, 2, 0.4), torch.randn(1, 3, 8).expand(4000, -1, -1)
+    attended = block.attn(block.norm1(x))[0]
+    fed = [block.mlp(block.norm2(y))[0] for y in (x, x + attended, x + attended / 0.6)]
+    torch.testing.assert_close(block.eval()(x)[0], x[0] + attended + fed[1])
+    outcomes = [x[0], x[0] + fed[0] / 0.6, x[0] + attended / 0.6, x[0] + (attended + fed[2]) / 0.6]
+    found = block.train()(x)
+    same = torch.stack([(found - outcome).abs().amax((1, 2)) < 1e-5 for outcome in outcomes])
+    assert (same.sum(0) == 1).all()
+    torch.testing.assert_close(
+        same.float().mean(1), torch.tensor([0.16, 0.24, 0.24, 0.36]), rtol=0, atol=0.03
+    )
 
 
 def test_full_sizes_load_their_checkpoints(tmp_path: Path) -> None:
@@ -111,9 +126,9 @@ def test_full_sizes_load_their_checkpoints(tmp_path: Path) -> None:
             torch.save({"state_dict": original_names(size, torch.empty)}, path)
             backbone = VitPose(size)
             backbone.load(path)
-            assert backbone(torch.empty(2, 3, 256, 256)).patches.shape == (2, 192, SIZES[size][0])
+            assert backbone(torch.empty(2, 3, 256, 256)).shape == (2, 192, SIZES[size][0])
         count = sum(weight.numel() for weight in backbone.parameters())
-        assert abs(count - weights) < 0.05 * weights and len(backbone.vit.encoder.layer) == layers
+        assert abs(count - weights) < 0.05 * weights and len(backbone.blocks) == layers
 
 
 def changed(name: str, tensor: Tensor | None) -> dict[str, Tensor]:
@@ -125,14 +140,11 @@ def changed(name: str, tensor: Tensor | None) -> dict[str, Tensor]:
     return weights
 
 
-PATCHES = "embeddings.patch_embeddings.projection"
-
-
 MISFITS: list[tuple[Any, str]] = [
-    (changed("backbone.last_norm.bias", None), "'layernorm.bias': expected the weights of tiny, found none"),
+    (changed("backbone.last_norm.bias", None), "'last_norm.bias': expected the weights of tiny, found none"),
     (
         changed("backbone.pos_embed", torch.zeros(1, 197, 64)),
-        r"'embeddings.position_embeddings': expected shape \(1, 193, 64\) of tiny, found shape \(1, 197, 64\)",
+        r"'pos_embed': expected shape \(1, 193, 64\) of tiny, found shape \(1, 197, 64\)",
     ),
     (
         original_names("vitpose-s", torch.empty),

@@ -42,7 +42,6 @@ IMPORTED = (
     "skelfit.fitting.fitter",
     "torch.distributed.run",
     "torch.utils.tensorboard",
-    "transformers.models.vitpose_backbone.modeling_vitpose_backbone",
 )
 
 

@@ -16,7 +16,7 @@ from skelfit.learning.inference.predictor import CropInput
 from skelfit.learning.inference.step_times import StepTimes
 from skelfit.learning.networks.network import NetworkConfig
 
-TINY_VIT = NetworkConfig(backbone="tiny", dim=32, heads=2, layers=2)
+TINY_VIT = NetworkConfig(backbone="tiny", heads=2, head_dim=16, feed_forward=32, layers=2)
 
 
 def run_predict(*arguments: object) -> Result:

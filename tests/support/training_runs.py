@@ -24,7 +24,7 @@ from skelfit.learning.training.training_config import (
 )
 from skelfit.learning.training.training_log import read_log
 
-TINY_VIT = NetworkConfig(backbone="tiny", random=True, dim=16, heads=2, layers=2)
+TINY_VIT = NetworkConfig(backbone="tiny", random=True, heads=2, head_dim=8, layers=2)
 
 
 PEOPLE, BATCH, STEPS = 24, 4, 10
@@ -36,7 +36,7 @@ CPU = ProcessGroup(torch.device("cpu"))
 SHORT_TRAINING = """
 name: short
 data: {held_out: 0.2, batch_size: 4, workers: 0, shuffle: 4}
-network: {backbone: tiny, random: true, dim: 16, heads: 2, layers: 2}
+network: {backbone: tiny, random: true, heads: 2, head_dim: 8, layers: 2}
 optimizer: {steps: 10, learning_rate: 1e-3, warm_up: 2}
 validation: {every: 5}
 output: {log: 1, checkpoint: 2, keep: 2}

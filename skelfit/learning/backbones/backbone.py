@@ -1,4 +1,4 @@
-"""What a backbone provides: from the crop of a person to features, in two steps.
+"""What a backbone provides: from the crop of a person to features of its parts, in two steps.
 
 `observe` looks at the pixels, `describe` makes features of what it saw. A part that has learnt can thus observe every
 person once, and the rest of the network trains on the cached observations.
@@ -8,19 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from skelfit.errors import ModelError
-
-
-class Features(NamedTuple):
-    """Features of B crops."""
-
-    patches: Tensor  # (B, N, width) of parts of the crop, or of keypoints: what a decoder attends to
-    whole: Tensor  # (B, summary) of the whole crop, for the first estimate
-    mirrored: Features | None = None  # of the mirrored crops, where a network averages both
 
 
 class Backbone(nn.Module, ABC):
@@ -28,16 +19,14 @@ class Backbone(nn.Module, ABC):
 
     crop: int  # side of the crops, px
     width: int  # numbers of a patch
-    summary: int  # numbers of `Features.whole`
-    hidden: int  # normalised layers that the first estimate puts before its own
 
     @property
     def detector(self) -> nn.Module | None:
         """The part that first learns heatmaps of keypoints, by itself; None where there is no such part."""
         return None
 
-    def forward(self, image: Tensor) -> Features:
-        """Features of crops (B, 3, crop, crop), normalised."""
+    def forward(self, image: Tensor) -> Tensor:
+        """Patches (B, N, width) of crops (B, 3, crop, crop), normalised."""
         return self.describe(self.observe(image))
 
     @abstractmethod
@@ -45,8 +34,11 @@ class Backbone(nn.Module, ABC):
         """What the backbone sees in crops (B, 3, crop, crop), normalised: (B, N, n)."""
 
     @abstractmethod
-    def describe(self, observations: Tensor) -> Features:
-        """Features of observations (B, N, n)."""
+    def describe(self, observations: Tensor) -> Tensor:
+        """Patches (B, N, width) of observations (B, N, n): features of parts of the crop, or of keypoints.
+
+        A decoder attends to them, and their mean has to say enough for a first estimate.
+        """
 
     def load(self, path: str | Path) -> None:
         """Take the weights of a checkpoint. Raises ModelError where the file does not fit this backbone."""

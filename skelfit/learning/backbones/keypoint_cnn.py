@@ -3,7 +3,9 @@
 SKEL-CF starts from a backbone that has learnt keypoints from hundreds of thousands of pictures (ViTPose). A backbone
 that starts from nothing has to be taught them. So a detector, a small network (down to 1/32 and up again), makes a
 heatmap of each keypoint. The rest of the network gets the positions of keypoints, not pixels. A position is the mean
-over the heatmap's cells (Sun et al., "Integral Human Pose Regression", 2018), of the crop and of its mirror image.
+over the heatmap's cells (Sun et al., "Integral Human Pose Regression", 2018), of the crop and of its mirror image. Two
+normalised layers make a feature of all positions together (Martinez et al., ICCV 2017), which each keypoint's is added
+to, so that their mean says more than where the middle of the person is.
 
 The detector learns first, from heatmaps of the labels alone. Then it is frozen and observes every person once. The rest
 learns from these observations, which takes a tenth of the time of a step with images.
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from skelfit.learning.backbones.backbone import Backbone, Features
+from skelfit.learning.backbones.backbone import Backbone
 from skelfit.learning.data.mirror import MIRRORED
 
 KEYPOINTS = 44
@@ -66,7 +68,6 @@ class KeypointBackbone(Backbone):
     """From crops to detected keypoints, and from these to a feature of each of the 44 keypoints."""
 
     width, crop = 512, 128
-    summary, hidden = OBSERVED * KEYPOINTS, 2
     _cells: Tensor
     _mirror: Tensor
     _scale: Tensor
@@ -76,6 +77,9 @@ class KeypointBackbone(Backbone):
         self.eye = KeypointDetector()  # the name that checkpoints have
         self.token = nn.Linear(OBSERVED, self.width)
         self.kinds = nn.Parameter(0.02 * torch.randn(KEYPOINTS, self.width))
+        self.together = nn.Sequential(
+            *_dense(OBSERVED * KEYPOINTS, self.width), *_dense(self.width, self.width)
+        )
         self.register_buffer("_cells", cell_centers().flatten(0, 1), persistent=False)
         self.register_buffer("_mirror", torch.from_numpy(MIRRORED), persistent=False)
         self.register_buffer("_scale", torch.tensor(_SCALE), persistent=False)
@@ -93,18 +97,14 @@ class KeypointBackbone(Backbone):
         deviations = (shares @ self._cells.square() - points.square()).clamp_min(0).sqrt()
         return torch.cat((points, deviations, shares.amax(-1, keepdim=True)), -1)
 
-    def describe(self, observations: Tensor) -> Features:
-        """Features of keypoints (B, 44, OBSERVED): jittered in training, with their mirror image otherwise."""
+    def describe(self, observations: Tensor) -> Tensor:
+        """Features (B, 44, width) of keypoints (B, 44, OBSERVED), which are jittered in training."""
         if self.training:
             shift, jitter = torch.randn_like(observations[:, :1, :2]), torch.randn_like(observations[..., :2])
             points = observations[..., :2] + _SHIFT * shift + _JITTER * jitter
-            return self._features(torch.cat((points, observations[..., 2:]), -1))
-        mirrored = torch.cat((-observations[..., :1], observations[..., 1:]), -1)[:, self._mirror]
-        return self._features(observations)._replace(mirrored=self._features(mirrored))
-
-    def _features(self, observations: Tensor) -> Features:
+            observations = torch.cat((points, observations[..., 2:]), -1)
         scaled = observations * self._scale
-        return Features(self.token(scaled) + self.kinds, scaled.flatten(1))
+        return self.token(scaled) + self.kinds + self.together(scaled.flatten(1))[:, None]
 
 
 def cell_centers() -> Tensor:
@@ -112,6 +112,10 @@ def cell_centers() -> Tensor:
     along = ((torch.arange(CELLS) + 0.5) / CELLS - 0.5) * VIEW
     y, x = torch.meshgrid(along, along, indexing="ij")
     return torch.stack((x, y), -1)
+
+
+def _dense(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()
 
 
 def _conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:

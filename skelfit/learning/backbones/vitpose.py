@@ -1,38 +1,45 @@
-"""ViTPose's backbones, by `transformers`, and the checkpoints that users bring for them."""
+"""ViTPose's backbones, and the checkpoints that users bring for them.
+
+HMR2, HSMR and SKEL-CF have the same backbone under the same names, so their checkpoints need no others. What these
+published files have in common is confirmed by their public code: names, shapes, the middle 192 of 256 columns, patches
+padded by 2 px, and the share of stochastic depth.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from skelfit.errors import ModelError, SkelfitError
-from skelfit.learning.backbones.backbone import Backbone, Features
+from skelfit.errors import ModelError
+from skelfit.learning.backbones.backbone import Backbone
+from skelfit.learning.backbones.vit_block import EPS, VitBlock
 from skelfit.learning.data.training_batch import CROP
 from skelfit.storage.tensor_files import read_tensor_file
 
-# Width, layers and heads; `tiny` is for tests.
-SIZES: dict[str, tuple[int, int, int]] = {
-    "vitpose-h": (1280, 32, 16),
-    "vitpose-l": (1024, 24, 16),
-    "vitpose-b": (768, 12, 12),
-    "vitpose-s": (384, 12, 12),
-    "tiny": (64, 2, 2),
+# Width, layers, heads, and how often a part of the last layer is left out in training; `tiny` is for tests.
+SIZES: dict[str, tuple[int, int, int, float]] = {
+    "vitpose-h": (1280, 32, 16, 0.55),
+    "vitpose-l": (1024, 24, 16, 0.5),
+    "vitpose-b": (768, 12, 12, 0.3),
+    "vitpose-s": (384, 12, 12, 0.3),
+    "tiny": (64, 2, 2, 0.0),
 }
-_HEIGHT, _WIDTH, _PATCH = 256, 192, 16
+_WIDTH, _PATCH, _PADDING = 192, 16, 2  # px
+_ROWS, _COLUMNS = CROP // _PATCH, _WIDTH // _PATCH
 _SLOWEST = 0.01  # rad per patch, of the waves that encode positions; the fastest has 1
-# From ViTPose's own names to those of `transformers`, but for a block's `attn.qkv`, which is three there.
+# From the names of `transformers` to ViTPose's own, but for the three of a block that are one `attn.qkv` here.
 _NAMES = {
-    "pos_embed": "embeddings.position_embeddings",
-    "patch_embed.proj": "embeddings.patch_embeddings.projection",
-    "last_norm": "layernorm",
-    "blocks": "encoder.layer",
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "attn.proj": "attention.output.dense",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "encoder.layer.": "blocks.",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "attention.output.dense": "attn.proj",
+    "layernorm.": "last_norm.",
 }
+_QKV = ("query", "key", "value")
 
 
 class VitPose(Backbone):
@@ -41,34 +48,29 @@ class VitPose(Backbone):
     def __init__(self, size: str) -> None:
         super().__init__()
         self.size, self.crop = size, CROP
-        self.width, layers, heads = SIZES[size]
-        self.summary, self.hidden = self.width, 0
-        try:
-            from transformers import VitPoseBackbone, VitPoseBackboneConfig
-        except ImportError as error:
-            raise SkelfitError(f"training needs: pip install 'skelfit[train]' ({error})") from None
-        config = VitPoseBackboneConfig(
-            image_size=(_HEIGHT, _WIDTH),
-            patch_size=(_PATCH, _PATCH),
-            hidden_size=self.width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            layer_norm_eps=1e-6,
-        )
-        self.vit = VitPoseBackbone(config)
-        embeddings: Any = self.vit.embeddings
+        self.width, layers, heads, drop_path = SIZES[size]
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Conv2d(3, self.width, _PATCH, _PATCH, _PADDING)
+        # The first place was a class token's, before ViTPose; its vector is added to all.
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + _ROWS * _COLUMNS, self.width))
         with torch.no_grad():  # random ones would first have to be learnt
-            embeddings.position_embeddings[:, :1] = 0
-            embeddings.position_embeddings[0, 1:] = _waves(_HEIGHT // _PATCH, _WIDTH // _PATCH, self.width)
+            self.pos_embed[0, 1:] = _waves(_ROWS, _COLUMNS, self.width)
+        shares = torch.linspace(0, drop_path, layers, device="cpu").tolist()
+        self.blocks = nn.ModuleList(VitBlock(self.width, heads, share) for share in shares)
+        self.last_norm = nn.LayerNorm(self.width, EPS)
 
     def observe(self, image: Tensor) -> Tensor:
-        """The patches (B, 192, width) of crops (B, 3, 256, 256), normalised."""
+        """The patches (B, 192, width) of crops (B, 3, 256, 256), normalised; row by row."""
         aside = (image.shape[-1] - _WIDTH) // 2
-        return self.vit(image[..., aside : aside + _WIDTH]).feature_maps[0]
+        x = self.patch_embed.proj(image[..., aside : aside + _WIDTH]).flatten(2).mT
+        x = x + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
+        for block in self.blocks:
+            x = block(x)
+        return self.last_norm(x)
 
-    def describe(self, observations: Tensor) -> Features:
-        """Features of patches (B, 192, width)."""
-        return Features(observations, observations.mean(1))
+    def describe(self, observations: Tensor) -> Tensor:
+        """The patches (B, 192, width) themselves."""
+        return observations
 
     def load(self, path: str | Path) -> None:
         """Take the weights of a ViTPose checkpoint, without heads; it may be the original's or that of `transformers`.
@@ -76,7 +78,7 @@ class VitPose(Backbone):
         Raises ModelError when the file cannot be read or is of another backbone.
         """
         weights = _renamed(_read(path), path)
-        for name, tensor in self.vit.state_dict().items():
+        for name, tensor in self.state_dict().items():
             if name not in weights:
                 raise ModelError(path, name, f"the weights of {self.size}", f"none{_looks_like(weights)}")
             if weights[name].shape != tensor.shape:
@@ -84,10 +86,9 @@ class VitPose(Backbone):
                 shape = f"shape {tuple(weights[name].shape)}{_looks_like(weights)}"
                 raise ModelError(path, name, expected, shape)
         # The rest is heads, or layers that this size does not have.
-        layers = [name for name in weights if name.startswith("encoder.layer.")]
-        if len(layers) > sum(name.startswith("encoder.layer.") for name in self.vit.state_dict()):
+        if _depth(weights) > len(self.blocks):
             raise ModelError(path, None, f"the layers of {self.size}", f"more{_looks_like(weights)}")
-        self.vit.load_state_dict({name: weights[name] for name in self.vit.state_dict()})
+        self.load_state_dict({name: weights[name] for name in self.state_dict()})
 
 
 def _waves(rows: int, columns: int, width: int) -> Tensor:
@@ -111,29 +112,33 @@ def _read(path: str | Path) -> dict[str, Tensor]:
 
 
 def _renamed(weights: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
-    """A checkpoint's tensors under the names of `transformers`."""
+    """A checkpoint's tensors under ViTPose's own names."""
     renamed: dict[str, Tensor] = {}
-    for original, tensor in weights.items():
-        name = original.removeprefix("module.").removeprefix("backbone.")
+    for given, tensor in weights.items():
+        name = given.removeprefix("module.").removeprefix("backbone.")
         if ".experts." in name:
-            raise ModelError(path, original, "a ViTPose backbone", "a mixture of experts (ViTPose+)")
-        if not name.startswith(("embeddings.", "encoder.", "layernorm.")):
-            for theirs, ours in _NAMES.items():
-                name = name.replace(theirs, ours)
-        if ".attn.qkv." in name:
-            parts = tensor.chunk(3)
-            for part, values in zip(("query", "key", "value"), parts, strict=True):
-                renamed[name.replace("attn.qkv", f"attention.attention.{part}")] = values
-        else:
-            renamed[name] = tensor
+            raise ModelError(path, given, "a ViTPose backbone", "a mixture of experts (ViTPose+)")
+        if name.startswith(("embeddings.", "encoder.", "layernorm.")):
+            for theirs, own in _NAMES.items():
+                name = name.replace(theirs, own)
+        renamed[name] = tensor
+    for name in [name for name in renamed if ".attention.attention.query." in name]:
+        parts = [name.replace("query", part) for part in _QKV]
+        if lacking := [part for part in parts if part not in renamed]:
+            raise ModelError(path, lacking[0], "the weights of an attention", "none")
+        own = name.replace("attention.attention.query", "attn.qkv")
+        renamed[own] = torch.cat([renamed.pop(part) for part in parts])
     return renamed
+
+
+def _depth(weights: dict[str, Tensor]) -> int:
+    return len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
 
 
 def _looks_like(weights: dict[str, Tensor]) -> str:
     """Which backbone the tensors are of, as the end of a message; nothing when it is none of ours."""
-    patches = weights.get("embeddings.patch_embeddings.projection.weight")
-    depth = len({name.split(".")[2] for name in weights if name.startswith("encoder.layer.")})
-    for size, (width, layers, _) in SIZES.items():
-        if patches is not None and patches.shape[0] == width and depth == layers:
+    patches = weights.get("patch_embed.proj.weight")
+    for size, (width, layers, *_) in SIZES.items():
+        if patches is not None and patches.shape[0] == width and _depth(weights) == layers:
             return f": it looks like {size}; give network.backbone: {size}"
     return ""

@@ -7,12 +7,7 @@ else is exact on bodies with symmetric shapes.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
-from skelfit.bodies.continuous_pose import angles_to_pose, pose_to_angles
-from skelfit.bodies.mirrored_dofs import MIRROR_SIGN, OTHER_SIDE
 
 # Of the 44 keypoints: OpenPose's 25, then 19 extra; those in the middle map to themselves.
 _PAIRS = (
@@ -23,12 +18,6 @@ MIRRORED = np.arange(44)  # the keypoint that each one becomes
 for _one, _other in _PAIRS:
     MIRRORED[[_one, _other]] = _other, _one
 Floats = NDArray[np.float32]
-
-
-def mirrored_pose(pose: Tensor) -> Tensor:
-    """Continuous poses (..., 24, 6) of mirrored people, with vectors of length 1."""
-    sign = torch.from_numpy(MIRROR_SIGN).to(pose)
-    return angles_to_pose(pose_to_angles(pose)[..., list(OTHER_SIDE)] * sign)
 
 
 def mirrored_keypoints(keypoints: Floats) -> Floats:

@@ -23,7 +23,7 @@ from skelfit.bodies.skins import SkelSkins
 from skelfit.learning.cameras import body_to_crop
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
-from skelfit.learning.networks.network import Estimate, Network, Prediction, estimate_of
+from skelfit.learning.networks.network import Estimate, Network, Prediction
 
 PCK_AT = (0.05, 0.1)  # of the crop's side
 BEYOND_DEG = (5, 10, 20, 30)
@@ -41,7 +41,7 @@ def validate(
 ) -> Measured | None:
     """The figures of a network; None where there are no people. batches: this process's share of the people."""
     network.eval()
-    mean_skin = skin_of(estimate_of(network.mean[None]), skins)
+    mean_skin = skin_of(network.start, skins)
     parts = []
     for batch in batches:
         batch = batch.to(group.device)

@@ -1,27 +1,35 @@
 """SKEL-CF's network: a coarse estimate of pose, betas and camera from the whole crop, refined layer by layer.
 
-After Li et al., "SKEL-CF", 2025. The backbone (ViTPose) gives features of the crop's patches; their mean, with the
-position of the crop in the camera's view, gives the first estimate. The decoder has a token for each of the 24 joints,
-for the betas and for the camera. Each of its layers embeds the current estimate, lets the tokens attend to each other
-and to the patches, and adds a correction to the estimate. Names of attributes are those in checkpoints.
+After Li et al., "SKEL-CF", 2025, and their public code. The backbone (ViTPose) gives features of the crop's patches.
+One set of heads turns the mean of them into a first estimate, and what a layer makes of the tokens into a correction.
+The decoder has a token for the pose, one for the betas and one for the camera. Each is made from the current estimate
+and the crop's place in the camera's view, and made again after each layer.
+
+Names, shapes and the order of what is computed are those of the public code of SKEL-CF, so its checkpoints load as they
+are, but for the frozen camera network and body model that they contain. The published code takes the middle of the
+image for the optical axis and fx for both focal lengths; here both are those of the intrinsics.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
-from skelfit.bodies.continuous_pose import POSE_SIZE
-from skelfit.bodies.dofs import NUM_JOINTS
-from skelfit.learning.backbones.backbone import Features
 from skelfit.learning.cameras import box_features, far_camera, known_or_far
-from skelfit.learning.data.mirror import mirrored_pose
-from skelfit.learning.data.training_batch import TrainingBatch
-from skelfit.learning.networks.network import SIZES, Estimate, Network, NetworkConfig, Prediction, estimate_of
+from skelfit.learning.networks.decoder_layer import DecoderLayer
+from skelfit.learning.networks.network import (
+    NUM_BETAS,
+    POSE_NUMBERS,
+    Estimate,
+    Network,
+    NetworkConfig,
+    Prediction,
+    first_start,
+)
 
-_SMALL = 0.01  # gain of the first weights of what is added to an estimate
+_BOX = 3  # numbers of the crop's place in the view
+# Numbers of pose (144), betas (10) and camera (3) of B people, each (B, n).
+_Parts = tuple[Tensor, Tensor, Tensor]
 
 
 class SkelCfNetwork(Network):
@@ -29,19 +37,11 @@ class SkelCfNetwork(Network):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        width, dim = self.backbone.width, config.dim
-        if config.coarse_to_fine:
-            sizes = (self.backbone.summary + 3, *[width] * self.backbone.hidden)
-            hidden = [layer for pair in pairwise(sizes) for layer in _dense(*pair)]
-            last = _small(nn.Linear(width, sum(SIZES)))
-            self.encoder = nn.Sequential(*hidden, nn.Linear(sizes[-1], width), nn.GELU(), last)
-        self.patches = nn.Linear(width, dim)
-        self.place = nn.Linear(3, dim)
-        self.kinds = nn.Parameter(0.02 * torch.randn(NUM_JOINTS + 2, dim))
-        count = 1 if config.looped_decoder else config.layers
-        self.decoder = nn.ModuleList(_Layer(dim, config.heads) for _ in range(count))
-        readouts = count if config.coarse_to_fine else 1
-        self.readout = nn.ModuleList(_Readout(dim) for _ in range(readouts))
+        self.decoder = SkelCfDecoder(config, self.backbone.width)
+
+    @property
+    def start(self) -> Estimate:
+        return Estimate.of(*self.decoder.start)
 
     def forward(
         self,
@@ -51,94 +51,78 @@ class SkelCfNetwork(Network):
         box_size: Tensor,
         observations: Tensor | None = None,
     ) -> Prediction:
-        cam_int, view = self._camera(cam_int, center, box_size)
-        backbone = self.backbone
-        features = backbone(image) if observations is None else backbone.describe(observations)
-        steps = self._steps(features, view)
-        if features.mirrored is not None:
-            mirrored = self._steps(features.mirrored, view * view.new_tensor((-1, 1, 1)))
-            pairs = zip(steps, mirrored, strict=True)
-            # Mirroring twice changes nothing but the length of the pose's vectors: both sides then have the same.
-            steps = [torch.lerp(in_mirror(in_mirror(here)), in_mirror(there), 0.5) for here, there in pairs]
-        first, *fine = map(estimate_of, steps)
-        return Prediction(first if self.config.coarse_to_fine else None, tuple(fine), cam_int)
-
-    def first_estimate(self, encoder: nn.Module, batch: TrainingBatch) -> Estimate:
-        assert batch.observations is not None
-        _, view = self._camera(batch.cam_int, batch.center, batch.box_size)
-        return estimate_of(self._coarse(encoder, self.backbone.describe(batch.observations), view))
-
-    def _camera(self, cam_int: Tensor, center: Tensor, box_size: Tensor) -> tuple[Tensor, Tensor]:
-        """The intrinsics (B, 3, 3) that count, and the position and size of the crop in their view (B, 3)."""
         known = self.config.camera
         cam_int = known_or_far(cam_int, center, box_size) if known else far_camera(center, box_size)
-        return cam_int, box_features(cam_int, center, box_size)
+        patches = self.backbone(image) if observations is None else self.backbone.describe(observations)
+        steps = self.decoder(patches, box_features(cam_int, center, box_size))
+        first, *fine = (Estimate.of(*step) for step in steps)
+        return Prediction(first if self.config.coarse_to_fine else None, tuple(fine), cam_int)
 
-    def _coarse(self, encoder: nn.Module, features: Features, view: Tensor) -> Tensor:
-        """Parameters (B, 157) of the first estimate."""
-        return self.mean + encoder(torch.cat((features.whole, view), -1))
 
-    def _steps(self, features: Features, view: Tensor) -> list[Tensor]:
-        """Parameters (B, 157): the first (the mean without coarse-to-fine), then those after each decoder layer.
+class SkelCfDecoder(nn.Module):
+    """From patches to estimates; all that SKEL-CF puts on its backbone, 48.5 million weights with ViT-H."""
 
-        Without coarse-to-fine only the last layer changes them.
+    mean_poses: Tensor
+    mean_betas: Tensor
+    mean_cam: Tensor
+
+    def __init__(self, config: NetworkConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = nn.Module()
+        self.transformer.pos_embedding = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        sizes = width, width, config.heads, config.head_dim, config.feed_forward
+        count = 1 if config.looped_decoder else config.layers
+        self.transformer.layers = nn.ModuleList(DecoderLayer(*sizes) for _ in range(count))
+        self.cam_decoder = _head(width, config.hidden, 3)
+        self.betas_decoder = _head(width, config.hidden, NUM_BETAS)
+        self.poses_decoder = _head(width, config.hidden, POSE_NUMBERS)
+        self.to_pose_embedding = nn.Linear(POSE_NUMBERS + _BOX, width)
+        self.to_betas_embedding = nn.Linear(NUM_BETAS + _BOX, width)
+        self.to_cam_embedding = nn.Linear(3 + _BOX, width)
+        for name, mean in zip(("mean_poses", "mean_betas", "mean_cam"), first_start(), strict=True):
+            self.register_buffer(name, mean)
+
+    @property
+    def start(self) -> _Parts:
+        """Where estimates start, of one person."""
+        return self.mean_poses, self.mean_betas, self.mean_cam
+
+    def forward(self, patches: Tensor, box: Tensor) -> list[_Parts]:
+        """Estimates of B people: the first (without coarse-to-fine, the start), then those after each layer.
+
+        patches: (B, N, width); box: (B, 3), see `cameras.box_features`. Without coarse-to-fine, tokens go on from layer
+        to layer, and only the last one's are turned into an estimate.
         """
-        coarse = self.config.coarse_to_fine
-        parameters = self._coarse(self.encoder, features, view) if coarse else self.mean.expand(len(view), -1)
-        patches = self.patches(features.patches)
-        tokens = (self.kinds + self.place(view)[:, None]).expand(-1, -1, -1)
-        steps = [parameters]
+        coarse, layers = self.config.coarse_to_fine, self.transformer.layers
+        pose, betas, camera = (mean.expand(len(box), -1) for mean in self.start)
+        steps: list[_Parts] = [(pose, betas, camera)]
+        if coarse:
+            steps = [self._corrected(steps[0], (patches.mean(1),) * 3)]
+        tokens = self._tokens(steps[0], box) + self.transformer.pos_embedding
         for i in range(self.config.layers):
-            tokens = self.decoder[i % len(self.decoder)](tokens, parameters, patches)
-            if coarse or i == self.config.layers - 1:
-                parameters = parameters + self.readout[i % len(self.readout)](tokens)
-                steps.append(parameters)
+            tokens = layers[i % len(layers)](tokens, patches)
+            last = i == self.config.layers - 1
+            if coarse or last:
+                steps.append(self._corrected(steps[-1], tokens.unbind(1)))
+            if coarse and not last:
+                tokens = self._tokens(steps[-1], box)
         return steps
 
+    def _tokens(self, estimate: _Parts, box: Tensor) -> Tensor:
+        """Tokens (B, 3, width) of an estimate, for a crop at its place in the view."""
+        embeddings = (self.to_pose_embedding, self.to_betas_embedding, self.to_cam_embedding)
+        parts = zip(embeddings, estimate, strict=True)
+        return torch.stack([embed(torch.cat((part, box), -1)) for embed, part in parts], 1)
 
-class _Layer(nn.Module):
-    """Embeds the current estimate; then self-attention, cross-attention to the patches, and a feed-forward part."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.embed = nn.ModuleList(nn.Linear(n, dim) for n in (POSE_SIZE, *SIZES[1:]))
-        self.attend = nn.TransformerDecoderLayer(
-            dim, heads, 2 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    def _corrected(self, estimate: _Parts, tokens: tuple[Tensor, ...]) -> _Parts:
+        """An estimate after the correction by tokens, each (B, width), of pose, betas and camera."""
+        heads = (self.poses_decoder, self.betas_decoder, self.cam_decoder)
+        pose, betas, camera = (
+            part + head(token) for part, head, token in zip(estimate, heads, tokens, strict=True)
         )
-
-    def forward(self, tokens: Tensor, parameters: Tensor, patches: Tensor) -> Tensor:
-        pose, betas, camera = parameters.split(SIZES, -1)
-        parts = (pose.unflatten(-1, (NUM_JOINTS, POSE_SIZE)), betas[:, None], camera[:, None])
-        embedded = torch.cat([embed(part) for embed, part in zip(self.embed, parts, strict=True)], 1)
-        return self.attend(tokens + embedded, patches)
+        return pose, betas, camera
 
 
-class _Readout(nn.Module):
-    """What the tokens add to the estimate: parameters (B, 157)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.heads = nn.ModuleList(_small(nn.Linear(dim, n)) for n in (POSE_SIZE, *SIZES[1:]))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        joints, betas, camera = self.norm(tokens).split((NUM_JOINTS, 1, 1), 1)
-        parts = zip(self.heads, (joints, betas, camera), strict=True)
-        return torch.cat([head(part).flatten(1) for head, part in parts], -1)
-
-
-def in_mirror(parameters: Tensor) -> Tensor:
-    """Parameters (B, 157) of the mirror images of people."""
-    pose, betas, camera = parameters.split(SIZES, -1)
-    mirrored = mirrored_pose(pose.unflatten(-1, (NUM_JOINTS, POSE_SIZE))).flatten(-2)
-    return torch.cat((mirrored, betas, camera * camera.new_tensor((1, -1, 1))), -1)
-
-
-def _dense(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()
-
-
-def _small(linear: nn.Linear) -> nn.Linear:
-    nn.init.xavier_uniform_(linear.weight, _SMALL)
-    nn.init.zeros_(linear.bias)
-    return linear
+def _head(width: int, hidden: int, numbers: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, numbers))

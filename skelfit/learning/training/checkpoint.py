@@ -23,7 +23,7 @@ from skelfit.learning.training.training_config import TrainConfig
 from skelfit.storage.atomic_write import atomic_write, remove_file
 from skelfit.storage.tensor_files import read_tensor_file
 
-FORMAT = "skelfit-train-4"
+FORMAT = "skelfit-train-5"
 BEST_NAME = "best.pt"
 FOLDER_NAME = "checkpoints"
 # Options that may change when a training continues: they affect neither what is learnt nor the data.

@@ -46,6 +46,22 @@ def training_loss(
     return total, terms
 
 
+def parameter_loss(
+    prediction: Prediction, batch: TrainingBatch, gender: str, config: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of pose and betas of the first and the final estimate, and its terms; gender: of the estimated body."""
+    with torch.autocast(prediction.cam_int.device.type, enabled=False):
+        supervised = {"encoder": prediction.encoder, "decoder": prediction.final}
+        estimates = {name: estimate for name, estimate in supervised.items() if estimate is not None}
+        both = stacked(estimates.values())
+        total = 0 * both.camera.sum()  # or processes would wait for the gradients of its weights
+        terms: dict[str, Tensor] = {}
+        for term, values in parameter_terms(both, batch, gender).items():
+            total = total + getattr(config, term) * values.sum()
+            terms |= {f"{name}/{term}": value for name, value in zip(estimates, values, strict=True)}
+    return total, terms
+
+
 def stacked(estimates: Iterable[Estimate]) -> Estimate:
     """S estimates as one with leading dims (S, B): posing all bodies at once costs little more than posing one."""
     parts = zip(*((e.pose, e.betas, e.camera) for e in estimates), strict=True)

@@ -73,7 +73,7 @@ class TrainConfig:
     losses: LossConfig = LossConfig()  # what is minimised
     # how keypoint-tiny learns keypoints first; null with other backbones
     keypoints: OptimizerConfig | None = None
-    # how the first estimate then learns, alone; null: together with the rest
+    # how pose and betas are then learnt, alone; null: together with the rest
     coarse: OptimizerConfig | None = None
     optimizer: OptimizerConfig = OptimizerConfig()  # steps and learning rate of the main stage
     validation: ValidationConfig = ValidationConfig()  # when and on which people errors are measured
@@ -96,17 +96,15 @@ def checked(config: TrainConfig, path: str | Path) -> TrainConfig:
     for option, names in (("kind", NETWORKS), ("backbone", BACKBONES)):
         if (value := getattr(network, option)) not in names:
             raise ConfigError(path, f"network.{option}", "one of " + ", ".join(names), value)
-    if network.dim % network.heads:
-        expected = f"a multiple of network.heads, {network.heads}"
-        raise ConfigError(path, "network.dim", expected, str(network.dim))
     backbone = BACKBONES[network.backbone]
     if (config.keypoints is not None) != backbone.keypoints_first:
         expected = "how network.backbone: keypoint-tiny learns them, and nothing with other backbones"
         given = f"{'nothing' if config.keypoints is None else 'that'} with {network.backbone}"
         raise ConfigError(path, "keypoints", expected, given)
-    if config.coarse is not None and not (config.keypoints and network.coarse_to_fine):
-        expected = "network.backbone: keypoint-tiny, and network.coarse_to_fine"
-        raise ConfigError(path, "coarse", expected, f"{network.backbone}, {network.coarse_to_fine}")
+    if config.coarse is not None and config.keypoints is None:
+        raise ConfigError(
+            path, "coarse", "nothing but with network.backbone: keypoint-tiny", network.backbone
+        )
     starts = (network.checkpoint is not None) + network.random
     if starts > backbone.pretrained:
         expected = "nothing with keypoint-tiny, which learns from nothing; of ViTs, checkpoint or random"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from skelfit.bodies.continuous_pose import POSE_SIZE, angles_to_pose
+from skelfit.bodies.continuous_pose import angles_to_pose
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skins import SkelSkins
 from skelfit.errors import ConfigError
@@ -23,7 +23,7 @@ from skelfit.learning.data.data_loader import Loader, each_once
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.evaluation.validation import Measured, validate
-from skelfit.learning.networks.network import NUM_BETAS, POSE_NUMBERS, Network
+from skelfit.learning.networks.network import Network
 from skelfit.learning.networks.network_registry import make_network
 from skelfit.learning.training import checkpoint
 from skelfit.learning.training.trainer import Trainer
@@ -102,11 +102,11 @@ def set_mean(network: Network, config: TrainConfig) -> None:
     """Let a network start from the mean pose and betas of the labels; the orientation still faces the camera."""
     data = replace(config.data, workers=0, batch_size=100, epoch_samples=MEAN_OF)
     batches = list(Loader(data, images=False))
-    pose = torch.cat([angles_to_pose(batch.poses) for batch in batches]).mean(0).flatten()
+    pose = torch.cat([angles_to_pose(batch.poses) for batch in batches]).mean(0)
     betas = torch.cat([batch.betas[batch.female == (config.skel_gender == "female")] for batch in batches])
-    network.mean[POSE_SIZE:POSE_NUMBERS] = pose[POSE_SIZE:]
+    network.start.pose[:, 1:] = pose[1:]
     if len(betas):
-        network.mean[POSE_NUMBERS : POSE_NUMBERS + NUM_BETAS] = betas.mean(0)
+        network.start.betas[:] = betas.mean(0)
 
 
 def validation_people(config: TrainConfig, group: ProcessGroup, crop: int) -> Iterable[TrainingBatch]:

@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import chain, repeat
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from skelfit.bodies.model_set import ModelSet
@@ -19,7 +18,7 @@ from skelfit.learning.data.data_loader import Loader, each_once
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.networks.network import Network
-from skelfit.learning.training.losses import parameter_terms, training_loss
+from skelfit.learning.training.losses import parameter_loss, training_loss
 from skelfit.learning.training.trainer import Trainer
 from skelfit.learning.training.training_config import TrainConfig
 
@@ -77,19 +76,20 @@ class TrainingStages:
         return TrainingStage(trainer, self._loader(None), prefix="backbone.eye.")
 
     def coarse(self) -> TrainingStage:
-        """The first estimate learns, from cached observations, with the losses of pose and betas alone."""
-        config, network = self.config, self.network
+        """All but the detector learns, from cached observations, with the losses of pose and betas alone.
+
+        No body is posed, so steps are cheap.
+        """
+        config, cache = self.config, self.cache
         assert config.coarse is not None and config.keypoints is not None
 
-        def loss_function(encoder: nn.Module, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
-            terms = parameter_terms(network.first_estimate(encoder, batch), batch, config.skel_gender)
-            loss = torch.stack([getattr(config.losses, name) * term for name, term in terms.items()]).sum()
-            return loss, {f"encoder/{name}": term for name, term in terms.items()}
+        def loss_function(network: nn.Module, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
+            crop = batch.cam_int, batch.center, batch.box_size
+            prediction = network(batch.image, *crop, batch.observations)
+            return parameter_loss(prediction, batch, config.skel_gender, config.losses)
 
-        trainer = Trainer(network.encoder, loss_function, config.coarse, self.group, config.data.seed)
-        return TrainingStage(
-            trainer, self._loader(self.cache), config.keypoints.steps, "encoder.", self.cache
-        )
+        trainer = Trainer(self.network, loss_function, config.coarse, self.group, config.data.seed)
+        return TrainingStage(trainer, self._loader(cache), config.keypoints.steps, cache=cache)
 
     def all(self) -> TrainingStage:
         """All weights learn, but for a detector that has; from images, or from the detector's observations."""
