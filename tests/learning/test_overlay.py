@@ -55,6 +55,8 @@ def test_the_nearest_person_is_drawn_in_front(squares: tuple[OverlayPainter, Any
 def test_people_are_drawn_at_their_position_in_a_crop(predictor: Predictor, photos: Path) -> None:
     """As in the whole picture, of which the crop is the middle at twice the size."""
     people = predictor(crops_of(photos, PhotoSettings(whole_photo, of_view(60)))[:1])
+    ahead = np.array([[0, 0, 3]], np.float32)
+    people = predictor.posed(people.skel_poses, people.skel_betas, ahead, people.cam_int)
     box = BoxResult("a.jpg", 0, OK)
     black = np.zeros((256, 256, 3), np.uint8)
     whole_result = PhotoResult(PhotoFile(Path("a.jpg"), "a"), (box,), (256, 256), black, people=people)
