@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from skelfit import __version__
-from skelfit.bodies.model_set import find_models
+from skelfit.bodies.model_set import OPEN_BODY, find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FOLDER, PATH
 from skelfit.cli.shared_options import (
@@ -185,7 +185,9 @@ def predict_command(
     find_boxes, total = _boxes(boxes, boxes_given, detect), limit
     if any(shards):
         people = islice(people_of_shards(images, config.data.held_out if held_out else None), limit)
-        stream = predict_people(people, predictor, batch_size, times, pictures=outputs.pictures)
+        stream = predict_people(
+            people, predictor, batch_size, times, widen=config.data.widen, pictures=outputs.pictures
+        )
     else:
         whole = boxes is None and not boxes_given and detect is None
         settings = PhotoSettings(
@@ -194,6 +196,7 @@ def predict_command(
             margin or (_AROUND_PHOTO if whole else _AROUND_BOX),
             min_score,
             network.backbone.crop,
+            config.data.widen,
             outputs.pictures,
             times,
         )
@@ -205,9 +208,10 @@ def predict_command(
         stream = predict_photos(islice(given.images(times), limit), settings, predictor, batch_size)
         total = _total(given, limit)
     console.say(f"models: {body.source} (sha256 {body.sha256[:12]})")
-    if trained_with != body.sha256:
+    of_training = f"sha256 {trained_with[:12]}" if trained_with else "SKEL v1.1.1"
+    if trained_with != body.sha256 and (trained_with or body.source == OPEN_BODY):
         console.warn(
-            f"models: not those of the training (sha256 {trained_with[:12]}): betas and keypoints are of other bodies"
+            f"models: not those of the training ({of_training}): betas and keypoints are of other bodies"
         )
     console.say(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
     with PredictionWriter(out, overwrite, outputs, predictor, times) as writer:

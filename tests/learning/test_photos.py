@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ def test_photos_are_turned_upright(photos: Path, tmp_path: Path) -> None:
 def test_the_square_is_that_of_labels() -> None:
     """A label's scale is 1.2 times the longer side of what is seen, for both sides of the box."""
     settings = PhotoSettings(whole_photo, of_view(60))
-    assert settings.square(PersonBox(10, 20, 100, 200)) == square_around(60, 120, 240, 240)
+    assert settings.square(PersonBox(10, 20, 100, 200)) == square_around(60, 120, 240, 240, widen=False)
+    assert replace(settings, widen=True).square(PersonBox(10, 20, 100, 200)).side == 320
 
 
 def test_names_of_photos(photos: Path, tmp_path: Path) -> None:

@@ -98,3 +98,14 @@ def plain_skel_cf(weights: Weights, patches: Tensor, box: Tensor, layers: int, h
         estimates.append(torch.cat((pose, betas, cam), 1))
         x = tokens()
     return estimates
+
+
+def plain_hsmr(weights: Weights, patches: Tensor, layers: int, heads: int) -> Tensor:
+    """The estimate (B, 157) of HSMR's head, of patches (B, N, width)."""
+    x = weights["transformer.to_token_embedding.bias"] + weights["transformer.pos_embedding"]
+    x = x.expand(len(patches), 1, -1)
+    for i in range(layers):
+        x = plain_decoder_layer(weights, f"transformer.transformer.layers.{i}", x, patches, heads)
+    heads_of = (("init_poses", "poses_decoder"), ("init_betas", "betas_decoder"), ("init_cam", "cam_decoder"))
+    parts = [weights[mean] + plain_linear(weights, head, x[:, 0]) for mean, head in heads_of]
+    return torch.cat(parts, 1)

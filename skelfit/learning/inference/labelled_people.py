@@ -41,11 +41,12 @@ def predict_people(
     batch_size: int,
     times: StepTimes | None = None,
     *,
+    widen: bool,
     pictures: bool = True,
 ) -> Iterator[PhotoResult]:
     """All people in order, with predictions and labels, by the boxes and cameras of the labels.
 
-    pictures: whether results have a picture to draw on.
+    widen: as the training's data.widen; pictures: whether results have a picture to draw on.
     """
     times = times or StepTimes()
     people = iter(people)
@@ -54,7 +55,7 @@ def predict_people(
         crop = predictor.network.backbone.crop
         with times.of("decode"):
             prepared = [
-                prepare_sample(person, label, crop, pictures=pictures)
+                prepare_sample(person, label, crop, widen=widen, pictures=pictures)
                 for person, label in zip(chunk, labels, strict=True)
             ]
         results = add_predictions(prepared, predictor, batch_size, times)
@@ -67,11 +68,16 @@ def predict_people(
 
 
 def prepare_sample(
-    person: PersonSample, label: dict[str, FloatArray], crop: int = CROP, *, pictures: bool = True
+    person: PersonSample,
+    label: dict[str, FloatArray],
+    crop: int = CROP,
+    *,
+    widen: bool = False,
+    pictures: bool = True,
 ) -> PhotoResult:
     """A person, cut out as for validation; crop: its side, px. An unreadable image becomes a status."""
     (x, y), (width, height) = label["center"].tolist(), (200 * label["scale"]).tolist()
-    square = square_around(x, y, width, height)
+    square = square_around(x, y, width, height, widen=widen)
     box = BoxResult(person.key, 0, OK, box=(x - width / 2, y - height / 2, width, height), square=square)
     meta = person.meta
     camera = _camera(label["cam_int"], meta["camera"], meta["image_size"])

@@ -38,13 +38,14 @@ class PhotoSettings:
     margin: float = 1.2  # side of the crop, in the longer side of a box
     min_score: float = 0.0  # of boxes
     crop: int = CROP  # side of the crops, px
+    widen: bool = False  # as the training's data.widen
     pictures: bool = True  # whether results have a picture to draw on
     times: StepTimes = field(default_factory=StepTimes)
 
     def square(self, box: PersonBox) -> Square:
         """The square that is cut out for a box, as for the square boxes of labels."""
         side = self.margin * max(box.width, box.height)
-        return square_around(box.x + box.width / 2, box.y + box.height / 2, side, side)
+        return square_around(box.x + box.width / 2, box.y + box.height / 2, side, side, widen=self.widen)
 
 
 class _UnusableError(Exception):

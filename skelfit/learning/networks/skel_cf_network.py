@@ -35,6 +35,8 @@ _Parts = tuple[Tensor, Tensor, Tensor]
 class SkelCfNetwork(Network):
     """The network of SKEL-CF."""
 
+    not_for = ("dim",)
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.decoder = SkelCfDecoder(config, self.backbone.width)

@@ -41,7 +41,7 @@ class TrainingStage:
     @property
     def finished(self) -> bool:
         """Whether no step is left."""
-        return self.trainer.steps >= self.trainer.settings.steps
+        return self.trainer.steps >= self.trainer.settings.length
 
     def batches(self) -> Iterator[TrainingBatch]:
         """Batches from the loader's position on, without end."""
@@ -89,7 +89,7 @@ class TrainingStages:
             return parameter_loss(prediction, batch, config.skel_gender, config.losses)
 
         trainer = Trainer(self.network, loss_function, config.coarse, self.group, config.data.seed)
-        return TrainingStage(trainer, self._loader(cache), config.keypoints.steps, cache=cache)
+        return TrainingStage(trainer, self._loader(cache), config.keypoints.length, cache=cache)
 
     def all(self) -> TrainingStage:
         """All weights learn, but for a detector that has; from images, or from the detector's observations."""
@@ -104,7 +104,7 @@ class TrainingStages:
             None if config.keypoints is None else self.cache
         )  # before the trainer: this freezes the detector
         trainer = Trainer(self.network, loss_function, config.optimizer, self.group, config.data.seed)
-        before = config.steps - config.optimizer.steps
+        before = config.steps - config.optimizer.length
         return TrainingStage(trainer, self._loader(cache), before, cache=cache)
 
     def _loader(self, cache: BackboneCache | None) -> Loader:
