@@ -17,34 +17,31 @@ def one_hot_maps(people: int, row: int, column: int) -> Tensor:
 
 
 def test_keypoints_are_the_mean_of_heatmaps(batch: TrainingBatch) -> None:
-    backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
+    backbone, image = KeypointBackbone().eval(), batch.image[..., :96, :96]
     observations = backbone.observe(image)
     assert observations.shape == (3, 44, OBSERVED) and not observations.requires_grad
     patches = backbone(image)
     assert patches.shape == (3, 44, backbone.width)
     assert torch.equal(patches, backbone.describe(observations))
-    sides = image.clone()  # what is out of view does not matter
-    sides[..., :16] = sides[..., -16:] = sides[..., :16, :] = sides[..., -16:, :] = 0
-    assert torch.equal(backbone.observe(sides), observations)
     # A heatmap with all its weight in one cell, or half of it in each of two.
     columns = iter((5, CELLS - 1 - 5))  # of the picture and of its mirror image
     vars(backbone.eye)["forward"] = lambda x: 100.0 * one_hot_maps(len(x), 20, next(columns))
     x, y, *wide, sure = backbone.observe(image).unbind(-1)
-    torch.testing.assert_close(x, torch.full_like(x, (5.5 / 24 - 0.5) * 0.75))
-    torch.testing.assert_close(y, torch.full_like(y, (20.5 / 24 - 0.5) * 0.75))
+    torch.testing.assert_close(x, torch.full_like(x, (5.5 / 24 - 0.5)))
+    torch.testing.assert_close(y, torch.full_like(y, (20.5 / 24 - 0.5)))
     torch.testing.assert_close(sure, torch.ones_like(sure))
     for width in wide:
         torch.testing.assert_close(width, torch.zeros_like(width), atol=1e-3, rtol=0)
     columns = iter((5, CELLS - 1 - 9))
     x, y, *wide, sure = backbone.observe(image).unbind(-1)
-    torch.testing.assert_close(x, torch.full_like(x, (7.5 / 24 - 0.5) * 0.75))
-    torch.testing.assert_close(wide[0], torch.full_like(x, 2 / 24 * 0.75))
+    torch.testing.assert_close(x, torch.full_like(x, (7.5 / 24 - 0.5)))
+    torch.testing.assert_close(wide[0], torch.full_like(x, 2 / 24))
     torch.testing.assert_close(wide[1], torch.zeros_like(y), atol=1e-3, rtol=0)
     torch.testing.assert_close(sure, torch.full_like(sure, 0.5))
 
 
 def test_a_mirror_image_has_mirrored_keypoints(batch: TrainingBatch) -> None:
-    backbone, image = KeypointBackbone().eval(), batch.image[..., ::2, ::2]
+    backbone, image = KeypointBackbone().eval(), batch.image[..., :96, :96]
     there, mirrored = backbone.observe(image), backbone.observe(image.flip(-1))
     torch.testing.assert_close(mirrored, there[:, MIRRORED] * torch.tensor([-1.0, 1, 1, 1, 1]))
     assert not torch.allclose(mirrored, there)
@@ -65,11 +62,11 @@ def test_observations_are_jittered_in_training_only() -> None:
     seen: list[Tensor] = []
     backbone.together.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     features = backbone.train().describe(observations), backbone.eval().describe(observations)
-    scale = torch.tensor([4.0, 4.0, 8.0, 8.0, 1.0])
+    scale = torch.tensor([3.0, 3.0, 6.0, 6.0, 1.0])
     shaken, as_it_is = (x.view(200, 44, OBSERVED) / scale for x in seen)
     torch.testing.assert_close(as_it_is, observations)
     torch.testing.assert_close(shaken[..., 2:], observations[..., 2:])
     off = (shaken - observations)[..., :2]
-    assert 0.008 < off.mean(1).std() < 0.012  # all together ...
-    assert 0.0025 < (off - off.mean(1, keepdim=True)).std() < 0.0035  # ... and each
+    assert 0.011 < off.mean(1).std() < 0.015  # all together ...
+    assert 0.0035 < (off - off.mean(1, keepdim=True)).std() < 0.0045  # ... and each
     assert not torch.equal(features[0], features[1])

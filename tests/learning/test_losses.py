@@ -18,7 +18,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.errors import ModelError
 from skelfit.learning.backbones.heatmaps import heatmap_loss, heatmap_training_loss
-from skelfit.learning.backbones.keypoint_cnn import CELLS, VIEW
+from skelfit.learning.backbones.keypoint_cnn import CELLS
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.networks.network import Estimate, Prediction
 from skelfit.learning.training.losses import (
@@ -167,12 +167,12 @@ def test_gradients_of_the_refinement(people: tuple[TrainingBatch, Estimate]) -> 
 
 def test_heatmaps_by_hand() -> None:
     logits, labels = torch.zeros(2, 44, CELLS, CELLS), torch.zeros(2, 44, 3)
-    cell = VIEW / CELLS
+    cell = 1 / CELLS
     cell_center = ((12.5 - CELLS / 2) * cell, (7.5 - CELLS / 2) * cell)  # the middle of column 12, row 7
     labels[0, 3] = torch.tensor([*cell_center, 1.0])  # the heatmap says nothing
     labels[0, 4] = torch.tensor([*cell_center, 0.5])
     labels[1, 5] = torch.tensor([*cell_center, 1.0])  # the heatmap is right
-    labels[1, 6] = torch.tensor([0.3, 0.45, 1.0])  # in the crop, but out of view
+    labels[1, 6] = torch.tensor([0.3, 0.55, 1.0])  # out of the crop
     bell = np.array(
         [[exp(-((c - 12) ** 2 + (r - 7) ** 2) / (2 * 0.7**2)) for c in range(CELLS)] for r in range(CELLS)]
     )

@@ -91,8 +91,8 @@ def test_a_checkpoint_has_the_weights_that_were_validated(
     content = load(keypoints_first / "checkpoints/step-00000013.pt")
     network = SkelCfNetwork(config.network)
     network.load_state_dict(content["weights"])
-    figures = validate(network, validation_people(config, CPU, 128), SkelSkins(models, "male"), CPU)
+    figures = validate(network, validation_people(config, CPU, 96), SkelSkins(models, "male"), CPU)
     assert figures is not None and figures["pve_mm"] == pytest.approx(content["measured"]["pve_mm"], rel=1e-5)
     network.load_state_dict(content["training"]["trainer"]["network"])
-    other = validate(network, validation_people(config, CPU, 128), SkelSkins(models, "male"), CPU)
+    other = validate(network, validation_people(config, CPU, 96), SkelSkins(models, "male"), CPU)
     assert other is not None and abs(other["pve_mm"] - figures["pve_mm"]) > 1e-3

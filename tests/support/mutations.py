@@ -48,7 +48,7 @@ MUTATIONS = (
              "conversion/test_sequences.py"),
     Mutation("shards/label_vector.py", "        offset += f.size\n    return parts",
              "        offset += f.shape[0]\n    return parts", "shards/test_shards.py exports/test_skel_cf_export.py"),
-    Mutation("learning/cameras.py", "depth = 2 / (side * s)", "depth = 1 / (side * s)", "learning/test_cameras.py learning/test_losses.py"),
+    Mutation("learning/cameras.py", "depth = 2 / (side * _off_zero(s, _SMALLEST))", "depth = 1 / (side * _off_zero(s, _SMALLEST))", "learning/test_cameras.py learning/test_losses.py"),
     # --- the fit ---
     Mutation("fitting/baseline/naive_step.py", "torch.diag_embed(damping[:, None] * diagonal + floor)",
              "torch.diag_embed(0 * diagonal + floor)", "fitting/test_reference_solver.py"),
@@ -131,8 +131,8 @@ MUTATIONS = (
     # --- training and prediction ---
     Mutation("learning/data/person_stream.py", "return names[part.number :: part.of], ALL", "return names[part.number :], ALL",
              "learning/test_data_loader.py"),
-    Mutation("learning/backbones/heatmaps.py", "(labels[..., :2].abs() <= VIEW / 2).all(-1)",
-             "(labels[..., :2].abs() <= VIEW).all(-1)", "learning/test_skel_cf_network.py learning/test_losses.py"),
+    Mutation("learning/backbones/heatmaps.py", "(labels[..., :2].abs() <= 0.5).all(-1)",
+             "(labels[..., :2].abs() <= 1).all(-1)", "learning/test_skel_cf_network.py learning/test_losses.py"),
     Mutation("learning/training/trainer.py", "mean.lerp_(new, 1 - kept)", "mean.lerp_(new, kept)", "learning/test_trainer.py",
              "mean_of_the_weights"),
     Mutation("learning/data/process_group.py", "        return total / self.part.of", "        return total", "learning/test_training_loop.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tools.studies import (
+    ablations,
     ambiguities,
     betas,
     bones,
@@ -43,6 +44,7 @@ STUDIES: dict[str, Study] = {
     "image-libraries": image_libraries.STUDY,
     "job-speed": job_speed.STUDY,
     "loader": loader.STUDY,
+    "ablations": ablations.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skelfit.learning.backbones.keypoint_cnn import CELLS, VIEW, cell_centers
+from skelfit.learning.backbones.keypoint_cnn import CELLS, cell_centers
 from skelfit.learning.data.training_batch import TrainingBatch
 
 _WIDTH = 0.7  # deviation of the Gaussians that heatmaps are compared with, cells
@@ -26,10 +26,10 @@ def heatmap_loss(logits: Tensor, labels: Tensor) -> Tensor:
     two of one dimension each, so the sum over cells is a matrix product.
     """
     middles = cell_centers()[0, :, 0].to(labels)
-    cells = ((labels[..., None, :2] - middles[:, None]) * (CELLS / VIEW)).to(logits)
+    cells = ((labels[..., None, :2] - middles[:, None]) * CELLS).to(logits)
     target = (-cells.square() / (2 * _WIDTH**2)).log_softmax(-2)  # (B, 44, CELLS, 2): columns, rows
     x, y = target.exp().unbind(-1)
     cross = ((y[..., None, :] @ logits)[..., 0, :] * x).sum(-1) - logits.flatten(2).logsumexp(-1)
     divergence = (target.exp() * target).sum((-2, -1)) - cross
-    inside = (labels[..., :2].abs() <= VIEW / 2).all(-1)
+    inside = (labels[..., :2].abs() <= 0.5).all(-1)
     return (labels[..., 2] * inside * divergence).sum(-1).mean()

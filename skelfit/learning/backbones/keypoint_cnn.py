@@ -23,21 +23,18 @@ from skelfit.learning.backbones.backbone import Backbone
 from skelfit.learning.data.mirror import MIRRORED
 
 KEYPOINTS = 44
-VIEW = (
-    0.75  # side of the observed square in the middle of the crop, in sides of the crop: labels' boxes fill it
-)
-CELLS = 24  # of a heatmap, along each side of the view
+CELLS = 24  # of a heatmap, along each side of the crop
 # Numbers of a keypoint: x and y, as keypoints2d of a batch; their deviations; the height of the heatmap's peak.
 OBSERVED = 5
 _STEM = 8  # channels at 48 x 48
 _CHANNELS = (32, 64, 128, 128)  # at 24 x 24, 12 x 12, 6 x 6 and 3 x 3
 _UP = 48  # channels on the way up
-_SCALE = (4.0, 4.0, 8.0, 8.0, 1.0)  # scales observations to about 1
-_SHIFT, _JITTER = 0.01, 0.003  # in training, of all keypoints together and of each; deviations
+_SCALE = (3.0, 3.0, 6.0, 6.0, 1.0)  # scales observations to about 1
+_SHIFT, _JITTER = 0.013, 0.004  # in training, of all keypoints together and of each; deviations
 
 
 class KeypointDetector(nn.Module):
-    """From the middle 96 x 96 px of crops of 128 x 128 px to heatmaps."""
+    """From crops of 96 x 96 px to heatmaps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,9 +48,8 @@ class KeypointDetector(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a sixth faster on CPUs
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, 44, CELLS, CELLS) of where keypoints are in crops (B, 3, 128, 128), normalised."""
-        aside = round(image.shape[-1] * (1 - VIEW) / 2)
-        features = image[..., aside:-aside, aside:-aside].contiguous(memory_format=torch.channels_last)
+        """Logits (B, 44, CELLS, CELLS) of where keypoints are in crops (B, 3, 96, 96), normalised."""
+        features = image.contiguous(memory_format=torch.channels_last)
         levels = []
         for step in self.down:
             features = step(features)
@@ -67,7 +63,7 @@ class KeypointDetector(nn.Module):
 class KeypointBackbone(Backbone):
     """From crops to detected keypoints, and from these to a feature of each of the 44 keypoints."""
 
-    width, crop = 512, 128
+    width, crop = 256, 96
     _cells: Tensor
     _mirror: Tensor
     _scale: Tensor
@@ -90,7 +86,7 @@ class KeypointBackbone(Backbone):
 
     @torch.no_grad()
     def observe(self, image: Tensor) -> Tensor:
-        """The keypoints in crops (B, 3, 128, 128), normalised: (B, 44, OBSERVED)."""
+        """The keypoints in crops (B, 3, 96, 96), normalised: (B, 44, OBSERVED)."""
         logits = (self.eye(image) + self.eye(image.flip(-1)).flip(-1)[:, self._mirror]) / 2
         shares = logits.float().flatten(2).softmax(-1)
         points = shares @ self._cells
@@ -109,7 +105,7 @@ class KeypointBackbone(Backbone):
 
 def cell_centers() -> Tensor:
     """The centers of a heatmap's cells, (CELLS, CELLS, 2): x and y of the crop, as keypoints2d of a batch."""
-    along = ((torch.arange(CELLS) + 0.5) / CELLS - 0.5) * VIEW
+    along = (torch.arange(CELLS) + 0.5) / CELLS - 0.5
     y, x = torch.meshgrid(along, along, indexing="ij")
     return torch.stack((x, y), -1)
 
