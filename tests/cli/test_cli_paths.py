@@ -60,6 +60,7 @@ TEXTS = {
     "publish --revision",
     "publish hf://datasets/OWNER/NAME",
     "predict --box",
+    "predict --detector",
     "predict --intrinsics",
     "predict --intrinsics-from",
 }

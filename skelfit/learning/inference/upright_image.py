@@ -61,7 +61,7 @@ class _CodedImage:
         return open_image(self._data)
 
     def cut(self, square: Square, size: int) -> Picture:
-        return cut_crop(self._decode, square, size)
+        return cut_crop(self._decode, square, size)[..., :3]
 
     def picture(self) -> Picture:
         with open_image(self._data) as image:
@@ -85,7 +85,7 @@ class _PixelImage:
         return nullcontext(self._image)
 
     def cut(self, square: Square, size: int) -> Picture:
-        return cut_crop(lambda _: (self._pixels, 1), square, size)
+        return cut_crop(lambda _: (self._pixels, 1), square, size)[..., :3]
 
     def picture(self) -> Picture:
         return shrunk(self._image)
