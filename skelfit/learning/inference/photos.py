@@ -48,7 +48,7 @@ class PhotoSettings:
         return square_around(box.x + box.width / 2, box.y + box.height / 2, side, side, widen=self.widen)
 
 
-class _UnusableError(Exception):
+class _BadImageError(Exception):
     """An image that cannot be used, with its status and reason."""
 
     def __init__(self, status: str, reason: str) -> None:
@@ -101,7 +101,7 @@ def _with_cameras(
         if moment.sequence != sequence:
             sequence, camera = moment.sequence, None
         if camera is None:
-            with suppress(_UnusableError):  # prepare_photo finds out, too
+            with suppress(_BadImageError):  # prepare_photo finds out, too
                 camera = _camera_of(_open(given, settings.times), settings)
         yield given, camera
 
@@ -116,7 +116,7 @@ def prepare_photo(given: GivenImage, settings: PhotoSettings, camera: _Camera | 
         if settings.pictures:
             with settings.times.of("draw"):
                 picture = image.picture()
-    except _UnusableError as error:
+    except _BadImageError as error:
         return PhotoResult(photo, (whole.failed(error.status, error.reason),))
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
         return PhotoResult(photo, (whole.failed(*no_image(error)),))
@@ -144,10 +144,10 @@ def prepare_photo(given: GivenImage, settings: PhotoSettings, camera: _Camera | 
 
 
 def _open(given: GivenImage, times: StepTimes) -> UprightImage:
-    """The image of a file or frame. Raises _UnusableError."""
+    """The image of a file or frame. Raises _BadImageError."""
     if (frame := given.frame) is not None:
         if frame.pixels is None:
-            raise _UnusableError(frame.status, frame.reason)
+            raise _BadImageError(frame.status, frame.reason)
         return upright_frame(frame.pixels)
     with times.of("decode"):
         content = read_image(given.file.path)
@@ -155,11 +155,11 @@ def _open(given: GivenImage, times: StepTimes) -> UprightImage:
             reason = content.detail or (
                 _MISSING if content.reason == MISSING else "the image cannot be decoded"
             )
-            raise _UnusableError(content.reason, reason)
+            raise _BadImageError(content.reason, reason)
         try:
             return open_upright(content.data)
         except Exception as error:  # a decoder may raise anything
-            raise _UnusableError(*no_image(error)) from error
+            raise _BadImageError(*no_image(error)) from error
 
 
 def _camera_of(image: UprightImage, settings: PhotoSettings) -> _Camera:
