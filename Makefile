@@ -10,6 +10,10 @@ MODELS =
 LIMIT =
 ARGS =
 
+# Python keeps what it has compiled, also where the environment forbids it: `make test` alone starts dozens of processes,
+# and each would compile thousands of files again.
+export PYTHONDONTWRITEBYTECODE =
+
 VENV = .venv
 STAMP = $(VENV)/.installed
 

@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from skelfit import __version__
-from skelfit.bodies.model_set import OPEN_BODY, find_models
+from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FOLDER, PATH
 from skelfit.cli.shared_options import (
@@ -179,7 +179,8 @@ def predict_command(
         held_out=held_out,
     )
     body = find_models(models)
-    network, config, trained_with = load_network(checkpoint)
+    trained = load_network(checkpoint)
+    network, config = trained.network, trained.config
     predictor = Predictor(network, body, config.skel_gender, find_device(device), every_layer=layers)
     outputs, times = PredictionOutputs(meshes, mesh_format, overlays, layers, angles), StepTimes()
     find_boxes, total = _boxes(boxes, boxes_given, detect), limit
@@ -208,11 +209,8 @@ def predict_command(
         stream = predict_photos(islice(given.images(times), limit), settings, predictor, batch_size)
         total = _total(given, limit)
     console.say(f"models: {body.source} (sha256 {body.sha256[:12]})")
-    of_training = f"sha256 {trained_with[:12]}" if trained_with else "SKEL v1.1.1"
-    if trained_with != body.sha256 and (trained_with or body.source == OPEN_BODY):
-        console.warn(
-            f"models: not those of the training ({of_training}): betas and keypoints are of other bodies"
-        )
+    if (warning := trained.unlike(body)) is not None:
+        console.warn(warning)
     console.say(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
     with PredictionWriter(out, overwrite, outputs, predictor, times) as writer:
         with tqdm(total=total, unit="photo", disable=console.quiet or None) as bar:
@@ -227,7 +225,7 @@ def predict_command(
             "checkpoint": str(checkpoint),
             "training": config.name,
             "skel_gender": config.skel_gender,
-            "models": {"source": body.source, "sha256": body.sha256, "of_training": trained_with},
+            "models": {"source": body.source, "sha256": body.sha256, "of_training": trained.models},
             "boxes_of_other_photos": getattr(find_boxes, "unused", 0),
         }
         writer.finish(about)

@@ -41,7 +41,9 @@ LOCAL = {
     "predict --boxes",
     "publish --out",
     "train --out",
-    "train --vitpose",
+    "train --checkpoint",
+    "train import FILE",
+    "train import --out",
     *(
         f"{command} --{name}"
         for command in ("convert", "verify")

@@ -17,6 +17,7 @@ import numpy as np
 import programs
 import pytest
 import webdataset
+from cluster_by_hand import wait_until
 from job_fakes import (
     BENT_ROW,
     CAMERA_META,
@@ -379,7 +380,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[
     run = make_run(tmp_path)
 
     def work(batch: ShardBatch) -> BatchJob:
-        if batch.name == "fake-000002":  # while the first is written, and the second read
+        if batch.name == "fake-000002":
+            wait_until((Path(run.out) / "fake-000000.done.json").exists)
             raise KeyboardInterrupt
         return convert_batch(batch, FakeFitter())
 

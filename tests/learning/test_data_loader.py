@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -20,6 +21,7 @@ from skelfit.images.image_bytes import IDENTITY
 from skelfit.learning.data import person_stream as people_module
 from skelfit.learning.data.augmentation import AugmentConfig, draw
 from skelfit.learning.data.data_loader import DataConfig, Loader, each_once
+from skelfit.learning.data.degradations import _groups, degraded
 from skelfit.learning.data.person_crops import Square, read_crop, square_around
 from skelfit.learning.data.person_stream import Part, SubsetConfig, person_source, shuffled
 from skelfit.learning.data.training_batch import MEAN, STD
@@ -301,14 +303,31 @@ def test_another_layout_and_missing_shards_are_refused(tmp_path: Path) -> None:
 
 
 def test_degradations(shards: Path) -> None:
-    pytest.importorskip("albumentations", reason="albumentations is not installed")
     config = data_config(shards, batch_size=20, augment=replace(STILL, degrade=0.5))
     batch, again, still = (
         next(iter(Loader(c))) for c in (config, config, data_config(shards, batch_size=20, augment=STILL))
     )
     changed = (batch.pixels != still.pixels).flatten(1).any(1)
     assert same(batch, again) and torch.equal(batch.keypoints2d, still.keypoints2d)
-    assert 5 < changed.sum() < 20  # 1 - (1 - 0.5)^2 of them
+    assert 5 < changed.sum() < 20
+
+
+def test_degradations_are_two_groups_at_their_rate() -> None:
+    pixels = np.random.default_rng(0).integers(40, 200, (32, 32, 3), dtype=np.uint8)
+    for rate, share in ((0.3, 1 - 0.7**2), (1.0, 1.0)):
+        made = [degraded(pixels, seed, rate) for seed in range(150)]
+        assert np.mean([(one != pixels).any() for one in made]) == pytest.approx(share, abs=0.1)
+        assert all(one.shape == pixels.shape and one.dtype == np.uint8 for one in made)
+
+
+def test_degradations_need_their_extra(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader says so before it reads, not in a worker."""
+    monkeypatch.setitem(sys.modules, "albumentations", None)
+    _groups.cache_clear()
+    with pytest.raises(
+        ConfigError, match=r"augment.degrade': expected 0, or albumentations, found .*skelfit\[augment"
+    ):
+        Loader(data_config(shards, augment=replace(STILL, degrade=0.3)))
 
 
 def test_the_configuration_is_read_strictly() -> None:

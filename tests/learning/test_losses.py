@@ -118,6 +118,9 @@ def test_rotations_by_hand(models: ModelSet) -> None:
         first = replace(batch, has_pose=torch.tensor([True, False]))
         terms = parameter_terms(turned, first, "male", config)
         assert float(terms["pose"]) == pytest.approx((knee + wrist) / 2) and terms["orientation"] == 0
+        second = replace(batch, has_pose=torch.tensor([False, True]))
+        terms = parameter_terms(turned, second, "male", config)
+        assert terms["pose"] == 0 and float(terms["orientation"]) == pytest.approx(pelvis / 2)
 
 
 def test_the_refinement_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Labels that do not count: what is switched off, of whom, and that nobody's row is lost."""
+"""Labels that do not count: what is switched off, and that no row is lost."""
 
 from __future__ import annotations
 

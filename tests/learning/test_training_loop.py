@@ -213,14 +213,14 @@ def test_random_weights_have_to_be_asked_for(
         assert (
             message in result.output
             and "network.random: true" in result.output
-            and "--vitpose" in result.output
+            and "--checkpoint" in result.output
         )
     with pytest.raises(ConfigError, match=message):
         train(short_config(neither, shards), tmp_path / "out", models, CPU, SilentObserver())
     assert not (tmp_path / "out").exists()
     torch.save(VitPose("tiny").state_dict(), tmp_path / "vitpose.pth")
     given = (
-        "--vitpose",
+        "--checkpoint",
         tmp_path / "vitpose.pth",
         "--shards",
         shards,

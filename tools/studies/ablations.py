@@ -35,7 +35,7 @@ from skelfit.resources.catalog import TRAININGS
 from tools.studies.setup import Setup, Study
 
 _BASE = "train-tiny"
-_LENGTHS = {"keypoints": 1150, "coarse": 1200, "optimizer": 400}  # steps of each stage
+_LENGTHS = {"keypoints": 700, "coarse": 700, "optimizer": 300}  # steps of each stage
 _HELD_OUT = 0.05  # of the people, to measure with
 _LAYERS = 3  # so that there are layers between
 # What changes in the configuration, by the name of the variant.
@@ -58,7 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def run(setup: Setup) -> list[dict[str, Any]]:
-    """A record per variant, with errors of people held out. Raises SkelfitError when nobody is."""
+    """A record per variant, with errors of people held out. Raises SkelfitError where there are none."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="skelfit-ablations-") as folder:
         shards = setup.shards or _made_up(setup, Path(folder))

@@ -96,7 +96,7 @@ class Loader:
             raise ConfigError("data", "epoch_samples", f"at least a batch, {each}", f"{self.samples}")
         self.epoch = self.done = 0
         if config.augment.degrade:
-            degraded(np.zeros((32, 32, 3), np.uint8), 0, 0.0)  # raises now if it is missing
+            degraded(np.zeros((32, 32, 3), np.uint8), 0, 1.0)  # raises now if it is missing
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         """The batches that are left of the epoch; the last one moves the position to the next epoch."""
