@@ -64,6 +64,7 @@ TEXTS = {
     "publish --revision",
     "publish hf://datasets/OWNER/NAME",
     "predict --box",
+    "predict --detector",
     "predict --intrinsics",
     "predict --intrinsics-from",
     "evaluate --intrinsics-from",
