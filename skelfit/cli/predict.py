@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from skelfit import __version__
-from skelfit.bodies.model_set import OPEN_BODY, find_models
+from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FOLDER, PATH
 from skelfit.cli.shared_options import (
@@ -153,7 +153,8 @@ def predict_command(
     if held_out and not any(shards):
         raise click.UsageError("--held-out is for shards (.tar)")
     body = find_models(models)
-    network, config, trained_with = load_network(checkpoint)
+    trained = load_network(checkpoint)
+    network, config = trained.network, trained.config
     predictor = Predictor(network, body, config.skel_gender, find_device(device))
     find_boxes, total = _boxes(boxes, boxes_given), limit
     if any(shards):
@@ -167,11 +168,8 @@ def predict_command(
         stream, total = predict_photos(photos, settings, predictor, batch_size), len(photos)
     writer = PredictionWriter(out, overwrite, PredictionOutputs(meshes, mesh_format, overlays), predictor)
     console.say(f"models: {body.source} (sha256 {body.sha256[:12]})")
-    of_training = f"sha256 {trained_with[:12]}" if trained_with else "SKEL v1.1.1"
-    if trained_with != body.sha256 and (trained_with or body.source == OPEN_BODY):
-        console.warn(
-            f"models: not those of the training ({of_training}): betas and keypoints are of other bodies"
-        )
+    if (warning := trained.unlike(body)) is not None:
+        console.warn(warning)
     console.say(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
     with tqdm(total=total, unit="photo", disable=console.quiet or None) as bar:
         for result in stream:
@@ -185,7 +183,7 @@ def predict_command(
         "checkpoint": str(checkpoint),
         "training": config.name,
         "skel_gender": config.skel_gender,
-        "models": {"source": body.source, "sha256": body.sha256, "of_training": trained_with},
+        "models": {"source": body.source, "sha256": body.sha256, "of_training": trained.models},
         "boxes_of_other_photos": getattr(find_boxes, "unused", 0),
     }
     writer.finish(about)

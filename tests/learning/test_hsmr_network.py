@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_files import FULL, HEADS, hsmr_head, shapes_of
 from plain_networks import plain_hsmr, plain_vitpose
-from published_files import FULL, HEADS, hsmr_head, shapes_of
 from training_runs import SHORT_TRAINING, log_lines, run_train
 
 from skelfit.bodies.model_set import ModelSet
@@ -31,8 +31,8 @@ def make(config: NetworkConfig = TINY) -> HsmrNetwork:
 
 
 def predict(network: HsmrNetwork, batch: TrainingBatch) -> Prediction:
-    step = batch.image.shape[-1] // network.backbone.crop
-    return network(batch.image[..., ::step, ::step], batch.cam_int, batch.center, batch.box_size)
+    size = network.backbone.crop
+    return network(batch.image[..., :size, :size], batch.cam_int, batch.center, batch.box_size)
 
 
 def test_names_and_shapes_at_full_size_are_those_of_published_checkpoints() -> None:
@@ -104,10 +104,12 @@ def test_gradients_reach_every_weight_and_the_loss_falls(
 )
 def test_options_of_other_networks_are_refused(change: dict[str, object]) -> None:
     (option, value), ours = *change.items(), NetworkConfig("hsmr", "tiny", random=True)
-    checked(TrainConfig(network=ours), "x.yaml")
+    one_estimate = LossConfig(refinement=0)
+    checked(TrainConfig(network=ours, losses=one_estimate), "x.yaml")
     message = f"'network.{option}': expected nothing with network.kind: hsmr, found {value}"
     with pytest.raises(ConfigError, match=message):
-        checked(TrainConfig(network=replace(ours, **change)), "x.yaml")  # type: ignore[arg-type]
+        config = TrainConfig(network=replace(ours, **change), losses=one_estimate)  # type: ignore[arg-type]
+        checked(config, "x.yaml")
     with pytest.raises(
         ConfigError, match="'network.dim': expected nothing with network.kind: skel-cf, found 8"
     ):
@@ -118,6 +120,7 @@ def test_it_trains_on_shards_in_one_stage_or_three(shards: Path, tmp_path: Path)
     network = "network: {kind: hsmr, backbone: tiny, random: true, dim: 16, heads: 2, layers: 2}"
     lines = [network if line.startswith("network:") else line for line in SHORT_TRAINING.splitlines()]
     one, three = "\n".join(lines).replace("steps: 10", "steps: 3"), tmp_path / "three.yaml"
+    one += "\nlosses: {refinement: 0}"
     (tmp_path / "one.yaml").write_text(one)
     stages = "keypoints: {steps: 2, learning_rate: 1e-3}\ncoarse: {steps: 2, learning_rate: 1e-3}\n"
     three.write_text(one.replace("backbone: tiny, random: true", "backbone: keypoint-tiny") + "\n" + stages)

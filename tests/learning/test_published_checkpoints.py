@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from plain_networks import plain_hsmr, plain_skel_cf, plain_vitpose
-from published_files import (
+from checkpoint_files import (
     FULL,
     HEADS,
     Sizes,
@@ -24,9 +23,12 @@ from published_files import (
     without_bytes,
     write_published,
 )
+from click.testing import CliRunner, Result
+from plain_networks import plain_hsmr, plain_skel_cf, plain_vitpose
 from safetensors.torch import save_file
 from training_runs import SHORT_TRAINING, log_lines, run_train
 
+from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.errors import ModelError
 from skelfit.learning.cameras import box_features
@@ -291,7 +293,7 @@ def test_predict_takes_an_imported_network(tmp_path: Path, photos: Path) -> None
     ]
     result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
     assert result.exit_code == 0 and "2 photos in, 2 people out" in result.output, result.output
-    assert "open body" in result.output and "SKEL v1.1.1" in result.output
+    assert "models: not those of the training (SKEL v1.1.1)" in result.output
 
 
 def short(folder: Path, network: str, start: Path) -> Path:
@@ -366,3 +368,31 @@ def test_a_training_starts_from_another_training(
     before, after = load_network(whole).network, load_network(tmp_path / "out").network
     for name, tensor in after.state_dict().items():
         assert torch.equal(tensor, before.state_dict()[name]), name
+
+
+def test_body_models_that_do_not_fit_are_told(tmp_path: Path, models: ModelSet) -> None:
+    trained = load_network(imported("hsmr", tmp_path)[0])
+    assert trained.unlike(models) == (
+        "models: not those of the training (SKEL v1.1.1): betas and keypoints are of other bodies"
+    )
+    official = replace(models, source="models")  # whose sha256 is not known
+    assert trained.unlike(official) is None
+    ours = trained._replace(models=models.sha256)
+    assert ours.unlike(models) is None and ours.unlike(official) is None
+    assert "sha256 0123)" in str(ours._replace(models="0123").unlike(official))
+
+
+def test_the_first_word_decides_what_is_run(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CONFIG is never taken for a command, nor a command for CONFIG; a file of that name has a path."""
+    monkeypatch.chdir(tmp_path)
+    assert "import  Make a checkpoint of FILE" in run_train("--help").output
+    assert "train import [OPTIONS] FILE" in run_import("--help").output
+    nothing = run_train()
+    assert nothing.exit_code == 2 and "Missing option '--out'" in nothing.output
+    extra = run_train("train-tiny", "import", "--out", "out")
+    assert extra.exit_code == 2 and "unexpected extra argument (import)" in extra.output
+    for words in (["./import"], ["--config", "import"], ["--steps", 1, "import"]):
+        result = run_train(*words, "--shards", shards, "--out", "out")
+        assert result.exit_code == 2 and "import: expected a training" in result.output, result.output

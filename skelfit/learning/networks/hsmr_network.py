@@ -1,9 +1,9 @@
 """HSMR's network: one token attends to the patches of the crop, and linear heads turn it into an estimate.
 
-After Xia et al., "Reconstructing Humans with a Biomechanically Accurate Skeleton", CVPR 2025, and their public code: the
-decoder of HMR2 (Goel et al., ICCV 2023) with heads for SKEL's numbers. The token begins as zero, so its embedding is a
-learnt vector. The heads' results are added to the mean pose, betas and camera. The network sees the crop alone: its
-camera is the far one on the crop's axis, of 5000 px for 256 px, whatever the image's intrinsics are.
+After Xia et al., "Reconstructing Humans with a Biomechanically Accurate Skeleton", CVPR 2025, and their public code:
+the decoder of HMR2 (Goel et al., ICCV 2023) with heads for SKEL's numbers. The token begins as zero, so its embedding
+is a learnt vector. The heads' results are added to the mean pose, betas and camera. The network sees the crop alone:
+its camera is the far one on the crop's axis, of 5000 px for 256 px, whatever the image's intrinsics are.
 
 Names and shapes are those of HSMR's checkpoints, which load as they are, but for the body model that they contain.
 """

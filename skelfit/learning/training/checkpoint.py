@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from skelfit.bodies.model_set import OPEN_BODY, ModelSet
 from skelfit.config.identity import difference
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import InputError
@@ -41,7 +42,14 @@ class TrainedNetwork(NamedTuple):
 
     network: Network
     config: TrainConfig
-    models: str  # '' where they are not known
+    models: str  # '' where they are not known: an imported network is of SKEL v1.1.1
+
+    def unlike(self, models: ModelSet) -> str | None:
+        """A warning where these are other body models; None where they are those of the training, or may be."""
+        if self.models == models.sha256 or not (self.models or models.source == OPEN_BODY):
+            return None
+        trained_with = f"sha256 {self.models[:12]}" if self.models else "SKEL v1.1.1"
+        return f"models: not those of the training ({trained_with}): betas and keypoints are of other bodies"
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
