@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from skelfit.conversion.planned_shard import PlannedShard, RunPlan, rows_of
 from skelfit.conversion.rank import Rank
-from skelfit.conversion.run_extension import RunPlan
-from skelfit.conversion.run_plan import ShardTask, rows_of
 from skelfit.executors.report_table import ReportTable, table_of_counts
 from skelfit.shards.row_status import remark_on_targets
 from skelfit.storage.locations import Location, location_of
@@ -76,12 +75,12 @@ def finished_already(count: int, rows: str = "") -> str:
     return f"{counted_shards(count)}{rows} {'is' if count == 1 else 'are'} finished already"
 
 
-def lines_of_plan(plan: RunPlan, rank: Rank | None, own: Sequence[ShardTask]) -> Iterator[str]:
+def lines_of_plan(plan: RunPlan, rank: Rank | None, own: Sequence[PlannedShard]) -> Iterator[str]:
     """What is to be said of a run before its shards are made; own: those of the rank."""
     run, tasks = plan.run, plan.tasks
     device = run.device if run.device != "auto" else "the workers' devices"
     yield (
-        f"{run.subset}: {rows_of(tasks)} rows in {counted_shards(len(tasks))}, fitted on {device}, "
+        f"{run.subset}: {rows_of(tasks)} rows in {counted_shards(len(tasks))}, {run.made} on {device}, "
         f"to {_shown(location_of(run.out))}"
     )
     if plan.new_rows:
