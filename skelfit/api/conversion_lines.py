@@ -35,12 +35,25 @@ def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str | ReportTable]:
         steps = {s: d["mean"] for s, d in summary["betas_mm"].items() if d["mean"] is not None}
         bodies = ", ".join(f"{count} {gender}" for gender, count in summary["skel_genders"].items())
         yield f"SKEL bodies: {bodies}{_listed(steps, '; distance at rest in mm, betas ')}"
+    if refinement := summary.get("refinement"):
+        yield from _lines_of_refinement(refinement)
     if summary["people_per_second"] is not None:
         yield f"{summary['people_per_second']:.1f} people/s"
     if summary["time"] is not None:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["time"]["shares"].items())
         yield f"time of the shards: {shares}"
         yield _bound_by(summary["time"])
+
+
+def _lines_of_refinement(refinement: Mapping[str, Any]) -> Iterator[str | ReportTable]:
+    """What became of the rows of refined shards, and of their distances in the image."""
+    yield from _table("refinement", refinement["statuses"])
+    if "px" not in refinement:
+        return
+    for name, text in (("px", "keypoints in px"), ("limit_deg", "beyond a limit, in degrees")):
+        before, after = (refinement[name][when] for when in ("before", "after"))
+        if before["mean"] is not None:
+            yield f"{text}: before {_listed(before)}; after {_listed(after)}"
 
 
 def _bound_by(time: Mapping[str, Any]) -> str:
