@@ -12,8 +12,10 @@ from skelfit.errors import ConfigError
 
 @dataclass(frozen=True)
 class AcceptConfig:
-    """When a refinement replaces what a row had. It must also be nearer to the keypoints."""
+    """When a refinement replaces what a row had. """
 
+    # shoulder-hip lengths of the image; how much nearer the keypoints must be. Less is the noise of keypoints
+    least_gain: float = bounded(0, default=0.01)
     # betas up to here are accepted, as in HSMR; larger ones where the largest does not grow
     max_abs_beta: float = bounded(0, default=2.0)
     # degrees; how much further beyond its limit the worst angle may be than before

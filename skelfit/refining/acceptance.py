@@ -29,9 +29,6 @@ class RefinementMeasures:
     shift: Array  # (N,) way from the old place, as a share of the old distance from the camera
 
 
-_PAIRS = ("px", "reprojection", "limit_deg", "max_abs_beta")
-
-
 @dataclass(frozen=True)
 class Refinement:
     """What became of a row."""
@@ -85,11 +82,11 @@ def _faults(m: RefinementMeasures, accept: AcceptConfig) -> Iterator[_RefusedRow
     def change(values: Array, digits: int) -> Callable[[int], str]:
         return lambda i: f"{values[i, 0]:.{digits}f} before, {values[i, 1]:.{digits}f} after"
 
-    closer = change(m.px, 2)
+    closer, gain = change(m.reprojection, 4), m.reprojection[:, 0] - m.reprojection[:, 1]
     yield _RefusedRows(
         row_status.NOT_CLOSER,
-        ~(m.reprojection[:, 1] < m.reprojection[:, 0]),
-        lambda i: f"px {closer(i)}",
+        ~((gain > 0) & (gain >= accept.least_gain)),
+        lambda i: f"reprojection {closer(i)}",
     )
     excess = change(m.limit_deg, 2)
     yield _RefusedRows(
@@ -117,7 +114,7 @@ def _refinement(m: RefinementMeasures, i: int, status: str, reason: str) -> Refi
     """That of a person; what is refused leaves the measures as they were."""
     accepted = status == row_status.REFINED
     before, after = (
-        {name: _rounded(getattr(m, name)[i, k]) for name in _PAIRS} for k in (0, int(accepted))
+        {name: _rounded(getattr(m, name)[i, k]) for name in row_status.PAIRED_MEASURES} for k in (0, int(accepted))
     )
     moved, shift = (_rounded(x[i]) if accepted else None for x in (m.moved_mm, m.shift))
     return Refinement(status, reason, int(m.seen[i]), before, after, moved, shift)

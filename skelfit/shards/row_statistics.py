@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.shards.row_status import FILTERED, IMAGE_KINDS, PUBLISHED, REFINEMENTS
+from skelfit.shards.row_status import FILTERED, IMAGE_KINDS, PAIRED_MEASURES, PUBLISHED, REFINEMENTS
 
 UNITS_PER_MM = 10_000
-REFINED_MEASURES = ("px", "reprojection", "limit_deg")  # of a row's refinement, before and after; see shards/README.md
 _ROWS_AT_A_TIME = 1000
 
 _LOST_IMAGE = re.compile(r"(?:^|; )image_(\w+)(?:: .*)?$", re.DOTALL)
@@ -86,7 +85,7 @@ class Summary:
     skel_genders: Counter[str] = field(default_factory=Counter)  # of the published people
     betas: dict[str, Distribution] = field(default_factory=dict)  # what the betas leave at rest
     refinements: Counter[str] = field(default_factory=Counter)  # of REFINEMENTS, of the rows of refined shards
-    refined: dict[str, Distribution] = field(default_factory=dict)  # REFINED_MEASURES before and after
+    refined: dict[str, Distribution] = field(default_factory=dict)  # PAIRED_MEASURES before and after
 
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Summary:
@@ -122,7 +121,7 @@ class Summary:
         self.refinements.update(_column(refinements, "status"))
         for when in ("before", "after"):
             measured = [one[when] for one in refinements if one[when] is not None]
-            for measure in REFINED_MEASURES if measured else ():
+            for measure in PAIRED_MEASURES if measured else ():
                 distribution = self.refined.setdefault(f"{measure} {when}", Distribution())
                 distribution.add(_column(measured, measure))
 
@@ -164,7 +163,7 @@ class Summary:
                 "statuses": {name: self.refinements[name] for name in REFINEMENTS if self.refinements[name]},
                 **{
                     measure: {when: self.refined[f"{measure} {when}"].to_json() for when in ("before", "after")}
-                    for measure in REFINED_MEASURES
+                    for measure in PAIRED_MEASURES
                     if f"{measure} before" in self.refined
                 },
             }

@@ -15,7 +15,7 @@ PUBLISHED = (OK, LIMIT_VIOLATION)  # the statuses of rows that become samples
 # What became of a row when its shard was refined. All but the first keep the parameters that they had.
 REFINED = "refined"
 UNCHANGED = "unchanged"  # no step lowered the objective
-NOT_CLOSER = "not_closer"  # the seen keypoints would be no nearer to those given
+NOT_CLOSER = "not_closer"  # the seen keypoints would be hardly nearer to those given, or no nearer
 MORE_VIOLATION = "more_violation"  # an angle would be further beyond its limit
 LARGER_BETAS = "larger_betas"  # the largest beta would grow beyond the bound
 FAR_FROM_LABEL = "far_from_label"  # the person would leave the label's neighbourhood
@@ -30,6 +30,8 @@ REFINEMENTS = (
     *(REFINED, UNCHANGED, NOT_CLOSER, MORE_VIOLATION, LARGER_BETAS, FAR_FROM_LABEL, FEW_KEYPOINTS),
     *(BEHIND_CAMERA, SWAPPED, NO_CAMERA, NOT_FINITE, NO_SMPL, NO_PERSON),
 )
+# What is measured before and after: distance of the keypoints, angles beyond their limits, betas. See shards/README.md.
+PAIRED_MEASURES = ("px", "reprojection", "limit_deg", "max_abs_beta")
 IMAGE_KINDS = ("found", "missing", "unreadable", "damaged", "too_large", "no_crop", "unknown_pixels")
 
 
