@@ -21,7 +21,7 @@ class AcceptConfig:
     # degrees; how much further beyond its limit the worst angle may be than before
     limit_slack_deg: float = bounded(0, default=0.0)
     # mm; mean distance of the skin from the label's, with the middles of both in one place
-    max_moved_mm: float = bounded(0, default=150.0)
+    max_moved_mm: float = bounded(0, default=250.0)
     # how far the person may move, as a share of the distance from the camera
     max_shift: float = bounded(0, default=0.25)
 

@@ -82,7 +82,8 @@ def _faults(m: RefinementMeasures, accept: AcceptConfig) -> Iterator[_RefusedRow
     def change(values: Array, digits: int) -> Callable[[int], str]:
         return lambda i: f"{values[i, 0]:.{digits}f} before, {values[i, 1]:.{digits}f} after"
 
-    closer, gain = change(m.reprojection, 4), m.reprojection[:, 0] - m.reprojection[:, 1]
+    with np.errstate(invalid="ignore"):  # infinite of who is behind the camera
+        closer, gain = change(m.reprojection, 4), m.reprojection[:, 0] - m.reprojection[:, 1]
     yield _RefusedRows(
         row_status.NOT_CLOSER,
         ~((gain > 0) & (gain >= accept.least_gain)),

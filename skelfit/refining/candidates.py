@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skelfit.bodies.angle_continuity import canonical_angles, make_continuous
 from skelfit.bodies.dofs import dof_limits
 from skelfit.bodies.limit_excess import limit_excess
+from skelfit.fitting.refinement.image_units import fitted_confidence
 from skelfit.fitting.refinement.refinement_problem import RefinementResult, RefinementStatus
 from skelfit.refining.acceptance import RefinementMeasures
 from skelfit.refining.source_shard import SourceShard
@@ -77,11 +78,13 @@ class Candidates:
     def _measures(self, result: RefinementResult) -> RefinementMeasures:
         old, new = self._old, self._new
         excess = partial(_excess_deg, self.shard)
+        # Also of those whom the solver did not look at.
+        confidence = fitted_confidence(old["gtkps"][..., 2], self.shard.task.run.job.refine)
         move = np.linalg.norm(new["skel_trans"].astype(np.float64) - old["skel_trans"], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             shift = move / np.linalg.norm(old["skel_trans"].astype(np.float64), axis=1)
         return RefinementMeasures(
-            seen=result.seen.numpy(),
+            seen=(confidence > 0).sum(1),
             px=result.reprojection_px.double().numpy(),
             reprojection=result.reprojection.double().numpy(),
             limit_deg=np.stack([excess(x["skel_poses"]) for x in (old, new)], 1),

@@ -48,7 +48,7 @@ def figures_of(people: Mapping[str, StoredPerson], models: ModelSet) -> dict[str
     labels = pack({name: np.stack([s.fields[name] for s in samples]) for name in samples[0].fields})
     decoded = DecodedPeople("", keys, labels, tuple(sample.meta for sample in samples))
     try:
-        metrics = measure(BodyModels(models), decoded, bones_every=1)
+        metrics = measure(BodyModels(models), decoded)
     except ModelError:
         return {}
     return {key: person_to_json(metrics, i) for i, key in enumerate(keys)}
