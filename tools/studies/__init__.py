@@ -16,6 +16,7 @@ from tools.studies import (
     mesh,
     neutral,
     protocol,
+    refine,
     rivals,
     root,
     scheduler_load,
@@ -45,6 +46,7 @@ STUDIES: dict[str, Study] = {
     "job-speed": job_speed.STUDY,
     "loader": loader.STUDY,
     "ablations": ablations.STUDY,
+    "refine": refine.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
 }
