@@ -23,13 +23,14 @@ ONLY_IN = {
     "tqdm": "cli executors",
     "smplx": "bodies verification",
     "trimesh": "exports",
-    "matplotlib": "api exports cli",
+    "matplotlib": "api exports learning cli",
     "mpl_toolkits": "api",
     "pyarrow": "exports publishing",
     "huggingface_hub": "publishing",
     "safetensors": "storage",
     "tensorboard": "learning",
     "viser": "verification",
+    "av": "learning",
     "warp": "benchmark fitting verification",
 }
 NEVER = {"body_models", "chumpy", "opensim", "pytest", "tools"}
