@@ -1,4 +1,4 @@
-"""`skelfit.convert`, `verify`, `export` and `evaluate`: what the commands do, with the same options, and without a word."""
+"""`skelfit.convert`, `verify`, `export`, `evaluate`: what the commands do, with the same options, without a word."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from skelfit.cli.verify import verify_command
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.errors import ArgumentError, LabelError, OutputError, SkelfitError
 from skelfit.exports.export_run import export
-from skelfit.protocols.evaluate import evaluate
+from skelfit.protocols.evaluation_run import evaluate
 from skelfit.shards.keep_list import read_keep
 from skelfit.verification.verify_folders import verify
 

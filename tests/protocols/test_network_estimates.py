@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,11 @@ from skelfit.learning.data.data_loader import DataConfig
 from skelfit.learning.data.person_crops import Square, read_crop
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.inference.intrinsics import PhotoCamera, from_diagonal
-from skelfit.learning.inference.predictor import CropInput, Predictor
+from skelfit.learning.inference.predictor import CropInput, PredictedPeople, Predictor
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training import checkpoint
 from skelfit.learning.training.training_config import TrainConfig
-from skelfit.protocols.evaluate import evaluate
+from skelfit.protocols.evaluation_run import evaluate
 from skelfit.protocols.network_estimates import CropRule, NetworkEstimates
 from skelfit.protocols.protocol_table import PROTOCOLS
 from skelfit.protocols.published_labels import read_labels
@@ -68,7 +69,12 @@ def made(models: ModelSet, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def report_of(made: Made, models: ModelSet, **changed: Any) -> dict[str, Any]:
-    options = {"protocol": PROTOCOL, "labels": made.labels, "images": made.images, "models": models}
+    options: dict[str, Any] = {
+        "protocol": PROTOCOL,
+        "labels": made.labels,
+        "images": made.images,
+        "models": models,
+    }
     return dict(evaluate(made.checkpoint.parent, **(options | changed)).report)
 
 
@@ -137,7 +143,12 @@ def test_every_layer_in_the_image(made: Made, models: ModelSet, tmp_path: Path) 
 
 @pytest.mark.parametrize(("rule", "cut", "told"), [((True, False), 4 / 3, 1.0), ((True, True), 4 / 3, 4 / 3)])
 def test_widened_crops(
-    made: Made, models: ModelSet, rule: tuple[bool, bool], cut: float, told: float
+    made: Made,
+    models: ModelSet,
+    rule: tuple[bool, bool],
+    cut: float,
+    told: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The crop of a square box is 4/3 of its side; MOYO's code tells the network the box all the same."""
     seen: list[CropInput] = []
@@ -145,7 +156,12 @@ def test_widened_crops(
     people = read_labels(made.labels, PROTOCOLS[PROTOCOL])
     estimates = NetworkEstimates(network, people, made.images, from_diagonal, CropRule(*rule), 8)
     inner = network.estimates
-    network.estimates = lambda crops: (seen.extend(crops), inner(crops))[1]  # type: ignore[method-assign]
+
+    def noted(crops: Sequence[CropInput]) -> list[PredictedPeople]:
+        seen.extend(crops)
+        return inner(crops)
+
+    monkeypatch.setattr(network, "estimates", noted)
     estimates.of_rows(np.arange(1))
     (x, y), side = people.center[0].tolist(), float(people.size[0].max())
     data = (made.images / people.imgname[0]).read_bytes()

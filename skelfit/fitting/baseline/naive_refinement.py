@@ -21,7 +21,6 @@ The matrix is Gauss-Newton's of the residuals whose weights, rho'(d^2), are held
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,12 +29,12 @@ import torch
 from torch import Tensor
 
 from skelfit.bodies.ball_joints import BALL_JOINTS, apply_step, ball_joints, ball_step
-from skelfit.bodies.dofs import NUM_DOFS, ROOT_DOFS, dof_limits, dofs_of_joint
+from skelfit.bodies.dofs import NUM_DOFS, dof_limits, dofs_of_joint
 from skelfit.bodies.keypoint_names import HIP_POINTS, SHOULDER_POINTS, TORSO_POINTS, UNFITTED_POINTS
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.fitting.baseline.naive_objective import Evaluation
 from skelfit.fitting.baseline.naive_step import damped_step, promised_decrease
-from skelfit.fitting.refinement.refinement_problem import BodyParameters, RefinementProblem
+from skelfit.fitting.refinement.refinement_problem import RefinementProblem
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 
 if TYPE_CHECKING:
@@ -168,28 +167,17 @@ class NaiveRefinement:
 
     def _confidence(self) -> Tensor:
         """(B, 44), 0 for keypoints that the phase does not fit."""
-        return fitted_confidence(self.problem.keypoints2d, self.config, self.phase.points == "torso")
+        confidence = self.problem.keypoints2d[..., 2].clamp(0.0, 1.0)
+        counts = torch.ones(confidence.shape[-1], dtype=torch.bool, device=confidence.device)
+        counts[list(UNFITTED_POINTS)] = False
+        if self.phase.points == "torso":
+            counts[:] = False
+            counts[list(TORSO_POINTS)] = True
+        return torch.where(counts & (confidence >= self.config.keypoints.min_confidence), confidence, 0.0)
 
     def _limits(self, q: Tensor) -> tuple[Tensor, Tensor]:
         low, high = torch.tensor(dof_limits(), dtype=q.dtype, device=q.device).unbind(-1)
         return low, high
-
-
-def fitted_confidence(keypoints2d: Tensor, config: RefineConfig, torso: bool = False) -> Tensor:
-    """Confidences (N, 44) of keypoints (N, 44, 3), 0 for those that do not count."""
-    confidence = keypoints2d[..., 2].clamp(0.0, 1.0)
-    counts = torch.ones(confidence.shape[-1], dtype=torch.bool, device=confidence.device)
-    counts[list(UNFITTED_POINTS)] = False
-    if torso:
-        counts[:] = False
-        counts[list(TORSO_POINTS)] = True
-    return torch.where(counts & (confidence >= config.keypoints.min_confidence), confidence, 0.0)
-
-
-def shoulder_hip_length(keypoints: Tensor) -> Tensor:
-    """Distance (...) of the middle of the shoulders from that of the hips, of keypoints (..., 44, d)."""
-    shoulders, hips = (keypoints[..., list(pair), :].mean(-2) for pair in (SHOULDER_POINTS, HIP_POINTS))
-    return (shoulders - hips).norm(dim=-1)
 
 
 def naive_refinement(
@@ -197,7 +185,9 @@ def naive_refinement(
 ) -> NaiveRefinement:
     """The objective of the last phase, of people who can be refined; tensors are of the body's float type."""
     start = problem.start
-    length = shoulder_hip_length(body(start.angles, start.betas))
+    keypoints = body(start.angles, start.betas)
+    shoulders, hips = (keypoints[:, list(pair)].mean(1) for pair in (SHOULDER_POINTS, HIP_POINTS))
+    length = (shoulders - hips).norm(dim=-1)
     unit = problem.cam_int[:, 0, 0] * length / start.transl[:, 2].clamp(min=config.nearest)
     return NaiveRefinement(body, config, config.phases[-1], problem, unit, start.transl[:, 2])
 
@@ -270,17 +260,3 @@ def naive_refine(goal: NaiveRefinement, x: Tensor) -> tuple[Tensor, Tensor]:
     for phase in goal.config.phases:
         x, _, decrease = naive_steps(goal.of(phase), x)
     return x, decrease
-
-
-def variables_of(people: BodyParameters) -> Tensor:
-    """Variables (B, 59)."""
-    return torch.cat((people.transl, people.angles, people.betas), 1)
-
-
-def parameters_of(x: Tensor) -> BodyParameters:
-    """Parameters of variables (B, 59)."""
-    return BodyParameters(x[:, _ANGLES], x[:, _BETAS], x[:, :3])
-
-
-assert ROOT_DOFS == (0, 1, 2)
-Minimise = Callable[[NaiveRefinement, Tensor], tuple[Tensor, Tensor]]

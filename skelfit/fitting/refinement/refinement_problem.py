@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
 
@@ -58,6 +58,16 @@ class RefinementProblem:
         """The anchor, or the start in its place."""
         return self.start if self.anchor is None else self.anchor
 
+    def to(self, dtype: torch.dtype) -> RefinementProblem:
+        """The same in another float type."""
+        return RefinementProblem(
+            self.start.to("cpu", dtype),
+            self.female,
+            self.keypoints2d.to(dtype),
+            self.cam_int.to(dtype),
+            None if self.anchor is None else self.anchor.to("cpu", dtype),
+        )
+
     def take(self, rows: Tensor) -> RefinementProblem:
         """That of some people; rows (K,) int64."""
         return RefinementProblem(
@@ -82,14 +92,27 @@ class RefinementResult:
     gain: Tensor  # (N,) the gain that one more step promises, as a share of the objective
 
 
+def unrefined(problem: RefinementProblem, status: Tensor) -> RefinementResult:
+    """The result of N people who stay as they are, for reasons (N,)."""
+    pair, count = torch.full((len(problem), 2), torch.nan), torch.zeros(len(problem), dtype=torch.int64)
+    return RefinementResult(problem.start, status, pair, pair, pair, count, pair[:, 0])
+
+
 def map_refinements(function: Callable[..., Tensor], *results: RefinementResult) -> RefinementResult:
     """Apply a function to each tensor of some results."""
-    bodies = BodyParameters(
-        *(function(*(getattr(r.refined, f.name) for r in results)) for f in fields(BodyParameters))
-    )
-    others: dict[str, Any] = {
-        f.name: function(*(getattr(r, f.name) for r in results))
-        for f in fields(RefinementResult)
-        if f.name != "refined"
-    }
-    return replace(results[0], refined=bodies, **others)
+
+    def over(parts: Sequence[Any], names: Iterable[str]) -> dict[str, Any]:
+        return {name: function(*(getattr(part, name) for part in parts)) for name in names}
+
+    bodies = BodyParameters(**over([r.refined for r in results], vars(results[0].refined)))
+    return RefinementResult(refined=bodies, **over(results, [n for n in vars(results[0]) if n != "refined"]))
+
+
+def variables_of(people: BodyParameters) -> Tensor:
+    """The solver's variables (B, 59): translation, angles, betas."""
+    return torch.cat((people.transl, people.angles, people.betas), 1)
+
+
+def parameters_of(x: Tensor) -> BodyParameters:
+    """Parameters of variables (B, 59)."""
+    return BodyParameters(x[:, 3:49], x[:, 49:], x[:, :3])
