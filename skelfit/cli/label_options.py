@@ -34,6 +34,11 @@ OPTIONS = (
         "--length-unit", type=click.Choice(["m", "cm", "mm"]), help="Unit of meshes  [default: by value]."
     ),
     click.option(
+        "--coordinates",
+        type=click.Choice(["camera", "world"]),
+        help="Which coordinates to read, where a file has both  [default: by its layout].",
+    ),
+    click.option(
         "--labels-up",
         type=click.Choice(["y", "z"]),
         help="Axis that is up in the labels' world  [default: by value].",

@@ -41,22 +41,30 @@ def infer_body_model(arrays: LabelArrays, key: str, joints: int, notes: list[str
     counted = [f"'{key}' of {joints} joints"] if joints in MODEL_OF_JOINTS else []
     if face or MODEL_OF_JOINTS.get(joints) == "SMPL-X" or "SMPL-X" in stated:
         why = face + (counted if joints == 55 else []) + stated.get("SMPL-X", [])
-        notes.append(
-            f"SMPL-X parameters (told by {', '.join(why)}): the pose's {BODY_JOINTS} joints of the body are taken; "
-            "hands, jaw, eyes and expression are dropped; betas are not SMPL's and not taken, every body has betas of 0"
-        )
+        notes.append(_note_model("SMPL-X", f"told by {', '.join(why)}"))
         return "SMPL-X"
     if why := counted + hands + stated.get("SMPL+H", []):
-        notes.append(
-            f"SMPL+H parameters (told by {', '.join(why)}, and nothing of a face): the pose's {BODY_JOINTS} joints of "
-            "the body are taken; the hands are dropped; betas and translations are taken as SMPL's"
-        )
+        notes.append(_note_model("SMPL+H", f"told by {', '.join(why)}, and nothing of a face"))
         return "SMPL+H"
     if joints == BODY_JOINTS and not stated:
         notes.append(
             f"'{key}': no hands; the betas are taken as SMPL's, though SMPL-X's without hands and face look alike"
         )
     return "SMPL"
+
+
+def note_stated_model(model: BodyModel, layout: str) -> str:
+    """The note on a layout whose parameters are always those of a relative of SMPL."""
+    return _note_model(model, f"as {layout} has them")
+
+
+def _note_model(model: BodyModel, why: str) -> str:
+    taken = f"{model} parameters ({why}): the pose's {BODY_JOINTS} joints of the body are taken; "
+    if model == "SMPL-X":
+        return taken + (
+            "hands, jaw, eyes and expression are dropped; betas are not SMPL's and not taken, every body has betas of 0"
+        )
+    return taken + "the hands are dropped; betas and translations are taken as SMPL's"
 
 
 def note_dropped_translation(key: str) -> str:

@@ -28,6 +28,7 @@ from skelfit.errors import LabelError
 from skelfit.labels.known_hashes import KnownHashes, file_sha256
 from skelfit.labels.label_batch import (
     FIELD_SHAPES,
+    OPTIONAL_SHAPES,
     TEXT_FIELDS,
     Coordinates,
     FloatArray,
@@ -174,7 +175,7 @@ def read_field(store_path: Place, name: str, rows: NDArray[np.int64]) -> FloatAr
 
 def _read(store_path: Place, file: h5py.File, rows: slice | NDArray[np.int64]) -> LabelBatch:
     fields: dict[str, Any] = {}
-    optional = ("vertices",) if "vertices" in file else ()
+    optional = [name for name in OPTIONAL_SHAPES if name in file]
     for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
         field = _slice(store_path, file, name, rows)
         fields[name] = [t.decode() for t in field.tolist()] if name in TEXT_FIELDS else field
@@ -368,6 +369,9 @@ def _append(file: h5py.File, piece: LabelBatch, start: int) -> None:
         # Rows that were never written read as 0 and take no space: most layouts lack some fields.
         if column.any():
             file[name][start:] = column
+    for name in OPTIONAL_SHAPES:  # of another file of a folder
+        if name in file:
+            file[name].resize(start + len(piece), axis=0)
 
 
 def _create(file: h5py.File, name: str, column: np.ndarray, rows: int | None = None) -> None:

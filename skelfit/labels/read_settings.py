@@ -30,6 +30,7 @@ OPTIONS = {
     "angle_unit": ("axis-angles", "--angle-unit"),
     "rot6d": ("rotations as 6 numbers", "--rot6d"),
     "length_unit": ("meshes", "--length-unit"),
+    "coordinates": ("people both before a camera and in a world", "--coordinates"),
     "labels_up": ("people in a world, not before a camera", "--labels-up"),
     "up": ("people in a world, not before a camera", "--up"),
 }

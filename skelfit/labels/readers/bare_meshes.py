@@ -24,6 +24,8 @@ class MeshReader(LabelReader):
     layout = "mesh"
     version = "mesh-2"
     required_keys = (KEYS,)
+    # Beside parameters, meshes are their results.
+    excluded_keys = ("betas", "pred_shape", "smpl_betas", "shape", "body_pose")
 
     def read(self, arrays: LabelArrays, settings: ReadSettings) -> LabelBatch:
         """All meshes of a file, checked. Raises LabelError for a fault of the file."""

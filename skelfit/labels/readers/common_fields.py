@@ -72,6 +72,25 @@ def read_betas(arrays: LabelArrays, key: str, model: BodyModel, notes: list[str]
     return betas[:, :10]
 
 
+def read_shared_betas(arrays: LabelArrays, key: str, other_body: bool, notes: list[str]) -> FloatArray:
+    """Betas of the person (10,), or of every frame (N,10)."""
+    expected = "10 or more numbers, for the sequence or for every frame"
+    betas = arrays.raw(key, expected)
+    if arrays.rows == 0 and betas.size == 0:
+        return np.zeros(10, np.float32)
+    if betas.dtype.kind not in "fiu" or betas.ndim not in (1, 2) or betas.shape[-1] < 10:
+        raise arrays.error(key, expected, f"dtype {betas.dtype} of shape {betas.shape}")
+    if betas.ndim == 2 and len(betas) not in (1, arrays.rows):
+        raise arrays.error(key, f"1 or {arrays.rows} rows", f"{len(betas)} rows")
+    if other_body:
+        return np.zeros(10, np.float32)
+    if betas.shape[-1] > 10:
+        notes.append(f"'{key}': using 10 of {betas.shape[-1]} columns")
+    with np.errstate(over="ignore"):
+        ten: FloatArray = betas[..., :10].astype(np.float32)
+    return ten
+
+
 def read_image_names(arrays: LabelArrays, rows: int) -> list[str]:
     """Names of images (N,); '' where a file of so many rows has none."""
     key = arrays.first_key(*IMAGE_NAME_KEYS)

@@ -14,10 +14,13 @@ from skelfit.labels.read_settings import ReadSettings, check_options
 from skelfit.labels.readers.amass import AmassReader
 from skelfit.labels.readers.bare_meshes import MeshReader
 from skelfit.labels.readers.base import LabelReader
+from skelfit.labels.readers.bedlam import BedlamReader
 from skelfit.labels.readers.camerahmr import CameraHmrReader
 from skelfit.labels.readers.fourdhumans import FourDHumansReader
 from skelfit.labels.readers.hmr2 import Hmr2Reader
 from skelfit.labels.readers.spin import SpinReader
+from skelfit.labels.readers.track_layouts import TRACK_LAYOUTS
+from skelfit.labels.readers.tracks import TrackReader
 
 NO_ROWS = "warning: 0 rows, so there is nothing to convert"
 
@@ -30,6 +33,8 @@ READERS: dict[LabelLayout, LabelReader] = {
         AmassReader(),
         Hmr2Reader(),
         MeshReader(),
+        BedlamReader(),
+        *map(TrackReader, TRACK_LAYOUTS),
     )
 }
 assert set(READERS) == set(get_args(LabelLayout))
