@@ -39,14 +39,8 @@ from skelfit.labels.label_batch import (
 )
 from skelfit.labels.label_schema import check_keys, check_sha256
 from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers import label_folder as folders
 from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
-from skelfit.labels.readers.sequence_folder import (
-    BAD_FILE,
-    LAYOUT,
-    list_sequences,
-    name_sequence,
-    read_folder,
-)
 from skelfit.labels.world_up import check_up, infer_world
 from skelfit.storage.atomic_write import atomic_write, remove_file
 from skelfit.storage.local_cache import local_copy
@@ -88,7 +82,8 @@ def build_store(
     """
     label_path, store_dir = Path(label_path), Path(store_dir)
     is_folder = label_path.is_dir()
-    files = list_sequences(label_path) if is_folder else [label_path]
+    layout = folders.folder_layout(label_path, source.source) if is_folder else source.source
+    files = [label_path] if layout is None or not is_folder else folders.list_label_files(label_path, layout)
     before = [_signature(file) for file in files]
     known = KnownHashes(store_dir) if shared else None
     hashed = file_sha256 if known is None else known.sha256
@@ -97,41 +92,36 @@ def build_store(
         known.save()
     check_sha256(source, label_path, sha256)
     check_keys(label_path, source.expected_keys)
-    layout = _layout(source, label_path, is_folder)
+    layout = layout or detect_layout(label_path)[0]
     settings = ReadSettings(source.gender, max_abs_beta, source.read)
-    if layout == LAYOUT and not is_folder:
-        settings = name_sequence(settings, label_path)
+    if READERS[layout].has_sequences and not is_folder:
+        settings = folders.name_sequence(settings, label_path)
     tag = mapping_hash({"format": _FORMAT, **asdict(settings)})[:8]
     reader = READERS[layout].version
     path = store_dir / f"{reader}-{sha256[:16]}-{tag}.h5"
     rows = _valid_rows(path, sha256)
     if rows is None:
         pieces = (
-            read_folder(label_path, files, settings)
+            folders.read_folder(label_path, files, settings, layout)
             if is_folder
             else iter([read_label_file(label_path, layout, settings)])
         )
-        unchanged = zip(pieces, map(_check_unchanged, files, before), strict=True)
         info = StoreInfo(0, sha256, str(label_path), layout, reader, LabelProperties())
-        rows = _write(path, (piece for piece, _ in unchanged), info)
+        rows = _write(path, _unchanged(pieces, files, before), info)
     if source.expected_rows is not None and rows != source.expected_rows:
         raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
     check_up(label_path, source.read, store_info(path).about, rows)
     return path
 
 
-def _layout(source: LabelSource, path: Path, is_folder: bool) -> LabelLayout:
-    if not is_folder:
-        return source.source or detect_layout(path)[0]
-    if source.source not in (None, LAYOUT):
-        expected = f"a label file (a folder is for sequences, source {LAYOUT})"
-        raise LabelError(path, None, expected, "a folder")
-    return LAYOUT
-
-
-def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
-    if _signature(path) != before:
-        raise LabelError(path, None, "a file that stays the same", "one that was changed meanwhile")
+def _unchanged(
+    pieces: Iterable[LabelBatch], files: list[Path], before: list[tuple[int, ...] | None]
+) -> Iterator[LabelBatch]:
+    """The pieces; raises LabelError at their end if one of their files was changed meanwhile."""
+    yield from pieces
+    for path, signature in zip(files, before, strict=True):
+        if _signature(path) != signature:
+            raise LabelError(path, None, "a file that stays the same", "one that was changed meanwhile")
 
 
 def _folder_sha256(folder: Path, files: Iterable[Path], hashed: Callable[[Path], str]) -> str:
@@ -140,7 +130,7 @@ def _folder_sha256(folder: Path, files: Iterable[Path], hashed: Callable[[Path],
     for path in files:
         try:
             content = hashed(path)
-        except LabelError as error:  # read_folder makes a bad row of it
+        except LabelError as error:  # folders.read_folder makes a bad row of it
             content = f"unreadable: {error.found}"
         digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()
@@ -225,7 +215,7 @@ def store_contents(store_path: Place, rows: int) -> StoreContents:
         selection = slice(0, rows)
         about, sequences = _extra(store_path, file)
         reasons = _slice(store_path, file, "bad", selection) if sequences else np.zeros(0, "S1")
-        unusable = set(np.flatnonzero(np.char.startswith(reasons, f"{BAD_FILE}:".encode())).tolist())
+        unusable = set(np.flatnonzero(np.char.startswith(reasons, f"{folders.BAD_FILE}:".encode())).tolist())
         return StoreContents(
             genders=frozenset(
                 g.decode() for g in np.unique(_slice(store_path, file, "gender", selection)).tolist()
@@ -290,7 +280,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
     sequences: list[MotionSequence] = []
     notes: Counter[str] = Counter()
-    rows, count, has_keypoints, upright, telling = 0, 0, False, np.zeros(3), 0
+    rows, count, upright, telling = 0, 0, np.zeros(3), 0
+    has_keypoints, has_camera, has_smpl = False, False, True
     worlds: set[Coordinates] = set()
     told_up, first_up = np.zeros(2, np.int64), ("", "")
     stream = iter(pieces)
@@ -316,6 +307,10 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     y_name, z_name = piece.about.first_up
                     first_up = (first_up[0] or y_name, first_up[1] or z_name)
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
+                    has_camera, has_smpl = (
+                        has_camera or piece.about.has_camera,
+                        has_smpl and piece.about.has_smpl,
+                    )
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
                     _create(file, name, np.concatenate(texts[name]))
@@ -327,6 +322,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                 about = replace(
                     first.about,
                     coordinates=_common_coordinates(worlds, (x, y, z), telling),
+                    has_camera=has_camera,
+                    has_smpl=has_smpl,
                     has_keypoints=has_keypoints,
                     notes=told,
                     upright=(x, y, z),

@@ -30,7 +30,7 @@ from skelfit.config.manifest import LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.fitting.start.warm_start import root_angles
 from skelfit.labels.label_store import build_store, read_rows, store_sequences
-from skelfit.labels.readers.sequence_folder import describe_skipped_files, list_sequences
+from skelfit.labels.readers.label_folder import describe_skipped_files, list_label_files
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples
 from skelfit.shards.shard_reader import read_rows as read_sidecar
@@ -400,7 +400,7 @@ def test_what_a_folder_of_sequences_holds_besides_is_said(
     skipped = "3 files are skipped, not read as sequences: 2 .c3d, 1 without an ending"
     assert describe_skipped_files(tmp_path) == skipped
     with pytest.raises(LabelError, match=f"expected a folder of sequences .*, found {skipped}"):
-        list_sequences(tmp_path)
+        list_label_files(tmp_path)
     write(tmp_path / "subject" / "walk.npz", amass(3))
     subset = file_subset(tmp_path, None, ReadOptions(), None)
     label_files(subset, tmp_path / ".stores", 10.0, None, print)

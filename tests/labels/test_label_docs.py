@@ -21,7 +21,7 @@ from skelfit.cli import main
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
-from skelfit.labels.readers.sequence_folder import list_sequences
+from skelfit.labels.readers.label_folder import list_label_files
 from skelfit.shards.shard_reader import read_json
 
 DOCS = " ".join((Path(__file__).parents[2] / "docs" / "labels.md").read_text().split())
@@ -543,7 +543,7 @@ def _(folder: Path) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    paths = [path.relative_to(folder).as_posix() for path in list_sequences(folder)]
+    paths = [path.relative_to(folder).as_posix() for path in list_label_files(folder)]
     assert paths == ["a/1.PKL", "a/b/2.h5", "b.hdf5", "c.npz"]
 
 

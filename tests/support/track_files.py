@@ -67,7 +67,10 @@ def gvhmr(folder: Path) -> Path:
     }
     camera = torch.eye(3).repeat(FRAMES, 1, 1) * torch.tensor([1000.0, 1000, 1])[:, None]
     camera[:, 0, 2], camera[:, 1, 2] = 640, 360
-    outputs = {"pred_smpl_params_incam": params["smpl_params_incam"], "static_conf_logits": torch.zeros(1, FRAMES, 6)}
+    outputs = {
+        "pred_smpl_params_incam": params["smpl_params_incam"],
+        "static_conf_logits": torch.zeros(1, FRAMES, 6),
+    }
     torch.save(params | {"K_fullimg": camera, "net_outputs": outputs}, folder / "hmr4d_results.pt")
     return folder / "hmr4d_results.pt"
 
@@ -134,7 +137,9 @@ def prompthmr(folder: Path) -> Path:
         "img_focal": np.float64(1000),
         "img_center": np.array([640.0, 360]),
     }
-    joblib.dump({"camera": camera, "people": {1: person}, "masks": None, "has_slam": True}, folder / "results.pkl")
+    joblib.dump(
+        {"camera": camera, "people": {1: person}, "masks": None, "has_slam": True}, folder / "results.pkl"
+    )
     return folder / "results.pkl"
 
 
@@ -162,7 +167,10 @@ def phalp(folder: Path) -> Path:
     """brjathu/PHALP, phalp/trackers/PHALP.py, which 4D-Humans' track.py runs: lists over the people of each frame."""
     t, frames = truth(), {}
     for i in range(FRAMES + 1):
-        k, old = min(i, FRAMES - 1), int(i == FRAMES)  # in the last frame the tracker only carries the person on
+        k, old = (
+            min(i, FRAMES - 1),
+            int(i == FRAMES),
+        )  # in the last frame the tracker only carries the person on
         frames[f"_DEMO/clip/img/{i + 1:06d}.jpg"] = {
             "time": i,
             "shot": 0,
@@ -217,7 +225,10 @@ def vibe(folder: Path) -> Path:
 
 def pare(folder: Path) -> Path:
     """mkocabas/PARE, pare/core/tester.py, of a video."""
-    person = _vibe(truth()) | {"joints3d": np.zeros((FRAMES, 49, 3)), "smpl_joints2d": np.zeros((FRAMES, 49, 2))}
+    person = _vibe(truth()) | {
+        "joints3d": np.zeros((FRAMES, 49, 3)),
+        "smpl_joints2d": np.zeros((FRAMES, 49, 2)),
+    }
     joblib.dump({1: person}, folder / "pare_output.pkl")
     return folder / "pare_output.pkl"
 
@@ -259,7 +270,10 @@ def _romp(t: Truth, rows: slice) -> dict[str, Any]:
 def romp(folder: Path) -> Path:
     """Arthur151/ROMP, simple_romp/romp/utils.py: video_results.npz with tracking."""
     t = truth()
-    frames = {f"{i:08d}.png": _romp(t, slice(i, i + 1)) | {"track_ids": np.array([7], np.int32)} for i in range(FRAMES)}
+    frames = {
+        f"{i:08d}.png": _romp(t, slice(i, i + 1)) | {"track_ids": np.array([7], np.int32)}
+        for i in range(FRAMES)
+    }
     person: dict[str, list[Any]] = {"frame_id": list(range(FRAMES))}
     for frame in frames.values():
         for key, value in frame.items():

@@ -19,6 +19,7 @@ from skelfit.labels.unit_inference import Array, read_rotations
 
 NUM_KEYPOINTS = 44
 NUM_OPENPOSE = 25  # the first of them
+_LATENT = 32  # numbers of a pose of VPoser, which SMPLify-X writes in the place of joints
 IMAGE_NAME_KEYS = ("imgname", "img_path", "image")
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ def read_pose(
     if "global_orient" not in arrays:
         angles, joints = read_rotations(arrays, key, (24, *MODEL_OF_JOINTS), settings, faults, notes)
     else:
+        if key in arrays and arrays.raw(key, "rotations").shape[1:] == (_LATENT,):
+            found = f"{_LATENT} numbers, as VPoser's latent poses have them; decode them with VPoser, and save joints"
+            raise arrays.error(key, "rotations of 23 or 21 joints", found)
         root, _ = read_rotations(arrays, "global_orient", (1,), settings, faults, notes)
         others, joints = read_rotations(arrays, key, (23, 21), settings, faults, notes)
         angles, joints = np.concatenate([root, others], axis=1), joints + 1

@@ -57,11 +57,15 @@ def read_label_file(
     """
     settings = settings or ReadSettings()
     with open_label_file(path) as arrays:
-        reader = READERS[layout] if layout else _matching_reader(arrays)
-        if reader.layout != "mesh":
-            refuse_hands_and_heads(arrays)
-        batch = reader.read(arrays, settings)
-        check_options(arrays, reader.layout, settings.options)
+        return read_arrays(arrays, READERS[layout] if layout else _matching_reader(arrays), settings)
+
+
+def read_arrays(arrays: LabelArrays, reader: LabelReader, settings: ReadSettings) -> LabelBatch:
+    """The same of an open file, by one reader."""
+    if reader.layout != "mesh":
+        refuse_hands_and_heads(arrays)
+    batch = reader.read(arrays, settings)
+    check_options(arrays, reader.layout, settings.options)
     if len(batch) == 0:
         batch = replace(batch, about=replace(batch.about, notes=(*batch.about.notes, NO_ROWS)))
     return batch

@@ -7,7 +7,7 @@ of the person begins. Parameters are used, and vertices beside them are not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,8 +85,9 @@ class TrackReader(LabelReader):
         if not people:
             raise arrays.error(None, f"people with {self.matching_keys(arrays)}", arrays.describe_contents() or
                                f"the keys {arrays.list_keys()}")  # fmt: skip
-        view = self._view(arrays, settings)
+        settings = replace(settings, name=settings.name or arrays.path.stem)
         notes: list[str] = list(self.spec.notes)
+        view = self._view(arrays, settings, notes)
         tracks = [
             track
             for name, person in people.items()
@@ -105,12 +106,16 @@ class TrackReader(LabelReader):
         ):  # a file of another layout, or a damaged one, may hold anything where people should be
             return {}
 
-    def _view(self, arrays: LabelArrays, settings: ReadSettings) -> TrackView:
+    def _view(self, arrays: LabelArrays, settings: ReadSettings, notes: list[str]) -> TrackView:
         """The coordinates that are read: those asked for, if the layout has both kinds."""
-        views, asked = self.spec.views, settings.options.coordinates
-        if len(views) > 1:
-            asked = arrays.use_option("coordinates", asked)
-        return views.get(asked or "", next(iter(views.values())))
+        views, usual = self.spec.views, next(iter(self.spec.views))
+        if len(views) == 1:
+            return views[usual]
+        name = arrays.use_option("coordinates", settings.options.coordinates) or usual
+        (other,) = set(views) - {name}
+        where = {"world": "in the world", "camera": "before the camera"}
+        notes.append(f"people {where[name]} are read; --coordinates {other} reads them {where[other]}")
+        return views[name]
 
     def _track(
         self,
