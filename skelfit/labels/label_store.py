@@ -117,11 +117,18 @@ def build_store(
 def _unchanged(
     pieces: Iterable[LabelBatch], files: list[Path], before: list[tuple[int, ...] | None]
 ) -> Iterator[LabelBatch]:
-    """The pieces; raises LabelError at their end if one of their files was changed meanwhile."""
-    yield from pieces
-    for path, signature in zip(files, before, strict=True):
-        if _signature(path) != signature:
-            raise LabelError(path, None, "a file that stays the same", "one that was changed meanwhile")
+    """The pieces, a file each, or one of all files; raises LabelError where a file was changed meanwhile."""
+    left = zip(files, before, strict=True)
+    for piece in pieces:
+        _check_unchanged(*next(left))
+        yield piece
+    for path, signature in left:
+        _check_unchanged(path, signature)
+
+
+def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
+    if _signature(path) != before:
+        raise LabelError(path, None, "a file that stays the same", "one that was changed meanwhile")
 
 
 def _folder_sha256(folder: Path, files: Iterable[Path], hashed: Callable[[Path], str]) -> str:

@@ -378,17 +378,13 @@ def test_a_folder_is_one_store_of_which_any_rows_can_be_read(tmp_path: Path) -> 
 
 def test_folders_that_are_of_no_use(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LabelError, match=r"expected a folder of sequences .*, found none in it"):
+    with pytest.raises(LabelError, match=r"expected a folder of amass labels .*, found none in it"):
         build_store(LabelSource("empty"), tmp_path / "empty", tmp_path)
     write(tmp_path / "bad" / "x.npz", {"pose": np.zeros((3, 72))})
     with pytest.raises(
         LabelError, match="expected a sequence in at least one of 1 files, found none; the first"
     ):
         build_store(LabelSource("bad"), tmp_path / "bad", tmp_path / "stores")
-    with pytest.raises(
-        LabelError, match=r"expected a label file \(a folder is for sequences, source amass\)"
-    ):
-        build_store(LabelSource("bad", "spin"), tmp_path / "bad", tmp_path / "stores")
 
 
 def test_what_a_folder_of_sequences_holds_besides_is_said(
@@ -397,9 +393,9 @@ def test_what_a_folder_of_sequences_holds_besides_is_said(
     (tmp_path / "subject").mkdir()
     for name in ("LICENSE", "a.c3d", "b.C3D", ".hidden", "subject/shape.npz"):
         (tmp_path / name).touch()
-    skipped = "3 files are skipped, not read as sequences: 2 .c3d, 1 without an ending"
+    skipped = "3 files are skipped, not read as amass labels: 2 .c3d, 1 without an ending"
     assert describe_skipped_files(tmp_path) == skipped
-    with pytest.raises(LabelError, match=f"expected a folder of sequences .*, found {skipped}"):
+    with pytest.raises(LabelError, match=f"expected a folder of amass labels .*, found {skipped}"):
         list_label_files(tmp_path)
     write(tmp_path / "subject" / "walk.npz", amass(3))
     subset = file_subset(tmp_path, None, ReadOptions(), None)

@@ -16,12 +16,13 @@ from job_fakes import FakeFitter
 from label_files import LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from track_files import TRACK_FILES, bedlam
 
 from skelfit.cli import main
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
-from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
 from skelfit.labels.readers.label_folder import list_label_files
+from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
 from skelfit.shards.shard_reader import read_json
 
 DOCS = " ".join((Path(__file__).parents[2] / "docs" / "labels.md").read_text().split())
@@ -86,7 +87,11 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     for source, make in MAKERS.items():
         assert detect_layout(write(folder / "x.npz", make()))[0] == source
-    assert MAKERS.keys() == READERS.keys()
+    for source, write_file in TRACK_FILES.items():
+        path = write_file(folder)
+        assert detect_layout(path / "000000.json" if path.is_dir() else path)[0] == source
+    assert detect_layout(bedlam(folder))[0] == "bedlam"
+    assert MAKERS.keys() | TRACK_FILES.keys() | {"bedlam"} == READERS.keys()
 
 
 @claim("If several layouts fit, it stops and asks for `--source`.")
@@ -149,8 +154,8 @@ def _(folder: Path) -> None:
 )
 def _(folder: Path) -> None:
     objects = np.array([{"a": 1}] * N, dtype=object)
-    for source, reader in READERS.items():
-        columns = MAKERS[source]()
+    for source, make in MAKERS.items():
+        reader, columns = READERS[source], make()  # type: ignore[index]
         good(folder, columns | {"of_no_use": objects}, source)
         for key in reader.required_keys:
             asked = next(k for k in key if k in columns)

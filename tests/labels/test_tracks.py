@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,11 @@ from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_samples
 
 SMPLX = {"gvhmr", "prompthmr"}
-PLACED = {"3dpw": "camera", "slahmr": "camera", "easymocap": "world"}  # whose translations need the root joint
+PLACED = {
+    "3dpw": "camera",
+    "slahmr": "camera",
+    "easymocap": "world",
+}  # whose translations need the root joint
 
 
 def same_turns(one: np.ndarray, other: np.ndarray) -> None:
@@ -126,7 +129,9 @@ def shapes_of(models: ModelSet) -> Any:
     return joints
 
 
-def skin(models: ModelSet, gender: str, pose: np.ndarray, betas: np.ndarray, transl: np.ndarray) -> np.ndarray:
+def skin(
+    models: ModelSet, gender: str, pose: np.ndarray, betas: np.ndarray, transl: np.ndarray
+) -> np.ndarray:
     """Vertices (n,V,3) of SMPL."""
     model = SmplModel(models.smpl_of(gender))
     tensors = (torch.tensor(np.asarray(x), dtype=torch.float32) for x in (pose, betas, transl))
@@ -161,7 +166,9 @@ def test_the_middle_of_the_hips_is_where_wham_says(tmp_path: Path, models: Model
     """To some centimetres, which are the same in every frame as seen from the body."""
     batch = place_roots(read(tracks.wham(tmp_path)), shapes_of(models))
     model = SmplModel(models.smpl_of("neutral"))
-    rest = (model.j_template + torch.einsum("jck,nk->njc", model.j_shapedirs, torch.tensor(batch.betas))).numpy()
+    rest = (
+        model.j_template + torch.einsum("jck,nk->njc", model.j_shapedirs, torch.tensor(batch.betas))
+    ).numpy()
     root, hips = rest[:FRAMES, 0], rest[:FRAMES, 1:3].mean(1)
     turned = np.einsum("nij,nj->ni", tracks.matrices(batch.pose[:FRAMES, 0].astype(np.float64)), hips - root)
     off = turned + root + batch.transl[:FRAMES] - truth()["transl"]
@@ -217,7 +224,9 @@ def test_vertices_beside_parameters_are_not_read(tmp_path: Path) -> None:
 
 def test_nothing_of_a_file_is_run(tmp_path: Path) -> None:
     trap = Trap(tmp_path / "ran")
-    joblib.dump({0: {"pose": trap, "betas": np.zeros(3), "trans": np.zeros(3)}}, tmp_path / "a.pkl", compress=3)
+    joblib.dump(
+        {0: {"pose": trap, "betas": np.zeros(3), "trans": np.zeros(3)}}, tmp_path / "a.pkl", compress=3
+    )
     np.save(tmp_path / "b.npy", {"pred_rotmat": trap})  # type: ignore[arg-type]
     np.savez(tmp_path / "c.npz", results={"smpl_thetas": trap})  # type: ignore[arg-type]
     torch.save({"smpl_params_global": trap}, tmp_path / "d.pt")
@@ -313,13 +322,17 @@ def test_a_wrong_file_is_one_clear_error(
 def test_a_latent_pose_is_not_taken_for_joints(tmp_path: Path) -> None:
     """SMPLify-X with VPoser writes 32 numbers in the place of joints."""
     path = changed(tracks.smplifyx, tmp_path, put("body_pose", value=np.zeros((1, 32), np.float32)))
-    with pytest.raises(LabelError, match="'body_pose': expected rotations of 23 or 21 joints, found 32 numbers.*VPoser"):
+    with pytest.raises(
+        LabelError, match="'body_pose': expected rotations of 23 or 21 joints, found 32 numbers.*VPoser"
+    ):
         read_label_file(path)
 
 
 def test_coordinates_that_a_file_lacks_are_refused(tmp_path: Path) -> None:
     settings = ReadSettings(options=ReadOptions(coordinates="world"))
-    with pytest.raises(OptionError, match="expected people both before a camera and in a world, for --coordinates"):
+    with pytest.raises(
+        OptionError, match="expected people both before a camera and in a world, for --coordinates"
+    ):
         read_label_file(tracks.tram(tmp_path), None, settings)
 
 

@@ -87,7 +87,7 @@ class TrackReader(LabelReader):
                                f"the keys {arrays.list_keys()}")  # fmt: skip
         settings = replace(settings, name=settings.name or arrays.path.stem)
         notes: list[str] = list(self.spec.notes)
-        view = self._view(arrays, settings, notes)
+        view = self._view(arrays, settings, next(iter(people.values())), notes)
         tracks = [
             track
             for name, person in people.items()
@@ -106,9 +106,13 @@ class TrackReader(LabelReader):
         ):  # a file of another layout, or a damaged one, may hold anything where people should be
             return {}
 
-    def _view(self, arrays: LabelArrays, settings: ReadSettings, notes: list[str]) -> TrackView:
-        """The coordinates that are read: those asked for, if the layout has both kinds."""
-        views, usual = self.spec.views, next(iter(self.spec.views))
+    def _view(
+        self, arrays: LabelArrays, settings: ReadSettings, person: Person, notes: list[str]
+    ) -> TrackView:
+        """The coordinates that are read: of both kinds in a file those asked for."""
+        there = {n: v for n, v in self.spec.views.items() if any(key in person for key in v.pose)}
+        views = there or self.spec.views
+        usual = next(iter(views))
         if len(views) == 1:
             return views[usual]
         name = arrays.use_option("coordinates", settings.options.coordinates) or usual
