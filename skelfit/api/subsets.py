@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skelfit.bodies.model_set import ModelSet
@@ -91,7 +91,7 @@ def manifest_subset(
                 reporter.say(f"  to have them, put them there; they come from {sources}")
     return Subset(
         name=manifest.name,
-        sources=manifest.labels,
+        sources=tuple(_with_map(source, root) for source in manifest.labels),
         paths=paths,
         images=images,
         filters=manifest.filters,
@@ -101,6 +101,13 @@ def manifest_subset(
         origins=manifest.origins,
         missing_images=missing_images,
     )
+
+
+def _with_map(source: LabelSource, root: Location) -> LabelSource:
+    """A label file of a manifest, with its vertex map below the data folder, too."""
+    if source.read.vertex_map is None:
+        return source
+    return replace(source, read=replace(source.read, vertex_map=str(below(root, source.read.vertex_map))))
 
 
 def manifests_of(folder: Path) -> list[Path]:

@@ -25,6 +25,7 @@ class ReadOptions:
     angle_unit: Literal["rad", "deg"] | None = None  # unit of axis-angles
     rot6d: Literal["rows", "columns", "interleaved"] | None = None  # order of the six numbers of a rotation
     length_unit: Literal["m", "cm", "mm"] | None = None  # unit of meshes
+    vertex_map: str | None = local_path(default=None)  # brings meshes of another topology into SMPL's
     # which of a file's two kinds of coordinates are read; null: those that the layout's files are mostly used for
     coordinates: Literal["camera", "world"] | None = None
     labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up

@@ -17,7 +17,9 @@ from skelfit.labels.files.array_files import LabelArrays
 BodyModel = Literal["SMPL", "SMPL+H", "SMPL-X"]
 BODY_JOINTS = 22  # joints that all three have, first and in the same order
 MODEL_OF_JOINTS: dict[int, BodyModel] = {52: "SMPL+H", 55: "SMPL-X"}
-_MESHES = {10475: "SMPL-X", 5023: "FLAME", 778: "MANO"}  # by the number of vertices
+# By the number of vertices; 18439 is the finest of MHR's levels that SAM 3D Body puts out.
+_MESHES = {10475: "SMPL-X", 18439: "MHR (SAM 3D Body)", 5023: "FLAME", 778: "MANO"}
+_NO_BODY = ("FLAME", "MANO")
 
 _FACE = frozenset(
     {"jaw_pose", "leye_pose", "reye_pose", "left_eye_pose", "right_eye_pose", "expression"}
@@ -98,11 +100,12 @@ def refuse_hands_and_heads(arrays: LabelArrays) -> None:
 def explain_mesh_error(arrays: LabelArrays, error: LabelError, key: str) -> LabelError:
     """The error about a key of meshes, with the name of the model that has this number of vertices, where known."""
     shape = arrays.raw(key, error.expected).shape
-    if len(shape) != 3 or shape[1] not in _MESHES:
+    if len(shape) != 3 or shape[2] != 3:
         return error
-    actual = (
-        f"{error.found}: meshes of {_MESHES[shape[1]]}, which have to be brought into SMPL's topology first"
-    )
+    model = _MESHES.get(shape[1], "another topology")
+    actual = f"{error.found}: meshes of {model}, which have to be brought into SMPL's topology first"
+    if model not in _NO_BODY:
+        actual += ", by --vertex-map FILE; 'skelfit models map' makes that file"
     return arrays.error(key, error.expected, actual)
 
 

@@ -41,6 +41,7 @@ from skelfit.labels.label_schema import check_keys, check_sha256
 from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers import label_folder as folders
 from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
+from skelfit.labels.unchanged_files import file_signature, unchanged_pieces
 from skelfit.labels.world_up import check_up, infer_world
 from skelfit.storage.atomic_write import atomic_write, remove_file
 from skelfit.storage.local_cache import local_copy
@@ -84,7 +85,7 @@ def build_store(
     is_folder = label_path.is_dir()
     layout = folders.folder_layout(label_path, source.source) if is_folder else source.source
     files = [label_path] if layout is None or not is_folder else folders.list_label_files(label_path, layout)
-    before = [_signature(file) for file in files]
+    before = [file_signature(file) for file in files]
     known = KnownHashes(store_dir) if shared else None
     hashed = file_sha256 if known is None else known.sha256
     sha256 = _folder_sha256(label_path, files, hashed) if is_folder else hashed(label_path)
@@ -96,7 +97,7 @@ def build_store(
     settings = ReadSettings(source.gender, max_abs_beta, source.read)
     if READERS[layout].has_sequences and not is_folder:
         settings = folders.name_sequence(settings, label_path)
-    tag = mapping_hash({"format": _FORMAT, **asdict(settings)})[:8]
+    tag = mapping_hash({"format": _FORMAT, **settings.identity()})[:8]
     reader = READERS[layout].version
     path = store_dir / f"{reader}-{sha256[:16]}-{tag}.h5"
     rows = _valid_rows(path, sha256)
@@ -107,28 +108,11 @@ def build_store(
             else iter([read_label_file(label_path, layout, settings)])
         )
         info = StoreInfo(0, sha256, str(label_path), layout, reader, LabelProperties())
-        rows = _write(path, _unchanged(pieces, files, before), info)
+        rows = _write(path, unchanged_pieces(pieces, files, before), info)
     if source.expected_rows is not None and rows != source.expected_rows:
         raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
     check_up(label_path, source.read, store_info(path).about, rows)
     return path
-
-
-def _unchanged(
-    pieces: Iterable[LabelBatch], files: list[Path], before: list[tuple[int, ...] | None]
-) -> Iterator[LabelBatch]:
-    """The pieces, a file each, or one of all files; raises LabelError where a file was changed meanwhile."""
-    left = zip(files, before, strict=True)
-    for piece in pieces:
-        _check_unchanged(*next(left))
-        yield piece
-    for path, signature in left:
-        _check_unchanged(path, signature)
-
-
-def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
-    if _signature(path) != before:
-        raise LabelError(path, None, "a file that stays the same", "one that was changed meanwhile")
 
 
 def _folder_sha256(folder: Path, files: Iterable[Path], hashed: Callable[[Path], str]) -> str:
@@ -248,15 +232,6 @@ def _slice(store_path: Place, file: h5py.File, name: str, rows: slice | NDArray[
     except (OSError, KeyError, ValueError) as error:
         expected = "a whole label store (remove it and start again: it is rebuilt)"
         raise LabelError(store_path, name, expected, f"a damaged one ({error})") from None
-
-
-def _signature(path: Path) -> tuple[int, ...] | None:
-    """Numbers that change when a file is written to or replaced; None when it does not exist."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open(path: Place) -> Any:

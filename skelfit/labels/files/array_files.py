@@ -25,6 +25,8 @@ from skelfit.labels.files.file_signatures import describe_file
 from skelfit.labels.files.foreign_files import OBJECT_ARRAY
 from skelfit.labels.files.hdf5_probe import fatal_fault
 from skelfit.storage.path_checks import require_regular_file
+from skelfit.storage.surface_files import ENDINGS as SURFACES
+from skelfit.storage.surface_files import read_surface
 from skelfit.storage.unpickle import GlobalError, as_array, as_key, as_texts, kind_of
 
 NPY_KEY = "array"  # the key of what an .npy file holds
@@ -211,6 +213,8 @@ def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], se
         if description := foreign.describe_pickle(path):
             raise _UnusableError(description)
         return _named(trees.torch_tree(path) if foreign.is_old_torch(path) else trees.pickled_tree(path))
+    if path.suffix.lower() in SURFACES and kind == "":
+        return {"vertices": read_surface(path, LabelError)[0][None]}, set(), None
     if trees.is_packed_pickle(path):
         return _named(trees.pickled_tree(path))
     if trees.is_motion_json(path):

@@ -21,6 +21,7 @@ from skelfit.labels.label_batch import LabelBatch, LabelProperties, MotionSequen
 from skelfit.labels.read_settings import OptionError, ReadSettings
 from skelfit.labels.readers.registry import READERS, detect_layout, read_arrays, read_label_file
 from skelfit.storage.path_checks import count_endings, describe_skipped
+from skelfit.storage.surface_files import ENDINGS as SURFACES
 
 BAD_FILE = "bad_file"  # the reason of the row that stands for an unusable file begins with it
 _DEFAULT: LabelLayout = "amass"  # of a folder whose files do not tell
@@ -31,6 +32,7 @@ _OTHER_ENDINGS: dict[LabelLayout, frozenset[str]] = {
     "gvhmr": frozenset({".pt"}),
     "tram": frozenset({".npy"}),
     _FRAMES: frozenset({".json"}),
+    "mesh": frozenset({*SURFACES, ".npz", ".npy"}),
 }
 _LOOKED_AT = 20  # files, at most, to tell a folder's layout
 _log = logging.getLogger(__name__)
