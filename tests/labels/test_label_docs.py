@@ -121,7 +121,7 @@ def vertices_of(batch: LabelBatch) -> NDArray[np.float32]:
     return batch.vertices
 
 
-@claim("`vertices`, `verts` or `pred_vertices`; or an .npy")
+@claim("`vertices`, `verts` or `pred_vertices` without betas; or an .npy, .obj, .ply or .glb")
 def _(folder: Path) -> None:
     for key in ("vertices", "verts", "pred_vertices"):
         batch = good(folder, {key: mesh()["vertices"]})
@@ -540,8 +540,8 @@ def _(folder: Path) -> None:
 
 
 @claim(
-    "Every .npz, .h5, .hdf5 and .pkl file in it and below is a sequence, in the order of their names. "
-    "Two kinds are skipped: `shape.npz` (a subject's betas) and names that begin with a dot."
+    "every .npz, .h5, .hdf5 and .pkl file in it and below is a sequence, in the order of their names. Two "
+    "kinds are skipped: `shape.npz` (a subject's betas) and names that begin with a dot."
 )
 def _(folder: Path) -> None:
     names = ["a/b/2.h5", "a/1.PKL", "b.hdf5", "a/shape.npz", ".hidden.npz", ".git/x.npz", "x.txt", "c.npz"]
