@@ -45,7 +45,7 @@ class OpenSimExporter(Exporter):
     """Tables for each sequence or shard; for each motion of one person also a model, setups and, in time, a page."""
 
     name = "opensim"
-    endings = (".osim", ".mot", ".trc", "-clinical.sto", "-angles.html", "-ik.xml", "-id.xml", ".csv")
+    endings = (".osim", ".mot", ".trc", ".sto", ".html", ".xml", ".csv", ".obj")
     summary = "a scaled model, .mot, .trc, clinical angles"
     needs_models = True
     selects_people = True

@@ -96,15 +96,16 @@ def anatomical_frames(rig: Rig, frames: RestFrames) -> dict[str, Array]:
     result = {"pelvis": own, "thorax": np.swapaxes(axes[:, _JOINT["thorax"]], -1, -2) @ standing}
     for side, sign in (("_r", 1.0), ("_l", -1.0)):
         knee, elbow = -turning(f"knee_angle{side}"), turning(f"elbow_flexion{side}")
-        # From the small finger's side of the wrist to the thumb's: the axis of flexion, which points so on the right.
-        thumb = sign * turning(f"wrist_flexion{side}") * sign
+        # The axis of the wrist's flexion points to the thumb on the right, away from it on the left; that of pronation
+        # to the elbow on the right, to the hand on the left.
+        wrist, forearm = turning(f"wrist_flexion{side}"), sign * turning(f"pro_sup{side}")
         result[f"thigh{side}"] = local(f"femur{side}", line(f"tibia{side}", f"femur{side}"), knee)
         result[f"shank{side}"] = local(f"tibia{side}", line(f"talus{side}", f"tibia{side}"), knee)
         foot = line(f"calcn{side}", f"toes{side}") * [1, 0, 1]
         up = np.broadcast_to(_UP, foot.shape)
         result[f"foot{side}"] = local(f"calcn{side}", up, np.cross(foot, up))
         result[f"upper_arm{side}"] = local(f"humerus{side}", line(f"ulna{side}", f"humerus{side}"), elbow)
-        result[f"forearm{side}"] = local(f"radius{side}", line(f"hand{side}", f"ulna{side}"), thumb)
+        result[f"forearm{side}"] = local(f"radius{side}", forearm, wrist)
     return result
 
 

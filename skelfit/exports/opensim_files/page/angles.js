@@ -30,3 +30,4 @@ function startAngles() {
 }
 
 startAngles();
+document.body.dataset.ready = "yes";
