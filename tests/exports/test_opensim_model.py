@@ -19,8 +19,8 @@ from skelfit.bodies.dofs import DOF_NAMES, SKEL_JOINT_NAMES, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.exports.exporter import ExportOptions
-from skelfit.exports.opensim_files.person_model import person_model
-from skelfit.exports.opensim_files.person_rig import ORDER, PersonRig, person_rig
+from skelfit.exports.opensim_files.person_model import PersonModel, person_model
+from skelfit.exports.opensim_files.person_rig import ORDER, PersonRig
 from skelfit.exports.opensim_files.segment_masses import (
     DENSITIES,
     enclosed_volume,
@@ -41,6 +41,7 @@ class Exported:
     folder: Path
     skel: SkelModel
     betas: Array  # (10,)
+    model: PersonModel
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,8 @@ def exported(models: ModelSet, tmp_path_factory: pytest.TempPathFactory) -> Expo
     run = write_run(top / "run", fields, metas, models_sha256=models.sha256, shard_size=50)
     export("opensim", run, top / "out", ExportOptions(models))
     skel = SkelModel(models.skel_of("female"), dtype=torch.float64)
-    return Exported(top / "out", skel, fields["skel_betas"][0].astype(np.float64))
+    betas = fields["skel_betas"][0].astype(np.float64)
+    return Exported(top / "out", skel, betas, person_model(skel, betas))
 
 
 def random_states() -> dict[str, Array]:
@@ -147,7 +149,7 @@ def test_inverse_dynamics_runs_on_the_motion(opened: dict[str, Array]) -> None:
 def naive_forces(exported: Exported, q: Array, speed: Array, acceleration: Array) -> Array:
     """Inverse dynamics by d'Alembert's principle, from differences of SKEL's own forward model."""
     skel, frames = exported.skel, exported.skel.frames(torch.tensor(exported.betas))
-    masses = person_model(skel, exported.betas).masses
+    masses = exported.model.masses
 
     def bodies(x: Array) -> tuple[Array, Array]:
         """Centres of mass (N,24,3) and orientations (N,24,3,3) at coordinates (N,49)."""
@@ -194,7 +196,7 @@ def test_sliding_polynomials_are_skels_slides(exported: Exported) -> None:
     """Also at twice the limits."""
     rng = np.random.default_rng(0)
     betas = torch.tensor(exported.betas)
-    rig, frames = person_rig(exported.skel, exported.betas), exported.skel.frames(betas)
+    rig, frames = exported.model.rig, exported.skel.frames(betas)
     for pose in rng.uniform(-1.6, 1.6, (20, 46)):
         posed = exported.skel.joints(frames, torch.tensor(pose))
         assert sorted(rig.slides) == [11, 12, 13, 14, 19]
@@ -236,7 +238,7 @@ def person_rig_at(joint: Array) -> PersonRig:
 
 
 def test_masses_of_a_person_are_plausible(exported: Exported) -> None:
-    person = person_model(exported.skel, exported.betas)
+    person = exported.model
     skin = exported.skel.shape(torch.tensor(exported.betas)).v_rest.numpy()
     mesh = trimesh.Trimesh(skin, exported.skel.asset.faces, process=False)
     assert enclosed_volume(skin, exported.skel.asset.faces) == pytest.approx(mesh.volume)
@@ -255,7 +257,7 @@ def test_masses_of_a_person_are_plausible(exported: Exported) -> None:
 
 def test_bones_stand_in_their_bodies_as_in_the_mesh(exported: Exported) -> None:
     """In the T-pose, the parts put together are the bone mesh of SKEL."""
-    rig, betas = person_rig(exported.skel, exported.betas), torch.tensor(exported.betas)
+    rig, betas = exported.model.rig, torch.tensor(exported.betas)
     document = ElementTree.parse(exported.folder / "all_ranges.osim")
     files = {body.get("name"): body.findtext(".//mesh_file") for body in document.iter("Body")}
     assert list(files) == list(SKEL_JOINT_NAMES) and None not in files.values()
