@@ -188,6 +188,47 @@ numpy.savez("read.npz", labels=table.getColumnLabels(), values=table.getMatrix()
     np.testing.assert_allclose(angles, np.degrees(fields["skel_poses"][:, 3:].astype(float)), atol=1e-6)
 
 
+def test_people_get_models_one_by_one(tmp_path: Path, models: ModelSet) -> None:
+    """A motion of several people has no model: its notes say how to get them."""
+    metas = make_metas(5)
+    run = write_run(tmp_path / "run", make_fields(5), metas, models_sha256=models.sha256)
+    together = export("opensim", run, tmp_path / "together", ExportOptions(models))
+    assert not any(name.endswith(".osim") for name in together.files)
+    assert "0 of them with a model" in together.notes[0] and "--key KEY" in together.notes[1]
+    key = metas[3]["key"]
+    alone = export("opensim", run, tmp_path / "alone", ExportOptions(models, keys=(key,)))
+    assert alone.people == 1 and f"open {key}.osim" in alone.notes[1]
+    written = {path.relative_to(tmp_path / "alone").as_posix() for path in (tmp_path / "alone").rglob("*.*")}
+    assert written == {*alone.files, "export.json"}
+    # A single pose has no dynamics and nothing over time.
+    names = {f"{key}{end}" for end in (".osim", ".mot", ".trc", ".csv", "-clinical.sto", "-ik.xml")}
+    assert {name for name in written if "/" not in name} == names | {"export.json"}
+    first = export("opensim", run, tmp_path / "first", ExportOptions(models, limit=2))
+    assert [name for name in first.files if name.endswith(".osim")] == [f"{m['key']}.osim" for m in metas[:2]]
+    with pytest.raises(OutputError, match="expected a person with the key x, found none"):
+        export("opensim", run, tmp_path / "none", ExportOptions(models, keys=("x",)))
+
+
+def test_sequences_of_a_person_share_bones(tmp_path: Path, models: ModelSet) -> None:
+    fields = make_fields(8)
+    fields["skel_betas"][:] = fields["skel_betas"][0]
+    fields["skel_betas"][6:] = 0
+    metas = make_metas(
+        8,
+        sequence=["one"] * 3 + ["two"] * 3 + ["other"] * 2,
+        frame=[*range(3), *range(3), *range(2)],
+        skel_gender=["male"] * 8,
+    )
+    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
+    files = export("opensim", run, tmp_path / "out", ExportOptions(models)).files
+    assert len([name for name in files if name.endswith(".osim")]) == 3
+    assert {name.split("/")[0] for name in files if "/" in name} == {"one-bones", "other-bones"}
+    texts = [(tmp_path / "out" / f"{name}.osim").read_text() for name in ("one", "two", "other")]
+    assert texts[0].replace('name="one"', "") == texts[1].replace('name="two"', "") != texts[2]
+    assert all("one-bones/femur_r.obj" in text for text in texts[:2]) and "other-bones/" in texts[2]
+    assert "<model_file>two.osim</model_file>" in (tmp_path / "out" / "two-ik.xml").read_text()
+
+
 def test_files_of_the_user_are_not_replaced(tmp_path: Path, models: ModelSet) -> None:
     fields, metas = make_fields(9), make_metas(9)
     run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)

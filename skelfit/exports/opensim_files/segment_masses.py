@@ -46,15 +46,18 @@ def segment_masses(
     shares = weights[KDTree(skin).query(centers)[1]]
     shares = shares / shares.sum(1, keepdims=True)
     parts = volume * shares * np.array(DENSITIES)  # (N,24) kg
-    masses, middles, inertias = np.zeros(24), np.zeros((24, 3)), np.zeros((24, 3, 3))
-    for j in np.flatnonzero(parts.sum(0) > 0):
-        part, points = parts[:, j], rig.local(j, centers)
-        masses[j] = part.sum()
-        middles[j] = part @ points / masses[j]
-        points = points - middles[j]
-        second = (points * part[:, None]).T @ points + np.eye(3) * masses[j] * cube**2 / 12
-        inertias[j] = np.trace(second) * np.eye(3) - second
-    return SegmentMasses(masses, middles, inertias)
+    masses = parts.sum(0)
+    weighed = np.maximum(masses, np.finfo(float).tiny)  # a segment that moves no skin has no mass
+    middles = parts.T @ centers / weighed[:, None]
+    products = (centers[:, :, None] * centers[:, None, :]).reshape(-1, 9)
+    second = (parts.T @ products).reshape(-1, 3, 3) - masses[:, None, None] * (
+        middles[:, :, None] * middles[:, None, :]
+    )
+    second += np.eye(3) * masses[:, None, None] * cube**2 / 12
+    second = np.swapaxes(rig.frames, -1, -2) @ second @ rig.frames
+    inertia = np.trace(second, axis1=1, axis2=2)[:, None, None] * np.eye(3) - second
+    own = np.where(masses[:, None] > 0, middles - rig.joints, 0.0)
+    return SegmentMasses(masses, (own[:, None] @ rig.frames)[:, 0], inertia)
 
 
 def enclosed_volume(vertices: Array, faces: NDArray[np.integer]) -> float:
