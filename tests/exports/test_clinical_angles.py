@@ -186,7 +186,7 @@ def test_the_table_and_the_page_of_a_sequence(
     np.testing.assert_allclose(turns, np.degrees(7 / 50), atol=2)  # no jump at half a turn
 
     page = (out / "walk-angles.html").read_text()
-    match = re.search(r'<script type="application/json" id="motion">(.*?)</script>', page, re.S)
+    match = re.search(r'<script type="application/json" id="report">(.*?)</script>', page, re.S)
     assert match and not re.search(r"https?://|<link[^>]*href=\"[^d]|<script[^>]*src", page)
     motion = json.loads(match[1])
     assert motion["frames"] == 60 and motion["every"] == 2 and motion["step"] == 0.04
@@ -202,7 +202,7 @@ def test_the_table_and_the_page_of_a_sequence(
 NODE = """
 const fs = require("fs"), vm = require("vm"), page = fs.readFileSync(process.argv[2], "utf8");
 const node = () => ({ innerHTML: "", dataset: {}, children: [], append(n) { this.children.push(n); } });
-const nodes = { motion: { textContent: page.match(/id="motion">([^]*?)<\\/script>/)[1] } };
+const nodes = { report: { textContent: page.match(/id="report">([^]*?)<\\/script>/)[1] } };
 const document = { getElementById: (id) => (nodes[id] ??= node()), createElement: node, body: node() };
 vm.runInNewContext(page.match(/<script>([^]*)<\\/script>/)[1], { document });
 console.log(JSON.stringify({ ready: document.body.dataset.ready, sections: nodes.main.children.map((n) => [n.id, n.innerHTML]) }));

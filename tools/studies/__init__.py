@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tools.studies import (
+    ablations,
     ambiguities,
     betas,
     bones,
@@ -12,6 +13,7 @@ from tools.studies import (
     job_speed,
     limits,
     loader,
+    loader_speed,
     mesh,
     neutral,
     protocol,
@@ -43,6 +45,8 @@ STUDIES: dict[str, Study] = {
     "image-libraries": image_libraries.STUDY,
     "job-speed": job_speed.STUDY,
     "loader": loader.STUDY,
+    "loader-speed": loader_speed.STUDY,
+    "ablations": ablations.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
 }

@@ -12,7 +12,7 @@ from skelfit.bodies.dofs import DOF_NAMES, dof_limits
 from skelfit.exports.exported_bodies import GROUND_TEXT, Array
 from skelfit.exports.opensim_files.clinical_angles import CLINICAL_NAMES
 from skelfit.exports.opensim_files.motion import OpenSimMotion
-from skelfit.verification.report.page_parts import fill_page, page_asset, page_json
+from skelfit.verification.report.page_template import filled_page, page_asset
 
 MAX_FRAMES = 1500  # that are drawn: more than a screen has room for
 
@@ -33,15 +33,14 @@ def page_text(motion: OpenSimMotion) -> str:
         "clinical": _angles(CLINICAL_NAMES, motion.clinical, every),
         "skel": _angles(DOF_NAMES, motion.angles, every, limits),
     }
-    own = files("skelfit.exports.opensim_files") / "page"
-    shared = "\n".join(page_asset(name) for name in ("charts.js", "sections.js"))
-    return fill_page(
-        (own / "angles.html").read_text("utf-8"),
-        {
-            "STYLE": page_asset("style.css"),
-            "MOTION": page_json(content),
-            "SCRIPT": shared + "\n" + (own / "angles.js").read_text("utf-8"),
-        },
+    own = (files("skelfit.exports.opensim_files") / "page" / "angles.js").read_text("utf-8")
+    return filled_page(
+        title=f"{motion.name}: joint angles",
+        footer="Made by <b>skelfit export</b>. The tables beside this page (.mot, .sto) have the same angles.",
+        report=content,
+        people={},
+        packed="",
+        script="\n".join([page_asset("charts.js"), page_asset("sections.js"), own]),
     )
 
 

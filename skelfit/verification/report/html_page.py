@@ -32,7 +32,7 @@ from skelfit.verification.report.motion_plots import (
     packed,
     read_motion,
 )
-from skelfit.verification.report.page_parts import fill_page, page_asset, page_json
+from skelfit.verification.report.page_template import filled_page, page_asset
 
 SHOWN = 24  # people in the gallery
 FAULTS_SHOWN = 200  # the first ones; the JSON report has all
@@ -69,15 +69,13 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Location], models: Mo
         "motion_units_deg": {"angles": ANGLE_UNIT_DEG, "turns": TURN_UNIT_DEG},
         "skipped": skipped,
     }
-    return fill_page(
-        page_asset("page.html"),
-        {
-            "STYLE": page_asset("style.css"),
-            "REPORT": page_json(_page_report(report)),
-            "PEOPLE": page_json(people),
-            "PACKED": pack.text(),
-            "SCRIPT": "\n".join(page_asset(name) for name in _SCRIPTS),
-        },
+    return filled_page(
+        title="skelfit verify",
+        footer="Made by <b>skelfit verify</b> from the shards and the body models alone.",
+        report=_page_report(report),
+        people=people,
+        packed=pack.text(),
+        script="\n".join(page_asset(name) for name in _SCRIPTS),
     )
 
 

@@ -15,14 +15,13 @@ function rangeTable(angles) {
 }
 
 function startAngles() {
-  const motion = JSON.parse(document.getElementById("motion").textContent);
+  const motion = JSON.parse(document.getElementById("report").textContent);
   const sides = [["two", "right"], ["one", "left"], ["three", "middle of the body"]];
   const sections = [
     section("clinical", "Clinical angles", "After the ISB's recommendations. Positive is what the name says: flexion of hip, knee, elbow and trunk bends forward (the knee: backward), the trunk turns to the left.", legend(sides) + timeCharts(motion.clinical, motion)),
     section("ranges", "Ranges of the clinical angles", "Over all frames.", rangeTable(motion.clinical)),
     section("skel", "SKEL's angles", "The 46 coordinates of the model, as in the .mot. Values in the shaded area are beyond the limits of the model's coordinates.", legend([...sides, ["beyond", "beyond the limits"]]) + timeCharts(motion.skel, motion)),
   ];
-  document.title = `${motion.name}: joint angles`;
   const left = motion.every > 1 ? `, of which every ${motion.every}th is drawn` : "";
   document.getElementById("top").innerHTML = `<h1>${escaped(motion.name)}</h1><p class="lead">${several(motion.frames, "frame")}${left}, ${fixed(2)(motion.seconds)} s at ${Number(motion.rate.toFixed(2))} Hz. Ground: ${escaped(motion.ground)}.</p>`;
   document.getElementById("sections").innerHTML = sections.map((s) => `<a href="#${s.id}">${s.title}</a>`).join("");
