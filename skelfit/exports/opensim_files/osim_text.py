@@ -17,7 +17,7 @@ from skelfit.bodies.dofs import DOFS, SKEL_JOINT_NAMES, SKEL_PARENTS
 from skelfit.exports.opensim_files.person_rig import ORDER, Array, PersonRig, Slide
 from skelfit.exports.opensim_files.segment_masses import SegmentMasses
 
-# OpenSim 4.0 and later read this version; multivariate polynomials came with 4.2.
+# Of the format of OpenSim 4. Tested with 4.6, which reads it and writes later ones.
 DOCUMENT_VERSION = "40000"
 GRAVITY = 9.80665  # m/s2
 ROOT_TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
