@@ -324,7 +324,9 @@ def test_degradations_need_their_extra(shards: Path, monkeypatch: pytest.MonkeyP
     """The loader says so before it reads, not in a worker."""
     monkeypatch.setitem(sys.modules, "albumentations", None)
     _groups.cache_clear()
-    with pytest.raises(ConfigError, match=r"augment.degrade': expected 0, or albumentations, found .*skelfit\[augment"):
+    with pytest.raises(
+        ConfigError, match=r"augment.degrade': expected 0, or albumentations, found .*skelfit\[augment"
+    ):
         Loader(data_config(shards, augment=replace(STILL, degrade=0.3)))
 
 

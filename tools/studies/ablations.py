@@ -35,8 +35,8 @@ from skelfit.resources.catalog import TRAININGS
 from tools.studies.setup import Setup, Study
 
 _BASE = "train-tiny"
-_LENGTHS = {"keypoints": 700, "coarse": 700, "optimizer": 300}  # steps of each stage
-_HELD_OUT = 0.05  # of the people, to measure with
+_LENGTHS = {"keypoints": 400, "coarse": 700, "optimizer": 150}  # steps of each stage
+_HELD_OUT = 0.03  # of the people, to measure with
 _LAYERS = 3  # so that there are layers between
 # What changes in the configuration, by the name of the variant.
 VARIANTS: dict[str, dict[str, Any]] = {
