@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -106,8 +107,10 @@ def train_command(
     if epochs is not None:
         config = replace(config, optimizer=replace(config.optimizer, epochs=epochs, steps=None))
     if steps is not None:
-        length = {"steps": steps, "epochs": None}
-        config = replace(config, **{name: replace(stage, **length) for name, stage in config.stages.items()})
+        stages: dict[str, Any] = {
+            name: replace(stage, steps=steps, epochs=None) for name, stage in config.stages.items()
+        }
+        config = replace(config, **stages)
     ready(config, path or "the configuration of SKEL-CF (no CONFIG was given)")
     body_models, device = find_models(models), find_device(device)
     if is_first():
