@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from skelfit.bodies.smpl import SmplModel
     from skelfit.errors import SkelfitError
     from skelfit.exports.export_run import export
-    from skelfit.protocols.evaluate import evaluate
+    from skelfit.protocols.evaluation_run import evaluate
     from skelfit.publishing.publish_run import publish
     from skelfit.verification.verify_folders import verify
 
@@ -70,7 +70,7 @@ _MODULES = {
     "SkelfitError": "skelfit.errors",
     "SmplModel": "skelfit.bodies.smpl",
     "convert": "skelfit.api.convert_dataset",
-    "evaluate": "skelfit.protocols.evaluate",
+    "evaluate": "skelfit.protocols.evaluation_run",
     "export": "skelfit.exports.export_run",
     "fit": "skelfit.api.fit_arrays",
     "fit_mesh": "skelfit.api.fit_arrays",

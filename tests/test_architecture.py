@@ -22,14 +22,15 @@ ONLY_IN = {
     "rich": "cli",
     "tqdm": "cli executors",
     "smplx": "bodies verification",
-    "trimesh": "exports",
-    "matplotlib": "api exports cli",
+    "trimesh": "bodies exports storage",
+    "matplotlib": "api exports learning cli",
     "mpl_toolkits": "api",
     "pyarrow": "exports publishing",
     "huggingface_hub": "publishing",
     "safetensors": "storage",
     "tensorboard": "learning",
     "viser": "verification",
+    "av": "learning",
     "warp": "benchmark fitting verification",
 }
 NEVER = {"body_models", "chumpy", "opensim", "pytest", "tools"}

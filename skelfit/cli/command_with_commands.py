@@ -18,8 +18,8 @@ class CommandWithCommands(click.Group):
     allow_extra_args = False
     allow_interspersed_args = True
 
-    def __init__(self, *arguments: Any, **attributes: Any) -> None:
-        super().__init__(*arguments, invoke_without_command=True, **attributes)
+    def __init__(self, name: str | None = None, **attributes: Any) -> None:
+        super().__init__(name, invoke_without_command=True, **attributes)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any

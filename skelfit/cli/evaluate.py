@@ -12,8 +12,8 @@ from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.path_types import FILE_PLACE, FOLDER, OUT_FILE, PIPELINE, PLACE
 from skelfit.cli.shared_options import COUNT, device_option, json_option, limit_option, models_option
-from skelfit.protocols.evaluate import evaluate
 from skelfit.protocols.evaluation_lines import short_line
+from skelfit.protocols.evaluation_run import evaluate
 from skelfit.protocols.protocol_table import PROTOCOLS
 from skelfit.storage.locations import Location
 
@@ -30,7 +30,11 @@ from skelfit.storage.locations import Location
     help="For a checkpoint: by EXIF, else the diagonal; by the labels; or your own predictor  [default: exif].",
 )
 @click.option("--batch-size", type=COUNT, help="For a checkpoint  [default: 32].")
-@click.option("--pipeline", type=PIPELINE, help="How to fit SKEL to SMPL predictions  [default: hmr-skel].")
+@click.option(
+    "--pipeline",
+    type=PIPELINE,
+    help="How to fit: a name or a file  [default: hmr-skel]; for SMPL predictions.",
+)
 @click.option(
     "--skel-gender",
     type=click.Choice(["male", "female", "best"]),

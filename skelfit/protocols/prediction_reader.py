@@ -44,8 +44,7 @@ class SkelPredictions:
     @property
     def finite(self) -> NDArray[np.bool_]:
         """(M,) whether all numbers of a person are finite."""
-        finite: NDArray[np.bool_] = np.isfinite(np.concatenate((self.poses, self.betas), 1)).all(1)
-        return finite
+        return np.asarray(np.isfinite(np.concatenate((self.poses, self.betas), 1)).all(1), np.bool_)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _female(arrays: LabelArrays, rows: int) -> NDArray[np.bool_]:
     else:
         texts = arrays.texts("skel_gender")
     if wrong := [text for text in texts if text not in ("male", "female")]:
-        raise arrays.error("skel_gender", expected, repr(wrong[0]) if wrong[0] else "nothing")
+        raise arrays.error("skel_gender", expected, repr(wrong[0]) if wrong[0] else "no such key")
     return np.array([text == "female" for text in texts], bool)
 
 

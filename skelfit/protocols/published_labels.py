@@ -95,9 +95,9 @@ def _hmr2(arrays: LabelArrays, protocol: Protocol) -> PublishedLabels:
     else:
         used = keypoints[:, [*protocol.joints, *protocol.root], :3]
         faults.check_finite({"points": used}, {"points": "extra_keypoints_3d"})
-    return PublishedLabels(
-        *_boxes(arrays, names, "center", "scale", 1, faults),
-        **{"keypoints2d" if flat else "keypoints3d": keypoints[..., :3]},
+    boxes, points = _boxes(arrays, names, "center", "scale", 1, faults), keypoints[..., :3]
+    return (
+        PublishedLabels(*boxes, keypoints2d=points) if flat else PublishedLabels(*boxes, keypoints3d=points)
     )
 
 

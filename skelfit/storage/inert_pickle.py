@@ -77,7 +77,7 @@ class Unpickler(pickle._Unpickler):
         """Drop the state of an object: attributes mean nothing here, and some could be set on what others use."""
         self.stack.pop()  # type: ignore[attr-defined]
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
 
 
 def load(stream: IO[bytes], **options: Any) -> Any:

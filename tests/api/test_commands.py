@@ -1,4 +1,4 @@
-"""`skelfit.convert`, `verify`, `export` and `evaluate`: what the commands do, with the same options, and without a word."""
+"""`skelfit.convert`, `verify`, `export`, `evaluate`: what the commands do, with the same options, without a word."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from skelfit.cli.verify import verify_command
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.errors import ArgumentError, LabelError, OutputError, SkelfitError
 from skelfit.exports.export_run import export
-from skelfit.protocols.evaluate import evaluate
+from skelfit.protocols.evaluation_run import evaluate
 from skelfit.shards.keep_list import read_keep
 from skelfit.verification.verify_folders import verify
 
@@ -209,7 +209,7 @@ def test_faults_of_files_and_of_the_others(labels: Path) -> None:
     with pytest.raises(ArgumentError, match="format: expected one of skel-cf, .* found 'fbx'"):
         export("out", format="fbx", out="x")
     with pytest.raises(
-        ArgumentError, match="key: expected none, except for the formats obj and ply, found the format hsmr"
+        ArgumentError, match="key: expected none, except for the formats opensim, obj and ply, found the format hsmr"
     ):
         export("out", format="hsmr", out="x", key=["a"])
     with pytest.raises(SkelfitError, match="out"):

@@ -82,7 +82,7 @@ def test_gradients_reach_every_weight_and_the_loss_falls(
     if network.backbone.detector is not None:  # learns before, by itself
         network.backbone.detector.requires_grad_(False)
     optimizer = torch.optim.AdamW((p for p in network.parameters() if p.requires_grad), lr=2e-3)
-    history = []
+    history: list[float] = []
     for _ in range(20):
         optimizer.zero_grad()
         loss, _ = training_loss(predict(network, batch), batch, body, LossConfig())

@@ -31,6 +31,7 @@ from training_runs import SHORT_TRAINING, log_lines, run_train
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.errors import ModelError
+from skelfit.labels.demo_people import LABELS_NAME
 from skelfit.learning.cameras import box_features
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.networks.network import Estimate, NetworkConfig
@@ -95,12 +96,15 @@ def test_the_running_mean_counts_not_the_raw_weights(tmp_path: Path) -> None:
     assert import_checkpoint(tmp_path / "raw.pth").place == "model"
 
 
-@pytest.mark.parametrize("kind", list(NETWORK_OF))
-def test_files_of_full_size_are_those_of_published_networks(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "backbone"), [*((kind, "vitpose-h") for kind in NETWORK_OF), ("skel-cf", "vitpose-b")]
+)
+def test_files_of_full_size_are_those_of_published_networks(kind: str, backbone: str, tmp_path: Path) -> None:
     path = tmp_path / "full.pth"
-    write_published(kind, path, without_bytes(shapes_of(kind, FULL)))
+    sizes = FULL if backbone == "vitpose-h" else FULL._replace(width=768, depth=12)
+    write_published(kind, path, without_bytes(shapes_of(kind, sizes)))
     found = import_checkpoint(path)
-    assert found.network == NetworkConfig("skel-cf" if kind == "skel-cf" else "hsmr", "vitpose-h")
+    assert found.network == NetworkConfig("skel-cf" if kind == "skel-cf" else "hsmr", backbone)
     assert len(found.missing) == (6 if kind == "4d-humans" else 0)
 
 
@@ -232,7 +236,7 @@ class Harmful:
 def test_nothing_in_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     weights = weights_of("hsmr")
-    content = {"state_dict": {**weights, "tail": Harmful()}, "hyper_parameters": Harmful()}
+    content: dict[str, Any] = {"state_dict": {**weights, "tail": Harmful()}, "hyper_parameters": Harmful()}
     torch.save(content, tmp_path / "x.ckpt", pickle_module=pickle)
     assert "harm" not in os.listdir()
     taken = import_checkpoint(tmp_path / "x.ckpt").content["weights"]
@@ -259,7 +263,7 @@ def run_import(*arguments: object) -> Result:
 
 def test_the_command_says_what_it_took_and_left(tmp_path: Path) -> None:
     write_published("skel-cf", tmp_path / "x.pth")
-    out = tmp_path / "checkpoint.pt"
+    out = tmp_path / "new folder" / "checkpoint.pt"
     result = run_import(tmp_path / "x.pth", "--out", out)
     assert result.exit_code == 0, result.output
     for line in (
@@ -277,23 +281,20 @@ def test_the_command_says_what_it_took_and_left(tmp_path: Path) -> None:
     assert wrong.exit_code == 2 and "expected the weights of HSMR, found those of SKEL-CF" in wrong.output
 
 
-def test_predict_takes_an_imported_network(tmp_path: Path, photos: Path) -> None:
+def test_predict_and_evaluate_take_an_imported_network(tmp_path: Path, photos: Path) -> None:
     path, _ = imported("hsmr", tmp_path)
-    arguments = [
-        "predict",
-        path,
-        photos,
-        "--out",
-        tmp_path / "out",
-        "--fov",
-        60,
-        "--meshes",
-        "none",
-        "--no-overlays",
+    predicting = [
+        *("predict", path, photos, "--out", tmp_path / "out"),
+        *("--meshes", "none", "--no-overlays"),
     ]
-    result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == 0 and "2 photos in, 2 people out" in result.output, result.output
-    assert "models: not those of the training (SKEL v1.1.1)" in result.output
+    measuring = ["evaluate", path, "--protocol", "camerahmr-3dpw", "--labels", photos.parent / LABELS_NAME]
+    for words, line in (
+        (predicting, "2 photos in, 2 people out"),
+        ([*measuring, "--images", photos], "camerahmr-3dpw, mm, 2 people"),
+    ):
+        result = CliRunner().invoke(main, list(map(str, words)), catch_exceptions=False)
+        assert result.exit_code == 0 and line in result.output, result.output
+        assert "models: not those of the training (" in result.output
 
 
 def short(folder: Path, network: str, start: Path) -> Path:

@@ -25,8 +25,8 @@ from evaluation_people import (
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import main
 from skelfit.errors import ArgumentError, InputError, ModelError
-from skelfit.protocols.evaluate import evaluate
 from skelfit.protocols.evaluation_files import COLUMNS
+from skelfit.protocols.evaluation_run import evaluate
 
 COUNT = 6
 
@@ -172,7 +172,7 @@ def test_models_without_what_a_protocol_needs(
     [
         (
             {"skel_gender": None},
-            "'skel_gender': expected male or female, once or for each person, found no such key",
+            "'skel_gender': expected male or female, once or for each person; or predict.json .*, found no such key",
         ),
         ({"skel_gender": np.array("neutral")}, "'skel_gender': expected male or female"),
         ({"skel_betas": np.zeros((COUNT, 4))}, "'skel_betas': expected numbers of shape"),

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
-from skelfit.protocols.evaluate import evaluate
+from skelfit.protocols.evaluation_run import evaluate
 from skelfit.protocols.figures import BEYOND_DEG
 from skelfit.protocols.protocol_table import PROTOCOLS
 

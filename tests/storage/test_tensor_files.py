@@ -56,7 +56,7 @@ def test_tensors_and_plain_data_are_read_as_they_are(tmp_path: Path, mapped: boo
     weights = module.state_dict()  # an OrderedDict with attributes
     shared = torch.arange(6.0).view(2, 3)
     plain = {"step": 3, "rate": 1e-5, "name": "x", "done": [True, None], "of": (1, {2})}
-    content = {
+    content: dict[str, Any] = {
         **plain,
         "state_dict": weights,
         "parameter": module.weight,

@@ -32,7 +32,7 @@ FACTS = {
     "hmr2-h36m-p2": ("44", LSP_OF_44, [39]),
 }
 # SKEL's angles and their ranges in degrees, as HSMR has them.
-HINGES = {
+HINGES: dict[str, list[tuple[int, float, float]]] = {
     "left knee": [(13, 0, 135)],
     "right knee": [(6, 0, 135)],
     "left elbow": [(42, 0, 135), (43, -90, 90)],

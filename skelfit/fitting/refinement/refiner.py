@@ -131,7 +131,7 @@ class Refiner:
         rows = torch.from_numpy(np.flatnonzero(status == _GOOD))
         moved, value = x.clone(), torch.full((len(x), 4), torch.nan)
         if len(rows):
-            targets = make_targets(problem.take(rows), unit[rows], x[rows, 2], config)
+            targets = make_targets(problem.take(rows), unit[rows.numpy()], x[rows, 2], config)
             moved[rows], value[rows] = self.solve(solver, x[rows], targets, problem.take(rows))
         better = (moved != x).any(1) & moved.isfinite().all(1) & value[:, 1].isfinite()
         better &= (value[:, 1] < value[:, 0]) | (config.start == "torso")

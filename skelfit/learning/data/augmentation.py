@@ -70,11 +70,12 @@ def draw(
 
 
 def recolored(pixels: NDArray[np.uint8], colors: tuple[float, float, float]) -> NDArray[np.uint8]:
-    """Pixels (H,W,3) whose channels are multiplied by a factor each."""
+    """Pixels (H,W,3) whose channels are multiplied by a factor each, as planes (3,H,W)."""
+    planes = pixels.transpose(2, 0, 1)
     if colors == (1.0, 1.0, 1.0):
-        return pixels
+        return np.ascontiguousarray(planes)
     shades = np.clip(np.outer(colors, np.arange(256)) + 0.5, 0, 255).astype(np.uint8)
-    result = np.empty_like(pixels)
-    for channel in range(3):
-        np.take(shades[channel], pixels[..., channel], out=result[..., channel], mode="clip")
+    result = np.empty(planes.shape, np.uint8)
+    for of_channel, plane, out in zip(shades, planes, result, strict=True):
+        np.take(of_channel, plane, out=out, mode="clip")
     return result

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.learning.data.augmentation import Variation
@@ -21,10 +22,10 @@ from skelfit.shards.label_vector import FloatArray, unpack
 def batch_of(
     people: Sequence[PersonSample],
     variations: Sequence[Variation],
-    pixels: NDArray[np.uint8],
+    pixels: Tensor,
     supervision: SupervisionConfig,
 ) -> TrainingBatch:
-    """The batch of B people whose crops have the pixels (B,crop,crop,3)."""
+    """The batch of B people whose crops have the pixels (B,3,crop,crop)."""
     parts = unpack(np.stack([person.label for person in people]))
     counts = supervised(parts, supervision)
     squares = np.array([variation.square for variation in variations], np.float32)
@@ -44,7 +45,7 @@ def batch_of(
     _mirror(geometry, flipped, sizes[:, 0])
     _turn(geometry, turn)
     return TrainingBatch(
-        pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        pixels=pixels,
         keypoints2d=torch.from_numpy(keypoints2d),
         keypoints3d=torch.from_numpy(keypoints3d),
         poses=torch.from_numpy(poses),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from skelfit.config.yaml_dataclasses import bounded, location
 from skelfit.errors import ConfigError
@@ -42,7 +42,7 @@ from skelfit.shards.shard_files import ShardError
 from skelfit.storage.locations import location_of
 
 _log = logging.getLogger(__name__)
-Pixels = NDArray[np.uint8]  # (crop,crop,3), or (0,0,3) where images are not wanted
+Pixels = NDArray[np.uint8]  # (3,crop,crop), or (3,0,0) where images are not wanted
 
 
 @dataclass(frozen=True)
@@ -240,13 +240,16 @@ class _Batches(IterableDataset[TrainingBatch]):
         supervision: SupervisionConfig,
     ) -> TrainingBatch:
         """The batch of some of the people."""
-        stacked = np.stack([image for i in chosen if (image := pixels[i]) is not None])
+        # In a worker this stacks them in memory that the trainer shares.
+        stacked = default_collate(
+            [torch.from_numpy(image) for i in chosen if (image := pixels[i]) is not None]
+        )
         few, varied = [people[i] for i in chosen], [variations[i] for i in chosen]
         return batch_of(few, varied, stacked, supervision)
 
     def _pixels(self, people: list[PersonSample], variations: list[Variation]) -> list[Pixels | None]:
         if not self.source.images:
-            return [np.zeros((0, 0, 3), np.uint8)] * len(people)
+            return [np.zeros((3, 0, 0), np.uint8)] * len(people)
         rate = self.config.augment.degrade
         return [_crop_pixels(*pair, self.crop, rate) for pair in zip(people, variations, strict=True)]
 

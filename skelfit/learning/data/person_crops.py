@@ -6,7 +6,8 @@ orientations are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil, cos, sin
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from skelfit.images.decoding import decode, shrink_for
+from skelfit.images.decoding import Pixels, decode, shrink_for
 from skelfit.images.resampling import cut_square
 
 ASPECT = 192 / 256  # ViTPose sees the middle 192 of a crop's 256 columns
@@ -50,20 +51,26 @@ def read_crop(
     # A turned square is cut out of an upright one that contains it.
     around = size if not turn else ceil(size * (abs(cos(turn)) + abs(sin(turn)))) + 2
     side = scale * square.side * around / size
-    left, top = scale * square.x + right - side / 2, scale * square.y + down - side / 2
-    pixels, unit = decode(data, shrink_for(around / side))
-    crop = cut_square(pixels, left / unit, top / unit, side / unit, around)[..., :3]
-    if turn:
-        crop = _turned(crop, size, turn)
-    # A channel after the other, as networks want them: all that follows is faster.
-    return np.ascontiguousarray(crop.transpose(2, 0, 1)).transpose(1, 2, 0)
+    inside = Square(scale * square.x + right, scale * square.y + down, side)
+    crop = cut_crop(partial(decode, data), inside, around)
+    return (_turned(crop, size, turn) if turn else crop)[..., :3]
 
 
-def _turned(pixels: NDArray[np.uint8], size: int, turn: float) -> NDArray[np.uint8]:
-    """The middle (size,size,3) of turned pixels (n,n,3)."""
+def cut_crop(decoded: Callable[[int], tuple[Pixels, int]], square: Square, size: int) -> Pixels:
+    """The square of an image as (size,size,4); black outside of the image.
+
+    decoded: gives the image, perhaps smaller, as `decode` does; square: in px of the image at its full size.
+    """
+    left, top = square.x - square.side / 2, square.y - square.side / 2
+    pixels, unit = decoded(shrink_for(size / square.side))
+    return cut_square(pixels, left / unit, top / unit, square.side / unit, size)
+
+
+def _turned(pixels: Pixels, size: int, turn: float) -> Pixels:
+    """The middle (size,size,4) of turned pixels (n,n,4)."""
     c, s = cos(turn), sin(turn)
     middle, half = pixels.shape[0] / 2, size / 2
     # From a point of the result to the point of the pixels that is seen there.
     back = (c, s, middle - (c + s) * half, -s, c, middle - (c - s) * half)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image = Image.frombuffer("RGBX", pixels.shape[1::-1], np.ascontiguousarray(pixels))
     return np.asarray(image.transform((size, size), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR))

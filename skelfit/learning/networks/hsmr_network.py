@@ -63,13 +63,7 @@ class HsmrHead(nn.Module):
     def __init__(self, config: NetworkConfig, width: int) -> None:
         super().__init__()
         dim = config.dim
-        sizes = dim, width, config.heads, config.head_dim, config.feed_forward
-        layers = nn.Module()
-        layers.layers = nn.ModuleList(DecoderLayer(*sizes) for _ in range(config.layers))
-        self.transformer = nn.Module()
-        self.transformer.to_token_embedding = nn.Linear(1, dim)
-        self.transformer.pos_embedding = nn.Parameter(torch.randn(1, 1, dim))
-        self.transformer.transformer = layers
+        self.transformer = _Decoder(config, width)
         self.poses_decoder = nn.Linear(dim, POSE_NUMBERS)
         self.betas_decoder = nn.Linear(dim, NUM_BETAS)
         self.cam_decoder = nn.Linear(dim, 3)
@@ -78,14 +72,37 @@ class HsmrHead(nn.Module):
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Numbers of pose (B, 144), betas (B, 10) and camera (B, 3), of patches (B, N, width)."""
-        transformer = self.transformer
-        zero = patches.new_zeros(len(patches), 1, 1)
-        token = transformer.to_token_embedding(zero) + transformer.pos_embedding
-        for layer in transformer.transformer.layers:
-            token = layer(token, patches)
-        token = token[:, 0]
+        token = self.transformer(patches)
         return (
             self.init_poses + self.poses_decoder(token),
             self.init_betas + self.betas_decoder(token),
             self.init_cam + self.cam_decoder(token),
         )
+
+
+class _Decoder(nn.Module):
+    """From patches (B, N, width) to what its layers make of a token that begins as zero, (B, dim)."""
+
+    def __init__(self, config: NetworkConfig, width: int) -> None:
+        super().__init__()
+        self.to_token_embedding = nn.Linear(1, config.dim)
+        self.pos_embedding = nn.Parameter(torch.randn(1, 1, config.dim))
+        self.transformer = _Layers(config, width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        zero = patches.new_zeros(len(patches), 1, 1)
+        return self.transformer(self.to_token_embedding(zero) + self.pos_embedding, patches)[:, 0]
+
+
+class _Layers(nn.Module):
+    """A module by itself, for its name in checkpoints."""
+
+    def __init__(self, config: NetworkConfig, width: int) -> None:
+        super().__init__()
+        sizes = config.dim, width, config.heads, config.head_dim, config.feed_forward
+        self.layers = nn.ModuleList(DecoderLayer(*sizes) for _ in range(config.layers))
+
+    def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
+        for layer in self.layers:
+            tokens = layer(tokens, patches)
+        return tokens

@@ -92,7 +92,7 @@ def load_network(path: str | Path) -> TrainedNetwork:
     if path.is_dir():
         best = path / BEST_NAME
         path = best if best.is_file() else latest(path) or best
-    content = load(path)
+    content = load(path, mapped=True)  # the network has its weights anyway: no second copy of them
     config = build(TrainConfig, content["config"], path, "config")
     if missing := _missing(content):
         found = f"the start of a training: no {missing[0]} and {len(missing) - 1} more"

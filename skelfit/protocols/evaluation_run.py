@@ -45,7 +45,7 @@ _ROW_STATUSES_OF_LABELS = (OK, "not_in_protocol", "bad_label", "beyond_limit")
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ProtocolEvaluation:
     """The result: the report, as `json` writes it."""
 
     report: Report
@@ -101,7 +101,7 @@ def evaluate(
     html: Place | None = None,
     rows: Place | None = None,
     progress: bool | Count | Reporter = False,
-) -> Evaluation:
+) -> ProtocolEvaluation:
     """Measure estimates of people by a published protocol.
 
     The options are those of `skelfit evaluate`, which docs/evaluation.md explains.
@@ -151,7 +151,7 @@ def evaluate(
         reporter.say(line)
     page = partial(make_page, report, scorer, source.estimates)
     write_reports(files, report, chosen, people.imgname, scores, page, reporter)
-    return Evaluation(report)
+    return ProtocolEvaluation(report)
 
 
 @lru_cache(maxsize=1)
@@ -212,7 +212,7 @@ def _source(
     _check_camera(predictions, scorer.protocol)
     matches = match_rows(people, predictions.keys)
     prediction = np.where(wanted, matches.prediction, -1)
-    about = {"count": len(predictions.keys), "unused": matches.unused}
+    about: dict[str, Any] = {"count": len(predictions.keys), "unused": matches.unused}
     estimates: Estimates
     if isinstance(predictions, SkelPredictions):
         options.refuse(("pipeline", "skel_gender"), "SMPL predictions, to which SKEL is fitted", "SKEL's")
@@ -249,12 +249,10 @@ def _network(
         raise InputError(
             folder, None, "a folder of images", "a file" if folder.exists() else "no such folder"
         )
-    network, config, trained_with = load_network(path)
-    models = scorer.bodies.models
-    if trained_with != models.sha256:
-        reporter.warn(
-            f"models: not those of the training (sha256 {trained_with[:12]}): betas and keypoints are of other bodies"
-        )
+    trained, models = load_network(path), scorer.bodies.models
+    if (warning := trained.unlike(models)) is not None:
+        reporter.warn(warning)
+    network, config = trained.network, trained.config
     predictor = Predictor(network, models, config.skel_gender, scorer.bodies.device, every_layer=True)
     size = _BATCH if options.batch_size is None else whole_number("batch_size", options.batch_size, 1)
     camera = _camera(options.intrinsics_from)
@@ -267,7 +265,7 @@ def _network(
         "kind": "checkpoint",
         "training": config.name,
         "skel_gender": config.skel_gender,
-        "models_of_training": trained_with,
+        "models_of_training": trained.models,
         "images": str(folder),
         "intrinsics_from": options.intrinsics_from or "exif",
     }
