@@ -79,7 +79,9 @@ def run(setup: Setup) -> list[dict[str, Any]]:
         for name, changes in VARIANTS.items():
             setup.say(f"{name}: {base.coarse.length + base.optimizer.length if base.coarse else 0} steps")
             config = varied(base, changes)
-            records.append({"variant": name} | _measured(config, learnt, cache, skins, setup, group))
+            found = _measured(config, learnt, cache, skins, setup, group)
+            setup.say(f"{name}: PA-MPJPE {found['pa_mpjpe_mm']:.1f} mm")
+            records.append({"variant": name} | found)
         return records
 
 
