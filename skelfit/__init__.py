@@ -9,6 +9,7 @@ What the command line does, a function of the same name does, with the same opti
 | `convert` | label files to WebDataset shards |
 | `verify` | are shards whole, accurate and anatomical |
 | `export` | shards in the form that others read |
+| `evaluate` | a network, or predictions in a file, by a published protocol |
 | `publish` | a finished run as a dataset of the Hugging Face Hub |
 | `load_models` | the body models: official ones after `skelfit models import`, or the open body |
 | `load_shards` | the people of finished shards, one by one |
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from skelfit.bodies.smpl import SmplModel
     from skelfit.errors import SkelfitError
     from skelfit.exports.export_run import export
+    from skelfit.protocols.evaluation_run import evaluate
     from skelfit.publishing.publish_run import publish
     from skelfit.verification.verify_folders import verify
 
@@ -48,6 +50,7 @@ __all__ = [
     "SmplModel",
     "__version__",
     "convert",
+    "evaluate",
     "export",
     "fit",
     "fit_mesh",
@@ -67,6 +70,7 @@ _MODULES = {
     "SkelfitError": "skelfit.errors",
     "SmplModel": "skelfit.bodies.smpl",
     "convert": "skelfit.api.convert_dataset",
+    "evaluate": "skelfit.protocols.evaluation_run",
     "export": "skelfit.exports.export_run",
     "fit": "skelfit.api.fit_arrays",
     "fit_mesh": "skelfit.api.fit_arrays",

@@ -233,9 +233,9 @@ def write_npz(path: Location, arrays: Mapping[str, Any]) -> None:
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.create_system, info.external_attr = 3, 0o644 << 16
             with archive.open(info, "w", force_zip64=True) as member:
-                # np.ascontiguousarray would turn scalars into vectors.
+                # np.ascontiguousarray would turn scalars into vectors; np.array would read all of a file.
                 np.lib.format.write_array(
-                    member, np.array(value, order="C"), version=(1, 0), allow_pickle=False
+                    member, np.asarray(value, order="C"), version=(1, 0), allow_pickle=False
                 )
 
 

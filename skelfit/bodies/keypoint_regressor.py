@@ -8,20 +8,16 @@ SMPL file, and single vertices of face and feet.
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skelfit.bodies.assets import SMPL_GENDERS, Float32, asset_name, load_smpl, write_npz
-from skelfit.bodies.model_set import KEYPOINTS_NAME, refuse_existing, write_provenance
-from skelfit.bodies.official_files import SKIN_VERTICES, file_sha256
+from skelfit.bodies.assets import SMPL_GENDERS, asset_name, load_smpl
+from skelfit.bodies.model_set import KEYPOINTS_NAME, refuse_existing
+from skelfit.bodies.official_files import SKIN_VERTICES
+from skelfit.bodies.regressor_files import RegressorRecord, notes_on_sums, read_regressor, write_regressor
 from skelfit.errors import ModelError
-from skelfit.storage.path_checks import require_regular_file
-from skelfit.storage.unpickle import as_array, read_pickle
 
 KEYPOINTS, OPENPOSE, EXTRA = 44, 25, 19
 # OpenPose's 25 in its order: ("joint", SMPL joint) or ("vertex", id in SMPL's topology).
@@ -33,21 +29,9 @@ _OPENPOSE: tuple[tuple[str, int], ...] = (
     *(("vertex", v) for v in (6617, 6624, 6787)),  # the right ones
 )
 _MAX_OFF = 0.05  # a row whose sum is further from 1 gives a keypoint that depends on the choice of the origin
-_NOTED_OFF = 1e-3
 
 
-@dataclass(frozen=True)
-class KeypointsRecord:
-    """An imported regressor: its source file and its asset."""
-
-    source: Path
-    source_sha256: str
-    asset: Path
-    asset_sha256: str
-    notes: tuple[str, ...]
-
-
-def import_keypoints(path: Path, out: Path, *, overwrite: bool = False) -> KeypointsRecord:
+def import_keypoints(path: Path, out: Path, *, overwrite: bool = False) -> RegressorRecord:
     """Check a regressor file (npy, npz or pkl) and write it as `keypoints44.npz` of a models folder.
 
     A file of the 19 extra joints alone needs an SMPL asset in `out`. Raises ModelError for a file that cannot be used,
@@ -55,48 +39,12 @@ def import_keypoints(path: Path, out: Path, *, overwrite: bool = False) -> Keypo
     """
     target = out / KEYPOINTS_NAME
     refuse_existing([target], overwrite)
-    array = _checked(path, _read(path))
-    notes = _notes(array)
+    array = _checked(path, read_regressor(path, "a keypoint regressor", "keypoints44"))
+    notes = notes_on_sums(array)
     if len(array) == EXTRA:
         array = np.concatenate([_openpose(path, out), array])
         notes = ("19 extra joints; OpenPose's 25 are SMPL's joints and vertices of face and feet", *notes)
-    regressor: Float32 = np.ascontiguousarray(array, dtype="<f4")
-    write_npz(target, {"keypoints44": regressor})
-    record = KeypointsRecord(
-        path, file_sha256(path), target, hashlib.sha256(regressor.tobytes()).hexdigest(), notes
-    )
-    entry = {"kind": "keypoints44", "source": path.name, "asset": target.name, "notes": "; ".join(notes)}
-    entry |= {"source_sha256": record.source_sha256, "asset_sha256": record.asset_sha256}
-    write_provenance(out, [entry])
-    return record
-
-
-def _read(path: Path) -> Any:
-    """The array of a file, read without executing code from it."""
-    ending = path.suffix.lower()
-    require_regular_file(path, "a keypoint regressor", ModelError)
-    try:
-        if ending == ".pkl":
-            with open(path, "rb") as stream:
-                return as_array(read_pickle(stream, path, None))
-        if ending not in (".npy", ".npz"):
-            raise ModelError(
-                path, None, "a keypoint regressor (.npy, .npz or .pkl)", f"the ending '{ending}'"
-            )
-        loaded = np.load(path, allow_pickle=False)
-        if ending == ".npy":
-            return loaded
-        with loaded as archive:
-            if "keypoints44" in archive.files:
-                return archive["keypoints44"]
-            if len(archive.files) != 1:
-                names = ", ".join(archive.files) or "none"
-                raise ModelError(path, "keypoints44", "that array, or one array alone", names)
-            return archive[archive.files[0]]
-    except FileNotFoundError:
-        raise ModelError(path, None, "a keypoint regressor", "no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(path, None, "a keypoint regressor that can be read", str(error)) from None
+    return write_regressor("keypoints44", np.ascontiguousarray(array, "<f4"), path, target, notes)
 
 
 def _checked(path: Path, array: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -112,11 +60,6 @@ def _checked(path: Path, array: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
         actual = f"row {int(off.argmax())} with the sum {float(array[off.argmax()].sum()):.4g}"
         raise ModelError(path, None, "rows that sum to 1", actual)
     return np.asarray(array, np.float64)
-
-
-def _notes(array: np.ndarray[Any, Any]) -> tuple[str, ...]:
-    off = float(np.abs(array.sum(axis=1) - 1).max())
-    return (f"rows sum to 1 only within {off:.2g}",) if off > _NOTED_OFF else ()
 
 
 def _openpose(path: Path, out: Path) -> np.ndarray[Any, np.dtype[np.float64]]:

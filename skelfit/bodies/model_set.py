@@ -1,7 +1,7 @@
 """The set of body models that a run uses: a folder of assets, or the open body where no folder is given.
 
-A models folder holds `smpl_GENDER.npz`, `skel_GENDER.npz`, optionally `keypoints44.npz`, and `models.json`,
-which says where each asset comes from.
+A models folder holds `smpl_GENDER.npz`, `skel_GENDER.npz`, optionally `keypoints44.npz` and `joints_NAME.npz`, and
+`models.json`, which says where each asset comes from.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,6 +44,8 @@ from skelfit.storage.locations import LOCATION, Place, describe_unusable, locati
 
 PROVENANCE_NAME = "models.json"
 KEYPOINTS_NAME = "keypoints44.npz"
+# Regressors of joints that evaluations use, by name -> the number of joints: Human3.6M's, and SMPL's of the male body.
+JOINT_REGRESSORS = {"h36m17": 17, "smpl_male24": 24}
 OPEN_BODY = "open body"
 ProvenanceEntry: TypeAlias = dict[str, str]
 
@@ -56,6 +59,8 @@ class ModelSet:
     source: str  # the folder, or 'open body'
     sha256: str
     keypoints44: Float32 | None  # (44, V) regressor from SMPL vertices, or None
+    # (J, V) by a name of JOINT_REGRESSORS. No body is made with them, so the hash leaves them out.
+    joint_regressors: Mapping[str, Float32] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         """Whether two sets hold the same numbers, wherever they come from."""
@@ -87,7 +92,11 @@ class ModelSet:
 
 
 def make_model_set(
-    smpl: Mapping[str, SmplAsset], skel: Mapping[str, SkelAsset], source: str, keypoints44: Float32 | None
+    smpl: Mapping[str, SmplAsset],
+    skel: Mapping[str, SkelAsset],
+    source: str,
+    keypoints44: Float32 | None,
+    joint_regressors: Mapping[str, Float32] = MappingProxyType({}),
 ) -> ModelSet:
     """A ModelSet with its hash, which depends on the content only and not on the source."""
     digest = hashlib.sha256()
@@ -96,7 +105,12 @@ def make_model_set(
             digest.update(f"{kind} {gender} {asset_sha256(assets[gender])}\n".encode())
     if keypoints44 is not None:
         digest.update(b"keypoints44 " + np.ascontiguousarray(keypoints44, "<f4").tobytes())
-    return ModelSet(dict(smpl), dict(skel), source, digest.hexdigest(), keypoints44)
+    return ModelSet(dict(smpl), dict(skel), source, digest.hexdigest(), keypoints44, dict(joint_regressors))
+
+
+def joints_name(regressor: str) -> str:
+    """The file name of a joint regressor inside a models folder, such as 'joints_h36m17.npz'."""
+    return f"joints_{regressor}.npz"
 
 
 def load_models(place: Place) -> ModelSet:
@@ -110,19 +124,25 @@ def load_models(place: Place) -> ModelSet:
     if not smpl and not skel:
         how = f"skelfit models import --smpl DIR --skel DIR --out {folder}"
         raise ModelError(folder, None, f"smpl_*.npz and skel_*.npz assets (make them with: {how})", "none")
-    path = folder / KEYPOINTS_NAME
     assets: list[AnyAsset] = [*smpl.values(), *skel.values()]
     vertices = assets[0].v_template.shape[0]
-    return make_model_set(
-        smpl, skel, str(location), _load_keypoints(path, vertices) if path.exists() else None
-    )
+    keypoints = _load_regressor(folder / KEYPOINTS_NAME, "keypoints44", (44, vertices))
+    found = {
+        name: _load_regressor(folder / joints_name(name), name, (joints, vertices))
+        for name, joints in JOINT_REGRESSORS.items()
+    }
+    joints = {name: regressor for name, regressor in found.items() if regressor is not None}
+    return make_model_set(smpl, skel, str(location), keypoints, joints)
 
 
-def _load_keypoints(path: Path, vertices: int) -> Float32:
-    values = read_npz(path, ["keypoints44"])
-    if "keypoints44" not in values:
-        raise ModelError(path, "keypoints44", "a keypoint regressor", "nothing")
-    array: Float32 = checked_field(path, "keypoints44", values["keypoints44"], "<f4", (44, vertices), {})
+def _load_regressor(path: Path, key: str, shape: tuple[int, int]) -> Float32 | None:
+    """A regressor from its file; None where there is no file."""
+    if not path.exists():
+        return None
+    values = read_npz(path, [key])
+    if key not in values:
+        raise ModelError(path, key, "a regressor of joints", "nothing")
+    array: Float32 = checked_field(path, key, values[key], "<f4", shape, {})
     return array
 
 
@@ -131,15 +151,18 @@ def save_models(models: ModelSet, folder: str | Path, *, overwrite: bool = False
     folder = Path(folder)
     assets: list[AnyAsset] = [*models.smpl.values(), *models.skel.values()]
     paths = [folder / asset_name(asset_kind(asset), asset.gender) for asset in assets]
-    refuse_existing([*paths, folder / KEYPOINTS_NAME] if models.keypoints44 is not None else paths, overwrite)
+    regressors = {joints_name(name): {name: array} for name, array in models.joint_regressors.items()}
+    if models.keypoints44 is not None:
+        regressors[KEYPOINTS_NAME] = {"keypoints44": models.keypoints44}
+    refuse_existing([*paths, *(folder / name for name in regressors)], overwrite)
     records = []
     for asset, path in zip(assets, paths, strict=True):
         save_asset(asset, path)
         record = {"kind": asset_kind(asset), "gender": asset.gender, "source": models.source}
         records.append(record | {"asset": path.name, "asset_sha256": asset_sha256(asset)})
-    if models.keypoints44 is not None:
-        write_npz(folder / KEYPOINTS_NAME, {"keypoints44": models.keypoints44})
-        paths.append(folder / KEYPOINTS_NAME)
+    for name, arrays in regressors.items():
+        write_npz(folder / name, arrays)
+        paths.append(folder / name)
     write_provenance(folder, records)
     return paths
 
@@ -179,13 +202,14 @@ def open_models() -> ModelSet:
 def models_from_official(raw: Mapping[str, Any], source: str) -> ModelSet:
     """Models from the contents of official files (`smpl_GENDER`, `skel_GENDER`), with the open body's keypoints."""
     # Imported here because the importer uses this module.
+    from skelfit.bodies.joint_regressor import open_joints
     from skelfit.bodies.official_files import skel_from_official, smpl_from_official
     from skelfit.bodies.open_body import open_keypoint_regressor
 
     smpl = {g: smpl_from_official(raw[f"smpl_{g}"], g, f"{source}: smpl_{g}") for g in SMPL_GENDERS}
     skel = {g: skel_from_official(raw[f"skel_{g}"], g, f"{source}: skel_{g}") for g in SKEL_GENDERS}
     keypoints = np.asarray(open_keypoint_regressor(), dtype="<f4")
-    return make_model_set(smpl, skel, source, keypoints)
+    return make_model_set(smpl, skel, source, keypoints, open_joints(keypoints))
 
 
 def find_models(folder: Place | None = None) -> ModelSet:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,8 @@ from skelfit.bodies.assets import (
 from skelfit.bodies.dofs import DOF_NAMES, SKEL_JOINT_NAMES, SKEL_PARENTS
 from skelfit.bodies.model_set import ProvenanceEntry, refuse_existing, write_provenance
 from skelfit.errors import ModelError
-from skelfit.storage.unpickle import as_array, as_texts, load_pickle, read_pickle
+from skelfit.storage.npz_entries import read_entries
+from skelfit.storage.unpickle import as_array, as_texts, load_pickle
 
 SKIN_VERTICES, SKIN_FACES, BONE_VERTICES, JOINTS = 6890, 13776, 24752, 24
 MAX_SMPL_BETAS, SKEL_BETAS = 300, 10
@@ -153,34 +153,8 @@ def _read_source(source: _OfficialFile) -> AnyAsset:
     if source.kind == "skel":
         return skel_from_official(load_pickle(source.path), source.gender, source.path)
     is_npz = source.path.suffix.lower() == ".npz"
-    raw = _load_npz(source.path, _SMPL_KEYS) if is_npz else load_pickle(source.path)
+    raw = read_entries(source.path, _SMPL_KEYS) if is_npz else load_pickle(source.path)
     return smpl_from_official(raw, source.gender, source.path)
-
-
-def _load_npz(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The members `keys` of an official npz file; pickled ones go through the restricted unpickler."""
-    values: dict[str, Any] = {}
-    key = None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for key in keys:
-                if f"{key}.npy" in archive.namelist():
-                    with archive.open(f"{key}.npy") as member:
-                        values[key] = _read_npy(member, path, key)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ModelError(path, key, "an npz file that can be read", str(error)) from error
-    return values
-
-
-def _read_npy(member: Any, path: Path, key: str) -> Any:
-    version = np.lib.format.read_magic(member)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
-    if read_header(member)[2].hasobject:
-        return read_pickle(member, path, key)
-    member.seek(0)
-    return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def smpl_from_official(raw: Mapping[str, Any], gender: str, path: str | Path) -> SmplAsset:

@@ -8,8 +8,12 @@ joints move a keypoint.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.bodies.model_set import KEYPOINTS_NAME, ModelSet
@@ -17,6 +21,20 @@ from skelfit.bodies.skel import SkelModel, corrective_feature, skinning_transfor
 from skelfit.errors import ModelError
 
 ROOT_KEYPOINT = 39  # the pelvis that 3D keypoints are relative to
+
+
+@dataclass(frozen=True)
+class KeypointPairs:
+    """The P pairs of `count` keypoints and joints that move them, sorted by keypoint; float64 or float32 arrays."""
+
+    count: int
+    keypoint: NDArray[np.int64]  # (P,)
+    joint: NDArray[np.int64]  # (P,)
+    mass: NDArray[np.floating[Any]]  # (P,) m_p
+    rest: NDArray[np.floating[Any]]  # (P, 3) m, u_p of betas 0 without correctives
+    of_betas: NDArray[np.floating[Any]]  # (P, 3, 10) m per beta
+    of_pose: NDArray[np.floating[Any]]  # (P, 3, 9 per driver) m per entry of the drivers' R - I
+    drivers: tuple[int, ...]  # joints
 
 
 class SkelKeypoints:
@@ -44,6 +62,24 @@ class SkelKeypoints:
         self._of_betas = torch.einsum("pv,vcb->pcb", shares, model.shapedirs)
         self._of_pose = torch.einsum("pv,vcf->pcf", shares, model.posedirs)
         self._sums = (keypoint == torch.arange(len(regressor), device=device)[:, None]).to(dtype)
+
+    @property
+    def model(self) -> SkelModel:
+        """The body, with the vertices of the regressor alone."""
+        return self._model
+
+    def pairs(self) -> KeypointPairs:
+        """The tables as arrays."""
+        return KeypointPairs(
+            count=len(self._sums),
+            keypoint=self._sums.argmax(0).cpu().numpy(),
+            joint=self._joint.cpu().numpy(),
+            mass=self._mass[:, 0].cpu().numpy(),
+            rest=self._rest.cpu().numpy(),
+            of_betas=self._of_betas.cpu().numpy(),
+            of_pose=self._of_pose.cpu().numpy(),
+            drivers=tuple(self._model.corrective_joints),
+        )
 
     def __call__(self, angles: Tensor, betas: Tensor) -> Tensor:
         """Keypoints (..., 44, 3) m of angles (..., 46) rad and betas (..., 10), without translation."""

@@ -66,10 +66,14 @@ class SmplModel:
 
     def vertices(self, pose: Tensor, betas: Tensor, transl: Tensor | None = None) -> Tensor:
         """Posed skin (..., V, 3) of pose (..., 24, 3) axis-angle, betas (..., num_betas), transl (..., 3)."""
+        return self.posed(pose, betas, transl)[0]
+
+    def posed(self, pose: Tensor, betas: Tensor, transl: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Posed skin (..., V, 3), and the joints (..., 24, 3) that its bones turn about; arguments as `vertices`."""
         batch = torch.broadcast_shapes(pose.shape[:-2], betas.shape[:-1])
         flat_pose = pose.expand(*batch, NUM_SMPL_JOINTS, 3).reshape(-1, NUM_SMPL_JOINTS * 3)
         flat_betas = betas.expand(*batch, self.num_betas).reshape(-1, self.num_betas)
-        vertices, _ = lbs(
+        posed = lbs(
             flat_betas,
             flat_pose,
             self.v_template,
@@ -79,8 +83,10 @@ class SmplModel:
             self.parents,
             self.weights,
         )
-        vertices = vertices.reshape(*batch, -1, 3)
-        return vertices if transl is None else vertices + transl[..., None, :]
+        vertices, joints = (points.reshape(*batch, -1, 3) for points in posed)
+        if transl is not None:
+            vertices, joints = vertices + transl[..., None, :], joints + transl[..., None, :]
+        return vertices, joints
 
     def transforms(self, local_rot: Tensor, betas: Tensor) -> Tensor:
         """Skinning transforms (B, 24, 3, 4) of local rotations (B, 24, 3, 3) and betas (B, num_betas)."""

@@ -36,6 +36,7 @@ COMMANDS = {
     "publish": ("publish:publish_command", "A run as a dataset of the Hugging Face Hub, with tables."),
     "train": ("train:train_command", "Train a network on finished shards."),
     "predict": ("predict:predict_command", "People in photos, by a trained network."),
+    "evaluate": ("evaluate:evaluate_command", "Measure a network or predictions by a published protocol."),
     "bench": ("bench:bench_command", "Measure the fit on this machine, beside a baseline."),
     "completion": ("completion:completion_command", "Print the script that completes words in a shell."),
 }

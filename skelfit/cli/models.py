@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from skelfit.bodies.joint_regressor import import_joints
 from skelfit.bodies.keypoint_regressor import import_keypoints
 from skelfit.bodies.model_set import KEYPOINTS_NAME, find_models, open_models, refuse_existing, save_models
 from skelfit.bodies.official_files import import_models
 from skelfit.bodies.open_body import open_body_models, write_official
+from skelfit.bodies.regressor_files import RegressorRecord
 from skelfit.bodies.vertex_maps import build_vertex_map, save_vertex_map
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FILE, FOLDER
@@ -32,27 +34,44 @@ def models_group() -> None:
 @click.option(
     "--keypoints", type=FILE, help="Regressor of 44 keypoints, or of the 19 extra: .npy, .npz, .pkl."
 )
+@click.option(
+    "--joints",
+    type=FILE,
+    multiple=True,
+    help="Regressor of 17 or 24 joints, for evaluate: J_regressor_h36m.npy, J_regressor_SMPL_MALE.pkl; repeatable.",
+)
 @out_option(FOLDER)
 @overwrite_option
 @pass_console
 def import_command(
-    console: Console, smpl: Path | None, skel: Path | None, keypoints: Path | None, out: Path, overwrite: bool
+    console: Console,
+    smpl: Path | None,
+    skel: Path | None,
+    keypoints: Path | None,
+    joints: tuple[Path, ...],
+    out: Path,
+    overwrite: bool,
 ) -> None:
-    """Convert official SMPL and SKEL files, and a keypoint regressor, to assets that need no unpickling."""
-    if smpl is not None or skel is not None or keypoints is None:
+    """Convert official SMPL and SKEL files, and regressors, to assets that need no unpickling."""
+    if smpl is not None or skel is not None or (keypoints is None and not joints):
         _import_bodies(console, smpl, skel, out, overwrite)
     if keypoints is not None:
-        regressor = import_keypoints(keypoints, out, overwrite=overwrite)
-        console.say(f"keypoints: {regressor.source}")
-        console.say(f"  source sha256 {regressor.source_sha256}")
-        console.say(f"  {regressor.asset}")
-        for note in regressor.notes:
-            console.say(f"  note: {note}")
+        _say_regressor(console, "keypoints", import_keypoints(keypoints, out, overwrite=overwrite))
     elif not (out / KEYPOINTS_NAME).exists():
         console.say(
             "no keypoint regressor: labels without 3D keypoints stay without; --keypoints FILE adds one"
         )
+    for file in joints:
+        _say_regressor(console, "joints", import_joints(file, out, overwrite=overwrite))
     _say_next(console, out)
+
+
+def _say_regressor(console: Console, kind: str, record: RegressorRecord) -> None:
+    console.say(f"{kind}: {record.source}")
+    console.say(f"  source sha256 {record.source_sha256}")
+    console.say(f"  {record.asset}")
+    for note in record.notes:
+        console.say(f"  note: {note}")
 
 
 def _say_next(console: Console, out: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 from tqdm import tqdm
@@ -26,6 +26,8 @@ from skelfit.cli.shared_options import (
 )
 from skelfit.executors.report_table import table_of_counts
 from skelfit.fitting.backends.compute_device import find_device
+from skelfit.learning.inference.detector import detector
+from skelfit.learning.inference.given_images import GivenImages, find_images
 from skelfit.learning.inference.intrinsics import (
     CameraSource,
     PhotoCamera,
@@ -37,18 +39,23 @@ from skelfit.learning.inference.intrinsics import (
 )
 from skelfit.learning.inference.labelled_people import people_of_shards, predict_people
 from skelfit.learning.inference.person_boxes import BoxFile, FindBoxes, PersonBox, whole_photo
-from skelfit.learning.inference.photos import OK, PhotoSettings, find_photos, predict_photos
+from skelfit.learning.inference.photo_results import OK
+from skelfit.learning.inference.photos import PhotoSettings, predict_photos
 from skelfit.learning.inference.prediction_files import (
     PEOPLE_NAME,
     RECORD_NAME,
     ROWS_NAME,
+    Parts,
     PredictionOutputs,
     PredictionWriter,
 )
 from skelfit.learning.inference.predictor import Predictor
+from skelfit.learning.inference.step_times import StepTimes
+from skelfit.learning.inference.video_frames import require_pyav
 from skelfit.learning.training.checkpoint import load_network
 from skelfit.storage.locations import Location
 
+PARTS = get_args(Parts)
 _AROUND_BOX, _AROUND_PHOTO = 1.2, 1.0  # margins
 
 
@@ -86,6 +93,7 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
     multiple=True,
     help="A box in px, in each photo; repeatable.",
 )
+@click.option("--detector", "detect", metavar="MODULE:CALLABLE", help="Your own detector of people.")
 @click.option(
     "--min-score", type=click.FloatRange(0), default=0.5, show_default=True, help="Of boxes with a score."
 )
@@ -102,15 +110,27 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
     metavar="exif|diagonal|MODULE:CALLABLE",
     help="exif: focal length by EXIF, else the diagonal; or your own predictor  [default: exif].",
 )
+@click.option("--every", type=COUNT, default=1, show_default=True, help="Of videos: take every n-th frame.")
+@click.option(
+    "--frame-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="In Hz: the photos of each folder are the frames of a video.",
+)
 @click.option(
     "--meshes",
-    type=click.Choice(["none", "skin", "all"]),
-    default="skin",
-    show_default=True,
-    help="all: bones, too.",
+    type=click.Choice(PARTS),
+    help="all: bones, too  [default: skin; of videos none].",
 )
 @click.option("--mesh-format", type=click.Choice(["ply", "obj"]), default="ply", show_default=True)
-@click.option("--overlays/--no-overlays", default=True, help="A picture of each photo with its people.")
+@click.option(
+    "--overlays",
+    type=click.Choice(PARTS),
+    default="all",
+    show_default=True,
+    help="Each photo, or video, with its people; all: the bones beside the skin.",
+)
+@click.option("--layers", is_flag=True, help="A picture of the estimates of each of the network's layers.")
+@click.option("--angles/--no-angles", default=True, help="Of videos: the angles of each person over time.")
 @models_option
 @device_option
 @click.option("--batch-size", type=COUNT, default=32, show_default=True)
@@ -125,14 +145,19 @@ def predict_command(
     out: Path,
     boxes: Path | None,
     boxes_given: list[tuple[float, ...]],
+    detect: str | None,
     min_score: float,
     margin: float | None,
     fov: float | None,
     intrinsics: tuple[float, ...] | None,
     source: str | None,
-    meshes: Literal["none", "skin", "all"],
+    every: int,
+    frame_rate: float | None,
+    meshes: Parts | None,
     mesh_format: Literal["ply", "obj"],
-    overlays: bool,
+    overlays: Parts,
+    layers: bool,
+    angles: bool,
     models: Location | None,
     device: str,
     batch_size: int,
@@ -140,70 +165,111 @@ def predict_command(
     limit: int | None,
     overwrite: bool,
 ) -> None:
-    """People in photos as SKEL bodies, by a CHECKPOINT of `skelfit train` (or the training's folder).
+    """People in photos and videos as SKEL bodies, by a CHECKPOINT of `skelfit train` (or the training's folder).
 
-    IMAGE: files and folders of photos; or shards (.tar), whose boxes, cameras and labels are used. Photos without
-    boxes are read as a whole, as of one person. Exits with 1 when there are no people at all.
+    IMAGE: photos, videos, and folders of them; or shards (.tar), whose boxes, cameras and labels are used. Photos
+    without boxes are read as a whole, as of one person. Exits with 1 when there are no people at all.
     """
-    if boxes is not None and boxes_given:
-        raise click.UsageError("--boxes has them by photo, --box gives one for all: leave one of them out")
     shards = [path.suffix == ".tar" for path in images]
-    if any(shards) and not (all(shards) and {boxes, fov, intrinsics, source} == {None} and not boxes_given):
-        raise click.UsageError("give either photos or shards (.tar), which have their own boxes and cameras")
-    if held_out and not any(shards):
-        raise click.UsageError("--held-out is for shards (.tar)")
+    _refuse_what_does_not_apply(
+        shards,
+        {"--boxes": boxes, "--box": boxes_given or None, "--detector": detect},
+        {"--fov": fov, "--intrinsics": intrinsics, "--intrinsics-from": source},
+        {"--every": every if every > 1 else None, "--frame-rate": frame_rate},
+        held_out=held_out,
+    )
     body = find_models(models)
-    network, config, trained_with = load_network(checkpoint)
-    predictor = Predictor(network, body, config.skel_gender, find_device(device))
-    find_boxes, total = _boxes(boxes, boxes_given), limit
+    trained = load_network(checkpoint)
+    network, config = trained.network, trained.config
+    predictor = Predictor(network, body, config.skel_gender, find_device(device), every_layer=layers)
+    outputs, times = PredictionOutputs(meshes, mesh_format, overlays, layers, angles), StepTimes()
+    find_boxes, total = _boxes(boxes, boxes_given, detect), limit
     if any(shards):
-        people = people_of_shards(images, config.data.held_out if held_out else None)
-        stream = predict_people(islice(people, limit), predictor, batch_size)
+        people = islice(people_of_shards(images, config.data.held_out if held_out else None), limit)
+        stream = predict_people(
+            people, predictor, batch_size, times, widen=config.data.widen, pictures=outputs.pictures
+        )
     else:
-        margin = margin or (_AROUND_PHOTO if boxes is None and not boxes_given else _AROUND_BOX)
+        whole = boxes is None and not boxes_given and detect is None
         settings = PhotoSettings(
-            find_boxes, _camera(fov, intrinsics, source), margin, min_score, network.backbone.crop
+            find_boxes,
+            _camera(fov, intrinsics, source),
+            margin or (_AROUND_PHOTO if whole else _AROUND_BOX),
+            min_score,
+            network.backbone.crop,
+            config.data.widen,
+            outputs.pictures,
+            times,
         )
-        photos = find_photos(images, console.warn)[:limit]
-        stream, total = predict_photos(photos, settings, predictor, batch_size), len(photos)
-    writer = PredictionWriter(out, overwrite, PredictionOutputs(meshes, mesh_format, overlays), predictor)
+        given = find_images(images, console.warn, frame_rate=frame_rate, every=every)
+        if given.videos or frame_rate is not None and overlays != "none":
+            require_pyav()
+        if every > 1 and frame_rate is None and not given.videos:
+            raise click.UsageError("--every is for videos, and for photos with --frame-rate")
+        stream = predict_photos(islice(given.images(times), limit), settings, predictor, batch_size)
+        total = _total(given, limit)
     console.say(f"models: {body.source} (sha256 {body.sha256[:12]})")
-    if trained_with != body.sha256:
-        console.warn(
-            f"models: not those of the training (sha256 {trained_with[:12]}): betas and keypoints are of other bodies"
-        )
+    if (warning := trained.unlike(body)) is not None:
+        console.warn(warning)
     console.say(f"{config.name}: {config.network.backbone}, {config.skel_gender} SKEL, on {predictor.device}")
-    with tqdm(total=total, unit="photo", disable=console.quiet or None) as bar:
-        for result in stream:
-            for box in result.boxes:
-                if box.status != OK:
-                    console.warn(f"{box.photo}: {box.status}: {box.reason}")
-            writer.add(result)
-            bar.update()
-    about = {
-        "skelfit": __version__,
-        "checkpoint": str(checkpoint),
-        "training": config.name,
-        "skel_gender": config.skel_gender,
-        "models": {"source": body.source, "sha256": body.sha256, "of_training": trained_with},
-        "boxes_of_other_photos": getattr(find_boxes, "unused", 0),
-    }
-    writer.finish(about)
+    with PredictionWriter(out, overwrite, outputs, predictor, times) as writer:
+        with tqdm(total=total, unit="photo", disable=console.quiet or None) as bar:
+            for result in stream:
+                for box in result.boxes:
+                    if box.status != OK:
+                        console.warn(f"{box.photo}: {box.status}: {box.reason}")
+                writer.add(result)
+                bar.update()
+        about = {
+            "skelfit": __version__,
+            "checkpoint": str(checkpoint),
+            "training": config.name,
+            "skel_gender": config.skel_gender,
+            "models": {"source": body.source, "sha256": body.sha256, "of_training": trained.models},
+            "boxes_of_other_photos": getattr(find_boxes, "unused", 0),
+        }
+        writer.finish(about)
     _tell(console, writer, about)
     sys.exit(0 if writer.statuses.get(OK) else 1)
 
 
-def _boxes(path: Path | None, given: Sequence[tuple[float, ...]]) -> FindBoxes:
+def _refuse_what_does_not_apply(
+    shards: Sequence[bool],
+    boxes: Mapping[str, object],
+    cameras: Mapping[str, object],
+    frames: Mapping[str, object],
+    *,
+    held_out: bool,
+) -> None:
+    """Raise UsageError for options of which one makes another useless: None is one that was not given."""
+    for alike in (boxes, cameras):
+        given = [name for name, value in alike.items() if value is not None]
+        if len(given) > 1:
+            raise click.UsageError(f"{' and '.join(given)} say the same: give one of them")
+    options = [name for name, value in {**boxes, **cameras, **frames}.items() if value is not None]
+    if any(shards) and (options or not all(shards)):
+        raise click.UsageError("give either photos or shards (.tar), which have their own boxes and cameras")
+    if held_out and not any(shards):
+        raise click.UsageError("--held-out is for shards (.tar)")
+
+
+def _total(given: GivenImages, limit: int | None) -> int | None:
+    """How many images there are, for the bar; None where that is not known."""
+    count = given.count()
+    return count if limit is None or count is None else min(count, limit)
+
+
+def _boxes(path: Path | None, given: Sequence[tuple[float, ...]], detect: str | None) -> FindBoxes:
     if path is not None:
         return BoxFile(path)
+    if detect is not None:
+        return detector(detect)
     boxes = [PersonBox(x, y, width, height) for x, y, width, height in given]
-    return (lambda _path, _size: boxes) if boxes else whole_photo
+    return (lambda _path, _image: boxes) if boxes else whole_photo
 
 
 def _camera(fov: float | None, intrinsics: tuple[float, ...] | None, source: str | None) -> CameraSource:
-    """What the options say of cameras; at most one of them may."""
-    if sum(option is not None for option in (fov, intrinsics, source)) > 1:
-        raise click.UsageError("--fov, --intrinsics and --intrinsics-from say the same: give one of them")
+    """What the options say of cameras."""
     if fov is not None:
         return of_view(fov)
     if intrinsics is not None:
@@ -221,4 +287,7 @@ def _tell(console: Console, writer: PredictionWriter, about: Mapping[str, Any]) 
         counts.append(("boxes of photos that were not given", others))
     if counts:
         console.say(table_of_counts(("status", "people"), counts))
+    seconds = writer.times.per_image(writer.photos)
+    steps = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
+    console.say(f"seconds per image: {steps}")
     console.say(f"{writer.out}: {PEOPLE_NAME}, {ROWS_NAME}, {RECORD_NAME}{writer.folders}")

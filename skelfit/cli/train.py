@@ -1,4 +1,4 @@
-"""`skelfit train`: SKEL-CF's network on finished shards."""
+"""`skelfit train`: a network on finished shards; `skelfit train import`: one that others have trained."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from skelfit.bodies.model_set import find_models
+from skelfit.cli.command_with_commands import CommandWithCommands
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import INTERRUPTED, TERMINATED
-from skelfit.cli.path_types import FOLDER, PATH, PATTERN, TRAINING
+from skelfit.cli.path_types import FILE, FOLDER, PATH, PATTERN, TRAINING
 from skelfit.cli.shared_options import COUNT, device_option, models_option, out_option, overwrite_option
 from skelfit.cli.training_curve import CURVE_NAME, draw_curve
 from skelfit.errors import OutputError
 from skelfit.executors.progress_bars import Progress
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.data.person_stream import SubsetConfig
-from skelfit.learning.data.process_group import is_first, process_group
+from skelfit.learning.data.process_group import ProcessGroup, is_first, process_group
 from skelfit.learning.evaluation.validation import BEYOND_DEG, ERRORS, PCK_AT, Measured
-from skelfit.learning.training.checkpoint import BEST_NAME, FOLDER_NAME
+from skelfit.learning.published.checkpoint_import import HEAD_DIM, import_checkpoint
+from skelfit.learning.published.published_kinds import KINDS
+from skelfit.learning.training import checkpoint
 from skelfit.learning.training.training_config import OptimizerConfig, TrainConfig, load_train_config, ready
 from skelfit.learning.training.training_log import BOARD_NAME, LOG_NAME
 from skelfit.learning.training.training_loop import train
 from skelfit.storage.atomic_write import remove_file
 from skelfit.storage.locations import Location, location_of
 
+_LEARNT = {"keypoints": "keypoints", "coarse": "pose and betas"}  # in the stages before the last
 
-@click.command("train")
+
+@click.command("train", cls=CommandWithCommands)
 @click.argument("config_file", metavar="[CONFIG]", required=False, type=TRAINING)
 @click.option("--config", "config_option", type=TRAINING, help="The same as CONFIG.")
 @click.option(
@@ -46,11 +52,19 @@ from skelfit.storage.locations import Location, location_of
     multiple=True,
     help="Shards to measure with  [default: people that data.held_out holds out].",
 )
-@click.option("--vitpose", type=PATH, help="ViTPose's weights, in place of network.checkpoint.")
+@click.option(
+    "--checkpoint",
+    "start",
+    type=PATH,
+    help="Weights to start with, in place of network.checkpoint: ViTPose's, or a checkpoint.",
+)
 @out_option(FOLDER)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
 @overwrite_option
-@click.option("--steps", type=COUNT, help="In place of optimizer.steps, and of the stages' before.")
+@click.option(
+    "--epochs", type=COUNT, help="Length of the main stage, in place of optimizer.epochs or .steps."
+)
+@click.option("--steps", type=COUNT, help="Length of each stage, for a trial.")
 @models_option
 @device_option
 @pass_console
@@ -60,10 +74,11 @@ def train_command(
     config_option: Path | None,
     shards: tuple[str, ...],
     val: tuple[str, ...],
-    vitpose: Path | None,
+    start: Path | None,
     out: Path,
     resume: bool,
     overwrite: bool,
+    epochs: int | None,
     steps: int | None,
     models: Location | None,
     device: str,
@@ -76,6 +91,8 @@ def train_command(
         raise click.UsageError("give the configuration once: as CONFIG or as --config")
     if resume and overwrite:
         raise click.UsageError("--resume goes on with what --overwrite removes: give one of them")
+    if epochs is not None and steps is not None:
+        raise click.UsageError("give one length: --epochs or --steps")
     path = config_file or config_option
     config = TrainConfig() if path is None else load_train_config(path)
     if shards:
@@ -85,22 +102,23 @@ def train_command(
         subsets = tuple(SubsetConfig(tars_of(each)) for each in val)
         config = replace(config, validation=replace(config.validation, subsets=subsets))
         config = replace(config, data=replace(config.data, held_out=0.0))  # other shards are measured
-    if vitpose is not None:
-        config = replace(config, network=replace(config.network, checkpoint=str(vitpose)))
+    if start is not None:
+        config = replace(config, network=replace(config.network, checkpoint=str(start)))
+    if epochs is not None:
+        config = replace(config, optimizer=replace(config.optimizer, epochs=epochs, steps=None))
     if steps is not None:
-        config = replace(config, optimizer=replace(config.optimizer, steps=steps))
-        for name in ("keypoints", "coarse"):
-            if (part := getattr(config, name)) is not None:
-                config = replace(config, **{name: replace(part, steps=steps)})
+        stages: dict[str, Any] = {
+            name: replace(stage, steps=steps, epochs=None) for name, stage in config.stages.items()
+        }
+        config = replace(config, **stages)
     ready(config, path or "the configuration of SKEL-CF (no CONFIG was given)")
     body_models, device = find_models(models), find_device(device)
     if is_first():
         prepare(out, resume=resume, overwrite=overwrite)
         console.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
-        console.say(f"{config.name}: {config.steps} steps on {device}, to {out}")
     with (
         process_group(device) as group,
-        Watching(config, out, group.part.of, console if group.first else None) as watch,
+        Watching(config, out, group, console if group.first else None) as watch,
     ):
         end = train(config, out, body_models, group, watch, resume=resume)
     if not is_first():
@@ -115,6 +133,40 @@ def train_command(
     console.say(f"next: skelfit predict {out} IMAGE... --out predictions")
 
 
+@train_command.command("import")
+@click.argument("file", type=FILE)
+@out_option(FILE)
+@click.option(
+    "--kind", type=click.Choice(list(KINDS)), help="Of which network FILE is  [default: what its names say]."
+)
+@overwrite_option
+@pass_console
+def import_command(console: Console, file: Path, out: Path, kind: str | None, overwrite: bool) -> None:
+    """Make a checkpoint of FILE, which the authors of SKEL-CF, HSMR or 4D-Humans published.
+
+    `skelfit predict` and `skelfit evaluate` take it, and trainings begin with it (network.checkpoint). Nothing in FILE
+    is run. Of ViTPose's backbone it says how to use the file as it is.
+    """
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: exists already; choose another file or --overwrite")
+    imported = import_checkpoint(file, kind)
+    checkpoint.save(out, imported.content)
+    network, published = imported.network, KINDS[imported.kind]
+    under = f" (its {imported.place})" if imported.place else ""
+    console.say(f"{published.title}: {len(imported.content['weights'])} weights of {file}{under}")
+    console.say(
+        f"  network.kind: {network.kind}, {network.backbone}, {network.layers} layers; {HEAD_DIM} numbers a head"
+    )
+    for what, count in imported.beside.items():
+        console.say(f"  left: {what} ({count} tensor{'s' if count > 1 else ''})")
+    console.result(f"checkpoint: {out}")
+    if imported.missing:
+        console.warn(f"no weights for {', '.join(imported.missing)}: it can begin a training, no more")
+        console.say(f"next: skelfit train train-hsmr --checkpoint {out} --shards DIR --out DIR")
+    else:
+        console.say(f"next: skelfit predict {out} IMAGE... --out predictions")
+
+
 def tars_of(shards: str) -> str:
     """The pattern of the tars of a folder; what is no folder is a pattern already."""
     return f"{shards.rstrip('/')}/*.tar" if location_of(shards).is_dir() else shards
@@ -123,9 +175,9 @@ def tars_of(shards: str) -> str:
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Make the folder. Raises OutputError where it holds files and no option says what to do with them."""
     if overwrite:
-        for name in (BEST_NAME, LOG_NAME, CURVE_NAME):
+        for name in (checkpoint.BEST_NAME, LOG_NAME, CURVE_NAME):
             remove_file(out / name)
-        for name in (FOLDER_NAME, BOARD_NAME):
+        for name in (checkpoint.FOLDER_NAME, BOARD_NAME):
             shutil.rmtree(out / name, ignore_errors=True)
     elif not resume and out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out}: holds files already; choose another folder, --resume or --overwrite")
@@ -142,8 +194,8 @@ class Watching:
     Within it, Ctrl-C and SIGTERM end the training after the step, with a checkpoint; a second one at once.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, processes: int, console: Console | None) -> None:
-        self.config, self.out, self.processes, self.console, self.code = config, out, processes, console, 0
+    def __init__(self, config: TrainConfig, out: Path, group: ProcessGroup, console: Console | None) -> None:
+        self.config, self.out, self.group, self.console, self.code = config, out, group, console, 0
         self.progress: Progress | None = None
         self.stage = ""
 
@@ -165,16 +217,21 @@ class Watching:
         """Whether a signal has come."""
         return bool(self.code)
 
+    def begins(self, config: TrainConfig) -> None:
+        """Take the configuration whose lengths are in steps, and print them."""
+        self.config = config
+        self.say(f"{config.name}: {config.steps} steps on {self.group.device}, to {self.out}")
+
     def step(self, done: int, loss: float) -> None:
         """Count a step of a stage. The speed is that of the steps after the first seen of it, which takes longer."""
         if self.console is None:
             return
         name, before, part = stage_at(done, self.config)
-        each = self.processes * self.config.data.batch_size * part.accumulate
+        each = self.group.part.of * self.config.data.batch_size * part.accumulate
         if name != self.stage or self.progress is None:
             self.close()
             self.stage = name
-            self.progress = self.console.reporter().counting(part.steps * each, (done - before) * each)
+            self.progress = self.console.reporter().counting(part.length * each, (done - before) * each)
         new = (done - before) * each - self.progress.done
         self.progress.show(new, f"{name}, step {done}/{self.config.steps}, loss {loss:.4f}")
 
@@ -198,10 +255,10 @@ class Watching:
 def stage_at(step: int, config: TrainConfig) -> tuple[str, int, OptimizerConfig]:
     """What is learnt in a step, counted from 1: its name, the steps before it, and how."""
     before = 0
-    for name, part in (("keypoints", config.keypoints), ("pose and betas", config.coarse)):
-        if part is not None and step <= before + part.steps:
-            return name, before, part
-        before += 0 if part is None else part.steps
+    for key, stage in list(config.stages.items())[:-1]:
+        if step <= before + stage.length:
+            return _LEARNT[key], before, stage
+        before += stage.length
     return "network", before, config.optimizer
 
 

@@ -33,7 +33,9 @@ class RowFaults:
         """One text per row; '' for a good one."""
         return ["; ".join(faults) for faults in self._reasons]
 
-    def check_finite(self, numbers: Mapping[str, FloatArray], source_keys: Mapping[str, str]) -> None:
+    def check_finite(
+        self, numbers: Mapping[str, NDArray[np.floating]], source_keys: Mapping[str, str]
+    ) -> None:
         """Report fields with a number that is not finite; source_keys: field -> key in the file."""
         for name, key in source_keys.items():
             finite = np.isfinite(numbers[name]).all(axis=tuple(range(1, numbers[name].ndim)))

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 
 from skelfit.errors import InputError
+from skelfit.storage import inert_pickle
 from skelfit.storage.path_checks import require_regular_file
 
 
 def read_tensor_file(
-    path: str | Path, expected: str, error: type[InputError], advice: str = "", *, mapped: bool = False
+    path: str | Path, expected: str, error: type[InputError], *, mapped: bool = False, objects: bool = False
 ) -> Any:
     """The content of a file, with tensors on the CPU. Raises the error.
 
-    expected: for its message. advice: added to the message about a file with objects. mapped: tensors are
-    memory-mapped: each is read when it is used, and the file must not change meanwhile (no effect for safetensors).
+    expected: for its message. mapped: tensors are memory-mapped: each is read when it is used, and the file must not
+    change meanwhile (no effect for safetensors). objects: files from elsewhere may hold objects of any class; each
+    becomes an `InertObject`. Otherwise such a file is an error.
     """
     require_regular_file(path, expected, error)
     try:
@@ -26,11 +28,35 @@ def read_tensor_file(
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        is_zip = _is_zip(path)
+        if is_zip and _is_program(path):
+            raise error(path, None, expected, "a TorchScript program, which is not read")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except pickle.UnpicklingError:
+            if not (objects and is_zip):
+                raise
+        # Nothing but tensors and plain containers is made: see inert_pickle.
+        return torch.load(path, "cpu", inert_pickle, weights_only=False, mmap=mapped)
     except FileNotFoundError:
         raise error(path, None, expected, "no such file") from None
     except pickle.UnpicklingError:
-        actual = f"more than plain data and tensors, which is not read{advice}"
-        raise error(path, None, expected, actual) from None
+        raise error(path, None, expected, "more than plain data and tensors, which is not read") from None
+    except error:
+        raise
     except Exception as problem:  # torch and safetensors have no error of their own for a damaged file
         raise error(path, None, expected, " ".join(str(problem).split())[:200]) from None
+
+
+def _is_zip(path: str | Path) -> bool:
+    """Whether torch.load takes a file for a zip: its form since torch 1.6."""
+    with open(path, "rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def _is_program(path: str | Path) -> bool:
+    """Whether a zip is one of TorchScript, which torch.load would hand on to torch.jit.load.
+
+    The reader is that of torch.load, since two readers may see different files in a zip that is made so.
+    """
+    return "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records()

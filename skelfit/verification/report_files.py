@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from skelfit.errors import OutputError
 from skelfit.shards.keep_list import COLUMNS
@@ -31,33 +32,37 @@ def report_files(json: Place | None, html: Place | None, keep: Place | None) -> 
         html=location_or_none("html", html, writing=True),
         keep=location_or_none("keep", keep, writing=True),
     )
-    _check(files.json, "report (JSON) of verify", _is_report)
-    _check(files.html, "page of verify", _is_page)
-    _check(files.keep, "keep-list of verify", _is_keep_list)
+    check_replaceable(files.json, "report (JSON) of verify", partial(is_report, version="skelfit-verify-"))
+    check_replaceable(files.html, "page of verify", partial(is_page, title="skelfit"))
+    check_replaceable(files.keep, "keep-list of verify", partial(is_table, columns=COLUMNS))
     return files
 
 
-def _check(path: Location | None, kind: str, is_ours: Callable[[Location], bool]) -> None:
+def check_replaceable(path: Location | None, kind: str, is_ours: Callable[[Location], bool]) -> None:
+    """Raise OutputError for a file that is there and not ours; kind: what it would replace."""
     if path is None or not path.is_file() or path.stat().st_size == 0:
         return
     if not is_ours(path):
         raise OutputError(f"{path}: expected a new file or an earlier {kind}, found another file")
 
 
-def _is_report(path: Location) -> bool:
+def is_report(path: Location, version: str) -> bool:
+    """Whether a file is a report (JSON) whose version begins so."""
     try:
-        return str(read_json(path).get("version", "")).startswith("skelfit-verify-")
+        return str(read_json(path).get("version", "")).startswith(version)
     except ShardError:
         return False
 
 
-def _is_page(path: Location) -> bool:
+def is_page(path: Location, title: str) -> bool:
+    """Whether a file is a page whose head has this text."""
     head = _head(path)
-    return head.lstrip().lower().startswith(b"<!doctype html") and b"skelfit" in head
+    return head.lstrip().lower().startswith(b"<!doctype html") and title.encode() in head
 
 
-def _is_keep_list(path: Location) -> bool:
-    return _head(path).splitlines()[0].decode(errors="replace") == ",".join(COLUMNS)
+def is_table(path: Location, columns: Sequence[str]) -> bool:
+    """Whether a file is a table (CSV) of these columns."""
+    return _head(path).splitlines()[0].decode(errors="replace") == ",".join(columns)
 
 
 def _head(path: Location) -> bytes:

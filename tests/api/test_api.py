@@ -41,6 +41,10 @@ API = {
         f"device='auto', fit_batch=None, writers=None, {_WORKERS}, dashboard=False, performance_report=None, "
         "rank=None, world=None, overwrite=False, extend=False, dry_run=False, people_per_second=None, progress=False)"
     ),
+    "evaluate": (
+        "(predictions, *, protocol, labels, images=None, models=None, intrinsics_from=None, batch_size=None, "
+        "pipeline=None, skel_gender=None, device='auto', limit=None, json=None, html=None, rows=None, progress=False)"
+    ),
     "export": (
         "(folder, *, format, out, models=None, key=(), limit=None, keep=None, overwrite=False, progress=False)"
     ),

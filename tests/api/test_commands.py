@@ -1,4 +1,4 @@
-"""`skelfit.convert`, `verify` and `export`: what the commands do, with the same options, and without a word."""
+"""`skelfit.convert`, `verify`, `export`, `evaluate`: what the commands do, with the same options, without a word."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from skelfit.api.convert_dataset import convert
 from skelfit.api.run_shards import ShardsFailedError
 from skelfit.cli import main
 from skelfit.cli.convert import convert_command
+from skelfit.cli.evaluate import evaluate_command
 from skelfit.cli.export import export_command
 from skelfit.cli.verify import verify_command
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.errors import ArgumentError, LabelError, OutputError, SkelfitError
 from skelfit.exports.export_run import export
+from skelfit.protocols.evaluation_run import evaluate
 from skelfit.shards.keep_list import read_keep
 from skelfit.verification.verify_folders import verify
 
@@ -33,7 +35,8 @@ from skelfit.verification.verify_folders import verify
     (convert_command, convert, ["--out", "o"]),
     (verify_command, verify, ["d"]),
     (export_command, export, ["d", "--format", "hsmr", "--out", "o"]),
-], ids=["convert", "verify", "export"])  # fmt: skip
+    (evaluate_command, evaluate, ["p.npz", "--protocol", "emdb", "--labels", "l.npz"]),
+], ids=["convert", "verify", "export", "evaluate"])  # fmt: skip
 def test_options_have_one_name(
     command: click.Command, function: Callable[..., Any], least: list[str]
 ) -> None:
@@ -206,7 +209,7 @@ def test_faults_of_files_and_of_the_others(labels: Path) -> None:
     with pytest.raises(ArgumentError, match="format: expected one of skel-cf, .* found 'fbx'"):
         export("out", format="fbx", out="x")
     with pytest.raises(
-        ArgumentError, match="key: expected none, except for the formats obj and ply, found the format hsmr"
+        ArgumentError, match="key: expected none, except for the formats opensim, obj and ply, found the format hsmr"
     ):
         export("out", format="hsmr", out="x", key=["a"])
     with pytest.raises(SkelfitError, match="out"):

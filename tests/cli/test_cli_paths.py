@@ -32,16 +32,20 @@ LOCAL = {
     "bench --report",
     "models import --smpl",
     "models import --skel",
+    "models import --joints",
     "models import --keypoints",
     "models import --out",
     "models open-body --out",
+    "evaluate --images",
     "predict CHECKPOINT",
     "predict IMAGE",
     "predict --out",
     "predict --boxes",
     "publish --out",
     "train --out",
-    "train --vitpose",
+    "train --checkpoint",
+    "train import FILE",
+    "train import --out",
     *(
         f"{command} --{name}"
         for command in ("convert", "verify")
@@ -60,8 +64,10 @@ TEXTS = {
     "publish --revision",
     "publish hf://datasets/OWNER/NAME",
     "predict --box",
+    "predict --detector",
     "predict --intrinsics",
     "predict --intrinsics-from",
+    "evaluate --intrinsics-from",
 }
 
 
@@ -356,7 +362,9 @@ def test_a_wrong_name_lists_the_right_ones() -> None:
     assert line.endswith("did you mean demo?")
     for words in (["train-tinny"], ["--config", "train-tinny.yaml"]):
         line = said("train", *words, "--shards", "x", "--out", "out")
-        assert "one of train-skel-cf, train-tiny," in line and line.endswith("did you mean train-tiny?")
+        assert "one of train-hsmr, train-skel-cf, train-tiny," in line and line.endswith(
+            "did you mean train-tiny?"
+        )
     assert "expected a pipeline" in said("bench", "--pipeline", "train-tiny")
 
 

@@ -33,9 +33,11 @@ from skelfit.images.square_crop import CropBox, cut_crops
 from skelfit.learning.data.data_loader import DataConfig, each_once
 from skelfit.learning.data.person_crops import Square, read_crop
 from skelfit.learning.data.person_stream import SubsetConfig
+from skelfit.learning.inference.given_images import GivenImage
 from skelfit.learning.inference.intrinsics import exif_focal, from_diagonal, plugged_in
 from skelfit.learning.inference.person_boxes import whole_photo
-from skelfit.learning.inference.photos import PhotoFile, PhotoSettings, prepare_photo
+from skelfit.learning.inference.photo_results import PhotoFile
+from skelfit.learning.inference.photos import PhotoSettings, prepare_photo
 from skelfit.shards.row_statistics import Summary
 
 SIDE = 32
@@ -133,9 +135,8 @@ def everyones(data: bytes, folder: Path) -> dict[str, np.ndarray]:
     (crop,) = cut_crops(check_image(data, "any"), [CropBox(16, 16, SIDE)], config)
     assert crop.data is not None
     (folder / "a.png").write_bytes(data)
-    seen = prepare_photo(
-        PhotoFile(folder / "a.png", "a"), PhotoSettings(whole_photo, from_diagonal, 1.0, crop=64)
-    )
+    given = GivenImage(PhotoFile(folder / "a.png", "a"))
+    seen = prepare_photo(given, PhotoSettings(whole_photo, from_diagonal, 1.0, crop=64))
     (shot,) = seen.inputs
     return {
         "convert": rgb_of(crop.data),
@@ -254,9 +255,11 @@ def test_predict_turns_deep_pixels_and_keeps_their_exif(tmp_path: Path) -> None:
             seen.append((photo.getexif().get(271), exif_focal(photo)))
             return from_diagonal(photo)
 
-        (one,) = (prepare_photo(PhotoFile(path, "a"), PhotoSettings(whole_photo, find, 1.0, crop=32)),)
-        assert one.image is not None
-        shown = rgb_of(one.image)[..., 0]
+        (one,) = (
+            prepare_photo(GivenImage(PhotoFile(path, "a")), PhotoSettings(whole_photo, find, 1.0, crop=32)),
+        )
+        assert one.picture is not None
+        shown = one.picture[..., 0].astype(int)
         assert np.abs(shown - np.rot90(rgb_of(SHADED["8-bit PNG"])[:20, :, 0], -1)).max() <= 1
         assert cameras[0][0] == "maker"
         if form == "PNG":  # Pillow writes no more of a TIFF's EXIF

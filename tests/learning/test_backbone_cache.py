@@ -60,6 +60,18 @@ def test_cached_keypoints_hold_for_every_crop(folder: Path, flip: float) -> None
     assert flips == ({False, True} if flip == 0.5 else {bool(flip)})
 
 
+def test_cached_keypoints_turn_with_the_image(folder: Path) -> None:
+    data = data_config(folder, batch_size=20, augment=replace(STILL, rotation=30, flip=0.5))
+    batch = all_knowing(data).add_to(next(iter(Loader(data, images=False))))
+    assert batch.observations is not None and (batch.turn.abs() > 0.2).sum() > 5 and batch.flipped.any()
+    known = batch.keypoints2d[..., 2] > 0
+    found = batch.observations[..., :2]
+    torch.testing.assert_close(found[known], batch.keypoints2d[..., :2][known], rtol=0, atol=1e-5)
+    c, s = batch.turn.cos(), batch.turn.sin()
+    expected = torch.stack((torch.hypot(0.1 * c, 0.2 * s), torch.hypot(0.1 * s, 0.2 * c)), -1)
+    torch.testing.assert_close(batch.observations[:, 0, 2:4], expected)
+
+
 def test_a_loader_reads_only_cached_people(folder: Path) -> None:
     data = data_config(folder, batch_size=5, augment=STILL)
     cache = all_knowing(data)

@@ -37,7 +37,7 @@ def test_cameras_of_the_command_line(trained: Path, photos: Path, tmp_path: Path
     }
     depth = {}
     for i, (source, (options, focal)) in enumerate(sources.items()):
-        plain = ("--meshes", "none", "--no-overlays", "--out", f"out{i}")
+        plain = ("--meshes", "none", "--overlays", "none", "--out", f"out{i}")
         assert run_predict(trained, "a.jpg", *plain, *options).exit_code == 0
         people, row = parameters_of(Path(f"out{i}")), rows_of(Path(f"out{i}"))[0]
         assert row["intrinsics"] == source

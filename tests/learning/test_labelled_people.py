@@ -39,8 +39,13 @@ def test_pictures_of_shards_show_prediction_and_label(trained: Path, tmp_path: P
     everyone = [row["photo"] for row in rows_of(tmp_path / "out")]
     assert len(everyone) == 12 and f"{len(everyone)} people out" in result.output
     with Image.open(tmp_path / "out" / "overlays" / f"{everyone[0]}.jpg") as picture:
-        assert picture.width in (picture.height, 3 * picture.height)  # without a label of the other gender
-    run_predict(trained, *tars, "--out", tmp_path / "held", "--meshes", "none", "--no-overlays", "--held-out")
+        assert picture.width in (
+            2 * picture.height,
+            4 * picture.height,
+        )  # without a label of the other gender
+    run_predict(
+        trained, *tars, "--out", tmp_path / "held", "--meshes", "none", "--overlays", "none", "--held-out"
+    )
     held = [row["photo"] for row in rows_of(tmp_path / "held")]
     config = DataConfig((SubsetConfig(f"{tmp_path}/shards/*.tar"),), batch_size=99, workers=0, held_out=0.5)
     assert held == [key for batch in each_once(config, held_out=True) for key in batch.keys]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import exp
+from math import cos, exp, sin
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,10 @@ from skelfit.learning.backbones.keypoint_cnn import CELLS
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.networks.network import Estimate, Prediction
 from skelfit.learning.training.losses import (
-    betas_loss,
     estimate_terms,
     keypoints2d_loss,
     keypoints3d_loss,
-    pose_loss,
+    parameter_terms,
     refinement_loss,
     training_loss,
 )
@@ -79,50 +78,85 @@ def test_the_pelvis_of_the_estimate_counts_too() -> None:
     torch.testing.assert_close(keypoints3d_loss(points, labels), torch.tensor(0.43))
 
 
-def test_betas_by_hand() -> None:
-    labels = torch.zeros(2, 10)
-    labels[0, :2], labels[1, 0] = torch.tensor([1.0, -2.0]), 5.0
-    both = torch.tensor([True, True])
-    torch.testing.assert_close(betas_loss(torch.zeros(2, 10), labels, both), torch.tensor(4.0))
-    first = torch.tensor([True, False])
-    torch.testing.assert_close(betas_loss(torch.zeros(2, 10), labels, first), torch.tensor(1.5))
+def people_of(count: int, models: ModelSet) -> tuple[TrainingBatch, Estimate]:
+    """People with angles and betas 0, and the estimate that is true."""
+    batch, trans = labelled_people(models, count)
+    batch = replace(batch, poses=0 * batch.poses, betas=0 * batch.betas)
+    return batch, Estimate(angles_to_pose(batch.poses), batch.betas.clone(), true_camera(batch, trans))
 
 
-def test_pose_by_hand() -> None:
-    q = torch.zeros(2, NUM_DOFS)
-    target = angles_to_pose(q)
-    q[0, dof_index("knee_angle_r")] = torch.pi / 2  # cos 1 -> 0, sin 0 -> 1: 2
-    q[0, dof_index("wrist_flexion_l")] = -0.3  # 0.3
-    q[1, dof_index("pelvis_tilt")] = torch.pi / 2  # a quarter turn: two columns off by 2 each
-    pose = angles_to_pose(q)
-    pose[1, 3, 2:] = 9.0  # means nothing
-    torch.testing.assert_close(pose_loss(pose, target, slice(1, None)), torch.tensor(2.3 / 2))
-    torch.testing.assert_close(pose_loss(pose, target, slice(0, 1)), torch.tensor(4.0 / 2))
-    torch.testing.assert_close(refinement_loss(pose, target), torch.tensor((2.3 + 4.0) / 2 / 88))
+def test_betas_by_hand(models: ModelSet) -> None:
+    batch, truth = people_of(2, models)
+    truth.betas[0, :2], truth.betas[1, 0] = torch.tensor([1.0, -2.0]), 5.0
+    squared = LossConfig(parameters="squared")
+
+    def betas(batch: TrainingBatch, config: LossConfig) -> float:
+        return float(parameter_terms(truth, batch, "male", config)["betas"])
+
+    assert betas(batch, LossConfig()) == pytest.approx(4) and betas(batch, squared) == pytest.approx(15)
+    for name in ("has_betas", "female"):  # the second one's do not count
+        counts = torch.tensor([name == "has_betas", name == "female"])
+        assert betas(replace(batch, **{name: counts}), LossConfig()) == pytest.approx(1.5)
+
+
+def test_rotations_by_hand(models: ModelSet) -> None:
+    """A turn by an angle changes four of a matrix's numbers: two by 1 - cos, two by sin."""
+    batch, truth = people_of(2, models)
+    q = torch.zeros(2, NUM_DOFS, dtype=torch.float64)
+    q[0, dof_index("knee_angle_r")] = torch.pi / 2
+    q[0, dof_index("wrist_flexion_l")] = -0.3
+    q[1, dof_index("pelvis_tilt")] = torch.pi / 2
+    turned = replace(truth, pose=3 * angles_to_pose(q))  # vectors may have any length
+    turned.pose[0, [18, 23], :2] /= 3  # but two-DoF joints are angles
+    turned.pose[1, 3, 2:] = 9.0  # means nothing
+    by = {"absolute": (4, 2 * (1 - cos(0.3)) + 2 * sin(0.3), 4), "squared": (4, 4 * (1 - cos(0.3)), 4)}
+    for parameters, (knee, wrist, pelvis) in by.items():
+        config = LossConfig(parameters=parameters)  # type: ignore[arg-type]
+        terms = parameter_terms(turned, batch, "male", config)
+        assert float(terms["pose"]) == pytest.approx((knee + wrist) / 2)
+        assert float(terms["orientation"]) == pytest.approx(pelvis / 2)
+        first = replace(batch, has_pose=torch.tensor([True, False]))
+        terms = parameter_terms(turned, first, "male", config)
+        assert float(terms["pose"]) == pytest.approx((knee + wrist) / 2) and terms["orientation"] == 0
+        second = replace(batch, has_pose=torch.tensor([False, True]))
+        terms = parameter_terms(turned, second, "male", config)
+        assert terms["pose"] == 0 and float(terms["orientation"]) == pytest.approx(pelvis / 2)
+
+
+def test_the_refinement_by_hand() -> None:
+    target = torch.zeros(3, 24, 6)
+    layers = torch.zeros(2, 3, 24, 6)
+    layers[0, 0, 4, 2], layers[1, 1, 3, 5] = 1.44, -2.88  # of 144 numbers, used or not
+    layers[1, 2] = 100.0
+    counts = torch.tensor([True, True, False])
+    torch.testing.assert_close(refinement_loss(layers, target, counts), torch.tensor([0.01 / 3, 0.02 / 3]))
 
 
 def test_true_parameters_have_no_loss(people: tuple[TrainingBatch, Estimate], body: SkelKeypoints) -> None:
     """Against labels from the whole skin, another projection and another camera formula."""
     batch, truth = people
-    terms = estimate_terms(truth, batch.cam_int, batch, body)
+    terms = estimate_terms(truth, batch.cam_int, batch, body, LossConfig())
     assert set(terms) == set(TERMS)
     for name, value in terms.items():
         # keypoints44 is float32, and the labels of the demo body lie 5 m off
         assert value.item() < 1e-9, name
-    wrong = estimate_terms(off(truth), batch.cam_int, batch, body)
+    wrong = estimate_terms(off(truth), batch.cam_int, batch, body, LossConfig())
     assert all(value.item() > 0.01 for value in wrong.values())
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [*((name, "absolute") for name in TERMS), *((name, "squared") for name in TERMS[2:])],
+)
 def test_gradients_of_an_estimate(
-    name: str, people: tuple[TrainingBatch, Estimate], body: SkelKeypoints
+    name: str, parameters: Any, people: tuple[TrainingBatch, Estimate], body: SkelKeypoints
 ) -> None:
-    batch, truth = people
+    (batch, truth), config = people, LossConfig(parameters=parameters)
     one = batch._with(lambda tensor: tensor[:1])
     pose, betas, camera = (v[:1].clone().requires_grad_() for v in vars(off(truth)).values())
 
     def term(pose: Tensor, betas: Tensor, camera: Tensor) -> Tensor:
-        return estimate_terms(Estimate(pose, betas, camera), one.cam_int, one, body)[name]
+        return estimate_terms(Estimate(pose, betas, camera), one.cam_int, one, body, config)[name]
 
     torch.autograd.gradcheck(term, (pose, betas, camera), fast_mode=True)
 
@@ -130,7 +164,8 @@ def test_gradients_of_an_estimate(
 def test_gradients_of_the_refinement(people: tuple[TrainingBatch, Estimate]) -> None:
     batch, truth = people
     target = angles_to_pose(batch.poses)
-    torch.autograd.gradcheck(lambda pose: refinement_loss(pose, target), off(truth).pose.requires_grad_())
+    pose = off(truth).pose.requires_grad_()
+    torch.autograd.gradcheck(lambda pose: refinement_loss(pose, target, batch.has_pose), pose)
 
 
 def test_heatmaps_by_hand() -> None:
@@ -186,8 +221,11 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
     expected = sum(weight * terms[name] for name, weight in names.items()) + 0.1 * terms["refinement"]
     torch.testing.assert_close(total, expected)
     target = angles_to_pose(batch.poses)
-    between = sum(refinement_loss(layer.pose, target) for layer in prediction.layers[:2])
-    torch.testing.assert_close(terms["refinement"], between)
+    of_layers = [refinement_loss(layer.pose, target, batch.has_pose) for layer in prediction.layers]
+    torch.testing.assert_close(terms["refinement"], sum(of_layers))
+    between = LossConfig(refinement_layers="between")
+    _, terms = training_loss(prediction, batch, body, between)
+    torch.testing.assert_close(terms["refinement"], sum(of_layers[:2]))
 
 
 def test_without_the_refinement(people: tuple[TrainingBatch, Estimate], body: SkelKeypoints) -> None:
@@ -211,7 +249,7 @@ def test_full_supervision_is_on_every_layer(
 def test_without_an_encoder(people: tuple[TrainingBatch, Estimate], body: SkelKeypoints) -> None:
     batch, truth = people
     prediction = replace(made(truth, batch, encoder=False), layers=(truth,))
-    _, terms = training_loss(prediction, batch, body, LossConfig())
+    _, terms = training_loss(prediction, batch, body, LossConfig(refinement_layers="between"))
     assert set(terms) == {f"decoder/{term}" for term in TERMS}
 
 
@@ -239,7 +277,7 @@ def test_betas_of_the_other_body_do_not_count(
 ) -> None:
     batch, truth = people
     women = replace(batch, female=torch.ones(3, dtype=torch.bool))
-    terms = estimate_terms(off(truth), batch.cam_int, women, body)
+    terms = estimate_terms(off(truth), batch.cam_int, women, body, LossConfig())
     assert terms["betas"].item() == 0 and terms["pose"].item() > 0
 
 

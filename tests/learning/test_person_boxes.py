@@ -7,16 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from skelfit.errors import InputError
+from skelfit.learning.inference.given_images import GivenImage
 from skelfit.learning.inference.intrinsics import of_view
 from skelfit.learning.inference.person_boxes import BoxFile, PersonBox
-from skelfit.learning.inference.photos import (
-    PhotoFile,
-    PhotoSettings,
-    prepare_photo,
-)
+from skelfit.learning.inference.photo_results import PhotoFile
+from skelfit.learning.inference.photos import PhotoSettings, prepare_photo
+from skelfit.learning.inference.upright_image import upright_frame
+
+NO_IMAGE = upright_frame(np.zeros((10, 10, 4), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ from skelfit.learning.inference.photos import (
 def test_boxes_of_a_file(content: Any, expected: list[PersonBox], unused: int, tmp_path: Path) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     boxes = BoxFile(tmp_path / "boxes.json")
-    assert list(boxes(Path("photos/a/000000000042.jpg"), (10, 10))) == expected
+    assert list(boxes(Path("photos/a/000000000042.jpg"), NO_IMAGE)) == expected
     assert boxes.unused == unused
 
 
@@ -85,7 +87,7 @@ def test_invalid_boxes(photos: Path, tmp_path: Path) -> None:
     content = {"000000000000.jpg": [*bad, [50, 50, 100, 100]]}
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     settings = PhotoSettings(BoxFile(tmp_path / "boxes.json"), of_view(60))
-    photo_result = prepare_photo(PhotoFile(photos / "000000000000.jpg", "a"), settings)
+    photo_result = prepare_photo(GivenImage(PhotoFile(photos / "000000000000.jpg", "a")), settings)
     assert [f.status for f in photo_result.boxes] == ["bad_box"] * 7 + ["ok"] and len(
         photo_result.inputs
     ) == 1
@@ -93,5 +95,5 @@ def test_invalid_boxes(photos: Path, tmp_path: Path) -> None:
     assert "outside of the photo, whose size is 256 x 256 px" in photo_result.boxes[5].reason
     assert [f.person for f in photo_result.boxes] == list(range(8))
     json.dumps([asdict(f) for f in photo_result.boxes], allow_nan=False)
-    (without,) = prepare_photo(PhotoFile(photos / "000000000001.jpg", "b"), settings).boxes
+    (without,) = prepare_photo(GivenImage(PhotoFile(photos / "000000000001.jpg", "b")), settings).boxes
     assert without.status == "no_box" and without.person is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,10 @@ from PIL import Image
 from prediction_runs import crops_of
 
 from skelfit.learning.data.person_crops import square_around
+from skelfit.learning.inference.given_images import find_images
 from skelfit.learning.inference.intrinsics import of_view
 from skelfit.learning.inference.person_boxes import PersonBox, whole_photo
-from skelfit.learning.inference.photos import (
-    PhotoSettings,
-    find_photos,
-)
+from skelfit.learning.inference.photos import PhotoSettings
 
 
 def test_photos_are_turned_upright(photos: Path, tmp_path: Path) -> None:
@@ -34,15 +33,16 @@ def test_photos_are_turned_upright(photos: Path, tmp_path: Path) -> None:
 def test_the_square_is_that_of_labels() -> None:
     """A label's scale is 1.2 times the longer side of what is seen, for both sides of the box."""
     settings = PhotoSettings(whole_photo, of_view(60))
-    assert settings.square(PersonBox(10, 20, 100, 200)) == square_around(60, 120, 240, 240)
+    assert settings.square(PersonBox(10, 20, 100, 200)) == square_around(60, 120, 240, 240, widen=False)
+    assert replace(settings, widen=True).square(PersonBox(10, 20, 100, 200)).side == 320
 
 
 def test_names_of_photos(photos: Path, tmp_path: Path) -> None:
     for name in ("a/x.jpg", "b/x.png", "b/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    image_files = find_photos([tmp_path, tmp_path / "a" / "x.jpg"])
-    assert [(p.path.relative_to(tmp_path).as_posix(), p.name) for p in image_files] == [
+    given = find_images([tmp_path, tmp_path / "a" / "x.jpg"])
+    assert [(p.path.relative_to(tmp_path).as_posix(), p.name) for p in given.photos] == [
         ("a/x.jpg", "x"),
         ("b/x.png", "x-2"),
     ]

@@ -79,6 +79,10 @@ def test_the_parameters(done: tuple[Path, Result], models: ModelSet) -> None:
         "person": (),
         "photo": (),
         "crop_camera": (3,),
+        "sequence": (),
+        "frame": (),
+        "time": (),
+        "track": (),
     }
     assert {name: value.shape for name, value in people.items()} == {
         name: (2, *shape) for name, shape in shapes.items()
@@ -115,7 +119,9 @@ def test_an_overlay_differs_near_the_person_alone(done: tuple[Path, Result], pho
     for i in range(2):
         name = f"{i:012d}"
         before = np.asarray(Image.open(photos / f"{name}.jpg").convert("RGB"), float)
-        after = np.asarray(Image.open(done[0] / "overlays" / f"{name}.jpg"), float)
+        overlay = Image.open(done[0] / "overlays" / f"{name}.jpg")
+        assert overlay.size == (512, 256)
+        after = np.asarray(overlay.crop((0, 0, 256, 256)), float)
         off = np.abs(before - after).max(-1)
         skin = load_mesh(done[0] / "meshes" / f"{name}-0-skin.ply", process=False).vertices * [1, -1, -1]
         homogeneous = skin @ parameters_of(done[0])["cam_int"][i].T
@@ -140,7 +146,7 @@ def test_existing_files_are_not_overwritten(trained: Path, photos: Path, tmp_pat
         refused.exit_code == 2
         and "holds files already; choose another folder or --overwrite" in refused.output
     )
-    assert run_predict(*arguments, "--overwrite", "--no-overlays").exit_code == 0
+    assert run_predict(*arguments, "--overwrite", "--overlays", "none").exit_code == 0
     after = {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert set(before) - set(after) == {"000000000000.jpg"} and after["mine.txt"] == b"mine"
     assert after["people.npz"] == before["people.npz"]
@@ -190,7 +196,7 @@ def test_other_files_of_a_folder_are_reported(trained: Path, photos: Path, tmp_p
     os.truncate(folder / "huge.png", (64 << 20) + 1)
     os.mkfifo(tmp_path / "alone.tiff")
     given = (folder, tmp_path / "alone.tiff", tmp_path / "x.heic")
-    result = run_predict(trained, *given, "--meshes", "none", "--no-overlays", "--out", tmp_path / "out")
+    result = run_predict(trained, *given, "--meshes", "none", "--overlays", "none", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     skipped = "4 files are skipped, not read as images: 2 .heic, 2 without an ending"
     assert result.stderr.count(f"{folder}: {skipped}\n") == 1

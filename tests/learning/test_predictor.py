@@ -11,14 +11,12 @@ import torch
 from prediction_runs import TINY_VIT, crops_of
 
 from skelfit.bodies.model_set import ModelSet
+from skelfit.learning.inference.given_images import find_images
 from skelfit.learning.inference.intrinsics import PhotoCamera, of_view
 from skelfit.learning.inference.person_boxes import PersonBox, whole_photo
-from skelfit.learning.inference.photos import (
-    PhotoSettings,
-    find_photos,
-    predict_photos,
-)
+from skelfit.learning.inference.photos import PhotoSettings, predict_photos
 from skelfit.learning.inference.predictor import Predictor
+from skelfit.learning.inference.step_times import StepTimes
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 
 
@@ -34,7 +32,10 @@ def test_people_are_predicted_independently(predictor: Predictor, photos: Path) 
 def test_the_batch_size_does_not_change_results(predictor: Predictor, photos: Path) -> None:
     boxes = [PersonBox(0, 0, 256, 256), PersonBox(60, 40, 100, 150, 0.1), PersonBox(50, 50, 120, 120)]
     settings = PhotoSettings(lambda *_: boxes, of_view(60), min_score=0.5)
-    one, many = (list(predict_photos(find_photos([photos]), settings, predictor, size)) for size in (1, 32))
+    one, many = (
+        list(predict_photos(find_images([photos]).images(StepTimes()), settings, predictor, size))
+        for size in (1, 32)
+    )
     for few, all_at_once in zip(one, many, strict=True):
         assert few.boxes == all_at_once.boxes
         assert [f.status for f in few.boxes] == ["ok", "low_score", "ok"]
@@ -47,8 +48,9 @@ def test_a_prediction_that_is_not_finite(network: SkelCfNetwork, models: ModelSe
     broken = SkelCfNetwork(TINY_VIT)
     broken.load_state_dict(network.state_dict())
     broken.start.betas[:] = torch.nan
+    images = find_images([photos]).images(StepTimes())
     results = predict_photos(
-        find_photos([photos]), PhotoSettings(whole_photo, of_view(60)), Predictor(broken, models, "male"), 2
+        images, PhotoSettings(whole_photo, of_view(60)), Predictor(broken, models, "male"), 2
     )
     assert [(f.status, result.people) for result in results for f in result.boxes] == [
         ("not_finite", None)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -56,12 +57,14 @@ def rows(batch: TrainingBatch, which: slice) -> TrainingBatch:
     return replace(batch._with(lambda t: t[which]), keys=batch.keys[which])
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
-    config = OptimizerConfig(steps=110, warm_up=10)
+def test_the_learning_rate_rises_and_stays_or_falls() -> None:
+    config = OptimizerConfig(steps=110, warm_up=10, schedule="cosine")
     rates = [share_of_peak(step, config) for step in range(111)]
-    assert rates[:3] == pytest.approx([1 / 11, 2 / 11, 3 / 11])
-    assert rates[10] == 1 and rates[60] == pytest.approx(0.5) and rates[110] == pytest.approx(0)
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and rates[9:11] == [1, 1]
+    assert rates[60] == pytest.approx(0.5) and rates[110] == pytest.approx(0)
     assert rates[11:] == sorted(rates[11:], reverse=True)
+    constant = [share_of_peak(step, replace(config, schedule="constant")) for step in range(111)]
+    assert constant[:10] == rates[:10] and set(constant[9:]) == {1.0}
 
 
 def test_each_optimizer_follows_its_own_peak(models: ModelSet, people: TrainingBatch) -> None:
@@ -69,7 +72,7 @@ def test_each_optimizer_follows_its_own_peak(models: ModelSet, people: TrainingB
     assert len(trainer.optimizers) == 2  # the ViT's patches are convolutions
     for step in range(3):
         terms = trainer.step([people])
-        share = (step + 1) / 3
+        share = min(1.0, (step + 1) / 2)
         rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         assert rates == pytest.approx([share * 1e-3, share * 0.1])
         assert terms["learning_rate"] == pytest.approx(share * 1e-3)
@@ -86,25 +89,29 @@ def test_accumulated_batches_equal_one_batch(models: ModelSet, people: TrainingB
 
 
 def test_the_mean_of_the_weights(models: ModelSet, people: TrainingBatch) -> None:
-    trainer = make(models, ema=0.4)
-    history = []
-    for _ in range(3):
+    trainer = make(models, ema=0.4, ema_ramp=2)
+    expected = flat_weights(trainer.network)
+    for step in range(3):
         trainer.step([people])
-        history.append(flat_weights(trainer.network))
-    expected = history[0]
-    for new, kept in zip(history[1:], (2 / 11, 3 / 12), strict=True):  # (n + 1) / (n + 10), at most 0.4
-        expected = kept * expected + (1 - kept) * new
+        kept = 0.4 * (1 - np.exp(-(step + 1) / 2))
+        expected = kept * expected + (1 - kept) * flat_weights(trainer.network)
     torch.testing.assert_close(flat_weights(trainer.best_network), expected)
     trainer.network.start.camera[:] += 1  # as statistics of batches change
     trainer.step([people])
     assert torch.equal(trainer.best_network.start.camera, trainer.network.start.camera)
     assert make(models, ema=0.0).best_network is not None
+    at_once = make(models, ema=0.75, ema_ramp=0)
+    before = flat_weights(at_once.network)
+    at_once.step([people])
+    after = flat_weights(at_once.network)
+    torch.testing.assert_close(flat_weights(at_once.best_network), 0.75 * before + 0.25 * after)
 
 
 def test_batch_statistics_are_averaged_over_processes() -> None:
     group: Any = SimpleNamespace(mean=lambda values: values + 3, part=ALL, device=torch.device("cpu"))
     network = nn.BatchNorm1d(2)
-    trainer = Trainer(network, lambda model, batch: (model(batch), {}), OptimizerConfig(), group, seed=0)
+    settings = OptimizerConfig(steps=1)
+    trainer = Trainer(network, lambda model, batch: (model(batch), {}), settings, group, seed=0)
     trainer.even_out()
     for module in (trainer.network, trainer.best_network):
         assert module.running_mean is not None and module.running_var is not None
@@ -125,6 +132,9 @@ def test_the_gradient_is_clipped(models: ModelSet, people: TrainingBatch) -> Non
     trainer.optimizers[0].step = spy  # type: ignore[method-assign]
     terms = trainer.step([people])
     assert terms["gradient_norm"] > 0.01 and norms == [pytest.approx(1e-3, rel=1e-2)]
+    trainer.settings = replace(trainer.settings, clip=None)
+    terms = trainer.step([people])
+    assert norms[1] == pytest.approx(terms["gradient_norm"], rel=1e-5)
 
 
 def test_steps_that_are_not_finite_are_skipped(

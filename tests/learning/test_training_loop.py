@@ -213,14 +213,14 @@ def test_random_weights_have_to_be_asked_for(
         assert (
             message in result.output
             and "network.random: true" in result.output
-            and "--vitpose" in result.output
+            and "--checkpoint" in result.output
         )
     with pytest.raises(ConfigError, match=message):
         train(short_config(neither, shards), tmp_path / "out", models, CPU, SilentObserver())
     assert not (tmp_path / "out").exists()
     torch.save(VitPose("tiny").state_dict(), tmp_path / "vitpose.pth")
     given = (
-        "--vitpose",
+        "--checkpoint",
         tmp_path / "vitpose.pth",
         "--shards",
         shards,
@@ -261,3 +261,35 @@ def test_a_training_that_is_finished_ends_at_once(
     assert result.exit_code == 0
     assert result.output.count("finished already: step 10 of 10; to go on, raise optimizer.steps") == 1
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_a_training_in_epochs_is_extended(shards: Path, models: ModelSet, tmp_path: Path) -> None:
+    """Two epochs, which end at once when they are asked for again, then a third; labels left out are counted."""
+    path, out = tmp_path / "epochs.yaml", tmp_path / "out"
+    path.write_text(
+        f"""
+name: epochs
+data: {{batch_size: 5, workers: 0, shuffle: 4, supervision: {{min_confidence: 1, max_abs_beta: 0.01}}}}
+network: {{backbone: tiny, random: true, heads: 2, head_dim: 8, layers: 2}}
+optimizer: {{epochs: 2, warm_up_epochs: 0.5, accumulate: 2, learning_rate: 1e-3}}
+validation: {{subsets: [{{shards: "{shards}/*.tar"}}], every: 100}}
+output: {{log: 1}}
+"""
+    )
+    arguments = (path, "--shards", shards, "--out", out, "--resume")
+    result = run_train(*arguments)
+    assert f"an epoch: {PEOPLE} people, 4 batches" in result.output, result.output
+    assert "epochs: 4 steps on cpu" in result.output
+    steps = [line for line in read_log(out) if "loss" in line]
+    assert [line["learning_rate"] for line in steps] == [1e-3] * 4  # half an epoch of two steps is one
+    for line in steps:
+        assert line["left_out"]["of_people"] == 10 and line["left_out"]["poses"] == 10
+        assert line["left_out"]["betas"] == 10 and line["decoder/pose"] == 0 < line["decoder/keypoints3d"]
+    again = run_train(*arguments)
+    assert "finished already: step 4 of 4; to go on, raise optimizer.epochs" in again.output
+    longer = run_train(*arguments, "--epochs", 3)
+    assert longer.exit_code == 0 and "optimizer.epochs: 2 before, now 3" in longer.output, longer.output
+    assert [line["step"] for line in read_log(out) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    for fewer in (("--epochs", 2), ("--steps", 9)):
+        assert run_train(*arguments, *fewer).exit_code == 2, "neither shorter nor in another unit"
+    assert "give one length" in run_train(*arguments, "--epochs", 4, "--steps", 9).output

@@ -10,12 +10,10 @@ import numpy as np
 from click.testing import CliRunner, Result
 
 from skelfit.cli import main
-from skelfit.learning.inference.photos import (
-    PhotoSettings,
-    find_photos,
-    prepare_photo,
-)
+from skelfit.learning.inference.given_images import find_images
+from skelfit.learning.inference.photos import PhotoSettings, prepare_photo
 from skelfit.learning.inference.predictor import CropInput
+from skelfit.learning.inference.step_times import StepTimes
 from skelfit.learning.networks.network import NetworkConfig
 
 TINY_VIT = NetworkConfig(backbone="tiny", heads=2, head_dim=16, feed_forward=32, layers=2)
@@ -35,4 +33,4 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 
 
 def crops_of(photos: Path, settings: PhotoSettings) -> list[CropInput]:
-    return [prepare_photo(photo, settings).inputs[0] for photo in find_photos([photos])]
+    return [prepare_photo(given, settings).inputs[0] for given in find_images([photos]).images(StepTimes())]

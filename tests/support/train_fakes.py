@@ -45,6 +45,10 @@ def labelled_people(
         box_size=side,
         image_size=torch.tensor([640.0, 480.0], dtype=dtype).repeat(count, 1),
         flipped=torch.zeros(count, dtype=torch.bool),
+        turn=torch.zeros(count, dtype=dtype),
+        has_pose=torch.ones(count, dtype=torch.bool),
+        has_betas=torch.ones(count, dtype=torch.bool),
+        left_out=torch.zeros(count, 3, dtype=torch.int64),
         keys=tuple(f"p{i}" for i in range(count)),
     )
     return batch, trans

@@ -37,7 +37,7 @@ SHORT_TRAINING = """
 name: short
 data: {held_out: 0.2, batch_size: 4, workers: 0, shuffle: 4}
 network: {backbone: tiny, random: true, heads: 2, head_dim: 8, layers: 2}
-optimizer: {steps: 10, learning_rate: 1e-3, warm_up: 2}
+optimizer: {steps: 10, learning_rate: 1e-3, warm_up: 2, schedule: cosine}
 validation: {every: 5}
 output: {log: 1, checkpoint: 2, keep: 2}
 """
@@ -76,6 +76,9 @@ class SilentObserver:
 
     def __init__(self, until: int = 0) -> None:
         self.done, self.until = 0, until
+
+    def begins(self, config: TrainConfig) -> None:
+        self.config = config
 
     def step(self, done: int, loss: float) -> None:
         self.done = done

@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation
 
 import tools.studies.__main__
 import tools.studies.loader
+import tools.studies.loader_speed
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
@@ -144,6 +145,20 @@ def test_loader(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(value > 0 for r in records for name, value in r.items() if name.endswith(("_second", "_ms")))
     assert "labels and photographs" in result.output
     gc.collect()  # webdataset leaves its files to the garbage collector, which warns
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_loader_speed(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools.studies.loader, "_DRAWN", 5)
+    for name, value in {"_WORKERS": 0, "_ROUNDS": 1, "_STEPPED": 16, "_RECIPES": ("train-hsmr",)}.items():
+        monkeypatch.setattr(tools.studies.loader_speed, name, value)
+    result, (record,) = study("loader-speed", "--people", 130)
+    assert result.exit_code == 0, result.output
+    assert record["recipe"] == "train-hsmr" and record["per_second"] > 0 < record["cpu_ms"]
+    steps = record["steps_ms"]
+    assert set(steps) == {"read", "decode", "cut", "colours", "batch"}
+    assert sum(steps.values()) == pytest.approx(record["cpu_ms"]) and min(steps["read"], steps["decode"]) > 0
+    gc.collect()
 
 
 def test_invalid_options_are_refused(study: StudyCommand, tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ from verify_people import as_people, fitted_fields
 
 from skelfit.bodies.dofs import DOF_NAMES, dof_limits
 from skelfit.bodies.joint_distances import procrustes_aligned
+from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.bodies.model_set import ModelSet, make_model_set
 from skelfit.verification.measures.accuracy import JOINT_SETS, PARTS, parts_of_vertices
 from skelfit.verification.measures.anatomy import KNEES_ELBOWS, euler_angles, smpl_hinges
 from skelfit.verification.measures.bone_protrusion import bone_sample
 from skelfit.verification.measures.person_measures import PersonMetrics, measure
 from skelfit.verification.measures.posed_bodies import BodyModels, bone_vertices
-from skelfit.verification.measures.reprojection import MIRRORED_KEYPOINTS
 
 NEAR = 1e-3  # mm, px
 COUNT = 12

@@ -16,12 +16,12 @@ from export_fakes import Fields, make_fields
 from verify_people import as_people, fitted_fields
 
 from skelfit.bodies.dofs import DOF_NAMES, dof_index, dof_limits
+from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.bodies.mirrored_dofs import MIRROR_SIGN, SIDES
 from skelfit.bodies.model_set import ModelSet
 from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.person_measures import measure
 from skelfit.verification.measures.posed_bodies import BodyModels
-from skelfit.verification.measures.reprojection import MIRRORED_KEYPOINTS
 from skelfit.verification.report.aggregate import Aggregate
 from skelfit.verification.report.histogram import Histogram
 from skelfit.verification.report.tables import tables

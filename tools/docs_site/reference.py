@@ -96,10 +96,10 @@ def commands(group: click.Group = main, prefix: str = "skelfit") -> Iterator[tup
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield f"{prefix} {name}", command
         if isinstance(command, click.Group):
             yield from commands(command, f"{prefix} {name}")
-        else:
-            yield f"{prefix} {name}", command
 
 
 def options_of(command: click.Command) -> list[tuple[str, str]]:

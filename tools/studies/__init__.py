@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tools.studies import (
+    ablations,
     ambiguities,
     betas,
     bones,
@@ -12,9 +13,11 @@ from tools.studies import (
     job_speed,
     limits,
     loader,
+    loader_speed,
     mesh,
     neutral,
     protocol,
+    refine,
     rivals,
     root,
     scheduler_load,
@@ -43,6 +46,9 @@ STUDIES: dict[str, Study] = {
     "image-libraries": image_libraries.STUDY,
     "job-speed": job_speed.STUDY,
     "loader": loader.STUDY,
+    "loader-speed": loader_speed.STUDY,
+    "ablations": ablations.STUDY,
+    "refine": refine.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
 }

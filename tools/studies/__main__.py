@@ -13,7 +13,7 @@ import torch
 from skelfit import __version__
 from skelfit.benchmark.fit_speed import describe_device
 from skelfit.bodies.model_set import find_models
-from skelfit.cli.path_types import FILE
+from skelfit.cli.path_types import FILE, FOLDER
 from skelfit.cli.shared_options import COUNT, device_option, json_option, models_option, pipeline_option
 from skelfit.config.pipeline_choice import chosen_pipeline
 from skelfit.errors import OutputError, SkelfitError
@@ -40,6 +40,7 @@ _NAMES = "\n\n".join(f"\b\n{name}: {study.help}" for name, study in STUDIES.item
 )
 @json_option()
 @click.option("--picture", type=FILE, help="Draw the worst people here, target beside fit (JPEG).")
+@click.option("--shards", type=FOLDER, help="Finished shards to train on, in place of made-up people.")
 @device_option
 @models_option
 @pipeline_option
@@ -50,6 +51,7 @@ def study_command(
     genders: tuple[Any, ...],
     json_file: Path | None,
     picture: Path | None,
+    shards: Path | None,
     device: str,
     models: Path | None,
     pipeline: Path,
@@ -59,6 +61,8 @@ def study_command(
     study = STUDIES[name]
     if picture is not None and not study.draws:
         raise click.BadParameter(f"the study {name} draws nothing", param_hint="--picture")
+    if shards is not None and not study.trains:
+        raise click.BadParameter(f"the study {name} trains nothing", param_hint="--shards")
     for path in (json_file, picture):  # said before minutes are spent, not after
         if path is not None and not path.parent.is_dir():
             raise click.UsageError(f"{path}: cannot be written: no such folder")
@@ -72,6 +76,7 @@ def study_command(
         genders=genders or study.genders,
         picture=picture,
         say=lambda text: click.echo(f"... {text}", err=True),
+        shards=None if shards is None else str(shards),
     )
     records = study.run(setup)
     report = {

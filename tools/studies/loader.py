@@ -35,7 +35,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     """Medians of several rounds in which plain webdataset and the loader alternate."""
     with tempfile.TemporaryDirectory(prefix="skelfit-loader-") as folder:
         setup.say(f"writing {setup.people} people with photographs of 640 x 480 px")
-        tars = _write(Path(folder), setup.people)
+        tars = write_photographs(Path(folder), setup.people)
         records = []
         for images in (False, True):
             for workers in _WORKERS:
@@ -58,7 +58,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     return records
 
 
-def _write(folder: Path, people: int) -> list[str]:
+def write_photographs(folder: Path, people: int) -> list[str]:
     """Shards of made-up labels with whole photographs, as of mode `bytes`."""
     rng = np.random.default_rng(0)
     pictures = [check_image(photograph(i, 3), "jpg") for i in range(_DRAWN)]

@@ -30,6 +30,7 @@ class Setup:
     genders: tuple[Gender, ...]  # of the labels, or of the body where there are no labels
     picture: Path | None  # where to draw, for a study that draws
     say: Callable[[str], None]  # is told what is being measured
+    shards: str | None = None  # finished shards, for a study that trains; None: made-up people
 
     @property
     def fit(self) -> FitConfig:
@@ -47,6 +48,7 @@ class Study:
     run: Callable[[Setup], list[dict[str, Any]]]  # the figures: a record per group of people
     text: Callable[[list[dict[str, Any]]], list[str]]  # their lines on the screen
     draws: bool = False
+    trains: bool = False
 
 
 def check_own_targets(setup: Setup) -> None:

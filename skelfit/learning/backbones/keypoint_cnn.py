@@ -63,7 +63,7 @@ class KeypointDetector(nn.Module):
 class KeypointBackbone(Backbone):
     """From crops to detected keypoints, and from these to a feature of each of the 44 keypoints."""
 
-    width, crop = 512, 96
+    width, crop = 256, 96
     _cells: Tensor
     _mirror: Tensor
     _scale: Tensor

@@ -7,6 +7,8 @@ padded by 2 px, and the share of stochastic depth.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -49,8 +51,7 @@ class VitPose(Backbone):
         super().__init__()
         self.size, self.crop = size, CROP
         self.width, layers, heads, drop_path = SIZES[size]
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, self.width, _PATCH, _PATCH, _PADDING)
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, self.width, _PATCH, _PATCH, _PADDING)))
         # The first place was a class token's, before ViTPose; its vector is added to all.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + _ROWS * _COLUMNS, self.width))
         with torch.no_grad():  # random ones would first have to be learnt
@@ -62,7 +63,7 @@ class VitPose(Backbone):
     def observe(self, image: Tensor) -> Tensor:
         """The patches (B, 192, width) of crops (B, 3, 256, 256), normalised; row by row."""
         aside = (image.shape[-1] - _WIDTH) // 2
-        x = self.patch_embed.proj(image[..., aside : aside + _WIDTH]).flatten(2).mT
+        x = self.patch_embed(image[..., aside : aside + _WIDTH]).flatten(2).mT
         x = x + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
         for block in self.blocks:
             x = block(x)
@@ -77,7 +78,11 @@ class VitPose(Backbone):
 
         Raises ModelError when the file cannot be read or is of another backbone.
         """
-        weights = _renamed(_read(path), path)
+        self.load_state_dict(self.weights_in(path))
+
+    def weights_in(self, path: str | Path) -> dict[str, Tensor]:
+        """The weights of a checkpoint, by our names and of our shapes. Raises ModelError, as `load`."""
+        weights = backbone_weights(path)
         for name, tensor in self.state_dict().items():
             if name not in weights:
                 raise ModelError(path, name, f"the weights of {self.size}", f"none{_looks_like(weights)}")
@@ -88,7 +93,7 @@ class VitPose(Backbone):
         # The rest is heads, or layers that this size does not have.
         if _depth(weights) > len(self.blocks):
             raise ModelError(path, None, f"the layers of {self.size}", f"more{_looks_like(weights)}")
-        self.load_state_dict({name: weights[name] for name in self.state_dict()})
+        return {name: weights[name] for name in self.state_dict()}
 
 
 def _waves(rows: int, columns: int, width: int) -> Tensor:
@@ -99,10 +104,18 @@ def _waves(rows: int, columns: int, width: int) -> Tensor:
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
 
 
+def backbone_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a ViTPose checkpoint under ViTPose's names, without `backbone.`, heads included.
+
+    Raises ModelError. Nothing of the file is run.
+    """
+    return _renamed(_read(path), path)
+
+
 def _read(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint; nothing in it is executed."""
+    """The named tensors of a checkpoint."""
     expected = "a ViTPose checkpoint (.pth or .safetensors)"
-    content = read_tensor_file(path, expected, ModelError, ": save its 'state_dict' alone")
+    content = read_tensor_file(path, expected, ModelError, objects=True)
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -131,14 +144,20 @@ def _renamed(weights: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     return renamed
 
 
-def _depth(weights: dict[str, Tensor]) -> int:
-    return len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
-
-
-def _looks_like(weights: dict[str, Tensor]) -> str:
-    """Which backbone the tensors are of, as the end of a message; nothing when it is none of ours."""
+def size_of(weights: Mapping[str, Tensor]) -> str | None:
+    """The name of the backbone whose width and layers weights have, under ViTPose's names; None for another."""
     patches = weights.get("patch_embed.proj.weight")
     for size, (width, layers, *_) in SIZES.items():
         if patches is not None and patches.shape[0] == width and _depth(weights) == layers:
-            return f": it looks like {size}; give network.backbone: {size}"
-    return ""
+            return size
+    return None
+
+
+def _depth(weights: Mapping[str, Tensor]) -> int:
+    return len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+
+
+def _looks_like(weights: Mapping[str, Tensor]) -> str:
+    """Which backbone the tensors are of, as the end of a message; nothing when it is none of ours."""
+    size = size_of(weights)
+    return f": it looks like {size}; give network.backbone: {size}" if size else ""

@@ -51,12 +51,25 @@ class BackboneCache:
         x = batch.image_size[:, None, 0] - keypoints[..., 0]
         mirrored = torch.cat((x[..., None], keypoints[..., 1:]), -1)[:, MIRRORED]
         keypoints = torch.where(batch.flipped[:, None, None], mirrored, keypoints)
+        if batch.turn.any():
+            keypoints = _turned(keypoints, batch)
         return replace(batch, observations=_to_crop(keypoints, batch))
 
 
 def _to_image(keypoints: Tensor, batch: TrainingBatch) -> Tensor:
     side, center = batch.box_size[:, None, None], batch.center[:, None]
     return torch.cat((keypoints[..., :2] * side + center, keypoints[..., 2:4] * side, keypoints[..., 4:]), -1)
+
+
+def _turned(keypoints: Tensor, batch: TrainingBatch) -> Tensor:
+    """Keypoints of images that are turned about the principal point; deviations in x and y as if independent."""
+    c, s = batch.turn.cos()[:, None], batch.turn.sin()[:, None]
+    axis = batch.cam_int[:, None, :2, 2]
+    right, down = (keypoints[..., :2] - axis).unbind(-1)
+    across, along = keypoints[..., 2:4].square().unbind(-1)
+    points = torch.stack((c * right - s * down, s * right + c * down), -1) + axis
+    deviations = torch.stack((c * c * across + s * s * along, s * s * across + c * c * along), -1).sqrt()
+    return torch.cat((points, deviations, keypoints[..., 4:]), -1)
 
 
 def _to_crop(keypoints: Tensor, batch: TrainingBatch) -> Tensor:

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
-from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.config.yaml_dataclasses import bounded, location
 from skelfit.errors import ConfigError
-from skelfit.learning.data.augmentation import AugmentConfig, Variation, draw, recolored, roughen
-from skelfit.learning.data.mirror import mirrored_keypoints
+from skelfit.learning.data.augmentation import AugmentConfig, Variation, draw, recolored
+from skelfit.learning.data.crop_labels import batch_of
+from skelfit.learning.data.degradations import degraded
 from skelfit.learning.data.person_crops import Square, read_crop, square_around
 from skelfit.learning.data.person_stream import (
     ALL,
@@ -35,13 +35,14 @@ from skelfit.learning.data.person_stream import (
     shuffled,
     weigh,
 )
+from skelfit.learning.data.supervision import SupervisionConfig, supervised
 from skelfit.learning.data.training_batch import CROP, TrainingBatch
-from skelfit.shards.label_vector import unpack
+from skelfit.shards.label_vector import FloatArray, unpack
 from skelfit.shards.shard_files import ShardError
 from skelfit.storage.locations import location_of
 
 _log = logging.getLogger(__name__)
-Pixels = NDArray[np.uint8]  # (crop,crop,3), or (0,0,3) where images are not wanted
+Pixels = NDArray[np.uint8]  # (3,crop,crop), or (3,0,0) where images are not wanted
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class DataConfig:
     seed: int = bounded(0, default=0)  # seed of order and augmentation
     # samples of an epoch, of all processes together; null: all people of the shards
     epoch_samples: int | None = bounded(1, default=None)
+    # false: a crop's side is the longer side of the person's box, as in SKEL-CF; true: the middle 192 of 256 columns
+    # contain the box, as in HSMR
+    widen: bool = False
+    supervision: SupervisionConfig = SupervisionConfig()  # labels that do not count
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # how much samples vary
 
 
@@ -90,8 +95,8 @@ class Loader:
             each = f"{part.of} x {config.batch_size}"
             raise ConfigError("data", "epoch_samples", f"at least a batch, {each}", f"{self.samples}")
         self.epoch = self.done = 0
-        if config.augment.albumentations:
-            roughen(np.zeros((8, 8, 3), np.uint8), 0)  # raises now if it is missing
+        if config.augment.degrade:
+            degraded(np.zeros((32, 32, 3), np.uint8), 0, 1.0)  # raises now if it is missing
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         """The batches that are left of the epoch; the last one moves the position to the next epoch."""
@@ -205,17 +210,18 @@ class _Batches(IterableDataset[TrainingBatch]):
 
     def _once(self, people: Iterator[PersonSample]) -> Iterator[TrainingBatch]:
         while chunk := list(islice(people, self.config.batch_size)):
-            variations = [Variation(square) for square in _squares(chunk)]
+            variations = [Variation(square) for square in self._squares(_labels_of(chunk))]
             pixels = self._pixels(chunk, variations)
             good = [i for i, image in enumerate(pixels) if image is not None]
             if good:
-                yield _collate(chunk, variations, pixels, good)
+                yield self._batch(chunk, variations, pixels, good, SupervisionConfig())
 
     def _augmented(self, people: list[PersonSample], rng: np.random.Generator) -> TrainingBatch:
         """A batch of augmented people; a person whose image cannot be decoded is replaced by another of the batch."""
-        keypoints = unpack(np.stack([person.label for person in people]))["gtkps"]
-        squares = _squares(people)
-        variations = [draw(*pair, self.config.augment, rng) for pair in zip(squares, keypoints, strict=True)]
+        labels, config = _labels_of(people), self.config
+        keypoints = supervised(labels, config.supervision).keypoints2d
+        squares = self._squares(labels)
+        variations = [draw(*pair, config.augment, rng) for pair in zip(squares, keypoints, strict=True)]
         pixels = self._pixels(people, variations)
         good = [i for i, image in enumerate(pixels) if image is not None]
         if not good:
@@ -223,80 +229,50 @@ class _Batches(IterableDataset[TrainingBatch]):
                 people[0].key, None, "an image that can be decoded, here or in its batch", "none"
             )
         chosen = [i if pixels[i] is not None else good[i % len(good)] for i in range(len(people))]
-        return _collate(people, variations, pixels, chosen)
+        return self._batch(people, variations, pixels, chosen, config.supervision)
+
+    def _batch(
+        self,
+        people: Sequence[PersonSample],
+        variations: Sequence[Variation],
+        pixels: Sequence[Pixels | None],
+        chosen: list[int],
+        supervision: SupervisionConfig,
+    ) -> TrainingBatch:
+        """The batch of some of the people."""
+        # In a worker this stacks them in memory that the trainer shares.
+        stacked = default_collate(
+            [torch.from_numpy(image) for i in chosen if (image := pixels[i]) is not None]
+        )
+        few, varied = [people[i] for i in chosen], [variations[i] for i in chosen]
+        return batch_of(few, varied, stacked, supervision)
 
     def _pixels(self, people: list[PersonSample], variations: list[Variation]) -> list[Pixels | None]:
         if not self.source.images:
-            return [np.zeros((0, 0, 3), np.uint8)] * len(people)
-        return [_crop_pixels(*pair, self.crop) for pair in zip(people, variations, strict=True)]
+            return [np.zeros((3, 0, 0), np.uint8)] * len(people)
+        rate = self.config.augment.degrade
+        return [_crop_pixels(*pair, self.crop, rate) for pair in zip(people, variations, strict=True)]
+
+    def _squares(self, labels: dict[str, FloatArray]) -> list[Square]:
+        """The squares around people's boxes."""
+        boxes = np.concatenate([labels["center"], 200 * labels["scale"]], axis=1).tolist()
+        return [square_around(*box, widen=self.config.widen) for box in boxes]
 
 
-def _squares(people: Sequence[PersonSample]) -> list[Square]:
-    """The squares around people's boxes."""
-    parts = unpack(np.stack([person.label for person in people]))
-    boxes = np.concatenate([parts["center"], 200 * parts["scale"]], axis=1).tolist()
-    return [square_around(*box) for box in boxes]
+def _labels_of(people: Sequence[PersonSample]) -> dict[str, FloatArray]:
+    """The fields of people's labels."""
+    return unpack(np.stack([person.label for person in people]))
 
 
-def _crop_pixels(person: PersonSample, variation: Variation, size: int) -> Pixels | None:
+def _crop_pixels(person: PersonSample, variation: Variation, size: int, rate: float) -> Pixels | None:
     """The pixels of a person's crop; None, and a line in the log, where the image cannot be decoded."""
+    turn = -variation.turn if variation.flip else variation.turn  # the mirror turns it back
     try:
-        pixels = read_crop(person.image, person.meta["affine"], variation.square, size)
-        pixels = recolored(pixels, variation.colors)
+        pixels = read_crop(person.image, person.meta["affine"], variation.square, size, turn)
     except Exception as error:  # a decoder may raise anything on damaged bytes
         _log.warning("%s: left out, its image cannot be decoded: %r", person.key, error)
         return None
     pixels = pixels[:, ::-1] if variation.flip else pixels
-    return pixels if variation.roughen is None else roughen(pixels, variation.roughen)
-
-
-def _collate(
-    people: Sequence[PersonSample],
-    variations: Sequence[Variation],
-    pixels: Sequence[Pixels | None],
-    chosen: list[int],
-) -> TrainingBatch:
-    """The batch of some of the people."""
-    parts = unpack(np.stack([people[i].label for i in chosen]))
-    squares = np.array([variations[i].square for i in chosen], np.float32)
-    center, side = squares[:, :2], squares[:, 2]
-    keypoints2d, keypoints3d = parts["gtkps"].copy(), parts["keypoints3d"].copy()
-    keypoints2d[..., :2] = (keypoints2d[..., :2] - center[:, None]) / side[:, None, None]
-    for keypoints in (keypoints2d, keypoints3d):
-        keypoints[~(keypoints[..., -1] > 0)] = 0  # coordinates without confidence are undefined
-    poses = parts["skel_poses"].copy()
-    flipped = np.array([variations[i].flip for i in chosen])
-    keypoints2d[flipped], keypoints3d[flipped] = map(
-        mirrored_keypoints, (keypoints2d[flipped], keypoints3d[flipped])
-    )
-    poses[flipped] = mirrored_poses(poses[flipped])
-    metas = [people[i].meta for i in chosen]
-    sizes = np.array([meta["image_size"] or (0, 0) for meta in metas], np.float32)
-    known = np.array([meta["camera"] for meta in metas])
-    cameras = np.where(known[:, None, None], parts["cam_int"], _diagonal_cameras(sizes))
-    for x in (center[:, 0], cameras[:, 0, 2]):  # of the mirrored image, at x = 0 where its width is unknown
-        x[flipped] = sizes[flipped, 0] - x[flipped]
-    stacked = np.stack([image for i in chosen if (image := pixels[i]) is not None])
-    return TrainingBatch(
-        pixels=torch.from_numpy(stacked).permute(0, 3, 1, 2),
-        keypoints2d=torch.from_numpy(keypoints2d),
-        keypoints3d=torch.from_numpy(keypoints3d),
-        poses=torch.from_numpy(poses),
-        betas=torch.from_numpy(parts["skel_betas"].copy()),
-        female=torch.tensor([meta["skel_gender"] == "female" for meta in metas]),
-        cam_int=torch.from_numpy(cameras),
-        center=torch.from_numpy(center.copy()),
-        box_size=torch.from_numpy(side.copy()),
-        image_size=torch.from_numpy(sizes),
-        flipped=torch.from_numpy(flipped),
-        keys=tuple(people[i].key for i in chosen),
-    )
-
-
-def _diagonal_cameras(sizes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intrinsics (N,3,3) of images (N,2) px of unknown cameras: the focal length is the diagonal, as in CLIFF."""
-    cameras = np.zeros((len(sizes), 3, 3), np.float32)
-    cameras[:, 0, 0] = cameras[:, 1, 1] = np.hypot(sizes[:, 0], sizes[:, 1])
-    cameras[:, :2, 2] = sizes / 2
-    cameras[:, 2, 2] = 1
-    return cameras
+    if variation.degrade is not None:
+        pixels = degraded(pixels, variation.degrade, rate)
+    return recolored(pixels, variation.colors)

@@ -9,14 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the 44 keypoints: OpenPose's 25, then 19 extra; those in the middle map to themselves.
-_PAIRS = (
-    *((2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18), (19, 22), (20, 23), (21, 24)),
-    *((25, 30), (26, 29), (27, 28), (31, 36), (32, 35), (33, 34)),
-)
-MIRRORED = np.arange(44)  # the keypoint that each one becomes
-for _one, _other in _PAIRS:
-    MIRRORED[[_one, _other]] = _other, _one
+from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
+
+MIRRORED = np.array(MIRRORED_KEYPOINTS)  # the keypoint that each one becomes
 Floats = NDArray[np.float32]
 
 

@@ -35,6 +35,10 @@ class TrainingBatch:
     box_size: Tensor  # (B,) side of the crop, px of the source image
     image_size: Tensor  # (B,2) width and height of the source image, px; 0 where unknown
     flipped: Tensor  # (B,) bool: mirrored; all other fields are those of the mirror image
+    turn: Tensor  # (B,) rad from x to y: then turned about the principal point; all fields but image_size are so, too
+    has_pose: Tensor  # (B,) bool: the poses count
+    has_betas: Tensor  # (B,) bool: the betas count
+    left_out: Tensor  # (B,3) how many labels do not count by the configuration: 2D keypoints, poses, betas
     keys: tuple[str, ...]
     observations: Tensor | None = None  # (B,N,n) of a frozen backbone, in place of images
 

@@ -5,18 +5,16 @@ Depth is proportional to the focal length: a person who is predicted at 4 m with
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 from PIL import Image
 
 from skelfit.errors import InputError
 from skelfit.images.decoding import to_rgb
+from skelfit.learning.inference.plug_ins import load_plug_in
 
 FILM_DIAGONAL_MM = math.hypot(36, 24)
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 0x920A, 0xA405
@@ -79,17 +77,10 @@ def given_camera(camera: PhotoCamera) -> CameraSource:
 
 def plugged_in(name: str) -> CameraSource:
     """A user's function, 'package.module:callable'; the current folder is searched too. Raises InputError."""
-    expected = "package.module:callable, which takes a PIL image and returns fx, fy, cx, cy in px"
-    module, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing runs the user's code
-        raise InputError("--intrinsics-from", name, expected, repr(error)) from None
-    if not callable(function):
-        raise InputError("--intrinsics-from", name, expected, type(function).__name__)
-    intrinsics = cast(IntrinsicsFunction, function)
+    intrinsics = cast(
+        IntrinsicsFunction,
+        load_plug_in("--intrinsics-from", name, "takes a PIL image and returns fx, fy, cx, cy in px"),
+    )
 
     def find(photo: Image.Image) -> SourcedCamera:
         try:

@@ -1,4 +1,4 @@
-"""Pictures of people over their photo: the transparent skin, and the skeleton's joints."""
+"""People drawn over their photo: transparent meshes, and the skeleton's joints."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from PIL import Image, ImageDraw
 
 from skelfit.bodies.dofs import SKEL_PARENTS
 from skelfit.bodies.rasterizer import faces_of_vertices, rasterise, vertex_normals
-from skelfit.images.decoding import to_rgb
+from skelfit.learning.inference.upright_image import Picture
 
 Array = NDArray[np.float32]
-LONGEST = 1280  # px of a picture's longer side; larger photos are made smaller
 _SMOOTH = 640  # pictures up to this size are drawn at twice the size, for smooth edges
 _NEAREST = 0.1  # m; faces that reach nearer to the camera, or behind it, are left out
 _OPACITY = 0.6
@@ -31,39 +30,51 @@ class OverlayPainter:
         self._faces, self._faces_of = faces, faces_of_vertices(faces, vertices)
 
     def draw(
-        self, photo: Image.Image, skins: Sequence[Array], joints: Sequence[Array], cam_int: Sequence[Array]
+        self,
+        picture: Picture,
+        size: tuple[int, int],
+        meshes: Sequence[Array],
+        cam_int: Sequence[Array],
+        joints: Sequence[Array] = (),
+        numbers: Sequence[int] | None = None,
     ) -> Image.Image:
-        """People over a photo, of its size or LONGEST px long: skins (V,3) and joints (24,3) m, cameras (3,3) px.
+        """People over a picture (h,w,3): meshes (V,3) m, their cameras (3,3) px, and perhaps joints (24,3) m.
 
+        size: width and height px of the photo that the cameras refer to; numbers: of which colour each person is.
         Where people overlap, the nearest one shows.
         """
-        scale = min(1.0, LONGEST / max(photo.size))
-        size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
-        canvas = to_rgb(photo)
-        canvas = canvas if size == photo.size else canvas.resize(size, Image.Resampling.LANCZOS)
-        fine = 2 if max(size) <= _SMOOTH else 1
-        stretch = np.array([size[0] / photo.width, size[1] / photo.height], np.float32)
-        colours, depth = self._shaded_skins(skins, cam_int, stretch * fine, (size[1] * fine, size[0] * fine))
+        if not len(meshes):
+            return Image.fromarray(picture)
+        height, width = picture.shape[:2]
+        numbers = range(len(meshes)) if numbers is None else numbers
+        fine = 2 if max(height, width) <= _SMOOTH else 1
+        stretch = np.array([width / size[0], height / size[1]], np.float32)
+        colours, depth = self._shaded(meshes, cam_int, numbers, stretch * fine, (height * fine, width * fine))
         alpha = _OPACITY * _halved(np.isfinite(depth)[..., None].astype(np.float32), fine)
-        pixels = np.asarray(canvas, np.float32) * (1 - alpha) + _OPACITY * _halved(colours, fine)
+        pixels = picture * (1 - alpha) + _OPACITY * _halved(colours, fine)
         canvas = Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
-        for points, camera in zip(joints, cam_int, strict=True):
+        for points, camera in zip(joints, cam_int, strict=False):
             if points[:, 2].min() > _NEAREST:
                 _draw_skeleton(canvas, _projected(points, camera) * stretch)
         return canvas
 
-    def _shaded_skins(
-        self, skins: Sequence[Array], cam_int: Sequence[Array], stretch: Array, shape: tuple[int, int]
+    def _shaded(
+        self,
+        meshes: Sequence[Array],
+        cam_int: Sequence[Array],
+        numbers: Sequence[int],
+        stretch: Array,
+        shape: tuple[int, int],
     ) -> tuple[Array, Array]:
         """Colours (*shape,3) of what is nearest, black where there is no person, and depth (*shape) m, inf there."""
         colours, nearest = np.zeros((*shape, 3), np.float32), np.full(shape, np.inf, np.float32)
-        for i, (skin, camera) in enumerate(zip(skins, cam_int, strict=True)):
-            normals = vertex_normals(skin, self._faces, self._faces_of)
+        for mesh, camera, number in zip(meshes, cam_int, numbers, strict=True):
+            normals = vertex_normals(mesh, self._faces, self._faces_of)
             bright = 0.45 + 0.6 * (normals @ _LIGHT * np.float32(0.5) + np.float32(0.5))
-            ahead = (skin[:, 2] > _NEAREST)[self._faces].all(1)
-            points = _projected(np.maximum(skin, (-np.inf, -np.inf, _NEAREST), dtype=np.float32), camera)
-            colour = _COLOURS[i % len(_COLOURS)] * bright[:, None]
-            image, depth = rasterise(points * stretch, skin[:, 2], self._faces[ahead], colour, shape)
+            ahead = (mesh[:, 2] > _NEAREST)[self._faces].all(1)
+            points = _projected(np.maximum(mesh, (-np.inf, -np.inf, _NEAREST), dtype=np.float32), camera)
+            colour = _COLOURS[number % len(_COLOURS)] * bright[:, None]
+            image, depth = rasterise(points * stretch, mesh[:, 2], self._faces[ahead], colour, shape)
             nearer = depth < nearest
             colours[nearer], nearest[nearer] = image[nearer], depth[nearer]
         return colours, nearest

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from skelfit.errors import InputError
+from skelfit.learning.inference.upright_image import UprightImage
 from skelfit.storage.path_checks import require_regular_file
 
 _PERSON = 1  # COCO's category
@@ -30,14 +31,14 @@ class PersonBox(NamedTuple):
 
 
 class FindBoxes(Protocol):
-    """The boxes of a photo, given its path and its size (width, height) px."""
+    """The boxes of a photo, given its path and its upright image."""
 
-    def __call__(self, path: Path, size: tuple[int, int], /) -> Sequence[PersonBox]: ...
+    def __call__(self, path: Path, image: UprightImage, /) -> Sequence[PersonBox]: ...
 
 
-def whole_photo(_: Path, size: tuple[int, int]) -> Sequence[PersonBox]:
+def whole_photo(_: Path, image: UprightImage) -> Sequence[PersonBox]:
     """One box: the whole photo."""
-    width, height = size
+    width, height = image.size
     return (PersonBox(0.0, 0.0, width, height),)
 
 
@@ -60,7 +61,7 @@ class BoxFile:
                 self._by_name[name].append(box)
         self._used: set[str] = set()
 
-    def __call__(self, path: Path, _: tuple[int, int]) -> Sequence[PersonBox]:
+    def __call__(self, path: Path, _: UprightImage) -> Sequence[PersonBox]:
         """Boxes of the entry that matches most of the path; else its stem, or the number at the end of its stem."""
         for name in _names_of(path):
             if name in self._by_name:
@@ -100,7 +101,7 @@ def _entries(content: Any, path: Path) -> Iterable[tuple[str, PersonBox | None]]
             if not isinstance(boxes, list):
                 raise InputError(path, name, "a list of boxes", type(boxes).__name__)
             yield name, None
-            yield from ((name, _box(box)) for box in boxes)
+            yield from ((name, make_box(box)) for box in boxes)
     else:
         raise InputError(path, None, _EXPECTED, type(content).__name__)
 
@@ -117,12 +118,12 @@ def _detections(
             raise InputError(path, f"entry {i}", expected, str(entry)[:80])
         name = names.get(photo, str(photo))
         if entry.get("category_id", _PERSON) == _PERSON:
-            yield name, _box(entry.get("bbox"), entry.get("score", 1.0))
+            yield name, make_box(entry.get("bbox"), entry.get("score", 1.0))
         else:
             yield name, None
 
 
-def _box(content: Any, score: Any = 1.0) -> PersonBox:
+def make_box(content: Any, score: Any = 1.0) -> PersonBox:
     """A box of x, y, width, height and perhaps a score."""
     try:
         numbers = [float(number) for number in content]

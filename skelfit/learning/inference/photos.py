@@ -1,78 +1,32 @@
-"""From photos to people: photos are read ahead, people are cut out, and the network gets batches across photos."""
+"""From photos to people: images are read ahead, people are cut out, and the network gets batches across images."""
 
 from __future__ import annotations
 
-import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ImageOps
 
 from skelfit.errors import InputError
-from skelfit.images.decoding import ENDINGS, open_image
-from skelfit.images.image_bytes import IDENTITY, MISSING, ending_of, faulty_image
+from skelfit.images.image_bytes import MISSING, faulty_image
 from skelfit.images.image_source import read_image
-from skelfit.learning.data.person_crops import Square, read_crop, square_around
+from skelfit.learning.data.person_crops import Square, square_around
 from skelfit.learning.data.training_batch import CROP
-from skelfit.learning.inference.intrinsics import CameraSource, SourcedCamera, rgb_with_exif
+from skelfit.learning.inference.detector import DetectorError
+from skelfit.learning.inference.given_images import GivenImage
+from skelfit.learning.inference.intrinsics import CameraSource, SourcedCamera
 from skelfit.learning.inference.person_boxes import FindBoxes, PersonBox
+from skelfit.learning.inference.photo_results import OK, BoxResult, PhotoResult
 from skelfit.learning.inference.predictor import CropInput, PredictedPeople, Predictor
-from skelfit.storage.path_checks import count_endings, describe_skipped
+from skelfit.learning.inference.step_times import StepTimes
+from skelfit.learning.inference.tracks import Tracker
+from skelfit.learning.inference.upright_image import UprightImage, open_upright, upright_frame
 
-_AHEAD, _THREADS = 16, 4
-OK = "ok"
-_ORIENTATION = 0x0112
+_AHEAD, _WAITING, _THREADS = 8, 16, 4  # images that are read ahead, and that wait for a batch
 _MISSING = "no such file"
-
-
-@dataclass(frozen=True)
-class PhotoFile:
-    """An image file, and the name of its results."""
-
-    path: Path
-    name: str
-
-
-@dataclass(frozen=True)
-class BoxResult:
-    """The outcome of one box, or of a whole photo without boxes."""
-
-    photo: str  # its path
-    person: int | None  # number of the box in its photo; None: the whole photo
-    status: str
-    reason: str = ""
-    box: tuple[float, ...] | None = None  # x, y, width, height px
-    square: Square | None = None  # the crop
-    camera: SourcedCamera | None = None
-
-    def failed(self, status: str, reason: str) -> BoxResult:
-        """The same box with another status."""
-        return replace(self, status=status, reason=reason)
-
-
-@dataclass(frozen=True)
-class PhotoResult:
-    """A photo, its boxes, and an input of the network for each box that is ok so far."""
-
-    photo: PhotoFile
-    boxes: tuple[BoxResult, ...]
-    image: bytes | None = None  # upright
-    inputs: tuple[CropInput, ...] = ()
-    people: PredictedPeople | None = None  # of the boxes that are ok, once they are predicted
-    labels: PredictedPeople | None = None  # the same people by their labels, where there are labels
-    affine: NDArray[np.float32] | None = (
-        None  # (2,3) from px of the photo to px of `image`, where that is a crop
-    )
-
-    @property
-    def ok_boxes(self) -> list[int]:
-        """Numbers of the boxes that are ok."""
-        return [i for i, box in enumerate(self.boxes) if box.status == OK]
 
 
 @dataclass(frozen=True)
@@ -84,62 +38,47 @@ class PhotoSettings:
     margin: float = 1.2  # side of the crop, in the longer side of a box
     min_score: float = 0.0  # of boxes
     crop: int = CROP  # side of the crops, px
+    widen: bool = False  # as the training's data.widen
+    pictures: bool = True  # whether results have a picture to draw on
+    times: StepTimes = field(default_factory=StepTimes)
 
     def square(self, box: PersonBox) -> Square:
         """The square that is cut out for a box, as for the square boxes of labels."""
         side = self.margin * max(box.width, box.height)
-        return square_around(box.x + box.width / 2, box.y + box.height / 2, side, side)
+        return square_around(box.x + box.width / 2, box.y + box.height / 2, side, side, widen=self.widen)
 
 
-def find_photos(paths: Sequence[Path], say: Callable[[str], None] | None = None) -> list[PhotoFile]:
-    """The images of files and folders, each once, in order; say: is told what is skipped in a folder.
+class _BadImageError(Exception):
+    """An image that cannot be used, with its status and reason."""
 
-    Something with the name of an image that is no file is included, and gets a status. Raises InputError for a folder
-    without images.
-    """
-    files: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if not p.is_dir()]
-            images = [p for p in inside if ending_of(p.name) in ENDINGS]
-            skipped = describe_skipped(count_endings(set(inside).difference(images)), "images")
-            if not images:
-                raise InputError(path, None, f"images ({', '.join(sorted(ENDINGS))})", skipped or "none")
-            files |= dict.fromkeys(images)
-            if skipped and say is not None:
-                say(f"{path}: {skipped}")
-        else:
-            files[path] = None
-    photos, used = list[PhotoFile](), set[str]()
-    for path in files:
-        name, number = path.stem, 1
-        while name in used:
-            number += 1
-            name = f"{path.stem}-{number}"
-        used.add(name)
-        photos.append(PhotoFile(path, name))
-    return photos
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+_Camera = SourcedCamera | InputError  # or why there is none
 
 
 def predict_photos(
-    photos: Iterable[PhotoFile], settings: PhotoSettings, predictor: Predictor, batch_size: int
+    images: Iterable[GivenImage], settings: PhotoSettings, predictor: Predictor, batch_size: int
 ) -> Iterator[PhotoResult]:
-    """All photos, in order, with their people. Each box has a status, as has a photo without boxes or image."""
+    """All images, in order, with their people. Each box has a status, as has an image without boxes."""
     waiting: list[PhotoResult] = []
-    for result in _read_ahead(photos, settings):
+    track = Tracker()
+    for result in _read_ahead(images, settings):
         waiting.append(result)
-        if sum(len(each.inputs) for each in waiting) >= batch_size or len(waiting) >= _AHEAD:
-            yield from add_predictions(waiting, predictor, batch_size)
+        if sum(len(each.inputs) for each in waiting) >= batch_size or len(waiting) >= _WAITING:
+            yield from map(track, add_predictions(waiting, predictor, batch_size, settings.times))
             waiting = []
-    yield from add_predictions(waiting, predictor, batch_size)
+    yield from map(track, add_predictions(waiting, predictor, batch_size, settings.times))
 
 
-def _read_ahead(photos: Iterable[PhotoFile], settings: PhotoSettings) -> Iterator[PhotoResult]:
+def _read_ahead(images: Iterable[GivenImage], settings: PhotoSettings) -> Iterator[PhotoResult]:
     ahead: deque[Future[PhotoResult]] = deque()
     with ThreadPoolExecutor(_THREADS, "photos") as pool:
         try:
-            for photo in photos:
-                ahead.append(pool.submit(prepare_photo, photo, settings))
+            for given, camera in _with_cameras(images, settings):
+                ahead.append(pool.submit(prepare_photo, given, settings, camera))
                 if len(ahead) > _AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -149,45 +88,86 @@ def _read_ahead(photos: Iterable[PhotoFile], settings: PhotoSettings) -> Iterato
                 future.cancel()
 
 
-def prepare_photo(photo: PhotoFile, settings: PhotoSettings) -> PhotoResult:
-    """A photo with its people cut out. Errors of a photo, box or camera do not raise: they become a status."""
-    name = str(photo.path)
-    picture = read_image(photo.path)
-    if picture.data is None:
-        reason = picture.detail or (_MISSING if picture.reason == MISSING else "the image cannot be decoded")
-        return PhotoResult(photo, (BoxResult(name, None, picture.reason, reason),))
+def _with_cameras(
+    images: Iterable[GivenImage], settings: PhotoSettings
+) -> Iterator[tuple[GivenImage, _Camera | None]]:
+    """Images, and for frames the camera of their sequence: that of its first frame that can be read."""
+    sequence, camera = None, None
+    for given in images:
+        moment = given.file.moment
+        if moment is None:
+            yield given, None
+            continue
+        if moment.sequence != sequence:
+            sequence, camera = moment.sequence, None
+        if camera is None:
+            with suppress(_BadImageError):  # prepare_photo finds out, too
+                camera = _camera_of(_open(given, settings.times), settings)
+        yield given, camera
+
+
+def prepare_photo(given: GivenImage, settings: PhotoSettings, camera: _Camera | None = None) -> PhotoResult:
+    """An image with its people cut out; camera: of its sequence. Errors do not raise: they become a status."""
+    photo = given.file
+    whole = BoxResult(str(photo.path), None, OK, moment=photo.moment)
     try:
-        image, size, camera = _upright(picture.data, settings.find_camera)
-    except InputError as error:
-        return PhotoResult(photo, (BoxResult(name, None, "no_camera", str(error)),))
-    except Exception as error:  # a decoder may raise anything
-        return PhotoResult(photo, (BoxResult(name, None, *no_image(error)),))
-    boxes = settings.find_boxes(photo.path, size)
+        image = _open(given, settings.times)
+        picture = None
+        if settings.pictures:
+            with settings.times.of("draw"):
+                picture = image.picture()
+    except _BadImageError as error:
+        return PhotoResult(photo, (whole.failed(error.status, error.reason),))
+    except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
+        return PhotoResult(photo, (whole.failed(*no_image(error)),))
+    result = PhotoResult(photo, (), image.size, picture)
+    found = camera or _camera_of(image, settings)
+    if isinstance(found, InputError):
+        return replace(result, boxes=(whole.failed("no_camera", str(found)),))
+    try:
+        with settings.times.of("detect"):
+            boxes = settings.find_boxes(photo.path, image)
+    except DetectorError as error:
+        return replace(result, boxes=(whole.failed("detector_failed", str(error)),))
+    except Exception as error:  # of decoding the image
+        return replace(result, boxes=(whole.failed(*no_image(error)),))
     if not boxes:
-        return PhotoResult(photo, (BoxResult(name, None, "no_box", "no box of this photo was given"),), image)
+        return replace(result, boxes=(whole.failed("no_box", "this photo has no box"),))
     results, inputs = [], []
-    for i, box in enumerate(boxes):
-        result, crop = _cut(
-            box,
-            BoxResult(name, i, OK, box=None if box.fault else box[:4], camera=camera),
-            image,
-            size,
-            settings,
-        )
-        results.append(result)
-        inputs += [crop] if crop else []
-    return PhotoResult(photo, tuple(results), image, tuple(inputs))
+    with settings.times.of("decode"):
+        for i, box in enumerate(boxes):
+            known = replace(whole, person=i, box=None if box.fault else box[:4], camera=found)
+            cut, crop = _cut(box, known, image, settings)
+            results.append(cut)
+            inputs += [crop] if crop else []
+    return replace(result, boxes=tuple(results), inputs=tuple(inputs))
 
 
-def _upright(data: bytes, find_camera: CameraSource) -> tuple[bytes, tuple[int, int], SourcedCamera]:
-    """The upright image, its size, and its camera; the same bytes where no EXIF orientation turns it."""
-    with open_image(data) as image:
-        if image.getexif().get(_ORIENTATION, 1) == 1:
-            return data, image.size, find_camera(image)
-        turned = ImageOps.exif_transpose(rgb_with_exif(image))
-    stream = io.BytesIO()
-    turned.save(stream, "BMP")  # fast and lossless
-    return stream.getvalue(), turned.size, find_camera(turned)
+def _open(given: GivenImage, times: StepTimes) -> UprightImage:
+    """The image of a file or frame. Raises _BadImageError."""
+    if (frame := given.frame) is not None:
+        if frame.pixels is None:
+            raise _BadImageError(frame.status, frame.reason)
+        return upright_frame(frame.pixels)
+    with times.of("decode"):
+        content = read_image(given.file.path)
+        if content.data is None:
+            reason = content.detail or (
+                _MISSING if content.reason == MISSING else "the image cannot be decoded"
+            )
+            raise _BadImageError(content.reason, reason)
+        try:
+            return open_upright(content.data)
+        except Exception as error:  # a decoder may raise anything
+            raise _BadImageError(*no_image(error)) from error
+
+
+def _camera_of(image: UprightImage, settings: PhotoSettings) -> _Camera:
+    try:
+        with settings.times.of("camera"), image.opened() as photo:
+            return settings.find_camera(photo)
+    except InputError as error:
+        return error
 
 
 def no_image(error: Exception) -> tuple[str, str]:
@@ -197,7 +177,7 @@ def no_image(error: Exception) -> tuple[str, str]:
 
 
 def _cut(
-    box: PersonBox, result: BoxResult, image: bytes, size: tuple[int, int], settings: PhotoSettings
+    box: PersonBox, result: BoxResult, image: UprightImage, settings: PhotoSettings
 ) -> tuple[BoxResult, CropInput | None]:
     """A box with its status before the prediction, and its input for the network."""
 
@@ -208,13 +188,13 @@ def _cut(
         return failed("bad_box", box.fault)
     if box.score < settings.min_score:
         return failed("low_score", f"{box.score:g} is less than {settings.min_score:g}")
-    square, (width, height) = settings.square(box), size
+    square, (width, height) = settings.square(box), image.size
     if box.x >= width or box.y >= height or box.x + box.width <= 0 or box.y + box.height <= 0:
         return failed("bad_box", f"outside of the photo, whose size is {width} x {height} px")
-    if not 1 <= square.side <= 8 * max(size):
+    if not 1 <= square.side <= 8 * max(image.size):
         return failed("bad_box", f"{box.width:g} x {box.height:g} px in a photo of {width} x {height} px")
     try:
-        pixels = read_crop(image, IDENTITY, square, settings.crop)
+        pixels = image.cut(square, settings.crop)
     except Exception as error:  # a decoder may raise anything on bytes that anyone may have made
         return failed(*no_image(error))
     assert result.camera is not None
@@ -222,28 +202,29 @@ def _cut(
 
 
 def add_predictions(
-    photos: Sequence[PhotoResult], predictor: Predictor, batch_size: int
+    photos: Sequence[PhotoResult], predictor: Predictor, batch_size: int, times: StepTimes
 ) -> Iterator[PhotoResult]:
     """Photos with the predictions of their people, in order."""
     inputs = [crop for photo in photos for crop in photo.inputs]
-    batches = [predictor(inputs[i : i + batch_size]) for i in range(0, len(inputs), batch_size)]
-    people = PredictedPeople.joined(batches) if batches else None
+    with times.of("network"):
+        batches = [predictor.estimates(inputs[i : i + batch_size]) for i in range(0, len(inputs), batch_size)]
+    estimates = [PredictedPeople.joined(of_layer) for of_layer in zip(*batches, strict=True)]
     start = 0
     for photo in photos:
-        of_photo = None
-        if people is not None and photo.inputs:
-            stop = start + len(photo.inputs)
-            of_photo, start = people.rows(slice(start, stop)), stop
-        yield _with_people(photo, of_photo)
+        rows = slice(start, start + len(photo.inputs))
+        start = rows.stop
+        yield _with_people(photo, [each.rows(rows) for each in estimates] if photo.inputs else [])
 
 
-def _with_people(photo: PhotoResult, people: PredictedPeople | None) -> PhotoResult:
+def _with_people(photo: PhotoResult, estimates: Sequence[PredictedPeople]) -> PhotoResult:
     """A photo with its people; those without a finite prediction are left out and get that status."""
-    if people is None:
+    if not estimates:
         return replace(photo, inputs=())
-    finite, boxes = people.finite, list(photo.boxes)
+    finite, boxes = estimates[-1].finite, list(photo.boxes)
     for i, good in zip(photo.ok_boxes, finite, strict=True):
         if not good:
             boxes[i] = boxes[i].failed("not_finite", "no finite answer")
-    kept = people.rows(np.flatnonzero(finite)) if finite.any() else None
-    return replace(photo, boxes=tuple(boxes), people=kept, inputs=())
+    kept = np.flatnonzero(finite)
+    layers = tuple(each.rows(kept) for each in estimates) if len(kept) else ()
+    people = layers[-1] if layers else None
+    return replace(photo, boxes=tuple(boxes), people=people, layers=layers, inputs=())

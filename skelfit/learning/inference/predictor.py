@@ -77,9 +77,18 @@ class PredictedPeople:
 class Predictor:
     """A network on a device, and the body of its gender."""
 
-    def __init__(self, network: Network, models: ModelSet, gender: str, device: str = "cpu") -> None:
-        """Raises ModelError when the models lack the body."""
+    def __init__(
+        self,
+        network: Network,
+        models: ModelSet,
+        gender: str,
+        device: str = "cpu",
+        *,
+        every_layer: bool = False,
+    ) -> None:
+        """every_layer: `estimates` gives those of all layers. Raises ModelError when the models lack the body."""
         self.network, self.device = network.to(device).eval(), device
+        self.every_layer = every_layer
         self.body = SkelModel(models.skel_of(gender), device)
         table = models.keypoints44
         self._regressor = None if table is None else torch.tensor(table, device=device)
@@ -89,9 +98,13 @@ class Predictor:
         """(F,3) of the skin."""
         return self.body.asset.faces
 
-    @torch.inference_mode()
     def __call__(self, crops: Sequence[CropInput]) -> PredictedPeople:
         """The people of some crops, at least one."""
+        return self.estimates(crops)[-1]
+
+    @torch.inference_mode()
+    def estimates(self, crops: Sequence[CropInput]) -> list[PredictedPeople]:
+        """The people of some crops, at least one: by `every_layer` all estimates, coarse to fine, else the last."""
         pixels = torch.from_numpy(np.stack([crop.pixels for crop in crops])).permute(0, 3, 1, 2)
         cameras = np.zeros((len(crops), 3, 3), np.float32)
         cameras[:, [0, 1, 0, 1], [0, 1, 2, 2]] = [crop.camera for crop in crops]
@@ -99,9 +112,15 @@ class Predictor:
         squares = self._tensor([crop.square for crop in crops])
         center, side = squares[:, :2], squares[:, 2]
         prediction = self.network(normalised(pixels.to(self.device)), self._tensor(cameras), center, side)
-        estimate, cam_int = prediction.final, prediction.cam_int
-        trans = crop_to_translation(estimate.camera, cam_int, center, side)
-        return self._people(pose_to_angles(estimate.pose), estimate.betas, trans, estimate.camera, cam_int)
+        wanted = [prediction.final]
+        if self.every_layer:
+            wanted = [*([prediction.encoder] if prediction.encoder is not None else []), *prediction.layers]
+        people = []
+        for estimate in wanted:
+            trans = crop_to_translation(estimate.camera, prediction.cam_int, center, side)
+            angles = pose_to_angles(estimate.pose)
+            people.append(self._people(angles, estimate.betas, trans, estimate.camera, prediction.cam_int))
+        return people
 
     @torch.inference_mode()
     def posed(self, poses: Array, betas: Array, trans: Array, cam_int: Array) -> PredictedPeople:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import pi
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,14 @@ _FIRST_SCALE = 0.9  # a crop shows a little more than two metres
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network; the last three options are ablations of SKEL-CF's paper."""
+    """The network; the last three options are ablations of SKEL-CF's paper. Some are for one network only."""
 
-    kind: str = "skel-cf"  # the network
+    kind: str = "skel-cf"  # the network: skel-cf, hsmr
     # vitpose-h, -l, -b, -s: ViTPose; tiny: a small ViT, for tests; keypoint-tiny: a small CNN, for CPUs and few people
     backbone: str = "vitpose-h"
-    checkpoint: str | None = local_path(default=None)  # ViTPose's weights, with which a ViT starts
+    checkpoint: str | None = local_path(
+        default=None
+    )  # weights to start with: ViTPose's, of a ViT, or a checkpoint's, of all
     random: bool = False  # true: a ViT starts with random weights; keypoint-tiny takes neither
     layers: int = bounded(1, default=6)  # layers of the decoder
     heads: int = bounded(1, default=8)  # attention heads of the decoder
@@ -35,7 +38,10 @@ class NetworkConfig:
     feed_forward: int = bounded(
         1, default=1024
     )  # width of the hidden layer of the decoder's feed-forward parts
-    hidden: int = bounded(1, default=256)  # width of the hidden layer that turns tokens into estimates
+    hidden: int = bounded(
+        1, default=256
+    )  # skel-cf: width of the hidden layer that turns tokens into estimates
+    dim: int = bounded(1, default=1024)  # hsmr: width of the token; skel-cf's have that of the backbone
     camera: bool = True  # the image's intrinsics; false: those of a far camera, for all people
     coarse_to_fine: bool = True  # false: one estimate, by the decoder's last layer, from the mean pose
     looped_decoder: bool = False  # true: one layer, used again and again
@@ -71,6 +77,9 @@ class Prediction:
 
 class Network(nn.Module, ABC):
     """Base class of the networks; `network_registry` lists them by the name in `network.kind`."""
+
+    not_for: ClassVar[tuple[str, ...]] = ()  # options of NetworkConfig that mean nothing to this kind
+    refines: ClassVar[bool] = True  # gives an estimate after each of several layers
 
     def __init__(self, config: NetworkConfig) -> None:
         """A network with random weights."""

@@ -1,8 +1,10 @@
 """Checkpoints of a training, written atomically and read without running code.
 
 A checkpoint is a dict that torch.save wrote: `format`, `step`, `config` (plain data), `models` (the sha256 of the body
-models), `measured` (the last validation, or None), `weights` (those to predict with: the running mean, where there is
-one) and `training` (what a training needs to continue; None in best.pt).
+models; '' where they are not known), `measured` (the last validation, or None), `weights` (those to predict with: the
+running mean, where there is one) and `training` (what a training needs to continue, and the `steps` that it is to have;
+None in best.pt). One that `skelfit train import` made has `imported` as well: the kind and name of the published file,
+and the names of weights that it has nothing for.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from skelfit.bodies.model_set import OPEN_BODY, ModelSet
 from skelfit.config.identity import difference
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import InputError
@@ -39,7 +42,14 @@ class TrainedNetwork(NamedTuple):
 
     network: Network
     config: TrainConfig
-    models: str
+    models: str  # '' where they are not known: an imported network is of SKEL v1.1.1
+
+    def unlike(self, models: ModelSet) -> str | None:
+        """A warning where these are other body models; None where they are those of the training, or may be."""
+        if self.models == models.sha256 or not (self.models or models.source == OPEN_BODY):
+            return None
+        trained_with = f"sha256 {self.models[:12]}" if self.models else "SKEL v1.1.1"
+        return f"models: not those of the training ({trained_with}): betas and keypoints are of other bodies"
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -82,8 +92,11 @@ def load_network(path: str | Path) -> TrainedNetwork:
     if path.is_dir():
         best = path / BEST_NAME
         path = best if best.is_file() else latest(path) or best
-    content = load(path)
+    content = load(path, mapped=True)  # the network has its weights anyway: no second copy of them
     config = build(TrainConfig, content["config"], path, "config")
+    if missing := _missing(content):
+        found = f"the start of a training: no {missing[0]} and {len(missing) - 1} more"
+        raise CheckpointError(path, "weights", "those of a whole network", found)
     network = make_network(config.network)
     try:
         network.load_state_dict(content["weights"])
@@ -92,31 +105,62 @@ def load_network(path: str | Path) -> TrainedNetwork:
     return TrainedNetwork(network.eval(), config, content["models"])
 
 
+def load_start(network: Network, path: str | Path) -> bool:
+    """Let a training begin with the weights of a file; returns whether where estimates start is among them.
+
+    path: a checkpoint of this network, or what its backbone takes. Raises InputError.
+    """
+    content = read_tensor_file(path, "weights to start with", CheckpointError, mapped=True, objects=True)
+    if not (isinstance(content, dict) and "format" in content):
+        network.backbone.load(path)
+        return False
+    content = load(Path(path), mapped=True)
+    earlier = build(TrainConfig, content["config"], path, "config").network
+    pairs = difference(asdict(earlier), asdict(network.config))
+    if differs := [line for line in pairs if not line.startswith(("checkpoint:", "random:"))]:
+        raise CheckpointError(path, "config", "the network that is trained", ", ".join(differs[:5]))
+    missing = _missing(content)
+    own = network.state_dict()
+    network.load_state_dict({name: own[name] for name in missing} | content["weights"])
+    return not missing
+
+
+def _missing(content: Mapping[str, Any]) -> list[str]:
+    """The weights that an imported checkpoint has nothing for."""
+    return list((content.get("imported") or {}).get("missing", ()))
+
+
 class CheckpointProgress(NamedTuple):
     """The progress of a training."""
 
     done: int  # steps
-    last_steps: int  # of its last stage, as it was configured
+    steps: int  # that it was to have in all
+    longer: str  # how its last stage is longer than before, in words; empty where it is as long
 
 
 def progress(path: Path, config: TrainConfig, models: str) -> CheckpointProgress:
     """The progress of a checkpoint's training, to continue it with a configuration and body models of this sha256.
 
-    The last stage may have more steps than before. Reads no weights. Raises CheckpointError where that would be a
-    different training, and names the differences.
+    The last stage may have more epochs or steps than before. Reads no weights. Raises CheckpointError where that would
+    be a different training, and names the differences.
     """
     content = load(path, mapped=True)
     earlier = build(TrainConfig, content["config"], path, "config")
     differs = [line for line in difference(asdict(earlier), asdict(config)) if not _is_free(line)]
-    if config.optimizer.steps > earlier.optimizer.steps:
-        differs = [line for line in differs if not line.startswith("optimizer.steps:")]
+    longer = ""
+    for unit in ("epochs", "steps"):
+        before, now = getattr(earlier.optimizer, unit), getattr(config.optimizer, unit)
+        if before is not None and now is not None and now > before:
+            longer = f"optimizer.{unit}: {before} before, now {now}"
+            differs = [line for line in differs if not line.startswith(f"optimizer.{unit}:")]
     if differs:
-        expected = "the configuration as it was (optimizer.steps may be raised)"
+        expected = "the configuration as it was (optimizer.epochs or .steps may be raised)"
         raise CheckpointError(path, "config", expected, ", ".join(differs[:5]))
     if models != content["models"]:
         expected = f"the body models that it was trained with (sha256 {content['models'][:12]})"
         raise CheckpointError(path, "models", expected, f"others (sha256 {models[:12]})")
-    return CheckpointProgress(content["step"], earlier.optimizer.steps)
+    training = content["training"]
+    return CheckpointProgress(content["step"], training["steps"], longer)
 
 
 def _is_free(line: str) -> bool:

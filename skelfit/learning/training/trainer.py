@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from math import cos, pi
+from math import cos, exp, inf, pi
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -70,7 +70,7 @@ class Trainer(Generic[M]):
         values = self.group.mean(values)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip or inf)
         terms = dict(zip(of_batches[0], values.tolist(), strict=True))
         if bool(torch.isfinite(values).all() & torch.isfinite(norm)):
             for optimizer in self.optimizers:
@@ -96,11 +96,11 @@ class Trainer(Generic[M]):
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Update the running mean of the weights; at first it is a plain mean, so the initial weights soon fade."""
-        learnt = self.steps - self.skipped  # before this step
-        kept = min(self.settings.ema, (learnt + 1) / (learnt + 10)) if learnt else 0.0
+        """Update the running mean of the weights; at first it forgets faster, so the initial weights soon fade."""
         if self.averaged is None:
             return
+        learnt, ramp = self.steps - self.skipped + 1, self.settings.ema_ramp
+        kept = self.settings.ema * ((1 - exp(-learnt / ramp)) if ramp else 1.0)
         for mean, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
             mean.lerp_(new, 1 - kept)
         for old, recent in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
@@ -154,8 +154,10 @@ def optimizers_of(network: nn.Module, config: OptimizerConfig) -> list[torch.opt
 
 
 def share_of_peak(step: int, config: OptimizerConfig) -> float:
-    """The share of the peak learning rate at a step, from 0 on: a line up to 1 during warm-up, then a cosine."""
+    """The share of the peak learning rate at a step, from 0 on: a line up to 1 in the warm-up's last step."""
     if step < config.warm_up:
-        return (step + 1) / (config.warm_up + 1)
-    done = (step - config.warm_up) / max(1, config.steps - config.warm_up)
+        return (step + 1) / config.warm_up
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - config.warm_up) / max(1, config.length - config.warm_up)
     return (1 + cos(pi * min(done, 1))) / 2

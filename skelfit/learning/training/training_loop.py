@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from skelfit.bodies.continuous_pose import angles_to_pose
 from skelfit.bodies.model_set import ModelSet
@@ -32,10 +33,14 @@ from skelfit.learning.training.training_log import TrainingLog
 from skelfit.learning.training.training_stages import TrainingStage, TrainingStages
 
 MEAN_OF = 2000  # people
+LEFT_OUT = ("keypoints2d", "poses", "betas")  # labels that do not count, as the log names them
 
 
 class TrainingObserver(Protocol):
     """Is told of the progress of a training, and may end it."""
+
+    def begins(self, config: TrainConfig) -> None:
+        """Before the first step, with the configuration whose lengths are in steps."""
 
     def step(self, done: int, loss: float) -> None:
         """After each step."""
@@ -76,35 +81,42 @@ def train(
     content = None
     if path := checkpoint.latest(out) if resume else None:
         progress = checkpoint.progress(path, config, models.sha256)
-        if progress.done >= config.steps:
-            observer.say(
-                f"finished already: step {progress.done} of {config.steps}; to go on, raise optimizer.steps"
-            )
+        if progress.done >= progress.steps and not progress.longer:
+            unit = "steps" if config.optimizer.epochs is None else "epochs"
+            more = f"to go on, raise optimizer.{unit}"
+            observer.say(f"finished already: step {progress.done} of {progress.steps}; {more}")
             return TrainingEnd(progress.done, True, 0, path)
-        if config.optimizer.steps > progress.last_steps:
-            more = f"optimizer.steps: {progress.last_steps} before, now {config.optimizer.steps}"
-            observer.say(f"{more}; the learning rate is that of the longer schedule from here on")
+        if progress.longer:
+            falls = config.optimizer.schedule == "cosine"
+            more = "; the learning rate is that of the longer schedule from here on" if falls else ""
+            observer.say(progress.longer + more)
         content = checkpoint.load(path)
     if not config.data.subsets:
         raise ConfigError(config.name, "data.subsets", "shards, there or by --shards", "none")
+    epoch = Loader(config.data, group.part, images=False)
+    in_steps = config.in_steps(epoch.batches)
+    if any(stage.epochs for stage in config.stages.values()):
+        observer.say(f"an epoch: {epoch.samples} people, {epoch.batches} batches of each process")
+    observer.begins(in_steps)
     torch.manual_seed(config.data.seed)
     network = make_network(config.network)
     if content is None:
-        if config.network.checkpoint is not None:
-            network.backbone.load(config.network.checkpoint)
-        set_mean(network, config)
+        start = config.network.checkpoint
+        if start is None or not checkpoint.load_start(network, start):
+            set_mean(network, config)
     else:
         observer.say(f"going on after step {content['step']}, from {path}")
-    return _TrainingRun(config, out, network, models, group, observer).to_the_end(content)
+    return _TrainingRun(config, in_steps, out, network, models, group, observer).to_the_end(content)
 
 
 def set_mean(network: Network, config: TrainConfig) -> None:
-    """Let a network start from the mean pose and betas of the labels; the orientation still faces the camera."""
+    """Let a network start from the mean pose and betas of the labels that count; it still faces the camera."""
     data = replace(config.data, workers=0, batch_size=100, epoch_samples=MEAN_OF)
-    batches = list(Loader(data, images=False))
-    pose = torch.cat([angles_to_pose(batch.poses) for batch in batches]).mean(0)
-    betas = torch.cat([batch.betas[batch.female == (config.skel_gender == "female")] for batch in batches])
-    network.start.pose[:, 1:] = pose[1:]
+    batches, female = list(Loader(data, images=False)), config.skel_gender == "female"
+    poses = torch.cat([angles_to_pose(batch.poses[batch.has_pose]) for batch in batches])
+    betas = torch.cat([batch.betas[batch.has_betas & (batch.female == female)] for batch in batches])
+    if len(poses):
+        network.start.pose[:, 1:] = poses.mean(0)[1:]
     if len(betas):
         network.start.betas[:] = betas.mean(0)
 
@@ -122,6 +134,7 @@ class _Step(NamedTuple):
 
     terms: dict[str, float]  # losses, learning rate, gradient norm
     people: int  # in all processes
+    left_out: Tensor  # (3,) labels of this process that do not count: 2D keypoints, poses, betas
     waited: float  # s for the loader
     seconds: float  # in all
 
@@ -131,6 +144,7 @@ class _TrainingRun:
 
     def __init__(
         self,
+        given: TrainConfig,
         config: TrainConfig,
         out: Path,
         network: Network,
@@ -138,7 +152,9 @@ class _TrainingRun:
         group: ProcessGroup,
         observer: TrainingObserver,
     ) -> None:
-        self.config, self.out, self.models, self.group, self.observer = config, out, models, group, observer
+        """given: the configuration as checkpoints hold it; config: the same with its lengths in steps."""
+        self.given, self.config, self.out, self.models = given, config, out, models
+        self.group, self.observer = group, observer
         self.network = network.to(group.device)
         self.skins = SkelSkins(models, config.skel_gender, group.device)
         self.measured: Measured | None = None
@@ -181,7 +197,8 @@ class _TrainingRun:
             stop = bool(self.group.mean(asked) > 0)  # all processes end after the same step
             if done % every.log == 0 or stage.finished:
                 skipped = {"skipped": self.skipped + stage.trainer.skipped}
-                self._write(done, _means(window) | skipped | self._memory())
+                left_out = self._left_out(window)
+                self._write(done, _means(window) | skipped | left_out | self._memory())
                 window = []
             if done % self.config.validation.every == 0 or done == self.config.steps:
                 self._validate(stage)
@@ -195,7 +212,17 @@ class _TrainingRun:
         waited = perf_counter() - began
         terms = trainer.step(batches)
         people = sum(map(len, batches)) * self.group.part.of
-        return _Step(terms, people, waited, perf_counter() - began)
+        left_out = torch.stack([batch.left_out.sum(0) for batch in batches]).sum(0)
+        return _Step(terms, people, left_out, waited, perf_counter() - began)
+
+    def _left_out(self, window: Sequence[_Step]) -> dict[str, Any]:
+        """How many labels of all processes did not count since the last line, where a filter is configured."""
+        if not self.config.data.supervision.selects:
+            return {}
+        counts = torch.stack([step.left_out for step in window]).sum(0).double()
+        counts = (self.group.mean(counts) * self.group.part.of).round().long()
+        people = sum(step.people for step in window)
+        return {"left_out": dict(zip(LEFT_OUT, counts.tolist(), strict=True)) | {"of_people": people}}
 
     def _memory(self) -> dict[str, float]:
         if self.group.device.type != "cuda":
@@ -228,6 +255,7 @@ class _TrainingRun:
         stage.trainer.even_out()
         if self.group.first:
             training: dict[str, Any] = {"stage": number, "best": self.best, "skipped": self.skipped}
+            training |= {"steps": self.config.steps}
             training |= {"trainer": stage.trainer.state(), "loader": stage.loader.state()}
             content, keep = self._content(stage, training), self.config.output.keep
             checkpoint.save_numbered(self.out, stage.done, content, keep)
@@ -235,7 +263,7 @@ class _TrainingRun:
     def _content(self, stage: TrainingStage, training: Mapping[str, Any] | None) -> dict[str, Any]:
         return {
             "step": stage.done,
-            "config": asdict(self.config),
+            "config": asdict(self.given),
             "models": self.models.sha256,
             "measured": self.measured,
             "weights": stage.weights(self.network),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, repeat
 from typing import Any
 
@@ -41,7 +40,7 @@ class TrainingStage:
     @property
     def finished(self) -> bool:
         """Whether no step is left."""
-        return self.trainer.steps >= self.trainer.settings.steps
+        return self.trainer.steps >= self.trainer.settings.length
 
     def batches(self) -> Iterator[TrainingBatch]:
         """Batches from the loader's position on, without end."""
@@ -57,9 +56,19 @@ class TrainingStage:
 class TrainingStages:
     """The stages of a training; each is made when the network has the weights of those before it."""
 
-    def __init__(self, config: TrainConfig, network: Network, models: ModelSet, group: ProcessGroup) -> None:
-        """Raises ModelError when the models lack the SKEL or its keypoints."""
-        self.config, self.network, self.group = config, network, group
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: Network,
+        models: ModelSet,
+        group: ProcessGroup,
+        cache: BackboneCache | None = None,
+    ) -> None:
+        """cache: what the network's detector observes, which has learnt already.
+
+        Raises ModelError when the models lack the SKEL or its keypoints.
+        """
+        self.config, self.network, self.group, self._cache = config, network, group, cache
         self.body = SkelKeypoints(models, config.skel_gender, group.device)
         makers = (
             (config.keypoints, self.keypoints),
@@ -89,7 +98,7 @@ class TrainingStages:
             return parameter_loss(prediction, batch, config.skel_gender, config.losses)
 
         trainer = Trainer(self.network, loss_function, config.coarse, self.group, config.data.seed)
-        return TrainingStage(trainer, self._loader(cache), config.keypoints.steps, cache=cache)
+        return TrainingStage(trainer, self._loader(cache), config.keypoints.length, cache=cache)
 
     def all(self) -> TrainingStage:
         """All weights learn, but for a detector that has; from images, or from the detector's observations."""
@@ -104,7 +113,7 @@ class TrainingStages:
             None if config.keypoints is None else self.cache
         )  # before the trainer: this freezes the detector
         trainer = Trainer(self.network, loss_function, config.optimizer, self.group, config.data.seed)
-        before = config.steps - config.optimizer.steps
+        before = config.steps - config.optimizer.length
         return TrainingStage(trainer, self._loader(cache), before, cache=cache)
 
     def _loader(self, cache: BackboneCache | None) -> Loader:
@@ -113,13 +122,15 @@ class TrainingStages:
             return Loader(self.config.data, self.group.part, crop=self.network.backbone.crop)
         return Loader(self.config.data, self.group.part, images=False, memory=True, only=cache.rows)
 
-    @cached_property
+    @property
     def cache(self) -> BackboneCache:
         """What the trained detector observes of all people; it is frozen from then on."""
         backbone = self.network.backbone
         assert backbone.detector is not None
         backbone.detector.requires_grad_(False)
-        people = each_once(self.config.data, self.group.part, crop=backbone.crop)
-        observations = list(observe_batches(backbone.eval().observe, people, self.group.device))
-        backbone.train()
-        return BackboneCache(self.group.gather(observations))
+        if self._cache is None:
+            people = each_once(self.config.data, self.group.part, crop=backbone.crop)
+            observations = list(observe_batches(backbone.eval().observe, people, self.group.device))
+            backbone.train()
+            self._cache = BackboneCache(self.group.gather(observations))
+        return self._cache

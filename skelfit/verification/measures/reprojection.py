@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.verification.measures.decoded_samples import DecodedPeople
 from skelfit.verification.measures.posed_bodies import Array, BodyModels, PosedGroup
 
@@ -19,20 +20,6 @@ BAD_LABEL, BAD_FIT = 0.1, 0.05  # of the box side: the label's error, and what t
 # Keypoints count as swapped if exchanging left and right at least halves an error that is more than _SWAP_LEAST, as a
 # share of the box side.
 _SWAP_GAIN, _SWAP_LEAST = 0.5, 0.03
-_PAIRS = (
-    (2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18), (19, 22), (20, 23), (21, 24),
-    (25, 30), (26, 29), (27, 28), (31, 36), (32, 35), (33, 34),
-)  # fmt: skip
-
-
-def _mirrored() -> list[int]:
-    order = list(range(44))
-    for a, b in _PAIRS:
-        order[a], order[b] = b, a
-    return order
-
-
-MIRRORED_KEYPOINTS: tuple[int, ...] = tuple(_mirrored())
 
 
 @dataclass(frozen=True)

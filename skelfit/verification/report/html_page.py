@@ -5,9 +5,7 @@ The page holds aggregates and the meshes of a few people, so its size does not g
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from itertools import zip_longest
 from typing import Any
 
@@ -34,6 +32,7 @@ from skelfit.verification.report.motion_plots import (
     packed,
     read_motion,
 )
+from skelfit.verification.report.page_template import filled_page, page_asset
 
 SHOWN = 24  # people in the gallery
 FAULTS_SHOWN = 200  # the first ones; the JSON report has all
@@ -70,14 +69,13 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Location], models: Mo
         "motion_units_deg": {"angles": ANGLE_UNIT_DEG, "turns": TURN_UNIT_DEG},
         "skipped": skipped,
     }
-    return _fill(
-        {
-            "STYLE": _asset("style.css"),
-            "REPORT": _json(_page_report(report)),
-            "PEOPLE": _json(people),
-            "PACKED": pack.text(),
-            "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
-        }
+    return filled_page(
+        title="skelfit verify",
+        footer="Made by <b>skelfit verify</b> from the shards and the body models alone.",
+        report=_page_report(report),
+        people=people,
+        packed=pack.text(),
+        script="\n".join(page_asset(name) for name in _SCRIPTS),
     )
 
 
@@ -150,23 +148,3 @@ def _photo(photo: PersonPhoto) -> dict[str, Any]:
         "lines": skeleton_lines(photo),
         "keypoints": np.round(photo.keypoints, 1).tolist(),
     }
-
-
-def _asset(name: str) -> str:
-    return (files("skelfit.verification.report") / "page" / name).read_text("utf-8")
-
-
-def _json(content: Any) -> str:
-    """JSON for a script element: without `<`, which could end the element."""
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _fill(parts: Mapping[str, str]) -> str:
-    """page.html with its marks replaced by the parts, each once and in order."""
-    text, rest = "", _asset("page.html")
-    for name, content in parts.items():
-        before, mark, rest = rest.partition(f"/*{name}*/")
-        if not mark:
-            raise ValueError(f"page.html: expected the mark /*{name}*/, found none")
-        text += before + content
-    return text + rest

@@ -1,0 +1,107 @@
+"""How SKEL parameters are refined against 2D keypoints: the phases, the anchor and the settings of the solver.
+
+The phases are those of HSMR's SKELify (Xia et al., CVPR 2025), whose weights enter squared. The unit of distances in
+the image is the person's shoulder-hip length there; weights of other terms are against squares of that unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from skelfit.config.fit_settings import SolverConfig, SpineConfig
+from skelfit.config.yaml_dataclasses import bounded
+
+Moves = Literal["camera", "all"]
+Points = Literal["torso", "all"]
+
+
+@dataclass(frozen=True)
+class RefinePhase:
+    """One phase of a refinement: what moves, against which keypoints, with which weights."""
+
+    name: str  # unique name of the phase
+    steps: int = bounded(1)  # solver steps, at most
+    moves: Moves = "all"  # camera: translation and orientation of the root alone
+    points: Points = "all"  # torso: shoulders, hips, neck and the middle of the hips
+    # Geman-McClure's sigma, in shoulder-hip lengths: keypoints further off hardly count
+    sigma: float = bounded(1e-3, default=0.25)
+    reprojection: float = bounded(0, default=1.0)  # weight of the distances in the image; squared
+    depth: float = bounded(0, default=0.0)  # weight per m that the depth is off its start; squared
+    shape: float = bounded(0, default=0.0)  # weight of betas away from 0; squared
+    # weight of exp(low - q) and exp(q - high) of each limited DoF, q in rad; squared
+    angles: float = bounded(0, default=0.0)
+    anchor: float = bounded(0, default=1.0)  # factor of the weights of the anchor
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """How the anchor holds a person; weights against squared shoulder-hip lengths."""
+
+    pose: float = bounded(0, default=0.15)  # per rad^2 that a joint turns, as 2 - 2 cos of it
+    root: float = bounded(0, default=0.04)  # the same of the root
+    skin: float = bounded(
+        0, default=1.0
+    )  # per m^2, mean of the 44 keypoints of the skin, beside the translation
+    betas: float = bounded(0, default=0.01)  # per squared beta
+    move: float = bounded(0, default=0.1)  # per m^2 that the translation changes
+
+
+@dataclass(frozen=True)
+class KeypointConfig:
+    """Which keypoints count, and which people cannot be refined."""
+
+    min_confidence: float = bounded(0, 1, default=0.3)  # keypoints below count as unseen
+    min_points: int = bounded(1, default=8)  # keypoints that must be seen
+    # left and right count as swapped if exchanging them leaves less than this share of the mean distance ...
+    swap_gain: float = bounded(0, 1, default=0.5)
+    swap_least: float = bounded(
+        0, default=0.2
+    )  # ... and that distance is more shoulder-hip lengths than this
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """How people are refined."""
+
+    phases: tuple[RefinePhase, ...] = (
+        RefinePhase("camera", 10, moves="camera", points="torso", sigma=1.0, anchor=0.1),
+        RefinePhase("wide", 10, sigma=1.0),
+        RefinePhase("all", 20),
+    )
+    anchor: AnchorConfig = AnchorConfig()  # holds people near their labels
+    keypoints: KeypointConfig = KeypointConfig()  # which keypoints count
+    # label: where the label is; torso: at the depth that shoulders and hips give
+    start: Literal["label", "torso"] = "label"
+    limit_weight: float = bounded(0, default=4.0)  # per rad^2 beyond a joint limit
+    spine_weight: float = bounded(0, default=30.0)  # per m^2 of the spine's couplings, see `fit.spine`
+    spine: SpineConfig = SpineConfig()  # how lumbar and thorax share the motions of the trunk
+    tolerance: float = bounded(0, default=1e-5)  # a person rests when a step would gain less than this share
+    max_angle_step: float = bounded(0, default=0.4)  # rad, the largest turn of a joint in one step
+    max_move_step: float = bounded(
+        0, default=1.0
+    )  # m, the largest change of a translation's part in one step
+    nearest: float = bounded(1e-3, default=0.1)  # m; points nearer to the camera's plane count as behind it
+    solver: SolverConfig = SolverConfig(damping=1e-3)  # damping and acceptance of steps
+
+
+_ANGLES = 1.7  # HSMR's factor of the weights of angles
+
+
+def published_config() -> RefineConfig:
+    """HSMR's full run: camera first, then all, without an anchor, limits or spine of ours."""
+    weights = ((100.0, 404.0), (50.0, 404.0), (10.0, 57.4), (5.0, 4.78))
+    later = tuple(
+        RefinePhase(f"all-{k}", 20, sigma=100.0, shape=shape, angles=_ANGLES * angles, anchor=0.0)
+        for k, (shape, angles) in enumerate(weights, 1)
+    )
+    camera = RefinePhase(
+        "camera", 20, moves="camera", points="torso", sigma=100.0, reprojection=1.78, depth=100.0, anchor=0.0
+    )
+    return RefineConfig(phases=(camera, *later), start="torso", limit_weight=0.0, spine_weight=0.0)
+
+
+def published_loop_config() -> RefineConfig:
+    """HSMR's refiner inside the training loop: one phase."""
+    phase = RefinePhase("loop", 20, sigma=100.0, shape=5.0, angles=0.17 * 4.78, anchor=0.0)
+    return RefineConfig(phases=(phase,), limit_weight=0.0, spine_weight=0.0)

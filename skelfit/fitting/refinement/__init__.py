@@ -1,0 +1,1 @@
+"""SKEL parameters refined against the 2D keypoints of their pictures."""

@@ -1,0 +1,118 @@
+"""What a refinement takes and gives: people, their keypoints and cameras, and what became of each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class RefinementStatus(IntEnum):
+    """What became of a person. All but REFINED leave the parameters as they were, to the bit."""
+
+    REFINED = 0
+    UNCHANGED = 1  # no step lowered the objective
+    NOT_FINITE = 2  # of parameters, intrinsics, confidences, or keypoints with a confidence
+    NO_CAMERA = 3  # focal lengths that are not above 0
+    FEW_KEYPOINTS = 4  # too few are seen
+    BEHIND_CAMERA = 5  # a keypoint of the start is behind the camera, or nearer than `nearest`
+    SWAPPED = 6  # left and right of the keypoints seem to be exchanged
+
+
+@dataclass(frozen=True)
+class BodyParameters:
+    """SKEL parameters of N people in the frame of their camera."""
+
+    angles: Tensor  # (N, 46) rad; the first three are the root's orientation
+    betas: Tensor  # (N, 10)
+    transl: Tensor  # (N, 3) m
+
+    def take(self, rows: Tensor) -> BodyParameters:
+        """Those of some people; rows (K,) int64."""
+        return BodyParameters(self.angles[rows], self.betas[rows], self.transl[rows])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> BodyParameters:
+        """The same on another device or in another float type."""
+        return BodyParameters(*(getattr(self, f.name).to(device, dtype) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class RefinementProblem:
+    """N people to be refined."""
+
+    start: BodyParameters
+    female: Tensor  # (N,) bool, of the SKEL body
+    keypoints2d: Tensor  # (N, 44, 3) px of the image, and confidences
+    cam_int: Tensor  # (N, 3, 3) px, intrinsics of the image
+    anchor: BodyParameters | None = None  # what holds the people; None: the start
+
+    def __len__(self) -> int:
+        return len(self.female)
+
+    @property
+    def anchored(self) -> BodyParameters:
+        """The anchor, or the start in its place."""
+        return self.start if self.anchor is None else self.anchor
+
+    def to(self, dtype: torch.dtype) -> RefinementProblem:
+        """The same in another float type."""
+        return RefinementProblem(
+            self.start.to("cpu", dtype),
+            self.female,
+            self.keypoints2d.to(dtype),
+            self.cam_int.to(dtype),
+            None if self.anchor is None else self.anchor.to("cpu", dtype),
+        )
+
+    def take(self, rows: Tensor) -> RefinementProblem:
+        """That of some people; rows (K,) int64."""
+        return RefinementProblem(
+            self.start.take(rows),
+            self.female[rows],
+            self.keypoints2d[rows],
+            self.cam_int[rows],
+            None if self.anchor is None else self.anchor.take(rows),
+        )
+
+
+@dataclass(frozen=True)
+class RefinementResult:
+    """What became of N people, on the host. Columns of pairs: before, after. NaN: cannot be measured."""
+
+    refined: BodyParameters
+    status: Tensor  # (N,) int64, of `RefinementStatus`
+    objective: Tensor  # (N, 2) of the last phase, in squared shoulder-hip lengths
+    reprojection_px: Tensor  # (N, 2) mean distance of the seen keypoints
+    reprojection: Tensor  # (N, 2) the same in shoulder-hip lengths
+    seen: Tensor  # (N,) int64, keypoints that count
+    gain: Tensor  # (N,) the gain that one more step promises, as a share of the objective
+
+
+def unrefined(problem: RefinementProblem, status: Tensor) -> RefinementResult:
+    """The result of N people who stay as they are, for reasons (N,)."""
+    pair, count = torch.full((len(problem), 2), torch.nan), torch.zeros(len(problem), dtype=torch.int64)
+    return RefinementResult(problem.start, status, pair, pair, pair, count, pair[:, 0])
+
+
+def map_refinements(function: Callable[..., Tensor], *results: RefinementResult) -> RefinementResult:
+    """Apply a function to each tensor of some results."""
+
+    def over(parts: Sequence[Any], names: Iterable[str]) -> dict[str, Any]:
+        return {name: function(*(getattr(part, name) for part in parts)) for name in names}
+
+    bodies = BodyParameters(**over([r.refined for r in results], vars(results[0].refined)))
+    return RefinementResult(refined=bodies, **over(results, [n for n in vars(results[0]) if n != "refined"]))
+
+
+def variables_of(people: BodyParameters) -> Tensor:
+    """The solver's variables (B, 59): translation, angles, betas."""
+    return torch.cat((people.transl, people.angles, people.betas), 1)
+
+
+def parameters_of(x: Tensor) -> BodyParameters:
+    """Parameters of variables (B, 59)."""
+    return BodyParameters(x[:, 3:49], x[:, 49:], x[:, :3])

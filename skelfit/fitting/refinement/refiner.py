@@ -1,0 +1,245 @@
+"""Refines people: who can be refined, the solver of each body, and what became of each person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
+from skelfit.errors import ArgumentError
+from skelfit.fitting.backends.backend import Backend, make_backend
+from skelfit.fitting.parallel_batches import run_batches
+from skelfit.fitting.refinement.image_units import (
+    fitted_confidence,
+    image_offsets,
+    shoulder_hip_length,
+    torso_translation,
+)
+from skelfit.fitting.refinement.keypoint_solver import ImageTargets, KeypointSolver
+from skelfit.fitting.refinement.refinement_problem import (
+    RefinementProblem,
+    RefinementResult,
+    RefinementStatus,
+    map_refinements,
+    parameters_of,
+    unrefined,
+    variables_of,
+)
+
+if TYPE_CHECKING:
+    from skelfit.bodies.model_set import ModelSet
+    from skelfit.config.refine_settings import RefineConfig
+
+Floats = NDArray[np.float64]
+_GOOD = int(RefinementStatus.REFINED)
+_POINTS = 44
+
+
+@dataclass(frozen=True)
+class _View:
+    """How the keypoints of B people lie in their images."""
+
+    points: Floats  # (B, 44, 3) m, in the camera frame
+    offsets: Floats  # (B, 44, 2) px, of points from those given
+    seen: NDArray[np.bool_]  # (B, 44)
+
+    @property
+    def distance(self) -> Floats:
+        """Mean distance (B,) px of the seen keypoints; infinite if one is at the camera's plane or behind it."""
+        distance = np.where(self.seen, np.linalg.norm(self.offsets, axis=2), 0.0)
+        return np.asarray(distance.sum(1) / self.seen.sum(1))
+
+
+class Refiner:
+    """Refines people of both genders on one device. A body's tables are made once, at its first use."""
+
+    def __init__(
+        self, models: ModelSet, config: RefineConfig, device: str = "cpu", backend: Backend | None = None
+    ) -> None:
+        """backend: None for that of the device."""
+        self.models, self.config = models, config
+        self.backend = backend or make_backend(device)
+        self._solvers: dict[str, KeypointSolver] = {}
+
+    def refine(self, problem: RefinementProblem) -> RefinementResult:
+        """Refine N people. Nothing couples two of them: a person's result has the same bits in any batch.
+
+        Whoever cannot be refined keeps their parameters, and their status says why. Raises ArgumentError for tensors
+        of other shapes than `RefinementProblem` names.
+        """
+        check_shapes(problem)
+        result = unrefined(problem, input_status(problem, self.config))
+        size = self.backend.batch_size
+        for female in (False, True):
+            rows = ((problem.female == female) & (result.status == _GOOD)).nonzero()[:, 0]
+            if len(rows) == 0:
+                continue
+            solver = self._solver("female" if female else "male")
+            batches = rows.split(size)
+
+            def refined(
+                k: int, solver: KeypointSolver = solver, batches: Sequence[Tensor] = batches
+            ) -> RefinementResult:
+                return self._refine_batch(solver, problem.take(batches[k]))
+
+            parts = self.run_batches(refined, range(len(batches)))
+            whole = map_refinements(lambda *x: torch.cat(x), *parts)
+            result = map_refinements(
+                lambda all_, some, rows=rows: all_.index_copy(0, rows, some.to(all_)), result, whole
+            )
+        return result
+
+    def run_batches(
+        self, function: Callable[[int], RefinementResult], numbers: Sequence[int]
+    ) -> list[RefinementResult]:
+        """Call the function for the batches; another way of solving overrides this."""
+        return run_batches(self.backend, function, numbers)
+
+    def solve(
+        self, solver: KeypointSolver, x: Tensor, targets: ImageTargets, problem: RefinementProblem
+    ) -> tuple[Tensor, Tensor]:
+        """As `KeypointSolver.solve`; another way of solving overrides this."""
+        return solver.solve(x, targets)
+
+    def _solver(self, gender: str) -> KeypointSolver:
+        if gender not in self._solvers:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # the rounding of a matrix product may depend on their number
+            try:
+                self._solvers[gender] = KeypointSolver(self.models, gender, self.config, self.backend)
+            finally:
+                torch.set_num_threads(threads)
+        return self._solvers[gender]
+
+    def _refine_batch(self, solver: KeypointSolver, problem: RefinementProblem) -> RefinementResult:
+        """Refine people of one body, whose numbers are finite."""
+        config = self.config
+        result = unrefined(problem, torch.full((len(problem),), _GOOD))
+        x = variables_of(problem.start).to("cpu", torch.float32)
+        keypoints = solver.keypoints(x)
+        unit = _units(problem, keypoints, config)
+        view = _view(problem, keypoints, x, config)
+        status = _start_status(problem, view, unit, config)
+        if config.start == "torso":
+            x = torch.cat((torso_translation(problem, keypoints, x, config), x[:, 3:]), 1)
+        rows = torch.from_numpy(np.flatnonzero(status == _GOOD))
+        moved, value = x.clone(), torch.full((len(x), 4), torch.nan)
+        if len(rows):
+            targets = make_targets(problem.take(rows), unit[rows.numpy()], x[rows, 2], config)
+            moved[rows], value[rows] = self.solve(solver, x[rows], targets, problem.take(rows))
+        better = (moved != x).any(1) & moved.isfinite().all(1) & value[:, 1].isfinite()
+        better &= (value[:, 1] < value[:, 0]) | (config.start == "torso")
+        kept = ~better.numpy()
+        status[(status == _GOOD) & kept] = RefinementStatus.UNCHANGED
+        value[kept, 1] = value[kept, 0]
+        after = view.distance.copy()
+        if len(changed := np.flatnonzero(better.numpy())):
+            few = torch.from_numpy(changed)
+            view_after = _view(problem.take(few), solver.keypoints(moved[few]), moved[few], config)
+            after[changed] = view_after.distance
+        px = np.stack((view.distance, after), 1)
+        chosen = better[:, None]
+        new, old = parameters_of(moved), problem.start
+        return RefinementResult(
+            refined=type(old)(
+                *(
+                    torch.where(chosen, b.to(a), a)
+                    for a, b in zip(vars(old).values(), vars(new).values(), strict=True)
+                )
+            ),
+            status=torch.from_numpy(status),
+            objective=value[:, :2],
+            reprojection_px=torch.from_numpy(px).float(),
+            reprojection=torch.from_numpy(px / unit[:, None]).float(),
+            seen=result.seen + torch.from_numpy(view.seen.sum(1)),
+            gain=value[:, 2] / value[:, 1],
+        )
+
+
+def _units(problem: RefinementProblem, keypoints: Floats, config: RefineConfig) -> Floats:
+    """The shoulder-hip length (B,) px at the depth of the start."""
+    depth = problem.start.transl[:, 2].double().numpy().clip(config.nearest)
+    unit: Floats = problem.cam_int[:, 0, 0].double().numpy() * shoulder_hip_length(keypoints) / depth
+    return unit
+
+
+def make_targets(
+    problem: RefinementProblem, unit: Floats, depth: Tensor, config: RefineConfig
+) -> ImageTargets:
+    """What kernels need of B people who can be refined; depth (B,) m, of the start."""
+    given = problem.keypoints2d.double().numpy()
+    confidence = fitted_confidence(given[..., 2], config)
+    scaled = np.where((confidence > 0)[..., None], given[..., :2] / unit[:, None, None], 0.0)
+    camera = (problem.cam_int[:, :2].double().numpy() / unit[:, None, None]).reshape(-1, 6)
+    return ImageTargets(
+        label=variables_of(problem.anchored).to("cpu", torch.float32),
+        given=torch.from_numpy(np.concatenate((scaled, confidence[..., None]), 2)).float(),
+        camera=torch.from_numpy(camera).float(),
+        depth=depth.float(),
+    )
+
+
+def _view(problem: RefinementProblem, keypoints: Floats, x: Tensor, config: RefineConfig) -> _View:
+    given = problem.keypoints2d.double().numpy()
+    points = keypoints + x[:, None, :3].double().numpy()
+    offsets = image_offsets(points, problem.cam_int.double().numpy(), given[..., :2])
+    return _View(points, offsets, fitted_confidence(given[..., 2], config) > 0)
+
+
+def _start_status(
+    problem: RefinementProblem, view: _View, unit: Floats, config: RefineConfig
+) -> NDArray[np.int64]:
+    """The status (B,) of people at their start."""
+    order = list(MIRRORED_KEYPOINTS)
+    given = problem.keypoints2d[:, order, :2].double().numpy()
+    both = view.seen & view.seen[:, order]
+    other = image_offsets(view.points, problem.cam_int.double().numpy(), given)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        as_is, exchanged = (
+            np.where(both, np.linalg.norm(off, axis=2), 0.0).sum(1) / both.sum(1) / unit
+            for off in (view.offsets, other)
+        )
+        swapped = (exchanged < config.keypoints.swap_gain * as_is) & (as_is > config.keypoints.swap_least)
+    status = np.full(len(unit), _GOOD, np.int64)
+    status[swapped] = RefinementStatus.SWAPPED
+    near = (view.seen & (view.points[..., 2] < config.nearest)).any(1)
+    status[near | ~np.isfinite(unit) | ~(unit > 0)] = RefinementStatus.BEHIND_CAMERA
+    return status
+
+
+def input_status(problem: RefinementProblem, config: RefineConfig) -> Tensor:
+    """The status (N,) int64 of people, from their numbers alone; REFINED: they can be tried."""
+    keypoints, cam = problem.keypoints2d, problem.cam_int
+    seen = torch.from_numpy(fitted_confidence(keypoints[..., 2].double().numpy(), config) > 0)
+    finite = cam.isfinite().flatten(1).all(1) & keypoints[..., 2].isfinite().all(1)
+    finite &= (keypoints[..., :2].isfinite().all(2) | ~seen).all(1)
+    for people in (problem.start, problem.anchored):
+        for x in vars(people).values():
+            # what is finite in 64 bits may be infinite in 32
+            finite &= x.float().isfinite().all(1)
+    status = torch.full((len(problem),), _GOOD)
+    status[seen.sum(1) < config.keypoints.min_points] = int(RefinementStatus.FEW_KEYPOINTS)
+    status[~(cam[:, [0, 1], [0, 1]] > 0).all(1)] = int(RefinementStatus.NO_CAMERA)
+    status[~finite] = int(RefinementStatus.NOT_FINITE)
+    return status
+
+
+def check_shapes(problem: RefinementProblem) -> None:
+    """Raise ArgumentError for a tensor of another shape than the problem names."""
+    count = len(problem.female)
+    expected = {"female": (count,), "keypoints2d": (count, _POINTS, 3), "cam_int": (count, 3, 3)}
+    tensors = {name: getattr(problem, name) for name in expected}
+    for of in ("start", "anchor"):
+        if (people := getattr(problem, of)) is not None:
+            for name, size in (("angles", 46), ("betas", 10), ("transl", 3)):
+                expected[f"{of}.{name}"] = (count, size)
+                tensors[f"{of}.{name}"] = getattr(people, name)
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ArgumentError(name, f"shape {shape}", f"shape {tuple(tensors[name].shape)}")

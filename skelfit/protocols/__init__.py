@@ -1,0 +1,1 @@
+"""Published evaluations: each protocol as data, the figures it asks for, and the report."""
