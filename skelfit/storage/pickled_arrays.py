@@ -143,7 +143,7 @@ def _inflate(stream: IO[bytes]) -> IO[bytes]:
 _OPENERS: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes]], Any]], ...] = (
     (re.compile(rb"\x1f\x8b"), lambda raw: gzip.GzipFile(fileobj=raw)),
     (re.compile(rb"BZh[1-9]1AY&SY"), lambda raw: bz2.BZ2File(raw)),
-    (re.compile(rb"\xfd7zXZ\0|\x5d\0\0"), lambda raw: lzma.LZMAFile(raw)),
+    (re.compile(rb"\xfd7zXZ\0|\x5d\0\0"), lambda raw: lzma.LZMAFile(raw)),  # noqa: SIM115
     (re.compile(rb"\x78[\x01\x5e\x9c\xda]"), _inflate),
 )
 
