@@ -96,7 +96,7 @@ def test_a_map_is_that_of_the_closest_points(models: ModelSet, bodies: dict[str,
     smpl, body = models.smpl_of("male"), bodies["faces"]
     skin = smpl.v_template.astype(np.float64)
     source = body.of(skin[None])[0]
-    made, report = build_vertex_map(source, body.faces, skin, smpl.faces)
+    made, report = build_vertex_map(source, body.faces, skin, smpl.faces.astype("i8"))
     points = source / body.per_metre + report.moved
     triangles = points[body.faces]
     facing = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])

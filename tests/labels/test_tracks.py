@@ -21,16 +21,18 @@ from track_files import FRAMES, TRACK_FILES, truth
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.smpl import SmplModel, root_joint_tables
 from skelfit.cli import main
-from skelfit.config.manifest import LabelSource, ReadOptions
+from skelfit.config.manifest import LabelLayout, LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import FloatArray, LabelBatch
 from skelfit.labels.label_store import build_store, read_rows, store_info
 from skelfit.labels.read_settings import OptionError, ReadSettings
 from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
+from skelfit.labels.readers.tracks import TrackReader
 from skelfit.labels.world_up import place_roots
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_samples
 
+READER_OF = {reader.layout: reader for reader in READERS.values() if isinstance(reader, TrackReader)}
 SMPLX = {"gvhmr", "prompthmr"}
 PLACED = {
     "3dpw": "camera",
@@ -53,7 +55,7 @@ def read(path: Path, coordinates: Any = None, tmp: Path | None = None) -> LabelB
 
 
 @pytest.mark.parametrize("layout", TRACK_FILES)
-def test_a_file_in_its_real_keys(tmp_path: Path, layout: str) -> None:
+def test_a_file_in_its_real_keys(tmp_path: Path, layout: LabelLayout) -> None:
     """Pose, betas, model and sequence of the first person, whatever the container."""
     path, t = TRACK_FILES[layout](tmp_path), truth()
     if path.is_file():
@@ -70,7 +72,7 @@ def test_a_file_in_its_real_keys(tmp_path: Path, layout: str) -> None:
     assert batch.vertices is None and batch.about.has_smpl
     said = "; ".join(batch.about.notes)
     assert ("SMPL-X parameters" in said) is (layout in SMPLX)
-    assert ("--coordinates" in said) is (len(READERS[layout].spec.views) > 1)  # type: ignore[attr-defined]
+    assert ("--coordinates" in said) is (len(READER_OF[layout].spec.views) > 1)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,11 @@ def test_a_folder_has_the_layout_of_its_files(tmp_path: Path) -> None:
 
 
 def test_vertices_beside_parameters_are_not_read(tmp_path: Path) -> None:
-    columns = {"global_orient": np.zeros((2, 3)), "body_pose": np.zeros((2, 69)), "betas": np.zeros((2, 10))}
+    columns: dict[str, Any] = {
+        "global_orient": np.zeros((2, 3)),
+        "body_pose": np.zeros((2, 69)),
+        "betas": np.zeros((2, 10)),
+    }
     np.savez(tmp_path / "x.npz", **columns, pred_vertices=np.zeros((2, 6890, 3)))
     assert detect_layout(tmp_path / "x.npz")[0] == "hmr2"
 
@@ -326,6 +332,22 @@ def test_a_latent_pose_is_not_taken_for_joints(tmp_path: Path) -> None:
         LabelError, match="'body_pose': expected rotations of 23 or 21 joints, found 32 numbers.*VPoser"
     ):
         read_label_file(path)
+
+
+def emptied(content: Any) -> Any:
+    """The same with no frame in any array that has one for each."""
+    if isinstance(content, dict):
+        return {key: emptied(value) for key, value in content.items()}
+    return content[:0] if getattr(content, "shape", (0,))[:1] == (FRAMES,) else content
+
+
+@pytest.mark.parametrize("layout", ["gvhmr", "wham", "tram", "vibe", "pare", "aist"])
+def test_a_track_without_a_frame_is_no_fault(tmp_path: Path, layout: Any) -> None:
+    def empty(content: Any) -> None:
+        content.update(emptied(dict(content)))
+
+    batch = read_label_file(changed(TRACK_FILES[layout], tmp_path, empty))
+    assert len(batch) == 0 and batch.sequences == () and batch.about.notes[-1].startswith("warning: 0 rows")
 
 
 def test_coordinates_that_a_file_lacks_are_refused(tmp_path: Path) -> None:
