@@ -248,11 +248,16 @@ def test_masses_of_a_person_are_plausible(exported: Exported) -> None:
     total = sum(masses.values())
     assert total == pytest.approx(1025 * mesh.volume, rel=0.02)
     # Shares of the body's mass, as de Leva (1996) and Winter have them, within a third.
-    for names, share in ((["femur_r"], 0.12), (["tibia_r"], 0.044), (["humerus_l"], 0.028), (["head"], 0.075)):
+    for names, share in (
+        (["femur_r"], 0.12),
+        (["tibia_r"], 0.044),
+        (["humerus_l"], 0.028),
+        (["head"], 0.075),
+    ):
         assert sum(masses[name] for name in names) / total == pytest.approx(share, rel=0.34), names
     for inertia in person.masses.inertia:
         low, middle, high = np.linalg.eigvalsh(inertia)
-        assert 0 < low and high < low + middle
+        assert low > 0 and high < low + middle
 
 
 def test_bones_stand_in_their_bodies_as_in_the_mesh(exported: Exported) -> None:
