@@ -93,6 +93,7 @@ def test_the_t_pose_is_a_t_pose(models: ModelSet) -> None:
     for side in "rl":
         assert angles[f"shoulder_elevation_{side}"] == pytest.approx(90, abs=8)
         assert angles[f"shoulder_plane_{side}"] == pytest.approx(0, abs=8)
+        assert angles[f"shoulder_internal_rotation_{side}"] == pytest.approx(0, abs=8)  # elbows bend forward
         assert angles[f"elbow_pronation_{side}"] == pytest.approx(90, abs=8)  # palms down, thumbs forward
         assert angles[f"knee_flexion_{side}"] == pytest.approx(0, abs=8)
         assert angles[f"ankle_dorsiflexion_{side}"] == pytest.approx(0, abs=8)
