@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -84,7 +85,8 @@ def opened(exported: Exported) -> dict[str, Array]:
     """What OpenSim reads and computes."""
     if find_spec("opensim") is None:
         pytest.skip("OpenSim is not installed")
-    np.savez(exported.folder / "states.npz", names=COORDINATES, **random_states())
+    states: dict[str, Any] = {"names": COORDINATES, **random_states()}
+    np.savez(exported.folder / "states.npz", **states)
     script = Path(__file__).parents[1] / "support" / "opensim_runs.py"
     command = [sys.executable, str(script), "all_ranges", "states.npz", "opened.npz"]
     done = subprocess.run(command, cwd=exported.folder, timeout=300, capture_output=True, text=True)
@@ -265,6 +267,6 @@ def test_bones_stand_in_their_bodies_as_in_the_mesh(exported: Exported) -> None:
     faces = exported.skel.asset.bone_faces
     owner = exported.skel.asset.bone_weights_rigid.argmax(1)[faces[:, 0]]
     for joint, path in enumerate(files.values()):
-        part = trimesh.load(exported.folder / str(path), process=False)
+        part: Any = trimesh.load(exported.folder / str(path), process=False)
         placed = part.vertices @ rig.frames[joint].T + rig.joints[joint]
         np.testing.assert_allclose(placed[part.faces], whole[faces[owner == joint]], atol=1e-6)
