@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,7 +18,7 @@ LEAST_SCORE = 0.05  # skelfit's --min-score decides
 
 
 @lru_cache(maxsize=1)
-def load():
+def load() -> tuple[Any, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return AutoImageProcessor.from_pretrained(MODEL), AutoModelForObjectDetection.from_pretrained(MODEL).to(
         device

@@ -22,7 +22,7 @@ ONLY_IN = {
     "rich": "cli",
     "tqdm": "cli executors",
     "smplx": "bodies verification",
-    "trimesh": "exports",
+    "trimesh": "bodies exports storage",
     "matplotlib": "api exports learning cli",
     "mpl_toolkits": "api",
     "pyarrow": "exports publishing",

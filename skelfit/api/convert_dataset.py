@@ -68,6 +68,8 @@ def convert(
     angle_unit: str | None = None,
     rot6d: str | None = None,
     length_unit: str | None = None,
+    vertex_map: str | Path | None = None,
+    coordinates: str | None = None,
     labels_up: str | None = None,
     up: str | None = None,
     pipeline: Place | Pipeline = DEFAULT_PIPELINE,
@@ -130,6 +132,7 @@ def convert(
     """
     reporter, folder = reporter_of(progress), location_argument("out", out, writing=True)
     reading = {"scale_unit": scale_unit, "angle_unit": angle_unit, "rot6d": rot6d, "length_unit": length_unit}
+    reading |= {"vertex_map": None if vertex_map is None else str(vertex_map), "coordinates": coordinates}
     reading |= {"labels_up": labels_up, "up": up}
     file, layout, read = what_to_read(manifest, labels, source, reading)
     picture = {"image_mode": image_mode, "crop_size": crop_size, "crop_margin": crop_margin}

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skelfit.bodies.model_set import ModelSet
@@ -32,8 +32,8 @@ from skelfit.labels.label_schema import record_sha256
 from skelfit.labels.label_store import read_rows, store_contents, store_info
 from skelfit.labels.placed_store import place_store
 from skelfit.labels.read_settings import OptionError
+from skelfit.labels.readers.label_folder import describe_skipped_files
 from skelfit.labels.readers.registry import detect_layout
-from skelfit.labels.readers.sequence_folder import describe_skipped_files
 from skelfit.storage.checked_arguments import texts_of
 from skelfit.storage.local_cache import fetched, kept_for, upload_named
 from skelfit.storage.locations import LOCATION, Location, address_of, below, describe_unusable, location_of
@@ -91,7 +91,7 @@ def manifest_subset(
                 reporter.say(f"  to have them, put them there; they come from {sources}")
     return Subset(
         name=manifest.name,
-        sources=manifest.labels,
+        sources=tuple(_with_map(source, root) for source in manifest.labels),
         paths=paths,
         images=images,
         filters=manifest.filters,
@@ -101,6 +101,13 @@ def manifest_subset(
         origins=manifest.origins,
         missing_images=missing_images,
     )
+
+
+def _with_map(source: LabelSource, root: Location) -> LabelSource:
+    """A label file of a manifest, with its vertex map below the data folder, too."""
+    if source.read.vertex_map is None:
+        return source
+    return replace(source, read=replace(source.read, vertex_map=str(below(root, source.read.vertex_map))))
 
 
 def manifests_of(folder: Path) -> list[Path]:
@@ -139,7 +146,7 @@ def label_files(
         info, local = store_info(store), fetched(path)
         told = "" if source.source or local.is_dir() else f" (told by its keys {detect_layout(local)[1]})"
         say(f"{path}: {info.rows} rows of {info.source} labels{told}")
-        if local.is_dir() and (skipped := describe_skipped_files(local)):
+        if local.is_dir() and (skipped := describe_skipped_files(local, info.source)):
             say(f"  {skipped}")
         up = "" if source.read.up is None else f"; {source.read.up} is up in the shards"
         say(f"  coordinates of the labels: {info.about.coordinates}{up}")

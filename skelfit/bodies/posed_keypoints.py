@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelfit.bodies.kinematics import PosedJoints
 from skelfit.bodies.model_set import KEYPOINTS_NAME, ModelSet
 from skelfit.bodies.skel import SkelModel, corrective_feature, skinning_transforms
 from skelfit.errors import ModelError
@@ -84,14 +83,10 @@ class SkelKeypoints:
 
     def __call__(self, angles: Tensor, betas: Tensor) -> Tensor:
         """Keypoints (..., 44, 3) m of angles (..., 46) rad and betas (..., 10), without translation."""
-        return self.posed(angles, betas)[0]
-
-    def posed(self, angles: Tensor, betas: Tensor) -> tuple[Tensor, PosedJoints]:
-        """The same keypoints, and the joints that carry them."""
         model, frames = self._model, self._model.frames(betas)
         posed = model.joints(frames, angles)
         feature = corrective_feature(posed.local_rot, model.corrective_joints)
         rest = self._rest + torch.einsum("pcb,...b->...pc", self._of_betas, betas)
         rest = rest + torch.einsum("pcf,...f->...pc", self._of_pose, feature)
         moved = skinning_transforms(posed, frames.joints)[..., self._joint, :, :]
-        return self._sums @ ((moved[..., :3] @ rest[..., None])[..., 0] + self._mass * moved[..., 3]), posed
+        return self._sums @ ((moved[..., :3] @ rest[..., None])[..., 0] + self._mass * moved[..., 3])

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from skelfit.cli.path_types import PLACE
+from skelfit.cli.path_types import FILE, PLACE
 from skelfit.config.manifest import LabelLayout
 
 OPTIONS = (
@@ -32,6 +32,16 @@ OPTIONS = (
     ),
     click.option(
         "--length-unit", type=click.Choice(["m", "cm", "mm"]), help="Unit of meshes  [default: by value]."
+    ),
+    click.option(
+        "--vertex-map",
+        type=FILE,
+        help="Brings meshes of another topology into SMPL's; 'skelfit models map' makes it.",
+    ),
+    click.option(
+        "--coordinates",
+        type=click.Choice(["camera", "world"]),
+        help="Which coordinates to read, where a file has both  [default: by its layout].",
     ),
     click.option(
         "--labels-up",

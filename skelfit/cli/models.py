@@ -8,18 +8,24 @@ import click
 
 from skelfit.bodies.joint_regressor import import_joints
 from skelfit.bodies.keypoint_regressor import import_keypoints
-from skelfit.bodies.model_set import KEYPOINTS_NAME, open_models, refuse_existing, save_models
+from skelfit.bodies.model_set import KEYPOINTS_NAME, find_models, open_models, refuse_existing, save_models
 from skelfit.bodies.official_files import import_models
 from skelfit.bodies.open_body import open_body_models, write_official
 from skelfit.bodies.regressor_files import RegressorRecord
+from skelfit.bodies.vertex_maps import build_vertex_map, save_vertex_map
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FILE, FOLDER
-from skelfit.cli.shared_options import out_option, overwrite_option
+from skelfit.cli.shared_options import models_option, out_option, overwrite_option
+from skelfit.errors import ModelError
+from skelfit.storage.locations import Place
+from skelfit.storage.surface_files import read_surface
+
+_WORTH_A_LOOK = 0.02  # m, of the mean distance of two meshes
 
 
 @click.group("models")
 def models_group() -> None:
-    """Body models: import the official files, or write the open body."""
+    """Body models: import the official files, write the open body, or map another body to SMPL."""
 
 
 @models_group.command("import")
@@ -104,3 +110,40 @@ def open_body_command(console: Console, out: Path, official: bool, overwrite: bo
         console.say(f"next: skelfit models import --smpl {out} --skel {out} --out models")
     else:
         _say_next(console, out)
+
+
+@models_group.command("map")
+@click.argument("source", type=FILE)
+@click.option("--target", type=FILE, help="SMPL's mesh in the same pose  [default: SMPL's mean body].")
+@models_option
+@out_option(FILE)
+@overwrite_option
+@pass_console
+def map_command(
+    console: Console, source: Path, target: Path | None, models: Place | None, out: Path, overwrite: bool
+) -> None:
+    """Map a body of another topology to SMPL: SOURCE is its mesh, in the pose of SMPL's.
+
+    The map finds SMPL's vertices on any mesh of that topology. Give it as --vertex-map to skelfit convert.
+    """
+    refuse_existing([out], overwrite)
+    vertices, faces = read_surface(source, ModelError)
+    if target is None:
+        body = find_models(models).smpl_of("neutral")
+        skin, triangles = body.v_template.astype("f8"), body.faces.astype("i8")
+    else:
+        skin, triangles = read_surface(target, ModelError)
+    try:
+        vertex_map, report = build_vertex_map(vertices, faces, skin, triangles)
+    except ValueError as error:
+        raise ModelError(source, None, "a mesh of a body in the pose of SMPL's", str(error)) from None
+    save_vertex_map(vertex_map, out)
+    x, y, z = report.moved.tolist()
+    console.say(
+        f"{source}: {len(vertices)} vertices, in {report.unit}, moved by ({x:.3f}, {y:.3f}, {z:.3f}) m"
+    )
+    console.say(report.line())
+    if (near := report.distance.mean()) > _WORTH_A_LOOK:
+        console.say(f"warning: {1000 * near:.0f} mm apart on average; are both meshes in the same pose?")
+    console.say(out)
+    console.say(f"next: skelfit convert --labels MESHES --vertex-map {out} --out shards/NAME")

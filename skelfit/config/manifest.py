@@ -11,7 +11,10 @@ from skelfit.errors import ConfigError
 
 Gender = Literal["neutral", "male", "female"]
 PathRule = Literal["none", "basename", "aic", "insta", "append_jpg"]
-LabelLayout = Literal["camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh"]
+LabelLayout = Literal[
+    "camerahmr", "4dhumans", "spin", "amass", "hmr2", "mesh", "bedlam", "3dpw", "aist", "easymocap",
+    "gvhmr", "wham", "tram", "prompthmr", "slahmr", "phalp", "vibe", "pare", "romp",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class ReadOptions:
     angle_unit: Literal["rad", "deg"] | None = None  # unit of axis-angles
     rot6d: Literal["rows", "columns", "interleaved"] | None = None  # order of the six numbers of a rotation
     length_unit: Literal["m", "cm", "mm"] | None = None  # unit of meshes
+    vertex_map: str | None = local_path(default=None)  # brings meshes of another topology into SMPL's
+    # which of a file's two kinds of coordinates are read; null: those that the layout's files are mostly used for
+    coordinates: Literal["camera", "world"] | None = None
     labels_up: Literal["y", "z"] | None = None  # which axis of the labels' world is up
     up: Literal["y", "z"] | None = None  # which axis is up in the shards; null: as in the labels
 

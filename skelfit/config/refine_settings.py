@@ -38,13 +38,13 @@ class RefinePhase:
 class AnchorConfig:
     """How the anchor holds a person; weights against squared shoulder-hip lengths."""
 
-    pose: float = bounded(0, default=0.04)  # per rad^2 that a joint turns, as 2 - 2 cos of it
+    pose: float = bounded(0, default=0.15)  # per rad^2 that a joint turns, as 2 - 2 cos of it
     root: float = bounded(0, default=0.04)  # the same of the root
     skin: float = bounded(
         0, default=1.0
     )  # per m^2, mean of the 44 keypoints of the skin, beside the translation
-    betas: float = bounded(0, default=0.0025)  # per squared beta
-    move: float = bounded(0, default=0.01)  # per m^2 that the translation changes
+    betas: float = bounded(0, default=0.01)  # per squared beta
+    move: float = bounded(0, default=0.1)  # per m^2 that the translation changes
 
 
 @dataclass(frozen=True)

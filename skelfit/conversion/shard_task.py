@@ -25,7 +25,7 @@ from skelfit.errors import ConfigError, OutputError, StoreError
 from skelfit.labels.filters import FilterResult, apply_filters
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import read_rows
-from skelfit.labels.world_up import rotate_to_up
+from skelfit.labels.world_up import place_roots, rotate_to_up
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import check_shard, read_json, read_marker
 from skelfit.shards.shard_schema import ShardMarker
@@ -93,6 +93,7 @@ def read_shard(task: ShardTask) -> ReadShard:
     run, file = task.run, task.run.labels[task.file_index]
     labels = read_rows(file.store, task.start, task.stop)
     labels_sha256 = labels.sha256()
+    labels = place_roots(labels, partial(root_joints, run))
     labels, screening = apply_filters(labels, run.filters)
     if file.read.up is not None:
         labels = rotate_to_up(labels, file.read.up, partial(root_joints, run))

@@ -33,11 +33,12 @@ def export(
 
     Args:
         folder: the shards of a finished run.
-        format: skel-cf, one label file; hsmr, tars with images; opensim, .mot and .trc; obj or ply, skin and bones.
+        format: skel-cf, one label file; hsmr, tars with images; opensim, scaled models and motions; obj or ply, skin
+            and bones.
         out: a file (skel-cf), else a folder.
         models: for opensim, obj and ply: the models of the run. None: as for `convert`.
-        key: for obj and ply: whose meshes; or else
-        limit: those of the first people. None: 10, where no key is given.
+        key: for opensim, obj and ply: these people, one by one; or else
+        limit: the first people. None, where no key is given: for obj and ply 10, for opensim all, by sequence or shard.
         keep: a keep-list of `verify`: only the people that it keeps.
         overwrite: whether to replace what an earlier export wrote there.
         progress: True shows a bar; a function is called with the people done and the people there are.
@@ -55,7 +56,8 @@ def export(
     source, target = location_argument("folder", folder), location_argument("out", out, writing=True)
     keep_list, keys = location_or_none("keep", keep), texts_of("key", key)
     if not exporter.selects_people and (keys or limit is not None):
-        selecting = " and ".join(name for name, other in EXPORTERS.items() if other.selects_people)
+        *names, last = [name for name, other in EXPORTERS.items() if other.selects_people]
+        selecting = f"{', '.join(names)} and {last}"
         raise ArgumentError(
             "key" if keys else "limit", f"none, except for the formats {selecting}", f"the format {format}"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,11 +53,13 @@ def check_models(run: FinishedRun, models: ModelSet) -> None:
 
 @dataclass(frozen=True)
 class PosedPoints:
-    """Joints, markers and pelvis of N people, in the coordinates of their labels."""
+    """Joints, markers and joint frames of N people, in the coordinates of their labels."""
 
     joints: Array  # (N,24,3) m
     markers: Array  # (N,M,3) m, skin vertices
-    pelvis: Array  # (N,3,3) orientation of the pelvis, its axes as columns: x forward, y up, z right
+    orientations: (
+        Array  # (N,24,3,3) of SKEL's joint frames, axes as columns; of the pelvis: x forward, y up, z right
+    )
 
 
 class ExportedBodies:
@@ -73,16 +75,19 @@ class ExportedBodies:
             self._skel[gender] = SkelModel(self.models.skel_of(gender), dtype=torch.float64)
         return self._skel[gender]
 
-    @torch.no_grad()
-    def points(self, people: Sequence[Person], vertices: Sequence[int]) -> PosedPoints:
-        """Joints, pelvis and the given skin vertices of N people."""
-        n = len(people)
-        points = PosedPoints(np.empty((n, 24, 3)), np.empty((n, len(vertices), 3)), np.empty((n, 3, 3)))
+    def by_gender(self, people: Sequence[Person]) -> Iterator[tuple[list[int], SkelModel]]:
+        """The rows of `people` of each gender of SKEL, with its model."""
         genders = np.array([person.meta["skel_gender"] for person in people])
         for gender in sorted(set(genders.tolist())):
-            rows = np.flatnonzero(genders == gender).tolist()
-            model = self.skel(gender)
-            betas, q, trans = _parameters([people[i] for i in rows])
+            yield np.flatnonzero(genders == gender).tolist(), self.skel(gender)
+
+    @torch.no_grad()
+    def points(self, people: Sequence[Person], vertices: Sequence[int]) -> PosedPoints:
+        """Joints, their frames and the given skin vertices of N people."""
+        n = len(people)
+        points = PosedPoints(np.empty((n, 24, 3)), np.empty((n, len(vertices), 3)), np.empty((n, 24, 3, 3)))
+        for rows, model in self.by_gender(people):
+            betas, q, trans = parameters_of([people[i] for i in rows])
             frames = model.frames(betas)
             posed = model.joints(frames, q)
             marked = list(vertices)
@@ -94,25 +99,25 @@ class ExportedBodies:
             markers = (skin[..., :3] @ rest[..., None])[..., 0] + skin[..., 3]
             points.joints[rows] = (posed.pos + trans[:, None]).numpy()
             points.markers[rows] = (markers + trans[:, None]).numpy()
-            points.pelvis[rows] = (posed.local_rot[:, 0] @ frames.frame[:, 0]).numpy()
+            points.orientations[rows] = (posed.rot @ frames.frame).numpy()
         return points
 
     @torch.no_grad()
     def skin(self, person: Person) -> tuple[Array, NDArray[np.int32]]:
         """Skin vertices (V,3) m in the coordinates of the labels, and faces (F,3)."""
         model = self.skel(person.meta["skel_gender"])
-        betas, q, trans = _parameters([person])
+        betas, q, trans = parameters_of([person])
         return model.forward(model.shape(betas), q, trans).vertices[0].numpy(), model.asset.faces
 
     @torch.no_grad()
     def bones(self, person: Person) -> tuple[Array, NDArray[np.int32]]:
         """Bone vertices (Vs,3) m in the coordinates of the labels, and faces (Fs,3)."""
         model = self.skel(person.meta["skel_gender"])
-        betas, q, trans = _parameters([person])
+        betas, q, trans = parameters_of([person])
         return model.bones(model.shape(betas), q, trans)[0].numpy(), model.asset.bone_faces
 
 
-def _parameters(people: Sequence[Person]) -> list[torch.Tensor]:
+def parameters_of(people: Sequence[Person]) -> list[torch.Tensor]:
     """Betas (N,10), poses (N,46) rad and translations (N,3) m, in float64."""
     names = ("skel_betas", "skel_poses", "skel_trans")
     return [torch.tensor(np.array([p.fields[name] for p in people], np.float64)) for name in names]

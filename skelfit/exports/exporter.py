@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skelfit.bodies.model_set import ModelSet
-from skelfit.shards.finished_run import FinishedRun, Step, no_step
+from skelfit.errors import OutputError
+from skelfit.shards.finished_run import FinishedRun, Person, Step, no_step
 from skelfit.storage.locations import Location
 
 
@@ -57,3 +59,20 @@ class Exporter(ABC):
         Raises OutputError when `out` holds files and `overwrite` is not set, ShardError for damaged shards, and
         ModelError when the models are not those of the run.
         """
+
+
+def selected_people(run: FinishedRun, keys: tuple[str, ...], count: int) -> Iterator[Person]:
+    """The people with these keys, or else the first `count`. Raises OutputError for an unknown key, at the end."""
+    missing, people = set(keys), 0
+    for person in run.people():
+        if keys and person.key not in missing:
+            continue
+        missing.discard(person.key)
+        yield person
+        people += 1
+        if people == count:
+            break
+    if missing:
+        raise OutputError(
+            f"{run.folder}: expected a person with the key {min(missing)}, found none ({len(missing)} keys missing)"
+        )

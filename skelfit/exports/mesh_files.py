@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import GROUND_AXES, ExportedBodies, check_models, coordinates_of
-from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
+from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.storage.hashed_write import write_atomically
@@ -41,24 +40,14 @@ class MeshExporter(Exporter):
         models = options.required_models()
         check_models(run, models)
         prepare_folder(out, options.overwrite)
-        bodies, files, missing = ExportedBodies(models), list[str](), set(options.keys)
-        people, wanted = 0, self.count(run, options)
-        for person in run.people():
-            if options.keys and person.key not in missing:
-                continue
-            missing.discard(person.key)
+        bodies, files, people = ExportedBodies(models), list[str](), 0
+        for person in selected_people(run, options.keys, self.count(run, options)):
             axes = _VIEWER_AXES @ GROUND_AXES[coordinates_of(person)]
             for name, (vertices, faces) in (("skin", bodies.skin(person)), ("bones", bodies.bones(person))):
                 files.append(f"{person.key}-{name}.{self.name}")
                 write_mesh(out / files[-1], vertices @ axes.T, faces)
             people += 1
             options.step(1)
-            if people == wanted:
-                break
-        if missing:
-            raise OutputError(
-                f"{run.folder}: expected a person with the key {min(missing)}, found none ({len(missing)} keys missing)"
-            )
         write_record(out, run, self.name, files)
         return ExportResult(people, tuple(files), self._notes(run, out, options, people))
 

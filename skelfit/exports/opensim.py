@@ -1,103 +1,78 @@
-"""Files in OpenSim's formats: `.mot` with SKEL's 46 angles by name, `.trc` with joints and skin markers.
+"""Files for OpenSim: a model of each person, SKEL's 46 angles over time, markers, clinical angles, and tools' setups.
 
-A sequence gives one pair of files, a row for each frame. Unrelated people give one pair for each shard, a row for each
-person. OpenSim's documentation calls the formats "Motion (.mot) files" and "Marker (.trc) files". No OpenSim model
-has SKEL's coordinates: docs/opensim.md.
+A sequence gives one set of files, a row of its tables for each frame. Unrelated people give one set for each shard,
+a row for each person, and then no model: docs/opensim.md.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from skelfit.bodies.angle_continuity import make_continuous
-from skelfit.bodies.dofs import DOF_NAMES, ROOT_DOFS, SKEL_JOINT_NAMES
+from skelfit.bodies.dofs import SKEL_JOINT_NAMES
 from skelfit.exports.exported_bodies import (
-    GROUND_AXES,
     GROUND_TEXT,
-    Array,
     ExportedBodies,
-    PosedPoints,
     check_models,
     coordinates_of,
+    parameters_of,
 )
-from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
+from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
+from skelfit.exports.mesh_files import write_mesh
+from skelfit.exports.opensim_files.angle_page import page_text
+from skelfit.exports.opensim_files.motion import (
+    AXIS_NAMES,
+    CENTER_NAMES,
+    MARKERS,
+    TIME_STEP,
+    OpenSimMotion,
+    make_motion,
+)
+from skelfit.exports.opensim_files.motion_texts import mot_text, people_text, sto_text, trc_text
+from skelfit.exports.opensim_files.person_model import PersonModel, person_model
+from skelfit.exports.opensim_files.setup_texts import id_text, ik_text
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Person
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.locations import Location
 
-TIME_STEP = 1.0  # s from one row to the next, where people are not frames of a sequence
-TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
-COORDINATES = (*DOF_NAMES[:3], *TRANSLATIONS, *DOF_NAMES[3:])
-# Skin markers, as vertices of SMPL's topology in their usual public definition.
-MARKERS: dict[str, int] = {
-    "NOSE": 332, "R_EAR": 4071, "L_EAR": 583, "CHEST": 3506, "BACK": 3027,
-    "R_THUMB": 6191, "R_INDEX": 5782, "R_PINKY": 6133, "L_THUMB": 2746, "L_INDEX": 2319, "L_PINKY": 2673,
-    "R_HEEL": 6787, "R_BIG_TOE": 6617, "R_SMALL_TOE": 6624, "L_HEEL": 3387, "L_BIG_TOE": 3216, "L_SMALL_TOE": 3226,
-}  # fmt: skip
-_PERSON_COLUMNS = (
-    "label_file",
-    "row",
-    "imgname",
-    "sequence",
-    "subject",
-    "skel_gender",
-)  # of the metadata, in the CSV
-MARKER_NAMES = (*(f"{name}_jc" for name in SKEL_JOINT_NAMES), *MARKERS)
-
-
-@dataclass(frozen=True)
-class OpenSimMotion:
-    """People in time, in OpenSim's ground: x forward, y up, z right; metres and radians."""
-
-    name: str
-    times: Array  # (T,) s
-    frames: list[int]  # (T,) of the sequence; counted from 0 where there is none
-    rate: float  # Hz
-    angles: Array  # (T,46) rad, in SKEL's order; the first three are those of the pelvis in the ground
-    pelvis: Array  # (T,3) m, where the pelvis joint is
-    markers: Array  # (T,M,3) m, of MARKER_NAMES
-    coordinates: str  # of the labels, one of GROUND_AXES
-
 
 class OpenSimExporter(Exporter):
-    """A `.mot`, `.trc` and `.csv` (which person is which row) for each sequence or shard."""
+    """Tables for each sequence or shard; for each motion of one person also a model, setups and, in time, a page."""
 
     name = "opensim"
-    endings = (".mot", ".trc", ".csv")
-    summary = ".mot and .trc"
+    endings = (".osim", ".mot", ".trc", ".sto", ".html", ".xml", ".csv", ".obj")
+    summary = "a scaled model, .mot, .trc, clinical angles"
     needs_models = True
+    selects_people = True
+
+    def count(self, run: FinishedRun, options: ExportOptions) -> int:
+        return len(set(options.keys)) or min(options.limit or run.rows_out, run.rows_out)
 
     def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
-        """Write the files into the folder `out`."""
+        """Write the files into the folder `out`. Raises OutputError for an unknown key."""
         models = options.required_models()
         check_models(run, models)
         prepare_folder(out, options.overwrite)
-        bodies, files, used_names = ExportedBodies(models), list[str](), set[str]()
-        for name, people in _motions_of(run):
-            name = _unused_name(name, used_names)
-            motion = make_motion(name, people, bodies)
-            for ending, text in zip(
-                self.endings, (mot_text(motion), trc_text(motion), _people_text(motion, people)), strict=True
-            ):
-                _write(out / (name + ending), text)
-                files.append(name + ending)
-            options.step(len(people))
-        write_record(out, run, self.name, files, time_step=TIME_STEP, ground=GROUND_TEXT)
-        notes = (
-            f"{run.rows_out} people in {len(used_names)} motions in {out} (.mot, .trc; .csv says who is which row)",
-            "next: plot a .mot, or scale a model with markers of your own to a .trc (docs/opensim.md);",
-            "  no OpenSim model has SKEL's coordinates, so none plays a .mot",
-        )
-        return ExportResult(run.rows_out, tuple(files), notes)
+        folder, people, motions = _Folder(out, ExportedBodies(models)), 0, 0
+        for name, rows in self._motions(run, options):
+            folder.add(name, rows)
+            people, motions = people + len(rows), motions + 1
+            options.step(len(rows))
+        write_record(out, run, self.name, folder.files, time_step=TIME_STEP, ground=GROUND_TEXT)
+        return ExportResult(people, tuple(folder.files), folder.notes(people, motions))
+
+    def _motions(self, run: FinishedRun, options: ExportOptions) -> Iterator[tuple[str, list[Person]]]:
+        """Selected people one by one; else those of each sequence, or of each shard. With names."""
+        if options.keys or options.limit is not None:
+            for person in selected_people(run, options.keys, self.count(run, options)):
+                yield person.key, [person]
+        else:
+            yield from _motions_of(run)
 
 
 def _motions_of(run: FinishedRun) -> Iterator[tuple[str, list[Person]]]:
@@ -113,6 +88,76 @@ def _motions_of(run: FinishedRun) -> Iterator[tuple[str, list[Person]]]:
         yield name, list(people)
 
 
+class _Folder:
+    """The folder of an export: the names that are used, and the models of people who are there already."""
+
+    def __init__(self, out: Location, bodies: ExportedBodies) -> None:
+        self.out, self.bodies = out, bodies
+        self.files: list[str] = []
+        self._used: set[str] = set()
+        self._people: dict[tuple[str, bytes], tuple[PersonModel, dict[int, str]]] = {}
+        self._with_model: list[str] = []
+
+    def add(self, wanted: str, people: Sequence[Person]) -> None:
+        """Write the files of one motion."""
+        name = _unused_name(wanted, self._used)
+        motion = make_motion(name, people, self.bodies)
+        self._write(f"{name}.mot", mot_text(motion))
+        self._write(f"{name}.trc", trc_text(motion))
+        self._write(f"{name}-clinical.sto", sto_text(motion))
+        self._write(f"{name}.csv", people_text(motion, people))
+        if motion.in_time:
+            self._write(f"{name}-angles.html", page_text(motion))
+        if len({_identity(person) for person in people}) == 1:
+            self._add_model(motion, people[0])
+
+    def _add_model(self, motion: OpenSimMotion, person: Person) -> None:
+        name, identity = motion.name, _identity(person)
+        if identity not in self._people:
+            betas, _, _ = parameters_of([person])
+            model = person_model(self.bodies.skel(person.meta["skel_gender"]), betas[0].numpy())
+            # Without the meshes: an export may hold thousands of people.
+            self._people[identity] = replace(model, bones={}), self._write_bones(name, model)
+        model, bones = self._people[identity]
+        times = float(motion.times[0]), float(motion.times[-1])
+        self._write(f"{name}.osim", model.text(name, bones))
+        tracked = (*CENTER_NAMES, *AXIS_NAMES)
+        self._write(f"{name}-ik.xml", ik_text(name, f"{name}.osim", times, tracked, tuple(MARKERS)))
+        if motion.in_time:
+            self._write(f"{name}-id.xml", id_text(name, f"{name}.osim", times))
+        self._with_model.append(name)
+
+    def _write_bones(self, name: str, model: PersonModel) -> dict[int, str]:
+        files = {}
+        for joint, (vertices, faces) in model.bones.items():
+            files[joint] = f"{name}-bones/{SKEL_JOINT_NAMES[joint]}.obj"
+            write_mesh(self.out / files[joint], vertices, faces.astype(np.int32))
+        self.files += files.values()
+        return files
+
+    def _write(self, name: str, text: str) -> None:
+        write_atomically(self.out / name, lambda stream: stream.write(text.encode()))
+        self.files.append(name)
+
+    def notes(self, people: int, motions: int) -> tuple[str, ...]:
+        """Lines for the terminal."""
+        models = len(self._with_model)
+        first = f"{people} people in {motions} motions in {self.out}, {models} of them with a model (.osim)"
+        if models == 0:
+            return (
+                first,
+                "  a motion of several people has none; --key KEY or --limit N writes people one by one",
+                "next: plot a .mot, or scale a model with markers of your own to a .trc (docs/opensim.md)",
+            )
+        name = self._with_model[0]
+        return first, f"next: open {name}.osim in OpenSim, and load the motion {name}.mot (docs/opensim.md)"
+
+
+def _identity(person: Person) -> tuple[str, bytes]:
+    """What a person's model follows from."""
+    return str(person.meta["skel_gender"]), person.fields["skel_betas"].tobytes()
+
+
 def _unused_name(wanted: str, used: set[str]) -> str:
     """A file name for a sequence, not among those that are used; adds it to them."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", wanted).strip("._") or "sequence"
@@ -121,91 +166,3 @@ def _unused_name(wanted: str, used: set[str]) -> str:
         name, number = f"{plain}-{number}", number + 1
     used.add(name.lower())
     return name
-
-
-def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies) -> OpenSimMotion:
-    """The motion of people who are the frames of one sequence, or of people who are no frames."""
-    coordinates, meta = coordinates_of(people[0]), people[0].meta
-    in_time = meta["sequence"] is not None
-    frames = [int(p.meta["frame"]) for p in people] if in_time else list(range(len(people)))
-    rate = float(meta["frame_rate"] or 1 / TIME_STEP)
-    points = bodies.points(people, tuple(MARKERS.values()))
-    angles = np.array([person.fields["skel_poses"] for person in people], np.float64)
-    angles[:, list(ROOT_DOFS)] = root_angles(points.pelvis, GROUND_AXES[coordinates])
-    return OpenSimMotion(
-        name=name,
-        times=np.array(frames) / rate,
-        frames=frames,
-        rate=rate,
-        angles=make_continuous(angles) if in_time else angles,
-        pelvis=points.joints[:, 0] @ GROUND_AXES[coordinates].T,
-        markers=_markers(points) @ GROUND_AXES[coordinates].T,
-        coordinates=coordinates,
-    )
-
-
-def _markers(points: PosedPoints) -> Array:
-    return np.concatenate([points.joints, points.markers], axis=1)
-
-
-def root_angles(pelvis: Array, ground: Array) -> Array:
-    """Tilt, list and rotation (N,3) rad of pelvis orientations (N,3,3) in a ground (3,3) of GROUND_AXES.
-
-    They are Euler angles about z (tilt), x (list) and y (rotation), in this order, as in SKEL and in OpenSim's models.
-    """
-    return Rotation.from_matrix(ground @ pelvis).as_euler("YXZ")[:, ::-1]
-
-
-def mot_text(motion: OpenSimMotion) -> str:
-    """The text of a `.mot`: degrees and metres."""
-    degrees = np.degrees(motion.angles)
-    columns = np.column_stack([motion.times, degrees[:, :3], motion.pelvis, degrees[:, 3:]])
-    header = (
-        f"{motion.name}\nversion=1\nnRows={len(columns)}\nnColumns={columns.shape[1]}\ninDegrees=yes\n\n"
-        "Units are S.I. units (second, meters, Newtons, ...)\nAngles are in degrees.\n"
-        f"Ground: {GROUND_TEXT[motion.coordinates]}.\n\nendheader\n"
-    )
-    return header + "\t".join(["time", *COORDINATES]) + "\n" + _rows(columns)
-
-
-def trc_text(motion: OpenSimMotion) -> str:
-    """The text of a `.trc`: metres. Names of joint centres end in `_jc`; the other markers lie on the skin."""
-    count, rate = len(motion.times), f"{motion.rate:.10g}"
-    values = (rate, rate, count, len(MARKER_NAMES), "m", rate, 1, count)
-    names = (
-        "DataRate CameraRate NumFrames NumMarkers Units OrigDataRate OrigDataStartFrame OrigNumFrames".split()
-    )
-    axes = "\t".join(f"X{i}\tY{i}\tZ{i}" for i in range(1, len(MARKER_NAMES) + 1))
-    head = [
-        f"PathFileType\t4\t(X/Y/Z)\t{motion.name}.trc",
-        "\t".join(names),
-        "\t".join(map(str, values)),
-        "Frame#\tTime\t" + "\t\t\t".join(MARKER_NAMES) + "\t\t",
-        f"\t\t{axes}",
-        "",
-    ]
-    numbers = _rows(np.column_stack([motion.times, motion.markers.reshape(count, -1)]))
-    # Frames of this format count from 1 on.
-    lines = [f"{f + 1}\t{row}" for f, row in zip(motion.frames, numbers.splitlines(), strict=True)]
-    return "\n".join([*head, *lines]) + "\n"
-
-
-def _rows(columns: Array) -> str:
-    stream = io.StringIO()
-    np.savetxt(stream, columns, fmt="%.8f", delimiter="\t")
-    return stream.getvalue()
-
-
-def _people_text(motion: OpenSimMotion, people: Sequence[Person]) -> str:
-    """Which person is which row, as CSV."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["time", "frame", "key", *_PERSON_COLUMNS])
-    for time, frame, person in zip(motion.times, motion.frames, people, strict=True):
-        columns = [person.meta[name] for name in _PERSON_COLUMNS]
-        writer.writerow([f"{time:.8f}", frame, person.key, *columns])
-    return stream.getvalue()
-
-
-def _write(path: Location, text: str) -> None:
-    write_atomically(path, lambda stream: stream.write(text.encode()))

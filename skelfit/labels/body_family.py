@@ -17,7 +17,9 @@ from skelfit.labels.files.array_files import LabelArrays
 BodyModel = Literal["SMPL", "SMPL+H", "SMPL-X"]
 BODY_JOINTS = 22  # joints that all three have, first and in the same order
 MODEL_OF_JOINTS: dict[int, BodyModel] = {52: "SMPL+H", 55: "SMPL-X"}
-_MESHES = {10475: "SMPL-X", 5023: "FLAME", 778: "MANO"}  # by the number of vertices
+# By the number of vertices; 18439 is the finest of MHR's levels that SAM 3D Body puts out.
+_MESHES = {10475: "SMPL-X", 18439: "MHR (SAM 3D Body)", 5023: "FLAME", 778: "MANO"}
+_NO_BODY = ("FLAME", "MANO")
 
 _FACE = frozenset(
     {"jaw_pose", "leye_pose", "reye_pose", "left_eye_pose", "right_eye_pose", "expression"}
@@ -41,22 +43,30 @@ def infer_body_model(arrays: LabelArrays, key: str, joints: int, notes: list[str
     counted = [f"'{key}' of {joints} joints"] if joints in MODEL_OF_JOINTS else []
     if face or MODEL_OF_JOINTS.get(joints) == "SMPL-X" or "SMPL-X" in stated:
         why = face + (counted if joints == 55 else []) + stated.get("SMPL-X", [])
-        notes.append(
-            f"SMPL-X parameters (told by {', '.join(why)}): the pose's {BODY_JOINTS} joints of the body are taken; "
-            "hands, jaw, eyes and expression are dropped; betas are not SMPL's and not taken, every body has betas of 0"
-        )
+        notes.append(_note_model("SMPL-X", f"told by {', '.join(why)}"))
         return "SMPL-X"
     if why := counted + hands + stated.get("SMPL+H", []):
-        notes.append(
-            f"SMPL+H parameters (told by {', '.join(why)}, and nothing of a face): the pose's {BODY_JOINTS} joints of "
-            "the body are taken; the hands are dropped; betas and translations are taken as SMPL's"
-        )
+        notes.append(_note_model("SMPL+H", f"told by {', '.join(why)}, and nothing of a face"))
         return "SMPL+H"
     if joints == BODY_JOINTS and not stated:
         notes.append(
             f"'{key}': no hands; the betas are taken as SMPL's, though SMPL-X's without hands and face look alike"
         )
     return "SMPL"
+
+
+def note_stated_model(model: BodyModel, layout: str) -> str:
+    """The note on a layout whose parameters are always those of a relative of SMPL."""
+    return _note_model(model, f"as {layout} has them")
+
+
+def _note_model(model: BodyModel, why: str) -> str:
+    taken = f"{model} parameters ({why}): the pose's {BODY_JOINTS} joints of the body are taken; "
+    if model == "SMPL-X":
+        return taken + (
+            "hands, jaw, eyes and expression are dropped; betas are not SMPL's and not taken, every body has betas of 0"
+        )
+    return taken + "the hands are dropped; betas and translations are taken as SMPL's"
 
 
 def note_dropped_translation(key: str) -> str:
@@ -90,11 +100,12 @@ def refuse_hands_and_heads(arrays: LabelArrays) -> None:
 def explain_mesh_error(arrays: LabelArrays, error: LabelError, key: str) -> LabelError:
     """The error about a key of meshes, with the name of the model that has this number of vertices, where known."""
     shape = arrays.raw(key, error.expected).shape
-    if len(shape) != 3 or shape[1] not in _MESHES:
+    if len(shape) != 3 or shape[2] != 3:
         return error
-    actual = (
-        f"{error.found}: meshes of {_MESHES[shape[1]]}, which have to be brought into SMPL's topology first"
-    )
+    model = _MESHES.get(shape[1], "another topology")
+    actual = f"{error.found}: meshes of {model}, which have to be brought into SMPL's topology first"
+    if model not in _NO_BODY:
+        actual += ", by --vertex-map FILE; 'skelfit models map' makes that file"
     return arrays.error(key, error.expected, actual)
 
 

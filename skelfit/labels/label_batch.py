@@ -31,6 +31,8 @@ FIELD_SHAPES: dict[str, tuple[int, ...]] = {
 }
 TEXT_FIELDS = ("imgname", "gender", "bad")
 VERTICES = 6890
+# Of fields that few files have.
+OPTIONAL_SHAPES: dict[str, tuple[int, ...]] = {"vertices": (VERTICES, 3), "root_shift": (3, 3)}
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class LabelBatch:
     gender: list[str]  # (N,) gender of the SMPL body: neutral, male or female
     bad: list[str]  # (N,) why the row cannot be used; '' for a good one
     vertices: FloatArray | None = None  # (N,6890,3) m, the target of a fit to bare meshes
+    root_shift: FloatArray | None = (
+        None  # (N,3,3) times the root joint at rest is still to be added to transl
+    )
     sequences: tuple[
         MotionSequence, ...
     ] = ()  # the sequences that rows of the batch belong to, in the order of rows
@@ -100,7 +105,8 @@ class LabelBatch:
 
     def field_shapes(self) -> dict[str, tuple[int, ...]]:
         """The numeric fields that this batch has, and their shapes without the leading number of people."""
-        return FIELD_SHAPES if self.vertices is None else {**FIELD_SHAPES, "vertices": (VERTICES, 3)}
+        has = {name for name in OPTIONAL_SHAPES if getattr(self, name) is not None}
+        return FIELD_SHAPES | {name: shape for name, shape in OPTIONAL_SHAPES.items() if name in has}
 
     def rows(self, start: int, stop: int) -> LabelBatch:
         """The people start..stop-1 of this batch (views, no copies)."""

@@ -16,7 +16,7 @@ import h5py
 from skelfit.config.manifest import LabelSource
 from skelfit.errors import LabelError, OutputError
 from skelfit.labels.files.array_files import open_label_file
-from skelfit.labels.files.foreign_files import describe_archive, describe_by_keys
+from skelfit.labels.files.foreign_files import describe_archive, describe_by_keys, is_torch_archive
 from skelfit.storage.atomic_write import atomic_write
 from skelfit.storage.locations import Location, is_writable
 from skelfit.storage.path_checks import require_regular_file
@@ -30,7 +30,7 @@ def check_keys(path: Path, keys: Sequence[str]) -> None:
         )
     if not path.is_file() or not keys:
         return  # a missing file is reported by its reader
-    if zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path) and not is_torch_archive(path):
         if actual := describe_archive(path):
             raise LabelError(path, None, "an .npz file with the keys of the manifest", actual)
         with zipfile.ZipFile(path) as archive:

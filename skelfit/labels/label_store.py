@@ -28,6 +28,7 @@ from skelfit.errors import LabelError
 from skelfit.labels.known_hashes import KnownHashes, file_sha256
 from skelfit.labels.label_batch import (
     FIELD_SHAPES,
+    OPTIONAL_SHAPES,
     TEXT_FIELDS,
     Coordinates,
     FloatArray,
@@ -38,14 +39,9 @@ from skelfit.labels.label_batch import (
 )
 from skelfit.labels.label_schema import check_keys, check_sha256
 from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers import label_folder as folders
 from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
-from skelfit.labels.readers.sequence_folder import (
-    BAD_FILE,
-    LAYOUT,
-    list_sequences,
-    name_sequence,
-    read_folder,
-)
+from skelfit.labels.unchanged_files import file_signature, unchanged_pieces
 from skelfit.labels.world_up import check_up, infer_world
 from skelfit.storage.atomic_write import atomic_write, remove_file
 from skelfit.storage.local_cache import local_copy
@@ -87,8 +83,9 @@ def build_store(
     """
     label_path, store_dir = Path(label_path), Path(store_dir)
     is_folder = label_path.is_dir()
-    files = list_sequences(label_path) if is_folder else [label_path]
-    before = [_signature(file) for file in files]
+    layout = folders.folder_layout(label_path, source.source) if is_folder else source.source
+    files = [label_path] if layout is None or not is_folder else folders.list_label_files(label_path, layout)
+    before = [file_signature(file) for file in files]
     known = KnownHashes(store_dir) if shared else None
     hashed = file_sha256 if known is None else known.sha256
     sha256 = _folder_sha256(label_path, files, hashed) if is_folder else hashed(label_path)
@@ -96,41 +93,26 @@ def build_store(
         known.save()
     check_sha256(source, label_path, sha256)
     check_keys(label_path, source.expected_keys)
-    layout = _layout(source, label_path, is_folder)
+    layout = layout or detect_layout(label_path)[0]
     settings = ReadSettings(source.gender, max_abs_beta, source.read)
-    if layout == LAYOUT and not is_folder:
-        settings = name_sequence(settings, label_path)
-    tag = mapping_hash({"format": _FORMAT, **asdict(settings)})[:8]
+    if READERS[layout].has_sequences and not is_folder:
+        settings = folders.name_sequence(settings, label_path)
+    tag = mapping_hash({"format": _FORMAT, **settings.identity()})[:8]
     reader = READERS[layout].version
     path = store_dir / f"{reader}-{sha256[:16]}-{tag}.h5"
     rows = _valid_rows(path, sha256)
     if rows is None:
         pieces = (
-            read_folder(label_path, files, settings)
+            folders.read_folder(label_path, files, settings, layout)
             if is_folder
             else iter([read_label_file(label_path, layout, settings)])
         )
-        unchanged = zip(pieces, map(_check_unchanged, files, before), strict=True)
         info = StoreInfo(0, sha256, str(label_path), layout, reader, LabelProperties())
-        rows = _write(path, (piece for piece, _ in unchanged), info)
+        rows = _write(path, unchanged_pieces(pieces, files, before), info)
     if source.expected_rows is not None and rows != source.expected_rows:
         raise LabelError(label_path, None, f"{source.expected_rows} rows (by the manifest)", f"{rows} rows")
     check_up(label_path, source.read, store_info(path).about, rows)
     return path
-
-
-def _layout(source: LabelSource, path: Path, is_folder: bool) -> LabelLayout:
-    if not is_folder:
-        return source.source or detect_layout(path)[0]
-    if source.source not in (None, LAYOUT):
-        expected = f"a label file (a folder is for sequences, source {LAYOUT})"
-        raise LabelError(path, None, expected, "a folder")
-    return LAYOUT
-
-
-def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
-    if _signature(path) != before:
-        raise LabelError(path, None, "a file that stays the same", "one that was changed meanwhile")
 
 
 def _folder_sha256(folder: Path, files: Iterable[Path], hashed: Callable[[Path], str]) -> str:
@@ -139,7 +121,7 @@ def _folder_sha256(folder: Path, files: Iterable[Path], hashed: Callable[[Path],
     for path in files:
         try:
             content = hashed(path)
-        except LabelError as error:  # read_folder makes a bad row of it
+        except LabelError as error:  # folders.read_folder makes a bad row of it
             content = f"unreadable: {error.found}"
         digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()
@@ -174,7 +156,7 @@ def read_field(store_path: Place, name: str, rows: NDArray[np.int64]) -> FloatAr
 
 def _read(store_path: Place, file: h5py.File, rows: slice | NDArray[np.int64]) -> LabelBatch:
     fields: dict[str, Any] = {}
-    optional = ("vertices",) if "vertices" in file else ()
+    optional = [name for name in OPTIONAL_SHAPES if name in file]
     for name in ("row", *TEXT_FIELDS, *FIELD_SHAPES, *optional):
         field = _slice(store_path, file, name, rows)
         fields[name] = [t.decode() for t in field.tolist()] if name in TEXT_FIELDS else field
@@ -224,7 +206,7 @@ def store_contents(store_path: Place, rows: int) -> StoreContents:
         selection = slice(0, rows)
         about, sequences = _extra(store_path, file)
         reasons = _slice(store_path, file, "bad", selection) if sequences else np.zeros(0, "S1")
-        unusable = set(np.flatnonzero(np.char.startswith(reasons, f"{BAD_FILE}:".encode())).tolist())
+        unusable = set(np.flatnonzero(np.char.startswith(reasons, f"{folders.BAD_FILE}:".encode())).tolist())
         return StoreContents(
             genders=frozenset(
                 g.decode() for g in np.unique(_slice(store_path, file, "gender", selection)).tolist()
@@ -250,15 +232,6 @@ def _slice(store_path: Place, file: h5py.File, name: str, rows: slice | NDArray[
     except (OSError, KeyError, ValueError) as error:
         expected = "a whole label store (remove it and start again: it is rebuilt)"
         raise LabelError(store_path, name, expected, f"a damaged one ({error})") from None
-
-
-def _signature(path: Path) -> tuple[int, ...] | None:
-    """Numbers that change when a file is written to or replaced; None when it does not exist."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open(path: Place) -> Any:
@@ -289,7 +262,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
     texts: dict[str, list[Any]] = {name: [] for name in TEXT_FIELDS}
     sequences: list[MotionSequence] = []
     notes: Counter[str] = Counter()
-    rows, count, has_keypoints, upright, telling = 0, 0, False, np.zeros(3), 0
+    rows, count, upright, telling = 0, 0, np.zeros(3), 0
+    has_keypoints, has_camera, has_smpl = False, False, True
     worlds: set[Coordinates] = set()
     told_up, first_up = np.zeros(2, np.int64), ("", "")
     stream = iter(pieces)
@@ -315,6 +289,10 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                     y_name, z_name = piece.about.first_up
                     first_up = (first_up[0] or y_name, first_up[1] or z_name)
                     has_keypoints = has_keypoints or bool(piece.gtkps[..., 2].any())
+                    has_camera, has_smpl = (
+                        has_camera or piece.about.has_camera,
+                        has_smpl and piece.about.has_smpl,
+                    )
                     rows, count = rows + len(piece), count + 1
                 for name in TEXT_FIELDS:
                     _create(file, name, np.concatenate(texts[name]))
@@ -326,6 +304,8 @@ def _write(path: Path, pieces: Iterable[LabelBatch], info: StoreInfo) -> int:
                 about = replace(
                     first.about,
                     coordinates=_common_coordinates(worlds, (x, y, z), telling),
+                    has_camera=has_camera,
+                    has_smpl=has_smpl,
                     has_keypoints=has_keypoints,
                     notes=told,
                     upright=(x, y, z),
@@ -368,6 +348,9 @@ def _append(file: h5py.File, piece: LabelBatch, start: int) -> None:
         # Rows that were never written read as 0 and take no space: most layouts lack some fields.
         if column.any():
             file[name][start:] = column
+    for name in OPTIONAL_SHAPES:  # of another file of a folder
+        if name in file:
+            file[name].resize(start + len(piece), axis=0)
 
 
 def _create(file: h5py.File, name: str, column: np.ndarray, rows: int | None = None) -> None:

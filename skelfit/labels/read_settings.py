@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from skelfit.config.manifest import Gender, LabelLayout, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.files.array_files import LabelArrays
+from skelfit.labels.known_hashes import file_sha256
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,11 @@ class ReadSettings:
     name: str = ""  # of the sequence; '' is the name of the file without its ending
     subject: str = ""  # of the sequence, where the file does not say
 
+    def identity(self) -> dict[str, Any]:
+        """All that decides how a file is read; the vertex map by its content. Raises LabelError."""
+        path = self.options.vertex_map
+        return asdict(self) | {"map": None if path is None else file_sha256(Path(path))}
+
 
 class OptionError(LabelError):
     """An option that has no use for this label file."""
@@ -30,6 +38,8 @@ OPTIONS = {
     "angle_unit": ("axis-angles", "--angle-unit"),
     "rot6d": ("rotations as 6 numbers", "--rot6d"),
     "length_unit": ("meshes", "--length-unit"),
+    "vertex_map": ("meshes of another topology than SMPL's", "--vertex-map"),
+    "coordinates": ("people both before a camera and in a world", "--coordinates"),
     "labels_up": ("people in a world, not before a camera", "--labels-up"),
     "up": ("people in a world, not before a camera", "--up"),
 }

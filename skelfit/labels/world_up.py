@@ -138,6 +138,16 @@ def rotate_to_up(batch: LabelBatch, up: UpAxis, root_joints: RootJoints) -> Labe
     )
 
 
+def place_roots(batch: LabelBatch, root_joints: RootJoints) -> LabelBatch:
+    """The same people, with what their translations still lack: `root_shift` times their root joint at rest."""
+    if batch.root_shift is None:
+        return batch
+    good = np.array([not bad for bad in batch.bad], bool)
+    transl, roots = batch.transl.copy(), _roots(batch, good, root_joints)
+    transl[good] += np.einsum("nij,nj->ni", batch.root_shift[good].astype(np.float64), roots)
+    return replace(batch, transl=transl, root_shift=None)
+
+
 def _roots(batch: LabelBatch, good: NDArray[np.bool_], root_joints: RootJoints) -> Array:
     """Root joints at rest (K,3) m of the K good rows."""
     genders, roots = np.array(batch.gender)[good], np.zeros((int(good.sum()), 3))

@@ -25,7 +25,7 @@ _DTYPE_CODE = re.compile(r"b1|[iu][1248]|f(2|4|8|16)|[SU][0-9]{1,6}|O[48]?")
 _MAX_DENSE = 2**28  # numbers in a sparse array once dense; SKEL's largest has 0.6 million
 
 
-class _Passive:
+class Passive:
     """What a pickle says about one object: the arguments it is made with, and its state."""
 
     __slots__ = ("args", "state")
@@ -41,7 +41,7 @@ class _Passive:
         self.state = state
 
 
-class _NdArray(_Passive):
+class _NdArray(Passive):
     """numpy.ndarray."""
 
     __slots__ = ()
@@ -53,7 +53,7 @@ class _Reconstruct(_NdArray):
     __slots__ = ()
 
 
-class _FromBuffer(_NdArray):
+class FromBuffer(_NdArray):
     """numpy's `_frombuffer(content, dtype, shape, order)` of pickle protocol 5."""
 
     __slots__ = ()
@@ -65,19 +65,19 @@ class _Scalar(_NdArray):
     __slots__ = ()
 
 
-class _Dtype(_Passive):
+class _Dtype(Passive):
     """numpy.dtype: arguments ('f8', ...), state (version, byte order, ...)."""
 
     __slots__ = ()
 
 
-class _Encode(_Passive):
+class _Encode(Passive):
     """Bytes in protocols 0 to 2: `_codecs.encode(text, 'latin1')`, `bytes()`, `bytearray(...)`."""
 
     __slots__ = ()
 
 
-class _Sparse(_Passive):
+class _Sparse(Passive):
     """A compressed or coordinate array of scipy.sparse; the state is its attributes."""
 
     __slots__ = ()
@@ -99,14 +99,14 @@ class _Coo(_Sparse):
     layout = "coo"
 
 
-class _Chumpy(_Passive):
+class _Chumpy(Passive):
     """Any class of chumpy; the state is its attributes."""
 
     __slots__ = ()
     name = ""
 
 
-class _DefaultDict(_Passive):
+class _DefaultDict(Passive):
     """collections.defaultdict: a dictionary, whatever it would fill in."""
 
     __slots__ = ()
@@ -115,13 +115,13 @@ class _DefaultDict(_Passive):
         return {}
 
 
-class _NewObject(_Passive):
+class _NewObject(Passive):
     """`copyreg._reconstructor(cls, object, None)` of pickle protocols 0 and 1: a bare object of a class."""
 
     __slots__ = ()
 
     def __new__(cls, *args: Any) -> Any:
-        if len(args) != 3 or not (isinstance(args[0], type) and issubclass(args[0], _Passive)):
+        if len(args) != 3 or not (isinstance(args[0], type) and issubclass(args[0], Passive)):
             raise pickle.UnpicklingError("copyreg._reconstructor of something that is no array")
         return args[0]()
 
@@ -144,7 +144,7 @@ _GLOBALS: dict[str, Any] = {
     "numpy.dtype": _Dtype,
     "numpy.core.multiarray._reconstruct": _Reconstruct,
     "numpy.core.multiarray.scalar": _Scalar,
-    "numpy.core.numeric._frombuffer": _FromBuffer,
+    "numpy.core.numeric._frombuffer": FromBuffer,
 }
 _SPARSE = {
     f"{layout}_{kind}": cls
@@ -162,7 +162,7 @@ class GlobalError(ModelError):
 
 
 # The unpickler in Python: the one in C grows its memo to gigabytes at a damaged index.
-class _PassiveUnpickler(pickle._Unpickler):
+class PassiveUnpickler(pickle._Unpickler):
     def __init__(self, stream: IO[bytes], path: Path, key: str | None) -> None:
         super().__init__(stream, encoding="latin1")
         self.path, self.key = path, key
@@ -197,8 +197,13 @@ def load_pickle(path: str | Path) -> dict[str, Any]:
 
 def read_pickle(stream: IO[bytes], path: Path, key: str | None) -> Any:
     """The content of a pickle stream as passive records; `path` and `key` go into its ModelErrors."""
+    return read_with(PassiveUnpickler, stream, path, key)
+
+
+def read_with(unpickler: type[PassiveUnpickler], stream: IO[bytes], path: Path, key: str | None) -> Any:
+    """The same, by an unpickler that knows more records. Raises ModelError."""
     try:
-        return _PassiveUnpickler(stream, path, key).load()
+        return unpickler(stream, path, key).load()
     except (ModelError, OSError):
         raise
     except Exception as error:  # a damaged pickle can raise anything
@@ -233,7 +238,7 @@ def as_texts(value: Any) -> tuple[str, ...]:
     """The strings of a list, a tuple or an array of strings. Raises ValueError."""
     items = value if isinstance(value, (list, tuple)) else as_array(value).tolist()
     texts = [item.decode("latin1") if isinstance(item, bytes) else item for item in items]
-    texts = [str(as_array(text)) if isinstance(text, _Passive) else text for text in texts]
+    texts = [str(as_array(text)) if isinstance(text, Passive) else text for text in texts]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("something else than strings")
     return tuple(str(text) for text in texts)
@@ -248,7 +253,7 @@ def as_key(key: Any) -> str:
             return str(as_array(key))
         except ValueError:
             return kind_of(key)
-    if isinstance(key, _Passive):
+    if isinstance(key, Passive):
         return kind_of(key)
     return key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
 
@@ -285,7 +290,7 @@ def _array(value: Any, depth: int) -> npt.NDArray[Any]:
     return array
 
 
-def _attributes(record: _Passive) -> dict[str, Any]:
+def _attributes(record: Passive) -> dict[str, Any]:
     if not isinstance(record.state, dict):
         raise ValueError(f"a {type(record).__name__.lstrip('_')} without attributes")
     return record.state
@@ -297,7 +302,7 @@ def _from_record(record: _NdArray) -> npt.NDArray[Any]:
         if isinstance(record, _Reconstruct):
             shape, dtype, is_fortran, content = record.state[-4:]
             order = "F" if is_fortran else "C"
-        elif isinstance(record, _FromBuffer):
+        elif isinstance(record, FromBuffer):
             content, dtype, shape, order = record.args
         else:
             (dtype, content), shape, order = record.args, (), "C"

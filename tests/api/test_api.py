@@ -19,7 +19,8 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Each public name: parameters of a function or class, in their order and with their defaults; else its type.
 _FIT = "gender='neutral', models=None, device='auto', pipeline='hmr-skel', skel_gender=None"  # how to fit
 _READING = (
-    "source=None, scale_unit=None, angle_unit=None, rot6d=None, length_unit=None, labels_up=None, up=None"
+    "source=None, scale_unit=None, angle_unit=None, rot6d=None, length_unit=None, vertex_map=None, "
+    "coordinates=None, labels_up=None, up=None"
 )
 _IMAGES = "images=None, image_mode=None, crop_size=None, crop_margin=None"
 _WORKERS = "workers=None, scheduler=None, tls_ca=None, tls_cert=None, tls_key=None, max_wait=None"

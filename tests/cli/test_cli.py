@@ -235,7 +235,7 @@ def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitt
     result = skelfit_("export", "out", "--format", "skel-cf", "--out", "x.npz", "--limit", 2)
     assert (
         result.exit_code == 2
-        and "--limit: expected none, except for the formats obj and ply" in result.stderr
+        and "--limit: expected none, except for the formats opensim, obj and ply" in result.stderr
     )
     said = skelfit_("card", "out").stdout
     assert "card of 10 people in out/README.md" in said and "next: publish the shards with README.md" in said

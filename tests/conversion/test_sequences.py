@@ -30,7 +30,7 @@ from skelfit.config.manifest import LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.fitting.start.warm_start import root_angles
 from skelfit.labels.label_store import build_store, read_rows, store_sequences
-from skelfit.labels.readers.sequence_folder import describe_skipped_files, list_sequences
+from skelfit.labels.readers.label_folder import describe_skipped_files, list_label_files
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples
 from skelfit.shards.shard_reader import read_rows as read_sidecar
@@ -378,17 +378,13 @@ def test_a_folder_is_one_store_of_which_any_rows_can_be_read(tmp_path: Path) -> 
 
 def test_folders_that_are_of_no_use(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LabelError, match=r"expected a folder of sequences .*, found none in it"):
+    with pytest.raises(LabelError, match=r"expected a folder of amass labels .*, found none in it"):
         build_store(LabelSource("empty"), tmp_path / "empty", tmp_path)
     write(tmp_path / "bad" / "x.npz", {"pose": np.zeros((3, 72))})
     with pytest.raises(
         LabelError, match="expected a sequence in at least one of 1 files, found none; the first"
     ):
         build_store(LabelSource("bad"), tmp_path / "bad", tmp_path / "stores")
-    with pytest.raises(
-        LabelError, match=r"expected a label file \(a folder is for sequences, source amass\)"
-    ):
-        build_store(LabelSource("bad", "spin"), tmp_path / "bad", tmp_path / "stores")
 
 
 def test_what_a_folder_of_sequences_holds_besides_is_said(
@@ -397,10 +393,10 @@ def test_what_a_folder_of_sequences_holds_besides_is_said(
     (tmp_path / "subject").mkdir()
     for name in ("LICENSE", "a.c3d", "b.C3D", ".hidden", "subject/shape.npz"):
         (tmp_path / name).touch()
-    skipped = "3 files are skipped, not read as sequences: 2 .c3d, 1 without an ending"
+    skipped = "3 files are skipped, not read as amass labels: 2 .c3d, 1 without an ending"
     assert describe_skipped_files(tmp_path) == skipped
-    with pytest.raises(LabelError, match=f"expected a folder of sequences .*, found {skipped}"):
-        list_sequences(tmp_path)
+    with pytest.raises(LabelError, match=f"expected a folder of amass labels .*, found {skipped}"):
+        list_label_files(tmp_path)
     write(tmp_path / "subject" / "walk.npz", amass(3))
     subset = file_subset(tmp_path, None, ReadOptions(), None)
     label_files(subset, tmp_path / ".stores", 10.0, None, print)

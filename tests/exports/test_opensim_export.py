@@ -15,12 +15,12 @@ import torch
 from export_fakes import SUBSET, export, make_fields, make_metas, write_run
 from scipy.spatial.transform import Rotation
 
-from skelfit.bodies.dofs import DOF_NAMES, DOFS, SKEL_JOINT_NAMES, SKEL_PARENTS
+from skelfit.bodies.dofs import DOF_NAMES, SKEL_JOINT_NAMES
 from skelfit.bodies.model_set import ModelSet, make_model_set
 from skelfit.bodies.skel import SkelModel
 from skelfit.errors import ModelError, OutputError
 from skelfit.exports.exporter import ExportOptions
-from skelfit.exports.opensim import MARKERS
+from skelfit.exports.opensim_files.motion import MARKERS
 
 # x right, y down, z forward -> x towards the camera, y up, z to the left of the image; and the pelvis at rest.
 CAMERA_TO_GROUND = np.array([[0, 0, -1], [0, -1, 0], [-1, 0, 0]])
@@ -68,8 +68,9 @@ def rotations(tilt: np.ndarray, tilt_list: np.ndarray, rotation: np.ndarray) -> 
 def test_angles_joints_and_markers_are_those_of_the_shards(tmp_path: Path, models: ModelSet) -> None:
     fields, metas = make_fields(12), make_metas(12)
     run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
-    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 6
-    names = {f"{SUBSET}-{i:06d}.{end}" for i in range(2) for end in ("mot", "trc", "csv")}
+    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 8
+    endings = (".mot", ".trc", ".csv", "-clinical.sto")
+    names = {f"{SUBSET}-{i:06d}{end}" for i in range(2) for end in endings}
     assert {p.name for p in (tmp_path / "out").iterdir()} == names | {"export.json"}
     paths = sorted((tmp_path / "out").glob("*.mot"))
     mots = [read_mot(path) for path in paths]
@@ -145,7 +146,7 @@ def test_a_sequence_is_one_motion_in_time_without_jumps(tmp_path: Path, models: 
     )
     assert np.abs(np.diff(fields["skel_poses"][:n], axis=0)).max() > 3  # the angles are not continuous
     run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256, shard_size=25)
-    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 9
+    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 15
     assert sorted(p.stem for p in (tmp_path / "out").glob("*.mot")) == ["walk_01", "walk_01-2", "walk_01-3"]
     mot = read_mot(tmp_path / "out" / "walk_01.mot")
     np.testing.assert_allclose(mot["time"], np.array(frames) / 120, atol=1e-8)
@@ -187,42 +188,45 @@ numpy.savez("read.npz", labels=table.getColumnLabels(), values=table.getMatrix()
     np.testing.assert_allclose(angles, np.degrees(fields["skel_poses"][:, 3:].astype(float)), atol=1e-6)
 
 
-@pytest.mark.skipif(find_spec("opensim") is None, reason="OpenSim is not installed")
-def test_a_model_in_opensim_moves_as_the_person_does(tmp_path: Path, models: ModelSet) -> None:
-    """Pelvis and legs of SKEL built as an OpenSim model: driven by the `.mot`, its joints are where the `.trc` says."""
-    fields = make_fields(4)
+def test_people_get_models_one_by_one(tmp_path: Path, models: ModelSet) -> None:
+    """A motion of several people has no model: its notes say how to get them."""
+    metas = make_metas(5)
+    run = write_run(tmp_path / "run", make_fields(5), metas, models_sha256=models.sha256)
+    together = export("opensim", run, tmp_path / "together", ExportOptions(models))
+    assert not any(name.endswith(".osim") for name in together.files)
+    assert "0 of them with a model" in together.notes[0] and "--key KEY" in together.notes[1]
+    key = metas[3]["key"]
+    alone = export("opensim", run, tmp_path / "alone", ExportOptions(models, keys=(key,)))
+    assert alone.people == 1 and f"open {key}.osim" in alone.notes[1]
+    written = {path.relative_to(tmp_path / "alone").as_posix() for path in (tmp_path / "alone").rglob("*.*")}
+    assert written == {*alone.files, "export.json"}
+    # A single pose has no dynamics and nothing over time.
+    names = {f"{key}{end}" for end in (".osim", ".mot", ".trc", ".csv", "-clinical.sto", "-ik.xml")}
+    assert {name for name in written if "/" not in name} == names | {"export.json"}
+    first = export("opensim", run, tmp_path / "first", ExportOptions(models, limit=2))
+    assert [name for name in first.files if name.endswith(".osim")] == [f"{m['key']}.osim" for m in metas[:2]]
+    with pytest.raises(OutputError, match="expected a person with the key x, found none"):
+        export("opensim", run, tmp_path / "none", ExportOptions(models, keys=("x",)))
+
+
+def test_sequences_of_a_person_share_bones(tmp_path: Path, models: ModelSet) -> None:
+    fields = make_fields(8)
     fields["skel_betas"][:] = fields["skel_betas"][0]
-    metas = make_metas(4, skel_gender=["male"] * 4)
-    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
-    export("opensim", run, tmp_path / "out", ExportOptions(models))
-    stem = tmp_path / "out" / f"{SUBSET}-000000"
-    count = 11  # joints: the others depend on the spine, whose segments are curved
-    model = SkelModel(models.skel_of("male"), dtype=torch.float64)
-    frames = model.frames(torch.tensor(fields["skel_betas"][0]).double())
-    turns, joints = frames.frame.numpy(), frames.joints.numpy()
-    offsets, relative = np.zeros((count, 3)), np.tile(np.eye(3), (count, 1, 1))
-    for j in range(1, count):
-        parent = SKEL_PARENTS[j]
-        offsets[j] = turns[parent].T @ (joints[j] - joints[parent])
-        relative[j] = turns[parent].T @ turns[j]
-    dofs = [dof for dof in DOFS if dof.joint < count]
-    np.savez(
-        tmp_path / "rig.npz",
-        name=SKEL_JOINT_NAMES[:count],
-        parent=SKEL_PARENTS[:count],
-        position=offsets,
-        turn=relative,
-        dof_name=[dof.name for dof in dofs],
-        dof_joint=[dof.joint for dof in dofs],
-        dof_axis=[dof.axis for dof in dofs],
+    fields["skel_betas"][6:] = 0
+    metas = make_metas(
+        8,
+        sequence=["one"] * 3 + ["two"] * 3 + ["other"] * 2,
+        frame=[*range(3), *range(3), *range(2)],
+        skel_gender=["male"] * 8,
     )
-    script = Path(__file__).parents[1] / "support" / "opensim_model.py"
-    command = [sys.executable, str(script), "rig.npz", str(stem.with_suffix(".mot")), "positions.npz"]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
-    positions = np.load(tmp_path / "positions.npz")["positions"]
-    markers = read_trc(stem.with_suffix(".trc"))[3]
-    expected = np.stack([markers[f"{name}_jc"] for name in SKEL_JOINT_NAMES[:count]], 1)
-    np.testing.assert_allclose(positions, expected, atol=1e-6)
+    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
+    files = export("opensim", run, tmp_path / "out", ExportOptions(models)).files
+    assert len([name for name in files if name.endswith(".osim")]) == 3
+    assert {name.split("/")[0] for name in files if "/" in name} == {"one-bones", "other-bones"}
+    texts = [(tmp_path / "out" / f"{name}.osim").read_text() for name in ("one", "two", "other")]
+    assert texts[0].replace('name="one"', "") == texts[1].replace('name="two"', "") != texts[2]
+    assert all("one-bones/femur_r.obj" in text for text in texts[:2]) and "other-bones/" in texts[2]
+    assert "<model_file>two.osim</model_file>" in (tmp_path / "out" / "two-ik.xml").read_text()
 
 
 def test_files_of_the_user_are_not_replaced(tmp_path: Path, models: ModelSet) -> None:
@@ -248,7 +252,7 @@ def test_other_models_than_the_runs_are_refused(tmp_path: Path, models: ModelSet
     assert not (tmp_path / "out").exists()
     before = make_model_set(models.smpl, models.skel, "without a regressor", None).sha256
     run = write_run(tmp_path / "older", make_fields(1), make_metas(1), models_sha256=before)
-    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 3
+    assert export("opensim", run, tmp_path / "out", ExportOptions(models)).people == 1
 
 
 def test_no_page_advises_a_model_that_cannot_play_the_files() -> None:

@@ -16,12 +16,13 @@ from job_fakes import FakeFitter
 from label_files import LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from track_files import TRACK_FILES, bedlam
 
 from skelfit.cli import main
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
+from skelfit.labels.readers.label_folder import list_label_files
 from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
-from skelfit.labels.readers.sequence_folder import list_sequences
 from skelfit.shards.shard_reader import read_json
 
 DOCS = " ".join((Path(__file__).parents[2] / "docs" / "labels.md").read_text().split())
@@ -86,7 +87,11 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     for source, make in MAKERS.items():
         assert detect_layout(write(folder / "x.npz", make()))[0] == source
-    assert MAKERS.keys() == READERS.keys()
+    for source, write_file in TRACK_FILES.items():
+        path = write_file(folder)
+        assert detect_layout(path / "000000.json" if path.is_dir() else path)[0] == source
+    assert detect_layout(bedlam(folder))[0] == "bedlam"
+    assert MAKERS.keys() | TRACK_FILES.keys() | {"bedlam"} == READERS.keys()
 
 
 @claim("If several layouts fit, it stops and asks for `--source`.")
@@ -116,7 +121,7 @@ def vertices_of(batch: LabelBatch) -> NDArray[np.float32]:
     return batch.vertices
 
 
-@claim("`vertices`, `verts` or `pred_vertices`; or an .npy")
+@claim("`vertices`, `verts` or `pred_vertices` without betas; or an .npy, .obj, .ply or .glb")
 def _(folder: Path) -> None:
     for key in ("vertices", "verts", "pred_vertices"):
         batch = good(folder, {key: mesh()["vertices"]})
@@ -149,8 +154,8 @@ def _(folder: Path) -> None:
 )
 def _(folder: Path) -> None:
     objects = np.array([{"a": 1}] * N, dtype=object)
-    for source, reader in READERS.items():
-        columns = MAKERS[source]()
+    for source, make in MAKERS.items():
+        reader, columns = READERS[source], make()  # type: ignore[index]
         good(folder, columns | {"of_no_use": objects}, source)
         for key in reader.required_keys:
             asked = next(k for k in key if k in columns)
@@ -535,15 +540,15 @@ def _(folder: Path) -> None:
 
 
 @claim(
-    "Every .npz, .h5, .hdf5 and .pkl file in it and below is a sequence, in the order of their names. "
-    "Two kinds are skipped: `shape.npz` (a subject's betas) and names that begin with a dot."
+    "every .npz, .h5, .hdf5 and .pkl file in it and below is a sequence, in the order of their names. Two "
+    "kinds are skipped: `shape.npz` (a subject's betas) and names that begin with a dot."
 )
 def _(folder: Path) -> None:
     names = ["a/b/2.h5", "a/1.PKL", "b.hdf5", "a/shape.npz", ".hidden.npz", ".git/x.npz", "x.txt", "c.npz"]
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    paths = [path.relative_to(folder).as_posix() for path in list_sequences(folder)]
+    paths = [path.relative_to(folder).as_posix() for path in list_label_files(folder)]
     assert paths == ["a/1.PKL", "a/b/2.h5", "b.hdf5", "c.npz"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from job_fakes import FakeFitter, write_images
 from label_files import LAYOUTS, N, amass, fourdhumans, hmr2, mesh, people, spin, write
 from scipy.spatial.transform import Rotation
+from track_files import TRACK_FILES
 
 from skelfit.cli import main
 from skelfit.config.manifest import LabelLayout, LabelSource, ReadOptions
@@ -25,6 +27,7 @@ from skelfit.shards.shard_reader import read_samples
 
 MAKERS = LAYOUTS | {"camerahmr": lambda: camerahmr(N)}
 VALUES = {
+    "coordinates": "camera",
     "scale_unit": "px",
     "angle_unit": "deg",
     "rot6d": "columns",
@@ -33,6 +36,7 @@ VALUES = {
     "up": "y",
 }
 OTHER_VALUES = {
+    "coordinates": "world",
     "scale_unit": "px/200",
     "angle_unit": "rad",
     "rot6d": "rows",
@@ -46,6 +50,7 @@ USED: dict[str, set[str]] = {
     "angle_unit": {"camerahmr", "4dhumans", "spin", "amass"},  # those of hmr2 are matrices
     "rot6d": set(),
     "length_unit": {"mesh"},
+    "coordinates": set(),  # of tracks alone
     "labels_up": {"amass"},
     "up": {"amass"},
 }
@@ -87,7 +92,10 @@ def expected_pose(source: str) -> np.ndarray:
 
 
 def test_every_option_and_layout_is_here() -> None:
-    assert MAKERS.keys() == READERS.keys() and VALUES.keys() == USED.keys() == OPTIONS.keys()
+    assert (
+        MAKERS.keys() | TRACK_FILES.keys() | {"bedlam"} == READERS.keys()
+        and VALUES.keys() == USED.keys() == OPTIONS.keys()
+    )
     assert set(ReadOptions.__dataclass_fields__) == OPTIONS.keys()
 
 
@@ -168,6 +176,37 @@ def test_a_folder_is_refused_once_not_file_by_file(tmp_path: Path) -> None:
     source = LabelSource("motions", read=ReadOptions(rot6d="rows"))
     with pytest.raises(OptionError, match=r"a\.npz: expected rotations as 6 numbers, for --rot6d rows"):
         build_store(source, tmp_path / "motions", tmp_path / "stores")
+
+
+# By layout of tracks: the options of which its files raise the question.
+OF_TRACKS = {
+    "gvhmr": {"angle_unit", "coordinates", "labels_up", "up"},
+    "wham": {"angle_unit", "coordinates", "labels_up", "up"},
+    "tram": set(),
+    "prompthmr": {"angle_unit", "coordinates", "labels_up", "up"},
+    "slahmr": {"angle_unit", "coordinates"},
+    "phalp": set(),
+    "vibe": {"angle_unit"},
+    "pare": {"angle_unit"},
+    "romp": {"angle_unit"},
+    "3dpw": {"angle_unit", "coordinates"},
+    "aist": {"angle_unit", "labels_up", "up"},
+    "easymocap": {"angle_unit", "labels_up", "up"},
+}
+
+
+@pytest.mark.parametrize("source", OF_TRACKS)
+def test_options_of_tracks(tmp_path: Path, source: LabelLayout) -> None:
+    path = TRACK_FILES[source](tmp_path)
+    path = path / "000000.json" if path.is_dir() else path
+    for option, value in VALUES.items():
+        read = partial(read_with, path, **{option: value})
+        if option in OF_TRACKS[source]:
+            read()
+            continue
+        with pytest.raises(OptionError, match=f"for {OPTIONS[option][1]} {value}"):
+            read()
+    assert OF_TRACKS.keys() == TRACK_FILES.keys()
 
 
 # The command line.

@@ -26,8 +26,8 @@ from skelfit.exports.exporter import ExportOptions
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.label_store import build_store, read_rows, store_info
 from skelfit.labels.read_settings import ReadSettings
+from skelfit.labels.readers.label_folder import read_folder
 from skelfit.labels.readers.registry import read_label_file
-from skelfit.labels.readers.sequence_folder import read_folder
 from skelfit.labels.world_up import rotate_to_up
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_json, read_samples

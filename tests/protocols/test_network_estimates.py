@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from evaluation_people import made_people, write_camerahmr, write_moyo
 from naive_protocols import pck as naive_pck
 from prediction_runs import TINY_VIT, run_predict
 
@@ -23,11 +24,12 @@ from skelfit.labels.demo_people import LABELS_NAME, write_demo
 from skelfit.learning.data.data_loader import DataConfig
 from skelfit.learning.data.person_crops import Square, read_crop
 from skelfit.learning.data.person_stream import SubsetConfig
-from skelfit.learning.inference.intrinsics import PhotoCamera, from_diagonal
+from skelfit.learning.inference.intrinsics import PhotoCamera
 from skelfit.learning.inference.predictor import CropInput, PredictedPeople, Predictor
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training import checkpoint
 from skelfit.learning.training.training_config import TrainConfig
+from skelfit.protocols import evaluation_run
 from skelfit.protocols.evaluation_run import evaluate
 from skelfit.protocols.network_estimates import CropRule, NetworkEstimates
 from skelfit.protocols.protocol_table import PROTOCOLS
@@ -148,13 +150,15 @@ def test_widened_crops(
     rule: tuple[bool, bool],
     cut: float,
     told: float,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The crop of a square box is 4/3 of its side; MOYO's code tells the network the box all the same."""
     seen: list[CropInput] = []
     network = Predictor(made.network, models, "male", every_layer=True)
-    people = read_labels(made.labels, PROTOCOLS[PROTOCOL])
-    estimates = NetworkEstimates(network, people, made.images, from_diagonal, CropRule(*rule), 8)
+    cameras = np.tile(np.array([[300, 0, 120], [0, 310, 130], [0, 0, 1.0]]), (PEOPLE, 1, 1))
+    people = read_labels(labels_with(made, tmp_path / "l.npz", cam_int=cameras), PROTOCOLS[PROTOCOL])
+    estimates = NetworkEstimates(network, people, made.images, None, CropRule(*rule), 8)
     inner = network.estimates
 
     def noted(crops: Sequence[CropInput]) -> list[PredictedPeople]:
@@ -167,10 +171,30 @@ def test_widened_crops(
     data = (made.images / people.imgname[0]).read_bytes()
     expected = read_crop(data, IDENTITY, Square(x, y, cut * side), made.network.backbone.crop)
     assert seen[0].square == pytest.approx((x, y, told * side)) and np.array_equal(seen[0].pixels, expected)
+    assert seen[0].camera == (300, 310, 120, 130)
 
 
-def test_the_protocol_of_moyo_widens_crops() -> None:
-    assert [name for name, protocol in PROTOCOLS.items() if protocol.widened_crops] == ["moyo", "moyo-hard"]
+@pytest.mark.parametrize(("protocol", "rule"), [("moyo", (True, False)), ("emdb", (False, False))])
+def test_the_protocol_of_moyo_widens_crops(
+    made: Made,
+    models: ModelSet,
+    tmp_path: Path,
+    protocol: str,
+    rule: tuple[bool, bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of any network; others are as in the training, which did not widen."""
+    people = made_people(PEOPLE)
+    labels = (write_moyo if protocol == "moyo" else write_camerahmr)(tmp_path / "labels.npz", people)
+    rules: list[CropRule] = []
+
+    def noted(*arguments: Any) -> NetworkEstimates:
+        rules.extend(each for each in arguments if isinstance(each, CropRule))
+        return NetworkEstimates(*arguments)
+
+    monkeypatch.setattr(evaluation_run, "NetworkEstimates", noted)
+    report_of(made, models, protocol=protocol, labels=labels)
+    assert rules == [rule]
 
 
 def test_rows_without_a_crop(made: Made, models: ModelSet, tmp_path: Path) -> None:

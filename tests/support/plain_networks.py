@@ -28,7 +28,7 @@ def plain_gelu(x: Tensor) -> Tensor:
     return x / 2 * (1 + torch.erf(x / sqrt(2)))
 
 
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, *, heads: int) -> Tensor:
     """One head and one query after another."""
     width = q.shape[-1] // heads
     out = torch.empty_like(q)
@@ -51,7 +51,7 @@ def plain_vitpose(weights: Weights, image: Tensor, heads: int) -> Tensor:
     for i in range(sum(name.endswith("norm1.bias") for name in weights)):
         block = f"blocks.{i}"
         qkv = plain_linear(weights, f"{block}.attn.qkv", plain_norm(weights, f"{block}.norm1", x, 1e-6))
-        x = x + plain_linear(weights, f"{block}.attn.proj", plain_attention(*qkv.chunk(3, -1), heads))
+        x = x + plain_linear(weights, f"{block}.attn.proj", plain_attention(*qkv.chunk(3, -1), heads=heads))
         hidden = plain_linear(weights, f"{block}.mlp.fc1", plain_norm(weights, f"{block}.norm2", x, 1e-6))
         x = x + plain_linear(weights, f"{block}.mlp.fc2", plain_gelu(hidden))
     return plain_norm(weights, "last_norm", x, 1e-6)
@@ -64,10 +64,10 @@ def plain_decoder_layer(weights: Weights, layer: str, x: Tensor, patches: Tensor
         return plain_linear(weights, f"{layer}.{name}", inputs)
 
     q, k, v = apply("0.fn.to_qkv", plain_norm(weights, f"{layer}.0.norm", x, 1e-5)).chunk(3, -1)
-    x = x + apply("0.fn.to_out.0", plain_attention(q, k, v, heads))
+    x = x + apply("0.fn.to_out.0", plain_attention(q, k, v, heads=heads))
     q = apply("1.fn.to_q", plain_norm(weights, f"{layer}.1.norm", x, 1e-5))
     k, v = apply("1.fn.to_kv", patches).chunk(2, -1)
-    x = x + apply("1.fn.to_out.0", plain_attention(q, k, v, heads))
+    x = x + apply("1.fn.to_out.0", plain_attention(q, k, v, heads=heads))
     hidden = plain_gelu(apply("2.fn.net.0", plain_norm(weights, f"{layer}.2.norm", x, 1e-5)))
     return x + apply("2.fn.net.3", hidden)
 

@@ -17,6 +17,7 @@ from tools.studies import (
     mesh,
     neutral,
     protocol,
+    refine,
     rivals,
     root,
     scheduler_load,
@@ -47,6 +48,7 @@ STUDIES: dict[str, Study] = {
     "loader": loader.STUDY,
     "loader-speed": loader_speed.STUDY,
     "ablations": ablations.STUDY,
+    "refine": refine.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
 }

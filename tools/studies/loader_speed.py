@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -89,30 +90,24 @@ def _speed(config: DataConfig) -> tuple[float, float]:
 def _steps(config: DataConfig) -> dict[str, float]:
     """CPU time of each step for a person, ms: the least of several passes over the same people."""
     source = person_source(config.subsets, None, images=True)
-    people: list[PersonSample] = []
-
-    def read() -> None:
-        people[:] = islice(in_order(source, ALL), _STEPPED)
-
-    times = {"read": _least(read)}
+    people = list(islice(in_order(source, ALL), _STEPPED))
     variations, rate = _variations(people, config), config.augment.degrade
-    crops = [
-        read_crop(person.image, person.meta["affine"], variation.square, _CROP, variation.turn)
+    cuts = [
+        (person.image, person.meta["affine"], variation.square, _CROP, variation.turn)
         for person, variation in zip(people, variations, strict=True)
     ]
-    times["decode"] = _least(lambda: [decode(person.image) for person in people])
-    whole = _least(
-        lambda: [
-            read_crop(person.image, person.meta["affine"], variation.square, _CROP, variation.turn)
-            for person, variation in zip(people, variations, strict=True)
-        ]
-    )
-    times["cut"] = whole - times["decode"]
+    crops = [read_crop(*cut) for cut in cuts]
+    decoding = _least(decode, [(person.image,) for person in people])
+    times = {
+        "read": _least(lambda: deque(islice(in_order(source, ALL), _STEPPED), 0), [()]),
+        "decode": decoding,
+        "cut": _least(read_crop, cuts) - decoding,
+    }
     if rate:
         seeds = [variation.degrade or 0 for variation in variations]
-        times["degrade"] = _least(lambda: [degraded(*each, rate) for each in zip(crops, seeds, strict=True)])
+        times["degrade"] = _least(degraded, [(*each, rate) for each in zip(crops, seeds, strict=True)])
     colors = [variation.colors for variation in variations]
-    times["colours"] = _least(lambda: [recolored(*each) for each in zip(crops, colors, strict=True)])
+    times["colours"] = _least(recolored, list(zip(crops, colors, strict=True)))
     return times
 
 
@@ -126,12 +121,13 @@ def _variations(people: Sequence[PersonSample], config: DataConfig) -> list[Vari
     ]
 
 
-def _least(do: Callable[[], object]) -> float:
-    """The least CPU time of a few runs for each of _STEPPED people, ms."""
+def _least(do: Callable[..., object], calls: Sequence[tuple[Any, ...]]) -> float:
+    """The least CPU time of a few passes over calls that drop their results, ms for each of _STEPPED people."""
     shortest = float("inf")
     for _ in range(_ROUNDS):
         started = time.process_time()
-        do()
+        for arguments in calls:
+            do(*arguments)
         shortest = min(shortest, time.process_time() - started)
     return 1000 * shortest / _STEPPED
 

@@ -11,8 +11,8 @@
 in squared units, per person. x are the translation t (3), the angles q (46) and the betas (10). Image points are those
 of a pinhole with the intrinsics of the image. The unit is the person's shoulder-hip length at the depth of the start,
 in px, so that it is never foreshortened. c_k are confidences, 0 for keypoints that do not count; a keypoint that is
-nearer than `nearest` to the camera costs sigma^2. R_j is the rotation of joint j in its parent, y_k keypoint k of the
-skin without the translation; L_j, l_k, betas_l, t_l belong to the anchor. 44 keypoints stand for the skin: they lie all
+nearer than `nearest` to the camera costs sigma^2. R_j is the rotation of joint j in its own frame, y_k keypoint k of
+the skin without the translation; L_j, l_k, betas_l, t_l are the anchor's. 44 keypoints stand for the skin: they lie all
 over it, and what they do not see, turns about a limb's own axis, is what `pose` holds.
 
 The matrix is Gauss-Newton's of the residuals whose weights, rho'(d^2), are held; that of exp is the second derivative.
@@ -31,6 +31,7 @@ from torch import Tensor
 from skelfit.bodies.ball_joints import BALL_JOINTS, apply_step, ball_joints, ball_step
 from skelfit.bodies.dofs import NUM_DOFS, dof_limits, dofs_of_joint
 from skelfit.bodies.keypoint_names import HIP_POINTS, SHOULDER_POINTS, TORSO_POINTS, UNFITTED_POINTS
+from skelfit.bodies.kinematics import dof_rotations
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.fitting.baseline.naive_objective import Evaluation
 from skelfit.fitting.baseline.naive_step import damped_step, promised_decrease
@@ -137,8 +138,11 @@ class NaiveRefinement:
         return self._image(x)[0].norm(dim=-1) * self.unit[:, None]
 
     def _posed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        keypoints, posed = self.body.posed(x[:, _ANGLES], x[:, _BETAS])
-        return keypoints, posed.local_rot
+        """Keypoints without translation, and the rotations of the joints in their own frames."""
+        q, rig = x[:, _ANGLES], self.body.model.rig
+        turns = dof_rotations(rig, q)
+        first, second, third = (turns[:, rig.slots[:, k]] for k in range(3))
+        return self.body(q, x[:, _BETAS]), third @ second @ first
 
     def _anchored(self) -> tuple[Tensor, Tensor]:
         label = self.problem.anchored

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _GOOD = int(RefinementStatus.REFINED)
 _POINTS = 44
+_FAR = 1e6  # units; beyond, the square of a distance could be infinite in float32
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Refiner:
         of other shapes than `RefinementProblem` names.
         """
         check_shapes(problem)
+        problem = problem.on_host()
         result = unrefined(problem, input_status(problem, self.config))
         size = self.backend.batch_size
         for female in (False, True):
@@ -131,7 +133,7 @@ class Refiner:
         rows = torch.from_numpy(np.flatnonzero(status == _GOOD))
         moved, value = x.clone(), torch.full((len(x), 4), torch.nan)
         if len(rows):
-            targets = make_targets(problem.take(rows), unit[rows], x[rows, 2], config)
+            targets = make_targets(problem.take(rows), unit[rows.numpy()], x[rows, 2], config)
             moved[rows], value[rows] = self.solve(solver, x[rows], targets, problem.take(rows))
         better = (moved != x).any(1) & moved.isfinite().all(1) & value[:, 1].isfinite()
         better &= (value[:, 1] < value[:, 0]) | (config.start == "torso")
@@ -176,6 +178,7 @@ def make_targets(
     given = problem.keypoints2d.double().numpy()
     confidence = fitted_confidence(given[..., 2], config)
     scaled = np.where((confidence > 0)[..., None], given[..., :2] / unit[:, None, None], 0.0)
+    scaled = scaled.clip(-_FAR, _FAR)
     camera = (problem.cam_int[:, :2].double().numpy() / unit[:, None, None]).reshape(-1, 6)
     return ImageTargets(
         label=variables_of(problem.anchored).to("cpu", torch.float32),

@@ -1,11 +1,13 @@
-"""The named arrays of a label file: npz, npy, HDF5, or a pickle, which is read without being run.
+"""The named arrays of a label file: npz, npy, HDF5, torch, JSON, or a pickle, which is read without being run.
 
 The first bytes of a file tell its kind, not its name. Nested names become their last part: `pred_smpl_params.betas` is
-`betas`. Arrays are read when they are used, so unused keys may hold anything.
+`betas`. Arrays are read when they are used, so unused keys may hold anything. Readers of tracks take the tree of nested
+names as it is.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,15 +19,18 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from skelfit.errors import LabelError, ModelError
+from skelfit.labels.files import content_trees as trees
 from skelfit.labels.files import foreign_files as foreign
 from skelfit.labels.files.file_signatures import describe_file
 from skelfit.labels.files.foreign_files import OBJECT_ARRAY
 from skelfit.labels.files.hdf5_probe import fatal_fault
 from skelfit.storage.path_checks import require_regular_file
-from skelfit.storage.unpickle import GlobalError, as_array, as_key, as_texts, kind_of, read_pickle
+from skelfit.storage.surface_files import ENDINGS as SURFACES
+from skelfit.storage.surface_files import read_surface
+from skelfit.storage.unpickle import GlobalError, as_array, as_key, as_texts, kind_of
 
 NPY_KEY = "array"  # the key of what an .npy file holds
-FILE_KINDS = "an .npz, .npy, HDF5 or pickle file"
+FILE_KINDS = "an .npz, .npy, HDF5, torch or pickle file"
 T = TypeVar("T")
 Shape = tuple[int | str, ...]  # after the number of people; '44+' is 44 or more
 
@@ -42,9 +47,13 @@ class LabelArrays:
         arrays: Mapping[str, Any],
         describe_contents: Callable[[], str],
         names: Iterable[str] = (),
+        tree: Any = None,
+        prefix: str = "",
     ) -> None:
         self.path, self.kind = path, kind
         self._arrays = arrays
+        self.tree = arrays if tree is None else tree  # the content with its nested names
+        self._prefix = prefix  # of the keys in messages: the track, in a file of several
         # What kind of file this is, for the error about a missing key; '' where its keys do not tell.
         self.describe_contents = describe_contents
         # All keys with a value. A pickled list of people may have keys that some people lack: they tell the body model.
@@ -96,7 +105,7 @@ class LabelArrays:
                 key, expected, self.describe_contents() or f"no such key; the file has {self.list_keys()}"
             )
         try:
-            value = _load(self._arrays[key])
+            value = load_array(self._arrays[key])
         except Exception as error:  # a damaged file can raise anything
             # Loading an array of objects would run a pickle, that is, code from the file.
             actual = (
@@ -114,7 +123,15 @@ class LabelArrays:
 
     def error(self, key: str | None, expected: str, actual: str) -> LabelError:
         """An error about this file."""
-        return LabelError(self.path, key, expected, actual)
+        return LabelError(self.path, key if key is None else f"{self._prefix}{key}", expected, actual)
+
+    def part(self, arrays: Mapping[str, Any], prefix: str) -> LabelArrays:
+        """Some arrays of this file as if they were alone in one; the prefix goes before their keys in messages."""
+        part = LabelArrays(
+            self.path, self.kind, arrays, lambda: "", tree=arrays, prefix=f"{self._prefix}{prefix}"
+        )
+        part.used_options = self.used_options
+        return part
 
     def list_keys(self) -> str:
         """The first keys, for a message."""
@@ -150,11 +167,13 @@ def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
     with ExitStack() as stack:
         try:
-            named, valued = _opened(path, kind, stack)
+            named, valued, tree = _opened(path, kind, stack)
         except GlobalError as error:
             raise LabelError(path, None, FILE_KINDS, foreign.describe_global(error.name, path)) from None
         except ModelError as error:
             raise LabelError(path, error.key, error.expected, error.found) from None
+        except LabelError:
+            raise
         except _UnusableError as error:
             raise LabelError(path, None, FILE_KINDS, str(error)) from None
         except Exception as error:  # a damaged file can raise anything
@@ -162,31 +181,44 @@ def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
             raise LabelError(path, None, FILE_KINDS, actual) from None
         arrays = {short: named[name] for short, name in _leaves(named).items()}
         describe_contents = partial(foreign.describe_by_keys, path, kind, list(named))
-        yield LabelArrays(path, kind, arrays, describe_contents, valued)
+        yield LabelArrays(path, kind, arrays, describe_contents, valued, tree)
 
 
-def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], set[str]]:
-    """The arrays of a file, by full names, while the stack is open; and the names with a value, if these are others.
+def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], set[str], Any]:
+    """The arrays of a file, by full names, while the stack is open; the names with a value, if these are others; and
+    the tree of its content, if names are nested.
 
     A damaged file may raise any error.
     """
     if kind == "npz":
         if description := foreign.describe_archive(path):
             raise _UnusableError(description)
+        if foreign.is_torch_archive(path):
+            return _named(trees.torch_tree(path))
         archive = stack.enter_context(np.load(path, allow_pickle=False))
-        return {name: partial(archive.__getitem__, name) for name in archive.files}, set()
+        plain = {name: partial(archive.__getitem__, name) for name in archive.files}
+        objects = trees.objects_of_npz(path)
+        return flatten(plain | objects), set(), plain | objects
     if kind == "npy":
+        if (content := trees.object_of_npy(path)) is not None:
+            return _named(content)
         if description := foreign.describe_object_arrays(path):
             raise _UnusableError(description)
-        return {NPY_KEY: np.load(path, allow_pickle=False, mmap_mode="r")}, set()
+        return {NPY_KEY: np.load(path, allow_pickle=False, mmap_mode="r")}, set(), None
     if kind == "hdf5":
         if fault := fatal_fault(path):
             raise _UnusableError(f"a damaged hdf5 file ({fault})")
-        return _datasets(stack.enter_context(h5py.File(path, "r", locking=False))), set()
+        return _datasets(stack.enter_context(h5py.File(path, "r", locking=False))), set(), None
     if kind == "pickle":
         if description := foreign.describe_pickle(path):
             raise _UnusableError(description)
-        return _pickled(path)
+        return _named(trees.torch_tree(path) if foreign.is_old_torch(path) else trees.pickled_tree(path))
+    if path.suffix.lower() in SURFACES and kind == "":
+        return {"vertices": read_surface(path, LabelError)[0][None]}, set(), None
+    if trees.is_packed_pickle(path):
+        return _named(trees.pickled_tree(path))
+    if trees.is_motion_json(path):
+        return _named(trees.json_tree(path))
     with open(path, "rb") as stream:
         begins = f"a file of another kind, or a damaged one (it begins with {stream.read(8)!r})"
     raise _UnusableError(describe_file(path) or begins)
@@ -204,7 +236,8 @@ def _leaves(names: Iterable[str]) -> dict[str, str]:
     """Last parts of dotted or slashed names -> the names; a last part that occurs twice keeps its whole name."""
     names = list(names)
     short = [name.replace("/", ".").rsplit(".", 1)[-1] for name in names]
-    return {s if short.count(s) == 1 else name: name for s, name in zip(short, names, strict=True)}
+    count = Counter(short)
+    return {s if count[s] == 1 else name: name for s, name in zip(short, names, strict=True)}
 
 
 def _datasets(file: h5py.File) -> dict[str, Any]:
@@ -215,18 +248,16 @@ def _datasets(file: h5py.File) -> dict[str, Any]:
     return datasets
 
 
-def _pickled(path: Path) -> tuple[dict[str, Any], set[str]]:
-    """The arrays of a pickled dictionary, or of a list of one per person; all names with a value."""
-    with open(path, "rb") as stream:
-        content = read_pickle(stream, path, None)
+def _named(content: Any) -> tuple[dict[str, Any], set[str], Any]:
+    """The arrays of a dictionary, or of a list of one per person; all names with a value; the content itself."""
     if isinstance(content, dict):
-        flat = _flatten(content)
-        return flat, _valued(flat)
+        flat = flatten(content)
+        return flat, _valued(flat), content
     if isinstance(content, list) and content and all(isinstance(person, dict) for person in content):
-        people = [_flatten(person) for person in content]
+        people = [flatten(person) for person in content]
         shared = [name for name in people[0] if all(name in person for person in people)]
         arrays = {name: [person[name] for person in people] for name in shared}
-        return arrays, set().union(*map(_valued, people))
+        return arrays, set().union(*map(_valued, people)), content
     raise _UnusableError(f"a pickled {kind_of(content)}, and neither a dictionary nor a list of dictionaries")
 
 
@@ -234,15 +265,17 @@ def _valued(flat: Mapping[str, Any]) -> set[str]:
     return {name for name, value in flat.items() if value is not None}
 
 
-def _flatten(content: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
+def flatten(content: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
+    """The leaves of nested dictionaries, by their names, which are joined by dots."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         name = f"{above}{as_key(key)}"
-        flat |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat
 
 
-def _load(value: Any) -> NDArray[Any]:
+def load_array(value: Any) -> NDArray[Any]:
+    """The array of a leaf of a file's content. Raises ValueError, or what a damaged file makes of it."""
     if callable(value):
         return np.asarray(value())
     if isinstance(value, h5py.Dataset):

@@ -66,7 +66,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
 _ADVICE_ON_TEXT = _ADVICE | {
     "lfs": "get the file itself with 'git lfs pull'",
     "page": "download the file again, logged in, with a browser or with the cookies of one",
-    "mesh": "skelfit reads meshes of SMPL's topology as an npz with 'vertices' (N,6890,3)",
+    "mesh": "skelfit reads the vertices of files that are called .obj, .ply or .glb",
 }
 _OLD_PICKLE = re.compile(rb"\(?[dl]p\d+\n|\(dp|\(lp|[\]}]q\x00|c[\w.]+\n[\w.]+\n")
 

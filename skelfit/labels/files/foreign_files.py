@@ -62,7 +62,7 @@ def describe_archive(path: Path) -> str:
         pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
         if pickles and any(re.search(r"(^|/)(version|byteorder|\.format_version)$", name) for name in names):
             with archive.open(pickles[0]) as member:
-                return _torch(path, member.read(HEAD_BYTES))
+                return _weights(member.read(HEAD_BYTES))
     if not names or any(name.endswith(".npy") for name in names):
         return ""
     if any(name.startswith(("xl/", "word/")) for name in names):
@@ -70,11 +70,26 @@ def describe_archive(path: Path) -> str:
     return f"a zip archive of {', '.join(names[:3])}{', ...' * (len(names) > 3)}; {UNPACK_ADVICE}"
 
 
+def is_torch_archive(path: Path) -> bool:
+    """Whether a zip file is one of torch.save."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()[:_MEMBERS]
+    return any(re.search(r"(^|/)data\.pkl$", name) for name in names) and not any(
+        name.endswith(".npy") for name in names
+    )
+
+
+def is_old_torch(path: Path) -> bool:
+    """Whether a pickle is a file of torch.save from before it wrote zip files."""
+    with open(path, "rb") as stream:
+        return _TORCH_LEGACY in stream.read(32)
+
+
 def describe_pickle(path: Path) -> str:
     """A description of a pickle that holds no labels, by its first bytes; '' for one to read."""
     with open(path, "rb") as stream:
         head = stream.read(HEAD_BYTES)
-    return _torch(path, head) if _TORCH_LEGACY in head[:32] else ""
+    return _weights(head) if _TORCH_LEGACY in head[:32] else ""
 
 
 def describe_global(name: str, path: Path) -> str:
@@ -140,19 +155,13 @@ def describe_object_arrays(path: Path) -> str:
     name, head = objects[0]
     if name:
         listed = ", ".join(f"'{other}'" for other, _ in objects[:3]) + ", ..." * (len(objects) > 3)
-        what = f"an npz with an object array ({listed}), as ROMP and any np.savez of a dictionary write it"
+        what = f"an npz with an object array ({listed}), as np.savez of Python objects writes it"
         load = f"d = np.load(argv[1], allow_pickle=True)['{name}']"
     else:
-        what = "an npy with an object array, as TRAM and any np.save of a dictionary write it"
+        what = "an npy with an object array, as np.save of Python objects writes it"
         load = "d = np.load(argv[1], allow_pickle=True)"
-    if b"smpl_thetas" in head:
-        thetas = "t = d['smpl_thetas']; np.savez(argv[2], global_orient=t[:, :3], body_pose=t[:, 3:], "
-        code = f"{load}.item(); {thetas}betas=d['smpl_betas'][:, :10])"
-    elif _is_array(head):
+    if _is_array(head):
         code = f"{load}; np.savez(argv[2], {name or 'vertices'}=np.array(d.tolist()))"
-    elif b"pred_rotmat" in head:
-        load += ".item(); r = np.asarray(d['pred_rotmat'])"
-        code = f"{load}; np.savez(argv[2], global_orient=r[:, :1], body_pose=r[:, 1:], betas=d['pred_shape'])"
     else:
         code = f"{load}.item(); {SAVE_CODE}"
     return f"{what}; save plain arrays, {IF_TRUSTED}: {conversion_command(path, '', code)} ({READABLE_KEYS})"
@@ -205,21 +214,15 @@ def _texts(head: bytes) -> Iterable[str]:
         return
 
 
-def _torch(path: Path, head: bytes) -> str:
+def _weights(head: bytes) -> str:
+    """A description of a torch file with the weights of a network; '' for one of other tensors."""
     texts = set(_texts(head))
     if "state_dict" in texts or any(text.endswith((".weight", ".running_mean")) for text in texts):
         return (
             "a torch file with the weights of a network (a checkpoint, as trainers write it); it holds no labels: "
             "run the network, and give what it puts out"
         )
-    load = "d = torch.load(argv[1], map_location='cpu', weights_only=True)"
-    if "smpl_params_incam" in texts:
-        line = f"{load}['smpl_params_incam']; np.savez(argv[2], **{{**d, 'betas': 0 * d['betas']}})"
-        more = "GVHMR's betas are SMPL-X's, which are not SMPL's: the command sets them to 0"
-    else:
-        line, more = f"{load}; {SAVE_CODE}", READABLE_KEYS
-    what = "a torch file, as GVHMR (hmr4d_results.pt), trackers and trainers write with torch.save"
-    return f"{what}; save its parameters as an npz: {conversion_command(path, 'torch', line)} ({more})"
+    return ""
 
 
 def describe_joblib(path: Path, how: str = "") -> str:

@@ -19,10 +19,10 @@ from skelfit.labels.body_family import (
 )
 from skelfit.labels.files.array_files import LabelArrays
 from skelfit.labels.impossible_values import LIMITS
-from skelfit.labels.label_batch import FloatArray, LabelBatch, LabelProperties, MotionSequence, empty_fields
+from skelfit.labels.label_batch import LabelBatch, LabelProperties, MotionSequence, empty_fields
 from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers.base import LabelReader
-from skelfit.labels.readers.common_fields import parse_gender
+from skelfit.labels.readers.common_fields import parse_gender, read_shared_betas
 from skelfit.labels.row_faults import RowFaults
 from skelfit.labels.unit_inference import angle_unit, to_float32
 from skelfit.labels.world_up import infer_up, infer_world, notes_on_up, trunk_over_limbs
@@ -37,6 +37,8 @@ class AmassReader(LabelReader):
     layout = "amass"
     version = "amass-3"
     required_keys = (("poses",), ("betas",), ("trans",))
+    excluded_keys = ("cam_poses",)
+    has_sequences = True
 
     def read(self, arrays: LabelArrays, settings: ReadSettings) -> LabelBatch:
         """All frames of a sequence, checked. Raises LabelError for a fault of the file."""
@@ -51,7 +53,7 @@ class AmassReader(LabelReader):
         kept = 24 if joints == 24 and model == "SMPL" else BODY_JOINTS
         turned = angles[:, :kept] * angle_unit(arrays, "poses", angles[:, :kept], settings, notes)
         numbers["pose"][:, :kept] = to_float32(turned)
-        numbers["betas"][:] = _betas(arrays, model == "SMPL-X", notes)
+        numbers["betas"][:] = read_shared_betas(arrays, "betas", model == "SMPL-X", notes)
         numbers["transl"] = arrays.numbers("trans", (3,))
         if model == "SMPL-X":
             notes.append(note_shifted_translation("trans"))
@@ -88,24 +90,6 @@ class AmassReader(LabelReader):
             ),
             **numbers,
         )
-
-
-def _betas(arrays: LabelArrays, other_body: bool, notes: list[str]) -> FloatArray:
-    """Betas of the person (10,), or of every frame (N,10)."""
-    expected = "10 or more numbers, for the sequence or for every frame"
-    betas = arrays.raw("betas", expected)
-    if arrays.rows == 0 and betas.size == 0:
-        return np.zeros(10, np.float32)
-    if betas.dtype.kind not in "fiu" or betas.ndim not in (1, 2) or betas.shape[-1] < 10:
-        raise arrays.error("betas", expected, f"dtype {betas.dtype} of shape {betas.shape}")
-    if betas.ndim == 2 and len(betas) not in (1, arrays.rows):
-        raise arrays.error("betas", f"1 or {arrays.rows} rows", f"{len(betas)} rows")
-    if other_body:
-        return np.zeros(10, np.float32)
-    if betas.shape[-1] > 10:
-        notes.append(f"'betas': using 10 of {betas.shape[-1]} columns")
-    with np.errstate(over="ignore"):
-        return betas[..., :10].astype(np.float32)
 
 
 def _gender(arrays: LabelArrays, settings: ReadSettings) -> str:

@@ -1,9 +1,16 @@
-"""Reader of bare meshes in SMPL's topology, to be fitted where SMPL's parameters are not known."""
+"""Reader of bare meshes, to be fitted where SMPL's parameters are not known.
+
+Meshes have SMPL's topology, or are brought into it by a vertex map.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
+
 import numpy as np
 
+from skelfit.bodies.vertex_maps import VertexMap, load_vertex_map
 from skelfit.errors import LabelError
 from skelfit.labels.body_family import explain_mesh_error
 from skelfit.labels.files.array_files import NPY_KEY, LabelArrays
@@ -22,18 +29,24 @@ class MeshReader(LabelReader):
     """Meshes without parameters."""
 
     layout = "mesh"
-    version = "mesh-2"
+    version = "mesh-3"
     required_keys = (KEYS,)
+    # Beside parameters, meshes are their results.
+    excluded_keys = ("betas", "pred_shape", "smpl_betas", "shape", "body_pose")
 
     def read(self, arrays: LabelArrays, settings: ReadSettings) -> LabelBatch:
         """All meshes of a file, checked. Raises LabelError for a fault of the file."""
         notes: list[str] = []
         key = arrays.first_key(*KEYS) or KEYS[0]
+        vertex_map = _vertex_map(arrays, key, settings)
         try:
-            given = arrays.numbers(key, (VERTICES, 3))
+            given = arrays.numbers(key, (vertex_map.source_vertices if vertex_map else VERTICES, 3))
         except LabelError as error:
-            raise explain_mesh_error(arrays, error, key) from None
+            raise error if vertex_map else explain_mesh_error(arrays, error, key) from None
         vertices = to_metres(arrays, key, given, settings, notes)
+        if vertex_map:
+            vertices = vertex_map.apply(vertices)
+            notes.append(f"'{key}': brought into SMPL's topology by {vertex_map.name}")
         n = len(vertices)
         faults = RowFaults(n)
         vertices = check_meshes(vertices, key, faults)
@@ -58,3 +71,15 @@ def check_meshes(vertices: FloatArray, key: str, faults: RowFaults) -> FloatArra
     safe: FloatArray = np.where(finite[:, None, None], vertices, np.float32(0))
     check_mesh_position(safe, faults.report)
     return safe
+
+
+def _vertex_map(arrays: LabelArrays, key: str, settings: ReadSettings) -> VertexMap | None:
+    """The map that the user gives, for meshes that are not SMPL's; None for those that are."""
+    if settings.options.vertex_map is None or arrays.raw(key, "meshes (N, V, 3)").shape[1:2] == (VERTICES,):
+        return None
+    return _loaded(arrays.use_option("vertex_map", settings.options.vertex_map))
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: str) -> VertexMap:
+    return load_vertex_map(Path(path))

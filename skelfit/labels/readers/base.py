@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from skelfit.config.manifest import LabelLayout
 from skelfit.labels.files.array_files import LabelArrays
@@ -14,12 +13,11 @@ from skelfit.labels.read_settings import ReadSettings
 class LabelReader(ABC):
     """Recognises and reads the label files of one layout."""
 
-    layout: ClassVar[LabelLayout]  # its name in manifests and on the command line
-    version: ClassVar[
-        str
-    ]  # raise the number when the same file would be read differently: stores are named by it
-    required_keys: ClassVar[tuple[tuple[str, ...], ...]]  # a file of the layout has one key of each group
-    excluded_keys: ClassVar[tuple[str, ...]] = ()  # a file with one of these has another layout
+    layout: LabelLayout  # its name in manifests and on the command line
+    version: str  # raise the number when the same file would be read differently: stores are named by it
+    required_keys: tuple[tuple[str, ...], ...]  # a file of the layout has one key of each group
+    excluded_keys: tuple[str, ...] = ()  # a file with one of these has another layout
+    has_sequences: bool = False  # whether its files may hold frames of motions
 
     @abstractmethod
     def read(self, arrays: LabelArrays, settings: ReadSettings) -> LabelBatch:

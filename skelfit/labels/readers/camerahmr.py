@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from skelfit.config.manifest import LabelLayout
 from skelfit.labels.body_family import (
     BODY_JOINTS,
     MODEL_OF_JOINTS,
@@ -37,9 +38,20 @@ from skelfit.labels.unit_inference import read_rotations, read_scale, to_float32
 class CameraHmrReader(LabelReader):
     """The layout of the CameraHMR release."""
 
-    layout = "camerahmr"
+    layout: LabelLayout = "camerahmr"
     version = "camerahmr-4"
-    required_keys = (("imgname",), ("pose_cam", "pose"), ("shape",), ("trans_cam",), ("cam_int",))
+    required_keys: tuple[tuple[str, ...], ...] = (
+        ("imgname",),
+        ("pose_cam", "pose"),
+        ("shape",),
+        ("trans_cam",),
+        ("cam_int",),
+    )
+    excluded_keys: tuple[str, ...] = ("pose_world", "trans_world")
+
+    def keypoint_note(self, arrays: LabelArrays) -> str:
+        """Why `gtkps` are left; '' where they are the 44 keypoints."""
+        return ""
 
     def read(self, arrays: LabelArrays, settings: ReadSettings) -> LabelBatch:
         """All people of a file, checked. Raises LabelError for a fault of the file."""
@@ -52,7 +64,9 @@ class CameraHmrReader(LabelReader):
         kept = 24 if model == "SMPL" else BODY_JOINTS
         pose = np.zeros((n, 24, 3), np.float32)
         pose[:, :kept] = to_float32(angles[:, :kept])
-        gtkps = _keypoints(arrays, n)
+        left = self.keypoint_note(arrays)
+        notes += [left] if left else []
+        gtkps = np.zeros((n, NUM_KEYPOINTS, 3), np.float32) if left else _keypoints(arrays, n)
         numbers: dict[str, Any] = {
             "center": arrays.numbers("center", (2,)),
             "scale": read_scale(arrays, "scale", gtkps, "px/200", settings, notes),

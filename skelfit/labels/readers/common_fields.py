@@ -19,6 +19,7 @@ from skelfit.labels.unit_inference import Array, read_rotations
 
 NUM_KEYPOINTS = 44
 NUM_OPENPOSE = 25  # the first of them
+_LATENT = 32  # numbers of a pose of VPoser, which SMPLify-X writes in the place of joints
 IMAGE_NAME_KEYS = ("imgname", "img_path", "image")
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ def read_pose(
     if "global_orient" not in arrays:
         angles, joints = read_rotations(arrays, key, (24, *MODEL_OF_JOINTS), settings, faults, notes)
     else:
+        if key in arrays and arrays.raw(key, "rotations").shape[1:] == (_LATENT,):
+            found = f"{_LATENT} numbers, as VPoser's latent poses have them; decode them with VPoser, and save joints"
+            raise arrays.error(key, "rotations of 23 or 21 joints", found)
         root, _ = read_rotations(arrays, "global_orient", (1,), settings, faults, notes)
         others, joints = read_rotations(arrays, key, (23, 21), settings, faults, notes)
         angles, joints = np.concatenate([root, others], axis=1), joints + 1
@@ -70,6 +74,25 @@ def read_betas(arrays: LabelArrays, key: str, model: BodyModel, notes: list[str]
     if betas.shape[1] > 10:
         notes.append(f"'{key}': using 10 of {betas.shape[1]} columns")
     return betas[:, :10]
+
+
+def read_shared_betas(arrays: LabelArrays, key: str, other_body: bool, notes: list[str]) -> FloatArray:
+    """Betas of the person (10,), or of every frame (N,10)."""
+    expected = "10 or more numbers, for the sequence or for every frame"
+    betas = arrays.raw(key, expected)
+    if arrays.rows == 0 and betas.size == 0:
+        return np.zeros(10, np.float32)
+    if betas.dtype.kind not in "fiu" or betas.ndim not in (1, 2) or betas.shape[-1] < 10:
+        raise arrays.error(key, expected, f"dtype {betas.dtype} of shape {betas.shape}")
+    if betas.ndim == 2 and len(betas) not in (1, arrays.rows):
+        raise arrays.error(key, f"1 or {arrays.rows} rows", f"{len(betas)} rows")
+    if other_body:
+        return np.zeros(10, np.float32)
+    if betas.shape[-1] > 10:
+        notes.append(f"'{key}': using 10 of {betas.shape[-1]} columns")
+    with np.errstate(over="ignore"):
+        ten: FloatArray = betas[..., :10].astype(np.float32)
+    return ten
 
 
 def read_image_names(arrays: LabelArrays, rows: int) -> list[str]:

@@ -14,10 +14,13 @@ from skelfit.labels.read_settings import ReadSettings, check_options
 from skelfit.labels.readers.amass import AmassReader
 from skelfit.labels.readers.bare_meshes import MeshReader
 from skelfit.labels.readers.base import LabelReader
+from skelfit.labels.readers.bedlam import BedlamReader
 from skelfit.labels.readers.camerahmr import CameraHmrReader
 from skelfit.labels.readers.fourdhumans import FourDHumansReader
 from skelfit.labels.readers.hmr2 import Hmr2Reader
 from skelfit.labels.readers.spin import SpinReader
+from skelfit.labels.readers.track_layouts import TRACK_LAYOUTS
+from skelfit.labels.readers.tracks import TrackReader
 
 NO_ROWS = "warning: 0 rows, so there is nothing to convert"
 
@@ -30,6 +33,8 @@ READERS: dict[LabelLayout, LabelReader] = {
         AmassReader(),
         Hmr2Reader(),
         MeshReader(),
+        BedlamReader(),
+        *map(TrackReader, TRACK_LAYOUTS),
     )
 }
 assert set(READERS) == set(get_args(LabelLayout))
@@ -52,11 +57,15 @@ def read_label_file(
     """
     settings = settings or ReadSettings()
     with open_label_file(path) as arrays:
-        reader = READERS[layout] if layout else _matching_reader(arrays)
-        if reader.layout != "mesh":
-            refuse_hands_and_heads(arrays)
-        batch = reader.read(arrays, settings)
-        check_options(arrays, reader.layout, settings.options)
+        return read_arrays(arrays, READERS[layout] if layout else _matching_reader(arrays), settings)
+
+
+def read_arrays(arrays: LabelArrays, reader: LabelReader, settings: ReadSettings) -> LabelBatch:
+    """The same of an open file, by one reader."""
+    if reader.layout != "mesh":
+        refuse_hands_and_heads(arrays)
+    batch = reader.read(arrays, settings)
+    check_options(arrays, reader.layout, settings.options)
     if len(batch) == 0:
         batch = replace(batch, about=replace(batch.about, notes=(*batch.about.notes, NO_ROWS)))
     return batch

@@ -7,6 +7,7 @@ padded by 2 px, and the share of stochastic depth.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,8 +51,7 @@ class VitPose(Backbone):
         super().__init__()
         self.size, self.crop = size, CROP
         self.width, layers, heads, drop_path = SIZES[size]
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, self.width, _PATCH, _PATCH, _PADDING)
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, self.width, _PATCH, _PATCH, _PADDING)))
         # The first place was a class token's, before ViTPose; its vector is added to all.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + _ROWS * _COLUMNS, self.width))
         with torch.no_grad():  # random ones would first have to be learnt
@@ -63,7 +63,7 @@ class VitPose(Backbone):
     def observe(self, image: Tensor) -> Tensor:
         """The patches (B, 192, width) of crops (B, 3, 256, 256), normalised; row by row."""
         aside = (image.shape[-1] - _WIDTH) // 2
-        x = self.patch_embed.proj(image[..., aside : aside + _WIDTH]).flatten(2).mT
+        x = self.patch_embed(image[..., aside : aside + _WIDTH]).flatten(2).mT
         x = x + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
         for block in self.blocks:
             x = block(x)

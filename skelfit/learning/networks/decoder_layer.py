@@ -48,7 +48,7 @@ class _SelfAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(heads * head_dim, dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.to_out(_attend(*self.to_qkv(tokens).chunk(3, -1), self.heads))
+        return self.to_out(_attend(*self.to_qkv(tokens).chunk(3, -1), heads=self.heads))
 
 
 class _CrossAttention(nn.Module):
@@ -60,7 +60,7 @@ class _CrossAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(heads * head_dim, dim))
 
     def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
-        return self.to_out(_attend(self.to_q(tokens), *self.to_kv(patches).chunk(2, -1), self.heads))
+        return self.to_out(_attend(self.to_q(tokens), *self.to_kv(patches).chunk(2, -1), heads=self.heads))
 
 
 class _FeedForward(nn.Module):
@@ -73,7 +73,7 @@ class _FeedForward(nn.Module):
         return self.net(tokens)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, *, heads: int) -> Tensor:
     """Attention (B, T, heads * head_dim) of queries (B, T, ...) to keys and values (B, N, ...)."""
     by_head = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     return scaled_dot_product_attention(*by_head).transpose(1, 2).flatten(2)

@@ -71,11 +71,7 @@ class SkelCfDecoder(nn.Module):
     def __init__(self, config: NetworkConfig, width: int) -> None:
         super().__init__()
         self.config = config
-        self.transformer = nn.Module()
-        self.transformer.pos_embedding = nn.Parameter(0.02 * torch.randn(1, 1, width))
-        sizes = width, width, config.heads, config.head_dim, config.feed_forward
-        count = 1 if config.looped_decoder else config.layers
-        self.transformer.layers = nn.ModuleList(DecoderLayer(*sizes) for _ in range(count))
+        self.transformer = _Transformer(config, width)
         self.cam_decoder = _head(width, config.hidden, 3)
         self.betas_decoder = _head(width, config.hidden, NUM_BETAS)
         self.poses_decoder = _head(width, config.hidden, POSE_NUMBERS)
@@ -96,14 +92,14 @@ class SkelCfDecoder(nn.Module):
         patches: (B, N, width); box: (B, 3), see `cameras.box_features`. Without coarse-to-fine, tokens go on from layer
         to layer, and only the last one's are turned into an estimate.
         """
-        coarse, layers = self.config.coarse_to_fine, self.transformer.layers
+        coarse = self.config.coarse_to_fine
         pose, betas, camera = (mean.expand(len(box), -1) for mean in self.start)
         steps: list[_Parts] = [(pose, betas, camera)]
         if coarse:
             steps = [self._corrected(steps[0], (patches.mean(1),) * 3)]
         tokens = self._tokens(steps[0], box) + self.transformer.pos_embedding
         for i in range(self.config.layers):
-            tokens = layers[i % len(layers)](tokens, patches)
+            tokens = self.transformer.layer(i)(tokens, patches)
             last = i == self.config.layers - 1
             if coarse or last:
                 steps.append(self._corrected(steps[-1], tokens.unbind(1)))
@@ -124,6 +120,21 @@ class SkelCfDecoder(nn.Module):
             part + head(token) for part, head, token in zip(estimate, heads, tokens, strict=True)
         )
         return pose, betas, camera
+
+
+class _Transformer(nn.Module):
+    """The decoder's layers, and the vector that is added to all tokens before them."""
+
+    def __init__(self, config: NetworkConfig, width: int) -> None:
+        super().__init__()
+        self.pos_embedding = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        sizes = width, width, config.heads, config.head_dim, config.feed_forward
+        count = 1 if config.looped_decoder else config.layers
+        self.layers = nn.ModuleList(DecoderLayer(*sizes) for _ in range(count))
+
+    def layer(self, number: int) -> nn.Module:
+        """The layer of this number, from 0 on; of a looped decoder always the same."""
+        return self.layers[number % len(self.layers)]
 
 
 def _head(width: int, hidden: int, numbers: int) -> nn.Sequential:

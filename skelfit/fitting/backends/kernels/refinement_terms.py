@@ -108,7 +108,9 @@ def exponential(a: V) -> V:
     """exp(a) to 1e-5 of itself for a within 16; beyond, that of 16 or -16."""
     largest = V(wp.static(_LARGEST_EXPONENT))
     x = wp.min(wp.max(a, -largest), largest) * wp.static(1.0 / 64.0)
-    y = V(1.0) + m(x, V(1.0) + m(x, V(0.5) + m(x, V(wp.static(1.0 / 6.0)) + x * wp.static(1.0 / 24.0))))
+    y = V(wp.static(1.0 / 120.0)) + x * wp.static(1.0 / 720.0)
+    y = V(wp.static(1.0 / 6.0)) + m(x, V(wp.static(1.0 / 24.0)) + m(x, y))
+    y = V(1.0) + m(x, V(1.0) + m(x, V(0.5) + m(x, y)))
     for _ in range(6):
         y = m(y, y)
     return y

@@ -108,7 +108,8 @@ function histogram({ series, marks = [], label, shadeOutside, width, height, low
 }
 
 // Lines over x in one chart. series: [{values, kind}], null where a value is missing; the area outside of `limits` is shaded.
-function curves({ x, series, limits = [], mark, label, width, height, least = 0 }) {
+// Neighbours are `step` apart; a line breaks where they are not.
+function curves({ x, step = 1, series, limits = [], mark, label, width, height, least = 0 }) {
   const values = series.flatMap((s) => s.values).filter(known);
   if (!values.length) return `<p class="nothing">No values.</p>`;
   const [low, high] = [Math.min(...values), Math.max(...values)], margin = Math.max(0.06 * (high - low), (least - high + low) / 2, 0.5);
@@ -122,7 +123,7 @@ function curves({ x, series, limits = [], mark, label, width, height, least = 0 
     for (const s of series) {
       let path = "", on = false;
       s.values.forEach((v, i) => {
-        on = on && known(v) && x[i] === x[i - 1] + 1;
+        on = on && known(v) && x[i] - x[i - 1] < 1.5 * step;
         if (known(v)) path += `${on ? "L" : "M"}${coordinates([px(x[i]), py(v)])}${on ? "" : "h0.01"}`;
         on = known(v);
       });

@@ -1,0 +1,218 @@
+"""Refined people: better than before, the same bits in any company, and a status for whoever cannot be refined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from refine_people import camera_points, make_problem
+from torch import Tensor
+
+from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
+from skelfit.bodies.model_set import ModelSet
+from skelfit.config.refine_settings import RefineConfig, published_config, published_loop_config
+from skelfit.errors import ArgumentError
+from skelfit.fitting.backends.backend import make_backend
+from skelfit.fitting.baseline.first_order_refinement import FirstOrderRefiner
+from skelfit.fitting.refinement.refinement_problem import (
+    BodyParameters,
+    RefinementProblem,
+    RefinementResult,
+    RefinementStatus,
+)
+from skelfit.fitting.refinement.refiner import Refiner
+
+PEOPLE = 24
+Case = tuple[Refiner, RefinementProblem, BodyParameters, RefinementResult]
+
+
+@pytest.fixture(scope="module")
+def case(models: ModelSet) -> Case:
+    refiner = Refiner(models, RefineConfig(), backend=replace(make_backend(), batch_size=5))
+    problem, truth = make_problem(models, PEOPLE)
+    return refiner, problem, truth, refiner.refine(problem)
+
+
+def assert_same(one: RefinementResult, other: RefinementResult) -> None:
+    for name, a in {**vars(one), **vars(one.refined)}.items():
+        if isinstance(a, Tensor):
+            b = getattr(other.refined if hasattr(other.refined, name) else other, name)
+            assert torch.equal(a.nan_to_num(-7.0), b.nan_to_num(-7.0)), name
+
+
+def error(models: ModelSet, people: BodyParameters, truth: BodyParameters, female: Tensor) -> Tensor:
+    """Mean distance (N,) m of the keypoints beside the pelvis."""
+    points = [camera_points(models, p, female) for p in (people, truth)]
+    one, other = (p - p[:, 39:40] for p in points)
+    return (one - other).norm(dim=-1).mean(1)
+
+
+def test_people_come_nearer_to_their_pictures_and_to_the_truth(models: ModelSet, case: Case) -> None:
+    _, problem, truth, result = case
+    assert (result.status == RefinementStatus.REFINED).all()
+    assert (result.objective[:, 1] < result.objective[:, 0]).all()
+    assert (result.reprojection_px[:, 1] < result.reprojection_px[:, 0]).all()
+    assert result.reprojection_px[:, 1].mean() < 0.4 * result.reprojection_px[:, 0].mean()
+    before, after = (
+        error(models, people, truth, problem.female) for people in (problem.start, result.refined)
+    )
+    assert after.mean() < 0.6 * before.mean()
+    assert result.gain.max() < 1e-3
+    torch.testing.assert_close(
+        result.reprojection[:, 0] / result.reprojection[:, 1],
+        result.reprojection_px[:, 0] / result.reprojection_px[:, 1],
+    )
+
+
+def test_a_person_has_the_same_bits_in_any_company(models: ModelSet, case: Case) -> None:
+    """In another order, in batches of another size, alone, beside people who cannot be refined, by two threads."""
+    refiner, problem, _, result = case
+    order = torch.randperm(PEOPLE)
+    whole = Refiner(models, RefineConfig(), backend=make_backend())
+    broken = problem.keypoints2d.clone()
+    broken[::3] = torch.nan
+    others = replace(problem, keypoints2d=broken)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert_same(whole.refine(problem), result)
+            shuffled = refiner.refine(problem.take(order))
+            assert torch.equal(shuffled.refined.angles, result.refined.angles[order])
+            assert torch.equal(shuffled.objective, result.objective[order])
+    finally:
+        torch.set_num_threads(threads)
+    alone = refiner.refine(problem.take(torch.tensor([7])))
+    assert torch.equal(alone.refined.angles[0], result.refined.angles[7])
+    beside = refiner.refine(others)
+    rows = torch.arange(PEOPLE) % 3 > 0
+    assert (beside.status[~rows] == RefinementStatus.NOT_FINITE).all()
+    for name in ("angles", "betas", "transl"):
+        assert torch.equal(getattr(beside.refined, name)[rows], getattr(result.refined, name)[rows])
+
+
+def hostile(problem: RefinementProblem) -> dict[RefinementStatus, RefinementProblem]:
+    """One person each."""
+    one = problem.take(torch.tensor([0]))
+    keypoints, cam = one.keypoints2d.clone(), one.cam_int
+    keypoints[..., 2] = 1.0
+
+    def given(changed: Tensor) -> RefinementProblem:
+        return replace(one, keypoints2d=changed)
+
+    nan, unsure, three, swapped = (keypoints.clone() for _ in range(4))
+    nan[0, 4, 1] = torch.nan
+    unsure[..., 2] = 0.1
+    three[:, 3:, 2] = 0.0
+    truth = one.start
+    swapped[..., :2] = swapped[:, list(MIRRORED_KEYPOINTS), :2]
+    behind = BodyParameters(truth.angles, truth.betas, truth.transl * torch.tensor([1.0, 1.0, -1.0]))
+    infinite = BodyParameters(truth.angles, truth.betas * torch.inf, truth.transl)
+    return {
+        RefinementStatus.NOT_FINITE: given(nan),
+        RefinementStatus.FEW_KEYPOINTS: given(three),
+        RefinementStatus.SWAPPED: given(swapped),
+        RefinementStatus.BEHIND_CAMERA: replace(given(keypoints), start=behind),
+        RefinementStatus.NO_CAMERA: replace(given(keypoints), cam_int=torch.zeros_like(cam)),
+    } | {
+        # statuses that two faults share
+        RefinementStatus.FEW_KEYPOINTS + 100: given(unsure),
+        RefinementStatus.NOT_FINITE + 100: replace(given(keypoints), start=infinite),
+    }  # type: ignore[dict-item]
+
+
+def test_whoever_cannot_be_refined_keeps_their_bits(case: Case) -> None:
+    refiner, problem, truth, _ = case
+    exact = replace(problem, start=truth)
+    for status, one in hostile(exact).items():
+        result = refiner.refine(one)
+        assert int(result.status[0]) == int(status) % 100, RefinementStatus(int(status) % 100).name
+        for name, x in vars(one.start).items():
+            assert (
+                torch.equal(
+                    getattr(result.refined, name),
+                    x,
+                )
+                or x.isinf().any()
+            ), name
+        assert result.objective.isnan().all()
+
+
+def test_unseen_keypoints_may_be_anything(case: Case) -> None:
+    """NaN, infinite or huge where the confidence says that nobody saw it; so may the two that are not fitted."""
+    refiner, problem, _, result = case
+    keypoints = problem.keypoints2d.clone()
+    unseen = keypoints[..., 2] < 0.3
+    unseen[:, 37:39] = True
+    keypoints[..., 0] = torch.where(unseen, torch.nan, keypoints[..., 0])
+    keypoints[..., 1] = torch.where(unseen, 1e30, keypoints[..., 1])
+    assert_same(refiner.refine(replace(problem, keypoints2d=keypoints)), result)
+
+
+def test_a_keypoint_at_the_end_of_the_world_is_an_outlier(case: Case) -> None:
+    refiner, problem, _, result = case
+    keypoints = problem.keypoints2d.clone()
+    keypoints[:, 0] = torch.tensor([1e30, -1e30, 1.0])
+    far = refiner.refine(replace(problem, keypoints2d=keypoints))
+    assert (far.status == RefinementStatus.REFINED).all() and far.objective.isfinite().all()
+    assert (far.refined.angles - result.refined.angles).abs().median() < 0.05
+
+
+def test_nobody_in_nobody_out(case: Case) -> None:
+    refiner, problem, _, _ = case
+    result = refiner.refine(problem.take(torch.zeros(0, dtype=torch.int64)))
+    assert result.status.shape == (0,) and result.objective.shape == (0, 2)
+
+
+def test_other_shapes_are_refused(case: Case) -> None:
+    refiner, problem, _, _ = case
+    with pytest.raises(ArgumentError, match=r"keypoints2d.*\(24, 44, 3\).*\(24, 43, 3\)"):
+        refiner.refine(replace(problem, keypoints2d=problem.keypoints2d[:, :43]))
+    short = BodyParameters(problem.start.angles[:, :45], problem.start.betas, problem.start.transl)
+    with pytest.raises(ArgumentError, match="anchor.angles"):
+        refiner.refine(replace(problem, anchor=short))
+
+
+def test_the_anchor_holds(models: ModelSet, case: Case) -> None:
+    """The heavier, the nearer to the label; and an anchor elsewhere draws there."""
+    _, problem, truth, result = case
+    heavy = RefineConfig(anchor=replace(RefineConfig().anchor, pose=100.0, root=100.0, skin=100.0))
+    held = Refiner(models, heavy).refine(problem)
+    far, near = ((r.refined.angles - problem.start.angles).abs().mean() for r in (result, held))
+    assert near < 0.7 * far  # what is left is the root's, and Euler angles of the same rotations
+    drawn = Refiner(models, heavy).refine(replace(problem, anchor=truth))
+    assert (
+        error(models, drawn.refined, truth, problem.female).mean()
+        < 0.3 * error(models, held.refined, truth, problem.female).mean()
+    )
+
+
+@pytest.mark.parametrize("config", [published_config(), published_loop_config()], ids=["full", "loop"])
+def test_the_published_phases_run(models: ModelSet, case: Case, config: RefineConfig) -> None:
+    _, problem, _, _ = case
+    result = Refiner(models, config).refine(problem)
+    assert (result.status == RefinementStatus.REFINED).all()
+    assert result.reprojection_px[:, 1].mean() < result.reprojection_px[:, 0].mean()
+
+
+def test_the_torso_gives_the_depth(models: ModelSet, case: Case) -> None:
+    """People whose labels stand twice as far away."""
+    _, problem, truth, _ = case
+    keypoints = problem.keypoints2d.clone()
+    keypoints[..., 2] = 1.0
+    far = BodyParameters(truth.angles, truth.betas, truth.transl * 1.8)
+    problem = replace(problem, start=far, keypoints2d=keypoints, anchor=truth)
+    result = Refiner(models, replace(RefineConfig(), start="torso")).refine(problem)
+    assert (result.refined.transl - truth.transl).norm(dim=1).median() < 0.3
+
+
+def test_first_order_ends_no_lower(models: ModelSet, case: Case) -> None:
+    refiner, problem, _, result = case
+    few = problem.take(torch.tensor([0, 2, 4, 6]))
+    config = refiner.config
+    twin = FirstOrderRefiner(models, config, iterations=5, batch=4, dtype=torch.float64).refine(few)
+    assert (twin.status == RefinementStatus.REFINED).all()
+    assert torch.equal(twin.objective[:, 0], result.objective[[0, 2, 4, 6], 0])
+    assert (twin.objective[:, 1] < 0.9 * twin.objective[:, 0]).all()
+    assert result.objective[[0, 2, 4, 6], 1].mean() <= twin.objective[:, 1].mean() * 1.001
