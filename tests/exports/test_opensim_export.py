@@ -209,6 +209,35 @@ def test_people_get_models_one_by_one(tmp_path: Path, models: ModelSet) -> None:
         export("opensim", run, tmp_path / "none", ExportOptions(models, keys=("x",)))
 
 
+def test_the_rate_of_a_sequence(tmp_path: Path, models: ModelSet) -> None:
+    """Of the labels; of files without one as given, or as the fit assumed."""
+    rates: list[float | None] = [120.0, 120.0, None, None]
+    metas = make_metas(
+        4,
+        sequence=["a", "a", "b", "b"],
+        frame=[0, 1, 0, 1],
+        frame_rate=rates,
+        fitted_rate=[None if rate else 30.0 for rate in rates],
+    )
+    run = write_run(tmp_path / "run", make_fields(4), metas, models_sha256=models.sha256)
+
+    def step(folder: str, name: str) -> float:
+        return float(read_mot(tmp_path / folder / f"{name}.mot")["time"][1])
+
+    result = export("opensim", run, tmp_path / "assumed", ExportOptions(models))
+    assert step("assumed", "a") == pytest.approx(1 / 120, abs=1e-8)
+    assert step("assumed", "b") == pytest.approx(1 / 30, abs=1e-8)
+    assert "labels of 1 sequences have no frame rate; the rate that the fit assumed" in result.notes[1]
+    with pytest.raises(
+        OutputError, match="sequence a: expected no --frame-rate, because the labels have 120"
+    ):
+        export("opensim", run, tmp_path / "other", ExportOptions(models, frame_rate=25.0))
+    keys = tuple(meta["key"] for meta in metas[2:])
+    export("opensim", run, tmp_path / "given", ExportOptions(models, keys=keys, frame_rate=25.0))
+    header = read_trc(tmp_path / "given" / f"{keys[1]}.trc")
+    assert header[0]["DataRate"] == "25" and header[2] == pytest.approx([1 / 25])
+
+
 def test_sequences_of_a_person_share_bones(tmp_path: Path, models: ModelSet) -> None:
     fields = make_fields(8)
     fields["skel_betas"][:] = fields["skel_betas"][0]
