@@ -95,7 +95,13 @@ def test_a_file_in_its_real_keys(tmp_path: Path, layout: LabelLayout) -> None:
     ],
 )
 def test_where_people_stand(
-    tmp_path: Path, layout: str, asked: Any, coordinates: str, camera: bool, root: str, transl: bool | None
+    tmp_path: Path,
+    layout: LabelLayout,
+    asked: Any,
+    coordinates: str,
+    camera: bool,
+    root: str,
+    transl: bool | None,
 ) -> None:
     batch, t = read(TRACK_FILES[layout](tmp_path), asked), truth()
     assert (batch.about.coordinates, batch.about.has_camera) == (coordinates, camera)
@@ -142,7 +148,7 @@ def skin(
 
 @pytest.mark.parametrize("layout", PLACED)
 def test_a_body_that_turns_about_another_point_stands_where_the_file_says(
-    tmp_path: Path, models: ModelSet, layout: str
+    tmp_path: Path, models: ModelSet, layout: LabelLayout
 ) -> None:
     """By the definition of each layout, vertex by vertex."""
     path, t = TRACK_FILES[layout](tmp_path), truth()
@@ -380,7 +386,9 @@ MAKERS = TRACK_FILES | {
 
 
 @pytest.mark.parametrize("layout", MAKERS)
-def test_a_file_becomes_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+def test_a_file_becomes_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: ModelSet, layout: str
+) -> None:
     """From the command to tars; only the fit is a stand-in."""
     monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     path = MAKERS[layout](tmp_path)
@@ -391,11 +399,12 @@ def test_a_file_becomes_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert summary["rows_in"] == sum(summary["statuses"].values()) >= 1
     # The stand-in finds a bent knee and a far skin where betas ask for them.
     samples = [s for tar in sorted((tmp_path / "out").glob("*.tar")) for s in read_samples(tar)]
-    batch = read(path)
+    batch = place_roots(read(path), shapes_of(models))
     for _, vector, meta in samples:
         row = meta["row"]
         label = unpack(vector[None])
         same_turns(label["smpl_pose"].reshape(1, 24, 3)[:, 0], batch.pose[row : row + 1, 0])
+        np.testing.assert_allclose(label["smpl_trans"][0], batch.transl[row], atol=1e-6)
         assert meta["coordinates"] == batch.about.coordinates
         assert (meta["sequence"] is None) is (batch.sequences == ())
     good = summary["statuses"]
