@@ -147,10 +147,9 @@ class _Folder:
         """Lines for the terminal."""
         models = len(self._with_model)
         lines = [f"{people} people in {motions} motions in {self.out}, {models} of them with a model (.osim)"]
-        if self._assumed:
-            rate = "the rate that the fit assumed" if given_rate is None else f"{given_rate:g} Hz"
+        if self._assumed and given_rate is None:
             lines.append(
-                f"  labels of {self._assumed} sequences have no frame rate; {rate} is taken (--frame-rate HZ)"
+                f"  {self._assumed} of them without a frame rate in the labels: the fit's is taken (--frame-rate)"
             )
         if models == 0:
             lines += [
