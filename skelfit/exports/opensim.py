@@ -16,10 +16,10 @@ import numpy as np
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES
 from skelfit.exports.exported_bodies import (
     GROUND_TEXT,
+    Array,
     ExportedBodies,
     check_models,
     coordinates_of,
-    parameters_of,
 )
 from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
 from skelfit.exports.mesh_files import write_mesh
@@ -99,6 +99,7 @@ class _Folder:
         self._used: set[str] = set()
         self._people: dict[tuple[str, bytes], tuple[PersonModel, dict[int, str]]] = {}
         self._with_model: list[str] = []
+        self._mean_betas: list[str] = []
         self._assumed = 0  # sequences whose labels have no frame rate
 
     def add(self, wanted: str, people: Sequence[Person], rate: float) -> None:
@@ -112,14 +113,19 @@ class _Folder:
         if motion.in_time:
             self._assumed += people[0].meta["frame_rate"] is None
             self._write(f"{name}-angles.html", page_text(motion))
-        if len({_identity(person) for person in people}) == 1:
-            self._add_model(motion, people[0])
+        genders = {str(person.meta["skel_gender"]) for person in people}
+        betas = np.array([person.fields["skel_betas"] for person in people], np.float64)
+        same = bool((betas == betas[0]).all())
+        if len(genders) == 1 and (same or motion.in_time):
+            self._add_model(motion, genders.pop(), betas[0] if same else betas.mean(0))
+            if not same:
+                self._mean_betas.append(name)
 
-    def _add_model(self, motion: OpenSimMotion, person: Person) -> None:
-        name, identity = motion.name, _identity(person)
+    def _add_model(self, motion: OpenSimMotion, gender: str, betas: Array) -> None:
+        """Write the model of a person of shape betas (10,), and the setups of tools."""
+        name, identity = motion.name, (gender, betas.tobytes())
         if identity not in self._people:
-            betas, _, _ = parameters_of([person])
-            model = person_model(self.bodies.skel(person.meta["skel_gender"]), betas[0].numpy())
+            model = person_model(self.bodies.skel(gender), betas)
             # Without the meshes: an export may hold thousands of people.
             self._people[identity] = replace(model, bones={}), self._write_bones(name, model)
         model, bones = self._people[identity]
@@ -151,6 +157,10 @@ class _Folder:
             lines.append(
                 f"  {self._assumed} of them without a frame rate in the labels: the fit's is taken (--frame-rate)"
             )
+        if self._mean_betas:
+            others = len(self._mean_betas) - 1
+            more = f" (and of {others} more)" if others else ""
+            lines.append(f"  frames of {self._mean_betas[0]}{more} differ in betas: its model has their mean")
         if models == 0:
             lines += [
                 "  a motion of several people has none; --key KEY or --limit N writes people one by one",
@@ -162,11 +172,6 @@ class _Folder:
                 f"next: open {name}.osim in OpenSim, and load the motion {name}.mot (docs/opensim.md)"
             )
         return tuple(lines)
-
-
-def _identity(person: Person) -> tuple[str, bytes]:
-    """What a person's model follows from."""
-    return str(person.meta["skel_gender"]), person.fields["skel_betas"].tobytes()
 
 
 def _unused_name(wanted: str, used: set[str]) -> str:
