@@ -85,12 +85,13 @@ class _ResultUnpickler(PassiveUnpickler):
 
     def load_build(self) -> None:
         """As for any object; then the numbers of an array are read, and take the place of its record."""
-        PassiveUnpickler.dispatch[pickle.BUILD[0]](self)
-        made = self.stack[-1]
+        unpickler: Any = self  # its stack is no public part
+        PassiveUnpickler.dispatch[pickle.BUILD[0]](unpickler)
+        made = unpickler.stack[-1]
         if isinstance(made, _ArrayWrapper):
-            self.stack[-1] = self._array(made.state)
+            unpickler.stack[-1] = self._array(made.state)
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = cast(Any, load_build)
 
     def _array(self, state: Any) -> Any:
         shape, dtype = tuple(state["shape"]), state["dtype"]
@@ -140,9 +141,9 @@ def _inflate(stream: IO[bytes]) -> IO[bytes]:
 
 
 _OPENERS: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes]], Any]], ...] = (
-    (re.compile(rb"\x1f\x8b"), gzip.GzipFile),
-    (re.compile(rb"BZh[1-9]1AY&SY"), bz2.BZ2File),
-    (re.compile(rb"\xfd7zXZ\0|\x5d\0\0"), lzma.LZMAFile),
+    (re.compile(rb"\x1f\x8b"), lambda raw: gzip.GzipFile(fileobj=raw)),
+    (re.compile(rb"BZh[1-9]1AY&SY"), lambda raw: bz2.BZ2File(raw)),
+    (re.compile(rb"\xfd7zXZ\0|\x5d\0\0"), lambda raw: lzma.LZMAFile(raw)),  # noqa: SIM115
     (re.compile(rb"\x78[\x01\x5e\x9c\xda]"), _inflate),
 )
 
@@ -155,7 +156,7 @@ def open_packed_pickle(raw: IO[bytes]) -> IO[bytes] | None:
     if opener is None:
         return None
     try:
-        stream: IO[bytes] = opener(fileobj=raw) if opener is gzip.GzipFile else opener(raw)  # type: ignore[call-arg]
+        stream: IO[bytes] = opener(raw)
         first = stream.read(1)
         stream.seek(0)
     except Exception:  # the bytes may be anything

@@ -175,7 +175,7 @@ def test_a_truncated_file(tmp_path: Path, keep: int) -> None:
     path = write_camerahmr(tmp_path)
     path.write_bytes(path.read_bytes()[:keep])
     beginning = "a truncated .npz file" if keep else "an empty file (0 bytes)"
-    expected = f"{path}: expected an .npz, .npy, HDF5 or pickle file, found {beginning}"
+    expected = f"{path}: expected an .npz, .npy, HDF5, torch or pickle file, found {beginning}"
     with pytest.raises(LabelError, match=re.escape(expected)):
         read(path)
 

@@ -96,7 +96,7 @@ def test_a_map_is_that_of_the_closest_points(models: ModelSet, bodies: dict[str,
     smpl, body = models.smpl_of("male"), bodies["faces"]
     skin = smpl.v_template.astype(np.float64)
     source = body.of(skin[None])[0]
-    made, report = build_vertex_map(source, body.faces, skin, smpl.faces)
+    made, report = build_vertex_map(source, body.faces, skin, smpl.faces.astype("i8"))
     points = source / body.per_metre + report.moved
     triangles = points[body.faces]
     facing = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
@@ -108,6 +108,19 @@ def test_a_map_is_that_of_the_closest_points(models: ModelSet, bodies: dict[str,
         nearest = np.linalg.norm(there - skin[i], axis=1).min()
         assert np.linalg.norm(found[i] - skin[i]) <= nearest + 1e-6
         np.testing.assert_allclose(report.distance[i], nearest, atol=1e-6)
+
+
+def test_a_surface_that_faces_the_other_way_is_not_mapped(
+    models: ModelSet, bodies: dict[str, OtherBody]
+) -> None:
+    """A lining just where SMPL's skin is, turned over: nearer, and taken in a few folds of the skin alone."""
+    smpl, body = models.smpl_of("male"), bodies["faces"]
+    skin = smpl.v_template.astype(np.float64)
+    outside = body.of(skin[None])[0] / body.per_metre
+    faces = np.concatenate([body.faces, smpl.faces[:, ::-1] + len(outside)])
+    made, _ = build_vertex_map(np.concatenate([outside, skin]), faces, skin, smpl.faces.astype("i8"))
+    weights = made.matrix.tocoo()
+    assert weights.data[weights.coords[1] >= len(outside)].sum() < 0.01 * weights.data.sum()
 
 
 def test_a_map_moves_with_the_body(

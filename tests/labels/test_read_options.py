@@ -196,7 +196,7 @@ OF_TRACKS = {
 
 
 @pytest.mark.parametrize("source", OF_TRACKS)
-def test_options_of_tracks(tmp_path: Path, source: str) -> None:
+def test_options_of_tracks(tmp_path: Path, source: LabelLayout) -> None:
     path = TRACK_FILES[source](tmp_path)
     path = path / "000000.json" if path.is_dir() else path
     for option, value in VALUES.items():

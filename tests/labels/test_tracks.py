@@ -21,16 +21,18 @@ from track_files import FRAMES, TRACK_FILES, truth
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.smpl import SmplModel, root_joint_tables
 from skelfit.cli import main
-from skelfit.config.manifest import LabelSource, ReadOptions
+from skelfit.config.manifest import LabelLayout, LabelSource, ReadOptions
 from skelfit.errors import LabelError
 from skelfit.labels.label_batch import FloatArray, LabelBatch
 from skelfit.labels.label_store import build_store, read_rows, store_info
 from skelfit.labels.read_settings import OptionError, ReadSettings
 from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
+from skelfit.labels.readers.tracks import TrackReader
 from skelfit.labels.world_up import place_roots
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_samples
 
+READER_OF = {reader.layout: reader for reader in READERS.values() if isinstance(reader, TrackReader)}
 SMPLX = {"gvhmr", "prompthmr"}
 PLACED = {
     "3dpw": "camera",
@@ -53,7 +55,7 @@ def read(path: Path, coordinates: Any = None, tmp: Path | None = None) -> LabelB
 
 
 @pytest.mark.parametrize("layout", TRACK_FILES)
-def test_a_file_in_its_real_keys(tmp_path: Path, layout: str) -> None:
+def test_a_file_in_its_real_keys(tmp_path: Path, layout: LabelLayout) -> None:
     """Pose, betas, model and sequence of the first person, whatever the container."""
     path, t = TRACK_FILES[layout](tmp_path), truth()
     if path.is_file():
@@ -70,7 +72,7 @@ def test_a_file_in_its_real_keys(tmp_path: Path, layout: str) -> None:
     assert batch.vertices is None and batch.about.has_smpl
     said = "; ".join(batch.about.notes)
     assert ("SMPL-X parameters" in said) is (layout in SMPLX)
-    assert ("--coordinates" in said) is (len(READERS[layout].spec.views) > 1)  # type: ignore[attr-defined]
+    assert ("--coordinates" in said) is (len(READER_OF[layout].spec.views) > 1)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,13 @@ def test_a_file_in_its_real_keys(tmp_path: Path, layout: str) -> None:
     ],
 )
 def test_where_people_stand(
-    tmp_path: Path, layout: str, asked: Any, coordinates: str, camera: bool, root: str, transl: bool | None
+    tmp_path: Path,
+    layout: LabelLayout,
+    asked: Any,
+    coordinates: str,
+    camera: bool,
+    root: str,
+    transl: bool | None,
 ) -> None:
     batch, t = read(TRACK_FILES[layout](tmp_path), asked), truth()
     assert (batch.about.coordinates, batch.about.has_camera) == (coordinates, camera)
@@ -140,7 +148,7 @@ def skin(
 
 @pytest.mark.parametrize("layout", PLACED)
 def test_a_body_that_turns_about_another_point_stands_where_the_file_says(
-    tmp_path: Path, models: ModelSet, layout: str
+    tmp_path: Path, models: ModelSet, layout: LabelLayout
 ) -> None:
     """By the definition of each layout, vertex by vertex."""
     path, t = TRACK_FILES[layout](tmp_path), truth()
@@ -217,7 +225,11 @@ def test_a_folder_has_the_layout_of_its_files(tmp_path: Path) -> None:
 
 
 def test_vertices_beside_parameters_are_not_read(tmp_path: Path) -> None:
-    columns = {"global_orient": np.zeros((2, 3)), "body_pose": np.zeros((2, 69)), "betas": np.zeros((2, 10))}
+    columns: dict[str, Any] = {
+        "global_orient": np.zeros((2, 3)),
+        "body_pose": np.zeros((2, 69)),
+        "betas": np.zeros((2, 10)),
+    }
     np.savez(tmp_path / "x.npz", **columns, pred_vertices=np.zeros((2, 6890, 3)))
     assert detect_layout(tmp_path / "x.npz")[0] == "hmr2"
 
@@ -328,6 +340,22 @@ def test_a_latent_pose_is_not_taken_for_joints(tmp_path: Path) -> None:
         read_label_file(path)
 
 
+def emptied(content: Any) -> Any:
+    """The same with no frame in any array that has one for each."""
+    if isinstance(content, dict):
+        return {key: emptied(value) for key, value in content.items()}
+    return content[:0] if getattr(content, "shape", (0,))[:1] == (FRAMES,) else content
+
+
+@pytest.mark.parametrize("layout", ["gvhmr", "wham", "tram", "vibe", "pare", "aist"])
+def test_a_track_without_a_frame_is_no_fault(tmp_path: Path, layout: Any) -> None:
+    def empty(content: Any) -> None:
+        content.update(emptied(dict(content)))
+
+    batch = read_label_file(changed(TRACK_FILES[layout], tmp_path, empty))
+    assert len(batch) == 0 and batch.sequences == () and batch.about.notes[-1].startswith("warning: 0 rows")
+
+
 def test_coordinates_that_a_file_lacks_are_refused(tmp_path: Path) -> None:
     settings = ReadSettings(options=ReadOptions(coordinates="world"))
     with pytest.raises(
@@ -358,7 +386,9 @@ MAKERS = TRACK_FILES | {
 
 
 @pytest.mark.parametrize("layout", MAKERS)
-def test_a_file_becomes_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+def test_a_file_becomes_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: ModelSet, layout: str
+) -> None:
     """From the command to tars; only the fit is a stand-in."""
     monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
     path = MAKERS[layout](tmp_path)
@@ -369,11 +399,12 @@ def test_a_file_becomes_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert summary["rows_in"] == sum(summary["statuses"].values()) >= 1
     # The stand-in finds a bent knee and a far skin where betas ask for them.
     samples = [s for tar in sorted((tmp_path / "out").glob("*.tar")) for s in read_samples(tar)]
-    batch = read(path)
+    batch = place_roots(read(path), shapes_of(models))
     for _, vector, meta in samples:
         row = meta["row"]
         label = unpack(vector[None])
         same_turns(label["smpl_pose"].reshape(1, 24, 3)[:, 0], batch.pose[row : row + 1, 0])
+        np.testing.assert_allclose(label["smpl_trans"][0], batch.transl[row], atol=1e-6)
         assert meta["coordinates"] == batch.about.coordinates
         assert (meta["sequence"] is None) is (batch.sequences == ())
     good = summary["statuses"]

@@ -155,7 +155,9 @@ def test_a_pipe_among_sequences_is_a_bad_row(short: Path, impatient: None) -> No
     batch = read_rows(build_store(LabelSource("motions"), short / "motions", short / "stores"), 0, 7)
     names = [sequence.name for sequence in batch.sequences for _ in range(sequence.frames)]
     assert names == ["gone", *["good"] * 3, "pipe", *["walks.npz/one"] * 2]
-    assert batch.bad[0].startswith("bad_file: expected a label file (an .npz, .npy, HDF5 or pickle file)")
+    assert batch.bad[0].startswith(
+        "bad_file: expected a label file (an .npz, .npy, HDF5, torch or pickle file)"
+    )
     assert batch.bad[0].endswith("found no such file")
     assert batch.bad[4].endswith("found a named pipe, not a regular file")
     assert [i for i, bad in enumerate(batch.bad) if bad] == [0, 4]

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from skelfit.config.manifest import LabelLayout
+
 FRAMES = 5
 Truth = dict[str, Any]
 
@@ -387,7 +389,7 @@ def smplifyx(folder: Path) -> Path:
     return folder / "000.pkl"
 
 
-TRACK_FILES: dict[str, Callable[[Path], Path]] = {
+TRACK_FILES: dict[LabelLayout, Callable[[Path], Path]] = {
     "gvhmr": gvhmr,
     "wham": wham,
     "tram": tram,

@@ -90,8 +90,8 @@ def _dictionary(stream: Any, path: Path, key: str | None) -> dict[Any, Any] | No
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
         shape, _, dtype = header(stream)
-    except (ValueError, EOFError):
-        return None  # the reader of the array reports it
+    except Exception:  # a damaged member, which the reader of the array reports
+        return None
     if not dtype.hasobject or shape != ():
         return None
     stream.seek(start)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from skelfit.config.manifest import LabelLayout
 from skelfit.labels.body_family import (
     BODY_JOINTS,
     MODEL_OF_JOINTS,
@@ -37,10 +38,16 @@ from skelfit.labels.unit_inference import read_rotations, read_scale, to_float32
 class CameraHmrReader(LabelReader):
     """The layout of the CameraHMR release."""
 
-    layout = "camerahmr"
+    layout: LabelLayout = "camerahmr"
     version = "camerahmr-4"
-    required_keys = (("imgname",), ("pose_cam", "pose"), ("shape",), ("trans_cam",), ("cam_int",))
-    excluded_keys = ("pose_world", "trans_world")
+    required_keys: tuple[tuple[str, ...], ...] = (
+        ("imgname",),
+        ("pose_cam", "pose"),
+        ("shape",),
+        ("trans_cam",),
+        ("cam_int",),
+    )
+    excluded_keys: tuple[str, ...] = ("pose_world", "trans_world")
 
     def keypoint_note(self, arrays: LabelArrays) -> str:
         """Why `gtkps` are left; '' where they are the 44 keypoints."""

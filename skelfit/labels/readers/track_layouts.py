@@ -52,18 +52,9 @@ class TrackLayout:
     notes: tuple[str, ...] = ()  # what is assumed and said
 
 
-_GVHMR = {
-    name: TrackView(
-        coordinates,
-        (f"{key}.body_pose",),
-        (f"{key}.global_orient",),
-        (f"{key}.transl",),
-    )
-    for name, key, coordinates in (
-        ("world", "smpl_params_global", "world_y_up"),
-        ("camera", "smpl_params_incam", "camera"),
-    )
-}  # fmt: skip
+def _gvhmr(key: str, coordinates: Coordinates) -> TrackView:
+    return TrackView(coordinates, (f"{key}.body_pose",), (f"{key}.global_orient",), (f"{key}.transl",))
+
 
 TRACK_LAYOUTS = (
     TrackLayout(
@@ -71,7 +62,10 @@ TRACK_LAYOUTS = (
         "zju3dv/GVHMR: tools/demo/demo.py, hmr4d/model/gvhmr/gvhmr_pl_demo.py",
         people.whole_file,
         ("smpl_params_global.body_pose", "smpl_params_incam.body_pose"),
-        _GVHMR,  # type: ignore[arg-type]
+        {
+            "world": _gvhmr("smpl_params_global", "world_y_up"),
+            "camera": _gvhmr("smpl_params_incam", "camera"),
+        },
         betas=("smpl_params_global.betas",),
         model="SMPL-X",
         adds=people.gvhmr_camera,
