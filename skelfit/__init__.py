@@ -7,6 +7,7 @@ What the command line does, a function of the same name does, with the same opti
 | `fit` | SKEL fitted to SMPL parameters in NumPy arrays or torch tensors |
 | `fit_mesh` | SKEL fitted to meshes in SMPL's topology |
 | `convert` | label files to WebDataset shards |
+| `refine_shards` | finished shards, refined against the keypoints of their pictures |
 | `verify` | are shards whole, accurate and anatomical |
 | `export` | shards in the form that others read |
 | `evaluate` | a network, or predictions in a file, by a published protocol |
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from skelfit.api.convert_dataset import convert
     from skelfit.api.fit_arrays import fit, fit_mesh, load_models
     from skelfit.api.fitted_people import FittedPeople
+    from skelfit.api.refine_shards import refine_shards
     from skelfit.api.shard_people import LabelledPerson, ShardPeople, load_shards
     from skelfit.bodies.dofs import DOF_NAMES
     from skelfit.bodies.skel import SkelModel
@@ -57,6 +59,7 @@ __all__ = [
     "load_models",
     "load_shards",
     "publish",
+    "refine_shards",
     "verify",
 ]
 
@@ -77,6 +80,7 @@ _MODULES = {
     "load_models": "skelfit.api.fit_arrays",
     "load_shards": "skelfit.api.shard_people",
     "publish": "skelfit.publishing.publish_run",
+    "refine_shards": "skelfit.api.refine_shards",
     "verify": "skelfit.verification.verify_folders",
 }
 

@@ -31,7 +31,9 @@ from skelfit.storage.locations import Location
 )
 @out_option(OUT_PLACE)
 @models_option
-@click.option("--key", multiple=True, help="opensim, obj, ply: these people, one by one; may be given several times.")
+@click.option(
+    "--key", multiple=True, help="opensim, obj, ply: these people, one by one; may be given several times."
+)
 @limit_option(f"of meshes, {DEFAULT_LIMIT}; opensim: all, by sequence or shard")
 @keep_option
 @overwrite_option

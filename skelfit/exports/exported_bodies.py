@@ -57,7 +57,9 @@ class PosedPoints:
 
     joints: Array  # (N,24,3) m
     markers: Array  # (N,M,3) m, skin vertices
-    orientations: Array  # (N,24,3,3) of SKEL's joint frames, axes as columns; of the pelvis: x forward, y up, z right
+    orientations: (
+        Array  # (N,24,3,3) of SKEL's joint frames, axes as columns; of the pelvis: x forward, y up, z right
+    )
 
 
 class ExportedBodies:
@@ -83,9 +85,7 @@ class ExportedBodies:
     def points(self, people: Sequence[Person], vertices: Sequence[int]) -> PosedPoints:
         """Joints, their frames and the given skin vertices of N people."""
         n = len(people)
-        points = PosedPoints(
-            np.empty((n, 24, 3)), np.empty((n, len(vertices), 3)), np.empty((n, 24, 3, 3))
-        )
+        points = PosedPoints(np.empty((n, 24, 3)), np.empty((n, len(vertices), 3)), np.empty((n, 24, 3, 3)))
         for rows, model in self.by_gender(people):
             betas, q, trans = parameters_of([people[i] for i in rows])
             frames = model.frames(betas)

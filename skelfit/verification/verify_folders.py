@@ -147,7 +147,7 @@ def _report(
         write_keep(files.keep, keep or [])
         say(f"who is kept, and why the others not: {files.keep}")
     if files.html is not None:
-        write_html(report, folders, checks.models, files.html)
+        write_html(report, folders, checks.models, files.html, against)
         say(f"a page to look at: {files.html}")
     if files.json is not None:
         write_json(files.json, report)

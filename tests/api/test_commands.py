@@ -209,7 +209,8 @@ def test_faults_of_files_and_of_the_others(labels: Path) -> None:
     with pytest.raises(ArgumentError, match="format: expected one of skel-cf, .* found 'fbx'"):
         export("out", format="fbx", out="x")
     with pytest.raises(
-        ArgumentError, match="key: expected none, except for the formats opensim, obj and ply, found the format hsmr"
+        ArgumentError,
+        match="key: expected none, except for the formats opensim, obj and ply, found the format hsmr",
     ):
         export("out", format="hsmr", out="x", key=["a"])
     with pytest.raises(SkelfitError, match="out"):

@@ -73,6 +73,8 @@ def test_all_kernels_compile_without_a_gpu(arch: int) -> None:
         "shaped_moments",
         "solve",
         "errors",
+        "place",
+        "refine",
     }
     assert kernels <= set(uses)
     assert all(use.stack_bytes <= 48 and use.registers < 255 for use in uses.values()), as_text(

@@ -93,6 +93,7 @@ def test_the_t_pose_is_a_t_pose(models: ModelSet) -> None:
     for side in "rl":
         assert angles[f"shoulder_elevation_{side}"] == pytest.approx(90, abs=8)
         assert angles[f"shoulder_plane_{side}"] == pytest.approx(0, abs=8)
+        assert angles[f"shoulder_internal_rotation_{side}"] == pytest.approx(0, abs=8)  # elbows bend forward
         assert angles[f"elbow_pronation_{side}"] == pytest.approx(90, abs=8)  # palms down, thumbs forward
         assert angles[f"knee_flexion_{side}"] == pytest.approx(0, abs=8)
         assert angles[f"ankle_dorsiflexion_{side}"] == pytest.approx(0, abs=8)
@@ -205,7 +206,8 @@ const node = () => ({ innerHTML: "", dataset: {}, children: [], append(n) { this
 const nodes = { report: { textContent: page.match(/id="report">([^]*?)<\\/script>/)[1] } };
 const document = { getElementById: (id) => (nodes[id] ??= node()), createElement: node, body: node() };
 vm.runInNewContext(page.match(/<script>([^]*)<\\/script>/)[1], { document });
-console.log(JSON.stringify({ ready: document.body.dataset.ready, sections: nodes.main.children.map((n) => [n.id, n.innerHTML]) }));
+const sections = nodes.main.children.map((n) => [n.id, n.innerHTML]);
+console.log(JSON.stringify({ ready: document.body.dataset.ready, sections }));
 """
 
 
@@ -224,5 +226,7 @@ def test_the_page_draws_all_angles(models: ModelSet, tmp_path: Path) -> None:
     for html in sections.values():
         assert not re.search("NaN|undefined|No values", html)
     # A line that is not broken: one move of the pen for each angle.
-    assert sections["clinical"].count('d="M') == 27 and len(re.findall(r"[LM]-?\d", sections["clinical"])) > 500
+    assert (
+        sections["clinical"].count('d="M') == 27 and len(re.findall(r"[LM]-?\d", sections["clinical"])) > 500
+    )
     assert all(path.count("M") == 1 for path in re.findall(r'd="(M[^"]*)"', sections["clinical"]))

@@ -15,7 +15,7 @@ import torch
 from export_fakes import SUBSET, export, make_fields, make_metas, write_run
 from scipy.spatial.transform import Rotation
 
-from skelfit.bodies.dofs import DOF_NAMES, DOFS, SKEL_JOINT_NAMES, SKEL_PARENTS
+from skelfit.bodies.dofs import DOF_NAMES, SKEL_JOINT_NAMES
 from skelfit.bodies.model_set import ModelSet, make_model_set
 from skelfit.bodies.skel import SkelModel
 from skelfit.errors import ModelError, OutputError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def model(tmp_path: Path) -> Path:
         id2label=labels,
         label2id={name: number for number, name in labels.items()},
     )
-    network = YolosForObjectDetection(config)
+    network: Any = YolosForObjectDetection(config)
     network.class_labels_classifier.layers[-1].bias.data[:] = network.bbox_predictor.layers[-1].bias.data[
         0
     ] = 0

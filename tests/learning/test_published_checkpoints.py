@@ -285,7 +285,7 @@ def test_predict_and_evaluate_take_an_imported_network(tmp_path: Path, photos: P
     path, _ = imported("hsmr", tmp_path)
     predicting = [
         *("predict", path, photos, "--out", tmp_path / "out"),
-        *("--meshes", "none", "--no-overlays"),
+        *("--meshes", "none", "--overlays", "none"),
     ]
     measuring = ["evaluate", path, "--protocol", "camerahmr-3dpw", "--labels", photos.parent / LABELS_NAME]
     for words, line in (

@@ -125,7 +125,7 @@ MUTATIONS = (
              "verification/test_planted_errors.py", "absurd"),
     Mutation("verification/integrity/tar_walk.py", 'if padding.strip(b"\\0"):', "if not padding and size < 0:",
              "verification/test_shard_integrity.py", "each_byte or flipped_bits"),
-    Mutation("exports/opensim.py", 'as_euler("YXZ")', 'as_euler("YZX")', "exports/test_opensim_export.py"),
+    Mutation("exports/opensim_files/motion.py", 'as_euler("YXZ")', 'as_euler("YZX")', "exports/test_opensim_export.py"),
     Mutation("bodies/mirrored_dofs.py", "poses[..., list(OTHER_SIDE)] * MIRROR_SIGN.astype(poses.dtype)", "poses[..., list(OTHER_SIDE)]", "exports/test_hsmr_export.py"),
     Mutation("exports/dataset_card/card_facts.py", 'if row["sequence"] is not None:', 'if row["sequence"] is None:', "exports/test_dataset_card.py"),
     # --- training and prediction ---

@@ -88,9 +88,7 @@ def main(name: str, states_path: str, out_path: str) -> None:
     assert opensim.InverseDynamicsTool(f"{name}-id.xml").run()
     forces = table(f"{name}_id.sto")
     results["ik"] = np.stack([ik[n] for n in names], 1)
-    results["id_forces"] = np.stack(
-        [forces[n + ("_force" if is_length(n) else "_moment")] for n in names], 1
-    )
+    results["id_forces"] = np.stack([forces[n + ("_force" if is_length(n) else "_moment")] for n in names], 1)
     np.savez(out_path, **results)
 
 

@@ -32,7 +32,7 @@ def make_people(count: int, seed: int = 0) -> BodyParameters:
 def camera_points(models: ModelSet, people: BodyParameters, female: Tensor) -> Tensor:
     """Keypoints (N, 44, 3) m in the camera's frame, float64."""
     points = torch.zeros(len(female), 44, 3, dtype=torch.float64)
-    people = people.to("cpu", torch.float64)
+    people = people.to(torch.float64)
     for of, gender in ((False, "male"), (True, "female")):
         if (rows := female == of).any():
             body = SkelKeypoints(models, gender, dtype=torch.float64)

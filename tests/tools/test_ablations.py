@@ -14,6 +14,7 @@ from train_shards import write_people
 import tools.studies.__main__
 from skelfit.bodies.model_set import ModelSet
 from skelfit.config.identity import difference
+from skelfit.errors import SkelfitError
 from skelfit.learning.training import training_loop
 from tools.studies import ablations
 from tools.studies.__main__ import study_command
@@ -66,5 +67,8 @@ def test_the_study(tmp_path: Path, models: ModelSet, monkeypatch: pytest.MonkeyP
     assert len({r["pa_mpjpe_mm"] for r in records.values()}) == len(SHORT)
     assert records["looped decoder"]["weights"] < records["as configured"]["weights"]
     assert "looped decoder" in result.output and "made-up people held out" in result.output
-    refused = CliRunner().invoke(study_command, ["limits", "--shards", str(shards)])
-    assert refused.exit_code == 2 and "trains nothing" in refused.output
+    for option in ("--shards", "--trained"):
+        refused = CliRunner().invoke(study_command, ["limits", option, str(shards)])
+        assert refused.exit_code == 2 and "trains nothing" in refused.output
+    with pytest.raises(SkelfitError, match="--trained: expected a training of train-tiny"):
+        ablations._detector({"decoder.weight": torch.zeros(1)})

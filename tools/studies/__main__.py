@@ -41,6 +41,7 @@ _NAMES = "\n\n".join(f"\b\n{name}: {study.help}" for name, study in STUDIES.item
 @json_option()
 @click.option("--picture", type=FILE, help="Draw the worst people here, target beside fit (JPEG).")
 @click.option("--shards", type=FOLDER, help="Finished shards to train on, in place of made-up people.")
+@click.option("--trained", type=FOLDER, help="A train-tiny whose detector is used, in place of learning one.")
 @device_option
 @models_option
 @pipeline_option
@@ -52,6 +53,7 @@ def study_command(
     json_file: Path | None,
     picture: Path | None,
     shards: Path | None,
+    trained: Path | None,
     device: str,
     models: Path | None,
     pipeline: Path,
@@ -61,8 +63,9 @@ def study_command(
     study = STUDIES[name]
     if picture is not None and not study.draws:
         raise click.BadParameter(f"the study {name} draws nothing", param_hint="--picture")
-    if shards is not None and not study.trains:
-        raise click.BadParameter(f"the study {name} trains nothing", param_hint="--shards")
+    for hint, given in (("--shards", shards), ("--trained", trained)):
+        if given is not None and not study.trains:
+            raise click.BadParameter(f"the study {name} trains nothing", param_hint=hint)
     for path in (json_file, picture):  # said before minutes are spent, not after
         if path is not None and not path.parent.is_dir():
             raise click.UsageError(f"{path}: cannot be written: no such folder")
@@ -77,6 +80,7 @@ def study_command(
         picture=picture,
         say=lambda text: click.echo(f"... {text}", err=True),
         shards=None if shards is None else str(shards),
+        trained=trained,
     )
     records = study.run(setup)
     report = {

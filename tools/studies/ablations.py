@@ -28,6 +28,7 @@ from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.evaluation.validation import validate
 from skelfit.learning.networks.network import Network
 from skelfit.learning.networks.network_registry import make_network
+from skelfit.learning.training.checkpoint import load_network
 from skelfit.learning.training.training_config import TrainConfig, checked, load_train_config
 from skelfit.learning.training.training_loop import set_mean, validation_people
 from skelfit.learning.training.training_stages import TrainingStage, TrainingStages
@@ -35,8 +36,8 @@ from skelfit.resources.catalog import TRAININGS
 from tools.studies.setup import Setup, Study
 
 _BASE = "train-tiny"
-_LENGTHS = {"keypoints": 400, "coarse": 700, "optimizer": 150}  # steps of each stage
-_HELD_OUT = 0.03  # of the people, to measure with
+_LENGTHS = {"keypoints": 400, "coarse": 400, "optimizer": 100}  # steps of each stage
+_HELD_OUT = 0.02  # of the people, to measure with
 _LAYERS = 3  # so that there are layers between
 # What changes in the configuration, by the name of the variant.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -65,17 +66,22 @@ def run(setup: Setup) -> list[dict[str, Any]]:
         base = _base(shards)
         group = ProcessGroup(torch.device(setup.device))
         skins = SkelSkins(setup.models, base.skel_gender, group.device)
-        setup.say(f"the detector learns for {_LENGTHS['keypoints']} steps")
         network = make_network(base.network)
         stages = TrainingStages(base, network, setup.models, group)
-        learnt = _learn(stages.keypoints(), network)
+        if setup.trained is None:
+            setup.say(f"the detector learns for {_LENGTHS['keypoints']} steps")
+            learnt = _learn(stages.keypoints(), network)
+        else:
+            learnt = network.state_dict() | _detector(load_network(setup.trained).network.state_dict())
         network.load_state_dict(learnt)
         cache = stages.cache
         records = []
         for name, changes in VARIANTS.items():
             setup.say(f"{name}: {base.coarse.length + base.optimizer.length if base.coarse else 0} steps")
             config = varied(base, changes)
-            records.append({"variant": name} | _measured(config, learnt, cache, skins, setup, group))
+            found = _measured(config, learnt, cache, skins, setup, group)
+            setup.say(f"{name}: PA-MPJPE {found['pa_mpjpe_mm']:.1f} mm")
+            records.append({"variant": name} | found)
         return records
 
 
@@ -117,6 +123,14 @@ def _learn(stage: TrainingStage, network: Network) -> dict[str, torch.Tensor]:
     return stage.weights(network)
 
 
+def _detector(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of the detector. Raises SkelfitError where there are none."""
+    found = {name: values for name, values in weights.items() if name.startswith("backbone.eye.")}
+    if not found:
+        raise SkelfitError(f"--trained: expected a training of {_BASE}, found one without its detector")
+    return found
+
+
 def _measured(
     config: TrainConfig,
     learnt: dict[str, torch.Tensor],
@@ -130,8 +144,7 @@ def _measured(
     torch.manual_seed(config.data.seed)
     network = make_network(config.network).to(group.device)
     set_mean(network, config)
-    detector = {name: values for name, values in learnt.items() if name.startswith("backbone.eye.")}
-    network.load_state_dict(network.state_dict() | detector)
+    network.load_state_dict(network.state_dict() | _detector(learnt))
     stages = TrainingStages(config, network, setup.models, group, cache=cache)
     for make in stages.makers[1:]:
         network.load_state_dict(_learn(make(), network))

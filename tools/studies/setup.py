@@ -31,6 +31,7 @@ class Setup:
     picture: Path | None  # where to draw, for a study that draws
     say: Callable[[str], None]  # is told what is being measured
     shards: str | None = None  # finished shards, for a study that trains; None: made-up people
+    trained: Path | None = None  # a finished training, for the same; None: it trains all itself
 
     @property
     def fit(self) -> FitConfig:

@@ -18,7 +18,9 @@ MAX_FRAMES = 1500  # that are drawn: more than a screen has room for
 
 
 def page_text(motion: OpenSimMotion) -> str:
-    """The page of a sequence."""
+    """The page of a sequence. Raises ValueError for a motion without clinical angles."""
+    if motion.clinical is None:
+        raise ValueError(f"{motion.name}: expected clinical angles, found none")
     every = -(-len(motion.times) // MAX_FRAMES)
     limits = np.degrees(dof_limits())
     content = {

@@ -12,9 +12,7 @@ from skelfit.exports.opensim_files.person_rig import Array, PersonRig
 
 
 @torch.no_grad()
-def bone_meshes(
-    model: SkelModel, rig: PersonRig, betas: Array
-) -> dict[int, tuple[Array, NDArray[np.int64]]]:
+def bone_meshes(model: SkelModel, rig: PersonRig, betas: Array) -> dict[int, tuple[Array, NDArray[np.int64]]]:
     """Vertices (N,3) m and faces (F,3) of the bones of each body that has some.
 
     A face belongs to the bone of its first corner. The T-pose's bones are taken, so the parts fit together in it.

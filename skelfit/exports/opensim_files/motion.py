@@ -48,10 +48,11 @@ class OpenSimMotion:
     rate: float  # Hz
     in_time: bool  # whether the rows are frames of one sequence
     angles: Array  # (T,46) rad, in SKEL's order; the first three are those of the pelvis in the ground
-    clinical: Array  # (T,27) rad of CLINICAL_NAMES
     pelvis: Array  # (T,3) m, where the pelvis joint is
-    markers: Array  # (T,M,3) m, of MARKER_NAMES
+    markers: Array  # (T,M,3) m
+    marker_names: tuple[str, ...]  # (M,)
     coordinates: str  # of the labels, one of GROUND_AXES
+    clinical: Array | None = None  # (T,27) rad of CLINICAL_NAMES; None: not known
 
 
 def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies) -> OpenSimMotion:
@@ -75,6 +76,7 @@ def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies) -> 
         clinical=np.unwrap(clinical, axis=0) if in_time else clinical,
         pelvis=points.joints[:, 0] @ ground.T,
         markers=_markers(points) @ ground.T,
+        marker_names=MARKER_NAMES,
         coordinates=coordinates,
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from skelfit.exports.exported_bodies import GROUND_TEXT, Array
 from skelfit.exports.opensim_files.clinical_angles import CLINICAL_NAMES
-from skelfit.exports.opensim_files.motion import COORDINATES, MARKER_NAMES, OpenSimMotion
+from skelfit.exports.opensim_files.motion import COORDINATES, OpenSimMotion
 from skelfit.shards.finished_run import Person
 
 _PERSON_COLUMNS = (
@@ -34,7 +34,9 @@ def mot_text(motion: OpenSimMotion) -> str:
 
 
 def sto_text(motion: OpenSimMotion) -> str:
-    """The text of a `.sto` with clinical angles in degrees."""
+    """The text of a `.sto` with clinical angles in degrees. Raises ValueError for a motion without them."""
+    if motion.clinical is None:
+        raise ValueError(f"{motion.name}: expected clinical angles, found none")
     note = "Clinical angles after the ISB; docs/opensim.md of skelfit has their definitions."
     return _storage(motion, CLINICAL_NAMES, np.degrees(motion.clinical), note)
 
@@ -50,16 +52,16 @@ def _storage(motion: OpenSimMotion, names: Sequence[str], columns: Array, note: 
 def trc_text(motion: OpenSimMotion) -> str:
     """The text of a `.trc`: metres. Joint centres end in `_jc`, points on axes of joint frames in `_x` and `_y`."""
     count, rate = len(motion.times), f"{motion.rate:.10g}"
-    values = (rate, rate, count, len(MARKER_NAMES), "m", rate, 1, count)
+    values = (rate, rate, count, len(motion.marker_names), "m", rate, 1, count)
     names = (
         "DataRate CameraRate NumFrames NumMarkers Units OrigDataRate OrigDataStartFrame OrigNumFrames".split()
     )
-    axes = "\t".join(f"X{i}\tY{i}\tZ{i}" for i in range(1, len(MARKER_NAMES) + 1))
+    axes = "\t".join(f"X{i}\tY{i}\tZ{i}" for i in range(1, len(motion.marker_names) + 1))
     head = [
         f"PathFileType\t4\t(X/Y/Z)\t{motion.name}.trc",
         "\t".join(names),
         "\t".join(map(str, values)),
-        "Frame#\tTime\t" + "\t\t\t".join(MARKER_NAMES) + "\t\t",
+        "Frame#\tTime\t" + "\t\t\t".join(motion.marker_names) + "\t\t",
         f"\t\t{axes}",
         "",
     ]

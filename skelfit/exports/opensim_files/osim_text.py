@@ -97,8 +97,8 @@ def _joint(joint: int, rig: PersonRig, standing_height: float) -> _Element:
     slides: Sequence[Slide | str | None] = rig.slides.get(joint, (None, None, None))
     if parent < 0:
         slides = ROOT_TRANSLATIONS
-        for axis, translation in enumerate(ROOT_TRANSLATIONS):
-            coordinates.append(_coordinate(translation, standing_height if axis == 1 else 0.0, _ROOT_RANGE))
+        for translation, default in zip(ROOT_TRANSLATIONS, (0.0, standing_height, 0.0), strict=True):
+            coordinates.append(_coordinate(translation, default, _ROOT_RANGE))
     frames = ElementTree.SubElement(element, "frames")
     where = "/ground" if parent < 0 else f"/bodyset/{SKEL_JOINT_NAMES[parent]}"
     frames.append(_frame("parent_offset", where, position, orientation))

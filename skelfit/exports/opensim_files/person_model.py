@@ -24,7 +24,9 @@ class PersonModel:
     rig: PersonRig
     masses: SegmentMasses
     markers: tuple[ModelMarker, ...]
-    bones: dict[int, tuple[Array, NDArray[np.int64]]]  # vertices (N,3) m in the body's frame, faces (F,3); by joint
+    bones: dict[
+        int, tuple[Array, NDArray[np.int64]]
+    ]  # vertices (N,3) m in the body's frame, faces (F,3); by joint
     standing_height: float  # of the pelvis joint above the lowest point of the skin in the T-pose, m
 
     def text(self, name: str, bone_files: dict[int, str]) -> str:

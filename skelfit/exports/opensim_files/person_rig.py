@@ -83,7 +83,7 @@ def person_rig(model: SkelModel, betas: Array) -> PersonRig:
 def _spine(frames: RestFrames) -> dict[int, tuple[Slide, ...]]:
     """The ends of arcs of constant curvature: sideways with bending, forward with extension, downward with both."""
     sideways, upward = arc_polynomials()
-    slides = {}
+    slides: dict[int, tuple[Slide, ...]] = {}
     for joint, bending, extension, length in zip(
         SPINE, SPINE_BENDING, SPINE_EXTENSION, frames.spine_length.tolist(), strict=True
     ):
@@ -103,7 +103,7 @@ def _spine(frames: RestFrames) -> dict[int, tuple[Slide, ...]]:
 def _scapulae(frames: RestFrames) -> dict[int, tuple[Slide, ...]]:
     """The path of a scapula on an ellipsoid, over abduction and elevation."""
     width, height = float(frames.thorax_width), float(frames.thorax_height)
-    slides = {}
+    slides: dict[int, tuple[Slide, ...]] = {}
     for joint, abduction, elevation, sign in zip(SCAPULAE, ABDUCTION, ELEVATION, (1.0, -1.0), strict=True):
         x, y, z = frames.frame[joint].numpy()
         names = DOF_NAMES[abduction], DOF_NAMES[elevation]

@@ -11,8 +11,8 @@
 in squared units, per person. x are the translation t (3), the angles q (46) and the betas (10). Image points are those
 of a pinhole with the intrinsics of the image. The unit is the person's shoulder-hip length at the depth of the start,
 in px, so that it is never foreshortened. c_k are confidences, 0 for keypoints that do not count; a keypoint that is
-nearer than `nearest` to the camera costs sigma^2. R_j is the rotation of joint j in its own frame, y_k keypoint k of the
-skin without the translation; L_j, l_k, betas_l, t_l belong to the anchor. 44 keypoints stand for the skin: they lie all
+nearer than `nearest` to the camera costs sigma^2. R_j is the rotation of joint j in its own frame, y_k keypoint k of
+the skin without the translation; L_j, l_k, betas_l, t_l are the anchor's. 44 keypoints stand for the skin: they lie all
 over it, and what they do not see, turns about a limb's own axis, is what `pose` holds.
 
 The matrix is Gauss-Newton's of the residuals whose weights, rho'(d^2), are held; that of exp is the second derivative.

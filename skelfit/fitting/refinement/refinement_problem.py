@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -35,9 +35,13 @@ class BodyParameters:
         """Those of some people; rows (K,) int64."""
         return BodyParameters(self.angles[rows], self.betas[rows], self.transl[rows])
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> BodyParameters:
-        """The same on another device or in another float type."""
-        return BodyParameters(*(getattr(self, f.name).to(device, dtype) for f in fields(self)))
+    def to(self, dtype: torch.dtype) -> BodyParameters:
+        """The same in another float type."""
+        return BodyParameters(*(x.to(dtype) for x in vars(self).values()))
+
+    def on_host(self) -> BodyParameters:
+        """The same on the host, without gradients."""
+        return BodyParameters(*(x.detach().cpu() for x in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,21 @@ class RefinementProblem:
     def to(self, dtype: torch.dtype) -> RefinementProblem:
         """The same in another float type."""
         return RefinementProblem(
-            self.start.to("cpu", dtype),
+            self.start.to(dtype),
             self.female,
             self.keypoints2d.to(dtype),
             self.cam_int.to(dtype),
-            None if self.anchor is None else self.anchor.to("cpu", dtype),
+            None if self.anchor is None else self.anchor.to(dtype),
+        )
+
+    def on_host(self) -> RefinementProblem:
+        """The same on the host, without gradients."""
+        return RefinementProblem(
+            self.start.on_host(),
+            self.female.cpu(),
+            self.keypoints2d.detach().cpu(),
+            self.cam_int.detach().cpu(),
+            None if self.anchor is None else self.anchor.on_host(),
         )
 
     def take(self, rows: Tensor) -> RefinementProblem:

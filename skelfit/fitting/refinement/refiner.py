@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _GOOD = int(RefinementStatus.REFINED)
 _POINTS = 44
+_FAR = 1e6  # units; beyond, the square of a distance could be infinite in float32
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Refiner:
         of other shapes than `RefinementProblem` names.
         """
         check_shapes(problem)
+        problem = problem.on_host()
         result = unrefined(problem, input_status(problem, self.config))
         size = self.backend.batch_size
         for female in (False, True):
@@ -176,6 +178,7 @@ def make_targets(
     given = problem.keypoints2d.double().numpy()
     confidence = fitted_confidence(given[..., 2], config)
     scaled = np.where((confidence > 0)[..., None], given[..., :2] / unit[:, None, None], 0.0)
+    scaled = scaled.clip(-_FAR, _FAR)
     camera = (problem.cam_int[:, :2].double().numpy() / unit[:, None, None]).reshape(-1, 6)
     return ImageTargets(
         label=variables_of(problem.anchored).to("cpu", torch.float32),

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from skelfit.bodies.angle_continuity import make_continuous
 from skelfit.bodies.dofs import ROOT_DOFS
 from skelfit.exports.exported_bodies import GROUND_AXES
-from skelfit.exports.opensim import MARKERS, OpenSimMotion, mot_text, root_angles, trc_text
+from skelfit.exports.opensim_files.motion import CENTER_NAMES, MARKERS, OpenSimMotion, root_angles
+from skelfit.exports.opensim_files.motion_texts import mot_text, trc_text
 from skelfit.learning.inference.predictor import PredictedPeople
 from skelfit.storage.atomic_write import atomic_write
 
@@ -41,9 +42,11 @@ def motion_of(name: str, columns: dict[str, NDArray[np.generic]]) -> OpenSimMoti
         times=times,
         frames=columns["frame"].tolist(),
         rate=(len(times) - 1) / (times[-1] - times[0]),
+        in_time=True,
         angles=make_continuous(angles),
         pelvis=joints[:, 0],
         markers=np.concatenate([joints, markers], axis=1),
+        marker_names=(*CENTER_NAMES, *MARKERS),
         coordinates=_COORDINATES,
     )
 

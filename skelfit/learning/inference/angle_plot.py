@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from skelfit.bodies.dofs import DOF_NAMES
-from skelfit.exports.opensim import OpenSimMotion
+from skelfit.exports.opensim_files.motion import OpenSimMotion
 
 _SIDES = {"_r": ("right", "#c8553d"), "_l": ("left", "#28666e")}
 _MIDDLE_COLOURS = ("#28666e", "#c8553d", "#8d6a9f")

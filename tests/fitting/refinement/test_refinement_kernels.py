@@ -23,9 +23,9 @@ from skelfit.fitting.refinement.refiner import make_targets
 PEOPLE = 2  # of each gender
 # Everything has a weight in the first; the second moves the camera; the third is the usual one.
 PHASES = (
-    RefinePhase("every-term", 6, sigma=0.3, depth=0.3, shape=0.2, angles=0.4, anchor=0.7),
-    RefinePhase("camera", 6, moves="camera", points="torso", sigma=1.0, depth=0.1),
-    RefinePhase("usual", 6),
+    RefinePhase("every-term", 4, sigma=0.3, depth=0.3, shape=0.2, angles=0.4, anchor=0.7),
+    RefinePhase("camera", 4, moves="camera", points="torso", sigma=1.0, depth=0.1),
+    RefinePhase("usual", 4),
 )
 CONFIG = RefineConfig(phases=PHASES)
 KINDS = [
@@ -81,7 +81,7 @@ def case(request: pytest.FixtureRequest, models: ModelSet, kind: BackendKind) ->
 
 
 def test_keypoints_are_those_of_the_skin(case: Case) -> None:
-    start = case.problem.start.to("cpu", torch.float64)
+    start = case.problem.start.to(torch.float64)
     expected = case.body(start.angles, start.betas).numpy()
     np.testing.assert_allclose(case.solver.keypoints(case.x), expected, atol=2e-6)
 
