@@ -1,7 +1,7 @@
 """Statistics of rows that merge in any order.
 
 Lengths are kept as whole numbers of 0.1 micrometre, and the measures of refinements as whole numbers of 0.0001 of their
-units, so that sums are exact and a summary does not depend on how the people were divided into shards or on the order in
+units. So sums are exact, and a summary does not depend on how the people were divided into shards or on the order in
 which the shards were done.
 """
 
