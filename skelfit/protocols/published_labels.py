@@ -200,4 +200,4 @@ def rows_outside(labels: PublishedLabels, protocol: Protocol, path: Path) -> lis
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A key by which names sort as their numbers do."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
