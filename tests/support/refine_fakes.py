@@ -92,7 +92,9 @@ def make_source(folder: Path, models: ModelSet) -> Path:
         models_sha256=models.sha256,
         pipeline=pipeline,
         labels=(
-            LabelFile(str(store), labels.name, store_info(store).sha256, PEOPLE, "camerahmr", "neutral", "none"),
+            LabelFile(
+                str(store), labels.name, store_info(store).sha256, PEOPLE, "camerahmr", "neutral", "none"
+            ),
         ),
     )
     with writing(folder / "out", run.subset):
@@ -128,10 +130,14 @@ class StandInRefiner:
         """What depends on a person's own numbers alone."""
         self.people.append(len(problem))
         angles = problem.start.angles.clone()
-        chosen = (angles.double().sum(1) * 1000).round().long() % 2 == 0
+        chosen = (
+            (angles.double().sum(1) + problem.start.betas.double().sum(1)) * 1000
+        ).round().long() % 2 == 0
         angles[:, [6, 13]] += 0.01
         refined = BodyParameters(
-            torch.where(chosen[:, None], angles, problem.start.angles), problem.start.betas, problem.start.transl
+            torch.where(chosen[:, None], angles, problem.start.angles),
+            problem.start.betas,
+            problem.start.transl,
         )
         status = torch.where(chosen, int(RefinementStatus.REFINED), int(RefinementStatus.UNCHANGED))
         pair = torch.tensor([[2.0, 1.0]]).repeat(len(problem), 1)
@@ -150,8 +156,8 @@ def refine(
 ) -> dict[str, str]:
     """Refine in this process; returns the hashes of the files."""
     work = partial(refine_batch, refiner=StandInRefiner() if stand_in else None)
-    with writing(out, "seen", rank):
-        plan = planned(source, out)
+    plan = planned(source, out)
+    with writing(out, plan.run.subset, rank):
         if rank is None:
             make_run_of(plan, lambda _: None, THIS_PROCESS, work, fit_batch=fit_batch)
         else:
