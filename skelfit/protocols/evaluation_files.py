@@ -34,7 +34,7 @@ class EvaluationFiles:
 
 
 def evaluation_files(json: Place | None, html: Place | None, rows: Place | None) -> EvaluationFiles:
-    """The paths, checked. Raises ArgumentError for one file twice, OutputError for one that `evaluate` did not write."""
+    """The paths, checked. Raises ArgumentError for one file twice, OutputError for the file of another program."""
     files = EvaluationFiles(
         json=location_or_none("json", json, writing=True),
         html=location_or_none("html", html, writing=True),

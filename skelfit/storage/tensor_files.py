@@ -22,8 +22,8 @@ def read_tensor_file(
     """The content of a file, with tensors on the CPU. Raises the error.
 
     expected: for its message. mapped: tensors are memory-mapped: each is read when it is used, and the file must not
-    change meanwhile (no effect for safetensors and files of torch before 1.6). objects: files from elsewhere may hold objects of any class; each
-    becomes an `InertObject`. Otherwise such a file is an error.
+    change meanwhile (no effect for safetensors and the form before torch 1.6). objects: files from elsewhere may hold
+    objects of any class; each becomes an `InertObject`. Otherwise such a file is an error.
     """
     require_regular_file(path, expected, error)
     try:
@@ -52,7 +52,7 @@ def read_tensor_file(
 
 
 def _is_zip(path: str | Path, expected: str, error: type[InputError]) -> bool:
-    """Whether torch.load takes a file for a zip: its form since torch 1.6. Raises the error for one in no form of it."""
+    """Whether torch.load takes a file for a zip: its form since torch 1.6. Raises the error for other kinds of files."""
     with open(path, "rb") as stream:
         head = stream.read(len(_OLD_FORM))
     if head.startswith(_ZIP) or head == _OLD_FORM:
