@@ -27,6 +27,7 @@ from skelfit.cli import main
 from skelfit.errors import ArgumentError, InputError, ModelError
 from skelfit.protocols.evaluation_files import COLUMNS
 from skelfit.protocols.evaluation_run import evaluate
+from skelfit.verification.report_files import report_files
 
 COUNT = 6
 
@@ -46,6 +47,14 @@ def labels(tmp_path_factory: pytest.TempPathFactory, people: MadePeople) -> Path
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def test_two_reports_are_two_files(tmp_path: Path, labels: Path) -> None:
+    both = ("--json", tmp_path / "report", "--html", tmp_path / "report")
+    done = run(labels, "--protocol", "camerahmr-3dpw", "--labels", labels, *both)
+    assert done.exit_code == 2 and "--html: expected another file than json" in done.output
+    with pytest.raises(ArgumentError, match="keep: expected another file than html"):
+        report_files(None, tmp_path / "report", tmp_path / "report")
 
 
 def test_every_row_has_a_status(tmp_path: Path, people: MadePeople, labels: Path) -> None:

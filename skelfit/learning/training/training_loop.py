@@ -40,7 +40,7 @@ class TrainingObserver(Protocol):
     """Is told of the progress of a training, and may end it."""
 
     def begins(self, config: TrainConfig) -> None:
-        """Before the first step, with the configuration whose lengths are in steps."""
+        """When all is there that a training needs, before its first step; config: with its lengths in steps."""
 
     def step(self, done: int, loss: float) -> None:
         """After each step."""
@@ -97,14 +97,14 @@ def train(
     in_steps = config.in_steps(epoch.batches)
     if any(stage.epochs for stage in config.stages.values()):
         observer.say(f"an epoch: {epoch.samples} people, {epoch.batches} batches of each process")
-    observer.begins(in_steps)
     torch.manual_seed(config.data.seed)
     network = make_network(config.network)
     if content is None:
         start = config.network.checkpoint
         if start is None or not checkpoint.load_start(network, start):
             set_mean(network, config)
-    else:
+    observer.begins(in_steps)
+    if content is not None:
         observer.say(f"going on after step {content['step']}, from {path}")
     return _TrainingRun(config, in_steps, out, network, models, group, observer).to_the_end(content)
 
