@@ -10,6 +10,7 @@ What the command line does, a function of the same name does, with the same opti
 | `verify` | are shards whole, accurate and anatomical |
 | `export` | shards in the form that others read |
 | `evaluate` | a network, or predictions in a file, by a published protocol |
+| `refine` | SKEL parameters in arrays, refined against 2D keypoints |
 | `publish` | a finished run as a dataset of the Hugging Face Hub |
 | `load_models` | the body models: official ones after `skelfit models import`, or the open body |
 | `load_shards` | the people of finished shards, one by one |
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from skelfit.api.convert_dataset import convert
     from skelfit.api.fit_arrays import fit, fit_mesh, load_models
     from skelfit.api.fitted_people import FittedPeople
+    from skelfit.api.refine_arrays import RefinedPeople, refine
     from skelfit.api.shard_people import LabelledPerson, ShardPeople, load_shards
     from skelfit.bodies.dofs import DOF_NAMES
     from skelfit.bodies.skel import SkelModel
@@ -44,6 +46,7 @@ __all__ = [
     "DOF_NAMES",
     "FittedPeople",
     "LabelledPerson",
+    "RefinedPeople",
     "ShardPeople",
     "SkelModel",
     "SkelfitError",
@@ -57,6 +60,7 @@ __all__ = [
     "load_models",
     "load_shards",
     "publish",
+    "refine",
     "verify",
 ]
 
@@ -65,6 +69,7 @@ _MODULES = {
     "DOF_NAMES": "skelfit.bodies.dofs",
     "FittedPeople": "skelfit.api.fitted_people",
     "LabelledPerson": "skelfit.api.shard_people",
+    "RefinedPeople": "skelfit.api.refine_arrays",
     "ShardPeople": "skelfit.api.shard_people",
     "SkelModel": "skelfit.bodies.skel",
     "SkelfitError": "skelfit.errors",
@@ -77,6 +82,7 @@ _MODULES = {
     "load_models": "skelfit.api.fit_arrays",
     "load_shards": "skelfit.api.shard_people",
     "publish": "skelfit.publishing.publish_run",
+    "refine": "skelfit.api.refine_arrays",
     "verify": "skelfit.verification.verify_folders",
 }
 

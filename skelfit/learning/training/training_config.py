@@ -71,6 +71,17 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class BetterLabelsConfig:
+    """Predictions of the main stage, refined against 2D keypoints, become labels where they are better; as in HSMR."""
+
+    after: int = bounded(0, default=5000)  # steps of the main stage before the first refinement
+    every: int = bounded(1, default=230)  # steps between two refinements
+    last: int = bounded(1, default=18000)  # samples of each process that are refined: the last ones
+    # how: published: as in HSMR, by keypoints and joint limits; anchored: near the prediction, as `skelfit refine` does
+    refiner: Literal["published", "anchored"] = "published"
+
+
+@dataclass(frozen=True)
 class ValidationConfig:
     """When errors are measured, and on which people that training never sees."""
 
@@ -103,6 +114,8 @@ class TrainConfig:
     coarse: OptimizerConfig | None = None
     # length and learning rate of the main stage
     optimizer: OptimizerConfig = OptimizerConfig(epochs=30, warm_up_epochs=1.0)
+    # labels that get better while the network learns; null: they stay as they are
+    better_labels: BetterLabelsConfig | None = None
     validation: ValidationConfig = ValidationConfig()  # when and on which people errors are measured
     output: OutputConfig = OutputConfig()  # how often something is written
 
