@@ -110,7 +110,8 @@ class BetterLabels:
     def see(self, prediction: Prediction, batch: TrainingBatch, steps: int) -> None:
         """Keep the predictions of a batch, in a step after so many of the stage, where a refinement comes in time."""
         chosen = (~batch.extreme).nonzero()[:, 0].cpu()
-        if (self.config.after - steps) * len(batch) > self.config.last or not len(chosen):
+        to_come = (self.config.after - steps - 1) * len(batch)
+        if to_come >= self.config.last or not len(chosen):
             return
         final = prediction.final
         camera = (prediction.cam_int, batch.center, batch.box_size)
@@ -147,7 +148,7 @@ class BetterLabels:
         if steps < config.after or (steps - config.after) % config.every:
             return None
         found = self._refined()
-        tried = self.group.gather([self.count])
+        tried = self.group.gather([min(self.count, config.last)])
         self.seen.clear()
         self.count = 0
         kept = 0
