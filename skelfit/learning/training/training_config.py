@@ -77,8 +77,8 @@ class BetterLabelsConfig:
     after: int = bounded(0, default=5000)  # steps of the main stage before the first refinement
     every: int = bounded(1, default=230)  # steps between two refinements
     last: int = bounded(1, default=18000)  # samples of each process that are refined: the last ones
-    # how: published: as in HSMR, by keypoints and joint limits; anchored: near the prediction, as `skelfit refine` does
-    refiner: Literal["published", "anchored"] = "published"
+    # how: anchored: held near the prediction, as skelfit.refine does; published: as in HSMR, which has no anchor
+    refiner: Literal["anchored", "published"] = "anchored"
 
 
 @dataclass(frozen=True)
